@@ -1,0 +1,19 @@
+"""The canonical systems of deep learning as pure functions in JAX.
+
+Rooms load on first use (`canon.optim`, `canon.train`, ...), so `import canon` itself costs nothing.
+"""
+
+import importlib
+
+__version__ = '0.1.0'
+_ROOMS = ('data', 'errors', 'losses', 'metrics', 'models', 'nn', 'ops', 'optim', 'train', 'weights')
+
+
+def __getattr__(name):
+    if name in _ROOMS:
+        return importlib.import_module(f'canon.{name}')
+    raise AttributeError(f'module canon has no attribute {name!r}')
+
+
+def __dir__():
+    return [*globals(), *_ROOMS]
