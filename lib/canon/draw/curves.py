@@ -1,0 +1,39 @@
+"""Curves of metrics against steps."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+
+def curves(series: Mapping[str, Sequence[tuple[float, float]]], xlabel: str = 'step') -> Figure:
+    """One panel a metric ('train/loss' and 'test/loss' share one), each a line of (x, y) points.
+
+    A panel whose positive values span more than two decades is logarithmic.
+    """
+    panels: dict[str, dict[str, Sequence]] = {}
+    for name, points in series.items():
+        group, _, metric = name.rpartition('/')
+        panels.setdefault(metric, {})[group or metric] = points
+    columns = min(len(panels), 3) or 1
+    rows = -(-len(panels) // columns) or 1
+    figure = Figure(figsize=(4.2 * columns, 2.9 * rows), layout='constrained')
+    for i, (metric, lines) in enumerate(panels.items()):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        for label, points in lines.items():
+            x, y = np.asarray(points, float).reshape(-1, 2).T
+            axes.plot(x, y, label=label, marker='.' if len(x) < 30 else None, linewidth=1.4, markersize=4)
+        _scale(axes, lines)
+        axes.set(title=metric.replace('_', ' '), xlabel=xlabel)
+        axes.grid(alpha=0.3)
+        axes.spines[['top', 'right']].set_visible(False)
+        if len(lines) > 1:
+            axes.legend(frameon=False)
+    return figure
+
+
+def _scale(axes, lines: Mapping[str, Sequence]) -> None:
+    values = np.concatenate([np.asarray(points, float).reshape(-1, 2)[:, 1] for points in lines.values()])
+    values = values[np.isfinite(values)]
+    if len(values) and values.min() > 0 and values.max() / values.min() > 100:
+        axes.set_yscale('log')

@@ -1,0 +1,51 @@
+"""Pictures of images and of what a classifier made of them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+
+def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
+    """counts [C, C] of (true row, predicted column); numbers are written in where they can be read (C <= 25)."""
+    counts = np.asarray(counts)
+    classes = len(counts)
+    size = min(3.0 + 0.28 * classes, 14)
+    figure = Figure(figsize=(size + 0.6, size), layout='constrained')
+    axes = figure.add_subplot()
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    picture = axes.imshow(share, cmap='Blues', vmin=0, vmax=1)
+    figure.colorbar(picture, ax=axes, fraction=0.046, label='share of the true class')
+    axes.set(xlabel='predicted', ylabel='true', title=f'{np.trace(counts)} of {counts.sum()} right')
+    if classes <= 50:
+        axes.set_xticks(range(classes), names, rotation=90 if max(map(len, names)) > 2 else 0)
+        axes.set_yticks(range(classes), names)
+    for i, j in np.argwhere(counts) if classes <= 25 else ():
+        axes.text(j, i, counts[i, j], ha='center', va='center', fontsize=8, color='w' if share[i, j] > 0.5 else 'k')
+    return figure
+
+
+def gallery(images: np.ndarray, titles: Sequence[str], columns: int = 8, title: str = '') -> Figure:
+    """images [N, H, W, 1 or 3], uint8 or floats of any range, in a grid, each under its title."""
+    count = max(len(images), 1)
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(1.25 * columns, 1.5 * rows + (0.4 if title else 0)), layout='constrained')
+    for i in range(rows * columns):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        axes.axis('off')
+        if i < len(images):
+            axes.imshow(_shown(images[i]), cmap='gray', interpolation='nearest')
+            axes.set_title(titles[i], fontsize=8)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _shown(image: np.ndarray) -> np.ndarray:
+    """uint8 as it is; floats stretched to [0, 1]."""
+    image = image[..., 0] if image.shape[-1] == 1 else image
+    if image.dtype == np.uint8:
+        return image
+    low, high = float(image.min()), float(image.max())
+    return (image - low) / max(high - low, 1e-12)

@@ -1,0 +1,20 @@
+"""Losses of classifiers."""
+
+import jax
+import jax.numpy as jnp
+
+
+def softmax_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+    """-sum_c q_c log softmax(logits)_c, one value a row, in nats.
+
+    logits [..., C]; labels integers [...], or distributions over classes [..., C]. With `label_smoothing` e the
+    target is q = (1 - e) onehot + e / C (Szegedy et al. 2016, "Rethinking the Inception Architecture", eq. 6 of
+    section 7, with uniform u). Computed in float32 at least, whatever the logits' type.
+    """
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    log_p = jax.nn.log_softmax(logits)
+    if labels.ndim == logits.ndim:
+        per_row = -(labels * log_p).sum(-1)
+    else:
+        per_row = -jnp.take_along_axis(log_p, labels[..., None], axis=-1)[..., 0]
+    return (1 - label_smoothing) * per_row - label_smoothing * log_p.mean(-1)

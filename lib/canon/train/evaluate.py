@@ -1,0 +1,68 @@
+"""Exact evaluation: accumulators added over all batches, padding masked, on however many devices."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from canon.metrics import add
+from canon.train.shard import batch_sharding, put, replicated
+from canon.train.types import Evaluator, Mutable, Params
+
+_AHEAD = 2  # batches in flight, so that the host reads while the device computes
+
+
+class Evaluation(NamedTuple):
+    metrics: dict[str, float]
+    sums: Any  # the added accumulators, as numpy
+
+
+class Interrupted(Exception):
+    """An evaluation was asked to stop before its end."""
+
+
+def compile_measure(evaluator: Evaluator, mesh) -> Callable:
+    """`evaluator.measure`, jitted over the mesh; its accumulators come back whole on every process."""
+    return jax.jit(evaluator.measure, out_shardings=replicated(mesh))
+
+
+def evaluate(
+    evaluator: Evaluator,
+    params: Params,
+    mutable: Mutable,
+    mesh,
+    measure: Callable | None = None,
+    on_batch: Callable[[int, int], bool | None] = lambda done, of: None,
+) -> Evaluation:
+    """Runs `evaluator` over its data. `on_batch(done, of)` is told of progress; Interrupted is raised where it is true.
+
+    The sums are kept in float64 on the host, so a large set loses nothing to rounding.
+    """
+    measure = measure or compile_measure(evaluator, mesh)
+    sharding = batch_sharding(mesh)
+    of, waiting, sums = len(evaluator.data), deque(), None
+    for done, batch in enumerate(evaluator.data.iterate(), 1):
+        waiting.append(measure(params, mutable, put(batch, sharding)))
+        if len(waiting) > _AHEAD:
+            sums = _added(sums, waiting.popleft())
+        if on_batch(done, of):
+            raise Interrupted
+    while waiting:
+        sums = _added(sums, waiting.popleft())
+    metrics: Mapping[str, float] = {} if sums is None else evaluator.finish(sums)
+    return Evaluation({name: float(value) for name, value in metrics.items()}, sums)
+
+
+def _added(sums: Any, one: Any) -> Any:
+    one = jax.tree.map(_widened, jax.device_get(one))
+    return one if sums is None else add(sums, one)
+
+
+def _widened(x: np.ndarray) -> np.ndarray:
+    x = np.asarray(x)
+    kind = {'f': np.float64, 'i': np.int64, 'u': np.int64, 'b': np.int64}.get(x.dtype.kind)
+    return x.astype(kind) if kind and x.dtype.itemsize < 8 else x

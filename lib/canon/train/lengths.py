@@ -1,0 +1,76 @@
+"""Lengths in a config, in any unit, become steps: here, once, and nowhere else.
+
+`'300 steps'`, `'1e6 examples'`, `'30 epochs'`, `'5%'` (of `run.steps`) may stand wherever a number of steps is meant:
+the run, a schedule, the cadence of an evaluator. Plain integers are steps already.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from canon.errors import UsageError
+
+_LENGTH = re.compile(r'^\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*(steps?|epochs?|examples?|%)\s*$')
+
+
+def resolve(config: Mapping[str, Any], batch_size: int | None, num_examples: int | None) -> ConfigDict:
+    """A copy of `config` in which every length is an integer of steps, at least 1 (0 stays 0).
+
+    batch_size is that of all processes together; num_examples that of one epoch. Raises UsageError for epochs of
+    endless data and for a percentage without `run.steps`.
+    """
+    plain = to_plain(config)
+    total = plain.get('run', {}).get('steps')
+    if isinstance(total, str):
+        if '%' in total:
+            raise UsageError(f'run.steps={total!r} is a percentage of itself; give steps, epochs or examples')
+        total = steps_in(total, 'run.steps', batch_size, num_examples, None)
+
+    def walk(value, where):
+        if isinstance(value, dict):
+            return {k: walk(v, f'{where}.{k}' if where else k) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return tuple(walk(v, where) for v in value)
+        if isinstance(value, str) and _LENGTH.match(value):
+            return steps_in(value, where, batch_size, num_examples, total)
+        return value
+
+    return ConfigDict(walk(plain, ''))
+
+
+def steps_in(
+    length: str | int, where: str, batch_size: int | None, num_examples: int | None, total: int | None
+) -> int:
+    """The steps in one length; `where` is the key that an error names."""
+    if isinstance(length, int):
+        return length
+    match = _LENGTH.match(length)
+    if not match:
+        raise UsageError(f"{where}={length!r} is no length; write '300 steps', '2 epochs', '1e6 examples' or '5%'")
+    amount, unit = float(match[1]), match[2].rstrip('s')
+    per_unit = {'step': 1.0}
+    if total is not None:
+        per_unit['%'] = total / 100
+    if batch_size:
+        per_unit['example'] = 1 / batch_size
+        if num_examples:
+            per_unit['epoch'] = num_examples / batch_size
+    if unit not in per_unit:
+        why = 'run.steps is not given' if unit == '%' else 'the data do not say their size'
+        raise UsageError(f'{where}={length!r} cannot be turned into steps: {why}; give it in steps')
+    return max(round(amount * per_unit[unit]), 1 if amount > 0 else 0)
+
+
+def to_plain(config: Any) -> Any:
+    """`config` as plain dicts, tuples and values, keys as text."""
+    if isinstance(config, ConfigDict):
+        config = config.to_dict()
+    if isinstance(config, Mapping):
+        return {str(k): to_plain(v) for k, v in config.items()}
+    if isinstance(config, list | tuple):
+        return tuple(to_plain(v) for v in config)
+    return config

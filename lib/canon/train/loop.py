@@ -1,0 +1,401 @@
+"""`fit`: the one loop. It trains any experiment and is the only place with side effects."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from canon import optim
+from canon.errors import CanonError, UsageError
+from canon.train import checkpoint, lengths, shard
+from canon.train.evaluate import Evaluation, Interrupted, compile_measure, evaluate
+from canon.train.guard import Stopper, Watchdog
+from canon.train.log import MetricsWriter, Progress
+from canon.train.settings import Settings, settings
+from canon.train.step import init_state, make_step
+from canon.train.types import Experiment, State
+from canon.train.workdir import open_workdir, write_json
+
+_AHEAD = 2  # steps in flight: the device never waits for the host, and a bad loss is seen two steps late
+
+
+class Fitted(NamedTuple):
+    """What `fit` returns. status: 'done', 'stopped' (resume by calling again) or 'early' (early stop)."""
+
+    state: State
+    metrics: dict[str, float]
+    status: str
+    workdir: Path
+
+
+class NonFinite(CanonError):
+    """The loss or its gradient is not finite."""
+
+
+def fit(
+    experiment: Experiment,
+    config: Mapping[str, Any],
+    workdir: Path | str,
+    *,
+    force: bool = False,
+    quiet: bool = False,
+    about: Mapping[str, Any] | None = None,
+) -> Fitted:
+    """Trains `experiment` into `workdir`, from its newest checkpoint where there is one.
+
+    config needs `run` (the keys of `canon.train.Settings`) and may have `seed` (0 without); all of it is written to
+    `config.json` and must be the same when a run is resumed, unless `force`. about: what `run.json` shall say besides
+    (the command). Call it with the same arguments on every process of a distributed run.
+    Raises UsageError for what does not fit, NonFinite where the loss is not finite, CanonError where a save fails.
+    """
+    loop = _Loop(experiment, config, Path(workdir), force, quiet, about or {})
+    return loop.run()
+
+
+def prepare(experiment: Experiment, config: Mapping[str, Any]) -> Setup:
+    """What `fit` builds before its first step; also what `replay` and `evaluate` stand on."""
+    data = experiment.train
+    batch_size = getattr(data, 'batch_size', None)
+    resolved = lengths.resolve(config, batch_size, getattr(data, 'num_examples', None))
+    s = settings(resolved.get('run') or {})
+    mesh = shard.make_mesh(s.mesh.data, s.mesh.model)
+    for where, sized in [('data', data), *((f'evals.{n}', e.data) for n, e in experiment.evals.items())]:
+        size = getattr(sized, 'batch_size', None)
+        if size is not None:
+            shard.check_batch_size(size, mesh, where, s.accumulate if sized is data else 1)
+    seed = int(resolved.get('seed', 0))
+    step = experiment.step or make_step(experiment.task, experiment.tx, seed, s.accumulate)
+    rows = shard.batch_sharding(mesh)
+    first = shard.put(data[0], rows)
+    init = lambda batch: init_state(experiment.task, experiment.tx, seed, batch)  # noqa: E731
+    abstract = jax.eval_shape(init, first)
+    layout = shard.state_shardings(experiment.tx, abstract, mesh, s.shard.rules, s.shard.fsdp)
+    target = jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract, layout
+    )
+    names = _metric_names(step, abstract, first)
+    return Setup(s, seed, mesh, step, init, first, target, layout, names)
+
+
+class Setup(NamedTuple):
+    settings: Settings
+    seed: int
+    mesh: Mesh
+    step: Any
+    init: Any
+    first: Any  # the first batch, placed
+    target: State  # abstract, with shardings
+    layout: State  # shardings
+    names: tuple[str, ...]  # of the step's metrics
+
+    def initial_state(self) -> State:
+        return jax.jit(self.init, out_shardings=self.layout)(self.first)
+
+    def compiled_step(self):
+        """The step, jitted with donated state. Metrics come packed in one array [2, n]: one transfer a step."""
+
+        def packed(state, batch):
+            state, metrics = self.step(state, batch)
+            columns = [jnp.stack([jnp.asarray(p, jnp.float32) for p in metrics[n]]) for n in self.names]
+            return state, jnp.stack(columns, axis=1)
+
+        rows, everywhere = shard.batch_sharding(self.mesh), shard.replicated(self.mesh)
+        return jax.jit(
+            packed, donate_argnums=0, in_shardings=(self.layout, rows), out_shardings=(self.layout, everywhere)
+        )
+
+
+def _metric_names(step, state: State, batch) -> tuple[str, ...]:
+    _, metrics = jax.eval_shape(step, state, batch)
+    for name, value in metrics.items():
+        leaves = jax.tree.leaves(value)
+        if len(leaves) != 2 or any(leaf.shape for leaf in leaves):
+            raise UsageError(f'the metric {name!r} of the task is not a Mean of scalars but {value}')
+    if 'loss' not in metrics:
+        raise UsageError(f"the step returns no metric 'loss'; it returns {sorted(metrics)}")
+    return tuple(metrics)
+
+
+class _Loop:
+    """The state of one call of `fit`."""
+
+    def __init__(self, experiment, config, workdir, force, quiet, about):
+        self.main = jax.process_index() == 0
+        self.experiment = experiment
+        self.quiet = quiet or not self.main
+        self.setup = prepare(experiment, config)
+        self.settings = self.setup.settings
+        self.workdir = open_workdir(workdir, config, about, force, self.main)
+        self.limit = min(self.settings.steps, self.settings.stop_after or self.settings.steps)
+        self.cadence = {name: self.settings.steps for name in experiment.evals}
+        for name, evaluation in self.settings.evals.items():
+            if name not in experiment.evals:
+                raise UsageError(f'run.evals.{name}: the experiment has no such evaluator, only {sorted(self.cadence)}')
+            self.cadence[name] = evaluation.every
+        self.measures = {n: compile_measure(e, self.setup.mesh) for n, e in experiment.evals.items()}
+        self.sums: dict[str, Any] = {}
+        # Saved with every checkpoint: what the boundary work of a step has come to.
+        self.memory: dict[str, Any] = {'boundary': 0, 'metrics': {}, 'best': None, 'bad': 0, 'train_seconds': 0.0}
+        self.seconds = time.perf_counter()
+
+    def run(self) -> Fitted:
+        s = self.settings
+        with checkpoint.Checkpoints(self.workdir / 'checkpoints', s.checkpoint) as self.checkpoints:
+            state = self._start()
+            start = int(state.step)
+            self.writer = MetricsWriter(self.workdir, start, s.tensorboard) if self.main else None
+            self.progress = Progress(self.limit, start, self.quiet)
+            try:
+                with Stopper() as self.stopper, Watchdog(self.workdir, s.watchdog) as self.dog:
+                    if start:
+                        self.progress.say(f'resumed at step {start} from {self.workdir}')
+                    self._status('running', start)
+                    state, status = self._train(state, start)
+                self._save(state)
+                self.checkpoints.wait()
+                self._draw(state)
+                self._status('stopped' if status == 'stopped' else 'done', int(state.step))
+            except BaseException as error:
+                self._status('failed', None, error)
+                raise
+            finally:
+                self.progress.close()
+                if self.writer is not None:
+                    self.writer.close()
+        return Fitted(state, dict(self.memory['metrics']), status, self.workdir)
+
+    def _start(self) -> State:
+        restored = self.checkpoints.restore(self.setup.target)
+        if restored is not None:
+            state, memory = restored
+            self.memory |= memory
+            return state
+        state = self.setup.initial_state()
+        if self.settings.init_from is not None:
+            state = checkpoint.init_from(state, self.settings.init_from)
+        return state
+
+    def _train(self, state: State, step: int) -> tuple[State, str]:
+        compiled, layout = self.setup.compiled_step(), shard.batch_sharding(self.setup.mesh)
+        self.waiting: deque = deque()
+        self.window = _Window(self.setup.names)
+        batches, first = None, True
+        while True:
+            state, status = self._boundary(state, step)
+            if status is not None or step >= self.limit:
+                return state, status or ('done' if step >= self.settings.steps else 'stopped')
+            if batches is None:
+                batches = self.experiment.train.iterate(step)
+            began = time.perf_counter()
+            batch = shard.put(next(batches), layout)
+            self.window.data_seconds += time.perf_counter() - began
+            if first:
+                self.progress.say(f'compiling the step for {len(jax.devices())} x {jax.devices()[0].device_kind} ...')
+                began = time.perf_counter()
+            self._profile(step)
+            state, metrics = compiled(state, batch)
+            step += 1
+            self.waiting.append((step, metrics))
+            if first:
+                jax.block_until_ready(metrics)
+                self.progress.say(f'compiled in {time.perf_counter() - began:.1f} s')
+                self.progress.restart_clock(step)
+                self.window.restart_clock()
+                first = False
+            if len(self.waiting) > _AHEAD:
+                self._read()
+
+    def _boundary(self, state: State, step: int) -> tuple[State, str | None]:
+        """All that is due between two steps: a log row, evaluations, a save, the end."""
+        s, stopping = self.settings, self.stopper.asked(step)
+        last = step >= self.limit
+        due = [n for n, every in self.cadence.items() if step and (step % every == 0 or step >= s.steps)]
+        due = [n for n in due if self.memory['boundary'] < step]
+        save = step and (step % s.checkpoint.every == 0)
+        if step and (step % s.log_every == 0 or due or save or last or stopping):
+            self._read(all=True)
+            self._log(step)
+        if stopping:
+            self.progress.say(f'asked to stop: saving at step {step}')
+            return state, 'stopped'
+        value = None
+        if due:
+            try:
+                results = {name: self._evaluate(name, state, step) for name in due}
+            except Interrupted:
+                self.progress.say(f'asked to stop: saving at step {step}; the evaluation is redone on resuming')
+                return state, 'stopped'
+            metrics = {f'{n}/{k}': v for n, e in results.items() for k, v in e.metrics.items()}
+            state, value = self._learn_from(state, step, metrics)
+        if step:
+            self.memory['boundary'] = step
+        if save or value is not None:
+            self._save(state, value)
+        early = s.early_stop is not None and self.memory['bad'] >= s.early_stop.patience
+        if early and due and not last:
+            self.progress.say(f'early stop at step {step}: {s.early_stop.metric} is no better than {self.memory["best"]}')
+            return state, 'early'
+        return state, None
+
+    def _read(self, all: bool = False) -> None:
+        """Takes finished steps' metrics to the host; raises NonFinite naming the step."""
+        while self.waiting and (all or len(self.waiting) > _AHEAD):
+            step, metrics = self.waiting.popleft()
+            values = np.asarray(metrics, np.float64)
+            self.window.add(values)
+            self.dog.beat()
+            self.progress.advance(step)
+            bad = [n for n, (total, _) in zip(self.setup.names, values.T, strict=True) if not math.isfinite(total)]
+            if bad and ('loss' in bad or 'grad_norm' in bad):
+                raise NonFinite(self._nonfinite_line(step, dict(zip(self.setup.names, values.T, strict=True))))
+
+    def _nonfinite_line(self, step: int, values: Mapping[str, Any]) -> str:
+        shown = ', '.join(f'{n} {values[n][0] / values[n][1]:g}' for n in ('loss', 'grad_norm') if n in values)
+        saved = self.checkpoints.steps()
+        kept = f'the newest checkpoint is of step {saved[-1]}' if saved else 'nothing was saved yet'
+        return (
+            f'step {step} is not finite: {shown}; {kept}. Look at that step with: '
+            f'./launch.sh replay --workdir={self.workdir} --step={step}'
+        )
+
+    def _log(self, step: int) -> None:
+        if not self.window.steps:
+            return
+        row = {f'train/{name}': value for name, value in self.window.means().items()}
+        self.memory['train_seconds'] += self.window.seconds()
+        if self.writer is not None:
+            self.writer.write(step, row)
+        self.progress.row(step, row)
+        self.window = _Window(self.setup.names)
+        self._status('running', step)
+
+    def _evaluate(self, name: str, state: State, step: int) -> Evaluation:
+        self.dog.rest()
+        began = time.perf_counter()
+        evaluator = self.experiment.evals[name]
+        # In a distributed run all must leave an evaluation at one place, so only a lone process breaks it off.
+        stop = self.stopper.asked if jax.process_count() == 1 else lambda step: False
+        result = evaluate(
+            evaluator,
+            optim.eval_params(state.params, state.opt),
+            state.mutable,
+            self.setup.mesh,
+            self.measures[name],
+            on_batch=lambda done, of: done < of and stop(step),
+        )
+        self.sums[name] = result.sums
+        row = {f'{name}/{k}': v for k, v in result.metrics.items()}
+        if self.writer is not None:
+            self.writer.write(step, {**row, f'{name}/seconds': time.perf_counter() - began})
+        shown = '  '.join(f'{k} {v:.4g}' for k, v in result.metrics.items())
+        self.progress.say(f'step {step}  {name}: {shown}')
+        self.window.restart_clock()
+        return result
+
+    def _learn_from(self, state: State, step: int, metrics: dict[str, float]) -> tuple[State, float | None]:
+        """Plateau schedules, early stop and best checkpoints take note of an evaluation."""
+        s = self.settings
+        state = state._replace(opt=optim.observe(state.opt, metrics))
+        self.memory['metrics'] = {**self.memory['metrics'], **metrics}
+        if s.early_stop is not None and self._known(s.early_stop.metric, 'run.early_stop.metric') in metrics:
+            value = metrics[s.early_stop.metric]
+            sign = 1 if s.early_stop.mode == 'max' else -1
+            best = self.memory['best']
+            if best is None or sign * (value - best) > s.early_stop.min_delta:
+                self.memory |= {'best': value, 'bad': 0}
+            else:
+                self.memory['bad'] += 1
+        best = s.checkpoint.best
+        return state, metrics.get(self._known(best, 'run.checkpoint.best')) if best is not None else None
+
+    def _known(self, metric: str, key: str) -> str:
+        evaluator, _, _ = metric.rpartition('/')
+        seen = self.memory['metrics']
+        if evaluator not in self.cadence or (metric not in seen and any(m.startswith(evaluator + '/') for m in seen)):
+            raise UsageError(f'{key}={metric!r} is measured by no evaluator; there are {sorted(seen)}')
+        return metric
+
+    def _save(self, state: State, value: float | None = None) -> None:
+        if int(state.step) == 0:
+            return
+        self.dog.rest()
+        self.checkpoints.save(state, self.memory, value)
+        self.window.restart_clock()
+
+    def _draw(self, state: State) -> None:
+        """Pictures of the evaluators that have any; the parameters come whole to the host for it."""
+        drawers = {n: e.draw for n, e in self.experiment.evals.items() if e.draw is not None and n in self.sums}
+        if not drawers:
+            return
+        params, mutable = shard.to_host((optim.eval_params(state.params, state.opt), state.mutable))
+        if self.writer is None:
+            return
+        (self.workdir / 'figures').mkdir(exist_ok=True)
+        for name, draw in drawers.items():
+            for title, figure in draw(params, mutable, self.sums[name]).items():
+                figure.savefig(self.workdir / 'figures' / f'{name}-{title}.png', dpi=100, bbox_inches='tight')
+                self.writer.figure(f'{name}/{title}', figure, int(state.step))
+
+    def _profile(self, step: int) -> None:
+        p = self.settings.profile
+        if p is not None and step == p.start:
+            jax.profiler.start_trace(str(self.workdir / 'profile'))
+        if p is not None and step == p.start + p.steps:
+            self._read(all=True)
+            jax.profiler.stop_trace()
+            self.progress.say(f'profile written to {self.workdir / "profile"}')
+
+    def _status(self, state: str, step: int | None, error: BaseException | None = None) -> None:
+        if not self.main:
+            return
+        if step is not None:
+            self.at = step
+        line = None if error is None else (' '.join(str(error).split()) or type(error).__name__)
+        write_json(
+            self.workdir / 'status.json',
+            {
+                'state': state,
+                'step': getattr(self, 'at', 0),
+                'steps': self.settings.steps,
+                'metrics': self.memory['metrics'],
+                'train_seconds': round(self.memory['train_seconds'], 3),
+                'seconds': round(time.perf_counter() - self.seconds, 3),
+                'error': line,
+            },
+        )
+
+
+class _Window:
+    """Sums of the metrics since the last log row."""
+
+    def __init__(self, names: tuple[str, ...]):
+        self.names, self.steps, self.data_seconds = names, 0, 0.0
+        self._sums = np.zeros((2, len(names)))
+        self._spent, self._since = 0.0, time.perf_counter()
+
+    def add(self, values: np.ndarray) -> None:
+        self._sums += values
+        self.steps += 1
+
+    def restart_clock(self) -> None:
+        """What has passed since the last step's end was no step."""
+        self._since = time.perf_counter()
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._since
+
+    def means(self) -> dict[str, float]:
+        with np.errstate(invalid='ignore', divide='ignore'):
+            values = dict(zip(self.names, (self._sums[0] / self._sums[1]).tolist(), strict=True))
+        values['step_seconds'] = self.seconds() / self.steps
+        values['data_seconds'] = self.data_seconds / self.steps
+        return values

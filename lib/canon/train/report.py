@@ -1,0 +1,76 @@
+"""`report.html`: a run explained on one page that needs no other file."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from canon.draw import curves
+from canon.train.log import read_rows
+from canon.train.workdir import read_json
+
+_HIDDEN = ('seconds',)
+
+
+def write_report(workdir: Path | str) -> Path:
+    """Writes `report.html` from what the run has left in `workdir` so far, and returns its path."""
+    workdir = Path(workdir)
+    rows = read_rows(workdir / 'metrics.jsonl')
+    figures = workdir / 'figures'
+    figures.mkdir(exist_ok=True)
+    series = _series(rows)
+    if series:
+        curves(series).savefig(figures / 'curves.png', dpi=100)
+    page = _template().render(
+        title=_title(workdir),
+        status=read_json(workdir / 'status.json') or {},
+        about=read_json(workdir / 'run.json') or {},
+        config=json.dumps(read_json(workdir / 'config.json'), indent=2),
+        pictures=[_picture(p) for p in _ordered(figures)],
+        speed=_speed(rows),
+    )
+    path = workdir / 'report.html'
+    path.write_text(page)
+    return path
+
+
+def _series(rows: list[dict]) -> dict[str, list[tuple[float, float]]]:
+    """Lines for the curves, metrics that both training and evaluation have first."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name != 'step' and not name.endswith(_HIDDEN) and isinstance(value, int | float):
+                series.setdefault(name, []).append((row['step'], value))
+    metrics = [name.rpartition('/')[2] for name in series]
+    return dict(sorted(series.items(), key=lambda item: -metrics.count(item[0].rpartition('/')[2])))
+
+
+def _speed(rows: list[dict]) -> dict[str, float] | None:
+    steps = [r for r in rows if 'train/step_seconds' in r]
+    if not steps:
+        return None
+    middle = sorted(steps, key=lambda r: r['train/step_seconds'])[len(steps) // 2]
+    return {'step': 1e3 * middle['train/step_seconds'], 'data': 1e3 * middle['train/data_seconds']}
+
+
+def _ordered(figures: Path) -> list[Path]:
+    """The curves, then the rest by name."""
+    return sorted(figures.glob('*.png'), key=lambda p: (p.stem != 'curves', p.stem))
+
+
+def _picture(path: Path) -> dict[str, Any]:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return {'name': path.stem.replace('-', ' '), 'data': f'data:image/png;base64,{data}'}
+
+
+def _title(workdir: Path) -> str:
+    return ' / '.join(workdir.absolute().parts[-3:])
+
+
+def _template() -> jinja2.Template:
+    source = Path(__file__).with_name('report.html').read_text()
+    return jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)

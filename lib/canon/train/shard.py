@@ -1,0 +1,127 @@
+"""Where arrays live: a mesh with axes ('data', 'model'), the batch over 'data', parameters as asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.tree_util import keystr, tree_map_with_path
+
+from canon import optim
+from canon.errors import UsageError
+from canon.train.types import State
+
+
+def make_mesh(data: int = -1, model: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh over all devices (or `devices`); `data=-1` takes what `model` leaves."""
+    devices = list(jax.devices() if devices is None else devices)
+    if data == -1:
+        data = max(len(devices) // model, 1)
+    if data * model != len(devices):
+        raise UsageError(f'run.mesh: {data} x {model} (data x model) is not the {len(devices)} devices there are')
+    return Mesh(np.asarray(devices).reshape(data, model), ('data', 'model'), axis_types=(AxisType.Auto,) * 2)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec('data'))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, where: str, accumulate: int = 1) -> None:
+    """Raises UsageError where devices and microbatches do not divide the batch."""
+    devices = mesh.shape['data']
+    if batch_size % (devices * accumulate):
+        microbatches = f' x {accumulate} microbatches' if accumulate > 1 else ''
+        raise UsageError(
+            f'{where}: batch size {batch_size} is not a multiple of {devices} devices{microbatches}; '
+            f'try {-(-batch_size // (devices * accumulate)) * devices * accumulate}'
+        )
+
+
+def put(batch: Any, sharding: NamedSharding) -> Any:
+    """This process's rows of a batch, as global arrays over the mesh."""
+    if jax.process_count() == 1:
+        return jax.device_put(batch, sharding)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
+
+
+def param_shardings(params: Any, mesh: Mesh, rules: Sequence = (), fsdp: int | None = None) -> Any:
+    """The sharding of each parameter: by the first rule whose regex finds its path, else by size, else replicated.
+
+    rules: pairs (regex, axes), axes one mesh axis name or None a dimension, as in `(('Dense_0/kernel', (None, 'model')),)`.
+    fsdp: parameters of at least so many elements are cut along their longest dimension that 'data' divides.
+    """
+
+    def one(path, leaf):
+        name = path_name(path)
+        for pattern, axes in rules:
+            if re.search(pattern, name):
+                return NamedSharding(mesh, _checked(tuple(axes), leaf.shape, mesh, name))
+        if fsdp is not None and leaf.size >= fsdp:
+            return NamedSharding(mesh, _by_size(leaf.shape, mesh.shape['data']))
+        return replicated(mesh)
+
+    return tree_map_with_path(one, params)
+
+
+def state_shardings(
+    tx: optax.GradientTransformation, state: State, mesh: Mesh, rules: Sequence = (), fsdp: int | None = None
+) -> State:
+    """Shardings for a whole (abstract) state: the optimizer's is laid out like the parameters it belongs to."""
+    everywhere = replicated(mesh)
+    params = param_shardings(state.params, mesh, rules, fsdp)
+    return State(
+        step=everywhere,
+        params=params,
+        mutable=jax.tree.map(lambda _: everywhere, state.mutable),
+        opt=optim.state_shardings(tx, state.params, params, everywhere),
+    )
+
+
+def to_host(tree: Any) -> Any:
+    """The whole of each array as numpy, on every process; all processes must call it."""
+
+    def one(x):
+        if not isinstance(x, jax.Array) or x.is_fully_addressable:
+            return np.asarray(x)
+        if x.is_fully_replicated:
+            return np.asarray(x.addressable_data(0))
+        from jax.experimental import multihost_utils
+
+        return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+
+    return jax.tree.map(one, tree)
+
+
+def path_name(path) -> str:
+    """`Dense_0/kernel` for a leaf's path: what the regex rules of decay, rate, freezing and sharding see."""
+    return keystr(path, simple=True, separator='/')
+
+
+def _checked(axes: tuple, shape: tuple[int, ...], mesh: Mesh, name: str) -> PartitionSpec:
+    if len(axes) > len(shape):
+        raise UsageError(f'run.shard.rules: {axes} has more axes than {name} {shape} has dimensions')
+    for size, axis in zip(shape, axes, strict=False):
+        if axis is not None and axis not in mesh.shape:
+            raise UsageError(f'run.shard.rules: {axis!r} is no axis of the mesh; there are {tuple(mesh.shape)}')
+        if axis is not None and size % mesh.shape[axis]:
+            raise UsageError(
+                f'run.shard.rules: {name} {shape} cannot be cut into {mesh.shape[axis]} along {axis!r}'
+            )
+    return PartitionSpec(*axes)
+
+
+def _by_size(shape: tuple[int, ...], parts: int) -> PartitionSpec:
+    fitting = [(size, i) for i, size in enumerate(shape) if size % parts == 0 and size > 0]
+    if not fitting:
+        return PartitionSpec()
+    _, longest = max(fitting, key=lambda item: (item[0], -item[1]))
+    return PartitionSpec(*('data' if i == longest else None for i in range(len(shape))))

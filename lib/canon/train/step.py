@@ -1,0 +1,92 @@
+"""One update, as a pure function of (state, batch): unsharded, unjitted, the same for every task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from canon import optim
+from canon.metrics import Mean, add
+from canon.train.types import Batch, State, Task
+
+_INIT = 0xFFFFFFFF  # the fold of the initialisation's key; no step reaches it
+
+
+def step_key(seed: int, step) -> jax.Array:
+    """The key of a step: everything random in it comes from here."""
+    return jax.random.fold_in(jax.random.key(seed), step)
+
+
+def init_state(task: Task, tx: optax.GradientTransformation, seed: int, batch: Batch) -> State:
+    """The state before the first step. `batch` is the first batch: data-dependent initialisations may look at it."""
+    variables = dict(task.init(step_key(seed, _INIT), batch))
+    params = variables.pop('params')
+    return State(jnp.zeros((), jnp.int32), params, variables, tx.init(params))
+
+
+def make_step(
+    task: Task, tx: optax.GradientTransformation, seed: int, accumulate: int = 1
+) -> Callable[[State, Batch], tuple[State, Mapping[str, Mean]]]:
+    """`step(state, batch) -> (state, {name: Mean})` with the metrics of the task, 'loss', 'grad_norm' and the rate.
+
+    With `accumulate` = n the batch is cut into n microbatches that are worked through one after the other, their
+    gradients and weights added, and one update made: the same update as without, in less memory (BatchNorm, whose
+    statistics are those of a microbatch, is the exception).
+    """
+
+    def step(state: State, batch: Batch):
+        key = step_key(seed, state.step)
+        point = optim.lookahead_params(state.params, state.opt)
+        if accumulate == 1:
+            grads, loss, mutable, metrics = _gradient(task, point, state.mutable, batch, key)
+        else:
+            grads, loss, mutable, metrics = _accumulated(task, point, state.mutable, batch, key, accumulate)
+        scale = jnp.where(loss.weight > 0, 1 / jnp.maximum(loss.weight, 1e-30), 0)
+        grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
+        updates, opt = tx.update(grads, state.opt, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {'loss': loss, **metrics, 'grad_norm': _one(optax.global_norm(grads))}
+        metrics |= {name: _one(value) for name, value in optim.hyperparams(opt).items()}
+        return State(state.step + 1, params, mutable, opt), metrics
+
+    return step
+
+
+def _gradient(task: Task, params, mutable, batch, key):
+    """Gradient of the loss's *sum*, with the loss, the new mutable and the metrics."""
+
+    def total(params):
+        loss, (new, metrics) = task.loss(params, mutable, batch, key)
+        return loss.total, (loss, new, metrics)
+
+    grads, (loss, new, metrics) = jax.grad(total, has_aux=True)(params)
+    return grads, loss, new, dict(metrics)
+
+
+def _accumulated(task: Task, params, mutable, batch, key, parts: int):
+    """The same over `parts` microbatches in turn; `mutable` flows from one to the next."""
+
+    # Microbatch i takes rows i, i + parts, ...: with rows laid out over devices each device cuts its own.
+    def cut(x):
+        return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+
+    def body(carry, item):
+        grads, mutable = carry
+        index, part = item
+        new_grads, loss, mutable, metrics = _gradient(
+            task, params, mutable, part, jax.random.fold_in(key, index)
+        )
+        return (add(grads, new_grads), mutable), (loss, metrics)
+
+    start = (jax.tree.map(jnp.zeros_like, params), mutable)
+    items = (jnp.arange(parts), jax.tree.map(cut, batch))
+    (grads, mutable), rows = jax.lax.scan(body, start, items)
+    loss, metrics = jax.tree.map(lambda x: x.sum(0), rows)
+    return grads, loss, mutable, metrics
+
+
+def _one(value) -> Mean:
+    return Mean(jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32))

@@ -1,0 +1,80 @@
+"""The few types: a learning task is a NamedTuple of pure functions, like an optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import optax
+
+from canon.metrics import Mean
+
+Params = Any
+Mutable = Any
+Batch = Any
+Key = Any
+
+
+class Task(NamedTuple):
+    """What is learnt, as pure functions.
+
+    init:    (key, batch) -> variables, a dict with 'params' and whatever else flows from batch to batch
+             ('batch_stats', a carried RNN state, an occupancy grid): that rest is called `mutable`.
+    loss:    (params, mutable, batch, key) -> (Mean, (mutable, {name: Mean})). The loss is a sum with its weight; the
+             step divides the gradient once by the total weight, so masks, microbatches and hosts agree exactly.
+    predict: (params, mutable, batch) -> outputs, what evaluators and pictures need.
+    """
+
+    init: Callable[[Key, Batch], Mapping[str, Any]]
+    loss: Callable[[Params, Mutable, Batch, Key], tuple[Mean, tuple[Mutable, Mapping[str, Mean]]]]
+    predict: Callable[[Params, Mutable, Batch], Any]
+
+
+class State(NamedTuple):
+    """All that changes in training. There is no key in it: the key of a step is `fold_in(key(seed), step)`."""
+
+    step: Any  # int32 scalar: updates made so far
+    params: Params
+    mutable: Mutable
+    opt: optax.OptState
+
+
+@runtime_checkable
+class Data(Protocol):
+    """Batches by number, so that any step can be replayed and a resumed run reads on where it stood.
+
+    Training data are endless; evaluation data are finite and have a `len`. A batch is a tree of arrays with equal
+    first axis; in a run of several processes each holds its own rows. `batch_size` (of all processes together) and
+    `num_examples` let lengths be given in epochs.
+    """
+
+    def __getitem__(self, step: int) -> Batch: ...
+
+    def iterate(self, start: int = 0) -> Iterator[Batch]: ...
+
+
+class Evaluator(NamedTuple):
+    """A measurement over finite data.
+
+    measure: (params, mutable, batch) -> a tree of accumulators (`Mean`, counts); they are added over the batches.
+    finish:  the sum of them, as numpy -> {name: float}.
+    draw:    optional, (params, mutable, sum) -> {name: matplotlib Figure}; called on the host after the last step.
+    """
+
+    data: Any
+    measure: Callable[[Params, Mutable, Batch], Any]
+    finish: Callable[[Any], Mapping[str, float]]
+    draw: Callable[[Params, Mutable, Any], Mapping[str, Any]] | None = None
+
+
+class Experiment(NamedTuple):
+    """A task bound to its optimizer and data: what `fit` runs.
+
+    step: an override for unusual updates, (state, batch) -> (state, {name: Mean}); `make_step` builds it otherwise.
+    """
+
+    task: Task
+    tx: optax.GradientTransformation
+    train: Data
+    evals: Mapping[str, Evaluator] = {}
+    step: Callable[[State, Batch], tuple[State, Mapping[str, Mean]]] | None = None
