@@ -25,9 +25,10 @@ from canon.train.types import State
 class Checkpoints:
     """The checkpoints of one run. A save returns once the state is copied; writing goes on beside the training."""
 
-    def __init__(self, directory: Path | str, settings: Checkpointing | None = None):
+    def __init__(self, directory: Path | str, settings: Checkpointing | None = None, read_only: bool = False):
         self.directory = Path(directory).absolute()
         self.settings = settings or Checkpointing()
+        self.read_only = read_only  # nothing is cleaned up or moved: a run may be writing there
         self.saved: int | None = None
         self._open()
 
@@ -48,7 +49,8 @@ class Checkpoints:
             best_fn=best_fn,  # without it Orbax does not write the metrics, and best-k is lost at a restart
             best_mode=self.settings.mode,
             preservation_policy=keeping.AnyPreservationPolicy(policies),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not self.read_only,
+            read_only=self.read_only,
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
@@ -106,9 +108,7 @@ class Checkpoints:
         finally:
             self._manager.close()
 
-    def restore(
-        self, target: State, step: int | None = None
-    ) -> tuple[State, dict[str, Any]] | None:
+    def restore(self, target: State, step: int | None = None) -> tuple[State, dict[str, Any]] | None:
         """The newest checkpoint that can be read (or that of `step`) as (state, progress); None without any.
 
         target: an abstract state, `jax.ShapeDtypeStruct` leaves with the shardings wanted, of any number of devices.
@@ -123,8 +123,10 @@ class Checkpoints:
                 return self._read(target, candidate)
             except Exception as error:
                 self._refuse_misfit(target, candidate, error)
-                if step is not None:
-                    raise CanonError(f'checkpoint {self.directory / str(candidate)} cannot be read: {_line(error)}') from error
+                if step is not None or self.read_only:
+                    raise CanonError(
+                        f'checkpoint {self.directory / str(candidate)} cannot be read: {_line(error)}'
+                    ) from error
                 self._set_aside(candidate, error)
         return None
 

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from canon.errors import UsageError
 
 _LENGTH = re.compile(r'^\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*(steps?|epochs?|examples?|%)\s*$')
+KEYS = ('steps', 'stop_after', 'log_every', 'every', 'start')  # where a number without a unit is one of steps
 
 
 def resolve(config: Mapping[str, Any], batch_size: int | None, num_examples: int | None) -> ConfigDict:
@@ -26,6 +27,8 @@ def resolve(config: Mapping[str, Any], batch_size: int | None, num_examples: int
     plain = to_plain(config)
     total = plain.get('run', {}).get('steps')
     if isinstance(total, str):
+        if total.isdigit():
+            total += ' steps'
         if '%' in total:
             raise UsageError(f'run.steps={total!r} is a percentage of itself; give steps, epochs or examples')
         total = steps_in(total, 'run.steps', batch_size, num_examples, None)
@@ -33,6 +36,8 @@ def resolve(config: Mapping[str, Any], batch_size: int | None, num_examples: int
     def walk(value, where):
         if isinstance(value, dict):
             return {k: walk(v, f'{where}.{k}' if where else k) for k, v in value.items()}
+        if isinstance(value, str) and value.isdigit() and where.rpartition('.')[2] in KEYS:
+            return int(value)
         if isinstance(value, list | tuple):
             return tuple(walk(v, where) for v in value)
         if isinstance(value, str) and _LENGTH.match(value):
@@ -42,9 +47,7 @@ def resolve(config: Mapping[str, Any], batch_size: int | None, num_examples: int
     return ConfigDict(walk(plain, ''))
 
 
-def steps_in(
-    length: str | int, where: str, batch_size: int | None, num_examples: int | None, total: int | None
-) -> int:
+def steps_in(length: str | int, where: str, batch_size: int | None, num_examples: int | None, total: int | None) -> int:
     """The steps in one length; `where` is the key that an error names."""
     if isinstance(length, int):
         return length

@@ -110,7 +110,10 @@ class Setup(NamedTuple):
 
         rows, everywhere = shard.batch_sharding(self.mesh), shard.replicated(self.mesh)
         return jax.jit(
-            packed, donate_argnums=0, in_shardings=(self.layout, rows), out_shardings=(self.layout, everywhere)
+            packed,
+            donate_argnums=0,
+            in_shardings=(self.layout, rows),
+            out_shardings=(self.layout, everywhere),
         )
 
 
@@ -144,7 +147,13 @@ class _Loop:
         self.measures = {n: compile_measure(e, self.setup.mesh) for n, e in experiment.evals.items()}
         self.sums: dict[str, Any] = {}
         # Saved with every checkpoint: what the boundary work of a step has come to.
-        self.memory: dict[str, Any] = {'boundary': 0, 'metrics': {}, 'best': None, 'bad': 0, 'train_seconds': 0.0}
+        self.memory: dict[str, Any] = {
+            'boundary': 0,
+            'metrics': {},
+            'best': None,
+            'bad': 0,
+            'train_seconds': 0.0,
+        }
         self.seconds = time.perf_counter()
 
     def run(self) -> Fitted:
@@ -209,7 +218,7 @@ class _Loop:
                 jax.block_until_ready(metrics)
                 self.progress.say(f'compiled in {time.perf_counter() - began:.1f} s')
                 self.progress.restart_clock(step)
-                self.window.restart_clock()
+                self.window.restart_clock(untimed=1)
                 first = False
             if len(self.waiting) > _AHEAD:
                 self._read()
@@ -242,7 +251,9 @@ class _Loop:
             self._save(state, value)
         early = s.early_stop is not None and self.memory['bad'] >= s.early_stop.patience
         if early and due and not last:
-            self.progress.say(f'early stop at step {step}: {s.early_stop.metric} is no better than {self.memory["best"]}')
+            self.progress.say(
+                f'early stop at step {step}: {s.early_stop.metric} is no better than {self.memory["best"]}'
+            )
             return state, 'early'
         return state, None
 
@@ -380,15 +391,17 @@ class _Window:
     def __init__(self, names: tuple[str, ...]):
         self.names, self.steps, self.data_seconds = names, 0, 0.0
         self._sums = np.zeros((2, len(names)))
-        self._spent, self._since = 0.0, time.perf_counter()
+        self._since = time.perf_counter()
+        self._untimed = 0
 
     def add(self, values: np.ndarray) -> None:
         self._sums += values
         self.steps += 1
 
-    def restart_clock(self) -> None:
-        """What has passed since the last step's end was no step."""
+    def restart_clock(self, untimed: int = 0) -> None:
+        """What has passed since the last step's end was no step; `untimed` steps came before the clock."""
         self._since = time.perf_counter()
+        self._untimed += untimed
 
     def seconds(self) -> float:
         return time.perf_counter() - self._since
@@ -396,6 +409,6 @@ class _Window:
     def means(self) -> dict[str, float]:
         with np.errstate(invalid='ignore', divide='ignore'):
             values = dict(zip(self.names, (self._sums[0] / self._sums[1]).tolist(), strict=True))
-        values['step_seconds'] = self.seconds() / self.steps
+        values['step_seconds'] = self.seconds() / max(self.steps - self._untimed, 1)
         values['data_seconds'] = self.data_seconds / self.steps
         return values

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ml_collections.config_dict import placeholder
+
 from canon import named
 from canon.errors import UsageError
+from canon.train import lengths
 from canon.train.lengths import to_plain
 
 
@@ -122,10 +126,10 @@ def settings(run: Mapping[str, Any]) -> Settings:
     """`Settings` from `config.run`; raises UsageError for an unknown key, with the near ones."""
     plain = dict(to_plain(run))
     for key, kind in _PARTS.items():
-        if plain.get(key) is not None:
-            plain[key] = named.call(kind, _present(plain[key], kind), f'run.{key}')
-        elif key in plain:
-            del plain[key]
+        part = {k: v for k, v in (plain.pop(key, None) or {}).items() if v is not None}
+        required = {f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING}
+        if part and (not required or part.keys() & required):
+            plain[key] = named.call(kind, part, f'run.{key}')
     evals = plain.get('evals') or {}
     plain['evals'] = {name: named.call(Eval, part, f'run.evals.{name}') for name, part in evals.items()}
     made = named.call(Settings, plain, 'run')
@@ -133,28 +137,38 @@ def settings(run: Mapping[str, Any]) -> Settings:
     return made
 
 
-def defaults() -> dict[str, Any]:
-    """Every optional key of `config.run` with its default, so that the command line can set keys a config is silent
-    about. Parts that are off by default (early_stop, ...) have all their keys None."""
-    plain = {}
-    for f in dataclasses.fields(Settings):
-        kind = _PARTS.get(f.name)
-        if f.name in ('steps', 'evals'):
+def overridable(run: Mapping[str, Any]) -> dict[str, Any]:
+    """`run` with every key that it is silent about, so that the command line can set it.
+
+    Lengths become text, so that `--config.run.steps='2 epochs'` can stand for `steps=100`. A key without a value is a
+    placeholder of its type.
+    """
+    return _filled(to_plain(run), Settings)
+
+
+def _filled(part: Mapping[str, Any], kind) -> dict[str, Any]:
+    filled = dict(part)
+    hints = typing.get_type_hints(kind)
+    for f in dataclasses.fields(kind):
+        if f.name in _PARTS:
+            on = filled.get(f.name) or ({} if f.default is None else dataclasses.asdict(f.default_factory()))
+            filled[f.name] = _filled(on, _PARTS[f.name])
             continue
-        if kind is None:
-            plain[f.name] = f.default
-        else:
-            on = f.default is dataclasses.MISSING
-            plain[f.name] = {
-                g.name: g.default if on and g.default is not dataclasses.MISSING else None
-                for g in dataclasses.fields(kind)
-            }
-    return plain
+        value = filled.get(f.name, None if f.default is dataclasses.MISSING else f.default)
+        if f.name in lengths.KEYS:
+            value = f'{value} steps' if isinstance(value, int) else value
+            filled[f.name] = placeholder(str) if value is None else value
+        elif value is None and f.name != 'evals':
+            filled[f.name] = placeholder(next(t for t in _types(hints[f.name]) if t is not type(None)))
+        elif value is not None:
+            filled[f.name] = value
+    for name, evaluation in (filled.get('evals') or {}).items():
+        filled['evals'] = {**filled['evals'], name: _filled(evaluation, Eval)}
+    return filled
 
 
-def _present(part: Mapping[str, Any], kind) -> dict[str, Any] | None:
-    """`part` without keys that are None for want of a value."""
-    return {k: v for k, v in part.items() if v is not None}
+def _types(hint) -> tuple:
+    return typing.get_args(hint) or (hint,)
 
 
 def _check(s: Settings) -> None:

@@ -113,9 +113,7 @@ def _checked(axes: tuple, shape: tuple[int, ...], mesh: Mesh, name: str) -> Part
         if axis is not None and axis not in mesh.shape:
             raise UsageError(f'run.shard.rules: {axis!r} is no axis of the mesh; there are {tuple(mesh.shape)}')
         if axis is not None and size % mesh.shape[axis]:
-            raise UsageError(
-                f'run.shard.rules: {name} {shape} cannot be cut into {mesh.shape[axis]} along {axis!r}'
-            )
+            raise UsageError(f'run.shard.rules: {name} {shape} cannot be cut into {mesh.shape[axis]} along {axis!r}')
     return PartitionSpec(*axes)
 
 

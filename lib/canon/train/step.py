@@ -41,7 +41,7 @@ def make_step(
         key = step_key(seed, state.step)
         point = optim.lookahead_params(state.params, state.opt)
         if accumulate == 1:
-            grads, loss, mutable, metrics = _gradient(task, point, state.mutable, batch, key)
+            grads, loss, mutable, metrics = gradient(task, point, state.mutable, batch, key)
         else:
             grads, loss, mutable, metrics = _accumulated(task, point, state.mutable, batch, key, accumulate)
         scale = jnp.where(loss.weight > 0, 1 / jnp.maximum(loss.weight, 1e-30), 0)
@@ -55,7 +55,7 @@ def make_step(
     return step
 
 
-def _gradient(task: Task, params, mutable, batch, key):
+def gradient(task: Task, params, mutable, batch, key):
     """Gradient of the loss's *sum*, with the loss, the new mutable and the metrics."""
 
     def total(params):
@@ -76,9 +76,7 @@ def _accumulated(task: Task, params, mutable, batch, key, parts: int):
     def body(carry, item):
         grads, mutable = carry
         index, part = item
-        new_grads, loss, mutable, metrics = _gradient(
-            task, params, mutable, part, jax.random.fold_in(key, index)
-        )
+        new_grads, loss, mutable, metrics = gradient(task, params, mutable, part, jax.random.fold_in(key, index))
         return (add(grads, new_grads), mutable), (loss, metrics)
 
     start = (jax.tree.map(jnp.zeros_like, params), mutable)

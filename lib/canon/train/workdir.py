@@ -22,7 +22,9 @@ _FREE = re.compile(
 )
 
 
-def open_workdir(workdir: Path | str, config: Mapping[str, Any], about: Mapping[str, Any], force: bool, main: bool) -> Path:
+def open_workdir(
+    workdir: Path | str, config: Mapping[str, Any], about: Mapping[str, Any], force: bool, main: bool
+) -> Path:
     """Makes the folder, or checks that it is this config's; writes `config.json` and `run.json` (where `main`).
 
     Raises UsageError where it cannot be written to, or where another config made it and `force` is not given.

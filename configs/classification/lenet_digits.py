@@ -1,0 +1,51 @@
+"""LeNet-5 on scikit-learn's 1,797 handwritten digits: the main job.
+
+    ./launch.sh run configs/classification/lenet_digits.py
+
+Hardware, time and result: see below, as measured.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = '') -> ConfigDict:
+    smoke = arg == 'smoke'
+    resize = dict(size=32)
+    return ConfigDict(
+        dict(
+            experiment='classification',
+            seed=0,
+            data=dict(
+                name='digits',
+                data_dir='~/tensorflow_datasets',
+                batch_size=64,
+                train=dict(
+                    split='train',
+                    transforms=dict(chain=('resize', 'random_shift'), resize=resize, random_shift=dict(max_shift=3)),
+                ),
+                evals=dict(test=dict(split='test', transforms=dict(chain=('resize',), resize=resize))),
+            ),
+            input=dict(mean=(0.3,), std=(0.35,)),
+            model=dict(name='lenet.lenet5', num_classes=10, dropout=0.2),
+            loss=dict(label_smoothing=0.0),
+            tx=dict(
+                name='adam',
+                learning_rate=dict(
+                    name='warmup', steps='5%', then=dict(name='cosine', init=3e-3, final=0.0, steps='95%')
+                ),
+            ),
+            run=dict(
+                steps='12 epochs' if smoke else '40 epochs',
+                log_every='1 epoch',
+                evals=dict(test=dict(every='4 epochs')),
+                checkpoint=dict(every='10 epochs', best='test/accuracy'),
+            ),
+            target=dict(metric='test/accuracy', at_least=0.98, ci=True),
+        )
+    )
+
+
+def sweep():
+    """Learning rates a factor of about three apart."""
+    for rate in (3e-4, 1e-3, 3e-3, 1e-2):
+        yield {'tx.learning_rate.then.init': rate}

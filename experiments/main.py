@@ -1,0 +1,318 @@
+"""absl flags -> config -> experiment -> train, evaluate, predict or replay.
+
+    python -m experiments.main --config=configs/classification/lenet_digits.py:smoke --config.seed=1
+
+The only place with flags; all of it can be done from Python too (`canon.train.fit(experiment, config, workdir)`).
+Exit status: 0 done, or stopped with everything saved; 1 failed; 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import os
+import shlex
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from canon.errors import CanonError, UsageError
+from canon.named import near
+
+FLAGS = flags.FLAGS
+MODES = ('train', 'evaluate', 'predict', 'replay')
+
+flags.DEFINE_string('config', None, 'The config file, with its argument after a colon; --config.KEY=VALUE overrides.')
+flags.DEFINE_string('workdir', None, 'Where the run lives; by default below --runs, by config and overrides.')
+flags.DEFINE_string('runs', 'runs', 'The folder of all runs.')
+flags.DEFINE_enum('mode', 'train', MODES, 'What to do.')
+flags.DEFINE_boolean('force', False, 'Go on in a workdir that another config made.')
+flags.DEFINE_integer('step', None, 'evaluate, predict: the checkpoint (best or newest without); replay: the step.')
+flags.DEFINE_string('input', None, 'predict: a file or a folder.')
+flags.DEFINE_string('output', None, "predict: a folder for the results; the workdir's `predictions` without.")
+flags.DEFINE_string('compilation_cache', '~/.cache/canon/xla', 'Where compiled programs are kept; empty for nowhere.')
+flags.DEFINE_string('coordinator', None, 'ADDRESS:PORT of process 0, where neither Slurm nor a TPU pod tells it.')
+flags.DEFINE_integer('process_count', None, 'How many processes run this job, with --coordinator.')
+flags.DEFINE_integer('process_index', None, 'Which of them this is, with --coordinator.')
+
+
+def main() -> None:
+    """The command line; does not return."""
+    try:
+        app.run(lambda _: _exit(_run), argv=sys.argv, flags_parser=_parse)
+    except UsageError as error:
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(2)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Flags from argv, with `FLAGS.config` the config itself and its overrides applied."""
+    flags.FLAGS.set_default('logger_levels', 'absl:WARNING,jax:ERROR,orbax:ERROR,root:WARNING')
+    rest, source = _config_argument(argv)
+    try:
+        if source is not None or _value(argv, 'workdir'):
+            config = _load(source, _value(argv, 'workdir'))
+            _check_overrides(rest, config)
+            delattr(FLAGS, 'config')
+            sys.argv = rest  # config_flags reads the overrides there
+            config_flags.DEFINE_config_dict('config', config, lock_config=True)
+        positional = FLAGS(rest)
+    except flags.Error as error:
+        raise UsageError(f'{error}; see --help') from error
+    except config_flags.config_flags.UnsupportedOperationError as error:
+        raise UsageError(f'{error}; give the key a value, or a placeholder of its type, in the config file') from error
+    if len(positional) > 1:
+        raise UsageError(f'{positional[1]!r} is no flag; options are written --name=value')
+    if source is None and not FLAGS.workdir:
+        raise UsageError('which config? give --config=configs/TASK/NAME.py, or the --workdir of a run')
+    FLAGS['config'].source = source
+    return positional
+
+
+def _config_argument(argv: list[str]) -> tuple[list[str], str | None]:
+    """argv without `--config FILE`, and FILE."""
+    rest, source, words = [], None, iter(argv)
+    for word in words:
+        name, equals, value = word.partition('=')
+        if name in ('--config', '-config'):
+            source = value if equals else next(words, '')
+        else:
+            rest.append(word)
+    return rest, source
+
+
+def _value(argv: list[str], flag: str) -> str | None:
+    for i, word in enumerate(argv):
+        name, equals, value = word.partition('=')
+        if name.lstrip('-') == flag:
+            return value if equals else (argv[i + 1] if i + 1 < len(argv) else None)
+    return None
+
+
+def _load(source: str | None, workdir: str | None) -> ConfigDict:
+    """The config of a file, or the one a workdir was made from; the keys of `run` that it leaves out are filled in."""
+    from canon.train.settings import overridable
+    from experiments import configs
+
+    if source is not None:
+        config = configs.load(source)
+    else:
+        path = Path(workdir or '.') / 'config.json'
+        if not path.is_file():
+            raise UsageError(f'{path.parent} holds no run (no config.json); give --config=FILE, or the folder of a run')
+        config = ConfigDict(json.loads(path.read_text()))
+    config.unlock()
+    config.run = ConfigDict(overridable(config.get('run') or {}))
+    return config
+
+
+def _check_overrides(argv: list[str], config: ConfigDict) -> None:
+    """A misspelt key is refused here, with the near ones."""
+    keys = set(_dotted(config))
+    for word in argv:
+        name = word.partition('=')[0].lstrip('-')
+        if name.startswith('config.') and name.removeprefix('config.') not in keys:
+            key = name.removeprefix('config.')
+            raise UsageError(f'the config has no key {key!r}{near(key, keys)}')
+
+
+def _dotted(config: Any, prefix: str = '') -> list[str]:
+    found = []
+    for key in config:
+        value = config.get_ref(key).get() if isinstance(config, ConfigDict) else config[key]
+        found.append(prefix + key)
+        if isinstance(value, ConfigDict):
+            found += _dotted(value, f'{prefix}{key}.')
+    return found
+
+
+def _exit(run) -> None:
+    """Runs, and turns what went wrong into one line and a status."""
+    status = 1
+    try:
+        run()
+        status = 0
+    except UsageError as error:
+        print(f'error: {error}', file=sys.stderr)
+        status = 2
+    except CanonError as error:
+        print(f'error: {error}', file=sys.stderr)
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        status = 130
+    except Exception:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if status and _many_processes():
+        os._exit(status)  # an orderly exit would wait for the others, who wait for us
+    sys.exit(status)
+
+
+def _run() -> None:
+    import jax
+
+    _join_job()
+    if FLAGS.compilation_cache:
+        jax.config.update('jax_compilation_cache_dir', os.path.expanduser(FLAGS.compilation_cache))
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+    logging.set_verbosity(logging.WARNING)
+    config = FLAGS.config
+    module = _experiment_module(config.get('experiment'))
+    experiment = module.make(config)
+    workdir = Path(FLAGS.workdir or default_workdir())
+    if FLAGS.mode == 'train':
+        _train(config, experiment, workdir)
+        return
+    from canon.train.stages import last_stage
+
+    experiment, config, workdir = last_stage(experiment, config, workdir)
+    {'evaluate': _evaluate, 'predict': _predict, 'replay': _replay}[FLAGS.mode](config, module, experiment, workdir)
+
+
+def _train(config, experiment, workdir) -> None:
+    from canon.train import run_stages, write_report
+
+    began = time.perf_counter()
+    fitted = run_stages(experiment, config, workdir, force=FLAGS.force, about=_about())
+    if not _first_process():
+        return
+    report = write_report(fitted.workdir)
+    seconds = time.perf_counter() - began
+    step = int(fitted.state.step)
+    if fitted.status == 'stopped':
+        print(
+            f'stopped at step {step} after {seconds:.0f} s, saved; the same command resumes. Report: {_short(report)}'
+        )
+    else:
+        print(f'{_result(config, fitted.metrics)} at step {step}, {seconds:.0f} s. Report: {_short(report)}')
+
+
+def _result(config: ConfigDict, metrics: dict[str, float]) -> str:
+    """`test/accuracy 0.9889 (target: at least 0.98)`, or all metrics where the config states no target."""
+    target = config.get('target')
+    if target is None or target.metric not in metrics:
+        return ', '.join(f'{name} {value:.4g}' for name, value in metrics.items()) or 'done'
+    bounds = [
+        f'{word} {target[key]:g}' for key, word in (('at_least', 'at least'), ('at_most', 'at most')) if key in target
+    ]
+    return f'{target.metric} {metrics[target.metric]:.4f} (target: {" and ".join(bounds)})'
+
+
+def _evaluate(config, module, experiment, workdir) -> None:
+    from canon.train import replay
+    from canon.train.workdir import write_json
+
+    metrics = replay.evaluate_run(experiment, config, workdir, FLAGS.step)
+    if _first_process():
+        path = workdir / f'evaluation-{metrics["step"]}.json'
+        write_json(path, metrics)
+        print('\n'.join(f'{name} {value:.6g}' for name, value in metrics.items()))
+        print(f'written to {_short(path)}')
+
+
+def _predict(config, module, experiment, workdir) -> None:
+    from canon import optim
+    from canon.train import replay
+
+    if not hasattr(module, 'predict'):
+        raise UsageError(f'experiment {config.experiment!r} has no predict')
+    if not FLAGS.input:
+        raise UsageError('predict what? give --input=FILE or a folder')
+    _, state = replay.load(experiment, config, workdir, FLAGS.step)
+    params = optim.eval_params(state.params, state.opt)
+    print(
+        module.predict(config, experiment, params, state.mutable, FLAGS.input, FLAGS.output or workdir / 'predictions')
+    )
+
+
+def _replay(config, module, experiment, workdir) -> None:
+    import jax
+    import numpy as np
+
+    from canon.train import replay
+
+    if FLAGS.step is None:
+        raise UsageError('replay which step? give --step=N')
+    replayed = replay.replay(experiment, config, workdir, FLAGS.step)
+    if not _first_process():
+        return
+    print('  '.join(f'{name} {value:.6g}' for name, value in replayed.metrics.items()))
+    width = max(len(name) for name, *_ in replayed.leaves)
+    print(f'{"parameter":{width}}  {"norm":>10}  {"gradient":>10}  {"change":>10}  non-finite')
+    for name, norm, grad, change, bad in replayed.leaves:
+        print(f'{name:{width}}  {norm:10.4g}  {grad:10.4g}  {change:10.4g}  {bad or ""}')
+    path = workdir / 'replay' / f'step_{FLAGS.step}.npz'
+    path.parent.mkdir(exist_ok=True)
+    leaves = jax.tree_util.tree_flatten_with_path(replayed.batch)[0]
+    np.savez_compressed(path, **{jax.tree_util.keystr(k, simple=True, separator='/'): v for k, v in leaves})
+    print(f'its batch: {_short(path)}')
+
+
+def default_workdir() -> Path:
+    """RUNS/<task>/<name>[-arg]/<hash of the overrides>: the same words find the same folder, so they resume."""
+    path, _, argument = FLAGS['config'].source.partition(':')
+    path = Path(path)
+    overrides = FLAGS['config'].override_values
+    text = json.dumps(overrides, sort_keys=True, default=str)
+    last = hashlib.sha256(text.encode()).hexdigest()[:8] if overrides else 'default'
+    return Path(FLAGS.runs) / path.parent.name / (path.stem + (f'-{argument}' if argument else '')) / last
+
+
+def _about() -> dict[str, Any]:
+    flag = FLAGS['config']
+    command = shlex.join(['python', '-m', 'experiments.main', *(w for w in _ARGV[1:])])
+    return {'config': flag.source, 'overrides': flag.override_values, 'command': command}
+
+
+def _experiment_module(name: str | None):
+    folder = Path(__file__).parent
+    if not name or (not (folder / f'{name}.py').is_file() and not (folder / name / '__init__.py').is_file()):
+        names = [p.stem for p in folder.glob('*.py') if 'def make(' in p.read_text()]
+        raise UsageError(f'no experiment is called {name!r}{near(str(name), names)}')
+    return importlib.import_module(f'experiments.{name}')
+
+
+def _join_job() -> None:
+    """Joins the other processes of this job: by flags, under Slurm (srun), on a TPU pod."""
+    import jax
+
+    bounds = dict(heartbeat_timeout_seconds=30, shutdown_timeout_seconds=30)  # a dead peer ends us within a minute
+    if FLAGS.coordinator:
+        jax.distributed.initialize(FLAGS.coordinator, FLAGS.process_count, FLAGS.process_index, **bounds)
+    elif int(os.environ.get('SLURM_STEP_NUM_TASKS', '1')) > 1 or _on_tpu_pod():
+        jax.distributed.initialize(**bounds)
+
+
+def _on_tpu_pod() -> bool:
+    return importlib.util.find_spec('libtpu') is not None and ',' in os.environ.get('TPU_WORKER_HOSTNAMES', '')
+
+
+def _many_processes() -> bool:
+    jax = sys.modules.get('jax')
+    return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def _first_process() -> bool:
+    import jax
+
+    return jax.process_index() == 0
+
+
+def _short(path: Path) -> str:
+    """Relative to here where that is shorter."""
+    path = Path(path).absolute()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+_ARGV = list(sys.argv)
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,113 @@
+"""Looking at a finished or broken run again: its state at a step, its metrics, one step under the magnifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.tree_util import tree_flatten_with_path
+
+from canon import optim
+from canon.errors import UsageError
+from canon.train import shard
+from canon.train.checkpoint import Checkpoints
+from canon.train.evaluate import evaluate
+from canon.train.loop import Setup, prepare
+from canon.train.step import gradient, step_key
+from canon.train.types import Experiment, State
+
+
+class Loaded(NamedTuple):
+    setup: Setup
+    state: State
+
+
+def load(experiment: Experiment, config: Mapping[str, Any], workdir: Path | str, step: int | None = None) -> Loaded:
+    """The state saved at `step`; without one the best where the run kept it, else the newest.
+
+    Raises UsageError where there is no such checkpoint.
+    """
+    setup = prepare(experiment, config)
+    folder = Path(workdir).expanduser().absolute() / 'checkpoints'
+    if not folder.is_dir():
+        raise UsageError(f'{folder.parent} holds no run; give the --workdir of one')
+    with Checkpoints(folder, setup.settings.checkpoint, read_only=True) as checkpoints:
+        if step is None:
+            step = checkpoints.best_step()
+        restored = checkpoints.restore(setup.target, step)
+    if restored is None:
+        raise UsageError(f'{folder} holds no checkpoint yet')
+    return Loaded(setup, restored[0])
+
+
+def evaluate_run(
+    experiment: Experiment, config: Mapping[str, Any], workdir: Path | str, step: int | None = None
+) -> dict[str, float]:
+    """The metrics of all evaluators at a saved step, as `{'test/accuracy': ...}`, with that 'step'."""
+    setup, state = load(experiment, config, workdir, step)
+    params = optim.eval_params(state.params, state.opt)
+    metrics = {'step': int(state.step)}
+    for name, evaluator in experiment.evals.items():
+        result = evaluate(evaluator, params, state.mutable, setup.mesh)
+        metrics |= {f'{name}/{key}': value for key, value in result.metrics.items()}
+    return metrics
+
+
+class Replayed(NamedTuple):
+    """One step again. leaves: (name, norm of the parameter, of its gradient, of its change, non-finite gradients)."""
+
+    metrics: dict[str, float]
+    leaves: list[tuple[str, float, float, float, int]]
+    batch: Any
+
+
+def replay(experiment: Experiment, config: Mapping[str, Any], workdir: Path | str, step: int) -> Replayed:
+    """Makes the step that ended as step `step` again, bit by bit, from the nearest checkpoint before it.
+
+    Everything in a step is a function of (seed, step), so this is the step that happened, on as many devices.
+    """
+    if step < 1:
+        raise UsageError(f'--step={step}: the first step is 1')
+    setup, state = _state_before(experiment, config, workdir, step)
+    run = jax.jit(setup.step, out_shardings=(setup.layout, shard.replicated(setup.mesh)))
+    rows = shard.batch_sharding(setup.mesh)
+    for number in range(int(state.step), step - 1):
+        state, _ = run(state, shard.put(experiment.train[number], rows))
+    batch = experiment.train[step - 1]
+    placed = shard.put(batch, rows)
+    after, metrics = run(state, placed)
+    grads = jax.jit(lambda s, b: gradient_at(experiment, setup.seed, s, b))(state, placed)
+    before, after, grads = shard.to_host((state.params, after.params, grads))
+    leaves = [
+        (shard.path_name(path), _norm(p), _norm(g), _norm(q - p), int((~np.isfinite(g)).sum()))
+        for (path, p), q, g in zip(
+            tree_flatten_with_path(before)[0], jax.tree.leaves(after), jax.tree.leaves(grads), strict=True
+        )
+    ]
+    return Replayed({name: float(mean.value) for name, mean in metrics.items()}, leaves, batch)
+
+
+def gradient_at(experiment: Experiment, seed: int, state: State, batch: Any) -> Any:
+    """The gradient of the mean loss at a state, in one piece."""
+    point = optim.lookahead_params(state.params, state.opt)
+    grads, loss, _, _ = gradient(experiment.task, point, state.mutable, batch, step_key(seed, state.step))
+    return jax.tree.map(lambda g: g / loss.weight, grads)
+
+
+def _state_before(experiment, config, workdir, step) -> Loaded:
+    folder = Path(workdir).expanduser().absolute() / 'checkpoints'
+    saved = sorted(int(p.name) for p in folder.glob('*') if p.name.isdigit())
+    earlier = [s for s in saved if s < step]
+    if earlier:
+        return load(experiment, config, workdir, earlier[-1])
+    setup = prepare(experiment, config)
+    if setup.settings.init_from is not None:
+        raise UsageError(f'no checkpoint before step {step} in {folder}, and the run began from init_from')
+    return Loaded(setup, setup.initial_state())
+
+
+def _norm(x: np.ndarray) -> float:
+    return float(np.linalg.norm(np.asarray(x, np.float64).ravel()))
