@@ -1,0 +1,116 @@
+"""Adam and AdamW (notes 2.2.3)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from optax import GradientTransformation, chain
+
+from canon.errors import UsageError
+from canon.optim.core import (
+    Tree,
+    check_range,
+    lerp,
+    next_count,
+    one_minus_power,
+    per_leaf,
+    times,
+    wide,
+    zero_count,
+    zeros,
+)
+from canon.optim.decay import add_decayed_weights
+from canon.optim.learning_rate import scale_by_learning_rate
+from canon.optim.schedules import Schedule
+
+
+class AdamState(NamedTuple):
+    count: jax.Array
+    mean: Tree  # of the gradients: s of the notes, m of the paper
+    mean_square: Tree  # r of the notes, v of the paper
+
+
+def adam(
+    learning_rate: float | Schedule = 0.001,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    state_dtype=None,
+) -> GradientTransformation:
+    """s <- b1 s + (1 - b1) g; r <- b2 r + (1 - b2) g^2;
+    theta <- theta - epsilon_k s_hat / (eps + sqrt r_hat), with s_hat = s / (1 - b1^k), r_hat = r / (1 -
+    b2^k).
+
+    Notes 2.2.3; Kingma & Ba 2015, algorithm 1. The equation of `optax.adam` and `torch.optim.Adam`, ten
+    times more exact in float32: see `scale_by_adam`.
+    """
+    return chain(scale_by_adam(b1, b2, eps, state_dtype), scale_by_learning_rate(learning_rate))
+
+
+def adamw(
+    learning_rate: float | Schedule = 0.001,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.01,
+    where: str | None = None,
+    base_learning_rate: float | None = None,
+    state_dtype=None,
+) -> GradientTransformation:
+    """theta <- theta - epsilon_k (s_hat / (eps + sqrt r_hat) + weight_decay theta).
+
+    Loshchilov & Hutter 2019, algorithm 2, in the convention of torch and optax: the decay is multiplied by
+    the rate. In the paper it is multiplied by the schedule alone, epsilon_k / base: give
+    `base_learning_rate` (the rate that the schedule multiplies, usually its peak) for that. The default of
+    0.01 is torch's; optax has 1e-4.
+
+    where: regex of the parameters to decay, such as 'kernel$'; None decays all.
+    """
+    if base_learning_rate is not None:
+        check_range('base_learning_rate', base_learning_rate)
+        if base_learning_rate == 0:
+            raise UsageError('base_learning_rate=0 must be positive')
+        weight_decay = weight_decay / base_learning_rate
+    return chain(
+        scale_by_adam(b1, b2, eps, state_dtype),
+        add_decayed_weights(weight_decay, where),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+def scale_by_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, state_dtype=None) -> GradientTransformation:
+    """u <- s_hat / (eps + sqrt r_hat). See `adam`.
+
+    The averages are in `lerp` form and the corrections use expm1: the median float32 error against float64
+    is 4e-7, where the textbook form (optax's) has 7e-6, because float32(0.999) is 1e-5 off in 1 - b2 and `1
+    - b2^k` cancels.
+
+    state_dtype: a narrower type for both averages; the step uses the rounded values. In bfloat16 an average
+    moves only
+        while (1 - b2) (g^2 - r) is above r / 512: with b2=0.999 r stalls near half of g^2, so choose b2 <=
+        0.95 there.
+    """
+    check_range('b1', b1, below=1.0)
+    check_range('b2', b2, below=1.0)
+    check_range('eps', eps)
+
+    def init(params):
+        return AdamState(zero_count(), zeros(params, state_dtype), zeros(params, state_dtype))
+
+    def update(updates, state, params=None):
+        count = next_count(state.count)
+        correct_s, correct_r = 1 / one_minus_power(b1, count), 1 / one_minus_power(b2, count)
+
+        def kernel(u, s, r):
+            u = wide(u)
+            s = lerp(wide(s), u, b1).astype(s.dtype)
+            r = lerp(wide(r), u * u, b2).astype(r.dtype)
+            divisor = jnp.sqrt(times(correct_r, wide(r))) + eps
+            return times(correct_s, wide(s)) / divisor, s, r
+
+        updates, mean, mean_square = per_leaf(kernel, updates, state.mean, state.mean_square)
+        return updates, AdamState(count, mean, mean_square)
+
+    return GradientTransformation(init, update)

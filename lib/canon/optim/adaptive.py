@@ -1,0 +1,131 @@
+"""Rates of each parameter's own, from its squared gradients: AdaGrad, RMSProp, Adadelta (notes 2.2.1, 2.2.2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from optax import GradientTransformation, chain
+
+from canon.optim.core import Tree, check_range, lerp, per_leaf, wide, zeros
+from canon.optim.learning_rate import scale_by_learning_rate
+from canon.optim.schedules import Schedule
+
+
+class RssState(NamedTuple):
+    sum_of_squares: Tree
+
+
+class RmsState(NamedTuple):
+    mean_square: Tree
+
+
+class AdadeltaState(NamedTuple):
+    mean_square: Tree  # of the gradients
+    mean_square_update: Tree
+
+
+def adagrad(
+    learning_rate: float | Schedule = 0.01, eps: float = 1e-7, initial_accumulator: float = 0.0
+) -> GradientTransformation:
+    """r <- r + g^2; theta <- theta - epsilon_k g / (eps + sqrt r).
+
+    Notes 2.2.1; Duchi et al. 2011, figure 1; Goodfellow et al., algorithm 8.4.
+    `torch.optim.Adagrad(eps=1e-7)` is the same (its default eps is 1e-10). `optax.adagrad` starts r at 0.1
+    and puts eps inside the root.
+    """
+    return chain(scale_by_rss(eps, initial_accumulator), scale_by_learning_rate(learning_rate))
+
+
+def rmsprop(
+    learning_rate: float | Schedule = 0.001, decay: float = 0.9, eps: float = 1e-6, eps_in_sqrt: bool = False
+) -> GradientTransformation:
+    """r <- decay r + (1 - decay) g^2; theta <- theta - epsilon_k g / (eps + sqrt r).
+
+    Notes 2.2.2; Hinton's lecture 6e (without eps). With `eps_in_sqrt` the divisor is sqrt(r + eps):
+    Goodfellow et al., algorithm 8.5, and optax's default with eps=1e-8. `torch.optim.RMSprop(alpha=0.9,
+    eps=1e-6)` is the notes' form (its own defaults are 0.99 and 1e-8).
+    """
+    return chain(scale_by_rms(decay, eps, eps_in_sqrt), scale_by_learning_rate(learning_rate))
+
+
+def adadelta(
+    learning_rate: float | Schedule = 1.0, decay: float = 0.9, eps: float = 1e-6, eps_in_sqrt: bool = False
+) -> GradientTransformation:
+    """r <- decay r + (1 - decay) g^2; u = g (eps + sqrt t) / (eps + sqrt r); t <- decay t + (1 - decay) u^2;
+    theta <- theta - u.
+
+    Notes 2.2.2. With `eps_in_sqrt` it is Zeiler 2012, algorithm 1 (his decay is 0.95): u = g sqrt((t + eps)
+    / (r + eps)), the form of torch and optax. The notes' form starts a thousand times slower: its first step
+    is about eps, Zeiler's about sqrt(eps); it wants eps near 1e-3. `learning_rate` scales the step alone,
+    not t, as in torch. `optax.adadelta()` with its own defaults ascends (its rate of None drops the sign).
+    """
+    return chain(scale_by_adadelta(decay, eps, eps_in_sqrt), scale_by_learning_rate(learning_rate))
+
+
+def scale_by_rss(eps: float = 1e-7, initial_accumulator: float = 0.0) -> GradientTransformation:
+    """r <- r + u^2; u <- u / (eps + sqrt r). See `adagrad`."""
+    check_range('eps', eps)
+    check_range('initial_accumulator', initial_accumulator)
+
+    def init(params):
+        zero = zeros(params)
+        return RssState(per_leaf(lambda r: (r + initial_accumulator,), zero)[0] if initial_accumulator else zero)
+
+    def update(updates, state, params=None):
+        def kernel(u, r):
+            u = wide(u)
+            r = r + u * u
+            return _ratio(u, jnp.sqrt(r) + eps), r
+
+        updates, sum_of_squares = per_leaf(kernel, updates, state.sum_of_squares)
+        return updates, RssState(sum_of_squares)
+
+    return GradientTransformation(init, update)
+
+
+def scale_by_rms(
+    decay: float = 0.9, eps: float = 1e-6, eps_in_sqrt: bool = False, state_dtype=None
+) -> GradientTransformation:
+    """r <- decay r + (1 - decay) u^2; u <- u / (eps + sqrt r), or u / sqrt(r + eps). See `rmsprop`."""
+    check_range('decay', decay, below=1.0)
+    check_range('eps', eps)
+
+    def update(updates, state, params=None):
+        def kernel(u, r):
+            u = wide(u)
+            r = lerp(wide(r), u * u, decay).astype(r.dtype)
+            return _ratio(u, jnp.sqrt(wide(r) + eps) if eps_in_sqrt else jnp.sqrt(wide(r)) + eps), r
+
+        updates, mean_square = per_leaf(kernel, updates, state.mean_square)
+        return updates, RmsState(mean_square)
+
+    return GradientTransformation(lambda params: RmsState(zeros(params, state_dtype)), update)
+
+
+def scale_by_adadelta(decay: float = 0.9, eps: float = 1e-6, eps_in_sqrt: bool = False) -> GradientTransformation:
+    """r before the step, t after it; one division, so that the CPU reads less than for two. See `adadelta`."""
+    check_range('decay', decay, below=1.0)
+    check_range('eps', eps)
+
+    def ratio(t, r):
+        if eps_in_sqrt:
+            return jnp.sqrt((t + eps) / (r + eps))
+        return (jnp.sqrt(t) + eps) / (jnp.sqrt(r) + eps)
+
+    def update(updates, state, params=None):
+        def kernel(u, r, t):
+            u = wide(u)
+            r = lerp(r, u * u, decay)
+            u = ratio(t, r) * u
+            return u, r, lerp(t, u * u, decay)
+
+        updates, r, t = per_leaf(kernel, updates, state.mean_square, state.mean_square_update)
+        return updates, AdadeltaState(r, t)
+
+    return GradientTransformation(lambda params: AdadeltaState(zeros(params), zeros(params)), update)
+
+
+def _ratio(u, divisor):
+    """u / divisor, and 0 for 0 / 0: with eps=0 a parameter that never had a gradient stays where it is."""
+    return jnp.where(divisor > 0, u / divisor, 0)

@@ -1,0 +1,139 @@
+"""What every transform here is built on: walking leaves together, float32 accumulators, checks with names.
+
+Three rules hold in every file of this room. Arithmetic and accumulators are at least float32, whatever the
+parameters are. An update is a function of the *stored* state: where the state is rounded to a narrow type,
+the update uses the rounded value, so XLA can write the state in place. Hyperparameters that may change are
+strongly typed scalars of the state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.tree_util import keystr, tree_flatten_with_path
+
+from canon.errors import UsageError
+
+Tree = Any
+
+
+def per_leaf(
+    kernel: Callable, updates: Tree, *accumulators: Tree, given: tuple[Tree, ...] = (), paths: bool = False
+) -> tuple:
+    """`kernel(update, *accumulators, *given) -> (update, *accumulators)` on each leaf, as trees again.
+
+    `given` are trees that are only read (the parameters). With `paths` the kernel gets the leaf's path name
+    first. Raises UsageError where a shape differs from the update's: broadcasting would train the wrong
+    thing in silence.
+    """
+    leaves, treedef = jax.tree.flatten(updates)
+    others = [_matching(updates, treedef, tree) for tree in (*accumulators, *given)]
+    if paths:
+        others = [leaves, *others]
+        leaves = [path_name(path) for path, _ in tree_flatten_with_path(updates)[0]]
+    results = [kernel(*row) for row in zip(leaves, *others, strict=True)]
+    columns = zip(*results, strict=True) if results else [()] * (1 + len(accumulators))
+    return tuple(treedef.unflatten(column) for column in columns)
+
+
+def _matching(updates: Tree, treedef, tree: Tree) -> list:
+    try:
+        leaves = treedef.flatten_up_to(tree)
+    except ValueError as error:
+        raise UsageError(f'the updates are another tree than the parameters: {error}') from error
+    for (path, update), leaf in zip(tree_flatten_with_path(updates)[0], leaves, strict=True):
+        if jnp.shape(update) != jnp.shape(leaf):
+            name, shapes = path_name(path), f'{jnp.shape(update)}, the parameter {jnp.shape(leaf)}'
+            raise UsageError(f'the update of {name or "the parameter"} has shape {shapes}')
+    return leaves
+
+
+def path_name(path) -> str:
+    """`Dense_0/kernel` for a leaf's path: what every regex of this room sees."""
+    return keystr(path, simple=True, separator='/')
+
+
+def check_params(params: Tree) -> None:
+    """Raises UsageError for a leaf that is not of a real floating type, naming it."""
+    for path, leaf in tree_flatten_with_path(params)[0]:
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            name = path_name(path) or 'the parameter'
+            raise UsageError(f'{name} is {dtype}; only floating parameters are trained: freeze it, or take it out')
+
+
+def need_params(params: Tree, what: str) -> Tree:
+    if params is None:
+        raise UsageError(f'{what} needs the parameters: call update(updates, state, params)')
+    return params
+
+
+def zeros(params: Tree, dtype=None) -> Tree:
+    """Accumulators like the parameters, of `dtype` or at least float32."""
+    check_params(params)
+    return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=dtype or wide_dtype(p)), params)
+
+
+def wide_dtype(x):
+    return jnp.promote_types(jnp.result_type(x), jnp.float32)
+
+
+def wide(x) -> jax.Array:
+    """`x` in float32, or float64 where it is that already."""
+    return jnp.asarray(x, wide_dtype(x))
+
+
+def scalar(value) -> jax.Array:
+    """A strongly typed scalar of the default float type: float32, or float64 under jax_enable_x64."""
+    return jnp.asarray(value, dtype=jax.dtypes.canonicalize_dtype(float))
+
+
+def times(factor: jax.Array, x: jax.Array) -> jax.Array:
+    """`factor * x` in the type of x."""
+    return factor.astype(x.dtype) * x
+
+
+def zero_count() -> jax.Array:
+    return jnp.zeros((), jnp.int32)
+
+
+def next_count(count: jax.Array) -> jax.Array:
+    """`count + 1`, staying at the largest int32 rather than turning negative."""
+    return count + (count < np.iinfo(np.int32).max).astype(jnp.int32)
+
+
+def one_minus_power(decay: float, count: jax.Array) -> jax.Array:
+    """`1 - decay**count` without cancellation: the logarithm is taken in double precision, the rest is expm1.
+
+    In float32 the plain form is 1e-5 off for decay=0.999, and 1e-4 for 0.9999.
+    """
+    log = math.log(decay) if decay > 0 else -math.inf
+    return -jnp.expm1(count.astype(jax.dtypes.canonicalize_dtype(float)) * log)
+
+
+def lerp(average: jax.Array, value: jax.Array, decay: float) -> jax.Array:
+    """`decay * average + (1 - decay) * value`, in the form whose weights add to one after rounding.
+
+    With `1 - decay` rounded once, a constant value is its own average. float32(0.999) + float32(0.001) is
+    not 1.
+    """
+    return average + (1.0 - decay) * (value - average)
+
+
+def check_range(name: str, value, low: float = 0.0, below: float = math.inf) -> None:
+    """Raises UsageError unless low <= value < below. Traced values pass: they have no value yet."""
+    if isinstance(value, Tracer) or callable(value):
+        return
+    try:
+        number = np.asarray(value, np.float64)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f'{name}={value!r} is not a number') from error
+    if not np.all((number >= low) & (number < below)):
+        upper = 'finite' if below == math.inf else f'below {below:g}'
+        raise UsageError(f'{name}={value!r} must be at least {low:g} and {upper}')

@@ -1,0 +1,127 @@
+"""Gradient descent, momentum, Nesterov's momentum (notes 2.1).
+
+A transform is a chain of links, and the order of the links is the theory: with the rate before the velocity
+the rate is inside it (the notes, Sutskever et al.), with the rate behind it the rate is outside (torch,
+optax). The two are the same as long as the rate is constant, and differ after every change of it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+from optax import GradientTransformation, chain
+
+from canon.errors import UsageError
+from canon.named import near
+from canon.optim.core import Tree, check_range, per_leaf, scalar, times, wide, zeros
+from canon.optim.learning_rate import scale_by_learning_rate
+from canon.optim.schedules import Schedule
+
+
+class TraceState(NamedTuple):
+    momentum: jax.Array
+    velocity: Tree
+
+
+class NesterovState(NamedTuple):
+    """The parameters of the loop are the look-ahead point theta + momentum * velocity."""
+
+    momentum: jax.Array
+    velocity: Tree
+
+
+class LookaheadState(NamedTuple):
+    """The parameters of the loop are theta; the gradient must be taken at `lookahead_params`."""
+
+    momentum: jax.Array
+    velocity: Tree
+
+
+def sgd(learning_rate: float | Schedule) -> GradientTransformation:
+    """theta <- theta - epsilon_k g.
+
+    Notes 2.1.1; Goodfellow et al., algorithm 8.1. As `optax.sgd(learning_rate)` and `torch.optim.SGD(lr)`.
+    """
+    return scale_by_learning_rate(learning_rate)
+
+
+def momentum(
+    learning_rate: float | Schedule, momentum: float = 0.9, rate_inside: bool = True, state_dtype=None
+) -> GradientTransformation:
+    """v <- momentum v - epsilon_k g; theta <- theta + v.
+
+    Notes 2.1.2; Sutskever et al. 2013, eq. 1-2; also AlexNet's rule. Here a drop of the rate leaves the
+    velocity gathered so far as it is. With `rate_inside=False` v <- momentum v + g; theta <- theta -
+    epsilon_k v, which is `optax.sgd(momentum=)` and `torch.optim.SGD(momentum=)`: a drop shrinks the old
+    velocity too. With a constant rate the two agree; after a drop to a tenth they are some per cent apart.
+
+    state_dtype: a narrower type for the velocity, such as bfloat16; the step uses the rounded velocity.
+    """
+    return _chained(rate_inside, scale_by_learning_rate(learning_rate), trace(momentum, state_dtype=state_dtype))
+
+
+def nesterov(
+    learning_rate: float | Schedule,
+    momentum: float = 0.9,
+    rate_inside: bool = True,
+    stored: str = 'lookahead',
+    state_dtype=None,
+) -> GradientTransformation:
+    """v <- momentum v - epsilon_k grad f(theta + momentum v); theta <- theta + v.
+
+    Notes 2.1.2; Sutskever et al. 2013, eq. 3-4. The trajectory is exact, under a changing rate too, in two
+    forms:
+
+    stored='lookahead': the loop's parameters are phi = theta + momentum v, where the gradient is needed
+    anyway, so
+        this works in any loop. `eval_params` gives theta. Weight decay before it decays phi, as the L2
+        term's gradient at the look-ahead point does.
+    stored='theta': the loop's parameters are theta, and the loop must take the gradient at
+        `lookahead_params(params, opt_state)`, as Canon's step does. In another loop it would be plain
+        momentum.
+
+    optax and torch keep the rate outside and evaluate phi: `rate_inside=False` (then `eval_params` changes
+    nothing). A change of `momentum` by `set_hyperparams` acts from the next velocity on.
+    """
+    forms = {'lookahead': NesterovState, 'theta': LookaheadState}
+    if stored not in forms:
+        raise UsageError(f'stored={stored!r} is no form of nesterov{near(stored, forms)}')
+    if not rate_inside:
+        if stored == 'theta':
+            raise UsageError("stored='theta' needs rate_inside=True: theta is momentum * velocity away from phi")
+        velocity = trace(momentum, nesterov=True, state_dtype=state_dtype)
+    else:
+        velocity = _velocity(forms[stored], momentum, stored == 'lookahead', state_dtype)
+    return _chained(rate_inside, scale_by_learning_rate(learning_rate), velocity)
+
+
+def trace(momentum: float = 0.9, nesterov: bool = False, state_dtype=None) -> GradientTransformation:
+    """v <- momentum v + u; u <- v, or u + momentum v with `nesterov`.
+
+    v starts at 0. torch starts at the first gradient, which is the same without dampening. Not an average:
+    the terminal velocity of a constant u is u / (1 - momentum).
+    """
+    return _velocity(TraceState, momentum, nesterov, state_dtype)
+
+
+def _velocity(state_type, momentum, nesterov: bool, state_dtype) -> GradientTransformation:
+    check_range('momentum', momentum, below=1.0)
+
+    def init(params):
+        return state_type(scalar(momentum), zeros(params, state_dtype))
+
+    def update(updates, state, params=None):
+        def kernel(u, v):
+            u = wide(u)
+            v = (times(state.momentum, wide(v)) + u).astype(v.dtype)
+            return (u + times(state.momentum, wide(v)) if nesterov else wide(v)), v
+
+        updates, velocity = per_leaf(kernel, updates, state.velocity)
+        return updates, state_type(state.momentum, velocity)
+
+    return GradientTransformation(init, update)
+
+
+def _chained(rate_inside: bool, rate: GradientTransformation, velocity: GradientTransformation):
+    return chain(rate, velocity) if rate_inside else chain(velocity, rate)

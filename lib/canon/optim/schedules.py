@@ -1,0 +1,158 @@
+"""Schedules: functions from the number of updates already made (int32) to a rate.
+
+The first update sees 0. Lengths are called `steps` everywhere. The count is clamped as an integer before it
+becomes a float, so that ends are exact and counts beyond 2^24 do no harm; the rate is of the default float
+type.
+
+    >>> rate = linear_decay(0.1, 0.001, steps=100)
+    >>> float(rate(100)) == float(rate(10**9)) == float(jnp.float32(0.001))
+    True
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from canon.errors import UsageError
+from canon.optim.core import check_range, scalar
+
+Schedule = Callable[[jax.Array], jax.Array]
+
+
+def constant(value: float) -> Schedule:
+    """epsilon_k = value."""
+    check_range('value', value)
+    return lambda count: scalar(value)
+
+
+def linear_decay(init: float, final: float, steps: int) -> Schedule:
+    """epsilon_k = (1 - a) init + a final with a = min(k, steps) / steps: linear, then constant.
+
+    Goodfellow et al., Deep Learning, eq. 8.14 (final about 1 % of init). `optax.linear_schedule` is the same
+    in float32 even under x64; torch's `LinearLR(1, final/init, steps)` is the same.
+    """
+    check_range('init', init)
+    check_range('final', final)
+    _check_steps(steps)
+
+    def rate(count):
+        a, b = _fractions(count, steps)
+        return b * init + a * final
+
+    return rate
+
+
+def step_decay(init: float, steps: Sequence[int], by: float = 10.0) -> Schedule:
+    """init divided by `by` at each count in `steps`: update number steps[0], from 0, is the first smaller one.
+
+    He et al. 2015 (divide by 10 at 32k and 48k). torch: `MultiStepLR(milestones=steps, gamma=1/by)`.
+    """
+    check_range('init', init)
+    _check_factor('by', by)
+    steps = tuple(steps) if isinstance(steps, Sequence) else (steps,)
+    for length in steps:
+        _check_steps(length)
+    if list(steps) != sorted(set(steps)):
+        raise UsageError(f'steps={steps} must grow')
+
+    def rate(count):
+        drops = sum((jnp.asarray(count) >= length).astype(jnp.int32) for length in steps)
+        table = [init / by**n for n in range(len(steps) + 1)]  # in double precision, so that no error piles up
+        return scalar(table)[drops]
+
+    return rate
+
+
+def cosine(init: float, final: float = 0.0, *, steps: int) -> Schedule:
+    """epsilon_k = final + (init - final) (1 + cos(pi k / steps)) / 2, then final.
+
+    Loshchilov & Hutter 2017 (SGDR), eq. 5 without restarts. Computed as sin^2 of the way left, which is
+    exact at both ends and keeps its relative precision near the last. torch's `CosineAnnealingLR` rises
+    again after `steps`.
+    """
+    check_range('init', init)
+    check_range('final', final)
+    _check_steps(steps)
+
+    def rate(count):
+        _, left = _fractions(count, steps)
+        weight = jnp.sin(left * (np.pi / 2)) ** 2
+        return weight * init + (1 - weight) * final
+
+    return rate
+
+
+def warmup(steps: int, then: Schedule, init: float = 0.0) -> Schedule:
+    """Linear from init to `then(0)` over `steps` updates, then `then`, which counts from the end of the warm-up.
+
+    Goyal et al. 2017, section 2.2. With init=0 the very first update moves nothing.
+    """
+    check_range('init', init)
+    _check_steps(steps, least=0)
+    if not callable(then):
+        raise UsageError(f'then={then!r} is no schedule; write constant({then!r})')
+    if steps == 0:
+        return then
+
+    def rate(count):
+        a, b = _fractions(count, steps)
+        rising = b * init + a * then(jnp.zeros((), jnp.int32))
+        return jnp.where(jnp.asarray(count) < steps, rising, then(jnp.maximum(count - steps, 0)))
+
+    return rate
+
+
+def inverse_sqrt(init: float, steps: int) -> Schedule:
+    """epsilon_k = init sqrt(steps / (steps + k)): behind a warm-up of as many steps, it is the Transformer's.
+
+    Vaswani et al. 2017, eq. 3: d^-0.5 min(n^-0.5, n w^-1.5) is `warmup(w, inverse_sqrt((d w)^-0.5, w))`.
+    """
+    check_range('init', init)
+    _check_steps(steps)
+
+    def rate(count):
+        k = jnp.minimum(count, np.iinfo(np.int32).max - steps)
+        return init * jnp.sqrt(steps / scalar(k + steps))
+
+    return rate
+
+
+def exponential(init: float, decay: float, steps: int, staircase: bool = False) -> Schedule:
+    """epsilon_k = init decay^(k / steps); with `staircase` the exponent is rounded down.
+
+    Inception-style recipes: multiplied by 0.94 every two epochs. torch: `ExponentialLR(gamma=decay)` for
+    steps=1.
+    """
+    check_range('init', init)
+    _check_factor('decay', decay)
+    _check_steps(steps)
+
+    def rate(count):
+        count = jnp.asarray(count)
+        whole, rest = count // steps, 0 if staircase else scalar(count % steps) / steps
+        return init * jnp.exp((scalar(whole) + rest) * np.log(decay))
+
+    return rate
+
+
+def _fractions(count, steps: int) -> tuple[jax.Array, jax.Array]:
+    """The way gone and the way left, each computed from integers so that each is exact where it is 0 or 1."""
+    k = jnp.clip(count, 0, steps)
+    return scalar(k) / steps, scalar(steps - k) / steps
+
+
+def _check_steps(steps, least: int = 1) -> None:
+    if not isinstance(steps, int | np.integer) or isinstance(steps, bool):
+        raise UsageError(f'steps={steps!r} must be an integer')
+    if not least <= steps < 2**31:
+        raise UsageError(f'steps={steps} must be at least {least} and below 2^31')
+
+
+def _check_factor(name: str, value: float) -> None:
+    check_range(name, value)
+    if value == 0:
+        raise UsageError(f'{name}=0 must be positive')

@@ -1,0 +1,127 @@
+"""Looking into an optimizer's state, whatever it is nested in: its hyperparameters, its parts, its layout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import (
+    DictKey,
+    FlattenedIndexKey,
+    GetAttrKey,
+    SequenceKey,
+    tree_flatten_with_path,
+    tree_unflatten,
+)
+
+from canon.errors import UsageError
+from canon.named import near
+from canon.optim.core import Tree, path_name
+
+# The fields of states that are hyperparameters. By name, so that wrappers and other libraries' containers
+# are no hindrance.
+_FIELDS = ('learning_rate', 'momentum', 'weight_decay', 'rate_factor')
+
+
+def hyperparams(opt_state) -> dict[str, jax.Array]:
+    """{name: scalar} of the hyperparameters in force: `learning_rate` is that of the last update.
+
+    A name that occurs several times is led by what tells them apart: the partition's label, the place in a
+    chain.
+    """
+    leaves = [(path, leaf) for path, leaf in tree_flatten_with_path(opt_state)[0] if _is_hyperparam(path)]
+    return dict(zip(_names([path for path, _ in leaves]), [leaf for _, leaf in leaves], strict=True))
+
+
+def set_hyperparams(opt_state, **values):
+    """The state with hyperparameters replaced; shapes and types stay, so nothing is compiled anew.
+
+    `learning_rate=0.01` sets every learning rate, `**{'head/learning_rate': 0.01}` one of them (the names
+    are those of `hyperparams`). A rate so set rules from then on, over a schedule too; `learning_rate=None`
+    hands it back to the schedule (a constant rate keeps its last value). Arrays are allowed: under `vmap`
+    this is how to sweep. Raises UsageError for a name that is not there.
+    """
+    leaves, treedef = tree_flatten_with_path(opt_state)
+    places = [i for i, (path, _) in enumerate(leaves) if _is_hyperparam(path)]
+    names = dict(zip(places, _names([leaves[i][0] for i in places]), strict=True))
+    short = {i: names[i].rpartition('/')[2] for i in places}
+    new = [leaf for _, leaf in leaves]
+    at = {path: i for i, (path, _) in enumerate(leaves)}
+    for name, value in values.items():
+        chosen = [i for i in places if name in (names[i], short[i])]
+        if not chosen:
+            raise UsageError(f'the optimizer has no hyperparameter {name!r}{near(name, names.values())}')
+        for i in chosen:
+            pinned = at.get((*leaves[i][0][:-1], GetAttrKey('pinned')))
+            if value is not None:
+                new[i] = _like(new[i], value, name)
+            elif pinned is None:
+                raise UsageError(f'{name}=None: it has no schedule to go back to')
+            if pinned is not None:
+                new[pinned] = jnp.full_like(new[pinned], value is not None)
+    return tree_unflatten(treedef, new)
+
+
+def find(opt_state, kind: type) -> Any:
+    """The state of one link by its type (`find(state, AdamState).mean`), through any nesting; None without any.
+
+    Raises UsageError where there are several: `find_all` lists them.
+    """
+    found = find_all(opt_state, kind)
+    if len(found) > 1:
+        raise UsageError(f'there are {len(found)} {kind.__name__}; use find_all')
+    return found[0] if found else None
+
+
+def find_all(opt_state, kind: type) -> list:
+    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, kind))
+    return [node for node in nodes if isinstance(node, kind)]
+
+
+def state_shardings(tx, params: Tree, param_shardings: Tree, replicated) -> Tree:
+    """The layout of `tx.init(params)`: a leaf that mirrors a parameter lies like it, the rest is `replicated`.
+
+    A state's leaf mirrors the parameter whose path ends its own (the longest such) if their shapes are
+    equal, which is true of every transform here and in optax. params: arrays or `jax.ShapeDtypeStruct`s. Use
+    it as `jax.jit(tx.init, out_shardings=state_shardings(...))(params)`: zeros depend on nothing, so without
+    it they land on one device.
+    """
+    shapes = {_keys(path): jnp.shape(p) for path, p in tree_flatten_with_path(params)[0]}
+    shardings = dict(zip(shapes, jax.tree.structure(params).flatten_up_to(param_shardings), strict=True))
+
+    def one(path, leaf):
+        keys = _keys(path)
+        suffixes = (keys[start:] for start in range(len(keys) + 1))
+        owner = next((suffix for suffix in suffixes if suffix in shapes), None)
+        return shardings[owner] if owner is not None and shapes[owner] == leaf.shape else replicated
+
+    return jax.tree_util.tree_map_with_path(one, jax.eval_shape(tx.init, params))
+
+
+def _keys(path) -> tuple[str, ...]:
+    return tuple(path_name((key,)) for key in path)
+
+
+def _is_hyperparam(path) -> bool:
+    if path and isinstance(path[-1], GetAttrKey) and path[-1].name in _FIELDS:
+        return True
+    injected = len(path) > 1 and isinstance(path[-2], GetAttrKey) and path[-2].name == 'hyperparams'
+    return injected and isinstance(path[-1], DictKey)  # optax.inject_hyperparams
+
+
+def _names(paths: list) -> list[str]:
+    """The shortest names that tell the paths apart: the field, then with labels, then with places too."""
+    for kinds in ((), (DictKey,), (DictKey, SequenceKey, FlattenedIndexKey)):
+        names = [path_name((*(k for k in path[:-1] if isinstance(k, kinds)), path[-1])) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [path_name(path) for path in paths]
+
+
+def _like(old, value, name: str):
+    if isinstance(value, int | float):
+        if not 0 <= value < float('inf'):
+            raise UsageError(f'{name}={value!r} must be at least 0 and finite')
+        return jnp.full_like(old, value)  # lies where the old one does
+    return jnp.asarray(value, old.dtype)
