@@ -1,0 +1,208 @@
+"""From examples to batches by number: `Batches` for training, endless; `Once` for evaluation, each example once.
+
+Grain runs either in the background, over whole batches: its price of 0.1 ms an element is then paid once a batch.
+A batch is a function of its number alone, so nothing of the reading is saved in a checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from canon.data import order
+from canon.data.keys import Key
+from canon.data.source import Example, Source, cached, labels, read
+from canon.data.transforms import Mapped, Transform, apply, split
+from canon.errors import CanonError, UsageError
+
+Batch = dict[str, np.ndarray]
+_ENDLESS = 1 << 40
+
+
+class Batches:
+    """Training batches without end; `batches[step]` is a pure function of (seed, step).
+
+    A batch is {field: [B_local, ...]} and 'mask', bool [B_local], all true. Position p = step * B + j of the stream
+    holds an example that `sampler` names; epochs follow each other without a gap, so that a batch may span several
+    and no remainder is dropped. The global batch does not depend on `shard`; this process gets its rows of it.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        batch_size: int,
+        seed: int = 0,
+        transforms: Sequence[Transform] = (),
+        sampler: str | order.Order = 'shuffled',
+        shard: tuple[int, int] = (0, 1),
+        threads: int = 2,
+        workers: int = 0,
+        memory_limit: int = 1 << 30,
+    ):
+        """
+        Args:
+          batch_size: B, of all processes together.
+          sampler: 'shuffled', 'balanced' (by the field 'label'), 'in_order', or an order of `canon.data.order`.
+          shard: (process_index, process_count).
+          threads: that prepare batches in the background; 0 prepares each when it is asked for.
+          workers: processes instead, for images whose decoding takes long; they keep nothing in memory.
+          memory_limit: bytes; a source that fits is decoded once and kept (by `canon.data.Cached`).
+
+        Raises UsageError for an empty source, a batch size that the processes do not divide, an unknown sampler.
+        """
+        self._rows = _Rows(source, batch_size, seed, transforms, shard, 0 if workers else memory_limit)
+        self._order = _order(sampler, source, seed, batch_size)
+        self.threads, self.workers = threads, workers
+        self.batch_size, self.num_examples = batch_size, len(source)
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Steps in which as many examples are drawn as there are; rarely a whole number."""
+        return self.num_examples / self.batch_size
+
+    def __getitem__(self, step: int) -> Batch:
+        first, last = self._rows.local
+        start = int(step) * self.batch_size
+        ids, visits = self._order(np.arange(start + first, start + last))
+        examples = self._rows.read(ids.tolist(), visits.tolist())
+        return {**stack(examples), 'mask': np.ones(last - first, bool)}
+
+    def iterate(self, start: int = 0) -> Iterator[Batch]:
+        """batches[start], batches[start + 1], ..., prepared ahead."""
+        return _prefetch(self, start, _ENDLESS, self.threads, self.workers)
+
+
+class Once:
+    """Each example once, in order, for evaluation: `len(once)` batches of B rows.
+
+    'mask', bool [B_local], is false on the rows (zeros) that fill up the last batch, so weighted sums are exact. With
+    several processes each gets its rows of every batch; the number of batches is the same for all.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        batch_size: int,
+        transforms: Sequence[Transform] = (),
+        shard: tuple[int, int] = (0, 1),
+        threads: int = 2,
+        workers: int = 0,
+        memory_limit: int = 1 << 30,
+    ):
+        """Arguments and errors as in `Batches`. Random transforms are allowed and give the same every time."""
+        self._rows = _Rows(source, batch_size, 0, transforms, shard, 0 if workers else memory_limit)
+        self.threads, self.workers = threads, workers
+        self.batch_size, self.num_examples = batch_size, len(source)
+
+    def __len__(self) -> int:
+        return -(-self.num_examples // self.batch_size)
+
+    def __getitem__(self, index: int) -> Batch:
+        if not 0 <= index < len(self):
+            raise IndexError(f'batch {index} of {len(self)}')
+        first, last = self._rows.local
+        start = index * self.batch_size
+        ids = range(start + first, min(start + last, self.num_examples))
+        padding = last - first - len(ids)
+        examples = self._rows.read(ids, [0] * len(ids)) or self._rows.read([0], [0])
+        batch = {field: _fill(values[: len(ids)], padding) for field, values in stack(examples).items()}
+        return {**batch, 'mask': np.arange(last - first) < len(ids)}
+
+    def iterate(self, start: int = 0) -> Iterator[Batch]:
+        """once[start], ... once[len(once) - 1], prepared ahead."""
+        return _prefetch(self, start, len(self), self.threads, self.workers)
+
+
+class _Rows:
+    """Reads and transforms the examples of this process."""
+
+    def __init__(self, source, batch_size, seed, transforms, shard, memory_limit):
+        index, count = shard
+        if not len(source):
+            raise UsageError(f'{source!r} has no examples')
+        if batch_size < 1 or batch_size % count:
+            raise UsageError(f'batch_size={batch_size} is not a positive multiple of the {count} processes')
+        if not 0 <= index < count:
+            raise UsageError(f'shard={shard} is no (process_index, process_count)')
+        if seed < 0:
+            raise UsageError(f'seed={seed} is negative')
+        fixed, self.transforms = split(transforms)
+        self.source = cached(Mapped(source, fixed) if fixed else source, memory_limit)
+        self.seed = seed
+        self.local = index * batch_size // count, (index + 1) * batch_size // count
+
+    def read(self, ids: Sequence[int], visits: Sequence[int]) -> list[Example]:
+        examples = read(self.source, ids)
+        if not self.transforms:
+            return examples
+        keys = [Key(self.seed, visit, i) for i, visit in zip(ids, visits, strict=True)]
+        return [apply(self.transforms, e, key) for e, key in zip(examples, keys, strict=True)]
+
+
+def stack(examples: Sequence[Example]) -> Batch:
+    """{field: [len(examples), ...]}. Raises CanonError naming the field whose shapes differ."""
+    fields = examples[0].keys()
+    if any(e.keys() != fields for e in examples):
+        raise CanonError(f'examples of one batch differ in their fields: {sorted(set().union(*examples))}')
+    return {field: _stack([e[field] for e in examples], field) for field in fields}
+
+
+def _stack(values: list[Any], field: str) -> np.ndarray:
+    try:
+        return np.stack(values)
+    except ValueError:
+        shapes = ' and '.join(sorted({str(np.shape(v)) for v in values})[:3])
+        raise CanonError(f'field {field!r} has shapes {shapes} in one batch; resize, pad or drop it') from None
+
+
+def _fill(values: np.ndarray, padding: int) -> np.ndarray:
+    return np.concatenate([values, np.zeros((padding, *values.shape[1:]), values.dtype)]) if padding else values
+
+
+def _order(sampler, source, seed, batch_size) -> order.Order:
+    if callable(sampler):
+        return sampler
+    if sampler == 'balanced':
+        return order.balanced(labels(source), seed, batch_size)
+    if sampler == 'in_order':
+        return order.in_order(len(source))
+    if sampler == 'shuffled':
+        return order.shuffled(len(source), seed)
+    raise UsageError(f"sampler={sampler!r} is none of 'shuffled', 'balanced', 'in_order', nor a function of positions")
+
+
+class _From:
+    """`batches` from number `start` to `stop`, as grain wants it."""
+
+    def __init__(self, batches, start, stop):
+        self.batches, self.start, self.stop = batches, start, stop
+
+    def __len__(self):
+        return max(self.stop - self.start, 0)
+
+    def __getitem__(self, index):
+        return self.batches[self.start + int(index)]
+
+    def __repr__(self):
+        return f'{type(self.batches).__name__} from {self.start}'
+
+
+def _prefetch(batches, start, stop, threads, workers) -> Iterator[Batch]:
+    import grain  # 3 s, and it brings jax: not for those who only read a source
+
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
+    stream = grain.MapDataset.source(_From(batches, start, stop)).to_iter_dataset(options)
+    if workers:
+        _parse_flags()
+        stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
+    return iter(stream)
+
+
+def _parse_flags():
+    """Grain's workers read absl flags; from a notebook or a test nobody has parsed any."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()

@@ -1,0 +1,51 @@
+"""Randomness for one example: a function of the seed, the visit and the example, and of nothing else.
+
+So neither the threads, the hosts nor the rest of the batch change how an example is augmented. Philox counts in 256
+bits; visit and example are written into the upper half of its counter, seed and link into its key, so no two
+streams overlap and nothing needs hashing.
+"""
+
+import threading
+from typing import NamedTuple
+
+import numpy as np
+
+_MASK = (1 << 64) - 1
+_local = threading.local()
+
+
+class Key(NamedTuple):
+    """Names the randomness of one link of a chain of transforms, for one example on one visit.
+
+    seed: the run's. visit: how often the example was drawn before. id: its index in the source. link: the number of
+    the random transform in its chain.
+    """
+
+    seed: int
+    visit: int
+    id: int
+    link: int = 0
+
+
+def rng(key: Key) -> np.random.Generator:
+    """A generator of its own for `key` (11 us; `default_rng((seed, visit, id))` takes 20)."""
+    return np.random.Generator(np.random.Philox(**_words(key)))
+
+
+def borrowed_rng(key: Key) -> np.random.Generator:
+    """The same stream as `rng(key)` in 3 us: the thread's one generator, good until the thread borrows it again."""
+    if not hasattr(_local, 'generator'):
+        _local.bits = np.random.Philox(key=0)
+        _local.generator = np.random.Generator(_local.bits)
+        _local.state = _local.bits.state | {'buffer_pos': 4, 'has_uint32': 0, 'uinteger': 0}
+    _local.state['state'] = _words(key)
+    _local.bits.state = _local.state
+    return _local.generator
+
+
+def _words(key: Key) -> dict[str, np.ndarray]:
+    seed, visit, example, link = key
+    return {
+        'key': np.array((seed & _MASK, link), np.uint64),
+        'counter': np.array((0, 0, visit, example), np.uint64),
+    }

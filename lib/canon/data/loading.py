@@ -1,0 +1,40 @@
+"""`load`: a data set by name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from canon import named
+from canon.data import arrays, folder
+from canon.data.source import Source
+from canon.errors import UsageError
+
+_OF_FILES = {'folder': folder.folder, 'npz': arrays.npz}
+OWN = ('digits', *_OF_FILES)
+
+
+def load(name: str, split: str = 'train', data_dir: str | os.PathLike | None = None, **kwargs: Any) -> Source:
+    """The data set `name`, one split of it.
+
+    name: 'digits' (embedded; prepared on first use), 'folder' (path=, one folder of images a class), 'npz' (path=), or
+    a TFDS set that is prepared in array_record: 'mnist', 'voc/2007', 'voc/2007:4.0.0'.
+    split: may be sliced, 'train[:90%]'. data_dir: of TFDS sets and digits; `~/tensorflow_datasets` if None.
+    kwargs: of `folder.folder` or `arrays.npz`.
+
+    Raises UsageError for a set, split or argument that does not exist; for a missing set it prints the command that
+    prepares it. TensorFlow is never imported.
+    """
+    if name in _OF_FILES:
+        return named.call(_OF_FILES[name], {'split': split, **kwargs}, f'data {name!r}')
+    if kwargs:
+        raise UsageError(f'data {name!r} takes no {next(iter(kwargs))!r}, only split and data_dir')
+    from canon.data import prepared  # brings tensorflow_datasets: 0.6 s
+
+    directory = Path(data_dir).expanduser() if data_dir else prepared.default_dir()
+    if name == 'digits':
+        from canon.data import digits
+
+        digits.prepare(directory)
+    return prepared.read(name, split, directory)

@@ -1,0 +1,148 @@
+"""Sources: examples by number. An example is a flat dict of numpy arrays without a batch axis."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from canon.errors import UsageError
+
+Example = dict[str, Any]
+_OVERHEAD = 512  # bytes that a dict and its array headers take beside the pixels
+
+
+class Info(NamedTuple):
+    """What is known of a source besides its examples; None where it is unknown."""
+
+    name: str | None = None
+    split: str | None = None
+    num_classes: int | None = None
+    class_names: tuple[str, ...] | None = None
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Examples by number. May also have `__getitems__(ids)`, which reads several at once, and `labels()`."""
+
+    @property
+    def info(self) -> Info: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Example: ...
+
+
+def read(source: Source, ids: Iterable[int]) -> list[Example]:
+    """The examples `ids` of `source`, at once where the source can."""
+    many = getattr(source, '__getitems__', None)
+    return list(many(list(ids))) if many else [source[i] for i in ids]
+
+
+def labels(source: Source, field: str = 'label') -> np.ndarray:
+    """The labels of all examples, [n] integers: from `source.labels()` if it has one, else by reading everything."""
+    quick = getattr(source, 'labels', None)
+    if quick and field == 'label':
+        return np.asarray(quick())
+    n = len(source)
+    found = [
+        example.get(field)
+        for start in range(0, n, 1024)
+        for example in read(source, range(start, min(start + 1024, n)))
+    ]
+    if any(value is None or np.ndim(value) for value in found):
+        raise UsageError(f'{source!r} has no field {field!r} with one label an example')
+    return np.array(found, np.int64)
+
+
+class Arrays:
+    """A source in memory: `arrays[field][i]`, each with the examples on its first axis."""
+
+    in_memory = True
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], info: Info = Info()):
+        """Raises UsageError when the first axes differ or there is no array."""
+        self.arrays = {field: np.asarray(array) for field, array in arrays.items()}
+        lengths = {field: len(array) if array.ndim else None for field, array in self.arrays.items()}
+        if not lengths or None in lengths.values() or len(set(lengths.values())) > 1:
+            told = ', '.join(f'{field}: {length}' for field, length in lengths.items())
+            raise UsageError(f'{info.name or "arrays"}: the arrays need equal first axes; they have {told or "none"}')
+        self.info = info
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def __getitem__(self, index: int) -> Example:
+        return {field: array[index, ...] for field, array in self.arrays.items()}
+
+    def labels(self) -> np.ndarray:
+        if 'label' not in self.arrays:
+            raise UsageError(f"{self!r} has no field 'label'; its fields are {', '.join(self.arrays)}")
+        return self.arrays['label']
+
+    def __repr__(self) -> str:
+        return f'Arrays({self.info.name}, {self.info.split}, {len(self)} examples)'
+
+
+class Cached:
+    """Keeps each example that was read from `source`, up to `memory_limit` bytes. Any threads may read it.
+
+    The kept arrays are read-only: a transform that would write into one fails instead of spoiling the next epoch.
+    """
+
+    in_memory = True
+
+    def __init__(self, source: Source, memory_limit: float = float('inf')):
+        self.source, self.info = source, source.info
+        self._kept: list[Example | None] = [None] * len(source)
+        self._room = memory_limit
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, ids: Sequence[int]) -> list[Example]:
+        kept = self._kept
+        missing = [i for i in dict.fromkeys(ids) if kept[i] is None]
+        if not missing:
+            return [dict(kept[i]) for i in ids]  # ty: ignore[no-matching-overload]
+        fresh = dict(zip(missing, read(self.source, missing), strict=True))
+        for i, example in fresh.items():
+            self._keep(i, example)
+        return [dict(kept[i] or fresh[i]) for i in ids]
+
+    def _keep(self, index: int, example: Example) -> None:
+        size = nbytes(example)
+        with self._lock:
+            if self._kept[index] is not None or size > self._room:
+                return
+            self._room -= size
+        for value in example.values():
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
+        self._kept[index] = example
+
+    def labels(self) -> np.ndarray:
+        return labels(self.source)
+
+    def __repr__(self) -> str:
+        return f'Cached({self.source!r})'
+
+
+def cached(source: Source, memory_limit: int) -> Source:
+    """`source` behind a `Cached`, if it is not in memory already and eight of its examples say that it will fit."""
+    if getattr(source, 'in_memory', False) or not len(source):
+        return source
+    probe = np.unique(np.linspace(0, len(source) - 1, 8).astype(int)).tolist()
+    size = float(np.mean([nbytes(example) for example in read(source, probe)]))
+    return Cached(source, memory_limit) if size * len(source) <= memory_limit else source
+
+
+def nbytes(example: Example) -> int:
+    """Bytes of memory that an example takes, about."""
+    return _OVERHEAD + sum(np.asarray(value).nbytes for value in example.values())
