@@ -9,7 +9,7 @@ import pytest
 from canon import optim
 from canon.errors import UsageError
 
-PARAMS = {'a': jnp.array([1.0, -2.0, 0.5]), 'b': {'kernel': jnp.full((2, 3), 0.25)}}
+PARAMS = {'a': jnp.array([1.0, -2.0, 0.5]), 'b': {'kernel': jnp.full((2, 3), 0.25, jnp.float32)}}
 GRADS = {'a': jnp.array([3.0, -1.0, 0.0]), 'b': {'kernel': jnp.arange(6.0).reshape(2, 3) - 2}}
 
 

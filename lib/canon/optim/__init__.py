@@ -8,7 +8,7 @@
 [-0.0010000000474974513, 0.0, 0.0010000000474974513]
 """
 
-from canon.optim.adam import AdamState, adam, adamw, scale_by_adam
+from canon.optim.adam import AdamState, NadamState, adam, adamw, nadam, scale_by_adam, scale_by_nadam
 from canon.optim.adaptive import (
     AdadeltaState,
     RmsState,
@@ -21,6 +21,7 @@ from canon.optim.adaptive import (
     scale_by_rss,
 )
 from canon.optim.average import EmaState, ema
+from canon.optim.buckets import bucketed
 from canon.optim.clip import clip_by_global_norm, global_norm
 from canon.optim.decay import DecayState, add_decayed_weights
 from canon.optim.descent import (
@@ -33,9 +34,16 @@ from canon.optim.descent import (
     trace,
 )
 from canon.optim.factory import make
+from canon.optim.groups import PartitionState, freeze, partition, scale_rates
+from canon.optim.layerwise import lamb, lars, scale_by_trust_ratio
 from canon.optim.learning_rate import LearningRateState, scale_by_learning_rate
-from canon.optim.plateau import observe
+from canon.optim.lion import LionState, lion, scale_by_lion
+from canon.optim.muon import MuonState, muon, orthogonalize, scale_by_muon
+from canon.optim.nonfinite import SkipState, skip_nonfinite
+from canon.optim.plateau import PlateauState, divide_on_plateau, observe, watched
 from canon.optim.points import eval_params, lookahead_params
+from canon.optim.precision import MasterState, master_weights
+from canon.optim.schedule_free import ScheduleFreeState, schedule_free
 from canon.optim.schedules import (
     constant,
     cosine,
@@ -45,6 +53,7 @@ from canon.optim.schedules import (
     step_decay,
     warmup,
 )
+from canon.optim.soap import SoapState, scale_by_soap, soap
 from canon.optim.state import find, find_all, hyperparams, set_hyperparams, state_shardings
 
 __all__ = [
@@ -53,43 +62,73 @@ __all__ = [
     'DecayState',
     'EmaState',
     'LearningRateState',
+    'LionState',
     'LookaheadState',
+    'MasterState',
+    'MuonState',
+    'NadamState',
     'NesterovState',
+    'PartitionState',
+    'PlateauState',
     'RmsState',
     'RssState',
+    'ScheduleFreeState',
+    'SkipState',
+    'SoapState',
     'TraceState',
     'adadelta',
     'adagrad',
     'adam',
     'adamw',
     'add_decayed_weights',
+    'bucketed',
     'clip_by_global_norm',
     'constant',
     'cosine',
+    'divide_on_plateau',
     'ema',
     'eval_params',
     'exponential',
     'find',
     'find_all',
+    'freeze',
     'global_norm',
     'hyperparams',
     'inverse_sqrt',
+    'lamb',
+    'lars',
     'linear_decay',
+    'lion',
     'lookahead_params',
     'make',
+    'master_weights',
     'momentum',
+    'muon',
+    'nadam',
     'nesterov',
     'observe',
+    'orthogonalize',
+    'partition',
     'rmsprop',
     'scale_by_adadelta',
     'scale_by_adam',
     'scale_by_learning_rate',
+    'scale_by_lion',
+    'scale_by_muon',
+    'scale_by_nadam',
     'scale_by_rms',
     'scale_by_rss',
+    'scale_by_soap',
+    'scale_by_trust_ratio',
+    'scale_rates',
+    'schedule_free',
     'set_hyperparams',
     'sgd',
+    'skip_nonfinite',
+    'soap',
     'state_shardings',
     'step_decay',
     'trace',
     'warmup',
+    'watched',
 ]

@@ -1,7 +1,8 @@
-"""Adam and AdamW (notes 2.2.3)."""
+"""Adam (notes 2.2.3), AdamW, NAdam."""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from canon.optim.core import (
     next_count,
     one_minus_power,
     per_leaf,
+    scalar,
     times,
     wide,
     zero_count,
@@ -24,6 +26,13 @@ from canon.optim.core import (
 from canon.optim.decay import add_decayed_weights
 from canon.optim.learning_rate import scale_by_learning_rate
 from canon.optim.schedules import Schedule
+
+
+class NadamState(NamedTuple):
+    count: jax.Array
+    log_product: jax.Array  # of all momenta mu so far
+    mean: Tree
+    mean_square: Tree
 
 
 class AdamState(NamedTuple):
@@ -80,6 +89,21 @@ def adamw(
     )
 
 
+def nadam(
+    learning_rate: float | Schedule = 0.002,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    momentum_decay: float | None = 4e-3,
+) -> GradientTransformation:
+    """Adam with Nesterov's look-ahead: s_hat = mu_{k+1} s / (1 - mu_1 .. mu_{k+1}) + (1 - mu_k) g / (1 - mu_1 .. mu_k).
+
+    Dozat 2016, algorithm 2, with his mu_k = b1 (1 - 0.96^(momentum_decay k) / 2), as `torch.optim.NAdam`.
+    `momentum_decay=None` keeps mu_k = b1, as `optax.nadam`.
+    """
+    return chain(scale_by_nadam(b1, b2, eps, momentum_decay), scale_by_learning_rate(learning_rate))
+
+
 def scale_by_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, state_dtype=None) -> GradientTransformation:
     """u <- s_hat / (eps + sqrt r_hat). See `adam`.
 
@@ -112,5 +136,41 @@ def scale_by_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, state_d
 
         updates, mean, mean_square = per_leaf(kernel, updates, state.mean, state.mean_square)
         return updates, AdamState(count, mean, mean_square)
+
+    return GradientTransformation(init, update)
+
+
+def scale_by_nadam(
+    b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, momentum_decay: float | None = 4e-3
+) -> GradientTransformation:
+    """The direction of `nadam`. The average s decays by mu_k too."""
+    check_range('b1', b1, below=1.0)
+    check_range('b2', b2, below=1.0)
+    check_range('eps', eps)
+
+    def mu(count):
+        if momentum_decay is None:
+            return scalar(b1)
+        return b1 * (1 - 0.5 * jnp.exp(scalar(count) * (momentum_decay * math.log(0.96))))
+
+    def init(params):
+        return NadamState(zero_count(), scalar(0.0), zeros(params), zeros(params))
+
+    def update(updates, state, params=None):
+        count = next_count(state.count)
+        now, ahead = mu(count), mu(next_count(count))
+        log_product = state.log_product + jnp.log(now)
+        of_mean = ahead / -jnp.expm1(log_product + jnp.log(ahead))
+        of_update = (1 - now) / -jnp.expm1(log_product)
+        correct_r = 1 / one_minus_power(b2, count)
+
+        def kernel(u, s, r):
+            u = wide(u)
+            s = s + times(1 - now, u - s)
+            r = lerp(r, u * u, b2)
+            return (times(of_mean, s) + times(of_update, u)) / (jnp.sqrt(times(correct_r, r)) + eps), s, r
+
+        updates, mean, mean_square = per_leaf(kernel, updates, state.mean, state.mean_square)
+        return updates, NadamState(count, log_product, mean, mean_square)
 
     return GradientTransformation(init, update)

@@ -21,6 +21,7 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from canon.errors import UsageError
 
 Tree = Any
+BUCKETS = 'buckets of small leaves'  # the key under which `bucketed` joins them
 
 
 def per_leaf(
@@ -66,6 +67,12 @@ def check_params(params: Tree) -> None:
         if not jnp.issubdtype(dtype, jnp.floating):
             name = path_name(path) or 'the parameter'
             raise UsageError(f'{name} is {dtype}; only floating parameters are trained: freeze it, or take it out')
+
+
+def refuse_buckets(params: Tree, what: str) -> None:
+    """Raises UsageError inside `bucketed`, for a rule that looks at leaves one by one."""
+    if isinstance(params, dict) and BUCKETS in params:
+        raise UsageError(f'{what} cannot see the leaves in a bucket; put it outside of bucketed')
 
 
 def need_params(params: Tree, what: str) -> Tree:

@@ -18,6 +18,7 @@ from canon.optim.core import (
     need_params,
     path_name,
     per_leaf,
+    refuse_buckets,
     scalar,
     times,
     wide,
@@ -39,6 +40,8 @@ def add_decayed_weights(weight_decay: float, where: str | None = None) -> Gradie
 
     def init(params):
         check_params(params)
+        if where is not None:
+            refuse_buckets(params, 'where')
         selected(where, params)
         return DecayState(scalar(weight_decay))
 

@@ -10,14 +10,24 @@ import optax
 
 from canon import named
 from canon.errors import UsageError
-from canon.optim.adam import adam, adamw, scale_by_adam
+from canon.optim.adam import adam, adamw, nadam, scale_by_adam, scale_by_nadam
 from canon.optim.adaptive import adadelta, adagrad, rmsprop, scale_by_adadelta, scale_by_rms, scale_by_rss
 from canon.optim.average import ema
+from canon.optim.buckets import bucketed
 from canon.optim.clip import clip_by_global_norm
 from canon.optim.decay import add_decayed_weights
 from canon.optim.descent import momentum, nesterov, sgd, trace
+from canon.optim.groups import freeze, partition, scale_rates
+from canon.optim.layerwise import lamb, lars, scale_by_trust_ratio
 from canon.optim.learning_rate import scale_by_learning_rate
+from canon.optim.lion import lion, scale_by_lion
+from canon.optim.muon import muon, scale_by_muon
+from canon.optim.nonfinite import skip_nonfinite
+from canon.optim.plateau import divide_on_plateau
+from canon.optim.precision import master_weights
+from canon.optim.schedule_free import schedule_free
 from canon.optim.schedules import constant, cosine, exponential, inverse_sqrt, linear_decay, step_decay, warmup
+from canon.optim.soap import scale_by_soap, soap
 
 _TRANSFORMS: dict[str, Callable] = {
     f.__name__: f
@@ -39,6 +49,24 @@ _TRANSFORMS: dict[str, Callable] = {
         add_decayed_weights,
         clip_by_global_norm,
         ema,
+        nadam,
+        scale_by_nadam,
+        lamb,
+        lars,
+        scale_by_trust_ratio,
+        lion,
+        scale_by_lion,
+        muon,
+        scale_by_muon,
+        soap,
+        scale_by_soap,
+        schedule_free,
+        divide_on_plateau,
+        freeze,
+        scale_rates,
+        master_weights,
+        skip_nonfinite,
+        bucketed,
     )
 }
 _SCHEDULES: dict[str, Callable] = {
@@ -72,11 +100,29 @@ def make(spec: Mapping[str, Any], where: str = 'tx') -> optax.GradientTransforma
 def _link(name: str, arguments: dict, where: str) -> optax.GradientTransformation:
     if name.startswith('optax.'):
         return _from_optax(name, arguments, where)
+    if name == 'partition':
+        return _partition(arguments, where)
     if name in _SCHEDULES:
         raise UsageError(f'{where}: {name!r} is a schedule; give it as a learning_rate')
     if name not in _TRANSFORMS:
         raise UsageError(f'{where}: no optimizer is called {name!r}{named.near(name, _TRANSFORMS)}')
     return _call(_TRANSFORMS[name], arguments, where)
+
+
+def _partition(arguments: dict, where: str) -> optax.GradientTransformation:
+    """`dict(name='partition', rules=(('kernel$', 'muon'), ('.*', 'adam')), muon=dict(...), adam=dict(...))`."""
+    if 'rules' not in arguments:
+        raise UsageError(f'{where}: partition needs rules, pairs of a regex and the name of a key beside it')
+    rules = [tuple(pair) for pair in arguments.pop('rules')]
+    wanted = [key for _, key in rules]
+    for key in arguments:
+        if key not in wanted:
+            raise UsageError(f'{where}.{key} is in no rule of {where}.rules{named.near(key, wanted)}')
+    made = {}
+    for key in wanted:
+        spec = dict(arguments.get(key, {}))
+        made[key] = make(spec if 'chain' in spec else {'name': key, **spec}, f'{where}.{key}')
+    return partition([(regex, made[key]) for regex, key in rules])
 
 
 def _from_optax(name: str, arguments: dict, where: str) -> optax.GradientTransformation:
@@ -115,7 +161,7 @@ def _value(value: Any, where: str) -> Any:
 
 def _check_nested(value: Mapping, where: str) -> None:
     name = value.get('name')
-    known = name is None or name in _TRANSFORMS or name.startswith('optax.')
+    known = name in (None, 'partition') or name in _TRANSFORMS or name.startswith('optax.')
     if not known:
         names = [*_SCHEDULES, *_TRANSFORMS]
         raise UsageError(f'{where}: no schedule or optimizer is called {name!r}{named.near(name, names)}')

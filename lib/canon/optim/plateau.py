@@ -1,10 +1,97 @@
-"""What the evaluators measured, told to the optimizer."""
+"""Dividing the rate when a measurement stops improving: what AlexNet, VGG and ResNet did by hand (notes 2.5)."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from optax import GradientTransformation
+
+from canon.errors import UsageError
+from canon.named import near
+from canon.optim.core import check_params, check_range, per_leaf, scalar, times, wide, zero_count
+from canon.optim.state import find_all
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PlateauState:
+    rate_factor: jax.Array  # what every update is multiplied by
+    best: jax.Array
+    bad: jax.Array  # int32: evaluations in a row without improvement
+    metric: str = dataclasses.field(metadata=dict(static=True))
+    by: float = dataclasses.field(metadata=dict(static=True))
+    patience: int = dataclasses.field(metadata=dict(static=True))
+    min_delta: float = dataclasses.field(metadata=dict(static=True))
+    mode: str = dataclasses.field(metadata=dict(static=True))
+
+
+def divide_on_plateau(
+    metric: str, patience: int, by: float = 10.0, min_delta: float = 0.0, mode: str = 'min'
+) -> GradientTransformation:
+    """u <- u rate_factor; the factor is divided by `by` at the `patience`-th evaluation in a row without improvement.
+
+    An evaluation improves if metric < best - min_delta (mode 'max': metric > best + min_delta), a difference
+    and not a ratio, so that negative metrics are right; NaN never improves. The count starts anew after a
+    division, the best value stays. Fed by `observe` once per evaluation; an update reads no metric. Stands
+    before the velocity (`chain(divide_on_plateau(...), momentum(...))`): it divides the rate, not the
+    velocity gathered so far.
+
+    metric: the key of `observe`'s mapping, such as 'test/loss'. Evaluations without it pass unseen.
+
+    torch's `ReduceLROnPlateau` divides after patience + 1 of them; `optax.contrib.reduce_on_plateau` wants
+    the metric at every update and divides at every improvement for patience=0. Here patience is at least 1.
+    """
+    check_range('min_delta', min_delta)
+    check_range('by', by)
+    if by <= 1:
+        raise UsageError(f'by={by} must be above 1')
+    if not isinstance(patience, int) or patience < 1:
+        raise UsageError(f'patience={patience!r} must be an integer of at least 1')
+    if mode not in ('min', 'max'):
+        raise UsageError(f'mode={mode!r} must be min or max{near(mode, ("min", "max"))}')
+
+    def init(params):
+        check_params(params)
+        worst = float('inf') if mode == 'min' else float('-inf')
+        settings = (metric, float(by), patience, float(min_delta), mode)
+        return PlateauState(scalar(1.0), scalar(worst), zero_count(), *settings)
+
+    def update(updates, state, params=None):
+        return per_leaf(lambda u: (times(state.rate_factor, wide(u)),), updates)[0], state
+
+    return GradientTransformation(init, update)
 
 
 def observe(opt_state, metrics: Mapping[str, float]):
-    """The state after an evaluation: call it once per evaluation, with {metric name: value}."""
-    return opt_state
+    """The state after an evaluation that measured {name: value}: call it once per evaluation.
+
+    Feeds every `divide_on_plateau`, however nested, and leaves any other state as it is.
+    """
+    is_plateau = lambda node: isinstance(node, PlateauState)  # noqa: E731
+    if not find_all(opt_state, PlateauState):
+        return opt_state
+    return jax.tree.map(lambda x: _seen(x, metrics) if is_plateau(x) else x, opt_state, is_leaf=is_plateau)
+
+
+def watched(opt_state) -> set[str]:
+    """The names of the metrics that `observe` waits for."""
+    return {state.metric for state in find_all(opt_state, PlateauState)}
+
+
+def _seen(state: PlateauState, metrics: Mapping[str, float]) -> PlateauState:
+    if state.metric not in metrics:
+        return state
+    value = jnp.asarray(metrics[state.metric], state.best.dtype)
+    sign = 1 if state.mode == 'min' else -1
+    improved = sign * value < sign * state.best - state.min_delta  # False for NaN
+    bad = jnp.where(improved, 0, state.bad + 1)
+    divide = bad >= state.patience
+    return dataclasses.replace(
+        state,
+        rate_factor=jnp.where(divide, state.rate_factor / state.by, state.rate_factor),
+        best=jnp.where(improved, value, state.best),
+        bad=jnp.where(divide, 0, bad),
+    )

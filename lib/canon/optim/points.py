@@ -8,6 +8,7 @@ from optax import MaskedNode
 from canon.optim.average import EmaState
 from canon.optim.core import Tree, times, wide
 from canon.optim.descent import LookaheadState, NesterovState
+from canon.optim.schedule_free import ScheduleFreeState, averaged
 from canon.optim.state import find_all
 
 
@@ -19,12 +20,14 @@ def lookahead_params(params: Tree, opt_state) -> Tree:
 
 
 def eval_params(params: Tree, opt_state) -> Tree:
-    """What to evaluate: the average where one is kept, theta of `nesterov`, else the parameters."""
+    """What to evaluate: the average (`ema`, `schedule_free`), theta of `nesterov`, else the parameters."""
     averages = find_all(opt_state, EmaState)
     for state in averages:
         params = _overlay(params, state.average, lambda p, average: average)
     if averages:
         return params
+    for state in find_all(opt_state, ScheduleFreeState):
+        params = _overlay(params, state.z, lambda y, z, s=state: averaged(y, z, s.interpolation))
     for state in find_all(opt_state, NesterovState):
         params = _overlay(params, state.velocity, lambda p, v, s=state: wide(p) - times(s.momentum, wide(v)))
     return params

@@ -21,7 +21,7 @@ from canon.optim.core import Tree, path_name
 
 # The fields of states that are hyperparameters. By name, so that wrappers and other libraries' containers
 # are no hindrance.
-_FIELDS = ('learning_rate', 'momentum', 'weight_decay', 'rate_factor')
+_FIELDS = ('learning_rate', 'momentum', 'weight_decay', 'rate_factor', 'skipped_updates')
 
 
 def hyperparams(opt_state) -> dict[str, jax.Array]:

@@ -1,0 +1,155 @@
+"""Groups of parameters by the regex of their path: other transforms, other rates, none at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import tree_flatten_with_path
+from optax import (
+    EmptyState,
+    GradientTransformation,
+    GradientTransformationExtraArgs,
+    MaskedNode,
+    with_extra_args_support,
+)
+
+from canon.errors import UsageError
+from canon.named import near
+from canon.optim.core import Tree, check_range, path_name, per_leaf, refuse_buckets, scalar, times, wide
+from canon.optim.decay import selected
+
+Rules = Mapping[str, Any] | Sequence[tuple[str, Any]]
+
+
+class PartitionState(NamedTuple):
+    groups: dict[str, Any]
+
+
+def partition(rules: Rules) -> GradientTransformationExtraArgs:
+    """Each parameter updated by the transform of the first rule {regex: transform} whose regex finds its path.
+
+    A parameter that no rule finds, and a rule that finds no parameter, raise UsageError. Each transform sees
+    a tree in which the others' leaves are masked, so it holds no state for them and a norm is that of its
+    own group. `optax.partition` takes a tree of labels instead.
+    """
+    pairs = _pairs(rules)
+
+    def owners(params):
+        refuse_buckets(params, 'partition')
+        return first_match(pairs, params)
+
+    names = _labels([regex for regex, _ in pairs])
+    return partition_by(owners, dict(zip(names, [tx for _, tx in pairs], strict=True)))
+
+
+def partition_by(
+    owners: Callable[[Tree], list[int]], transforms: Mapping[str, GradientTransformation]
+) -> GradientTransformationExtraArgs:
+    """`partition` with a function that gives the place of the transform for each leaf."""
+    names, inner = list(transforms), [with_extra_args_support(tx) for tx in transforms.values()]
+
+    def masked(tree, owner, mine):
+        leaves, treedef = jax.tree.flatten(tree)
+        return treedef.unflatten([x if i == mine else MaskedNode() for x, i in zip(leaves, owner, strict=True)])
+
+    def init(params):
+        owner = owners(params)
+        return PartitionState(
+            {name: tx.init(masked(params, owner, i)) for i, (name, tx) in enumerate(zip(names, inner, strict=True))}
+        )
+
+    def update(updates, state, params=None, **extra):
+        owner = owners(updates if params is None else params)
+        treedef = jax.tree.structure(updates)
+        results, groups = [], {}
+        for i, (name, tx) in enumerate(zip(names, inner, strict=True)):
+            given = None if params is None else masked(params, owner, i)
+            new, groups[name] = tx.update(masked(updates, owner, i), state.groups[name], given, **extra)
+            results.append(treedef.flatten_up_to(new))
+        merged = [results[i][leaf] for leaf, i in enumerate(owner)]
+        return treedef.unflatten(merged), PartitionState(groups)
+
+    return GradientTransformationExtraArgs(init, update)
+
+
+def freeze(where: str | None = None) -> GradientTransformation:
+    """u <- 0 for the parameters whose path the regex finds (None: all). Stands last in a chain.
+
+    `partition({'^Backbone': freeze(), '.*': adam(1e-3)})` spares the state too, and is the way for integer
+    leaves.
+    """
+
+    def init(params):
+        if where is not None:
+            refuse_buckets(params, 'freeze')
+        selected(where, params)
+        return EmptyState()
+
+    def update(updates, state, params=None):
+        frozen = selected(where, updates)
+
+        def kernel(path, u, *p):
+            return (jnp.zeros(jnp.shape(u), jnp.result_type(*p or (u,))) if path in frozen else u,)
+
+        given = () if params is None else (params,)
+        return per_leaf(kernel, updates, given=given, paths=True)[0], state
+
+    return GradientTransformation(init, update)
+
+
+def scale_rates(rules: Rules) -> GradientTransformation:
+    """u <- factor u with the factor of the first rule {regex: factor} whose regex finds the path (Caffe's lr_mult).
+
+    Every parameter must be found: end with ('.*', 1.0).
+    """
+    pairs = _pairs(rules)
+    for regex, factor in pairs:
+        check_range(f'the factor of {regex!r}', factor)
+
+    def init(params):
+        refuse_buckets(params, 'scale_rates')
+        first_match(pairs, params)
+        return EmptyState()
+
+    def update(updates, state, params=None):
+        treedef = jax.tree.structure(updates)
+        factors = treedef.unflatten([pairs[i][1] for i in first_match(pairs, updates)])
+        kernel = lambda u, factor: times(scalar(factor), wide(u)) if factor != 1 else u  # noqa: E731
+        return jax.tree.map(kernel, updates, factors), state
+
+    return GradientTransformation(init, update)
+
+
+def first_match(pairs: list[tuple[str, Any]], params: Tree) -> list[int]:
+    """For each leaf the place of the first rule that finds its path. Raises UsageError, naming the odd one."""
+    names = [path_name(path) for path, _ in tree_flatten_with_path(params)[0]]
+    owner = []
+    for name in names:
+        found = [i for i, (regex, _) in enumerate(pairs) if re.search(regex, name)]
+        if not found:
+            raise UsageError(f'no rule finds the parameter {name!r}; the rules are {[r for r, _ in pairs]}')
+        owner.append(found[0])
+    for i, (regex, _) in enumerate(pairs):
+        if names and i not in owner and regex != '.*':
+            raise UsageError(f'the rule {regex!r} finds no parameter of its own{near(regex, names)}')
+    return owner
+
+
+def _pairs(rules: Rules) -> list[tuple[str, Any]]:
+    pairs = list(rules.items() if isinstance(rules, Mapping) else rules)
+    if not pairs:
+        raise UsageError('rules is empty; give {regex: ...}')
+    return pairs
+
+
+def _labels(regexes: Sequence[str]) -> list[str]:
+    """Names for the groups, fit for a checkpoint and a log: the regex's words, `rest` where it has none."""
+    labels = []
+    for regex in regexes:
+        label = re.sub(r'\W+', '_', regex).strip('_') or 'rest'
+        labels.append(label if label not in labels else f'{label}_{len(labels)}')
+    return labels

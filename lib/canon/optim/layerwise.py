@@ -1,0 +1,89 @@
+"""Rates of each layer's own, from the norms of weights and updates: LARS and LAMB, for large batches."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from optax import EmptyState, GradientTransformation, chain
+
+from canon.optim.adam import scale_by_adam
+from canon.optim.core import check_params, check_range, need_params, per_leaf, refuse_buckets, wide
+from canon.optim.descent import trace
+from canon.optim.learning_rate import scale_by_learning_rate
+from canon.optim.schedules import Schedule
+
+
+def lars(
+    learning_rate: float | Schedule,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    trust_coefficient: float = 0.001,
+    eps: float = 0.0,
+    vectors: bool = False,
+) -> GradientTransformation:
+    """lambda = trust_coefficient ||theta|| / (||g|| + weight_decay ||theta|| + eps);
+    v <- momentum v - epsilon_k lambda (g + weight_decay theta); theta <- theta + v.
+
+    You, Gitman & Ginsburg 2017, algorithm 1; the rate is inside the velocity, as there. Vectors (biases,
+    norms) get plain momentum without decay, as every later recipe does; `vectors=True` treats them as
+    layers, as the paper and optax do. optax divides by the norm of the sum, ||g + weight_decay theta||.
+    """
+    ratio = scale_by_trust_ratio(weight_decay, trust_coefficient, eps, vectors, apart=True)
+    return chain(ratio, scale_by_learning_rate(learning_rate), trace(momentum))
+
+
+def lamb(
+    learning_rate: float | Schedule = 0.001,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-6,
+    weight_decay: float = 0.01,
+    vectors: bool = False,
+) -> GradientTransformation:
+    """u = s_hat / (eps + sqrt r_hat) + weight_decay theta; theta <- theta - epsilon_k u ||theta|| / ||u||.
+
+    You et al. 2020, algorithm 2, with phi the identity. Vectors get Adam's step without ratio and decay, as
+    in BERT's recipe; `vectors=True` includes them, as `optax.lamb` always does. A ratio with a norm of zero
+    is 1.
+    """
+    ratio = scale_by_trust_ratio(weight_decay, vectors=vectors)
+    return chain(scale_by_adam(b1, b2, eps), ratio, scale_by_learning_rate(learning_rate))
+
+
+def scale_by_trust_ratio(
+    weight_decay: float = 0.0,
+    trust_coefficient: float = 1.0,
+    eps: float = 0.0,
+    vectors: bool = False,
+    apart: bool = False,
+) -> GradientTransformation:
+    """u <- u' trust_coefficient ||theta|| / (||u'|| + eps) with u' = u + weight_decay theta, leaf by leaf.
+
+    With `apart` the divisor is ||u|| + weight_decay ||theta|| + eps. Where ||theta|| or the divisor is 0 the
+    ratio is 1. Leaves of fewer than two dimensions pass untouched but for `vectors=True`.
+    """
+    for name, value in (('weight_decay', weight_decay), ('trust_coefficient', trust_coefficient), ('eps', eps)):
+        check_range(name, value)
+
+    def init(params):
+        check_params(params)
+        refuse_buckets(params, 'a trust ratio')
+        return EmptyState()
+
+    def kernel(u, p):
+        u, p = wide(u), wide(p)
+        if p.ndim < 2 and not vectors:
+            return (u,)
+        size, decayed = _norm(p), u + weight_decay * p
+        divisor = (_norm(u) + weight_decay * size if apart else _norm(decayed)) + eps
+        defined = (size > 0) & (divisor > 0)
+        ratio = jnp.where(defined, trust_coefficient * size / jnp.where(defined, divisor, 1), 1)
+        return (ratio * decayed,)
+
+    def update(updates, state, params=None):
+        return per_leaf(kernel, updates, given=(need_params(params, 'a trust ratio'),))[0], state
+
+    return GradientTransformation(init, update)
+
+
+def _norm(x):
+    return jnp.sqrt(jnp.sum(x * x))

@@ -1,0 +1,62 @@
+"""Lion: the sign of a momentum."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from optax import GradientTransformation, chain
+
+from canon.errors import UsageError
+from canon.optim.core import Tree, check_range, lerp, per_leaf, wide, zeros
+from canon.optim.decay import add_decayed_weights
+from canon.optim.learning_rate import scale_by_learning_rate
+from canon.optim.schedules import Schedule
+
+
+class LionState(NamedTuple):
+    mean: Tree
+
+
+def lion(
+    learning_rate: float | Schedule = 1e-4,
+    b1: float = 0.9,
+    b2: float = 0.99,
+    weight_decay: float = 0.0,
+    where: str | None = None,
+    state_dtype=None,
+) -> GradientTransformation:
+    """theta <- theta - epsilon_k (sign(b1 m + (1 - b1) g) + weight_decay theta); m <- b2 m + (1 - b2) g.
+
+    Chen et al. 2023, algorithm 2. As `optax.lion`, whose weight_decay is 1e-3. Rates a tenth of Adam's.
+    """
+    return chain(
+        scale_by_lion(b1, b2, state_dtype),
+        add_decayed_weights(weight_decay, where),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+def scale_by_lion(b1: float = 0.9, b2: float = 0.99, state_dtype=None) -> GradientTransformation:
+    """u <- sign(b1 m + (1 - b1) u). See `lion`.
+
+    The step is computed from the new m, b1 m = (b1 / b2) (m' - (1 - b2) u), so that the old one need not be
+    kept while the state is written in place: 28 bytes a parameter where optax moves 36 and copies. The sign
+    is another one only where the two terms cancel to rounding.
+    """
+    check_range('b1', b1, below=1.0)
+    check_range('b2', b2, below=1.0)
+    if b2 == 0:
+        raise UsageError('b2=0 keeps no momentum; it must be positive')
+    of_mean, of_update = b1 / b2, (1 - b1) - b1 * (1 - b2) / b2
+
+    def update(updates, state, params=None):
+        def kernel(u, m):
+            u = wide(u)
+            m = lerp(wide(m), u, b2).astype(m.dtype)
+            return jnp.sign(of_mean * wide(m) + of_update * u), m
+
+        updates, mean = per_leaf(kernel, updates, state.mean)
+        return updates, LionState(mean)
+
+    return GradientTransformation(lambda params: LionState(zeros(params, state_dtype)), update)

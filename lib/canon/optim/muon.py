@@ -1,0 +1,124 @@
+"""Muon: momentum, orthogonalised, for whatever is a matrix; Adam for the rest."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import tree_flatten_with_path
+from optax import GradientTransformation, chain
+
+from canon.errors import UsageError
+from canon.named import near
+from canon.optim.adam import adamw
+from canon.optim.core import (
+    Tree,
+    check_range,
+    lerp,
+    path_name,
+    per_leaf,
+    refuse_buckets,
+    wide,
+    zeros,
+)
+from canon.optim.decay import add_decayed_weights
+from canon.optim.groups import partition_by
+from canon.optim.learning_rate import scale_by_learning_rate
+from canon.optim.schedules import Schedule
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan et al.'s: the steepest at zero that stays bounded
+
+
+class MuonState(NamedTuple):
+    mean: Tree
+
+
+def muon(
+    learning_rate: float | Schedule = 0.02,
+    momentum: float = 0.95,
+    nesterov: bool = True,
+    steps: int = 5,
+    weight_decay: float = 0.0,
+    scale: str = 'width',
+    adam_where: str | None = None,
+    adam_learning_rate: float | Schedule = 3e-4,
+    adam_b1: float = 0.9,
+    adam_b2: float = 0.95,
+) -> GradientTransformation:
+    """m <- momentum m + (1 - momentum) g; theta <- theta - epsilon_k (scale NS(m) + weight_decay theta).
+
+    Jordan et al. 2024 (github.com/KellerJordan/Muon). NS is `steps` Newton-Schulz steps, which bring every
+    singular value near 1. A kernel of more than two dimensions is taken as the matrix [everything before,
+    outputs]: HWIO is [H W I, O], as its author advises for convolutions. `optax.contrib.muon` takes the
+    leaves of two dimensions alone, which in a Flax ResNet is the classifier and nothing else.
+
+    Vectors, scalars, and the matrices whose path `adam_where` finds get AdamW with `adam_learning_rate`; its
+    author advises this for embeddings and the last layer ('embedding|^head').
+
+    scale: 'width' sqrt(max(1, outputs / inputs)), the author's; 'rms' 0.2 sqrt(max(inputs, outputs)), the
+    rate of
+        Adam (Liu et al. 2025, eq. 4).
+    """
+
+    def owners(params):
+        refuse_buckets(params, 'muon')
+        leaves = tree_flatten_with_path(params)[0]
+        names = [path_name(path) for path, _ in leaves]
+        by_adam = [adam_where is not None and re.search(adam_where, name) is not None for name in names]
+        if adam_where is not None and names and not any(by_adam):
+            raise UsageError(f'adam_where={adam_where!r} finds no parameter{near(adam_where, names)}')
+        return [int(yes or jnp.ndim(p) < 2) for yes, (_, p) in zip(by_adam, leaves, strict=True)]
+
+    matrices = chain(
+        scale_by_muon(momentum, nesterov, steps, scale),
+        add_decayed_weights(weight_decay),
+        scale_by_learning_rate(learning_rate),
+    )
+    rest = adamw(adam_learning_rate, adam_b1, adam_b2, weight_decay=weight_decay)
+    return partition_by(owners, {'muon': matrices, 'adam': rest})
+
+
+def scale_by_muon(
+    momentum: float = 0.95, nesterov: bool = True, steps: int = 5, scale: str = 'width'
+) -> GradientTransformation:
+    """The orthogonalised momentum of every leaf, each of at least two dimensions. See `muon`."""
+    check_range('momentum', momentum, below=1.0)
+    if scale not in ('width', 'rms'):
+        raise UsageError(f'scale={scale!r} must be width or rms{near(scale, ("width", "rms"))}')
+
+    def init(params):
+        refuse_buckets(params, 'muon')
+        return MuonState(zeros(params))
+
+    def update(updates, state, params=None):
+        def kernel(path, u, m):
+            if u.ndim < 2:
+                raise UsageError(f'{path} has shape {u.shape}; muon is for matrices, give it to adam')
+            u = wide(u)
+            m = lerp(m, u, momentum)
+            matrix = (lerp(u, m, 1 - momentum) if nesterov else m).reshape(-1, u.shape[-1])
+            inputs, outputs = matrix.shape
+            factor = max(1, outputs / max(inputs, 1)) ** 0.5 if scale == 'width' else 0.2 * max(matrix.shape) ** 0.5
+            return factor * orthogonalize(matrix, steps).reshape(u.shape), m
+
+        updates, mean = per_leaf(kernel, updates, state.mean, paths=True)
+        return updates, MuonState(mean)
+
+    return GradientTransformation(init, update)
+
+
+def orthogonalize(matrix: jax.Array, steps: int = 5, eps: float = 1e-7) -> jax.Array:
+    """Newton-Schulz: U S V^T to U S' V^T with S' in about [0.7, 1.2], for a matrix [m, n]; 0 stays 0.
+
+    X <- a X + (b A + c A^2) X with A = X X^T, from X = matrix / ||matrix||; on the smaller side of the
+    matrix. In the matrix's own type, where the author uses bfloat16.
+    """
+    a, b, c = COEFFICIENTS
+    x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x = x / (jnp.sqrt(jnp.sum(x * x)) + eps)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x if matrix.shape[0] <= matrix.shape[1] else x.T

@@ -1,0 +1,40 @@
+"""Passing over gradients that are not finite."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from optax import GradientTransformation, GradientTransformationExtraArgs, with_extra_args_support
+
+from canon.optim.core import next_count, zero_count
+
+
+class SkipState(NamedTuple):
+    skipped_updates: jax.Array  # int32, all of them; `hyperparams` reports it, so it stands in the log
+    inner: Any
+
+
+def skip_nonfinite(tx: GradientTransformation) -> GradientTransformationExtraArgs:
+    """Where a gradient holds a NaN or an infinity nothing moves, neither parameters nor state, and a count grows.
+
+    It never gives up: whether a hundred skipped updates are a reason to stop is for the host to say, which
+    reads `skipped_updates`. `optax.apply_if_finite` lets the NaN in after a number of them.
+    """
+    tx = with_extra_args_support(tx)
+
+    def init(params):
+        return SkipState(zero_count(), tx.init(params))
+
+    def update(updates, state, params=None, **extra):
+        finite = jnp.array(True)
+        for leaf in jax.tree.leaves(updates):
+            finite &= jnp.all(jnp.isfinite(leaf))
+        new, inner = tx.update(updates, state.inner, params, **extra)
+        new = jax.tree.map(lambda u: jnp.where(finite, u, 0), new)
+        inner = jax.tree.map(lambda a, b: jnp.where(finite, a, b), inner, state.inner)
+        skipped = jnp.where(finite, state.skipped_updates, next_count(state.skipped_updates))
+        return new, SkipState(skipped, inner)
+
+    return GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,90 @@
+"""Schedule-free: averaging in place of a schedule."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from optax import GradientTransformation, GradientTransformationExtraArgs, with_extra_args_support
+
+from canon.errors import UsageError
+from canon.optim.core import (
+    Tree,
+    check_params,
+    check_range,
+    need_params,
+    per_leaf,
+    scalar,
+    times,
+    wide,
+    wide_dtype,
+)
+from canon.optim.state import hyperparams
+
+
+class ScheduleFreeState(NamedTuple):
+    interpolation: jax.Array
+    total_weight: jax.Array
+    largest_rate: jax.Array
+    z: Tree
+    inner: Any
+
+
+def schedule_free(
+    tx: GradientTransformation, interpolation: float = 0.9, weight_power: float = 2.0
+) -> GradientTransformationExtraArgs:
+    """z <- z + tx(grad f(y)); x <- (1 - c) x + c z; y <- (1 - interpolation) z + interpolation x.
+
+    Defazio et al. 2024, algorithm 1. c = w / (sum of all w) with w = (the largest rate so far)^weight_power,
+    so that a warm-up counts less. The loop's parameters are y, where the gradient is taken; `eval_params`
+    gives x. Only z is kept. `tx` brings its own rate, constant or with a warm-up, and should have no
+    momentum: `sgd(1.0)`, `adamw(warmup(500, constant(3e-3)), b1=0.0)`. Its decay acts on y, as in the
+    authors' code.
+
+    `optax.contrib.schedule_free` wants the rate a second time and passes over schedule(0).
+    """
+    check_range('interpolation', interpolation, below=1.0)
+    if interpolation == 0:
+        raise UsageError('interpolation=0 must be positive: x is recovered from y')
+    check_range('weight_power', weight_power)
+    tx = with_extra_args_support(tx)
+
+    def init(params):
+        check_params(params)
+        z = jax.tree.map(lambda p: jnp.array(p, wide_dtype(p), copy=True), params)
+        inner = tx.init(params)
+        _rate(inner)
+        return ScheduleFreeState(scalar(interpolation), scalar(0.0), scalar(0.0), z, inner)
+
+    def update(updates, state, params=None, **extra):
+        params = need_params(params, 'schedule_free')
+        updates, inner = tx.update(updates, state.inner, params, **extra)
+        largest = jnp.maximum(state.largest_rate, _rate(inner))
+        weight = largest**weight_power
+        total = state.total_weight + weight
+        c = jnp.where(total > 0, weight / jnp.where(total > 0, total, 1), 0)
+
+        def kernel(u, z, y):
+            y = wide(y)
+            x = averaged(y, z, state.interpolation)
+            z = z + u.astype(z.dtype)
+            x = x + times(c, z - x)
+            return z + times(state.interpolation, x - z) - y, z
+
+        updates, z = per_leaf(kernel, updates, state.z, given=(params,))
+        return updates, ScheduleFreeState(state.interpolation, total, largest, z, inner)
+
+    return GradientTransformationExtraArgs(init, update)
+
+
+def averaged(y, z, interpolation):
+    """x of y = (1 - interpolation) z + interpolation x."""
+    return z + (wide(y) - z) / interpolation.astype(z.dtype)
+
+
+def _rate(state) -> jax.Array:
+    rates = {k: v for k, v in hyperparams(state).items() if k.rpartition('/')[2] == 'learning_rate'}
+    if len(rates) != 1:
+        raise UsageError(f'schedule_free needs a transform with one learning rate of its own; it has {sorted(rates)}')
+    return next(iter(rates.values()))

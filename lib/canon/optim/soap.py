@@ -1,0 +1,158 @@
+"""SOAP: Adam in the eigenbasis of Shampoo's preconditioner."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from optax import GradientTransformation, chain
+
+from canon.errors import UsageError
+from canon.optim.core import (
+    Tree,
+    check_range,
+    lerp,
+    next_count,
+    one_minus_power,
+    per_leaf,
+    refuse_buckets,
+    times,
+    wide,
+    wide_dtype,
+    zero_count,
+    zeros,
+)
+from canon.optim.decay import add_decayed_weights
+from canon.optim.learning_rate import scale_by_learning_rate
+from canon.optim.schedules import Schedule
+
+
+class Side(NamedTuple):
+    """One side of a matrix: the average of G G^T (or G^T G) and the basis of its eigenvectors, columns."""
+
+    gram: jax.Array
+    basis: jax.Array
+
+
+class SoapState(NamedTuple):
+    count: jax.Array
+    mean: Tree  # of the gradients, in the parameters' own axes
+    mean_square: Tree  # of the rotated gradients
+    sides: tuple  # for each leaf (left, right), each a Side or None
+
+
+def soap(
+    learning_rate: float | Schedule = 0.003,
+    b1: float = 0.95,
+    b2: float = 0.95,
+    eps: float = 1e-8,
+    weight_decay: float = 0.01,
+    where: str | None = None,
+    every: int = 10,
+    max_size: int = 4096,
+) -> GradientTransformation:
+    """Adam on Q_L^T G Q_R, turned back: Q are the eigenvectors of the averages of G G^T and G^T G.
+
+    Vyas et al. 2024, algorithm 3. Every `every` updates the bases take one step of power iteration and a QR
+    decomposition (algorithm 4), and the averages of squares follow the order of the eigenvalues. A kernel of
+    more than two dimensions is the matrix [everything before, outputs]; a side longer than `max_size` keeps
+    its own axes, and so do vectors, for which this is Adam. optax has no SOAP.
+
+    Here the first update is made too, in the basis of the first gradient; the authors' code passes over it.
+    Decay is decoupled, as in `adamw`.
+    """
+    return chain(
+        scale_by_soap(b1, b2, eps, every, max_size),
+        add_decayed_weights(weight_decay, where),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+def scale_by_soap(
+    b1: float = 0.95, b2: float = 0.95, eps: float = 1e-8, every: int = 10, max_size: int = 4096
+) -> GradientTransformation:
+    """The direction of `soap`."""
+    check_range('b1', b1, below=1.0)
+    check_range('b2', b2, below=1.0)
+    check_range('eps', eps)
+    if not isinstance(every, int) or every < 1:
+        raise UsageError(f'every={every!r} must be an integer of at least 1')
+
+    def init(params):
+        refuse_buckets(params, 'soap')
+        sides = tuple(_new_sides(p, max_size) for p in jax.tree.leaves(params))
+        return SoapState(zero_count(), zeros(params), zeros(params), sides)
+
+    def update(updates, state, params=None):
+        count = next_count(state.count)
+        correct_s, correct_r = 1 / one_minus_power(b1, count), 1 / one_minus_power(b2, count)
+
+        def kernel(u, s, r, sides):
+            u = wide(u)
+            g = _matrix(u)
+            sides = tuple(_averaged(side, g if i == 0 else g.T, b2) for i, side in enumerate(sides))
+            sides, r = _rebased(sides, _matrix(r), count, every)
+            s = lerp(s, u, b1)
+            r = lerp(r, _rotated(g, sides) ** 2, b2)
+            direction = times(correct_s, _rotated(_matrix(s), sides)) / (jnp.sqrt(times(correct_r, r)) + eps)
+            return _rotated(direction, sides, back=True).reshape(u.shape), s, r.reshape(u.shape), sides
+
+        treedef = jax.tree.structure(updates)
+        sides = treedef.unflatten(list(state.sides))
+        checked = per_leaf(lambda u, s, r: (u, s, r), updates, state.mean, state.mean_square)
+        columns = [treedef.flatten_up_to(tree) for tree in (*checked, sides)]
+        rows = [kernel(*row) for row in zip(*columns, strict=True)]
+        new = list(zip(*rows, strict=True)) if rows else [()] * 4
+        return treedef.unflatten(new[0]), SoapState(count, treedef.unflatten(new[1]), treedef.unflatten(new[2]), new[3])
+
+    return GradientTransformation(init, update)
+
+
+def _matrix(x: jax.Array) -> jax.Array:
+    return x.reshape(-1, x.shape[-1]) if x.ndim >= 2 else x.reshape(1, -1)
+
+
+def _new_sides(p, max_size: int) -> tuple[Side | None, Side | None]:
+    if jnp.ndim(p) < 2:
+        return None, None
+    sizes = (jnp.size(p) // max(p.shape[-1], 1), p.shape[-1])
+    square = lambda n: jnp.zeros((n, n), wide_dtype(p))  # noqa: E731
+    left, right = (Side(square(n), jnp.eye(n, dtype=wide_dtype(p))) if 1 < n <= max_size else None for n in sizes)
+    return left, right
+
+
+def _averaged(side: Side | None, g: jax.Array, decay: float) -> Side | None:
+    return None if side is None else Side(lerp(side.gram, g @ g.T, decay), side.basis)
+
+
+def _rebased(sides, r, count, every: int):
+    """The sides with new bases at the first update and at every `every`-th, and r in the order of the new axes."""
+
+    def first(sides, r):
+        return tuple(s and Side(s.gram, jnp.linalg.eigh(s.gram)[1][:, ::-1]) for s in sides), r
+
+    def again(sides, r):
+        new = []
+        for axis, side in enumerate(sides):
+            if side is not None:
+                values = jnp.sum(side.basis * (side.gram @ side.basis), axis=0)
+                order = jnp.argsort(-values)
+                r = jnp.take(r, order, axis=axis)
+                side = Side(side.gram, jnp.linalg.qr(side.gram @ side.basis[:, order])[0])
+            new.append(side)
+        return tuple(new), r
+
+    if all(side is None for side in sides):
+        return sides, r
+    which = jnp.where(count == 1, 0, jnp.where(count % every == 0, 1, 2))
+    return jax.lax.switch(which, (first, again, lambda sides, r: (sides, r)), sides, r)
+
+
+def _rotated(x: jax.Array, sides, back: bool = False) -> jax.Array:
+    left, right = sides
+    if left is not None:
+        x = (left.basis if back else left.basis.T) @ x
+    if right is not None:
+        x = x @ (right.basis.T if back else right.basis)
+    return x
