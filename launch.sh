@@ -1,0 +1,255 @@
+#!/usr/bin/env bash
+# The one door: prepares the environment, then runs, tests, sweeps or submits. `./launch.sh help` lists the verbs.
+set -euo pipefail
+
+caller=$PWD
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
+
+main_job=configs/classification/lenet_digits.py
+uv_pin='uv==0.13.9'
+venv=${CANON_VENV:-.venv}
+dry=
+
+# XLA's CPU arena would be returned to the kernel and faulted in again at every step: keep it (a fifth of a step).
+export GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.mmap_threshold=34359738368:glibc.malloc.trim_threshold=68719476736:glibc.malloc.arena_max=1}
+
+help() {
+  cat <<'END'
+./launch.sh [VERB ...]    prepares the environment when needed, then does VERB; --dry prints what would run
+
+  (nothing)               the main job: LeNet-5 on the embedded digits
+  run CONFIG [FLAGS]      train; launched again, it resumes     --config.key=value --workdir= --runs= --force
+  eval CONFIG [FLAGS]     evaluate the last checkpoint
+  predict CONFIG [FLAGS]  --input=FILE_OR_FOLDER --output=FILE
+  replay CONFIG --step=N  one step again, as it was
+  sweep CONFIG [FLAGS]    every point of the config's sweep()   --jobs=N --engine=local|slurm|print
+  table DIR [FLAGS]       the runs below DIR, sorted and drawn  --metric= --sort=
+  ledger [FILTER]         every :smoke config against its target, into docs/ledger.md
+  prepare NAME            download and prepare a TFDS data set (in .venv-tf, the only place with TensorFlow)
+  slurm CONFIG [OPTIONS] [-- FLAGS]   submit to Slurm           --nodes= --tasks= --gpus= --minutes= --wait
+  tpu NAME CONFIG [FLAGS] run on every worker of a Cloud TPU VM, from its own clone in ~/canon (not tested here)
+  test [--all] [PYTEST]   the fast tests, or --all of them
+  lint                    ruff, ruff format, ty
+  pins                    remake requirements.txt
+  help
+
+CONFIG is a file, or FILE:ARG such as configs/classification/lenet_digits.py:smoke
+
+CANON_EXTRAS=cuda12|cuda13|tpu   the accelerator build of JAX     CANON_VENV=DIR      where the environment is
+CANON_PYTHON=python3.12          which Python makes it            CANON_PREPARE=no    take it as it is
+END
+}
+
+fail() { # STATUS MESSAGE
+  echo "launch.sh: $2" >&2
+  exit "$1"
+}
+
+show() { # the command as one would type it
+  printf '%q' "$1"
+  [[ $# -gt 1 ]] && printf ' %q' "${@:2}"
+  echo
+}
+
+go() { # the last thing done: in place of this shell, so that signals and the exit status are the command's own
+  if [[ $dry ]]; then show "$@"; else exec "$@"; fi
+}
+
+step() { if [[ $dry ]]; then show "$@"; else "$@"; fi; }
+
+# --- the environment ---------------------------------------------------------------------------------------------
+
+find_python() { # one that runs: a pyenv shim may be on the PATH and have nothing behind it
+  local name
+  for name in ${CANON_PYTHON:-python3.13 python3.12 python3.11 python3}; do
+    if "$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$name"
+      return
+    fi
+  done
+  fail 1 "needs Python 3.11 or newer with its venv module, and found none as \
+${CANON_PYTHON:-python3.13, python3.12, python3.11 or python3} (Debian: apt-get install python3-venv; or set CANON_PYTHON)"
+}
+
+pins_now() { echo "$(cat pyproject.toml requirements.txt | cksum) $PWD ${CANON_PYTHON:-}"; }
+
+real_python() { readlink -f "$1/bin/python" 2>/dev/null; }
+
+ready() { # VENV EXTRA...: is it there, made from these pins by this Python, with these extras?
+  local dir=$1 pins='' python='' extras='' extra
+  shift
+  [[ -x $dir/bin/python && -f $dir/.stamp ]] || return 1
+  { read -r pins && read -r python && read -r extras; } <"$dir/.stamp" || return 1
+  [[ $pins == "$(pins_now)" && $python == "$(real_python "$dir")" ]] || return 1
+  [[ " $extras " == *' test '* ]] && extras+=' slurm'
+  for extra; do [[ " $extras " == *" $extra "* ]] || return 1; done
+}
+
+accelerators() { printf '%s\n' "$@" | grep -E '^(cuda|tpu)' | sort -u || true; }
+
+install() { # DIR EXTRA...: adds to what is there; starts anew when another Python or accelerator made it
+  local dir=$1 old='' python='' target=. pins
+  shift
+  pins=$(pins_now)
+  [[ -f $dir/.stamp ]] && { read -r _ && read -r python && read -r old; } <"$dir/.stamp"
+  # shellcheck disable=SC2086
+  if [[ -n $(accelerators "$@") && -n $(accelerators $old) && $(accelerators "$@") != "$(accelerators $old)" ]] ||
+    [[ -n $python && $python != "$(real_python "$dir")" ]] || ! "$dir/bin/python" -m pip --version &>/dev/null; then
+    old=
+    python=$(find_python) || return 1
+    [[ -d $dir ]] && step find "$dir" -mindepth 1 -maxdepth 1 ! -name prepare.lock ! -name prepare.log -exec rm -rf {} +
+    step "$python" -m venv "$dir" || return 1
+  fi
+  # shellcheck disable=SC2046,SC2086
+  set -- $(printf '%s\n' $old "$@" | sort -u)
+  [[ $# -gt 0 ]] && target=".[$(IFS=, && echo "$*")]"
+  # uv takes half a minute where pip takes five, but reads no pip.conf: where it fails, pip may still find the index.
+  { step "$dir/bin/python" -m pip install -q "$uv_pin" &&
+    step "$dir/bin/python" -m uv pip install -q --python "$dir/bin/python" -c requirements.txt -e "$target"; } ||
+    step "$dir/bin/python" -m pip install -q -c requirements.txt -e "$target" || return 1
+  [[ $dry ]] || printf '%s\n%s\n%s\n' "$pins" "$(real_python "$dir")" "$*" >"$dir/.stamp"
+}
+
+prepare() { # DIR EXTRA...: once, however many launches ask at the same time
+  [[ ${CANON_PREPARE-} == no ]] && return
+  ready "$@" && return
+  if [[ $dry ]]; then
+    install "$@"
+    return
+  fi
+  mkdir -p "$1"
+  (
+    if command -v flock >/dev/null; then flock 9; fi
+    ready "$@" && exit
+    echo "preparing $1, once (log: $1/prepare.log)" >&2
+    install "$@" >"$1/prepare.log" 2>&1 9>&- || {
+      tail -n 15 "$1/prepare.log" >&2
+      fail 1 "could not prepare $1: the lines above say why; launching again goes on from here"
+    }
+  ) 9>"$1/prepare.lock"  # not .lock, which is uv's own
+}
+
+extras() { # the names in CANON_EXTRAS
+  local names=${CANON_EXTRAS-}
+  echo "${names//,/ }"
+}
+
+python() { # MODULE ARG...: in the prepared environment
+  # shellcheck disable=SC2046
+  prepare "$venv" $(extras)
+  go "$venv/bin/python" -m "$@"
+}
+
+# --- paths as the caller meant them ------------------------------------------------------------------------------
+
+from_caller() { # a file of the checkout, or else of the directory of the call; CONFIG may end in :ARG
+  if [[ ! -e ${1%%:*} && -e $caller/${1%%:*} ]]; then echo "$caller/$1"; else echo "$1"; fi
+}
+
+flag() { # --input=FILE and its like, when called from elsewhere
+  case $1 in
+    --input=/* | --output=/* | --workdir=/* | --runs=/* | --input= | --output= | --workdir= | --runs=) echo "$1" ;;
+    --input=* | --output=* | --workdir=* | --runs=*)
+      if [[ $caller == "$PWD" ]]; then echo "$1"; else echo "${1%%=*}=$caller/${1#*=}"; fi
+      ;;
+    *) echo "$1" ;;
+  esac
+}
+
+needs() { # VERB WHAT ARG...: the first argument that a verb cannot do without
+  [[ $# -gt 2 && $3 != -* ]] || fail 2 "$1 needs $2: ./launch.sh $1 $2 ...; ./launch.sh help says more"
+}
+
+# --- the verbs ---------------------------------------------------------------------------------------------------
+
+for arg; do
+  shift
+  if [[ $arg == --dry ]]; then dry=yes; else set -- "$@" "$(flag "$arg")"; fi
+done
+case ${1-} in
+  -h | --help) set -- help ;;
+  '' | -*) set -- run "$main_job" "$@" ;;
+esac
+verb=$1
+shift
+
+main() { # MODE CONFIG FLAG...
+  needs "$verb" CONFIG "${@:2}"
+  local config
+  config=$(from_caller "$2")
+  if [[ $1 == train ]]; then
+    python experiments.main --config="$config" "${@:3}"
+  else
+    python experiments.main --config="$config" --mode="$1" "${@:3}"
+  fi
+}
+
+case $verb in
+  run) main train "$@" ;;
+  eval) main evaluate "$@" ;;
+  predict) main predict "$@" ;;
+  replay) main replay "$@" ;;
+
+  sweep | slurm)
+    needs "$verb" CONFIG "$@"
+    [[ $verb == slurm || " $* " == *' --engine=slurm '* ]] && CANON_EXTRAS="${CANON_EXTRAS-} slurm"
+    module=experiments.sweep
+    [[ $verb == slurm ]] && module=experiments.submit
+    python $module "$(from_caller "$1")" "${@:2}"
+    ;;
+
+  table)
+    needs table DIR "$@"
+    python experiments.table "$(from_caller "$1")" "${@:2}"
+    ;;
+
+  ledger) python experiments.ledger "$@" ;;
+
+  prepare)
+    needs prepare NAME "$@"
+    if [[ $1 != digits ]]; then
+      venv=${CANON_VENV_TF:-.venv-tf}
+      CANON_EXTRAS=tf
+    fi
+    python experiments.prepare "$@"
+    ;;
+
+  tpu)
+    [[ $# -ge 2 ]] || fail 2 'tpu needs NAME and CONFIG: ./launch.sh tpu NAME CONFIG ...'
+    [[ $dry ]] || command -v gcloud >/dev/null || fail 1 'tpu needs the gcloud command, and it is not on the PATH'
+    # Each worker prepares its own clone and runs the same command: JAX finds its peers by the pod's metadata.
+    go gcloud compute tpus tpu-vm ssh "$1" --worker=all \
+      --command="cd ~/canon && CANON_EXTRAS=tpu ./launch.sh $(show run "${@:2}")"
+    ;;
+
+  test)
+    CANON_EXTRAS="${CANON_EXTRAS-} test"
+    for arg; do
+      shift
+      if [[ $arg == --all ]]; then set -- "$@" -m ''; else set -- "$@" "$arg"; fi
+    done
+    python pytest "$@"
+    ;;
+
+  lint)
+    # shellcheck disable=SC2046
+    prepare "$venv" $(extras) test
+    step "$venv/bin/python" -m ruff check
+    step "$venv/bin/python" -m ruff format --check
+    go "$venv/bin/python" -m ty check
+    ;;
+
+  pins)
+    # shellcheck disable=SC2046
+    prepare "$venv" $(extras)
+    go "$venv/bin/python" -m uv pip compile -q --universal --no-header --no-annotate --all-extras -p 3.11 \
+      pyproject.toml -o requirements.txt
+    ;;
+
+  help) help ;;
+  *)
+    [[ -e ${verb%%:*} || -e $caller/${verb%%:*} ]] && fail 2 "no verb is called '$verb'; did you mean: ./launch.sh run $verb"
+    fail 2 "no verb is called '$verb'; there are run, eval, predict, replay, sweep, table, ledger, prepare, slurm, tpu, \
+test, lint, pins and help"
+    ;;
+esac
