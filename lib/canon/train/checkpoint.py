@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -177,6 +179,8 @@ class Checkpoints:
         full = any(isinstance(e, OSError) and e.errno == errno.ENOSPC for e in _causes(error))
         full = full or 'No space left' in str(error) or 'RESOURCE_EXHAUSTED' in str(error)
         why = 'the disk is full; free some space and run again to resume' if full else _line(error)
+        with contextlib.suppress(Exception):
+            self._manager.wait_until_finished()  # the save before may still be on its way, and count as intact
         whole = [s for s in self._finished() if s != step]
         kept = f'that of step {max(whole)} is intact' if whole else 'there is none before it'
         return CanonError(f'checkpoint of step {step} could not be written to {self.directory}: {why}; {kept}')
@@ -255,8 +259,6 @@ def _checkpoint_folder(path: Path) -> Path:
 
 
 def _best(values: Mapping[int, float], run: Path) -> int:
-    import json
-
     try:
         mode = json.loads((run / 'config.json').read_text())['run']['checkpoint']['mode']
     except (OSError, KeyError, TypeError, ValueError):
@@ -265,8 +267,6 @@ def _best(values: Mapping[int, float], run: Path) -> int:
 
 
 def _metric(folder: Path) -> float | None:
-    import json
-
     try:
         return json.loads((folder / 'metrics' / 'metrics').read_text())['value']
     except (OSError, KeyError, ValueError):

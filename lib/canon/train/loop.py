@@ -125,7 +125,7 @@ def _metric_names(step, state: State, batch) -> tuple[str, ...]:
             raise UsageError(f'the metric {name!r} of the task is not a Mean of scalars but {value}')
     if 'loss' not in metrics:
         raise UsageError(f"the step returns no metric 'loss'; it returns {sorted(metrics)}")
-    return tuple(metrics)
+    return tuple(sorted(metrics, key=lambda name: (name != 'loss', name)))
 
 
 class _Loop:

@@ -17,14 +17,18 @@ from canon.errors import UsageError
 from canon.train.types import State
 
 
-def make_mesh(data: int = -1, model: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh over all devices (or `devices`); `data=-1` takes what `model` leaves."""
-    devices = list(jax.devices() if devices is None else devices)
+def make_mesh(data: int = -1, model: int = 1) -> Mesh:
+    """A mesh of data x model devices; `data=-1` takes what `model` leaves. A lone process may use some of its devices.
+
+    Raises UsageError where there are too few devices, or where a job of several processes would leave some out.
+    """
+    devices = jax.devices()
     if data == -1:
         data = max(len(devices) // model, 1)
-    if data * model != len(devices):
-        raise UsageError(f'run.mesh: {data} x {model} (data x model) is not the {len(devices)} devices there are')
-    return Mesh(np.asarray(devices).reshape(data, model), ('data', 'model'), axis_types=(AxisType.Auto,) * 2)
+    wanted = data * model
+    if wanted > len(devices) or (wanted < len(devices) and jax.process_count() > 1):
+        raise UsageError(f'run.mesh: data={data} x model={model} does not fit the {len(devices)} devices there are')
+    return Mesh(np.asarray(devices[:wanted]).reshape(data, model), ('data', 'model'), axis_types=(AxisType.Auto,) * 2)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -56,7 +60,8 @@ def put(batch: Any, sharding: NamedSharding) -> Any:
 def param_shardings(params: Any, mesh: Mesh, rules: Sequence = (), fsdp: int | None = None) -> Any:
     """The sharding of each parameter: by the first rule whose regex finds its path, else by size, else replicated.
 
-    rules: pairs (regex, axes), axes one mesh axis name or None a dimension, as in `(('Dense_0/kernel', (None, 'model')),)`.
+    rules: pairs (regex, axes), axes the name of a mesh axis or None for each dimension, as in
+    `(('Dense_0/kernel', (None, 'model')),)`.
     fsdp: parameters of at least so many elements are cut along their longest dimension that 'data' divides.
     """
 

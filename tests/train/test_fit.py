@@ -1,0 +1,287 @@
+"""What fit does besides steps: guards, cadences, early stop, partial restores, stages, what it leaves and refuses."""
+
+import json
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from canon import optim
+from canon.errors import UsageError
+from canon.metrics import Mean
+from canon.train import Experiment, NonFinite, Stage, Task, fit, replay, run_stages
+from canon.train.guard import Watchdog
+from canon.train.log import read_rows
+from canon.train.settings import Watchdog as WatchdogSettings
+from tests.train import toy
+
+
+def test_a_task_of_ones_own_in_twenty_lines(tmp_path):
+    """The example of the README."""
+
+    class Line:
+        batch_size = 32
+
+        def __getitem__(self, step):
+            x = np.random.default_rng(step).uniform(-1, 1, 32).astype(np.float32)
+            return {'x': x, 'y': 3 * x + 1}
+
+        def iterate(self, start=0):
+            while True:
+                yield self[start]
+                start += 1
+
+    def loss(params, mutable, batch, key):
+        error = params['a'] * batch['x'] + params['b'] - batch['y']
+        return Mean.of(error**2), (mutable, {})
+
+    line = Task(
+        init=lambda key, batch: {'params': {'a': jnp.zeros(()), 'b': jnp.zeros(())}},
+        loss=loss,
+        predict=lambda params, mutable, batch: params['a'] * batch['x'] + params['b'],
+    )
+    fitted = fit(Experiment(line, optim.sgd(0.3), Line()), {'run': {'steps': 200}}, tmp_path, quiet=True)
+    assert fitted.state.params['a'] == pytest.approx(3, abs=1e-4)
+    assert fitted.state.params['b'] == pytest.approx(1, abs=1e-4)
+
+
+def poisoned(at):
+    """The toy experiment, whose batch of step `at` (counted from 1) holds an infinity in an unmasked row."""
+
+    class Poisoned(toy.Stream):
+        def __getitem__(self, step):
+            batch = super().__getitem__(step)
+            if step == at - 1:
+                batch['mask'][0] = True
+                batch['image'][0, 0, 0, 0] = np.inf
+            return batch
+
+    return toy.experiment()._replace(train=Poisoned())
+
+
+def test_a_non_finite_loss_stops_names_the_step_and_can_be_replayed(tmp_path):
+    config = toy.config(steps=40, log_every=20, checkpoint=dict(every=5, keep=3))
+    with pytest.raises(NonFinite, match=rf'step 13 is not finite: loss nan.*step 10.*--workdir={tmp_path} --step=13'):
+        fit(poisoned(13), config, tmp_path, quiet=True)
+    status = json.loads((tmp_path / 'status.json').read_text())
+    assert status['state'] == 'failed'
+    assert 'step 13' in status['error']
+    # No checkpoint holds the poison.
+    assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [5, 10]
+    replayed = replay.replay(poisoned(13), config, tmp_path, 13)
+    assert not np.isfinite(replayed.metrics['loss'])
+    assert sum(bad for *_, bad in replayed.leaves) > 0
+    assert np.isinf(replayed.batch['image']).sum() == 1
+
+
+def test_a_replayed_step_is_the_step_that_happened(tmp_path):
+    config = toy.config(steps=10, log_every=1)
+    fit(toy.experiment(), config, tmp_path, quiet=True)
+    rows = {r['step']: r for r in read_rows(tmp_path / 'metrics.jsonl') if 'train/loss' in r}
+    for step in (1, 5, 8):
+        replayed = replay.replay(toy.experiment(), config, tmp_path, step)
+        assert replayed.metrics['loss'] == pytest.approx(rows[step]['train/loss'], rel=1e-6)
+        assert replayed.metrics['grad_norm'] == pytest.approx(rows[step]['train/grad_norm'], rel=1e-5)
+
+
+def test_evaluators_keep_their_own_cadence_and_run_at_the_end(tmp_path):
+    made = toy.experiment()
+    made = made._replace(evals={'often': made.evals['test'], 'seldom': made.evals['test']})
+    fit(made, toy.config(steps=10, evals=dict(often=dict(every=3))), tmp_path, quiet=True)
+    rows = read_rows(tmp_path / 'metrics.jsonl')
+    assert [r['step'] for r in rows if 'often/accuracy' in r] == [3, 6, 9, 10]
+    assert [r['step'] for r in rows if 'seldom/accuracy' in r] == [10]
+
+
+def test_evaluation_is_exact_and_of_the_average(tmp_path):
+    """The metric of the run equals one computed in numpy from the averaged parameters."""
+    made = toy.experiment()
+    fitted = fit(made, toy.config(), tmp_path, quiet=True)
+    average = optim.eval_params(fitted.state.params, fitted.state.opt)
+    assert not np.array_equal(average['Dense_0']['bias'], fitted.state.params['Dense_0']['bias'])
+    right = seen = 0
+    for batch in made.evals['test'].data.iterate():
+        guess = np.asarray(made.task.predict(average, fitted.state.mutable, batch)).argmax(-1)
+        right += ((guess == batch['label']) & batch['mask']).sum()
+        seen += batch['mask'].sum()
+    assert fitted.metrics['test/accuracy'] == pytest.approx(right / seen, abs=1e-12)
+
+
+def scripted(values):
+    """The toy experiment with an evaluator whose accuracies are given."""
+    made, left = toy.experiment(), iter(values)
+    return made._replace(evals={'test': made.evals['test']._replace(finish=lambda sums: {'accuracy': next(left)})})
+
+
+def test_early_stop_counts_evaluations_without_improvement_across_a_resume(tmp_path):
+    config = toy.config(
+        steps=40, evals=dict(test=dict(every=2)), early_stop=dict(metric='test/accuracy', patience=3, min_delta=0.05)
+    )
+    made = scripted([0.5, 0.7, 0.72, 0.74, float('nan'), 0.9])
+    stopped = fit(made, config | {'run': config['run'] | {'stop_after': 7}}, tmp_path, quiet=True)
+    assert stopped.status == 'stopped'
+    fitted = fit(made, config, tmp_path, quiet=True)
+    assert (fitted.status, int(fitted.state.step)) == ('early', 10)
+    assert json.loads((tmp_path / 'status.json').read_text())['state'] == 'done'
+
+
+def test_init_from_takes_what_the_rules_name(tmp_path):
+    fit(toy.experiment(), toy.config(), tmp_path / 'old', quiet=True)
+    init = dict(path=str(tmp_path / 'old'), rules=(('^Conv_0/(.*)', r'Conv_0/\1'),), new='^Dense_0/')
+    made = toy.experiment(tx=optim.sgd(0.0))
+    fitted = fit(made, toy.config(steps=1, init_from=init), tmp_path / 'new', quiet=True)
+    from canon.train.checkpoint import read_model
+
+    old, new = read_model(tmp_path / 'old'), fitted.state.params
+    np.testing.assert_array_equal(new['Conv_0']['kernel'], old['Conv_0/kernel'])
+    assert not np.array_equal(new['Dense_0']['kernel'], old['Dense_0/kernel'])
+
+
+def test_init_from_lists_what_does_not_fit(tmp_path):
+    fit(toy.experiment(), toy.config(), tmp_path / 'old', quiet=True)
+    init = dict(path=str(tmp_path / 'old'), rules=(('^Conv_0/kernel', 'Conv_O/kernel'),))
+    with pytest.raises(UsageError, match=r"Missing there: \[.Conv_O/kernel; did you mean 'Conv_0/kernel'.*Left over: \[.*Conv_0/kernel"):
+        fit(toy.experiment(), toy.config(init_from=init), tmp_path / 'new', quiet=True)
+    with pytest.raises(UsageError, match='holds no checkpoint'):
+        fit(toy.experiment(), toy.config(init_from=dict(path=str(tmp_path))), tmp_path / 'newer', quiet=True)
+
+
+def test_a_step_of_ones_own(tmp_path):
+    """The override sees the state and decides the update; a game between networks has its place here."""
+
+    def step(state, batch):
+        params = jax.tree.map(lambda p: p - 1, state.params)
+        return state._replace(step=state.step + 1, params=params), {'loss': Mean(jnp.float32(1), jnp.float32(1))}
+
+    made = toy.experiment(step=step)
+    start = fit(made, toy.config(steps=1), tmp_path / 'a', quiet=True).state.params
+    end = fit(made, toy.config(steps=4), tmp_path / 'b', quiet=True).state.params
+    np.testing.assert_allclose(end['Dense_0']['bias'], start['Dense_0']['bias'] - 3)
+
+
+def test_stages_run_in_order_resume_and_hand_on(tmp_path):
+    built = []
+
+    def first(before):
+        built.append('first')
+        assert before is None
+        return toy.experiment(), toy.config(steps=4)
+
+    def second(before):
+        built.append('second')
+        init = dict(path=str(before))
+        return toy.experiment(tx=optim.sgd(0.0)), toy.config(steps=6, init_from=init)
+
+    stages = [Stage('first', first), Stage('second', second)]
+    fitted = run_stages(stages, {}, tmp_path, quiet=True)
+    again = run_stages(stages, {}, tmp_path, quiet=True)
+    assert built == ['first', 'second', 'second']
+    assert fitted.workdir == tmp_path / '1-second'
+    from canon.train.checkpoint import read_model
+
+    for name, value in read_model(tmp_path / '0-first').items():
+        if 'batch_stats' not in name:
+            np.testing.assert_array_equal(read_model(again.workdir)[name], value)
+
+
+def test_the_watchdog_dumps_stacks_of_a_step_that_hangs(tmp_path, capfd):
+    with Watchdog(tmp_path, WatchdogSettings(factor=3.0, least=0.2)) as dog:
+        for _ in range(8):
+            dog.beat()
+            time.sleep(0.01)
+        time.sleep(0.6)
+        dog.rest()
+    text = (tmp_path / 'stacks.txt').read_text()
+    assert 'test_the_watchdog_dumps' in text
+    assert text.count('a step has taken') == 1
+    assert 'stacks in' in capfd.readouterr().err
+
+
+def test_the_watchdog_lets_evaluations_take_their_time(tmp_path):
+    with Watchdog(tmp_path, WatchdogSettings(factor=3.0, least=0.1)) as dog:
+        for _ in range(8):
+            dog.beat()
+            time.sleep(0.01)
+        dog.rest()
+        time.sleep(0.4)
+    assert not (tmp_path / 'stacks.txt').exists()
+
+
+def test_tensorboard_reads_what_was_written(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit(toy.experiment(), toy.config(tensorboard=True), tmp_path, quiet=True)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    rows = {r['step']: r['train/loss'] for r in read_rows(tmp_path / 'metrics.jsonl') if 'train/loss' in r}
+    assert {e.step: pytest.approx(e.value, rel=1e-6) for e in events.Scalars('train/loss')} == rows
+
+
+def test_the_profiler_switch(tmp_path):
+    fit(toy.experiment(), toy.config(profile=dict(start=3, steps=2)), tmp_path, quiet=True)
+    assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
+
+
+def test_figures_of_an_evaluator_are_saved(tmp_path):
+    from canon import draw
+
+    made = toy.experiment()
+
+    def pictures(params, mutable, sums):
+        assert isinstance(jax.tree.leaves(params)[0], np.ndarray)
+        return {'confusion': draw.confusion_matrix(sums['confusion'], list('abc'))}
+
+    made = made._replace(evals={'test': made.evals['test']._replace(draw=pictures)})
+    fit(made, toy.config(), tmp_path, quiet=True)
+    assert (tmp_path / 'figures' / 'test-confusion.png').stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ('run', 'message'),
+    [
+        (dict(steps=0.5), r'run\.steps=0\.5 must be a whole number'),
+        (dict(stepps=3, steps=1), r"run\.stepps: Settings takes no such key; did you mean 'steps'"),
+        (dict(steps=3, checkpoint=dict(evry=3)), r"run\.checkpoint\.evry.*did you mean 'every'"),
+        (dict(steps=3, accumulate=3), r'batch size 16 is not a multiple of 1 devices x 3 microbatches; try 18'),
+        (dict(steps=3, mesh=dict(data=2)), r'run\.mesh: data=2 x model=1 does not fit the 1 devices'),
+        (dict(steps=3, evals=dict(tset=dict(every=1))), r'run\.evals\.tset: the experiment has no such evaluator'),
+        (dict(steps='3 epoochs'), r'run\.steps=.3 epoochs. is no length'),
+        (dict(steps='5%'), r'a percentage of itself'),
+        (dict(steps=3, checkpoint=dict(best='test/acuracy')), r"run\.checkpoint\.best='test/acuracy' is measured by no"),
+        (dict(steps=3, checkpoint=dict(mode='up')), r"run\.checkpoint\.mode='up' must be 'min' or 'max'"),
+        (dict(steps=3, shard=dict(rules=(('Dense_0/kernel', ('modle',)),))), r"'modle' is no axis of the mesh"),
+        ({}, r"run: Settings needs 'steps'"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path, run, message):
+    with pytest.raises(UsageError, match=message):
+        fit(toy.experiment(), {'run': run}, tmp_path, quiet=True)
+
+
+def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UsageError, match=r'workdir .*file/run cannot be written: Not a directory'):
+        fit(toy.experiment(), toy.config(), tmp_path / 'file' / 'run', quiet=True)
+
+
+def test_a_loss_that_is_no_mean_is_explained(tmp_path):
+    made = toy.experiment()
+
+    def loss(params, mutable, batch, key):
+        total, (mutable, _) = made.task.loss(params, mutable, batch, key)
+        return total, (mutable, {'accuracy': jnp.zeros(3)})
+
+    with pytest.raises(UsageError, match="the metric 'accuracy' of the task is not a Mean"):
+        fit(made._replace(task=made.task._replace(loss=loss)), toy.config(), tmp_path, quiet=True)
+
+
+def test_the_report_holds_everything_itself(tmp_path):
+    from canon.train import write_report
+
+    fit(toy.experiment(), toy.config(), tmp_path, quiet=True, about={'command': 'python <b> & co'})
+    page = Path(write_report(tmp_path)).read_text()
+    assert 'src="data:image/png;base64,' in page
+    assert 'python &lt;b&gt; &amp; co' in page
+    assert not [word for word in ('src="http', 'href="http', '<script') if word in page]

@@ -1,0 +1,206 @@
+"""A resumed run is bitwise the run that never stopped, however it was stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from canon.errors import CanonError, UsageError
+from canon.train import fit
+from canon.train.checkpoint import Checkpoints
+from canon.train.log import read_rows
+from tests.train import toy
+
+
+def leaves(state):
+    return {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree_util.tree_leaves_with_path(state)}
+
+
+def assert_same(a, b):
+    a, b = leaves(a), leaves(b)
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.mark.parametrize('accumulate', [1, 4])
+def test_ten_steps_are_five_and_five(tmp_path, accumulate):
+    straight = fit(toy.experiment(), toy.config(accumulate=accumulate), tmp_path / 'a', quiet=True)
+    first = fit(toy.experiment(), toy.config(accumulate=accumulate, stop_after=5), tmp_path / 'b', quiet=True)
+    assert (first.status, int(first.state.step)) == ('stopped', 5)
+    resumed = fit(toy.experiment(), toy.config(accumulate=accumulate), tmp_path / 'b', quiet=True)
+    assert (resumed.status, int(resumed.state.step)) == ('done', 10)
+    assert_same(straight.state, resumed.state)
+    assert straight.metrics == resumed.metrics
+    rows = [[r for r in read_rows(tmp_path / x / 'metrics.jsonl') if 'train/loss' in r] for x in 'ab']
+    assert [r['train/loss'] for r in rows[0]] == [r['train/loss'] for r in rows[1]]
+
+
+def test_the_seed_matters(tmp_path):
+    config = toy.config()
+    a = fit(toy.experiment(), config, tmp_path / 'a', quiet=True)
+    b = fit(toy.experiment(), config | {'seed': 4}, tmp_path / 'b', quiet=True)
+    assert not np.array_equal(*(jax.tree.leaves(x.state.params)[1] for x in (a, b)))
+
+
+def test_rows_after_the_checkpoint_are_dropped(tmp_path):
+    """A kill between a log row and the next checkpoint must not leave two rows of one step."""
+    fit(toy.experiment(), toy.config(stop_after=5), tmp_path, quiet=True)
+    with (tmp_path / 'metrics.jsonl').open('a') as file:
+        file.write('{"step": 7, "train/loss": 1.0}\n{"step": 8, "train/l')
+    fit(toy.experiment(), toy.config(), tmp_path, quiet=True)
+    assert [r['step'] for r in read_rows(tmp_path / 'metrics.jsonl')] == [5, 10, 10]
+
+
+SLOW_RUN = """
+import sys, time
+sys.path.insert(0, {root!r})
+import jax
+jax.config.update('jax_compilation_cache_dir', {cache!r})
+from canon.train import fit
+from tests.train import toy
+
+class Slow(toy.Stream):
+    def __getitem__(self, step):
+        time.sleep(0.02)
+        return super().__getitem__(step)
+
+experiment = toy.experiment({net})._replace(train=Slow())
+fitted = fit(experiment, toy.config(steps={steps}, log_every=1, checkpoint=dict(every={every}, keep=2)), {workdir!r})
+print('STATUS', fitted.status, int(fitted.state.step))
+"""
+
+
+def start(root, workdir, steps=60, every=1000, net=''):
+    cache = jax.config.jax_compilation_cache_dir
+    code = SLOW_RUN.format(root=str(root), cache=cache, workdir=str(workdir), steps=steps, every=every, net=net)
+    return subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True, cwd=root)
+
+
+def wait_for(path, text, process, seconds=120):
+    for _ in range(seconds * 20):
+        if path.exists() and text in path.read_text():
+            return
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    raise AssertionError(f'{text!r} never stood in {path}')
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_ends_well(root, tmp_path, number):
+    process = start(root, tmp_path / 'run')
+    wait_for(tmp_path / 'run' / 'metrics.jsonl', '"step": 3,', process)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    step = int(out.split()[-1])
+    assert f'STATUS stopped {step}' in out
+    assert 3 <= step < 60
+    assert json.loads((tmp_path / 'run' / 'status.json').read_text())['state'] == 'stopped'
+    config = toy.config(steps=60, log_every=1, checkpoint=dict(every=1000, keep=2))
+    resumed = fit(toy.experiment(), config, tmp_path / 'run', quiet=True)
+    straight = fit(toy.experiment(), config, tmp_path / 'straight', quiet=True)
+    assert_same(resumed.state, straight.state)
+
+
+def test_kill_9_during_saves_loses_only_the_steps_since(root, tmp_path):
+    """A state of 20 MB saved at every step: most kills fall into a save."""
+    net, seen = 'toy.Net(width=24000)', 0
+    for attempt in range(3):
+        process = start(root, tmp_path, steps=200, every=1, net=net)
+        wait_for(tmp_path / 'metrics.jsonl', f'"step": {seen + 3},', process)
+        time.sleep(0.03 * attempt)
+        process.kill()
+        process.wait()
+        with Checkpoints(tmp_path / 'checkpoints', read_only=True) as checkpoints:
+            newest = checkpoints.steps()[-1]
+        logged = read_rows(tmp_path / 'metrics.jsonl')[-1]['step']
+        # The save of the last step seen may still be under way, and that of the one before behind it.
+        assert newest >= logged - 2, (newest, logged)
+        seen = newest
+    process = start(root, tmp_path, steps=seen + 2, every=1000, net=net)
+    process.kill()
+    config = toy.config(steps=200, log_every=1, stop_after=seen + 2, checkpoint=dict(every=1, keep=2))
+    resumed = fit(toy.experiment(toy.Net(width=24000)), config, tmp_path, quiet=True)
+    straight = fit(toy.experiment(toy.Net(width=24000)), config, tmp_path / 'straight', quiet=True)
+    assert int(resumed.state.step) == seen + 2
+    assert_same(resumed.state, straight.state)
+
+
+@pytest.mark.parametrize('damage', ['truncate', 'remove'])
+def test_a_broken_checkpoint_falls_back_to_the_one_before(tmp_path, damage, caplog):
+    config = toy.config(checkpoint=dict(every=2, keep=5))
+    straight = fit(toy.experiment(), config, tmp_path, quiet=True)
+    broken = tmp_path / 'checkpoints' / '10'
+    for file in broken.rglob('*'):
+        if file.is_file() and damage == 'truncate':
+            os.truncate(file, file.stat().st_size // 3)
+        elif file.is_file() and 'opt' in file.parts:
+            file.unlink()
+    resumed = fit(toy.experiment(), config, tmp_path, quiet=True)
+    assert 'step 10 cannot be read' in caplog.text
+    assert (tmp_path / 'checkpoints' / 'unreadable-10').is_dir()
+    assert_same(straight.state, resumed.state)
+
+
+def test_another_model_is_refused_and_nothing_is_lost(tmp_path):
+    fit(toy.experiment(), toy.config(), tmp_path, quiet=True)
+    before = sorted(p.name for p in (tmp_path / 'checkpoints').iterdir())
+    with pytest.raises(UsageError, match=r'BatchNorm_0/bias is \(16,\) there and \(8,\) here'):
+        fit(toy.experiment(toy.Net(width=8)), toy.config(), tmp_path, quiet=True)
+    assert sorted(p.name for p in (tmp_path / 'checkpoints').iterdir()) == before
+
+
+def test_another_config_is_refused_but_not_by_force(tmp_path):
+    fit(toy.experiment(), toy.config(stop_after=5), tmp_path, quiet=True)
+    with pytest.raises(UsageError, match=r'run\.steps was 10, is 12'):
+        fit(toy.experiment(), toy.config(steps=12), tmp_path, quiet=True)
+    assert int(fit(toy.experiment(), toy.config(steps=12), tmp_path, force=True, quiet=True).state.step) == 12
+
+
+def test_best_and_newest_are_kept(tmp_path, monkeypatch):
+    """Evaluations give 0.1, 0.9, nan, 0.5, 0.2 at steps 2, 4, ...: the best is step 4, and it outlives a restart."""
+    values = {2: 0.1, 4: 0.9, 6: float('nan'), 8: 0.5, 10: 0.2}
+
+    def config(**more):
+        return toy.config(
+            evals=dict(test=dict(every=2)), checkpoint=dict(every=5, keep=1, best='test/accuracy'), log_every=1, **more
+        )
+
+    def experiment():
+        made, count = toy.experiment(), iter(values.items())
+
+        def finish(sums):
+            return {'accuracy': next(count)[1]}
+
+        return made._replace(evals={'test': made.evals['test']._replace(finish=finish)})
+
+    started = experiment()
+    fit(started, config(stop_after=6), tmp_path, quiet=True)
+    fit(started, config(), tmp_path, quiet=True)
+    kept = sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir() if p.name.isdigit())
+    assert kept == [4, 10]
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_was_saved(tmp_path, monkeypatch):
+    """Space runs out at the second save, whose writing fails as a full file system fails."""
+    import orbax.checkpoint as ocp
+
+    real = ocp.CheckpointManager.save
+
+    def save(self, step, *args, **kwargs):
+        if step > 5:
+            raise OSError(28, 'No space left on device')
+        return real(self, step, *args, **kwargs)
+
+    monkeypatch.setattr(ocp.CheckpointManager, 'save', save)
+    with pytest.raises(CanonError, match=r'step 10 could not be written.*the disk is full.*that of step 5 is intact'):
+        fit(toy.experiment(), toy.config(), tmp_path, quiet=True)
+    monkeypatch.undo()
+    assert int(fit(toy.experiment(), toy.config(), tmp_path, quiet=True).state.step) == 10

@@ -1,0 +1,191 @@
+"""The step against what it claims to be: a gradient of a mean, cut up or not, on one device or eight."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from canon import optim
+from canon.metrics import Mean
+from canon.train import Task, init_state, make_step, step_key
+from tests.train import toy
+
+
+def linear_task():
+    """Weighted least squares, whose gradient is known in closed form."""
+
+    def init(key, batch):
+        return {'params': {'w': jax.random.normal(key, (3,))}}
+
+    def loss(params, mutable, batch, key):
+        residual = batch['x'] @ params['w'] - batch['y']
+        return Mean.of(residual**2, batch['mask']), (mutable, {})
+
+    return Task(init, loss, lambda params, mutable, batch: batch['x'] @ params['w'])
+
+
+def linear_batch(rows=8):
+    rng = np.random.default_rng(0)
+    return {
+        'x': rng.normal(size=(rows, 3)).astype(np.float32),
+        'y': rng.normal(size=rows).astype(np.float32),
+        'mask': rng.random(rows) < 0.6,
+    }
+
+
+def step_of(task, accumulate=1, rate=0.1):
+    tx = optim.sgd(rate)
+    batch = linear_batch()
+    state = init_state(task, tx, 0, batch)
+    return state, jax.jit(make_step(task, tx, 0, accumulate))
+
+
+@pytest.mark.parametrize('accumulate', [1, 2, 4])
+def test_one_step_is_the_closed_form(accumulate):
+    state, step = step_of(linear_task(), accumulate)
+    batch = linear_batch()
+    new, metrics = step(state, batch)
+    x, y, m = (np.asarray(batch[k], np.float64) for k in ('x', 'y', 'mask'))
+    w = np.asarray(state.params['w'], np.float64)
+    residual = (x @ w - y) * m
+    gradient = 2 * x.T @ residual / m.sum()
+    np.testing.assert_allclose(new.params['w'], w - 0.1 * gradient, rtol=2e-6)
+    np.testing.assert_allclose(metrics['loss'].value, (residual**2).sum() / m.sum(), rtol=1e-6)
+    np.testing.assert_allclose(metrics['grad_norm'].value, np.linalg.norm(gradient), rtol=1e-6)
+    assert float(metrics['learning_rate'].value) == np.float32(0.1)
+    assert int(new.step) == 1
+
+
+def test_a_batch_that_is_masked_whole_changes_nothing():
+    state, step = step_of(linear_task())
+    new, metrics = step(state, linear_batch() | {'mask': np.zeros(8, bool)})
+    np.testing.assert_array_equal(new.params['w'], state.params['w'])
+    assert float(metrics['loss'].weight) == 0
+
+
+def test_nan_in_masked_rows_does_not_count():
+    state, step = step_of(linear_task())
+    batch = linear_batch()
+    poisoned = batch | {'y': np.where(batch['mask'], batch['y'], np.nan).astype(np.float32)}
+    assert float(step(state, poisoned)[1]['loss'].value) == float(step(state, batch)[1]['loss'].value)
+
+
+@pytest.mark.parametrize('stored', ['theta', 'lookahead'])
+def test_the_gradient_is_taken_at_the_lookahead(stored):
+    """Two steps of Sutskever's Nesterov by hand; a gradient at theta would differ in the second."""
+    task, tx, batch = linear_task(), optim.nesterov(0.1, momentum=0.9, stored=stored), linear_batch()
+    state = init_state(task, tx, 0, batch)
+    step = jax.jit(make_step(task, tx, 0))
+    x, y, m = (np.asarray(batch[k], np.float64) for k in ('x', 'y', 'mask'))
+    theta, v = np.asarray(state.params['w'], np.float64), np.zeros(3)
+    for _ in range(2):
+        point = theta + 0.9 * v
+        v = 0.9 * v - 0.1 * 2 * x.T @ ((x @ point - y) * m) / m.sum()
+        theta = theta + v
+        state, _ = step(state, batch)
+    np.testing.assert_allclose(optim.eval_params(state.params, state.opt)['w'], theta, rtol=3e-6)
+
+
+def test_keys_differ_by_step_and_seed_and_from_the_initialisation():
+    keys = [step_key(seed, step) for seed in (0, 1) for step in (0, 1, 0xFFFFFFFF)]
+    assert len({tuple(np.asarray(jax.random.key_data(k))) for k in keys}) == 6
+
+
+def test_accumulation_equals_one_batch_without_batchnorm_and_dropout():
+    experiment = toy.experiment(toy.Net(batch_norm=False, dropout=0.0))
+    task = experiment.task._replace(loss=_without_augmentation(experiment.task))
+    batch = experiment.train[0]
+    state = init_state(task, experiment.tx, 0, batch)
+    whole, _ = jax.jit(make_step(task, experiment.tx, 0))(state, batch)
+    parts, metrics = jax.jit(make_step(task, experiment.tx, 0, 4))(state, batch)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+    assert float(metrics['accuracy'].weight) == batch['mask'].sum()
+
+
+def _without_augmentation(task):
+    def loss(params, mutable, batch, key):
+        logits = task.predict(params, mutable, batch)
+        nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), batch['label'][:, None], 1)[:, 0]
+        right = Mean.of(logits.argmax(-1) == batch['label'], batch['mask'])
+        return Mean.of(nll, batch['mask']), (mutable, {'accuracy': right})
+
+    return loss
+
+
+def test_accumulation_carries_mutable_from_part_to_part():
+    """A mutable that counts rows sees all microbatches, in order."""
+
+    def loss(params, mutable, batch, key):
+        return Mean.of(params['w'] * batch['x'], None), ({'last': batch['x'][-1], 'n': mutable['n'] + 1}, {})
+
+    task = Task(lambda key, batch: {'params': {'w': jnp.ones(())}, 'n': jnp.zeros(()), 'last': jnp.zeros(())}, loss, None)
+    batch = {'x': jnp.arange(8.0)}
+    state = init_state(task, optax.sgd(0.1), 0, batch)
+    new, _ = jax.jit(make_step(task, optax.sgd(0.1), 0, 4))(state, batch)
+    assert float(new.mutable['n']) == 4
+    assert float(new.mutable['last']) == 7
+
+
+EIGHT = """
+import json, sys, tempfile
+import jax, numpy as np
+from canon.train import fit
+from canon.train.checkpoint import read_model
+from tests.train import toy
+
+def run(name, steps=6, folder=None, **more):
+    folder = folder or tempfile.mkdtemp()
+    fitted = fit(toy.experiment(), toy.config(steps=steps, **more), folder, quiet=True)
+    sharded = [tuple(x.sharding.spec) for x in jax.tree.leaves(fitted.state.params)]
+    opt = [tuple(x.sharding.spec) for x in jax.tree.leaves(fitted.state.opt) if x.ndim]
+    flat = {k: np.asarray(v).tolist() for k, v in read_model(folder).items()}
+    return dict(params=flat, metrics=fitted.metrics, sharded=sum(any(s) for s in sharded), opt=sum(any(s) for s in opt),
+                folder=folder)
+
+assert len(jax.devices()) == 8
+rules = (('Dense_0/kernel', ('model', None)),)
+out = dict(
+    one=run('one', mesh=dict(data=1)),
+    data=run('data'),
+    fsdp=run('fsdp', shard=dict(fsdp=8)),
+    model=run('model', mesh=dict(data=4, model=2), shard=dict(rules=rules)),
+    accumulated=run('accumulated', accumulate=2),
+)
+half = tempfile.mkdtemp()
+run('half', folder=half, stop_after=3, shard=dict(fsdp=8))
+out['resumed_on_two'] = run('resumed', folder=half, mesh=dict(data=2))
+print(json.dumps(out))
+"""
+
+
+@pytest.fixture(scope='module')
+def eight(root):
+    """Runs of the toy experiment on eight fake devices, in a process of their own."""
+    env = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
+    done = subprocess.run([sys.executable, '-c', EIGHT], capture_output=True, text=True, cwd=root, env=env)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize('other', ['data', 'fsdp', 'model', 'resumed_on_two'])
+def test_any_layout_learns_the_same(eight, other):
+    """BatchNorm, dropout, augmentation, masks, clipping and EMA included."""
+    assert eight['one']['params'].keys() == eight[other]['params'].keys()
+    for name, value in eight['one']['params'].items():
+        np.testing.assert_allclose(eight[other]['params'][name], value, rtol=2e-5, atol=2e-5, err_msg=name)
+    assert eight[other]['metrics'] == pytest.approx(eight['one']['metrics'], abs=1e-6)
+
+
+def test_layouts_are_what_was_asked(eight):
+    assert eight['data']['sharded'] == eight['data']['opt'] == 0
+    assert eight['fsdp']['sharded'] >= 4
+    # Adam's two moments and the average are cut like the parameters they belong to.
+    assert eight['fsdp']['opt'] == 3 * eight['fsdp']['sharded']
+    assert eight['model']['sharded'] == 1
