@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from canon import named
 from canon.data import splits
+from canon.data.files import decodes, images_below, opens, read_image
 from canon.data.source import Example, Info
 from canon.errors import CanonError, UsageError
 
-_SUFFIXES = {'.bmp', '.gif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
 _SPLITS = ('train', 'test', 'val', 'valid', 'validation')
 
 
@@ -40,7 +39,7 @@ def folder(path: str, split: str = 'train', unreadable: str = 'refuse') -> Folde
     base, first, last = splits.parse(split)
     below, names = _layout(root, base)
     files = sorted(
-        ((p, y) for y, name in enumerate(names) for p in _images(below / name)), key=lambda f: _hash(f[0], below)
+        ((p, y) for y, name in enumerate(names) for p in images_below(below / name)), key=lambda f: _hash(f[0], below)
     )
     if not files:
         raise UsageError(f'{below} holds no images in folders of classes ({", ".join(names) or "no folders"})')
@@ -71,21 +70,6 @@ class Folder:
         return f'Folder({self.info.name}, {self.info.split}, {len(self)} examples)'
 
 
-def read_image(file: Path) -> np.ndarray:
-    """uint8 RGB [H, W, 3] of grey (8 or 16 bits), palette, CMYK or RGB, turned as EXIF says."""
-    try:
-        with Image.open(file) as image:
-            return np.asarray(_rgb(ImageOps.exif_transpose(image)))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise CanonError(f"{file} cannot be read ({error}); mend it, or say unreadable='skip'") from error
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith('I'):  # 16 bits: Pillow's own conversion would clip at 255 instead of scaling
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image.convert('RGB')
-
-
 def _layout(root: Path, base: str) -> tuple[Path, tuple[str, ...]]:
     """(the folder that holds the class folders of split `base`, the class names)."""
     found = _folders(root)
@@ -102,17 +86,13 @@ def _folders(path: Path) -> list[str]:
     return sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith('.'))
 
 
-def _images(path: Path) -> Iterable[Path]:
-    return (p for p in path.rglob('*') if p.suffix.lower() in _SUFFIXES and not p.name.startswith('.'))
-
-
 def _hash(file: Path, below: Path) -> bytes:
     return hashlib.md5(file.relative_to(below).as_posix().encode(), usedforsecurity=False).digest()
 
 
 def _check(files, below, unreadable):
     """(the files that can be read, those that cannot)."""
-    readable = _decodes if unreadable == 'skip' else _opens
+    readable = decodes if unreadable == 'skip' else opens
     with ThreadPoolExecutor(4) as pool:
         good = list(pool.map(readable, [file for file, _ in files]))
     bad = [file for (file, _), fine in zip(files, good, strict=True) if not fine]
@@ -123,19 +103,3 @@ def _check(files, below, unreadable):
             raise CanonError(f"{message}; mend them, or say unreadable='skip'")
         logging.warning('%s; they are skipped', message)
     return [f for f, fine in zip(files, good, strict=True) if fine], sorted(bad)
-
-
-def _opens(file: Path) -> bool:
-    try:
-        with Image.open(file):
-            return True
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return False
-
-
-def _decodes(file: Path) -> bool:
-    try:
-        read_image(file)
-    except CanonError:
-        return False
-    return True

@@ -43,7 +43,20 @@ def find(name: str, data_dir: Path) -> Path:
     configs = sorted({p.parent.parent.name for p in (data_dir / path).glob('*/*/dataset_info.json')})
     if configs:
         raise UsageError(f'{name} has several forms; say {" or ".join(f"{path}/{c}" for c in configs)}')
-    raise UsageError(f'data set {name!r} is not in {data_dir}; {mend(name, data_dir)} puts it there')
+    raise UsageError(
+        f'data set {name!r} is not in {data_dir}; {mend(name, data_dir)} puts it there{_near(path, data_dir)}'
+    )
+
+
+def _near(name: str, data_dir: Path) -> str:
+    known = {
+        'digits',
+        'folder',
+        'npz',
+        *(p.parts[len(data_dir.parts)] for p in data_dir.glob('*/**/dataset_info.json')),
+    }
+    close = named.near(name, known)
+    return close if 'did you mean' in close else ''
 
 
 def mend(name: str, data_dir: Path) -> str:

@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image
 
+from canon.data.chain import Transform
 from canon.data.keys import borrowed_rng
-from canon.data.transforms import Transform
 from canon.errors import CanonError, UsageError
 
 _METHODS = {
