@@ -71,7 +71,7 @@ find_python() { # one that runs: a pyenv shim may be on the PATH and have nothin
 ${CANON_PYTHON:-python3.13, python3.12, python3.11 or python3} (Debian: apt-get install python3-venv; or set CANON_PYTHON)"
 }
 
-pins_now() { echo "$(cat pyproject.toml requirements.txt | cksum) $PWD ${CANON_PYTHON:-}"; }
+pins_now() { echo "$(cat pyproject.toml requirements.txt | cksum) $PWD ${CANON_PYTHON:-any}"; }
 
 real_python() { readlink -f "$1/bin/python" 2>/dev/null; }
 

@@ -1,0 +1,131 @@
+"""Config files by path, and overrides as the flags that state them: what main and the tools around it share."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from canon.errors import UsageError
+from canon.named import near
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def split(source: str) -> tuple[Path, str]:
+    """`configs/x/y.py:smoke` as its path and its argument."""
+    path, _, argument = source.partition(':')
+    return Path(path), argument
+
+
+def find(root: Path = ROOT) -> list[str]:
+    """Every config file, as one would type it from the root."""
+    return sorted(str(p.relative_to(root)) for p in root.glob('configs/**/*.py') if not p.name.startswith('_'))
+
+
+def module(source: str) -> ModuleType:
+    """The config file as a module."""
+    path, _ = split(source)
+    if not path.is_file():
+        raise UsageError(f'no config at {path}{near(str(path), find())}')
+    spec = importlib.util.spec_from_file_location(f'config_{path.stem}', path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f'{path} is no Python file; a config is a .py with get_config(arg)')
+    loaded = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(loaded)
+    except Exception as error:
+        raise UsageError(f'{path} cannot be read: {type(error).__name__}: {_line(error)}') from error
+    if not hasattr(loaded, 'get_config'):
+        raise UsageError(f'{path} has no get_config(arg); a config file defines one')
+    return loaded
+
+
+def load(source: str) -> ConfigDict:
+    """The config of `FILE` or `FILE:ARG`; raises UsageError, naming the file and the mend."""
+    path, argument = split(source)
+    get_config = module(source).get_config
+    if argument and not inspect.signature(get_config).parameters:
+        raise UsageError(f'{path} takes no argument, so not {argument!r}: its get_config() has no parameter')
+    try:
+        return get_config(argument) if argument else get_config()
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f'{source}: get_config: {type(error).__name__}: {_line(error)}') from error
+
+
+def points(source: str) -> list[dict[str, Any]]:
+    """What the config's `sweep()` yields, each point once."""
+    path, _ = split(source)
+    sweep = getattr(module(source), 'sweep', None)
+    if sweep is None:
+        raise UsageError(
+            f'{path} has no sweep(); define one that yields overrides such as {{"tx.learning_rate": 1e-3}}'
+        )
+    found = []
+    for point in sweep():
+        if not isinstance(point, Mapping):
+            raise UsageError(f'{path}: sweep() gave {point!r}; it yields dicts of dotted keys')
+        if point not in found:
+            found.append(dict(point))
+    if not found:
+        raise UsageError(f'{path}: sweep() gave nothing to run')
+    return found
+
+
+def flags_of(overrides: Mapping[str, Any]) -> list[str]:
+    """`{'tx.learning_rate': 1e-3}` as `['--config.tx.learning_rate=0.001']`."""
+    return [f'--config.{key}={text(key, value)}' for key, value in overrides.items()]
+
+
+def text(key: str, value: Any) -> str:
+    """A value as the command line takes it."""
+    if hasattr(value, 'tolist'):
+        value = value.tolist()  # a number or an array of numpy: repr would say `np.float64(..)`
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float | tuple):
+        return repr(value)
+    if isinstance(value, list):
+        return repr(tuple(value))
+    raise UsageError(
+        f'{key}: a sweep gives strings, numbers, booleans and tuples, not {value!r}; sweep its keys instead'
+    )
+
+
+def check_flags(words: Sequence[str], tool: str, options: Sequence[str], forbidden: Sequence[str] = ()) -> None:
+    """Refuses what is neither an option of `tool` nor a flag that it hands on to main."""
+    passed = ('--config.', '--runs=', '--force', '--compilation_cache=', '--workdir=')
+    for word in words:
+        name = word.partition('=')[0]
+        if name in forbidden:
+            raise UsageError(f'{name} does not go with {tool}: each run has a folder of its own below --runs')
+        if not word.startswith(passed):
+            known = [*options, '--config.KEY', '--runs', '--force', '--compilation_cache']
+            raise UsageError(f'{tool} has no option {name!r}{near(name, known)}')
+
+
+def label(overrides: Mapping[str, Any]) -> str:
+    """`tx.learning_rate=0.001 seed=1`, for a line or the name of a log."""
+    return ' '.join(f'{key}={text(key, value)}' for key, value in overrides.items()) or 'default'
+
+
+def read_json(path: Path) -> Any:
+    """What the file holds, or None when it is missing, half written or not JSON."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [''])[0]
