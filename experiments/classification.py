@@ -1,4 +1,4 @@
-"""Image classification: any model of `canon.models` on any source of `canon.data` whose examples have image and label."""
+"""Image classification: any model of `canon.models` on any source whose examples have 'image' and 'label'."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def classification_task(
 
 
 def classification_evaluator(task: Task, batches: Any, names: Sequence[str]) -> Evaluator:
-    """Loss, accuracy, top-5 (of more than ten classes) and the confusion matrix; samples right and wrong in pictures."""
+    """Loss, accuracy, top-5 (of more than ten classes), confusion matrix; pictures of samples right and wrong."""
     with_top5 = len(names) > 10
 
     def measure(params, mutable, batch):
@@ -94,19 +94,19 @@ def classification_evaluator(task: Task, batches: Any, names: Sequence[str]) -> 
 
 def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str, output: str) -> str:
     """Classifies every image of a folder (or one image): a CSV of the three likeliest classes and a contact sheet."""
-    evaluation = next(iter(config.data.evals), None)
-    transforms = config.data.evals[evaluation].get('transforms') if evaluation else None
+    spec = next(iter(config.data.evals.values()), {}).get('transforms')
     files = data.files.Files(source)
-    batches = data.Once(files, config.data.batch_size, data.transforms.make(transforms, 'data.evals.transforms'))
+    batches = data.Once(files, config.data.batch_size, data.transforms.make(spec, 'data.evals.transforms'))
+    channels = experiment.train[0]['image'].shape[-1]
     names = class_names(experiment.train.source, config.model.num_classes)
     rows, shown = [], []
     infer = jax.jit(lambda p, m, b: jax.nn.softmax(experiment.task.predict(p, m, b)))
     for batch in batches.iterate():
-        chances = np.asarray(infer(params, mutable, {'image': batch['image']}))[batch['mask']]
-        for image, chance in zip(batch['image'][batch['mask']], chances, strict=True):
+        images = _with_channels(batch['image'], channels)
+        chances = np.asarray(infer(params, mutable, {'image': images}))
+        for image, chance in zip(images[batch['mask']], chances[batch['mask']], strict=True):
             best = np.argsort(-chance, kind='stable')[:3]
-            path = files.paths[len(rows)]
-            rows.append([str(path), *(x for c in best for x in (names[c], f'{chance[c]:.4f}'))])
+            rows.append([str(files.paths[len(rows)]), *(x for c in best for x in (names[c], f'{chance[c]:.4f}'))])
             shown.append((image, f'{names[best[0]]} {chance[best[0]]:.2f}'))
     out = Path(output)
     out.mkdir(parents=True, exist_ok=True)
@@ -116,6 +116,15 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     sheet = draw.gallery(np.stack([i for i, _ in shown[:64]]), [t for _, t in shown[:64]])
     sheet.savefig(out / 'predictions.png', dpi=100)
     return f'{len(rows)} images classified: {out / "predictions.csv"}, {out / "predictions.png"}'
+
+
+def _with_channels(images: np.ndarray, channels: int) -> np.ndarray:
+    """RGB files for a model of grey images: luma by ITU-R 601, as Pillow's 'L'."""
+    if channels == images.shape[-1]:
+        return images
+    if channels != 1:
+        raise UsageError(f'the model takes images of {channels} channels, files are read with {images.shape[-1]}')
+    return np.round(images @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., None]
 
 
 def class_names(source: Any, num_classes: int) -> list[str]:

@@ -21,7 +21,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 batch_size=64,
                 train=dict(
                     split='train',
-                    transforms=dict(chain=('resize', 'random_shift'), resize=resize, random_shift=dict(max_shift=3)),
+                    transforms=dict(chain=('resize', 'random_shift'), resize=resize, random_shift=dict(pixels=3)),
                 ),
                 evals=dict(test=dict(split='test', transforms=dict(chain=('resize',), resize=resize))),
             ),

@@ -57,7 +57,7 @@ def call(function: Callable, arguments: Mapping[str, Any], where: str) -> Any:
     for p in parameters:
         if p.default is p.empty and p.name in names and p.name not in arguments:
             raise UsageError(f'{where}: {_title(function)} needs {p.name!r}')
-    return function(**arguments)
+    return function(**plain(arguments))
 
 
 def chain(spec: Mapping[str, Any], make: Callable[[str, dict, str], Any], where: str) -> list[Any]:
@@ -65,7 +65,7 @@ def chain(spec: Mapping[str, Any], make: Callable[[str, dict, str], Any], where:
 
     Without `chain`, the spec is itself one link, whose `name` says what it is. A link's `name` defaults to its key.
     """
-    spec = dict(spec)
+    spec = plain(spec)
     if 'chain' not in spec:
         if 'name' not in spec:
             raise UsageError(f'{where} needs a name, or a chain of names; it has {sorted(spec)}')
@@ -79,6 +79,17 @@ def chain(spec: Mapping[str, Any], make: Callable[[str, dict, str], Any], where:
         arguments = dict(spec.get(key, {}))
         links.append(make(arguments.pop('name', key), arguments, f'{where}.{key}'))
     return links
+
+
+def plain(config: Any) -> Any:
+    """`config` as plain dicts, tuples and values, keys as text: a ConfigDict is no Mapping, and a list may change."""
+    if hasattr(config, 'to_dict'):
+        config = config.to_dict()
+    if isinstance(config, Mapping):
+        return {str(k): plain(v) for k, v in config.items()}
+    if isinstance(config, list | tuple):
+        return tuple(plain(v) for v in config)
+    return config
 
 
 def _title(function: Callable) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from canon.errors import UsageError
+from canon.named import plain
 
 _LENGTH = re.compile(r'^\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*(steps?|epochs?|examples?|%)\s*$')
 KEYS = ('steps', 'stop_after', 'log_every', 'every', 'start')  # where a number without a unit is one of steps
@@ -24,8 +25,8 @@ def resolve(config: Mapping[str, Any], batch_size: int | None, num_examples: int
     batch_size is that of all processes together; num_examples that of one epoch. Raises UsageError for epochs of
     endless data and for a percentage without `run.steps`.
     """
-    plain = to_plain(config)
-    total = plain.get('run', {}).get('steps')
+    config = plain(config)
+    total = config.get('run', {}).get('steps')
     if isinstance(total, str):
         if total.isdigit():
             total += ' steps'
@@ -44,7 +45,7 @@ def resolve(config: Mapping[str, Any], batch_size: int | None, num_examples: int
             return steps_in(value, where, batch_size, num_examples, total)
         return value
 
-    return ConfigDict(walk(plain, ''))
+    return ConfigDict(walk(config, ''))
 
 
 def steps_in(length: str | int, where: str, batch_size: int | None, num_examples: int | None, total: int | None) -> int:
@@ -66,14 +67,3 @@ def steps_in(length: str | int, where: str, batch_size: int | None, num_examples
         why = 'run.steps is not given' if unit == '%' else 'the data do not say their size'
         raise UsageError(f'{where}={length!r} cannot be turned into steps: {why}; give it in steps')
     return max(round(amount * per_unit[unit]), 1 if amount > 0 else 0)
-
-
-def to_plain(config: Any) -> Any:
-    """`config` as plain dicts, tuples and values, keys as text."""
-    if isinstance(config, ConfigDict):
-        config = config.to_dict()
-    if isinstance(config, Mapping):
-        return {str(k): to_plain(v) for k, v in config.items()}
-    if isinstance(config, list | tuple):
-        return tuple(to_plain(v) for v in config)
-    return config

@@ -13,7 +13,6 @@ from ml_collections.config_dict import placeholder
 from canon import named
 from canon.errors import UsageError
 from canon.train import lengths
-from canon.train.lengths import to_plain
 
 
 @dataclass(frozen=True)
@@ -124,15 +123,15 @@ _PARTS = {
 
 def settings(run: Mapping[str, Any]) -> Settings:
     """`Settings` from `config.run`; raises UsageError for an unknown key, with the near ones."""
-    plain = dict(to_plain(run))
+    run = dict(named.plain(run))
     for key, kind in _PARTS.items():
-        part = {k: v for k, v in (plain.pop(key, None) or {}).items() if v is not None}
+        part = {k: v for k, v in (run.pop(key, None) or {}).items() if v is not None}
         required = {f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING}
         if part and (not required or part.keys() & required):
-            plain[key] = named.call(kind, part, f'run.{key}')
-    evals = plain.get('evals') or {}
-    plain['evals'] = {name: named.call(Eval, part, f'run.evals.{name}') for name, part in evals.items()}
-    made = named.call(Settings, plain, 'run')
+            run[key] = named.call(kind, part, f'run.{key}')
+    evals = run.get('evals') or {}
+    run['evals'] = {name: named.call(Eval, part, f'run.evals.{name}') for name, part in evals.items()}
+    made = named.call(Settings, run, 'run')
     _check(made)
     return made
 
@@ -143,7 +142,7 @@ def overridable(run: Mapping[str, Any]) -> dict[str, Any]:
     Lengths become text, so that `--config.run.steps='2 epochs'` can stand for `steps=100`. A key without a value is a
     placeholder of its type.
     """
-    return _filled(to_plain(run), Settings)
+    return _filled(named.plain(run), Settings)
 
 
 def _filled(part: Mapping[str, Any], kind) -> dict[str, Any]:

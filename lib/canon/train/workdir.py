@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from canon.errors import UsageError
-from canon.train.lengths import to_plain
+from canon.named import plain
 
 # What may change between a run and its resumption: it changes nothing that is learnt.
 _FREE = re.compile(
@@ -30,7 +30,7 @@ def open_workdir(
     Raises UsageError where it cannot be written to, or where another config made it and `force` is not given.
     """
     path = Path(workdir).expanduser().absolute()
-    mine = json.loads(json.dumps(to_plain(config), default=str))
+    mine = json.loads(json.dumps(plain(config), default=str))
     try:
         path.mkdir(parents=True, exist_ok=True)
         if main:
