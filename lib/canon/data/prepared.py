@@ -49,12 +49,7 @@ def find(name: str, data_dir: Path) -> Path:
 
 
 def _near(name: str, data_dir: Path) -> str:
-    known = {
-        'digits',
-        'folder',
-        'npz',
-        *(p.parts[len(data_dir.parts)] for p in data_dir.glob('*/**/dataset_info.json')),
-    }
+    known = {'digits', 'folder', 'npz', *(p.name for p in data_dir.glob('*') if p.is_dir())}
     close = named.near(name, known)
     return close if 'did you mean' in close else ''
 
@@ -103,8 +98,8 @@ class Prepared:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, ids) -> list[dict[str, Any]]:
-        raw = self._records.__getitems__([int(i) for i in ids])
-        return [self._tidy(record) for record in raw]
+        ids = [int(i) for i in ids]
+        return [self._tidy(i, record) for i, record in zip(ids, self._records.__getitems__(ids), strict=True)]
 
     def labels(self) -> np.ndarray:
         """[n] integers; images are not decoded for it."""
@@ -114,8 +109,11 @@ class Prepared:
         chunks = (self._records.__getitems__(list(range(i, min(i + 4096, n)))) for i in range(0, n, 4096))
         return np.array([int(record['label']) for chunk in chunks for record in chunk], np.int64)
 
-    def _tidy(self, record):
-        decoded = {k: _decode(record[k], f) for k, f in self._images.items()}
+    def _tidy(self, index, record):
+        try:
+            decoded = {k: _decode(record[k], f) for k, f in self._images.items()}
+        except OSError as error:
+            raise CanonError(f'{self!r}: the image of example {index} cannot be decoded: {error}') from error
         return _flatten({**record, **decoded}, self.features)
 
     def __repr__(self) -> str:
@@ -137,11 +135,9 @@ def _is_byte_image(feature) -> bool:
 def _decode(data: bytes, feature) -> np.ndarray:
     """uint8 [H, W, C]. TFDS leaves a CMYK JPEG with 4 channels, hence this; 1-channel palettes stay indices."""
     mode = _MODES[feature.shape[-1]]
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            array = np.asarray(image if image.mode in (mode, 'P' if mode == 'L' else mode) else image.convert(mode))
-    except OSError as error:
-        raise CanonError(f'an image of the data set cannot be decoded: {error}') from error
+    with Image.open(io.BytesIO(data)) as image:
+        kept = image.mode == mode or (image.mode == 'P' and mode == 'L')
+        array = np.asarray(image if kept else image.convert(mode))
     return array[..., None] if array.ndim == 2 else array
 
 

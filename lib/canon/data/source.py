@@ -97,7 +97,7 @@ class Cached:
     def __init__(self, source: Source, memory_limit: float = float('inf')):
         self.source, self.info = source, source.info
         self._kept: list[Example | None] = [None] * len(source)
-        self._room = memory_limit
+        self._limit = self._room = memory_limit
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -129,6 +129,9 @@ class Cached:
 
     def labels(self) -> np.ndarray:
         return labels(self.source)
+
+    def __reduce__(self):
+        return Cached, (self.source, self._limit)  # a worker process starts with an empty one
 
     def __repr__(self) -> str:
         return f'Cached({self.source!r})'

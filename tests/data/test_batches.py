@@ -1,0 +1,250 @@
+"""Batches are pure in (seed, step), whatever reads them; evaluation sees each example exactly once."""
+
+import itertools
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from canon.data import Arrays, Batches, Cached, Info, Once, Transform, rng, transforms
+from canon.data.order import balanced, shuffled
+from canon.errors import CanonError, UsageError
+
+AUGMENT = transforms.make(
+    {'chain': ('crop', 'random_flip', 'to_float'), 'crop': {'name': 'random_crop', 'size': 5, 'padding': 2}}
+)
+
+
+def source(n: int, classes: int = 3) -> Arrays:
+    """Images without symmetry, of which no two are alike."""
+    images = np.arange(n * 25, dtype=np.uint32).reshape(n, 5, 5, 1) * 2654435761 >> 24
+    return Arrays({'image': images.astype(np.uint8), 'label': np.arange(n) % classes, 'number': np.arange(n)})
+
+
+def same(a: dict, b: dict) -> None:
+    assert a.keys() == b.keys()
+    for field in a:
+        assert a[field].dtype == b[field].dtype, field
+        np.testing.assert_array_equal(a[field], b[field], err_msg=field)
+
+
+sizes = st.tuples(st.integers(1, 23), st.integers(1, 40))
+
+
+@given(sizes, st.integers(0, 5), st.integers(0, 2**32))
+@settings(deadline=None, max_examples=40)
+def test_every_epoch_holds_each_example_once(size, first_epoch, seed):
+    n, batch_size = size
+    batches = Batches(source(n), batch_size, seed)
+    start, stop = first_epoch * n, (first_epoch + 2) * n
+    steps = range(start // batch_size, -(-stop // batch_size))
+    stream = np.concatenate([batches[step]['number'] for step in steps])
+    epochs = stream[start - steps[0] * batch_size :][: 2 * n].reshape(2, n)
+    assert (np.sort(epochs, axis=1) == np.arange(n)).all()
+    if n > 12:
+        assert (epochs[0] != epochs[1]).any()
+    assert batches.steps_per_epoch == n / batch_size
+
+
+@given(sizes, st.sampled_from(['shuffled', 'balanced', 'in_order']), st.integers(0, 50))
+@settings(deadline=None, max_examples=40)
+def test_two_shards_make_the_whole(size, sampler, step):
+    n, half = size
+    whole = Batches(source(n), 2 * half, 7, AUGMENT, sampler)[step]
+    parts = [Batches(source(n), 2 * half, 7, AUGMENT, sampler, shard=(k, 2))[step] for k in range(2)]
+    same(whole, {field: np.concatenate([part[field] for part in parts]) for field in whole})
+
+
+@pytest.mark.parametrize('sampler', ['shuffled', 'balanced'])
+@pytest.mark.parametrize('threads', [0, 1, 4])
+def test_batches_do_not_depend_on_start_threads_or_what_was_read_before(sampler, threads):
+    def make(threads):
+        return Batches(source(37), 10, 3, AUGMENT, sampler, threads=threads)
+
+    fresh = make(0)
+    backwards = {step: fresh[step] for step in reversed(range(12))}
+    used = make(threads)
+    for start in (0, 5, 5):
+        for step, batch in zip(range(start, 12), used.iterate(start), strict=False):
+            same(batch, backwards[step])
+
+
+def test_worker_processes_give_the_same_batches():
+    batches = Batches(source(37), 10, 3, AUGMENT, 'balanced')
+    inside = Batches(source(37), 10, 3, AUGMENT, 'balanced', workers=2)
+    for step, batch in enumerate(itertools.islice(inside.iterate(4), 5), 4):
+        same(batch, batches[step])
+
+
+def test_an_error_in_a_thread_reaches_the_caller_as_it_is():
+    check = transforms.check_label(2)
+    with pytest.raises(CanonError, match=r'example \d+: label 2 is not in 0\.\.1'):
+        list(itertools.islice(Batches(source(9), 4, 0, (check,), threads=2).iterate(), 3))
+
+
+def test_the_seed_matters_and_the_visit_too():
+    batches, other = Batches(source(16), 16, 0), Batches(source(16), 16, 1)
+    assert (batches[0]['number'] != other[0]['number']).any()
+    assert (batches[0]['number'] != batches[1]['number']).any()
+    one = Batches(source(1), 1, 0, AUGMENT)
+    assert len({one[step]['image'].tobytes() for step in range(30)}) > 5
+
+
+def test_augmentation_depends_on_the_example_and_visit_not_on_its_company():
+    """The same example on the same visit looks alike in batches of any size and place."""
+    small, large = Batches(source(12), 3, 5, AUGMENT), Batches(source(12), 8, 5, AUGMENT)
+
+    def seen(batches, steps):
+        visits: dict[int, int] = {}
+        for step in range(steps):
+            for number, image in zip(batches[step]['number'].tolist(), batches[step]['image'], strict=True):
+                visits[number] = visits.get(number, -1) + 1
+                yield (number, visits[number]), image.tobytes()
+
+    assert dict(seen(small, 16)) == dict(seen(large, 6))
+
+
+def test_links_of_a_chain_draw_apart():
+    draw = Transform(lambda e, key: {**e, f'draw{len(e)}': rng(key).random(4)}, random=True)
+    batch = Batches(Arrays({'number': np.arange(50)}), 50, 0, (draw, draw))[0]
+    drawn = np.concatenate([batch['draw1'], batch['draw2']]).ravel()
+    assert len(np.unique(drawn)) == 400
+    assert abs(drawn.mean() - 0.5) < 0.06
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.integers(1, 25), st.integers(0, 99))
+@settings(deadline=None)
+def test_balanced_batches_hold_equal_counts(labels, batch_size, seed):
+    labels = np.array(labels)
+    batches = Batches(Arrays({'label': labels, 'number': np.arange(len(labels))}), batch_size, seed, sampler='balanced')
+    classes = np.unique(labels)
+    for step in range(20):
+        counts = [(batches[step]['label'] == c).sum() for c in classes]
+        assert max(counts) - min(counts) <= 1
+
+
+def test_balanced_walks_through_each_class_in_permutations_of_its_own():
+    labels = np.repeat([0, 1, 2], [2, 5, 11])
+    order = balanced(labels, 4, 7)
+    ids, visits = order(np.arange(7 * 3 * 11 * 5))
+    for c in range(3):
+        mine, members = ids[labels[ids] == c], np.flatnonzero(labels == c)
+        cycles = mine[: len(mine) // len(members) * len(members)].reshape(-1, len(members))
+        assert (np.sort(cycles, 1) == members).all()
+        assert len({tuple(cycle) for cycle in cycles.tolist()}) > 1
+    assert len(set(zip(ids.tolist(), visits.tolist(), strict=True))) == len(ids)
+    assert len({tuple(row) for row in labels[ids].reshape(-1, 21)[:, :3].tolist()}) == 6  # every order of the classes
+
+
+def test_orders_are_named_or_given():
+    with pytest.raises(UsageError, match='sampler'):
+        Batches(source(5), 2, sampler='shufled')
+    given_order = Batches(source(5), 4, sampler=shuffled(5, 8))
+    np.testing.assert_array_equal(given_order[3]['number'], Batches(source(5), 4, 8)[3]['number'])
+    np.testing.assert_array_equal(Batches(source(5), 4, sampler='in_order')[1]['number'], [4, 0, 1, 2])
+
+
+@given(sizes, st.sampled_from([1, 2]), st.booleans())
+@settings(deadline=None, max_examples=40)
+def test_once_counts_each_example_once(size, shards, whole):
+    n, batch_size = size[0], size[1] * shards
+    parts = [Once(source(n), batch_size, AUGMENT, shard=(k, shards), threads=0) for k in range(shards)]
+    assert {len(part) for part in parts} == {-(-n // batch_size)}
+    numbers = []
+    for batches in zip(*(part.iterate() for part in parts), strict=True):
+        for batch in batches:
+            assert batch['mask'].shape == (batch_size // shards,) == batch['number'].shape
+            assert not batch['image'][~batch['mask']].any()
+            assert not batch['number'][~batch['mask']].any()
+            numbers.append(batch['number'][batch['mask']])
+    np.testing.assert_array_equal(np.concatenate(numbers), np.arange(n))
+
+
+def test_once_sums_exactly_and_starts_anywhere():
+    once = Once(source(23), 10)
+    batches = list(once.iterate())
+    total = sum((b['image'].astype(int).sum((1, 2, 3)) * b['mask']).sum() for b in batches)
+    assert total == source(23).arrays['image'].sum(dtype=int)
+    for a, b in zip(once.iterate(1), batches[1:], strict=True):
+        same(a, b)
+    assert len(list(once)) == 3
+    with pytest.raises(IndexError):
+        once[3]
+
+
+@pytest.mark.parametrize('make', [Batches, Once])
+def test_what_does_not_fit_is_refused(make):
+    with pytest.raises(UsageError, match='no examples'):
+        make(source(0), 4)
+    with pytest.raises(UsageError, match='batch_size=5 is not a positive multiple of the 2 processes'):
+        make(source(9), 5, shard=(0, 2))
+    with pytest.raises(UsageError, match='batch_size=0'):
+        make(source(9), 0)
+    with pytest.raises(UsageError, match='no Transform'):
+        make(source(9), 2, transforms=(np.negative,))
+
+
+def test_ragged_fields_are_named():
+    class Ragged:
+        info = Info('ragged')
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, i):
+            return {'label': np.asarray(i), 'image': np.zeros((i + 1, 4))}
+
+    with pytest.raises(CanonError, match=r"field 'image' has shapes \(1, 4\) and \(2, 4\) and \(3, 4\)"):
+        Batches(Ragged(), 3)[0]
+    assert Batches(Ragged(), 3, transforms=(transforms.keep_fields(('label',)),))[0].keys() == {'label', 'mask'}
+
+
+class Counting:
+    """Counts how often each example is read."""
+
+    info = Info('counting')
+
+    def __init__(self, n):
+        self.reads = np.zeros(n, int)
+
+    def __len__(self):
+        return len(self.reads)
+
+    def __getitem__(self, i):
+        self.reads[i] += 1
+        return {'image': np.full((8, 8, 1), i, np.uint8)}
+
+
+def test_small_sources_are_decoded_once():
+    small = Counting(100)
+    batches = Batches(small, 10, transforms=transforms.make({'chain': ('to_float', 'random_flip')}), threads=0)
+    small.reads[:] = 0  # the probe that measured the examples
+    for step in range(40):
+        batches[step]
+    assert (small.reads == 1).all()
+    large = Counting(100)
+    batches = Batches(large, 10, memory_limit=1000, threads=0)
+    large.reads[:] = 0
+    for step in range(40):
+        batches[step]
+    assert (large.reads == 4).all()
+
+
+def test_cached_stops_at_its_limit_and_cannot_be_spoilt():
+    counting = Counting(100)
+    cache = Cached(counting, memory_limit=20 * (512 + 64))
+    for _ in range(3):
+        for i in range(100):
+            assert cache[i]['image'][0, 0, 0] == i
+    assert counting.reads.tolist() == [1] * 20 + [3] * 80
+    with pytest.raises(ValueError, match='read-only'):
+        cache[3]['image'] += 1
+    cache[3]['image'] = None  # of this copy only
+    assert cache[3]['image'] is not None
+
+
+def test_batches_are_pickled_for_worker_processes():
+    batches = Batches(source(9), 4, 1, sampler='balanced')
+    same(pickle.loads(pickle.dumps(batches))[5], batches[5])
