@@ -127,9 +127,11 @@ def one_minus_power(decay: float, count: jax.Array) -> jax.Array:
 def lerp(average: jax.Array, value: jax.Array, decay: float) -> jax.Array:
     """`decay * average + (1 - decay) * value`, in the form whose weights add to one after rounding.
 
-    With `1 - decay` rounded once, a constant value is its own average. float32(0.999) + float32(0.001) is
-    not 1.
+    With `1 - decay` rounded once, a constant value is its own average; float32(0.999) + float32(0.001) is not 1. The
+    step starts from the heavier of the two, so that nothing of it is lost in the difference.
     """
+    if decay < 0.5:
+        return value + decay * (average - value)
     return average + (1.0 - decay) * (value - average)
 
 

@@ -31,9 +31,9 @@ def skip_nonfinite(tx: GradientTransformation) -> GradientTransformationExtraArg
         finite = jnp.array(True)
         for leaf in jax.tree.leaves(updates):
             finite &= jnp.all(jnp.isfinite(leaf))
-        new, inner = tx.update(updates, state.inner, params, **extra)
-        new = jax.tree.map(lambda u: jnp.where(finite, u, 0), new)
-        inner = jax.tree.map(lambda a, b: jnp.where(finite, a, b), inner, state.inner)
+        move = lambda: tx.update(updates, state.inner, params, **extra)  # noqa: E731
+        zeros = jax.tree.map(lambda u: jnp.zeros(u.shape, u.dtype), jax.eval_shape(move)[0])
+        new, inner = jax.lax.cond(finite, move, lambda: (zeros, state.inner))
         skipped = jnp.where(finite, state.skipped_updates, next_count(state.skipped_updates))
         return new, SkipState(skipped, inner)
 

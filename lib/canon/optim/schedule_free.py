@@ -66,11 +66,10 @@ def schedule_free(
         c = jnp.where(total > 0, weight / jnp.where(total > 0, total, 1), 0)
 
         def kernel(u, z, y):
-            y = wide(y)
-            x = averaged(y, z, state.interpolation)
-            z = z + u.astype(z.dtype)
-            x = x + times(c, z - x)
-            return z + times(state.interpolation, x - z) - y, z
+            y, u = wide(y), u.astype(z.dtype)
+            z = z + u
+            x = averaged(y, z - u, state.interpolation)  # from the new z, so that z is written in place
+            return (1 - c).astype(z.dtype) * times(state.interpolation, x - z) + (z - y), z
 
         updates, z = per_leaf(kernel, updates, state.z, given=(params,))
         return updates, ScheduleFreeState(state.interpolation, total, largest, z, inner)

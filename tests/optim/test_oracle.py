@@ -1,0 +1,27 @@
+"""Each update against a ten-line float64 oracle, in an open loop: the gradients are recorded, nothing feeds back."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from canon import optim as library
+from tests.optim.oracles import CASES, SHAPES, worst_error
+
+
+@pytest.mark.parametrize('case', CASES)
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(shapes=st.lists(st.sampled_from(SHAPES), min_size=1, max_size=4), seed=st.integers(0, 2**32 - 1))
+def test_float32(case, shapes, seed):
+    make, oracle = CASES[case]
+    assert worst_error(make(library), oracle, shapes, seed, 8, jnp.float32) <= 2e-6
+
+
+@pytest.mark.parametrize('case', CASES)
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(shapes=st.lists(st.sampled_from(SHAPES), min_size=1, max_size=3), seed=st.integers(0, 2**32 - 1))
+def test_float64(case, shapes, seed):
+    make, oracle = CASES[case]
+    with jax.enable_x64(True):
+        assert worst_error(make(library), oracle, shapes, seed, 8, jnp.float64) <= 1e-13
