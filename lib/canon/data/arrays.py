@@ -57,9 +57,10 @@ def _file(path: Path, base: str) -> Path:
 
 def _read(file: Path, fields) -> dict[str, np.ndarray]:
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            if not hasattr(stored, 'files'):
-                raise UsageError(f'{file} holds one array without a name; save it with numpy.savez(image=...)')
+        stored = np.load(file, allow_pickle=False)
+        if isinstance(stored, np.ndarray):
+            raise UsageError(f'{file} holds one array without a name; save it with numpy.savez(image=...)')
+        with stored:
             wanted = dict(fields) if fields else {name: name for name in stored.files}
             for name in wanted.values():
                 if name not in stored.files:

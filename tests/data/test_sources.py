@@ -1,0 +1,306 @@
+"""Folders of images, .npz files and the digits: what is read is what was written, and what is broken is named."""
+
+import io
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from absl import logging
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from canon.data import Arrays, Batches, Info, Source, files, labels, load
+from canon.data.splits import bounds, parse
+from canon.errors import CanonError, UsageError
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp('tensorflow_datasets')
+
+
+# --- digits ----------------------------------------------------------------------------------------------------------
+
+
+def test_digits_are_scikit_learns(data_dir):
+    train, test = load('digits', data_dir=data_dir), load('digits', 'test', data_dir)
+    assert (len(train), len(test)) == (1437, 360)
+    assert isinstance(train, Source)
+    assert train.info == Info('digits', 'train', 10, tuple('0123456789'))
+    ours = sorted(
+        (np.rint(e['image'][..., 0] * (16 / 255)).astype(int).ravel().tolist(), int(e['label']))
+        for source in (train, test)
+        for e in (source[i] for i in range(len(source)))
+    )
+    bunch = load_digits()
+    assert ours == sorted(zip(bunch.data.astype(int).tolist(), bunch.target.tolist(), strict=True))
+    assert train[0]['image'].dtype == np.uint8
+    assert max(train[i]['image'].max() for i in range(9)) == 255
+    counts = np.bincount(labels(test), minlength=10)
+    assert (abs(counts - np.bincount(bunch.target) / 5) < 1).all()
+
+
+def test_digits_have_not_been_split_anew():
+    """The held-out examples of version 1.0.0, for ever: the accuracies of our documents refer to them."""
+    from canon.data.digits import held_out
+
+    target = load_digits().target
+    test = held_out(target)
+    assert test[:8].tolist() == [2, 3, 9, 12, 17, 26, 27, 34]
+    assert int(test.sum()) == 322154
+
+
+def test_digits_slices(data_dir):
+    parts = [load('digits', f'train[{s}]', data_dir) for s in (':90%', '90%:')]
+    assert sum(map(len, parts)) == 1437
+    assert len(load('digits', 'train+test', data_dir)) == 1797
+    whole = load('digits', 'train', data_dir)
+    np.testing.assert_array_equal(parts[1][0]['image'], whole[len(parts[0])]['image'])
+
+
+def test_two_processes_prepare_the_digits_at_once(tmp_path):
+    code = textwrap.dedent(f"""
+        import sys
+        from canon.data import load
+        source = load('digits', data_dir={str(tmp_path / 'new')!r})
+        print(len(source), 'tensorflow' in sys.modules, 'jax' in sys.modules)
+    """)
+    both = [
+        subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in both:
+        out, err = process.communicate(timeout=100)
+        assert (out, process.returncode) == ('1437 False False\n', 0), err
+    assert [p.name for p in (tmp_path / 'new').iterdir()] == ['digits']  # no scratch left behind
+
+
+def test_an_unwritable_data_directory_is_named(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(CanonError, match=f'cannot write the digits to {tmp_path}/file'):
+        load('digits', data_dir=tmp_path / 'file')
+
+
+# --- folder ----------------------------------------------------------------------------------------------------------
+
+
+def picture(seed: int, mode: str = 'RGB') -> Image.Image:
+    """12 by 8 in large smooth patches, so that JPEG keeps it nearly."""
+    patches = np.random.default_rng(seed).integers(40, 215, (2, 3, 3), np.uint8)
+    return Image.fromarray(patches.repeat(4, 0).repeat(4, 1)).convert(mode)
+
+
+@pytest.fixture
+def animals(tmp_path):
+    for name, seeds in {'cat': range(3), 'dog': range(3, 5), 'Ant': range(5, 6)}.items():
+        (tmp_path / name).mkdir()
+        for seed in seeds:
+            picture(seed).save(tmp_path / name / f'{seed}.png')
+    (tmp_path / 'cat' / 'notes.txt').write_text('not an image')
+    (tmp_path / 'cat' / '._0.png').write_text('left by a Mac')
+    (tmp_path / '.hidden').mkdir()
+    return tmp_path
+
+
+def content(source) -> dict[bytes, int]:
+    return {source[i]['image'].tobytes(): int(source[i]['label']) for i in range(len(source))}
+
+
+def test_a_folder_holds_each_image_with_its_class(animals):
+    source = load('folder', path=str(animals))
+    assert source.info.class_names == ('Ant', 'cat', 'dog')
+    assert source.info.num_classes == 3
+    expected = {np.asarray(picture(s)).tobytes(): y for s, y in enumerate([1, 1, 1, 2, 2, 0])}
+    assert content(source) == expected
+    assert labels(source).tolist() == [int(source[i]['label']) for i in range(6)]
+    parts = [load('folder', f'train[{s}]', path=animals) for s in (':50%', '50%:')]
+    assert [len(p) for p in parts] == [3, 3]
+    assert content(parts[0]) | content(parts[1]) == expected
+
+
+def test_splits_share_their_class_numbers(animals, tmp_path_factory):
+    root = tmp_path_factory.mktemp('splits')
+    (root / 'train').symlink_to(animals)
+    (root / 'test' / 'dog').mkdir(parents=True)
+    picture(9).save(root / 'test' / 'dog' / 'x.png')
+    test = load('folder', 'test', path=root)
+    assert len(test) == 1
+    assert test[0]['label'] == 2  # as in train, though test has only dogs
+    assert len(load('folder', path=root)) == 6
+    with pytest.raises(UsageError, match=r"no split 'tset'; did you mean 'test'\?"):
+        load('folder', 'tset', path=root)
+
+
+def test_every_kind_of_image_becomes_rgb(tmp_path):
+    rgb = np.asarray(picture(1)).astype(int)
+    grey = np.asarray(picture(1, 'L')).astype(int)
+    (tmp_path / 'a').mkdir()
+
+    def read(name, image, **options):
+        image.save(tmp_path / 'a' / name, **options)
+        out = files.read_image(tmp_path / 'a' / name)
+        assert out.dtype == np.uint8
+        return out.astype(int)
+
+    assert np.array_equal(read('grey.png', picture(1, 'L')), grey[..., None].repeat(3, 2))
+    assert np.array_equal(read('palette.png', picture(1).quantize(16)), rgb)
+    assert np.array_equal(read('alpha.png', picture(1, 'RGBA')), rgb)
+    sixteen = Image.fromarray((grey * 257).astype(np.uint16))
+    assert np.array_equal(read('sixteen.png', sixteen), grey[..., None].repeat(3, 2))
+    assert abs(read('grey.jpg', picture(1, 'L'), quality=95) - grey[..., None]).max() < 12
+    cmyk = read('cmyk.jpg', picture(1, 'CMYK'), quality=95, subsampling=0)
+    assert cmyk.shape == rgb.shape
+    assert abs(cmyk - rgb).mean() < 6
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90 degrees clockwise
+    turned = read('turned.jpg', picture(1), quality=95, subsampling=0, exif=exif)
+    assert abs(turned - np.rot90(rgb, -1)).mean() < 6
+
+
+def break_two(root):
+    (root / 'cat' / 'empty.jpg').write_bytes(b'')
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(buffer, 'JPEG')
+    (root / 'dog' / 'cut.jpg').write_bytes(buffer.getvalue()[:2000])
+
+
+def test_unreadable_images_are_refused_by_name(animals):
+    break_two(animals)
+    with pytest.raises(CanonError, match=r'1 of 8 images in .* cannot be read: cat/empty\.jpg; .*unreadable=.skip'):
+        load('folder', path=animals)
+    (animals / 'cat' / 'empty.jpg').unlink()
+    source = load('folder', path=animals)  # a cut file has a sound head; it is refused when its pixels are wanted
+    with pytest.raises(CanonError, match=r'dog/cut\.jpg cannot be read'):
+        content(source)
+
+
+def test_unreadable_images_are_skipped_and_counted(animals, monkeypatch):
+    break_two(animals)
+    logged = []
+    monkeypatch.setattr(logging, 'warning', lambda message, *args: logged.append(message % args))
+    source = load('folder', path=animals, unreadable='skip')
+    assert len(content(source)) == 6
+    assert [p.name for p in source.skipped] == ['empty.jpg', 'cut.jpg']
+    assert '2 of 8 images' in logged[0]
+    assert 'cat/empty.jpg, dog/cut.jpg' in logged[0]
+
+
+def test_a_class_without_images_keeps_its_number(animals, monkeypatch):
+    logged = []
+    monkeypatch.setattr(logging, 'warning', lambda message, *args: logged.append(message % args))
+    (animals / 'bee').mkdir()
+    source = load('folder', path=animals)
+    assert source.info.class_names == ('Ant', 'bee', 'cat', 'dog')
+    assert sorted(labels(source).tolist()) == [0, 2, 2, 2, 3, 3]
+    assert "'bee' has no images" in logged[0]
+    batches = Batches(source, 6, sampler='balanced')
+    assert np.bincount(batches[0]['label'], minlength=4).tolist() == [2, 0, 2, 2]
+
+
+def test_wrong_folders_are_refused(animals, tmp_path_factory):
+    empty = tmp_path_factory.mktemp('empty')
+    (empty / 'train').mkdir()
+    for arguments, said in [
+        ({'path': empty / 'no'}, 'there is no folder'),
+        ({'path': empty}, 'holds no images in folders of classes'),
+        ({'path': animals, 'split': 'test'}, "no split 'test': make"),
+        ({'path': animals, 'split': 'train[::2]'}, 'neither a name nor a slice'),
+        ({'path': animals, 'unreadable': 'ignore'}, "neither 'refuse' nor 'skip'"),
+        ({'path': animals, 'unreadible': 'skip'}, "did you mean 'unreadable'"),
+        ({}, "needs 'path'"),
+    ]:
+        with pytest.raises(UsageError, match=said):
+            load('folder', **arguments)
+
+
+def test_plain_files_stand_in_the_order_of_their_names(animals):
+    source = files.Files(animals)
+    assert [p.name for p in source.paths] == ['5.png', '0.png', '1.png', '2.png', '3.png', '4.png']
+    assert np.array_equal(source[1]['image'], np.asarray(picture(0)))
+    assert len(files.Files(animals / 'cat' / '1.png')) == 1
+    for wrong in (animals / 'no.png', animals / '.hidden'):
+        with pytest.raises(UsageError):
+            files.Files(wrong)
+
+
+# --- npz -------------------------------------------------------------------------------------------------------------
+
+
+def test_npz(tmp_path):
+    image, label = np.arange(60).reshape(10, 2, 3), np.arange(10) % 4
+    np.savez_compressed(tmp_path / 'train.npz', image=image, label=label)
+    np.savez(tmp_path / 'test.npz', x=image[::-1])
+    source = load('npz', path=tmp_path / 'train.npz', class_names=tuple('abcd'))
+    assert source.info.num_classes == 4
+    np.testing.assert_array_equal(source[7]['image'], image[7])
+    assert source[7]['label'] == 3
+    np.testing.assert_array_equal(labels(load('npz', 'train[20%:5]', path=tmp_path)), label[2:5])
+    test = load('npz', 'test', path=tmp_path, fields={'image': 'x'})
+    np.testing.assert_array_equal(test[0]['image'], image[9])
+    with pytest.raises(UsageError, match="one file and has no split 'test'"):
+        load('npz', 'test', path=tmp_path / 'train.npz')
+    with pytest.raises(UsageError, match=r'no vali\.npz.*test, train'):
+        load('npz', 'vali', path=tmp_path)
+    with pytest.raises(UsageError, match="no array 'imag'; did you mean 'image'"):
+        load('npz', path=tmp_path, fields={'image': 'imag'})
+    with pytest.raises(CanonError, match=r'2 of 10 labels are not in 0\.\.2; the first is label 3 of example 3'):
+        load('npz', path=tmp_path, num_classes=3)
+
+
+def test_npz_that_cannot_be_used(tmp_path):
+    np.savez(tmp_path / 'unequal.npz', image=np.zeros((4, 2)), label=np.zeros(5))
+    np.savez(tmp_path / 'scalar.npz', image=np.zeros((4, 2)), label=np.zeros(()))
+    np.savez(tmp_path / 'objects.npz', text=np.array(['a', None], object))
+    np.save(tmp_path / 'one.npy', np.zeros(3))
+    (tmp_path / 'cut.npz').write_bytes((tmp_path / 'unequal.npz').read_bytes()[:200])
+    for name, kind, said in [
+        ('unequal.npz', UsageError, 'need equal first axes; they have image: 4, label: 5'),
+        ('scalar.npz', UsageError, 'image: 4, label: None'),
+        ('one.npy', UsageError, 'without a name'),
+        ('no.npz', UsageError, 'there is no file'),
+        ('objects.npz', CanonError, 'cannot be read as .npz'),
+        ('cut.npz', CanonError, 'cannot be read as .npz'),
+    ]:
+        with pytest.raises(kind, match=said):
+            load('npz', path=tmp_path / name)
+
+
+# --- the rest --------------------------------------------------------------------------------------------------------
+
+
+def test_slices_meet():
+    for n in (1, 7, 100, 1437):
+        for percent in range(0, 101, 7):
+            left, right = bounds(*parse(f'train[:{percent}%]')[1:], n), bounds(*parse(f'train[{percent}%:]')[1:], n)
+            assert [*range(n)[left], *range(n)[right]] == list(range(n))
+    assert list(range(10)[bounds(*parse('train[-3:]')[1:], 10)]) == [7, 8, 9]
+    assert list(range(10)[bounds(*parse('train[-30%:]')[1:], 10)]) == [7, 8, 9]
+
+
+def test_labels_are_read_where_the_source_cannot_tell():
+    class Plain:
+        info = Info('plain')
+
+        def __len__(self):
+            return 2500
+
+        def __getitem__(self, i):
+            return {'label': np.asarray(i % 7)}
+
+    assert labels(Plain()).tolist() == [i % 7 for i in range(2500)]
+    with pytest.raises(UsageError, match="no field 'label'"):
+        labels(Arrays({'image': np.zeros((3, 2))}))
+
+
+def test_what_a_named_set_does_not_take(data_dir):
+    with pytest.raises(UsageError, match="'digits' takes no 'path'"):
+        load('digits', data_dir=data_dir, path='.')
+    with pytest.raises(UsageError, match=r"no split 'tset'; did you mean 'test'\?"):
+        load('digits', 'tset', data_dir)
+
+
+def test_importing_the_room_brings_neither_jax_nor_tensorflow():
+    code = 'import sys, canon.data; print([m for m in ("jax", "tensorflow", "grain") if m in sys.modules])'
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout == '[]\n'
