@@ -173,15 +173,13 @@ esac
 verb=$1
 shift
 
-main() { # MODE CONFIG FLAG...
-  needs "$verb" CONFIG "${@:2}"
-  local config
-  config=$(from_caller "$2")
-  if [[ $1 == train ]]; then
-    python experiments.main --config="$config" "${@:3}"
-  else
-    python experiments.main --config="$config" --mode="$1" "${@:3}"
-  fi
+main() { # VERB'S MODE, [CONFIG] FLAG...: a flag comes first where --workdir=DIR says the config
+  local words=()
+  [[ $# -gt 1 ]] || needs "$verb" CONFIG
+  [[ $2 == -* ]] || words+=("--config=$(from_caller "$2")")
+  [[ $2 == -* ]] && words+=("$2")
+  [[ $1 == train ]] || words+=("--mode=$1")
+  python experiments.main "${words[@]}" "${@:3}"
 }
 
 case $verb in

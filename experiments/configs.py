@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -66,9 +66,7 @@ def points(source: str) -> list[dict[str, Any]]:
     path, _ = split(source)
     sweep = getattr(module(source), 'sweep', None)
     if sweep is None:
-        raise UsageError(
-            f'{path} has no sweep(); define one that yields overrides such as {{"tx.learning_rate": 1e-3}}'
-        )
+        raise UsageError(f'{path} has no sweep(); define one that yields dicts such as {{"tx.learning_rate": 1e-3}}')
     found = []
     for point in sweep():
         if not isinstance(point, Mapping):
@@ -97,21 +95,7 @@ def text(key: str, value: Any) -> str:
         return repr(value)
     if isinstance(value, list):
         return repr(tuple(value))
-    raise UsageError(
-        f'{key}: a sweep gives strings, numbers, booleans and tuples, not {value!r}; sweep its keys instead'
-    )
-
-
-def check_flags(words: Sequence[str], tool: str, options: Sequence[str], forbidden: Sequence[str] = ()) -> None:
-    """Refuses what is neither an option of `tool` nor a flag that it hands on to main."""
-    passed = ('--config.', '--runs=', '--force', '--compilation_cache=', '--workdir=')
-    for word in words:
-        name = word.partition('=')[0]
-        if name in forbidden:
-            raise UsageError(f'{name} does not go with {tool}: each run has a folder of its own below --runs')
-        if not word.startswith(passed):
-            known = [*options, '--config.KEY', '--runs', '--force', '--compilation_cache']
-            raise UsageError(f'{tool} has no option {name!r}{near(name, known)}')
+    raise UsageError(f'{key}: a sweep gives strings, numbers, booleans and tuples, not {value!r}')
 
 
 def label(overrides: Mapping[str, Any]) -> str:

@@ -1,0 +1,129 @@
+"""What run folders say of themselves: the reading side of `run.json` and `status.json`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments import configs
+
+STAGE = re.compile(r'\d+-')  # a run in stages keeps each stage in a folder `0-name` of its own
+
+
+class Run(NamedTuple):
+    """state: done, stopped, failed or running, as the run wrote it; 'broken' where its files cannot be read."""
+
+    folder: Path
+    config: str
+    overrides: dict[str, Any]
+    target: dict[str, Any]
+    state: str
+    step: int | None = None
+    steps: int | None = None
+    metrics: Mapping[str, float] = {}
+    seconds: float | None = None
+    error: str | None = None
+
+
+def read(folder: Path) -> Run:
+    """The run in `folder`, whatever is missing or half written there."""
+    about, status, config = (_mapping(folder / f'{name}.json') for name in ('run', 'status', 'config'))
+    state = status.get('state') if about and status else None
+    if state is None:
+        state = 'broken' if (folder / 'status.json').exists() or not about else 'begun'
+    numbers = {k: v for k, v in _dict(status.get('metrics')).items() if isinstance(v, int | float)}
+    step, steps, seconds = (v if isinstance(v, int | float) else None for v in map(status.get, _NUMBERS))
+    return Run(
+        folder=folder,
+        config=str(about.get('config') or '?'),
+        overrides=_dict(about.get('overrides')),
+        target=_dict(config.get('target')),
+        state=str(state),
+        step=None if step is None else int(step),
+        steps=None if steps is None else int(steps),
+        metrics=numbers,
+        seconds=seconds,
+        error=status.get('error'),
+    )
+
+
+_NUMBERS = ('step', 'steps', 'seconds')
+
+
+def below(folder: Path) -> list[Run]:
+    """Every run in `folder` and below; a run in stages counts once, as its last stage stands."""
+    found: dict[Path, Run] = {}
+    for path, folders, files in os.walk(folder):
+        if 'run.json' in files or 'config.json' in files:
+            folders.clear()  # checkpoints and figures, thousands of files at times
+            run = read(Path(path))
+            whole = run.folder.parent if STAGE.match(run.folder.name) else run.folder
+            before = found.get(whole)
+            if before is None or _stage(run) > _stage(before):
+                found[whole] = run
+        folders.sort()
+    return [run._replace(folder=whole) for whole, run in found.items()]
+
+
+def find(source: str, overrides: Mapping[str, str], root: Path) -> Run | None:
+    """The run of these overrides (as on the command line) below the folder of all runs, where main has put it."""
+    for run in below(home(source, root)):
+        mine = {key: configs.text(key, value) for key, value in run.overrides.items() if _plain(value)}
+        same = mine.keys() == overrides.keys() and all(_same(mine[key], overrides[key]) for key in mine)
+        if same and run.config == source:
+            return run
+    return None
+
+
+def home(source: str, root: Path) -> Path:
+    """ROOT/<task>/<name>[-arg]: the folder with the runs of one config."""
+    path, argument = configs.split(source)
+    return root / path.parent.name / (path.stem + (f'-{argument}' if argument else ''))
+
+
+def overrides_in(flags: Sequence[str]) -> dict[str, str]:
+    """`['--config.a=1', '--force']` -> `{'a': '1'}`."""
+    words = (flag.removeprefix('--config.').partition('=') for flag in flags if flag.startswith('--config.'))
+    return {key: value for key, _, value in words}
+
+
+def option(flags: Sequence[str], name: str, default: str = '') -> str:
+    """The last value given to `--name=`."""
+    values = [flag.partition('=')[2] for flag in flags if flag.startswith(f'--{name}=')]
+    return values[-1] if values else default
+
+
+def outcome(run: Run | None, metric: str = '') -> str:
+    """`test/accuracy 0.9833`: the target's metric, or the first one, or why there is none."""
+    if run is None:
+        return 'left no run'
+    name = metric or run.target.get('metric') or next(iter(run.metrics), 'metric')
+    if name in run.metrics:
+        return f'{name} {run.metrics[name]:.4g}'
+    return (run.error or '').partition('\n')[0] or f'no {name}'
+
+
+def _stage(run: Run) -> int:
+    return int(run.folder.name.partition('-')[0]) if STAGE.match(run.folder.name) else -1
+
+
+def _same(a: str, b: str) -> bool:
+    try:
+        return a == b or float(a) == float(b)
+    except ValueError:
+        return a.replace(' ', '') == b.replace(' ', '')
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | list | tuple)
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    return _dict(configs.read_json(path))
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else {}

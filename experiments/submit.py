@@ -1,0 +1,178 @@
+"""A run, or each run of a sweep, as a job of Slurm (through submitit), which puts itself back into the queue.
+
+    ./launch.sh slurm configs/classification/lenet_digits.py --tasks=2 --minutes=60 -- --config.seed=1
+
+Each task of a job is one process of the run; together they find each other (`jax.distributed`) without flags. When
+Slurm says that a job has to go (time limit, preemption, `scancel --signal=TERM`), the run saves and the job is queued
+again; it then resumes from its folder. Checkout, environment and --runs are on a file system that all nodes share.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from canon.errors import CanonError, UsageError
+from experiments import configs, runs, tools
+
+CRASHES = 3  # how often a job may come back after its process was killed, before that counts as the run's own fault
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = tools.parser('slurm', __doc__)
+    parser.add_argument('config', metavar='CONFIG')
+    add_options(parser)
+    options, flags = tools.parse(parser, argv)
+    configs.load(options.config)
+    return submit(options, [flags])
+
+
+def add_options(parser: tools.Parser) -> None:
+    add = parser.add_argument_group('Slurm').add_argument
+    add('--nodes', type=int, default=1, help='nodes of a job')
+    add('--tasks', type=int, help='processes on each node (1, or one for each GPU)')
+    add('--gpus', type=int, help='GPUs on each node')
+    add('--cpus', type=int, help='CPUs of each task; Slurm gives 1 unless told')
+    add('--memory', type=float, help='GB on each node')
+    add('--minutes', type=int, default=24 * 60, help='time limit; 90 s before it the job saves and is queued again')
+    add('--partition', help="where to run; the cluster's default without")
+    add('--sbatch', action='append', default=[], metavar='KEY=VALUE', help='any other option of sbatch')
+    add('--wait', action='store_true', help='until all jobs are over; exit status 1 if a run is not done')
+
+
+def submit(options: Any, points: Sequence[list[str]], parallel: int = 0) -> int:
+    """Submits a run for each list of flags (several as one array, `parallel` at a time); the exit status."""
+    tasks = options.tasks or options.gpus or 1
+    if min(options.nodes, tasks, options.minutes) < 1:
+        raise UsageError('--nodes, --tasks and --minutes are at least 1')
+    extra = dict(_pair(word) for word in options.sbatch)
+    submitit = _submitit()
+    folder = Path(runs.option(points[0], 'runs', 'runs')).absolute() / 'slurm'
+    executor = submitit.AutoExecutor(folder / '%j', cluster='slurm')
+    executor.update_parameters(
+        name=f'canon-{configs.split(options.config)[0].stem}',
+        nodes=options.nodes,
+        tasks_per_node=tasks,
+        timeout_min=options.minutes,
+        slurm_array_parallelism=parallel or len(points),
+        slurm_srun_args=['--kill-on-bad-exit=1'],  # when one process of a job fails, the others end too
+        slurm_additional_parameters={'requeue': True, **extra},
+        **_given(
+            cpus_per_task=options.cpus,
+            gpus_per_node=options.gpus,
+            mem_gb=options.memory,
+            slurm_partition=options.partition,
+        ),
+    )
+    try:
+        jobs = executor.map_array(Job(options.config), points)
+    except submitit.core.utils.FailedJobError as error:
+        said = ' '.join(line.strip() for line in str(error).splitlines() if 'error:' in line)
+        raise CanonError(f'Slurm refused the job: {said or error}') from error
+    number = jobs[0].job_id.partition('_')[0]
+    many = f'{len(jobs)} runs' if len(jobs) > 1 else 'a run'
+    print(f'submitted {number}: {many}, {options.nodes * tasks} tasks each. Log: {folder}/{number}*/', flush=True)
+    print(f'squeue -j {number}; scancel {number}; ./launch.sh table {runs.home(options.config, folder.parent)}')
+    return _wait(options.config, number, points, folder.parent) if options.wait else 0
+
+
+class Job:
+    """What one task does: the run as a process of its own, and a new place in the queue when it had to stop early.
+
+    Submitit's own requeueing would kill us before the run has saved, so its signal handlers are replaced.
+    """
+
+    def __init__(self, config: str):
+        self.config = config
+        self.signalled = False
+
+    def __call__(self, flags: list[str]) -> str:
+        signal.signal(signal.SIGUSR2, self._stop)  # the time limit is near
+        signal.signal(signal.SIGTERM, self._stop)  # preemption, scancel --signal=TERM
+        # Slurm signals the run as well as us: it knows SIGTERM, and SIGUSR2 would kill it.
+        ignored = lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # noqa: E731
+        self.process = subprocess.Popen(
+            tools.command(self.config, flags), cwd=configs.ROOT, stdin=subprocess.DEVNULL, preexec_fn=ignored
+        )
+        if self.signalled:
+            self._stop(signal.SIGTERM, None)
+        status = self.process.wait()
+        run = _find(self.config, flags)
+        if status > 0 and not self.signalled:
+            raise RuntimeError(f'the run ended with status {status}')
+        if self.signalled and (run is None or run.state != 'done'):
+            self._again('it was told to stop', first=True)
+        if status < 0:
+            if int(os.environ.get('SLURM_RESTART_COUNT', '0')) >= CRASHES:
+                raise RuntimeError(f'the run was killed by signal {-status}, and so it was {CRASHES} times before')
+            self._again(f'signal {-status} killed it', first=False)
+        return runs.outcome(run)
+
+    def _stop(self, number, frame) -> None:
+        self.signalled = True
+        if hasattr(self, 'process'):
+            self.process.send_signal(signal.SIGTERM)
+
+    def _again(self, why: str, first: bool) -> None:
+        """Leaves, and queues the job again. Of many tasks that were told to stop, the first one does that."""
+        if not first or os.environ.get('SLURM_PROCID', '0') == '0':
+            job = os.environ['SLURM_JOB_ID']
+            done = subprocess.run(['scontrol', 'requeue', job], capture_output=True, text=True)
+            # A job that Slurm itself is taking off a node cannot be requeued by us; it returns if Slurm meant so.
+            print(f'job {job} goes back to the queue: {why} {done.stderr.strip()}', flush=True)
+        sys.exit(0)  # without a result, so that submitit does not take the job for finished
+
+
+def _find(config: str, flags: Sequence[str]) -> runs.Run | None:
+    workdir = runs.option(flags, 'workdir')
+    if workdir:
+        return next(iter(runs.below(configs.ROOT / workdir)), None)
+    return runs.find(config, runs.overrides_in(flags), configs.ROOT / runs.option(flags, 'runs', 'runs'))
+
+
+def _wait(config: str, number: str, points: Sequence[list[str]], root: Path) -> int:
+    """Until Slurm no longer knows of the jobs as waiting or running; then what became of each."""
+    while True:
+        queue = subprocess.run(['squeue', '-h', '-j', number, '-o', '%T'], capture_output=True, text=True)
+        if (queue.returncode == 0 and not queue.stdout.strip()) or 'Invalid job id' in queue.stderr:
+            break
+        time.sleep(2)
+    found = [_find(config, flags) for flags in points]
+    for flags, run in zip(points, found, strict=True):
+        state, where = (run.state, run.folder) if run else ('failed', root / 'slurm')
+        print(f'{state:7} {runs.outcome(run)}  {" ".join(flags)}  {where}', flush=True)
+    return 0 if all(run and run.state == 'done' for run in found) else 1
+
+
+def _submitit() -> Any:
+    try:
+        submitit = importlib.import_module('submitit')
+    except ImportError as error:
+        raise CanonError("Slurm needs submitit: pip install -e '.[slurm]' (launch.sh slurm does so)") from error
+    if not shutil.which('sbatch') or not shutil.which('srun'):
+        raise CanonError('no sbatch here: submit from a login node of a Slurm cluster (Debian: slurm-client)')
+    return submitit
+
+
+def _pair(word: str) -> tuple[str, str | bool]:
+    key, equals, value = word.partition('=')
+    if not key:
+        raise UsageError(f'--sbatch={word}: write it as KEY=VALUE, such as --sbatch=account=vision')
+    return key, value if equals else True
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}
+
+
+if __name__ == '__main__':
+    # Slurm's side unpickles `experiments.submit.Job`, which `__main__.Job` would not be.
+    tools.run(importlib.import_module('experiments.submit').main)

@@ -1,0 +1,130 @@
+"""Every point of a config's `sweep()`: here, n at a time; as an array of Slurm jobs; or printed.
+
+    ./launch.sh sweep configs/classification/lenet_digits.py --jobs=2 --config.seed=1
+    ./launch.sh sweep configs/classification/lenet_digits.py --engine=print | parallel -j 4
+
+A point is a run with overrides, so launching a sweep again resumes what is unfinished and passes what is done.
+Further flags (--config.key=value, --runs=DIR, --force) go to every point. Exit status 1 if a point failed.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import re
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from canon.errors import UsageError
+from experiments import configs, runs, submit, tools
+
+
+class Point(NamedTuple):
+    label: str
+    flags: list[str]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = tools.parser('sweep', __doc__)
+    parser.add_argument('config', metavar='CONFIG')
+    submit.add_options(parser)
+    parser.add_argument('--engine', choices=('local', 'slurm', 'print'), default='local')
+    parser.add_argument('--jobs', type=int, default=0, help='how many at a time (local: 1, slurm: all)')
+    options, flags = tools.parse(parser, argv, refused='--workdir=')
+    if options.jobs < 0:
+        raise UsageError(f'--jobs={options.jobs}: at least 1 at a time')
+    points = [Point(configs.label(p), [*flags, *configs.flags_of(p)]) for p in configs.points(options.config)]
+    if options.engine == 'print':
+        for point in points:
+            print(shlex.join(tools.command(options.config, point.flags)))
+        return 0
+    if options.engine == 'slurm':
+        return submit.submit(options, [point.flags for point in points], parallel=options.jobs)
+    return Local(options.config, points, jobs=options.jobs or 1).run()
+
+
+class Local:
+    """Subprocesses of this machine. A SIGTERM or Ctrl-C is handed on once, so that every run saves and ends."""
+
+    def __init__(self, config: str, points: Sequence[Point], jobs: int):
+        self._config, self._points, self._jobs = config, points, jobs
+        self._lock, self._running, self._stopping = threading.Lock(), set(), False
+        self._finished = 0
+
+    def run(self) -> int:
+        before = {s: signal.signal(s, self._stop) for s in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            with concurrent.futures.ThreadPoolExecutor(self._jobs) as pool:
+                states = list(pool.map(self._one, enumerate(self._points)))
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        done, failed = states.count('done'), states.count('failed')
+        rest = len(states) - done - failed
+        tail = f', {rest} not finished (the same command resumes)' if rest else ''
+        print(f'{done} of {len(states)} done, {failed} failed{tail}. ./launch.sh table {self._home()}', flush=True)
+        return 1 if failed else 0
+
+    def _one(self, numbered: tuple[int, Point]) -> str:
+        """Runs one point; its state."""
+        i, point = numbered
+        name = re.sub(r'[^\w.=,-]+', '_', point.label)[:100]
+        log = self._home() / 'sweep' / f'{i:03d}-{name}.log'
+        log.parent.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        with log.open('w') as out:
+            with self._lock:
+                if self._stopping:
+                    return 'waiting'
+                process = subprocess.Popen(
+                    tools.command(self._config, point.flags),
+                    cwd=configs.ROOT,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # the terminal's Ctrl-C would reach it a second time
+                )
+                self._running.add(process)
+            status = process.wait()
+            with self._lock:
+                self._running.discard(process)
+        run = runs.find(self._config, runs.overrides_in(point.flags), self._root())
+        state = 'failed' if status or run is None else run.state
+        self._report(state, time.monotonic() - began, point, run, log)
+        return state
+
+    def _report(self, state: str, seconds: float, point: Point, run: runs.Run | None, log: Path) -> None:
+        result = runs.outcome(run) if state == 'done' else _last_line(log)
+        where = log if state == 'failed' or run is None else run.folder
+        with self._lock:
+            self._finished += 1
+            count = f'[{self._finished}/{len(self._points)}]'
+            print(f'{count} {state:7} {seconds:6.1f} s  {result}  {point.label}  {where}', flush=True)
+
+    def _stop(self, number, frame) -> None:
+        """Runs in the main thread, which never holds the lock: it only waits for the pool."""
+        with self._lock:
+            self._stopping = True
+            for process in self._running:
+                process.send_signal(signal.SIGTERM)
+
+    def _root(self) -> Path:
+        return Path(runs.option(self._points[0].flags, 'runs', 'runs'))
+
+    def _home(self) -> Path:
+        return runs.home(self._config, self._root())
+
+
+def _last_line(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors='replace').splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith('error:')]
+    return (errors or lines or ['said nothing'])[-1][:300]
+
+
+if __name__ == '__main__':
+    tools.run(main)
