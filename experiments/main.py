@@ -54,7 +54,6 @@ def main() -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     """Flags from argv, with `FLAGS.config` the config itself and its overrides applied."""
-    flags.FLAGS.set_default('logger_levels', 'absl:WARNING,jax:ERROR,orbax:ERROR,root:WARNING')
     rest, source = _config_argument(argv)
     try:
         if source is not None or _value(argv, 'workdir'):
@@ -163,7 +162,7 @@ def _run() -> None:
     if FLAGS.compilation_cache:
         jax.config.update('jax_compilation_cache_dir', os.path.expanduser(FLAGS.compilation_cache))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
-    logging.set_verbosity(logging.WARNING)
+    logging.set_verbosity(logging.ERROR)  # Orbax warns much; what a person should read goes to the logger 'canon'
     config = FLAGS.config
     module = _experiment_module(config.get('experiment'))
     experiment = module.make(config)

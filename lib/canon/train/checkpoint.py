@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 from jax.tree_util import tree_flatten_with_path, tree_map_with_path
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keeping
 
@@ -22,6 +22,8 @@ from canon.named import near
 from canon.train.settings import Checkpointing, InitFrom
 from canon.train.shard import path_name
 from canon.train.types import State
+
+_log = logging.getLogger('canon')
 
 
 class Checkpoints:
@@ -65,7 +67,7 @@ class Checkpoints:
         except Exception:
             if kind is None:
                 raise
-            logging.exception('while closing the checkpoints after another error')
+            _log.exception('while closing the checkpoints after another error')
 
     def steps(self) -> list[int]:
         """The steps saved, oldest first."""
@@ -162,7 +164,7 @@ class Checkpoints:
         raise UsageError(f'checkpoint {self.directory / str(step)} is of another model or optimizer: {what}')
 
     def _set_aside(self, step: int, error: Exception) -> None:
-        logging.warning(
+        _log.warning(
             'checkpoint of step %d cannot be read (%s); moved to unreadable-%d, the one before is tried',
             step, _line(error), step,
         )  # fmt: skip
@@ -236,7 +238,7 @@ def init_from(state: State, settings: InitFrom) -> State:
             f'{misfit or "nothing"}. Left over: {left or "nothing"}. Rename with run.init_from.rules, or name what '
             'keeps its initialisation in run.init_from.new'
         )
-    logging.info('init_from %s: %d arrays taken; left over there: %s', settings.path, len(used), left or 'none')
+    _log.info('init_from %s: %d arrays taken; left over there: %s', settings.path, len(used), left or 'none')
     return state._replace(params=params, mutable=mutable)
 
 
