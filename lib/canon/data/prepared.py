@@ -73,9 +73,10 @@ class Prepared:
     """
 
     def __init__(self, folder: Path, split: str, name: str, data_dir: Path):
+        self._folder, self._mend = folder, mend(name, data_dir)
         builder = tfds.builder_from_directory(folder)
         self.features = builder.info.features
-        self._images = {k: f for k, f in self.features.items() if _is_byte_image(f)}
+        self._images = {k: f for k, f in self.features.items() if isinstance(f, tfds.features.Image)}
         decoders = {k: tfds.decode.SkipDecoding() for k in self._images}
         try:
             self._records: Any = builder.as_data_source(split=split, decoders=decoders or None)  # ty: ignore
@@ -99,15 +100,24 @@ class Prepared:
 
     def __getitems__(self, ids) -> list[dict[str, Any]]:
         ids = [int(i) for i in ids]
-        return [self._tidy(i, record) for i, record in zip(ids, self._records.__getitems__(ids), strict=True)]
+        return [self._tidy(i, record) for i, record in zip(ids, self._read(ids), strict=True)]
 
     def labels(self) -> np.ndarray:
         """[n] integers; images are not decoded for it."""
         if 'label' not in self.features:
             raise UsageError(f"{self!r} has no field 'label'; its fields are {', '.join(self.features)}")
         n = len(self)
-        chunks = (self._records.__getitems__(list(range(i, min(i + 4096, n)))) for i in range(0, n, 4096))
+        chunks = (self._read(range(i, min(i + 4096, n))) for i in range(0, n, 4096))
         return np.array([int(record['label']) for chunk in chunks for record in chunk], np.int64)
+
+    def _read(self, ids):
+        try:
+            return self._records.__getitems__(list(ids))
+        except (OSError, RuntimeError, ValueError) as error:
+            why = str(error).splitlines()[0]
+            raise CanonError(
+                f'{self._folder} is damaged ({why}); delete it, then {self._mend} makes it anew'
+            ) from error
 
     def _tidy(self, index, record):
         try:
@@ -128,40 +138,56 @@ def _info(name, split, features) -> Info:
     return Info(name, split, label.num_classes, tuple(label.names))
 
 
-def _is_byte_image(feature) -> bool:
-    return isinstance(feature, tfds.features.Image) and feature.np_dtype == np.uint8 and feature.shape[-1] in _MODES
-
-
 def _decode(data: bytes, feature) -> np.ndarray:
-    """uint8 [H, W, C]. TFDS leaves a CMYK JPEG with 4 channels, hence this; 1-channel palettes stay indices."""
-    mode = _MODES[feature.shape[-1]]
+    """[H, W, C] with the channels and dtype of `feature`, as TensorFlow would.
+
+    TFDS without TensorFlow leaves a CMYK JPEG with 4 channels and refuses 16 bits. A 1-channel palette stays indices.
+    """
     with Image.open(io.BytesIO(data)) as image:
+        if feature.np_dtype == np.float32:  # kept as the four bytes of each number
+            return np.asarray(image.convert('RGBA')).view(np.float32)
+        if feature.np_dtype == np.uint16:
+            if feature.shape[-1] != 1:
+                raise OSError('Pillow reads 16 bits of one channel only')
+            return np.asarray(image).astype(np.uint16)[..., None]
+        mode = _MODES[feature.shape[-1]]
         kept = image.mode == mode or (image.mode == 'P' and mode == 'L')
         array = np.asarray(image if kept else image.convert(mode))
     return array[..., None] if array.ndim == 2 else array
 
 
-def _flatten(values: dict, features, prefix: str = '') -> dict[str, Any]:
+def _flatten(values: dict, features, prefix: str = '', sequence: bool = False) -> dict[str, Any]:
+    """Nested dicts as one, names joined by slashes; `sequence`: whether `values` holds sequences of `features`."""
     out = {}
     for name, value in values.items():
-        feature = features[name]
+        feature, many = features[name], sequence
+        if isinstance(feature, tfds.features.Sequence) and not many:
+            feature, many = feature.feature, True
         if isinstance(value, dict):
-            out |= _flatten(value, feature, f'{prefix}{name}/')
+            out |= _flatten(value, feature, f'{prefix}{name}/', many)
         else:
-            out[prefix + name] = _array(value, feature)
+            out[prefix + name] = _sequence(value, feature) if many else _single(value, feature)
     return out
 
 
-def _array(value, feature):
+def _single(value, feature):
+    if isinstance(feature, tfds.features.Sequence):
+        return _sequence(value, feature.feature)
     if isinstance(value, bytes):
         return value.decode() if isinstance(feature, tfds.features.Text) else value
-    if not isinstance(value, list):
-        return np.asarray(value)
-    elements = [_array(v, getattr(feature, 'feature', feature)) for v in value]
-    if len({np.shape(e) for e in elements}) == 1:
+    return np.asarray(value)
+
+
+def _sequence(values, feature) -> np.ndarray:
+    """The elements stacked, [k, ...]; objects [k] where their shapes differ."""
+    if isinstance(values, np.ndarray) and values.size and values.dtype != object:
+        return values
+    if not len(values):
+        dtype = str if isinstance(feature, tfds.features.Text) else feature.np_dtype
+        return np.zeros((0, *(size or 0 for size in feature.shape)), dtype)
+    elements = [_single(value, feature) for value in values]
+    if len({np.shape(element) for element in elements}) == 1:
         return np.stack(elements)
-    if not elements:
-        return np.zeros((0, *(d or 0 for d in feature.shape[1:])), feature.np_dtype)
     ragged = np.empty(len(elements), object)
     ragged[:] = elements
     return ragged
