@@ -87,7 +87,7 @@ def plain(config: Any) -> Any:
         config = config.to_dict()
     if isinstance(config, Mapping):
         return {str(k): plain(v) for k, v in config.items()}
-    if isinstance(config, list | tuple):
+    if type(config) in (list, tuple):  # a NamedTuple, such as a gradient transformation, is a value
         return tuple(plain(v) for v in config)
     return config
 

@@ -99,8 +99,8 @@ def scale_by_soap(
             return _rotated(direction, sides, back=True).reshape(u.shape), s, r.reshape(u.shape), sides
 
         treedef = jax.tree.structure(updates)
-        sides = treedef.unflatten(list(state.sides))
         checked = per_leaf(lambda u, s, r: (u, s, r), updates, state.mean, state.mean_square)
+        sides = treedef.unflatten(list(state.sides))
         columns = [treedef.flatten_up_to(tree) for tree in (*checked, sides)]
         rows = [kernel(*row) for row in zip(*columns, strict=True)]
         new = list(zip(*rows, strict=True)) if rows else [()] * 4

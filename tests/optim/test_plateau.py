@@ -1,0 +1,113 @@
+"""Dividing on a plateau: the exact evaluation, odd metrics, both modes, and the run that is stopped in between."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from canon.errors import UsageError
+
+PARAMS = {'w': jnp.ones(3)}
+GRADS = {'w': jnp.array([1.0, -2.0, 0.5])}
+
+
+def factors(optim, metrics, **settings):
+    tx = optim.divide_on_plateau('loss', **settings)
+    state, seen = tx.init(PARAMS), []
+    for value in metrics:
+        state = optim.observe(state, {'loss': value, 'other': 0.0})
+        seen.append(round(1 / float(state.rate_factor)))
+    return seen
+
+
+NAN, INF = float('nan'), float('inf')
+
+
+@pytest.mark.parametrize(
+    ('metrics', 'settings', 'expected'),
+    [
+        ([5, 4, 4, 4, 4, 4, 4], dict(patience=2), [1, 1, 1, 10, 10, 100, 100]),
+        ([5, 5, 5], dict(patience=1), [1, 10, 100]),
+        ([5, 4, 3, 2, 1], dict(patience=1), [1, 1, 1, 1, 1]),
+        ([5, 6, 4, 6, 6, 6], dict(patience=3), [1, 1, 1, 1, 1, 10]),
+        ([5, NAN, NAN, 4, NAN], dict(patience=2), [1, 1, 10, 10, 10]),
+        ([NAN, NAN, 3, 2], dict(patience=2), [1, 10, 10, 10]),
+        ([INF, INF, 3, 2], dict(patience=2), [1, 10, 10, 10]),
+        ([-1, -2, -3, -2.9, -2.9], dict(patience=2), [1, 1, 1, 1, 10]),  # negative: less is better still
+        ([-3, -2.9999], dict(patience=1), [1, 10]),
+        ([1, 0.95, 0.91, 0.85, 0.84], dict(patience=2, min_delta=0.1), [1, 1, 10, 10, 10]),
+        ([0.1, 0.5, 0.4, 0.4], dict(patience=2, mode='max', by=2.0), [1, 1, 1, 2]),
+        ([-5, -6, -4, -4.5, NAN], dict(patience=1, mode='max'), [1, 10, 10, 100, 1000]),
+        ([5, 5], dict(patience=1, by=4), [1, 4]),
+    ],
+)
+def test_the_evaluation_of_the_drop(optim, metrics, settings, expected):
+    assert factors(optim, metrics, **settings) == expected
+
+
+def test_it_divides_the_rate_and_not_the_velocity(optim):
+    tx = optax.chain(optim.divide_on_plateau('loss', 1), optim.momentum(0.1, 0.5))
+    state = tx.init(PARAMS)
+    v = 0.0
+    for k in range(6):
+        if k == 3:
+            state = optim.observe(optim.observe(state, {'loss': 1.0}), {'loss': 1.0})
+        updates, state = tx.update(GRADS, state, PARAMS)
+        v = 0.5 * v - (0.1 if k < 3 else 0.01) * np.asarray(GRADS['w'])
+        np.testing.assert_allclose(updates['w'], v, rtol=1e-6)
+    assert float(optim.hyperparams(state)['rate_factor']) == np.float32(0.1)
+
+
+def test_updates_need_no_metric_and_foreign_metrics_are_no_evaluation(optim):
+    tx = optim.divide_on_plateau('test/loss', 1)
+    state = tx.init(PARAMS)
+    for _ in range(5):
+        _, state = tx.update(GRADS, state, PARAMS)
+        state = optim.observe(state, {'train/loss': 1.0})
+    assert state.bad == 0
+    assert optim.watched(optax.chain(tx, optim.ema(0.9)).init(PARAMS)) == {'test/loss'}
+
+
+def test_observe_is_the_identity_for_others(optim):
+    state = optim.adam(0.1).init(PARAMS)
+    assert optim.observe(state, {'loss': 1.0}) is state
+
+
+def test_one_trace_through_a_drop(optim):
+    tx, traces = optax.chain(optim.divide_on_plateau('loss', 1), optim.adam(0.1)), []
+
+    @jax.jit
+    def step(state):
+        traces.append(1)
+        return tx.update(GRADS, state, PARAMS)[1]
+
+    state = tx.init(PARAMS)
+    for value in (3.0, 3.0, np.float64(3.0), 2, jnp.float32(2)):
+        state = optim.observe(step(state), {'loss': value})
+    assert len(traces) == 1
+    np.testing.assert_allclose(optim.hyperparams(state)['rate_factor'], 0.001, rtol=2e-7)
+
+
+def test_it_is_saved_and_restored(optim, tmp_path):
+    import orbax.checkpoint as ocp
+
+    tx = optax.chain(optim.divide_on_plateau('loss', 3), optim.momentum(0.1), optim.ema(0.9))
+    state = tx.init(PARAMS)
+    for value in (2.0, 3.0, 3.0):
+        state = optim.observe(state, {'loss': value})
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / 'state', state)
+        checkpointer.wait_until_finished()
+        restored = checkpointer.restore(tmp_path / 'state', jax.eval_shape(tx.init, PARAMS))
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    assert float(optim.hyperparams(optim.observe(restored, {'loss': 2.5}))['rate_factor']) == np.float32(0.1)
+
+
+@pytest.mark.parametrize(
+    'settings', [dict(patience=0), dict(patience=1.5), dict(patience=1, mode='mn'), dict(patience=1, by=1)]
+)
+def test_bad_settings(optim, settings):
+    with pytest.raises(UsageError):
+        optim.divide_on_plateau('loss', **settings)
