@@ -41,7 +41,8 @@ def main() -> None:
     ratios = [b / a for a, b in zip(alone, looped, strict=True)]
     print(f'jitted step alone  {1e3 * statistics.median(alone):8.3f} ms')
     print(
-        f'a step of fit      {1e3 * statistics.median(looped):8.3f} ms, {1e3 * statistics.median(waited):.3f} ms in next()'
+        f'a step of fit      {1e3 * statistics.median(looped):8.3f} ms, '
+        f'{1e3 * statistics.median(waited):.3f} ms in next()'
     )
     print(f'ratio              {statistics.median(ratios):8.3f}  (rounds: {", ".join(f"{r:.3f}" for r in ratios)})')
 

@@ -21,9 +21,10 @@ _GALLERY = 32  # samples in a picture
 
 def make(config: ConfigDict) -> Experiment:
     """config.data, config.model, config.tx, config.input and config.loss -> a classification experiment."""
-    train = _batches(config)
+    source = _source(config, config.data.train.split)
+    names = class_names(source, config.model.num_classes)
+    train = _batches(config, source)
     config = lengths.resolve(config, train.batch_size, train.num_examples)
-    names = class_names(train.source, config.model.num_classes)
     model = models.make(**config.model)
     task = classification_task(model, **config.input, **config.loss)
     evals = {name: classification_evaluator(task, _once(config, name), names) for name in sorted(config.data.evals)}
@@ -149,10 +150,10 @@ def _transforms(config: ConfigDict, spec: Mapping[str, Any] | None, where: str):
     return (check, *data.transforms.make(spec, where))
 
 
-def _batches(config: ConfigDict) -> data.Batches:
+def _batches(config: ConfigDict, source: data.Source) -> data.Batches:
     d = config.data
     return data.Batches(
-        _source(config, d.train.split),
+        source,
         d.batch_size,
         seed=config.seed,
         transforms=_transforms(config, d.train.transforms, 'data.train.transforms'),

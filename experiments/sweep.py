@@ -99,7 +99,7 @@ class Local:
         return state
 
     def _report(self, state: str, seconds: float, point: Point, run: runs.Run | None, log: Path) -> None:
-        result = runs.outcome(run) if state == 'done' else _last_line(log)
+        result = runs.outcome(run) if state == 'done' else tools.last_line(log)
         where = log if state == 'failed' or run is None else run.folder
         with self._lock:
             self._finished += 1
@@ -118,12 +118,6 @@ class Local:
 
     def _home(self) -> Path:
         return runs.home(self._config, self._root())
-
-
-def _last_line(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors='replace').splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith('error:')]
-    return (errors or lines or ['said nothing'])[-1][:300]
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from canon.errors import CanonError, UsageError
@@ -44,6 +45,13 @@ def parse(of: Parser, argv: Sequence[str] | None, refused: str = '') -> tuple[ar
 def command(config: str, flags: Sequence[str]) -> list[str]:
     """The run of one config, as a subprocess would be asked for it."""
     return [sys.executable, '-m', 'experiments.main', f'--config={config}', *flags]
+
+
+def last_line(log: Path) -> str:
+    """What a run that failed had to say: its error line, or else the last one."""
+    lines = [line.strip() for line in log.read_text(errors='replace').splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith('error:')]
+    return (errors or lines or ['said nothing'])[-1][:300]
 
 
 def run(main: Callable[[], int]) -> NoReturn:
