@@ -1,0 +1,128 @@
+"""Prepares a TFDS data set as array_record, which training then reads without TensorFlow.
+
+    python -m experiments.prepare NAME [--data_dir DIR]
+
+NAME is 'digits' or any TFDS set, with its config where it has several: mnist, cifar10, voc/2007. Most stock builders
+need TensorFlow for this (extra `tf`); `./launch.sh prepare NAME` runs it in an environment that has it.
+A set that is there in another format is prepared anew and the old folder kept beside it. Exit status: 0 done or
+already there, 1 failed, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from canon.errors import CanonError, UsageError
+from canon.named import near
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog='prepare', description=str(__doc__).partition('\n')[0])
+    parser.add_argument('name', help='digits, or a TFDS set: mnist, voc/2007')
+    parser.add_argument('--data_dir', type=Path, help='where data sets live (default: ~/tensorflow_datasets)')
+    arguments = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the scratch folder goes too
+    try:
+        folder, fresh = prepare(arguments.name, arguments.data_dir)
+    except CanonError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    print(f'{arguments.name} is {"now" if fresh else "already"} in {folder}')
+    return 0
+
+
+def prepare(name: str, data_dir: Path | None = None) -> tuple[Path, bool]:
+    """(the folder of the set in array_record, whether it was made just now).
+
+    Raises UsageError for a name that TFDS does not know, CanonError without TensorFlow and when the builder fails.
+    """
+    from canon.data import digits, prepared
+
+    root = data_dir.expanduser() if data_dir else prepared.default_dir()
+    if name in ('folder', 'npz'):
+        raise UsageError(f'{name!r} needs no preparation: give the path of your own files as data.path')
+    old = _existing(name, root)
+    if old and _format(old) == 'array_record':
+        return old, False
+    if name == 'digits':
+        return digits.prepare(root), True
+    _check_name(name)
+    _need_tensorflow(name)
+    return _build(name, root), True
+
+
+def _existing(name: str, root: Path) -> Path | None:
+    from canon.data import prepared
+
+    try:
+        return prepared.find(name, root)
+    except UsageError:
+        return None
+
+
+def _format(folder: Path) -> str:
+    return json.loads((folder / 'dataset_info.json').read_text()).get('fileFormat', 'tfrecord')
+
+
+def _check_name(name: str) -> None:
+    import tensorflow_datasets as tfds
+
+    base = name.partition('/')[0].partition(':')[0]
+    names = tfds.list_builders(with_community_datasets=False)
+    if base not in names:
+        close = near(base, names)
+        raise UsageError(
+            f'TFDS knows no data set {base!r}{close if "did you mean" in close else "; its catalogue lists them"}'
+        )
+
+
+def _need_tensorflow(name: str) -> None:
+    if importlib.util.find_spec('tensorflow') is None:
+        raise CanonError(
+            f'preparing {name!r} needs TensorFlow, once, and this environment has none:'
+            f' `./launch.sh prepare {name}` makes one that does (or pip install -e .[tf])'
+        )
+
+
+def _build(name: str, root: Path) -> Path:
+    """Prepares in a scratch folder and moves the result into its place, so that no half of a set is ever seen."""
+    import tensorflow_datasets as tfds
+
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix='.preparing-', dir=root))
+    except OSError as error:
+        raise CanonError(f'cannot write to {root}: {error.strerror}; choose another --data_dir') from error
+    try:
+        builder = tfds.builder(name, data_dir=scratch, file_format='array_record')
+        builder.download_and_prepare(download_dir=root / 'downloads')  # ty: ignore[missing-argument]
+        return _move(Path(builder.data_dir), root / Path(builder.data_dir).relative_to(scratch))
+    except Exception as error:  # downloads, checksums, missing manual files, disks: builders raise anything
+        raise CanonError(f'{name} could not be prepared: {type(error).__name__}: {error}') from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _move(made: Path, folder: Path) -> Path:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and _format(folder) != 'array_record':
+        os.rename(folder, folder.with_name(f'{folder.name}.{_format(folder)}'))
+    try:
+        os.rename(made, folder)
+    except OSError:
+        if not folder.exists():  # otherwise another process was first, with the same content
+            raise
+    return folder
+
+
+if __name__ == '__main__':
+    sys.exit(main())
