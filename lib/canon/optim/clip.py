@@ -26,7 +26,7 @@ def clip_by_global_norm(max_norm: float) -> GradientTransformation:
         return EmptyState()
 
     def update(updates, state, params=None):
-        factor = jnp.minimum(1.0, max_norm / global_norm(updates))
+        factor = max_norm / jnp.maximum(global_norm(updates), max_norm)  # exactly 1 below max_norm
         return per_leaf(lambda u: (times(factor, wide(u)),), updates)[0], state
 
     return GradientTransformation(init, update)
