@@ -43,10 +43,10 @@ def test_quadratics_contract_at_the_rate_of_the_theory(optim, condition):
         h = np.array([1.0, condition])
         plain = contraction(optim, optim.sgd(2 / (1 + condition)), h, 10, 500)
         rate, alpha = (2 / (1 + root)) ** 2, ((root - 1) / (root + 1)) ** 2
-        # at the best rate the eigenvalues are double, and a factor k lies over the power: just above it none does
-        heavy = contraction(optim, optim.momentum(rate, alpha * 1.0001), h, int(20 * root), int(40 * root))
+        heavy = contraction(optim, optim.momentum(rate, alpha), h, int(20 * root), int(40 * root))
     assert abs(plain - (condition - 1) / (condition + 1)) < 1e-6
-    assert abs(heavy - (root - 1) / (root + 1)) < 0.01 * (1 - (root - 1) / (root + 1)) + 2e-3 / root + 0.02 / root
+    # the eigenvalues are double there, so a factor k lies over the power: 1.4 % of the logarithm at these lengths
+    assert 0.98 < np.log(heavy) / np.log((root - 1) / (root + 1)) < 1.001
 
 
 def test_condition_one_is_done_in_a_step(optim):
@@ -68,7 +68,8 @@ METHODS = {
     'nesterov theta': lambda o: o.nesterov(2e-4, 0.99, stored='theta'),
     'adagrad': lambda o: o.adagrad(0.5),
     'rmsprop': lambda o: o.rmsprop(o.cosine(0.01, steps=20_000)),
-    'adadelta': lambda o: o.adadelta(eps=1e-3),
+    'adadelta': lambda o: o.adadelta(o.cosine(1.0, steps=20_000), eps=1e-4),
+    'adadelta, Zeiler': lambda o: o.adadelta(o.cosine(1.0, steps=20_000), 0.95, eps_in_sqrt=True),
     'adam': lambda o: o.adam(o.cosine(0.02, steps=20_000)),
     'nadam': lambda o: o.nadam(o.cosine(0.02, steps=20_000)),
     'lion': lambda o: o.lion(o.cosine(0.01, steps=20_000)),
