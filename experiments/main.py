@@ -156,6 +156,8 @@ def _exit(run) -> None:
 
 
 def _run() -> None:
+    config = FLAGS.config
+    _check_experiment(config.get('experiment'))
     import jax
 
     _join_job()
@@ -163,8 +165,7 @@ def _run() -> None:
         jax.config.update('jax_compilation_cache_dir', os.path.expanduser(FLAGS.compilation_cache))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
     logging.set_verbosity(logging.ERROR)  # Orbax warns much; what a person should read goes to the logger 'canon'
-    config = FLAGS.config
-    module = _experiment_module(config.get('experiment'))
+    module = importlib.import_module(f'experiments.{config.experiment}')
     experiment = module.make(config)
     workdir = Path(FLAGS.workdir or default_workdir())
     if FLAGS.mode == 'train':
@@ -271,12 +272,13 @@ def _about() -> dict[str, Any]:
     return {'config': flag.source, 'overrides': flag.override_values, 'command': command}
 
 
-def _experiment_module(name: str | None):
+def _check_experiment(name: str | None) -> None:
+    """Before JAX is imported, which takes seconds."""
     folder = Path(__file__).parent
-    if not name or (not (folder / f'{name}.py').is_file() and not (folder / name / '__init__.py').is_file()):
-        names = [p.stem for p in folder.glob('*.py') if 'def make(' in p.read_text()]
+    files = [*folder.glob('*.py'), *folder.glob('*/__init__.py')]
+    names = {(p.parent if p.stem == '__init__' else p).stem for p in files if '\ndef make(' in p.read_text()}
+    if name not in names:
         raise UsageError(f'no experiment is called {name!r}{near(str(name), names)}')
-    return importlib.import_module(f'experiments.{name}')
 
 
 def _join_job() -> None:

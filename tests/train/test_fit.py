@@ -143,7 +143,9 @@ def test_init_from_takes_what_the_rules_name(tmp_path):
 def test_init_from_lists_what_does_not_fit(tmp_path):
     fit(toy.experiment(), toy.config(), tmp_path / 'old', quiet=True)
     init = dict(path=str(tmp_path / 'old'), rules=(('^Conv_0/kernel', 'Conv_O/kernel'),))
-    with pytest.raises(UsageError, match=r"Missing there: \[.Conv_O/kernel; did you mean 'Conv_0/kernel'.*Left over: \[.*Conv_0/kernel"):
+    with pytest.raises(
+        UsageError, match=r"Missing there: \[.Conv_O/kernel; did you mean 'Conv_0/kernel'.*Left over: \[.*Conv_0/kernel"
+    ):
         fit(toy.experiment(), toy.config(init_from=init), tmp_path / 'new', quiet=True)
     with pytest.raises(UsageError, match='holds no checkpoint'):
         fit(toy.experiment(), toy.config(init_from=dict(path=str(tmp_path))), tmp_path / 'newer', quiet=True)
@@ -249,7 +251,10 @@ def test_figures_of_an_evaluator_are_saved(tmp_path):
         (dict(steps=3, evals=dict(tset=dict(every=1))), r'run\.evals\.tset: the experiment has no such evaluator'),
         (dict(steps='3 epoochs'), r'run\.steps=.3 epoochs. is no length'),
         (dict(steps='5%'), r'a percentage of itself'),
-        (dict(steps=3, checkpoint=dict(best='test/acuracy')), r"run\.checkpoint\.best='test/acuracy' is measured by no"),
+        (
+            dict(steps=3, checkpoint=dict(best='test/acuracy')),
+            r"run\.checkpoint\.best='test/acuracy' is measured by no",
+        ),
         (dict(steps=3, checkpoint=dict(mode='up')), r"run\.checkpoint\.mode='up' must be 'min' or 'max'"),
         (dict(steps=3, shard=dict(rules=(('Dense_0/kernel', ('modle',)),))), r"'modle' is no axis of the mesh"),
         ({}, r"run: Settings needs 'steps'"),

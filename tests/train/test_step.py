@@ -125,7 +125,9 @@ def test_accumulation_carries_mutable_from_part_to_part():
     def loss(params, mutable, batch, key):
         return Mean.of(params['w'] * batch['x'], None), ({'last': batch['x'][-1], 'n': mutable['n'] + 1}, {})
 
-    task = Task(lambda key, batch: {'params': {'w': jnp.ones(())}, 'n': jnp.zeros(()), 'last': jnp.zeros(())}, loss, None)
+    task = Task(
+        lambda key, batch: {'params': {'w': jnp.ones(())}, 'n': jnp.zeros(()), 'last': jnp.zeros(())}, loss, None
+    )
     batch = {'x': jnp.arange(8.0)}
     state = init_state(task, optax.sgd(0.1), 0, batch)
     new, _ = jax.jit(make_step(task, optax.sgd(0.1), 0, 4))(state, batch)

@@ -1,30 +1,38 @@
-"""Training: a task is pure functions, and one loop trains any task."""
+"""Training: a task is pure functions, and one loop trains any task.
 
-from canon.train import lengths
-from canon.train.evaluate import evaluate
-from canon.train.loop import Fitted, NonFinite, fit
-from canon.train.report import write_report
-from canon.train.settings import Settings
-from canon.train.stages import Stage, run_stages
-from canon.train.step import init_state, make_step, step_key
-from canon.train.types import Data, Evaluator, Experiment, State, Task
+Names load on first use: checking a config must not wait for JAX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from canon.train.evaluate import evaluate
+    from canon.train.loop import Fitted, NonFinite, fit
+    from canon.train.report import write_report
+    from canon.train.settings import Settings
+    from canon.train.stages import Stage, run_stages
+    from canon.train.step import init_state, make_step, step_key
+    from canon.train.types import Data, Evaluator, Experiment, State, Task
+
+_HOMES = {
+    'evaluate': ('evaluate',),
+    'loop': ('Fitted', 'NonFinite', 'fit'),
+    'report': ('write_report',),
+    'settings': ('Settings',),
+    'stages': ('Stage', 'run_stages'),
+    'step': ('init_state', 'make_step', 'step_key'),
+    'types': ('Data', 'Evaluator', 'Experiment', 'State', 'Task'),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    'Data',
-    'Evaluator',
-    'Experiment',
-    'Fitted',
-    'NonFinite',
-    'Settings',
-    'Stage',
-    'State',
-    'Task',
-    'evaluate',
-    'fit',
-    'init_state',
-    'lengths',
-    'make_step',
-    'run_stages',
-    'step_key',
-    'write_report',
-]
+    'Data', 'Evaluator', 'Experiment', 'Fitted', 'NonFinite', 'Settings', 'Stage', 'State', 'Task',
+    'evaluate', 'fit', 'init_state', 'make_step', 'run_stages', 'step_key', 'write_report',
+]  # fmt: skip
+
+
+def __getattr__(name: str):
+    if name in _HOME:
+        return getattr(importlib.import_module(f'canon.train.{_HOME[name]}'), name)
+    raise AttributeError(f'module canon.train has no attribute {name!r}')

@@ -150,7 +150,7 @@ class Checkpoints:
         """Raises where the files of `step` are sound: then the failure is a misfit, not damage."""
         try:
             stored = read_model(self.directory / str(step))
-            ocp.StandardCheckpointer().restore(self.directory / str(step) / 'opt')
+            _read_numpy(self.directory / str(step) / 'opt')
         except Exception:
             return
         ours = flat_model(target)
@@ -198,8 +198,15 @@ def read_model(path: Path | str) -> dict[str, np.ndarray]:
     Raises UsageError where there is none.
     """
     folder = _checkpoint_folder(Path(path).expanduser().absolute())
-    tree = ocp.StandardCheckpointer().restore(folder / 'model')
+    tree = _read_numpy(folder / 'model')
     return _flat(tree.get('params') or {}, tree.get('mutable') or {})
+
+
+def _read_numpy(path: Path) -> Any:
+    """A saved tree as numpy, wherever its arrays were when they were saved."""
+    with ocp.PyTreeCheckpointer() as reader:
+        stored = reader.metadata(path).item_metadata.tree
+        return reader.restore(path, restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), stored))
 
 
 def flat_model(state: State) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from canon.draw import curves
+from canon import draw
 from canon.train.log import read_rows
 from canon.train.workdir import read_json
 
@@ -24,7 +24,7 @@ def write_report(workdir: Path | str) -> Path:
     figures.mkdir(exist_ok=True)
     series = _series(rows)
     if series:
-        curves(series).savefig(figures / 'curves.png', dpi=100)
+        draw.curves(series).savefig(figures / 'curves.png', dpi=100)
     page = _template().render(
         title=_title(workdir),
         status=read_json(workdir / 'status.json') or {},

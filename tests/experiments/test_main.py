@@ -1,0 +1,288 @@
+"""The command line as a person meets it: whole runs in processes of their own, and every wrong use of it."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from canon.train.checkpoint import read_model
+from canon.train.log import read_rows
+
+SMOKE = 'configs/classification/lenet_digits.py:smoke'
+
+
+@pytest.fixture(scope='session')
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp('tfds')
+
+
+@pytest.fixture(scope='session')
+def command(root, data_dir):
+    """Runs main with these words and returns the finished process; the data sets live in a folder of the tests."""
+
+    def run(*words, config=SMOKE, code=None, **options):
+        start = ['-c', code] if code else ['-m', 'experiments.main']
+        given = [f'--config={config}', f'--config.data.data_dir={data_dir}'] if config else []
+        return subprocess.run(
+            [sys.executable, *start, *given, *words], capture_output=True, text=True, cwd=root, timeout=300, **options
+        )
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def finished(command, tmp_path_factory):
+    """The main job's smoke run, and whether TensorFlow was ever imported in it."""
+    folder = tmp_path_factory.mktemp('runs') / 'run'
+    code = (
+        'import sys\nfrom experiments import main\n'
+        'try:\n    main.main()\nfinally:\n    print("TENSORFLOW", "tensorflow" in sys.modules)'
+    )
+    done = command(f'--workdir={folder}', code=code)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_the_main_job_reaches_its_target(finished):
+    folder, out = finished
+    status = json.loads((folder / 'status.json').read_text())
+    assert status['state'] == 'done'
+    assert status['metrics']['test/accuracy'] >= 0.98
+    last = out.splitlines()[-2]
+    assert f'test/accuracy {status["metrics"]["test/accuracy"]:.4f} (target: at least 0.98)' in last
+    assert last.endswith(f'Report: {folder / "report.html"}')
+
+
+def test_it_says_that_it_compiles_and_prints_plain_lines_in_a_pipe(finished):
+    _, out = finished
+    assert 'compiling the step for 1 x cpu ...' in out
+    assert '\r' not in out
+    assert 'steps/s' in out
+
+
+def test_tensorflow_is_never_imported(finished):
+    assert finished[1].splitlines()[-1] == 'TENSORFLOW False'
+
+
+def test_what_it_leaves(finished):
+    folder, _ = finished
+    names = {str(p.relative_to(folder)) for p in folder.rglob('*') if p.is_file() and 'checkpoints' not in p.parts}
+    expected = ('config.json', 'run.json', 'status.json', 'metrics.jsonl', 'report.html', 'figures/curves.png')
+    assert set(expected) < names
+    assert {'figures/test-confusion matrix.png', 'figures/test-right.png', 'figures/test-wrong.png'} < names
+    assert any(name.startswith('events.out.tfevents') for name in names)
+    about = json.loads((folder / 'run.json').read_text())
+    assert about['config'] == SMOKE
+    assert f'--workdir={folder}' in about['command']
+    page = (folder / 'report.html').read_text()
+    assert about['command'].split()[-1] in page
+    assert page.count('data:image/png;base64,') >= 4
+    row = next(r for r in read_rows(folder / 'metrics.jsonl') if 'train/loss' in r)
+    assert row['train/step_seconds'] > 0
+    assert row['train/data_seconds'] > 0
+
+
+def test_a_finished_run_stands(command, finished):
+    """The same command again trains nothing, and says how it stands."""
+    folder, _ = finished
+    before = read_model(folder)
+    done = command(f'--workdir={folder}')
+    assert done.returncode == 0, done.stderr
+    assert 'resumed at step' in done.stdout
+    assert 'compiling' not in done.stdout
+    assert all(np.array_equal(before[k], v) for k, v in read_model(folder).items())
+
+
+def test_evaluate_finds_what_the_run_measured(command, finished):
+    folder, _ = finished
+    done = command('--mode=evaluate', f'--workdir={folder}', config=None)
+    assert done.returncode == 0, done.stderr
+    values = {r['step']: r['test/accuracy'] for r in read_rows(folder / 'metrics.jsonl') if 'test/accuracy' in r}
+    file = next(folder.glob('evaluation-*.json'))
+    found = json.loads(file.read_text())
+    assert found['test/accuracy'] == pytest.approx(max(values.values()), abs=1e-9)  # the best is what is kept
+
+
+def test_predict_reads_a_folder(command, finished, tmp_path):
+    folder, _ = finished
+    digits = load_digits()
+    for i in range(12):
+        Image.fromarray((digits.images[i] * 255 / 16).round().astype(np.uint8)).save(tmp_path / f'{i:02}.png')
+    done = command(
+        '--mode=predict', f'--workdir={folder}', f'--input={tmp_path}', f'--output={tmp_path / "out"}', config=None
+    )
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((tmp_path / 'out' / 'predictions.csv').open()))
+    assert sum(int(r['class1']) == digits.target[i] for i, r in enumerate(rows)) >= 11
+    assert (tmp_path / 'out' / 'predictions.png').stat().st_size > 1000
+
+
+def test_replay_prints_the_step_that_happened(command, finished):
+    folder, _ = finished
+    row = next(r for r in read_rows(folder / 'metrics.jsonl') if 'train/loss' in r)
+    done = command('--mode=replay', f'--workdir={folder}', f'--step={row["step"]}', config=None)
+    assert done.returncode == 0, done.stderr
+    assert 'C5/kernel' in done.stdout
+    assert (folder / 'replay' / f'step_{row["step"]}.npz').exists()
+
+
+def test_sigterm_saves_and_exits_0(root, data_dir, tmp_path):
+    words = [f'--config={SMOKE}', f'--config.data.data_dir={data_dir}', f'--workdir={tmp_path}']
+    words += ['--config.run.log_every=1', '--config.run.steps=5000']
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'experiments.main', *words], stdout=subprocess.PIPE, text=True, cwd=root
+    )
+    for _ in range(1200):
+        if (tmp_path / 'metrics.jsonl').exists() and '"step": 3,' in (tmp_path / 'metrics.jsonl').read_text():
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert 'saved; the same command resumes' in out.splitlines()[-1]
+    step = json.loads((tmp_path / 'status.json').read_text())['step']
+    assert (tmp_path / 'checkpoints' / str(step)).is_dir()
+
+
+WRONG = {
+    'no such config': (['--config=configs/classification/lenet_digts.py'], 2, 'did you mean .*lenet_digits.py'),
+    'no such key': ([SMOKE, '--config.data.batchsize=3'], 2, "no key 'data.batchsize'; did you mean 'data.batch_size'"),
+    'wrong type': ([SMOKE, '--config.seed=x'], 2, '--config.seed=x: invalid literal'),
+    'no such model': (
+        [SMOKE, '--config.model.name=lenet.lenet6'],
+        2,
+        "no model is called .*did you mean 'lenet.lenet5'",
+    ),
+    'no such experiment': ([SMOKE, '--config.experiment=clasification'], 2, "did you mean 'classification'"),
+    'no such optimizer': ([SMOKE, '--config.tx.name=adm'], 2, "no optimizer is called 'adm'; did you mean 'adam'"),
+    'no such data': ([SMOKE, '--config.data.name=mnist'], 2, r'`\./launch\.sh prepare mnist'),
+    'no such flag': ([SMOKE, '--workdri=x'], 2, "Unknown command line flag 'workdri'"),
+    'no config': ([], 2, 'which config'),
+    'no run': (['--workdir=/nonexistent'], 2, 'holds no run'),
+    'a stray word': ([SMOKE, 'lr=3'], 2, "'lr=3' is no flag"),
+    'unwritable': ([SMOKE, '--workdir=/proc/nothing/run'], 2, 'workdir /proc/nothing/run cannot be written'),
+    'too few classes': ([SMOKE, '--config.model.num_classes=5'], 2, 'the data have 10 classes'),
+    'image too small': (
+        [SMOKE, '--config.data.train.transforms.resize.size=16'],
+        2,
+        r'images \[B, 32, 32, C\] or larger',
+    ),
+    'wrong length': ([SMOKE, '--config.run.steps=3 epoks'], 2, r"run\.steps='3 epoks' is no length"),
+}
+
+
+@pytest.fixture(scope='module')
+def wrong(command, finished, tmp_path_factory):
+    """Every wrong use at once: each takes seconds to import, and a core is idle meanwhile."""
+    runs = tmp_path_factory.mktemp('wrong')
+
+    def one(words):
+        words, config = (words[1:], SMOKE) if words[:1] == [SMOKE] else (words, None)
+        return command(*words, f'--runs={runs}', config=config)
+
+    with ThreadPoolExecutor(3) as pool:
+        return dict(zip(WRONG, pool.map(one, [words for words, *_ in WRONG.values()]), strict=True))
+
+
+@pytest.mark.parametrize('case', WRONG)
+def test_wrong_use_is_one_line_and_a_status(wrong, case):
+    _, status, message = WRONG[case]
+    done = wrong[case]
+    assert done.returncode == status, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith('error: ')
+    import re
+
+    assert re.search(message, lines[0]), lines[0]
+
+
+def test_another_config_in_the_workdir_needs_force(command, finished):
+    folder, _ = finished
+    refused = command(f'--workdir={folder}', '--config.seed=1')
+    assert refused.returncode == 2
+    assert 'seed was 0, is 1' in refused.stderr
+
+
+def test_help_and_import_are_quick(root):
+    """No figure here (see benchmarks/startup.py), only that JAX stays out of it."""
+    code = (
+        'import runpy, sys, canon\nassert "jax" not in sys.modules\n'
+        'sys.argv = ["experiments/main.py", "--help"]\n'
+        'try:\n    runpy.run_module("experiments.main", run_name="__main__")\nexcept SystemExit:\n    pass\n'
+        'assert not {"jax", "grain", "tensorflow_datasets"} & set(sys.modules), "heavy imports"'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=root)
+    assert done.returncode == 0, done.stderr
+    assert '--workdir' in done.stdout
+
+
+def test_two_processes_on_loopback_learn_what_one_does(root, data_dir, command, tmp_path, free_port):
+    """Losses, parameters and metrics of a job of two processes equal those of one to 2e-5."""
+    words = ['--config.run.steps=12', '--config.run.log_every=4', '--config.model.dropout=0.3']
+    alone = command(*words, f'--workdir={tmp_path / "one"}')
+    assert alone.returncode == 0, alone.stderr
+
+    def rank(index):
+        job = [f'--coordinator=127.0.0.1:{free_port}', '--process_count=2', f'--process_index={index}']
+        env = os.environ | {'JAX_COORDINATOR_BIND_ADDRESS': f'127.0.0.1:{free_port}'}
+        return command(*words, *job, f'--workdir={tmp_path / "two"}', env=env)
+
+    with ThreadPoolExecutor(2) as pool:
+        ranks = list(pool.map(rank, range(2)))
+    assert [r.returncode for r in ranks] == [0, 0], ranks[0].stderr + ranks[1].stderr
+    one, two = read_model(tmp_path / 'one'), read_model(tmp_path / 'two')
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], rtol=2e-5, atol=2e-5, err_msg=name)
+    rows = [read_rows(tmp_path / x / 'metrics.jsonl') for x in ('one', 'two')]
+    for a, b in zip(*rows, strict=True):
+        for key in ('train/loss', 'train/accuracy', 'test/accuracy', 'test/loss'):
+            assert (key in a) == (key in b)
+            if key in a:
+                assert b[key] == pytest.approx(a[key], rel=2e-5)
+
+
+def test_when_a_process_dies_the_other_ends_within_its_bound(root, data_dir, tmp_path, free_port):
+    """kill -9 of one of two: the other ends, with an error, within 90 s (the heartbeat's 30 s and the exit's 30 s)."""
+    env = os.environ | {'JAX_COORDINATOR_BIND_ADDRESS': f'127.0.0.1:{free_port}'}
+
+    def start(index):
+        words = [f'--config={SMOKE}', f'--config.data.data_dir={data_dir}', f'--workdir={tmp_path}']
+        words += ['--config.run.steps=100000', '--config.run.log_every=1', f'--coordinator=127.0.0.1:{free_port}']
+        words += ['--process_count=2', f'--process_index={index}']
+        return subprocess.Popen(
+            [sys.executable, '-m', 'experiments.main', *words],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=root, env=env,
+        )  # fmt: skip
+
+    ranks = [start(0), start(1)]
+    for _ in range(1200):
+        if (tmp_path / 'metrics.jsonl').exists() and '"step": 3,' in (tmp_path / 'metrics.jsonl').read_text():
+            break
+        time.sleep(0.1)
+    ranks[1].kill()
+    began = time.monotonic()
+    try:
+        assert ranks[0].wait(timeout=90) != 0
+    finally:
+        ranks[0].kill()
+    assert time.monotonic() - began < 90
+
+
+@pytest.fixture
+def free_port():
+    import socket
+
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
