@@ -6,7 +6,6 @@ import numpy as np
 import optax
 import pytest
 
-from canon import optim
 from canon.errors import UsageError
 
 PARAMS = {'a': jnp.array([1.0, -2.0, 0.5]), 'b': {'kernel': jnp.full((2, 3), 0.25, jnp.float32)}}
@@ -17,7 +16,7 @@ def same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def test_the_rate_used_is_a_leaf_of_the_state():
+def test_the_rate_used_is_a_leaf_of_the_state(optim):
     tx = optax.chain(optim.clip_by_global_norm(1.0), optim.momentum(optim.linear_decay(1.0, 0.5, 2), 0.75))
     state = tx.init(PARAMS)
     rates = []
@@ -30,7 +29,7 @@ def test_the_rate_used_is_a_leaf_of_the_state():
     assert rates == [1.0, 0.75, 0.5, 0.5]
 
 
-def test_a_rate_that_is_set_rules_until_it_is_handed_back():
+def test_a_rate_that_is_set_rules_until_it_is_handed_back(optim):
     tx = optim.adam(optim.linear_decay(1.0, 0.0, 4))
     _, state = tx.update(GRADS, tx.init(PARAMS), PARAMS)
     state = optim.set_hyperparams(state, learning_rate=0.125)
@@ -41,7 +40,7 @@ def test_a_rate_that_is_set_rules_until_it_is_handed_back():
     assert float(optim.hyperparams(state)['learning_rate']) == 0.5
 
 
-def test_one_trace_for_all_rates_and_another_constant_compiles_the_same_program():
+def test_one_trace_for_all_rates_and_another_constant_compiles_the_same_program(optim):
     traces = []
 
     @jax.jit
@@ -60,7 +59,7 @@ def test_one_trace_for_all_rates_and_another_constant_compiles_the_same_program(
     assert programs[0] == programs[1]
 
 
-def test_a_sweep_of_the_rate_by_vmap_is_the_runs_one_by_one():
+def test_a_sweep_of_the_rate_by_vmap_is_the_runs_one_by_one(optim):
     rates = jnp.array([0.1, 0.01, 0.5])
 
     def run(rate):
@@ -76,7 +75,7 @@ def test_a_sweep_of_the_rate_by_vmap_is_the_runs_one_by_one():
         jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-6), swept, run(rate))
 
 
-def test_names_that_occur_twice_are_told_apart():
+def test_names_that_occur_twice_are_told_apart(optim):
     tx = optax.partition({'x': optim.sgd(0.5), 'y': optim.adamw(0.25)}, {'a': 'x', 'b': {'kernel': 'y'}})
     state = tx.init(PARAMS)
     found = {k: float(v) for k, v in optim.hyperparams(state).items()}
@@ -89,17 +88,17 @@ def test_names_that_occur_twice_are_told_apart():
 
 
 @pytest.mark.parametrize('values', [dict(learning_rat=0.1), dict(learning_rate=-1), dict(learning_rate=float('nan'))])
-def test_set_hyperparams_refuses(values):
+def test_set_hyperparams_refuses(optim, values):
     with pytest.raises(UsageError, match='learning_rat'):
         optim.set_hyperparams(optim.sgd(0.1).init(PARAMS), **values)
 
 
-def test_hyperparams_of_optax_injection_are_found():
+def test_hyperparams_of_optax_injection_are_found(optim):
     state = optax.chain(optax.clip(1.0), optax.inject_hyperparams(optax.sgd)(0.25)).init(PARAMS)
     assert float(optim.hyperparams(state)['learning_rate']) == 0.25
 
 
-def test_find_goes_through_any_nesting():
+def test_find_goes_through_any_nesting(optim):
     tx = optax.chain(optax.masked(optim.adam(0.1), {'a': True, 'b': False}), optim.ema(0.9))
     state = tx.init(PARAMS)
     assert optim.find(state, optim.AdamState).mean['a'].shape == (3,)
@@ -108,7 +107,7 @@ def test_find_goes_through_any_nesting():
         optim.find((state, state), optim.AdamState)
 
 
-def test_without_look_ahead_or_average_the_points_are_the_parameters():
+def test_without_look_ahead_or_average_the_points_are_the_parameters(optim):
     state = optim.adam(0.1).init(PARAMS)
     assert optim.lookahead_params(PARAMS, state) is PARAMS
     assert optim.eval_params(PARAMS, state) is PARAMS
@@ -130,7 +129,7 @@ def nesterov_of_the_notes(rates, momentum, steps):
 
 
 @pytest.mark.parametrize('stored', ['lookahead', 'theta'])
-def test_nesterov_is_exact_through_a_drop_of_the_rate(stored):
+def test_nesterov_is_exact_through_a_drop_of_the_rate(optim, stored):
     tx = optax.chain(optim.clip_by_global_norm(1e6), optim.nesterov(optim.step_decay(0.05, (10,)), stored=stored))
     params, state = PARAMS, tx.init(PARAMS)
     for _ in range(25):
@@ -146,7 +145,7 @@ def test_nesterov_is_exact_through_a_drop_of_the_rate(stored):
 
 
 @pytest.mark.parametrize(('decay', 'debias'), [(0.9, True), (0.9, False), (1.0, True)])
-def test_the_average_is_of_the_parameters_after_the_update(decay, debias):
+def test_the_average_is_of_the_parameters_after_the_update(optim, decay, debias):
     tx = optax.chain(optim.sgd(0.1), optim.ema(decay, debias))
     params, state, seen = PARAMS, tx.init(PARAMS), []
     for _ in range(5):
@@ -161,7 +160,7 @@ def test_the_average_is_of_the_parameters_after_the_update(decay, debias):
     np.testing.assert_allclose(optim.eval_params(params, state)['a'], expected, rtol=2e-6)
 
 
-def test_average_and_parameters_can_be_donated_together():
+def test_average_and_parameters_can_be_donated_together(optim):
     tx = optax.chain(optim.sgd(0.1), optim.ema(0.9))
     params = jax.tree.map(jnp.copy, PARAMS)
     step = jax.jit(lambda p, s: tx.update(GRADS, s, p), donate_argnums=(0, 1))
