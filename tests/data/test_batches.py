@@ -248,3 +248,15 @@ def test_cached_stops_at_its_limit_and_cannot_be_spoilt():
 def test_batches_are_pickled_for_worker_processes():
     batches = Batches(source(9), 4, 1, sampler='balanced')
     same(pickle.loads(pickle.dumps(batches))[5], batches[5])
+
+
+def test_an_error_in_a_worker_process_reaches_the_caller_as_it_is():
+    chain = (transforms.check_label(3), transforms.random_flip())
+    batches = Batches(source(20, classes=4), 5, 0, chain, workers=1)
+    with pytest.raises(CanonError, match=r'example \d+: label 3 is not in 0\.\.2'):
+        list(itertools.islice(batches.iterate(), 4))
+
+
+def test_there_is_no_step_before_the_first():
+    with pytest.raises(IndexError, match='step -1'):
+        Batches(source(5), 2)[-1]

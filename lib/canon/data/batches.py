@@ -63,6 +63,8 @@ class Batches:
         return self.num_examples / self.batch_size
 
     def __getitem__(self, step: int) -> Batch:
+        if step < 0:
+            raise IndexError(f'step {step} is negative')
         first, last = self._rows.local
         start = int(step) * self.batch_size
         ids, visits = self._order(np.arange(start + first, start + last))
@@ -197,7 +199,12 @@ def _prefetch(batches, start, stop, threads, workers) -> Iterator[Batch]:
     if workers:
         _parse_flags()
         stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
-    return iter(stream)
+    iterator = iter(stream)
+    try:
+        for batch in iterator:  # of workers in shared memory, which must not outlive them
+            yield {field: np.array(values) for field, values in batch.items()} if workers else batch
+    finally:  # after an error, too: worker processes and their shared memory go at once
+        iterator.close()
 
 
 def _parse_flags():

@@ -139,7 +139,7 @@ class Cached:
 
 def cached(source: Source, memory_limit: int) -> Source:
     """`source` behind a `Cached`, if it is not in memory already and eight of its examples say that it will fit."""
-    if getattr(source, 'in_memory', False) or not len(source):
+    if memory_limit <= 0 or getattr(source, 'in_memory', False) or not len(source):
         return source
     probe = np.unique(np.linspace(0, len(source) - 1, 8).astype(int)).tolist()
     size = float(np.mean([nbytes(example) for example in read(source, probe)]))
