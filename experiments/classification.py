@@ -38,10 +38,10 @@ def classification_task(
 
     Images are scaled to [0, 1], then by `mean` and `std` a channel, on the device: a byte a pixel crosses the bus.
     """
-    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    shift, scale = np.asarray(mean, np.float32), np.asarray(std, np.float32)
 
     def images(batch):
-        return (batch['image'].astype(jnp.float32) / 255 - mean) / std
+        return (batch['image'].astype(jnp.float32) / 255 - shift) / scale
 
     def init(key, batch):
         return model.init(key, images({'image': batch['image'][:1]}), train=False)
@@ -93,13 +93,13 @@ def classification_evaluator(task: Task, batches: Any, names: Sequence[str]) -> 
     return Evaluator(batches, measure, finish, pictures)
 
 
-def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str, output: str) -> str:
+def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str, output: str | Path) -> str:
     """Classifies every image of a folder (or one image): a CSV of the three likeliest classes and a contact sheet."""
     spec = next(iter(config.data.evals.values()), {}).get('transforms')
     files = data.files.Files(source)
     batches = data.Once(files, config.data.batch_size, data.transforms.make(spec, 'data.evals.transforms'))
     channels = experiment.train[0]['image'].shape[-1]
-    names = class_names(experiment.train.source, config.model.num_classes)
+    names = class_names(_source(config, config.data.train.split), config.model.num_classes)
     rows, shown = [], []
     infer = jax.jit(lambda p, m, b: jax.nn.softmax(experiment.task.predict(p, m, b)))
     for batch in batches.iterate():

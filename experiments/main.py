@@ -18,7 +18,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -43,26 +43,36 @@ flags.DEFINE_integer('process_count', None, 'How many processes run this job, wi
 flags.DEFINE_integer('process_index', None, 'Which of them this is, with --coordinator.')
 
 
+class _Command(NamedTuple):
+    source: str | None  # FILE[:ARG] of --config
+    text: str  # as it was typed
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        return dict(config_flags.get_override_values(FLAGS['config']))
+
+
 def main() -> None:
     """The command line; does not return."""
+    words, source = _config_argument(sys.argv)
+    command = _Command(source, shlex.join(['python', '-m', 'experiments.main', *sys.argv[1:]]))
     try:
-        app.run(lambda _: _exit(_run), argv=sys.argv, flags_parser=_parse)
+        app.run(lambda _: _exit(lambda: _run(command)), argv=words, flags_parser=lambda argv: _parse(argv, source))
     except UsageError as error:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)
 
 
-def _parse(argv: list[str]) -> list[str]:
-    """Flags from argv, with `FLAGS.config` the config itself and its overrides applied."""
-    rest, source = _config_argument(argv)
+def _parse(argv: list[str], source: str | None) -> list[str]:
+    """Flags from argv (without --config), with `FLAGS.config` the config itself and its overrides applied."""
     try:
         if source is not None or _value(argv, 'workdir'):
             config = _load(source, _value(argv, 'workdir'))
-            _check_overrides(rest, config)
+            _check_overrides(argv, config)
             delattr(FLAGS, 'config')
-            sys.argv = rest  # config_flags reads the overrides there
+            sys.argv = argv  # config_flags reads the overrides there
             config_flags.DEFINE_config_dict('config', config, lock_config=True)
-        positional = FLAGS(rest)
+        positional = FLAGS(argv)
     except flags.Error as error:
         raise UsageError(f'{error}; see --help') from error
     except config_flags.config_flags.UnsupportedOperationError as error:
@@ -71,7 +81,6 @@ def _parse(argv: list[str]) -> list[str]:
         raise UsageError(f'{positional[1]!r} is no flag; options are written --name=value')
     if source is None and not FLAGS.workdir:
         raise UsageError('which config? give --config=configs/TASK/NAME.py, or the --workdir of a run')
-    FLAGS['config'].source = source
     return positional
 
 
@@ -155,7 +164,7 @@ def _exit(run) -> None:
     sys.exit(status)
 
 
-def _run() -> None:
+def _run(command: _Command) -> None:
     config = FLAGS.config
     _check_experiment(config.get('experiment'))
     import jax
@@ -167,9 +176,9 @@ def _run() -> None:
     logging.set_verbosity(logging.ERROR)  # Orbax warns much; what a person should read goes to the logger 'canon'
     module = importlib.import_module(f'experiments.{config.experiment}')
     experiment = module.make(config)
-    workdir = Path(FLAGS.workdir or default_workdir())
+    workdir = Path(FLAGS.workdir or default_workdir(command.source or '', command.overrides))
     if FLAGS.mode == 'train':
-        _train(config, experiment, workdir)
+        _train(config, experiment, workdir, command)
         return
     from canon.train.stages import last_stage
 
@@ -177,11 +186,12 @@ def _run() -> None:
     {'evaluate': _evaluate, 'predict': _predict, 'replay': _replay}[FLAGS.mode](config, module, experiment, workdir)
 
 
-def _train(config, experiment, workdir) -> None:
+def _train(config, experiment, workdir, command: _Command) -> None:
     from canon.train import run_stages, write_report
 
+    about = {'config': command.source, 'overrides': command.overrides, 'command': command.text}
     began = time.perf_counter()
-    fitted = run_stages(experiment, config, workdir, force=FLAGS.force, about=_about())
+    fitted = run_stages(experiment, config, workdir, force=FLAGS.force, about=about)
     if not _first_process():
         return
     report = write_report(fitted.workdir)
@@ -256,20 +266,13 @@ def _replay(config, module, experiment, workdir) -> None:
     print(f'its batch: {_short(path)}')
 
 
-def default_workdir() -> Path:
+def default_workdir(source: str, overrides: dict[str, Any]) -> Path:
     """RUNS/<task>/<name>[-arg]/<hash of the overrides>: the same words find the same folder, so they resume."""
-    path, _, argument = FLAGS['config'].source.partition(':')
-    path = Path(path)
-    overrides = FLAGS['config'].override_values
+    path, _, argument = source.partition(':')
     text = json.dumps(overrides, sort_keys=True, default=str)
     last = hashlib.sha256(text.encode()).hexdigest()[:8] if overrides else 'default'
-    return Path(FLAGS.runs) / path.parent.name / (path.stem + (f'-{argument}' if argument else '')) / last
-
-
-def _about() -> dict[str, Any]:
-    flag = FLAGS['config']
-    command = shlex.join(['python', '-m', 'experiments.main', *(w for w in _ARGV[1:])])
-    return {'config': flag.source, 'overrides': flag.override_values, 'command': command}
+    name = Path(path).stem + (f'-{argument}' if argument else '')
+    return Path(FLAGS.runs) / Path(path).absolute().parent.name / name / last
 
 
 def _check_experiment(name: str | None) -> None:
@@ -285,11 +288,14 @@ def _join_job() -> None:
     """Joins the other processes of this job: by flags, under Slurm (srun), on a TPU pod."""
     import jax
 
-    bounds = dict(heartbeat_timeout_seconds=30, shutdown_timeout_seconds=30)  # a dead peer ends us within a minute
-    if FLAGS.coordinator:
-        jax.distributed.initialize(FLAGS.coordinator, FLAGS.process_count, FLAGS.process_index, **bounds)
-    elif int(os.environ.get('SLURM_STEP_NUM_TASKS', '1')) > 1 or _on_tpu_pod():
-        jax.distributed.initialize(**bounds)
+    if FLAGS.coordinator or int(os.environ.get('SLURM_STEP_NUM_TASKS', '1')) > 1 or _on_tpu_pod():
+        jax.distributed.initialize(
+            FLAGS.coordinator,
+            FLAGS.process_count,
+            FLAGS.process_index,
+            heartbeat_timeout_seconds=30,  # a dead peer ends us within a minute, not in five
+            shutdown_timeout_seconds=30,
+        )
 
 
 def _on_tpu_pod() -> bool:
@@ -312,8 +318,6 @@ def _short(path: Path) -> str:
     path = Path(path).absolute()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
-
-_ARGV = list(sys.argv)
 
 if __name__ == '__main__':
     main()

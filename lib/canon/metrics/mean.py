@@ -15,7 +15,7 @@ class Mean(NamedTuple):
     total: Any
     weight: Any
 
-    def __add__(self, other: Mean) -> Mean:  # ty: ignore[invalid-method-override]
+    def __add__(self, other: Mean) -> Mean:  # ty: ignore[incompatible-method-override]
         return Mean(self.total + other.total, self.weight + other.weight)
 
     @property

@@ -135,7 +135,7 @@ class Checkpoints:
         return None
 
     def _read(self, target: State, step: int) -> tuple[State, dict[str, Any]]:
-        read = self._manager.restore(
+        read: Any = self._manager.restore(
             step,
             args=ocp.args.Composite(
                 model=ocp.args.StandardRestore({'params': target.params, 'mutable': target.mutable}),
@@ -206,7 +206,9 @@ def _read_numpy(path: Path) -> Any:
     """A saved tree as numpy, wherever its arrays were when they were saved."""
     with ocp.PyTreeCheckpointer() as reader:
         stored = reader.metadata(path).item_metadata.tree
-        return reader.restore(path, restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), stored))
+        return reader.restore(
+            path, restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), stored)
+        )
 
 
 def flat_model(state: State) -> dict[str, Any]:

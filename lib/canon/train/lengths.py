@@ -19,7 +19,7 @@ _LENGTH = re.compile(r'^\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*(steps?|epochs?|examples
 KEYS = ('steps', 'stop_after', 'log_every', 'every', 'start')  # where a number without a unit is one of steps
 
 
-def resolve(config: Mapping[str, Any], batch_size: int | None, num_examples: int | None) -> ConfigDict:
+def resolve(config: Mapping[str, Any] | ConfigDict, batch_size: int | None, num_examples: int | None) -> ConfigDict:
     """A copy of `config` in which every length is an integer of steps, at least 1 (0 stays 0).
 
     batch_size is that of all processes together; num_examples that of one epoch. Raises UsageError for epochs of

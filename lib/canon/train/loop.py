@@ -22,7 +22,7 @@ from canon.train.guard import Stopper, Watchdog
 from canon.train.log import MetricsWriter, Progress
 from canon.train.settings import Settings, settings
 from canon.train.step import init_state, make_step
-from canon.train.types import Experiment, State
+from canon.train.types import Config, Experiment, State
 from canon.train.workdir import open_workdir, write_json
 
 _AHEAD = 2  # steps in flight: the device never waits for the host, and a bad loss is seen two steps late
@@ -43,7 +43,7 @@ class NonFinite(CanonError):
 
 def fit(
     experiment: Experiment,
-    config: Mapping[str, Any],
+    config: Config,
     workdir: Path | str,
     *,
     force: bool = False,
@@ -61,7 +61,7 @@ def fit(
     return loop.run()
 
 
-def prepare(experiment: Experiment, config: Mapping[str, Any]) -> Setup:
+def prepare(experiment: Experiment, config: Config) -> Setup:
     """What `fit` builds before its first step; also what `replay` and `evaluate` stand on."""
     data = experiment.train
     batch_size = getattr(data, 'batch_size', None)

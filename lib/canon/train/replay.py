@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from canon.train.checkpoint import Checkpoints
 from canon.train.evaluate import evaluate
 from canon.train.loop import Setup, prepare
 from canon.train.step import gradient, step_key
-from canon.train.types import Experiment, State
+from canon.train.types import Config, Experiment, State
 
 
 class Loaded(NamedTuple):
@@ -25,7 +24,7 @@ class Loaded(NamedTuple):
     state: State
 
 
-def load(experiment: Experiment, config: Mapping[str, Any], workdir: Path | str, step: int | None = None) -> Loaded:
+def load(experiment: Experiment, config: Config, workdir: Path | str, step: int | None = None) -> Loaded:
     """The state saved at `step`; without one the best where the run kept it, else the newest.
 
     Raises UsageError where there is no such checkpoint.
@@ -44,7 +43,7 @@ def load(experiment: Experiment, config: Mapping[str, Any], workdir: Path | str,
 
 
 def evaluate_run(
-    experiment: Experiment, config: Mapping[str, Any], workdir: Path | str, step: int | None = None
+    experiment: Experiment, config: Config, workdir: Path | str, step: int | None = None
 ) -> dict[str, float]:
     """The metrics of all evaluators at a saved step, as `{'test/accuracy': ...}`, with that 'step'."""
     setup, state = load(experiment, config, workdir, step)
@@ -64,7 +63,7 @@ class Replayed(NamedTuple):
     batch: Any
 
 
-def replay(experiment: Experiment, config: Mapping[str, Any], workdir: Path | str, step: int) -> Replayed:
+def replay(experiment: Experiment, config: Config, workdir: Path | str, step: int) -> Replayed:
     """Makes the step that ended as step `step` again, bit by bit, from the nearest checkpoint before it.
 
     Everything in a step is a function of (seed, step), so this is the step that happened, on as many devices.

@@ -110,7 +110,7 @@ class Settings:
     tensorboard: bool = True
 
 
-_PARTS = {
+_PARTS: dict[str, Any] = {
     'checkpoint': Checkpointing,
     'early_stop': EarlyStop,
     'init_from': InitFrom,
@@ -150,7 +150,7 @@ def _filled(part: Mapping[str, Any], kind) -> dict[str, Any]:
     hints = typing.get_type_hints(kind)
     for f in dataclasses.fields(kind):
         if f.name in _PARTS:
-            on = filled.get(f.name) or ({} if f.default is None else dataclasses.asdict(f.default_factory()))
+            on = filled.get(f.name) or ({} if f.default is None else dataclasses.asdict(_PARTS[f.name]()))
             filled[f.name] = _filled(on, _PARTS[f.name])
             continue
         value = filled.get(f.name, None if f.default is dataclasses.MISSING else f.default)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from canon.errors import UsageError
 from canon.train.loop import Fitted, fit
-from canon.train.types import Experiment
+from canon.train.types import Config, Experiment
 from canon.train.workdir import read_json
 
 
@@ -16,12 +16,10 @@ class Stage(NamedTuple):
     """make: the finished workdir of the stage before (None for the first) -> (experiment, its config)."""
 
     name: str
-    make: Callable[[Path | None], tuple[Experiment, Mapping[str, Any]]]
+    make: Callable[[Path | None], tuple[Experiment, Config]]
 
 
-def run_stages(
-    what: Experiment | Sequence[Stage], config: Mapping[str, Any], workdir: Path | str, **options: Any
-) -> Fitted:
+def run_stages(what: Experiment | Sequence[Stage], config: Config, workdir: Path | str, **options: Any) -> Fitted:
     """`fit` of an experiment; or of each stage in turn, in `workdir/0-name`, `workdir/1-name`, ...
 
     A finished stage is not run again, an unfinished one resumes, so the list resumes as a single run does. `options`
@@ -44,8 +42,8 @@ def run_stages(
 
 
 def last_stage(
-    what: Experiment | Sequence[Stage], config: Mapping[str, Any], workdir: Path | str
-) -> tuple[Experiment, Mapping[str, Any], Path]:
+    what: Experiment | Sequence[Stage], config: Config, workdir: Path | str
+) -> tuple[Experiment, Config, Path]:
     """What a look at a run is a look at: the experiment itself, or the last stage that has begun."""
     if isinstance(what, Experiment):
         return what, config, Path(workdir)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import optax
+from ml_collections import ConfigDict
 
 from canon.metrics import Mean
 
@@ -13,6 +14,7 @@ Params = Any
 Mutable = Any
 Batch = Any
 Key = Any
+Config = Mapping[str, Any] | ConfigDict
 
 
 class Task(NamedTuple):

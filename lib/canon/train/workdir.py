@@ -14,6 +14,7 @@ from typing import Any
 
 from canon.errors import UsageError
 from canon.named import plain
+from canon.train.types import Config
 
 # What may change between a run and its resumption: it changes nothing that is learnt.
 _FREE = re.compile(
@@ -22,9 +23,7 @@ _FREE = re.compile(
 )
 
 
-def open_workdir(
-    workdir: Path | str, config: Mapping[str, Any], about: Mapping[str, Any], force: bool, main: bool
-) -> Path:
+def open_workdir(workdir: Path | str, config: Config, about: Mapping[str, Any], force: bool, main: bool) -> Path:
     """Makes the folder, or checks that it is this config's; writes `config.json` and `run.json` (where `main`).
 
     Raises UsageError where it cannot be written to, or where another config made it and `force` is not given.
