@@ -201,6 +201,13 @@ def test_ragged_fields_are_named():
     assert Batches(Ragged(), 3, transforms=(transforms.keep_fields(('label',)),))[0].keys() == {'label', 'mask'}
 
 
+def test_a_field_called_mask_is_not_overwritten():
+    masks = Arrays({'mask': np.zeros((4, 2, 2))})
+    with pytest.raises(CanonError, match='rename it'):
+        Batches(masks, 2)[0]
+    assert Batches(masks, 2, transforms=(transforms.rename({'mask': 'object'}),))[0]['object'].shape == (2, 2, 2)
+
+
 class Counting:
     """Counts how often each example is read."""
 

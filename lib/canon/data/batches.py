@@ -148,6 +148,8 @@ def stack(examples: Sequence[Example]) -> Batch:
     fields = examples[0].keys()
     if any(e.keys() != fields for e in examples):
         raise CanonError(f'examples of one batch differ in their fields: {sorted(set().union(*examples))}')
+    if 'mask' in fields:
+        raise CanonError("a field is called 'mask', which tells real rows from padding; rename it by `rename`")
     return {field: _stack([e[field] for e in examples], field) for field in fields}
 
 
