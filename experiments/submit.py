@@ -92,7 +92,8 @@ class Job:
 
     def __init__(self, config: str):
         self.config = config
-        self.signalled = False
+        self.signalled = False  # told to stop,
+        self.warned = False  # and that by Slurm's warning before the time limit
 
     def __call__(self, flags: list[str]) -> str:
         signal.signal(signal.SIGUSR2, self._stop)  # the time limit is near
@@ -109,26 +110,35 @@ class Job:
         if status > 0 and not self.signalled:
             raise RuntimeError(f'the run ended with status {status}')
         if self.signalled and (run is None or run.state != 'done'):
-            self._again('it was told to stop', first=True)
+            if os.environ.get('SLURM_PROCID', '0') == '0':  # of many tasks that stop together, one queues the job
+                self._again('told to stop')
+            sys.exit(0)
         if status < 0:
             if int(os.environ.get('SLURM_RESTART_COUNT', '0')) >= CRASHES:
                 raise RuntimeError(f'the run was killed by signal {-status}, and so it was {CRASHES} times before')
-            self._again(f'signal {-status} killed it', first=False)
+            self._again(f'signal {-status} killed the run')
         return runs.outcome(run)
 
     def _stop(self, number, frame) -> None:
         self.signalled = True
+        self.warned = self.warned or number == signal.SIGUSR2
         if hasattr(self, 'process'):
             self.process.send_signal(signal.SIGTERM)
 
-    def _again(self, why: str, first: bool) -> None:
-        """Leaves, and queues the job again. Of many tasks that were told to stop, the first one does that."""
-        if not first or os.environ.get('SLURM_PROCID', '0') == '0':
-            job = os.environ['SLURM_JOB_ID']
-            done = subprocess.run(['scontrol', 'requeue', job], capture_output=True, text=True)
-            # A job that Slurm itself is taking off a node cannot be requeued by us; it returns if Slurm meant so.
-            print(f'job {job} goes back to the queue: {why} {done.stderr.strip()}', flush=True)
+    def _again(self, why: str) -> None:
+        """Leaves, and queues the job again, unless Slurm is ending it: for good (scancel), or to queue it itself."""
+        job = os.environ['SLURM_JOB_ID']
+        state = _slurm('squeue', '-h', '-j', job, '-o', '%T').stdout.strip()
+        if state == 'RUNNING' or self.warned:
+            done = _slurm('scontrol', 'requeue', job)
+            print(f'job {job}: {why}; back into the queue {done.stderr.strip()}', flush=True)
+        else:
+            print(f'job {job}: {why}; Slurm has the job as {state or "unknown"}', flush=True)
         sys.exit(0)  # without a result, so that submitit does not take the job for finished
+
+
+def _slurm(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 def _find(config: str, flags: Sequence[str]) -> runs.Run | None:
@@ -141,7 +151,7 @@ def _find(config: str, flags: Sequence[str]) -> runs.Run | None:
 def _wait(config: str, number: str, points: Sequence[list[str]], root: Path) -> int:
     """Until Slurm no longer knows of the jobs as waiting or running; then what became of each."""
     while True:
-        queue = subprocess.run(['squeue', '-h', '-j', number, '-o', '%T'], capture_output=True, text=True)
+        queue = _slurm('squeue', '-h', '-j', number, '-o', '%T')
         if (queue.returncode == 0 and not queue.stdout.strip()) or 'Invalid job id' in queue.stderr:
             break
         time.sleep(2)

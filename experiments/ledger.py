@@ -1,0 +1,145 @@
+"""Every config against the target it states: runs each as `:smoke`, prints the table and keeps docs/ledger.md.
+
+    ./launch.sh ledger                    # all
+    ./launch.sh ledger classification     # those whose path matches (a regular expression)
+    ./launch.sh ledger --ci               # those whose target says ci=True: fast enough for every change
+
+A config joins by stating `config.target = dict(metric=..., at_least=... or at_most=...)`. Exit status 1 if one misses.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from canon.errors import CanonError, UsageError
+from canon.named import near
+from experiments import configs, runs, tools
+from experiments.table import layout
+
+HEAD = ('config', 'metric', 'target', 'measured', 'seconds', 'result')
+PAGE = configs.ROOT / 'docs' / 'ledger.md'
+TITLE = """# The ledger
+
+Every config run as `:smoke` against the target that it states, by `./launch.sh ledger`; seconds are of the whole
+command, as measured where it last ran.
+
+"""
+
+
+class Entry(NamedTuple):
+    """A config that states a target; `error` where it cannot even be read."""
+
+    path: str
+    target: dict[str, Any]
+    error: str = ''
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = tools.parser('ledger', __doc__)
+    parser.add_argument('filter', nargs='?', default='', metavar='FILTER')
+    parser.add_argument('--ci', action='store_true', help='only the fast ones')
+    parser.add_argument('--minutes', type=float, default=15, help='the most that one config may take')
+    options = parser.parse_args(argv)
+    rows = []
+    with tempfile.TemporaryDirectory(prefix='canon-ledger-') as root:
+        for entry in chosen(options.filter, options.ci):
+            print(f'{entry.path} ...', end=' ', flush=True)
+            row = measure(entry, Path(root), options.minutes)
+            print(f'{row[3]} {row[5]}, {row[4]} s', flush=True)
+            rows.append(row)
+    print('\n' + layout(HEAD, rows))
+    write(PAGE, rows)
+    failed = [row for row in rows if row[5] != 'pass']
+    print(f'\n{len(rows) - len(failed)} of {len(rows)} reach their target; written to {PAGE.relative_to(configs.ROOT)}')
+    return 1 if failed else 0
+
+
+def chosen(pattern: str, ci: bool) -> list[Entry]:
+    """The configs that state a target and match."""
+    try:
+        matching = [path for path in configs.find() if re.search(pattern, path)]
+    except re.error as error:
+        raise UsageError(f'FILTER {pattern!r} is no regular expression: {error}') from error
+    if not matching:
+        raise UsageError(f'no config matches {pattern!r}{near(pattern, configs.find())}')
+    entries = [entry for path in matching if (entry := look(path)) and (entry.target.get('ci') or not ci)]
+    if not entries:
+        raise CanonError(f'of {len(matching)} configs matching {pattern!r} none states a {"fast " if ci else ""}target')
+    return entries
+
+
+def look(path: str) -> Entry | None:
+    """A config that cannot be read is an entry too, and fails; one without a target is none."""
+    try:
+        target = configs.load(f'{path}:smoke').get('target')
+    except CanonError as error:
+        return Entry(path, {'ci': True}, str(error))
+    return Entry(path, dict(target)) if target else None
+
+
+def measure(entry: Entry, root: Path, minutes: float) -> list[str]:
+    """Runs the config anew; its row."""
+    metric, goal = str(entry.target.get('metric', '-')), _goal(entry.target)
+    if entry.error:
+        return [entry.path, metric, goal, entry.error, '0', 'fail']
+    began, source = time.monotonic(), f'{entry.path}:smoke'
+    log = root / 'log'
+    try:
+        with log.open('w') as out:
+            status = subprocess.run(
+                tools.command(source, [f'--runs={root}']),
+                cwd=configs.ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                timeout=60 * minutes,
+            ).returncode
+        run = runs.find(source, {}, root)
+        said = tools.last_line(log).replace(str(root), 'runs').replace(f'{configs.ROOT}/', '')
+        measured, reached = _judge(entry.target, run) if status == 0 else (said, False)
+    except subprocess.TimeoutExpired:
+        measured, reached = f'not done in {minutes:g} minutes', False
+    seconds = f'{time.monotonic() - began:.0f}'
+    return [entry.path, metric, goal, measured, seconds, 'pass' if reached else 'fail']
+
+
+def write(page: Path, rows: Iterable[Sequence[str]]) -> None:
+    """Replaces the rows of the configs that ran; rows of configs that are no more go."""
+    kept = {row[0]: row for row in _read(page) if (configs.ROOT / row[0]).is_file()}
+    kept.update({row[0]: [cell.replace('|', '/') for cell in row] for row in rows})
+    lines = [HEAD, ['---'] * len(HEAD), *(kept[path] for path in sorted(kept))]
+    page.parent.mkdir(exist_ok=True)
+    page.write_text(TITLE + ''.join(f'| {" | ".join(line)} |\n' for line in lines))
+
+
+def _read(page: Path) -> list[list[str]]:
+    if not page.is_file():
+        return []
+    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in page.read_text().splitlines()]
+    return [row for row in rows if len(row) == len(HEAD) and row[0].endswith('.py')]
+
+
+def _judge(target: dict[str, Any], run: runs.Run | None) -> tuple[str, bool]:
+    if run is None or run.state != 'done':
+        return f'ended {run.state if run else "without a run"}', False
+    value = run.metrics.get(target['metric']) if 'metric' in target else None
+    if value is None:
+        return f'no such metric{near(str(target.get("metric")), run.metrics)}', False
+    # Written so that NaN misses.
+    reached = value >= target.get('at_least', value) and value <= target.get('at_most', value)
+    return f'{value:.4g}', reached
+
+
+def _goal(target: dict[str, Any]) -> str:
+    signs = (('at_least', '>='), ('at_most', '<='))
+    return ' and '.join(f'{sign} {target[key]:g}' for key, sign in signs if key in target) or 'none'
+
+
+if __name__ == '__main__':
+    tools.run(main)
