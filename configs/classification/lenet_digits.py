@@ -35,7 +35,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 ),
             ),
             run=dict(
-                steps='12 epochs' if smoke else '40 epochs',
+                steps='20 epochs' if smoke else '40 epochs',
                 log_every='1 epoch',
                 evals=dict(test=dict(every='4 epochs')),
                 checkpoint=dict(every='10 epochs', best='test/accuracy'),

@@ -1,0 +1,99 @@
+"""Does a save hold up the training? A state of 25 M parameters with Adam (300 MB), saved while steps go on.
+
+    python -m benchmarks.checkpoint [--parameters=25e6] [--rows=256]
+
+The step is matrix products over as many parameters, a batch of rows. Prints the median and the longest step of `fit`
+without and with saves, and the time of a restore, by the clock of the thing itself.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from canon import optim
+from canon.metrics import Mean
+from canon.train import Experiment, Task, fit
+from canon.train.checkpoint import Checkpoints
+from canon.train.guard import Watchdog
+from canon.train.loop import prepare
+
+LAYERS = 6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--parameters', type=float, default=25e6)
+    parser.add_argument('--rows', type=int, default=256)
+    parser.add_argument('--steps', type=int, default=40)
+    options = parser.parse_args()
+    width = int((options.parameters / LAYERS) ** 0.5)
+    experiment = Experiment(task(width), optim.adam(1e-4), Rows(options.rows, width))
+    print(f'{LAYERS * width * width / 1e6:.1f} M parameters, {options.rows} rows a batch')
+    with tempfile.TemporaryDirectory() as folder:
+        plain = step_times(experiment, options.steps, f'{folder}/plain', every=10**9)
+        saving = step_times(experiment, options.steps, f'{folder}/saving', every=10)
+        median = statistics.median(plain)
+        print(f'without saves: median {median:.3f} s, longest {max(plain):.3f} s')
+        print(f'a save every 10 steps: median {statistics.median(saving):.3f} s, longest {max(saving):.3f} s')
+        print('each:', ' '.join(f'{t:.2f}' for t in saving))
+        print(f'longest wait / median step: {max(saving) / median:.2f} (without saves {max(plain) / median:.2f})')
+        print(f'restore: {restore_time(experiment, f"{folder}/saving"):.2f} s')
+
+
+def task(width: int) -> Task:
+    def init(key, batch):
+        keys = jax.random.split(key, LAYERS)
+        return {'params': [jax.random.normal(k, (width, width)) / width**0.5 for k in keys]}
+
+    def loss(params, mutable, batch, key):
+        x = batch['x']
+        for w in params:
+            x = jnp.tanh(x @ w)
+        return Mean.of((x - 1) ** 2), (mutable, {})
+
+    return Task(init, loss, lambda params, mutable, batch: batch['x'])
+
+
+class Rows:
+    def __init__(self, rows: int, width: int):
+        self.x = np.random.default_rng(0).normal(size=(rows, width)).astype(np.float32)
+
+    def __getitem__(self, step):
+        return {'x': self.x}
+
+    def iterate(self, start=0):
+        while True:
+            yield self[start]
+
+
+def step_times(experiment: Experiment, steps: int, folder: str, every: int) -> list[float]:
+    """Wall seconds between the ends of steps as the host sees them, saves included, the first three left out."""
+    ends = []
+
+    def beat(self, beat=Watchdog.beat):
+        ends.append(time.perf_counter())
+        beat(self)
+
+    run = dict(steps=steps, log_every=10**9, checkpoint=dict(every=every), tensorboard=False)
+    with mock.patch.object(Watchdog, 'beat', beat):
+        fit(experiment, {'run': run}, folder, quiet=True)
+    return np.diff(ends)[3:].tolist()
+
+
+def restore_time(experiment: Experiment, folder: str) -> float:
+    setup = prepare(experiment, {'run': {'steps': 1}})
+    began = time.perf_counter()
+    with Checkpoints(Path(folder) / 'checkpoints', read_only=True) as checkpoints:
+        jax.block_until_ready(checkpoints.restore(setup.target)[0])
+    return time.perf_counter() - began
+
+
+if __name__ == '__main__':
+    main()
