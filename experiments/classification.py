@@ -31,6 +31,15 @@ def make(config: ConfigDict) -> Experiment:
     return Experiment(task, optim.make(config.tx), train, evals)
 
 
+def offline(config: ConfigDict) -> ConfigDict:
+    """`config` on random images where its own would have to be downloaded: to build it, or to time it."""
+    if config.data.name not in data.OWN:
+        with config.unlocked():
+            config.data.name = 'fake'
+            config.data.source = dict(num_classes=config.model.num_classes, channels=len(config.input.mean), size=256)
+    return config
+
+
 def classification_task(
     model: Any, mean: Sequence[float] = (0.0,), std: Sequence[float] = (1.0,), label_smoothing: float = 0.0
 ) -> Task:
@@ -138,10 +147,28 @@ def class_names(source: Any, num_classes: int) -> list[str]:
     return list(info.class_names or map(str, range(num_classes)))
 
 
-def _source(config: ConfigDict, split: str):
+def _source(config: ConfigDict, split: str) -> data.Source:
+    """config.data.source: the arguments of a folder, of an .npz, ..."""
     d = config.data
-    options = {k: d[k] for k in ('path', 'unreadable', 'memory_limit') if k in d}
+    options = {k: v for k, v in d.get('source', {}).items() if v is not None}
     return data.load(d.name, split, data_dir=d.get('data_dir'), **options)
+
+
+def _batches(config: ConfigDict, source: data.Source) -> data.Batches:
+    spec = config.data.train
+    return data.Batches(
+        source,
+        seed=config.seed,
+        sampler=spec.get('sampler', 'shuffled'),
+        transforms=_transforms(config, spec.transforms, 'data.train.transforms'),
+        **_reading(config),
+    )
+
+
+def _once(config: ConfigDict, name: str) -> data.Once:
+    spec = config.data.evals[name]
+    transforms = _transforms(config, spec.transforms, f'data.evals.{name}.transforms')
+    return data.Once(_source(config, spec.split), transforms=transforms, **_reading(config))
 
 
 def _transforms(config: ConfigDict, spec: Mapping[str, Any] | None, where: str):
@@ -150,26 +177,10 @@ def _transforms(config: ConfigDict, spec: Mapping[str, Any] | None, where: str):
     return (check, *data.transforms.make(spec, where))
 
 
-def _batches(config: ConfigDict, source: data.Source) -> data.Batches:
-    d = config.data
-    return data.Batches(
-        source,
-        d.batch_size,
-        seed=config.seed,
-        transforms=_transforms(config, d.train.transforms, 'data.train.transforms'),
-        shard=(jax.process_index(), jax.process_count()),
-        **{k: d[k] for k in ('sampler', 'threads', 'workers') if k in d},
-    )
-
-
-def _once(config: ConfigDict, name: str) -> data.Once:
-    e = config.data.evals[name]
-    return data.Once(
-        _source(config, e.split),
-        config.data.batch_size,
-        transforms=_transforms(config, e.transforms, f'data.evals.{name}.transforms'),
-        shard=(jax.process_index(), jax.process_count()),
-    )
+def _reading(config: ConfigDict) -> dict[str, Any]:
+    """config.data.reading: threads, workers, memory_limit."""
+    shard = (jax.process_index(), jax.process_count())
+    return {'batch_size': config.data.batch_size, 'shard': shard, **config.data.get('reading', {})}
 
 
 def _samples(task: Task, batches: Any, params, mutable) -> tuple[list, list]:

@@ -50,7 +50,11 @@ def module(source: str) -> ModuleType:
 def load(source: str) -> ConfigDict:
     """The config of `FILE` or `FILE:ARG`; raises UsageError, naming the file and the mend."""
     path, argument = split(source)
-    get_config = module(source).get_config
+    loaded = module(source)
+    get_config = loaded.get_config
+    known = getattr(loaded, 'ARGUMENTS', ('smoke',))
+    if argument and argument not in known:
+        raise UsageError(f'{path} takes no argument {argument!r}{near(argument, known)}')
     if argument and not inspect.signature(get_config).parameters:
         raise UsageError(f'{path} takes no argument, so not {argument!r}: its get_config() has no parameter')
     try:

@@ -6,6 +6,7 @@ Hardware, time and result: see below, as measured.
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 
 def get_config(arg: str = '') -> ConfigDict:
@@ -18,15 +19,18 @@ def get_config(arg: str = '') -> ConfigDict:
             data=dict(
                 name='digits',
                 data_dir='~/tensorflow_datasets',
+                source=dict(path=placeholder(str), unreadable=placeholder(str)),
+                reading=dict(threads=2, workers=0),
                 batch_size=64,
                 train=dict(
                     split='train',
+                    sampler='shuffled',
                     transforms=dict(chain=('resize', 'random_shift'), resize=resize, random_shift=dict(pixels=3)),
                 ),
                 evals=dict(test=dict(split='test', transforms=dict(chain=('resize',), resize=resize))),
             ),
             input=dict(mean=(0.3,), std=(0.35,)),
-            model=dict(name='lenet.lenet5', num_classes=10, dropout=0.2),
+            model=dict(name='lenet.lenet5', num_classes=10, dropout=0.2, dtype=placeholder(str)),
             loss=dict(label_smoothing=0.0),
             tx=dict(
                 name='adam',

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from canon import optim
+from canon.data import Generated
 from canon.errors import UsageError
 from canon.metrics import Mean
 from canon.train import Experiment, NonFinite, Stage, Task, fit, replay, run_stages
@@ -22,17 +23,9 @@ from tests.train import toy
 def test_a_task_of_ones_own_in_twenty_lines(tmp_path):
     """The example of the README."""
 
-    class Line:
-        batch_size = 32
-
-        def __getitem__(self, step):
-            x = np.random.default_rng(step).uniform(-1, 1, 32).astype(np.float32)
-            return {'x': x, 'y': 3 * x + 1}
-
-        def iterate(self, start=0):
-            while True:
-                yield self[start]
-                start += 1
+    def batch(step):
+        x = np.random.default_rng(step).uniform(-1, 1, 32).astype(np.float32)
+        return {'x': x, 'y': 3 * x + 1}
 
     def loss(params, mutable, batch, key):
         error = params['a'] * batch['x'] + params['b'] - batch['y']
@@ -43,7 +36,7 @@ def test_a_task_of_ones_own_in_twenty_lines(tmp_path):
         loss=loss,
         predict=lambda params, mutable, batch: params['a'] * batch['x'] + params['b'],
     )
-    fitted = fit(Experiment(line, optim.sgd(0.3), Line()), {'run': {'steps': 200}}, tmp_path, quiet=True)
+    fitted = fit(Experiment(line, optim.sgd(0.3), Generated(batch)), {'run': {'steps': 200}}, tmp_path, quiet=True)
     assert fitted.state.params['a'] == pytest.approx(3, abs=1e-4)
     assert fitted.state.params['b'] == pytest.approx(1, abs=1e-4)
 

@@ -7,27 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from canon import named
-from canon.data import arrays, folder
+from canon.data import arrays, folder, made
 from canon.data.source import Source
 from canon.errors import UsageError
 
-_OF_FILES = {'folder': folder.folder, 'npz': arrays.npz}
-OWN = ('digits', *_OF_FILES)
+_WITH_OPTIONS = {'fake': made.Fake, 'folder': folder.folder, 'npz': arrays.npz}
+OWN = ('digits', *_WITH_OPTIONS)
 
 
 def load(name: str, split: str = 'train', data_dir: str | os.PathLike | None = None, **kwargs: Any) -> Source:
     """The data set `name`, one split of it.
 
-    name: 'digits' (embedded; prepared on first use), 'folder' (path=, one folder of images a class), 'npz' (path=), or
-    a TFDS set that is prepared in array_record: 'mnist', 'voc/2007', 'voc/2007:4.0.0'.
+    name: 'digits' (embedded; prepared on first use), 'folder' (path=, one folder of images a class), 'npz' (path=),
+    'fake' (random images), or a TFDS set that is prepared in array_record: 'mnist', 'voc/2007', 'voc/2007:4.0.0'.
     split: may be sliced, 'train[:90%]'. data_dir: of TFDS sets and digits; `~/tensorflow_datasets` if None.
-    kwargs: of `folder.folder` or `arrays.npz`.
+    kwargs: of `folder.folder`, `arrays.npz` or `made.Fake`.
 
     Raises UsageError for a set, split or argument that does not exist; for a missing set it prints the command that
     prepares it. TensorFlow is never imported.
     """
-    if name in _OF_FILES:
-        return named.call(_OF_FILES[name], {'split': split, **kwargs}, f'data {name!r}')
+    if name in _WITH_OPTIONS:
+        return named.call(_WITH_OPTIONS[name], {'split': split, **kwargs}, f'data {name!r}')
     if kwargs:
         raise UsageError(f'data {name!r} takes no {next(iter(kwargs))!r}, only split and data_dir')
     from canon.data import prepared  # brings tensorflow_datasets: 0.6 s

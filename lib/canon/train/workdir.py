@@ -18,7 +18,7 @@ from canon.train.types import Config
 
 # What may change between a run and its resumption: it changes nothing that is learnt.
 _FREE = re.compile(
-    r'^(target|data\.(threads|workers|data_dir)|run\.(stop_after|log_every|profile|watchdog|tensorboard|mesh|shard)|'
+    r'^(target|data\.(reading|data_dir)|run\.(stop_after|log_every|profile|watchdog|tensorboard|mesh|shard)|'
     r'run\.checkpoint\.(every|keep|keep_best))(\.|$)'
 )
 

@@ -1,0 +1,67 @@
+"""Data that come from nowhere: batches from a function, and random images to build and time an experiment with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from canon.data.source import Example, Info
+
+
+class Generated:
+    """Batches from a function of their number: `Generated(lambda step: {...}, batch_size=32)`.
+
+    Endless without `length`; with it, data for an evaluator. batch_size and num_examples let lengths be in epochs.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[int], Any],
+        batch_size: int | None = None,
+        num_examples: int | None = None,
+        length: int | None = None,
+    ):
+        self.function, self.batch_size, self.num_examples, self.length = function, batch_size, num_examples, length
+
+    def __len__(self) -> int:
+        if self.length is None:
+            raise TypeError('these batches are endless; give a length to evaluate on them')
+        return self.length
+
+    def __getitem__(self, step: int) -> Any:
+        if self.length is not None and not 0 <= step < self.length:
+            raise IndexError(f'batch {step} of {self.length}')
+        return self.function(step)
+
+    def iterate(self, start: int = 0) -> Iterator[Any]:
+        step = start
+        while self.length is None or step < self.length:
+            yield self.function(step)
+            step += 1
+
+
+class Fake:
+    """Random images with random labels: `data.name='fake'` runs any experiment where its data set is not at hand.
+
+    image: uint8 [size, size, channels]; label: int. Example i is a function of (split, i).
+    """
+
+    def __init__(
+        self, split: str = 'train', num_examples: int = 1024, size: int = 64, channels: int = 3, num_classes: int = 10
+    ):
+        self.num_examples, self.num_classes, self.split = num_examples, num_classes, split
+        self.shape = size, size, channels
+        self.info = Info('fake', split, num_classes, tuple(map(str, range(num_classes))))
+
+    def __len__(self) -> int:
+        return self.num_examples
+
+    def __getitem__(self, index: int) -> Example:
+        rng = np.random.default_rng((*self.split.encode(), index))
+        image = rng.integers(256, size=self.shape, dtype=np.uint8)
+        return {'image': image, 'label': np.int64(rng.integers(self.num_classes))}
+
+    def __repr__(self) -> str:
+        return f'Fake({self.split}, {self.num_examples} images of {self.shape})'
