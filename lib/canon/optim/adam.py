@@ -98,7 +98,8 @@ def nadam(
 ) -> GradientTransformation:
     """Adam with Nesterov's look-ahead: s_hat = mu_{k+1} s / (1 - mu_1 .. mu_{k+1}) + (1 - mu_k) g / (1 - mu_1 .. mu_k).
 
-    Dozat 2016, algorithm 2, with his mu_k = b1 (1 - 0.96^(momentum_decay k) / 2), as `torch.optim.NAdam`.
+    Dozat 2016, algorithm 2, with his mu_k = b1 (1 - 0.96^(momentum_decay k) / 2), by which the average s decays
+    too. `torch.optim.NAdam` has the same weights but lets s decay by b1, so that its first steps are others.
     `momentum_decay=None` keeps mu_k = b1, as `optax.nadam`.
     """
     return chain(scale_by_nadam(b1, b2, eps, momentum_decay), scale_by_learning_rate(learning_rate))
