@@ -111,7 +111,10 @@ install() { # DIR EXTRA...: adds to what is there; starts anew when another Pyth
 }
 
 prepare() { # DIR EXTRA...: once, however many launches ask at the same time
-  [[ ${CANON_PREPARE-} == no ]] && return
+  if [[ ${CANON_PREPARE-} == no ]]; then
+    [[ -x $1/bin/python ]] || fail 1 "CANON_PREPARE=no, and $1/bin/python is not there; CANON_VENV=DIR says where it is"
+    return
+  fi
   ready "$@" && return
   if [[ $dry ]]; then
     install "$@"

@@ -50,7 +50,7 @@ def add_options(parser: tools.Parser) -> None:
 
 def submit(options: Any, points: Sequence[list[str]], parallel: int = 0) -> int:
     """Submits a run for each list of flags (several as one array, `parallel` at a time); the exit status."""
-    tasks = options.tasks or options.gpus or 1
+    tasks = options.tasks if options.tasks is not None else options.gpus or 1
     if min(options.nodes, tasks, options.minutes) < 1:
         raise UsageError('--nodes, --tasks and --minutes are at least 1')
     extra = dict(_pair(word) for word in options.sbatch)
@@ -75,11 +75,10 @@ def submit(options: Any, points: Sequence[list[str]], parallel: int = 0) -> int:
     try:
         jobs = executor.map_array(Job(options.config), points)
     except submitit.core.utils.FailedJobError as error:
-        said = ' '.join(line.strip() for line in str(error).splitlines() if 'error:' in line)
-        raise CanonError(f'Slurm refused the job: {said or error}') from error
+        raise CanonError(f'Slurm refused the job: {str(error).strip().splitlines()[0]}') from error
     number = jobs[0].job_id.partition('_')[0]
     many = f'{len(jobs)} runs' if len(jobs) > 1 else 'a run'
-    print(f'submitted {number}: {many}, {options.nodes * tasks} tasks each. Log: {folder}/{number}*/', flush=True)
+    print(f'submitted {number}: {many} of {options.nodes * tasks} tasks. Log: {folder}/{number}*/', flush=True)
     print(f'squeue -j {number}; scancel {number}; ./launch.sh table {runs.home(options.config, folder.parent)}')
     return _wait(options.config, number, points, folder.parent) if options.wait else 0
 
@@ -128,6 +127,8 @@ class Job:
     def _again(self, why: str) -> None:
         """Leaves, and queues the job again, unless Slurm is ending it: for good (scancel), or to queue it itself."""
         job = os.environ['SLURM_JOB_ID']
+        if 'SLURM_ARRAY_TASK_ID' in os.environ:  # the plain number may stand for the whole array
+            job = f'{os.environ["SLURM_ARRAY_JOB_ID"]}_{os.environ["SLURM_ARRAY_TASK_ID"]}'
         state = _slurm('squeue', '-h', '-j', job, '-o', '%T').stdout.strip()
         if state == 'RUNNING' or self.warned:
             done = _slurm('scontrol', 'requeue', job)

@@ -1,0 +1,51 @@
+"""A main without JAX for the tests of what stands around it: the same flags, folders, files and exit statuses.
+
+Its score is a function of `config.rate`. `config.trouble` makes it fail, sleep until told to stop, or leave rubbish.
+"""
+
+import hashlib
+import json
+import math
+import signal
+import sys
+import time
+from pathlib import Path
+
+from experiments import configs, runs, tools
+
+
+def main() -> int:
+    flags = sys.argv[1:]
+    source = runs.option(flags, 'config')
+    config = configs.load(source)
+    given = runs.overrides_in(flags)
+    overrides = {key: type(config[key])(value) for key, value in given.items()}
+    config.update(overrides)
+    name = hashlib.sha256(json.dumps(overrides, sort_keys=True).encode()).hexdigest()[:8] if overrides else 'default'
+    folder = runs.home(source, Path(runs.option(flags, 'runs', 'runs'))) / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'config.json').write_text(json.dumps(config.to_dict()))
+    (folder / 'run.json').write_text(json.dumps({'config': source, 'overrides': overrides}))
+
+    def status(state, **more):
+        (folder / 'status.json').write_text(json.dumps({'state': state, 'step': 3, 'steps': 9, **more}))
+        return 0
+
+    print('a line of the log')
+    if config.trouble == 'fail':
+        status('failed', error='the loss is not finite')
+        print('error: the loss is not finite', file=sys.stderr)
+        return 1
+    if config.trouble == 'rubbish':
+        (folder / 'status.json').write_text('{"state": "do')
+        return 0
+    if config.trouble == 'sleep':
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(status('stopped', metrics={})))
+        status('running', metrics={})
+        time.sleep(60)
+    score = 1 - 0.1 * abs(math.log10(config.rate) + 2)
+    return status('done', seconds=1.5, metrics={'test/accuracy': score, 'test/loss': 1 - score})
+
+
+if __name__ == '__main__':
+    tools.run(main)

@@ -1,0 +1,144 @@
+"""launch.sh: what each verb would run, what it refuses, and that it prepares the environment once."""
+
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.launch.conftest import House
+
+
+@pytest.mark.parametrize(
+    ('words', 'shown'),
+    [
+        ([], '-m experiments.main --config=configs/classification/lenet_digits.py'),
+        (['--config.seed=1'], '--config=configs/classification/lenet_digits.py --config.seed=1'),
+        (['run', 'c.py:smoke', '--config.a=x y'], r'-m experiments.main --config=c.py:smoke --config.a=x\ y'),
+        (['eval', 'c.py'], '--config=c.py --mode=evaluate'),
+        (['eval', '--workdir=/runs/x'], '-m experiments.main --workdir=/runs/x --mode=evaluate'),
+        (['predict', 'c.py', '--input=/a.png'], '--mode=predict --input=/a.png'),
+        (['replay', 'c.py', '--step=7'], '--mode=replay --step=7'),
+        (['sweep', 'c.py', '--jobs=2'], '-m experiments.sweep c.py --jobs=2'),
+        (['slurm', 'c.py', '--tasks=2', '--', '--config.a=1'], '-m experiments.submit c.py --tasks=2 -- --config.a=1'),
+        (['table', 'runs'], '-m experiments.table runs'),
+        (['ledger', 'lenet'], '-m experiments.ledger lenet'),
+        (['prepare', 'digits'], '-m experiments.prepare digits'),
+        (['tpu', 'pod', 'c.py'], r'gcloud compute tpus tpu-vm ssh pod --worker=all --command=cd\ ~/canon'),
+        (['test', '--all', '-k', 'door'], "-m pytest -m '' -k door"),
+        (['lint'], '-m ty check'),
+        (['pins'], 'requirements.txt'),
+    ],
+)
+def test_dry_shows_what_would_run(house, words, shown):
+    done = house.launch(*words, '--dry')
+    assert done.returncode == 0, done.stderr
+    assert shown in done.stdout
+    assert not done.stderr
+
+
+def test_dry_shows_how_the_environment_would_be_made_and_makes_nothing(house, tmp_path):
+    for words, extras in ((['run', 'c.py'], 'cuda12'), (['slurm', 'c.py'], r'cuda12\,slurm')):
+        done = house.launch(*words, '--dry', CANON_PREPARE='', CANON_VENV=str(tmp_path / 'venv'), CANON_EXTRAS='cuda12')
+        assert f'-m venv {tmp_path}/venv' in done.stdout
+        assert (
+            rf'uv pip install -q --python {tmp_path}/venv/bin/python -c requirements.txt -e .\[{extras}\]'
+            in done.stdout
+        )
+    assert not (tmp_path / 'venv').exists()
+
+
+def test_stock_data_are_prepared_where_tensorflow_is(house):
+    assert (
+        '.venv-tf/bin/python -m experiments.prepare mnist'
+        in house.launch('prepare', 'mnist', '--dry', CANON_PREPARE='').stdout
+    )
+
+
+@pytest.mark.parametrize(
+    ('words', 'said'),
+    [
+        (['rnu', 'c.py'], "no verb is called 'rnu'; there are run, eval"),
+        (['configs/toy/a.py:smoke'], 'did you mean: ./launch.sh run configs/toy/a.py:smoke'),
+        (['run'], 'run needs CONFIG'),
+        (['sweep', '--jobs=2'], 'sweep needs CONFIG'),
+        (['table'], 'table needs DIR'),
+        (['tpu', 'pod'], 'tpu needs NAME and CONFIG'),
+        (['run', 'configs/toy/b.py'], "no config at configs/toy/b.py; did you mean 'configs/toy/a.py'?"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(house, words, said):
+    house.config('a')
+    done = house.launch(*words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count('\n') == 1
+
+
+def test_no_python_is_one_line(house, tmp_path):
+    done = house.launch('run', 'c.py', CANON_PREPARE='', CANON_VENV=str(tmp_path / 'venv'), CANON_PYTHON='python2.0')
+    assert done.returncode == 1
+    assert 'needs Python 3.11 or newer' in done.stderr
+
+
+def test_paths_mean_what_the_caller_means(house, tmp_path):
+    inside, mine = house.config('a'), tmp_path / 'mine.py'
+    mine.write_text('')
+    assert f'--config={inside} ' in house.launch('eval', inside, '--dry', cwd=tmp_path).stdout
+    done = house.launch('predict', 'mine.py:smoke', '--input=a.png', '--config.x=a.png', '--dry', cwd=tmp_path)
+    assert f'--config={tmp_path}/mine.py:smoke ' in done.stdout
+    assert f'--input={tmp_path}/a.png --config.x=a.png' in done.stdout
+
+
+def test_the_status_and_the_signals_are_the_run_s_own(house):
+    assert house.launch('run', house.config('good')).returncode == 0
+    failed = house.launch('run', house.config('bad', trouble='fail'))
+    assert (failed.returncode, failed.stderr) == (1, 'error: the loss is not finite\n')
+    process = house.launch('run', house.config('long', trouble='sleep'), wait=False)
+    until((house.root / 'runs/toy/long/default/status.json').exists)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    assert '"stopped"' in (house.root / 'runs/toy/long/default/status.json').read_text()
+
+
+@pytest.mark.slow
+def test_two_launches_make_one_environment_and_a_third_is_quick(root, tmp_path):
+    for name in ('launch.sh', 'pyproject.toml', 'requirements.txt', 'README.md'):
+        shutil.copy(root / name, tmp_path)
+    shutil.copytree(root / 'lib', tmp_path / 'lib', ignore=shutil.ignore_patterns('__pycache__', '*.egg-info'))
+    house = House(tmp_path)
+    words, here = ('test', '--version'), dict(CANON_PREPARE='', CANON_VENV='', CANON_EXTRAS='')
+    both = [house.launch(*words, wait=False, **here) for _ in range(2)]
+    said = [process.communicate(timeout=900) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert sorted('preparing .venv' in err for _, err in said) == [False, True]
+
+    python = str(tmp_path / '.venv/bin/python')
+    assert subprocess.run(
+        [python, '-c', 'import canon; print(canon.__file__)'], cwd='/', capture_output=True, text=True
+    )
+    bare = seconds(lambda: subprocess.run([python, '-m', 'pytest', '--version'], cwd=tmp_path, capture_output=True))
+    again = seconds(lambda: house.launch(*words, **here))
+    assert again - bare < 1
+
+    # Fewer extras want nothing new; another Python or other pins do.
+    assert 'pip' not in house.launch('run', 'c.py', '--dry', **here).stdout
+    (tmp_path / 'requirements.txt').write_text((tmp_path / 'requirements.txt').read_text() + '\n')
+    assert 'uv pip install' in house.launch('run', 'c.py', '--dry', **here).stdout
+
+
+def seconds(call) -> float:
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def until(true, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
