@@ -87,6 +87,15 @@ def test_a_zero_gradient_at_the_start_makes_no_nan(optim, name):
     assert all(bool(jnp.all(jnp.isfinite(u))) for u in jax.tree.leaves(updates))
 
 
+@pytest.mark.parametrize('name', [n for n in ALL if n not in ('skip', 'rates, frozen')])
+def test_a_nan_is_not_hidden(optim, name):
+    """A parameter whose gradient is no number must show it, not stand still in silence."""
+    tx = ALL[name](optim)
+    bad = {'Dense_0': {**GRADS['Dense_0'], 'bias': jnp.array([0.0, jnp.nan, 0.0])}}
+    updates, _ = tx.update(bad, tx.init(PARAMS), PARAMS)
+    assert bool(jnp.isnan(updates['Dense_0']['bias'][1]))
+
+
 @pytest.mark.parametrize('name', ['sgd', 'momentum', 'nesterov', 'adam', 'adamw', 'nadam'])
 def test_the_derivative_through_an_update_is_finite_away_from_zero(optim, name):
     tx = ALL[name](optim)

@@ -19,6 +19,7 @@ from canon.errors import UsageError
 from tests.optim import (
     test_closed_forms,
     test_compiled,
+    test_contract,
     test_metamorphic,
     test_plateau,
     test_state,
@@ -68,6 +69,7 @@ KILLS = [
     ('AdaGrad starts at 0.1', 'adaptive.py', "eps: float = 1e-7, initial_accumulator: float = 0.0\n) -> GradientTransformation:\n    \"\"\"r <- r + g^2", "eps: float = 1e-7, initial_accumulator: float = 0.1\n) -> GradientTransformation:\n    \"\"\"r <- r + g^2", oracle('adagrad')),
     ('AdaGrad forgets', 'adaptive.py', 'r = r + u * u', 'r = 0.999 * r + u * u', oracle('adagrad')),
     ('AdaGrad eps in the root', 'adaptive.py', 'jnp.sqrt(r) + eps), r', 'jnp.sqrt(r + eps)), r', oracle('adagrad')),
+    ('a NaN is hidden', 'adaptive.py', 'jnp.where(divisor == 0, 0, u / divisor)', 'jnp.where(divisor > 0, u / divisor, 0)', functools.partial(test_contract.test_a_nan_is_not_hidden, name='rmsprop')),
     ('RMSProp eps inside', 'adaptive.py', 'if eps_in_sqrt else jnp.sqrt(wide(r)) + eps', 'if True else 0', oracle('rmsprop')),
     ('RMSProp eps outside', 'adaptive.py', 'if eps_in_sqrt else jnp.sqrt(wide(r)) + eps', 'if False else jnp.sqrt(wide(r)) + eps', oracle('rmsprop, eps in sqrt')),
     ('RMSProp uses the old mean', 'adaptive.py', '''            r = lerp(wide(r), u * u, decay).astype(r.dtype)

@@ -87,7 +87,15 @@ def test_names_that_occur_twice_are_told_apart(optim):
     assert float(both['x/learning_rate']) == float(both['y/learning_rate']) == 2.0
 
 
-@pytest.mark.parametrize('values', [dict(learning_rat=0.1), dict(learning_rate=-1), dict(learning_rate=float('nan'))])
+@pytest.mark.parametrize(
+    'values',
+    [
+        dict(learning_rat=0.1),
+        dict(learning_rate=-1),
+        dict(learning_rate=float('nan')),
+        dict(learning_rate=np.float32(-1)),
+    ],
+)
 def test_set_hyperparams_refuses(optim, values):
     with pytest.raises(UsageError, match='learning_rat'):
         optim.set_hyperparams(optim.sgd(0.1).init(PARAMS), **values)

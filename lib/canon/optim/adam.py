@@ -112,10 +112,8 @@ def scale_by_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, state_d
     is 4e-7, where the textbook form (optax's) has 7e-6, because float32(0.999) is 1e-5 off in 1 - b2 and `1
     - b2^k` cancels.
 
-    state_dtype: a narrower type for both averages; the step uses the rounded values. In bfloat16 an average
-    moves only
-        while (1 - b2) (g^2 - r) is above r / 512: with b2=0.999 r stalls near half of g^2, so choose b2 <=
-        0.95 there.
+    state_dtype: a narrower type for both averages; the step uses the rounded values. In bfloat16 an average moves
+        only while (1 - b2) |g^2 - r| is above r / 512: with b2=0.999 r stalls near half of g^2, so choose b2 <= 0.95.
     """
     check_range('b1', b1, below=1.0)
     check_range('b2', b2, below=1.0)

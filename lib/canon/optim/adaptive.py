@@ -128,4 +128,4 @@ def scale_by_adadelta(decay: float = 0.9, eps: float = 1e-6, eps_in_sqrt: bool =
 
 def _ratio(u, divisor):
     """u / divisor, and 0 for 0 / 0: with eps=0 a parameter that never had a gradient stays where it is."""
-    return jnp.where(divisor > 0, u / divisor, 0)
+    return jnp.where(divisor == 0, 0, u / divisor)  # a NaN stays a NaN

@@ -70,16 +70,13 @@ def nesterov(
 ) -> GradientTransformation:
     """v <- momentum v - epsilon_k grad f(theta + momentum v); theta <- theta + v.
 
-    Notes 2.1.2; Sutskever et al. 2013, eq. 3-4. The trajectory is exact, under a changing rate too, in two
-    forms:
+    Notes 2.1.2; Sutskever et al. 2013, eq. 3-4. The trajectory is exact, under a changing rate too, in two forms.
 
-    stored='lookahead': the loop's parameters are phi = theta + momentum v, where the gradient is needed
-    anyway, so
-        this works in any loop. `eval_params` gives theta. Weight decay before it decays phi, as the L2
-        term's gradient at the look-ahead point does.
+    stored='lookahead': the loop's parameters are phi = theta + momentum v, where the gradient is needed anyway, so
+        this works in any loop. `eval_params` gives theta. Weight decay before it decays phi, as the gradient of an
+        L2 term at the look-ahead point does.
     stored='theta': the loop's parameters are theta, and the loop must take the gradient at
-        `lookahead_params(params, opt_state)`, as Canon's step does. In another loop it would be plain
-        momentum.
+        `lookahead_params(params, opt_state)`, as Canon's step does. In another loop it would be plain momentum.
 
     optax and torch keep the rate outside and evaluate phi: `rate_inside=False` (then `eval_params` changes
     nothing). A change of `momentum` by `set_hyperparams` acts from the next velocity on.

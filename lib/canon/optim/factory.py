@@ -90,8 +90,10 @@ def make(spec: Mapping[str, Any], where: str = 'tx') -> optax.GradientTransforma
     `dict(chain=('clip', 'adam'), clip=dict(name='clip_by_global_norm', max_norm=1.0),
     adam=dict(learning_rate=1e-3))`. A value that is itself a mapping with a `name` is a schedule or a
     transform, to any depth: `learning_rate=dict(name='warmup', steps=500, then=dict(name='cosine',
-    init=1e-3, steps=9500))`. `name='optax.adafactor'` takes it from optax. Raises UsageError for an unknown
-    name or key, with the near ones.
+    init=1e-3, steps=9500))`. Groups of parameters:
+    `dict(name='partition', rules=(('kernel$', 'muon'), ('.*', 'adam')), muon=dict(...), adam=dict(...))`.
+    `name='optax.adafactor'` takes it from optax, whose rate is then not in the state. Raises UsageError for an
+    unknown name or key, with the near ones.
     """
     links = named.chain(spec, _link, where)
     return links[0] if len(links) == 1 else optax.chain(*links)

@@ -57,9 +57,8 @@ def muon(
     Vectors, scalars, and the matrices whose path `adam_where` finds get AdamW with `adam_learning_rate`; its
     author advises this for embeddings and the last layer ('embedding|^head').
 
-    scale: 'width' sqrt(max(1, outputs / inputs)), the author's; 'rms' 0.2 sqrt(max(inputs, outputs)), the
-    rate of
-        Adam (Liu et al. 2025, eq. 4).
+    scale: 'width' sqrt(max(1, outputs / inputs)), the author's; 'rms' 0.2 sqrt(max(inputs, outputs)), so that Adam's
+        rates fit (Liu et al. 2025, eq. 4).
     """
 
     def owners(params):

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import (
     DictKey,
     FlattenedIndexKey,
@@ -17,7 +18,7 @@ from jax.tree_util import (
 
 from canon.errors import UsageError
 from canon.named import near
-from canon.optim.core import Tree, path_name
+from canon.optim.core import Tree, check_range, path_name
 
 # The fields of states that are hyperparameters. By name, so that wrappers and other libraries' containers
 # are no hindrance.
@@ -75,6 +76,7 @@ def find(opt_state, kind: type) -> Any:
 
 
 def find_all(opt_state, kind: type) -> list:
+    """The states of all links of that type, in the order of the chain."""
     nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, kind))
     return [node for node in nodes if isinstance(node, kind)]
 
@@ -120,8 +122,7 @@ def _names(paths: list) -> list[str]:
 
 
 def _like(old, value, name: str):
-    if isinstance(value, int | float):
-        if not 0 <= value < float('inf'):
-            raise UsageError(f'{name}={value!r} must be at least 0 and finite')
+    if isinstance(value, int | float | np.number):
+        check_range(name, value, below=1.0 if name.endswith('momentum') else float('inf'))
         return jnp.full_like(old, value)  # lies where the old one does
     return jnp.asarray(value, old.dtype)
