@@ -33,11 +33,11 @@ def divide_on_plateau(
 ) -> GradientTransformation:
     """u <- u rate_factor; the factor is divided by `by` at the `patience`-th evaluation in a row without improvement.
 
-    An evaluation improves if metric < best - min_delta (mode 'max': metric > best + min_delta), a difference
-    and not a ratio, so that negative metrics are right; NaN never improves. The count starts anew after a
-    division, the best value stays. Fed by `observe` once per evaluation; an update reads no metric. Stands
-    before the velocity (`chain(divide_on_plateau(...), momentum(...))`): it divides the rate, not the
-    velocity gathered so far.
+    Krizhevsky et al. 2012, section 5, and VGG and ResNet after it, by hand. An evaluation improves if metric
+    < best - min_delta (mode 'max': metric > best + min_delta), a difference and not a ratio, so that
+    negative metrics are right; NaN never improves. The count starts anew after a division, the best value
+    stays. Fed by `observe` once per evaluation; an update reads no metric. Stands before the velocity
+    (`chain(divide_on_plateau(...), momentum(...))`): it divides the rate, not the velocity gathered so far.
 
     metric: the key of `observe`'s mapping, such as 'test/loss'. Evaluations without it pass unseen.
 
