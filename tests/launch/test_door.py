@@ -115,9 +115,9 @@ def test_two_launches_make_one_environment_and_a_third_is_quick(root, tmp_path):
     assert sorted('preparing .venv' in err for _, err in said) == [False, True]
 
     python = str(tmp_path / '.venv/bin/python')
-    assert subprocess.run(
-        [python, '-c', 'import canon; print(canon.__file__)'], cwd='/', capture_output=True, text=True
-    )
+    code = 'import canon; print(canon.__file__)'
+    found = subprocess.run([python, '-c', code], cwd='/', capture_output=True, text=True).stdout
+    assert found.startswith(str(tmp_path / 'lib'))
     bare = seconds(lambda: subprocess.run([python, '-m', 'pytest', '--version'], cwd=tmp_path, capture_output=True))
     again = seconds(lambda: house.launch(*words, **here))
     assert again - bare < 1
