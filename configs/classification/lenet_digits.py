@@ -39,9 +39,9 @@ def get_config(arg: str = '') -> ConfigDict:
                 ),
             ),
             run=dict(
-                steps='20 epochs' if smoke else '40 epochs',
-                log_every='1 epoch',
-                evals=dict(test=dict(every='4 epochs')),
+                steps='20 epochs' if smoke else '30 epochs',
+                log_every='2 epochs',
+                evals=dict(test=dict(every='5 epochs')),
                 checkpoint=dict(every='10 epochs', best='test/accuracy'),
             ),
             target=dict(metric='test/accuracy', at_least=0.98, ci=True),

@@ -218,7 +218,7 @@ class _Loop:
                 jax.block_until_ready(metrics)
                 self.progress.say(f'compiled in {time.perf_counter() - began:.1f} s')
                 self.progress.restart_clock(step)
-                self.window.restart_clock(untimed=1)
+                self.window.begin(untimed=1)
                 first = False
             if len(self.waiting) > _AHEAD:
                 self._read()
@@ -232,6 +232,8 @@ class _Loop:
         save = step and (step % s.checkpoint.every == 0)
         if step and (step % s.log_every == 0 or due or save or last or stopping):
             self._read(all=True)
+            self.window.pause()
+        if step and (step % s.log_every == 0 or last or stopping):
             self._log(step)
         if stopping:
             self.progress.say(f'asked to stop: saving at step {step}')
@@ -309,7 +311,6 @@ class _Loop:
             self.writer.write(step, {**row, f'{name}/seconds': time.perf_counter() - began})
         shown = '  '.join(f'{k} {v:.4g}' for k, v in result.metrics.items())
         self.progress.say(f'step {step}  {name}: {shown}')
-        self.window.restart_clock()
         return result
 
     def _learn_from(self, state: State, step: int, metrics: dict[str, float]) -> tuple[State, float | None]:
@@ -340,7 +341,6 @@ class _Loop:
             return
         self.dog.rest()
         self.checkpoints.save(state, self.memory, value)
-        self.window.restart_clock()
 
     def _draw(self, state: State) -> None:
         """Pictures of the evaluators that have any; the parameters come whole to the host for it."""
@@ -386,25 +386,30 @@ class _Loop:
 
 
 class _Window:
-    """Sums of the metrics since the last log row."""
+    """Sums of the metrics since the last log row, and the time that their steps took."""
 
     def __init__(self, names: tuple[str, ...]):
         self.names, self.steps, self.data_seconds = names, 0, 0.0
         self._sums = np.zeros((2, len(names)))
-        self._since = time.perf_counter()
-        self._untimed = 0
+        self.begin()
+
+    def begin(self, untimed: int = 0) -> None:
+        """The clock starts here; `untimed` steps came before it, in a compilation."""
+        self._spent, self._since, self._untimed = 0.0, time.perf_counter(), untimed
+
+    def pause(self) -> None:
+        """What comes now, an evaluation or a save, is no step."""
+        self._spent, self._since = self.seconds(), None
+
+    def resume(self) -> None:
+        self._since = self._since or time.perf_counter()
+
+    def seconds(self) -> float:
+        return self._spent + (time.perf_counter() - self._since if self._since else 0.0)
 
     def add(self, values: np.ndarray) -> None:
         self._sums += values
         self.steps += 1
-
-    def restart_clock(self, untimed: int = 0) -> None:
-        """What has passed since the last step's end was no step; `untimed` steps came before the clock."""
-        self._since = time.perf_counter()
-        self._untimed += untimed
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self._since
 
     def means(self) -> dict[str, float]:
         with np.errstate(invalid='ignore', divide='ignore'):
