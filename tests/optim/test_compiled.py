@@ -29,7 +29,7 @@ LIMITS = {
     'adagrad': (lambda o: o.adagrad(), lambda: optax.adagrad(0.1), 28, 0, 0),
     'rmsprop': (lambda o: o.rmsprop(), lambda: optax.rmsprop(0.1), 28, 0, 0),
     'adadelta': (lambda o: o.adadelta(), lambda: optax.adadelta(1.0), 56, 4, 0),
-    'adadelta, Zeiler': (lambda o: o.adadelta(eps_in_sqrt=True), lambda: optax.adadelta(1.0), 56, 4, 0),
+    'adadelta, Zeiler': (lambda o: o.adadelta(eps_in_sqrt=True), lambda: optax.adadelta(1.0), 48, 0, 0),
     'adam': (lambda o: o.adam(), lambda: optax.adam(0.1), 40, 0, 0),
     'adam, bf16': (lambda o: o.adam(state_dtype=BF16), lambda: optax.adam(0.1, mu_dtype=BF16), 28, 0, 0),
     'adamw': (lambda o: o.adamw(), lambda: optax.adamw(0.1), 40, 0, 0),

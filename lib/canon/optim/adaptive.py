@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from optax import GradientTransformation, chain
 
+from canon.errors import UsageError
 from canon.optim.core import Tree, check_range, lerp, per_leaf, wide, zeros
 from canon.optim.learning_rate import scale_by_learning_rate
 from canon.optim.schedules import Schedule
@@ -104,23 +105,33 @@ def scale_by_rms(
 
 
 def scale_by_adadelta(decay: float = 0.9, eps: float = 1e-6, eps_in_sqrt: bool = False) -> GradientTransformation:
-    """r before the step, t after it; one division, so that the CPU reads less than for two. See `adadelta`."""
+    """r before the step, t after it. See `adadelta`.
+
+    In Zeiler's form the step is computed from the new t: by t' = decay t + (1 - decay) u^2 and the step's own equation,
+    (t + eps) / (r + eps) = (t' + decay eps) / (decay (r + eps) + (1 - decay) g^2), a sum of positive terms. So the old
+    t need not be kept while the new one is written in place: 48 bytes a parameter and no temporary memory. The notes'
+    form has no such simple inverse and moves 56; optax moves 68 for Zeiler's.
+    """
     check_range('decay', decay, below=1.0)
     check_range('eps', eps)
+    for name, value in (('eps', eps), ('decay', decay)):
+        if value == 0:
+            raise UsageError(f'{name}=0 leaves nothing of adadelta; it must be positive')
 
-    def ratio(t, r):
-        if eps_in_sqrt:
-            return jnp.sqrt((t + eps) / (r + eps))
-        return (jnp.sqrt(t) + eps) / (jnp.sqrt(r) + eps)
+    def zeiler(u, r, t):
+        g, r = u * u, lerp(r, u * u, decay)
+        t = lerp(t, (t + eps) / (r + eps) * g, decay)
+        return jnp.sqrt((t + decay * eps) / (decay * (r + eps) + (1 - decay) * g)) * u, r, t
+
+    def notes(u, r, t):
+        r = lerp(r, u * u, decay)
+        u = (jnp.sqrt(t) + eps) / (jnp.sqrt(r) + eps) * u
+        return u, r, lerp(t, u * u, decay)
 
     def update(updates, state, params=None):
-        def kernel(u, r, t):
-            u = wide(u)
-            r = lerp(r, u * u, decay)
-            u = ratio(t, r) * u
-            return u, r, lerp(t, u * u, decay)
-
-        updates, r, t = per_leaf(kernel, updates, state.mean_square, state.mean_square_update)
+        step = zeiler if eps_in_sqrt else notes
+        accumulators = state.mean_square, state.mean_square_update
+        updates, r, t = per_leaf(lambda u, *rt: step(wide(u), *rt), updates, *accumulators)
         return updates, AdadeltaState(r, t)
 
     return GradientTransformation(lambda params: AdadeltaState(zeros(params), zeros(params)), update)
