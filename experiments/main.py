@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
+from ml_collections.config_dict import placeholder
 
 from canon.errors import CanonError, UsageError
 from canon.named import near
@@ -115,10 +116,15 @@ def _load(source: str | None, workdir: str | None) -> ConfigDict:
         path = Path(workdir or '.') / 'config.json'
         if not path.is_file():
             raise UsageError(f'{path.parent} holds no run (no config.json); give --config=FILE, or the folder of a run')
-        config = ConfigDict(json.loads(path.read_text()))
+        config = ConfigDict(json.loads(path.read_text(), object_hook=_with_placeholders))
     config.unlock()
     config.run = ConfigDict(overridable(config.get('run') or {}))
     return config
+
+
+def _with_placeholders(part: dict[str, Any]) -> dict[str, Any]:
+    """JSON's null as a key that the command line may set."""
+    return {key: placeholder(str) if value is None else value for key, value in part.items()}
 
 
 def _check_overrides(argv: list[str], config: ConfigDict) -> None:
@@ -134,7 +140,7 @@ def _check_overrides(argv: list[str], config: ConfigDict) -> None:
 def _dotted(config: Any, prefix: str = '') -> list[str]:
     found = []
     for key in config:
-        value = config.get_ref(key).get() if isinstance(config, ConfigDict) else config[key]
+        value = config[key]
         found.append(prefix + key)
         if isinstance(value, ConfigDict):
             found += _dotted(value, f'{prefix}{key}.')
@@ -155,6 +161,9 @@ def _exit(run) -> None:
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         status = 130
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        status = 141
     except Exception:
         traceback.print_exc()
     sys.stdout.flush()

@@ -42,6 +42,7 @@ def blocks(root, kind):
     return re.findall(rf'```{kind}\n(.*?)```', (root / 'README.md').read_text(), re.DOTALL)
 
 
+@pytest.mark.slow
 def test_every_command(root, copy, env):
     lines = [line.split(' #')[0].strip() for block in blocks(root, 'bash') for line in block.splitlines()]
     commands = [line for line in lines if line]
