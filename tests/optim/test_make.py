@@ -87,3 +87,55 @@ def test_optax_by_name():
 def test_slips_are_answered(spec, message):
     with pytest.raises(UsageError, match=message):
         optim.make(spec)
+
+
+PLATEAU = dict(name='divide_on_plateau', metric='test/loss', patience=2)
+RECIPES = {  # notes 2.5
+    'alexnet': (0.01, 0.0005),
+    'vgg': (0.01, 0.0005),
+    'resnet': (0.1, 0.0001),
+}
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_the_recipes_of_the_notes(name):
+    """v <- 0.9 v - decay rate w - rate g (Krizhevsky et al. 2012, section 5), the rate divided by 10 on a plateau."""
+    rate, decay = RECIPES[name]
+    spec = ConfigDict(
+        dict(
+            chain=('decay', 'plateau', 'momentum'),
+            decay=dict(name='add_decayed_weights', weight_decay=decay),
+            plateau=PLATEAU,
+            momentum=dict(learning_rate=rate),
+        )
+    )
+    tx = optim.make(spec)
+    params, state = PARAMS, tx.init(PARAMS)
+    w = np.asarray(PARAMS['a'], np.float64)
+    g, v = np.asarray(GRADS['a'], np.float64), 0.0
+    for k in range(8):
+        if k == 4:
+            for _ in range(3):  # the first sets the best, two more are a plateau
+                state = optim.observe(state, {'test/loss': 1.0})
+        now = rate if k < 4 else rate / 10
+        v = 0.9 * v - decay * now * w - now * g
+        w = w + v
+        updates, state = tx.update(GRADS, state, params)
+        params = optax.apply_updates(params, updates)
+        np.testing.assert_allclose(params['a'], w, rtol=1e-6, atol=1e-7)
+
+
+def test_the_recipe_of_crnn():
+    spec = dict(name='adadelta', decay=0.9, eps=1e-6, eps_in_sqrt=True)
+    same(run(optim.make(spec)), run(optim.adadelta(eps_in_sqrt=True)))
+
+
+def test_a_chain_inside_a_wrapper():
+    inner = dict(
+        chain=('clip', 'adam'), clip=dict(name='clip_by_global_norm', max_norm=1.0), adam=dict(learning_rate=0.1)
+    )
+    tx = optim.make(dict(name='schedule_free', tx={**inner, 'adam': dict(learning_rate=0.1, b1=0.0)}))
+    by_hand = optim.schedule_free(optax.chain(optim.clip_by_global_norm(1.0), optim.adam(0.1, b1=0.0)))
+    same(run(tx), run(by_hand))
+    with pytest.raises(UsageError, match=r'tx\.tx\.adam\.b3: .*'):
+        optim.make(dict(name='skip_nonfinite', tx={**inner, 'adam': dict(learning_rate=0.1, b3=0.0)}))

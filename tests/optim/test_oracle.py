@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,3 +26,12 @@ def test_float64(case, shapes, seed):
     make, oracle = CASES[case]
     with jax.enable_x64(True):
         assert worst_error(make(library), oracle, shapes, seed, 8, jnp.float64) <= 1e-13
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_compiled(case):
+    """XLA may fuse, contract and reorder; what runs in training is this."""
+    make, oracle = CASES[case]
+    tx = make(library)
+    compiled = optax.GradientTransformation(tx.init, jax.jit(tx.update))
+    assert worst_error(compiled, oracle, [(), (7,), (3, 5), (1000,)], 0, 20, jnp.float32) <= 2e-6
