@@ -9,6 +9,7 @@ strongly typed scalars of the state.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -58,6 +59,14 @@ def _matching(updates: Tree, treedef, tree: Tree) -> list:
 def path_name(path) -> str:
     """`Dense_0/kernel` for a leaf's path: what every regex of this room sees."""
     return keystr(path, simple=True, separator='/')
+
+
+def regex(pattern: str) -> re.Pattern:
+    """The compiled pattern; raises UsageError for one that is none."""
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f'{pattern!r} is no regular expression: {error}') from error
 
 
 def check_params(params: Tree) -> None:
@@ -140,6 +149,8 @@ def check_range(name: str, value, low: float = 0.0, below: float = math.inf) -> 
     if isinstance(value, Tracer) or callable(value):
         return
     try:
+        if isinstance(value, str | bool | None):  # numpy would read '1e-3' as a number
+            raise TypeError
         number = np.asarray(value, np.float64)
     except (TypeError, ValueError) as error:
         raise UsageError(f'{name}={value!r} is not a number') from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 import jax
@@ -19,6 +18,7 @@ from canon.optim.core import (
     path_name,
     per_leaf,
     refuse_buckets,
+    regex,
     scalar,
     times,
     wide,
@@ -61,7 +61,7 @@ def add_decayed_weights(weight_decay: float, where: str | None = None) -> Gradie
 def selected(where: str | None, params: Tree) -> set[str]:
     """The paths of the parameters that the regex finds; all for None. Raises UsageError where it finds none."""
     names = [path_name(path) for path, _ in tree_flatten_with_path(params)[0]]
-    found = {name for name in names if where is None or re.search(where, name)}
+    found = {name for name in names if where is None or regex(where).search(name)}
     if names and not found:
         raise UsageError(f'where={where!r} finds no parameter{near(str(where), names)}')
     return found

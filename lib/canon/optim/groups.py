@@ -19,7 +19,7 @@ from optax import (
 
 from canon.errors import UsageError
 from canon.named import near
-from canon.optim.core import Tree, check_range, path_name, per_leaf, refuse_buckets, scalar, times, wide
+from canon.optim.core import Tree, check_range, path_name, per_leaf, refuse_buckets, regex, scalar, times, wide
 from canon.optim.decay import selected
 
 Rules = Mapping[str, Any] | Sequence[tuple[str, Any]]
@@ -42,7 +42,7 @@ def partition(rules: Rules) -> GradientTransformationExtraArgs:
         refuse_buckets(params, 'partition')
         return first_match(pairs, params)
 
-    names = _labels([regex for regex, _ in pairs])
+    names = _labels([pattern for pattern, _ in pairs])
     return partition_by(owners, dict(zip(names, [tx for _, tx in pairs], strict=True)))
 
 
@@ -107,8 +107,8 @@ def scale_rates(rules: Rules) -> GradientTransformation:
     Every parameter must be found: end with ('.*', 1.0).
     """
     pairs = _pairs(rules)
-    for regex, factor in pairs:
-        check_range(f'the factor of {regex!r}', factor)
+    for pattern, factor in pairs:
+        check_range(f'the factor of {pattern!r}', factor)
 
     def init(params):
         refuse_buckets(params, 'scale_rates')
@@ -129,13 +129,13 @@ def first_match(pairs: list[tuple[str, Any]], params: Tree) -> list[int]:
     names = [path_name(path) for path, _ in tree_flatten_with_path(params)[0]]
     owner = []
     for name in names:
-        found = [i for i, (regex, _) in enumerate(pairs) if re.search(regex, name)]
+        found = [i for i, (pattern, _) in enumerate(pairs) if regex(pattern).search(name)]
         if not found:
             raise UsageError(f'no rule finds the parameter {name!r}; the rules are {[r for r, _ in pairs]}')
         owner.append(found[0])
-    for i, (regex, _) in enumerate(pairs):
-        if names and i not in owner and regex != '.*':
-            raise UsageError(f'the rule {regex!r} finds no parameter of its own{near(regex, names)}')
+    for i, (pattern, _) in enumerate(pairs):
+        if names and i not in owner and pattern != '.*':
+            raise UsageError(f'the rule {pattern!r} finds no parameter of its own{near(pattern, names)}')
     return owner
 
 
@@ -146,10 +146,10 @@ def _pairs(rules: Rules) -> list[tuple[str, Any]]:
     return pairs
 
 
-def _labels(regexes: Sequence[str]) -> list[str]:
+def _labels(patterns: Sequence[str]) -> list[str]:
     """Names for the groups, fit for a checkpoint and a log: the regex's words, `rest` where it has none."""
     labels = []
-    for regex in regexes:
-        label = re.sub(r'\W+', '_', regex).strip('_') or 'rest'
+    for pattern in patterns:
+        label = re.sub(r'\W+', '_', pattern).strip('_') or 'rest'
         labels.append(label if label not in labels else f'{label}_{len(labels)}')
     return labels

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 import jax
@@ -20,6 +19,7 @@ from canon.optim.core import (
     path_name,
     per_leaf,
     refuse_buckets,
+    regex,
     wide,
     zeros,
 )
@@ -65,7 +65,7 @@ def muon(
         refuse_buckets(params, 'muon')
         leaves = tree_flatten_with_path(params)[0]
         names = [path_name(path) for path, _ in leaves]
-        by_adam = [adam_where is not None and re.search(adam_where, name) is not None for name in names]
+        by_adam = [adam_where is not None and regex(adam_where).search(name) is not None for name in names]
         if adam_where is not None and names and not any(by_adam):
             raise UsageError(f'adam_where={adam_where!r} finds no parameter{near(adam_where, names)}')
         return [int(yes or jnp.ndim(p) < 2) for yes, (_, p) in zip(by_adam, leaves, strict=True)]
