@@ -32,7 +32,8 @@ def skip_nonfinite(tx: GradientTransformation) -> GradientTransformationExtraArg
         for leaf in jax.tree.leaves(updates):
             finite &= jnp.all(jnp.isfinite(leaf))
         move = lambda: tx.update(updates, state.inner, params, **extra)  # noqa: E731
-        zeros = jax.tree.map(lambda u: jnp.zeros(u.shape, u.dtype), jax.eval_shape(move)[0])
+        like = jax.eval_shape(move)[0]
+        zeros = jax.tree.map(lambda u, g: jnp.zeros_like(g, dtype=u.dtype), like, updates)
         new, inner = jax.lax.cond(finite, move, lambda: (zeros, state.inner))
         skipped = jnp.where(finite, state.skipped_updates, next_count(state.skipped_updates))
         return new, SkipState(skipped, inner)
