@@ -30,7 +30,8 @@ def skip_nonfinite(tx: GradientTransformation) -> GradientTransformationExtraArg
     def update(updates, state, params=None, **extra):
         finite = jnp.array(True)
         for leaf in jax.tree.leaves(updates):
-            finite &= jnp.all(jnp.isfinite(leaf))
+            if jnp.issubdtype(jnp.result_type(leaf), jnp.floating):  # not the gradient of a frozen integer
+                finite &= jnp.all(jnp.isfinite(leaf))
         move = lambda: tx.update(updates, state.inner, params, **extra)  # noqa: E731
         like = jax.eval_shape(move)[0]
         zeros = jax.tree.map(lambda u, g: jnp.zeros_like(g, dtype=u.dtype), like, updates)
