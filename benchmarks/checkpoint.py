@@ -22,7 +22,7 @@ from canon.metrics import Mean
 from canon.train import Experiment, Task, fit
 from canon.train.checkpoint import Checkpoints
 from canon.train.guard import Watchdog
-from canon.train.loop import prepare
+from canon.train.setup import prepare
 
 LAYERS = 6
 

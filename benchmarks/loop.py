@@ -18,7 +18,7 @@ import numpy as np
 
 from canon.train import fit, lengths
 from canon.train.log import read_rows
-from canon.train.loop import prepare
+from canon.train.setup import prepare
 from experiments import classification, configs
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from canon.errors import UsageError
 from canon.train import Experiment
-from canon.train.loop import prepare
+from canon.train.setup import prepare
 from experiments import configs
 
 

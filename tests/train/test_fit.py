@@ -118,6 +118,8 @@ def test_early_stop_counts_evaluations_without_improvement_across_a_resume(tmp_p
     assert stopped.status == 'stopped'
     fitted = fit(made, config, tmp_path, quiet=True)
     assert (fitted.status, int(fitted.state.step)) == ('early', 10)
+    again = fit(made, config, tmp_path, quiet=True)
+    assert (again.status, int(again.state.step)) == ('early', 10)
     assert json.loads((tmp_path / 'status.json').read_text())['state'] == 'done'
 
 
@@ -219,6 +221,11 @@ def test_the_profiler_switch(tmp_path):
     assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
 
 
+def test_a_profile_cut_short_by_the_end_is_written(tmp_path):
+    fit(toy.experiment(), toy.config(profile=dict(start=8, steps=50)), tmp_path, quiet=True)
+    assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
+
+
 def test_figures_of_an_evaluator_are_saved(tmp_path):
     from canon import draw
 
@@ -248,6 +255,7 @@ def test_figures_of_an_evaluator_are_saved(tmp_path):
             dict(steps=3, checkpoint=dict(best='test/acuracy')),
             r"run\.checkpoint\.best='test/acuracy' is measured by no",
         ),
+        (dict(steps=3, early_stop=dict(metric='tset/loss', patience=1)), r"metric='tset/loss' names no evaluator"),
         (dict(steps=3, checkpoint=dict(mode='up')), r"run\.checkpoint\.mode='up' must be 'min' or 'max'"),
         (dict(steps=3, shard=dict(rules=(('Dense_0/kernel', ('modle',)),))), r"'modle' is no axis of the mesh"),
         ({}, r"run: Settings needs 'steps'"),

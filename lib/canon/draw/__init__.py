@@ -7,8 +7,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from canon.draw.lines import curves
     from canon.draw.images import confusion_matrix, gallery
+    from canon.draw.lines import curves
 
 _HOME = {'confusion_matrix': 'images', 'curves': 'lines', 'gallery': 'images'}
 

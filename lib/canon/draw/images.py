@@ -10,7 +10,7 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
     """counts [C, C] of (true row, predicted column); numbers are written in where they can be read (C <= 25)."""
     counts = np.asarray(counts)
     classes = len(counts)
-    size = min(3.0 + 0.28 * classes, 14)
+    size = min(2.2 + 0.24 * classes, 14)
     figure = Figure(figsize=(size + 0.6, size), layout='constrained')
     axes = figure.add_subplot()
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)

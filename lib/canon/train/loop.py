@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from canon import optim
 from canon.errors import CanonError, UsageError
-from canon.train import checkpoint, lengths, shard
+from canon.named import near
+from canon.train import checkpoint, shard
 from canon.train.evaluate import Evaluation, Interrupted, compile_measure, evaluate
 from canon.train.guard import Stopper, Watchdog
 from canon.train.log import MetricsWriter, Progress
-from canon.train.settings import Settings, settings
-from canon.train.step import init_state, make_step
+from canon.train.setup import prepare
 from canon.train.types import Config, Experiment, State
 from canon.train.workdir import open_workdir, write_json
 
@@ -61,73 +59,6 @@ def fit(
     return loop.run()
 
 
-def prepare(experiment: Experiment, config: Config) -> Setup:
-    """What `fit` builds before its first step; also what `replay` and `evaluate` stand on."""
-    data = experiment.train
-    batch_size = getattr(data, 'batch_size', None)
-    resolved = lengths.resolve(config, batch_size, getattr(data, 'num_examples', None))
-    s = settings(resolved.get('run') or {})
-    mesh = shard.make_mesh(s.mesh.data, s.mesh.model)
-    for where, sized in [('data', data), *((f'evals.{n}', e.data) for n, e in experiment.evals.items())]:
-        size = getattr(sized, 'batch_size', None)
-        if size is not None:
-            shard.check_batch_size(size, mesh, where, s.accumulate if sized is data else 1)
-    seed = int(resolved.get('seed', 0))
-    step = experiment.step or make_step(experiment.task, experiment.tx, seed, s.accumulate)
-    rows = shard.batch_sharding(mesh)
-    first = shard.put(data[0], rows)
-    init = lambda batch: init_state(experiment.task, experiment.tx, seed, batch)  # noqa: E731
-    abstract = jax.eval_shape(init, first)
-    layout = shard.state_shardings(experiment.tx, abstract, mesh, s.shard.rules, s.shard.fsdp)
-    target = jax.tree.map(
-        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract, layout
-    )
-    names = _metric_names(step, abstract, first)
-    return Setup(s, seed, mesh, step, init, first, target, layout, names)
-
-
-class Setup(NamedTuple):
-    settings: Settings
-    seed: int
-    mesh: Mesh
-    step: Any
-    init: Any
-    first: Any  # the first batch, placed
-    target: State  # abstract, with shardings
-    layout: State  # shardings
-    names: tuple[str, ...]  # of the step's metrics
-
-    def initial_state(self) -> State:
-        return jax.jit(self.init, out_shardings=self.layout)(self.first)
-
-    def compiled_step(self):
-        """The step, jitted with donated state. Metrics come packed in one array [2, n]: one transfer a step."""
-
-        def packed(state, batch):
-            state, metrics = self.step(state, batch)
-            columns = [jnp.stack([jnp.asarray(p, jnp.float32) for p in metrics[n]]) for n in self.names]
-            return state, jnp.stack(columns, axis=1)
-
-        rows, everywhere = shard.batch_sharding(self.mesh), shard.replicated(self.mesh)
-        return jax.jit(
-            packed,
-            donate_argnums=0,
-            in_shardings=(self.layout, rows),
-            out_shardings=(self.layout, everywhere),
-        )
-
-
-def _metric_names(step, state: State, batch) -> tuple[str, ...]:
-    _, metrics = jax.eval_shape(step, state, batch)
-    for name, value in metrics.items():
-        leaves = jax.tree.leaves(value)
-        if len(leaves) != 2 or any(leaf.shape for leaf in leaves):
-            raise UsageError(f'the metric {name!r} of the task is not a Mean of scalars but {value}')
-    if 'loss' not in metrics:
-        raise UsageError(f"the step returns no metric 'loss'; it returns {sorted(metrics)}")
-    return tuple(sorted(metrics, key=lambda name: (name != 'loss', name)))
-
-
 class _Loop:
     """The state of one call of `fit`."""
 
@@ -144,8 +75,12 @@ class _Loop:
             if name not in experiment.evals:
                 raise UsageError(f'run.evals.{name}: the experiment has no such evaluator, only {sorted(self.cadence)}')
             self.cadence[name] = evaluation.every
+        for key, metric in self._watched().items():
+            if metric.rpartition('/')[0] not in self.cadence:
+                raise UsageError(f'{key}={metric!r} names no evaluator; there are {", ".join(sorted(self.cadence))}')
         self.measures = {n: compile_measure(e, self.setup.mesh) for n, e in experiment.evals.items()}
         self.sums: dict[str, Any] = {}
+        self.profiling, self.at = False, 0
         # Saved with every checkpoint: what the boundary work of a step has come to.
         self.memory: dict[str, Any] = {
             'boundary': 0,
@@ -169,6 +104,7 @@ class _Loop:
                         self.progress.say(f'resumed at step {start} from {self.workdir}')
                     self._status('running', start)
                     state, status = self._train(state, start)
+                self._profile(None)
                 self._save(state)
                 self.checkpoints.wait()
                 self._draw(state)
@@ -251,11 +187,9 @@ class _Loop:
             self.memory['boundary'] = step
         if save or value is not None:
             self._save(state, value)
-        early = s.early_stop is not None and self.memory['bad'] >= s.early_stop.patience
-        if early and due and not last:
-            self.progress.say(
-                f'early stop at step {step}: {s.early_stop.metric} is no better than {self.memory["best"]}'
-            )
+        if s.early_stop is not None and self.memory['bad'] >= s.early_stop.patience and not last:
+            best = self.memory['best']
+            self.progress.say(f'early stop at step {step}: {s.early_stop.metric} is no better than {best}')
             return state, 'early'
         return state, None
 
@@ -316,25 +250,29 @@ class _Loop:
     def _learn_from(self, state: State, step: int, metrics: dict[str, float]) -> tuple[State, float | None]:
         """Plateau schedules, early stop and best checkpoints take note of an evaluation."""
         s = self.settings
+        for key, metric in self._watched().items():
+            if metric not in metrics and any(m.startswith(metric.rpartition('/')[0] + '/') for m in metrics):
+                raise UsageError(f'{key}={metric!r} is measured by no evaluator{near(metric, metrics)}')
         state = state._replace(opt=optim.observe(state.opt, metrics))
         self.memory['metrics'] = {**self.memory['metrics'], **metrics}
-        if s.early_stop is not None and self._known(s.early_stop.metric, 'run.early_stop.metric') in metrics:
-            value = metrics[s.early_stop.metric]
+        if s.early_stop is not None and s.early_stop.metric in metrics:
+            value, best = metrics[s.early_stop.metric], self.memory['best']
             sign = 1 if s.early_stop.mode == 'max' else -1
-            best = self.memory['best']
-            if best is None or sign * (value - best) > s.early_stop.min_delta:
+            better = best is None or sign * (value - best) > s.early_stop.min_delta
+            if better and math.isfinite(value):
                 self.memory |= {'best': value, 'bad': 0}
             else:
                 self.memory['bad'] += 1
-        best = s.checkpoint.best
-        return state, metrics.get(self._known(best, 'run.checkpoint.best')) if best is not None else None
+        return state, metrics.get(s.checkpoint.best or '')
 
-    def _known(self, metric: str, key: str) -> str:
-        evaluator, _, _ = metric.rpartition('/')
-        seen = self.memory['metrics']
-        if evaluator not in self.cadence or (metric not in seen and any(m.startswith(evaluator + '/') for m in seen)):
-            raise UsageError(f'{key}={metric!r} is measured by no evaluator; there are {sorted(seen)}')
-        return metric
+    def _watched(self) -> dict[str, str]:
+        """The metrics that settings speak of, by key."""
+        s = self.settings
+        named = {
+            'run.checkpoint.best': s.checkpoint.best,
+            'run.early_stop.metric': s.early_stop and s.early_stop.metric,
+        }
+        return {key: metric for key, metric in named.items() if metric}
 
     def _save(self, state: State, value: float | None = None) -> None:
         if int(state.step) == 0:
@@ -356,13 +294,16 @@ class _Loop:
                 figure.savefig(self.workdir / 'figures' / f'{name}-{title}.png', dpi=100, bbox_inches='tight')
                 self.writer.figure(f'{name}/{title}', figure, int(state.step))
 
-    def _profile(self, step: int) -> None:
+    def _profile(self, step: int | None) -> None:
+        """Starts and stops the trace at its steps; None: the run is over."""
         p = self.settings.profile
         if p is not None and step == p.start:
             jax.profiler.start_trace(str(self.workdir / 'profile'))
-        if p is not None and step == p.start + p.steps:
+            self.profiling = True
+        elif self.profiling and p is not None and (step is None or step == p.start + p.steps):
             self._read(all=True)
             jax.profiler.stop_trace()
+            self.profiling = False
             self.progress.say(f'profile written to {self.workdir / "profile"}')
 
     def _status(self, state: str, step: int | None, error: BaseException | None = None) -> None:
@@ -375,7 +316,7 @@ class _Loop:
             self.workdir / 'status.json',
             {
                 'state': state,
-                'step': getattr(self, 'at', 0),
+                'step': self.at,
                 'steps': self.settings.steps,
                 'metrics': self.memory['metrics'],
                 'train_seconds': round(self.memory['train_seconds'], 3),

@@ -1,0 +1,85 @@
+"""`prepare`: an experiment and its config become compiled functions over a mesh; nothing is written anywhere."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from canon.errors import UsageError
+from canon.train import lengths, shard
+from canon.train.settings import Settings, settings
+from canon.train.step import init_state, make_step
+from canon.train.types import Config, Experiment, State
+
+
+class Setup(NamedTuple):
+    """An experiment on a mesh, before its first step."""
+
+    settings: Settings
+    seed: int
+    mesh: Mesh
+    step: Any
+    init: Any
+    first: Any  # the first batch, placed
+    target: State  # abstract, with shardings
+    layout: State  # shardings
+    names: tuple[str, ...]  # of the step's metrics
+
+    def initial_state(self) -> State:
+        return jax.jit(self.init, out_shardings=self.layout)(self.first)
+
+    def compiled_step(self):
+        """The step, jitted with donated state. Metrics come packed in one array [2, n]: one transfer a step."""
+
+        def packed(state, batch):
+            state, metrics = self.step(state, batch)
+            columns = [jnp.stack([jnp.asarray(p, jnp.float32) for p in metrics[n]]) for n in self.names]
+            return state, jnp.stack(columns, axis=1)
+
+        rows, everywhere = shard.batch_sharding(self.mesh), shard.replicated(self.mesh)
+        return jax.jit(
+            packed,
+            donate_argnums=0,
+            in_shardings=(self.layout, rows),
+            out_shardings=(self.layout, everywhere),
+        )
+
+
+def prepare(experiment: Experiment, config: Config) -> Setup:
+    """What `fit` builds before its first step; also what `replay` and `evaluate` stand on."""
+    data = experiment.train
+    batch_size = getattr(data, 'batch_size', None)
+    resolved = lengths.resolve(config, batch_size, getattr(data, 'num_examples', None))
+    s = settings(resolved.get('run') or {})
+    mesh = shard.make_mesh(s.mesh.data, s.mesh.model)
+    for where, sized in [('data', data), *((f'evals.{n}', e.data) for n, e in experiment.evals.items())]:
+        size = getattr(sized, 'batch_size', None)
+        if size is not None:
+            shard.check_batch_size(size, mesh, where, s.accumulate if sized is data else 1)
+    seed = int(resolved.get('seed', 0))
+    step = experiment.step or make_step(experiment.task, experiment.tx, seed, s.accumulate)
+    rows = shard.batch_sharding(mesh)
+    first = shard.put(data[0], rows)
+    init = partial(init_state, experiment.task, experiment.tx, seed)
+    abstract = jax.eval_shape(init, first)
+    layout = shard.state_shardings(experiment.tx, abstract, mesh, s.shard.rules, s.shard.fsdp)
+    target = jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract, layout
+    )
+    names = _metric_names(step, abstract, first)
+    return Setup(s, seed, mesh, step, init, first, target, layout, names)
+
+
+def _metric_names(step, state: State, batch) -> tuple[str, ...]:
+    _, metrics = jax.eval_shape(step, state, batch)
+    for name, value in metrics.items():
+        leaves = jax.tree.leaves(value)
+        if len(leaves) != 2 or any(leaf.shape for leaf in leaves):
+            raise UsageError(f'the metric {name!r} of the task is not a Mean of scalars but {value}')
+    if 'loss' not in metrics:
+        raise UsageError(f"the step returns no metric 'loss'; it returns {sorted(metrics)}")
+    return tuple(sorted(metrics, key=lambda name: (name != 'loss', name)))
