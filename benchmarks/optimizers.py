@@ -149,7 +149,7 @@ def adam_error(tx, steps=20_000, size=64):
 
 def torch_updaters(shapes):
     try:
-        import torch
+        import torch  # ty: ignore[import-not-found]
     except ImportError:
         return {}
     torch.set_num_threads(len(os.sched_getaffinity(0)))

@@ -33,6 +33,7 @@ def env(copy, tmp_path_factory):
     return os.environ | {
         'CANON_PREPARE': 'no',
         'CANON_VENV': sys.prefix,
+        'CANON_VENV_TF': sys.prefix,
         'PYTHONPATH': str(copy / 'lib'),
         'HOME': str(home),
     }

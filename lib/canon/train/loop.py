@@ -268,11 +268,9 @@ class _Loop:
     def _watched(self) -> dict[str, str]:
         """The metrics that settings speak of, by key."""
         s = self.settings
-        named = {
-            'run.checkpoint.best': s.checkpoint.best,
-            'run.early_stop.metric': s.early_stop and s.early_stop.metric,
-        }
-        return {key: metric for key, metric in named.items() if metric}
+        early = s.early_stop.metric if s.early_stop is not None else None
+        metrics = {'run.checkpoint.best': s.checkpoint.best, 'run.early_stop.metric': early}
+        return {key: metric for key, metric in metrics.items() if metric is not None}
 
     def _save(self, state: State, value: float | None = None) -> None:
         if int(state.step) == 0:

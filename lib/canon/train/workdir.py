@@ -10,11 +10,13 @@ import subprocess
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from canon.errors import UsageError
 from canon.named import plain
-from canon.train.types import Config
+
+if TYPE_CHECKING:
+    from canon.train.types import Config
 
 # What may change between a run and its resumption: it changes nothing that is learnt.
 _FREE = re.compile(
