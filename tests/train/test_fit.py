@@ -123,6 +123,24 @@ def test_early_stop_counts_evaluations_without_improvement_across_a_resume(tmp_p
     assert json.loads((tmp_path / 'status.json').read_text())['state'] == 'done'
 
 
+def test_a_plateau_rule_is_fed_by_the_evaluator_and_resumes(tmp_path):
+    """Accuracies that stand still: the rate falls tenfold after `patience` evaluations, in one run or in two."""
+    spec = dict(
+        chain=('sgd', 'plateau'),
+        sgd=dict(learning_rate=0.1),
+        plateau=dict(name='divide_on_plateau', by=10, patience=2, metric='test/accuracy', mode='max'),
+    )
+    config = toy.config(steps=12, log_every=1, evals=dict(test=dict(every=2)))
+    made = scripted([0.5] * 20)._replace(tx=optim.make(spec))
+    fit(made, config | {'run': config['run'] | {'stop_after': 5}}, tmp_path, quiet=True)
+    fitted = fit(made, config, tmp_path, quiet=True)
+    factors = [float(v) for k, v in optim.hyperparams(fitted.state.opt).items() if 'factor' in k]
+    assert factors == [pytest.approx(0.01)]
+    misspelt = optim.make(spec | {'plateau': spec['plateau'] | {'metric': 'tset/accuracy'}})
+    with pytest.raises(UsageError, match=r'the plateau rule=.tset/accuracy. names no evaluator'):
+        fit(made._replace(tx=misspelt), config, tmp_path / 'other', quiet=True)
+
+
 def test_init_from_takes_what_the_rules_name(tmp_path):
     fit(toy.experiment(), toy.config(), tmp_path / 'old', quiet=True)
     init = dict(path=str(tmp_path / 'old'), rules=(('^Conv_0/(.*)', r'Conv_0/\1'),), new='^Dense_0/')

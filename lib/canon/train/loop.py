@@ -75,7 +75,8 @@ class _Loop:
             if name not in experiment.evals:
                 raise UsageError(f'run.evals.{name}: the experiment has no such evaluator, only {sorted(self.cadence)}')
             self.cadence[name] = evaluation.every
-        for key, metric in self._watched().items():
+        self.plateaus = optim.watched(self.setup.target.opt)
+        for key, metric in self._watched():
             if metric.rpartition('/')[0] not in self.cadence:
                 raise UsageError(f'{key}={metric!r} names no evaluator; there are {", ".join(sorted(self.cadence))}')
         self.measures = {n: compile_measure(e, self.setup.mesh) for n, e in experiment.evals.items()}
@@ -250,7 +251,7 @@ class _Loop:
     def _learn_from(self, state: State, step: int, metrics: dict[str, float]) -> tuple[State, float | None]:
         """Plateau schedules, early stop and best checkpoints take note of an evaluation."""
         s = self.settings
-        for key, metric in self._watched().items():
+        for key, metric in self._watched():
             if metric not in metrics and any(m.startswith(metric.rpartition('/')[0] + '/') for m in metrics):
                 raise UsageError(f'{key}={metric!r} is measured by no evaluator{near(metric, metrics)}')
         state = state._replace(opt=optim.observe(state.opt, metrics))
@@ -265,12 +266,13 @@ class _Loop:
                 self.memory['bad'] += 1
         return state, metrics.get(s.checkpoint.best or '')
 
-    def _watched(self) -> dict[str, str]:
-        """The metrics that settings speak of, by key."""
+    def _watched(self) -> list[tuple[str, str]]:
+        """The metrics that settings and plateau rules speak of, with their keys."""
         s = self.settings
         early = s.early_stop.metric if s.early_stop is not None else None
-        metrics = {'run.checkpoint.best': s.checkpoint.best, 'run.early_stop.metric': early}
-        return {key: metric for key, metric in metrics.items() if metric is not None}
+        keyed = [('run.checkpoint.best', s.checkpoint.best), ('run.early_stop.metric', early)]
+        keyed += [('tx: the plateau rule', metric) for metric in self.plateaus]
+        return [(key, metric) for key, metric in keyed if metric is not None]
 
     def _save(self, state: State, value: float | None = None) -> None:
         if int(state.step) == 0:
