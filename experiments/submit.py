@@ -62,6 +62,7 @@ def submit(options: Any, points: Sequence[list[str]], parallel: int = 0) -> int:
         nodes=options.nodes,
         tasks_per_node=tasks,
         timeout_min=options.minutes,
+        slurm_signal_delay_s=min(90, 20 * options.minutes),  # a short job would save at once and come back for ever
         slurm_array_parallelism=parallel or len(points),
         slurm_srun_args=['--kill-on-bad-exit=1'],  # when one process of a job fails, the others end too
         slurm_additional_parameters={'requeue': True, **extra},
@@ -78,7 +79,8 @@ def submit(options: Any, points: Sequence[list[str]], parallel: int = 0) -> int:
         raise CanonError(f'Slurm refused the job: {str(error).strip().splitlines()[0]}') from error
     number = jobs[0].job_id.partition('_')[0]
     many = f'{len(jobs)} runs' if len(jobs) > 1 else 'a run'
-    print(f'submitted {number}: {many} of {options.nodes * tasks} tasks. Log: {folder}/{number}*/', flush=True)
+    size = f'{options.nodes * tasks} task{"s" if options.nodes * tasks > 1 else ""}'
+    print(f'submitted {number}: {many} of {size}. Log: {folder}/{number}*/', flush=True)
     print(f'squeue -j {number}; scancel {number}; ./launch.sh table {runs.home(options.config, folder.parent)}')
     return _wait(options.config, number, points, folder.parent) if options.wait else 0
 
