@@ -182,7 +182,7 @@ def _run(command: _Command) -> None:
     if FLAGS.compilation_cache:
         jax.config.update('jax_compilation_cache_dir', os.path.expanduser(FLAGS.compilation_cache))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
-    logging.set_verbosity(logging.ERROR)  # Orbax warns much; what a person should read goes to the logger 'canon'
+    _quieten()
     module = importlib.import_module(f'experiments.{config.experiment}')
     experiment = module.make(config)
     workdir = Path(FLAGS.workdir or default_workdir(command.source or '', command.overrides))
@@ -282,6 +282,19 @@ def default_workdir(source: str, overrides: dict[str, Any]) -> Path:
     last = hashlib.sha256(text.encode()).hexdigest()[:8] if overrides else 'default'
     name = Path(path).stem + (f'-{argument}' if argument else '')
     return Path(FLAGS.runs) / Path(path).absolute().parent.name / name / last
+
+
+def _quieten() -> None:
+    """Orbax logs much, and tracebacks of what it raises anyway; what a person should read, canon says."""
+    logging.set_verbosity(logging.FATAL)
+    usual = sys.unraisablehook
+
+    def hook(event) -> None:
+        # A failed write leaves callbacks to its event loop, which is closed by then.
+        if 'Event loop is closed' not in str(event.exc_value):
+            usual(event)
+
+    sys.unraisablehook = hook
 
 
 def _check_experiment(name: str | None) -> None:

@@ -183,7 +183,10 @@ class Checkpoints:
         why = 'the disk is full; free some space and run again to resume' if full else _line(error)
         with contextlib.suppress(Exception):
             self._manager.wait_until_finished()  # the save before may still be on its way, and count as intact
-        whole = [s for s in self._finished() if s != step]
+        finished = self._finished()
+        if self.saved is not None and self.saved not in finished:
+            step = self.saved  # an asynchronous save failed, and the next one brought the news
+        whole = [s for s in finished if s != step]
         kept = f'that of step {max(whole)} is intact' if whole else 'there is none before it'
         return CanonError(f'checkpoint of step {step} could not be written to {self.directory}: {why}; {kept}')
 
