@@ -30,7 +30,7 @@ help() {
   tpu NAME CONFIG [FLAGS] run on every worker of a Cloud TPU VM, from its own clone in ~/canon (not tested here)
   test [--all] [PYTEST]   the fast tests, or --all of them
   lint                    ruff, ruff format, ty
-  pins                    remake requirements.txt
+  pins [--upgrade]        remake requirements.txt
   help
 
 CONFIG is a file, or FILE:ARG such as configs/classification/lenet_digits.py:smoke
@@ -244,7 +244,7 @@ case $verb in
     # shellcheck disable=SC2046
     prepare "$venv" $(extras)
     go "$venv/bin/python" -m uv pip compile -q --universal --no-header --no-annotate --all-extras -p 3.11 \
-      pyproject.toml -o requirements.txt
+      pyproject.toml -o requirements.txt "$@"
     ;;
 
   help) help ;;
