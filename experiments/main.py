@@ -17,6 +17,7 @@ import shlex
 import sys
 import time
 import traceback
+from logging import StreamHandler, getLogger
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -178,11 +179,11 @@ def _run(command: _Command) -> None:
     _check_experiment(config.get('experiment'))
     import jax
 
+    _quieten()
     _join_job()
     if FLAGS.compilation_cache:
         jax.config.update('jax_compilation_cache_dir', os.path.expanduser(FLAGS.compilation_cache))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
-    _quieten()
     module = importlib.import_module(f'experiments.{config.experiment}')
     experiment = module.make(config)
     workdir = Path(FLAGS.workdir or default_workdir(command.source or '', command.overrides))
@@ -287,6 +288,10 @@ def default_workdir(source: str, overrides: dict[str, Any]) -> Path:
 def _quieten() -> None:
     """Orbax logs much, and tracebacks of what it raises anyway; what a person should read, canon says."""
     logging.set_verbosity(logging.FATAL)
+    ours = getLogger('canon')
+    ours.addHandler(StreamHandler(sys.stderr))
+    ours.setLevel('INFO')
+    ours.propagate = False
     usual = sys.unraisablehook
 
     def hook(event) -> None:

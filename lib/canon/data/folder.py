@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from absl import logging
 
 from canon import named
 from canon.data import splits
@@ -44,7 +44,7 @@ def folder(path: str, split: str = 'train', unreadable: str = 'refuse') -> Folde
     if not files:
         raise UsageError(f'{below} holds no images in folders of classes ({", ".join(names) or "no folders"})')
     for empty in sorted(set(range(len(names))) - {y for _, y in files}):
-        logging.warning('class %r has no images in %s', names[empty], below)
+        logging.getLogger('canon').warning('class %r has no images in %s', names[empty], below)
     files, skipped = _check(files, below, unreadable)
     return Folder(files[splits.bounds(first, last, len(files))], skipped, Info(str(root), split, len(names), names))
 
@@ -101,5 +101,5 @@ def _check(files, below, unreadable):
         message = f'{len(bad)} of {len(files)} images in {below} cannot be read: {some}'
         if unreadable == 'refuse' or len(bad) == len(files):
             raise CanonError(f"{message}; mend them, or say unreadable='skip'")
-        logging.warning('%s; they are skipped', message)
+        logging.getLogger('canon').warning('%s; they are skipped', message)
     return [f for f, fine in zip(files, good, strict=True) if fine], sorted(bad)
