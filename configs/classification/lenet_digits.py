@@ -2,7 +2,9 @@
 
     ./launch.sh run configs/classification/lenet_digits.py
 
-Hardware, time and result: see below, as measured.
+Measured on 2 CPU cores that others shared: 674 steps of 64 images in 21 s, the whole command 36 s; 99.44 % of the 360
+held-out digits (358). `:smoke`, 449 steps: 99.44 % in 13 s. Any other images: `--config.data.name=folder`, `npz`,
+`mnist`, ... with `--config.data.source.path=...` and `--config.model.num_classes=...`.
 """
 
 from ml_collections import ConfigDict
