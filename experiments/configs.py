@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -105,14 +104,6 @@ def text(key: str, value: Any) -> str:
 def label(overrides: Mapping[str, Any]) -> str:
     """`tx.learning_rate=0.001 seed=1`, for a line or the name of a log."""
     return ' '.join(f'{key}={text(key, value)}' for key, value in overrides.items()) or 'default'
-
-
-def read_json(path: Path) -> Any:
-    """What the file holds, or None when it is missing, half written or not JSON."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def _line(error: Exception) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from canon.train.workdir import read_json
 from experiments import configs
 
 STAGE = re.compile(r'\d+-')  # a run in stages keeps each stage in a folder `0-name` of its own
@@ -122,7 +123,7 @@ def _plain(value: Any) -> bool:
 
 
 def _mapping(path: Path) -> dict[str, Any]:
-    return _dict(configs.read_json(path))
+    return _dict(read_json(path))
 
 
 def _dict(value: Any) -> dict[str, Any]:
