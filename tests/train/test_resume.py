@@ -149,6 +149,20 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before(tmp_path, damage, capl
     assert_same(straight.state, resumed.state)
 
 
+@pytest.mark.parametrize('processes', [1, 2])
+def test_a_job_of_other_size_reads_what_was_saved(tmp_path, monkeypatch, processes):
+    """One process writes a file an array, several write another format: each reads the other's."""
+    from canon.train import checkpoint
+
+    monkeypatch.setattr(checkpoint, '_handlers', lambda _, of=checkpoint._handlers: of(processes))
+    fit(toy.experiment(), toy.config(stop_after=5), tmp_path / 'a', quiet=True)
+    monkeypatch.undo()
+    monkeypatch.setattr(checkpoint, '_handlers', lambda _, of=checkpoint._handlers: of(3 - processes))
+    resumed = fit(toy.experiment(), toy.config(), tmp_path / 'a', quiet=True)
+    straight = fit(toy.experiment(), toy.config(), tmp_path / 'b', quiet=True)
+    assert_same(resumed.state, straight.state)
+
+
 def test_another_model_is_refused_and_nothing_is_lost(tmp_path):
     fit(toy.experiment(), toy.config(), tmp_path, quiet=True)
     before = sorted(p.name for p in (tmp_path / 'checkpoints').iterdir())
