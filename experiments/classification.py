@@ -144,7 +144,8 @@ def class_names(source: Any, num_classes: int) -> list[str]:
         raise UsageError(
             f'model.num_classes={num_classes}, but the data have {info.num_classes} classes; set it to that'
         )
-    return list(info.class_names or map(str, range(num_classes)))
+    names = list(info.class_names or ())
+    return names + [str(i) for i in range(len(names), num_classes)]
 
 
 def _source(config: ConfigDict, split: str) -> data.Source:

@@ -165,6 +165,8 @@ def _exit(run) -> None:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = 141
+    except OSError as error:  # a disk that is full, a file that may not be written
+        print(f'error: {error}', file=sys.stderr)
     except Exception:
         traceback.print_exc()
     sys.stdout.flush()

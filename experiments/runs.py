@@ -111,7 +111,11 @@ def _stage(run: Run) -> int:
     return int(run.folder.name.partition('-')[0]) if STAGE.match(run.folder.name) else -1
 
 
+_TRUTH = {'true': '1', 't': '1', 'false': '0', 'f': '0'}  # absl reads them all
+
+
 def _same(a: str, b: str) -> bool:
+    a, b = _TRUTH.get(a.lower(), a), _TRUTH.get(b.lower(), b)
     try:
         return a == b or float(a) == float(b)
     except ValueError:

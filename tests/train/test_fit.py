@@ -1,6 +1,7 @@
 """What fit does besides steps: guards, cadences, early stop, partial restores, stages, what it leaves and refuses."""
 
 import json
+import signal
 import time
 from pathlib import Path
 
@@ -141,6 +142,64 @@ def test_a_plateau_rule_is_fed_by_the_evaluator_and_resumes(tmp_path):
         fit(made._replace(tx=misspelt), config, tmp_path / 'other', quiet=True)
 
 
+def test_an_early_stop_evaluates_with_all(tmp_path):
+    made = scripted([0.9, 0.1, 0.7])
+    made = made._replace(evals={'val': made.evals['test'], 'final': toy.evaluator(made.task)})
+    early = dict(metric='val/accuracy', patience=1)
+    fitted = fit(made, toy.config(40, evals=dict(val=dict(every=2)), early_stop=early), tmp_path, quiet=True)
+    assert (fitted.status, int(fitted.state.step)) == ('early', 4)
+    assert fitted.metrics.keys() == {'val/accuracy', 'final/accuracy'}
+
+
+def test_a_step_that_is_saved_on_stopping_is_ranked_when_it_is_evaluated(tmp_path):
+    """SIGTERM in the evaluation of step 4, the best one: it is saved without its value, and must not be lost."""
+    values = iter([0.1, 0.9, 0.3, 0.2])
+    made = scripted([])
+    stop = {'at': 2}
+
+    def measure(params, mutable, batch):
+        return toy.evaluator(made.task).measure(params, mutable, batch)
+
+    class Stopping(toy.Stream):
+        def iterate(self, start=0):
+            stop['at'] -= 1
+            if stop['at'] == 0:
+                signal.raise_signal(signal.SIGTERM)
+            return super().iterate(start)
+
+    test = made.evals['test']._replace(
+        measure=measure, data=Stopping(length=3, seed=9), finish=lambda sums: {'accuracy': next(values)}
+    )
+    made = made._replace(evals={'test': test})
+    config = toy.config(
+        8, evals=dict(test=dict(every=2)), checkpoint=dict(every=100, best='test/accuracy', keep=1), log_every=1
+    )
+    assert fit(made, config, tmp_path, quiet=True).status == 'stopped'
+    assert fit(made, config, tmp_path, quiet=True).status == 'done'
+    assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir() if p.name.isdigit()) == [4, 8]
+
+
+def test_evaluations_and_saves_are_no_part_of_a_step(tmp_path):
+    made = toy.experiment()
+
+    class Slow(toy.Stream):
+        def iterate(self, start=0):
+            time.sleep(0.5)
+            return super().iterate(start)
+
+    class Steady(toy.Stream):
+        def __getitem__(self, step):
+            time.sleep(0.01)
+            return super().__getitem__(step)
+
+    test = made.evals['test']._replace(data=Slow(length=1, seed=9))
+    made = made._replace(train=Steady(), evals={'test': test})
+    fit(made, toy.config(20, log_every=4, evals=dict(test=dict(every=2))), tmp_path, quiet=True)
+    times = [r['train/step_seconds'] for r in read_rows(tmp_path / 'metrics.jsonl') if 'train/loss' in r][1:]
+    assert min(times) > 0.009  # no step is left out
+    assert min(times) < 0.2  # and two evaluations of 0.5 s in a window of four steps would add 0.25 s to each
+
+
 def test_init_from_takes_what_the_rules_name(tmp_path):
     fit(toy.experiment(), toy.config(), tmp_path / 'old', quiet=True)
     init = dict(path=str(tmp_path / 'old'), rules=(('^Conv_0/(.*)', r'Conv_0/\1'),), new='^Dense_0/')
@@ -151,6 +210,38 @@ def test_init_from_takes_what_the_rules_name(tmp_path):
     old, new = read_model(tmp_path / 'old'), fitted.state.params
     np.testing.assert_array_equal(new['Conv_0']['kernel'], old['Conv_0/kernel'])
     assert not np.array_equal(new['Dense_0']['kernel'], old['Dense_0/kernel'])
+
+
+def test_init_from_gives_averages_their_start_too(tmp_path):
+    old = fit(toy.experiment(), toy.config(), tmp_path / 'old', quiet=True).state.params
+    config = toy.config(steps=1, init_from=dict(path=str(tmp_path / 'old')))
+    for name, tx in [
+        ('ema', optim.make(dict(chain=('sgd', 'ema'), sgd=dict(learning_rate=0.0), ema=dict(decay=0.9, debias=False)))),
+        ('master', optim.master_weights(optim.sgd(0.0))),
+    ]:
+        state = fit(toy.experiment(tx=tx), config, tmp_path / name, quiet=True).state
+        for found in (state.params, optim.eval_params(state.params, state.opt)):
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), found, old)
+
+
+def test_skipping_non_finite_updates_goes_on(tmp_path):
+    made = poisoned(4)._replace(tx=optim.skip_nonfinite(optim.sgd(0.1)))
+    of = toy.task(toy.Net(batch_norm=False))
+    made = made._replace(task=of, evals={'test': toy.evaluator(of)})
+    fitted = fit(made, toy.config(log_every=1), tmp_path, quiet=True)
+    assert fitted.status == 'done'
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted.state.params))
+
+
+def test_a_signal_while_the_pictures_are_drawn_waits_for_them(tmp_path):
+    def draw(params, mutable, sums):
+        signal.raise_signal(signal.SIGTERM)
+        return {}
+
+    made = toy.experiment()
+    made = made._replace(evals={'test': made.evals['test']._replace(draw=draw)})
+    assert fit(made, toy.config(), tmp_path, quiet=True).status == 'done'
+    assert json.loads((tmp_path / 'status.json').read_text())['state'] == 'done'
 
 
 def test_init_from_lists_what_does_not_fit(tmp_path):
@@ -274,6 +365,11 @@ def test_figures_of_an_evaluator_are_saved(tmp_path):
             r"run\.checkpoint\.best='test/acuracy' is measured by no",
         ),
         (dict(steps=3, early_stop=dict(metric='tset/loss', patience=1)), r"metric='tset/loss' names no evaluator"),
+        (dict(steps=3, checkpoint=dict(every=0)), r'run\.checkpoint\.every=0 must be a whole number of at least 1'),
+        (dict(steps=3, stop_after='abc'), r"run\.stop_after='abc' must be a whole number"),
+        (dict(steps=3, mesh=dict(model=0)), r'run\.mesh\.model=0 must be'),
+        (dict(steps=3, checkpoint='x'), r"run\.checkpoint='x' must be a dict of every, keep"),
+        (dict(steps=3, shard=dict(rules=(('(', ('data',)),))), r"run\.shard\.rules: '\(' is no regular expression"),
         (dict(steps=3, checkpoint=dict(mode='up')), r"run\.checkpoint\.mode='up' must be 'min' or 'max'"),
         (dict(steps=3, shard=dict(rules=(('Dense_0/kernel', ('modle',)),))), r"'modle' is no axis of the mesh"),
         ({}, r"run: Settings needs 'steps'"),

@@ -20,7 +20,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as keeping
 from canon.errors import CanonError, UsageError
 from canon.named import near
 from canon.train.settings import Checkpointing, InitFrom
-from canon.train.shard import path_name
+from canon.train.shard import path_name, wait_for_all
 from canon.train.types import State
 
 _log = logging.getLogger('canon')
@@ -86,6 +86,7 @@ class Checkpoints:
         """
         step = int(state.step)
         if step in self._manager.all_steps():
+            self._rank(step, value)
             return False
         items = ocp.args.Composite(
             model=ocp.args.PyTreeSave({'params': state.params, 'mutable': state.mutable}),
@@ -99,6 +100,19 @@ class Checkpoints:
             raise self._write_error(step, error) from error
         self.saved = step
         return True
+
+    def _rank(self, step: int, value: float | None) -> None:
+        """Gives a saved step its value: one that was saved on being asked to stop, and evaluated on resuming."""
+        folder = self.directory / str(step)
+        if self.settings.best is None or value is None or not np.isfinite(value) or _metric(folder) is not None:
+            return
+        self.wait()
+        if jax.process_index() == 0:
+            (folder / 'metrics').mkdir(exist_ok=True)
+            (folder / 'metrics' / 'metrics').write_text(json.dumps({'value': float(value)}))
+        wait_for_all('a value for a saved step')
+        self._manager.close()
+        self._open()
 
     def wait(self) -> None:
         """Until the last save is on disk. Raises CanonError where it could not be written."""
@@ -172,11 +186,11 @@ class Checkpoints:
         )  # fmt: skip
         self._manager.close()
         if jax.process_index() == 0:
-            (self.directory / str(step)).rename(self.directory / f'unreadable-{step}')
-        if jax.process_count() > 1:
-            from jax.experimental import multihost_utils
-
-            multihost_utils.sync_global_devices('checkpoint set aside')
+            aside = self.directory / f'unreadable-{step}'
+            while aside.exists():
+                aside = aside.with_name(aside.name + '-again')
+            (self.directory / str(step)).rename(aside)
+        wait_for_all('checkpoint set aside')
         self._open()
 
     def _write_error(self, step: int | None, error: Exception) -> CanonError:

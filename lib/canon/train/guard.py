@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import os
 import signal
 import statistics
 import sys
@@ -20,8 +21,9 @@ from canon.train.settings import Watchdog as Settings
 class Stopper:
     """Turns SIGTERM and the first Ctrl-C into `asked(step)`, so that the run saves and ends well.
 
-    In a run of several processes all must save the same step: JAX's preemption service agrees on it. A second Ctrl-C
-    interrupts at once. Outside the main thread (a notebook's worker) signals stay as they are.
+    A second Ctrl-C interrupts at once. In a run of several processes all must save the same step: JAX's preemption
+    service hears the SIGTERM and agrees on it. Outside the main thread (a notebook's worker) signals stay
+    as they are.
     """
 
     def __init__(self):
@@ -42,6 +44,8 @@ class Stopper:
         if self._asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._asked = True
+        if number == signal.SIGINT and jax.process_count() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)  # which the preemption service hears
 
     def asked(self, step: int) -> bool:
         if jax.process_count() == 1:

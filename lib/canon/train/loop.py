@@ -105,11 +105,12 @@ class _Loop:
                         self.progress.say(f'resumed at step {start} from {self.workdir}')
                     self._status('running', start)
                     state, status = self._train(state, start)
-                self._profile(None)
-                self._save(state)
-                self.checkpoints.wait()
-                self._draw(state)
-                self._status('stopped' if status == 'stopped' else 'done', int(state.step))
+                    self._profile(None)
+                    self._save(state)
+                    self.checkpoints.wait()
+                    self._draw(state, status)
+                    self._status('stopped' if status == 'stopped' else 'done', int(state.step))
+                    shard.wait_for_all('fit is done')  # the others must not leave while the first process draws
             except BaseException as error:
                 self._status('failed', None, error)
                 raise
@@ -128,6 +129,7 @@ class _Loop:
         state = self.setup.initial_state()
         if self.settings.init_from is not None:
             state = checkpoint.init_from(state, self.settings.init_from)
+            state = state._replace(opt=self.setup.initial_opt(state.params))  # averages and copies start there too
         return state
 
     def _train(self, state: State, step: int) -> tuple[State, str]:
@@ -141,6 +143,7 @@ class _Loop:
                 return state, status or ('done' if step >= self.settings.steps else 'stopped')
             if batches is None:
                 batches = self.experiment.train.iterate(step)
+            self.window.resume()
             began = time.perf_counter()
             batch = shard.put(next(batches), layout)
             self.window.data_seconds += time.perf_counter() - began
@@ -168,7 +171,7 @@ class _Loop:
         due = [n for n in due if self.memory['boundary'] < step]
         save = step and (step % s.checkpoint.every == 0)
         if step and (step % s.log_every == 0 or due or save or last or stopping):
-            self._read(all=True)
+            self._read(every=True)
             self.window.pause()
         if step and (step % s.log_every == 0 or last or stopping):
             self._log(step)
@@ -191,20 +194,26 @@ class _Loop:
         if s.early_stop is not None and self.memory['bad'] >= s.early_stop.patience and not last:
             best = self.memory['best']
             self.progress.say(f'early stop at step {step}: {s.early_stop.metric} is no better than {best}')
+            if due:
+                self._log(step)
+                for name in self.cadence.keys() - set(due):  # the last step is evaluated by all
+                    result = self._evaluate(name, state, step)
+                    self.memory['metrics'] |= {f'{name}/{k}': v for k, v in result.metrics.items()}
             return state, 'early'
         return state, None
 
-    def _read(self, all: bool = False) -> None:
+    def _read(self, every: bool = False) -> None:
         """Takes finished steps' metrics to the host; raises NonFinite naming the step."""
-        while self.waiting and (all or len(self.waiting) > _AHEAD):
+        while self.waiting and (every or len(self.waiting) > _AHEAD):
             step, metrics = self.waiting.popleft()
             values = np.asarray(metrics, np.float64)
-            self.window.add(values)
             self.dog.beat()
             self.progress.advance(step)
-            bad = [n for n, (total, _) in zip(self.setup.names, values.T, strict=True) if not math.isfinite(total)]
-            if bad and ('loss' in bad or 'grad_norm' in bad):
-                raise NonFinite(self._nonfinite_line(step, dict(zip(self.setup.names, values.T, strict=True))))
+            named = dict(zip(self.setup.names, values.T, strict=True))
+            if all(math.isfinite(named[n][0]) for n in ('loss', 'grad_norm') if n in named):
+                self.window.add(values)
+            elif 'skipped_updates' not in named:  # `optim.skip_nonfinite` asks to go on, and counts
+                raise NonFinite(self._nonfinite_line(step, named))
 
     def _nonfinite_line(self, step: int, values: Mapping[str, Any]) -> str:
         shown = ', '.join(f'{n} {values[n][0] / values[n][1]:g}' for n in ('loss', 'grad_norm') if n in values)
@@ -224,6 +233,7 @@ class _Loop:
             self.writer.write(step, row)
         self.progress.row(step, row)
         self.window = _Window(self.setup.names)
+        self.window.pause()
         self._status('running', step)
 
     def _evaluate(self, name: str, state: State, step: int) -> Evaluation:
@@ -240,6 +250,8 @@ class _Loop:
             self.measures[name],
             on_batch=lambda done, of: done < of and stop(step),
         )
+        if result.sums is None:
+            raise UsageError(f'evaluator {name!r}: its data hold no batch')
         self.sums[name] = result.sums
         row = {f'{name}/{k}': v for k, v in result.metrics.items()}
         if self.writer is not None:
@@ -280,8 +292,12 @@ class _Loop:
         self.dog.rest()
         self.checkpoints.save(state, self.memory, value)
 
-    def _draw(self, state: State) -> None:
+    def _draw(self, state: State, status: str) -> None:
         """Pictures of the evaluators that have any; the parameters come whole to the host for it."""
+        for name, evaluator in self.experiment.evals.items():
+            drawn = list((self.workdir / 'figures').glob(f'{name}-*.png'))
+            if evaluator.draw is not None and name not in self.sums and not drawn and status != 'stopped':
+                self._evaluate(name, state, int(state.step))  # the run was ended between its last step and its pictures
         drawers = {n: e.draw for n, e in self.experiment.evals.items() if e.draw is not None and n in self.sums}
         if not drawers:
             return
@@ -301,7 +317,7 @@ class _Loop:
             jax.profiler.start_trace(str(self.workdir / 'profile'))
             self.profiling = True
         elif self.profiling and p is not None and (step is None or step == p.start + p.steps):
-            self._read(all=True)
+            self._read(every=True)
             jax.profiler.stop_trace()
             self.profiling = False
             self.progress.say(f'profile written to {self.workdir / "profile"}')

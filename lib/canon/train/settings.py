@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -125,6 +126,10 @@ def settings(run: Mapping[str, Any]) -> Settings:
     """`Settings` from `config.run`; raises UsageError for an unknown key, with the near ones."""
     run = dict(named.plain(run))
     for key, kind in _PARTS.items():
+        if not isinstance(run.get(key) or {}, Mapping):
+            raise UsageError(
+                f'run.{key}={run[key]!r} must be a dict of {", ".join(f.name for f in dataclasses.fields(kind))}'
+            )
         part = {k: v for k, v in (run.pop(key, None) or {}).items() if v is not None}
         required = {f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING}
         if part and (not required or part.keys() & required):
@@ -171,10 +176,27 @@ def _types(hint) -> tuple:
 
 
 def _check(s: Settings) -> None:
-    for key in ('steps', 'log_every', 'accumulate'):
-        value = getattr(s, key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < (key != 'steps'):
-            raise UsageError(f'run.{key}={value!r} must be a whole number of at least {int(key != "steps")}')
-    for key, mode in (('checkpoint', s.checkpoint.mode), ('early_stop', s.early_stop and s.early_stop.mode)):
-        if mode not in (None, 'min', 'max'):
-            raise UsageError(f"run.{key}.mode={mode!r} must be 'min' or 'max'")
+    least = {'steps': 0, 'log_every': 1, 'accumulate': 1, 'stop_after': 1, 'every': 1, 'keep': 1, 'patience': 1}
+    least |= {'start': 0, 'model': 1, 'data': -1, 'keep_best': 1, 'fsdp': 0}
+    parts: dict[str, Any] = {'run': s, **{f'run.evals.{name}': e for name, e in s.evals.items()}}
+    parts |= {f'run.{name}': getattr(s, name) for name in _PARTS if getattr(s, name) is not None}
+    for where, part in parts.items():
+        for f in dataclasses.fields(part):
+            value = getattr(part, f.name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if f.name in least and value is not None and not (whole and value >= least[f.name]):
+                raise UsageError(f'{where}.{f.name}={value!r} must be a whole number of at least {least[f.name]}')
+            if f.name == 'mode' and value not in ('min', 'max'):
+                raise UsageError(f"{where}.mode={value!r} must be 'min' or 'max'")
+            if f.name == 'rules':
+                for rule in value:
+                    _check_regex(f'{where}.rules', rule[0])
+            if f.name == 'new' and value is not None:
+                _check_regex(f'{where}.new', value)
+
+
+def _check_regex(where: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f'{where}: {pattern!r} is no regular expression: {error}') from error

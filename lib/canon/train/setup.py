@@ -22,6 +22,7 @@ class Setup(NamedTuple):
     settings: Settings
     seed: int
     mesh: Mesh
+    tx: Any
     step: Any
     init: Any
     first: Any  # the first batch, placed
@@ -31,6 +32,9 @@ class Setup(NamedTuple):
 
     def initial_state(self) -> State:
         return jax.jit(self.init, out_shardings=self.layout)(self.first)
+
+    def initial_opt(self, params: Any) -> Any:
+        return jax.jit(self.tx.init, out_shardings=self.layout.opt)(params)
 
     def compiled_step(self):
         """The step, jitted with donated state. Metrics come packed in one array [2, n]: one transfer a step."""
@@ -71,7 +75,7 @@ def prepare(experiment: Experiment, config: Config) -> Setup:
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract, layout
     )
     names = _metric_names(step, abstract, first)
-    return Setup(s, seed, mesh, step, init, first, target, layout, names)
+    return Setup(s, seed, mesh, experiment.tx, step, init, first, target, layout, names)
 
 
 def _metric_names(step, state: State, batch) -> tuple[str, ...]:

@@ -106,6 +106,14 @@ def to_host(tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
+def wait_for_all(why: str) -> None:
+    """Until every process has come here."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(why)
+
+
 def path_name(path) -> str:
     """`Dense_0/kernel` for a leaf's path: what the regex rules of decay, rate, freezing and sharding see."""
     return keystr(path, simple=True, separator='/')

@@ -49,6 +49,10 @@ def open_workdir(workdir: Path | str, config: Config, about: Mapping[str, Any], 
                 f'workdir {path} belongs to another config: {shown}{more}; give another --workdir, or --force to go on'
             )
     if main:
+        old = read_json(path / 'run.json') or {}
+        if about.get('config') is None and old.get('config') is not None:  # the run goes on by its workdir alone
+            overrides = {**(old.get('overrides') or {}), **(about.get('overrides') or {})}
+            about = {**about, 'config': old['config'], 'overrides': overrides}
         write_json(path / 'config.json', mine)
         write_json(path / 'run.json', {**provenance(), **about})
     return path
