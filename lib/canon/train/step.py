@@ -48,7 +48,7 @@ def make_step(
         grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {'loss': loss, **metrics, 'grad_norm': _one(optax.global_norm(grads))}
+        metrics = {'loss': loss, **metrics, 'grad_norm': _one(optim.global_norm(grads))}
         metrics |= {name: _one(value) for name, value in optim.hyperparams(opt).items()}
         return State(state.step + 1, params, mutable, opt), metrics
 
