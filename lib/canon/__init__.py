@@ -6,7 +6,7 @@ Rooms load on first use (`canon.optim`, `canon.train`, ...), so `import canon` i
 import importlib
 
 __version__ = '0.1.0'
-_ROOMS = ('data', 'draw', 'errors', 'losses', 'metrics', 'models', 'named', 'optim', 'train')
+_ROOMS = ('data', 'draw', 'errors', 'losses', 'metrics', 'models', 'named', 'nn', 'ops', 'optim', 'train', 'weights')
 
 
 def __getattr__(name):

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from canon.metrics import add
+from canon.ops import backend
 from canon.train.shard import batch_sharding, put, replicated
 from canon.train.types import Evaluator, Mutable, Params
 
@@ -27,7 +28,7 @@ class Interrupted(Exception):
 
 def compile_measure(evaluator: Evaluator, mesh) -> Callable:
     """`evaluator.measure`, jitted over the mesh; its accumulators come back whole on every process."""
-    return jax.jit(evaluator.measure, out_shardings=replicated(mesh))
+    return jax.jit(evaluator.measure, out_shardings=replicated(mesh), compiler_options=backend.compiler_options())
 
 
 def evaluate(

@@ -11,6 +11,7 @@ from jax.tree_util import tree_flatten_with_path
 
 from canon import optim
 from canon.errors import UsageError
+from canon.ops import backend
 from canon.train import shard
 from canon.train.checkpoint import Checkpoints
 from canon.train.evaluate import evaluate
@@ -71,14 +72,20 @@ def replay(experiment: Experiment, config: Config, workdir: Path | str, step: in
     if step < 1:
         raise UsageError(f'--step={step}: the first step is 1')
     setup, state = _state_before(experiment, config, workdir, step)
-    run = jax.jit(setup.step, out_shardings=(setup.layout, shard.replicated(setup.mesh)))
+    run = jax.jit(
+        setup.step,
+        out_shardings=(setup.layout, shard.replicated(setup.mesh)),
+        compiler_options=backend.compiler_options(),
+    )
     rows = shard.batch_sharding(setup.mesh)
     for number in range(int(state.step), step - 1):
         state, _ = run(state, shard.put(experiment.train[number], rows))
     batch = experiment.train[step - 1]
     placed = shard.put(batch, rows)
     after, metrics = run(state, placed)
-    grads = jax.jit(lambda s, b: gradient_at(experiment, setup.seed, s, b))(state, placed)
+    grads = jax.jit(
+        lambda s, b: gradient_at(experiment, setup.seed, s, b), compiler_options=backend.compiler_options()
+    )(state, placed)
     before, after, grads = shard.to_host((state.params, after.params, grads))
     leaves = [
         (shard.path_name(path), _norm(p), _norm(g), _norm(q - p), int((~np.isfinite(g)).sum()))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from canon.errors import UsageError
+from canon.ops import backend
 from canon.train import lengths, shard
 from canon.train.settings import Settings, settings
 from canon.train.step import init_state, make_step
@@ -50,6 +51,7 @@ class Setup(NamedTuple):
             donate_argnums=0,
             in_shardings=(self.layout, rows),
             out_shardings=(self.layout, everywhere),
+            compiler_options=backend.compiler_options(),
         )
 
 

@@ -1,0 +1,161 @@
+"""Layers of convolutional networks, as linen modules over `canon.ops`; parameters are float32 whatever `dtype` is."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn import initializers as init
+
+from canon import ops
+from canon.errors import UsageError
+from canon.ops.padding import Padding, pair
+
+he_normal = init.variance_scaling(2.0, 'fan_out', 'normal')  # He et al. 2015, eq. 14; torchvision's 'kaiming' too
+
+
+class Conv(nn.Module):
+    """Convolution, [B, H, W, C] -> [B, H', W', features]; parameters `kernel` [h, w, C / groups, features] and `bias`.
+
+    padding: a number (both sides, as Caffe and torch), 'same', 'same_lower', 'valid' or explicit: `canon.ops.padding`.
+    dtype: that of the computation; the images' without.
+    """
+
+    features: int
+    kernel_size: int | Sequence[int]
+    stride: int | Sequence[int] = 1
+    padding: Padding = 0
+    dilation: int | Sequence[int] = 1
+    groups: int = 1
+    use_bias: bool = True
+    dtype: Any = None
+    kernel_init: Callable = he_normal
+    bias_init: Callable = init.zeros
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if x.shape[-1] % self.groups:
+            raise UsageError(f'{self.name}: {x.shape[-1]} channels cannot be shared out over groups={self.groups}')
+        shape = (*pair(self.kernel_size, 'kernel_size'), x.shape[-1] // self.groups, self.features)
+        kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
+        bias = self.param('bias', self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = ops.conv(x, kernel, self.stride, self.padding, self.dilation, self.groups)
+        return y if bias is None else y + bias
+
+
+class ConvTranspose(nn.Module):
+    """Transposed convolution, as torch: `canon.ops.conv_transpose`; `kernel` [h, w, features / groups, C], `bias`."""
+
+    features: int
+    kernel_size: int | Sequence[int]
+    stride: int | Sequence[int] = 1
+    padding: int | Sequence[int] = 0
+    output_padding: int | Sequence[int] = 0
+    dilation: int | Sequence[int] = 1
+    groups: int = 1
+    use_bias: bool = True
+    dtype: Any = None
+    kernel_init: Callable = init.variance_scaling(1.0, 'fan_in', 'normal', in_axis=-1, out_axis=-2)
+    bias_init: Callable = init.zeros
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (*pair(self.kernel_size, 'kernel_size'), self.features // self.groups, x.shape[-1])
+        kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
+        bias = self.param('bias', self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = ops.conv_transpose(x, kernel, self.stride, self.padding, self.output_padding, self.dilation, self.groups)
+        return y if bias is None else y + bias
+
+
+class SeparableConv(nn.Module):
+    """A depthwise convolution, then a pointwise one: Howard et al. 2017, section 3.1, without what stands between."""
+
+    features: int
+    kernel_size: int | Sequence[int]
+    stride: int | Sequence[int] = 1
+    padding: Padding = 'same'
+    multiplier: int = 1
+    use_bias: bool = True
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        x = Conv(
+            channels * self.multiplier,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            groups=channels,
+            use_bias=False,
+            dtype=self.dtype,
+            name='depthwise',
+        )(x)
+        return Conv(self.features, 1, use_bias=self.use_bias, dtype=self.dtype, name='pointwise')(x)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe & Szegedy 2015) over all axes but the last; statistics in float32 whatever x is.
+
+    Parameters `scale`, `bias`; collection 'batch_stats' `mean`, `var`. In training the batch's statistics normalise (of
+    the whole batch, however it lies over devices) and the running ones move: r <- decay r + (1 - decay) s. torch's
+    momentum is 1 - decay. frozen: the running statistics normalise in training too and stay as they are.
+    unbiased: the running variance takes n / (n - 1) of the batch's, as the paper and torch do; flax takes the batch's.
+    """
+
+    decay: float = 0.9
+    eps: float = 1e-5
+    use_scale: bool = True
+    use_bias: bool = True
+    unbiased: bool = True
+    frozen: bool = False
+    dtype: Any = None
+    scale_init: Callable = init.ones
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        shape = (x.shape[-1],)
+        mean = self.variable('batch_stats', 'mean', jnp.zeros, shape, jnp.float32)
+        var = self.variable('batch_stats', 'var', jnp.ones, shape, jnp.float32)
+        scale = self.param('scale', self.scale_init, shape, jnp.float32) if self.use_scale else jnp.ones(shape)
+        bias = self.param('bias', init.zeros, shape, jnp.float32) if self.use_bias else jnp.zeros(shape)
+        x = x.astype(self.dtype or x.dtype)
+        if not train or self.frozen:
+            return ops.batch_norm(x, scale, bias, mean.value, var.value, self.eps)
+        y, batch_mean, batch_var = ops.batch_norm_train(x, scale, bias, self.eps)
+        if not self.is_initializing():
+            n = x.size // x.shape[-1]
+            if self.unbiased:
+                batch_var = batch_var * (n / max(n - 1, 1))
+            mean.value = self.decay * mean.value + (1 - self.decay) * batch_mean
+            var.value = self.decay * var.value + (1 - self.decay) * batch_var
+        return y
+
+
+def reestimate(forward: Callable[[Any, Any], Any], batch_stats: Any, batches: Any, decay: float = 0.9) -> Any:
+    """'batch_stats' measured anew over `batches`: for averaged weights, AdaBN, or the paper's own inference (Alg. 2).
+
+    forward: (batch_stats, batch) -> the batch_stats after a training-mode pass over the batch, whose BatchNorm layers
+    have this `decay`. Means and variances are averaged over the batches, as the paper's E[mu_B] and E[var_B]
+    (unbiased where the layers are). Raises UsageError where there are no batches.
+    """
+    zero, total, count = jax.tree.map(jnp.zeros_like, batch_stats), None, 0
+    for batch in batches:
+        seen = forward(zero, batch)  # (1 - decay) times the batch's own statistics
+        total = seen if total is None else jax.tree.map(jnp.add, total, seen)
+        count += 1
+    if total is None:
+        raise UsageError('batch statistics cannot be estimated from no batches')
+    return jax.tree.map(lambda t: t / (count * (1 - decay)), total)
+
+
+def make_divisible(channels: float, divisor: int = 8, least: int | None = None) -> int:
+    """The multiple of `divisor` nearest to `channels`, not below `least` (or the divisor), nor below 0.9 `channels`.
+
+    How the MobileNets' authors round a width: Sandler et al. 2018's code.
+    """
+    rounded = max(divisor if least is None else least, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded

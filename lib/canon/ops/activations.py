@@ -1,0 +1,70 @@
+"""Activation functions of arrays; `activation(name)` finds one. At a kink the gradient is the flat side's."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from canon.errors import UsageError
+from canon.named import near
+
+
+def sigmoid(z: jax.Array) -> jax.Array:
+    """1 / (1 + exp(-z)), whose derivative is a (1 - a)."""
+    return jax.nn.sigmoid(z)
+
+
+def tanh(z: jax.Array) -> jax.Array:
+    """(exp(z) - exp(-z)) / (exp(z) + exp(-z)), whose derivative is 1 - a^2."""
+    return jnp.tanh(z)
+
+
+def scaled_tanh(z: jax.Array) -> jax.Array:
+    """1.7159 tanh(2 z / 3): LeCun et al. 1998, appendix A. It takes +-1 to +-1 and its gain is near 1 there."""
+    return 1.7159 * jnp.tanh(2 / 3 * z)
+
+
+def relu(z: jax.Array) -> jax.Array:
+    """max(z, 0); the derivative at 0 is 0."""
+    return jax.nn.relu(z)
+
+
+def leaky_relu(z: jax.Array, slope: float = 0.01) -> jax.Array:
+    """z for z > 0, slope * z otherwise."""
+    return jnp.where(z > 0, z, slope * z)
+
+
+def elu(z: jax.Array, alpha: float = 1.0) -> jax.Array:
+    """z for z > 0, alpha (exp(z) - 1) otherwise: Clevert et al. 2016."""
+    return jax.nn.elu(z, alpha)
+
+
+@jax.custom_jvp
+def relu6(z: jax.Array) -> jax.Array:
+    """min(max(z, 0), 6): MobileNet's. The derivative is 1 strictly between 0 and 6, as torch has it."""
+    return jnp.clip(z, 0, 6)
+
+
+@relu6.defjvp
+def _relu6_jvp(primals, tangents):
+    (z,), (dz,) = primals, tangents
+    return relu6(z), jnp.where((z > 0) & (z < 6), dz, 0)
+
+
+def linear(z: jax.Array) -> jax.Array:
+    """z."""
+    return z
+
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    f.__name__: f for f in (sigmoid, tanh, scaled_tanh, relu, leaky_relu, elu, relu6, linear)
+}
+
+
+def activation(name: str | Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+    """The function of that name, or `name` itself where it is a function. Raises UsageError with the near names."""
+    if not isinstance(name, str):
+        return name
+    if name not in ACTIVATIONS:
+        raise UsageError(f'no activation is called {name!r}{near(name, ACTIVATIONS)}')
+    return ACTIVATIONS[name]

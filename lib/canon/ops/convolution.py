@@ -1,0 +1,99 @@
+"""Convolution (cross-correlation, as the field says it) of images [B, H, W, C] with kernels [h, w, C / groups, N]."""
+
+from collections.abc import Sequence
+
+import jax
+from jax import lax
+
+from canon.errors import UsageError
+from canon.ops.padding import Padding, pads, pair
+
+_LAYOUT = ('NHWC', 'HWIO', 'NHWC')
+
+
+def conv(
+    images: jax.Array,
+    kernel: jax.Array,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> jax.Array:
+    """images [B, H, W, C] with kernel [h, w, C / groups, N] -> [B, H', W', N].
+
+    padding: see `canon.ops.padding`. groups = C is a depthwise convolution, with N / C filters for each channel.
+    Raises UsageError for channels that do not fit the kernel and the groups.
+    """
+    stride, dilation = pair(stride, 'stride'), pair(dilation, 'dilation')
+    _check(images, kernel, groups)
+    rows = pads(padding, images.shape[1:3], kernel.shape[:2], stride, dilation)
+    return lax.conv_general_dilated(
+        images,
+        kernel,
+        stride,
+        rows,
+        rhs_dilation=dilation,
+        dimension_numbers=_LAYOUT,
+        feature_group_count=groups,
+    )
+
+
+def conv_transpose(
+    images: jax.Array,
+    kernel: jax.Array,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> jax.Array:
+    """The transpose of `conv`: images [B, H, W, C] with kernel [h, w, N / groups, C] -> [B, H', W', N].
+
+    It is the gradient by its images of a convolution from N to C channels with that kernel and the symmetric `padding`:
+    H' = (H - 1) stride - 2 padding + (h - 1) dilation + 1 + output_padding, as torch's ConvTranspose2d has it.
+    Raises UsageError for channels that do not fit, and where output_padding is not less than stride or dilation.
+    """
+    stride, dilation = pair(stride, 'stride'), pair(dilation, 'dilation')
+    padding, extra = (tuple((p, p) if isinstance(p, int) else p) for p in (padding, output_padding))
+    if images.shape[-1] != kernel.shape[3] or images.shape[-1] % groups:
+        raise UsageError(
+            f'a transposed convolution of images {images.shape} with a kernel {kernel.shape}, groups={groups}: '
+            f'the kernel wants {kernel.shape[3]} channels, a multiple of groups'
+        )
+    if any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)):
+        raise UsageError(f'output_padding={extra} must be less than the stride {stride} or the dilation {dilation}')
+    rows = [
+        ((k - 1) * d - p, (k - 1) * d - p + e)
+        for k, d, p, e in zip(kernel.shape[:2], dilation, padding, extra, strict=True)
+    ]
+    return lax.conv_general_dilated(
+        images,
+        _transposed(kernel, groups),
+        (1, 1),
+        rows,
+        lhs_dilation=stride,
+        rhs_dilation=dilation,
+        dimension_numbers=_LAYOUT,
+        feature_group_count=groups,
+    )
+
+
+def _transposed(kernel: jax.Array, groups: int) -> jax.Array:
+    """[h, w, N / groups, C] turned by half and with its channels exchanged group by group: [h, w, C / groups, N]."""
+    h, w, per_group, channels = kernel.shape
+    kernel = kernel[::-1, ::-1].reshape(h, w, per_group, groups, channels // groups)
+    return kernel.transpose(0, 1, 4, 3, 2).reshape(h, w, channels // groups, groups * per_group)
+
+
+def _check(images: jax.Array, kernel: jax.Array, groups: int) -> None:
+    if images.ndim != 4 or kernel.ndim != 4:
+        raise UsageError(
+            f'a convolution takes images [B, H, W, C] and a kernel [h, w, C, N], not {images.shape} and {kernel.shape}'
+        )
+    channels, wanted, filters = images.shape[-1], kernel.shape[2] * groups, kernel.shape[3]
+    if channels != wanted:
+        raise UsageError(
+            f'images {images.shape} meet a kernel {kernel.shape} with groups={groups}, which wants {wanted} channels'
+        )
+    if filters % groups:
+        raise UsageError(f'{filters} filters cannot be shared out over groups={groups}')
