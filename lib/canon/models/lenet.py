@@ -35,7 +35,7 @@ class LeNet5(nn.Module):
             x = act(nn.Conv(features, (5, 5), padding='VALID', dtype=self.dtype, name=name)(x))
             x = pool(x, (2, 2), (2, 2))
         x = act(nn.Conv(120, (5, 5), padding='VALID', dtype=self.dtype, name='C5')(x))
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)
         x = act(nn.Dense(84, dtype=self.dtype, name='F6')(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.num_classes, dtype=self.dtype, name='output')(x)
