@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from canon.metrics import Mean, accuracy, add, confusion, top_k
+from canon.metrics import Mean, Reliability, accuracy, add, brier, class_accuracy, confusion, top_k
 
 
 @settings(max_examples=30, deadline=None)
@@ -55,3 +56,85 @@ def test_classification_against_sklearn():
 
 def test_a_tie_is_no_hit():
     assert float(top_k(jnp.zeros((2, 5)), jnp.array([0, 4]), 1).value) == 0
+
+
+@pytest.mark.parametrize('k', [1, 2, 5, 6])
+def test_a_distribution_counts_for_what_it_gives_the_guess(k):
+    """Against a loop in float64; one-hot distributions count as their labels."""
+    rng = np.random.default_rng(k)
+    logits = rng.normal(size=(40, 6)).astype(np.float32)
+    logits[3] = 1.0  # all equal
+    soft = rng.dirichlet(np.ones(6), size=40)
+    rows = list(zip(soft, logits, strict=True))
+    wanted = [sum(p for p, z in zip(q, row, strict=True) if (row >= z).sum() <= k) for q, row in rows]
+    np.testing.assert_allclose(top_k(logits, soft, k).value, np.mean(wanted), rtol=1e-5)
+    labels = rng.integers(6, size=40)
+    np.testing.assert_allclose(top_k(logits, np.eye(6)[labels], k).value, top_k(logits, labels, k).value, rtol=1e-6)
+    best = [q[row.argmax()] for q, row in rows]
+    np.testing.assert_allclose(accuracy(logits, soft).value, np.mean(best), rtol=1e-5)
+
+
+def test_a_logit_that_is_no_number_is_no_hit():
+    logits = jnp.full((4, 6), jnp.nan)
+    for k in (1, 5, 6):
+        assert float(top_k(logits, jnp.arange(4), k).value) == 0
+
+
+@pytest.mark.filterwarnings('ignore:y_pred contains')
+def test_class_accuracy_against_sklearn():
+    from sklearn.metrics import balanced_accuracy_score, recall_score
+
+    rng = np.random.default_rng(2)
+    logits, labels = rng.normal(size=(300, 7)), rng.integers(6, size=300)  # no example of class 6
+    found = class_accuracy(confusion(logits, labels))
+    assert np.isnan(found[6])
+    guess = logits.argmax(-1)
+    np.testing.assert_allclose(found[:6], recall_score(labels, guess, labels=range(6), average=None), rtol=1e-12)
+    np.testing.assert_allclose(np.nanmean(found), balanced_accuracy_score(labels, guess), rtol=1e-12)
+
+
+def expected_calibration_error(probabilities, labels, bins):
+    """Guo et al. 2017, eqs. 2 and 3, as they stand; and the largest gap, eq. 5."""
+    confidence, right, gaps, error = probabilities.max(-1), probabilities.argmax(-1) == labels, [], 0.0
+    for m in range(1, bins + 1):
+        inside = (confidence > (m - 1) / bins) & (confidence <= m / bins)
+        if inside.any():
+            gaps.append(abs(right[inside].mean() - confidence[inside].mean()))
+            error += inside.sum() / len(labels) * gaps[-1]
+    return error, max(gaps)
+
+
+@pytest.mark.parametrize(('bins', 'scale'), [(15, 1.0), (15, 6.0), (10, 3.0), (1, 2.0)])
+def test_calibration_against_its_definition(bins, scale):
+    rng = np.random.default_rng(bins)
+    logits = rng.normal(scale=scale, size=(500, 8))
+    probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    labels = np.where(rng.random(500) < 0.5, logits.argmax(-1), rng.integers(8, size=500))
+    mask = rng.random(500) < 0.7
+    padded = np.where(mask[:, None], probabilities, np.nan).astype(np.float32)
+    halves = [Reliability.of(padded[part], labels[part], mask[part], bins) for part in (slice(200), slice(200, 500))]
+    found = halves[0] + halves[1]
+    wanted = expected_calibration_error(probabilities[mask], labels[mask], bins)
+    np.testing.assert_allclose((found.error, found.worst), wanted, rtol=1e-4)
+    np.testing.assert_array_equal(add(*halves).count, found.count)
+    assert float(np.sum(found.count)) == mask.sum()
+
+
+def test_a_confidence_on_an_edge_belongs_to_the_bin_below():
+    """((m - 1) / M, m / M]: 0.5 of two classes in the first of two bins, 1.0 in the last."""
+    found = Reliability.of(np.array([[0.5, 0.5], [1.0, 0.0], [0.25, 0.75]], np.float32), np.array([0, 0, 0]), bins=4)
+    np.testing.assert_array_equal(found.count, [0, 1, 1, 1])
+    np.testing.assert_array_equal(found.right, [0, 1, 0, 1])
+
+
+def test_brier_score_against_sklearn_and_its_bounds():
+    from sklearn.metrics import brier_score_loss
+
+    rng = np.random.default_rng(4)
+    drawn, labels = rng.dirichlet(np.ones(5), size=100), rng.integers(5, size=100)
+    probabilities = drawn.astype(np.float32)
+    wanted = brier_score_loss(labels, drawn, labels=range(5), scale_by_half=False)
+    np.testing.assert_allclose(brier(probabilities, labels).value, wanted, rtol=1e-5)
+    eye = np.eye(5, dtype=np.float32)
+    assert float(brier(eye[(labels + 1) % 5], labels).value) == 2
+    assert float(brier(eye[labels], labels).value) == 0
