@@ -1,0 +1,119 @@
+"""Between Flax trees and torch's flat {key: array}: names by a rule of the network, layouts by the kind of parameter.
+
+| ours | torch's |
+|---|---|
+| `kernel` [h, w, C / groups, N] of a convolution | `weight` [N, C / groups, h, w] |
+| `kernel` [C, N] of a dense layer | `weight` [N, C] |
+| `kernel` [h w C, N] of a dense layer on a flattened [h, w, C] | `weight` [N, C h w] |
+| `scale`, `bias` | `weight`, `bias` |
+| `mean`, `var` of 'batch_stats' | `running_mean`, `running_var` |
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from canon.errors import UsageError
+
+_LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
+
+
+class Names(NamedTuple):
+    """How one publisher calls the modules of one network.
+
+    module:    our module's path 'stage1/block0/conv1' -> 'layer1.0.conv1'.
+    flattened: {path of a dense layer on a flattened map: (h, w)} for those whose rows torch orders by channel first.
+    ignored:   regex of the keys that the publisher has and we have no use for.
+    """
+
+    module: Callable[[str], str]
+    flattened: Mapping[str, tuple[int, int]] = {}
+    ignored: str = r'num_batches_tracked$'
+
+
+def substitutions(*rules: tuple[str, str]) -> Callable[[str], str]:
+    """A `Names.module`: every rule (regex, replacement) in turn over the path, then '/' becomes '.'."""
+
+    def module(path: str) -> str:
+        for pattern, replacement in rules:
+            path = re.sub(pattern, replacement, path)
+        return path.replace('/', '.')
+
+    return module
+
+
+def to_torch(variables: Mapping[str, Any], names: Names) -> dict[str, np.ndarray]:
+    """{'params': ..., 'batch_stats': ...} -> torch's {key: array}."""
+    return {key: _out(np.asarray(leaf), path, names) for key, path, leaf in _keyed(variables, names)}
+
+
+def from_torch(
+    tensors: Mapping[str, np.ndarray], like: Mapping[str, Any], names: Names, source: str = 'the checkpoint'
+):
+    """Variables of the shapes of `like` (arrays or ShapeDtypeStructs) with the values of torch's `tensors`, float32.
+
+    Raises UsageError that lists the keys that are missing, left over, or of another shape.
+    """
+    keyed = list(_keyed(like, names))
+    wanted = {key for key, *_ in keyed}
+    missing = sorted(wanted - tensors.keys())
+    over = sorted(k for k in tensors.keys() - wanted if not re.search(names.ignored, k))
+    if missing or over:
+        raise UsageError(f'{source} is of another network: {_listed("missing", missing)}, {_listed("left over", over)}')
+    flat, wrong = {}, []
+    for key, path, leaf in keyed:
+        there, here = tuple(tensors[key].shape), _torch_shape(tuple(leaf.shape), path, names)
+        if there == here:
+            flat[path] = _in(np.asarray(tensors[key], np.float32), path, names)
+        else:
+            wrong.append(f'{key} {list(there)}, here {list(here)}')
+    if wrong:
+        raise UsageError(
+            f'{source} has other shapes: {_listed("", wrong)}; set the same num_classes and width, or a new head'
+        )
+    return unflatten_dict(flat)
+
+
+def _keyed(variables: Mapping[str, Any], names: Names):
+    """(torch's key, our path, leaf) of every leaf."""
+    for path, leaf in flatten_dict({c: variables[c] for c in ('params', 'batch_stats') if c in variables}).items():
+        module, kind = '/'.join(path[1:-1]), path[-1]
+        yield f'{names.module(module)}.{_LEAVES[kind]}', path, leaf
+
+
+def _torch_shape(shape: tuple[int, ...], path: tuple[str, ...], names: Names) -> tuple[int, ...]:
+    return _out(np.broadcast_to(np.float32(0), shape), path, names).shape
+
+
+def _out(leaf: np.ndarray, path: tuple[str, ...], names: Names) -> np.ndarray:
+    if path[-1] != 'kernel':
+        return leaf
+    if leaf.ndim == 4:
+        return leaf.transpose(3, 2, 0, 1)
+    size = names.flattened.get('/'.join(path[1:-1]))
+    if size:
+        n = leaf.shape[1]
+        return leaf.reshape(*size, -1, n).transpose(3, 2, 0, 1).reshape(n, -1)
+    return leaf.T
+
+
+def _in(value: np.ndarray, path: tuple[str, ...], names: Names) -> np.ndarray:
+    if path[-1] != 'kernel':
+        return value
+    if value.ndim == 4:
+        return value.transpose(2, 3, 1, 0)
+    size = names.flattened.get('/'.join(path[1:-1]))
+    if size:
+        n = len(value)
+        return value.reshape(n, -1, *size).transpose(2, 3, 1, 0).reshape(-1, n)
+    return value.T
+
+
+def _listed(what: str, rows: list[str], most: int = 8) -> str:
+    text = ', '.join(rows[:most]) or 'nothing'
+    return f'{what} {text}'.strip() + (f' and {len(rows) - most} more' if len(rows) > most else '')
