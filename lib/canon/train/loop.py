@@ -295,7 +295,7 @@ class _Loop:
     def _draw(self, state: State, status: str) -> None:
         """Pictures of the evaluators that have any; the parameters come whole to the host for it."""
         for name, evaluator in self.experiment.evals.items():
-            drawn = list((self.workdir / 'figures').glob(f'{name}-*.png'))
+            drawn = list((self.workdir / 'figures').glob(f'{name}-*'))
             if evaluator.draw is not None and name not in self.sums and not drawn and status != 'stopped':
                 self._evaluate(name, state, int(state.step))  # the run was ended between its last step and its pictures
         drawers = {n: e.draw for n, e in self.experiment.evals.items() if e.draw is not None and n in self.sums}
@@ -306,9 +306,13 @@ class _Loop:
             return
         (self.workdir / 'figures').mkdir(exist_ok=True)
         for name, draw in drawers.items():
-            for title, figure in draw(params, mutable, self.sums[name]).items():
-                figure.savefig(self.workdir / 'figures' / f'{name}-{title}.png', dpi=100, bbox_inches='tight')
-                self.writer.figure(f'{name}/{title}', figure, int(state.step))
+            for title, picture in draw(params, mutable, self.sums[name]).items():
+                path = self.workdir / 'figures' / f'{name}-{title}'
+                if hasattr(picture, 'savefig'):
+                    picture.savefig(f'{path}.png', dpi=100, bbox_inches='tight')
+                    self.writer.figure(f'{name}/{title}', picture, int(state.step))
+                else:  # an animation
+                    picture.save(f'{path}.gif', writer='pillow')
 
     def _profile(self, step: int | None) -> None:
         """Starts and stops the trace at its steps; None: the run is over."""

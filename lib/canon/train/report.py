@@ -14,6 +14,7 @@ from canon.train.log import read_rows
 from canon.train.workdir import read_json
 
 _HIDDEN = ('seconds',)
+_PICTURES = ('.png', '.gif')
 
 
 def write_report(workdir: Path | str) -> Path:
@@ -59,12 +60,13 @@ def _speed(rows: list[dict]) -> dict[str, float] | None:
 
 def _ordered(figures: Path) -> list[Path]:
     """The curves, then the rest by name."""
-    return sorted(figures.glob('*.png'), key=lambda p: (p.stem != 'curves', p.stem))
+    found = [path for path in figures.iterdir() if path.suffix in _PICTURES]
+    return sorted(found, key=lambda p: (p.stem != 'curves', p.stem))
 
 
 def _picture(path: Path) -> dict[str, Any]:
     data = base64.b64encode(path.read_bytes()).decode()
-    return {'name': path.stem.replace('-', ' '), 'data': f'data:image/png;base64,{data}'}
+    return {'name': path.stem.replace('-', ' '), 'data': f'data:image/{path.suffix[1:]};base64,{data}'}
 
 
 def _title(workdir: Path) -> str:
