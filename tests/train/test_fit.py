@@ -212,6 +212,21 @@ def test_init_from_takes_what_the_rules_name(tmp_path):
     assert not np.array_equal(new['Dense_0']['kernel'], old['Dense_0/kernel'])
 
 
+def test_init_from_takes_what_the_experiment_reads(tmp_path):
+    """Published weights: a path that is no run, which `Experiment.read` knows."""
+    asked = []
+
+    def read(path, leaves):
+        asked.append((path, set(leaves)))
+        return {name: np.full(leaf.shape, 7.0, np.float32) for name, leaf in leaves.items()}
+
+    made = toy.experiment(tx=optim.sgd(0.0))._replace(read=read)
+    fitted = fit(made, toy.config(steps=1, init_from=dict(path='x.pth')), tmp_path / 'new', quiet=True)
+    assert asked[0][0] == 'x.pth'
+    assert {'Conv_0/kernel', 'batch_stats/BatchNorm_0/mean'} <= asked[0][1]
+    assert all((np.asarray(leaf) == 7).all() for leaf in jax.tree.leaves(fitted.state.params))
+
+
 def test_init_from_gives_averages_their_start_too(tmp_path):
     old = fit(toy.experiment(), toy.config(), tmp_path / 'old', quiet=True).state.params
     config = toy.config(steps=1, init_from=dict(path=str(tmp_path / 'old')))

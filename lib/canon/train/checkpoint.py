@@ -7,7 +7,7 @@ import errno
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -256,17 +256,20 @@ def flat_model(state: State) -> dict[str, Any]:
     return _flat(state.params, state.mutable)
 
 
-def init_from(state: State, settings: InitFrom) -> State:
+def init_from(state: State, settings: InitFrom, read: Callable | None = None) -> State:
     """`state` with parameters and mutable taken from another run's checkpoint, laid out as they are here.
+
+    read: `Experiment.read`, which may know the path as something else than a run: published weights.
 
     Every name must be found there with its shape, but those that `settings.new` matches. Raises UsageError that lists
     what is missing, what has another shape, and what is left over.
     """
-    stored = read_model(settings.path)
-    used, missing, misfit = set(), [], []
+    stored = (read and read(settings.path, flat_model(state))) or read_model(settings.path)
+    used, missing, misfit, fresh = set(), [], [], []
 
     def take(name: str, leaf):
         if settings.new is not None and re.search(settings.new, name):
+            fresh.append(name)
             return leaf
         source = _renamed(name, settings.rules)
         if source not in stored:
@@ -287,7 +290,10 @@ def init_from(state: State, settings: InitFrom) -> State:
             f'{misfit or "nothing"}. Left over: {left or "nothing"}. Rename with run.init_from.rules, or name what '
             'keeps its initialisation in run.init_from.new'
         )
-    _log.info('init_from %s: %d arrays taken; left over there: %s', settings.path, len(used), left or 'none')
+    _log.info(
+        'init_from %s: %d arrays taken; initialised anew: %s; left over there: %s',
+        *(settings.path, len(used), ', '.join(fresh) or 'none', ', '.join(left) or 'none'),
+    )
     return state._replace(params=params, mutable=mutable)
 
 

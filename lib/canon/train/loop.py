@@ -68,6 +68,7 @@ class _Loop:
         self.quiet = quiet or not self.main
         self.setup = prepare(experiment, config)
         self.settings = self.setup.settings
+        about = {**about, 'experiment': dict(experiment.about)}
         self.workdir = open_workdir(workdir, config, about, force, self.main)
         self.limit = min(self.settings.steps, self.settings.stop_after or self.settings.steps)
         self.cadence = {name: self.settings.steps for name in experiment.evals}
@@ -128,7 +129,7 @@ class _Loop:
             return state
         state = self.setup.initial_state()
         if self.settings.init_from is not None:
-            state = checkpoint.init_from(state, self.settings.init_from)
+            state = checkpoint.init_from(state, self.settings.init_from, self.experiment.read)
             state = state._replace(opt=self.setup.initial_opt(state.params))  # averages and copies start there too
         return state
 

@@ -74,6 +74,9 @@ class Experiment(NamedTuple):
     """A task bound to its optimizer and data: what `fit` runs.
 
     step: an override for unusual updates, (state, batch) -> (state, {name: Mean}); `make_step` builds it otherwise.
+    about: what `run.json` shall say of it (class names, shapes), so that a run can be used where its data are not.
+    read: how `run.init_from.path` is read where it names no run: (path, {name: leaf} of parameters and mutable) ->
+          {name: array}, or None where it is not what this reads (`canon.weights.reader`).
     """
 
     task: Task
@@ -81,3 +84,5 @@ class Experiment(NamedTuple):
     train: Data
     evals: Mapping[str, Evaluator] = {}
     step: Callable[[State, Batch], tuple[State, Mapping[str, Mean]]] | None = None
+    about: Mapping[str, Any] = {}
+    read: Callable[[str, Mapping[str, Any]], Mapping[str, Any] | None] | None = None

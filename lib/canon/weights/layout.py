@@ -35,6 +35,14 @@ class Names(NamedTuple):
     flattened: Mapping[str, tuple[int, int]] = {}
     ignored: str = r'num_batches_tracked$'
 
+    def fits(self, variables: Mapping[str, Any]) -> bool:
+        """Has every leaf of `variables` a key of its own?"""
+        try:
+            leaves = [key for key, *_ in _keyed(variables, self)]
+        except (KeyError, ValueError):
+            return False
+        return len(leaves) == len(set(leaves))
+
 
 def substitutions(*rules: tuple[str, str]) -> Callable[[str], str]:
     """A `Names.module`: every rule (regex, replacement) in turn over the path, then '/' becomes '.'."""
@@ -77,6 +85,35 @@ def from_torch(
             f'{source} has other shapes: {_listed("", wrong)}; set the same num_classes and width, or a new head'
         )
     return unflatten_dict(flat)
+
+
+def keys(variables: Mapping[str, Any], names: Names) -> set[str]:
+    """Torch's keys for all leaves of `variables`."""
+    return {key for key, *_ in _keyed(variables, names)}
+
+
+def renamed(tensors: Mapping[str, np.ndarray], like: Mapping[str, Any], names: Names) -> dict[str, np.ndarray]:
+    """`tensors` of any shapes in our layouts, under our names ('block/conv/kernel', 'batch_stats/block/bn/mean').
+
+    A key that `like` has no place for stays as it is, and what `names` ignores is left out.
+    """
+    found = {key: path for key, path, _ in _keyed(like, names)}
+    known = {
+        _flat(path): _in(np.asarray(tensors[key], np.float32), path, names)
+        for key, path in found.items()
+        if key in tensors
+    }
+    return known | {k: v for k, v in tensors.items() if k not in found and not re.search(names.ignored, k)}
+
+
+def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """The variables whose leaves have those flat names: the inverse of how `renamed` calls them."""
+    paths = {tuple(name.split('/')): leaf for name, leaf in leaves.items()}
+    return unflatten_dict({p if p[0] == 'batch_stats' else ('params', *p): leaf for p, leaf in paths.items()})
+
+
+def _flat(path: tuple[str, ...]) -> str:
+    return '/'.join(path[1:] if path[0] == 'params' else path)
 
 
 def _keyed(variables: Mapping[str, Any], names: Names):

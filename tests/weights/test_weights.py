@@ -1,0 +1,158 @@
+"""Weights between torch's files and Flax trees: layouts proved by what the layers compute, errors by their words."""
+
+import sys
+import types
+
+import flax.linen as linen
+import jax
+import numpy as np
+import pytest
+
+from canon import nn, weights
+from canon.errors import CanonError, UsageError
+from canon.weights import files, published
+
+
+class Net(nn.Network):
+    """A convolution, a normalisation, a dense layer on the flattened map."""
+
+    classes: int = 5
+
+    @linen.compact
+    def __call__(self, x, train=False, features=False):
+        x = nn.Conv(4, (3, 2), padding=1, groups=2, name='conv')(x)
+        x = nn.BatchNorm(name='norm')(x, train)
+        return linen.Dense(self.classes, name='head')(x.reshape(len(x), -1))
+
+
+NAMES = weights.Names(
+    weights.substitutions((r'^conv$', 'features.0'), (r'^norm$', 'features.1'), ('^head', 'classifier')),
+    {'head': (3, 4)},
+)
+IMAGES = np.random.default_rng(0).standard_normal((2, 3, 3, 6)).astype(np.float32)
+
+
+def variables(classes=5):
+    return jax.tree.map(np.asarray, Net(classes).init(jax.random.key(1), IMAGES))
+
+
+@pytest.fixture(autouse=True)
+def _published(monkeypatch):
+    family = types.SimpleNamespace(TORCHVISION={'toy.net': NAMES})
+    monkeypatch.setitem(sys.modules, 'canon.weights.toy', family)
+    real = published.pkgutil.iter_modules
+    monkeypatch.setattr(
+        published.pkgutil, 'iter_modules', lambda path: [*real(path), types.SimpleNamespace(name='toy')]
+    )
+
+
+def test_layouts_are_torchs():
+    """Each output computed from torch's layouts by loops over torch's indices: NCHW, OIHW, channel-first flattening."""
+    ours = variables()
+    torch = weights.to_torch(ours, NAMES)
+    assert {k: v.shape for k, v in torch.items()} == {
+        'features.0.weight': (4, 3, 3, 2), 'features.0.bias': (4,), 'features.1.weight': (4,), 'features.1.bias': (4,),
+        'features.1.running_mean': (4,), 'features.1.running_var': (4,), 'classifier.weight': (5, 48),
+        'classifier.bias': (5,),
+    }  # fmt: skip
+    x = np.pad(IMAGES.transpose(0, 3, 1, 2), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    y = np.zeros((2, 4, 3, 4))
+    for o in range(4):
+        part = slice(0, 3) if o < 2 else slice(3, 6)
+        for i in range(3):
+            for j in range(4):
+                y[:, o, i, j] = (x[:, part, i : i + 3, j : j + 2] * torch['features.0.weight'][o]).sum((1, 2, 3))
+    y = y / np.sqrt(1 + 1e-5)
+    want = y.reshape(2, -1) @ torch['classifier.weight'].T
+    assert np.abs(want - np.asarray(Net().apply(ours, IMAGES))).max() < 1e-5
+
+
+def test_there_and_back_is_the_identity(tmp_path):
+    ours = variables()
+    weights.save(tmp_path / 'deep' / 'net.safetensors', 'toy.net', ours)
+    back = weights.load(
+        tmp_path / 'deep' / 'net.safetensors', 'toy.net', jax.eval_shape(Net().init, jax.random.key(0), IMAGES)
+    )
+    jax.tree.map(np.testing.assert_array_equal, back, ours)
+
+
+def test_half_precision_becomes_float32(tmp_path):
+    import ml_dtypes
+
+    tensors = {k: v.astype(ml_dtypes.bfloat16) for k, v in weights.to_torch(variables(), NAMES).items()}
+    weights.write(tmp_path / 'a.safetensors', tensors)
+    back = weights.load(tmp_path / 'a.safetensors', 'toy.net', variables())
+    assert back['params']['conv']['kernel'].dtype == np.float32
+    np.testing.assert_allclose(back['params']['conv']['kernel'], variables()['params']['conv']['kernel'], rtol=1e-2)
+
+
+def test_another_network_is_an_error_that_lists_what_differs(tmp_path):
+    tensors = weights.to_torch(variables(), NAMES) | {'features.1.num_batches_tracked': np.zeros(())}
+    weights.from_torch(tensors, variables(), NAMES)
+    tensors['features.7.weight'] = tensors.pop('features.0.weight')
+    with pytest.raises(UsageError, match=r'missing features\.0\.weight, left over features\.7\.weight'):
+        weights.from_torch(tensors, variables(), NAMES, 'x.pth')
+    with pytest.raises(UsageError, match=r'classifier\.bias \[5\], here \[7\].*num_classes'):
+        weights.from_torch(weights.to_torch(variables(), NAMES), variables(7), NAMES)
+
+
+def test_a_reader_gives_our_names_and_leaves_strangers(tmp_path):
+    tensors = weights.to_torch(variables(), NAMES) | {'extra.weight': np.zeros(3, np.float32)}
+    weights.write(tmp_path / 'a.safetensors', tensors)
+    flat = {'conv/kernel': 0, 'conv/bias': 0, 'norm/scale': 0, 'norm/bias': 0, 'batch_stats/norm/mean': 0,
+            'batch_stats/norm/var': 0, 'head/kernel': 0, 'head/bias': 0}  # fmt: skip
+    flat = {k: np.float32(v) for k, v in flat.items()}
+    got = weights.reader('toy.net')(str(tmp_path / 'a.safetensors'), flat)
+    assert got is not None
+    assert got.keys() == flat.keys() | {'extra.weight'}
+    np.testing.assert_array_equal(got['head/kernel'], variables()['params']['head']['kernel'])
+    assert weights.reader('toy.net')(str(tmp_path), flat) is None  # a folder is a run's
+
+
+def test_hub_names():
+    assert files._hub('timm/resnet50.tv_in1k') == ('timm/resnet50.tv_in1k', 'model.safetensors')
+    assert files._hub('hub:timm/resnet50.tv_in1k:other/x.safetensors') == (
+        'timm/resnet50.tv_in1k',
+        'other/x.safetensors',
+    )
+    assert files._hub('runs/a/b') is None
+    assert files.is_weights('timm/resnet50.tv_in1k')
+    assert files.is_weights('here/x.safetensors')
+    assert not files.is_weights('runs/classification/lenet_digits/default')
+
+
+def test_from_the_hub(tmp_path, monkeypatch):
+    """The download itself is huggingface_hub's; ours is what is asked for."""
+    import huggingface_hub
+
+    weights.save(tmp_path / 'model.safetensors', 'toy.net', variables())
+    asked = []
+    monkeypatch.setattr(
+        huggingface_hub, 'hf_hub_download', lambda *a: asked.append(a) or str(tmp_path / 'model.safetensors')
+    )
+    weights.load('timm/toy', 'toy.net', variables())
+    assert asked == [('timm/toy', 'model.safetensors')]
+
+    def refuse(*_):
+        raise OSError('no network')
+
+    monkeypatch.setattr(huggingface_hub, 'hf_hub_download', refuse)
+    with pytest.raises(CanonError, match=r'timm/toy .*did not come from the hub: no network'):
+        weights.read('timm/toy')
+
+
+def test_errors_of_files(tmp_path):
+    with pytest.raises(UsageError, match='does not exist'):
+        weights.read(str(tmp_path / 'none.safetensors'))
+    (tmp_path / 'bad.safetensors').write_bytes(b'\x00' * 4)
+    with pytest.raises(CanonError, match='cannot be read as safetensors'):
+        weights.read(tmp_path / 'bad.safetensors')
+    (tmp_path / 'a.txt').write_text('x')
+    with pytest.raises(UsageError, match='no file of weights'):
+        weights.read(tmp_path / 'a.txt')
+    with pytest.raises(UsageError, match='name it so'):
+        weights.write(tmp_path / 'a.pth', {})
+    with pytest.raises(
+        UsageError, match=r"no published weights are known for model 'toy.nett'; did you mean 'toy.net'"
+    ):
+        published.names_of('toy.nett')
