@@ -1,4 +1,4 @@
-"""absl flags -> config -> experiment -> train, evaluate, predict or replay.
+"""absl flags -> config -> experiment -> train, evaluate, predict, export or replay.
 
     python -m experiments.main --config=configs/classification/lenet_digits.py:smoke --config.seed=1
 
@@ -8,6 +8,7 @@ Exit status: 0 done, or stopped with everything saved; 1 failed; 2 wrong usage.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -29,16 +30,17 @@ from canon.errors import CanonError, UsageError
 from canon.named import near
 
 FLAGS = flags.FLAGS
-MODES = ('train', 'evaluate', 'predict', 'replay')
+MODES = ('train', 'evaluate', 'predict', 'export', 'replay')
 
 flags.DEFINE_string('config', None, 'The config file, with its argument after a colon; --config.KEY=VALUE overrides.')
 flags.DEFINE_string('workdir', None, 'Where the run lives; by default below --runs, by config and overrides.')
 flags.DEFINE_string('runs', 'runs', 'The folder of all runs.')
 flags.DEFINE_enum('mode', 'train', MODES, 'What to do.')
 flags.DEFINE_boolean('force', False, 'Go on in a workdir that another config made.')
-flags.DEFINE_integer('step', None, 'evaluate, predict: the checkpoint (best or newest without); replay: the step.')
+flags.DEFINE_integer('step', None, 'The checkpoint to look at (best or newest without); replay: the step.')
 flags.DEFINE_string('input', None, 'predict: a file or a folder.')
-flags.DEFINE_string('output', None, "predict: a folder for the results; the workdir's `predictions` without.")
+flags.DEFINE_string('output', None, 'predict, export: a folder for the results, else one in the workdir.')
+flags.DEFINE_boolean('onnx', False, 'export: write ONNX too.')
 flags.DEFINE_string('compilation_cache', '~/.cache/canon/xla', 'Where compiled programs are kept; empty for nowhere.')
 flags.DEFINE_string('coordinator', None, 'ADDRESS:PORT of process 0, where neither Slurm nor a TPU pod tells it.')
 flags.DEFINE_integer('process_count', None, 'How many processes run this job, with --coordinator.')
@@ -187,23 +189,43 @@ def _run(command: _Command) -> None:
         jax.config.update('jax_compilation_cache_dir', os.path.expanduser(FLAGS.compilation_cache))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
     module = importlib.import_module(f'experiments.{config.experiment}')
-    experiment = module.make(config)
     workdir = Path(FLAGS.workdir or default_workdir(command.source or '', command.overrides))
+    experiment = _experiment(config, module, workdir)
     if FLAGS.mode == 'train':
         _train(config, experiment, workdir, command)
         return
     from canon.train.stages import last_stage
 
     experiment, config, workdir = last_stage(experiment, config, workdir)
-    {'evaluate': _evaluate, 'predict': _predict, 'replay': _replay}[FLAGS.mode](config, module, experiment, workdir)
+    modes = {'evaluate': _evaluate, 'predict': _predict, 'export': _export, 'replay': _replay}
+    modes[FLAGS.mode](config, module, experiment, workdir)
+
+
+def _experiment(config, module, workdir):
+    """What the config describes. To predict and to export, what a run says of its data will do instead of them."""
+    from canon.train.workdir import read_json
+
+    if FLAGS.mode not in ('predict', 'export') or not hasattr(module, 'without_data'):
+        return module.make(config)
+    about = (read_json(workdir / 'run.json') or {}).get('experiment')
+    if about:
+        return module.without_data(config, about)
+    try:
+        return module.make(config)
+    except UsageError:  # published weights can be used where no data are
+        return module.make(module.offline(config))
 
 
 def _train(config, experiment, workdir, command: _Command) -> None:
     from canon.train import run_stages, write_report
 
     about = {'config': command.source, 'overrides': command.overrides, 'command': command.text}
-    began = time.perf_counter()
-    fitted = run_stages(experiment, config, workdir, force=FLAGS.force, about=about)
+    began, clock = time.perf_counter(), time.time()
+    try:
+        fitted = run_stages(experiment, config, workdir, force=FLAGS.force, about=about)
+    except BaseException:
+        _report_failure(workdir, clock)
+        raise
     if not _first_process():
         return
     report = write_report(fitted.workdir)
@@ -215,6 +237,17 @@ def _train(config, experiment, workdir, command: _Command) -> None:
         )
     else:
         print(f'{_result(config, fitted.metrics)} at step {step}, {seconds:.0f} s. Report: {_short(report)}')
+
+
+def _report_failure(workdir: Path, since: float) -> None:
+    """The report of a run that failed now, or of its stage that did; not of one that this command may not touch."""
+    from canon.train import write_report
+    from canon.train.workdir import read_json
+
+    for status in (workdir / 'status.json', *workdir.glob('*/status.json')):
+        with contextlib.suppress(Exception):  # on a full disk, too, what is said is why the run failed
+            if _first_process() and status.stat().st_mtime >= since and read_json(status)['state'] == 'failed':
+                print(f'failed. Report: {_short(write_report(status.parent))}')
 
 
 def _result(config: ConfigDict, metrics: dict[str, float]) -> str:
@@ -253,6 +286,21 @@ def _predict(config, module, experiment, workdir) -> None:
     print(
         module.predict(config, experiment, params, state.mutable, FLAGS.input, FLAGS.output or workdir / 'predictions')
     )
+
+
+def _export(config, module, experiment, workdir) -> None:
+    from canon import optim
+    from canon.train import replay
+    from experiments.export import export
+
+    if not hasattr(module, 'served'):
+        raise UsageError(f'experiment {config.experiment!r} has nothing to export (it has no `served`)')
+    state = replay.load(experiment, config, workdir, FLAGS.step, untrained=True).state
+    params = optim.eval_params(state.params, state.opt)
+    lines = export(
+        module.served(config, experiment), params, state.mutable, FLAGS.output or workdir / 'export', FLAGS.onnx
+    )
+    print('\n'.join(lines))
 
 
 def _replay(config, module, experiment, workdir) -> None:

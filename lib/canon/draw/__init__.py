@@ -7,12 +7,27 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from canon.draw.bars import class_accuracy, reliability
     from canon.draw.images import confusion_matrix, gallery
+    from canon.draw.insides import feature_maps, filters, histograms
     from canon.draw.lines import curves
+    from canon.draw.surfaces import Ground, paths, walk
+    from canon.draw.sweeps import sweep
 
-_HOME = {'confusion_matrix': 'images', 'curves': 'lines', 'gallery': 'images'}
+_HOMES = {
+    'bars': ('class_accuracy', 'reliability'),
+    'images': ('confusion_matrix', 'gallery'),
+    'insides': ('feature_maps', 'filters', 'histograms'),
+    'lines': ('curves',),
+    'surfaces': ('Ground', 'paths', 'walk'),
+    'sweeps': ('sweep',),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = ['confusion_matrix', 'curves', 'gallery']
+__all__ = [
+    'Ground', 'class_accuracy', 'confusion_matrix', 'curves', 'feature_maps', 'filters', 'gallery', 'histograms',
+    'paths', 'reliability', 'sweep', 'walk',
+]  # fmt: skip
 
 
 def __getattr__(name: str):

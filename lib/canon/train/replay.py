@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from jax.tree_util import tree_flatten_with_path
 from canon import optim
 from canon.errors import UsageError
 from canon.ops import backend
-from canon.train import shard
+from canon.train import checkpoint, shard
 from canon.train.checkpoint import Checkpoints
 from canon.train.evaluate import evaluate
 from canon.train.setup import Setup, prepare
@@ -25,15 +26,18 @@ class Loaded(NamedTuple):
     state: State
 
 
-def load(experiment: Experiment, config: Config, workdir: Path | str, step: int | None = None) -> Loaded:
+def load(
+    experiment: Experiment, config: Config, workdir: Path | str, step: int | None = None, untrained: bool = False
+) -> Loaded:
     """The state saved at `step`; without one the best where the run kept it, else the newest.
 
-    Raises UsageError where there is no such checkpoint.
+    Where there is no run: what `run.init_from` names, such as published weights; with `untrained`, the initialisation.
+    Raises UsageError where there is none of these, or no such checkpoint.
     """
     setup = prepare(experiment, config)
     folder = Path(workdir).expanduser().absolute() / 'checkpoints'
     if not folder.is_dir():
-        raise UsageError(f'{folder.parent} holds no run; give the --workdir of one')
+        return Loaded(setup, _before_any_step(experiment, setup, folder.parent, untrained))
     with Checkpoints(folder, setup.settings.checkpoint, read_only=True) as checkpoints:
         if step is None:
             step = checkpoints.best_step()
@@ -113,6 +117,19 @@ def _state_before(experiment, config, workdir, step) -> Loaded:
     if setup.settings.init_from is not None:
         raise UsageError(f'no checkpoint before step {step} in {folder}, and the run began from init_from')
     return Loaded(setup, setup.initial_state())
+
+
+def _before_any_step(experiment: Experiment, setup: Setup, workdir: Path, untrained: bool) -> State:
+    source = setup.settings.init_from
+    if source is None and not untrained:
+        raise UsageError(f'{workdir} holds no run; give the --workdir of one')
+    state = setup.initial_state()
+    if source is not None:
+        state = checkpoint.init_from(state, source, experiment.read)
+        state = state._replace(opt=setup.initial_opt(state.params))
+    told = 'untrained' if source is None else f'from {source.path}'
+    logging.getLogger('canon').info('%s holds no run: the model is %s', workdir, told)
+    return state
 
 
 def _norm(x: np.ndarray) -> float:

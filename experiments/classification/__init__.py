@@ -1,0 +1,177 @@
+"""Image classification: any model of `canon.models` on any source whose examples have 'image' and 'label'."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax.errors import FlaxError
+from ml_collections import ConfigDict
+
+from canon import data, models, named, optim, weights
+from canon.errors import UsageError
+from canon.train import Evaluator, Experiment, Task, lengths
+from experiments.classification import folder
+from experiments.classification.evaluator import Spec, classification_evaluator
+from experiments.classification.insides import Look
+from experiments.classification.task import classification_task, many_views, scaled_images
+from experiments.export import Served
+
+
+def make(config: ConfigDict) -> Experiment:
+    """config.data, config.model, config.tx, config.input and config.loss -> a classification experiment."""
+    source = _source(config, config.data.train.split)
+    transforms = _transforms(config, config.data.train.get('transforms'), 'data.train.transforms')
+    shape = _image_shape(source, transforms, 'data.train')
+    names = class_names(source, config.model.num_classes)
+    experiment = without_data(config, dict(class_names=names, image_shape=shape, num_examples=len(source)))
+    train = data.Batches(
+        source,
+        seed=config.seed,
+        sampler=config.data.train.get('sampler', 'shuffled'),
+        transforms=transforms,
+        **_reading(config),
+    )
+    return experiment._replace(train=train, evals=_evaluators(config, experiment.task, shape, names))
+
+
+def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
+    """The experiment of a run that said this of its data in `run.json`: enough to predict with it and to export it."""
+    size = config.data.batch_size // jax.process_count()
+    batch = {
+        'image': np.zeros((size, *about['image_shape']), np.uint8),
+        'label': np.zeros(size, np.int64),
+        'mask': np.ones(size, bool),
+    }
+    train = data.Generated(lambda step: batch, config.data.batch_size, about['num_examples'])
+    config = lengths.resolve(config, train.batch_size, train.num_examples)
+    model, images = _model(config)
+    task = named.call(classification_task, {'model': model, 'images': images, **config.loss}, 'loss')
+    return Experiment(task, optim.make(config.tx), train, about=about, read=weights.reader(config.model.name))
+
+
+def offline(config: ConfigDict) -> ConfigDict:
+    """`config` on random images where its own would have to be downloaded: to build it, or to time it."""
+    if config.data.name not in data.OWN:
+        with config.unlocked():
+            config.data.name = 'fake'
+            config.data.source = dict(num_classes=config.model.num_classes, channels=len(config.input.mean), size=256)
+    return config
+
+
+def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str, output: str | Path) -> str:
+    """Classifies every image of a folder (or one image): a CSV of the three likeliest classes and a contact sheet.
+
+    Images go through the transforms, scales and mirroring of the first evaluator.
+    """
+    first = min(config.data.evals, default=None)
+    spec = _spec(config, first) if first is not None else Spec('')
+    return folder.classify(
+        many_views(experiment.task.predict, spec.scales, spec.flip),
+        params,
+        mutable,
+        source,
+        names=experiment.about['class_names'],
+        channels=experiment.about['image_shape'][-1],
+        batch_size=config.data.batch_size,
+        transforms=data.transforms.make(spec.transforms, f'data.evals.{first}.transforms'),
+        output=output,
+    )
+
+
+def served(config: ConfigDict, experiment: Experiment) -> Served:
+    """What an exported model computes: uint8 images [b, H, W, C] -> probabilities float32 [b, num_classes]."""
+
+    def probabilities(params, mutable, images):
+        return jax.nn.softmax(experiment.task.predict(params, mutable, {'image': images}))
+
+    shape, names = experiment.about['image_shape'], experiment.about['class_names']
+    return Served(probabilities, tuple(shape), 'uint8', {'class_names': list(names)})
+
+
+def class_names(source: Any, num_classes: int) -> list[str]:
+    """The source's class names; numbers where it has none. Raises UsageError where the model has fewer classes."""
+    info = source.info
+    if info.num_classes is not None and info.num_classes > num_classes:
+        raise UsageError(
+            f'model.num_classes={num_classes}, but the data have {info.num_classes} classes; set it to that'
+        )
+    names = list(info.class_names or ())
+    return names + [str(i) for i in range(len(names), num_classes)]
+
+
+def _model(config: ConfigDict) -> tuple[Any, Callable]:
+    """The network, and what makes its input of a batch."""
+    return models.make(**config.model), named.call(scaled_images, config.input, 'input')
+
+
+def _source(config: ConfigDict, split: str) -> data.Source:
+    """config.data.source: the arguments of a folder, of an .npz, ..."""
+    d = config.data
+    options = {k: v for k, v in d.get('source', {}).items() if v is not None}
+    return data.load(d.name, split, data_dir=d.get('data_dir'), **options)
+
+
+def _evaluators(config: ConfigDict, task: Task, shape: tuple[int, ...], names: list[str]) -> dict[str, Evaluator]:
+    """By name; the first also draws the network."""
+    evals, look = {}, Look(*_model(config))
+    for name in sorted(config.data.evals):
+        spec, where = _spec(config, name), f'data.evals.{name}'
+        source = _source(config, spec.split)
+        transforms = _transforms(config, spec.transforms, f'{where}.transforms')
+        predict = many_views(task.predict, spec.scales, spec.flip)
+        found = _image_shape(source, transforms, where)
+        if found != shape or spec.scales:
+            _check_fits(task, predict, shape, found, where)
+        batches = data.Once(source, transforms=transforms, **_reading(config))
+        evals[name] = classification_evaluator(predict, batches, names, None if evals else look)
+    return evals
+
+
+def _spec(config: ConfigDict, name: str) -> Spec:
+    return named.call(Spec, config.data.evals[name], f'data.evals.{name}')
+
+
+def _transforms(config: ConfigDict, spec: Mapping[str, Any] | None, where: str):
+    """The config's transforms; a label out of range is found on the host, where it can be named."""
+    check = data.transforms.check_label(num_classes=config.model.num_classes)
+    return (check, *data.transforms.make(spec, where))
+
+
+def _reading(config: ConfigDict) -> dict[str, Any]:
+    """config.data.reading: threads, workers, memory_limit."""
+    shard = (jax.process_index(), jax.process_count())
+    return {'batch_size': config.data.batch_size, 'shard': shard, **config.data.get('reading', {})}
+
+
+def _image_shape(source: data.Source, transforms, where: str) -> tuple[int, ...]:
+    """The shape of the first image, transformed."""
+    image = data.Once(source, 1, transforms, memory_limit=0)[0]['image'][0]
+    if image.dtype != np.uint8:
+        raise UsageError(f'{where}: images are uint8 when they reach the model, which scales them, not {image.dtype}')
+    return image.shape
+
+
+def _check_fits(task: Task, predict: Callable, shape: tuple[int, ...], other: tuple[int, ...], where: str) -> None:
+    """Raises UsageError where a model made for images of `shape` does not take those of an evaluator.
+
+    It would otherwise be found at the first evaluation, epochs later.
+    """
+    batch, others = (
+        {'image': jax.ShapeDtypeStruct((1, *s), np.uint8), 'label': jax.ShapeDtypeStruct((1,), np.int32)}
+        for s in (shape, other)
+    )
+    variables = dict(jax.eval_shape(task.init, jax.random.key(0), batch))
+    params = variables.pop('params')
+    try:
+        jax.eval_shape(predict, params, variables, others)
+    except UsageError as error:
+        raise UsageError(f'{where}: {error}') from error
+    except (FlaxError, TypeError, ValueError) as error:
+        told = 'x'.join(map(str, other)), 'x'.join(map(str, shape))
+        raise UsageError(
+            f'{where}: images of {told[0]} do not go through a model made for {told[1]}; make them as in data.train'
+        ) from error

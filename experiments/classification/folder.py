@@ -1,0 +1,64 @@
+"""Classifying a folder of images."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from canon import data, draw
+from canon.errors import UsageError
+from canon.ops import backend
+from experiments.classification.evaluator import one_crop
+
+_SHEET = 64  # images on the contact sheet
+_BEST = 3  # classes an image
+
+
+def classify(
+    predict: Callable,
+    params,
+    mutable,
+    source: str,
+    names: Sequence[str],
+    channels: int,
+    batch_size: int,
+    transforms: Sequence[data.Transform],
+    output: str | Path,
+) -> str:
+    """Writes `predictions.csv`, a row an image with its likeliest classes, and `predictions.png`; says so.
+
+    predict: as `Task.predict`. Raises UsageError where there is no image, CanonError naming a file that is broken.
+    """
+    files = data.files.Files(source)
+    batches = data.Once(files, batch_size, transforms, memory_limit=0)
+    infer = jax.jit(lambda p, m, b: jax.nn.softmax(predict(p, m, b)), compiler_options=backend.compiler_options())
+    rows, shown = [], []
+    for batch in batches.iterate():
+        images = _with_channels(batch['image'], channels)
+        chances = np.asarray(infer(params, mutable, {'image': images}))
+        for image, chance in zip(images[batch['mask']], chances[batch['mask']], strict=True):
+            best = np.argsort(-chance, kind='stable')[:_BEST]
+            rows.append([str(files.paths[len(rows)]), *(x for c in best for x in (names[c], f'{chance[c]:.4f}'))])
+            if len(shown) < _SHEET:
+                shown.append((one_crop(image), f'{names[best[0]]} {chance[best[0]]:.2f}'))
+    out = Path(output)
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / 'predictions.csv').open('w', newline='') as file:
+        ranks = range(1, (len(rows[0]) + 1) // 2)
+        csv.writer(file).writerows([['file', *(x for r in ranks for x in (f'class{r}', f'probability{r}'))], *rows])
+    sheet = draw.gallery(np.stack([image for image, _ in shown]), [title for _, title in shown])
+    sheet.savefig(out / 'predictions.png', dpi=100)
+    return f'{len(rows)} images classified: {out / "predictions.csv"}, {out / "predictions.png"}'
+
+
+def _with_channels(images: np.ndarray, channels: int) -> np.ndarray:
+    """RGB files for a model of grey images: luma by ITU-R 601, as Pillow's 'L'."""
+    if channels == images.shape[-1]:
+        return images
+    if channels != 1:
+        raise UsageError(f'the model takes images of {channels} channels, files are read with {images.shape[-1]}')
+    return np.round(images @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., None]

@@ -1,0 +1,124 @@
+"""The task: softmax classification by any linen module, of one view of an image or of many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from canon import losses, metrics
+from canon.errors import UsageError
+from canon.train import Task
+
+
+def scaled_images(mean: Sequence[float] = (0.0,), std: Sequence[float] = (1.0,)) -> Callable[[Any], jax.Array]:
+    """images(batch): 'image' uint8 [..., C] as float32, to [0, 1], then by `mean` and `std`, one or one a channel.
+
+    It is done on the device: a byte a pixel crosses the bus. Raises UsageError where the channels are others.
+    """
+    shift, scale = np.asarray(mean, np.float32).reshape(-1), np.asarray(std, np.float32).reshape(-1)
+    if not (scale > 0).all():
+        raise UsageError(f'input.std={tuple(std)} must be positive')
+
+    def images(batch):
+        channels = batch['image'].shape[-1]
+        for key, values in (('mean', shift), ('std', scale)):
+            if len(values) not in (1, channels):
+                raise UsageError(
+                    f'input.{key} has {len(values)} values, but the images have {channels} channel'
+                    f'{"s" if channels > 1 else ""}; give one, or {channels}'
+                )
+        return (batch['image'].astype(jnp.float32) / 255 - shift) / scale
+
+    return images
+
+
+def classification_task(
+    model: Any,
+    images: Callable[[Any], jax.Array],
+    label_smoothing: float = 0.0,
+    auxiliary: float = 0.3,
+) -> Task:
+    """Classification of batches with 'image' [B, H, W, C], 'label' and 'mask' bool [B] by `model`.
+
+    label: integers [B], or distributions [B, num_classes]. images: from a batch to what the model takes.
+    label_smoothing: of the loss in training. auxiliary: the weight of each auxiliary classifier, whose logits the
+    model sows into the collection 'auxiliary' (0.3: Szegedy et al. 2015, "Going deeper with convolutions", section 5).
+
+    `predict` gives scores [B, num_classes] whose softmax is the prediction: the logits; of a batch of crops
+    [B, K, H, W, C] the logarithm of the mean of the K softmaxes (Krizhevsky et al. 2012, section 4.1); of a model
+    that answers with a map [B, h, w, num_classes] the mean over the map (Simonyan & Zisserman 2015, section 3.2).
+    """
+
+    def init(key, batch):
+        variables = dict(model.init(key, images({'image': batch['image'][:1]}), train=False))
+        variables.pop('auxiliary', None)
+        return variables
+
+    def loss(params, mutable, batch, key):
+        logits, new = model.apply(
+            {'params': params, **mutable},
+            images(batch),
+            train=True,
+            rngs={'dropout': key},
+            mutable=[*mutable, 'auxiliary'],
+        )
+        new = dict(new)
+        heads = [(1.0, logits), *((auxiliary, head) for head in jax.tree.leaves(new.pop('auxiliary', {})))]
+        per_image = sum(
+            w * losses.softmax_cross_entropy(over_map(z), batch['label'], label_smoothing) for w, z in heads
+        )
+        accuracy = metrics.accuracy(over_map(logits), batch['label'], batch['mask'])
+        return metrics.Mean.of(jnp.asarray(per_image), batch['mask']), (new, {'accuracy': accuracy})
+
+    def predict(params, mutable, batch):
+        def scores(shown):
+            logits = model.apply({'params': params, **mutable}, images({'image': shown}), train=False)
+            return over_map(logits).astype(jnp.float32)
+
+        if batch['image'].ndim == 5:  # a crop at a time: 150 of them at once would not go into memory
+            return mean_posterior(jax.lax.map(scores, jnp.moveaxis(batch['image'], 1, 0)), axis=0)
+        return scores(batch['image'])
+
+    return Task(init, loss, predict)
+
+
+def many_views(predict: Callable, scales: Sequence[int] = (), flip: bool = False) -> Callable:
+    """`predict` averaged over several sizes of the images, and over their mirror images.
+
+    scales: lengths of the shorter side; the images are made smaller on the device, bilinearly, antialiased. Posteriors
+    are averaged, as Simonyan & Zisserman 2015 (sections 3.2 and 4.2) do over scales and mirror images.
+    """
+
+    def views(params, mutable, batch):
+        shown = [_shrunk(batch['image'], size) for size in scales] or [batch['image']]
+        shown += [x[..., ::-1, :] for x in shown] if flip else []
+        scores = [predict(params, mutable, {**batch, 'image': x}) for x in shown]
+        return scores[0] if len(scores) == 1 else mean_posterior(jnp.stack(scores), axis=0)
+
+    return views
+
+
+def mean_posterior(logits: jax.Array, axis: int) -> jax.Array:
+    """The logarithm of the mean over `axis` of softmax(logits): the softmax of it is that mean."""
+    return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis) - np.log(logits.shape[axis])
+
+
+def over_map(logits: jax.Array) -> jax.Array:
+    """[B, h, w, C] -> the mean [B, C]; [B, C] as it is."""
+    return logits.mean((1, 2)) if logits.ndim == 4 else logits
+
+
+def _shrunk(images: jax.Array, size: int) -> jax.Array:
+    """[..., H, W, C] with a shorter side of `size`, as float32 in 0..255."""
+    *front, height, width, channels = images.shape
+    shorter = min(height, width)
+    if size > shorter:
+        raise UsageError(f'scales: {size} is more than the images have, {height}x{width}; resize them to the largest')
+    if size == shorter:
+        return images
+    shape = (*front, round(height * size / shorter), round(width * size / shorter), channels)
+    return jax.image.resize(images.astype(jnp.float32), shape, 'bilinear')

@@ -1,0 +1,109 @@
+"""A trained model as a file that needs neither Canon nor its config: StableHLO by `jax.export`, and ONNX if asked.
+
+    ./launch.sh export --workdir=runs/classification/lenet_digits/default
+
+`model.stablehlo` holds weights and preprocessing, for any batch size, for CPU, CUDA and TPU. Anywhere with JAX:
+
+    exported = jax.export.deserialize(open('model.stablehlo', 'rb').read())
+    exported.call(images)
+
+`model.onnx` is made by jax2onnx and checked with onnxruntime. jax2onnx asks for an older Orbax than Canon's, and does
+not need it: what `ONNX` installs goes without its dependencies.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.export
+import numpy as np
+
+from canon.errors import CanonError
+from canon.ops import backend
+
+PLATFORMS = ('cpu', 'cuda', 'tpu')
+ONNX = 'jax2onnx onnx onnx-ir onnxruntime equinox jaxtyping wadler_lindig chex toolz dm_pix sympy mpmath'
+
+
+class Served(NamedTuple):
+    """What an experiment exports. function: (params, mutable, inputs [b, *shape]) -> outputs, a row an input.
+    about: what else `model.json` shall say."""
+
+    function: Callable[[Any, Any, jax.Array], Any]
+    shape: tuple[int, ...]
+    dtype: str
+    about: Mapping[str, Any] = {}
+
+
+def export(served: Served, params: Any, mutable: Any, output: str | Path, onnx: bool = False) -> list[str]:
+    """Writes `model.stablehlo`, `model.json` and perhaps `model.onnx` into `output`; returns a line about each.
+
+    Each is run on batches of 1 and 3 random inputs and compared with the model itself. Raises CanonError where
+    jax2onnx is not installed or does not know an operation of the model.
+    """
+    out = Path(output)
+    out.mkdir(parents=True, exist_ok=True)
+
+    def function(inputs):
+        return served.function(params, mutable, inputs)
+
+    model = jax.jit(function, compiler_options=backend.compiler_options())
+    samples = [_sample(served, n) for n in (1, 3)]
+    wanted = [np.asarray(model(x)) for x in samples]
+    (b,) = jax.export.symbolic_shape('b')
+    with backend.forms('plain'):  # what TPU and GPU compile well; no function that is traced already
+        exported = jax.export.export(jax.jit(lambda x: function(x)), platforms=PLATFORMS)(
+            jax.ShapeDtypeStruct((b, *served.shape), served.dtype)
+        )
+    path = out / 'model.stablehlo'
+    path.write_bytes(exported.serialize())
+    read = jax.export.deserialize(bytearray(path.read_bytes()))
+    lines = [_line(path, [np.asarray(read.call(x)) for x in samples], wanted)]
+    if onnx:
+        path = out / 'model.onnx'
+        lines.append(_line(path, _as_onnx(function, served, path, samples), wanted))
+    about = {
+        'input': f'{served.dtype} {_text(exported.in_avals[0].shape)}',
+        'output': f'{exported.out_avals[0].dtype} {_text(exported.out_avals[0].shape)}',
+        'platforms': list(PLATFORMS),
+        **served.about,
+    }
+    (out / 'model.json').write_text(json.dumps(about, indent=1) + '\n')
+    return [*lines, f'{out / "model.json"}: {about["input"]} -> {about["output"]}']
+
+
+def _as_onnx(function: Callable, served: Served, path: Path, samples: list[np.ndarray]) -> list[np.ndarray]:
+    """Writes the file, and returns what onnxruntime makes of the samples."""
+    try:
+        jax2onnx, onnxruntime = (importlib.import_module(name) for name in ('jax2onnx', 'onnxruntime'))
+    except ImportError as error:
+        raise CanonError(f'ONNX needs {error.name}: .venv/bin/python -m pip install --no-deps {ONNX}') from error
+    try:
+        with backend.forms('plain'):
+            model = jax2onnx.to_onnx(lambda x: function(x), [jax.ShapeDtypeStruct(('b', *served.shape), served.dtype)])
+    except Exception as error:
+        raise CanonError(f'jax2onnx cannot write this model: {" ".join(str(error).split())[:300]}') from error
+    path.write_bytes(model.SerializeToString())
+    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    return [session.run(None, {session.get_inputs()[0].name: x})[0] for x in samples]
+
+
+def _sample(served: Served, number: int) -> np.ndarray:
+    rng = np.random.default_rng(number)
+    if np.issubdtype(served.dtype, np.integer):
+        return rng.integers(np.iinfo(served.dtype).max, size=(number, *served.shape), dtype=served.dtype, endpoint=True)
+    return rng.random((number, *served.shape)).astype(served.dtype)
+
+
+def _line(path: Path, found: list[np.ndarray], wanted: list[np.ndarray]) -> str:
+    largest = max(float(np.abs(f - w).max()) for f, w in zip(found, wanted, strict=True))
+    return f'{path} ({path.stat().st_size / 1e6:.2f} MB): differs from the model by at most {largest:.1e}'
+
+
+def _text(shape) -> str:
+    return f'[{", ".join(map(str, shape))}]'
