@@ -140,7 +140,7 @@ class _Rows:
         if not self.transforms:
             return examples
         keys = [Key(self.seed, visit, i) for i, visit in zip(ids, visits, strict=True)]
-        return [apply(self.transforms, e, key) for e, key in zip(examples, keys, strict=True)]
+        return [apply(self.transforms, e, key, self.source) for e, key in zip(examples, keys, strict=True)]
 
 
 def stack(examples: Sequence[Example]) -> Batch:

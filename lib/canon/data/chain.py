@@ -9,10 +9,15 @@ from canon.errors import CanonError, UsageError
 
 
 class Transform(NamedTuple):
-    """apply: (example, key) -> a new example; the given one is left as it is. random: it looks beyond `key.id`."""
+    """apply: (example, key) -> a new example; the given one is left as it is. random: it looks beyond `key.id`.
 
-    apply: Callable[[Example, Key], Example]
+    pairs: apply takes a third argument, the examples of the whole source by number, as the links before this one give
+    them on this visit; such a transform is random.
+    """
+
+    apply: Callable[..., Example]
     random: bool = False
+    pairs: bool = False
 
 
 def split(transforms: Sequence[Transform]) -> tuple[tuple[Transform, ...], tuple[Transform, ...]]:
@@ -24,15 +29,37 @@ def split(transforms: Sequence[Transform]) -> tuple[tuple[Transform, ...], tuple
     return tuple(transforms[:first]), tuple(transforms[first:])
 
 
-def apply(transforms: Sequence[Transform], example: Example, key: Key) -> Example:
-    """`example` through `transforms`; the k-th random one gets `key` with link k."""
+def apply(transforms: Sequence[Transform], example: Example, key: Key, source: Source | None = None) -> Example:
+    """`example` of `source` through `transforms`; the k-th random one gets `key` with link k.
+
+    Raises CanonError for a transform of pairs where no source is given.
+    """
     link = 0
-    for transform in transforms:
+    for i, transform in enumerate(transforms):
         if transform.random:
             key = Key(key.seed, key.visit, key.id, link)
             link += 1
-        example = transform.apply(example, key)
+        if transform.pairs:
+            example = transform.apply(example, key, _Others(transforms[:i], source, key))
+        else:
+            example = transform.apply(example, key)
     return example
+
+
+class _Others:
+    """The examples of `source` after `transforms`, on the visit of `key`."""
+
+    def __init__(self, transforms, source, key):
+        if source is None:
+            raise CanonError('a transform of pairs belongs to Batches: it needs the source')
+        self.transforms, self.source, self.key = transforms, source, key
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Example:
+        (example,) = read(self.source, [index])
+        return apply(self.transforms, example, Key(self.key.seed, self.key.visit, index), self.source)
 
 
 class Mapped:

@@ -12,14 +12,14 @@ import numpy as np
 
 from canon import named
 from canon.data import splits
-from canon.data.files import decodes, images_below, opens, read_image
+from canon.data.files import decodes, images_below, opens, read_encoded, read_image
 from canon.data.source import Example, Info
 from canon.errors import CanonError, UsageError
 
 _SPLITS = ('train', 'test', 'val', 'valid', 'validation')
 
 
-def folder(path: str, split: str = 'train', unreadable: str = 'refuse') -> Folder:
+def folder(path: str, split: str = 'train', unreadable: str = 'refuse', decode: bool = True) -> Folder:
     """The images under `path`, one folder a class: `path/cat/1.jpg`, or `path/train/cat/1.jpg` where there are splits.
 
     Labels number the class folders in sorted order; with splits, those of all splits together, so that a class that
@@ -28,6 +28,8 @@ def folder(path: str, split: str = 'train', unreadable: str = 'refuse') -> Folde
     unreadable: 'refuse' opens each file now and raises CanonError with their number and names, and again later for
     one whose pixels are cut short; 'skip' decodes every file once now, leaves out what fails, logs it, and lists it in
     `source.skipped`.
+    decode: without, 'image' holds the bytes of the file, for `decode` or `decode_random_resized_crop` among the
+    transforms: the cache then keeps the compressed images, and large JPEGs are decoded no finer than needed.
 
     Raises UsageError for a missing folder, split or class folder and for no images at all.
     """
@@ -46,14 +48,18 @@ def folder(path: str, split: str = 'train', unreadable: str = 'refuse') -> Folde
     for empty in sorted(set(range(len(names))) - {y for _, y in files}):
         logging.getLogger('canon').warning('class %r has no images in %s', names[empty], below)
     files, skipped = _check(files, below, unreadable)
-    return Folder(files[splits.bounds(first, last, len(files))], skipped, Info(str(root), split, len(names), names))
+    info = Info(str(root), split, len(names), names)
+    return Folder(files[splits.bounds(first, last, len(files))], skipped, info, decode)
 
 
 class Folder:
-    """image: uint8 [H, W, 3], turned as its EXIF says; label: int64 []. `skipped`: the files that were left out."""
+    """image: uint8 [H, W, 3], turned as its EXIF says, or the bytes of its file; label: int64 [].
 
-    def __init__(self, files: Sequence[tuple[Path, int]], skipped: Sequence[Path], info: Info):
-        self.files, self.skipped, self.info = tuple(files), tuple(skipped), info
+    `skipped`: the files that were left out.
+    """
+
+    def __init__(self, files: Sequence[tuple[Path, int]], skipped: Sequence[Path], info: Info, decode: bool = True):
+        self.files, self.skipped, self.info, self.decode = tuple(files), tuple(skipped), info, decode
 
     def __len__(self) -> int:
         return len(self.files)
@@ -61,7 +67,7 @@ class Folder:
     def __getitem__(self, index: int) -> Example:
         """Raises CanonError naming the file that cannot be decoded."""
         file, label = self.files[index]
-        return {'image': read_image(file), 'label': np.asarray(label)}
+        return {'image': (read_image if self.decode else read_encoded)(file), 'label': np.asarray(label)}
 
     def labels(self) -> np.ndarray:
         return np.array([label for _, label in self.files], np.int64)

@@ -21,15 +21,17 @@ def load(name: str, split: str = 'train', data_dir: str | os.PathLike | None = N
     name: 'digits' (embedded; prepared on first use), 'folder' (path=, one folder of images a class), 'npz' (path=),
     'fake' (random images), or a TFDS set that is prepared in array_record: 'mnist', 'voc/2007', 'voc/2007:4.0.0'.
     split: may be sliced, 'train[:90%]'. data_dir: of TFDS sets and digits; `~/tensorflow_datasets` if None.
-    kwargs: of `folder.folder`, `arrays.npz` or `made.Fake`.
+    kwargs: of `folder.folder`, `arrays.npz` or `made.Fake`; of TFDS sets, `decode=False` leaves the field 'image' as in
+    its file (`prepared.Prepared`).
 
     Raises UsageError for a set, split or argument that does not exist; for a missing set it prints the command that
     prepares it. TensorFlow is never imported.
     """
     if name in _WITH_OPTIONS:
         return named.call(_WITH_OPTIONS[name], {'split': split, **kwargs}, f'data {name!r}')
+    decode = kwargs.pop('decode', True)
     if kwargs:
-        raise UsageError(f'data {name!r} takes no {next(iter(kwargs))!r}, only split and data_dir')
+        raise UsageError(f'data {name!r} takes no {next(iter(kwargs))!r}, only split, data_dir and decode')
     from canon.data import prepared  # brings tensorflow_datasets: 0.6 s
 
     directory = Path(data_dir).expanduser() if data_dir else prepared.default_dir()
@@ -37,4 +39,4 @@ def load(name: str, split: str = 'train', data_dir: str | os.PathLike | None = N
         from canon.data import digits
 
         digits.prepare(directory)
-    return prepared.read(name, split, directory)
+    return prepared.read(name, split, directory, decode)

@@ -12,6 +12,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from canon import named
+from canon.data import files
+from canon.data.files import Encoded
 from canon.data.source import Info
 from canon.errors import CanonError, UsageError
 
@@ -19,12 +21,12 @@ _VERSION = re.compile(r'\d+\.\d+\.\d+$')
 _MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}
 
 
-def read(name: str, split: str, data_dir: Path) -> Prepared:
+def read(name: str, split: str, data_dir: Path, decode: bool = True) -> Prepared:
     """The prepared set `name` ('mnist', 'voc/2007', 'voc/2007:4.0.0') of `data_dir`.
 
     Raises UsageError, with the command that mends it, when the set is missing or not in array_record.
     """
-    return Prepared(find(name, data_dir), split, name, data_dir)
+    return Prepared(find(name, data_dir), split, name, data_dir, decode)
 
 
 def find(name: str, data_dir: Path) -> Path:
@@ -69,14 +71,17 @@ class Prepared:
     """A source over one split of the data set in `folder`; slices such as `train[:90%]` and `train+test` work.
 
     Nested features are named with a slash ('objects/bbox'), the elements of a sequence are stacked, text is str.
-    Images have the channels that the feature promises, CMYK JPEGs included.
+    Images have the channels that the feature promises, CMYK JPEGs included. Without `decode`, the field 'image' holds
+    the bytes of its file instead, for `decode` or `decode_random_resized_crop` among the transforms.
     """
 
-    def __init__(self, folder: Path, split: str, name: str, data_dir: Path):
-        self._folder, self._mend = folder, mend(name, data_dir)
+    def __init__(self, folder: Path, split: str, name: str, data_dir: Path, decode: bool = True):
+        self._folder, self._mend, self._eager = folder, mend(name, data_dir), decode
         builder = tfds.builder_from_directory(folder)
         self.features = builder.info.features
         self._images = {k: f for k, f in self.features.items() if isinstance(f, tfds.features.Image)}
+        if not decode and (feature := self._images.get('image')) and feature.shape[-1] != 3:
+            raise UsageError(f'data {name!r}: decode=False is for images of 3 channels; these are {feature.shape}')
         decoders = {k: tfds.decode.SkipDecoding() for k in self._images}
         try:
             self._records: Any = builder.as_data_source(split=split, decoders=decoders or None)  # ty: ignore
@@ -121,10 +126,15 @@ class Prepared:
 
     def _tidy(self, index, record):
         try:
-            decoded = {k: _decode(record[k], f) for k, f in self._images.items()}
-        except OSError as error:
+            decoded = {k: self._image(index, k, record[k], f) for k, f in self._images.items()}
+        except (CanonError, OSError) as error:
             raise CanonError(f'{self!r}: the image of example {index} cannot be decoded: {error}') from error
         return _flatten({**record, **decoded}, self.features)
+
+    def _image(self, index, field, data, feature):
+        if field == 'image' and not self._eager:
+            return Encoded(data, f'{self!r}: the image of example {index}', turn=False)
+        return _decode(data, feature)
 
     def __repr__(self) -> str:
         return f'Prepared({self.info.name}, {self.info.split}, {len(self)} examples)'
@@ -143,6 +153,8 @@ def _decode(data: bytes, feature) -> np.ndarray:
 
     TFDS without TensorFlow leaves a CMYK JPEG with 4 channels and refuses 16 bits. A 1-channel palette stays indices.
     """
+    if feature.np_dtype == np.uint8 and feature.shape[-1] == 3:
+        return files.decode(Encoded(data, turn=False))
     with Image.open(io.BytesIO(data)) as image:
         if feature.np_dtype == np.float32:  # kept as the four bytes of each number
             return np.asarray(image.convert('RGBA')).view(np.float32)

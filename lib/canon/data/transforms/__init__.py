@@ -11,7 +11,20 @@ from typing import Any
 
 from canon import named
 from canon.data.chain import Transform
-from canon.data.transforms.fields import check_label, keep_fields, one_hot, rename
+from canon.data.transforms.crops import googlenet_crops, grid_crops, ten_crop
+from canon.data.transforms.fields import check_label, keep_fields, one_hot, pad_boxes, rename
+from canon.data.transforms.geometric import (
+    decode,
+    decode_random_resized_crop,
+    random_affine,
+    random_perspective,
+    random_resized_crop,
+    random_rotation,
+    random_scale,
+    random_translate,
+    resize_short,
+    scale_jitter,
+)
 from canon.data.transforms.image import (
     center_crop,
     pad,
@@ -23,11 +36,24 @@ from canon.data.transforms.image import (
     to_float,
     to_uint8,
 )
+from canon.data.transforms.mix import mixup
+from canon.data.transforms.photometric import (
+    colour_jitter,
+    colour_shift,
+    cutout,
+    pca_noise,
+    random_blur,
+    random_grey,
+)
+from canon.data.transforms.randaugment import rand_augment
 from canon.errors import UsageError
 
 __all__ = [
-    'center_crop', 'check_label', 'keep_fields', 'make', 'one_hot', 'pad', 'random_crop', 'random_flip',
-    'random_shift', 'rename', 'resize', 'standardise', 'to_float', 'to_uint8',
+    'center_crop', 'check_label', 'colour_jitter', 'colour_shift', 'cutout', 'decode', 'decode_random_resized_crop',
+    'googlenet_crops', 'grid_crops', 'keep_fields', 'make', 'mixup', 'one_hot', 'pad', 'pad_boxes', 'pca_noise',
+    'rand_augment', 'random_affine', 'random_blur', 'random_crop', 'random_flip', 'random_grey', 'random_perspective',
+    'random_resized_crop', 'random_rotation', 'random_scale', 'random_shift', 'random_translate', 'rename', 'resize',
+    'resize_short', 'scale_jitter', 'standardise', 'ten_crop', 'to_float', 'to_uint8',
 ]  # fmt: skip
 
 

@@ -55,6 +55,30 @@ def one_hot(num_classes: int, field: str = 'label') -> Transform:
     return Transform(apply)
 
 
+def pad_boxes(
+    count: int, boxes: str = 'boxes', per_box: tuple[str, ...] = ('labels',), valid: str = 'valid'
+) -> Transform:
+    """Boxes [K, 4] and the fields per box, filled up with zeros to `count` rows, so that a batch can be made of them.
+
+    `valid`, bool [count], is true on the K real rows. Raises CanonError, when applied, for more boxes than `count`.
+    """
+    names = (boxes, *((per_box,) if isinstance(per_box, str) else per_box))
+    if count < 1:
+        raise UsageError(f'pad_boxes: count={count} is not positive')
+
+    def apply(example, key):
+        k, out = len(_get(example, boxes)), dict(example)
+        if k > count:
+            raise CanonError(f'pad_boxes: example {key.id} has {k} boxes, more than count={count}')
+        for name in names:
+            if name in example:
+                values = np.asarray(example[name])
+                out[name] = np.concatenate([values, np.zeros((count - k, *values.shape[1:]), values.dtype)])
+        return {**out, valid: np.arange(count) < k}
+
+    return Transform(apply)
+
+
 def _get(example, field):
     if field not in example:
         raise UsageError(f'no field is called {field!r}{named.near(field, example)}')

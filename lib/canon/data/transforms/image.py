@@ -1,116 +1,121 @@
-"""Transforms of images [H, W, C]: uint8 in 0..255, or float32 after `to_float`. Resize, pad and move before that."""
+"""Transforms of images [H, W, C]: uint8 in 0..255, or float32 after `to_float`. Resize, pad and move before that.
+
+Those that move pixels take boxes and masks along: `along` says which fields those are (`canon.data.geometry.Along`).
+"""
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from canon.data import geometry
 from canon.data.chain import Transform
+from canon.data.geometry import Along
 from canon.data.keys import borrowed_rng
 from canon.errors import CanonError, UsageError
 
-_METHODS = {
-    'nearest': Image.Resampling.NEAREST,
-    'bilinear': Image.Resampling.BILINEAR,
-    'bicubic': Image.Resampling.BICUBIC,
-    'area': Image.Resampling.BOX,
-    'lanczos': Image.Resampling.LANCZOS,
-}
+_Along = Along | Mapping[str, Any]
 
 
-def resize(size: int | tuple[int, int], method: str = 'bilinear', field: str = 'image') -> Transform:
+def resize(
+    size: int | tuple[int, int], method: str = 'bilinear', field: str = 'image', along: _Along = Along()
+) -> Transform:
     """To `size` (height, width), stretched, by Pillow, antialiased.
 
     method: nearest, bilinear, bicubic, area or lanczos.
     """
-    height, width = _pair(size, 'resize')
-    if method not in _METHODS:
-        raise UsageError(f'resize: no method is called {method!r}; there are {", ".join(_METHODS)}')
-
-    def channel(values):
-        return np.asarray(Image.fromarray(values).resize((width, height), _METHODS[method]))
+    size, along = geometry.pair(size, 'resize'), Along.of(along, 'resize')
+    geometry.check_method(method, 'resize')
 
     def apply(example, key):
-        image = example[field]
-        if image.dtype not in (np.uint8, np.float32):
-            raise CanonError(f'resize takes uint8 or float32, example {key.id} has {field!r} of {image.dtype}')
-        if image.shape[:2] == (height, width):
-            return example
-        if image.dtype == np.uint8 and image.shape[2] == 3:
-            return {**example, field: channel(image)}
-        channels = [channel(np.ascontiguousarray(image[..., c])) for c in range(image.shape[2])]
-        return {**example, field: np.stack(channels, -1)}
+        image = geometry.pixels(example, field, key, 'resize')
+        box = (0, 0, image.shape[1], image.shape[0])
+        moved = geometry.resample(image, size, method)
+        return geometry.carry(example, field, moved, geometry.window(box, size), along)
 
     return Transform(apply)
 
 
-def pad(size: int | tuple[int, int], value: float = 0, field: str = 'image') -> Transform:
+def pad(size: int | tuple[int, int], value: float = 0, field: str = 'image', along: _Along = Along()) -> Transform:
     """To `size` (height, width) with `value` on all sides, the image in the middle: LeNet-5 sees 28x28 as 32x32.
 
     Raises CanonError, when applied, for an image larger than `size`.
     """
-    height, width = _pair(size, 'pad')
+    (height, width), along = geometry.pair(size, 'pad'), Along.of(along, 'pad')
 
     def apply(example, key):
         image = example[field]
         top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
         if top < 0 or left < 0:
-            raise CanonError(f'pad to {height}x{width}: example {key.id} is larger, {_shape(image)}; resize it first')
+            told = f'{height}x{width}: example {key.id} is larger, {image.shape[0]}x{image.shape[1]}'
+            raise CanonError(f'pad to {told}; resize it first')
         out = np.full((height, width, *image.shape[2:]), value, image.dtype)
         out[top : top + image.shape[0], left : left + image.shape[1]] = image
-        return {**example, field: out}
+        return geometry.carry(example, field, out, geometry.translation(left, top), along)
 
     return Transform(apply)
 
 
-def center_crop(size: int | tuple[int, int], field: str = 'image') -> Transform:
+def center_crop(size: int | tuple[int, int], field: str = 'image', along: _Along = Along()) -> Transform:
     """The middle `size` (height, width). Raises CanonError, when applied, for an image smaller than that."""
-    height, width = _pair(size, 'center_crop')
+    (height, width), along = geometry.pair(size, 'center_crop'), Along.of(along, 'center_crop')
 
     def apply(example, key):
         image = example[field]
+        geometry.check_fits((height, width), image, key)
         top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-        _check_crop(top, left, height, width, image, key)
-        return {**example, field: image[top : top + height, left : left + width]}
+        part = image[top : top + height, left : left + width]
+        return geometry.carry(example, field, part, geometry.translation(-left, -top), along)
 
     return Transform(apply)
 
 
-def random_flip(p: float = 0.5, field: str = 'image') -> Transform:
+def random_flip(p: float = 0.5, field: str = 'image', along: _Along = Along()) -> Transform:
     """Left and right exchanged with probability `p`."""
+    along = Along.of(along, 'random_flip')
 
     def apply(example, key):
-        return {**example, field: example[field][:, ::-1]} if borrowed_rng(key).random() < p else example
+        if borrowed_rng(key).random() >= p:
+            return example
+        image, matrix = example[field], geometry.flipping(example[field].shape[1])
+        return geometry.carry(example, field, image[:, ::-1], matrix, along)
 
     return Transform(apply, random=True)
 
 
-def random_crop(size: int | tuple[int, int], padding: int = 0, value: float = 0, field: str = 'image') -> Transform:
+def random_crop(
+    size: int | tuple[int, int], padding: int = 0, value: float = 0, field: str = 'image', along: _Along = Along()
+) -> Transform:
     """A window of `size` (height, width), uniformly placed over the image with `padding` pixels of `value` around it.
 
     `random_crop(32, padding=4)` is the CIFAR augmentation (ResNet, He et al. 2016, section 4.2).
     Raises CanonError, when applied, for an image smaller than the window.
     """
-    height, width = _pair(size, 'random_crop')
+    (height, width), along = geometry.pair(size, 'random_crop'), Along.of(along, 'random_crop')
 
     def apply(example, key):
         image = example[field]
+        geometry.check_fits((height, width), image, key, padding)
         spare = image.shape[0] + 2 * padding - height, image.shape[1] + 2 * padding - width
-        _check_crop(*spare, height, width, image, key)
         generator = borrowed_rng(key)
         top, left = (int(generator.random() * (s + 1)) - padding for s in spare)
-        return {**example, field: _window(image, top, left, height, width, value)}
+        part = _window(image, top, left, height, width, value)
+        return geometry.carry(example, field, part, geometry.translation(-left, -top), along)
 
     return Transform(apply, random=True)
 
 
-def random_shift(pixels: int, value: float = 0, field: str = 'image') -> Transform:
+def random_shift(pixels: int, value: float = 0, field: str = 'image', along: _Along = Along()) -> Transform:
     """Moved by up to `pixels` either way, each axis uniformly by whole pixels; what comes in is `value`."""
     if pixels < 0:
         raise UsageError(f'random_shift: pixels={pixels} is negative')
+    along = Along.of(along, 'random_shift')
 
     def apply(example, key):
         image, generator = example[field], borrowed_rng(key)
         top, left = (int(generator.random() * (2 * pixels + 1)) - pixels for _ in range(2))
-        return {**example, field: _window(image, top, left, *image.shape[:2], value)}
+        part = _window(image, top, left, *image.shape[:2], value)
+        return geometry.carry(example, field, part, geometry.translation(-left, -top), along)
 
     return Transform(apply, random=True)
 
@@ -152,19 +157,3 @@ def _window(image, top, left, height, width, value):
     y, x = max(-top, 0), max(-left, 0)
     out[y : y + seen.shape[0], x : x + seen.shape[1]] = seen
     return out
-
-
-def _check_crop(top, left, height, width, image, key):
-    if top < 0 or left < 0:
-        raise CanonError(f'crop of {height}x{width}: example {key.id} is smaller, {_shape(image)}; resize or pad it')
-
-
-def _pair(size, what: str) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or not all(isinstance(s, int) and s > 0 for s in pair):
-        raise UsageError(f'{what}: size={size!r} is neither a positive integer nor (height, width)')
-    return pair
-
-
-def _shape(image) -> str:
-    return 'x'.join(map(str, image.shape[:2]))
