@@ -1,0 +1,99 @@
+"""What Inception networks are made of: a convolution with its normalisation, and branches side by side, as tables."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn import initializers as init
+
+from canon import ops
+from canon.nn.layers import BatchNorm, Conv
+from canon.ops.padding import Padding
+
+
+class ConvUnit(nn.Module):
+    """Convolution `conv`, batch normalisation `bn`, activation; without `norm` a bias in place of the normalisation."""
+
+    features: int
+    kernel_size: int | Sequence[int] = 1
+    stride: int = 1
+    padding: Padding = 'same'
+    norm: bool = True
+    decay: float = 0.9
+    eps: float = 1e-3
+    activation: str | Callable = 'relu'
+    kernel_init: Callable = init.he_normal()
+    bias_init: Callable = init.zeros
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        x = Conv(
+            self.features,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            use_bias=not self.norm,
+            dtype=self.dtype,
+            kernel_init=self.kernel_init,
+            bias_init=self.bias_init,
+            name='conv',
+        )(x)
+        if self.norm:
+            x = BatchNorm(self.decay, self.eps, dtype=self.dtype, name='bn')(x, train)
+        return ops.activation(self.activation)(x)
+
+
+class Unit(NamedTuple):
+    """A convolution of a branch: what a `ConvUnit` is told first."""
+
+    features: int
+    kernel_size: int | tuple[int, int] = 1
+    stride: int = 1
+    padding: Padding = 'same'
+
+
+Step = Unit | tuple[Unit, ...] | Callable[[jax.Array], jax.Array]
+
+
+class Mixed(nn.Module):
+    """Branches over the same images, their channels concatenated in the order of the table.
+
+    branches: {name: steps}. A step is a `Unit`, a tuple of units side by side, or a function of arrays (a pooling).
+    Convolutions are called by branch and place, 'branch3x3_1', 'branch3x3_2'; those side by side 'branch3x3_2a',
+    'branch3x3_2b'; a lone one by its branch. unit: what makes a convolution of a `Unit` and a name, a `ConvUnit`.
+    """
+
+    branches: Mapping[str, Sequence[Step]]
+    unit: Callable[..., nn.Module] = ConvUnit
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        return jnp.concatenate([self._branch(name, x, train) for name in self.branches], -1)
+
+    def _branch(self, name: str, x: jax.Array, train: bool) -> jax.Array:
+        steps, place = self.branches[name], 0
+        lone = sum(not callable(step) for step in steps) == 1
+        for step in steps:
+            if callable(step):
+                x = step(x)
+                continue
+            place += 1
+            label = name if lone else f'{name}_{place}'
+            if isinstance(step, Unit):
+                x = self.unit(*step, name=label)(x, train)
+            else:
+                sides = zip('abcd', step, strict=False)
+                x = jnp.concatenate([self.unit(*u, name=label + letter)(x, train) for letter, u in sides], -1)
+        return x
+
+
+def as_inception(images: jax.Array) -> jax.Array:
+    """Images [B, H, W, 3] normalised by ImageNet's mean and deviation, as Inception networks take them: 2 v - 1.
+
+    v in [0, 1] is a pixel's value; torchvision's published weights of GoogLeNet and Inception v3 want this.
+    """
+    mean, deviation = jnp.array([0.485, 0.456, 0.406]), jnp.array([0.229, 0.224, 0.225])
+    return (images * (2 * deviation) + (2 * mean - 1)).astype(images.dtype)
