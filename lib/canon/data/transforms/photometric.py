@@ -10,7 +10,7 @@ from canon.data.chain import Transform
 from canon.data.keys import borrowed_rng
 from canon.errors import CanonError, UsageError
 
-# Standard deviations (in levels) and axes of ImageNet's pixels, as fb.resnet.torch publishes them (in 0..1 there).
+# Of ImageNet: what fb.resnet.torch multiplies alpha with (its `eigval`, in 0..1; here in levels), and its axes.
 IMAGENET_DEVIATIONS = (55.4625, 4.794, 1.1475)
 IMAGENET_AXES = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 
@@ -28,9 +28,10 @@ def pca_noise(
     deviation along the axis, and so do we: the noise then has `std`**2 times the pixels' own covariance.
     `canon.data.colour.principal_colours` computes both of other images.
     """
-    scaled = np.asarray(axes, np.float64) * np.asarray(deviations, np.float64)
-    if scaled.shape != (3, 3):
-        raise UsageError(f'pca_noise: axes are 3x3 and deviations are 3; these give {scaled.shape}')
+    basis, lengths = np.asarray(axes, np.float64), np.asarray(deviations, np.float64)
+    if basis.shape != (3, 3) or lengths.shape != (3,):
+        raise UsageError(f'pca_noise: axes are 3x3 and deviations are 3; these are {basis.shape} and {lengths.shape}')
+    scaled = basis * lengths
 
     def apply(example, key):
         image = _of_channels(example, field, key, 'pca_noise', (3,))
