@@ -21,7 +21,9 @@ help() {
   run CONFIG [FLAGS]      train; launched again, it resumes     --config.key=value --workdir= --runs= --force
   eval CONFIG [FLAGS]     evaluate the last checkpoint
   predict CONFIG [FLAGS]  --input=FILE_OR_FOLDER --output=FILE
+  export CONFIG [FLAGS]   a trained model as StableHLO          --output=DIR --onnx
   replay CONFIG --step=N  one step again, as it was
+  models [FILTER]         every network: parameters, multiply-adds, receptive field, published accuracy
   sweep CONFIG [FLAGS]    every point of the config's sweep()   --jobs=N --engine=local|slurm|print
   table DIR [FLAGS]       the runs below DIR, sorted and drawn  --metric= --sort=
   ledger [FILTER]         every :smoke config against its target, into docs/ledger.md
@@ -189,6 +191,7 @@ case $verb in
   run) main train "$@" ;;
   eval) main evaluate "$@" ;;
   predict) main predict "$@" ;;
+  export) main export "$@" ;;
   replay) main replay "$@" ;;
 
   sweep | slurm)
@@ -205,6 +208,7 @@ case $verb in
     ;;
 
   ledger) python experiments.ledger "$@" ;;
+  models) python experiments.models "$@" ;;
 
   prepare)
     needs prepare NAME "$@"
@@ -250,7 +254,7 @@ case $verb in
   help) help ;;
   *)
     [[ -e ${verb%%:*} || -e $caller/${verb%%:*} ]] && fail 2 "no verb is called '$verb'; did you mean: ./launch.sh run $verb"
-    fail 2 "no verb is called '$verb'; there are run, eval, predict, replay, sweep, table, ledger, prepare, slurm, tpu, \
+    fail 2 "no verb is called '$verb'; there are run, eval, predict, export, replay, sweep, table, ledger, models, prepare, slurm, tpu, \
 test, lint, pins and help"
     ;;
 esac
