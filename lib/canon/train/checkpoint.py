@@ -264,7 +264,8 @@ def init_from(state: State, settings: InitFrom, read: Callable | None = None) ->
     Every name must be found there with its shape, but those that `settings.new` matches. Raises UsageError that lists
     what is missing, what has another shape, and what is left over.
     """
-    stored = (read and read(settings.path, flat_model(state))) or read_model(settings.path)
+    stored = None if read is None else read(settings.path, flat_model(state))
+    stored = read_model(settings.path) if stored is None else stored
     used, missing, misfit, fresh = set(), [], [], []
 
     def take(name: str, leaf):

@@ -63,7 +63,7 @@ def _safetensors(path: Path) -> dict[str, np.ndarray]:
 
 def _torch(path: Path) -> dict[str, np.ndarray]:
     try:
-        import torch
+        import torch  # ty: ignore[import-not-found]
     except ImportError as error:
         raise UsageError(f'{path} takes torch to read: install it, or convert the file to .safetensors') from error
     try:
