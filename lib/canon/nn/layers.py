@@ -159,3 +159,11 @@ def make_divisible(channels: float, divisor: int = 8, least: int | None = None) 
     """
     rounded = max(divisor if least is None else least, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+def scale_channels(channels: int, width: float, groups: int = 1) -> int:
+    """`channels` times a width multiplier, rounded to a multiple of `groups`; raises UsageError where none is left."""
+    scaled = groups * round(channels * width / groups)
+    if scaled < 1:
+        raise UsageError(f'model.width={width} leaves none of {channels} channels; widen it')
+    return scaled

@@ -4,7 +4,7 @@
 |---|---|
 | `kernel` [h, w, C / groups, N] of a convolution | `weight` [N, C / groups, h, w] |
 | `kernel` [C, N] of a dense layer | `weight` [N, C] |
-| `kernel` [h w C, N] of a dense layer on a flattened [h, w, C] | `weight` [N, C h w] |
+| `kernel` [h w C, N] of a dense layer on a flattened [h, w, C] | `weight` [N, C h w]; some [N, C, h, w] |
 | `scale`, `bias` | `weight`, `bias` |
 | `mean`, `var` of 'batch_stats' | `running_mean`, `running_var` |
 """
@@ -28,12 +28,14 @@ class Names(NamedTuple):
 
     module:    our module's path 'stage1/block0/conv1' -> 'layer1.0.conv1'.
     flattened: {path of a dense layer on a flattened map: (h, w)} for those whose rows torch orders by channel first.
+    convolved: the same for those that the publisher keeps as a convolution over the whole map.
     ignored:   regex of the keys that the publisher has and we have no use for.
     """
 
     module: Callable[[str], str]
     flattened: Mapping[str, tuple[int, int]] = {}
     ignored: str = r'num_batches_tracked$'
+    convolved: Mapping[str, tuple[int, int]] = {}
 
     def fits(self, variables: Mapping[str, Any]) -> bool:
         """Has every leaf of `variables` a key of its own?"""
@@ -132,23 +134,21 @@ def _out(leaf: np.ndarray, path: tuple[str, ...], names: Names) -> np.ndarray:
         return leaf
     if leaf.ndim == 4:
         return leaf.transpose(3, 2, 0, 1)
-    size = names.flattened.get('/'.join(path[1:-1]))
-    if size:
-        n = leaf.shape[1]
-        return leaf.reshape(*size, -1, n).transpose(3, 2, 0, 1).reshape(n, -1)
+    module = '/'.join(path[1:-1])
+    if size := names.flattened.get(module) or names.convolved.get(module):
+        window = leaf.reshape(*size, -1, leaf.shape[1]).transpose(3, 2, 0, 1)
+        return window if module in names.convolved else window.reshape(len(window), -1)
     return leaf.T
 
 
 def _in(value: np.ndarray, path: tuple[str, ...], names: Names) -> np.ndarray:
     if path[-1] != 'kernel':
         return value
-    if value.ndim == 4:
-        return value.transpose(2, 3, 1, 0)
-    size = names.flattened.get('/'.join(path[1:-1]))
-    if size:
+    module = '/'.join(path[1:-1])
+    if size := names.flattened.get(module) or names.convolved.get(module):
         n = len(value)
         return value.reshape(n, -1, *size).transpose(2, 3, 1, 0).reshape(-1, n)
-    return value.T
+    return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
 
 
 def _listed(what: str, rows: list[str], most: int = 8) -> str:

@@ -1,0 +1,205 @@
+"""AlexNet: Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional neural networks", 2012.
+And what torchvision calls so: Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014.
+
+| layer | 2012, two groups (one a GPU) | one tower |
+|---|---|---|
+| conv1 | 96, 11x11, stride 4; LRN; pool 3, stride 2 | 64, 11x11, stride 4, padding 2; pool |
+| conv2 | 256, 5x5 in two groups; LRN; pool | 192, 5x5; pool |
+| conv3 | 384, 3x3, sees both groups | 384, 3x3 |
+| conv4 | 384, 3x3 in two groups | 256, 3x3 |
+| conv5 | 256, 3x3 in two groups; pool | 256, 3x3; pool |
+| fc6, fc7, fc8 | 4096, 4096, 1000 | 4096, 4096, 1000 |
+
+60,965,224 parameters for 227x227 (the paper says 224, which its own numbers of units contradict), and 61,100,840. The
+paper's errors of one network on the validation images: 40.7 % top-1, 18.2 % top-5 (Table 2, ten crops).
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn import initializers as init
+
+from canon import ops
+from canon.errors import UsageError
+from canon.named import near
+from canon.nn import Conv, Network, check_images
+from canon.nn.layers import scale_channels
+
+TABLE = (
+    dict(
+        name='alexnet.alexnet',
+        arguments={},
+        size=227,
+        parameters=60_965_224,
+        multiply_adds=None,
+        top1=59.3,
+        top5=81.8,
+        source='Krizhevsky et al. 2012, Table 2, ten crops',
+    ),
+    dict(
+        name='alexnet.alexnet',
+        arguments=dict(variant='caffe'),
+        size=227,
+        parameters=60_965_224,
+        multiply_adds=None,
+        top1=57.1,
+        top5=80.2,
+        source='Caffe bvlc_alexnet',
+    ),
+    dict(
+        name='alexnet.alexnet_one_tower',
+        arguments={},
+        size=224,
+        parameters=61_100_840,
+        multiply_adds=0.714e9,
+        top1=56.522,
+        top5=79.066,
+        source='torchvision V1',
+    ),
+)
+
+
+class _Variant(NamedTuple):
+    """k, divide_by_n: of LRN. halves: LRN looks at the channels of its own group alone. bias: of conv2, conv4, conv5,
+    fc6 and fc7. dense_std: of the kernels of fc6 and fc7."""
+
+    k: float
+    divide_by_n: bool
+    halves: bool
+    bias: float
+    dense_std: float
+
+
+_VARIANTS = {
+    'paper': _Variant(k=2.0, divide_by_n=False, halves=True, bias=1.0, dense_std=0.01),
+    'caffe': _Variant(k=1.0, divide_by_n=True, halves=False, bias=0.1, dense_std=0.005),
+}
+
+
+class AlexNet(Network):
+    """The two groups of 2012; images [B, 227, 227, C] -> logits. Stages conv1 .. conv5 (after the ReLU) and pool5."""
+
+    num_classes: int
+    dropout: float
+    width: float
+    variant: _Variant
+    dtype: jnp.dtype | None
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
+        check_images(images, 67, 'AlexNet')
+        normal, bias = init.normal(0.01), init.constant(self.variant.bias)
+        conv = partial(Conv, dtype=self.dtype, kernel_init=normal)
+        dense = partial(nn.Dense, dtype=self.dtype)
+        scale = partial(scale_channels, width=self.width, groups=2)
+        stages = {}
+        x = stages['conv1'] = ops.relu(conv(scale(96), 11, stride=4, name='conv1')(images))
+        x = ops.max_pool(self._lrn(x), 3, 2)
+        x = conv(scale(256), 5, padding=2, groups=2, bias_init=bias, name='conv2')(x)
+        x = stages['conv2'] = ops.relu(x)
+        x = ops.max_pool(self._lrn(x), 3, 2)
+        x = stages['conv3'] = ops.relu(conv(scale(384), 3, padding=1, name='conv3')(x))
+        x = conv(scale(384), 3, padding=1, groups=2, bias_init=bias, name='conv4')(x)
+        x = stages['conv4'] = ops.relu(x)
+        x = conv(scale(256), 3, padding=1, groups=2, bias_init=bias, name='conv5')(x)
+        x = stages['conv5'] = ops.relu(x)
+        x = stages['pool5'] = ops.max_pool(x, 3, 2)
+        if features:
+            return stages
+        x = x.reshape(x.shape[0], -1)
+        for name in ('fc6', 'fc7'):
+            kernel_init = init.normal(self.variant.dense_std)
+            x = ops.relu(dense(scale(4096), kernel_init=kernel_init, bias_init=bias, name=name)(x))
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return dense(self.num_classes, kernel_init=normal, name='fc8')(x)
+
+    def _lrn(self, x: jax.Array) -> jax.Array:
+        """Each GPU normalised the maps that it held, so a window of five does not reach into the other half."""
+        lrn = partial(ops.lrn, size=5, alpha=1e-4, beta=0.75, k=self.variant.k, divide_by_n=self.variant.divide_by_n)
+        if not self.variant.halves:
+            return lrn(x)
+        return jnp.concatenate([lrn(half) for half in jnp.split(x, 2, axis=-1)], axis=-1)
+
+
+class OneTower(Network):
+    """The network of 2014 as torchvision has it: no LRN, dropout before fc6 and fc7; images [B, 224, 224, C] -> logits.
+
+    Other sizes work: pool5 is averaged to 6x6. Stages conv1 .. conv5 (after the ReLU) and pool5.
+    """
+
+    num_classes: int
+    dropout: float
+    width: float
+    dtype: jnp.dtype | None
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
+        check_images(images, 63, 'AlexNet in one tower')
+        scale = partial(scale_channels, width=self.width)
+        stages = {}
+        x = stages['conv1'] = self._conv(images, scale(64), 11, 'conv1', stride=4, padding=2)
+        x = ops.max_pool(x, 3, 2)
+        x = stages['conv2'] = self._conv(x, scale(192), 5, 'conv2', padding=2)
+        x = ops.max_pool(x, 3, 2)
+        x = stages['conv3'] = self._conv(x, scale(384), 3, 'conv3', padding=1)
+        x = stages['conv4'] = self._conv(x, scale(256), 3, 'conv4', padding=1)
+        x = stages['conv5'] = self._conv(x, scale(256), 3, 'conv5', padding=1)
+        x = stages['pool5'] = ops.max_pool(x, 3, 2)
+        if features:
+            return stages
+        x = ops.adaptive_avg_pool(x, 6)
+        x = x.reshape(x.shape[0], -1)
+        for name in ('fc6', 'fc7'):
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            x = ops.relu(self._dense(x, scale(4096), name))
+        return self._dense(x, self.num_classes, 'fc8')
+
+    def _conv(self, x: jax.Array, features: int, size: int, name: str, stride: int = 1, padding: int = 0) -> jax.Array:
+        uniform = _uniform(size * size * x.shape[-1])
+        made = Conv(
+            *(features, size, stride, padding), dtype=self.dtype, kernel_init=uniform, bias_init=uniform, name=name
+        )
+        return ops.relu(made(x))
+
+    def _dense(self, x: jax.Array, features: int, name: str) -> jax.Array:
+        uniform = _uniform(x.shape[-1])
+        return nn.Dense(features, dtype=self.dtype, kernel_init=uniform, bias_init=uniform, name=name)(x)
+
+
+def alexnet(
+    num_classes: int = 1000, dropout: float = 0.5, width: float = 1.0, variant: str = 'paper', dtype: str | None = None
+) -> AlexNet:
+    """AlexNet of 2012, for images of 227x227; of another size fc6 is as large as what pool5 leaves.
+
+    variant: 'paper' starts with biases of 1 (conv2, conv4, conv5, fc6, fc7) and all kernels from N(0, 0.01), and its
+    LRN has k = 2 and stays within a group; 'caffe' is bvlc_alexnet: biases of 0.1, fc6 and fc7 from N(0, 0.005), LRN
+    across both groups with k = 1 and alpha / 5. width: multiplies all channels and units (not in the paper).
+    dtype: that of the computation ('bfloat16'); parameters stay float32.
+    """
+    if variant not in _VARIANTS:
+        raise UsageError(f'model.variant={variant!r} is unknown{near(variant, _VARIANTS)}')
+    return AlexNet(num_classes, dropout, width, _VARIANTS[variant], None if dtype is None else jnp.dtype(dtype))
+
+
+def alexnet_one_tower(
+    num_classes: int = 1000, dropout: float = 0.5, width: float = 1.0, dtype: str | None = None
+) -> OneTower:
+    """torchvision's AlexNet, for images of 224x224 and, by adaptive pooling, of any size from 63.
+
+    Kernels and biases start from U(+-1 / sqrt(fan-in)), as torchvision's. width: multiplies all channels and units.
+    dtype: that of the computation ('bfloat16'); parameters stay float32.
+    """
+    return OneTower(num_classes, dropout, width, None if dtype is None else jnp.dtype(dtype))
+
+
+def _uniform(fan_in: int) -> Callable:
+    bound = fan_in**-0.5
+
+    def draw(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return draw

@@ -1,0 +1,196 @@
+"""VGG: Simonyan, Zisserman, "Very deep convolutional networks for large-scale image recognition", 2015, Table 1.
+
+| net | 64 | 128 | 256 | 512 | 512 | parameters | with batch norm |
+|---|---|---|---|---|---|---|---|
+| A `vgg11`, A-LRN `vgg11_lrn` | 3 | 3 | 3 3 | 3 3 | 3 3 | 132,863,336 | 132,868,840 |
+| B `vgg13` | 3 3 | 3 3 | 3 3 | 3 3 | 3 3 | 133,047,848 | 133,053,736 |
+| C `vgg16_c` | 3 3 | 3 3 | 3 3 1 | 3 3 1 | 3 3 1 | 133,638,952 | |
+| D `vgg16` | 3 3 | 3 3 | 3 3 3 | 3 3 3 | 3 3 3 | 138,357,544 | 138,365,992 |
+| E `vgg19` | 3 3 | 3 3 | 3 3 3 3 | 3 3 3 3 | 3 3 3 3 | 143,667,240 | 143,678,248 |
+
+A digit is a convolution of that size with the channels of its column, 2x2 pooling follows each column, then 4096, 4096
+and 1000 units. Errors on the validation images: 29.6 (A), 28.7 (B), 28.1 (C), 27.0 (D) and 27.3 % (E) top-1, trained
+and tested at a shorter side of 256 (Table 3). Batch normalisation is torchvision's addition.
+"""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn import initializers
+
+from canon import ops
+from canon.errors import UsageError
+from canon.named import call, near
+from canon.nn import BatchNorm, Conv, Network, check_images
+from canon.nn.layers import scale_channels
+
+_CHANNELS = (64, 128, 256, 512, 512)
+_KERNELS = {
+    'A': ((3,), (3,), (3, 3), (3, 3), (3, 3)),
+    'B': ((3, 3), (3, 3), (3, 3), (3, 3), (3, 3)),
+    'C': ((3, 3), (3, 3), (3, 3, 1), (3, 3, 1), (3, 3, 1)),
+    'D': ((3, 3), (3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3)),
+    'E': ((3, 3), (3, 3), (3, 3, 3, 3), (3, 3, 3, 3), (3, 3, 3, 3)),
+}
+
+# What a deeper net takes from a trained A (section 3.1): its first four convolutions, each at the place of the same
+# input and output channels, and the three fully connected layers. The rest keeps its own initialisation. For
+# `run.init_from`, together with the `path` of A's run.
+SHALLOW_TO_DEEP = dict(new=r'^(?!(batch_stats/)?((conv|bn)(1_1|2_1|3_1|3_2)|fc[678])/)')
+
+
+def _row(name, parameters, top1, top5, source, multiply_adds=None, **arguments):
+    return dict(
+        name=f'vgg.{name}',
+        arguments=arguments,
+        size=224,
+        parameters=parameters,
+        multiply_adds=multiply_adds,
+        top1=top1,
+        top5=top5,
+        source=source,
+    )
+
+
+_TABLE3 = 'Simonyan & Zisserman 2015, Table 3, S = Q = 256'
+TABLE = (
+    _row('vgg11', 132_863_336, 70.4, 89.6, _TABLE3, 7.609e9),
+    _row('vgg11_lrn', 132_863_336, 70.3, 89.5, _TABLE3),
+    _row('vgg13', 133_047_848, 71.3, 90.1, _TABLE3, 11.308e9),
+    _row('vgg16_c', 133_638_952, 71.9, 90.6, _TABLE3),
+    _row('vgg16', 138_357_544, 73.0, 91.2, _TABLE3, 15.47e9),
+    _row('vgg19', 143_667_240, 72.7, 91.0, _TABLE3, 19.632e9),
+    _row('vgg11', 132_868_840, 70.37, 89.81, 'torchvision V1', 7.609e9, batch_norm=True),
+    _row('vgg13', 133_053_736, 71.586, 90.374, 'torchvision V1', 11.308e9, batch_norm=True),
+    _row('vgg16', 138_365_992, 73.36, 91.516, 'torchvision V1', 15.47e9, batch_norm=True),
+    _row('vgg19', 143_678_248, 74.218, 91.842, 'torchvision V1', 19.632e9, batch_norm=True),
+)
+
+_INITS = {'normal': initializers.normal, 'glorot': lambda std: initializers.glorot_uniform()}
+
+
+class VGG(Network):
+    """Images [B, 224, 224, C] -> logits [B, num_classes]; stages conv1 .. conv5, the last of each column, and pool5.
+
+    Layers are called conv<column>_<row>, bn<column>_<row>, fc6, fc7, fc8. Other sizes work: pool5 is averaged to 7x7,
+    as in torchvision. With `dense` the fully connected layers slide over pool5 instead.
+    """
+
+    kernels: tuple[tuple[int, ...], ...]
+    num_classes: int
+    batch_norm: bool
+    lrn: bool
+    dense: bool
+    dropout: float
+    width: float
+    kernel_init: initializers.Initializer
+    dtype: jnp.dtype | None
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
+        check_images(images, 224 if self.dense and not features else 32, 'dense VGG' if self.dense else 'VGG')
+        scale = partial(scale_channels, width=self.width)
+        x, stages = images, {}
+        for column, (channels, kernels) in enumerate(zip(_CHANNELS, self.kernels, strict=True), start=1):
+            for row, size in enumerate(kernels, start=1):
+                name = f'{column}_{row}'
+                x = self._conv(scale(channels), size, padding=size // 2, name=f'conv{name}')(x)
+                if self.batch_norm:
+                    x = BatchNorm(dtype=self.dtype, name=f'bn{name}')(x, train)
+                x = ops.relu(x)
+            stages[f'conv{column}'] = x
+            if self.lrn and column == 1:
+                x = ops.lrn(x)
+            x = ops.max_pool(x, 2)
+        stages['pool5'] = x
+        if features:
+            return stages
+        x = x if self.dense else ops.adaptive_avg_pool(x, 7)
+        for name, units, window in (('fc6', 4096, 7), ('fc7', 4096, 1)):
+            x = ops.relu(_Sliding(scale(units), window, self.kernel_init, self.dtype, name=name)(x))
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = _Sliding(self.num_classes, 1, self.kernel_init, self.dtype, name='fc8')(x)
+        return x if self.dense else x[:, 0, 0]
+
+    @property
+    def _conv(self):
+        return partial(Conv, dtype=self.dtype, kernel_init=self.kernel_init)
+
+
+class _Sliding(nn.Module):
+    """A fully connected layer on every window of a map: [B, h, w, C] -> [B, h - window + 1, w - window + 1, features].
+
+    Its kernel [window * window * C, features] is that of a dense layer on a flattened window; on a larger map it is
+    read as [window, window, C, features] and convolved.
+    """
+
+    features: int
+    window: int
+    kernel_init: initializers.Initializer
+    dtype: jnp.dtype | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        rows = self.window**2 * x.shape[-1]
+        kernel = self.param('kernel', self.kernel_init, (rows, self.features), jnp.float32)
+        bias = self.param('bias', initializers.zeros, (self.features,), jnp.float32)
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        if x.shape[1:3] == (self.window, self.window):
+            return (x.reshape(x.shape[0], rows) @ kernel + bias)[:, None, None]
+        return ops.conv(x, kernel.reshape(self.window, self.window, -1, self.features)) + bias
+
+
+def vgg11(
+    num_classes: int = 1000,
+    batch_norm: bool = False,
+    dense: bool = False,
+    dropout: float = 0.5,
+    width: float = 1.0,
+    init: str = 'normal',
+    std: float = 0.1,
+    dtype: str | None = None,
+) -> VGG:
+    """VGG A.
+
+    batch_norm: after every convolution, as torchvision's `_bn` nets. dropout: after fc6 and fc7.
+    dense: the fully convolutional form of section 3.2, the same parameters read as a 7x7 and two 1x1 convolutions, for
+    images from 224 up: logits [B, h, w, num_classes], one for each 7x7 window of pool5, which stands for a crop of
+    224 pixels at a stride of 32 but for the crop's own zero padding; their mean is the paper's score of the image.
+    init: 'normal' draws every kernel from N(0, std), by default with the variance 1e-2 that section 3.1 states, whose
+    signals grow with every layer; Caffe's practice is std=0.01. 'glorot' is Glorot & Bengio's uniform rule, with which,
+    says the same section, no net needs another's parameters to start from. Biases start at 0.
+    width: multiplies all channels and units (not in the paper). dtype: that of the computation ('bfloat16'); parameters
+    stay float32. Raises UsageError for an unknown `init` and a width that leaves no channels.
+    """
+    if init not in _INITS:
+        raise UsageError(f'model.init={init!r} is unknown{near(init, _INITS)}')
+    kernel_init, dtype_ = _INITS[init](std), None if dtype is None else jnp.dtype(dtype)
+    return VGG(_KERNELS['A'], num_classes, batch_norm, False, dense, dropout, width, kernel_init, dtype_)
+
+
+def vgg11_lrn(**arguments: Any) -> VGG:
+    """VGG A-LRN: A with AlexNet's local response normalisation after conv1_1. Arguments as of `vgg11`."""
+    return call(vgg11, arguments, 'model').clone(lrn=True)
+
+
+def vgg13(**arguments: Any) -> VGG:
+    """VGG B. Arguments as of `vgg11`."""
+    return call(vgg11, arguments, 'model').clone(kernels=_KERNELS['B'])
+
+
+def vgg16_c(**arguments: Any) -> VGG:
+    """VGG C: the third convolution of a column is 1x1. Arguments as of `vgg11`."""
+    return call(vgg11, arguments, 'model').clone(kernels=_KERNELS['C'])
+
+
+def vgg16(**arguments: Any) -> VGG:
+    """VGG D. Arguments as of `vgg11`."""
+    return call(vgg11, arguments, 'model').clone(kernels=_KERNELS['D'])
+
+
+def vgg19(**arguments: Any) -> VGG:
+    """VGG E. Arguments as of `vgg11`."""
+    return call(vgg11, arguments, 'model').clone(kernels=_KERNELS['E'])
