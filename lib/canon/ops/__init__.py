@@ -1,6 +1,6 @@
 """Array in, array out: what layers and losses are made of. Knows no parameters' names and no modules."""
 
-from canon.ops import backend
+from canon.ops import backend, ctc
 from canon.ops.activations import activation, elu, leaky_relu, relu, relu6, scaled_tanh, sigmoid, tanh
 from canon.ops.convolution import conv, conv_transpose
 from canon.ops.normalisation import batch_norm, batch_norm_train, lrn, lrn_within
@@ -9,6 +9,6 @@ from canon.ops.pooling import adaptive_avg_pool, avg_pool, max_pool
 
 __all__ = [
     'activation', 'adaptive_avg_pool', 'avg_pool', 'backend', 'batch_norm', 'batch_norm_train', 'conv',
-    'conv_transpose', 'elu', 'leaky_relu', 'lrn', 'lrn_within', 'max_pool', 'pads', 'relu', 'relu6', 'scaled_tanh',
-    'sigmoid', 'tanh',
+    'conv_transpose', 'ctc', 'elu', 'leaky_relu', 'lrn', 'lrn_within', 'max_pool', 'pads', 'relu', 'relu6',
+    'scaled_tanh', 'sigmoid', 'tanh',
 ]  # fmt: skip
