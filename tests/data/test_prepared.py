@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from canon.data import Batches, labels, load, transforms
+from canon.data import Batches, Key, labels, load, transforms
 from canon.errors import CanonError, UsageError
 
 F = tfds.features
@@ -125,6 +125,17 @@ def test_jpegs_have_the_channels_that_the_feature_promises(source):
         assert e['image'].shape == (16, 24, 3)
         expected = rgb(i) if i % 3 != 1 else np.asarray(Image.fromarray(rgb(i)).convert('L'))[..., None]
         assert abs(e['image'].astype(int) - expected).mean() < 6, i
+
+
+def test_images_may_stay_as_in_their_files(data_dir, source):
+    lazy = by_id(load('canon_fabricated/few', data_dir=data_dir, decode=False))
+    for i, e in by_id(source).items():
+        assert lazy[i]['image'] == example(i)['image']
+        decoded = transforms.decode().apply(lazy[i], Key(0, 0, 0))
+        np.testing.assert_array_equal(decoded['image'], e['image'])
+        np.testing.assert_array_equal(decoded['mask'], e['mask'])  # only the field 'image' waits
+    with pytest.raises(UsageError, match=r"'digits': decode=False is for images of 3 channels"):
+        load('digits', data_dir=data_dir, decode=False)
 
 
 def test_info_and_labels(source):

@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,8 +22,16 @@ from canon.errors import CanonError, UsageError
 _SUFFIXES = {'.bmp', '.gif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 _JPEG = b'\xff\xd8\xff'
-_ORIENTATION = 0x0112  # EXIF: 5 to 8 exchange rows and columns
+_ORIENTATION = 0x0112  # of EXIF
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+
+
+class Head(NamedTuple):
+    """Of the image as it will be decoded. can_reduce: by whole blocks from its upper left corner on."""
+
+    height: int
+    width: int
+    can_reduce: bool
 
 
 class Encoded(bytes):
@@ -104,30 +113,28 @@ def _refusal(name: str, error: Exception) -> CanonError:
     return CanonError(f'{name} cannot be read ({why}); mend or remove it')
 
 
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith('I'):  # 16 bits: Pillow's own conversion would clip at 255 instead of scaling
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert('RGB')
+
+
 def _flags(image: Encoded, reduce: int) -> int:
     colour = _REDUCED[reduce] if reduce > 1 else cv2.IMREAD_COLOR_RGB
     return colour | (0 if image.turn else cv2.IMREAD_IGNORE_ORIENTATION)
 
 
-def size(image: Encoded) -> tuple[int, int]:
-    """(height, width) after decoding, from the head of the file. Raises CanonError naming the image."""
+def head(image: Encoded) -> Head:
+    """What the head of the file says. Raises CanonError naming the image."""
     try:
         with Image.open(io.BytesIO(image)) as opened:
             width, height = opened.size
-            turned = image.turn and opened.getexif().get(_ORIENTATION, 1) >= 5
+            orientation = opened.getexif().get(_ORIENTATION, 1) if image.turn else 1
     except _UNREADABLE as error:
         raise _refusal(image.name, error) from error
-    return (width, height) if turned else (height, width)
-
-
-def can_reduce(image: Encoded) -> bool:
-    return image.startswith(_JPEG)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith('I'):  # 16 bits: Pillow's own conversion would clip at 255 instead of scaling
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image.convert('RGB')
+    if orientation >= 5:  # rows and columns are exchanged
+        width, height = height, width
+    return Head(height, width, image.startswith(_JPEG) and orientation == 1)
 
 
 def images_below(path: Path) -> Iterator[Path]:

@@ -148,4 +148,5 @@ def cached(source: Source, memory_limit: int) -> Source:
 
 def nbytes(example: Example) -> int:
     """Bytes of memory that an example takes, about."""
-    return _OVERHEAD + sum(np.asarray(value).nbytes for value in example.values())
+    values = example.values()
+    return _OVERHEAD + sum(len(v) if isinstance(v, bytes) else np.asarray(v).nbytes for v in values)

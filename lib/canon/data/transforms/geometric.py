@@ -126,13 +126,12 @@ def decode_random_resized_crop(
         encoded = example[field]
         if not isinstance(encoded, files.Encoded):
             raise CanonError(f'decode_random_resized_crop: example {key.id} has {field!r} decoded; say decode=False')
-        height, width = files.size(encoded)
+        height, width, can_reduce = files.head(encoded)
         box = geometry.inception_window(borrowed_rng(key), height, width, scale, ratio)
-        step = _reduction(box, size) if files.can_reduce(encoded) else 1
-        image = files.decode(encoded, step)
-        box = tuple(min(round(b / step) * step, side) for b, side in zip(box, (width, height) * 2, strict=True))
-        x0, y0, x1, y1 = (-(-b // step) for b in box)
-        part = geometry.resample(image[y0:y1, x0:x1], size, 'fast')
+        step = _reduction(box, size) if can_reduce else 1
+        x0, y0, x1, y1 = (min(round(b / step), -(-s // step)) for b, s in zip(box, (width, height) * 2, strict=True))
+        part = geometry.resample(files.decode(encoded, step)[y0:y1, x0:x1], size, 'fast')
+        box = tuple(step * b for b in (x0, y0, x1, y1))
         return geometry.carry(example, field, part, geometry.window(box, size), along, (height, width))
 
     return Transform(apply, random=True)
