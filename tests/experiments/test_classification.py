@@ -1,0 +1,378 @@
+"""The classification experiment piece by piece: what is averaged, what is lost, what is drawn, what leaves it."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+from scipy.special import log_softmax, softmax
+
+from canon import data
+from canon.errors import CanonError, UsageError
+from canon.train.evaluate import evaluate
+from canon.train.shard import make_mesh
+from experiments import classification, export
+from experiments.classification import insides
+from experiments.classification.evaluator import classification_evaluator
+from experiments.classification.task import classification_task, many_views, scaled_images
+
+
+class Net(nn.Module):
+    """A convolution, a normalisation, a mean over space; with `heads` auxiliary classifiers, with `dense` a map."""
+
+    classes: int = 3
+    heads: int = 0
+    dense: bool = False
+
+    @nn.compact
+    def __call__(self, x, train=False, features=False):
+        stages = {}
+        for name, size in (('stem', 3), ('after', 1)):  # an order that sorting would undo
+            x = nn.Conv(4, (size, size), name=name)(x)
+            x = nn.relu(nn.BatchNorm(use_running_average=not train, name=f'{name}_norm')(x))
+            stages[name] = x
+        if features:
+            return stages
+        for i in range(self.heads):
+            if train or self.is_initializing():
+                self.sow('auxiliary', f'logits{i}', nn.Dense(self.classes, name=f'head{i}')(x.mean((1, 2))))
+        x = nn.Dense(self.classes, name='output')(x)
+        return x if self.dense else x.mean((1, 2))
+
+    def features(self, x, train=False):
+        return self(x, train, features=True)
+
+
+KEY = jax.random.key(1)
+IMAGES = scaled_images((0.5,), (0.25,))
+
+
+@pytest.fixture(scope='module')
+def images():
+    return np.random.default_rng(0).integers(256, size=(6, 8, 8, 3), dtype=np.uint8)
+
+
+def set_up(net, images, **loss):
+    task = classification_task(net, IMAGES, **loss)
+    variables = dict(jax.jit(task.init)(jax.random.key(0), {'image': images}))
+    return task._replace(predict=jax.jit(task.predict), loss=jax.jit(task.loss)), variables.pop('params'), variables
+
+
+def batch_of(images, labels=None):
+    labels = np.arange(len(images)) % 3 if labels is None else labels
+    return {'image': images, 'label': labels, 'mask': np.ones(len(images), bool)}
+
+
+def test_crops_are_averaged_after_the_softmax(images):
+    """Krizhevsky et al. 2012, section 4.1, as a loop over the crops."""
+    task, params, mutable = set_up(Net(), images)
+    crops = images.reshape(2, 3, 8, 8, 3)
+    found = softmax(task.predict(params, mutable, {'image': crops}), -1)
+    alone = [softmax(np.asarray(task.predict(params, mutable, {'image': c}), np.float64), -1) for c in crops]
+    np.testing.assert_allclose(found, [chances.mean(0) for chances in alone], rtol=1e-5)
+
+
+def test_a_map_of_scores_is_averaged_before_the_softmax(images):
+    """Simonyan & Zisserman 2015, section 3.2: the same parameters, pooled by the task and not by the model."""
+    task, params, mutable = set_up(Net(dense=True), images)
+    pooled, *_ = set_up(Net(), images)
+    wanted = pooled.predict(params, mutable, {'image': images})
+    np.testing.assert_allclose(task.predict(params, mutable, {'image': images}), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_scales_and_mirror_images_are_averaged_as_posteriors(images):
+    task, params, mutable = set_up(Net(), images)
+    wide = np.concatenate([images, images[::-1]], axis=2)  # 8 x 16
+    found = softmax(jax.jit(many_views(task.predict, scales=(5, 8), flip=True))(params, mutable, {'image': wide}), -1)
+    small = np.stack([np.asarray(Image.fromarray(x).resize((10, 5), Image.Resampling.BILINEAR)) for x in wide])
+    views = [small, wide, small[:, :, ::-1], wide[:, :, ::-1]]
+    wanted = np.mean([softmax(task.predict(params, mutable, {'image': v}), -1) for v in views], axis=0)
+    np.testing.assert_allclose(found, wanted, atol=2e-3)  # Pillow rounds the small ones to whole grey levels
+    flipped = softmax(jax.jit(many_views(task.predict, flip=True))(params, mutable, {'image': wide}), -1)
+    wanted = np.mean([softmax(task.predict(params, mutable, {'image': v}), -1) for v in views[1::2]], axis=0)
+    np.testing.assert_allclose(flipped, wanted, rtol=1e-5)
+
+
+def test_a_scale_above_the_images_is_refused(images):
+    task, params, mutable = set_up(Net(), images)
+    with pytest.raises(UsageError, match='9 is more than the images have, 8x8'):
+        many_views(task.predict, scales=(9,))(params, mutable, {'image': images})
+
+
+@pytest.mark.parametrize('smoothing', [0.0, 0.1])
+def test_auxiliary_heads_add_their_share_and_leave_no_trace(images, smoothing):
+    task, params, mutable = set_up(Net(heads=2), images, auxiliary=0.3, label_smoothing=smoothing)
+    assert set(mutable) == {'batch_stats'}
+    batch = batch_of(images)
+    loss, (new, _) = task.loss(params, mutable, batch, KEY)
+    assert jax.tree.structure(new) == jax.tree.structure(mutable)
+    assert any(not np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (new, mutable)), strict=True))
+    logits, sown = Net(heads=2).apply(
+        {'params': params, **mutable}, IMAGES(batch), train=True, mutable=['batch_stats', 'auxiliary']
+    )
+    target = (1 - smoothing) * np.eye(3)[batch['label']] + smoothing / 3
+    parts = [
+        -(target * log_softmax(np.asarray(z, np.float64), -1)).sum()
+        for z in (logits, *jax.tree.leaves(sown['auxiliary']))
+    ]
+    np.testing.assert_allclose(loss.total, parts[0] + 0.3 * (parts[1] + parts[2]), rtol=1e-5)
+    without, _ = classification_task(Net(heads=2), IMAGES, smoothing, auxiliary=0).loss(params, mutable, batch, KEY)
+    np.testing.assert_allclose(without.total, parts[0], rtol=1e-5)
+    grads = jax.grad(lambda p: task.loss(p, mutable, batch, KEY)[0].total)(params)
+    assert float(jnp.abs(grads['head1']['kernel']).max()) > 0
+
+
+def test_a_mixture_of_labels_loses_the_mixture_of_losses(images):
+    """The loss is linear in the target: Zhang et al. 2018."""
+    task, params, mutable = set_up(Net(), images)
+    first, second = np.arange(6) % 3, (np.arange(6) + 1) % 3
+    mixed = (0.7 * np.eye(3)[first] + 0.3 * np.eye(3)[second]).astype(np.float32)
+    rows = [task.loss(params, mutable, batch_of(images, y), KEY) for y in (mixed, first, second)]
+    losses = [float(loss.total) for loss, _ in rows]
+    accuracies = [float(metrics['accuracy'].value) for _, (_, metrics) in rows]
+    assert losses[0] == pytest.approx(0.7 * losses[1] + 0.3 * losses[2], rel=1e-5)
+    assert accuracies[0] == pytest.approx(0.7 * accuracies[1] + 0.3 * accuracies[2], rel=1e-5)
+
+
+def test_the_evaluator_against_sklearn(images):
+    from sklearn import metrics
+
+    rng = np.random.default_rng(3)
+    source = data.Arrays(
+        {'image': rng.integers(256, size=(70, 8, 8, 3), dtype=np.uint8), 'label': rng.integers(12, size=70)}
+    )
+    task, params, mutable = set_up(Net(classes=12), images)
+    batches = data.Once(source, 16)
+    evaluator = classification_evaluator(task.predict, batches, [str(i) for i in range(12)])
+    found = evaluate(evaluator, params, mutable, make_mesh(-1, 1)).metrics
+    labels = source.labels()
+    chances = softmax(np.asarray(task.predict(params, mutable, source.arrays), np.float64), -1)
+    guess, every = chances.argmax(-1), range(12)
+    wanted = {
+        'loss': metrics.log_loss(labels, chances, labels=every),
+        'accuracy': metrics.accuracy_score(labels, guess),
+        'class_accuracy': metrics.balanced_accuracy_score(labels, guess),
+        'top5_accuracy': metrics.top_k_accuracy_score(labels, chances, k=5, labels=every),
+        'brier': metrics.brier_score_loss(labels, chances, labels=every, scale_by_half=False),
+    }
+    assert found.keys() == wanted.keys() | {'calibration_error'}
+    for name, value in wanted.items():
+        assert found[name] == pytest.approx(value, rel=1e-4), name
+
+
+# --- pictures -------------------------------------------------------------------------------------------------------
+
+
+def test_the_filters_are_those_that_meet_the_images_and_the_stages_keep_their_order(images):
+    _, params, mutable = set_up(Net(), images)
+    variables = {'params': params, **mutable}
+    name, kernels = insides.first_filters(Net(), variables, IMAGES({'image': images[:1]}))
+    assert name == 'stem'
+    np.testing.assert_array_equal(kernels, params['stem']['kernel'])
+    values = insides.stages(insides.Look(Net(), IMAGES), variables, images)
+    assert list(values) == ['stem', 'after']
+    np.testing.assert_allclose(
+        values['after'],
+        Net().apply(variables, IMAGES({'image': images}), method='features')['after'],
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+def test_a_network_without_filters_or_stages_has_no_such_pictures(images):
+    class Perceptron(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            return nn.Dense(3)(x.reshape(x.shape[0], -1))
+
+    _, params, mutable = set_up(Perceptron(), images)
+    assert insides.pictures(insides.Look(Perceptron(), IMAGES), params, mutable, batch_of(images)) == {}
+
+
+@pytest.mark.parametrize('crops', [False, True])
+def test_every_picture_of_an_evaluator_can_be_drawn(images, crops):
+    task, params, mutable = set_up(Net(), images)
+    images = images.reshape(2, 3, 8, 8, 3) if crops else images
+    batches = data.Once(data.Arrays({'image': images, 'label': np.arange(len(images)) % 3}), 4)
+    evaluator = classification_evaluator(task.predict, batches, ['a', 'b', 'c'], insides.Look(Net(), IMAGES))
+    sums = evaluate(evaluator, params, mutable, make_mesh(-1, 1)).sums
+    figures = evaluator.draw(params, mutable, sums)
+    assert set(figures) == {
+        'activations', 'class accuracy', 'confusion matrix', 'feature maps', 'filters', 'reliability', 'right', 'wrong',
+    }  # fmt: skip
+    for figure in figures.values():
+        figure.canvas.draw()
+
+
+# --- the config -----------------------------------------------------------------------------------------------------
+
+
+def lenet(**changes):
+    config = ConfigDict(
+        dict(
+            seed=0,
+            data=dict(
+                name='fake',
+                source=dict(size=40, channels=1, num_examples=12),
+                reading=dict(threads=0),
+                batch_size=4,
+                train=dict(split='train', transforms=dict(chain=('resize',), resize=dict(size=32))),
+                evals=dict(test=dict(split='test', transforms=dict(chain=('resize',), resize=dict(size=32)))),
+            ),
+            input=dict(mean=(0.5,), std=(0.5,)),
+            model=dict(name='lenet.lenet5', num_classes=10),
+            loss=dict(label_smoothing=0.0),
+            tx=dict(name='sgd', learning_rate=0.1),
+            run=dict(steps=2),
+        )
+    )
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+TO_FLOAT = dict(chain=('resize', 'to_float'), resize=dict(size=32))
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'input.mean': (0.1, 0.2, 0.3)}, r'input.mean has 3 values, but the images have 1 channel; give one, or 1'),
+        ({'input.std': (0.0,)}, r'input.std=\(0.0,\) must be positive'),
+        ({'data.evals.test.transforms.resize.size': 20}, 'data.evals.test: LeNet-5 .*20'),
+        ({'data.evals.test.transforms.resize.size': 36}, 'data.evals.test: images of 36x36x1 do not go .* for 32x32x1'),
+        ({'data.train.transforms': TO_FLOAT}, 'data.train: images are uint8 when they reach the model, .* not float32'),
+        ({'data.evals.test': dict(split='test', scale=(1,))}, "data.evals.test.scale: .* did you mean 'scales'"),
+        ({'data.evals.test': dict(split='test', scales=(64,))}, 'data.evals.test: scales: 64 is more than .* 40x40'),
+        ({'loss': dict(label_smothing=0.1)}, "loss.label_smothing: .* did you mean 'label_smoothing'"),
+        ({'input': dict(means=(0.5,))}, "input.means: .* did you mean 'mean'"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_one_line_before_the_first_step(change, message):
+    from canon.train.setup import prepare
+
+    config = lenet()
+    for key, value in change.items():
+        *parts, last = key.split('.')
+        functools.reduce(lambda part, name: part[name], parts, config)[last] = value
+    with pytest.raises(UsageError, match=message) as caught:
+        prepare(classification.make(config), config)
+    assert '\n' not in str(caught.value)
+
+
+def test_without_its_data_an_experiment_has_the_same_state():
+    from canon.train.setup import prepare
+
+    config = lenet()
+    made = classification.make(config)
+    again = classification.without_data(config, made.about)
+    assert again.about == made.about
+    assert prepare(again, config).target == prepare(made, config).target
+
+
+# --- a folder -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def trained():
+    """LeNet with random weights: (config, experiment, params)."""
+    config = lenet()
+    made = classification.make(config)
+    experiment = classification.without_data(config, made.about)
+    experiment = experiment._replace(task=experiment.task._replace(predict=jax.jit(experiment.task.predict)))
+    return config, experiment, experiment.task.init(jax.random.key(1), experiment.train[0])['params']
+
+
+def test_files_of_every_kind_are_read_as_one_picture(trained, tmp_path):
+    """Grey, grey with alpha, 16 bits, palette, RGBA, CMYK: the same grey picture, the same answer."""
+    config, experiment, params = trained
+    grey = np.kron(np.random.default_rng(0).integers(256, size=(4, 4)), np.ones((8, 8))).astype(np.uint8)
+    picture = Image.fromarray(grey)
+    picture.save(tmp_path / 'a.png')
+    picture.convert('LA').save(tmp_path / 'b.png')
+    Image.fromarray((grey.astype(np.uint16) << 8) + grey).save(tmp_path / 'c.png')
+    picture.convert('RGB').quantize(256).save(tmp_path / 'd.png')
+    picture.convert('RGBA').save(tmp_path / 'e.png')
+    picture.convert('RGB').convert('CMYK').save(tmp_path / 'f.tif')
+    said = classification.predict(config, experiment, params, {}, str(tmp_path), tmp_path / 'out')
+    assert said.startswith('6 images classified')
+    header, *rows = [line.split(',') for line in (tmp_path / 'out' / 'predictions.csv').read_text().splitlines()]
+    assert header == ['file', 'class1', 'probability1', 'class2', 'probability2', 'class3', 'probability3']
+    assert [row[0] for row in rows] == [
+        str(tmp_path / f'{n}') for n in ('a.png', 'b.png', 'c.png', 'd.png', 'e.png', 'f.tif')
+    ]
+    assert len({tuple(row[1:]) for row in rows}) == 1
+    chances = softmax(experiment.task.predict(params, {}, {'image': grey[None, ..., None]}), -1)[0]
+    assert rows[0][1] == str(chances.argmax())
+    assert float(rows[0][2]) == pytest.approx(chances.max(), abs=1e-4)
+
+
+@pytest.mark.parametrize('kind', ['cut short', 'empty', 'text', 'cut short jpeg'])
+def test_a_broken_file_is_named(trained, tmp_path, kind):
+    config, experiment, params = trained
+    name = 'broken.jpg' if 'jpeg' in kind else 'broken.png'
+    Image.fromarray(np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)).save(tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes({'empty': b'', 'text': b'no image'}.get(kind, whole[: len(whole) // 2]))
+    with pytest.raises(CanonError, match=f'{tmp_path / name} cannot be read .* mend or remove it') as caught:
+        classification.predict(config, experiment, params, {}, str(tmp_path), tmp_path / 'out')
+    assert '\n' not in str(caught.value)
+
+
+def test_a_folder_without_images_is_refused(trained, tmp_path):
+    config, experiment, params = trained
+    with pytest.raises(UsageError, match='holds no images'):
+        classification.predict(config, experiment, params, {}, str(tmp_path), tmp_path / 'out')
+
+
+# --- export ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def exported(trained, tmp_path_factory):
+    config, experiment, params = trained
+    folder = tmp_path_factory.mktemp('export')
+    export.export(classification.served(config, experiment), params, {}, folder)
+    return folder
+
+
+@pytest.mark.parametrize('size', [1, 2, 7, 33])
+def test_an_exported_model_is_the_model_on_any_batch(trained, exported, size):
+    _, experiment, params = trained
+    images = np.random.default_rng(size).integers(256, size=(size, 32, 32, 1), dtype=np.uint8)
+    read = jax.export.deserialize(bytearray((exported / 'model.stablehlo').read_bytes()))
+    assert read.platforms == ('cpu', 'cuda', 'tpu')
+    wanted = softmax(experiment.task.predict(params, {}, {'image': images}), -1)
+    np.testing.assert_allclose(read.call(images), wanted, atol=1e-6)
+
+
+def test_an_exported_model_says_what_it_takes(exported):
+    import json
+
+    about = json.loads((exported / 'model.json').read_text())
+    assert about['input'] == 'uint8 [b, 32, 32, 1]'
+    assert about['output'] == 'float32 [b, 10]'
+    assert about['class_names'] == [str(i) for i in range(10)]
+
+
+def test_onnx_is_the_model_or_says_what_it_needs(trained, tmp_path):
+    config, experiment, params = trained
+    served = classification.served(config, experiment)
+    try:
+        import jax2onnx  # noqa: F401
+        import onnxruntime
+    except ImportError:
+        with pytest.raises(CanonError, match=r'ONNX needs (jax2onnx|onnxruntime): .*pip install --no-deps jax2onnx'):
+            export.export(served, params, {}, tmp_path, onnx=True)
+        return
+    export.export(served, params, {}, tmp_path, onnx=True)
+    session = onnxruntime.InferenceSession(str(tmp_path / 'model.onnx'))
+    for size in (1, 5):
+        images = np.random.default_rng(size).integers(256, size=(size, 32, 32, 1), dtype=np.uint8)
+        (found,) = session.run(None, {session.get_inputs()[0].name: images})
+        np.testing.assert_allclose(
+            found, softmax(experiment.task.predict(params, {}, {'image': images}), -1), atol=1e-6
+        )
