@@ -168,6 +168,22 @@ def test_the_average_is_of_the_parameters_after_the_update(optim, decay, debias)
     np.testing.assert_allclose(optim.eval_params(params, state)['a'], expected, rtol=2e-6)
 
 
+def test_what_is_evaluated_is_settled_leaf_by_leaf(optim):
+    """A group with an average does not hide that another group walks with a look-ahead."""
+    averaged, nesterov = optax.chain(optim.sgd(0.1), optim.ema(0.9)), optim.nesterov(0.1)
+    tx = optim.partition({'a': averaged, '.*': nesterov})
+    params, state = PARAMS, tx.init(PARAMS)
+    for _ in range(3):
+        updates, state = tx.update(quadratic(params), state, params)
+        params = optax.apply_updates(params, updates)
+    seen = optim.eval_params(params, state)
+    np.testing.assert_array_equal(seen['a'], optim.find(state, optim.EmaState).average['a'])
+    velocity = optim.find(state, optim.NesterovState).velocity
+    for name in PARAMS:
+        if name != 'a':
+            np.testing.assert_allclose(seen[name], params[name] - 0.9 * velocity[name], rtol=1e-6)
+
+
 def test_average_and_parameters_can_be_donated_together(optim):
     tx = optax.chain(optim.sgd(0.1), optim.ema(0.9))
     params = jax.tree.map(jnp.copy, PARAMS)

@@ -20,16 +20,16 @@ def lookahead_params(params: Tree, opt_state) -> Tree:
 
 
 def eval_params(params: Tree, opt_state) -> Tree:
-    """What to evaluate: the average (`ema`, `schedule_free`), theta of `nesterov`, else the parameters."""
-    averages = find_all(opt_state, EmaState)
-    for state in averages:
-        params = _overlay(params, state.average, lambda p, average: average)
-    if averages:
-        return params
+    """What to evaluate: the average (`ema`, `schedule_free`), theta of `nesterov`, else the parameters.
+
+    Leaf by leaf: in a partition one group may have an average and another none.
+    """
     for state in find_all(opt_state, ScheduleFreeState):
         params = _overlay(params, state.z, lambda y, z, s=state: averaged(y, z, s.interpolation))
     for state in find_all(opt_state, NesterovState):
         params = _overlay(params, state.velocity, lambda p, v, s=state: wide(p) - times(s.momentum, wide(v)))
+    for state in find_all(opt_state, EmaState):  # last: where there is an average, it is what counts
+        params = _overlay(params, state.average, lambda p, average: average)
     return params
 
 
