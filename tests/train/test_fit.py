@@ -365,10 +365,10 @@ def test_figures_of_an_evaluator_are_saved(tmp_path):
 
 
 def test_an_animation_of_an_evaluator_is_saved_and_stands_in_the_report(tmp_path):
-    from matplotlib.animation import FuncAnimation
     from matplotlib.figure import Figure
     from PIL import Image
 
+    from canon import draw
     from canon.train import write_report
 
     def pictures(params, mutable, sums):
@@ -376,13 +376,13 @@ def test_an_animation_of_an_evaluator_is_saved_and_stands_in_the_report(tmp_path
         axes = figure.subplots()
         axes.set(xlim=(-1, 3), ylim=(-1, 3))
         (dot,) = axes.plot([], [], 'o')
-        return {'dot': FuncAnimation(figure, lambda i: dot.set_data([i], [i]), frames=3, interval=100)}
+        return {'dot': draw.Animation(figure, lambda i: dot.set_data([i], [i]), range(3), milliseconds=120)}
 
     made = toy.experiment()
     made = made._replace(evals={'test': made.evals['test']._replace(draw=pictures)})
     fit(made, toy.config(), tmp_path, quiet=True)
     with Image.open(tmp_path / 'figures' / 'test-dot.gif') as picture:
-        assert (picture.size, picture.n_frames, picture.info['duration']) == ((50, 50), 3, 100)
+        assert (picture.size, picture.n_frames, picture.info['duration']) == ((50, 50), 3, 120)
     assert 'src="data:image/gif;base64,' in Path(write_report(tmp_path)).read_text()
 
 

@@ -7,26 +7,28 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from canon.draw.animation import Animation
     from canon.draw.bars import class_accuracy, reliability
     from canon.draw.images import confusion_matrix, gallery
     from canon.draw.insides import feature_maps, filters, histograms
     from canon.draw.lines import curves
     from canon.draw.surfaces import Ground, paths, walk
-    from canon.draw.sweeps import sweep
+    from canon.draw.sweeps import best_of, middle, sweep
 
 _HOMES = {
+    'animation': ('Animation',),
     'bars': ('class_accuracy', 'reliability'),
     'images': ('confusion_matrix', 'gallery'),
     'insides': ('feature_maps', 'filters', 'histograms'),
     'lines': ('curves',),
     'surfaces': ('Ground', 'paths', 'walk'),
-    'sweeps': ('sweep',),
+    'sweeps': ('best_of', 'middle', 'sweep'),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    'Ground', 'class_accuracy', 'confusion_matrix', 'curves', 'feature_maps', 'filters', 'gallery', 'histograms',
-    'paths', 'reliability', 'sweep', 'walk',
+    'Animation', 'Ground', 'best_of', 'class_accuracy', 'confusion_matrix', 'curves', 'feature_maps', 'filters',
+    'gallery', 'histograms', 'middle', 'paths', 'reliability', 'sweep', 'walk',
 ]  # fmt: skip
 
 

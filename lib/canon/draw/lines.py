@@ -28,7 +28,9 @@ def curves(series: Mapping[str, Sequence[tuple[float, float]]], xlabel: str = 's
         axes.grid(alpha=0.3)
         axes.spines[['top', 'right']].set_visible(False)
         if len(lines) > 1:
-            axes.legend(frameon=False)
+            many = len(lines) > 8
+            # A legend of many lines must not squeeze the panel.
+            axes.legend(frameon=False, ncols=1 + many, fontsize=5 if many else None).set_in_layout(not many)
     return figure
 
 

@@ -105,8 +105,9 @@ class Progress:
 
 
 def _short(values: Mapping[str, float]) -> str:
+    """What concerns the whole: `train/loss`, not `train/adam/loss`, of which there may be many."""
     hidden = ('step_seconds', 'data_seconds', 'grad_norm')
-    shown = {k.rpartition('/')[2]: v for k, v in values.items() if not k.endswith(hidden)}
+    shown = {k.rpartition('/')[2]: v for k, v in values.items() if not k.endswith(hidden) and k.count('/') == 1}
     shown = {'lr' if name == 'learning_rate' else name: value for name, value in shown.items()}
     return ' '.join(f'{name} {value:.4g}' for name, value in shown.items())
 

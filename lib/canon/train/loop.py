@@ -313,7 +313,7 @@ class _Loop:
                     picture.savefig(f'{path}.png', dpi=100, bbox_inches='tight')
                     self.writer.figure(f'{name}/{title}', picture, int(state.step))
                 else:  # an animation
-                    picture.save(f'{path}.gif', writer='pillow')
+                    picture.save(f'{path}.gif')
 
     def _profile(self, step: int | None) -> None:
         """Starts and stops the trace at its steps; None: the run is over."""

@@ -60,8 +60,8 @@ class Evaluator(NamedTuple):
 
     measure: (params, mutable, batch) -> a tree of accumulators (`Mean`, counts); they are added over the batches.
     finish:  the sum of them, as numpy -> {name: float}.
-    draw:    optional, (params, mutable, sum) -> {name: matplotlib Figure, or Animation (saved as a GIF)}; called on the
-             host after the last step.
+    draw:    optional, (params, mutable, sum) -> {name: matplotlib Figure, or `draw.Animation`}; called on the host
+             after the last step.
     """
 
     data: Any
