@@ -1,0 +1,167 @@
+"""Images a second of one core: a JPEG of 500x375 decoded, cropped at random to 224 and flipped, by several libraries.
+
+    python -m benchmarks.decode [--rounds 9] [--images 48] [--size 500 375] [--folder DIR]
+
+Every side gets the same bytes and the same windows, and stacks nothing. Times are CPU times of one process with one
+thread, by turns, and the median counts. Where scikit-learn's photographs are too few or too smooth, --folder names
+JPEGs of your own. Peers that are not installed are left out (`simplejpeg` is not one of Canon's dependencies).
+Exit status 1 below 120 images/s, the figure promised.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import io
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from canon.data import Key, Transform, chain, geometry, rng, transforms
+from canon.data.files import Encoded
+
+SIZE = 224
+PROMISED = 120
+Crop = Callable[[bytes, tuple[int, ...]], np.ndarray]
+View = Callable[[Encoded, int], np.ndarray]
+
+
+def canon(*links: Transform) -> View:
+    return lambda data, i: chain.apply(links, {'image': data}, Key(0, 0, i))['image']
+
+
+def decoded(data: bytes) -> np.ndarray:
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert image is not None
+    return image
+
+
+def resized(image: np.ndarray, box: tuple[int, ...], how: int) -> np.ndarray:
+    x0, y0, x1, y1 = box
+    return cv2.resize(image[y0:y1, x0:x1], (SIZE, SIZE), interpolation=how)
+
+
+def pillow(data: bytes, box: tuple[int, ...]) -> np.ndarray:
+    """As torchvision does it: antialiased."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(
+            image.convert('RGB').crop((box[0], box[1], box[2], box[3])).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        )
+
+
+def pillow_draft(data: bytes, box: tuple[int, ...]) -> np.ndarray:
+    """With the JPEG decoded at 1/2, 1/4 or 1/8 where the window is that much larger than the crop."""
+    with Image.open(io.BytesIO(data)) as image:
+        width, height = image.size
+        step = max(s for s in (1, 2, 4, 8) if s == 1 or min(box[2] - box[0], box[3] - box[1]) >= s * SIZE)
+        image.draft('RGB', (width // step, height // step))
+        x, y = image.size[0] / width, image.size[1] / height
+        part = (box[0] * x, box[1] * y, box[2] * x, box[3] * y)
+        return np.asarray(image.convert('RGB').resize((SIZE, SIZE), Image.Resampling.BILINEAR, part))
+
+
+def opencv(how: int) -> Crop:
+    def crop(data, box):
+        return resized(decoded(data), box, how)
+
+    return crop
+
+
+def opencv_and_pillow(data: bytes, box: tuple[int, ...]) -> np.ndarray:
+    x0, y0, x1, y1 = box
+    image = Image.fromarray(decoded(data)[y0:y1, x0:x1])
+    return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+
+
+def simplejpeg(data: bytes, box: tuple[int, ...]) -> np.ndarray:
+    import simplejpeg
+
+    return resized(simplejpeg.decode_jpeg(data), box, cv2.INTER_AREA)
+
+
+def flipped(crop: Crop, shape: tuple[int, int]) -> View:
+    """`crop` of images of `shape` (height, width) at the windows that Canon draws, then the flip."""
+
+    def view(data, i):
+        generator = rng(Key(0, 0, i))
+        image = crop(data, geometry.inception_window(generator, *shape, (0.08, 1.0), (3 / 4, 4 / 3)))
+        return image[:, ::-1] if generator.random() < 0.5 else image
+
+    return view
+
+
+def sides(shape: tuple[int, int]) -> dict[str, View]:
+    """All that are to be compared; without simplejpeg where it is not installed."""
+    crop, decode, flip = transforms.random_resized_crop, transforms.decode(), transforms.random_flip()
+    peers: dict[str, Crop] = {
+        'Pillow': pillow,
+        'Pillow, draft mode': pillow_draft,
+        'OpenCV, area': opencv(cv2.INTER_AREA),
+        'OpenCV, bilinear (aliases)': opencv(cv2.INTER_LINEAR),
+        'OpenCV decodes, Pillow sizes': opencv_and_pillow,
+    }
+    if importlib.util.find_spec('simplejpeg'):
+        peers['simplejpeg, OpenCV area'] = simplejpeg
+    return {
+        'canon, decode=False': canon(transforms.decode_random_resized_crop(SIZE), flip),
+        'canon, decode then crop': canon(decode, crop(SIZE), flip),
+        "canon, method='bilinear'": canon(decode, crop(SIZE, method='bilinear'), flip),
+        **{name: flipped(peer, shape) for name, peer in peers.items()},
+    }
+
+
+def photographs(count: int, size: tuple[int, int], folder: Path | None) -> list[Encoded]:
+    """`count` JPEGs of `size` (width, height) at quality 90 with halved colours, parts of photographs."""
+    if folder:
+        originals = [Image.open(file).convert('RGB') for file in sorted(folder.glob('**/*.jp*g'))[:count]]
+    else:
+        from sklearn.datasets import load_sample_images
+
+        originals = [Image.fromarray(image) for image in load_sample_images().images]
+    generator, found = np.random.default_rng(0), []
+    for i in range(count):
+        original = originals[i % len(originals)]
+        x0, y0, x1, y1 = geometry.inception_window(generator, *original.size[::-1], (0.5, 1.0), (1.33, 1.34))
+        buffer = io.BytesIO()
+        original.crop((x0, y0, x1, y1)).resize(size, Image.Resampling.LANCZOS).save(buffer, 'JPEG', quality=90)
+        found.append(Encoded(buffer.getvalue(), f'photograph {i}'))
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=str(__doc__).partition('\n')[0])
+    parser.add_argument('--rounds', type=int, default=9)
+    parser.add_argument('--images', type=int, default=48)
+    parser.add_argument('--size', type=int, nargs=2, default=(500, 375), metavar=('WIDTH', 'HEIGHT'))
+    parser.add_argument('--folder', type=Path, help='of JPEGs, instead of two photographs of scikit-learn')
+    arguments = parser.parse_args()
+
+    width, height = arguments.size
+    images = photographs(arguments.images, (width, height), arguments.folder)
+    views = sides((height, width))
+    seconds: dict[str, list[float]] = {name: [] for name in views}
+    for _ in range(arguments.rounds + 1):  # the first is not counted
+        for name, view in views.items():
+            start = time.process_time()
+            for i, image in enumerate(images):
+                view(image, i)
+            seconds[name].append((time.process_time() - start) / len(images))
+    medians = {name: statistics.median(taken[1:]) for name, taken in seconds.items()}
+    ours = medians['canon, decode=False']
+    size = statistics.mean(map(len, images)) / 1000
+    print(f'{len(images)} JPEGs of {width}x{height}, {size:.0f} kB on average; {arguments.rounds} rounds, one core')
+    print(f'{"":32s}{"images/s":>10s}{"canon is":>10s}')
+    for name, median in medians.items():
+        print(f'{name:32s}{1 / median:10,.0f}{median / ours:9.2f}x')
+    print(f'promised: {PROMISED}; {"kept" if ours <= 1 / PROMISED else "NOT kept"}')
+    return 0 if ours <= 1 / PROMISED else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
