@@ -1,0 +1,18 @@
+"""How torchvision calls GoogLeNet's parameters (`variant='torchvision'`)."""
+
+from canon.weights.layout import Names, substitutions
+
+_MODULE = substitutions(
+    (r'^conv2/', 'conv3/'),
+    (r'^conv2_reduce/', 'conv2/'),
+    (r'^inception_', 'inception'),
+    ('branch1x1', 'branch1'),
+    ('branch3x3_1', 'branch2/0'),
+    ('branch3x3_2', 'branch2/1'),
+    ('branch5x5_1', 'branch3/0'),
+    ('branch5x5_2', 'branch3/1'),
+    ('branch_pool', 'branch4/1'),
+    ('^head_4a', 'aux1'),
+    ('^head_4d', 'aux2'),
+)
+TORCHVISION = {'googlenet.googlenet': Names(_MODULE, {'head_4a/fc1': (4, 4), 'head_4d/fc1': (4, 4)})}

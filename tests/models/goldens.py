@@ -1,0 +1,73 @@
+"""Reads tests/models/golden/*.npz as tools/golden/inception_torch.py writes them, and computes our side of each."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from canon import weights
+from tests.models.drawn import digest, distance, drawn, images
+
+
+class Golden:
+    """One network's golden: {part: {name: values}}, and the keys and shapes of its state."""
+
+    def __init__(self, name: str):
+        flat = dict(np.load(Path(__file__).parent / f'golden/{name}.npz'))
+        texts = (tuple(map(int, s.split(','))) for s in flat.pop('shapes'))
+        self.shapes = dict(zip(map(str, flat.pop('keys')), texts, strict=True))
+        self.parts: dict[str, dict[str, np.ndarray]] = {}
+        for key, value in flat.items():
+            part, _, row = key.partition('/')
+            self.parts.setdefault(part, {})[row] = value
+
+    def variables(self, like, names, without: str = '\0'):
+        """Our variables with the drawn weights; `without`: a prefix of keys that are left out."""
+        tensors = {k: drawn(k, s) for k, s in self.shapes.items() if not k.startswith(without)}
+        return weights.from_torch(tensors, like, names)
+
+
+def shapes_of(model, size):
+    """What `model.init` would give for images [B, H, W, C] of that size."""
+    return jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(size, np.float32))
+
+
+def check_evaluated(model, variables, size, golden, tolerance=1e-5):
+    """Logits, and every stage that the golden names, within `tolerance` of their largest value."""
+
+    @jax.jit
+    def both(variables, x):
+        return model.apply(variables, x), model.apply(variables, x, method='features')
+
+    logits, stages = both(variables, images(*size))
+    assert stages.keys() >= golden.keys() - {'logits'}
+    far = {k: distance(stages[k], v) for k, v in golden.items() if k != 'logits'}
+    far['logits'] = np.abs(logits - golden['logits']).max() / np.abs(golden['logits']).max()
+    assert max(far.values()) < tolerance, far
+
+
+def check_trained(model, variables, size, golden, names, keys, tolerance=1e-5):
+    """One training pass against float64: every running statistic among torch's `keys` within `tolerance`.
+
+    Logits and auxiliary logits may be twice as far as torch's own in float32 are: batch statistics magnify rounding.
+    """
+
+    @jax.jit
+    def step(variables, x):
+        return model.apply(variables, x, True, mutable=['batch_stats', 'auxiliary'])
+
+    logits, changed = step(variables, images(*size))
+    found = {'logits': logits} | {k: v for k, (v,) in changed.get('auxiliary', {}).items()}
+    rows = [k for k in golden if k not in ('own_errors', 'statistics')]
+    assert found.keys() == set(rows)
+    for name, own in zip(rows, golden['own_errors'], strict=True):
+        error = np.abs(found[name] - golden[name]).max() / np.abs(golden[name]).max()
+        assert error < 2 * own, (name, error, own)
+    ours = weights.to_torch({'batch_stats': changed['batch_stats']}, names)
+    running = [k for k in keys if '.running_' in k]
+    assert set(running) == ours.keys()
+    far = {
+        key: np.abs(digest(ours[key], 8) - row).max() / row[-1]
+        for key, row in zip(running, golden['statistics'], strict=True)
+    }
+    assert max(far.values()) < tolerance, {k: v for k, v in far.items() if v >= tolerance}
