@@ -9,11 +9,13 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import jax.export
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from canon.data.digits import held_out
 from canon.train.checkpoint import read_model
 from canon.train.log import read_rows
 
@@ -113,17 +115,51 @@ def test_evaluate_finds_what_the_run_measured(command, finished):
 
 
 def test_predict_reads_a_folder(command, finished, tmp_path):
+    """The data that the run learnt from are not needed."""
     folder, _ = finished
     digits = load_digits()
     for i in range(12):
         Image.fromarray((digits.images[i] * 255 / 16).round().astype(np.uint8)).save(tmp_path / f'{i:02}.png')
-    done = command(
-        '--mode=predict', f'--workdir={folder}', f'--input={tmp_path}', f'--output={tmp_path / "out"}', config=None
-    )
+    words = [f'--workdir={folder}', f'--input={tmp_path}', f'--output={tmp_path / "out"}']
+    done = command('--mode=predict', *words, '--config.data.data_dir=/nonexistent', config=None)
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((tmp_path / 'out' / 'predictions.csv').open()))
     assert sum(int(r['class1']) == digits.target[i] for i, r in enumerate(rows)) >= 11
     assert (tmp_path / 'out' / 'predictions.png').stat().st_size > 1000
+
+
+def test_export_writes_the_best_model(command, finished):
+    folder, _ = finished
+    done = command('--mode=export', f'--workdir={folder}', '--config.data.data_dir=/nonexistent', config=None)
+    assert done.returncode == 0, done.stderr
+    about = json.loads((folder / 'export' / 'model.json').read_text())
+    assert (about['input'], about['class_names']) == ('uint8 [b, 32, 32, 1]', [str(i) for i in range(10)])
+    exported = jax.export.deserialize(bytearray((folder / 'export' / 'model.stablehlo').read_bytes()))
+    digits = load_digits()
+    test = held_out(digits.target)
+    images = [Image.fromarray((digits.images[i] * 255 / 16).round().astype(np.uint8)).resize((32, 32), 2) for i in test]
+    right = exported.call(np.stack(images)[..., None]).argmax(-1) == digits.target[test]
+    best = max(r['test/accuracy'] for r in read_rows(folder / 'metrics.jsonl') if 'test/accuracy' in r)
+    assert right.mean() == pytest.approx(best, abs=1e-6)
+
+
+def test_a_model_that_is_not_trained_can_be_exported(command, tmp_path):
+    words = [f'--workdir={tmp_path / "none"}', f'--output={tmp_path / "out"}', '--config.data.name=mnist']
+    done = command('--mode=export', *words, '--config.model.num_classes=7')
+    assert done.returncode == 0, done.stderr
+    assert 'holds no run: the model is untrained' in done.stderr
+    assert json.loads((tmp_path / 'out' / 'model.json').read_text())['output'] == 'float32 [b, 7]'
+
+
+def test_a_run_that_fails_has_its_report(command, tmp_path):
+    words = ['--config.run.steps=20', '--config.run.log_every=5', '--config.tx.name=sgd']
+    done = command(f'--workdir={tmp_path}', *words, '--config.tx.learning_rate.then.init=1e38')
+    assert done.returncode == 1
+    assert 'is not finite' in done.stderr
+    assert done.stdout.splitlines()[-1] == f'failed. Report: {tmp_path / "report.html"}'
+    page = (tmp_path / 'report.html').read_text()
+    assert 'is not finite' in page
+    assert 'class="state failed"' in page
 
 
 def test_replay_prints_the_step_that_happened(command, finished):
