@@ -1,4 +1,4 @@
-"""Cross entropy against float64 numpy, scipy's numbers and finite differences."""
+"""Cross entropy and the MAP criterion against float64 numpy, scipy's numbers and finite differences."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from canon.losses import softmax_cross_entropy
+from canon.losses import maximum_a_posteriori, softmax_cross_entropy
 
 
 @pytest.mark.parametrize('smoothing', [0.0, 0.1, 1.0])
@@ -36,3 +36,39 @@ def test_gradient_is_softmax_minus_target():
     gradient = jax.grad(lambda z: softmax_cross_entropy(z, jnp.array([2]), 0.3).sum())(logits)
     target = 0.7 * np.eye(3)[[2]] + 0.1
     np.testing.assert_allclose(gradient, jax.nn.softmax(logits) - target, atol=1e-6)
+
+
+def map_criterion(penalties, labels, j):
+    """LeCun et al. 1998, eq. 9, as it is printed, float64."""
+    return penalties[np.arange(len(labels)), labels] + np.log(np.exp(-j) + np.exp(-penalties).sum(-1))
+
+
+@pytest.mark.parametrize('j', [0.1, 5.0])
+def test_map_against_the_equation(j):
+    rng = np.random.default_rng(1)
+    penalties, labels = rng.uniform(0, 20, (50, 10)), rng.integers(10, size=50)
+    found = maximum_a_posteriori(jnp.asarray(-penalties, jnp.float32), jnp.asarray(labels), j)
+    np.testing.assert_allclose(found, map_criterion(penalties, labels, j), rtol=2e-6, atol=2e-6)
+
+
+def test_map_gradient_by_finite_differences():
+    rng = np.random.default_rng(2)
+    penalties, labels = rng.uniform(0, 5, (4, 6)), rng.integers(6, size=4)
+    gradient = -jax.grad(lambda z: maximum_a_posteriori(z, jnp.asarray(labels)).sum())(jnp.asarray(-penalties))
+    for at in np.ndindex(penalties.shape):
+        step = np.zeros_like(penalties)
+        step[at] = 1e-6
+        up, down = (map_criterion(penalties + s, labels, 0.1).sum() for s in (step, -step))
+        assert abs(gradient[at] - (up - down) / 2e-6) < 1e-5
+
+
+def test_map_leaves_distant_classes_alone():
+    """Without the rubbish class a wrong class is pushed away as long as it is the nearest of the wrong ones."""
+    logits, labels = jnp.array([[-300.0, -30.0]]), jnp.array([0])
+    pushed = jax.grad(lambda z: softmax_cross_entropy(z, labels).sum())(logits)
+    left = jax.grad(lambda z: maximum_a_posteriori(z, labels).sum())(logits)
+    np.testing.assert_allclose(pushed, [[-1, 1]])
+    np.testing.assert_allclose(left, [[-1, 0]], atol=1e-12)
+    huge = maximum_a_posteriori(jnp.array([[-1e4, -1e4]], jnp.bfloat16), labels)
+    np.testing.assert_allclose(huge, [9983.9], rtol=1e-6)  # bfloat16 rounds 1e4 to 9984
+    assert huge.dtype == jnp.float32

@@ -1,4 +1,6 @@
-"""LeNet-5 against the counts of its paper's layers and a float64 numpy forward pass."""
+"""LeNet-5, modern and as published, against the counts of its paper's layers and float64 numpy forward passes."""
+
+import functools
 
 import jax
 import numpy as np
@@ -6,15 +8,18 @@ import pytest
 
 from canon import models
 from canon.errors import UsageError
+from canon.models import lenet
+from tests.models.reach import check_fields
 
 
 def count(tree):
     return sum(x.size for x in jax.tree.leaves(tree))
 
 
-def variables(**kwargs):
-    model = models.make('lenet.lenet5', **kwargs)
-    return model, model.init(jax.random.key(0), np.zeros((1, 32, 32, 1), np.float32))
+@functools.cache
+def variables(name='lenet.lenet5', **kwargs):
+    model = models.make(name, **kwargs)
+    return model, jax.jit(model.init)(jax.random.key(0), np.zeros((1, 32, 32, 1), np.float32))
 
 
 def test_parameters():
@@ -52,8 +57,129 @@ def test_forward(dtype, tolerance):
     assert all(x.dtype == np.float32 for x in jax.tree.leaves(made))
     images = np.random.default_rng(0).normal(size=(3, 32, 32, 1)).astype(np.float32)
     wanted = forward(made['params'], images)
-    found = np.asarray(model.apply(made, images), np.float64)
+    found = np.asarray(jax.jit(model.apply)(made, images), np.float64)
     np.testing.assert_allclose(found, wanted, atol=tolerance * np.abs(wanted).max())
+
+
+def test_stages_are_what_the_logits_are_made_of():
+    model, made = variables()
+    images = np.random.default_rng(1).normal(size=(2, 32, 32, 1)).astype(np.float32)
+    logits, stages = jax.jit(lambda v, x: (model.apply(v, x), model.apply(v, x, method='features')))(made, images)
+    assert {name: x.shape[1:] for name, x in stages.items()} == {
+        'C1': (28, 28, 6), 'S2': (14, 14, 6), 'C3': (10, 10, 16), 'S4': (5, 5, 16), 'C5': (1, 1, 120),
+    }  # fmt: skip
+    p = made['params']
+    f6 = np.tanh(stages['C5'][:, 0, 0] @ p['F6']['kernel'] + p['F6']['bias'])
+    np.testing.assert_allclose(logits, f6 @ p['output']['kernel'] + p['output']['bias'], atol=2e-6)
+
+
+def published(**kwargs):
+    return variables('lenet.lenet5_1998', **kwargs)
+
+
+def test_the_published_one_has_60000_parameters():
+    """All numbers are those of section II.B; the output layer is fixed."""
+    _, made = published()
+    sizes = {name: count(layer) for name, layer in made['params'].items()}
+    assert sizes == {'C1': 156, 'S2': 12, 'C3': 1516, 'S4': 32, 'C5': 48120, 'F6': 10164}
+    assert sum(sizes.values()) == 60000
+    assert made.keys() == {'params'}
+
+
+def test_table_i():
+    """Each row of the table in the paper: which maps of C3 see that map of S2."""
+    rows = [
+        (0, 4, 5, 6, 9, 10, 11, 12, 14, 15),
+        (0, 1, 5, 6, 7, 10, 11, 12, 13, 15),
+        (0, 1, 2, 6, 7, 8, 11, 13, 14, 15),
+        (1, 2, 3, 6, 7, 8, 9, 12, 14, 15),
+        (2, 3, 4, 7, 8, 9, 10, 12, 13, 15),
+        (3, 4, 5, 8, 9, 10, 11, 13, 14, 15),
+    ]
+    assert [tuple(n for n, seen in enumerate(lenet._C3) if m in seen) for m in range(6)] == rows
+
+
+def published_forward(params, images):
+    """The network of section II.B in loops, float64: the penalties y."""
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+
+    def f(a):
+        return 1.7159 * np.tanh(2 / 3 * a)
+
+    def sub_sample(x, layer):
+        total = x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]
+        return f(total * p[layer]['kernel'] + p[layer]['bias'])
+
+    def correlate(x, kernel):
+        n = x.shape[1] - 4
+        return sum(kernel[i, j] * x[:, i : i + n, j : j + n] for i in range(5) for j in range(5))
+
+    def conv(x, layer, inputs):
+        kernels = iter(np.moveaxis(p[layer]['kernel'].reshape(5, 5, -1), -1, 0))
+        maps = [sum(correlate(x[..., m], next(kernels)) for m in seen) for seen in inputs]
+        return f(np.stack(maps, -1) + p[layer]['bias'])
+
+    def full(x, layer):
+        kernel = p[layer]['kernel']
+        maps = [
+            sum(correlate(x[..., m], kernel[..., m, n]) for m in range(x.shape[-1])) for n in range(kernel.shape[-1])
+        ]
+        return f(np.stack(maps, -1) + p[layer]['bias'])
+
+    x = sub_sample(conv(sub_sample(full(images, 'C1'), 'S2'), 'C3', lenet._C3), 'S4')
+    x = full(x, 'C5').reshape(len(images), -1)
+    x = f(x @ p['F6']['kernel'] + p['F6']['bias'])
+    return np.stack([((x - code) ** 2).sum(-1) for code in lenet._codes()], -1)
+
+
+@pytest.mark.parametrize(('dtype', 'tolerance'), [(None, 2e-6), ('bfloat16', 3e-2)])
+def test_published_forward(dtype, tolerance):
+    model, made = published(dtype=dtype)
+    assert all(x.dtype == np.float32 for x in jax.tree.leaves(made))
+    images = np.random.default_rng(0).uniform(-0.1, 1.175, (3, 32, 32, 1)).astype(np.float32)
+    wanted = -published_forward(made['params'], images)
+    found = np.asarray(jax.jit(model.apply)(made, images), np.float64)
+    np.testing.assert_allclose(found, wanted, atol=tolerance * np.abs(wanted).max())
+
+
+def test_the_pictures_of_the_digits():
+    """Seven pixels wide and twelve high, of -1 and 1, an empty row above and below, each far from every other."""
+    codes = lenet._codes()
+    assert codes.shape == (10, 84)
+    assert set(np.unique(codes)) == {-1, 1}
+    pictures = codes.reshape(10, 12, 7)
+    assert (pictures[:, [0, 11]] == -1).all()
+    np.testing.assert_array_equal(pictures[0], pictures[0][:, ::-1])  # nought and eight are their own mirror images
+    np.testing.assert_array_equal(pictures[8], pictures[8][:, ::-1])
+    apart = (codes[:, None] != codes[None]).sum(-1)[~np.eye(10, dtype=bool)]
+    assert apart.min() >= 6
+
+
+def test_published_initialisation():
+    """U(+-2.4 / F): 75, 100 and 150 inputs in C3, four in S2 and S4."""
+    _, made = published()
+    p = made['params']
+    assert all((layer['bias'] == 0).all() for layer in p.values())
+    fans = {'C1': 25, 'S2': 4, 'S4': 4, 'C5': 400, 'F6': 120}
+    parts = {name: (p[name]['kernel'], fan) for name, fan in fans.items()}
+    parts |= {f'C3 {fan}': (p['C3']['kernel'][..., cut], fan) for fan, cut in
+              ((75, slice(0, 18)), (100, slice(18, 54)), (150, slice(54, 60)))}  # fmt: skip
+    for name, (kernel, fan) in parts.items():
+        bound = 2.4 / fan
+        assert np.abs(kernel).max() <= bound, name
+        assert np.abs(kernel).max() > 0.5 * bound, name
+        if kernel.size > 100:
+            assert abs(kernel.std() / (bound / np.sqrt(3)) - 1) < 4 / np.sqrt(kernel.size), name
+
+
+def test_receptive_fields():
+    model = models.make('lenet.lenet5')
+    windows = {'C1': [(5, 1, 0)]}
+    for name, before, window in (('S2', 'C1', (2, 2, 0)), ('C3', 'S2', (5, 1, 0)), ('S4', 'C3', (2, 2, 0)),
+                                 ('C5', 'S4', (5, 1, 0))):  # fmt: skip
+        windows[name] = [*windows[before], window]
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32))
+    check_fields(model, shapes, windows, 80, 32)
 
 
 def test_what_is_refused():
@@ -63,3 +189,7 @@ def test_what_is_refused():
         models.make('lenet.lenet5', classes=3)
     with pytest.raises(UsageError, match='pad or resize'):
         models.make('lenet.lenet5').init(jax.random.key(0), np.zeros((1, 28, 28, 1)))
+    with pytest.raises(UsageError, match='pad or resize'):
+        models.make('lenet.lenet5_1998').init(jax.random.key(0), np.zeros((1, 28, 28, 1)))
+    with pytest.raises(UsageError, match=r'model\.num_classes=11: LeNet-5 of 1998 has pictures of the ten digits'):
+        models.make('lenet.lenet5_1998', num_classes=11)

@@ -1,23 +1,83 @@
-"""LeNet-5: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998.
+"""LeNet-5: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998, II.B.
 
-Here is the form that today goes by the name: the paper's sizes (section II.B), with C3 connected to all of S2, plain
-average pooling and a linear output in place of the RBF units. 61,706 parameters for 32x32x1 images and ten classes.
+`lenet5` is the form that today goes by the name: the paper's sizes, with C3 connected to all of S2, plain average
+pooling and a linear output. 61,706 parameters for 32x32x1 images and ten classes.
+
+`lenet5_1998` is the paper's own, 60,000 trainable parameters:
+
+| layer | maps or units | parameters | |
+|---|---|---|---|
+| C1 | 6 of 28x28 | 156 | 5x5 |
+| S2 | 6 of 14x14 | 12 | the sum of 2x2, times a coefficient, plus a bias |
+| C3 | 16 of 10x10 | 1,516 | 5x5 on three to six maps of S2 each (Table I) |
+| S4 | 16 of 5x5 | 32 | as S2 |
+| C5 | 120 | 48,120 | 5x5 on all of S4 |
+| F6 | 84 | 10,164 | |
+| output | 10 | 0 | squared distances of F6 from fixed 7x12 pictures of the characters (eq. 7) |
+
+with f(a) = 1.7159 tanh(2a / 3) after every layer but the output. Errors on MNIST's test images: 0.95 %, and 0.8 % when
+trained on distorted ones too. Images are scaled so that white is -0.1 and black 1.175.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.nn import initializers as init
 
+from canon import ops
 from canon.errors import UsageError
+from canon.nn import Conv, Network
 
-_ACTIVATIONS: dict[str, Callable] = {'tanh': nn.tanh, 'relu': nn.relu, 'sigmoid': nn.sigmoid}
-_POOLS: dict[str, Callable] = {'average': nn.avg_pool, 'max': nn.max_pool}
+_ACTIVATIONS: dict[str, Callable] = {'tanh': ops.tanh, 'relu': ops.relu, 'sigmoid': ops.sigmoid}
+_POOLS: dict[str, Callable] = {'average': ops.avg_pool, 'max': ops.max_pool}
+
+# Table I: the maps of S2 that each map of C3 sees.
+_C3 = (
+    (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5),
+    (0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5),
+    (0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5),
+    (0, 1, 2, 3, 4, 5),
+)  # fmt: skip
+
+# The digits as pictures of 7x12, drawn after Figure 3 by eye: its own pixels are not published as numbers.
+_DIGITS = """
+.......  .......  .......  .......  .......  .......  .......  .......  .......  .......
+..###..  ...##..  .#####.  .#####.  ....##.  #######  ..####.  #######  .#####.  .#####.
+.##.##.  ..###..  ##...##  ##...##  ...###.  ##.....  .##....  .....##  ##...##  ##...##
+##...##  .####..  .....##  .....##  ..####.  ##.....  ##.....  .....##  ##...##  ##...##
+##...##  ...##..  .....##  .....##  .##.##.  ##.....  ##.....  ....##.  ##...##  ##...##
+##...##  ...##..  ....##.  ..####.  ##..##.  ######.  ######.  ....##.  .#####.  ##...##
+##...##  ...##..  ...##..  .....##  ##..##.  .....##  ##...##  ...##..  ##...##  .######
+##...##  ...##..  ..##...  .....##  #######  .....##  ##...##  ...##..  ##...##  .....##
+##...##  ...##..  .##....  .....##  ....##.  .....##  ##...##  ..##...  ##...##  .....##
+.##.##.  ...##..  ##.....  ##...##  ....##.  ##...##  ##...##  ..##...  ##...##  ....##.
+..###..  .######  #######  .#####.  ....##.  .#####.  .#####.  ..##...  .#####.  .####..
+.......  .......  .......  .......  .......  .......  .......  .......  .......  .......
+"""
+
+_MNIST = dict(size=32, multiply_adds=None, top5=None)
+TABLE = (
+    dict(name='lenet.lenet5', arguments={}, parameters=61_706, top1=None, source=None, **_MNIST),
+    dict(
+        name='lenet.lenet5_1998',
+        arguments={},
+        parameters=60_000,
+        top1=99.05,
+        source='LeCun et al. 1998, MNIST, no distortions',
+        **_MNIST,
+    ),
+)
 
 
-class LeNet5(nn.Module):
-    """C1 6@5x5, S2, C3 16@5x5, S4, C5 120@5x5, F6 84, output; images [B, 32, 32, C] -> logits [B, num_classes]."""
+class LeNet5(Network):
+    """C1 6@5x5, S2, C3 16@5x5, S4, C5 120@5x5, F6 84, output; images [B, 32, 32, C] -> logits [B, num_classes].
+
+    Stages C1, S2, C3, S4, C5; all but the subsamplings after the activation.
+    """
 
     num_classes: int
     activation: str
@@ -26,19 +86,88 @@ class LeNet5(nn.Module):
     dtype: jnp.dtype | None
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        if images.ndim != 4 or min(images.shape[1:3]) < 32:
-            raise UsageError(f'LeNet-5 wants images [B, 32, 32, C] or larger, not {images.shape}; pad or resize them')
+    def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
+        _check(images)
         act, pool = _ACTIVATIONS[self.activation], _POOLS[self.pool]
-        x = images
-        for features, name in ((6, 'C1'), (16, 'C3')):
-            x = act(nn.Conv(features, (5, 5), padding='VALID', dtype=self.dtype, name=name)(x))
-            x = pool(x, (2, 2), (2, 2))
-        x = act(nn.Conv(120, (5, 5), padding='VALID', dtype=self.dtype, name='C5')(x))
+        conv = partial(Conv, dtype=self.dtype, kernel_init=init.lecun_normal())
+        stages = {}
+        x = stages['C1'] = act(conv(6, 5, name='C1')(images))
+        x = stages['S2'] = pool(x, 2)
+        x = stages['C3'] = act(conv(16, 5, name='C3')(x))
+        x = stages['S4'] = pool(x, 2)
+        x = stages['C5'] = act(conv(120, 5, name='C5')(x))
+        if features:
+            return stages
         x = x.reshape(x.shape[0], -1)
         x = act(nn.Dense(84, dtype=self.dtype, name='F6')(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.num_classes, dtype=self.dtype, name='output')(x)
+
+
+class LeNet5Of1998(Network):
+    """Images [B, 32, 32, C] -> minus the distances y of eq. 7, [B, num_classes]: their largest is the answer.
+
+    Stages C1, S2, C3, S4, C5, each after f.
+    """
+
+    num_classes: int
+    dtype: jnp.dtype | None
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
+        _check(images)
+        f = ops.scaled_tanh
+        conv = partial(Conv, kernel_size=5, dtype=self.dtype, kernel_init=_uniform)
+        subsample = partial(_Subsampling, dtype=self.dtype)
+        stages = {}
+        x = stages['C1'] = f(conv(6, name='C1')(images))
+        x = stages['S2'] = f(subsample(name='S2')(x))
+        x = stages['C3'] = f(_PartialConv(_C3, 5, self.dtype, name='C3')(x))
+        x = stages['S4'] = f(subsample(name='S4')(x))
+        x = stages['C5'] = f(conv(120, name='C5')(x))
+        if features:
+            return stages
+        x = x.reshape(x.shape[0], -1)
+        x = f(nn.Dense(84, dtype=self.dtype, kernel_init=_uniform, name='F6')(x))
+        codes = jnp.asarray(_codes()[: self.num_classes], x.dtype)
+        return -jnp.square(x[:, None] - codes).sum(-1)
+
+
+class _Subsampling(nn.Module):
+    """The sum of each 2x2, times a coefficient a channel, plus a bias; `kernel` and `bias` are [C]."""
+
+    dtype: jnp.dtype | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        kernel = self.param('kernel', lambda key: _uniform(key, (4, channels))[0])  # of units with four inputs
+        bias = self.param('bias', init.zeros, (channels,), jnp.float32)
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        return 4 * ops.avg_pool(x, 2) * kernel + bias
+
+
+class _PartialConv(nn.Module):
+    """A convolution whose output n sees the channels inputs[n] alone; `kernel` [size, size, connections], `bias`."""
+
+    inputs: tuple[tuple[int, ...], ...]
+    size: int
+    dtype: jnp.dtype | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        seen = np.array([len(channels) for channels in self.inputs])
+        outputs, channels = np.repeat(np.arange(len(seen)), seen), np.concatenate(self.inputs)
+        bounds = 2.4 / (self.size**2 * seen[outputs])
+
+        def initial(key):
+            return jax.random.uniform(key, (self.size, self.size, len(bounds)), jnp.float32, -bounds, bounds)
+
+        kernel = self.param('kernel', initial)
+        bias = self.param('bias', init.zeros, (len(seen),), jnp.float32)
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        full = jnp.zeros((self.size, self.size, x.shape[-1], len(seen)), kernel.dtype)
+        return ops.conv(x, full.at[:, :, channels, outputs].set(kernel)) + bias
 
 
 def lenet5(
@@ -56,3 +185,34 @@ def lenet5(
         if value not in known:
             raise UsageError(f'model.{key}={value!r} is unknown; there are {", ".join(known)}')
     return LeNet5(num_classes, activation, pool, dropout, None if dtype is None else jnp.dtype(dtype))
+
+
+def lenet5_1998(num_classes: int = 10, dtype: str | None = None) -> LeNet5Of1998:
+    """LeNet-5 as published, for 32x32 images of up to ten digits.
+
+    Its logits are minus the penalties: train on `canon.losses.maximum_a_posteriori` for the paper's eq. 9, or on minus
+    the label's logit for its eq. 8. Weights start from U(+-2.4 / F), F the inputs of the unit (section II and appendix
+    A), the coefficients of S2 and S4 with F = 4, and biases, of which the paper says nothing apart, at 0.
+    dtype: that of the computation ('bfloat16'); parameters stay float32.
+    Raises UsageError for more classes than there are pictures.
+    """
+    if not 1 <= num_classes <= 10:
+        raise UsageError(f'model.num_classes={num_classes}: LeNet-5 of 1998 has pictures of the ten digits alone')
+    return LeNet5Of1998(num_classes, None if dtype is None else jnp.dtype(dtype))
+
+
+def _check(images: jax.Array) -> None:
+    if images.ndim != 4 or min(images.shape[1:3]) < 32:
+        raise UsageError(f'LeNet-5 wants images [B, 32, 32, C] or larger, not {images.shape}; pad or resize them')
+
+
+def _uniform(key, shape, dtype=jnp.float32) -> jax.Array:
+    bound = 2.4 / np.prod(shape[:-1])
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def _codes() -> np.ndarray:
+    """[10, 84] of -1 and 1: the pictures row by row."""
+    rows = [line.split() for line in _DIGITS.strip().splitlines()]
+    pictures = [''.join(row[digit] for row in rows) for digit in range(10)]
+    return np.array([[1.0 if pixel == '#' else -1.0 for pixel in picture] for picture in pictures], np.float32)

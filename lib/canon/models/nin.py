@@ -1,0 +1,132 @@
+"""Network in Network: Lin, Chen, Yan, 2014: convolutions followed by 1x1 ones, and a mean over the map as classifier.
+
+The paper gives the idea and the number of blocks; the sizes are those of the authors' own code: `nin_cifar` is
+cifar-10_def (and cifar-100_def) of their cuda-convnet, `nin_imagenet` the network of Caffe's model zoo.
+
+| block | `nin_cifar`, 32x32 | `nin_imagenet`, 224x224 |
+|---|---|---|
+| mlpconv1 | 5x5 192, 160, 96; pool 3, stride 2; dropout | 11x11 stride 4 96, 96, 96; pool 3, stride 2 |
+| mlpconv2 | 5x5 192, 192, 192; pool; dropout | 5x5 256, 256, 256; pool |
+| mlpconv3 | 3x3 192, 192, classes | 3x3 384, 384, 384; pool; dropout |
+| mlpconv4 | | 3x3 1024, 1024, classes |
+
+966,986 and 7,595,176 parameters. Errors on CIFAR-10: 10.41 %, and 8.81 % with augmented images; the
+authors state 59.36 % top-1 on ImageNet's validation images for the second.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn import initializers as init
+
+from canon import ops
+from canon.nn import Conv, Network, check_images
+from canon.nn.layers import scale_channels
+
+
+class _Block(NamedTuple):
+    """A convolution and two 1x1 ones after it. units: the outputs of the three, 0 for the classes; stds: of their
+    kernels at the start. Then, in all blocks but the last, pooling, and dropout where asked."""
+
+    size: int
+    stride: int
+    padding: int
+    units: tuple[int, int, int]
+    stds: tuple[float, float, float]
+    dropout: bool = False
+
+
+_CIFAR = (
+    _Block(5, 1, 2, (192, 160, 96), (0.05, 0.05, 0.05), dropout=True),
+    _Block(5, 1, 2, (192, 192, 192), (0.05, 0.05, 0.05), dropout=True),
+    _Block(3, 1, 1, (192, 192, 0), (0.05, 0.05, 0.05)),
+)
+_IMAGENET = (
+    _Block(11, 4, 0, (96, 96, 96), (0.01, 0.05, 0.05)),
+    _Block(5, 1, 2, (256, 256, 256), (0.05, 0.05, 0.05)),
+    _Block(3, 1, 1, (384, 384, 384), (0.01, 0.05, 0.05), dropout=True),
+    _Block(3, 1, 1, (1024, 1024, 0), (0.05, 0.05, 0.01)),
+)
+
+TABLE = (
+    dict(
+        name='nin.nin_cifar',
+        arguments=dict(num_classes=10),
+        size=32,
+        parameters=966_986,
+        multiply_adds=None,
+        top1=91.19,
+        top5=None,
+        source='Lin et al. 2014, CIFAR-10, mirrored and shifted images',
+    ),
+    dict(
+        name='nin.nin_imagenet',
+        arguments={},
+        size=224,
+        parameters=7_595_176,
+        multiply_adds=None,
+        top1=59.36,
+        top5=None,
+        source='Caffe model zoo, nin_imagenet',
+    ),
+)
+
+
+class NIN(Network):
+    """Images -> logits [B, num_classes]; stages mlpconv1 .. (each after its third ReLU, before pooling).
+
+    The last block gives a map a class, whose mean is the logit. Convolutions are called conv<block>, the 1x1 ones
+    cccp1, cccp2, .. in one sequence (cascaded cross channel pooling), as the authors do.
+    """
+
+    blocks: tuple[_Block, ...]
+    num_classes: int
+    least: int
+    dropout: float
+    width: float
+    dtype: jnp.dtype | None
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
+        check_images(images, self.least, 'Network in Network')
+        x, stages = images, {}
+        for i, block in enumerate(self.blocks):
+            x = self._conv(x, block, 0, f'conv{i + 1}', block.size, block.stride, block.padding)
+            x = self._conv(x, block, 1, f'cccp{2 * i + 1}')
+            x = stages[f'mlpconv{i + 1}'] = self._conv(x, block, 2, f'cccp{2 * i + 2}')
+            if block is not self.blocks[-1]:
+                x = ops.max_pool(x, 3, 2, ceil_mode=True)
+            if block.dropout:
+                x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return stages if features else x.mean((1, 2))
+
+    def _conv(self, x, block: _Block, which: int, name: str, size: int = 1, stride: int = 1, padding: int = 0):
+        units = block.units[which]
+        features = scale_channels(units, self.width) if units else self.num_classes
+        made = Conv(
+            *(features, size, stride, padding),
+            dtype=self.dtype,
+            kernel_init=init.normal(block.stds[which]),
+            name=name,
+        )
+        return ops.relu(made(x))
+
+
+def nin_cifar(num_classes: int = 10, dropout: float = 0.5, width: float = 1.0, dtype: str | None = None) -> NIN:
+    """The three blocks for CIFAR's 32x32 images. Kernels start from N(0, 0.05), biases at 0.
+
+    dropout: after both poolings. width: multiplies all channels (not in the paper). dtype: that of the computation
+    ('bfloat16'); parameters stay float32.
+    """
+    return NIN(_CIFAR, num_classes, 4, dropout, width, None if dtype is None else jnp.dtype(dtype))
+
+
+def nin_imagenet(num_classes: int = 1000, dropout: float = 0.5, width: float = 1.0, dtype: str | None = None) -> NIN:
+    """The four blocks for ImageNet's crops of 224x224. Kernels start from N(0, 0.05) or N(0, 0.01), biases at 0.
+
+    dropout: after pool3. width: multiplies all channels (not in the paper). dtype: that of the computation
+    ('bfloat16'); parameters stay float32.
+    """
+    return NIN(_IMAGENET, num_classes, 39, dropout, width, None if dtype is None else jnp.dtype(dtype))

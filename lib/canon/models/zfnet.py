@@ -1,0 +1,75 @@
+"""ZFNet: Zeiler, Fergus, "Visualizing and understanding convolutional networks", 2013, Figure 3.
+
+AlexNet's second look: 7x7 at stride 2 in the first layer, stride 2 in the second, no groups. 62,357,608 parameters for
+images of 224x224; 38.4 % top-1 and 16.5 % top-5 error of one network on the validation images (Table 2).
+
+What the paper leaves open, and what is here: padding and rounding follow from the sides it prints (110, 55, 26, 13, 13,
+13, 13, 6), which one pixel around conv1, none around conv2, and pooling that rounds up give; the constants of the
+"contrast normalisation across feature maps" after pool1 and pool2 are AlexNet's; "all weights are initialized to 1e-2"
+is read as N(0, 0.01). In training the paper also scales a filter down whose RMS exceeds 0.1: that is the update's work.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn import initializers as init
+
+from canon import ops
+from canon.nn import Conv, Network, check_images
+from canon.nn.layers import scale_channels
+
+TABLE = (
+    dict(
+        name='zfnet.zfnet',
+        arguments={},
+        size=224,
+        parameters=62_357_608,
+        multiply_adds=None,
+        top1=61.6,
+        top5=83.5,
+        source='Zeiler & Fergus 2013, Table 2, one convnet',
+    ),
+)
+
+
+class ZFNet(Network):
+    """Images [B, 224, 224, C] -> logits [B, num_classes]; stages conv1 .. conv5 (after the ReLU) and pool5."""
+
+    num_classes: int
+    dropout: float
+    width: float
+    dtype: jnp.dtype | None
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
+        check_images(images, 47, 'ZFNet')
+        conv = partial(Conv, dtype=self.dtype, kernel_init=init.normal(0.01))
+        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=init.normal(0.01))
+        scale = partial(scale_channels, width=self.width)
+        stages = {}
+        x = stages['conv1'] = ops.relu(conv(scale(96), 7, stride=2, padding=1, name='conv1')(images))
+        x = ops.lrn(ops.max_pool(x, 3, 2, ceil_mode=True))
+        x = stages['conv2'] = ops.relu(conv(scale(256), 5, stride=2, name='conv2')(x))
+        x = ops.lrn(ops.max_pool(x, 3, 2, ceil_mode=True))
+        x = stages['conv3'] = ops.relu(conv(scale(384), 3, padding=1, name='conv3')(x))
+        x = stages['conv4'] = ops.relu(conv(scale(384), 3, padding=1, name='conv4')(x))
+        x = stages['conv5'] = ops.relu(conv(scale(256), 3, padding=1, name='conv5')(x))
+        x = stages['pool5'] = ops.max_pool(x, 3, 2, ceil_mode=True)
+        if features:
+            return stages
+        x = x.reshape(x.shape[0], -1)
+        for name in ('fc6', 'fc7'):
+            x = ops.relu(dense(scale(4096), name=name)(x))
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return dense(self.num_classes, name='fc8')(x)
+
+
+def zfnet(num_classes: int = 1000, dropout: float = 0.5, width: float = 1.0, dtype: str | None = None) -> ZFNet:
+    """ZFNet for images of 224x224; of another size fc6 is as large as what pool5 leaves.
+
+    Kernels start from N(0, 0.01), biases at 0. dropout: after fc6 and fc7. width: multiplies all channels and units
+    (not in the paper). dtype: that of the computation ('bfloat16'); parameters stay float32.
+    """
+    return ZFNet(num_classes, dropout, width, None if dtype is None else jnp.dtype(dtype))
