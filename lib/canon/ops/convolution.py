@@ -3,12 +3,17 @@
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from canon.errors import UsageError
+from canon.ops import backend
+from canon.ops.depthwise import depthwise
 from canon.ops.padding import Padding, pads, pair
+from canon.ops.shifts import MOST_TAPS, Windows, padded
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
+_MOST_PIECES = 32  # a grouped convolution is cut into no more
 
 
 def conv(
@@ -27,15 +32,41 @@ def conv(
     stride, dilation = pair(stride, 'stride'), pair(dilation, 'dilation')
     _check(images, kernel, groups)
     rows = pads(padding, images.shape[1:3], kernel.shape[:2], stride, dilation)
+    at = Windows(images.shape[1:3], kernel.shape[:2], stride, rows, dilation)
+    return (_for_cpu if backend.cpu_form() else _plain)(images, kernel, at, groups)
+
+
+def _plain(images: jax.Array, kernel: jax.Array, at: Windows, groups: int) -> jax.Array:
     return lax.conv_general_dilated(
         images,
         kernel,
-        stride,
-        rows,
-        rhs_dilation=dilation,
+        at.stride,
+        at.rows,
+        rhs_dilation=at.dilation,
         dimension_numbers=_LAYOUT,
         feature_group_count=groups,
     )
+
+
+def _for_cpu(images: jax.Array, kernel: jax.Array, at: Windows, groups: int) -> jax.Array:
+    """XLA:CPU is fast at matrix products and at dense convolutions; the rest, its gradients above all, is not."""
+    channels, filters = images.shape[-1], kernel.shape[3]
+    if groups == 1:
+        return _pointwise(images, kernel, at) if at.window == (1, 1) else _plain(images, kernel, at, 1)
+    if groups == channels and len(at.taps) <= MOST_TAPS:
+        return depthwise(jnp.repeat(images, filters // channels, -1), kernel, at)
+    if groups <= _MOST_PIECES:
+        pieces = zip(jnp.split(images, groups, -1), jnp.split(kernel, groups, -1), strict=True)
+        return jnp.concatenate([_for_cpu(x, k, at, 1) for x, k in pieces], -1)
+    return _plain(images, kernel, at, groups)
+
+
+def _pointwise(images: jax.Array, kernel: jax.Array, at: Windows) -> jax.Array:
+    """A 1x1 convolution: one matrix product over the pixels that its windows see."""
+    if at.stride != (1, 1) or any(any(r) for r in at.rows):
+        images = padded(images, at.rows)[:, :: at.stride[0], :: at.stride[1]]
+    pixels = images.reshape(-1, images.shape[-1])
+    return (pixels @ kernel[0, 0]).reshape(*images.shape[:3], kernel.shape[3])
 
 
 def conv_transpose(

@@ -30,10 +30,10 @@ def batch_norm_train(
 def _forward(x, scale, bias, eps):
     axes, wide = tuple(range(x.ndim - 1)), _wide(x)
     mean = wide.mean(axes)
-    centred = wide - mean
-    var = jnp.square(centred).mean(axes)
+    var = jnp.square(wide - mean).mean(axes)
     inverse = lax.rsqrt(var + eps)
-    y = (centred * (inverse * scale) + bias).astype(x.dtype)
+    factor = inverse * scale
+    y = (wide * factor + (bias - mean * factor)).astype(x.dtype)
     return (y, mean, var), (x, mean, inverse, scale)
 
 
@@ -41,14 +41,14 @@ def _backward(eps, residuals, cotangents):
     x, mean, inverse, scale = residuals
     dy, dmean, dvar = cotangents
     axes, n = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
-    centred, wide = _wide(x) - mean, _wide(dy)
-    dbias = wide.sum(axes)
-    dscale = (wide * centred).sum(axes) * inverse
-    # d/dx of the three outputs, gathered into dy * a + centred * b + c with a, b, c [C].
+    wide, dwide = _wide(x), _wide(dy)
+    dbias = dwide.sum(axes)
+    dscale = ((dwide * wide).sum(axes) - mean * dbias) * inverse
+    # d/dx of the three outputs, gathered into dy * a + x * b + c with a, b, c [C].
     a = scale * inverse
     b = (2 * dvar - a * inverse * dscale) / n
-    c = (dmean - a * dbias) / n
-    return (wide * a + centred * b + c).astype(x.dtype), dscale, dbias
+    c = (dmean - a * dbias) / n - b * mean
+    return (dwide * a + wide * b + c).astype(x.dtype), dscale, dbias
 
 
 batch_norm_train.defvjp(_forward, _backward)

@@ -1,13 +1,16 @@
 """Pooling of images [B, H, W, C]: maximum and average over windows under every padding convention, adaptive average."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from canon.ops.padding import Padding, outputs, pads, pair, sides
+from canon.ops import backend
+from canon.ops.padding import Padding, pads, pair, sides
+from canon.ops.shifts import MOST_TAPS, Windows, back, padded, shifted
 
 
 def max_pool(
@@ -23,10 +26,36 @@ def max_pool(
     """
     window, stride = pair(window, 'window'), pair(window if stride is None else stride, 'stride')
     rows = pads(padding, images.shape[1:3], window, stride, ceil_mode=ceil_mode)
-    least = -jnp.inf if jnp.issubdtype(images.dtype, jnp.floating) else jnp.iinfo(images.dtype).min
-    return lax.reduce_window(
-        images, jnp.array(least, images.dtype), lax.max, (1, *window, 1), (1, *stride, 1), ((0, 0), *rows, (0, 0))
-    )
+    at = Windows(images.shape[1:3], window, stride, rows)
+    if backend.cpu_form() and len(at.taps) <= MOST_TAPS:
+        return _max_of_shifts(images, at)
+    return _reduced(images, at, _least(images.dtype), lax.max)
+
+
+def _least(dtype) -> np.ndarray:
+    return np.array(-np.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).min, dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _max_of_shifts(images: jax.Array, at: Windows) -> jax.Array:
+    """The form for XLA:CPU, whose select-and-scatter, the plain form's gradient, runs pixel by pixel on one core."""
+    return reduce(jnp.maximum, shifted(padded(images, at.rows, _least(images.dtype)), at))
+
+
+def _max_forward(images, at):
+    first, *rest = shifted(padded(images, at.rows, _least(images.dtype)), at)
+    most, which = first, jnp.zeros(first.shape, jnp.int8)
+    for tap, x in enumerate(rest, 1):
+        wins = (x > most) | jnp.isnan(x)
+        most, which = jnp.where(wins, x, most), jnp.where(wins, jnp.int8(tap), which)
+    return most, which
+
+
+def _max_backward(at, which, dy):
+    return (back([(dy, 0), (which, -1)], at, lambda tap, dy, which: jnp.where(which == tap, dy, 0)),)
+
+
+_max_of_shifts.defvjp(_max_forward, _max_backward)
 
 
 def avg_pool(
@@ -45,13 +74,11 @@ def avg_pool(
     window, stride = pair(window, 'window'), pair(window if stride is None else stride, 'stride')
     size = images.shape[1:3]
     rows = pads(padding, size, window, stride, ceil_mode=ceil_mode)
-    total = lax.reduce_window(
-        images, jnp.zeros((), images.dtype), lax.add, (1, *window, 1), (1, *stride, 1), ((0, 0), *rows, (0, 0))
-    )
+    at = Windows(size, window, stride, rows)
+    total = _reduced(images, at, np.zeros((), images.dtype), lax.add)
     asked = sides(padding, size, window, stride) if count_include_pad else ((0, 0), (0, 0))
     valid = [(-low, n + high) for n, (low, high) in zip(size, asked, strict=True)]
-    counted = outputs(rows, size, window, stride)
-    counts = [_counts(*a) for a in zip(window, stride, rows, counted, valid, strict=True)]
+    counts = [_counts(*a) for a in zip(window, stride, rows, at.out, valid, strict=True)]
     return total / jnp.asarray(np.outer(*counts)[:, :, None], images.dtype)
 
 
@@ -64,6 +91,14 @@ def adaptive_avg_pool(images: jax.Array, size: int | Sequence[int]) -> jax.Array
         return images
     down, across = (jnp.asarray(_cells(n, o), images.dtype) for n, o in zip(images.shape[1:3], size, strict=True))
     return jnp.einsum('oh,bhwc,pw->bopc', down, images, across)
+
+
+def _reduced(images: jax.Array, at: Windows, init: np.ndarray, op: Callable) -> jax.Array:
+    """Rows that no window reaches are cut off first: the gradient of reduce_window knows no negative padding."""
+    cut = [(min(low, 0), min(high, 0), 0) for low, high in at.rows]
+    images = lax.pad(images, init, ((0, 0, 0), *cut, (0, 0, 0)))
+    rows = [(max(low, 0), max(high, 0)) for low, high in at.rows]
+    return lax.reduce_window(images, init, op, (1, *at.window, 1), (1, *at.stride, 1), ((0, 0), *rows, (0, 0)))
 
 
 def _counts(k: int, s: int, rows: tuple[int, int], count: int, valid: tuple[int, int]) -> np.ndarray:
