@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from canon.draw.animation import Animation
+    from canon.draw.annotated import scenes
     from canon.draw.bars import class_accuracy, reliability
     from canon.draw.images import confusion_matrix, gallery
     from canon.draw.insides import feature_maps, filters, histograms
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     'animation': ('Animation',),
+    'annotated': ('scenes',),
     'bars': ('class_accuracy', 'reliability'),
     'images': ('confusion_matrix', 'gallery'),
     'insides': ('feature_maps', 'filters', 'histograms'),
@@ -28,7 +30,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     'Animation', 'Ground', 'best_of', 'class_accuracy', 'confusion_matrix', 'curves', 'feature_maps', 'filters',
-    'gallery', 'histograms', 'middle', 'paths', 'reliability', 'sweep', 'walk',
+    'gallery', 'histograms', 'middle', 'paths', 'reliability', 'scenes', 'sweep', 'walk',
 ]  # fmt: skip
 
 

@@ -36,8 +36,8 @@ def grid_crops(
 ) -> Transform:
     """[len(scales) * grid**2 * 2, size, size, C]: a regular grid of windows at each short side in `scales`, mirrored.
 
-    VGG's multi-crop test (Simonyan and Zisserman 2015, section 4.3): 5x5 windows, two flips, three scales, 150 views.
-    Per scale come the windows row by row, then the same mirrored.
+    VGG's multi-crop test (Simonyan and Zisserman 2015, sections 3.2 and 4.3): 5x5 windows, two flips, three scales,
+    150 views. Per scale come the windows row by row, then the same mirrored.
     """
     _check(size, scales, method, 'grid_crops')
     if grid < 1:

@@ -1,0 +1,64 @@
+"""Images with what is known of their pixels: boxes, masks, segmentations."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+_COLOURS = [to_rgb(c) for c in ('#00c8ff', '#ff2fd0', '#ffe000', '#5dff3b', '#ff4b1f', '#8f5bff', '#00ffc3', '#ff9db5')]
+
+
+def scenes(
+    examples: Sequence[Mapping[str, Any]], titles: Sequence[str], columns: int = 4, width: float = 2.4
+) -> Figure:
+    """A grid of examples, each under its title, `width` inches each, all at one scale.
+
+    image: [H, W, 1 or 3], uint8 or floats in 0..1. Where there are: boxes [K, 4] as x0, y0, x1, y1 in pixels, drawn as
+    frames; masks [K, H, W], laid over the image in the colour of their box; segmentation [H, W] or [H, W, 1], laid over
+    it in a colour a class, 0 left clear and 255 (void) white.
+    """
+    columns = max(min(columns, len(examples)), 1)
+    rows = max(-(-len(examples) // columns), 1)
+    tallest = max((np.shape(e['image'])[0] / np.shape(e['image'])[1] for e in examples), default=1)
+    figure = Figure(figsize=(width * columns, (width * tallest + 0.28) * rows), layout='constrained')
+    for i in range(rows * columns):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        axes.axis('off')
+        if i < len(examples):
+            _scene(axes, examples[i])
+            axes.set_title(titles[i], fontsize=8)
+    return figure
+
+
+def _scene(axes: Axes, example: Mapping[str, Any]) -> None:
+    image = np.asarray(example['image'])
+    height, width = image.shape[:2]
+    extent = (0, width, height, 0)  # the corner of the first pixel is (0, 0), as it is for boxes
+    grey = image.shape[-1] == 1
+    shown = image[..., 0] if grey else image
+    axes.imshow(shown, cmap='gray', vmin=0, vmax=255 if image.dtype == np.uint8 else 1, extent=extent)
+    for colour, mask in enumerate(np.asarray(example.get('masks', ()))):
+        axes.imshow(_layer(mask, _colour(colour)), extent=extent, interpolation='nearest')
+    if 'segmentation' in example:
+        classes = np.asarray(example['segmentation']).reshape(height, width)
+        for label in np.unique(classes[classes > 0]):
+            colour = (1.0, 1.0, 1.0) if label == 255 else _colour(int(label) - 1)
+            axes.imshow(_layer(classes == label, colour), extent=extent, interpolation='nearest')
+    for colour, (x0, y0, x1, y1) in enumerate(np.asarray(example.get('boxes', ()), float).reshape(-1, 4)):
+        frame = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, linewidth=1.6, edgecolor=_colour(colour))
+        axes.add_patch(frame)
+    axes.set(xlim=(0, width), ylim=(height, 0))
+
+
+def _colour(number: int) -> tuple[float, ...]:
+    return _COLOURS[number % len(_COLOURS)]
+
+
+def _layer(mask: np.ndarray, colour: tuple[float, ...], opacity: float = 0.4) -> np.ndarray:
+    layer = np.zeros((*mask.shape, 4))
+    layer[np.asarray(mask, bool)] = (*colour, opacity)
+    return layer
