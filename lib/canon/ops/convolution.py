@@ -85,8 +85,9 @@ def conv_transpose(
     Raises UsageError for channels that do not fit, and where output_padding is not less than stride or dilation.
     """
     stride, dilation = pair(stride, 'stride'), pair(dilation, 'dilation')
-    padding, extra = (tuple((p, p) if isinstance(p, int) else p) for p in (padding, output_padding))
-    if images.shape[-1] != kernel.shape[3] or images.shape[-1] % groups:
+    padding, extra = _numbers(padding, 'padding'), _numbers(output_padding, 'output_padding')
+    _check_ranks(images, kernel)
+    if groups < 1 or images.shape[-1] != kernel.shape[3] or images.shape[-1] % groups:
         raise UsageError(
             f'a transposed convolution of images {images.shape} with a kernel {kernel.shape}, groups={groups}: '
             f'the kernel wants {kernel.shape[3]} channels, a multiple of groups'
@@ -116,11 +117,24 @@ def _transposed(kernel: jax.Array, groups: int) -> jax.Array:
     return kernel.transpose(0, 1, 4, 3, 2).reshape(h, w, channels // groups, groups * per_group)
 
 
-def _check(images: jax.Array, kernel: jax.Array, groups: int) -> None:
+def _numbers(value: int | Sequence[int], what: str) -> tuple[int, int]:
+    both = (value, value) if isinstance(value, int) else tuple(value)
+    if len(both) != 2 or not all(isinstance(v, int) and v >= 0 for v in both):
+        raise UsageError(f'{what}={value!r} of a transposed convolution is neither a number nor (height, width)')
+    return both
+
+
+def _check_ranks(images: jax.Array, kernel: jax.Array) -> None:
     if images.ndim != 4 or kernel.ndim != 4:
         raise UsageError(
             f'a convolution takes images [B, H, W, C] and a kernel [h, w, C, N], not {images.shape} and {kernel.shape}'
         )
+
+
+def _check(images: jax.Array, kernel: jax.Array, groups: int) -> None:
+    _check_ranks(images, kernel)
+    if groups < 1:
+        raise UsageError(f'groups={groups} is not a positive integer')
     channels, wanted, filters = images.shape[-1], kernel.shape[2] * groups, kernel.shape[3]
     if channels != wanted:
         raise UsageError(

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from canon.errors import UsageError
 from canon.ops import backend
-from canon.ops.padding import Padding, pads, pair, sides
+from canon.ops.padding import Padding, Pair, pads, pair, sides
 from canon.ops.shifts import MOST_TAPS, Windows, back, padded, shifted
 
 
@@ -24,12 +25,18 @@ def max_pool(
 
     A window larger than its stride overlaps (AlexNet). The gradient goes to the first maximum of a window, row by row.
     """
-    window, stride = pair(window, 'window'), pair(window if stride is None else stride, 'stride')
+    window, stride = _windows(images, window, stride)
     rows = pads(padding, images.shape[1:3], window, stride, ceil_mode=ceil_mode)
     at = Windows(images.shape[1:3], window, stride, rows)
     if backend.cpu_form() and len(at.taps) <= MOST_TAPS:
         return _max_of_shifts(images, at)
     return _reduced(images, at, _least(images.dtype), lax.max)
+
+
+def _windows(images: jax.Array, window: int | Sequence[int], stride: int | Sequence[int] | None) -> tuple[Pair, Pair]:
+    if images.ndim != 4:
+        raise UsageError(f'pooling takes images [B, H, W, C], not {images.shape}')
+    return pair(window, 'window'), pair(window if stride is None else stride, 'stride')
 
 
 def _least(dtype) -> np.ndarray:
@@ -71,20 +78,39 @@ def avg_pool(
     count_include_pad: divide by the pixels of a window with the padding that was asked for, as Caffe and torch do (what
     ceil_mode adds beyond it does not count), or by those of the image alone, as TensorFlow does.
     """
-    window, stride = pair(window, 'window'), pair(window if stride is None else stride, 'stride')
+    window, stride = _windows(images, window, stride)
     size = images.shape[1:3]
     rows = pads(padding, size, window, stride, ceil_mode=ceil_mode)
     at = Windows(size, window, stride, rows)
-    total = _reduced(images, at, np.zeros((), images.dtype), lax.add)
+    total = _sum(images.astype(jnp.promote_types(images.dtype, jnp.float32)), at)
     asked = sides(padding, size, window, stride) if count_include_pad else ((0, 0), (0, 0))
     valid = [(-low, n + high) for n, (low, high) in zip(size, asked, strict=True)]
     counts = [_counts(*a) for a in zip(window, stride, rows, at.out, valid, strict=True)]
-    return total / jnp.asarray(np.outer(*counts)[:, :, None], images.dtype)
+    return (total / np.outer(*counts)[:, :, None].astype(total.dtype)).astype(images.dtype)
+
+
+def _sum(images: jax.Array, at: Windows) -> jax.Array:
+    if backend.cpu_form() and len(at.taps) <= MOST_TAPS:
+        return _sum_of_shifts(images, at)
+    return _reduced(images, at, np.zeros((), images.dtype), lax.add)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _sum_of_shifts(images: jax.Array, at: Windows) -> jax.Array:
+    return reduce(jnp.add, shifted(padded(images, at.rows), at))
+
+
+_sum_of_shifts.defvjp(
+    lambda images, at: (_sum_of_shifts(images, at), None),
+    lambda at, _, dy: (back([(dy, 0)], at, lambda tap, dy: dy),),
+)
 
 
 def adaptive_avg_pool(images: jax.Array, size: int | Sequence[int]) -> jax.Array:
     """To [B, *size, C]: cell i of o is the mean of rows floor(i n / o) .. ceil((i + 1) n / o), as torch cuts them."""
     size = pair(size)
+    if images.ndim != 4:
+        raise UsageError(f'pooling takes images [B, H, W, C], not {images.shape}')
     if size == (1, 1):
         return images.mean((1, 2), keepdims=True)
     if images.shape[1:3] == size:
@@ -102,9 +128,9 @@ def _reduced(images: jax.Array, at: Windows, init: np.ndarray, op: Callable) -> 
 
 
 def _counts(k: int, s: int, rows: tuple[int, int], count: int, valid: tuple[int, int]) -> np.ndarray:
-    """How many of each window's rows lie within `valid`."""
+    """How many of each window's rows lie within `valid`; 1 where none does, whose sum is zero."""
     first = np.arange(count) * s - rows[0]
-    return np.minimum(first + k, valid[1]) - np.maximum(first, valid[0])
+    return np.maximum(np.minimum(first + k, valid[1]) - np.maximum(first, valid[0]), 1)
 
 
 def _cells(n: int, o: int) -> np.ndarray:
