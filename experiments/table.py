@@ -3,6 +3,8 @@
     ./launch.sh table runs/classification/lenet_digits --metric=test/accuracy --sort=tx.learning_rate
 
 Sorted by the metric, best first, unless --sort names a column. Runs that are not done are listed as what they are.
+Where all runs are of one config file that defines `pictures(runs) -> {name: matplotlib Figure}`, these are drawn too,
+as NAME.png beside the table: what a sweep is meant to show, next to its `sweep()`. It gets `experiments.runs.Run`s.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if metric:
         path = draw(found, metric, options.folder / 'table.png')
         print(f'\n{path}' if path else '\nno picture: no swept value, or no run has measured yet')
+    for path in draw_own(found, options.folder):
+        print(path)
     return 0
 
 
@@ -120,6 +124,18 @@ def draw(found: Sequence[runs.Run], metric: str, path: Path) -> Path | None:
         axes.legend(frameon=False, fontsize='small')
     axes.set(xlabel=swept, ylabel=metric)
     axes.spines[['top', 'right']].set_visible(False)
+    return _save(figure, path)
+
+
+def draw_own(found: Sequence[runs.Run], folder: Path) -> list[Path]:
+    """The pictures that the config of all these runs defines, saved in `folder`; none where it defines none."""
+    files = {configs.split(run.config)[0] for run in found}
+    file = files.pop()
+    pictures = getattr(configs.module(str(file)), 'pictures', None) if not files and file.is_file() else None
+    return [_save(figure, folder / f'{name}.png') for name, figure in (pictures(found) if pictures else {}).items()]
+
+
+def _save(figure: Any, path: Path) -> Path:
     try:
         figure.savefig(path, dpi=120)
     except OSError as error:

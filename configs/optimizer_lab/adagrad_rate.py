@@ -1,0 +1,53 @@
+"""A claim: AdaGrad's effective rate falls too early (notes 2.2.1), which RMSProp and Adadelta mend (2.2.2).
+
+    ./launch.sh sweep configs/optimizer_lab/adagrad_rate.py
+    ./launch.sh table runs/optimizer_lab/adagrad_rate
+
+A deep autoencoder of tanh units squeezes the digits through eight numbers. `effective_rate` is the geometric mean
+over the parameters of what the gradient is multiplied with, epsilon / (delta + sqrt r).
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = '') -> ConfigDict:
+    smoke = arg == 'smoke'
+    return ConfigDict(
+        dict(
+            experiment='optimizer_lab',
+            of='digits',
+            seed=0,
+            data=dict(batch_size=64, data_dir='~/tensorflow_datasets'),
+            net=dict(hidden=(128, 64, 32, 8, 32, 64, 128), goal='reconstruct'),
+            only=(),
+            compare=('adagrad', 'rmsprop'),
+            scale=1.0,
+            rivals=dict(
+                adagrad=dict(learning_rate=0.01, eps=1e-7),
+                rmsprop=dict(learning_rate=1e-3, decay=0.9, eps=1e-6),
+                adadelta=dict(learning_rate=1.0, decay=0.95, eps=1e-6, eps_in_sqrt=True),
+            ),
+            run=dict(
+                steps=1000 if smoke else 2000,
+                log_every=20,
+                evals=dict(test=dict(every='25%')),
+                checkpoint=dict(every='100%'),
+                tensorboard=False,
+            ),
+            target=dict(metric='test/ratio/loss', at_least=1.1),
+        )
+    )
+
+
+def sweep():
+    """Rates a factor of about three apart, around each optimizer's own, and three seeds."""
+    for seed in (0, 1, 2):
+        for scale in (0.3, 1.0, 3.0):
+            yield {'scale': scale, 'seed': seed}
+
+
+def pictures(runs):
+    from experiments.optimizer_lab.pictures import best_rates
+
+    panels = {'training loss': 'train/*/loss', 'effective rate': 'train/*/effective_rate'}
+    return best_rates(runs, 'test/*/loss', panels, 'a deep autoencoder of the digits: AdaGrad and its two successors')

@@ -1,0 +1,52 @@
+"""Optimizers walking over a surface, side by side: a picture of their paths and the same in motion.
+
+./launch.sh run configs/optimizer_lab/paths.py:ravine           # or :rosenbrock, :beale, :saddle
+./launch.sh run configs/optimizer_lab/paths.py:beale --config.only="('adam','nesterov')"
+"""
+
+from ml_collections import ConfigDict
+
+ARGUMENTS = ('ravine', 'rosenbrock', 'beale', 'saddle', 'smoke')
+
+# Steps, and of the rates 0.001, 0.003, 0.01, ... the best or nearly so, where that one does not leave the picture.
+STEPS = dict(ravine=150, rosenbrock=1000, beale=500, saddle=150)
+RATES = dict(
+    ravine=dict(sgd=0.03, momentum=0.01, nesterov=0.01, adagrad=1, rmsprop=0.03, adadelta=3, adam=0.3, free=0.03),
+    rosenbrock=dict(sgd=1e-3, momentum=1e-3, nesterov=1e-3, adagrad=1, rmsprop=0.01, adadelta=0.1, adam=0.3, free=3e-3),
+    beale=dict(sgd=0.01, momentum=3e-3, nesterov=3e-3, adagrad=1, rmsprop=0.01, adadelta=0.3, adam=0.1, free=0.01),
+    saddle=dict(sgd=0.1, momentum=0.03, nesterov=0.03, adagrad=0.3, rmsprop=0.03, adadelta=3, adam=0.1, free=0.3),
+)
+
+
+def get_config(arg: str = '') -> ConfigDict:
+    smoke = arg == 'smoke'
+    surface = 'ravine' if smoke or not arg else arg
+    rates = RATES[surface]
+    return ConfigDict(
+        dict(
+            experiment='optimizer_lab',
+            of='surfaces',
+            seed=0,
+            surface=dict(name=surface, start=()),
+            only=(),
+            scale=1.0,
+            rivals=dict(
+                sgd=dict(learning_rate=rates['sgd']),
+                momentum=dict(learning_rate=rates['momentum'], momentum=0.9),
+                nesterov=dict(learning_rate=rates['nesterov'], momentum=0.9, stored='theta'),
+                adagrad=dict(learning_rate=rates['adagrad']),
+                rmsprop=dict(learning_rate=rates['rmsprop']),
+                adadelta=dict(learning_rate=rates['adadelta'], eps=1e-3),
+                adam=dict(learning_rate=rates['adam']),
+                schedule_free=dict(tx=dict(name='sgd', learning_rate=rates['free'])),
+            ),
+            run=dict(
+                steps=STEPS[surface],
+                log_every='2%',
+                evals=dict(surface=dict(every='10%')),
+                checkpoint=dict(every='100%'),
+                tensorboard=False,
+            ),
+            target=dict(metric='surface/worst/loss', at_most=0.1, ci=True),  # the start is at 31
+        )
+    )
