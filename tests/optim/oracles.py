@@ -276,20 +276,24 @@ def gradients(rng, shape):
     return np.asarray(g * (rng.random() > 0.1), np.float32)
 
 
-def worst_error(tx, oracle, shapes, seed, steps, dtype):
-    """The largest error of an update, relative to the terms it is made of, in an open loop of recorded gradients."""
+def worst_error(tx, oracle, shapes, seed, steps, dtype, nest=list):
+    """The largest error of an update, relative to the terms it is made of, in an open loop of recorded gradients.
+
+    nest: from the list of leaves to the tree that the transform sees.
+    """
+    import jax
     import jax.numpy as jnp
 
     rng = np.random.default_rng(seed)
     params = [np.asarray(rng.normal(size=s), np.float32) for s in shapes]
-    state = tx.init([jnp.asarray(p, dtype) for p in params])
+    state = tx.init(nest([jnp.asarray(p, dtype) for p in params]))
     exact, sizes = [oracle() for _ in shapes], [oracle() for _ in shapes]
     worst = 0.0
     for _ in range(steps):
         grads = [gradients(rng, s) for s in shapes]
-        given = [jnp.asarray(g, dtype) for g in grads], state, [jnp.asarray(p, dtype) for p in params]
-        updates, state = tx.update(*given)
-        for u, g, p, one, two in zip(updates, grads, params, exact, sizes, strict=True):
+        given, at = (nest([jnp.asarray(x, dtype) for x in leaves]) for leaves in (grads, params))
+        updates, state = tx.update(given, state, at)
+        for u, g, p, one, two in zip(jax.tree.leaves(updates), grads, params, exact, sizes, strict=True):
             g, p = g.astype(np.float64), p.astype(np.float64)
             expected = one(g, p)
             scale = np.maximum(np.abs(expected), np.abs(two(np.abs(g), np.abs(p))))

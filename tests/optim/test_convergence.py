@@ -116,3 +116,63 @@ def test_averaging_beats_the_last_iterate_under_noise(optim):
     (params, state), _ = jax.lax.scan(step, (jnp.zeros(16), tx.init(jnp.zeros(16))), noise)
     last, mean = (float(jnp.mean(p**2)) for p in (params, optim.eval_params(params, state)))
     assert mean < last / 50
+
+
+def regret(tx, gradient, dimensions, rounds):
+    """(the regret of play in the box [-1, 1]^n against the best fixed point in hindsight, the bound of AdaGrad).
+
+    The losses are linear, <g_t, x>, to which every convex loss can be reduced; `gradient` (t, x) -> g_t sees x first.
+    """
+
+    def step(carry, t):
+        x, state = carry
+        g = gradient(t, x)
+        u, state = tx.update(g, state, x)
+        return (jnp.clip(x + u, -1.0, 1.0), state), (jnp.sum(g * x), g)
+
+    x = jnp.zeros(dimensions)
+    _, (losses, gradients) = jax.jit(lambda c: jax.lax.scan(step, c, jnp.arange(rounds)))((x, tx.init(x)))
+    best = -float(jnp.sum(jnp.abs(gradients.sum(0))))
+    return float(losses.sum()) - best, float(jnp.sum(jnp.linalg.norm(gradients, axis=0)))
+
+
+def random_sparse(t, x):
+    """Six decades of sizes, each coordinate silent nine times of ten, with a drift of its own."""
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(0), t), 2)
+    size = 10.0 ** jnp.linspace(-3, 3, x.size)
+    seen = jax.random.bernoulli(keys[0], 0.1, x.shape)
+    return seen * size * (jax.random.normal(keys[1], x.shape) + 0.1)
+
+
+def adversary(t, x):
+    """Always uphill from where the player stands."""
+    return jnp.where(x >= 0, 1.0, -1.0) * jnp.arange(1.0, x.size + 1)
+
+
+def reddi(t, x):
+    return jnp.where(t % 3 == 0, 3.0, -1.0) * jnp.ones_like(x)
+
+
+@pytest.mark.parametrize('gradient', [random_sparse, adversary, reddi])
+@pytest.mark.parametrize('rate', [0.2, 2**0.5, 5.0])
+def test_adagrad_keeps_its_regret_bound(optim, gradient, rate):
+    """Duchi et al. 2011, theorem 5: R_T <= (D^2 / (2 eta) + eta) sum_i |g_{1:T,i}|, D = 2 the width of the box.
+
+    With H = delta I + diag(s) its proof adds delta |x_1 - x*|^2 / (2 eta). The bound is of the order of sqrt(T): it is
+    far below what a player who stands still may lose.
+    """
+    rounds, dimensions, eps = 3000, 7, 1e-7
+    with jax.enable_x64(True):
+        found, norms = regret(optim.adagrad(rate, eps), gradient, dimensions, rounds)
+    assert found <= (4 / (2 * rate) + rate) * norms + eps * dimensions / (2 * rate)
+
+
+def test_the_regret_bound_is_not_anyone_s(optim):
+    """Where the bound is tight enough to tell: RMSProp with a short memory breaks it on the sequence of Reddi et al."""
+    with jax.enable_x64(True):
+        bound = lambda norms: (2 / 2**0.5 + 2**0.5) * norms  # noqa: E731
+        short = optim.rmsprop(0.01, decay=0.1)
+        found, norms = regret(short, reddi, 7, 3000)
+        assert found > 2 * bound(norms)
+        found, norms = regret(optim.adagrad(2**0.5), reddi, 7, 3000)
+        assert found < bound(norms)
