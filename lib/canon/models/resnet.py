@@ -1,0 +1,321 @@
+"""Residual networks: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2015 (Table 1, section 4.2),
+and "Identity mappings in deep residual networks", 2016 (pre-activation).
+
+| stage | at 224 | 18 | 34 | 50 | 101 | 152 |
+|---|---|---|---|---|---|---|
+| conv1 | 112 | 7x7, 64, stride 2 | | | | |
+| conv2_x | 56 | 3x3 max pool, stride 2; [3x3 64, 3x3 64] x 2 | x 3 | [1x1 64, 3x3 64, 1x1 256] x 3 | x 3 | x 3 |
+| conv3_x | 28 | [128, 128] x 2 | x 4 | [128, 128, 512] x 4 | x 4 | x 8 |
+| conv4_x | 14 | [256, 256] x 2 | x 6 | [256, 256, 1024] x 6 | x 23 | x 36 |
+| conv5_x | 7 | [512, 512] x 2 | x 3 | [512, 512, 2048] x 3 | x 3 | x 3 |
+| average pool, 1000 units | 1 | 11,689,512 parameters | 21,797,672 | 25,557,032 | 44,549,160 | 60,192,808 |
+
+conv3_1, conv4_1 and conv5_1 halve the image. The authors' models of 50, 101 and 152 layers: 24.7, 23.6, 23.0 % top-1
+error on one crop, 22.9, 21.8, 21.4 % on ten. FPN's C2 .. C5 are the stages conv2_x .. conv5_x.
+
+On CIFAR-10, 6n + 2 layers: conv1 3x3 16, then n blocks [3x3, 3x3] at each of 32x32x16, 16x16x32, 8x8x64, zero-padded
+shortcuts. 20, 32, 44, 56, 110 and 1202 layers: 8.75, 7.51, 7.17, 6.97, 6.43 and 7.93 % error. With pre-activation
+bottlenecks of 64, 128 and 256 channels, 9n + 2 layers: 5.46 (164) and 4.92 % (1001).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.nn import initializers
+
+from canon import ops
+from canon.errors import UsageError
+from canon.named import call, near
+from canon.nn import BatchNorm, Conv, Network, check_images
+
+
+def _row(name, parameters, multiply_adds, top1, top5, source, size=224, **arguments):
+    return dict(
+        name=f'resnet.{name}',
+        arguments=arguments,
+        size=size,
+        parameters=parameters,
+        multiply_adds=multiply_adds,
+        top1=top1,
+        top5=top5,
+        source=source,
+    )
+
+
+_MSRA, _TORCH = 'the authors, one crop; multiply-adds Table 1', 'torchvision V1'
+_CIFAR, _PREACT = 'He et al. 2015, Table 6, CIFAR-10', 'He et al. 2016, Table 4, CIFAR-10'
+TABLE = (
+    _row('resnet18', 11_689_512, 1.814e9, 69.758, 89.078, _TORCH),
+    _row('resnet34', 21_797_672, 3.664e9, 73.314, 91.42, _TORCH),
+    _row('resnet50', 25_557_032, 4.089e9, 76.13, 92.862, _TORCH),
+    _row('resnet101', 44_549_160, 7.801e9, 77.374, 93.546, _TORCH),
+    _row('resnet152', 60_192_808, 11.514e9, 78.312, 94.046, _TORCH),
+    _row('resnet18', None, 1.8e9, None, None, 'multiply-adds Table 1', shortcut='padding'),
+    _row('resnet34', None, 3.6e9, None, None, 'multiply-adds Table 1', shortcut='padding'),
+    _row('resnet50', 25_557_032, 3.8e9, 75.3, 92.2, _MSRA, stride_at='1x1'),
+    _row('resnet101', 44_549_160, 7.6e9, 76.4, 92.9, _MSRA, stride_at='1x1'),
+    _row('resnet152', 60_192_808, 11.3e9, 77.0, 93.3, _MSRA, stride_at='1x1'),
+    _row('resnet20_cifar', 269_722, None, 91.25, None, _CIFAR, 32),
+    _row('resnet32_cifar', 464_154, None, 92.49, None, _CIFAR, 32),
+    _row('resnet44_cifar', 658_586, None, 92.83, None, _CIFAR, 32),
+    _row('resnet56_cifar', 853_018, None, 93.03, None, _CIFAR, 32),
+    _row('resnet110_cifar', 1_727_962, None, 93.57, None, _CIFAR, 32),
+    _row('resnet1202_cifar', 19_421_274, None, 92.07, None, _CIFAR, 32),
+    _row('preact_resnet164', 1_703_258, None, 94.54, None, _PREACT, 32),
+    _row('preact_resnet1001', 10_327_706, None, 95.08, None, _PREACT, 32),
+)
+
+_SHORTCUTS = ('padding', 'projection', 'projection_all')  # the paper's A, B, C
+_STRIDES = ('1x1', '3x3')
+# A fully connected layer starts as torch's, which the authors' released code keeps: U(+-1 / sqrt(fan-in)), no bias.
+_DENSE = initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+
+
+class _Form(NamedTuple):
+    """What all blocks of a network share; the constructors say what each is."""
+
+    shortcut: str
+    stride_at: str
+    plain: bool
+    zero_init_last: bool
+    frozen_norm: bool
+    dtype: Any
+
+    def conv(self, features: int, size: int, name: str, stride: int = 1) -> Conv:
+        return Conv(features, size, stride, size // 2, use_bias=False, dtype=self.dtype, name=name)
+
+    def norm(self, name: str, last: bool = False) -> BatchNorm:
+        scale = initializers.zeros if last and self.zero_init_last else initializers.ones
+        return BatchNorm(frozen=self.frozen_norm, dtype=self.dtype, scale_init=scale, name=name)
+
+
+class ResNet(Network):
+    """Images [B, H, W, C] -> logits [B, num_classes]; stages conv1, conv2_x, ... (after the last ReLU of each).
+
+    Blocks are called conv2_1, conv2_2, ...: in each conv1, bn1, conv2, ..., and where it projects, shortcut and
+    shortcut_bn.
+    """
+
+    block: Callable
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
+    cifar: bool
+    num_classes: int
+    form: _Form
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
+        check_images(images, 4 if self.cifar else 32, 'this ResNet')
+        form, stages = self.form, {}
+        x = form.conv(self.widths[0], 3 if self.cifar else 7, 'conv1', 1 if self.cifar else 2)(images)
+        x = stages['conv1'] = ops.relu(form.norm('bn1')(x, train))
+        if not self.cifar:
+            x = ops.max_pool(x, 3, 2, padding=1)
+        for stage, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True), start=2):
+            for place in range(1, depth + 1):
+                stride = 2 if place == 1 and stage > 2 else 1
+                x = self.block(width, stride, form, name=f'conv{stage}_{place}')(x, train)
+            stages[f'conv{stage}_x'] = x
+        return stages if features else _classifier(self.num_classes, form)(x.mean((1, 2)))
+
+
+class Basic(nn.Module):
+    """Two 3x3 convolutions beside a shortcut: figure 5, left."""
+
+    width: int
+    stride: int
+    form: _Form
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        form = self.form
+        y = form.conv(self.width, 3, 'conv1', self.stride)(x)
+        y = ops.relu(form.norm('bn1')(y, train))
+        y = form.norm('bn2', last=True)(form.conv(self.width, 3, 'conv2')(y), train)
+        return _joined(x, y, self.stride, form, train)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions, the last four times as wide, beside a shortcut: figure 5, right."""
+
+    width: int
+    stride: int
+    form: _Form
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        form = self.form
+        first, second = (self.stride, 1) if form.stride_at == '1x1' else (1, self.stride)
+        y = form.conv(self.width, 1, 'conv1', first)(x)
+        y = ops.relu(form.norm('bn1')(y, train))
+        y = form.conv(self.width, 3, 'conv2', second)(y)
+        y = ops.relu(form.norm('bn2')(y, train))
+        y = form.norm('bn3', last=True)(form.conv(4 * self.width, 1, 'conv3')(y), train)
+        return _joined(x, y, self.stride, form, train)
+
+
+def _joined(x: jax.Array, y: jax.Array, stride: int, form: _Form, train: bool) -> jax.Array:
+    """relu(y + shortcut(x)), or without a shortcut relu(y); within a block's `__call__`."""
+    if form.plain:
+        return ops.relu(y)
+    changes = stride > 1 or x.shape[-1] != y.shape[-1]
+    if form.shortcut == 'projection_all' or (form.shortcut == 'projection' and changes):
+        x = form.norm('shortcut_bn')(form.conv(y.shape[-1], 1, 'shortcut', stride)(x), train)
+    elif changes:  # every second pixel, and zeros for the new channels
+        x = lax.slice(x, (0, 0, 0, 0), x.shape, (1, stride, stride, 1))
+        x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, y.shape[-1] - x.shape[-1])))
+    return ops.relu(y + x)
+
+
+class PreActResNet(Network):
+    """Images [B, H, W, C] -> logits [B, num_classes]; stages conv1, conv2_x, ... (bare sums) and last.
+
+    last is the final sum normalised and rectified, which the average is taken of.
+    """
+
+    depth: int
+    num_classes: int
+    form: _Form
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
+        check_images(images, 4, 'this ResNet')
+        form, stages = self.form, {}
+        x = stages['conv1'] = form.conv(16, 3, 'conv1')(images)
+        for stage, channels in enumerate((64, 128, 256), start=2):
+            for place in range(1, self.depth + 1):
+                stride = 2 if place == 1 and stage > 2 else 1
+                x = PreActBottleneck(channels, stride, form, name=f'conv{stage}_{place}')(x, train)
+            stages[f'conv{stage}_x'] = x
+        x = stages['last'] = ops.relu(form.norm('bn')(x, train))
+        return stages if features else _classifier(self.num_classes, form)(x.mean((1, 2)))
+
+
+class PreActBottleneck(nn.Module):
+    """Normalise, rectify, convolve, thrice, beside a bare shortcut: He et al. 2016, figure 1 (b), as a bottleneck.
+
+    The first unit of a stage projects, and takes both its ways from the same normalised and rectified x.
+    """
+
+    channels: int
+    stride: int
+    form: _Form
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        form, width = self.form, self.channels // 4
+        y = ops.relu(form.norm('bn1')(x, train))
+        if x.shape[-1] != self.channels:
+            x = form.conv(self.channels, 1, 'shortcut', self.stride)(y)
+        y = form.conv(width, 1, 'conv1', self.stride)(y)
+        y = form.conv(width, 3, 'conv2')(ops.relu(form.norm('bn2')(y, train)))
+        y = form.conv(self.channels, 1, 'conv3')(ops.relu(form.norm('bn3')(y, train)))
+        return y if form.plain else x + y
+
+
+def _classifier(num_classes: int, form: _Form) -> nn.Dense:
+    return nn.Dense(num_classes, dtype=form.dtype, kernel_init=_DENSE, name='fc')
+
+
+def resnet18(
+    num_classes: int = 1000,
+    shortcut: str = 'projection',
+    stride_at: str = '3x3',
+    plain: bool = False,
+    zero_init_last: bool = False,
+    frozen_norm: bool = False,
+    dtype: str | None = None,
+) -> ResNet:
+    """The residual network of 18 layers, for images of 224x224 and of any size from 32.
+
+    shortcut: where a block changes its shape 'projection' (the paper's B) has a 1x1 convolution with a norm, 'padding'
+    (A) zeros for new channels; 'projection_all' (C) projects everywhere. plain: no shortcuts, the paper's comparison.
+    stride_at: which convolution of a bottleneck halves the image, '1x1' the first, as the paper's own models ("v1"),
+    or '3x3', as torchvision's ("v1.5", the default, so that its weights fit). Networks without bottlenecks have no
+    such choice. zero_init_last: a block's last norm starts with a scale of 0 (not in the paper), so that the block
+    starts as its shortcut. frozen_norm: running statistics normalise in training too, for fine-tuning detectors.
+    Convolutions start as He et al. (N(0, 2 / fan-out)), the classifier from U(+-1 / sqrt(fan-in)), its bias at 0.
+    dtype: that of the computation ('bfloat16'); parameters stay float32.
+    Raises UsageError for an unknown `shortcut` or `stride_at`.
+    """
+    for key, value, known in (('shortcut', shortcut, _SHORTCUTS), ('stride_at', stride_at, _STRIDES)):
+        if value not in known:
+            raise UsageError(f'model.{key}={value!r} is unknown{near(value, known)}')
+    dtype_ = None if dtype is None else jnp.dtype(dtype)
+    form = _Form(shortcut, stride_at, plain, zero_init_last, frozen_norm, dtype_)
+    return ResNet(Basic, (2, 2, 2, 2), (64, 128, 256, 512), False, num_classes, form)
+
+
+def resnet34(**arguments: Any) -> ResNet:
+    """34 layers. Arguments as of `resnet18`."""
+    return call(resnet18, arguments, 'model').clone(depths=(3, 4, 6, 3))
+
+
+def resnet50(**arguments: Any) -> ResNet:
+    """50 layers in bottlenecks. Arguments as of `resnet18`."""
+    return call(resnet18, arguments, 'model').clone(depths=(3, 4, 6, 3), block=Bottleneck)
+
+
+def resnet101(**arguments: Any) -> ResNet:
+    """101 layers in bottlenecks. Arguments as of `resnet18`."""
+    return call(resnet18, arguments, 'model').clone(depths=(3, 4, 23, 3), block=Bottleneck)
+
+
+def resnet152(**arguments: Any) -> ResNet:
+    """152 layers in bottlenecks. Arguments as of `resnet18`."""
+    return call(resnet18, arguments, 'model').clone(depths=(3, 8, 36, 3), block=Bottleneck)
+
+
+def resnet20_cifar(num_classes: int = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
+    """CIFAR's residual network of 20 layers, for images of 32x32 and of any size from 4. Arguments as of `resnet18`."""
+    return _cifar(3, dict(num_classes=num_classes, shortcut=shortcut) | arguments)
+
+
+def resnet32_cifar(num_classes: int = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
+    """32 layers. Arguments as of `resnet20_cifar`."""
+    return _cifar(5, dict(num_classes=num_classes, shortcut=shortcut) | arguments)
+
+
+def resnet44_cifar(num_classes: int = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
+    """44 layers. Arguments as of `resnet20_cifar`."""
+    return _cifar(7, dict(num_classes=num_classes, shortcut=shortcut) | arguments)
+
+
+def resnet56_cifar(num_classes: int = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
+    """56 layers. Arguments as of `resnet20_cifar`."""
+    return _cifar(9, dict(num_classes=num_classes, shortcut=shortcut) | arguments)
+
+
+def resnet110_cifar(num_classes: int = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
+    """110 layers; it warms up at a rate of 0.01. Arguments as of `resnet20_cifar`."""
+    return _cifar(18, dict(num_classes=num_classes, shortcut=shortcut) | arguments)
+
+
+def resnet1202_cifar(num_classes: int = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
+    """1202 layers. Arguments as of `resnet20_cifar`."""
+    return _cifar(200, dict(num_classes=num_classes, shortcut=shortcut) | arguments)
+
+
+def _cifar(depth: int, arguments: dict[str, Any]) -> ResNet:
+    made = call(resnet18, arguments, 'model')
+    return made.clone(block=Basic, depths=(depth,) * 3, widths=(16, 32, 64), cifar=True)
+
+
+def preact_resnet164(
+    num_classes: int = 10, plain: bool = False, frozen_norm: bool = False, dtype: str | None = None
+) -> PreActResNet:
+    """Pre-activation, 164 layers, for images of 32x32 and of any size from 4. The stride is in the first 1x1.
+
+    plain: no shortcuts. frozen_norm, dtype and the initialisation as of `resnet18`.
+    """
+    dtype_ = None if dtype is None else jnp.dtype(dtype)
+    return PreActResNet(18, num_classes, _Form('projection', '1x1', plain, False, frozen_norm, dtype_))
+
+
+def preact_resnet1001(**arguments: Any) -> PreActResNet:
+    """Pre-activation, 1001 layers. Arguments as of `preact_resnet164`."""
+    return call(preact_resnet164, arguments, 'model').clone(depth=111)
