@@ -1,4 +1,4 @@
-"""Layers against torch's in float64, their gradients too: tests/ops/golden/torch.npz, from tools/golden/layers_torch.py."""
+"""Layers against torch's in float64, gradients too: tests/ops/golden/torch.npz, by tools/golden/layers_torch.py."""
 
 import json
 from collections import defaultdict
