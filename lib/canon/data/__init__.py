@@ -8,8 +8,9 @@ from canon.data.loading import OWN, load
 from canon.data.made import Fake, Generated
 from canon.data.order import balanced, in_order, shuffled
 from canon.data.source import Arrays, Cached, Info, Source, cached, labels
+from canon.data.text import Alphabet
 
 __all__ = [
-    'OWN', 'Arrays', 'Batches', 'Cached', 'Fake', 'Generated', 'Info', 'Key', 'Mapped', 'Once', 'Source', 'Transform',
-    'balanced', 'cached', 'files', 'in_order', 'labels', 'load', 'order', 'rng', 'shuffled', 'transforms',
+    'OWN', 'Alphabet', 'Arrays', 'Batches', 'Cached', 'Fake', 'Generated', 'Info', 'Key', 'Mapped', 'Once', 'Source',
+    'Transform', 'balanced', 'cached', 'files', 'in_order', 'labels', 'load', 'order', 'rng', 'shuffled', 'transforms',
 ]  # fmt: skip

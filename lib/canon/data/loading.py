@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from canon import named
-from canon.data import arrays, folder, made
+from canon.data import arrays, folder, lines, made, words
 from canon.data.source import Source
 from canon.errors import UsageError
 
-_WITH_OPTIONS = {'fake': made.Fake, 'folder': folder.folder, 'npz': arrays.npz}
+_WITH_OPTIONS = {
+    'digit_lines': lines.DigitLines,
+    'fake': made.Fake,
+    'folder': folder.folder,
+    'npz': arrays.npz,
+    'words': words.words,
+}
 OWN = ('digits', *_WITH_OPTIONS)
 
 
@@ -19,10 +25,11 @@ def load(name: str, split: str = 'train', data_dir: str | os.PathLike | None = N
     """The data set `name`, one split of it.
 
     name: 'digits' (embedded; prepared on first use), 'folder' (path=, one folder of images a class), 'npz' (path=),
-    'fake' (random images), or a TFDS set that is prepared in array_record: 'mnist', 'voc/2007', 'voc/2007:4.0.0'.
+    'fake' (random images), 'digit_lines' (embedded: lines of text), 'words' (path=, images with their texts), or a TFDS
+    set that is prepared in array_record: 'mnist', 'voc/2007', 'voc/2007:4.0.0'.
     split: may be sliced, 'train[:90%]'. data_dir: of TFDS sets and digits; `~/tensorflow_datasets` if None.
-    kwargs: of `folder.folder`, `arrays.npz` or `made.Fake`; of TFDS sets, `decode=False` leaves the field 'image' as in
-    its file (`prepared.Prepared`).
+    kwargs: of `folder.folder`, `arrays.npz`, `made.Fake`, `lines.DigitLines` or `words.words`; of TFDS sets,
+    `decode=False` leaves the field 'image' as in its file (`prepared.Prepared`).
 
     Raises UsageError for a set, split or argument that does not exist; for a missing set it prints the command that
     prepares it. TensorFlow is never imported.
