@@ -185,8 +185,16 @@ def test_undecoded_images_are_named_where_pixels_are_wanted(photos):
     for links in ((transforms.resize(8),), (transforms.center_crop(8),), (transforms.random_flip(p=1.0),), ()):
         with pytest.raises(CanonError, match=r"\.jpg is not decoded yet: put 'decode' before"):
             Batches(lazy, 2, transforms=links)[0]
-    with pytest.raises(CanonError, match="example 3 has 'image' decoded; say decode=False"):
-        transforms.decode_random_resized_crop(8).apply({'image': np.zeros((9, 9, 3), np.uint8)}, Key(0, 0, 3))
+
+
+def test_of_decoded_images_the_fused_crop_is_the_crop():
+    image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    for visit in range(5):
+        key = Key(0, visit, 3)
+        fused = transforms.decode_random_resized_crop(8).apply({'image': image}, key)
+        np.testing.assert_array_equal(
+            fused['image'], transforms.random_resized_crop(8).apply({'image': image}, key)['image']
+        )
 
 
 def test_encoded_images_travel():

@@ -13,7 +13,7 @@ from canon.data import files, geometry
 from canon.data.chain import Transform
 from canon.data.geometry import Along
 from canon.data.keys import borrowed_rng
-from canon.errors import CanonError, UsageError
+from canon.errors import UsageError
 
 _Along = Along | Mapping[str, Any]
 _Draw = Callable[[np.random.Generator, int, int], np.ndarray]
@@ -113,7 +113,7 @@ def decode_random_resized_crop(
     field: str = 'image',
     along: _Along = Along(),
 ) -> Transform:
-    """`decode` and `random_resized_crop` in one, for a source with `decode=False`.
+    """`decode` and `random_resized_crop` in one, for a source with `decode=False`; of decoded images, the crop alone.
 
     A JPEG of which the window is 2, 4 or 8 times as large as `size` is decoded at that fraction of its resolution,
     and its window moved to whole pixels of it.
@@ -121,11 +121,12 @@ def decode_random_resized_crop(
     size, along = geometry.pair(size, 'decode_random_resized_crop'), Along.of(along, 'decode_random_resized_crop')
     scale = _range(scale, 'decode_random_resized_crop: scale')
     ratio = _range(ratio, 'decode_random_resized_crop: ratio')
+    decoded = random_resized_crop(size, scale, ratio, 'fast', field, along)
 
     def apply(example, key):
         encoded = example[field]
         if not isinstance(encoded, files.Encoded):
-            raise CanonError(f'decode_random_resized_crop: example {key.id} has {field!r} decoded; say decode=False')
+            return decoded.apply(example, key)
         height, width, can_reduce = files.head(encoded)
         box = geometry.inception_window(borrowed_rng(key), height, width, scale, ratio)
         step = _reduction(box, size) if can_reduce else 1
