@@ -79,11 +79,12 @@ def test_torchvision_transform_input(golden):
     check_evaluated(model, variables, (1, 224, 224), golden.parts['large'])
 
 
-def test_torchvision_training(golden):
+@pytest.mark.parametrize('double', [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_torchvision_training(golden, double):
     """Running statistics and both heads' logits after one step; torch's order of heads is 4d, 4a."""
     model = make(variant='torchvision', dropout=0.0, auxiliary_dropout=0.0)
     variables = golden.variables(shapes_of(model, (1, 64, 64, 3)), NAMES)
-    check_trained(model, variables, (4, 72, 88), golden.parts['train'], NAMES, golden.shapes)
+    check_trained(model, variables, (4, 72, 88), golden.parts['train'], NAMES, golden.shapes, double)
 
 
 def drawn_like(leaf):

@@ -27,7 +27,7 @@ GOOGLENET = {'conv1': 'conv1', 'conv3': 'conv2'} | {
 V3 = {'Conv2d_2b_3x3': 'conv_2b', 'Conv2d_4a_3x3': 'conv_4a'} | {
     f'Mixed_{name}': f'mixed_{name}' for name in ('5b', '5c', '5d', '6a', '6b', '6c', '6d', '6e', '7a', '7b', '7c')
 }
-V4 = {'features.2': 'stem_conv', 'features.5': 'stem'}
+V4 = {'features.2': 'stem_conv3', 'features.5': 'stem_mixed3'}
 V4 |= {f'features.{6 + i}': f'inception_a{i + 1}' for i in range(4)} | {'features.10': 'reduction_a'}
 V4 |= {f'features.{11 + i}': f'inception_b{i + 1}' for i in range(7)} | {'features.18': 'reduction_b'}
 V4 |= {f'features.{19 + i}': f'inception_c{i + 1}' for i in range(3)}

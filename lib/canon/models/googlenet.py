@@ -50,7 +50,7 @@ TABLE = (
         arguments=dict(auxiliary=False),
         size=224,
         parameters=6_998_552,
-        multiply_adds=None,
+        multiply_adds=1.5e9,
         top1=68.7,
         top5=88.9,
         source='bvlc_googlenet, one crop',
@@ -60,7 +60,7 @@ TABLE = (
         arguments=dict(variant='torchvision', auxiliary=False),
         size=224,
         parameters=6_624_904,
-        multiply_adds=None,
+        multiply_adds=1.498e9,
         top1=69.778,
         top5=89.53,
         source='torchvision V1',
@@ -126,14 +126,12 @@ class GoogLeNet(Network):
         pool = partial(ops.adaptive_avg_pool, size=4)
         if not self.norm:
             pool = partial(ops.avg_pool, window=5, stride=3, ceil_mode=True)
-        head = Head(
-            self.num_classes, pool, unit, self.auxiliary_dropout, self.dtype, self._initial(), name=f'head_{name}'
-        )
-        logits = head(x, train)
+        how: dict[str, Any] = dict(dtype=self.dtype, name=f'head_{name}', **self._initial())
+        logits = Head(self.num_classes, pool, unit, self.auxiliary_dropout, **how)(x, train)
         if not self.is_initializing():
             self.sow('auxiliary', f'auxiliary_{name}', logits)
 
-    def _initial(self) -> dict[str, Callable]:
+    def _initial(self) -> dict[str, Any]:
         if self.norm:
             return {'kernel_init': init.normal(0.01), 'bias_init': init.zeros}
         return {'kernel_init': init.variance_scaling(1.0, 'fan_in', 'uniform'), 'bias_init': init.constant(0.2)}
@@ -149,8 +147,9 @@ class Head(nn.Module):
     pool: Callable
     unit: Callable
     dropout: float
+    kernel_init: Callable
+    bias_init: Callable
     dtype: Any
-    initial: dict[str, Callable]
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -163,9 +162,11 @@ class Head(nn.Module):
                     f'the auxiliary {self.name} was made for {rows // 128} places and meets {x.shape[-1] // 128}; '
                     'train on images of the size it was initialised with, or set auxiliary=False'
                 )
-        x = jax.nn.relu(nn.Dense(1024, dtype=self.dtype, name='fc1', **self.initial)(x))
+        x = jax.nn.relu(
+            nn.Dense(1024, dtype=self.dtype, kernel_init=self.kernel_init, bias_init=self.bias_init, name='fc1')(x)
+        )
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=self.initial['kernel_init'], name='fc2')(x)
+        return nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=self.kernel_init, name='fc2')(x)
 
 
 def googlenet(

@@ -9,17 +9,21 @@ import jax.numpy as jnp
 from jax.nn import initializers as init
 
 from canon import ops
-from canon.nn.layers import BatchNorm, Conv
+from canon.nn.layers import BatchNorm, Conv, SeparableConv
 from canon.ops.padding import Padding
 
 
 class ConvUnit(nn.Module):
-    """Convolution `conv`, batch normalisation `bn`, activation; without `norm` a bias in place of the normalisation."""
+    """Convolution `conv`, batch normalisation `bn`, activation; without `norm` a bias in place of the normalisation.
+
+    multiplier: the convolution is separable, with so many depthwise filters a channel ahead of the pointwise ones.
+    """
 
     features: int
     kernel_size: int | Sequence[int] = 1
     stride: int = 1
     padding: Padding = 'same'
+    multiplier: int | None = None
     norm: bool = True
     decay: float = 0.9
     eps: float = 1e-3
@@ -30,17 +34,12 @@ class ConvUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        x = Conv(
-            self.features,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            use_bias=not self.norm,
-            dtype=self.dtype,
-            kernel_init=self.kernel_init,
-            bias_init=self.bias_init,
-            name='conv',
-        )(x)
+        shape = (self.features, self.kernel_size, self.stride, self.padding)
+        if self.multiplier is not None:
+            x = SeparableConv(*shape, self.multiplier, not self.norm, self.dtype, name='conv')(x)
+        else:
+            initial: dict[str, Any] = dict(kernel_init=self.kernel_init, bias_init=self.bias_init)
+            x = Conv(*shape, use_bias=not self.norm, dtype=self.dtype, **initial, name='conv')(x)
         if self.norm:
             x = BatchNorm(self.decay, self.eps, dtype=self.dtype, name='bn')(x, train)
         return ops.activation(self.activation)(x)
@@ -53,6 +52,7 @@ class Unit(NamedTuple):
     kernel_size: int | tuple[int, int] = 1
     stride: int = 1
     padding: Padding = 'same'
+    multiplier: int | None = None
 
 
 Step = Unit | tuple[Unit, ...] | Callable[[jax.Array], jax.Array]
@@ -75,9 +75,9 @@ class Mixed(nn.Module):
 
     def _branch(self, name: str, x: jax.Array, train: bool) -> jax.Array:
         steps, place = self.branches[name], 0
-        lone = sum(not callable(step) for step in steps) == 1
+        lone = sum(isinstance(step, tuple) for step in steps) == 1
         for step in steps:
-            if callable(step):
+            if not isinstance(step, tuple):
                 x = step(x)
                 continue
             place += 1

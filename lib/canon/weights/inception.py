@@ -1,0 +1,55 @@
+"""How torchvision and timm call the parameters of Inception v3, and timm those of Inception v4.
+
+The files of timm's inception_v3.tf_in1k and of its kind have no auxiliary head: load them with `auxiliary=False`.
+"""
+
+import re
+
+from canon.weights.layout import Names, substitutions
+
+_V3 = Names(
+    substitutions(
+        (r'^conv_(\d\w)/', r'Conv2d_\1_?/'),
+        ('(1a|2a|2b|4a)_[?]', r'\1_3x3'),
+        ('3b_[?]', '3b_1x1'),
+        ('^mixed_', 'Mixed_'),
+        ('^head/', 'AuxLogits/'),
+    )
+)
+
+_V4_FIRST = {  # where a kind of block starts among timm's `features`
+    'stem_conv': 0, 'stem_mixed': 3, 'inception_a': 6, 'reduction_a': 10, 'inception_b': 11, 'reduction_b': 18,
+    'inception_c': 19,
+}  # fmt: skip
+_V4_BRANCHES = {  # timm numbers a block's branches in this order
+    'stem_mixed': ('branch3x3', 'branch7x7'),
+    'inception_a': ('branch1x1', 'branch3x3', 'branch3x3dbl', 'branch_pool'),
+    'reduction_a': ('branch3x3', 'branch3x3dbl'),
+    'inception_b': ('branch1x1', 'branch7x7', 'branch7x7dbl', 'branch_pool'),
+    'reduction_b': ('branch3x3', 'branch7x7'),
+    'inception_c': ('branch1x1', 'branch3x3', 'branch3x3dbl', 'branch_pool'),
+}
+_V4_PLACE = re.compile(r'^(\w+?)(?:_(\d)([ab]?))?$')
+
+
+def _v4(path: str) -> str:
+    """'inception_b2/branch7x7_3/conv' -> 'features.12.branch1.2.conv'."""
+    if path == 'fc':
+        return 'last_linear'
+    block, *branch, leaf = path.split('/')
+    kind = block.rstrip('0123456789')
+    module = f'features.{_V4_FIRST[kind] + int(block.removeprefix(kind) or 1) - 1}'
+    if not branch:
+        return f'{module}.{leaf}'
+    if block in ('stem_mixed1', 'stem_mixed3'):  # one convolution beside a pool
+        return f'{module}.conv.{leaf}'
+    name, place, letter = _V4_PLACE.findall(branch[0])[0]
+    theirs = f'{module}.branch{_V4_BRANCHES[kind].index(name)}'
+    if name == 'branch_pool':
+        return f'{theirs}.1.{leaf}'  # after the pooling
+    joint = '_' if kind == 'inception_c' else '.'
+    return f'{theirs}{joint}{int(place) - 1}{letter}.{leaf}' if place else f'{theirs}.{leaf}'
+
+
+TORCHVISION = {'inception.inception_v3': _V3}
+TIMM = {'inception.inception_v3': _V3, 'inception.inception_v4': Names(_v4)}
