@@ -35,8 +35,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        if x.shape[-1] % self.groups:
-            raise UsageError(f'{self.name}: {x.shape[-1]} channels cannot be shared out over groups={self.groups}')
+        _share_out(self, x.shape[-1], self.features)
         shape = (*pair(self.kernel_size, 'kernel_size'), x.shape[-1] // self.groups, self.features)
         kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
         bias = self.param('bias', self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
@@ -62,12 +61,21 @@ class ConvTranspose(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        _share_out(self, x.shape[-1], self.features)
         shape = (*pair(self.kernel_size, 'kernel_size'), self.features // self.groups, x.shape[-1])
         kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
         bias = self.param('bias', self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = ops.conv_transpose(x, kernel, self.stride, self.padding, self.output_padding, self.dilation, self.groups)
         return y if bias is None else y + bias
+
+
+def _share_out(layer: Conv | ConvTranspose, channels: int, features: int) -> None:
+    if layer.groups < 1 or channels % layer.groups or features % layer.groups:
+        raise UsageError(
+            f'{layer.name or type(layer).__name__}: {channels} channels and {features} features cannot be shared out '
+            f'over groups={layer.groups}'
+        )
 
 
 class SeparableConv(nn.Module):
