@@ -1,0 +1,96 @@
+"""CRNN: Shi, Bai, Yao, "An end-to-end trainable neural network for image-based sequence recognition and its application
+to scene text recognition", 2015 (arXiv 1507.05717), table 1.
+
+Seven convolutions take an image of height 32 to a row of column features, two bidirectional LSTMs read the row both
+ways, and a linear layer scores 37 classes in each frame: a blank and 36 characters, for `canon.losses.ctc`.
+8,326,693 parameters (the paper: 8.3 M).
+
+Where the paper and the authors' code differ, the paper is the default: BatchNorm follows conv 5 and 6 (the code: 3, 5
+and 7, by `batch_norm`). What the paper leaves open is as in the code: pools 3 and 4 are 2x2 with a stride of 2 rows and
+1 column and one column of padding, so that 100 columns give 26 frames; each bidirectional LSTM ends in a linear layer,
+256 wide after the first, which only then gives the published count (8.7 M without it).
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as linen
+import jax
+import jax.numpy as jnp
+
+from canon import ops
+from canon.errors import UsageError
+from canon.nn import BatchNorm, Conv, check_images
+
+HEIGHT = 32
+
+
+class CRNN(linen.Module):
+    """Images [B, 32, W, C] -> logits float32 [B, W // 4 + 1, num_classes + 1]; class 0 is the blank.
+
+    Frame t looks at the image around column 4 t.
+    """
+
+    num_classes: int
+    features: tuple[int, ...]
+    hidden: int
+    batch_norm: tuple[int, ...]
+    dtype: jnp.dtype | None
+
+    @linen.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        check_images(images, 8, 'CRNN')
+        if images.shape[1] != HEIGHT:
+            raise UsageError(f'CRNN takes images {HEIGHT} pixels high, not {images.shape[1]}; resize them')
+        x = self.columns(images, train)
+        x = BiLSTM(self.hidden, self.hidden, name='lstm1')(x)
+        return BiLSTM(self.hidden, self.num_classes + 1, name='lstm2')(x)
+
+    def columns(self, x: jax.Array, train: bool) -> jax.Array:
+        """The convolutions: [B, 32, W, C] -> float32 [B, W // 4 + 1, features[-1]]."""
+        for number, features in enumerate(self.features, 1):
+            size, padding = (2, 0) if number == 7 else (3, 1)
+            x = Conv(features, size, padding=padding, dtype=self.dtype, name=f'conv{number}')(x)
+            if number in self.batch_norm:
+                x = BatchNorm(dtype=self.dtype, name=f'bn{number}')(x, train)
+            x = ops.relu(x)
+            if number in (1, 2):
+                x = ops.max_pool(x, 2)
+            elif number in (4, 6):
+                x = ops.max_pool(x, 2, (2, 1), padding=(0, 1))
+        return x[:, 0].astype(jnp.float32)
+
+
+class BiLSTM(linen.Module):
+    """Two LSTMs, one from left to right and one back, and a linear layer over both: [B, T, C] -> [B, T, features].
+
+    In float32: a carry in bfloat16 loses what adds up over the frames.
+    """
+
+    hidden: int
+    features: int
+
+    @linen.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        there = linen.RNN(linen.OptimizedLSTMCell(self.hidden, name='forward'))(x)
+        back = linen.RNN(linen.OptimizedLSTMCell(self.hidden, name='backward'), reverse=True, keep_order=True)(x)
+        return linen.Dense(self.features, name='output')(jnp.concatenate((there, back), -1))  # ty: ignore
+
+
+def crnn(
+    num_classes: int = 36,
+    features: Sequence[int] = (64, 128, 256, 256, 512, 512, 512),
+    hidden: int = 256,
+    batch_norm: Sequence[int] = (5, 6),
+    dtype: str | None = None,
+) -> CRNN:
+    """CRNN for `num_classes` characters (and a blank). features: of the seven convolutions; hidden: of each LSTM.
+
+    batch_norm: the numbers of the convolutions that BatchNorm follows. dtype: that of the convolutions ('bfloat16');
+    the LSTMs compute in float32, and parameters are float32 whatever it is. Raises UsageError for other than seven
+    convolutions, and for a batch_norm that is none of them.
+    """
+    if len(features) != 7:
+        raise UsageError(f'model.features={tuple(features)} has {len(features)} widths; CRNN has seven convolutions')
+    if not set(batch_norm) <= set(range(1, 8)):
+        raise UsageError(f'model.batch_norm={tuple(batch_norm)} holds numbers of convolutions, 1 to 7')
+    return CRNN(num_classes, tuple(features), hidden, tuple(batch_norm), None if dtype is None else jnp.dtype(dtype))
