@@ -8,7 +8,8 @@
     exported.call(images)
 
 `model.onnx` is made by jax2onnx and checked with onnxruntime. jax2onnx asks for an older Orbax than Canon's, and does
-not need it: what `ONNX` installs goes without its dependencies.
+not need it: what `ONNX` names is installed without its dependencies. Version 0.17.1 knows LeNet, but no padding of a
+batch of any size (AlexNet, GoogLeNet): what it cannot write is an error, never a wrong file.
 """
 
 from __future__ import annotations
@@ -86,11 +87,12 @@ def _as_onnx(function: Callable, served: Served, path: Path, samples: list[np.nd
     try:
         with backend.forms('plain'):
             model = jax2onnx.to_onnx(lambda x: function(x), [jax.ShapeDtypeStruct(('b', *served.shape), served.dtype)])
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
+        found = [session.run(None, {session.get_inputs()[0].name: x})[0] for x in samples]
     except Exception as error:
         raise CanonError(f'jax2onnx cannot write this model: {" ".join(str(error).split())[:300]}') from error
     path.write_bytes(model.SerializeToString())
-    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    return [session.run(None, {session.get_inputs()[0].name: x})[0] for x in samples]
+    return found
 
 
 def _sample(served: Served, number: int) -> np.ndarray:
