@@ -69,7 +69,11 @@ TABLE = (
     _row('vgg19', 143_678_248, 74.218, 91.842, 'torchvision V1', 19.632e9, batch_norm=True),
 )
 
-_INITS = {'normal': initializers.normal, 'glorot': lambda std: initializers.glorot_uniform()}
+_INITS = {
+    'normal': initializers.normal,
+    'glorot': lambda std: initializers.glorot_uniform(),
+    'he': lambda std: initializers.he_normal(),
+}
 
 
 class VGG(Network):
@@ -159,9 +163,10 @@ def vgg11(
     dense: the fully convolutional form of section 3.2, the same parameters read as a 7x7 and two 1x1 convolutions, for
     images from 224 up: logits [B, h, w, num_classes], one for each 7x7 window of pool5, which stands for a crop of
     224 pixels at a stride of 32 but for the crop's own zero padding; their mean is the paper's score of the image.
-    init: 'normal' draws every kernel from N(0, std), by default with the variance 1e-2 that section 3.1 states, whose
-    signals grow with every layer; Caffe's practice is std=0.01. 'glorot' is Glorot & Bengio's uniform rule, with which,
-    says the same section, no net needs another's parameters to start from. Biases start at 0.
+    init: 'normal' draws every kernel from N(0, std), by default with the variance 1e-2 that section 3.1 states: signals
+    grow with every layer, and white noise of 224x224 leaves as logits of 2.6e6. std=0.01, Caffe's practice, makes them
+    2.6e-5. 'glorot' is Glorot & Bengio's uniform rule (0.03), with which, says the same section, no net needs another's
+    parameters to start from; 'he' is He et al.'s of 2015, which keeps the size of signals. Biases start at 0.
     width: multiplies all channels and units (not in the paper). dtype: that of the computation ('bfloat16'); parameters
     stay float32. Raises UsageError for an unknown `init` and a width that leaves no channels.
     """

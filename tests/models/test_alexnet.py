@@ -1,0 +1,197 @@
+"""AlexNet against two half networks that exchange at conv3, torchvision's outputs, counts, and single rows."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from canon import models
+from canon.errors import UsageError
+from canon.models import alexnet
+from canon.weights.alexnet import TORCHVISION
+from tests.models.drawn import images
+from tests.models.goldens import Golden, check_evaluated, shapes_of
+from tests.models.reach import check_fields
+
+NAMES = TORCHVISION['alexnet.alexnet_one_tower']
+
+
+def make(name='alexnet', **kwargs) -> Any:
+    return models.make(f'alexnet.{name}', **kwargs)
+
+
+def count(tree) -> int:
+    return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree))
+
+
+def test_the_table_of_counts():
+    for row in alexnet.TABLE:
+        made = shapes_of(models.make(row['name'], **row['arguments']), (1, row['size'], row['size'], 3))
+        assert count(made['params']) == row['parameters']
+
+
+def test_sides_and_units_of_the_paper():
+    """Figure 2: 253,440 units after conv1 need it to stand over 55x55 of 48 + 48 maps, hence 227 pixels."""
+    model = make()
+    made = shapes_of(model, (1, 227, 227, 3))
+    x = jax.ShapeDtypeStruct((1, 227, 227, 3), np.float32)
+    stages = jax.eval_shape(lambda v, x: model.apply(v, x, method='features'), made, x)
+    assert {k: s.shape[1:] for k, s in stages.items()} == {
+        'conv1': (55, 55, 96), 'conv2': (27, 27, 256), 'conv3': (13, 13, 384), 'conv4': (13, 13, 384),
+        'conv5': (13, 13, 256), 'pool5': (6, 6, 256),
+    }  # fmt: skip
+    assert {k: p['kernel'].shape for k, p in made['params'].items()} == {
+        'conv1': (11, 11, 3, 96), 'conv2': (5, 5, 48, 256), 'conv3': (3, 3, 256, 384), 'conv4': (3, 3, 192, 384),
+        'conv5': (3, 3, 192, 256), 'fc6': (9216, 4096), 'fc7': (4096, 4096), 'fc8': (4096, 1000),
+    }  # fmt: skip
+
+
+def two_halves(params, x):
+    """Figure 2 in float64: two networks of half the maps, which see each other's at conv3 and from fc6 on."""
+    p = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
+
+    def windows(x, k, s, pad, fill=0.0):
+        x = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=fill)
+        return np.lib.stride_tricks.sliding_window_view(x, (k, k), (1, 2))[:, ::s, ::s]
+
+    def conv(x, layer, gpu, s=1, pad=0):
+        kernel, bias = (np.split(p[layer][k], 2, axis=-1)[gpu] for k in ('kernel', 'bias'))
+        y = np.einsum('bhwcij,ijcn->bhwn', windows(x, kernel.shape[0], s, pad), kernel, optimize=True)
+        return np.maximum(y + bias, 0)
+
+    def pool(x):
+        return windows(x, 3, 2, 0).max((-2, -1))
+
+    def norm(x):  # section 3.3, over the maps of one GPU
+        out = np.empty_like(x)
+        n = x.shape[-1]
+        for i in range(n):
+            near = x[..., max(0, i - 2) : min(n - 1, i + 2) + 1]
+            out[..., i] = x[..., i] / (2 + 1e-4 * (near**2).sum(-1)) ** 0.75
+        return out
+
+    gpus = (0, 1)
+    x = [pool(norm(conv(x, 'conv1', g, s=4))) for g in gpus]
+    x = [pool(norm(conv(x[g], 'conv2', g, pad=2))) for g in gpus]
+    both = np.concatenate(x, -1)
+    x = [conv(both, 'conv3', g, pad=1) for g in gpus]
+    x = [conv(x[g], 'conv4', g, pad=1) for g in gpus]
+    x = [pool(conv(x[g], 'conv5', g, pad=1)) for g in gpus]
+    x = np.concatenate(x, -1).reshape(len(both), -1)
+    for layer in ('fc6', 'fc7'):
+        x = np.maximum(x @ p[layer]['kernel'] + p[layer]['bias'], 0)
+    return x @ p['fc8']['kernel'] + p['fc8']['bias']
+
+
+def test_the_groups_are_two_half_networks():
+    """With images so loud that LRN's sums weigh: where they reach across the halves, the answer is another."""
+    model, across = make(num_classes=7, width=0.125), make(num_classes=7, width=0.125, variant='caffe')
+    x = 3000 * images(2, 99, 83)
+
+    @jax.jit
+    def run(x):
+        variables = model.init(jax.random.key(0, impl='rbg'), x)
+        loud = jax.tree_util.tree_map_with_path(lambda path, a: 5 * a if path[-1].key == 'kernel' else a, variables)
+        whole = alexnet.AlexNet(**{**fields(model), 'variant': model.variant._replace(halves=False)})
+        return loud, model.apply(loud, x), whole.apply(loud, x), across.apply(loud, x)
+
+    variables, found, whole, caffe = run(x)
+    want = two_halves(variables['params'], x.astype(np.float64))
+    scale = np.abs(want).max()
+    assert np.abs(found - want).max() < 3e-6 * scale
+    assert np.abs(whole - want).max() > 1e-3 * scale
+    assert np.abs(caffe - want).max() > 1e-3 * scale
+
+
+def fields(model) -> dict[str, Any]:
+    return {k: getattr(model, k) for k in ('num_classes', 'dropout', 'width', 'variant', 'dtype')}
+
+
+@pytest.fixture(scope='module')
+def golden():
+    found = Golden('alexnet')
+    model = make('alexnet_one_tower')
+    return found, model, found.variables(shapes_of(model, (1, 224, 224, 3)), NAMES)
+
+
+@pytest.mark.parametrize(('part', 'size'), [('large', (1, 224, 224)), ('small', (2, 100, 70))])
+def test_torchvision(golden, part, size):
+    found, model, variables = golden
+    check_evaluated(model, variables, size, found.parts[part])
+
+
+def test_receptive_fields_and_strides():
+    pool, same = (3, 2, 0), (3, 1, 1)
+    for name, first in (('alexnet', (11, 4, 0)), ('alexnet_one_tower', (11, 4, 2))):
+        ways = {'conv1': [first]}
+        ways['conv2'] = [*ways['conv1'], pool, (5, 1, 2)]
+        ways['conv3'] = [*ways['conv2'], pool, same]
+        ways['conv4'] = [*ways['conv3'], same]
+        ways['conv5'] = [*ways['conv4'], same]
+        ways['pool5'] = [*ways['conv5'], pool]
+        model = make(name, width=0.05)
+        check_fields(model, shapes_of(model, (1, 67, 67, 3)), ways, 450, 67)
+
+
+def test_initialisation():
+    """Section 5: N(0, 0.01), and biases of 1 in conv2, conv4, conv5, fc6, fc7. Caffe's: 0.1, and 0.005 in fc6, fc7."""
+    x, key = np.zeros((1, 67, 67, 3), np.float32), jax.random.key(0, impl='rbg')  # it compiles faster
+    for variant, bias, std in (('paper', 1.0, 0.01), ('caffe', 0.1, 0.005)):
+        params = jax.jit(make(variant=variant, width=0.1).init)(key, x)['params']
+        for name, layer in params.items():
+            raised = name in ('conv2', 'conv4', 'conv5', 'fc6', 'fc7')
+            assert (layer['bias'] == np.float32(bias if raised else 0)).all(), name
+            want = std if name in ('fc6', 'fc7') else 0.01
+            assert abs(layer['kernel'].std() / want - 1) < 4 / np.sqrt(layer['kernel'].size), name
+    params = jax.jit(make('alexnet_one_tower', width=0.1).init)(key, x)['params']
+    for name, layer in params.items():
+        bound = np.prod(layer['kernel'].shape[:-1]) ** -0.5
+        for leaf in layer.values():
+            assert 0 < np.abs(leaf).max() <= bound, name
+        assert abs(layer['kernel'].std() * np.sqrt(3) / bound - 1) < 4 / np.sqrt(layer['kernel'].size), name
+
+
+def test_where_dropout_stands():
+    """After fc6 and fc7 in 2012, so some of fc8's inputs vanish; before them in torchvision's, so none does there."""
+    x = jnp.asarray(images(1, 67, 67))
+    for name, zeros in (('alexnet', (0.3, 0.7)), ('alexnet_one_tower', (0.0, 0.0))):
+        model = make(name, width=0.1, num_classes=3)
+
+        @jax.jit
+        def inputs(x, model=model):
+            variables = model.init(jax.random.key(0, impl='rbg'), x)
+            high = jax.tree.map(lambda a: jnp.abs(a) + 0.1, variables)['params']  # no ReLU of fc7 is shut
+
+            def total(last):
+                return model.apply(
+                    {'params': {**high, 'fc8': last}}, x, True, rngs={'dropout': jax.random.key(1)}
+                ).sum()
+
+            return jax.grad(total)(high['fc8'])['kernel'][:, 0]  # fc8 is linear: this is its input
+
+        share = float((inputs(x) == 0).mean())
+        assert zeros[0] <= share <= zeros[1], (name, share)
+
+
+def test_bfloat16():
+    for name in ('alexnet', 'alexnet_one_tower'):
+        model = make(name, dtype='bfloat16')
+        x = jax.ShapeDtypeStruct((1, 67, 67, 3), np.float32)
+        variables = jax.eval_shape(model.init, jax.random.key(0), x)
+        assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
+        assert jax.eval_shape(model.apply, variables, x).dtype == jnp.bfloat16
+        stages = jax.eval_shape(lambda v, x, m=model: m.apply(v, x, method='features'), variables, x)
+        assert {s.dtype for s in stages.values()} == {np.dtype(jnp.bfloat16)}
+
+
+def test_what_is_refused():
+    for name, least in (('alexnet', 67), ('alexnet_one_tower', 63)):
+        shapes_of(make(name), (1, least, least, 3))
+        with pytest.raises(UsageError, match=f'at least {least}x{least}, not {least - 1}x{least}; resize'):
+            shapes_of(make(name), (1, least - 1, least, 3))
+        with pytest.raises(UsageError, match=r'model\.width=0\.001 leaves none of \d+ channels'):
+            shapes_of(make(name, width=0.001), (1, 67, 67, 3))
+    with pytest.raises(UsageError, match=r"model\.variant='cafe' is unknown; did you mean 'caffe'"):
+        make(variant='cafe')
