@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from canon.draw.lines import curves
     from canon.draw.surfaces import Ground, paths, walk
     from canon.draw.sweeps import best_of, middle, sweep
+    from canon.draw.text import readings, spikes
 
 _HOMES = {
     'animation': ('Animation',),
@@ -25,12 +26,13 @@ _HOMES = {
     'lines': ('curves',),
     'surfaces': ('Ground', 'paths', 'walk'),
     'sweeps': ('best_of', 'middle', 'sweep'),
+    'text': ('readings', 'spikes'),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     'Animation', 'Ground', 'best_of', 'class_accuracy', 'confusion_matrix', 'curves', 'feature_maps', 'filters',
-    'gallery', 'histograms', 'middle', 'paths', 'reliability', 'scenes', 'sweep', 'walk',
+    'gallery', 'histograms', 'middle', 'paths', 'readings', 'reliability', 'scenes', 'spikes', 'sweep', 'walk',
 ]  # fmt: skip
 
 
