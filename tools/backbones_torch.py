@@ -1,0 +1,108 @@
+"""torch's side of benchmarks/backbones.py, in an interpreter of its own: torch and torchvision, nothing of Canon.
+
+A line 'WORK CALLS' on the standard input is answered by 'wall cpu', the seconds of a call.
+"""
+
+import sys
+import time
+
+import torch
+import torchvision
+from torch.nn import functional as F
+
+BATCH, SIZE = 8, 224
+
+
+def drawn(*shape: int) -> torch.Tensor:
+    x = torch.randn(*shape)
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+def model(name: str):
+    net = getattr(torchvision.models, name)(weights=None).to(memory_format=torch.channels_last)
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.Dropout):
+            layer.p = 0.0
+    return net, drawn(BATCH, 3, SIZE, SIZE)
+
+
+def forward(name: str):
+    net, x = model(name)
+    net.eval()
+
+    def call():
+        with torch.no_grad():
+            net(x)
+
+    return call
+
+
+def train(name: str):
+    net, x = model(name)
+    labels = torch.arange(BATCH)
+    optimizer = torch.optim.SGD(net.parameters(), 0.01, 0.9)
+
+    def call():
+        optimizer.zero_grad()
+        F.cross_entropy(net(x), labels).backward()
+        optimizer.step()
+
+    return call
+
+
+def operation(function, *shapes: tuple[int, ...], gradient: bool = True):
+    inputs = [drawn(*shape).requires_grad_(gradient) for shape in shapes]
+    upstream = torch.randn_like(function(*inputs))
+
+    def call():
+        if not gradient:
+            with torch.no_grad():
+                function(*inputs)
+            return
+        torch.autograd.grad(function(*inputs), inputs, upstream)
+
+    return call
+
+
+def max_pool(x):
+    return F.max_pool2d(x, 3, 2, 1)
+
+
+def lrn(x):
+    return F.local_response_norm(x, 5, 1e-4, 0.75, 2.0)
+
+
+def batch_norm(x, scale, bias):
+    return F.batch_norm(x, None, None, scale, bias, training=True, eps=1e-5)
+
+
+WORKS = {
+    'resnet50_forward': lambda: forward('resnet50'),
+    'resnet50_train': lambda: train('resnet50'),
+    'mobilenet_v2_forward': lambda: forward('mobilenet_v2'),
+    'mobilenet_v2_train': lambda: train('mobilenet_v2'),
+    'max_pool': lambda: operation(max_pool, (BATCH, 64, 112, 112)),
+    'lrn': lambda: operation(lrn, (BATCH, 96, 55, 55), gradient=False),
+    'batch_norm': lambda: operation(batch_norm, (BATCH, 256, 56, 56), (256,), (256,)),
+}
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    print(f'torch {torch.__version__}, {torch.get_num_threads()} threads', flush=True)
+    name, call = None, None
+    for line in sys.stdin:
+        work, calls = line.split()
+        if work != name:
+            name, call = work, WORKS[work]()
+            call()
+            call()
+        wall, cpu = time.perf_counter(), time.process_time()
+        for _ in range(int(calls)):
+            call()
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        print(wall / int(calls), cpu / int(calls), flush=True)
+
+
+if __name__ == '__main__':
+    main()
