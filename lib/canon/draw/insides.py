@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 
 def filters(kernels: np.ndarray, name: str = '') -> Figure:
@@ -60,6 +61,7 @@ def histograms(stages: Mapping[str, np.ndarray]) -> Figure:
         axes.hist(values[np.isfinite(values)], bins=40, log=True, color='#4c78a8')
         axes.set_title(f'{name}: {(values == 0).mean():.0%} zero', fontsize=8)
         axes.tick_params(labelsize=7)
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.spines[['top', 'right']].set_visible(False)
     return figure
 
