@@ -3,6 +3,7 @@
 numpy only: `tools/golden/*_torch.py` import it too.
 """
 
+import re
 import zlib
 
 import numpy as np
@@ -21,6 +22,16 @@ def drawn(key: str, shape) -> np.ndarray:
     else:
         value = rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
     return value.astype(np.float32)
+
+
+def drawn_with_projections(key: str, shape) -> np.ndarray:
+    """As `drawn`, but torchvision's MobileNetV2 has a quarter of it in its projections.
+
+    No ReLU halves what they put out, and sums of them would be clipped by the next ReLU6 almost everywhere, whose small
+    results then carry the rounding of large arguments.
+    """
+    value = drawn(key, shape)
+    return value / 4 if len(shape) == 4 and re.search(r'conv\.[12]\.weight$', key) else value
 
 
 def images(batch: int, height: int, width: int, channels: int = 3) -> np.ndarray:

@@ -136,11 +136,12 @@ def test_torchvision_50_of_odd_size():
     check_both_sizes('resnet50', ('odd',))
 
 
+@pytest.mark.parametrize('double', [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize('name', ['resnet18', pytest.param('resnet50', marks=pytest.mark.slow)])
-def test_torchvision_training(name):
+def test_torchvision_training(name, double):
     golden, model = Golden(name), make(name)
     variables = golden.variables(shapes_of(model, (1, 64, 64, 3)), names(name))
-    check_trained(model, variables, (4, 72, 88), golden.parts['train'], names(name), golden.shapes)
+    check_trained(model, variables, (4, 72, 88), golden.parts['train'], names(name), golden.shapes, double)
 
 
 def drawn_variables(model):

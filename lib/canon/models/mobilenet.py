@@ -1,0 +1,248 @@
+"""MobileNets: Howard et al., "MobileNets: efficient convolutional neural networks for mobile vision applications", 2017
+(Table 1), and Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", 2018 (Table 2).
+
+V1 is conv1, 3x3 with 32 channels and stride 2, then 13 blocks: a depthwise 3x3 and a pointwise convolution, each with
+batch normalisation and ReLU. `BLOCKS` has their channels and strides; the paper's table gives the last one a stride of
+2, which its own sizes contradict. Average pool, 1000 units.
+
+| width | parameters | multiply-adds at 224 | top-1 | | size | multiply-adds | top-1 |
+|---|---|---|---|---|---|---|---|
+| 1 | 4,231,976 | 569 M | 70.6 % | | 224 | 569 M | 70.6 % |
+| 0.75 | 2,585,560 | 325 M | 68.4 % | | 192 | 418 M | 69.1 % |
+| 0.5 | 1,331,592 | 149 M | 63.7 % | | 160 | 290 M | 67.2 % |
+| 0.25 | 470,072 | 41 M | 50.6 % | | 128 | 186 M | 64.4 % |
+
+V2 is conv1 as V1's, seven rows of bottlenecks (`ROWS`), conv_last, 1x1 with 1280 channels, average pool, 1000 units.
+A bottleneck expands t times, filters depthwise, both with ReLU6, and projects linearly; where its shape stays, its
+input is added. Widths .35, .5, .75, 1, 1.3, 1.4: 1,677,128, 1,968,680, 2,636,424, 3,504,872, 5,386,792 and 6,108,776
+parameters; the paper's top-1 accuracy at 1 is 72.0 %, at 1.4 74.7 %.
+"""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn import initializers as init
+
+from canon import ops
+from canon.errors import UsageError
+from canon.named import near
+from canon.nn import BatchNorm, Conv, Network, check_images, make_divisible
+from canon.ops.padding import Padding
+
+BLOCKS = (  # channels, stride
+    (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1), (512, 1), (512, 1), (512, 1), (512, 1),
+    (1024, 2), (1024, 1),
+)  # fmt: skip
+ROWS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+"""t, c, n, s of Table 2: expansion, channels, how many, stride of the first."""
+
+
+def _row(name, parameters, multiply_adds, top1, top5, source, size=224, **arguments):
+    return dict(
+        name=f'mobilenet.{name}',
+        arguments=arguments,
+        size=size,
+        parameters=parameters,
+        multiply_adds=multiply_adds,
+        top1=top1,
+        top5=top5,
+        source=source,
+    )
+
+
+_V1, _AUTHORS = 'Howard et al. 2017, Tables 4, 6, 7', "the authors' release, one crop"
+TABLE = (
+    _row('mobilenet_v1', 4_231_976, 569e6, 70.6, None, _V1),
+    _row('mobilenet_v1', 2_585_560, 325e6, 68.4, None, _V1, width_multiplier=0.75),
+    _row('mobilenet_v1', 1_331_592, 149e6, 63.7, None, _V1, width_multiplier=0.5),
+    _row('mobilenet_v1', 470_072, 41e6, 50.6, None, _V1, width_multiplier=0.25),
+    _row('mobilenet_v1', 4_231_976, 418e6, 69.1, None, _V1, 192),
+    _row('mobilenet_v1', 4_231_976, 290e6, 67.2, None, _V1, 160),
+    _row('mobilenet_v1', 4_231_976, 186e6, 64.4, None, _V1, 128),
+    _row('mobilenet_v1', 29_294_088, 4866e6, 71.7, None, _V1, separable=False),
+    _row('mobilenet_v2', 3_504_872, 0.301e9, 71.878, 90.286, 'torchvision V1'),
+    _row('mobilenet_v2', 1_677_128, 59e6, 60.3, 82.9, _AUTHORS, width_multiplier=0.35),
+    _row('mobilenet_v2', 1_968_680, 97e6, 65.4, 86.4, _AUTHORS, width_multiplier=0.5),
+    _row('mobilenet_v2', 2_636_424, 209e6, 69.8, 89.6, _AUTHORS, width_multiplier=0.75),
+    _row('mobilenet_v2', 3_504_872, 300e6, 71.8, 91.0, _AUTHORS),
+    _row('mobilenet_v2', 5_386_792, 509e6, 74.4, 92.1, _AUTHORS, width_multiplier=1.3),
+    _row('mobilenet_v2', 6_108_776, 582e6, 75.0, 92.5, _AUTHORS, width_multiplier=1.4),
+)
+
+_BOTTLENECKS = ('linear', 'relu6')
+
+
+class MobileNetV1(Network):
+    """Images [B, H, W, C] -> logits [B, num_classes]; stages conv1, block1 .. block13.
+
+    A block holds depthwise, depthwise_bn, pointwise, pointwise_bn, or of full convolutions full, full_bn.
+    """
+
+    num_classes: int
+    width_multiplier: float
+    separable: bool
+    activation: str
+    padding: Padding
+    eps: float
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
+        check_images(images, 32, 'MobileNet')
+        kernel_init = init.truncated_normal(0.09)
+        unit = partial(_unit, activation=self.activation, eps=self.eps, dtype=self.dtype, kernel_init=kernel_init)
+        stages = {}
+        x = stages['conv1'] = unit(images, self._scaled(32), 3, 2, self.padding, name='conv1', norm='bn1', train=train)
+        for place, (channels, stride) in enumerate(BLOCKS, start=1):
+            block = Separable(self._scaled(channels), stride, self.padding, self.separable, unit, name=f'block{place}')
+            x = stages[f'block{place}'] = block(x, train)
+        if features:
+            return stages
+        x = nn.Dropout(self.dropout, deterministic=not train)(x.mean((1, 2)))
+        return nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=kernel_init, name='classifier')(x)
+
+    def _scaled(self, channels: int) -> int:
+        return int(channels * self.width_multiplier)
+
+
+class Separable(nn.Module):
+    """A depthwise and a pointwise convolution, or one full convolution in their place."""
+
+    features: int
+    stride: int
+    padding: Padding
+    separable: bool
+    unit: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        unit = partial(self.unit, train=train)
+        if not self.separable:
+            return unit(x, self.features, 3, self.stride, self.padding, name='full')
+        x = unit(x, x.shape[-1], 3, self.stride, self.padding, groups=x.shape[-1], name='depthwise')
+        return unit(x, self.features, 1, name='pointwise')
+
+
+class MobileNetV2(Network):
+    """Images [B, H, W, C] -> logits [B, num_classes]; stages conv1, bottleneck1 .. bottleneck7 (rows), conv_last.
+
+    Blocks are called bottleneck<row>_<place> and hold expand, expand_bn, depthwise, depthwise_bn, project, project_bn.
+    """
+
+    num_classes: int
+    width_multiplier: float
+    bottleneck: str
+    residual: bool
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
+        check_images(images, 32, 'MobileNetV2')
+        unit, width = partial(_unit, dtype=self.dtype, train=train), self.width_multiplier
+        stages = {}
+        x = stages['conv1'] = unit(images, make_divisible(32 * width), 3, 2, 1, name='conv1', norm='bn1')
+        for row, (expansion, channels, count, stride) in enumerate(ROWS, start=1):
+            for place in range(1, count + 1):
+                block = InvertedResidual(
+                    make_divisible(channels * width),
+                    expansion,
+                    stride if place == 1 else 1,
+                    self.bottleneck,
+                    self.residual,
+                    self.dtype,
+                    name=f'bottleneck{row}_{place}',
+                )
+                x = block(x, train)
+            stages[f'bottleneck{row}'] = x
+        last = make_divisible(1280 * max(1.0, width))
+        x = stages['conv_last'] = unit(x, last, 1, name='conv_last', norm='bn_last')
+        if features:
+            return stages
+        x = nn.Dropout(self.dropout, deterministic=not train)(x.mean((1, 2)))
+        return nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=init.normal(0.01), name='classifier')(x)
+
+
+class InvertedResidual(nn.Module):
+    """Table 1: expand by 1x1, filter by depthwise 3x3, project by 1x1; the input is added where the shape stays."""
+
+    features: int
+    expansion: int
+    stride: int
+    bottleneck: str
+    residual: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        unit, hidden = partial(_unit, dtype=self.dtype, train=train), x.shape[-1] * self.expansion
+        y = x if self.expansion == 1 else unit(x, hidden, 1, name='expand')
+        y = unit(y, hidden, 3, self.stride, 1, groups=hidden, name='depthwise')
+        y = unit(y, self.features, 1, name='project', activation=self.bottleneck)
+        return x + y if self.residual and x.shape == y.shape else y
+
+
+def _unit(
+    x, features, size, stride=1, padding: Padding = 0, *, name, norm=None, train=False, activation='relu6', eps=1e-5,
+    dtype=None, groups=1, **conv,
+):  # fmt: skip
+    """A convolution without bias, `norm` (by default its name and '_bn') and an activation, within a `__call__`."""
+    x = Conv(features, size, stride, padding, groups=groups, use_bias=False, dtype=dtype, name=name, **conv)(x)
+    return ops.activation(activation)(BatchNorm(eps=eps, dtype=dtype, name=norm or f'{name}_bn')(x, train))
+
+
+def mobilenet_v1(
+    num_classes: int = 1000,
+    width_multiplier: float = 1.0,
+    separable: bool = True,
+    activation: str = 'relu',
+    padding: Padding = 'same',
+    eps: float = 1e-3,
+    dropout: float = 0.001,
+    dtype: str | None = None,
+) -> MobileNetV1:
+    """MobileNet; the paper's resolution multiplier is the size of the images, 224, 192, 160 or 128 (from 32).
+
+    width_multiplier: the paper's alpha, of all channels. separable: False has full 3x3 convolutions in place of
+    depthwise and pointwise ones, the paper's comparison (Table 4). padding, eps (of the norms) and dropout are those of
+    the authors' TensorFlow code, and so are the initial kernels, from N(0, 0.09) cut at two deviations; biases start at
+    0. activation: 'relu' as the paper says; the authors' published weights want 'relu6', and timm's mobilenetv1_100
+    activation='relu6', padding=1, eps=1e-5. dtype: that of the computation ('bfloat16'); parameters stay float32.
+    Raises UsageError for a width that leaves no channels and an unknown activation.
+    """
+    ops.activation(activation)
+    _check_width(width_multiplier)
+    dtype_ = None if dtype is None else jnp.dtype(dtype)
+    return MobileNetV1(num_classes, width_multiplier, separable, activation, padding, eps, dropout, dtype_)
+
+
+def mobilenet_v2(
+    num_classes: int = 1000,
+    width_multiplier: float = 1.0,
+    bottleneck: str = 'linear',
+    residual: bool = True,
+    dropout: float = 0.2,
+    dtype: str | None = None,
+) -> MobileNetV2:
+    """MobileNetV2 as torchvision has it: symmetric padding, norms' eps 1e-5; for images of any size from 32.
+
+    width_multiplier: of all channels, rounded to multiples of 8 (`canon.nn.make_divisible`); conv_last never has
+    fewer than 1280. bottleneck: what follows a projection, 'linear' or 'relu6', and residual: False leaves out the
+    shortcuts, the comparisons of figure 6. Convolutions start from N(0, 2 / fan-out), the classifier from N(0, 0.01),
+    biases at 0. dropout: ahead of the classifier. dtype: that of the computation ('bfloat16'); parameters stay float32.
+    Raises UsageError for a width that leaves no channels and an unknown bottleneck.
+    """
+    if bottleneck not in _BOTTLENECKS:
+        raise UsageError(f'model.bottleneck={bottleneck!r} is unknown{near(bottleneck, _BOTTLENECKS)}')
+    _check_width(width_multiplier)
+    dtype_ = None if dtype is None else jnp.dtype(dtype)
+    return MobileNetV2(num_classes, width_multiplier, bottleneck, residual, dropout, dtype_)
+
+
+def _check_width(width: float) -> None:
+    if 32 * width < 1:
+        raise UsageError(f'model.width_multiplier={width} leaves none of 32 channels; widen it')

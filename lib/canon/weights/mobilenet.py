@@ -1,0 +1,57 @@
+"""MobileNets: V2 as torchvision publishes it, which numbers its blocks in one sequence, and as timm does; timm's V1."""
+
+import re
+
+from canon.models.mobilenet import BLOCKS, ROWS
+from canon.weights.layout import Names
+
+_TIMM = {'conv1': 'conv_stem', 'conv_last': 'conv_head', 'bn_last': 'bn2'}
+_TORCHVISION = {
+    'conv1': 'features.0.0',
+    'bn1': 'features.0.1',
+    'conv_last': 'features.18.0',
+    'bn_last': 'features.18.1',
+    'classifier': 'classifier.1',
+}
+
+
+def _torchvision(path: str) -> str:
+    """bottleneck2_1/project_bn -> features.2.conv.3; the very first block has no expansion."""
+    found = re.fullmatch(r'bottleneck(\d)_(\d)/(.*)', path)
+    if found is None:
+        return _TORCHVISION.get(path, path)
+    row, place, layer = int(found[1]), int(found[2]), found[3]
+    block = sum(count for _, _, count, _ in ROWS[: row - 1]) + place
+    kind, _, norm = layer.partition('_')
+    step = ('expand', 'depthwise', 'project').index(kind) - (block == 1)
+    if kind == 'project':
+        return f'features.{block}.conv.{step + bool(norm)}'
+    return f'features.{block}.conv.{step}.{int(bool(norm))}'
+
+
+def _timm_v2(path: str) -> str:
+    """bottleneck2_1/project_bn -> blocks.1.0.bn3"""
+    found = re.fullmatch(r'bottleneck(\d)_(\d)/(.*)', path)
+    if found is None:
+        return _TIMM.get(path, path)
+    row, place, layer = int(found[1]), int(found[2]), found[3]
+    first = {'depthwise': 'conv_dw', 'depthwise_bn': 'bn1', 'project': 'conv_pw', 'project_bn': 'bn2'}
+    other = {'expand': 'conv_pw', 'expand_bn': 'bn1', 'depthwise': 'conv_dw', 'depthwise_bn': 'bn2'}
+    other |= {'project': 'conv_pwl', 'project_bn': 'bn3'}
+    return f'blocks.{row - 1}.{place - 1}.{(first if row == 1 else other)[layer]}'
+
+
+def _timm_v1(path: str) -> str:
+    """block3/pointwise_bn -> blocks.1.1.bn2: a stage of timm starts where the channels change."""
+    found = re.fullmatch(r'block(\d+)/(.*)', path)
+    if found is None:
+        return _TIMM.get(path, path)
+    channels = [c for c, _ in BLOCKS]
+    at = channels[int(found[1]) - 1]
+    stage, place = sorted(set(channels)).index(at), int(found[1]) - 1 - channels.index(at)
+    layers = {'depthwise': 'conv_dw', 'depthwise_bn': 'bn1', 'pointwise': 'conv_pw', 'pointwise_bn': 'bn2'}
+    return f'blocks.{stage}.{place}.{layers[found[2]]}'
+
+
+TORCHVISION = {'mobilenet.mobilenet_v2': Names(_torchvision)}
+TIMM = {'mobilenet.mobilenet_v1': Names(_timm_v1), 'mobilenet.mobilenet_v2': Names(_timm_v2)}
