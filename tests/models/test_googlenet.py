@@ -161,6 +161,7 @@ def test_the_paper_in_float64():
         assert np.abs(found[name] - value).max() / np.abs(value).max() < 2e-6, name
 
 
+@pytest.mark.slow
 def test_receptive_field_and_stride():
     """By table 1: 5x5 is the widest of a module, and a pool has no padding of its own."""
     model = make(auxiliary=False, num_classes=2)

@@ -1,5 +1,6 @@
 """BN-Inception, Inception v2, v3, v4 against their papers' tables, torchvision's and timm's outputs, lit rows."""
 
+from functools import cache
 from typing import Any
 
 import jax
@@ -8,10 +9,9 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from canon import models
+from canon import models, weights
 from canon.errors import UsageError
 from canon.models import inception
-from canon.weights import names_of
 from canon.weights.inception import TIMM, TORCHVISION
 from tests.models.drawn import images
 from tests.models.goldens import Golden, check_evaluated, check_trained, shapes_of
@@ -28,9 +28,14 @@ def count(tree) -> int:
     return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree))
 
 
-def stages_of(model, size):
+@cache
+def build(name: str, size=(75, 75), channels=3, **kwargs):
+    return shapes_of(make(name, **kwargs), (1, *size, channels))
+
+
+def stages_of(name, size):
+    model, made = make(name), build(name, (size, size))
     x = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
-    made = shapes_of(model, x.shape)
     return {
         k: s.shape[1:] for k, s in jax.eval_shape(lambda v, x: model.apply(v, x, method='features'), made, x).items()
     }
@@ -51,7 +56,7 @@ def stages_of(model, size):
 )
 def test_parameters(name, kwargs, parameters):
     size = 224 if name == 'bn_inception' else 299
-    assert count(shapes_of(make(name, **kwargs), (1, size, size, 3))['params']) == parameters
+    assert count(build(name, (size, size), **kwargs)['params']) == parameters
 
 
 def test_parameters_of_v2():
@@ -60,8 +65,8 @@ def test_parameters_of_v2():
     def conv(area, channels, filters):
         return area * channels * filters + 2 * filters
 
-    made = shapes_of(make('inception_v2'), (1, 299, 299, 3))['params']
-    v3 = shapes_of(make('inception_v3'), (1, 299, 299, 3))['params']
+    made = build('inception_v2', (299, 299))['params']
+    v3 = build('inception_v3', (299, 299))['params']
     sizes, of_v3 = ({k: count(v) for k, v in p.items()} for p in (made, v3))
     assert {k for k in sizes if sizes[k] != of_v3.get(k)} == {
         'conv_3b', 'conv_4b', 'mixed_5b', 'mixed_5c', 'mixed_5d', 'mixed_6e', 'mixed_6f', 'head',
@@ -78,13 +83,14 @@ def test_parameters_of_v2():
 
 def test_the_table():
     for row in inception.TABLE:
-        made = shapes_of(models.make(row['name'], **row['arguments']), (1, row['size'], row['size'], 3))
+        name, size = row['name'].removeprefix('inception.'), row['size']
+        made = build(name, (size, size), **row['arguments'])
         assert count(made['params']) == row['parameters'], row
 
 
 def test_stages_of_bn_inception():
     """The column "output size" of figure 5; its 3c and 4e are printed with the size they take."""
-    assert stages_of(make('bn_inception'), 224) == {
+    assert stages_of('bn_inception', 224) == {
         'conv1': (112, 112, 64), 'conv2_reduce': (56, 56, 64), 'conv2': (56, 56, 192), 'inception_3a': (28, 28, 256),
         'inception_3b': (28, 28, 320), 'inception_3c': (14, 14, 576), 'inception_4a': (14, 14, 576),
         'inception_4b': (14, 14, 576), 'inception_4c': (14, 14, 576), 'inception_4d': (14, 14, 576),
@@ -94,7 +100,7 @@ def test_stages_of_bn_inception():
 
 def test_stages_of_v2():
     """Rethinking's table 1: the input size of each row is the output of the one before."""
-    stages = stages_of(make('inception_v2'), 299)
+    stages = stages_of('inception_v2', 299)
     assert {k: stages[k] for k in ('conv_1a', 'conv_2a', 'conv_2b', 'conv_3b', 'conv_4a', 'conv_4b')} == {
         'conv_1a': (149, 149, 32), 'conv_2a': (147, 147, 32), 'conv_2b': (147, 147, 64), 'conv_3b': (71, 71, 80),
         'conv_4a': (35, 35, 192), 'conv_4b': (35, 35, 288),
@@ -108,7 +114,7 @@ def test_stages_of_v2():
 
 def test_stages_of_v4():
     """Figure 9: 35x35x384, 17x17x1024, 8x8x1536; and figure 3's stem."""
-    stages = stages_of(make('inception_v4'), 299)
+    stages = stages_of('inception_v4', 299)
     assert [stages[f'stem_mixed{i}'] for i in (1, 2, 3)] == [(73, 73, 160), (71, 71, 192), (35, 35, 384)]
     assert {k: s for k, s in stages.items() if not k.startswith('stem')} == {
         **{f'inception_a{i}': (35, 35, 384) for i in range(1, 5)},
@@ -123,7 +129,7 @@ def test_stages_of_v4():
 
 def test_v3_small():
     golden, model = Golden('inception_v3'), make('inception_v3', auxiliary=False)
-    variables = golden.variables(shapes_of(model, (1, 75, 75, 3)), V3, without='AuxLogits')
+    variables = golden.variables(build('inception_v3', auxiliary=False), V3, without='AuxLogits')
     check_evaluated(model, variables, (2, 75, 107), golden.parts['small'])
 
 
@@ -131,7 +137,7 @@ def test_v3_small():
 def test_v3_transform_input():
     golden, model = Golden('inception_v3'), make('inception_v3', transform_input=True)
     check_evaluated(
-        model, golden.variables(shapes_of(model, (1, 299, 299, 3)), V3), (1, 299, 299), golden.parts['large']
+        model, golden.variables(build('inception_v3', (299, 299)), V3), (1, 299, 299), golden.parts['large']
     )
 
 
@@ -139,7 +145,7 @@ def test_v3_transform_input():
 def test_v3_training():
     """In float64: torch's own float32 is 2e-4 from it in the logits, 3e-5 in the statistics (v4: 4e-3, 9e-4)."""
     golden, model = Golden('inception_v3'), make('inception_v3', auxiliary=False, dropout=0.0)
-    variables = golden.variables(shapes_of(model, (1, 75, 75, 3)), V3, without='AuxLogits')
+    variables = golden.variables(build('inception_v3', auxiliary=False), V3, without='AuxLogits')
     main = [k for k in golden.shapes if not k.startswith('AuxLogits')]
     check_trained(model, variables, (2, 107, 123), golden.parts['train'], V3, main, double=True)
 
@@ -147,7 +153,7 @@ def test_v3_training():
 @pytest.mark.slow
 def test_v3_training_with_its_head():
     golden, model = Golden('inception_v3'), make('inception_v3', dropout=0.0)
-    variables = golden.variables(shapes_of(model, (1, 299, 299, 3)), V3)
+    variables = golden.variables(build('inception_v3', (299, 299)), V3)
     check_trained(model, variables, (2, 299, 299), golden.parts['heads'], V3, golden.shapes, double=True)
 
 
@@ -155,26 +161,26 @@ def test_v3_training_with_its_head():
 @pytest.mark.parametrize(('part', 'size'), [('small', (2, 75, 107)), ('large', (1, 299, 299))])
 def test_v4(part, size):
     golden, model = Golden('inception_v4'), make('inception_v4')
-    check_evaluated(model, golden.variables(shapes_of(model, (1, 75, 75, 3)), V4), size, golden.parts[part])
+    check_evaluated(model, golden.variables(build('inception_v4'), V4), size, golden.parts[part])
 
 
 @pytest.mark.slow
 def test_v4_training():
     golden, model = Golden('inception_v4'), make('inception_v4', dropout=0.0)
-    variables = golden.variables(shapes_of(model, (1, 75, 75, 3)), V4)
+    variables = golden.variables(build('inception_v4'), V4)
     check_trained(model, variables, (2, 107, 123), golden.parts['train'], V4, golden.shapes, double=True)
 
 
 def test_published_names():
     """Every key and shape of torchvision's and timm's, and whose they are."""
-    assert names_of('inception.inception_v3').keys() == {
+    assert weights.names_of('inception.inception_v3').keys() == {
         ('torchvision', 'inception.inception_v3'),
         ('timm', 'inception.inception_v3'),
     }
-    golden, model = Golden('inception_v4'), make('inception_v4')
-    golden.variables(shapes_of(model, (1, 75, 75, 3)), V4)  # raises where a key or a shape differs
+    tensors = {k: np.broadcast_to(np.float32(0), s) for k, s in Golden('inception_v4').shapes.items()}
+    weights.from_torch(tensors, build('inception_v4'), V4)  # raises where a key or a shape differs
     with pytest.raises(UsageError, match=r'shapes: last_linear\.bias \[1000\], here \[5\]'):
-        golden.variables(shapes_of(make('inception_v4', num_classes=5), (1, 75, 75, 3)), V4)
+        weights.from_torch(tensors, build('inception_v4', num_classes=5), V4)
 
 
 # --- BN-Inception, which no peer publishes, in float64 ---
@@ -275,7 +281,7 @@ def test_bn_inception_variants():
         lambda v, x: make('bn_inception', activation='linear', num_classes=3).apply(v, x, method='features')['conv1']
     )(variables, x)
     np.testing.assert_allclose(conv1, 1 / (1 + np.exp(-pre)), atol=1e-6)
-    full, plain = (shapes_of(make('bn_inception', batch_norm=b), (1, 32, 32, 3)) for b in (True, False))
+    full, plain = build('bn_inception', (32, 32)), build('bn_inception', (32, 32), batch_norm=False)
     filters = sum(leaf.shape[0] for path, leaf in flatten_dict(full['params']).items() if path[-1] == 'scale')
     assert count(plain['params']) == 11_194_984 - filters
     assert 'batch_stats' not in plain
@@ -315,10 +321,6 @@ def test_receptive_field(name, ways, height):
     check_fields(make(name, **kwargs), build(name, **kwargs), ways, height, 75)
 
 
-def build(name, size=(75, 75), channels=3, **kwargs):
-    return shapes_of(make(name, **kwargs), (1, *size, channels))
-
-
 # --- initialisation, types, errors ---
 
 
@@ -346,7 +348,7 @@ def test_initialisation(name):
 def test_the_head_only_trains():
     model = make('inception_v3', num_classes=5, dropout=0.0)
     x = jax.ShapeDtypeStruct((2, 299, 299, 3), np.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    variables = build('inception_v3', (299, 299), num_classes=5, dropout=0.0)
     assert variables.keys() == {'params', 'batch_stats'}
     kept = ['auxiliary', 'batch_stats']
     _, changed = jax.eval_shape(lambda v, x: model.apply(v, x, True, mutable=kept), variables, x)
