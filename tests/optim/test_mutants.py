@@ -66,6 +66,7 @@ KILLS = [
     ('Nesterov forgotten', 'descent.py', "momentum, stored == 'lookahead', state_dtype", 'momentum, False, state_dtype', oracle('nesterov')),
     ('theta on the wrong side', 'points.py', 'wide(p) - times(s.momentum', 'wide(p) + times(s.momentum', functools.partial(test_state.test_nesterov_is_exact_through_a_drop_of_the_rate, stored='lookahead')),
     ('no look-ahead', 'points.py', 'wide(p) + times(s.momentum, wide(v))', 'wide(p)', functools.partial(test_state.test_nesterov_is_exact_through_a_drop_of_the_rate, stored='theta')),
+    ('an average hides a look-ahead', 'points.py', 'in find_all(opt_state, NesterovState)', 'in () if find_all(opt_state, EmaState) else find_all(opt_state, NesterovState)', test_state.test_what_is_evaluated_is_settled_leaf_by_leaf),
     ('AdaGrad starts at 0.1', 'adaptive.py', "eps: float = 1e-7, initial_accumulator: float = 0.0\n) -> GradientTransformation:\n    \"\"\"r <- r + g^2", "eps: float = 1e-7, initial_accumulator: float = 0.1\n) -> GradientTransformation:\n    \"\"\"r <- r + g^2", oracle('adagrad')),
     ('AdaGrad forgets', 'adaptive.py', 'r = r + u * u', 'r = 0.999 * r + u * u', oracle('adagrad')),
     ('AdaGrad eps in the root', 'adaptive.py', 'jnp.sqrt(r) + eps), r', 'jnp.sqrt(r + eps)), r', oracle('adagrad')),
