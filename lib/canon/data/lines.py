@@ -12,7 +12,7 @@ from canon.data.source import Example, Info
 from canon.data.text import Alphabet
 from canon.errors import UsageError
 
-_HEIGHTS, _WIDTHS, _GAPS = (16, 28), (10, 18), (-2, 8)  # pixels of a digit, and between two; both ends included
+_HEIGHTS, _WIDTHS, _GAPS = (18, 28), (12, 20), (-2, 8)  # pixels of a digit, and between two; both ends included
 
 
 class DigitLines:

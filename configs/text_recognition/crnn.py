@@ -1,0 +1,60 @@
+"""CRNN as in the paper (Shi et al. 2015), on Synth90k (Jaderberg et al. 2014): 36 characters, images of 32x100.
+
+    ./launch.sh run configs/text_recognition/crnn.py --config.data.source.path=~/data/mnt/ramdisk/max/90kDICT32px
+
+Any other cropped words: a folder with `train.csv` and `val.csv`, whose rows are `file,text` (`canon.data.words`).
+
+From the paper: the network of table 1, Adadelta with decay 0.9, 100x32 in training, loss by CTC (section 3.2). From
+the authors' code (bgshih/crnn): batches of 64, at most 2,000,000 iterations, Adadelta's eps 1e-6 in the form of Zeiler
+2012, grey images to about [-1, 1], texts in lower case, at most 26 characters (a frame each). They report 86.7 % of
+ICDAR 2013's words and 78.2 % of IIIT 5k's without a lexicon, after about 50 hours on a Tesla K40.
+
+Not run here: the set has 7.2 million images (10 GB). `:smoke` is the recipe on embedded lines of digits, narrowed.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config(arg: str = '') -> ConfigDict:
+    resize = dict(chain=('resize',), resize=dict(size=(32, 100)))
+    config = ConfigDict(
+        dict(
+            experiment='text_recognition',
+            seed=0,
+            data=dict(
+                name='words',
+                source=dict(path=placeholder(str), outside='skip'),
+                reading=dict(threads=4, workers=0, memory_limit=0),
+                batch_size=64,
+                train=dict(split='train', sampler='shuffled', transforms=resize),
+                evals=dict(val=dict(split='val[:5000]', transforms=resize, beam=0)),
+            ),
+            text=dict(characters='0123456789abcdefghijklmnopqrstuvwxyz', ignore_case=True, max_length=26),
+            input=dict(mean=0.5, std=0.5),
+            model=dict(name='crnn.crnn', num_classes=36, hidden=256, batch_norm=(5, 6), dtype=placeholder(str)),
+            tx=dict(name='adadelta', learning_rate=1.0, decay=0.9, eps=1e-6, eps_in_sqrt=True),
+            run=dict(
+                steps='2000000 steps',
+                log_every='100 steps',
+                evals=dict(val=dict(every='10000 steps')),
+                checkpoint=dict(every='10000 steps', best='val/word_accuracy'),
+            ),
+            target=dict(metric='val/word_accuracy', at_least=0.85, ci=False),
+        )
+    )
+    return _smoke(config) if arg == 'smoke' else config
+
+
+def _smoke(config: ConfigDict) -> ConfigDict:
+    with config.unlocked(), config.ignore_type():
+        config.data.name, config.data.source = 'digit_lines', dict(num_examples=16384, most=4)
+        config.data.reading.memory_limit = 1 << 30
+        config.data.evals.val.split = 'test[:1000]'
+        config.model.update(features=(16, 16, 24, 24, 48, 48, 48), hidden=48, batch_norm=(3, 5, 7))
+        config.tx.learning_rate = dict(name='cosine', init=1.0, final=0.0, steps='100%')
+    config.run.update(steps='450 steps', log_every='50 steps')
+    config.run.evals.val.every = '150 steps'
+    config.run.checkpoint.every = '150 steps'
+    config.target.at_least = 0.9
+    return config

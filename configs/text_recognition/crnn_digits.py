@@ -1,0 +1,51 @@
+"""CRNN, narrowed, on lines of one to five handwritten digits that it makes itself: nothing to download.
+
+    ./launch.sh run configs/text_recognition/crnn_digits.py
+
+The paper's recipe (Shi et al. 2015, section 3.2): Adadelta with decay 0.9, images of 32x100, loss by CTC.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config(arg: str = '') -> ConfigDict:
+    smoke = arg == 'smoke'
+    return ConfigDict(
+        dict(
+            experiment='text_recognition',
+            seed=0,
+            data=dict(
+                name='digit_lines',
+                source=dict(num_examples=16384, most=4 if smoke else 5),
+                reading=dict(threads=2, workers=0),
+                batch_size=64,
+                train=dict(split='train', sampler='shuffled'),
+                evals=dict(test=dict(split='test[:1000]', beam=0)),
+            ),
+            text=dict(characters='0123456789', ignore_case=False, max_length=5),
+            input=dict(mean=0.5, std=0.5),
+            model=dict(
+                name='crnn.crnn',
+                num_classes=10,
+                features=(16, 16, 24, 24, 48, 48, 48) if smoke else (16, 32, 48, 48, 96, 96, 96),
+                hidden=48 if smoke else 64,
+                batch_norm=(3, 5, 7),
+                dtype=placeholder(str),
+            ),
+            tx=dict(
+                name='adadelta',
+                decay=0.9,
+                eps=1e-6,
+                eps_in_sqrt=True,
+                learning_rate=dict(name='cosine', init=1.0, final=0.0, steps='100%'),
+            ),
+            run=dict(
+                steps='450 steps' if smoke else '2500 steps',
+                log_every='50 steps',
+                evals=dict(test=dict(every='150 steps' if smoke else '250 steps')),
+                checkpoint=dict(every='150 steps' if smoke else '500 steps', best='test/word_accuracy'),
+            ),
+            target=dict(metric='test/word_accuracy', at_least=0.9, ci=True),
+        )
+    )
