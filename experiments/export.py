@@ -1,4 +1,4 @@
-"""A trained model as a file that needs neither Canon nor its config: StableHLO by `jax.export`, and ONNX if asked.
+"""A trained model as a file that needs neither Canon nor its config: StableHLO by `jax.export`.
 
     ./launch.sh export --workdir=runs/classification/lenet_digits/default
 
@@ -7,14 +7,12 @@
     exported = jax.export.deserialize(open('model.stablehlo', 'rb').read())
     exported.call(images)
 
-`model.onnx` is made by jax2onnx and checked with onnxruntime. jax2onnx asks for an older Orbax than Canon's, and does
-not need it: what `ONNX` names is installed without its dependencies. Version 0.17.1 knows LeNet, but no padding of a
-batch of any size (AlexNet, GoogLeNet): what it cannot write is an error, never a wrong file.
+There is no ONNX: jax2onnx 0.17.1 asks for an older Orbax than Canon's, and writes max pooling over [B, H, W, C] as a
+window of four dimensions, which onnxruntime does not run.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,11 +22,9 @@ import jax
 import jax.export
 import numpy as np
 
-from canon.errors import CanonError
 from canon.ops import backend
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-ONNX = 'jax2onnx onnx onnx-ir onnxruntime equinox jaxtyping wadler_lindig chex toolz dm_pix sympy mpmath'
 
 
 class Served(NamedTuple):
@@ -41,11 +37,10 @@ class Served(NamedTuple):
     about: Mapping[str, Any] = {}
 
 
-def export(served: Served, params: Any, mutable: Any, output: str | Path, onnx: bool = False) -> list[str]:
-    """Writes `model.stablehlo`, `model.json` and perhaps `model.onnx` into `output`; returns a line about each.
+def export(served: Served, params: Any, mutable: Any, output: str | Path) -> list[str]:
+    """Writes `model.stablehlo` and `model.json` into `output`; returns a line about each.
 
-    Each is run on batches of 1 and 3 random inputs and compared with the model itself. Raises CanonError where
-    jax2onnx is not installed or does not know an operation of the model.
+    What was written is read again, run on batches of 1 and 3 random inputs and compared with the model itself.
     """
     out = Path(output)
     out.mkdir(parents=True, exist_ok=True)
@@ -64,10 +59,7 @@ def export(served: Served, params: Any, mutable: Any, output: str | Path, onnx: 
     path = out / 'model.stablehlo'
     path.write_bytes(exported.serialize())
     read = jax.export.deserialize(bytearray(path.read_bytes()))
-    lines = [_line(path, [np.asarray(read.call(x)) for x in samples], wanted)]
-    if onnx:
-        path = out / 'model.onnx'
-        lines.append(_line(path, _as_onnx(function, served, path, samples), wanted))
+    found = [np.asarray(read.call(x)) for x in samples]
     about = {
         'input': f'{served.dtype} {_text(exported.in_avals[0].shape)}',
         'output': f'{exported.out_avals[0].dtype} {_text(exported.out_avals[0].shape)}',
@@ -75,24 +67,7 @@ def export(served: Served, params: Any, mutable: Any, output: str | Path, onnx: 
         **served.about,
     }
     (out / 'model.json').write_text(json.dumps(about, indent=1) + '\n')
-    return [*lines, f'{out / "model.json"}: {about["input"]} -> {about["output"]}']
-
-
-def _as_onnx(function: Callable, served: Served, path: Path, samples: list[np.ndarray]) -> list[np.ndarray]:
-    """Writes the file, and returns what onnxruntime makes of the samples."""
-    try:
-        jax2onnx, onnxruntime = (importlib.import_module(name) for name in ('jax2onnx', 'onnxruntime'))
-    except ImportError as error:
-        raise CanonError(f'ONNX needs {error.name}: .venv/bin/python -m pip install --no-deps {ONNX}') from error
-    try:
-        with backend.forms('plain'):
-            model = jax2onnx.to_onnx(lambda x: function(x), [jax.ShapeDtypeStruct(('b', *served.shape), served.dtype)])
-        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
-        found = [session.run(None, {session.get_inputs()[0].name: x})[0] for x in samples]
-    except Exception as error:
-        raise CanonError(f'jax2onnx cannot write this model: {" ".join(str(error).split())[:300]}') from error
-    path.write_bytes(model.SerializeToString())
-    return found
+    return [_line(path, found, wanted), f'{out / "model.json"}: {about["input"]} -> {about["output"]}']
 
 
 def _sample(served: Served, number: int) -> np.ndarray:

@@ -40,7 +40,6 @@ flags.DEFINE_boolean('force', False, 'Go on in a workdir that another config mad
 flags.DEFINE_integer('step', None, 'The checkpoint to look at (best or newest without); replay: the step.')
 flags.DEFINE_string('input', None, 'predict: a file or a folder.')
 flags.DEFINE_string('output', None, 'predict, export: a folder for the results, else one in the workdir.')
-flags.DEFINE_boolean('onnx', False, 'export: write ONNX too.')
 flags.DEFINE_string('compilation_cache', '~/.cache/canon/xla', 'Where compiled programs are kept; empty for nowhere.')
 flags.DEFINE_string('coordinator', None, 'ADDRESS:PORT of process 0, where neither Slurm nor a TPU pod tells it.')
 flags.DEFINE_integer('process_count', None, 'How many processes run this job, with --coordinator.')
@@ -297,9 +296,7 @@ def _export(config, module, experiment, workdir) -> None:
         raise UsageError(f'experiment {config.experiment!r} has nothing to export (it has no `served`)')
     state = replay.load(experiment, config, workdir, FLAGS.step, untrained=True).state
     params = optim.eval_params(state.params, state.opt)
-    lines = export(
-        module.served(config, experiment), params, state.mutable, FLAGS.output or workdir / 'export', FLAGS.onnx
-    )
+    lines = export(module.served(config, experiment), params, state.mutable, FLAGS.output or workdir / 'export')
     print('\n'.join(lines))
 
 

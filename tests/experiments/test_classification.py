@@ -356,23 +356,3 @@ def test_an_exported_model_says_what_it_takes(exported):
     assert about['input'] == 'uint8 [b, 32, 32, 1]'
     assert about['output'] == 'float32 [b, 10]'
     assert about['class_names'] == [str(i) for i in range(10)]
-
-
-def test_onnx_is_the_model_or_says_what_it_needs(trained, tmp_path):
-    config, experiment, params = trained
-    served = classification.served(config, experiment)
-    try:
-        import jax2onnx  # noqa: F401
-        import onnxruntime
-    except ImportError:
-        with pytest.raises(CanonError, match=r'ONNX needs (jax2onnx|onnxruntime): .*pip install --no-deps jax2onnx'):
-            export.export(served, params, {}, tmp_path, onnx=True)
-        return
-    export.export(served, params, {}, tmp_path, onnx=True)
-    session = onnxruntime.InferenceSession(str(tmp_path / 'model.onnx'))
-    for size in (1, 5):
-        images = np.random.default_rng(size).integers(256, size=(size, 32, 32, 1), dtype=np.uint8)
-        (found,) = session.run(None, {session.get_inputs()[0].name: images})
-        np.testing.assert_allclose(
-            found, softmax(experiment.task.predict(params, {}, {'image': images}), -1), atol=1e-6
-        )
