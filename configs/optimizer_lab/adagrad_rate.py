@@ -5,13 +5,16 @@
 
 A deep autoencoder of tanh units squeezes the digits through eight numbers. `effective_rate` is the geometric mean
 over the parameters of what the gradient is multiplied with, epsilon / (delta + sqrt r).
+
+Measured, three seeds, on 2 CPU cores that others shared (25 to 70 s a run): at its best rate AdaGrad's falls from
+0.046 to 0.022, its error to 1.33; RMSProp's and Adadelta's grow, their errors fall to 1.13 and 1.14. docs/optimizers.md.
 """
 
 from ml_collections import ConfigDict
 
 
 def get_config(arg: str = '') -> ConfigDict:
-    smoke = arg == 'smoke'
+    """`:smoke` is the whole: it is small."""
     return ConfigDict(
         dict(
             experiment='optimizer_lab',
@@ -28,7 +31,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 adadelta=dict(learning_rate=1.0, decay=0.95, eps=1e-6, eps_in_sqrt=True),
             ),
             run=dict(
-                steps=1000 if smoke else 2000,
+                steps=2000,
                 log_every=20,
                 evals=dict(test=dict(every='25%')),
                 checkpoint=dict(every='100%'),
@@ -42,7 +45,7 @@ def get_config(arg: str = '') -> ConfigDict:
 def sweep():
     """Rates a factor of about three apart, around each optimizer's own, and three seeds."""
     for seed in (0, 1, 2):
-        for scale in (0.3, 1.0, 3.0):
+        for scale in (0.1, 0.3, 1.0, 3.0):
             yield {'scale': scale, 'seed': seed}
 
 

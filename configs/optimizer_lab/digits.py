@@ -1,7 +1,10 @@
 """Every optimizer on the handwritten digits at its best rate of a small sweep: the picture everyone draws by hand.
 
-./launch.sh sweep configs/optimizer_lab/digits.py
-./launch.sh table runs/optimizer_lab/digits
+    ./launch.sh sweep configs/optimizer_lab/digits.py
+    ./launch.sh table runs/optimizer_lab/digits
+
+Measured, two seeds, on 2 CPU cores that others shared (60 to 90 s a run, eleven optimizers in each): 96.9 to 98.6 % of
+the held-out digits at the best rates. docs/optimizers.md.
 """
 
 from ml_collections import ConfigDict

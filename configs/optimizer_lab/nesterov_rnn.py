@@ -3,8 +3,12 @@
     ./launch.sh sweep configs/optimizer_lab/nesterov_rnn.py
     ./launch.sh table runs/optimizer_lab/nesterov_rnn
 
-The adding problem over 30 steps with a tanh RNN of 50 units, initialised as theirs. Both methods get the same rates,
+The adding problem over 20 steps with a tanh RNN of 50 units, initialised as theirs. Both methods get the same rates,
 the same momenta, the same starts and the same batches.
+
+Measured, three seeds, on 2 CPU cores that others shared (50 to 100 s a run): at equal rates below the best Nesterov is
+ahead, in all six pairs with momentum 0.9; each at its best rate they are even (0.0010 and 0.0011). docs/optimizers.md.
+`:smoke`, over 12 steps: 0.0012 and 0.0010 in 37 s.
 """
 
 from ml_collections import ConfigDict
@@ -12,31 +16,31 @@ from ml_collections import ConfigDict
 
 def get_config(arg: str = '') -> ConfigDict:
     smoke = arg == 'smoke'
-    rate = {90: 3e-3, 98: 6e-4}  # a fifth of the rate at five times the terminal velocity
+    rate = {90: 3e-3, 99: 3e-4}  # a tenth of the rate at ten times the terminal velocity
     return ConfigDict(
         dict(
             experiment='optimizer_lab',
             of='adding',
             seed=0,
-            data=dict(length=20 if smoke else 30, batch_size=50, test_batches=20),
+            data=dict(length=12 if smoke else 20, batch_size=50, test_batches=20),
             net=dict(hidden=50, radius=1.1),
             only=('momentum_90', 'nesterov_90') if smoke else (),
-            compare=('momentum_90', 'nesterov_90'),
+            compare=() if smoke else ('momentum_99', 'nesterov_99'),
             scale=3.0 if smoke else 1.0,
             rivals=dict(
                 momentum_90=dict(name='momentum', learning_rate=rate[90], momentum=0.9),
                 nesterov_90=dict(name='nesterov', learning_rate=rate[90], momentum=0.9, stored='theta'),
-                momentum_98=dict(name='momentum', learning_rate=rate[98], momentum=0.98),
-                nesterov_98=dict(name='nesterov', learning_rate=rate[98], momentum=0.98, stored='theta'),
+                momentum_99=dict(name='momentum', learning_rate=rate[99], momentum=0.99),
+                nesterov_99=dict(name='nesterov', learning_rate=rate[99], momentum=0.99, stored='theta'),
             ),
             run=dict(
-                steps=1500 if smoke else 2000,
-                log_every=50,
+                steps=1500 if smoke else 3000,
+                log_every=100,
                 evals=dict(test=dict(every='20%')),
                 checkpoint=dict(every='100%'),
                 tensorboard=False,
             ),
-            target=dict(metric='test/worst/loss', at_most=0.01),
+            target=dict(metric='test/worst/loss', at_most=0.005),  # 0.0208 for who remembers one of the two numbers
         )
     )
 
@@ -44,7 +48,7 @@ def get_config(arg: str = '') -> ConfigDict:
 def sweep():
     """Rates a factor of about three apart, the same for both methods, and three seeds."""
     for seed in (0, 1, 2):
-        for scale in (1.0, 3.0, 10.0):
+        for scale in (0.3, 1.0, 3.0, 10.0):
             yield {'scale': scale, 'seed': seed}
 
 

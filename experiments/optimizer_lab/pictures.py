@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from canon import draw
-from canon.errors import CanonError
 from canon.train.log import read_rows
 from canon.train.workdir import read_json
 from experiments import runs
@@ -31,7 +30,7 @@ def best_rates(found: Sequence[runs.Run], metric: str, panels: Mapping[str, str]
                 finals.setdefault(name, {}).setdefault(rate, []).append(value)
                 folders.setdefault((name, rate), []).append(run.folder)
     if not finals:
-        raise CanonError('no run of this sweep is done, so there is nothing to draw')
+        return {}
     best = {name: draw.best_of(line) for name, line in finals.items()}
     curves = {
         panel: {name: _curve(folders[name, rate], row.replace('*', name)) for name, rate in best.items()}

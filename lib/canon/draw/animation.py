@@ -25,10 +25,10 @@ class Animation:
         self.draw(self.frames[-1])
         canvas.draw()
         self.figure.set_layout_engine('none')  # from here nothing moves that was not asked to
-        palette = self._picture(canvas, self.frames[-1]).quantize(64, dither=Image.Dither.NONE)  # it has everything
-        first, *rest = (
-            self._picture(canvas, frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in self.frames
-        )
+        whole = self._picture(canvas, self.frames[-1])  # it has everything on it, also colours of few pixels
+        palette = whole.quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        pictures = [self._picture(canvas, frame) for frame in self.frames]
+        first, *rest = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
         first.save(path, save_all=True, append_images=rest, duration=self.milliseconds, loop=0)
 
     def _picture(self, canvas: FigureCanvasAgg, frame: Any) -> Image.Image:

@@ -21,7 +21,8 @@ def sweep(
     """Left: what each method came to against the swept value; a dot a seed, a line through medians, the best ringed.
 
     To the right a panel for each of `curves`, {panel: {method: curve}}: the median of the seeds, in a band from the
-    lowest to the highest. An axis on which all is positive is logarithmic.
+    lowest to the highest. An axis of positive values that differ much is logarithmic. Left, what is 30 times worse
+    than the best lies above the picture.
     """
     panels = 1 + len(curves)
     figure = Figure(figsize=(4.6 * panels, 4.2), layout='constrained')
@@ -43,10 +44,14 @@ def sweep(
         axes.set(xlabel='step', title=panel)
     for axes in (first, *rest):
         values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines] or [np.zeros(1)])
-        if (values[np.isfinite(values)] > 0).all():
+        values = values[np.isfinite(values)]
+        if len(values) and values.min() > 0 and values.max() > 5 * values.min():
             axes.set_yscale('log')
         axes.spines[['top', 'right']].set_visible(False)
         axes.grid(alpha=0.3)
+    least = min(middle(line[best_of(line)]) for line in finals.values())
+    if 0 < 30 * least < first.get_ylim()[1]:
+        first.set_ylim(top=30 * least)
     figure.legend(loc='outside lower center', ncols=min(len(finals), 2 * panels), frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=11)
     return figure
