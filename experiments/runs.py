@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from canon.train.log import read_rows
 from canon.train.workdir import read_json
 from experiments import configs
 
@@ -83,6 +86,13 @@ def home(source: str, root: Path) -> Path:
     """ROOT/<task>/<name>[-arg]: the folder with the runs of one config."""
     path, argument = configs.split(source)
     return root / path.parent.name / (path.stem + (f'-{argument}' if argument else ''))
+
+
+def curve(folders: Sequence[Path], metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps [n] and the values [runs, n] of one metric of the logs, at the steps that all of them have."""
+    logs = [{row['step']: row[metric] for row in read_rows(f / 'metrics.jsonl') if metric in row} for f in folders]
+    steps = sorted(set.intersection(*map(set, logs))) if logs else []
+    return np.array(steps), np.array([[log[step] for step in steps] for log in logs])
 
 
 def overrides_in(flags: Sequence[str]) -> dict[str, str]:

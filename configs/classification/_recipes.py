@@ -16,7 +16,6 @@ from ml_collections.config_dict import placeholder
 IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 CAFFE = dict(mean=(0.485, 0.456, 0.406), std=(1 / 255,))
 INCEPTION = dict(mean=(0.5, 0.5, 0.5), std=(0.5,))
-DIGITS = dict(mean=(0.3,), std=(0.35,))
 
 _SPLITS = {
     'imagenet2012': ('train', 'validation', 1000),
@@ -78,7 +77,8 @@ def recipe(
 def smoke(config: ConfigDict, size: int, batch_size: int, steps: int | str, model: Mapping[str, Any], at_least: float):
     """The recipe on the digits, `size` pixels a side: its model (with the arguments of `model`), update rule and loss.
 
-    Only its main evaluator stays. It becomes one of the ledger's rows that CI runs, with `at_least` of accuracy.
+    Only its main evaluator stays. Where the paper's initialisation is made for pixels of 0..255 and the full width, the
+    recipe says init='he' in `model`. at_least: of accuracy, for the ledger.
     """
     main = config.run.checkpoint.best.partition('/')[0]
     chain = dict(chain=('resize', 'random_shift'), resize=dict(size=size), random_shift=dict(pixels=size // 12))
@@ -91,7 +91,7 @@ def smoke(config: ConfigDict, size: int, batch_size: int, steps: int | str, mode
         tx={},
         run=dict(steps=steps, log_every='10%', eval_every='20%'),
         target=dict(metric=f'{main}/accuracy', at_least=at_least, ci=False),
-        input=DIGITS,
+        input=dict(mean=(0.3,), std=(0.35,)),
         loss=config.loss,
     )
     small.tx, small.model = config.tx, ConfigDict({**config.model, 'num_classes': 10, **model})

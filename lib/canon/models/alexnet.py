@@ -87,12 +87,13 @@ class AlexNet(Network):
     dropout: float
     width: float
     variant: _Variant
+    he: bool
     dtype: jnp.dtype | None
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
         check_images(images, 67, 'AlexNet')
-        normal, bias = init.normal(0.01), init.constant(self.variant.bias)
+        normal, bias = self._normal(0.01), init.constant(0.0 if self.he else self.variant.bias)
         conv = partial(Conv, dtype=self.dtype, kernel_init=normal)
         dense = partial(nn.Dense, dtype=self.dtype)
         scale = partial(scale_channels, width=self.width, groups=2)
@@ -112,10 +113,13 @@ class AlexNet(Network):
             return stages
         x = x.reshape(x.shape[0], -1)
         for name in ('fc6', 'fc7'):
-            kernel_init = init.normal(self.variant.dense_std)
+            kernel_init = self._normal(self.variant.dense_std)
             x = ops.relu(dense(scale(4096), kernel_init=kernel_init, bias_init=bias, name=name)(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return dense(self.num_classes, kernel_init=normal, name='fc8')(x)
+
+    def _normal(self, std: float) -> init.Initializer:
+        return init.he_normal() if self.he else init.normal(std)
 
     def _lrn(self, x: jax.Array) -> jax.Array:
         """Each GPU normalised the maps that it held, so a window of five does not reach into the other half."""
@@ -171,18 +175,28 @@ class OneTower(Network):
 
 
 def alexnet(
-    num_classes: int = 1000, dropout: float = 0.5, width: float = 1.0, variant: str = 'paper', dtype: str | None = None
+    num_classes: int = 1000,
+    dropout: float = 0.5,
+    width: float = 1.0,
+    variant: str = 'paper',
+    init: str = 'normal',
+    dtype: str | None = None,
 ) -> AlexNet:
     """AlexNet of 2012, for images of 227x227; of another size fc6 is as large as what pool5 leaves.
 
     variant: 'paper' starts with biases of 1 (conv2, conv4, conv5, fc6, fc7) and all kernels from N(0, 0.01), and its
     LRN has k = 2 and stays within a group; 'caffe' is bvlc_alexnet: biases of 0.1, fc6 and fc7 from N(0, 0.005), LRN
-    across both groups with k = 1 and alpha / 5. width: multiplies all channels and units (not in the paper).
+    across both groups with k = 1 and alpha / 5. width: multiplies all channels and units (not in the paper). init:
+    'he' in place of 'normal' is He et al.'s rule with biases of 0, which narrow nets and small images need to start.
     dtype: that of the computation ('bfloat16'); parameters stay float32.
     """
     if variant not in _VARIANTS:
         raise UsageError(f'model.variant={variant!r} is unknown{near(variant, _VARIANTS)}')
-    return AlexNet(num_classes, dropout, width, _VARIANTS[variant], None if dtype is None else jnp.dtype(dtype))
+    if init not in ('normal', 'he'):
+        raise UsageError(f'model.init={init!r} is unknown{near(init, ("normal", "he"))}')
+    return AlexNet(
+        num_classes, dropout, width, _VARIANTS[variant], init == 'he', None if dtype is None else jnp.dtype(dtype)
+    )
 
 
 def alexnet_one_tower(

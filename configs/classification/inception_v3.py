@@ -1,0 +1,35 @@
+"""Inception v3 (Szegedy et al. 2016, "Rethinking") on ImageNet; `:imagenette` on its ten classes.
+
+    ./launch.sh run configs/classification/inception_v3.py
+
+Section 8 of the paper: RMSProp with decay 0.9 and epsilon 1.0, rate 0.045 multiplied by 0.94 every two epochs,
+gradients clipped at 2.0, 100 epochs, batch 32 on each of 50 replicas (1600 here, in step), label smoothing 0.1
+(section 7), an average of the parameters. Published: 21.2 % top-1 and 5.6 % top-5 error on one crop. Not run here:
+ImageNet is not at hand.
+"""
+
+from configs.classification._recipes import INCEPTION, data_set, one_crop, recipe, rmsprop, smoke
+
+ARGUMENTS = ('smoke', 'imagenette')
+
+
+def get_config(arg: str = ''):
+    clip = dict(name='clip_by_global_norm', max_norm=2.0)
+    config = recipe(
+        name=data_set(arg),
+        batch_size=1600,
+        train=dict(
+            chain=('decode_random_resized_crop', 'random_flip', 'colour_jitter'),
+            decode_random_resized_crop=dict(size=299),
+        ),
+        evals=dict(validation=one_crop(299, 342)),
+        input=INCEPTION,
+        model=dict(name='inception.inception_v3', dropout=0.2),
+        tx=rmsprop(0.045, 0.94, '2 epochs', 4e-5, 'kernel$', clip=clip),
+        run=dict(steps='100 epochs', log_every=100, eval_every='1 epoch'),
+        target=dict(metric='validation/accuracy', at_least=0.788),
+        loss=dict(label_smoothing=0.1, auxiliary=0.4),
+    )
+    if arg == 'smoke':
+        return smoke(config, size=75, batch_size=32, steps=200, model=dict(auxiliary=False), at_least=0.9)
+    return config

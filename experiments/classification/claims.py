@@ -1,0 +1,118 @@
+"""Pictures of sweeps that put a claim of a paper to the test: several forms of a network, each at its best rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from canon import draw
+from canon.errors import CanonError
+from canon.train.workdir import read_json
+from experiments import runs
+
+
+def at_best(
+    found: Sequence[runs.Run],
+    form: str | Sequence[str],
+    over: str,
+    metric: str,
+    panels: Mapping[str, str] = {},
+    title: str = '',
+) -> Figure:
+    """What each form came to against the swept value, and its curves at the best one.
+
+    form: the keys of the config that tell the forms apart, 'model.activation'. over: the key of the swept value.
+    metric: of the last evaluation, less is better; '1 - test/accuracy' is the error. panels: {title: the rows' metric}.
+    Seeds of one form and value count by their median.
+    """
+    finals: dict[str, dict[float, list[float]]] = {}
+    folders: dict[tuple[str, float], list[Any]] = {}
+    for run, config in _done(found):
+        name, value = label(config, form), float(at(config, over))
+        finals.setdefault(name, {}).setdefault(value, []).append(_measured(run, metric))
+        folders.setdefault((name, value), []).append(run.folder)
+    best = {name: draw.best_of(line) for name, line in finals.items()}
+    curves = {
+        panel: {name: _curve(folders[name, value], row) for name, value in best.items()}
+        for panel, row in panels.items()
+    }
+    labels = {n: f'{n}  {over.rpartition(".")[2]} {v:g}: {draw.middle(finals[n][v]):.3g}' for n, v in best.items()}
+    return draw.sweep(finals, curves, labels, xlabel=over, ylabel=_error(metric), title=title)
+
+
+def costs(
+    found: Sequence[runs.Run],
+    form: str | Sequence[str],
+    cost: Callable[[Mapping[str, Any]], float],
+    metric: str,
+    xlabel: str,
+    title: str = '',
+    line: str | Sequence[str] = (),
+) -> Figure:
+    """What each form came to against what it costs. cost: of a config. line: keys of forms that one line joins."""
+    points: dict[str, dict[str, tuple[float, list[float]]]] = {}
+    for run, config in _done(found):
+        group, name = label(config, line) if line else '', label(config, form)
+        price, values = points.setdefault(group, {}).setdefault(name, (cost(config), []))
+        values.append(_measured(run, metric))
+    figure = Figure(figsize=(6.4, 4.4), layout='constrained')
+    axes = figure.add_subplot()
+    for i, (group, named) in enumerate(points.items()):
+        rows = sorted((price, draw.middle(values), name, values) for name, (price, values) in named.items())
+        axes.plot([r[0] for r in rows], [r[1] for r in rows], '-' if line else 'none', color=f'C{i}', label=group)
+        for price, middle, name, values in rows:
+            axes.plot([price] * len(values), values, '.', color=f'C{i}', ms=5)
+            axes.annotate(
+                f'{name}: {middle:.3g}', (price, middle), xytext=(5, 4), textcoords='offset points', fontsize=8
+            )
+    axes.set(xlabel=xlabel, ylabel=_error(metric), xscale='log', title=title)
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.grid(alpha=0.3)
+    if line:
+        axes.legend(frameon=False)
+    return figure
+
+
+def label(config: Mapping[str, Any], keys: str | Sequence[str]) -> str:
+    """`relu, batch`: the values of the keys, without the module of a model's name."""
+    keys = (keys,) if isinstance(keys, str) else keys
+    return ', '.join(_word(key, at(config, key)) for key in keys)
+
+
+def at(config: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key."""
+    for part in key.split('.'):
+        config = config[part]
+    return config
+
+
+def _word(key: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return key.rpartition('.')[2] if value else f'not {key.rpartition(".")[2]}'
+    return value.rpartition('.')[2] if isinstance(value, str) else f'{key.rpartition(".")[2]} {value:g}'
+
+
+def _done(found: Sequence[runs.Run]) -> list[tuple[runs.Run, dict[str, Any]]]:
+    done = [(run, dict(read_json(run.folder / 'config.json') or {})) for run in found if run.state == 'done']
+    if not done:
+        raise CanonError('no run of this sweep is done, so there is nothing to draw')
+    return done
+
+
+def _measured(run: runs.Run, metric: str) -> float:
+    name = metric.removeprefix('1 - ')
+    value = run.metrics.get(name, np.nan)
+    return value if name == metric else 1 - value
+
+
+def _curve(folders: Sequence[Any], metric: str) -> tuple[np.ndarray, np.ndarray]:
+    name = metric.removeprefix('1 - ')
+    steps, values = runs.curve(folders, name)
+    return steps, values if name == metric else 1 - values
+
+
+def _error(metric: str) -> str:
+    return metric.replace('1 - ', '').replace('accuracy', 'error') if metric.startswith('1 - ') else metric

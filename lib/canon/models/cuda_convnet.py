@@ -1,0 +1,89 @@
+"""The small networks for CIFAR-10 of Krizhevsky's cuda-convnet (2011), on which AlexNet's choices were first tried.
+
+| layer | |
+|---|---|
+| conv1 | 32, 5x5, padding 2; max pooling 3, stride 2 |
+| conv2 | 32, 5x5, padding 2; average pooling 3, stride 2 |
+| conv3 | 64, 5x5, padding 2; average pooling 3, stride 2 |
+| fc | 10 |
+
+With an activation behind each convolution and, if asked, a normalisation: the four-layer network of figure 1 of
+"ImageNet classification with deep convolutional neural networks", as far as that describes it. 89,578 parameters for
+32x32x3 images.
+"""
+
+from functools import partial
+
+import flax.linen as linen
+import jax
+import jax.numpy as jnp
+
+from canon import ops
+from canon.errors import UsageError
+from canon.named import near
+from canon.nn import BatchNorm, Conv, Network, check_images
+
+_NORMS = ('none', 'lrn', 'batch')
+_KERNELS = ('5x5', '3x3 3x3')
+
+
+class ConvNet(Network):
+    """Images [B, H, W, C] of at least 8 pixels a side -> logits [B, num_classes]; stages conv1, conv2, conv3."""
+
+    num_classes: int
+    activation: str
+    norm: str
+    kernels: str
+    width: int
+    dtype: jnp.dtype | None
+
+    @linen.compact
+    def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
+        check_images(images, 8, 'this network')
+        pool = partial(ops.avg_pool, window=3, stride=2, ceil_mode=True, padding=0)
+        stages, x = {}, images
+        x = stages['conv1'] = self._layer(x, self.width, 'conv1', train)
+        x = ops.max_pool(x, 3, 2, ceil_mode=True)
+        x = stages['conv2'] = self._layer(x, self.width, 'conv2', train)
+        x = pool(x)
+        x = stages['conv3'] = self._layer(x, 2 * self.width, 'conv3', train)
+        if features:
+            return stages
+        x = pool(x)
+        return linen.Dense(self.num_classes, dtype=self.dtype, name='fc')(x.reshape(x.shape[0], -1))
+
+    def _layer(self, x: jax.Array, width: int, name: str, train: bool) -> jax.Array:
+        """A convolution over 5x5 pixels, in one or in two steps, each with its activation."""
+        sizes = [int(size[0]) for size in self.kernels.split()]
+        for i, size in enumerate(sizes):
+            part = name if len(sizes) == 1 else f'{name}_{i + 1}'
+            bias = self.norm != 'batch'
+            x = Conv(width, size, padding=size // 2, use_bias=bias, dtype=self.dtype, name=part)(x)
+            if self.norm == 'batch':
+                x = BatchNorm(dtype=self.dtype, name=f'{part}_bn')(x, train)
+            x = ops.activation(self.activation)(x)
+            if self.norm == 'lrn':
+                x = ops.lrn(x)
+        return x
+
+
+def cifar10(
+    num_classes: int = 10,
+    activation: str = 'relu',
+    norm: str = 'none',
+    kernels: str = '5x5',
+    width: int = 32,
+    dtype: str | None = None,
+) -> ConvNet:
+    """The network above. norm: none, 'lrn' (behind the activation, AlexNet's constants) or 'batch' (before it).
+
+    kernels: '5x5', or '3x3 3x3' for two in the place of each (Simonyan & Zisserman 2015, section 2.3). width: of conv1
+    and conv2, half of conv3's. Raises UsageError for an unknown activation, norm or kernels.
+    """
+    ops.activation(activation)
+    for key, value, known in (('norm', norm, _NORMS), ('kernels', kernels, _KERNELS)):
+        if value not in known:
+            raise UsageError(f'model.{key}={value!r} is unknown{near(value, known)}')
+    if width < 1:
+        raise UsageError(f'model.width={width} yields no channels; it must be at least 1')
+    return ConvNet(num_classes, activation, norm, kernels, width, None if dtype is None else jnp.dtype(dtype))
