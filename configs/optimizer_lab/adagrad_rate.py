@@ -7,7 +7,8 @@ A deep autoencoder of tanh units squeezes the digits through eight numbers. `eff
 over the parameters of what the gradient is multiplied with, epsilon / (delta + sqrt r).
 
 Measured, three seeds, on 2 CPU cores that others shared (25 to 70 s a run): at its best rate AdaGrad's falls from
-0.046 to 0.022, its error to 1.33; RMSProp's and Adadelta's grow, their errors fall to 1.13 and 1.14. docs/optimizers.md.
+0.046 to 0.022, its error to 1.33; RMSProp's and Adadelta's grow, their errors fall to 1.13 and 1.14.
+The picture: docs/optimizers.md.
 """
 
 from ml_collections import ConfigDict

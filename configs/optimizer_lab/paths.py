@@ -3,8 +3,8 @@
     ./launch.sh run configs/optimizer_lab/paths.py:ravine
     ./launch.sh run configs/optimizer_lab/paths.py:beale --config.only="('adam','nesterov')"
 
-Also `:rosenbrock` and `:saddle`; `:smoke` is the ravine. Measured on 2 CPU cores that others shared: 50 to 70 s, most of
-them compilation and drawing. docs/optimizers.md.
+Also `:rosenbrock` and `:saddle`; `:smoke` is the ravine. Measured on 2 CPU cores that others shared: 44 to 71 s, most
+of them compilation and drawing. docs/optimizers.md.
 """
 
 from ml_collections import ConfigDict
