@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from canon import draw
+from canon import draw, models
 from canon.errors import CanonError
+from canon.nn.trace import traced
 from canon.train.workdir import read_json
 from experiments import runs
 
@@ -74,6 +75,13 @@ def costs(
     if line:
         axes.legend(frameon=False)
     return figure
+
+
+def multiply_adds(config: Mapping[str, Any]) -> float:
+    """Of the config's network for one of its test images."""
+    size = at(config, 'data.evals.test.transforms.resize.size')
+    model = {key: value for key, value in config['model'].items() if value is not None}
+    return traced(models.make(**model), size, len(at(config, 'input.mean'))).multiply_adds
 
 
 def label(config: Mapping[str, Any], keys: str | Sequence[str]) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from canon import draw
-from canon.train.log import read_rows
 from canon.train.workdir import read_json
 from experiments import runs
 from experiments.optimizer_lab import chosen
@@ -33,16 +32,9 @@ def best_rates(found: Sequence[runs.Run], metric: str, panels: Mapping[str, str]
         return {}
     best = {name: draw.best_of(line) for name, line in finals.items()}
     curves = {
-        panel: {name: _curve(folders[name, rate], row.replace('*', name)) for name, rate in best.items()}
+        panel: {name: runs.curve(folders[name, rate], row.replace('*', name)) for name, rate in best.items()}
         for panel, row in panels.items()
     }
     labels = {n: f'{n}  {rate:g}: {draw.middle(finals[n][rate]):.3g}' for n, rate in best.items()}
     axes = dict(xlabel='learning rate', ylabel=metric.replace('/*', ''))
     return {'best rates': draw.sweep(finals, curves, labels, **axes, title=title)}
-
-
-def _curve(folders: Sequence[Any], metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps [n] and the values [seeds, n] of one metric, over the rows that all seeds have; empty without any."""
-    logs = [{row['step']: row[metric] for row in read_rows(f / 'metrics.jsonl') if metric in row} for f in folders]
-    steps = sorted(set.intersection(*map(set, logs)))
-    return np.array(steps), np.array([[log[step] for step in steps] for log in logs])
