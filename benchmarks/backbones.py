@@ -37,7 +37,8 @@ import numpy as np
 import optax
 from jax import lax
 
-from canon import models, ops, optim
+from canon import ops, optim
+from canon.models import mobilenet, resnet
 from canon.ops import backend
 
 BATCH, SIZE = 8, 224
@@ -116,8 +117,8 @@ def parameters(variables) -> int:
 
 def networks(name: str) -> tuple[nn.Module, nn.Module]:
     if name == 'resnet50':
-        return models.make('resnet.resnet50'), ResNet50()
-    return models.make('mobilenet.mobilenet_v2', dropout=0.0), MobileNetV2()
+        return resnet.resnet50(), ResNet50()
+    return mobilenet.mobilenet_v2(dropout=0.0), MobileNetV2()
 
 
 def variables_of(model: nn.Module, x: jax.Array):
