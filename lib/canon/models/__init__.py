@@ -1,8 +1,81 @@
-"""One file = one system of the literature. A config names one: `model.name='lenet.lenet5'`."""
+"""One file = one system of the literature. A config names one: `model.name='lenet.lenet5'`.
 
-from canon.named import call, lookup
+A file's constant `TABLE` lists what is published of its networks, a dict a row: name, arguments, size of the images,
+parameters, multiply_adds, top1, top5 (per cent), source, and channels where images have other than three. `table` sets
+our own counts beside them.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from canon.errors import UsageError
+from canon.named import call, lookup, near
+
+
+class Row(NamedTuple):
+    """A network of `table`: our counts (`canon.nn.trace`), and what is published; None where nothing is."""
+
+    name: str
+    arguments: dict[str, Any]
+    size: int
+    parameters: int
+    multiply_adds: int
+    field: tuple[int, int]
+    stride: tuple[int, int]
+    published_parameters: int | None
+    published_multiply_adds: float | None
+    top1: float | None
+    top5: float | None
+    source: str | None
 
 
 def make(name: str, where: str = 'model', **arguments):
     """The linen module that `canon.models.<name>(**arguments)` builds; raises UsageError with the near names."""
     return call(lookup('canon.models', name, 'model'), arguments, where)
+
+
+def table(match: str = '') -> list[Row]:
+    """A row for every published result of our networks of that name, oldest families first.
+
+    match: how a constructor or its module begins ('resnet', 'resnet.resnet50'), or else any part of a name.
+    Raises UsageError where there is none.
+    """
+    return list(rows(match))
+
+
+def rows(match: str = '') -> Iterator[Row]:
+    """`table`, each row when it is counted."""
+    from canon.nn.trace import traced
+
+    every = sorted(_published(), key=_age)
+    starting = [row for row in every if any(word.startswith(match) for word in (row['name'], *row['name'].split('.')))]
+    found = starting or [row for row in every if match in row['name']]  # 'lenet' is no part of GoogLeNet
+    if not found:
+        words = {word for row in every for word in row['name'].split('.')}
+        raise UsageError(f'no network is called {match!r}{near(match, words)}')
+    counts: dict[str, Any] = {}
+    for row in found:
+        what = (row['name'], row['arguments'], row['size'], row.get('channels', 3))
+        if str(what) not in counts:
+            name, arguments, size, channels = what
+            counts[str(what)] = traced(make(name, **arguments), size, channels)
+        ours = counts[str(what)]
+        published = (row[key] for key in ('parameters', 'multiply_adds', 'top1', 'top5', 'source'))
+        yield Row(row['name'], row['arguments'], row['size'], *ours, *published)
+
+
+def _published() -> Iterator[dict[str, Any]]:
+    for entry in pkgutil.iter_modules(__path__):
+        yield from getattr(importlib.import_module(f'{__name__}.{entry.name}'), 'TABLE', ())
+
+
+_FAMILIES = (
+    'lenet', 'alexnet', 'cuda_convnet', 'zfnet', 'nin', 'vgg', 'googlenet', 'inception', 'resnet', 'mobilenet'
+)  # fmt: skip
+
+
+def _age(row: dict[str, Any]) -> int:
+    family = row['name'].partition('.')[0]
+    return _FAMILIES.index(family) if family in _FAMILIES else len(_FAMILIES)

@@ -59,7 +59,7 @@ _DIGITS = """
 .......  .......  .......  .......  .......  .......  .......  .......  .......  .......
 """
 
-_MNIST = dict(size=32, multiply_adds=None, top5=None)
+_MNIST = dict(size=32, channels=1, multiply_adds=None, top5=None)
 TABLE = (
     dict(name='lenet.lenet5', arguments={}, parameters=61_706, top1=None, source=None, **_MNIST),
     dict(

@@ -1,0 +1,81 @@
+"""`canon.models.table` against what is published, and against receptive fields that others computed."""
+
+import pytest
+
+from canon import models
+from canon.errors import UsageError
+from experiments.models import main
+
+# Araujo, Norris, Sim 2019, "Computing receptive fields of convolutional neural networks", Table 1.
+FIELDS = {
+    'alexnet.alexnet_one_tower': 195, 'vgg.vgg16': 212, 'mobilenet.mobilenet_v1': 315, 'inception.bn_inception': 699,
+    'inception.inception_v3': 1311, 'inception.inception_v4': 2071, 'resnet.resnet50 stride_at=1x1': 483,
+    'resnet.resnet101 stride_at=1x1': 1027, 'resnet.resnet152 stride_at=1x1': 1507,
+}  # fmt: skip
+
+
+def one(text: str) -> models.Row:
+    name, _, arguments = text.partition(' ')
+    wanted = dict(pair.split('=') for pair in arguments.split())
+    found = (row for row in models.rows(name) if row.name == name)
+    return next(row for row in found if {k: str(v) for k, v in row.arguments.items()} == wanted)
+
+
+def test_multiply_adds_of_mobilenets():
+    """Tables 6 and 7 of the paper, which round down or to the nearest; here to a tenth of a million."""
+    found = {(r.arguments.get('width_multiplier', 1.0), r.size): r for r in models.table('mobilenet_v1')[:7]}
+    assert {k: round(r.multiply_adds / 1e6, 1) for k, r in found.items()} == {
+        (1.0, 224): 568.7, (0.75, 224): 325.4, (0.5, 224): 149.5, (0.25, 224): 41.0,
+        (1.0, 192): 418.1, (1.0, 160): 290.7, (1.0, 128): 186.4,
+    }  # fmt: skip
+    for row in found.values():
+        assert row.published_multiply_adds is not None
+        assert abs(row.multiply_adds - row.published_multiply_adds) < 1e6
+        assert row.parameters == row.published_parameters
+
+
+@pytest.mark.parametrize('name', ['resnet.resnet18', 'resnet.resnet34', 'resnet.resnet50'])
+def test_multiply_adds_of_resnets(name):
+    """torchvision's to three digits; the paper's Table 1 cuts to one (34 layers have 3.64e9 there, 3.6 printed)."""
+    for row in models.table(name):
+        theirs = row.published_multiply_adds
+        assert theirs is not None
+        if 'torchvision' in str(row.source):
+            assert abs(row.multiply_adds - theirs) < 0.0005e9
+        else:
+            assert -0.01e9 < row.multiply_adds - theirs < 0.1e9
+
+
+@pytest.mark.parametrize('text', ['alexnet.alexnet_one_tower', 'vgg.vgg16', 'mobilenet.mobilenet_v1'])
+def test_receptive_fields(text):
+    assert one(text).field == (FIELDS[text], FIELDS[text])
+
+
+@pytest.mark.slow
+def test_every_row():
+    every = models.table()
+    assert {row.name.partition('.')[0] for row in every} >= {
+        'lenet', 'alexnet', 'zfnet', 'nin', 'vgg', 'googlenet', 'inception', 'resnet', 'mobilenet'
+    }  # fmt: skip
+    for row in every:
+        assert row.published_parameters in (None, row.parameters), row
+        text = ' '.join((row.name, *(f'{k}={v}' for k, v in row.arguments.items() if k != 'auxiliary')))
+        if text in FIELDS:
+            assert row.field == (FIELDS[text], FIELDS[text]), row
+        if row.source == 'torchvision V1' and row.published_multiply_adds:
+            assert abs(row.multiply_adds - row.published_multiply_adds) <= 0.0005e9, row
+
+
+def test_printed(capsys):
+    assert main(['lenet', '--markdown']) == 0
+    head, _, first, *_ = capsys.readouterr().out.splitlines()
+    assert head.startswith('| network | size | parameters |')
+    assert first.startswith('| lenet.lenet5 | 32 | 61,706 | = | 0.4 |')
+    assert main(['lenet5_1998']) == 0
+    _, row = capsys.readouterr().out.splitlines()
+    assert row.split()[:4] == ['lenet.lenet5_1998', '32', '60,000', '=']
+
+
+def test_what_is_refused():
+    with pytest.raises(UsageError, match="no network is called 'resnt'; did you mean 'resnet'"):
+        models.table('resnt')
