@@ -187,11 +187,13 @@ def recognition_evaluator(task: Task, batches: Any, alphabet: data.Alphabet, bea
 
 
 def _read(log_probs: jax.Array, beam: int) -> Readings:
-    """The best label of each row, by a beam or by the best path."""
-    if not beam:
-        return best_path(log_probs, _frames(log_probs))
-    found = prefix_beam_search(log_probs, _frames(log_probs), beam)
-    return Readings(*(x[:, 0] for x in found))
+    """The best label of each row, by a beam or by the best path, with its probability over all paths."""
+    frames = _frames(log_probs)
+    if beam:
+        labels, lengths, _ = (x[:, 0] for x in prefix_beam_search(log_probs, frames, beam))
+    else:
+        labels, lengths, _ = best_path(log_probs, frames)
+    return Readings(labels, lengths, -losses.ctc(log_probs, frames, labels, lengths))
 
 
 def _reader(task: Task, beam: int) -> Callable[..., Readings]:

@@ -80,6 +80,15 @@ def test_what_an_evaluator_counts(task, beam):
     assert titles['frames'][1] == 'ab is read as ab'
 
 
+@pytest.mark.parametrize('beam', [0, 2])
+def test_a_reading_has_the_probability_of_all_its_paths(beam):
+    """Two frames, 'a' with 0.6 in each: the path aa has 0.36, the text 0.84."""
+    log_probs = jnp.log(jnp.array([[[0.4, 0.6], [0.4, 0.6]]]))
+    labels, lengths, chance = text_recognition._read(log_probs, beam)
+    assert (labels[0, 0], lengths[0]) == (1, 1)
+    assert float(jnp.exp(chance[0])) == pytest.approx(0.84)
+
+
 def test_colour_is_read_as_its_luma():
     images = text_recognition.grey_images(mean=0.5, std=0.5)
     pixel = np.array([[[[255, 0, 0]]], [[[0, 255, 0]]], [[[0, 0, 255]]], [[[128, 128, 128]]]], np.uint8)
