@@ -94,7 +94,7 @@ def test_the_groups_are_two_half_networks():
     def run(x):
         variables = model.init(jax.random.key(0, impl='rbg'), x)
         loud = jax.tree_util.tree_map_with_path(lambda path, a: 5 * a if path[-1].key == 'kernel' else a, variables)
-        whole = alexnet.AlexNet(**{**fields(model), 'variant': model.variant._replace(halves=False)})
+        whole = model.clone(variant=model.variant._replace(halves=False))
         return loud, model.apply(loud, x), whole.apply(loud, x), across.apply(loud, x)
 
     variables, found, whole, caffe = run(x)
@@ -103,10 +103,6 @@ def test_the_groups_are_two_half_networks():
     assert np.abs(found - want).max() < 3e-6 * scale
     assert np.abs(whole - want).max() > 1e-3 * scale
     assert np.abs(caffe - want).max() > 1e-3 * scale
-
-
-def fields(model) -> dict[str, Any]:
-    return {k: getattr(model, k) for k in ('num_classes', 'dropout', 'width', 'variant', 'dtype')}
 
 
 @pytest.fixture(scope='module')
@@ -145,6 +141,11 @@ def test_initialisation():
             assert (layer['bias'] == np.float32(bias if raised else 0)).all(), name
             want = std if name in ('fc6', 'fc7') else 0.01
             assert abs(layer['kernel'].std() / want - 1) < 4 / np.sqrt(layer['kernel'].size), name
+    params = jax.jit(make(init='he', width=0.1).init)(key, x)['params']
+    for name, layer in params.items():
+        assert (layer['bias'] == 0).all(), name
+        want = np.sqrt(2 / np.prod(layer['kernel'].shape[:-1]))
+        assert abs(layer['kernel'].std() / want - 1) < 4 / np.sqrt(layer['kernel'].size), name
     params = jax.jit(make('alexnet_one_tower', width=0.1).init)(key, x)['params']
     for name, layer in params.items():
         bound = np.prod(layer['kernel'].shape[:-1]) ** -0.5
@@ -195,3 +196,5 @@ def test_what_is_refused():
             shapes_of(make(name, width=0.001), (1, 67, 67, 3))
     with pytest.raises(UsageError, match=r"model\.variant='cafe' is unknown; did you mean 'caffe'"):
         make(variant='cafe')
+    with pytest.raises(UsageError, match=r"model\.init='hee' is unknown; did you mean 'he'"):
+        make(init='hee')

@@ -26,8 +26,7 @@ from jax.nn import initializers as init
 from canon import ops
 from canon.errors import UsageError
 from canon.named import near
-from canon.nn import Conv, Network, check_images
-from canon.nn.layers import scale_channels
+from canon.nn import Conv, Network, check_images, scale_channels
 
 TABLE = (
     dict(

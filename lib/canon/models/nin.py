@@ -22,8 +22,7 @@ import jax.numpy as jnp
 from jax.nn import initializers as init
 
 from canon import ops
-from canon.nn import Conv, Network, check_images
-from canon.nn.layers import scale_channels
+from canon.nn import Conv, Network, check_images, scale_channels
 
 
 class _Block(NamedTuple):

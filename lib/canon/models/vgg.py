@@ -24,8 +24,7 @@ from jax.nn import initializers
 from canon import ops
 from canon.errors import UsageError
 from canon.named import call, near
-from canon.nn import BatchNorm, Conv, Network, check_images
-from canon.nn.layers import scale_channels
+from canon.nn import BatchNorm, Conv, Network, check_images, scale_channels
 
 _CHANNELS = (64, 128, 256, 512, 512)
 _KERNELS = {

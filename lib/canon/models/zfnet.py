@@ -17,8 +17,7 @@ import jax.numpy as jnp
 from jax.nn import initializers as init
 
 from canon import ops
-from canon.nn import Conv, Network, check_images
-from canon.nn.layers import scale_channels
+from canon.nn import Conv, Network, check_images, scale_channels
 
 TABLE = (
     dict(

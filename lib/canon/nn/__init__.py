@@ -1,10 +1,19 @@
 """Layers: flax linen modules over `canon.ops`. Dense, Dropout and Sequential are linen's own."""
 
-from canon.nn.layers import BatchNorm, Conv, ConvTranspose, SeparableConv, he_normal, make_divisible, reestimate
+from canon.nn.layers import (
+    BatchNorm,
+    Conv,
+    ConvTranspose,
+    SeparableConv,
+    he_normal,
+    make_divisible,
+    reestimate,
+    scale_channels,
+)
 from canon.nn.mixed import ConvUnit, Mixed, Unit, as_inception
 from canon.nn.network import Network, check_images
 
 __all__ = [
     'BatchNorm', 'Conv', 'ConvTranspose', 'ConvUnit', 'Mixed', 'Network', 'SeparableConv', 'Unit', 'as_inception',
-    'check_images', 'he_normal', 'make_divisible', 'reestimate',
+    'check_images', 'he_normal', 'make_divisible', 'reestimate', 'scale_channels',
 ]  # fmt: skip
