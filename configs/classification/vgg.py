@@ -41,6 +41,11 @@ def get_config(arg: str = ''):
     config.run.evals.multi_scale.every = '37 epochs'
     if arg == 'smoke':
         return smoke(
-            config, size=32, batch_size=32, steps=500, model=dict(dense=False, width=0.125, dropout=0.2, init='he'), at_least=0.9
+            config,
+            size=32,
+            batch_size=32,
+            steps=500,
+            model=dict(dense=False, width=0.125, dropout=0.2, init='he'),
+            at_least=0.9,
         )
     return config

@@ -1,0 +1,57 @@
+"""What the claims share: scikit-learn's digits, turned, moved and scaled at random, and SGD with momentum."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def claim(
+    model: Mapping[str, Any],
+    rate: float,
+    steps: int | str,
+    at_least: float,
+    size: int = 32,
+    batch_size: int = 64,
+    weight_decay: float = 1e-4,
+    log_every: int | str = '2%',
+) -> ConfigDict:
+    """A classification config with a constant rate. at_least: of held-out accuracy, for the ledger."""
+    chain = ('resize', 'random_affine')
+    affine = dict(degrees=20, translate=0.1, scale=(0.8, 1.2))
+    return ConfigDict(
+        dict(
+            experiment='classification',
+            seed=0,
+            data=dict(
+                name='digits',
+                data_dir='~/tensorflow_datasets',
+                source=dict(path=placeholder(str)),
+                reading=dict(threads=2, workers=0),
+                batch_size=batch_size,
+                train=dict(
+                    split='train',
+                    sampler='shuffled',
+                    transforms=dict(chain=chain, resize=dict(size=size), random_affine=affine),
+                ),
+                evals=dict(test=dict(split='test', transforms=dict(chain=('resize',), resize=dict(size=size)))),
+            ),
+            input=dict(mean=(0.3,), std=(0.35,)),
+            model=dict(num_classes=10, **model),
+            loss=dict(label_smoothing=0.0),
+            tx=dict(
+                chain=('decay', 'momentum'),
+                decay=dict(name='add_decayed_weights', weight_decay=weight_decay, where='kernel$'),
+                momentum=dict(learning_rate=rate, momentum=0.9),
+            ),
+            run=dict(
+                steps=steps,
+                log_every=log_every,
+                evals=dict(test=dict(every='25%')),
+                checkpoint=dict(every='100%'),
+                tensorboard=False,
+            ),
+            target=dict(metric='test/accuracy', at_least=at_least),
+        )
+    )

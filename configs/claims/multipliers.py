@@ -1,0 +1,28 @@
+"""A claim: width and resolution buy accuracy with multiply-adds, smoothly (MobileNet, tables 6 and 7, figure 4).
+
+./launch.sh sweep configs/claims/multipliers.py
+./launch.sh table runs/claims/multipliers
+"""
+
+from configs.claims._claims import claim
+
+SIZES = ('data.train.transforms.resize.size', 'data.evals.test.transforms.resize.size')
+
+
+def get_config(arg: str = ''):
+    model = dict(name='mobilenet.mobilenet_v1', width_multiplier=0.25)
+    return claim(model, 0.1, steps=200 if arg == 'smoke' else 300, at_least=0.8)
+
+
+def sweep():
+    for width in (0.0625, 0.125, 0.25, 0.5):
+        for size in (16, 24, 32):
+            yield {'model.width_multiplier': width, **dict.fromkeys(SIZES, size)}
+
+
+def pictures(runs):
+    from experiments.classification.claims import costs, multiply_adds
+
+    form = ('model.width_multiplier', SIZES[0])
+    args = (multiply_adds, '1 - test/accuracy', 'multiply-adds', 'width and resolution multipliers')
+    return {'multipliers': costs(runs, form, *args, line=SIZES[0])}
