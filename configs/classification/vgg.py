@@ -6,7 +6,7 @@ SGD, batch 256, momentum 0.9, decay 5e-4, rate 0.01 divided by 10 when the valid
 iterations (74 epochs); scale jitter in [256, 512], mirroring, PCA colour noise; dropout 0.5. Tested densely: the fully
 connected layers slide over the whole image, at one scale and at three, with the mirror image. Published for D: 25.6 %
 top-1 and 8.1 % top-5 error at one scale, 24.8 and 7.5 % at three. Not run here: ImageNet is not at hand.
-Deeper networks begin from A (`vgg_shallow_to_deep.py`).
+Deeper networks begin from A (`vgg_shallow_to_deep.py`). Kernels start from N(0, 0.01), Caffe's practice.
 """
 
 from configs.classification._recipes import CAFFE, data_set, momentum, recipe, smoke
@@ -33,7 +33,7 @@ def get_config(arg: str = ''):
             multi_scale=dict(transforms=whole(512), scales=(256, 384, 512), flip=True),
         ),
         input=CAFFE,
-        model=dict(name='vgg.vgg16', dropout=0.5, dense=True),
+        model=dict(name='vgg.vgg16', dropout=0.5, dense=True, std=0.01),
         tx=momentum(0.01, 5e-4, plateau=dict(metric='validation/accuracy', mode='max', patience=3)),
         run=dict(steps=370_000, log_every=100, eval_every='1 epoch'),
         target=dict(metric='multi_scale/accuracy', at_least=0.752),

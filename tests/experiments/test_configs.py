@@ -16,7 +16,15 @@ def sources():
         yield from (file, *(f'{file}:{argument}' for argument in arguments))
 
 
-@pytest.mark.parametrize('source', sources())
+def shrunk_first():
+    """The full forms take seconds each to trace: they are left to CI where there is a shrunk one."""
+    for source in sources():
+        path, _, argument = source.partition(':')
+        slow = argument != 'smoke' and f'{path}:smoke' in sources()
+        yield pytest.param(source, marks=pytest.mark.slow if slow else ())
+
+
+@pytest.mark.parametrize('source', shrunk_first())
 def test_every_config_takes_an_abstract_step(source, root, tmp_path_factory):
     config = configs.load(f'{root}/{source}')
     module = importlib.import_module(f'experiments.{config.experiment}')
