@@ -11,6 +11,7 @@ import torchvision
 from tools.golden.inception_torch import evaluated, load, trained, write
 
 STAGES = {'relu': 'conv1'} | {f'layer{i}': f'conv{i + 1}_x' for i in range(1, 5)}
+TRAINED = {'resnet18': (4, 72, 88), 'resnet50': (8, 96, 128)}
 
 
 def made(name):
@@ -25,9 +26,9 @@ def main():
         state = timm.create_model(name, pretrained=False).state_dict()
         assert {k: tuple(v.shape) for k, v in state.items() if not k.endswith('tracked')} == shapes
         parts = {'small': evaluated(network, STAGES, (2, 64, 80))}
-        if name in ('resnet18', 'resnet50'):
+        if name in TRAINED:
             parts['odd'] = evaluated(network, STAGES, (1, 97, 97))
-            parts['train'] = trained(network, (4, 72, 88), ())
+            parts['train'] = trained(network, TRAINED[name], ())
         write(name, shapes, **parts)
 
 
