@@ -74,7 +74,7 @@ PREFACE = """# Augmentation on the host
 Made by `python -m experiments.augmentations`. A config names transforms in a chain,
 
 ```python
-transforms=dict(chain=('random_resized_crop', 'random_flip'), random_resized_crop=dict(size=224))
+transforms = dict(chain=('random_resized_crop', 'random_flip'), random_resized_crop=dict(size=224))
 ```
 
 Each takes uint8 and gives uint8, a byte a pixel, and what it draws is a function of (seed, visit, example): neither

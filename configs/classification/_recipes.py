@@ -95,6 +95,8 @@ def smoke(config: ConfigDict, size: int, batch_size: int, steps: int | str, mode
         loss=config.loss,
     )
     small.tx, small.model = config.tx, ConfigDict({**config.model, 'num_classes': 10, **model})
+    if 'ema' in small.tx:
+        small.tx.ema.decay = 0.95  # over tens of steps, as the recipe's is over tens of thousands
     return small
 
 

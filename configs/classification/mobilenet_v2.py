@@ -25,5 +25,5 @@ def get_config(arg: str = ''):
         target=dict(metric='validation/accuracy', at_least=0.72),
     )
     if arg == 'smoke':
-        return smoke(config, size=32, batch_size=64, steps=400, model=dict(width_multiplier=0.35), at_least=0.9)
+        return smoke(config, size=32, batch_size=64, steps=250, model=dict(width_multiplier=0.35), at_least=0.9)
     return config

@@ -28,7 +28,7 @@ def get_config(arg: str = ''):
         target=dict(metric='test/accuracy', at_least=0.9125 if arg != 'cifar100' else 0.65),
     )
     if arg == 'smoke':
-        return smoke(config, size=32, batch_size=64, steps=300, model={}, at_least=0.95)
+        return smoke(config, size=32, batch_size=32, steps=300, model={}, at_least=0.95)
     return config
 
 

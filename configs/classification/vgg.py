@@ -44,7 +44,7 @@ def get_config(arg: str = ''):
             config,
             size=32,
             batch_size=32,
-            steps=500,
+            steps=600,
             model=dict(dense=False, width=0.125, dropout=0.2, init='he'),
             at_least=0.9,
         )
