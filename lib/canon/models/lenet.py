@@ -26,6 +26,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen.dtypes import promote_dtype
 from jax.nn import initializers as init
 
 from canon import ops
@@ -143,7 +144,7 @@ class _Subsampling(nn.Module):
         channels = x.shape[-1]
         kernel = self.param('kernel', lambda key: _uniform(key, (4, channels))[0])  # of units with four inputs
         bias = self.param('bias', init.zeros, (channels,), jnp.float32)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         return 4 * ops.avg_pool(x, 2) * kernel + bias
 
 
@@ -165,7 +166,7 @@ class _PartialConv(nn.Module):
 
         kernel = self.param('kernel', initial)
         bias = self.param('bias', init.zeros, (len(seen),), jnp.float32)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         full = jnp.zeros((self.size, self.size, x.shape[-1], len(seen)), kernel.dtype)
         return ops.conv(x, full.at[:, :, channels, outputs].set(kernel)) + bias
 

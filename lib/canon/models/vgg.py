@@ -19,6 +19,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jax.nn import initializers
 
 from canon import ops
@@ -140,7 +141,7 @@ class _Sliding(nn.Module):
         rows = self.window**2 * x.shape[-1]
         kernel = self.param('kernel', self.kernel_init, (rows, self.features), jnp.float32)
         bias = self.param('bias', initializers.zeros, (self.features,), jnp.float32)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         if x.shape[1:3] == (self.window, self.window):
             return (x.reshape(x.shape[0], rows) @ kernel + bias)[:, None, None]
         return ops.conv(x, kernel.reshape(self.window, self.window, -1, self.features)) + bias

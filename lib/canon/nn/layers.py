@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jax.nn import initializers as init
 
 from canon import ops
@@ -39,7 +40,7 @@ class Conv(nn.Module):
         shape = (*pair(self.kernel_size, 'kernel_size'), x.shape[-1] // self.groups, self.features)
         kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
         bias = self.param('bias', self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = ops.conv(x, kernel, self.stride, self.padding, self.dilation, self.groups)
         return y if bias is None else y + bias
 
@@ -65,7 +66,7 @@ class ConvTranspose(nn.Module):
         shape = (*pair(self.kernel_size, 'kernel_size'), self.features // self.groups, x.shape[-1])
         kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
         bias = self.param('bias', self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = ops.conv_transpose(x, kernel, self.stride, self.padding, self.output_padding, self.dilation, self.groups)
         return y if bias is None else y + bias
 

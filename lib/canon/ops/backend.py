@@ -4,7 +4,7 @@ Some operations have two forms, equal to rounding, gradients too: the plain one,
 written for XLA's CPU compiler. Functions of this room choose between them here; models never ask.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -19,7 +19,7 @@ def cpu_form() -> bool:
 
 
 @contextmanager
-def forms(kind: str) -> Iterator[None]:
+def forms(kind: str) -> Generator[None]:
     """Within it, functions trace the forms of `kind`: 'cpu' or 'plain'. For tests, counts and export.
 
     `jax.jit` does not see it: trace a fresh function inside.

@@ -44,7 +44,7 @@ def pads(
     """
     extent = tuple((k - 1) * d + 1 for k, d in zip(window, dilation, strict=True))
     axes = zip(sides(padding, size, extent, stride), size, extent, stride, strict=True)
-    return tuple(_exact(low, high, n, k, s, ceil_mode) for (low, high), n, k, s in axes)  # ty: ignore[invalid-return-type]
+    return tuple(_exact(low, high, n, k, s, ceil_mode) for (low, high), n, k, s in axes)  # ty: ignore[invalid-explicit-return]
 
 
 def outputs(
@@ -52,7 +52,7 @@ def outputs(
 ) -> Pair:
     """How many windows there are along each axis once `rows` (from `pads`) are added."""
     axes = zip(rows, size, window, stride, dilation, strict=True)
-    return tuple((n + sum(low_high) - (k - 1) * d - 1) // s + 1 for low_high, n, k, s, d in axes)  # ty: ignore[invalid-return-type]
+    return tuple((n + sum(low_high) - (k - 1) * d - 1) // s + 1 for low_high, n, k, s, d in axes)  # ty: ignore[invalid-explicit-return]
 
 
 def sides(padding: Padding, size: Sequence[int], extent: Sequence[int], stride: Pair) -> Sequence[Pair]:
