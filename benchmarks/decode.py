@@ -80,7 +80,7 @@ def opencv_and_pillow(data: bytes, box: tuple[int, ...]) -> np.ndarray:
 
 
 def simplejpeg(data: bytes, box: tuple[int, ...]) -> np.ndarray:
-    import simplejpeg
+    import simplejpeg  # ty: ignore[import-not-found]
 
     return resized(simplejpeg.decode_jpeg(data), box, cv2.INTER_AREA)
 
