@@ -38,5 +38,5 @@ def get_config(arg: str = ''):
     )
     config.run.evals.ten_crop.every = config.run.evals.multi_scale.every = '60 epochs'
     if arg == 'smoke':
-        return smoke(config, size=32, batch_size=32, steps=100, model=dict(name='resnet.resnet18'), at_least=0.9)
+        return smoke(config, size=32, batch_size=32, steps=250, model=dict(name='resnet.resnet20_cifar'), at_least=0.9)
     return config
