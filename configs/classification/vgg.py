@@ -46,6 +46,6 @@ def get_config(arg: str = ''):
             batch_size=32,
             steps=600,
             model=dict(dense=False, width=0.125, dropout=0.2, init='he'),
-            at_least=0.9,
+            at_least=0.85,
         )
     return config
