@@ -264,6 +264,8 @@ def _source(config: ConfigDict, split: str) -> data.Source:
     options = {key: value for key, value in config.data.get('source', {}).items() if value is not None}
     if config.data.name not in ('digit_lines', 'words'):
         raise UsageError(f"data.name={config.data.name!r} has no texts; there are 'digit_lines' and 'words'")
+    if config.data.name == 'words' and 'path' not in options:
+        raise UsageError('data words need --config.data.source.path=FOLDER, which holds train.csv (rows file,text)')
     return data.load(config.data.name, split, alphabet=_alphabet(config), max_length=config.text.max_length, **options)
 
 

@@ -2,7 +2,13 @@
 
     ./launch.sh run configs/text_recognition/crnn_digits.py
 
-The paper's recipe (Shi et al. 2015, section 3.2): Adadelta with decay 0.9, images of 32x100, loss by CTC.
+The paper's recipe (Shi et al. 2015, section 3.2): images of 32x100, Adadelta with decay 0.9, loss by CTC; BatchNorm
+stands where the authors' code has it. Not the paper's: the rate is divided by 10 at 70 % and 90 % of the run, since
+Adadelta at a rate of 1 jumps about to the end.
+
+Measured on 2 CPU cores that others shared: 2,500 steps of 64 lines in 9:36; 97.9 % of 1,000 lines of held-out digits
+without a mistake, 0.74 % of the characters wrong. `:smoke` (up to four digits, 700 steps of 32): 95.6 % and 1.9 %, in
+72 s.
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +25,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 name='digit_lines',
                 source=dict(num_examples=16384, most=4 if smoke else 5),
                 reading=dict(threads=2, workers=0),
-                batch_size=64,
+                batch_size=32 if smoke else 64,
                 train=dict(split='train', sampler='shuffled'),
                 evals=dict(test=dict(split='test[:1000]', beam=0)),
             ),
@@ -38,13 +44,13 @@ def get_config(arg: str = '') -> ConfigDict:
                 decay=0.9,
                 eps=1e-6,
                 eps_in_sqrt=True,
-                learning_rate=dict(name='cosine', init=1.0, final=0.0, steps='100%'),
+                learning_rate=dict(name='step_decay', init=1.0, steps=('70%', '90%')),
             ),
             run=dict(
-                steps='450 steps' if smoke else '2500 steps',
-                log_every='50 steps',
-                evals=dict(test=dict(every='150 steps' if smoke else '250 steps')),
-                checkpoint=dict(every='150 steps' if smoke else '500 steps', best='test/word_accuracy'),
+                steps='700 steps' if smoke else '2500 steps',
+                log_every='100 steps',
+                evals=dict(test=dict(every='350 steps' if smoke else '250 steps')),
+                checkpoint=dict(every='350 steps' if smoke else '500 steps', best='test/word_accuracy'),
             ),
             target=dict(metric='test/word_accuracy', at_least=0.9, ci=True),
         )

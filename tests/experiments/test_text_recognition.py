@@ -139,5 +139,8 @@ def test_what_is_refused():
     wrong.data.name = 'digits'
     with pytest.raises(UsageError, match=r"data\.name='digits' has no texts; there are 'digit_lines' and 'words'"):
         text_recognition.make(wrong)
+    wrong.data.name = 'words'
+    with pytest.raises(UsageError, match=r'words need --config\.data\.source\.path=FOLDER'):
+        text_recognition.make(wrong)
     with pytest.raises(UsageError, match=r'input\.std=0 must be positive'):
         text_recognition.grey_images(std=0)
