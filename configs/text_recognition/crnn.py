@@ -6,8 +6,7 @@ Any other cropped words: a folder with `train.csv` and `val.csv`, whose rows are
 
 From the paper: the network of table 1, Adadelta with decay 0.9, 100x32 in training, loss by CTC (section 3.2). From
 the authors' code (bgshih/crnn): batches of 64, at most 2,000,000 iterations, Adadelta's eps 1e-6 in the form of Zeiler
-2012, grey images to about [-1, 1], texts in lower case, at most 26 characters (a frame each). They report 86.7 % of
-ICDAR 2013's words and 78.2 % of IIIT 5k's without a lexicon, after about 50 hours on a Tesla K40.
+2012, grey images to about [-1, 1], texts in lower case, at most 26 characters (a frame each).
 
 Not run here: the set has 7.2 million images (10 GB). `:smoke` is the recipe on embedded lines of digits, narrowed, with
 BatchNorm as in the code and the rate divided at the end: 94.1 % of 1,000 lines in 95 s on 2 shared CPU cores.
