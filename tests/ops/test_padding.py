@@ -108,23 +108,25 @@ def after_of(p, n, k, s, places):
     return p if isinstance(p, int) else p[1]
 
 
-def rows(pairs, conventions, groups):
-    """Two axes tried by each image; where a padding is wider than the window, windows may see nothing: left out."""
+def rows(pairs):
+    """Two axes tried by each image, the conventions in turn: the next that fits both, as 'same' always does.
+
+    Where a padding is as wide as the window, windows may see nothing: such do not count as fitting.
+    """
     found = []
-    for ((k, s, n, d), (j, t, m, e)), p, g in zip(pairs, conventions, groups, strict=False):
-        fits = all(windows.starts(p, *a) for a in ((n, k, s, d), (m, j, t, e), (n, k, s), (m, j, t)))
-        if fits and width_of(p) < min(k, j):
-            found.append(((k, j), (s, t), (n, m), (d, e), p, g))
+    for i, ((k, s, n, d), (j, t, m, e)) in enumerate(pairs):
+        axes = (n, k, s, d), (m, j, t, e), (n, k, s), (m, j, t)
+        turn = CONVENTIONS[i % len(CONVENTIONS) :] + CONVENTIONS[: i % len(CONVENTIONS)]
+        p = next(p for p in turn if width_of(p) < min(k, j) and all(windows.starts(p, *a) for a in axes))
+        found.append(((k, j), (s, t), (n, m), (d, e), p, (1, 2, 4, 1)[i % 4]))
     return found
 
 
 @pytest.mark.parametrize('form', ['cpu', 'plain'])
 def test_operations_equal_a_loop_over_windows(form):
     chosen = np.random.default_rng(1).permutation(len(AXES))
-    pairs = [(AXES[i], AXES[j]) for i, j in zip(chosen[0:80:2], chosen[1:80:2], strict=True)]
-    cases = rows(pairs, itertools.cycle(CONVENTIONS), itertools.cycle((1, 2, 4)))
-    assert len(cases) >= 15
-    check(cases, form)
+    pairs = [(AXES[i], AXES[j]) for i, j in zip(chosen[0:48:2], chosen[1:48:2], strict=True)]
+    check(rows(pairs), form)
 
 
 @pytest.mark.slow
@@ -133,8 +135,8 @@ def test_operations_equal_a_loop_over_windows(form):
 def test_operations_equal_a_loop_for_all_sizes(k, form):
     """Every kernel, stride, size and dilation; each axis beside another of its kernel, the conventions in turn."""
     axes = [a for a in AXES if a[0] == k]
-    others = axes[::-1]
-    cases = rows(zip(axes, others, strict=True), itertools.cycle(CONVENTIONS), itertools.cycle((1, 2, 4, 1)))
+    cases = rows(zip(axes, axes[::-1], strict=True))
+    assert {case[4] for case in cases} >= {p for p in CONVENTIONS if width_of(p) < k}
     for i in range(0, len(cases), 20):
         check(cases[i : i + 20], form)
 
