@@ -1,8 +1,7 @@
 """One file = one system of the literature. A config names one: `model.name='lenet.lenet5'`.
 
-A file's constant `TABLE` lists what is published of its networks, a dict a row: name, arguments, size of the images,
-parameters, multiply_adds, top1, top5 (per cent), source, and channels where images have other than three. `table` sets
-our own counts beside them.
+A file's constant `TABLE` lists what is published of its networks, made by `published`; `table` sets our own counts
+beside them.
 """
 
 import importlib
@@ -31,6 +30,34 @@ class Row(NamedTuple):
     source: str | None
 
 
+def published(
+    name: str,
+    parameters: int | None,
+    top1: float | None,
+    top5: float | None,
+    source: str | None,
+    multiply_adds: float | None = None,
+    size: int = 224,
+    channels: int = 3,
+    **arguments: Any,
+) -> dict[str, Any]:
+    """A row of a `TABLE`: what `source` says of the constructor `name` with `arguments`, None for what it does not.
+
+    top1, top5: per cent. multiply_adds: of one image. size, channels: of the images.
+    """
+    return dict(
+        name=name,
+        arguments=arguments,
+        size=size,
+        channels=channels,
+        parameters=parameters,
+        multiply_adds=multiply_adds,
+        top1=top1,
+        top5=top5,
+        source=source,
+    )
+
+
 def make(name: str, where: str = 'model', **arguments):
     """The linen module that `canon.models.<name>(**arguments)` builds; raises UsageError with the near names."""
     return call(lookup('canon.models', name, 'model'), arguments, where)
@@ -57,7 +84,7 @@ def rows(match: str = '') -> Iterator[Row]:
         raise UsageError(f'no network is called {match!r}{near(match, words)}')
     counts: dict[str, Any] = {}
     for row in found:
-        what = (row['name'], row['arguments'], row['size'], row.get('channels', 3))
+        what = (row['name'], row['arguments'], row['size'], row['channels'])
         if str(what) not in counts:
             name, arguments, size, channels = what
             counts[str(what)] = traced(make(name, **arguments), size, channels)

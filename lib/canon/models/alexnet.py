@@ -25,40 +25,14 @@ from jax.nn import initializers as init
 
 from canon import ops
 from canon.errors import UsageError
+from canon.models import published
 from canon.named import near
 from canon.nn import Conv, Network, check_images, scale_channels
 
 TABLE = (
-    dict(
-        name='alexnet.alexnet',
-        arguments={},
-        size=227,
-        parameters=60_965_224,
-        multiply_adds=None,
-        top1=59.3,
-        top5=81.8,
-        source='Krizhevsky et al. 2012, Table 2, ten crops',
-    ),
-    dict(
-        name='alexnet.alexnet',
-        arguments=dict(variant='caffe'),
-        size=227,
-        parameters=60_965_224,
-        multiply_adds=None,
-        top1=57.1,
-        top5=80.2,
-        source='Caffe bvlc_alexnet',
-    ),
-    dict(
-        name='alexnet.alexnet_one_tower',
-        arguments={},
-        size=224,
-        parameters=61_100_840,
-        multiply_adds=0.714e9,
-        top1=56.522,
-        top5=79.066,
-        source='torchvision V1',
-    ),
+    published('alexnet.alexnet', 60_965_224, 59.3, 81.8, 'Krizhevsky et al. 2012, Table 2, ten crops', size=227),
+    published('alexnet.alexnet', 60_965_224, 57.1, 80.2, 'Caffe bvlc_alexnet', size=227, variant='caffe'),
+    published('alexnet.alexnet_one_tower', 61_100_840, 56.522, 79.066, 'torchvision V1', 0.714e9),
 )
 
 

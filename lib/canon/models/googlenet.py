@@ -30,6 +30,7 @@ from jax.nn import initializers as init
 
 from canon import ops
 from canon.errors import UsageError
+from canon.models import published
 from canon.nn import ConvUnit, Mixed, Network, Unit, as_inception, check_images
 
 # Table 1: 1x1; 3x3 reduce, 3x3; 5x5 reduce, 5x5; pool projection.
@@ -45,25 +46,16 @@ INCEPTIONS = {
     '5b': (384, (192, 384), (48, 128), 128),
 }
 TABLE = (
-    dict(
-        name='googlenet.googlenet',
-        arguments=dict(auxiliary=False),
-        size=224,
-        parameters=6_998_552,
-        multiply_adds=1.5e9,
-        top1=68.7,
-        top5=88.9,
-        source='bvlc_googlenet, one crop',
-    ),
-    dict(
-        name='googlenet.googlenet',
-        arguments=dict(variant='torchvision', auxiliary=False),
-        size=224,
-        parameters=6_624_904,
-        multiply_adds=1.498e9,
-        top1=69.778,
-        top5=89.53,
-        source='torchvision V1',
+    published('googlenet.googlenet', 6_998_552, 68.7, 88.9, 'bvlc_googlenet, one crop', 1.5e9, auxiliary=False),
+    published(
+        'googlenet.googlenet',
+        6_624_904,
+        69.778,
+        89.53,
+        'torchvision V1',
+        1.498e9,
+        variant='torchvision',
+        auxiliary=False,
     ),
 )
 

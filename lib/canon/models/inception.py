@@ -25,28 +25,35 @@ import jax.numpy as jnp
 from jax.nn import initializers as init
 
 from canon import ops
+from canon.models import published
 from canon.nn import ConvUnit, Mixed, Network, Unit, as_inception, check_images
 
-
-def _row(name: str, parameters: int, multiply_adds: float | None, top1: float, top5: float | None, source: str, **how):
-    return dict(
-        name=f'inception.{name}',
-        arguments=how,
-        size=224 if name == 'bn_inception' else 299,
-        parameters=parameters,
-        multiply_adds=multiply_adds,
-        top1=top1,
-        top5=top5,
-        source=source,
-    )
-
-
 TABLE = (
-    _row('bn_inception', 11_194_984, 2.0e9, 74.8, 92.18, 'Ioffe & Szegedy 2015, Figure 4'),
-    _row('inception_v2', 25_954_248, 3.8e9, 76.6, None, 'Szegedy et al. 2015, Table 3', auxiliary=False),
-    _row('inception_v3', 23_834_568, 4.8e9, 78.8, 94.4, 'Szegedy et al. 2015, Table 3', auxiliary=False),
-    _row('inception_v3', 23_834_568, 5.713e9, 77.294, 93.45, 'torchvision V1', auxiliary=False),
-    _row('inception_v4', 42_679_816, None, 80.2, 95.2, 'TF-Slim'),
+    published('inception.bn_inception', 11_194_984, 74.8, 92.18, 'Ioffe & Szegedy 2015, Figure 4', 2.0e9),
+    published(
+        'inception.inception_v2',
+        25_954_248,
+        76.6,
+        None,
+        'Szegedy et al. 2015, Table 3',
+        3.8e9,
+        size=299,
+        auxiliary=False,
+    ),
+    published(
+        'inception.inception_v3',
+        23_834_568,
+        78.8,
+        94.4,
+        'Szegedy et al. 2015, Table 3',
+        4.8e9,
+        size=299,
+        auxiliary=False,
+    ),
+    published(
+        'inception.inception_v3', 23_834_568, 77.294, 93.45, 'torchvision V1', 5.713e9, size=299, auxiliary=False
+    ),
+    published('inception.inception_v4', 42_679_816, 80.2, 95.2, 'TF-Slim', size=299),
 )
 
 

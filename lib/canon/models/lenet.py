@@ -31,6 +31,7 @@ from jax.nn import initializers as init
 
 from canon import ops
 from canon.errors import UsageError
+from canon.models import published
 from canon.nn import Conv, Network
 
 _ACTIVATIONS: dict[str, Callable] = {'tanh': ops.tanh, 'relu': ops.relu, 'sigmoid': ops.sigmoid}
@@ -60,17 +61,10 @@ _DIGITS = """
 .......  .......  .......  .......  .......  .......  .......  .......  .......  .......
 """
 
-_MNIST = dict(size=32, channels=1, multiply_adds=None, top5=None)
+_MNIST = dict(size=32, channels=1)
 TABLE = (
-    dict(name='lenet.lenet5', arguments={}, parameters=61_706, top1=None, source=None, **_MNIST),
-    dict(
-        name='lenet.lenet5_1998',
-        arguments={},
-        parameters=60_000,
-        top1=99.05,
-        source='LeCun et al. 1998, MNIST, no distortions',
-        **_MNIST,
-    ),
+    published('lenet.lenet5', 61_706, None, None, None, **_MNIST),
+    published('lenet.lenet5_1998', 60_000, 99.05, None, 'LeCun et al. 1998, MNIST, no distortions', **_MNIST),
 )
 
 

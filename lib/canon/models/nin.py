@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax.nn import initializers as init
 
 from canon import ops
+from canon.models import published
 from canon.nn import Conv, Network, check_images, scale_channels
 
 
@@ -50,26 +51,16 @@ _IMAGENET = (
 )
 
 TABLE = (
-    dict(
-        name='nin.nin_cifar',
-        arguments=dict(num_classes=10),
+    published(
+        'nin.nin_cifar',
+        966_986,
+        91.19,
+        None,
+        'Lin et al. 2014, CIFAR-10, mirrored and shifted images',
         size=32,
-        parameters=966_986,
-        multiply_adds=None,
-        top1=91.19,
-        top5=None,
-        source='Lin et al. 2014, CIFAR-10, mirrored and shifted images',
+        num_classes=10,
     ),
-    dict(
-        name='nin.nin_imagenet',
-        arguments={},
-        size=224,
-        parameters=7_595_176,
-        multiply_adds=None,
-        top1=59.36,
-        top5=None,
-        source='Caffe model zoo, nin_imagenet',
-    ),
+    published('nin.nin_imagenet', 7_595_176, 59.36, None, 'Caffe model zoo, nin_imagenet'),
 )
 
 

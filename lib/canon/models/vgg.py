@@ -24,6 +24,7 @@ from jax.nn import initializers
 
 from canon import ops
 from canon.errors import UsageError
+from canon.models import published
 from canon.named import call, near
 from canon.nn import BatchNorm, Conv, Network, check_images, scale_channels
 
@@ -42,31 +43,18 @@ _KERNELS = {
 SHALLOW_TO_DEEP = dict(new=r'^(?!(batch_stats/)?((conv|bn)(1_1|2_1|3_1|3_2)|fc[678])/)')
 
 
-def _row(name, parameters, top1, top5, source, multiply_adds=None, **arguments):
-    return dict(
-        name=f'vgg.{name}',
-        arguments=arguments,
-        size=224,
-        parameters=parameters,
-        multiply_adds=multiply_adds,
-        top1=top1,
-        top5=top5,
-        source=source,
-    )
-
-
 _TABLE3 = 'Simonyan & Zisserman 2015, Table 3, S = Q = 256'
 TABLE = (
-    _row('vgg11', 132_863_336, 70.4, 89.6, _TABLE3, 7.609e9),
-    _row('vgg11_lrn', 132_863_336, 70.3, 89.5, _TABLE3),
-    _row('vgg13', 133_047_848, 71.3, 90.1, _TABLE3, 11.308e9),
-    _row('vgg16_c', 133_638_952, 71.9, 90.6, _TABLE3),
-    _row('vgg16', 138_357_544, 73.0, 91.2, _TABLE3, 15.47e9),
-    _row('vgg19', 143_667_240, 72.7, 91.0, _TABLE3, 19.632e9),
-    _row('vgg11', 132_868_840, 70.37, 89.81, 'torchvision V1', 7.609e9, batch_norm=True),
-    _row('vgg13', 133_053_736, 71.586, 90.374, 'torchvision V1', 11.308e9, batch_norm=True),
-    _row('vgg16', 138_365_992, 73.36, 91.516, 'torchvision V1', 15.47e9, batch_norm=True),
-    _row('vgg19', 143_678_248, 74.218, 91.842, 'torchvision V1', 19.632e9, batch_norm=True),
+    published('vgg.vgg11', 132_863_336, 70.4, 89.6, _TABLE3, 7.609e9),
+    published('vgg.vgg11_lrn', 132_863_336, 70.3, 89.5, _TABLE3),
+    published('vgg.vgg13', 133_047_848, 71.3, 90.1, _TABLE3, 11.308e9),
+    published('vgg.vgg16_c', 133_638_952, 71.9, 90.6, _TABLE3),
+    published('vgg.vgg16', 138_357_544, 73.0, 91.2, _TABLE3, 15.47e9),
+    published('vgg.vgg19', 143_667_240, 72.7, 91.0, _TABLE3, 19.632e9),
+    published('vgg.vgg11', 132_868_840, 70.37, 89.81, 'torchvision V1', 7.609e9, batch_norm=True),
+    published('vgg.vgg13', 133_053_736, 71.586, 90.374, 'torchvision V1', 11.308e9, batch_norm=True),
+    published('vgg.vgg16', 138_365_992, 73.36, 91.516, 'torchvision V1', 15.47e9, batch_norm=True),
+    published('vgg.vgg19', 143_678_248, 74.218, 91.842, 'torchvision V1', 19.632e9, batch_norm=True),
 )
 
 _INITS = {

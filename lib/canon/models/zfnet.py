@@ -17,20 +17,10 @@ import jax.numpy as jnp
 from jax.nn import initializers as init
 
 from canon import ops
+from canon.models import published
 from canon.nn import Conv, Network, check_images, scale_channels
 
-TABLE = (
-    dict(
-        name='zfnet.zfnet',
-        arguments={},
-        size=224,
-        parameters=62_357_608,
-        multiply_adds=None,
-        top1=61.6,
-        top5=83.5,
-        source='Zeiler & Fergus 2013, Table 2, one convnet',
-    ),
-)
+TABLE = (published('zfnet.zfnet', 62_357_608, 61.6, 83.5, 'Zeiler & Fergus 2013, Table 2, one convnet'),)
 
 
 class ZFNet(Network):
