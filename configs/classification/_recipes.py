@@ -101,7 +101,7 @@ def smoke(config: ConfigDict, size: int, batch_size: int, steps: int | str, mode
 
 
 def one_crop(size: int, short_side: int) -> dict[str, Any]:
-    """The middle `size` pixels of the image with its shorter side resized."""
+    """The middle `size` pixels of the image with its shorter side resized; with the two equal, its middle square."""
     chain = ('decode', 'resize_short', 'center_crop')
     return dict(transforms=dict(chain=chain, resize_short=dict(size=short_side), center_crop=dict(size=size)))
 

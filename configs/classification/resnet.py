@@ -15,9 +15,6 @@ SCALES = (224, 256, 384, 480, 640)
 
 
 def get_config(arg: str = ''):
-    chain = dict(
-        chain=('decode', 'resize_short', 'center_crop'), resize_short=dict(size=640), center_crop=dict(size=640)
-    )
     config = recipe(
         name=data_set(arg),
         batch_size=256,
@@ -28,7 +25,7 @@ def get_config(arg: str = ''):
         evals=dict(
             validation=one_crop(224, 256),
             ten_crop=ten_crop(224, 256),
-            multi_scale=dict(transforms=chain, scales=SCALES, flip=True),
+            multi_scale=dict(one_crop(640, 640), scales=SCALES, flip=True),
         ),
         input=IMAGENET,
         model=dict(name='resnet.resnet50'),

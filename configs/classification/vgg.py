@@ -9,15 +9,9 @@ top-1 and 8.1 % top-5 error at one scale, 24.8 and 7.5 % at three. Not run here:
 Deeper networks begin from A (`vgg_shallow_to_deep.py`). Kernels start from N(0, 0.01), Caffe's practice.
 """
 
-from configs.classification._recipes import CAFFE, data_set, momentum, recipe, smoke
+from configs.classification._recipes import CAFFE, data_set, momentum, one_crop, recipe, smoke
 
 ARGUMENTS = ('smoke', 'imagenette')
-
-
-def whole(size: int) -> dict:
-    """The middle square of the image with its shorter side resized."""
-    chain = ('decode', 'resize_short', 'center_crop')
-    return dict(chain=chain, resize_short=dict(size=size), center_crop=dict(size=size))
 
 
 def get_config(arg: str = ''):
@@ -29,8 +23,8 @@ def get_config(arg: str = ''):
             scale_jitter=dict(size=224, low=256, high=512),
         ),
         evals=dict(
-            validation=dict(transforms=whole(384), flip=True),
-            multi_scale=dict(transforms=whole(512), scales=(256, 384, 512), flip=True),
+            validation=dict(one_crop(384, 384), flip=True),
+            multi_scale=dict(one_crop(512, 512), scales=(256, 384, 512), flip=True),
         ),
         input=CAFFE,
         model=dict(name='vgg.vgg16', dropout=0.5, dense=True, std=0.01),
