@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from canon import nn, weights
+from canon import models, nn, weights
 from canon.errors import CanonError, UsageError
 from canon.weights import files, published
 
@@ -41,9 +41,12 @@ def _published(monkeypatch):
     family = types.SimpleNamespace(TORCHVISION={'toy.net': NAMES})
     monkeypatch.setitem(sys.modules, 'canon.weights.toy', family)
     real = published.pkgutil.iter_modules
-    monkeypatch.setattr(
-        published.pkgutil, 'iter_modules', lambda path: [*real(path), types.SimpleNamespace(name='toy')]
-    )
+
+    def modules(path):
+        toy = [types.SimpleNamespace(name='toy')] if list(path) == list(weights.__path__) else []
+        return [*real(path), *toy]
+
+    monkeypatch.setattr(published.pkgutil, 'iter_modules', modules)
 
 
 def test_layouts_are_torchs():
@@ -156,3 +159,23 @@ def test_errors_of_files(tmp_path):
         UsageError, match=r"no published weights are known for model 'toy.nett'; did you mean 'toy.net'"
     ):
         published.names_of('toy.nett')
+
+
+@pytest.mark.parametrize('batch_norm', [False, True])
+def test_a_network_of_several_forms_is_written_in_its_own(tmp_path, batch_norm):
+    """VGG with batch normalisation numbers its layers otherwise; under the plain net's names it would lose some."""
+    net = models.make('vgg.vgg11', batch_norm=batch_norm, width=0.0625, num_classes=3)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    rng = np.random.default_rng(0)
+    ours = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), shapes)
+    weights.save(tmp_path / 'vgg.safetensors', 'vgg.vgg11', ours)
+    written = weights.read(tmp_path / 'vgg.safetensors')
+    assert len(written) == len(jax.tree.leaves(ours))
+    assert ('features.1.running_mean' in written) == batch_norm
+    jax.tree.map(np.testing.assert_array_equal, weights.load(tmp_path / 'vgg.safetensors', 'vgg.vgg11', shapes), ours)
+
+
+def test_a_form_that_nobody_publishes_is_refused(tmp_path):
+    ours = {'params': {'conv9_9': {'kernel': np.zeros((1, 1, 1, 1), np.float32)}}}
+    with pytest.raises(UsageError, match=r"no published weights are known for this form of model 'vgg\.vgg11'"):
+        weights.save(tmp_path / 'vgg.safetensors', 'vgg.vgg11', ours)

@@ -26,7 +26,7 @@ _LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'runni
 class Names(NamedTuple):
     """How one publisher calls the modules of one network.
 
-    module:    our module's path 'stage1/block0/conv1' -> 'layer1.0.conv1'.
+    module:    our module's path 'stage1/block0/conv1' -> 'layer1.0.conv1'; KeyError for one it does not know.
     flattened: {path of a dense layer on a flattened map: (h, w)} for those whose rows torch orders by channel first.
     convolved: the same for those that the publisher keeps as a convolution over the whole map.
     ignored:   regex of the keys that the publisher has and we have no use for.

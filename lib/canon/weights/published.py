@@ -50,11 +50,10 @@ def load(source: str | Path, model: str, like: Mapping[str, Any]) -> dict[str, A
 
 def save(path: str | Path, model: str, variables: Mapping[str, Any], publisher: str = 'torchvision') -> None:
     """Writes the variables of `model` as `.safetensors` under the names of a publisher, for its own code to load."""
-    fitting = {key: names for key, names in names_of(model).items() if key[0] == publisher}
-    if not fitting:
-        raise UsageError(f'{publisher!r} publishes no {model!r}; there are {sorted({p for p, _ in names_of(model)})}')
-    names = next((n for n in fitting.values() if n.fits(variables)), None) or next(iter(fitting.values()))
-    files.write(path, layout.to_torch(variables, names), {'model': model, 'publisher': publisher})
+    fitting = _fitting(model, variables)
+    if publisher not in fitting:
+        raise UsageError(f'{publisher!r} publishes no such {model!r}; there are {sorted(fitting)}')
+    files.write(path, layout.to_torch(variables, fitting[publisher][0]), {'model': model, 'publisher': publisher})
 
 
 def reader(model: str) -> Callable[[str, Mapping[str, Any]], dict[str, np.ndarray] | None]:
@@ -75,4 +74,16 @@ def reader(model: str) -> Callable[[str, Mapping[str, Any]], dict[str, np.ndarra
 
 def _best(tensors: Mapping[str, Any], model: str, like: Mapping[str, Any]) -> Names:
     """The names that know most keys of the file."""
-    return max(names_of(model).values(), key=lambda names: len(layout.keys(like, names) & tensors.keys()))
+    fitting = [names for each in _fitting(model, like).values() for names in each]
+    return max(fitting, key=lambda names: len(layout.keys(like, names) & tensors.keys()))
+
+
+def _fitting(model: str, variables: Mapping[str, Any]) -> dict[str, list[Names]]:
+    """{publisher: names} that have a key for every leaf of `variables`. Raises UsageError where there are none."""
+    found: dict[str, list[Names]] = {}
+    for (publisher, _), names in names_of(model).items():
+        if names.fits(variables):
+            found.setdefault(publisher, []).append(names)
+    if not found:
+        raise UsageError(f'no published weights are known for this form of model {model!r}')
+    return found

@@ -3,7 +3,7 @@
 timm keeps the first two of its fully connected layers as convolutions.
 """
 
-from canon.weights.layout import Names, substitutions
+from canon.weights.layout import Names
 
 _ROWS = {'vgg11': (1, 1, 2, 2, 2), 'vgg13': (2, 2, 2, 2, 2), 'vgg16': (2, 2, 3, 3, 3), 'vgg19': (2, 2, 4, 4, 4)}
 _HEAD = {'fc6': 'classifier.0', 'fc7': 'classifier.3', 'fc8': 'classifier.6'}
@@ -29,8 +29,7 @@ def _all(head: dict[str, str], **layout) -> dict[str, Names]:
     for net, rows in _ROWS.items():
         for batch_norm in (False, True):
             modules = _places(rows, batch_norm) | head
-            rules = substitutions(*((f'^{ours}$', theirs) for ours, theirs in modules.items()))
-            found[f'vgg.{net}{" batch_norm" if batch_norm else ""}'] = Names(rules, **layout)
+            found[f'vgg.{net}{" batch_norm" if batch_norm else ""}'] = Names(modules.__getitem__, **layout)
     return found
 
 
