@@ -127,11 +127,7 @@ class _Loop:
             state, memory = restored
             self.memory |= memory
             return state
-        state = self.setup.initial_state()
-        if self.settings.init_from is not None:
-            state = checkpoint.init_from(state, self.settings.init_from, self.experiment.read)
-            state = state._replace(opt=self.setup.initial_opt(state.params))  # averages and copies start there too
-        return state
+        return self.setup.starting_state(self.experiment.read)
 
     def _train(self, state: State, step: int) -> tuple[State, str]:
         compiled, layout = self.setup.compiled_step(), shard.batch_sharding(self.setup.mesh)

@@ -13,7 +13,7 @@ from jax.tree_util import tree_flatten_with_path
 from canon import optim
 from canon.errors import UsageError
 from canon.ops import backend
-from canon.train import checkpoint, shard
+from canon.train import shard
 from canon.train.checkpoint import Checkpoints
 from canon.train.evaluate import evaluate
 from canon.train.setup import Setup, prepare
@@ -123,10 +123,7 @@ def _before_any_step(experiment: Experiment, setup: Setup, workdir: Path, untrai
     source = setup.settings.init_from
     if source is None and not untrained:
         raise UsageError(f'{workdir} holds no run; give the --workdir of one')
-    state = setup.initial_state()
-    if source is not None:
-        state = checkpoint.init_from(state, source, experiment.read)
-        state = state._replace(opt=setup.initial_opt(state.params))
+    state = setup.starting_state(experiment.read)
     told = 'untrained' if source is None else f'from {source.path}'
     logging.getLogger('canon').info('%s holds no run: the model is %s', workdir, told)
     return state

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from canon.errors import UsageError
 from canon.ops import backend
 from canon.train import lengths, shard
+from canon.train.checkpoint import init_from
 from canon.train.settings import Settings, settings
 from canon.train.step import init_state, make_step
 from canon.train.types import Config, Experiment, State
@@ -34,8 +35,14 @@ class Setup(NamedTuple):
     def initial_state(self) -> State:
         return jax.jit(self.init, out_shardings=self.layout)(self.first)
 
-    def initial_opt(self, params: Any) -> Any:
-        return jax.jit(self.tx.init, out_shardings=self.layout.opt)(params)
+    def starting_state(self, read: Any = None) -> State:
+        """The initial state, or what `run.init_from` names in its place; read: `Experiment.read`."""
+        state = self.initial_state()
+        if self.settings.init_from is None:
+            return state
+        state = init_from(state, self.settings.init_from, read)
+        opt = jax.jit(self.tx.init, out_shardings=self.layout.opt)(state.params)  # averages and copies start there too
+        return state._replace(opt=opt)
 
     def compiled_step(self):
         """The step, jitted with donated state. Metrics come packed in one array [2, n]: one transfer a step."""
