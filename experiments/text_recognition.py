@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,8 @@ from canon.ops import backend
 from canon.ops.ctc import Readings, best_path, prefix_beam_search
 from canon.train import Evaluator, Experiment, Task, lengths
 from experiments.export import Served
+from experiments.images import SHEET, image_shape, none_of, reading, right_and_wrong, write_predictions
 
-_GALLERY = 32  # samples in a picture
-_SHEET = 64  # images on the contact sheet
 _BEAM = 10  # prefixes that `predict` keeps
 
 
@@ -38,14 +36,14 @@ def make(config: ConfigDict) -> Experiment:
     """config.data, config.text, config.model, config.tx and config.input -> a text recognition experiment."""
     source = _source(config, config.data.train.split)
     transforms = data.transforms.make(config.data.train.get('transforms'), 'data.train.transforms')
-    shape = _image_shape(source, transforms)
+    shape = image_shape(source, transforms, 'data.train')
     experiment = without_data(config, dict(image_shape=shape, num_examples=len(source)))
     train = data.Batches(
         source,
         seed=config.seed,
         sampler=config.data.train.get('sampler', 'shuffled'),
         transforms=transforms,
-        **_reading(config),
+        **reading(config),
     )
     evals = {name: _evaluator(config, experiment.task, name) for name in sorted(config.data.evals)}
     return experiment._replace(train=train, evals=evals)
@@ -94,16 +92,11 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
         for i in np.flatnonzero(batch['mask']):
             text, chance = alphabet.decode(labels[i]), float(np.exp(log_probs[i]))
             rows.append([str(files.paths[len(rows)]), text, f'{chance:.4f}'])
-            if len(shown) < _SHEET:
+            if len(shown) < SHEET:
                 shown.append((batch['image'][i], f'{text} {chance:.2f}'))
-    out = Path(output)
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / 'predictions.csv').open('w', newline='') as file:
-        csv.writer(file).writerows([['file', 'text', 'probability'], *rows])
-    draw.readings(np.stack([image for image, _ in shown]), [text for _, text in shown]).savefig(
-        out / 'predictions.png', dpi=100
-    )
-    return f'{len(rows)} images read: {out / "predictions.csv"}, {out / "predictions.png"}'
+    sheet = draw.readings(np.stack([image for image, _ in shown]), [text for _, text in shown])
+    head = ['file', 'text', 'probability']
+    return f'{len(rows)} images read: {write_predictions(output, [head, *rows], sheet)}'
 
 
 def served(config: ConfigDict, experiment: Experiment) -> Served:
@@ -210,23 +203,20 @@ def _frames(logits: jax.Array) -> jax.Array:
 
 def _samples(task: Task, batches: Any, alphabet: data.Alphabet, beam: int, params, mutable) -> tuple[list, list]:
     """(image, text, reading, probability) of rows that are read right, in order, and wrong, surest first."""
-    read, right, wrong = _reader(task, beam), [], []
-    for batch in batches.iterate():
+    read = _reader(task, beam)
+
+    def rows(batch):
         labels, _, log_probs = map(np.asarray, read(params, mutable, batch))
         for i in np.flatnonzero(batch['mask']):
             text, guess = alphabet.decode(batch['label'][i]), alphabet.decode(labels[i])
-            row = (batch['image'][i], text, guess, float(np.exp(log_probs[i])))
-            if text != guess:
-                wrong.append(row)
-            elif len(right) < _GALLERY:
-                right.append(row)
-        wrong = sorted(wrong, key=lambda row: -row[3])[:_GALLERY]
-    return right, wrong
+            yield batch['image'][i], text, guess, float(np.exp(log_probs[i]))
+
+    return right_and_wrong(map(rows, batches.iterate()))
 
 
 def _gallery(rows: list, title: str):
     if not rows:
-        return draw.readings(np.zeros((0, 1, 1, 1)), [], title=f'{title.partition(":")[0].partition(",")[0]}: none')
+        return draw.readings(np.zeros((0, 1, 1, 1)), [], title=none_of(title))
     titles = [text + (f' → {guess or "nothing"}' if guess != text else '') + f' {p:.2f}' for _, text, guess, p in rows]
     return draw.readings(np.stack([image for image, *_ in rows]), titles, title=title)
 
@@ -245,7 +235,7 @@ def _spikes(task: Task, batches: Any, alphabet: data.Alphabet, params, mutable):
 def _evaluator(config: ConfigDict, task: Task, name: str) -> Evaluator:
     spec = _spec(config, name)
     transforms = data.transforms.make(spec.transforms, f'data.evals.{name}.transforms')
-    batches = data.Once(_source(config, spec.split), transforms=transforms, **_reading(config))
+    batches = data.Once(_source(config, spec.split), transforms=transforms, **reading(config))
     return recognition_evaluator(task, batches, _alphabet(config), spec.beam)
 
 
@@ -267,19 +257,3 @@ def _source(config: ConfigDict, split: str) -> data.Source:
     if config.data.name == 'words' and 'path' not in options:
         raise UsageError('data words need --config.data.source.path=FOLDER, which holds train.csv (rows file,text)')
     return data.load(config.data.name, split, alphabet=_alphabet(config), max_length=config.text.max_length, **options)
-
-
-def _reading(config: ConfigDict) -> dict[str, Any]:
-    """config.data.reading: threads, workers, memory_limit."""
-    shard = (jax.process_index(), jax.process_count())
-    return {'batch_size': config.data.batch_size, 'shard': shard, **config.data.get('reading', {})}
-
-
-def _image_shape(source: data.Source, transforms) -> tuple[int, ...]:
-    """The shape of the first image, transformed."""
-    image = data.Once(source, 1, transforms, memory_limit=0)[0]['image'][0]
-    if image.dtype != np.uint8:
-        raise UsageError(
-            f'data.train: images are uint8 when they reach the model, which scales them, not {image.dtype}'
-        )
-    return image.shape

@@ -19,13 +19,14 @@ from experiments.classification.evaluator import Spec, classification_evaluator
 from experiments.classification.insides import Look
 from experiments.classification.task import classification_task, many_views, scaled_images
 from experiments.export import Served
+from experiments.images import image_shape, reading
 
 
 def make(config: ConfigDict) -> Experiment:
     """config.data, config.model, config.tx, config.input and config.loss -> a classification experiment."""
     source = _source(config, config.data.train.split)
     transforms = _transforms(config, config.data.train.get('transforms'), 'data.train.transforms')
-    shape = _image_shape(source, transforms, 'data.train')
+    shape = image_shape(source, transforms, 'data.train')
     names = class_names(source, config.model.num_classes)
     experiment = without_data(config, dict(class_names=names, image_shape=shape, num_examples=len(source)))
     train = data.Batches(
@@ -33,7 +34,7 @@ def make(config: ConfigDict) -> Experiment:
         seed=config.seed,
         sampler=config.data.train.get('sampler', 'shuffled'),
         transforms=transforms,
-        **_reading(config),
+        **reading(config),
     )
     return experiment._replace(train=train, evals=_evaluators(config, experiment.task, shape, names))
 
@@ -123,10 +124,10 @@ def _evaluators(config: ConfigDict, task: Task, shape: tuple[int, ...], names: l
         source = _source(config, spec.split)
         transforms = _transforms(config, spec.transforms, f'{where}.transforms')
         predict = many_views(task.predict, spec.scales, spec.flip)
-        found = _image_shape(source, transforms, where)
+        found = image_shape(source, transforms, where)
         if found != shape or spec.scales:
             _check_fits(task, predict, shape, found, where)
-        batches = data.Once(source, transforms=transforms, **_reading(config))
+        batches = data.Once(source, transforms=transforms, **reading(config))
         evals[name] = classification_evaluator(predict, batches, names, None if evals else look)
     return evals
 
@@ -139,20 +140,6 @@ def _transforms(config: ConfigDict, spec: Mapping[str, Any] | None, where: str):
     """The config's transforms; a label out of range is found on the host, where it can be named."""
     check = data.transforms.check_label(num_classes=config.model.num_classes)
     return (check, *data.transforms.make(spec, where))
-
-
-def _reading(config: ConfigDict) -> dict[str, Any]:
-    """config.data.reading: threads, workers, memory_limit."""
-    shard = (jax.process_index(), jax.process_count())
-    return {'batch_size': config.data.batch_size, 'shard': shard, **config.data.get('reading', {})}
-
-
-def _image_shape(source: data.Source, transforms, where: str) -> tuple[int, ...]:
-    """The shape of the first image, transformed."""
-    image = data.Once(source, 1, transforms, memory_limit=0)[0]['image'][0]
-    if image.dtype != np.uint8:
-        raise UsageError(f'{where}: images are uint8 when they reach the model, which scales them, not {image.dtype}')
-    return image.shape
 
 
 def _check_fits(task: Task, predict: Callable, shape: tuple[int, ...], other: tuple[int, ...], where: str) -> None:

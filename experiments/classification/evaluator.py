@@ -13,8 +13,8 @@ from canon import draw, losses, metrics
 from canon.ops import backend
 from canon.train import Evaluator
 from experiments.classification import insides
+from experiments.images import none_of, right_and_wrong
 
-_GALLERY = 32  # samples in a picture
 _LOOKED_AT = 10_000  # images among which a gallery is chosen
 
 
@@ -83,22 +83,23 @@ def classification_evaluator(
 def _samples(predict: Callable, batches: Any, params, mutable) -> tuple[list, list]:
     """(image, label, prediction, probability) of rows classified right, in order, and wrong, surest first."""
     infer = jax.jit(lambda p, m, b: jax.nn.softmax(predict(p, m, b)), compiler_options=backend.compiler_options())
-    right, wrong, seen = [], [], 0
-    for batch in batches.iterate():
-        chances = np.asarray(infer(params, mutable, batch))
-        for i in np.flatnonzero(batch['mask']):
-            guess, label = int(chances[i].argmax()), batch['label'][i]
-            label = int(label.argmax() if np.ndim(label) else label)
-            row = (one_crop(batch['image'][i]), label, guess, float(chances[i, guess]))
-            if guess != row[1]:
-                wrong.append(row)
-            elif len(right) < _GALLERY:
-                right.append(row)
-        wrong = sorted(wrong, key=lambda row: -row[3])[:_GALLERY]
-        seen += len(batch['mask'])
-        if seen >= _LOOKED_AT:
-            break
-    return right, wrong
+
+    def rows():
+        seen = 0
+        for batch in batches.iterate():
+            chances = np.asarray(infer(params, mutable, batch))
+            yield [_row(batch, chances, i) for i in np.flatnonzero(batch['mask'])]
+            seen += len(batch['mask'])
+            if seen >= _LOOKED_AT:
+                break
+
+    return right_and_wrong(rows())
+
+
+def _row(batch, chances: np.ndarray, i: int) -> tuple[np.ndarray, int, int, float]:
+    guess, label = int(chances[i].argmax()), batch['label'][i]
+    label = int(label.argmax() if np.ndim(label) else label)
+    return one_crop(batch['image'][i]), label, guess, float(chances[i, guess])
 
 
 def one_crop(image: np.ndarray) -> np.ndarray:
@@ -108,6 +109,6 @@ def one_crop(image: np.ndarray) -> np.ndarray:
 
 def _gallery(rows: list, names: Sequence[str], title: str):
     if not rows:
-        return draw.gallery(np.zeros((0, 1, 1, 1)), [], title=f'{title.partition(":")[0].partition(",")[0]}: none')
+        return draw.gallery(np.zeros((0, 1, 1, 1)), [], title=none_of(title))
     titles = [names[t] + (f' → {names[g]}' if g != t else '') + f' {p:.2f}' for _, t, g, p in rows]
     return draw.gallery(np.stack([image for image, *_ in rows]), titles, title=title)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from canon import data, draw
 from canon.errors import UsageError
 from canon.ops import backend
 from experiments.classification.evaluator import one_crop
+from experiments.images import SHEET, write_predictions
 
-_SHEET = 64  # images on the contact sheet
 _BEST = 3  # classes an image
 
 
@@ -43,16 +42,12 @@ def classify(
         for image, chance in zip(images[batch['mask']], chances[batch['mask']], strict=True):
             best = np.argsort(-chance, kind='stable')[:_BEST]
             rows.append([str(files.paths[len(rows)]), *(x for c in best for x in (names[c], f'{chance[c]:.4f}'))])
-            if len(shown) < _SHEET:
+            if len(shown) < SHEET:
                 shown.append((one_crop(image), f'{names[best[0]]} {chance[best[0]]:.2f}'))
-    out = Path(output)
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / 'predictions.csv').open('w', newline='') as file:
-        ranks = range(1, (len(rows[0]) + 1) // 2)
-        csv.writer(file).writerows([['file', *(x for r in ranks for x in (f'class{r}', f'probability{r}'))], *rows])
+    ranks = range(1, (len(rows[0]) + 1) // 2)
+    head = ['file', *(x for r in ranks for x in (f'class{r}', f'probability{r}'))]
     sheet = draw.gallery(np.stack([image for image, _ in shown]), [title for _, title in shown])
-    sheet.savefig(out / 'predictions.png', dpi=100)
-    return f'{len(rows)} images classified: {out / "predictions.csv"}, {out / "predictions.png"}'
+    return f'{len(rows)} images classified: {write_predictions(output, [head, *rows], sheet)}'
 
 
 def _with_channels(images: np.ndarray, channels: int) -> np.ndarray:

@@ -1,0 +1,61 @@
+"""What experiments on images share: reading, the shape that reaches the model, samples right and wrong, predictions."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from canon import data
+from canon.errors import UsageError
+
+GALLERY = 32  # samples in a picture
+SHEET = 64  # images on a contact sheet
+
+
+def reading(config: ConfigDict) -> dict[str, Any]:
+    """config.data.batch_size and config.data.reading (threads, workers, memory_limit), for this process."""
+    shard = (jax.process_index(), jax.process_count())
+    return {'batch_size': config.data.batch_size, 'shard': shard, **config.data.get('reading', {})}
+
+
+def image_shape(source: data.Source, transforms: Sequence[data.Transform], where: str) -> tuple[int, ...]:
+    """The shape of the first image, transformed. Raises UsageError, naming the key `where`, unless it is uint8."""
+    image = data.Once(source, 1, transforms, memory_limit=0)[0]['image'][0]
+    if image.dtype != np.uint8:
+        raise UsageError(f'{where}: images are uint8 when they reach the model, which scales them, not {image.dtype}')
+    return image.shape
+
+
+def right_and_wrong(batches: Iterable[Iterable[tuple]]) -> tuple[list[tuple], list[tuple]]:
+    """Of rows (image, truth, guess, probability), batch by batch: those right, in order, and wrong, surest first."""
+    right: list[tuple] = []
+    wrong: list[tuple] = []
+    for rows in batches:
+        for row in rows:
+            if row[1] != row[2]:
+                wrong.append(row)
+            elif len(right) < GALLERY:
+                right.append(row)
+        wrong = sorted(wrong, key=lambda row: -row[3])[:GALLERY]
+    return right, wrong
+
+
+def none_of(title: str) -> str:
+    """The title of a gallery without samples: 'wrong, surest first: ...' -> 'wrong: none'."""
+    return f'{title.partition(":")[0].partition(",")[0]}: none'
+
+
+def write_predictions(output: str | Path, rows: Sequence[Sequence[str]], sheet: Any) -> str:
+    """`predictions.csv` of rows, the first their head, and `predictions.png` of a figure; where they are."""
+    out = Path(output)
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / 'predictions.csv').open('w', newline='') as file:
+        csv.writer(file).writerows(rows)
+    sheet.savefig(out / 'predictions.png', dpi=100)
+    return f'{out / "predictions.csv"}, {out / "predictions.png"}'
