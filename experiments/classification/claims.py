@@ -12,7 +12,7 @@ from canon import draw, models
 from canon.errors import CanonError
 from canon.nn.trace import traced
 from canon.train.workdir import read_json
-from experiments import runs
+from experiments import pictures, runs
 
 
 def at_best(
@@ -29,19 +29,13 @@ def at_best(
     metric: of the last evaluation, less is better; '1 - test/accuracy' is the error. panels: {title: the rows' metric}.
     Seeds of one form and value count by their median.
     """
-    finals: dict[str, dict[float, list[float]]] = {}
-    folders: dict[tuple[str, float], list[Any]] = {}
-    for run, config in _done(found):
-        name, value = label(config, form), float(at(config, over))
-        finals.setdefault(name, {}).setdefault(value, []).append(_measured(run, metric))
-        folders.setdefault((name, value), []).append(run.folder)
-    best = {name: draw.best_of(line) for name, line in finals.items()}
-    curves = {
-        panel: {name: _curve(folders[name, value], row) for name, value in best.items()}
-        for panel, row in panels.items()
-    }
-    labels = {n: f'{n}  {over.rpartition(".")[2]} {v:g}: {draw.middle(finals[n][v]):.3g}' for n, v in best.items()}
-    return draw.sweep(finals, curves, labels, xlabel=over, ylabel=_error(metric), title=title)
+    points = [
+        (label(config, form), float(at(config, over)), _measured(run, metric), run.folder)
+        for run, config in _done(found)
+    ]
+    curves = {panel: lambda name, folders, row=row: _curve(folders, row) for panel, row in panels.items()}
+    unit = f'{over.rpartition(".")[2]} '
+    return pictures.at_best(points, curves, unit, xlabel=over, ylabel=_error(metric), title=title)
 
 
 def costs(

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from canon import draw
 from canon.train.workdir import read_json
 from experiments import runs
 from experiments.optimizer_lab import chosen
+from experiments.pictures import at_best
 
 
 def best_rates(found: Sequence[runs.Run], metric: str, panels: Mapping[str, str], title: str = '') -> dict[str, Any]:
@@ -19,22 +19,19 @@ def best_rates(found: Sequence[runs.Run], metric: str, panels: Mapping[str, str]
     metric: of the last evaluation, with a star for the rival: 'test/*/loss'. Less is better, and the median of the
     seeds counts. panels: {title: metric of the log's rows}, drawn at each rival's best rate: {'loss': 'train/*/loss'}.
     """
-    finals: dict[str, dict[float, list[float]]] = {}
-    folders: dict[tuple[str, float], list] = {}
-    for run in found:
-        if run.state == 'done':
-            for name, spec in chosen(read_json(run.folder / 'config.json') or {}).items():
-                rate = float(f'{spec["learning_rate"]:.6g}')  # 3 * 0.1 is 0.3
-                value = run.metrics.get(metric.replace('*', name), np.nan)
-                finals.setdefault(name, {}).setdefault(rate, []).append(value)
-                folders.setdefault((name, rate), []).append(run.folder)
-    if not finals:
+    points = [
+        # 3 * 0.1 is 0.3
+        (name, float(f'{spec["learning_rate"]:.6g}'), run.metrics.get(metric.replace('*', name), np.nan), run.folder)
+        for run in found
+        if run.state == 'done'
+        for name, spec in chosen(read_json(run.folder / 'config.json') or {}).items()
+    ]
+    if not points:
         return {}
-    best = {name: draw.best_of(line) for name, line in finals.items()}
-    curves = {
-        panel: {name: runs.curve(folders[name, rate], row.replace('*', name)) for name, rate in best.items()}
-        for panel, row in panels.items()
-    }
-    labels = {n: f'{n}  {rate:g}: {draw.middle(finals[n][rate]):.3g}' for n, rate in best.items()}
+    curves = {panel: lambda name, folders, row=row: _curve(folders, row, name) for panel, row in panels.items()}
     axes = dict(xlabel='learning rate', ylabel=metric.replace('/*', ''))
-    return {'best rates': draw.sweep(finals, curves, labels, **axes, title=title)}
+    return {'best rates': at_best(points, curves, **axes, title=title)}
+
+
+def _curve(folders: Sequence[Any], row: str, name: str):
+    return runs.curve(folders, row.replace('*', name))
