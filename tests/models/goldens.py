@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from canon import weights
@@ -30,6 +31,16 @@ class Golden:
 def shapes_of(model, size):
     """What `model.init` would give for images [B, H, W, C] of that size."""
     return jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(size, np.float32))
+
+
+def check_bfloat16(model, size):
+    """A network of dtype 'bfloat16' keeps float32 parameters and answers in bfloat16, its stages too."""
+    x = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
+    assert jax.eval_shape(model.apply, variables, x).dtype == jnp.bfloat16
+    stages = jax.eval_shape(lambda v, x: model.apply(v, x, method='features'), variables, x)
+    assert {s.dtype for s in stages.values()} == {np.dtype(jnp.bfloat16)}
 
 
 def check_evaluated(model, variables, size, golden, tolerance=1e-5):

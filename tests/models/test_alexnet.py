@@ -12,7 +12,7 @@ from canon.errors import UsageError
 from canon.models import alexnet
 from canon.weights.alexnet import TORCHVISION
 from tests.models.drawn import images
-from tests.models.goldens import Golden, check_evaluated, shapes_of
+from tests.models.goldens import Golden, check_bfloat16, check_evaluated, shapes_of
 from tests.models.reach import check_fields
 
 NAMES = TORCHVISION['alexnet.alexnet_one_tower']
@@ -178,13 +178,7 @@ def test_where_dropout_stands():
 
 def test_bfloat16():
     for name in ('alexnet', 'alexnet_one_tower'):
-        model = make(name, dtype='bfloat16')
-        x = jax.ShapeDtypeStruct((1, 67, 67, 3), np.float32)
-        variables = jax.eval_shape(model.init, jax.random.key(0), x)
-        assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
-        assert jax.eval_shape(model.apply, variables, x).dtype == jnp.bfloat16
-        stages = jax.eval_shape(lambda v, x, m=model: m.apply(v, x, method='features'), variables, x)
-        assert {s.dtype for s in stages.values()} == {np.dtype(jnp.bfloat16)}
+        check_bfloat16(make(name, dtype='bfloat16'), 67)
 
 
 def test_what_is_refused():

@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -13,7 +12,7 @@ from canon.errors import UsageError
 from canon.models import googlenet
 from canon.weights.googlenet import TORCHVISION
 from tests.models.drawn import images
-from tests.models.goldens import Golden, check_evaluated, check_trained, shapes_of
+from tests.models.goldens import Golden, check_bfloat16, check_evaluated, check_trained, shapes_of
 from tests.models.reach import check_fields
 
 NAMES = TORCHVISION['googlenet.googlenet']
@@ -219,13 +218,7 @@ def test_auxiliary_heads_only_train():
 
 
 def test_bfloat16():
-    model = make(dtype='bfloat16', variant='torchvision')
-    x = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), x)
-    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
-    assert jax.eval_shape(model.apply, variables, x).dtype == jnp.bfloat16
-    stages = jax.eval_shape(lambda v, x: model.apply(v, x, method='features'), variables, x)
-    assert {s.dtype for s in stages.values()} == {np.dtype(jnp.bfloat16)}
+    check_bfloat16(make(dtype='bfloat16', variant='torchvision'), 64)
 
 
 def build(kwargs, size, channels=3):

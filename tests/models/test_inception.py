@@ -4,7 +4,6 @@ from functools import cache
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -14,7 +13,7 @@ from canon.errors import UsageError
 from canon.models import inception
 from canon.weights.inception import TIMM, TORCHVISION
 from tests.models.drawn import images
-from tests.models.goldens import Golden, check_evaluated, check_trained, shapes_of
+from tests.models.goldens import Golden, check_bfloat16, check_evaluated, check_trained, shapes_of
 from tests.models.reach import check_fields
 
 V3, V4 = TORCHVISION['inception.inception_v3'], TIMM['inception.inception_v4']
@@ -359,13 +358,7 @@ def test_the_head_only_trains():
 
 
 def test_bfloat16():
-    model = make('bn_inception', dtype='bfloat16')
-    x = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), x)
-    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
-    assert jax.eval_shape(model.apply, variables, x).dtype == jnp.bfloat16
-    stages = jax.eval_shape(lambda v, x: model.apply(v, x, method='features'), variables, x)
-    assert {s.dtype for s in stages.values()} == {np.dtype(jnp.bfloat16)}
+    check_bfloat16(make('bn_inception', dtype='bfloat16'), 32)
 
 
 def test_what_is_refused():

@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,7 +11,7 @@ from canon.errors import UsageError
 from canon.models import mobilenet
 from canon.weights import mobilenet as published
 from tests.models.drawn import drawn, drawn_with_projections, images
-from tests.models.goldens import Golden, check_evaluated, check_trained, shapes_of
+from tests.models.goldens import Golden, check_bfloat16, check_evaluated, check_trained, shapes_of
 from tests.models.reach import check_fields, field
 
 V1_PARAMETERS = {1.0: 4_231_976, 0.75: 2_585_560, 0.5: 1_331_592, 0.25: 470_072}
@@ -247,13 +246,7 @@ def test_initialisation():
 
 @pytest.mark.parametrize('name', GOLDENS)
 def test_bfloat16(name):
-    model = make(name, dtype='bfloat16', width_multiplier=0.5)
-    x = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), x)
-    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
-    assert jax.eval_shape(model.apply, variables, x).dtype == jnp.bfloat16
-    stages = jax.eval_shape(lambda v, x: model.apply(v, x, method='features'), variables, x)
-    assert {s.dtype for s in stages.values()} == {np.dtype(jnp.bfloat16)}
+    check_bfloat16(make(name, dtype='bfloat16', width_multiplier=0.5), 32)
 
 
 def test_what_is_refused():

@@ -5,7 +5,6 @@ from itertools import pairwise
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,7 +13,7 @@ from canon.errors import UsageError
 from canon.models import resnet
 from canon.weights.resnet import TORCHVISION
 from tests.models.drawn import drawn, images
-from tests.models.goldens import Golden, check_evaluated, check_trained, shapes_of
+from tests.models.goldens import Golden, check_bfloat16, check_evaluated, check_trained, shapes_of
 from tests.models.reach import check_fields, field
 
 IMAGENET = {18: 11_689_512, 34: 21_797_672, 50: 25_557_032, 101: 44_549_160, 152: 60_192_808}
@@ -340,13 +339,7 @@ def test_frozen_norms():
 
 @pytest.mark.parametrize('name', ['resnet50', 'resnet20_cifar'])
 def test_bfloat16(name):
-    model = make(name, dtype='bfloat16')
-    x = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), x)
-    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
-    assert jax.eval_shape(model.apply, variables, x).dtype == jnp.bfloat16
-    stages = jax.eval_shape(lambda v, x: model.apply(v, x, method='features'), variables, x)
-    assert {s.dtype for s in stages.values()} == {np.dtype(jnp.bfloat16)}
+    check_bfloat16(make(name, dtype='bfloat16'), 32)
 
 
 def test_what_is_refused():

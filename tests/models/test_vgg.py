@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,7 +13,7 @@ from canon.errors import UsageError
 from canon.models import vgg
 from canon.weights.vgg import TIMM, TORCHVISION
 from tests.models.drawn import distance, images
-from tests.models.goldens import Golden, check_evaluated, shapes_of
+from tests.models.goldens import Golden, check_bfloat16, check_evaluated, shapes_of
 from tests.models.reach import check_fields
 
 KEYS = Path(__file__).parent / 'golden/vgg_keys.txt'
@@ -215,13 +214,7 @@ def test_lrn_is_what_sets_a_lrn_apart():
 
 
 def test_bfloat16():
-    model = make('vgg16', dtype='bfloat16', batch_norm=True)
-    x = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), x)
-    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
-    assert jax.eval_shape(model.apply, variables, x).dtype == jnp.bfloat16
-    stages = jax.eval_shape(lambda v, x: model.apply(v, x, method='features'), variables, x)
-    assert {s.dtype for s in stages.values()} == {np.dtype(jnp.bfloat16)}
+    check_bfloat16(make('vgg16', dtype='bfloat16', batch_norm=True), 32)
 
 
 def test_what_is_refused():
