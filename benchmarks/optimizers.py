@@ -4,7 +4,8 @@
 
 Three tables: what XLA says one donated update moves (the same on every run); the float32 error of Adam; the CPU time
 of one update on the parameters of MobileNetV2 and ResNet-50. Times are CPU times of whole processes, taken by turns,
-and the ratio is the median over the rounds; on a shared machine a tenth either way is noise.
+and the ratio is the median over the rounds; on a shared machine a tenth either way is noise, of which the first row
+gives an idea.
 
 Temporary buffers above glibc's mmap threshold are faulted in anew at every call. The program therefore starts itself
 again with the allocator's tunables set, which then hold for all sides.
@@ -41,6 +42,7 @@ def chained(*links):
 
 
 PAIRS = {
+    'optax twice': (lambda: optax.sgd(0.1, 0.9), lambda: optax.sgd(0.1, 0.9)),  # what the clock itself is off by
     'sgd': (lambda: optim.sgd(0.1), lambda: optax.sgd(0.1)),
     'momentum': (lambda: optim.momentum(0.1), lambda: optax.sgd(0.1, 0.9)),
     'nesterov': (lambda: optim.nesterov(0.1), lambda: optax.sgd(0.1, 0.9, nesterov=True)),

@@ -22,7 +22,9 @@ _SPLITS = {
     'imagenette/full-size-v2': ('train', 'validation', 10),
     'cifar10': ('train', 'test', 10),
     'cifar100': ('train', 'test', 100),
+    'mnist': ('train', 'test', 10),
     'digits': ('train', 'test', 10),
+    'folder': ('train[:90%]', 'train[90%:]', 10),
 }
 _SETS = dict(imagenette='imagenette/full-size-v2')
 
@@ -47,6 +49,7 @@ def recipe(
 ) -> ConfigDict:
     """A classification config. name: of the data. train: its transforms. evals: {name: transforms, scales, flip}."""
     train_split, test_split, classes = _SPLITS[name]
+    compressed = name.startswith(('image', 'folder'))  # the transforms decode
     return ConfigDict(
         dict(
             experiment='classification',
@@ -54,7 +57,7 @@ def recipe(
             data=dict(
                 name=name,
                 data_dir='~/tensorflow_datasets',
-                source=dict(path=placeholder(str), decode=False if name.startswith('image') else placeholder(bool)),
+                source=dict(path=placeholder(str), decode=False if compressed else placeholder(bool)),
                 reading=dict(threads=2 if name == 'digits' else 8, workers=0),
                 batch_size=batch_size,
                 train=dict(split=train_split, sampler='shuffled', transforms=train),

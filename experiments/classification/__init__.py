@@ -17,7 +17,7 @@ from canon.train import Evaluator, Experiment, Task, lengths
 from experiments.classification import folder
 from experiments.classification.evaluator import Spec, classification_evaluator
 from experiments.classification.insides import Look
-from experiments.classification.task import classification_task, many_views, scaled_images
+from experiments.classification.task import classification_task, make_loss, many_views, scaled_images
 from experiments.export import Served
 from experiments.images import image_shape, reading
 
@@ -50,13 +50,16 @@ def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
     train = data.Generated(lambda step: batch, config.data.batch_size, about['num_examples'])
     config = lengths.resolve(config, train.batch_size, train.num_examples)
     model, images = _model(config)
-    task = named.call(classification_task, {'model': model, 'images': images, **config.loss}, 'loss')
+    spec = named.plain(config.loss)
+    auxiliary = {'auxiliary': spec.pop('auxiliary')} if 'auxiliary' in spec else {}
+    task = classification_task(model, images, make_loss(spec), **auxiliary)
     return Experiment(task, optim.make(config.tx), train, about=about, read=weights.reader(config.model.name))
 
 
 def offline(config: ConfigDict) -> ConfigDict:
-    """`config` on random images where its own would have to be downloaded: to build it, or to time it."""
-    if config.data.name not in data.OWN:
+    """`config` on random images where its own are not at hand: to build it, or to time it."""
+    missing = config.data.name == 'folder' and config.data.source.get('path') is None
+    if missing or config.data.name not in data.OWN:
         with config.unlocked():
             config.data.name = 'fake'
             config.data.source = dict(num_classes=config.model.num_classes, channels=len(config.input.mean), size=256)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from canon import losses, metrics
+from canon import losses, metrics, named
 from canon.errors import UsageError
 from canon.train import Task
 
@@ -36,17 +37,38 @@ def scaled_images(mean: Sequence[float] = (0.0,), std: Sequence[float] = (1.0,))
     return images
 
 
+Loss = Callable[[jax.Array, jax.Array], jax.Array]  # logits [B, C], labels -> [B]
+
+
+def softmax_cross_entropy(label_smoothing: float = 0.0) -> Loss:
+    return partial(losses.softmax_cross_entropy, label_smoothing=label_smoothing)
+
+
+def maximum_a_posteriori(j: float = 0.1) -> Loss:
+    """LeNet-5's own, of labels that are integers."""
+    return partial(losses.maximum_a_posteriori, j=j)
+
+
+LOSSES = {'softmax_cross_entropy': softmax_cross_entropy, 'maximum_a_posteriori': maximum_a_posteriori}
+
+
+def make_loss(spec: Mapping[str, Any]) -> Loss:
+    """config.loss without `auxiliary`: its `name`, softmax_cross_entropy where it has none, and the arguments."""
+    arguments = named.plain(spec)
+    name = arguments.pop('name', 'softmax_cross_entropy')
+    if name not in LOSSES:
+        raise UsageError(f'loss.name={name!r} is unknown{named.near(name, LOSSES)}')
+    return named.call(LOSSES[name], arguments, 'loss')
+
+
 def classification_task(
-    model: Any,
-    images: Callable[[Any], jax.Array],
-    label_smoothing: float = 0.0,
-    auxiliary: float = 0.3,
+    model: Any, images: Callable[[Any], jax.Array], loss: Loss = losses.softmax_cross_entropy, auxiliary: float = 0.3
 ) -> Task:
     """Classification of batches with 'image' [B, H, W, C], 'label' and 'mask' bool [B] by `model`.
 
     label: integers [B], or distributions [B, num_classes]. images: from a batch to what the model takes.
-    label_smoothing: of the loss in training. auxiliary: the weight of each auxiliary classifier, whose logits the
-    model sows into the collection 'auxiliary' (0.3: Szegedy et al. 2015, "Going deeper with convolutions", section 5).
+    loss: of training. auxiliary: the weight of each auxiliary classifier, whose logits the model sows into the
+    collection 'auxiliary' (0.3: Szegedy et al. 2015, "Going deeper with convolutions", section 5).
 
     `predict` gives scores [B, num_classes] whose softmax is the prediction: the logits; of a batch of crops
     [B, K, H, W, C] the logarithm of the mean of the K softmaxes (Krizhevsky et al. 2012, section 4.1); of a model
@@ -58,7 +80,7 @@ def classification_task(
         variables.pop('auxiliary', None)
         return variables
 
-    def loss(params, mutable, batch, key):
+    def training_loss(params, mutable, batch, key):
         logits, new = model.apply(
             {'params': params, **mutable},
             images(batch),
@@ -68,9 +90,7 @@ def classification_task(
         )
         new = dict(new)
         heads = [(1.0, logits), *((auxiliary, head) for head in jax.tree.leaves(new.pop('auxiliary', {})))]
-        per_image = sum(
-            w * losses.softmax_cross_entropy(over_map(z), batch['label'], label_smoothing) for w, z in heads
-        )
+        per_image = sum(w * loss(over_map(z), batch['label']) for w, z in heads)
         accuracy = metrics.accuracy(over_map(logits), batch['label'], batch['mask'])
         return metrics.Mean.of(jnp.asarray(per_image), batch['mask']), (new, {'accuracy': accuracy})
 
@@ -83,7 +103,7 @@ def classification_task(
             return mean_posterior(jax.lax.map(scores, jnp.moveaxis(batch['image'], 1, 0)), axis=0)
         return scores(batch['image'])
 
-    return Task(init, loss, predict)
+    return Task(init, training_loss, predict)
 
 
 def many_views(predict: Callable, scales: Sequence[int] = (), flip: bool = False) -> Callable:

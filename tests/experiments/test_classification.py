@@ -18,7 +18,7 @@ from canon.train.shard import make_mesh
 from experiments import classification, export
 from experiments.classification import insides
 from experiments.classification.evaluator import classification_evaluator
-from experiments.classification.task import classification_task, many_views, scaled_images
+from experiments.classification.task import classification_task, make_loss, many_views, scaled_images
 
 
 class Net(nn.Module):
@@ -105,7 +105,8 @@ def test_a_scale_above_the_images_is_refused(images):
 
 @pytest.mark.parametrize('smoothing', [0.0, 0.1])
 def test_auxiliary_heads_add_their_share_and_leave_no_trace(images, smoothing):
-    task, params, mutable = set_up(Net(heads=2), images, auxiliary=0.3, label_smoothing=smoothing)
+    smooth = make_loss(dict(label_smoothing=smoothing))
+    task, params, mutable = set_up(Net(heads=2), images, auxiliary=0.3, loss=smooth)
     assert set(mutable) == {'batch_stats'}
     batch = batch_of(images)
     loss, (new, _) = task.loss(params, mutable, batch, KEY)
@@ -120,10 +121,21 @@ def test_auxiliary_heads_add_their_share_and_leave_no_trace(images, smoothing):
         for z in (logits, *jax.tree.leaves(sown['auxiliary']))
     ]
     np.testing.assert_allclose(loss.total, parts[0] + 0.3 * (parts[1] + parts[2]), rtol=1e-5)
-    without, _ = classification_task(Net(heads=2), IMAGES, smoothing, auxiliary=0).loss(params, mutable, batch, KEY)
+    without, _ = classification_task(Net(heads=2), IMAGES, smooth, auxiliary=0).loss(params, mutable, batch, KEY)
     np.testing.assert_allclose(without.total, parts[0], rtol=1e-5)
     grads = jax.grad(lambda p: task.loss(p, mutable, batch, KEY)[0].total)(params)
     assert float(jnp.abs(grads['head1']['kernel']).max()) > 0
+
+
+def test_the_loss_of_lenet5_by_name(images):
+    """LeCun et al. 1998, eq. 9: y_D + log(e^-j + sum e^-y), the logits being minus the penalties y."""
+    task, params, mutable = set_up(Net(), images, loss=make_loss(dict(name='maximum_a_posteriori', j=0.5)))
+    batch = batch_of(images)
+    loss, _ = task.loss(params, mutable, batch, KEY)
+    logits, _ = Net().apply({'params': params, **mutable}, IMAGES(batch), train=True, mutable=['batch_stats'])
+    y = -np.asarray(logits, np.float64)
+    wanted = y[np.arange(6), batch['label']] + np.log(np.exp(-0.5) + np.exp(-y).sum(-1))
+    np.testing.assert_allclose(loss.total, wanted.sum(), rtol=1e-5)
 
 
 def test_a_mixture_of_labels_loses_the_mixture_of_losses(images):
@@ -248,6 +260,8 @@ TO_FLOAT = dict(chain=('resize', 'to_float'), resize=dict(size=32))
         ({'data.evals.test': dict(split='test', scale=(1,))}, "data.evals.test.scale: .* did you mean 'scales'"),
         ({'data.evals.test': dict(split='test', scales=(64,))}, 'data.evals.test: scales: 64 is more than .* 40x40'),
         ({'loss': dict(label_smothing=0.1)}, "loss.label_smothing: .* did you mean 'label_smoothing'"),
+        ({'loss': dict(name='maximum_posteriori')}, "loss.name='maximum_posteriori' .* did you mean 'maximum_a_post"),
+        ({'loss': dict(name='maximum_a_posteriori', label_smoothing=0.1)}, 'loss.label_smoothing: .*; there are j'),
         ({'input': dict(means=(0.5,))}, "input.means: .* did you mean 'mean'"),
     ],
 )  # fmt: skip

@@ -51,6 +51,26 @@ def test_parameters(kwargs, parameters):
         ]  # fmt: skip
 
 
+def test_parameters_of_the_naive_module():
+    """Figure 2(a): no 1x1 in front of the 3x3 and the 5x5 or behind the pooling, which passes all its channels on."""
+    made = shapes_of(make(auxiliary=False, reductions=False), (1, 224, 224, 3))['params']
+    inputs = 192
+    for name, (ones, (_, threes), (_, fives), _) in googlenet.INCEPTIONS.items():
+        expected = sum(inputs * n * k * k + n for n, k in ((ones, 1), (threes, 3), (fives, 5)))
+        assert count(made[f'inception_{name}']) == expected
+        inputs += ones + threes + fives
+    assert count(made['fc']) == (inputs + 1) * 1000
+
+
+def test_width():
+    made = shapes_of(make(width=0.25), (1, 224, 224, 3))['params']
+    assert made['conv1']['conv']['kernel'].shape == (7, 7, 3, 16)
+    assert made['inception_5b']['branch3x3_2']['conv']['kernel'].shape == (3, 3, 48, 96)
+    assert made['head_4a']['conv']['conv']['kernel'].shape == (1, 1, 128, 32)
+    with pytest.raises(UsageError, match=r'model.width=0\.001'):
+        shapes_of(make(width=0.001), (1, 224, 224, 3))
+
+
 def test_stages():
     """The column "output size" of table 1."""
     model = make()

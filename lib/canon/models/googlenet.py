@@ -69,6 +69,8 @@ class GoogLeNet(Network):
     dropout: float
     auxiliary_dropout: float
     transform_input: bool
+    width: float
+    reductions: bool
     dtype: Any
 
     @nn.compact
@@ -77,7 +79,7 @@ class GoogLeNet(Network):
         channels = 3 if self.transform_input else None
         least = 15 if self.norm else 47 if heads else 31
         check_images(images, least, 'GoogLeNet with its heads' if heads and least == 47 else 'GoogLeNet', channels)
-        unit = partial(ConvUnit, norm=self.norm, dtype=self.dtype, **self._initial())
+        unit = partial(ConvUnit, width=self.width, norm=self.norm, dtype=self.dtype, **self._initial())
         pool = partial(ops.max_pool, window=3, stride=2, ceil_mode=True)
         x = as_inception(images) if self.transform_input else images
         stages = {}
@@ -106,10 +108,13 @@ class GoogLeNet(Network):
         ones, threes, fives, projection = INCEPTIONS[name]
         return {
             'branch1x1': (Unit(ones),),
-            'branch3x3': (Unit(threes[0]), Unit(threes[1], 3)),
-            'branch5x5': (Unit(fives[0]), Unit(fives[1], 3 if self.norm else 5)),
-            'branch_pool': (partial(ops.max_pool, window=3, stride=1, padding=1), Unit(projection)),
+            'branch3x3': (*self._reduced(threes[0]), Unit(threes[1], 3)),
+            'branch5x5': (*self._reduced(fives[0]), Unit(fives[1], 3 if self.norm else 5)),
+            'branch_pool': (partial(ops.max_pool, window=3, stride=1, padding=1), *self._reduced(projection)),
         }
+
+    def _reduced(self, channels: int) -> tuple[Unit, ...]:
+        return (Unit(channels),) if self.reductions else ()
 
     def _lrn(self, x: jax.Array) -> jax.Array:
         return x if self.norm else ops.lrn(x, 5, 1e-4, 0.75, k=1.0, divide_by_n=True)
@@ -146,12 +151,13 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         x = self.unit(128, name='conv')(self.pool(x), train)
-        x = x.reshape(x.shape[0], -1)
+        x, channels = x.reshape(x.shape[0], -1), x.shape[-1]
         if not self.is_initializing():
             rows = self.get_variable('params', 'fc1')['kernel'].shape[0]
             if rows != x.shape[-1]:
                 raise UsageError(
-                    f'the auxiliary {self.name} was made for {rows // 128} places and meets {x.shape[-1] // 128}; '
+                    f'the auxiliary {self.name} was made for {rows // channels} places and meets '
+                    f'{x.shape[-1] // channels}; '
                     'train on images of the size it was initialised with, or set auxiliary=False'
                 )
         x = jax.nn.relu(
@@ -168,6 +174,8 @@ def googlenet(
     dropout: float | None = None,
     auxiliary_dropout: float = 0.7,
     transform_input: bool = False,
+    width: float = 1.0,
+    reductions: bool = True,
     dtype: str | None = None,
 ) -> GoogLeNet:
     """GoogLeNet; variant: 'paper' or 'torchvision'.
@@ -175,7 +183,10 @@ def googlenet(
     auxiliary: with the two heads, whose logits a training step finds in the collection 'auxiliary' as auxiliary_4a and
     auxiliary_4d. dropout: rate ahead of the classifier, 0.4 in the paper and 0.2 in torchvision.
     transform_input: take images normalised by ImageNet's mean and deviation to Inception's (x - 0.5) / 0.5, as
-    torchvision's published weights want them. Raises UsageError for an unknown variant.
+    torchvision's published weights want them. width: multiplies the channels of all convolutions.
+    reductions: False leaves out the 1x1 convolutions ahead of the 3x3, the 5x5 and behind the pooling: the naive module
+    of figure 2(a), whose pooling branch makes each module wider than the last.
+    Raises UsageError for an unknown variant, and a width that leaves no channels.
     """
     rates = {'paper': 0.4, 'torchvision': 0.2}
     if variant not in rates:
@@ -187,5 +198,7 @@ def googlenet(
         rates[variant] if dropout is None else dropout,
         auxiliary_dropout,
         transform_input,
+        width,
+        reductions,
         None if dtype is None else jnp.dtype(dtype),
     )

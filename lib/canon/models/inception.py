@@ -12,7 +12,8 @@ architecture for computer vision", 2015; Szegedy, Ioffe, Vanhoucke, Alemi, "Ince
 
 Rethinking's table 3 leaves out 1,762 validation images. In every network a convolution is followed by batch
 normalisation (eps 1e-3) and ReLU. Kernels start as in the authors' released code: truncated normals of variance
-2 / fan-in, and in v3 of deviation 0.1, with 0.01 and 0.001 in its auxiliary head.
+2 / fan-in, and in v3 of deviation 0.1, with 0.01 and 0.001 in its auxiliary head. A `width` multiplies the channels of
+all convolutions; it is 1 in the papers.
 """
 
 from collections.abc import Callable, Mapping
@@ -138,6 +139,7 @@ def bn_inception(
     separable_stem: bool = False,
     dropout: float = 0.0,
     norm_decay: float = 0.9,
+    width: float = 1.0,
     dtype: str | None = None,
 ) -> Inception:
     """BN-Inception, figure 5, padded as the authors' code ('same'). The pool projections of 4c and 4d are 96.
@@ -165,7 +167,8 @@ def bn_inception(
         'inception_5b': _bn_module(352, (192, 320), (192, 224), _MAX, 128),
     }
     kind = _dtype(dtype)
-    unit = partial(ConvUnit, norm=batch_norm, decay=norm_decay, activation=ops.activation(activation), dtype=kind)
+    how = dict(norm=batch_norm, decay=norm_decay, activation=ops.activation(activation), dtype=kind)
+    unit = partial(ConvUnit, width=width, **how)
     return Inception('BN-Inception', num_classes, layers, unit, dropout, kind, least=32)
 
 
@@ -193,6 +196,7 @@ def inception_v2(
     auxiliary: bool = True,
     dropout: float = 0.2,
     norm_decay: float = 0.9,
+    width: float = 1.0,
     dtype: str | None = None,
 ) -> Inception:
     """Inception-v2 of "Rethinking", section 6: table 1, with modules as its figures 5, 6 and 7 draw them.
@@ -217,7 +221,7 @@ def inception_v2(
         'mixed_7a': _reduction_17(),
         **{f'mixed_7{letter}': _figure_7(average) for letter in 'bc'},
     }
-    unit = partial(ConvUnit, decay=norm_decay, dtype=kind)
+    unit = partial(ConvUnit, width=width, decay=norm_decay, dtype=kind)
     he = init.he_normal()
     head = partial(Head, num_classes, unit, 1024, False, full_init=he, kernel_init=he, dtype=kind)
     return Inception(
@@ -238,6 +242,7 @@ def inception_v3(
     transform_input: bool = False,
     dropout: float = 0.5,
     norm_decay: float = 0.9,
+    width: float = 1.0,
     dtype: str | None = None,
 ) -> Inception:
     """Inception-v3 as its authors released it and torchvision and timm publish it.
@@ -262,7 +267,7 @@ def inception_v3(
         **{f'mixed_7{letter}': _figure_7(average) for letter in 'bc'},
     }
     normal = init.truncated_normal
-    unit = partial(ConvUnit, decay=norm_decay, kernel_init=normal(0.1), dtype=kind)
+    unit = partial(ConvUnit, width=width, decay=norm_decay, kernel_init=normal(0.1), dtype=kind)
     head = partial(Head, num_classes, unit, 768, True, full_init=normal(0.01), kernel_init=normal(0.001), dtype=kind)
     return Inception(
         'Inception v3',
@@ -327,7 +332,11 @@ def _reduction_17() -> dict:
 
 
 def inception_v4(
-    num_classes: int = 1000, dropout: float = 0.2, norm_decay: float = 0.9, dtype: str | None = None
+    num_classes: int = 1000,
+    dropout: float = 0.2,
+    norm_decay: float = 0.9,
+    width: float = 1.0,
+    dtype: str | None = None,
 ) -> Inception:
     """Inception-v4, figure 9: the stem, 4 Inception-A, Reduction-A (k, l, m, n = 192, 224, 256, 384), 7 B, 3 C."""
     kind = _dtype(dtype)
@@ -342,7 +351,7 @@ def inception_v4(
         'reduction_b': _V4_REDUCTION_B,
         **{f'inception_c{i}': _V4_C for i in range(1, 4)},
     }
-    unit = partial(ConvUnit, decay=norm_decay, dtype=kind)
+    unit = partial(ConvUnit, width=width, decay=norm_decay, dtype=kind)
     return Inception('Inception v4', num_classes, layers, unit, dropout, kind)
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.nn import initializers as init
 
 from canon import ops
-from canon.nn.layers import BatchNorm, Conv, SeparableConv
+from canon.nn.layers import BatchNorm, Conv, SeparableConv, scale_channels
 from canon.ops.padding import Padding
 
 
@@ -17,6 +17,7 @@ class ConvUnit(nn.Module):
     """Convolution `conv`, batch normalisation `bn`, activation; without `norm` a bias in place of the normalisation.
 
     multiplier: the convolution is separable, with so many depthwise filters a channel ahead of the pointwise ones.
+    width: multiplies `features`.
     """
 
     features: int
@@ -24,6 +25,7 @@ class ConvUnit(nn.Module):
     stride: int = 1
     padding: Padding = 'same'
     multiplier: int | None = None
+    width: float = 1.0
     norm: bool = True
     decay: float = 0.9
     eps: float = 1e-3
@@ -34,7 +36,7 @@ class ConvUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        shape = (self.features, self.kernel_size, self.stride, self.padding)
+        shape = (scale_channels(self.features, self.width), self.kernel_size, self.stride, self.padding)
         if self.multiplier is not None:
             x = SeparableConv(*shape, self.multiplier, not self.norm, self.dtype, name='conv')(x)
         else:

@@ -1,0 +1,28 @@
+"""A claim: 1x1 reductions make an inception module several times cheaper and cost no accuracy (GoogLeNet, figure 2,
+section 4): the naive module passes all of its pooling branch on, so that every module is dearer than the last.
+
+    ./launch.sh sweep configs/claims/reductions.py
+    ./launch.sh table runs/claims/reductions
+"""
+
+from configs.claims._claims import claim
+
+
+def get_config(arg: str = ''):
+    model = dict(name='googlenet.googlenet', variant='torchvision', auxiliary=False, width=0.25, reductions=True)
+    return claim(model, 0.03, steps=150 if arg == 'smoke' else 250, at_least=0.8)
+
+
+def sweep():
+    for reductions in (True, False):
+        for width in (0.125, 0.25):
+            for seed in (0, 1):
+                yield {'model.reductions': reductions, 'model.width': width, 'seed': seed}
+
+
+def pictures(runs):
+    from experiments.classification.claims import costs, multiply_adds
+
+    form = ('model.width', 'model.reductions')
+    args = (multiply_adds, '1 - test/accuracy', 'multiply-adds', 'inception modules with and without 1x1 reductions')
+    return {'reductions': costs(runs, form, *args, line='model.reductions')}
