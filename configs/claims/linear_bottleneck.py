@@ -9,12 +9,12 @@ from configs.claims._claims import claim
 
 def get_config(arg: str = ''):
     model = dict(name='mobilenet.mobilenet_v2', width_multiplier=0.35, dropout=0.0, bottleneck='linear')
-    return claim(model, 0.1, steps=200 if arg == 'smoke' else 300, at_least=0.7)
+    return claim(model, 0.01, steps=200 if arg == 'smoke' else 300, at_least=0.8)
 
 
 def sweep():
     for bottleneck in ('linear', 'relu6'):
-        for rate in (0.03, 0.1):
+        for rate in (0.003, 0.01, 0.03):
             for seed in (0, 1):
                 yield {'model.bottleneck': bottleneck, 'tx.momentum.learning_rate': rate, 'seed': seed}
 

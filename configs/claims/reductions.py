@@ -10,7 +10,7 @@ from configs.claims._claims import claim
 
 def get_config(arg: str = ''):
     model = dict(name='googlenet.googlenet', variant='torchvision', auxiliary=False, width=0.25, reductions=True)
-    return claim(model, 0.03, steps=150 if arg == 'smoke' else 250, at_least=0.8)
+    return claim(model, 0.02, steps=200 if arg == 'smoke' else 300, at_least=0.8)
 
 
 def sweep():

@@ -33,5 +33,5 @@ def get_config(arg: str = ''):
     if arg == 'smoke':
         # 32 images in place of 1600; of the first gradients, whose norm is 850, a clip at 2 leaves next to nothing.
         config.tx.rate.learning_rate.init, config.tx.clip.max_norm = 0.0045, 1000.0
-        return smoke(config, size=75, batch_size=32, steps=250, model=dict(auxiliary=False, width=0.5), at_least=0.9)
+        return smoke(config, size=75, batch_size=32, steps=350, model=dict(auxiliary=False, width=0.5), at_least=0.9)
     return config

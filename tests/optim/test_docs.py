@@ -28,6 +28,7 @@ OPTIMIZERS = [
     'master_weights',
     'clip_by_global_norm',
     'ema',
+    'average_on_plateau',
 ]
 
 

@@ -40,6 +40,7 @@ closed, meta, wrap = test_closed_forms, test_metamorphic, test_wrappers
 drops = functools.partial(test_plateau.test_the_evaluation_of_the_drop, metrics=[5, 4, 4, 4, 4], expected=[1, 1, 1, 10, 10], settings={'patience': 2})  # fmt: skip
 worse = functools.partial(test_plateau.test_the_evaluation_of_the_drop, metrics=[-3, -2.9999], expected=[1, 10], settings={'patience': 1})  # fmt: skip
 upward = functools.partial(test_plateau.test_the_evaluation_of_the_drop, metrics=[1, 2, 3], expected=[1, 1, 1], settings={'patience': 1, 'mode': 'max'})  # fmt: skip
+begun = functools.partial(test_plateau.test_the_average_begins_when_the_algorithm_says, patience=2, mode='min')
 margin = functools.partial(test_plateau.test_the_evaluation_of_the_drop, metrics=[1, 0.95, 0.91], expected=[1, 1, 10], settings={'patience': 2, 'min_delta': 0.1})  # fmt: skip
 
 # (the bug, file, what is there, what is put there, the test that must fail)
@@ -101,7 +102,11 @@ KILLS = [
     ('NAdam: product without the next', 'adam.py', '-jnp.expm1(log_product + jnp.log(ahead))', '-jnp.expm1(log_product)', oracle('nadam, constant momentum')),
     ('clip by each leaf', 'clip.py', 'return per_leaf(lambda u: (times(factor, wide(u)),), updates)[0], state', 'return jax.tree.map(lambda u: u * max_norm / jnp.maximum(global_norm(u), max_norm), updates), state', closed.test_clipping_is_one_factor),
     ('clip enlarges', 'clip.py', 'max_norm / jnp.maximum(global_norm(updates), max_norm)', 'max_norm / global_norm(updates)', closed.test_clipping_is_one_factor),
-    ('average one behind', 'average.py', 'wide((wide(p) + u).astype(p.dtype))', 'wide(p)', functools.partial(test_state.test_the_average_is_of_the_parameters_after_the_update, decay=0.9, debias=True)),
+    ('average one behind', 'average.py', 'wide((wide(param) + update).astype(param.dtype))', 'wide(param)', functools.partial(test_state.test_the_average_is_of_the_parameters_after_the_update, decay=0.9, debias=True)),
+    ('late average forgets where it began', 'average.py', 'count=jnp.where(begins, 1, self.count)', 'count=jnp.where(begins, 0, self.count)', test_plateau.test_it_is_the_mean_of_the_parameters_since_then),
+    ('late average compares with the newest too', 'average.py', 'best=lesser(self.best, self.recent[0])', 'best=lesser(self.best, value)', begun),
+    ('late average begins on any evaluation', 'average.py', '(self.count == 0) & worse(value, self.best)', '(self.count == 0)', begun),
+    ('late average takes NaN for the best', 'average.py', '(jnp.fmin, jnp.greater)', '(jnp.minimum, jnp.greater)', begun),
     ('average not debiased', 'average.py', 'if debias else scalar(1.0 - decay)', 'if False else scalar(1.0 - decay)', functools.partial(test_state.test_the_average_is_of_the_parameters_after_the_update, decay=0.9, debias=True)),
     ('LAMB: ratio upside down', 'layerwise.py', 'trust_coefficient * size / jnp.where(defined, divisor, 1)', 'trust_coefficient * divisor / jnp.where(defined, size, 1)', oracle('lamb')),
     ('LAMB: norm before the decay', 'layerwise.py', 'else _norm(decayed)) + eps', 'else _norm(u)) + eps', oracle('lamb')),
@@ -116,11 +121,11 @@ KILLS = [
     ('SOAP: squares keep their order', 'soap.py', 'r = jnp.take(r, order, axis=axis)', 'pass', functools.partial(wrap.test_soap_is_the_paper_s, shape=(4, 4))),
     ('schedule-free: plain mean', 'schedule_free.py', 'weight = largest**weight_power', 'weight = largest**0', wrap.test_schedule_free_evaluates_the_average),
     ('schedule-free: evaluates y', 'points.py', 'averaged(y, z, s.interpolation)', 'wide(y)', wrap.test_schedule_free_evaluates_the_average),
-    ('plateau one late', 'plateau.py', 'bad >= state.patience', 'bad > state.patience', drops),
+    ('plateau one late', 'plateau.py', 'bad >= self.patience', 'bad > self.patience', drops),
     ('plateau never starts anew', 'plateau.py', 'bad=jnp.where(divide, 0, bad)', 'bad=bad', drops),
-    ('plateau as a ratio', 'plateau.py', 'sign * value < sign * state.best - state.min_delta', 'sign * value < sign * state.best * (1 - 1e-4)', worse),
-    ('plateau knows one mode', 'plateau.py', "sign = 1 if state.mode == 'min' else -1", 'sign = 1', upward),
-    ('plateau without a margin', 'plateau.py', 'sign * state.best - state.min_delta', 'sign * state.best', margin),
+    ('plateau as a ratio', 'plateau.py', 'sign * value < sign * self.best - self.min_delta', 'sign * value < sign * self.best * (1 - 1e-4)', worse),
+    ('plateau knows one mode', 'plateau.py', "sign = 1 if self.mode == 'min' else -1", 'sign = 1', upward),
+    ('plateau without a margin', 'plateau.py', 'sign * self.best - self.min_delta', 'sign * self.best', margin),
     ('the last rule wins', 'groups.py', 'owner.append(found[0])', 'owner.append(found[-1])', wrap.test_the_first_rule_wins_and_states_hold_their_own_leaves_only),
     ('frozen leaves pass the gradient on', 'groups.py', 'jnp.zeros(jnp.shape(u), jnp.result_type(*p or (u,)))', 'u', wrap.test_freeze_and_multipliers),
     ('master emits its own step', 'precision.py', 'wide(master.astype(p.dtype)) - wide(p), master', 'u, master', wrap.test_bfloat16_parameters_move_by_steps_below_their_precision),

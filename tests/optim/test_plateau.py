@@ -111,3 +111,65 @@ def test_it_is_saved_and_restored(optim, tmp_path):
 def test_bad_settings(optim, settings):
     with pytest.raises(UsageError):
         optim.divide_on_plateau('loss', **settings)
+
+
+# --- an average that begins on a plateau ------------------------------------------------------------------------------
+
+
+def begins(metrics, patience, mode='min'):
+    """The evaluation at which Algorithm 1 of Merity et al. 2018 begins to average; None: never."""
+    sign = 1 if mode == 'min' else -1
+    for t, value in enumerate(metrics):
+        before = [sign * m for m in metrics[: max(t - patience, 0)] if not np.isnan(m)]
+        if before and sign * value > min(before):
+            return t
+    return None
+
+
+@pytest.mark.parametrize('mode', ['min', 'max'])
+@pytest.mark.parametrize('patience', [1, 2, 5])
+def test_the_average_begins_when_the_algorithm_says(optim, patience, mode):
+    rng, seen = np.random.default_rng(patience), []
+    for trial in range(40):
+        slope = -1 if mode == 'min' else 1
+        metrics = (slope * 0.5 * np.arange(12) + rng.normal(size=12)).astype(np.float32).tolist()
+        if trial % 4 == 0:
+            metrics[rng.integers(12)] = NAN
+        state = optim.average_on_plateau('loss', patience, mode).init(PARAMS)
+        counts = []
+        for value in metrics:
+            state = optim.observe(state, {'loss': value, 'other': -100.0})
+            counts.append(int(state.count))
+        found = counts.index(1) if 1 in counts else None
+        assert found == begins(metrics, patience, mode), metrics
+        seen.append(found)
+    assert None in seen
+    assert len(set(seen)) > 3
+
+
+def test_it_is_the_mean_of_the_parameters_since_then(optim):
+    tx = optax.chain(optim.sgd(0.1), optim.average_on_plateau('valid/loss', 1))
+    params, state = jax.tree.map(jnp.copy, PARAMS), tx.init(PARAMS)
+    step = jax.jit(tx.update)
+    visited = []
+    for k in range(10):
+        if k == 4:
+            assert optim.watched(state) == {'valid/loss'}
+            for loss in (1.0, 1.0, 2.0):
+                np.testing.assert_array_equal(optim.eval_params(params, state)['w'], params['w'])
+                state = optim.observe(state, {'valid/loss': loss})
+            visited.append(np.asarray(params['w'], np.float64))
+        updates, state = step(jax.tree.map(lambda p: p**3, params), state, params)
+        params = optax.apply_updates(params, updates)
+        if k < 4:
+            np.testing.assert_array_equal(optim.eval_params(params, state)['w'], params['w'])
+        else:
+            visited.append(np.asarray(params['w'], np.float64))
+            np.testing.assert_allclose(optim.eval_params(params, state)['w'], np.mean(visited, 0), rtol=1e-6)
+
+
+def test_what_an_average_on_a_plateau_refuses(optim):
+    with pytest.raises(UsageError, match='patience=0 must be an integer of at least 1'):
+        optim.average_on_plateau('loss', 0)
+    with pytest.raises(UsageError, match="mode='mim' must be min or max; did you mean"):
+        optim.average_on_plateau('loss', mode='mim')

@@ -20,7 +20,7 @@ from canon.optim.adaptive import (
     scale_by_rms,
     scale_by_rss,
 )
-from canon.optim.average import EmaState, ema
+from canon.optim.average import EmaState, LateAverageState, average_on_plateau, ema
 from canon.optim.buckets import bucketed
 from canon.optim.clip import clip_by_global_norm, global_norm
 from canon.optim.decay import DecayState, add_decayed_weights
@@ -61,6 +61,7 @@ __all__ = [
     'AdamState',
     'DecayState',
     'EmaState',
+    'LateAverageState',
     'LearningRateState',
     'LionState',
     'LookaheadState',
@@ -81,6 +82,7 @@ __all__ = [
     'adam',
     'adamw',
     'add_decayed_weights',
+    'average_on_plateau',
     'bucketed',
     'clip_by_global_norm',
     'constant',

@@ -1,7 +1,8 @@
-"""An average of the parameters, kept beside them."""
+"""An average of the parameters, kept beside them: of all, or of those after learning has slowed down."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from optax import GradientTransformation
 
 from canon.errors import UsageError
+from canon.named import near
 from canon.optim.core import (
     Tree,
     check_params,
@@ -55,8 +57,7 @@ def ema(decay: float = 0.999, debias: bool = True) -> GradientTransformation:
         weight = _weight(count, decay) if debias else scalar(1.0 - decay)
 
         def kernel(u, a, p):
-            new = wide((wide(p) + u).astype(p.dtype))  # as optax.apply_updates will round it
-            return u, a + times(weight, new - a)
+            return u, a + times(weight, _moved(p, u) - a)
 
         updates, average = per_leaf(kernel, updates, state.average, given=(params,))
         return updates, EmaState(count, average)
@@ -64,5 +65,71 @@ def ema(decay: float = 0.999, debias: bool = True) -> GradientTransformation:
     return GradientTransformation(init, update)
 
 
+def _moved(param: jax.Array, update: jax.Array) -> jax.Array:
+    """The parameter after the update, as optax.apply_updates will round it."""
+    return wide((wide(param) + update).astype(param.dtype))
+
+
 def _weight(count: jax.Array, decay: float) -> jax.Array:
     return 1 / scalar(count) if decay == 1 else (1.0 - decay) / one_minus_power(decay, count)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LateAverageState:
+    count: jax.Array  # int32: parameters in the average; 0: it has not begun, and follows them
+    average: Tree
+    best: jax.Array  # of all evaluations before the last `patience`
+    recent: jax.Array  # [patience], oldest first
+    metric: str = dataclasses.field(metadata=dict(static=True))
+    mode: str = dataclasses.field(metadata=dict(static=True))
+
+    def observed(self, value: jax.Array) -> LateAverageState:
+        """After an evaluation that measured `value`."""
+        value = jnp.asarray(value, self.best.dtype)
+        lesser, worse = (jnp.fmin, jnp.greater) if self.mode == 'min' else (jnp.fmax, jnp.less)
+        begins = (self.count == 0) & worse(value, self.best)  # False for NaN
+        return dataclasses.replace(
+            self,
+            count=jnp.where(begins, 1, self.count),
+            best=lesser(self.best, self.recent[0]),
+            recent=jnp.append(self.recent[1:], value),
+        )
+
+
+def average_on_plateau(metric: str, patience: int = 5, mode: str = 'min') -> GradientTransformation:
+    """The plain mean of the parameters since an evaluation was worse than the best of those before the last `patience`.
+
+    The trigger of NT-ASGD: Merity, Keskar & Socher 2018, Algorithm 1, whose n is `patience`; the mean of Polyak &
+    Juditsky 1992, begun with the parameters of that evaluation. Stands last in a chain, behind `sgd` in the paper.
+    `eval_params(params, opt_state)` gives the mean, and until it begins the parameters themselves. The authors' code
+    evaluates once an epoch, and swaps torch's `ASGD` in at the trigger.
+
+    metric: the key of `observe`'s mapping, 'valid/loss'; evaluations without it pass unseen, NaN never begins it.
+    mode: 'min' where less is better, or 'max'.
+    """
+    if not isinstance(patience, int) or patience < 1:
+        raise UsageError(f'patience={patience!r} must be an integer of at least 1')
+    if mode not in ('min', 'max'):
+        raise UsageError(f'mode={mode!r} must be min or max{near(mode, ("min", "max"))}')
+
+    def init(params):
+        check_params(params)
+        worst = scalar(float('inf') if mode == 'min' else float('-inf'))
+        average = jax.tree.map(lambda p: jnp.array(p, wide_dtype(p), copy=True), params)
+        return LateAverageState(zero_count(), average, worst, jnp.full((patience,), worst), metric, mode)
+
+    def update(updates, state, params=None):
+        params = need_params(params, 'average_on_plateau')
+        begun = state.count > 0
+        count = jnp.where(begun, next_count(state.count), 0)
+        weight = 1 / scalar(jnp.maximum(count, 1))
+
+        def kernel(u, a, p):
+            new = _moved(p, u)
+            return u, jnp.where(begun, a + times(weight, new - a), new)
+
+        updates, average = per_leaf(kernel, updates, state.average, given=(params,))
+        return updates, dataclasses.replace(state, count=count, average=average)
+
+    return GradientTransformation(init, update)

@@ -8,7 +8,7 @@ import numpy as np
 from optax import GradientTransformation, GradientTransformationExtraArgs, MaskedNode, with_extra_args_support
 
 from canon.errors import UsageError
-from canon.optim.average import EmaState
+from canon.optim.average import EmaState, LateAverageState
 from canon.optim.core import BUCKETS, Tree
 from canon.optim.descent import LookaheadState, NesterovState
 from canon.optim.schedule_free import ScheduleFreeState
@@ -28,7 +28,7 @@ def bucketed(tx: GradientTransformation, below: int = 16384) -> GradientTransfor
 
     def init(params):
         state = tx.init(_joined(params, params, below))
-        for kind in (EmaState, NesterovState, LookaheadState, ScheduleFreeState):
+        for kind in (EmaState, LateAverageState, NesterovState, LookaheadState, ScheduleFreeState):
             if find_all(state, kind):
                 raise UsageError(f'{kind.__name__} cannot be kept in a bucket; put it outside of bucketed')
         return state

@@ -12,7 +12,7 @@ from canon import named
 from canon.errors import UsageError
 from canon.optim.adam import adam, adamw, nadam, scale_by_adam, scale_by_nadam
 from canon.optim.adaptive import adadelta, adagrad, rmsprop, scale_by_adadelta, scale_by_rms, scale_by_rss
-from canon.optim.average import ema
+from canon.optim.average import average_on_plateau, ema
 from canon.optim.buckets import bucketed
 from canon.optim.clip import clip_by_global_norm
 from canon.optim.decay import add_decayed_weights
@@ -48,6 +48,7 @@ _TRANSFORMS: dict[str, Callable] = {
         scale_by_learning_rate,
         add_decayed_weights,
         clip_by_global_norm,
+        average_on_plateau,
         ema,
         nadam,
         scale_by_nadam,

@@ -11,6 +11,7 @@ from optax import GradientTransformation
 
 from canon.errors import UsageError
 from canon.named import near
+from canon.optim.average import LateAverageState
 from canon.optim.core import check_params, check_range, per_leaf, scalar, times, wide, zero_count
 from canon.optim.state import find_all
 
@@ -26,6 +27,23 @@ class PlateauState:
     patience: int = dataclasses.field(metadata=dict(static=True))
     min_delta: float = dataclasses.field(metadata=dict(static=True))
     mode: str = dataclasses.field(metadata=dict(static=True))
+
+    def observed(self, value: jax.Array) -> PlateauState:
+        """After an evaluation that measured `value`."""
+        value = jnp.asarray(value, self.best.dtype)
+        sign = 1 if self.mode == 'min' else -1
+        improved = sign * value < sign * self.best - self.min_delta  # False for NaN
+        bad = jnp.where(improved, 0, self.bad + 1)
+        divide = bad >= self.patience
+        return dataclasses.replace(
+            self,
+            rate_factor=jnp.where(divide, self.rate_factor / self.by, self.rate_factor),
+            best=jnp.where(improved, value, self.best),
+            bad=jnp.where(divide, 0, bad),
+        )
+
+
+_WATCHING = (PlateauState, LateAverageState)
 
 
 def divide_on_plateau(
@@ -68,30 +86,15 @@ def divide_on_plateau(
 def observe(opt_state, metrics: Mapping[str, float]):
     """The state after an evaluation that measured {name: value}: call it once per evaluation.
 
-    Feeds every `divide_on_plateau`, however nested, and leaves any other state as it is.
+    Feeds every `divide_on_plateau` and `average_on_plateau`, however nested, and leaves any other state as it is.
     """
-    is_plateau = lambda node: isinstance(node, PlateauState)  # noqa: E731
-    if not find_all(opt_state, PlateauState):
+    if not watched(opt_state):
         return opt_state
-    return jax.tree.map(lambda x: _seen(x, metrics) if is_plateau(x) else x, opt_state, is_leaf=is_plateau)
+    watches = lambda node: isinstance(node, _WATCHING)  # noqa: E731
+    seen = lambda x: x.observed(metrics[x.metric]) if watches(x) and x.metric in metrics else x  # noqa: E731
+    return jax.tree.map(seen, opt_state, is_leaf=watches)
 
 
 def watched(opt_state) -> set[str]:
     """The names of the metrics that `observe` waits for."""
-    return {state.metric for state in find_all(opt_state, PlateauState)}
-
-
-def _seen(state: PlateauState, metrics: Mapping[str, float]) -> PlateauState:
-    if state.metric not in metrics:
-        return state
-    value = jnp.asarray(metrics[state.metric], state.best.dtype)
-    sign = 1 if state.mode == 'min' else -1
-    improved = sign * value < sign * state.best - state.min_delta  # False for NaN
-    bad = jnp.where(improved, 0, state.bad + 1)
-    divide = bad >= state.patience
-    return dataclasses.replace(
-        state,
-        rate_factor=jnp.where(divide, state.rate_factor / state.by, state.rate_factor),
-        best=jnp.where(improved, value, state.best),
-        bad=jnp.where(divide, 0, bad),
-    )
+    return {state.metric for kind in _WATCHING for state in find_all(opt_state, kind)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 from optax import MaskedNode
 
-from canon.optim.average import EmaState
+from canon.optim.average import EmaState, LateAverageState
 from canon.optim.core import Tree, times, wide
 from canon.optim.descent import LookaheadState, NesterovState
 from canon.optim.schedule_free import ScheduleFreeState, averaged
@@ -20,7 +20,7 @@ def lookahead_params(params: Tree, opt_state) -> Tree:
 
 
 def eval_params(params: Tree, opt_state) -> Tree:
-    """What to evaluate: the average (`ema`, `schedule_free`), theta of `nesterov`, else the parameters.
+    """What to evaluate: an average (`ema`, `average_on_plateau`, `schedule_free`), `nesterov`'s theta, or these.
 
     Leaf by leaf: in a partition one group may have an average and another none.
     """
@@ -28,8 +28,9 @@ def eval_params(params: Tree, opt_state) -> Tree:
         params = _overlay(params, state.z, lambda y, z, s=state: averaged(y, z, s.interpolation))
     for state in find_all(opt_state, NesterovState):
         params = _overlay(params, state.velocity, lambda p, v, s=state: wide(p) - times(s.momentum, wide(v)))
-    for state in find_all(opt_state, EmaState):  # last: where there is an average, it is what counts
-        params = _overlay(params, state.average, lambda p, average: average)
+    for kind in (EmaState, LateAverageState):  # last: where there is an average, it is what counts
+        for state in find_all(opt_state, kind):
+            params = _overlay(params, state.average, lambda p, average: average)
     return params
 
 
