@@ -1,5 +1,6 @@
 """Layers: flax linen modules over `canon.ops`. Dense, Dropout and Sequential are linen's own."""
 
+from canon.nn.attention import AdditiveAttention, DotProductAttention, GeneralAttention, MultiHeadAttention
 from canon.nn.layers import (
     BatchNorm,
     Conv,
@@ -14,6 +15,7 @@ from canon.nn.mixed import ConvUnit, Mixed, Unit, as_inception
 from canon.nn.network import Network, check_images
 
 __all__ = [
-    'BatchNorm', 'Conv', 'ConvTranspose', 'ConvUnit', 'Mixed', 'Network', 'SeparableConv', 'Unit', 'as_inception',
-    'check_images', 'he_normal', 'make_divisible', 'reestimate', 'scale_channels',
+    'AdditiveAttention', 'BatchNorm', 'Conv', 'ConvTranspose', 'ConvUnit', 'DotProductAttention', 'GeneralAttention',
+    'Mixed', 'MultiHeadAttention', 'Network', 'SeparableConv', 'Unit', 'as_inception', 'check_images', 'he_normal',
+    'make_divisible', 'reestimate', 'scale_channels',
 ]  # fmt: skip
