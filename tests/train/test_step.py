@@ -12,8 +12,11 @@ import optax
 import pytest
 
 from canon import optim
+from canon.data import Generated
 from canon.metrics import Mean
-from canon.train import Task, init_state, make_step, step_key
+from canon.train import Experiment, Task, fit, init_state, make_step, shard, step_key
+from canon.train.setup import prepare
+from canon.train.types import CARRY
 from tests.train import toy
 
 
@@ -133,6 +136,53 @@ def test_accumulation_carries_mutable_from_part_to_part():
     new, _ = jax.jit(make_step(task, optax.sgd(0.1), 0, 4))(state, batch)
     assert float(new.mutable['n']) == 4
     assert float(new.mutable['last']) == 7
+
+
+def carrying_task():
+    """A leaky sum of what each row has seen; the loss reads it, and a count flows through the microbatches."""
+
+    def init(key, batch):
+        rows = batch['x'].shape[0]
+        return {'params': {'w': jnp.ones(2)}, 'count': jnp.zeros(()), CARRY: {'sum': jnp.zeros((rows, 2))}}
+
+    def loss(params, mutable, batch, key):
+        total = 0.5 * mutable[CARRY]['sum'] + params['w'] * batch['x']
+        return Mean.of((total**2).sum(-1)), ({'count': mutable['count'] + 1, CARRY: {'sum': total}}, {})
+
+    return Task(init, loss, lambda params, mutable, batch: mutable[CARRY])
+
+
+@pytest.mark.parametrize('accumulate', [2, 4, 8])
+def test_a_row_keeps_what_it_carries_through_microbatches(accumulate):
+    task, rng = carrying_task(), np.random.default_rng(0)
+    tx = optax.sgd(0.01)
+    batches = rng.normal(size=(3, 8, 2)).astype(np.float32)
+    states = [init_state(task, tx, 0, {'x': batches[0]}) for _ in range(2)]
+    for x in batches:
+        states = [make_step(task, tx, 0, n)(s, {'x': x})[0] for n, s in zip((1, accumulate), states, strict=True)]
+    whole, cut = states
+    np.testing.assert_allclose(cut.mutable[CARRY]['sum'], whole.mutable[CARRY]['sum'], rtol=1e-6)
+    np.testing.assert_allclose(cut.params['w'], whole.params['w'], rtol=1e-6)
+    assert (float(whole.mutable['count']), float(cut.mutable['count'])) == (3, 3 * accumulate)
+
+
+def test_what_a_row_carries_is_laid_out_like_the_row():
+    mesh = shard.make_mesh(1)
+    state = jax.eval_shape(lambda x: init_state(carrying_task(), optax.sgd(0.1), 0, {'x': x}), jnp.zeros((4, 2)))
+    layout = shard.state_shardings(optax.sgd(0.1), state, mesh)
+    assert layout.mutable[CARRY]['sum'] == shard.batch_sharding(mesh)
+    assert layout.mutable['count'] == shard.replicated(mesh)
+
+
+def test_a_run_begins_from_parameters_and_not_from_what_rows_carried(tmp_path):
+    experiment = Experiment(carrying_task(), optax.sgd(0.01), Generated(lambda step: {'x': np.ones((8, 2))}, 8))
+    first = fit(experiment, dict(seed=0, run=dict(steps=2)), tmp_path / 'first', quiet=True)
+    narrow = experiment._replace(train=Generated(lambda step: {'x': np.ones((4, 2))}, 4))
+    start = dict(seed=0, run=dict(steps=2, init_from=dict(path=str(tmp_path / 'first'))))
+    state = prepare(narrow, start).starting_state()
+    np.testing.assert_array_equal(state.params['w'], first.state.params['w'])
+    np.testing.assert_array_equal(state.mutable[CARRY]['sum'], np.zeros((4, 2)))
+    assert float(state.mutable['count']) == 2
 
 
 EIGHT = """

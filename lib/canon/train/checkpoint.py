@@ -21,7 +21,7 @@ from canon.errors import CanonError, UsageError
 from canon.named import near
 from canon.train.settings import Checkpointing, InitFrom
 from canon.train.shard import path_name, wait_for_all
-from canon.train.types import State
+from canon.train.types import State, is_carried
 
 _log = logging.getLogger('canon')
 
@@ -261,15 +261,16 @@ def init_from(state: State, settings: InitFrom, read: Callable | None = None) ->
 
     read: `Experiment.read`, which may know the path as something else than a run: published weights.
 
-    Every name must be found there with its shape, but those that `settings.new` matches. Raises UsageError that lists
-    what is missing, what has another shape, and what is left over.
+    Every name must be found there with its shape, but those that `settings.new` matches and what rows carry. Raises
+    UsageError that lists what is missing, what has another shape, and what is left over.
     """
     stored = None if read is None else read(settings.path, flat_model(state))
     stored = read_model(settings.path) if stored is None else stored
     used, missing, misfit, fresh = set(), [], [], []
 
     def take(name: str, leaf):
-        if settings.new is not None and re.search(settings.new, name):
+        new = settings.new is not None and re.search(settings.new, name)
+        if new or is_carried(name):  # a carry belongs to the text that was read, in batches of that size
             fresh.append(name)
             return leaf
         source = _renamed(name, settings.rules)
@@ -284,7 +285,7 @@ def init_from(state: State, settings: InitFrom, read: Callable | None = None) ->
 
     params = tree_map_with_path(lambda path, leaf: take(path_name(path), leaf), state.params)
     mutable = tree_map_with_path(lambda path, leaf: take(path_name(path), leaf), state.mutable)
-    left = sorted(set(stored) - used)
+    left = sorted(name for name in set(stored) - used if not is_carried(name))
     if missing or misfit:
         raise UsageError(
             f'run.init_from: {settings.path} does not fit. Missing there: {missing or "nothing"}. Other shape: '

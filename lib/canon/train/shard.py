@@ -14,7 +14,7 @@ from jax.tree_util import keystr, tree_map_with_path
 
 from canon import optim
 from canon.errors import UsageError
-from canon.train.types import State
+from canon.train.types import State, is_carried
 
 
 def make_mesh(data: int = -1, model: int = 1) -> Mesh:
@@ -80,13 +80,16 @@ def param_shardings(params: Any, mesh: Mesh, rules: Sequence = (), fsdp: int | N
 def state_shardings(
     tx: optax.GradientTransformation, state: State, mesh: Mesh, rules: Sequence = (), fsdp: int | None = None
 ) -> State:
-    """Shardings for a whole (abstract) state: the optimizer's is laid out like the parameters it belongs to."""
-    everywhere = replicated(mesh)
+    """Shardings for a whole (abstract) state: the optimizer's is laid out like the parameters it belongs to.
+
+    What each row of the batch carries lies with the row.
+    """
+    everywhere, rows = replicated(mesh), batch_sharding(mesh)
     params = param_shardings(state.params, mesh, rules, fsdp)
     return State(
         step=everywhere,
         params=params,
-        mutable=jax.tree.map(lambda _: everywhere, state.mutable),
+        mutable=tree_map_with_path(lambda path, _: rows if is_carried(path_name(path)) else everywhere, state.mutable),
         opt=optim.state_shardings(tx, state.params, params, everywhere),
     )
 

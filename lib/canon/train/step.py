@@ -10,7 +10,7 @@ import optax
 
 from canon import optim
 from canon.metrics import Mean, add
-from canon.train.types import Batch, State, Task
+from canon.train.types import CARRY, Batch, State, Task
 
 _INIT = 0xFFFFFFFF  # the fold of the initialisation's key; no step reaches it
 
@@ -67,23 +67,32 @@ def gradient(task: Task, params, mutable, batch, key):
 
 
 def _accumulated(task: Task, params, mutable, batch, key, parts: int):
-    """The same over `parts` microbatches in turn; `mutable` flows from one to the next."""
+    """The same over `parts` microbatches in turn; `mutable` flows on but for what each row carries."""
 
     # Microbatch i takes rows i, i + parts, ...: with rows laid out over devices each device cuts its own.
     def cut(x):
         return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
-    def body(carry, item):
-        grads, mutable = carry
-        index, part = item
-        new_grads, loss, mutable, metrics = gradient(task, params, mutable, part, jax.random.fold_in(key, index))
-        return (add(grads, new_grads), mutable), (loss, metrics)
+    def whole(x):
+        return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
 
+    def apart(mutable):
+        return {k: v for k, v in mutable.items() if k != CARRY}, {k: v for k, v in mutable.items() if k == CARRY}
+
+    def body(flowing, item):
+        grads, mutable = flowing
+        index, part, carry = item
+        part_key = jax.random.fold_in(key, index)
+        new_grads, loss, mutable, metrics = gradient(task, params, {**mutable, **carry}, part, part_key)
+        mutable, carry = apart(mutable)
+        return (add(grads, new_grads), mutable), (loss, metrics, carry)
+
+    mutable, carry = apart(mutable)
     start = (jax.tree.map(jnp.zeros_like, params), mutable)
-    items = (jnp.arange(parts), jax.tree.map(cut, batch))
-    (grads, mutable), rows = jax.lax.scan(body, start, items)
-    loss, metrics = jax.tree.map(lambda x: x.sum(0), rows)
-    return grads, loss, mutable, metrics
+    items = (jnp.arange(parts), *jax.tree.map(cut, (batch, carry)))
+    (grads, mutable), (losses, metrics, carry) = jax.lax.scan(body, start, items)
+    loss, metrics = jax.tree.map(lambda x: x.sum(0), (losses, metrics))
+    return grads, loss, {**mutable, **jax.tree.map(whole, carry)}, metrics
 
 
 def _one(value) -> Mean:

@@ -16,12 +16,21 @@ Batch = Any
 Key = Any
 Config = Mapping[str, Any] | ConfigDict
 
+CARRY = 'carry'
+
+
+def is_carried(name: str) -> bool:
+    """Whether a leaf of `mutable`, 'carry/lstm/c', holds a row for each row of the batch."""
+    return name.partition('/')[0] == CARRY
+
 
 class Task(NamedTuple):
     """What is learnt, as pure functions.
 
     init:    (key, batch) -> variables, a dict with 'params' and whatever else flows from batch to batch
-             ('batch_stats', a carried RNN state, an occupancy grid): that rest is called `mutable`.
+             ('batch_stats', an occupancy grid): that rest is called `mutable`. Its collection 'carry' holds a row for
+             each row of the batch (a recurrent network's state under truncated backpropagation), and is laid out over
+             devices and cut into microbatches like it.
     loss:    (params, mutable, batch, key) -> (Mean, (mutable, {name: Mean})). The loss is a sum with its weight; the
              step divides the gradient once by the total weight, so masks, microbatches and hosts agree exactly.
     predict: (params, mutable, batch) -> outputs, what evaluators and pictures need.
