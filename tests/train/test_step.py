@@ -14,7 +14,8 @@ import pytest
 from canon import optim
 from canon.data import Generated
 from canon.metrics import Mean
-from canon.train import Experiment, Task, fit, init_state, make_step, shard, step_key
+from canon.train import Evaluator, Experiment, Task, fit, init_state, make_step, shard, step_key
+from canon.train.evaluate import evaluate
 from canon.train.setup import prepare
 from canon.train.types import CARRY
 from tests.train import toy
@@ -172,6 +173,25 @@ def test_what_a_row_carries_is_laid_out_like_the_row():
     layout = shard.state_shardings(optax.sgd(0.1), state, mesh)
     assert layout.mutable[CARRY]['sum'] == shard.batch_sharding(mesh)
     assert layout.mutable['count'] == shard.replicated(mesh)
+
+
+def test_an_evaluation_carries_its_own_rows_from_batch_to_batch():
+    """Of another number than training's, from `start` on."""
+    x = np.arange(12.0, dtype=np.float32).reshape(3, 2, 2)
+
+    def measure(params, mutable, batch):
+        total = 0.5 * mutable[CARRY]['sum'] + params['w'] * batch['x']
+        return Mean.of(total[:, 0]), {'sum': total}
+
+    data = Generated(lambda step: {'x': x[step]}, 2, length=3)
+    evaluator = Evaluator(data, measure, lambda s: {'mean': s.value}, start=lambda params, b: {'sum': 0 * b['x']})
+    state = init_state(carrying_task(), optax.sgd(0.1), 0, {'x': np.ones((8, 2), np.float32)})
+    found = evaluate(evaluator, state.params, state.mutable, shard.make_mesh(1)).metrics['mean']
+    sums, total = [], np.zeros((2, 2))
+    for batch in x:
+        total = 0.5 * total + batch
+        sums += list(total[:, 0])
+    assert found == pytest.approx(np.mean(sums), rel=1e-6)
 
 
 def test_a_run_begins_from_parameters_and_not_from_what_rows_carried(tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 from canon.metrics import add
 from canon.ops import backend
 from canon.train.shard import batch_sharding, put, replicated
-from canon.train.types import Evaluator, Mutable, Params
+from canon.train.types import CARRY, Evaluator, Mutable, Params
 
 _AHEAD = 2  # batches in flight, so that the host reads while the device computes
 
@@ -28,7 +28,9 @@ class Interrupted(Exception):
 
 def compile_measure(evaluator: Evaluator, mesh) -> Callable:
     """`evaluator.measure`, jitted over the mesh; its accumulators come back whole on every process."""
-    return jax.jit(evaluator.measure, out_shardings=replicated(mesh), compiler_options=backend.compiler_options())
+    sums = replicated(mesh)
+    out = sums if evaluator.start is None else (sums, batch_sharding(mesh))
+    return jax.jit(evaluator.measure, out_shardings=out, compiler_options=backend.compiler_options())
 
 
 def evaluate(
@@ -45,9 +47,15 @@ def evaluate(
     """
     measure = measure or compile_measure(evaluator, mesh)
     sharding = batch_sharding(mesh)
-    of, waiting, sums = len(evaluator.data), deque(), None
+    of, waiting, sums, carry = len(evaluator.data), deque(), None, None
     for done, batch in enumerate(evaluator.data.iterate(), 1):
-        waiting.append(measure(params, mutable, put(batch, sharding)))
+        placed = put(batch, sharding)
+        if evaluator.start is None:
+            one = measure(params, mutable, placed)
+        else:
+            carry = jax.jit(evaluator.start, out_shardings=sharding)(params, placed) if carry is None else carry
+            one, carry = measure(params, {**mutable, CARRY: carry}, placed)
+        waiting.append(one)
         if len(waiting) > _AHEAD:
             sums = _added(sums, waiting.popleft())
         if on_batch(done, of):

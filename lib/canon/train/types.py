@@ -71,12 +71,15 @@ class Evaluator(NamedTuple):
     finish:  the sum of them, as numpy -> {name: float}.
     draw:    optional, (params, mutable, sum) -> {name: matplotlib Figure, or `draw.Animation`}; called on the host
              after the last step.
+    start:   optional, (params, batch) -> what rows carry before the first batch. With it the batches are read in order,
+             `measure` finds under 'carry' in `mutable` what the one before left, and gives (accumulators, carry).
     """
 
     data: Any
     measure: Callable[[Params, Mutable, Batch], Any]
     finish: Callable[[Any], Mapping[str, float]]
     draw: Callable[[Params, Mutable, Any], Mapping[str, Any]] | None = None
+    start: Callable[[Params, Batch], Any] | None = None
 
 
 class Experiment(NamedTuple):
