@@ -131,7 +131,7 @@ class Block(linen.Module):
     def _residual(self, norm: linen.Module, x: jax.Array, f: Callable, train: bool = False) -> jax.Array:
         if self.shape.norm == 'pre':
             return x + self.drop(f(norm(x)), deterministic=not train)
-        return norm(x + self.drop(f(x), deterministic=not train))  # ty: ignore
+        return norm(x + self.drop(f(x), deterministic=not train))
 
     def _seen(self, name: str, layer: MultiHeadAttention, y, memory, mask, train: bool) -> jax.Array:
         """The attention, whose weights are kept where 'attention' is asked for."""

@@ -134,7 +134,7 @@ def _average(shares: jax.Array, values: jax.Array) -> jax.Array:
 
 
 def _wide(x: jax.Array):
-    return jnp.promote_types(x.dtype, jnp.float32)
+    return jnp.promote_types(jnp.result_type(x), jnp.float32)
 
 
 # --- masks --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,256 @@
+"""Decoding over a model that is a table: greedy and sampling against loops, beams against every sequence there is.
+
+The table's logits depend on all that was said, through a state of rows, so a wrongly gathered state gives wrong scores.
+"""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from canon.errors import UsageError
+from canon.ops import decoding
+
+V, END, FIRST = 3, 2, 1
+rng = np.random.default_rng(0)
+MIX, SPREAD = rng.normal(size=(V, 4, 4)), 2 * rng.normal(size=(4, V))
+STARTS = rng.normal(size=(6, 4))
+
+
+def step(state, tokens):
+    """A row's vector is moved by each token; `count`, a scalar, is all rows' own."""
+    vector, count = state
+    vector = jnp.tanh(jnp.einsum('rij,rj->ri', jnp.asarray(MIX, vector.dtype)[tokens], vector) + 0.1 * count)
+    return vector @ SPREAD.astype(vector.dtype), (vector, count + 1)
+
+
+def start(rows=6):
+    return jnp.asarray(STARTS[:rows], jnp.float32), jnp.zeros((), jnp.int32)
+
+
+FIRSTS = jnp.full(6, FIRST)
+
+
+def log_p(row, tokens):
+    """log p of each of the tokens, float64, one step after the other."""
+    vector, last, found = STARTS[row], FIRST, []
+    for i, token in enumerate(tokens):
+        vector = np.tanh(MIX[last] @ vector + 0.1 * i)
+        logits = vector @ SPREAD
+        found.append(logits[token] - np.log(np.exp(logits).sum()))
+        last = token
+    return found
+
+
+def every(length):
+    """All sequences that end within `length`, then all that are cut there."""
+    ended = [(*s, END) for n in range(length) for s in itertools.product([t for t in range(V) if t != END], repeat=n)]
+    return ended, list(itertools.product([t for t in range(V) if t != END], repeat=length))
+
+
+def ranked(row, sequences, alpha):
+    scored = [(sum(log_p(row, s)) / ((5 + len(s)) / 6) ** alpha, s) for s in sequences]
+    return sorted(scored, reverse=True)
+
+
+def sequences(decoded, row):
+    return [tuple(map(int, t[:n])) for t, n in zip(decoded.tokens[row], decoded.lengths[row], strict=True)]
+
+
+def walked(row, length):
+    """Greedy, in a loop."""
+    said = []
+    while len(said) < length and (not said or said[-1] != END):
+        said.append(int(np.argmax([log_p(row, [*said, t])[-1] for t in range(V)])))
+    return tuple(said)
+
+
+@pytest.mark.parametrize('length', [1, 4, 9])
+def test_greedy_equals_a_loop(length):
+    found = jax.jit(lambda s: decoding.greedy(step, s, FIRSTS, length, END))(start())
+    wanted = [walked(row, length) for row in range(6)]
+    assert [tuple(map(int, t[:n])) for t, n in zip(found.tokens, found.lengths, strict=True)] == wanted
+    if length == 9:  # rows that end at once, later and never
+        lengths = {len(w) for w in wanted}
+        assert min(lengths) < max(lengths)
+    for row, said in enumerate(wanted):
+        np.testing.assert_array_equal(found.tokens[row, len(said) :], END)
+        np.testing.assert_allclose(found.scores[row], sum(log_p(row, said)), rtol=1e-5)
+
+
+@pytest.mark.parametrize('length', [1, 4, 9])
+@pytest.mark.parametrize('alpha', [0.0, 0.6])
+def test_a_beam_of_one_is_greedy(length, alpha):
+    greedy = decoding.greedy(step, start(), FIRSTS, length, END)
+    beam = jax.jit(lambda s: decoding.beam_search(step, s, FIRSTS, length, END, 1, alpha))(start())
+    np.testing.assert_array_equal(beam.tokens[:, 0], greedy.tokens)
+    np.testing.assert_array_equal(beam.lengths[:, 0], greedy.lengths)
+    penalty = ((5 + np.asarray(greedy.lengths)) / 6) ** alpha
+    np.testing.assert_allclose(beam.scores[:, 0], greedy.scores / penalty, rtol=1e-5)
+
+
+@pytest.mark.parametrize('alpha', [0.0, 0.6, 2.0])
+def test_a_wide_beam_is_exhaustive_search(alpha):
+    """Of 15 sequences that end within 4 tokens and 16 that are cut a beam of 40 finds all, in order."""
+    ended, cut = every(4)
+    assert (len(ended), len(cut)) == (15, 16)
+    found = jax.jit(lambda s: decoding.beam_search(step, s, FIRSTS, 4, END, 40, alpha))(start())
+    for row in range(6):
+        wanted = ranked(row, ended, alpha) + ranked(row, cut, alpha)
+        assert sequences(found, row)[:31] == [s for _, s in wanted]
+        np.testing.assert_allclose(found.scores[row, :31], [score for score, _ in wanted], rtol=1e-5)
+        np.testing.assert_array_equal(found.lengths[row, 31:], 0)
+        np.testing.assert_array_equal(found.tokens[row, 31:], END)
+        assert (found.scores[row, 31:] < -1e29).all()
+
+
+def searched(row, length, beams, alpha):
+    """The search of the docstring, in lists."""
+    live, ended = [((), 0.0)], []
+    for _ in range(length):
+        every = [((*s, t), score + log_p(row, [*s, t])[-1]) for s, score in live for t in range(V)]
+        every.sort(key=lambda pair: -pair[1])
+        over = [(s, score / ((5 + len(s)) / 6) ** alpha) for s, score in every[:beams] if s[-1] == END]
+        ended = sorted(ended + over, key=lambda pair: -pair[1])[:beams]
+        live = [pair for pair in every if pair[0][-1] != END][:beams]
+        if len(ended) == beams:
+            return ended
+    live = [(s, score / ((5 + length) / 6) ** alpha) for s, score in live]
+    return (ended + live)[:beams]
+
+
+@pytest.mark.parametrize('beams', [2, 3, 5])
+@pytest.mark.parametrize('length', [3, 8])
+def test_beams_equal_a_search_in_lists(beams, length):
+    found = jax.jit(lambda s: decoding.beam_search(step, s, FIRSTS, length, END, beams))(start())
+    for row in range(6):
+        wanted = searched(row, length, beams, 0.6)
+        assert sequences(found, row)[: len(wanted)] == [s for s, _ in wanted]
+        np.testing.assert_allclose(found.scores[row, : len(wanted)], [score for _, score in wanted], rtol=1e-5)
+
+
+def test_the_search_says_no_row_by_another():
+    """Alone a row gives what it gives among others, though they end at other times."""
+    together = decoding.beam_search(step, start(), FIRSTS, 8, END, 3)
+    for row in range(6):
+        state = jnp.asarray(STARTS[row : row + 1], jnp.float32), jnp.zeros((), jnp.int32)
+        alone = decoding.beam_search(step, state, FIRSTS[:1], 8, END, 3)
+        np.testing.assert_array_equal(alone.tokens[0], together.tokens[row])
+        np.testing.assert_allclose(alone.scores[0], together.scores[row], rtol=1e-5)
+
+
+def always(logits):
+    """A step that gives these logits [V] whatever was said."""
+    return lambda state, tokens: (jnp.tile(jnp.asarray(logits), (len(tokens), 1)), state)
+
+
+def test_ties_go_to_the_lowest_token():
+    step, nothing = always([0.0, 1.0, 1.0, -9.0]), ()
+    firsts = jnp.zeros(2, jnp.int32)
+    for found in (
+        decoding.greedy(step, nothing, firsts, 3, 3).tokens,
+        decoding.beam_search(step, nothing, firsts, 3, 3, 1).tokens[:, 0],
+    ):
+        np.testing.assert_array_equal(found, 1)
+
+
+def calls(search):
+    """How often the model was asked while `search(step)` ran."""
+    asked = []
+
+    def step(state, tokens):
+        jax.debug.callback(lambda: asked.append(1))
+        return jnp.tile(jnp.array([0.0, 0.0, 9.0]), (len(tokens), 1)), state
+
+    jax.block_until_ready(jax.jit(lambda: search(step))())
+    jax.effects_barrier()
+    return len(asked)
+
+
+def test_end_at_once_stops_the_loop():
+    firsts = jnp.zeros(2, jnp.int32)
+    assert calls(lambda step: decoding.greedy(step, (), firsts, 50, 2)) == 1
+    assert calls(lambda step: decoding.beam_search(step, (), firsts, 50, 2, 1)) == 1
+    assert calls(lambda step: decoding.beam_search(step, (), firsts, 50, 2, 3)) == 2  # (end), then (0, end), (1, end)
+    assert calls(lambda step: decoding.greedy(step, (), firsts, 5)) == 5
+    found = decoding.greedy(always([0.0, 0.0, 9.0]), (), firsts, 50, 2)
+    np.testing.assert_array_equal(found.lengths, 1)
+    np.testing.assert_array_equal(found.tokens, 2)
+
+
+def test_tokens_that_may_not_be_said():
+    """Logits of -inf are no continuations: a beam wider than what there is leaves places empty."""
+    found = decoding.beam_search(always([-np.inf, 0.0, 0.0]), (), jnp.zeros(1, jnp.int32), 2, 2, 5, 0.0)
+    assert sequences(found, 0) == [(2,), (1, 2), (1, 1), (), ()]
+    np.testing.assert_allclose(found.scores[0, :3], [np.log(0.5), np.log(0.25), np.log(0.25)], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    'keywords', [{}, dict(temperature=0.5), dict(top_k=2), dict(top_p=0.7), dict(top_k=3, top_p=0.8)]
+)
+def test_likeliest(keywords):
+    """Against a loop over the sorted tokens, and what is left out is -inf."""
+    logits = np.random.default_rng(3).normal(size=(20, 7)) * 2
+    kept, tokens = decoding.likeliest(jnp.asarray(logits, jnp.float32), **keywords)
+    for row, (values, names) in zip(
+        logits / keywords.get('temperature', 1), zip(kept, tokens, strict=True), strict=True
+    ):
+        left = sorted(range(7), key=lambda t: -row[t])[: keywords.get('top_k', 7)]
+        p = np.exp(row[left]) / np.exp(row[left]).sum()
+        enough = next((n for n in range(1, len(p)) if p[:n].sum() >= keywords.get('top_p', 2)), len(p))
+        there = np.isfinite(values)
+        assert set(map(int, names[there])) == set(left[:enough])
+        np.testing.assert_allclose(values[there], row[np.asarray(names)[there]], rtol=1e-6)
+
+
+def test_top_k_of_equals_and_top_p_of_one():
+    kept, tokens = decoding.likeliest(jnp.zeros((1, 5)), top_k=2)
+    np.testing.assert_array_equal(tokens, [[0, 1]])
+    kept, tokens = decoding.likeliest(jnp.array([[9.0, 0.0, 0.0]]), top_p=1e-6)
+    np.testing.assert_array_equal(np.isfinite(kept), [[True, False, False]])
+    assert np.isfinite(decoding.likeliest(jnp.zeros((1, 5)), top_p=1.0)[0]).all()
+
+
+def test_samples_come_as_often_as_they_should():
+    """20,000 rows of two tokens against the products of their probabilities: chi-squared below its 1e-6 quantile."""
+    rows = 20_000
+    state = jnp.tile(jnp.asarray(STARTS[:1], jnp.float32), (rows, 1)), jnp.zeros((), jnp.int32)
+    found = decoding.sample(step, state, jnp.full(rows, FIRST), 2, jax.random.key(0))
+    tokens = np.asarray(found.tokens)
+    wanted = {s: np.exp(sum(log_p(0, s))) for s in itertools.product(range(V), repeat=2)}
+    squares = [((tokens == s).all(1).sum() - rows * p) ** 2 / (rows * p) for s, p in wanted.items()]
+    assert sum(squares) < 43.8  # of 8 degrees of freedom: 6e-7
+    for row in range(10):
+        np.testing.assert_allclose(found.scores[row], sum(log_p(0, tokens[row])), rtol=1e-5)
+
+
+def test_sampling_of_one_token_is_greedy():
+    greedy = decoding.greedy(step, start(), FIRSTS, 6, END)
+    for keywords in (dict(top_k=1), dict(top_p=1e-9), dict(temperature=1e-6)):
+        found = decoding.sample(step, start(), FIRSTS, 6, jax.random.key(1), END, **keywords)
+        np.testing.assert_array_equal(found.tokens, greedy.tokens)
+        np.testing.assert_allclose(found.scores, greedy.scores, rtol=1e-6)
+
+
+def test_the_length_penalty():
+    """Wu et al. 2016, eq. 14: 1 for a single token, (5 + 7)^a / 6^a for seven."""
+    np.testing.assert_allclose(decoding.length_penalty(jnp.array([1, 7]), 0.6), [1, 2**0.6], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('call', 'message'),
+    [
+        (lambda: decoding.greedy(step, start(), FIRSTS, 0), 'length=0 must be at least 1'),
+        (lambda: decoding.greedy(step, start(), FIRSTS[:, None], 3), r'first is a token a row, \[B\], not \(6, 1\)'),
+        (lambda: decoding.beam_search(step, start(), FIRSTS, 3, END, 0), 'beams=0 must be at least 1'),
+        (lambda: decoding.beam_search(step, start(), FIRSTS, 3, END, 2, -1), 'alpha=-1 must not be negative'),
+        (lambda: decoding.likeliest(jnp.zeros((1, 3)), 0), 'temperature=0 must be positive; greedy'),
+        (lambda: decoding.likeliest(jnp.zeros((1, 3)), top_k=0), 'top_k=0 leaves no token'),
+        (lambda: decoding.likeliest(jnp.zeros((1, 3)), top_p=1.5), r'top_p=1\.5 is no share'),
+    ],
+)
+def test_what_is_refused(call, message):
+    with pytest.raises(UsageError, match=message):
+        call()
