@@ -16,7 +16,7 @@ All positions at once, for training, and step by step with a cache, for `canon.o
     decoding.beam_search(step, state, first, length=50, end=2, beams=4)  # inside jax.jit
 
 `apply(..., mutable=['attention'])` also returns every head's weights: {'attention': {block: {'self', 'cross': [B, h, T,
-S]}}}. Tokens outside the vocabulary give NaN.
+S]}}}. A token outside of the vocabulary makes its row's logits NaN.
 """
 
 from collections.abc import Callable
@@ -221,6 +221,8 @@ class Decoder(linen.Module):
         sources = rows if memory is None else memory.mask.shape[0]
         if tokens.ndim != 2 or len(tokens) != rows or rows % sources:
             raise UsageError(f'tokens {tokens.shape} do not go on from {rows} rows over {sources} sources')
+        if tokens.shape[1] > size:
+            raise UsageError(f'{tokens.shape[1]} tokens do not fit into a cache of {size}; make a larger one')
         x, caches = embedding(tokens, False, state.position, size), []
         mask = None if memory is None else memory.mask
         for i, block in enumerate(self.blocks):

@@ -1,0 +1,374 @@
+"""The Transformer against a float64 numpy pass in loops, its counts in closed form, and its cache against one go."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from canon import losses, models, ops, optim
+from canon.errors import UsageError
+from canon.ops import decoding
+
+SMALL = dict(vocab=11, layers=2, d_model=8, d_ff=12, heads=2)
+rng = np.random.default_rng(0)
+SOURCE, TARGET = rng.integers(0, 11, (3, 5)), rng.integers(0, 11, (3, 6))
+LENGTHS = np.array([5, 2, 0])  # an empty source leaves nothing to look at
+FORMS = [dict(norm='post'), dict(norm='pre'), dict(tied=False, source_vocab=13, d_k=3, d_v=5, bias=True)]
+
+
+def count(tree):
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def made(model, *inputs):
+    """Parameters drawn so that none is zero and none is one."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs)
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda p: (0.5 * rng.normal(size=p.shape)).astype(np.float32), shapes)
+
+
+# --- counts -------------------------------------------------------------------------------------------------------
+
+
+def parameters(vocab, d, ff):
+    """4 d^2 an attention, 2 d ff + ff + d a feed-forward network, 2 d a normalisation; one matrix of embeddings."""
+    attention, feed, norm = 4 * d * d, 2 * d * ff + ff + d, 2 * d
+    return vocab * d + 6 * (attention + feed + 2 * norm) + 6 * (2 * attention + feed + 3 * norm)
+
+
+@pytest.mark.parametrize(
+    ('name', 'd', 'ff', 'total', 'published'),
+    [('base', 512, 2048, 63_045_632, 65e6), ('big', 1024, 4096, 214_171_648, 213e6)],
+)
+def test_parameters(name, d, ff, total, published):
+    """The paper's numbers are of a vocabulary of about 37,000: 3 % and 0.6 % from ours of just that."""
+    model = models.make(f'transformer.{name}', vocab=37_000)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), SOURCE, LENGTHS, TARGET)['params']
+    assert count(shapes) == parameters(37_000, d, ff) == total
+    assert abs(total / published - 1) < 0.031
+    assert not any('bias' in shapes['encoder1']['attention'][k] for k in ('query', 'key', 'value', 'output'))
+
+
+def test_parameters_of_a_language_model():
+    model = models.make('transformer.language_model', vocab=256, layers=3, d_model=64, d_ff=100, heads=4, norm='post')
+    shapes = jax.eval_shape(model.init, jax.random.key(0), TARGET)['params']
+    assert count(shapes) == 256 * 64 + 3 * (4 * 64**2 + 2 * 64 * 100 + 164 + 2 * 2 * 64)
+
+
+# --- the equations ------------------------------------------------------------------------------------------------
+
+
+def norm(p, x):
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * p['scale'] + p['bias']
+
+
+def attended(p, x, memory, seen):
+    """Head by head and query by query; seen(t): the places that query t may look at."""
+    y = np.zeros_like(x)
+    for h in range(p['query']['kernel'].shape[1]):
+        q, k, v = (
+            inputs @ p[name]['kernel'][:, h] + (p[name]['bias'][h] if 'bias' in p[name] else 0)
+            for name, inputs in (('query', x), ('key', memory), ('value', memory))
+        )
+        for t in range(len(x)):
+            if places := list(seen(t)):
+                e = np.exp(q[t] @ k[places].T / np.sqrt(q.shape[-1]))
+                y[t] += e / e.sum() @ v[places] @ p['output']['kernel'][h]
+    return y + p['output'].get('bias', 0)
+
+
+def block(p, x, seen, memory=None, shown=(), pre=False):
+    def residual(name, x, f):
+        return x + f(norm(p[name], x)) if pre else norm(p[name], x + f(x))
+
+    x = residual('attention_norm', x, lambda y: attended(p['attention'], y, y, seen))
+    if memory is not None:
+        x = residual('cross_norm', x, lambda y: attended(p['cross_attention'], y, memory, lambda t: shown))
+    wide, narrow = p['wide'], p['narrow']
+    return residual(
+        'feed_norm',
+        x,
+        lambda y: np.maximum(y @ wide['kernel'] + wide['bias'], 0) @ narrow['kernel'] + narrow['bias'],
+    )
+
+
+def embedded(table, tokens):
+    d = table.shape[1]
+    places = [
+        [(np.cos if i % 2 else np.sin)(p / 10000 ** ((i - i % 2) / d)) for i in range(d)] for p in range(len(tokens))
+    ]
+    return table[tokens] * np.sqrt(d) + places
+
+
+def decoded(p, table, tokens, memory=None, shown=(), pre=False):
+    x = embedded(table, tokens)
+    for i in (1, 2):
+        x = block(p[f'block{i}'], x, lambda t: range(t + 1), memory, shown, pre)
+    x = norm(p['norm'], x) if pre else x
+    return x @ p['output']['kernel'] + p['output']['bias'] if 'output' in p else x @ table.T
+
+
+def forward(p, source, length, target, pre):
+    memory = embedded(p.get('source_embedding', p['embedding'])['embedding'], source)
+    for i in (1, 2):
+        memory = block(p[f'encoder{i}'], memory, lambda t: range(length), pre=pre)
+    memory = norm(p['encoder_norm'], memory) if pre else memory
+    return decoded(p['decoder'], p['embedding']['embedding'], target, memory, range(length), pre)
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_equals_numpy(form):
+    model = models.make('transformer.transformer', **SMALL, **form)
+    variables = made(model, SOURCE, LENGTHS, TARGET)
+    found = jax.jit(model.apply)(variables, SOURCE, LENGTHS, TARGET)
+    p = jax.tree.map(np.float64, variables['params'])
+    pre = form.get('norm') == 'pre'
+    wanted = np.stack([forward(p, *row, pre) for row in zip(SOURCE, LENGTHS, TARGET, strict=True)])
+    np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize('form', [dict(norm='post'), dict(norm='pre', tied=False)])
+def test_a_language_model_equals_numpy(form):
+    model = models.make('transformer.language_model', **SMALL, **form)
+    variables = made(model, TARGET)
+    found = jax.jit(model.apply)(variables, TARGET)
+    p = jax.tree.map(np.float64, variables['params'])
+    pre = form['norm'] == 'pre'
+    wanted = np.stack([decoded(p['decoder'], p['embedding']['embedding'], row, pre=pre) for row in TARGET])
+    np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
+
+
+# --- step by step -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_steps_with_a_cache_give_the_logits_of_one_go(form):
+    """A token at a time under `scan`, in a cache with room to spare; and a prompt of four, then two more."""
+    model = models.make('transformer.transformer', **SMALL, **form)
+    variables = made(model, SOURCE, LENGTHS, TARGET)
+
+    @jax.jit
+    def each(variables):
+        memory, state = model.apply(variables, SOURCE, LENGTHS, 9, method='start')
+
+        def step(state, tokens):
+            return model.apply(variables, memory, state, tokens, method='step')[::-1]
+
+        parts, two = [], state
+        for part in (TARGET[:, :4], TARGET[:, 4:]):
+            logits, two = model.apply(variables, memory, two, part, method='extend')
+            parts.append(logits)
+        state, logits = jax.lax.scan(step, state, TARGET.T)
+        return logits.swapaxes(0, 1), jnp.concatenate(parts, 1), state, two
+
+    wanted = jax.jit(model.apply)(variables, SOURCE, LENGTHS, TARGET)
+    steps, parts, state, two = each(variables)
+    for found in (steps, parts):
+        np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
+    assert int(state.position) == int(two.position) == 6
+    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(two), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_a_language_models_steps_give_the_logits_of_one_go():
+    model = models.make('transformer.language_model', **SMALL)
+    variables = made(model, TARGET)
+    state = model.apply(variables, 3, 6, method='start')
+    step = jax.jit(lambda state, tokens: model.apply(variables, state, tokens, method='step')[::-1])
+    _, found = jax.lax.scan(step, state, TARGET.T)
+    wanted = model.apply(variables, TARGET)
+    np.testing.assert_allclose(found.swapaxes(0, 1), wanted, atol=1e-5 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize('form', FORMS[:2])
+def test_search_with_a_cache_finds_what_search_without_finds(form):
+    """The model asked anew for all positions at each step, in lists: greedy, and the scores of a beam's hypotheses."""
+    model = models.make('transformer.transformer', **SMALL, **form)
+    variables = jax.tree.map(lambda p: 0.7 * p, made(model, SOURCE, LENGTHS, TARGET))
+    one_go = jax.jit(lambda target: jax.nn.log_softmax(model.apply(variables, SOURCE, LENGTHS, target)))
+
+    @jax.jit
+    def both(variables):
+        memory, state = model.apply(variables, SOURCE, LENGTHS, 5, method='start')
+        step = lambda state, tokens: model.apply(variables, memory, state, tokens, method='step')  # noqa: E731
+        first = jnp.ones(3, jnp.int32)
+        return decoding.greedy(step, state, first, 5, 2), decoding.beam_search(step, state, first, 5, 2, 3)
+
+    greedy, beam = both(variables)
+    said = np.ones((3, 6), np.int32)
+    for i in range(5):
+        said[:, i + 1] = one_go(said)[:, i].argmax(-1)
+    for row in range(3):
+        n = int(greedy.lengths[row])
+        np.testing.assert_array_equal(greedy.tokens[row, :n], said[row, 1 : n + 1])
+    for k in range(3):
+        given = np.concatenate([np.ones((3, 1), np.int32), beam.tokens[:, k]], 1)
+        log_p = np.take_along_axis(np.asarray(one_go(given))[:, :5], given[:, 1:, None], -1)[..., 0]
+        for row in range(3):
+            n = int(beam.lengths[row, k])
+            assert n > 0
+            wanted = log_p[row, :n].sum() / ((5 + n) / 6) ** 0.6
+            np.testing.assert_allclose(beam.scores[row, k], wanted, rtol=2e-5)
+
+
+# --- what else it promises ----------------------------------------------------------------------------------------
+
+
+def test_padding_and_the_future_change_nothing():
+    model = models.make('transformer.transformer', **SMALL)
+    variables = made(model, SOURCE, LENGTHS, TARGET)
+    apply = jax.jit(model.apply)
+    logits = apply(variables, SOURCE, LENGTHS, TARGET)
+    other, later = SOURCE.copy(), TARGET.copy()
+    other[1, 2:], other[2], later[:, 4:] = 7, 3, 5
+    np.testing.assert_array_equal(apply(variables, other, LENGTHS, TARGET), logits)
+    found = apply(variables, SOURCE, LENGTHS, later)
+    np.testing.assert_array_equal(found[:, :4], logits[:, :4])
+    assert (np.abs(found[:, 4:] - logits[:, 4:]).max(-1) > 1e-3).all()
+
+
+def test_gradients_are_finite_with_an_empty_source():
+    model = models.make('transformer.transformer', **SMALL)
+    variables = made(model, SOURCE, LENGTHS, TARGET)
+
+    @jax.jit
+    @jax.grad
+    def gradient(variables):
+        logits = model.apply(variables, SOURCE, LENGTHS, TARGET)
+        return losses.softmax_cross_entropy(logits, TARGET, 0.1).sum()
+
+    grads = jax.tree.leaves(gradient(variables))
+    assert all(np.isfinite(g).all() for g in grads)
+    assert all(np.abs(g).max() > 0 for g in grads)
+
+
+def test_dropout_stands_where_the_paper_has_it():
+    """On the sums of embeddings and positions, and on each sub-layer's output.
+
+    All outputs of dropped sub-layers are zero with a rate near 1, so what is left of a block is its normalisations.
+    """
+    model = models.make('transformer.transformer', **{**SMALL, 'layers': 1}, dropout=1 - 1e-7)
+    variables = made(model, SOURCE, LENGTHS, TARGET)
+    keys = {'dropout': jax.random.key(0)}
+    logits = model.apply(variables, SOURCE, LENGTHS, TARGET, train=True, rngs=keys)
+    p = jax.tree.map(np.float64, variables['params'])
+    x = np.zeros(8)
+    for name in ('attention_norm', 'cross_norm', 'feed_norm'):
+        x = norm(p['decoder']['block1'][name], x)
+    wanted = np.broadcast_to(x @ p['embedding']['embedding'].T, logits.shape)
+    np.testing.assert_allclose(logits, wanted, atol=1e-5)
+    model = models.make('transformer.transformer', **SMALL, dropout=0.3)
+    variables = made(model, SOURCE, LENGTHS, TARGET)
+    a, b = (
+        model.apply(variables, SOURCE, LENGTHS, TARGET, train=True, rngs={'dropout': jax.random.key(i)}) for i in (0, 1)
+    )
+    assert np.abs(a - b).max() > 1e-3
+
+
+def test_weights_for_drawing():
+    model = models.make('transformer.transformer', **SMALL)
+    variables = made(model, SOURCE, LENGTHS, TARGET)
+    logits, found = model.apply(variables, SOURCE, LENGTHS, TARGET, mutable=['attention'])
+    np.testing.assert_allclose(logits, model.apply(variables, SOURCE, LENGTHS, TARGET), atol=1e-4)
+    cross = found['attention']['decoder']['block2']['cross']
+    assert cross.shape == (3, 2, 6, 5)
+    np.testing.assert_allclose(cross.sum(-1), np.broadcast_to([[[1]], [[1]], [[0]]], (3, 2, 6)), atol=1e-6)
+    np.testing.assert_array_equal(cross[1, :, :, 2:], 0)
+    assert 'attention' not in model.init(jax.random.key(0), SOURCE, LENGTHS, TARGET)
+
+
+def test_bfloat16():
+    model = models.make('transformer.transformer', **SMALL, dtype='bfloat16')
+    variables = model.init(jax.random.key(0), SOURCE, LENGTHS, TARGET)
+    assert {p.dtype for p in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
+    logits = model.apply(variables, SOURCE, LENGTHS, TARGET)
+    assert logits.dtype == np.float32
+    wide = models.make('transformer.transformer', **SMALL).apply(variables, SOURCE, LENGTHS, TARGET)
+    np.testing.assert_allclose(logits, wide, atol=0.05 * np.abs(wide).max())
+    memory, state = model.apply(variables, SOURCE, LENGTHS, 6, method='start')
+    assert {x.dtype for x in jax.tree.leaves((memory.layers, state.layers))} == {np.dtype(jnp.bfloat16)}
+    steps, _ = model.apply(variables, memory, state, TARGET, method='extend')
+    np.testing.assert_allclose(steps, logits, atol=0.05 * np.abs(wide).max())
+
+
+def test_a_token_outside_of_the_vocabulary_makes_its_row_nan():
+    model = models.make('transformer.language_model', **SMALL)
+    logits = model.apply(made(model, TARGET), np.array([[3, 11, 2], [3, 10, 2]]))
+    assert np.isnan(logits[0]).all()
+    assert np.isfinite(logits[1]).all()
+
+
+def test_sinusoids():
+    """Section 3.5, place by place; a shift is a rotation of each pair, the same wherever one stands."""
+    table = ops.sinusoids(50, 6)
+    for p, i in np.ndindex(50, 3):
+        angle = p / 10000 ** (2 * i / 6)
+        np.testing.assert_allclose(table[p, 2 * i : 2 * i + 2], [np.sin(angle), np.cos(angle)], atol=1e-7)
+    with pytest.raises(UsageError, match='5 features are not pairs'):
+        ops.sinusoids(3, 5)
+
+
+# --- its recipe ---------------------------------------------------------------------------------------------------
+
+
+def test_the_papers_schedule():
+    """Eq. 3, d^-0.5 min(n^-0.5, n 4000^-1.5), from warmup and inverse_sqrt; its peak at base is 6.99e-4."""
+    d, steps = 512, 4000
+    rate = optim.warmup(steps, optim.inverse_sqrt((d * steps) ** -0.5, steps))
+    for n in (1, 2, 1000, 3999, 4000, 4001, 10_000, 100_000, 300_000):
+        np.testing.assert_allclose(rate(n), d**-0.5 * min(n**-0.5, n * steps**-1.5), rtol=2e-6)
+    assert f'{rate(steps):.2e}' == '6.99e-04'
+    # A config writes the same.
+    schedule = dict(name='warmup', steps=steps, then=dict(name='inverse_sqrt', init=(d * steps) ** -0.5, steps=steps))
+    tx = optim.make(dict(name='sgd', learning_rate=schedule))
+    state, one = tx.init(jnp.zeros(())), jnp.ones(())
+    moved = []
+    for _ in range(4):
+        update, state = tx.update(one, state, jnp.zeros(()))
+        moved.append(-float(update))
+    np.testing.assert_allclose(moved, [n * (d * steps**3) ** -0.5 for n in range(4)], rtol=1e-6)
+
+
+def test_fairseqs_label_smoothing_is_ours_of_another_rate():
+    """fairseq: (1 - e - e / (V - 1)) nll + e / (V - 1) sum_c nll_c, which is ours with e V / (V - 1) for e."""
+    logits, labels, e, v = rng.normal(size=(5, 7)), rng.integers(0, 7, 5), 0.1, 7
+    nll = np.log(np.exp(logits).sum(-1, keepdims=True)) - logits
+    theirs = (1 - e - e / (v - 1)) * nll[np.arange(5), labels] + e / (v - 1) * nll.sum(-1)
+    ours = losses.softmax_cross_entropy(jnp.asarray(logits, jnp.float32), labels, e * v / (v - 1))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(heads=3), r'model\.heads=3 do not share out model\.d_model=8; give d_k and d_v'),
+        (dict(d_model=7, heads=7), r'model\.d_model=7 must be even'),
+        (dict(norm='both'), r"model\.norm='both' is neither 'post' nor 'pre'"),
+        (dict(dropout=1.0), r'model\.dropout=1\.0 is no share in \[0, 1\)'),
+        (dict(layers=0), r'model\.layers=0 must be at least 1'),
+        (dict(activation='gleu'), 'no activation is called'),
+        (dict(head=2), r'model\.head: transformer takes no such key; did you mean'),
+    ],
+)
+def test_what_is_refused(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        models.make('transformer.transformer', **{**SMALL, **arguments})
+
+
+def test_inputs_that_do_not_fit_are_refused():
+    model = models.make('transformer.transformer', **SMALL)
+    variables = made(model, SOURCE, LENGTHS, TARGET)
+    with pytest.raises(UsageError, match=r'source \[B, S\] and lengths \[B\], not \(3, 5\) and \(2,\)'):
+        model.apply(variables, SOURCE, LENGTHS[:2], TARGET)
+    with pytest.raises(UsageError, match=r'a target for 3 sources is \[3, T\], not \(2, 6\)'):
+        model.apply(variables, SOURCE, LENGTHS, TARGET[:2])
+    with pytest.raises(UsageError, match='size=0 holds no token'):
+        model.apply(variables, SOURCE, LENGTHS, 0, method='start')
+    memory, state = model.apply(variables, SOURCE, LENGTHS, 4, method='start')
+    with pytest.raises(UsageError, match=r'tokens \(2, 1\) do not go on from 3 rows over 3 sources'):
+        model.apply(variables, memory, state, TARGET[:2, 0], method='step')
+    with pytest.raises(UsageError, match='6 tokens do not fit into a cache of 4'):
+        model.apply(variables, memory, state, TARGET, method='extend')
