@@ -240,11 +240,11 @@ WORKS = {
 class Torch:
     """torch's side, called by the name of the work."""
 
-    def __init__(self, python: str):
-        script = Path(__file__).parents[1] / 'tools' / 'backbones_torch.py'
+    def __init__(self, python: str, script: str = 'backbones_torch.py'):
+        path = Path(__file__).parents[1] / 'tools' / script
         pipe = subprocess.PIPE
         process = subprocess.Popen(
-            [python, str(script)], stdin=pipe, stdout=pipe, text=True, env={**os.environ, **SETTINGS}
+            [python, str(path)], stdin=pipe, stdout=pipe, text=True, env={**os.environ, **SETTINGS}
         )
         assert process.stdin
         assert process.stdout
@@ -254,7 +254,7 @@ class Torch:
     def answer(self) -> str:
         line = self.answers.readline()
         if not line:
-            raise SystemExit('benchmarks.backbones: --torch wants an interpreter with torch and torchvision')
+            raise SystemExit('--torch wants an interpreter with torch, and torchvision for benchmarks.backbones')
         return line.strip()
 
     def __call__(self, work: str, calls: int) -> tuple[float, float]:

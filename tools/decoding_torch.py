@@ -1,0 +1,86 @@
+"""torch's side of benchmarks/decoding.py, in an interpreter of its own: torch, nothing of Canon.
+
+The same Transformer as one writes it for decoding: the source's keys and values made once, the target's written into
+buffers, `scaled_dot_product_attention` over what is there. A line 'greedy CALLS' is answered by 'wall cpu', the seconds
+of a call.
+"""
+
+import sys
+import time
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+BATCH, SOURCE, LENGTH, VOCAB, LAYERS, D, HEADS, FF = 8, 32, 64, 8000, 3, 256, 8, 1024
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.query, self.key, self.value, self.output = (nn.Linear(D, D, bias=False) for _ in range(4))
+
+    def heads(self, x):
+        return x.view(len(x), -1, HEADS, D // HEADS).transpose(1, 2)
+
+    def look(self, x, keys, values):
+        y = F.scaled_dot_product_attention(self.heads(self.query(x)), keys, values)
+        return self.output(y.transpose(1, 2).reshape(len(x), -1, D))
+
+
+class Layer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.own, self.cross = Attention(), Attention()
+        self.wide, self.narrow = nn.Linear(D, FF), nn.Linear(FF, D)
+        self.norms = nn.ModuleList(nn.LayerNorm(D) for _ in range(3))
+
+    def forward(self, x, i, keys, values, cross):
+        keys[:, :, i : i + 1] = self.own.heads(self.own.key(x))
+        values[:, :, i : i + 1] = self.own.heads(self.own.value(x))
+        x = self.norms[0](x + self.own.look(x, keys[:, :, : i + 1], values[:, :, : i + 1]))
+        x = self.norms[1](x + self.cross.look(x, *cross))
+        return self.norms[2](x + self.narrow(F.relu(self.wide(x))))
+
+
+class Decoding:
+    def __init__(self):
+        layer = nn.TransformerEncoderLayer(D, HEADS, FF, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, LAYERS).eval()
+        self.layers = nn.ModuleList(Layer() for _ in range(LAYERS)).eval()
+        self.embedding = nn.Embedding(VOCAB, D)
+        nn.init.normal_(self.embedding.weight, std=D**-0.5)
+        self.places = torch.randn(LENGTH, D)
+        self.source = torch.randint(1, VOCAB, (BATCH, SOURCE))
+
+    @torch.inference_mode()
+    def greedy(self):
+        memory = self.encoder(self.embedding(self.source) * D**0.5 + self.places[:SOURCE])
+        cross = [(at.heads(at.key(memory)), at.heads(at.value(memory))) for at in (x.cross for x in self.layers)]
+        caches = [torch.zeros(2, BATCH, HEADS, LENGTH, D // HEADS) for _ in self.layers]
+        tokens, said = torch.ones(BATCH, 1, dtype=torch.long), []
+        for i in range(LENGTH):
+            x = self.embedding(tokens) * D**0.5 + self.places[i]
+            for layer, (keys, values), memory in zip(self.layers, caches, cross, strict=True):
+                x = layer(x, i, keys, values, memory)
+            tokens = (x[:, 0] @ self.embedding.weight.T).argmax(-1, keepdim=True)
+            said.append(tokens)
+        return torch.cat(said, 1)
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    print(f'torch {torch.__version__}, {torch.get_num_threads()} threads', flush=True)
+    call = Decoding().greedy
+    call()
+    for line in sys.stdin:
+        calls = int(line.split()[1])
+        wall, cpu = time.perf_counter(), time.process_time()
+        for _ in range(calls):
+            call()
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        print(wall / calls, cpu / calls, flush=True)
+
+
+if __name__ == '__main__':
+    main()
