@@ -8,12 +8,12 @@
 take turns, and a ratio is the median over the rounds, of wall time and of CPU time.
 """
 
-
 import argparse
 import os
 import statistics
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from benchmarks.backbones import SETTINGS, Torch, seconds
 
@@ -38,7 +38,7 @@ def sides() -> dict[str, Callable]:
     said = jnp.ones((BATCH, LENGTH), jnp.int32)
     variables = jax.jit(model.init)(jax.random.key(0), source, lengths, said)
 
-    def start(variables):
+    def start(variables) -> tuple[decoding.Step, Any]:
         memory, state = model.apply(variables, source, lengths, LENGTH, method='start')
 
         def step(state, tokens):
@@ -48,10 +48,12 @@ def sides() -> dict[str, Callable]:
         return step, state
 
     def cached(variables):
-        return decoding.greedy(*start(variables), first, LENGTH, END).tokens
+        step, state = start(variables)
+        return decoding.greedy(step, state, first, LENGTH, END).tokens
 
     def beam(variables):
-        return decoding.beam_search(*start(variables), first, LENGTH, END, 4).tokens
+        step, state = start(variables)
+        return decoding.beam_search(step, state, first, LENGTH, END, 4).tokens
 
     def uncached(variables):
         memory, mask = model.apply(variables, source, lengths, method='encode')
@@ -76,7 +78,7 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--torch', metavar='PYTHON', help='an interpreter that has torch')
     options = parser.parse_args()
-    turns = {name: lambda call=call: seconds(call, 1) for name, call in sides().items()}
+    turns: dict[str, Callable] = {name: lambda call=call: seconds(call, 1) for name, call in sides().items()}
     if options.torch:
         torch = Torch(options.torch, 'decoding_torch.py')
         turns['torch'] = lambda: torch('greedy', 1)

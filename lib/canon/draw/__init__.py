@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from canon.draw.alignment import alignments
     from canon.draw.animation import Animation
     from canon.draw.annotated import scenes
     from canon.draw.bars import class_accuracy, reliability
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from canon.draw.text import readings, spikes
 
 _HOMES = {
+    'alignment': ('alignments',),
     'animation': ('Animation',),
     'annotated': ('scenes',),
     'bars': ('class_accuracy', 'reliability'),
@@ -31,8 +33,9 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    'Animation', 'Ground', 'best_of', 'class_accuracy', 'confusion_matrix', 'curves', 'feature_maps', 'filters',
-    'gallery', 'histograms', 'middle', 'paths', 'readings', 'reliability', 'scenes', 'spikes', 'sweep', 'walk',
+    'Animation', 'Ground', 'alignments', 'best_of', 'class_accuracy', 'confusion_matrix', 'curves', 'feature_maps',
+    'filters', 'gallery', 'histograms', 'middle', 'paths', 'readings', 'reliability', 'scenes', 'spikes', 'sweep',
+    'walk',
 ]  # fmt: skip
 
 
