@@ -9,7 +9,8 @@ def softmax_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing:
 
     logits [..., C]; labels integers [...], or distributions over classes [..., C]. With `label_smoothing` e the
     target is q = (1 - e) onehot + e / C (Szegedy et al. 2016, "Rethinking the Inception Architecture", eq. 6 of
-    section 7, with uniform u). Computed in float32 at least, whatever the logits' type.
+    section 7, with uniform u; Vaswani et al. 2017, section 5.4, too). fairseq's form (1 - e - e / (C - 1)) nll +
+    e / (C - 1) sum_c nll_c is this with e C / (C - 1) for e. Computed in float32 at least, whatever the logits' type.
     """
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     log_p = jax.nn.log_softmax(logits)
