@@ -34,8 +34,12 @@ def sweep(
         first.plot([x for x in xs for _ in line[x]], [y for x in xs for y in line[x]], '.', color=style['color'], ms=3)
         first.plot(best_of(line), middle(line[best_of(line)]), 'o', color=style['color'], fillstyle='none', ms=9)
     first.set(xlabel=xlabel, ylabel=ylabel)
-    if min(min(line) for line in finals.values()) > 0:
+    swept = sorted({x for line in finals.values() for x in line})
+    if swept[0] > 0:
         first.set_xscale('log')
+        if len(swept) <= 8:  # the values themselves, and no powers of ten between them
+            first.set_xticks(swept, [f'{x:g}' for x in swept])
+            first.minorticks_off()
     for axes, (panel, of) in zip(rest, curves.items(), strict=True):
         for name, (x, values) in of.items():
             if len(x):
@@ -52,7 +56,9 @@ def sweep(
     least = min(middle(line[best_of(line)]) for line in finals.values())
     if 0 < 30 * least < first.get_ylim()[1]:
         first.set_ylim(top=30 * least)
-    figure.legend(loc='outside lower center', ncols=min(len(finals), 2 * panels), frameon=False, fontsize=8)
+    longest = max(len(labels.get(name, name)) for name in finals)
+    across = max(1, min(len(finals), 60 * panels // (longest + 8)))  # about 60 letters of this size to a panel
+    figure.legend(loc='outside lower center', ncols=across, frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=11)
     return figure
 

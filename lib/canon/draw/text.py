@@ -1,9 +1,11 @@
-"""Pictures of images of text, of what was read on them, and of how it was read frame by frame."""
+"""Pictures of images of text, of what was read on them and how, frame by frame; of text, and how likely it was."""
 
 from collections.abc import Sequence
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 _FAINT = 0.05  # probabilities below it are not drawn
 
@@ -50,4 +52,33 @@ def spikes(image: np.ndarray, probabilities: np.ndarray, characters: str, title:
     lower.legend(frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))
     lower.grid(alpha=0.3)
     lower.spines[['top', 'right']].set_visible(False)
+    return figure
+
+
+def surprise(tokens: Sequence[str], bits: np.ndarray, title: str = '', columns: int = 90) -> Figure:
+    """tokens in lines of `columns` characters, each on a ground that is as dark as it has bits; '⏎' ends a line too.
+
+    bits [n]: -log2 of the probability that each had.
+    """
+    bits = np.asarray(bits, np.float64)
+    places, row, column = [], 0, 0
+    for token in tokens:
+        width = max(len(token), 1)
+        if column and column + width > columns:
+            row, column = row + 1, 0
+        places.append((row, column, width))
+        column += width
+        if token in ('⏎', '<eos>'):
+            row, column = row + 1, 0
+    rows = (places[-1][0] if places else 0) + 1
+    figure = Figure(figsize=(0.088 * columns + 0.8, 0.17 * rows + 0.7), layout='constrained')
+    axes = figure.add_subplot()
+    most = max(float(bits.max(initial=0)), 1.0)
+    colours = matplotlib.colormaps['Oranges']
+    for token, (row, column, width), height in zip(tokens, places, bits, strict=True):
+        axes.add_patch(Rectangle((column, row), width, 1, facecolor=colours(0.85 * height / most), linewidth=0))
+        axes.text(column, row + 0.75, token, family='monospace', fontsize=7.3, parse_math=False)
+    axes.set(xlim=(0, columns), ylim=(rows, 0))
+    axes.axis('off')
+    axes.set_title(f'{title}; mean {bits.mean() if len(bits) else 0:.2f}, most {most:.1f}', fontsize=9)
     return figure
