@@ -1,0 +1,301 @@
+"""Text for language models: numbers and back, corpora, and streams in which every token is a target once."""
+
+import gzip
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from canon.data import Streams, StreamsOnce, corpora, plain, vocabulary
+from canon.errors import CanonError, UsageError
+
+TEXT = ['the cat sat on the mat', '', 'a naïve 日本 dog : the cat ☃', 'so sat the dog on a mat']
+
+# --- vocabularies ----------------------------------------------------------------------------------------------------
+
+
+def test_words_by_hand():
+    """the 4, then cat, sat, ... by count and spelling; AWD-LSTM's <eos> ends the empty line, too."""
+    words = vocabulary.build(['b a b', '', 'c b'], 'word')
+    assert [words.tokens([i])[0] for i in range(len(words))] == ['<unk>', '<eos>', 'b', 'a', 'c']
+    assert words.stream(['b a', '', 'd']).tolist() == [2, 3, 1, 1, 0, 1]
+    assert words.decode([2, 3, 1, 1, 0, 1]) == 'b a\n\n<unk>\n'
+    assert words.encode('<unk> b <eos>').tolist() == [0, 2, 1]  # PTB has them spelt out
+
+
+@pytest.mark.parametrize('level', ['byte', 'character', 'word', 'subword'])
+def test_round_trips(level):
+    made = vocabulary.build(TEXT * 9, level, **({'size': 48, 'model_type': 'bpe'} if level == 'subword' else {}))
+    again = vocabulary.from_bytes(made.to_bytes())
+    assert again == made
+    assert again.fingerprint == made.fingerprint
+    assert made.decode(made.stream(TEXT)) == '\n'.join([*TEXT, ''])
+    assert [made.decode(made.encode(line)) for line in TEXT] == TEXT
+    assert again.stream(TEXT).tolist() == made.stream(TEXT).tolist()
+    assert made.stream(TEXT).max() < len(made)
+
+
+def test_subwords_keep_spaces_and_are_the_same_twice():
+    first, second = (vocabulary.build(TEXT * 20, 'subword', 45, model_type='bpe') for _ in range(2))
+    assert first.to_bytes() == second.to_bytes()
+    assert first.decode(first.encode('the  cat   sat')) == 'the  cat   sat'
+    assert len(first) == 45
+
+
+def test_specials_of_pairs():
+    for made in (
+        vocabulary.build(TEXT, 'word', specials=vocabulary.PAIR_SPECIALS),
+        vocabulary.build(TEXT * 9, 'subword', 48, model_type='bpe', specials=vocabulary.PAIR_SPECIALS),
+    ):
+        assert (made.pad, made.unk, made.bos, made.eos) == (0, 1, 2, 3)
+        ids = [made.bos, *made.encode('the cat'), made.pad, made.pad]
+        assert made.decode(ids) == 'the cat'
+
+
+def test_bytes_and_characters_by_hand():
+    made = vocabulary.build([], 'byte')
+    assert made.encode('é').tolist() == [2 + 0xC3, 2 + 0xA9]
+    assert len(made) == 258
+    assert made.decode([2 + 0xC3]) == '�'
+    characters = vocabulary.build(['aab', 'a'], 'character')  # a 3, the line feed 2, b 1
+    assert characters.stream(['ab']).tolist() == [2, 4, 3]
+    assert characters.encode('x').tolist() == [0]
+
+
+def test_punctuation():
+    words = vocabulary.build(["don't: stop."], 'word', split='punctuation')
+    assert words.tokens(words.encode('stop: t.')) == ['stop', ':', 't', '.']
+
+
+def test_sizes_that_the_text_cannot_fill():
+    with pytest.raises(
+        UsageError, match='size=9 is larger than the text allows: 3 different words and 2 specials make 5'
+    ):
+        vocabulary.build(['b a b', 'c b'], 'word', size=9)
+    with pytest.raises(UsageError, match='1 different words that occur 2 times'):
+        vocabulary.build(['b a b', 'c b'], 'word', size=4, min_count=2)
+    for kind in ('unigram', 'bpe'):
+        with pytest.raises(UsageError, match=r'size=5000 is larger than the text allows; set it to at most \d+'):
+            vocabulary.build(TEXT * 9, 'subword', 5000, model_type=kind)
+    with pytest.raises(UsageError, match=r'size=5 is smaller than the \d+ characters'):
+        vocabulary.build(TEXT * 9, 'subword', 5)
+    with pytest.raises(UsageError, match='leaves no room'):
+        vocabulary.build(['b'], 'word', size=2)
+    assert vocabulary.build(['b a b', 'c b'], 'word', size=4).encode('b a c').tolist() == [2, 3, 0]
+
+
+def test_what_vocabularies_refuse(tmp_path):
+    for text, wanted in (([], 'the text is empty'), (['<unk>'], 'the text is empty')):
+        with pytest.raises(UsageError, match=wanted):
+            vocabulary.build(text, 'word')
+    with pytest.raises(UsageError, match='subwords needs a text'):
+        vocabulary.build(['', ' '], 'subword', 9)
+    with pytest.raises(UsageError, match='subwords need a size'):
+        vocabulary.build(TEXT, 'subword')
+    with pytest.raises(UsageError, match="level='letter' is none"):
+        vocabulary.build(TEXT, 'letter')
+    with pytest.raises(UsageError, match='<sos>'):
+        vocabulary.build(TEXT, 'word', specials=('<sos>', '<unk>'))
+    with pytest.raises(CanonError, match="'z' is not in the vocabulary of 2 words, which has no '<unk>'"):
+        vocabulary.build(['a'], 'word', specials=('<eos>',)).encode('z')
+    with pytest.raises(UsageError, match=r"split='space'.*did you mean 'spaces'"):
+        vocabulary.build(TEXT, 'word', split='space')
+    with pytest.raises(CanonError, match='no sentencepiece model'):
+        vocabulary.Subwords(b'nothing')
+    (tmp_path / 'broken').write_bytes(b'{"level": "word"}')
+    with pytest.raises(CanonError, match=r'broken is no vocabulary of ours'):
+        vocabulary.read(tmp_path / 'broken')
+    with pytest.raises(UsageError, match='there is no vocabulary'):
+        vocabulary.read(tmp_path / 'none')
+
+
+def test_another_vocabulary_is_refused(tmp_path):
+    one, other = vocabulary.build(['a b'], 'word'), vocabulary.build(['a c'], 'word')
+    one.save(tmp_path / 'vocabulary.json')
+    assert vocabulary.read(tmp_path / 'vocabulary.json') == one
+    vocabulary.check(list(one.about), one, 'runs/x')  # as JSON gives it back
+    with pytest.raises(
+        CanonError, match=r'^runs/x was trained with another vocabulary .*: 4 words \(.*\) and 4 words \('
+    ):
+        vocabulary.check(list(one.about), other, 'runs/x')
+
+
+# --- corpora ---------------------------------------------------------------------------------------------------------
+
+
+def test_lines_end_at_line_feeds_only(tmp_path):
+    data = b'\xef\xbb\xbfone\x0c\xe2\x80\xa8still one\r\n\ntwo'
+    (tmp_path / 'a.txt').write_bytes(data)
+    (tmp_path / 'b.txt.gz').write_bytes(gzip.compress(data))
+    wanted = ['one\x0c\u2028still one', '', 'two']
+    assert list(plain.lines(tmp_path / 'a.txt')) == list(plain.lines(tmp_path / 'b.txt.gz')) == wanted
+
+
+def test_files_that_are_no_text(tmp_path):
+    (tmp_path / 'empty.txt').touch()
+    (tmp_path / 'latin.txt').write_bytes('gut\nschön\n'.encode('latin-1'))
+    (tmp_path / 'cut.txt.gz').write_bytes(gzip.compress(b'a line\n' * 99)[:-12])
+    for name, wanted in (
+        ('empty.txt', r'empty\.txt is empty'),
+        ('latin.txt', r'latin\.txt, line 2 is no UTF-8 text \(invalid'),
+        ('cut.txt.gz', r'cut\.txt\.gz cannot be read'),
+        ('none.txt', 'there is no file'),
+    ):
+        with pytest.raises(CanonError, match=wanted):
+            list(plain.lines(tmp_path / name))
+
+
+@pytest.mark.parametrize(('name', 'form'), [('ptb', 'ptb.{}.txt'), ('wikitext', 'wiki.{}.tokens'), ('text', '{}.txt')])
+def test_folders_of_three_files(tmp_path, name, form):
+    with pytest.raises(UsageError, match=f'has no {form.format("train")}'):
+        corpora.corpus(name, path=str(tmp_path))
+    for split in corpora.SPLITS:
+        (tmp_path / form.format(split)).write_text(f'{split} one\n\n{split} <unk> N\n')
+    read = corpora.corpus(name, path=str(tmp_path))
+    assert list(read.lines('valid')) == ['valid one', '', 'valid <unk> N']
+    assert read.about()['test'] == {'lines': 3, 'words': 5, 'characters': 23}
+    with pytest.raises(UsageError, match="no split 'vali'; did you mean 'valid'"):
+        list(read.lines('vali'))
+
+
+def test_one_file_is_cut_by_lines(tmp_path):
+    (tmp_path / 'book.txt').write_text(''.join(f'{i}\n' for i in range(20)))
+    book = corpora.corpus('text', path=str(tmp_path / 'book.txt'), held_out=0.1)
+    parts = [list(book.lines(split)) for split in corpora.SPLITS]
+    assert [len(part) for part in parts] == [16, 2, 2]
+    assert sum(parts, []) == [str(i) for i in range(20)]  # noqa: RUF017
+    with pytest.raises(UsageError, match=r'held_out=0\.01 of the 20 lines'):
+        list(corpora.corpus('text', path=str(tmp_path / 'book.txt'), held_out=0.01).lines('train'))
+    with pytest.raises(UsageError, match=r'between 0 and 0\.5'):
+        corpora.corpus('text', path=str(tmp_path / 'book.txt'), held_out=0.5)
+    with pytest.raises(UsageError, match='name files of a folder'):
+        corpora.corpus('text', path=str(tmp_path / 'book.txt'), train='a')
+
+
+def test_the_embedded_corpus():
+    pydoc = corpora.corpus('pydoc')
+    about = pydoc.about()
+    assert about == corpora.corpus('pydoc').about()
+    assert about['train']['characters'] > 200_000
+    assert min(about[split]['characters'] for split in ('valid', 'test')) > 15_000
+    if sys.version_info[:3] == (3, 11, 7):
+        assert [about[s]['characters'] for s in corpora.SPLITS] == [308_400, 34_339, 35_494]  # as the docstring says
+    paragraphs = [set(_paragraphs(pydoc.lines(split))) for split in corpora.SPLITS]
+    for i in range(3):
+        assert not paragraphs[i] & paragraphs[(i + 1) % 3]
+    code = 'from canon.data import corpora; print(corpora.corpus("pydoc").about()["sha256"])'
+    other = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == about['sha256']  # no hash seed is in it
+
+
+def _paragraphs(lines):
+    return (p.strip() for p in '\n'.join(lines).split('\n\n') if len(p) > 60)
+
+
+class CanonVerses(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version('1.0.0')
+
+    def _info(self):
+        features = tfds.features.FeaturesDict({'text': tfds.features.Text()})
+        return tfds.core.DatasetInfo(builder=self, description='verses', features=features)
+
+    def _split_generators(self, dl_manager):
+        return {name: self._generate_examples(name) for name in ('train', 'validation', 'test')}
+
+    def _generate_examples(self, name):
+        yield 0, {'text': f'{name} ö\nsecond'}
+
+
+def test_texts_of_tfds(tmp_path):
+    CanonVerses(data_dir=tmp_path, file_format='array_record').download_and_prepare()
+    verses = corpora.corpus('canon_verses', data_dir=tmp_path)
+    assert list(verses.lines('valid')) == ['validation ö', 'second']
+    with pytest.raises(UsageError, match="no field 'txt'; did you mean 'text'"):
+        list(corpora.corpus('canon_verses', data_dir=tmp_path, field='txt').lines('train'))
+
+
+# --- streams ---------------------------------------------------------------------------------------------------------
+
+
+def test_streams_by_hand():
+    """0..9 in two streams of five, cut in windows of three; 99 stands before the text."""
+    streams = Streams(np.arange(10), batch_size=2, length=3, start=99)
+    assert streams.steps_per_epoch == 2
+    assert streams.num_examples == 4
+    one, two, three = streams[0], streams[1], streams[2]
+    assert one['target'].tolist() == [[0, 1, 2], [5, 6, 7]]
+    assert one['input'].tolist() == [[99, 0, 1], [4, 5, 6]]
+    assert one['first'].tolist() == [True, True]
+    assert two['target'].tolist() == [[3, 4, 0], [8, 9, 0]]
+    assert two['input'].tolist() == [[2, 3, 0], [7, 8, 0]]
+    assert two['mask'].tolist() == [[True, True, False]] * 2
+    assert two['first'].tolist() == [False, False]
+    assert all(np.array_equal(one[k], three[k]) for k in one)
+
+
+@pytest.mark.parametrize('n', [7, 12, 13, 29])
+@pytest.mark.parametrize('batch_size', [1, 3, 4])
+@pytest.mark.parametrize('length', [1, 4, 50])
+def test_every_token_is_a_target_once(n, batch_size, length):
+    tokens = np.arange(n) + 100
+    for data in (StreamsOnce(tokens, batch_size, length, 7), Streams(tokens, batch_size, length, 7)):
+        steps = len(data) if isinstance(data, StreamsOnce) else data.steps_per_epoch
+        batches = [data[i] for i in range(steps)]
+        shown = np.concatenate([b['target'][b['mask']] for b in batches])
+        before = np.concatenate([b['input'][b['mask']] for b in batches])
+        assert sorted(shown) == list(tokens)
+        assert (before == np.where(shown == 100, 7, shown - 1)).all()
+        assert [b['first'].all() for b in batches] == [True] + [False] * (steps - 1)
+
+
+def test_drawn_lengths():
+    n, B, T = 20_000, 4, 70
+    streams = Streams(np.arange(n), B, T, deviation=5, seed=3)
+    counts, begins, targets = [], [], []
+    for step in range(2000):
+        batch = streams[step]
+        assert batch['target'].shape == (B, T + 20)
+        begins.append(batch['first'].all())
+        counts.append(int(batch['mask'][0].sum()))
+        if sum(begins) == 1:
+            targets.append(batch['target'][batch['mask']])
+    assert sorted(np.concatenate(targets)) == list(range(n))  # the first epoch is whole
+    inner = np.array([c for c, following in zip(counts, begins[1:], strict=False) if not following])
+    long = inner[inner > 52]
+    assert abs((inner <= 52).mean() - 0.05) < 0.02
+    assert abs(long.mean() - 69.5) < 0.6  # int() of a normal: half less
+    assert abs(long.std() - 5) < 0.4
+    assert abs(2000 / sum(begins) - streams.steps_per_epoch) < 2
+    fresh = Streams(np.arange(n), B, T, deviation=5, seed=3)
+    assert all(np.array_equal(fresh[1234][k], streams[1234][k]) for k in batch)  # random access
+    other = Streams(np.arange(n), B, T, deviation=5, seed=4)
+    assert any(not np.array_equal(other[i]['mask'], streams[i]['mask']) for i in range(5))
+
+
+def test_iterating_from_the_middle_and_shards():
+    streams = Streams(np.arange(101), 4, 5)
+    iterator = streams.iterate(3)
+    for step in range(3, 12):
+        batch = next(iterator)
+        halves = [Streams(np.arange(101), 4, 5, shard=(i, 2))[step] for i in (0, 1)]
+        for k in batch:
+            assert np.array_equal(batch[k], streams[step][k])
+            assert np.array_equal(batch[k], np.concatenate([half[k] for half in halves]))
+    once = StreamsOnce(np.arange(101), 4, 5)
+    assert len(list(once.iterate(2))) == len(once) - 2
+
+
+def test_what_streams_refuse():
+    for change, wanted in (
+        (dict(tokens=np.arange(3)), '3 tokens do not fill 4 streams'),
+        (dict(tokens=np.zeros((3, 3))), r'integers \[n\]'),
+        (dict(batch_size=3, shard=(0, 2)), 'batch_size=3'),
+        (dict(length=0), 'length=0'),
+        (dict(deviation=-1.0), 'deviation=-1'),
+    ):
+        with pytest.raises(UsageError, match=wanted):
+            Streams(**{**dict(tokens=np.arange(40), batch_size=4, length=5), **change})
+    with pytest.raises(IndexError):
+        StreamsOnce(np.arange(40), 4, 5)[2]
