@@ -194,8 +194,10 @@ def _run(command: _Command) -> None:
         _train(config, experiment, workdir, command)
         return
     from canon.train.stages import last_stage
+    from canon.train.workdir import check_about
 
     experiment, config, workdir = last_stage(experiment, config, workdir)
+    check_about(workdir, experiment.about)
     modes = {'evaluate': _evaluate, 'predict': _predict, 'export': _export, 'replay': _replay}
     modes[FLAGS.mode](config, module, experiment, workdir)
 

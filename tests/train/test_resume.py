@@ -175,6 +175,15 @@ def test_another_model_is_refused_and_nothing_is_lost(tmp_path):
     assert sorted(p.name for p in (tmp_path / 'checkpoints').iterdir()) == before
 
 
+def test_other_data_are_refused_but_not_by_force(tmp_path):
+    made = toy.experiment()._replace(about={'vocabulary': ['word', 7, 'ab12'], 'seen': 3})
+    fit(made, toy.config(steps=2), tmp_path, quiet=True)
+    other = made._replace(about={'vocabulary': ['word', 8, 'cd34'], 'seen': 3})
+    with pytest.raises(UsageError, match=r"made with other data: vocabulary was \['word', 7, 'ab12'\], is .*; give the"):
+        fit(other, toy.config(steps=2), tmp_path, quiet=True)
+    fit(other, toy.config(steps=2), tmp_path, force=True, quiet=True)
+
+
 def test_another_config_is_refused_but_not_by_force(tmp_path):
     fit(toy.experiment(), toy.config(stop_after=5), tmp_path, quiet=True)
     with pytest.raises(UsageError, match=r'run\.steps was 10, is 12'):

@@ -28,7 +28,8 @@ _FREE = re.compile(
 def open_workdir(workdir: Path | str, config: Config, about: Mapping[str, Any], force: bool, main: bool) -> Path:
     """Makes the folder, or checks that it is this config's; writes `config.json` and `run.json` (where `main`).
 
-    Raises UsageError where it cannot be written to, or where another config made it and `force` is not given.
+    Raises UsageError where it cannot be written to, and where another config, or the same with other data, made it and
+    `force` is not given. What an experiment said of its data stands in about['experiment'].
     """
     path = Path(workdir).expanduser().absolute()
     mine = json.loads(json.dumps(plain(config), default=str))
@@ -48,6 +49,7 @@ def open_workdir(workdir: Path | str, config: Config, about: Mapping[str, Any], 
             raise UsageError(
                 f'workdir {path} belongs to another config: {shown}{more}; give another --workdir, or --force to go on'
             )
+        check_about(path, about.get('experiment') or {})
     if main:
         old = read_json(path / 'run.json') or {}
         if about.get('config') is None and old.get('config') is not None:  # the run goes on by its workdir alone
@@ -56,6 +58,21 @@ def open_workdir(workdir: Path | str, config: Config, about: Mapping[str, Any], 
         write_json(path / 'config.json', mine)
         write_json(path / 'run.json', {**provenance(), **about})
     return path
+
+
+def check_about(workdir: Path, about: Mapping[str, Any]) -> None:
+    """Raises UsageError unless the run in `workdir` said of its data what `about` says: a vocabulary, class names."""
+    before = (read_json(workdir / 'run.json') or {}).get('experiment') or {}
+    now = json.loads(json.dumps(dict(about), default=str))
+    differ = [key for key in before if key in now and before[key] != now[key]]
+    if differ:
+        shown = '; '.join(f'{key} was {_short(before[key])}, is {_short(now[key])}' for key in differ)
+        raise UsageError(f'{workdir} was made with other data: {shown}; give the data it had, or another --workdir')
+
+
+def _short(value: Any, most: int = 200) -> str:
+    text = str(value)
+    return text if len(text) <= most else f'{text[:most]}...'
 
 
 def write_json(path: Path, value: Any) -> None:
