@@ -73,17 +73,17 @@ def forward(variables, images, batch_norm):
             x = windows(np.pad(x, ((0, 0), (1, 1), (0, 0)), constant_values=-np.inf), 2, (2, 1)).max((2, 3))
     (x,) = x
     for name in ('lstm1', 'lstm2'):
-        there, back = lstm(p[name]['forward'], x), lstm(p[name]['backward'], x[::-1])[::-1]
+        there, back = lstm(p[name]['lstm']['forward_0'], x), lstm(p[name]['lstm']['backward_0'], x[::-1])[::-1]
         x = np.concatenate([there, back], 1) @ p[name]['output']['kernel'] + p[name]['output']['bias']
     return x
 
 
 def lstm(p, frames):
     """Gates i, f, g, o of the input and the last output; c = f c + i g, h = o tanh c."""
-    size = p['hi']['bias'].size
+    size = len(p['recurrent'])
     c, h, out = np.zeros(size), np.zeros(size), []
     for x in frames:
-        i, f, g, o = (x @ p[f'i{k}']['kernel'] + h @ p[f'h{k}']['kernel'] + p[f'h{k}']['bias'] for k in 'ifgo')
+        i, f, g, o = np.split(x @ p['kernel'] + h @ p['recurrent'] + p['bias'], 4)
         c = c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
         h = np.tanh(c) / (1 + np.exp(-o))
         out.append(h)

@@ -16,7 +16,7 @@ from canon.nn.network import Network, check_images
 from canon.nn.recurrent import GRU, LSTM, RNN
 
 __all__ = [
-    'AdditiveAttention', 'BatchNorm', 'Conv', 'ConvTranspose', 'ConvUnit', 'DotProductAttention', 'GRU',
-    'GeneralAttention', 'LSTM', 'Mixed', 'MultiHeadAttention', 'Network', 'RNN', 'SeparableConv', 'Unit',
-    'as_inception', 'check_images', 'he_normal', 'make_divisible', 'reestimate', 'scale_channels',
+    'GRU', 'LSTM', 'RNN', 'AdditiveAttention', 'BatchNorm', 'Conv', 'ConvTranspose', 'ConvUnit', 'DotProductAttention',
+    'GeneralAttention', 'Mixed', 'MultiHeadAttention', 'Network', 'SeparableConv', 'Unit', 'as_inception',
+    'check_images', 'he_normal', 'make_divisible', 'reestimate', 'scale_channels',
 ]  # fmt: skip

@@ -10,6 +10,6 @@ from canon.ops.positions import sinusoids
 
 __all__ = [
     'activation', 'adaptive_avg_pool', 'attention', 'avg_pool', 'backend', 'batch_norm', 'batch_norm_train', 'conv',
-    'conv_transpose', 'ctc', 'decoding', 'elu', 'leaky_relu', 'lrn', 'lrn_within', 'max_pool', 'pads', 'recurrence', 'relu',
-    'relu6', 'scaled_tanh', 'sigmoid', 'sinusoids', 'tanh',
+    'conv_transpose', 'ctc', 'decoding', 'elu', 'leaky_relu', 'lrn', 'lrn_within', 'max_pool', 'pads', 'recurrence',
+    'relu', 'relu6', 'scaled_tanh', 'sigmoid', 'sinusoids', 'tanh',
 ]  # fmt: skip
