@@ -1,0 +1,228 @@
+"""Language modelling, by bytes, characters, words or subwords: recurrent models and the Transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from canon import draw, losses, metrics, models, named, optim
+from canon.data import corpora, vocabulary
+from canon.data.streams import Streams, StreamsOnce
+from canon.metrics.language import bits_per, perplexity
+from canon.metrics.ngram import KneserNey
+from canon.models.rnn_lm import RecurrentLM, weight_drop
+from canon.ops import backend, decoding
+from canon.train import Evaluator, Experiment, Task, lengths
+from canon.train.types import CARRY
+
+_SHOWN = 600  # tokens of the held-out text in the picture
+
+
+def make(config: ConfigDict) -> Experiment:
+    """config.data, config.vocabulary, config.model, config.loss and config.tx -> a language modelling experiment."""
+    text = _corpus(config)
+    words = vocabulary.build(text.lines('train'), **named.plain(config.vocabulary))
+    start = words.eos or 0
+    model = _model(config, len(words))
+    task = named.call(language_task, {'model': model, **config.loss}, 'loss')
+    stream = words.stream(text.lines('train'))
+    train = Streams(stream, start=start, seed=config.seed, **named.plain(config.data.train))
+    tx = optim.make(lengths.resolve(config, train.batch_size, train.num_examples).tx)
+    evals = {}
+    for name in sorted(config.data.evals):
+        spec = named.plain(config.data.evals[name])
+        order, split = spec.pop('ngram', 0), spec.pop('split')
+        lines = list(text.lines(split))
+        tokens, characters = words.stream(lines), sum(len(line) + 1 for line in lines)
+        baseline = _baseline(stream, tokens, len(words), order) if order else None
+        data = StreamsOnce(tokens, start=start, **spec)
+        evals[name] = language_evaluator(task, model, data, characters, words, baseline)
+    about = dict(vocabulary=list(words.about), corpus=text.about())
+    return Experiment(task, tx, train, evals, about=about)
+
+
+def offline(config: ConfigDict) -> ConfigDict:
+    """`config` on the embedded text where its own is not at hand: to build it, or to time it."""
+    if config.data.name != 'pydoc':
+        with config.unlocked():
+            config.data.name, config.data.source = 'pydoc', {}
+            if config.vocabulary.get('size'):
+                config.vocabulary.size = None
+    return config
+
+
+def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str, output: str | Path) -> str:
+    """Goes on from each line of a file of prompts, or from `source` itself where it is no file: `samples.txt`.
+
+    As config.sample says: `count` texts of `length` tokens a prompt, `temperature` (0: greedy), top_k, top_p, seed.
+    """
+    words = vocabulary.build(_corpus(config).lines('train'), **named.plain(config.vocabulary))
+    file = Path(source).expanduser()
+    prompts = [line for line in file.read_text().splitlines() if line] if file.is_file() else [source]
+    write = named.call(sampler, {'model': _model(config, len(words)), **config.sample}, 'sample')
+    texts = [f'{prompt}{text}' for prompt in prompts for text in write(params, words, prompt)]
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / 'samples.txt'
+    path.write_text('\n\n----\n\n'.join(texts) + '\n')
+    return '\n\n----\n\n'.join(texts) + f'\n\n{len(texts)} texts written to {path}'
+
+
+# --- the task -----------------------------------------------------------------------------------------------------
+
+
+def language_task(
+    model: Any,
+    label_smoothing: float = 0.0,
+    weight_dropout: float = 0.0,
+    activation: float = 0.0,
+    slowness: float = 0.0,
+) -> Task:
+    """Predicting 'target' [B, T] from 'input' [B, T] where 'mask' is; 'first' [B] says where a text begins.
+
+    A recurrent model goes on from what its rows carry: truncated backpropagation through time (Mikolov et al. 2010).
+    weight_dropout: of recurrent weights. activation, slowness: alpha and beta of Merity et al. 2018, section 4.6, times
+    the mean square of the last layer's outputs (after dropout), and of their differences from step to step.
+    `predict` gives (nats [B, T] of the targets, carry).
+    """
+    recurrent = isinstance(model, RecurrentLM)
+
+    def start(batch):
+        return model.start(len(batch['input']))
+
+    def init(key, batch):
+        params = model.init(key, batch['input'][:1])['params']
+        return {'params': params, CARRY: start(batch)} if recurrent else {'params': params}
+
+    def read(params, mutable, batch, **how):
+        """(logits, carry, penalty)"""
+        if not recurrent:
+            return model.apply({'params': params}, batch['input'], **how), None, 0.0
+        known = mutable[CARRY]
+        begun = jax.tree.map(lambda s: jnp.where(batch['first'][:, None], 0, s), known)
+        seen = model.apply({'params': params}, batch['input'], begun, **how)
+        steps = seen.outputs[:, 1:] - seen.outputs[:, :-1]
+        penalty = activation * jnp.square(seen.dropped).mean() + slowness * jnp.square(steps).mean()
+        return seen.logits, seen.state, penalty
+
+    def loss(params, mutable, batch, key):
+        thinned = weight_drop(params, weight_dropout, jax.random.fold_in(key, 1))
+        logits, carry, penalty = read(thinned, mutable, batch, train=True, rngs={'dropout': key})
+        nats = metrics.Mean.of(losses.softmax_cross_entropy(logits, batch['target'], label_smoothing), batch['mask'])
+        told = metrics.Mean.of(losses.softmax_cross_entropy(logits, batch['target']), batch['mask'])
+        mutable = {**mutable, CARRY: carry} if recurrent else mutable
+        return metrics.Mean(nats.total + penalty * nats.weight, nats.weight), (mutable, {'nats': told})
+
+    def predict(params, mutable, batch):
+        logits, carry, _ = read(params, mutable, batch)
+        return losses.softmax_cross_entropy(logits, batch['target']), carry
+
+    return Task(init, loss, predict)
+
+
+def language_evaluator(
+    task: Task,
+    model: Any,
+    batches: StreamsOnce,
+    characters: int,
+    words: vocabulary.Vocabulary,
+    baseline: Callable | None,
+) -> Evaluator:
+    """loss: nats a token; perplexity; bits_per_character; beside them those of an n-gram model, and the `gain` over it.
+
+    characters: of the whole text. baseline: () -> the n-gram model's `Mean` of nats a token.
+    """
+    recurrent = isinstance(model, RecurrentLM)
+
+    def measure(params, mutable, batch):
+        nats, carry = task.predict(params, mutable, batch)
+        told = metrics.Mean.of(nats, batch['mask'])
+        return (told, carry) if recurrent else told
+
+    def finish(nats):
+        found = {'loss': float(nats.value), 'perplexity': perplexity(nats)}
+        found['bits_per_character'] = bits_per(nats, characters)
+        if baseline is not None:
+            theirs = baseline()
+            found |= {'ngram_perplexity': perplexity(theirs), 'ngram_bits_per_character': bits_per(theirs, characters)}
+            found['gain'] = found['ngram_bits_per_character'] - found['bits_per_character']
+        return found
+
+    def pictures(params, mutable, sums):
+        return {'surprise': _surprise(task, model, batches, words, params)}
+
+    return Evaluator(
+        batches, measure, finish, pictures, (lambda params, b: model.start(len(b['input']))) if recurrent else None
+    )
+
+
+def _surprise(task: Task, model: Any, batches: StreamsOnce, words: vocabulary.Vocabulary, params):
+    """The beginning of the held-out text, each token as dark as it was unexpected."""
+    batch = {key: value[:1] for key, value in batches[0].items()}
+    mutable = {CARRY: model.start(1)} if isinstance(model, RecurrentLM) else {}
+    nats, _ = jax.jit(task.predict, compiler_options=backend.compiler_options())(params, mutable, batch)
+    kept = np.flatnonzero(batch['mask'][0])[:_SHOWN]
+    bits = np.asarray(nats[0])[kept] / np.log(2)
+    return draw.surprise(words.tokens(batch['target'][0][kept]), bits, 'bits a token, of the text held out')
+
+
+def _baseline(learnt: np.ndarray, tokens: np.ndarray, size: int, order: int) -> Callable[[], metrics.Mean]:
+    """The n-gram model's nats, computed when first asked for."""
+
+    @cache
+    def nats() -> metrics.Mean:
+        log_p = KneserNey(learnt, size, order).log_probs(tokens)
+        return metrics.Mean(-log_p.sum(), np.float64(len(tokens)))
+
+    return nats
+
+
+# --- writing ------------------------------------------------------------------------------------------------------
+
+
+def sampler(
+    model: Any,
+    length: int = 300,
+    count: int = 1,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+) -> Callable[[Any, vocabulary.Vocabulary, str], list[str]]:
+    """write(params, words, prompt) -> `count` continuations of `length` tokens."""
+
+    def write(params, words, prompt):
+        tokens = words.encode(prompt)
+        tokens = np.append(np.int32(words.eos or 0), tokens)[None].repeat(count, 0)
+
+        def go_on(params, tokens, key):
+            bound = lambda method: lambda *a: model.apply({'params': params}, *a, method=method)  # noqa: E731
+            recurrent = isinstance(model, RecurrentLM)
+            state = model.start(count) if recurrent else bound('start')(count, tokens.shape[1] + length)
+            if tokens.shape[1] > 1:
+                _, state = bound('extend')(state, tokens[:, :-1])
+            if temperature == 0:
+                return decoding.greedy(bound('step'), state, tokens[:, -1], length)
+            return decoding.sample(bound('step'), state, tokens[:, -1], length, key, None, temperature, top_k, top_p)
+
+        compiled = jax.jit(go_on, compiler_options=backend.compiler_options())
+        return [words.decode(row) for row in np.asarray(compiled(params, tokens, jax.random.key(seed)).tokens)]
+
+    return write
+
+
+def _model(config: ConfigDict, size: int) -> Any:
+    return models.make(**{**named.plain(config.model), 'vocab': size})
+
+
+def _corpus(config: ConfigDict) -> corpora.Corpus:
+    d = named.plain(config.data)
+    options = {key: value for key, value in d.get('source', {}).items() if value is not None}
+    return corpora.corpus(d['name'], d.get('data_dir'), **options)

@@ -1,0 +1,175 @@
+"""Language modelling as an experiment: what is carried, what is measured, what is written."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from scipy.special import log_softmax
+
+from canon import models
+from canon.data.streams import Streams
+from canon.errors import UsageError
+from canon.metrics import KneserNey
+from canon.models.rnn_lm import RecurrentLM
+from canon.train import fit, make_step, shard
+from canon.train.evaluate import evaluate
+from canon.train.setup import prepare
+from canon.train.types import CARRY
+from experiments import language_modelling as lm
+
+TEXT = ['the cat sat on the mat', 'the dog sat on the log', 'a cat and a dog sat', 'on the mat the dog ate'] * 6
+KEY = jax.random.key(0)
+SHAPES = {
+    'rnn_lm.language_model': dict(embed=8, hidden=12, layers=1),
+    'transformer.language_model': dict(layers=1, d_model=8, d_ff=16, heads=2),
+}
+
+
+def config(path, **changes):
+    made = ConfigDict(
+        dict(
+            seed=0,
+            data=dict(
+                name='text',
+                source=dict(path=str(path), held_out=0.2),
+                train=dict(batch_size=4, length=8),
+                evals=dict(test=dict(split='test', batch_size=2, length=5, ngram=3)),
+            ),
+            vocabulary=dict(level='character'),
+            model=dict(name='rnn_lm.language_model', embed=8, hidden=12, layers=1),
+            loss=dict(label_smoothing=0.0),
+            tx=dict(name='adam', learning_rate=0.01),
+            run=dict(steps=3),
+            sample=dict(length=7, count=2, temperature=0.7, seed=1),
+        )
+    )
+    made.update_from_flattened_dict(changes)
+    return made
+
+
+@pytest.fixture
+def path(tmp_path):
+    (tmp_path / 'text.txt').write_text('\n'.join(TEXT) + '\n')
+    return tmp_path / 'text.txt'
+
+
+def test_rows_go_on_where_their_window_ended_and_begin_anew_with_the_text():
+    model = models.make('rnn_lm.language_model', vocab=9, embed=6, hidden=8, layers=2)
+    task = lm.language_task(model)
+    tokens = np.random.default_rng(0).integers(9, size=61)
+    streams = Streams(tokens, 4, 8)  # 16 tokens a stream, two windows an epoch
+    variables = dict(task.init(KEY, streams[0]))
+    params = variables.pop('params')
+    whole = {k: np.concatenate([streams[0][k], streams[1][k]], 1) for k in ('input', 'target', 'mask')}
+    read = model.apply({'params': params}, whole['input'])
+    log_p = log_softmax(np.asarray(read.logits, np.float64), -1)
+    expected = -np.take_along_axis(log_p, whole['target'][..., None], -1)[..., 0]
+    mutable, sums = variables, []
+    for step in range(4):
+        loss, (mutable, told) = task.loss(params, mutable, streams[step], KEY)
+        sums.append(float(loss.total))
+        np.testing.assert_allclose(told['nats'].total, loss.total)
+    parts = [(expected * whole['mask'])[:, i : i + 8].sum() for i in (0, 8)]
+    np.testing.assert_allclose(sums, parts * 2, rtol=1e-5)  # the second epoch begins anew
+
+
+def test_the_penalties_of_awd_lstm():
+    """Merity et al. 2018, section 4.6, added to the mean over the words."""
+    model = models.make('rnn_lm.language_model', vocab=9, embed=6, hidden=8, layers=1)
+    streams = Streams(np.random.default_rng(0).integers(9, size=64), 4, 8)
+    batch = streams[1]  # not the first: it starts from the carry
+    plain, told = lm.language_task(model), lm.language_task(model, activation=2.0, slowness=3.0)
+    variables = dict(plain.init(KEY, batch))
+    params = variables.pop('params')
+    state = jax.tree.map(lambda s: s + 0.3, variables[CARRY])
+    outputs = np.asarray(model.apply({'params': params}, batch['input'], state).outputs, np.float64)
+    penalty = 2.0 * (outputs**2).mean() + 3.0 * (np.diff(outputs, axis=1) ** 2).mean()
+    first, second = (t.loss(params, {CARRY: state}, batch, KEY)[0] for t in (plain, told))
+    np.testing.assert_allclose(second.value - first.value, penalty, rtol=1e-4)
+
+
+@pytest.mark.parametrize('name', SHAPES)
+def test_what_is_measured(path, name):
+    shape = (
+        dict(embed=8, hidden=12, layers=1) if name.startswith('rnn') else dict(layers=1, d_model=8, d_ff=16, heads=2)
+    )
+    made = config(path)
+    made.model = dict(name=name, **shape)
+    experiment = lm.make(made)
+    state = prepare(experiment, made).starting_state()
+    evaluator = experiment.evals['test']
+    found = evaluate(evaluator, state.params, state.mutable, shard.make_mesh(1)).metrics
+    lines = TEXT[-5:]
+    characters = sum(len(line) + 1 for line in lines)
+    assert found['bits_per_character'] == pytest.approx(found['loss'] / np.log(2), rel=1e-6)  # a token is a character
+    assert found['perplexity'] == pytest.approx(np.exp(found['loss']), rel=1e-6)
+    assert 0 < found['loss'] < 5
+    from canon.data import corpora, vocabulary
+
+    text = corpora.corpus('text', path=str(path), held_out=0.2)
+    words = vocabulary.build(text.lines('train'), 'character')
+    learnt, held = (words.stream(text.lines(split)) for split in ('train', 'test'))
+    assert len(held) == characters
+    theirs = -KneserNey(learnt, len(words), 3).log_probs(held).sum() / characters / np.log(2)
+    assert found['ngram_bits_per_character'] == pytest.approx(theirs, rel=1e-9)
+    assert found['gain'] == pytest.approx(theirs - found['bits_per_character'], rel=1e-9)
+    pictures = evaluator.draw(state.params, state.mutable, None)
+    assert len(pictures['surprise'].axes[0].texts) == 5
+
+
+def test_an_evaluation_does_not_depend_on_the_training_carry(path):
+    made = config(path)
+    experiment = lm.make(made)
+    state = prepare(experiment, made).starting_state()
+    mesh = shard.make_mesh(1)
+    before = evaluate(experiment.evals['test'], state.params, state.mutable, mesh).metrics
+    disturbed = jax.tree.map(lambda s: s + 1.0, state.mutable)
+    assert evaluate(experiment.evals['test'], state.params, disturbed, mesh).metrics == before
+
+
+def test_microbatches_make_the_same_update(path):
+    made = config(path)
+    experiment = lm.make(made)
+    state = prepare(experiment, made).starting_state()
+    states = []
+    for accumulate in (1, 2):
+        step, s = jax.jit(make_step(experiment.task, experiment.tx, 0, accumulate)), state
+        for k in range(3):
+            s, _ = step(s, jax.tree.map(jnp.asarray, experiment.train[k]))
+        states.append(s)
+    for a, b in zip(jax.tree.leaves(states[0].mutable), jax.tree.leaves(states[1].mutable), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize('name', SHAPES)
+def test_writing_goes_on_from_prompts(path, tmp_path, name):
+    shape = (
+        dict(embed=8, hidden=12, layers=1) if name.startswith('rnn') else dict(layers=1, d_model=8, d_ff=16, heads=2)
+    )
+    made = config(path)
+    made.model = dict(name=name, **shape)
+    experiment = lm.make(made)
+    state = prepare(experiment, made).starting_state()
+    told = lm.predict(made, experiment, state.params, state.mutable, 'the ', tmp_path / 'out')
+    assert told.endswith(f'2 texts written to {tmp_path / "out" / "samples.txt"}')
+    texts = (tmp_path / 'out' / 'samples.txt').read_text().removesuffix('\n').split('\n\n----\n\n')
+    assert len(texts) == 2
+    assert all(text.startswith('the ') for text in texts)
+    prompts = tmp_path / 'prompts.txt'
+    prompts.write_text('a\ndog\n')
+    made.sample = dict(length=4, temperature=0)
+    lm.predict(made, experiment, state.params, state.mutable, str(prompts), tmp_path / 'two')
+    texts = (tmp_path / 'two' / 'samples.txt').read_text().removesuffix('\n').split('\n\n----\n\n')
+    assert [text[:1] for text in texts] == ['a', 'd']
+    assert isinstance(lm._model(made, 9), RecurrentLM) == name.startswith('rnn')
+
+
+def test_another_text_is_refused_in_the_same_folder(path, tmp_path):
+    made = config(path)
+    fit(lm.make(made), made, tmp_path / 'run', quiet=True)
+    path.write_text('\n'.join([*TEXT, 'zebra quiz']) + '\n')
+    with pytest.raises(UsageError, match='made with other data: vocabulary was'):
+        fit(lm.make(made), made, tmp_path / 'run', quiet=True)
+    with pytest.raises(UsageError, match=r"loss\.smoothing: .*did you mean 'label_smoothing'"):
+        lm.make(config(path, **{'loss': dict(smoothing=0.1)}))

@@ -1,0 +1,119 @@
+"""Recurrent language models: counts, truncated reading, dropout masks, and steps against whole windows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from canon import models
+from canon.errors import UsageError
+from canon.models.rnn_lm import weight_drop
+
+
+def count(params) -> int:
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+def made(seed=0, **kwargs):
+    model = models.make('rnn_lm.language_model', vocab=11, **{'embed': 6, 'hidden': 8, **kwargs})
+    tokens = np.random.default_rng(seed).integers(11, size=(3, 12))
+    return model, model.init(jax.random.key(seed), tokens[:1]), tokens
+
+
+def test_parameters():
+    """Zaremba et al.'s small model in closed form; AWD-LSTM's published count less cuDNN's second biases."""
+    small = jax.eval_shape(
+        models.make('rnn_lm.language_model', vocab=10_000).init, jax.random.key(0), jnp.zeros((1, 2), int)
+    )
+    assert count(small['params']) == 10_000 * 200 + 2 * (4 * 200 * 400 + 4 * 200) + 10_000 * 201
+    awd = jax.eval_shape(models.make('rnn_lm.awd_lstm', vocab=10_000).init, jax.random.key(0), jnp.zeros((1, 2), int))
+    assert count(awd['params']) == 24_221_600 - 4 * (1150 + 1150 + 400)
+
+
+@pytest.mark.parametrize('cell', ['lstm', 'gru', 'rnn'])
+@pytest.mark.parametrize('tied', [False, True])
+def test_windows_and_steps_read_as_the_whole_text(cell, tied):
+    model, variables, tokens = made(cell=cell, tied=tied, layers=2)
+    whole = model.apply(variables, tokens)
+    state, parts = model.start(3), []
+    for begin, end in ((0, 5), (5, 6), (6, 12)):
+        read = model.apply(variables, tokens[:, begin:end], state)
+        state, parts = read.state, [*parts, read.logits]
+    np.testing.assert_allclose(np.concatenate(parts, 1), whole.logits, atol=1e-6)
+    state, rows = model.start(3), []
+    for token in tokens.T:
+        logits, state = model.apply(variables, state, token, method='step')
+        rows.append(logits)
+    np.testing.assert_allclose(np.stack(rows, 1), whole.logits, atol=1e-6)
+    ends = zip(jax.tree.leaves(state), jax.tree.leaves(whole.state), strict=True)
+    for a, b in ends:
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_nothing_looks_ahead():
+    model, variables, tokens = made()
+    other = tokens.copy()
+    other[:, 7] = (other[:, 7] + 1) % 11
+    a, b = (np.asarray(model.apply(variables, t).logits) for t in (tokens, other))
+    np.testing.assert_array_equal(a[:, :7], b[:, :7])
+    assert (np.abs(a[:, 7:] - b[:, 7:]).max(-1) > 0).all()
+
+
+def test_a_tied_output_is_the_embedding():
+    model, variables, tokens = made(tied=True, layers=1)
+    read = model.apply(variables, tokens)
+    p = variables['params']
+    expected = np.asarray(read.outputs, np.float64) @ np.asarray(p['embedding'], np.float64).T + p['bias']
+    np.testing.assert_allclose(read.logits, expected, atol=1e-5)
+
+
+def test_dropout_is_locked_over_time_and_drops_whole_words():
+    model, variables, tokens = made(dropout=0.5, layers=1, hidden=64)
+    read = model.apply(variables, tokens, train=True, rngs={'dropout': jax.random.key(1)})
+    ratio = np.asarray(read.dropped) / np.asarray(read.outputs)
+    np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:, :1], ratio.shape), rtol=1e-5, atol=1e-5)
+    assert set(ratio.round(4).ravel()) == {0.0, 2.0}
+    assert 0.35 < (ratio == 0).mean() < 0.65
+    model, variables, _ = made(dropout_embedding=0.5)
+    logits = model.apply(variables, np.tile(np.arange(11)[:, None], 2), train=True, rngs={'dropout': jax.random.key(3)})
+    alone = np.asarray(model.apply(variables, np.tile(np.arange(11)[:, None], 2), train=False).logits)
+    bare = np.asarray(logits.logits)[:, 0]
+    silent = np.isclose(bare[:, None], bare[None], atol=1e-6).all(-1).sum(1)  # words without a vector are all alike
+    assert 2 <= silent.max() <= 9
+    assert not np.allclose(bare, alone[:, 0])
+
+
+def test_weight_drop_touches_recurrent_matrices_alone():
+    _, variables, _ = made(hidden=64)
+    params = variables['params']
+    thin = weight_drop(params, 0.25, jax.random.key(0))
+    seen = 0
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(thin), strict=True):
+        if path[-1].key == 'recurrent':
+            seen += 1
+            kept = np.asarray(b) != 0
+            np.testing.assert_allclose(np.asarray(b)[kept], np.asarray(a)[kept] / 0.75, rtol=1e-6)
+            assert 0.2 < 1 - kept.mean() < 0.3
+        else:
+            np.testing.assert_array_equal(a, b)
+    assert seen == 2
+    assert weight_drop(params, 0.0, jax.random.key(0))['embedding'] is params['embedding']
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        ({'cell': 'ltsm'}, "model.cell='ltsm' is unknown; did you mean 'lstm'"),
+        ({'hidden': 0}, 'model.hidden=0 must be at least 1'),
+        ({'dropout_input': 1.0}, r'model.dropout_input=1.0 is no share in \[0, 1\)'),
+    ],
+)
+def test_what_is_refused(kwargs, message):
+    with pytest.raises(UsageError, match=message):
+        models.make('rnn_lm.language_model', vocab=11, **kwargs)
+
+
+def test_tokens_of_one_axis_are_refused():
+    model, variables, _ = made()
+    with pytest.raises(UsageError, match=r'tokens \[B, T\]'):
+        model.apply(variables, np.zeros(3, int))
