@@ -165,12 +165,19 @@ def language_evaluator(
 
 def _surprise(task: Task, model: Any, batches: StreamsOnce, words: vocabulary.Vocabulary, params):
     """The beginning of the held-out text, each token as dark as it was unexpected."""
-    batch = {key: value[:1] for key, value in batches[0].items()}
+    read = jax.jit(task.predict, compiler_options=backend.compiler_options())
     mutable = {CARRY: model.start(1)} if isinstance(model, RecurrentLM) else {}
-    nats, _ = jax.jit(task.predict, compiler_options=backend.compiler_options())(params, mutable, batch)
-    kept = np.flatnonzero(batch['mask'][0])[:_SHOWN]
-    bits = np.asarray(nats[0])[kept] / np.log(2)
-    return draw.surprise(words.tokens(batch['target'][0][kept]), bits, 'bits a token, of the text held out')
+    tokens, bits = [], []
+    for batch in batches.iterate():
+        batch = {key: value[:1] for key, value in batch.items()}
+        nats, carry = read(params, mutable, batch)
+        mutable = {CARRY: carry} if mutable else {}
+        kept = batch['mask'][0]
+        tokens += words.tokens(batch['target'][0][kept])
+        bits += list(np.asarray(nats[0])[kept] / np.log(2))
+        if len(tokens) >= _SHOWN:
+            break
+    return draw.surprise(tokens, np.array(bits), 'bits a token, of the text held out')
 
 
 def _baseline(learnt: np.ndarray, tokens: np.ndarray, size: int, order: int) -> Callable[[], metrics.Mean]:

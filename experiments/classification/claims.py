@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator
 
 from canon import draw, models
 from canon.errors import CanonError
@@ -50,9 +51,11 @@ def costs(
     """What each form came to against what it costs. cost: of a config. line: keys of forms that one line joins."""
     points: dict[str, dict[str, tuple[float, list[float]]]] = {}
     for run, config in _done(found):
-        group, name = label(config, line) if line else '', label(config, form)
+        group = label(config, line) if line else ''
+        name = label(config, [key for key in _keys(form) if key not in _keys(line)])
         price, values = points.setdefault(group, {}).setdefault(name, (cost(config), []))
         values.append(_measured(run, metric))
+    prices = sorted(price for named in points.values() for price, _ in named.values())
     figure = Figure(figsize=(6.4, 4.4), layout='constrained')
     axes = figure.add_subplot()
     for i, (group, named) in enumerate(points.items()):
@@ -60,10 +63,14 @@ def costs(
         axes.plot([r[0] for r in rows], [r[1] for r in rows], '-' if line else 'none', color=f'C{i}', label=group)
         for price, middle, name, values in rows:
             axes.plot([price] * len(values), values, '.', color=f'C{i}', ms=5)
+            side = 'left' if price**2 < prices[0] * prices[-1] else 'right'  # towards the middle
             axes.annotate(
-                f'{name}: {middle:.3g}', (price, middle), xytext=(5, 4), textcoords='offset points', fontsize=8
-            )
+                f'{name}: {middle:.3g}', (price, middle), xytext=(0, 5), textcoords='offset points', fontsize=8, ha=side
+            ).set_in_layout(False)
     axes.set(xlabel=xlabel, ylabel=_error(metric), xscale='log', title=title)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.minorticks_off()
     axes.spines[['top', 'right']].set_visible(False)
     axes.grid(alpha=0.3)
     if line:
@@ -80,8 +87,11 @@ def multiply_adds(config: Mapping[str, Any]) -> float:
 
 def label(config: Mapping[str, Any], keys: str | Sequence[str]) -> str:
     """`relu, batch`: the values of the keys, without the module of a model's name."""
-    keys = (keys,) if isinstance(keys, str) else keys
-    return ', '.join(_word(key, at(config, key)) for key in keys)
+    return ', '.join(_word(key, at(config, key)) for key in _keys(keys))
+
+
+def _keys(keys: str | Sequence[str]) -> Sequence[str]:
+    return (keys,) if isinstance(keys, str) else keys
 
 
 def at(config: Mapping[str, Any], key: str) -> Any:

@@ -179,7 +179,7 @@ def test_other_data_are_refused_but_not_by_force(tmp_path):
     made = toy.experiment()._replace(about={'vocabulary': ['word', 7, 'ab12'], 'seen': 3})
     fit(made, toy.config(steps=2), tmp_path, quiet=True)
     other = made._replace(about={'vocabulary': ['word', 8, 'cd34'], 'seen': 3})
-    with pytest.raises(UsageError, match=r"made with other data: vocabulary was \['word', 7, 'ab12'\], is .*; give the"):
+    with pytest.raises(UsageError, match=r"with other data: vocabulary was \['word', 7, 'ab12'\], is .*; give"):
         fit(other, toy.config(steps=2), tmp_path, quiet=True)
     fit(other, toy.config(steps=2), tmp_path, force=True, quiet=True)
 
