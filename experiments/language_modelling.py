@@ -226,7 +226,8 @@ def sampler(
 
 
 def _model(config: ConfigDict, size: int) -> Any:
-    return models.make(**{**named.plain(config.model), 'vocab': size})
+    model = named.plain(config.model)
+    return models.make(model.pop('name'), vocab=size, **model)
 
 
 def _corpus(config: ConfigDict) -> corpora.Corpus:

@@ -12,6 +12,8 @@ mean over its own words, where theirs scales the rate with the window's length. 
 that others shared: 24 epochs (its length is 14 now) in 300 s come to perplexity 43.1, the 5-gram to 49.7.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
@@ -21,7 +23,7 @@ ARGUMENTS = ('smoke', 'wikitext2')
 def get_config(arg: str = '') -> ConfigDict:
     smoke, wikitext = arg == 'smoke', arg == 'wikitext2'
     evaluated = dict(batch_size=10, length=70, ngram=5)
-    model = dict(name='rnn_lm.awd_lstm')
+    model: dict[str, Any] = dict(name='rnn_lm.awd_lstm')
     if wikitext:
         model |= dict(dropout_hidden=0.2, dropout_input=0.65)
     if smoke:

@@ -130,7 +130,7 @@ def language_model(
     for key, size in (('vocab', vocab), ('embed', embed), ('hidden', hidden), ('layers', layers)):
         if size < 1:
             raise UsageError(f'model.{key}={size} must be at least 1')
-    rates = dict(
+    rates: dict[str, Any] = dict(
         dropout=dropout,
         dropout_input=dropout_input,
         dropout_hidden=dropout_hidden,
