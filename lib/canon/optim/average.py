@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from optax import GradientTransformation
 
 from canon.errors import UsageError
-from canon.named import near
 from canon.optim.core import (
     Tree,
     check_params,
     check_range,
+    check_watch,
     need_params,
     next_count,
     one_minus_power,
@@ -108,10 +108,7 @@ def average_on_plateau(metric: str, patience: int = 5, mode: str = 'min') -> Gra
     metric: the key of `observe`'s mapping, 'valid/loss'; evaluations without it pass unseen, NaN never begins it.
     mode: 'min' where less is better, or 'max'.
     """
-    if not isinstance(patience, int) or patience < 1:
-        raise UsageError(f'patience={patience!r} must be an integer of at least 1')
-    if mode not in ('min', 'max'):
-        raise UsageError(f'mode={mode!r} must be min or max{near(mode, ("min", "max"))}')
+    check_watch(patience, mode)
 
     def init(params):
         check_params(params)

@@ -20,6 +20,7 @@ from jax.core import Tracer
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from canon.errors import UsageError
+from canon.named import near
 
 Tree = Any
 BUCKETS = 'buckets of small leaves'  # the key under which `bucketed` joins them
@@ -157,3 +158,11 @@ def check_range(name: str, value, low: float = 0.0, below: float = math.inf) -> 
     if not np.all((number >= low) & (number < below)):
         upper = 'finite' if below == math.inf else f'below {below:g}'
         raise UsageError(f'{name}={value!r} must be at least {low:g} and {upper}')
+
+
+def check_watch(patience, mode: str) -> None:
+    """Raises UsageError unless a rule that watches evaluations can: patience >= 1, mode 'min' or 'max'."""
+    if not isinstance(patience, int) or patience < 1:
+        raise UsageError(f'patience={patience!r} must be an integer of at least 1')
+    if mode not in ('min', 'max'):
+        raise UsageError(f'mode={mode!r} must be min or max{near(mode, ("min", "max"))}')

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from optax import GradientTransformation
 
 from canon.errors import UsageError
-from canon.named import near
 from canon.optim.average import LateAverageState
-from canon.optim.core import check_params, check_range, per_leaf, scalar, times, wide, zero_count
+from canon.optim.core import check_params, check_range, check_watch, per_leaf, scalar, times, wide, zero_count
 from canon.optim.state import find_all
 
 
@@ -66,10 +65,7 @@ def divide_on_plateau(
     check_range('by', by)
     if by <= 1:
         raise UsageError(f'by={by} must be above 1')
-    if not isinstance(patience, int) or patience < 1:
-        raise UsageError(f'patience={patience!r} must be an integer of at least 1')
-    if mode not in ('min', 'max'):
-        raise UsageError(f'mode={mode!r} must be min or max{near(mode, ("min", "max"))}')
+    check_watch(patience, mode)
 
     def init(params):
         check_params(params)
