@@ -11,14 +11,13 @@ take turns, and a ratio is the median over the rounds, of wall time and of CPU t
 import argparse
 import os
 import statistics
-import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.backbones import SETTINGS, Torch, seconds
+from benchmarks import beside
 
-if __name__ == '__main__' and any(os.environ.get(key) != value for key, value in SETTINGS.items()):
-    os.execve(sys.executable, [sys.executable, '-m', 'benchmarks.decoding', *sys.argv[1:]], {**os.environ, **SETTINGS})
+if __name__ == '__main__':
+    beside.restart('benchmarks.decoding')
 
 import jax
 import jax.numpy as jnp
@@ -78,9 +77,9 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--torch', metavar='PYTHON', help='an interpreter that has torch')
     options = parser.parse_args()
-    turns: dict[str, Callable] = {name: lambda call=call: seconds(call, 1) for name, call in sides().items()}
+    turns: dict[str, Callable] = {name: lambda call=call: beside.seconds(call, 1) for name, call in sides().items()}
     if options.torch:
-        torch = Torch(options.torch, 'decoding_torch.py')
+        torch = beside.Torch(options.torch, 'decoding_torch.py')
         turns['torch'] = lambda: torch('greedy', 1)
     print(f'load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores', flush=True)
     for turn in turns.values():

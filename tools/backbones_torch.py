@@ -1,14 +1,9 @@
-"""torch's side of benchmarks/backbones.py, in an interpreter of its own: torch and torchvision, nothing of Canon.
-
-A line 'WORK CALLS' on the standard input is answered by 'wall cpu', the seconds of a call.
-"""
-
-import sys
-import time
+"""torch's side of benchmarks/backbones.py, in an interpreter of its own: torch and torchvision, nothing of Canon."""
 
 import torch
 import torchvision
 from torch.nn import functional as F
+from turns import serve
 
 BATCH, SIZE = 8, 224
 
@@ -87,22 +82,5 @@ WORKS = {
 }
 
 
-def main() -> None:
-    torch.manual_seed(0)
-    print(f'torch {torch.__version__}, {torch.get_num_threads()} threads', flush=True)
-    name, call = None, None
-    for line in sys.stdin:
-        work, calls = line.split()
-        if work != name:
-            name, call = work, WORKS[work]()
-            call()
-            call()
-        wall, cpu = time.perf_counter(), time.process_time()
-        for _ in range(int(calls)):
-            call()
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        print(wall / int(calls), cpu / int(calls), flush=True)
-
-
 if __name__ == '__main__':
-    main()
+    serve(WORKS)
