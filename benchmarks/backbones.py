@@ -3,11 +3,8 @@
     python -m benchmarks.backbones [--rounds=5] [--only=resnet50_train,lrn] [--torch=PYTHON]
 
 Batches of 8, 224 pixels, float32, SGD with momentum. linen's side is what one writes without Canon: nn.Conv,
-nn.BatchNorm, linen's pools, the compiler's default options. --torch names an interpreter with torch and torchvision;
-it runs in a process of its own, channels last. All sides take turns, and a ratio is the median over the rounds of
-this side by that side, of wall time and of CPU time: where others run on the machine the latter is the steadier.
-Everybody's temporary buffers come from an allocator that keeps them (launch.sh sets it for all runs), so the program
-starts itself again with its tunables set.
+nn.BatchNorm, linen's pools, the compiler's default options. --torch names an interpreter with torch and torchvision,
+whose side is channels last. How the sides take turns: benchmarks/beside.py.
 """
 
 import time

@@ -1,16 +1,13 @@
 """torch's side of benchmarks/decoding.py, in an interpreter of its own: torch, nothing of Canon.
 
 The same Transformer as one writes it for decoding: the source's keys and values made once, the target's written into
-buffers, `scaled_dot_product_attention` over what is there. A line 'greedy CALLS' is answered by 'wall cpu', the seconds
-of a call.
+buffers, `scaled_dot_product_attention` over what is there.
 """
-
-import sys
-import time
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from turns import serve
 
 BATCH, SOURCE, LENGTH, VOCAB, LAYERS, D, HEADS, FF = 8, 32, 64, 8000, 3, 256, 8, 1024
 
@@ -68,19 +65,5 @@ class Decoding:
         return torch.cat(said, 1)
 
 
-def main() -> None:
-    torch.manual_seed(0)
-    print(f'torch {torch.__version__}, {torch.get_num_threads()} threads', flush=True)
-    call = Decoding().greedy
-    call()
-    for line in sys.stdin:
-        calls = int(line.split()[1])
-        wall, cpu = time.perf_counter(), time.process_time()
-        for _ in range(calls):
-            call()
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        print(wall / calls, cpu / calls, flush=True)
-
-
 if __name__ == '__main__':
-    main()
+    serve({'greedy': lambda: Decoding().greedy})
