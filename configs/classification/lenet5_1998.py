@@ -19,7 +19,7 @@ INPUT = dict(mean=(-WHITE / (BLACK - WHITE),), std=(1 / (BLACK - WHITE),))
 
 def get_config(arg: str = ''):
     rate = dict(name='step_decay', init=0.002, steps=('2 epochs', '5 epochs', '8 epochs', '12 epochs'), by=2.5)
-    padded = dict(chain=('pad',), pad=dict(size=32))
+    padded = dict(chain=('resize', 'pad'), resize=dict(size=28), pad=dict(size=32))  # MNIST's are 28 already
     config = recipe(
         name='mnist',
         batch_size=32,
