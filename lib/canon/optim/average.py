@@ -22,7 +22,7 @@ from canon.optim.core import (
     scalar,
     times,
     wide,
-    wide_dtype,
+    wide_copy,
     zero_count,
 )
 
@@ -48,8 +48,7 @@ def ema(decay: float = 0.999, debias: bool = True) -> GradientTransformation:
 
     def init(params):
         check_params(params)
-        # a copy: an average that shares the parameters' buffer cannot be donated beside them
-        return EmaState(zero_count(), jax.tree.map(lambda p: jnp.array(p, wide_dtype(p), copy=True), params))
+        return EmaState(zero_count(), wide_copy(params))
 
     def update(updates, state, params=None):
         params = need_params(params, 'ema')
@@ -113,8 +112,7 @@ def average_on_plateau(metric: str, patience: int = 5, mode: str = 'min') -> Gra
     def init(params):
         check_params(params)
         worst = scalar(float('inf') if mode == 'min' else float('-inf'))
-        average = jax.tree.map(lambda p: jnp.array(p, wide_dtype(p), copy=True), params)
-        return LateAverageState(zero_count(), average, worst, jnp.full((patience,), worst), metric, mode)
+        return LateAverageState(zero_count(), wide_copy(params), worst, jnp.full((patience,), worst), metric, mode)
 
     def update(updates, state, params=None):
         params = need_params(params, 'average_on_plateau')

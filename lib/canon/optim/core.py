@@ -97,6 +97,11 @@ def zeros(params: Tree, dtype=None) -> Tree:
     return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=dtype or wide_dtype(p)), params)
 
 
+def wide_copy(params: Tree) -> Tree:
+    """The parameters in their wide types, in buffers of their own: a state that shared theirs could not be donated."""
+    return jax.tree.map(lambda p: jnp.array(p, wide_dtype(p), copy=True), params)
+
+
 def wide_dtype(x):
     return jnp.promote_types(jnp.result_type(x), jnp.float32)
 

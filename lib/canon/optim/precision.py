@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 from optax import GradientTransformation, GradientTransformationExtraArgs, with_extra_args_support
 
-from canon.optim.core import Tree, check_params, need_params, per_leaf, wide, wide_dtype
+from canon.optim.core import Tree, check_params, need_params, per_leaf, wide, wide_copy
 
 
 class MasterState(NamedTuple):
@@ -28,7 +26,7 @@ def master_weights(tx: GradientTransformation) -> GradientTransformationExtraArg
 
     def init(params):
         check_params(params)
-        master = jax.tree.map(lambda p: jnp.array(p, wide_dtype(p), copy=True), params)
+        master = wide_copy(params)
         return MasterState(master, tx.init(master))
 
     def update(updates, state, params=None, **extra):

@@ -18,7 +18,7 @@ from canon.optim.core import (
     scalar,
     times,
     wide,
-    wide_dtype,
+    wide_copy,
 )
 from canon.optim.state import hyperparams
 
@@ -52,7 +52,7 @@ def schedule_free(
 
     def init(params):
         check_params(params)
-        z = jax.tree.map(lambda p: jnp.array(p, wide_dtype(p), copy=True), params)
+        z = wide_copy(params)
         inner = tx.init(params)
         _rate(inner)
         return ScheduleFreeState(scalar(interpolation), scalar(0.0), scalar(0.0), z, inner)
