@@ -16,7 +16,7 @@ def get_config(arg: str = ''):
 
 def sweep():
     for width in (0.0625, 0.125, 0.25, 0.5):
-        for size in (16, 24, 32):
+        for size in (32, 48, 64):  # the network takes no less than 32
             yield {'model.width_multiplier': width, **dict.fromkeys(SIZES, size)}
 
 
