@@ -1,0 +1,188 @@
+"""Recurrent encoder-decoders against their papers' equations in float64, and their published count."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import expit, softmax
+
+from canon import models
+from canon.errors import UsageError
+from canon.models.seq2seq import _reversed
+from canon.ops import decoding
+
+VOCAB, SOURCE = 13, 11
+RNG = np.random.default_rng(0)
+TOKENS = RNG.integers(0, SOURCE, (3, 7))
+LENGTHS = np.array([7, 4, 2])
+TARGET = RNG.integers(0, VOCAB, (3, 5))
+FORMS = {
+    'sutskever': dict(layers=2),
+    'sutskever gru': dict(layers=1, cell='gru', reverse=False),
+    'luong general': dict(layers=2),
+    'luong dot': dict(layers=1, score='dot'),
+    'luong concat, unfed': dict(layers=1, score='concat', feed=False),
+    'bahdanau': dict(align=5, maxout=4),
+    'bahdanau lstm': dict(align=5, maxout=4, cell='lstm', layers=2),
+}
+
+
+def drawn(name, **arguments):
+    """A model of 8 units and its variables, all far from their start: zeros would hide what is left out."""
+    sizes = dict(vocab=VOCAB, source_vocab=SOURCE, embed=6, hidden=8, start='glorot')
+    model = models.make(f'seq2seq.{name.split()[0]}', **sizes | arguments)
+    variables = model.init(jax.random.key(0), TOKENS, LENGTHS, TARGET)
+    leaves, tree = jax.tree.flatten(variables)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    return model, tree.unflatten([x + 0.5 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
+
+
+def wide(variables):
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), variables['params'])
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_steps_come_to_what_the_whole_does_and_padding_to_nothing(form):
+    model, variables = drawn(form, **FORMS[form])
+    whole, seen = model.apply(variables, TOKENS, LENGTHS, TARGET, mutable=['attention'])
+    memory, state = model.apply(variables, TOKENS, LENGTHS, 9, method='start')
+    logits = []
+    for t in range(TARGET.shape[1]):
+        one, state = model.apply(variables, memory, state, TARGET[:, t], method='step')
+        logits.append(one)
+    np.testing.assert_allclose(jnp.stack(logits, 1), whole, atol=5e-6)
+    other = np.where(np.arange(7) < LENGTHS[:, None], TOKENS, 1)
+    longer = np.pad(other, ((0, 0), (0, 3)), constant_values=5)
+    np.testing.assert_allclose(model.apply(variables, longer, LENGTHS, TARGET), whole, atol=5e-6)
+    alone = model.apply(variables, TOKENS[1:2, :4], LENGTHS[1:2], TARGET[1:2])
+    np.testing.assert_allclose(alone[0], whole[1], atol=5e-6)
+    if not form.startswith('sutskever'):
+        weights = seen['attention']['cross']
+        assert weights.shape == (3, 1, 5, 7)
+        np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
+        np.testing.assert_array_equal(weights[1, :, :, 4:], 0)
+    else:
+        assert not seen.get('attention')
+
+
+@pytest.mark.parametrize('form', ['sutskever', 'luong general', 'bahdanau'])
+def test_several_hypotheses_look_at_one_source(form):
+    model, variables = drawn(form, **FORMS[form])
+    memory, state = model.apply(variables, TOKENS, LENGTHS, 9, method='start')
+    twice = jax.tree.map(lambda x: jnp.repeat(x, 2, 0), state)
+    tokens = np.array([1, 2, 3, 4, 5, 6])
+    logits, _ = model.apply(variables, memory, twice, tokens, method='step')
+    for k in (0, 1):
+        one, _ = model.apply(variables, memory, state, tokens[k::2], method='step')
+        np.testing.assert_allclose(logits[k::2], one, atol=2e-6)
+    step = lambda state, tokens: model.apply(variables, memory, state, tokens, method='step')  # noqa: E731
+    first = jnp.zeros(3, jnp.int32)
+    greedy = decoding.greedy(step, state, first, 6, end=2)
+    beam = decoding.beam_search(step, state, first, 6, end=2, beams=1)
+    np.testing.assert_array_equal(beam.tokens[:, 0], greedy.tokens)
+
+
+def gru(p, x, h):
+    """Cho et al. 2014: the reset ahead of the product."""
+    n = len(h)
+    zx = x @ p['kernel'] + p['bias']
+    r, u = (expit(zx[i * n : (i + 1) * n] + h @ p['recurrent'][:, i * n : (i + 1) * n]) for i in (0, 1))
+    new = np.tanh(zx[2 * n :] + (r * h) @ p['recurrent'][:, 2 * n :])
+    return (1 - u) * new + u * h
+
+
+def lstm(p, x, h, c):
+    i, f, g, o = np.split(x @ p['kernel'] + h @ p['recurrent'] + p['bias'], 4)
+    c = expit(f) * c + expit(i) * np.tanh(g)
+    return expit(o) * np.tanh(c), c
+
+
+def dense(p, x):
+    return x @ p['kernel'] + p.get('bias', 0)
+
+
+def test_bahdanau_word_by_word():
+    """Bahdanau et al. 2015, A.1.1 and A.1.2, with s_i in the output."""
+    model, variables = drawn('bahdanau', align=5, maxout=4)
+    p = wide(variables)
+    logits = np.asarray(model.apply(variables, TOKENS, LENGTHS, TARGET))
+    for row in range(3):
+        xs = p['source_embedding']['embedding'][TOKENS[row, : LENGTHS[row]]]
+        forward, backward, h = [], [], np.zeros(8)
+        for x in xs:
+            forward.append(h := gru(p['encoder']['forward_0'], x, h))
+        h = np.zeros(8)
+        for x in xs[::-1]:
+            backward.insert(0, h := gru(p['encoder']['backward_0'], x, h))
+        memory = np.concatenate([forward, backward], 1)
+        s, a = np.tanh(dense(p['bridge'], backward[0])), p['attention']
+        for t, word in enumerate(TARGET[row]):
+            y = p['embedding']['embedding'][word]
+            e = np.tanh(s @ a['query']['kernel'] + memory @ a['memory']['kernel']) @ a['v']
+            c = softmax(e) @ memory
+            s = gru(p['decoder']['forward_0'], np.concatenate([y, c]), s)
+            pieces = dense(p['deep'], np.concatenate([s, y, c])).reshape(4, 2)
+            np.testing.assert_allclose(logits[row, t], dense(p['output'], pieces.max(1)), atol=2e-5)
+
+
+def test_luong_word_by_word():
+    """Luong et al. 2015, eq. 5 to 8 with 'general' scores and input feeding, the source read backwards."""
+    model, variables = drawn('luong', layers=1)
+    p = wide(variables)
+    logits = np.asarray(model.apply(variables, TOKENS, LENGTHS, TARGET))
+    for row in range(3):
+        h, c, memory = np.zeros(8), np.zeros(8), []
+        for x in p['source_embedding']['embedding'][TOKENS[row, : LENGTHS[row]]][::-1]:
+            h, c = lstm(p['encoder']['forward_0'], x, h, c)
+            memory.append(h)
+        memory, fed = np.array(memory), np.zeros(8)
+        for t, word in enumerate(TARGET[row]):
+            x = np.concatenate([p['embedding']['embedding'][word], fed])
+            h, c = lstm(p['decoder']['forward_0'], x, h, c)
+            context = softmax(h @ p['attention']['kernel'] @ memory.T) @ memory
+            fed = np.tanh(dense(p['combine'], np.concatenate([context, h])))
+            np.testing.assert_allclose(logits[row, t], dense(p['output'], fed), atol=2e-5)
+
+
+def test_a_source_read_backwards_keeps_its_padding_behind():
+    found = _reversed(jnp.array([[1, 2, 3, 0], [4, 0, 0, 0]]), jnp.array([3, 1]))
+    np.testing.assert_array_equal(found, [[3, 2, 1, 0], [4, 0, 0, 0]])
+
+
+def test_published_counts():
+    """Sutskever et al. 2014, section 3.4: 384 M parameters, of which 64 M recurrent; and RNNsearch by hand."""
+
+    def count(tree):
+        return sum(x.size for x in jax.tree.leaves(tree))
+
+    def shapes(model):
+        token = jax.ShapeDtypeStruct((1, 3), np.int32)
+        length = jax.ShapeDtypeStruct((1,), np.int32)
+        return jax.eval_shape(model.init, jax.random.key(0), token, length, token)['params']
+
+    p = shapes(models.make('seq2seq.sutskever', vocab=80_000, source_vocab=160_000))
+    assert round(count(p) / 1e6) == 384
+    assert round(count([p['encoder'], p['decoder']]) / 1e6) == 64
+    n, m, half, v = 1000, 620, 500, 30_000
+    units = 3 * (m * n + n * n + n)
+    by_hand = (
+        2 * v * m  # embeddings
+        + 2 * units  # both directions of the encoder
+        + units + 3 * 2 * n * n  # the decoder also sees c_i
+        + n * n + n  # s_0
+        + n * n + 2 * n * n + n  # alignment
+        + 2 * half * (n + m + 2 * n) + 2 * half + half * v + v  # the output
+    )  # fmt: skip
+    assert count(shapes(models.make('seq2seq.bahdanau', vocab=v, source_vocab=v))) == by_hand
+
+
+def test_bad_arguments_name_their_key():
+    with pytest.raises(UsageError, match=r"model.score='generl' is no score; did you mean 'general'"):
+        models.make('seq2seq.luong', vocab=5, score='generl')
+    with pytest.raises(UsageError, match=r'model.hidden=0 must be at least 1'):
+        models.make('seq2seq.sutskever', vocab=5, hidden=0)
+    with pytest.raises(UsageError, match=r"model.start='he' is no start"):
+        models.make('seq2seq.bahdanau', vocab=5, start='he')
+    model, variables = drawn('bahdanau')
+    with pytest.raises(UsageError, match=r'takes source \[B, S\] and lengths \[B\], not \(3, 7\) and \(2,\)'):
+        model.apply(variables, TOKENS, LENGTHS[:2], TARGET)
