@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from canon.metrics import Mean, Reliability, accuracy, add, brier, class_accuracy, confusion, top_k
+from canon.metrics import Mean, Reliability, Rows, accuracy, add, brier, class_accuracy, confusion, top_k
 
 
 @settings(max_examples=30, deadline=None)
@@ -138,3 +138,13 @@ def test_brier_score_against_sklearn_and_its_bounds():
     eye = np.eye(5, dtype=np.float32)
     assert float(brier(eye[(labels + 1) % 5], labels).value) == 2
     assert float(brier(eye[labels], labels).value) == 0
+
+
+def test_rows_are_kept_in_order_without_padding_whatever_the_batches_shapes():
+    first = Rows.of({'x': np.array([[1, 2], [3, 4]]), 'n': np.array([5, 6])}, np.array([True, False]))
+    second = Rows.of({'x': np.array([[7, 8, 9]]), 'n': np.array([10])}, np.array([True]))
+    both = add({'rows': first, 'mean': Mean(1.0, 2.0)}, {'rows': second, 'mean': Mean(3.0, 4.0)})
+    assert both['mean'] == Mean(4.0, 6.0)
+    found = list(both['rows'].each())
+    assert [row['x'].tolist() for row in found] == [[1, 2], [7, 8, 9]]
+    assert [int(row['n']) for row in found] == [5, 10]

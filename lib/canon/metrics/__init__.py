@@ -5,10 +5,11 @@ from canon.metrics.classification import accuracy, class_accuracy, confusion, to
 from canon.metrics.language import bits_per, perplexity
 from canon.metrics.mean import Mean, add
 from canon.metrics.ngram import KneserNey
+from canon.metrics.rows import Rows
 from canon.metrics.text import character_error_rate, edit_distance, word_accuracy
 from canon.metrics.translation import bleu, chrf
 
 __all__ = [
-    'KneserNey', 'Mean', 'Reliability', 'accuracy', 'add', 'bits_per', 'bleu', 'brier', 'character_error_rate', 'chrf',
-    'class_accuracy', 'confusion', 'edit_distance', 'perplexity', 'top_k', 'word_accuracy',
+    'KneserNey', 'Mean', 'Reliability', 'Rows', 'accuracy', 'add', 'bits_per', 'bleu', 'brier', 'character_error_rate',
+    'chrf', 'class_accuracy', 'confusion', 'edit_distance', 'perplexity', 'top_k', 'word_accuracy',
 ]  # fmt: skip

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from canon.metrics.rows import Rows
+
 
 class Mean(NamedTuple):
     """A weighted mean in parts. `a + b` is the mean of both sets, exactly."""
@@ -38,5 +40,5 @@ class Mean(NamedTuple):
 
 
 def add(a: Any, b: Any) -> Any:
-    """The sum of two trees of accumulators (`Mean`s, counts, histograms), leaf by leaf."""
-    return jax.tree.map(operator.add, a, b)
+    """The sum of two trees of accumulators (`Mean`s, counts, histograms, `Rows`), leaf by leaf."""
+    return jax.tree.map(operator.add, a, b, is_leaf=lambda x: isinstance(x, Rows))
