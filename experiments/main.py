@@ -275,30 +275,25 @@ def _evaluate(config, module, experiment, workdir) -> None:
 
 
 def _predict(config, module, experiment, workdir) -> None:
-    from canon import optim
     from canon.train import replay
 
     if not hasattr(module, 'predict'):
         raise UsageError(f'experiment {config.experiment!r} has no predict')
     if not FLAGS.input:
         raise UsageError('predict what? give --input=FILE or a folder')
-    _, state = replay.load(experiment, config, workdir, FLAGS.step)
-    params = optim.eval_params(state.params, state.opt)
-    print(
-        module.predict(config, experiment, params, state.mutable, FLAGS.input, FLAGS.output or workdir / 'predictions')
-    )
+    run = replay.trained(experiment, config, workdir, FLAGS.step)
+    output = FLAGS.output or workdir / 'predictions'
+    print(module.predict(config, experiment, run.params, run.mutable, FLAGS.input, output))
 
 
 def _export(config, module, experiment, workdir) -> None:
-    from canon import optim
     from canon.train import replay
     from experiments.export import export
 
     if not hasattr(module, 'served'):
         raise UsageError(f'experiment {config.experiment!r} has nothing to export (it has no `served`)')
-    state = replay.load(experiment, config, workdir, FLAGS.step, untrained=True).state
-    params = optim.eval_params(state.params, state.opt)
-    lines = export(module.served(config, experiment), params, state.mutable, FLAGS.output or workdir / 'export')
+    run = replay.trained(experiment, config, workdir, FLAGS.step, untrained=True)
+    lines = export(module.served(config, experiment), run.params, run.mutable, FLAGS.output or workdir / 'export')
     print('\n'.join(lines))
 
 

@@ -11,10 +11,12 @@ import jax
 import numpy as np
 import pytest
 
+from canon import optim
 from canon.errors import CanonError, UsageError
 from canon.train import fit
 from canon.train.checkpoint import Checkpoints
 from canon.train.log import read_rows
+from canon.train.replay import trained
 from tests.train import toy
 
 
@@ -231,3 +233,20 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_saved(tmp_path, monkeypatch)
         fit(toy.experiment(), toy.config(), tmp_path, quiet=True)
     monkeypatch.undo()
     assert int(fit(toy.experiment(), toy.config(), tmp_path, quiet=True).state.step) == 10
+
+
+def test_the_mean_of_the_newest_checkpoints_is_used_afterwards(tmp_path, caplog):
+    """With an average (EMA) in the chain it is the mean of those, as each checkpoint would be evaluated."""
+    settings = dict(every=3, keep=3, average=2)
+    fitted = fit(toy.experiment(), toy.config(checkpoint=settings), tmp_path, quiet=True)  # saves 3, 6, 9 and 10
+    last, before = (trained(toy.experiment(), toy.config(), tmp_path, step).params for step in (10, 9))
+    assert_same(last, optim.eval_params(fitted.state.params, fitted.state.opt))
+    with caplog.at_level('INFO', 'canon'):
+        run = trained(toy.experiment(), toy.config(checkpoint=settings), tmp_path)
+    assert 'the mean of 2 checkpoints, of steps 9, 10' in caplog.text
+    assert run.step == 10
+    expected = jax.tree.map(lambda a, b: (np.float32(a) + np.float32(b)) / 2, last, before)
+    assert_same(run.params, expected)
+    assert_same(run.mutable, fitted.state.mutable)
+    with pytest.raises(UsageError, match=r'run.checkpoint.average=4 needs as many checkpoints: run.checkpoint.keep=3'):
+        fit(toy.experiment(), toy.config(checkpoint=settings | {'average': 4}), tmp_path, quiet=True)

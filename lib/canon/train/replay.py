@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import tree_flatten_with_path
 
@@ -18,7 +19,7 @@ from canon.train.checkpoint import Checkpoints
 from canon.train.evaluate import evaluate
 from canon.train.setup import Setup, prepare
 from canon.train.step import gradient, step_key
-from canon.train.types import Config, Experiment, State
+from canon.train.types import Config, Experiment, Mutable, Params, State
 
 
 class Loaded(NamedTuple):
@@ -47,15 +48,48 @@ def load(
     return Loaded(setup, restored[0])
 
 
+class Trained(NamedTuple):
+    """A run at `step`, to be used: parameters as its optimizer evaluates them, of several checkpoints their mean."""
+
+    setup: Setup
+    step: int
+    params: Params
+    mutable: Mutable
+
+
+def trained(
+    experiment: Experiment, config: Config, workdir: Path | str, step: int | None = None, untrained: bool = False
+) -> Trained:
+    """What `load` gives; without `step` and with `run.checkpoint.average` the mean of that many newest checkpoints.
+
+    Where a run has fewer it is the mean of those, and that is said. Mutable state is the newest's.
+    """
+    setup, state = load(experiment, config, workdir, step, untrained)
+    wanted = setup.settings.checkpoint.average
+    folder = Path(workdir).expanduser().absolute() / 'checkpoints'
+    if step is not None or wanted == 1 or not folder.is_dir():
+        return Trained(setup, int(state.step), optim.eval_params(state.params, state.opt), state.mutable)
+    with Checkpoints(folder, setup.settings.checkpoint, read_only=True) as checkpoints:
+        steps = checkpoints.steps()[-wanted:]
+        states = (checkpoints.restore(setup.target, s) for s in steps)
+        total, newest = None, state
+        for newest, _ in filter(None, states):
+            params = optim.eval_params(newest.params, newest.opt)
+            wide = jax.tree.map(lambda p: p.astype(np.promote_types(p.dtype, np.float32)), params)
+            total = wide if total is None else jax.tree.map(jnp.add, total, wide)
+    mean = jax.tree.map(lambda t, p: (t / len(steps)).astype(p.dtype), total, newest.params)
+    logging.getLogger('canon').info('the mean of %d checkpoints, of steps %s', len(steps), ', '.join(map(str, steps)))
+    return Trained(setup, steps[-1], mean, newest.mutable)
+
+
 def evaluate_run(
     experiment: Experiment, config: Config, workdir: Path | str, step: int | None = None
 ) -> dict[str, float]:
     """The metrics of all evaluators at a saved step, as `{'test/accuracy': ...}`, with that 'step'."""
-    setup, state = load(experiment, config, workdir, step)
-    params = optim.eval_params(state.params, state.opt)
-    metrics = {'step': int(state.step)}
+    run = trained(experiment, config, workdir, step)
+    metrics = {'step': run.step}
     for name, evaluator in experiment.evals.items():
-        result = evaluate(evaluator, params, state.mutable, setup.mesh)
+        result = evaluate(evaluator, run.params, run.mutable, run.setup.mesh)
         metrics |= {f'{name}/{key}': value for key, value in result.metrics.items()}
     return metrics
 

@@ -19,13 +19,15 @@ from canon.train import lengths
 @dataclass(frozen=True)
 class Checkpointing:
     """every: steps between saves; keep: how many of the newest stay; best: an evaluator's metric ('test/accuracy')
-    whose `keep_best` best steps stay too, highest (mode 'max') or lowest ('min')."""
+    whose `keep_best` best steps stay too, highest (mode 'max') or lowest ('min'). average: to evaluate, to predict and
+    to export afterwards, the mean of the parameters of so many of the newest (Vaswani et al. 2017, section 6.1)."""
 
     every: int = 1000
     keep: int = 1
     best: str | None = None
     mode: str = 'max'
     keep_best: int = 1
+    average: int = 1
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def _types(hint) -> tuple:
 
 def _check(s: Settings) -> None:
     least = {'steps': 0, 'log_every': 1, 'accumulate': 1, 'stop_after': 1, 'every': 1, 'keep': 1, 'patience': 1}
-    least |= {'start': 0, 'model': 1, 'data': -1, 'keep_best': 1, 'fsdp': 0}
+    least |= {'start': 0, 'model': 1, 'data': -1, 'keep_best': 1, 'fsdp': 0, 'average': 1}
     parts: dict[str, Any] = {'run': s, **{f'run.evals.{name}': e for name, e in s.evals.items()}}
     parts |= {f'run.{name}': getattr(s, name) for name in _PARTS if getattr(s, name) is not None}
     for where, part in parts.items():
@@ -193,6 +195,9 @@ def _check(s: Settings) -> None:
                     _check_regex(f'{where}.rules', rule[0])
             if f.name == 'new' and value is not None:
                 _check_regex(f'{where}.new', value)
+    if s.checkpoint.average > s.checkpoint.keep:
+        c = s.checkpoint
+        raise UsageError(f'run.checkpoint.average={c.average} needs as many checkpoints: run.checkpoint.keep={c.keep}')
 
 
 def _check_regex(where: str, pattern: str) -> None:

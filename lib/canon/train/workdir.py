@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # What may change between a run and its resumption: it changes nothing that is learnt.
 _FREE = re.compile(
     r'^(target|data\.(reading|data_dir)|run\.(stop_after|log_every|profile|watchdog|tensorboard|mesh|shard)|'
-    r'run\.checkpoint\.(every|keep|keep_best))(\.|$)'
+    r'run\.checkpoint\.(every|keep|keep_best|average))(\.|$)'
 )
 
 
