@@ -228,13 +228,34 @@ class Buckets:
     permutations as `Batches` does, so a pair is drawn at most once more than another of its bucket.
     """
 
-    def __init__(self, parts: Sequence[Pairs], batch_size: int, seed: int = 0, shard=(0, 1), threads: int = 2):
-        """parts: of `Pairs.buckets`. Arguments and errors as in `Batches`."""
-        self.parts = [Batches(part, batch_size, seed, shard=shard, threads=0) for part in parts]
-        self._counts = [-(-len(part) // batch_size) for part in parts]
-        self.batch_size, self.seed, self.threads = batch_size, seed, threads
+    def __init__(
+        self,
+        parts: Sequence[Pairs],
+        batch_size: int | None = None,
+        seed: int = 0,
+        shard=(0, 1),
+        threads: int = 2,
+        tokens: int | None = None,
+        multiple: int = 8,
+    ):
+        """
+        Args:
+          parts: of `Pairs.buckets`.
+          batch_size: pairs a batch, of all processes together; or else
+          tokens: places of a batch on either side, so that a bucket of short pairs has more of them: tokens // bound,
+            rounded down to a multiple of `multiple`, which the devices must divide, and at least that.
+
+        Raises UsageError for both or neither of the two, and as `Batches` does.
+        """
+        if (batch_size is None) == (tokens is None):
+            raise UsageError(f'batch_size={batch_size} and tokens={tokens}: batches are of one or of the other')
+        rows = [batch_size or max((tokens or 0) // part.max_length // multiple * multiple, multiple) for part in parts]
+        self.parts = [Batches(part, b, seed, shard=shard, threads=0) for part, b in zip(parts, rows, strict=True)]
+        self._counts = [-(-len(part) // b) for part, b in zip(parts, rows, strict=True)]
+        self.seed, self.threads = seed, threads
         self.steps_per_epoch = sum(self._counts)
-        self.num_examples = self.steps_per_epoch * batch_size
+        self.num_examples = sum(n * b for n, b in zip(self._counts, rows, strict=True))
+        self.batch_size = self.num_examples / self.steps_per_epoch if tokens else rows[0]  # the mean, for epochs
 
     def __getitem__(self, step: int) -> Batch:
         if step < 0:
