@@ -1,7 +1,7 @@
 """Cameras and the rays through their pixels: where a ray goes, and where on it a scene is asked.
 
-A pose is [.., 4, 4] or [.., 3, 4], camera to world, in OpenGL's convention: x to the right, y up, the camera looks along
--z. A point of the picture is (x, y) in pixels, x to the right and y down, and pixel (column i, row j) covers
+A pose is [.., 4, 4] or [.., 3, 4], camera to world, in OpenGL's convention: x to the right, y up, the camera looks
+along -z. A point of the picture is (x, y) in pixels, x to the right and y down, and pixel (column i, row j) covers
 [i, i + 1) x [j, j + 1). A ray is origin + t direction with directions that are *not* normalised: their component along
 the camera's axis is 1, so that t is the depth along the axis. Distances t are [.., N], sorted.
 """
@@ -152,7 +152,7 @@ def ndc(camera: Camera, origins: jax.Array, ways: jax.Array, near: float = 1.0) 
 
 
 def box_interval(origins: jax.Array, ways: jax.Array, low, high) -> tuple[jax.Array, jax.Array]:
-    """(near, far) [..] in t, where rays are inside the box [low, high]: near >= 0, and near = far where they miss it."""
+    """(near, far) [..] in t where rays are inside the box [low, high]: near >= 0, and near = far where they miss."""
     low, high = jnp.asarray(low, ways.dtype), jnp.asarray(high, ways.dtype)
     flat = ways == 0
     slope = 1 / jnp.where(flat, 1, ways)
@@ -165,7 +165,7 @@ def box_interval(origins: jax.Array, ways: jax.Array, low, high) -> tuple[jax.Ar
 
 
 def sphere_interval(origins: jax.Array, ways: jax.Array, centre=0.0, radius=1.0) -> tuple[jax.Array, jax.Array]:
-    """(near, far) [..] in t, where rays are inside a sphere: near >= 0, and near = far where they miss it."""
+    """(near, far) [..] in t where rays are inside a sphere: near >= 0, and near = far where they miss."""
     offset = origins - jnp.asarray(centre, ways.dtype)
     a, b = (ways * ways).sum(-1), (ways * offset).sum(-1)
     # The discriminant by the nearest point: b b - a c cancels for a camera far away.
@@ -226,8 +226,7 @@ def resample(
     if edges.shape[-1] != weights.shape[-1] + 1:
         raise UsageError(f'{weights.shape[-1]} bins have one more edge, not {edges.shape[-1]}')
     weights = weights + padding
-    share = jnp.cumsum(weights / weights.sum(-1, keepdims=True), -1)[..., :-1]
-    share = jnp.minimum(share, 1.0)
+    share = jnp.minimum(jnp.cumsum(weights / weights.sum(-1, keepdims=True), -1)[..., :-1], 1)
     ends = jnp.zeros_like(weights[..., :1])
     share = jnp.concatenate((ends, share, ends + 1), -1)
     where = _places(key, (*weights.shape[:-1], count), even, share.dtype)
