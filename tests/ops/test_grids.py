@@ -1,0 +1,112 @@
+"""Grids against loops in float64, and gradients by finite differences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from canon.errors import UsageError
+from canon.ops import grids
+
+GRID = grids.levels(4, 2, 16, 64)
+rng = np.random.default_rng(0)
+PLACES = np.concatenate((rng.uniform(size=(20, 3)), [[0, 0, 0], [1, 1, 1], [0, 1, 0.5], [0.25, 0.5, 1]]))
+
+
+def row(corner, level):
+    """eq. 4 of the paper, in Python's integers."""
+    n, rows = GRID.resolutions[level], GRID.rows[level]
+    if (n + 1) ** 3 <= GRID.size:
+        return corner[0] + (n + 1) * (corner[1] + (n + 1) * corner[2])
+    word = 0
+    for value, prime in zip(corner, (1, 2654435761, 805459861), strict=True):
+        word ^= int(value) * prime
+    return word % rows
+
+
+def loops(table, x):
+    found = []
+    for level, n in enumerate(GRID.resolutions):
+        low = np.minimum(np.floor(x * n).astype(int), n - 1)
+        part, feature = x * n - low, 0
+        for corner in np.ndindex(2, 2, 2):
+            share = np.prod([p if c else 1 - p for c, p in zip(corner, part, strict=True)])
+            feature = feature + share * table[GRID.offsets[level] + row(low + corner, level)]
+        found.append(feature)
+    return np.concatenate(found)
+
+
+def test_levels_are_the_papers():
+    """L 16, N 16 to 2048: b = 1.38 (section 3's example range); the last is N_max."""
+    paper = grids.levels(16, 16, 2048, 2**19)
+    assert paper.resolutions[:4] == (16, 22, 30, 42)
+    assert paper.resolutions[-1] == 2048
+    assert paper.rows[0] == 17**3
+    assert paper.rows[-1] == 2**19
+    assert GRID.rows == (27, 64, 64, 64)
+    assert GRID.offsets == (0, 27, 91, 155)
+
+
+def test_hashed_features_are_those_of_loops():
+    table = rng.normal(size=(GRID.total, 3))
+    with jax.enable_x64(True):
+        got = grids.hashed(jnp.asarray(table), jnp.asarray(PLACES), GRID)
+        np.testing.assert_allclose(got, [loops(table, x) for x in PLACES], atol=1e-12)
+    single = grids.hashed(jnp.asarray(table, jnp.float32), jnp.asarray(PLACES, jnp.float32), GRID)
+    np.testing.assert_allclose(single, got, atol=2e-5)
+
+
+def test_the_largest_grid_hashes_without_overflow():
+    paper = grids.levels(2, 1024, 2048, 2**4)
+    table = np.arange(paper.total, dtype=np.float64)[:, None]
+    x = np.array([1.0, 1.0, 1.0])
+    wanted = [(2048 ^ 2048 * 2654435761 ^ 2048 * 805459861) % 16 + 16]
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(grids.hashed(jnp.asarray(table), jnp.asarray(x), paper)[1:], wanted)
+
+
+def test_a_linear_function_is_interpolated_exactly():
+    axes = np.meshgrid(*(np.linspace(0, 1, n) for n in (4, 3, 6)), indexing='ij')
+    values = np.stack((2 * axes[0] - axes[1] + 3 * axes[2], axes[0] * axes[1] * axes[2]), -1)
+    x, y, z = PLACES.T
+    with jax.enable_x64(True):
+        got = grids.trilinear(jnp.asarray(values), jnp.asarray(PLACES))
+        np.testing.assert_allclose(got[:, 0], 2 * x - y + 3 * z, atol=1e-12)
+        np.testing.assert_allclose(got[:, 1], x * y * z, atol=1e-12)  # within each cell it is trilinear itself
+
+
+@pytest.mark.parametrize('kind', ['hashed', 'trilinear'])
+def test_gradients_are_finite_differences(kind):
+    table = rng.normal(size=(GRID.total, 2)) if kind == 'hashed' else rng.normal(size=(3, 4, 5, 2))
+    x = rng.uniform(0.01, 0.99, (9, 3))
+    with jax.enable_x64(True):
+
+        def value(table, x):
+            found = grids.hashed(table, x, GRID) if kind == 'hashed' else grids.trilinear(table, x)
+            return jnp.sin(found).sum()
+
+        for i, grad in enumerate(jax.grad(value, (0, 1))(jnp.asarray(table), jnp.asarray(x))):
+            way = np.random.default_rng(i).normal(size=grad.shape)
+            ahead, back = ([v + h * way if i == j else v for j, v in enumerate((table, x))] for h in (1e-7, -1e-7))
+            numeric = (value(*map(jnp.asarray, ahead)) - value(*map(jnp.asarray, back))) / 2e-7
+            np.testing.assert_allclose((grad * way).sum(), numeric, rtol=1e-6, atol=1e-6)
+
+
+def test_what_lies_outside_is_at_the_wall():
+    grid = jnp.asarray(rng.normal(size=(3, 3, 3, 1)))
+    a, b = grids.trilinear(grid, jnp.array([[-4.0, 0.2, 9.0], [0.0, 0.2, 1.0]]))
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ('call', 'message'),
+    [
+        (lambda: grids.levels(4, 16, 8, 64), '4 levels from 16 to 8 cells'),
+        (lambda: grids.levels(4, 2, 8, 100), 'a power of 2 of rows, not 100'),
+        (lambda: grids.hashed(jnp.ones((9, 2)), jnp.ones(3), GRID), 'a table of 219 rows, not 9'),
+        (lambda: grids.trilinear(jnp.ones((3, 3, 3)), jnp.ones(3)), 'a dense grid is'),
+    ],
+)
+def test_what_is_refused(call, message):
+    with pytest.raises(UsageError, match=message):
+        call()
