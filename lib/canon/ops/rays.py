@@ -82,6 +82,11 @@ def project(camera: Camera, pose: jax.Array, world: jax.Array) -> tuple[jax.Arra
     return distort(plane, camera.distortion) * jnp.asarray(camera.focal) + jnp.asarray(camera.centre), depth
 
 
+def unit(ways: jax.Array) -> jax.Array:
+    """Directions of length 1: what a colour that depends on the view sees of a ray."""
+    return ways / jnp.linalg.norm(ways, axis=-1, keepdims=True)
+
+
 def radii(camera: Camera, at: jax.Array) -> jax.Array:
     """The radius [.., 1] at t = 1 of the cone through a pixel: Barron et al. 2021 (mip-NeRF), section 3.1.
 
