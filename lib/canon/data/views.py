@@ -1,0 +1,155 @@
+"""Pictures of one scene from known places: what view synthesis learns from, whatever format they came in.
+
+A pose is camera to world in OpenGL's axes (x to the right, y up, the camera looks along -z), as in `canon.ops.rays`.
+Pixels have a straight alpha where they have one: their colour is that of what is seen, not mixed with a background.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from canon import named
+from canon.errors import CanonError, UsageError
+
+_BACKGROUNDS = {'white': 255, 'black': 0}
+_READERS = {'traced': 'traced', 'blender': 'captures', 'ngp': 'captures', 'llff': 'captures', 'colmap': 'colmap'}
+SPLITS = ('train', 'val', 'test')
+
+
+class Camera(NamedTuple):
+    """A pinhole camera with OpenCV's distortion, in pixels; pixel (column i, row j) covers [i, i + 1) x [j, j + 1).
+
+    focal: (fx, fy). centre: (cx, cy), the principal point. size: (H, W). distortion: (), or k1, k2, p1, p2.
+    `canon.ops.rays` takes it as it takes its own.
+    """
+
+    focal: tuple[float, float]
+    centre: tuple[float, float]
+    size: tuple[int, int]
+    distortion: tuple[float, ...] = ()
+
+    def resized(self, size: tuple[int, int]) -> Camera:
+        """The same view on a picture of another size (H, W)."""
+        y, x = (new / old for new, old in zip(size, self.size, strict=True))
+        focal, centre = (self.focal[0] * x, self.focal[1] * y), (self.centre[0] * x, self.centre[1] * y)
+        return self._replace(focal=focal, centre=centre, size=size)
+
+
+class Views(NamedTuple):
+    """N pictures of a scene by one camera.
+
+    images: uint8 [N, H, W, 3 or 4], straight alpha. poses: float32 [N, 4, 4]. near, far: where on a ray the scene is,
+    in the units of the poses. times: float32 [N] in [0, 1] of a scene that moves. depths: float32 [N, H, W], the
+    Euclidean distance from the camera through the middle of each pixel, inf where nothing is hit (`axial` gives the
+    depth along the axis). names: of the pictures' files, or what they show.
+    """
+
+    images: np.ndarray
+    poses: np.ndarray
+    camera: Camera
+    near: float
+    far: float
+    times: np.ndarray | None = None
+    depths: np.ndarray | None = None
+    names: tuple[str, ...] = ()
+
+
+def load(name: str, split: str = 'train', **source: Any) -> Views:
+    """The views of one split of a scene.
+
+    name: 'traced' (embedded: `traced.traced`), 'blender', 'ngp', 'llff' (`captures`) or 'colmap' (`colmap.colmap`),
+    which take path=. split: 'train', 'val' or 'test'. source: arguments of that reader.
+    Raises UsageError for a name, split or argument that does not exist, CanonError for files that do not fit together.
+    """
+    if name not in _READERS:
+        raise UsageError(f'there are no views {name!r}; there are {", ".join(_READERS)}')
+    if split not in SPLITS:
+        raise UsageError(f'there is no split {split!r} of views; there are {", ".join(SPLITS)}')
+    reader = getattr(importlib.import_module(f'canon.data.{_READERS[name]}'), name)
+    return check(named.call(reader, {'split': split, **source}, f'views {name!r}'), f'views {name!r}')
+
+
+def check(views: Views, what: str) -> Views:
+    """`views`, if they can be learnt from. Raises CanonError with one line that begins with `what`."""
+    images, poses, camera = views.images, views.poses, views.camera
+    if images.shape[1:3] != tuple(camera.size):
+        raise CanonError(f'{what}: pictures are {_size(images.shape[1:3])}, the camera says {_size(camera.size)}')
+    if poses.shape != (len(images), 4, 4):
+        raise CanonError(f'{what}: {len(images)} pictures need poses of [{len(images)}, 4, 4], not {poses.shape}')
+    for i in np.flatnonzero(~_rigid(poses))[:1]:
+        name = views.names[i] if views.names else i
+        raise CanonError(
+            f'{what}: the pose of {name} is no rotation with a place (R^T R = 1, det R = 1); mend the file'
+        )
+    if not 0 <= views.near < views.far:
+        raise UsageError(f'{what}: 0 <= near < far is wanted, not near={views.near:g} and far={views.far:g}')
+    if min(camera.focal) <= 0:
+        raise CanonError(f'{what}: a focal length is positive, not {min(camera.focal):g}')
+    return views
+
+
+def take(views: Views, which: Sequence[int] | np.ndarray | slice) -> Views:
+    """Some of the views: a split, or the few that a few-view run may see."""
+    ids = np.arange(len(views.images))[which]
+    rows = {
+        name: value[ids]
+        for name in ('images', 'poses', 'times', 'depths')
+        if (value := getattr(views, name)) is not None
+    }
+    return views._replace(**rows, names=tuple(views.names[i] for i in ids) if views.names else ())
+
+
+def colours(views: Views, background: str | Sequence[int] | None = None) -> np.ndarray:
+    """uint8 [N, H, W, 3]: the pictures on a background of one colour.
+
+    background: 'white', 'black' or three numbers of 0..255, for pictures with alpha; None for pictures without.
+    Raises UsageError where one is asked for and there is no alpha to see it through, or the other way round.
+    """
+    alpha = views.images.shape[-1] == 4
+    if background is None:
+        if alpha:
+            raise UsageError("these pictures have alpha: say the background to put them on, 'white' or 'black'")
+        return views.images
+    if isinstance(background, str) and background not in _BACKGROUNDS:
+        raise UsageError(f"a background is 'white', 'black' or three numbers of 0..255, not {background!r}")
+    if not alpha:
+        raise UsageError(f'a background ({background}) is asked for, and these pictures have no alpha; set it to None')
+    behind = np.broadcast_to(_BACKGROUNDS[background] if isinstance(background, str) else background, 3)
+    mixed = np.empty((*views.images.shape[:3], 3), np.uint8)
+    for out, image in zip(mixed, views.images, strict=True):  # one at a time: floats take four times the memory
+        opaque = image[..., 3:].astype(np.float32) / 255
+        out[...] = np.rint(image[..., :3] * opaque + behind.astype(np.float32) * (1 - opaque))
+    return mixed
+
+
+def axial(depths: np.ndarray, camera: Camera) -> np.ndarray:
+    """Depths [.., H, W] along the camera's axis, of those along the rays; without distortion only."""
+    if any(camera.distortion):
+        raise UsageError('depths along the axis are made for cameras without distortion only')
+    x, y = (np.arange(n) + 0.5 for n in camera.size[::-1])
+    x, y = (x - camera.centre[0]) / camera.focal[0], (y - camera.centre[1]) / camera.focal[1]
+    return (depths / np.sqrt(1 + x[None, :] ** 2 + y[:, None] ** 2)).astype(np.float32)
+
+
+def hold_out(count: int, split: str, every: int) -> np.ndarray:
+    """The numbers of the views of `split`: each `every`-th is held out for 'val' and 'test', 'train' has the rest."""
+    if every < 2:
+        raise UsageError(f'hold={every}: each 2nd view or fewer can be held out; 8 is usual')
+    ids = np.arange(count)
+    return ids[ids % every != 0] if split == 'train' else ids[::every]
+
+
+def _rigid(poses: np.ndarray) -> np.ndarray:
+    """Whether each of [N, 4, 4] is a rotation and a translation, to the digits that files keep of them."""
+    turn = poses[:, :3, :3].astype(np.float64)
+    square = np.abs(turn.swapaxes(1, 2) @ turn - np.eye(3)).max((1, 2)) < 1e-3
+    proper = np.abs(np.linalg.det(np.nan_to_num(turn)) - 1) < 1e-2
+    return square & proper & np.isfinite(poses).all((1, 2)) & (np.abs(poses[:, 3] - (0, 0, 0, 1)).max(1) < 1e-6)
+
+
+def _size(size: tuple[int, ...]) -> str:
+    return f'{size[1]}x{size[0]}'

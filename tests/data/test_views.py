@@ -1,0 +1,273 @@
+"""The embedded scene against closed forms, and views of each format read back as they were written."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from canon.data import captures, traced, views
+from canon.errors import CanonError, UsageError
+
+SMALL = dict(views=6, size=24, seed=3)
+
+
+def small(split='train', **more):
+    return views.load('traced', split, **{**SMALL, **more})
+
+
+def first_hits(camera, pose, time):
+    """Distances [H, W] and numbers of what is hit, ray by ray: roots of a quadratic, and faces of boxes."""
+    height, width = camera.size
+    far = np.full((height, width), np.inf)
+    who = np.full((height, width), -1)
+    for j in range(height):
+        for i in range(width):
+            own = np.array(
+                [(i + 0.5 - camera.centre[0]) / camera.focal[0], -(j + 0.5 - camera.centre[1]) / camera.focal[1], -1.0]
+            )
+            way, eye = pose[:3, :3].astype(float) @ own, pose[:3, 3].astype(float)
+            for n, thing in enumerate(traced.scene(time)):
+                for t in roots(thing, eye, way):
+                    if 0 < t * np.linalg.norm(way) < far[j, i]:
+                        far[j, i], who[j, i] = t * np.linalg.norm(way), n
+    return far, who
+
+
+def roots(thing, eye, way):
+    apart = eye - thing.centre
+    if isinstance(thing, traced.Ball):
+        found = np.roots([way @ way, 2 * way @ apart, apart @ apart - thing.radius**2])
+        return found.real[np.abs(found.imag) < 1e-12]
+    c, s = math.cos(thing.turn), math.sin(thing.turn)
+    axes, found = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]), []
+    for k in range(3):
+        for side in (-1, 1):
+            t = (side * thing.half[k] - axes[k] @ apart) / (axes[k] @ way)
+            at = axes @ (apart + t * way)
+            if all(abs(at[m]) <= thing.half[m] + 1e-9 for m in range(3) if m != k):
+                found.append(t)
+    return found
+
+
+@pytest.mark.parametrize('motion', [False, True])
+def test_depth_is_where_rays_meet_spheres_and_boxes(motion):
+    told = small(views=2, motion=motion)
+    seen = set()
+    for i, pose in enumerate(told.poses):
+        expected, who = first_hits(told.camera, pose, float(told.times[i]) if motion else 0.0)
+        np.testing.assert_allclose(told.depths[i], expected, rtol=1e-6)
+        seen |= set(who.ravel())
+    assert len(seen) > 4, 'the two views show too little to judge'
+    hit = np.isfinite(told.depths)
+    assert told.near < told.depths[hit].min()
+    assert told.depths[hit].max() < told.far
+
+
+def test_depth_along_the_axis_is_that_of_the_points():
+    told = small(views=1)
+    x, y = (np.arange(24) + 0.5 - 12 for _ in 'xy')
+    length = np.sqrt(1 + (x[None] ** 2 + y[:, None] ** 2) / told.camera.focal[0] ** 2)
+    np.testing.assert_allclose(views.axial(told.depths, told.camera) * length, told.depths, rtol=1e-6)
+
+
+def test_cameras_look_at_the_origin_upright_and_apart():
+    poses = np.concatenate([traced.places(split, 40, 5)[0] for split in views.SPLITS]).astype(float)
+    turn, eye = poses[:, :3, :3], poses[:, :3, 3]
+    np.testing.assert_allclose(turn.swapaxes(1, 2) @ turn, np.broadcast_to(np.eye(3), turn.shape), atol=1e-6)
+    np.testing.assert_allclose(np.linalg.det(turn), 1, atol=1e-6)
+    np.testing.assert_allclose(eye + traced.RADIUS * -turn[:, :, 2], 0, atol=1e-5)  # along -z, 4 away, is the origin
+    assert (turn[:, 2, 1] > 0).all(), 'up in the picture is up in the world'
+    assert (eye[:, 2] > 0).all()
+    apart = np.linalg.norm(eye[:, None] - eye[None], axis=-1)[~np.eye(len(eye), dtype=bool)]
+    assert apart.min() > 0.01, 'a held-out view that is also trained on'
+
+
+def test_views_are_a_function_of_their_arguments_and_the_first_ones_stay():
+    a, few = small(), small(views=2)
+    np.testing.assert_array_equal(a.images[:2], few.images)
+    np.testing.assert_array_equal(a.poses[:2], few.poses)
+    assert not np.array_equal(a.poses, small('test').poses)
+    assert not np.array_equal(a.poses, small(seed=4).poses)
+    traced._traced.cache_clear()
+    np.testing.assert_array_equal(a.images, small().images)
+
+
+def test_pixels_are_means_of_their_rays_with_straight_alpha():
+    camera, pose = traced.pinhole(8), traced.places('train', 1, 0)[0][0]
+    coarse = traced.picture(camera, pose, samples=3).astype(float)
+    fine = traced.picture(traced.pinhole(24), pose, samples=1).astype(float)  # its rays are those of the 9 samples
+    assert set(np.unique(fine[..., 3])) == {0.0, 255.0}
+    blocks = (fine * (fine[..., 3:] > 0)).reshape(8, 3, 8, 3, 4).sum((1, 3))
+    hits = (fine[..., 3] > 0).reshape(8, 3, 8, 3).sum((1, 3))
+    np.testing.assert_allclose(coarse[..., 3], 255 * hits / 9, atol=0.5)
+    np.testing.assert_allclose(coarse[..., :3], blocks[..., :3] / np.maximum(hits, 1)[..., None], atol=1.01)
+
+
+def test_the_highlight_depends_on_the_view():
+    """The same point of the red ball, in the sun, is brighter where it mirrors the sun into the camera."""
+    ball, others = traced.scene()[1], (*traced.scene()[:1], *traced.scene()[2:])
+    at = np.asarray(ball.centre)[:, None] + ball.radius * traced._SUN[:, None]
+    ways = [np.array([[0.0], [0.0], [-1.0]]), -traced._SUN[:, None]]
+    side, mirror = (traced._light(ball, others, at, way) for way in ways)
+    assert (mirror - side > 0.1)[1:].all()  # red is at its brightest in both
+
+
+def test_blender_gives_back_what_was_written(tmp_path):
+    traced.write(tmp_path, views=4, held_out=2, size=20, seed=1, motion=True)
+    for split, count in (('train', 4), ('val', 2), ('test', 2)):
+        wrote = views.load('traced', split, views=count, size=20, seed=1, motion=True)
+        read = views.load('blender', split, path=str(tmp_path))
+        for name in ('images', 'poses', 'times', 'depths'):
+            np.testing.assert_array_equal(getattr(read, name), getattr(wrote, name))
+        assert read[2:5] == wrote[2:5]
+    assert not np.array_equal(read.poses, views.load('blender', 'val', path=str(tmp_path)).poses)
+
+
+def test_smaller_pictures_weigh_colours_by_their_alpha(tmp_path):
+    image = np.zeros((4, 4, 4), np.uint8)
+    image[0, 0] = 200, 100, 50, 255  # the one opaque pixel of its block
+    image[2:, 2:] = 40, 80, 120, 100
+    Image.fromarray(image).save(tmp_path / 'a.png')
+    made, size = captures.pictures([tmp_path / 'a.png'], 2)
+    assert size == (4, 4)
+    np.testing.assert_array_equal(made[0, 0, 0], [200, 100, 50, 64])
+    np.testing.assert_array_equal(made[0, 1, 1], [40, 80, 120, 100])
+
+
+def test_backgrounds():
+    told = small()
+    alpha = told.images[..., 3:] / 255
+    np.testing.assert_allclose(
+        views.colours(told, 'white'), told.images[..., :3] * alpha + 255 * (1 - alpha), atol=0.51
+    )
+    np.testing.assert_allclose(
+        views.colours(told, (9, 0, 255))[..., 0], (told.images[..., :3] * alpha + 9 * (1 - alpha))[..., 0], atol=0.51
+    )
+    plain = told._replace(images=told.images[..., :3])
+    assert views.colours(plain) is plain.images
+    with pytest.raises(UsageError, match='no alpha'):
+        views.colours(plain, 'white')
+    with pytest.raises(UsageError, match='have alpha'):
+        views.colours(told)
+    with pytest.raises(UsageError, match="not 'pink'"):
+        views.colours(told, 'pink')
+
+
+def test_some_of_the_views():
+    few = views.take(small(), [4, 1])
+    np.testing.assert_array_equal(few.depths, small().depths[[4, 1]])
+    assert few.names == ('train/r_4', 'train/r_1')
+
+
+def ngp_folder(folder, told, **more):
+    folder.mkdir(exist_ok=True)
+    frames = []
+    for i, image in enumerate(told.images):
+        Image.fromarray(image).save(folder / f'{i:02}.png')
+        frames.append({'file_path': f'{i:02}.png', 'transform_matrix': told.poses[i].tolist()})
+    (folder / 'transforms.json').write_text(json.dumps({**more, 'frames': frames}))
+    return folder
+
+
+def test_ngp_reads_the_whole_camera(tmp_path, caplog):
+    told = small(views=9)
+    lens = dict(fl_x=60.0, fl_y=62.0, cx=25.0, cy=23.0, w=48, h=48, k1=0.1, k2=0.01, p1=0.002, p2=-0.003)
+    folder = ngp_folder(tmp_path / 'a', told, **lens)  # measured at twice the size of the pictures
+    read = views.load('ngp', 'train', path=str(folder), near=1, far=7)
+    np.testing.assert_array_equal(read.poses, told.poses[1:8])
+    np.testing.assert_array_equal(read.images, told.images[1:8])
+    assert read.camera == ((30.0, 31.0), (12.5, 11.5), (24, 24), (0.1, 0.01, 0.002, -0.003))
+    held = views.load('ngp', 'test', path=str(folder / 'transforms.json'), factor=2)
+    np.testing.assert_array_equal(held.poses, told.poses[[0, 8]])
+    assert held.camera.focal == (15.0, 15.5)
+    assert held.camera.size == (12, 12)
+    assert not caplog.records
+    (folder / '03.png').unlink()
+    names = [name for split in ('train', 'test') for name in views.load('ngp', split, path=str(folder)).names]
+    assert sorted(names) == [f'{i:02}.png' for i in range(9) if i != 3]
+    assert '1 of 9 frames' in caplog.text
+
+
+def test_ngp_from_the_angle_alone(tmp_path):
+    read = views.load('ngp', path=str(ngp_folder(tmp_path / 'a', small(), camera_angle_x=traced.ANGLE)))
+    assert read.camera == small().camera
+
+
+def llff_folder(folder, told, near=3.0, far=9.0, scale=1.0):
+    """As LLFF's imgs2poses writes it: columns down, right, back, place, (H, W, focal)."""
+    (folder / 'images').mkdir(parents=True)
+    rows = []
+    for i, (image, pose) in enumerate(zip(told.images, told.poses.astype(float), strict=True)):
+        Image.fromarray(image[..., :3]).save(folder / 'images' / f'{i:03}.png')
+        right, up, back, place = pose[:3].T
+        hwf = [*told.camera.size, told.camera.focal[0]]
+        rows.append([*np.stack((-up, right, back, scale * place, hwf), 1).ravel(), near, far])
+    np.save(folder / 'poses_bounds.npy', np.array(rows))
+    return folder
+
+
+def test_llff_is_scaled_and_recentred_as_nerf_does(tmp_path):
+    told = small(views=9)
+    folder = llff_folder(tmp_path / 'a', told, scale=2.0)
+    plain = views.load('llff', path=str(folder), factor=1, recentre=False)
+    scale = 1 / (3.0 * 0.75)
+    np.testing.assert_allclose(plain.poses[:, :3, :3], told.poses[1:8, :3, :3], atol=1e-6)
+    np.testing.assert_allclose(plain.poses[:, :3, 3], told.poses[1:8, :3, 3] * 2 * scale, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose([plain.near, plain.far], [0.9 * 3 * scale, 9 * scale])
+    np.testing.assert_array_equal(plain.images, told.images[1:8, ..., :3])
+    turned = [views.load('llff', split, path=str(folder), factor=2) for split in ('train', 'test')]
+    poses = np.concatenate([t.poses for t in turned]).astype(float)
+    np.testing.assert_allclose(poses[:, :3, 3].mean(0), 0, atol=1e-6)
+    back = poses[:, :3, 2].sum(0)
+    np.testing.assert_allclose(back / np.linalg.norm(back), [0, 0, 1], atol=1e-6)
+    among = np.linalg.inv(poses[0]) @ poses[1]  # a rigid motion of all leaves what one is to another
+    before = [np.block([[p[:3, :3], 2 * scale * p[:3, 3:]], [0, 0, 0, 1]]) for p in told.poses[1:3].astype(float)]
+    np.testing.assert_allclose(among, np.linalg.inv(before[0]) @ before[1], atol=1e-5)
+    assert turned[0].camera.size == (12, 12)
+    np.testing.assert_allclose(turned[0].camera.focal[0], told.camera.focal[0] / 2)
+    (folder / 'images' / '000.png').unlink()
+    with pytest.raises(CanonError, match=r'9 poses, and .* 8 pictures'):
+        views.load('llff', path=str(folder))
+
+
+def spoilt(tmp_path, change):
+    """What reading says of a Blender folder after `change(folder, transforms)`."""
+    traced.write(tmp_path, views=2, held_out=1, size=8)
+    file = tmp_path / 'transforms_train.json'
+    said = json.loads(file.read_text())
+    change(tmp_path, said)
+    file.write_text(json.dumps(said))
+    with pytest.raises(CanonError) as caught:
+        views.load('blender', path=str(tmp_path))
+    assert '\n' not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_folder_that_cannot_be_learnt_from_says_why(tmp_path):
+    def larger(folder, said):
+        Image.new('RGBA', (9, 8)).save(folder / 'train' / 'r_1.png')
+
+    def mirrored(folder, said):
+        said['frames'][1]['transform_matrix'][0] = [-x for x in said['frames'][1]['transform_matrix'][0]]
+
+    def no_rotation(folder, said):
+        said['frames'][0]['transform_matrix'][0][0] += 0.1
+
+    assert 'r_1.png' in spoilt(tmp_path / 'a', lambda folder, said: (folder / 'train' / 'r_1.png').unlink())
+    assert 'r_1.png is 9x8 and r_0.png is 8x8' in spoilt(tmp_path / 'b', larger)
+    assert 'r_1.png is no rotation' in spoilt(tmp_path / 'c', mirrored)
+    assert 'r_0.png is no rotation' in spoilt(tmp_path / 'd', no_rotation)
+    assert "has no 'camera_angle_x'" in spoilt(tmp_path / 'e', lambda folder, said: said.pop('camera_angle_x'))
+    assert 'no picture' in spoilt(tmp_path / 'f', lambda folder, said: said['frames'].clear())
+    with pytest.raises(UsageError, match='near < far is wanted, not near=6 and far=6'):
+        views.load('blender', 'val', path=str(tmp_path / 'a'), near=6.0)
+    with pytest.raises(UsageError, match='no folder'):
+        views.load('blender', path=str(tmp_path / 'nowhere'))
+    with pytest.raises(UsageError, match='no views'):
+        views.load('blendr')
+    with pytest.raises(UsageError, match="did you mean 'size'"):
+        views.load('traced', siz=3)
+    with pytest.raises(UsageError, match="'path'"):
+        views.load('llff')
