@@ -36,13 +36,11 @@ def ssim(
     weights = np.exp(-0.5 * ((np.arange(window) - (window - 1) / 2) / sigma) ** 2)
     weights = tuple((weights / weights.sum()).tolist())
 
-    def mean(image):
-        return _filter(_filter(image, weights, 1), weights, 2)
-
     # Variances do not change with the origin; from the middle grey their two parts cancel less.
     x, y = pictures - 0.5, truth - 0.5
-    mu_x, mu_y = mean(x), mean(y)
-    var_x, var_y, both = mean(x * x) - mu_x**2, mean(y * y) - mu_y**2, mean(x * y) - mu_x * mu_y
+    moments = _filter(_filter(jnp.stack((x, y, x * x, y * y, x * y)), weights, 2), weights, 3)
+    mu_x, mu_y = moments[:2]
+    var_x, var_y, both = moments[2] - mu_x**2, moments[3] - mu_y**2, moments[4] - mu_x * mu_y
     mu_x, mu_y = mu_x + 0.5, mu_y + 0.5
     light = (2 * mu_x * mu_y + _K1**2) / (mu_x**2 + mu_y**2 + _K1**2)
     return Mean.of((light * (2 * both + _K2**2) / (var_x + var_y + _K2**2)).mean((1, 2, 3)), mask)
