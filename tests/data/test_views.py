@@ -193,6 +193,39 @@ def test_ngp_reads_the_whole_camera(tmp_path, caplog):
 def test_ngp_from_the_angle_alone(tmp_path):
     read = views.load('ngp', path=str(ngp_folder(tmp_path / 'a', small(), camera_angle_x=traced.ANGLE)))
     assert read.camera == small().camera
+    eyes = small().poses[:, :3, 3]
+    apart = np.linalg.norm(eyes - eyes.mean(0), axis=1).mean()
+    np.testing.assert_allclose([read.near, read.far], [0.1 * apart, 2 * apart], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('said', 'frame', 'message'),
+    [
+        (dict(fl_x=30.0, k3=0.1), {}, 'k3, k4'),
+        (dict(fl_x=30.0, camera_model='OPENCV_FISHEYE'), {}, 'lenses other than'),
+        ({}, {}, "has no 'camera_angle_x'"),
+        (dict(fl_x=30.0), dict(fl_x=31.0), 'frames have a camera each'),
+        (dict(fl_x=30.0), dict(file_path='lost'), 'names 2 pictures, and none'),
+        (dict(fl_x=30.0), dict(transform_matrix=[[1, 0], [0, 1]]), 'frame 0 needs'),
+        (dict(fl_x=-30.0), {}, 'focal length is positive'),
+    ],
+)
+def test_cameras_that_are_not_read_are_named(tmp_path, said, frame, message):
+    file = ngp_folder(tmp_path / 'a', small(views=2), **said) / 'transforms.json'
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, 'frames': [{**old, **frame} for old in content['frames']]}))
+    with pytest.raises(CanonError, match=message):
+        views.load('ngp', path=str(file))
+
+
+def test_smaller_pictures_are_those_of_their_folder_where_there_is_one(tmp_path):
+    folder = llff_folder(tmp_path / 'a', small())
+    (folder / 'images_2').mkdir()
+    for i in range(6):
+        Image.new('RGB', (12, 12), (i, 0, 0)).save(folder / 'images_2' / f'{i:03}.png')
+    read = views.load('llff', path=str(folder), factor=2)
+    assert read.images[:, 0, 0, 0].tolist() == [1, 2, 3, 4, 5]
+    assert read.camera.focal[0] == small().camera.focal[0] / 2
 
 
 def llff_folder(folder, told, near=3.0, far=9.0, scale=1.0):

@@ -24,6 +24,7 @@ from canon.data.views import Camera, Views, hold_out
 from canon.errors import CanonError, UsageError
 
 _LENS = ('k1', 'k2', 'p1', 'p2')
+_FLAT = ('OPENCV', 'PINHOLE', 'SIMPLE_PINHOLE', 'SIMPLE_RADIAL', 'RADIAL')  # camera_model, as nerfstudio names it
 _OPENED = (OSError, ValueError, SyntaxError)
 
 
@@ -249,8 +250,11 @@ def _picture(root: Path, frame: dict[str, Any]) -> Path:
 
 def _ngp_camera(said: dict[str, Any], size: tuple[int, int], file: Path) -> Camera:
     """The camera of the pictures on disk, which may be smaller than the `w` and `h` that it was measured at."""
-    if said.get('k3') or said.get('k4') or said.get('is_fisheye'):
-        raise CanonError(f'{file}: k3, k4 and fisheye lenses are not read; undistort the pictures first')
+    model = str(said.get('camera_model', 'OPENCV'))
+    if said.get('k3') or said.get('k4') or said.get('is_fisheye') or model not in _FLAT:
+        raise CanonError(
+            f'{file}: k3, k4 and lenses other than {", ".join(_FLAT)} are not read; undistort the pictures'
+        )
     height, width = int(said.get('h', size[0])), int(said.get('w', size[1]))
     if 'fl_x' in said:
         x = float(said['fl_x'])
