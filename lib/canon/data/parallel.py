@@ -75,21 +75,24 @@ def files(path: str, source: str, target: str, split: str = 'train') -> Sentence
 
 
 def catalogue(
-    package: str = 'gramps',
-    language: str = 'fr',
+    package: str = 'jupyterlab-language-pack-fr-FR',
+    language: str = 'fr_FR',
     split: str = 'train',
     domain: str | None = None,
-    accelerators: str = '_',
+    accelerators: str = '',
 ) -> Sentences:
     """English to `language` from the gettext catalogues of an installed package: real sentences without a download.
 
     package: as pip calls it. language: as its folder ('de', 'pt_BR'). domain: one of its catalogues; None is all.
+    accelerators: signs that underline the key of a menu, as '_' of GTK: see `catalogues.pairs`.
     A pair's split is decided by the hash of its English letters and digits in lower case (`part`), so that neither a
     sentence nor its twin with another sign ('Edit', 'Edit...') stands in two: 85 % train, 5 % valid, 10 % test.
 
-    The default is a program for genealogy (pure Python, in 40 languages). Version 6.0.8 has in French 7,012 different
-    sentences of 267,312 characters: 5,971 to train, 344 and 697 held out; 6,701 have at most 20 words on both sides,
-    1,023 have one, 249 are spelt the same. In German there are 7,017.
+    The default is what JupyterLab and its extensions say (BSD licence, 0.2 MB, no dependencies). Version 4.5.post3 has
+    3,236 different sentences of 107,513 characters, 2,744 to train, 173 and 319 held out; 3,101 have at most 20 words on
+    both sides, 445 have one, 192 are spelt the same.
+    A larger one is gramps, a program for genealogy in 40 languages (GPL, 53 MB, accelerators='_'): version 6.0.8 has
+    7,012 in French, 7,017 in German.
     """
     if split not in ('train', 'valid', 'test'):
         raise UsageError(f'data catalogue has no split {split!r}{named.near(split, ("train", "valid", "test"))}')
@@ -254,8 +257,9 @@ class Buckets:
         self._counts = [-(-len(part) // b) for part, b in zip(parts, rows, strict=True)]
         self.seed, self.threads = seed, threads
         self.steps_per_epoch = sum(self._counts)
-        self.num_examples = sum(n * b for n, b in zip(self._counts, rows, strict=True))
-        self.batch_size = self.num_examples / self.steps_per_epoch if tokens else rows[0]  # the mean, for epochs
+        mean = sum(n * b for n, b in zip(self._counts, rows, strict=True)) / self.steps_per_epoch
+        self.batch_size = batch_size or max(round(mean / multiple), 1) * multiple  # about; an epoch is exact
+        self.num_examples = self.steps_per_epoch * self.batch_size
 
     def __getitem__(self, step: int) -> Batch:
         if step < 0:

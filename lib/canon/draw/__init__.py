@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from canon.draw.lines import curves
     from canon.draw.surfaces import Ground, paths, walk
     from canon.draw.sweeps import best_of, middle, sweep
-    from canon.draw.text import readings, spikes, surprise
+    from canon.draw.text import readings, spikes, surprise, translations
 
 _HOMES = {
     'alignment': ('alignments',),
@@ -28,14 +28,14 @@ _HOMES = {
     'lines': ('curves',),
     'surfaces': ('Ground', 'paths', 'walk'),
     'sweeps': ('best_of', 'middle', 'sweep'),
-    'text': ('readings', 'spikes', 'surprise'),
+    'text': ('readings', 'spikes', 'surprise', 'translations'),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     'Animation', 'Ground', 'alignments', 'best_of', 'class_accuracy', 'confusion_matrix', 'curves', 'feature_maps',
     'filters', 'gallery', 'histograms', 'middle', 'paths', 'readings', 'reliability', 'scenes', 'spikes', 'surprise',
-    'sweep', 'walk',
+    'sweep', 'translations', 'walk',
 ]  # fmt: skip
 
 

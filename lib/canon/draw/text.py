@@ -1,5 +1,6 @@
 """Pictures of images of text, of what was read on them and how, frame by frame; of text, and how likely it was."""
 
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib
@@ -81,4 +82,21 @@ def surprise(tokens: Sequence[str], bits: np.ndarray, title: str = '', columns: 
     axes.set(xlim=(0, columns), ylim=(rows, 0))
     axes.axis('off')
     axes.set_title(f'{title}; mean {bits.mean() if len(bits) else 0:.2f}, most {most:.1f}', fontsize=9)
+    return figure
+
+
+def translations(rows: Sequence[tuple[str, str, str]], title: str = '', columns: int = 110) -> Figure:
+    """(source, reference, translation) one under the other: black, grey and blue, broken at `columns` characters."""
+    lines: list[tuple[str, str]] = []
+    for texts in rows:
+        for text, colour in zip(texts, ('black', '0.5', 'C0'), strict=True):
+            lines += [(part, colour) for part in textwrap.wrap(text, columns) or ['']]
+        lines.append(('', 'black'))
+    figure = Figure(figsize=(0.088 * columns + 0.8, 0.17 * len(lines) + 0.7), layout='constrained')
+    axes = figure.add_subplot()
+    for row, (line, colour) in enumerate(lines):
+        axes.text(0, row + 0.75, line, family='monospace', fontsize=7.3, color=colour, parse_math=False)
+    axes.set(xlim=(0, columns), ylim=(max(len(lines), 1), 0))
+    axes.axis('off')
+    axes.set_title(title, fontsize=9)
     return figure

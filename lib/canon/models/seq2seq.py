@@ -54,6 +54,15 @@ class State(NamedTuple):
     fed: jax.Array | None
 
 
+class _Inits(NamedTuple):
+    """Where weights start."""
+
+    kernel: Callable
+    recurrent: Callable
+    embedding: Callable
+    alignment: tuple[Callable, Callable]  # W and U, and v
+
+
 class Shape(NamedTuple):
     """What all of these are told."""
 
@@ -64,20 +73,21 @@ class Shape(NamedTuple):
     hidden: int
     layers: int
     dropout: float
-    kernel_init: Callable
-    recurrent_init: Callable
-    embedding_init: Callable
+    inits: _Inits
     dtype: Any
 
     def recurrent(self, **more: Any) -> Any:
-        inits: dict[str, Any] = dict(kernel_init=self.kernel_init, recurrent_init=self.recurrent_init)
+        inits: dict[str, Any] = dict(kernel_init=self.inits.kernel, recurrent_init=self.inits.recurrent)
         return _CELLS[self.cell](self.hidden, self.layers, dropout=self.dropout, dtype=self.dtype, **inits, **more)
 
     def dense(self, features: int, use_bias: bool = True) -> linen.Dense:
-        return linen.Dense(features, use_bias, self.dtype, kernel_init=self.kernel_init)
+        return linen.Dense(features, use_bias, self.dtype, kernel_init=self.inits.kernel)
+
+    def additive(self, features: int) -> AdditiveAttention:
+        return AdditiveAttention(features, self.dtype, *self.inits.alignment)
 
     def embedding(self, vocab: int) -> linen.Module:
-        return _Embedding(vocab, self.embed, self.embedding_init, self.dtype)
+        return _Embedding(vocab, self.embed, self.inits.embedding, self.dtype)
 
 
 class _Embedding(linen.Module):
@@ -213,9 +223,9 @@ class Luong(EncoderDecoder):
     def _attention(self) -> linen.Module:
         s = self.shape
         if self.score == 'general':
-            return GeneralAttention(s.dtype, s.kernel_init)
+            return GeneralAttention(s.dtype, s.inits.kernel)
         if self.score == 'concat':
-            return AdditiveAttention(s.hidden, s.dtype, s.kernel_init, init.normal(s.hidden**-0.5))
+            return s.additive(s.hidden)
         return DotProductAttention(scaled=self.score == 'scaled_dot')
 
     def encode(self, source: jax.Array, lengths: jax.Array, train: bool = False) -> tuple[Memory, State]:
@@ -273,7 +283,7 @@ class Bahdanau(EncoderDecoder):
         s, reset = self.shape, {'reset_after': False} if self.shape.cell == 'gru' else {}
         self.encoder, self.decoder = s.recurrent(bidirectional=True, **reset), s.recurrent(**reset)
         self.bridge = s.dense(s.hidden)
-        self.attention = AdditiveAttention(self.align, s.dtype)
+        self.attention = s.additive(self.align)
         self.deep, self.output = s.dense(2 * self.maxout), s.dense(s.vocab)
 
     def encode(self, source: jax.Array, lengths: jax.Array, train: bool = False) -> tuple[Memory, State]:
@@ -318,7 +328,7 @@ def sutskever(
     dtype: str | None = None,
 ) -> Luong:
     """No attention. start: 'paper', all weights from U(-0.08, 0.08), or 'glorot' with orthogonal recurrent ones."""
-    shape = _shape(vocab, source_vocab, cell, embed, hidden, layers, dropout, start, _uniform(0.08), None, dtype)
+    shape = _shape(vocab, source_vocab, cell, embed, hidden, layers, dropout, start, _same(0.08), dtype)
     return Luong(shape, None, False, reverse)
 
 
@@ -342,7 +352,7 @@ def luong(
     """
     if score not in _SCORES:
         raise UsageError(f'model.score={score!r} is no score{near(score, _SCORES)}')
-    shape = _shape(vocab, source_vocab, cell, embed, hidden, layers, dropout, start, _uniform(0.1), None, dtype)
+    shape = _shape(vocab, source_vocab, cell, embed, hidden, layers, dropout, start, _same(0.1), dtype)
     return Luong(shape, score, feed, reverse)
 
 
@@ -364,13 +374,13 @@ def bahdanau(
     start: 'paper', recurrent weights orthogonal and all others from N(0, 0.01^2) (appendix B.1), or 'glorot'.
     """
     _check_sizes(align=align, maxout=maxout)
-    turned = init.orthogonal()
-    shape = _shape(vocab, source_vocab, cell, embed, hidden, layers, dropout, start, init.normal(0.01), turned, dtype)
+    small = init.normal(0.01)
+    paper = _Inits(small, init.orthogonal(), small, (init.normal(0.001), init.zeros))
+    shape = _shape(vocab, source_vocab, cell, embed, hidden, layers, dropout, start, paper, dtype)
     return Bahdanau(shape, align, maxout)
 
 
-def _shape(vocab, source_vocab, cell, embed, hidden, layers, dropout, start, weights, recurrent, dtype) -> Shape:
-    """weights, recurrent: the paper's initializers; None: recurrent weights start as all others."""
+def _shape(vocab, source_vocab, cell, embed, hidden, layers, dropout, start, paper, dtype) -> Shape:
     _check_sizes(vocab=vocab, embed=embed, hidden=hidden, layers=layers)
     _check_sizes(source_vocab=vocab if source_vocab is None else source_vocab)
     if cell not in _CELLS:
@@ -379,17 +389,20 @@ def _shape(vocab, source_vocab, cell, embed, hidden, layers, dropout, start, wei
         raise UsageError(f'model.start={start!r} is no start{near(start, _STARTS)}')
     if not 0 <= dropout < 1:
         raise UsageError(f'model.dropout={dropout} is no share in [0, 1)')
-    if start == 'glorot':
-        inits = init.glorot_uniform(), init.orthogonal(), init.normal(embed**-0.5)
-    else:
-        inits = weights, recurrent or weights, weights
+    dense = init.glorot_uniform()
+    ours = _Inits(dense, init.orthogonal(), init.normal(embed**-0.5), (dense, init.normal(hidden**-0.5)))
     kind = None if dtype is None else jnp.dtype(dtype)
-    return Shape(vocab, source_vocab, cell, embed, hidden, layers, dropout, *inits, kind)
+    inits = ours if start == 'glorot' else paper
+    return Shape(vocab, source_vocab, cell, embed, hidden, layers, dropout, inits, kind)
 
 
-def _uniform(half: float) -> Callable:
-    """U(-half, half)."""
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -half, half)
+def _same(half: float) -> _Inits:
+    """All of them U(-half, half)."""
+
+    def draw(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -half, half)
+
+    return _Inits(draw, draw, draw, (draw, draw))
 
 
 def _check_sizes(**sizes: int) -> None:

@@ -1,0 +1,33 @@
+"""A claim: attention translates better than a plain encoder-decoder, and the more so the longer the sentence
+(Bahdanau et al. 2015, figure 2).
+
+    ./launch.sh sweep configs/claims/attention_length.py
+    ./launch.sh table runs/claims/attention_length
+
+Three forms as wide as each other on what JupyterLab says in English and French, two seeds each.
+"""
+
+from configs.translation import catalogue
+
+
+def get_config(arg: str = ''):
+    config = catalogue.get_config('smoke')
+    config.model = dict(
+        name='seq2seq.bahdanau', cell='gru', embed=96, hidden=128, layers=1, dropout=0.2, start='glorot'
+    )
+    config.data.evals.test.bounds = (2, 4, 6, 9)
+    config.run.steps = '8 epochs' if arg == 'smoke' else '24 epochs'
+    config.target.at_least = 8.0
+    return config
+
+
+def sweep():
+    for name in ('bahdanau', 'luong', 'sutskever'):
+        for seed in (0, 1):
+            yield {'model.name': f'seq2seq.{name}', 'seed': seed}
+
+
+def pictures(runs):
+    from experiments.translation import by_length
+
+    return {'attention and length': by_length(runs, 'model.name')}

@@ -1,0 +1,220 @@
+"""Translation as an experiment: what is learnt, how it is searched and scored, what is written."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from scipy.special import log_softmax
+
+from canon import metrics
+from canon.data import parallel, vocabulary
+from canon.errors import CanonError, UsageError
+from canon.train import fit, shard
+from canon.train.evaluate import evaluate
+from canon.train.setup import prepare
+from experiments import translation as tr
+
+ENGLISH, FRENCH = ['one', 'two', 'three', 'four', 'five', 'six'], ['un', 'deux', 'trois', 'quatre', 'cinq', 'six']
+WORDS = dict(zip(ENGLISH, FRENCH, strict=True))
+MODELS = {
+    'bahdanau': dict(name='seq2seq.bahdanau', embed=12, hidden=24, align=12, maxout=12, start='glorot'),
+    'sutskever': dict(name='seq2seq.sutskever', embed=12, hidden=16, layers=1, start='glorot'),
+    'transformer': dict(name='transformer.transformer', layers=1, d_model=16, d_ff=32, heads=2, dropout=0.0),
+}
+
+
+def sentences(count, seed, longest=6):
+    rng = np.random.default_rng(seed)
+    chosen = [rng.choice(list(WORDS), rng.integers(1, longest + 1)) for _ in range(count)]
+    return [(' '.join(words), ' '.join(WORDS[w] for w in words)) for words in chosen]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for split, count in (('train', 200), ('test', 9)):
+        for side, language in enumerate(('en', 'fr')):
+            lines = [pair[side] for pair in sentences(count, len(split))]
+            (tmp_path / f'{split}.{language}').write_text('\n'.join(lines) + '\n')
+    return tmp_path
+
+
+def config(folder, model='bahdanau', **changes):
+    made = ConfigDict(
+        dict(
+            seed=0,
+            data=dict(
+                name='files',
+                source=dict(path=str(folder), source='en', target='fr'),
+                train=dict(split='train', batch_size=8, buckets=(4, 7)),
+                evals=dict(test=dict(split='test', batch_size=4, extra=3, bounds=(2,))),
+            ),
+            vocabulary=dict(level='word'),
+            model=MODELS[model],
+            loss=dict(label_smoothing=0.0),
+            tx=dict(name='adam', learning_rate=0.02),
+            run=dict(steps=3),
+            search=dict(beams=3, extra=3, alignments=1),
+        )
+    )
+    made.update_from_flattened_dict(changes)
+    return made
+
+
+def begun(made):
+    experiment = tr.make(made)
+    return experiment, prepare(experiment, made).starting_state()
+
+
+@pytest.mark.parametrize('smoothing', ['uniform', 'others'])
+def test_the_loss_is_the_cross_entropy_with_the_named_target(folder, smoothing):
+    made = config(folder, loss=dict(label_smoothing=0.3, smoothing=smoothing))
+    experiment, state = begun(made)
+    batch = jax.tree.map(np.copy, experiment.train[0])
+    batch['mask'][1] = False
+    loss, (_, told) = experiment.task.loss(state.params, {}, batch, jax.random.key(0))
+    words = tr._languages(made, None).target
+    target = batch['target']
+    inputs = np.concatenate([np.full((8, 1), words.bos), target[:, :-1]], 1)
+    model = tr._model(made, tr._languages(made, None))
+    logits = model.apply({'params': state.params}, batch['source'], batch['source_length'], inputs)
+    log_p = log_softmax(np.asarray(logits, np.float64), -1)
+    size = len(words)
+    hot = np.eye(size)[target]
+    wanted = 0.7 * hot + 0.3 * (np.full(size, 1 / size) if smoothing == 'uniform' else (1 - hot) / (size - 1))
+    counted = (np.arange(target.shape[1]) < batch['target_length'][:, None]) & batch['mask'][:, None]
+    np.testing.assert_allclose(loss.total, -(wanted * log_p).sum(-1)[counted].sum(), rtol=1e-5)
+    assert float(loss.weight) == counted.sum()
+    np.testing.assert_allclose(told['nats'].total, -(hot * log_p).sum(-1)[counted].sum(), rtol=1e-5)
+    with pytest.raises(UsageError, match=r"loss.smoothing='even' is neither 'uniform' nor 'others'"):
+        tr.make(config(folder, loss=dict(smoothing='even')))
+
+
+@pytest.mark.parametrize('kind', MODELS)
+def test_what_is_measured(folder, kind):
+    """Translations by applying the model to ever longer beginnings, without a cache; scores of those texts."""
+    made = config(folder, kind)
+    experiment, state = begun(made)
+    evaluator = experiment.evals['test']
+    result = evaluate(evaluator, state.params, state.mutable, shard.make_mesh(1))
+    found, languages = result.metrics, tr._languages(made, None)
+    model, pairs = tr._model(made, languages), sentences(9, 4)
+    order = [i for bound in (range(0, 5), range(5, 9)) for i, p in enumerate(pairs) if len(p[0].split()) + 1 in bound]
+    read = jax.jit(
+        lambda params, *a: model.apply({'params': params}, *a)
+    )  # of one shape: nothing behind t is seen at t
+    texts = []
+    for i in order:
+        tokens = np.append(languages.source.encode(pairs[i][0]), languages.source.eos)
+        source, length = np.zeros((1, 7), np.int32), np.array([len(tokens)])
+        source[0, : len(tokens)] = tokens
+        inputs = np.full((1, 11), languages.target.bos)
+        for t in range((4 if len(tokens) <= 4 else 7) + 3):
+            inputs[0, t + 1] = read(state.params, source, length, inputs)[0, t].argmax()
+            if inputs[0, t + 1] == languages.target.eos:
+                break
+        texts.append(languages.target.decode(inputs[0, 1 : t + 2]).strip())
+    sources, references = zip(*(pairs[i] for i in order), strict=True)
+    assert found['bleu'] == pytest.approx(metrics.bleu(texts, references).value)
+    assert found['chrf'] == pytest.approx(metrics.chrf(texts, references).value)
+    assert found['copy_chrf'] == pytest.approx(metrics.chrf(sources, references).value)
+    assert found['gain'] == pytest.approx(found['chrf'] - found['copy_chrf'])
+    short = [i for i, source in enumerate(sources) if len(source.split()) <= 2]
+    expected = metrics.chrf([texts[i] for i in short], [references[i] for i in short]).value
+    assert found['chrf_to_2'] == pytest.approx(expected)
+    assert found['perplexity'] == pytest.approx(np.exp(found['loss']), rel=1e-6)
+    pictures = evaluator.draw(state.params, state.mutable, result.sums)
+    drawn = {'alignment 1', 'alignment 2'} if kind != 'sutskever' else set()
+    assert pictures.keys() == {'translations', 'lengths'} | drawn
+    if kind == 'transformer':
+        assert len([a for a in pictures['alignment 1'].axes if a.images]) == 2  # heads
+
+
+@pytest.mark.slow
+def test_it_learns_to_translate(folder):
+    made = config(folder, **{'run.steps': 400, 'tx.learning_rate': 0.02, 'data.train.batch_size': 32})
+    fitted = fit(tr.make(made), made, folder / 'run', quiet=True)
+    assert fitted.metrics['test/bleu'] > 90
+
+
+@pytest.mark.parametrize('kind', MODELS)
+def test_lines_of_a_file_are_translated_in_order(folder, tmp_path, kind):
+    made = config(folder, kind)
+    experiment, state = begun(made)
+    lines = ['one two', '', 'three', 'four five six three one', 'two']
+    (tmp_path / 'lines.txt').write_text('\n'.join(lines) + '\n')
+    told = tr.predict(made, experiment, state.params, {}, str(tmp_path / 'lines.txt'), tmp_path / 'out')
+    written = (tmp_path / 'out' / 'translations.txt').read_text().split('\n')[:-1]
+    assert len(written) == 5
+    assert written[1] == ''
+    assert told.endswith(f'4 sentences translated to {tmp_path / "out" / "translations.txt"}')
+    assert (tmp_path / 'out' / 'alignment-1.png').is_file() == (kind != 'sutskever')
+    tr.predict(made, experiment, state.params, {}, 'four five six three one', tmp_path / 'one')
+    assert (tmp_path / 'one' / 'translations.txt').read_text() == written[3] + '\n'
+
+
+def test_vocabularies_are_shared_and_kept_where_asked(folder, tmp_path):
+    apart = tr._languages(config(folder), None)
+    assert apart.source != apart.target
+    kept = {'vocabulary.shared': True, 'vocabulary.path': str(tmp_path / 'words' / 'both.json')}
+    made = config(folder, 'transformer', vocabulary=dict(level='word', shared=True, path=kept['vocabulary.path']))
+    both = tr._languages(made, None)
+    assert both.source == both.target == vocabulary.read(kept['vocabulary.path'])
+    _, state = begun(made)
+    assert set(state.params) & {'embedding', 'source_embedding'} == {'embedding'}
+    (folder / 'train.en').write_text('zebra\n' * 200)
+    assert tr._languages(made, None) == both  # read, not built
+
+
+def test_pairs_that_are_too_long_are_counted_and_other_data_refused(folder, caplog):
+    made = config(folder, **{'data.train.buckets': (3, 4)})
+    with caplog.at_level('WARNING', 'canon'):
+        experiment = tr.make(made)
+    over = sum(len(source.split()) + 1 > 4 for source, _ in sentences(200, 5))
+    assert experiment.about['pairs'] == dict(train=200 - over, longer=over)
+    assert f'{over} of 200 pairs are longer than max_length=4 and left out' in caplog.text
+    assert ' pairs are longer than max_length=4 and cut' in caplog.text  # of the test: it is scored whole
+    fit(tr.make(config(folder)), config(folder), folder / 'run', quiet=True)
+    with (folder / 'train.en').open('a') as more, (folder / 'train.fr').open('a') as others:
+        more.write('zebra\n')
+        others.write('zèbre\n')
+    with pytest.raises(UsageError, match='made with other data: vocabulary was'):
+        fit(tr.make(config(folder)), config(folder), folder / 'run', quiet=True)
+    with (folder / 'train.en').open('a') as more:
+        more.write('lion\n')
+    with pytest.raises(CanonError, match=r'has 202 lines and .* 201'):
+        tr.make(config(folder))
+
+
+def test_batches_of_tokens_have_more_short_pairs():
+    train = sentences(200, 5)
+    languages = tr._languages(ConfigDict({'vocabulary': dict(level='word')}), train)
+    pairs = parallel.Pairs(train, *languages, max_length=7)
+    data = parallel.Buckets(pairs.buckets([4, 7]), tokens=70, multiple=2)
+    shapes = {data[i]['source'].shape for i in range(data.steps_per_epoch)}
+    assert shapes == {(16, 4), (10, 7)}
+    counts = [int(((pairs.lengths().max(1) <= 4) == short).sum()) for short in (True, False)]
+    assert data.steps_per_epoch == -(-counts[0] // 16) + -(-counts[1] // 10)
+    assert data.num_examples / data.batch_size == pytest.approx(data.steps_per_epoch)
+    with pytest.raises(UsageError, match='batch_size=8 and tokens=70: batches are of one or of the other'):
+        parallel.Buckets(pairs.buckets([4, 7]), 8, tokens=70)
+
+
+def test_a_wide_beam_scores_no_worse_than_greedy(folder):
+    made = config(folder, 'transformer')
+    _, state = begun(made)
+    languages = tr._languages(made, None)
+    model, first = tr._model(made, languages), languages.target.bos
+    source, lengths = jnp.array([[4, 5, 6, 3], [7, 3, 0, 0]]), jnp.array([4, 2])
+
+    def scores(beams):
+        spec = tr.Spec('', beams=beams, extra=2, alpha=0.0)
+        tokens, counts = map(np.asarray, tr.searcher(model, languages, spec)(state.params, source, lengths))
+        inputs = np.concatenate([np.full((2, 1), first), tokens[:, :-1]], 1)
+        log_p = log_softmax(np.asarray(model.apply({'params': state.params}, source, lengths, inputs)), -1)
+        told = np.take_along_axis(log_p, tokens[..., None], -1)[..., 0]
+        return tokens, np.where(np.arange(tokens.shape[1]) < counts[:, None], told, 0).sum(1)
+
+    greedy, least = scores(1)
+    assert greedy.shape == (2, 6)
+    assert (scores(200)[1] >= least - 1e-4).all()
