@@ -1,0 +1,291 @@
+"""View synthesis: a field that is rendered as the pictures show the scene, and then from where none was taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from canon import data, draw, models, named, optim
+from canon.errors import UsageError
+from canon.metrics import Mean
+from canon.metrics.views import psnr, ssim
+from canon.ops import backend, rays
+from canon.ops import volume_rendering as vr
+from canon.train import Evaluator, Experiment, Task, lengths
+from experiments.view_synthesis.rendering import Rendering, cast, in_parts, render
+
+_CHUNK = 4096  # rays that are rendered at a time, where pictures are made
+_SHOWN = 4  # views in the report
+_WINDOW = 11  # pixels: smaller pictures have no SSIM
+_CACHED = 16  # rays of a microbatch: 16 x 192 x 256 floats stay in a core's cache
+
+
+@dataclass(frozen=True)
+class Learning:
+    """config.loss: coarse: the weight of the coarse rendering's error. microbatch: rays that are worked through at a
+    time; None takes 16 on a CPU, where the working set then stays in the cache, and all elsewhere; 0 takes all."""
+
+    coarse: float = 1.0
+    microbatch: int | None = None
+
+
+def make(config: ConfigDict) -> Experiment:
+    """config.data, config.model, config.render, config.loss and config.tx -> a view synthesis experiment."""
+    views = _views(config, config.data.train.get('split', 'train'), config.data.train.get('views'))
+    how, learning = (named.call(kind, dict(config.get(key, {})), key) for kind, key in _SPECS)
+    if how.background != 'black' and views.images.shape[-1] == 3 and not config.data.get('opaque', False):
+        raise UsageError(
+            f'render.background={how.background!r} wants pictures with alpha, which these are without; '
+            'set render.background=black, or data.opaque=true where they have it already'
+        )
+    size, seed = config.data.batch_size, config.seed
+    frames = config.data.get('pixel_center', 0.5)
+    options = {'hidden': config.data.train.get('frequencies_hidden', 0), 'crop': config.data.train.get('crop', 0)}
+    pixels = len(views.images) * int(np.prod(views.camera.size))
+    local = size // jax.process_count(), jax.process_index()
+    train = data.Generated(lambda step: random_rays(views, seed, step, *local, frames, **options), size, pixels)
+    config = lengths.resolve(config, size, pixels)
+    field = models.make(**config.model)
+    task = view_task(field, views, how, learning)
+    evals = {}
+    for name in sorted(config.data.evals):
+        spec = named.plain(config.data.evals[name])
+        held = _views(config, spec['split'], spec.get('views'))
+        evals[name] = view_evaluator(task, held, how, frames)
+    about = dict(size=list(views.camera.size), views=len(views.images))
+    return Experiment(task, optim.make(config.tx), train, evals, about=about)
+
+
+_SPECS = ((Rendering, 'render'), (Learning, 'loss'))
+
+
+def offline(config: ConfigDict) -> ConfigDict:
+    """`config` on the embedded scene where its own is not at hand: to build it, or to time it."""
+    if config.data.name != 'traced':
+        with config.unlocked():
+            config.data.name, config.data.source = 'traced', dict(size=16)
+    return config
+
+
+def random_rays(
+    views: Any, seed: int, step: int, count: int, part: int = 0, center: float = 0.5, hidden: int = 0, crop: int = 0
+) -> dict[str, np.ndarray]:
+    """`count` pixels of the views, drawn evenly: a pure function of (seed, step, part).
+
+    {'pose' [B, 3, 4], 'at' [B, 2], 'colour' uint8 [B, 3 or 4]} and 'time' where views have it. hidden: steps of
+    FreeNeRF's schedule, as 'progress'. crop: the first steps, in which the middle half of the pictures is taken.
+    """
+    rng = np.random.default_rng((5, seed, step, part))
+    height, width = views.camera.size
+    margin = (height // 4, width // 4) if step < crop else (0, 0)
+    view = rng.integers(len(views.images), size=count)
+    row = rng.integers(margin[0], height - margin[0], count)
+    column = rng.integers(margin[1], width - margin[1], count)
+    batch = _batch(views, view, row, column, center)
+    return batch | ({'progress': np.full(count, min(step / hidden, 1), np.float32)} if hidden else {})
+
+
+def _batch(views: Any, view, row, column, center: float) -> dict[str, np.ndarray]:
+    batch: dict[str, np.ndarray] = {
+        'pose': np.asarray(views.poses[view][:, :3], np.float32),
+        'at': np.stack((column, row), -1).astype(np.float32) + np.float32(center),
+        'colour': views.images[view, row, column],
+    }
+    if views.times is not None:
+        batch['time'] = np.asarray(views.times[view], np.float32)
+    return batch
+
+
+def view_task(field: Any, views: Any, how: Rendering, learning: Learning = Learning()) -> Task:
+    """The field that looks as the views do: the squared error of the fine rendering and of the coarse.
+
+    `predict` gives {'colour' [B, 3], 'distance', 'opacity' [B]} before the background that pictures have.
+    """
+    limits = (0.0, 1.0) if how.ndc else (views.near, views.far)
+
+    def init(key, batch):
+        cone = cast(views.camera, how, *limits, jax.tree.map(lambda x: x[:1], batch))
+        names = sorted(set(how.networks))
+        at = _one_sample(cone, how)
+        made = {n: field.init(k, at)['params'] for n, k in zip(names, jax.random.split(key, len(names)), strict=True)}
+        return {'params': made}
+
+    def total(params, batch, key):
+        shade, body = jax.random.split(key)
+        cone = cast(views.camera, how, *limits, batch)
+        truth = batch['colour'].astype(jnp.float32) / 255
+        behind = vr.background(shade, how.background, (len(truth), 3))
+        if truth.shape[-1] == 4:
+            truth = vr.over(truth[:, :3] * truth[:, 3:], truth[:, 3], 0 if behind is None else behind)
+        errors = []
+        for seen in render(field, params, cone, how, body):
+            colour = seen.colour if behind is None else vr.over(seen.colour, seen.opacity, behind)
+            errors.append(jnp.square(colour - truth).mean(-1))
+        sums = {'mse': Mean.of(errors[-1])}
+        return errors[-1].sum() + learning.coarse * sum(e.sum() for e in errors[:-1]), sums
+
+    def loss(params, mutable, batch, key):
+        count = len(batch['at'])
+        rows = learning.microbatch
+        if rows is None:
+            rows = _CACHED if backend.cpu_form() and count % _CACHED == 0 else 0
+        whole = in_parts(total, rows) if rows and rows < count else total
+        value, sums = whole(params, batch, key)
+        return Mean(value, jnp.float32(count)), (mutable, sums)
+
+    def predict(params, mutable, batch):
+        cone = cast(views.camera, how, *limits, batch)
+        seen = render(field, params, cone, how, None)[-1]
+        behind = vr.background(None, how.background, (len(batch['at']), 3))
+        colour = seen.colour if behind is None else vr.over(seen.colour, seen.opacity, behind)
+        return {'colour': colour, 'distance': seen.distance, 'opacity': seen.opacity}
+
+    return Task(init, loss, predict)
+
+
+def _one_sample(cone, how: Rendering):
+    from canon.models.nerf import Samples
+
+    points = cone.origins[:, None]
+    variance = jnp.zeros_like(points) if how.casting == 'cones' else None
+    return Samples(points, cone.ways, variance, cone.times, cone.progress)
+
+
+# --- pictures -----------------------------------------------------------------------------------------------------
+
+
+def picture_rays(views: Any, view: int, center: float = 0.5) -> dict[str, np.ndarray]:
+    """All pixels of a view, row by row."""
+    row, column = (x.ravel() for x in np.indices(views.camera.size))
+    return _batch(views, np.full(len(row), view), row, column, center)
+
+
+def renderer(task: Task, chunk: int = _CHUNK) -> Callable:
+    """`task.predict` over batches of any number of rays, `chunk` at a time."""
+
+    def run(params, mutable, batch):
+        count = len(batch['at'])
+        size = min(chunk, count)
+        short = -count % size
+        parts = jax.tree.map(lambda x: jnp.concatenate((x, x[:short])).reshape(-1, size, *x.shape[1:]), batch)
+        found = jax.lax.map(lambda part: task.predict(params, mutable, part), parts)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], found)
+
+    return run
+
+
+def view_evaluator(task: Task, views: Any, how: Rendering, center: float = 0.5) -> Evaluator:
+    """psnr and ssim, means over the views (not psnr of the mean mse), each rendered whole; truth, rendering, depth."""
+    size = views.camera.size
+    run = renderer(task)
+    batches = data.Generated(
+        lambda i: picture_rays(views, i, center), size[0] * size[1], len(views.images), len(views.images)
+    )
+
+    def measure(params, mutable, batch):
+        colour = jnp.clip(run(params, mutable, batch)['colour'], 0, 1).reshape(1, *size, 3)
+        truth = _truth(batch['colour'], how).reshape(1, *size, 3)
+        told = {'psnr': psnr(colour, truth), 'mse': Mean.of(jnp.square(colour - truth).mean((1, 2, 3)))}
+        return told | ({'ssim': ssim(colour, truth)} if min(size) >= _WINDOW else {})
+
+    def finish(sums):
+        return {name: mean.value for name, mean in sums.items()}
+
+    def pictures(params, mutable, sums):
+        jitted, shown = jax.jit(run), []
+        for i in np.unique(np.linspace(0, len(views.images) - 1, _SHOWN).astype(int)):
+            batch = picture_rays(views, int(i), center)
+            found = jax.device_get(jitted(params, mutable, batch))
+            truth = np.asarray(_truth(batch['colour'], how)).reshape(*size, 3)
+            shown += [truth, found['colour'].reshape(*size, 3), depth_picture(found).reshape(*size, 3)]
+        shown = np.stack([np.uint8(np.clip(x, 0, 1) * 255 + 0.5) for x in shown])
+        return {'views': draw.gallery(shown, ['truth', 'rendered', 'depth'] * (len(shown) // 3), columns=6)}
+
+    return Evaluator(batches, measure, finish, pictures)
+
+
+def _truth(colour, how: Rendering) -> jax.Array:
+    truth = jnp.asarray(colour, jnp.float32) / 255
+    if truth.shape[-1] == 3:
+        return truth
+    return vr.over(truth[:, :3] * truth[:, 3:], truth[:, 3], 0.0 if how.background == 'black' else 1.0)
+
+
+def depth_picture(found: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Distances [P] as colours [P, 3], near ones bright; white where nothing is."""
+    import matplotlib
+
+    seen = found['opacity'] > 0.5
+    near, far = np.percentile(found['distance'][seen], (1, 99)) if seen.any() else (0.0, 1.0)
+    value = 1 - np.clip((found['distance'] - near) / max(far - near, 1e-6), 0, 1)
+    return np.where(seen[:, None], matplotlib.colormaps['magma'](value)[:, :3], 1.0)
+
+
+def _views(config: ConfigDict, split: str, count: int | None = None) -> Any:
+    """config.data.name, config.data.source and config.data.path; count: so many of them, evenly spaced."""
+    from canon.data import views
+
+    source = {key: value for key, value in named.plain(config.data.get('source', {})).items() if value is not None}
+    if config.data.get('path'):
+        source['path'] = config.data.path
+    found = views.load(config.data.name, split, **source)
+    if not count or count >= len(found.images):
+        return found
+    return views.take(found, np.unique(np.linspace(0, len(found.images) - 1, count).round().astype(int)))
+
+
+# --- prediction ---------------------------------------------------------------------------------------------------
+
+
+def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str, output: str | Path) -> str:
+    """An orbit about the scene as `orbit.gif` and `orbit.mp4`; source: 'FRAMES' or 'FRAMESxSIZE', such as 60x200."""
+    import imageio.v3 as imageio
+
+    frames, _, side = source.partition('x')
+    if not frames.isdigit() or (side and not side.isdigit()):
+        raise UsageError(f'--input={source}: give the number of frames, and a size if you like: 60 or 60x200')
+    views = _views(config, config.data.train.get('split', 'train'))
+    if side:
+        views = views._replace(camera=rays.Camera(*views.camera).scaled(int(side) / max(views.camera.size)))
+    how, learning = (named.call(kind, dict(config.get(key, {})), key) for kind, key in _SPECS)
+    task = view_task(models.make(**config.model), views, how, learning)
+    run, found = jax.jit(renderer(task)), []
+    row, column = (x.ravel() for x in np.indices(views.camera.size))
+    at = np.stack((column, row), -1).astype(np.float32) + np.float32(config.data.get('pixel_center', 0.5))
+    for pose in orbit(views.poses, int(frames)):
+        batch = {'pose': np.broadcast_to(pose[:3], (len(at), 3, 4)), 'at': at}
+        if views.times is not None:
+            batch['time'] = np.full(len(at), len(found) / int(frames), np.float32)
+        colour = np.asarray(run(params, mutable, batch)['colour']).reshape(*views.camera.size, 3)
+        found.append(np.uint8(np.clip(colour, 0, 1) * 255 + 0.5))
+    out = Path(output)
+    out.mkdir(parents=True, exist_ok=True)
+    imageio.imwrite(out / 'orbit.gif', found, duration=50, loop=0)
+    imageio.imwrite(out / 'orbit.mp4', found, fps=20, macro_block_size=1)
+    height, width = views.camera.size
+    return f'{len(found)} frames of {width}x{height}: {out / "orbit.gif"}, {out / "orbit.mp4"}'
+
+
+def orbit(poses: np.ndarray, frames: int) -> np.ndarray:
+    """Poses float32 [frames, 4, 4] on a circle about z as far, and as high, as `poses` are in the mean, looking where
+    those look: at the point nearest to all of their axes."""
+    places, axes = poses[:, :3, 3].astype(float), -poses[:, :3, 2].astype(float)
+    off = np.eye(3) - axes[:, :, None] * axes[:, None]
+    target = np.linalg.lstsq(off.sum(0), (off @ places[..., None]).sum(0)[:, 0], rcond=None)[0]
+    arm = places - target
+    radius, height = np.linalg.norm(arm[:, :2], axis=-1).mean(), arm[:, 2].mean()
+    angles = np.arange(frames) * (2 * np.pi / frames)
+    eyes = target + np.stack((radius * np.cos(angles), radius * np.sin(angles), np.full(frames, height)), -1)
+    back = (eyes - target) / np.linalg.norm(eyes - target, axis=-1, keepdims=True)
+    right = np.cross([0.0, 0.0, 1.0], back)
+    right /= np.linalg.norm(right, axis=-1, keepdims=True)
+    found = np.tile(np.eye(4, dtype=np.float32), (frames, 1, 1))
+    found[:, :3] = np.stack((right, np.cross(back, right), back, eyes), -1)
+    return found

@@ -1,0 +1,209 @@
+"""A field learns a scene from pictures; batches, levels and microbatches against what they shall equal."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from canon import models
+from canon.data import views as sources
+from canon.data.traced import Box, scene
+from canon.errors import UsageError
+from canon.ops import rays
+from canon.train import make_step
+from canon.train.step import init_state
+from experiments import configs, view_synthesis
+from experiments.view_synthesis import rendering
+from experiments.view_synthesis.rendering import Rays, Rendering
+
+
+@pytest.fixture(scope='module')
+def views():
+    return sources.load('traced', 'train', size=16, views=4)
+
+
+def small(root, **changes) -> ConfigDict:
+    config = configs.load(f'{root}/configs/nerf/traced.py:smoke')
+    config.update_from_flattened_dict({'data.source.size': 16, 'data.batch_size': 64, **changes})
+    return config
+
+
+def test_a_batch_is_a_function_of_seed_and_step_and_shows_the_views_pixels(views):
+    a, b, other = (view_synthesis.random_rays(views, 0, step, 50) for step in (3, 3, 4))
+    for name, values in a.items():
+        np.testing.assert_array_equal(values, b[name])
+    assert (a['at'] != other['at']).any()
+    for pose, at, colour in zip(a['pose'], a['at'], a['colour'], strict=True):
+        view = next(i for i, known in enumerate(views.poses) if (known[:3] == pose).all())
+        np.testing.assert_array_equal(colour, views.images[view, int(at[1] - 0.5), int(at[0] - 0.5)])
+    middle = view_synthesis.random_rays(views, 0, 0, 200, crop=1)['at']
+    assert (middle > 4).all()
+    assert (middle < 12).all()
+
+
+def test_rays_of_pixels_meet_the_scene_where_its_depth_says(views):
+    """The traced depths are distances along rays; t is along the camera's axis: points of both must agree."""
+    camera = rays.Camera(*views.camera)
+    batch = view_synthesis.picture_rays(views, 1)
+    cone = rendering.cast(camera, Rendering(), views.near, views.far, jax.tree.map(jnp.asarray, batch))
+    if views.depths is None:
+        pytest.skip('these views come without depths')
+    depth = views.depths[1].ravel()
+    hit = np.isfinite(depth)
+    world = np.asarray(cone.origins + rays.unit(cone.ways) * np.where(hit, depth, 1)[:, None])[hit]
+    floor = scene()[0]
+    assert isinstance(floor, Box)
+    half, top = floor.half[0], floor.centre[2] + floor.half[2]
+    below = world[world[:, 2] < top + 1e-3]
+    assert len(below) > 20
+    on_a_wall = np.abs(np.stack((below[:, 2] - top, np.abs(below[:, 0]) - half, np.abs(below[:, 1]) - half)))
+    np.testing.assert_allclose(on_a_wall.min(0), 0, atol=2e-3)
+
+
+class Ball:
+    """A field: a ball of radius 1 about the origin, thick, of one colour."""
+
+    @staticmethod
+    def density(raw):
+        return raw
+
+    @staticmethod
+    def apply(variables, at):
+        inside = jnp.linalg.norm(at.points, axis=-1) < 1
+        return jnp.where(inside, 200.0, 0.0), jnp.broadcast_to(jnp.array([0.2, 0.5, 0.9]), at.points.shape)
+
+
+@pytest.mark.parametrize('casting', ['points', 'intervals', 'cones'])
+@pytest.mark.parametrize('key', [None, jax.random.key(0)])
+def test_the_fine_level_finds_a_surface_that_the_coarse_one_only_nears(casting, key):
+    """From distance 4 straight at a ball of radius 1: the surface is at 3."""
+    apart = casting == 'points'
+    way = jnp.array([[0.0, 0.0, -1.0], [0.0, 1.0, -1.0]])
+    cone = Rays(jnp.array([[0.0, 0.0, 4.0]] * 2), way, jnp.full(2, 2.0), jnp.full(2, 6.0), jnp.full((2, 1), 1e-3))
+    how = Rendering(coarse=16, fine=64, casting=casting, shared=True)
+    coarse, fine = rendering.render(Ball, {'coarse': {}}, cone, how, key)
+    np.testing.assert_allclose(fine.colour, [[0.2, 0.5, 0.9], [0, 0, 0]], atol=1e-4)
+    # NeRF's fine points lie about the first coarse one inside: half a coarse gap from it, wherever the surface is.
+    assert abs(fine.distance[0] - 3) < (0.27 if apart and key is not None else 0.06)
+    assert abs(coarse.distance[0] - 3) < 0.54  # neighbouring draws are up to two gaps of 4 / 15 apart
+    assert len(fine.weights[0]) == (80 if apart else 64)
+
+
+def test_microbatches_have_the_gradient_of_the_whole(views):
+    """Without draws; the sums too. Their size does not matter, and 16 rays are taken by default on a CPU."""
+    how = Rendering(coarse=8, fine=8, jitter=False)
+    field = models.make('nerf.nerf', layers=2, width=16, levels=3)
+    batch = view_synthesis.random_rays(views, 0, 0, 64)
+    found = []
+    for rows in (0, 32, None):
+        task = view_synthesis.view_task(field, views, how, view_synthesis.Learning(microbatch=rows))
+        params = task.init(jax.random.key(0), batch)['params']
+
+        def total(params, task=task):
+            loss, (_, sums) = task.loss(params, {}, batch, jax.random.key(1))
+            return loss.total, (loss.weight, sums['mse'])
+
+        found.append(jax.jit(jax.value_and_grad(total, has_aux=True))(params))
+    for other in found[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5), found[0], other)
+    task = view_synthesis.view_task(field, views, how, view_synthesis.Learning(microbatch=24))
+    with pytest.raises(UsageError, match='microbatches of 24 rays do not fill a batch of 64'):
+        task.loss(params, {}, batch, jax.random.key(1))
+
+
+def test_the_fine_samples_places_carry_no_gradient_to_the_coarse_network(views):
+    how = Rendering(coarse=8, fine=8)
+    field = models.make('nerf.nerf', layers=2, width=16, levels=3)
+    batch = view_synthesis.random_rays(views, 0, 0, 16)
+    task = view_synthesis.view_task(field, views, how, view_synthesis.Learning(coarse=0.0, microbatch=0))
+    params = task.init(jax.random.key(0), batch)['params']
+    assert set(params) == {'coarse', 'fine'}
+    grads = jax.jit(jax.grad(lambda p: task.loss(p, {}, batch, jax.random.key(1))[0].total))(params)
+    assert all((g == 0).all() for g in jax.tree.leaves(grads['coarse']))
+    assert any((g != 0).any() for g in jax.tree.leaves(grads['fine']))
+
+
+def test_a_picture_in_chunks_is_the_picture(views):
+    field = models.make('instant_ngp.voxels', vertices=4)
+    task = view_synthesis.view_task(field, views, Rendering(coarse=8, fine=8, shared=True, casting='intervals'))
+    batch = view_synthesis.picture_rays(views, 0)
+    params = task.init(jax.random.key(0), batch)['params']
+    whole = jax.jit(task.predict)(params, {}, batch)
+    for chunk in (100, 1000):
+        got = jax.jit(view_synthesis.renderer(task, chunk))(params, {}, batch)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got, whole)
+
+
+@pytest.mark.slow
+def test_a_few_steps_learn_and_are_measured(root):
+    """Psnr is the mean over views of that of each; it rises by more than 5 dB from the first step."""
+    experiment = view_synthesis.make(small(root, **{'data.batch_size': 256, 'data.evals.test.views': 2}))
+    state = init_state(experiment.task, experiment.tx, 0, experiment.train[0])
+    step = jax.jit(make_step(experiment.task, experiment.tx, 0))
+    evaluator = experiment.evals['test']
+    measure = jax.jit(evaluator.measure)
+
+    def psnr(state):
+        each = [measure(state.params, {}, batch) for batch in evaluator.data.iterate()]
+        for one in each:
+            np.testing.assert_allclose(one['psnr'].total, -10 * np.log10(one['mse'].total), rtol=1e-5)
+        return evaluator.finish(jax.tree.map(lambda *x: np.sum(x), *each))['psnr']
+
+    before = psnr(state)
+    for i in range(40):
+        state, metrics = step(state, experiment.train[i])
+    assert psnr(state) > before + 5
+    assert 0 < evaluator.finish(measure(state.params, {}, evaluator.data[0]))['ssim'] < 1
+    assert np.isfinite(metrics['loss'].value)
+
+
+def test_orbits_look_at_the_scene():
+    """Cameras on a circle about (1, 2, 0) that look at it: an orbit does so from the same distance and height."""
+    angles = np.linspace(0, 2, 5)
+    eyes = np.stack((1 + 3 * np.cos(angles), 2 + 3 * np.sin(angles), np.full(5, 1.5)), -1)
+    poses = np.tile(np.eye(4), (5, 1, 1))
+    for pose, eye in zip(poses, eyes, strict=True):
+        back = (eye - [1, 2, 0]) / np.linalg.norm(eye - [1, 2, 0])
+        right = np.cross([0, 0, 1], back) / np.linalg.norm(np.cross([0, 0, 1], back))
+        pose[:3] = np.stack((right, np.cross(back, right), back, eye), -1)
+    found = view_synthesis.orbit(poses, 8)
+    np.testing.assert_allclose(np.linalg.norm(found[:, :2, 3] - [1, 2], axis=-1), 3, rtol=1e-5)
+    np.testing.assert_allclose(found[:, 2, 3], 1.5, rtol=1e-5)
+    arm = np.array([1, 2, 0]) - found[:, :3, 3]
+    np.testing.assert_allclose(-found[:, :3, 2], arm / np.linalg.norm(arm, axis=-1, keepdims=True), atol=1e-5)
+    np.testing.assert_allclose(np.linalg.det(found[:, :3, :3]), 1, rtol=1e-5)
+
+
+def test_an_orbit_is_written(root, tmp_path):
+    import imageio.v3 as imageio
+
+    config = small(root)
+    experiment = view_synthesis.make(config)
+    params = experiment.task.init(jax.random.key(0), experiment.train[0])['params']
+    told = view_synthesis.predict(config, experiment, params, {}, '3x20', tmp_path)
+    assert told.startswith('3 frames of 20x20')
+    assert imageio.imread(tmp_path / 'orbit.gif').shape[0] == 3
+    assert (tmp_path / 'orbit.mp4').stat().st_size > 100
+    with pytest.raises(UsageError, match='give the number of frames'):
+        view_synthesis.predict(config, experiment, params, {}, 'folder', tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'render.casting': 'rays'}, "render.casting='rays' is none of"),
+        ({'render.coarse': 2}, 'render.coarse=2 must be at least 4'),
+        ({'render.background': 'grey'}, "background='grey' is none of"),
+    ],
+)
+def test_what_is_refused(root, changes, message):
+    with pytest.raises(UsageError, match=message):
+        view_synthesis.make(small(root, **changes))
+
+
+def test_white_behind_pictures_without_alpha_is_refused(root, monkeypatch, views):
+    opaque = views._replace(images=views.images[..., :3])
+    monkeypatch.setattr(sources, 'load', lambda *_, **__: opaque)
+    with pytest.raises(UsageError, match='wants pictures with alpha'):
+        view_synthesis.make(small(root))
