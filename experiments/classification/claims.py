@@ -32,7 +32,7 @@ def at_best(
     """
     points = [
         (label(config, form), float(at(config, over)), _measured(run, metric), run.folder)
-        for run, config in _done(found)
+        for run, config in done(found)
     ]
     curves = {panel: lambda name, folders, row=row: _curve(folders, row) for panel, row in panels.items()}
     unit = f'{over.rpartition(".")[2]} '
@@ -50,7 +50,7 @@ def costs(
 ) -> Figure:
     """What each form came to against what it costs. cost: of a config. line: keys of forms that one line joins."""
     points: dict[str, dict[str, tuple[float, list[float]]]] = {}
-    for run, config in _done(found):
+    for run, config in done(found):
         group = label(config, line) if line else ''
         name = label(config, [key for key in _keys(form) if key not in _keys(line)])
         price, values = points.setdefault(group, {}).setdefault(name, (cost(config), []))
@@ -107,7 +107,8 @@ def _word(key: str, value: Any) -> str:
     return value.rpartition('.')[2] if isinstance(value, str) else f'{key.rpartition(".")[2]} {value:g}'
 
 
-def _done(found: Sequence[runs.Run]) -> list[tuple[runs.Run, dict[str, Any]]]:
+def done(found: Sequence[runs.Run]) -> list[tuple[runs.Run, dict[str, Any]]]:
+    """The runs that are done, each with its config. Raises CanonError where there is none."""
     done = [(run, dict(read_json(run.folder / 'config.json') or {})) for run in found if run.state == 'done']
     if not done:
         raise CanonError('no run of this sweep is done, so there is nothing to draw')

@@ -1,0 +1,41 @@
+"""A claim: without 1/sqrt(d_k) the gradient of dot-product attention vanishes as d_k grows, that of additive attention
+does not (Vaswani et al. 2017, section 3.2.1).
+
+    ./launch.sh sweep configs/claims/attention_scale.py
+    ./launch.sh table runs/claims/attention_scale
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = '') -> ConfigDict:
+    return ConfigDict(
+        dict(
+            experiment='attention_retrieval',
+            seed=0,
+            data=dict(batch_size=64, test_batches=10, places=8, symbols=32),
+            model=dict(form='scaled_dot_product', d_k=64),
+            tx=dict(chain=('momentum',), momentum=dict(learning_rate=0.3, momentum=0.9)),
+            run=dict(
+                steps=300,
+                log_every='5%',
+                evals=dict(test=dict(every='50%')),
+                checkpoint=dict(every='100%'),
+                tensorboard=False,
+            ),
+            target=dict(metric='test/accuracy', at_least=0.9),
+        )
+    )
+
+
+def sweep():
+    for d_k in (4, 32, 256):
+        for form in ('dot_product', 'scaled_dot_product', 'additive'):
+            for rate in (0.1, 1.0):
+                yield {'model.form': form, 'model.d_k': d_k, 'tx.momentum.learning_rate': rate}
+
+
+def pictures(runs):
+    from experiments.attention_retrieval import picture
+
+    return {'attention scale': picture(runs)}

@@ -1,0 +1,75 @@
+"""A causal Transformer, pre-norm (`--config.model.norm=post`: the paper's), on Python's documentation, by characters.
+
+    ./launch.sh run configs/language_modelling/transformer.py            # `:smoke` shrunk to two minutes
+    ./launch.sh predict --workdir=runs/language_modelling/transformer/default --input='The statement '
+    ./launch.sh run configs/language_modelling/transformer.py:wikitext103 --config.data.source.path=FOLDER
+
+Measured, `:smoke` on 2 CPU cores that others shared: 2.489 bits a character on test after 1,200 steps (the 5-gram of the
+same run: 1.992, so it is behind by 0.5), 193 CPU seconds, 444 s by the clock beside two other jobs; its target is what it
+reaches and no gain over the 5-gram, which so short a run does not give. The full form has not been run.
+`:wikitext103`, by words, has the shape and the constants of Transformer-XL's standard model (Dai et al. 2019, its
+authors' run_wt103_base.sh): 16 layers, 410 wide, 10 heads of 41, 2,100 inside, dropout 0.1, Adam at 2.5e-4 on a cosine
+for 200,000 steps of 60 windows of 150 words, gradients clipped at 0.25. What it lacks is recurrence over
+windows, relative positions and the adaptive softmax; with these they report a perplexity of 24.0, and the target of 30
+without is ours. Not run here.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+ARGUMENTS = ('smoke', 'wikitext103')
+
+_SHAPES = {
+    '': dict(layers=6, d_model=256, d_ff=1024, heads=4, dropout=0.2),
+    'smoke': dict(layers=3, d_model=128, d_ff=512, heads=4, dropout=0.1),
+    'wikitext103': dict(layers=16, d_model=410, d_ff=2100, heads=10, d_k=41, d_v=41, dropout=0.1),
+}
+_STREAMS = {
+    '': dict(batch_size=32, length=128),
+    'smoke': dict(batch_size=16, length=64),
+    'wikitext103': dict(batch_size=60, length=150),
+}
+_TARGETS = {
+    '': dict(metric='test/gain', at_least=0.0),
+    'smoke': dict(metric='test/bits_per_character', at_most=2.6),
+    'wikitext103': dict(metric='test/perplexity', at_most=30.0),
+}
+
+
+def get_config(arg: str = '') -> ConfigDict:
+    smoke, wikitext = arg == 'smoke', arg == 'wikitext103'
+    evaluated = dict(batch_size=8, length=_STREAMS[arg]['length'], ngram=0 if wikitext else 5)
+    rate = 2.5e-4 if wikitext else 2e-3 if smoke else 1e-3
+    return ConfigDict(
+        dict(
+            experiment='language_modelling',
+            seed=0,
+            data=dict(
+                name='wikitext' if wikitext else 'pydoc',
+                data_dir=placeholder(str),
+                source=dict(path=placeholder(str)),
+                train=_STREAMS[arg],
+                evals=dict(test=dict(evaluated, split='test'), valid=dict(evaluated, split='valid')),
+            ),
+            vocabulary=dict(level='word' if wikitext else 'character', size=placeholder(int)),
+            model=dict(name='transformer.language_model', norm='pre', **_SHAPES[arg]),
+            loss=dict(label_smoothing=0.0),
+            tx=dict(
+                chain=('clip', 'adam'),
+                clip=dict(name='clip_by_global_norm', max_norm=0.25 if wikitext else 1.0),
+                adam=dict(
+                    learning_rate=dict(
+                        name='warmup', steps='4%', then=dict(name='cosine', init=rate, final=0.0, steps='96%')
+                    )
+                ),
+            ),
+            run=dict(
+                steps=1200 if smoke else 200_000 if wikitext else '40 epochs',
+                log_every='4%',
+                evals=dict(valid=dict(every='5%' if wikitext else '25%'), test=dict(every='50%')),
+                checkpoint=dict(every='25%', best='valid/loss'),
+            ),
+            sample=dict(length=400, count=2, temperature=0.8, top_k=placeholder(int), top_p=0.95, seed=0),
+            target=_TARGETS[arg],
+        )
+    )
