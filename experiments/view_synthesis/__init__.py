@@ -253,7 +253,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
         raise UsageError(f'--input={source}: give the number of frames, and a size if you like: 60 or 60x200')
     views = _views(config, config.data.train.get('split', 'train'))
     if side:
-        views = views._replace(camera=rays.Camera(*views.camera).scaled(int(side) / max(views.camera.size)))
+        views = views._replace(camera=views.camera.scaled(int(side) / max(views.camera.size)))
     how, learning = (named.call(kind, dict(config.get(key, {})), key) for kind, key in _SPECS)
     task = view_task(models.make(**config.model), views, how, learning)
     run, found = jax.jit(renderer(task)), []

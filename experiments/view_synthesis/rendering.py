@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from canon.camera import Camera
 from canon.errors import UsageError
 from canon.models.nerf import Samples
 from canon.ops import frequencies as fq
@@ -67,7 +68,7 @@ class Rendering:
         return ('coarse', 'coarse' if self.shared else 'fine')
 
 
-def cast(camera: rays.Camera, how: Rendering, near: float, far: float, batch: Any) -> Rays:
+def cast(camera: Camera, how: Rendering, near: float, far: float, batch: Any) -> Rays:
     """The rays of a batch with 'pose' [B, 3, 4] and 'at' [B, 2], and perhaps 'time' and 'progress' [B]."""
     origins, ways = rays.through(camera, batch['pose'], batch['at'])
     radii = rays.radii(camera, batch['at'])

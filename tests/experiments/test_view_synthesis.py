@@ -44,7 +44,7 @@ def test_a_batch_is_a_function_of_seed_and_step_and_shows_the_views_pixels(views
 
 def test_rays_of_pixels_meet_the_scene_where_its_depth_says(views):
     """The traced depths are distances along rays; t is along the camera's axis: points of both must agree."""
-    camera = rays.Camera(*views.camera)
+    camera = views.camera
     batch = view_synthesis.picture_rays(views, 1)
     cone = rendering.cast(camera, Rendering(), views.near, views.far, jax.tree.map(jnp.asarray, batch))
     if views.depths is None:

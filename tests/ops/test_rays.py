@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from canon.camera import Camera
 from canon.errors import UsageError
 from canon.ops import rays
-from canon.ops.rays import Camera
 
 LENS = (0.12, -0.03, 0.002, -0.004)
 CAMERA = Camera((70.0, 64.0), (30.0, 21.0), (40, 60), LENS)

@@ -19,8 +19,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from canon.camera import Camera
 from canon.data import files
-from canon.data.views import Camera, Views, hold_out
+from canon.data.views import Views, hold_out
 from canon.errors import CanonError, UsageError
 
 _LENS = ('k1', 'k2', 'p1', 'p2')

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from canon.camera import Camera
 from canon.data.captures import pictures
-from canon.data.views import Camera, Views, hold_out
+from canon.data.views import Views, hold_out
 from canon.errors import CanonError, UsageError
 
 # name, parameters in the file; how they give (fx, fy, cx, cy, k1, k2, p1, p2), by their place, None for 0

@@ -89,8 +89,8 @@ def catalogue(
     sentence nor its twin with another sign ('Edit', 'Edit...') stands in two: 85 % train, 5 % valid, 10 % test.
 
     The default is what JupyterLab and its extensions say (BSD licence, 0.2 MB, no dependencies). Version 4.5.post3 has
-    3,236 different sentences of 107,513 characters, 2,744 to train, 173 and 319 held out; 3,101 have at most 20 words on
-    both sides, 445 have one, 192 are spelt the same.
+    3,236 different sentences of 107,513 characters, 2,744 to train, 173 and 319 held out; 3,101 have at most 20 words
+    on both sides, 445 have one, 192 are spelt the same.
     A larger one is gramps, a program for genealogy in 40 languages (GPL, 53 MB, accelerators='_'): version 6.0.8 has
     7,012 in French, 7,017 in German.
     """

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from canon.data.views import SPLITS, Camera, Views
+from canon.camera import Camera
+from canon.data.views import SPLITS, Views
 from canon.errors import UsageError
 
 ANGLE = 0.6911112070083618  # of view from left to right: that of Blender's set

@@ -13,30 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from canon import named
+from canon.camera import Camera
 from canon.errors import CanonError, UsageError
 
 _BACKGROUNDS = {'white': 255, 'black': 0}
 _READERS = {'traced': 'traced', 'blender': 'captures', 'ngp': 'captures', 'llff': 'captures', 'colmap': 'colmap'}
 SPLITS = ('train', 'val', 'test')
-
-
-class Camera(NamedTuple):
-    """A pinhole camera with OpenCV's distortion, in pixels; pixel (column i, row j) covers [i, i + 1) x [j, j + 1).
-
-    focal: (fx, fy). centre: (cx, cy), the principal point. size: (H, W). distortion: (), or k1, k2, p1, p2.
-    `canon.ops.rays` takes it as it takes its own.
-    """
-
-    focal: tuple[float, float]
-    centre: tuple[float, float]
-    size: tuple[int, int]
-    distortion: tuple[float, ...] = ()
-
-    def resized(self, size: tuple[int, int]) -> Camera:
-        """The same view on a picture of another size (H, W)."""
-        y, x = (new / old for new, old in zip(size, self.size, strict=True))
-        focal, centre = (self.focal[0] * x, self.focal[1] * y), (self.centre[0] * x, self.centre[1] * y)
-        return self._replace(focal=focal, centre=centre, size=size)
 
 
 class Views(NamedTuple):

@@ -8,34 +8,14 @@ the camera's axis is 1, so that t is the depth along the axis. Distances t are [
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from canon.camera import Camera
 from canon.errors import UsageError
 
 _NEWTON = 12  # steps of undistortion: from a lens of any use it takes four
-
-
-class Camera(NamedTuple):
-    """A pinhole camera with OpenCV's distortion. All in pixels; none of it is differentiated.
-
-    focal: (fx, fy). centre: (cx, cy), the principal point. size: (H, W). distortion: (), or k1, k2, p1, p2.
-    """
-
-    focal: tuple[float, float]
-    centre: tuple[float, float]
-    size: tuple[int, int]
-    distortion: tuple[float, ...] = ()
-
-    def scaled(self, by: float) -> Camera:
-        """The same view at H by, W by, rounded to whole pixels."""
-        height, width = (max(1, round(n * by)) for n in self.size)
-        x, y = width / self.size[1], height / self.size[0]
-        focal, centre = (self.focal[0] * x, self.focal[1] * y), (self.centre[0] * x, self.centre[1] * y)
-        return self._replace(focal=focal, centre=centre, size=(height, width))
 
 
 # --- cameras ------------------------------------------------------------------------------------------------------
