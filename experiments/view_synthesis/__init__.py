@@ -16,7 +16,7 @@ from canon import data, draw, models, named, optim
 from canon.errors import UsageError
 from canon.metrics import Mean
 from canon.metrics.views import psnr, ssim
-from canon.ops import backend, rays
+from canon.ops import backend
 from canon.ops import volume_rendering as vr
 from canon.train import Evaluator, Experiment, Task, lengths
 from experiments.view_synthesis.rendering import Rendering, cast, in_parts, render
