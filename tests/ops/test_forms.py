@@ -37,6 +37,8 @@ CASES = {
     'pointwise': (ops.conv, (2, 5, 4, 3), (1, 1, 3, 5)),
     'pointwise, stride 2': (partial(ops.conv, stride=2), (2, 6, 5, 3), (1, 1, 3, 4)),
     'pointwise, padded': (partial(ops.conv, stride=(3, 2), padding=1), (2, 6, 5, 3), (1, 1, 3, 4)),
+    'three by three': (partial(ops.conv, padding=1), (1, 14, 14, 64), (3, 3, 64, 96)),
+    'three by three, many channels': (partial(ops.conv, padding=1), (1, 14, 14, 96), (3, 3, 96, 96)),
     'max': (partial(ops.max_pool, window=3, stride=2, padding=1), (2, 9, 8, 3)),
     'max, ceil': (partial(ops.max_pool, window=3, stride=2, ceil_mode=True), (2, 8, 8, 2)),
     'max, far apart': (partial(ops.max_pool, window=(2, 3), stride=(4, 5)), (1, 11, 12, 2)),
@@ -83,7 +85,18 @@ def test_forms_are_equal_in_bfloat16(name):
         assert np.abs(a - b).max() <= 2**-6 * np.abs(b).max()
 
 
-@pytest.mark.parametrize('name', ['depthwise, stride 2', 'pointwise, stride 2', 'max', 'average', 'lrn', 'batch norm'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'depthwise, stride 2',
+        'pointwise, stride 2',
+        'three by three, many channels',
+        'max',
+        'average',
+        'lrn',
+        'batch norm',
+    ],
+)
 def test_under_vmap(name):
     """A function of one more axis is the function of each of its rows."""
     function, *shapes = CASES[name]
@@ -155,7 +168,8 @@ assert len(jax.devices()) == 8
 jax.config.update('jax_enable_x64', True)
 mesh = jax.make_mesh((8,), ('data',), axis_types=(AxisType.Auto,))
 rows, everywhere = NamedSharding(mesh, P('data')), NamedSharding(mesh, P())
-for name in ('depthwise, stride 2', 'pointwise, stride 2', 'grouped', 'max', 'average', 'lrn', 'batch norm'):
+for name in ('depthwise, stride 2', 'pointwise, stride 2', 'three by three, many channels', 'grouped', 'max',
+             'average', 'lrn', 'batch norm'):
     function, (_, *image), *shapes = CASES[name]
     arrays = [drawn(16, *image), *(drawn(*s, seed=i) for i, s in enumerate(shapes, 1))]
     gradient = lambda *a: jax.value_and_grad(
@@ -181,4 +195,4 @@ def test_eight_devices_are_one():
     environment = {**os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'JAX_PLATFORMS': 'cpu'}
     done = subprocess.run([sys.executable, '-c', EIGHT], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert len(done.stdout.splitlines()) == 7
+    assert len(done.stdout.splitlines()) == 8

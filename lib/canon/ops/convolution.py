@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from canon.errors import UsageError
-from canon.ops import backend
+from canon.ops import backend, winograd
 from canon.ops.depthwise import depthwise
 from canon.ops.padding import Padding, pads, pair
 from canon.ops.shifts import MOST_TAPS, Windows, padded
@@ -52,6 +52,8 @@ def _for_cpu(images: jax.Array, kernel: jax.Array, at: Windows, groups: int) -> 
     """XLA:CPU is fast at matrix products and at dense convolutions; the rest, its gradients above all, is not."""
     channels, filters = images.shape[-1], kernel.shape[3]
     if groups == 1:
+        if winograd.pays(images, kernel, at):
+            return winograd.winograd(images, kernel, at)
         return _pointwise(images, kernel, at) if at.window == (1, 1) else _plain(images, kernel, at, 1)
     if groups == channels and len(at.taps) <= MOST_TAPS:
         return depthwise(jnp.repeat(images, filters // channels, -1), kernel, at)

@@ -71,11 +71,11 @@ def back(arrays: Sequence[tuple[jax.Array, float]], at: Windows, term: Callable[
                 for j, x in across.taps(b)
             ]
             phases.append(sum(terms[1:], terms[0]) if terms else None)
-    image = _interleave(phases, at.stride)
+    image = interleave(phases, at.stride)
     return image[:, down.skip : down.skip + at.size[0], across.skip : across.skip + at.size[1]]
 
 
-def _interleave(phases: Sequence[jax.Array | None], stride: Pair) -> jax.Array:
+def interleave(phases: Sequence[jax.Array | None], stride: Pair) -> jax.Array:
     """Phases (0, 0), (0, 1) .. of [B, h, w, C] -> [B, h stride, w stride, C]; None is zero."""
     some = next(p for p in phases if p is not None)
     if stride == (1, 1):

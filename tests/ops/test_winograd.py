@@ -1,0 +1,132 @@
+"""Minimal filtering against a loop over windows and the plain form, its gradients too; what it keeps, who gets it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from canon import ops
+from canon.ops.convolution import _plain
+from canon.ops.padding import pads
+from canon.ops.shifts import Windows
+from canon.ops.winograd import pays, winograd
+from tests.ops import windows
+
+
+def drawn(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def over(size, padding=1):
+    return Windows(size, (3, 3), (1, 1), pads(padding, size, (3, 3), (1, 1)))
+
+
+def form(function, at):
+    """(images, kernel, dy) -> (outputs, the gradient by the images, that by the kernel)"""
+
+    def run(images, kernel, dy):
+        y, back = jax.vjp(lambda x, k: function(x, k, at), images, kernel)
+        return y, *back(dy)
+
+    return jax.jit(run)
+
+
+def plain(images, kernel, at):
+    return _plain(images, kernel, at, 1)
+
+
+@pytest.mark.parametrize(
+    ('padding', 'sizes'),
+    [
+        ('same', ((1, 1), (5, 8))),
+        ('same_lower', ((4, 3),)),
+        ('valid', ((3, 3), (4, 7))),
+        (1, ((1, 1), (2, 1), (7, 7))),
+        (('torch', 2), ((1, 1), (6, 5))),
+        (('caffe', (0, 1)), ((3, 2),)),
+        (((0, 3), (2, 1)), ((1, 4), (5, 6))),
+        (((-1, 2), (3, -1)), ((4, 3),)),
+    ],
+    ids=str,
+)
+def test_every_convention_and_odd_sizes(padding, sizes, monkeypatch):
+    monkeypatch.setattr('canon.ops.winograd._LEAST_BY_KERNEL', 1)
+    for size in sizes:
+        at = over(size, padding)
+        arrays = drawn(2, *size, 3), drawn(3, 3, 3, 5, seed=1), drawn(2, *at.out, 5, seed=2)
+        places = [[i - low for i in range(n)] for (low, _), n in zip(at.rows, at.out, strict=True)]
+        with jax.enable_x64(True):
+            found = form(winograd, at)(*arrays)
+            expected = form(plain, at)(*arrays)
+        looped = windows.conv(*arrays[:2], places, (1, 1), 1)
+        for a, b in zip((found[0], *found), (looped, *expected), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max(), err_msg=str(size))
+
+
+def test_it_errs_as_little_as_the_plain_form():
+    """In float32 against float64, at a layer's own number of channels; larger tiles would err twenty times as much."""
+    at = over((14, 14))
+    arrays = drawn(1, 14, 14, 256), drawn(3, 3, 256, 96, seed=1) / 48, drawn(1, 14, 14, 96, seed=2)
+    with jax.enable_x64(True):
+        exact = [np.asarray(a) for a in form(plain, at)(*arrays)]
+    narrow = [jnp.asarray(a, jnp.float32) for a in arrays]
+    for ours, theirs, truth in zip(form(winograd, at)(*narrow), form(plain, at)(*narrow), exact, strict=True):
+        far = [np.abs(a - truth).max() / np.abs(truth).max() for a in (ours, theirs)]
+        assert far[0] < 2e-6, far
+        assert far[0] < 4 * far[1], far
+
+
+def test_outputs_see_their_own_pixels_alone():
+    """To the bit: one pixel changed, even into not a number, changes the 3x3 outputs around it and no other."""
+    at, images, kernel = over((8, 9)), drawn(1, 8, 9, 4), drawn(3, 3, 4, 5, seed=1)
+    run = jax.jit(lambda x: winograd(x, jnp.asarray(kernel, jnp.float32), at))
+    before = np.asarray(run(jnp.asarray(images, jnp.float32)))
+    for y, x in ((0, 0), (3, 4), (4, 5), (7, 8)):
+        for value in (1e6, np.nan):
+            other = images.copy()
+            other[0, y, x] = value
+            changed = (np.asarray(run(jnp.asarray(other, jnp.float32))) != before).any((0, 3))
+            around = np.zeros((8, 9), bool)
+            around[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] = True
+            np.testing.assert_array_equal(changed, around)
+
+
+def test_an_empty_batch(monkeypatch):
+    monkeypatch.setattr('canon.ops.winograd._LEAST_BY_KERNEL', 1)
+    at = over((6, 5))
+    y, dx, dk = form(winograd, at)(jnp.zeros((0, 6, 5, 3)), jnp.ones((3, 3, 3, 4)), jnp.zeros((0, 6, 5, 4)))
+    assert (y.shape, dx.shape) == ((0, 6, 5, 4), (0, 6, 5, 3))
+    np.testing.assert_array_equal(dk, np.zeros((3, 3, 3, 4)))
+
+
+def test_who_gets_it():
+    """ResNet-50's stages in a batch of 8; not where it was measured to lose, nor where it does not apply."""
+
+    def paid(images, kernel, dtype=jnp.float32, padding=1, stride=1, dilation=1, groups=1):
+        x, k = jax.ShapeDtypeStruct(images, dtype), jax.ShapeDtypeStruct(kernel, dtype)
+
+        def trace(x, k):
+            return ops.conv(x, k, stride, padding, dilation, groups)
+
+        with ops.backend.forms('cpu'):
+            return 'conv_general_dilated' not in str(jax.make_jaxpr(lambda x, k: trace(x, k))(x, k))
+
+    for size, width in ((56, 64), (28, 128), (14, 256), (7, 512)):
+        assert paid((8, size, size, width), (3, 3, width, width))
+    assert paid((8, 14, 14, 512), (3, 3, 256, 512), groups=2)
+    assert paid((8, 14, 14, 256), (3, 3, 256, 256), jnp.float64)
+    assert not paid((8, 14, 14, 256), (3, 3, 256, 256), jnp.bfloat16)
+    assert not paid((1, 7, 7, 512), (3, 3, 512, 512))
+    assert not paid((8, 56, 56, 32), (3, 3, 32, 64))
+    assert not paid((256, 224, 224, 64), (3, 3, 64, 64))  # eight times the images' memory
+    assert not paid((0, 14, 14, 256), (3, 3, 256, 256))
+    assert not paid((8, 14, 14, 256), (3, 3, 256, 256), stride=2)
+    assert not paid((8, 14, 14, 256), (3, 3, 256, 256), dilation=2, padding=2)
+    assert not paid((8, 14, 14, 256), (5, 5, 256, 256), padding=2)
+    images, kernel = (
+        jax.ShapeDtypeStruct((8, 14, 14, 64), jnp.float32),
+        jax.ShapeDtypeStruct((3, 3, 64, 64), jnp.float64),
+    )
+    assert not pays(images, kernel, over((14, 14)))  # of two types, which the plain form refuses
+    with ops.backend.forms('plain'):
+        assert 'conv_general' in str(jax.make_jaxpr(lambda x: ops.conv(x, jnp.ones((3, 3, 64, 64))))(images))
