@@ -14,38 +14,33 @@ Not run on Multi30k here. Measured on 2 CPU cores: @MEASURED@
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from configs.translation._smoke import shrunk
+
 
 def get_config(arg: str = '') -> ConfigDict:
-    smoke = arg == 'smoke'
-    warm, rate = (150, 3e-3) if smoke else (4000, 5e-4)
-    evaluated = dict(batch_size=64, extra=8 if smoke else 20, longer='skip' if smoke else 'cut')
-    source = dict(package='jupyterlab-language-pack-fr-FR', language='fr_FR')
-    return ConfigDict(
+    evaluated = dict(batch_size=64, extra=20, longer='cut')
+    config = ConfigDict(
         dict(
             experiment='translation',
             seed=0,
             data=dict(
-                name='catalogue' if smoke else 'files',
+                name='files',
                 data_dir=placeholder(str),
-                source=source if smoke else dict(path=placeholder(str), source='de', target='en'),
-                train=dict(split='train', tokens=1200, buckets=(10, 24))
-                if smoke
-                else dict(split='train', tokens=4096, buckets=(12, 16, 24, 32, 48, 80)),
+                source=dict(path=placeholder(str), source='de', target='en'),
+                train=dict(split='train', tokens=4096, buckets=(12, 16, 24, 32, 48, 80)),
                 evals=dict(
-                    valid=dict(evaluated, split='valid' if smoke else 'val'),
-                    test=dict(evaluated, split='test', beams=4, alpha=0.6, bounds=(2, 4, 8) if smoke else (5, 10, 20)),
+                    valid=dict(evaluated, split='val'),
+                    test=dict(evaluated, split='test', beams=4, alpha=0.6, bounds=(5, 10, 20)),
                 ),
             ),
-            vocabulary=dict(
-                shared=True, level='subword', model_type='bpe', size=2000 if smoke else 10_000, path=placeholder(str)
-            ),
+            vocabulary=dict(shared=True, level='subword', model_type='bpe', size=10_000, path=placeholder(str)),
             model=dict(
                 name='transformer.transformer',
-                layers=2 if smoke else 3,
-                d_model=96 if smoke else 256,
-                d_ff=192 if smoke else 512,
+                layers=3,
+                d_model=256,
+                d_ff=512,
                 heads=4,
-                dropout=0.1 if smoke else 0.3,
+                dropout=0.3,
                 norm='pre',
                 dtype=placeholder(str),
             ),
@@ -55,15 +50,16 @@ def get_config(arg: str = '') -> ConfigDict:
                 b1=0.9,
                 b2=0.98,
                 weight_decay=1e-4,
-                learning_rate=dict(name='warmup', steps=warm, then=dict(name='inverse_sqrt', init=rate, steps=warm)),
+                learning_rate=dict(name='warmup', steps=4000, then=dict(name='inverse_sqrt', init=5e-4, steps=4000)),
             ),
             run=dict(
-                steps='12 epochs' if smoke else '100 epochs',
+                steps='100 epochs',
                 log_every='4%',
-                evals=dict(valid=dict(every='50%' if smoke else '5%'), test=dict(every='100%')),
-                checkpoint=dict(every='5%' if smoke else '1 epoch', keep=5, average=5),
+                evals=dict(valid=dict(every='5%'), test=dict(every='100%')),
+                checkpoint=dict(every='1 epoch', keep=5, average=5),
             ),
             search=dict(beams=4, alpha=0.6, extra=20),
             target=dict(metric='test/gain', at_least=12.0),
         )
     )
+    return shrunk(config, norm='pre') if arg == 'smoke' else config

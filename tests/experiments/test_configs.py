@@ -40,13 +40,12 @@ def test_every_config_takes_an_abstract_step(source, root, tmp_path_factory):
             assert name in experiment.evals
 
 
-@pytest.mark.parametrize('source', sources())
-def test_a_smoke_run_has_a_target_that_is_measured(source, root):
-    config = configs.load(f'{root}/{source}')
-    if source.endswith(':smoke'):
-        evaluator, _, _ = config.target.metric.partition('/')
-        assert evaluator in config.run.evals
-        assert {'at_least', 'at_most'} & set(config.target)
+@pytest.mark.parametrize('file', configs.find())
+def test_every_config_has_a_smoke_run_with_a_target_that_is_measured(file, root):
+    config = configs.load(f'{root}/{file}:smoke')
+    evaluator, _, _ = config.target.metric.partition('/')
+    assert evaluator in config.run.evals
+    assert {'at_least', 'at_most'} & set(config.target)
 
 
 def test_every_point_of_every_sweep_is_a_key_of_its_config(root):

@@ -1,0 +1,32 @@
+"""The shrunk form of a recipe for the Transformer that `:smoke` runs: its rules on what JupyterLab says, few and short."""
+
+from ml_collections import ConfigDict
+
+_WARM, _RATE = 150, 3e-3
+
+
+def shrunk(config: ConfigDict, norm: str = 'post') -> ConfigDict:
+    """2 + 2 layers of 96 over 2,000 joint pieces, 12 epochs; the update rule, the loss and the search of `config`."""
+    evaluated = dict(batch_size=64, extra=8, longer='skip')
+    data, model = config.data, dict(layers=2, d_model=96, d_ff=192, heads=4, dropout=0.1, norm=norm)
+    with config.unlocked():
+        data.name = 'catalogue'
+        data.source = dict(package='jupyterlab-language-pack-fr-FR', language='fr_FR')
+        data.train = dict(split='train', tokens=1200, buckets=(10, 24))
+        data.evals = dict(
+            valid=dict(evaluated, split='valid'),
+            test=dict(evaluated, split='test', beams=4, alpha=0.6, bounds=(2, 4, 8)),
+        )
+        config.vocabulary.size = 2000
+        config.model = dict(name='transformer.transformer', **model)
+        config.tx.learning_rate = dict(
+            name='warmup', steps=_WARM, then=dict(name='inverse_sqrt', init=_RATE, steps=_WARM)
+        )
+        config.run = dict(
+            steps='12 epochs',
+            log_every='4%',
+            evals=dict(valid=dict(every='50%'), test=dict(every='100%')),
+            checkpoint=dict(every='5%', keep=5, average=5),
+        )
+        config.target = dict(metric='test/gain', at_least=12.0)
+    return config
