@@ -15,6 +15,8 @@ from canon.nn.trace import traced
 from canon.train.workdir import read_json
 from experiments import pictures, runs
 
+_FEW = 8  # points that have room for their names and values
+
 
 def at_best(
     found: Sequence[runs.Run],
@@ -56,16 +58,22 @@ def costs(
         price, values = points.setdefault(group, {}).setdefault(name, (cost(config), []))
         values.append(_measured(run, metric))
     prices = sorted(price for named in points.values() for price, _ in named.values())
+    if len(prices) > _FEW:
+        key = next(iter(next(iter(points.values())))).rpartition(' ')[0]
+        title = f'{title}; at each point its {key}'
     figure = Figure(figsize=(6.4, 4.4), layout='constrained')
     axes = figure.add_subplot()
-    for i, (group, named) in enumerate(points.items()):
+    # Lines in the order of what they cost, which is that of a width or a size.
+    lines = sorted(points.items(), key=lambda item: min(price for price, _ in item[1].values()))
+    for i, (group, named) in enumerate(lines):
         rows = sorted((price, draw.middle(values), name, values) for name, (price, values) in named.items())
         axes.plot([r[0] for r in rows], [r[1] for r in rows], '-' if line else 'none', color=f'C{i}', label=group)
         for price, middle, name, values in rows:
             axes.plot([price] * len(values), values, '.', color=f'C{i}', ms=5)
             side = 'left' if price**2 < prices[0] * prices[-1] else 'right'  # towards the middle
+            told = name.rpartition(' ')[2] if len(prices) > _FEW else f'{name}: {middle:.3g}'
             axes.annotate(
-                f'{name}: {middle:.3g}', (price, middle), xytext=(0, 5), textcoords='offset points', fontsize=8, ha=side
+                told, (price, middle), xytext=(0, 5), textcoords='offset points', fontsize=8, ha=side
             ).set_in_layout(False)
     axes.set(xlabel=xlabel, ylabel=_error(metric), xscale='log', title=title)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
