@@ -15,7 +15,7 @@ import numpy as np
 from canon.errors import UsageError
 
 PRIMES = (1, 2654435761, 805459861)  # Müller et al. 2022, eq. 4
-_CORNERS = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1], indexing='ij'), -1).reshape(8, 3)
+_CORNERS = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1], indexing='ij'), -1).reshape(8, 3).astype(np.int32)
 
 
 class Levels(NamedTuple):
