@@ -19,7 +19,7 @@ from canon.metrics.views import psnr, ssim
 from canon.ops import backend
 from canon.ops import volume_rendering as vr
 from canon.train import Evaluator, Experiment, Task, lengths
-from experiments.view_synthesis.rendering import Rendering, cast, in_parts, render
+from experiments.view_synthesis.rendering import Rendering, Seen, cast, in_parts, looked_at, new_grid, render
 
 _CHUNK = 4096  # rays that are rendered at a time, where pictures are made
 _SHOWN = 4  # views in the report
@@ -30,10 +30,15 @@ _CACHED = 16  # rays of a microbatch: 16 x 192 x 256 floats stay in a core's cac
 @dataclass(frozen=True)
 class Learning:
     """config.loss: coarse: the weight of the coarse rendering's error. microbatch: rays that are worked through at a
-    time; None takes 16 on a CPU, where the working set then stays in the cache, and all elsewhere; 0 takes all."""
+    time; None takes 16 on a CPU, where the working set then stays in the cache, and all elsewhere; 0 takes all.
+
+    occlusion: the weight of FreeNeRF's penalty on density in the first `occlusion_range` samples of a ray.
+    """
 
     coarse: float = 1.0
     microbatch: int | None = None
+    occlusion: float = 0.0
+    occlusion_range: int = 10
 
 
 def make(config: ConfigDict) -> Experiment:
@@ -47,7 +52,8 @@ def make(config: ConfigDict) -> Experiment:
         )
     size, seed = config.data.batch_size, config.seed
     frames = config.data.get('pixel_center', 0.5)
-    options = {'hidden': config.data.train.get('frequencies_hidden', 0), 'crop': config.data.train.get('crop', 0)}
+    told = config.data.train
+    options = dict(hidden=told.get('frequencies_hidden', 0), crop=told.get('crop', 0), single=told.get('single', False))
     pixels = len(views.images) * int(np.prod(views.camera.size))
     local = size // jax.process_count(), jax.process_index()
     train = data.Generated(lambda step: random_rays(views, seed, step, *local, frames, **options), size, pixels)
@@ -57,8 +63,9 @@ def make(config: ConfigDict) -> Experiment:
     evals = {}
     for name in sorted(config.data.evals):
         spec = named.plain(config.data.evals[name])
-        held = _views(config, spec['split'], spec.get('views'))
-        evals[name] = view_evaluator(task, held, how, frames)
+        held = _views(config, spec['split'], spec.get('views'), spec.get('source', {}))
+        # Their camera is their own: views may be smaller than those that are learnt from.
+        evals[name] = view_evaluator(view_task(field, held, how, learning), held, how, frames)
     about = dict(size=list(views.camera.size), views=len(views.images))
     return Experiment(task, optim.make(config.tx), train, evals, about=about)
 
@@ -75,17 +82,26 @@ def offline(config: ConfigDict) -> ConfigDict:
 
 
 def random_rays(
-    views: Any, seed: int, step: int, count: int, part: int = 0, center: float = 0.5, hidden: int = 0, crop: int = 0
+    views: Any,
+    seed: int,
+    step: int,
+    count: int,
+    part: int = 0,
+    center: float = 0.5,
+    hidden: int = 0,
+    crop: int = 0,
+    single: bool = False,
 ) -> dict[str, np.ndarray]:
     """`count` pixels of the views, drawn evenly: a pure function of (seed, step, part).
 
     {'pose' [B, 3, 4], 'at' [B, 2], 'colour' uint8 [B, 3 or 4]} and 'time' where views have it. hidden: steps of
     FreeNeRF's schedule, as 'progress'. crop: the first steps, in which the middle half of the pictures is taken.
+    single: all rays of a step are of one view, as the original NeRF had it for the synthetic scenes.
     """
     rng = np.random.default_rng((5, seed, step, part))
     height, width = views.camera.size
     margin = (height // 4, width // 4) if step < crop else (0, 0)
-    view = rng.integers(len(views.images), size=count)
+    view = np.broadcast_to(rng.integers(len(views.images), size=1 if single else count), count)
     row = rng.integers(margin[0], height - margin[0], count)
     column = rng.integers(margin[1], width - margin[1], count)
     batch = _batch(views, view, row, column, center)
@@ -115,24 +131,36 @@ def view_task(field: Any, views: Any, how: Rendering, learning: Learning = Learn
         names = sorted(set(how.networks))
         at = _one_sample(cone, how)
         made = {n: field.init(k, at)['params'] for n, k in zip(names, jax.random.split(key, len(names)), strict=True)}
-        return {'params': made}
+        return {'params': made} | ({'occupancy': new_grid(how)} if how.cells else {})
 
-    def total(params, batch, key):
+    def total(params, batch, key, grid=None):
         shade, body = jax.random.split(key)
         cone = cast(views.camera, how, *limits, batch)
         truth = batch['colour'].astype(jnp.float32) / 255
         behind = vr.background(shade, how.background, (len(truth), 3))
         if truth.shape[-1] == 4:
             truth = vr.over(truth[:, :3] * truth[:, 3:], truth[:, 3], 0 if behind is None else behind)
-        errors = []
-        for seen in render(field, params, cone, how, body):
-            colour = seen.colour if behind is None else vr.over(seen.colour, seen.opacity, behind)
-            errors.append(jnp.square(colour - truth).mean(-1))
-        sums = {'mse': Mean.of(errors[-1])}
-        return errors[-1].sum() + learning.coarse * sum(e.sum() for e in errors[:-1]), sums
+        levels = render(field, params, cone, how, body, grid)
+        errors = [_errors(seen, truth, behind) for seen in levels]
+        whole = levels[-1].whole
+        counted = jnp.float32(len(truth)) if whole is None else whole.sum().astype(jnp.float32)
+        sums = {'mse': Mean(errors[-1].sum(), counted)}
+        value = errors[-1].sum() + learning.coarse * sum(e.sum() for e in errors[:-1])
+        if learning.occlusion:
+            near = occlusion(levels[-1].density, learning.occlusion_range)
+            sums['occlusion'] = Mean.of(near)
+            value = value + learning.occlusion * near.sum()
+        if whole is not None:
+            sums['asked'] = Mean.of(whole.astype(jnp.float32))
+        return value, sums
 
     def loss(params, mutable, batch, key):
         count = len(batch['at'])
+        if how.cells:
+            value, sums = total(params, batch, key, mutable['occupancy'])
+            look = jax.random.fold_in(key, 1)
+            mutable = {'occupancy': looked_at(field, params, how, mutable['occupancy'], 'time' in batch, look)}
+            return Mean(value, sums['mse'].weight), (mutable, sums)
         rows = learning.microbatch
         if rows is None:
             rows = _CACHED if backend.cpu_form() and count % _CACHED == 0 else 0
@@ -142,12 +170,27 @@ def view_task(field: Any, views: Any, how: Rendering, learning: Learning = Learn
 
     def predict(params, mutable, batch):
         cone = cast(views.camera, how, *limits, batch)
-        seen = render(field, params, cone, how, None)[-1]
+        seen = render(field, params, cone, how, None, mutable['occupancy'] if how.cells else None)[-1]
         behind = vr.background(None, how.background, (len(batch['at']), 3))
         colour = seen.colour if behind is None else vr.over(seen.colour, seen.opacity, behind)
         return {'colour': colour, 'distance': seen.distance, 'opacity': seen.opacity}
 
     return Task(init, loss, predict)
+
+
+def _errors(seen: Seen, truth: jax.Array, behind: jax.Array | None) -> jax.Array:
+    """The squared error of each ray, [B]; 0 for those that were not asked as a whole."""
+    colour = seen.colour if behind is None else vr.over(seen.colour, seen.opacity, behind)
+    error = jnp.square(colour - truth).mean(-1)
+    return error if seen.whole is None else error * seen.whole
+
+
+def occlusion(density: jax.Array, near: int) -> jax.Array:
+    """sum_k sigma_k m_k / K of each ray, [B], where m_k is 1 for the first `near` of its K samples.
+
+    Yang, Pavone & Wang 2023 (FreeNeRF), eq. 4: with few views, floaters before the cameras explain them all.
+    """
+    return density[..., :near].sum(-1) / density.shape[-1]
 
 
 def _one_sample(cone, how: Rendering):
@@ -228,11 +271,12 @@ def depth_picture(found: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.where(seen[:, None], matplotlib.colormaps['magma'](value)[:, :3], 1.0)
 
 
-def _views(config: ConfigDict, split: str, count: int | None = None) -> Any:
-    """config.data.name, config.data.source and config.data.path; count: so many of them, evenly spaced."""
+def _views(config: ConfigDict, split: str, count: int | None = None, more: Mapping[str, Any] | None = None) -> Any:
+    """config.data.name, .path and .source, and `more` of the latter; count: so many of them, evenly spaced."""
     from canon.data import views
 
-    source = {key: value for key, value in named.plain(config.data.get('source', {})).items() if value is not None}
+    source = {**named.plain(config.data.get('source', {})), **(more or {})}
+    source = {key: value for key, value in source.items() if value is not None}
     if config.data.get('path'):
         source['path'] = config.data.path
     found = views.load(config.data.name, split, **source)

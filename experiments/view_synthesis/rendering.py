@@ -1,4 +1,4 @@
-"""From a field to what rays see of it: where it is asked, coarse and then fine, and the compositor."""
+"""From a field to what rays see of it: where it is asked, coarse and then fine or where something is, and composed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from canon.camera import Camera
 from canon.errors import UsageError
 from canon.models.nerf import Samples
 from canon.ops import frequencies as fq
-from canon.ops import rays
+from canon.ops import occupancy, rays
 from canon.ops import volume_rendering as vr
 
 CASTING = ('points', 'intervals', 'cones')
@@ -41,6 +41,10 @@ class Rendering:
     background: 'white', 'black', or 'random' in training. density_noise: the deviation of what is added before the
       activation in training. jitter: stratified and random samples in training, or always the same.
     ndc: forward-facing captures. box: (low, high), the walls that near and far are cut to, beside the views' own.
+    cells: with an occupancy grid of so many along an axis of the box; rays are asked once, in the `coarse` intervals
+      that lie in cells with an optical depth above `thin`. budget: such samples a ray in the mean of a batch; rays for
+      which there is no room are left out of the step. Each step a sixteenth of the cells is looked at anew, and the
+      others keep what they had; a cell forgets by `decay` where less is found.
     """
 
     coarse: int = 64
@@ -52,12 +56,20 @@ class Rendering:
     jitter: bool = True
     ndc: bool = False
     box: tuple[float, float] | None = None
+    cells: int = 0
+    budget: int = 16
+    thin: float = 0.01
+    decay: float = 0.95
 
     def __post_init__(self):
         if self.casting not in CASTING:
             raise UsageError(f'render.casting={self.casting!r} is none of {", ".join(map(repr, CASTING))}')
         if self.coarse < 4 or self.fine < 0:
             raise UsageError(f'render.coarse={self.coarse} must be at least 4, render.fine={self.fine} at least 0')
+        if self.cells and (self.fine or self.casting != 'intervals' or not self.box):
+            raise UsageError("render.cells wants render.casting='intervals', render.fine=0 and a render.box")
+        if self.cells and not (self.cells % 4 == 0 and self.budget > 0):
+            raise UsageError(f'render.cells={self.cells} is wanted in fours, and render.budget={self.budget} above 0')
         vr.background(None, self.background, ())
 
     @property
@@ -83,12 +95,33 @@ def cast(camera: Camera, how: Rendering, near: float, far: float, batch: Any) ->
     return Rays(origins, ways, start, stop, radii, times, progress)
 
 
-def render(field: Any, params: Any, cone: Rays, how: Rendering, key: jax.Array | None) -> list[vr.Rendered]:
-    """What rays see, coarse and then fine, on black. Without a key nothing is random: for pictures."""
+class Seen(NamedTuple):
+    """What one level gives, on black: colour [B, 3], distance and opacity [B], weights and density [B, N].
+
+    whole [B]: the rays of which all was asked; None for all of them.
+    """
+
+    colour: jax.Array
+    distance: jax.Array
+    opacity: jax.Array
+    weights: jax.Array
+    density: jax.Array
+    whole: jax.Array | None = None
+
+
+def render(
+    field: Any, params: Any, cone: Rays, how: Rendering, key: jax.Array | None, grid: jax.Array | None = None
+) -> list[Seen]:
+    """What rays see, coarse and then fine, on black. Without a key nothing is random: for pictures.
+
+    grid: densities [cells, cells, cells] where `how` has an occupancy grid; then there is one level.
+    """
     keys = [None] * 4 if key is None else [*jax.random.split(key, 4)]
     where = keys[:2] if how.jitter else [None] * 2
     apart = how.casting == 'points'
     t = rays.stratified(where[0], cone.near, cone.far, how.coarse + (not apart))
+    if how.cells:
+        return [_seen_where_occupied(field, params[how.networks[0]], cone, how, t, keys[2], grid)]
     found = [_seen(field, params[how.networks[0]], cone, how, t, keys[2])]
     if how.fine:
         shares = found[0].weights
@@ -102,21 +135,107 @@ def render(field: Any, params: Any, cone: Rays, how: Rendering, key: jax.Array |
     return found
 
 
-def _seen(field, params, cone: Rays, how: Rendering, t: jax.Array, key) -> vr.Rendered:
+def _seen(field, params, cone: Rays, how: Rendering, t: jax.Array, key) -> Seen:
     """One level: t are points [B, N], or edges [B, N + 1]."""
     variance = None
     if how.casting == 'points':
         delta, middles = vr.intervals(t, cone.ways), t
     else:
-        delta, middles = vr.intervals(t, cone.ways, 0.0)[..., :-1], (t[..., 1:] + t[..., :-1]) / 2
+        delta, middles = _between(t, cone)
     points = cone.origins[:, None] + middles[..., None] * cone.ways[:, None]
     if how.casting == 'cones':
         points, variance = fq.conical_frustums(t, cone.origins, cone.ways, cone.radii)
     at = Samples(points, cone.ways, variance, cone.times, cone.progress)
+    density, colours = _asked(field, params, at, how, key)
+    return _composed(density, colours, delta, middles)
+
+
+def _between(t: jax.Array, cone: Rays) -> tuple[jax.Array, jax.Array]:
+    """Lengths and middles [B, N] of the intervals between edges [B, N + 1]."""
+    return vr.intervals(t, cone.ways, 0.0)[..., :-1], (t[..., 1:] + t[..., :-1]) / 2
+
+
+def _asked(field, params, at: Samples, how: Rendering, key) -> tuple[jax.Array, jax.Array]:
+    """Densities and colours of the samples, the former with noise where there is a key."""
     raw, colours = field.apply({'params': params}, at)
     if how.density_noise and key is not None:
         raw = raw + how.density_noise * jax.random.normal(key, raw.shape)
-    return vr.composite(vr.weights(field.density(raw), delta), colours, middles)
+    return field.density(raw), colours
+
+
+def _composed(density, colours, delta, middles, whole=None) -> Seen:
+    shown = vr.composite(vr.weights(density, delta), colours, middles)
+    return Seen(shown.colour, shown.distance, shown.opacity, shown.weights, density, whole)
+
+
+# --- what is empty is not asked -----------------------------------------------------------------------------------
+
+
+def _seen_where_occupied(field, params, cone: Rays, how: Rendering, t: jax.Array, key, grid) -> Seen:
+    """One level of intervals between edges t [B, N + 1], asked in the grid's occupied cells only.
+
+    In training (with a key) what fits into the budget, so that a step has one size; for pictures all, in rounds.
+    """
+    delta, middles = _between(t, cone)
+    shape = middles.shape
+    points = cone.origins[:, None] + middles[..., None] * cone.ways[:, None]
+    mask = occupancy.density_at(grid, _in_box(points, how)) >= _least(grid, how)
+    mask = mask & (delta > 0)  # rays that miss the box
+    size = max(shape[0] * min(how.budget, shape[1]), shape[1])
+
+    def ask(index):
+        ray = jnp.minimum(index // shape[1], shape[0] - 1)
+        place = jnp.minimum(index, shape[0] * shape[1] - 1)
+        times = None if cone.times is None else cone.times[ray]
+        at = Samples(points.reshape(-1, 1, 3)[place], cone.ways[ray], None, times, cone.progress)
+        density, colours = _asked(field, params, at, how, key)
+        return jnp.concatenate((density, colours[:, 0]), -1)  # [size, 4]
+
+    if key is not None:
+        index, whole = occupancy.packed(mask, size)
+        found = occupancy.spread(ask(index), index, shape)
+        return _composed(found[..., 0], found[..., 1:], delta, middles, whole)
+    index, _ = occupancy.packed(mask, -(-shape[0] * shape[1] // size) * size)
+
+    def body(state):
+        number, found = state
+        now = jax.lax.dynamic_slice_in_dim(index, number * size, size)
+        return number + 1, found + occupancy.spread(ask(now), now, shape)
+
+    empty = jnp.zeros((*shape, 4), middles.dtype)
+    _, found = jax.lax.while_loop(lambda state: state[0] * size < mask.sum(), body, (0, empty))
+    return _composed(found[..., 0], found[..., 1:], delta, middles)
+
+
+def _in_box(points: jax.Array, how: Rendering) -> jax.Array:
+    assert how.box
+    return (points - how.box[0]) / (how.box[1] - how.box[0])
+
+
+def _least(grid: jax.Array, how: Rendering) -> jax.Array:
+    """The density of what counts as occupied, for intervals of the mean length of a ray through the box."""
+    assert how.box
+    return occupancy.threshold(grid, how.thin * how.coarse / (how.box[1] - how.box[0]))
+
+
+_PARTS = 16  # steps in which all cells have been looked at, in the mean
+
+
+def new_grid(how: Rendering) -> jax.Array:
+    """All cells alike, so all of them occupied: nothing is left out before it has been seen to be empty."""
+    return jnp.ones((how.cells,) * 3)
+
+
+def looked_at(field, params, how: Rendering, grid: jax.Array, timed: bool, key: jax.Array) -> jax.Array:
+    """The grid after a sixteenth of its cells was asked, each at a random place (and time)."""
+    assert how.box
+    inner, clock = jax.random.split(key)
+    which, places = occupancy.share_of_cells(inner, how.cells, _PARTS)
+    points = how.box[0] + places * (how.box[1] - how.box[0])
+    times = jax.random.uniform(clock, (len(points), 1)) if timed else None
+    at = Samples(points[:, None], jnp.zeros_like(points).at[:, 2].set(1), None, times)
+    raw, _ = field.apply({'params': jax.lax.stop_gradient(params[how.networks[0]])}, at)
+    return occupancy.refreshed(grid, which, field.density(raw)[:, 0], how.decay)
 
 
 def in_parts(total: Callable[..., tuple[jax.Array, Any]], rows: int) -> Callable[..., tuple[jax.Array, Any]]:

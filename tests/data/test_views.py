@@ -304,3 +304,32 @@ def test_a_folder_that_cannot_be_learnt_from_says_why(tmp_path):
         views.load('traced', siz=3)
     with pytest.raises(UsageError, match="'path'"):
         views.load('llff')
+
+
+def test_a_forward_facing_capture_is_the_scene_seen_in_other_axes():
+    """Undone, its poses are those it was traced from; all of the scene lies before the near plane z = -1 and it is
+    seen: points at the depths are where the tracer met the scene."""
+    told = views.load('traced', size=16, views=6, facing=True)
+    plain, _ = traced.places('train', 6, 0, facing=True)
+    scale = np.linalg.norm(told.poses[0, :3, 3] - told.poses[1, :3, 3]) / np.linalg.norm(
+        plain[0, :3, 3] - plain[1, :3, 3]
+    )
+    for a, b in ((told.poses[0], plain[0]), (told.poses[3], plain[3])):
+        turn = told.poses[1, :3, :3].T @ a[:3, :3]
+        np.testing.assert_allclose(turn, plain[1, :3, :3].T @ b[:3, :3], atol=1e-5)
+        np.testing.assert_allclose(
+            told.poses[1, :3, :3].T @ (a[:3, 3] - told.poses[1, :3, 3]) / scale,
+            plain[1, :3, :3].T @ (b[:3, 3] - plain[1, :3, 3]),
+            atol=1e-4,
+        )
+    assert told.depths is not None
+    for pose, depth in zip(told.poses, told.depths, strict=True):
+        along = views.axial(depth, told.camera)
+        y, x = np.nonzero(np.isfinite(depth))
+        assert len(x) > 50
+        at = (np.stack((x, y), -1) + 0.5 - told.camera.centre) / told.camera.focal
+        own = along[y, x][:, None] * np.stack((at[:, 0], -at[:, 1], -np.ones(len(x))), -1)
+        world = own @ pose[:3, :3].T + pose[:3, 3]
+        assert (world[:, 2] < -1).all()
+        assert told.near < along[y, x].min()
+        assert along[y, x].max() < told.far

@@ -25,6 +25,7 @@ RADIUS, NEAR, FAR = 4.0, 2.0, 6.0
 _SUN = np.array([0.52, -0.36, 0.77]) / math.hypot(0.52, 0.36, 0.77)  # towards it
 _SUNLIGHT, _SKYLIGHT = np.array([1.5, 1.4, 1.22]), np.array([0.3, 0.36, 0.45])
 _LOW, _HIGH = math.sin(math.radians(8)), math.sin(math.radians(70))  # sines of the cameras' elevation
+_FACED, _FACED_SINE = -1.2, 0.4  # where a forward-facing capture stands
 
 
 class Ball(NamedTuple):
@@ -60,30 +61,52 @@ def scene(time: float = 0.0) -> tuple[Ball | Box, ...]:
 
 
 def traced(
-    split: str = 'train', views: int = 100, size: int = 100, seed: int = 0, motion: bool = False, samples: int = 2
+    split: str = 'train',
+    views: int = 100,
+    size: int = 100,
+    seed: int = 0,
+    motion: bool = False,
+    samples: int = 2,
+    facing: bool = False,
 ) -> Views:
     """`views` pictures of size x size. The first n are the same whatever `views`, and spread over the half sphere.
 
-    samples: squared, the rays through a pixel. motion: view i has a time of its own in 0..1. A function of its
-    arguments; kept while the process lives, and not to be written to.
+    samples: squared, the rays through a pixel. motion: view i has a time of its own in 0..1. facing: a forward-facing
+    capture (`forward`) instead of one from all sides. A function of its arguments; kept while the process lives, and
+    not to be written to.
     """
     if views < 1 or size < 4 or samples < 1:
         raise UsageError(f'traced: views={views} >= 1, size={size} >= 4 and samples={samples} >= 1 are wanted')
-    return _traced(split, int(views), int(size), int(seed), bool(motion), int(samples))
+    return _traced(split, int(views), int(size), int(seed), bool(motion), int(samples), bool(facing))
 
 
 @cache
-def _traced(split: str, views: int, size: int, seed: int, motion: bool, samples: int) -> Views:
-    poses, times = places(split, views, seed)
+def _traced(split: str, views: int, size: int, seed: int, motion: bool, samples: int, facing: bool) -> Views:
+    poses, times = places(split, views, seed, facing)
     times = times if motion else np.zeros_like(times)
     camera = pinhole(size)
     pictures = [picture(camera, pose, float(t), samples) for pose, t in zip(poses, times, strict=True)]
     depths = np.stack([depth(camera, pose, float(t)) for pose, t in zip(poses, times, strict=True)])
     images = np.stack(pictures)
-    for kept in (images, poses, times, depths):
-        kept.setflags(write=False)
     names = tuple(f'{split}/r_{i}' for i in range(views))
-    return Views(images, poses, camera, NEAR, FAR, times if motion else None, depths, names)
+    found = Views(images, poses, camera, NEAR, FAR, times if motion else None, depths, names)
+    found = forward(found) if facing else found
+    for kept in (found.images, found.poses, times, found.depths):
+        np.asarray(kept).setflags(write=False)
+    return found
+
+
+def forward(views: Views) -> Views:
+    """As `captures.llff` leaves a forward-facing capture: seen from the middle camera, which stands at the origin and
+    looks along -z, and scaled so that 1 is 0.75 of the distance to what is nearest. Device coordinates need that."""
+    poses = np.linalg.inv(looking_at(_eye(_FACED, _FACED_SINE))) @ views.poses.astype(float)
+    nearest = RADIUS - 1.6
+    scale = 1 / (0.75 * nearest)
+    poses[:, :3, 3] *= scale
+    depths = np.asarray(views.depths) * np.float32(scale)
+    return views._replace(
+        poses=poses.astype(np.float32), near=0.9 * scale * nearest, far=scale * (RADIUS + 1.6), depths=depths
+    )
 
 
 def pinhole(size: int) -> Camera:
@@ -91,15 +114,25 @@ def pinhole(size: int) -> Camera:
     return Camera((focal, focal), (size / 2, size / 2), (size, size))
 
 
-def places(split: str, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Poses float32 [count, 4, 4] and times float32 [count] of a split: a low-discrepancy sequence, begun at random."""
+def places(split: str, count: int, seed: int = 0, facing: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Poses float32 [count, 4, 4] and times float32 [count] of a split: a low-discrepancy sequence, begun at random.
+
+    On the half sphere, or with `facing` on a patch of it that is 0.5 wide and 0.2 high, in parts of its radius.
+    """
     start = np.random.default_rng((seed, SPLITS.index(split))).uniform(size=3)
     root = 1.2207440846057596  # x^4 = x + 1: powers of its inverse fill the cube evenly (Roberts 2018)
     around, high, times = ((start + np.arange(1, count + 1)[:, None] / root ** np.arange(1, 4)) % 1).T
-    sine = _LOW + (_HIGH - _LOW) * high  # even in the sine is even on the sphere
-    angle, cosine = 2 * np.pi * around, np.sqrt(1 - sine**2)
-    eyes = RADIUS * np.stack((cosine * np.cos(angle), cosine * np.sin(angle), sine), -1)
-    return np.stack([looking_at(eye) for eye in eyes]).astype(np.float32), times.astype(np.float32)
+    if facing:
+        angles, sines = _FACED + 0.5 * (around - 0.5), _FACED_SINE + 0.2 * (high - 0.5)
+    else:
+        angles, sines = 2 * np.pi * around, _LOW + (_HIGH - _LOW) * high  # even in the sine is even on the sphere
+    poses = [looking_at(_eye(angle, sine)) for angle, sine in zip(angles, sines, strict=True)]
+    return np.stack(poses).astype(np.float32), times.astype(np.float32)
+
+
+def _eye(angle: float, sine: float) -> np.ndarray:
+    cosine = math.sqrt(1 - sine**2)
+    return RADIUS * np.array((cosine * math.cos(angle), cosine * math.sin(angle), sine))
 
 
 def looking_at(eye: np.ndarray, target: tuple[float, float, float] = (0, 0, 0)) -> np.ndarray:

@@ -69,7 +69,8 @@ class NeRF(linen.Module):
                 h = jnp.concatenate((inputs, h), -1)
         density = _dense(1, 'density_out')(h)[..., 0]
         if self.view_levels >= 0:
-            views = fq.frequencies(rays.unit(at.ways), self.view_levels)[..., None, :]
+            mask = None if at.progress is None else fq.free_mask(at.progress, self.view_levels)
+            views = fq.frequencies(rays.unit(at.ways), self.view_levels, mask)[..., None, :]
             h = _dense(self.width, 'bottleneck')(h)
             h = jnp.concatenate((h, jnp.broadcast_to(views, (*h.shape[:-1], views.shape[-1]))), -1)
             h = linen.relu(_dense(self.view_width, 'view')(h))

@@ -1,0 +1,64 @@
+"""What the NeRF configs share: the embedded scene, what is measured on it, and the recipe of the original network."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+NARROW = dict(layers=4, width=64, skip=1, view_width=32)  # of `:smoke`
+
+
+def config(
+    *,
+    model: Mapping[str, Any],
+    render: Mapping[str, Any],
+    tx: Mapping[str, Any],
+    steps: int,
+    at_least: float,
+    size: int,
+    batch_size: int,
+    source: Mapping[str, Any] | None = None,
+    train: Mapping[str, Any] | None = None,
+    evals: Mapping[str, Mapping[str, Any]] | None = None,
+    loss: Mapping[str, Any] | None = None,
+    every: str = '50%',
+) -> ConfigDict:
+    """View synthesis of the embedded scene, size x size; held-out views are 8 unless `evals` says else.
+
+    at_least: of test/psnr, for the ledger. source, train: more of config.data.source and config.data.train.
+    """
+    evals = evals or dict(test=dict(split='test', views=8))
+    told = dict(split='train', views=placeholder(int), frequencies_hidden=0, crop=0, single=False)
+    return ConfigDict(
+        dict(
+            experiment='view_synthesis',
+            seed=0,
+            data=dict(
+                name='traced',
+                path=placeholder(str),
+                source=dict(size=size, **(source or {})),
+                batch_size=batch_size,
+                pixel_center=0.5,
+                opaque=False,
+                train=told | dict(train or {}),
+                evals=evals,
+            ),
+            model=model,
+            render=render,
+            loss=loss or dict(coarse=1.0, microbatch=placeholder(int), occlusion=0.0, occlusion_range=10),
+            tx=tx,
+            run=dict(
+                steps=f'{steps} steps',
+                log_every='5%',
+                evals={name: dict(every=every) for name in evals},
+                checkpoint=dict(every='50%'),
+            ),
+            target=dict(metric='test/psnr', at_least=at_least),
+        )
+    )
+
+
+def adam(rate: float, final: float = 0.1, **more) -> dict[str, Any]:
+    """Adam whose rate falls exponentially, to `final` of what it was at the end of the run."""
+    return dict(name='adam', **more, learning_rate=dict(name='exponential', init=rate, decay=final, steps='100%'))

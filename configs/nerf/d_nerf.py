@@ -1,0 +1,23 @@
+"""NeRF takes the world to stand still; D-NeRF (Pumarola et al. 2021) learns how it moves. The embedded scene, moving.
+
+    ./launch.sh run configs/nerf/d_nerf.py            # `:smoke` shrunk to two minutes
+    ./launch.sh predict --workdir=runs/nerf/d_nerf-smoke/default --input=60x128      # an orbit in which time goes on
+
+Each picture has a time of its own, in which a ball hops and a box turns.
+"""
+
+from configs.nerf._scene import NARROW, adam, config
+
+
+def get_config(arg: str = ''):
+    smoke = arg == 'smoke'
+    return config(
+        size=64 if smoke else 100,
+        source=dict(motion=True, views=100),
+        batch_size=256 if smoke else 1024,
+        model=dict(name='nerf.d_nerf', **(NARROW | dict(time_levels=4) if smoke else {})),
+        render=dict(coarse=32 if smoke else 64, fine=32 if smoke else 128, background='white'),
+        tx=adam(3e-3 if smoke else 5e-4, eps=1e-7),
+        steps=700 if smoke else 20_000,
+        at_least=19.0 if smoke else 28.0,
+    )

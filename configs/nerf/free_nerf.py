@@ -1,0 +1,25 @@
+"""NeRF wants many views; FreeNeRF (Yang et al. 2023) lets its frequencies in one by one, and punishes floaters.
+
+    ./launch.sh run configs/nerf/free_nerf.py            # `:smoke` shrunk to two minutes
+
+Eight views. Frequencies come in over 90 % of the run, and density in the first samples of a ray weighs 0.01, as in the
+paper (eq. 3 and 4).
+"""
+
+from configs.nerf._scene import NARROW, adam, config
+
+
+def get_config(arg: str = ''):
+    smoke = arg == 'smoke'
+    steps = 1000 if smoke else 20_000
+    return config(
+        size=64 if smoke else 100,
+        batch_size=256 if smoke else 1024,
+        train=dict(views=8, frequencies_hidden=int(0.9 * steps)),
+        model=dict(name='nerf.nerf', **(NARROW if smoke else {})),
+        render=dict(coarse=32 if smoke else 64, fine=32 if smoke else 128, background='white'),
+        loss=dict(coarse=1.0, occlusion=0.01, occlusion_range=10 if smoke else 20),
+        tx=adam(3e-3 if smoke else 5e-4, eps=1e-7),
+        steps=steps,
+        at_least=17.0 if smoke else 20.0,
+    )

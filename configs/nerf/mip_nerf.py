@@ -1,0 +1,33 @@
+"""NeRF's rays alias; mip-NeRF (Barron et al. 2021) casts cones. One network, both levels, frequencies integrated.
+
+    ./launch.sh run configs/nerf/mip_nerf.py            # `:smoke` shrunk to two minutes
+
+`far` holds the same views out at a quarter of the size, as if seen from four times the distance.
+"""
+
+from configs.nerf._scene import NARROW, adam, config
+
+
+def get_config(arg: str = ''):
+    smoke = arg == 'smoke'
+    size = 64 if smoke else 100
+    return config(
+        size=size,
+        batch_size=256 if smoke else 1024,
+        model=dict(name='nerf.mip_nerf', **(NARROW if smoke else {})),
+        render=dict(
+            coarse=32 if smoke else 128,
+            fine=32 if smoke else 128,
+            shared=True,
+            casting='cones',
+            background='white',
+        ),
+        evals=dict(
+            test=dict(split='test', views=8),
+            far=dict(split='test', views=8, source=dict(size=size // 4, samples=8)),
+        ),
+        loss=dict(coarse=0.1),
+        tx=adam(3e-3 if smoke else 5e-4, final=0.01, eps=1e-8),
+        steps=1000 if smoke else 20_000,
+        at_least=20.0 if smoke else 30.0,
+    )

@@ -1,0 +1,19 @@
+"""The original NeRF (Mildenhall et al. 2020) on the embedded scene: two networks of 8 x 256, coarse and fine.
+
+./launch.sh run configs/nerf/vanilla.py            # `:smoke`: 4 x 64, shrunk to two minutes
+"""
+
+from configs.nerf._scene import NARROW, adam, config
+
+
+def get_config(arg: str = ''):
+    smoke = arg == 'smoke'
+    return config(
+        size=64 if smoke else 100,
+        batch_size=256 if smoke else 1024,
+        model=dict(name='nerf.nerf', **(NARROW if smoke else {})),
+        render=dict(coarse=32 if smoke else 64, fine=32 if smoke else 128, background='white'),
+        tx=adam(3e-3 if smoke else 5e-4, eps=1e-7),
+        steps=1000 if smoke else 20_000,
+        at_least=20.0 if smoke else 30.0,
+    )

@@ -1,0 +1,29 @@
+"""NeRF is slow; a dense grid of features with an occupancy grid (DVGO, Sun et al. 2022; instant-ngp's skipping) is not.
+
+./launch.sh run configs/nerf/voxels.py            # `:smoke` shrunk to a minute
+"""
+
+from configs.nerf._scene import adam, config
+
+
+def get_config(arg: str = ''):
+    smoke = arg == 'smoke'
+    return config(
+        size=64 if smoke else 100,
+        batch_size=1024 if smoke else 2048,
+        model=dict(name='instant_ngp.voxels', vertices=48 if smoke else 96, low=-1.3, high=1.3),
+        render=dict(
+            coarse=64 if smoke else 128,
+            fine=0,
+            shared=True,
+            casting='intervals',
+            background='random',
+            box=(-1.3, 1.3),
+            cells=32,
+            budget=10,
+            decay=0.8,
+        ),
+        tx=adam(2e-2, b2=0.99, eps=1e-15),
+        steps=400 if smoke else 4000,
+        at_least=23.0 if smoke else 28.0,
+    )
