@@ -1,0 +1,229 @@
+"""Volumes: voxels of scanners and simulations from files, and two that are made, with nothing to download.
+
+`.npy`, NIfTI (`.nii`, `.nii.gz`), and raw voxels whose shape and type are told. A volume is [X, Y, Z] with its spacing.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from canon import named
+from canon.errors import CanonError, UsageError
+
+
+class Volume(NamedTuple):
+    """values: float32 [X, Y, Z]. spacing: from one voxel's middle to the next along each axis, in any one unit."""
+
+    values: np.ndarray
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    name: str = ''
+
+    @property
+    def half(self) -> np.ndarray:
+        """Half of the sides of the box between the outermost voxels' middles, float64 [3], the longest of them 1."""
+        sides = (np.array(self.values.shape) - 1) * np.array(self.spacing)
+        return sides / sides.max()
+
+
+def load(name: str, **source: Any) -> Volume:
+    """A volume by name: 'shepp_logan', 'marschner_lobb' with size=; or 'file', with the arguments of `read`."""
+    makers = {'shepp_logan': shepp_logan, 'marschner_lobb': marschner_lobb, 'file': read}
+    if name not in makers:
+        raise UsageError(f'no volume is called {name!r}{named.near(name, makers)}')
+    return named.call(makers[name], source, f'volume {name!r}')
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+def read(
+    path: str | Path,
+    shape: Sequence[int] | None = None,
+    dtype: str = 'uint8',
+    spacing: Sequence[float] | None = None,
+    frame: int | None = None,
+    fill: float | None = None,
+) -> Volume:
+    """A volume from `.npy`, NIfTI, or from raw voxels, x running fastest, whose `shape` (X, Y, Z) is told.
+
+    Args:
+      shape, dtype: of raw voxels; '>u2' and the like say the order of bytes. Other files know both.
+      spacing: of voxels; 1 each by default, and in NIfTI what the file says. NIfTI's axes are turned to right,
+        anterior, superior, and its values scaled as it says.
+      frame: which one of a file with a fourth axis.
+      fill: a number in place of voxels that are none (NaN, infinite).
+    Raises CanonError for a file that is not what it should be, UsageError for arguments that do not fit it.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise UsageError(f'no volume at {path}: give a .npy, .nii or .nii.gz, or raw voxels with their shape')
+    known = None
+    if path.name.endswith(('.nii', '.nii.gz')):
+        values, known = _nifti(path)
+    elif path.suffix == '.npy':
+        values = _npy(path)
+    else:
+        values = _raw(path, shape, dtype)
+    values = _one(values, path, frame)
+    step = tuple(float(s) for s in (spacing if spacing is not None else known or (1.0, 1.0, 1.0)))
+    if len(step) != 3 or not all(s > 0 and math.isfinite(s) for s in step):
+        raise UsageError(f'{path}: spacing={step} is no three positive numbers, one for each of x, y, z')
+    return Volume(_finite(values, path, fill), step, path.name)
+
+
+def _nifti(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
+    import nibabel
+    from nibabel.filebasedimages import ImageFileError
+
+    try:
+        image: Any = nibabel.as_closest_canonical(nibabel.load(path))
+        return np.asarray(image.dataobj), tuple(float(z) for z in image.header.get_zooms()[:3])
+    except (ImageFileError, gzip.BadGzipFile, EOFError, OSError, ValueError) as error:
+        raise CanonError(f'{path} is no NIfTI file that can be read: {_line(error)}') from error
+
+
+def _npy(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise CanonError(f'{path} is no array of numbers: {_line(error)}') from error
+
+
+def _raw(path: Path, shape: Sequence[int] | None, dtype: str) -> np.ndarray:
+    if shape is None:
+        raise UsageError(f'{path} does not say its shape: give shape=(X, Y, Z), and dtype where voxels are not uint8')
+    shape = tuple(int(n) for n in shape)
+    try:
+        kind = np.dtype(dtype)
+    except TypeError as error:
+        raise UsageError(f"dtype={dtype!r} is no type of voxels; 'uint8', 'int16', '>u2', 'float32' are") from error
+    if len(shape) not in (3, 4) or min(shape) < 1 or kind.kind not in 'uif':
+        raise UsageError(
+            f'{path}: shape={shape} of {dtype} is no volume; three positive numbers, and a type of numbers'
+        )
+    wanted, found = math.prod(shape) * kind.itemsize, path.stat().st_size
+    if wanted != found:
+        raise CanonError(
+            f'{path} has {found:,} bytes, and {"x".join(map(str, shape))} voxels of {kind.name} are {wanted:,}; '
+            'mend shape or dtype'
+        )
+    return np.fromfile(path, kind).reshape(shape[::-1]).T
+
+
+def _one(values: np.ndarray, path: Path, frame: int | None) -> np.ndarray:
+    """One frame [X, Y, Z] of what may have several along a last axis."""
+    if values.dtype.kind not in 'uifb':
+        raise CanonError(f'{path} holds {values.dtype} voxels, not numbers; save one channel of it as numbers')
+    while values.ndim > 3 and values.shape[-1] == 1:
+        values = values[..., 0]
+    size = 'x'.join(map(str, values.shape))
+    if values.ndim == 4:
+        if frame is None:
+            raise UsageError(f'{path} has four axes, {size}: say which frame of 0..{values.shape[-1] - 1} it shall be')
+        if not 0 <= frame < values.shape[-1]:
+            raise UsageError(f'{path} has frames 0..{values.shape[-1] - 1}, not {frame}')
+        values = values[..., frame]
+    if values.ndim != 3 or min(values.shape) < 2:
+        raise CanonError(f'{path} is {size}; a volume is X x Y x Z with at least two voxels along each')
+    return values
+
+
+def _finite(values: np.ndarray, path: Path, fill: float | None) -> np.ndarray:
+    values = np.asarray(values, np.float32)
+    bad = ~np.isfinite(values)
+    if not bad.any():
+        return np.ascontiguousarray(values)
+    if fill is None:
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise CanonError(
+            f'{path}: {bad.sum():,} of {bad.size:,} voxels are NaN or infinite, the first at {first}; '
+            'set fill=0, or what they shall be'
+        )
+    return np.where(bad, np.float32(fill), values)
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+# --- volumes that are made ----------------------------------------------------------------------------------------
+
+# Value, half axes, middle, and the Euler angles phi, theta, psi in degrees about z, x, z of each ellipsoid: the head of
+# Shepp & Logan 1974 with the contrast of Toft 1996 (p. 199), in three dimensions by Schabel 2006 (phantom3d), in whose
+# code the space turns about its origin before the middle is taken off.
+SHEPP_LOGAN = np.array([
+    [1.0, 0.6900, 0.920, 0.810, 0.00, 0.0000, 0.00, 0, 0, 0],
+    [-0.8, 0.6624, 0.874, 0.780, 0.00, -0.0184, 0.00, 0, 0, 0],
+    [-0.2, 0.1100, 0.310, 0.220, 0.22, 0.0000, 0.00, -18, 0, 10],
+    [-0.2, 0.1600, 0.410, 0.280, -0.22, 0.0000, 0.00, 18, 0, 10],
+    [0.1, 0.2100, 0.250, 0.410, 0.00, 0.3500, -0.15, 0, 0, 0],
+    [0.1, 0.0460, 0.046, 0.050, 0.00, 0.1000, 0.25, 0, 0, 0],
+    [0.1, 0.0460, 0.046, 0.050, 0.00, -0.1000, 0.25, 0, 0, 0],
+    [0.1, 0.0460, 0.023, 0.050, -0.08, -0.6050, 0.00, 0, 0, 0],
+    [0.1, 0.0230, 0.023, 0.020, 0.00, -0.6060, 0.00, 0, 0, 0],
+    [0.1, 0.0230, 0.046, 0.020, 0.06, -0.6050, 0.00, 0, 0, 0],
+])  # fmt: skip
+
+
+def shepp_logan(size: int = 64, samples: int = 2) -> Volume:
+    """The head phantom in the cube [-1, 1]^3: 0 outside, 1 the skull, 0.2 the brain; each voxel a mean of samples^3."""
+    if size < 2 or samples < 1:
+        raise UsageError(f'shepp_logan: size={size} >= 2 and samples={samples} >= 1 are wanted')
+    axis, voxel = np.linspace(-1, 1, size), 2 / (size - 1)
+    total = np.zeros((size,) * 3)
+    for inside in np.ndindex(samples, samples, samples):
+        x, y, z = (axis + voxel * ((i + 0.5) / samples - 0.5) for i in inside)
+        total += phantom_at(np.stack(np.meshgrid(x, y, z, indexing='ij'), -1))
+    return Volume((total / samples**3).astype(np.float32), (voxel, voxel, voxel), f'Shepp and Logan, {size}^3')
+
+
+def phantom_at(points: np.ndarray) -> np.ndarray:
+    """The phantom at points [.., 3] -> float64 [..]: the sum of the ellipsoids that a point is in."""
+    total = np.zeros(points.shape[:-1])
+    for row in SHEPP_LOGAN:
+        total += row[0] * ((_own(row, points, row[4:7]) ** 2).sum(-1) <= 1)
+    return total
+
+
+def phantom_integrals(origins: np.ndarray, ways: np.ndarray) -> np.ndarray:
+    """Its exact integrals along whole lines [.., 3] -> float64 [..]: the value times the chord of each ellipsoid."""
+    origins, ways = np.asarray(origins, np.float64), np.asarray(ways, np.float64)
+    total = np.zeros(ways.shape[:-1])
+    for row in SHEPP_LOGAN:
+        start, way = _own(row, origins, row[4:7]), _own(row, ways, 0)
+        square = (way**2).sum(-1)
+        nearest = start - ((start * way).sum(-1) / square)[..., None] * way
+        half = np.sqrt(np.maximum(1 - (nearest**2).sum(-1), 0) / square)
+        total += row[0] * 2 * half * np.linalg.norm(ways, axis=-1)
+    return total
+
+
+def _own(row: np.ndarray, vectors: np.ndarray, middle: np.ndarray | int) -> np.ndarray:
+    """Vectors [.., 3] in the axes of an ellipsoid, where it is the unit ball."""
+    phi, theta, psi = np.radians(row[7:])
+
+    def about_z(angle):
+        return np.array([[np.cos(angle), np.sin(angle), 0], [-np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+
+    about_x = np.array([[1, 0, 0], [0, np.cos(theta), np.sin(theta)], [0, -np.sin(theta), np.cos(theta)]])
+    return (vectors @ (about_z(psi) @ about_x @ about_z(phi)).T - middle) / row[1:4]
+
+
+def marschner_lobb(size: int = 41, frequency: float = 6.0, alpha: float = 0.25) -> Volume:
+    """The test signal of Marschner & Lobb 1994, eq. 4 in [-1, 1]^3: rings of all values in 0..1, hard to sample well.
+
+    (1 - sin(pi z / 2) + alpha (1 + cos(2 pi frequency cos(pi r / 2)))) / (2 (1 + alpha)).
+    """
+    if size < 2:
+        raise UsageError(f'marschner_lobb: size={size} >= 2 is wanted')
+    x, y, z = np.meshgrid(*(np.linspace(-1, 1, size),) * 3, indexing='ij')
+    rings = np.cos(2 * np.pi * frequency * np.cos(np.pi / 2 * np.hypot(x, y)))
+    values = (1 - np.sin(np.pi * z / 2) + alpha * (1 + rings)) / (2 * (1 + alpha))
+    voxel = 2 / (size - 1)
+    return Volume(values.astype(np.float32), (voxel, voxel, voxel), f'Marschner and Lobb, {size}^3')
