@@ -21,7 +21,7 @@ help() {
   run CONFIG [FLAGS]      train; launched again, it resumes     --config.key=value --workdir= --runs= --force
   eval CONFIG [FLAGS]     evaluate the last checkpoint
   predict CONFIG [FLAGS]  --input=FILE_OR_FOLDER --output=FILE
-  export CONFIG [FLAGS]   a trained model as StableHLO          --output=DIR --onnx
+  export CONFIG [FLAGS]   a trained model as StableHLO          --output=DIR
   replay CONFIG --step=N  one step again, as it was
   models [FILTER]         every network: parameters, multiply-adds, receptive field, published accuracy
   sweep CONFIG [FLAGS]    every point of the config's sweep()   --jobs=N --engine=local|slurm|print

@@ -8,9 +8,9 @@ Measured, `:smoke` on 2 CPU cores: 2.489 bits a character on test after 1,200 st
 has 1.992: so short a run gives no gain over it, and the target is what is reached. The full form has not been run.
 `:wikitext103`, by words, has the shape and the constants of Transformer-XL's standard model (Dai et al. 2019, its
 authors' run_wt103_base.sh): 16 layers, 410 wide, 10 heads of 41, 2,100 inside, dropout 0.1, Adam at 2.5e-4 on a cosine
-for 200,000 steps of 60 windows of 150 words, gradients clipped at 0.25; a warm-up is ours. What it lacks is recurrence over
-windows, relative positions and the adaptive softmax; with these they report a perplexity of 24.0, and the target of 30
-without is ours. Not run here.
+for 200,000 steps of 60 windows of 150 words, gradients clipped at 0.25; the warm-up is ours. What it lacks is
+recurrence over windows, relative positions and the adaptive softmax; with these they report a perplexity of 24.0, and
+the target of 30 without is ours. Not run here.
 """
 
 from ml_collections import ConfigDict
