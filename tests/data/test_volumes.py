@@ -99,6 +99,17 @@ def test_what_is_refused(tmp_path, name, kind, given, error, message):
         volumes.read(tmp_path / name, **given)
 
 
+def test_values_from_0_to_1(tmp_path):
+    np.save(tmp_path / 'v.npy', VALUES)
+    told = volumes.read(tmp_path / 'v.npy')
+    np.testing.assert_allclose(told.scaled, (VALUES - VALUES.min()) / np.ptp(VALUES), atol=1e-6)
+    phantom = volumes.shepp_logan(5)  # its skull falls between voxels, and 1 is the skull all the same
+    assert phantom.values.max() < 1
+    np.testing.assert_array_equal(phantom.scaled, phantom.values)
+    with pytest.raises(CanonError, match='all voxels are 3; there is nothing to see'):
+        _ = volumes.Volume(np.full((2, 2, 2), 3.0, np.float32)).scaled
+
+
 def test_names_are_checked():
     with pytest.raises(UsageError, match="no volume is called 'sheep_logan'; did you mean 'shepp_logan'"):
         volumes.load('sheep_logan')

@@ -148,6 +148,20 @@ def test_the_light_of_a_surface_is_phongs():
     np.testing.assert_allclose(head[:, 0], 0.15 + 0.75 * np.maximum(normal @ eye, 0), atol=1e-6)
 
 
+def test_the_total_variation_of_a_box_is_its_surface():
+    """A box of 4 x 3 x 2 voxels, 5 high: each face has its area in steps; along edges two or three are one."""
+    volume = np.zeros((10, 9, 8), np.float32)
+    volume[3:7, 2:5, 4:6] = 5
+    total = 0.0
+    for x, y, z in np.ndindex(9, 8, 7):
+        here = volume[x, y, z]
+        steps = volume[x + 1, y, z] - here, volume[x, y + 1, z] - here, volume[x, y, z + 1] - here
+        total += np.linalg.norm(steps)
+    assert 5 * 40 < total < 5 * 52
+    np.testing.assert_allclose(volumes.total_variation(jnp.asarray(volume), 1e-6), total / (9 * 8 * 7), rtol=1e-5)
+    assert np.isfinite(jax.grad(volumes.total_variation)(jnp.zeros((3, 3, 3)))).all()
+
+
 # --- loops --------------------------------------------------------------------------------------------------------
 
 

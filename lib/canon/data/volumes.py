@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gzip
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,17 +18,31 @@ from canon.errors import CanonError, UsageError
 
 
 class Volume(NamedTuple):
-    """values: float32 [X, Y, Z]. spacing: from one voxel's middle to the next along each axis, in any one unit."""
+    """values: float32 [X, Y, Z]. spacing: from one voxel's middle to the next along each axis, in any one unit.
+
+    limits: the values that stand for 0 and 1 where it is drawn; the least and the largest without.
+    integrals: (origins, ways) [.., 3] -> [..], exact along whole lines in the box [-half, half], where they are known.
+    """
 
     values: np.ndarray
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
     name: str = ''
+    limits: tuple[float, float] | None = None
+    integrals: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
     @property
     def half(self) -> np.ndarray:
         """Half of the sides of the box between the outermost voxels' middles, float64 [3], the longest of them 1."""
         sides = (np.array(self.values.shape) - 1) * np.array(self.spacing)
         return sides / sides.max()
+
+    @property
+    def scaled(self) -> np.ndarray:
+        """Its values from 0 to 1, float32. Raises CanonError where all are the same."""
+        low, high = self.limits or (float(self.values.min()), float(self.values.max()))
+        if low == high:
+            raise CanonError(f'{self.name}: all voxels are {low:g}; there is nothing to see')
+        return (self.values - np.float32(low)) / np.float32(high - low)
 
 
 def load(name: str, **source: Any) -> Volume:
@@ -180,7 +194,13 @@ def shepp_logan(size: int = 64, samples: int = 2) -> Volume:
     for inside in np.ndindex(samples, samples, samples):
         x, y, z = (axis + voxel * ((i + 0.5) / samples - 0.5) for i in inside)
         total += phantom_at(np.stack(np.meshgrid(x, y, z, indexing='ij'), -1))
-    return Volume((total / samples**3).astype(np.float32), (voxel, voxel, voxel), f'Shepp and Logan, {size}^3')
+    return Volume(
+        (total / samples**3).astype(np.float32),
+        (voxel, voxel, voxel),
+        f'Shepp and Logan, {size}^3',
+        (0, 1),
+        phantom_integrals,
+    )
 
 
 def phantom_at(points: np.ndarray) -> np.ndarray:
@@ -226,4 +246,4 @@ def marschner_lobb(size: int = 41, frequency: float = 6.0, alpha: float = 0.25) 
     rings = np.cos(2 * np.pi * frequency * np.cos(np.pi / 2 * np.hypot(x, y)))
     values = (1 - np.sin(np.pi * z / 2) + alpha * (1 + rings)) / (2 * (1 + alpha))
     voxel = 2 / (size - 1)
-    return Volume(values.astype(np.float32), (voxel, voxel, voxel), f'Marschner and Lobb, {size}^3')
+    return Volume(values.astype(np.float32), (voxel, voxel, voxel), f'Marschner and Lobb, {size}^3', (0, 1))

@@ -102,6 +102,16 @@ def medium(
     return shade
 
 
+def total_variation(volume: jax.Array, width: float = 1e-2) -> jax.Array:
+    """The mean over voxels of |gradient|, in values from voxel to voxel: Rudin, Osher & Fatemi 1992. A scalar.
+
+    As sqrt(|gradient|^2 + width^2) - width, which is smooth where nothing changes.
+    """
+    x, y, z = (jnp.diff(volume, axis=axis) for axis in range(3))
+    square = x[:, :-1, :-1] ** 2 + y[:-1, :, :-1] ** 2 + z[:-1, :-1] ** 2
+    return (jnp.sqrt(square + width**2) - width).mean()
+
+
 # --- what rays see ------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,54 @@
+"""A transfer function from pictures of a known volume: Marschner and Lobb's rings, which have all values from 0 to 1.
+
+    ./launch.sh run configs/volume_rendering/transfer.py            # `:smoke` shrunk to half a minute
+
+TODO
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+TABLE = (  # value, red, green, blue, opacity over 0.1: thin enough to see what is behind
+    (0.0, 0.1, 0.2, 0.8, 0.0),
+    (0.3, 0.1, 0.6, 0.9, 0.08),
+    (0.5, 0.2, 0.8, 0.3, 0.01),
+    (0.7, 1.0, 0.7, 0.1, 0.15),
+    (1.0, 0.9, 0.1, 0.1, 0.25),
+)
+
+
+def get_config(arg: str = '') -> ConfigDict:
+    smoke = arg == 'smoke'
+    return ConfigDict(
+        dict(
+            experiment='volume_rendering',
+            seed=0,
+            data=dict(
+                name='marschner_lobb',
+                source=dict(size=41),
+                path=placeholder(str),  # a .npy, .nii, .nii.gz; or raw voxels, with their shape and dtype
+                shape=placeholder(tuple),
+                dtype=placeholder(str),
+                spacing=placeholder(tuple),
+                frame=placeholder(int),
+                fill=placeholder(float),
+                views=8 if smoke else 16,
+                picture=48 if smoke else 96,
+                batch_size=512 if smoke else 2048,
+                evals=dict(test=dict(split='test', views=4)),
+            ),
+            model=dict(learn=('table',), rows=32 if smoke else 64),
+            render=dict(mode='emission', count=48 if smoke else 128, reference=0.1, table=TABLE),
+            tx=dict(
+                name='adam',
+                learning_rate=dict(name='exponential', init=0.1, decay=0.1, steps='100%'),
+            ),
+            run=dict(
+                steps='1000 steps' if smoke else '2000 steps',
+                log_every='5%',
+                evals=dict(test=dict(every='50%')),
+                checkpoint=dict(every='50%'),
+            ),
+            target=dict(metric='test/psnr', at_least=35.0),
+        )
+    )
