@@ -65,6 +65,21 @@ def test_depth_is_where_rays_meet_spheres_and_boxes(motion):
     assert told.depths[hit].max() < told.far
 
 
+@pytest.mark.parametrize('only', [(1,), (2, 3)])
+def test_some_of_the_things_alone(only):
+    """They hide what they did, and hide nothing else; a thing alone is lit by the sun."""
+    told, everything = small(views=2, only=only), small(views=2)
+    for i, pose in enumerate(told.poses):
+        expected, who = first_hits(told.camera, pose, 0.0)
+        seen = np.isin(who, only)
+        np.testing.assert_allclose(told.depths[i][seen], expected[seen], rtol=1e-6)
+        assert (told.depths[i] >= everything.depths[i]).all()
+        assert 0.03 < np.isfinite(told.depths[i]).mean() < 0.3
+        assert told.images[i][np.isfinite(told.depths[i])].max() > 150
+    with pytest.raises(UsageError, match=r'traced: only=\(6,\) names no things of 0\.\.5'):
+        small(only=(6,))
+
+
 def test_depth_along_the_axis_is_that_of_the_points():
     told = small(views=1)
     x, y = (np.arange(24) + 0.5 - 12 for _ in 'xy')

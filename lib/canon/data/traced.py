@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -46,11 +47,15 @@ class Box(NamedTuple):
     other: tuple[float, float, float] | None = None  # the other colour of a checkered box
 
 
-def scene(time: float = 0.0) -> tuple[Ball | Box, ...]:
-    """What there is to see. With time in 0..1 a ball hops along an edge and back, and a box turns by 90 degrees."""
+def scene(time: float = 0.0, only: tuple[int, ...] | None = None) -> tuple[Ball | Box, ...]:
+    """What there is to see. With time in 0..1 a ball hops along an edge and back, and a box turns by 90 degrees.
+
+    only: the numbers of those that are there, of 0 the floor, 1 the red ball, 2 the blue box, 3 the orange ball on it,
+    4 the green ball, 5 the purple box.
+    """
     angle = 2 * math.pi * time
     walk = (0.8 * math.cos(angle), -0.84, -0.35 + 0.3 * abs(math.sin(2 * angle)))
-    return (
+    things = (
         Box((0, 0, -0.56), (1.04, 1.04, 0.06), (0.72, 0.69, 0.62), 0.05, other=(0.08, 0.10, 0.14)),
         Ball((-0.3, -0.18, -0.02), 0.48, (0.62, 0.06, 0.05), 0.9, 90),
         Box((0.42, 0.45, -0.08), (0.27, 0.27, 0.42), (0.06, 0.22, 0.5), 0.3, 40, 0.45 + angle / 4),
@@ -58,6 +63,7 @@ def scene(time: float = 0.0) -> tuple[Ball | Box, ...]:
         Ball(walk, 0.15, (0.1, 0.45, 0.16), 0.6, 70),
         Box((-0.72, 0.62, -0.32), (0.2, 0.2, 0.18), (0.55, 0.3, 0.5), 0.1, 30, -0.3),
     )
+    return things if only is None else tuple(things[i] for i in only)
 
 
 def traced(
@@ -68,25 +74,38 @@ def traced(
     motion: bool = False,
     samples: int = 2,
     facing: bool = False,
+    only: Sequence[int] | None = None,
 ) -> Views:
     """`views` pictures of size x size. The first n are the same whatever `views`, and spread over the half sphere.
 
     samples: squared, the rays through a pixel. motion: view i has a time of its own in 0..1. facing: a forward-facing
-    capture (`forward`) instead of one from all sides. A function of its arguments; kept while the process lives, and
-    not to be written to.
+    capture (`forward`) instead of one from all sides. only: some of the things (`scene`). A function of its arguments;
+    kept while the process lives, and not to be written to.
     """
     if views < 1 or size < 4 or samples < 1:
         raise UsageError(f'traced: views={views} >= 1, size={size} >= 4 and samples={samples} >= 1 are wanted')
-    return _traced(split, int(views), int(size), int(seed), bool(motion), int(samples), bool(facing))
+    if only is not None and not (only and set(only) <= set(range(len(scene())))):
+        raise UsageError(f'traced: only={tuple(only)} names no things of 0..{len(scene()) - 1}')
+    only = None if only is None else tuple(int(i) for i in only)
+    return _traced(split, int(views), int(size), int(seed), bool(motion), int(samples), bool(facing), only)
 
 
 @cache
-def _traced(split: str, views: int, size: int, seed: int, motion: bool, samples: int, facing: bool) -> Views:
+def _traced(
+    split: str,
+    views: int,
+    size: int,
+    seed: int,
+    motion: bool,
+    samples: int,
+    facing: bool,
+    only: tuple[int, ...] | None,
+) -> Views:
     poses, times = places(split, views, seed, facing)
     times = times if motion else np.zeros_like(times)
     camera = pinhole(size)
-    pictures = [picture(camera, pose, float(t), samples) for pose, t in zip(poses, times, strict=True)]
-    depths = np.stack([depth(camera, pose, float(t)) for pose, t in zip(poses, times, strict=True)])
+    pictures = [picture(camera, pose, float(t), samples, only) for pose, t in zip(poses, times, strict=True)]
+    depths = np.stack([depth(camera, pose, float(t), only) for pose, t in zip(poses, times, strict=True)])
     images = np.stack(pictures)
     names = tuple(f'{split}/r_{i}' for i in range(views))
     found = Views(images, poses, camera, NEAR, FAR, times if motion else None, depths, names)
@@ -167,20 +186,22 @@ def write(
 # --- rays: positions and directions are [3, P], component by component ---------------------------------------------
 
 
-def picture(camera: Camera, pose: np.ndarray, time: float = 0.0, samples: int = 2) -> np.ndarray:
+def picture(
+    camera: Camera, pose: np.ndarray, time: float = 0.0, samples: int = 2, only: tuple[int, ...] | None = None
+) -> np.ndarray:
     """uint8 [H, W, 4], straight alpha: the mean of samples^2 rays a pixel, alpha the share of them that hit."""
     eye, ways = _rays(camera, pose, samples)
-    colour, hit = _shade(scene(time), eye, ways)
+    colour, hit = _shade(scene(time, only), eye, ways)
     (height, width), rays = camera.size, samples * samples
     hit = hit.reshape(rays, height, width).sum(0)
     colour = colour.reshape(3, rays, height, width).sum(1) / np.maximum(hit, 1)  # of the rays that miss it is 0
     return np.rint(255 * np.concatenate((colour, hit[None] / rays))).astype(np.uint8).transpose(1, 2, 0)
 
 
-def depth(camera: Camera, pose: np.ndarray, time: float = 0.0) -> np.ndarray:
+def depth(camera: Camera, pose: np.ndarray, time: float = 0.0, only: tuple[int, ...] | None = None) -> np.ndarray:
     """float32 [H, W]: distance along the ray through each pixel's middle, inf where it hits nothing."""
     eye, ways = _rays(camera, pose, 1, np.float64)
-    return _nearest(scene(time), eye, ways)[0].reshape(camera.size).astype(np.float32)
+    return _nearest(scene(time, only), eye, ways)[0].reshape(camera.size).astype(np.float32)
 
 
 def _rays(camera: Camera, pose: np.ndarray, samples: int, dtype: type = np.float32) -> tuple[np.ndarray, np.ndarray]:
@@ -198,6 +219,8 @@ def _rays(camera: Camera, pose: np.ndarray, samples: int, dtype: type = np.float
 
 def _nearest(things: tuple[Ball | Box, ...], origin: np.ndarray, ways: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distance [P] to what is hit first, inf for nothing, and its number in `things` [P]."""
+    if not things:
+        return np.full(np.broadcast_shapes(origin.shape, ways.shape)[1], np.inf), np.zeros(1, int)
     distances = np.stack([_meet(thing, origin, ways) for thing in things])
     first = distances.argmin(0)
     return np.take_along_axis(distances, first[None], 0)[0], first
