@@ -1,6 +1,6 @@
 """Data on the host: sources of examples, transforms, batches by number. Knows no model and imports no jax."""
 
-from canon.data import corpora, files, order, parallel, transforms, views, vocabulary
+from canon.data import corpora, files, meshes, order, parallel, shapes, transforms, views, vocabulary
 from canon.data.batches import Batches, Once
 from canon.data.chain import Mapped, Transform
 from canon.data.keys import Key, rng
@@ -16,6 +16,6 @@ from canon.data.vocabulary import Vocabulary
 __all__ = [
     'OWN', 'Alphabet', 'Arrays', 'Batches', 'Buckets', 'BucketsOnce', 'Cached', 'Fake', 'Generated', 'Info', 'Key',
     'Mapped', 'Once', 'Pairs', 'Source', 'Streams', 'StreamsOnce', 'Transform', 'Vocabulary', 'balanced', 'cached',
-    'corpora', 'files', 'in_order', 'labels', 'load', 'order', 'parallel', 'rng', 'shuffled', 'transforms',
-    'views', 'vocabulary',
+    'corpora', 'files', 'in_order', 'labels', 'load', 'meshes', 'order', 'parallel', 'rng', 'shapes',
+    'shuffled', 'transforms', 'views', 'vocabulary',
 ]  # fmt: skip

@@ -1,0 +1,418 @@
+"""Meshes as files, as signed distances, and to and from points, voxels and fields.
+
+A field is negative inside, as a signed distance is. Triangles are kept by trimesh, anticlockwise seen from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from canon.errors import CanonError, UsageError
+
+if TYPE_CHECKING:
+    from trimesh import Trimesh
+
+EXTENSIONS = ('.ply', '.obj', '.off', '.stl', '.glb', '.gltf')
+WRITTEN = ('.ply', '.obj', '.glb')
+_PIECES = 4000  # about so many pieces of a surface are searched
+_PAIRS = 1 << 18  # of points and triangles at a time
+_OUTSIDE = 1e6  # beyond the border of a grid, so that surfaces are closed there
+Field = Callable[[np.ndarray], np.ndarray]
+
+
+class Fit(NamedTuple):
+    """A shift and a scale: `into` the box that a network knows, and `back`."""
+
+    centre: np.ndarray
+    scale: float
+
+    def into(self, points: np.ndarray) -> np.ndarray:
+        return (points - self.centre) / self.scale
+
+    def back(self, points: np.ndarray) -> np.ndarray:
+        return points * self.scale + self.centre
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+def read(path: str | Path) -> Trimesh:
+    """The triangles of a file, all parts of it as one, corners at the same place joined.
+
+    Raises UsageError for a file that is not there or no mesh.
+    """
+    import trimesh
+
+    path = Path(path).expanduser()
+    if not path.is_file() or path.suffix.lower() not in EXTENSIONS:
+        raise UsageError(f'{path} is no file of triangles; give one of {", ".join(EXTENSIONS)}')
+    try:
+        mesh: Any = trimesh.load(path, force='mesh')
+    except Exception as error:  # each format has errors of its own
+        raise CanonError(f'{path} cannot be read as a mesh: {error}') from error
+    if not len(getattr(mesh, 'faces', ())):
+        raise CanonError(f'{path} holds no triangles; a cloud of points is given as .npy, .npz, .xyz or .ply')
+    return joined(mesh.vertices, mesh.faces)
+
+
+def joined(vertices: np.ndarray, faces: np.ndarray) -> Trimesh:
+    """A mesh whose corners at one place are one, facing outwards where it is closed."""
+    import trimesh
+
+    mesh = trimesh.Trimesh(np.asarray(vertices, float), np.asarray(faces), process=False)
+    mesh.merge_vertices(merge_tex=True, merge_norm=True)
+    a, b, c = mesh.faces.T
+    mesh.update_faces((a != b) & (b != c) & (c != a))  # a sliver stays: without it there would be a hole
+    mesh.remove_unreferenced_vertices()
+    if mesh.is_watertight and not mesh.is_winding_consistent:
+        mesh.fix_normals()
+    if mesh.is_watertight and mesh.volume < 0:
+        mesh.invert()
+    return mesh
+
+
+def read_points(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Points [N, 3] and normals [N, 3] or None: .npy and text of 3 or 6 columns, .npz as the occupancy networks' (keys
+    'points', 'normals'), .ply without triangles."""
+    path = Path(path).expanduser()
+    kind = path.suffix.lower()
+    if kind == '.npz':
+        held = np.load(path)
+        if 'points' not in held:
+            raise UsageError(f"{path} holds {', '.join(held)}, and no 'points'")
+        points, normals = held['points'], held.get('normals')
+    elif kind == '.ply':
+        import trimesh
+
+        cloud: Any = trimesh.load(path)
+        data = cloud.metadata.get('_ply_raw', {}).get('vertex', {}).get('data')
+        names = () if data is None else data if isinstance(data, dict) else data.dtype.names  # of text, and of bytes
+        ways = [np.asarray(data[name]).reshape(-1) for name in ('nx', 'ny', 'nz') if name in names]
+        points, normals = cloud.vertices, np.stack(ways, -1) if len(ways) == 3 else None
+    else:
+        table = np.load(path) if kind == '.npy' else np.loadtxt(path, ndmin=2)
+        points, normals = table[:, :3], table[:, 3:6] if table.shape[1] >= 6 else None
+    points = np.asarray(points, np.float64)
+    if points.ndim != 2 or points.shape[1] != 3 or not len(points):
+        raise CanonError(f'{path}: points are [N, 3], not {points.shape}')
+    return points, None if normals is None else np.asarray(normals, np.float64)
+
+
+def write(mesh: Trimesh, path: str | Path) -> None:
+    """.ply, .obj or .glb, by the ending. Raises UsageError for another."""
+    path = Path(path)
+    if path.suffix.lower() not in WRITTEN:
+        raise UsageError(f'{path}: meshes are written as {", ".join(WRITTEN)}')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mesh.export(path)
+
+
+def bad_edges(mesh: Trimesh) -> int:
+    """Edges that are not those of exactly two triangles; 0 for a watertight mesh."""
+    _, counts = np.unique(np.sort(mesh.edges, axis=1), axis=0, return_counts=True)
+    return int((counts != 2).sum())
+
+
+def cube_fit(points: np.ndarray) -> Fit:
+    """Into the cube of side 1 about 0, as the occupancy networks have shapes: their longest side is 1."""
+    low, high = points.min(0), points.max(0)
+    return Fit((low + high) / 2, _positive(float((high - low).max())))
+
+
+def sphere_fit(points: np.ndarray, buffer: float = 1.03) -> Fit:
+    """Into the sphere of radius 1 / buffer about the middle of the bounding box: DeepSDF's."""
+    centre = (points.min(0) + points.max(0)) / 2
+    return Fit(centre, buffer * _positive(float(np.linalg.norm(points - centre, axis=-1).max())))
+
+
+def _positive(size: float) -> float:
+    if not np.isfinite(size) or size <= 0:
+        raise CanonError(f'a shape of size {size} cannot be scaled; its points are all one, or not finite')
+    return size
+
+
+# --- distances ----------------------------------------------------------------------------------------------------
+
+
+class Nearest(NamedTuple):
+    """For each point: how far the surface is [N], in which triangle [N], where [N, 3], and the normal there [N, 3]."""
+
+    distance: np.ndarray
+    face: np.ndarray
+    place: np.ndarray
+    normal: np.ndarray
+
+
+class Surface:
+    """A mesh that tells how far points are from it, and on which side.
+
+    Exact: triangles are tried in the order of the middles of their pieces until none that is left can be nearer. The
+    side is that of the pseudonormal of the nearest face, edge or corner (Baerentzen & Aanaes 2005), which is right for
+    every closed mesh; of bodies that overlap the inner walls count as surface, so unite them before.
+    """
+
+    def __init__(self, mesh: Trimesh):
+        from scipy.spatial import KDTree
+        from trimesh.remesh import subdivide_to_size
+
+        self.mesh = mesh
+        self._corners = np.asarray(mesh.triangles, float)
+        edge = 2 * np.sqrt(mesh.area / _PIECES)
+        # A piece is tried as the triangle that it is cut from: what is added are middles to search among.
+        vertices, faces, self._of = subdivide_to_size(mesh.vertices, mesh.faces, edge, max_iter=20, return_index=True)
+        middles = vertices[faces].mean(1)
+        self._radius = float(np.linalg.norm(vertices[faces] - middles[:, None], axis=-1).max())
+        self._tree = KDTree(middles)
+        self._face_normals, self._edge_normals, self._corner_normals = _pseudonormals(mesh)
+
+    def nearest(self, points: np.ndarray) -> Nearest:
+        """For points [N, 3]."""
+        points = np.asarray(points, float)
+        weights, face = np.empty((len(points), 3)), np.empty(len(points), int)
+        todo, count = np.arange(len(points)), 8
+        while todo.size:
+            count = min(count, self._tree.n)
+            left = []
+            for part in np.array_split(todo, -(-todo.size * count // _PAIRS)):
+                face[part], weights[part], sure = self._among(points[part], count)
+                left.append(part[~sure])
+            todo, count = np.concatenate(left), count * 4
+        place = np.einsum('nk,nkd->nd', weights, self._corners[face])
+        return Nearest(np.linalg.norm(points - place, axis=-1), face, place, self._normals(face, weights))
+
+    def _among(self, points: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The nearest of the `count` next triangles, the weights of its corners, and whether none can be nearer."""
+        far, pieces = (x.reshape(len(points), count) for x in self._tree.query(points, count))
+        faces = self._of[pieces]
+        weights = nearest_weights(points[:, None], self._corners[faces])
+        place = np.einsum('nck,nckd->ncd', weights, self._corners[faces])
+        distance = np.linalg.norm(points[:, None] - place, axis=-1)
+        row, best = np.arange(len(points)), distance.argmin(1)
+        sure = (far[:, -1] - self._radius >= distance[row, best]) | (count == self._tree.n)
+        return faces[row, best], weights[row, best], sure
+
+    def _normals(self, face: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        inner = (weights > 0).sum(1)
+        normals = self._face_normals[face]
+        edge, corner = inner == 2, inner == 1
+        # trimesh's edges of a face are (0, 1), (1, 2), (2, 0): the one that lies across corner i is (i + 1) % 3.
+        normals[edge] = self._edge_normals[face[edge], (weights[edge].argmin(1) + 1) % 3]
+        normals[corner] = self._corner_normals[self.mesh.faces[face[corner], weights[corner].argmax(1)]]
+        return normals
+
+    def signed(self, points: np.ndarray) -> np.ndarray:
+        """Signed distances [N], negative inside. Raises CanonError for a mesh that is not watertight."""
+        bad = bad_edges(self.mesh)
+        if bad:
+            raise CanonError(
+                f'the mesh is not watertight: {bad} of its {len(self.mesh.edges_unique)} edges are not between two '
+                'triangles, so it has no inside; close it first'
+            )
+        found = self.nearest(points)
+        side = ((np.asarray(points, float) - found.place) * found.normal).sum(-1)
+        return np.where(side < 0, -found.distance, found.distance)
+
+
+def nearest_weights(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Weights [.., 3] of the corners whose sum is the place of `triangles` [.., 3, 3] nearest to `points` [.., 3].
+
+    Ericson 2005, section 5.1.5. On an edge, and at a corner, the others are exactly 0.
+    """
+    a, b, c = np.moveaxis(triangles, -2, 0)
+    dot = lambda x, y: (x * y).sum(-1)  # noqa: E731
+    along, across = b - a, c - a
+    d1, d2 = dot(along, points - a), dot(across, points - a)
+    d3, d4 = dot(along, points - b), dot(across, points - b)
+    d5, d6 = dot(along, points - c), dot(across, points - c)
+    va, vb, vc = d3 * d6 - d5 * d4, d5 * d2 - d1 * d6, d1 * d4 - d3 * d2
+    one, zero = np.ones_like(d1), np.zeros_like(d1)
+    tiny = np.finfo(float).tiny
+    share = lambda x, y: np.clip(x / np.where(x + y == 0, tiny, x + y), 0, 1)  # noqa: E731
+    ab, ac, bc = share(d1, -d3), share(d2, -d6), share(d4 - d3, d5 - d6)
+    whole = np.where(va + vb + vc == 0, tiny, va + vb + vc)
+    cases = (
+        ((d1 <= 0) & (d2 <= 0), (one, zero, zero)),
+        ((d3 >= 0) & (d4 <= d3), (zero, one, zero)),
+        ((d6 >= 0) & (d5 <= d6), (zero, zero, one)),
+        ((vc <= 0) & (d1 >= 0) & (d3 <= 0), (1 - ab, ab, zero)),
+        ((vb <= 0) & (d2 >= 0) & (d6 <= 0), (1 - ac, zero, ac)),
+        ((va <= 0) & (d4 >= d3) & (d5 >= d6), (zero, 1 - bc, bc)),
+    )
+    where = [case for case, _ in cases]
+    inside = (va / whole, vb / whole, vc / whole)
+    return np.stack([np.select(where, [w[i] for _, w in cases], inside[i]) for i in range(3)], -1)
+
+
+def _pseudonormals(mesh: Trimesh) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of faces [F, 3]; of the edges of each face [F, 3, 3]; of corners [V, 3], faces weighed by their angle there."""
+    faces = np.array(mesh.face_normals)
+    edge_of = mesh.edges_unique_inverse.reshape(-1, 3)
+    edges = np.zeros((len(mesh.edges_unique), 3))
+    np.add.at(edges, edge_of, faces[:, None])
+    corners = np.zeros((len(mesh.vertices), 3))
+    np.add.at(corners, mesh.faces, mesh.face_angles[..., None] * faces[:, None])
+    return faces, edges[edge_of], corners
+
+
+# --- fields to meshes ---------------------------------------------------------------------------------------------
+
+
+def grid_points(resolution: int, half: float, first: int = 0, last: int | None = None) -> np.ndarray:
+    """The corners of resolution^3 cells of the cube [-half, half]^3, float64 [n, 3], z the fastest."""
+    line = np.linspace(-half, half, resolution + 1)
+    flat = np.arange(first, (resolution + 1) ** 3 if last is None else last)
+    return line[np.stack(np.unravel_index(flat, (resolution + 1,) * 3), -1)]
+
+
+def iso_surface(values: np.ndarray, half: float, level: float = 0.0) -> Trimesh:
+    """Where `values` [n, n, n], at the corners of the cells of [-half, half]^3, are `level`; inside is below.
+
+    Marching cubes (Lorensen & Cline 1987; scikit-image's, which is Lewiner's). It is closed at the border of the grid.
+    Raises CanonError where the level is nowhere, with what the values are.
+    """
+    from skimage.measure import marching_cubes
+
+    low, high = float(np.min(values)), float(np.max(values))
+    if not np.isfinite([low, high]).all():
+        raise CanonError(f'no surface can be drawn: the field has values from {low:g} to {high:g}')
+    if low >= level:
+        raise CanonError(f'there is no surface: the field is {low:g} to {high:g}, nowhere below the level {level:g}')
+    spacing = 2 * half / (np.asarray(values.shape) - 1)
+    closed = np.pad(np.asarray(values, np.float64) - level, 1, constant_values=_OUTSIDE * float(spacing.max()))
+    vertices, faces, _, _ = marching_cubes(closed.astype(np.float32), 0.0, gradient_direction='ascent')
+    return joined((vertices - 1) * spacing - half, faces)
+
+
+def mise(field: Field, half: float, resolution: int = 32, upsamplings: int = 2, level: float = 0.0) -> np.ndarray:
+    """`field` on a grid of resolution 2^upsamplings cells a side, asked only near where it is `level`: [n, n, n].
+
+    Multiresolution iso-surface extraction (Mescheder et al. 2019, section 3.3): a cell with corners, or points of finer
+    cells on its faces, on both sides is cut in eight, until none is left. Elsewhere the values are of the right sign,
+    not the field's own, so the surface is that of the whole grid wherever the coarse grid meets each part of it.
+    """
+    if resolution < 1 or upsamplings < 0:
+        raise UsageError(f'resolution={resolution} is at least 1, and upsamplings={upsamplings} at least 0')
+    side = resolution << upsamplings
+    values = np.full((side + 1,) * 3, np.nan)
+    wanted = np.zeros(values.shape, bool)
+    wanted[(slice(None, None, 1 << upsamplings),) * 3] = True
+    cut = [np.zeros((resolution << depth,) * 3, bool) for depth in range(upsamplings)]
+    while wanted.any():
+        where = np.argwhere(wanted)
+        values[wanted] = np.asarray(field(where * (2 * half / side) - half))
+        wanted[:] = False
+        for depth in range(upsamplings):
+            step = 1 << (upsamplings - depth)
+            exists = True if depth == 0 else _doubled(cut[depth - 1])
+            new = _crossed(values, step, level) & exists & ~cut[depth]
+            cut[depth] |= new
+            _mark(wanted, np.argwhere(new), step)
+        wanted &= np.isnan(values)
+    return _filled(values)
+
+
+def _crossed(values: np.ndarray, step: int, level: float) -> np.ndarray:
+    """Of the cells of `step`, those that have known points on both sides of the level, on their faces or within."""
+    above = _any_in_cells(values >= level, step)  # nan is neither
+    return above & _any_in_cells(values <= level, step)
+
+
+def _any_in_cells(found: np.ndarray, step: int) -> np.ndarray:
+    for axis in range(3):
+        starts = np.arange(0, found.shape[axis] - 1, step)
+        ends = np.take(found, starts + step, axis)
+        found = np.logical_or.reduceat(found, starts, axis) | ends
+    return found
+
+
+def _mark(wanted: np.ndarray, cells: np.ndarray, step: int) -> None:
+    """The corners of the eight parts of each cell."""
+    for offset in np.ndindex(3, 3, 3):
+        wanted[tuple((cells * step + np.asarray(offset) * (step // 2)).T)] = True
+
+
+def _doubled(cells: np.ndarray) -> np.ndarray:
+    return cells.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+
+
+def _filled(values: np.ndarray) -> np.ndarray:
+    """Unknown points as the known one before them: between known ones of a cell that is not cut all have one sign."""
+    for axis in range(3):
+        places = np.arange(len(values)).reshape([-1 if i == axis else 1 for i in range(3)])
+        last = np.maximum.accumulate(np.where(np.isnan(values), 0, places), axis)
+        values = np.take_along_axis(values, last, axis)
+    return values
+
+
+def extract(field: Field, half: float, resolution: int = 32, upsamplings: int = 2, level: float = 0.0) -> Trimesh:
+    """The mesh where a field [N, 3] -> [N] over [-half, half]^3 is `level`: `mise`, then `iso_surface`."""
+    return iso_surface(mise(field, half, resolution, upsamplings, level), half, level)
+
+
+# --- points and voxels --------------------------------------------------------------------------------------------
+
+
+def points_of_mesh(mesh: Trimesh, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """`count` places spread evenly over the surface by area, [count, 3], and the normals of their triangles."""
+    corners = np.asarray(mesh.triangles)
+    face = rng.choice(len(corners), count, p=mesh.area_faces / mesh.area_faces.sum())
+    u, v = rng.random((2, count, 1))
+    u, v = np.where(u + v > 1, 1 - u, u), np.where(u + v > 1, 1 - v, v)
+    a, b, c = np.moveaxis(corners[face], 1, 0)
+    return a + u * (b - a) + v * (c - a), np.asarray(mesh.face_normals)[face]
+
+
+def field_of_points(points: np.ndarray, normals: np.ndarray) -> Field:
+    """The signed distance to the tangent plane of the nearest point (Hoppe et al. 1992, section 3.3)."""
+    from scipy.spatial import KDTree
+
+    tree = KDTree(points)
+
+    def field(asked: np.ndarray) -> np.ndarray:
+        nearest = tree.query(asked)[1]
+        return ((asked - points[nearest]) * normals[nearest]).sum(-1)
+
+    return field
+
+
+def voxels_of_field(field: Field, resolution: int, half: float) -> np.ndarray:
+    """bool [resolution^3]: whether the middle of each cell of [-half, half]^3 is inside."""
+    line = (np.arange(resolution) + 0.5) * (2 * half / resolution) - half
+    middles = np.stack(np.meshgrid(line, line, line, indexing='ij'), -1).reshape(-1, 3)
+    return (np.asarray(field(middles)) < 0).reshape((resolution,) * 3)
+
+
+def voxels_of_points(points: np.ndarray, resolution: int, half: float) -> np.ndarray:
+    """bool [resolution^3]: the cells of [-half, half]^3 that hold a point."""
+    cells = np.floor((points + half) * (resolution / (2 * half))).astype(int)
+    voxels = np.zeros((resolution,) * 3, bool)
+    voxels[tuple(cells[((cells >= 0) & (cells < resolution)).all(-1)].T)] = True
+    return voxels
+
+
+def points_of_voxels(voxels: np.ndarray, half: float) -> np.ndarray:
+    """The middles of the cells that are filled, [N, 3]."""
+    return (np.argwhere(voxels) + 0.5) * (2 * half / len(voxels)) - half
+
+
+def distances_of_voxels(voxels: np.ndarray, half: float) -> np.ndarray:
+    """Signed distances [n, n, n] of the cells' middles, to the walls between cells as an exact Euclidean transform has
+    them: to the nearest middle of the other kind, half a cell less. Raises CanonError where all are alike."""
+    from scipy.ndimage import distance_transform_edt
+
+    if voxels.all() or not voxels.any():
+        raise CanonError(f'voxels that are all {"full" if voxels.all() else "empty"} have no surface')
+    outside, inside = distance_transform_edt(~voxels), distance_transform_edt(voxels)
+    cells = np.where(voxels, 0.5 - inside, outside - 0.5)
+    return cells * (2 * half / len(voxels))
+
+
+def mesh_of_voxels(voxels: np.ndarray, half: float) -> Trimesh:
+    """Halfway between the middles of full and of empty cells; without any, CanonError as in `iso_surface`."""
+    cell = 2 * half / len(voxels)
+    ringed = np.pad(np.asarray(voxels, bool), 1)
+    return iso_surface(np.where(ringed, -1.0, 1.0), half + cell / 2)
