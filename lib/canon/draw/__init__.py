@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from canon.draw.images import confusion_matrix, gallery
     from canon.draw.insides import feature_maps, filters, histograms
     from canon.draw.lines import curves
+    from canon.draw.shapes import shaded, slices
     from canon.draw.surfaces import Ground, paths, walk
     from canon.draw.sweeps import best_of, middle, sweep
     from canon.draw.text import readings, spikes, surprise, translations
@@ -26,6 +27,7 @@ _HOMES = {
     'images': ('confusion_matrix', 'gallery'),
     'insides': ('feature_maps', 'filters', 'histograms'),
     'lines': ('curves',),
+    'shapes': ('shaded', 'slices'),
     'surfaces': ('Ground', 'paths', 'walk'),
     'sweeps': ('best_of', 'middle', 'sweep'),
     'text': ('readings', 'spikes', 'surprise', 'translations'),
@@ -34,8 +36,8 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     'Animation', 'Ground', 'alignments', 'best_of', 'class_accuracy', 'confusion_matrix', 'curves', 'feature_maps',
-    'filters', 'gallery', 'histograms', 'middle', 'paths', 'readings', 'reliability', 'scenes', 'spikes', 'surprise',
-    'sweep', 'translations', 'walk',
+    'filters', 'gallery', 'histograms', 'middle', 'paths', 'readings', 'reliability', 'scenes', 'shaded', 'slices',
+    'spikes', 'surprise', 'sweep', 'translations', 'walk',
 ]  # fmt: skip
 
 
