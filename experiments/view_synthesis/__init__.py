@@ -42,7 +42,16 @@ class Learning:
 
 
 def make(config: ConfigDict) -> Experiment:
-    """config.data, config.model, config.render, config.loss and config.tx -> a view synthesis experiment."""
+    """config.data, config.model, config.render, config.loss and config.tx -> a view synthesis experiment.
+
+    config.forms, {name: some of those blocks}: config.form says whose take their place, so that a sweep can choose.
+    config.render.name: 'srn' or 'dvr', a surface instead of a volume: see `surfaces`.
+    """
+    config = formed(config)
+    if config.get('render', {}).get('name'):
+        from experiments.view_synthesis import surfaces
+
+        return surfaces.make(config)
     views = _views(config, config.data.train.get('split', 'train'), config.data.train.get('views'))
     how, learning = (named.call(kind, dict(config.get(key, {})), key) for kind, key in _SPECS)
     if how.background != 'black' and views.images.shape[-1] == 3 and not config.data.get('opaque', False):
@@ -71,6 +80,16 @@ def make(config: ConfigDict) -> Experiment:
 
 
 _SPECS = ((Rendering, 'render'), (Learning, 'loss'))
+
+
+def formed(config: ConfigDict) -> ConfigDict:
+    """`config` with the blocks of the form that it names."""
+    forms = named.plain(config.get('forms', {}))
+    if not forms:
+        return config
+    if config.form not in forms:
+        raise UsageError(f'form={config.form!r} is none of {", ".join(map(repr, forms))}')
+    return ConfigDict({**named.plain(config), **forms[config.form]})
 
 
 def offline(config: ConfigDict) -> ConfigDict:
@@ -295,11 +314,17 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     frames, _, side = source.partition('x')
     if not frames.isdigit() or (side and not side.isdigit()):
         raise UsageError(f'--input={source}: give the number of frames, and a size if you like: 60 or 60x200')
+    config = formed(config)
     views = _views(config, config.data.train.get('split', 'train'))
     if side:
         views = views._replace(camera=views.camera.scaled(int(side) / max(views.camera.size)))
-    how, learning = (named.call(kind, dict(config.get(key, {})), key) for kind, key in _SPECS)
-    task = view_task(models.make(**config.model), views, how, learning)
+    if config.get('render', {}).get('name'):
+        from experiments.view_synthesis import surfaces
+
+        task = surfaces.task(config, views)
+    else:
+        how, learning = (named.call(kind, dict(config.get(key, {})), key) for kind, key in _SPECS)
+        task = view_task(models.make(**config.model), views, how, learning)
     run, found = jax.jit(renderer(task)), []
     row, column = (x.ravel() for x in np.indices(views.camera.size))
     at = np.stack((column, row), -1).astype(np.float32) + np.float32(config.data.get('pixel_center', 0.5))

@@ -1,5 +1,10 @@
 """A field learns a scene from pictures; batches, levels and microbatches against what they shall equal."""
 
+import json
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,11 +12,12 @@ import pytest
 from ml_collections import ConfigDict
 
 from canon import models
+from canon.data import Generated
 from canon.data import views as sources
 from canon.data.traced import Box, scene
 from canon.errors import UsageError
 from canon.ops import rays
-from canon.train import make_step
+from canon.train import NonFinite, fit, make_step
 from canon.train.step import init_state
 from experiments import configs, view_synthesis
 from experiments.view_synthesis import rendering
@@ -269,6 +275,72 @@ def test_a_few_steps_learn_and_are_measured(root):
     assert psnr(state) > before + 5
     assert 0 < evaluator.finish(measure(state.params, state.mutable, evaluator.data[0]))['ssim'] < 1
     assert np.isfinite(metrics['loss'].value)
+
+
+FOUR = """
+import json
+import jax
+from canon import models, optim
+from canon.data import Generated
+from canon.data import views as sources
+from canon.train import Experiment, shard
+from canon.train.setup import prepare
+from experiments import view_synthesis
+from experiments.view_synthesis.rendering import Rendering
+
+assert len(jax.devices()) == 4
+views = sources.load('traced', size=12, views=4)
+packed = Rendering(coarse=8, fine=0, shared=True, casting='intervals', box=(-1.3, 1.3), cells=4, budget=5)
+parts = Rendering(coarse=4, fine=4)
+out = {}
+for name, field, how in (
+    ('packed', models.make('instant_ngp.voxels', vertices=4, width=8, low=-1.3, high=1.3), packed),
+    ('parts', models.make('nerf.nerf', layers=2, width=8, levels=2), parts),
+):
+    task = view_synthesis.view_task(field, views, how, view_synthesis.Learning(microbatch=None if how.cells else 16))
+    data = Generated(lambda step: view_synthesis.random_rays(views, 0, step, 64), 64)
+    for devices in (1, 4):
+        config = dict(seed=0, run=dict(steps=3, mesh=dict(data=devices)))
+        setup = prepare(Experiment(task, optim.sgd(1.0), data), config)
+        start = setup.initial_state() if devices == 1 else start
+        state, step = jax.device_put(start, setup.layout), setup.compiled_step()
+        start = jax.device_get(start)  # the step takes its state with it
+        for i in range(3):
+            batch = shard.put(data[i], shard.batch_sharding(setup.mesh))
+            assert len(batch['at'].sharding.device_set) == devices
+            state, metrics = step(state, batch)
+        leaves = jax.tree.leaves(jax.device_get((state.params, state.mutable, metrics)))
+        out[f'{name} {devices}'] = sum((x.ravel().tolist() for x in leaves), [])
+print(json.dumps(out))
+"""
+
+
+@pytest.mark.slow
+def test_four_devices_learn_what_one_does(root):
+    """With rays sharded like any batch: packed samples of an occupancy grid with too little room, and microbatches."""
+    env = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=4', 'PYTHONPATH': f'{root}:{root}/lib'}
+    done = subprocess.run([sys.executable, '-c', FOUR], capture_output=True, text=True, cwd=root, env=env)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = {name: np.array(values) for name, values in json.loads(done.stdout.splitlines()[-1]).items()}
+    for name in ('packed', 'parts'):
+        assert np.abs(found[f'{name} 1']).max() > 1e-2
+        np.testing.assert_allclose(found[f'{name} 4'], found[f'{name} 1'], rtol=2e-5, atol=2e-5)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_says_how_to_look(root, tmp_path):
+    config = small(root, **{'run.steps': '6 steps', 'run.log_every': '2 steps', 'run.checkpoint.every': '2 steps'})
+    experiment = view_synthesis.make(config)
+
+    def batch(step):
+        given = experiment.train[step]
+        colour = given['colour'].astype(np.float32)
+        colour[5] = np.nan if step == 4 else colour[5]
+        return given | {'colour': colour}
+
+    poisoned = experiment._replace(train=Generated(batch, 64), evals={})
+    config.run.evals = {}
+    with pytest.raises(NonFinite, match=rf'step 5 is not finite: .*step 4.*--workdir={tmp_path} --step=5'):
+        fit(poisoned, config, tmp_path, quiet=True)
 
 
 def test_orbits_look_at_the_scene():
