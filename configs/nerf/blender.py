@@ -22,8 +22,8 @@ def get_config(arg: str = ''):
         model=dict(name='nerf.nerf', **(NARROW if smoke else {})),
         render=dict(coarse=32 if smoke else 64, fine=32 if smoke else 128, background='white', density_noise=0.0),
         tx=adam(3e-3 if smoke else 5e-4, eps=1e-7),
-        steps=1000 if smoke else 500_000,
-        at_least=20.0 if smoke else 32.0,
+        steps=600 if smoke else 500_000,
+        at_least=17.0 if smoke else 32.0,
     )
     found.data.pixel_center = 0.0
     if not smoke:

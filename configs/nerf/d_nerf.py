@@ -18,6 +18,6 @@ def get_config(arg: str = ''):
         model=dict(name='nerf.d_nerf', **(NARROW | dict(time_levels=4) if smoke else {})),
         render=dict(coarse=32 if smoke else 64, fine=32 if smoke else 128, background='white'),
         tx=adam(3e-3 if smoke else 5e-4, eps=1e-7),
-        steps=700 if smoke else 20_000,
-        at_least=19.0 if smoke else 28.0,
+        steps=600 if smoke else 20_000,
+        at_least=17.0 if smoke else 28.0,
     )

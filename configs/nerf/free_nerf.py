@@ -11,7 +11,7 @@ from configs.nerf._scene import NARROW, adam, config
 
 def get_config(arg: str = ''):
     smoke = arg == 'smoke'
-    steps = 1000 if smoke else 20_000
+    steps = 600 if smoke else 20_000
     return config(
         size=64 if smoke else 100,
         batch_size=256 if smoke else 1024,
@@ -21,5 +21,5 @@ def get_config(arg: str = ''):
         loss=dict(coarse=1.0, occlusion=0.01, occlusion_range=10 if smoke else 20),
         tx=adam(3e-3 if smoke else 5e-4, eps=1e-7),
         steps=steps,
-        at_least=17.0 if smoke else 20.0,
+        at_least=16.0 if smoke else 20.0,
     )

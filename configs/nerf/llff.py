@@ -23,8 +23,8 @@ def get_config(arg: str = ''):
             coarse=32 if smoke else 64, fine=32 if smoke else 128, background='black', density_noise=1.0, ndc=True
         ),
         tx=adam(3e-3 if smoke else 5e-4, eps=1e-7),
-        steps=1000 if smoke else 200_000,
-        at_least=20.0 if smoke else 25.0,
+        steps=600 if smoke else 200_000,
+        at_least=17.0 if smoke else 25.0,
     )
     found.data.pixel_center = 0.0
     if not smoke:

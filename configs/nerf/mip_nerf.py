@@ -28,6 +28,6 @@ def get_config(arg: str = ''):
         ),
         loss=dict(coarse=0.1),
         tx=adam(3e-3 if smoke else 5e-4, final=0.01, eps=1e-8),
-        steps=1000 if smoke else 20_000,
-        at_least=20.0 if smoke else 30.0,
+        steps=600 if smoke else 20_000,
+        at_least=17.0 if smoke else 30.0,
     )

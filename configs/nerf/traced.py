@@ -38,6 +38,6 @@ def get_config(arg: str = ''):
             decay=0.8,
         ),
         tx=adam(1e-2, b2=0.99, eps=1e-15),
-        steps=400 if smoke else 4000,
+        steps=300 if smoke else 2000,
         at_least=24.0 if smoke else 30.0,
     )

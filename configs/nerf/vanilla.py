@@ -14,6 +14,6 @@ def get_config(arg: str = ''):
         model=dict(name='nerf.nerf', **(NARROW if smoke else {})),
         render=dict(coarse=32 if smoke else 64, fine=32 if smoke else 128, background='white'),
         tx=adam(3e-3 if smoke else 5e-4, eps=1e-7),
-        steps=1000 if smoke else 20_000,
-        at_least=20.0 if smoke else 30.0,
+        steps=600 if smoke else 20_000,
+        at_least=17.0 if smoke else 30.0,
     )

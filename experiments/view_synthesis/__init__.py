@@ -24,13 +24,13 @@ from experiments.view_synthesis.rendering import Rendering, Seen, cast, in_parts
 _CHUNK = 4096  # rays that are rendered at a time, where pictures are made
 _SHOWN = 4  # views in the report
 _WINDOW = 11  # pixels: smaller pictures have no SSIM
-_CACHED = 16  # rays of a microbatch: 16 x 192 x 256 floats stay in a core's cache
+_CACHED = 16 * 192 * 256  # numbers of a layer's output in a microbatch: so many stay in the cache
 
 
 @dataclass(frozen=True)
 class Learning:
     """config.loss: coarse: the weight of the coarse rendering's error. microbatch: rays that are worked through at a
-    time; None takes 16 on a CPU, where the working set then stays in the cache, and all elsewhere; 0 takes all.
+    time; None takes as many as stay in the cache on a CPU (16 of the published NeRF), and all elsewhere; 0 takes all.
 
     occlusion: the weight of FreeNeRF's penalty on density in the first `occlusion_range` samples of a ray.
     """
@@ -182,7 +182,7 @@ def view_task(field: Any, views: Any, how: Rendering, learning: Learning = Learn
             return Mean(value, sums['mse'].weight), (mutable, sums)
         rows = learning.microbatch
         if rows is None:
-            rows = _CACHED if backend.cpu_form() and count % _CACHED == 0 else 0
+            rows = _cached_rays(field, how, count) if backend.cpu_form() else 0
         whole = in_parts(total, rows) if rows and rows < count else total
         value, sums = whole(params, batch, key)
         return Mean(value, jnp.float32(count)), (mutable, sums)
@@ -195,6 +195,13 @@ def view_task(field: Any, views: Any, how: Rendering, learning: Learning = Learn
         return {'colour': colour, 'distance': seen.distance, 'opacity': seen.opacity}
 
     return Task(init, loss, predict)
+
+
+def _cached_rays(field: Any, how: Rendering, count: int) -> int:
+    """Rays of a microbatch whose layers stay in the cache: a power of 2 that divides `count`; 0 where none does."""
+    samples = how.fine + how.coarse * (how.casting == 'points') if how.fine else how.coarse
+    most = _CACHED // (samples * getattr(field, 'width', 64))
+    return max((n for n in (2**i for i in range(3, 20)) if n <= most and count % n == 0), default=0)
 
 
 def _errors(seen: Seen, truth: jax.Array, behind: jax.Array | None) -> jax.Array:
