@@ -27,7 +27,7 @@ BUFFER = 1.03  # between DeepSDF's shapes and their unit sphere
 KINDS = ('sphere', 'box', 'torus', 'capsule', 'cylinder', 'blend')
 _SIMPLE = KINDS[:-1]
 _FITTED = 32  # cells a side of the mesh of which places on an analytic surface are begun
-_KEPT = 64  # of the one that is shown
+_KEPT = 48  # of the one that is shown
 
 
 class Shape(Protocol):
@@ -200,9 +200,13 @@ class Analytic:
     def surface(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         points, _ = meshes.points_of_mesh(self._begun, count, rng)
         for _ in range(8):  # Newton's steps: exact after one, but for edges and blends
-            slope = self._slope(points)
+            value = self.signed(points)
+            off = np.flatnonzero(np.abs(value) > 1e-9)
+            if not off.size:
+                break
+            slope = self._slope(points[off])
             square = np.maximum((slope**2).sum(-1, keepdims=True), 0.25)
-            points = points - self.signed(points)[:, None] * slope / square
+            points[off] -= value[off, None] * slope / square
         normals = self._slope(points)
         return points, normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
 

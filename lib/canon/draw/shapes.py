@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 _LAMP = np.array([0.35, -0.55, 0.76])
-_MOST = 12_000  # triangles of a mesh that are drawn: matplotlib sorts them by depth
 
 
 def shaded(found: Sequence[tuple[str, np.ndarray, np.ndarray]], half: float, columns: int = 4) -> Figure:
@@ -27,9 +26,9 @@ def shaded(found: Sequence[tuple[str, np.ndarray, np.ndarray]], half: float, col
         axes.set_box_aspect((1, 1, 1), zoom=1.5)
         axes.view_init(elev=25, azim=-55)
         if len(faces):
-            step = -(-len(faces) // _MOST)
-            corners = np.asarray(vertices)[np.asarray(faces)[::step]]
-            axes.add_collection3d(Poly3DCollection(corners, facecolors=_lit(corners), edgecolors='none', lw=0))
+            corners = np.asarray(vertices)[np.asarray(faces)]
+            colours = _lit(corners)
+            axes.add_collection3d(Poly3DCollection(corners, facecolors=colours, edgecolors=colours, lw=0.3))
     return figure
 
 
@@ -41,7 +40,7 @@ def _lit(corners: np.ndarray) -> np.ndarray:
     return np.clip(light[:, None] * np.array([0.62, 0.78, 0.95]) * 1.1, 0, 1)
 
 
-def slices(found: Sequence[tuple[str, np.ndarray]], half: float, columns: int = 6) -> Figure:
+def slices(found: Sequence[tuple[str, np.ndarray]], half: float, columns: int = 4) -> Figure:
     """Fields (title, values [n, n] over x and y of [-half, half]^2): blue outside, red inside, the surface in black.
 
     Of each the colours reach the greatest size of its values within; so distances and logits can stand side by side.

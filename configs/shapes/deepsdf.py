@@ -1,0 +1,79 @@
+"""DeepSDF: signed distances of a class of shapes by an auto-decoder (Park et al. 2019).
+
+    ./launch.sh run configs/shapes/deepsdf.py --config.data.path=FOLDER    # of watertight meshes
+    ./launch.sh run configs/shapes/deepsdf.py:smoke                        # embedded bodies, nothing to download
+    ./launch.sh predict --workdir=runs/shapes/deepsdf-smoke/default --input=test:1
+
+The constants are the paper's and its code's: 8 layers of 512, codes of 256, batches of 64 shapes with 16,384 samples,
+2,001 epochs, both rates halved every 500. As it stands it has not been run. @RESULT@
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config(arg: str = '') -> ConfigDict:
+    smoke = arg == 'smoke'
+
+    def rate(init: float) -> dict:
+        if smoke:
+            return dict(name='cosine', init=init, steps='100%')
+        return dict(name='exponential', init=init, decay=0.5, steps='500 epochs', staircase=True)
+
+    return ConfigDict(
+        dict(
+            experiment='shapes',
+            seed=0,
+            data=dict(
+                path=placeholder(str),
+                space='sphere',
+                family=dict(kinds=('sphere', 'box', 'torus', 'capsule', 'cylinder'), count=64, turned=False),
+                batch_size=16 if smoke else 64,
+                train=dict(split='train'),
+                evals=dict(
+                    test=dict(
+                        split='test',
+                        count=10,
+                        batch_size=5 if smoke else 1,
+                        points=20_000 if smoke else 100_000,
+                        resolution=32 if smoke else 128,
+                    )
+                ),
+            ),
+            model=dict(
+                name='deepsdf.deepsdf',
+                layers=5 if smoke else 8,
+                width=96 if smoke else 512,
+                skip=3 if smoke else 4,
+                code=16 if smoke else 256,
+                dropout=0.0 if smoke else 0.2,
+                weight_norm=True,
+            ),
+            system=dict(
+                name='auto_decoder',
+                samples=256 if smoke else 16384,
+                pool=10_000 if smoke else 500_000,
+                delta=0.1,
+                prior=1e-4,
+                squared=True,
+                warmup=100,
+                observed=1000 if smoke else 8000,
+                steps=200 if smoke else 800,
+                rate=2e-2 if smoke else 5e-3,
+            ),
+            extract=dict(resolution=32, upsamplings=1 if smoke else 3),
+            tx=dict(
+                name='partition',
+                rules=(('^codes', 'codes'), ('.*', 'decoder')),
+                codes=dict(name='adam', learning_rate=rate(1e-2 if smoke else 1e-3)),
+                decoder=dict(name='adam', learning_rate=rate(3e-3 if smoke else 5e-4)),
+            ),
+            run=dict(
+                steps='1000 steps' if smoke else '2001 epochs',
+                log_every='5%',
+                evals=dict(test=dict(every='100%' if smoke else '10%')),
+                checkpoint=dict(every='50%'),
+            ),
+            target=dict(metric='test/iou', at_least=0.85),
+        )
+    )
