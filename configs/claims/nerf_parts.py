@@ -12,7 +12,10 @@ from configs.nerf import vanilla
 def get_config(arg: str = ''):
     found = vanilla.get_config('smoke')
     found.model.levels, found.model.view_levels = 10, 4
-    found.run.evals.test.every = '12.5%'
+    found.data.evals.test.views = 4
+    found.run.evals.test.every = '20%'
+    found.run.steps = '400 steps'
+    found.target.at_least = 16.0
     return found
 
 

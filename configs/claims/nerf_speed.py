@@ -17,8 +17,8 @@ def get_config(arg: str = ''):
     made = dict(hash=traced, grid=voxels, network=vanilla)
     found.forms = ConfigDict({n: {b: m.get_config('smoke')[b] for b in blocks} for n, m in made.items()})
     found.form = 'hash'
-    found.data.evals.test.views = 4
-    found.run.log_every = found.run.evals.test.every = '5%'
+    found.data.evals.test.views = 2
+    found.run.log_every = found.run.evals.test.every = '10%'
     found.target.at_least = 23.5
     return found
 
@@ -26,7 +26,7 @@ def get_config(arg: str = ''):
 def sweep():
     yield {'form': 'hash'}
     yield {'form': 'grid'}
-    yield {'form': 'network', 'data.batch_size': 256, 'run.steps': '3000 steps'}
+    yield {'form': 'network', 'data.batch_size': 256, 'run.steps': '1500 steps'}
 
 
 def pictures(runs):
