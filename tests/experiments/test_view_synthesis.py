@@ -20,7 +20,7 @@ from canon.ops import rays
 from canon.train import NonFinite, fit, make_step
 from canon.train.step import init_state
 from experiments import configs, view_synthesis
-from experiments.view_synthesis import rendering
+from experiments.view_synthesis import claims, rendering
 from experiments.view_synthesis.rendering import Rays, Rendering
 
 
@@ -46,6 +46,10 @@ def test_a_batch_is_a_function_of_seed_and_step_and_shows_the_views_pixels(views
     middle = view_synthesis.random_rays(views, 0, 0, 200, crop=1)['at']
     assert (middle > 4).all()
     assert (middle < 12).all()
+    poses = view_synthesis.random_rays(views, 0, 0, 200, single=True)['pose']
+    assert (poses == poses[0]).all()
+    poses = [view_synthesis.random_rays(views, 0, i, 2, single=True)['pose'][0] for i in range(30)]
+    assert len(np.unique(poses, axis=0)) == 4
 
 
 def test_rays_of_pixels_meet_the_scene_where_its_depth_says(views):
@@ -373,6 +377,35 @@ def test_an_orbit_is_written(root, tmp_path):
     assert (tmp_path / 'orbit.mp4').stat().st_size > 100
     with pytest.raises(UsageError, match='give the number of frames'):
         view_synthesis.predict(config, experiment, params, mutable, 'folder', tmp_path)
+
+
+def test_seconds_until_a_psnr_is_reached(tmp_path):
+    """Steps 1 to 4 take 0.5 s each, 5 and 6 a whole one; 25 dB is half-way between the evaluations at 2 s and 4 s."""
+    rows = [
+        {'step': 2, 'train/step_seconds': 0.5},
+        {'step': 4, 'train/step_seconds': 0.5},
+        {'step': 4, 'test/psnr': 20.0},
+        {'step': 6, 'train/step_seconds': 1.0},
+        {'step': 6, 'test/psnr': 30.0},
+    ]
+    (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    seconds, values = claims.clock(tmp_path)
+    np.testing.assert_allclose(seconds, [2, 4])
+    np.testing.assert_allclose(values, [20, 30])
+    assert claims.reached(seconds, values, 25) == pytest.approx(3)
+    assert claims.reached(seconds, values, 20) == 2
+    assert claims.reached(seconds, values, 31) is None
+
+
+def test_a_form_takes_the_place_of_the_blocks_that_it_names(root):
+    config = configs.load(f'{root}/configs/claims/nerf_speed.py')
+    config.form = 'grid'
+    found = view_synthesis.formed(config)
+    assert found.model.name == 'instant_ngp.voxels'
+    assert found.data == config.data
+    config.form = 'gird'
+    with pytest.raises(UsageError, match=r"form='gird' is none of 'grid', 'hash', 'network'"):
+        view_synthesis.make(config)
 
 
 @pytest.mark.parametrize(
