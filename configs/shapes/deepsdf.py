@@ -74,6 +74,6 @@ def get_config(arg: str = '') -> ConfigDict:
                 evals=dict(test=dict(every='100%' if smoke else '10%')),
                 checkpoint=dict(every='50%'),
             ),
-            target=dict(metric='test/iou', at_least=0.85),
+            target=dict(metric='test/iou', at_least=0.88),
         )
     )

@@ -210,7 +210,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     mesh = meshes.extract(field, system.half, **named.plain(config.extract))
     told = f'{len(mesh.vertices)} vertices, {len(mesh.faces)} faces'
     if shape is not None:
-        places = shapes.uniform(100_000, system.half, np.random.default_rng(9))
+        places = shapes.uniform(20_000, system.half, np.random.default_rng(9))
         score = iou(jnp.asarray(field(places) < 0)[None], jnp.asarray(shape.signed(places) < 0)[None])
         told += f'; IoU {float(score[0]):.4f}'
     mesh.vertices = fit.back(np.asarray(mesh.vertices))

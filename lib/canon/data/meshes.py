@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 EXTENSIONS = ('.ply', '.obj', '.off', '.stl', '.glb', '.gltf')
 WRITTEN = ('.ply', '.obj', '.glb')
-_PIECES = 4000  # about so many pieces of a surface are searched
+_PIECES = 1000  # about so many pieces of a surface are searched
 _PAIRS = 1 << 18  # of points and triangles at a time
 _OUTSIDE = 1e6  # beyond the border of a grid, so that surfaces are closed there
 Field = Callable[[np.ndarray], np.ndarray]
