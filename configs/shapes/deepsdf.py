@@ -5,11 +5,14 @@
     ./launch.sh predict --workdir=runs/shapes/deepsdf-smoke/default --input=test:1
 
 The constants are the paper's and its code's: 8 layers of 512, codes of 256, batches of 64 shapes with 16,384 samples,
-2,001 epochs, both rates halved every 500. As it stands it has not been run. @RESULT@
+2,001 epochs, both rates halved every 500. As it stands it has not been run. Shrunk (5 layers of 96, codes of 16,
+64 bodies, 1,000 steps of 16 x 256 samples) it reconstructs 10 unseen bodies with an IoU of 0.929 and a Chamfer-L1 of
+0.012 in a space of side 2: 54 s of CPU time, 108 s on 2 cores that others shared.
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+
+from configs.shapes._data import data
 
 
 def get_config(arg: str = '') -> ConfigDict:
@@ -24,22 +27,7 @@ def get_config(arg: str = '') -> ConfigDict:
         dict(
             experiment='shapes',
             seed=0,
-            data=dict(
-                path=placeholder(str),
-                space='sphere',
-                family=dict(kinds=('sphere', 'box', 'torus', 'capsule', 'cylinder'), count=64, turned=False),
-                batch_size=16 if smoke else 64,
-                train=dict(split='train'),
-                evals=dict(
-                    test=dict(
-                        split='test',
-                        count=10,
-                        batch_size=5 if smoke else 1,
-                        points=20_000 if smoke else 100_000,
-                        resolution=32 if smoke else 128,
-                    )
-                ),
-            ),
+            data=data('sphere', 64, smoke, held=10),
             model=dict(
                 name='deepsdf.deepsdf',
                 layers=5 if smoke else 8,
