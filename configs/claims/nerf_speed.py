@@ -24,8 +24,8 @@ def get_config(arg: str = ''):
 
 
 def sweep():
-    yield {'form': 'hash'}
-    yield {'form': 'grid'}
+    yield {'form': 'hash', 'run.steps': '400 steps'}
+    yield {'form': 'grid', 'run.steps': '450 steps'}
     yield {'form': 'network', 'data.batch_size': 256, 'run.steps': '1500 steps'}
 
 

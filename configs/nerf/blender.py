@@ -8,6 +8,8 @@ says 4,096), all of one picture, through the pixels' corners, between 2 and 6 be
 tenth in 500,000 steps. Besides, the first 500 steps take the middle of the pictures, as `config_lego.txt` of the same
 code does: it keeps white from taking all. Pictures half as large: `--config.data.source.factor=2`. Published: lego
 32.54 dB, the eight scenes 31.01 in the mean. Not run here.
+`:smoke`, measured on 2 CPU cores that ten others shared: 17.4 dB after 600 steps, in 102 s of CPU time (288 s by the
+clock).
 """
 
 from configs.nerf._scene import NARROW, adam, config
@@ -23,7 +25,7 @@ def get_config(arg: str = ''):
         render=dict(coarse=32 if smoke else 64, fine=32 if smoke else 128, background='white', density_noise=0.0),
         tx=adam(3e-3 if smoke else 5e-4, eps=1e-7),
         steps=600 if smoke else 500_000,
-        at_least=17.0 if smoke else 32.0,
+        at_least=16.5 if smoke else 32.0,
     )
     found.data.pixel_center = 0.0
     if not smoke:

@@ -112,7 +112,7 @@ class Deformed(linen.Module):
             h = linen.relu(_dense(self.width, f'layer_{layer}')(h))
             if layer == self.skip:
                 h = jnp.concatenate((inputs, h), -1)
-        moved = _dense(3, 'moved')(h)
+        moved = linen.Dense(3, kernel_init=init.normal(1e-3), name='moved')(h)  # all but still at first, as in Nerfies
         # At time 0 places stand where they are: the paper's eq. 2.
         moved = jnp.where(at.times[..., None, :] == 0, 0, moved)
         return self.canonical(at._replace(points=at.points + moved))
