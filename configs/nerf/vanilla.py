@@ -2,8 +2,8 @@
 
 ./launch.sh run configs/nerf/vanilla.py            # `:smoke`: 4 x 64, shrunk to two minutes
 
-Measured, `:smoke` on 2 CPU cores that eight other processes shared: 18.6 dB on 8 held-out views after 600 steps, in 128 s
-of CPU time (281 s by the clock). The full form has not been run.
+Measured, `:smoke` on 2 CPU cores that eight other processes shared: 18.6 dB on 8 held-out views after 600 steps, in
+128 s of CPU time (281 s by the clock). The full form has not been run.
 """
 
 from configs.nerf._scene import NARROW, adam, config

@@ -138,6 +138,14 @@ def test_microbatches_have_the_gradient_of_the_whole(views):
         task.loss(params, {}, batch, jax.random.key(1))
 
 
+def test_microbatches_are_as_large_as_a_cache_holds_and_divide_the_batch():
+    published, narrow = models.make('nerf.nerf'), models.make('nerf.nerf', width=64)
+    rows = view_synthesis._cached_rays
+    assert rows(published, Rendering(64, 128), 1024) == rows(published, Rendering(64, 64), 64) == 16
+    assert rows(narrow, Rendering(32, 32), 256) == 128
+    assert rows(narrow, Rendering(32, 32), 250) == 0
+
+
 def test_the_fine_samples_places_carry_no_gradient_to_the_coarse_network(views):
     how = Rendering(coarse=8, fine=8)
     field = models.make('nerf.nerf', layers=2, width=16, levels=3)
