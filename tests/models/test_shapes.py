@@ -43,7 +43,7 @@ def test_deepsdf_in_float64():
     codes, points = rng.normal(size=(2, 4)), rng.normal(size=(2, 3, 3))
     model = models.make('deepsdf.deepsdf', layers=4, width=12, skip=2, code=4)
     params = begun(model, codes, points)['params']
-    found = model.apply({'params': params}, codes, points)
+    found = jax.jit(model.apply)({'params': params}, codes, points)
     assert params['layer_1']['kernel'].shape == (12, 12 - 7)
 
     def layer(name, x, normed=True):
@@ -112,7 +112,7 @@ def test_igr_in_float64():
     model = models.make('igr.igr', layers=3, width=8, skip=2, beta=100.0)
     points = np.random.default_rng(1).normal(size=(6, 3)) / 4
     params = begun(model, points)['params']
-    found = model.apply({'params': params}, points)
+    found = jax.jit(model.apply)({'params': params}, points)
     for x, value in zip(points, found, strict=True):
         h = x
         for i in range(3):
@@ -180,7 +180,8 @@ def test_occupancy_in_float64():
     points, cloud = rng.normal(size=(2, 3, 3)), rng.normal(size=(2, 6, 3))
     model = models.make('occupancy.point_cloud', code=5, hidden=4, width=6, blocks=2)
     variables = begun(model, points, cloud)
-    found = model.apply(variables, points, cloud)
+    found = jax.jit(model.apply)(variables, points, cloud)
+    codes = jax.jit(lambda v: model.apply(v, cloud, method='encode'))(variables)
     params, stats = (jax.tree.map(np.float64, variables[k]) for k in ('params', 'batch_stats'))
     relu = lambda x: np.maximum(x, 0)  # noqa: E731
     dense = lambda p, x: x @ p['kernel'] + p.get('bias', 0)  # noqa: E731
@@ -192,7 +193,7 @@ def test_occupancy_in_float64():
             p = e[f'block_{i}']
             h = dense(p['shortcut'], h) + dense(p['dense_1'], relu(dense(p['dense_0'], relu(h))))
         code = dense(e['code'], relu(h.max(0)))
-        np.testing.assert_allclose(model.apply(variables, cloud, method='encode')[b], code, rtol=1e-4)
+        np.testing.assert_allclose(codes[b], code, rtol=1e-4)
         norm = lambda name, p, st, x, code=code: cbn(x, code, p[name], *(st[name]['norm'][k] for k in ('mean', 'var')))  # noqa: E731
         for n in range(3):
             h = dense(d['place'], points[b, n])
@@ -209,7 +210,8 @@ def test_the_order_of_a_cloud_does_not_matter():
     cloud = rng.normal(size=(1, 9, 3))
     model = models.make('occupancy.point_cloud', code=5, hidden=4, width=6, blocks=2)
     variables = begun(model, cloud, cloud)
-    codes = [model.apply(variables, c, method='encode') for c in (cloud, cloud[:, ::-1])]
+    encode = jax.jit(lambda c: model.apply(variables, c, method='encode'))
+    codes = [encode(c) for c in (cloud, cloud[:, ::-1])]
     np.testing.assert_allclose(*codes, rtol=1e-6)
 
 
