@@ -6,7 +6,8 @@ vanilla_64, vanilla_1024: so many rays, 64 coarse samples and 64 fine ones more,
 side is the default on a CPU, microbatches of 16 rays; its peer is the same step without them, torch's the same, eager.
 hash: a step of `configs/nerf/traced.py` (12 levels of 2^15 rows, occupancy grid, Adam) that asks 12,288 points, beside
 vanilla_64 without microbatches, which asks as many: the ratio is that per point. view: 100 x 100 pixels from that hash
-grid, in seconds. Below 1 is better; how the sides take turns: benchmarks/beside.py. What it gave: docs/view_synthesis.md.
+grid, in seconds. Below 1 is better; how sides take turns: benchmarks/beside.py. Measured:
+docs/view_synthesis.md.
 """
 
 import argparse

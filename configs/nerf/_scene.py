@@ -59,6 +59,12 @@ def config(
     )
 
 
+def skipping(coarse: int) -> dict[str, Any]:
+    """How a field in a grid is rendered: once, in the occupied cells of 32^3."""
+    once = dict(coarse=coarse, fine=0, shared=True, casting='intervals', background='random')
+    return once | dict(box=(-1.3, 1.3), cells=32, budget=10, thin=0.01, decay=0.8)
+
+
 def adam(rate: float, final: float = 0.1, **more) -> dict[str, Any]:
     """Adam whose rate falls exponentially, to `final` of what it was at the end of the run."""
     return dict(name='adam', **more, learning_rate=dict(name='exponential', init=rate, decay=final, steps='100%'))

@@ -10,7 +10,7 @@ for the whole command (160 s by the clock); the full form, when it had 2,000 ste
 end in 447 s of CPU time (it has 1,200 now).
 """
 
-from configs.nerf._scene import adam, config
+from configs.nerf._scene import adam, config, skipping
 
 
 def get_config(arg: str = ''):
@@ -28,18 +28,7 @@ def get_config(arg: str = ''):
             low=-1.3,
             high=1.3,
         ),
-        render=dict(
-            coarse=64 if smoke else 128,
-            fine=0,
-            shared=True,
-            casting='intervals',
-            background='random',
-            box=(-1.3, 1.3),
-            cells=32,
-            budget=10,
-            thin=0.01,
-            decay=0.8,
-        ),
+        render=skipping(64 if smoke else 128),
         tx=adam(1e-2, b2=0.99, eps=1e-15),
         steps=300 if smoke else 1200,
         at_least=24.0 if smoke else 30.0,

@@ -6,7 +6,7 @@ Measured, `:smoke` on 2 CPU cores that seven others shared: 25.9 dB on 8 held-ou
 time (75 s by the clock), where NeRF's network has 18.6 after 128 s. The full form has not been run.
 """
 
-from configs.nerf._scene import adam, config
+from configs.nerf._scene import adam, config, skipping
 
 
 def get_config(arg: str = ''):
@@ -15,17 +15,7 @@ def get_config(arg: str = ''):
         size=64 if smoke else 100,
         batch_size=1024 if smoke else 2048,
         model=dict(name='instant_ngp.voxels', vertices=48 if smoke else 96, low=-1.3, high=1.3),
-        render=dict(
-            coarse=64 if smoke else 128,
-            fine=0,
-            shared=True,
-            casting='intervals',
-            background='random',
-            box=(-1.3, 1.3),
-            cells=32,
-            budget=10,
-            decay=0.8,
-        ),
+        render=skipping(64 if smoke else 128),
         tx=adam(2e-2, b2=0.99, eps=1e-15),
         steps=400 if smoke else 4000,
         at_least=23.0 if smoke else 28.0,
