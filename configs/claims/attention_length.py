@@ -4,7 +4,8 @@
     ./launch.sh sweep configs/claims/attention_length.py
     ./launch.sh table runs/claims/attention_length
 
-Three forms as wide as each other on what JupyterLab says in English and French, two seeds each.
+Three forms as wide as each other on what JupyterLab says in English and French, two seeds each: 6 runs of about 4
+minutes on 2 CPU cores. Measured, docs/claims.md: Bahdanau's is 15 chrF ahead of none for two words and 24 for nine.
 """
 
 from configs.translation import catalogue

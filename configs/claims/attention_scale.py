@@ -4,8 +4,8 @@ does not (Vaswani et al. 2017, section 3.2.1).
     ./launch.sh sweep configs/claims/attention_scale.py
     ./launch.sh table runs/claims/attention_scale
 
-Measured, docs/claims.md: without the scale the softmax's Jacobian at the start falls to a quarter from d_k 4 to 256, and
-after 300 steps 89 % are found where the scaled form finds all. 18 runs of 10 s each on 2 CPU cores.
+Measured, docs/claims.md: without the scale the softmax's Jacobian at the start falls to a quarter from d_k 4 to 256,
+and after 300 steps 89 % are found where the scaled form finds all. 18 runs of 10 s each on 2 CPU cores.
 """
 
 from ml_collections import ConfigDict
