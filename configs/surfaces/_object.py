@@ -18,6 +18,7 @@ def config(
     batch_size: int,
     target: Mapping[str, Any],
     final: float = 0.1,
+    max_norm: float = 10.0,
 ) -> ConfigDict:
     """View synthesis by a surface: `steps` of Adam whose rate falls from `rate` to `final` of it."""
     return ConfigDict(
@@ -38,7 +39,7 @@ def config(
             loss=loss,
             tx=dict(
                 chain=('clip', 'adam'),
-                clip=dict(name='clip_by_global_norm', max_norm=10.0),
+                clip=dict(name='clip_by_global_norm', max_norm=max_norm),
                 adam=dict(learning_rate=dict(name='exponential', init=rate, decay=final, steps='100%')),
             ),
             run=dict(

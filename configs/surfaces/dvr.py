@@ -3,7 +3,9 @@
     ./launch.sh run configs/surfaces/dvr.py            # `:smoke` shrunk to a minute or two
     ./launch.sh predict --workdir=runs/surfaces/dvr-smoke/default --input=60x128      # an orbit
 
-TODO
+Measured on 2 CPU cores: `:smoke`, 3 blocks of 64, has 21.0 dB on 6 held-out views, masks with an IoU of 0.89 and a
+depth that is off by 0.045 (the ball is 0.96 wide), 51 s; with 1500 steps 22.4 dB, 0.92 and 0.035. The full form, the
+paper's network, has not been run.
 """
 
 from configs.surfaces._object import config
@@ -16,7 +18,7 @@ def get_config(arg: str = ''):
         render=dict(name='dvr', count=32 if smoke else 128, secant=8, box=(-1.2, 1.2), background='white'),
         loss=dict(colour=1.0, free=1.0, occupied=1.0, normal=0.05),
         rate=2e-3 if smoke else 1e-4,
-        steps=1500 if smoke else 50_000,
+        steps=1000 if smoke else 50_000,
         size=64 if smoke else 128,
         views=40 if smoke else 100,
         batch_size=512 if smoke else 2048,

@@ -3,7 +3,9 @@
     ./launch.sh run configs/volume_rendering/phantom.py            # `:smoke` shrunk to a minute
     ./launch.sh predict --workdir=runs/volume_rendering/phantom-smoke/default --input=learnt
 
-TODO
+Measured on 2 CPU cores that others shared, whole commands. `:smoke`, 40^3 voxels: held-out pictures 35.9 dB, the volume
+itself 25.4 dB (a mean error of 0.054), 13 to 35 s. The full form, 64^3 from 64 pictures: 39.1 and 28.3 dB, 506 s.
+With a tenth of the total variation (0.0003) the shrunk volume had 19.9 dB.
 """
 
 from ml_collections import ConfigDict
