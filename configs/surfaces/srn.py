@@ -5,7 +5,8 @@
 
 Measured on 2 CPU cores: `:smoke`, 64 wide, has 22.4 dB on 6 held-out views, 55 s, and a depth that is off by 0.32: it
 learns how things look before where they are. Marching from 2.0 in place of 0.05 came to 15.4 dB; a run with gradients
-clipped at 10 in place of 1, from 2.5 and on 40 views, to 13.0 dB with a loss that rose. The full form, the paper's network and rate, has not been run.
+clipped at 10 in place of 1, from 2.5 and on 40 views, to 13.0 dB with a loss that rose. The full
+form, the paper's network and rate, has not been run.
 """
 
 from configs.surfaces._object import config
