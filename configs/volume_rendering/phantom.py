@@ -9,42 +9,19 @@ With a tenth of the total variation (0.0003) the shrunk volume had 19.9 dB.
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+
+from configs.volume_rendering._recipe import config
 
 
 def get_config(arg: str = '') -> ConfigDict:
     smoke = arg == 'smoke'
-    return ConfigDict(
-        dict(
-            experiment='volume_rendering',
-            seed=0,
-            data=dict(
-                name='shepp_logan',
-                source=dict(size=64),
-                path=placeholder(str),  # a .npy, .nii, .nii.gz; or raw voxels, with their shape and dtype
-                shape=placeholder(tuple),
-                dtype=placeholder(str),
-                spacing=placeholder(tuple),
-                frame=placeholder(int),
-                fill=placeholder(float),
-                views=32 if smoke else 64,
-                picture=48 if smoke else 96,
-                batch_size=1024 if smoke else 2048,
-                evals=dict(test=dict(split='test', views=4)),
-            ),
-            model=dict(learn=('volume',), vertices=40 if smoke else 64, start=0.1),
-            render=dict(mode='xray', count=64 if smoke else 96, absorption=1.0),
-            loss=dict(variation=3e-3),
-            tx=dict(
-                name='adam',
-                learning_rate=dict(name='exponential', init=2e-2, decay=0.1, steps='100%'),
-            ),
-            run=dict(
-                steps='1000 steps' if smoke else '4000 steps',
-                log_every='5%',
-                evals=dict(test=dict(every='50%')),
-                checkpoint=dict(every='50%'),
-            ),
-            target=dict(metric='test/volume_psnr', at_least=24.0),
-        )
+    size = dict(views=32, picture=48, batch_size=1024) if smoke else dict(views=64, picture=96, batch_size=2048)
+    return config(
+        data=dict(name='shepp_logan', source=dict(size=64), **size),
+        model=dict(learn=('volume',), vertices=40 if smoke else 64, start=0.1),
+        render=dict(mode='xray', count=64 if smoke else 96, absorption=1.0),
+        loss=dict(variation=3e-3),
+        rate=2e-2,
+        steps=1000 if smoke else 4000,
+        target=dict(metric='test/volume_psnr', at_least=24.0),
     )

@@ -7,7 +7,8 @@ Measured on 2 CPU cores that others shared, whole commands. `:smoke`: held-out p
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+
+from configs.volume_rendering._recipe import config
 
 TABLE = (  # value, red, green, blue, opacity over 0.1: thin enough to see what is behind
     (0.0, 0.1, 0.2, 0.8, 0.0),
@@ -20,36 +21,12 @@ TABLE = (  # value, red, green, blue, opacity over 0.1: thin enough to see what 
 
 def get_config(arg: str = '') -> ConfigDict:
     smoke = arg == 'smoke'
-    return ConfigDict(
-        dict(
-            experiment='volume_rendering',
-            seed=0,
-            data=dict(
-                name='marschner_lobb',
-                source=dict(size=41),
-                path=placeholder(str),  # a .npy, .nii, .nii.gz; or raw voxels, with their shape and dtype
-                shape=placeholder(tuple),
-                dtype=placeholder(str),
-                spacing=placeholder(tuple),
-                frame=placeholder(int),
-                fill=placeholder(float),
-                views=8 if smoke else 16,
-                picture=48 if smoke else 96,
-                batch_size=512 if smoke else 2048,
-                evals=dict(test=dict(split='test', views=4)),
-            ),
-            model=dict(learn=('table',), rows=32 if smoke else 64),
-            render=dict(mode='emission', count=48 if smoke else 128, reference=0.1, table=TABLE),
-            tx=dict(
-                name='adam',
-                learning_rate=dict(name='exponential', init=0.1, decay=0.1, steps='100%'),
-            ),
-            run=dict(
-                steps='1000 steps' if smoke else '2000 steps',
-                log_every='5%',
-                evals=dict(test=dict(every='50%')),
-                checkpoint=dict(every='50%'),
-            ),
-            target=dict(metric='test/psnr', at_least=35.0),
-        )
+    size = dict(views=8, picture=48, batch_size=512) if smoke else dict(views=16, picture=96, batch_size=2048)
+    return config(
+        data=dict(name='marschner_lobb', source=dict(size=41), **size),
+        model=dict(learn=('table',), rows=32 if smoke else 64),
+        render=dict(mode='emission', count=48 if smoke else 128, reference=0.1, table=TABLE),
+        rate=0.1,
+        steps=1000 if smoke else 2000,
+        target=dict(metric='test/psnr', at_least=35.0),
     )
