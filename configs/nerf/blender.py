@@ -7,9 +7,8 @@ The constants are those of `paper_configs/blender_config.txt`: 64 + 128 samples,
 says 4,096), all of one picture, through the pixels' corners, between 2 and 6 before white, Adam at 5e-4 that falls to a
 tenth in 500,000 steps. Besides, the first 500 steps take the middle of the pictures, as `config_lego.txt` of the same
 code does: it keeps white from taking all. Pictures half as large: `--config.data.source.factor=2`. Published: lego
-32.54 dB, the eight scenes 31.01 in the mean. Not run here.
-`:smoke`, measured on 2 CPU cores that ten others shared: 17.4 dB after 600 steps, in 102 s of CPU time (288 s by the
-clock).
+32.54 dB, the eight scenes 31.01 in the mean. Not run here. `:smoke`, measured on 2 CPU cores: 17.4 dB after 600 steps,
+in 58 s.
 """
 
 from configs.nerf._scene import NARROW, adam, config

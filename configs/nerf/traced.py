@@ -4,10 +4,9 @@
     ./launch.sh predict --workdir=runs/nerf/traced-smoke/default --input=60x128      # an orbit
 
 instant-ngp's network and recipe (Müller et al. 2022) over a grid of 2^15 rows a level, of which the smoke run has 8
-with 2^14; an occupancy grid of 32^3 keeps the network from being asked where nothing is. Measured on 2 CPU cores that
-ten other processes shared, on 8 held-out views: `:smoke` 25.1 dB after 300 steps, 27.1 dB after 400 in 58 s of CPU time
-for the whole command (160 s by the clock); the full form, when it had 2,000 steps, 30.9 dB after 1,000 and 32.0 at its
-end in 447 s of CPU time (it has 1,200 now).
+with 2^14; an occupancy grid of 32^3 keeps the network from being asked where nothing is. Measured on 2 CPU cores, whole
+commands, on 8 held-out views: `:smoke` 25.1 dB after 300 steps in 29 s (27.1 dB after 400, once); the full form 31.3 dB
+after 1,200 steps in 207 s, and when it had 2,000 steps 32.0.
 """
 
 from configs.nerf._scene import adam, config, skipping
