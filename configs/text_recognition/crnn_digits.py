@@ -7,8 +7,8 @@ stands where the authors' code has it. Not the paper's: the rate is divided by 1
 Adadelta at a rate of 1 jumps about to the end.
 
 Measured on 2 CPU cores that others shared: 2,500 steps of 64 lines in 9:36; 97.9 % of 1,000 lines of held-out digits
-without a mistake, 0.74 % of the characters wrong. `:smoke` (up to four digits, 700 steps of 32): 95.6 % and 1.9 %, in
-72 s.
+without a mistake, 0.74 % of the characters wrong. `:smoke` (up to four digits, 700 steps of 32): 92.3 % in 44 s alone;
+with the LSTM of before, which drew other weights, it was 95.6 %.
 """
 
 from ml_collections import ConfigDict
