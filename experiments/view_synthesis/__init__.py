@@ -59,24 +59,37 @@ def make(config: ConfigDict) -> Experiment:
             f'render.background={how.background!r} wants pictures with alpha, which these are without; '
             'set render.background=black, or data.opaque=true where they have it already'
         )
+
+    def task(config, views):
+        return view_task(models.make(**config.model), views, how, learning)
+
+    return assembled(config, views, task, lambda task, held, center: view_evaluator(task, held, how, center))
+
+
+def assembled(
+    config: ConfigDict,
+    views: Any,
+    task: Callable[[ConfigDict, Any], Task],
+    evaluator: Callable[[Task, Any, float], Evaluator],
+) -> Experiment:
+    """An experiment that learns from random rays of `views`. task: of (config, views). evaluator: of (task, views,
+    pixel_center), for each of config.data.evals."""
     size, seed = config.data.batch_size, config.seed
-    frames = config.data.get('pixel_center', 0.5)
+    center = config.data.get('pixel_center', 0.5)
     told = config.data.train
     options = dict(hidden=told.get('frequencies_hidden', 0), crop=told.get('crop', 0), single=told.get('single', False))
     pixels = len(views.images) * int(np.prod(views.camera.size))
     local = size // jax.process_count(), jax.process_index()
-    train = data.Generated(lambda step: random_rays(views, seed, step, *local, frames, **options), size, pixels)
+    train = data.Generated(lambda step: random_rays(views, seed, step, *local, center, **options), size, pixels)
     config = lengths.resolve(config, size, pixels)
-    field = models.make(**config.model)
-    task = view_task(field, views, how, learning)
     evals = {}
     for name in sorted(config.data.evals):
         spec = named.plain(config.data.evals[name])
         held = _views(config, spec['split'], spec.get('views'), spec.get('source', {}))
         # Their camera is their own: views may be smaller than those that are learnt from.
-        evals[name] = view_evaluator(view_task(field, held, how, learning), held, how, frames)
+        evals[name] = evaluator(task(config, held), held, center)
     about = dict(size=list(views.camera.size), views=len(views.images))
-    return Experiment(task, optim.make(config.tx), train, evals, about=about)
+    return Experiment(task(config, views), optim.make(config.tx), train, evals, about=about)
 
 
 _SPECS = ((Rendering, 'render'), (Learning, 'loss'))

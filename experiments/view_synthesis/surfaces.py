@@ -14,14 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from canon import data, models, named, optim
+from canon import data, models, named
 from canon.camera import Camera
 from canon.data.views import axial
 from canon.errors import UsageError
 from canon.metrics import Mean
 from canon.ops import rays, surfaces
 from canon.ops import volume_rendering as vr
-from canon.train import Evaluator, Experiment, Task, lengths
+from canon.train import Evaluator, Experiment, Task
 from experiments import view_synthesis
 from experiments.view_synthesis.rendering import Rendering
 
@@ -49,20 +49,10 @@ def make(config: ConfigDict) -> Experiment:
     views = view_synthesis._views(config, config.data.train.get('split', 'train'), config.data.train.get('views'))
     if views.images.shape[-1] != 4:
         raise UsageError(f'render.name={config.render.name} wants pictures with alpha, which say where the object is')
-    size, center = config.data.batch_size, config.data.get('pixel_center', 0.5)
-    pixels = len(views.images) * int(np.prod(views.camera.size))
-    local = size // jax.process_count(), jax.process_index()
-    train = data.Generated(
-        lambda step: view_synthesis.random_rays(views, config.seed, step, *local, center), size, pixels
+    how = _how(config)
+    return view_synthesis.assembled(
+        config, views, task, lambda task, held, center: surface_evaluator(task, held, how, center)
     )
-    config = lengths.resolve(config, size, pixels)
-    evals = {}
-    for name in sorted(config.data.evals):
-        spec = named.plain(config.data.evals[name])
-        held = view_synthesis._views(config, spec['split'], spec.get('views'))
-        evals[name] = surface_evaluator(task(config, held), held, _how(config), center)
-    about = dict(size=list(views.camera.size), views=len(views.images))
-    return Experiment(task(config, views), optim.make(config.tx), train, evals, about=about)
 
 
 def task(config: ConfigDict, views: Any) -> Task:
