@@ -19,7 +19,7 @@ from jax.nn import initializers as init
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from canon import draw, losses, named, optim
+from canon import draw, losses, named, nn, optim
 from canon.data import Generated
 from canon.errors import UsageError
 from canon.metrics import Mean
@@ -82,7 +82,7 @@ class Retriever(linen.Module):
         self.values = linen.Embed(CLASSES, self.d_v, embedding_init=unit)
         if self.form == 'additive':
             self.v = self.param('v', init.normal(self.d_k**-0.5), (self.d_k,))
-        self.output = linen.Dense(CLASSES)
+        self.output = nn.Dense(CLASSES)
 
     def __call__(self, batch) -> jax.Array:
         """Logits [B, CLASSES]."""

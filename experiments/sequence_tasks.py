@@ -103,7 +103,7 @@ class Reader(linen.Module):
     features: int
 
     def setup(self):
-        self.output = linen.Dense(self.features)
+        self.output = nn.Dense(self.features)
 
     def __call__(self, heard: jax.Array) -> jax.Array:
         """[B, T, I] -> [B, T, features]"""

@@ -21,7 +21,7 @@ from jax.nn import initializers as init
 
 from canon import ops
 from canon.errors import UsageError
-from canon.nn import LSTM, BatchNorm, Conv, check_images
+from canon.nn import LSTM, BatchNorm, Conv, Dense, check_images
 
 HEIGHT = 32
 
@@ -75,7 +75,7 @@ class BiLSTM(linen.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         start: dict[str, Any] = dict(forget_bias=0.0, kernel_init=init.lecun_normal())
         x, _ = LSTM(self.hidden, bidirectional=True, **start, name='lstm')(x)
-        return linen.Dense(self.features, name='output')(x)
+        return Dense(self.features, name='output')(x)
 
 
 def crnn(

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.nn import initializers as init
 
 from canon.errors import UsageError
+from canon.ops import dense
 
 _UNIFORM = init.variance_scaling(1 / 3, 'fan_in', 'uniform')  # torch's: U(-1/sqrt(n), 1/sqrt(n))
 
@@ -34,10 +35,10 @@ class WeightNormDense(linen.Module):
         kernel = self.param('kernel', _UNIFORM, (inputs, self.features))
         bias = self.param('bias', _bias(inputs), (self.features,))
         if not self.normed:
-            return x @ kernel + bias
+            return dense.product(x, kernel) + bias
         length = jnp.linalg.norm(kernel, axis=0)
         scale = self.param('scale', lambda _: length)
-        return x @ (kernel * (scale / length)) + bias
+        return dense.product(x, kernel * (scale / length)) + bias
 
 
 class DeepSDF(linen.Module):

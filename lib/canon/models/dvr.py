@@ -13,6 +13,7 @@ import jax
 from jax.nn import initializers as init
 
 from canon.errors import UsageError
+from canon.nn import Dense
 
 
 class DVR(linen.Module):
@@ -47,4 +48,4 @@ def _dense(x: jax.Array, features: int, name: str, kernel=None) -> jax.Array:
     def even(key, shape, dtype):
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-    return linen.Dense(features, kernel_init=kernel or even, bias_init=even, name=name)(x)
+    return Dense(features, kernel_init=kernel or even, bias_init=even, name=name)(x)

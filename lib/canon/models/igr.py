@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.nn import initializers as init
 
 from canon.errors import UsageError
+from canon.nn import Dense
 
 
 class IGR(linen.Module):
@@ -35,9 +36,9 @@ class IGR(linen.Module):
                 h = jnp.concatenate((h, points), -1) / math.sqrt(2)
             width = self.width - 3 if layer + 1 == self.skip else self.width
             kernel = init.normal(math.sqrt(2 / width))
-            h = self._bent(linen.Dense(width, kernel_init=kernel, name=f'layer_{layer}')(h))
+            h = self._bent(Dense(width, kernel_init=kernel, name=f'layer_{layer}')(h))
         last = _about(math.sqrt(math.pi / self.width), 1e-5)
-        out = linen.Dense(1, kernel_init=last, bias_init=init.constant(-self.radius), name='distance')(h)
+        out = Dense(1, kernel_init=last, bias_init=init.constant(-self.radius), name='distance')(h)
         return out[..., 0]
 
     def _bent(self, x: jax.Array) -> jax.Array:

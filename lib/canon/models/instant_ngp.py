@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from canon.errors import UsageError
 from canon.models.nerf import Samples
+from canon.nn import Dense
 from canon.ops import frequencies as fq
 from canon.ops import grids, rays
 
@@ -55,14 +56,14 @@ class GridField(linen.Module):
         """Densities before their activation [.., N], and colours [.., N, 3]."""
         place = (at.points - self.low) / (self.high - self.low)
         inside = ((place >= 0) & (place <= 1)).all(-1)
-        h = linen.relu(linen.Dense(self.width, use_bias=False, name='density_0')(self._features(place)))
-        h = linen.Dense(self.geometry, use_bias=False, name='density_1')(h)
+        h = linen.relu(Dense(self.width, use_bias=False, name='density_0')(self._features(place)))
+        h = Dense(self.geometry, use_bias=False, name='density_1')(h)
         raw = jnp.where(inside, h[..., 0] + self.shift, _NOTHING)
         views = fq.spherical_harmonics(rays.unit(at.ways))[..., None, :]
         h = jnp.concatenate((h, jnp.broadcast_to(views, (*h.shape[:-1], views.shape[-1]))), -1)
         for layer in range(self.colour_layers):
-            h = linen.relu(linen.Dense(self.width, use_bias=False, name=f'colour_{layer}')(h))
-        return raw, linen.sigmoid(linen.Dense(3, use_bias=False, name=f'colour_{self.colour_layers}')(h))
+            h = linen.relu(Dense(self.width, use_bias=False, name=f'colour_{layer}')(h))
+        return raw, linen.sigmoid(Dense(3, use_bias=False, name=f'colour_{self.colour_layers}')(h))
 
     def _features(self, place: jax.Array) -> jax.Array:
         def start(key, shape):

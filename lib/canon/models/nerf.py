@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax.nn import initializers as init
 
 from canon.errors import UsageError
+from canon.nn import Dense
 from canon.ops import frequencies as fq
 from canon.ops import rays
 
@@ -112,7 +113,7 @@ class Deformed(linen.Module):
             h = linen.relu(_dense(self.width, f'layer_{layer}')(h))
             if layer == self.skip:
                 h = jnp.concatenate((inputs, h), -1)
-        moved = linen.Dense(3, kernel_init=init.normal(1e-3), name='moved')(h)  # all but still at first, as in Nerfies
+        moved = Dense(3, kernel_init=init.normal(1e-3), name='moved')(h)  # all but still at first, as in Nerfies
         # At time 0 places stand where they are: the paper's eq. 2.
         moved = jnp.where(at.times[..., None, :] == 0, 0, moved)
         return self.canonical(at._replace(points=at.points + moved))
@@ -170,9 +171,9 @@ def d_nerf(
     return Deformed(canonical, layers, width, skip, levels, time_levels)
 
 
-def _dense(features: int, name: str) -> linen.Dense:
+def _dense(features: int, name: str) -> Dense:
     """Glorot's uniform initialisation and zero biases: Keras' defaults, which the authors' code has."""
-    return linen.Dense(features, kernel_init=init.glorot_uniform(), name=name)
+    return Dense(features, kernel_init=init.glorot_uniform(), name=name)
 
 
 def _check(**sizes: int) -> None:

@@ -27,8 +27,8 @@ class ConditionalBatchNorm(linen.Module):
     @linen.compact
     def __call__(self, x: jax.Array, code: jax.Array, train: bool = False) -> jax.Array:
         size = x.shape[-1]
-        gamma = linen.Dense(size, kernel_init=init.zeros, bias_init=init.ones, name='gamma')(code)
-        beta = linen.Dense(size, kernel_init=init.zeros, name='beta')(code)
+        gamma = nn.Dense(size, kernel_init=init.zeros, bias_init=init.ones, name='gamma')(code)
+        beta = nn.Dense(size, kernel_init=init.zeros, name='beta')(code)
         normed = nn.BatchNorm(use_scale=False, use_bias=False, name='norm')(x, train)
         return gamma[:, None] * normed + beta[:, None]
 
@@ -41,7 +41,7 @@ class ConditionalBlock(linen.Module):
         h = linen.relu(ConditionalBatchNorm(name='norm_0')(x, code, train))
         h = _dense(x.shape[-1], 'dense_0')(h)
         h = linen.relu(ConditionalBatchNorm(name='norm_1')(h, code, train))
-        return x + linen.Dense(x.shape[-1], kernel_init=init.zeros, name='dense_1')(h)
+        return x + nn.Dense(x.shape[-1], kernel_init=init.zeros, name='dense_1')(h)
 
 
 class Block(linen.Module):
@@ -52,10 +52,10 @@ class Block(linen.Module):
     @linen.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         h = _dense(self.features, 'dense_0')(linen.relu(x))
-        h = linen.Dense(self.features, kernel_init=init.zeros, name='dense_1')(linen.relu(h))
+        h = nn.Dense(self.features, kernel_init=init.zeros, name='dense_1')(linen.relu(h))
         if x.shape[-1] == self.features:
             return x + h
-        return h + linen.Dense(self.features, use_bias=False, kernel_init=_UNIFORM, name='shortcut')(x)
+        return h + nn.Dense(self.features, use_bias=False, kernel_init=_UNIFORM, name='shortcut')(x)
 
 
 class PointEncoder(linen.Module):
@@ -125,6 +125,6 @@ def point_cloud(code: int = 512, hidden: int = 512, width: int = 256, blocks: in
     return OccupancyNetwork(code, hidden, width, blocks)
 
 
-def _dense(features: int, name: str) -> linen.Dense:
+def _dense(features: int, name: str) -> nn.Dense:
     """torch's initialisation of weights; biases, which torch draws from the same interval, begin at 0."""
-    return linen.Dense(features, kernel_init=_UNIFORM, name=name)
+    return nn.Dense(features, kernel_init=_UNIFORM, name=name)

@@ -22,7 +22,8 @@ from jax.tree_util import keystr
 
 from canon.errors import UsageError
 from canon.named import near
-from canon.nn import GRU, LSTM, RNN
+from canon.nn import GRU, LSTM, RNN, Dense
+from canon.ops import dense
 
 _CELLS = {'lstm': LSTM, 'gru': GRU, 'rnn': RNN}
 
@@ -57,7 +58,7 @@ class RecurrentLM(linen.Module):
         if self.tied:
             self.bias = self.param('bias', init.zeros, (self.vocab,), jnp.float32)
         else:
-            self.output = linen.Dense(self.vocab, kernel_init=_uniform, dtype=self.dtype)
+            self.output = Dense(self.vocab, kernel_init=_uniform, dtype=self.dtype)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -75,7 +76,7 @@ class RecurrentLM(linen.Module):
             outputs, last = layer(x, initial=before)
             after.append(last)
             x = self._drop(outputs, self.dropout if place == self.layers else self.dropout_hidden, train)
-        logits = x @ self.embedding.T.astype(x.dtype) + self.bias if self.tied else self.output(x)
+        logits = dense.product(x, self.embedding.T.astype(x.dtype)) + self.bias if self.tied else self.output(x)
         return Read(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), tuple(after), outputs, x)
 
     def start(self, rows: int) -> Any:

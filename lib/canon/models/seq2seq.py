@@ -30,7 +30,7 @@ from jax.nn import initializers as init
 
 from canon.errors import UsageError
 from canon.named import near
-from canon.nn import GRU, LSTM, RNN
+from canon.nn import GRU, LSTM, RNN, Dense
 from canon.nn.attention import AdditiveAttention, DotProductAttention, GeneralAttention
 from canon.ops import attention
 
@@ -80,8 +80,8 @@ class Shape(NamedTuple):
         inits: dict[str, Any] = dict(kernel_init=self.inits.kernel, recurrent_init=self.inits.recurrent)
         return _CELLS[self.cell](self.hidden, self.layers, dropout=self.dropout, dtype=self.dtype, **inits, **more)
 
-    def dense(self, features: int, use_bias: bool = True) -> linen.Dense:
-        return linen.Dense(features, use_bias, self.dtype, kernel_init=self.inits.kernel)
+    def dense(self, features: int, use_bias: bool = True) -> Dense:
+        return Dense(features, use_bias, self.dtype, kernel_init=self.inits.kernel)
 
     def additive(self, features: int) -> AdditiveAttention:
         return AdditiveAttention(features, self.dtype, *self.inits.alignment)

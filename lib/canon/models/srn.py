@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.nn import initializers as init
 
 from canon.errors import UsageError
-from canon.nn.recurrent import LSTM
+from canon.nn import LSTM, Dense
 
 _LIMIT = 10.0  # of the gradient that reaches the LSTM's output at a step, as in the authors' code
 
@@ -41,7 +41,7 @@ class SRN(linen.Module):
         """
         field = Features(self.width, self.layers, name='field')
         marcher = LSTM(self.hidden, kernel_init=init.he_normal(), name='marcher')
-        length = linen.Dense(1, name='length')
+        length = Dense(1, name='length')
         size = jnp.linalg.norm(ways, axis=-1)
         t = jnp.full(len(ways), self.start, ways.dtype)
         if key is not None:
@@ -52,7 +52,7 @@ class SRN(linen.Module):
             t = t + length(clipped(h))[:, 0] / size
         h = Features(self.width, self.generator_layers, name='generator')(field(_at(origins, ways, t)))
         # The paper's pictures are in -1..1.
-        return linen.Dense(3, kernel_init=init.he_normal(), name='colour')(h) / 2 + 0.5, t
+        return Dense(3, kernel_init=init.he_normal(), name='colour')(h) / 2 + 0.5, t
 
 
 class Features(linen.Module):
@@ -64,7 +64,7 @@ class Features(linen.Module):
     @linen.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for layer in range(self.layers):
-            x = linen.Dense(self.width, kernel_init=init.he_normal(), name=f'layer_{layer}')(x)
+            x = Dense(self.width, kernel_init=init.he_normal(), name=f'layer_{layer}')(x)
             x = linen.relu(linen.LayerNorm(epsilon=1e-5, name=f'norm_{layer}')(x))
         return x
 

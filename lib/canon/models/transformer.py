@@ -31,6 +31,7 @@ from jax.nn import initializers as init
 
 from canon import ops
 from canon.errors import UsageError
+from canon.nn import Dense
 from canon.nn.attention import Cache, MultiHeadAttention
 from canon.ops import attention
 
@@ -80,8 +81,8 @@ class Block(linen.Module):
         if self.cross:
             self.cross_attention = MultiHeadAttention(s.heads, s.d_k, s.d_v, s.d_model, **keywords)
             self.cross_norm = _norm(s)
-        self.wide = linen.Dense(s.d_ff, **dense)
-        self.narrow = linen.Dense(s.d_model, **dense)
+        self.wide = Dense(s.d_ff, **dense)
+        self.narrow = Dense(s.d_model, **dense)
         self.feed_norm = _norm(s)
         self.drop = linen.Dropout(s.dropout)
 
@@ -172,7 +173,7 @@ class Embedding(linen.Module):
     def logits(self, x: jax.Array) -> jax.Array:
         """x E^T, float32 at least."""
         kind = jnp.promote_types(x.dtype, jnp.float32)
-        return jnp.einsum('...d,vd->...v', x, self.embedding.astype(x.dtype), preferred_element_type=kind)
+        return ops.dense.product(x, self.embedding.astype(x.dtype).T, kind)
 
 
 class Decoder(linen.Module):
@@ -189,7 +190,7 @@ class Decoder(linen.Module):
         if self.shape.norm == 'pre':
             self.norm = _norm(self.shape)
         if not self.tied:
-            self.output = linen.Dense(self.vocab, dtype=self.shape.dtype, kernel_init=init.glorot_uniform())
+            self.output = Dense(self.vocab, dtype=self.shape.dtype, kernel_init=init.glorot_uniform())
 
     def __call__(
         self,

@@ -1,10 +1,13 @@
-"""Layers: flax linen modules over `canon.ops`. Dense, Dropout and Sequential are linen's own."""
+"""Layers: flax linen modules over `canon.ops`. Dropout and Sequential are linen's own, and so is Dense where images or
+rows [B, C] are classified; `Dense` here is for sequences and points."""
 
 from canon.nn.attention import AdditiveAttention, DotProductAttention, GeneralAttention, MultiHeadAttention
 from canon.nn.layers import (
     BatchNorm,
     Conv,
     ConvTranspose,
+    Dense,
+    DenseGeneral,
     SeparableConv,
     he_normal,
     make_divisible,
@@ -16,7 +19,8 @@ from canon.nn.network import Network, check_images
 from canon.nn.recurrent import GRU, LSTM, RNN
 
 __all__ = [
-    'GRU', 'LSTM', 'RNN', 'AdditiveAttention', 'BatchNorm', 'Conv', 'ConvTranspose', 'ConvUnit', 'DotProductAttention',
-    'GeneralAttention', 'Mixed', 'MultiHeadAttention', 'Network', 'SeparableConv', 'Unit', 'as_inception',
-    'check_images', 'he_normal', 'make_divisible', 'reestimate', 'scale_channels',
+    'GRU', 'LSTM', 'RNN', 'AdditiveAttention', 'BatchNorm', 'Conv', 'ConvTranspose', 'ConvUnit', 'Dense',
+    'DenseGeneral', 'DotProductAttention', 'GeneralAttention', 'Mixed', 'MultiHeadAttention', 'Network',
+    'SeparableConv', 'Unit', 'as_inception', 'check_images', 'he_normal', 'make_divisible', 'reestimate',
+    'scale_channels',
 ]  # fmt: skip

@@ -15,7 +15,8 @@ from jax import lax
 from jax.nn import initializers as init
 
 from canon.errors import UsageError
-from canon.ops import attention
+from canon.nn.layers import Dense, DenseGeneral
+from canon.ops import attention, dense
 
 
 class DotProductAttention(nn.Module):
@@ -39,7 +40,7 @@ class GeneralAttention(nn.Module):
     def __call__(self, query: jax.Array, memory: jax.Array, mask: jax.Array | None = None, weights: bool = False):
         kernel = self.param('kernel', self.kernel_init, (query.shape[-1], memory.shape[-1]), jnp.float32)
         query, memory, kernel = promote_dtype(query, memory, kernel, dtype=self.dtype)
-        return attention.dot_product(query @ kernel, memory, memory, mask, weights=weights)
+        return attention.dot_product(dense.product(query, kernel), memory, memory, mask, weights=weights)
 
 
 class AdditiveAttention(nn.Module):
@@ -56,8 +57,8 @@ class AdditiveAttention(nn.Module):
 
     def setup(self):
         keywords: dict[str, Any] = dict(use_bias=False, dtype=self.dtype, kernel_init=self.kernel_init)
-        self.query = nn.Dense(self.features, **keywords)
-        self.memory = nn.Dense(self.features, **keywords)
+        self.query = Dense(self.features, **keywords)
+        self.memory = Dense(self.features, **keywords)
         self.v = self.param('v', self.v_init, (self.features,), jnp.float32)
 
     def project(self, memory: jax.Array) -> jax.Array:
@@ -108,11 +109,11 @@ class MultiHeadAttention(nn.Module):
 
     def setup(self):
         keywords: dict[str, Any] = dict(use_bias=self.use_bias, dtype=self.dtype, kernel_init=self.kernel_init)
-        self.query = nn.DenseGeneral((self.heads, self.d_k), **keywords)
-        self.key = nn.DenseGeneral((self.heads, self.d_k), **keywords)
-        self.value = nn.DenseGeneral((self.heads, self.d_v), **keywords)
+        self.query = DenseGeneral((self.heads, self.d_k), **keywords)
+        self.key = DenseGeneral((self.heads, self.d_k), **keywords)
+        self.value = DenseGeneral((self.heads, self.d_v), **keywords)
         features = self.heads * self.d_v if self.features is None else self.features
-        self.output = nn.DenseGeneral(features, (-2, -1), **keywords)
+        self.output = DenseGeneral(features, (-2, -1), **keywords)
         self.drop = nn.Dropout(self.dropout)
 
     def __call__(

@@ -16,6 +16,18 @@ from canon.ops.padding import Padding, pair
 he_normal = init.variance_scaling(2.0, 'fan_out', 'normal')  # He et al. 2015, eq. 14; torchvision's 'kaiming' too
 
 
+class Dense(nn.Dense):
+    """linen's, of inputs [.., C] with any number of leading axes: `canon.ops.dense`."""
+
+    dot_general: Any = ops.dense.dot_general
+
+
+class DenseGeneral(nn.DenseGeneral):
+    """linen's: `canon.ops.dense`."""
+
+    dot_general: Any = ops.dense.dot_general
+
+
 class Conv(nn.Module):
     """Convolution, [B, H, W, C] -> [B, H', W', features]; parameters `kernel` [h, w, C / groups, features] and `bias`.
 

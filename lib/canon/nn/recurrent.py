@@ -23,6 +23,7 @@ from flax.linen.dtypes import promote_dtype
 from jax.nn import initializers as init
 
 from canon.errors import UsageError
+from canon.nn.layers import Dense
 from canon.ops import activation, recurrence
 
 
@@ -166,7 +167,7 @@ class RNN(Recurrent):
         if self.features is not None:
             if self.features < 1:
                 raise UsageError(f'features={self.features} must be at least 1')
-            self.output = nn.Dense(self.features, False, self.dtype, kernel_init=self.kernel_init)
+            self.output = Dense(self.features, False, self.dtype, kernel_init=self.kernel_init)
 
     def __call__(
         self, x: jax.Array, lengths: jax.Array | None = None, initial: Any = None, train: bool = False

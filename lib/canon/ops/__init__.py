@@ -1,6 +1,6 @@
 """Array in, array out: what layers and losses are made of. Knows no parameters' names and no modules."""
 
-from canon.ops import attention, backend, ctc, decoding, recurrence
+from canon.ops import attention, backend, ctc, decoding, dense, recurrence
 from canon.ops.activations import activation, elu, leaky_relu, relu, relu6, scaled_tanh, sigmoid, tanh
 from canon.ops.convolution import conv, conv_transpose
 from canon.ops.normalisation import batch_norm, batch_norm_train, lrn, lrn_within
@@ -10,6 +10,6 @@ from canon.ops.positions import sinusoids
 
 __all__ = [
     'activation', 'adaptive_avg_pool', 'attention', 'avg_pool', 'backend', 'batch_norm', 'batch_norm_train', 'conv',
-    'conv_transpose', 'ctc', 'decoding', 'elu', 'leaky_relu', 'lrn', 'lrn_within', 'max_pool', 'pads', 'recurrence',
-    'relu', 'relu6', 'scaled_tanh', 'sigmoid', 'sinusoids', 'tanh',
+    'conv_transpose', 'ctc', 'decoding', 'dense', 'elu', 'leaky_relu', 'lrn', 'lrn_within', 'max_pool', 'pads',
+    'recurrence', 'relu', 'relu6', 'scaled_tanh', 'sigmoid', 'sinusoids', 'tanh',
 ]  # fmt: skip

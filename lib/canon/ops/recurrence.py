@@ -23,6 +23,7 @@ from jax.core import Tracer
 
 from canon.errors import UsageError
 from canon.named import near
+from canon.ops import dense
 from canon.ops.activations import ACTIVATIONS, sigmoid
 from canon.ops.backend import cpu_form
 
@@ -291,7 +292,7 @@ class _Whole(NamedTuple):
         return bias
 
     def project(self, x, kernel, bias, gates):
-        y = x @ kernel
+        y = dense.product(x, kernel)
         return y if bias is None else y + bias
 
     def weights(self, w, back):
