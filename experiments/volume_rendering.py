@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +25,7 @@ from canon.data import Generated, traced, volumes
 from canon.errors import UsageError
 from canon.metrics import Mean
 from canon.metrics.views import psnr
-from canon.ops import rays
+from canon.ops import by_parts, rays
 from canon.ops import volumes as casting
 from canon.ops.volumes import Beam
 from canon.train import Evaluator, Experiment, Task, lengths
@@ -164,13 +163,15 @@ class Truth:
         self.integrals = volume.integrals if how.mode == 'xray' else None
         self.table = control(how.table)
         given = jnp.asarray(self.values), jnp.asarray(self.table), jnp.asarray(self.half)
-        self._cast = jax.jit(lambda o, w: image(*given, o, w, how, fine * how.count))
+        self._cast = jax.jit(
+            lambda *ray: by_parts(lambda part: image(*given, *part, how, fine * how.count), ray, _CHUNK)
+        )
 
     def __call__(self, origins: np.ndarray, ways: np.ndarray) -> np.ndarray:
         """What rays [P, 3] see, float32 [P, C]."""
         if self.integrals:
             return np.exp(-self.how.absorption * self.integrals(origins, ways))[:, None].astype(np.float32)
-        return in_chunks(self._cast, origins, ways)
+        return np.asarray(self._cast(origins, ways))
 
     def on(self, shape: Sequence[int]) -> np.ndarray:
         """Its values on another grid [X, Y, Z] over the same box."""
@@ -197,17 +198,6 @@ def _pixels(truth: Truth, camera: Camera, split: str, views: int, seed: int):
     cast = jax.vmap(lambda pose: rays.through(camera, pose, at))
     origins, ways = (np.asarray(x).reshape(-1, 3) for x in cast(jnp.asarray(poses)))
     return origins, ways, truth(origins, ways)
-
-
-def in_chunks(cast: Any, origins: np.ndarray, ways: np.ndarray) -> np.ndarray:
-    """cast(origins, ways) of any number of rays, so many at a time."""
-    found = []
-    for start in range(0, len(origins), _CHUNK):
-        part = [np.asarray(x[start : start + _CHUNK]) for x in (origins, ways)]
-        short = min(_CHUNK, len(origins)) - len(part[0])
-        part = [np.concatenate((x, np.repeat(x[-1:], short, 0))) for x in part]
-        found.append(np.asarray(cast(*part)))
-    return np.concatenate(found)[: len(origins)]
 
 
 # --- what is learnt -----------------------------------------------------------------------------------------------
@@ -390,11 +380,14 @@ def view(values, table, half, mode: str, size: int, angle: float, level: float) 
     origins, ways = rays.through(camera, pose, at)
     count = 3 * max(values.shape)
     given = jnp.asarray(values), jnp.asarray(table), jnp.asarray(half, jnp.float32), jnp.float32(level)
-    found = in_chunks(lambda *ray: _shown(*given, *ray, mode=mode, count=count), np.asarray(origins), np.asarray(ways))
-    return found.reshape(size, size, 3)
+    return np.asarray(_picture(*given, origins, ways, mode, count)).reshape(size, size, 3)
 
 
 @partial(jax.jit, static_argnames=('mode', 'count'))
+def _picture(values, table, half, level, origins, ways, mode: str, count: int) -> jax.Array:
+    return by_parts(lambda ray: _shown(values, table, half, level, *ray, mode, count), (origins, ways), _CHUNK)
+
+
 def _shown(values, table, half, level, origins, ways, mode: str, count: int) -> jax.Array:
     """What a person is shown, [P, 3]: colours on white, the maximum and X-rays as grey."""
     beam = Beam(origins, ways, *rays.box_interval(origins, ways, -half, half))

@@ -18,6 +18,7 @@ from canon.data import meshes, shapes
 from canon.errors import CanonError, UsageError
 from canon.metrics import Mean
 from canon.metrics.shapes import Surfaces, iou, no_surface, surfaces
+from canon.ops import by_parts
 from canon.train import Evaluator, Experiment, lengths
 from experiments.shapes.systems import SYSTEMS, Rows, System
 
@@ -160,16 +161,7 @@ def _seen(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def asker(system: System, params: Any, mutable: Any, code: Any) -> Callable[[jax.Array], jax.Array]:
     """The field of a code at places [B, N, 3], any number of them, `_CHUNK` at a time."""
-
-    def ask(points):
-        count = points.shape[1]
-        size = min(_CHUNK, count)
-        padded = jnp.pad(points, ((0, 0), (0, -count % size), (0, 0)))
-        parts = padded.reshape(len(points), -1, size, 3).swapaxes(0, 1)
-        values = jax.lax.map(lambda part: system.field(params, mutable, code, part), parts)
-        return values.swapaxes(0, 1).reshape(len(points), -1)[:, :count]
-
-    return ask
+    return lambda points: by_parts(lambda part: system.field(params, mutable, code, part), points, _CHUNK, axis=1)
 
 
 def _pictures(system: System, held: Mapping[int, shapes.Shape], rows: Mapping, found: Mapping) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from canon import data, draw, models, named, optim
 from canon.errors import UsageError
 from canon.metrics import Mean
 from canon.metrics.views import psnr, ssim
-from canon.ops import backend
+from canon.ops import backend, by_parts
 from canon.ops import volume_rendering as vr
 from canon.train import Evaluator, Experiment, Task, lengths
 from experiments.view_synthesis.rendering import Rendering, Seen, cast, in_parts, looked_at, new_grid, render
@@ -252,30 +252,33 @@ def picture_rays(views: Any, view: int, center: float = 0.5) -> dict[str, np.nda
 def renderer(task: Task, chunk: int = _CHUNK) -> Callable:
     """`task.predict` over batches of any number of rays, `chunk` at a time."""
 
-    def run(params, mutable, batch):
-        count = len(batch['at'])
-        size = min(chunk, count)
-        short = -count % size
-        parts = jax.tree.map(lambda x: jnp.concatenate((x, x[:short])).reshape(-1, size, *x.shape[1:]), batch)
-        found = jax.lax.map(lambda part: task.predict(params, mutable, part), parts)
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], found)
-
-    return run
+    return lambda params, mutable, batch: by_parts(lambda part: task.predict(params, mutable, part), batch, chunk)
 
 
-def view_evaluator(task: Task, views: Any, how: Rendering, center: float = 0.5) -> Evaluator:
-    """psnr and ssim, means over the views (not psnr of the mean mse), each rendered whole; truth, rendering, depth."""
+def view_evaluator(
+    task: Task,
+    views: Any,
+    how: Rendering,
+    center: float = 0.5,
+    given: Callable[[int], Mapping[str, np.ndarray]] = lambda view: {},
+    more: Callable[[Any, Any], dict[str, Mean]] = lambda found, batch: {},
+) -> Evaluator:
+    """psnr and ssim, means over the views (not psnr of the mean mse), each rendered whole; truth, rendering, depth.
+
+    more: what else is measured, of what `task.predict` found and the batch; given: what a view's batch has for it.
+    """
     size = views.camera.size
     run = renderer(task)
     batches = data.Generated(
-        lambda i: picture_rays(views, i, center), size[0] * size[1], len(views.images), len(views.images)
+        lambda i: picture_rays(views, i, center) | given(i), size[0] * size[1], len(views.images), len(views.images)
     )
 
     def measure(params, mutable, batch):
-        colour = jnp.clip(run(params, mutable, batch)['colour'], 0, 1).reshape(1, *size, 3)
+        found = run(params, mutable, batch)
+        colour = jnp.clip(found['colour'], 0, 1).reshape(1, *size, 3)
         truth = _truth(batch['colour'], how).reshape(1, *size, 3)
         told = {'psnr': psnr(colour, truth), 'mse': Mean.of(jnp.square(colour - truth).mean((1, 2, 3)))}
-        return told | ({'ssim': ssim(colour, truth)} if min(size) >= _WINDOW else {})
+        return told | more(found, batch) | ({'ssim': ssim(colour, truth)} if min(size) >= _WINDOW else {})
 
     def finish(sums):
         return {name: mean.value for name, mean in sums.items()}

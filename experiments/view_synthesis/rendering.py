@@ -252,7 +252,7 @@ def in_parts(total: Callable[..., tuple[jax.Array, Any]], rows: int) -> Callable
     def scanned(function, params, batch, key):
         size = len(jax.tree.leaves(batch)[0])
         if size % rows:
-            raise UsageError(f'microbatches of {rows} rays do not fill a batch of {size}; set render.microbatch')
+            raise UsageError(f'microbatches of {rows} rays do not fill a batch of {size}; set loss.microbatch')
 
         def body(sums, item):
             index, part = item

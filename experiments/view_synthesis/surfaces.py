@@ -11,10 +11,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
-from canon import data, models, named
+from canon import models, named
 from canon.camera import Camera
 from canon.data.views import axial
 from canon.errors import UsageError
@@ -203,18 +202,14 @@ TASKS: dict[str, tuple[Callable[..., Task], type]] = {'srn': (srn_task, SRNLoss)
 def surface_evaluator(task: Task, views: Any, how: Marching, center: float = 0.5) -> Evaluator:
     """That of views, and where they have depths: depth_error, the mean distance along the camera's axis where a ray
     hits and should; DVR: mask_iou, what both the object and the rendering cover, of what either does."""
-    base = view_synthesis.view_evaluator(task, views, Rendering(background=how.background), center)
-    run = view_synthesis.renderer(task)
 
-    def batch(i):
-        told = view_synthesis.picture_rays(views, i, center)
+    def given(i):
         if views.depths is None or any(views.camera.distortion):
-            return told
-        return told | {'depth': axial(views.depths[i], views.camera).ravel()}
+            return {}
+        return {'depth': axial(views.depths[i], views.camera).ravel()}
 
-    def measure(params, mutable, batch):
-        told = base.measure(params, mutable, {name: x for name, x in batch.items() if name != 'depth'})
-        found = run(params, mutable, batch)
+    def more(found, batch):
+        told = {}
         hit, inside = found['opacity'] > 0.5, batch['colour'][:, 3] > 127
         if 'depth' in batch:
             both = hit & inside & jnp.isfinite(batch['depth'])
@@ -223,6 +218,4 @@ def surface_evaluator(task: Task, views: Any, how: Marching, center: float = 0.5
             told['mask_iou'] = Mean((hit & inside).sum() * 1.0, (hit | inside).sum() * 1.0)
         return told
 
-    size = int(np.prod(views.camera.size))
-    batches = data.Generated(batch, size, len(views.images), len(views.images))
-    return base._replace(data=batches, measure=measure)
+    return view_synthesis.view_evaluator(task, views, Rendering(background=how.background), center, given, more)
