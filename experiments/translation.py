@@ -357,20 +357,25 @@ def _shard() -> tuple[int, int]:
 # --- claims -------------------------------------------------------------------------------------------------------
 
 
-def by_length(found: Sequence[Any], form: str) -> Any:
+def by_length(found: Sequence[Any], form: str, over: str) -> Any:
     """Of a sweep: chrF against the words of the source, a line a form, through the medians of its seeds.
 
-    form: the key of the config that tells the forms apart.
+    form: the key of the config that tells the forms apart. over: that of the swept value, of which each form's best is
+    shown: the one with the highest median of chrF over all.
     """
-    from experiments.classification.claims import done, label
+    from experiments.classification.claims import at, done, label
 
-    lines: dict[str, dict[str, list[float]]] = {}
+    points: dict[str, dict[float, dict[str, list[float]]]] = {}
     for run, config in done(found):
-        bins = lines.setdefault(label(config, form), {})
+        bins = points.setdefault(label(config, form), {}).setdefault(at(config, over), {})
         for name, value in run.metrics.items():
-            if name.startswith('test/chrf_'):
-                bins.setdefault(name.removeprefix('test/chrf_'), []).append(value)
-    names = ['to_' + str(b) for b in sorted(int(n[3:]) for n in next(iter(lines.values())) if n != 'beyond')]
+            if name.startswith('test/chrf'):
+                bins.setdefault(name.removeprefix('test/chrf').removeprefix('_'), []).append(value)
+    lines = {}
+    for name, values in points.items():
+        best = max(values, key=lambda value: draw.middle(values[value]['']))
+        lines[f'{name}, {best:g}'] = values[best]
+    names = ['to_' + n for n in sorted((n[3:] for n in next(iter(lines.values())) if n.startswith('to_')), key=int)]
     names.append('beyond')
     figure = Figure(figsize=(6.4, 4.2), layout='constrained')
     axes = figure.add_subplot()

@@ -163,9 +163,8 @@ class Truth:
         self.integrals = volume.integrals if how.mode == 'xray' else None
         self.table = control(how.table)
         given = jnp.asarray(self.values), jnp.asarray(self.table), jnp.asarray(self.half)
-        self._cast = jax.jit(
-            lambda *ray: by_parts(lambda part: image(*given, *part, how, fine * how.count), ray, _CHUNK)
-        )
+        cast = partial(image, *given, how=how, count=fine * how.count)
+        self._cast = jax.jit(lambda *ray: by_parts(lambda part: cast(*part), ray, _CHUNK))
 
     def __call__(self, origins: np.ndarray, ways: np.ndarray) -> np.ndarray:
         """What rays [P, 3] see, float32 [P, C]."""

@@ -260,7 +260,7 @@ def view_evaluator(
     views: Any,
     how: Rendering,
     center: float = 0.5,
-    given: Callable[[int], Mapping[str, np.ndarray]] = lambda view: {},
+    given: Callable[[int], dict[str, np.ndarray]] = lambda view: {},
     more: Callable[[Any, Any], dict[str, Mean]] = lambda found, batch: {},
 ) -> Evaluator:
     """psnr and ssim, means over the views (not psnr of the mean mse), each rendered whole; truth, rendering, depth.

@@ -1,5 +1,7 @@
 """Translation as an experiment: what is learnt, how it is searched and scored, what is written."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from canon.errors import CanonError, UsageError
 from canon.train import fit, shard
 from canon.train.evaluate import evaluate
 from canon.train.setup import prepare
+from experiments import runs
 from experiments import translation as tr
 
 ENGLISH, FRENCH = ['one', 'two', 'three', 'four', 'five', 'six'], ['un', 'deux', 'trois', 'quatre', 'cinq', 'six']
@@ -218,3 +221,20 @@ def test_a_wide_beam_scores_no_worse_than_greedy(folder):
     greedy, least = scores(1)
     assert greedy.shape == (2, 6)
     assert (scores(200)[1] >= least - 1e-4).all()
+
+
+def test_forms_are_drawn_by_length_at_their_best_rate(tmp_path):
+    def run(form, rate, seed, score):
+        folder = tmp_path / f'{form}{rate}{seed}'
+        folder.mkdir()
+        (folder / 'config.json').write_text(json.dumps({'model': {'name': f'seq2seq.{form}'}, 'rate': rate}))
+        told = {'test/chrf': score, 'test/chrf_to_2': score - 1, 'test/chrf_to_10': score + 1, 'test/chrf_beyond': 0.0}
+        return runs.Run(folder, '', {}, {}, 'done', metrics=told)
+
+    swept = [run('luong', rate, seed, 10 * rate + seed) for rate in (1, 2) for seed in (0, 1)]
+    swept += [run('sutskever', rate, 0, 9 / rate) for rate in (1, 2)]
+    (axes,) = tr.by_length(swept, 'model.name', 'rate').axes
+
+    lines = {line.get_label(): list(line.get_ydata()) for line in axes.lines if line.get_label()[0] != '_'}
+    assert lines == {'luong, 2': [19.5, 21.5, 0.0], 'sutskever, 1': [8, 10, 0]}
+    assert [text.get_text() for text in axes.get_xticklabels()] == ['to 2', 'to 10', 'beyond']

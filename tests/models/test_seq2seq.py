@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy.special import expit, softmax
 
@@ -186,3 +187,42 @@ def test_bad_arguments_name_their_key():
     model, variables = drawn('bahdanau')
     with pytest.raises(UsageError, match=r'takes source \[B, S\] and lengths \[B\], not \(3, 7\) and \(2,\)'):
         model.apply(variables, TOKENS, LENGTHS[:2], TARGET)
+
+
+def copies(rows=64, words=60, longest=10, seed=0):
+    """Sentences of words 3.., an end 2 behind each, and what a decoder is told, begun with 1."""
+    rng = np.random.default_rng(seed)
+    while True:
+        lengths = rng.integers(4, longest + 1, rows)
+        source = np.where(np.arange(longest) < lengths[:, None], rng.integers(3, words, (rows, longest)), 0)
+        source = np.pad(source, ((0, 0), (0, 1)))
+        source[np.arange(rows), lengths] = 2
+        yield source, lengths + 1, np.pad(source[:, :-1], ((0, 0), (1, 0)), constant_values=1)
+
+
+@pytest.mark.slow
+def test_luongs_form_learns_to_look_at_the_word_it_copies():
+    sizes = dict(vocab=60, source_vocab=60, embed=96, hidden=128, layers=1, dropout=0.0, start='glorot')
+    model = models.make('seq2seq.luong', **sizes, cell='gru', reverse=False)
+    batches = copies()
+    params = model.init(jax.random.key(0), *next(batches))['params']
+    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(4e-3))
+
+    def loss(params, source, lengths, told):
+        logits, seen = model.apply({'params': params}, source, lengths, told, mutable=['attention'])
+        mask = jnp.arange(source.shape[1]) < lengths[:, None]
+        nats = -jnp.take_along_axis(jax.nn.log_softmax(logits), source[..., None], -1)[..., 0]
+        own = jnp.diagonal(seen['attention']['cross'][:, 0], axis1=1, axis2=2)
+        return (nats * mask).sum() / mask.sum(), (own * mask).sum() / mask.sum()
+
+    @jax.jit
+    def step(params, state, batch):
+        (value, own), grads = jax.value_and_grad(loss, has_aux=True)(params, *batch)
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, value, own
+
+    state = tx.init(params)
+    for _ in range(250):
+        params, state, value, own = step(params, state, next(batches))
+    assert value < 0.5
+    assert own > 0.7  # a random word's share is 0.14
