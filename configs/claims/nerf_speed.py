@@ -26,7 +26,7 @@ def get_config(arg: str = ''):
 def sweep():
     yield {'form': 'hash', 'run.steps': '400 steps'}
     yield {'form': 'grid', 'run.steps': '450 steps'}
-    yield {'form': 'network', 'data.batch_size': 256, 'run.steps': '1500 steps'}
+    yield {'form': 'network', 'data.batch_size': 256, 'run.steps': '2000 steps'}
 
 
 def pictures(runs):

@@ -24,7 +24,7 @@ def get_config(arg: str = ''):
         evals=dict(validation=one_crop(224, 256)),
         input=INCEPTION,
         model=dict(name='mobilenet.mobilenet_v1', width_multiplier=1.0),
-        tx=rmsprop(0.045, 0.98, '1 epoch', 4e-5, '(pointwise|conv1|classifier).*kernel$'),
+        tx=rmsprop(0.045, 0.98, '1 epoch', 4e-5, '(pointwise|full|conv1|classifier).*kernel$'),
         run=dict(steps='300 epochs', log_every=100, eval_every='5 epochs'),
         target=dict(metric='validation/accuracy', at_least=0.706),
     )
