@@ -5,7 +5,8 @@
 Eight views. Frequencies come in over 90 % of the run, and density in the first samples of a ray weighs 0.01, as in the
 paper (eq. 3 and 4). Measured, `:smoke` on 2 CPU cores: 18.1 dB on 8 held-out views after 600 steps, in 60 s. So short a
 run is no proof of it: NeRF without either came to 18.3 dB from the same views, as it had no time to explain each of
-them. Evaluations before the end show bands that no step has seen. The full form has not been run.
+them. After 2,500 steps, with the bands in after 1,250, it has 26.1 dB on 4 held-out views, and NeRF without either 25.6
+(one seed). Evaluations before the end show bands that no step has seen. The full form has not been run.
 """
 
 from configs.nerf._scene import NARROW, adam, config
