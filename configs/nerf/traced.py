@@ -5,8 +5,8 @@
 
 instant-ngp's network and recipe (Müller et al. 2022) over a grid of 2^15 rows a level, of which the smoke run has 8
 with 2^14; an occupancy grid of 32^3 keeps the network from being asked where nothing is. Measured on 2 CPU cores, whole
-commands, on 8 held-out views: `:smoke` 25.1 dB after 300 steps in 30 s, most of which is compiling; the full form 31.4 dB
-after 1,200 steps in 93 s.
+commands, on 8 held-out views: `:smoke` 25.1 dB after 300 steps in 30 s, most of which is compiling; the full form
+31.4 dB after 1,200 steps in 93 s.
 """
 
 from configs.nerf._scene import adam, config, skipping
