@@ -22,9 +22,7 @@ ARGUMENTS = ('smoke', 'transformer', 'luong', 'sutskever')
 _RECURRENT = dict(embed=96, hidden=128, dropout=0.2, start='glorot')
 _MODELS: dict[str, dict[str, Any]] = {
     'bahdanau': dict(name='seq2seq.bahdanau', **_RECURRENT, align=96, maxout=96),
-    'luong': dict(
-        name='seq2seq.luong', **_RECURRENT, layers=1, cell='gru', score='general', feed=True, reverse=False
-    ),
+    'luong': dict(name='seq2seq.luong', **_RECURRENT, layers=1, cell='gru', score='general', feed=True, reverse=False),
     'sutskever': dict(name='seq2seq.sutskever', **_RECURRENT, layers=1),
     'transformer': dict(
         name='transformer.transformer', layers=2, d_model=128, d_ff=256, heads=4, norm='pre', dropout=0.2
