@@ -6,6 +6,8 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from configs._fitted import falling, run
+
 NARROW = dict(layers=4, width=64, skip=1, view_width=32)  # of `:smoke`
 
 
@@ -48,12 +50,7 @@ def config(
             render=render,
             loss=loss or dict(coarse=1.0, microbatch=placeholder(int), occlusion=0.0, occlusion_range=10),
             tx=tx,
-            run=dict(
-                steps=f'{steps} steps',
-                log_every='5%',
-                evals={name: dict(every=every) for name in evals},
-                checkpoint=dict(every='50%'),
-            ),
+            run=run(steps, evals, every),
             target=dict(metric='test/psnr', at_least=at_least),
         )
     )
@@ -67,4 +64,4 @@ def skipping(coarse: int) -> dict[str, Any]:
 
 def adam(rate: float, final: float = 0.1, **more) -> dict[str, Any]:
     """Adam whose rate falls exponentially, to `final` of what it was at the end of the run."""
-    return dict(name='adam', **more, learning_rate=dict(name='exponential', init=rate, decay=final, steps='100%'))
+    return dict(name='adam', **more, learning_rate=falling(rate, final))

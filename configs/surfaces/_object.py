@@ -6,6 +6,8 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from configs._fitted import falling, run
+
 
 def config(
     model: Mapping[str, Any],
@@ -40,14 +42,9 @@ def config(
             tx=dict(
                 chain=('clip', 'adam'),
                 clip=dict(name='clip_by_global_norm', max_norm=max_norm),
-                adam=dict(learning_rate=dict(name='exponential', init=rate, decay=final, steps='100%')),
+                adam=dict(learning_rate=falling(rate, final)),
             ),
-            run=dict(
-                steps=f'{steps} steps',
-                log_every='5%',
-                evals=dict(test=dict(every='50%')),
-                checkpoint=dict(every='50%'),
-            ),
+            run=run(steps),
             target=target,
         )
     )

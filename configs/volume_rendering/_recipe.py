@@ -6,6 +6,8 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from configs._fitted import falling, run
+
 
 def config(
     data: Mapping[str, Any],
@@ -33,16 +35,8 @@ def config(
             model=model,
             render=render,
             loss=loss or {},
-            tx=dict(
-                name='adam',
-                learning_rate=dict(name='exponential', init=rate, decay=0.1, steps='100%'),
-            ),
-            run=dict(
-                steps=f'{steps} steps',
-                log_every='5%',
-                evals=dict(test=dict(every='50%')),
-                checkpoint=dict(every='50%'),
-            ),
+            tx=dict(name='adam', learning_rate=falling(rate)),
+            run=run(steps),
             target=target,
         )
     )

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from canon.errors import UsageError
-from canon.ops import backend
+from canon.ops import backend, dense
 
 _NEVER = -1e30  # log 0 that can be subtracted from itself
 
@@ -31,7 +31,7 @@ def general_scores(query: jax.Array, keys: jax.Array, kernel: jax.Array) -> jax.
     """q^T W k, [..., T, S], with kernel W [d_q, d_k]: Luong et al. 2015, 'general' of eq. 8."""
     if kernel.shape != (query.shape[-1], keys.shape[-1]):
         raise UsageError(f'general_scores of query {query.shape} and keys {keys.shape} has no kernel {kernel.shape}')
-    return dot_scores(query @ kernel, keys)
+    return dot_scores(dense.product(query, kernel), keys)
 
 
 def additive_scores(query: jax.Array, keys: jax.Array, v: jax.Array) -> jax.Array:

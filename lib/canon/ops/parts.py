@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 
 def by_parts(function: Callable[[Any], Any], rows: Any, size: int, axis: int = 0) -> Any:
-    """function(rows), asked for `size` rows at a time; it may have no more to do with one row for another's sake.
+    """function(rows), asked for `size` rows at a time. What it gives for a row must depend on that row alone.
 
     rows, and what the function gives: trees of arrays that all have rows along `axis`. The last part is filled up with
     the first rows. Where there are no more than `size`, the function is asked as it is.
