@@ -69,7 +69,7 @@ def recipe(
             tx=tx,
             run=dict(
                 evals={key: dict(every=run['eval_every']) for key in evals},
-                checkpoint=dict(every=run['eval_every'], best=f'{next(iter(evals))}/accuracy'),
+                checkpoint=dict(every=run['eval_every'], best=f'{next(iter(evals))}/accuracy', mode='max'),
                 **{key: value for key, value in run.items() if key != 'eval_every'},
             ),
             target=target,

@@ -44,7 +44,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 steps='20 epochs' if smoke else '30 epochs',
                 log_every='2 epochs',
                 evals=dict(test=dict(every='5 epochs')),
-                checkpoint=dict(every='10 epochs', best='test/accuracy'),
+                checkpoint=dict(every='10 epochs', best='test/accuracy', mode='max'),
             ),
             target=dict(metric='test/accuracy', at_least=0.98, ci=True),
         )

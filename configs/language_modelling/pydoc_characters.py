@@ -54,7 +54,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 steps=3600 if smoke else '40 epochs',
                 log_every='4%',
                 evals=dict(valid=dict(every='25%'), test=dict(every='50%')),
-                checkpoint=dict(every='25%', best='valid/loss'),
+                checkpoint=dict(every='25%', best='valid/loss', mode='min'),
             ),
             sample=dict(length=400, count=2, temperature=0.8, top_p=0.95, seed=0),
             target=dict(metric='test/gain', at_least=0.02 if smoke else 0.1),

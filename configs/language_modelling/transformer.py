@@ -66,7 +66,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 steps=1200 if smoke else 200_000 if wikitext else '40 epochs',
                 log_every='4%',
                 evals=dict(valid=dict(every='5%' if wikitext else '25%'), test=dict(every='50%')),
-                checkpoint=dict(every='25%', best='valid/loss'),
+                checkpoint=dict(every='25%', best='valid/loss', mode='min'),
             ),
             # Places beyond the windows of training were never seen.
             sample=dict(

@@ -38,7 +38,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 steps='2000000 steps',
                 log_every='100 steps',
                 evals=dict(val=dict(every='10000 steps')),
-                checkpoint=dict(every='10000 steps', best='val/word_accuracy'),
+                checkpoint=dict(every='10000 steps', best='val/word_accuracy', mode='max'),
             ),
             target=dict(metric='val/word_accuracy', at_least=0.85, ci=False),
         )

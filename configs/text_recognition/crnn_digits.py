@@ -50,7 +50,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 steps='700 steps' if smoke else '2500 steps',
                 log_every='100 steps',
                 evals=dict(test=dict(every='350 steps' if smoke else '250 steps')),
-                checkpoint=dict(every='350 steps' if smoke else '500 steps', best='test/word_accuracy'),
+                checkpoint=dict(every='350 steps' if smoke else '500 steps', best='test/word_accuracy', mode='max'),
             ),
             target=dict(metric='test/word_accuracy', at_least=0.9, ci=True),
         )

@@ -72,3 +72,12 @@ def test_map_leaves_distant_classes_alone():
     huge = maximum_a_posteriori(jnp.array([[-1e4, -1e4]], jnp.bfloat16), labels)
     np.testing.assert_allclose(huge, [9983.9], rtol=1e-6)  # bfloat16 rounds 1e4 to 9984
     assert huge.dtype == jnp.float32
+
+
+def test_masked_classes_of_minus_infinity_have_a_finite_loss():
+    logits = jnp.array([[1.0, 2.0, -jnp.inf]])
+    expected = np.log(np.exp(1) + np.exp(2)) - 1
+    for labels in (jnp.array([0]), jnp.array([[1.0, 0.0, 0.0]])):
+        loss, gradient = jax.value_and_grad(lambda x, y=labels: softmax_cross_entropy(x, y).sum())(logits)
+        np.testing.assert_allclose(loss, expected, rtol=1e-6)
+        assert np.isfinite(gradient).all()

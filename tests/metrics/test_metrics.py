@@ -148,3 +148,14 @@ def test_rows_are_kept_in_order_without_padding_whatever_the_batches_shapes():
     found = list(both['rows'].each())
     assert [row['x'].tolist() for row in found] == [[1, 2], [7, 8, 9]]
     assert [int(row['n']) for row in found] == [5, 10]
+
+
+def test_a_mask_of_rows_masks_whole_label_maps():
+    """B = W on purpose: plain broadcasting would align the mask's rows with the columns of the map."""
+    rng = np.random.default_rng(0)
+    logits, labels, mask = rng.normal(size=(3, 4, 3, 2)), rng.integers(0, 2, (3, 4, 3)), np.array([True, False, True])
+    expected = np.zeros((2, 2), int)
+    np.add.at(expected, (labels[mask], logits[mask].argmax(-1)), 1)
+    np.testing.assert_array_equal(confusion(jnp.asarray(logits), jnp.asarray(labels), jnp.asarray(mask)), expected)
+    with pytest.raises(ValueError, match='leading axes'):
+        confusion(jnp.asarray(logits), jnp.asarray(labels), jnp.ones(4, bool))

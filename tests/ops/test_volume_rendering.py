@@ -138,3 +138,20 @@ def test_backgrounds():
 def test_intervals_that_do_not_fit_are_refused():
     with pytest.raises(UsageError, match='5 densities take as many intervals, not 4'):
         vr.weights(jnp.ones(5), jnp.ones(4))
+
+
+def test_a_last_interval_without_end_costs_no_digits():
+    """64 equal samples of optical depth .01, the last without end: the weights are a closed form and add to one."""
+    t = jnp.linspace(2.0, 8.3, 64)
+    delta = vr.intervals(t, jnp.array([0.0, 0.0, 1.0]))
+    weights = np.asarray(vr.weights(jnp.full(64, 0.1), delta), np.float64)
+    expected = np.exp(-0.01 * np.arange(64)) * np.append(np.full(63, -np.expm1(-0.01)), 1.0)
+    np.testing.assert_allclose(weights, expected, rtol=2e-5)
+    np.testing.assert_allclose(weights.sum(), 1, rtol=1e-6)
+
+
+def test_empty_space_in_an_infinite_interval_absorbs_nothing():
+    delta = jnp.array([1.0, 1.0, jnp.inf])
+    np.testing.assert_array_equal(vr.weights(jnp.zeros(3), delta), np.zeros(3))
+    for density in (jnp.zeros(3), jnp.array([0.0, 0.5, 2.0])):
+        assert np.isfinite(jax.grad(lambda d: (vr.weights(d, delta) * jnp.arange(3.0)).sum())(density)).all()

@@ -399,3 +399,15 @@ def test_an_empty_tree_is_a_no_op(optim, name):
     updates, state = tx.update({}, state, {})
     assert updates == {}
     assert optim.eval_params({}, state) == {}
+
+
+@pytest.mark.parametrize('name', ['adam', 'adamw', 'nadam', 'rmsprop', 'lamb'])
+def test_a_square_that_overflows_does_not_make_nan(optim, name):
+    """A gradient above 1.8e19 has an infinite square in float32; its average stays infinite, as optax's does."""
+    tx = getattr(optim, name)(0.1)
+    params = {'a': jnp.array([1.0, 2.0])}
+    state = tx.init(params)
+    for gradient in ([2e19, 1.0], [1.0, 1.0], [2e19, 1.0], [1.0, 1.0]):
+        updates, state = tx.update({'a': jnp.array(gradient)}, state, params)
+        assert np.isfinite(updates['a']).all(), name
+        params = {'a': params['a'] + updates['a']}

@@ -112,7 +112,9 @@ def scripted(values):
 
 def test_early_stop_counts_evaluations_without_improvement_across_a_resume(tmp_path):
     config = toy.config(
-        steps=40, evals=dict(test=dict(every=2)), early_stop=dict(metric='test/accuracy', patience=3, min_delta=0.05)
+        steps=40,
+        evals=dict(test=dict(every=2)),
+        early_stop=dict(metric='test/accuracy', patience=3, min_delta=0.05, mode='max'),
     )
     made = scripted([0.5, 0.7, 0.72, 0.74, float('nan'), 0.9])
     stopped = fit(made, config | {'run': config['run'] | {'stop_after': 7}}, tmp_path, quiet=True)
@@ -145,7 +147,7 @@ def test_a_plateau_rule_is_fed_by_the_evaluator_and_resumes(tmp_path):
 def test_an_early_stop_evaluates_with_all(tmp_path):
     made = scripted([0.9, 0.1, 0.7])
     made = made._replace(evals={'val': made.evals['test'], 'final': toy.evaluator(made.task)})
-    early = dict(metric='val/accuracy', patience=1)
+    early = dict(metric='val/accuracy', patience=1, mode='max')
     fitted = fit(made, toy.config(40, evals=dict(val=dict(every=2)), early_stop=early), tmp_path, quiet=True)
     assert (fitted.status, int(fitted.state.step)) == ('early', 4)
     assert fitted.metrics.keys() == {'val/accuracy', 'final/accuracy'}
@@ -172,7 +174,10 @@ def test_a_step_that_is_saved_on_stopping_is_ranked_when_it_is_evaluated(tmp_pat
     )
     made = made._replace(evals={'test': test})
     config = toy.config(
-        8, evals=dict(test=dict(every=2)), checkpoint=dict(every=100, best='test/accuracy', keep=1), log_every=1
+        8,
+        evals=dict(test=dict(every=2)),
+        checkpoint=dict(every=100, best='test/accuracy', mode='max', keep=1),
+        log_every=1,
     )
     assert fit(made, config, tmp_path, quiet=True).status == 'stopped'
     assert fit(made, config, tmp_path, quiet=True).status == 'done'
@@ -398,15 +403,26 @@ def test_an_animation_of_an_evaluator_is_saved_and_stands_in_the_report(tmp_path
         (dict(steps='3 epoochs'), r'run\.steps=.3 epoochs. is no length'),
         (dict(steps='5%'), r'a percentage of itself'),
         (
-            dict(steps=3, checkpoint=dict(best='test/acuracy')),
+            dict(steps=3, checkpoint=dict(best='test/acuracy', mode='max')),
             r"run\.checkpoint\.best='test/acuracy' is measured by no",
         ),
-        (dict(steps=3, early_stop=dict(metric='tset/loss', patience=1)), r"metric='tset/loss' names no evaluator"),
+        (
+            dict(steps=3, early_stop=dict(metric='tset/loss', patience=1, mode='min')),
+            r"metric='tset/loss' names no evaluator",
+        ),
         (dict(steps=3, checkpoint=dict(every=0)), r'run\.checkpoint\.every=0 must be a whole number of at least 1'),
         (dict(steps=3, stop_after='abc'), r"run\.stop_after='abc' must be a whole number"),
         (dict(steps=3, mesh=dict(model=0)), r'run\.mesh\.model=0 must be'),
         (dict(steps=3, checkpoint='x'), r"run\.checkpoint='x' must be a dict of every, keep"),
         (dict(steps=3, shard=dict(rules=(('(', ('data',)),))), r"run\.shard\.rules: '\(' is no regular expression"),
+        (
+            dict(steps=3, checkpoint=dict(best='test/loss')),
+            r"run\.checkpoint\.mode=None must be 'min' or 'max': is 'test/loss'",
+        ),
+        (
+            dict(steps=3, early_stop=dict(metric='test/loss', patience=1)),
+            r"run\.early_stop\.mode=None must be 'min' or 'max'",
+        ),
         (dict(steps=3, checkpoint=dict(mode='up')), r"run\.checkpoint\.mode='up' must be 'min' or 'max'"),
         (dict(steps=3, shard=dict(rules=(('Dense_0/kernel', ('modle',)),))), r"'modle' is no axis of the mesh"),
         ({}, r"run: Settings needs 'steps'"),

@@ -49,7 +49,7 @@ def test_what_cannot_be_known_is_said(run, message):
 
 
 def test_overridable_fills_in_every_key_and_changes_nothing():
-    given = dict(steps=100, checkpoint=dict(best='test/accuracy'), evals=dict(test=dict(every=7)))
+    given = dict(steps=100, checkpoint=dict(best='test/accuracy', mode='max'), evals=dict(test=dict(every=7)))
     filled = ConfigDict(dict(run=overridable(given)))
     assert filled.run.steps == '100 steps'
     assert filled.run.checkpoint.keep == 1

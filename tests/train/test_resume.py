@@ -199,7 +199,10 @@ def test_best_and_newest_are_kept(tmp_path, monkeypatch):
 
     def config(**more):
         return toy.config(
-            evals=dict(test=dict(every=2)), checkpoint=dict(every=5, keep=1, best='test/accuracy'), log_every=1, **more
+            evals=dict(test=dict(every=2)),
+            checkpoint=dict(every=5, keep=1, best='test/accuracy', mode='max'),
+            log_every=1,
+            **more,
         )
 
     def experiment():

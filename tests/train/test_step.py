@@ -261,3 +261,43 @@ def test_layouts_are_what_was_asked(eight):
     # Adam's two moments and the average are cut like the parameters they belong to.
     assert eight['fsdp']['opt'] == 3 * eight['fsdp']['sharded']
     assert eight['model']['sharded'] == 1
+
+
+def test_a_skipped_step_leaves_mutable_as_it_was():
+    experiment = toy.experiment(tx=optim.skip_nonfinite(optim.sgd(0.1)))
+    batch = experiment.train[0]
+    state = init_state(experiment.task, experiment.tx, 0, batch)
+    step = jax.jit(make_step(experiment.task, experiment.tx, 0))
+    skipped, metrics = step(state, {**batch, 'image': np.full_like(batch['image'], np.nan)})
+    assert metrics['skipped_updates'].total == 1
+    jax.tree.map(np.testing.assert_array_equal, (skipped.params, skipped.mutable), (state.params, state.mutable))
+    after, _ = step(skipped, batch)
+    assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (after.mutable, state.mutable)), strict=True))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after.mutable))
+
+
+def test_microbatch_gradients_in_bfloat16_are_added_in_float32():
+    """1,024 equal gradients: a sum in bfloat16 stands still at 256 of them."""
+
+    def loss(params, mutable, batch, key):
+        return Mean.of(params['a'] * batch['x']), (mutable, {})
+
+    task = Task(lambda key, batch: {'params': {'a': jnp.zeros((), jnp.bfloat16)}}, loss, lambda *_: None)
+    batch = {'x': jnp.ones(1024, jnp.bfloat16)}
+    state = init_state(task, optim.sgd(1.0), 0, batch)
+    state, _ = jax.jit(make_step(task, optim.sgd(1.0), 0, accumulate=1024))(state, batch)
+    assert state.params['a'].dtype == jnp.bfloat16
+    assert float(state.params['a']) == -1
+
+
+def test_sums_of_an_evaluation_in_bfloat16_lose_nothing():
+    class Batches:
+        def __len__(self):
+            return 320
+
+        def iterate(self, start=0):
+            return iter([{'x': np.full(10, 1, np.float32)}] * 320)
+
+    one = Evaluator(Batches(), lambda p, m, b: b['x'].astype(jnp.bfloat16).sum(), lambda total: {'sum': float(total)})
+    mesh = prepare(toy.experiment(), toy.config()).mesh
+    assert evaluate(one, {}, {}, mesh).metrics['sum'] == 3200

@@ -15,9 +15,11 @@ def softmax_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing:
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     log_p = jax.nn.log_softmax(logits)
     if labels.ndim == logits.ndim:
-        per_row = -(labels * log_p).sum(-1)
+        per_row = -jnp.where(labels == 0, 0, labels * log_p).sum(-1)  # a masked class: 0 log 0 is 0
     else:
         per_row = -jnp.take_along_axis(log_p, labels[..., None], axis=-1)[..., 0]
+    if isinstance(label_smoothing, int | float) and label_smoothing == 0:
+        return per_row  # classes masked by logits of -inf have a mean of -inf, and 0 times that is NaN
     return (1 - label_smoothing) * per_row - label_smoothing * log_p.mean(-1)
 
 

@@ -37,11 +37,19 @@ def top_k(logits: jax.Array, labels: jax.Array, k: int, mask: jax.Array | None =
 
 
 def confusion(logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-    """Counts [C, C] of (label, prediction) pairs; int32, adds over batches. A distribution counts as its likeliest."""
+    """Counts [C, C] of (label, prediction) pairs; int32, adds over batches. A distribution counts as its likeliest.
+
+    logits [..., C]; labels integers [...] or distributions [..., C]; mask of the labels' leading axes: [B] leaves out
+    whole label maps [B, H, W], [B, H, W] leaves out pixels. Raises ValueError for a mask of another shape.
+    """
     classes = logits.shape[-1]
     labels = labels.argmax(-1) if labels.ndim == logits.ndim else labels
-    shown = jnp.ones(labels.shape, jnp.int32) if mask is None else mask.astype(jnp.int32)
-    return jnp.zeros((classes, classes), jnp.int32).at[labels, logits.argmax(-1)].add(shown)
+    valid = jnp.ones((), jnp.int32) if mask is None else mask.astype(jnp.int32)
+    if labels.shape[: valid.ndim] != valid.shape:
+        raise ValueError(f'mask {valid.shape} must have the leading axes of the labels, {labels.shape}')
+    # A mask [B] next to labels [B, H, W] holds for whole rows; broadcasting alone would align it with W.
+    valid = jnp.broadcast_to(jnp.expand_dims(valid, range(valid.ndim, labels.ndim)), labels.shape)
+    return jnp.zeros((classes, classes), jnp.int32).at[labels, logits.argmax(-1)].add(valid)
 
 
 def class_accuracy(counts: np.ndarray) -> np.ndarray:

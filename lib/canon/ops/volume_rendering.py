@@ -62,14 +62,16 @@ def weights(density: jax.Array, delta: jax.Array) -> jax.Array:
 
 def optical_depths(density: jax.Array, delta: jax.Array) -> jax.Array:
     """sigma delta [.., N], at most 1e4: what is thicker lets no light through, and inf - inf, 0 inf are no numbers."""
-    # Each factor is cut first: an infinite density in an interval of length 0 absorbs nothing.
-    small = jnp.minimum(density, jnp.finfo(density.dtype).max / 4)
-    product = small * jnp.where(delta > 0, delta, 0)
+    # Each factor is cut first: an infinite density in an interval of length 0 absorbs nothing, nor does empty space in
+    # an infinite interval; and 0 inf would make the gradient NaN.
+    largest = jnp.finfo(density.dtype).max / 4
+    product = jnp.minimum(density, largest) * jnp.clip(delta, 0, largest)
     return jnp.where(product < _THICK, product, _THICK)
 
 
 def _from_depths(depths: jax.Array) -> jax.Array:
-    before = jnp.cumsum(depths, -1) - depths
+    # The sum of those in front, shifted. `cumsum(depths) - depths` would cancel against a last depth of 1e4.
+    before = jnp.concatenate((jnp.zeros_like(depths[..., :1]), jnp.cumsum(depths[..., :-1], -1)), -1)
     return jnp.exp(-before) * -jnp.expm1(-depths)
 
 

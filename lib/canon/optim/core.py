@@ -143,11 +143,15 @@ def lerp(average: jax.Array, value: jax.Array, decay: float) -> jax.Array:
     """`decay * average + (1 - decay) * value`, in the form whose weights add to one after rounding.
 
     With `1 - decay` rounded once, a constant value is its own average; float32(0.999) + float32(0.001) is not 1. The
-    step starts from the heavier of the two, so that nothing of it is lost in the difference.
+    step starts from the heavier of the two, so that nothing of it is lost in the difference. An average that has
+    overflowed stays infinite, as in the plain form: the difference would be inf - inf.
     """
     if decay < 0.5:
-        return value + decay * (average - value)
-    return average + (1.0 - decay) * (value - average)
+        mixed = value + decay * (average - value)
+    else:
+        mixed = average + (1.0 - decay) * (value - average)
+    overflowed = jnp.isinf(average) | jnp.isinf(value)
+    return jnp.where(overflowed, decay * average + (1.0 - decay) * value, mixed)
 
 
 def check_range(name: str, value, low: float = 0.0, below: float = math.inf) -> None:

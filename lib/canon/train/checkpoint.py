@@ -51,7 +51,7 @@ class Checkpoints:
             )
         options = ocp.CheckpointManagerOptions(
             best_fn=best_fn,  # without it Orbax does not write the metrics, and best-k is lost at a restart
-            best_mode=self.settings.mode,
+            best_mode=self.settings.mode or 'max',  # Orbax takes no None; without `best` it is not used
             preservation_policy=keeping.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=not self.read_only,
             read_only=self.read_only,
@@ -314,14 +314,16 @@ def _checkpoint_folder(path: Path) -> Path:
     if not steps:
         raise UsageError(f'{path} holds no checkpoint; name a run folder, or a folder of its checkpoints/')
     values = {s: v for s in steps if (v := _metric(folder / str(s))) is not None}
-    return folder / str(_best(values, path) if values else steps[-1])
+    return folder / str(_best(values, folder.parent) if values else steps[-1])
 
 
 def _best(values: Mapping[int, float], run: Path) -> int:
     try:
         mode = json.loads((run / 'config.json').read_text())['run']['checkpoint']['mode']
     except (OSError, KeyError, TypeError, ValueError):
-        mode = Checkpointing.mode
+        raise UsageError(
+            f'{run} does not state run.checkpoint.mode, so its best checkpoint is unknown; name the folder of one step'
+        ) from None
     return (min if mode == 'min' else max)(values, key=lambda s: values[s])
 
 

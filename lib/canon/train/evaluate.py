@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from canon.metrics import add
@@ -73,5 +74,7 @@ def _added(sums: Any, one: Any) -> Any:
 
 def _widened(x: np.ndarray) -> np.ndarray:
     x = np.asarray(x)
-    kind = {'f': np.float64, 'i': np.int64, 'u': np.int64, 'b': np.int64}.get(x.dtype.kind)
+    if jnp.issubdtype(x.dtype, jnp.floating):  # numpy's own kind of bfloat16 and float8 is 'V', not 'f'
+        return x.astype(np.float64)
+    kind = {'i': np.int64, 'u': np.int64, 'b': np.int64}.get(x.dtype.kind)
     return x.astype(kind) if kind and x.dtype.itemsize < 8 else x

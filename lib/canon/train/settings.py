@@ -19,13 +19,13 @@ from canon.train import lengths
 @dataclass(frozen=True)
 class Checkpointing:
     """every: steps between saves; keep: how many of the newest stay; best: an evaluator's metric ('test/accuracy')
-    whose `keep_best` best steps stay too, highest (mode 'max') or lowest ('min'). average: to evaluate, to predict and
+    whose `keep_best` best steps stay too, highest (mode 'max') or lowest ('min'); it has no default. average: to evaluate, to predict and
     to export afterwards, the mean of the parameters of so many of the newest (Vaswani et al. 2017, section 6.1)."""
 
     every: int = 1000
     keep: int = 1
     best: str | None = None
-    mode: str = 'max'
+    mode: str | None = None
     keep_best: int = 1
     average: int = 1
 
@@ -36,7 +36,7 @@ class EarlyStop:
 
     metric: str
     patience: int
-    mode: str = 'max'
+    mode: str | None = None
     min_delta: float = 0.0
 
 
@@ -188,8 +188,11 @@ def _check(s: Settings) -> None:
             whole = isinstance(value, int) and not isinstance(value, bool)
             if f.name in least and value is not None and not (whole and value >= least[f.name]):
                 raise UsageError(f'{where}.{f.name}={value!r} must be a whole number of at least {least[f.name]}')
-            if f.name == 'mode' and value not in ('min', 'max'):
-                raise UsageError(f"{where}.mode={value!r} must be 'min' or 'max'")
+            if f.name == 'mode':
+                metric = getattr(part, 'metric', None) or getattr(part, 'best', None)
+                if value not in ('min', 'max') and (metric is not None or value is not None):
+                    which = '' if metric is None else f': is {metric!r} better when lower or higher?'
+                    raise UsageError(f"{where}.mode={value!r} must be 'min' or 'max'{which}")
             if f.name == 'rules':
                 for rule in value:
                     _check_regex(f'{where}.rules', rule[0])

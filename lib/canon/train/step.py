@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from canon import optim
-from canon.metrics import Mean, add
+from canon.metrics import Mean
 from canon.train.types import CARRY, Batch, State, Task
 
 _INIT = 0xFFFFFFFF  # the fold of the initialisation's key; no step reaches it
@@ -48,6 +48,7 @@ def make_step(
         grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
+        mutable = _unless_skipped(state, mutable, opt)
         metrics = {'loss': loss, **metrics, 'grad_norm': _one(optim.global_norm(grads))}
         metrics |= {name: _one(value) for name, value in optim.hyperparams(opt).items()}
         return State(state.step + 1, params, mutable, opt), metrics
@@ -85,14 +86,29 @@ def _accumulated(task: Task, params, mutable, batch, key, parts: int):
         part_key = jax.random.fold_in(key, index)
         new_grads, loss, mutable, metrics = gradient(task, params, {**mutable, **carry}, part, part_key)
         mutable, carry = apart(mutable)
-        return (add(grads, new_grads), mutable), (loss, metrics, carry)
+        grads = jax.tree.map(lambda total, g: total + g.astype(total.dtype), grads, new_grads)
+        return (grads, mutable), (loss, metrics, carry)
 
     mutable, carry = apart(mutable)
-    start = (jax.tree.map(jnp.zeros_like, params), mutable)
+    start = (jax.tree.map(lambda p: jnp.zeros(p.shape, _sum_dtype(p)), params), mutable)
     items = (jnp.arange(parts), *jax.tree.map(cut, (batch, carry)))
     (grads, mutable), (losses, metrics, carry) = jax.lax.scan(body, start, items)
+    grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
     loss, metrics = jax.tree.map(lambda x: x.sum(0), (losses, metrics))
     return grads, loss, {**mutable, **jax.tree.map(whole, carry)}, metrics
+
+
+def _sum_dtype(x):
+    """The type in which gradients are added: a sum of many in bfloat16 stops growing at 256 times its terms."""
+    return jnp.promote_types(x.dtype, jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
+
+
+def _unless_skipped(state: State, mutable, opt):
+    """`mutable`, or that of `state` where `optim.skip_nonfinite` skipped the update: NaN statistics would stay."""
+    before, after = (optim.hyperparams(x).get('skipped_updates') for x in (state.opt, opt))
+    if before is None or after is None:
+        return mutable
+    return jax.tree.map(lambda old, new: jnp.where(after > before, old, new), state.mutable, mutable)
 
 
 def _one(value) -> Mean:
