@@ -146,12 +146,11 @@ def lerp(average: jax.Array, value: jax.Array, decay: float) -> jax.Array:
     step starts from the heavier of the two, so that nothing of it is lost in the difference. An average that has
     overflowed stays infinite, as in the plain form: the difference would be inf - inf.
     """
-    if decay < 0.5:
-        mixed = value + decay * (average - value)
-    else:
-        mixed = average + (1.0 - decay) * (value - average)
     overflowed = jnp.isinf(average) | jnp.isinf(value)
-    return jnp.where(overflowed, decay * average + (1.0 - decay) * value, mixed)
+    plain = decay * average + (1.0 - decay) * value
+    if decay < 0.5:
+        return jnp.where(overflowed, plain, value + decay * (average - value))
+    return jnp.where(overflowed, plain, average + (1.0 - decay) * (value - average))
 
 
 def check_range(name: str, value, low: float = 0.0, below: float = math.inf) -> None:
