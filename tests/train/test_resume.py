@@ -14,7 +14,7 @@ import pytest
 from canon import optim
 from canon.errors import CanonError, UsageError
 from canon.train import fit
-from canon.train.checkpoint import Checkpoints
+from canon.train.checkpoint import Checkpoints, read_model
 from canon.train.log import read_rows
 from canon.train.replay import trained
 from tests.train import toy
@@ -253,3 +253,21 @@ def test_the_mean_of_the_newest_checkpoints_is_used_afterwards(tmp_path, caplog)
     assert_same(run.mutable, fitted.state.mutable)
     with pytest.raises(UsageError, match=r'run.checkpoint.average=4 needs as many checkpoints: run.checkpoint.keep=3'):
         fit(toy.experiment(), toy.config(checkpoint=settings | {'average': 4}), tmp_path, quiet=True)
+
+
+def test_the_best_checkpoint_is_found_from_the_run_and_from_its_checkpoints(tmp_path):
+    """Lower is better: both paths take the step with the smallest value, and neither guesses a direction."""
+    run = dict(evals=dict(test=dict(every=2)), checkpoint=dict(every=2, keep=5, best='test/accuracy', mode='min'))
+    fit(toy.experiment(), toy.config(8, **run), tmp_path, quiet=True)
+    values = {
+        int(p.parent.parent.name): json.loads(p.read_text())['value']
+        for p in tmp_path.glob('checkpoints/*/metrics/metrics')
+    }
+    assert len(set(values.values())) > 1
+    best = read_model(tmp_path / 'checkpoints' / str(min(values, key=values.get)))
+    for path in (tmp_path, tmp_path / 'checkpoints'):
+        stored = read_model(path)
+        assert all((stored[name] == best[name]).all() for name in best)
+    (tmp_path / 'config.json').unlink()
+    with pytest.raises(UsageError, match=r'does not state run\.checkpoint\.mode'):
+        read_model(tmp_path / 'checkpoints')
