@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from canon.metrics.mean import Mean
+from canon.errors import UsageError
+from canon.metrics.mean import Mean, broadcast_mask
 
 
 def accuracy(logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None) -> Mean:
@@ -40,16 +41,15 @@ def confusion(logits: jax.Array, labels: jax.Array, mask: jax.Array | None = Non
     """Counts [C, C] of (label, prediction) pairs; int32, adds over batches. A distribution counts as its likeliest.
 
     logits [..., C]; labels integers [...] or distributions [..., C]; mask of the labels' leading axes: [B] leaves out
-    whole label maps [B, H, W], [B, H, W] leaves out pixels. Raises ValueError for a mask of another shape.
+    whole label maps [B, H, W], [B, H, W] leaves out pixels. Raises UsageError for a mask of another shape.
     """
     classes = logits.shape[-1]
     labels = labels.argmax(-1) if labels.ndim == logits.ndim else labels
     valid = jnp.ones((), jnp.int32) if mask is None else mask.astype(jnp.int32)
     if labels.shape[: valid.ndim] != valid.shape:
-        raise ValueError(f'mask {valid.shape} must have the leading axes of the labels, {labels.shape}')
-    # A mask [B] next to labels [B, H, W] holds for whole rows; broadcasting alone would align it with W.
-    valid = jnp.broadcast_to(jnp.expand_dims(valid, range(valid.ndim, labels.ndim)), labels.shape)
-    return jnp.zeros((classes, classes), jnp.int32).at[labels, logits.argmax(-1)].add(valid)
+        raise UsageError(f'mask {valid.shape} must have the leading axes of the labels, {labels.shape}')
+    counts = jnp.zeros((classes, classes), jnp.int32)
+    return counts.at[labels, logits.argmax(-1)].add(broadcast_mask(valid, labels.shape))
 
 
 def class_accuracy(counts: np.ndarray) -> np.ndarray:

@@ -35,8 +35,13 @@ class Mean(NamedTuple):
         values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
         if mask is None:
             return cls(values.sum(), jnp.full((), values.size, values.dtype))
-        shown = jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim)), values.shape)
+        shown = broadcast_mask(mask, values.shape)
         return cls(jnp.where(shown, values, 0).sum(), shown.sum(dtype=values.dtype))
+
+
+def broadcast_mask(mask: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """`mask` [B] (any leading axes) as `shape` [B, ...]: NumPy's own rule would align B with the *last* axis."""
+    return jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim)), shape)
 
 
 def add(a: Any, b: Any) -> Any:

@@ -75,6 +75,6 @@ def _added(sums: Any, one: Any) -> Any:
 def _widened(x: np.ndarray) -> np.ndarray:
     x = np.asarray(x)
     if jnp.issubdtype(x.dtype, jnp.floating):  # numpy's own kind of bfloat16 and float8 is 'V', not 'f'
-        return x.astype(np.float64)
+        return x.astype(np.float64, copy=False)
     kind = {'i': np.int64, 'u': np.int64, 'b': np.int64}.get(x.dtype.kind)
     return x.astype(kind) if kind and x.dtype.itemsize < 8 else x

@@ -33,7 +33,9 @@ class Checkpointing:
 
 @dataclass(frozen=True)
 class EarlyStop:
-    """Stop after `patience` evaluations in a row without an improvement of `metric` by more than `min_delta`."""
+    """Stop after `patience` evaluations in a row without an improvement of `metric` by more than `min_delta`.
+
+    mode: whether a higher ('max') or a lower ('min') value is better; it has no default."""
 
     metric: str
     patience: int

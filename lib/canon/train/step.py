@@ -48,9 +48,10 @@ def make_step(
         grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
-        mutable = _unless_skipped(state, mutable, opt)
+        hyperparams = optim.hyperparams(opt)
+        mutable = _restore_if_skipped(state, mutable, hyperparams)
         metrics = {'loss': loss, **metrics, 'grad_norm': _one(optim.global_norm(grads))}
-        metrics |= {name: _one(value) for name, value in optim.hyperparams(opt).items()}
+        metrics |= {name: _one(value) for name, value in hyperparams.items()}
         return State(state.step + 1, params, mutable, opt), metrics
 
     return step
@@ -103,12 +104,12 @@ def _sum_dtype(x):
     return jnp.promote_types(x.dtype, jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
 
 
-def _unless_skipped(state: State, mutable, opt):
+def _restore_if_skipped(state: State, mutable, hyperparams: Mapping[str, jax.Array]):
     """`mutable`, or that of `state` where `optim.skip_nonfinite` skipped the update: NaN statistics would stay."""
-    before, after = (optim.hyperparams(x).get('skipped_updates') for x in (state.opt, opt))
-    if before is None or after is None:
+    if 'skipped_updates' not in hyperparams:
         return mutable
-    return jax.tree.map(lambda old, new: jnp.where(after > before, old, new), state.mutable, mutable)
+    skipped = hyperparams['skipped_updates'] > optim.hyperparams(state.opt)['skipped_updates']
+    return jax.tree.map(lambda old, new: jnp.where(skipped, old, new), state.mutable, mutable)
 
 
 def _one(value) -> Mean:
