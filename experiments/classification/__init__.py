@@ -52,7 +52,7 @@ def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
     model, images = _model(config)
     spec = named.plain(config.loss)
     auxiliary = {'auxiliary': spec.pop('auxiliary')} if 'auxiliary' in spec else {}
-    task = classification_task(model, images, make_loss(spec), **auxiliary)
+    task = classification_task(model, images, make_loss(spec), **auxiliary, soft_labels=_soft_labels(config))
     return Experiment(task, optim.make(config.tx), train, about=about, read=weights.reader(config.model.name))
 
 
@@ -131,7 +131,7 @@ def _evaluators(config: ConfigDict, task: Task, shape: tuple[int, ...], names: l
         if found != shape or spec.scales:
             _check_fits(task, predict, shape, found, where)
         batches = data.Once(source, transforms=transforms, **reading(config))
-        evals[name] = classification_evaluator(predict, batches, names, None if evals else look)
+        evals[name] = classification_evaluator(predict, batches, names, None if evals else look, _soft_labels(config))
     return evals
 
 
@@ -141,8 +141,12 @@ def _spec(config: ConfigDict, name: str) -> Spec:
 
 def _transforms(config: ConfigDict, spec: Mapping[str, Any] | None, where: str):
     """The config's transforms; a label out of range is found on the host, where it can be named."""
-    check = data.transforms.check_label(num_classes=config.model.num_classes)
+    check = data.transforms.check_label(num_classes=config.model.num_classes, soft_labels=_soft_labels(config))
     return (check, *data.transforms.make(spec, where))
+
+
+def _soft_labels(config: ConfigDict) -> bool:
+    return bool(config.loss.get('soft_labels', False))
 
 
 def _check_fits(task: Task, predict: Callable, shape: tuple[int, ...], other: tuple[int, ...], where: str) -> None:

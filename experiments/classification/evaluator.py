@@ -30,19 +30,24 @@ class Spec:
 
 
 def classification_evaluator(
-    predict: Callable, batches: Any, names: Sequence[str], look: insides.Look | None = None
+    predict: Callable,
+    batches: Any,
+    names: Sequence[str],
+    look: insides.Look | None = None,
+    soft_labels: bool = False,
 ) -> Evaluator:
     """Metrics and pictures of `predict`: (params, mutable, batch) -> scores [B, C] over `batches`.
 
     loss: the negative log-likelihood in nats. accuracy; of more than ten classes also top5_accuracy; class_accuracy:
     the mean over the classes. calibration_error: expected, in 15 bins (Guo et al. 2017). brier: Brier's score.
-    look: with it there are pictures of the network itself.
+    look: with it there are pictures of the network itself. soft_labels: a label may be a distribution [C], which counts
+    as its likeliest class.
     """
     with_top5 = len(names) > 10
 
     def measure(params, mutable, batch):
         scores, labels, mask = predict(params, mutable, batch), batch['label'], batch['mask']
-        labels = labels.argmax(-1) if labels.ndim == 2 else labels
+        labels = labels.argmax(-1) if soft_labels and labels.ndim == 2 else labels
         probabilities = jax.nn.softmax(scores)
         sums = {
             'loss': metrics.Mean.of(losses.softmax_cross_entropy(scores, labels), mask),

@@ -40,8 +40,8 @@ def scaled_images(mean: Sequence[float] = (0.0,), std: Sequence[float] = (1.0,))
 Loss = Callable[[jax.Array, jax.Array], jax.Array]  # logits [B, C], labels -> [B]
 
 
-def softmax_cross_entropy(label_smoothing: float = 0.0) -> Loss:
-    return partial(losses.softmax_cross_entropy, label_smoothing=label_smoothing)
+def softmax_cross_entropy(label_smoothing: float = 0.0, soft_labels: bool = False) -> Loss:
+    return partial(losses.softmax_cross_entropy, label_smoothing=label_smoothing, soft_labels=soft_labels)
 
 
 def maximum_a_posteriori(j: float = 0.1) -> Loss:
@@ -62,13 +62,21 @@ def make_loss(spec: Mapping[str, Any]) -> Loss:
 
 
 def classification_task(
-    model: Any, images: Callable[[Any], jax.Array], loss: Loss = losses.softmax_cross_entropy, auxiliary: float = 0.3
+    model: Any,
+    images: Callable[[Any], jax.Array],
+    loss: Loss = losses.softmax_cross_entropy,
+    auxiliary: float = 0.3,
+    soft_labels: bool = False,
 ) -> Task:
-    """Classification of batches with 'image' [B, H, W, C], 'label' and 'mask' bool [B] by `model`.
+    """Classifies batches with 'image' [B, H, W, C], 'label' integers [B] and 'mask' bool [B] by `model`.
 
-    label: integers [B], or distributions [B, num_classes]. images: from a batch to what the model takes.
-    loss: of training. auxiliary: the weight of each auxiliary classifier, whose logits the model sows into the
-    collection 'auxiliary' (0.3: Szegedy et al. 2015, "Going deeper with convolutions", section 5).
+    Args:
+      model: a linen module.
+      images: from a batch to what the model takes.
+      loss: of training.
+      auxiliary: the weight of each auxiliary classifier, whose logits the model sows into the collection 'auxiliary'
+        (0.3: Szegedy et al. 2015, "Going deeper with convolutions", section 5).
+      soft_labels: whether labels may be distributions [B, num_classes]; `loss` must take them, too.
 
     `predict` gives scores [B, num_classes] whose softmax is the prediction: the logits; of a batch of crops
     [B, K, H, W, C] the logarithm of the mean of the K softmaxes (Krizhevsky et al. 2012, section 4.1); of a model
@@ -91,7 +99,7 @@ def classification_task(
         new = dict(new)
         heads = [(1.0, logits), *((auxiliary, head) for head in jax.tree.leaves(new.pop('auxiliary', {})))]
         per_image = sum(w * loss(over_map(z), batch['label']) for w, z in heads)
-        accuracy = metrics.accuracy(over_map(logits), batch['label'], batch['mask'])
+        accuracy = metrics.accuracy(over_map(logits), batch['label'], batch['mask'], soft_labels)
         return metrics.Mean.of(jnp.asarray(per_image), batch['mask']), (new, {'accuracy': accuracy})
 
     def predict(params, mutable, batch):

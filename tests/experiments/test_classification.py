@@ -140,7 +140,7 @@ def test_the_loss_of_lenet5_by_name(images):
 
 def test_a_mixture_of_labels_loses_the_mixture_of_losses(images):
     """The loss is linear in the target: Zhang et al. 2018."""
-    task, params, mutable = set_up(Net(), images)
+    task, params, mutable = set_up(Net(), images, loss=make_loss(dict(soft_labels=True)), soft_labels=True)
     first, second = np.arange(6) % 3, (np.arange(6) + 1) % 3
     mixed = (0.7 * np.eye(3)[first] + 0.3 * np.eye(3)[second]).astype(np.float32)
     rows = [task.loss(params, mutable, batch_of(images, y), KEY) for y in (mixed, first, second)]

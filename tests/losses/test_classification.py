@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
+from canon import metrics
+from canon.errors import UsageError
 from canon.losses import maximum_a_posteriori, softmax_cross_entropy
 
 
@@ -19,7 +21,7 @@ def test_against_the_definition(smoothing):
     found = softmax_cross_entropy(jnp.asarray(logits, jnp.float32), jnp.asarray(labels), smoothing)
     np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-5)
     of_distributions = softmax_cross_entropy(
-        jnp.asarray(logits, jnp.float32), jnp.asarray(np.eye(7)[labels]), smoothing
+        jnp.asarray(logits, jnp.float32), jnp.asarray(np.eye(7)[labels]), smoothing, soft_labels=True
     )
     np.testing.assert_allclose(of_distributions, wanted, rtol=1e-6, atol=1e-5)
 
@@ -78,6 +80,39 @@ def test_masked_classes_of_minus_infinity_have_a_finite_loss():
     logits = jnp.array([[1.0, 2.0, -jnp.inf]])
     expected = np.log(np.exp(1) + np.exp(2)) - 1
     for labels in (jnp.array([0]), jnp.array([[1.0, 0.0, 0.0]])):
-        loss, gradient = jax.value_and_grad(lambda x, y=labels: softmax_cross_entropy(x, y).sum())(logits)
+        loss, gradient = jax.value_and_grad(lambda x, y=labels: softmax_cross_entropy(x, y, soft_labels=True).sum())(
+            logits
+        )
         np.testing.assert_allclose(loss, expected, rtol=1e-6)
         assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize(
+    ('labels', 'message'),
+    [
+        (np.zeros((4, 1), np.int32), r'labels \[4, 1\] of int32 do not fit logits \[4, 3\]: .* drop their last axis'),
+        (np.full((4, 3), 1 / 3, np.float32), r'expected integers \[4\]; say soft_labels=True'),
+        (np.zeros((4, 2), np.float32), r'expected integers \[4\]$'),
+        (np.zeros(4, np.float32), 'of float32 do not fit'),
+        (np.zeros(4, bool), 'of bool do not fit'),
+        (np.zeros(3, np.int32), r'labels \[3\]'),
+    ],
+)
+def test_labels_that_do_not_fit_the_logits_are_refused(labels, message):
+    """Labels [N, 1] broadcast against [N, C]: they would pass for distributions and train a model at chance."""
+    logits = jnp.zeros((4, 3))
+    functions = [
+        softmax_cross_entropy,
+        maximum_a_posteriori,
+        metrics.accuracy,
+        metrics.confusion,
+        metrics.Reliability.of,
+        metrics.brier,
+        lambda logits, labels: metrics.top_k(logits, labels, 2),
+    ]
+    for function in functions:
+        with pytest.raises(UsageError, match=message):
+            function(logits, labels)
+    if labels.shape != logits.shape:
+        with pytest.raises(UsageError, match='do not fit'):
+            softmax_cross_entropy(logits, labels, soft_labels=True)

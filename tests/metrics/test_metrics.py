@@ -67,11 +67,13 @@ def test_a_distribution_counts_for_what_it_gives_the_guess(k):
     soft = rng.dirichlet(np.ones(6), size=40)
     rows = list(zip(soft, logits, strict=True))
     wanted = [sum(p for p, z in zip(q, row, strict=True) if (row >= z).sum() <= k) for q, row in rows]
-    np.testing.assert_allclose(top_k(logits, soft, k).value, np.mean(wanted), rtol=1e-5)
+    np.testing.assert_allclose(top_k(logits, soft, k, soft_labels=True).value, np.mean(wanted), rtol=1e-5)
     labels = rng.integers(6, size=40)
-    np.testing.assert_allclose(top_k(logits, np.eye(6)[labels], k).value, top_k(logits, labels, k).value, rtol=1e-6)
+    np.testing.assert_allclose(
+        top_k(logits, np.eye(6)[labels], k, soft_labels=True).value, top_k(logits, labels, k).value, rtol=1e-6
+    )
     best = [q[row.argmax()] for q, row in rows]
-    np.testing.assert_allclose(accuracy(logits, soft).value, np.mean(best), rtol=1e-5)
+    np.testing.assert_allclose(accuracy(logits, soft, soft_labels=True).value, np.mean(best), rtol=1e-5)
 
 
 def test_a_logit_that_is_no_number_is_no_hit():

@@ -1,4 +1,7 @@
-"""Is a classifier right as often as it says? Probabilities are [B, C], labels integers [B], masks booleans [B]."""
+"""Calibration metrics: ECE, MCE and the Brier score. Probabilities are [B, C], labels integers [B], masks booleans [B].
+
+Labels of another shape or type raise UsageError.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from canon.losses.classification import check_labels
 from canon.metrics.mean import Mean
 
 
@@ -30,6 +34,7 @@ class Reliability(NamedTuple):
         cls, probabilities: jax.Array, labels: jax.Array, mask: jax.Array | None = None, bins: int = 15
     ) -> Reliability:
         """A batch's part; 15 bins as in the paper's table 1."""
+        check_labels(probabilities, labels)
         confidence = probabilities.max(-1).astype(jnp.float32)
         right = probabilities.argmax(-1) == labels
         shown = jnp.ones(labels.shape, bool) if mask is None else mask
@@ -57,5 +62,6 @@ class Reliability(NamedTuple):
 
 def brier(probabilities: jax.Array, labels: jax.Array, mask: jax.Array | None = None) -> Mean:
     """Brier's score: the squared distance of the probabilities from the truth, 0 to 2 (Brier 1950, eq. 2)."""
+    check_labels(probabilities, labels)
     truth = jax.nn.one_hot(labels, probabilities.shape[-1], dtype=probabilities.dtype)
     return Mean.of(((probabilities - truth) ** 2).sum(-1), mask)

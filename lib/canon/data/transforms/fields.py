@@ -31,18 +31,36 @@ def rename(fields: Mapping[str, str]) -> Transform:
     return Transform(apply)
 
 
-def check_label(num_classes: int, field: str = 'label') -> Transform:
-    """Raises CanonError, when applied, naming the example whose label is not in 0 .. num_classes - 1."""
+def check_label(num_classes: int, field: str = 'label', soft_labels: bool = False) -> Transform:
+    """Raises CanonError, when applied, naming the example whose label is not an integer in 0 .. num_classes - 1.
+
+    soft_labels: a distribution over the classes, float [num_classes], is accepted, too.
+    """
 
     def apply(example, key):
-        label = _get(example, field)
-        if not np.all((label >= 0) & (label < num_classes)):
+        label = np.asarray(_get(example, field))
+        if label.ndim or not np.issubdtype(label.dtype, np.integer):
+            _check_distribution(label, num_classes, soft_labels, f'example {key.id}: {field}')
+        elif not 0 <= label < num_classes:
             raise CanonError(
                 f'example {key.id}: {field} {label} is not in 0..{num_classes - 1}; num_classes={num_classes}'
             )
         return example
 
     return Transform(apply)
+
+
+def _check_distribution(label: np.ndarray, num_classes: int, soft_labels: bool, what: str) -> None:
+    told = f'{what} is {label.dtype} {list(label.shape)}' if label.ndim else f'{what} {label} is {label.dtype}'
+    if not soft_labels:
+        hint = '; say loss.soft_labels=True for distributions' if label.shape == (num_classes,) else ''
+        raise CanonError(f'{told}, not one integer{hint}')
+    if label.shape != (num_classes,) or not np.issubdtype(label.dtype, np.floating):
+        raise CanonError(f'{told}, neither one integer nor a distribution, float [{num_classes}]')
+    if not (label >= 0).all() or abs(float(label.sum()) - 1) > 1e-3:
+        raise CanonError(
+            f'{what} is not a distribution: the least share is {label.min():.4g}, the sum {label.sum():.4g}'
+        )
 
 
 def one_hot(num_classes: int, field: str = 'label') -> Transform:

@@ -17,7 +17,7 @@ def mixup(
     batch with itself instead; here the result is, as everything, a function of (seed, visit, id), whatever the batch
     and the hosts, at the price of a second example read. Images must be of one shape by now. uint8 stays uint8,
     rounded; `label`, an integer or a distribution [num_classes], becomes a float32 distribution. For losses that take
-    one, such as `softmax_cross_entropy`.
+    one, such as `softmax_cross_entropy` with `soft_labels` (`loss.soft_labels=True` in a config).
     """
     if not alpha > 0:
         raise UsageError(f'mixup: alpha={alpha} is not positive')
