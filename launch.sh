@@ -20,7 +20,7 @@ help() {
   (nothing)               the main job: LeNet-5 on the embedded digits
   run CONFIG [FLAGS]      train; launched again, it resumes     --config.key=value --workdir= --runs= --force
   eval CONFIG [FLAGS]     evaluate the last checkpoint
-  predict CONFIG [FLAGS]  --input=FILE_OR_FOLDER --output=FILE
+  predict CONFIG [FLAGS]  --input=FILE_OR_FOLDER --output=DIR
   export CONFIG [FLAGS]   a trained model as StableHLO          --output=DIR
   replay CONFIG --step=N  one step again, as it was
   models [FILTER]         every network: parameters, multiply-adds, receptive field, published accuracy
@@ -151,26 +151,53 @@ from_caller() { # a file of the checkout, or else of the directory of the call; 
   if [[ ! -e ${1%%:*} && -e $caller/${1%%:*} ]]; then echo "$caller/$1"; else echo "$1"; fi
 }
 
-flag() { # --input=FILE and its like, when called from elsewhere
-  case $1 in
-    --input=/* | --output=/* | --workdir=/* | --runs=/* | --input= | --output= | --workdir= | --runs=) echo "$1" ;;
-    --input=* | --output=* | --workdir=* | --runs=*)
-      if [[ $caller == "$PWD" ]]; then echo "$1"; else echo "${1%%=*}=$caller/${1#*=}"; fi
-      ;;
-    *) echo "$1" ;;
-  esac
+flag() { # --NAME=PATH, when called from elsewhere; what need not be a path is turned only where it exists
+  local name=${1%%=*} value=${1#*=}
+  if [[ $caller == "$PWD" || ${words[0]-} == tpu ]]; then
+    echo "$1"
+  elif [[ $1 == -*=* && $value != '' && $value != /* && $value != '~'* ]]; then
+    case $name in
+      --output | --runs) value=$caller/$value ;;
+      --workdir) [[ ! -e $caller/$value && -e $value/config.json ]] || value=$caller/$value ;; # a run of the checkout
+      --config) value=$(from_caller "$value") ;;
+      --input | --config.*path | --config.*dir | --config.*file) [[ ! -e $caller/$value ]] || value=$caller/$value ;;
+    esac
+    echo "$name=$value"
+  elif [[ $1 != -* && $1 =~ \.py(:|$) ]]; then
+    from_caller "$1"
+  else
+    echo "$1"
+  fi
 }
 
-needs() { # VERB WHAT ARG...: the first argument that a verb cannot do without
-  [[ $# -gt 2 && $3 != -* ]] || fail 2 "$1 needs $2: ./launch.sh $1 $2 ...; ./launch.sh help says more"
+needs() { # VERB WHAT ARG...: a word that is not a flag, unless help is asked for
+  local word
+  for word in "${@:3}"; do
+    case $word in -h | --help | --helpfull | [!-]*) return ;; esac
+  done
+  fail 2 "$1 needs $2: ./launch.sh $1 $2 ...; ./launch.sh help says more"
 }
 
 # --- the verbs ---------------------------------------------------------------------------------------------------
 
-for arg; do
+words=()
+while [[ $# -gt 0 ]]; do
+  case $1 in
+    --dry) dry=yes ;;
+    --input | --output | --workdir | --runs | --config | --config.*path | --config.*dir | --config.*file)
+      if [[ $# -gt 1 ]]; then # --workdir DIR
+        words+=("$(flag "$1=$2")")
+        shift
+      else
+        words+=("$1")
+      fi
+      ;;
+    *) words+=("$(flag "$1")") ;;
+  esac
   shift
-  if [[ $arg == --dry ]]; then dry=yes; else set -- "$@" "$(flag "$arg")"; fi
 done
+set -- "${words[@]}"
+
 case ${1-} in
   -h | --help) set -- help ;;
   '' | -*) set -- run "$main_job" "$@" ;;
@@ -178,14 +205,19 @@ esac
 verb=$1
 shift
 
-main() { # VERB'S MODE, [CONFIG] FLAG...: a flag comes first where --workdir=DIR says the config
+main() { # VERB'S MODE, FLAG...: a flag comes first where --workdir=DIR says the config
   local words=()
   [[ $# -gt 1 ]] || needs "$verb" CONFIG
-  [[ $2 == -* ]] || words+=("--config=$(from_caller "$2")")
-  [[ $2 == -* ]] && words+=("$2")
   [[ $1 == train ]] || words+=("--mode=$1")
-  python experiments.main "${words[@]}" "${@:3}"
+  shift
+  if [[ $1 != -* ]]; then
+    words=("--config=$(from_caller "$1")" "${words[@]}")
+    shift
+  fi
+  python experiments.main "${words[@]}" "$@"
 }
+
+asks_for_help() { [[ ${1-} == -h || ${1-} == --help ]]; }
 
 case $verb in
   run) main train "$@" ;;
@@ -199,12 +231,16 @@ case $verb in
     [[ $verb == slurm || " $* " == *' --engine=slurm '* ]] && CANON_EXTRAS="${CANON_EXTRAS-} slurm"
     module=experiments.sweep
     [[ $verb == slurm ]] && module=experiments.submit
-    python $module "$(from_caller "$1")" "${@:2}"
+    python $module "$@"
     ;;
 
   table)
     needs table DIR "$@"
-    python experiments.table "$(from_caller "$1")" "${@:2}"
+    for arg; do
+      shift
+      if [[ $arg == -* ]]; then set -- "$@" "$arg"; else set -- "$@" "$(from_caller "$arg")"; fi
+    done
+    python experiments.table "$@"
     ;;
 
   ledger) python experiments.ledger "$@" ;;
@@ -212,12 +248,14 @@ case $verb in
 
   prepare)
     needs prepare NAME "$@"
-    if [[ $1 != digits ]]; then
+    if [[ " $* " != *' digits '* ]] && ! asks_for_help "$@"; then
       venv=${CANON_VENV_TF:-.venv-tf}
       CANON_EXTRAS=tf
     fi
     python experiments.prepare "$@"
     ;;
+
+  tpu | lint | pins) asks_for_help "$@" && help && exit ;;&
 
   tpu)
     [[ $# -ge 2 ]] || fail 2 'tpu needs NAME and CONFIG: ./launch.sh tpu NAME CONFIG ...'

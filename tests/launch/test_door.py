@@ -17,7 +17,8 @@ from tests.launch.conftest import House
         (['--config.seed=1'], '--config=configs/classification/lenet_digits.py --config.seed=1'),
         (['run', 'c.py:smoke', '--config.a=x y'], r'-m experiments.main --config=c.py:smoke --config.a=x\ y'),
         (['eval', 'c.py'], '--config=c.py --mode=evaluate'),
-        (['eval', '--workdir=/runs/x'], '-m experiments.main --workdir=/runs/x --mode=evaluate'),
+        (['eval', '--workdir=/runs/x'], '-m experiments.main --mode=evaluate --workdir=/runs/x'),
+        (['eval', '--workdir', '/x', '--step', '3'], '-m experiments.main --mode=evaluate --workdir=/x --step 3'),
         (['predict', 'c.py', '--input=/a.png'], '--mode=predict --input=/a.png'),
         (['replay', 'c.py', '--step=7'], '--mode=replay --step=7'),
         (['sweep', 'c.py', '--jobs=2'], '-m experiments.sweep c.py --jobs=2'),
@@ -85,10 +86,51 @@ def test_no_python_is_one_line(house, tmp_path):
 def test_paths_mean_what_the_caller_means(house, tmp_path):
     inside, mine = house.config('a'), tmp_path / 'mine.py'
     mine.write_text('')
+    (tmp_path / 'a.png').write_text('')
     assert f'--config={inside} ' in house.launch('eval', inside, '--dry', cwd=tmp_path).stdout
     done = house.launch('predict', 'mine.py:smoke', '--input=a.png', '--config.x=a.png', '--dry', cwd=tmp_path)
     assert f'--config={tmp_path}/mine.py:smoke ' in done.stdout
     assert f'--input={tmp_path}/a.png --config.x=a.png' in done.stdout
+    done = house.launch('sweep', '--jobs', '2', 'mine.py', '--runs', 'mine', '--dry', cwd=tmp_path)
+    assert f'experiments.sweep --jobs 2 {tmp_path}/mine.py --runs={tmp_path}/mine' in done.stdout
+    done = house.launch('table', '--metric', 'x', 'photos', '--dry', cwd=tmp_path)
+    assert done.stdout.endswith('experiments.table --metric x photos\n')
+
+
+@pytest.mark.parametrize(
+    ('words', 'shown'),
+    [
+        (['--input=my cat sat, 3 times'], r'--input=my\ cat\ sat\,\ 3\ times'),
+        (['--input', '12x120'], '--input=12x120'),
+        (['--input=train:0'], '--input=train:0'),
+        (['--input=photos'], '--input={here}/photos'),
+        (['--input=~/photos'], r'--input=\~/photos'),
+        (['--input='], '--input='),
+        (['--config.data.path=photos'], '--config.data.path={here}/photos'),
+        (['--config.data.source.path', 'photos'], '--config.data.source.path={here}/photos'),
+        (['--config.data.path=elsewhere'], '--config.data.path=elsewhere'),
+        (['--config.data.data_dir=photos'], '--config.data.data_dir={here}/photos'),
+        (['--config.model.name=photos'], '--config.model.name=photos'),
+        (['--output=new'], '--output={here}/new'),
+        (['--workdir', 'new'], '--workdir={here}/new'),
+        (['--workdir=runs/old'], '--workdir=runs/old'),
+        (['--runs=~/runs'], r'--runs=\~/runs'),
+    ],
+)
+def test_only_paths_are_turned(house, tmp_path, words, shown):
+    """What is a sentence, a size or a split stays as it is; a run of the checkout is found from anywhere."""
+    (tmp_path / 'photos').mkdir()
+    (house.root / 'runs' / 'old').mkdir(parents=True)
+    (house.root / 'runs' / 'old' / 'config.json').write_text('')
+    done = house.launch('predict', *words, '--dry', cwd=tmp_path)
+    assert done.stdout.endswith(f'--mode=predict {shown.format(here=tmp_path)}\n'), done.stdout
+
+
+@pytest.mark.parametrize('verb', ['sweep', 'slurm', 'table', 'prepare', 'models', 'ledger', 'tpu', 'lint', 'pins'])
+def test_every_verb_has_help(house, verb):
+    done = house.launch(verb, '--help')
+    assert done.returncode == 0, done.stderr
+    assert 'usage:' in done.stdout or './launch.sh [VERB ...]' in done.stdout
 
 
 def test_the_status_and_the_signals_are_the_run_s_own(house):
