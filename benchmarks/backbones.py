@@ -1,4 +1,4 @@
-"""Backbones and layers beside a plain linen model of the same network, and beside torchvision: below 1 is better.
+"""Backbones and layers compared with a plain linen model of the same network, and with torchvision: below 1 is better.
 
     python -m benchmarks.backbones [--rounds=5] [--only=resnet50_train,lrn] [--torch=PYTHON]
 
@@ -7,15 +7,11 @@ nn.BatchNorm, linen's pools, the compiler's default options. --torch names an in
 whose side is channels last. How the sides take turns: benchmarks/beside.py.
 """
 
+import functools
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
-
-from benchmarks import beside
-from benchmarks.beside import Work
-
-if __name__ == '__main__':
-    beside.restart('benchmarks.backbones')
 
 import flax.linen as nn
 import jax
@@ -24,6 +20,8 @@ import numpy as np
 import optax
 from jax import lax
 
+from benchmarks import beside
+from benchmarks.beside import Work
 from canon import ops, optim
 from canon.models import mobilenet, resnet
 from canon.ops import backend
@@ -93,38 +91,37 @@ def parameters(variables) -> int:
     return sum(p.size for p in jax.tree.leaves(variables['params']))
 
 
-def networks(name: str) -> tuple[nn.Module, nn.Module]:
+def networks(name: str) -> dict[str, nn.Module]:
     if name == 'resnet50':
-        return resnet.resnet50(), ResNet50()
-    return mobilenet.mobilenet_v2(dropout=0.0), MobileNetV2()
+        return {'canon': resnet.resnet50(), 'linen': ResNet50()}
+    return {'canon': mobilenet.mobilenet_v2(dropout=0.0), 'linen': MobileNetV2()}
+
+
+def compiler_options(side: str) -> dict:
+    """Canon's options for its own side, the compiler's defaults for linen's."""
+    return backend.compiler_options() if side == 'canon' else {}
 
 
 def variables_of(model: nn.Module, x: jax.Array):
     return jax.jit(model.init, compiler_options=backend.compiler_options())(jax.random.key(0), x)
 
 
-def forward(name: str) -> tuple[Callable, Callable]:
-    x = drawn(BATCH, SIZE, SIZE, 3)
-    calls = []
-    for model, options in zip(networks(name), (backend.compiler_options(), {}), strict=True):
-        variables = variables_of(model, x)
-        call = jax.jit(lambda v, x, model=model: model.apply(v, x), compiler_options=options)
-        calls.append(lambda call=call, variables=variables: call(variables, x))
-    return calls[0], calls[1]
+def forward(name: str, side: str) -> Callable:
+    x, model = drawn(BATCH, SIZE, SIZE, 3), networks(name)[side]
+    variables = variables_of(model, x)
+    call = jax.jit(model.apply, compiler_options=compiler_options(side))
+    return lambda: call(variables, x)
 
 
-def train(name: str) -> tuple[Callable, Callable]:
-    ours, linen = networks(name)
-    x = drawn(BATCH, SIZE, SIZE, 3)
-    counts = [parameters(jax.eval_shape(model.init, jax.random.key(0), x)) for model in (ours, linen)]
+def train(name: str, side: str) -> Callable:
+    x, models = drawn(BATCH, SIZE, SIZE, 3), networks(name)
+    counts = [parameters(jax.eval_shape(model.init, jax.random.key(0), x)) for model in models.values()]
     assert counts[0] == counts[1], f'not the same network: {counts} parameters'
-    return (
-        trainer(ours, optim.momentum(0.01), x, backend.compiler_options(), 'canon'),
-        trainer(linen, optax.sgd(0.01, 0.9), x, {}, 'linen'),
-    )
+    tx = optim.momentum(0.01) if side == 'canon' else optax.sgd(0.01, 0.9)
+    return trainer(models[side], tx, x, compiler_options(side), side)
 
 
-def trainer(model: nn.Module, tx: Any, x: jax.Array, options: dict, who: str) -> Callable:
+def trainer(model: nn.Module, tx: Any, x: jax.Array, options: dict, side: str) -> Callable:
     """One donated step of SGD with momentum; prints what its compilation took."""
     labels = jnp.arange(BATCH)
 
@@ -145,7 +142,7 @@ def trainer(model: nn.Module, tx: Any, x: jax.Array, options: dict, who: str) ->
     wall, cpu = time.perf_counter(), time.process_time()
     compiled = traced.compile()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    print(f'  {who}: the train step compiles in {cpu:.1f} s of CPU ({wall:.1f} s)', flush=True)
+    print(f'  {side}: the train step compiles in {cpu:.1f} s of CPU ({wall:.1f} s)', file=sys.stderr, flush=True)
 
     def call():
         *held[:], value = compiled(*held)
@@ -154,23 +151,18 @@ def trainer(model: nn.Module, tx: Any, x: jax.Array, options: dict, who: str) ->
     return call
 
 
-def operation(ours: Callable, linen: Callable, *shapes: tuple[int, ...], gradient: bool = True):
-    inputs = [drawn(*shape) for shape in shapes]
+def operation(functions: dict[str, Callable], shapes: tuple, side: str, gradient: bool = True) -> Callable:
+    """A compiled operation of arrays of these shapes, with its gradient or without."""
+    function, inputs = functions[side], [drawn(*shape) for shape in shapes]
 
-    def with_gradient(function):
-        def both(upstream, *inputs):
-            y, pull = jax.vjp(function, *inputs)
-            return y, pull(upstream)
+    def with_gradient(upstream, *inputs):
+        y, pull = jax.vjp(function, *inputs)
+        return y, pull(upstream)
 
-        return both
-
-    if not gradient:
-        first, second = jax.jit(ours, compiler_options=backend.compiler_options()), jax.jit(linen)
-        return lambda: first(*inputs), lambda: second(*inputs)
-    upstream = drawn(*jax.eval_shape(ours, *inputs).shape)
-    first = jax.jit(with_gradient(ours), compiler_options=backend.compiler_options())
-    second = jax.jit(with_gradient(linen))
-    return lambda: first(upstream, *inputs), lambda: second(upstream, *inputs)
+    if gradient:
+        inputs = [drawn(*jax.eval_shape(function, *inputs).shape), *inputs]
+    call = jax.jit(with_gradient if gradient else function, compiler_options=compiler_options(side))
+    return lambda: call(*inputs)
 
 
 def plain_max_pool(x):
@@ -188,29 +180,36 @@ def plain_batch_norm(x, scale, bias):
     return layer.apply({'params': {'scale': scale, 'bias': bias}, 'batch_stats': stats}, x, mutable=['batch_stats'])[0]
 
 
-def max_pool():
-    return operation(lambda x: ops.max_pool(x, 3, 2, 1), plain_max_pool, (BATCH, 112, 112, 64))
+OPERATIONS: dict[str, tuple[dict[str, Callable], tuple]] = {
+    'max_pool': ({'canon': lambda x: ops.max_pool(x, 3, 2, 1), 'linen': plain_max_pool}, ((BATCH, 112, 112, 64),)),
+    'lrn': ({'canon': lambda x: ops.lrn(x, divide_by_n=True), 'linen': plain_lrn}, ((BATCH, 55, 55, 96),)),
+    'batch_norm': (
+        {'canon': lambda *a: ops.batch_norm_train(*a, 1e-5)[0], 'linen': plain_batch_norm},
+        ((BATCH, 56, 56, 256), (256,), (256,)),
+    ),
+}
 
 
-def lrn():
-    return operation(lambda x: ops.lrn(x, divide_by_n=True), plain_lrn, (BATCH, 55, 55, 96), gradient=False)
+def make_operation(name: str, side: str) -> Callable:
+    return operation(*OPERATIONS[name], side, gradient=name != 'lrn')
 
 
-def batch_norm():
-    shapes = (BATCH, 56, 56, 256), (256,), (256,)
-    return operation(lambda *a: ops.batch_norm_train(*a, 1e-5)[0], plain_batch_norm, *shapes)
+def work(make: Callable[[str, str], Callable], name: str, calls: int, linen: float, torch: float) -> Work:
+    """The comparison of what make(name, side) builds. linen, torch: the ratios to reach."""
+    sides = {side: functools.partial(make, name, side) for side in ('canon', 'linen')}
+    return Work(sides, calls, {'linen': linen, 'torch': torch})
 
 
 WORKS = {
-    'max_pool': Work(max_pool, 5, 0.3, 2.0),
-    'lrn': Work(lrn, 10, 0.6, 0.3),
-    'batch_norm': Work(batch_norm, 5, 0.8, 0.9),
-    'mobilenet_v2_forward': Work(lambda: forward('mobilenet_v2'), 2, 0.2, 0.5),
-    'resnet50_forward': Work(lambda: forward('resnet50'), 1, 0.7, 0.9),
-    'mobilenet_v2_train': Work(lambda: train('mobilenet_v2'), 1, 0.15, 1.1),
-    'resnet50_train': Work(lambda: train('resnet50'), 1, 0.35, 1.0),
+    'max_pool': work(make_operation, 'max_pool', 5, 0.3, 2.0),
+    'lrn': work(make_operation, 'lrn', 10, 0.6, 0.3),
+    'batch_norm': work(make_operation, 'batch_norm', 5, 0.8, 0.9),
+    'mobilenet_v2_forward': work(forward, 'mobilenet_v2', 2, 0.2, 0.5),
+    'resnet50_forward': work(forward, 'resnet50', 1, 0.7, 0.9),
+    'mobilenet_v2_train': work(train, 'mobilenet_v2', 1, 0.15, 1.1),
+    'resnet50_train': work(train, 'resnet50', 1, 0.35, 1.0),
 }
 
 
 if __name__ == '__main__':
-    beside.main(str(__doc__), WORKS, 'backbones_torch.py')
+    beside.main(str(__doc__), WORKS, 'benchmarks.backbones', 'backbones_torch.py')

@@ -1,119 +1,173 @@
-"""What a benchmark of networks needs: sides that take turns in one run, and a table of ratios. Below 1 is better.
+"""Compares Canon with its peers: each side runs in a process of its own, with its best settings, the others stopped.
 
-A `Work` is timed by Canon's side, by linen's, and with --torch=PYTHON by torch's, in a process of its own
-(`tools/turns.py`). A ratio is the median over the rounds of this side by that side, of wall time and of CPU time:
-where others run on the machine the latter is the steadier. Imports no JAX before the program has started again with
-the allocator's tunables set (launch.sh sets them for all runs): buffers come from an allocator that keeps them.
+Sides take turns in the same minutes on the same machine. A side is stopped by SIGSTOP during the others' turns, so that
+its spinning threads do not slow them. Its environment is chosen by trial for each work, among `SETTINGS`; the times of
+the trial are printed. A ratio is the median over the rounds of Canon's time divided by that side's (below 1 is faster),
+for wall time and CPU time. torch's side is a script in tools/, run by the interpreter that --torch names.
 """
 
 import argparse
+import atexit
 import os
+import signal
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-SETTINGS = {
+TOOLS = Path(__file__).parents[1] / 'tools'
+# glibc keeps large buffers instead of returning them to the system after each step; launch.sh sets this for all runs.
+ALLOCATOR = {
     'GLIBC_TUNABLES': 'glibc.malloc.mmap_threshold=34359738368:glibc.malloc.trim_threshold=68719476736'
-    ':glibc.malloc.arena_max=1',
-    'OMP_WAIT_POLICY': 'passive',  # torch's idle threads would burn CPU time during the others' turns
+    ':glibc.malloc.arena_max=1'
 }
+PASSIVE = {'OMP_WAIT_POLICY': 'passive'}  # OpenMP's threads sleep between parallel regions instead of spinning
+SETTINGS = {'default': {}, 'allocator': ALLOCATOR, 'passive': PASSIVE, 'both': ALLOCATOR | PASSIVE}
+JAX_SETTINGS, TORCH_SETTINGS = ('default', 'allocator'), tuple(SETTINGS)  # XLA:CPU does not use OpenMP
 
 
 class Work(NamedTuple):
-    """One row of the table: what each side calls, and the ratios to reach against linen and torch."""
+    """One comparison."""
 
-    make: Callable[[], tuple[Callable, Callable]]  # ours and linen's, compiled
-    calls: int  # timed in one turn
-    linen: float
-    torch: float
-
-
-def restart(module: str) -> None:
-    """Starts the program again with the settings, unless it has them."""
-    if any(os.environ.get(key) != value for key, value in SETTINGS.items()):
-        os.execve(sys.executable, [sys.executable, '-m', module, *sys.argv[1:]], {**os.environ, **SETTINGS})
+    sides: Mapping[str, Callable[[], Callable]]  # 'canon' first; each builds a compiled call
+    calls: int  # per turn
+    aims: Mapping[str, float]  # ratio to reach against a side; 'torch' is compared when it has an aim
 
 
-class Torch:
-    """torch's side, called by the name of the work."""
+class Side:
+    """A process that serves one side under one of the settings, stopped while it does not have the turn."""
 
-    def __init__(self, python: str, script: str):
-        path, pipe = Path(__file__).parents[1] / 'tools' / script, subprocess.PIPE
-        process = subprocess.Popen(
-            [python, str(path)], stdin=pipe, stdout=pipe, text=True, env={**os.environ, **SETTINGS}
+    def __init__(self, command: list[str], name: str, settings: str):
+        environment = {k: v for k, v in os.environ.items() if k not in ALLOCATOR | PASSIVE}
+        self.name, self.settings, self.command = name, settings, command
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment | SETTINGS[settings],
+            cwd=TOOLS.parent,
         )
-        assert process.stdin
-        assert process.stdout
-        self.process, self.questions, self.answers = process, process.stdin, process.stdout
-        print(self.answer())
+        atexit.register(self.process.kill)  # a stopped process does not see that its input has ended
+        self.banner = self._read_line()
+        self.process.send_signal(signal.SIGSTOP)
 
-    def answer(self) -> str:
-        line = self.answers.readline()
+    def _read_line(self) -> str:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
         if not line:
-            raise SystemExit('--torch wants an interpreter with torch, and for networks of images torchvision')
+            raise SystemExit(f'the process of {self.name} ended: {" ".join(self.command)}')
         return line.strip()
 
-    def __call__(self, work: str, calls: int) -> tuple[float, float]:
-        self.questions.write(f'{work} {calls}\n')
-        self.questions.flush()
-        wall, cpu = map(float, self.answer().split())
+    def take_turn(self, work: str, calls: int) -> tuple[float, float]:
+        """Seconds per call: (wall, CPU)."""
+        assert self.process.stdin
+        self.process.send_signal(signal.SIGCONT)
+        self.process.stdin.write(f'{work} {calls}\n')
+        self.process.stdin.flush()
+        wall, cpu = map(float, self._read_line().split())
+        self.process.send_signal(signal.SIGSTOP)
         return wall, cpu
 
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
-def seconds(call: Callable, calls: int) -> tuple[float, float]:
-    """(wall, cpu) of one call."""
+
+def start_sides(name: str, command: list[str], settings: tuple[str, ...]) -> list[Side]:
+    """One process per setting that could be the best for this side."""
+    return [Side(command, name, setting) for setting in settings]
+
+
+def choose_settings(candidates: list[Side], name: str, calls: int, trials: int) -> Side:
+    """Returns the candidate that is fastest in `trials` turns; prints the times and closes the others."""
+    fastest: dict[str, float] = {}
+    for side in candidates:
+        side.take_turn(name, 1)  # compiles
+    for _ in range(trials):
+        for side in candidates:
+            fastest[side.settings] = min(fastest.get(side.settings, float('inf')), side.take_turn(name, calls)[0])
+    best = min(candidates, key=lambda side: fastest[side.settings])
+    for side in candidates:
+        if side is not best:
+            side.close()
+    times = ', '.join(f'{setting} {1e3 * seconds:.1f}' for setting, seconds in fastest.items())
+    print(f'  {best.name} ({best.banner}): {times} ms; {best.settings}', flush=True)
+    return best
+
+
+def measure(name: str, work: Work, module: str, script: str | None, options) -> list[tuple]:
+    """Rows (work, side, settings, wall ms, CPU ms, wall ratio, CPU ratio, aim) of one work."""
+    print(f'{name} (load {os.getloadavg()[0]:.1f})', flush=True)
+    commands: dict[str, tuple[list[str], tuple[str, ...]]] = {
+        side: ([sys.executable, '-m', module, f'--side={side}'], JAX_SETTINGS) for side in work.sides
+    }
+    if options.torch and script and 'torch' in work.aims:
+        commands['torch'] = [options.torch, str(TOOLS / script)], TORCH_SETTINGS
+    sides = [
+        choose_settings(start_sides(side, *command), name, work.calls, options.trials)
+        for side, command in commands.items()
+    ]
+    try:
+        rounds = [{side.name: side.take_turn(name, work.calls) for side in sides} for _ in range(options.rounds)]
+    finally:
+        for side in sides:
+            side.close()
+    rows = []
+    for side in sides:
+        milliseconds = [1e3 * statistics.median(times[side.name][clock] for times in rounds) for clock in (0, 1)]
+        ratios = [statistics.median(t['canon'][clock] / t[side.name][clock] for t in rounds) for clock in (0, 1)]
+        rows.append((name, side.name, side.settings, *milliseconds, *ratios, work.aims.get(side.name)))
+    return rows
+
+
+def print_table(rows: list[tuple]) -> None:
+    print(
+        f'\n{"work":22s}{"side":10s}{"settings":10s}{"wall ms":>9s}{"CPU ms":>9s}{"canon/side: wall":>18s}{"CPU":>7s}'
+    )
+    for work, side, settings, wall, cpu, wall_ratio, cpu_ratio, aim in rows:
+        ratios = '' if side == 'canon' else f'{wall_ratio:18.2f}{cpu_ratio:7.2f}'
+        goal = '' if aim is None else f'   aim {aim}'
+        print(f'{work:22s}{side:10s}{settings:10s}{wall:9.1f}{cpu:9.1f}{ratios}{goal}')
+    print(f'load at the end {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores')
+
+
+def serve_jax(works: Mapping[str, Work], side: str) -> None:
+    """The process of one of JAX's sides."""
     import jax
 
-    wall, cpu = time.perf_counter(), time.process_time()
-    for _ in range(calls):
-        result = call()
-    jax.block_until_ready(result)
-    return (time.perf_counter() - wall) / calls, (time.process_time() - cpu) / calls
+    from tools import turns
+
+    turns.serve(
+        {name: w.sides[side] for name, w in works.items() if side in w.sides},
+        f'jax {jax.__version__}',
+        wait=jax.block_until_ready,
+    )
 
 
-def measure(name: str, work: Work, rounds: int, torch: Torch | None) -> dict[str, list[tuple[float, float]]]:
-    """{side: (wall, cpu) of each round}"""
-    print(f'{name} (load {os.getloadavg()[0]:.1f})', flush=True)
-    ours, linen = work.make()
-    sides = {'canon': lambda: seconds(ours, work.calls), 'linen': lambda: seconds(linen, work.calls)}
-    if torch:
-        sides['torch'] = lambda: torch(name, work.calls)
-    for turn in sides.values():
-        turn()  # compiles, and fills the allocator
-    times = {side: [] for side in sides}
-    for _ in range(rounds):
-        for side, turn in sides.items():
-            times[side].append(turn())
-    return times
+def main(doc: str, works: Mapping[str, Work], module: str, script: str | None = None) -> None:
+    """The program of a benchmark: its flags, the rounds and the table.
 
-
-def ratio(times: dict, side: str, clock: int) -> float:
-    return statistics.median(a[clock] / b[clock] for a, b in zip(times['canon'], times[side], strict=True))
-
-
-def main(doc: str, works: Mapping[str, Work], script: str) -> None:
-    """The program: its flags, the rounds, and the tables. script: torch's side, in tools/."""
+    Args:
+      doc: the module's docstring, for --help.
+      works: by name, what is compared.
+      module: name for `python -m`, which starts the sides.
+      script: torch's side, a file in tools/.
+    """
     parser = argparse.ArgumentParser(description=doc.partition('\n')[0])
     parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument('--only', default=','.join(works), help='names of works, with commas')
-    parser.add_argument('--torch', metavar='PYTHON', help='an interpreter that has torch')
+    parser.add_argument('--trials', type=int, default=2, help='turns per setting before the best is chosen')
+    parser.add_argument('--only', default=','.join(works), help='names of works, separated by commas')
+    parser.add_argument(
+        '--torch', metavar='PYTHON', help='an interpreter that has torch (and torchvision for backbones)'
+    )
+    parser.add_argument('--side', help=argparse.SUPPRESS)
     options = parser.parse_args()
-    torch = Torch(options.torch, script) if options.torch else None
-    table = {name: measure(name, works[name], options.rounds, torch) for name in options.only.split(',')}
-
-    print(f'\n{"ms: wall, CPU":22s}' + ''.join(f'{side:>18s}' for side in next(iter(table.values()))))
-    for name, times in table.items():
-        medians = ((statistics.median(t[i] for t in times[side]) for i in (0, 1)) for side in times)
-        print(f'{name:22s}' + ''.join(f'{1e3 * wall:9.1f}{1e3 * cpu:9.1f}' for wall, cpu in medians))
-    peers = ('linen', 'torch')[: 1 + bool(torch)]
-    print(f'\n{"ratio: wall, CPU":22s}' + ''.join(f'{"to " + s:>18s}{"aim":>6s}' for s in peers))
-    for name, times in table.items():
-        row = f'{name:22s}'
-        for side in peers:
-            row += f'{ratio(times, side, 0):9.2f}{ratio(times, side, 1):9.2f}{getattr(works[name], side):6.2f}'
-        print(row)
-    print(f'load at the end {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores')
+    if options.side:
+        return serve_jax(works, options.side)
+    chosen = options.only.split(',')
+    if unknown := [name for name in chosen if name not in works]:
+        parser.error(f'--only: {", ".join(unknown)}: expected some of {", ".join(works)}')
+    print_table([row for name in chosen for row in measure(name, works[name], module, script, options)])

@@ -1,28 +1,20 @@
-"""NeRF's train step in microbatches, beside the same step without and beside torch; the hash grid beside NeRF.
+"""NeRF's train step in microbatches, compared with the same step without and with torch; the hash grid with NeRF.
 
     python -m benchmarks.nerf [--rounds=5] [--only=vanilla_64,vanilla_1024,hash,view] [--torch=PYTHON]
 
-vanilla_64, vanilla_1024: so many rays, 64 coarse samples and 64 fine ones more, two networks of 8 x 256, Adam. Canon's
-side is the default on a CPU, microbatches of 16 rays; its peer is the same step without them, torch's the same, eager.
-hash: a step of `configs/nerf/traced.py` (12 levels of 2^15 rows, occupancy grid, Adam) that asks 12,288 points, beside
-vanilla_64 without microbatches, which asks as many: the ratio is that per point. view: 100 x 100 pixels from that hash
-grid, in seconds. Below 1 is better; how sides take turns: benchmarks/beside.py. Measured:
-docs/view_synthesis.md.
+vanilla_64, vanilla_1024: 64 and 1,024 rays, 64 coarse and 64 more fine samples, two networks of 8 x 256, Adam. Canon's
+side is the default on a CPU, microbatches of 16 rays; `whole` is the same step without them, torch's is eager.
+hash: a step of `configs/nerf/traced.py` (12 levels of 2^15 rows, occupancy grid, Adam) that evaluates 12,288 points,
+compared with the whole step of 64 rays, which evaluates as many: the ratio is per point. view: 100 x 100 pixels from
+that hash grid, in at most 2,000 ms. How the sides take turns: benchmarks/beside.py. Measured: docs/view_synthesis.md.
 """
 
-import argparse
-import os
-import statistics
 from collections.abc import Callable
-
-from benchmarks import beside
-from benchmarks.beside import Work
-
-if __name__ == '__main__':
-    beside.restart('benchmarks.nerf')
 
 import jax
 
+from benchmarks import beside
+from benchmarks.beside import Work
 from canon import models, optim
 from canon.data import views as scenes
 from canon.ops import backend
@@ -32,7 +24,6 @@ from experiments import configs, view_synthesis
 from experiments.view_synthesis.rendering import Rendering
 
 SAMPLES = Rendering(coarse=64, fine=64)
-VIEW = 2.0  # seconds
 
 
 def vanilla(rays: int, microbatch: int | None) -> Callable:
@@ -83,42 +74,16 @@ def view() -> Callable:
 
 
 WORKS = {
-    'vanilla_64': Work(lambda: (vanilla(64, None), vanilla(64, 0)), 2, 0.85, 0.4),
-    'vanilla_1024': Work(lambda: (vanilla(1024, None), vanilla(1024, 0)), 1, 0.85, 0.7),
-    'hash': Work(lambda: (hashed(), vanilla(64, 0)), 2, 0.15, 0.0),
+    'vanilla_64': Work(
+        {'canon': lambda: vanilla(64, None), 'whole': lambda: vanilla(64, 0)}, 2, {'whole': 0.85, 'torch': 0.4}
+    ),
+    'vanilla_1024': Work(
+        {'canon': lambda: vanilla(1024, None), 'whole': lambda: vanilla(1024, 0)}, 1, {'whole': 0.85, 'torch': 0.7}
+    ),
+    'hash': Work({'canon': hashed, 'nerf': lambda: vanilla(64, 0)}, 2, {'nerf': 0.15}),
+    'view': Work({'canon': view}, 1, {'canon': 2000}),
 }
-PEERS = {'vanilla_64': 'without', 'vanilla_1024': 'without', 'hash': 'NeRF'}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=str(__doc__).partition('\n')[0])
-    parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument('--only', default=','.join((*WORKS, 'view')), help='names of works, with commas')
-    parser.add_argument('--torch', metavar='PYTHON', help='an interpreter that has torch')
-    options = parser.parse_args()
-    chosen = options.only.split(',')
-    torch = beside.Torch(options.torch, 'nerf_torch.py') if options.torch else None
-    rows = []
-    for name in (name for name in WORKS if name in chosen):
-        work = WORKS[name]
-        times = beside.measure(name, work, options.rounds, torch if work.torch else None)
-        for side, label, aim in (('linen', PEERS[name], work.linen), ('torch', 'torch', work.torch)):
-            if side in times:
-                ours, other = (statistics.median(wall for wall, _ in times[s]) for s in ('canon', side))
-                ratios = beside.ratio(times, side, 0), beside.ratio(times, side, 1)
-                rows.append(
-                    (name, label, f'{1e3 * ours:.0f}', f'{1e3 * other:.0f}', *map('{:.2f}'.format, ratios), aim)
-                )
-    print(f'\n{"":14s}{"beside":>9s}{"ms":>9s}{"its ms":>9s}{"wall":>8s}{"CPU":>8s}{"aim":>8s}')
-    for name, *columns, aim in rows:
-        print(f'{name:14s}' + ''.join(f'{c:>{w}s}' for c, w in zip(columns, (9, 9, 9, 8, 8), strict=True)) + f'{aim:8}')
-    if 'view' in chosen:
-        call = view()
-        call()
-        wall, cpu = zip(*(beside.seconds(call, 1) for _ in range(options.rounds)), strict=True)
-        print(f'{"view":14s}{statistics.median(wall):.2f} s, {statistics.median(cpu):.2f} s of CPU time; aim {VIEW} s')
-    print(f'load at the end {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores')
 
 
 if __name__ == '__main__':
-    main()
+    beside.main(str(__doc__), WORKS, 'benchmarks.nerf', 'nerf_torch.py')

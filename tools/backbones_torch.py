@@ -3,7 +3,7 @@
 import torch
 import torchvision
 from torch.nn import functional as F
-from turns import serve
+from turns import serve_torch
 
 BATCH, SIZE = 8, 224
 
@@ -83,4 +83,4 @@ WORKS = {
 
 
 if __name__ == '__main__':
-    serve(WORKS)
+    serve_torch(WORKS)

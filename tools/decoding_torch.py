@@ -7,7 +7,7 @@ buffers, `scaled_dot_product_attention` over what is there.
 import torch
 from torch import nn
 from torch.nn import functional as F
-from turns import serve
+from turns import serve_torch
 
 BATCH, SOURCE, LENGTH, VOCAB, LAYERS, D, HEADS, FF = 8, 32, 64, 8000, 3, 256, 8, 1024
 
@@ -66,4 +66,4 @@ class Decoding:
 
 
 if __name__ == '__main__':
-    serve({'greedy': lambda: Decoding().greedy})
+    serve_torch({'greedy': lambda: Decoding().greedy})

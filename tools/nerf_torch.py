@@ -2,7 +2,7 @@
 
 import torch
 from torch import nn
-from turns import serve
+from turns import serve_torch
 
 COARSE, FINE, NEAR, FAR = 64, 64, 2.0, 6.0
 
@@ -77,4 +77,4 @@ WORKS = {f'vanilla_{rays}': lambda rays=rays: train(rays) for rays in (64, 1024)
 
 
 if __name__ == '__main__':
-    serve(WORKS)
+    serve_torch(WORKS)

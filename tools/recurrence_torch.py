@@ -1,7 +1,7 @@
 """torch's side of benchmarks/recurrence.py, in an interpreter of its own: torch, nothing of Canon."""
 
 import torch
-from turns import serve
+from turns import serve_torch
 
 SIZES = {256: (32, 100), 650: (20, 35)}
 CELLS = {'lstm': torch.nn.LSTM, 'gru': torch.nn.GRU, 'rnn': torch.nn.RNN}
@@ -23,4 +23,4 @@ WORKS = {f'{kind}_{hidden}': lambda k=kind, h=hidden: train(k, h) for kind in CE
 
 
 if __name__ == '__main__':
-    serve(WORKS)
+    serve_torch(WORKS)

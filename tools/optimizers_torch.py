@@ -1,0 +1,27 @@
+"""torch's side of benchmarks/optimizers.py, in an interpreter of its own: torch, nothing of Canon."""
+
+import torch
+from trees import TREES
+from turns import serve_torch
+
+OPTIMIZERS = {
+    'momentum': lambda p: torch.optim.SGD(p, 0.1, 0.9, fused=True),
+    'nesterov': lambda p: torch.optim.SGD(p, 0.1, 0.9, nesterov=True, fused=True),
+    'adagrad': lambda p: torch.optim.Adagrad(p, 0.1, fused=True),
+    'rmsprop': lambda p: torch.optim.RMSprop(p, 0.1, foreach=True),
+    'adadelta': lambda p: torch.optim.Adadelta(p, 1.0, foreach=True),
+    'adam': lambda p: torch.optim.Adam(p, 0.1, fused=True),
+    'adamw': lambda p: torch.optim.AdamW(p, 0.1, fused=True),
+}
+
+
+def build(name: str, tree: str):
+    """The fastest form that torch has of an optimizer: fused, or foreach where there is no fused one."""
+    parameters = [torch.nn.Parameter(torch.randn(shape)) for shape in TREES[tree]()]
+    for parameter in parameters:
+        parameter.grad = 1e-3 * torch.cos(parameter.detach())
+    return OPTIMIZERS[name](parameters).step
+
+
+if __name__ == '__main__':
+    serve_torch({f'{n}@{t}': lambda n=n, t=t: build(n, t) for n in OPTIMIZERS for t in TREES})
