@@ -13,7 +13,7 @@ from scipy.special import log_softmax, softmax
 
 from canon import data
 from canon.errors import CanonError, UsageError
-from canon.train.evaluate import evaluate
+from canon.train.evaluation import evaluate
 from canon.train.shard import make_mesh
 from experiments import classification, export
 from experiments.classification import insides

@@ -13,7 +13,7 @@ from canon.errors import UsageError
 from canon.metrics import KneserNey
 from canon.models.rnn_lm import RecurrentLM
 from canon.train import fit, make_step, shard
-from canon.train.evaluate import evaluate
+from canon.train.evaluation import evaluate
 from canon.train.setup import prepare
 from canon.train.types import CARRY
 from experiments import language_modelling as lm

@@ -11,7 +11,7 @@ from canon.data import meshes, shapes
 from canon.errors import CanonError, UsageError
 from canon.metrics.shapes import iou
 from canon.train import shard
-from canon.train.evaluate import evaluate
+from canon.train.evaluation import evaluate
 from canon.train.setup import prepare
 from experiments import shapes as experiment
 from experiments.shapes import systems

@@ -13,7 +13,7 @@ from canon import metrics
 from canon.data import parallel, vocabulary
 from canon.errors import CanonError, UsageError
 from canon.train import fit, shard
-from canon.train.evaluate import evaluate
+from canon.train.evaluation import evaluate
 from canon.train.setup import prepare
 from experiments import runs
 from experiments import translation as tr

@@ -1,9 +1,12 @@
 """The step against what it claims to be: a gradient of a mean, cut up or not, on one device or eight."""
 
+import importlib
 import json
 import os
+import pkgutil
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +18,7 @@ from canon import optim
 from canon.data import Generated
 from canon.metrics import Mean
 from canon.train import Evaluator, Experiment, Task, fit, init_state, make_step, shard, step_key
-from canon.train.evaluate import evaluate
+from canon.train.evaluation import evaluate
 from canon.train.setup import prepare
 from canon.train.types import CARRY
 from tests.train import toy
@@ -301,3 +304,14 @@ def test_sums_of_an_evaluation_in_bfloat16_lose_nothing():
     one = Evaluator(Batches(), lambda p, m, b: b['x'].astype(jnp.bfloat16).sum(), lambda total: {'sum': float(total)})
     mesh = prepare(toy.experiment(), toy.config()).mesh
     assert evaluate(one, {}, {}, mesh).metrics['sum'] == 3200
+
+
+def test_no_name_of_the_package_is_hidden_by_a_module():
+    """Names load on first use, and importing a submodule binds its own name in the package."""
+    import canon.train
+
+    for module in pkgutil.iter_modules(canon.train.__path__):
+        importlib.import_module(f'canon.train.{module.name}')
+    hidden = [name for name in canon.train.__all__ if isinstance(getattr(canon.train, name), types.ModuleType)]
+    assert not hidden
+    assert canon.train.evaluate is evaluate

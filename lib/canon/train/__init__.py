@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from canon.train.evaluate import evaluate
+    from canon.train.evaluation import evaluate
     from canon.train.loop import Fitted, NonFinite, fit
     from canon.train.report import write_report
     from canon.train.settings import Settings
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from canon.train.types import Data, Evaluator, Experiment, State, Task
 
 _HOMES = {
-    'evaluate': ('evaluate',),
+    'evaluation': ('evaluate',),
     'loop': ('Fitted', 'NonFinite', 'fit'),
     'report': ('write_report',),
     'settings': ('Settings',),

@@ -16,7 +16,7 @@ from canon import optim
 from canon.errors import CanonError, UsageError
 from canon.named import near
 from canon.train import checkpoint, shard
-from canon.train.evaluate import Evaluation, Interrupted, compile_measure, evaluate
+from canon.train.evaluation import Evaluation, Interrupted, compile_measure, evaluate
 from canon.train.guard import Stopper, Watchdog
 from canon.train.log import MetricsWriter, Progress
 from canon.train.setup import prepare

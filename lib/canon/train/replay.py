@@ -16,7 +16,7 @@ from canon.errors import UsageError
 from canon.ops import backend
 from canon.train import shard
 from canon.train.checkpoint import Checkpoints
-from canon.train.evaluate import evaluate
+from canon.train.evaluation import evaluate
 from canon.train.setup import Setup, prepare
 from canon.train.step import gradient, step_key
 from canon.train.types import Config, Experiment, Mutable, Params, State
