@@ -1,4 +1,4 @@
-"""The errors a person can mend. Each message is one line that names the key, file or shape, and the mend."""
+"""Errors a user can fix. Each message is one line that names the key, file or shape, and the fix."""
 
 
 class CanonError(Exception):
@@ -7,3 +7,8 @@ class CanonError(Exception):
 
 class UsageError(CanonError, ValueError):
     """The caller asked for something that does not exist or does not fit; exits with status 2."""
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's text, or its type where it has none, for use within another message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

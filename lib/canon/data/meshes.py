@@ -6,12 +6,14 @@ A field is negative inside, as a signed distance is. Triangles are kept by trime
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from canon.errors import CanonError, UsageError
+from canon.data.winding import WindingNumber, orient_bodies, unpaired_edges
+from canon.errors import CanonError, UsageError, first_line
 
 if TYPE_CHECKING:
     from trimesh import Trimesh
@@ -20,6 +22,7 @@ EXTENSIONS = ('.ply', '.obj', '.off', '.stl', '.glb', '.gltf')
 WRITTEN = ('.ply', '.obj', '.glb')
 _PIECES = 1000  # about so many pieces of a surface are searched
 _PAIRS = 1 << 18  # of points and triangles at a time
+_SMALLEST, _LARGEST = 1e-30, 1e30  # of a mesh: beyond them products of its sides are 0 or infinite
 _OUTSIDE = 1e6  # beyond the border of a grid, so that surfaces are closed there
 Field = Callable[[np.ndarray], np.ndarray]
 
@@ -43,7 +46,7 @@ class Fit(NamedTuple):
 def read(path: str | Path) -> Trimesh:
     """The triangles of a file, all parts of it as one, corners at the same place joined.
 
-    Raises UsageError for a file that is not there or no mesh.
+    Raises UsageError for a file that is not there or of another kind, CanonError for one that holds no usable mesh.
     """
     import trimesh
 
@@ -51,28 +54,53 @@ def read(path: str | Path) -> Trimesh:
     if not path.is_file() or path.suffix.lower() not in EXTENSIONS:
         raise UsageError(f'{path} is no file of triangles; give one of {", ".join(EXTENSIONS)}')
     try:
-        mesh: Any = trimesh.load(path, force='mesh')
+        mesh: Any = trimesh.load(path, force='mesh', process=False)
     except Exception as error:  # each format has errors of its own
-        raise CanonError(f'{path} cannot be read as a mesh: {error}') from error
-    if not len(getattr(mesh, 'faces', ())):
+        raise CanonError(f'{path} cannot be read as a mesh ({type(error).__name__}: {first_line(error)})') from error
+    faces = np.asarray(getattr(mesh, 'faces', ()))
+    if not len(faces):
         raise CanonError(f'{path} holds no triangles; a cloud of points is given as .npy, .npz, .xyz or .ply')
-    return joined(mesh.vertices, mesh.faces)
+    if faces.min() < 0 or faces.max() >= len(mesh.vertices):
+        worst = faces.min() if faces.min() < 0 else faces.max()
+        raise CanonError(f'{path}: a face names corner {worst}, and there are {len(mesh.vertices)}, counted from 0')
+    if not np.isfinite(mesh.vertices).all():
+        raise CanonError(f'{path}: a corner is NaN or infinite')
+    try:
+        return joined(mesh.vertices, faces)
+    except CanonError as error:
+        raise CanonError(f'{path}: {error}') from None
 
 
 def joined(vertices: np.ndarray, faces: np.ndarray) -> Trimesh:
-    """A mesh whose corners at one place are one, facing outwards where it is closed."""
+    """A mesh whose corners at one place are one, each closed body facing outwards and each cavity inwards.
+
+    Corners nearer than about 1e-8 are at one place; less where the mesh is smaller than 1. Raises CanonError for
+    triangles without area.
+    """
     import trimesh
 
     mesh = trimesh.Trimesh(np.asarray(vertices, float), np.asarray(faces), process=False)
-    mesh.merge_vertices(merge_tex=True, merge_norm=True)
+    digits = max(8, 8 - round(np.log10(_extent(mesh.vertices))))
+    digits = min(digits, 15 - round(np.log10(np.abs(mesh.vertices).max())))  # what float64 has
+    mesh.merge_vertices(merge_tex=True, merge_norm=True, digits_vertex=digits)
     a, b, c = mesh.faces.T
     mesh.update_faces((a != b) & (b != c) & (c != a))  # a sliver stays: without it there would be a hole
     mesh.remove_unreferenced_vertices()
-    if mesh.is_watertight and not mesh.is_winding_consistent:
-        mesh.fix_normals()
-    if mesh.is_watertight and mesh.volume < 0:
-        mesh.invert()
+    if not len(mesh.faces) or not mesh.area > 0:
+        raise CanonError(f'all {len(faces)} triangles are without area')
+    mesh.faces = orient_bodies(np.asarray(mesh.vertices), np.asarray(mesh.faces))
     return mesh
+
+
+def _extent(points: np.ndarray) -> float:
+    """The longest side of the bounding box. Raises CanonError where it is 0 or not of any use."""
+    with np.errstate(over='ignore', invalid='ignore'):
+        size = float(np.ptp(points, axis=0).max()) if len(points) else 0.0
+    if not _SMALLEST < size < _LARGEST:
+        raise CanonError(
+            f'a shape of size {size:g} cannot be scaled; its points are all one, not finite, or too far apart'
+        )
+    return size
 
 
 def read_points(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -112,62 +140,51 @@ def write(mesh: Trimesh, path: str | Path) -> None:
 
 
 def bad_edges(mesh: Trimesh) -> int:
-    """Edges that are not those of exactly two triangles; 0 for a watertight mesh."""
-    _, counts = np.unique(np.sort(mesh.edges, axis=1), axis=0, return_counts=True)
-    return int((counts != 2).sum())
+    """Edges that are not shared by triangles in pairs that face the same way; 0 for a watertight mesh."""
+    return unpaired_edges(np.asarray(mesh.faces))
 
 
 def cube_fit(points: np.ndarray) -> Fit:
     """Into the cube of side 1 about 0, as the occupancy networks have shapes: their longest side is 1."""
-    low, high = points.min(0), points.max(0)
-    return Fit((low + high) / 2, _positive(float((high - low).max())))
+    return Fit((points.min(0) + points.max(0)) / 2, _extent(points))
 
 
 def sphere_fit(points: np.ndarray, buffer: float = 1.03) -> Fit:
     """Into the sphere of radius 1 / buffer about the middle of the bounding box: DeepSDF's."""
+    _extent(points)
     centre = (points.min(0) + points.max(0)) / 2
-    return Fit(centre, buffer * _positive(float(np.linalg.norm(points - centre, axis=-1).max())))
-
-
-def _positive(size: float) -> float:
-    if not np.isfinite(size) or size <= 0:
-        raise CanonError(f'a shape of size {size} cannot be scaled; its points are all one, or not finite')
-    return size
+    return Fit(centre, buffer * float(np.linalg.norm(points - centre, axis=-1).max()))
 
 
 # --- distances ----------------------------------------------------------------------------------------------------
 
 
 class Nearest(NamedTuple):
-    """For each point: how far the surface is [N], in which triangle [N], where [N, 3], and the normal there [N, 3]."""
+    """For each point: how far the surface is [N], in which triangle [N], and where [N, 3]."""
 
     distance: np.ndarray
     face: np.ndarray
     place: np.ndarray
-    normal: np.ndarray
 
 
 class Surface:
     """A mesh that tells how far points are from it, and on which side.
 
-    Exact: triangles are tried in the order of the middles of their pieces until none that is left can be nearer. The
-    side is that of the pseudonormal of the nearest face, edge or corner (Baerentzen & Aanaes 2005), which is right for
-    every closed mesh; of bodies that overlap the inner walls count as surface, so unite them before.
+    Distances are exact: triangles are tried in the order of the middles of their pieces until none that is left can be
+    nearer. The side is that of the winding number, so bodies may overlap; but their walls within each other count as
+    surface for the distance. Unite them first where that matters.
     """
 
     def __init__(self, mesh: Trimesh):
         from scipy.spatial import KDTree
-        from trimesh.remesh import subdivide_to_size
 
         self.mesh = mesh
         self._corners = np.asarray(mesh.triangles, float)
-        edge = 2 * np.sqrt(mesh.area / _PIECES)
         # A piece is tried as the triangle that it is cut from: what is added are middles to search among.
-        vertices, faces, self._of = subdivide_to_size(mesh.vertices, mesh.faces, edge, max_iter=20, return_index=True)
-        middles = vertices[faces].mean(1)
-        self._radius = float(np.linalg.norm(vertices[faces] - middles[:, None], axis=-1).max())
+        pieces, self._of = _cut(self._corners, 2 * np.sqrt(mesh.area / _PIECES), 64 * _PIECES)
+        middles = pieces.mean(1)
+        self._radius = float(np.linalg.norm(pieces - middles[:, None], axis=-1).max())
         self._tree = KDTree(middles)
-        self._face_normals, self._edge_normals, self._corner_normals = _pseudonormals(mesh)
 
     def nearest(self, points: np.ndarray) -> Nearest:
         """For points [N, 3]."""
@@ -182,7 +199,7 @@ class Surface:
                 left.append(part[~sure])
             todo, count = np.concatenate(left), count * 4
         place = np.einsum('nk,nkd->nd', weights, self._corners[face])
-        return Nearest(np.linalg.norm(points - place, axis=-1), face, place, self._normals(face, weights))
+        return Nearest(np.linalg.norm(points - place, axis=-1), face, place)
 
     def _among(self, points: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The nearest of the `count` next triangles, the weights of its corners, and whether none can be nearer."""
@@ -195,26 +212,43 @@ class Surface:
         sure = (far[:, -1] - self._radius >= distance[row, best]) | (count == self._tree.n)
         return faces[row, best], weights[row, best], sure
 
-    def _normals(self, face: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        inner = (weights > 0).sum(1)
-        normals = self._face_normals[face]
-        edge, corner = inner == 2, inner == 1
-        # trimesh's edges of a face are (0, 1), (1, 2), (2, 0): the one that lies across corner i is (i + 1) % 3.
-        normals[edge] = self._edge_normals[face[edge], (weights[edge].argmin(1) + 1) % 3]
-        normals[corner] = self._corner_normals[self.mesh.faces[face[corner], weights[corner].argmax(1)]]
-        return normals
-
-    def signed(self, points: np.ndarray) -> np.ndarray:
-        """Signed distances [N], negative inside. Raises CanonError for a mesh that is not watertight."""
+    @cached_property
+    def winding_number(self) -> WindingNumber:
+        """The winding number about points. Raises CanonError for a mesh that is not watertight."""
         bad = bad_edges(self.mesh)
         if bad:
             raise CanonError(
                 f'the mesh is not watertight: {bad} of its {len(self.mesh.edges_unique)} edges are not between two '
-                'triangles, so it has no inside; close it first'
+                'triangles that face the same way, so it has no inside; close it first'
             )
-        found = self.nearest(points)
-        side = ((np.asarray(points, float) - found.place) * found.normal).sum(-1)
-        return np.where(side < 0, -found.distance, found.distance)
+        return WindingNumber(self._corners)
+
+    def inside(self, points: np.ndarray) -> np.ndarray:
+        """Whether points [N, 3] are inside. Raises CanonError for a mesh that is not watertight."""
+        return self.winding_number(points) > 0
+
+    def signed(self, points: np.ndarray) -> np.ndarray:
+        """Signed distances [N], negative inside. Raises CanonError for a mesh that is not watertight."""
+        inside, distance = self.inside(points), self.nearest(points).distance
+        return np.where(inside, -distance, distance)
+
+
+def _cut(triangles: np.ndarray, longest: float, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pieces [P, 3, 3] of triangles with no edge above `longest`, unless they are more than `limit`; and whose they are.
+
+    The longest edge is halved each time, so that a long sliver becomes few pieces.
+    """
+    source = np.arange(len(triangles))
+    while True:
+        edges = np.linalg.norm(np.roll(triangles, -1, 1) - triangles, axis=-1)
+        long = edges.max(1) > longest
+        if not long.any() or len(triangles) + long.sum() > max(limit, len(source)):
+            return triangles, source
+        first = edges[long].argmax(1)[:, None] + np.arange(3)
+        a, b, c = np.moveaxis(np.take_along_axis(triangles[long], (first % 3)[..., None], 1), 1, 0)
+        half = (a + b) / 2
+        triangles = np.concatenate((triangles[~long], np.stack((a, half, c), 1), np.stack((half, b, c), 1)))
+        source = np.concatenate((source[~long], source[long], source[long]))
 
 
 def nearest_weights(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
@@ -245,17 +279,6 @@ def nearest_weights(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     where = [case for case, _ in cases]
     inside = (va / whole, vb / whole, vc / whole)
     return np.stack([np.select(where, [w[i] for _, w in cases], inside[i]) for i in range(3)], -1)
-
-
-def _pseudonormals(mesh: Trimesh) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of faces [F, 3]; of the edges of each face [F, 3, 3]; of corners [V, 3], faces weighed by their angle there."""
-    faces = np.array(mesh.face_normals)
-    edge_of = mesh.edges_unique_inverse.reshape(-1, 3)
-    edges = np.zeros((len(mesh.edges_unique), 3))
-    np.add.at(edges, edge_of, faces[:, None])
-    corners = np.zeros((len(mesh.vertices), 3))
-    np.add.at(corners, mesh.faces, mesh.face_angles[..., None] * faces[:, None])
-    return faces, edges[edge_of], corners
 
 
 # --- fields to meshes ---------------------------------------------------------------------------------------------

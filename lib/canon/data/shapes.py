@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from canon.data import meshes
-from canon.errors import UsageError
+from canon.errors import CanonError, UsageError
 from canon.named import near
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ BUFFER = 1.03  # between DeepSDF's shapes and their unit sphere
 KINDS = ('sphere', 'box', 'torus', 'capsule', 'cylinder', 'blend')
 _SIMPLE = KINDS[:-1]
 _FITTED = 32  # cells a side of the mesh of which places on an analytic surface are begun
+_TRIES = 100  # to draw a place that is on no wall within a body
 _KEPT = 48  # of the one that is shown
 
 
@@ -38,6 +39,11 @@ class Shape(Protocol):
 
     @property
     def mesh(self) -> Trimesh: ...
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has an inside, and so signed distances."""
+        ...
 
     def signed(self, points: np.ndarray) -> np.ndarray:
         """Signed distances [N] of points [N, 3]."""
@@ -80,7 +86,7 @@ def _files(path: Path, split: str) -> list[Path]:
     own = [path / name for name in SPLITS]
     parts = all(folder.is_dir() for folder in own)
     root = path / split if parts else path
-    files = sorted(p for p in root.rglob('*') if p.suffix.lower() in meshes.EXTENSIONS)
+    files = sorted(p for p in root.rglob('*') if p.suffix.lower() in meshes.EXTENSIONS and p.is_file())
     if not files:
         raise UsageError(f'data.path={root} holds no meshes ({", ".join(meshes.EXTENSIONS)})')
     if parts or len(files) == 1:
@@ -110,17 +116,37 @@ class Scanned:
         return placed
 
     @cached_property
-    def _surface(self) -> meshes.Surface:
+    def distances(self) -> meshes.Surface:
         return meshes.Surface(self.mesh)
+
+    @cached_property
+    def closed(self) -> bool:
+        return meshes.bad_edges(self.mesh) == 0
 
     def signed(self, points: np.ndarray) -> np.ndarray:
         try:
-            return self._surface.signed(points)
-        except meshes.CanonError as error:
+            return self.distances.signed(points)
+        except CanonError as error:
             raise type(error)(f'{self.path}: {error}') from None
 
     def surface(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        return meshes.points_of_mesh(self.mesh, count, rng)
+        """Places on the surface; of a closed mesh, those with inside on one side alone.
+
+        Walls within overlapping bodies have inside on both sides.
+        """
+        places, normals = meshes.points_of_mesh(self.mesh, count, rng)
+        if not self.closed:
+            return places, normals
+        for _ in range(_TRIES):
+            hidden = np.flatnonzero(self._is_hidden(places, normals))
+            if not hidden.size:
+                break
+            places[hidden], normals[hidden] = meshes.points_of_mesh(self.mesh, hidden.size, rng)
+        return places, normals
+
+    def _is_hidden(self, places: np.ndarray, normals: np.ndarray) -> np.ndarray:
+        step = 1e-6 * normals  # of a mesh whose size is about 1
+        return self.distances.inside(places - step) == self.distances.inside(places + step)
 
 
 def fitted(points: np.ndarray, space: str) -> meshes.Fit:
@@ -185,6 +211,10 @@ class Analytic:
         for part in self.parts[1:]:
             found = _union(found, part.signed(points), self.smooth)
         return found * self.scale
+
+    @property
+    def closed(self) -> bool:
+        return True
 
     @cached_property
     def mesh(self) -> Trimesh:
