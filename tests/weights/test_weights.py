@@ -179,3 +179,152 @@ def test_a_form_that_nobody_publishes_is_refused(tmp_path):
     ours = {'params': {'conv9_9': {'kernel': np.zeros((1, 1, 1, 1), np.float32)}}}
     with pytest.raises(UsageError, match=r"no published weights are known for this form of model 'vgg\.vgg11'"):
         weights.save(tmp_path / 'vgg.safetensors', 'vgg.vgg11', ours)
+
+
+def test_what_is_saved_is_a_whole_network(tmp_path):
+    """Bare parameters wrote an empty file; without statistics, or under another depth's name, half a network."""
+    whole = variables()
+    for broken, message in [
+        (whole['params'], r"expected variables .'params': \.\.\., 'batch_stats': \.\.\.., got conv, head, norm"),
+        ({}, 'got nothing'),
+        ({'params': whole['params']}, 'batch_stats lacks norm; give all that model.init gives'),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            weights.save(tmp_path / 'a.safetensors', 'toy.net', broken)
+        with pytest.raises(UsageError, match=message):
+            weights.to_torch(broken, NAMES)
+    assert not (tmp_path / 'a.safetensors').exists()
+
+
+def zeros_of(name, **arguments):
+    net = models.make(name, num_classes=3, **arguments)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+
+
+def test_another_depths_name_is_refused(tmp_path):
+    thin = {'width': 0.0625}
+    for source, named, arguments in [
+        ('resnet.resnet18', 'resnet.resnet34', {}),
+        ('vgg.vgg11', 'vgg.vgg16', thin),
+        ('vgg.vgg16', 'vgg.vgg11', thin),
+    ]:
+        ours = zeros_of(source, **arguments)
+        with pytest.raises(UsageError, match=r'these variables are not all of|no published weights are known for this'):
+            weights.save(tmp_path / 'a.safetensors', named, ours)
+        weights.save(tmp_path / 'a.safetensors', source, ours)
+    bottlenecks = {'conv2_1': {'conv3': {'kernel': np.zeros((1, 1, 2, 2))}}}
+    resnet34 = published.names_of('resnet.resnet34')['torchvision', 'resnet.resnet34']
+    assert not resnet34.fits({'params': bottlenecks})
+    basic = {'params': {f'conv2_{i}': {f'conv{j}': {'kernel': 0} for j in (1, 2)} for i in (1, 2, 3)}}
+    resnet50 = published.names_of('resnet.resnet50')['torchvision', 'resnet.resnet50']
+    assert 'conv2_1/conv3' in resnet50.missing(basic)
+
+
+@pytest.mark.parametrize('name', ['resnet.resnet50', 'mobilenet.mobilenet_v2', 'inception.inception_v4'])
+def test_every_required_module_is_one_of_the_network(name):
+    """`required` is written by hand in some families: what it names must be in the network."""
+    net = models.make(name, num_classes=3)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), np.zeros((1, 128, 128, 3), np.float32))
+    for names in published.names_of(name).values():
+        assert names.required
+        assert not names.missing(shapes)
+        assert names.fits(shapes)
+
+
+@pytest.mark.parametrize('dtype', ['int8', 'uint8', 'int32'])
+def test_integers_are_codes_not_weights(tmp_path, dtype):
+    tensors = {k: (20 * v).astype(dtype) for k, v in weights.to_torch(variables(), NAMES).items()}
+    weights.write(tmp_path / 'a.safetensors', tensors)
+    with pytest.raises(UsageError, match=rf'a.safetensors: features.0.bias is {dtype}; weights are floats'):
+        weights.load(tmp_path / 'a.safetensors', 'toy.net', variables())
+
+
+@pytest.mark.parametrize('kind', ['float8_e4m3fn', 'float8_e5m2'])
+def test_eight_bit_floats_become_float32(tmp_path, kind):
+    import ml_dtypes
+
+    tensors = {k: v.astype(getattr(ml_dtypes, kind)) for k, v in weights.to_torch(variables(), NAMES).items()}
+    weights.write(tmp_path / 'a.safetensors', tensors)
+    back = weights.load(tmp_path / 'a.safetensors', 'toy.net', variables())
+    kernel = variables()['params']['conv']['kernel']
+    expected = kernel.astype(getattr(ml_dtypes, kind)).astype(np.float32)
+    np.testing.assert_array_equal(back['params']['conv']['kernel'], expected)
+    assert back['params']['conv']['kernel'].dtype == np.float32
+
+
+@pytest.mark.parametrize('prefix', ['module.', '_orig_mod.', 'model.', 'module._orig_mod.', 'model._orig_mod.module.'])
+def test_prefixes_of_wrappers_are_taken_off(tmp_path, prefix):
+    tensors = {prefix + k: v for k, v in weights.to_torch(variables(), NAMES).items()}
+    weights.write(tmp_path / 'a.safetensors', tensors | {'n_averaged': np.array(7)})
+    back = weights.load(tmp_path / 'a.safetensors', 'toy.net', variables())
+    jax.tree.map(np.testing.assert_array_equal, back, variables())
+
+
+class Tensor:
+    """As much of torch.Tensor as is read: a numpy array that refuses to leave while it has a gradient."""
+
+    def __init__(self, array, requires_grad=False, is_quantized=False):
+        self.array, self.requires_grad, self.is_quantized = np.asarray(array), requires_grad, is_quantized
+
+    def detach(self):
+        return Tensor(self.array)
+
+    def float(self):
+        return Tensor(self.array.astype(np.float32), self.requires_grad)
+
+    def is_floating_point(self):
+        return self.array.dtype.kind == 'f'
+
+    def numpy(self):
+        if self.requires_grad:
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+        return self.array
+
+
+def test_what_a_pth_may_hold(tmp_path, monkeypatch):
+    """Parameters with gradients and nested mappings are read; what holds no tensors is one line."""
+    ours = weights.to_torch(variables(), NAMES)
+    tensors = {f'module.{k}': Tensor(v, requires_grad=True) for k, v in ours.items()}
+    other = {f'module.{k}': Tensor(0 * v) for k, v in ours.items()}
+    held = {}
+    monkeypatch.setitem(sys.modules, 'torch', types.SimpleNamespace(load=lambda *_, **__: held['content']))
+    path = tmp_path / 'a.pth'
+    path.write_bytes(b'')
+    for content in (
+        tensors,
+        {'net': tensors, 'epoch': 3, 'best': Tensor(0.9)},
+        {'optimizer': {'state': {0: {'exp_avg': Tensor(np.zeros(3))}}}, 'state_dict': tensors},
+        {'state_dict_ema': other, 'model': tensors},
+        {'checkpoint': {'weights': tensors}},
+    ):
+        held['content'] = content
+        back = weights.load(path, 'toy.net', variables())
+        jax.tree.map(np.testing.assert_array_equal, back, variables())
+    for content, message in [
+        ([Tensor(np.zeros(3))], 'holds a list, not a mapping'),
+        ({'epoch': 3}, 'holds no tensors; its keys are epoch'),
+        ({'a.weight': Tensor(np.zeros(3), is_quantized=True)}, 'a.weight is quantised'),
+    ]:
+        held['content'] = content
+        with pytest.raises(CanonError, match=message):
+            weights.read(path)
+
+
+def test_a_mistyped_path_is_not_looked_for_at_the_hub(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    def refuse(*_):
+        raise AssertionError('asked the hub')
+
+    monkeypatch.setattr(huggingface_hub, 'hf_hub_download', refuse)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'runs').mkdir()
+    for path in ('runs/x.safetensors', 'owner/x.pth', 'runs/x'):
+        with pytest.raises(UsageError, match='does not exist'):
+            weights.read(path)
+    assert not files.is_weights('runs/x')  # a run that is not there, which its own reader says
+    assert files._hub('hub:runs/x') == ('runs/x', 'model.safetensors')
+    (tmp_path / 'runs' / 'y.safetensors').mkdir()
+    with pytest.raises(UsageError, match=r'runs/y\.safetensors is a folder'):
+        weights.read('runs/y.safetensors')

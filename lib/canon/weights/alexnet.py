@@ -9,6 +9,8 @@ _MODULES = dict(
 
 TORCHVISION = {
     'alexnet.alexnet_one_tower': Names(
-        substitutions(*((f'^{ours}$', theirs) for ours, theirs in _MODULES.items())), flattened={'fc6': (6, 6)}
+        substitutions(*((f'^{ours}$', theirs) for ours, theirs in _MODULES.items())),
+        flattened={'fc6': (6, 6)},
+        required=tuple(_MODULES),
     )
 }

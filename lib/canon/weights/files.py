@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +13,12 @@ from canon.errors import CanonError, UsageError
 
 _TORCH = ('.pth', '.pt', '.bin')
 _SUFFIXES = ('.safetensors', *_TORCH)
-_NESTED = ('state_dict', 'model_state_dict', 'model', 'state_dict_ema')
+_PREFIXES = ('module.', '_orig_mod.', 'model.')  # of DistributedDataParallel, torch.compile and Lightning
+_FLOAT8 = {'F8_E4M3': 'float8_e4m3fn', 'F8_E5M2': 'float8_e5m2'}
 
 
 def is_weights(source: str | Path) -> bool:
-    """Is it a file of weights, or OWNER/NAME[:FILE] of the hub, and no folder here?"""
+    """Whether `source` is a file of weights, or OWNER/NAME[:FILE] of the hub, and not a folder here."""
     path = Path(source).expanduser()
     return not path.is_dir() and (path.suffix in _SUFFIXES or (not path.exists() and _hub(str(source)) is not None))
 
@@ -24,19 +26,38 @@ def is_weights(source: str | Path) -> bool:
 def read(source: str | Path) -> dict[str, np.ndarray]:
     """{key: array} of a `.safetensors` file, a `.pth` (where torch is installed), or OWNER/NAME[:FILE] of the hub.
 
-    FILE is `model.safetensors` without. Raises UsageError for a file that is not there or not of these kinds,
-    CanonError for one that cannot be read or fetched.
+    FILE is `model.safetensors` if there is none. What ends as a file of weights, or begins with a folder that is here,
+    is never looked for at the hub unless `hub:` precedes it. Raises UsageError for a file that is not there or not of
+    these kinds, CanonError for one that cannot be read or fetched.
     """
     path = Path(source).expanduser()
+    if path.is_dir():
+        raise UsageError(f'{source} is a folder, not a file of weights')
     if not path.exists():
-        if path.suffix in _SUFFIXES and _hub(str(source)) is None:
-            raise UsageError(f'{source} does not exist')
+        if _hub(str(source)) is None:
+            raise UsageError(f'{source} does not exist; OWNER/NAME or hub:OWNER/NAME is one of the hub')
         path = _fetched(str(source))
     if path.suffix == '.safetensors':
         return _safetensors(path)
     if path.suffix in _TORCH:
         return _torch(path)
     raise UsageError(f'{source} is no file of weights; give {", ".join(_SUFFIXES)} or OWNER/NAME of the hub')
+
+
+def without_prefixes(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`tensors` without the prefixes that wrappers give to all keys: 'module.layer1.0.conv1.weight'.
+
+    Scalars beside them, as the count of an averaged model, are left out with the prefix.
+    """
+    found = dict(tensors)
+    while prefix := next((p for p in _PREFIXES if _is_prefix(p, found)), None):
+        found = {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)}
+    return found
+
+
+def _is_prefix(prefix: str, tensors: Mapping[str, np.ndarray]) -> bool:
+    with_prefix = [key.startswith(prefix) for key in tensors]
+    return any(with_prefix) and all(has or not np.ndim(v) for has, v in zip(with_prefix, tensors.values(), strict=True))
 
 
 def write(path: str | Path, tensors: Mapping[str, np.ndarray], about: Mapping[str, str] | None = None) -> None:
@@ -47,7 +68,7 @@ def write(path: str | Path, tensors: Mapping[str, np.ndarray], about: Mapping[st
     if path.suffix != '.safetensors':
         raise UsageError(f'{path}: weights are written as .safetensors; name it so')
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, path, dict(about or {}))
+    save_file({k: np.asarray(v, order='C') for k, v in tensors.items()}, path, dict(about or {}))
 
 
 def _safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -59,6 +80,24 @@ def _safetensors(path: Path) -> dict[str, np.ndarray]:
             return {key: np.asarray(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise CanonError(f'{path} cannot be read as safetensors: {error}') from error
+    except (AttributeError, KeyError, TypeError):  # numpy has no name for the type
+        return _deserialised(path)
+
+
+def _deserialised(path: Path) -> dict[str, np.ndarray]:
+    """A `.safetensors` file with types that `safe_open` does not know, float8 among them."""
+    import ml_dtypes
+    from safetensors import deserialize
+
+    known = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16, 'BOOL': bool}
+    known |= {f'{kind}{bits}': f'{"u" * (kind == "U")}int{bits}' for kind in 'IU' for bits in (8, 16, 32, 64)}
+    known |= {name: getattr(ml_dtypes, ours) for name, ours in _FLOAT8.items()}
+    tensors = {}
+    for key, entry in deserialize(path.read_bytes()):
+        if entry['dtype'] not in known:
+            raise CanonError(f'{path}: {key} is {entry["dtype"]}, which is not read; convert it to a float type')
+        tensors[key] = np.frombuffer(entry['data'], known[entry['dtype']]).reshape(entry['shape'])
+    return tensors
 
 
 def _torch(path: Path) -> dict[str, np.ndarray]:
@@ -70,22 +109,52 @@ def _torch(path: Path) -> dict[str, np.ndarray]:
         tensors = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:
         raise CanonError(f'{path} cannot be read by torch: {" ".join(str(error).split())[:200]}') from error
-    for key in _NESTED:
-        if isinstance(tensors, Mapping) and isinstance(tensors.get(key), Mapping):
-            tensors = tensors[key]
-    return {k.removeprefix('module.'): v.float().numpy() for k, v in tensors.items() if hasattr(v, 'numpy')}
+    tensors = _state_dict(tensors, path)
+    if quantised := next((key for key, value in tensors.items() if getattr(value, 'is_quantized', False)), None):
+        raise CanonError(f'{path}: {quantised} is quantised; give a file of floats')
+    return {key: _array(value) for key, value in tensors.items()}
+
+
+def _array(tensor: Any) -> np.ndarray:
+    """Floats of any width as float32: numpy has no bfloat16 or float8 of torch's; integers as they are."""
+    tensor = tensor.detach()
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+
+
+def _state_dict(stored: Any, path: Path) -> dict[str, Any]:
+    """{key: tensor} of what a `.pth` holds: that, or such a mapping within it (`{'net': ..., 'epoch': 3}`).
+
+    Of several the one with most tensors is taken, and an average ('ema') only where there is no other.
+    """
+    if not isinstance(stored, Mapping):
+        raise CanonError(f'{path} holds a {type(stored).__name__}, not a mapping of names to tensors')
+    mappings = sorted(_mappings(stored), key=lambda found: ('ema' in found[0], -len(found[1])))
+    if not mappings:
+        raise CanonError(f'{path} holds no tensors; its keys are {", ".join(map(str, list(stored)[:5])) or "none"}')
+    return mappings[0][1]
+
+
+def _mappings(stored: Mapping, key: str = '') -> Iterator[tuple[str, dict[str, Any]]]:
+    """(key, its tensors) of `stored` and of the mappings within it that are not of an optimizer."""
+    tensors = {str(name): value for name, value in stored.items() if hasattr(value, 'detach')}
+    if tensors:
+        yield key, tensors
+    for name, value in stored.items():
+        if isinstance(value, Mapping) and 'optim' not in str(name):
+            yield from _mappings(value, f'{key}.{name}')
 
 
 def _hub(source: str) -> tuple[str, str] | None:
-    """(OWNER/NAME, FILE) of `OWNER/NAME` or `OWNER/NAME:FILE`."""
-    found = re.fullmatch(r'(?:hub:)?([\w-]+/[\w.-]+?)(?::([\w./-]+))?', source)
-    return (found[1], found[2] or 'model.safetensors') if found else None
+    """(OWNER/NAME, FILE) of `OWNER/NAME` or `OWNER/NAME:FILE`; None for what is a path here, though mistyped."""
+    found = re.fullmatch(r'(hub:)?(([\w-]+)/[\w.-]+?)(?::([\w./-]+))?', source)
+    if not found or (not found[1] and (found[2].endswith(_SUFFIXES) or Path(found[3]).is_dir())):
+        return None
+    return found[2], found[4] or 'model.safetensors'
 
 
 def _fetched(source: str) -> Path:
     named = _hub(source)
-    if named is None:
-        raise UsageError(f'{source} is neither a file here nor OWNER/NAME of the hub')
+    assert named is not None
     from huggingface_hub import hf_hub_download
 
     try:

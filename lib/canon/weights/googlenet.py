@@ -15,4 +15,11 @@ _MODULE = substitutions(
     ('^head_4a', 'aux1'),
     ('^head_4d', 'aux2'),
 )
-TORCHVISION = {'googlenet.googlenet': Names(_MODULE, {'head_4a/fc1': (4, 4), 'head_4d/fc1': (4, 4)})}
+_BLOCKS = ('3a', '3b', '4a', '4b', '4c', '4d', '4e', '5a', '5b')
+TORCHVISION = {
+    'googlenet.googlenet': Names(
+        _MODULE,
+        {'head_4a/fc1': (4, 4), 'head_4d/fc1': (4, 4)},
+        required=('conv1', 'conv2_reduce', 'conv2', *(f'inception_{block}' for block in _BLOCKS), 'fc'),
+    )
+}

@@ -14,7 +14,12 @@ _V3 = Names(
         ('3b_[?]', '3b_1x1'),
         ('^mixed_', 'Mixed_'),
         ('^head/', 'AuxLogits/'),
-    )
+    ),
+    required=(
+        *(f'conv_{place}' for place in ('1a', '2a', '2b', '3b', '4a')),
+        *(f'mixed_{place}' for place in ('5b', '5c', '5d', '6a', '6b', '6c', '6d', '6e', '7a', '7b', '7c')),
+        'fc',
+    ),
 )
 
 _V4_FIRST = {  # where a kind of block starts among timm's `features`
@@ -51,5 +56,11 @@ def _v4(path: str) -> str:
     return f'{theirs}{joint}{int(place) - 1}{letter}.{leaf}' if place else f'{theirs}.{leaf}'
 
 
+_V4_COUNTS = {'stem_conv': 3, 'stem_mixed': 3, 'inception_a': 4, 'inception_b': 7, 'inception_c': 3}
+_V4_BLOCKS = [f'{kind}{i}' for kind, count in _V4_COUNTS.items() for i in range(1, count + 1)]
+
 TORCHVISION = {'inception.inception_v3': _V3}
-TIMM = {'inception.inception_v3': _V3, 'inception.inception_v4': Names(_v4)}
+TIMM = {
+    'inception.inception_v3': _V3,
+    'inception.inception_v4': Names(_v4, required=(*_V4_BLOCKS, 'reduction_a', 'reduction_b', 'fc')),
+}

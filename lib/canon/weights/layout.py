@@ -30,12 +30,14 @@ class Names(NamedTuple):
     flattened: {path of a dense layer on a flattened map: (h, w)} for those whose rows torch orders by channel first.
     convolved: the same for those that the publisher keeps as a convolution over the whole map.
     ignored:   regex of the keys that the publisher has and we have no use for.
+    required:  our modules, or the first parts of their paths, that every form of the network has.
     """
 
     module: Callable[[str], str]
     flattened: Mapping[str, tuple[int, int]] = {}
     ignored: str = r'num_batches_tracked$'
     convolved: Mapping[str, tuple[int, int]] = {}
+    required: tuple[str, ...] = ()
 
     def fits(self, variables: Mapping[str, Any]) -> bool:
         """Has every leaf of `variables` a key of its own?"""
@@ -44,6 +46,11 @@ class Names(NamedTuple):
         except (KeyError, ValueError):
             return False
         return len(leaves) == len(set(leaves))
+
+    def missing(self, variables: Mapping[str, Any]) -> list[str]:
+        """The required modules that `variables` lacks."""
+        paths = ['/'.join(path[:-1]) + '/' for path in flatten_dict(variables['params'])]
+        return [module for module in self.required if not any(path.startswith(f'{module}/') for path in paths)]
 
 
 def substitutions(*rules: tuple[str, str]) -> Callable[[str], str]:
@@ -58,7 +65,11 @@ def substitutions(*rules: tuple[str, str]) -> Callable[[str], str]:
 
 
 def to_torch(variables: Mapping[str, Any], names: Names) -> dict[str, np.ndarray]:
-    """{'params': ..., 'batch_stats': ...} -> torch's {key: array}."""
+    """{'params': ..., 'batch_stats': ...} -> torch's {key: array}.
+
+    Raises UsageError for variables without 'params', or without the statistics of a normalisation.
+    """
+    check_variables(variables)
     return {key: _out(np.asarray(leaf), path, names) for key, path, leaf in _keyed(variables, names)}
 
 
@@ -67,8 +78,10 @@ def from_torch(
 ):
     """Variables of the shapes of `like` (arrays or ShapeDtypeStructs) with the values of torch's `tensors`, float32.
 
-    Raises UsageError that lists the keys that are missing, left over, or of another shape.
+    Raises UsageError that lists the keys that are missing, left over, or of another shape, and for arrays that are not
+    floats.
     """
+    check_variables(like)
     keyed = list(_keyed(like, names))
     wanted = {key for key, *_ in keyed}
     missing = sorted(wanted - tensors.keys())
@@ -79,7 +92,7 @@ def from_torch(
     for key, path, leaf in keyed:
         there, here = tuple(tensors[key].shape), _torch_shape(tuple(leaf.shape), path, names)
         if there == here:
-            flat[path] = _in(np.asarray(tensors[key], np.float32), path, names)
+            flat[path] = _in(_float32(tensors[key], key, source), path, names)
         else:
             wrong.append(f'{key} {list(there)}, here {list(here)}')
     if wrong:
@@ -87,6 +100,28 @@ def from_torch(
             f'{source} has other shapes: {_listed("", wrong)}; set the same num_classes and width, or a new head'
         )
     return unflatten_dict(flat)
+
+
+def check_variables(variables: Mapping[str, Any]) -> None:
+    """Raises UsageError unless `variables` are what `model.init` gives: 'params' and the statistics of its norms."""
+    if 'params' not in variables:
+        some = ', '.join(map(str, list(variables)[:3]))
+        raise UsageError(f"expected variables {{'params': ..., 'batch_stats': ...}}, got {some or 'nothing'}")
+    leaves = flatten_dict(variables['params'])
+    statistics = flatten_dict(variables.get('batch_stats', {}))
+    # A module with a scale or a bias and no kernel normalises its input, by means and variances of its own.
+    norms = {path[:-1] for path in leaves if path[-1] in ('scale', 'bias') and (*path[:-1], 'kernel') not in leaves}
+    bare = sorted('/'.join(norm) for norm in norms if (*norm, 'mean') not in statistics)
+    if bare:
+        raise UsageError(f"{_listed('batch_stats lacks', bare)}; give all that model.init gives, 'batch_stats' too")
+
+
+def _float32(tensor: np.ndarray, key: str, source: str = 'the checkpoint') -> np.ndarray:
+    """`tensor` as float32; integers are codes of quantised weights, and mean nothing without their scale."""
+    dtype = np.asarray(tensor).dtype
+    if not (np.issubdtype(dtype, np.floating) or dtype.name.startswith(('bfloat', 'float'))):  # ml_dtypes: own kinds
+        raise UsageError(f'{source}: {key} is {dtype}; weights are floats, so give a file that is not quantised')
+    return np.asarray(tensor, np.float32)
 
 
 def keys(variables: Mapping[str, Any], names: Names) -> set[str]:
@@ -101,9 +136,7 @@ def renamed(tensors: Mapping[str, np.ndarray], like: Mapping[str, Any], names: N
     """
     found = {key: path for key, path, _ in _keyed(like, names)}
     known = {
-        _flat(path): _in(np.asarray(tensors[key], np.float32), path, names)
-        for key, path in found.items()
-        if key in tensors
+        _flat(path): _in(_float32(tensors[key], key), path, names) for key, path in found.items() if key in tensors
     }
     return known | {k: v for k, v in tensors.items() if k not in found and not re.search(names.ignored, k)}
 

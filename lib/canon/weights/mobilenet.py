@@ -53,5 +53,12 @@ def _timm_v1(path: str) -> str:
     return f'blocks.{stage}.{place}.{layers[found[2]]}'
 
 
-TORCHVISION = {'mobilenet.mobilenet_v2': Names(_torchvision)}
-TIMM = {'mobilenet.mobilenet_v1': Names(_timm_v1), 'mobilenet.mobilenet_v2': Names(_timm_v2)}
+_V1_BLOCKS = tuple(f'block{i}' for i in range(1, len(BLOCKS) + 1))
+_V2_BLOCKS = tuple(f'bottleneck{r}_{i}' for r, row in enumerate(ROWS, 1) for i in range(1, row[2] + 1))
+_V2 = ('conv1', *_V2_BLOCKS, 'conv_last', 'classifier')
+
+TORCHVISION = {'mobilenet.mobilenet_v2': Names(_torchvision, required=_V2)}
+TIMM = {
+    'mobilenet.mobilenet_v1': Names(_timm_v1, required=('conv1', *_V1_BLOCKS, 'classifier')),
+    'mobilenet.mobilenet_v2': Names(_timm_v2, required=_V2),
+}

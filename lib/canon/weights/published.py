@@ -44,16 +44,24 @@ def load(source: str | Path, model: str, like: Mapping[str, Any]) -> dict[str, A
     model: the constructor's name, 'resnet.resnet50'. like: what `model.init` gives, arrays or shapes.
     Raises UsageError that lists the keys that are missing, left over or of another shape.
     """
-    tensors = files.read(source)
+    tensors = files.without_prefixes(files.read(source))
     return layout.from_torch(tensors, like, _best(tensors, model, like), str(source))
 
 
 def save(path: str | Path, model: str, variables: Mapping[str, Any], publisher: str = 'torchvision') -> None:
-    """Writes the variables of `model` as `.safetensors` under the names of a publisher, for its own code to load."""
+    """Writes the variables of `model` as `.safetensors` under the names of a publisher, for its own code to load.
+
+    variables: all that `model.init` gives, {'params': ..., 'batch_stats': ...}. Raises UsageError where a part is
+    missing and where they are another network's.
+    """
+    layout.check_variables(variables)
     fitting = _fitting(model, variables)
     if publisher not in fitting:
         raise UsageError(f'{publisher!r} publishes no such {model!r}; there are {sorted(fitting)}')
-    files.write(path, layout.to_torch(variables, fitting[publisher][0]), {'model': model, 'publisher': publisher})
+    names = min(fitting[publisher], key=lambda names: len(names.missing(variables)))
+    if missing := names.missing(variables):
+        raise UsageError(f'these variables are not all of {model!r}: they lack {", ".join(missing[:5])}')
+    files.write(path, layout.to_torch(variables, names), {'model': model, 'publisher': publisher})
 
 
 def reader(model: str) -> Callable[[str, Mapping[str, Any]], dict[str, np.ndarray] | None]:
@@ -66,7 +74,7 @@ def reader(model: str) -> Callable[[str, Mapping[str, Any]], dict[str, np.ndarra
     def read(source: str, leaves: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
         if not files.is_weights(source):
             return None
-        tensors, variables = files.read(source), layout.nested(leaves)
+        tensors, variables = files.without_prefixes(files.read(source)), layout.nested(leaves)
         return layout.renamed(tensors, variables, _best(tensors, model, variables))
 
     return read

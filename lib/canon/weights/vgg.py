@@ -29,7 +29,9 @@ def _all(head: dict[str, str], **layout) -> dict[str, Names]:
     for net, rows in _ROWS.items():
         for batch_norm in (False, True):
             modules = _places(rows, batch_norm) | head
-            found[f'vgg.{net}{" batch_norm" if batch_norm else ""}'] = Names(modules.__getitem__, **layout)
+            found[f'vgg.{net}{" batch_norm" if batch_norm else ""}'] = Names(
+                modules.__getitem__, required=tuple(modules), **layout
+            )
     return found
 
 
