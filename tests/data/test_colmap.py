@@ -14,7 +14,7 @@ LENSES = {
     'PINHOLE': (1, (30.0, 31.0, 11.0, 13.0), ((30.0, 31.0), (11.0, 13.0), ())),
     'SIMPLE_RADIAL': (2, (30.0, 11.0, 13.0, 0.1), ((30.0, 30.0), (11.0, 13.0), (0.1, 0, 0, 0))),
     'RADIAL': (3, (30.0, 11.0, 13.0, 0.1, 0.2), ((30.0, 30.0), (11.0, 13.0), (0.1, 0.2, 0, 0))),
-    'OPENCV': (4, (30.0, 31.0, 11.0, 13.0, 0.1, 0.2, 0.3, 0.4), ((30.0, 31.0), (11.0, 13.0), (0.1, 0.2, 0.3, 0.4))),
+    'OPENCV': (4, (30.0, 31.0, 11.0, 13.0, 0.1, 0.2, 0.03, 0.04), ((30.0, 31.0), (11.0, 13.0), (0.1, 0.2, 0.03, 0.04))),
 }
 
 
@@ -89,9 +89,9 @@ def test_poses_and_lenses_come_back(tmp_path, write, lens):
     np.testing.assert_allclose(read.poses, told.poses[1:8], atol=1e-6)
     np.testing.assert_array_equal(read.images, told.images[1:8])
     assert (read.camera.focal, read.camera.centre, read.camera.distortion) == LENSES[lens][2]
-    eyes = told.poses[1:, :3, 3].astype(float)  # the first saw no points
-    apart = np.concatenate([np.linalg.norm(eyes - point, axis=1) for point in POINTS.values()])
-    np.testing.assert_allclose([read.near, read.far], np.percentile(apart, (0.1, 99.9)) * (0.9, 1.1), rtol=1e-6)
+    eyes, axes = told.poses[1:, :3, 3].astype(float), -told.poses[1:, :3, 2]  # the first saw no points
+    depths = np.concatenate([((point - eyes) * axes).sum(1) for point in POINTS.values()])
+    np.testing.assert_allclose([read.near, read.far], np.percentile(depths, (0.1, 99.9)) * (0.9, 1.1), rtol=1e-6)
     held = views.load('colmap', 'test', path=str(tmp_path), factor=2, near=1, far=9)
     np.testing.assert_allclose(held.poses, told.poses[[0, 8]], atol=1e-6)
     assert held.names == ('sub/00.png', 'sub/08.png')
@@ -118,10 +118,76 @@ def test_what_cannot_be_read_says_why(tmp_path):
     (model / 'images.bin').write_bytes(whole)
     (model / 'cameras.bin').write_bytes(struct.pack('<QiiQQ8d', 1, 5, 5, 24, 24, *range(8)))
     assert 'lens 5 is not read' in refusal(tmp_path)
-    two = b''.join(struct.pack('<iiQQ3d', n, 0, 24, 24, 30 + n, 12, 12) for n in (5, 6))
-    (model / 'cameras.bin').write_bytes(struct.pack('<Q', 2) + two)
-    changed = whole.replace(struct.pack('<i', 5) + b'sub/02', struct.pack('<i', 6) + b'sub/02')
-    assert changed != whole
-    (model / 'images.bin').write_bytes(changed)
-    assert '2 cameras' in refusal(tmp_path)
+    (model / 'cameras.bin').write_bytes(struct.pack('<QiiQQ3d', 1, 6, 0, 24, 24, 30, 12, 12))
+    assert 'sub/00.png was taken by camera 5, which is not listed' in refusal(tmp_path)
+    (model / 'cameras.bin').write_bytes(struct.pack('<QiiQQ3d', 1, 5, 0, 24, 24, np.nan, 12, 12))
+    assert 'a camera SIMPLE_PINHOLE has' in refusal(tmp_path)
     assert 'holds no cameras' in refusal(tmp_path, model='sparse/1')
+
+
+def test_a_camera_for_each_picture(tmp_path):
+    """Intrinsics reach the views, at the pictures' size; the camera of new views is a median one."""
+    binary(tmp_path, scene(), 'OPENCV')
+    model = tmp_path / 'sparse' / '0'
+    cameras = b''.join(
+        struct.pack('<iiQQ8d', 50 + i, 4, 48, 48, 60 + i, 62 + i, 24, 23, 0.01 * i, 0, 0, 0) for i in range(9)
+    )
+    (model / 'cameras.bin').write_bytes(struct.pack('<Q', 9) + cameras)
+    listed = (model / 'images.bin').read_bytes()
+    for i in range(9):
+        name = f'sub/{i:02}.png'.encode()
+        listed = listed.replace(struct.pack('<i', 5) + name, struct.pack('<i', 50 + i) + name)
+    (model / 'images.bin').write_bytes(listed)
+    read = views.load('colmap', path=str(tmp_path))
+    expected = [[30 + i / 2, 31 + i / 2, 12, 11.5, 0.01 * i, 0, 0, 0] for i in range(1, 8)]
+    np.testing.assert_allclose(read.intrinsics, expected, rtol=1e-6)
+    assert read.camera.focal == (32.0, 33.0)
+    few = views.take(read, [2, 0])
+    np.testing.assert_allclose(few.intrinsics, [expected[2], expected[0]], rtol=1e-6)
+    # Two cameras of the same numbers are one.
+    same = b''.join(struct.pack('<iiQQ8d', 50 + i, 4, 48, 48, 60, 62, 24, 23, 0, 0, 0, 0) for i in range(9))
+    (model / 'cameras.bin').write_bytes(struct.pack('<Q', 9) + same)
+    assert views.load('colmap', path=str(tmp_path)).intrinsics is None
+
+
+def test_near_and_far_of_a_wide_lens_are_depths(tmp_path):
+    """On a lens of 90 degrees a point in the corner is 1.73 times as far away as it is deep."""
+    told = scene()
+    binary(tmp_path, told, 'PINHOLE')
+    model = tmp_path / 'sparse' / '0'
+    points = b''
+    for number, (x, y, depth) in {7: (1.0, 1.0, 1.5), 9: (-1.0, 1.0, 8.0)}.items():
+        place = told.poses[4].astype(float) @ [x * depth, y * depth, -depth, 1]
+        points += struct.pack('<Q3d3BdQ', number, *place[:3], 1, 2, 3, 0.5, 0)
+    (model / 'points3D.bin').write_bytes(struct.pack('<Q', 2) + points)
+    listed = struct.pack('<Q', 1)
+    name, turn, place, _ = next(shot for shot in shots(told) if shot[0] == 'sub/04.png')
+    listed += struct.pack('<i7di', 1, *turn, *place, 5) + name.encode() + b'\0' + struct.pack('<Q', 2)
+    listed += b''.join(struct.pack('<ddq', 1.5, 2.5, point) for point in (7, 9))
+    (model / 'images.bin').write_bytes(listed)
+    read = views.load('colmap', 'test', path=str(tmp_path))
+    expected = np.percentile([1.5, 8.0], (0.1, 99.9)) * (0.9, 1.1)
+    np.testing.assert_allclose([read.near, read.far], expected, rtol=1e-5)
+
+
+def test_a_zero_quaternion_is_refused(tmp_path):
+    text(tmp_path, scene(), 'PINHOLE')
+    file = tmp_path / 'sparse' / '0' / 'images.txt'
+    rows = file.read_text().splitlines()
+    words = rows[1].split()
+    file.write_text('\n'.join([rows[0], ' '.join([words[0], '0', '0', '0', '0', *words[5:]]), *rows[2:]]))
+    assert 'sub/08.png has a quaternion of length 0' in refusal(tmp_path)
+    file.write_text('\n'.join([rows[0], ' '.join([*words[:5], 'nan', *words[6:]]), *rows[2:]]))
+    assert 'sub/08.png has' in refusal(tmp_path)
+    (file.parent / 'points3D.txt').write_text('7 nan 0 0 1 2 3 0.5 1 0 2 0\n')
+    file.write_text('\n'.join(rows) + '\n')
+    assert 'point 7 is not at three finite numbers' in refusal(tmp_path)
+
+
+def test_a_picture_turned_against_its_camera_is_refused(tmp_path):
+    binary(tmp_path, scene(), 'PINHOLE')
+    (tmp_path / 'sparse' / '0' / 'cameras.bin').write_bytes(struct.pack('<QiiQQ4d', 1, 5, 1, 24, 32, 30, 31, 11, 13))
+    assert 'the camera is of pictures of 24x32, and those on disk are 24x24' in refusal(tmp_path)
+    for i in range(9):
+        Image.new('RGB', (32, 24)).save(tmp_path / 'images' / 'sub' / f'{i:02}.png')
+    assert 'turned by 90 degrees' in refusal(tmp_path)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -208,9 +209,55 @@ def test_ngp_reads_the_whole_camera(tmp_path, caplog):
 def test_ngp_from_the_angle_alone(tmp_path):
     read = views.load('ngp', path=str(ngp_folder(tmp_path / 'a', small(), camera_angle_x=traced.ANGLE)))
     assert read.camera == small().camera
-    eyes = small().poses[:, :3, 3]
-    apart = np.linalg.norm(eyes - eyes.mean(0), axis=1).mean()
-    np.testing.assert_allclose([read.near, read.far], [0.1 * apart, 2 * apart], rtol=1e-6)
+    # The traced cameras look at the origin from a distance of 4.
+    np.testing.assert_allclose([read.near, read.far], [1, 8], rtol=1e-5)
+
+
+def test_near_and_far_of_a_capture_from_one_side_enclose_what_it_looks_at(tmp_path):
+    told = small(views=9, facing=True)
+    read = views.load('ngp', path=str(ngp_folder(tmp_path / 'a', told, camera_angle_x=traced.ANGLE)))
+    hit = np.isfinite(told.depths)
+    along = views.axial(told.depths, told.camera)[hit]
+    assert read.near < along.min()
+    assert along.max() < read.far
+
+
+def test_cameras_that_look_in_parallel_are_warned_of(tmp_path, caplog):
+    told = small(views=9)
+    poses = np.tile(np.eye(4, dtype=np.float32), (9, 1, 1))
+    poses[:, 0, 3] = np.arange(9)
+    folder = ngp_folder(tmp_path / 'a', told._replace(poses=poses), camera_angle_x=traced.ANGLE)
+    read = views.load('ngp', path=str(folder))
+    assert 'look at no common point' in caplog.text
+    spread = np.arange(9).std()
+    np.testing.assert_allclose([read.near, read.far], [0.25 * 5 * spread, 2 * 5 * spread])
+    caplog.clear()
+    views.load('ngp', path=str(folder), near=1, far=9)
+    assert not caplog.records
+
+
+def test_frames_with_cameras_of_their_own(tmp_path):
+    file = ngp_folder(tmp_path / 'a', small(views=4), fl_x=30.0, k1=0.1) / 'transforms.json'
+    content = json.loads(file.read_text())
+    content['frames'][2] |= dict(fl_x=40.0, cx=11.0)
+    file.write_text(json.dumps(content))
+    read = views.load('ngp', path=str(file), near=1, far=7, factor=2)
+    lens = [0.1, 0, 0, 0]
+    expected = [[15, 15, 6, 6, *lens], [20, 15, 5.5, 6, *lens], [15, 15, 6, 6, *lens]]
+    expected[1][1] = 20.0  # one focal length holds for both directions
+    np.testing.assert_allclose(read.intrinsics, expected, rtol=1e-6)
+
+
+def test_blender_reads_the_intrinsics_in_its_file(tmp_path):
+    traced.write(tmp_path, views=2, held_out=1, size=8)
+    file = tmp_path / 'transforms_train.json'
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, 'fl_x': 9.0, 'fl_y': 10.0, 'cx': 3.5, 'cy': 4.5, 'k1': 0.05}))
+    read = views.load('blender', path=str(tmp_path))
+    assert read.camera == ((9.0, 10.0), (3.5, 4.5), (8, 8), (0.05, 0, 0, 0))
+    file.write_text(json.dumps({**content, 'k3': 0.1}))
+    with pytest.raises(CanonError, match='k3, k4'):
+        views.load('blender', path=str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -219,7 +266,17 @@ def test_ngp_from_the_angle_alone(tmp_path):
         (dict(fl_x=30.0, k3=0.1), {}, 'k3, k4'),
         (dict(fl_x=30.0, camera_model='OPENCV_FISHEYE'), {}, 'lenses other than'),
         ({}, {}, "has no 'camera_angle_x'"),
-        (dict(fl_x=30.0), dict(fl_x=31.0), 'frames have a camera each'),
+        (dict(fl_x=30.0), dict(fl_x='wide'), "fl_x must be a finite number, not 'wide'"),
+        (dict(fl_x=30.0, cx=math.nan), {}, 'cx must be a finite number'),
+        (dict(fl_x=10**400), {}, 'fl_x must be a finite number'),
+        (dict(camera_angle_x='0.7'), {}, "camera_angle_x must be a finite number, not '0.7'"),
+        (dict(camera_angle_x=4.0), {}, 'camera_angle_x is in radians'),
+        (dict(fl_x=30.0, w=24, h=36), {}, 'pictures of 24x36, and those on disk are 24x24'),
+        (dict(fl_x=30.0, w=0, h=24), {}, 'w and h must be at least 1'),
+        (dict(fl_x=30.0, k1=-0.5, k2=-3.0), {}, 'folds the picture over'),
+        (dict(fl_x=30.0), dict(transform_matrix=None), 'frame 0 needs'),
+        (dict(fl_x=30.0), dict(file_path=7), 'frame 0 needs'),
+        (dict(fl_x=30.0), dict(transform_matrix=[[1, 0, 0, 'a']] * 3), 'transform_matrix: 3 must be a finite number'),
         (dict(fl_x=30.0), dict(file_path='lost'), 'names 2 pictures, and none'),
         (dict(fl_x=30.0), dict(transform_matrix=[[1, 0], [0, 1]]), 'frame 0 needs'),
         (dict(fl_x=-30.0), {}, 'focal length is positive'),
@@ -231,6 +288,71 @@ def test_cameras_that_are_not_read_are_named(tmp_path, said, frame, message):
     file.write_text(json.dumps({**content, 'frames': [{**old, **frame} for old in content['frames']]}))
     with pytest.raises(CanonError, match=message):
         views.load('ngp', path=str(file))
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ('{"camera_angle_x": 0.7, "frames": null}', 'needs a list of frames'),
+        ('{"camera_angle_x": 0.7, "frames": [null]}', 'frame 0 needs'),
+        ('[' * 100_000, 'is no JSON'),
+        (b'\xff\xfe{}', 'is no JSON'),
+    ],
+)
+@pytest.mark.parametrize('name', ['ngp', 'blender'])
+def test_transforms_that_are_no_list_of_frames(tmp_path, name, content, message):
+    file = tmp_path / ('transforms.json' if name == 'ngp' else 'transforms_train.json')
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(CanonError, match=rf'{file.name}.*{message}') as caught:
+        views.load(name, path=str(tmp_path))
+    assert '\n' not in str(caught.value)
+
+
+def test_arrays_that_are_none_name_their_file(tmp_path):
+    folder = llff_folder(tmp_path / 'a', small())
+    file = folder / 'poses_bounds.npy'
+    rows = np.load(file)
+    header = np.lib.format.header_data_from_array_1_0(np.zeros(1))
+    for write, message in (
+        (lambda: file.write_text('0 1 2'), 'is not an array of numpy'),
+        (lambda: file.write_bytes(pickle.dumps([1.0])), 'is not an array of numpy'),
+        (lambda: np.save(file, np.array([[None] * 17]), allow_pickle=True), 'is not an array of numpy'),
+        (lambda: np.save(file, rows.astype(str)), 'must be one array of real numbers'),
+        (lambda: np.save(file, rows[:, :15]), r'is \[N, 17\]'),
+        (lambda: np.save(file, np.where(rows == rows[2, 3], np.nan, rows)), 'row 2 has numbers that are not finite'),
+        (lambda: np.savez(file.with_suffix(''), rows) or file.with_suffix('.npz').replace(file), 'an archive'),
+        (lambda: write_header(file, header | {'shape': (10**18, 17)}), 'is not an array of numpy'),
+    ):
+        write()
+        with pytest.raises(CanonError, match=message) as caught:
+            views.load('llff', path=str(folder))
+        assert str(file) in str(caught.value)
+        assert '\n' not in str(caught.value)
+
+
+def write_header(file, header):
+    with file.open('wb') as opened:
+        np.lib.format.write_array_header_1_0(opened, header)
+
+
+def test_depths_and_times_of_another_shape_are_refused(tmp_path):
+    traced.write(tmp_path, views=2, held_out=1, size=8, motion=True)
+    np.save(tmp_path / 'train' / 'r_1_depth.npy', np.ones((4, 8)))
+    with pytest.raises(CanonError, match=r'r_1_depth.npy must be \[8, 8\] as its picture is, not \[4, 8\]'):
+        views.load('blender', path=str(tmp_path))
+    told = small(views=2)
+    for wrong, message in (
+        (dict(times=np.zeros(3, np.float32)), r'need times of \[2\], not \[3\]'),
+        (dict(times=np.array([0, np.nan])), r'times must be in \[0, 1\]'),
+        (dict(depths=told.depths[:1]), r'need depths of \[2, 24, 24\]'),
+        (dict(depths=np.full((2, 24, 24), np.nan)), 'depths must be above 0'),
+        (dict(intrinsics=np.ones((2, 5))), r'need intrinsics of \[N, 4 or 8\]'),
+        (dict(intrinsics=np.full((2, 4), np.nan)), 'focal length is positive'),
+        (dict(camera=told.camera._replace(focal=(np.nan, 1.0))), 'focal length is positive'),
+        (dict(far=np.inf), 'near < far'),
+    ):
+        with pytest.raises(CanonError, match=message):
+            views.check(told._replace(**wrong), 'these')
 
 
 def test_smaller_pictures_are_those_of_their_folder_where_there_is_one(tmp_path):

@@ -65,6 +65,42 @@ def test_distortion_is_opencvs_polynomial_and_is_inverted():
         )
 
 
+@pytest.mark.parametrize('lens', [(0.33, -0.065), (-0.3, 0.1), (-0.2,), (0.0, -0.05), (0.3, 0.2, 0.004, -0.006)])
+def test_strong_lenses_are_inverted_up_to_where_they_fold(lens):
+    """Newton's method from the distorted point diverges for the first at a radius of 1.4."""
+    k1, k2 = (*lens, 0.0)[:2]
+    roots = np.roots([5 * k2, 0, 3 * k1, 0, 1])  # where d/dr of r (1 + k1 r^2 + k2 r^4) is 0
+    fold = min(roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real > 0)], default=np.inf)
+    radius, angle = np.linspace(0, min(0.98 * fold, 3), 60), np.linspace(0, 40, 60)
+    plane = np.stack((radius * np.cos(angle), radius * np.sin(angle)), -1)
+    distorted = rays.distort(jnp.asarray(plane), lens)
+    np.testing.assert_allclose(rays.undistort(distorted, lens), plane, atol=5e-6)
+    if np.isfinite(fold):
+        beyond = 1.05 * fold * (1 + k1 * fold**2 + k2 * fold**4)
+        assert np.isnan(rays.undistort(jnp.array([[beyond, 0.0], [0.0, -2 * beyond]]), lens)).all()
+    # The derivative is that of the inverse, although bisection has none.
+    at = distorted[30]
+    slope = np.asarray(jax.jacobian(lambda p: rays.undistort(p, lens))(at))
+    forward = np.asarray(jax.jacobian(lambda p: rays.distort(p, lens))(jnp.asarray(plane[30], jnp.float32)))
+    np.testing.assert_allclose(slope @ forward, np.eye(2), atol=1e-3)
+
+
+def test_a_camera_for_each_ray():
+    cameras = [CAMERA, CAMERA._replace(focal=(50.0, 55.0), centre=(28.0, 22.0), distortion=(0.05, 0, 0, 0.001))]
+    at = jnp.asarray([[7.0, 9.0], [40.0, 30.0]])
+    together = CAMERA.with_intrinsics(np.array([camera.intrinsics for camera in cameras], np.float32))
+    for name in ('directions', 'radii'):
+        found = getattr(rays, name)(together, at)
+        for i, camera in enumerate(cameras):
+            np.testing.assert_allclose(found[i], getattr(rays, name)(camera, at[i]), rtol=1e-5, atol=1e-6)
+    ways = rays.directions(together, at)
+    for i, camera in enumerate(cameras):
+        for found, alone in zip(
+            rays.ndc(together, jnp.zeros((2, 3)), ways), rays.ndc(camera, jnp.zeros(3), ways[i]), strict=True
+        ):
+            np.testing.assert_allclose(found[i], alone, rtol=1e-6, atol=1e-6)
+
+
 def test_a_smaller_picture_sees_the_same():
     half = CAMERA.scaled(0.5)
     assert half.size == (20, 30)

@@ -1,7 +1,7 @@
 """Pictures with their cameras as others keep them: Blender's and instant-ngp's transforms, LLFF's poses_bounds.npy.
 
 Each reader takes a folder and gives one split of it. Where the format has no splits, each `hold`-th view is held out
-for 'val' and 'test'. factor: pictures and camera that many times smaller. near, far: of the scene, None as it says.
+for 'val' and 'test'. factor: pictures and camera that many times smaller. near, far: of the scene, None to derive them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import math
+import reprlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,35 +22,43 @@ from PIL import Image
 
 from canon.camera import Camera
 from canon.data import files
-from canon.data.views import Views, hold_out
+from canon.data.framing import look_at_frame
+from canon.data.views import Views, hold_out, join_cameras
 from canon.errors import CanonError, UsageError
 
 _LENS = ('k1', 'k2', 'p1', 'p2')
 _FLAT = ('OPENCV', 'PINHOLE', 'SIMPLE_PINHOLE', 'SIMPLE_RADIAL', 'RADIAL')  # camera_model, as nerfstudio names it
+_OWN = ('fl_x', 'fl_y', 'cx', 'cy', 'w', 'h', 'camera_angle_x', 'camera_angle_y', *_LENS)  # a frame's own camera
 _OPENED = (OSError, ValueError, SyntaxError)
+_NEAR, _FAR = 0.25, 2.0  # shares of the depths of what cameras look at, where a format has neither bounds nor points
 
 
 def blender(path: str, split: str = 'train', near: float = 2.0, far: float = 6.0, factor: int = 1) -> Views:
     """transforms_{split}.json of the NeRF paper's synthetic scenes: RGBA pictures, one angle of view for all.
 
-    A frame may have a 'time', as D-NeRF's scenes do; a file `<picture>_depth.npy` is its depth, as `traced.write`
-    leaves it. Raises CanonError for a missing file and pictures of different sizes.
+    Intrinsics in the file (`fl_x`, `cx`, `k1`, ..) count before its angle of view, as in `ngp`. A frame may have a
+    'time', as D-NeRF's scenes do; a file `<picture>_depth.npy` is its depth, as `traced.write` leaves it.
+    Raises CanonError for a missing file and pictures of different sizes.
     """
     root = _folder(path)
-    said = _json(root / f'transforms_{split}.json')
-    frames = _frames(said, root / f'transforms_{split}.json')
+    file = root / f'transforms_{split}.json'
+    content = _json(file)
+    frames = _frames(content, file)
     paths = [_picture(root, frame) for frame in frames]
-    images, (height, width) = pictures(paths, factor)
-    angle = float(_entry(said, 'camera_angle_x', root / f'transforms_{split}.json'))
-    focal = 0.5 * width / math.tan(0.5 * angle)
-    camera = Camera((focal, focal), (width / 2, height / 2), (height, width)).resized(images.shape[1:3])
-    times = np.asarray([frame['time'] for frame in frames], np.float32) if all('time' in f for f in frames) else None
+    images, size = pictures(paths, factor)
+    camera, intrinsics = _cameras(content, frames, size, images.shape[1:3], file)
+    times = [_number(frame, 'time', file) for frame in frames if 'time' in frame]
     depths = [p.with_name(f'{p.stem}_depth.npy') for p in paths]
     known = factor == 1 and all(p.exists() for p in depths)  # a mean over an edge is the depth of nothing
+    first = file if split == 'train' else root / 'transforms_train.json'
+    all_frames = _frames(_json(first), first) if first.is_file() else frames
     return Views(
-        images, _matrices(frames), camera, near, far, times,
-        np.stack([np.load(p) for p in depths]).astype(np.float32) if known else None,
+        images, _matrices(frames, file), camera, near, far,
+        np.asarray(times, np.float32) if len(times) == len(frames) else None,
+        np.stack([load_array(p, size) for p in depths]).astype(np.float32) if known else None,
         tuple(str(p.relative_to(root)) if p.is_relative_to(root) else str(p) for p in paths),
+        intrinsics,
+        look_at_frame(_matrices(all_frames, first), near, far),
     )  # fmt: skip
 
 
@@ -63,32 +72,35 @@ def ngp(
 ) -> Views:
     """transforms.json of instant-ngp and nerfstudio: `fl_x fl_y cx cy w h k1 k2 p1 p2`, or camera_angle_x alone.
 
-    path: its folder, or the file itself. Frames without a picture are left out with a warning that counts them, as the
-    format wants it. near and far are 0.1 and 2 times the cameras' mean distance from their middle unless given.
-    Raises CanonError for frames with cameras of their own, and for distortion beyond k1, k2, p1, p2.
+    path: its folder, or the file itself. A frame may have intrinsics of its own. Frames without a picture are left out
+    with a warning that counts them, as the format wants it. near and far, unless given, are a quarter of the least and
+    twice the greatest depth of the point that the cameras look at (`framing`), of all splits.
+    Raises CanonError for distortion beyond k1, k2, p1, p2, and for pictures of another shape than their camera.
     """
     file = Path(path).expanduser()
     file = file if file.suffix == '.json' else _folder(path) / 'transforms.json'
-    said = _json(file)
-    frames = _frames(said, file)
-    found = [frame for frame in frames if _picture(file.parent, frame).is_file()]
-    if not found:
+    content = _json(file)
+    frames = _frames(content, file)
+    present = [frame for frame in frames if _picture(file.parent, frame).is_file()]
+    if not present:
         raise CanonError(f'{file} names {len(frames)} pictures, and none of them exists; mend its file_path entries')
-    if len(found) < len(frames):
+    if len(present) < len(frames):
         logging.getLogger('canon').warning(
-            '%d of %d frames of %s have no picture: left out', len(frames) - len(found), len(frames), file
+            '%d of %d frames of %s have no picture: left out', len(frames) - len(present), len(frames), file
         )
-    own = sorted({key for frame in found for key in ('fl_x', 'fl_y', 'cx', 'cy', *_LENS) if key in frame})
-    if own:
-        raise CanonError(f'{file}: frames have a camera each ({", ".join(own)}); one camera for all is what is read')
-    found.sort(key=lambda frame: frame['file_path'])
-    poses, chosen = _matrices(found), hold_out(len(found), split, hold)
-    paths = [_picture(file.parent, found[i]) for i in chosen]
+    present.sort(key=lambda frame: frame['file_path'])
+    poses, chosen = _matrices(present, file), hold_out(len(present), split, hold)
+    paths = [_picture(file.parent, present[i]) for i in chosen]
     images, size = pictures(paths, factor)
-    camera = _ngp_camera(said, size, file).resized(images.shape[1:3])
-    apart = float(np.linalg.norm(poses[:, :3, 3] - poses[:, :3, 3].mean(0), axis=1).mean())
-    near, far = 0.1 * apart if near is None else near, 2 * apart if far is None else far
-    return Views(images, poses[chosen], camera, near, far, names=tuple(found[i]['file_path'] for i in chosen))
+    camera, intrinsics = _cameras(content, [present[i] for i in chosen], size, images.shape[1:3], file)
+    frame = look_at_frame(poses, near, far)
+    if frame.parallel and (near is None or far is None):
+        logging.getLogger('canon').warning(
+            '%s: the cameras look at no common point, so near and far are guesses; set data.source.near and .far', file
+        )
+    near, far = _NEAR * frame.nearest if near is None else near, _FAR * frame.farthest if far is None else far
+    names = tuple(present[i]['file_path'] for i in chosen)
+    return Views(images, poses[chosen], camera, near, far, names=names, intrinsics=intrinsics, frame=frame)
 
 
 def llff(
@@ -110,9 +122,11 @@ def llff(
     file = root / 'poses_bounds.npy'
     if not file.is_file():
         raise CanonError(f"there is no {file}; LLFF's imgs2poses.py makes it")
-    rows = np.load(file)
-    if rows.ndim != 2 or rows.shape[1] != 17:
+    rows = load_array(file)
+    if rows.ndim != 2 or rows.shape[1] != 17 or not len(rows):
         raise CanonError(f'{file} is [N, 17] (a 3x5 matrix and two bounds for each picture), not {list(rows.shape)}')
+    if not np.isfinite(rows).all():
+        raise CanonError(f'{file}: row {np.flatnonzero(~np.isfinite(rows).all(1))[0]} has numbers that are not finite')
     matrices, bounds = rows[:, :15].reshape(-1, 3, 5).astype(np.float64), rows[:, 15:]
     small = root / f'images_{factor}'
     below = small if factor > 1 and small.is_dir() else root / 'images'
@@ -128,9 +142,12 @@ def llff(
     poses[:, :3, 3] *= scale
     poses = recentred(poses) if recentre else poses
     chosen = hold_out(len(rows), split, hold)
-    images, _ = pictures([paths[i] for i in chosen], 1 if below == small else factor)
-    focal, size = float(matrices[0, 2, 4]) / factor, images.shape[1:3]
-    camera = Camera((focal, focal), (size[1] / 2, size[0] / 2), size)
+    images, size = pictures([paths[i] for i in chosen], 1 if below == small else factor)
+    cameras = []
+    for height, width, focal in matrices[chosen, :, 4]:
+        camera = Camera((focal, focal), (width / 2, height / 2), (int(height), int(width)))
+        cameras.append(fit_camera(camera, size, file).resized(images.shape[1:3]))
+    camera, intrinsics = join_cameras(cameras)
     near, far = 0.9 * scale * bounds.min(), scale * bounds.max()
     return Views(
         images,
@@ -139,6 +156,8 @@ def llff(
         float(near),
         float(far),
         names=tuple(paths[i].name for i in chosen),
+        intrinsics=intrinsics,
+        frame=look_at_frame(poses, near, far),
     )
 
 
@@ -166,14 +185,58 @@ def pictures(paths: Sequence[Path], factor: int = 1) -> tuple[np.ndarray, tuple[
         raise UsageError(f'factor={factor}: pictures are made 1, 2, 3.. times smaller')
     if not paths:
         raise CanonError('no picture is left in this split: name some in its file, or hold fewer out')
-    read = [_pixels(path) for path in paths]
-    for path, image in zip(paths, read, strict=True):
-        if image.shape[:2] != read[0].shape[:2]:
-            a, b = (f'{i.shape[1]}x{i.shape[0]}' for i in (read[0], image))
-            raise CanonError(f'{path} is {b} and {paths[0].name} is {a}; views of one camera have one size')
-    channels = min(image.shape[2] for image in read)
-    height, width = read[0].shape[:2]
-    return np.stack([_smaller(image[..., :channels], factor) for image in read]), (height, width)
+    images, first = [], None
+    for path in paths:  # made smaller one at a time: those of a phone take 36 MB each
+        image = _pixels(path)
+        first = image.shape[:2] if first is None else first
+        if image.shape[:2] != first:
+            raise CanonError(
+                f'{path} is {_size(image.shape)} and {paths[0].name} is {_size(first)}; '
+                'pictures of one capture must have one size'
+            )
+        images.append(_smaller(image, factor))
+    channels = min(image.shape[2] for image in images)
+    return np.stack([image[..., :channels] for image in images]), first
+
+
+def fit_camera(camera: Camera, size: tuple[int, int], file: Path) -> Camera:
+    """Returns the camera for pictures of size (H, W) on disk, which may be smaller than those it was measured on.
+
+    Raises CanonError where no scale, to a pixel, makes one from the other, as for pictures that were turned.
+    """
+    scales = [((n - 1) / m, (n + 1) / m) for n, m in zip(size, camera.size, strict=True)]
+    low, high = max(low for low, _ in scales), min(high for _, high in scales)
+    if low > high:
+        turned = size[::-1] == tuple(camera.size) or (size[0] > size[1]) != (camera.size[0] > camera.size[1])
+        raise CanonError(
+            f'{file}: the camera is of pictures of {_size(camera.size)}, and those on disk are {_size(size)}'
+            + (', turned by 90 degrees (EXIF orientation is not applied)' if turned else '')
+            + '; export pictures and cameras again, together'
+        )
+    return camera.resized(size)
+
+
+def load_array(file: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """Returns the numbers of an .npy file. Raises CanonError for anything else, and for another shape than `shape`."""
+    try:
+        # A map of the file refuses a header that promises more than there is, before any memory is taken.
+        values = np.load(file, mmap_mode='r', allow_pickle=False)
+    except (OSError, ValueError, EOFError, OverflowError, MemoryError, SyntaxError) as error:
+        raise CanonError(f'{file} is not an array of numpy ({_first_line(error)}); write it with numpy.save') from error
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in 'fiu':
+        kind = getattr(values, 'dtype', 'an archive')
+        raise CanonError(f'{file} must be one array of real numbers, not {kind}; write it with numpy.save')
+    if shape is not None and values.shape != tuple(shape):
+        raise CanonError(f'{file} must be {list(shape)} as its picture is, not {list(values.shape)}')
+    return np.array(values)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f'{shape[1]}x{shape[0]}'
 
 
 def _pixels(path: Path) -> np.ndarray:
@@ -213,34 +276,51 @@ def _json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise CanonError(f'there is no {file}')
     try:
-        said = json.loads(file.read_text())
-    except ValueError as error:
-        raise CanonError(f'{file} is no JSON ({error})') from error
-    if not isinstance(said, dict):
+        content = json.loads(file.read_text())
+    except (ValueError, RecursionError) as error:
+        raise CanonError(f'{file} is no JSON ({_first_line(error)})') from error
+    if not isinstance(content, dict):
         raise CanonError(f'{file}: an object with frames is wanted')
-    return said
+    return content
 
 
-def _entry(said: dict[str, Any], key: str, file: Path) -> Any:
-    if key not in said:
+def _number(entries: dict[str, Any], key: str, file: Path) -> float:
+    """entries[key] as a float. Raises CanonError unless it is there, and a finite number."""
+    if key not in entries:
         raise CanonError(f'{file} has no {key!r}')
-    return said[key]
+    value = entries[key]
+    # Integers of JSON have any size; beyond 1e300 they are no floats.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
+        raise CanonError(f'{file}: {key} must be a finite number, not {reprlib.repr(value)}')
+    return float(value)
 
 
-def _frames(said: dict[str, Any], file: Path) -> list[dict[str, Any]]:
-    frames = _entry(said, 'frames', file)
+def _frames(content: dict[str, Any], file: Path) -> list[dict[str, Any]]:
+    frames = content.get('frames')
+    if not isinstance(frames, list):
+        raise CanonError(f'{file} needs a list of frames')
     for i, frame in enumerate(frames):
-        if 'file_path' not in frame or np.shape(frame.get('transform_matrix')) not in ((4, 4), (3, 4)):
+        if not isinstance(frame, dict) or not isinstance(frame.get('file_path'), str):
             raise CanonError(f'{file}: frame {i} needs a file_path and a transform_matrix of 4 x 4')
+        _matrix(frame, i, file)
     return frames
 
 
-def _matrices(frames: list[dict[str, Any]]) -> np.ndarray:
-    poses = np.tile(np.eye(4, dtype=np.float32), (len(frames), 1, 1))
-    for pose, frame in zip(poses, frames, strict=True):
-        given = np.asarray(frame['transform_matrix'], np.float32)
-        pose[: len(given)] = given
-    return poses
+def _matrix(frame: dict[str, Any], i: int, file: Path) -> np.ndarray:
+    """The frame's transform_matrix [4, 4], of which the last row may be missing."""
+    rows = frame.get('transform_matrix')
+    proper = isinstance(rows, list) and len(rows) in (3, 4)
+    if not proper or any(not isinstance(row, list) or len(row) != 4 for row in rows):
+        raise CanonError(f'{file}: frame {i} needs a file_path and a transform_matrix of 4 x 4')
+    where = f'{file}: frame {i}: transform_matrix'
+    matrix = np.eye(4, dtype=np.float32)
+    for r, row in enumerate(rows):
+        matrix[r] = [_number(dict(enumerate(row)), c, where) for c in range(4)]
+    return matrix
+
+
+def _matrices(frames: list[dict[str, Any]], file: Path) -> np.ndarray:
+    return np.array([_matrix(frame, i, file) for i, frame in enumerate(frames)], np.float32).reshape(-1, 4, 4)
 
 
 def _picture(root: Path, frame: dict[str, Any]) -> Path:
@@ -249,22 +329,48 @@ def _picture(root: Path, frame: dict[str, Any]) -> Path:
     return path if path.suffix.lower() in {'.png', '.jpg', '.jpeg', '.webp'} else path.with_name(path.name + '.png')
 
 
-def _ngp_camera(said: dict[str, Any], size: tuple[int, int], file: Path) -> Camera:
-    """The camera of the pictures on disk, which may be smaller than the `w` and `h` that it was measured at."""
-    model = str(said.get('camera_model', 'OPENCV'))
-    if said.get('k3') or said.get('k4') or said.get('is_fisheye') or model not in _FLAT:
+def _cameras(content, frames, size: tuple[int, int], small: tuple[int, int], file: Path):
+    """`join_cameras` of the frames, whose entries count before those of the file, for pictures of size `small`.
+
+    size: (H, W) of the pictures on disk, which may be smaller than the `w` and `h` that the camera was measured on.
+    """
+    shared = {key: value for key, value in content.items() if key != 'frames'}
+    common = _camera(shared, size, file).resized(small) if not all(_own(frame) for frame in frames) else None
+    cameras = [
+        _camera({**shared, **own}, size, file).resized(small) if (own := _own(frame)) else common for frame in frames
+    ]
+    return join_cameras(cameras)
+
+
+def _own(frame: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in frame.items() if key in _OWN or key in ('k3', 'k4', 'camera_model')}
+
+
+def _camera(entries: dict[str, Any], size: tuple[int, int], file: Path) -> Camera:
+    model = str(entries.get('camera_model', 'OPENCV'))
+    if entries.get('k3') or entries.get('k4') or entries.get('is_fisheye') or model not in _FLAT:
         raise CanonError(
             f'{file}: k3, k4 and lenses other than {", ".join(_FLAT)} are not read; undistort the pictures'
         )
-    height, width = int(said.get('h', size[0])), int(said.get('w', size[1]))
-    if 'fl_x' in said:
-        x = float(said['fl_x'])
-    else:
-        x = 0.5 * width / math.tan(0.5 * float(_entry(said, 'camera_angle_x', file)))
-    if 'fl_y' in said:
-        y = float(said['fl_y'])
-    else:
-        y = 0.5 * height / math.tan(0.5 * float(said['camera_angle_y'])) if 'camera_angle_y' in said else x
-    lens = tuple(float(said.get(key, 0)) for key in _LENS)
-    centre = float(said.get('cx', width / 2)), float(said.get('cy', height / 2))
-    return Camera((x, y), centre, (height, width), lens if any(lens) else ()).resized(size)
+
+    def number(key: str, default: float) -> float:
+        return _number(entries, key, file) if key in entries else default
+
+    def focal(key: str, angle: str, side: float) -> float:
+        """From the focal length, or from the angle of view over that side."""
+        if key in entries:
+            return _number(entries, key, file)
+        value = _number(entries, angle, file)
+        if not 0 < value < math.pi:
+            raise CanonError(f'{file}: {angle} is in radians, above 0 and below pi, not {value:g}')
+        return 0.5 * side / math.tan(0.5 * value)
+
+    height, width = int(number('h', size[0])), int(number('w', size[1]))
+    if min(height, width) < 1:
+        raise CanonError(f'{file}: w and h must be at least 1, not {width} and {height}')
+    x = focal('fl_x', 'camera_angle_x', width)
+    y = focal('fl_y', 'camera_angle_y', height) if 'fl_y' in entries or 'camera_angle_y' in entries else x
+    lens = tuple(number(key, 0.0) for key in _LENS)
+    centre = number('cx', width / 2), number('cy', height / 2)
+    camera = Camera((x, y), centre, (height, width), lens if any(lens) else ())
+    return fit_camera(camera, size, file)

@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from canon.camera import Camera
-from canon.data.captures import pictures
-from canon.data.views import Views, hold_out
+from canon.data.captures import fit_camera, pictures
+from canon.data.framing import look_at_frame
+from canon.data.views import Views, hold_out, join_cameras
 from canon.errors import CanonError, UsageError
 
 # name, parameters in the file; how they give (fx, fy, cx, cy, k1, k2, p1, p2), by their place, None for 0
@@ -52,30 +53,35 @@ def colmap(
     """`<path>/<model>` (cameras, images, points3D, as .bin or .txt) with the pictures of `<path>/<images>`.
 
     Views are in the order of their pictures' names, each `hold`-th held out for 'val' and 'test'; `images_<factor>/` is
-    read where there is one. near and far, unless given, are 0.9 and 1.1 times the 0.1th and 99.9th percentile of the
-    distances from a camera to the points it saw.
+    read where there is one. Each picture may have a camera of its own. near and far, unless given, are 0.9 and 1.1
+    times the 0.1th and 99.9th percentile of the depths, along a camera's axis, of the points it saw.
 
-    Raises CanonError for lenses other than SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL and OPENCV, for more than one
-    camera, and for files that are missing or cut short.
+    Raises CanonError for lenses other than SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL and OPENCV, for pictures of
+    different sizes, or of another shape than their camera, and for files that are missing or cut short.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
         raise UsageError(f'there is no folder {root}')
     cameras, shots, points = read(root / model)
     shots.sort(key=lambda shot: shot.name)
-    used = {cameras[shot.camera] for shot in shots if shot.camera in cameras}
-    if len(used) != 1:
-        raise CanonError(f'{root / model} has {len(used)} cameras; run COLMAP with one (--ImageReader.single_camera 1)')
+    if not shots:
+        raise CanonError(f'{root / model} has no pictures; register some, then export the model again')
+    for shot in shots:
+        if shot.camera not in cameras:
+            raise CanonError(f'{root / model}: {shot.name} was taken by camera {shot.camera}, which is not listed')
     if near is None or far is None:
         nearest, farthest = _bounds(shots, points, root / model)
         near, far = nearest if near is None else near, farthest if far is None else far
-    chosen = [shots[i] for i in hold_out(len(shots), split, hold)]
+    poses = np.stack([np.linalg.inv(shot.pose) @ np.diag([1.0, -1, -1, 1]) for shot in shots]).astype(np.float32)
+    held = hold_out(len(shots), split, hold)
+    chosen = [shots[i] for i in held]
     small = root / f'{images}_{factor}'
     below = small if factor > 1 and small.is_dir() else root / images
-    pixels, _ = pictures([below / shot.name for shot in chosen], 1 if below == small else factor)
-    poses = np.stack([np.linalg.inv(shot.pose) @ np.diag([1.0, -1, -1, 1]) for shot in chosen]).astype(np.float32)
-    camera = used.pop().resized(pixels.shape[1:3])
-    return Views(pixels, poses, camera, near, far, names=tuple(shot.name for shot in chosen))
+    pixels, size = pictures([below / shot.name for shot in chosen], 1 if below == small else factor)
+    fitted = [fit_camera(cameras[shot.camera], size, below / shot.name).resized(pixels.shape[1:3]) for shot in chosen]
+    camera, intrinsics = join_cameras(fitted)
+    names, frame = tuple(shot.name for shot in chosen), look_at_frame(poses, near, far)
+    return Views(pixels, poses[held], camera, near, far, names=names, intrinsics=intrinsics, frame=frame)
 
 
 def read(folder: Path) -> tuple[dict[int, Camera], list[Shot], dict[int, np.ndarray]]:
@@ -97,21 +103,23 @@ def read(folder: Path) -> tuple[dict[int, Camera], list[Shot], dict[int, np.ndar
 def _whole(reader, file: Path):
     try:
         return reader(file)
-    except (struct.error, IndexError, ValueError) as error:
+    except (struct.error, IndexError, ValueError, OverflowError) as error:
         if isinstance(error, CanonError):
             raise
         raise CanonError(f'{file} is cut short or no file of COLMAP ({error}); export it again') from error
 
 
 def _bounds(shots: list[Shot], points: dict[int, np.ndarray], folder: Path) -> tuple[float, float]:
-    distances = [
-        np.linalg.norm(np.stack(seen) @ shot.pose[:3, :3].T + shot.pose[:3, 3], axis=1)
+    depths = [
+        np.stack(seen) @ shot.pose[2, :3] + shot.pose[2, 3]
         for shot in shots
         if (seen := [points[i] for i in shot.points.tolist() if i in points])
     ]
-    if not distances:
+    depths = np.concatenate(depths) if depths else np.zeros(0)
+    depths = depths[depths > 0]  # a point behind its camera was triangulated wrongly
+    if not len(depths):
         raise CanonError(f'{folder} has no points that a camera saw, so near and far must be given')
-    near, far = np.percentile(np.concatenate(distances), (_FEW, 100 - _FEW))
+    near, far = np.percentile(depths, (_FEW, 100 - _FEW))
     return float(near * (1 - _MARGIN)), float(far * (1 + _MARGIN))
 
 
@@ -119,13 +127,25 @@ def _camera(number: int, width: int, height: int, values: list[float], file: Pat
     if number not in _MODELS:
         known = ', '.join(_NUMBERS)
         raise CanonError(f'{file}: lens {number} is not read, only {known}; run `colmap image_undistorter` first')
-    fx, fy, cx, cy, *lens = (0.0 if place is None else float(values[place]) for place in _MODELS[number][2])
+    name, count, places = _MODELS[number]
+    if len(values) != count or not np.isfinite(values).all() or min(width, height) < 1:
+        given = ' '.join(f'{value:g}' for value in values)
+        raise CanonError(
+            f'{file}: a camera {name} has a width, a height and {count} finite numbers, not {width} {height} {given}'
+        )
+    fx, fy, cx, cy, *lens = (0.0 if place is None else float(values[place]) for place in places)
     return Camera((fx, fy), (cx, cy), (height, width), tuple(lens) if any(lens) else ())
 
 
-def _pose(quaternion: tuple[float, ...], place: tuple[float, ...]) -> np.ndarray:
-    """World to camera [4, 4]. A quaternion of another length than 1 gives no rotation, which `views.check` tells."""
-    w, x, y, z = quaternion
+def _pose(quaternion: tuple[float, ...], place: tuple[float, ...], name: str, file: Path) -> np.ndarray:
+    """World to camera [4, 4]. Raises CanonError for a quaternion that is not a rotation: of another length than 1."""
+    length = np.linalg.norm(quaternion)
+    if not abs(length - 1) < 1e-3 or not np.isfinite(place).all():
+        raise CanonError(
+            f'{file}: {name} has a quaternion of length {length:g} and a translation {tuple(place)}; 1 and finite '
+            'numbers are expected: export the model again'
+        )
+    w, x, y, z = np.asarray(quaternion) / length
     pose = np.eye(4)
     pose[:3, :3] = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
@@ -177,7 +197,7 @@ def _shots_bin(file: Path) -> list[Shot]:
         _, *pose, camera = data.take('i7di')
         name = data.name()
         seen = data.rows(row, data.take('Q')[0])
-        shots.append(Shot(name, camera, _pose(tuple(pose[:4]), tuple(pose[4:])), seen['point']))
+        shots.append(Shot(name, camera, _pose(pose[:4], pose[4:], name, file), seen['point']))
     return shots
 
 
@@ -187,7 +207,7 @@ def _points_bin(file: Path) -> dict[int, np.ndarray]:
         number, *place = data.take('Q3d')
         *_, length = data.take('3BdQ')  # colour, error, how many views
         data.rows(np.dtype('<i4'), 2 * length)
-        points[number] = np.array(place)
+        points[number] = _point(place, number, file)
     return points
 
 
@@ -215,9 +235,16 @@ def _shots_txt(file: Path) -> list[Shot]:
             _, *pose, camera, name = (*head[:9], ' '.join(head[9:]))
             seen = np.array(next(lines, [])[2::3], np.int64)
             values = tuple(float(v) for v in pose)
-            shots.append(Shot(name, int(camera), _pose(values[:4], values[4:]), seen))
+            shots.append(Shot(name, int(camera), _pose(values[:4], values[4:], name, file), seen))
     return shots
 
 
 def _points_txt(file: Path) -> dict[int, np.ndarray]:
-    return {int(words[0]): np.array(words[1:4], float) for words in filter(None, _lines(file))}
+    return {int(words[0]): _point(words[1:4], words[0], file) for words in filter(None, _lines(file))}
+
+
+def _point(place, number: int | str, file: Path) -> np.ndarray:
+    point = np.array(place, float)
+    if point.shape != (3,) or not np.isfinite(point).all():
+        raise CanonError(f'{file}: point {number} is not at three finite numbers; export the model again')
+    return point

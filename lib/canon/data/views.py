@@ -14,20 +14,27 @@ import numpy as np
 
 from canon import named
 from canon.camera import Camera
+from canon.data.framing import Frame
 from canon.errors import CanonError, UsageError
 
 _BACKGROUNDS = {'white': 255, 'black': 0}
-_READERS = {'traced': 'traced', 'blender': 'captures', 'ngp': 'captures', 'llff': 'captures', 'colmap': 'colmap'}
+_READERS = {
+    'traced': 'traced', 'blender': 'captures', 'ngp': 'captures', 'llff': 'captures', 'colmap': 'colmap',
+    'capture': 'any_layout',
+}  # fmt: skip
 SPLITS = ('train', 'val', 'test')
 
 
 class Views(NamedTuple):
-    """N pictures of a scene by one camera.
+    """N pictures of a scene.
 
-    images: uint8 [N, H, W, 3 or 4], straight alpha. poses: float32 [N, 4, 4]. near, far: where on a ray the scene is,
-    in the units of the poses. times: float32 [N] in [0, 1] of a scene that moves. depths: float32 [N, H, W], the
-    Euclidean distance from the camera through the middle of each pixel, inf where nothing is hit (`axial` gives the
-    depth along the axis). names: of the pictures' files, or what they show.
+    images: uint8 [N, H, W, 3 or 4], straight alpha. poses: float32 [N, 4, 4]. near, far: depths along a camera's axis
+    between which the scene is, in the units of the poses. times: float32 [N] in [0, 1] of a scene that moves. depths:
+    float32 [N, H, W], the Euclidean distance from the camera through the middle of each pixel, inf where nothing is hit
+    (`axial` gives the depth along the axis). names: of the pictures' files, or what they show.
+
+    camera: of all pictures, or where each has its own a typical one; theirs are `intrinsics`, float32 [N, 4 or 8], as
+    in `Camera.with_intrinsics`. frame: where the cameras of all splits look, None for scenes about the origin.
     """
 
     images: np.ndarray
@@ -38,13 +45,16 @@ class Views(NamedTuple):
     times: np.ndarray | None = None
     depths: np.ndarray | None = None
     names: tuple[str, ...] = ()
+    intrinsics: np.ndarray | None = None
+    frame: Frame | None = None
 
 
 def load(name: str, split: str = 'train', **source: Any) -> Views:
     """The views of one split of a scene.
 
-    name: 'traced' (embedded: `traced.traced`), 'blender', 'ngp', 'llff' (`captures`) or 'colmap' (`colmap.colmap`),
-    which take path=. split: 'train', 'val' or 'test'. source: arguments of that reader.
+    name: 'traced' (embedded: `traced.traced`), 'blender', 'ngp', 'llff' (`captures`), 'colmap' (`colmap.colmap`), or
+    'capture', any of those four (`any_layout.capture`); all but the first take path=. split: 'train', 'val' or 'test'.
+    source: arguments of that reader.
     Raises UsageError for a name, split or argument that does not exist, CanonError for files that do not fit together.
     """
     if name not in _READERS:
@@ -56,22 +66,68 @@ def load(name: str, split: str = 'train', **source: Any) -> Views:
 
 
 def check(views: Views, what: str) -> Views:
-    """`views`, if they can be learnt from. Raises CanonError with one line that begins with `what`."""
+    """Returns `views` if they can be learnt from. Raises CanonError with one line that begins with `what`."""
     images, poses, camera = views.images, views.poses, views.camera
-    if images.shape[1:3] != tuple(camera.size):
-        raise CanonError(f'{what}: pictures are {_size(images.shape[1:3])}, the camera says {_size(camera.size)}')
-    if poses.shape != (len(images), 4, 4):
-        raise CanonError(f'{what}: {len(images)} pictures need poses of [{len(images)}, 4, 4], not {poses.shape}')
+    count, size = len(images), images.shape[1:3]
+    if size != tuple(camera.size):
+        raise CanonError(f'{what}: pictures are {_size(size)}, the camera says {_size(camera.size)}')
+    shapes = {'poses': (count, 4, 4), 'times': (count,), 'depths': (count, *size)}
+    for field, shape in shapes.items():
+        values = getattr(views, field)
+        if values is not None and values.shape != shape:
+            raise CanonError(f'{what}: {count} pictures need {field} of {list(shape)}, not {list(values.shape)}')
     for i in np.flatnonzero(~_rigid(poses))[:1]:
         name = views.names[i] if views.names else i
         raise CanonError(
             f'{what}: the pose of {name} is no rotation with a place (R^T R = 1, det R = 1); mend the file'
         )
-    if not 0 <= views.near < views.far:
+    if views.times is not None and not ((views.times >= 0) & (views.times <= 1)).all():
+        raise CanonError(f'{what}: times must be in [0, 1], got {views.times.min():g} to {views.times.max():g}')
+    if views.depths is not None and not (views.depths > 0).all():
+        raise CanonError(f'{what}: depths must be above 0, and inf where nothing is hit')
+    if not 0 <= views.near < views.far < np.inf:
         raise UsageError(f'{what}: 0 <= near < far is wanted, not near={views.near:g} and far={views.far:g}')
-    if min(camera.focal) <= 0:
-        raise CanonError(f'{what}: a focal length is positive, not {min(camera.focal):g}')
+    _check_lenses(views, what)
     return views
+
+
+def _check_lenses(views: Views, what: str) -> None:
+    """Raises CanonError for intrinsics that are not finite, and for lenses that cannot be undone over the picture."""
+    each = np.asarray([views.camera.intrinsics] if views.intrinsics is None else views.intrinsics, np.float64)
+    if views.intrinsics is not None and (len(each) != len(views.images) or each.shape[1:] not in ((4,), (8,))):
+        raise CanonError(f'{what}: {len(views.images)} pictures need intrinsics of [N, 4 or 8], not {each.shape}')
+    for i in np.flatnonzero(~np.isfinite(each).all(1) | (each[:, :2] <= 0).any(1))[:1]:
+        fx, fy, cx, cy = each[i, :4]
+        raise CanonError(
+            f'{what}: a focal length is positive and a principal point finite, not {fx:g}, {fy:g} and ({cx:g}, {cy:g})'
+        )
+    if not each[:, 4:].any():
+        return
+    from canon.ops import rays  # needs JAX, which pictures without distortion do not
+
+    height, width = views.camera.size
+    x, y = np.linspace(0, width, 33), np.linspace(0, height, 33)
+    edge = np.concatenate([np.stack(np.broadcast_arrays(*at), -1) for at in ((x, 0), (x, height), (0, y), (width, y))])
+    ways = np.asarray(rays.directions(views.camera.with_intrinsics(each[:, None]), edge.astype(np.float32)))
+    for i in np.flatnonzero(~np.isfinite(ways).all((1, 2)))[:1]:
+        lens = ', '.join(f'{value:g}' for value in each[i, 4:])
+        raise CanonError(
+            f'{what}: the lens k1, k2, p1, p2 = {lens} folds the picture over before its edge, so pixels there have no '
+            'ray; undistort the pictures, or calibrate again'
+        )
+
+
+def join_cameras(cameras: Sequence[Camera]) -> tuple[Camera, np.ndarray | None]:
+    """Returns one camera for all pictures and None, or where they differ a median one and intrinsics [N, 4 or 8].
+
+    Cameras have one size. The median, component by component, serves for new views.
+    """
+    if len(set(cameras)) == 1:
+        return cameras[0], None
+    each = np.array([camera.intrinsics for camera in cameras], np.float64)
+    each = each if each[:, 4:].any() else each[:, :4]
+    fx, fy, cx, cy, *lens = np.median(each, 0).tolist()
+    return Camera((fx, fy), (cx, cy), cameras[0].size, tuple(lens)), each.astype(np.float32)
 
 
 def take(views: Views, which: Sequence[int] | np.ndarray | slice) -> Views:
@@ -79,7 +135,7 @@ def take(views: Views, which: Sequence[int] | np.ndarray | slice) -> Views:
     ids = np.arange(len(views.images))[which]
     rows = {
         name: value[ids]
-        for name in ('images', 'poses', 'times', 'depths')
+        for name in ('images', 'poses', 'times', 'depths', 'intrinsics')
         if (value := getattr(views, name)) is not None
     }
     return views._replace(**rows, names=tuple(views.names[i] for i in ids) if views.names else ())

@@ -15,7 +15,7 @@ import numpy as np
 from canon.camera import Camera
 from canon.errors import UsageError
 
-_NEWTON = 12  # steps of undistortion: from a lens of any use it takes four
+_BISECTIONS, _NEWTON = 32, 6  # steps of undistortion: to the radius, and from there to the point
 
 
 # --- cameras ------------------------------------------------------------------------------------------------------
@@ -33,7 +33,11 @@ def points(camera: Camera, pixel_center: float = 0.5) -> np.ndarray:
 
 
 def directions(camera: Camera, at: jax.Array) -> jax.Array:
-    """Directions [.., 3] in the camera's own axes, z = -1, of the rays through `at` [.., 2] of its picture."""
+    """Directions [.., 3] in the camera's own axes, z = -1, of the rays through `at` [.., 2] of its picture.
+
+    A camera with arrays for numbers is one for each ray. NaN where its distortion has no inverse.
+    """
+    at = jnp.asarray(at)
     plane = (at - jnp.asarray(camera.centre, at.dtype)) / jnp.asarray(camera.focal, at.dtype)
     plane = undistort(plane, camera.distortion)
     return jnp.stack((plane[..., 0], -plane[..., 1], -jnp.ones_like(plane[..., 0])), -1)
@@ -94,24 +98,61 @@ def distort(plane: jax.Array, coefficients: tuple[float, ...]) -> jax.Array:
 
 
 def undistort(plane: jax.Array, coefficients: tuple[float, ...]) -> jax.Array:
-    """Inverts `distort` by Newton's method, from the distorted point."""
+    """Inverts `distort`; NaN where it has no inverse, as beyond the radius at which a lens begins to fold the picture.
+
+    The radial polynomial r (1 + k1 r^2 + k2 r^4) grows up to that radius, so bisection finds its inverse for lenses
+    of any strength, where Newton's method from the distorted point may diverge. Newton's method then adds p1 and p2.
+    """
     if not coefficients:
         return plane
     k1, k2, p1, p2 = _four(coefficients)
+    distance = jnp.linalg.norm(plane, axis=-1)
+    fold = _fold_radius(jnp.asarray(k1, plane.dtype), jnp.asarray(k2, plane.dtype))
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = (low + high) / 2
+        square = middle * middle
+        below = middle * (1 + square * (k1 + k2 * square)) < distance
+        return jnp.where(below, middle, low), jnp.where(below, high, middle)
 
     def step(_, guess):
         x, y = guess[..., 0], guess[..., 1]
-        r2 = x * x + y * y
-        radial, slope = 1 + r2 * (k1 + k2 * r2), 2 * k1 + 4 * k2 * r2  # d radial / d x = x slope
         error = distort(guess, coefficients) - plane
-        xx = radial + x * x * slope + 2 * p1 * y + 6 * p2 * x
-        xy = x * y * slope + 2 * p1 * x + 2 * p2 * y
-        yy = radial + y * y * slope + 2 * p2 * x + 6 * p1 * y
-        det = xx * yy - xy * xy
+        xx, xy, yy, det = _distortion_jacobian(x, y, k1, k2, p1, p2)
         solved = jnp.stack((yy * error[..., 0] - xy * error[..., 1], xx * error[..., 1] - xy * error[..., 0]), -1)
         return guess - solved / jnp.where(jnp.abs(det) < 1e-6, 1e-6, det)[..., None]
 
-    return jax.lax.fori_loop(0, _NEWTON, step, plane)
+    # Where the picture is not folded at all, a hundred times the distorted radius is beyond any sensible lens.
+    high = jnp.minimum(jnp.broadcast_to(fold, distance.shape), 100 * (1 + distance))
+    low, high = jax.lax.fori_loop(0, _BISECTIONS, halve, (jnp.zeros_like(distance), high))
+    scale = jnp.where(distance > 0, (low + high) / 2 / jnp.where(distance > 0, distance, 1), 1)
+    solved = jax.lax.fori_loop(0, _NEWTON, step, plane * scale[..., None])
+    error = jnp.linalg.norm(distort(solved, coefficients) - plane, axis=-1)
+    det = _distortion_jacobian(solved[..., 0], solved[..., 1], k1, k2, p1, p2)[-1]
+    # Tangential distortion moves the fold a little, so its exact place is where the determinant is 0.
+    valid = (error < jnp.finfo(plane.dtype).eps ** 0.5 * (1 + distance)) & (det > 0)
+    valid = valid & (jnp.linalg.norm(solved, axis=-1) < 1.1 * fold)
+    return jnp.where(valid[..., None], solved, jnp.nan)
+
+
+def _distortion_jacobian(x, y, k1, k2, p1, p2) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """d distort / d (x, y), which is symmetric, at points [..]: (xx, xy, yy, the determinant)."""
+    r2 = x * x + y * y
+    radial, slope = 1 + r2 * (k1 + k2 * r2), 2 * k1 + 4 * k2 * r2  # d radial / d x = x slope
+    xx = radial + x * x * slope + 2 * p1 * y + 6 * p2 * x
+    xy = x * y * slope + 2 * p1 * x + 2 * p2 * y
+    yy = radial + y * y * slope + 2 * p2 * x + 6 * p1 * y
+    return xx, xy, yy, xx * yy - xy * xy
+
+
+def _fold_radius(k1: jax.Array, k2: jax.Array) -> jax.Array:
+    """The radius up to which r (1 + k1 r^2 + k2 r^4) grows: the smallest root of 1 + 3 k1 s + 5 k2 s^2, s = r^2."""
+    square = 9 * k1 * k1 - 20 * k2
+    # 2 / (-b + sqrt(b^2 - 4 a)) is the smallest positive root of 1 + b s + a s^2 for a of either sign, and for a = 0.
+    below = -3 * k1 + jnp.sqrt(jnp.maximum(square, 0))
+    folds = (square >= 0) & (below > 0)
+    return jnp.where(folds, jnp.sqrt(2 / jnp.where(folds, below, 1)), jnp.inf)
 
 
 def _four(coefficients: tuple[float, ...]) -> tuple[float, ...]:
@@ -131,7 +172,8 @@ def ndc(camera: Camera, origins: jax.Array, ways: jax.Array, near: float = 1.0) 
     """
     origins = origins + (-(near + origins[..., 2]) / ways[..., 2])[..., None] * ways
     (ox, oy, oz), (dx, dy, dz) = jnp.moveaxis(origins, -1, 0), jnp.moveaxis(ways, -1, 0)
-    x, y = (-2 * f / n for f, n in zip(camera.focal, camera.size[::-1], strict=True))
+    focal = jnp.asarray(camera.focal, ways.dtype)
+    x, y = (-2 * focal[..., i] / n for i, n in enumerate(camera.size[::-1]))
     start = jnp.stack((x * ox / oz, y * oy / oz, 1 + 2 * near / oz), -1)
     return start, jnp.stack((x * (dx / dz - ox / oz), y * (dy / dz - oy / oz), -2 * near / oz), -1)
 
