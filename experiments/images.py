@@ -25,10 +25,22 @@ def reading(config: ConfigDict) -> dict[str, Any]:
 
 
 def image_shape(source: data.Source, transforms: Sequence[data.Transform], where: str) -> tuple[int, ...]:
-    """The shape of the first image, transformed. Raises UsageError, naming the key `where`, unless it is uint8."""
-    image = data.Once(source, 1, transforms, memory_limit=0)[0]['image'][0]
+    """The shape of the first image, transformed: [H, W, C], or [K, H, W, C] of K crops.
+
+    Raises UsageError, naming the key `where`, for examples without an image and for one that is not uint8 or not of
+    that shape.
+    """
+    try:
+        image = data.Once(source, 1, transforms, memory_limit=0)[0]['image'][0]
+    except KeyError as error:
+        fields = ', '.join(map(str, source[0]))
+        raise UsageError(f'{where}: the examples have no field {error}; they have {fields}') from error
     if image.dtype != np.uint8:
         raise UsageError(f'{where}: images are uint8 when they reach the model, which scales them, not {image.dtype}')
+    if image.ndim not in (3, 4):
+        raise UsageError(f'{where}: images are [H, W, C], these are {list(image.shape)}')
+    if image.shape[-1] > 4 and image.shape[-3] in (1, 3):
+        raise UsageError(f'{where}: images are [H, W, C]; move the channels of these, {list(image.shape)}, to the end')
     return image.shape
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -97,14 +98,27 @@ def served(config: ConfigDict, experiment: Experiment) -> Served:
 
 
 def class_names(source: Any, num_classes: int) -> list[str]:
-    """The source's class names; numbers where it has none. Raises UsageError where the model has fewer classes."""
-    info = source.info
-    if info.num_classes is not None and info.num_classes > num_classes:
-        raise UsageError(
-            f'model.num_classes={num_classes}, but the data have {info.num_classes} classes; set it to that'
+    """The source's class names; numbers where it has none.
+
+    Raises UsageError where the model has fewer classes, and warns where it has more.
+    """
+    info, there = source.info, _count_classes(source)
+    if there is not None and there > num_classes:
+        raise UsageError(f'model.num_classes={num_classes}, but the data have {there} classes; set it to that')
+    if there is not None and there < num_classes:
+        getLogger('canon').warning(
+            'model.num_classes=%d, but the data have %d classes: no label reaches the others', num_classes, there
         )
     names = list(info.class_names or ())
     return names + [str(i) for i in range(len(names), num_classes)]
+
+
+def _count_classes(source: Any) -> int | None:
+    """How many classes a source states, or its labels in memory reach; None where neither is known."""
+    if source.info.num_classes is not None or not isinstance(source, data.Arrays):
+        return source.info.num_classes
+    labels = source.arrays.get('label')
+    return int(labels.max()) + 1 if labels is not None and labels.ndim == 1 and len(labels) else None
 
 
 def _model(config: ConfigDict) -> tuple[Any, Callable]:
@@ -125,6 +139,7 @@ def _evaluators(config: ConfigDict, task: Task, shape: tuple[int, ...], names: l
     for name in sorted(config.data.evals):
         spec, where = _spec(config, name), f'data.evals.{name}'
         source = _source(config, spec.split)
+        _check_held_out(config.data.train.split, spec, source, where)
         transforms = _transforms(config, spec.transforms, f'{where}.transforms')
         predict = many_views(task.predict, spec.scales, spec.flip)
         found = image_shape(source, transforms, where)
@@ -137,6 +152,15 @@ def _evaluators(config: ConfigDict, task: Task, shape: tuple[int, ...], names: l
 
 def _spec(config: ConfigDict, name: str) -> Spec:
     return named.call(Spec, config.data.evals[name], f'data.evals.{name}')
+
+
+def _check_held_out(train: str, spec: Spec, source: data.Source, where: str) -> None:
+    """Raises UsageError where an evaluator sees images of the training split, unless it says so."""
+    if not spec.trained_on and data.splits.overlap(train, spec.split, source.info.total):
+        raise UsageError(
+            f'{where}.split={spec.split!r} shares images with data.train.split={train!r}: hold some out, as'
+            f" 'train[:80%]' and 'train[80%:]', or say {where}.trained_on=True"
+        )
 
 
 def _transforms(config: ConfigDict, spec: Mapping[str, Any] | None, where: str):

@@ -20,13 +20,18 @@ _LOOKED_AT = 10_000  # images among which a gallery is chosen
 
 @dataclass(frozen=True)
 class Spec:
-    """One entry of config.data.evals. transforms: as of `canon.data.transforms.make`; with `ten_crop` or another that
-    makes images [K, H, W, C] the K posteriors are averaged. scales, flip: see `many_views`."""
+    """One entry of config.data.evals.
+
+    transforms: as of `canon.data.transforms.make`; with `ten_crop` or another that makes images [K, H, W, C] the K
+    posteriors are averaged. scales, flip: see `many_views`. trained_on: allows images of the training split, to measure
+    how well they are learnt.
+    """
 
     split: str
     transforms: Mapping[str, Any] | None = None
     scales: tuple[int, ...] = ()
     flip: bool = False
+    trained_on: bool = False
 
 
 def classification_evaluator(

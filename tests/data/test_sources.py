@@ -4,13 +4,14 @@ import io
 import subprocess
 import sys
 import textwrap
+import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from canon.data import Arrays, Batches, Info, Source, files, labels, load
+from canon.data import Arrays, Batches, Info, Source, files, labels, load, splits
 from canon.data.splits import bounds, parse
 from canon.errors import CanonError, UsageError
 
@@ -27,7 +28,7 @@ def test_digits_are_scikit_learns(data_dir):
     train, test = load('digits', data_dir=data_dir), load('digits', 'test', data_dir)
     assert (len(train), len(test)) == (1437, 360)
     assert isinstance(train, Source)
-    assert train.info == Info('digits', 'train', 10, tuple('0123456789'))
+    assert train.info == Info('digits', 'train', 10, tuple('0123456789'), 1437)
     ours = sorted(
         (np.rint(e['image'][..., 0] * (16 / 255)).astype(int).ravel().tolist(), int(e['label']))
         for source in (train, test)
@@ -108,13 +109,13 @@ def content(source) -> dict[bytes, int]:
 
 
 def test_a_folder_holds_each_image_with_its_class(animals):
-    source = load('folder', path=str(animals))
+    source = load('folder', 'all', path=str(animals))
     assert source.info.class_names == ('Ant', 'cat', 'dog')
     assert source.info.num_classes == 3
     expected = {np.asarray(picture(s)).tobytes(): y for s, y in enumerate([1, 1, 1, 2, 2, 0])}
     assert content(source) == expected
     assert labels(source).tolist() == [int(source[i]['label']) for i in range(6)]
-    parts = [load('folder', f'train[{s}]', path=animals) for s in (':50%', '50%:')]
+    parts = [load('folder', f'all[{s}]', path=animals) for s in (':50%', '50%:')]
     assert [len(p) for p in parts] == [3, 3]
     assert content(parts[0]) | content(parts[1]) == expected
 
@@ -130,6 +131,44 @@ def test_splits_share_their_class_numbers(animals, tmp_path_factory):
     assert len(load('folder', path=root)) == 6
     with pytest.raises(UsageError, match=r"no split 'tset'; did you mean 'test'\?"):
         load('folder', 'tset', path=root)
+
+
+def test_a_folder_without_splits_is_divided(tmp_path, caplog):
+    for name, count in (('ant', 10), ('bee', 2), ('train', 1)):  # a class may be called as a split
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            picture(i).save(tmp_path / name / f'{i}.png')
+    with caplog.at_level('INFO', 'canon'):
+        parts = {split: load('folder', split, path=tmp_path) for split in ('train', 'test', 'all')}
+    names = {split: {file for file, _ in part.files} for split, part in parts.items()}
+    assert names['train'] | names['test'] == names['all']
+    assert not names['train'] & names['test']
+    counts = {split: np.bincount(labels(part), minlength=3).tolist() for split, part in parts.items()}
+    assert counts == {'train': [8, 1, 1], 'test': [2, 1, 0], 'all': [10, 2, 1]}
+    assert caplog.text.count('has no splits: 10 images to train and 3 to test') == 1
+    assert [file for file, _ in load('folder', 'test', path=tmp_path).files] == [f for f, _ in parts['test'].files]
+    assert np.bincount(labels(load('folder', 'test', path=tmp_path, held_out=0.5))).tolist() == [5, 1]
+
+
+@pytest.mark.parametrize(
+    ('first', 'second', 'total', 'expected'),
+    [
+        ('train', 'test', 9, False),
+        ('train', 'train', None, True),
+        ('train[:90%]', 'train[90%:]', 7, False),
+        ('train[:90%]', 'train[89%:]', None, True),
+        ('train[:5]', 'train[50%:]', 10, False),
+        ('train[:6]', 'train[50%:]', 10, True),
+        ('train[-2:]', 'train[:8]', 10, False),
+        ('train+test', 'test[:10%]', 10, True),
+        ('train[3:3]', 'train', 10, False),
+        ('fold 1', 'fold 2', None, False),
+        ('fold 1', 'fold 1', None, True),
+    ],
+)
+def test_slices_that_share_examples(first, second, total, expected):
+    assert splits.overlap(first, second, total) is expected
+    assert splits.overlap(second, first, total) is expected
 
 
 def test_every_kind_of_image_becomes_rgb(tmp_path):
@@ -168,16 +207,18 @@ def break_two(root):
 def test_unreadable_images_are_refused_by_name(animals):
     break_two(animals)
     with pytest.raises(CanonError, match=r'1 of 8 images in .* cannot be read: cat/empty\.jpg; .*unreadable=.skip'):
-        load('folder', path=animals)
+        load('folder', 'all', path=animals)
     (animals / 'cat' / 'empty.jpg').unlink()
-    source = load('folder', path=animals)  # a cut file has a sound head; it is refused when its pixels are wanted
+    source = load(
+        'folder', 'all', path=animals
+    )  # a cut file has a sound head; it is refused when its pixels are wanted
     with pytest.raises(CanonError, match=r'dog/cut\.jpg cannot be read'):
         content(source)
 
 
 def test_unreadable_images_are_skipped_and_counted(animals, caplog):
     break_two(animals)
-    source = load('folder', path=animals, unreadable='skip')
+    source = load('folder', 'all', path=animals, unreadable='skip')
     assert len(content(source)) == 6
     assert [p.name for p in source.skipped] == ['empty.jpg', 'cut.jpg']
     assert '2 of 8 images' in caplog.text
@@ -186,7 +227,7 @@ def test_unreadable_images_are_skipped_and_counted(animals, caplog):
 
 def test_a_class_without_images_keeps_its_number(animals, caplog):
     (animals / 'bee').mkdir()
-    source = load('folder', path=animals)
+    source = load('folder', 'all', path=animals)
     assert source.info.class_names == ('Ant', 'bee', 'cat', 'dog')
     assert sorted(labels(source).tolist()) == [0, 2, 2, 2, 3, 3]
     assert "'bee' has no images" in caplog.text
@@ -200,8 +241,12 @@ def test_wrong_folders_are_refused(animals, tmp_path_factory):
     for arguments, said in [
         ({'path': empty / 'no'}, 'there is no folder'),
         ({'path': empty}, 'holds no images in folders of classes'),
-        ({'path': animals, 'split': 'test'}, "no split 'test': make"),
+        ({'path': animals, 'split': 'valid'}, "no split 'valid': make .* or take 'train' and 'test' of"),
         ({'path': animals, 'split': 'train[::2]'}, 'neither a name nor a slice'),
+        ({'path': animals, 'split': 'train[:101%]'}, '101% is more than 100%'),
+        ({'path': animals, 'split': 3}, 'split=3'),
+        ({'path': ''}, 'data.source.path is empty'),
+        ({'path': animals, 'held_out': 1.5}, 'held_out=1.5'),
         ({'path': animals, 'unreadable': 'ignore'}, "neither 'refuse' nor 'skip'"),
         ({'path': animals, 'unreadible': 'skip'}, "did you mean 'unreadable'"),
         ({}, "needs 'path'"),
@@ -229,11 +274,11 @@ def test_npz(tmp_path):
     np.savez(tmp_path / 'test.npz', x=image[::-1])
     source = load('npz', path=tmp_path / 'train.npz', class_names=tuple('abcd'))
     assert source.info.num_classes == 4
-    np.testing.assert_array_equal(source[7]['image'], image[7])
+    np.testing.assert_array_equal(source[7]['image'], image[7, ..., None])  # grey images have one channel
     assert source[7]['label'] == 3
     np.testing.assert_array_equal(labels(load('npz', 'train[20%:5]', path=tmp_path)), label[2:5])
     test = load('npz', 'test', path=tmp_path, fields={'image': 'x'})
-    np.testing.assert_array_equal(test[0]['image'], image[9])
+    np.testing.assert_array_equal(test[0]['image'], image[9, ..., None])
     with pytest.raises(UsageError, match="one file and has no split 'test'"):
         load('npz', 'test', path=tmp_path / 'train.npz')
     with pytest.raises(UsageError, match=r'no vali\.npz.*test, train'):
@@ -245,7 +290,7 @@ def test_npz(tmp_path):
 
 
 def test_npz_that_cannot_be_used(tmp_path):
-    np.savez(tmp_path / 'unequal.npz', image=np.zeros((4, 2)), label=np.zeros(5))
+    np.savez(tmp_path / 'unequal.npz', image=np.zeros((4, 2)), label=np.zeros(5, int))
     np.savez(tmp_path / 'scalar.npz', image=np.zeros((4, 2)), label=np.zeros(()))
     np.savez(tmp_path / 'objects.npz', text=np.array(['a', None], object))
     np.save(tmp_path / 'one.npy', np.zeros(3))
@@ -260,6 +305,58 @@ def test_npz_that_cannot_be_used(tmp_path):
     ]:
         with pytest.raises(kind, match=said):
             load('npz', path=tmp_path / name)
+
+
+@pytest.mark.parametrize(('images', 'labels_'), [('x_{}', 'y_{}'), ('{}_images', '{}_labels')])
+def test_one_npz_with_all_its_splits(tmp_path, images, labels_):
+    """Keras's form and MedMNIST's, whose labels are [N, 1]."""
+    rng = np.random.default_rng(0)
+    stored = {}
+    for split, n in (('train', 5), ('test', 3)):
+        stored[images.format(split)] = rng.integers(256, size=(n, 4, 6), dtype=np.uint8)
+        stored[labels_.format(split)] = rng.integers(3, size=(n, 1))
+    np.savez(tmp_path / 'all.npz', **stored)
+    test = load('npz', 'test[1:]', path=tmp_path / 'all.npz')
+    np.testing.assert_array_equal(test[0]['image'], stored[images.format('test')][1][..., None])
+    np.testing.assert_array_equal(labels(test), stored[labels_.format('test')][1:, 0])
+    assert len(load('npz', path=tmp_path / 'all.npz')) == 5
+    with pytest.raises(UsageError, match=r"no split 'tset'; did you mean 'test'\?"):
+        load('npz', 'tset', path=tmp_path / 'all.npz')
+
+
+@pytest.mark.parametrize(
+    ('stored', 'message'),
+    [
+        (np.zeros(4), 'labels are integers 0, 1, ..., not float64'),
+        (np.zeros((4, 1)), 'not float64'),
+        (np.zeros(4, bool), 'not bool'),
+        (np.array(['cat', 'dog', 'cat', 'dog']), 'not <U3'),
+    ],
+)
+def test_labels_of_npz_are_integers(tmp_path, stored, message):
+    np.savez(tmp_path / 'a.npz', image=np.zeros((4, 2, 2), np.uint8), label=stored)
+    with pytest.raises(CanonError, match=message):
+        load('npz', path=tmp_path / 'a.npz')
+
+
+def test_too_many_classes_for_the_labels_are_told(tmp_path, caplog):
+    np.savez(tmp_path / 'a.npz', image=np.zeros((4, 2, 2), np.uint8), label=[0, 1, 2, 1])
+    load('npz', path=tmp_path / 'a.npz', num_classes=3)
+    assert not caplog.text
+    load('npz', path=tmp_path / 'a.npz', num_classes=5)
+    assert 'num_classes=5, but the largest label is 2' in caplog.text
+    with pytest.raises(UsageError, match='class_names has 2 names'):
+        load('npz', path=tmp_path / 'a.npz', num_classes=3, class_names=('a', 'b'))
+
+
+@pytest.mark.parametrize('shape', ['(1000000000000000000,)', '(3000000000, 100)', '(-4, 1)', '(4, 3)'])
+def test_a_header_that_promises_another_size_is_refused(tmp_path, shape):
+    """Memory is taken by the header: a shape of 10^18 would end the process."""
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117).encode() + b'\n'
+    with zipfile.ZipFile(tmp_path / 'a.npz', 'w') as archive:
+        archive.writestr('image.npy', b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header + b'1234')
+    with pytest.raises(CanonError, match=r"a\.npz cannot be read as \.npz: array 'image' of shape"):
+        load('npz', path=tmp_path / 'a.npz')
 
 
 # --- the rest --------------------------------------------------------------------------------------------------------

@@ -277,6 +277,97 @@ def test_what_does_not_fit_is_one_line_before_the_first_step(change, message):
     assert '\n' not in str(caught.value)
 
 
+def npz_config(path, **changes):
+    config = lenet(**changes)
+    config.data.name, config.data.source = 'npz', dict(path=str(path))
+    return config
+
+
+def write_npz(path, **arrays):
+    rng = np.random.default_rng(0)
+    splits = {'x_train': 12, 'x_test': 6}
+    images = {name: rng.integers(256, size=(n, 28, 28), dtype=np.uint8) for name, n in splits.items()}
+    classes = {f'y_{name[2:]}': np.arange(n)[:, None] % 3 for name, n in splits.items()}
+    np.savez(path, **{**images, **classes, **arrays})
+
+
+def test_kerass_arrays_with_labels_in_columns_are_classes(tmp_path, caplog):
+    """[N, 28, 28] and labels [N, 1]: they passed for distributions and trained a model at chance."""
+    write_npz(tmp_path / 'mnist.npz')
+    made = classification.make(npz_config(tmp_path / 'mnist.npz', **{'model.num_classes': 3}))
+    batch = made.train[0]
+    assert batch['image'].shape == (4, 32, 32, 1)
+    assert batch['label'].shape == (4,)
+    assert len(made.evals['test'].data) == 2
+    assert not caplog.text
+    classification.make(npz_config(tmp_path / 'mnist.npz'))
+    assert 'model.num_classes=10, but the data have 3 classes' in caplog.text
+
+
+@pytest.mark.parametrize(
+    ('arrays', 'change', 'message'),
+    [
+        ({'y_train': np.eye(10)[np.arange(12) % 10]}, {}, r'float64 \[10\], not one .*loss.soft_labels=True'),
+        ({'y_train': np.full((12, 10), 0.2)}, {'loss.soft_labels': True}, 'not a distribution: .* the sum 2'),
+        ({'y_train': np.ones((12, 4))}, {'loss.soft_labels': True}, r'float64 \[4\], neither one integer nor'),
+        ({'y_train': np.arange(12)}, {}, 'the data have 12 classes; set it to that'),
+        ({'x_train': np.zeros((12, 3, 32, 32), np.uint8)}, {'data.train.transforms': None}, 'move the channels'),
+        ({'x_train': np.zeros((12, 784), np.uint8)}, {'data.train.transforms': None}, r'C\], these are \[784\]'),
+        ({}, {'data.source.fields': {'picture': 'x_train', 'label': 'y_train'}}, "data.train: .* no field 'image'"),
+        ({}, {'data.evals.test.split': 'train[:50%]'}, r"test.split='train\[:50%\]' shares images with data.train"),
+    ],
+)  # fmt: skip
+def test_arrays_that_do_not_fit_are_one_line(tmp_path, arrays, change, message):
+    write_npz(tmp_path / 'a.npz', **arrays)
+    config = npz_config(tmp_path / 'a.npz')
+    with config.unlocked():
+        for key, value in change.items():
+            *parts, last = key.split('.')
+            functools.reduce(lambda part, name: part[name], parts, config)[last] = value
+    with pytest.raises(CanonError, match=message) as caught:
+        classification.make(config)
+    assert '\n' not in str(caught.value)
+
+
+def test_distributions_are_trained_on_where_the_config_says_so(tmp_path):
+    soft = np.random.default_rng(1).dirichlet(np.ones(10), size=12).astype(np.float32)
+    write_npz(tmp_path / 'a.npz', y_train=soft)
+    made = classification.make(npz_config(tmp_path / 'a.npz', **{'loss': dict(soft_labels=True)}))
+    variables = dict(jax.jit(made.task.init)(KEY, made.train[0]))
+    loss, (_, told) = jax.jit(made.task.loss)(variables.pop('params'), variables, made.train[0], KEY)
+    assert np.isfinite(loss.value)
+    assert 0 < told['accuracy'].value < 1  # the shares that the distributions give the guesses
+
+
+def test_the_training_split_may_be_evaluated_where_it_is_said():
+    same = dict(split='train', trained_on=True, transforms=dict(chain=('resize',), resize=dict(size=32)))
+    config = lenet()
+    config.data.evals.train = same
+    assert sorted(classification.make(config).evals) == ['test', 'train']
+    config.data.evals.train = same | dict(trained_on=False)
+    with pytest.raises(UsageError, match=r'data\.evals\.train\.trained_on=True'):
+        classification.make(config)
+
+
+def test_the_readmes_folder_of_classes_is_trained_and_tested_on_different_images(tmp_path, root):
+    """A flat folder, as in the README's command; its test images were the training images, or missing."""
+    from experiments import configs
+
+    for name, count in (('ant', 10), ('bee', 15), ('cat', 5)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            Image.new('RGB', (20 + i, 24), (8 * i, 100, 50)).save(tmp_path / name / f'{i}.png')
+    config = configs.load(f'{root}/configs/classification/lenet_digits.py')
+    with config.unlocked():
+        config.data.name, config.data.source, config.model.num_classes = 'folder', dict(path=str(tmp_path)), 3
+    made = classification.make(config)
+    trained_on = set(made.train.source.files)
+    assert len(trained_on) + len(made.evals['test'].data.source.files) <= 30
+    assert len(made.evals['test'].data.source.files) == 6
+    for evaluator in made.evals.values():
+        assert not trained_on & set(evaluator.data.source.files)
+
+
 def test_without_its_data_an_experiment_has_the_same_state():
     from canon.train.setup import prepare
 

@@ -1,6 +1,6 @@
 """Data on the host: sources of examples, transforms, batches by number. Knows no model and imports no jax."""
 
-from canon.data import corpora, files, meshes, order, parallel, shapes, transforms, views, vocabulary
+from canon.data import corpora, files, meshes, order, parallel, shapes, splits, transforms, views, vocabulary
 from canon.data.batches import Batches, Once
 from canon.data.chain import Mapped, Transform
 from canon.data.keys import Key, rng
@@ -17,5 +17,5 @@ __all__ = [
     'OWN', 'Alphabet', 'Arrays', 'Batches', 'Buckets', 'BucketsOnce', 'Cached', 'Fake', 'Generated', 'Info', 'Key',
     'Mapped', 'Once', 'Pairs', 'Source', 'Streams', 'StreamsOnce', 'Transform', 'Vocabulary', 'balanced', 'cached',
     'corpora', 'files', 'in_order', 'labels', 'load', 'meshes', 'order', 'parallel', 'rng', 'shapes',
-    'shuffled', 'transforms', 'views', 'vocabulary',
+    'shuffled', 'splits', 'transforms', 'views', 'vocabulary',
 ]  # fmt: skip

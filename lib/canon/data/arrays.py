@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +16,20 @@ from canon.data import splits
 from canon.data.source import Arrays, Info
 from canon.errors import CanonError, UsageError
 
+# How the arrays of a file with several splits are called, each with the names that a split may have there.
+_PATTERNS = ({'image': 'x_{}', 'label': 'y_{}'}, {'image': '{}_images', 'label': '{}_labels'})
+_BROKEN = (
+    OSError,
+    ValueError,
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+_DEFLATED = 1032  # times smaller, at most, is what deflate packs
+
 
 def npz(
     path: str,
@@ -21,64 +38,131 @@ def npz(
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Arrays:
-    """The arrays of an .npz file, each with the examples on its first axis, as one source in memory.
+    """Reads the arrays of an .npz file, each with the examples on its first axis, as one source in memory.
 
-    path: a file, or a folder that holds `train.npz`, `test.npz`, ... A file alone has one split, 'train'; slice it
-    ('train[:90%]', in the stored order) to hold some out.
-    fields: {name here: name in the file}, as {'image': 'x_test', 'label': 'y_test'}; None takes all as they are.
-    num_classes, class_names: of the field 'label', which is then checked.
+    The field 'image' [N, H, W] becomes [N, H, W, 1], and integers 'label' [N, 1] become [N].
 
-    Raises UsageError for a missing file or array and for unequal lengths, CanonError for a file that is no .npz and
-    for a label out of range.
+    Args:
+      path: a file, or a folder that holds `train.npz`, `test.npz`, ... A file alone has one split, 'train'; slice it
+        ('train[:90%]', in the stored order) to hold some out. A file with x_train, y_train, x_test, y_test (as Keras
+        has them) or train_images, train_labels, ... has the splits that its names say.
+      split: which one; it may be sliced.
+      fields: {name here: name in the file}, as {'image': 'pictures', 'label': 'digit'}; None takes all as they are.
+      num_classes: of the field 'label', which is then checked.
+      class_names: the same by their names.
+
+    Raises UsageError for a missing file, split or array and for unequal lengths, CanonError for a file that is no .npz
+    and for labels that are not classes.
     """
     base, first, last = splits.parse(split)
-    file = _file(Path(path).expanduser(), base)
-    arrays = _read(file, fields)
+    file, stored = _file(Path(path).expanduser(), base)
+    with _opened(file) as archive:
+        arrays = _read(file, archive, fields or _fields_of_split(archive, file, base, stored))
     names = tuple(class_names) if class_names is not None else None
-    source = Arrays(arrays, Info(str(file), split, num_classes or (len(names) if names else None), names))
+    if names and num_classes not in (None, len(names)):
+        raise UsageError(f'num_classes={num_classes}, but class_names has {len(names)} names')
+    n = num_classes if num_classes is not None else len(names) if names else None
+    source = Arrays(_with_axes(arrays, str(file)), Info(str(file), split, n, names))
     _check_labels(source)
     part = splits.bounds(first, last, len(source))
-    return Arrays({field: array[part] for field, array in arrays.items()}, source.info)
+    sliced = {field: array[part] for field, array in source.arrays.items()}
+    return Arrays(sliced, source.info._replace(total=len(source)))
 
 
-def _file(path: Path, base: str) -> Path:
+def _file(path: Path, base: str) -> tuple[Path, bool]:
+    """(the file, whether it holds one split: `base`)."""
     if path.is_dir():
         if (path / f'{base}.npz').is_file():
-            return path / f'{base}.npz'
+            return path / f'{base}.npz', True
         raise UsageError(f'{path} has no {base}.npz{named.near(base, [p.stem for p in path.glob("*.npz")])}')
     if not path.is_file():
         raise UsageError(f'there is no file {path}')
-    if base != 'train':
-        raise UsageError(
-            f"{path} is one file and has no split {base!r}: slice it ('train[90%:]') or name a folder with {base}.npz"
-        )
-    return path
+    return path, False
 
 
-def _read(file: Path, fields) -> dict[str, np.ndarray]:
+def _opened(file: Path) -> np.lib.npyio.NpzFile:
     try:
         stored = np.load(file, allow_pickle=False)
-        if isinstance(stored, np.ndarray):
-            raise UsageError(f'{file} holds one array without a name; save it with numpy.savez(image=...)')
-        with stored:
-            wanted = dict(fields) if fields else {name: name for name in stored.files}
-            for name in wanted.values():
-                if name not in stored.files:
-                    raise UsageError(f'{file} has no array {name!r}{named.near(name, stored.files)}')
-            return {field: stored[name] for field, name in wanted.items()}
-    except UsageError:
-        raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _BROKEN as error:
         raise CanonError(f'{file} cannot be read as .npz: {error}') from error
+    if isinstance(stored, np.ndarray):
+        raise UsageError(f'{file} holds one array without a name; save it with numpy.savez(image=...)')
+    return stored
+
+
+def _fields_of_split(archive, file: Path, base: str, stored: bool) -> dict[str, str]:
+    """{field: name in the file} of split `base`: by the names of its arrays, or all where they name no split."""
+    names = list(archive.files)
+    if stored:
+        return {name: name for name in names}
+    for pattern in _PATTERNS:
+        prefix, suffix = pattern['image'].split('{}')
+        there = [n[len(prefix) : len(n) - len(suffix)] for n in names if n.startswith(prefix) and n.endswith(suffix)]
+        there = [split for split in there if split]
+        if base in there:
+            wanted = {field: name.format(base) for field, name in pattern.items()}
+            return {field: name for field, name in wanted.items() if name in names}
+        if there:
+            raise UsageError(f'{file} has no split {base!r}{named.near(base, there)}')
+    if base != 'train':
+        raise UsageError(
+            f"{file} is one file and has no split {base!r}: slice it ('train[90%:]') or name a folder with {base}.npz"
+        )
+    return {name: name for name in names}
+
+
+def _read(file: Path, archive, fields: Mapping[str, str]) -> dict[str, np.ndarray]:
+    for name in fields.values():
+        if name not in archive.files:
+            raise UsageError(f'{file} has no array {name!r}{named.near(name, archive.files)}')
+    try:
+        for name in fields.values():
+            _check_size(archive.zip, name)
+        return {field: np.asarray(archive[name]) for field, name in fields.items()}
+    except _BROKEN as error:
+        raise CanonError(f'{file} cannot be read as .npz: {error or "it does not fit into memory"}') from error
+
+
+def _check_size(archive: zipfile.ZipFile, name: str) -> None:
+    """Raises ValueError where the header of an array promises other than its entry holds: memory is taken by it."""
+    entry = archive.getinfo(f'{name}.npy' if f'{name}.npy' in archive.namelist() else name)
+    if entry.file_size > _DEFLATED * max(entry.compress_size, 1):
+        raise ValueError(f'array {name!r} cannot have {entry.file_size} bytes')
+    with archive.open(entry) as opened:
+        version = np.lib.format.read_magic(opened)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(opened)
+        start = opened.tell()
+    if not dtype.hasobject and start + math.prod(shape) * dtype.itemsize != entry.file_size:
+        raise ValueError(f'array {name!r} of shape {list(shape)} needs other than the {entry.file_size} bytes it has')
+
+
+def _with_axes(arrays: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    """Grey images [N, H, W] with their one channel, integer labels [N, 1] as [N]."""
+    arrays = dict(arrays)
+    if 'image' in arrays and arrays['image'].ndim == 3:
+        arrays['image'] = arrays['image'][..., None]
+    if 'label' in arrays:
+        labels = arrays['label']
+        labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+        if labels.ndim == 1 and not np.issubdtype(labels.dtype, np.integer):
+            raise CanonError(f"{name}: labels are integers 0, 1, ..., not {labels.dtype}; store 'label' as int64")
+        arrays['label'] = labels
+    return arrays
 
 
 def _check_labels(source: Arrays) -> None:
-    if source.info.num_classes is None or 'label' not in source.arrays:
+    n, labels = source.info.num_classes, source.arrays.get('label')
+    if n is None or labels is None or labels.ndim != 1:
         return
-    labels, n = source.arrays['label'], source.info.num_classes
+    if n < 1:
+        raise UsageError(f'num_classes={n} is not positive')
     wrong = np.flatnonzero((labels < 0) | (labels >= n))
     if len(wrong):
         raise CanonError(
             f'{source.info.name}: {len(wrong)} of {len(labels)} labels are not in 0..{n - 1}; the first is'
             f' label {labels.flat[wrong[0]]} of example {wrong[0]}'
         )
+    if len(labels) and labels.max() < n - 1:
+        log = logging.getLogger('canon')
+        log.warning('%s: num_classes=%d, but the largest label is %d', source.info.name, n, labels.max())

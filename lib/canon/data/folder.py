@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -17,24 +18,41 @@ from canon.data.source import Example, Info
 from canon.errors import CanonError, UsageError
 
 _SPLITS = ('train', 'test', 'val', 'valid', 'validation')
+_OWN_SPLITS = ('train', 'test', 'all')  # of a folder that has none
 
 
-def folder(path: str, split: str = 'train', unreadable: str = 'refuse', decode: bool = True) -> Folder:
-    """The images under `path`, one folder a class: `path/cat/1.jpg`, or `path/train/cat/1.jpg` where there are splits.
+def folder(
+    path: str,
+    split: str = 'train',
+    unreadable: str = 'refuse',
+    decode: bool = True,
+    held_out: float = 0.2,
+) -> Folder:
+    """Reads the images under `path`, one folder per class: `path/cat/1.jpg`, or `path/train/cat/1.jpg` with splits.
 
     Labels number the class folders in sorted order; with splits, those of all splits together, so that a class that
-    is missing in one of them shifts no label. Without splits everything is 'train', which a slice ('train[:90%]')
-    divides: the examples stand in the order of a hash of their names, hence mixed.
-    unreadable: 'refuse' opens each file now and raises CanonError with their number and names, and again later for
-    one whose pixels are cut short; 'skip' decodes every file once now, leaves out what fails, logs it, and lists it in
-    `source.skipped`.
-    decode: without, 'image' holds the bytes of the file, for `decode` or `decode_random_resized_crop` among the
-    transforms: the cache then keeps the compressed images, and large JPEGs are decoded no finer than needed.
+    is missing in one of them shifts no label. The examples stand in the order of a hash of their names, hence mixed.
+    A folder without splits is divided: of each class the first `held_out` in that order are 'test', the rest 'train';
+    'all' is both. The same files always give the same division, which is logged.
+
+    Args:
+      path: the folder.
+      split: which one; it may be sliced ('train[:90%]').
+      unreadable: 'refuse' opens each file now and raises CanonError with their number and names, and again later for
+        one whose pixels are cut short; 'skip' decodes every file once now, leaves out what fails, logs it, and lists
+        it in `source.skipped`.
+      decode: if False, 'image' holds the bytes of the file, for `decode` or `decode_random_resized_crop` among the
+        transforms: the cache then keeps the compressed images, and large JPEGs are decoded no finer than needed.
+      held_out: the share of each class that becomes 'test' where the folder has no splits of its own.
 
     Raises UsageError for a missing folder, split or class folder and for no images at all.
     """
     if unreadable not in ('refuse', 'skip'):
         raise UsageError(f"unreadable={unreadable!r} is neither 'refuse' nor 'skip'")
+    if not 0 <= held_out <= 1:
+        raise UsageError(f'held_out={held_out} is not in [0, 1]')
+    if not str(path).strip():
+        raise UsageError('data.source.path is empty; name the folder of images')
     root = Path(path).expanduser()
     if not root.is_dir():
         raise UsageError(f'there is no folder {root}')
@@ -47,8 +65,10 @@ def folder(path: str, split: str = 'train', unreadable: str = 'refuse', decode: 
         raise UsageError(f'{below} holds no images in folders of classes ({", ".join(names) or "no folders"})')
     for empty in sorted(set(range(len(names))) - {y for _, y in files}):
         logging.getLogger('canon').warning('class %r has no images in %s', names[empty], below)
+    if below == root and base != 'all':
+        files = _divide(files, base == 'test', held_out, root)
     files, skipped = _check(files, below, unreadable)
-    info = Info(str(root), split, len(names), names)
+    info = Info(str(root), split, len(names), names, len(files))
     return Folder(files[splits.bounds(first, last, len(files))], skipped, info, decode)
 
 
@@ -79,13 +99,42 @@ class Folder:
 def _layout(root: Path, base: str) -> tuple[Path, tuple[str, ...]]:
     """(the folder that holds the class folders of split `base`, the class names)."""
     found = _folders(root)
-    if not any(name in _SPLITS for name in found):
-        if base != 'train':
-            raise UsageError(f"{root} has no split {base!r}: make {root / base}, or slice, as 'train[90%:]'")
+    split_folders = [name for name in found if name in _SPLITS and _folders(root / name)]  # 'train' may be a class
+    if not split_folders:
+        if base not in _OWN_SPLITS:
+            raise UsageError(
+                f"{root} has no split {base!r}: make {root / base}, or take 'train' and 'test' of its own division"
+            )
         return root, tuple(found)
     if base not in found:
-        raise UsageError(f'{root} has no split {base!r}{named.near(base, found)}')
+        some = split_folders[0]
+        raise UsageError(
+            f'{root} has no split {base!r}{named.near(base, split_folders)}; or hold some out by slices,'
+            f" data.train.split='{some}[:80%]' and data.evals.NAME.split='{some}[80%:]'"
+        )
     return root / base, tuple(sorted({name for split in found for name in _folders(root / split)}))
+
+
+def _divide(files, test: bool, held_out: float, root: Path):
+    """The files of one side: of each class the first `held_out` (one at least, if there are two) are the test's."""
+    counts: dict[int, int] = {}
+    for _, y in files:
+        counts[y] = counts.get(y, 0) + 1
+    left = {y: min(max(round(held_out * n), 1), n - 1) if held_out else 0 for y, n in counts.items()}
+    sides: tuple[list, list] = ([], [])
+    for file, y in files:
+        sides[left[y] > 0].append((file, y))
+        left[y] -= 1
+    _tell_division(root, *map(len, sides))
+    if not sides[test]:
+        raise UsageError(f'{root}: no image is left for {("train", "test")[test]!r} with held_out={held_out}')
+    return sides[test]
+
+
+@functools.cache  # once for the splits of a run
+def _tell_division(root: Path, train: int, test: int) -> None:
+    log = logging.getLogger('canon')
+    log.info('%s has no splits: %d images to train and %d to test, by a hash of their names', root, train, test)
 
 
 def _folders(path: Path) -> list[str]:

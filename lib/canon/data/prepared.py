@@ -95,7 +95,8 @@ class Prepared:
             base, splits = re.split(r'[\[+]', split)[0], tuple(builder.info.splits)
             why = named.near(base, splits) if base not in splits else f': {error}'.splitlines()[0]
             raise UsageError(f'data set {name!r} has no split {split!r}{why}') from None
-        self.info = _info(name, split, self.features)
+        sizes = {key: s.num_examples for key, s in builder.info.splits.items()}
+        self.info = _info(name, split, self.features)._replace(total=sizes.get(split.partition('[')[0]))
 
     def __len__(self) -> int:
         return len(self._records)

@@ -15,12 +15,16 @@ _OVERHEAD = 512  # bytes that a dict and its array headers take beside the pixel
 
 
 class Info(NamedTuple):
-    """What is known of a source besides its examples; None where it is unknown."""
+    """What is known of a source besides its examples; None where it is unknown.
+
+    total: examples of the whole split that `split` is a slice of.
+    """
 
     name: str | None = None
     split: str | None = None
     num_classes: int | None = None
     class_names: tuple[str, ...] | None = None
+    total: int | None = None
 
 
 @runtime_checkable

@@ -4,20 +4,48 @@ import re
 
 from canon.errors import UsageError
 
-_SPLIT = re.compile(r'(?P<base>[\w.-]+)(\[(?P<first>-?\d+%?)?:(?P<last>-?\d+%?)?\])?$')
+_SPLIT = re.compile(r'(?P<base>[\w.-]+)(\[(?P<first>-?\d{1,15}%?)?:(?P<last>-?\d{1,15}%?)?\])?')
+_MANY = 10_000  # examples of which every whole percentage is a whole number
 
 
 def parse(split: str) -> tuple[str, str | None, str | None]:
     """('train', None, '90%') of 'train[:90%]'. Raises UsageError for anything else."""
-    match = _SPLIT.match(split)
+    match = _SPLIT.fullmatch(split) if isinstance(split, str) else None
     if not match:
         raise UsageError(f"split={split!r} is neither a name nor a slice such as 'train[:90%]' or 'train[100:]'")
+    for place in (match['first'], match['last']):
+        if place and place.endswith('%') and abs(int(place[:-1])) > 100:
+            raise UsageError(f'split={split!r}: {place} is more than 100%')
     return match['base'], match['first'], match['last']
 
 
 def bounds(first: str | None, last: str | None, n: int) -> slice:
     """The slice of n examples; percentages are rounded to the nearest example, so adjacent ones meet."""
     return slice(*(_place(place, n) for place in (first, last)))
+
+
+def overlap(first: str, second: str, total: int | None) -> bool:
+    """Whether two splits share examples; sums as 'train+test' are taken apart.
+
+    total: examples of the split that both slice; None where it is unknown, and then only slices by percentages are
+    compared. Splits that are no such slices, of a data set of your own, share examples if they are equal.
+    """
+    try:
+        parts = [[parse(part) for part in split.split('+')] for split in (first, second)]
+    except UsageError:
+        return first == second
+    return any(_share(a, b, total) for a in parts[0] for b in parts[1])
+
+
+def _share(a, b, total: int | None) -> bool:
+    if a[0] != b[0]:
+        return False
+    places = [place for place in (*a[1:], *b[1:]) if place]
+    if total is None and not all(place.endswith('%') for place in places):
+        return False
+    n = _MANY if total is None else total
+    ranges = [range(n)[bounds(*part[1:], n)] for part in (a, b)]
+    return max(r.start for r in ranges) < min(r.stop for r in ranges)
 
 
 def _place(place: str | None, n: int) -> int | None:
