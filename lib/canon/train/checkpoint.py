@@ -1,4 +1,7 @@
-"""Checkpoints by Orbax: asynchronous, the newest and the best kept, a broken one passed over and kept aside."""
+"""Checkpoints by Orbax: asynchronous, checked before they are read, the newest and the best kept.
+
+A damaged checkpoint is passed over for the one before it, and kept aside.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,11 @@ import contextlib
 import errno
 import json
 import logging
+import math
+import os
 import re
+import shutil
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +24,10 @@ import orbax.checkpoint as ocp
 from jax.tree_util import tree_flatten_with_path, tree_map_with_path
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keeping
 
+from canon import optim
 from canon.errors import CanonError, UsageError
 from canon.named import near
+from canon.train.digests import compare_digest, find_damage, read_digests, write_digests
 from canon.train.settings import Checkpointing, InitFrom
 from canon.train.shard import path_name, wait_for_all
 from canon.train.types import State, is_carried
@@ -34,12 +43,14 @@ class Checkpoints:
         self.settings = settings or Checkpointing()
         self.read_only = read_only  # nothing is cleaned up or moved: a run may be writing there
         self.saved: int | None = None
+        self._saving: int | None = None
         self._open()
 
     def _open(self) -> None:
         policies: list[Any] = [keeping.LatestN(max(self.settings.keep, 1))]
         best_fn = None
-        if self.settings.best is not None:
+        if self.settings.best is not None and not self.read_only:  # a reader ranks them itself: see `best_step`
+            self._restore_values()
             best_fn = lambda metrics: metrics['value']  # noqa: E731
             policies.append(
                 keeping.BestN(
@@ -53,7 +64,9 @@ class Checkpoints:
             best_fn=best_fn,  # without it Orbax does not write the metrics, and best-k is lost at a restart
             best_mode=self.settings.mode or 'max',  # Orbax takes no None; without `best` it is not used
             preservation_policy=keeping.AnyPreservationPolicy(policies),
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
             cleanup_tmp_directories=not self.read_only,
+            lightweight_initialize=self.read_only,  # leaves the metrics, which may be damaged, unread
             read_only=self.read_only,
         )
         self._manager = ocp.CheckpointManager(
@@ -76,8 +89,9 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def best_step(self) -> int | None:
-        """The step with the best value of the metric asked for, or None."""
-        return self._manager.best_step() if self.settings.best is not None else None
+        """Returns the step with the best value of `settings.best`, the latest of several; None without any."""
+        values = {step: value for step in self.steps() if (value := _metric(self.directory / str(step))) is not None}
+        return _best_step(values, self.settings.mode) if self.settings.best is not None and values else None
 
     def save(self, state: State, progress: Mapping[str, Any], value: float | None = None) -> bool:
         """Begins to save `state` under its step; `value` ranks it among the best. False where it exists already.
@@ -95,21 +109,49 @@ class Checkpoints:
         )
         metrics = None if value is None or not np.isfinite(value) else {'value': float(value)}
         try:
+            self._manager.wait_until_finished()  # the save before takes its digests under its own number
+            self._saving = step
             self._manager.save(step, args=items, metrics=metrics, force=True)
         except Exception as error:
             raise self._write_error(step, error) from error
         self.saved = step
         return True
 
+    def amend(self, step: int, progress: Mapping[str, Any], value: float | None = None) -> None:
+        """Adds to a saved step what was evaluated since: its progress, and the value that ranks it among the best.
+
+        A state is saved before it is evaluated, so that nothing that happens in an evaluation can lose it.
+        """
+        if step not in self._manager.all_steps():
+            return
+        self.wait()
+        if jax.process_index() == 0:
+            _write_amendment(self.directory / str(step), dict(progress))
+        wait_for_all('the progress of a saved step')
+        self._rank(step, value)
+        self._prune()
+
+    def _prune(self) -> None:
+        """Deletes what is neither among the newest nor among the best: a rank may come after the save."""
+        steps, c = self.steps(), self.settings
+        keep = set(steps[-max(c.keep, 1) :])
+        if c.best is not None:
+            values = {step: v for step in steps if (v := _metric(self.directory / str(step))) is not None}
+            for _ in range(min(c.keep_best, len(values))):
+                keep.add(best := _best_step(values, c.mode))
+                del values[best]
+        wait_for_all('which checkpoints are kept')
+        for step in set(steps) - keep:
+            self._manager.delete(step)
+
     def _rank(self, step: int, value: float | None) -> None:
-        """Gives a saved step its value: one that was saved on being asked to stop, and evaluated on resuming."""
+        """Gives a saved step its value."""
         folder = self.directory / str(step)
         if self.settings.best is None or value is None or not np.isfinite(value) or _metric(folder) is not None:
             return
         self.wait()
         if jax.process_index() == 0:
-            (folder / 'metrics').mkdir(exist_ok=True)
-            (folder / 'metrics' / 'metrics').write_text(json.dumps({'value': float(value)}))
+            _write_metric(folder, float(value))
         wait_for_all('a value for a saved step')
         self._manager.close()
         self._open()
@@ -129,26 +171,65 @@ class Checkpoints:
             self._manager.close()
 
     def restore(self, target: State, step: int | None = None) -> tuple[State, dict[str, Any]] | None:
-        """The newest checkpoint that can be read (or that of `step`) as (state, progress); None without any.
+        """Returns the newest sound checkpoint (or that of `step`) as (state, progress); None where nothing was saved.
 
-        target: an abstract state, `jax.ShapeDtypeStruct` leaves with the shardings wanted, of any number of devices.
-        A checkpoint that cannot be read is moved to `unreadable-STEP` and the one before is taken. Raises UsageError
-        where a checkpoint is whole but holds another model or optimizer.
+        Damaged checkpoints newer than it are moved to `unreadable-STEP`.
+
+        Args:
+          target: an abstract state, `jax.ShapeDtypeStruct` leaves with shardings over any number of devices.
+          step: the step to restore; None for the newest.
+
+        Raises:
+          UsageError: a checkpoint is sound but holds another model or optimizer, or there is none of `step`.
+          CanonError: there are checkpoints, and none can be read; all stay where they are.
         """
-        wanted = [step] if step is not None else self.steps()[::-1]
-        for candidate in wanted:
-            if candidate not in self.steps():
-                raise UsageError(f'{self.directory} has no checkpoint of step {candidate}; there are {self.steps()}')
-            try:
-                return self._read(target, candidate)
-            except Exception as error:
-                self._refuse_misfit(target, candidate, error)
-                if step is not None or self.read_only:
-                    raise CanonError(
-                        f'checkpoint {self.directory / str(candidate)} cannot be read: {_line(error)}'
-                    ) from error
-                self._set_aside(candidate, error)
+        if step is not None and step not in self.steps():
+            raise UsageError(f'{self.directory} has no checkpoint of step {step}; there are {self.steps()}')
+        damaged: dict[int, str] = {}
+        for candidate in [step] if step is not None else self.steps()[::-1]:
+            restored = self._restore_sound(target, candidate)
+            if not isinstance(restored, str):
+                self._pass_over(damaged, candidate)
+                return restored
+            damaged[candidate] = restored
+        if step is not None:
+            raise CanonError(f'the checkpoint of step {step} in {self.directory} is damaged: {damaged[step]}')
+        self._refuse_to_start_over(damaged)
         return None
+
+    def _restore_sound(self, target: State, step: int) -> tuple[State, dict[str, Any]] | str:
+        """What was saved at `step`, or a description of its damage."""
+        damage = self._find_damage(step)
+        if damage is not None:
+            return damage
+        try:
+            self._refuse_misfit(target, step)
+            return self._read(target, step)
+        except UsageError:
+            raise
+        except Exception as error:
+            return _line(error)
+
+    def _find_damage(self, step: int) -> str | None:
+        """The first process compares the digests; all learn whether the checkpoint is sound."""
+        damage = find_damage(self.directory / str(step)) if jax.process_index() == 0 else None
+        if jax.process_count() == 1:
+            return damage
+        from jax.experimental import multihost_utils
+
+        damaged = multihost_utils.broadcast_one_to_all(np.array(damage is not None))
+        return damage or ('it is not as it was saved' if damaged else None)
+
+    def _refuse_to_start_over(self, damaged: Mapping[int, str]) -> None:
+        """Raises CanonError where steps were saved: beginning again at 0 would overwrite what is left of the run."""
+        aside = sorted(p.name for p in self.directory.glob('unreadable-*'))
+        if not damaged and not aside:
+            return
+        problems = '; '.join(f'step {step}: {damage}' for step, damage in damaged.items())
+        raise CanonError(
+            f'no checkpoint in {self.directory} can be read ({problems or ", ".join(aside)}); put a sound one there, '
+            'or remove the folder to train from the start'
+        )
 
     def _read(self, target: State, step: int) -> tuple[State, dict[str, Any]]:
         read: Any = self._manager.restore(
@@ -159,39 +240,80 @@ class Checkpoints:
                 progress=ocp.args.JsonRestore(),
             ),
         )
-        state = State(read.opt['step'], read.model['params'], read.model['mutable'], read.opt['opt'])
-        return state, dict(read.progress or {})
+        progress = dict(read.progress or {}) | _read_amendment(self.directory / str(step))
+        opt = optim.observe(read.opt['opt'], progress.get('observed') or {})  # it was evaluated after it was saved
+        return State(read.opt['step'], read.model['params'], read.model['mutable'], opt), progress
 
-    def _refuse_misfit(self, target: State, step: int, error: Exception) -> None:
-        """Raises where the files of `step` are sound: then the failure is a misfit, not damage."""
-        try:
-            stored = read_model(self.directory / str(step))
-            _read_numpy(self.directory / str(step) / 'opt')
-        except Exception:
-            return
+    def _refuse_misfit(self, target: State, step: int) -> None:
+        """Raises UsageError where stored shapes, known before any array is read, differ from those of `target`."""
+        folder = self.directory / str(step)
+        stored = _flat_model(_read_metadata(folder / 'model'))
+        opt = _flat(_read_metadata(folder / 'opt'))
         ours = flat_model(target)
-        differ = [n for n in sorted(stored.keys() | ours.keys()) if _shape(stored, n) != _shape(ours, n)]
-        if differ:
-            n = differ[0]
-            what = f'{n} is {_shape(stored, n) or "absent"} there and {_shape(ours, n) or "absent"} here'
-            what += f' ({len(differ)} such)' if len(differ) > 1 else ''
-        else:
-            what = f'its optimizer state does not fit: {_line(error)}'
-        raise UsageError(f'checkpoint {self.directory / str(step)} is of another model or optimizer: {what}')
+        for title, there, here in (('', stored, ours), ('its optimizer state does not fit: ', opt, _flat_opt(target))):
+            differ = [n for n in sorted(there.keys() | here.keys()) if _shape(there, n) != _shape(here, n)]
+            if differ:
+                n = differ[0]
+                more = f' ({len(differ)} such)' if len(differ) > 1 else ''
+                raise UsageError(
+                    f'checkpoint {folder} is of another model or optimizer: {title}{n} is '
+                    f'{_text(_shape(there, n))} there and {_text(_shape(here, n))} here{more}'
+                )
 
-    def _set_aside(self, step: int, error: Exception) -> None:
-        _log.warning(
-            'checkpoint of step %d cannot be read (%s); moved to unreadable-%d, the one before is tried',
-            step, _line(error), step,
-        )  # fmt: skip
+    def _pass_over(self, damaged: Mapping[int, str], taken: int) -> None:
+        """Moves damaged checkpoints aside, for the newest sound one is `taken` in their place."""
+        if not damaged:
+            return
+        for step, damage in damaged.items():
+            moved = '' if self.read_only else f'; moved to unreadable-{step}'
+            _log.warning(
+                'the checkpoint of step %d is damaged: %s%s; that of step %d is used', step, damage, moved, taken
+            )
+        if self.read_only:
+            return
         self._manager.close()
         if jax.process_index() == 0:
-            aside = self.directory / f'unreadable-{step}'
-            while aside.exists():
-                aside = aside.with_name(aside.name + '-again')
-            (self.directory / str(step)).rename(aside)
-        wait_for_all('checkpoint set aside')
+            for step in damaged:
+                self._set_aside(step)
+        wait_for_all('checkpoints set aside')
         self._open()
+
+    def _set_aside(self, step: int) -> None:
+        aside = self.directory / f'unreadable-{step}'
+        while aside.exists():
+            aside = aside.with_name(aside.name + '-again')
+        (self.directory / str(step)).rename(aside)
+
+    def _write_digests(self) -> None:
+        """Called by Orbax when all files of a save are written, just before the folder gets its final name."""
+        if jax.process_index() != 0:
+            return
+        unnamed = [p for p in self.directory.glob(f'{self._saving}.*') if p.is_dir()]
+        write_digests(unnamed[0] if unnamed else self.directory / str(self._saving))
+
+    def _restore_values(self) -> None:
+        """Renews damaged files of the values that rank checkpoints, which Orbax reads when it opens."""
+        if jax.process_index() == 0 and self.directory.is_dir():
+            for step in self._finished():
+                folder = self.directory / str(step)
+                if (folder / 'metrics').exists() and _metric(folder) is None:
+                    shutil.rmtree(folder / 'metrics')
+                    value = self._evaluated(folder, step)
+                    _log.warning('the value of step %d was damaged; it is %s', step, 'lost' if value is None else value)
+                    if value is not None:
+                        _write_metric(folder, value)
+        wait_for_all('values of checkpoints')
+
+    def _evaluated(self, folder: Path, step: int) -> float | None:
+        """The value that ranks `step`, from the metrics of its progress."""
+        best = self.settings.best or ''
+        progress = _read_amendment(folder)
+        try:
+            measured = progress['measured'].get(best.rpartition('/')[0]) == step
+            value = progress['metrics'].get(best) if measured else None
+        except (KeyError, AttributeError):
+            return None
+        return value if isinstance(value, float) and np.isfinite(value) else None
 
     def _write_error(self, step: int | None, error: Exception) -> CanonError:
         full = any(isinstance(e, OSError) and e.errno == errno.ENOSPC for e in _causes(error))
@@ -214,11 +336,19 @@ def read_model(path: Path | str) -> dict[str, np.ndarray]:
     """Parameters and mutable of one checkpoint by name (`Conv_0/kernel`, `batch_stats/BatchNorm_0/mean`), as numpy.
 
     path: a checkpoint's folder, a run's folder (its best step, else the newest) or its `checkpoints/`.
-    Raises UsageError where there is none.
+    Raises UsageError where there is none, CanonError where it is damaged.
     """
     folder = _checkpoint_folder(Path(path).expanduser().absolute())
-    tree = _read_numpy(folder / 'model')
-    return _flat(tree.get('params') or {}, tree.get('mutable') or {})
+    damage = find_damage(folder)
+    if damage is not None:
+        raise CanonError(f'the checkpoint {folder} is damaged: {damage}')
+    try:
+        tree = _read_numpy(folder / 'model')
+    except CanonError:
+        raise
+    except Exception as error:
+        raise CanonError(f'the checkpoint {folder} cannot be read: {_line(error)}') from error
+    return _flat_model(tree)
 
 
 def _handlers(processes: int) -> Any:
@@ -242,10 +372,29 @@ def _restore_args(target: Any) -> Any:
     return ocp.args.PyTreeRestore(item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))
 
 
+def _read_metadata(path: Path) -> Any:
+    """The tree of a saved item, with each array's shape and type in its place.
+
+    Raises CanonError for an array whose chunks are larger than the array: no such file is written, and the process
+    would end trying to allocate one.
+    """
+    with ocp.PyTreeCheckpointer() as reader:
+        tree: Any = reader.metadata(path).item_metadata.tree
+    for name, array in _flat(tree).items():
+        chunk = getattr(getattr(array, 'storage', None), 'chunk_shape', None) or ()
+        if any(c > max(n, 1) for c, n in zip(chunk, array.shape, strict=False)):
+            raise CanonError(f'{path}: the array {name} of shape {array.shape} has chunks of {chunk}')
+    return tree
+
+
 def _read_numpy(path: Path) -> Any:
     """A saved tree as numpy, wherever its arrays were when they were saved."""
+    stored = _read_metadata(path)
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    for name, array in _flat(stored).items():
+        if math.prod(array.shape) * np.dtype(array.dtype).itemsize > memory:
+            raise CanonError(f'{path}: the array {name} of shape {array.shape} is larger than the memory')
     with ocp.PyTreeCheckpointer() as reader:
-        stored = reader.metadata(path).item_metadata.tree
         return reader.restore(
             path, restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), stored)
         )
@@ -253,7 +402,15 @@ def _read_numpy(path: Path) -> Any:
 
 def flat_model(state: State) -> dict[str, Any]:
     """The same names for a state's leaves."""
-    return _flat(state.params, state.mutable)
+    return _flat_model({'params': state.params, 'mutable': state.mutable})
+
+
+def _flat_model(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {**_flat(tree.get('params') or {}), **_flat(tree.get('mutable') or {})}
+
+
+def _flat_opt(state: State) -> dict[str, Any]:
+    return _flat({'step': state.step, 'opt': state.opt})
 
 
 def init_from(state: State, settings: InitFrom, read: Callable | None = None) -> State:
@@ -314,28 +471,74 @@ def _checkpoint_folder(path: Path) -> Path:
     if not steps:
         raise UsageError(f'{path} holds no checkpoint; name a run folder, or a folder of its checkpoints/')
     values = {s: v for s in steps if (v := _metric(folder / str(s))) is not None}
-    return folder / str(_best(values, folder.parent) if values else steps[-1])
+    return folder / str(_best_step(values, _mode(folder.parent)) if values else steps[-1])
 
 
-def _best(values: Mapping[int, float], run: Path) -> int:
+def _best_step(values: Mapping[int, float], mode: str | None) -> int:
+    """The step with the highest value (mode 'max') or the lowest ('min'); the latest of several."""
+    sign = -1 if mode == 'min' else 1
+    return max(values, key=lambda step: (sign * values[step], step))
+
+
+def _mode(run: Path) -> str:
     try:
-        mode = json.loads((run / 'config.json').read_text())['run']['checkpoint']['mode']
+        return json.loads((run / 'config.json').read_text())['run']['checkpoint']['mode']
     except (OSError, KeyError, TypeError, ValueError):
         raise UsageError(
             f'{run} does not state run.checkpoint.mode, so its best checkpoint is unknown; name the folder of one step'
         ) from None
-    return (min if mode == 'min' else max)(values, key=lambda s: values[s])
+
+
+_METRIC = 'metrics/metrics'  # where Orbax keeps it
 
 
 def _metric(folder: Path) -> float | None:
+    """The value that ranks a checkpoint; None where it has none, or where its file is damaged."""
     try:
-        return json.loads((folder / 'metrics' / 'metrics').read_text())['value']
-    except (OSError, KeyError, ValueError):
+        digest = (read_digests(folder) or {}).get(_METRIC)
+        if digest is not None and compare_digest(folder, _METRIC, digest) is not None:
+            return None
+        value = json.loads((folder / _METRIC).read_text())['value']
+    except (OSError, KeyError, TypeError, ValueError):
         return None
+    return float(value) if isinstance(value, int | float) and np.isfinite(value) else None
 
 
-def _flat(params: Any, mutable: Any) -> dict[str, Any]:
-    return {path_name(path): leaf for tree in (params, mutable) for path, leaf in tree_flatten_with_path(tree)[0]}
+def _write_metric(folder: Path, value: float) -> None:
+    path = folder / _METRIC
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({'value': value}))
+    with contextlib.suppress(ValueError):  # damaged digests condemn the checkpoint anyway
+        if read_digests(folder) is not None:
+            write_digests(folder, [_METRIC])
+
+
+_AMENDMENT = 'evaluated.json'  # checked by itself: it is written after the digests
+
+
+def _write_amendment(folder: Path, progress: Mapping[str, Any]) -> None:
+    text = json.dumps(progress)
+    part = folder / f'{_AMENDMENT}.part'
+    part.write_text(json.dumps({'crc': zlib.crc32(text.encode()), 'progress': text}))
+    part.replace(folder / _AMENDMENT)
+
+
+def _read_amendment(folder: Path) -> dict[str, Any]:
+    """What was added to the progress of a checkpoint; empty where there is nothing, or where it is damaged."""
+    try:
+        amendment = json.loads((folder / _AMENDMENT).read_text())
+        sound = zlib.crc32(amendment['progress'].encode()) == amendment['crc']
+        return dict(json.loads(amendment['progress'])) if sound else {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+    return {path_name(path): leaf for path, leaf in tree_flatten_with_path(tree)[0]}
+
+
+def _text(shape: tuple[int, ...] | None) -> str:
+    return 'absent' if shape is None else str(shape)
 
 
 def _shape(leaves: Mapping[str, Any], name: str):
