@@ -14,7 +14,7 @@ import numpy as np
 from canon import named
 from canon.data import splits
 from canon.data.source import Arrays, Info
-from canon.errors import CanonError, UsageError
+from canon.errors import CanonError, UsageError, first_line
 
 # How the arrays of a file with several splits are called, each with the names that a split may have there.
 _PATTERNS = ({'image': 'x_{}', 'label': 'y_{}'}, {'image': '{}_images', 'label': '{}_labels'})
@@ -56,8 +56,8 @@ def npz(
     """
     base, first, last = splits.parse(split)
     file, stored = _file(Path(path).expanduser(), base)
-    with _opened(file) as archive:
-        arrays = _read(file, archive, fields or _fields_of_split(archive, file, base, stored))
+    with open_npz(file) as archive:
+        arrays = read_arrays(file, archive, fields or _fields_of_split(archive, file, base, stored))
     names = tuple(class_names) if class_names is not None else None
     if names and num_classes not in (None, len(names)):
         raise UsageError(f'num_classes={num_classes}, but class_names has {len(names)} names')
@@ -80,7 +80,16 @@ def _file(path: Path, base: str) -> tuple[Path, bool]:
     return path, False
 
 
-def _opened(file: Path) -> np.lib.npyio.NpzFile:
+def read_npy(path: Path) -> np.ndarray:
+    """Reads the array of a .npy file. Raises CanonError for a file that is none, holds objects or is cut short."""
+    try:
+        return np.array(np.load(path, mmap_mode='r', allow_pickle=False))  # mapped: the header cannot ask for memory
+    except (*_BROKEN, TypeError, OverflowError) as error:
+        raise CanonError(f'{path} is no array of numbers: {first_line(error)}') from error
+
+
+def open_npz(file: Path) -> np.lib.npyio.NpzFile:
+    """Opens an .npz file; `read_arrays` reads its arrays."""
     try:
         stored = np.load(file, allow_pickle=False)
     except _BROKEN as error:
@@ -111,7 +120,8 @@ def _fields_of_split(archive, file: Path, base: str, stored: bool) -> dict[str, 
     return {name: name for name in names}
 
 
-def _read(file: Path, archive, fields: Mapping[str, str]) -> dict[str, np.ndarray]:
+def read_arrays(file: Path, archive, fields: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Reads {name here: name in the file} of an opened .npz file, each checked against its header first."""
     for name in fields.values():
         if name not in archive.files:
             raise UsageError(f'{file} has no array {name!r}{named.near(name, archive.files)}')
