@@ -25,6 +25,7 @@ from canon.errors import UsageError
 from canon.metrics import Mean
 from canon.ops import attention
 from canon.train import Evaluator, Experiment, Task
+from canon.train.shard import process_shard
 from experiments import runs
 from experiments.classification.claims import done
 
@@ -44,9 +45,10 @@ def make(config: ConfigDict) -> Experiment:
 
     task = retrieval_task(model)
     start = task.init(jax.random.key(config.seed), batch(0))['params']
-    test = Generated(lambda i: batch(_TEST + i), length=d.test_batches)
+    test = Generated(lambda i: batch(_TEST + i), length=d.test_batches, shard=process_shard())
     evals = {'test': retrieval_evaluator(task, model, start, test)}
-    return Experiment(task, optim.make(config.tx), Generated(batch, batch_size=d.batch_size), evals)
+    train = Generated(batch, batch_size=d.batch_size, shard=process_shard())
+    return Experiment(task, optim.make(config.tx), train, evals)
 
 
 def offline(config: ConfigDict) -> ConfigDict:

@@ -20,6 +20,7 @@ from canon.metrics.ngram import KneserNey
 from canon.models.rnn_lm import RecurrentLM, weight_drop
 from canon.ops import backend, decoding
 from canon.train import Evaluator, Experiment, Task, lengths
+from canon.train.shard import process_shard
 from canon.train.types import CARRY
 
 _SHOWN = 600  # tokens of the held-out text in the picture
@@ -33,7 +34,7 @@ def make(config: ConfigDict) -> Experiment:
     model = _model(config, len(words))
     task = named.call(language_task, {'model': model, **config.loss}, 'loss')
     stream = words.stream(text.lines('train'))
-    train = Streams(stream, start=start, seed=config.seed, **named.plain(config.data.train))
+    train = Streams(stream, start=start, seed=config.seed, shard=process_shard(), **named.plain(config.data.train))
     tx = optim.make(lengths.resolve(config, train.batch_size, train.num_examples).tx)
     evals = {}
     for name in sorted(config.data.evals):
@@ -42,7 +43,7 @@ def make(config: ConfigDict) -> Experiment:
         lines = list(text.lines(split))
         tokens, characters = words.stream(lines), sum(len(line) + 1 for line in lines)
         baseline = _baseline(stream, tokens, len(words), order) if order else None
-        data = StreamsOnce(tokens, start=start, **spec)
+        data = StreamsOnce(tokens, start=start, shard=process_shard(), **spec)
         evals[name] = language_evaluator(task, model, data, characters, words, baseline)
     about = dict(vocabulary=list(words.about), corpus=text.about())
     return Experiment(task, tx, train, evals, about=about)
@@ -85,12 +86,19 @@ def language_task(
     activation: float = 0.0,
     slowness: float = 0.0,
 ) -> Task:
-    """Predicting 'target' [B, T] from 'input' [B, T] where 'mask' is; 'first' [B] says where a text begins.
+    """Predicts 'target' [B, T] from 'input' [B, T] where 'mask' is true; 'first' [B] marks rows whose text begins.
 
-    A recurrent model goes on from what its rows carry: truncated backpropagation through time (Mikolov et al. 2010).
-    weight_dropout: of recurrent weights. activation, slowness: alpha and beta of Merity et al. 2018, section 4.6, times
-    the mean square of the last layer's outputs (after dropout), and of their differences from step to step.
-    `predict` gives (nats [B, T] of the targets, carry).
+    A recurrent model continues from the state its rows carry: truncated backpropagation through time (Mikolov et al.
+    2010). The mask is true up to some place of each row and false after it, so windows may be shorter than T: the
+    carry is the state after the last real token. `predict` returns (nats [B, T] of the targets, carry).
+
+    Args:
+      model: a `RecurrentLM` or a causal Transformer.
+      label_smoothing: the probability spread over all tokens in training.
+      weight_dropout: rate of DropConnect on the recurrent weights.
+      activation: alpha of Merity et al. 2018, section 4.6: weighs the mean square of the last layer's outputs after
+        dropout.
+      slowness: beta of the same section: weighs the mean square of their differences from step to step.
     """
     recurrent = isinstance(model, RecurrentLM)
 
@@ -101,16 +109,16 @@ def language_task(
         params = model.init(key, batch['input'][:1])['params']
         return {'params': params, CARRY: start(batch)} if recurrent else {'params': params}
 
-    def read(params, mutable, batch, **how):
-        """(logits, carry, penalty)"""
+    def read(params, mutable, batch, **options):
+        """Returns (logits, carry, penalty)."""
         if not recurrent:
-            return model.apply({'params': params}, batch['input'], **how), None, 0.0
-        known = mutable[CARRY]
-        begun = jax.tree.map(lambda s: jnp.where(batch['first'][:, None], 0, s), known)
-        seen = model.apply({'params': params}, batch['input'], begun, **how)
-        steps = seen.outputs[:, 1:] - seen.outputs[:, :-1]
-        penalty = activation * jnp.square(seen.dropped).mean() + slowness * jnp.square(steps).mean()
-        return seen.logits, seen.state, penalty
+            return model.apply({'params': params}, batch['input'], **options), None, 0.0
+        mask = batch['mask']
+        state = jax.tree.map(lambda s: jnp.where(batch['first'][:, None], 0, s), mutable[CARRY])
+        window = model.apply({'params': params}, batch['input'], state, lengths=mask.sum(1), **options)
+        changes = window.outputs[:, 1:] - window.outputs[:, :-1]
+        penalty = activation * _mean_square(window.dropped, mask) + slowness * _mean_square(changes, mask[:, 1:])
+        return window.logits, window.state, penalty
 
     def loss(params, mutable, batch, key):
         thinned = weight_drop(params, weight_dropout, jax.random.fold_in(key, 1))
@@ -125,6 +133,12 @@ def language_task(
         return losses.softmax_cross_entropy(logits, batch['target']), carry
 
     return Task(init, loss, predict)
+
+
+def _mean_square(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns the mean of x^2 [B, T, H] where `mask` [B, T] is true; 0 where it is nowhere true."""
+    squares = metrics.Mean.of(jnp.square(x), mask)
+    return squares.total / jnp.maximum(squares.weight, 1)
 
 
 def language_evaluator(

@@ -22,6 +22,7 @@ from canon.data import Generated
 from canon.errors import UsageError
 from canon.metrics import Mean
 from canon.train import Evaluator, Experiment, Task
+from canon.train.shard import process_shard
 from experiments import runs
 from experiments.classification.claims import done
 
@@ -43,9 +44,10 @@ def make(config: ConfigDict) -> Experiment:
     task = memory_task(reader, d.task)
     batch = partial(_numbered, of, config.seed, d.batch_size, d.gap)
     start = task.init(jax.random.key(config.seed), batch(0))['params']
-    test = Generated(lambda i: batch(_TEST + i), length=d.test_batches)
+    test = Generated(lambda i: batch(_TEST + i), length=d.test_batches, shard=process_shard())
     evals = {'test': memory_evaluator(task, reader, start, test, baseline(d.task, d.gap))}
-    return Experiment(task, optim.make(config.tx), Generated(batch, batch_size=d.batch_size), evals)
+    train = Generated(batch, batch_size=d.batch_size, shard=process_shard())
+    return Experiment(task, optim.make(config.tx), train, evals)
 
 
 def offline(config: ConfigDict) -> ConfigDict:

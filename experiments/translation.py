@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from canon.errors import UsageError
 from canon.metrics.language import perplexity
 from canon.ops import backend, decoding
 from canon.train import Evaluator, Experiment, Task, lengths
+from canon.train.shard import process_shard
 
 _SHOWN = 12  # translations in the picture
 _DRAWN = (6, 14)  # tokens of a source whose alignment is drawn, least and most
@@ -28,11 +29,13 @@ _log = logging.getLogger('canon')
 
 @dataclass(frozen=True)
 class Spec:
-    """One entry of config.data.evals. longer: than the last bucket; a pair that is 'cut' still counts, as it ought to.
+    """One entry of config.data.evals; config.search has the same keys.
 
-    beams, alpha: of the search (`decoding.beam_search`); 1 is greedy. extra: tokens that a translation may be longer
-    than its bucket of sources. bounds: chrF is also told by the source's words, up to each bound and beyond the last.
-    alignments: so many pictures of attention.
+    longer: what becomes of a pair longer than the last bucket; one that is 'cut' still counts, as it ought to.
+    beams, alpha: of the search (`decoding.beam_search`); 1 is greedy. extra: how many tokens a translation may have
+    more than its own source, <eos> included (Vaswani et al. 2017: 50). bounds: chrF is also reported by the source's
+    words, up to each bound and beyond the last. alignments: how many pictures of attention are drawn. tokenize: BLEU's,
+    one of sacrebleu's; None takes that of the target language (`metrics.bleu_tokenizer`).
     """
 
     split: str
@@ -43,6 +46,7 @@ class Spec:
     bounds: tuple[int, ...] = ()
     alignments: int = 2
     longer: str = 'cut'
+    tokenize: str | None = None
 
 
 class Languages(NamedTuple):
@@ -61,7 +65,7 @@ def make(config: ConfigDict) -> Experiment:
     fields = {key: value for key, value in named.plain(config.data.train).items() if key != 'split'}
     buckets = tuple(fields.pop('buckets'))
     pairs = parallel.Pairs(train, *languages, max_length=buckets[-1], longer=fields.pop('longer', 'skip'))
-    arguments = {'parts': pairs.buckets(buckets), 'seed': config.seed, 'shard': _shard(), **fields}
+    arguments = {'parts': pairs.buckets(buckets), 'seed': config.seed, 'shard': process_shard(), **fields}
     batches = named.call(parallel.Buckets, arguments, 'data.train')
     tx = optim.make(lengths.resolve(config, batches.batch_size, batches.num_examples).tx)
     evals = {name: _evaluator(config, name, task, model, languages, buckets) for name in sorted(config.data.evals)}
@@ -158,6 +162,7 @@ def translation_evaluator(
     References are the sentences as they were read, not what a vocabulary makes of them.
     """
     sentences = [pair for part in parts for pair in part.sentences]
+    tokenize = spec.tokenize or '13a'
     search = searcher(model, languages, spec)
 
     def measure(params, mutable, batch):
@@ -172,7 +177,7 @@ def translation_evaluator(
     def finish(sums):
         texts = [_text(languages.target, *row[2:]) for row in sums['rows'].each()]
         sources, references = zip(*sentences, strict=True)
-        bleu = metrics.bleu(texts, references)
+        bleu = metrics.bleu(texts, references, tokenize)
         scores = {'chrf': metrics.chrf(texts, references), 'copy_chrf': metrics.chrf(sources, references)}
         _log.info('BLEU %.2f (%s); chrF %.2f (%s)', *bleu, *scores['chrf'])
         nats = sums['nats']
@@ -187,7 +192,7 @@ def translation_evaluator(
     def pictures(params, mutable, sums):
         rows = list(sums['rows'].each())
         texts = [_text(languages.target, *row[2:]) for row in rows]
-        drawn = {'translations': _examples(sentences, texts)}
+        drawn = {'translations': _examples(sentences, texts, tokenize)}
         if spec.bounds:
             drawn['lengths'] = _lengths(sentences, texts, spec.bounds)
         fitting = [row for row in rows if _DRAWN[0] <= row[1] <= _DRAWN[1]] or rows
@@ -197,28 +202,31 @@ def translation_evaluator(
                 drawn[f'alignment {number}'] = figure
         return drawn
 
-    return Evaluator(parallel.BucketsOnce(parts, spec.batch_size, _shard()), measure, finish, pictures)
+    return Evaluator(parallel.BucketsOnce(parts, spec.batch_size, process_shard()), measure, finish, pictures)
 
 
 # --- searching ----------------------------------------------------------------------------------------------------
 
 
 def searcher(model: Any, languages: Languages, spec: Spec) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """search(params, source [B, S], lengths [B]) -> the best translations, tokens [B, S + extra] and their lengths."""
+    """search(params, source [B, S], lengths [B]) -> the best translations, tokens [B, S + extra] and their lengths.
+
+    A translation has at most `extra` tokens more than its source, however long the others of its batch are.
+    """
     end, begin = languages.target.eos, _begin(languages)
     assert end is not None
 
     def search(params, source, lengths):
         source, lengths = jnp.asarray(source), jnp.asarray(lengths)
-        size = source.shape[1] + spec.extra
+        size, limits = source.shape[1] + spec.extra, lengths + spec.extra
         bound = lambda method: lambda *a: model.apply({'params': params}, *a, method=method)  # noqa: E731
         memory, state = bound('start')(source, lengths, size)
         first = jnp.full(len(source), begin, jnp.int32)
         step = lambda state, tokens: bound('step')(memory, state, tokens)  # noqa: E731
         if spec.beams == 1:
-            found = decoding.greedy(step, state, first, size, end)
+            found = decoding.greedy(step, state, first, size, end, limits)
             return found.tokens, found.lengths
-        found = decoding.beam_search(step, state, first, size, end, spec.beams, spec.alpha)
+        found = decoding.beam_search(step, state, first, size, end, spec.beams, spec.alpha, limits)
         return found.tokens[:, 0], found.lengths[:, 0]
 
     return search
@@ -265,10 +273,10 @@ def _alignment(model: Any, languages: Languages, params, row: tuple):
     return draw.alignments(heads[0] if len(heads) == 1 else heads, written, languages.source.tokens(source[:length]))
 
 
-def _examples(sentences: Sequence[tuple[str, str]], texts: Sequence[str]):
+def _examples(sentences: Sequence[tuple[str, str]], texts: Sequence[str], tokenize: str):
     """Sentences spread evenly over the data."""
     chosen = np.linspace(0, len(texts) - 1, min(_SHOWN, len(texts))).astype(int)
-    bleu = metrics.bleu(texts, [reference for _, reference in sentences])
+    bleu = metrics.bleu(texts, [reference for _, reference in sentences], tokenize)
     title = f'source, reference, translation; BLEU {bleu.value:.1f} ({bleu.signature})'
     return draw.translations([(*sentences[i], texts[i]) for i in chosen], title)
 
@@ -301,9 +309,17 @@ def _by_length(sources: Sequence[str], bounds: Sequence[int]) -> Iterator[tuple[
 
 def _evaluator(config, name: str, task: Task, model, languages: Languages, buckets: tuple[int, ...]) -> Evaluator:
     spec = named.call(Spec, named.plain(config.data.evals[name]), f'data.evals.{name}')
+    spec = replace(spec, tokenize=spec.tokenize or metrics.bleu_tokenizer(_target_language(config)))
+    metrics.check_tokenizer(spec.tokenize)
     sentences = _sentences(config, spec.split)
     pairs = parallel.Pairs(sentences, *languages, max_length=buckets[-1], longer=spec.longer)
     return translation_evaluator(task, model, languages, pairs.buckets(buckets), spec)
+
+
+def _target_language(config: ConfigDict) -> str | None:
+    """Returns the code of the language that is translated into, where the data name it."""
+    source = named.plain(config.data).get('source', {})
+    return source.get('language') if config.data.name == 'catalogue' else source.get('target')
 
 
 def _sentences(config: ConfigDict, split: str) -> parallel.Sentences:
@@ -348,10 +364,6 @@ def _begin(languages: Languages) -> int:
     if begin is None:
         raise UsageError("vocabularies of translation need '<eos>' among their specials")
     return begin
-
-
-def _shard() -> tuple[int, int]:
-    return jax.process_index(), jax.process_count()
 
 
 # --- claims -------------------------------------------------------------------------------------------------------

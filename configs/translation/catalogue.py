@@ -43,7 +43,11 @@ def get_config(arg: str = '') -> ConfigDict:
                     package='jupyterlab-language-pack-fr-FR', language='fr_FR', accelerators='', domain=placeholder(str)
                 ),
                 train=dict(split='train', batch_size=64, buckets=(10, 24)),
-                evals=dict(test=dict(split='test', batch_size=64, extra=8, longer='skip', bounds=(2, 4, 8))),
+                evals=dict(
+                    test=dict(
+                        split='test', batch_size=64, extra=8, longer='skip', bounds=(2, 4, 8), tokenize=placeholder(str)
+                    )
+                ),
             ),
             vocabulary=dict(shared=False, level='subword', size=1500, path=placeholder(str)),
             model=_MODELS[arg if arg in _MODELS else 'bahdanau'],

@@ -18,7 +18,8 @@ from configs.translation._smoke import shrunk
 
 
 def get_config(arg: str = '') -> ConfigDict:
-    evaluated = dict(batch_size=64, extra=20, longer='cut')
+    # tokenize: BLEU's, of sacrebleu; None is the target language's: 'zh' of Chinese, else '13a'.
+    evaluated = dict(batch_size=64, extra=20, longer='cut', tokenize=placeholder(str))
     config = ConfigDict(
         dict(
             experiment='translation',

@@ -37,8 +37,8 @@ def get_config(arg: str = '') -> ConfigDict:
                 source=dict(source='en', target='fr' if french else 'de'),
                 train=dict(split='train', tokens=25_000, multiple=8, buckets=(16, 32, 48, 64, 96, 128, 256)),
                 evals=dict(
-                    valid=dict(split='validation', batch_size=64),
-                    test=dict(split='test', batch_size=64, beams=4, alpha=0.6, extra=50),
+                    valid=dict(split='validation', batch_size=64, tokenize=placeholder(str)),
+                    test=dict(split='test', batch_size=64, beams=4, alpha=0.6, extra=50, tokenize=placeholder(str)),
                 ),
             ),
             vocabulary=dict(

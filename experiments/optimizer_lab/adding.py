@@ -17,6 +17,7 @@ from canon.data import Generated
 from canon.errors import UsageError
 from canon.metrics import Mean
 from canon.train import Evaluator, Experiment, Task
+from canon.train.shard import process_shard
 
 _TEST = 1 << 40  # the first batch of the test stream; no step reaches it
 
@@ -41,10 +42,11 @@ def make(config: ConfigDict) -> Experiment:
         loss=loss,
         predict=lambda params, mutable, batch: said(params, batch['heard']),
     )
-    test = Generated(lambda i: batch(_TEST + i), length=d.test_batches)
+    test = Generated(lambda i: batch(_TEST + i), length=d.test_batches, shard=process_shard())
     measure = lambda params, mutable, batch: loss(params, mutable, batch, None)[0]  # noqa: E731
     evals = {'test': Evaluator(test, measure, lambda mean: {'loss': mean.value})}
-    return Experiment(task, optim.make(config.tx), Generated(batch, batch_size=d.batch_size), evals)
+    train = Generated(batch, batch_size=d.batch_size, shard=process_shard())
+    return Experiment(task, optim.make(config.tx), train, evals)
 
 
 def sequences(seed: int, number: int, batch_size: int, length: int) -> dict[str, np.ndarray]:

@@ -16,6 +16,7 @@ from canon.train import fit, make_step, shard
 from canon.train.evaluation import evaluate
 from canon.train.setup import prepare
 from canon.train.types import CARRY
+from experiments import configs
 from experiments import language_modelling as lm
 
 TEXT = ['the cat sat on the mat', 'the dog sat on the log', 'a cat and a dog sat', 'on the mat the dog ate'] * 6
@@ -72,6 +73,41 @@ def test_rows_go_on_where_their_window_ended_and_begin_anew_with_the_text():
         np.testing.assert_allclose(told['nats'].total, loss.total)
     parts = [(expected * whole['mask'])[:, i : i + 8].sum() for i in (0, 8)]
     np.testing.assert_allclose(sums, parts * 2, rtol=1e-5)  # the second epoch begins anew
+
+
+def test_drawn_windows_read_the_text_as_one_pass_does(root):
+    """Windows of drawn lengths are padded; neither the carry nor the penalties may notice it (Merity et al. 2018)."""
+    model = models.make('rnn_lm.language_model', vocab=9, embed=6, hidden=8, layers=2)
+    task = lm.language_task(model)
+    penalised = lm.language_task(model, activation=1.0)
+    tokens = np.random.default_rng(1).integers(9, size=239)
+    streams = Streams(tokens, 4, 9, deviation=2.0, half=0.3)
+    stride = -(-len(tokens) // 4)
+    variables = dict(task.init(KEY, streams[0]))
+    params = variables.pop('params')
+    whole = Streams(tokens, 4, stride)[0]
+    read = model.apply({'params': params}, whole['input'])
+    log_p = log_softmax(np.asarray(read.logits, np.float64), -1)
+    expected = -np.take_along_axis(log_p, whole['target'][..., None], -1)[..., 0]
+    outputs = np.asarray(read.outputs, np.float64)
+    mutable, begin, begins = variables, 0, []
+    while begin < stride:
+        batch = streams[len(begins)]
+        length = int(batch['mask'].sum(1).max())
+        begins.append(begin)
+        nats, carry = task.predict(params, mutable, batch)
+        there = batch['mask'][:, :length]
+        window = slice(begin, begin + length)
+        np.testing.assert_allclose(nats[:, :length][there], expected[:, window][there], rtol=1e-4)
+        plain, penalty = (t.loss(params, mutable, batch, KEY)[0] for t in (task, penalised))
+        square = (outputs[:, window][there] ** 2).mean()
+        np.testing.assert_allclose(penalty.value - plain.value, square, rtol=1e-3)
+        mutable, begin = {CARRY: carry}, begin + length
+    assert begin == stride
+    assert configs.load(f'{root}/configs/language_modelling/awd_lstm.py:smoke').data.train.deviation > 0
+    assert len(begins) > 4
+    for carried, last in zip(jax.tree.leaves(mutable[CARRY]), jax.tree.leaves(read.state), strict=True):
+        np.testing.assert_allclose(carried[:3], last[:3], atol=1e-5)  # the fourth stream is one token shorter
 
 
 def test_the_penalties_of_awd_lstm():

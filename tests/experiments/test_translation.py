@@ -33,12 +33,16 @@ def sentences(count, seed, longest=6):
     return [(' '.join(words), ' '.join(WORDS[w] for w in words)) for words in chosen]
 
 
-@pytest.fixture
-def folder(tmp_path):
+def write_sentences(folder):
     for split, count in (('train', 200), ('test', 9)):
         for side, language in enumerate(('en', 'fr')):
             lines = [pair[side] for pair in sentences(count, len(split))]
-            (tmp_path / f'{split}.{language}').write_text('\n'.join(lines) + '\n')
+            (folder / f'{split}.{language}').write_text('\n'.join(lines) + '\n')
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_sentences(tmp_path)
     return tmp_path
 
 
@@ -112,7 +116,7 @@ def test_what_is_measured(folder, kind):
         source, length = np.zeros((1, 7), np.int32), np.array([len(tokens)])
         source[0, : len(tokens)] = tokens
         inputs = np.full((1, 11), languages.target.bos)
-        for t in range((4 if len(tokens) <= 4 else 7) + 3):
+        for t in range(len(tokens) + 3):  # `extra` beyond its own source
             inputs[0, t + 1] = read(state.params, source, length, inputs)[0, t].argmax()
             if inputs[0, t + 1] == languages.target.eos:
                 break
@@ -238,3 +242,40 @@ def test_forms_are_drawn_by_length_at_their_best_rate(tmp_path):
     lines = {line.get_label(): list(line.get_ydata()) for line in axes.lines if line.get_label()[0] != '_'}
     assert lines == {'luong, 2': [19.5, 21.5, 0.0], 'sutskever, 1': [8, 10, 0]}
     assert [text.get_text() for text in axes.get_xticklabels()] == ['to 2', 'to 10', 'beyond']
+
+
+@pytest.mark.parametrize('beams', [1, 3])
+def test_a_translation_does_not_depend_on_the_sentence_next_to_it(folder, beams):
+    """A model that never ends is bounded by the length of its own source."""
+    made = config(folder)
+    languages = tr._languages(made, None)
+    model = tr._model(made, languages)
+    _, state = begun(made)
+    size, end = len(languages.target), languages.target.eos
+    params = jax.tree.map(lambda x: x.at[end].add(-1e3) if x.shape == (size,) else x, state.params)
+    spec = tr.Spec('', batch_size=2, beams=beams, extra=3)
+    short, long = 'one two', ' '.join(['three'] * 40)
+    (alone, _), (together, _) = (
+        next(tr._translate(model, languages, params, lines, spec)) for lines in ([short], [short, long])
+    )
+    assert alone[3] == together[3] == 3 + 3  # two words, <eos>, and `extra`
+    np.testing.assert_array_equal(alone[2][:6], together[2][:6])
+
+
+def test_bleu_is_computed_by_the_tokenizer_of_the_target_language(tmp_path):
+    """A perfect translation into Chinese has BLEU 100; '13a' would take each sentence for one word and give 0."""
+    pair = ('today the weather is good', '今天天气很好啊')
+    for split in ('train', 'test'):
+        for language, text in zip(('en', 'zh'), pair, strict=True):
+            (tmp_path / f'{split}.{language}').write_text(f'{text}\n')
+    made = config(tmp_path, **{'data.train.batch_size': 1, 'vocabulary.level': 'character'})
+    made.data.source.target = 'zh'
+    made.data.train.buckets = (30,)
+    made.data.evals = dict(test=dict(split='test', batch_size=1))
+    evaluator, zero = tr.make(made).evals['test'], metrics.Mean(np.float64(0), np.float64(1))
+    tokens = tr._languages(made, None).target.encode(pair[1])[None]
+    rows = metrics.Rows.of((tokens, tokens[:, 0], tokens, np.array([tokens.shape[1]])), np.array([True]))
+    assert evaluator.finish({'nats': zero, 'accuracy': zero, 'rows': rows})['bleu'] == pytest.approx(100)
+    made.data.evals.test.tokenize = 'chinese'
+    with pytest.raises(UsageError, match="sacrebleu has no tokenizer 'chinese'"):
+        tr.make(made)

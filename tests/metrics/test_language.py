@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from canon.errors import UsageError
-from canon.metrics import KneserNey, Mean, bits_per, bleu, chrf, perplexity
+from canon.metrics import KneserNey, Mean, bits_per, bleu, bleu_tokenizer, check_tokenizer, chrf, perplexity
 
 
 def test_a_bigram_by_hand():
@@ -131,6 +131,19 @@ def test_bleu_by_hand():
     assert bleu(['A b c d'], ['a b c d'], lowercase=True).value == pytest.approx(100)
     with pytest.raises(UsageError, match='1 translations of 2 references'):
         bleu(['a'], ['a', 'b'])
+
+
+def test_bleu_of_languages_without_spaces():
+    """Characters of 今天天气很好啊 against one that differs at the end: 6 of 7, 5 of 6, 4 of 5, 3 of 4."""
+    right, wrong = '今天天气很好啊', '今天天气很好吗'
+    for code, name in (('zh', 'zh'), ('zh_CN', 'zh'), ('zh-Hans', 'zh'), ('ja', 'char'), ('th_TH', 'char')):
+        assert bleu_tokenizer(code) == name
+        assert bleu([right], [right], bleu_tokenizer(code)).value == pytest.approx(100)
+        expected = 100 * (6 / 7 * 5 / 6 * 4 / 5 * 3 / 4) ** 0.25
+        assert bleu([wrong], [right], bleu_tokenizer(code)).value == pytest.approx(expected)
+    assert {bleu_tokenizer(code) for code in ('de', 'pt_BR', 'fr', None, '')} == {'13a'}
+    with pytest.raises(UsageError, match=r"sacrebleu has no tokenizer 'intel'.*'intl'"):
+        check_tokenizer('intel')
 
 
 def test_chrf_by_hand():

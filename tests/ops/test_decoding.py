@@ -141,6 +141,23 @@ def test_the_search_says_no_row_by_another():
         np.testing.assert_allclose(alone.scores[0], together.scores[row], rtol=1e-5)
 
 
+def test_each_row_has_the_limit_that_is_its_own():
+    """In a batch whose rows have different limits each row is what a search of its own length finds."""
+    limits = [1, 4, 9, 3, 7, 2]
+    greedy = decoding.greedy(step, start(), FIRSTS, 9, END, jnp.array(limits))
+    beam = jax.jit(lambda s: decoding.beam_search(step, s, FIRSTS, 9, END, 3, 0.6, jnp.array(limits)))(start())
+    cut = 0
+    for row, limit in enumerate(limits):
+        said = walked(row, limit)
+        assert tuple(map(int, greedy.tokens[row, : greedy.lengths[row]])) == said
+        np.testing.assert_allclose(greedy.scores[row], sum(log_p(row, said)), rtol=1e-5)
+        expected = searched(row, limit, 3, 0.6)
+        assert sequences(beam, row)[: len(expected)] == [s for s, _ in expected]
+        np.testing.assert_allclose(beam.scores[row, : len(expected)], [score for _, score in expected], rtol=1e-5)
+        cut += sum(s[-1] != END for s, _ in expected)
+    assert cut > 2
+
+
 def always(logits):
     """A step that gives these logits [V] whatever was said."""
     return lambda state, tokens: (jnp.tile(jnp.asarray(logits), (len(tokens), 1)), state)
@@ -243,7 +260,14 @@ def test_the_length_penalty():
     ('call', 'message'),
     [
         (lambda: decoding.greedy(step, start(), FIRSTS, 0), 'length=0 must be at least 1'),
-        (lambda: decoding.greedy(step, start(), FIRSTS[:, None], 3), r'first is a token a row, \[B\], not \(6, 1\)'),
+        (
+            lambda: decoding.greedy(step, start(), FIRSTS[:, None], 3),
+            r'first is one token per row, \[B\], not \(6, 1\)',
+        ),
+        (
+            lambda: decoding.greedy(step, start(), FIRSTS, 3, END, jnp.ones(6)),
+            r'limits float32\[6\] should be integers',
+        ),
         (lambda: decoding.beam_search(step, start(), FIRSTS, 3, END, 0), 'beams=0 must be at least 1'),
         (lambda: decoding.beam_search(step, start(), FIRSTS, 3, END, 2, -1), 'alpha=-1 must not be negative'),
         (lambda: decoding.likeliest(jnp.zeros((1, 3)), 0), 'temperature=0 must be positive; greedy'),

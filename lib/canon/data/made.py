@@ -13,7 +13,8 @@ from canon.data.source import Example, Info
 class Generated:
     """Batches from a function of their number: `Generated(lambda step: {...}, batch_size=32)`.
 
-    Endless without `length`; with it, data for an evaluator. batch_size and num_examples let lengths be in epochs.
+    Endless if `length` is None; otherwise data for an evaluator. batch_size and num_examples let lengths be in epochs.
+    shard: (process_index, process_count) for a function that makes the batch of all processes: this one gets its rows.
     """
 
     def __init__(
@@ -22,8 +23,10 @@ class Generated:
         batch_size: int | None = None,
         num_examples: int | None = None,
         length: int | None = None,
+        shard: tuple[int, int] = (0, 1),
     ):
         self.function, self.batch_size, self.num_examples, self.length = function, batch_size, num_examples, length
+        self.shard = shard
 
     def __len__(self) -> int:
         if self.length is None:
@@ -33,12 +36,15 @@ class Generated:
     def __getitem__(self, step: int) -> Any:
         if self.length is not None and not 0 <= step < self.length:
             raise IndexError(f'batch {step} of {self.length}')
-        return self.function(step)
+        batch, (index, count) = self.function(step), self.shard
+        if count == 1:
+            return batch
+        return {name: x[index * len(x) // count : (index + 1) * len(x) // count] for name, x in batch.items()}
 
     def iterate(self, start: int = 0) -> Iterator[Any]:
         step = start
         while self.length is None or step < self.length:
-            yield self.function(step)
+            yield self[step]
             step += 1
 
 

@@ -27,7 +27,9 @@ class _Cut:
         if tokens.ndim != 1 or not np.issubdtype(tokens.dtype, np.integer):
             raise UsageError(f'a text is integers [n]; these are {tokens.dtype} {list(tokens.shape)}')
         if batch_size < 1 or batch_size % count or not 0 <= index < count:
-            raise UsageError(f'batch_size={batch_size} is no positive multiple of the processes of shard={shard}')
+            raise UsageError(
+                f'batch_size={batch_size} should be a positive multiple of the {count} processes that share a batch'
+            )
         if length < 1:
             raise UsageError(f'length={length}: a window has at least one token')
         if len(tokens) < batch_size:

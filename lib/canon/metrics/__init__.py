@@ -7,11 +7,11 @@ from canon.metrics.mean import Mean, add
 from canon.metrics.ngram import KneserNey
 from canon.metrics.rows import Rows
 from canon.metrics.text import character_error_rate, edit_distance, word_accuracy
-from canon.metrics.translation import bleu, chrf
+from canon.metrics.translation import bleu, bleu_tokenizer, check_tokenizer, chrf
 from canon.metrics.views import psnr, ssim
 
 __all__ = [
-    'KneserNey', 'Mean', 'Reliability', 'Rows', 'accuracy', 'add', 'bits_per', 'bleu', 'brier', 'character_error_rate',
-    'chrf', 'class_accuracy', 'confusion', 'edit_distance', 'perplexity', 'psnr', 'ssim', 'top_k',
-    'word_accuracy',
+    'KneserNey', 'Mean', 'Reliability', 'Rows', 'accuracy', 'add', 'bits_per', 'bleu', 'bleu_tokenizer', 'brier',
+    'character_error_rate', 'check_tokenizer', 'chrf', 'class_accuracy', 'confusion', 'edit_distance', 'perplexity',
+    'psnr', 'ssim', 'top_k', 'word_accuracy',
 ]  # fmt: skip

@@ -4,8 +4,8 @@ Zaremba, Sutskever & Vinyals 2014, "Recurrent neural network regularization"; Me
 "Regularizing and optimizing LSTM language models" (AWD-LSTM), whose section 4 names the rates below; Press & Wolf 2017
 for tying the output layer to the embedding.
 
-Tokens [B, T] -> logits [B, T, vocab] of the token behind each one, from a carried state: truncated backpropagation
-through time goes on from where the window before ended. Step by step, for `canon.ops.decoding`:
+Tokens [B, T] -> logits [B, T, vocab] of the token after each one, from a carried state: truncated backpropagation
+through time continues from where the previous window ended. Step by step, for `canon.ops.decoding`:
 
     state = model.start(rows)
     logits, state = model.apply(variables, state, prompt, method='extend')
@@ -65,15 +65,20 @@ class RecurrentLM(linen.Module):
         """Of the layers."""
         return (self.hidden,) * (self.layers - 1) + (self.embed if self.tied else self.hidden,)
 
-    def __call__(self, tokens: jax.Array, state: Any = None, train: bool = False) -> Read:
-        """state: of `start` or the window before; zeros without."""
+    def __call__(
+        self, tokens: jax.Array, state: Any = None, train: bool = False, lengths: jax.Array | None = None
+    ) -> Read:
+        """Reads a window [B, T] from `state`: that of `start` or of the previous window; zeros if None.
+
+        lengths: [B], where each row's tokens end and its padding begins; the returned state is the one there.
+        """
         if tokens.ndim != 2:
             raise UsageError(f'a language model takes tokens [B, T], not {tokens.shape}')
         state = self.start(len(tokens)) if state is None else state
         x = self._drop(jnp.take(self._embedding(train), tokens, axis=0, fill_value=jnp.nan), self.dropout_input, train)
         after, outputs = [], x
         for place, (layer, before) in enumerate(zip(self.recurrent, state, strict=True), 1):
-            outputs, last = layer(x, initial=before)
+            outputs, last = layer(x, lengths, initial=before)
             after.append(last)
             x = self._drop(outputs, self.dropout if place == self.layers else self.dropout_hidden, train)
         logits = dense.product(x, self.embedding.T.astype(x.dtype)) + self.bias if self.tied else self.output(x)
@@ -89,7 +94,7 @@ class RecurrentLM(linen.Module):
         return read.logits, read.state
 
     def step(self, state: Any, tokens: jax.Array) -> tuple[jax.Array, Any]:
-        """Logits [B, vocab] behind one more token [B] a row."""
+        """Logits [B, vocab] after one more token [B] per row."""
         logits, state = self.extend(state, tokens[:, None])
         return logits[:, 0], state
 

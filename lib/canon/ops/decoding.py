@@ -5,7 +5,8 @@ next. A state's leaves have rows first, [R, ..]; scalars, such as a position, ar
 (a memory of the source) stands outside of the state, in the function. Call these inside `jax.jit`: shapes are static,
 and the loop ends as soon as every row has.
 
-Tokens behind the end of a row are `end`; a row without an end within `length` is cut there.
+Tokens after the end of a row are `end`; a row without an end within `length` is cut there. With `limits` [B] each row
+has a bound of its own, at least 1 and at most `length`: what a row becomes does not depend on the rest of its batch.
 """
 
 from collections.abc import Callable
@@ -37,12 +38,27 @@ class Decoded(NamedTuple):
 # --- one hypothesis a row -----------------------------------------------------------------------------------------
 
 
-def greedy(step: Step, state: Any, first: jax.Array, length: int, end: int | None = None) -> Decoded:
-    """The likeliest token each time, the lowest of equals. first [B]: the token that comes before the sequence.
+def greedy(
+    step: Step,
+    state: Any,
+    first: jax.Array,
+    length: int,
+    end: int | None = None,
+    limits: jax.Array | None = None,
+) -> Decoded:
+    """Takes the likeliest token each time, the lowest of equals.
 
-    end: the token that ends a row; without it all are `length` tokens long. Raises UsageError for a length below 1.
+    Args:
+      step: the model.
+      state: the model's, of B rows.
+      first: [B], the token before each sequence.
+      length: the most tokens of a sequence.
+      end: the token that ends a row; if None all are `length` tokens long.
+      limits: [B], the most tokens of each row; `length` if None.
+
+    Raises UsageError for a length below 1 and limits that are not [B] integers.
     """
-    return _walk(step, state, first, length, end, lambda logits, i: logits.argmax(-1))
+    return _walk(step, state, first, length, end, limits, lambda logits, i: logits.argmax(-1))
 
 
 def sample(
@@ -66,7 +82,7 @@ def sample(
         drawn = jax.random.categorical(jax.random.fold_in(key, i), kept)
         return jnp.take_along_axis(tokens, drawn[..., None], -1)[..., 0]
 
-    return _walk(step, state, first, length, end, choose)
+    return _walk(step, state, first, length, end, None, choose)
 
 
 def likeliest(
@@ -96,10 +112,13 @@ def likeliest(
     return kept, tokens
 
 
-def _walk(step: Step, state: Any, first: jax.Array, length: int, end: int | None, choose: Callable) -> Decoded:
-    _check(first, length)
+def _walk(
+    step: Step, state: Any, first: jax.Array, length: int, end: int | None, limits: jax.Array | None, choose: Callable
+) -> Decoded:
+    _check(first, length, limits)
+    filler = 0 if end is None else end
     rows = len(first)
-    tokens = jnp.full((rows, length), 0 if end is None else end, jnp.int32)
+    tokens = jnp.full((rows, length), filler, jnp.int32)
     done, lengths = jnp.zeros(rows, bool), jnp.zeros(rows, jnp.int32)
 
     def more(carry):
@@ -111,10 +130,11 @@ def _walk(step: Step, state: Any, first: jax.Array, length: int, end: int | None
         logits, state = step(state, last)
         chosen = choose(logits, i).astype(jnp.int32)
         scores = scores + jnp.where(done, 0, _log_p(logits, chosen[:, None])[:, 0])
-        chosen = chosen if end is None else jnp.where(done, end, chosen)
+        chosen = jnp.where(done, filler, chosen)
         tokens = lax.dynamic_update_index_in_dim(tokens, chosen, i, 1)
         lengths = lengths + ~done
         done = done if end is None else done | (chosen == end)
+        done = done if limits is None else done | (i + 1 >= limits)
         return i + 1, state, chosen, tokens, done, lengths, scores
 
     scores = jnp.zeros(rows, _kind(step, state, first))
@@ -139,6 +159,7 @@ class _Beam(NamedTuple):
     last: jax.Array  # [B K]
     tokens: jax.Array  # [B, K, length]
     scores: jax.Array  # [B, K], sums of log p
+    lengths: jax.Array  # [B], tokens of the hypotheses that go on; of a row that is done, when it was
     ended: Decoded  # [B, K, ..], scores with the penalty
     done: jax.Array  # [B]
 
@@ -151,17 +172,19 @@ def beam_search(
     end: int,
     beams: int = 4,
     alpha: float = 0.6,
+    limits: jax.Array | None = None,
 ) -> Decoded:
     """The K hypotheses of highest log p / `length_penalty` that a beam of K finds: Sutskever et al. 2014, section 3.2.
 
     At each step the K likeliest of all continuations are looked at: those that end are kept as ended, and the K
-    likeliest that do not end go on. A row is done with K ended ones, as fairseq's search is, or at `length`; the ended
-    come first, and those cut at `length` fill the places that are left, by the same score. A place that nothing fills
+    likeliest that do not end go on. A row is done with K ended ones, as fairseq's search is, or at its limit; the ended
+    come first, and those cut at the limit fill the places that are left, by the same score. A place that nothing fills
     has length 0 and score -1e30. A beam of 1 is `greedy`; one of all sequences finds the best of all.
+    limits: [B], the most tokens of each row's hypotheses; `length` if None.
     `step` is called with B K rows, the K of a row together. Raises UsageError for beams or length below 1 and an alpha
     below 0.
     """
-    _check(first, length)
+    _check(first, length, limits)
     if beams < 1:
         raise UsageError(f'beams={beams} must be at least 1')
     if not alpha >= 0:
@@ -178,16 +201,17 @@ def beam_search(
         jnp.repeat(first.astype(jnp.int32), beams),
         none.tokens,
         none.scores.at[:, 0].set(0),
+        jnp.zeros(rows, jnp.int32),
         none,
         jnp.zeros(rows, bool),
     )
     beam = lax.while_loop(
-        lambda beam: (beam.i < length) & ~beam.done.all(), lambda beam: _advance(step, beam, end, alpha), start
+        lambda beam: (beam.i < length) & ~beam.done.all(), lambda beam: _advance(step, beam, end, alpha, limits), start
     )
     return _finish(beam, end, alpha)
 
 
-def _advance(step: Step, beam: _Beam, end: int, alpha: float) -> _Beam:
+def _advance(step: Step, beam: _Beam, end: int, alpha: float, limits: jax.Array | None) -> _Beam:
     rows, beams = beam.scores.shape
     logits, state = step(beam.state, beam.last)
     scores, parents, tokens = _continuations(logits, beam.scores)
@@ -197,7 +221,7 @@ def _advance(step: Step, beam: _Beam, end: int, alpha: float) -> _Beam:
     top = ends & real & (jnp.arange(scores.shape[1]) < beams)
     penalised = jnp.where(top, scores / length_penalty(beam.i + 1, alpha), _NEVER).astype(scores.dtype)
     best, which = lax.top_k(penalised, beams)
-    ending = Decoded(  # what stands behind the parent's tokens is `end` already
+    ending = Decoded(  # what follows the parent's tokens is `end` already
         _pick(beam.tokens, _pick(parents, which)), jnp.where(best > _LEAST, beam.i + 1, 0), best
     )
     ended = _best(beam.ended, ending, beams)
@@ -210,9 +234,15 @@ def _advance(step: Step, beam: _Beam, end: int, alpha: float) -> _Beam:
     places = (jnp.arange(rows)[:, None] * beams + parents).reshape(-1)
     state = _each_row(lambda x: jnp.take(x, places, 0), state)
 
+    # A row that is done keeps what it had, whatever the others still need.
+    history = jnp.where(_over(beam.done, history), beam.tokens, history)
+    live = jnp.where(_over(beam.done, live), beam.scores, live)
+    lengths = jnp.where(beam.done, beam.lengths, beam.i + 1)
     full = (ended.scores > _LEAST).all(1)
     none = (live < _LEAST).all(1)
-    return _Beam(beam.i + 1, state, tokens.reshape(-1), history, live, ended, beam.done | full | none)
+    done = beam.done | full | none
+    done = done if limits is None else done | (lengths >= limits)
+    return _Beam(beam.i + 1, state, tokens.reshape(-1), history, live, lengths, ended, done)
 
 
 def _continuations(logits: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -232,12 +262,12 @@ def _continuations(logits: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax
 
 def _finish(beam: _Beam, end: int, alpha: float) -> Decoded:
     """Those that ended, then those that were cut: of both the best first."""
-    beams, cut = beam.scores.shape[1], beam.scores > _LEAST
-    scores = jnp.where(cut, beam.scores / length_penalty(beam.i, alpha), _NEVER).astype(beam.scores.dtype)
+    beams, cut, lengths = beam.scores.shape[1], beam.scores > _LEAST, beam.lengths[:, None]
+    scores = jnp.where(cut, beam.scores / length_penalty(lengths, alpha), _NEVER).astype(beam.scores.dtype)
     scores, order = lax.top_k(scores, beams)
     there = scores > _LEAST
     tokens = jnp.where(there[..., None], _pick(beam.tokens, order), end)
-    left = Decoded(tokens, jnp.where(there, beam.i, 0), scores)
+    left = Decoded(tokens, jnp.where(there, lengths, 0), scores)
     place = jnp.arange(beams) - (beam.ended.scores > _LEAST).sum(1, keepdims=True)  # among those that are left
     left = Decoded(*(_pick(x, jnp.maximum(place, 0)) for x in left))
     return Decoded(*(jnp.where(_over(place >= 0, a), b, a) for a, b in zip(beam.ended, left, strict=True)))
@@ -277,8 +307,10 @@ def _kind(step: Step, state: Any, first: jax.Array):
     return jnp.promote_types(logits.dtype, jnp.float32)
 
 
-def _check(first: jax.Array, length: int) -> None:
+def _check(first: jax.Array, length: int, limits: jax.Array | None = None) -> None:
     if first.ndim != 1:
-        raise UsageError(f'first is a token a row, [B], not {first.shape}')
+        raise UsageError(f'first is one token per row, [B], not {first.shape}')
+    if limits is not None and (limits.shape != first.shape or not jnp.issubdtype(limits.dtype, jnp.integer)):
+        raise UsageError(f'limits {limits.dtype}{list(limits.shape)} should be integers, one for each of {len(first)}')
     if length < 1:
         raise UsageError(f'length={length} must be at least 1')

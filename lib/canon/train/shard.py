@@ -31,6 +31,11 @@ def make_mesh(data: int = -1, model: int = 1) -> Mesh:
     return Mesh(np.asarray(devices[:wanted]).reshape(data, model), ('data', 'model'), axis_types=(AxisType.Auto,) * 2)
 
 
+def process_shard() -> tuple[int, int]:
+    """Returns (process_index, process_count): which rows of each batch this process reads."""
+    return jax.process_index(), jax.process_count()
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec('data'))
 

@@ -1,0 +1,72 @@
+"""A job of two processes on this machine that trains experiments one after the other.
+
+Starting two processes costs more than a few small steps, so one job trains all that a test gives it.
+"""
+
+import importlib
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+ROOT = __file__.rpartition('/tests/')[0]
+
+
+def train(config: ConfigDict, workdir) -> None:
+    """Trains config.experiment into `workdir`."""
+    from canon.train import fit
+
+    module = importlib.import_module(f'experiments.{config.experiment}')
+    fit(module.make(config), config, workdir, quiet=True)
+
+
+def train_in_two_processes(configs: dict[str, ConfigDict], folder) -> None:
+    """Trains each config into `folder/<name>` in one job of two processes."""
+    (folder / 'configs').write_bytes(pickle.dumps({name: config.to_dict() for name, config in configs.items()}))
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        address = f'127.0.0.1:{s.getsockname()[1]}'
+
+    def run(index):
+        words = [sys.executable, '-m', 'tests.experiments.job', str(folder), address, str(index)]
+        env = os.environ | {'JAX_COORDINATOR_BIND_ADDRESS': address}
+        return subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=300, env=env)
+
+    with ThreadPoolExecutor(2) as pool:
+        ranks = list(pool.map(run, range(2)))
+    assert [rank.returncode for rank in ranks] == [0, 0], ranks[0].stderr + ranks[1].stderr
+
+
+def check_equal_runs(one, two) -> None:
+    """Compares the parameters and all metrics of two workdirs to 2e-5."""
+    from canon.train.checkpoint import read_model
+    from canon.train.log import read_rows
+
+    expected, actual = read_model(one), read_model(two)
+    assert expected.keys() == actual.keys()
+    for name in expected:
+        np.testing.assert_allclose(actual[name], expected[name], rtol=2e-5, atol=2e-5, err_msg=f'{two.name}: {name}')
+    rows = [read_rows(workdir / 'metrics.jsonl') for workdir in (one, two)]
+    for before, after in zip(*rows, strict=True):
+        assert before.keys() == after.keys()
+        for key in before:
+            if 'second' not in key:
+                assert after[key] == pytest.approx(before[key], rel=1e-4, abs=1e-5), f'{two.name}: {key}'
+
+
+if __name__ == '__main__':
+    import jax
+
+    from tests import conftest  # noqa: F401  (the tests' compilation cache)
+
+    folder, address, index = sys.argv[1:]
+    jax.distributed.initialize(address, 2, int(index), heartbeat_timeout_seconds=30, shutdown_timeout_seconds=30)
+    for name, config in pickle.loads(Path(folder, 'configs').read_bytes()).items():
+        train(ConfigDict(config), f'{folder}/{name}')
