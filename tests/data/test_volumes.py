@@ -1,6 +1,7 @@
 """Volumes read back as they were written, and made ones against their formulas and numeric integrals."""
 
 import gzip
+import struct
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ def test_npy(tmp_path):
     np.save(tmp_path / 'v.npy', VALUES)
     told = volumes.load('file', path=str(tmp_path / 'v.npy'), spacing=(1, 2, 0.5))
     np.testing.assert_array_equal(told.values, VALUES)
-    assert told.values.dtype == np.float32
+    assert told.scaled.dtype == np.float32
     np.testing.assert_allclose(told.half, np.array([3, 8, 2.5]) / 8)
 
 
@@ -39,6 +40,112 @@ def test_nifti_is_turned_and_scaled_as_it_says(tmp_path, name):
     told = volumes.read(tmp_path / name)
     np.testing.assert_allclose(told.values, 0.5 * VALUES.transpose(2, 1, 0)[::-1] - 10)
     np.testing.assert_allclose(told.spacing, (3, 2, 1.5))
+
+
+AXES = np.array(
+    [[0, 1.8, -0.9, 5], [1.2, 0, 0, -7], [0, 0.7, 2.4, 3], [0, 0, 0, 1]]
+)  # oblique, of voxels 1.2, 1.93, 2.56
+
+
+@pytest.mark.parametrize('codes', [(1, 0), (1, 2), (0, 1)], ids=['sform', 'both', 'qform'])
+def test_one_geometry_has_one_spacing_however_it_is_stored(tmp_path, codes):
+    """Turned to left, posterior, superior, with a spacing in `pixdim` that the sform does not have."""
+    import nibabel
+
+    turned = nibabel.orientations.axcodes2ornt('LPS')
+    affine = AXES if codes[0] else np.diag([1.2, 1.9, 2.5, 1])
+    stored = nibabel.Nifti1Image(VALUES, affine)
+    found = []
+    for image in (stored, nibabel.as_closest_canonical(stored), stored.as_reoriented(turned)):
+        own = nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine)
+        own.set_sform(image.affine, codes[0])
+        own.set_qform(image.affine if not codes[0] else np.diag([9.0, 9, 9, 1]), codes[1])  # sets pixdim as well
+        nibabel.save(own, tmp_path / 'v.nii')
+        found.append(volumes.read(tmp_path / 'v.nii'))
+    canonical = nibabel.as_closest_canonical(stored)
+    spacing = np.linalg.norm(canonical.affine[:3, :3], axis=0)
+    for told in found:
+        np.testing.assert_array_equal(told.values, np.asarray(canonical.dataobj))
+        np.testing.assert_allclose(told.spacing, spacing, rtol=1e-6)
+
+
+@pytest.mark.parametrize('dtype', ['int8', 'uint8', '>i4', 'int64', 'uint64', 'float64', 'bool'])
+def test_values_are_scaled_in_their_own_precision(tmp_path, dtype):
+    """68 grey values at the top of each type, which float32 (and for 64 bits float64) would join."""
+    kind = np.dtype(dtype)
+    first = {'b': 0, 'f': 2.0**31 + 2**-15}.get(kind.kind, None)
+    grey = np.arange(2 if kind.kind == 'b' else 68)
+    first = int(np.iinfo(kind).max) - 67 if first is None else first
+    steps = np.resize(grey, (5, 5, 5))
+    np.save(tmp_path / 'v.npy', np.array([first + i for i in steps.ravel().tolist()], kind).reshape(5, 5, 5))
+    np.testing.assert_array_equal(volumes.read(tmp_path / 'v.npy').scaled, np.float32(steps / grey[-1]))
+    if kind.kind == 'i':
+        ends = np.zeros((2, 2, 2), kind)
+        ends[0], ends[1] = np.iinfo(kind).min, np.iinfo(kind).max  # their difference overflows the type
+        np.save(tmp_path / 'v.npy', ends)
+        np.testing.assert_array_equal(volumes.read(tmp_path / 'v.npy').scaled[:, 0, 0], [0, 1])
+
+
+def nifti(**fields):
+    """The bytes of a NIfTI file whose header has other values at offsets: {name: (offset, format, values)}."""
+    import nibabel
+
+    stored = bytearray(nibabel.Nifti1Image(VALUES, np.diag([1.0, 2, 3, 1])).to_bytes())
+    for at, form, *values in fields.values():
+        struct.pack_into(f'<{form}', stored, at, *values)
+    return bytes(stored)
+
+
+def damage(stored, at, bit=64):
+    """`stored` with one bit changed."""
+    changed = bytearray(stored)
+    changed[at] ^= bit
+    return bytes(changed)
+
+
+PLAIN = gzip.compress(nifti(), 0)  # not packed: a damaged byte still unpacks
+
+
+@pytest.mark.parametrize(
+    ('stored', 'message'),
+    [
+        (damage(PLAIN, 500), 'CRC check failed'),  # a voxel
+        (damage(PLAIN, len(PLAIN) - 6), 'CRC check failed'),
+        (PLAIN[:-8], 'ended before the end-of-stream'),
+        (PLAIN + b'more', 'Not a gzipped file'),
+        (gzip.compress(nifti(dim=(42, 'h', -4))), 'its voxels are -4x5x6, not X x Y x Z'),
+        (gzip.compress(nifti(dims=(40, '8h', 3, *(32767,) * 7))), 'its voxels take bytes 352 to 70,362,301,923,678'),
+        (gzip.compress(nifti(axes=(40, 'h', 2))), 'its voxels are 4x5, not X x Y x Z'),
+        (gzip.compress(nifti(offset=(108, 'f', 400.0))), 'its voxels take bytes 400 to 640, and it has 592'),
+        (gzip.compress(nifti(offset=(108, 'f', np.nan))), 'cannot convert float NaN'),
+        (gzip.compress(nifti(affine=(280, 'f', 0.0))), 'no orientation and spacing'),
+        (gzip.compress(nifti(affine=(280, 'f', np.inf))), 'no orientation and spacing'),
+        (gzip.compress(nifti(codes=(252, '2h', 1, 0), quaternion=(256, '3f', 5, 5, 5))), 'w2 should be positive'),
+        (gzip.compress(nifti(kind=(70, 'h', 511))), 'data code 511'),
+        (gzip.compress(nifti()[:-10]), 'its voxels take bytes 352 to 592, and it has 582'),
+    ],
+)
+def test_damaged_nifti_files_are_one_line(tmp_path, stored, message):
+    assert volumes.read(wrote(tmp_path / 'v.nii.gz', PLAIN)).values.shape == (4, 5, 6)
+    for path in (wrote(tmp_path / 'w.nii.gz', stored), wrote(tmp_path / 'W.NII.GZ', stored)):
+        with pytest.raises(CanonError, match=message) as error:
+            volumes.read(path)
+        assert str(error.value).startswith(f'{path} is no NIfTI file')
+        assert '\n' not in str(error.value)
+
+
+def wrote(path, stored):
+    path.write_bytes(stored)
+    return path
+
+
+def test_a_header_that_asks_for_more_memory_than_there_is(tmp_path):
+    np.save(tmp_path / 'v.npy', VALUES)
+    stored = (tmp_path / 'v.npy').read_bytes()
+    for shape in (b'(1000000000000000000,)', b'(4000000, 5000000, 6000000)', b'(-4, 5, 6)'):
+        given = stored.replace(b'(4, 5, 6), }' + b' ' * (len(shape) - 9), shape + b', }')
+        with pytest.raises(CanonError, match=r'v\.npy is no array of numbers'):
+            volumes.read(wrote(tmp_path / 'v.npy', given))
 
 
 def test_one_frame_of_several(tmp_path):

@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from canon import named
-from canon.errors import CanonError, UsageError
+from canon.data.arrays import read_npy
+from canon.errors import CanonError, UsageError, first_line
 
 
 class Volume(NamedTuple):
-    """values: float32 [X, Y, Z]. spacing: from one voxel's middle to the next along each axis, in any one unit.
+    """values: numbers [X, Y, Z], as they are stored. spacing: from one voxel's middle to the next along each axis, in
+    any one unit.
 
     limits: the values that stand for 0 and 1 where it is drawn; the least and the largest without.
     integrals: (origins, ways) [.., 3] -> [..], exact along whole lines in the box [-half, half], where they are known.
@@ -39,10 +41,18 @@ class Volume(NamedTuple):
     @property
     def scaled(self) -> np.ndarray:
         """Its values from 0 to 1, float32. Raises CanonError where all are the same."""
-        low, high = self.limits or (float(self.values.min()), float(self.values.max()))
+        low, high = self.limits or (self.values.min(), self.values.max())
         if low == high:
             raise CanonError(f'{self.name}: all voxels are {low:g}; there is nothing to see')
-        return (self.values - np.float32(low)) / np.float32(high - low)
+        if not np.isfinite(float(high) - float(low)):
+            raise CanonError(f'{self.name}: values from {low:g} to {high:g} are too far apart to be scaled')
+        above = self.values
+        if above.dtype.kind in 'iu' and self.limits is None:
+            # Whole numbers are subtracted as such, modulo 2^bits: float32 has 24 bits of them, float64 has 53.
+            above = (above - low).view(f'u{above.dtype.itemsize}')
+            low, high = 0, int(high) - int(low)
+        scaled = np.subtract(above, low, dtype=np.float64)
+        return np.divide(scaled, float(high) - float(low), out=scaled).astype(np.float32)
 
 
 def load(name: str, **source: Any) -> Volume:
@@ -68,7 +78,7 @@ def read(
 
     Args:
       shape, dtype: of raw voxels; '>u2' and the like say the order of bytes. Other files know both.
-      spacing: of voxels; 1 each by default, and in NIfTI what the file says. NIfTI's axes are turned to right,
+      spacing: of voxels; 1 each by default, and in NIfTI that of its affine. NIfTI's axes are turned to right,
         anterior, superior, and its values scaled as it says.
       frame: which one of a file with a fourth axis.
       fill: a number in place of voxels that are none (NaN, infinite).
@@ -78,10 +88,11 @@ def read(
     if not path.is_file():
         raise UsageError(f'no volume at {path}: give a .npy, .nii or .nii.gz, or raw voxels with their shape')
     known = None
-    if path.name.endswith(('.nii', '.nii.gz')):
+    name = path.name.lower()
+    if name.endswith(('.nii', '.nii.gz')):
         values, known = _nifti(path)
-    elif path.suffix == '.npy':
-        values = _npy(path)
+    elif name.endswith('.npy'):
+        values = read_npy(path)
     else:
         values = _raw(path, shape, dtype)
     values = _one(values, path, frame)
@@ -92,21 +103,45 @@ def read(
 
 
 def _nifti(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Values with axes to right, anterior and superior, and the spacing.
+
+    Both are those of one affine: the sform where its code is set, else the qform, else the plain spacing (the order of
+    the NIfTI-1 standard's methods 3, 2 and 1).
+    """
     import nibabel
-    from nibabel.filebasedimages import ImageFileError
+    from nibabel.affines import voxel_sizes
 
     try:
-        image: Any = nibabel.as_closest_canonical(nibabel.load(path))
-        return np.asarray(image.dataobj), tuple(float(z) for z in image.header.get_zooms()[:3])
-    except (ImageFileError, gzip.BadGzipFile, EOFError, OSError, ValueError) as error:
-        raise CanonError(f'{path} is no NIfTI file that can be read: {_line(error)}') from error
+        length = _length(path)
+        stored: Any = nibabel.load(path)
+        _check_header(stored, length)
+        image: Any = nibabel.as_closest_canonical(stored)
+        return np.asarray(image.dataobj), tuple(voxel_sizes(image.affine).tolist())
+    except Exception as error:  # a header can be wrong in any way
+        raise CanonError(f'{path} is no NIfTI file that can be read: {first_line(error)}') from error
 
 
-def _npy(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise CanonError(f'{path} is no array of numbers: {_line(error)}') from error
+def _length(path: Path) -> int:
+    """Bytes of a file, or of what a gzip file packs, which is read up to its checksum: a damaged one raises an error."""
+    if path.suffix.lower() != '.gz':
+        return path.stat().st_size
+    length = 0
+    with gzip.open(path) as stream:
+        while part := stream.read(1 << 22):
+            length += len(part)
+    return length
+
+
+def _check_header(image: Any, length: int) -> None:
+    """Raises ValueError for a header whose voxels do not lie within the file, or without a place in space."""
+    shape, start = image.shape, image.dataobj.offset
+    size = math.prod(int(n) for n in shape) * image.dataobj.dtype.itemsize
+    if len(shape) < 3 or min(shape) < 1:
+        raise ValueError(f'its voxels are {"x".join(map(str, shape))}, not X x Y x Z')
+    if start < 0 or start + size > length:
+        raise ValueError(f'its voxels take bytes {start:,} to {start + size:,}, and it has {length:,}')
+    if not np.isfinite(image.affine).all() or np.linalg.matrix_rank(image.affine[:3, :3]) < 3:
+        raise ValueError(f'its affine {image.affine[:3].tolist()} is no orientation and spacing of three axes')
 
 
 def _raw(path: Path, shape: Sequence[int] | None, dtype: str) -> np.ndarray:
@@ -149,21 +184,21 @@ def _one(values: np.ndarray, path: Path, frame: int | None) -> np.ndarray:
 
 
 def _finite(values: np.ndarray, path: Path, fill: float | None) -> np.ndarray:
-    values = np.asarray(values, np.float32)
+    """Numbers in the machine's order of bytes, with `fill` in place of those that are NaN or infinite."""
+    if values.dtype.kind in 'iub':
+        kind = np.dtype(np.uint8) if values.dtype.kind == 'b' else values.dtype.newbyteorder('=')
+        return np.ascontiguousarray(values, kind)
+    values = np.ascontiguousarray(values, np.float32 if values.dtype.itemsize <= 4 else np.float64)
     bad = ~np.isfinite(values)
     if not bad.any():
-        return np.ascontiguousarray(values)
+        return values
     if fill is None:
         first = tuple(int(i) for i in np.argwhere(bad)[0])
         raise CanonError(
             f'{path}: {bad.sum():,} of {bad.size:,} voxels are NaN or infinite, the first at {first}; '
             'set fill=0, or what they shall be'
         )
-    return np.where(bad, np.float32(fill), values)
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return np.where(bad, values.dtype.type(fill), values)
 
 
 # --- volumes that are made ----------------------------------------------------------------------------------------
