@@ -82,7 +82,7 @@ class Checkpoints:
         except Exception:
             if kind is None:
                 raise
-            _log.exception('while closing the checkpoints after another error')
+            _log.debug('while closing the checkpoints after another error', exc_info=True)
 
     def steps(self) -> list[int]:
         """The steps saved, oldest first."""

@@ -2,61 +2,179 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+import math
+import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from errno import ENOSPC
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
+
+from canon.errors import CanonError
+
+_log = logging.getLogger('canon')
 
 
 class MetricsWriter:
     """Appends rows to `metrics.jsonl` and the same values to TensorBoard events, without TensorFlow.
 
-    resume_at: rows of later steps are dropped: they were written after the checkpoint that the run resumes from.
+    What was written after the checkpoint that the run resumes from is dropped, for it is written again: rows of later
+    steps, and at its own step the evaluations that it does not know.
     """
 
-    def __init__(self, workdir: Path, resume_at: int = 0, tensorboard: bool = True):
-        self.path = workdir / 'metrics.jsonl'
-        if self.path.exists():
-            kept = [line for line in read_rows(self.path) if line['step'] <= resume_at]
-            part = self.path.with_suffix('.part')
-            part.write_text(''.join(json.dumps(row) + '\n' for row in kept))
-            part.replace(self.path)
-        self._file = self.path.open('a')
-        self._events = None
-        if tensorboard:
-            from tensorboardX import SummaryWriter
+    def __init__(
+        self, workdir: Path, resume_at: int = 0, tensorboard: bool = True, measured: Mapping[str, int] | None = None
+    ):
+        """Opens the log of a run.
 
-            self._events = SummaryWriter(str(workdir), purge_step=resume_at + 1 if resume_at else None)
+        Args:
+          workdir: the folder of the run.
+          resume_at: the step of the checkpoint that the run resumes from, 0 for none.
+          tensorboard: whether events are written too.
+          measured: {evaluator: step of its newest evaluation} that the checkpoint knows; None for all at `resume_at`.
+        """
+        self.path = workdir / 'metrics.jsonl'
+        kept = [row for row in read_rows(self.path) if _is_known(row, resume_at, measured)]
+        with _named_errors(self.path):
+            if self.path.exists():
+                part = self.path.with_suffix('.part')
+                part.write_text(''.join(_line(row) for row in kept))
+                part.replace(self.path)
+            self._file = self.path.open('a')
+        resumed = any(workdir.glob('events.out.tfevents.*'))
+        purged = [row for row in kept if row['step'] == resume_at] if resumed else []
+        self._events = _Events(workdir, resume_at if resumed else None, purged) if tensorboard else None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        self._file.write(json.dumps({'step': step, **values}) + '\n')
-        self._file.flush()
-        if self._events is not None:
-            for name, value in values.items():
-                self._events.add_scalar(name, value, step)
+        """Appends a row; once this returns, a kill does not lose it. Raises CanonError where it cannot be written."""
+        with _named_errors(self.path):
+            self._file.write(_line({'step': step, **values}))
+            self._file.flush()
+            if self._events is not None:
+                self._events.write(step, values)
 
     def figure(self, name: str, figure, step: int) -> None:
         if self._events is not None:
-            self._events.add_figure(name, figure, step, close=False)
+            with _named_errors(self.path):
+                self._events.draw(name, figure, step)
 
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # every row was flushed, or raised when it was written
+            self._file.close()
         if self._events is not None:
             self._events.close()
 
 
-def read_rows(path: Path) -> list[dict]:
-    """The rows of a `metrics.jsonl`; a last line cut short by a kill is left out."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
+class _Events:
+    """A TensorBoard event file, written when the row is: a writing thread would keep rows back, and die unheard."""
+
+    def __init__(self, folder: Path, purge_from: int | None, again: Iterable[Mapping[str, Any]]):
+        """Events of earlier files are void from step `purge_from` on, but for the rows `again`, which are repeated."""
+        self._folder, self._purge_from, self._again = folder, purge_from, list(again)
+        self._writer = None
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        from tensorboardX.summary import scalar
+
+        for name, value in values.items():
+            self._add(step, scalar(name, value))
+        self._open().flush()
+
+    def draw(self, name: str, figure, step: int) -> None:
+        from tensorboardX.summary import image
+        from tensorboardX.utils import figure_to_image
+
+        self._add(step, image(name, figure_to_image(figure, close=False), dataformats='CHW'))
+        self._open().flush()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            with contextlib.suppress(OSError):
+                self._writer.close()
+
+    def _open(self):
+        """The writer, with its file; a run that writes nothing leaves none."""
+        if self._writer is None:
+            from tensorboardX.event_file_writer import EventsWriter
+
+            # TensorBoard reads files in the order of their names, and two may be begun within one second.
+            suffix = f'.{time.time_ns()}.{os.getpid()}'
+            self._writer = EventsWriter(str(self._folder / 'events'), suffix)
+            if self._purge_from is not None:
+                self._purge(self._purge_from)
+        return self._writer
+
+    def _purge(self, step: int) -> None:
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        self._open().write_event(
+            Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START))
+        )
+        for row in self._again:
+            self.write(row['step'], {name: value for name, value in row.items() if name != 'step'})
+
+    def _add(self, step: int, summary) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._open().write_event(Event(wall_time=time.time(), step=step, summary=summary))
+
+
+@contextlib.contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """Turns a failed write, which names no file, into a CanonError that does."""
+    try:
+        yield
+    except OSError as error:
+        why = 'the disk is full; free some space and run again to resume' if error.errno == ENOSPC else error.strerror
+        raise CanonError(f'{path} cannot be written: {why}') from error
+
+
+def _is_known(row: Mapping[str, Any], step: int, measured: Mapping[str, int] | None) -> bool:
+    """Whether the checkpoint of `step` knows what is in a row: all of earlier steps, and what it has measured."""
+    if row['step'] != step or measured is None:
+        return row['step'] <= step
+    evaluators = [name.removesuffix('/seconds') for name in row if name.endswith('/seconds')]
+    return all(measured.get(name, 0) >= step for name in evaluators)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    """A row as JSON, which has no NaN and no infinity: null stands for them."""
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+    return json.dumps(finite, allow_nan=False) + '\n'
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Returns the rows of a `metrics.jsonl`, with NaN for null.
+
+    Lines that are no rows, such as the last one after a kill, are left out; a warning counts those before the last.
+    """
+    lines = path.read_text(errors='replace').splitlines() if path.exists() else []
+    rows, damaged = [], 0
+    for number, line in enumerate(lines, 1):
+        row = _parse(line)
+        if row is not None:
+            rows.append(row)
+        else:
+            damaged += number < len(lines)
+    if damaged:
+        _log.warning('%s: %d damaged lines are left out', path, damaged)
     return rows
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or type(row.get('step')) is not int:
+        return None
+    return {name: math.nan if value is None else value for name, value in row.items()}
 
 
 class Progress:
