@@ -3,16 +3,51 @@
 A config selects by name (`model.name='lenet.lenet5'`) and passes the rest as keyword arguments. A chain of
 several things carries its order apart, since a ConfigDict sorts its keys:
 `dict(chain=('clip', 'adam'), clip=dict(name='clip_by_global_norm', max_norm=1.0), adam=dict(learning_rate=1e-3))`.
+
+The types in a signature are the types that a config may give, and `Annotated` with a `Range` states which values of
+them: `dropout: DropRate = 0.0`. `call` checks both, so no function repeats it.
 """
 
 import difflib
+import functools
 import importlib
 import inspect
+import math
+import numbers
 import pkgutil
-from collections.abc import Callable, Mapping
-from typing import Any
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
 
 from canon.errors import UsageError
+
+
+class Range(NamedTuple):
+    """The numbers from `low` to `high`, bounds included unless open; each element where the value is a tuple."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value: Any) -> bool:
+        if isinstance(value, tuple | list):
+            return all(v in self for v in value)
+        above = self.low < value if self.open_low else self.low <= value
+        return bool(above and (value < self.high if self.open_high else value <= self.high))  # False for NaN
+
+    def __str__(self) -> str:
+        low = '' if self.low == -math.inf else f'{"above" if self.open_low else "at least"} {self.low:g}'
+        high = '' if self.high == math.inf else f'{"below" if self.open_high else "at most"} {self.high:g}'
+        return ' and '.join(filter(None, (low, high)))
+
+
+Probability = Annotated[float, Range(0, 1)]
+DropRate = Annotated[float, Range(0, 1, open_high=True)]  # what is kept is divided by 1 - rate
+Positive = Annotated[float, Range(0, open_low=True)]
+NonNegative = Annotated[float, Range(0)]
+Count = Annotated[int, Range(1)]
 
 
 def near(name: str, names) -> str:
@@ -25,12 +60,33 @@ def near(name: str, names) -> str:
 
 
 def lookup(package: str, path: str, what: str) -> Callable:
-    """The function `path='module.function'` of `package`; raises UsageError with the near names."""
+    """The function `path='module.function'` of `package`; raises UsageError with the near names.
+
+    `path='my_package.module:function'` is a function of any module that can be imported.
+    """
+    if ':' in path:
+        return imported(path, what)
     module_name, _, attribute = path.rpartition('.')
     names = public_functions(package)
     if path in names:
         return getattr(importlib.import_module(f'{package}.{module_name}'), attribute)
     raise UsageError(f'no {what} is called {path!r}{near(path, names)}')
+
+
+def imported(path: str, where: str) -> Callable:
+    """The function `path='package.module:function'`; raises UsageError where it cannot be imported."""
+    module_name, _, name = path.partition(':')
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # what a module of the user's raises is up to the user
+        line = (str(error).splitlines() or [''])[0]
+        raise UsageError(
+            f'{where}: cannot import {module_name!r} of {path!r}: {type(error).__name__}: {line}'
+        ) from error
+    functions = {key: value for key, value in vars(module).items() if callable(value) and not key.startswith('_')}
+    if name not in functions:
+        raise UsageError(f'{where}: {module_name} has no function {name!r}{near(name, functions)}')
+    return functions[name]
 
 
 def public_functions(package: str) -> list[str]:
@@ -48,16 +104,151 @@ def public_functions(package: str) -> list[str]:
 
 def call(function: Callable, arguments: Mapping[str, Any], where: str) -> Any:
     """`function(**arguments)` after checking the names; `where` is the config key that errors speak of."""
-    parameters = inspect.signature(function).parameters.values()
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        for key in arguments:
-            if key not in names:
-                raise UsageError(f'{where}.{key}: {_title(function)} takes no such key{near(key, names)}')
-    for p in parameters:
-        if p.default is p.empty and p.name in names and p.name not in arguments:
+    names = [p.name for p in parameters(function)]
+    for key in arguments:
+        if not takes(function, key):
+            raise UsageError(f'{where}.{key}: {_title(function)} takes no such key{near(key, names)}')
+    arguments, hints = plain(arguments), type_hints(function)
+    for p in parameters(function):
+        if p.default is p.empty and p.name not in arguments:
             raise UsageError(f'{where}: {_title(function)} needs {p.name!r}')
-    return function(**plain(arguments))
+        # A default is right whatever its hint says: `size: int = None`.
+        if p.name in hints and p.name in arguments and arguments[p.name] is not p.default:
+            check(arguments[p.name], hints[p.name], f'{where}.{p.name}')
+    return function(**arguments)
+
+
+def parameters(function: Callable) -> list[inspect.Parameter]:
+    """The arguments that `function` takes by name."""
+    every = inspect.signature(function).parameters.values()
+    return [p for p in every if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+
+def takes(function: Callable, key: str) -> bool:
+    """Whether `function` has an argument `key`, or takes any."""
+    every = inspect.signature(function).parameters.values()
+    return any(p.name == key or p.kind is p.VAR_KEYWORD for p in every if p.kind is not p.VAR_POSITIONAL)
+
+
+@functools.cache
+def type_hints(function: Callable) -> dict[str, Any]:
+    """The type of each argument of a function or class, with its ranges; {} where they cannot be evaluated."""
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+        if inspect.isclass(function) and inspect.isfunction(function.__init__):
+            hints |= typing.get_type_hints(function.__init__, include_extras=True)
+        return hints
+    except (NameError, TypeError, AttributeError):  # a name imported for type checkers alone
+        return {}
+
+
+def check(value: Any, hint: Any, where: str) -> None:
+    """Raises UsageError, naming the key `where`, if a plain value is not of the type `hint` or outside its range.
+
+    Only values that a config file or the command line can state are judged: numbers, text, tuples, mappings, None.
+    """
+    if not _fits(value, hint, ranges=False):
+        raise UsageError(f'{where}={value!r} must be {describe(hint)}')
+    if not _fits(value, hint, ranges=True):
+        raise UsageError(f'{where}={value!r} must be {describe(hint, ranges=True)}')
+
+
+def plain_types(hint: Any) -> set[type]:
+    """The plain types that `hint` allows: {float, NoneType} of `float | None`; {object} where it allows anything."""
+    return {_KINDS.get(_origin(option), object) for option in _options(hint)}
+
+
+def describe(hint: Any, ranges: bool = False) -> str:
+    """`hint` in words: 'a whole number or None'."""
+    words = []
+    for option in _options(hint):
+        bounds = [f' {r}' for r in _ranges(option) if ranges]
+        if typing.get_origin(option) is typing.Literal:
+            words += map(repr, typing.get_args(option))
+        else:
+            words.append(_WORDS[_KINDS.get(_origin(option), object)] + ''.join(bounds))
+    return ' or '.join(dict.fromkeys(words))
+
+
+_KINDS = {
+    bool: bool,
+    int: int,
+    float: float,
+    str: str,
+    types.NoneType: types.NoneType,
+    tuple: tuple,
+    list: tuple,
+    Sequence: tuple,
+    Iterable: tuple,
+    dict: dict,
+    Mapping: dict,
+}
+_WORDS = {
+    object: 'something else',
+    bool: 'true or false',
+    int: 'a whole number',
+    float: 'a number',
+    str: 'text',
+    types.NoneType: 'None',
+    tuple: 'a tuple',
+    dict: 'a mapping',
+}
+
+
+def _options(hint: Any) -> list[Any]:
+    """The alternatives of a union, ranges and all."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return [option for part in typing.get_args(hint) for option in _options(part)]
+    if typing.get_origin(hint) is Annotated and len(inner := _options(typing.get_args(hint)[0])) > 1:
+        return [Annotated[(option, *hint.__metadata__)] for option in inner]
+    return [hint]
+
+
+def _origin(option: Any) -> Any:
+    if typing.get_origin(option) is Annotated:
+        option = typing.get_args(option)[0]
+    return types.NoneType if option is None else typing.get_origin(option) or option
+
+
+def _ranges(option: Any) -> list[Range]:
+    return [r for r in getattr(option, '__metadata__', ()) if isinstance(r, Range)]
+
+
+def _fits(value: Any, hint: Any, ranges: bool) -> bool:
+    return any(_fits_option(value, option, ranges) for option in _options(hint))
+
+
+def _fits_option(value: Any, option: Any, ranges: bool) -> bool:
+    if value is not None and not isinstance(value, bool | numbers.Real | str | tuple | list | dict):
+        return True  # an array, a function, a schedule: for the function itself to judge
+    origin = _origin(option)
+    if origin is typing.Literal:
+        return value in typing.get_args(option)
+    kind = _KINDS.get(origin, object)
+    bare = typing.get_args(option)[0] if typing.get_origin(option) is Annotated else option
+    if kind is object:  # Any, Callable, a class of ours
+        right = True
+    elif kind is tuple:
+        right = isinstance(value, tuple | list) and _elements_fit(value, typing.get_args(bare), ranges)
+    elif kind is float:
+        right = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    elif kind is int:
+        right = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    else:
+        right = isinstance(value, kind)
+    if not right or not ranges or value is None or isinstance(value, str | dict):
+        return right
+    return all(value in r for r in _ranges(option))
+
+
+def _elements_fit(values: Sequence[Any], hints: tuple, ranges: bool) -> bool:
+    if not hints:
+        return True
+    if len(hints) == 2 and hints[1] is ...:
+        hints = hints[:1]
+    if len(hints) == 1:
+        return all(_fits(v, hints[0], ranges) for v in values)
+    return len(values) == len(hints) and all(_fits(v, h, ranges) for v, h in zip(values, hints, strict=True))
 
 
 def chain(spec: Mapping[str, Any], make: Callable[[str, dict, str], Any], where: str) -> list[Any]:

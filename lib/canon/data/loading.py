@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from canon import named
 from canon.data import arrays, folder, lines, made, words
-from canon.data.source import Source
+from canon.data.source import Example, Info, Source
 from canon.errors import UsageError
 
 _WITH_OPTIONS = {
@@ -19,6 +20,20 @@ _WITH_OPTIONS = {
     'words': words.words,
 }
 OWN = ('digits', *_WITH_OPTIONS)
+_OWN_FUNCTION = re.compile(r'[\w.]+:[a-zA-Z_]\w*')  # not the version of a TFDS set, 'voc/2007:4.0.0'
+
+
+class WithInfo:
+    """A source whose `info` is given: for what has only `len` and `[i]`."""
+
+    def __init__(self, examples: Any, info: Info):
+        self.examples, self.info = examples, info
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.examples[index]
 
 
 def load(name: str, split: str = 'train', data_dir: str | os.PathLike | None = None, **kwargs: Any) -> Source:
@@ -26,7 +41,8 @@ def load(name: str, split: str = 'train', data_dir: str | os.PathLike | None = N
 
     name: 'digits' (embedded; prepared on first use), 'folder' (path=, one folder of images a class), 'npz' (path=),
     'fake' (random images), 'digit_lines' (embedded: lines of text), 'words' (path=, images with their texts), or a TFDS
-    set that is prepared in array_record: 'mnist', 'voc/2007', 'voc/2007:4.0.0'.
+    set that is prepared in array_record: 'mnist', 'voc/2007', 'voc/2007:4.0.0'. 'package.module:function' is your own:
+    `function(split=..., **kwargs)` returns anything with `len` and `[i]`, perhaps with an `info`.
     split: may be sliced, 'train[:90%]'. data_dir: of TFDS sets and digits; `~/tensorflow_datasets` if None.
     kwargs: of `folder.folder`, `arrays.npz`, `made.Fake`, `lines.DigitLines` or `words.words`; of TFDS sets,
     `decode=False` leaves the field 'image' as in its file (`prepared.Prepared`).
@@ -36,6 +52,9 @@ def load(name: str, split: str = 'train', data_dir: str | os.PathLike | None = N
     """
     if name in _WITH_OPTIONS:
         return named.call(_WITH_OPTIONS[name], {'split': split, **kwargs}, f'data {name!r}')
+    if _OWN_FUNCTION.fullmatch(name):
+        source = named.call(named.imported(name, 'data.name'), {'split': split, **kwargs}, f'data {name!r}')
+        return source if hasattr(source, 'info') else WithInfo(source, Info(name, split))
     decode = kwargs.pop('decode', True)
     if kwargs:
         raise UsageError(f'data {name!r} takes no {next(iter(kwargs))!r}, only split, data_dir and decode')

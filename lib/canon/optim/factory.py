@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,78 +11,41 @@ import optax
 
 from canon import named
 from canon.errors import UsageError
-from canon.optim.adam import adam, adamw, nadam, scale_by_adam, scale_by_nadam
-from canon.optim.adaptive import adadelta, adagrad, rmsprop, scale_by_adadelta, scale_by_rms, scale_by_rss
-from canon.optim.average import average_on_plateau, ema
-from canon.optim.buckets import bucketed
-from canon.optim.clip import clip_by_global_norm
-from canon.optim.decay import add_decayed_weights
-from canon.optim.descent import momentum, nesterov, sgd, trace
-from canon.optim.groups import freeze, partition, scale_rates
-from canon.optim.layerwise import lamb, lars, scale_by_trust_ratio
-from canon.optim.learning_rate import scale_by_learning_rate
-from canon.optim.lion import lion, scale_by_lion
-from canon.optim.muon import muon, scale_by_muon
-from canon.optim.nonfinite import skip_nonfinite
-from canon.optim.plateau import divide_on_plateau
-from canon.optim.precision import master_weights
-from canon.optim.schedule_free import schedule_free
-from canon.optim.schedules import constant, cosine, exponential, inverse_sqrt, linear_decay, step_decay, warmup
-from canon.optim.soap import scale_by_soap, soap
+from canon.optim.groups import partition
+from canon.optim.schedules import Schedule
 
-_TRANSFORMS: dict[str, Callable] = {
-    f.__name__: f
-    for f in (
-        sgd,
-        momentum,
-        nesterov,
-        trace,
-        adagrad,
-        rmsprop,
-        adadelta,
-        scale_by_rss,
-        scale_by_rms,
-        scale_by_adadelta,
-        adam,
-        adamw,
-        scale_by_adam,
-        scale_by_learning_rate,
-        add_decayed_weights,
-        clip_by_global_norm,
-        average_on_plateau,
-        ema,
-        nadam,
-        scale_by_nadam,
-        lamb,
-        lars,
-        scale_by_trust_ratio,
-        lion,
-        scale_by_lion,
-        muon,
-        scale_by_muon,
-        soap,
-        scale_by_soap,
-        schedule_free,
-        divide_on_plateau,
-        freeze,
-        scale_rates,
-        master_weights,
-        skip_nonfinite,
-        bucketed,
-    )
-}
-_SCHEDULES: dict[str, Callable] = {
-    f.__name__: f
-    for f in (
-        constant,
-        linear_decay,
-        step_decay,
-        cosine,
-        warmup,
-        inverse_sqrt,
-        exponential,
-    )
-}
+_TRANSFORMS = (optax.GradientTransformation, optax.GradientTransformationExtraArgs)
+
+
+@functools.cache
+def _functions() -> dict[str, Callable]:
+    """By name, every function of a module of this package that returns a gradient transformation or a schedule."""
+    package = __name__.rpartition('.')[0]
+    paths = [path for path in named.public_functions(package) if not path.startswith('factory.')]
+    functions = {path.rpartition('.')[2]: named.lookup(package, path, 'optimizer') for path in paths}
+    return {name: f for name, f in functions.items() if _returned(f) in (*_TRANSFORMS, Schedule)}
+
+
+def _returned(function: Callable) -> Any:
+    return named.type_hints(function).get('return')
+
+
+def _names(schedules: bool) -> list[str]:
+    return [name for name, f in _functions().items() if (_returned(f) == Schedule) == schedules]
+
+
+def find(name: str, where: str = 'tx') -> Callable:
+    """The optimizer or schedule `name`; `optax.NAME` and `package.module:function` come from elsewhere.
+
+    Raises UsageError, with the near names, where there is none.
+    """
+    if ':' in name:
+        return named.imported(name, where)
+    if name.startswith('optax.'):
+        return _find_in_optax(name, where)
+    if name not in _functions():
+        raise UsageError(f'{where}: no optimizer is called {name!r}{named.near(name, _names(schedules=False))}')
+    return _functions()[name]
 
 
 def make(spec: Mapping[str, Any], where: str = 'tx') -> optax.GradientTransformation:
@@ -93,23 +57,23 @@ def make(spec: Mapping[str, Any], where: str = 'tx') -> optax.GradientTransforma
     transform, to any depth: `learning_rate=dict(name='warmup', steps=500, then=dict(name='cosine',
     init=1e-3, steps=9500))`. Groups of parameters:
     `dict(name='partition', rules=(('kernel$', 'muon'), ('.*', 'adam')), muon=dict(...), adam=dict(...))`.
-    `name='optax.adafactor'` takes it from optax, whose rate is then not in the state. Raises UsageError for an
-    unknown name or key, with the near ones.
+    `name='optax.adafactor'` takes it from optax, whose rate is then not in the state, and
+    `name='package.module:function'` from any module. Raises UsageError for an unknown name or key, with the near ones.
     """
     links = named.chain(spec, _link, where)
     return links[0] if len(links) == 1 else optax.chain(*links)
 
 
 def _link(name: str, arguments: dict, where: str) -> optax.GradientTransformation:
-    if name.startswith('optax.'):
-        return _from_optax(name, arguments, where)
     if name == 'partition':
         return _partition(arguments, where)
-    if name in _SCHEDULES:
+    function = find(name, where)
+    if _returned(function) == Schedule:
         raise UsageError(f'{where}: {name!r} is a schedule; give it as a learning_rate')
-    if name not in _TRANSFORMS:
-        raise UsageError(f'{where}: no optimizer is called {name!r}{named.near(name, _TRANSFORMS)}')
-    return _call(_TRANSFORMS[name], arguments, where)
+    made = _call(function, arguments, where)
+    if not (hasattr(made, 'init') and hasattr(made, 'update')):
+        raise UsageError(f'{where}: {name!r} gives no gradient transformation')
+    return made
 
 
 def _partition(arguments: dict, where: str) -> optax.GradientTransformation:
@@ -128,7 +92,7 @@ def _partition(arguments: dict, where: str) -> optax.GradientTransformation:
     return partition([(regex, made[key]) for regex, key in rules])
 
 
-def _from_optax(name: str, arguments: dict, where: str) -> optax.GradientTransformation:
+def _find_in_optax(name: str, where: str) -> Callable:
     module_name, _, attribute = name.rpartition('.')
     try:
         module = importlib.import_module(module_name)
@@ -137,10 +101,7 @@ def _from_optax(name: str, arguments: dict, where: str) -> optax.GradientTransfo
     functions = {k: v for k, v in vars(module).items() if callable(v) and k.islower() and not k.startswith('_')}
     if attribute not in functions:
         raise UsageError(f'{where}: optax has no {name!r}{named.near(attribute, functions)}')
-    made = _call(functions[attribute], arguments, where)
-    if not (hasattr(made, 'init') and hasattr(made, 'update')):
-        raise UsageError(f'{where}: {name!r} gives no gradient transformation')
-    return made
+    return functions[attribute]
 
 
 def _call(function: Callable, arguments: dict, where: str) -> Any:
@@ -155,16 +116,11 @@ def _value(value: Any, where: str) -> Any:
     """A mapping that names something becomes that thing; anything else is passed on."""
     if not isinstance(value, Mapping):
         return value
-    if value.get('name') not in _SCHEDULES:
-        _check_nested(value, where)
-        return make(value, where)
-    arguments = dict(value)
-    return _call(_SCHEDULES[arguments.pop('name')], arguments, where)
-
-
-def _check_nested(value: Mapping, where: str) -> None:
     name = value.get('name')
-    known = name in (None, 'partition') or name in _TRANSFORMS or name.startswith('optax.')
-    if not known:
-        names = [*_SCHEDULES, *_TRANSFORMS]
+    if name is None or name == 'partition':
+        return make(value, where)
+    if ':' not in name and not name.startswith('optax.') and name not in _functions():
+        names = [*_names(schedules=True), *_names(schedules=False)]
         raise UsageError(f'{where}: no schedule or optimizer is called {name!r}{named.near(name, names)}')
+    arguments = dict(value)
+    return _call(find(arguments.pop('name'), where), arguments, where)

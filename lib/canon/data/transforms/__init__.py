@@ -6,7 +6,7 @@ before the first random one are applied before the cache, hence once; the others
 A new factory goes into a module of this package; `make` finds it by its name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from canon import named
@@ -60,15 +60,21 @@ __all__ = [
 def make(spec: Mapping[str, Any] | None, where: str = 'transforms') -> tuple[Transform, ...]:
     """The transforms of a config: `dict(chain=('flip', 'to_float'), flip=dict(name='random_flip', p=0.5))`.
 
-    A name is a factory of a module of this package, `random_flip` or `image.random_flip`. Nothing gives ().
+    A name is a factory of a module of this package, `random_flip` or `image.random_flip`, or `my_package.module:name`.
+    Nothing gives ().
     Raises UsageError for a name or an argument that does not exist; `where` is the key that it speaks of.
     """
     return tuple(named.chain(spec, _link, where)) if spec else ()
 
 
-def _link(name: str, arguments: dict, where: str) -> Transform:
+def find(name: str, where: str = 'transforms') -> Callable[..., Transform]:
+    """The factory `name`, `module.name` of this package, or `package.module:name` of any other."""
     factories = {path.rpartition('.')[2]: path for path in named.public_functions(__name__)}
-    path = name if '.' in name else factories.get(name)
+    path = name if '.' in name or ':' in name else factories.get(name)
     if path is None:
         raise UsageError(f'{where}: no transform is called {name!r}{named.near(name, factories)}')
-    return named.call(named.lookup(__name__, path, 'transform'), arguments, where)
+    return named.lookup(__name__, path, 'transform')
+
+
+def _link(name: str, arguments: dict, where: str) -> Transform:
+    return named.call(find(name, where), arguments, where)

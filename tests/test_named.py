@@ -1,0 +1,102 @@
+"""What a signature states is what a config may give: names, types and ranges, checked once by `named.call`."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pytest
+
+from canon import named
+from canon.errors import UsageError
+from canon.named import Count, DropRate, Range
+
+
+def build(
+    rate: DropRate = 0.0,
+    layers: Count = 1,
+    name: str = 'x',
+    mean: Sequence[float] = (0.0,),
+    size: int | tuple[int, int] | None = None,
+    norm: Literal['batch', 'layer'] = 'batch',
+    bias: bool = True,
+    schedule: float | Callable = 0.1,
+    scales: tuple[Annotated[float, Range(0, open_low=True)], ...] = (1.0,),
+    anything: Any = None,
+    width: int = None,  # ty: ignore[invalid-parameter-default]
+) -> dict:
+    return locals()
+
+
+@pytest.mark.parametrize(
+    'given',
+    [
+        dict(rate=0),
+        dict(rate=np.float32(0.5)),
+        dict(layers=np.int64(3)),
+        dict(mean=(1, 2.5)),
+        dict(mean=[0.5]),
+        dict(size=(1, 2)),
+        dict(size=None),
+        dict(norm='layer'),
+        dict(schedule=lambda count: 0.1),
+        dict(scales=(0.5, 2)),
+        dict(anything={'a': 'b'}),
+        dict(width=None),
+    ],
+    ids=str,
+)
+def test_what_a_signature_allows_is_passed_on(given):
+    (key,) = given
+    assert np.all(named.call(build, given, 'model')[key] == named.plain(given[key]))
+
+
+@pytest.mark.parametrize(
+    ('given', 'message'),
+    [
+        (dict(rate=2.0), 'model.rate=2.0 must be a number at least 0 and below 1'),
+        (dict(rate=1), 'model.rate=1 must be a number at least 0 and below 1'),
+        (dict(rate=-0.1), 'model.rate=-0.1 must be a number at least 0 and below 1'),
+        (dict(rate=float('nan')), 'model.rate=nan must be a number at least 0 and below 1'),
+        (dict(rate='high'), "model.rate='high' must be a number"),
+        (dict(rate=True), 'model.rate=True must be a number'),
+        (dict(rate=None), 'model.rate=None must be a number'),
+        (dict(layers=0), 'model.layers=0 must be a whole number at least 1'),
+        (dict(layers=1.5), 'model.layers=1.5 must be a whole number'),
+        (dict(name=3), 'model.name=3 must be text'),
+        (dict(mean=0.5), 'model.mean=0.5 must be a tuple'),
+        (dict(mean=('a',)), "model.mean=('a',) must be a tuple"),
+        (dict(mean='abc'), "model.mean='abc' must be a tuple"),
+        (dict(size=(1, 2, 3)), 'model.size=(1, 2, 3) must be a whole number or a tuple or None'),
+        (dict(norm='group'), "model.norm='group' must be 'batch' or 'layer'"),
+        (dict(bias=1), 'model.bias=1 must be true or false'),
+        (dict(scales=(1.0, 0.0)), 'model.scales=(1.0, 0.0) must be a tuple'),
+        (dict(ratee=1), "model.ratee: build takes no such key; did you mean 'rate'?"),
+    ],
+    ids=str,
+)
+def test_what_it_does_not_allow_is_one_line_that_names_the_key(given, message):
+    with pytest.raises(UsageError, match=f'^{re.escape(message)}$'):
+        named.call(build, given, 'model')
+
+
+@pytest.mark.parametrize(
+    ('limits', 'words'),
+    [
+        (Range(0, 1), 'at least 0 and at most 1'),
+        (Range(0, open_low=True), 'above 0'),
+        (Range(high=1, open_high=True), 'below 1'),
+    ],
+)
+def test_a_range_describes_itself(limits, words):
+    assert str(limits) == words
+
+
+def test_functions_of_other_modules_are_found_by_path():
+    assert named.lookup('canon.models', 'math:hypot', 'model')(3, 4) == 5
+    for path, message in (
+        ('maths:hypot', "model: cannot import 'maths'"),
+        ('math:hypo', "model: math has no function 'hypo'; did you mean 'hypot'"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            named.lookup('canon.models', path, 'model')
