@@ -51,6 +51,8 @@ def make(config: ConfigDict) -> Experiment:
     """config.data, config.model, config.system and config.tx -> an experiment that learns shapes."""
     train = _shapes(config, config.data.train.split)
     system = _system(config, train)
+    if system.closed:
+        shapes.require_closed(train, f'{config.system.name} learns from insides')
     size = config.data.batch_size
     batches = data.Generated(system.batch, size, system.examples)
     config = lengths.resolve(config, size, system.examples)
@@ -58,7 +60,10 @@ def make(config: ConfigDict) -> Experiment:
     for name in sorted(config.data.evals):
         spec = named.call(Spec, config.data.evals[name], f'data.evals.{name}')
         held = train if spec.split == config.data.train.split else _shapes(config, spec.split)
-        evals[name] = shape_evaluator(system, held[: spec.count], spec)
+        held = held[: spec.count]
+        if system.closed:
+            shapes.require_closed(held, f'data.evals.{name}: {config.system.name} is measured by insides')
+        evals[name] = shape_evaluator(system, held, spec)
     return Experiment(system.task, optim.make(config.tx), batches, evals, about=dict(shapes=len(train)))
 
 
@@ -94,14 +99,22 @@ def _system(config: ConfigDict, known: Sequence[shapes.Shape]) -> System:
 
 
 def shape_evaluator(system: System, held: Sequence[shapes.Shape], spec: Spec) -> Evaluator:
-    """iou over places of the cube; chamfer_l1, chamfer_l2, normals and f_score of the surface on a grid, in the units
-    of the space that the network knows; empty: the share of shapes without any surface."""
+    """Measures fields of shapes, in the units of the space that the network knows.
+
+    iou over places of the cube; chamfer_l1, chamfer_l2, normals and f_score of the surface on a grid; empty: the share
+    of shapes without any surface. Where a shape is open there is no iou, but accuracy and completeness: the mean
+    distances from the surface on the grid to points of the shape, and back.
+    """
     side = spec.resolution + 1
+    closed = all(shape.closed for shape in held)
+    scores = _SCORES if closed else (*_SCORES, 'accuracy', 'completeness')
     scored: dict[int, tuple[Trimesh | None, Surfaces]] = {}
 
     def one(number: int) -> dict[str, np.ndarray]:
         shape, rng = held[number], np.random.default_rng((7, number))
         seen = system.observe(shape, rng)
+        if not closed:
+            return _seen(seen)
         points = shapes.uniform(spec.points, system.half, rng)
         return {**_seen(seen), 'places': np.asarray(points, np.float32), 'truth': shape.signed(points) < 0}
 
@@ -117,12 +130,11 @@ def shape_evaluator(system: System, held: Sequence[shapes.Shape], spec: Spec) ->
         ask = asker(system, params, mutable, code)
         line = jnp.linspace(-system.half, system.half, side)
         grid = jnp.stack(jnp.meshgrid(line, line, line, indexing='ij'), -1).reshape(1, -1, 3)
-        values = ask(jnp.broadcast_to(grid, (len(batch['places']), *grid.shape[1:])))
-        found = iou(ask(batch['places']) < 0, batch['truth'])
-        return {
-            'iou': Mean.of(found, batch['mask']),
-            'rows': metrics.Rows.of((batch['which'], values.reshape(-1, side, side, side)), batch['mask']),
-        }
+        values = ask(jnp.broadcast_to(grid, (len(batch['which']), *grid.shape[1:])))
+        rows = metrics.Rows.of((batch['which'], values.reshape(-1, side, side, side)), batch['mask'])
+        if not closed:
+            return {'rows': rows}
+        return {'rows': rows, 'iou': Mean.of(iou(ask(batch['places']) < 0, batch['truth']), batch['mask'])}
 
     def score(which: int, values: np.ndarray) -> tuple[Trimesh | None, Surfaces]:
         try:
@@ -139,9 +151,9 @@ def shape_evaluator(system: System, held: Sequence[shapes.Shape], spec: Spec) ->
     def finish(sums):
         scored.clear()
         scored.update({int(which): score(int(which), values) for which, values in sums['rows'].each()})
-        told = [found for _, found in scored.values()]
-        means = {key: float(np.mean([getattr(s, key) for s in told])) for key in _TOLD}
-        return {'iou': sums['iou'].value, **means, 'empty': float(np.mean([m is None for m, _ in scored.values()]))}
+        volumes = {'iou': sums['iou'].value} if closed else {}
+        means = {key: float(np.mean([getattr(found, key) for _, found in scored.values()])) for key in scores}
+        return {**volumes, **means, 'empty': float(np.mean([mesh is None for mesh, _ in scored.values()]))}
 
     def pictures(params, mutable, sums):
         rows = {int(which): values for which, values in sums['rows'].each()}
@@ -152,7 +164,7 @@ def shape_evaluator(system: System, held: Sequence[shapes.Shape], spec: Spec) ->
     return Evaluator(data.Generated(batch, spec.batch_size, len(held), length), measure, finish, pictures)
 
 
-_TOLD = ('chamfer_l1', 'chamfer_l2', 'normals', 'f_score')
+_SCORES = ('chamfer_l1', 'chamfer_l2', 'normals', 'f_score')
 
 
 def _seen(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -165,14 +177,16 @@ def asker(system: System, params: Any, mutable: Any, code: Any) -> Callable[[jax
 
 
 def _pictures(system: System, held: Mapping[int, shapes.Shape], rows: Mapping, found: Mapping) -> dict[str, Any]:
-    """Truth beside what was found: meshes, and the slice z = 0 of both fields."""
+    """Draws the truth next to what was found: meshes, and the slice z = 0 of both fields."""
     drawn, cut = [], []
     for i, shape in held.items():
         values = rows[i]
         side = len(values)
         line = np.linspace(-system.half, system.half, side)
         plane = np.stack(np.meshgrid(line, line, [0.0], indexing='ij'), -1).reshape(-1, 3)
-        cut += [(shape.name, shape.signed(plane).reshape(side, side)), ('found', values[:, :, side // 2])]
+        if shape.closed:  # an open one has no signed distances to show
+            cut.append((shape.name, shape.signed(plane).reshape(side, side)))
+        cut.append(('found', values[:, :, side // 2]))
         drawn.append((shape.name, shape.mesh.vertices, shape.mesh.faces))
         mesh = found[i]
         drawn.append(
@@ -201,7 +215,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
 
     mesh = meshes.extract(field, system.half, **named.plain(config.extract))
     told = f'{len(mesh.vertices)} vertices, {len(mesh.faces)} faces'
-    if shape is not None:
+    if shape is not None and shape.closed:
         places = shapes.uniform(20_000, system.half, np.random.default_rng(9))
         score = iou(jnp.asarray(field(places) < 0)[None], jnp.asarray(shape.signed(places) < 0)[None])
         told += f'; IoU {float(score[0]):.4f}'
@@ -231,8 +245,7 @@ def _source(config: ConfigDict, system: System, source: str) -> tuple[str, meshe
         raise UsageError(f'--input={source} is neither a file of triangles or points, nor one such as test:0')
     if path.suffix.lower() in meshes.EXTENSIONS and not _is_cloud(path):
         shape = shapes.Scanned(path, config.data.space)
-        closed = meshes.bad_edges(shape.mesh) == 0
-        if closed:
+        if shape.closed:
             return path.stem, shape.fit, shape, system.observe(shape, rng)
         points, normals = shape.surface(100_000, rng)
         return path.stem, shape.fit, None, system.observe_cloud(points, normals, rng)

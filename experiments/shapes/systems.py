@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from canon import losses, metrics, optim
-from canon.data import order, shapes
+from canon.data import meshes, order, shapes
 from canon.errors import UsageError
 from canon.metrics.shapes import iou
 from canon.train import Task
@@ -44,7 +44,7 @@ class System(NamedTuple):
     batch: step -> the rows of this process. examples: how many there are, for lengths in epochs.
     observe: (shape, rng) -> what is known of a new shape, as arrays; of a cloud: (points, normals or None, rng).
     encode: (params, mutable, observed [B, ..]) -> code. field: (params, mutable, code, places [B, N, 3]) -> [B, N].
-    half: of the side of the cube in which the shapes lie.
+    half: of the side of the cube in which the shapes lie. closed: whether shapes must have an inside to be learnt.
     """
 
     task: Task
@@ -55,6 +55,7 @@ class System(NamedTuple):
     encode: Callable[[Any, Any, Mapping[str, Any]], Any]
     field: Callable[[Any, Any, Any, jax.Array], jax.Array]
     half: float
+    closed: bool = True
 
 
 # --- DeepSDF ------------------------------------------------------------------------------------------------------
@@ -143,7 +144,7 @@ def auto_decoder(
             raise UsageError('DeepSDF wants distances: give points with normals (six columns), or a mesh')
         chosen = rng.integers(len(points), size=observed)
         shift = np.where(np.arange(observed) % 2, offset, -offset)
-        moved = points[chosen] + shift[:, None] * normals[chosen]
+        moved = points[chosen] + shift[:, None] * meshes.unit(normals[chosen])
         return {'points': moved.astype(np.float32), 'distance': shift.astype(np.float32)}
 
     task = Task(init, loss, predict)
@@ -233,7 +234,7 @@ def eikonal(
         raise UsageError(f'this run knows {known[0].name} alone: --input=train:0; another shape wants a run of its own')
 
     task = Task(init, loss, predict)
-    return System(task, batch, points, observe, observe_cloud, encode, field, half)
+    return System(task, batch, points, observe, observe_cloud, encode, field, half, closed=False)
 
 
 # --- occupancy networks -------------------------------------------------------------------------------------------

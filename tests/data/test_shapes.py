@@ -1,5 +1,7 @@
 """Meshes, the embedded family and what is sampled of them, against closed forms and plain loops."""
 
+import pickle
+
 import numpy as np
 import pytest
 import trimesh
@@ -119,10 +121,105 @@ def test_clouds_from_files(tmp_path):
     for name, given in (('a.npy', None), ('b.npz', normals), ('c.xyz', normals), ('d.ply', normals)):
         found, ways = meshes.read_points(tmp_path / name)
         np.testing.assert_allclose(found, points, rtol=1e-6)
-        assert ways is None if given is None else np.allclose(ways, given, rtol=1e-6)
+        length = np.linalg.norm(normals, axis=-1, keepdims=True)
+        assert ways is None if given is None else np.allclose(ways, given / length, atol=1e-6)
     np.save(tmp_path / 'e.npy', points[:, :2])
-    with pytest.raises(CanonError, match=r'e\.npy: points are \[N, 3\]'):
+    with pytest.raises(CanonError, match=r'e\.npy: points are numbers \[N, 3\]'):
         meshes.read_points(tmp_path / 'e.npy')
+
+
+def test_normals_of_any_length():
+    """Labels are distances whatever the length of the normals; a normal without direction is refused."""
+    body = shapes.Part('sphere', (0.35,))
+    points, normals = shapes.Analytic('ball', (body,)).surface(2000, np.random.default_rng(0))
+    lengths = np.random.default_rng(1).choice([1e-200, 0.3, 3, 1e200], (2000, 1))
+    np.testing.assert_allclose(meshes.unit(lengths * normals), normals, atol=1e-12)
+    asked = np.random.default_rng(2).uniform(-0.5, 0.5, (500, 3))
+    found = meshes.field_of_points(points, lengths * normals)(asked)
+    np.testing.assert_array_equal(found.round(12), meshes.field_of_points(points, normals)(asked).round(12))
+    assert np.abs(found - body.signed(asked)).max() < 0.02
+    for bad in (0, np.nan, np.inf):
+        normals[7] = bad
+        with pytest.raises(CanonError, match='1 of 2000 normals have no direction, the first at 7'):
+            meshes.field_of_points(points, normals)
+
+
+CLOUD = np.random.default_rng(0).normal(size=(9, 6))
+
+
+@pytest.mark.parametrize(
+    ('name', 'stored', 'told'),
+    [
+        ('a.xyz', b'a b c\n', 'cannot be read as points: could not convert'),
+        ('a.xyz', pickle.dumps({'points': 1}), 'cannot be read as points'),
+        ('a.xyz', b'', 'is empty'),
+        ('a.xyz', b'1 2 nan\n', 'point 0 is NaN or infinite'),
+        ('a.xyz', b'1 2 3\n1 2\n', 'cannot be read as points'),
+        ('a.npy', b'hello', 'no array of numbers'),
+        ('a.npy', pickle.dumps([1]), 'no array of numbers'),
+        ('a.npy', np.float64(3), r'points are numbers \[N, 3\], not float64 \(\)'),
+        ('a.npy', np.full((4, 3), 'a'), 'points are numbers'),
+        ('a.npy', np.full((4, 3), None), 'no array of numbers'),
+        ('a.npy', np.full((4, 3), 1j), 'points are numbers'),
+        ('a.npy', np.full((4, 3), np.inf), 'point 0 is NaN or infinite'),
+        ('a.npy', CLOUD * (1, 1, 1, 0, 0, 0), '9 of 9 normals have no direction'),
+        ('a.npz', b'PK hello', 'cannot be read as .npz'),
+        ('a.npz', dict(points=CLOUD[:, :3], normals=CLOUD[:4, :3]), r'normals are \(4, 3\), and points \(9, 3\)'),
+        ('a.npz', dict(points=np.array({}, object)), 'a.npz'),
+        ('a.npz', dict(places=CLOUD), "holds places, and no 'points'"),
+        ('a.ply', b'ply\nhello', 'cannot be read as points'),
+        ('a.ply', b'', 'is empty'),
+        ('b.npy', None, 'there is no file of points'),
+    ],
+)
+def test_files_that_are_no_points(tmp_path, name, stored, told):
+    path = tmp_path / name
+    if isinstance(stored, dict):
+        np.savez(path, **stored)
+    elif isinstance(stored, bytes):
+        path.write_bytes(stored)
+    elif stored is not None:
+        np.save(path, stored)
+    with pytest.raises(CanonError, match=told) as error:
+        meshes.read_points(path)
+    assert str(path) in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+def face_of(corner):
+    """A box in .ply text whose first face names another corner."""
+    stored = trimesh.creation.box((1, 1, 1)).export(file_type='ply', encoding='ascii').decode()
+    return stored.replace('\n3 1 3 0\n', f'\n3 1 3 {corner}\n')
+
+
+CORNERS = 'v 0 0 0\nv 1 0 0\nv 0 1 0\nv {} 0 1\n'
+FACES = 'f 1 3 2\nf 1 2 4\nf 2 3 4\nf 3 1 4\n'
+
+
+@pytest.mark.parametrize(
+    ('name', 'stored', 'told'),
+    [
+        ('a.ply', face_of(88), 'a face names corner 88, and there are 8'),
+        ('a.ply', face_of(-1), 'a face names corner -1, and there are 8'),
+        ('a.obj', CORNERS.format(0) + 'f 1 2 99\n', 'cannot be read as a mesh'),
+        ('a.obj', CORNERS.format('nan') + FACES, 'a corner is NaN or infinite'),
+        ('a.obj', CORNERS.format('1e308') + FACES, r'a shape of size 1e\+308 cannot be scaled'),
+        ('a.obj', CORNERS.format(0) + 'f 1 1 2\n', 'all 1 triangles are without area'),
+        ('a.obj', 'v 0 0 0\nv 1 1 1\nv 2 2 2\nf 1 2 3\n', 'all 1 triangles are without area'),
+        ('a.obj', 'v 2 2 2\nv 2 2 2\nv 2 2 2\nf 1 2 3\n', 'a shape of size 0 cannot be scaled'),
+        ('a.ply', '', 'cannot be read as a mesh'),
+        ('a.off', 'OFF\n9000000000000 12 0\n0 0 0\n', 'cannot be read as a mesh'),
+        ('a.stl', bytes(80) + b'\0\0\0\xff' + bytes(50), 'a.stl'),
+        ('a.gltf', '[' * 100_000, 'cannot be read as a mesh'),
+    ],
+)
+def test_files_that_are_no_meshes_are_one_line(tmp_path, name, stored, told):
+    path = tmp_path / name
+    path.write_bytes(stored if isinstance(stored, bytes) else stored.encode())
+    with pytest.raises(CanonError, match=told) as error:
+        meshes.read(path)
+    assert str(path) in str(error.value)
+    assert '\n' not in str(error.value)
 
 
 def test_fits():
@@ -212,6 +309,10 @@ def test_voxels_to_and_fro():
     assert voxels.mean() == pytest.approx(volume, rel=0.03)
     middles = meshes.points_of_voxels(voxels, 0.5)
     np.testing.assert_array_equal(meshes.voxels_of_points(middles, 40, 0.5), voxels)
+    walls = np.array([[0.5, 0.5, 0.5], [0.5, -0.5, 0.01], [-0.5, -0.5, -0.5], [0.5001, 0, 0]])
+    np.testing.assert_array_equal(
+        np.argwhere(meshes.voxels_of_points(walls, 4, 0.5)), [[0, 0, 0], [3, 0, 2], [3, 3, 3]]
+    )
     assert meshes.mesh_of_voxels(voxels, 0.5).volume == pytest.approx(volume, rel=0.06)
     distances = meshes.distances_of_voxels(voxels, 0.5)
     np.testing.assert_array_equal(distances < 0, voxels)

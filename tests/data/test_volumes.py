@@ -73,7 +73,7 @@ def test_one_geometry_has_one_spacing_however_it_is_stored(tmp_path, codes):
 def test_values_are_scaled_in_their_own_precision(tmp_path, dtype):
     """68 grey values at the top of each type, which float32 (and for 64 bits float64) would join."""
     kind = np.dtype(dtype)
-    first = {'b': 0, 'f': 2.0**31 + 2**-15}.get(kind.kind, None)
+    first = {'b': 0, 'f': 2.0**31 + 2**-15}.get(kind.kind)
     grey = np.arange(2 if kind.kind == 'b' else 68)
     first = int(np.iinfo(kind).max) - 67 if first is None else first
     steps = np.resize(grey, (5, 5, 5))

@@ -181,6 +181,60 @@ def test_batches_do_not_depend_on_the_processes(name):
     assert not np.array_equal(*(half['points'] for half in halves))
 
 
+def bowl():
+    """The lower half of a sphere, open at its rim."""
+    ball = trimesh.creation.icosphere(2, 3.0)
+    ball.update_faces(ball.triangles_center[:, 2] < 0)
+    return ball
+
+
+def test_open_meshes_are_refused_before_the_first_step_where_sides_are_learnt(tmp_path):
+    for split in ('train', 'test'):
+        meshes.write(trimesh.creation.icosphere(1), tmp_path / split / 'ball.ply')
+    for system in ('auto_decoder', 'occupancy'):
+        experiment.make(config(system, str(tmp_path)))
+        for split, told in (('test', 'data.evals.test'), ('train', f'{system} learns from insides')):
+            bowl().export(tmp_path / split / 'bowl.ply')
+            with pytest.raises(UsageError, match=rf'{told}.* 1 of 2 meshes are not watertight.*bowl\.ply, has 24 bad'):
+                experiment.make(config(system, str(tmp_path)))
+        for split in ('train', 'test'):
+            (tmp_path / split / 'bowl.ply').unlink()
+
+
+def test_igr_takes_an_open_mesh_and_is_measured_by_distances(tmp_path):
+    bowl().export(tmp_path / 'bowl.ply')
+    made = config('eikonal', str(tmp_path / 'bowl.ply'), **{'model.radius': 0.9})
+    found, state = begun(made)
+    assert found.train[0]['points'].shape == (8, 3)
+    told = evaluate(found.evals['test'], state.params, {}, shard.make_mesh(1))
+    assert set(told.metrics) == {'chamfer_l1', 'chamfer_l2', 'normals', 'f_score', 'accuracy', 'completeness', 'empty'}
+    assert set(found.evals['test'].draw(state.params, {}, told.sums)) == {'meshes', 'slices'}
+    text = experiment.predict(made, found, state.params, {}, 'train:0', tmp_path)
+    assert 'vertices' in text
+    assert 'IoU' not in text
+
+
+def test_distances_to_an_open_shape():
+    """A sphere against a hemisphere of another radius: one side is met everywhere, the other by half."""
+    points = trimesh.creation.icosphere(3, 0.4)
+    points.update_faces(points.triangles_center[:, 2] < 0)
+
+    class Bowl:
+        name, closed = 'bowl', False
+        mesh = meshes.joined(points.vertices, points.faces)
+        parts = (shapes.Part('sphere', (0.4,)),)
+
+        def surface(self, count, rng):
+            return meshes.points_of_mesh(self.mesh, count, rng)
+
+    evaluator = experiment.shape_evaluator(Known(0.05), [Bowl()], experiment.Spec(resolution=40, surface=6000))
+    told = evaluate(evaluator, {}, {}, shard.make_mesh(1)).metrics
+    assert told['completeness'] == pytest.approx(0.05, rel=0.05)
+    cosine = np.linspace(-1, 1, 200_001)  # of the polar angle, even over a sphere
+    rim = np.sqrt((0.4 - 0.35 * np.sqrt(1 - cosine**2)) ** 2 + (0.35 * cosine) ** 2)
+    assert told['accuracy'] == pytest.approx(np.where(cosine < 0, 0.05, rim).mean(), rel=0.03)
+
+
 class Known:
     """A system whose field is that of the shape itself, made `less` smaller."""
 
@@ -248,7 +302,8 @@ def test_predicting_from_all_that_can_be_read(tmp_path):
 def test_what_a_system_wants_to_see(tmp_path):
     points, normals = shapes.family(('sphere',), 1, space='sphere')[0].surface(500, np.random.default_rng(0))
     known = shapes.load(space='sphere', count=6)
-    seen = experiment._system(config('auto_decoder'), known).observe_cloud(points, normals, np.random.default_rng(0))
+    system = experiment._system(config('auto_decoder'), known)
+    seen = system.observe_cloud(points, 3 * normals, np.random.default_rng(0))  # labels are distances all the same
     np.testing.assert_allclose(known[0].signed(seen['points']), seen['distance'], atol=1e-6)
     with pytest.raises(UsageError, match='give points with normals'):
         experiment._system(config('auto_decoder'), known).observe_cloud(points, None, np.random.default_rng(0))

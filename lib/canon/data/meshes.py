@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from canon.data.arrays import open_npz, read_arrays, read_npy
 from canon.data.winding import WindingNumber, orient_bodies, unpaired_edges
 from canon.errors import CanonError, UsageError, first_line
 
@@ -104,30 +105,71 @@ def _extent(points: np.ndarray) -> float:
 
 
 def read_points(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Points [N, 3] and normals [N, 3] or None: .npy and text of 3 or 6 columns, .npz as the occupancy networks' (keys
-    'points', 'normals'), .ply without triangles."""
-    path = Path(path).expanduser()
-    kind = path.suffix.lower()
-    if kind == '.npz':
-        held = np.load(path)
-        if 'points' not in held:
-            raise UsageError(f"{path} holds {', '.join(held)}, and no 'points'")
-        points, normals = held['points'], held.get('normals')
-    elif kind == '.ply':
-        import trimesh
+    """Reads points [N, 3] and their unit normals [N, 3], or None where there are none.
 
-        cloud: Any = trimesh.load(path)
-        data = cloud.metadata.get('_ply_raw', {}).get('vertex', {}).get('data')
-        names = () if data is None else data if isinstance(data, dict) else data.dtype.names  # of text, and of bytes
-        ways = [np.asarray(data[name]).reshape(-1) for name in ('nx', 'ny', 'nz') if name in names]
-        points, normals = cloud.vertices, np.stack(ways, -1) if len(ways) == 3 else None
-    else:
-        table = np.load(path) if kind == '.npy' else np.loadtxt(path, ndmin=2)
-        points, normals = table[:, :3], table[:, 3:6] if table.shape[1] >= 6 else None
-    points = np.asarray(points, np.float64)
-    if points.ndim != 2 or points.shape[1] != 3 or not len(points):
-        raise CanonError(f'{path}: points are [N, 3], not {points.shape}')
-    return points, None if normals is None else np.asarray(normals, np.float64)
+    .npy and text of 3 columns, or of 6 with normals; .npz as the occupancy networks' (keys 'points', 'normals'); .ply
+    without triangles. Raises UsageError for a file that is not there, CanonError for one that holds no such points.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise UsageError(f'there is no file of points {path}')
+    if not path.stat().st_size:
+        raise CanonError(f'{path} is empty')
+    read_kind = {'.npz': _points_of_npz, '.ply': _points_of_ply, '.npy': lambda p: _columns(read_npy(p))}
+    try:
+        points, normals = read_kind.get(path.suffix.lower(), lambda p: _columns(np.loadtxt(p, ndmin=2)))(path)
+    except CanonError:
+        raise
+    except Exception as error:  # each format has errors of its own
+        raise CanonError(f'{path} cannot be read as points: {first_line(error)}') from error
+    points = np.asarray(points)
+    if points.ndim != 2 or points.shape[1] != 3 or not len(points) or points.dtype.kind not in 'fiu':
+        raise CanonError(f'{path}: points are numbers [N, 3], not {points.dtype} {points.shape}')
+    if not np.isfinite(points).all():
+        raise CanonError(f'{path}: point {np.argwhere(~np.isfinite(points))[0, 0]} is NaN or infinite')
+    if normals is not None and np.shape(normals) != points.shape:
+        raise CanonError(f'{path}: normals are {np.shape(normals)}, and points {points.shape}')
+    try:
+        return points.astype(np.float64), None if normals is None else unit(normals)
+    except CanonError as error:
+        raise CanonError(f'{path}: {error}') from None
+
+
+def _points_of_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    with open_npz(path) as archive:
+        if 'points' not in archive.files:
+            raise UsageError(f"{path} holds {', '.join(archive.files)}, and no 'points'")
+        arrays = read_arrays(path, archive, {k: k for k in ('points', 'normals') if k in archive.files})
+    return arrays['points'], arrays.get('normals')
+
+
+def _points_of_ply(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    import trimesh
+
+    cloud: Any = trimesh.load(path, process=False)
+    data = cloud.metadata.get('_ply_raw', {}).get('vertex', {}).get('data')
+    names = () if data is None else data if isinstance(data, dict) else data.dtype.names  # of text, and of bytes
+    axes = [np.asarray(data[name]).reshape(-1) for name in ('nx', 'ny', 'nz') if name in names]
+    return np.asarray(cloud.vertices), np.stack(axes, -1) if len(axes) == 3 else None
+
+
+def _columns(table: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    if table.ndim != 2:
+        return table, None
+    return table[:, :3], table[:, 3:6] if table.shape[1] >= 6 else None
+
+
+def unit(normals: np.ndarray) -> np.ndarray:
+    """Scales normals [N, 3] to length 1. Raises CanonError for one that is 0 or not finite."""
+    normals = np.asarray(normals, np.float64)
+    largest = np.abs(normals).max(-1, keepdims=True)  # divided first: squares of tiny or huge ones are 0 or infinite
+    bad = np.flatnonzero(~(np.isfinite(largest) & (largest > 0)))
+    if bad.size:
+        raise CanonError(
+            f'{bad.size} of {len(normals)} normals have no direction, the first at {bad[0]}: {normals[bad[0]]}'
+        )
+    normals = normals / largest
+    return normals / np.linalg.norm(normals, axis=-1, keepdims=True)
 
 
 def write(mesh: Trimesh, path: str | Path) -> None:
@@ -234,7 +276,7 @@ class Surface:
 
 
 def _cut(triangles: np.ndarray, longest: float, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pieces [P, 3, 3] of triangles with no edge above `longest`, unless they are more than `limit`; and whose they are.
+    """Cuts triangles into pieces [P, 3, 3] without edges above `longest`, at most `limit`; returns also whose they are.
 
     The longest edge is halved each time, so that a long sliver becomes few pieces.
     """
@@ -390,10 +432,13 @@ def points_of_mesh(mesh: Trimesh, count: int, rng: np.random.Generator) -> tuple
 
 
 def field_of_points(points: np.ndarray, normals: np.ndarray) -> Field:
-    """The signed distance to the tangent plane of the nearest point (Hoppe et al. 1992, section 3.3)."""
+    """The signed distance to the tangent plane of the nearest point (Hoppe et al. 1992, section 3.3).
+
+    Normals may have any length but 0.
+    """
     from scipy.spatial import KDTree
 
-    tree = KDTree(points)
+    tree, normals = KDTree(points), unit(normals)
 
     def field(asked: np.ndarray) -> np.ndarray:
         nearest = tree.query(asked)[1]
@@ -410,10 +455,11 @@ def voxels_of_field(field: Field, resolution: int, half: float) -> np.ndarray:
 
 
 def voxels_of_points(points: np.ndarray, resolution: int, half: float) -> np.ndarray:
-    """bool [resolution^3]: the cells of [-half, half]^3 that hold a point."""
-    cells = np.floor((points + half) * (resolution / (2 * half))).astype(int)
+    """bool [resolution^3]: the cells of [-half, half]^3 that hold a point, those on its upper walls included."""
+    within = points[(np.abs(points) <= half).all(-1)]
+    cells = np.minimum(np.floor((within + half) * (resolution / (2 * half))).astype(int), resolution - 1)
     voxels = np.zeros((resolution,) * 3, bool)
-    voxels[tuple(cells[((cells >= 0) & (cells < resolution)).all(-1)].T)] = True
+    voxels[tuple(cells.T)] = True
     return voxels
 
 

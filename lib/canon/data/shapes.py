@@ -149,6 +149,18 @@ class Scanned:
         return self.distances.inside(places - step) == self.distances.inside(places + step)
 
 
+def require_closed(known: Sequence[Shape], reason: str) -> None:
+    """Reads the shapes, and raises UsageError where some have no inside; reason: why one is needed."""
+    open_ones = [shape for shape in known if not shape.closed]
+    if open_ones:
+        first = open_ones[0]
+        name = getattr(first, 'path', first.name)
+        raise UsageError(
+            f'{reason}, and {len(open_ones)} of {len(known)} meshes are not watertight; the first, {name}, has '
+            f'{meshes.bad_edges(first.mesh)} bad edges. Close or remove them; IGR (configs/shapes/igr.py) learns open ones'
+        )
+
+
 def fitted(points: np.ndarray, space: str) -> meshes.Fit:
     """Into the space of that name."""
     return meshes.cube_fit(points) if space == 'cube' else meshes.sphere_fit(points, BUFFER)

@@ -122,7 +122,7 @@ def _nifti(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
 
 
 def _length(path: Path) -> int:
-    """Bytes of a file, or of what a gzip file packs, which is read up to its checksum: a damaged one raises an error."""
+    """Bytes of a file, or of what a gzip file packs, read up to its checksum, so that a damaged one raises an error."""
     if path.suffix.lower() != '.gz':
         return path.stat().st_size
     length = 0
