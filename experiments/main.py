@@ -110,6 +110,7 @@ def _value(argv: list[str], flag: str) -> str | None:
 def _load(source: str | None, workdir: str | None) -> ConfigDict:
     """The config of a file, or the one a workdir was made from; the keys of `run` that it leaves out are filled in."""
     from canon.train.settings import overridable
+    from canon.train.workdir import load_json
     from experiments import configs
 
     if source is not None:
@@ -118,6 +119,7 @@ def _load(source: str | None, workdir: str | None) -> ConfigDict:
         path = Path(workdir or '.') / 'config.json'
         if not path.is_file():
             raise UsageError(f'{path.parent} holds no run (no config.json); give --config=FILE, or the folder of a run')
+        load_json(path)
         config = ConfigDict(json.loads(path.read_text(), object_hook=_with_placeholders))
     config.unlock()
     config.run = ConfigDict(overridable(config.get('run') or {}))
@@ -204,11 +206,11 @@ def _run(command: _Command) -> None:
 
 def _experiment(config, module, workdir):
     """What the config describes. To predict and to export, what a run says of its data will do instead of them."""
-    from canon.train.workdir import read_json
+    from canon.train.workdir import load_json
 
     if FLAGS.mode not in ('predict', 'export') or not hasattr(module, 'without_data'):
         return module.make(config)
-    about = (read_json(workdir / 'run.json') or {}).get('experiment')
+    about = (load_json(workdir / 'run.json') or {}).get('experiment')
     if about:
         return module.without_data(config, about)
     try:
@@ -243,11 +245,11 @@ def _train(config, experiment, workdir, command: _Command) -> None:
 def _report_failure(workdir: Path, since: float) -> None:
     """The report of a run that failed now, or of its stage that did; not of one that this command may not touch."""
     from canon.train import write_report
-    from canon.train.workdir import read_json
+    from canon.train.workdir import read_mapping
 
     for status in (workdir / 'status.json', *workdir.glob('*/status.json')):
         with contextlib.suppress(Exception):  # on a full disk, too, what is said is why the run failed
-            if _first_process() and status.stat().st_mtime >= since and read_json(status)['state'] == 'failed':
+            if _first_process() and status.stat().st_mtime >= since and read_mapping(status).get('state') == 'failed':
                 print(f'failed. Report: {_short(write_report(status.parent))}')
 
 
@@ -268,10 +270,13 @@ def _evaluate(config, module, experiment, workdir) -> None:
 
     metrics = replay.evaluate_run(experiment, config, workdir, FLAGS.step)
     if _first_process():
+        print('\n'.join(f'{k} {v if isinstance(v, str) else format(v, ".6g")}' for k, v in metrics.items()))
         path = workdir / f'evaluation-{metrics["step"]}.json'
-        write_json(path, metrics)
-        print('\n'.join(f'{name} {value:.6g}' for name, value in metrics.items()))
-        print(f'written to {_short(path)}')
+        try:
+            write_json(path, metrics)
+            print(f'written to {_short(path)}')
+        except OSError as error:  # the folder is read-only, or its disk is full: the numbers are shown all the same
+            print(f'not written to {_short(path)}: {error.strerror}', file=sys.stderr)
 
 
 def _predict(config, module, experiment, workdir) -> None:
