@@ -157,7 +157,7 @@ def require_closed(known: Sequence[Shape], reason: str) -> None:
         name = getattr(first, 'path', first.name)
         raise UsageError(
             f'{reason}, and {len(open_ones)} of {len(known)} meshes are not watertight; the first, {name}, has '
-            f'{meshes.bad_edges(first.mesh)} bad edges. Close or remove them; IGR (configs/shapes/igr.py) learns open ones'
+            f'{meshes.bad_edges(first.mesh)} bad edges. Close or remove them; configs/shapes/igr.py learns open ones'
         )
 
 
