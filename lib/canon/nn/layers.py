@@ -156,21 +156,40 @@ class BatchNorm(nn.Module):
         return y
 
 
-def reestimate(forward: Callable[[Any, Any], Any], batch_stats: Any, batches: Any, decay: float = 0.9) -> Any:
-    """'batch_stats' measured anew over `batches`: for averaged weights, AdaBN, or the paper's own inference (Alg. 2).
+def reestimate(forward: Callable[[Any, Any], Any], batch_stats: Any, batches: Any, decay: float | None = None) -> Any:
+    """Measures 'batch_stats' again over `batches`: for averaged weights, AdaBN, or the paper's own inference (Alg. 2).
 
-    forward: (batch_stats, batch) -> the batch_stats after a training-mode pass over the batch, whose BatchNorm layers
-    have this `decay`. Means and variances are averaged over the batches, as the paper's E[mu_B] and E[var_B]
-    (unbiased where the layers are). Raises UsageError where there are no batches.
+    Means and variances are averaged over the batches, as the paper's E[mu_B] and E[var_B] (unbiased where the layers
+    are). A batch whose statistics are not finite does not count.
+
+    Args:
+      forward: (batch_stats, batch) -> the batch_stats after a training-mode pass over the batch.
+      batch_stats: the statistics to replace; their values do not matter.
+      batches: what `forward` takes, one after the other.
+      decay: that of all BatchNorm layers; None finds each layer's own by a second pass over the first batch.
+
+    Raises:
+      UsageError: there are no batches.
     """
-    zero, total, count = jax.tree.map(jnp.zeros_like, batch_stats), None, 0
+    zero = jax.tree.map(jnp.zeros_like, batch_stats)
+    total, count, rest, batch = zero, 0, None, None
     for batch in batches:
-        seen = forward(zero, batch)  # (1 - decay) times the batch's own statistics
-        total = seen if total is None else jax.tree.map(jnp.add, total, seen)
-        count += 1
-    if total is None:
+        update = forward(zero, batch)  # (1 - decay) times the batch's own statistics
+        if not all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(update)):
+            continue
+        if rest is None:
+            rest = jax.tree.map(lambda _: 1 - decay, zero) if decay else _one_minus_decay(forward, update, batch)
+        total, count = jax.tree.map(jnp.add, total, update), count + 1
+    if batch is None:
         raise UsageError('batch statistics cannot be estimated from no batches')
-    return jax.tree.map(lambda t: t / (count * (1 - decay)), total)
+    return jax.tree.map(lambda t, r: t / (count * r), total, rest) if count else batch_stats
+
+
+def _one_minus_decay(forward: Callable, update: Any, batch: Any) -> Any:
+    """1 - decay of each layer, whose update is decay * old + (1 - decay) * new: from one old value far above `new`."""
+    large = 2.0**20
+    moved = forward(jax.tree.map(lambda x: jnp.full_like(x, large), update), batch)
+    return jax.tree.map(lambda m, u: 1 - (m - u) / large, moved, update)
 
 
 def make_divisible(channels: float, divisor: int = 8, least: int | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -13,7 +14,8 @@ import numpy as np
 from canon.metrics import add
 from canon.ops import backend
 from canon.train.shard import batch_sharding, put, replicated
-from canon.train.types import CARRY, Evaluator, Mutable, Params
+from canon.train.statistics import evaluated_variables
+from canon.train.types import CARRY, Evaluator, Mutable, Params, State
 
 _AHEAD = 2  # batches in flight, so that the host reads while the device computes
 
@@ -34,6 +36,29 @@ def compile_measure(evaluator: Evaluator, mesh) -> Callable:
     return jax.jit(evaluator.measure, out_shardings=out, compiler_options=backend.compiler_options())
 
 
+def metric_names(evaluator: Evaluator, state: State, measure: Callable) -> set[str] | None:
+    """The names of what `evaluator` measures on an abstract state, from shapes alone; None where zeros cannot tell.
+
+    It reads one batch, and `finish` gets accumulators of zeros.
+    """
+    params, mutable = jax.eval_shape(evaluated_variables, state)
+    try:
+        batch = next(iter(evaluator.data.iterate()))
+    except StopIteration:
+        return None  # the evaluation itself reports that there are no data
+    if evaluator.start is None:
+        sums = jax.eval_shape(measure, params, mutable, batch)
+    else:
+        carry = jax.eval_shape(evaluator.start, params, batch)
+        sums, _ = jax.eval_shape(measure, params, {**mutable, CARRY: carry}, batch)
+    zeros = jax.tree.map(lambda x: _widened(np.zeros(x.shape, x.dtype)), sums)
+    try:
+        with np.errstate(all='ignore'), warnings.catch_warnings(action='ignore'):
+            return set(evaluator.finish(zeros))
+    except Exception:
+        return None  # a set of nothing but zeros may have no metrics
+
+
 def evaluate(
     evaluator: Evaluator,
     params: Params,
@@ -42,9 +67,10 @@ def evaluate(
     measure: Callable | None = None,
     on_batch: Callable[[int, int], bool | None] = lambda done, of: None,
 ) -> Evaluation:
-    """Runs `evaluator` over its data. `on_batch(done, of)` is told of progress; Interrupted is raised where it is true.
+    """Runs `evaluator` over its data.
 
-    The sums are kept in float64 on the host, so a large set loses nothing to rounding.
+    `on_batch(done, of)` is called after each batch; returning True aborts the evaluation with `Interrupted`. The sums
+    are kept in float64 on the host, so a large set loses nothing to rounding.
     """
     measure = measure or compile_measure(evaluator, mesh)
     sharding = batch_sharding(mesh)

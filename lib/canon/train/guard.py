@@ -28,6 +28,7 @@ class Stopper:
 
     def __init__(self):
         self._asked = False
+        self._interrupted = False
         self._before = {}
 
     def __enter__(self) -> Stopper:
@@ -42,12 +43,15 @@ class Stopper:
 
     def _note(self, number, frame) -> None:
         if self._asked and number == signal.SIGINT:
+            self._interrupted = True
             raise KeyboardInterrupt
         self._asked = True
         if number == signal.SIGINT and jax.process_count() > 1:
             os.kill(os.getpid(), signal.SIGTERM)  # which the preemption service hears
 
     def asked(self, step: int) -> bool:
+        if self._interrupted:  # Python swallows what is raised in a finaliser, which may run anywhere
+            raise KeyboardInterrupt
         if jax.process_count() == 1:
             return self._asked
         from jax.experimental import multihost_utils
@@ -82,6 +86,10 @@ class Watchdog:
         if self._last is not None:
             self._times.append(now - self._last)
         self._last = now
+
+    def resume(self) -> None:
+        """A step begins."""
+        self._last = self._last or time.monotonic()
 
     def rest(self) -> None:
         """Something other than a step comes now: compilation, evaluation, a save."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import tree_flatten_with_path
 
@@ -17,7 +16,9 @@ from canon.ops import backend
 from canon.train import shard
 from canon.train.checkpoint import Checkpoints
 from canon.train.evaluation import evaluate
+from canon.train.selection import select
 from canon.train.setup import Setup, prepare
+from canon.train.statistics import drop_statistics, evaluated_variables
 from canon.train.step import gradient, step_key
 from canon.train.types import Config, Experiment, Mutable, Params, State
 
@@ -49,45 +50,49 @@ def load(
 
 
 class Trained(NamedTuple):
-    """A run at `step`, to be used: parameters as its optimizer evaluates them, of several checkpoints their mean."""
+    """The weights of a run, to be used: parameters as its optimizer evaluates them, and the mutable that fits them."""
 
     setup: Setup
     step: int
     params: Params
     mutable: Mutable
+    weights: str = 'last'  # 'best', 'average', 'chosen' (by its step), 'untrained'
 
 
 def trained(
     experiment: Experiment, config: Config, workdir: Path | str, step: int | None = None, untrained: bool = False
 ) -> Trained:
-    """What `load` gives; without `step` and with `run.checkpoint.average` the mean of that many newest checkpoints.
+    """Returns the weights that a run hands on: see `canon.train.selection`.
 
-    Where a run has fewer it is the mean of those, and that is said. Mutable state is the newest's.
+    Args:
+      experiment: what was trained.
+      config: its config, which has `run.checkpoint.best` and `average`.
+      workdir: the run's folder.
+      step: takes the weights of this step instead.
+      untrained: where there is no run, returns the initialisation.
+
+    Raises:
+      UsageError: there is no run, nor published weights that `run.init_from` names.
     """
-    setup, state = load(experiment, config, workdir, step, untrained)
-    wanted = setup.settings.checkpoint.average
+    setup = prepare(experiment, config)
     folder = Path(workdir).expanduser().absolute() / 'checkpoints'
-    if step is not None or wanted == 1 or not folder.is_dir():
-        return Trained(setup, int(state.step), optim.eval_params(state.params, state.opt), state.mutable)
+    if not folder.is_dir():
+        state = _before_any_step(experiment, setup, folder.parent, untrained)
+        return Trained(setup, 0, *evaluated_variables(state), 'untrained')
     with Checkpoints(folder, setup.settings.checkpoint, read_only=True) as checkpoints:
-        steps = checkpoints.steps()[-wanted:]
-        states = (checkpoints.restore(setup.target, s) for s in steps)
-        total, newest = None, state
-        for newest, _ in filter(None, states):
-            params = optim.eval_params(newest.params, newest.opt)
-            wide = jax.tree.map(lambda p: p.astype(np.promote_types(p.dtype, np.float32)), params)
-            total = wide if total is None else jax.tree.map(jnp.add, total, wide)
-    mean = jax.tree.map(lambda t, p: (t / len(steps)).astype(p.dtype), total, newest.params)
-    logging.getLogger('canon').info('the mean of %d checkpoints, of steps %s', len(steps), ', '.join(map(str, steps)))
-    return Trained(setup, steps[-1], mean, newest.mutable)
+        selected = select(setup, checkpoints, step)
+    if selected is None:
+        raise UsageError(f'{folder} holds no checkpoint yet')
+    logging.getLogger('canon').info('%s', selected.choice)
+    return Trained(setup, selected.choice.steps[-1], selected.params, selected.mutable, selected.choice.name)
 
 
 def evaluate_run(
     experiment: Experiment, config: Config, workdir: Path | str, step: int | None = None
-) -> dict[str, float]:
-    """The metrics of all evaluators at a saved step, as `{'test/accuracy': ...}`, with that 'step'."""
+) -> dict[str, Any]:
+    """The metrics of all evaluators as `{'test/accuracy': ...}`, with the 'step' and the name of the 'weights'."""
     run = trained(experiment, config, workdir, step)
-    metrics = {'step': run.step}
+    metrics: dict[str, Any] = {'step': run.step, 'weights': run.weights}
     for name, evaluator in experiment.evals.items():
         result = evaluate(evaluator, run.params, run.mutable, run.setup.mesh)
         metrics |= {f'{name}/{key}': value for key, value in result.metrics.items()}
@@ -137,7 +142,8 @@ def replay(experiment: Experiment, config: Config, workdir: Path | str, step: in
 def gradient_at(experiment: Experiment, seed: int, state: State, batch: Any) -> Any:
     """The gradient of the mean loss at a state, in one piece."""
     point = optim.lookahead_params(state.params, state.opt)
-    grads, loss, _, _ = gradient(experiment.task, point, state.mutable, batch, step_key(seed, state.step))
+    mutable = drop_statistics(state.mutable)
+    grads, loss, _, _ = gradient(experiment.task, point, mutable, batch, step_key(seed, state.step))
     return jax.tree.map(lambda g: g / loss.weight, grads)
 
 

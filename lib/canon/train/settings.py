@@ -98,6 +98,8 @@ class Settings:
 
     steps: the whole run, which schedules see. stop_after: stop (and save) there, without changing any schedule.
     log_every: steps between rows of metrics. accumulate: microbatches an update is cut into.
+    bn_batches: training batches over which the statistics of batch normalisation are measured again for averaged
+    weights, before they are evaluated or saved; 0 evaluates them with the statistics of the trained weights.
     evals: cadence of each evaluator by name; one that is not named runs at the end only.
     """
 
@@ -105,6 +107,7 @@ class Settings:
     stop_after: int | None = None
     log_every: int = 50
     accumulate: int = 1
+    bn_batches: int = 32
     evals: Mapping[str, Eval] = field(default_factory=dict)
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
     early_stop: EarlyStop | None = None
@@ -182,7 +185,7 @@ def _types(hint) -> tuple:
 
 def _check(s: Settings) -> None:
     least = {'steps': 0, 'log_every': 1, 'accumulate': 1, 'stop_after': 1, 'every': 1, 'keep': 1, 'patience': 1}
-    least |= {'start': 0, 'model': 1, 'data': -1, 'keep_best': 1, 'fsdp': 0, 'average': 1}
+    least |= {'start': 0, 'model': 1, 'data': -1, 'keep_best': 1, 'fsdp': 0, 'average': 1, 'bn_batches': 0}
     parts: dict[str, Any] = {'run': s, **{f'run.evals.{name}': e for name, e in s.evals.items()}}
     parts |= {f'run.{name}': getattr(s, name) for name in _PARTS if getattr(s, name) is not None}
     for where, part in parts.items():

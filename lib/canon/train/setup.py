@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from canon.errors import UsageError
@@ -14,6 +16,14 @@ from canon.ops import backend
 from canon.train import lengths, shard
 from canon.train.checkpoint import init_from
 from canon.train.settings import Settings, settings
+from canon.train.statistics import (
+    add_statistics,
+    carry_statistics,
+    drop_statistics,
+    make_forward,
+    measure_statistics,
+    needs_statistics,
+)
 from canon.train.step import init_state, make_step
 from canon.train.types import Config, Experiment, State
 
@@ -31,6 +41,7 @@ class Setup(NamedTuple):
     target: State  # abstract, with shardings
     layout: State  # shardings
     names: tuple[str, ...]  # of the step's metrics
+    forward: Any = None  # of `statistics.make_forward`, where averaged weights have statistics of their own
 
     def initial_state(self) -> State:
         return jax.jit(self.init, out_shardings=self.layout)(self.first)
@@ -40,9 +51,20 @@ class Setup(NamedTuple):
         state = self.initial_state()
         if self.settings.init_from is None:
             return state
-        state = init_from(state, self.settings.init_from, read)
+        state = init_from(state._replace(mutable=drop_statistics(state.mutable)), self.settings.init_from, read)
+        state = state if self.forward is None else add_statistics(state)
         opt = jax.jit(self.tx.init, out_shardings=self.layout.opt)(state.params)  # averages and copies start there too
         return state._replace(opt=opt)
+
+    def refresh_statistics(self, state: State, data: Any) -> State:
+        """Measures the batch statistics of averaged weights over the batches of `data` that were trained on last."""
+        step = int(state.step)
+        if self.forward is None or step == 0:
+            return state
+        rows = shard.batch_sharding(self.mesh)
+        numbers = range(max(step - self.settings.bn_batches, 0), step)
+        state = measure_statistics(self.forward, state, ((np.int32(n), shard.put(data[n], rows)) for n in numbers))
+        return state._replace(mutable=jax.device_put(state.mutable, self.layout.mutable))
 
     def compiled_step(self):
         """The step, jitted with donated state. Metrics come packed in one array [2, n]: one transfer a step."""
@@ -73,18 +95,33 @@ def prepare(experiment: Experiment, config: Config) -> Setup:
         size = getattr(sized, 'batch_size', None)
         if size is not None:
             shard.check_batch_size(size, mesh, where, s.accumulate if sized is data else 1)
-    seed = int(resolved.get('seed', 0))
+    seed = _checked_seed(resolved.get('seed', 0))
     step = experiment.step or make_step(experiment.task, experiment.tx, seed, s.accumulate)
     rows = shard.batch_sharding(mesh)
     first = shard.put(data[0], rows)
     init = partial(init_state, experiment.task, experiment.tx, seed)
     abstract = jax.eval_shape(init, first)
+    forward = None
+    if s.bn_batches and needs_statistics(abstract):
+        begin, step = init, carry_statistics(step)
+        init = lambda batch: add_statistics(begin(batch))  # noqa: E731
+        abstract = jax.eval_shape(init, first)
+        forward = make_forward(
+            experiment.task, seed, out_shardings=shard.replicated(mesh), compiler_options=backend.compiler_options()
+        )
     layout = shard.state_shardings(experiment.tx, abstract, mesh, s.shard.rules, s.shard.fsdp)
     target = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract, layout
     )
     names = _metric_names(step, abstract, first)
-    return Setup(s, seed, mesh, experiment.tx, step, init, first, target, layout, names)
+    return Setup(s, seed, mesh, experiment.tx, step, init, first, target, layout, names, forward)
+
+
+def _checked_seed(seed: Any) -> int:
+    """The seed, within the 32 bits that a JAX key takes: seeds that differ beyond them would be one."""
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**32:
+        raise UsageError(f'seed={seed!r} must be a whole number from 0 to {2**32 - 1}')
+    return int(seed)
 
 
 def _metric_names(step, state: State, batch) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from canon import optim
 from canon.metrics import Mean
 from canon.train.types import CARRY, Batch, State, Task
 
+SKIPPED = 'skipped'  # the metric of a step, 1 where `optim.skip_nonfinite` skipped it: the loop goes on then
 _INIT = 0xFFFFFFFF  # the fold of the initialisation's key; no step reaches it
 
 
@@ -30,7 +31,7 @@ def init_state(task: Task, tx: optax.GradientTransformation, seed: int, batch: B
 def make_step(
     task: Task, tx: optax.GradientTransformation, seed: int, accumulate: int = 1
 ) -> Callable[[State, Batch], tuple[State, Mapping[str, Mean]]]:
-    """`step(state, batch) -> (state, {name: Mean})` with the metrics of the task, 'loss', 'grad_norm' and the rate.
+    """`step(state, batch) -> (state, {name: Mean})` with the metrics of the task, 'loss', 'grad_norm', the rate.
 
     With `accumulate` = n the batch is cut into n microbatches that are worked through one after the other, their
     gradients and weights added, and one update made: the same update as without, in less memory (BatchNorm, whose
@@ -49,9 +50,12 @@ def make_step(
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         hyperparams = optim.hyperparams(opt)
-        mutable = _restore_if_skipped(state, mutable, hyperparams)
+        skipped = _is_skipped(state.opt, opt)
+        if skipped is not None:  # the statistics of a bad batch would stay
+            mutable = jax.tree.map(lambda old, new: jnp.where(skipped, old, new), state.mutable, mutable)
         metrics = {'loss': loss, **metrics, 'grad_norm': _one(optim.global_norm(grads))}
         metrics |= {name: _one(value) for name, value in hyperparams.items()}
+        metrics |= {} if skipped is None else {SKIPPED: _one(skipped)}
         return State(state.step + 1, params, mutable, opt), metrics
 
     return step
@@ -104,12 +108,12 @@ def _sum_dtype(x):
     return jnp.promote_types(x.dtype, jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
 
 
-def _restore_if_skipped(state: State, mutable, hyperparams: Mapping[str, jax.Array]):
-    """`mutable`, or that of `state` where `optim.skip_nonfinite` skipped the update: NaN statistics would stay."""
-    if 'skipped_updates' not in hyperparams:
-        return mutable
-    skipped = hyperparams['skipped_updates'] > optim.hyperparams(state.opt)['skipped_updates']
-    return jax.tree.map(lambda old, new: jnp.where(skipped, old, new), state.mutable, mutable)
+def _is_skipped(before, after):
+    """Whether an `optim.skip_nonfinite`, wherever it stands, skipped this update; None where there is none."""
+    counts = [[s.skipped_updates for s in optim.find_all(opt, optim.SkipState)] for opt in (before, after)]
+    if not counts[0]:
+        return None
+    return jnp.any(jnp.array([jnp.any(new > old) for old, new in zip(*counts, strict=True)]))
 
 
 def _one(value) -> Mean:

@@ -1,0 +1,81 @@
+"""A digest of an experiment's code, so that a run that goes on with other code can say so."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import platform
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from canon.train.types import Experiment
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+
+
+def digest_code(experiment: Experiment) -> str:
+    """A digest of the functions of an experiment and of what they close over, as far as that is code or plain values.
+
+    Functions that these call count where they stand in the same module. Positions in a file, comments and the names of
+    files do not count; another version of Python compiles to other code, so it has a digest of its own.
+    """
+    task = experiment.task
+    functions = [task.init, task.loss, task.predict, experiment.step]
+    for _, evaluator in sorted(experiment.evals.items()):
+        functions += [evaluator.measure, evaluator.finish, evaluator.start]
+    text = '\n'.join(line for function in functions for line in _describe(function, set()))
+    return hashlib.sha256(f'{platform.python_version()}\n{text}'.encode()).hexdigest()[:16]
+
+
+def _describe(value: Any, seen: set[int]) -> Iterator[str]:
+    """Lines that are equal in two processes where the code is."""
+    if isinstance(value, _PLAIN):
+        yield repr(value)
+    elif id(value) in seen:
+        return
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _describe(item, seen)
+    elif isinstance(value, Mapping):
+        for key in sorted(value, key=str):
+            yield str(key)
+            yield from _describe(value[key], seen)
+    elif isinstance(value, functools.partial):
+        seen.add(id(value))
+        yield from _describe((value.func, value.args, value.keywords), seen)
+    elif isinstance(value, types.MethodType):
+        yield from _describe(value.__func__, seen)
+    elif isinstance(value, types.FunctionType):
+        seen.add(id(value))
+        yield from _describe_function(value, seen)
+    elif isinstance(getattr(value, '__wrapped__', None), types.FunctionType):  # a jitted function
+        yield from _describe(value.__wrapped__, seen)
+
+
+def _describe_function(function: types.FunctionType, seen: set[int]) -> Iterator[str]:
+    yield from _describe_code(function.__code__)
+    yield from _describe((function.__defaults__, function.__kwdefaults__), seen)
+    for cell in function.__closure__ or ():
+        try:
+            yield from _describe(cell.cell_contents, seen)
+        except ValueError:  # a cell that is not filled yet
+            continue
+    for name in function.__code__.co_names:
+        called = function.__globals__.get(name)
+        if isinstance(called, types.FunctionType) and called.__module__ == function.__module__:
+            yield from _describe(called, seen)
+        elif isinstance(called, _PLAIN) and name.isidentifier():
+            yield f'{name} = {called!r}'
+
+
+def _describe_code(code: types.CodeType) -> Iterator[str]:
+    yield code.co_code.hex()
+    yield ' '.join((*code.co_names, *code.co_varnames, *code.co_freevars))
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _describe_code(constant)
+        elif isinstance(constant, frozenset):
+            yield repr(sorted(map(repr, constant)))
+        else:
+            yield repr(constant)

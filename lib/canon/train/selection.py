@@ -1,0 +1,98 @@
+"""The weights that a run hands on, by name: 'last', 'best' or 'average'.
+
+What a run reports at its end, and what `evaluate_run`, `predict` and `export` use, are these.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from canon.train.checkpoint import Checkpoints
+from canon.train.settings import Checkpointing
+from canon.train.statistics import evaluated_variables
+from canon.train.types import Mutable, Params
+
+
+class Choice(NamedTuple):
+    """Which weights: 'last', 'best', 'average', or 'chosen' where the user named the step."""
+
+    name: str
+    steps: tuple[int, ...]  # several for an average
+
+    def __str__(self) -> str:
+        steps = ', '.join(map(str, self.steps))
+        return f'{self.name} weights, of step{"s" if len(self.steps) > 1 else ""} {steps}'
+
+
+class Selected(NamedTuple):
+    """Weights to be used: parameters as the optimizer evaluates them, with the mutable that belongs to them."""
+
+    choice: Choice
+    params: Params
+    mutable: Mutable
+
+
+def choose(settings: Checkpointing, checkpoints: Checkpoints, step: int | None = None) -> Choice | None:
+    """Returns which of the saved weights are handed on; None where nothing was saved.
+
+    The mean of the newest `settings.average` where that is above 1, the best where `settings.best` ranks them, the last
+    otherwise; those of `step` where it is given.
+    """
+    if step is not None:
+        return Choice('chosen', (step,))
+    steps = checkpoints.steps()
+    if not steps:
+        return None
+    if settings.average > 1:
+        return Choice('average', tuple(steps[-settings.average :]))
+    best = checkpoints.best_step()
+    return Choice('last', (steps[-1],)) if best is None else Choice('best', (best,))
+
+
+def select(setup: Any, checkpoints: Checkpoints, step: int | None = None) -> Selected | None:
+    """Restores the weights that `choose` names; None where nothing was saved.
+
+    Of several checkpoints parameters and batch statistics are the means, the rest of `mutable` is the newest's. A last
+    checkpoint that is damaged is passed over for the one before.
+    """
+    choice = choose(setup.settings.checkpoint, checkpoints, step)
+    if choice is None:
+        return None
+    if choice.name == 'last':
+        restored = checkpoints.restore(setup.target)
+        return None if restored is None else _one(restored[0], 'last')
+    if len(choice.steps) == 1:
+        restored = checkpoints.restore(setup.target, choice.steps[0])
+        return None if restored is None else _one(restored[0], choice.name)
+    return _mean(setup, checkpoints, choice)
+
+
+def _one(state: Any, name: str) -> Selected:
+    return Selected(Choice(name, (int(state.step),)), *evaluated_variables(state))
+
+
+def _mean(setup: Any, checkpoints: Checkpoints, choice: Choice) -> Selected | None:
+    total, newest = None, None
+    for step in choice.steps:
+        restored = checkpoints.restore(setup.target, step)
+        if restored is None:
+            return None
+        newest = evaluated_variables(restored[0])
+        summed = jax.tree.map(_widen, _averaged(*newest))
+        total = summed if total is None else jax.tree.map(jnp.add, total, summed)
+    assert newest is not None
+    params, mutable = newest
+    mean = jax.tree.map(lambda t, p: (t / len(choice.steps)).astype(p.dtype), total, _averaged(params, mutable))
+    return Selected(choice, mean.pop('params'), {**mutable, **mean})
+
+
+def _averaged(params: Params, mutable: Mutable) -> dict[str, Any]:
+    return {'params': params, **{name: value for name, value in mutable.items() if name == 'batch_stats'}}
+
+
+def _widen(x: Any) -> Any:
+    return x.astype(np.promote_types(x.dtype, np.float32))

@@ -1,0 +1,89 @@
+"""Statistics of batch normalisation that belong to averaged weights.
+
+The running means and variances of a step are those of the weights that were trained. Weights that are evaluated in
+their place, an average for one, have activations of another distribution: their statistics are measured again over
+batches of the training data, saved with the state, and used wherever these weights are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+
+from canon import optim
+from canon.nn import reestimate
+from canon.train.step import step_key
+from canon.train.types import Batch, Mutable, Params, State, Task
+
+TRAINED, AVERAGED = 'batch_stats', 'averaged_batch_stats'
+
+
+def needs_statistics(state: State) -> bool:
+    """Whether an abstract state has batch statistics, and its optimizer evaluates other weights than it trains."""
+    if TRAINED not in state.mutable:
+        return False
+    differ = []
+
+    def compare(params, opt):
+        evaluated = optim.eval_params(params, opt)
+        differ.extend(a is not b for a, b in zip(*map(jax.tree.leaves, (params, evaluated)), strict=True))
+        return 0
+
+    jax.eval_shape(compare, state.params, state.opt)
+    return any(differ)
+
+
+def add_statistics(state: State) -> State:
+    """Returns the state with statistics of the averaged weights, which are those of the trained ones at first."""
+    copy = jax.tree.map(lambda x: x.copy(), state.mutable[TRAINED])  # the step donates its state: no buffer twice
+    return state._replace(mutable={**state.mutable, AVERAGED: copy})
+
+
+def drop_statistics(mutable: Mutable) -> Mutable:
+    """Returns what a task knows of `mutable`."""
+    if AVERAGED not in mutable:
+        return mutable
+    return {name: value for name, value in mutable.items() if name != AVERAGED}
+
+
+def carry_statistics(step: Callable) -> Callable:
+    """Returns `step` over states that hold the statistics of averaged weights, which it leaves as they are."""
+
+    def carrying(state: State, batch: Batch):
+        new, metrics = step(state._replace(mutable=drop_statistics(state.mutable)), batch)
+        return new._replace(mutable={**new.mutable, AVERAGED: state.mutable[AVERAGED]}), metrics
+
+    return carrying
+
+
+def evaluated_variables(state: State) -> tuple[Params, Mutable]:
+    """Returns the parameters that are evaluated, with the mutable that belongs to them."""
+    mutable = drop_statistics(state.mutable)
+    if AVERAGED in state.mutable:
+        mutable = {**mutable, TRAINED: state.mutable[AVERAGED]}
+    return optim.eval_params(state.params, state.opt), mutable
+
+
+def make_forward(task: Task, seed: int, **options: Any) -> Callable:
+    """Compiles (params, mutable, statistics, (number, batch)) -> the statistics after that batch of training.
+
+    options: those of `jax.jit`.
+    """
+
+    def forward(params, mutable, statistics, numbered):
+        number, batch = numbered
+        _, (new, _) = task.loss(params, {**mutable, TRAINED: statistics}, batch, step_key(seed, number))
+        return new[TRAINED]
+
+    return jax.jit(forward, **options)
+
+
+def measure_statistics(forward: Callable, state: State, batches: Iterable[tuple[Any, Batch]]) -> State:
+    """Returns `state` with the statistics of its evaluated parameters over (number, batch) pairs of training data."""
+    params, mutable = evaluated_variables(state)
+    measured: Mapping = reestimate(
+        lambda statistics, numbered: forward(params, mutable, statistics, numbered), mutable[TRAINED], batches
+    )
+    return state._replace(mutable={**state.mutable, AVERAGED: measured})
