@@ -239,7 +239,8 @@ def _train(config, experiment, workdir, command: _Command) -> None:
             f'stopped at step {step} after {seconds:.0f} s, saved; the same command resumes. Report: {_short(report)}'
         )
     else:
-        print(f'{_result(config, fitted.metrics)} at step {step}, {seconds:.0f} s. Report: {_short(report)}')
+        weights = fitted.weights or f'step {step}'
+        print(f'{_result(config, fitted.metrics)}: {weights}, {seconds:.0f} s. Report: {_short(report)}')
 
 
 def _report_failure(workdir: Path, since: float) -> None:
