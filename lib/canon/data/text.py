@@ -35,6 +35,11 @@ class Alphabet:
     def __len__(self) -> int:
         return len(self.characters)
 
+    def filter(self, text: str) -> str:
+        """Returns `text` without the characters that the alphabet does not hold."""
+        text = text.lower() if self.ignore_case else text
+        return ''.join(c for c in text if c in self.characters)
+
     def refusal(self, text: str, max_length: int) -> str | None:
         """Why `text` cannot be a label; None where it can."""
         text = text.lower() if self.ignore_case else text

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from canon import named
-from canon.data import splits
+from canon.data import plain, splits
 from canon.data.files import read_image
 from canon.data.source import Example, Info
 from canon.data.text import Alphabet
 from canon.errors import CanonError, UsageError
 
 _SYNTH90K = 'annotation_'
+_OUTSIDE = ('refuse', 'filter', 'skip')
+_ROW = re.compile(r'(?P<file>\s*"(?:[^"]|"")*"\s*|[^,]*),(?P<space>\s*)(?P<text>.*)')
+_HEAD = re.compile(r'\s*"?file"?\s*,\s*"?text"?\s*', re.IGNORECASE)
+_RFC, _ICDAR = re.compile(r'""|\\"(?!")'), re.compile(r'""|\\["\\]')
 
 
 def words(
@@ -28,25 +32,35 @@ def words(
 ) -> Words:
     """The words listed in `path/<split>.csv`, or in Synth90k's `path/annotation_<split>.txt`.
 
-    A .csv has a row a word, `file,text`, with the file's place below `path`; quotes, spaces after the comma, a first
-    row `file,text` and a byte order mark may be there (so ICDAR's lists can be read as they are, renamed). A line of
-    Synth90k is `./2425/1/115_Lube_45484.jpg 45484`: the text is in the file's name (Jaderberg et al. 2014).
-    split: may be sliced, 'train[:1000]', in the list's order.
-    outside: texts that alphabet or max_length do not hold are an error ('refuse') or left out and logged ('skip').
+    A .csv has a row per word, `file,text`, with the file's place below `path`. A first row `file,text` and a byte order
+    mark may be there. A text with a comma is enclosed in quotes, as CSV has it or as ICDAR's lists do, which can be
+    read as they are, renamed. A line of Synth90k is `./2425/1/115_Lube_45484.jpg 45484`: the text is in the file's name
+    (Jaderberg et al. 2014).
+
+    Args:
+      path: the folder.
+      split: may be sliced, 'train[:1000]', in the list's order.
+      alphabet: the characters of labels.
+      max_length: the longest label.
+      outside: what becomes of texts that `alphabet` does not hold. 'refuse': an error. 'filter': their other characters
+        are taken out ("don't" is `dont`), as published results on IIIT5K, SVT and ICDAR count them; a text of which
+        nothing is left, or that is too long, is left out. 'skip': they are left out. What is left out is logged.
 
     Raises UsageError for a missing folder, list or image (of the first word; others when they are read), CanonError
     naming file and line of a row that is none, and of a text that is refused.
     """
-    if outside not in ('refuse', 'skip'):
-        raise UsageError(f"outside={outside!r} is neither 'refuse' nor 'skip'")
+    if outside not in _OUTSIDE:
+        raise UsageError(f'outside={outside!r} is none of {", ".join(map(repr, _OUTSIDE))}')
     root = Path(path).expanduser()
     base, first, last = splits.parse(split)
     listed = _list(root, base)
     files, texts, left_out = [], [], 0
     for number, file, text in _rows(listed):
-        why = alphabet.refusal(text, max_length)
+        text = alphabet.filter(text) if outside == 'filter' else text
+        why = 'none of its characters is in the alphabet' if outside == 'filter' and not text else None
+        why = why or alphabet.refusal(text, max_length)
         if why and outside == 'refuse':
-            raise CanonError(f"{listed}, line {number}: {text!r}: {why}; mend it, or say outside='skip'")
+            raise CanonError(f"{listed}, line {number}: {text!r}: {why}; correct it, or set outside='filter' or 'skip'")
         if why:
             left_out += 1
             continue
@@ -109,28 +123,39 @@ def _list(root: Path, base: str) -> Path:
 
 def _rows(listed: Path) -> Iterator[tuple[int, str, str]]:
     """(line, file, text) of each row."""
-    try:
-        with listed.open(newline='', encoding='utf-8-sig') as lines:
-            yield from (_synth90k if listed.name.startswith(_SYNTH90K) else _csv)(listed, lines)
-    except UnicodeDecodeError as error:
-        raise CanonError(f'{listed} is no UTF-8 text ({error.reason}); convert it') from error
+    parse = _synth90k if listed.name.startswith(_SYNTH90K) else _csv
+    for number, line in enumerate(plain.lines(listed), 1):
+        row = parse(line, number) if line.strip() else None
+        if row is not None:
+            yield number, *row
+        elif line.strip() and not (number == 1 and _HEAD.fullmatch(line)):
+            form = 'name such as 115_Lube_45484.jpg' if parse is _synth90k else 'row of file,text'
+            raise CanonError(f'{listed}, line {number}: {line.strip()[:80]!r} is no {form}')
 
 
-def _csv(listed: Path, lines) -> Iterator[tuple[int, str, str]]:
-    reader = csv.reader(lines, skipinitialspace=True, escapechar='\\')
-    for row in reader:
-        if not row or (reader.line_num == 1 and [c.strip().lower() for c in row] == ['file', 'text']):
-            continue
-        if len(row) != 2 or not row[0]:
-            raise CanonError(f'{listed}, line {reader.line_num}: {",".join(row)!r} is no row of file,text')
-        yield reader.line_num, row[0].strip(), row[1].strip()
+def _csv(line: str, number: int) -> tuple[str, str] | None:
+    """The file and the text of one line, which is one row whatever its quotes are; None where it is no row."""
+    row = _ROW.fullmatch(line)
+    if not row or (number == 1 and _HEAD.fullmatch(line)):
+        return None
+    file, text = _unquote(row['file'], False), _unquote(row['text'], bool(row['space']))
+    return None if not file or text is None else (file, text)
 
 
-def _synth90k(listed: Path, lines) -> Iterator[tuple[int, str, str]]:
-    for number, line in enumerate(lines, 1):
-        file = line.split()[0] if line.strip() else ''
-        parts = Path(file).stem.split('_')
-        if file and len(parts) != 3:
-            raise CanonError(f'{listed}, line {number}: {file!r} is no name such as 115_Lube_45484.jpg')
-        if file:
-            yield number, file, parts[1]
+def _unquote(cell: str, icdar: bool) -> str | None:
+    """The content of a cell; None for commas or quotes that nothing encloses.
+
+    Inside of quotes a quote is written "" (RFC 4180) or \\". icdar: a backslash is written \\\\ there, as in ICDAR's
+    lists, which have a space before the text; elsewhere a backslash is one.
+    """
+    cell = cell.strip()
+    if len(cell) < 2 or cell[0] != '"' or cell[-1] != '"':
+        return None if ',' in cell else cell  # a quote that does not enclose the whole is a sign of the text
+    escaped = _ICDAR if icdar else _RFC
+    return None if '"' in escaped.sub('', cell[1:-1]) else escaped.sub(lambda m: m[0][-1], cell[1:-1])
+
+
+def _synth90k(line: str, number: int) -> tuple[str, str] | None:
+    file = line.split()[0]
+    parts = Path(file).stem.split('_')
+    return (file, parts[1]) if len(parts) == 3 else None
