@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ from canon.data import Generated, traced, volumes
 from canon.errors import UsageError
 from canon.metrics import Mean
 from canon.metrics.views import psnr
+from canon.named import Count, NonNegative, Positive, Probability, Range
 from canon.ops import by_parts, rays
 from canon.ops import volumes as casting
 from canon.ops.volumes import Beam
@@ -65,16 +67,14 @@ class Rendering:
     """
 
     mode: str = 'emission'
-    count: int = 128
-    reference: float = 0.05
+    count: Annotated[int, Range(2)] = 128
+    reference: Positive = 0.05
     table: tuple[tuple[float, ...], ...] = ANY
-    absorption: float = 1.0
+    absorption: Positive = 1.0
 
     def __post_init__(self):
         if self.mode not in MODES:
             raise UsageError(f'render.mode={self.mode!r} is none of {", ".join(MODES)}{named.near(self.mode, MODES)}')
-        if self.count < 2 or self.reference <= 0:
-            raise UsageError(f'render.count={self.count} >= 2 and render.reference={self.reference} > 0 are wanted')
         control(self.table, 2)
 
 
@@ -86,18 +86,31 @@ class Model:
     """
 
     learn: tuple[str, ...] = ('volume',)
-    vertices: int = 48
-    rows: int = 32
-    start: float = 0.1
+    vertices: Annotated[int, Range(2, 512)] = 48
+    rows: Annotated[int, Range(2)] = 32
+    start: Probability = 0.1
 
     def __post_init__(self):
         for name in self.learn:
             if name not in LEARNT:
                 raise UsageError(f'model.learn has {name!r}{named.near(name, LEARNT)}')
-        if not self.learn or self.vertices < 2 or self.rows < 2:
-            raise UsageError(
-                f'model.learn={self.learn}, vertices={self.vertices} >= 2, rows={self.rows} >= 2: no model'
-            )
+        if not self.learn:
+            raise UsageError(f'model.learn is empty; it has {" or ".join(LEARNT)}, or both')
+
+
+@dataclass(frozen=True)
+class Loss:
+    """config.loss: variation: the weight of the total variation of a learnt volume."""
+
+    variation: NonNegative = 0.0
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One entry of config.data.evals: how many views, of which split of `traced.places`."""
+
+    split: str = 'test'
+    views: Count = 4
 
 
 def make(config: ConfigDict) -> Experiment:
@@ -107,7 +120,11 @@ def make(config: ConfigDict) -> Experiment:
         raise UsageError(f'render.mode={how.mode!r} cannot be learnt from; xray and emission can')
     if how.mode == 'xray' and 'table' in model.learn:
         raise UsageError("model.learn has 'table', and X-rays see none: set render.mode=emission")
-    truth = Truth(_volume(config), how, named.plain(config.data).get('fine', 2))
+    for key in ('views', 'picture', 'batch_size'):
+        named.check(config.data[key], Count, f'data.{key}')
+    fine = config.data.get('fine', 2)
+    named.check(fine, Count, 'data.fine')
+    truth = Truth(_volume(config), how, fine)
     d, part = config.data, (jax.process_index(), jax.process_count())
     camera = traced.pinhole(d.picture)
     origins, ways, seen = _pixels(truth, camera, 'train', d.views, config.seed)
@@ -116,11 +133,12 @@ def make(config: ConfigDict) -> Experiment:
         at = np.random.default_rng((6, config.seed, step)).integers(len(seen), size=d.batch_size)[part[0] :: part[1]]
         return {'origin': origins[at], 'way': ways[at], 'seen': seen[at]}
 
-    task = recovery(truth, how, model, named.plain(config.get('loss', {})).get('variation', 0.0))
+    loss = named.call(Loss, dict(config.get('loss', {})), 'loss')
+    task = recovery(truth, how, model, loss.variation)
     evals = {}
     for name in sorted(d.evals):
-        spec = named.plain(d.evals[name])
-        evals[name] = held_out(task, truth, camera, spec.get('split', 'test'), spec.get('views', 4), config.seed)
+        spec = named.call(Spec, dict(d.evals[name]), f'data.evals.{name}')
+        evals[name] = held_out(task, truth, camera, spec.split, spec.views, config.seed)
     train = Generated(batch, d.batch_size, len(seen))
     config = lengths.resolve(config, d.batch_size, len(seen))
     about = dict(size=list(truth.values.shape), views=d.views)
@@ -411,7 +429,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('file', nargs='?', metavar='FILE', help='the embedded phantom without it')
     parser.add_argument('--output', default='runs/volume_rendering/pictures', help='a folder')
     parser.add_argument('--name', default='shepp_logan', help='shepp_logan or marschner_lobb, without FILE')
-    parser.add_argument('--shape', type=_numbers, help='of raw voxels: X,Y,Z')
+    parser.add_argument('--shape', type=_counts, help='of raw voxels: X,Y,Z')
     parser.add_argument('--dtype', default='uint8', help="of raw voxels: 'int16', '>u2', ..")
     parser.add_argument('--spacing', type=_numbers, help='of voxels: X,Y,Z')
     parser.add_argument('--frame', type=int, help='of a file with a fourth axis')
@@ -430,6 +448,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     said = (volume.scaled, volume.half, given.output, table, given.size, given.frames, given.level, volume.name)
     print(pictures(*said))
     return 0
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.replace('x', ',').split(','))
 
 
 def _numbers(text: str) -> tuple[float, ...]:

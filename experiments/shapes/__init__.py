@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from canon.data import meshes, shapes
 from canon.errors import CanonError, UsageError
 from canon.metrics import Mean
 from canon.metrics.shapes import Surfaces, iou, no_surface, surfaces
+from canon.named import Count, Positive, Range
 from canon.ops import by_parts
 from canon.train import Evaluator, Experiment, lengths
 from experiments.shapes.systems import SYSTEMS, Rows, System
@@ -38,19 +39,37 @@ class Spec:
     """
 
     split: str = 'test'
-    count: int | None = None
-    batch_size: int = 1
-    points: int = 100_000
-    resolution: int = 64
-    surface: int = 30_000
-    threshold: float = 0.01
-    shown: int = 4
+    count: Count | None = None
+    batch_size: Count = 1
+    points: Count = 100_000
+    resolution: Annotated[int, Range(2, 512)] = 64
+    surface: Count = 30_000
+    threshold: Positive = 0.01
+    shown: Count = 4
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """config.extract: the grid of `meshes.extract`, on which predicted meshes are found."""
+
+    resolution: Count = 32
+    upsamplings: Annotated[int, Range(0, 8)] = 2
+
+    def __post_init__(self):
+        side = self.resolution << self.upsamplings
+        if side > meshes.FINEST:
+            raise UsageError(
+                f'extract.resolution={self.resolution} and upsamplings={self.upsamplings} are {side} cells a side; '
+                f'{meshes.FINEST} are the most'
+            )
 
 
 def make(config: ConfigDict) -> Experiment:
     """config.data, config.model, config.system and config.tx -> an experiment that learns shapes."""
+    named.check(config.data.batch_size, Count, 'data.batch_size')
     train = _shapes(config, config.data.train.split)
     system = _system(config, train)
+    _extraction(config)
     if system.closed:
         shapes.require_closed(train, f'{config.system.name} learns from insides')
     size = config.data.batch_size
@@ -213,7 +232,8 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
         short = -len(points) % _CHUNK
         return np.asarray(run(np.pad(np.float32(points), ((0, short), (0, 0)))))[: len(points)]
 
-    mesh = meshes.extract(field, system.half, **named.plain(config.extract))
+    grid = _extraction(config)
+    mesh = meshes.extract(field, system.half, grid.resolution, grid.upsamplings)
     told = f'{len(mesh.vertices)} vertices, {len(mesh.faces)} faces'
     if shape is not None and shape.closed:
         places = shapes.uniform(20_000, system.half, np.random.default_rng(9))
@@ -224,6 +244,10 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     for file in files:
         meshes.write(mesh, file)
     return f'{told}: {", ".join(map(str, files))}'
+
+
+def _extraction(config: ConfigDict) -> Extraction:
+    return named.call(Extraction, dict(config.get('extract', {})), 'extract')
 
 
 _AS_IT_IS = meshes.Fit(np.zeros(3), 1.0)

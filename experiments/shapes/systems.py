@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from canon import losses, metrics, optim
 from canon.data import meshes, order, shapes
 from canon.errors import UsageError
 from canon.metrics.shapes import iou
+from canon.named import Count, NonNegative, Positive, Range
 from canon.train import Task
 
 _STREAM = 6  # tells these random numbers from those of other experiments
@@ -65,19 +66,19 @@ def auto_decoder(
     model: Any,
     known: Sequence[shapes.Shape],
     rows: Rows,
-    samples: int = 16384,
-    delta: float = 0.1,
-    prior: float = 1e-4,
+    samples: Count = 16384,
+    delta: Positive = 0.1,
+    prior: NonNegative = 1e-4,
     squared: bool = True,
-    warmup: int = 100,
-    code_std: float = 1.0,
-    variances: Sequence[float] = (0.005, 0.0005),
-    new_variances: Sequence[float] = (0.05, 0.0005),
-    pool: int | None = 500_000,
-    observed: int = 8000,
-    steps: int = 800,
-    rate: float = 5e-3,
-    offset: float = 0.01,
+    warmup: Annotated[int, Range(0)] = 100,
+    code_std: NonNegative = 1.0,
+    variances: Sequence[NonNegative] = (0.005, 0.0005),
+    new_variances: Sequence[NonNegative] = (0.05, 0.0005),
+    pool: Count | None = 500_000,
+    observed: Count = 8000,
+    steps: Annotated[int, Range(0)] = 800,
+    rate: Positive = 5e-3,
+    offset: Positive = 0.01,
 ) -> System:
     """DeepSDF (Park et al. 2019): a code for each of the known shapes is learnt with the decoder, by eq. 9.
 
@@ -171,12 +172,12 @@ def eikonal(
     model: Any,
     known: Sequence[shapes.Shape],
     rows: Rows,
-    weight: float = 0.1,
-    tau: float = 1.0,
-    points: int = 100_000,
-    neighbour: int = 50,
-    spread: float = 1.8,
-    half: float = 1.1,
+    weight: NonNegative = 0.1,
+    tau: NonNegative = 1.0,
+    points: Count = 100_000,
+    neighbour: Count = 50,
+    spread: Positive = 1.8,
+    half: Positive = 1.1,
 ) -> System:
     """IGR (Gropp et al. 2020): the one shape that is known, from points of its surface and their normals, by eq. 2.
 
@@ -244,12 +245,12 @@ def occupancy(
     model: Any,
     known: Sequence[shapes.Shape],
     rows: Rows,
-    cloud: int = 300,
-    noise: float = 0.005,
-    samples: int = 2048,
-    padding: float = 0.1,
-    pool: int | None = 100_000,
-    threshold: float = 0.2,
+    cloud: Count = 300,
+    noise: NonNegative = 0.005,
+    samples: Count = 2048,
+    padding: NonNegative = 0.1,
+    pool: Count | None = 100_000,
+    threshold: Annotated[float, Range(0, 1, open_low=True, open_high=True)] = 0.2,
 ) -> System:
     """Occupancy networks (Mescheder et al. 2019), from `cloud` points with `noise`, by eq. 3: cross entropy summed over
     `samples` places of the cube of side 1 + padding, and averaged over shapes.

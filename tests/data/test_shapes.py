@@ -282,6 +282,12 @@ def test_an_empty_level_set():
         meshes.extract(lambda p: np.full(len(p), np.nan), 0.5, 4, 0)
     with pytest.raises(UsageError, match='resolution=0'):
         meshes.mise(lambda p: p, 0.5, 0)
+    with pytest.raises(UsageError, match='at most 1024 cells a side'):
+        meshes.mise(lambda p: p, 0.5, 512, 2)
+    for resolution in (0, -4, 10**6):
+        for grid in (meshes.grid_points, lambda n, half: meshes.voxels_of_points(np.zeros((1, 3)), n, half)):
+            with pytest.raises(UsageError, match=f'resolution={resolution} is not between 1 and 1024'):
+                grid(resolution, 0.5)
 
 
 def test_points_of_a_mesh_are_even_by_area():

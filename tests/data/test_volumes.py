@@ -220,7 +220,7 @@ def test_values_from_0_to_1(tmp_path):
 def test_names_are_checked():
     with pytest.raises(UsageError, match="no volume is called 'sheep_logan'; did you mean 'shepp_logan'"):
         volumes.load('sheep_logan')
-    with pytest.raises(UsageError, match='size=1 >= 2'):
+    with pytest.raises(UsageError, match='size=1 must be a whole number at least 2'):
         volumes.load('shepp_logan', size=1)
 
 

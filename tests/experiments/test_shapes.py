@@ -311,6 +311,28 @@ def test_what_a_system_wants_to_see(tmp_path):
         experiment._system(config('eikonal'), known[:1]).observe(known[1], np.random.default_rng(0))
 
 
+@pytest.mark.parametrize(
+    ('system', 'changes', 'told'),
+    [
+        ('occupancy', {'extract.resolution': 0}, 'extract.resolution=0 must be a whole number at least 1'),
+        ('occupancy', {'extract.resolution': -8}, 'extract.resolution=-8 must be'),
+        ('occupancy', {'extract.upsamplings': 8}, 'extract.resolution=8 and upsamplings=8 are 2048 cells a side'),
+        ('occupancy', {'data.evals.test.resolution': 0}, 'data.evals.test.resolution=0 must be'),
+        ('occupancy', {'data.evals.test.points': 0}, 'data.evals.test.points=0 must be'),
+        ('occupancy', {'data.batch_size': 0}, 'data.batch_size=0 must be'),
+        ('occupancy', {'data.family.count': -1}, 'data.family.count=-1 must be'),
+        ('occupancy', {'system.threshold': 1.0}, 'system.threshold=1.0 must be a number above 0 and below 1'),
+        ('occupancy', {'system.noise': float('nan')}, 'system.noise=nan must be'),
+        ('auto_decoder', {'system.delta': 0.0}, 'system.delta=0.0 must be'),
+        ('auto_decoder', {'model.dropout': 1.0}, 'model.dropout=1.0 must be'),
+        ('eikonal', {'system.points': -1}, 'system.points=-1 must be'),
+    ],
+)
+def test_settings_out_of_range(system, changes, told):
+    with pytest.raises(UsageError, match=told):
+        experiment.make(config(system, **changes))
+
+
 def test_keys_that_do_not_exist():
     with pytest.raises(UsageError, match=r"system.name='ocupancy' is no way to learn shapes; did you mean 'occupancy'"):
         experiment.make(config('occupancy', **{'system.name': 'ocupancy'}))

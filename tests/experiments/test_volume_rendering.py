@@ -94,7 +94,15 @@ def test_a_file_and_what_is_learnt_are_drawn(root, tmp_path):
         ({'render.mode': 'surface'}, "render.mode='surface' cannot be learnt from"),
         ({'model.learn': ('table',)}, "model.learn has 'table', and X-rays see none"),
         ({'model.learn': ('tabel',)}, "model.learn has 'tabel'; did you mean 'table'"),
-        ({'data.source.size': 1}, 'shepp_logan: size=1'),
+        ({'data.source.size': 1}, "volume 'shepp_logan'.size=1 must be a whole number at least 2"),
+        ({'data.views': 0}, 'data.views=0 must be a whole number at least 1'),
+        ({'data.batch_size': -4}, 'data.batch_size=-4 must be'),
+        ({'data.picture': 0}, 'data.picture=0 must be'),
+        ({'data.evals.test.views': 0}, 'data.evals.test.views=0 must be'),
+        ({'render.count': 1}, 'render.count=1 must be a whole number at least 2'),
+        ({'render.absorption': float('nan')}, 'render.absorption=nan must be a number above 0'),
+        ({'model.vertices': -3}, 'model.vertices=-3 must be'),
+        ({'loss.variation': -1.0}, 'loss.variation=-1.0 must be'),
     ],
 )
 def test_what_is_refused(root, changes, message):

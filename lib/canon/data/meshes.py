@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 EXTENSIONS = ('.ply', '.obj', '.off', '.stl', '.glb', '.gltf')
 WRITTEN = ('.ply', '.obj', '.glb')
+FINEST = 1024  # cells a side of a grid that a field is evaluated on; its values take 8 GB
 _PIECES = 1000  # about so many pieces of a surface are searched
 _PAIRS = 1 << 18  # of points and triangles at a time
 _SMALLEST, _LARGEST = 1e-30, 1e30  # of a mesh: beyond them products of its sides are 0 or infinite
@@ -328,6 +329,7 @@ def nearest_weights(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 
 def grid_points(resolution: int, half: float, first: int = 0, last: int | None = None) -> np.ndarray:
     """The corners of resolution^3 cells of the cube [-half, half]^3, float64 [n, 3], z the fastest."""
+    _check_resolution(resolution)
     line = np.linspace(-half, half, resolution + 1)
     flat = np.arange(first, (resolution + 1) ** 3 if last is None else last)
     return line[np.stack(np.unravel_index(flat, (resolution + 1,) * 3), -1)]
@@ -359,8 +361,11 @@ def mise(field: Field, half: float, resolution: int = 32, upsamplings: int = 2, 
     cells on its faces, on both sides is cut in eight, until none is left. Elsewhere the values are of the right sign,
     not the field's own, so the surface is that of the whole grid wherever the coarse grid meets each part of it.
     """
-    if resolution < 1 or upsamplings < 0:
-        raise UsageError(f'resolution={resolution} is at least 1, and upsamplings={upsamplings} at least 0')
+    if resolution < 1 or upsamplings < 0 or resolution << upsamplings > FINEST:
+        raise UsageError(
+            f'resolution={resolution} is at least 1, upsamplings={upsamplings} at least 0, and both together at most '
+            f'{FINEST} cells a side'
+        )
     side = resolution << upsamplings
     values = np.full((side + 1,) * 3, np.nan)
     wanted = np.zeros(values.shape, bool)
@@ -449,6 +454,7 @@ def field_of_points(points: np.ndarray, normals: np.ndarray) -> Field:
 
 def voxels_of_field(field: Field, resolution: int, half: float) -> np.ndarray:
     """bool [resolution^3]: whether the middle of each cell of [-half, half]^3 is inside."""
+    _check_resolution(resolution)
     line = (np.arange(resolution) + 0.5) * (2 * half / resolution) - half
     middles = np.stack(np.meshgrid(line, line, line, indexing='ij'), -1).reshape(-1, 3)
     return (np.asarray(field(middles)) < 0).reshape((resolution,) * 3)
@@ -456,11 +462,17 @@ def voxels_of_field(field: Field, resolution: int, half: float) -> np.ndarray:
 
 def voxels_of_points(points: np.ndarray, resolution: int, half: float) -> np.ndarray:
     """bool [resolution^3]: the cells of [-half, half]^3 that hold a point, those on its upper walls included."""
+    _check_resolution(resolution)
     within = points[(np.abs(points) <= half).all(-1)]
     cells = np.minimum(np.floor((within + half) * (resolution / (2 * half))).astype(int), resolution - 1)
     voxels = np.zeros((resolution,) * 3, bool)
     voxels[tuple(cells.T)] = True
     return voxels
+
+
+def _check_resolution(resolution: int) -> None:
+    if not 1 <= resolution <= FINEST:
+        raise UsageError(f'resolution={resolution} is not between 1 and {FINEST} cells a side')
 
 
 def points_of_voxels(voxels: np.ndarray, half: float) -> np.ndarray:

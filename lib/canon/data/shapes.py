@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import numpy as np
 
 from canon.data import meshes
 from canon.errors import CanonError, UsageError
-from canon.named import near
+from canon.named import Count, Range, near
 
 if TYPE_CHECKING:
     from trimesh import Trimesh
@@ -59,9 +59,9 @@ def load(
     split: str = 'train',
     space: str = 'cube',
     kinds: Sequence[str] = _SIMPLE,
-    count: int = 64,
+    count: Count = 64,
     turned: bool = False,
-    seed: int = 0,
+    seed: Annotated[int, Range(0)] = 0,
 ) -> list[Shape]:
     """The shapes of a split.
 

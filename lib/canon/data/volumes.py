@@ -9,13 +9,14 @@ import gzip
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
 from canon import named
 from canon.data.arrays import read_npy
 from canon.errors import CanonError, UsageError, first_line
+from canon.named import Count, NonNegative, Positive, Range
 
 
 class Volume(NamedTuple):
@@ -68,9 +69,9 @@ def load(name: str, **source: Any) -> Volume:
 
 def read(
     path: str | Path,
-    shape: Sequence[int] | None = None,
+    shape: Sequence[Count] | None = None,
     dtype: str = 'uint8',
-    spacing: Sequence[float] | None = None,
+    spacing: Sequence[Positive] | None = None,
     frame: int | None = None,
     fill: float | None = None,
 ) -> Volume:
@@ -220,10 +221,8 @@ SHEPP_LOGAN = np.array([
 ])  # fmt: skip
 
 
-def shepp_logan(size: int = 64, samples: int = 2) -> Volume:
+def shepp_logan(size: Annotated[int, Range(2, 1024)] = 64, samples: Count = 2) -> Volume:
     """The head phantom in the cube [-1, 1]^3: 0 outside, 1 the skull, 0.2 the brain; each voxel a mean of samples^3."""
-    if size < 2 or samples < 1:
-        raise UsageError(f'shepp_logan: size={size} >= 2 and samples={samples} >= 1 are wanted')
     axis, voxel = np.linspace(-1, 1, size), 2 / (size - 1)
     total = np.zeros((size,) * 3)
     for inside in np.ndindex(samples, samples, samples):
@@ -270,13 +269,13 @@ def _own(row: np.ndarray, vectors: np.ndarray, middle: np.ndarray | int) -> np.n
     return (vectors @ (about_z(psi) @ about_x @ about_z(phi)).T - middle) / row[1:4]
 
 
-def marschner_lobb(size: int = 41, frequency: float = 6.0, alpha: float = 0.25) -> Volume:
+def marschner_lobb(
+    size: Annotated[int, Range(2, 1024)] = 41, frequency: float = 6.0, alpha: NonNegative = 0.25
+) -> Volume:
     """The test signal of Marschner & Lobb 1994, eq. 4 in [-1, 1]^3: rings of all values in 0..1, hard to sample well.
 
     (1 - sin(pi z / 2) + alpha (1 + cos(2 pi frequency cos(pi r / 2)))) / (2 (1 + alpha)).
     """
-    if size < 2:
-        raise UsageError(f'marschner_lobb: size={size} >= 2 is wanted')
     x, y, z = np.meshgrid(*(np.linspace(-1, 1, size),) * 3, indexing='ij')
     rings = np.cos(2 * np.pi * frequency * np.cos(np.pi / 2 * np.hypot(x, y)))
     values = (1 - np.sin(np.pi * z / 2) + alpha * (1 + rings)) / (2 * (1 + alpha))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.nn import initializers as init
 
 from canon.errors import UsageError
+from canon.named import DropRate
 from canon.ops import dense
 
 _UNIFORM = init.variance_scaling(1 / 3, 'fan_in', 'uniform')  # torch's: U(-1/sqrt(n), 1/sqrt(n))
@@ -72,7 +73,7 @@ def deepsdf(
     width: int = 512,
     skip: int | None = 4,
     code: int = 256,
-    dropout: float = 0.2,
+    dropout: DropRate = 0.2,
     weight_norm: bool = True,
 ) -> DeepSDF:
     """The published decoder: 8 layers of 512 with normalised weights, the input again before the fifth, tanh last.

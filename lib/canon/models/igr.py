@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.nn import initializers as init
 
 from canon.errors import UsageError
+from canon.named import Positive
 from canon.nn import Dense
 
 
@@ -46,7 +47,7 @@ class IGR(linen.Module):
         return jax.nn.softplus(self.beta * x) / self.beta if self.beta else linen.relu(x)
 
 
-def igr(layers: int = 8, width: int = 512, skip: int | None = 4, beta: float = 100.0, radius: float = 1.0) -> IGR:
+def igr(layers: int = 8, width: int = 512, skip: int | None = 4, beta: float = 100.0, radius: Positive = 1.0) -> IGR:
     """The published network: softplus of `beta`, the place again before the fifth layer, both over sqrt(2).
 
     radius: of the sphere that it is at the start. Raises UsageError for sizes that are none.

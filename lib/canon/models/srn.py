@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.nn import initializers as init
 
 from canon.errors import UsageError
+from canon.named import NonNegative
 from canon.nn import LSTM, Dense
 
 _LIMIT = 10.0  # of the gradient that reaches the LSTM's output at a step, as in the authors' code
@@ -84,8 +85,8 @@ def srn(
     generator_layers: int = 5,
     hidden: int = 16,
     steps: int = 10,
-    start: float = 0.05,
-    spread: float = 5e-4,
+    start: NonNegative = 0.05,
+    spread: NonNegative = 5e-4,
 ) -> SRN:
     """The paper's constants. start, spread: where marching begins, N(0.05, 5e-4) in the paper's units: set it by near.
 
