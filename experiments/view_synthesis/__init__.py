@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from canon import data, draw, models, named, optim
+from canon.data.framing import look_at_frame, orbit_poses
 from canon.errors import UsageError
 from canon.metrics import Mean
 from canon.metrics.views import psnr, ssim
@@ -24,6 +26,7 @@ from experiments.view_synthesis.rendering import Rendering, Seen, cast, in_parts
 _CHUNK = 4096  # rays that are rendered at a time, where pictures are made
 _SHOWN = 4  # views in the report
 _WINDOW = 11  # pixels: smaller pictures have no SSIM
+_MET = 0.2  # share of rays that meet the box, below which one is warned
 _CACHED = 16 * 192 * 256  # numbers of a layer's output in a microbatch: so many stay in the cache
 
 
@@ -54,11 +57,13 @@ def make(config: ConfigDict) -> Experiment:
         return surfaces.make(config)
     views = _views(config, config.data.train.get('split', 'train'), config.data.train.get('views'))
     how, learning = (named.call(kind, dict(config.get(key, {})), key) for kind, key in _SPECS)
-    if how.background != 'black' and views.images.shape[-1] == 3 and not config.data.get('opaque', False):
+    if how.background not in ('black', None) and views.images.shape[-1] == 3 and not config.data.get('opaque', False):
         raise UsageError(
             f'render.background={how.background!r} wants pictures with alpha, which these are without; '
             'set render.background=black, or data.opaque=true where they have it already'
         )
+    how = with_background(how, views)
+    warn_of_missed_box(views, how, config.model)
 
     def task(config, views):
         return view_task(models.make(**config.model), views, how, learning)
@@ -95,6 +100,29 @@ def assembled(
 _SPECS = ((Rendering, 'render'), (Learning, 'loss'))
 
 
+def with_background(how: Rendering, views: Any) -> Rendering:
+    """`how` with a background: where it has none, 'random' for pictures with alpha and 'black' for those without."""
+    if how.background is not None:
+        return how
+    return replace(how, background='random' if views.images.shape[-1] == 4 else 'black')
+
+
+def warn_of_missed_box(views: Any, how: Rendering, model: Mapping[str, Any]) -> None:
+    """Warns where few rays meet the walls of the rendering or of the field: outside of them nothing is learnt."""
+    walls = how.box or ((model['low'], model['high']) if 'low' in model and 'high' in model else None)
+    if walls is None or how.contract or how.ndc:
+        return
+    batch = jax.tree.map(jnp.asarray, random_rays(views, 0, 0, 1024))
+    cone = cast(views.camera, replace(how, box=tuple(walls), cells=0), views.near, views.far, batch)
+    share = float((cone.far > cone.near).mean())
+    if share < _MET:
+        logging.getLogger('canon').warning(
+            'only %.0f %% of the rays meet the box %s between near=%.3g and far=%.3g, and nothing is learnt elsewhere: '
+            'set render.box, model.low and model.high about what the cameras look at, or take configs/nerf/capture.py',
+            100 * share, tuple(walls), views.near, views.far,
+        )  # fmt: skip
+
+
 def formed(config: ConfigDict) -> ConfigDict:
     """`config` with the blocks of the form that it names."""
     forms = named.plain(config.get('forms', {}))
@@ -126,9 +154,9 @@ def random_rays(
 ) -> dict[str, np.ndarray]:
     """`count` pixels of the views, drawn evenly: a pure function of (seed, step, part).
 
-    {'pose' [B, 3, 4], 'at' [B, 2], 'colour' uint8 [B, 3 or 4]} and 'time' where views have it. hidden: steps of
-    FreeNeRF's schedule, as 'progress'. crop: the first steps, in which the middle half of the pictures is taken.
-    single: all rays of a step are of one view, as the original NeRF had it for the synthetic scenes.
+    {'pose' [B, 3, 4], 'at' [B, 2], 'colour' uint8 [B, 3 or 4]}, and 'time' and 'intrinsics' where views have them.
+    hidden: steps of FreeNeRF's schedule, as 'progress'. crop: the first steps, in which the middle half of the pictures
+    is taken. single: all rays of a step are of one view, as the original NeRF had it for the synthetic scenes.
     """
     rng = np.random.default_rng((5, seed, step, part))
     height, width = views.camera.size
@@ -146,6 +174,8 @@ def _batch(views: Any, view, row, column, center: float) -> dict[str, np.ndarray
         'at': np.stack((column, row), -1).astype(np.float32) + np.float32(center),
         'colour': views.images[view, row, column],
     }
+    if views.intrinsics is not None:
+        batch['intrinsics'] = views.intrinsics[view]
     if views.times is not None:
         batch['time'] = np.asarray(views.times[view], np.float32)
     return batch
@@ -331,7 +361,10 @@ def _views(config: ConfigDict, split: str, count: int | None = None, more: Mappi
 
 
 def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str, output: str | Path) -> str:
-    """An orbit about the scene as `orbit.gif` and `orbit.mp4`; source: 'FRAMES' or 'FRAMESxSIZE', such as 60x200."""
+    """An orbit about the scene as `orbit.gif` and `orbit.mp4` (`framing.orbit_poses`).
+
+    source: 'FRAMES' or 'FRAMESxSIZE', such as 60x200.
+    """
     import imageio.v3 as imageio
 
     frames, _, side = source.partition('x')
@@ -347,11 +380,12 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
         task = surfaces.task(config, views)
     else:
         how, learning = (named.call(kind, dict(config.get(key, {})), key) for kind, key in _SPECS)
-        task = view_task(models.make(**config.model), views, how, learning)
+        task = view_task(models.make(**config.model), views, with_background(how, views), learning)
     run, found = jax.jit(renderer(task)), []
     row, column = (x.ravel() for x in np.indices(views.camera.size))
     at = np.stack((column, row), -1).astype(np.float32) + np.float32(config.data.get('pixel_center', 0.5))
-    for pose in orbit(views.poses, int(frames)):
+    frame = views.frame or look_at_frame(views.poses, views.near, views.far)
+    for pose in orbit_poses(views.poses, int(frames), frame):
         batch = {'pose': np.broadcast_to(pose[:3], (len(at), 3, 4)), 'at': at}
         if views.times is not None:
             batch['time'] = np.full(len(at), len(found) / int(frames), np.float32)
@@ -363,21 +397,3 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     imageio.imwrite(out / 'orbit.mp4', found, fps=20, macro_block_size=1)
     height, width = views.camera.size
     return f'{len(found)} frames of {width}x{height}: {out / "orbit.gif"}, {out / "orbit.mp4"}'
-
-
-def orbit(poses: np.ndarray, frames: int) -> np.ndarray:
-    """Poses float32 [frames, 4, 4] on a circle about z as far, and as high, as `poses` are in the mean, looking where
-    those look: at the point nearest to all of their axes."""
-    places, axes = poses[:, :3, 3].astype(float), -poses[:, :3, 2].astype(float)
-    off = np.eye(3) - axes[:, :, None] * axes[:, None]
-    target = np.linalg.lstsq(off.sum(0), (off @ places[..., None]).sum(0)[:, 0], rcond=None)[0]
-    arm = places - target
-    radius, height = np.linalg.norm(arm[:, :2], axis=-1).mean(), arm[:, 2].mean()
-    angles = np.arange(frames) * (2 * np.pi / frames)
-    eyes = target + np.stack((radius * np.cos(angles), radius * np.sin(angles), np.full(frames, height)), -1)
-    back = (eyes - target) / np.linalg.norm(eyes - target, axis=-1, keepdims=True)
-    right = np.cross([0.0, 0.0, 1.0], back)
-    right /= np.linalg.norm(right, axis=-1, keepdims=True)
-    found = np.tile(np.eye(4, dtype=np.float32), (frames, 1, 1))
-    found[:, :3] = np.stack((right, np.cross(back, right), back, eyes), -1)
-    return found

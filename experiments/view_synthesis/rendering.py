@@ -38,9 +38,12 @@ class Rendering:
     coarse, fine: samples of a ray; fine=0 renders once. shared: one network for both, else two.
     casting: 'points' as NeRF has it (the fine network is asked at the coarse places, too), 'intervals' by their middles
       with the fine ones in place of the coarse, 'cones' likewise with mip-NeRF's Gaussians.
-    background: 'white', 'black', or 'random' in training. density_noise: the deviation of what is added before the
-      activation in training. jitter: stratified and random samples in training, or always the same.
-    ndc: forward-facing captures. box: (low, high), the walls that near and far are cut to, beside the views' own.
+    background: 'white', 'black', or 'random' in training; None is 'random' for pictures with alpha, 'black' for others.
+    density_noise: the deviation of what is added before the activation in training.
+    jitter: stratified and random samples in training, or always the same.
+    ndc: forward-facing captures. contract: scenes without bounds about the origin (`rays.contract`), the field within
+      -2..2; samples are evenly spaced up to twice the camera's distance from the origin, and in disparity beyond.
+    box: (low, high), the walls that near and far are cut to, beside the views' own.
     cells: with an occupancy grid of so many along an axis of the box; rays are asked once, in the `coarse` intervals
       that lie in cells with an optical depth above `thin`. budget: such samples a ray in the mean of a batch; rays for
       which there is no room are left out of the step. Each step a sixteenth of the cells is looked at anew, and the
@@ -51,10 +54,11 @@ class Rendering:
     fine: int = 128
     shared: bool = False
     casting: str = 'points'
-    background: str = 'white'
+    background: str | None = 'white'
     density_noise: float = 0.0
     jitter: bool = True
     ndc: bool = False
+    contract: bool = False
     box: tuple[float, float] | None = None
     cells: int = 0
     budget: int = 16
@@ -70,7 +74,17 @@ class Rendering:
             raise UsageError("render.cells wants render.casting='intervals', render.fine=0 and a render.box")
         if self.cells and not (self.cells % 4 == 0 and self.budget > 0):
             raise UsageError(f'render.cells={self.cells} is wanted in fours, and render.budget={self.budget} above 0')
-        vr.background(None, self.background, ())
+        if self.casting == 'cones' and (self.ndc or self.contract):
+            raise UsageError(
+                "render.casting='cones' has no Gaussians for render.ndc or render.contract, which bend rays and space; "
+                "set them to False, or render.casting='intervals'"
+            )
+        if self.ndc and self.contract:
+            raise UsageError('render.ndc and render.contract are two ways to bound a scene; set one of them to False')
+        if self.contract and self.box and (self.box[0] > -2 or self.box[1] < 2):
+            raise UsageError(f'render.contract wants render.box=(-2, 2) or larger, or none, not {tuple(self.box)}')
+        if self.background is not None:
+            vr.background(None, self.background, ())
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -80,14 +94,20 @@ class Rendering:
         return ('coarse', 'coarse' if self.shared else 'fine')
 
 
+def batch_camera(camera: Camera, batch: Any) -> Camera:
+    """The camera of a batch's rays: `camera`, or one for each ray where the batch has 'intrinsics' [B, 4 or 8]."""
+    return camera.with_intrinsics(batch['intrinsics']) if 'intrinsics' in batch else camera
+
+
 def cast(camera: Camera, how: Rendering, near: float, far: float, batch: Any) -> Rays:
     """The rays of a batch with 'pose' [B, 3, 4] and 'at' [B, 2], and perhaps 'time' and 'progress' [B]."""
+    camera = batch_camera(camera, batch)
     origins, ways = rays.through(camera, batch['pose'], batch['at'])
     radii = rays.radii(camera, batch['at'])
     if how.ndc:
         origins, ways = rays.ndc(camera, origins, ways)
     start, stop = jnp.full(len(ways), near, ways.dtype), jnp.full(len(ways), far, ways.dtype)
-    if how.box:
+    if how.box and not how.contract:  # a contracted space has no outside
         enter, leave = rays.box_interval(origins, ways, *how.box)
         start, stop = jnp.clip(enter, near, far), jnp.clip(leave, near, far)
     times = batch['time'][:, None] if 'time' in batch else None
@@ -119,7 +139,8 @@ def render(
     keys = [None] * 4 if key is None else [*jax.random.split(key, 4)]
     where = keys[:2] if how.jitter else [None] * 2
     apart = how.casting == 'points'
-    t = rays.stratified(where[0], cone.near, cone.far, how.coarse + (not apart))
+    knee = 2 * jnp.linalg.norm(cone.origins, axis=-1) if how.contract else None
+    t = rays.stratified(where[0], cone.near, cone.far, how.coarse + (not apart), knee=knee)
     if how.cells:
         return [_seen_where_occupied(field, params[how.networks[0]], cone, how, t, keys[2], grid)]
     found = [_seen(field, params[how.networks[0]], cone, how, t, keys[2])]
@@ -142,12 +163,18 @@ def _seen(field, params, cone: Rays, how: Rendering, t: jax.Array, key) -> Seen:
         delta, middles = vr.intervals(t, cone.ways), t
     else:
         delta, middles = _between(t, cone)
-    points = cone.origins[:, None] + middles[..., None] * cone.ways[:, None]
+    points = _points(cone, middles, how)
     if how.casting == 'cones':
         points, variance = fq.conical_frustums(t, cone.origins, cone.ways, cone.radii)
     at = Samples(points, cone.ways, variance, cone.times, cone.progress)
     density, colours = _asked(field, params, at, how, key)
     return _composed(density, colours, delta, middles)
+
+
+def _points(cone: Rays, t: jax.Array, how: Rendering) -> jax.Array:
+    """Where the field is queried [B, N, 3] at distances t [B, N]."""
+    points = cone.origins[:, None] + t[..., None] * cone.ways[:, None]
+    return rays.contract(points) if how.contract else points
 
 
 def _between(t: jax.Array, cone: Rays) -> tuple[jax.Array, jax.Array]:
@@ -178,8 +205,8 @@ def _seen_where_occupied(field, params, cone: Rays, how: Rendering, t: jax.Array
     """
     delta, middles = _between(t, cone)
     shape = middles.shape
-    points = cone.origins[:, None] + middles[..., None] * cone.ways[:, None]
-    mask = occupancy.density_at(grid, _in_box(points, how)) >= _least(grid, how)
+    points = _points(cone, middles, how)
+    mask = occupancy.density_at(grid, _in_box(points, how)) >= _least(grid, how, delta)
     mask = mask & (delta > 0)  # rays that miss the box
     size = max(shape[0] * min(how.budget, shape[1]), shape[1])
 
@@ -212,9 +239,14 @@ def _in_box(points: jax.Array, how: Rendering) -> jax.Array:
     return (points - how.box[0]) / (how.box[1] - how.box[0])
 
 
-def _least(grid: jax.Array, how: Rendering) -> jax.Array:
-    """The density of what counts as occupied, for intervals of the mean length of a ray through the box."""
+def _least(grid: jax.Array, how: Rendering, delta: jax.Array) -> jax.Array:
+    """The density of what counts as occupied, for intervals of the mean length of a ray through the box.
+
+    Intervals of a contracted scene grow with distance, so each counts by its own length delta [B, N].
+    """
     assert how.box
+    if how.contract:
+        return occupancy.threshold(grid, how.thin / jnp.maximum(delta, 1e-6))
     return occupancy.threshold(grid, how.thin * how.coarse / (how.box[1] - how.box[0]))
 
 

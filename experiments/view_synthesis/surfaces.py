@@ -22,7 +22,7 @@ from canon.ops import rays, surfaces
 from canon.ops import volume_rendering as vr
 from canon.train import Evaluator, Experiment, Task
 from experiments import view_synthesis
-from experiments.view_synthesis.rendering import Rendering
+from experiments.view_synthesis.rendering import Rendering, batch_camera
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _how(config: ConfigDict) -> Marching:
 
 
 def _rays(camera: Camera, batch: Any) -> tuple[jax.Array, jax.Array]:
-    return rays.through(camera, batch['pose'], batch['at'])
+    return rays.through(batch_camera(camera, batch), batch['pose'], batch['at'])
 
 
 def _over(colour: jax.Array, opacity: jax.Array, how: Marching) -> jax.Array:

@@ -6,7 +6,21 @@ Rooms load on first use (`canon.optim`, `canon.train`, ...), so `import canon` i
 import importlib
 
 __version__ = '0.1.0'
-_ROOMS = ('data', 'draw', 'errors', 'losses', 'metrics', 'models', 'named', 'nn', 'ops', 'optim', 'train', 'weights')
+_ROOMS = (
+    'camera',
+    'data',
+    'draw',
+    'errors',
+    'losses',
+    'metrics',
+    'models',
+    'named',
+    'nn',
+    'ops',
+    'optim',
+    'train',
+    'weights',
+)
 
 
 def __getattr__(name):

@@ -12,7 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from canon import models
-from canon.data import Generated
+from canon.data import Generated, framing
 from canon.data import views as sources
 from canon.data.traced import Box, scene
 from canon.errors import UsageError
@@ -355,21 +355,102 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_how_to_look(root, tmp_p
         fit(poisoned, config, tmp_path, quiet=True)
 
 
-def test_orbits_look_at_the_scene():
-    """Cameras on a circle about (1, 2, 0) that look at it: an orbit does so from the same distance and height."""
-    angles = np.linspace(0, 2, 5)
-    eyes = np.stack((1 + 3 * np.cos(angles), 2 + 3 * np.sin(angles), np.full(5, 1.5)), -1)
-    poses = np.tile(np.eye(4), (5, 1, 1))
-    for pose, eye in zip(poses, eyes, strict=True):
-        back = (eye - [1, 2, 0]) / np.linalg.norm(eye - [1, 2, 0])
-        right = np.cross([0, 0, 1], back) / np.linalg.norm(np.cross([0, 0, 1], back))
-        pose[:3] = np.stack((right, np.cross(back, right), back, eye), -1)
-    found = view_synthesis.orbit(poses, 8)
-    np.testing.assert_allclose(np.linalg.norm(found[:, :2, 3] - [1, 2], axis=-1), 3, rtol=1e-5)
-    np.testing.assert_allclose(found[:, 2, 3], 1.5, rtol=1e-5)
-    arm = np.array([1, 2, 0]) - found[:, :3, 3]
-    np.testing.assert_allclose(-found[:, :3, 2], arm / np.linalg.norm(arm, axis=-1, keepdims=True), atol=1e-5)
+def level_cameras(angles, target, radius, height, up=(0, 0, 1)):
+    """Cameras on an arc about `target` that look at it."""
+    turn = np.linalg.svd(np.asarray([up], float))[2][::-1]  # its last row is up, or down
+    turn[2] = up
+    turn[1] = np.cross(turn[2], turn[0])
+    arms = np.stack((radius * np.cos(angles), radius * np.sin(angles), np.full(len(angles), height)), -1) @ turn
+    return framing.standing_poses(np.asarray(target) + arms, np.asarray(target), np.asarray(up, float))
+
+
+@pytest.mark.parametrize('up', [(0, 0, 1), (0, 1, 0), (0.6, 0, -0.8)])
+@pytest.mark.parametrize('arc', [0.9, 4.0, 2 * np.pi])
+def test_orbits_look_at_the_scene_upright(up, arc):
+    """From cameras' own distance and height; all around, or to and fro where pictures were taken from one side."""
+    target, angles = np.array([1.0, 2, 0]), np.linspace(0, arc, 12, endpoint=False)
+    found = framing.orbit_poses(level_cameras(angles, target, 3, 1.5, up), 16)
+    arms = found[:, :3, 3] - target
+    heights = arms @ up
+    np.testing.assert_allclose(heights, 1.5, rtol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(arms - heights[:, None] * up, axis=-1), 3, rtol=1e-4)
+    np.testing.assert_allclose(found[:, :3, 2], arms / np.linalg.norm(arms, axis=-1, keepdims=True), atol=1e-4)
     np.testing.assert_allclose(np.linalg.det(found[:, :3, :3]), 1, rtol=1e-5)
+    assert (found[:, :3, 1] @ up > 0.5).all()
+    assert np.abs(found[:, :3, 0] @ up).max() < 1e-4
+    directions = arms - heights[:, None] * up
+    widest = np.degrees(np.arccos(np.clip((directions @ directions.T) / 9, -1, 1)).max())
+    covered = np.degrees(angles[-1])
+    assert widest == pytest.approx(covered if arc < 2 else 180, abs=2)
+
+
+def test_an_orbit_of_a_forward_facing_capture_stays_before_it():
+    told = sources.load('traced', size=8, views=12, facing=True)
+    found = framing.orbit_poses(told.poses, 20)
+    up, axis = told.poses[:, :3, 1].mean(0), -told.poses[:, :3, 2].mean(0)
+    assert (found[:, :3, 1] @ up > 0.9).all()
+    assert (-found[:, :3, 2] @ axis > 0.8).all()
+    low, high = told.poses[:, :3, 3].min(0), told.poses[:, :3, 3].max(0)
+    assert (found[:, :3, 3] > low - 0.2 * (high - low)).all()
+    assert (found[:, :3, 3] < high + 0.2 * (high - low)).all()
+
+
+def test_each_ray_has_the_camera_of_its_picture(views):
+    """In batches for training and in whole pictures; predictions take the typical camera."""
+    cameras = [views.camera._replace(focal=(20.0 + i, 21.0), distortion=(0.01 * i,)) for i in range(4)]
+    typical, intrinsics = sources.join_cameras(cameras)
+    own = sources.check(views._replace(camera=typical, intrinsics=intrinsics), 'these')
+    batches = [(view_synthesis.random_rays(own, 0, 3, 40), None), (view_synthesis.picture_rays(own, 2), 2)]
+    for batch, number in batches:
+        found = rendering.cast(own.camera, Rendering(), 2, 6, jax.tree.map(jnp.asarray, batch))
+        for ray in range(0, 40, 7):
+            view = number or next(i for i, pose in enumerate(views.poses) if (pose[:3] == batch['pose'][ray]).all())
+            _, way = rays.through(cameras[view], batch['pose'][ray], jnp.asarray(batch['at'][ray]))
+            np.testing.assert_allclose(found.ways[ray], way, rtol=1e-5, atol=1e-6)
+
+
+def test_a_contracted_scene_is_seen_to_its_far_end(views):
+    """A field with a wall 50 away: packed samples and all samples agree on where it is."""
+    box = dict(casting='intervals', coarse=64, fine=0, shared=True, contract=True, jitter=False, background='black')
+
+    class Wall:
+        density = staticmethod(lambda raw: raw)
+
+        @staticmethod
+        def apply(_, at):
+            beyond = jnp.linalg.norm(at.points, axis=-1) > 2 - 1 / 50
+            return jnp.where(beyond, 1.0, 0.0), jnp.ones(at.points.shape)
+
+    batch = jax.tree.map(jnp.asarray, view_synthesis.picture_rays(views, 0))
+    for how in (Rendering(**box), Rendering(**box, box=(-2.0, 2.0), cells=4, budget=64)):
+        cone = rendering.cast(views.camera, how, 0.5, 100.0, batch)
+        grid = rendering.new_grid(how) if how.cells else None
+        seen = jax.jit(
+            lambda how=how, cone=cone, grid=grid: rendering.render(Wall, {'coarse': {}}, cone, how, None, grid)
+        )()
+        np.testing.assert_allclose(seen[0].opacity, 1, atol=1e-3)
+        places = cone.origins + seen[0].distance[:, None] * cone.ways
+        assert (np.linalg.norm(places, axis=-1) > 45).all()
+        assert (np.linalg.norm(places, axis=-1) < 75).all()
+
+
+def test_rays_that_miss_the_box_are_warned_of(views, caplog):
+    how, model = Rendering(casting='intervals'), dict(low=-1.3, high=1.3)
+    view_synthesis.warn_of_missed_box(views, how, model)
+    assert not caplog.records
+    view_synthesis.warn_of_missed_box(views._replace(far=2.2), how, model)
+    assert 'only 0 % of the rays meet the box (-1.3, 1.3) between near=2 and far=2.2' in caplog.text
+    caplog.clear()
+    view_synthesis.warn_of_missed_box(views, Rendering(casting='intervals', box=(7.0, 9.0)), {})
+    assert 'meet the box (7.0, 9.0)' in caplog.text
+
+
+def test_the_background_fits_the_pictures_where_none_is_set(views):
+    open_ended = Rendering(background=None)
+    assert view_synthesis.with_background(open_ended, views).background == 'random'
+    opaque = views._replace(images=views.images[..., :3])
+    assert view_synthesis.with_background(open_ended, opaque).background == 'black'
+    assert view_synthesis.with_background(Rendering(), opaque).background == 'white'
 
 
 def test_an_orbit_is_written(root, tmp_path):
@@ -429,6 +510,20 @@ def test_a_form_takes_the_place_of_the_blocks_that_it_names(root):
 def test_what_is_refused(root, changes, message):
     with pytest.raises(UsageError, match=message):
         view_synthesis.make(small(root, **changes))
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (dict(casting='cones', ndc=True), "render.casting='cones' .* render.ndc"),
+        (dict(casting='cones', contract=True), "render.casting='cones' .* render.contract"),
+        (dict(ndc=True, contract=True), 'render.ndc and render.contract'),
+        (dict(contract=True, box=(-1.3, 1.3)), r'render.contract wants render.box=\(-2, 2\)'),
+    ],
+)
+def test_settings_that_exclude_each_other(settings, message):
+    with pytest.raises(UsageError, match=message):
+        Rendering(**settings)
 
 
 def test_white_behind_pictures_without_alpha_is_refused(root, monkeypatch, views):

@@ -165,6 +165,29 @@ def test_stratified_samples_are_uniform_in_bins_between_middles():
     np.testing.assert_allclose(1 / rays.stratified(None, 1.0, 4.0, 4, inverse=True), [1, 0.75, 0.5, 0.25], rtol=1e-6)
 
 
+def test_contraction_is_that_of_mip_nerf_360():
+    points = np.random.default_rng(5).normal(size=(50, 3)) * np.geomspace(0.1, 1000, 50)[:, None]
+    length = np.linalg.norm(points, axis=-1, keepdims=True)
+    expected = np.where(length <= 1, points, (2 - 1 / length) * points / length)
+    np.testing.assert_allclose(rays.contract(jnp.asarray(points, jnp.float32)), expected, rtol=1e-5, atol=1e-6)
+    slope = jax.jacobian(rays.contract)
+    np.testing.assert_allclose(slope(jnp.zeros(3)), np.eye(3))
+    # At distance r it shrinks by 1 / r^2 along the ray, and by (2 - 1/r) / r across.
+    np.testing.assert_allclose(slope(jnp.array([4.0, 0, 0])), np.diag([1 / 16, 1.75 / 4, 1.75 / 4]), rtol=1e-5)
+
+
+def test_distances_are_even_up_to_the_knee_and_in_disparity_from_there_on():
+    near, far, knee = np.array([0.5, 1.0]), np.array([100.0, 2.0]), np.array([2.0, 3.0])
+    t = np.asarray(rays.stratified(None, near, far, 101, knee=knee))
+    np.testing.assert_allclose(t[:, 0], near, rtol=1e-6)
+    np.testing.assert_allclose(t[:, -1], far, rtol=1e-4)
+    np.testing.assert_allclose(t[1], np.linspace(1, 2, 101), rtol=1e-6)  # wholly before the knee
+    low, high = t[0][t[0] < 2], t[0][t[0] > 2]
+    np.testing.assert_allclose(np.diff(low), low[1] - low[0], rtol=1e-4)
+    np.testing.assert_allclose(np.diff(1 / high), 1 / high[1] - 1 / high[0], rtol=1e-3)
+    assert 0.9 < (low[-1] - low[-2]) / (high[1] - high[0]) < 1  # without a break
+
+
 def inverse(edges, weights, places):
     """Place by place in float64."""
     share = np.concatenate(([0], np.cumsum(weights / weights.sum())))

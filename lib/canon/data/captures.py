@@ -306,6 +306,11 @@ def _frames(content: dict[str, Any], file: Path) -> list[dict[str, Any]]:
     return frames
 
 
+def picture_paths(file: Path) -> list[Path]:
+    """Returns the files that a transforms.json names, whether they exist or not."""
+    return [_picture(file.parent, frame) for frame in _frames(_json(file), file)]
+
+
 def _matrix(frame: dict[str, Any], i: int, file: Path) -> np.ndarray:
     """The frame's transform_matrix [4, 4], of which the last row may be missing."""
     rows = frame.get('transform_matrix')

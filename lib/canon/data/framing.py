@@ -12,6 +12,7 @@ import numpy as np
 
 _SPREADS = 5.0  # expected distance in standard deviations of the cameras' places, where nothing is known
 _MISS = 0.5  # axes that pass the centre by more than this share of that deviation have no common point
+_TURNED = 0.02  # mean square of the sine of the turns about up, below which horizontal axes do not tell what is up
 
 
 class Frame(NamedTuple):
@@ -49,12 +50,14 @@ def look_at_frame(poses: np.ndarray, near: float | None = None, far: float | Non
 def world_up(poses: np.ndarray) -> np.ndarray:
     """Returns the unit vector [3] that is at right angles to the cameras' horizontal axes, as they are held level.
 
-    Where those axes do not tell (all cameras face one way), it is the mean of the cameras' own up.
+    Where those axes do not tell, as all cameras face one way, it is the mean of the cameras' own up.
     """
     right, up = poses[:, :3, 0].astype(float), poses[:, :3, 1].astype(float).mean(0)
-    square = (right[:, :, None] * right[:, None]).mean(0) - 0.002 * np.outer(up, up)
-    found = np.linalg.eigh(square)[1][:, 0]
-    return found if found @ up >= 0 else -found
+    squares, axes = np.linalg.eigh((right[:, :, None] * right[:, None]).mean(0))
+    level = axes[:, 0] if squares[1] > _TURNED else up - (up @ axes[:, 2]) * axes[:, 2]
+    length = np.linalg.norm(level)
+    level = level / length if length > 1e-6 else axes[:, 0]
+    return level if level @ up >= 0 else -level
 
 
 def standing_poses(eyes: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:
@@ -68,13 +71,13 @@ def standing_poses(eyes: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.n
     return poses
 
 
-def orbit_poses(poses: np.ndarray, frames: int, near: float | None = None, far: float | None = None) -> np.ndarray:
+def orbit_poses(poses: np.ndarray, frames: int, frame: Frame | None = None) -> np.ndarray:
     """Returns poses float32 [frames, 4, 4] on a loop about what `poses` look at, as far and as high as those are.
 
     A circle where the cameras stand all around. Where they leave out more than a third of it, the loop swings to and
-    fro over the part from which pictures were taken: the rest has been seen by none.
+    fro over the part from which pictures were taken: the rest has been seen by none. frame: of `look_at_frame`.
     """
-    frame = look_at_frame(poses, near, far)
+    frame = frame or look_at_frame(poses)
     arms = poses[:, :3, 3].astype(float) - frame.centre
     heights = arms @ frame.up
     level = arms - heights[:, None] * frame.up

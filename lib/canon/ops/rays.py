@@ -213,23 +213,46 @@ def _between(enter: jax.Array, leave: jax.Array) -> tuple[jax.Array, jax.Array]:
 # --- where a scene is asked ---------------------------------------------------------------------------------------
 
 
-def stratified(key: jax.Array | None, near, far, count: int, inverse: bool = False) -> jax.Array:
+def contract(points: jax.Array) -> jax.Array:
+    """Points [.., 3] beyond the unit ball are drawn into the ball of radius 2: (2 - 1 / |x|) x / |x|.
+
+    Barron et al. 2022 (mip-NeRF 360), eq. 10: a field in a box sees a scene without bounds, far things coarsely.
+    """
+    square = (points * points).sum(-1, keepdims=True)
+    outside = square > 1
+    length = jnp.sqrt(jnp.where(outside, square, 1))
+    return jnp.where(outside, (2 - 1 / length) / length * points, points)
+
+
+def stratified(key: jax.Array | None, near, far, count: int, inverse: bool = False, knee=None) -> jax.Array:
     """Distances [.., count] from near to far [..]: one in each bin about evenly spaced ones; without a key those.
 
     Mildenhall et al. 2020, eq. 2, as their code has it: the bins' edges are the middles between evenly spaced
-    distances, so that the first and the last bin are half as wide. inverse: evenly spaced in 1/t (near > 0).
+    distances, so that the first and the last bin are half as wide. inverse: evenly spaced in 1/t (near > 0). knee [..]:
+    evenly spaced in t up to there, and in 1/t from there on, as fits `contract`.
     """
     if count < 2:
         raise UsageError(f'{count} samples on a ray are too few; it takes 2 at least')
     near, far = jnp.asarray(near)[..., None], jnp.asarray(far)[..., None]
     way = jnp.linspace(0.0, 1.0, count, dtype=jnp.result_type(near, far, jnp.float32))
-    t = 1 / (1 / near * (1 - way) + 1 / far * way) if inverse else near * (1 - way) + far * way
+    if knee is not None:
+        knee = jnp.asarray(knee)[..., None]
+        place = _knee_place(near, knee) * (1 - way) + _knee_place(far, knee) * way
+        t = jnp.where(place < 0.5, 2 * place, 0.5 / jnp.maximum(1 - place, 1e-6)) * knee
+    else:
+        t = 1 / (1 / near * (1 - way) + 1 / far * way) if inverse else near * (1 - way) + far * way
     if key is None:
         return t
     middle = (t[..., 1:] + t[..., :-1]) / 2
     low = jnp.concatenate((t[..., :1], middle), -1)
     high = jnp.concatenate((middle, t[..., -1:]), -1)
     return low + (high - low) * jax.random.uniform(key, t.shape, t.dtype)
+
+
+def _knee_place(t: jax.Array, knee: jax.Array) -> jax.Array:
+    """t / (2 knee) up to the knee, 1 - knee / (2 t) from there on: it grows without a break, from 0 to 1."""
+    ratio = t / knee
+    return jnp.where(ratio < 1, ratio / 2, 1 - 0.5 / jnp.maximum(ratio, 1))
 
 
 def resample(

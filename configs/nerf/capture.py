@@ -1,0 +1,54 @@
+"""A hash grid on a capture of your own, whatever its layout: a folder of pictures with their cameras, and one command.
+
+./launch.sh run configs/nerf/capture.py --config.data.path=FOLDER
+"""
+
+from ml_collections.config_dict import placeholder
+
+from configs.nerf._scene import adam, config
+
+
+def get_config(arg: str = ''):
+    smoke = arg == 'smoke'
+    made = config(
+        size=64,
+        batch_size=512,
+        model=dict(
+            name='instant_ngp.hash_field',
+            levels=8 if smoke else 12,
+            features=2,
+            size=2**14 if smoke else 2**16,
+            coarsest=16,
+            finest=256 if smoke else 1024,
+            low=-2.0,
+            high=2.0,
+        ),
+        render=dict(
+            coarse=64 if smoke else 96,
+            fine=0,
+            shared=True,
+            casting='intervals',
+            background=None,
+            contract=True,
+            box=(-2.0, 2.0),
+            cells=32,
+            budget=64,
+            thin=0.01,
+            decay=0.8,
+        ),
+        tx=adam(1e-2, b2=0.99, eps=1e-15),
+        steps=300 if smoke else 1500,
+        every='100%',
+        at_least=20.0 if smoke else 25.0,
+    )
+    if not smoke:
+        made.data.name = 'capture'
+        made.data.source = dict(
+            layout=placeholder(str),  # 'blender', 'ngp', 'llff' or 'colmap'; None tells by the files
+            factor=placeholder(int),  # pictures that many times smaller; None: at most 256 pixels on their longer side
+            hold=8,  # each 8th view is held out, where the layout has no splits
+            near=placeholder(float),  # in the capture's units; None derives both
+            far=placeholder(float),
+            images='images',  # COLMAP's folder of pictures
+        )
+    return made
