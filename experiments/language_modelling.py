@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from canon import draw, losses, metrics, models, named, optim
-from canon.data import corpora, vocabulary
+from canon.data import corpora, plain, vocabulary
 from canon.data.streams import Streams, StreamsOnce
 from canon.metrics.language import bits_per, perplexity
 from canon.metrics.ngram import KneserNey
@@ -60,19 +60,18 @@ def offline(config: ConfigDict) -> ConfigDict:
 
 
 def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str, output: str | Path) -> str:
-    """Goes on from each line of a file of prompts, or from `source` itself where it is no file: `samples.txt`.
+    """Continues each line of a file of prompts, plain or .gz, or the prompt `source` itself: `samples.txt`.
 
-    As config.sample says: `count` texts of `length` tokens a prompt, `temperature` (0: greedy), top_k, top_p, seed.
+    By config.sample: `count` texts of `length` tokens per prompt, `temperature` (0: greedy), top_k, top_p, seed.
     """
     words = vocabulary.build(_corpus(config).lines('train'), **named.plain(config.vocabulary))
-    file = Path(source).expanduser()
-    prompts = [line for line in file.read_text().splitlines() if line] if file.is_file() else [source]
+    prompts = [line for line in plain.given(source) if line] or ['']
     write = named.call(sampler, {'model': _model(config, len(words)), **config.sample}, 'sample')
-    texts = [f'{prompt}{text}' for prompt in prompts for text in write(params, words, prompt)]
+    texts = [text for prompt in prompts for text in write(params, words, prompt)]
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / 'samples.txt'
-    path.write_text('\n\n----\n\n'.join(texts) + '\n')
+    path.write_bytes(('\n\n----\n\n'.join(texts) + '\n').encode())
     return '\n\n----\n\n'.join(texts) + f'\n\n{len(texts)} texts written to {path}'
 
 
@@ -217,11 +216,10 @@ def sampler(
     top_p: float | None = None,
     seed: int = 0,
 ) -> Callable[[Any, vocabulary.Vocabulary, str], list[str]]:
-    """write(params, words, prompt) -> `count` continuations of `length` tokens."""
+    """write(params, words, prompt) -> `count` texts: the prompt and a continuation of `length` tokens."""
 
     def write(params, words, prompt):
-        tokens = words.encode(prompt)
-        tokens = np.append(np.int32(words.eos or 0), tokens)[None].repeat(count, 0)
+        tokens = np.append(np.int32(words.eos or 0), words.encode(prompt))[None].repeat(count, 0)
 
         def go_on(params, tokens, key):
             bound = lambda method: lambda *a: model.apply({'params': params}, *a, method=method)  # noqa: E731
@@ -234,7 +232,8 @@ def sampler(
             return decoding.sample(bound('step'), state, tokens[:, -1], length, key, None, temperature, top_k, top_p)
 
         compiled = jax.jit(go_on, compiler_options=backend.compiler_options())
-        return [words.decode(row) for row in np.asarray(compiled(params, tokens, jax.random.key(seed)).tokens)]
+        rows = np.asarray(compiled(params, tokens, jax.random.key(seed)).tokens)
+        return [words.extend_text(prompt, row) for row in rows]
 
     return write
 

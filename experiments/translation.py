@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from canon import draw, losses, metrics, models, named, optim
-from canon.data import parallel, vocabulary
+from canon.data import parallel, plain, vocabulary
 from canon.errors import UsageError
 from canon.metrics.language import perplexity
 from canon.ops import backend, decoding
@@ -90,20 +90,22 @@ def offline(config: ConfigDict) -> ConfigDict:
 
 
 def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str, output: str | Path) -> str:
-    """Translates each line of a file, or `source` itself where it is none, by config.search: `translations.txt`.
+    """Translates each line of a file, plain or .gz, or the sentence `source`, by config.search: `translations.txt`.
 
-    Of the first lines the alignment is drawn too, where the model has one: `alignment-1.png`.
+    Line n of the output is the translation of line n. Lines are read as those of training are: they end at a line feed
+    alone, and outer white space is dropped. Of the first lines the alignment is drawn too, where the model has one:
+    `alignment-1.png`.
     """
-    file = Path(source).expanduser()
-    lines = file.read_text().splitlines() if file.is_file() else [source]
+    codes = [value for key, value in named.plain(config.data).get('source', {}).items() if key in ('source', 'target')]
+    lines = [line.strip() for line in plain.given(source, [f'.{code}' for code in codes if code])]
     languages = _languages(config, None)
     model, folder = _model(config, languages), Path(output)
     spec = named.call(Spec, {'split': '', **named.plain(config.search)}, 'search')
-    found = list(_translate(model, languages, params, [line for line in lines if line.strip()], spec))
-    texts = iter(text for _, text in found)
+    found = list(_translate(model, languages, params, [line for line in lines if line], spec))
+    texts = iter(' '.join(text.split('\n')) for _, text in found)
     folder.mkdir(parents=True, exist_ok=True)
     written = folder / 'translations.txt'
-    written.write_text(''.join(f'{next(texts) if line.strip() else ""}\n' for line in lines))
+    written.write_bytes(''.join(f'{next(texts) if line else ""}\n' for line in lines).encode())
     for number, (row, _) in enumerate(found[: spec.alignments], 1):
         figure = _alignment(model, languages, params, row)
         if figure is not None:

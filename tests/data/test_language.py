@@ -299,3 +299,38 @@ def test_what_streams_refuse():
             Streams(**{**dict(tokens=np.arange(40), batch_size=4, length=5), **change})
     with pytest.raises(IndexError):
         StreamsOnce(np.arange(40), 4, 5)[2]
+
+
+@pytest.mark.parametrize('level', ['character', 'word', 'subword', 'byte'])
+def test_a_text_goes_on_from_its_prompt(level):
+    """The space between two words is there once, whatever tokens know of it."""
+    words = vocabulary.build(['the cat sat on the mat', 'a cat'], level, size=14 if level == 'subword' else None)
+    for prompt, rest in (('the', ' cat sat'), ('the cat', ' sat on'), ('the c', 'at'), ('', 'a cat')):
+        if level == 'word' and rest == 'at':
+            continue
+        ids = words.encode(prompt + rest)
+        before = len(words.encode(prompt))
+        if list(ids[:before]) == list(words.encode(prompt)):  # subwords may be cut elsewhere
+            assert words.extend_text(prompt, ids[before:]) == prompt + rest
+    if level == 'word':
+        assert words.extend_text('the ', words.encode('cat sat')) == 'the cat sat'
+        assert words.extend_text('zebra', words.encode('cat')) == 'zebra cat'  # an unknown word stays as it was given
+        assert words.extend_text('the', [words.eos, *words.encode('cat')]) == 'the\ncat'
+
+
+def test_words_keep_their_combining_marks():
+    """Python's \\w is false for marks: vowel signs of Hindi, decomposed accents, and joiners inside of words."""
+    for text in ('नमस्ते दुनिया !', 'می\u200cخواهم', 'cafe\u0301 !', "don ' t x_1 , 3"):
+        assert vocabulary.build([text], 'word', split='punctuation').encode(text).size == len(text.split())
+        assert set(vocabulary.build([text], split='punctuation').symbols) == set(text.split())
+
+
+@pytest.mark.parametrize('byte_fallback', [False, True])
+@pytest.mark.parametrize('model_type', ['unigram', 'bpe'])
+def test_subwords_give_back_signs_that_sentencepiece_uses_itself(model_type, byte_fallback):
+    lines = ['the cat sat on the mat and more', 'a dog <unk> here \u2581 x\u2581y', 'x y z a b c d'] * 3
+    size = 282 if byte_fallback else 26
+    words = vocabulary.build(lines, 'subword', size, model_type=model_type, byte_fallback=byte_fallback)
+    for text in ('the cat', '  the  cat ', ' t', 'the <unk> cat', '<unk>', 'a \u2581 x\u2581y\u2581', '', ' '):
+        assert words.decode(words.encode(text)) == text
+    assert words.decode(words.encode('cat é the')) == ('cat é the' if byte_fallback else 'cat <unk> the')

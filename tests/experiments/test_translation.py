@@ -1,5 +1,6 @@
 """Translation as an experiment: what is learnt, how it is searched and scored, what is written."""
 
+import gzip
 import json
 
 import jax
@@ -10,7 +11,7 @@ from ml_collections import ConfigDict
 from scipy.special import log_softmax
 
 from canon import metrics
-from canon.data import parallel, vocabulary
+from canon.data import parallel, plain, vocabulary
 from canon.errors import CanonError, UsageError
 from canon.train import fit, shard
 from canon.train.evaluation import evaluate
@@ -279,3 +280,37 @@ def test_bleu_is_computed_by_the_tokenizer_of_the_target_language(tmp_path):
     made.data.evals.test.tokenize = 'chinese'
     with pytest.raises(UsageError, match="sacrebleu has no tokenizer 'chinese'"):
         tr.make(made)
+
+
+def test_lines_are_read_as_those_of_training_are(folder, tmp_path, monkeypatch):
+    """A line of the output for each of the input: they end at line feeds alone, and outer white space is dropped."""
+    made = config(folder)
+    experiment, state = begun(made)
+    said = []
+
+    def translate(model, languages, params, lines, spec):
+        said.extend(lines)
+        yield from ((None, f'{line}\nand more') for line in lines)
+
+    monkeypatch.setattr(tr, '_translate', translate)
+    monkeypatch.setattr(tr, '_alignment', lambda *_: None)
+    lines = ['one\x0ctwo', '', '  three\u2028four ', 'five\x85six\r', ' \t', 'one']
+    with gzip.open(tmp_path / 'lines.en.gz', 'wb') as packed:
+        packed.write(('\ufeff' + '\n'.join(lines) + '\n').encode())
+    tr.predict(made, experiment, state.params, {}, str(tmp_path / 'lines.en.gz'), tmp_path / 'out')
+    expected = [line.strip() for line in lines]
+    assert said == [line for line in expected if line]
+    written = (tmp_path / 'out' / 'translations.txt').read_bytes().decode()
+    assert written == ''.join(f'{line} and more\n' if line else '\n' for line in expected)
+    (tmp_path / 'train.en').write_bytes('\n'.join(line for line in lines if line.strip()).encode())
+    (tmp_path / 'train.fr').write_text('un\n' * 4)
+    assert [pair[0] for pair in parallel.files(str(tmp_path), 'en', 'fr')] == said
+    for missing in ('lines.en', 'lines.txt', 'runs/lines', 'my runs/lines.txt'):
+        with pytest.raises(UsageError, match=f'there is no file {missing}'):
+            tr.predict(made, experiment, state.params, {}, missing, tmp_path / 'out')
+    with pytest.raises(UsageError, match='is a folder'):
+        tr.predict(made, experiment, state.params, {}, str(tmp_path), tmp_path / 'out')
+    with pytest.raises(UsageError, match='is no UTF-8'):
+        tr.predict(made, experiment, state.params, {}, 'lines\udcff', tmp_path / 'out')
+    for sentence in ('one/two three.', 'one.', 'Open the file /etc/hosts', 'a' * 5000, 'one\0two'):
+        assert plain.given(sentence) == [sentence]

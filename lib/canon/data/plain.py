@@ -1,4 +1,4 @@
-"""Files of UTF-8 text, plain or packed by gzip, line by line: what corpora and parallel text are read by.
+"""Files of UTF-8 text, plain or packed by gzip, line by line: how corpora, parallel text and inputs are read.
 
 A line ends at a line feed and nowhere else, so that two parallel files stay parallel whatever stands in them (a form
 feed, U+2028); a carriage return before it and a byte order mark at the beginning are dropped.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from canon.errors import CanonError, UsageError
 
 _BOM = b'\xef\xbb\xbf'
+_SUFFIXES = ('.txt', '.text', '.gz', '.csv', '.tsv', '.json', '.jsonl', '.tok', '.tokens')
 
 
 def lines(path: str | Path) -> Iterator[str]:
@@ -35,7 +36,41 @@ def lines(path: str | Path) -> Iterator[str]:
     except (OSError, EOFError, zlib.error) as error:
         raise CanonError(f'{file} cannot be read ({error}); mend or fetch it again') from error
     if not number:
-        raise UsageError(f'{file} is empty; there is nothing to learn from')
+        raise UsageError(f'{file} is empty; a line of text is needed')
+
+
+def given(source: str, suffixes: Iterable[str] = ()) -> list[str]:
+    """Returns the lines of the file `source`, plain or .gz, or `source` itself where it is a sentence.
+
+    A name is told from a sentence by its looks: a separator ('runs/test'), or a suffix of text ('test.txt', or one of
+    `suffixes`); if it has spaces, by both.
+
+    Raises UsageError for a folder, for a name of no file, and for what is no UTF-8; as `lines` does for the file.
+    """
+    try:
+        source.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f'{source!r} is no UTF-8; rename the file, or convert the text, as by iconv') from None
+    if not source:
+        return ['']
+    path = Path(source).expanduser()
+    try:
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except (OSError, ValueError):  # a sentence may be longer than any name, or hold what no name can
+        is_file = is_folder = False
+    if is_file:
+        return list(lines(path))
+    if is_folder:
+        raise UsageError(f'{source} is a folder; give a file with a sentence on each line, or a sentence')
+    if _is_name(source, (*_SUFFIXES, *suffixes)):
+        raise UsageError(f'there is no file {source}; if it is meant as a sentence, write it into a file of one line')
+    return [source]
+
+
+def _is_name(source: str, endings: tuple[str, ...]) -> bool:
+    """Whether `source` looks like the name of a file; one with spaces has to look so twice: 'my texts/test.txt'."""
+    looks = '/' in source, source.endswith(endings)
+    return all(looks) if len(source.split()) > 1 else any(looks)
 
 
 def either(path: Path) -> Path:

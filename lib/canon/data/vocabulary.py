@@ -11,9 +11,11 @@ import hashlib
 import io
 import json
 import re
+import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +26,10 @@ from canon.errors import CanonError, UsageError
 
 SPECIALS = ('<unk>', '<eos>')  # what a language model needs; Mikolov's PTB has both
 PAIR_SPECIALS = ('<pad>', '<unk>', '<bos>', '<eos>')  # of a model that writes a sentence of its own
-_WORDS = {'spaces': re.compile(r'\S+'), 'punctuation': re.compile(r'\w+|[^\w\s]')}
+_SPLITS = ('spaces', 'punctuation')
+_SPACE = '\u2581'  # sentencepiece's sign for a space
+# Code points that are no characters and that Unicode leaves to programs: for U+2581 and '<unk>' where texts hold them.
+_SPACE_SIGN, _UNKNOWN = '\ufdd1', '\ufdd2'
 _BYTES = 256
 
 
@@ -61,6 +66,14 @@ class Vocabulary:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`, up to the specials: <pad> and <bos> vanish, <eos> ends a line, <unk> is '<unk>'."""
         raise NotImplementedError
+
+    def extend_text(self, prompt: str, ids: Sequence[int]) -> str:
+        """Returns `prompt` followed by the text of `ids`, with one space between words where words have spaces."""
+        before = self.encode(prompt)
+        head, text = self.decode(before), self.decode([*before, *ids])
+        text = text.removeprefix(head) if text.startswith(head) else self.decode(ids)
+        spaced = prompt[-1:].isspace() and not head[-1:].isspace()  # the tokens do not know of the space
+        return prompt + (text.removeprefix(' ') if spaced else text)
 
     def stream(self, lines: Iterable[str]) -> np.ndarray:
         """int32 [n]: the lines one after the other as a language model reads them.
@@ -185,7 +198,8 @@ class Words(Vocabulary):
     """Each word of `symbols` a token.
 
     split: 'spaces', as the tokenised PTB and WikiText are written, or 'punctuation', where a run of letters and digits
-    is a word and every other sign is one. A word of the text that is spelt like a special ('<unk>' in PTB) is it.
+    is a word and every other sign is one, each with its combining marks. A word of the text that is spelt like a
+    special ('<unk>' in PTB) is it.
     """
 
     level = 'word'
@@ -240,12 +254,13 @@ class Subwords(Vocabulary):
         present = [s for s, i in numbered.items() if 0 <= i < count and self._pieces.id_to_piece(i) == s]
         super().__init__(sorted(present, key=numbered.__getitem__))
         self.model = model
+        self._adds_space = self._pieces.id_to_piece(self._pieces.encode('a')[0]).startswith(_SPACE)  # before a line
 
     def __len__(self) -> int:
         return len(self._pieces)
 
     def encode(self, text: str) -> np.ndarray:
-        return np.array(self._pieces.encode(text), np.int32)
+        return np.array(self._pieces.encode(text.replace(_SPACE, _SPACE_SIGN).replace('<unk>', _UNKNOWN)), np.int32)
 
     def decode(self, ids: Iterable[int]) -> str:
         lines: list[list[int]] = [[]]
@@ -254,7 +269,20 @@ class Subwords(Vocabulary):
                 lines.append([])
             elif i not in (self.pad, self.bos):
                 lines[-1].append(i)
-        return '\n'.join(self._pieces.decode(line) for line in lines)
+        return '\n'.join(map(self._decode_line, lines))
+
+    def _decode_line(self, ids: list[int]) -> str:
+        """As sentencepiece decodes, but for unknown pieces, for which it writes a sign with spaces around it."""
+        text = b''.join(map(self._spell, ids)).decode(errors='replace').replace(_SPACE, ' ')
+        return (
+            text.removeprefix(' ' if self._adds_space else '').replace(_SPACE_SIGN, _SPACE).replace(_UNKNOWN, '<unk>')
+        )
+
+    def _spell(self, i: int) -> bytes:
+        piece = self._pieces.id_to_piece(i)
+        if self._pieces.is_byte(i):  # written as '<0x41>'
+            return bytes([int(piece[3:5], 16)])
+        return b'' if self._pieces.is_control(i) else b'<unk>' if i == self.unk else piece.encode()
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
         return [self._pieces.id_to_piece(i) for i in map(int, ids)]
@@ -333,9 +361,27 @@ def check(stored: Sequence[Any], now: Vocabulary, where: str) -> None:
 
 
 def _splitter(split: str):
-    if split not in _WORDS:
-        raise UsageError(f'split={split!r}: words have no such split{named.near(split, _WORDS)}')
-    return str.split if split == 'spaces' else _WORDS[split].findall
+    if split not in _SPLITS:
+        raise UsageError(f'split={split!r}: words have no such split{named.near(str(split), _SPLITS)}')
+    return str.split if split == 'spaces' else _word_or_sign().findall
+
+
+@cache
+def _word_or_sign() -> re.Pattern[str]:
+    """A run of letters and digits, or one other sign; each with the marks that combine with it.
+
+    Python's \\w leaves out combining marks (Hindi's vowel signs, Arabic's points, decomposed accents), and the joiners
+    U+200C and U+200D, which stand inside of words: they never begin one (Unicode Annex 29, rule WB4).
+    """
+    codes = [i for i in range(sys.maxunicode + 1) if unicodedata.category(chr(i))[0] == 'M'] + [0x200C, 0x200D]
+    runs: list[list[int]] = []
+    for code in sorted(codes):
+        if runs and code == runs[-1][1] + 1:
+            runs[-1][1] = code
+        else:
+            runs.append([code, code])
+    marks = ''.join(f'\\U{first:08x}-\\U{last:08x}' for first, last in runs)
+    return re.compile(rf'\w[\w{marks}]*|[^\w\s][{marks}]*')
 
 
 def _check_symbols(vocabulary: Any, well_formed: bool) -> None:
@@ -372,7 +418,7 @@ def _subwords(lines: Iterable[str], size: int | None, specials, model_type: str,
         raise UsageError("subwords need '<unk>' among their specials")
     if model_type not in ('unigram', 'bpe'):
         raise UsageError(f"model_type={model_type!r} is neither 'unigram' nor 'bpe'")
-    text = [line for line in lines if line.strip()]
+    text = [line.replace(_SPACE, _SPACE_SIGN) for line in lines if line.strip()]
     if not text:
         raise UsageError('a vocabulary of subwords needs a text; it is empty')
     written = io.BytesIO()
