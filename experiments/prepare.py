@@ -20,7 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from canon.errors import CanonError, UsageError
+from canon.errors import CanonError, UsageError, first_line
 from canon.named import near
 
 
@@ -70,7 +70,10 @@ def _existing(name: str, root: Path) -> Path | None:
 
 
 def _format(folder: Path) -> str:
-    return json.loads((folder / 'dataset_info.json').read_text()).get('fileFormat', 'tfrecord')
+    try:
+        return json.loads((folder / 'dataset_info.json').read_text()).get('fileFormat', 'tfrecord')
+    except (ValueError, AttributeError, OSError) as error:
+        raise CanonError(f'{folder / "dataset_info.json"} is damaged ({first_line(error)}); delete {folder}') from error
 
 
 def _check_name(name: str) -> None:

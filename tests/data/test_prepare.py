@@ -76,6 +76,18 @@ def test_digits_need_nothing(tmp_path, capsys):
     assert 'now in' in capsys.readouterr().out
 
 
+def test_a_damaged_set_is_not_taken_for_a_prepared_one(tmp_path, capsys):
+    made = tmp_path / 'digits' / '1.0.0'
+    made.mkdir(parents=True)
+    for stored in (b'', b'null', b'\xff'):
+        (made / 'dataset_info.json').write_bytes(stored)
+        assert prepare.main(['digits', '--data_dir', str(tmp_path)]) == 1
+        error = capsys.readouterr().err
+        assert f'{made}/dataset_info.json is damaged' in error
+        assert f'delete {made}' in error
+        assert error.count('\n') == 1
+
+
 @pytest.mark.parametrize(
     ('name', 'status', 'said'),
     [

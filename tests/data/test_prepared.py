@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -184,6 +185,17 @@ def test_a_set_in_tfrecord_is_answered_with_the_command(data_dir, tmp_path):
     (made / 'dataset_info.json').write_text(json.dumps({**info, 'fileFormat': 'tfrecord'}))
     with pytest.raises(UsageError, match=r'as tfrecord, which has no random access; `./launch.sh prepare canon_fabr'):
         load('canon_fabricated/few', data_dir=tmp_path)
+
+
+@pytest.mark.parametrize('file', ['dataset_info.json', 'features.json'])
+@pytest.mark.parametrize('stored', [b'', b'{}', b'null', b'\xff\xfe', b'{"fileFormat": 5}'])
+def test_damaged_descriptions_of_a_set_are_one_line(data_dir, tmp_path, file, stored):
+    made = tmp_path / 'canon_fabricated' / 'few' / '1.2.0'
+    shutil.copytree(data_dir / 'canon_fabricated' / 'few' / '1.2.0', made)
+    (made / file).write_bytes(stored)
+    with pytest.raises(CanonError, match=r'1\.2\.0 is damaged \(.*\); delete it, then `./launch.sh prepare') as error:
+        load('canon_fabricated/few', data_dir=tmp_path)
+    assert '\n' not in str(error.value)
 
 
 def test_a_damaged_set_is_named(data_dir, tmp_path):

@@ -15,7 +15,7 @@ from canon import named
 from canon.data import files
 from canon.data.files import Encoded
 from canon.data.source import Info
-from canon.errors import CanonError, UsageError
+from canon.errors import CanonError, UsageError, first_line
 
 _VERSION = re.compile(r'\d+\.\d+\.\d+$')
 _MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}
@@ -77,7 +77,7 @@ class Prepared:
 
     def __init__(self, folder: Path, split: str, name: str, data_dir: Path, decode: bool = True):
         self._folder, self._mend, self._eager = folder, mend(name, data_dir), decode
-        builder = tfds.builder_from_directory(folder)
+        builder = self._builder()
         self.features = builder.info.features
         self._images = {k: f for k, f in self.features.items() if isinstance(f, tfds.features.Image)}
         if not decode and (feature := self._images.get('image')) and feature.shape[-1] != 3:
@@ -97,6 +97,17 @@ class Prepared:
             raise UsageError(f'data set {name!r} has no split {split!r}{why}') from None
         sizes = {key: s.num_examples for key, s in builder.info.splits.items()}
         self.info = _info(name, split, self.features)._replace(total=sizes.get(split.partition('[')[0]))
+
+    def _builder(self) -> Any:
+        try:
+            return tfds.builder_from_directory(self._folder)
+        except Exception as error:  # TFDS and its parsers raise anything for damaged JSON
+            raise self._damage(error) from error
+
+    def _damage(self, error: BaseException) -> CanonError:
+        return CanonError(
+            f'{self._folder} is damaged ({first_line(error)}); delete it, then {self._mend} makes it anew'
+        )
 
     def __len__(self) -> int:
         return len(self._records)
@@ -120,10 +131,7 @@ class Prepared:
         try:
             return self._records.__getitems__(list(ids))
         except (OSError, RuntimeError, ValueError) as error:
-            why = str(error).splitlines()[0]
-            raise CanonError(
-                f'{self._folder} is damaged ({why}); delete it, then {self._mend} makes it anew'
-            ) from error
+            raise self._damage(error) from error
 
     def _tidy(self, index, record):
         try:
