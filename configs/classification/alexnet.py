@@ -26,7 +26,7 @@ def get_config(arg: str = ''):
         evals=dict(validation=one_crop(227, 256), ten_crop=ten_crop(227, 256)),
         input=CAFFE,
         model=dict(name='alexnet.alexnet', dropout=0.5),
-        tx=momentum(0.01, 5e-4, plateau=dict(metric='validation/accuracy', mode='max', patience=3)),
+        tx=momentum(0.01, 5e-4, plateau=dict(metric='withheld/accuracy', mode='max', patience=3)),
         run=dict(steps='90 epochs', log_every=100, eval_every='1 epoch'),
         target=dict(metric='ten_crop/accuracy', at_least=0.59),
     )

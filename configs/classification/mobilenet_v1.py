@@ -43,4 +43,6 @@ def sweep():
             'data.train.transforms.decode_random_resized_crop.size': size,
             'data.evals.validation.transforms.resize_short.size': short,
             'data.evals.validation.transforms.center_crop.size': size,
+            'data.evals.withheld.transforms.resize_short.size': short,
+            'data.evals.withheld.transforms.center_crop.size': size,
         }

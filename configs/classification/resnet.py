@@ -29,7 +29,7 @@ def get_config(arg: str = ''):
         ),
         input=IMAGENET,
         model=dict(name='resnet.resnet50'),
-        tx=momentum(0.1, 1e-4, plateau=dict(metric='validation/accuracy', mode='max', patience=5)),
+        tx=momentum(0.1, 1e-4, plateau=dict(metric='withheld/accuracy', mode='max', patience=5)),
         run=dict(steps=600_000, log_every=100, eval_every='1 epoch'),
         target=dict(metric='ten_crop/accuracy', at_least=0.771),
     )

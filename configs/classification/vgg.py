@@ -28,7 +28,7 @@ def get_config(arg: str = ''):
         ),
         input=CAFFE,
         model=dict(name='vgg.vgg16', dropout=0.5, dense=True, std=0.01),
-        tx=momentum(0.01, 5e-4, plateau=dict(metric='validation/accuracy', mode='max', patience=3)),
+        tx=momentum(0.01, 5e-4, plateau=dict(metric='withheld/accuracy', mode='max', patience=3)),
         run=dict(steps=370_000, log_every=100, eval_every='1 epoch'),
         target=dict(metric='multi_scale/accuracy', at_least=0.752),
     )

@@ -26,8 +26,11 @@ def get_config(arg: str = '') -> ConfigDict:
                 source=dict(num_examples=16384, most=4 if smoke else 5),
                 reading=dict(threads=2, workers=0),
                 batch_size=32 if smoke else 64,
-                train=dict(split='train', sampler='shuffled'),
-                evals=dict(test=dict(split='test[:1000]', beam=0)),
+                train=dict(split='train[:15384]', sampler='shuffled'),
+                evals=dict(
+                    test=dict(split='test[:1000]', beam=0),
+                    validation=dict(split='train[15384:]', beam=0),  # chooses the checkpoint
+                ),
             ),
             text=dict(characters='0123456789', ignore_case=False, max_length=5),
             input=dict(mean=0.5, std=0.5),
@@ -49,8 +52,10 @@ def get_config(arg: str = '') -> ConfigDict:
             run=dict(
                 steps='700 steps' if smoke else '2500 steps',
                 log_every='100 steps',
-                evals=dict(test=dict(every='350 steps' if smoke else '250 steps')),
-                checkpoint=dict(every='350 steps' if smoke else '500 steps', best='test/word_accuracy', mode='max'),
+                evals={name: dict(every='350 steps' if smoke else '250 steps') for name in ('test', 'validation')},
+                checkpoint=dict(
+                    every='350 steps' if smoke else '500 steps', best='validation/word_accuracy', mode='max'
+                ),
             ),
             target=dict(metric='test/word_accuracy', at_least=0.9, ci=True),
         )
