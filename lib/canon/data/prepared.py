@@ -84,7 +84,7 @@ class Prepared:
             raise UsageError(f'data {name!r}: decode=False is for images of 3 channels; these are {feature.shape}')
         decoders = {k: tfds.decode.SkipDecoding() for k in self._images}
         try:
-            self._records: Any = builder.as_data_source(split=split, decoders=decoders or None)  # ty: ignore
+            self._records: Any = builder.as_data_source(split=split, decoders=decoders or None)
         except NotImplementedError:
             form = builder.info.file_format.value if builder.info.file_format else 'an unknown form'
             raise UsageError(
