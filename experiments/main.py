@@ -373,6 +373,8 @@ def _join_job() -> None:
             heartbeat_timeout_seconds=30,  # a dead peer ends us within a minute, not in five
             shutdown_timeout_seconds=30,
         )
+    elif FLAGS.process_count is not None or FLAGS.process_index is not None:
+        raise UsageError('--process_count and --process_index need --coordinator=ADDRESS:PORT of process 0')
 
 
 def _on_tpu_pod() -> bool:
