@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from canon.camera import Camera
 from canon.data.views import axial
 from canon.errors import UsageError
 from canon.metrics import Mean
+from canon.named import Count, NonNegative, Positive, Range
 from canon.ops import rays, surfaces
 from canon.ops import volume_rendering as vr
 from canon.train import Evaluator, Experiment, Task
@@ -32,8 +33,8 @@ class Marching:
 
     name: str
     background: str = 'white'
-    count: int = 64
-    secant: int = 8
+    count: Count = 64
+    secant: Annotated[int, Range(0)] = 8
     box: tuple[float, float] = (-1.2, 1.2)
 
     def __post_init__(self):
@@ -41,6 +42,8 @@ class Marching:
             raise UsageError(f'render.name={self.name!r}{named.near(self.name, TASKS)}')
         if self.background not in ('white', 'black'):
             raise UsageError(f"render.background={self.background!r} is neither 'white' nor 'black'")
+        if not self.box[0] < self.box[1]:
+            raise UsageError(f'render.box={self.box} is (low, high): low lies below high')
 
 
 def make(config: ConfigDict) -> Experiment:
@@ -82,8 +85,8 @@ class SRNLoss:
     """config.loss: image: the weight of the squared error of colours in -1..1; behind: of the squared depth of what is
     behind the camera. As the authors' code has it: Sitzmann et al. 2019, eq. 6, without a prior of codes."""
 
-    image: float = 200.0
-    behind: float = 10.0
+    image: NonNegative = 200.0
+    behind: NonNegative = 10.0
 
 
 def srn_task(model: Any, views: Any, how: Marching, weights: SRNLoss) -> Task:
@@ -118,11 +121,11 @@ class DVRLoss:
     anywhere on it. occupied: of not being, anywhere on a ray that should hit and does not. normal: of the distance
     between the normals of a place that is hit and of one within `nearby` of it."""
 
-    colour: float = 1.0
-    free: float = 1.0
-    occupied: float = 1.0
-    normal: float = 0.05
-    nearby: float = 1e-3
+    colour: NonNegative = 1.0
+    free: NonNegative = 1.0
+    occupied: NonNegative = 1.0
+    normal: NonNegative = 0.05
+    nearby: Positive = 1e-3
 
 
 def dvr_task(model: Any, views: Any, how: Marching, weights: DVRLoss) -> Task:

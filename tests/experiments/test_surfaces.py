@@ -169,6 +169,10 @@ def test_a_few_steps_learn_and_are_measured(root, name, tmp_path):
         ({'render.name': 'dvrr'}, r"render\.name='dvrr'; did you mean 'dvr'"),
         ({'render.background': 'grey'}, r"render\.background='grey' is neither"),
         ({'loss.colour': 1.0, 'render.name': 'srn'}, 'loss.*takes no such key'),
+        ({'render.count': 0}, r'render\.count=0 must be a whole number at least 1'),
+        ({'render.secant': -1}, r'render\.secant=-1 must be'),
+        ({'render.box': (1.0, -1.0)}, r'render\.box=.* low lies below high'),
+        ({'loss.free': float('nan')}, r'loss\.free=nan must be'),
     ],
 )
 def test_what_is_refused(root, changes, message):
