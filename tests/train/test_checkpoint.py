@@ -10,9 +10,11 @@ import pytest
 from canon import optim
 from canon.errors import CanonError, UsageError
 from canon.train import digests, fit
-from canon.train.checkpoint import Checkpoints, read_model
+from canon.train.checkpoint import Checkpoints, flat_model, read_model
+from canon.train.replay import trained
 from canon.train.settings import Checkpointing
 from canon.train.setup import prepare
+from canon.train.types import State
 from tests.train import toy
 
 BEST = dict(every=5, keep=3, best='test/accuracy', mode='max')
@@ -163,3 +165,32 @@ def test_another_optimizer_is_named_before_anything_is_read(folder):
     target = prepare(toy.experiment(tx=optim.make(chain)), toy.config()).target
     with pytest.raises(UsageError, match=r'optimizer state does not fit: opt/.* is .* there and .* here'):
         restore(folder, target)
+
+
+CHAINS = {
+    'ema': dict(chain=('sgd', 'ema'), sgd=dict(learning_rate=0.1), ema=dict(decay=0.5)),
+    'schedule_free': dict(name='schedule_free', tx=dict(name='sgd', learning_rate=0.1)),
+    'nesterov': dict(name='nesterov', learning_rate=0.1, momentum=0.9),
+    'a partition': dict(
+        name='partition',
+        rules=(('^Dense_0/k', 'slow'), ('.', 'fast')),
+        slow=dict(chain=('sgd', 'ema'), sgd=dict(learning_rate=0.1), ema=dict(decay=0.5)),
+        fast=dict(name='sgd', learning_rate=0.1),
+    ),
+}
+
+
+@pytest.mark.parametrize('average', [1, 2])
+@pytest.mark.parametrize('name', CHAINS)
+def test_a_run_hands_on_the_weights_that_it_evaluated(tmp_path, name, average):
+    """What `init_from` reads of a run is what `trained` gives: an average, where there is one, with its statistics."""
+    config = toy.config(6, checkpoint=dict(every=3, keep=2, average=average))
+    experiment = toy.experiment(tx=optim.make(CHAINS[name]))
+    fitted = fit(experiment, config, tmp_path, quiet=True)
+    run, stored = trained(experiment, config, tmp_path), read_model(tmp_path)
+    expected = flat_model(State(0, run.params, run.mutable, None))
+    assert stored.keys() == expected.keys()
+    for key in stored:
+        np.testing.assert_allclose(stored[key], expected[key], rtol=1e-6, atol=1e-7, err_msg=key)
+    raw = fitted.state.params['Dense_0']['kernel']
+    assert np.abs(stored['Dense_0/kernel'] - raw).max() > 1e-4

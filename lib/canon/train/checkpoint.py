@@ -19,17 +19,23 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.tree_util import tree_flatten_with_path, tree_map_with_path
+from optax import MaskedNode
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keeping
 
 from canon import optim
 from canon.errors import CanonError, UsageError
 from canon.named import near
+from canon.optim.average import EmaState, LateAverageState
+from canon.optim.descent import NesterovState
+from canon.optim.schedule_free import ScheduleFreeState
 from canon.train.digests import compare_digest, find_damage, read_digests, write_digests
 from canon.train.settings import Checkpointing, InitFrom
 from canon.train.shard import path_name, wait_for_all
+from canon.train.statistics import AVERAGED, TRAINED
 from canon.train.types import State, is_carried
 
 _log = logging.getLogger('canon')
@@ -105,7 +111,7 @@ class Checkpoints:
         items = ocp.args.Composite(
             model=ocp.args.PyTreeSave({'params': state.params, 'mutable': state.mutable}),
             opt=ocp.args.PyTreeSave({'step': state.step, 'opt': state.opt}),
-            progress=ocp.args.JsonSave(dict(progress)),
+            progress=ocp.args.JsonSave({**progress, _KINDS: _find_averages({'opt': state.opt})}),
         )
         metrics = None if value is None or not np.isfinite(value) else {'value': float(value)}
         try:
@@ -240,7 +246,8 @@ class Checkpoints:
                 progress=ocp.args.JsonRestore(),
             ),
         )
-        progress = dict(read.progress or {}) | _read_amendment(self.directory / str(step))
+        progress = {k: v for k, v in (read.progress or {}).items() if k != _KINDS}
+        progress |= _read_amendment(self.directory / str(step))
         opt = optim.observe(read.opt['opt'], progress.get('observed') or {})  # it was evaluated after it was saved
         return State(read.opt['step'], read.model['params'], read.model['mutable'], opt), progress
 
@@ -333,22 +340,88 @@ class Checkpoints:
 
 
 def read_model(path: Path | str) -> dict[str, np.ndarray]:
-    """Parameters and mutable of one checkpoint by name (`Conv_0/kernel`, `batch_stats/BatchNorm_0/mean`), as numpy.
+    """Returns the weights that a run hands on, as {name: array}, by their names in a model (`Conv_0/kernel`).
 
-    path: a checkpoint's folder, a run's folder (its best step, else the newest) or its `checkpoints/`.
-    Raises UsageError where there is none, CanonError where it is damaged.
+    They are those that were evaluated: an average where the optimizer keeps one, with its batch statistics; of a run
+    with `run.checkpoint.average` the mean of so many checkpoints.
+
+    path: a checkpoint's folder, a run's folder (its average, else its best step, else the newest) or its
+    `checkpoints/`. Raises UsageError where there is none, CanonError where it is damaged.
     """
-    folder = _checkpoint_folder(Path(path).expanduser().absolute())
+    folders = _checkpoint_folders(Path(path).expanduser().absolute())
+    models = [_read_evaluated(folder) for folder in folders]
+    _log.info('%s: the weights of step %s', path, ', '.join(folder.name for folder in folders))
+    params = _mean([m['params'] for m in models])
+    mutable = dict(models[-1]['mutable'])
+    if TRAINED in mutable:
+        mutable[TRAINED] = _mean([m['mutable'][TRAINED] for m in models])
+    return {name: np.asarray(x) for name, x in _flat_model({'params': params, 'mutable': mutable}).items()}
+
+
+def _read_evaluated(folder: Path) -> dict[str, Any]:
+    """'params' and 'mutable' of one checkpoint: the weights that were evaluated, with their batch statistics."""
     damage = find_damage(folder)
     if damage is not None:
         raise CanonError(f'the checkpoint {folder} is damaged: {damage}')
     try:
         tree = _read_numpy(folder / 'model')
+        params, mutable = tree.get('params') or {}, dict(tree.get('mutable') or {})
+        kinds = json.loads((folder / 'progress' / 'metadata').read_text()).get(_KINDS)
+        if kinds:
+            params = optim.eval_params(params, _rebuild_averages(_read_numpy(folder / 'opt'), kinds))
     except CanonError:
         raise
     except Exception as error:
         raise CanonError(f'the checkpoint {folder} cannot be read: {_line(error)}') from error
-    return _flat_model(tree)
+    if AVERAGED in mutable:
+        mutable[TRAINED] = mutable.pop(AVERAGED)
+    return {'params': params, 'mutable': mutable}
+
+
+def _mean(trees: list[Any]) -> Any:
+    """The mean of each floating-point leaf, added in float32 at least; of other leaves the last."""
+
+    def mean(*leaves):
+        last = leaves[-1]
+        if len(leaves) == 1 or not jnp.issubdtype(last.dtype, jnp.floating):
+            return last
+        wide = np.promote_types(last.dtype, np.float32)
+        return (sum(x.astype(wide) for x in leaves) / len(leaves)).astype(last.dtype)
+
+    return jax.tree.map(mean, *trees)
+
+
+_KINDS = 'evaluated_from'  # in the progress: [path in the optimizer state, type] of each state `eval_params` reads
+_STATES = {kind.__name__: kind for kind in (EmaState, LateAverageState, NesterovState, ScheduleFreeState)}
+
+
+def _find_averages(tree: Any, prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], str]]:
+    """The (path, type) of each state from which other parameters are evaluated than are trained."""
+    averages = []
+    for path, node in tree_flatten_with_path(tree, is_leaf=lambda x: type(x) in _STATES.values())[0]:
+        if type(node) in _STATES.values():
+            keys = (*prefix, *(path_name([key]) for key in path))
+            averages.append((keys, type(node).__name__))
+            for field in node._fields:
+                averages += _find_averages(getattr(node, field), (*keys, field))
+    return averages
+
+
+def _rebuild_averages(stored: Any, kinds: list[tuple[list[str], str]]) -> list[Any]:
+    """The states of `_find_averages`, from an optimizer state that was read without its types."""
+    rebuilt = []
+    for keys, kind in kinds:
+        node = stored
+        for key in keys:
+            node = node[int(key)] if isinstance(node, list | tuple) else node[key]
+        fields = {name: _restore_masks(node.get(name)) for name in _STATES[kind]._fields}
+        rebuilt.append(_STATES[kind](**fields))
+    return rebuilt
+
+
+def _restore_masks(tree: Any) -> Any:
+    """A leaf that a partition gives to another group is an empty node, and was saved as None."""
+    return jax.tree.map(lambda x: MaskedNode() if x is None else x, tree, is_leaf=lambda x: x is None)
 
 
 def _handlers(processes: int) -> Any:
@@ -463,15 +536,19 @@ def _renamed(name: str, rules) -> str:
     return name
 
 
-def _checkpoint_folder(path: Path) -> Path:
+def _checkpoint_folders(path: Path) -> list[Path]:
+    """The checkpoint that a path names, or several whose mean a run hands on."""
     if (path / 'model').is_dir():
-        return path
+        return [path]
     folder = path / 'checkpoints' if (path / 'checkpoints').is_dir() else path
     steps = sorted(int(p.name) for p in folder.glob('*') if p.name.isdigit()) if folder.is_dir() else []
     if not steps:
         raise UsageError(f'{path} holds no checkpoint; name a run folder, or a folder of its checkpoints/')
+    average = _checkpoint_settings(folder.parent).get('average')
+    if isinstance(average, int) and average > 1:
+        return [folder / str(step) for step in steps[-average:]]
     values = {s: v for s in steps if (v := _metric(folder / str(s))) is not None}
-    return folder / str(_best_step(values, _mode(folder.parent)) if values else steps[-1])
+    return [folder / str(_best_step(values, _mode(folder.parent)) if values else steps[-1])]
 
 
 def _best_step(values: Mapping[int, float], mode: str | None) -> int:
@@ -481,12 +558,20 @@ def _best_step(values: Mapping[int, float], mode: str | None) -> int:
 
 
 def _mode(run: Path) -> str:
-    try:
-        return json.loads((run / 'config.json').read_text())['run']['checkpoint']['mode']
-    except (OSError, KeyError, TypeError, ValueError):
+    mode = _checkpoint_settings(run).get('mode')
+    if mode not in ('min', 'max'):
         raise UsageError(
             f'{run} does not state run.checkpoint.mode, so its best checkpoint is unknown; name the folder of one step'
-        ) from None
+        )
+    return mode
+
+
+def _checkpoint_settings(run: Path) -> Mapping[str, Any]:
+    """`run.checkpoint` of a run's config; empty where it is not known."""
+    try:
+        return dict(json.loads((run / 'config.json').read_text())['run']['checkpoint'])
+    except (OSError, KeyError, TypeError, ValueError):
+        return {}
 
 
 _METRIC = 'metrics/metrics'  # where Orbax keeps it

@@ -218,9 +218,9 @@ def _replace(path: Path, text: str) -> None:
     try:
         part.write_text(text)
         os.replace(part, path)
-    except OSError:
+    except OSError as error:
         part.unlink(missing_ok=True)
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from None  # a failed write does not name its file
 
 
 def _text(value: Any) -> str:
