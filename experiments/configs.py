@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import inspect
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +23,11 @@ def split(source: str) -> tuple[Path, str]:
     """`configs/x/y.py:smoke` as its path and its argument."""
     path, _, argument = source.partition(':')
     return Path(path), argument
+
+
+def is_config(word: str) -> bool:
+    """Whether a word of a command line has the form of a config, `FILE.py` or `FILE.py:ARG`."""
+    return re.fullmatch(r'[^-].*\.py(:\w*)?', word) is not None
 
 
 def find(root: Path = ROOT) -> list[str]:
@@ -62,6 +69,34 @@ def load(source: str) -> ConfigDict:
         raise
     except Exception as error:
         raise UsageError(f'{source}: get_config: {type(error).__name__}: {_line(error)}') from error
+
+
+def comments(source: str) -> dict[str, str]:
+    """{dotted key: the comment beside or above it} of the file and of the shared ones of its folder (`_*.py`)."""
+    path, _ = split(source)
+    texts = {}
+    for file in (*sorted(path.parent.glob('_*.py')), path):
+        lines = file.read_text().splitlines()
+        for node in ast.walk(ast.parse('\n'.join(lines))):
+            if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'ConfigDict':
+                texts |= _comments_below(node, '', lines)
+    return texts
+
+
+def _comments_below(call: ast.Call, prefix: str, lines: list[str]) -> dict[str, str]:
+    texts = {}
+    for inner in call.args:
+        if isinstance(inner, ast.Call):
+            texts |= _comments_below(inner, prefix, lines)
+    for keyword in call.keywords:
+        key, line = f'{prefix}{keyword.arg}', keyword.lineno - 1
+        above = lines[line - 1].strip() if line else ''
+        beside = re.search(r'\s# (.+)$', lines[keyword.value.end_lineno - 1])
+        if beside or above.startswith('# '):
+            texts[key] = beside[1] if beside else above[2:]
+        if isinstance(keyword.value, ast.Call):
+            texts |= _comments_below(keyword.value, f'{key}.', lines)
+    return texts
 
 
 def points(source: str) -> list[dict[str, Any]]:

@@ -100,7 +100,7 @@ def measure(entry: Entry, root: Path, minutes: float) -> list[str]:
                 stderr=subprocess.STDOUT,
                 timeout=60 * minutes,
             ).returncode
-        run = runs.find(source, {}, root)
+        run = runs.find(source, (), root)
         said = tools.last_line(log).replace(str(root), 'runs').replace(f'{configs.ROOT}/', '')
         measured, reached = _judge(entry.target, run) if status == 0 else (said, False)
     except subprocess.TimeoutExpired:

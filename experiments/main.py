@@ -9,11 +9,10 @@ Exit status: 0 done, or stopped with everything saved; 1 failed; 2 wrong usage.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib
 import importlib.util
-import json
 import os
+import re
 import shlex
 import sys
 import time
@@ -23,8 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
-from ml_collections.config_dict import placeholder
+from ml_collections import ConfigDict
 
 from canon.errors import CanonError, UsageError
 from canon.named import near
@@ -38,117 +36,79 @@ flags.DEFINE_string('runs', 'runs', 'The folder of all runs.')
 flags.DEFINE_enum('mode', 'train', MODES, 'What to do.')
 flags.DEFINE_boolean('force', False, 'Go on in a workdir that another config made.')
 flags.DEFINE_integer('step', None, 'The checkpoint to look at (best or newest without); replay: the step.')
-flags.DEFINE_string('input', None, 'predict: a file or a folder.')
+flags.DEFINE_string('input', None, 'predict: a file or a folder; what else a task takes, such as a sentence.')
 flags.DEFINE_string('output', None, 'predict, export: a folder for the results, else one in the workdir.')
 flags.DEFINE_string('compilation_cache', '~/.cache/canon/xla', 'Where compiled programs are kept; empty for nowhere.')
 flags.DEFINE_string('coordinator', None, 'ADDRESS:PORT of process 0, where neither Slurm nor a TPU pod tells it.')
 flags.DEFINE_integer('process_count', None, 'How many processes run this job, with --coordinator.')
 flags.DEFINE_integer('process_index', None, 'Which of them this is, with --coordinator.')
+_MODULE = FLAGS.find_module_defining_flag('mode')
 
 
 class _Command(NamedTuple):
     source: str | None  # FILE[:ARG] of --config
     text: str  # as it was typed
-
-    @property
-    def overrides(self) -> dict[str, Any]:
-        return dict(config_flags.get_override_values(FLAGS['config']))
+    config: ConfigDict
+    overrides: dict[str, Any]
+    workdir: Path
 
 
 def main() -> None:
     """The command line; does not return."""
-    words, source = _config_argument(sys.argv)
-    command = _Command(source, shlex.join(['python', '-m', 'experiments.main', *sys.argv[1:]]))
+    commands = []
+
+    def parse(argv: list[str]) -> list[str]:
+        commands.append(_parse(argv))
+        return argv[:1]
+
     try:
-        app.run(lambda _: _exit(lambda: _run(command)), argv=words, flags_parser=lambda argv: _parse(argv, source))
+        app.run(lambda _: _exit(lambda: _run(commands[0])), flags_parser=parse)
     except UsageError as error:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)
 
 
-def _parse(argv: list[str], source: str | None) -> list[str]:
-    """Flags from argv (without --config), with `FLAGS.config` the config itself and its overrides applied."""
+def _parse(argv: list[str]) -> _Command:
+    """Flags, and the config with its overrides applied."""
+    from experiments import configs, overrides, runs
+
+    pairs, words = overrides.read_flags(argv)
+    asks_for_help = any(word in ('-h', '--help', '-help', '--helpfull', '--helpshort') for word in words)
     try:
-        if source is not None or _value(argv, 'workdir'):
-            config = _load(source, _value(argv, 'workdir'))
-            _check_overrides(argv, config)
-            delattr(FLAGS, 'config')
-            sys.argv = argv  # config_flags reads the overrides there
-            config_flags.DEFINE_config_dict('config', config, lock_config=True)
-        positional = FLAGS(argv)
+        FLAGS.set_gnu_getopt(True)
+        positional = FLAGS([word for word in words if not re.fullmatch(r'-h|--?help(full|short)?', word)])[1:]
     except flags.Error as error:
         raise UsageError(f'{error}; see --help') from error
-    except config_flags.config_flags.UnsupportedOperationError as error:
-        raise UsageError(f'{error}; give the key a value, or a placeholder of its type, in the config file') from error
-    if len(positional) > 1:
-        raise UsageError(f'{positional[1]!r} is no flag; options are written --name=value')
+    source = FLAGS.config
+    if source is None and positional and configs.is_config(positional[0]):
+        source = positional.pop(0)
+    if positional:
+        raise UsageError(f'{positional[0]!r} is no flag; options are written --name=value')
+    if asks_for_help:
+        print(_help(source))
+        sys.exit()
     if source is None and not FLAGS.workdir:
         raise UsageError('which config? give --config=configs/TASK/NAME.py, or the --workdir of a run')
-    return positional
+    config = overrides.load(source, FLAGS.workdir)
+    values = overrides.apply(config, pairs)
+    config.lock()
+    given = FLAGS.workdir and Path(FLAGS.workdir).expanduser()
+    workdir = given or runs.workdir(source, values, Path(FLAGS.runs).expanduser())
+    return _Command(source, shlex.join(['python', '-m', 'experiments.main', *argv[1:]]), config, values, workdir)
 
 
-def _config_argument(argv: list[str]) -> tuple[list[str], str | None]:
-    """argv without `--config FILE`, and FILE."""
-    rest, source, words = [], None, iter(argv)
-    for word in words:
-        name, equals, value = word.partition('=')
-        if name in ('--config', '-config'):
-            source = value if equals else next(words, '')
-        else:
-            rest.append(word)
-    return rest, source
+def _help(source: str | None) -> str:
+    """The flags; with a config, its keys too: what each is, and what else its named functions take."""
+    from experiments import overrides
 
-
-def _value(argv: list[str], flag: str) -> str | None:
-    for i, word in enumerate(argv):
-        name, equals, value = word.partition('=')
-        if name.lstrip('-') == flag:
-            return value if equals else (argv[i + 1] if i + 1 < len(argv) else None)
-    return None
-
-
-def _load(source: str | None, workdir: str | None) -> ConfigDict:
-    """The config of a file, or the one a workdir was made from; the keys of `run` that it leaves out are filled in."""
-    from canon.train.settings import overridable
-    from canon.train.workdir import load_json
-    from experiments import configs
-
+    names = [name for name in FLAGS if FLAGS[name].help and FLAGS.find_module_defining_flag(name) == _MODULE]
+    lines = [str(__doc__).strip(), '']
+    lines += [f'--{name}{"" if FLAGS[name].boolean else "="}\n    {FLAGS[name].help}' for name in names]
     if source is not None:
-        config = configs.load(source)
+        lines += ['', *overrides.describe(overrides.load(source), source)]
     else:
-        path = Path(workdir or '.') / 'config.json'
-        if not path.is_file():
-            raise UsageError(f'{path.parent} holds no run (no config.json); give --config=FILE, or the folder of a run')
-        load_json(path)
-        config = ConfigDict(json.loads(path.read_text(), object_hook=_with_placeholders))
-    config.unlock()
-    config.run = ConfigDict(overridable(config.get('run') or {}))
-    return config
-
-
-def _with_placeholders(part: dict[str, Any]) -> dict[str, Any]:
-    """JSON's null as a key that the command line may set."""
-    return {key: placeholder(str) if value is None else value for key, value in part.items()}
-
-
-def _check_overrides(argv: list[str], config: ConfigDict) -> None:
-    """A misspelt key is refused here, with the near ones."""
-    keys = set(_dotted(config))
-    for word in argv:
-        name = word.partition('=')[0].lstrip('-')
-        if name.startswith('config.') and name.removeprefix('config.') not in keys:
-            key = name.removeprefix('config.')
-            raise UsageError(f'the config has no key {key!r}{near(key, keys)}')
-
-
-def _dotted(config: Any, prefix: str = '') -> list[str]:
-    found = []
-    for key in config:
-        value = config[key]
-        found.append(prefix + key)
-        if isinstance(value, ConfigDict):
-            found += _dotted(value, f'{prefix}{key}.')
-    return found
+        lines += ['', 'With a config, --help lists its keys, too: ./launch.sh run configs/TASK/NAME.py --help']
+    return '\n'.join(lines)
 
 
 def _exit(run) -> None:
@@ -180,7 +140,7 @@ def _exit(run) -> None:
 
 
 def _run(command: _Command) -> None:
-    config = FLAGS.config
+    config, workdir = command.config, command.workdir
     _check_experiment(config.get('experiment'))
     import jax
 
@@ -190,7 +150,6 @@ def _run(command: _Command) -> None:
         jax.config.update('jax_compilation_cache_dir', os.path.expanduser(FLAGS.compilation_cache))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
     module = importlib.import_module(f'experiments.{config.experiment}')
-    workdir = Path(FLAGS.workdir or default_workdir(command.source or '', command.overrides))
     experiment = _experiment(config, module, workdir)
     if FLAGS.mode == 'train':
         _train(config, experiment, workdir, command)
@@ -288,8 +247,16 @@ def _predict(config, module, experiment, workdir) -> None:
     if not FLAGS.input:
         raise UsageError('predict what? give --input=FILE or a folder')
     run = replay.trained(experiment, config, workdir, FLAGS.step)
-    output = FLAGS.output or workdir / 'predictions'
+    output = _folder(FLAGS.output) if FLAGS.output else workdir / 'predictions'
     print(module.predict(config, experiment, run.params, run.mutable, FLAGS.input, output))
+
+
+def _folder(output: str) -> Path:
+    """--output, which is a folder: the name of a file would become one, too."""
+    path = Path(output).expanduser()
+    if path.is_file() or (path.suffix and not path.is_dir()):
+        raise UsageError(f'--output={output} must be a folder, in which the files have names of their own')
+    return path
 
 
 def _export(config, module, experiment, workdir) -> None:
@@ -299,7 +266,12 @@ def _export(config, module, experiment, workdir) -> None:
     if not hasattr(module, 'served'):
         raise UsageError(f'experiment {config.experiment!r} has nothing to export (it has no `served`)')
     run = replay.trained(experiment, config, workdir, FLAGS.step, untrained=True)
-    lines = export(module.served(config, experiment), run.params, run.mutable, FLAGS.output or workdir / 'export')
+    lines = export(
+        module.served(config, experiment),
+        run.params,
+        run.mutable,
+        _folder(FLAGS.output) if FLAGS.output else workdir / 'export',
+    )
     print('\n'.join(lines))
 
 
@@ -324,15 +296,6 @@ def _replay(config, module, experiment, workdir) -> None:
     leaves = jax.tree_util.tree_flatten_with_path(replayed.batch)[0]
     np.savez_compressed(path, **{jax.tree_util.keystr(k, simple=True, separator='/'): v for k, v in leaves})
     print(f'its batch: {_short(path)}')
-
-
-def default_workdir(source: str, overrides: dict[str, Any]) -> Path:
-    """RUNS/<task>/<name>[-arg]/<hash of the overrides>: the same words find the same folder, so they resume."""
-    path, _, argument = source.partition(':')
-    text = json.dumps(overrides, sort_keys=True, default=str)
-    last = hashlib.sha256(text.encode()).hexdigest()[:8] if overrides else 'default'
-    name = Path(path).stem + (f'-{argument}' if argument else '')
-    return Path(FLAGS.runs) / Path(path).absolute().parent.name / name / last
 
 
 def _quieten() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -10,9 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from canon.errors import UsageError
 from canon.train.log import read_rows
 from canon.train.workdir import read_json
-from experiments import configs
+from experiments import configs, overrides
 
 STAGE = re.compile(r'\d+-')  # a run in stages keeps each stage in a folder `0-name` of its own
 
@@ -72,20 +75,26 @@ def below(folder: Path) -> list[Run]:
     return [run._replace(folder=whole) for whole, run in found.items()]
 
 
-def find(source: str, overrides: Mapping[str, str], root: Path) -> Run | None:
-    """The run of these overrides (as on the command line) below the folder of all runs, where main has put it."""
-    for run in below(home(source, root)):
-        mine = {key: configs.text(key, value) for key, value in run.overrides.items() if _plain(value)}
-        same = mine.keys() == overrides.keys() and all(_same(mine[key], overrides[key]) for key in mine)
-        if same and run.config == source:
-            return run
-    return None
+def find(source: str, flags: Sequence[str], root: Path) -> Run | None:
+    """The run of the overrides in `flags` below the folder of all runs; None where there is none."""
+    try:
+        values = overrides.apply(overrides.load(source), overrides.read_flags(flags)[0])
+    except UsageError:  # which is why there is no run
+        return None
+    return next(iter(below(workdir(source, values, root))), None)
+
+
+def workdir(source: str | None, values: Mapping[str, Any], root: Path) -> Path:
+    """ROOT/<task>/<name>[-arg]/<hash of the overrides>: the same words find the same folder, so they resume."""
+    text = json.dumps(values, sort_keys=True, default=str)
+    last = hashlib.sha256(text.encode()).hexdigest()[:8] if values else 'default'
+    return home(source or '', root) / last
 
 
 def home(source: str, root: Path) -> Path:
     """ROOT/<task>/<name>[-arg]: the folder with the runs of one config."""
     path, argument = configs.split(source)
-    return root / path.parent.name / (path.stem + (f'-{argument}' if argument else ''))
+    return root / path.absolute().parent.name / (path.stem + (f'-{argument}' if argument else ''))
 
 
 def curve(folders: Sequence[Path], metric: str) -> tuple[np.ndarray, np.ndarray]:
@@ -95,16 +104,15 @@ def curve(folders: Sequence[Path], metric: str) -> tuple[np.ndarray, np.ndarray]
     return np.array(steps), np.array([[log[step] for step in steps] for log in logs])
 
 
-def overrides_in(flags: Sequence[str]) -> dict[str, str]:
-    """`['--config.a=1', '--force']` -> `{'a': '1'}`."""
-    words = (flag.removeprefix('--config.').partition('=') for flag in flags if flag.startswith('--config.'))
-    return {key: value for key, _, value in words}
-
-
 def option(flags: Sequence[str], name: str, default: str = '') -> str:
     """The last value given to `--name=`."""
     values = [flag.partition('=')[2] for flag in flags if flag.startswith(f'--{name}=')]
     return values[-1] if values else default
+
+
+def root(flags: Sequence[str]) -> Path:
+    """The folder of all runs."""
+    return Path(option(flags, 'runs', 'runs')).expanduser()
 
 
 def outcome(run: Run | None, metric: str = '') -> str:
@@ -119,21 +127,6 @@ def outcome(run: Run | None, metric: str = '') -> str:
 
 def _stage(run: Run) -> int:
     return int(run.folder.name.partition('-')[0]) if STAGE.match(run.folder.name) else -1
-
-
-_TRUTH = {'true': '1', 't': '1', 'false': '0', 'f': '0'}  # absl reads them all
-
-
-def _same(a: str, b: str) -> bool:
-    a, b = _TRUTH.get(a.lower(), a), _TRUTH.get(b.lower(), b)
-    try:
-        return a == b or float(a) == float(b)
-    except ValueError:
-        return a.replace(' ', '') == b.replace(' ', '')
-
-
-def _plain(value: Any) -> bool:
-    return isinstance(value, str | int | float | list | tuple)
 
 
 def _mapping(path: Path) -> dict[str, Any]:

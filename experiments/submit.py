@@ -55,7 +55,7 @@ def submit(options: Any, points: Sequence[list[str]], parallel: int = 0) -> int:
         raise UsageError('--nodes, --tasks and --minutes are at least 1')
     extra = dict(_pair(word) for word in options.sbatch)
     submitit = _submitit()
-    folder = Path(runs.option(points[0], 'runs', 'runs')).absolute() / 'slurm'
+    folder = runs.root(points[0]).absolute() / 'slurm'
     executor = submitit.AutoExecutor(folder / '%j', cluster='slurm')
     executor.update_parameters(
         name=f'canon-{configs.split(options.config)[0].stem}',
@@ -147,8 +147,8 @@ def _slurm(*command: str) -> subprocess.CompletedProcess[str]:
 def _find(config: str, flags: Sequence[str]) -> runs.Run | None:
     workdir = runs.option(flags, 'workdir')
     if workdir:
-        return next(iter(runs.below(configs.ROOT / workdir)), None)
-    return runs.find(config, runs.overrides_in(flags), configs.ROOT / runs.option(flags, 'runs', 'runs'))
+        return next(iter(runs.below(configs.ROOT / Path(workdir).expanduser())), None)
+    return runs.find(config, flags, configs.ROOT / runs.root(flags))
 
 
 def _wait(config: str, number: str, points: Sequence[list[str]], root: Path) -> int:

@@ -93,7 +93,7 @@ class Local:
             status = process.wait()
             with self._lock:
                 self._running.discard(process)
-        run = runs.find(self._config, runs.overrides_in(point.flags), self._root())
+        run = runs.find(self._config, point.flags, self._root())
         state = 'failed' if status or run is None else run.state
         self._report(state, time.monotonic() - began, point, run, log)
         return state
@@ -114,7 +114,7 @@ class Local:
                 process.send_signal(signal.SIGTERM)
 
     def _root(self) -> Path:
-        return Path(runs.option(self._points[0].flags, 'runs', 'runs'))
+        return runs.root(self._points[0].flags)
 
     def _home(self) -> Path:
         return runs.home(self._config, self._root())

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from canon.errors import CanonError, UsageError
 from canon.named import near
+from experiments import overrides
 
 PASSED_ON = ('--config.', '--runs=', '--workdir=', '--compilation_cache=', '--force')
 
@@ -31,7 +32,9 @@ def parse(of: Parser, argv: Sequence[str] | None, refused: str = '') -> tuple[ar
     words = list(sys.argv[1:] if argv is None else argv)
     if '--' in words:
         words.remove('--')
-    options, flags = of.parse_known_args(words)
+    pairs, words = overrides.read_flags(words)
+    options, flags = of.parse_known_args(_join_values(words))
+    flags += [f'--config.{key}={text}' for key, text in pairs]
     own = [word for action in of._actions for word in action.option_strings]
     for flag in flags:
         name = flag.partition('=')[0]
@@ -40,6 +43,17 @@ def parse(of: Parser, argv: Sequence[str] | None, refused: str = '') -> tuple[ar
         if not flag.startswith(PASSED_ON):
             raise UsageError(f'{of.prog} has no option {name!r}{near(name, [*own, *PASSED_ON])}')
     return options, flags
+
+
+def _join_values(words: Sequence[str]) -> list[str]:
+    """`--runs DIR` as one word, `--runs=DIR`: argparse would take DIR for an argument of its own."""
+    joined = []
+    for word in words:
+        if joined and f'{joined[-1]}=' in PASSED_ON:
+            joined[-1] += f'={word}'
+        else:
+            joined.append(word)
+    return joined
 
 
 def command(config: str, flags: Sequence[str]) -> list[str]:

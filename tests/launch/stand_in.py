@@ -3,29 +3,24 @@
 Its score is a function of `config.rate`. `config.trouble` makes it fail, sleep until told to stop, or leave rubbish.
 """
 
-import hashlib
 import json
 import math
 import signal
 import sys
 import time
-from pathlib import Path
 
-from experiments import configs, runs, tools
+from experiments import overrides, runs, tools
 
 
 def main() -> int:
     flags = sys.argv[1:]
     source = runs.option(flags, 'config')
-    config = configs.load(source)
-    given = runs.overrides_in(flags)
-    overrides = {key: type(config[key])(value) for key, value in given.items()}
-    config.update(overrides)
-    name = hashlib.sha256(json.dumps(overrides, sort_keys=True).encode()).hexdigest()[:8] if overrides else 'default'
-    folder = runs.home(source, Path(runs.option(flags, 'runs', 'runs'))) / name
+    config = overrides.load(source)
+    values = overrides.apply(config, overrides.read_flags(flags)[0])
+    folder = runs.workdir(source, values, runs.root(flags))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'config.json').write_text(json.dumps(config.to_dict()))
-    (folder / 'run.json').write_text(json.dumps({'config': source, 'overrides': overrides}))
+    (folder / 'run.json').write_text(json.dumps({'config': source, 'overrides': values}))
 
     def status(state, **more):
         (folder / 'status.json').write_text(json.dumps({'state': state, 'step': 3, 'steps': 9, **more}))

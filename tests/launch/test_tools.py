@@ -33,7 +33,7 @@ def test_a_sweep_runs_every_point_and_again_finds_them(house):
     assert 'a line of the log' in logs[0].read_text()
     assert house.launch('sweep', config, '--config.seed=3').returncode == 0
     assert len(runs.below(house.root / 'runs')) == 3
-    found = runs.find(config, {'rate': '1e-3', 'seed': '3'}, house.root / 'runs')
+    found = runs.find(str(house.root / config), ['--config.rate=1e-3', '--config.seed', '3'], house.root / 'runs')
     assert found
     assert found.state == 'done'
 

@@ -1,0 +1,165 @@
+"""Overrides that everyone tries: what signatures allow, what a new name replaces, and what is refused in one line."""
+
+import re
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from canon.errors import UsageError
+from experiments import configs, overrides, runs
+
+DIGITS = f'{configs.ROOT}/configs/classification/lenet_digits.py'
+PREFIX = 'data.train.transforms'
+
+
+def changed(*flags, source=DIGITS):
+    """The config and the values after `--config.FLAG` for each of the flags."""
+    config = overrides.load(source)
+    pairs, rest = overrides.read_flags([f'--config.{flag}' for flag in flags])
+    assert not rest
+    return config, overrides.apply(config, pairs)
+
+
+@pytest.mark.parametrize(
+    ('flags', 'path', 'section'),
+    [
+        (['tx.b1=0.8', 'tx.learning_rate=0.1'], 'tx', dict(name='adam', b1=0.8, learning_rate=0.1)),
+        (
+            ['tx.weight_decay=1e-2', 'tx.learning_rate=1', 'tx.name=adamw'],
+            'tx',
+            dict(name='adamw', learning_rate=1.0, weight_decay=0.01),
+        ),
+        (
+            ['tx.learning_rate.name=cosine', 'tx.learning_rate.init=0.1', 'tx.learning_rate.steps=100%'],
+            'tx.learning_rate',
+            dict(name='cosine', init=0.1, steps='100%'),
+        ),
+        (
+            ['tx.chain=clip,adam', 'tx.clip.name=clip_by_global_norm', 'tx.clip.max_norm=1', 'tx.adam.learning_rate=2'],
+            'tx',
+            dict(
+                chain=('clip', 'adam'),
+                clip=dict(name='clip_by_global_norm', max_norm=1.0),
+                adam=dict(learning_rate=2.0),
+            ),
+        ),
+        (
+            ['model.activation=tanh'],
+            'model',
+            dict(name='lenet.lenet5', num_classes=10, dropout=0.2, dtype=None, activation='tanh'),
+        ),
+        (['model.name=lenet.lenet5_1998'], 'model', dict(name='lenet.lenet5_1998', num_classes=10, dtype=None)),
+        ([f"{PREFIX}.chain=('resize',)"], PREFIX, dict(chain=('resize',), resize=dict(size=32))),
+        (
+            [f'{PREFIX}.chain=resize,random_flip', f'{PREFIX}.random_flip.p=0.3'],
+            PREFIX,
+            dict(chain=('resize', 'random_flip'), resize=dict(size=32), random_flip=dict(p=0.3)),
+        ),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_signatures_decide_what_may_be_set_and_what_a_name_drops(flags, path, section):
+    config, _ = changed(*flags)
+    for part in path.split('.'):
+        config = config[part]
+    assert config.to_dict() == section
+
+
+def test_a_number_replaces_a_schedule_and_a_schedule_the_number_again():
+    config, _ = changed('tx.learning_rate=0.1')
+    overrides.apply(config, [('tx.learning_rate.name', 'constant'), ('tx.learning_rate.value', '0.2')])
+    assert config.tx.learning_rate.to_dict() == dict(name='constant', value=0.2)
+
+
+def test_a_name_replaces_a_chain():
+    config, _ = changed('tx.chain=clip,adam', 'tx.clip.name=clip_by_global_norm', 'tx.clip.max_norm=1')
+    overrides.apply(config, [('tx.name', 'sgd'), ('tx.learning_rate', '0.5')])
+    assert config.tx.to_dict() == dict(name='sgd', learning_rate=0.5)
+
+
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        (['tx.b3=1'], "no key 'tx.b3'; did you mean 'tx.b2' or 'tx.b1'"),
+        (['tx.name=sgd', 'tx.b1=0.9'], "no key 'tx.b1'"),
+        (['model.activatoin=tanh'], "did you mean 'model.activation'"),
+        (['data.zzz=1'], "no key 'data.zzz'; there are data.batch_size, data.data_dir"),
+        (['tx=3'], '--config.tx=3: tx is a section; its keys are learning_rate, name'),
+        (['tx.b1=high'], '--config.tx.b1=high: must be a number'),
+        (['seed=1.5'], '--config.seed=1.5: must be a whole number'),
+        (['tx.learning_rate=1', 'tx.learning_rate.init=1'], '--config.tx.learning_rate replaces what'),
+        (['model.num_classes.x=1'], "no key 'model.num_classes.x'"),
+        (['input.mean=((1,'], '--config.input.mean=((1,: must be a tuple'),
+    ],
+)
+def test_what_no_signature_has_is_refused(flags, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        changed(*flags)
+
+
+@pytest.mark.parametrize(
+    ('value', 'text', 'read'),
+    [
+        ((0.5,), '0.5', (0.5,)),
+        ((0.3,), '(3e-1,)', (0.3,)),
+        (((1, 2), (3, 4)), '((1, 2), (3, 4))', ((1, 2), (3, 4))),
+        (('a', 'b'), 'c,d', ('c', 'd')),
+        (('a',), '/a/b.obj', ('/a/b.obj',)),
+        (False, 'true', True),
+        (True, 'F', False),
+        (1.0, '1e-3', 0.001),
+        ('x', '3', '3'),
+    ],
+)
+def test_values_are_read_by_the_type_they_replace(value, text, read):
+    config = ConfigDict(dict(experiment='none', key=value))
+    assert overrides.apply(config, [('key', text)]) == {'key': read}
+    assert config.key == read
+
+
+def test_flags_are_read_in_every_form():
+    words = [
+        '--config.a',
+        '1',
+        '-config.b=x=y',
+        '--config.c',
+        '--noconfig.d',
+        'x.py:smoke',
+        '--config.e',
+        '-0.5',
+        '--f',
+    ]
+    pairs, rest = overrides.read_flags([*words, '--config.a=2'])
+    assert pairs == [('b', 'x=y'), ('c', 'true'), ('d', 'false'), ('e', '-0.5'), ('a', '2')]
+    assert rest == ['x.py:smoke', '--f']
+
+
+@pytest.mark.parametrize(
+    ('point', 'flags'),
+    [
+        ({'input.mean': 0.5}, ['--config.input.mean=(5e-1,)']),
+        ({'input.mean': (0.3,)}, ['--config.input.mean=(3e-1,)']),
+        ({'run.tensorboard': True}, ['--config.run.tensorboard']),
+        ({'tx.b1': np.float32(0.5)}, ['--config.tx.b1=0.5']),
+        ({'run.shard.rules': (('a', (None, 'data')),)}, ["--config.run.shard.rules=(('a', (None, 'data')),)"]),
+    ],
+)
+def test_a_run_is_found_however_its_values_are_written(tmp_path, point, flags):
+    """As a sweep finds what its own runs left: the folder is a function of the values, not of their text."""
+    _, values = changed(*(flag.removeprefix('--config.') for flag in flags))
+    folder = runs.workdir(DIGITS, values, tmp_path)
+    folder.mkdir(parents=True)
+    (folder / 'run.json').write_text('{"config": "c.py"}')
+    for written in (flags, configs.flags_of(point)):
+        found = runs.find(DIGITS, written, tmp_path)
+        assert found
+        assert found.folder == folder
+    assert runs.find(DIGITS, [*flags, '--config.seed=7'], tmp_path) is None
+
+
+def test_help_describes_every_key_of_a_config():
+    text = '\n'.join(overrides.describe(overrides.load(DIGITS), DIGITS))
+    assert '--config.data.batch_size=64\n      examples of one step' in text
+    assert re.search(r'--config\.tx\.b1=0\.9\*', text)
+    assert re.search(r'--config\.run\.accumulate=1\n      microbatches an update is cut into', text)
