@@ -67,7 +67,8 @@ def write_predictions(output: str | Path, rows: Sequence[Sequence[str]], sheet: 
     """`predictions.csv` of rows, the first their head, and `predictions.png` of a figure; where they are."""
     out = Path(output)
     out.mkdir(parents=True, exist_ok=True)
-    with (out / 'predictions.csv').open('w', newline='') as file:
+    # Names of files are bytes: those that are not UTF-8 are written as they are.
+    with (out / 'predictions.csv').open('w', newline='', encoding='utf-8', errors='surrogateescape') as file:
         csv.writer(file).writerows(rows)
     sheet.savefig(out / 'predictions.png', dpi=100)
     return f'{out / "predictions.csv"}, {out / "predictions.png"}'

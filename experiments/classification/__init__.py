@@ -74,6 +74,8 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     """
     first = min(config.data.evals, default=None)
     spec = _spec(config, first) if first is not None else Spec('')
+    source_options = config.data.get('source', {})
+    files_options = {k: source_options[k] for k in ('unreadable', 'max_pixels') if source_options.get(k) is not None}
     return folder.classify(
         many_views(experiment.task.predict, spec.scales, spec.flip),
         params,
@@ -84,6 +86,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
         batch_size=config.data.batch_size,
         transforms=data.transforms.make(spec.transforms, f'data.evals.{first}.transforms'),
         output=output,
+        **files_options,
     )
 
 
@@ -186,9 +189,9 @@ def _check_fits(task: Task, predict: Callable, shape: tuple[int, ...], other: tu
     params = variables.pop('params')
     try:
         jax.eval_shape(predict, params, variables, others)
-    except UsageError as error:
-        raise UsageError(f'{where}: {error}') from error
     except (FlaxError, TypeError, ValueError) as error:
+        if isinstance(error, UsageError) and not isinstance(error.__cause__, FlaxError):
+            raise UsageError(f'{where}: {error}') from error
         told = 'x'.join(map(str, other)), 'x'.join(map(str, shape))
         raise UsageError(
             f'{where}: images of {told[0]} do not go through a model made for {told[1]}; make them as in data.train'

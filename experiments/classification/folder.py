@@ -27,12 +27,26 @@ def classify(
     batch_size: int,
     transforms: Sequence[data.Transform],
     output: str | Path,
+    unreadable: str = 'refuse',
+    max_pixels: int = data.files.MAX_PIXELS,
 ) -> str:
-    """Writes `predictions.csv`, a row an image with its likeliest classes, and `predictions.png`; says so.
+    """Writes `predictions.csv`, a row per image with its likeliest classes, and `predictions.png`; says so.
 
-    predict: as `Task.predict`. Raises UsageError where there is no image, CanonError naming a file that is broken.
+    Args:
+      predict: as `Task.predict`.
+      params, mutable: its first arguments.
+      source: a folder, or one file.
+      names: of the classes.
+      channels: that the model takes.
+      batch_size: images at once.
+      transforms: from a decoded image to what the model takes.
+      output: the folder to write to.
+      unreadable: 'skip' leaves out files that cannot be read and counts them, as a folder of training images does.
+      max_pixels: a larger image counts as unreadable.
+
+    Raises UsageError where there is no image, CanonError naming a file that is broken.
     """
-    files = data.files.Files(source)
+    files = data.files.Files(source, unreadable, max_pixels)
     batches = data.Once(files, batch_size, transforms, memory_limit=0)
     infer = jax.jit(lambda p, m, b: jax.nn.softmax(predict(p, m, b)), compiler_options=backend.compiler_options())
     rows, shown = [], []
@@ -47,7 +61,8 @@ def classify(
     ranks = range(1, (len(rows[0]) + 1) // 2)
     head = ['file', *(x for r in ranks for x in (f'class{r}', f'probability{r}'))]
     sheet = draw.gallery(np.stack([image for image, _ in shown]), [title for _, title in shown])
-    return f'{len(rows)} images classified: {write_predictions(output, [head, *rows], sheet)}'
+    skipped = f', {len(files.skipped)} skipped' if files.skipped else ''
+    return f'{len(rows)} images classified{skipped}: {write_predictions(output, [head, *rows], sheet)}'
 
 
 def _with_channels(images: np.ndarray, channels: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import ScopeParamShapeError
 
 from canon import losses, metrics, named
 from canon.errors import UsageError
@@ -89,7 +90,8 @@ def classification_task(
         return variables
 
     def training_loss(params, mutable, batch, key):
-        logits, new = model.apply(
+        logits, new = apply_network(
+            model,
             {'params': params, **mutable},
             images(batch),
             train=True,
@@ -104,7 +106,7 @@ def classification_task(
 
     def predict(params, mutable, batch):
         def scores(shown):
-            logits = model.apply({'params': params, **mutable}, images({'image': shown}), train=False)
+            logits = apply_network(model, {'params': params, **mutable}, images({'image': shown}), train=False)
             return over_map(logits).astype(jnp.float32)
 
         if batch['image'].ndim == 5:  # a crop at a time: 150 of them at once would not go into memory
@@ -112,6 +114,17 @@ def classification_task(
         return scores(batch['image'])
 
     return Task(init, training_loss, predict)
+
+
+def apply_network(model: Any, variables: Mapping[str, Any], images: jax.Array, **options: Any) -> Any:
+    """`model.apply`. Raises UsageError for images of other channels, or another size, than the parameters are for."""
+    try:
+        return model.apply(variables, images, **options)
+    except ScopeParamShapeError as error:
+        told = 'x'.join(map(str, images.shape[1:]))
+        raise UsageError(
+            f'the parameters are not for images of {told}; give images of the size and the channels of the training'
+        ) from error
 
 
 def many_views(predict: Callable, scales: Sequence[int] = (), flip: bool = False) -> Callable:

@@ -1,6 +1,9 @@
 """Image files of every kind, decoded at once or by a transform; what is broken is named."""
 
+import io
+import os
 import pickle
+import struct
 
 import cv2
 import numpy as np
@@ -9,7 +12,7 @@ from PIL import Image
 
 from canon.data import Batches, Key, cached, files, geometry, load, rng, transforms
 from canon.data.files import Encoded
-from canon.errors import CanonError
+from canon.errors import CanonError, UsageError
 
 
 def smooth(height: int = 90, width: int = 130, seed: int = 0) -> Image.Image:
@@ -80,7 +83,7 @@ def test_a_file_cut_short_is_named(tmp_path, kind, share, capfd):
     with pytest.raises(CanonError) as error:
         files.read_image(file)
     assert str(file) in str(error.value)
-    assert 'mend or remove it' in str(error.value)
+    assert 'repair or remove it' in str(error.value)
     assert '0x' not in str(error.value)
     assert '\n' not in str(error.value)
     for transform in (transforms.decode(), transforms.decode_random_resized_crop(8)):
@@ -198,5 +201,157 @@ def test_of_decoded_images_the_fused_crop_is_the_crop():
 
 
 def test_encoded_images_travel():
-    image = pickle.loads(pickle.dumps(Encoded(b'abc\0', 'name', False)))
-    assert (bytes(image), image.name, image.turn) == (b'abc\0', 'name', False)
+    image = pickle.loads(pickle.dumps(Encoded(b'abc\0', 'name', False, 7)))
+    assert (bytes(image), image.name, image.turn, image.max_pixels) == (b'abc\0', 'name', False, 7)
+
+
+# --- orientation -----------------------------------------------------------------------------------------------------
+
+# What EXIF's values 2 to 8 say of the stored image (CIPA DC-008, table of Orientation).
+SHOWN = {
+    1: lambda x: x, 2: np.fliplr, 3: lambda x: np.rot90(x, 2), 4: np.flipud, 5: lambda x: x.transpose(1, 0, 2),
+    6: lambda x: np.rot90(x, -1), 7: lambda x: np.rot90(x, 2).transpose(1, 0, 2), 8: np.rot90,
+}  # fmt: skip
+XMP = (
+    '<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF'
+    ' xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description'
+    ' xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="{}"/></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+)
+
+
+def save_turned(file, orientation: int, by: str) -> np.ndarray:
+    """Writes an image of that orientation, and returns what it shows."""
+    image, exif = smooth(), Image.Exif()
+    exif[0x0112] = orientation
+    if by == 'xmp':
+        image.save(file, quality=95, subsampling=0, xmp=XMP.format(orientation).encode())
+    elif file.suffix == '.tiff':
+        image.save(file, tiffinfo={0x0112: orientation})
+    else:
+        image.save(file, exif=exif, **(dict(quality=95, subsampling=0) if file.suffix == '.jpg' else {}))
+    return SHOWN[orientation](np.asarray(image))
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+@pytest.mark.parametrize(('suffix', 'by'), [('jpg', 'exif'), ('jpg', 'xmp'), ('png', 'exif'), ('tiff', 'exif')])
+def test_every_orientation_is_shown_and_told_by_the_head(tmp_path, suffix, by, orientation):
+    """A TIFF was turned twice in the head, and a JPEG turned by XMP alone in the head only: crops left the image."""
+    file = tmp_path / f'a.{suffix}'
+    expected = save_turned(file, orientation, by)
+    encoded = files.read_encoded(file)
+    shown = files.decode(encoded)
+    assert files.head(encoded)[:2] == shown.shape[:2] == expected.shape[:2]
+    assert abs(shown.astype(int) - expected).mean() < 4
+    assert files.head(encoded).can_reduce == (suffix == 'jpg' and orientation == 1)
+    crop = transforms.decode_random_resized_crop(16)
+    for visit in range(3):
+        assert crop.apply({'image': encoded}, Key(0, visit, 0))['image'].shape == (16, 16, 3)
+
+
+def test_an_orientation_that_does_not_exist_is_none(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 42
+    smooth().save(tmp_path / 'a.jpg', exif=exif)
+    encoded = files.read_encoded(tmp_path / 'a.jpg')
+    assert files.decode(encoded).shape == (90, 130, 3)
+    assert files.head(encoded)[:2] == (90, 130)
+
+
+# --- levels ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('values', 'dtype', 'suffix', 'expected'),
+    [
+        ([[0, 0.25, 0.5, 1]], np.float32, 'tiff', [0, 64, 128, 255]),
+        ([[0, 25.4, 77.6, 255]], np.float32, 'tiff', [0, 25, 78, 255]),
+        ([[0, 20, 255, 7]], np.int32, 'tiff', [0, 20, 255, 7]),
+        ([[0, 257, 65535, 256 * 7]], np.int32, 'tiff', [0, 1, 255, 7]),
+        ([[0, 257, 65535, 256 * 7]], np.uint16, 'tiff', [0, 1, 255, 7]),
+        ([[0, 1, 255, 200]], np.uint16, 'png', [0, 0, 0, 0]),  # sixteen bits stay sixteen bits, dark as they are
+        ([[0, 70000, 1, 2]], np.int32, 'tiff', r'0\.\.70000; store 8 or 16 bits'),
+        ([[-1, 0, 1, 2]], np.int32, 'tiff', r'-1\.\.2; store'),
+        ([[0, 0, 1, 300]], np.float32, 'tiff', r'floats are in 0\.\.300; store them in 0\.\.1 or 0\.\.255'),
+        ([[0, 0, 1, np.nan]], np.float32, 'tiff', 'nan'),
+    ],
+)
+def test_wide_grey_is_scaled_or_refused(tmp_path, values, dtype, suffix, expected):
+    """Floats in 0..1 were read as nearly black, and integers of 32 bits wrapped."""
+    file = tmp_path / f'a.{suffix}'
+    Image.fromarray(np.array(values, dtype)).save(file)
+    if isinstance(expected, str):
+        with pytest.raises(CanonError, match=expected):
+            files.read_image(file)
+    else:
+        np.testing.assert_array_equal(files.read_image(file), np.array(expected, np.uint8)[None, :, None].repeat(3, 2))
+
+
+# --- what a folder may hold ------------------------------------------------------------------------------------------
+
+
+def test_an_image_that_is_too_large_is_refused_by_its_head(tmp_path, caplog):
+    """No pixel of it is decoded: 13,000 pixels square took 5 GB, and OpenCV failed at 60,000."""
+    (tmp_path / 'a').mkdir()
+    for i in range(2):
+        smooth(8, 8).save(tmp_path / 'a' / f'{i}.png')
+    buffer = io.BytesIO()
+    smooth(16, 16).save(buffer, 'JPEG')
+    data = bytearray(buffer.getvalue())
+    at = data.index(b'\xff\xc0')
+    data[at + 5 : at + 9] = struct.pack('>HH', 60000, 60000)
+    (tmp_path / 'a' / 'huge.jpg').write_bytes(data)
+    with pytest.raises(CanonError, match='60000x60000 is more than max_pixels=89,478,485'):
+        files.read_image(tmp_path / 'a' / 'huge.jpg')
+    with pytest.raises(CanonError, match=r'huge\.jpg cannot be read .*3600000000 pixels'):
+        files.head(files.read_encoded(tmp_path / 'a' / 'huge.jpg'))
+    with pytest.raises(CanonError, match=r'1 of 3 images .*huge\.jpg \(the first: .*3600000000 pixels'):
+        load('folder', 'all', path=tmp_path)
+    source = load('folder', 'all', path=tmp_path, unreadable='skip')
+    assert [file.name for file in source.skipped] == ['huge.jpg']
+    assert 'huge.jpg' in caplog.text
+    with pytest.raises(CanonError, match='8x8 is more than max_pixels=63'):
+        load('folder', 'all', path=tmp_path, max_pixels=63, unreadable='skip')
+    (tmp_path / 'a' / 'huge.jpg').unlink()
+    assert load('folder', 'all', path=tmp_path, max_pixels=64, decode=False)[0]['image'].max_pixels == 64
+
+
+def test_less_known_suffixes_are_read_and_others_counted(tmp_path, caplog):
+    (tmp_path / 'a').mkdir()
+    for name, form in [('a.jfif', 'JPEG'), ('b.JPE', 'JPEG'), ('c.jp2', 'JPEG2000'), ('d.avif', 'AVIF')]:
+        smooth().save(tmp_path / 'a' / name, form)
+    for name in ('e.heic', 'f.HEIC', 'g.cr2', 'notes.txt', 'README'):
+        (tmp_path / 'a' / name).write_bytes(b'x')
+    source = load('folder', 'all', path=tmp_path)
+    assert sorted(file.name for file, _ in source.files) == ['a.jfif', 'b.JPE', 'c.jp2', 'd.avif']
+    for i in range(4):
+        assert abs(source[i]['image'].astype(int) - np.asarray(smooth())).mean() < 6
+    assert 'files that are not read as images: 1 .cr2, 2 .heic, 1 without suffix' in caplog.text
+
+
+def test_a_pipe_in_a_folder_does_not_hang(tmp_path):
+    (tmp_path / 'a').mkdir()
+    smooth().save(tmp_path / 'a' / 'x.png')
+    os.mkfifo(tmp_path / 'a' / 'y.png')
+    assert len(load('folder', 'all', path=tmp_path)) == 1
+    assert len(files.Files(tmp_path).paths) == 1
+    with pytest.raises(CanonError, match='not a regular file'):
+        files.read_image(tmp_path / 'a' / 'y.png')
+    with pytest.raises(UsageError, match='neither a file nor a folder'):
+        files.Files(tmp_path / 'a' / 'y.png')
+
+
+def test_names_that_are_not_utf_8_are_read(tmp_path):
+    root = os.fsencode(tmp_path)
+    os.mkdir(root + b'/caf\xe9')
+    for i in range(3):
+        smooth(8, 8).save(root + b'/caf\xe9/\xff%d.png' % i)
+    source = load('folder', 'all', path=tmp_path)
+    assert len([source[i] for i in range(len(source))]) == 3
+    assert source.info.class_names == ('caf\ufffd',)
+
+
+def test_paths_of_a_list_stay_in_their_folder(tmp_path):
+    assert files.path_within(tmp_path, 'a/../b.png', 'list.txt') == tmp_path / 'a/../b.png'
+    for name in ('../b.png', '/etc/passwd', 'a/../../b.png'):
+        with pytest.raises(UsageError, match=f'list.txt: {name!r} points outside'):
+            files.path_within(tmp_path, name, 'list.txt')

@@ -206,7 +206,9 @@ def break_two(root):
 
 def test_unreadable_images_are_refused_by_name(animals):
     break_two(animals)
-    with pytest.raises(CanonError, match=r'1 of 8 images in .* cannot be read: cat/empty\.jpg; .*unreadable=.skip'):
+    with pytest.raises(
+        CanonError, match=r'1 of 8 images in .* cannot be read: cat/empty\.jpg \(the first: .*unreadable=.skip'
+    ):
         load('folder', 'all', path=animals)
     (animals / 'cat' / 'empty.jpg').unlink()
     source = load(

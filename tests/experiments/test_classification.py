@@ -422,9 +422,31 @@ def test_a_broken_file_is_named(trained, tmp_path, kind):
     Image.fromarray(np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)).save(tmp_path / name)
     whole = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes({'empty': b'', 'text': b'no image'}.get(kind, whole[: len(whole) // 2]))
-    with pytest.raises(CanonError, match=f'{tmp_path / name} cannot be read .* mend or remove it') as caught:
+    with pytest.raises(CanonError, match=f'{tmp_path / name} cannot be read .* repair or remove it') as caught:
         classification.predict(config, experiment, params, {}, str(tmp_path), tmp_path / 'out')
     assert '\n' not in str(caught.value)
+
+
+def test_a_run_that_skips_unreadable_images_predicts_the_others(trained, tmp_path, caplog):
+    config, experiment, params = trained
+    config = config.copy_and_resolve_references()
+    config.data.source = dict(unreadable='skip')
+    for name in ('a.png', 'b.png', 'c.png'):
+        Image.fromarray(np.full((40, 40, 3), 90, np.uint8)).save(tmp_path / name)
+    (tmp_path / 'b.png').write_bytes(b'no image')
+    out = tmp_path / 'out'
+    told = classification.predict(config, experiment, params, {}, str(tmp_path), out)
+    assert told.startswith('2 images classified, 1 skipped')
+    rows = (out / 'predictions.csv').read_text().splitlines()[1:]
+    assert [row.split(',')[0] for row in rows] == [str(tmp_path / 'a.png'), str(tmp_path / 'c.png')]
+    assert '1 of 3 images' in caplog.text
+
+
+def test_images_of_other_channels_are_one_line(images):
+    task, params, mutable = set_up(Net(), images)
+    for compute in (task.predict, lambda *a: task.loss(*a, KEY)):
+        with pytest.raises(UsageError, match='the parameters are not for images of 8x8x1; give images of'):
+            compute(params, mutable, batch_of(images[..., :1]))
 
 
 def test_a_folder_without_images_is_refused(trained, tmp_path):

@@ -1,27 +1,43 @@
 """Image files: decoding one as RGB, finding them, and a plain list of them as a source.
 
 JPEGs are decoded by OpenCV, which is 1.3 times as fast as Pillow and gives the same pixels (`benchmarks/decode.py`);
-everything else, and what OpenCV refuses, by Pillow, which says what is wrong with it.
+everything else, and what OpenCV refuses, by Pillow, which says what is wrong with it. An image is turned as Pillow's
+`exif_transpose` turns it (by EXIF, else by XMP), whichever of the two decodes it. The size in the head of the file is
+checked before any pixel is decoded.
 """
 
 from __future__ import annotations
 
+import functools
 import io
+import logging
+import os
 import re
-from collections.abc import Iterator
+import struct
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from canon.data.source import Example, Info
 from canon.errors import CanonError, UsageError
 
-_SUFFIXES = {'.bmp', '.gif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+MAX_PIXELS = 89_478_485  # Pillow's own bound for a warning; an image of 9,459 pixels square has as many
+_SUFFIXES = {'.bmp', '.gif', '.jfif', '.jpe', '.jpeg', '.jpg', '.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff'}
+_SUFFIXES |= {'.webp'} if features.check('webp') else set()
+_SUFFIXES |= {'.avif'} if features.check('avif') else set()
+_SUFFIXES |= {'.j2k', '.jp2', '.jpx'} if features.check('jpg_2000') else set()
+_TEXTS = {'.csv', '.html', '.json', '.md', '.txt', '.xml', '.yaml', '.yml'}  # that describe images, beside them
+_UNREADABLE = (
+    OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, EOFError, MemoryError, struct.error,
+    cv2.error, Image.DecompressionBombError,
+)  # fmt: skip
 _JPEG = b'\xff\xd8\xff'
+_SIZED = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers of a JPEG that hold the size: SOF0 to SOF15
 _ORIENTATION = 0x0112  # of EXIF
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 
@@ -35,14 +51,18 @@ class Head(NamedTuple):
 
 
 class Encoded(bytes):
-    """An image as in its file, to be decoded by a transform. name: for errors. turn: as its EXIF says."""
+    """An image as in its file, to be decoded by a transform.
+
+    name: for errors. turn: as its EXIF says. max_pixels: a larger image is refused before it takes memory.
+    """
 
     name: str
     turn: bool
+    max_pixels: int
 
-    def __new__(cls, data: bytes, name: str = 'an image', turn: bool = True):
+    def __new__(cls, data: bytes, name: str = 'an image', turn: bool = True, max_pixels: int = MAX_PIXELS):
         self = super().__new__(cls, data)
-        self.name, self.turn = name, turn
+        self.name, self.turn, self.max_pixels = name, turn, max_pixels
         return self
 
     def __getattr__(self, attribute: str):
@@ -51,77 +71,173 @@ class Encoded(bytes):
         raise AttributeError(attribute)
 
     def __reduce__(self):
-        return Encoded, (bytes(self), self.name, self.turn)
+        return Encoded, (bytes(self), self.name, self.turn, self.max_pixels)
 
 
 class Files:
-    """Images without labels: `path` itself, or all below it in the order of their names. image: uint8 [H, W, 3]."""
+    """Images without labels: `path` itself, or all below it in the order of their names. image: uint8 [H, W, 3].
 
-    def __init__(self, path: str | Path):
-        """Raises UsageError when there is no such file or folder, or no image in it."""
+    `skipped`: the files that were left out.
+    """
+
+    def __init__(self, path: str | Path, unreadable: str = 'refuse', max_pixels: int = MAX_PIXELS):
+        """unreadable: 'skip' decodes every file once now and leaves out, with a warning, what cannot be read.
+
+        Raises UsageError when there is no such file or folder, or no image in it, and CanonError when no image of it
+        can be read.
+        """
         root = Path(path).expanduser()
         if not root.exists():
             raise UsageError(f'there is no file or folder {root}')
+        if not root.is_dir() and not root.is_file():
+            raise UsageError(f'{root} is neither a file nor a folder')
         self.paths = tuple(sorted(images_below(root))) if root.is_dir() else (root,)
         if not self.paths:
             raise UsageError(f'{root} holds no images ({", ".join(sorted(_SUFFIXES))})')
-        self.info = Info(str(root))
+        self.skipped: tuple[Path, ...] = ()
+        if unreadable == 'skip':
+            reasons = {file: why_unreadable(file, max_pixels) for file in self.paths}
+            self.paths = tuple(file for file, why in reasons.items() if not why)
+            self.skipped = tuple(report_unreadable(reasons, root if root.is_dir() else root.parent, True))
+        self.info, self.max_pixels = Info(str(root)), max_pixels
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Example:
         """Raises CanonError naming the file that cannot be decoded."""
-        return {'image': read_image(self.paths[index])}
+        return {'image': read_image(self.paths[index], self.max_pixels)}
 
     def __repr__(self) -> str:
         return f'Files({self.info.name}, {len(self)} images)'
 
 
-def read_image(file: Path) -> np.ndarray:
-    """uint8 RGB [H, W, 3] of grey (8 or 16 bits), palette, CMYK or RGB, turned as EXIF says."""
-    return decode(read_encoded(file))
+def read_image(file: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """uint8 RGB [H, W, 3] of grey (8 or 16 bits, or floats), palette, CMYK or RGB, turned as EXIF says."""
+    return decode(read_encoded(file, max_pixels))
 
 
-def read_encoded(file: Path) -> Encoded:
+def read_encoded(file: Path, max_pixels: int = MAX_PIXELS) -> Encoded:
     try:
-        return Encoded(file.read_bytes(), str(file))
+        if file.exists() and not file.is_file():  # a pipe would wait for ever
+            raise OSError('not a regular file')
+        return Encoded(file.read_bytes(), str(file), max_pixels=max_pixels)
     except OSError as error:
         raise _refusal(str(file), error) from error
 
 
 def decode(image: Encoded, reduce: int = 1) -> np.ndarray:
-    """uint8 RGB [H, W, 3] of grey (8 or 16 bits), palette, CMYK or RGB.
+    """uint8 RGB [H, W, 3] of grey (8 or 16 bits, or floats in 0..1 or 0..255), palette, CMYK or RGB.
 
     reduce: 2, 4 or 8 give [ceil(H / reduce), ceil(W / reduce), 3] at a fraction of the price; JPEGs only.
-    Raises CanonError naming the image, for one that is cut short, too.
+    Raises CanonError naming the image, for one that is cut short or has more than `image.max_pixels`, too.
     """
-    if image.startswith(_JPEG):
-        pixels = cv2.imdecode(np.frombuffer(image, np.uint8), _flags(image, reduce))
-        if pixels is not None:
-            return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if reduce > 1 else pixels
     try:
+        pixels = _decode_jpeg(image, reduce) if image.startswith(_JPEG) else None
+        if pixels is not None:
+            return pixels
         with Image.open(io.BytesIO(image)) as opened:
-            pixels = np.asarray(_rgb(ImageOps.exif_transpose(opened) if image.turn else opened))
+            _check_pixels(*opened.size, image.max_pixels)
+            shown = ImageOps.exif_transpose(opened) if image.turn else opened
+            pixels = np.asarray(_rgb(shown, opened.format))
     except _UNREADABLE as error:
         raise _refusal(image.name, error) from error
     return pixels[::reduce, ::reduce]
 
 
+def _decode_jpeg(image: Encoded, reduce: int) -> np.ndarray | None:
+    """By OpenCV, turned here: it knows EXIF alone, and the crop of a turned image follows `head`."""
+    size = _jpeg_size(image)
+    if size is None:
+        return None
+    _check_pixels(*size, image.max_pixels)
+    flags = (_REDUCED[reduce] if reduce > 1 else cv2.IMREAD_COLOR_RGB) | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        pixels = cv2.imdecode(np.frombuffer(image, np.uint8), flags)
+    except cv2.error:
+        return None
+    if pixels is None:
+        return None
+    pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if reduce > 1 else pixels
+    # The search costs microseconds, opening the head by Pillow a tenth of a millisecond.
+    if not image.turn or not (b'Exif\0\0' in image or b'Orientation' in image):
+        return pixels
+    with Image.open(io.BytesIO(image)) as opened:
+        return _turn(pixels, _orientation(opened))
+
+
+def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """`pixels` as orientation 1 to 8 of EXIF shows them."""
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _orientation(opened: Image.Image) -> int:
+    """1 to 8, as EXIF says, else XMP; 1 where neither does or they are broken."""
+    try:
+        orientation = opened.getexif().get(_ORIENTATION, 1)
+    except _UNREADABLE:
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) from the first frame's header; None where there is none."""
+    at = 2
+    while at + 9 <= len(data):
+        if data[at] != 0xFF:
+            return None
+        marker = data[at + 1]
+        if marker in _SIZED:
+            height, width = struct.unpack('>HH', data[at + 5 : at + 9])
+            return width, height
+        if marker == 0xFF:  # fill bytes may precede a marker
+            at += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # without a length
+            at += 2
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], 'big')
+    return None
+
+
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ValueError(f'{width}x{height} is more than max_pixels={max_pixels:,}')
+
+
 def _refusal(name: str, error: Exception) -> CanonError:
-    why = re.sub(r' ?<_io.*>', '', str(error))  # where in memory the bytes are
-    return CanonError(f'{name} cannot be read ({why}); mend or remove it')
+    why = re.sub(r' ?<_io.*>', '', str(error) or type(error).__name__)  # where in memory the bytes are
+    return CanonError(f'{name} cannot be read ({why}); repair or remove it')
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith('I'):  # 16 bits: Pillow's own conversion would clip at 255 instead of scaling
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+def _rgb(image: Image.Image, form: str | None) -> Image.Image:
+    """Pillow's own conversion clips integers of more than 8 bits, and floats, at 255 instead of scaling them."""
+    if image.mode == 'F':
+        image = Image.fromarray(_levels_of_floats(np.asarray(image)))
+    elif image.mode.startswith('I'):
+        image = Image.fromarray(_levels_of_integers(np.asarray(image), form))
     return image.convert('RGB')
 
 
-def _flags(image: Encoded, reduce: int) -> int:
-    colour = _REDUCED[reduce] if reduce > 1 else cv2.IMREAD_COLOR_RGB
-    return colour | (0 if image.turn else cv2.IMREAD_IGNORE_ORIENTATION)
+def _levels_of_floats(values: np.ndarray) -> np.ndarray:
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 255):  # NaN, too
+        raise ValueError(f'its floats are in {low:g}..{high:g}; store them in 0..1 or 0..255')
+    return np.rint(values * (255 if high <= 1 else 1)).astype(np.uint8)
+
+
+def _levels_of_integers(values: np.ndarray, form: str | None) -> np.ndarray:
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise ValueError(f'its pixels are in {low}..{high}; store 8 or 16 bits')
+    if values.dtype == np.int32 and form == 'TIFF' and high <= 255:  # 8 bits in a wider type
+        return values.astype(np.uint8)
+    return (values >> 8).astype(np.uint8)
 
 
 def head(image: Encoded) -> Head:
@@ -129,32 +245,91 @@ def head(image: Encoded) -> Head:
     try:
         with Image.open(io.BytesIO(image)) as opened:
             width, height = opened.size
-            orientation = opened.getexif().get(_ORIENTATION, 1) if image.turn else 1
+            _check_pixels(width, height, image.max_pixels)
+            orientation = _orientation(opened) if image.turn else 1
+            turned_already = opened.format == 'TIFF'  # Pillow turns these as it opens them
     except _UNREADABLE as error:
         raise _refusal(image.name, error) from error
-    if orientation >= 5:  # rows and columns are exchanged
+    if orientation >= 5 and not turned_already:  # rows and columns are exchanged
         width, height = height, width
     return Head(height, width, image.startswith(_JPEG) and orientation == 1)
 
 
 def images_below(path: Path) -> Iterator[Path]:
-    """All image files below `path`, by suffix; hidden ones left out. In no order."""
-    return (p for p in path.rglob('*') if p.suffix.lower() in _SUFFIXES and not p.name.startswith('.'))
+    """All image files below `path`, by suffix, in no order; hidden ones are left out.
+
+    Files of other suffixes, but for texts, are counted in a warning, once per folder; what is no regular file (a pipe)
+    is left out.
+    """
+    others: Counter[str] = Counter()
+    for file in _files_below(path):
+        if Path(file.name).suffix.lower() in _SUFFIXES:
+            yield Path(file.path)
+        elif (suffix := Path(file.name).suffix.lower()) not in _TEXTS:
+            others[suffix or 'without suffix'] += 1
+    if others:
+        _tell_others(path, ', '.join(f'{count} {suffix}' for suffix, count in sorted(others.items())))
 
 
-def opens(file: Path) -> bool:
-    """Whether the head of `file` is that of an image."""
+def _files_below(path: Path) -> Iterator[os.DirEntry]:
     try:
-        with Image.open(file):
-            return True
-    except _UNREADABLE:
-        return False
+        with os.scandir(path) as opened:
+            entries = [entry for entry in opened if not entry.name.startswith('.')]
+    except FileNotFoundError:  # a class that is missing in one of the splits
+        return
+    except OSError as error:
+        raise CanonError(f'{path} cannot be listed ({error.strerror}); check its permissions') from error
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files_below(Path(entry.path))
+        elif entry.is_file():
+            yield entry
 
 
-def decodes(file: Path) -> bool:
-    """Whether every pixel of `file` can be had."""
+@functools.cache  # the splits of a folder are read one after the other
+def _tell_others(path: Path, counts: str) -> None:
+    logging.getLogger('canon').warning('%s: files that are not read as images: %s', path, counts)
+
+
+def why_unreadable(file: Path, max_pixels: int = MAX_PIXELS, whole: bool = True) -> str:
+    """Why `file` cannot be decoded, or '' if it can. whole: every pixel; else its head alone is read."""
     try:
-        read_image(file)
-    except CanonError:
-        return False
-    return True
+        if whole:
+            read_image(file, max_pixels)
+        elif file.exists() and not file.is_file():
+            return 'not a regular file'
+        else:
+            with Image.open(file) as opened:
+                _check_pixels(*opened.size, max_pixels)
+    except CanonError as error:
+        return str(error).removeprefix(f'{file} cannot be read ').removesuffix('; repair or remove it').strip('()')
+    except _UNREADABLE as error:
+        return re.sub(r" ?'[^']*'$", '', str(error)) or type(error).__name__
+    return ''
+
+
+def report_unreadable(reasons: Mapping[Path, str], below: Path, skip: bool) -> list[Path]:
+    """The files that cannot be read, of {file: reason, or ''}, reported in one line.
+
+    Raises CanonError unless they are to be skipped and some file is left.
+    """
+    bad = sorted(file for file, why in reasons.items() if why)
+    if not bad:
+        return bad
+    some = ', '.join(str(file.relative_to(below)) for file in bad[:5]) + (', ...' if len(bad) > 5 else '')
+    message = f'{len(bad)} of {len(reasons)} images in {below} cannot be read: {some} (the first: {reasons[bad[0]]})'
+    if not skip or len(bad) == len(reasons):
+        raise CanonError(f"{message}; repair them, or say unreadable='skip'")
+    logging.getLogger('canon').warning('%s; they are skipped', message)
+    return bad
+
+
+def path_within(root: Path, name: str | Path, what: str) -> Path:
+    """`root / name`. Raises UsageError, which begins with `what`, where that is outside `root`.
+
+    A file that lists others may come from anywhere; it cannot name what lies elsewhere on the disk.
+    """
+    path = root / name
+    if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root)):
+        raise UsageError(f'{what}: {str(name)!r} points outside {root}')
+    return path

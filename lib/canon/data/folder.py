@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,9 +14,16 @@ import numpy as np
 
 from canon import named
 from canon.data import splits
-from canon.data.files import decodes, images_below, opens, read_encoded, read_image
+from canon.data.files import (
+    MAX_PIXELS,
+    images_below,
+    read_encoded,
+    read_image,
+    report_unreadable,
+    why_unreadable,
+)
 from canon.data.source import Example, Info
-from canon.errors import CanonError, UsageError
+from canon.errors import UsageError
 
 _SPLITS = ('train', 'test', 'val', 'valid', 'validation')
 _OWN_SPLITS = ('train', 'test', 'all')  # of a folder that has none
@@ -27,6 +35,7 @@ def folder(
     unreadable: str = 'refuse',
     decode: bool = True,
     held_out: float = 0.2,
+    max_pixels: int = MAX_PIXELS,
 ) -> Folder:
     """Reads the images under `path`, one folder per class: `path/cat/1.jpg`, or `path/train/cat/1.jpg` with splits.
 
@@ -44,6 +53,8 @@ def folder(
       decode: if False, 'image' holds the bytes of the file, for `decode` or `decode_random_resized_crop` among the
         transforms: the cache then keeps the compressed images, and large JPEGs are decoded no finer than needed.
       held_out: the share of each class that becomes 'test' where the folder has no splits of its own.
+      max_pixels: an image with more, by the head of its file, counts as unreadable. (Pillow has a bound of its own,
+        twice the default, for all but JPEGs.)
 
     Raises UsageError for a missing folder, split or class folder and for no images at all.
     """
@@ -67,9 +78,9 @@ def folder(
         logging.getLogger('canon').warning('class %r has no images in %s', names[empty], below)
     if below == root and base != 'all':
         files = _divide(files, base == 'test', held_out, root)
-    files, skipped = _check(files, below, unreadable)
-    info = Info(str(root), split, len(names), names, len(files))
-    return Folder(files[splits.bounds(first, last, len(files))], skipped, info, decode)
+    files, skipped = _check(files, below, unreadable == 'skip', max_pixels)
+    info = Info(str(root), split, len(names), tuple(map(_printable, names)), len(files))
+    return Folder(files[splits.bounds(first, last, len(files))], skipped, info, decode, max_pixels)
 
 
 class Folder:
@@ -78,8 +89,17 @@ class Folder:
     `skipped`: the files that were left out.
     """
 
-    def __init__(self, files: Sequence[tuple[Path, int]], skipped: Sequence[Path], info: Info, decode: bool = True):
-        self.files, self.skipped, self.info, self.decode = tuple(files), tuple(skipped), info, decode
+    def __init__(
+        self,
+        files: Sequence[tuple[Path, int]],
+        skipped: Sequence[Path],
+        info: Info,
+        decode: bool = True,
+        max_pixels: int = MAX_PIXELS,
+    ):
+        """Arguments as of `folder`; files: (path, label)."""
+        self.files, self.skipped, self.info = tuple(files), tuple(skipped), info
+        self.decode, self.max_pixels = decode, max_pixels
 
     def __len__(self) -> int:
         return len(self.files)
@@ -87,7 +107,8 @@ class Folder:
     def __getitem__(self, index: int) -> Example:
         """Raises CanonError naming the file that cannot be decoded."""
         file, label = self.files[index]
-        return {'image': (read_image if self.decode else read_encoded)(file), 'label': np.asarray(label)}
+        read = read_image if self.decode else read_encoded
+        return {'image': read(file, self.max_pixels), 'label': np.asarray(label)}
 
     def labels(self) -> np.ndarray:
         return np.array([label for _, label in self.files], np.int64)
@@ -142,19 +163,18 @@ def _folders(path: Path) -> list[str]:
 
 
 def _hash(file: Path, below: Path) -> bytes:
-    return hashlib.md5(file.relative_to(below).as_posix().encode(), usedforsecurity=False).digest()
+    name = os.fsencode(file.relative_to(below).as_posix())  # the bytes on the disk, UTF-8 or not
+    return hashlib.md5(name, usedforsecurity=False).digest()
 
 
-def _check(files, below, unreadable):
+def _printable(name: str) -> str:
+    """`name` with a mark for each byte that is not UTF-8."""
+    return os.fsencode(name).decode(errors='replace')
+
+
+def _check(files, below: Path, skip: bool, max_pixels: int):
     """(the files that can be read, those that cannot)."""
-    readable = decodes if unreadable == 'skip' else opens
     with ThreadPoolExecutor(4) as pool:
-        good = list(pool.map(readable, [file for file, _ in files]))
-    bad = [file for (file, _), fine in zip(files, good, strict=True) if not fine]
-    if bad:
-        some = ', '.join(str(f.relative_to(below)) for f in sorted(bad)[:5]) + (', ...' if len(bad) > 5 else '')
-        message = f'{len(bad)} of {len(files)} images in {below} cannot be read: {some}'
-        if unreadable == 'refuse' or len(bad) == len(files):
-            raise CanonError(f"{message}; mend them, or say unreadable='skip'")
-        logging.getLogger('canon').warning('%s; they are skipped', message)
-    return [f for f, fine in zip(files, good, strict=True) if fine], sorted(bad)
+        reasons = list(pool.map(lambda f: why_unreadable(f[0], max_pixels, whole=skip), files))
+    bad = report_unreadable({file: why for (file, _), why in zip(files, reasons, strict=True)}, below, skip)
+    return [f for f, why in zip(files, reasons, strict=True) if not why], bad
