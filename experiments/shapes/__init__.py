@@ -135,7 +135,7 @@ def shape_evaluator(system: System, held: Sequence[shapes.Shape], spec: Spec) ->
         if not closed:
             return _seen(seen)
         points = shapes.uniform(spec.points, system.half, rng)
-        return {**_seen(seen), 'places': np.asarray(points, np.float32), 'truth': shape.signed(points) < 0}
+        return {**_seen(seen), 'places': np.asarray(points, np.float32), 'truth': shape.inside(points)}
 
     def batch(step: int) -> dict[str, np.ndarray]:
         places = np.arange(step * spec.batch_size, (step + 1) * spec.batch_size)
@@ -237,7 +237,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     told = f'{len(mesh.vertices)} vertices, {len(mesh.faces)} faces'
     if shape is not None and shape.closed:
         places = shapes.uniform(20_000, system.half, np.random.default_rng(9))
-        score = iou(jnp.asarray(field(places) < 0)[None], jnp.asarray(shape.signed(places) < 0)[None])
+        score = iou(jnp.asarray(field(places) < 0)[None], jnp.asarray(shape.inside(places))[None])
         told += f'; IoU {float(score[0]):.4f}'
     mesh.vertices = fit.back(np.asarray(mesh.vertices))
     files = [Path(output) / f'{name}{ending}' for ending in meshes.WRITTEN]

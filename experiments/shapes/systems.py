@@ -264,7 +264,7 @@ def occupancy(
 
     def sides(shape, count, rng):
         points = shapes.uniform(count, half, rng)
-        return points, shape.signed(points) < 0
+        return points, shape.inside(points)
 
     draw = _pooled(known, sides, pool, rows.seed)
     draw_cloud = _pooled(known, lambda s, n, rng: s.surface(n, rng), pool, rows.seed)

@@ -74,8 +74,10 @@ def test_a_mesh_with_holes_has_no_inside(tmp_path):
     with pytest.raises(CanonError, match='not watertight: 3 of its 18 edges'):
         meshes.Surface(body).signed(np.zeros((1, 3)))
     body.export(tmp_path / 'open.ply')
-    with pytest.raises(CanonError, match=r'open\.ply: the mesh is not watertight'):
-        shapes.Scanned(tmp_path / 'open.ply').signed(np.zeros((1, 3)))
+    opened = shapes.Scanned(tmp_path / 'open.ply')
+    for query in (opened.signed, opened.inside):
+        with pytest.raises(CanonError, match=r'open\.ply: the mesh is not watertight'):
+            query(np.zeros((1, 3)))
     shapes.Scanned(tmp_path / 'open.ply').surface(10, np.random.default_rng(0))  # its surface can be learnt from
 
 

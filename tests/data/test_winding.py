@@ -133,6 +133,7 @@ def test_places_on_walls_within_a_body_are_not_drawn(tmp_path):
     outer = shapes.Part('box', (0.75, 0.5, 0.5), (0.25, 0.0, 0.0)).signed(shape.fit.back(points))
     np.testing.assert_allclose(outer, 0, atol=1e-6)
     assert (shape.signed(points + 1e-3 * normals) > 0).all()
+    assert shape.inside(points - 1e-3 * normals).all()
 
 
 def test_boxes_that_touch_are_closed():
