@@ -60,7 +60,7 @@ LIMITS = {
     ),
     'master': (lambda o: o.master_weights(o.adam()), None, 52, 0, 0),
     'ema': (lambda o: optax.chain(o.sgd(0.1), o.ema(0.9)), None, 24, 0, 0),
-    'plateau': (lambda o: optax.chain(o.divide_on_plateau('loss', 3), o.momentum(0.1)), None, 24, 0, 0),
+    'plateau': (lambda o: optax.chain(o.divide_on_plateau('loss', 3, mode='min'), o.momentum(0.1)), None, 24, 0, 0),
 }
 
 

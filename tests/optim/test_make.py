@@ -89,7 +89,7 @@ def test_slips_are_answered(spec, message):
         optim.make(spec)
 
 
-PLATEAU = dict(name='divide_on_plateau', metric='test/loss', patience=2)
+PLATEAU = dict(name='divide_on_plateau', metric='test/loss', patience=2, mode='min')
 RECIPES = {  # notes 2.5
     'alexnet': (0.01, 0.0005),
     'vgg': (0.01, 0.0005),

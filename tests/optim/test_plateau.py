@@ -13,7 +13,7 @@ GRADS = {'w': jnp.array([1.0, -2.0, 0.5])}
 
 
 def factors(optim, metrics, **settings):
-    tx = optim.divide_on_plateau('loss', **settings)
+    tx = optim.divide_on_plateau('loss', **{'mode': 'min', **settings})
     state, seen = tx.init(PARAMS), []
     for value in metrics:
         state = optim.observe(state, {'loss': value, 'other': 0.0})
@@ -47,7 +47,7 @@ def test_the_evaluation_of_the_drop(optim, metrics, settings, expected):
 
 
 def test_it_divides_the_rate_and_not_the_velocity(optim):
-    tx = optax.chain(optim.divide_on_plateau('loss', 1), optim.momentum(0.1, 0.5))
+    tx = optax.chain(optim.divide_on_plateau('loss', 1, mode='min'), optim.momentum(0.1, 0.5))
     state = tx.init(PARAMS)
     v = 0.0
     for k in range(6):
@@ -60,7 +60,7 @@ def test_it_divides_the_rate_and_not_the_velocity(optim):
 
 
 def test_updates_need_no_metric_and_foreign_metrics_are_no_evaluation(optim):
-    tx = optim.divide_on_plateau('test/loss', 1)
+    tx = optim.divide_on_plateau('test/loss', 1, mode='min')
     state = tx.init(PARAMS)
     for _ in range(5):
         _, state = tx.update(GRADS, state, PARAMS)
@@ -75,7 +75,7 @@ def test_observe_is_the_identity_for_others(optim):
 
 
 def test_one_trace_through_a_drop(optim):
-    tx, traces = optax.chain(optim.divide_on_plateau('loss', 1), optim.adam(0.1)), []
+    tx, traces = optax.chain(optim.divide_on_plateau('loss', 1, mode='min'), optim.adam(0.1)), []
 
     @jax.jit
     def step(state):
@@ -92,7 +92,7 @@ def test_one_trace_through_a_drop(optim):
 def test_it_is_saved_and_restored(optim, tmp_path):
     import orbax.checkpoint as ocp
 
-    tx = optax.chain(optim.divide_on_plateau('loss', 3), optim.momentum(0.1), optim.ema(0.9))
+    tx = optax.chain(optim.divide_on_plateau('loss', 3, mode='min'), optim.momentum(0.1), optim.ema(0.9))
     state = tx.init(PARAMS)
     for value in (2.0, 3.0, 3.0):
         state = optim.observe(state, {'loss': value})
@@ -106,11 +106,18 @@ def test_it_is_saved_and_restored(optim, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'settings', [dict(patience=0), dict(patience=1.5), dict(patience=1, mode='mn'), dict(patience=1, by=1)]
+    'settings',
+    [
+        dict(patience=0),
+        dict(patience=1.5),
+        dict(patience=1, mode='mn'),
+        dict(patience=1, mode=None),
+        dict(patience=1, by=1),
+    ],
 )
 def test_bad_settings(optim, settings):
     with pytest.raises(UsageError):
-        optim.divide_on_plateau('loss', **settings)
+        optim.divide_on_plateau('loss', **{'mode': 'min', **settings})
 
 
 # --- an average that begins on a plateau ------------------------------------------------------------------------------
@@ -148,7 +155,7 @@ def test_the_average_begins_when_the_algorithm_says(optim, patience, mode):
 
 
 def test_it_is_the_mean_of_the_parameters_since_then(optim):
-    tx = optax.chain(optim.sgd(0.1), optim.average_on_plateau('valid/loss', 1))
+    tx = optax.chain(optim.sgd(0.1), optim.average_on_plateau('valid/loss', 1, mode='min'))
     params, state = jax.tree.map(jnp.copy, PARAMS), tx.init(PARAMS)
     step = jax.jit(tx.update)
     visited = []
@@ -171,5 +178,7 @@ def test_it_is_the_mean_of_the_parameters_since_then(optim):
 def test_what_an_average_on_a_plateau_refuses(optim):
     with pytest.raises(UsageError, match='patience=0 must be an integer of at least 1'):
         optim.average_on_plateau('loss', 0)
-    with pytest.raises(UsageError, match="mode='mim' must be min or max; did you mean"):
+    with pytest.raises(UsageError, match="mode=None must be 'min' or 'max': is 'loss' better when lower or higher"):
+        optim.average_on_plateau('loss')
+    with pytest.raises(UsageError, match="mode='mim' must be 'min' or 'max'"):
         optim.average_on_plateau('loss', mode='mim')

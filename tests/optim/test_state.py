@@ -40,7 +40,7 @@ def test_a_rate_that_is_set_rules_until_it_is_handed_back(optim):
     assert float(optim.hyperparams(state)['learning_rate']) == 0.5
 
 
-def test_one_trace_for_all_rates_and_another_constant_compiles_the_same_program(optim):
+def test_one_trace_for_all_values_that_are_set(optim):
     traces = []
 
     @jax.jit
@@ -53,10 +53,22 @@ def test_one_trace_for_all_rates_and_another_constant_compiles_the_same_program(
     for rate in (0.1, 0.01, np.float32(0.5), jnp.float32(2.0), 3):
         params, state = step(params, optim.set_hyperparams(state, learning_rate=rate, weight_decay=rate))
     assert len(traces) == 1
-    programs = [
-        jax.jit(optim.adam(rate).update).lower(GRADS, optim.adam(rate).init(PARAMS)).as_text() for rate in (1e-3, 2e-3)
-    ]
-    assert programs[0] == programs[1]
+
+
+def test_lifted_constants_are_arguments_of_one_program(optim):
+    """The rate, the decay and the momentum, through a transform that traces its link three times."""
+
+    def program(rate, decay, momentum):
+        link = optim.momentum(rate, momentum)
+        tx = optim.skip_nonfinite(optax.chain(optim.add_decayed_weights(decay), link))
+        state = tx.init(PARAMS)
+        lifted, values, result = optim.lift_constants(tx.update, GRADS, state, PARAMS)
+        jitted = jax.jit(lifted)
+        assert jax.tree.map(lambda x: x.shape, result[0]) == jax.tree.map(lambda x: x.shape, GRADS)
+        same(jitted(values, GRADS, state, PARAMS)[0], jax.jit(tx.update)(GRADS, state, PARAMS)[0])
+        return jitted.lower(values, GRADS, state, PARAMS).as_text()
+
+    assert program(0.5, 0.25, 0.75) == program(0.125, 2.0, 0.5)
 
 
 def test_a_sweep_of_the_rate_by_vmap_is_the_runs_one_by_one(optim):

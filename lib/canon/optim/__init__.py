@@ -23,6 +23,7 @@ from canon.optim.adaptive import (
 from canon.optim.average import EmaState, LateAverageState, average_on_plateau, ema
 from canon.optim.buckets import bucketed
 from canon.optim.clip import clip_by_global_norm, global_norm
+from canon.optim.constants import lift_constants
 from canon.optim.decay import DecayState, add_decayed_weights
 from canon.optim.descent import (
     LookaheadState,
@@ -99,6 +100,7 @@ __all__ = [
     'inverse_sqrt',
     'lamb',
     'lars',
+    'lift_constants',
     'linear_decay',
     'lion',
     'lookahead_params',

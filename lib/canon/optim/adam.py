@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from optax import GradientTransformation, chain
 
-from canon.errors import UsageError
 from canon.optim.core import (
     Tree,
-    check_range,
+    cast,
     lerp,
     next_count,
     one_minus_power,
     per_leaf,
+    ratio,
     scalar,
     times,
+    to_number,
     wide,
     zero_count,
     zeros,
@@ -47,6 +49,7 @@ def adam(
     b2: float = 0.999,
     eps: float = 1e-8,
     state_dtype=None,
+    mu_dtype=None,
 ) -> GradientTransformation:
     """s <- b1 s + (1 - b1) g; r <- b2 r + (1 - b2) g^2;
     theta <- theta - epsilon_k s_hat / (eps + sqrt r_hat), with s_hat = s / (1 - b1^k), r_hat = r / (1 -
@@ -55,7 +58,7 @@ def adam(
     Notes 2.2.3; Kingma & Ba 2015, algorithm 1. The equation of `optax.adam` and `torch.optim.Adam`, ten
     times more exact in float32: see `scale_by_adam`.
     """
-    return chain(scale_by_adam(b1, b2, eps, state_dtype), scale_by_learning_rate(learning_rate))
+    return chain(scale_by_adam(b1, b2, eps, state_dtype, mu_dtype), scale_by_learning_rate(learning_rate))
 
 
 def adamw(
@@ -67,6 +70,8 @@ def adamw(
     where: str | None = None,
     base_learning_rate: float | None = None,
     state_dtype=None,
+    mu_dtype=None,
+    mask: Tree | Callable[[Tree], Tree] | None = None,
 ) -> GradientTransformation:
     """theta <- theta - epsilon_k (s_hat / (eps + sqrt r_hat) + weight_decay theta).
 
@@ -75,16 +80,14 @@ def adamw(
     `base_learning_rate` (the rate that the schedule multiplies, usually its peak) for that. The default of
     0.01 is torch's; optax has 1e-4.
 
-    where: regex of the parameters to decay, such as 'kernel$'; None decays all.
+    where: regex of the parameters to decay, such as 'kernel$'; None decays all. `mask` is optax's way to say so.
     """
     if base_learning_rate is not None:
-        check_range('base_learning_rate', base_learning_rate)
-        if base_learning_rate == 0:
-            raise UsageError('base_learning_rate=0 must be positive')
-        weight_decay = weight_decay / base_learning_rate
+        base_learning_rate = to_number('base_learning_rate', base_learning_rate, above=0)
+        weight_decay = to_number('weight_decay', weight_decay) / base_learning_rate
     return chain(
-        scale_by_adam(b1, b2, eps, state_dtype),
-        add_decayed_weights(weight_decay, where),
+        scale_by_adam(b1, b2, eps, state_dtype, mu_dtype),
+        add_decayed_weights(weight_decay, where, mask),
         scale_by_learning_rate(learning_rate),
     )
 
@@ -105,7 +108,9 @@ def nadam(
     return chain(scale_by_nadam(b1, b2, eps, momentum_decay), scale_by_learning_rate(learning_rate))
 
 
-def scale_by_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, state_dtype=None) -> GradientTransformation:
+def scale_by_adam(
+    b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, state_dtype=None, mu_dtype=None
+) -> GradientTransformation:
     """u <- s_hat / (eps + sqrt r_hat). See `adam`.
 
     The averages are in `lerp` form and the corrections use expm1: the median float32 error against float64
@@ -114,13 +119,13 @@ def scale_by_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, state_d
 
     state_dtype: a narrower type for both averages; the step uses the rounded values. In bfloat16 an average moves
         only while (1 - b2) |g^2 - r| is above r / 512: with b2=0.999 r stalls near half of g^2, so choose b2 <= 0.95.
+    mu_dtype: the type of s alone, as in optax; None: `state_dtype`.
     """
-    check_range('b1', b1, below=1.0)
-    check_range('b2', b2, below=1.0)
-    check_range('eps', eps)
+    b1, b2 = to_number('b1', b1, below=1.0), to_number('b2', b2, below=1.0)
+    eps = to_number('eps', eps)
 
     def init(params):
-        return AdamState(zero_count(), zeros(params, state_dtype), zeros(params, state_dtype))
+        return AdamState(zero_count(), zeros(params, mu_dtype or state_dtype), zeros(params, state_dtype))
 
     def update(updates, state, params=None):
         count = next_count(state.count)
@@ -130,8 +135,8 @@ def scale_by_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, state_d
             u = wide(u)
             s = lerp(wide(s), u, b1).astype(s.dtype)
             r = lerp(wide(r), u * u, b2).astype(r.dtype)
-            divisor = jnp.sqrt(times(correct_r, wide(r))) + eps
-            return times(correct_s, wide(s)) / divisor, s, r
+            divisor = jnp.sqrt(times(correct_r, wide(r))) + cast(eps, u)
+            return ratio(times(correct_s, wide(s)), divisor), s, r
 
         updates, mean, mean_square = per_leaf(kernel, updates, state.mean, state.mean_square)
         return updates, AdamState(count, mean, mean_square)
@@ -143,9 +148,11 @@ def scale_by_nadam(
     b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, momentum_decay: float | None = 4e-3
 ) -> GradientTransformation:
     """The direction of `nadam`. The average s decays by mu_k too."""
-    check_range('b1', b1, below=1.0)
-    check_range('b2', b2, below=1.0)
-    check_range('eps', eps)
+    b1, b2 = to_number('b1', b1, below=1.0), to_number('b2', b2, below=1.0)
+    eps = to_number('eps', eps)
+
+    if momentum_decay is not None:
+        momentum_decay = to_number('momentum_decay', momentum_decay)
 
     def mu(count):
         if momentum_decay is None:
@@ -167,7 +174,8 @@ def scale_by_nadam(
             u = wide(u)
             s = s + times(1 - now, u - s)
             r = lerp(r, u * u, b2)
-            return (times(of_mean, s) + times(of_update, u)) / (jnp.sqrt(times(correct_r, r)) + eps), s, r
+            divisor = jnp.sqrt(times(correct_r, r)) + cast(eps, u)
+            return ratio(times(of_mean, s) + times(of_update, u), divisor), s, r
 
         updates, mean, mean_square = per_leaf(kernel, updates, state.mean, state.mean_square)
         return updates, NadamState(count, log_product, mean, mean_square)

@@ -7,8 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from optax import GradientTransformation, chain
 
-from canon.errors import UsageError
-from canon.optim.core import Tree, check_range, lerp, per_leaf, wide, zeros
+from canon.optim.core import Tree, accept_names, cast, lerp, per_leaf, ratio, to_number, wide, zeros
 from canon.optim.learning_rate import scale_by_learning_rate
 from canon.optim.schedules import Schedule
 
@@ -26,6 +25,7 @@ class AdadeltaState(NamedTuple):
     mean_square_update: Tree
 
 
+@accept_names(initial_accumulator_value='initial_accumulator')
 def adagrad(
     learning_rate: float | Schedule = 0.01, eps: float = 1e-7, initial_accumulator: float = 0.0
 ) -> GradientTransformation:
@@ -50,6 +50,7 @@ def rmsprop(
     return chain(scale_by_rms(decay, eps, eps_in_sqrt), scale_by_learning_rate(learning_rate))
 
 
+@accept_names(rho='decay')
 def adadelta(
     learning_rate: float | Schedule = 1.0, decay: float = 0.9, eps: float = 1e-6, eps_in_sqrt: bool = False
 ) -> GradientTransformation:
@@ -64,20 +65,19 @@ def adadelta(
     return chain(scale_by_adadelta(decay, eps, eps_in_sqrt), scale_by_learning_rate(learning_rate))
 
 
+@accept_names(initial_accumulator_value='initial_accumulator')
 def scale_by_rss(eps: float = 1e-7, initial_accumulator: float = 0.0) -> GradientTransformation:
     """r <- r + u^2; u <- u / (eps + sqrt r). See `adagrad`."""
-    check_range('eps', eps)
-    check_range('initial_accumulator', initial_accumulator)
+    eps, start = to_number('eps', eps), to_number('initial_accumulator', initial_accumulator)
 
     def init(params):
-        zero = zeros(params)
-        return RssState(per_leaf(lambda r: (r + initial_accumulator,), zero)[0] if initial_accumulator else zero)
+        return RssState(per_leaf(lambda r: (r + cast(start, r),), zeros(params))[0])
 
     def update(updates, state, params=None):
         def kernel(u, r):
             u = wide(u)
             r = r + u * u
-            return _ratio(u, jnp.sqrt(r) + eps), r
+            return ratio(u, jnp.sqrt(r) + cast(eps, u)), r
 
         updates, sum_of_squares = per_leaf(kernel, updates, state.sum_of_squares)
         return updates, RssState(sum_of_squares)
@@ -89,14 +89,13 @@ def scale_by_rms(
     decay: float = 0.9, eps: float = 1e-6, eps_in_sqrt: bool = False, state_dtype=None
 ) -> GradientTransformation:
     """r <- decay r + (1 - decay) u^2; u <- u / (eps + sqrt r), or u / sqrt(r + eps). See `rmsprop`."""
-    check_range('decay', decay, below=1.0)
-    check_range('eps', eps)
+    decay, eps = to_number('decay', decay, below=1.0), to_number('eps', eps)
 
     def update(updates, state, params=None):
         def kernel(u, r):
-            u = wide(u)
+            u, delta = wide(u), cast(eps, wide(u))
             r = lerp(wide(r), u * u, decay).astype(r.dtype)
-            return _ratio(u, jnp.sqrt(wide(r) + eps) if eps_in_sqrt else jnp.sqrt(wide(r)) + eps), r
+            return ratio(u, jnp.sqrt(wide(r) + delta) if eps_in_sqrt else jnp.sqrt(wide(r)) + delta), r
 
         updates, mean_square = per_leaf(kernel, updates, state.mean_square)
         return updates, RmsState(mean_square)
@@ -104,6 +103,7 @@ def scale_by_rms(
     return GradientTransformation(lambda params: RmsState(zeros(params, state_dtype)), update)
 
 
+@accept_names(rho='decay')
 def scale_by_adadelta(decay: float = 0.9, eps: float = 1e-6, eps_in_sqrt: bool = False) -> GradientTransformation:
     """r before the step, t after it. See `adadelta`.
 
@@ -112,31 +112,27 @@ def scale_by_adadelta(decay: float = 0.9, eps: float = 1e-6, eps_in_sqrt: bool =
     t need not be kept while the new one is written in place: 48 bytes a parameter and no temporary memory. The notes'
     form has no such simple inverse and moves 56; optax moves 68 for Zeiler's.
     """
-    check_range('decay', decay, below=1.0)
-    check_range('eps', eps)
-    for name, value in (('eps', eps), ('decay', decay)):
-        if value == 0:
-            raise UsageError(f'{name}=0 leaves nothing of adadelta; it must be positive')
+    decay = to_number('decay', decay, below=1.0, above=0)  # with 0, as with eps=0, nothing of adadelta is left
+    eps = to_number('eps', eps, above=0)
 
-    def zeiler(u, r, t):
-        g, r = u * u, lerp(r, u * u, decay)
-        t = lerp(t, (t + eps) / (r + eps) * g, decay)
-        return jnp.sqrt((t + decay * eps) / (decay * (r + eps) + (1 - decay) * g)) * u, r, t
+    # Numerator and denominator are each divided or rooted before they meet: eps / g^2 underflows from g = 1e17 on.
+    def zeiler(u, r, t, rho, delta):
+        g, r = u * u, lerp(r, u * u, rho)
+        t = lerp(t, (t + delta) * jnp.where(jnp.isinf(r), 0, g / (r + delta)), rho)
+        return jnp.sqrt(t + rho * delta) * (u / jnp.sqrt(rho * (r + delta) + (1 - rho) * g)), r, t
 
-    def notes(u, r, t):
-        r = lerp(r, u * u, decay)
-        u = (jnp.sqrt(t) + eps) / (jnp.sqrt(r) + eps) * u
-        return u, r, lerp(t, u * u, decay)
+    def notes(u, r, t, rho, delta):
+        r = lerp(r, u * u, rho)
+        u = (jnp.sqrt(t) + delta) / (jnp.sqrt(r) + delta) * u
+        return u, r, lerp(t, u * u, rho)
 
     def update(updates, state, params=None):
         step = zeiler if eps_in_sqrt else notes
-        accumulators = state.mean_square, state.mean_square_update
-        updates, r, t = per_leaf(lambda u, *rt: step(wide(u), *rt), updates, *accumulators)
+
+        def kernel(u, r, t):
+            return step(wide(u), r, t, cast(decay, r), cast(eps, r))
+
+        updates, r, t = per_leaf(kernel, updates, state.mean_square, state.mean_square_update)
         return updates, AdadeltaState(r, t)
 
     return GradientTransformation(lambda params: AdadeltaState(zeros(params), zeros(params)), update)
-
-
-def _ratio(u, divisor):
-    """u / divisor, and 0 for 0 / 0: with eps=0 a parameter that never had a gradient stays where it is."""
-    return jnp.where(divisor == 0, 0, u / divisor)  # a NaN stays a NaN

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from optax import GradientTransformation
 
-from canon.errors import UsageError
 from canon.optim.core import (
     Tree,
     check_params,
-    check_range,
-    check_watch,
     need_params,
     next_count,
     one_minus_power,
     per_leaf,
     scalar,
     times,
+    to_integer,
+    to_mode,
+    to_number,
     wide,
     wide_copy,
     zero_count,
@@ -42,9 +43,8 @@ def ema(decay: float = 0.999, debias: bool = True) -> GradientTransformation:
     `eval_params(params, opt_state)` gives the average, in the parameters' types; it is kept in float32.
     `optax.ema` averages updates, not parameters.
     """
-    check_range('decay', decay)
-    if decay > 1 or (decay == 1 and not debias):
-        raise UsageError(f'decay={decay} must be below 1 (or 1 with debias, the plain mean)')
+    below = math.nextafter(1.0, 2.0) if debias else 1.0  # with debias 1 is allowed, the plain mean
+    decay = to_number('decay', decay, below=below)
 
     def init(params):
         check_params(params)
@@ -69,8 +69,12 @@ def _moved(param: jax.Array, update: jax.Array) -> jax.Array:
     return wide((wide(param) + update).astype(param.dtype))
 
 
-def _weight(count: jax.Array, decay: float) -> jax.Array:
-    return 1 / scalar(count) if decay == 1 else (1.0 - decay) / one_minus_power(decay, count)
+def _weight(count: jax.Array, decay: float | jax.Array) -> jax.Array:
+    mean = 1 / scalar(count)
+    if not isinstance(decay, jax.Array):
+        return mean if decay == 1 else (1.0 - decay) / one_minus_power(decay, count)
+    short = jnp.where(decay < 1, decay, 0.5)  # not 0 / 0 where the mean is meant
+    return jnp.where(decay < 1, (1.0 - short) / one_minus_power(short, count), mean)
 
 
 @jax.tree_util.register_dataclass
@@ -96,7 +100,7 @@ class LateAverageState:
         )
 
 
-def average_on_plateau(metric: str, patience: int = 5, mode: str = 'min') -> GradientTransformation:
+def average_on_plateau(metric: str, patience: int = 5, mode: str | None = None) -> GradientTransformation:
     """The plain mean of the parameters since an evaluation was worse than the best of those before the last `patience`.
 
     The trigger of NT-ASGD: Merity, Keskar & Socher 2018, Algorithm 1, whose n is `patience`; the mean of Polyak &
@@ -105,14 +109,15 @@ def average_on_plateau(metric: str, patience: int = 5, mode: str = 'min') -> Gra
     evaluates once an epoch, and swaps torch's `ASGD` in at the trigger.
 
     metric: the key of `observe`'s mapping, 'valid/loss'; evaluations without it pass unseen, NaN never begins it.
-    mode: 'min' where less is better, or 'max'.
+    mode: 'min' where less is better, or 'max'; it has no default.
     """
-    check_watch(patience, mode)
+    patience = to_integer('patience', patience)
+    direction = to_mode(mode, metric)
 
     def init(params):
         check_params(params)
-        worst = scalar(float('inf') if mode == 'min' else float('-inf'))
-        return LateAverageState(zero_count(), wide_copy(params), worst, jnp.full((patience,), worst), metric, mode)
+        worst = scalar(float('inf') if direction == 'min' else float('-inf'))
+        return LateAverageState(zero_count(), wide_copy(params), worst, jnp.full((patience,), worst), metric, direction)
 
     def update(updates, state, params=None):
         params = need_params(params, 'average_on_plateau')

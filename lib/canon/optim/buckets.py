@@ -9,7 +9,7 @@ from optax import GradientTransformation, GradientTransformationExtraArgs, Maske
 
 from canon.errors import UsageError
 from canon.optim.average import EmaState, LateAverageState
-from canon.optim.core import BUCKETS, Tree
+from canon.optim.core import BUCKETS, Tree, to_integer
 from canon.optim.descent import LookaheadState, NesterovState
 from canon.optim.schedule_free import ScheduleFreeState
 from canon.optim.state import find_all
@@ -24,7 +24,7 @@ def bucketed(tx: GradientTransformation, below: int = 16384) -> GradientTransfor
     Nesterov's look-ahead, which are read leaf by leaf; these stand outside. Other libraries' transforms are
     taken at your word.
     """
-    tx = with_extra_args_support(tx)
+    tx, below = with_extra_args_support(tx), to_integer('below', below, least=0)
 
     def init(params):
         state = tx.init(_joined(params, params, below))

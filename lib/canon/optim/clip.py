@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 from optax import EmptyState, GradientTransformation
 
-from canon.errors import UsageError
-from canon.optim.core import Tree, check_params, check_range, per_leaf, times, wide
+from canon.optim.core import Tree, cast, check_params, per_leaf, times, to_number, wide
 
 
 def clip_by_global_norm(max_norm: float) -> GradientTransformation:
@@ -17,16 +16,16 @@ def clip_by_global_norm(max_norm: float) -> GradientTransformation:
     optax's select between two trees moves 60. torch divides by ||u|| + 1e-6. A non-finite gradient stays
     non-finite.
     """
-    check_range('max_norm', max_norm)
-    if max_norm == 0:
-        raise UsageError('max_norm=0 must be positive')
+    max_norm = to_number('max_norm', max_norm, above=0)
 
     def init(params):
         check_params(params)
         return EmptyState()
 
     def update(updates, state, params=None):
-        factor = max_norm / jnp.maximum(global_norm(updates), max_norm)  # exactly 1 below max_norm
+        norm = global_norm(updates)
+        limit = cast(max_norm, norm)
+        factor = limit / jnp.maximum(norm, limit)  # exactly 1 below max_norm
         return per_leaf(lambda u: (times(factor, wide(u)),), updates)[0], state
 
     return GradientTransformation(init, update)

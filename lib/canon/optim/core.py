@@ -2,12 +2,14 @@
 
 Three rules hold in every file of this room. Arithmetic and accumulators are at least float32, whatever the
 parameters are. An update is a function of the *stored* state: where the state is rounded to a narrow type,
-the update uses the rounded value, so XLA can write the state in place. Hyperparameters that may change are
-strongly typed scalars of the state.
+the update uses the rounded value, so XLA can write the state in place. A hyperparameter is what the argument says, be
+it a float, a schedule or a tracer; the state records the value last used, unless one was set there explicitly.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import re
 from collections.abc import Callable
@@ -20,7 +22,6 @@ from jax.core import Tracer
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from canon.errors import UsageError
-from canon.named import near
 
 Tree = Any
 BUCKETS = 'buckets of small leaves'  # the key under which `bucketed` joins them
@@ -130,47 +131,128 @@ def next_count(count: jax.Array) -> jax.Array:
     return count + (count < np.iinfo(np.int32).max).astype(jnp.int32)
 
 
-def one_minus_power(decay: float, count: jax.Array) -> jax.Array:
+def one_minus_power(decay: float | jax.Array, count: jax.Array) -> jax.Array:
     """`1 - decay**count` without cancellation: the logarithm is taken in double precision, the rest is expm1.
 
     In float32 the plain form is 1e-5 off for decay=0.999, and 1e-4 for 0.9999.
     """
-    log = math.log(decay) if decay > 0 else -math.inf
-    return -jnp.expm1(count.astype(jax.dtypes.canonicalize_dtype(float)) * log)
+    return -jnp.expm1(count.astype(jax.dtypes.canonicalize_dtype(float)) * log(decay))
 
 
-def lerp(average: jax.Array, value: jax.Array, decay: float) -> jax.Array:
+def log(value: float | jax.Array) -> float | jax.Array:
+    """The natural logarithm: in double precision of a float, of a tracer in its own type; -inf for 0."""
+    if isinstance(value, Tracer):
+        return jnp.log1p(value - 1)  # value - 1 is exact above 0.5, where decays are
+    return math.log(value) if value > 0 else -math.inf
+
+
+def lerp(average: jax.Array, value: jax.Array, decay: float | jax.Array) -> jax.Array:
     """`decay * average + (1 - decay) * value`, in the form whose weights add to one after rounding.
 
     With `1 - decay` rounded once, a constant value is its own average; float32(0.999) + float32(0.001) is not 1. The
-    step starts from the heavier of the two, so that nothing of it is lost in the difference. An average that has
-    overflowed stays infinite, as in the plain form: the difference would be inf - inf.
+    step starts from the heavier of the two, so that nothing of it is lost in the difference. Where the difference
+    overflows, or the average has, the plain form is used: its terms do not.
     """
-    overflowed = jnp.isinf(average) | jnp.isinf(value)
-    plain = decay * average + (1.0 - decay) * value
-    if decay < 0.5:
-        return jnp.where(overflowed, plain, value + decay * (average - value))
-    return jnp.where(overflowed, plain, average + (1.0 - decay) * (value - average))
+    decay = cast(decay, average)
+    difference = value - average
+    if isinstance(decay, Tracer):
+        stepped = jnp.where(decay < 0.5, value - decay * difference, average + (1.0 - decay) * difference)
+    elif decay < 0.5:
+        stepped = value - decay * difference
+    else:
+        stepped = average + (1.0 - decay) * difference
+    return jnp.where(jnp.isfinite(difference), stepped, decay * average + (1.0 - decay) * value)
 
 
-def check_range(name: str, value, low: float = 0.0, below: float = math.inf) -> None:
-    """Raises UsageError unless low <= value < below. Traced values pass: they have no value yet."""
-    if isinstance(value, Tracer) or callable(value):
+def ratio(numerator: jax.Array, divisor: jax.Array) -> jax.Array:
+    """`numerator / divisor`, and 0 for a divisor of 0: with eps=0 a parameter without a gradient stays where it is."""
+    return jnp.where(divisor == 0, 0, numerator / divisor)  # a NaN stays a NaN
+
+
+def cast(value: float | jax.Array, x: jax.Array) -> float | jax.Array:
+    """A hyperparameter for arithmetic with `x`, whose type the result keeps: a float as it is, a tracer in x's type."""
+    return value.astype(x.dtype) if isinstance(value, Tracer) else value
+
+
+def accept_names(**names: str) -> Callable:
+    """A decorator: `accept_names(rho='decay')` lets a function be called with optax's `rho` for its own `decay`."""
+
+    def decorate(function: Callable) -> Callable:
+        own, title = inspect.signature(function), getattr(function, '__name__', '')
+        others = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in names]
+
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            given = {names[other]: (other, kwargs.pop(other)) for other in names if other in kwargs}
+            bound = own.bind_partial(*args, **kwargs)
+            for name, (other, value) in given.items():
+                if value is None:
+                    continue
+                default = own.parameters[name].default
+                ours = bound.arguments.get(name, default)
+                if not isinstance(ours, jax.Array) and ours != default:  # optax injects defaults too, as arrays
+                    raise UsageError(f'{other} is {name} of {title}; give one of them')
+                bound.arguments[name] = value
+            return function(*bound.args, **bound.kwargs)
+
+        # Seen by canon.named and by optax.inject_hyperparams.
+        call.__signature__ = own.replace(parameters=[*own.parameters.values(), *others])  # ty: ignore
+        return call
+
+    return decorate
+
+
+def to_number(name: str, value, low: float = 0.0, below: float = math.inf, above: float | None = None):
+    """Returns a hyperparameter, checked by `check_range`, as a float, or as a strongly typed scalar where it is traced.
+
+    Concrete arrays become floats too: what follows from them is then computed in double precision.
+    """
+    check_range(name, value, low, below, above)
+    if jnp.shape(value):
+        raise UsageError(f'{name} has shape {jnp.shape(value)}; expected a scalar (use jax.vmap for several)')
+    return scalar(value) if isinstance(value, Tracer) else float(value)
+
+
+def to_integer(name: str, value, least: int = 1, traced: bool = False) -> int:
+    """Returns a length or a count as an int. Raises UsageError for anything else, for a tracer unless `traced`."""
+    if isinstance(value, Tracer):
+        if traced:
+            return value
+        raise UsageError(
+            f'{name} decides shapes and cannot be traced; under optax.inject_hyperparams, name it in static_args'
+        )
+    kind = getattr(value, 'dtype', np.asarray(value).dtype)
+    if isinstance(value, str) or jnp.shape(value) or not np.issubdtype(kind, np.integer):
+        raise UsageError(f'{name}={value!r} must be an integer of at least {least}')
+    if not least <= value < 2**31:
+        raise UsageError(f'{name}={value!r} must be an integer of at least {least} and below 2^31')
+    return int(value)
+
+
+def check_range(name: str, value, low: float = 0.0, below: float = math.inf, above: float | None = None) -> None:
+    """Raises UsageError unless low <= value < below, and value > above where that is given.
+
+    Traced values pass: they have no value yet.
+    """
+    if isinstance(value, Tracer):
         return
+    if callable(value):
+        raise UsageError(f'{name} takes no schedule; wrap the optimizer in optax.inject_hyperparams')
     try:
         if isinstance(value, str | bool | None):  # numpy would read '1e-3' as a number
             raise TypeError
         number = np.asarray(value, np.float64)
     except (TypeError, ValueError) as error:
         raise UsageError(f'{name}={value!r} is not a number') from error
+    if above is not None and not np.all(number > above):
+        raise UsageError(f'{name}={value!r} must be {"positive" if above == 0 else f"above {above:g}"}')
     if not np.all((number >= low) & (number < below)):
         upper = 'finite' if below == math.inf else f'below {below:g}'
         raise UsageError(f'{name}={value!r} must be at least {low:g} and {upper}')
 
 
-def check_watch(patience, mode: str) -> None:
-    """Raises UsageError unless a rule that watches evaluations can: patience >= 1, mode 'min' or 'max'."""
-    if not isinstance(patience, int) or patience < 1:
-        raise UsageError(f'patience={patience!r} must be an integer of at least 1')
-    if mode not in ('min', 'max'):
-        raise UsageError(f'mode={mode!r} must be min or max{near(mode, ("min", "max"))}')
+def to_mode(mode: str | None, metric: str) -> str:
+    """Returns the direction of a metric. Raises UsageError unless it is 'min' or 'max'; it has no default."""
+    if mode is None or mode not in ('min', 'max'):
+        raise UsageError(f"mode={mode!r} must be 'min' or 'max': is {metric!r} better when lower or higher?")
+    return mode

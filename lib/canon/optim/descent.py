@@ -10,17 +10,20 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from optax import GradientTransformation, chain
 
 from canon.errors import UsageError
 from canon.named import near
-from canon.optim.core import Tree, check_range, per_leaf, scalar, times, wide, zeros
+from canon.optim.constants import constant_scalar
+from canon.optim.core import Tree, accept_names, per_leaf, times, to_number, wide, zeros
 from canon.optim.learning_rate import scale_by_learning_rate
 from canon.optim.schedules import Schedule
 
 
 class TraceState(NamedTuple):
-    momentum: jax.Array
+    momentum: jax.Array  # of the last update
+    pinned: jax.Array  # bool: `momentum` was set by `set_hyperparams` and overrides the argument
     velocity: Tree
 
 
@@ -28,6 +31,7 @@ class NesterovState(NamedTuple):
     """The parameters of the loop are the look-ahead point theta + momentum * velocity."""
 
     momentum: jax.Array
+    pinned: jax.Array
     velocity: Tree
 
 
@@ -35,17 +39,25 @@ class LookaheadState(NamedTuple):
     """The parameters of the loop are theta; the gradient must be taken at `lookahead_params`."""
 
     momentum: jax.Array
+    pinned: jax.Array
     velocity: Tree
 
 
-def sgd(learning_rate: float | Schedule) -> GradientTransformation:
-    """theta <- theta - epsilon_k g.
+@accept_names(accumulator_dtype='state_dtype')
+def sgd(
+    learning_rate: float | Schedule, momentum: float | None = None, nesterov: bool = False, state_dtype=None
+) -> GradientTransformation:
+    """theta <- theta - epsilon_k g; with momentum v <- momentum v + g; theta <- theta - epsilon_k v.
 
-    Notes 2.1.1; Goodfellow et al., algorithm 8.1. As `optax.sgd(learning_rate)` and `torch.optim.SGD(lr)`.
+    Notes 2.1.1; Goodfellow et al., algorithm 8.1. As `optax.sgd` and `torch.optim.SGD`, whose rate stands outside of
+    the velocity: `momentum` and `nesterov` are the rules of the papers, with the rate inside.
     """
-    return scale_by_learning_rate(learning_rate)
+    if momentum is None:
+        return scale_by_learning_rate(learning_rate)
+    return chain(trace(momentum, nesterov, state_dtype), scale_by_learning_rate(learning_rate))
 
 
+@accept_names(accumulator_dtype='state_dtype')
 def momentum(
     learning_rate: float | Schedule, momentum: float = 0.9, rate_inside: bool = True, state_dtype=None
 ) -> GradientTransformation:
@@ -61,6 +73,7 @@ def momentum(
     return _chained(rate_inside, scale_by_learning_rate(learning_rate), trace(momentum, state_dtype=state_dtype))
 
 
+@accept_names(accumulator_dtype='state_dtype')
 def nesterov(
     learning_rate: float | Schedule,
     momentum: float = 0.9,
@@ -79,7 +92,8 @@ def nesterov(
         `lookahead_params(params, opt_state)`, as Canon's step does. In another loop it would be plain momentum.
 
     optax and torch keep the rate outside and evaluate phi: `rate_inside=False` (then `eval_params` changes
-    nothing). A change of `momentum` by `set_hyperparams` acts from the next velocity on.
+    nothing). A change of `momentum` acts from the next look-ahead on: each velocity decays by the momentum with which
+    its gradient's point was found.
     """
     forms = {'lookahead': NesterovState, 'theta': LookaheadState}
     if stored not in forms:
@@ -93,6 +107,7 @@ def nesterov(
     return _chained(rate_inside, scale_by_learning_rate(learning_rate), velocity)
 
 
+@accept_names(decay='momentum', accumulator_dtype='state_dtype')
 def trace(momentum: float = 0.9, nesterov: bool = False, state_dtype=None) -> GradientTransformation:
     """v <- momentum v + u; u <- v, or u + momentum v with `nesterov`.
 
@@ -103,19 +118,22 @@ def trace(momentum: float = 0.9, nesterov: bool = False, state_dtype=None) -> Gr
 
 
 def _velocity(state_type, momentum, nesterov: bool, state_dtype) -> GradientTransformation:
-    check_range('momentum', momentum, below=1.0)
+    momentum = to_number('momentum', momentum, below=1.0)
 
     def init(params):
-        return state_type(scalar(momentum), zeros(params, state_dtype))
+        return state_type(constant_scalar(momentum), jnp.zeros((), bool), zeros(params, state_dtype))
 
     def update(updates, state, params=None):
+        ahead = jnp.where(state.pinned, state.momentum, constant_scalar(momentum))
+        decay = ahead if state_type is TraceState else state.momentum  # that of the point the gradient is of
+
         def kernel(u, v):
             u = wide(u)
-            v = (times(state.momentum, wide(v)) + u).astype(v.dtype)
-            return (u + times(state.momentum, wide(v)) if nesterov else wide(v)), v
+            v = (times(decay, wide(v)) + u).astype(v.dtype)
+            return (u + times(ahead, wide(v)) if nesterov else wide(v)), v
 
         updates, velocity = per_leaf(kernel, updates, state.velocity)
-        return updates, state_type(state.momentum, velocity)
+        return updates, state_type(ahead, state.pinned, velocity)
 
     return GradientTransformation(init, update)
 

@@ -19,7 +19,7 @@ from optax import (
 
 from canon.errors import UsageError
 from canon.named import near
-from canon.optim.core import Tree, check_range, path_name, per_leaf, refuse_buckets, regex, scalar, times, wide
+from canon.optim.core import Tree, path_name, per_leaf, refuse_buckets, regex, scalar, times, to_number, wide
 from canon.optim.decay import selected
 
 Rules = Mapping[str, Any] | Sequence[tuple[str, Any]]
@@ -107,8 +107,7 @@ def scale_rates(rules: Rules) -> GradientTransformation:
     Every parameter must be found: end with ('.*', 1.0).
     """
     pairs = _pairs(rules)
-    for pattern, factor in pairs:
-        check_range(f'the factor of {pattern!r}', factor)
+    pairs = [(pattern, to_number(f'the factor of {pattern!r}', factor)) for pattern, factor in pairs]
 
     def init(params):
         refuse_buckets(params, 'scale_rates')
@@ -118,7 +117,8 @@ def scale_rates(rules: Rules) -> GradientTransformation:
     def update(updates, state, params=None):
         treedef = jax.tree.structure(updates)
         factors = treedef.unflatten([pairs[i][1] for i in first_match(pairs, updates)])
-        kernel = lambda u, factor: times(scalar(factor), wide(u)) if factor != 1 else u  # noqa: E731
+        same = lambda factor: isinstance(factor, float) and factor == 1  # noqa: E731
+        kernel = lambda u, factor: u if same(factor) else times(scalar(factor), wide(u))  # noqa: E731
         return jax.tree.map(kernel, updates, factors), state
 
     return GradientTransformation(init, update)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from optax import EmptyState, GradientTransformation, chain
 
 from canon.optim.adam import scale_by_adam
-from canon.optim.core import check_params, check_range, need_params, per_leaf, refuse_buckets, wide
+from canon.optim.core import cast, check_params, need_params, per_leaf, refuse_buckets, to_number, wide
 from canon.optim.descent import trace
 from canon.optim.learning_rate import scale_by_learning_rate
 from canon.optim.schedules import Schedule
@@ -61,8 +61,8 @@ def scale_by_trust_ratio(
     With `apart` the divisor is ||u|| + weight_decay ||theta|| + eps. Where ||theta|| or the divisor is 0 the
     ratio is 1. Leaves of fewer than two dimensions pass untouched but for `vectors=True`.
     """
-    for name, value in (('weight_decay', weight_decay), ('trust_coefficient', trust_coefficient), ('eps', eps)):
-        check_range(name, value)
+    weight_decay, eps = to_number('weight_decay', weight_decay), to_number('eps', eps)
+    trust_coefficient = to_number('trust_coefficient', trust_coefficient)
 
     def init(params):
         check_params(params)
@@ -73,10 +73,11 @@ def scale_by_trust_ratio(
         u, p = wide(u), wide(p)
         if p.ndim < 2 and not vectors:
             return (u,)
-        size, decayed = _norm(p), u + weight_decay * p
-        divisor = (_norm(u) + weight_decay * size if apart else _norm(decayed)) + eps
+        decay, coefficient = cast(weight_decay, u), cast(trust_coefficient, u)
+        size, decayed = _norm(p), u + decay * p
+        divisor = (_norm(u) + decay * size if apart else _norm(decayed)) + cast(eps, u)
         defined = (size > 0) & (divisor > 0)
-        ratio = jnp.where(defined, trust_coefficient * size / jnp.where(defined, divisor, 1), 1)
+        ratio = jnp.where(defined, coefficient * size / jnp.where(defined, divisor, 1), 1)
         return (ratio * decayed,)
 
     def update(updates, state, params=None):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from optax import GradientTransformation, chain
 
-from canon.errors import UsageError
-from canon.optim.core import Tree, check_range, lerp, per_leaf, wide, zeros
+from canon.optim.core import Tree, accept_names, cast, lerp, per_leaf, to_number, wide, zeros
 from canon.optim.decay import add_decayed_weights
 from canon.optim.learning_rate import scale_by_learning_rate
 from canon.optim.schedules import Schedule
@@ -18,6 +18,7 @@ class LionState(NamedTuple):
     mean: Tree
 
 
+@accept_names(mu_dtype='state_dtype')
 def lion(
     learning_rate: float | Schedule = 1e-4,
     b1: float = 0.9,
@@ -25,6 +26,7 @@ def lion(
     weight_decay: float = 0.0,
     where: str | None = None,
     state_dtype=None,
+    mask: Tree | Callable[[Tree], Tree] | None = None,
 ) -> GradientTransformation:
     """theta <- theta - epsilon_k (sign(b1 m + (1 - b1) g) + weight_decay theta); m <- b2 m + (1 - b2) g.
 
@@ -32,11 +34,12 @@ def lion(
     """
     return chain(
         scale_by_lion(b1, b2, state_dtype),
-        add_decayed_weights(weight_decay, where),
+        add_decayed_weights(weight_decay, where, mask),
         scale_by_learning_rate(learning_rate),
     )
 
 
+@accept_names(mu_dtype='state_dtype')
 def scale_by_lion(b1: float = 0.9, b2: float = 0.99, state_dtype=None) -> GradientTransformation:
     """u <- sign(b1 m + (1 - b1) u). See `lion`.
 
@@ -44,17 +47,15 @@ def scale_by_lion(b1: float = 0.9, b2: float = 0.99, state_dtype=None) -> Gradie
     kept while the state is written in place: 28 bytes a parameter where optax moves 36 and copies. The sign
     is another one only where the two terms cancel to rounding.
     """
-    check_range('b1', b1, below=1.0)
-    check_range('b2', b2, below=1.0)
-    if b2 == 0:
-        raise UsageError('b2=0 keeps no momentum; it must be positive')
+    b1 = to_number('b1', b1, below=1.0)
+    b2 = to_number('b2', b2, below=1.0, above=0)  # the step is computed with b1 / b2
     of_mean, of_update = b1 / b2, (1 - b1) - b1 * (1 - b2) / b2
 
     def update(updates, state, params=None):
         def kernel(u, m):
             u = wide(u)
             m = lerp(wide(m), u, b2).astype(m.dtype)
-            return jnp.sign(of_mean * wide(m) + of_update * u), m
+            return jnp.sign(cast(of_mean, u) * wide(m) + cast(of_update, u) * u), m
 
         updates, mean = per_leaf(kernel, updates, state.mean)
         return updates, LionState(mean)

@@ -14,12 +14,14 @@ from canon.named import near
 from canon.optim.adam import adamw
 from canon.optim.core import (
     Tree,
-    check_range,
+    accept_names,
     lerp,
     path_name,
     per_leaf,
     refuse_buckets,
     regex,
+    to_integer,
+    to_number,
     wide,
     zeros,
 )
@@ -35,6 +37,7 @@ class MuonState(NamedTuple):
     mean: Tree
 
 
+@accept_names(beta='momentum', ns_steps='steps')
 def muon(
     learning_rate: float | Schedule = 0.02,
     momentum: float = 0.95,
@@ -79,11 +82,13 @@ def muon(
     return partition_by(owners, {'muon': matrices, 'adam': rest})
 
 
+@accept_names(beta='momentum', ns_steps='steps')
 def scale_by_muon(
     momentum: float = 0.95, nesterov: bool = True, steps: int = 5, scale: str = 'width'
 ) -> GradientTransformation:
     """The orthogonalised momentum of every leaf, each of at least two dimensions. See `muon`."""
-    check_range('momentum', momentum, below=1.0)
+    momentum = to_number('momentum', momentum, below=1.0)
+    steps = to_integer('steps', steps, traced=True)
     if scale not in ('width', 'rms'):
         raise UsageError(f'scale={scale!r} must be width or rms{near(scale, ("width", "rms"))}')
 
@@ -116,8 +121,19 @@ def orthogonalize(matrix: jax.Array, steps: int = 5, eps: float = 1e-7) -> jax.A
     """
     a, b, c = COEFFICIENTS
     x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = x / (jnp.sqrt(jnp.sum(x * x)) + eps)
-    for _ in range(steps):
+    # Divided by the largest entry first: squares overflow from 1.8e19 on.
+    largest = jnp.max(jnp.abs(x), initial=0)
+    largest = jnp.where(largest == 0, 1, largest)
+    x = x / largest
+    x = x / (jnp.sqrt(jnp.sum(x * x)) + eps / largest)
+
+    def iterate(_, x):
         gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        return a * x + (b * gram + c * gram @ gram) @ x
+
+    if isinstance(steps, int):
+        for step in range(steps):  # unrolled: XLA fuses across the steps
+            x = iterate(step, x)
+    else:
+        x = jax.lax.fori_loop(0, steps, iterate, x)
     return x if matrix.shape[0] <= matrix.shape[1] else x.T

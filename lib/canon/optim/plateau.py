@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 from optax import GradientTransformation
 
-from canon.errors import UsageError
 from canon.optim.average import LateAverageState
-from canon.optim.core import check_params, check_range, check_watch, per_leaf, scalar, times, wide, zero_count
+from canon.optim.core import check_params, per_leaf, scalar, times, to_integer, to_mode, to_number, wide, zero_count
 from canon.optim.state import find_all
 
 
@@ -21,10 +20,10 @@ class PlateauState:
     rate_factor: jax.Array  # what every update is multiplied by
     best: jax.Array
     bad: jax.Array  # int32: evaluations in a row without improvement
+    by: jax.Array
+    min_delta: jax.Array
     metric: str = dataclasses.field(metadata=dict(static=True))
-    by: float = dataclasses.field(metadata=dict(static=True))
     patience: int = dataclasses.field(metadata=dict(static=True))
-    min_delta: float = dataclasses.field(metadata=dict(static=True))
     mode: str = dataclasses.field(metadata=dict(static=True))
 
     def observed(self, value: jax.Array) -> PlateauState:
@@ -46,7 +45,7 @@ _WATCHING = (PlateauState, LateAverageState)
 
 
 def divide_on_plateau(
-    metric: str, patience: int, by: float = 10.0, min_delta: float = 0.0, mode: str = 'min'
+    metric: str, patience: int, by: float = 10.0, min_delta: float = 0.0, mode: str | None = None
 ) -> GradientTransformation:
     """u <- u rate_factor; the factor is divided by `by` at the `patience`-th evaluation in a row without improvement.
 
@@ -57,24 +56,24 @@ def divide_on_plateau(
     (`chain(divide_on_plateau(...), momentum(...))`): it divides the rate, not the velocity gathered so far.
 
     metric: the key of `observe`'s mapping, such as 'test/loss'. Evaluations without it pass unseen.
+    mode: 'min' where less is better, or 'max'; it has no default.
 
     torch's `ReduceLROnPlateau` divides after patience + 1 of them; `optax.contrib.reduce_on_plateau` wants
     the metric at every update and divides at every improvement for patience=0. Here patience is at least 1.
     """
-    check_range('min_delta', min_delta)
-    check_range('by', by)
-    if by <= 1:
-        raise UsageError(f'by={by} must be above 1')
-    check_watch(patience, mode)
+    min_delta, by = to_number('min_delta', min_delta), to_number('by', by, above=1)
+    patience = to_integer('patience', patience)
+    direction = to_mode(mode, metric)
 
     def init(params):
         check_params(params)
-        worst = float('inf') if mode == 'min' else float('-inf')
-        settings = (metric, float(by), patience, float(min_delta), mode)
+        worst = float('inf') if direction == 'min' else float('-inf')
+        settings = (scalar(by), scalar(min_delta), metric, patience, direction)
         return PlateauState(scalar(1.0), scalar(worst), zero_count(), *settings)
 
     def update(updates, state, params=None):
-        return per_leaf(lambda u: (times(state.rate_factor, wide(u)),), updates)[0], state
+        (updates,) = per_leaf(lambda u: (times(state.rate_factor, wide(u)),), updates)
+        return updates, dataclasses.replace(state, by=scalar(by), min_delta=scalar(min_delta))
 
     return GradientTransformation(init, update)
 

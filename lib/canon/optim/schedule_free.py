@@ -9,14 +9,15 @@ import jax.numpy as jnp
 from optax import GradientTransformation, GradientTransformationExtraArgs, with_extra_args_support
 
 from canon.errors import UsageError
+from canon.optim.constants import constant_scalar
 from canon.optim.core import (
     Tree,
     check_params,
-    check_range,
     need_params,
     per_leaf,
     scalar,
     times,
+    to_number,
     wide,
     wide_copy,
 )
@@ -24,7 +25,7 @@ from canon.optim.state import hyperparams
 
 
 class ScheduleFreeState(NamedTuple):
-    interpolation: jax.Array
+    interpolation: jax.Array  # with which the loop's y was made
     total_weight: jax.Array
     largest_rate: jax.Array
     z: Tree
@@ -44,10 +45,8 @@ def schedule_free(
 
     `optax.contrib.schedule_free` wants the rate a second time and passes over schedule(0).
     """
-    check_range('interpolation', interpolation, below=1.0)
-    if interpolation == 0:
-        raise UsageError('interpolation=0 must be positive: x is recovered from y')
-    check_range('weight_power', weight_power)
+    interpolation = to_number('interpolation', interpolation, below=1.0, above=0)  # x is recovered from y
+    weight_power = to_number('weight_power', weight_power)
     tx = with_extra_args_support(tx)
 
     def init(params):
@@ -55,7 +54,7 @@ def schedule_free(
         z = wide_copy(params)
         inner = tx.init(params)
         _rate(inner)
-        return ScheduleFreeState(scalar(interpolation), scalar(0.0), scalar(0.0), z, inner)
+        return ScheduleFreeState(constant_scalar(interpolation), scalar(0.0), scalar(0.0), z, inner)
 
     def update(updates, state, params=None, **extra):
         params = need_params(params, 'schedule_free')
@@ -63,16 +62,17 @@ def schedule_free(
         largest = jnp.maximum(state.largest_rate, _rate(inner))
         weight = largest**weight_power
         total = state.total_weight + weight
+        ahead = constant_scalar(interpolation)  # of the next y; that of this y is in the state
         c = jnp.where(total > 0, weight / jnp.where(total > 0, total, 1), 0)
 
         def kernel(u, z, y):
             y, u = wide(y), u.astype(z.dtype)
             z = z + u
             x = averaged(y, z - u, state.interpolation)  # from the new z, so that z is written in place
-            return (1 - c).astype(z.dtype) * times(state.interpolation, x - z) + (z - y), z
+            return (1 - c).astype(z.dtype) * times(ahead, x - z) + (z - y), z
 
         updates, z = per_leaf(kernel, updates, state.z, given=(params,))
-        return updates, ScheduleFreeState(state.interpolation, total, largest, z, inner)
+        return updates, ScheduleFreeState(ahead, total, largest, z, inner)
 
     return GradientTransformationExtraArgs(init, update)
 

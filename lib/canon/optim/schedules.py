@@ -18,14 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from canon.errors import UsageError
-from canon.optim.core import check_range, scalar
+from canon.optim.core import log, scalar, to_integer, to_number
 
 Schedule = Callable[[jax.Array], jax.Array]
 
 
 def constant(value: float) -> Schedule:
     """epsilon_k = value."""
-    check_range('value', value)
+    value = to_number('value', value)
     return lambda count: scalar(value)
 
 
@@ -35,9 +35,8 @@ def linear_decay(init: float, final: float, steps: int) -> Schedule:
     Goodfellow et al., Deep Learning, eq. 8.14 (final about 1 % of init). `optax.linear_schedule` is the same
     in float32 even under x64; torch's `LinearLR(1, final/init, steps)` is the same.
     """
-    check_range('init', init)
-    check_range('final', final)
-    _check_steps(steps)
+    init, final = to_number('init', init), to_number('final', final)
+    to_integer('steps', steps)
 
     def rate(count):
         a, b = _fractions(count, steps)
@@ -51,11 +50,10 @@ def step_decay(init: float, steps: Sequence[int], by: float = 10.0) -> Schedule:
 
     He et al. 2015 (divide by 10 at 32k and 48k). torch: `MultiStepLR(milestones=steps, gamma=1/by)`.
     """
-    check_range('init', init)
-    _check_factor('by', by)
+    init, by = to_number('init', init), to_number('by', by, above=0)
     steps = tuple(steps) if isinstance(steps, Sequence) else (steps,)
     for length in steps:
-        _check_steps(length)
+        to_integer('steps', length)
     if list(steps) != sorted(set(steps)):
         raise UsageError(f'steps={steps} must grow')
 
@@ -74,9 +72,8 @@ def cosine(init: float, final: float = 0.0, *, steps: int) -> Schedule:
     exact at both ends and keeps its relative precision near the last. torch's `CosineAnnealingLR` rises
     again after `steps`.
     """
-    check_range('init', init)
-    check_range('final', final)
-    _check_steps(steps)
+    init, final = to_number('init', init), to_number('final', final)
+    to_integer('steps', steps)
 
     def rate(count):
         _, left = _fractions(count, steps)
@@ -91,8 +88,8 @@ def warmup(steps: int, then: Schedule, init: float = 0.0) -> Schedule:
 
     Goyal et al. 2017, section 2.2. With init=0 the very first update moves nothing.
     """
-    check_range('init', init)
-    _check_steps(steps, least=0)
+    init = to_number('init', init)
+    to_integer('steps', steps, least=0)
     if not callable(then):
         raise UsageError(f'then={then!r} is no schedule; write constant({then!r})')
     if steps == 0:
@@ -111,8 +108,8 @@ def inverse_sqrt(init: float, steps: int) -> Schedule:
 
     Vaswani et al. 2017, eq. 3: d^-0.5 min(n^-0.5, n w^-1.5) is `warmup(w, inverse_sqrt((d w)^-0.5, w))`.
     """
-    check_range('init', init)
-    _check_steps(steps)
+    init = to_number('init', init)
+    to_integer('steps', steps)
 
     def rate(count):
         k = jnp.minimum(count, np.iinfo(np.int32).max - steps)
@@ -127,14 +124,13 @@ def exponential(init: float, decay: float, steps: int, staircase: bool = False) 
     Inception-style recipes: multiplied by 0.94 every two epochs. torch: `ExponentialLR(gamma=decay)` for
     steps=1.
     """
-    check_range('init', init)
-    _check_factor('decay', decay)
-    _check_steps(steps)
+    init, decay = to_number('init', init), to_number('decay', decay, above=0)
+    to_integer('steps', steps)
 
     def rate(count):
         count = jnp.asarray(count)
         whole, rest = count // steps, 0 if staircase else scalar(count % steps) / steps
-        return init * jnp.exp((scalar(whole) + rest) * np.log(decay))
+        return init * jnp.exp((scalar(whole) + rest) * log(decay))
 
     return rate
 
@@ -143,16 +139,3 @@ def _fractions(count, steps: int) -> tuple[jax.Array, jax.Array]:
     """The way gone and the way left, each computed from integers so that each is exact where it is 0 or 1."""
     k = jnp.clip(count, 0, steps)
     return scalar(k) / steps, scalar(steps - k) / steps
-
-
-def _check_steps(steps, least: int = 1) -> None:
-    if not isinstance(steps, int | np.integer) or isinstance(steps, bool):
-        raise UsageError(f'steps={steps!r} must be an integer')
-    if not least <= steps < 2**31:
-        raise UsageError(f'steps={steps} must be at least {least} and below 2^31')
-
-
-def _check_factor(name: str, value: float) -> None:
-    check_range(name, value)
-    if value == 0:
-        raise UsageError(f'{name}=0 must be positive')

@@ -8,16 +8,18 @@ import jax
 import jax.numpy as jnp
 from optax import GradientTransformation, chain
 
-from canon.errors import UsageError
 from canon.optim.core import (
     Tree,
-    check_range,
+    cast,
     lerp,
     next_count,
     one_minus_power,
     per_leaf,
+    ratio,
     refuse_buckets,
     times,
+    to_integer,
+    to_number,
     wide,
     wide_dtype,
     zero_count,
@@ -73,11 +75,9 @@ def scale_by_soap(
     b1: float = 0.95, b2: float = 0.95, eps: float = 1e-8, every: int = 10, max_size: int = 4096
 ) -> GradientTransformation:
     """The direction of `soap`."""
-    check_range('b1', b1, below=1.0)
-    check_range('b2', b2, below=1.0)
-    check_range('eps', eps)
-    if not isinstance(every, int) or every < 1:
-        raise UsageError(f'every={every!r} must be an integer of at least 1')
+    b1, b2 = to_number('b1', b1, below=1.0), to_number('b2', b2, below=1.0)
+    eps, max_size = to_number('eps', eps), to_integer('max_size', max_size, least=0)
+    every = to_integer('every', every, traced=True)
 
     def init(params):
         refuse_buckets(params, 'soap')
@@ -95,7 +95,8 @@ def scale_by_soap(
             sides, r = _rebased(sides, _matrix(r), count, every)
             s = lerp(s, u, b1)
             r = lerp(r, _rotated(g, sides) ** 2, b2)
-            direction = times(correct_s, _rotated(_matrix(s), sides)) / (jnp.sqrt(times(correct_r, r)) + eps)
+            divisor = jnp.sqrt(times(correct_r, r)) + cast(eps, u)
+            direction = ratio(times(correct_s, _rotated(_matrix(s), sides)), divisor)
             return _rotated(direction, sides, back=True).reshape(u.shape), s, r.reshape(u.shape), sides
 
         treedef = jax.tree.structure(updates)
@@ -123,7 +124,12 @@ def _new_sides(p, max_size: int) -> tuple[Side | None, Side | None]:
 
 
 def _averaged(side: Side | None, g: jax.Array, decay: float) -> Side | None:
-    return None if side is None else Side(lerp(side.gram, g @ g.T, decay), side.basis)
+    if side is None:
+        return None
+    gram = g @ g.T
+    # One overflow, from gradients of 1.8e19 on, would leave no eigenvectors for good: such a product is left out.
+    gram = jnp.where(jnp.all(jnp.isfinite(gram)), gram, side.gram)
+    return Side(lerp(side.gram, gram, decay), side.basis)
 
 
 def _rebased(sides, r, count, every: int):

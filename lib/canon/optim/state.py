@@ -29,28 +29,27 @@ def hyperparams(opt_state) -> dict[str, jax.Array]:
     """{name: scalar} of the hyperparameters in force: `learning_rate` is that of the last update.
 
     A name that occurs several times is led by what tells them apart: the partition's label, the place in a
-    chain.
+    chain. What `optax.inject_hyperparams` hands to a transform that records it itself is given once.
     """
-    leaves = [(path, leaf) for path, leaf in tree_flatten_with_path(opt_state)[0] if _is_hyperparam(path)]
-    return dict(zip(_names([path for path, _ in leaves]), [leaf for _, leaf in leaves], strict=True))
+    leaves = tree_flatten_with_path(opt_state)[0]
+    return {name: leaves[place][1] for place, name in _named_places(leaves).items()}
 
 
 def set_hyperparams(opt_state, **values):
     """The state with hyperparameters replaced; shapes and types stay, so nothing is compiled anew.
 
     `learning_rate=0.01` sets every learning rate, `**{'head/learning_rate': 0.01}` one of them (the names
-    are those of `hyperparams`). A rate so set rules from then on, over a schedule too; `learning_rate=None`
-    hands it back to the schedule (a constant rate keeps its last value). Arrays are allowed: under `vmap`
-    this is how to sweep. Raises UsageError for a name that is not there.
+    are those of `hyperparams`). A value so set overrides the transform's argument, a constant or a schedule, until
+    `learning_rate=None` hands it back. Arrays are allowed, as for a sweep under `vmap`. Raises UsageError for a name
+    that is not there.
     """
     leaves, treedef = tree_flatten_with_path(opt_state)
-    places = [i for i, (path, _) in enumerate(leaves) if _is_hyperparam(path)]
-    names = dict(zip(places, _names([leaves[i][0] for i in places]), strict=True))
-    short = {i: names[i].rpartition('/')[2] for i in places}
+    names = _named_places(leaves)
+    short = {i: name.rpartition('/')[2] for i, name in names.items()}
     new = [leaf for _, leaf in leaves]
     at = {path: i for i, (path, _) in enumerate(leaves)}
     for name, value in values.items():
-        chosen = [i for i in places if name in (names[i], short[i])]
+        chosen = [i for i in names if name in (names[i], short[i])]
         if not chosen:
             raise UsageError(f'the optimizer has no hyperparameter {name!r}{near(name, names.values())}')
         for i in chosen:
@@ -58,7 +57,7 @@ def set_hyperparams(opt_state, **values):
             if value is not None:
                 new[i] = _like(new[i], value, name)
             elif pinned is None:
-                raise UsageError(f'{name}=None: it has no schedule to go back to')
+                raise UsageError(f'{name}=None: no argument decides it, so there is nothing to go back to')
             if pinned is not None:
                 new[pinned] = jnp.full_like(new[pinned], value is not None)
     return tree_unflatten(treedef, new)
@@ -105,11 +104,27 @@ def _keys(path) -> tuple[str, ...]:
     return tuple(path_name((key,)) for key in path)
 
 
+def _named_places(leaves: list) -> dict[int, str]:
+    """{place: name} of the hyperparameters among a state's leaves with their paths."""
+    places = [i for i, (path, _) in enumerate(leaves) if _is_hyperparam(path)]
+    recorded = {leaves[i][0] for i in places if isinstance(leaves[i][0][-1], GetAttrKey)}
+    places = [i for i in places if not _is_recorded(leaves[i][0], recorded)]
+    return dict(zip(places, _names([leaves[i][0] for i in places]), strict=True))
+
+
 def _is_hyperparam(path) -> bool:
     if path and isinstance(path[-1], GetAttrKey) and path[-1].name in _FIELDS:
         return True
     injected = len(path) > 1 and isinstance(path[-2], GetAttrKey) and path[-2].name == 'hyperparams'
     return injected and isinstance(path[-1], DictKey)  # optax.inject_hyperparams
+
+
+def _is_recorded(path, recorded: set) -> bool:
+    """Whether a value of optax.inject_hyperparams stands in the state of the transform it is injected into, too."""
+    if not isinstance(path[-1], DictKey):
+        return False
+    inner = (*path[:-2], GetAttrKey('inner_state'))
+    return any(p[: len(inner)] == inner and p[-1].name == path[-1].key for p in recorded)
 
 
 def _names(paths: list) -> list[str]:
