@@ -11,7 +11,7 @@ import numpy as np
 from jax.tree_util import tree_flatten_with_path
 
 from canon import optim
-from canon.errors import UsageError
+from canon.errors import CanonError, UsageError
 from canon.ops import backend
 from canon.train import shard
 from canon.train.checkpoint import Checkpoints
@@ -21,6 +21,7 @@ from canon.train.setup import Setup, prepare
 from canon.train.statistics import drop_statistics, evaluated_variables
 from canon.train.step import gradient, step_key
 from canon.train.types import Config, Experiment, Mutable, Params, State
+from canon.train.workdir import read_mapping
 
 
 class Loaded(NamedTuple):
@@ -39,7 +40,7 @@ def load(
     setup = prepare(experiment, config)
     folder = Path(workdir).expanduser().absolute() / 'checkpoints'
     if not folder.is_dir():
-        return Loaded(setup, _before_any_step(experiment, setup, folder.parent, untrained))
+        return Loaded(setup, _before_any_step(experiment, setup, folder.parent, step, untrained))
     with Checkpoints(folder, setup.settings.checkpoint, read_only=True) as checkpoints:
         if step is None:
             step = checkpoints.best_step()
@@ -77,7 +78,7 @@ def trained(
     setup = prepare(experiment, config)
     folder = Path(workdir).expanduser().absolute() / 'checkpoints'
     if not folder.is_dir():
-        state = _before_any_step(experiment, setup, folder.parent, untrained)
+        state = _before_any_step(experiment, setup, folder.parent, step, untrained)
         return Trained(setup, 0, *evaluated_variables(state), 'untrained')
     with Checkpoints(folder, setup.settings.checkpoint, read_only=True) as checkpoints:
         selected = select(setup, checkpoints, step)
@@ -112,9 +113,7 @@ def replay(experiment: Experiment, config: Config, workdir: Path | str, step: in
 
     Everything in a step is a function of (seed, step), so this is the step that happened, on as many devices.
     """
-    if step < 1:
-        raise UsageError(f'--step={step}: the first step is 1')
-    setup, state = _state_before(experiment, config, workdir, step)
+    setup, state = _state_before(experiment, config, Path(workdir).expanduser().absolute(), step)
     run = jax.jit(
         setup.step,
         out_shardings=(setup.layout, shard.replicated(setup.mesh)),
@@ -147,22 +146,38 @@ def gradient_at(experiment: Experiment, seed: int, state: State, batch: Any) -> 
     return jax.tree.map(lambda g: g / loss.weight, grads)
 
 
-def _state_before(experiment, config, workdir, step) -> Loaded:
-    folder = Path(workdir).expanduser().absolute() / 'checkpoints'
-    saved = sorted(int(p.name) for p in folder.glob('*') if p.name.isdigit())
-    earlier = [s for s in saved if s < step]
-    if earlier:
-        return load(experiment, config, workdir, earlier[-1])
+def _state_before(experiment: Experiment, config: Config, workdir: Path, step: int) -> Loaded:
+    """The state of the newest sound checkpoint before `step`, or the initial one."""
     setup = prepare(experiment, config)
+    last = _last_step(setup, workdir)
+    if not 1 <= step <= last:
+        raise UsageError(f'--step={step}: the run in {workdir} has steps 1 to {last}')
+    folder = workdir / 'checkpoints'
+    saved = (int(p.name) for p in folder.glob('*') if p.name.isdigit())
+    for earlier in sorted((s for s in saved if s < step), reverse=True):
+        try:
+            return load(experiment, config, workdir, earlier)
+        except UsageError:
+            raise
+        except CanonError as error:
+            logging.getLogger('canon').warning('%s; an earlier state is used', error)
     if setup.settings.init_from is not None:
         raise UsageError(f'no checkpoint before step {step} in {folder}, and the run began from init_from')
     return Loaded(setup, setup.initial_state())
 
 
-def _before_any_step(experiment: Experiment, setup: Setup, workdir: Path, untrained: bool) -> State:
+def _last_step(setup: Setup, workdir: Path) -> int:
+    """The last step that a run makes; of one that is done, perhaps by an early stop, the last that it has made."""
+    status = read_mapping(workdir / 'status.json')
+    step = status.get('step')
+    return step if status.get('state') == 'done' and isinstance(step, int) else setup.settings.steps
+
+
+def _before_any_step(experiment: Experiment, setup: Setup, workdir: Path, step: int | None, untrained: bool) -> State:
     source = setup.settings.init_from
-    if source is None and not untrained:
-        raise UsageError(f'{workdir} holds no run; give the --workdir of one')
+    if step is not None or (source is None and not untrained):
+        what = 'holds no run' if step is None else f'has no checkpoint of step {step}'
+        raise UsageError(f'{workdir} {what}; give the --workdir of a run')
     state = setup.starting_state(experiment.read)
     told = 'untrained' if source is None else f'from {source.path}'
     logging.getLogger('canon').info('%s holds no run: the model is %s', workdir, told)
