@@ -26,7 +26,7 @@ from jax.nn import initializers as init
 from canon import ops
 from canon.errors import UsageError
 from canon.models import published
-from canon.named import near
+from canon.named import Count, DropRate, near
 from canon.nn import Conv, Network, check_images, scale_channels
 
 TABLE = (
@@ -148,8 +148,8 @@ class OneTower(Network):
 
 
 def alexnet(
-    num_classes: int = 1000,
-    dropout: float = 0.5,
+    num_classes: Count = 1000,
+    dropout: DropRate = 0.5,
     width: float = 1.0,
     variant: str = 'paper',
     init: str = 'normal',
@@ -173,7 +173,7 @@ def alexnet(
 
 
 def alexnet_one_tower(
-    num_classes: int = 1000, dropout: float = 0.5, width: float = 1.0, dtype: str | None = None
+    num_classes: Count = 1000, dropout: DropRate = 0.5, width: float = 1.0, dtype: str | None = None
 ) -> OneTower:
     """torchvision's AlexNet, for images of 224x224 and, by adaptive pooling, of any size from 63.
 

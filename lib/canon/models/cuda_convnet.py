@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from canon import ops
 from canon.errors import UsageError
-from canon.named import near
+from canon.named import Count, near
 from canon.nn import BatchNorm, Conv, Network, check_images
 
 _NORMS = ('none', 'lrn', 'batch')
@@ -68,7 +68,7 @@ class ConvNet(Network):
 
 
 def cifar10(
-    num_classes: int = 10,
+    num_classes: Count = 10,
     activation: str = 'relu',
     norm: str = 'none',
     kernels: str = '5x5',

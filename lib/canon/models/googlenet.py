@@ -31,6 +31,7 @@ from jax.nn import initializers as init
 from canon import ops
 from canon.errors import UsageError
 from canon.models import published
+from canon.named import Count, DropRate
 from canon.nn import ConvUnit, Mixed, Network, Unit, as_inception, check_images
 
 # Table 1: 1x1; 3x3 reduce, 3x3; 5x5 reduce, 5x5; pool projection.
@@ -168,11 +169,11 @@ class Head(nn.Module):
 
 
 def googlenet(
-    num_classes: int = 1000,
+    num_classes: Count = 1000,
     variant: str = 'paper',
     auxiliary: bool = True,
-    dropout: float | None = None,
-    auxiliary_dropout: float = 0.7,
+    dropout: DropRate | None = None,
+    auxiliary_dropout: DropRate = 0.7,
     transform_input: bool = False,
     width: float = 1.0,
     reductions: bool = True,

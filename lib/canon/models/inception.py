@@ -27,6 +27,7 @@ from jax.nn import initializers as init
 
 from canon import ops
 from canon.models import published
+from canon.named import Count, DropRate
 from canon.nn import ConvUnit, Mixed, Network, Unit, as_inception, check_images
 
 TABLE = (
@@ -133,11 +134,11 @@ _HALVE_SAME = partial(ops.max_pool, window=3, stride=2, padding='same')
 
 
 def bn_inception(
-    num_classes: int = 1000,
+    num_classes: Count = 1000,
     activation: str = 'relu',
     batch_norm: bool = True,
     separable_stem: bool = False,
-    dropout: float = 0.0,
+    dropout: DropRate = 0.0,
     norm_decay: float = 0.9,
     width: float = 1.0,
     dtype: str | None = None,
@@ -192,9 +193,9 @@ def _bn_halving(threes: tuple[int, int], doubles: tuple[int, int]) -> dict:
 
 
 def inception_v2(
-    num_classes: int = 1000,
+    num_classes: Count = 1000,
     auxiliary: bool = True,
-    dropout: float = 0.2,
+    dropout: DropRate = 0.2,
     norm_decay: float = 0.9,
     width: float = 1.0,
     dtype: str | None = None,
@@ -237,10 +238,10 @@ def inception_v2(
 
 
 def inception_v3(
-    num_classes: int = 1000,
+    num_classes: Count = 1000,
     auxiliary: bool = True,
     transform_input: bool = False,
-    dropout: float = 0.5,
+    dropout: DropRate = 0.5,
     norm_decay: float = 0.9,
     width: float = 1.0,
     dtype: str | None = None,
@@ -332,8 +333,8 @@ def _reduction_17() -> dict:
 
 
 def inception_v4(
-    num_classes: int = 1000,
-    dropout: float = 0.2,
+    num_classes: Count = 1000,
+    dropout: DropRate = 0.2,
     norm_decay: float = 0.9,
     width: float = 1.0,
     dtype: str | None = None,

@@ -32,6 +32,7 @@ from jax.nn import initializers as init
 from canon import ops
 from canon.errors import UsageError
 from canon.models import published
+from canon.named import Count, DropRate
 from canon.nn import Conv, Network
 
 _ACTIVATIONS: dict[str, Callable] = {'tanh': ops.tanh, 'relu': ops.relu, 'sigmoid': ops.sigmoid}
@@ -166,10 +167,10 @@ class _PartialConv(nn.Module):
 
 
 def lenet5(
-    num_classes: int = 10,
+    num_classes: Count = 10,
     activation: str = 'tanh',
     pool: str = 'average',
-    dropout: float = 0.0,
+    dropout: DropRate = 0.0,
     dtype: str | None = None,
 ) -> LeNet5:
     """LeNet-5 in its modern form. dtype: that of the computation ('bfloat16'); parameters stay float32.
@@ -182,7 +183,7 @@ def lenet5(
     return LeNet5(num_classes, activation, pool, dropout, None if dtype is None else jnp.dtype(dtype))
 
 
-def lenet5_1998(num_classes: int = 10, dtype: str | None = None) -> LeNet5Of1998:
+def lenet5_1998(num_classes: Count = 10, dtype: str | None = None) -> LeNet5Of1998:
     """LeNet-5 as published, for 32x32 images of up to ten digits.
 
     Its logits are minus the penalties: train on `canon.losses.maximum_a_posteriori` for the paper's eq. 9, or on minus

@@ -29,7 +29,7 @@ from jax.nn import initializers as init
 from canon import ops
 from canon.errors import UsageError
 from canon.models import published
-from canon.named import near
+from canon.named import Count, DropRate, near
 from canon.nn import BatchNorm, Conv, Network, check_images, make_divisible
 from canon.ops.padding import Padding
 
@@ -184,13 +184,13 @@ def _unit(
 
 
 def mobilenet_v1(
-    num_classes: int = 1000,
+    num_classes: Count = 1000,
     width_multiplier: float = 1.0,
     separable: bool = True,
     activation: str = 'relu',
     padding: Padding = 'same',
     eps: float = 1e-3,
-    dropout: float = 0.001,
+    dropout: DropRate = 0.001,
     dtype: str | None = None,
 ) -> MobileNetV1:
     """MobileNet; the paper's resolution multiplier is the size of the images, 224, 192, 160 or 128 (from 32).
@@ -209,11 +209,11 @@ def mobilenet_v1(
 
 
 def mobilenet_v2(
-    num_classes: int = 1000,
+    num_classes: Count = 1000,
     width_multiplier: float = 1.0,
     bottleneck: str = 'linear',
     residual: bool = True,
-    dropout: float = 0.2,
+    dropout: DropRate = 0.2,
     dtype: str | None = None,
 ) -> MobileNetV2:
     """MobileNetV2 as torchvision has it: symmetric padding, norms' eps 1e-5; for images of any size from 32.

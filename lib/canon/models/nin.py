@@ -23,6 +23,7 @@ from jax.nn import initializers as init
 
 from canon import ops
 from canon.models import published
+from canon.named import Count, DropRate
 from canon.nn import Conv, Network, check_images, scale_channels
 
 
@@ -104,7 +105,7 @@ class NIN(Network):
         return ops.relu(made(x))
 
 
-def nin_cifar(num_classes: int = 10, dropout: float = 0.5, width: float = 1.0, dtype: str | None = None) -> NIN:
+def nin_cifar(num_classes: Count = 10, dropout: DropRate = 0.5, width: float = 1.0, dtype: str | None = None) -> NIN:
     """The three blocks for CIFAR's 32x32 images. Kernels start from N(0, 0.05), biases at 0.
 
     dropout: after both poolings. width: multiplies all channels (not in the paper). dtype: that of the computation
@@ -113,7 +114,9 @@ def nin_cifar(num_classes: int = 10, dropout: float = 0.5, width: float = 1.0, d
     return NIN(_CIFAR, num_classes, 4, dropout, width, None if dtype is None else jnp.dtype(dtype))
 
 
-def nin_imagenet(num_classes: int = 1000, dropout: float = 0.5, width: float = 1.0, dtype: str | None = None) -> NIN:
+def nin_imagenet(
+    num_classes: Count = 1000, dropout: DropRate = 0.5, width: float = 1.0, dtype: str | None = None
+) -> NIN:
     """The four blocks for ImageNet's crops of 224x224. Kernels start from N(0, 0.05) or N(0, 0.01), biases at 0.
 
     dropout: after pool3. width: multiplies all channels (not in the paper). dtype: that of the computation

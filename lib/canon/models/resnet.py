@@ -30,7 +30,7 @@ from jax.nn import initializers
 from canon import ops
 from canon.errors import UsageError
 from canon.models import published
-from canon.named import call, near
+from canon.named import Count, call, near
 from canon.nn import BatchNorm, Conv, Network, check_images
 
 _MSRA, _TORCH = 'the authors, one crop; multiply-adds Table 1', 'torchvision V1'
@@ -209,7 +209,7 @@ def _classifier(num_classes: int, form: _Form) -> nn.Dense:
 
 
 def resnet18(
-    num_classes: int = 1000,
+    num_classes: Count = 1000,
     shortcut: str = 'projection',
     stride_at: str = '3x3',
     plain: bool = False,
@@ -257,32 +257,32 @@ def resnet152(**arguments: Any) -> ResNet:
     return call(resnet18, arguments, 'model').clone(depths=(3, 8, 36, 3), block=Bottleneck)
 
 
-def resnet20_cifar(num_classes: int = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
+def resnet20_cifar(num_classes: Count = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
     """CIFAR's residual network of 20 layers, for images of 32x32 and of any size from 4. Arguments as of `resnet18`."""
     return _cifar(3, dict(num_classes=num_classes, shortcut=shortcut) | arguments)
 
 
-def resnet32_cifar(num_classes: int = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
+def resnet32_cifar(num_classes: Count = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
     """32 layers. Arguments as of `resnet20_cifar`."""
     return _cifar(5, dict(num_classes=num_classes, shortcut=shortcut) | arguments)
 
 
-def resnet44_cifar(num_classes: int = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
+def resnet44_cifar(num_classes: Count = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
     """44 layers. Arguments as of `resnet20_cifar`."""
     return _cifar(7, dict(num_classes=num_classes, shortcut=shortcut) | arguments)
 
 
-def resnet56_cifar(num_classes: int = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
+def resnet56_cifar(num_classes: Count = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
     """56 layers. Arguments as of `resnet20_cifar`."""
     return _cifar(9, dict(num_classes=num_classes, shortcut=shortcut) | arguments)
 
 
-def resnet110_cifar(num_classes: int = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
+def resnet110_cifar(num_classes: Count = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
     """110 layers; it warms up at a rate of 0.01. Arguments as of `resnet20_cifar`."""
     return _cifar(18, dict(num_classes=num_classes, shortcut=shortcut) | arguments)
 
 
-def resnet1202_cifar(num_classes: int = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
+def resnet1202_cifar(num_classes: Count = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
     """1202 layers. Arguments as of `resnet20_cifar`."""
     return _cifar(200, dict(num_classes=num_classes, shortcut=shortcut) | arguments)
 
@@ -293,7 +293,7 @@ def _cifar(depth: int, arguments: dict[str, Any]) -> ResNet:
 
 
 def preact_resnet164(
-    num_classes: int = 10, plain: bool = False, frozen_norm: bool = False, dtype: str | None = None
+    num_classes: Count = 10, plain: bool = False, frozen_norm: bool = False, dtype: str | None = None
 ) -> PreActResNet:
     """Pre-activation, 164 layers, for images of 32x32 and of any size from 4. The stride is in the first 1x1.
 

@@ -21,7 +21,7 @@ from jax.nn import initializers as init
 from jax.tree_util import keystr
 
 from canon.errors import UsageError
-from canon.named import near
+from canon.named import DropRate, near
 from canon.nn import GRU, LSTM, RNN, Dense
 from canon.ops import dense
 
@@ -118,10 +118,10 @@ def language_model(
     hidden: int = 200,
     layers: int = 2,
     tied: bool = False,
-    dropout: float = 0.0,
-    dropout_input: float = 0.0,
-    dropout_hidden: float = 0.0,
-    dropout_embedding: float = 0.0,
+    dropout: DropRate = 0.0,
+    dropout_input: DropRate = 0.0,
+    dropout_hidden: DropRate = 0.0,
+    dropout_embedding: DropRate = 0.0,
     dtype: str | None = None,
 ) -> RecurrentLM:
     """Zaremba et al.'s small LSTM without arguments; cell: 'lstm', 'gru' or 'rnn' (Mikolov et al. 2010).
@@ -154,10 +154,10 @@ def awd_lstm(
     embed: int = 400,
     hidden: int = 1150,
     layers: int = 3,
-    dropout: float = 0.4,
-    dropout_input: float = 0.4,
-    dropout_hidden: float = 0.25,
-    dropout_embedding: float = 0.1,
+    dropout: DropRate = 0.4,
+    dropout_input: DropRate = 0.4,
+    dropout_hidden: DropRate = 0.25,
+    dropout_embedding: DropRate = 0.1,
     dtype: str | None = None,
 ) -> RecurrentLM:
     """AWD-LSTM as its authors' README trains it on PTB: tied, 24,210,800 parameters with 10,000 words

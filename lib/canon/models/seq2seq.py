@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jax.nn import initializers as init
 
 from canon.errors import UsageError
-from canon.named import near
+from canon.named import DropRate, near
 from canon.nn import GRU, LSTM, RNN, Dense
 from canon.nn.attention import AdditiveAttention, DotProductAttention, GeneralAttention
 from canon.ops import attention
@@ -321,7 +321,7 @@ def sutskever(
     embed: int = 1000,
     hidden: int = 1000,
     layers: int = 4,
-    dropout: float = 0.0,
+    dropout: DropRate = 0.0,
     cell: str = 'lstm',
     reverse: bool = True,
     start: str = 'paper',
@@ -340,7 +340,7 @@ def luong(
     layers: int = 4,
     score: str = 'general',
     feed: bool = True,
-    dropout: float = 0.2,
+    dropout: DropRate = 0.2,
     cell: str = 'lstm',
     reverse: bool = True,
     start: str = 'paper',
@@ -364,7 +364,7 @@ def bahdanau(
     layers: int = 1,
     align: int = 1000,
     maxout: int = 500,
-    dropout: float = 0.0,
+    dropout: DropRate = 0.0,
     cell: str = 'gru',
     start: str = 'paper',
     dtype: str | None = None,

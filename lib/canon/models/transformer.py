@@ -31,6 +31,7 @@ from jax.nn import initializers as init
 
 from canon import ops
 from canon.errors import UsageError
+from canon.named import DropRate
 from canon.nn import Dense
 from canon.nn.attention import Cache, MultiHeadAttention
 from canon.ops import attention
@@ -343,8 +344,8 @@ def transformer(
     heads: int = 8,
     d_k: int | None = None,
     d_v: int | None = None,
-    dropout: float = 0.1,
-    attention_dropout: float = 0.0,
+    dropout: DropRate = 0.1,
+    attention_dropout: DropRate = 0.0,
     norm: str = 'post',
     tied: bool = True,
     bias: bool = False,
@@ -363,14 +364,14 @@ def transformer(
 
 
 def base(
-    vocab: int, source_vocab: int | None = None, dropout: float = 0.1, norm: str = 'post', dtype: str | None = None
+    vocab: int, source_vocab: int | None = None, dropout: DropRate = 0.1, norm: str = 'post', dtype: str | None = None
 ) -> Transformer:
     """Table 3's base: 6 + 6 layers, d_model 512, d_ff 2048, 8 heads of 64."""
     return transformer(vocab, source_vocab, dropout=dropout, norm=norm, dtype=dtype)
 
 
 def big(
-    vocab: int, source_vocab: int | None = None, dropout: float = 0.3, norm: str = 'post', dtype: str | None = None
+    vocab: int, source_vocab: int | None = None, dropout: DropRate = 0.3, norm: str = 'post', dtype: str | None = None
 ) -> Transformer:
     """Table 3's big: 6 + 6 layers, d_model 1024, d_ff 4096, 16 heads of 64; dropout 0.1 for En-Fr (section 6.1)."""
     return transformer(vocab, source_vocab, d_model=1024, d_ff=4096, heads=16, dropout=dropout, norm=norm, dtype=dtype)
@@ -384,8 +385,8 @@ def language_model(
     heads: int = 8,
     d_k: int | None = None,
     d_v: int | None = None,
-    dropout: float = 0.1,
-    attention_dropout: float = 0.0,
+    dropout: DropRate = 0.1,
+    attention_dropout: DropRate = 0.0,
     norm: str = 'pre',
     tied: bool = True,
     bias: bool = False,

@@ -25,7 +25,7 @@ from jax.nn import initializers
 from canon import ops
 from canon.errors import UsageError
 from canon.models import published
-from canon.named import call, near
+from canon.named import Count, DropRate, call, near
 from canon.nn import BatchNorm, Conv, Network, check_images, scale_channels
 
 _CHANNELS = (64, 128, 256, 512, 512)
@@ -136,10 +136,10 @@ class _Sliding(nn.Module):
 
 
 def vgg11(
-    num_classes: int = 1000,
+    num_classes: Count = 1000,
     batch_norm: bool = False,
     dense: bool = False,
-    dropout: float = 0.5,
+    dropout: DropRate = 0.5,
     width: float = 1.0,
     init: str = 'normal',
     std: float = 0.1,

@@ -18,6 +18,7 @@ from jax.nn import initializers as init
 
 from canon import ops
 from canon.models import published
+from canon.named import Count, DropRate
 from canon.nn import Conv, Network, check_images, scale_channels
 
 TABLE = (published('zfnet.zfnet', 62_357_608, 61.6, 83.5, 'Zeiler & Fergus 2013, Table 2, one convnet'),)
@@ -55,7 +56,7 @@ class ZFNet(Network):
         return dense(self.num_classes, name='fc8')(x)
 
 
-def zfnet(num_classes: int = 1000, dropout: float = 0.5, width: float = 1.0, dtype: str | None = None) -> ZFNet:
+def zfnet(num_classes: Count = 1000, dropout: DropRate = 0.5, width: float = 1.0, dtype: str | None = None) -> ZFNet:
     """ZFNet for images of 224x224; of another size fc6 is as large as what pool5 leaves.
 
     Kernels start from N(0, 0.01), biases at 0. dropout: after fc6 and fc7. width: multiplies all channels and units
