@@ -162,8 +162,10 @@ _FILE = ('shape', 'dtype', 'spacing', 'frame', 'fill')
 
 def _volume(config: ConfigDict, path: str | None = None) -> volumes.Volume:
     """The volume of config.data, or of another file with its shape, dtype, spacing, frame and fill."""
-    path = path or config.data.get('path')
-    if not path:
+    path = config.data.get('path') if path is None else path
+    if path == '':
+        raise UsageError('the path of a volume is empty; name a file, or leave data.path None for data.name')
+    if path is None:
         return volumes.load(config.data.name, **named.plain(config.data.get('source', {})))
     told = {key: config.data[key] for key in _FILE if config.data.get(key) is not None}
     return volumes.load('file', path=path, **named.plain(told))

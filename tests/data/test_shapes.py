@@ -397,6 +397,8 @@ def test_a_folder_of_meshes(tmp_path):
     assert [s.name for s in shapes.load(str(tmp_path / 'parts'), 'test')] == ['test']
     with pytest.raises(UsageError, match='there is no such file or folder'):
         shapes.load(str(tmp_path / 'none'))
+    with pytest.raises(UsageError, match=r'data\.path is empty'):
+        shapes.load('')
     (tmp_path / 'empty').mkdir()
     with pytest.raises(UsageError, match='holds no meshes'):
         shapes.load(str(tmp_path / 'empty'))
@@ -414,6 +416,11 @@ def test_samples_near_the_surface_have_both_variances():
         chosen = np.arange(len(points)) % 2 == first
         offsets = np.abs(points[chosen & inner, 2]) - 0.2
         assert offsets.var() == pytest.approx(variance, rel=0.1)
+
+
+def test_samples_near_the_surface_have_a_variance():
+    with pytest.raises(UsageError, match='variances is empty'):
+        shapes.near_surface(shapes.family(count=1)[0], 5, np.random.default_rng(0), ())
 
 
 def test_distance_samples_are_those_of_deepsdf():

@@ -79,6 +79,10 @@ def load(
         raise UsageError(f'shapes: split={split!r} is one of {SPLITS}, and space={space!r} one of {SPACES}')
     if path is None:
         return list(family(kinds, count, split, space, turned, seed))
+    if not path:  # not the folder that the command happens to run in
+        raise UsageError(
+            'data.path is empty; name a mesh or a folder of them, or leave it None for the embedded family'
+        )
     files = _files(Path(path).expanduser(), split)
     return [Scanned(file, space) for file in files]
 
@@ -347,6 +351,8 @@ def near_surface(
     shape: Shape, count: int, rng: np.random.Generator, variances: Sequence[float] = (0.005, 0.0005)
 ) -> np.ndarray:
     """Places on the surface with Gaussian noise, an equal part of them for each variance a coordinate: DeepSDF's."""
+    if not variances:
+        raise UsageError('variances is empty; give one or several for the places near the surface')
     points, _ = shape.surface(count, rng)
     return points + rng.normal(size=points.shape) * np.sqrt(_in_turn(variances, count))[:, None]
 
