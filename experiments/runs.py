@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,14 +15,18 @@ import numpy as np
 
 from canon.errors import UsageError
 from canon.train.log import read_rows
-from canon.train.workdir import read_json
+from canon.train.workdir import is_abandoned, read_json
 from experiments import configs, overrides
 
 STAGE = re.compile(r'\d+-')  # a run in stages keeps each stage in a folder `0-name` of its own
 
 
 class Run(NamedTuple):
-    """state: done, stopped, failed or running, as the run wrote it; 'broken' where its files cannot be read."""
+    """A run as its folder describes it.
+
+    state: 'done', 'stopped', 'failed' or 'running', as the run wrote it, or 'begun' before it did; 'killed' where it
+    says that it runs and no process holds its folder; 'broken' where its files cannot be read.
+    """
 
     folder: Path
     config: str
@@ -41,23 +46,24 @@ def read(folder: Path) -> Run:
     state = status.get('state') if about and status else None
     if state is None:
         state = 'broken' if (folder / 'status.json').exists() or not about else 'begun'
-    numbers = {k: v for k, v in _dict(status.get('metrics')).items() if isinstance(v, int | float)}
-    step, steps, seconds = (v if isinstance(v, int | float) else None for v in map(status.get, _NUMBERS))
+    if state in ('running', 'begun') and is_abandoned(folder):
+        state = 'killed'
+    metrics = {k: math.nan if v is None else v for k, v in _dict(status.get('metrics')).items()}
+    numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float)}
+    step, steps = (v if type(v) is int else None for v in map(status.get, ('step', 'steps')))
+    seconds, error = status.get('seconds'), status.get('error')
     return Run(
         folder=folder,
         config=str(about.get('config') or '?'),
         overrides=_dict(about.get('overrides')),
         target=_dict(config.get('target')),
         state=str(state),
-        step=None if step is None else int(step),
-        steps=None if steps is None else int(steps),
+        step=step,
+        steps=steps,
         metrics=numbers,
-        seconds=seconds,
-        error=status.get('error'),
+        seconds=seconds if isinstance(seconds, int | float) else None,
+        error=None if error is None else str(error),
     )
-
-
-_NUMBERS = ('step', 'steps', 'seconds')
 
 
 def below(folder: Path) -> list[Run]:

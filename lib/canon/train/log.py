@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from canon.errors import CanonError
+from canon.errors import CanonError, UsageError
 
 _log = logging.getLogger('canon')
 
@@ -154,7 +154,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
     Lines that are no rows, such as the last one after a kill, are left out; a warning counts those before the last.
     """
-    lines = path.read_text(errors='replace').splitlines() if path.exists() else []
+    try:
+        lines = path.read_text(errors='replace').splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UsageError(f'{path} cannot be read: {error.strerror}') from error
     rows, damaged = [], 0
     for number, line in enumerate(lines, 1):
         row = _parse(line)
@@ -174,7 +179,8 @@ def _parse(line: str) -> dict[str, Any] | None:
         return None
     if not isinstance(row, dict) or type(row.get('step')) is not int:
         return None
-    return {name: math.nan if value is None else value for name, value in row.items()}
+    values = {name: math.nan if value is None else value for name, value in row.items()}
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}
 
 
 class Progress:

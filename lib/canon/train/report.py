@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import jinja2
 
 from canon import draw
 from canon.train.log import read_rows
-from canon.train.workdir import read_json
+from canon.train.workdir import read_json, read_mapping
 
 _HIDDEN = ('seconds',)
 _PICTURES = ('.png', '.gif')
@@ -28,8 +29,8 @@ def write_report(workdir: Path | str) -> Path:
         draw.curves(series).savefig(figures / 'curves.png', dpi=100)
     page = _template().render(
         title=_title(workdir),
-        status=read_json(workdir / 'status.json') or {},
-        about=read_json(workdir / 'run.json') or {},
+        status=_status(workdir),
+        about=_about(workdir),
         config=json.dumps(read_json(workdir / 'config.json'), indent=2),
         pictures=[_picture(p) for p in _ordered(figures)],
         speed=_speed(rows),
@@ -39,19 +40,39 @@ def write_report(workdir: Path | str) -> Path:
     return path
 
 
+def _status(workdir: Path) -> dict[str, Any]:
+    """`status.json` as far as it is sound; a metric that was not finite is null there."""
+    status = read_mapping(workdir / 'status.json')
+    metrics = status.get('metrics')
+    shown = {k: math.nan if v is None else v for k, v in (metrics if isinstance(metrics, dict) else {}).items()}
+    seconds = status.get('train_seconds')
+    return {
+        **status,
+        'metrics': {k: v for k, v in shown.items() if isinstance(v, int | float)},
+        'train_seconds': seconds if isinstance(seconds, int | float) else None,
+    }
+
+
+def _about(workdir: Path) -> dict[str, Any]:
+    """`run.json` as far as it is sound."""
+    about = read_mapping(workdir / 'run.json')
+    kinds = {'devices': list, 'versions': dict}
+    return {k: v for k, v in about.items() if isinstance(v, kinds.get(k, object))}
+
+
 def _series(rows: list[dict]) -> dict[str, list[tuple[float, float]]]:
     """Lines for the curves, metrics that both training and evaluation have first."""
     series: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         for name, value in row.items():
-            if name != 'step' and not name.endswith(_HIDDEN) and isinstance(value, int | float):
+            if name != 'step' and not name.endswith(_HIDDEN):
                 series.setdefault(name, []).append((row['step'], value))
     metrics = [name.rpartition('/')[2] for name in series]
     return dict(sorted(series.items(), key=lambda item: -metrics.count(item[0].rpartition('/')[2])))
 
 
 def _speed(rows: list[dict]) -> dict[str, float] | None:
-    steps = [r for r in rows if 'train/step_seconds' in r]
+    steps = [r for r in rows if 'train/step_seconds' in r and 'train/data_seconds' in r]
     if not steps:
         return None
     middle = sorted(steps, key=lambda r: r['train/step_seconds'])[len(steps) // 2]
