@@ -6,15 +6,17 @@ import ast
 import importlib.util
 import inspect
 import re
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 from ml_collections import ConfigDict
 
+from canon import named
 from canon.errors import UsageError
-from canon.named import near
+from canon.named import Count, Range, near
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -64,11 +66,78 @@ def load(source: str) -> ConfigDict:
     if argument and not inspect.signature(get_config).parameters:
         raise UsageError(f'{path} takes no argument, so not {argument!r}: its get_config() has no parameter')
     try:
-        return get_config(argument) if argument else get_config()
+        config = get_config(argument) if argument else get_config()
     except UsageError:
         raise
     except Exception as error:
         raise UsageError(f'{source}: get_config: {type(error).__name__}: {_line(error)}') from error
+    if not isinstance(config, ConfigDict):
+        raise UsageError(f'{source}: get_config returns a ConfigDict, not {config!r:.60}')
+    return config
+
+
+SECTIONS = ('data', 'input', 'loss', 'model', 'run', 'target', 'tx')
+_HINTS = {  # of keys that experiments read by themselves; arguments of named functions have theirs in signatures
+    'experiment': str,
+    'data.name': str,
+    'data.batch_size': Count,
+    'data.reading.threads': Annotated[int, Range(1, 256)],
+    'data.reading.workers': Annotated[int, Range(0, 256)],
+    'data.train.split': str,
+    'model.name': str,
+    'target.metric': str,
+    'target.at_least': float,
+    'target.at_most': float,
+}
+_DTYPES = ('bfloat16', 'float16', 'float32', 'float64')
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UsageError, naming the key, for sections and values that no experiment takes."""
+    for key in SECTIONS:
+        if key in config and config[key] is not None and not isinstance(config[key], ConfigDict):
+            raise UsageError(f'{key}={config[key]!r} must be a section, such as {key}=dict(...)')
+    for key, hint in _HINTS.items():
+        value = _at(config, key)
+        if value is not None:
+            named.check(value, hint, key)
+    if _at(config, 'run.mesh.data') == 0:
+        raise UsageError('run.mesh.data=0 must be a number of devices, or -1 for all that are left')
+    for section in ('model', 'tx'):
+        _check_dtypes(config.get(section), section)
+
+
+def _at(config: ConfigDict, key: str) -> Any:
+    value: Any = config
+    for part in key.split('.'):
+        value = value.get(part) if isinstance(value, ConfigDict) else None
+    return value
+
+
+def _check_dtypes(section: Any, path: str) -> None:
+    for key in section or ():
+        value, where = section[key], f'{path}.{key}'
+        if isinstance(value, ConfigDict):
+            _check_dtypes(value, where)
+        elif key.endswith('dtype') and value is not None and str(value) not in _DTYPES:
+            raise UsageError(f'{where}={value!r} is not a floating-point type{named.near(str(value), _DTYPES)}')
+
+
+def missing_key(error: Exception, config: ConfigDict) -> str | None:
+    """The dotted key of `config` that was read in vain, if that is what raised `error`."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    frames = [f for f in frames if isinstance(f.f_locals.get('self'), ConfigDict)]
+    if not isinstance(error, AttributeError | KeyError) or not frames:
+        return None
+    section = frames[-1].f_locals['self']
+    name = frames[-1].f_locals.get('attribute') or frames[-1].f_locals.get('key')
+    paths = [path for path, value in _sections(config, '') if value is section or value == section]
+    return '.'.join(filter(None, (paths[0] if paths else '', str(name)))) if name else None
+
+
+def _sections(config: ConfigDict, path: str) -> list[tuple[str, ConfigDict]]:
+    below = [(f'{path}.{key}'.strip('.'), config[key]) for key in config if isinstance(config[key], ConfigDict)]
+    return [(path, config), *(pair for inner, section in below for pair in _sections(section, inner))]
 
 
 def comments(source: str) -> dict[str, str]:

@@ -91,6 +91,7 @@ def _parse(argv: list[str]) -> _Command:
         raise UsageError('which config? give --config=configs/TASK/NAME.py, or the --workdir of a run')
     config = overrides.load(source, FLAGS.workdir)
     values = overrides.apply(config, pairs)
+    configs.check(config)
     config.lock()
     given = FLAGS.workdir and Path(FLAGS.workdir).expanduser()
     workdir = given or runs.workdir(source, values, Path(FLAGS.runs).expanduser())
@@ -144,13 +145,21 @@ def _run(command: _Command) -> None:
     _check_experiment(config.get('experiment'))
     import jax
 
+    from experiments import configs
+
     _quieten()
     _join_job()
     if FLAGS.compilation_cache:
         jax.config.update('jax_compilation_cache_dir', os.path.expanduser(FLAGS.compilation_cache))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
     module = importlib.import_module(f'experiments.{config.experiment}')
-    experiment = _experiment(config, module, workdir)
+    try:
+        experiment = _experiment(config, module, workdir)
+    except (AttributeError, KeyError) as error:
+        key = configs.missing_key(error, config)
+        if key is None:
+            raise
+        raise UsageError(f'the config has no {key!r}, and experiment {config.experiment!r} needs it') from error
     if FLAGS.mode == 'train':
         _train(config, experiment, workdir, command)
         return

@@ -23,7 +23,7 @@ def build(
     schedule: float | Callable = 0.1,
     scales: tuple[Annotated[float, Range(0, open_low=True)], ...] = (1.0,),
     anything: Any = None,
-    width: int = None,  # ty: ignore[invalid-parameter-default]
+    width: int = None,  # noqa: RUF013  # ty: ignore[invalid-parameter-default]
 ) -> dict:
     return locals()
 
@@ -64,13 +64,13 @@ def test_what_a_signature_allows_is_passed_on(given):
         (dict(layers=0), 'model.layers=0 must be a whole number at least 1'),
         (dict(layers=1.5), 'model.layers=1.5 must be a whole number'),
         (dict(name=3), 'model.name=3 must be text'),
-        (dict(mean=0.5), 'model.mean=0.5 must be a tuple'),
-        (dict(mean=('a',)), "model.mean=('a',) must be a tuple"),
-        (dict(mean='abc'), "model.mean='abc' must be a tuple"),
+        (dict(mean=0.5), 'model.mean=0.5 must be a tuple, each element a number'),
+        (dict(mean=('a',)), "model.mean=('a',) must be a tuple, each element a number"),
+        (dict(mean='abc'), "model.mean='abc' must be a tuple, each element a number"),
         (dict(size=(1, 2, 3)), 'model.size=(1, 2, 3) must be a whole number or a tuple or None'),
         (dict(norm='group'), "model.norm='group' must be 'batch' or 'layer'"),
         (dict(bias=1), 'model.bias=1 must be true or false'),
-        (dict(scales=(1.0, 0.0)), 'model.scales=(1.0, 0.0) must be a tuple'),
+        (dict(scales=(1.0, 0.0)), 'model.scales=(1.0, 0.0) must be a tuple, each element a number above 0'),
         (dict(ratee=1), "model.ratee: build takes no such key; did you mean 'rate'?"),
     ],
     ids=str,

@@ -41,7 +41,7 @@ def scaled_images(mean: Sequence[float] = (0.0,), std: Sequence[float] = (1.0,))
 Loss = Callable[[jax.Array, jax.Array], jax.Array]  # logits [B, C], labels -> [B]
 
 
-def softmax_cross_entropy(label_smoothing: float = 0.0, soft_labels: bool = False) -> Loss:
+def softmax_cross_entropy(label_smoothing: named.Probability = 0.0, soft_labels: bool = False) -> Loss:
     return partial(losses.softmax_cross_entropy, label_smoothing=label_smoothing, soft_labels=soft_labels)
 
 

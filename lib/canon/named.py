@@ -53,7 +53,7 @@ Count = Annotated[int, Range(1)]
 def near(name: str, names) -> str:
     """`'; did you mean 'x'?'` with the nearest names, or the list of all when none is near."""
     names = sorted(map(str, names))
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
     if close:
         return '; did you mean ' + ' or '.join(repr(c) for c in close) + '?'
     return f'; there are {", ".join(names)}' if names else ''
@@ -64,6 +64,7 @@ def lookup(package: str, path: str, what: str) -> Callable:
 
     `path='my_package.module:function'` is a function of any module that can be imported.
     """
+    check(path, str, f'the name of a {what}')
     if ':' in path:
         return imported(path, what)
     module_name, _, attribute = path.rpartition('.')
@@ -163,8 +164,11 @@ def describe(hint: Any, ranges: bool = False) -> str:
     words = []
     for option in _options(hint):
         bounds = [f' {r}' for r in _ranges(option) if ranges]
+        elements = [h for h in typing.get_args(option) if h is not ...]
         if typing.get_origin(option) is typing.Literal:
             words += map(repr, typing.get_args(option))
+        elif _KINDS.get(_origin(option)) is tuple and len(elements) == 1:
+            words.append(f'a tuple, each element {describe(elements[0], ranges)}')
         else:
             words.append(_WORDS[_KINDS.get(_origin(option), object)] + ''.join(bounds))
     return ' or '.join(dict.fromkeys(words))

@@ -1,9 +1,11 @@
 """Every config builds and takes one abstract step, so that none rots."""
 
 import importlib
+import re
 
 import pytest
 
+from canon import models
 from canon.errors import UsageError
 from canon.train import Experiment
 from canon.train.setup import prepare
@@ -72,3 +74,78 @@ def test_data_that_are_not_here_are_replaced_by_random_images(root):
     with pytest.raises(UsageError, match=r'launch\.sh prepare mnist'):
         classification.make(config)
     prepare(classification.make(classification.offline(config)), config)
+
+
+DIGITS = 'configs/classification/lenet_digits.py:smoke'
+
+
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        ({'data.batch_size': 0}, 'data.batch_size=0 must be a whole number at least 1'),
+        ({'data.batch_size': -3}, 'data.batch_size=-3 must be a whole number at least 1'),
+        ({'data.reading.threads': 0}, 'data.reading.threads=0 must be a whole number at least 1 and at most 256'),
+        (
+            {'data.reading.threads': 100_000},
+            'data.reading.threads=100000 must be a whole number at least 1 and at most',
+        ),
+        ({'data.reading.workers': -1}, 'data.reading.workers=-1 must be a whole number at least 0'),
+        ({'model.dtype': 'float33'}, "model.dtype='float33' is not a floating-point type; did you mean 'float3"),
+        ({'model.dtype': 'int8'}, "model.dtype='int8' is not a floating-point type; there are bfloat16, float16"),
+        ({'tx.mu_dtype': 'float33'}, "tx.mu_dtype='float33' is not a floating-point type"),
+        ({'model.dropout': 2.0}, 'model.dropout=2.0 must be a number at least 0 and below 1'),
+        ({'model.num_classes': 0}, 'model.num_classes=0 must be a whole number at least 1'),
+        ({'loss.label_smoothing': 1.5}, 'loss.label_smoothing=1.5 must be a number at least 0 and at most 1'),
+        ({'run.mesh': dict(data=0)}, 'run.mesh.data=0 must be a number of devices, or -1'),
+        ({'model': 3}, 'model=3 must be a section'),
+        ({'input': 'x'}, "input='x' must be a section"),
+    ],
+    ids=str,
+)
+def test_values_that_no_experiment_takes_are_one_line_that_names_the_key(flags, message, root):
+    from experiments import classification
+
+    config = configs.load(f'{root}/{DIGITS}')
+    with config.unlocked(), config.ignore_type():
+        for key, value in flags.items():
+            *path, name = key.split('.')
+            section = config
+            for part in path:
+                section = section[part]
+            section[name] = value
+
+    def make():
+        configs.check(config)
+        models.make(**config.model)
+        classification.task.make_loss(config.loss)
+
+    with pytest.raises(UsageError, match='^' + re.escape(message)):
+        make()
+
+
+@pytest.mark.parametrize('key', ['data', 'data.train', 'data.batch_size', 'model', 'tx', 'loss', 'input'])
+def test_a_section_that_is_missing_is_named(key, root):
+    from experiments import classification
+
+    config = configs.load(f'{root}/{DIGITS}')
+    path, _, name = key.rpartition('.')
+    with config.unlocked():
+        del (config[path] if path else config)[name]
+    with pytest.raises((AttributeError, KeyError)) as caught:
+        classification.make(config)
+    assert configs.missing_key(caught.value, config) == key
+
+
+def test_another_error_is_not_taken_for_a_missing_key(root):
+    config = configs.load(f'{root}/{DIGITS}')
+    for error in (AttributeError('x'), KeyError('data')):
+        with pytest.raises((AttributeError, KeyError)) as caught:
+            raise error
+        assert configs.missing_key(caught.value, config) is None
+
+
+@pytest.mark.parametrize(('returned', 'shown'), [('None', 'None'), ('dict(a=1)', "{'a': 1}")])
+def test_a_config_is_a_config_dict(returned, shown, tmp_path):
+    (tmp_path / 'c.py').write_text(f'def get_config(arg=""): return {returned}\n')
+    with pytest.raises(UsageError, match=re.escape(f'get_config returns a ConfigDict, not {shown}')):
+        configs.load(f'{tmp_path}/c.py')

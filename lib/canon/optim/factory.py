@@ -61,6 +61,8 @@ def make(spec: Mapping[str, Any], where: str = 'tx') -> optax.GradientTransforma
     `name='package.module:function'` from any module. Raises UsageError for an unknown name or key, with the near ones.
     """
     links = named.chain(spec, _link, where)
+    if not links:
+        raise UsageError(f'{where}.chain is empty: name at least one optimizer, such as sgd')
     return links[0] if len(links) == 1 else optax.chain(*links)
 
 
