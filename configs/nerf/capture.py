@@ -12,7 +12,7 @@ def get_config(arg: str = ''):
     smoke = arg == 'smoke'
     made = config(
         size=64,
-        batch_size=512,
+        batch_size=1024,
         model=dict(
             name='instant_ngp.hash_field',
             levels=8 if smoke else 12,
@@ -32,7 +32,7 @@ def get_config(arg: str = ''):
             contract=True,
             box=(-2.0, 2.0),
             cells=32,
-            budget=64,
+            budget=32,
             thin=0.01,
             decay=0.8,
         ),

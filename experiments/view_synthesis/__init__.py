@@ -21,6 +21,7 @@ from canon.metrics.views import psnr, ssim
 from canon.ops import backend, by_parts
 from canon.ops import volume_rendering as vr
 from canon.train import Evaluator, Experiment, Task, lengths
+from canon.train.shard import process_shard
 from experiments.view_synthesis.rendering import Rendering, Seen, cast, in_parts, looked_at, new_grid, render
 
 _CHUNK = 4096  # rays that are rendered at a time, where pictures are made
@@ -84,8 +85,9 @@ def assembled(
     told = config.data.train
     options = dict(hidden=told.get('frequencies_hidden', 0), crop=told.get('crop', 0), single=told.get('single', False))
     pixels = len(views.images) * int(np.prod(views.camera.size))
-    local = size // jax.process_count(), jax.process_index()
-    train = data.Generated(lambda step: random_rays(views, seed, step, *local, center, **options), size, pixels)
+    train = data.Generated(
+        lambda step: random_rays(views, seed, step, size, center, **options), size, pixels, shard=process_shard()
+    )
     config = lengths.resolve(config, size, pixels)
     evals = {}
     for name in sorted(config.data.evals):
@@ -146,19 +148,18 @@ def random_rays(
     seed: int,
     step: int,
     count: int,
-    part: int = 0,
     center: float = 0.5,
     hidden: int = 0,
     crop: int = 0,
     single: bool = False,
 ) -> dict[str, np.ndarray]:
-    """`count` pixels of the views, drawn evenly: a pure function of (seed, step, part).
+    """`count` pixels of the views, drawn evenly: a pure function of (seed, step).
 
     {'pose' [B, 3, 4], 'at' [B, 2], 'colour' uint8 [B, 3 or 4]}, and 'time' and 'intrinsics' where views have them.
     hidden: steps of FreeNeRF's schedule, as 'progress'. crop: the first steps, in which the middle half of the pictures
     is taken. single: all rays of a step are of one view, as the original NeRF had it for the synthetic scenes.
     """
-    rng = np.random.default_rng((5, seed, step, part))
+    rng = np.random.default_rng((5, seed, step, 0))
     height, width = views.camera.size
     margin = (height // 4, width // 4) if step < crop else (0, 0)
     view = np.broadcast_to(rng.integers(len(views.images), size=1 if single else count), count)
@@ -299,12 +300,19 @@ def view_evaluator(
     """
     size = views.camera.size
     run = renderer(task)
-    batches = data.Generated(
-        lambda i: picture_rays(views, i, center) | given(i), size[0] * size[1], len(views.images), len(views.images)
-    )
+    pixels = size[0] * size[1]
+    rows = -(-pixels // jax.device_count()) * jax.device_count()
+
+    def batch_of(view):
+        """All pixels, the last one repeated until all devices have as many."""
+        batch = picture_rays(views, view, center) | given(view)
+        return {name: np.pad(x, [(0, rows - pixels)] + [(0, 0)] * (x.ndim - 1), 'edge') for name, x in batch.items()}
+
+    batches = data.Generated(batch_of, rows, len(views.images), len(views.images), process_shard())
 
     def measure(params, mutable, batch):
-        found = run(params, mutable, batch)
+        found = jax.tree.map(lambda x: x[:pixels], run(params, mutable, batch))
+        batch = jax.tree.map(lambda x: x[:pixels], batch)
         colour = jnp.clip(found['colour'], 0, 1).reshape(1, *size, 3)
         truth = _truth(batch['colour'], how).reshape(1, *size, 3)
         told = {'psnr': psnr(colour, truth), 'mse': Mean.of(jnp.square(colour - truth).mean((1, 2, 3)))}

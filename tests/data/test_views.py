@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import canon
 from canon.data import captures, traced, views
 from canon.errors import CanonError, UsageError
 
@@ -79,6 +80,11 @@ def test_some_of_the_things_alone(only):
         assert told.images[i][np.isfinite(told.depths[i])].max() > 150
     with pytest.raises(UsageError, match=r'traced: only=\(6,\) names no things of 0\.\.5'):
         small(only=(6,))
+
+
+def test_cameras_are_reachable_from_canon():
+    assert 'camera' in dir(canon)
+    assert canon.camera.Camera is type(traced.pinhole(8))
 
 
 def test_depth_along_the_axis_is_that_of_the_points():

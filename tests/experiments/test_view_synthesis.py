@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -419,7 +420,7 @@ def test_a_contracted_scene_is_seen_to_its_far_end(views):
         @staticmethod
         def apply(_, at):
             beyond = jnp.linalg.norm(at.points, axis=-1) > 2 - 1 / 50
-            return jnp.where(beyond, 1.0, 0.0), jnp.ones(at.points.shape)
+            return jnp.where(beyond, 1e5, 0.0), jnp.ones(at.points.shape)
 
     batch = jax.tree.map(jnp.asarray, view_synthesis.picture_rays(views, 0))
     for how in (Rendering(**box), Rendering(**box, box=(-2.0, 2.0), cells=4, budget=64)):
@@ -439,7 +440,8 @@ def test_rays_that_miss_the_box_are_warned_of(views, caplog):
     view_synthesis.warn_of_missed_box(views, how, model)
     assert not caplog.records
     view_synthesis.warn_of_missed_box(views._replace(far=2.2), how, model)
-    assert 'only 0 % of the rays meet the box (-1.3, 1.3) between near=2 and far=2.2' in caplog.text
+    message = r'only (\d+) % of the rays meet the box \(-1.3, 1.3\) between near=2 and far=2.2'
+    assert int(re.search(message, caplog.text)[1]) < 10  # those through its corners
     caplog.clear()
     view_synthesis.warn_of_missed_box(views, Rendering(casting='intervals', box=(7.0, 9.0)), {})
     assert 'meet the box (7.0, 9.0)' in caplog.text

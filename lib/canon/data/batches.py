@@ -15,6 +15,7 @@ from canon.data import order
 from canon.data.chain import Mapped, Transform, apply, split
 from canon.data.keys import Key
 from canon.data.source import Example, Source, cached, labels, read
+from canon.data.workers import prepare_worker, signals_held
 from canon.errors import CanonError, UsageError
 
 Batch = dict[str, np.ndarray]
@@ -200,13 +201,24 @@ def _prefetch(batches, start, stop, threads, workers) -> Iterator[Batch]:
     stream = grain.MapDataset.source(_From(batches, start, stop)).to_iter_dataset(options)
     if workers:
         _parse_flags()
-        stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        stream = stream.mp_prefetch(options, worker_init_fn=prepare_worker)
     iterator = iter(stream)
     try:
-        for batch in iterator:  # of workers in shared memory, which must not outlive them
+        for batch in _hold_signals_at_first(iterator) if workers else iterator:
+            # Batches of workers are in shared memory, which must not outlive them.
             yield {field: np.array(values) for field, values in batch.items()} if workers else batch
     finally:  # after an error, too: worker processes and their shared memory go at once
         iterator.close()
+
+
+def _hold_signals_at_first(iterator: Iterator[Batch]) -> Iterator[Batch]:
+    """`iterator`, whose processes start with its first element."""
+    with signals_held():
+        first = next(iterator, None)
+    if first is not None:
+        yield first
+        yield from iterator
 
 
 def _parse_flags():

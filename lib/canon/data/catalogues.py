@@ -40,8 +40,9 @@ def messages(file: str | Path) -> Iterator[tuple[str, str, bool]]:
         translations = gettext.GNUTranslations(io.BytesIO(data))
         keys = [key.decode(translations.charset() or 'utf-8') for key in _keys(data)]
         found = [row for key in keys if key for row in _forms(translations, key)]
-    except (OSError, ValueError, LookupError, struct.error) as error:
-        raise CanonError(f'{path} is no catalogue of gettext ({error}); compile it again by msgfmt') from error
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError, struct.error) as error:
+        reason = f'{type(error).__name__}: {error}'  # a rule for plurals is a formula of the file's own, such as n/0
+        raise CanonError(f'{path} is no catalogue of gettext ({reason}); compile it again by msgfmt') from error
     yield from found
 
 

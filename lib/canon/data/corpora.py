@@ -97,7 +97,7 @@ def text(
     path: a folder that holds `train.txt`, `valid.txt` and `test.txt` (or the names given as train=, valid=, test=), or
     one file, of which the last lines are held out: the fraction `held_out` for test, as much before it for valid.
     """
-    root = Path(path).expanduser()
+    root = plain.named_path(path)
     if root.is_dir():
         names = {s: n or _FILES['text'].format(s) for s, n in zip(SPLITS, (train, valid, test), strict=True)}
         return _folder('text', root, names)
@@ -113,7 +113,7 @@ def ptb(path: str) -> Corpus:
 
     929k, 73k and 82k words, <eos> included, 10,000 different ones.
     """
-    return _folder('ptb', Path(path).expanduser(), {s: _FILES['ptb'].format(s) for s in SPLITS})
+    return _folder('ptb', plain.named_path(path), {s: _FILES['ptb'].format(s) for s in SPLITS})
 
 
 def wikitext(path: str) -> Corpus:
@@ -121,7 +121,7 @@ def wikitext(path: str) -> Corpus:
 
     Empty lines and titles count as text, as in AWD-LSTM: WikiText-2's training part is 2,088,628 words with <eos>.
     """
-    return _folder('wikitext', Path(path).expanduser(), {s: _FILES['wikitext'].format(s) for s in SPLITS})
+    return _folder('wikitext', plain.named_path(path), {s: _FILES['wikitext'].format(s) for s in SPLITS})
 
 
 def tfds(

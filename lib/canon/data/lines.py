@@ -11,6 +11,7 @@ from canon.data import splits
 from canon.data.source import Example, Info
 from canon.data.text import Alphabet
 from canon.errors import UsageError
+from canon.named import Count
 
 _HEIGHTS, _WIDTHS, _GAPS = (18, 28), (12, 20), (-2, 8)  # pixels of a digit, and between two; both ends included
 
@@ -26,17 +27,17 @@ class DigitLines:
     def __init__(
         self,
         split: str = 'train',
-        num_examples: int = 8192,
+        num_examples: Count = 8192,
         alphabet: Alphabet = Alphabet('0123456789'),
-        max_length: int = 5,
-        least: int = 1,
-        most: int = 5,
-        height: int = 32,
-        width: int = 100,
+        max_length: Count = 5,
+        least: Count = 1,
+        most: Count = 5,
+        height: Count = 32,
+        width: Count = 100,
     ):
         """split: may be sliced, 'test[:1000]'. Raises UsageError for lines that could not fit image or label."""
         if not 1 <= least <= most <= max_length:
-            raise UsageError(f'digit_lines: 1 <= least={least} <= most={most} <= max_length={max_length} is wanted')
+            raise UsageError(f'digit_lines: 1 <= least={least} <= most={most} <= max_length={max_length} is needed')
         if height < _HEIGHTS[1] or width < most * _WIDTHS[1]:
             raise UsageError(
                 f'digit_lines: {most} digits need {most * _WIDTHS[1]}x{_HEIGHTS[1]} pixels, not {width}x{height}; '
@@ -47,6 +48,8 @@ class DigitLines:
         self.split, self.alphabet, self.max_length = base, alphabet, max_length
         self.counts, self.shape = (least, most), (height, width)
         self.info = Info('digit_lines', split)
+        if not self.ids:
+            raise UsageError(f'digit_lines: {split!r} of num_examples={num_examples} has no lines')
         alphabet.encode('0123456789', 10)  # raises where the alphabet lacks one
 
     def __len__(self) -> int:

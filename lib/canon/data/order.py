@@ -61,6 +61,8 @@ class _Balanced:
         labels = np.asarray(labels)
         if labels.ndim != 1 or not len(labels):
             raise UsageError(f'balanced sampling needs one label an example, [n]; it has shape {labels.shape}')
+        if labels.dtype.kind == 'f' and np.isnan(labels).any():  # NaN equals no label, not even itself
+            raise UsageError('balanced sampling needs a label for each example; some are NaN')
         self.seed = seed
         self.groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
         self.stretch = math.lcm(batch_size, len(self.groups))

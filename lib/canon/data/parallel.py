@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def files(path: str, source: str, target: str, split: str = 'train') -> Sentence
     Pairs with an empty side are left out and counted in a warning. Raises UsageError for a missing or empty file,
     CanonError for files of different length, with both counts, and for what is no UTF-8.
     """
-    root = Path(path).expanduser()
+    root = plain.named_path(path)
     if not root.is_dir():
         raise UsageError(f'there is no folder {root}')
     sides = [plain.either(root / f'{split}.{language}') for language in (source, target)]
@@ -234,12 +234,12 @@ class Buckets:
     def __init__(
         self,
         parts: Sequence[Pairs],
-        batch_size: int | None = None,
+        batch_size: named.Count | None = None,
         seed: int = 0,
         shard=(0, 1),
-        threads: int = 2,
-        tokens: int | None = None,
-        multiple: int = 8,
+        threads: Annotated[int, named.Range(0)] = 2,
+        tokens: named.Count | None = None,
+        multiple: named.Count = 8,
     ):
         """
         Args:

@@ -39,6 +39,13 @@ def lines(path: str | Path) -> Iterator[str]:
         raise UsageError(f'{file} is empty; a line of text is needed')
 
 
+def named_path(path: str | Path) -> Path:
+    """Returns `path` with ~ expanded. Raises UsageError for an empty one, which would be the current directory."""
+    if not str(path).strip():
+        raise UsageError('data.source.path is empty; name the file or folder of the text')
+    return Path(path).expanduser()
+
+
 def given(source: str, suffixes: Iterable[str] = ()) -> list[str]:
     """Returns the lines of the file `source`, plain or .gz, or `source` itself where it is a sentence.
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from canon.data.batches import Batch
 from canon.errors import UsageError
+from canon.named import Count, NonNegative, Probability
 
 _SHORTEST = 5  # tokens of a window whose length is drawn
 _WIDER = 4  # standard deviations that a drawn window may be longer than T
@@ -64,11 +65,11 @@ class Streams:
     def __init__(
         self,
         tokens: np.ndarray,
-        batch_size: int,
-        length: int,
+        batch_size: Count,
+        length: Count,
         start: int = 0,
-        deviation: float = 0.0,
-        half: float = 0.05,
+        deviation: NonNegative = 0.0,
+        half: Probability = 0.05,
         seed: int = 0,
         shard: tuple[int, int] = (0, 1),
     ):
@@ -123,7 +124,7 @@ class StreamsOnce:
     """
 
     def __init__(
-        self, tokens: np.ndarray, batch_size: int, length: int, start: int = 0, shard: tuple[int, int] = (0, 1)
+        self, tokens: np.ndarray, batch_size: Count, length: Count, start: int = 0, shard: tuple[int, int] = (0, 1)
     ):
         """Arguments and errors as in `Streams`."""
         self._cut = _Cut(tokens, batch_size, length, start, shard)

@@ -294,8 +294,8 @@ class Subwords(Vocabulary):
 def build(
     lines: Iterable[str],
     level: str = 'word',
-    size: int | None = None,
-    min_count: int = 1,
+    size: named.Count | None = None,
+    min_count: named.Count = 1,
     specials: Sequence[str] = SPECIALS,
     split: str = 'spaces',
     model_type: str = 'unigram',

@@ -27,7 +27,7 @@ def words(
     path: str,
     split: str = 'train',
     alphabet: Alphabet = Alphabet(),
-    max_length: int = 25,
+    max_length: named.Count = 25,
     outside: str = 'refuse',
 ) -> Words:
     """The words listed in `path/<split>.csv`, or in Synth90k's `path/annotation_<split>.txt`.
@@ -51,7 +51,7 @@ def words(
     """
     if outside not in _OUTSIDE:
         raise UsageError(f'outside={outside!r} is none of {", ".join(map(repr, _OUTSIDE))}')
-    root = Path(path).expanduser()
+    root = plain.named_path(path)
     base, first, last = splits.parse(split)
     listed = _list(root, base)
     files, texts, left_out = [], [], 0
