@@ -6,7 +6,8 @@
 
 The constants are the paper's and its code's: 8 layers of 512 begun as a sphere, softplus of beta 100, lambda 0.1,
 tau 1, Adam at 0.005 halved every 2,000 of 100,000 steps of 16,384 points. As it stands it has not been run. Shrunk
-(4 layers of 96, 1,000 steps of 512 points) it has the body with an IoU of 0.995, in 14 s on 2 CPU cores.
+(4 layers of 96, 1,000 steps of 512 points) it has the body with an IoU of 0.982 and a Chamfer-L1 of 0.005 in a space of
+side 2, in 14 s on 2 CPU cores. An open mesh has no inside: it is measured by distances alone.
 """
 
 from ml_collections import ConfigDict
@@ -58,6 +59,6 @@ def get_config(arg: str = '') -> ConfigDict:
                 evals=dict(shape=dict(every='100%' if smoke else '10%')),
                 checkpoint=dict(every='50%'),
             ),
-            target=dict(metric='shape/iou', at_least=0.96),
+            target=dict(metric='shape/chamfer_l1', at_most=0.01),  # open meshes have it, too
         )
     )
