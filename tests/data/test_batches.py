@@ -57,6 +57,11 @@ def test_two_shards_make_the_whole(size, sampler, step):
     same(whole, {field: np.concatenate([part[field] for part in parts]) for field in whole})
 
 
+def test_balanced_sampling_refuses_labels_that_equal_nothing():
+    with pytest.raises(UsageError, match='a label for each example; some are NaN'):
+        balanced(np.array([0.0, 1.0, np.nan]), 0, 4)
+
+
 @pytest.mark.parametrize('sampler', ['shuffled', 'balanced'])
 @pytest.mark.parametrize('threads', [0, 1, 4])
 def test_batches_do_not_depend_on_start_threads_or_what_was_read_before(sampler, threads):
