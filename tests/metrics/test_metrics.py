@@ -161,3 +161,14 @@ def test_a_mask_of_rows_masks_whole_label_maps():
     np.testing.assert_array_equal(confusion(jnp.asarray(logits), jnp.asarray(labels), jnp.asarray(mask)), expected)
     with pytest.raises(ValueError, match='leading axes'):
         confusion(jnp.asarray(logits), jnp.asarray(labels), jnp.ones(4, bool))
+
+
+def test_float_weights_weigh_the_mean():
+    """sum w v / sum w, rows with several values included; a weight of zero hides even a NaN."""
+    rng = np.random.default_rng(5)
+    values, weights = rng.normal(size=(7, 3)).astype(np.float32), rng.uniform(0.1, 3, 7).astype(np.float32)
+    mean = Mean.of(values, weights)
+    np.testing.assert_allclose(mean.value, np.average(values.mean(1), weights=weights), rtol=1e-6)
+    np.testing.assert_allclose(mean.weight, 3 * weights.sum(), rtol=1e-6)
+    hidden = np.append(weights, np.float32(0)), np.concatenate([values, np.full((1, 3), np.nan, np.float32)])
+    np.testing.assert_allclose(Mean.of(hidden[1], hidden[0]).value, mean.value, rtol=1e-6)

@@ -157,6 +157,10 @@ def test_reestimate_over_a_data_set():
     for name, seen in (('first', firsts), ('second', seconds)):
         for what, expected in zip(('mean', 'var'), np.mean(seen, 0), strict=True):
             np.testing.assert_allclose(stats[name][what], expected, rtol=1e-4, atol=1e-6, err_msg=f'{name} {what}')
+    bad = np.full_like(batches[0], np.nan)
+    unknown = reestimate(forward, stale, [bad, *batches])  # each layer's decay is found, and a bad batch does not count
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), unknown, stats)
+    jax.tree.map(np.testing.assert_array_equal, reestimate(forward, stale, [bad]), stale)
     with pytest.raises(UsageError, match='no batches'):
         reestimate(forward, stale, [])
 

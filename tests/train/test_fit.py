@@ -1,21 +1,25 @@
 """What fit does besides steps: guards, cadences, early stop, partial restores, stages, what it leaves and refuses."""
 
+import functools
 import json
 import signal
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from canon import optim
 from canon.data import Generated
 from canon.errors import UsageError
 from canon.metrics import Mean
-from canon.train import Experiment, NonFinite, Stage, Task, fit, replay, run_stages
-from canon.train.guard import Watchdog
+from canon.train import Evaluator, Experiment, NonFinite, Stage, Task, fit, replay, run_stages
+from canon.train.code import digest_code
+from canon.train.guard import Stopper, Watchdog
 from canon.train.log import read_rows
 from canon.train.settings import Watchdog as WatchdogSettings
 from canon.train.statistics import evaluated_variables
@@ -163,21 +167,7 @@ def test_an_early_stop_evaluates_with_all(tmp_path):
 def test_a_step_that_is_saved_on_stopping_is_ranked_when_it_is_evaluated(tmp_path):
     """SIGTERM in the evaluation of step 4, the best one: it is saved without its value, and must not be lost."""
     made = scripted([])
-    stop = {'at': 3}  # the first look reads one batch, for the names of the metrics
-
-    def measure(params, mutable, batch):
-        return toy.evaluator(made.task).measure(params, mutable, batch)
-
-    class Stopping(toy.Stream):
-        def iterate(self, start=0):
-            stop['at'] -= 1
-            if stop['at'] == 0:
-                signal.raise_signal(signal.SIGTERM)
-            return super().iterate(start)
-
-    test = made.evals['test']._replace(
-        measure=measure, data=Stopping(length=3, seed=9), finish=script([0.1, 0.9, 0.3, 0.2])
-    )
+    test = made.evals['test']._replace(data=stopping(3), finish=script([0.1, 0.9, 0.3, 0.2]))
     made = made._replace(evals={'test': test})
     config = toy.config(
         8,
@@ -188,6 +178,293 @@ def test_a_step_that_is_saved_on_stopping_is_ranked_when_it_is_evaluated(tmp_pat
     assert fit(made, config, tmp_path, quiet=True).status == 'stopped'
     assert fit(made, config, tmp_path, quiet=True).status == 'done'
     assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir() if p.name.isdigit()) == [4, 8]
+
+
+def stopping(at, then=lambda: signal.raise_signal(signal.SIGTERM), **options):
+    """Evaluation data: `then` happens when they are read for the `at`-th time, the look at the first batch included."""
+    left = {'reads': at}
+
+    class Stopping(toy.Stream):
+        def iterate(self, start=0):
+            left['reads'] -= 1
+            if left['reads'] == 0:
+                then()
+            return super().iterate(start)
+
+    return Stopping(**(dict(length=3, seed=9) | options))
+
+
+def test_a_signal_in_an_evaluation_of_an_early_stop_loses_nothing(tmp_path):
+    """The step is saved before; the command again does the evaluations that were broken off, and no others."""
+    made = scripted([0.9, 0.1])
+    final = toy.evaluator(made.task)._replace(data=stopping(1))
+    made = made._replace(evals={'val': made.evals['test'], 'final': final})
+    early = dict(metric='val/accuracy', patience=1, mode='max')
+    config = toy.config(40, evals=dict(val=dict(every=2)), early_stop=early)
+    stopped = fit(made, config, tmp_path, quiet=True)
+    assert (stopped.status, int(stopped.state.step)) == ('stopped', 4)
+    fitted = fit(made, config, tmp_path, quiet=True)
+    assert (fitted.status, fitted.metrics.keys()) == ('early', {'val/accuracy', 'final/accuracy'})
+    before = (tmp_path / 'status.json').read_text()
+    again = fit(made, config, tmp_path, quiet=True)  # the scripted accuracies are used up: nothing is evaluated
+    assert (again.status, again.metrics) == ('early', fitted.metrics)
+    assert json.loads((tmp_path / 'status.json').read_text())['metrics'] == json.loads(before)['metrics']
+
+
+def test_a_signal_while_pictures_are_made_again_stops_the_run(tmp_path):
+    made = toy.experiment()
+    drawing = made.evals['test']._replace(draw=lambda *_: {'nothing': toy_figure()})
+    fit(toy.experiment(), toy.config(), tmp_path, quiet=True)  # a run that ended before its pictures
+    assert (
+        fit(made._replace(evals={'test': drawing._replace(data=stopping(1))}), toy.config(), tmp_path).status
+        == 'stopped'
+    )
+    assert fit(made._replace(evals={'test': drawing}), toy.config(), tmp_path, quiet=True).status == 'done'
+    assert (tmp_path / 'figures' / 'test-nothing.png').exists()
+
+
+def toy_figure():
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(1, 1), dpi=20)
+
+
+@pytest.mark.parametrize('evals', [{}, dict(test=dict(every=7))], ids=['at the end', 'between saves'])
+def test_an_evaluation_that_raises_loses_no_step(tmp_path, evals):
+    def fail():
+        raise OSError('the data are gone')
+
+    made = toy.experiment()
+    made = made._replace(evals={'test': made.evals['test']._replace(data=stopping(1, fail))})
+    steps = 7 if evals else 9
+    with pytest.raises(OSError, match='the data are gone'):
+        fit(made, toy.config(9, evals=evals), tmp_path, quiet=True)
+    assert max(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == steps
+    fitted = fit(made, toy.config(9, evals=evals), tmp_path, quiet=True)
+    straight = fit(toy.experiment(), toy.config(9, evals=evals), tmp_path / 'straight', quiet=True)
+    assert fitted.metrics == straight.metrics
+
+
+def test_training_data_that_raise_lose_no_step(tmp_path):
+    class Broken(toy.Stream):
+        def __getitem__(self, step):
+            if step == 7:
+                raise OSError('a file is gone')
+            return super().__getitem__(step)
+
+    with pytest.raises(OSError, match='a file is gone'):
+        fit(toy.experiment()._replace(train=Broken()), toy.config(), tmp_path, quiet=True)
+    assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [5, 7]
+
+
+def test_a_plateau_rule_knows_an_evaluation_that_came_after_the_save(tmp_path):
+    """The state of step 4 is saved, then evaluated, then killed: what the rule has counted must come back."""
+    spec = dict(
+        chain=('sgd', 'plateau'),
+        sgd=dict(learning_rate=0.1),
+        plateau=dict(name='divide_on_plateau', by=10, patience=2, metric='test/accuracy', mode='max'),
+    )
+    config = toy.config(steps=8, log_every=1, evals=dict(test=dict(every=2)), checkpoint=dict(every=2, keep=9))
+
+    class Killed(toy.Stream):
+        def __getitem__(self, step):
+            if step == 6:
+                raise KeyboardInterrupt
+            return super().__getitem__(step)
+
+    made = scripted([0.5] * 20)._replace(tx=optim.make(spec))
+    with pytest.raises(KeyboardInterrupt):
+        fit(made._replace(train=Killed()), config, tmp_path, quiet=True)
+    assert max(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == 6
+    fitted = fit(made, config, tmp_path, quiet=True)
+    factors = [float(v) for k, v in optim.hyperparams(fitted.state.opt).items() if 'factor' in k]
+    assert factors == [pytest.approx(0.1)]  # evaluations at 2 (best), 4, 6 (divides), 8
+
+
+def test_what_a_run_reports_is_what_it_hands_on(tmp_path):
+    """The best step's metrics, by all evaluators, as `evaluate_run` finds them; averages are evaluated themselves."""
+    made = toy.experiment()
+    made = made._replace(evals={'val': toy.evaluator(made.task), 'rare': toy.evaluator(made.task, length=2)})
+    for name, checkpoint in [
+        ('best', dict(every=2, keep=1, best='val/accuracy', mode='min')),
+        ('average', dict(every=2, keep=3, average=2)),
+        ('last', dict(every=2)),
+    ]:
+        config = toy.config(8, evals=dict(val=dict(every=2)), checkpoint=checkpoint)
+        fitted = fit(made, config, tmp_path / name, quiet=True)
+        found = replay.evaluate_run(made, config, tmp_path / name)
+        assert found['weights'] == name
+        assert {k: v for k, v in found.items() if '/' in k} == pytest.approx(fitted.metrics, abs=1e-12)
+        status = json.loads((tmp_path / name / 'status.json').read_text())
+        assert (status['metrics'], status['weights']) == (fitted.metrics, fitted.weights)
+        assert fitted.weights.startswith(f'{name} weights, of step')
+        assert fitted.weights.endswith(str(found['step']))
+        assert fit(made, config, tmp_path / name, quiet=True).metrics == fitted.metrics
+    values = [r['val/accuracy'] for r in read_rows(tmp_path / 'best' / 'metrics.jsonl') if 'val/accuracy' in r]
+    assert min(values) < values[-1]  # the best by this direction is not the last
+    best = json.loads((tmp_path / 'best' / 'status.json').read_text())
+    assert best['metrics']['val/accuracy'] == pytest.approx(min(values), abs=1e-12)
+
+
+class Centred(NamedTuple):
+    """y = batch normalisation of w x, without a gamma: its statistics are w times those of x, in closed form."""
+
+    decay: float = 0.9
+
+    def init(self, key, batch):
+        return {'params': {'w': jnp.ones(2)}, 'batch_stats': {'mean': jnp.zeros(2), 'var': jnp.ones(2)}}
+
+    def loss(self, params, mutable, batch, key):
+        x = params['w'] * batch['x']
+        stats = {'mean': x.mean(0), 'var': x.var(0)}
+        new = jax.tree.map(lambda a, b: self.decay * a + (1 - self.decay) * b, mutable['batch_stats'], stats)
+        return Mean.of((x**2).sum(-1)), ({**mutable, 'batch_stats': new}, {})
+
+    def predict(self, params, mutable, batch):
+        return params['w'] * batch['x'] - mutable['batch_stats']['mean']
+
+
+@pytest.mark.parametrize('average', [1, 2])
+def test_averaged_weights_have_statistics_of_their_own(tmp_path, average):
+    """Evaluation, what is handed on, and weights for another run agree, and are w_average times the data's own."""
+    task = Task(*(getattr(Centred(), name) for name in ('init', 'loss', 'predict')))
+    x = np.random.default_rng(0).normal(3, 2, size=(20, 64, 2)).astype(np.float32)
+    tx = optax.chain(optim.sgd(0.003), optim.ema(0.9))
+    data = Generated(lambda step: {'x': x[step]}, 64)
+
+    def measure(params, mutable, batch):
+        return Mean.of(task.predict(params, mutable, batch))
+
+    one = Evaluator(Generated(lambda step: {'x': x[step]}, 64, length=20), measure, lambda sums: {'mean': sums.value})
+    made = Experiment(task, tx, data, {'test': one})
+    run = dict(steps=20, bn_batches=20, checkpoint=dict(every=19, keep=2, average=average), tensorboard=False)
+    fitted = fit(made, {'run': run}, tmp_path, quiet=True)
+    selected = replay.trained(made, {'run': run}, tmp_path)
+    w = np.asarray(selected.params['w'], np.float64)
+    assert np.abs(w - fitted.state.params['w']).min() > 0.02
+    mean, var = x.astype(np.float64).mean((0, 1)), x.astype(np.float64).var(1).mean(0)
+    tolerance = dict(rtol=1e-5) if average == 1 else dict(rtol=0.1)  # a mean of two runs of statistics
+    np.testing.assert_allclose(selected.mutable['batch_stats']['mean'], w * mean, **tolerance)
+    np.testing.assert_allclose(selected.mutable['batch_stats']['var'], w**2 * var, **tolerance)
+    assert set(selected.mutable) == {'batch_stats'}
+    from canon.train.checkpoint import read_model
+
+    given = read_model(tmp_path)
+    np.testing.assert_allclose(given['w'], w, rtol=1e-6)
+    np.testing.assert_allclose(given['batch_stats/mean'], selected.mutable['batch_stats']['mean'], rtol=1e-6)
+    assert fitted.metrics['test/mean'] == pytest.approx(0, abs=1e-4 if average == 1 else 0.1)
+    assert replay.evaluate_run(made, {'run': run}, tmp_path)['test/mean'] == pytest.approx(fitted.metrics['test/mean'])
+
+
+def test_metrics_that_nothing_measures_are_found_before_the_first_step(tmp_path):
+    config = toy.config(checkpoint=dict(best='test/acuracy', mode='max'))
+    with pytest.raises(UsageError, match=r"run\.checkpoint\.best='test/acuracy' .*did you mean 'test/accuracy'"):
+        fit(toy.experiment(), config, tmp_path / 'a', quiet=True)
+    assert not (tmp_path / 'a').exists()
+    config = toy.config() | {'target': dict(metric='test/accurcy', at_least=0.5)}
+    with pytest.raises(UsageError, match=r"target\.metric='test/accurcy' is measured by no evaluator"):
+        fit(toy.experiment(), config, tmp_path / 'a', quiet=True)
+    early = toy.config(early_stop=dict(metric='test/loss', patience=1, mode='min'))
+    with pytest.raises(UsageError, match=r"run\.early_stop\.metric='test/loss' is measured by no evaluator"):
+        fit(toy.experiment(), early, tmp_path / 'a', quiet=True)
+
+
+def test_a_finished_run_of_edited_code_says_so(tmp_path, caplog, capsys):
+    def made(scale):
+        of = toy.task()
+
+        def loss(params, mutable, batch, key):
+            mean, rest = of.loss(params, mutable, batch, key)
+            return Mean(scale * mean.total, mean.weight), rest
+
+        return toy.experiment()._replace(task=of._replace(loss=loss))
+
+    fit(made(1.0), toy.config(4), tmp_path, quiet=True)
+    fit(made(1.0), toy.config(4), tmp_path)
+    assert 'was already done at step 4: nothing is trained' in capsys.readouterr().out
+    assert 'code of the experiment' not in caplog.text
+    fit(made(2.0), toy.config(4), tmp_path)
+    assert 'the code of the experiment is not the one that the run began with' in caplog.text
+
+
+def test_a_digest_of_code_knows_values_and_instructions():
+    def made(loss):
+        return digest_code(toy.experiment()._replace(task=toy.task()._replace(loss=loss)))
+
+    def power(n):
+        return lambda params, mutable, batch, key: params**n
+
+    assert made(power(2)) == made(power(2))
+    assert made(power(2)) != made(power(3))
+    assert made(lambda p, m, b, k: p + 1) != made(lambda p, m, b, k: p - 1)
+    assert made(functools.partial(power, 2)) != made(functools.partial(power, 3))
+
+
+def test_a_run_whose_every_update_is_skipped_fails(tmp_path):
+    class Bad(toy.Stream):
+        def __getitem__(self, step):
+            return super().__getitem__(step) | {'image': np.full((16, 6, 6, 1), np.nan, np.float32)}
+
+    made = toy.experiment(tx=optim.skip_nonfinite(optim.sgd(0.1)))._replace(train=Bad())
+    with pytest.raises(NonFinite, match=r'all of the last 4 updates were skipped, up to step 4'):
+        fit(made, toy.config(4), tmp_path / 'short', quiet=True)
+    with pytest.raises(NonFinite, match=r'all of the last 100 updates were skipped, up to step 100'):
+        fit(made, toy.config(400, log_every=200, checkpoint=dict(every=400)), tmp_path / 'long', quiet=True)
+
+
+def test_skipping_within_groups_goes_on_and_is_counted(tmp_path):
+    """Each group of the optimizer skips by itself, and its count has a name of its own."""
+    groups = {'Dense': optim.skip_nonfinite(optim.sgd(0.1)), '.*': optim.skip_nonfinite(optim.adam(0.01))}
+    made = poisoned(4)._replace(tx=optim.partition(groups))
+    fitted = fit(made, toy.config(log_every=2), tmp_path, quiet=True)
+    assert fitted.status == 'done'
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((fitted.state.params, fitted.state.mutable)))
+    skipped = {r['step']: r['train/skipped'] for r in read_rows(tmp_path / 'metrics.jsonl') if 'train/skipped' in r}
+    assert skipped == {2: 0, 4: 0.5, 6: 0, 8: 0, 10: 0}
+
+
+def test_a_group_that_does_not_skip_ends_the_run(tmp_path):
+    groups = {'Dense': optim.skip_nonfinite(optim.sgd(0.1)), '.*': optim.sgd(0.1)}
+    made = poisoned(4)._replace(tx=optim.partition(groups))
+    with pytest.raises(NonFinite):
+        fit(made, toy.config(), tmp_path, quiet=True)
+    assert not list((tmp_path / 'checkpoints').iterdir())
+
+
+def test_an_update_that_is_not_finite_is_not_saved(tmp_path):
+    """Behind a finite loss and gradient: an optimizer that divides by zero at step 5, where a checkpoint is due."""
+
+    def update(updates, state, params=None):
+        return jax.tree.map(lambda u: jnp.where(state == 4, jnp.nan, -0.1 * u), updates), state + 1
+
+    tx = optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
+    with pytest.raises(NonFinite, match=r'step 5 is not finite: its update made BatchNorm_0/bias and 4 more so'):
+        fit(toy.experiment(tx=tx), toy.config(), tmp_path, quiet=True)
+    assert not list((tmp_path / 'checkpoints').iterdir())
+
+
+def test_a_stop_keeps_no_more_checkpoints_than_asked(tmp_path):
+    config = toy.config(steps=12, checkpoint=dict(every=5, keep=2))
+    for stop in (6, 7, 8, None):
+        fit(toy.experiment(), config | {'run': config['run'] | {'stop_after': stop}}, tmp_path, quiet=True)
+        assert len(list((tmp_path / 'checkpoints').iterdir())) <= 2
+    assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [10, 12]
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+def test_the_second_interrupt_outlives_a_finaliser():
+    """Python prints and drops what a finaliser raises; the next look at the stopper raises it again."""
+
+    class Finalised:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    with Stopper() as stopper:
+        signal.raise_signal(signal.SIGINT)
+        assert stopper.asked(1)
+        Finalised()
+        with pytest.raises(KeyboardInterrupt):
+            stopper.asked(2)
 
 
 def test_evaluations_and_saves_are_no_part_of_a_step(tmp_path):
@@ -239,7 +516,7 @@ def test_init_from_takes_what_the_experiment_reads(tmp_path):
 
 
 def test_init_from_gives_averages_their_start_too(tmp_path):
-    old = fit(toy.experiment(), toy.config(), tmp_path / 'old', quiet=True).state.params
+    old, _ = evaluated_variables(fit(toy.experiment(), toy.config(), tmp_path / 'old', quiet=True).state)
     config = toy.config(steps=1, init_from=dict(path=str(tmp_path / 'old')))
     for name, tx in [
         ('ema', optim.make(dict(chain=('sgd', 'ema'), sgd=dict(learning_rate=0.0), ema=dict(decay=0.9, debias=False)))),
@@ -330,6 +607,17 @@ def test_the_watchdog_dumps_stacks_of_a_step_that_hangs(tmp_path, capfd):
     assert 'test_the_watchdog_dumps' in text
     assert text.count('a step has taken') == 1
     assert 'stacks in' in capfd.readouterr().err
+
+
+def test_the_watchdog_watches_the_first_step_after_an_evaluation(tmp_path, capfd):
+    with Watchdog(tmp_path, WatchdogSettings(factor=3.0, least=0.2)) as dog:
+        for _ in range(8):
+            dog.beat()
+            time.sleep(0.01)
+        dog.rest()
+        dog.resume()
+        time.sleep(0.6)
+    assert (tmp_path / 'stacks.txt').read_text().count('a step has taken') == 1
 
 
 def test_the_watchdog_lets_evaluations_take_their_time(tmp_path):
@@ -432,11 +720,26 @@ def test_an_animation_of_an_evaluator_is_saved_and_stands_in_the_report(tmp_path
         (dict(steps=3, checkpoint=dict(mode='up')), r"run\.checkpoint\.mode='up' must be 'min' or 'max'"),
         (dict(steps=3, shard=dict(rules=(('Dense_0/kernel', ('modle',)),))), r"'modle' is no axis of the mesh"),
         ({}, r"run: Settings needs 'steps'"),
+        (dict(steps='1.5.2 epochs'), r"run\.steps='1\.5\.2 epochs' is no length"),
+        (dict(steps='. steps'), r"run\.steps='\. steps' is no length"),
+        (dict(steps='1e400 steps'), r"run\.steps='1e400 steps' is too long"),
+        (dict(steps=10**12), r'run\.steps=1000000000000 is too long'),
+        (dict(steps=3, watchdog=dict(least=0)), r'run\.watchdog\.least=0'),
+        (dict(steps=3, watchdog=dict(factor=float('nan'))), r'run\.watchdog\.factor=nan'),
+        (dict(steps=3, bn_batches=-1), r'run\.bn_batches=-1 must be a whole number of at least 0'),
+        (dict(steps=3, shard=dict(rules=('kernel',))), r"run\.shard\.rules: 'kernel' is not a pair"),
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path, run, message):
     with pytest.raises(UsageError, match=message):
         fit(toy.experiment(), {'run': run}, tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize('seed', [2**32, -1, 1.5, True, '5'])
+def test_a_seed_outside_of_a_key_is_refused(tmp_path, seed):
+    """Seeds that differ beyond 32 bits would be one key."""
+    with pytest.raises(UsageError, match=r'seed=.* must be a whole number from 0 to 4294967295'):
+        fit(toy.experiment(), toy.config() | {'seed': seed}, tmp_path, quiet=True)
 
 
 def test_a_workdir_that_cannot_be_written_is_named(tmp_path):

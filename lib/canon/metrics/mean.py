@@ -29,14 +29,15 @@ class Mean(NamedTuple):
     def of(cls, values: jax.Array, mask: jax.Array | None = None) -> Mean:
         """The mean of `values` [B, ...] over the rows where `mask` [B] is true (all rows without one).
 
-        Masked values do not count even where they are NaN: padding rows may hold anything.
+        A mask of floats weighs the rows: sum w v / sum w. Masked values do not count even where they are NaN: padding
+        rows may hold anything.
         """
         values = jnp.asarray(values)
         values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
         if mask is None:
             return cls(values.sum(), jnp.full((), values.size, values.dtype))
-        shown = broadcast_mask(mask, values.shape)
-        return cls(jnp.where(shown, values, 0).sum(), shown.sum(dtype=values.dtype))
+        weights = broadcast_mask(jnp.asarray(mask), values.shape).astype(values.dtype)
+        return cls(jnp.where(weights != 0, weights * values, 0).sum(), weights.sum())
 
 
 def broadcast_mask(mask: jax.Array, shape: tuple[int, ...]) -> jax.Array:

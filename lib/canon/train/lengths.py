@@ -15,7 +15,9 @@ from ml_collections import ConfigDict
 from canon.errors import UsageError
 from canon.named import plain
 
-_LENGTH = re.compile(r'^\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*(steps?|epochs?|examples?|%)\s*$')
+_NUMBER = r'(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?'
+_LENGTH = re.compile(rf'^\s*({_NUMBER})\s*(steps?|epochs?|examples?|%)\s*$')
+MOST = 2**31 - 1  # steps are counted in int32
 KEYS = ('steps', 'stop_after', 'log_every', 'every', 'start')  # where a number without a unit is one of steps
 
 
@@ -66,4 +68,7 @@ def steps_in(length: str | int, where: str, batch_size: int | None, num_examples
     if unit not in per_unit:
         why = 'run.steps is not given' if unit == '%' else 'the data do not say their size'
         raise UsageError(f'{where}={length!r} cannot be turned into steps: {why}; give it in steps')
-    return max(round(amount * per_unit[unit]), 1 if amount > 0 else 0)
+    steps = amount * per_unit[unit]
+    if not steps <= MOST:
+        raise UsageError(f'{where}={length!r} is too long: a run has at most {MOST} steps')
+    return max(round(steps), 1 if amount > 0 else 0)

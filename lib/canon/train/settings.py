@@ -7,12 +7,13 @@ import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from ml_collections.config_dict import placeholder
 
 from canon import named
 from canon.errors import UsageError
+from canon.named import NonNegative, Positive, Range
 from canon.train import lengths
 
 
@@ -40,7 +41,7 @@ class EarlyStop:
     metric: str
     patience: int
     mode: str | None = None
-    min_delta: float = 0.0
+    min_delta: NonNegative = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ class Profile:
 class Watchdog:
     """Dump all stacks when a step takes over `factor` times the median, and over `least` seconds."""
 
-    factor: float = 20.0
-    least: float = 60.0
+    factor: Annotated[float, Range(1)] = 20.0
+    least: Positive = 60.0
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,8 @@ def _check(s: Settings) -> None:
         for f in dataclasses.fields(part):
             value = getattr(part, f.name)
             whole = isinstance(value, int) and not isinstance(value, bool)
+            if f.name in lengths.KEYS and whole and value > lengths.MOST:
+                raise UsageError(f'{where}.{f.name}={value!r} is too long: a run has at most {lengths.MOST} steps')
             if f.name in least and value is not None and not (whole and value >= least[f.name]):
                 raise UsageError(f'{where}.{f.name}={value!r} must be a whole number of at least {least[f.name]}')
             if f.name == 'mode':
@@ -201,6 +204,8 @@ def _check(s: Settings) -> None:
                     raise UsageError(f"{where}.mode={value!r} must be 'min' or 'max'{which}")
             if f.name == 'rules':
                 for rule in value:
+                    if not (isinstance(rule, list | tuple) and len(rule) == 2 and isinstance(rule[0], str)):
+                        raise UsageError(f'{where}.rules: {rule!r} is not a pair that begins with a regular expression')
                     _check_regex(f'{where}.rules', rule[0])
             if f.name == 'new' and value is not None:
                 _check_regex(f'{where}.new', value)
