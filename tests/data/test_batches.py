@@ -1,7 +1,14 @@
 """Batches are pure in (seed, step), whatever reads them; evaluation sees each example exactly once."""
 
 import itertools
+import os
 import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -272,3 +279,63 @@ def test_an_error_in_a_worker_process_reaches_the_caller_as_it_is():
 def test_there_is_no_step_before_the_first():
     with pytest.raises(IndexError, match='step -1'):
         Batches(source(5), 2)[-1]
+
+
+READER = """
+import os, signal, sys, time
+import numpy as np
+from multiprocessing import resource_tracker
+from canon.data import Arrays, Batches
+
+count = [0]
+for each in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(each, lambda *_: count.__setitem__(0, count[0] + 1))
+if __name__ == '__main__':
+    images = np.arange(8, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 300, 300, 3), np.uint8)
+    batches = Batches(Arrays({'image': images}), 4, workers=1, sampler='in_order')
+    print('start', flush=True)
+    for step, batch in enumerate(batches.iterate()):
+        assert (batch['image'][:, 0, 0, 0] == (step % 2) * 4 + np.arange(4)).all()
+        if step == 3:
+            tasks = os.listdir('/proc/self/task')
+            children = [pid for task in tasks for pid in open(f'/proc/self/task/{task}/children').read().split()]
+            print(count[0], *children, flush=True)
+        time.sleep(0.05)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, 'pthread_sigmask'), reason='signals of POSIX')
+def test_reader_processes_outlive_signals_to_the_group_and_not_their_parent(tmp_path):
+    """Ctrl-C at a time when readers start failed the run; a killed parent left them, and their shared memory."""
+    (tmp_path / 'reader.py').write_text(READER)
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / 'reader.py'], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == 'start\n'
+        lines: list[str] = []
+        reader = threading.Thread(target=lambda: lines.append(process.stdout.readline()))  # ty: ignore
+        reader.start()
+        while reader.is_alive():  # also while the readers start, which takes seconds
+            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGINT)
+            reader.join(0.2)
+        met, *children = map(int, lines[0].split())
+        assert met > 3
+        assert len(children) == 2  # the reader, and the tracker of shared memory, which unlinks what they leave
+    finally:
+        process.kill()
+        process.wait()
+    deadline = time.monotonic() + 10
+    while any(is_running(pid) for pid in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in 'ZX'  # the container's init may be slow to reap
