@@ -60,6 +60,8 @@ def _stage_config(config: ConfigDict, name: str, before: Path | None) -> ConfigD
     base = plain(config)
     stages = base.pop('stages')
     merged = _merged({**base, 'experiment': stages['experiment']}, stages[name])
+    if name != stages['chain'][-1]:
+        merged.pop('target', None)
     init = merged['run'].get('init_from') or {}
     if 'init_from' in stages[name].get('run', {}) and not init.get('path'):
         if before is None:

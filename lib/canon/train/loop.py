@@ -396,7 +396,7 @@ class _Loop:
         """The metrics that settings and plateau rules speak of, with their keys."""
         s = self.settings
         early = s.early_stop.metric if s.early_stop is not None else None
-        target = (config.get('target') or {}).get('metric')
+        target = (config.get('target') or {}).get('metric') if self.experiment.evals else None
         keyed = [
             ('run.checkpoint.best', s.checkpoint.best),
             ('run.early_stop.metric', early),
