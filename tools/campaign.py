@@ -1,11 +1,12 @@
 """Runs Canon's commands on hundreds of bad settings and damaged files, and judges what a user would see.
 
-    python -m tools.campaign [--seed=0] [--count=400] [--only=settings,files,runs] [--jobs=2] [--verbose]
+    python -m tools.campaign [--seed=0] [--count=400] [--only=sound,settings,files,runs] [--jobs=2] [--verbose]
 
-Three families of cases, drawn from the seed:
+Families of cases, drawn from the seed:
 
+  sound     a small sound file of each format that Canon reads, which must be accepted
   settings  one key of a `:smoke` config set to a value it cannot have
-  files     a sound file of each format that Canon reads, then damaged: empty, cut, overwritten, of another kind
+  files     the same files damaged: empty, cut, overwritten, of another kind
   runs      a finished run of which one file is damaged, then continued, evaluated, exported or replayed
 
 A case passes if the command ends in time without a traceback, and either succeeds or names what is wrong in one line.
@@ -26,6 +27,7 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -57,6 +59,7 @@ class Case(NamedTuple):
     name: str
     arguments: tuple[str, ...]  # of experiments.main
     must_refuse: bool = False
+    must_accept: bool = False
     prepare: Callable[[Path], None] = lambda folder: None  # fills the working directory of the command
 
 
@@ -70,7 +73,7 @@ class Result(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """'refused' or 'accepted' pass; 'traceback', 'hang', 'crash', 'silent' and 'unclear' fail."""
+        """'refused' and 'accepted' pass; 'traceback', 'hang', 'crash', 'silent', 'unclear' and 'broken' fail."""
         if self.status is None:
             return 'hang'
         if 'Traceback (most recent call last)' in self.output:
@@ -79,6 +82,8 @@ class Result(NamedTuple):
             return 'crash'
         if self.status == 0:
             return 'silent' if self.case.must_refuse else 'accepted'
+        if self.case.must_accept:
+            return 'broken'
         errors = re.findall(r'^error: (.*)$', self.output, re.MULTILINE)
         return 'refused' if len(errors) == 1 and len(errors[0]) <= LONGEST else 'unclear'
 
@@ -199,16 +204,27 @@ def encode_mesh() -> bytes:
     return bytes(trimesh.creation.box().export(file_type='ply'))
 
 
+@functools.cache
 def encode_weights() -> bytes:
-    from safetensors.numpy import save
-
-    return save({f'layer{i}.weight': np.zeros((4, 4), np.float32) for i in range(3)})
+    """Weights of a small network, written by another process: this one may not touch a device before it forks."""
+    script = """
+import sys, jax, jax.numpy as jnp
+from canon import models, weights
+from experiments import configs
+model = configs.load('configs/classification/mobilenet_v2.py:smoke').model
+variables = jax.jit(models.make(**model).init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+weights.save(sys.argv[1], model.name, variables)
+"""
+    with tempfile.TemporaryDirectory(prefix='campaign-weights-') as folder:
+        path = Path(folder) / 'net.safetensors'
+        subprocess.run([sys.executable, '-c', script, path], check=True)
+        return path.read_bytes()
 
 
 class Format(NamedTuple):
     """What a command reads. files: by path, sound contents; targets: those that are damaged."""
 
-    files: dict[str, bytes]
+    files: dict[str, bytes | Callable[[], bytes]]
     targets: tuple[str, ...]
     arguments: tuple[str, ...]
 
@@ -216,7 +232,7 @@ class Format(NamedTuple):
 @functools.cache
 def formats() -> dict[str, Format]:
     def config(name: str, *overrides: str) -> tuple[str, ...]:
-        return (f'--config=configs/{name}.py:smoke', '--config.run.steps=2', *(f'--config.{o}' for o in overrides))
+        return (f'--config=configs/{name}', '--config.run.steps=2', *(f'--config.{o}' for o in overrides))
 
     digits = np.random.default_rng(0).integers(0, 255, (40, 28, 28, 1), np.uint8), np.arange(40) % 10
     arrays = encode_array(x_train=digits[0], y_train=digits[1], x_test=digits[0], y_test=digits[1])
@@ -229,7 +245,7 @@ def formats() -> dict[str, Format]:
     words = {f'data/{i}.png': encode_image('PNG', 32) for i in range(4)}
     words |= {
         f'data/{s}.csv': b'file,text\n' + b''.join(b'%d.png,%d%d\n' % (i, i, i) for i in range(4))
-        for s in ('train', 'test')
+        for s in ('train', 'val')
     }
     lines = b''.join(b'the statement number %d of many others\n' % i for i in range(400))
     corpus = {f'data/{split}.txt': lines for split in ('train', 'valid', 'test')}
@@ -238,8 +254,9 @@ def formats() -> dict[str, Format]:
     scene = pictures | {'data/transforms.json': encode_transforms()}
     meshes = {f'data/{split}/{i}.ply': encode_mesh() for split in ('train', 'test') for i in range(2)}
     volume = ('data.name=file', 'data.source={}')
-    languages = ('data.source.source=de', 'data.source.target=en')
-    lenet, nerf = 'classification/lenet_digits', 'nerf/vanilla'
+    transformer = ('model.layers=1', 'model.d_model=32', 'model.d_ff=32', 'data.train.tokens=200')
+    nerf = ('model.layers=2', 'model.width=16', 'render.coarse=8', 'render.fine=8', 'data.batch_size=64')
+    lenet = 'classification/lenet_digits.py:smoke'
     return {
         'npz': Format({'data.npz': arrays}, ('data.npz',), config(lenet, 'data.name=npz', 'data.source.path=data.npz')),
         'images': Format(
@@ -250,43 +267,43 @@ def formats() -> dict[str, Format]:
         'words': Format(
             words,
             ('data/train.csv', 'data/1.png'),
-            config('text_recognition/crnn_digits', 'data.name=words', 'data.source.path=data'),
+            config('text_recognition/crnn.py', 'data.source.path=data', 'data.batch_size=2', 'model.hidden=16'),
         ),
         'corpus': Format(
             corpus,
             ('data/train.txt', 'data/test.txt'),
-            config('language_modelling/pydoc_characters', 'data.name=text', 'data.source.path=data'),
+            config('language_modelling/pydoc_characters.py:smoke', 'data.name=text', 'data.source.path=data'),
         ),
         'parallel text': Format(
             pairs,
             ('data/train.de.gz', 'data/val.en.gz'),
-            config('translation/folder', 'data.name=files', 'data.source.path=data', *languages),
+            config('translation/folder.py', 'data.source.path=data', 'vocabulary.size=80', *transformer),
         ),
         'transforms.json': Format(
             scene,
             ('data/transforms.json', 'data/images/1.png'),
-            config(nerf, 'data.name=ngp', 'data.path=data'),
+            config('nerf/blender.py', 'data.name=ngp', 'data.path=data', *nerf),
         ),
-        'meshes': Format(meshes, ('data/train/0.ply',), config('shapes/occupancy', 'data.path=data')),
+        'meshes': Format(meshes, ('data/train/0.ply',), config('shapes/occupancy.py:smoke', 'data.path=data')),
         'nifti': Format(
             {'volume.nii': encode_nifti()},
             ('volume.nii',),
-            config('volume_rendering/phantom', 'data.path=volume.nii', *volume),
+            config('volume_rendering/phantom.py:smoke', 'data.path=volume.nii', *volume),
         ),
         'nifti.gz': Format(
             {'volume.nii.gz': gzip.compress(encode_nifti())},
             ('volume.nii.gz',),
-            config('volume_rendering/phantom', 'data.path=volume.nii.gz', *volume),
+            config('volume_rendering/phantom.py:smoke', 'data.path=volume.nii.gz', *volume),
         ),
         'npy': Format(
             {'volume.npy': encode_array(array=np.random.default_rng(0).random((8, 8, 8), np.float32))},
             ('volume.npy',),
-            config('volume_rendering/phantom', 'data.path=volume.npy', *volume),
+            config('volume_rendering/phantom.py:smoke', 'data.path=volume.npy', *volume),
         ),
         'weights': Format(
-            {'net.safetensors': encode_weights()},
+            {'net.safetensors': encode_weights},
             ('net.safetensors',),
-            config(lenet, 'run.init_from=net.safetensors'),
+            config('classification/mobilenet_v2.py:smoke', 'run.init_from.path=net.safetensors'),
         ),
     }  # fmt: skip
 
@@ -351,11 +368,21 @@ DAMAGES = (
 )
 
 
-def write_files(folder: Path, files: dict[str, bytes]) -> None:
+def write_files(folder: Path, files: dict[str, bytes | Callable[[], bytes]]) -> None:
     for name, data in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        path.write_bytes(data() if callable(data) else data)
+
+
+def sound_cases() -> list[Case]:
+    """Each format undamaged. If one of these is refused, its damaged forms prove nothing."""
+    return [
+        Case(
+            f'{name}: sound', form.arguments, must_accept=True, prepare=functools.partial(write_files, files=form.files)
+        )
+        for name, form in formats().items()
+    ]
 
 
 def file_cases(rng: random.Random) -> list[Case]:
@@ -370,9 +397,12 @@ def file_cases(rng: random.Random) -> list[Case]:
                         write_files(folder, form.files)
                         damage.change(folder / target, random.Random(seed))
 
-                    # A folder of pictures is what its files are: one less is another folder, not a damaged one.
-                    must_refuse = damage.must_refuse and not (name == 'images' and damage.name in ('removed', 'folder'))
-                    cases.append(Case(f'{name}: {target} {damage.name} ({seed})', form.arguments, must_refuse, prepare))
+                    # One file less makes a folder of pictures or meshes another folder, not a damaged one.
+                    is_set = name in ('images', 'meshes') and damage.name in ('removed', 'folder', 'fifo')
+                    must_refuse = damage.must_refuse and not is_set
+                    cases.append(
+                        Case(f'{name}: {target} {damage.name} ({seed})', form.arguments, must_refuse, prepare=prepare)
+                    )
     return cases
 
 
@@ -404,7 +434,7 @@ def run_cases(rng: random.Random) -> list[Case]:
     kept = [p for p in files if p.suffix not in ('.html', '.png', '.svg') and 'tfevents' not in p.name]
     cases = []
     for path in kept:
-        for damage in DAMAGES:
+        for damage in (d for d in DAMAGES if d.name != 'fifo'):  # nobody's disk turns a file into one
             for verb, arguments in VERBS.items():
                 seed = rng.randrange(10**9)
 
@@ -412,7 +442,9 @@ def run_cases(rng: random.Random) -> list[Case]:
                     shutil.copytree(run, folder / 'run')
                     damage.change(folder / 'run' / path, random.Random(seed))
 
-                cases.append(Case(f'run: {path} {damage.name} ({seed}), {verb}', arguments, verb == 'predict', prepare))
+                cases.append(
+                    Case(f'run: {path} {damage.name} ({seed}), {verb}', arguments, verb == 'predict', prepare=prepare)
+                )
     return cases
 
 
@@ -486,11 +518,11 @@ def judge_case(case: Case) -> Result:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-FAMILIES = {'settings': settings_cases, 'files': file_cases, 'runs': run_cases}
+FAMILIES = {'sound': lambda rng: sound_cases(), 'settings': settings_cases, 'files': file_cases, 'runs': run_cases}
 
 
 def draw_cases(seed: int, count: int, families: tuple[str, ...] = tuple(FAMILIES)) -> list[Case]:
-    """`count` cases, equally many of each family where it has as many."""
+    """`count` cases, equally many per family where it has as many; the small family of sound files comes first."""
     cases: list[Case] = []
     for i, family in enumerate(families):
         rng = random.Random(f'{seed} {family}')
