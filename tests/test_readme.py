@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -54,8 +55,99 @@ def test_every_command(root, copy, env):
         assert done.returncode == 0, f'{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}'
     run = copy / 'runs' / 'classification' / 'lenet_digits' / 'default'
     assert (run / 'report.html').exists()
-    assert (copy / 'predictions' / 'predictions.csv').exists()
+    assert (copy / 'runs' / 'predictions' / 'predictions.csv').exists()
     assert (copy / 'runs' / 'classification' / 'lenet_digits-smoke' / 'table.png').exists()
+
+
+ADDITIONS = {
+    'lib/canon/models/smith2026.py': """
+        import flax.linen as linen
+
+        def linear(num_classes: int = 10):
+            return linen.Sequential([lambda x: x.reshape(len(x), -1), linen.Dense(num_classes)])
+    """,
+    'lib/canon/optim/signs.py': """
+        import jax
+        import jax.numpy as jnp
+        import optax
+        from canon.optim.schedules import Schedule
+
+        def signs(learning_rate: Schedule) -> optax.GradientTransformation:
+            def update(updates, count, params=None):
+                return jax.tree.map(lambda g: -learning_rate(count) * jnp.sign(g), updates), count + 1
+
+            return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
+
+        def harmonic(init: float = 1.0) -> Schedule:
+            return lambda count: init / (1 + count)
+    """,
+    'lib/canon/data/transforms/negative.py': """
+        from canon.data import Transform
+
+        def negative(top: int = 255):
+            return Transform(lambda example, key: {**example, 'image': top - example['image']})
+    """,
+    'points.py': """
+        import numpy as np
+
+        def points(split: str, n: int = 8):
+            return [{'image': np.full((2, 2, 1), i, np.uint8), 'label': np.int64(i % 2)} for i in range(n)]
+    """,
+    'experiments/separation.py': """
+        import jax
+        from canon import data, models, optim
+        from canon.losses import softmax_cross_entropy
+        from canon.metrics import Mean
+        from canon.train import Experiment, Task
+
+        def make(config):
+            model = models.make(**config.model)
+            scores = lambda params, batch: model.apply({'params': params}, batch['image'] / 255)
+            task = Task(
+                init=lambda key, batch: {'params': model.init(key, batch['image'] / 255)['params']},
+                loss=lambda params, mutable, batch, key: (
+                    Mean.of(softmax_cross_entropy(scores(params, batch), batch['label'])), (mutable, {})
+                ),
+                predict=lambda params, mutable, batch: scores(params, batch),
+            )
+            source = data.load(config.data.name, 'train', **config.data.source)
+            transforms = data.transforms.make(config.data.transforms)
+            train = data.Batches(source, config.data.batch_size, transforms=transforms)
+            assert train[0]['image'].min() >= 248, 'the transform has been applied'
+            return Experiment(task, optim.make(config.tx), train)
+
+        def offline(config):
+            return config
+    """,
+    'configs/separation/points.py': """
+        from ml_collections import ConfigDict
+
+        def get_config(arg=''):
+            return ConfigDict(dict(
+                experiment='separation',
+                data=dict(name='points:points', source=dict(n=4), batch_size=4, transforms=dict(chain=('negative',))),
+                model=dict(name='smith2026.linear', num_classes=2),
+                tx=dict(name='signs', learning_rate=dict(name='harmonic')),
+                run=dict(steps=3),
+            ))
+    """,
+}
+
+
+def test_one_file_adds_one_of_each_kind(copy, env):
+    """A model, optimizer, schedule, transform, data set, task and recipe, from the README's words alone."""
+    for name, text in ADDITIONS.items():
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).write_text(textwrap.dedent(text))
+    words = [
+        'run',
+        'configs/separation/points.py:smoke',
+        '--config.data.source.n=8',
+        '--config.tx.learning_rate.init=0.5',
+    ]
+    done = subprocess.run(['./launch.sh', *words], cwd=copy, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'step 3' in done.stdout
 
 
 def test_every_program(root, copy, env):
