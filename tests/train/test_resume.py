@@ -193,6 +193,20 @@ def test_another_config_is_refused_but_not_by_force(tmp_path):
     assert int(fit(toy.experiment(), toy.config(steps=12), tmp_path, force=True, quiet=True).state.step) == 12
 
 
+def test_a_run_that_is_forced_on_at_another_rate_trains_at_it(tmp_path):
+    """The rate of the config decides, not that of the checkpoint; config.json and the log say what was trained."""
+    for steps, rate in ((2, 0.5), (4, 0.125)):
+        config = toy.config(steps=steps, log_every=1, evals=dict(test=dict(every=4)))
+        config['tx'] = dict(name='adamw', learning_rate=rate, weight_decay=rate)
+        made = toy.experiment(toy.Net(batch_norm=False, width=1), tx=optim.make(config['tx']))
+        fitted = fit(made, config, tmp_path, force=True, quiet=True)
+    assert json.loads((tmp_path / 'config.json').read_text())['tx']['learning_rate'] == 0.125
+    rows = [r for r in read_rows(tmp_path / 'metrics.jsonl') if 'train/learning_rate' in r]
+    assert [r['train/learning_rate'] for r in rows] == [0.5, 0.5, 0.125, 0.125]
+    assert [r['train/weight_decay'] for r in rows] == [0.5, 0.5, 0.125, 0.125]
+    assert float(optim.hyperparams(fitted.state.opt)['learning_rate']) == 0.125
+
+
 def test_best_and_newest_are_kept(tmp_path, monkeypatch):
     """Evaluations give 0.1, 0.9, nan, 0.5, 0.2 at steps 2, 4, ...: the best is step 4, and it outlives a restart."""
     values = {2: 0.1, 4: 0.9, 6: float('nan'), 8: 0.5, 10: 0.2}

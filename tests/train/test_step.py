@@ -24,6 +24,17 @@ from canon.train.types import CARRY
 from tests.train import toy
 
 
+def test_runs_that_differ_in_a_rate_share_a_program():
+    """A sweep of rates finds its step in the compilation cache."""
+
+    def program(rate, decay):
+        setup = prepare(toy.experiment(toy.Net(width=1), optim.adamw(rate, weight_decay=decay)), toy.config())
+        step = setup.compiled_step()
+        return step.func.lower(*step.args, setup.target, setup.first).as_text()
+
+    assert program(0.5, 0.25) == program(0.125, 2.0)
+
+
 def linear_task():
     """Weighted least squares, whose gradient is known in closed form."""
 

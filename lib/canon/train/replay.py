@@ -121,10 +121,10 @@ def replay(experiment: Experiment, config: Config, workdir: Path | str, step: in
     )
     rows = shard.batch_sharding(setup.mesh)
     for number in range(int(state.step), step - 1):
-        state, _ = run(state, shard.put(experiment.train[number], rows))
+        state, _ = run(setup.constants, state, shard.put(experiment.train[number], rows))
     batch = experiment.train[step - 1]
     placed = shard.put(batch, rows)
-    after, metrics = run(state, placed)
+    after, metrics = run(setup.constants, state, placed)
     grads = jax.jit(
         lambda s, b: gradient_at(experiment, setup.seed, s, b), compiler_options=backend.compiler_options()
     )(state, placed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from jax.sharding import Mesh
 
 from canon.errors import UsageError
 from canon.ops import backend
+from canon.optim import lift_constants
 from canon.train import lengths, shard
 from canon.train.checkpoint import init_from
 from canon.train.settings import Settings, settings
@@ -35,7 +37,8 @@ class Setup(NamedTuple):
     seed: int
     mesh: Mesh
     tx: Any
-    step: Any
+    step: Any  # step(constants, state, batch)
+    constants: Any  # the constant rates, decays and momenta of `tx`, arguments of the compiled step
     init: Any
     first: Any  # the first batch, placed
     target: State  # abstract, with shardings
@@ -69,19 +72,20 @@ class Setup(NamedTuple):
     def compiled_step(self):
         """The step, jitted with donated state. Metrics come packed in one array [2, n]: one transfer a step."""
 
-        def packed(state, batch):
-            state, metrics = self.step(state, batch)
+        def packed(constants, state, batch):
+            state, metrics = self.step(constants, state, batch)
             columns = [jnp.stack([jnp.asarray(p, jnp.float32) for p in metrics[n]]) for n in self.names]
             return state, jnp.stack(columns, axis=1)
 
         rows, everywhere = shard.batch_sharding(self.mesh), shard.replicated(self.mesh)
-        return jax.jit(
+        jitted = jax.jit(
             packed,
-            donate_argnums=0,
-            in_shardings=(self.layout, rows),
+            donate_argnums=1,
+            in_shardings=(everywhere, self.layout, rows),
             out_shardings=(self.layout, everywhere),
             compiler_options=backend.compiler_options(),
         )
+        return partial(jitted, self.constants)
 
 
 def prepare(experiment: Experiment, config: Config) -> Setup:
@@ -113,8 +117,9 @@ def prepare(experiment: Experiment, config: Config) -> Setup:
     target = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract, layout
     )
-    names = _metric_names(step, abstract, first)
-    return Setup(s, seed, mesh, experiment.tx, step, init, first, target, layout, names, forward)
+    step, constants, (_, metrics) = lift_constants(step, abstract, first)
+    names = _metric_names(metrics)
+    return Setup(s, seed, mesh, experiment.tx, step, constants, init, first, target, layout, names, forward)
 
 
 def _checked_seed(seed: Any) -> int:
@@ -124,8 +129,7 @@ def _checked_seed(seed: Any) -> int:
     return int(seed)
 
 
-def _metric_names(step, state: State, batch) -> tuple[str, ...]:
-    _, metrics = jax.eval_shape(step, state, batch)
+def _metric_names(metrics: Mapping[str, Any]) -> tuple[str, ...]:
     for name, value in metrics.items():
         leaves = jax.tree.leaves(value)
         if len(leaves) != 2 or any(leaf.shape for leaf in leaves):
