@@ -36,6 +36,8 @@ _TEST = 1 << 40  # the first batch of the test stream; no step reaches it
 def make(config: ConfigDict) -> Experiment:
     """config.data, config.model and config.tx -> the retrieval task."""
     d = config.data
+    for key in ('batch_size', 'test_batches', 'places', 'symbols'):
+        named.check(named.plain(d[key]), named.Count, f'data.{key}')
     if d.symbols < d.places:
         raise UsageError(f'data.symbols={d.symbols}: fewer than data.places={d.places}, which all differ')
     model = named.call(Retriever, {'symbols': d.symbols, **named.plain(config.model)}, 'model')
@@ -72,8 +74,8 @@ class Retriever(linen.Module):
 
     symbols: int
     form: str
-    d_k: int
-    d_v: int = 32
+    d_k: named.Count
+    d_v: named.Count = 32
 
     def setup(self):
         if self.form not in FORMS:

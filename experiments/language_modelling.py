@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -26,24 +27,40 @@ from canon.train.types import CARRY
 _SHOWN = 600  # tokens of the held-out text in the picture
 
 
+@dataclass(frozen=True)
+class Spec:
+    """One entry of config.data.evals.
+
+    batch_size: streams that are read side by side; 1 as the papers test. length: tokens of a window. ngram: the order
+    of the Kneser-Ney model that is measured on the same text; 0 for none.
+    """
+
+    split: str
+    batch_size: named.Count
+    length: named.Count
+    ngram: Annotated[int, named.Range(0)] = 0
+
+
 def make(config: ConfigDict) -> Experiment:
     """config.data, config.vocabulary, config.model, config.loss and config.tx -> a language modelling experiment."""
     text = _corpus(config)
-    words = vocabulary.build(text.lines('train'), **named.plain(config.vocabulary))
+    words = _vocabulary(config, text)
     start = words.eos or 0
     model = _model(config, len(words))
+    _sampler(config, model)  # refuses settings of `predict` before they are needed
     task = named.call(language_task, {'model': model, **config.loss}, 'loss')
     stream = words.stream(text.lines('train'))
-    train = Streams(stream, start=start, seed=config.seed, shard=process_shard(), **named.plain(config.data.train))
+    fixed = dict(start=start, shard=process_shard())
+    arguments = dict(tokens=stream, seed=config.seed, **fixed, **named.plain(config.data.train))
+    train = named.call(Streams, arguments, 'data.train')
     tx = optim.make(lengths.resolve(config, train.batch_size, train.num_examples).tx)
     evals = {}
     for name in sorted(config.data.evals):
-        spec = named.plain(config.data.evals[name])
-        order, split = spec.pop('ngram', 0), spec.pop('split')
-        lines = list(text.lines(split))
+        spec = named.call(Spec, config.data.evals[name], f'data.evals.{name}')
+        lines = list(text.lines(spec.split))
         tokens, characters = words.stream(lines), sum(len(line) + 1 for line in lines)
-        baseline = _baseline(stream, tokens, len(words), order) if order else None
-        data = StreamsOnce(tokens, start=start, shard=process_shard(), **spec)
+        baseline = _baseline(stream, tokens, len(words), spec.ngram) if spec.ngram else None
+        data = StreamsOnce(tokens, spec.batch_size, spec.length, **fixed)
         evals[name] = language_evaluator(task, model, data, characters, words, baseline)
     about = dict(vocabulary=list(words.about), corpus=text.about())
     return Experiment(task, tx, train, evals, about=about)
@@ -64,9 +81,9 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
 
     By config.sample: `count` texts of `length` tokens per prompt, `temperature` (0: greedy), top_k, top_p, seed.
     """
-    words = vocabulary.build(_corpus(config).lines('train'), **named.plain(config.vocabulary))
+    words = _vocabulary(config, _corpus(config))
     prompts = [line for line in plain.given(source) if line] or ['']
-    write = named.call(sampler, {'model': _model(config, len(words)), **config.sample}, 'sample')
+    write = _sampler(config, _model(config, len(words)))
     texts = [text for prompt in prompts for text in write(params, words, prompt)]
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,10 +97,10 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
 
 def language_task(
     model: Any,
-    label_smoothing: float = 0.0,
-    weight_dropout: float = 0.0,
-    activation: float = 0.0,
-    slowness: float = 0.0,
+    label_smoothing: named.Probability = 0.0,
+    weight_dropout: named.DropRate = 0.0,
+    activation: named.NonNegative = 0.0,
+    slowness: named.NonNegative = 0.0,
 ) -> Task:
     """Predicts 'target' [B, T] from 'input' [B, T] where 'mask' is true; 'first' [B] marks rows whose text begins.
 
@@ -209,11 +226,11 @@ def _baseline(learnt: np.ndarray, tokens: np.ndarray, size: int, order: int) -> 
 
 def sampler(
     model: Any,
-    length: int = 300,
-    count: int = 1,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
+    length: named.Count = 300,
+    count: named.Count = 1,
+    temperature: named.NonNegative = 1.0,
+    top_k: named.Count | None = None,
+    top_p: Annotated[float, named.Range(0, 1, open_low=True)] | None = None,
     seed: int = 0,
 ) -> Callable[[Any, vocabulary.Vocabulary, str], list[str]]:
     """write(params, words, prompt) -> `count` texts: the prompt and a continuation of `length` tokens."""
@@ -238,12 +255,22 @@ def sampler(
     return write
 
 
+def _sampler(config: ConfigDict, model: Any) -> Callable[..., list[str]]:
+    return named.call(sampler, {'model': model, **named.plain(config.get('sample', {}))}, 'sample')
+
+
 def _model(config: ConfigDict, size: int) -> Any:
     model = named.plain(config.model)
     return models.make(model.pop('name'), vocab=size, **model)
 
 
+def _vocabulary(config: ConfigDict, text: corpora.Corpus) -> vocabulary.Vocabulary:
+    arguments = {'lines': text.lines('train'), **named.plain(config.vocabulary)}
+    return named.call(vocabulary.build, arguments, 'vocabulary')
+
+
 def _corpus(config: ConfigDict) -> corpora.Corpus:
     d = named.plain(config.data)
+    named.check(d['name'], str, 'data.name')
     options = {key: value for key, value in d.get('source', {}).items() if value is not None}
     return corpora.corpus(d['name'], d.get('data_dir'), **options)

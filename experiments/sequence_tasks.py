@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as linen
 import jax
@@ -28,6 +28,7 @@ from experiments.classification.claims import done
 
 LETTERS, COPIED = 8, 10
 BLANK, DELIMITER, SYMBOLS = LETTERS, LETTERS + 1, LETTERS + 2
+_Gap = Annotated[int, named.Range(2)]
 _CELLS = {'rnn': nn.RNN, 'lstm': nn.LSTM, 'gru': nn.GRU}
 _TEST = 1 << 40  # the first batch of the test stream; no step reaches it
 
@@ -35,11 +36,12 @@ _TEST = 1 << 40  # the first batch of the test stream; no step reaches it
 def make(config: ConfigDict) -> Experiment:
     """config.data, config.model and config.tx -> one of the two tasks."""
     d = config.data
+    named.check(named.plain(d.task), str, 'data.task')
     if d.task not in TASKS:
         raise UsageError(f'data.task={d.task!r} is none of {", ".join(TASKS)}{named.near(d.task, TASKS)}')
     of, features = TASKS[d.task]
-    if d.gap < 2:
-        raise UsageError(f'data.gap={d.gap}: at least 2 steps')
+    for key, hint in (('gap', _Gap), ('batch_size', named.Count), ('test_batches', named.Count)):
+        named.check(named.plain(d[key]), hint, f'data.{key}')
     reader = _reader(features=features, **named.plain(config.model))
     task = memory_task(reader, d.task)
     batch = partial(_numbered, of, config.seed, d.batch_size, d.gap)
@@ -116,6 +118,7 @@ class Reader(linen.Module):
 
 
 def _reader(features: int, cell: str, **layer: Any) -> Reader:
+    named.check(cell, str, 'model.cell')
     if cell not in _CELLS:
         raise UsageError(f'model.cell={cell!r} is none of {", ".join(_CELLS)}{named.near(cell, _CELLS)}')
     return Reader(named.call(_CELLS[cell], layer, f'model.cell={cell!r}'), features)

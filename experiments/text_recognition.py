@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -29,11 +29,12 @@ class Spec:
 
     split: str
     transforms: Mapping[str, Any] | None = None
-    beam: int = 0
+    beam: Annotated[int, named.Range(0)] = 0
 
 
 def make(config: ConfigDict) -> Experiment:
     """config.data, config.text, config.model, config.tx and config.input -> a text recognition experiment."""
+    _check_sizes(config)
     source = _source(config, config.data.train.split)
     transforms = data.transforms.make(config.data.train.get('transforms'), 'data.train.transforms')
     shape = image_shape(source, transforms, 'data.train')
@@ -51,6 +52,7 @@ def make(config: ConfigDict) -> Experiment:
 
 def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
     """The experiment of a run that said this of its data in `run.json`: enough to predict with it and to export it."""
+    _check_sizes(config)
     alphabet, size = _alphabet(config), config.data.batch_size // jax.process_count()
     if config.model.num_classes != len(alphabet):
         raise UsageError(
@@ -64,7 +66,7 @@ def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
     }
     train = data.Generated(lambda step: batch, config.data.batch_size, about['num_examples'])
     config = lengths.resolve(config, train.batch_size, train.num_examples)
-    task = recognition_task(models.make(**config.model), named.call(grey_images, config.input, 'input'))
+    task = recognition_task(models.make(**named.plain(config.model)), named.call(grey_images, config.input, 'input'))
     return Experiment(task, optim.make(config.tx), train, about=about)
 
 
@@ -109,7 +111,7 @@ def served(config: ConfigDict, experiment: Experiment) -> Served:
     return Served(probabilities, tuple(shape), 'uint8', {'blank': 0, 'characters': config.text.characters})
 
 
-def grey_images(mean: float = 0.5, std: float = 0.5) -> Callable[[Any], jax.Array]:
+def grey_images(mean: float = 0.5, std: named.Positive = 0.5) -> Callable[[Any], jax.Array]:
     """images(batch): 'image' uint8 [B, H, W, 1 or 3] as grey float32 [B, H, W, 1], from [0, 1] by `mean` and `std`.
 
     Grey is luma by ITU-R 601. It is done on the device. The defaults are the authors': (x - 128) / 128, about.
@@ -237,6 +239,11 @@ def _evaluator(config: ConfigDict, task: Task, name: str) -> Evaluator:
     transforms = data.transforms.make(spec.transforms, f'data.evals.{name}.transforms')
     batches = data.Once(_source(config, spec.split), transforms=transforms, **reading(config))
     return recognition_evaluator(task, batches, _alphabet(config), spec.beam)
+
+
+def _check_sizes(config: ConfigDict) -> None:
+    for key, value in (('text.max_length', config.text.max_length), ('data.batch_size', config.data.batch_size)):
+        named.check(named.plain(value), named.Count, key)
 
 
 def _spec(config: ConfigDict, name: str) -> Spec:

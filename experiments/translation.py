@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,12 +39,12 @@ class Spec:
     """
 
     split: str
-    batch_size: int = 32
-    beams: int = 1
-    alpha: float = 0.6
-    extra: int = 50
-    bounds: tuple[int, ...] = ()
-    alignments: int = 2
+    batch_size: named.Count = 32
+    beams: named.Count = 1
+    alpha: named.NonNegative = 0.6
+    extra: Annotated[int, named.Range(0)] = 50
+    bounds: tuple[named.Count, ...] = ()
+    alignments: Annotated[int, named.Range(0)] = 2
     longer: str = 'cut'
     tokenize: str | None = None
 
@@ -61,9 +61,10 @@ def make(config: ConfigDict) -> Experiment:
     train = _sentences(config, config.data.train.split)
     languages = _languages(config, train)
     model = _model(config, languages)
+    _search(config)  # refuses settings of `predict` before they are needed
     task = named.call(translation_task, {'model': model, 'begin': _begin(languages), **config.loss}, 'loss')
     fields = {key: value for key, value in named.plain(config.data.train).items() if key != 'split'}
-    buckets = tuple(fields.pop('buckets'))
+    buckets = _buckets(fields.pop('buckets', ()))
     pairs = parallel.Pairs(train, *languages, max_length=buckets[-1], longer=fields.pop('longer', 'skip'))
     arguments = {'parts': pairs.buckets(buckets), 'seed': config.seed, 'shard': process_shard(), **fields}
     batches = named.call(parallel.Buckets, arguments, 'data.train')
@@ -100,7 +101,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     lines = [line.strip() for line in plain.given(source, [f'.{code}' for code in codes if code])]
     languages = _languages(config, None)
     model, folder = _model(config, languages), Path(output)
-    spec = named.call(Spec, {'split': '', **named.plain(config.search)}, 'search')
+    spec = _search(config)
     found = list(_translate(model, languages, params, [line for line in lines if line], spec))
     texts = iter(' '.join(text.split('\n')) for _, text in found)
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +118,9 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
 # --- the task -----------------------------------------------------------------------------------------------------
 
 
-def translation_task(model: Any, begin: int, label_smoothing: float = 0.0, smoothing: str = 'uniform') -> Task:
+def translation_task(
+    model: Any, begin: int, label_smoothing: named.Probability = 0.0, smoothing: str = 'uniform'
+) -> Task:
     """Predicting 'target' [B, T], of which 'target_length' [B] count, from 'source' [B, S] and the words before.
 
     begin: the token that the model sees before the first one. The loss is the mean over words, nats is that without
@@ -309,6 +312,17 @@ def _by_length(sources: Sequence[str], bounds: Sequence[int]) -> Iterator[tuple[
 # --- from the config ----------------------------------------------------------------------------------------------
 
 
+def _search(config: ConfigDict) -> Spec:
+    return named.call(Spec, {'split': '', **named.plain(config.get('search', {}))}, 'search')
+
+
+def _buckets(bounds: Any) -> tuple[int, ...]:
+    named.check(bounds, tuple[named.Count, ...], 'data.train.buckets')
+    if not bounds or list(bounds) != sorted(set(bounds)):
+        raise UsageError(f'data.train.buckets={tuple(bounds)} must be lengths that rise, such as (10, 24)')
+    return tuple(bounds)
+
+
 def _evaluator(config, name: str, task: Task, model, languages: Languages, buckets: tuple[int, ...]) -> Evaluator:
     spec = named.call(Spec, named.plain(config.data.evals[name]), f'data.evals.{name}')
     spec = replace(spec, tokenize=spec.tokenize or metrics.bleu_tokenizer(_target_language(config)))
@@ -326,6 +340,7 @@ def _target_language(config: ConfigDict) -> str | None:
 
 def _sentences(config: ConfigDict, split: str) -> parallel.Sentences:
     d = named.plain(config.data)
+    named.check(d['name'], str, 'data.name')
     options = {key: value for key, value in d.get('source', {}).items() if value is not None}
     return parallel.load(d['name'], split, d.get('data_dir'), **options)
 

@@ -126,6 +126,7 @@ def test_catalogues_that_are_none(tmp_path):
         ('text', b'msgid "a"'),
         ('cut', msgfmt(MESSAGES)[:60]),
         ('strange', msgfmt(MESSAGES).replace(b'charset=utf-8', b'charset=utf-0')),
+        ('divides', msgfmt(MESSAGES).replace(b'(n > 1)', b'(n / 0)')),
         ('tiny', b'\xde\x12'),
     ):
         (tmp_path / name).write_bytes(data)

@@ -89,7 +89,7 @@ def test_lines_make_batches():
 def test_lines_that_do_not_fit():
     with pytest.raises(UsageError, match=r'5 digits need 100x28 pixels, not 64x32'):
         load('digit_lines', width=64)
-    with pytest.raises(UsageError, match=r'most=6 <= max_length=5 is wanted'):
+    with pytest.raises(UsageError, match=r'most=6 <= max_length=5 is needed'):
         load('digit_lines', most=6, width=200)
     with pytest.raises(CanonError, match="'0' is not in the alphabet"):
         load('digit_lines', alphabet=Alphabet('123'))

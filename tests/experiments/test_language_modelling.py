@@ -209,3 +209,35 @@ def test_another_text_is_refused_in_the_same_folder(path, tmp_path):
         fit(lm.make(made), made, tmp_path / 'run', quiet=True)
     with pytest.raises(UsageError, match=r"loss\.smoothing: .*did you mean 'label_smoothing'"):
         lm.make(config(path, **{'loss': dict(smoothing=0.1)}))
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'message'),
+    [
+        ('data.train.length', 'abc', r"data\.train\.length='abc' must be a whole number"),
+        ('data.train.length', 0, r'data\.train\.length=0 must be a whole number at least 1'),
+        ('data.train.deviation', float('nan'), r'data\.train\.deviation=nan must be'),
+        ('data.evals.test.ngram', -1, r'data\.evals\.test\.ngram=-1 must be'),
+        ('data.source.held_out', 'x', r"held_out='x' must be a number"),
+        ('data.source.path', '', r'data\.source\.path is empty'),
+        ('data.name', 5, r'data\.name=5 must be text'),
+        ('vocabulary.min_count', 1.5, r'vocabulary\.min_count=1\.5 must be a whole number'),
+        ('vocabulary.level', 'words', r"level='words' is none of"),
+        ('model.name', None, r'the name of a model=None must be text'),
+        ('model.dtype', 'float33', r"model\.dtype='float33' is not a type .*did you mean 'float3"),
+        ('loss.weight_dropout', 1.0, r'loss\.weight_dropout=1\.0 must be a number at least 0 and below 1'),
+        ('sample.length', '7', r"sample\.length='7' must be a whole number"),
+        ('sample.top_p', 0.0, r'sample\.top_p=0\.0 must be a number above 0'),
+    ],
+)
+def test_settings_are_refused_before_training(path, key, value, message):
+    made = config(path)
+    *parents, last = key.split('.')
+    section = made
+    for name in parents:
+        section = section[name]
+    with section.ignore_type():
+        section[last] = value
+    with pytest.raises(UsageError, match=message) as caught:
+        lm.make(made)
+    assert '\n' not in str(caught.value)

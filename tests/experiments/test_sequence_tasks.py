@@ -97,7 +97,7 @@ def test_gradients_of_gated_cells_against_finite_differences(cell):
 def test_what_the_tasks_do_not_take(root):
     for changes, message in (
         ({'data.task': 'coppy'}, "data.task='coppy' is none of copy, adding; did you mean 'copy'"),
-        ({'data.gap': 1}, 'data.gap=1: at least 2 steps'),
+        ({'data.gap': 1}, 'data.gap=1 must be a whole number at least 2'),
         ({'model.cell': 'grv'}, "model.cell='grv' is none of rnn, lstm, gru"),
     ):
         with pytest.raises(UsageError, match=message):

@@ -100,6 +100,8 @@ def config(**source):
     config = configs.load(f'{configs.ROOT}/configs/text_recognition/crnn_digits.py:smoke')
     with config.unlocked():
         config.data.source = dict(num_examples=64, **source)
+        config.data.train.split = 'train'
+        config.data.evals = {name: dict(split='test') for name in config.data.evals}
         config.data.batch_size = 4
         config.model.update(features=(2, 2, 2, 2, 2, 2, 2), hidden=2)
     return config
@@ -131,6 +133,13 @@ def test_reading_a_folder(tmp_path):
 
 
 def test_what_is_refused():
+    name = next(iter(config().data.evals))
+    for key, value in (('text.max_length', 'abc'), ('data.batch_size', 0), (f'data.evals.{name}.beam', 1.5)):
+        wrong = config()
+        with wrong.ignore_type():
+            wrong.update_from_flattened_dict({key: value})
+        with pytest.raises(UsageError, match=f'{key}={value!r} must be a whole number'):
+            text_recognition.make(wrong)
     wrong = config()
     wrong.model.num_classes = 9
     with pytest.raises(UsageError, match=r'model\.num_classes=9, but text\.characters has 10; set it to that'):

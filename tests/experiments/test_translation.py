@@ -314,3 +314,27 @@ def test_lines_are_read_as_those_of_training_are(folder, tmp_path, monkeypatch):
         tr.predict(made, experiment, state.params, {}, 'lines\udcff', tmp_path / 'out')
     for sentence in ('one/two three.', 'one.', 'Open the file /etc/hosts', 'a' * 5000, 'one\0two'):
         assert plain.given(sentence) == [sentence]
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'message'),
+    [
+        ('data.train.buckets', (7, 4), r'data\.train\.buckets=\(7, 4\) must be lengths that rise'),
+        ('data.train.buckets', 'abc', r"data\.train\.buckets='abc' must be a tuple"),
+        ('data.train.batch_size', 1.5, r'data\.train\.batch_size=1\.5 must be a whole number'),
+        ('data.evals.test.beams', 0, r'data\.evals\.test\.beams=0 must be a whole number at least 1'),
+        ('data.source.path', ' ', r'data\.source\.path is empty'),
+        ('loss.label_smoothing', 1.5, r'loss\.label_smoothing=1\.5 must be'),
+        ('search.extra', -1, r'search\.extra=-1 must be a whole number at least 0'),
+    ],
+)
+def test_settings_are_refused_before_training(folder, key, value, message):
+    made = config(folder)
+    *parents, last = key.split('.')
+    section = made
+    for name in parents:
+        section = section[name]
+    with section.ignore_type():
+        section[last] = value
+    with pytest.raises(UsageError, match=message):
+        tr.make(made)

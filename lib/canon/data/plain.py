@@ -42,7 +42,7 @@ def lines(path: str | Path) -> Iterator[str]:
 def named_path(path: str | Path) -> Path:
     """Returns `path` with ~ expanded. Raises UsageError for an empty one, which would be the current directory."""
     if not str(path).strip():
-        raise UsageError('data.source.path is empty; name the file or folder of the text')
+        raise UsageError('data.source.path is empty; name the file or folder of the data')
     return Path(path).expanduser()
 
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from canon.errors import UsageError
 from canon.named import call, lookup, near
 
+_DTYPES = ('float32', 'bfloat16', 'float16', 'float64')
+
 
 class Row(NamedTuple):
     """A network of `table`: our counts (`canon.nn.trace`), and what is published; None where nothing is."""
@@ -60,6 +62,9 @@ def published(
 
 def make(name: str, where: str = 'model', **arguments):
     """The linen module that `canon.models.<name>(**arguments)` builds; raises UsageError with the near names."""
+    dtype = arguments.get('dtype')
+    if isinstance(dtype, str) and dtype not in _DTYPES:
+        raise UsageError(f'{where}.dtype={dtype!r} is not a type that networks compute in{near(dtype, _DTYPES)}')
     return call(lookup('canon.models', name, 'model'), arguments, where)
 
 

@@ -21,6 +21,7 @@ from jax.nn import initializers as init
 
 from canon import ops
 from canon.errors import UsageError
+from canon.named import Count
 from canon.nn import LSTM, BatchNorm, Conv, Dense, check_images
 
 HEIGHT = 32
@@ -79,9 +80,9 @@ class BiLSTM(linen.Module):
 
 
 def crnn(
-    num_classes: int = 36,
-    features: Sequence[int] = (64, 128, 256, 256, 512, 512, 512),
-    hidden: int = 256,
+    num_classes: Count = 36,
+    features: Sequence[Count] = (64, 128, 256, 256, 512, 512, 512),
+    hidden: Count = 256,
     batch_norm: Sequence[int] = (5, 6),
     dtype: str | None = None,
 ) -> CRNN:
