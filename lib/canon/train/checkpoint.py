@@ -262,6 +262,8 @@ class Checkpoints:
             if differ:
                 n = differ[0]
                 more = f' ({len(differ)} such)' if len(differ) > 1 else ''
+                if title:  # another optimizer, or one of an earlier version
+                    more += '; a new run takes its parameters alone with run.init_from'
                 raise UsageError(
                     f'checkpoint {folder} is of another model or optimizer: {title}{n} is '
                     f'{_text(_shape(there, n))} there and {_text(_shape(here, n))} here{more}'
