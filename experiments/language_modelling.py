@@ -50,8 +50,8 @@ def make(config: ConfigDict) -> Experiment:
     _sampler(config, model)  # refuses settings of `predict` before they are needed
     task = named.call(language_task, {'model': model, **config.loss}, 'loss')
     stream = words.stream(text.lines('train'))
-    fixed = dict(start=start, shard=process_shard())
-    arguments = dict(tokens=stream, seed=config.seed, **fixed, **named.plain(config.data.train))
+    shard = process_shard()
+    arguments = dict(tokens=stream, start=start, seed=config.seed, shard=shard, **named.plain(config.data.train))
     train = named.call(Streams, arguments, 'data.train')
     tx = optim.make(lengths.resolve(config, train.batch_size, train.num_examples).tx)
     evals = {}
@@ -60,7 +60,7 @@ def make(config: ConfigDict) -> Experiment:
         lines = list(text.lines(spec.split))
         tokens, characters = words.stream(lines), sum(len(line) + 1 for line in lines)
         baseline = _baseline(stream, tokens, len(words), spec.ngram) if spec.ngram else None
-        data = StreamsOnce(tokens, spec.batch_size, spec.length, **fixed)
+        data = StreamsOnce(tokens, spec.batch_size, spec.length, start, shard)
         evals[name] = language_evaluator(task, model, data, characters, words, baseline)
     about = dict(vocabulary=list(words.about), corpus=text.about())
     return Experiment(task, tx, train, evals, about=about)
