@@ -318,7 +318,7 @@ class Checkpoints:
         best = self.settings.best or ''
         progress = _read_amendment(folder)
         try:
-            measured = progress['measured'].get(best.rpartition('/')[0]) == step
+            measured = any(at == step for name, at in progress['measured'].items() if best.startswith(f'{name}/'))
             value = progress['metrics'].get(best) if measured else None
         except (KeyError, AttributeError):
             return None
