@@ -21,7 +21,7 @@ def digest_code(experiment: Experiment) -> str:
     files do not count; another version of Python compiles to other code, so it has a digest of its own.
     """
     task = experiment.task
-    functions = [task.init, task.loss, task.predict, experiment.step]
+    functions: list[Any] = [task.init, task.loss, task.predict, experiment.step]
     for _, evaluator in sorted(experiment.evals.items()):
         functions += [evaluator.measure, evaluator.finish, evaluator.start]
     text = '\n'.join(line for function in functions for line in _describe(function, set()))

@@ -188,6 +188,8 @@ class _Loop:
             self.observed = memory.pop('observed', None) or {}
             self.memory |= memory
             self.statistics_at = int(state.step)
+            for name, value in optim.overrides(state.opt).items():  # also every constant rate of an older checkpoint
+                _log.warning('%s=%g was set in the checkpoint and overrides that of the config', name, value)
             return state
         return self.setup.starting_state(self.experiment.read)
 
@@ -235,7 +237,7 @@ class _Loop:
         last = step >= self.limit
         due = [n for n, every in self.cadence.items() if step and (step % every == 0 or step >= s.steps)]
         due = [n for n in due if self.memory['measured'].get(n, 0) < step]
-        ranks = (s.checkpoint.best or '').rpartition('/')[0] in due
+        ranks = _evaluator_of(s.checkpoint.best or '', self.cadence) in due
         save = step and (step % s.checkpoint.every == 0 or ranks or (due and last))
         if step and (step % s.log_every == 0 or due or save or last or stopping):
             self._read(every=True)
@@ -383,9 +385,9 @@ class _Loop:
         """Keeps the metrics of the best step, which may be those that the run reports."""
         ranked, sign = self.memory['ranked'], 1 if self.settings.checkpoint.mode == 'max' else -1
         if value is not None and math.isfinite(value) and (ranked is None or sign * value >= sign * ranked['value']):
-            self.memory['ranked'] = ranked = {'step': step, 'value': value}
+            ranked = {'step': step, 'value': value}
         if ranked is not None and ranked['step'] == step:
-            ranked['metrics'] = self._measured_at(step)
+            self.memory['ranked'] = {**ranked, 'metrics': self._measured_at(step)}
 
     def _measured_at(self, step: int) -> dict[str, float]:
         """The metrics of all evaluators whose newest evaluation was at `step`."""

@@ -21,7 +21,7 @@ from canon.train import lengths
 class Checkpointing:
     """every: steps between saves; keep: how many of the newest stay; best: an evaluator's metric ('test/accuracy')
     whose `keep_best` best steps stay too, highest (mode 'max') or lowest ('min'); it has no default.
-    average: to evaluate, to predict and to export afterwards, the mean of the parameters of so many of the newest
+    average: hand on the mean of the parameters, and of the batch statistics, of the newest `average` checkpoints
     (Vaswani et al. 2017, section 6.1)."""
 
     every: int = 1000
