@@ -263,10 +263,9 @@ def test_nesterov_is_exact_through_a_change_of_the_momentum(optim):
     momenta = [0.5, 0.9, 0.25, 0.7, 0.8]
     gradient = lambda p: jnp.array([3.0, 0.5]) * p  # noqa: E731
     theta, v = np.ones(2), np.zeros(2)
-    for before, now in zip([0.0, *momenta[:-1]], momenta, strict=True):
-        v = before * v - 0.1 * np.asarray(gradient(theta + before * v))
+    for ahead in (0.0, *momenta[:-1]):
+        v = ahead * v - 0.1 * np.asarray(gradient(theta + ahead * v))
         theta = theta + v
-        del now
     for stored in ('lookahead', 'theta'):
         params, state = jnp.ones(2), optim.nesterov(0.1, 0.0, stored=stored).init(jnp.ones(2))
         for momentum in momenta:
@@ -283,7 +282,11 @@ def test_what_is_set_overrides_the_argument_until_it_is_handed_back(optim):
     for _ in range(2):
         update, state = tx.update(jnp.ones(()), state, params)
         assert float(update) == -1
+        assert {k: float(v) for k, v in optim.overrides(state).items()} == dict(
+            weight_decay=0.0, momentum=0.0, learning_rate=1.0
+        )
     state = optim.set_hyperparams(state, weight_decay=None, momentum=None, learning_rate=None)
+    assert not optim.overrides(state)
     update, state = tx.update(jnp.ones(()), state, params)
     assert float(update) == -0.25 * (1 + 0.5 + 0.75)
     assert [float(v) for v in optim.hyperparams(state).values()] == [0.5, 0.75, 0.25]

@@ -55,7 +55,7 @@ from canon.optim.schedules import (
     warmup,
 )
 from canon.optim.soap import SoapState, scale_by_soap, soap
-from canon.optim.state import find, find_all, hyperparams, set_hyperparams, state_shardings
+from canon.optim.state import find, find_all, hyperparams, overrides, set_hyperparams, state_shardings
 
 __all__ = [
     'AdadeltaState',
@@ -112,6 +112,7 @@ __all__ = [
     'nesterov',
     'observe',
     'orthogonalize',
+    'overrides',
     'partition',
     'rmsprop',
     'scale_by_adadelta',

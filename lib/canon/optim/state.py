@@ -63,6 +63,13 @@ def set_hyperparams(opt_state, **values):
     return tree_unflatten(treedef, new)
 
 
+def overrides(opt_state) -> dict[str, jax.Array]:
+    """Those of `hyperparams` that `set_hyperparams` has set, and the argument therefore does not decide."""
+    leaves = tree_flatten_with_path(opt_state)[0]
+    pinned = {path[:-1] for path, leaf in leaves if path and path[-1] == GetAttrKey('pinned') and jnp.any(leaf)}
+    return {name: leaves[i][1] for i, name in _named_places(leaves).items() if leaves[i][0][:-1] in pinned}
+
+
 def find(opt_state, kind: type) -> Any:
     """The state of one link by its type (`find(state, AdamState).mean`), through any nesting; None without any.
 
