@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from canon import data
+from canon import data, named
 from canon.errors import UsageError
 
 GALLERY = 32  # samples in a picture
@@ -21,7 +21,17 @@ SHEET = 64  # images on a contact sheet
 def reading(config: ConfigDict) -> dict[str, Any]:
     """config.data.batch_size and config.data.reading (threads, workers, memory_limit), for this process."""
     shard = (jax.process_index(), jax.process_count())
-    return {'batch_size': config.data.batch_size, 'shard': shard, **config.data.get('reading', {})}
+    options = named.call(_reading_options, config.data.get('reading', {}), 'data.reading')
+    return {'batch_size': config.data.batch_size, 'shard': shard, **options}
+
+
+def _reading_options(
+    threads: Annotated[int, named.Range(0, 256)] = 2,
+    workers: Annotated[int, named.Range(0, 256)] = 0,
+    memory_limit: named.NonNegative = 1 << 30,
+) -> dict[str, Any]:
+    """Checked arguments of `canon.data.Batches`."""
+    return {'threads': threads, 'workers': workers, 'memory_limit': memory_limit}
 
 
 def image_shape(source: data.Source, transforms: Sequence[data.Transform], where: str) -> tuple[int, ...]:

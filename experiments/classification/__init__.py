@@ -53,6 +53,7 @@ def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
     model, images = _model(config)
     spec = named.plain(config.loss)
     auxiliary = {'auxiliary': spec.pop('auxiliary')} if 'auxiliary' in spec else {}
+    named.check(auxiliary.get('auxiliary', 0.0), named.NonNegative, 'loss.auxiliary')
     task = classification_task(model, images, make_loss(spec), **auxiliary, soft_labels=_soft_labels(config))
     return Experiment(task, optim.make(config.tx), train, about=about, read=weights.reader(config.model.name))
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from canon import draw, losses, metrics
+from canon import draw, losses, metrics, named
 from canon.ops import backend
 from canon.train import Evaluator
 from experiments.classification import insides
@@ -29,7 +29,7 @@ class Spec:
 
     split: str
     transforms: Mapping[str, Any] | None = None
-    scales: tuple[int, ...] = ()
+    scales: tuple[named.Count, ...] = ()
     flip: bool = False
     trained_on: bool = False
 

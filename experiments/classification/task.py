@@ -16,14 +16,18 @@ from canon.errors import UsageError
 from canon.train import Task
 
 
-def scaled_images(mean: Sequence[float] = (0.0,), std: Sequence[float] = (1.0,)) -> Callable[[Any], jax.Array]:
+def scaled_images(
+    mean: float | Sequence[float] = (0.0,), std: float | Sequence[float] = (1.0,)
+) -> Callable[[Any], jax.Array]:
     """images(batch): 'image' uint8 [..., C] as float32, to [0, 1], then by `mean` and `std`, one or one a channel.
 
     It is done on the device: a byte a pixel crosses the bus. Raises UsageError where the channels are others.
     """
     shift, scale = np.asarray(mean, np.float32).reshape(-1), np.asarray(std, np.float32).reshape(-1)
+    if not np.isfinite(shift).all():
+        raise UsageError(f'input.mean={mean} must be finite')
     if not (scale > 0).all():
-        raise UsageError(f'input.std={tuple(std)} must be positive')
+        raise UsageError(f'input.std={std} must be positive')
 
     def images(batch):
         channels = batch['image'].shape[-1]
@@ -45,7 +49,7 @@ def softmax_cross_entropy(label_smoothing: named.Probability = 0.0, soft_labels:
     return partial(losses.softmax_cross_entropy, label_smoothing=label_smoothing, soft_labels=soft_labels)
 
 
-def maximum_a_posteriori(j: float = 0.1) -> Loss:
+def maximum_a_posteriori(j: named.Positive = 0.1) -> Loss:
     """LeNet-5's own, of labels that are integers."""
     return partial(losses.maximum_a_posteriori, j=j)
 

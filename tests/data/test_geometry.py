@@ -193,6 +193,12 @@ def test_boxes_out_of_sight_are_dropped_with_all_that_is_theirs():
     assert out['masks'][:, 0, 0].tolist() == [1, 2]
     strict = transforms.center_crop(4, along=dict(per_box='labels', min_visible=0.34))  # a third is not enough
     assert strict.apply(example, Key(0, 0, 0))['labels'].tolist() == [11]
+    whole = transforms.center_crop(4, along=dict(min_visible=1.0))  # it dropped every box
+    assert whole.apply(example, Key(0, 0, 0))['labels'].tolist() == [11]
+    scaled = transforms.resize(7, along=dict(min_visible=1.0)).apply(example, Key(0, 0, 0))
+    assert scaled['labels'].tolist() == [10, 11, 12]
+    with pytest.raises(UsageError, match=r'min_visible=1\.5'):
+        transforms.center_crop(4, along=dict(min_visible=1.5))
     empty = {'image': example['image'], 'boxes': np.zeros((0, 4)), 'labels': [], 'masks': np.zeros((0, 10, 10))}
     none = transforms.center_crop(4).apply(empty, Key(0, 0, 0))
     assert (none['boxes'].shape, none['masks'].shape) == ((0, 4), (0, 4, 4))
@@ -407,7 +413,7 @@ def test_images_of_another_kind_are_named(image, said):
         ({'name': 'random_resized_crop', 'size': 8, 'ratio': (0, 1)}, 'ratio=(0, 1) is no (low, high)'),
         ({'name': 'random_resized_crop', 'size': 8, 'method': 'cubic'}, "no method is called 'cubic'"),
         ({'name': 'scale_jitter', 'size': 224, 'low': 200, 'high': 300}, '224x224 <= low=200'),
-        ({'name': 'resize_short', 'size': (3, 4)}, 'resize_short: size=(3, 4)'),
+        ({'name': 'resize_short', 'size': (3, 4)}, 'size=(3, 4) must be a whole number'),
         ({'name': 'random_perspective', 'distortion': 1}, 'distortion=1 is not in [0, 1)'),
         ({'name': 'grid_crops', 'size': 300}, 'fit into the scales (256, 384, 512)'),
         (

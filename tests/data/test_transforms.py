@@ -149,7 +149,7 @@ def test_a_chain_from_a_config():
         ({'chain': ('image.random_flop',)}, "did you mean 'image.random_flip'"),
         ({'name': 'pad', 'sise': 3}, "transforms.sise: pad takes no such key; did you mean 'size'"),
         ({'name': 'pad'}, "transforms: pad needs 'size'"),
-        ({'name': 'pad', 'size': '32'}, "pad: size='32' is neither"),
+        ({'name': 'pad', 'size': '32'}, "size='32' must be a whole number or a tuple"),
         ({'name': 'pad', 'size': 0}, 'pad: size=0 is neither'),
         ({'name': 'resize', 'size': 3, 'method': 'cubic'}, "no method is called 'cubic'"),
         ({'name': 'random_shift', 'pixels': -1}, 'negative'),

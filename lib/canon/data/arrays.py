@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from canon import named
-from canon.data import splits
+from canon.data import plain, splits
 from canon.data.source import Arrays, Info
 from canon.errors import CanonError, UsageError, first_line
 
@@ -35,7 +35,7 @@ def npz(
     path: str,
     split: str = 'train',
     fields: Mapping[str, str] | None = None,
-    num_classes: int | None = None,
+    num_classes: named.Count | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Arrays:
     """Reads the arrays of an .npz file, each with the examples on its first axis, as one source in memory.
@@ -55,7 +55,7 @@ def npz(
     and for labels that are not classes.
     """
     base, first, last = splits.parse(split)
-    file, stored = _file(Path(path).expanduser(), base)
+    file, stored = _file(plain.named_path(path), base)
     with open_npz(file) as archive:
         arrays = read_arrays(file, archive, fields or _fields_of_split(archive, file, base, stored))
     names = tuple(class_names) if class_names is not None else None
@@ -168,8 +168,6 @@ def _check_labels(source: Arrays) -> None:
     n, labels = source.info.num_classes, source.arrays.get('label')
     if n is None or labels is None or labels.ndim != 1:
         return
-    if n < 1:
-        raise UsageError(f'num_classes={n} is not positive')
     wrong = np.flatnonzero((labels < 0) | (labels >= n))
     if len(wrong):
         raise CanonError(

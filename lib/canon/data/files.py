@@ -86,6 +86,8 @@ class Files:
         Raises UsageError when there is no such file or folder, or no image in it, and CanonError when no image of it
         can be read.
         """
+        if not str(path).strip():
+            raise UsageError('no file or folder of images is named')
         root = Path(path).expanduser()
         if not root.exists():
             raise UsageError(f'there is no file or folder {root}')

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from canon import named
-from canon.data import splits
+from canon.data import plain, splits
 from canon.data.files import (
     MAX_PIXELS,
     images_below,
@@ -34,8 +34,8 @@ def folder(
     split: str = 'train',
     unreadable: str = 'refuse',
     decode: bool = True,
-    held_out: float = 0.2,
-    max_pixels: int = MAX_PIXELS,
+    held_out: named.Probability = 0.2,
+    max_pixels: named.Count = MAX_PIXELS,
 ) -> Folder:
     """Reads the images under `path`, one folder per class: `path/cat/1.jpg`, or `path/train/cat/1.jpg` with splits.
 
@@ -60,11 +60,7 @@ def folder(
     """
     if unreadable not in ('refuse', 'skip'):
         raise UsageError(f"unreadable={unreadable!r} is neither 'refuse' nor 'skip'")
-    if not 0 <= held_out <= 1:
-        raise UsageError(f'held_out={held_out} is not in [0, 1]')
-    if not str(path).strip():
-        raise UsageError('data.source.path is empty; name the folder of images')
-    root = Path(path).expanduser()
+    root = plain.named_path(path)
     if not root.is_dir():
         raise UsageError(f'there is no folder {root}')
     base, first, last = splits.parse(split)

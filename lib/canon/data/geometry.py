@@ -41,8 +41,9 @@ class Along(NamedTuple):
     boxes: float [K, 4] of [x0, y0, x1, y1] in pixels; becomes float32, clipped to the image.
     masks: [K, H, W], one a box; what comes in from outside is 0. segmentation: [H, W] or [H, W, 1], a class a pixel;
     what comes in is `void` (false where it is boolean).
-    per_box: fields [K, ...]. A box of which no more than the share `min_visible` of its moved area is inside the
-    image is dropped, together with its row of `masks` and of these; with 0, those that are outside altogether.
+    per_box: fields [K, ...]. A box of which less than the share `min_visible` of its moved area is inside the image is
+    dropped, together with its row of `masks` and of these; with 0, those that are outside altogether, and with 1 those
+    that are not wholly inside.
     """
 
     boxes: str = 'boxes'
@@ -50,7 +51,7 @@ class Along(NamedTuple):
     segmentation: str = 'segmentation'
     per_box: tuple[str, ...] = ('labels',)
     void: int = 255
-    min_visible: float = 0.0
+    min_visible: named.Probability = 0.0
 
     @classmethod
     def of(cls, spec: Along | Mapping[str, Any] | None, where: str) -> Along:
@@ -218,7 +219,8 @@ def _carry_boxes(out, matrix, size, along):
         raise CanonError(f'field {along.boxes!r} has the shape {boxes.shape}; boxes are [K, 4], x0 y0 x1 y1 in pixels')
     moved = move_boxes(boxes, matrix)
     clipped = clip_boxes(moved, size)
-    kept = area(clipped) > along.min_visible * area(moved)
+    inside = area(clipped)
+    kept = (inside > 0) & (inside >= along.min_visible * area(moved))  # a box that is not clipped has the same area
     out[along.boxes] = clipped[kept].astype(np.float32)
     for name in (along.masks, *along.per_box):
         if name in out:

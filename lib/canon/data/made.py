@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from canon import named
 from canon.data.source import Example, Info
 
 
@@ -55,7 +56,12 @@ class Fake:
     """
 
     def __init__(
-        self, split: str = 'train', num_examples: int = 1024, size: int = 64, channels: int = 3, num_classes: int = 10
+        self,
+        split: str = 'train',
+        num_examples: named.Count = 1024,
+        size: named.Count = 64,
+        channels: named.Count = 3,
+        num_classes: named.Count = 10,
     ):
         self.num_examples, self.num_classes, self.split = num_examples, num_classes, split
         self.shape = size, size, channels

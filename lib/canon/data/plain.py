@@ -22,7 +22,7 @@ def lines(path: str | Path) -> Iterator[str]:
 
     Raises UsageError for a missing or empty file, CanonError naming file and line of what is no UTF-8.
     """
-    file = Path(path).expanduser()
+    file = named_path(path)
     if not file.is_file():
         raise UsageError(f'there is no file {file}')
     number = 0
@@ -40,10 +40,23 @@ def lines(path: str | Path) -> Iterator[str]:
 
 
 def named_path(path: str | Path) -> Path:
-    """Returns `path` with ~ expanded. Raises UsageError for an empty one, which would be the current directory."""
+    """Returns `path` with ~ expanded.
+
+    Raises UsageError for an empty one, which would be the current directory, and for what no path can be.
+    """
     if not str(path).strip():
         raise UsageError('data.source.path is empty; name the file or folder of the data')
-    return Path(path).expanduser()
+    try:
+        expanded = Path(path).expanduser()
+        expanded.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UsageError(f'{str(path)[:80]!r} cannot be the path of a file or folder ({_reason(error)})') from error
+    return expanded
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the path, which may be long."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def given(source: str, suffixes: Iterable[str] = ()) -> list[str]:
@@ -60,14 +73,13 @@ def given(source: str, suffixes: Iterable[str] = ()) -> list[str]:
         raise UsageError(f'{source!r} is no UTF-8; rename the file, or convert the text, as by iconv') from None
     if not source:
         return ['']
-    path = Path(source).expanduser()
     try:
-        is_file, is_folder = path.is_file(), path.is_dir()
-    except (OSError, ValueError):  # a sentence may be longer than any name, or hold what no name can
-        is_file = is_folder = False
-    if is_file:
+        path = named_path(source)
+    except UsageError:  # a sentence may be longer than any name, or hold what no name can
+        return [source]
+    if path.is_file():
         return list(lines(path))
-    if is_folder:
+    if path.is_dir():
         raise UsageError(f'{source} is a folder; give a file with a sentence on each line, or a sentence')
     if _is_name(source, (*_SUFFIXES, *suffixes)):
         raise UsageError(f'there is no file {source}; if it is meant as a sentence, write it into a file of one line')
@@ -78,6 +90,14 @@ def _is_name(source: str, endings: tuple[str, ...]) -> bool:
     """Whether `source` looks like the name of a file; one with spaces has to look so twice: 'my texts/test.txt'."""
     looks = '/' in source, source.endswith(endings)
     return all(looks) if len(source.split()) > 1 else any(looks)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Returns the content of `path`. Raises CanonError where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CanonError(f'{path} cannot be read ({error}); mend or fetch it again') from error
 
 
 def either(path: Path) -> Path:

@@ -31,7 +31,7 @@ def rename(fields: Mapping[str, str]) -> Transform:
     return Transform(apply)
 
 
-def check_label(num_classes: int, field: str = 'label', soft_labels: bool = False) -> Transform:
+def check_label(num_classes: named.Count, field: str = 'label', soft_labels: bool = False) -> Transform:
     """Raises CanonError, when applied, naming the example whose label is not an integer in 0 .. num_classes - 1.
 
     soft_labels: a distribution over the classes, float [num_classes], is accepted, too.
@@ -63,7 +63,7 @@ def _check_distribution(label: np.ndarray, num_classes: int, soft_labels: bool, 
         )
 
 
-def one_hot(num_classes: int, field: str = 'label') -> Transform:
+def one_hot(num_classes: named.Count, field: str = 'label') -> Transform:
     """An integer label -> float32 [num_classes]. Raises CanonError, when applied, for a label out of range."""
     check, eye = check_label(num_classes, field), np.eye(num_classes, dtype=np.float32)
 

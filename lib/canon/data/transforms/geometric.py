@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from canon import named
 from canon.data import files, geometry
 from canon.data.chain import Transform
 from canon.data.geometry import Along
@@ -142,7 +143,11 @@ def decode_random_resized_crop(
 
 
 def random_rotation(
-    degrees: float, fill: float = 0, p: float = 1.0, field: str = 'image', along: _Along = Along()
+    degrees: named.NonNegative,
+    fill: float = 0,
+    p: named.Probability = 1.0,
+    field: str = 'image',
+    along: _Along = Along(),
 ) -> Transform:
     """Turned about the middle by an angle uniform in [-degrees, degrees], in the same frame; outside it is `fill`."""
 
@@ -153,7 +158,7 @@ def random_rotation(
 
 
 def random_scale(
-    low: float, high: float, fill: float = 0, p: float = 1.0, field: str = 'image', along: _Along = Along()
+    low: float, high: float, fill: float = 0, p: named.Probability = 1.0, field: str = 'image', along: _Along = Along()
 ) -> Transform:
     """Made larger or smaller about the middle by a factor uniform in [low, high], in the same frame."""
     low, high = _range((low, high), 'random_scale: (low, high)')
@@ -166,7 +171,7 @@ def random_scale(
 
 
 def random_translate(
-    share: float, fill: float = 0, p: float = 1.0, field: str = 'image', along: _Along = Along()
+    share: named.NonNegative, fill: float = 0, p: named.Probability = 1.0, field: str = 'image', along: _Along = Along()
 ) -> Transform:
     """Moved by a uniform share of its width and of its height in [-share, share], fractions of pixels included."""
 
@@ -178,12 +183,12 @@ def random_translate(
 
 
 def random_affine(
-    degrees: float = 0,
-    translate: float = 0,
+    degrees: named.NonNegative = 0,
+    translate: named.NonNegative = 0,
     scale: tuple[float, float] = (1.0, 1.0),
-    shear: float = 0,
+    shear: named.NonNegative = 0,
     fill: float = 0,
-    p: float = 1.0,
+    p: named.Probability = 1.0,
     field: str = 'image',
     along: _Along = Along(),
 ) -> Transform:
@@ -205,7 +210,7 @@ def random_affine(
 
 
 def random_perspective(
-    distortion: float = 0.5, fill: float = 0, p: float = 0.5, field: str = 'image', along: _Along = Along()
+    distortion: float = 0.5, fill: float = 0, p: named.Probability = 0.5, field: str = 'image', along: _Along = Along()
 ) -> Transform:
     """Seen askew: each corner moves inwards by uniform draws of up to `distortion` times half the sides."""
     if not 0 <= distortion < 1:

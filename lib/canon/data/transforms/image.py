@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from canon import named
 from canon.data import geometry
 from canon.data.chain import Transform
 from canon.data.geometry import Along
@@ -70,7 +71,7 @@ def center_crop(size: int | tuple[int, int], field: str = 'image', along: _Along
     return Transform(apply)
 
 
-def random_flip(p: float = 0.5, field: str = 'image', along: _Along = Along()) -> Transform:
+def random_flip(p: named.Probability = 0.5, field: str = 'image', along: _Along = Along()) -> Transform:
     """Left and right exchanged with probability `p`."""
     along = Along.of(along, 'random_flip')
 
@@ -140,7 +141,10 @@ def to_uint8(field: str = 'image') -> Transform:
 
 def standardise(mean: float | tuple[float, ...], std: float | tuple[float, ...], field: str = 'image') -> Transform:
     """`(image - mean) / std` as float32; mean and std in the image's own units, one number or one a channel."""
-    centre, scale = np.asarray(mean, np.float32), 1 / np.asarray(std, np.float32)
+    centre, deviation = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    if not (np.isfinite(centre).all() and (deviation > 0).all()):
+        raise UsageError(f'standardise: mean={mean} must be finite and std={std} positive')
+    scale = 1 / deviation
 
     def apply(example, key):
         return {**example, field: (example[field].astype(np.float32) - centre) * scale}

@@ -2,13 +2,14 @@
 
 import numpy as np
 
+from canon import named
 from canon.data.chain import Transform
 from canon.data.keys import borrowed_rng
 from canon.errors import CanonError, UsageError
 
 
 def mixup(
-    num_classes: int, alpha: float = 0.2, p: float = 1.0, field: str = 'image', label: str = 'label'
+    num_classes: named.Count, alpha: float = 0.2, p: named.Probability = 1.0, field: str = 'image', label: str = 'label'
 ) -> Transform:
     """lambda x + (1 - lambda) x' of images and of one-hot labels, lambda from Beta(alpha, alpha), x' any example.
 

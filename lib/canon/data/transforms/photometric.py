@@ -5,6 +5,7 @@ Amounts of colour are in levels of 0..255 whatever the image's type.
 
 import numpy as np
 
+from canon import named
 from canon.data import colour, geometry
 from canon.data.chain import Transform
 from canon.data.keys import borrowed_rng
@@ -16,7 +17,7 @@ IMAGENET_AXES = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.583
 
 
 def pca_noise(
-    std: float = 0.1,
+    std: named.NonNegative = 0.1,
     deviations: tuple[float, ...] = IMAGENET_DEVIATIONS,
     axes: tuple[tuple[float, ...], ...] = IMAGENET_AXES,
     field: str = 'image',
@@ -76,7 +77,7 @@ def colour_jitter(
     return Transform(apply, random=True)
 
 
-def random_grey(p: float = 0.1, field: str = 'image') -> Transform:
+def random_grey(p: named.Probability = 0.1, field: str = 'image') -> Transform:
     """Without colour, in as many channels, with probability `p`."""
 
     def apply(example, key):
@@ -86,7 +87,7 @@ def random_grey(p: float = 0.1, field: str = 'image') -> Transform:
     return Transform(apply, random=True)
 
 
-def random_blur(sigma: tuple[float, float] = (0.1, 2.0), p: float = 0.5, field: str = 'image') -> Transform:
+def random_blur(sigma: tuple[float, float] = (0.1, 2.0), p: named.Probability = 0.5, field: str = 'image') -> Transform:
     """Gaussian blur of a standard deviation uniform in `sigma`, in pixels, with probability `p`."""
     low, high = sigma
     if not 0 < low <= high:
@@ -101,7 +102,7 @@ def random_blur(sigma: tuple[float, float] = (0.1, 2.0), p: float = 0.5, field: 
     return Transform(apply, random=True)
 
 
-def cutout(size: int, value: float = 0, p: float = 1.0, field: str = 'image') -> Transform:
+def cutout(size: int, value: float = 0, p: named.Probability = 1.0, field: str = 'image') -> Transform:
     """A square of `size` pixels becomes `value`; its middle is any pixel, so that it may stick out of the image.
 
     DeVries and Taylor 2017, "Improved regularization of convolutional neural networks with cutout", section 3.

@@ -31,8 +31,9 @@ def rand_augment(
 
     At 10 an operation reaches the end of its range in AutoAugment (Cubuk et al. 2019, table 6): a turn of 30 degrees,
     a shear of 0.3, a move by 150/331 of the side, colour, contrast, brightness and sharpness by a factor of 0.1 or
-    1.9, 4 bits, inversion from level 0 on; at 0 it changes nothing, and in between it is linear. (Their code lets
-    posterize and solarize grow weaker with M; here all grow stronger.) The sign is drawn where there is one.
+    1.9, 4 bits, inversion from level 0 on; at 0 these change nothing, and in between they are linear. (Their code lets
+    posterize and solarize grow weaker with M; here all grow stronger.) Auto_contrast and equalize have no magnitude:
+    they act in full at 0, too. The sign is drawn where there is one.
     fill: a level of 0..255, for what comes in from outside. Boxes and masks move along.
     """
     along = Along.of(along, 'rand_augment')
