@@ -249,8 +249,9 @@ def test_frames_with_cameras_of_their_own(tmp_path):
     file.write_text(json.dumps(content))
     read = views.load('ngp', path=str(file), near=1, far=7, factor=2)
     lens = [0.1, 0, 0, 0]
-    expected = [[15, 15, 6, 6, *lens], [20, 15, 5.5, 6, *lens], [15, 15, 6, 6, *lens]]
-    expected[1][1] = 20.0  # one focal length holds for both directions
+    # One focal length holds for both directions.
+    expected = [[15, 15, 6, 6, *lens], [20, 20, 5.5, 6, *lens], [15, 15, 6, 6, *lens]]
+    assert read.intrinsics is not None
     np.testing.assert_allclose(read.intrinsics, expected, rtol=1e-6)
 
 
@@ -282,7 +283,11 @@ def test_blender_reads_the_intrinsics_in_its_file(tmp_path):
         (dict(fl_x=30.0, k1=-0.5, k2=-3.0), {}, 'folds the picture over'),
         (dict(fl_x=30.0), dict(transform_matrix=None), 'frame 0 needs'),
         (dict(fl_x=30.0), dict(file_path=7), 'frame 0 needs'),
-        (dict(fl_x=30.0), dict(transform_matrix=[[1, 0, 0, 'a']] * 3), 'transform_matrix: 3 must be a finite number'),
+        (
+            dict(fl_x=30.0),
+            dict(transform_matrix=[[1, 0, 0, 'a']] * 3),
+            "transform_matrix must be a finite number, not 'a'",
+        ),
         (dict(fl_x=30.0), dict(file_path='lost'), 'names 2 pictures, and none'),
         (dict(fl_x=30.0), dict(transform_matrix=[[1, 0], [0, 1]]), 'frame 0 needs'),
         (dict(fl_x=-30.0), {}, 'focal length is positive'),

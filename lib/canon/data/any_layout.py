@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +21,12 @@ _LONGEST = 256  # pixels of a side: pictures are made smaller by the least whole
 _UNBOUNDED = 100.0  # far, in units of the normalised scene, for pictures without alpha: they show what is behind, too
 _NEAR = 0.25  # share of the least depth of what the cameras look at, where a layout knows nothing of what is near
 _ROOM = 1.25  # radii about the centre in which an object with alpha lies
-_LAYOUTS = {'blender': captures.blender, 'ngp': captures.ngp, 'llff': captures.llff, 'colmap': colmap}
+_LAYOUTS: dict[str, Callable[..., Views]] = {
+    'blender': captures.blender,
+    'ngp': captures.ngp,
+    'llff': captures.llff,
+    'colmap': colmap,
+}
 
 
 def capture(
@@ -53,7 +60,7 @@ def capture(
     chosen = factor or _choose_factor(path, name, images)
     logging.getLogger('canon').info('%s is read as %s, pictures %d times smaller', path, name, chosen)
     given = {key: value for key, value in (('near', near), ('far', far)) if value is not None}
-    more = {
+    more: dict[str, dict[str, Any]] = {
         'blender': given,
         'ngp': dict(hold=hold, **given),
         'llff': dict(hold=hold),

@@ -185,18 +185,17 @@ def pictures(paths: Sequence[Path], factor: int = 1) -> tuple[np.ndarray, tuple[
         raise UsageError(f'factor={factor}: pictures are made 1, 2, 3.. times smaller')
     if not paths:
         raise CanonError('no picture is left in this split: name some in its file, or hold fewer out')
-    images, first = [], None
+    images, (height, width) = [], _pixels(paths[0]).shape[:2]
     for path in paths:  # made smaller one at a time: those of a phone take 36 MB each
         image = _pixels(path)
-        first = image.shape[:2] if first is None else first
-        if image.shape[:2] != first:
+        if image.shape[:2] != (height, width):
             raise CanonError(
-                f'{path} is {_size(image.shape)} and {paths[0].name} is {_size(first)}; '
+                f'{path} is {_size(image.shape)} and {paths[0].name} is {_size((height, width))}; '
                 'pictures of one capture must have one size'
             )
         images.append(_smaller(image, factor))
     channels = min(image.shape[2] for image in images)
-    return np.stack([image[..., :channels] for image in images]), first
+    return np.stack([image[..., :channels] for image in images]), (height, width)
 
 
 def fit_camera(camera: Camera, size: tuple[int, int], file: Path) -> Camera:
@@ -220,8 +219,9 @@ def load_array(file: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """Returns the numbers of an .npy file. Raises CanonError for anything else, and for another shape than `shape`."""
     try:
         # A map of the file refuses a header that promises more than there is, before any memory is taken.
-        values = np.load(file, mmap_mode='r', allow_pickle=False)
-    except (OSError, ValueError, EOFError, OverflowError, MemoryError, SyntaxError) as error:
+        with np.errstate(over='raise'):
+            values = np.load(file, mmap_mode='r', allow_pickle=False)
+    except (OSError, ValueError, TypeError, EOFError, ArithmeticError, MemoryError, SyntaxError) as error:
         raise CanonError(f'{file} is not an array of numpy ({_first_line(error)}); write it with numpy.save') from error
     if not isinstance(values, np.ndarray) or values.dtype.kind not in 'fiu':
         kind = getattr(values, 'dtype', 'an archive')
@@ -285,13 +285,15 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _number(entries: dict[str, Any], key: str, file: Path) -> float:
-    """entries[key] as a float. Raises CanonError unless it is there, and a finite number."""
     if key not in entries:
         raise CanonError(f'{file} has no {key!r}')
-    value = entries[key]
+    return _finite(entries[key], f'{file}: {key}')
+
+
+def _finite(value: Any, what: str) -> float:
     # Integers of JSON have any size; beyond 1e300 they are no floats.
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
-        raise CanonError(f'{file}: {key} must be a finite number, not {reprlib.repr(value)}')
+        raise CanonError(f'{what} must be a finite number, not {reprlib.repr(value)}')
     return float(value)
 
 
@@ -317,10 +319,9 @@ def _matrix(frame: dict[str, Any], i: int, file: Path) -> np.ndarray:
     proper = isinstance(rows, list) and len(rows) in (3, 4)
     if not proper or any(not isinstance(row, list) or len(row) != 4 for row in rows):
         raise CanonError(f'{file}: frame {i} needs a file_path and a transform_matrix of 4 x 4')
-    where = f'{file}: frame {i}: transform_matrix'
     matrix = np.eye(4, dtype=np.float32)
     for r, row in enumerate(rows):
-        matrix[r] = [_number(dict(enumerate(row)), c, where) for c in range(4)]
+        matrix[r] = [_finite(value, f'{file}: frame {i}: a number of its transform_matrix') for value in row]
     return matrix
 
 
@@ -340,11 +341,12 @@ def _cameras(content, frames, size: tuple[int, int], small: tuple[int, int], fil
     size: (H, W) of the pictures on disk, which may be smaller than the `w` and `h` that the camera was measured on.
     """
     shared = {key: value for key, value in content.items() if key != 'frames'}
-    common = _camera(shared, size, file).resized(small) if not all(_own(frame) for frame in frames) else None
-    cameras = [
-        _camera({**shared, **own}, size, file).resized(small) if (own := _own(frame)) else common for frame in frames
-    ]
-    return join_cameras(cameras)
+    cameras: dict[str, Camera] = {}  # by what is a frame's own: often nothing, so one for all
+    keys = [json.dumps(_own(frame), sort_keys=True) for frame in frames]
+    for key, frame in zip(keys, frames, strict=True):
+        if key not in cameras:
+            cameras[key] = _camera({**shared, **_own(frame)}, size, file).resized(small)
+    return join_cameras([cameras[key] for key in keys])
 
 
 def _own(frame: dict[str, Any]) -> dict[str, Any]:

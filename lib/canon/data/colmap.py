@@ -7,7 +7,7 @@ Pixel centres are at 0.5, as here.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -137,7 +137,7 @@ def _camera(number: int, width: int, height: int, values: list[float], file: Pat
     return Camera((fx, fy), (cx, cy), (height, width), tuple(lens) if any(lens) else ())
 
 
-def _pose(quaternion: tuple[float, ...], place: tuple[float, ...], name: str, file: Path) -> np.ndarray:
+def _pose(quaternion: Sequence[float], place: Sequence[float], name: str, file: Path) -> np.ndarray:
     """World to camera [4, 4]. Raises CanonError for a quaternion that is not a rotation: of another length than 1."""
     length = np.linalg.norm(quaternion)
     if not abs(length - 1) < 1e-3 or not np.isfinite(place).all():

@@ -32,7 +32,7 @@ def points(camera: Camera, pixel_center: float = 0.5) -> np.ndarray:
     return np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32) + np.float32(pixel_center)
 
 
-def directions(camera: Camera, at: jax.Array) -> jax.Array:
+def directions(camera: Camera, at: jax.Array | np.ndarray) -> jax.Array:
     """Directions [.., 3] in the camera's own axes, z = -1, of the rays through `at` [.., 2] of its picture.
 
     A camera with arrays for numbers is one for each ray. NaN where its distortion has no inverse.
