@@ -73,6 +73,7 @@ def test_a_capture_from_one_side_is_enclosed(tmp_path):
     scale = np.linalg.norm(found.poses[0, :3, 3] - found.poses[1, :3, 3]) / np.linalg.norm(
         scene.poses[1, :3, 3] - scene.poses[2, :3, 3]
     )
+    assert scene.depths is not None
     along = views.axial(scene.depths, scene.camera)[np.isfinite(scene.depths)] * scale
     assert found.near < along.min()
     assert along.max() < found.far
@@ -84,6 +85,7 @@ def test_an_object_with_alpha_fits_the_ball_of_radius_one(tmp_path):
     traced.write(tmp_path, views=9, held_out=3, size=24)
     found = views.load('capture', path=str(tmp_path))
     assert found.images.shape[-1] == 4
+    assert found.depths is not None
     hit = np.isfinite(found.depths)
     along = views.axial(found.depths, found.camera)[hit]
     assert found.near < along.min()

@@ -140,9 +140,11 @@ def test_a_camera_for_each_picture(tmp_path):
     (model / 'images.bin').write_bytes(listed)
     read = views.load('colmap', path=str(tmp_path))
     expected = [[30 + i / 2, 31 + i / 2, 12, 11.5, 0.01 * i, 0, 0, 0] for i in range(1, 8)]
+    assert read.intrinsics is not None
     np.testing.assert_allclose(read.intrinsics, expected, rtol=1e-6)
     assert read.camera.focal == (32.0, 33.0)
     few = views.take(read, [2, 0])
+    assert few.intrinsics is not None
     np.testing.assert_allclose(few.intrinsics, [expected[2], expected[0]], rtol=1e-6)
     # Two cameras of the same numbers are one.
     same = b''.join(struct.pack('<iiQQ8d', 50 + i, 4, 48, 48, 60, 62, 24, 23, 0, 0, 0, 0) for i in range(9))
