@@ -200,6 +200,10 @@ def test_what_words_refuse(folder):
     (folder / 'train.csv').write_text('b.png,x\n')
     with pytest.raises(UsageError, match=r'names b\.png, which is not in'):
         load('words', path=str(folder))
+    for outside in ('../b.png', '/b.png'):
+        (folder / 'train.csv').write_text(f'{outside},x\n')
+        with pytest.raises(UsageError, match=rf"train\.csv, line 1: '{outside}' points outside"):
+            load('words', path=str(folder))
     (folder / 'train.csv').write_text('file,text\n')
     with pytest.raises(UsageError, match="lists no words for 'train'"):
         load('words', path=str(folder))

@@ -329,9 +329,12 @@ def report_unreadable(reasons: Mapping[Path, str], below: Path, skip: bool) -> l
 def path_within(root: Path, name: str | Path, what: str) -> Path:
     """`root / name`. Raises UsageError, which begins with `what`, where that is outside `root`.
 
-    A file that lists others may come from anywhere; it cannot name what lies elsewhere on the disk.
+    A file that lists others may come from anywhere; it cannot name what lies elsewhere on the disk. A symbolic link
+    within `root` may lead there.
     """
     path = root / name
+    if '..' not in str(name) and not os.path.isabs(name):  # a list of millions is read by this
+        return path
     if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root)):
-        raise UsageError(f'{what}: {str(name)!r} points outside {root}')
+        raise UsageError(f'{what}: {str(name)!r} points outside {root}; put the file, or a link to it, there')
     return path

@@ -11,7 +11,7 @@ import numpy as np
 
 from canon import named
 from canon.data import plain, splits
-from canon.data.files import read_image
+from canon.data.files import path_within, read_image
 from canon.data.source import Example, Info
 from canon.data.text import Alphabet
 from canon.errors import CanonError, UsageError
@@ -64,6 +64,7 @@ def words(
         if why:
             left_out += 1
             continue
+        path_within(root, file, f'{listed}, line {number}')
         files.append(file.encode())
         texts.append(text.encode())
     if left_out:
