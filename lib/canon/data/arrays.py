@@ -83,7 +83,8 @@ def _file(path: Path, base: str) -> tuple[Path, bool]:
 def read_npy(path: Path) -> np.ndarray:
     """Reads the array of a .npy file. Raises CanonError for a file that is none, holds objects or is cut short."""
     try:
-        stored = np.load(path, mmap_mode='r', allow_pickle=False)  # mapped: the header cannot ask for memory
+        with np.errstate(over='ignore'):  # an absurd shape overflows before it is refused
+            stored = np.load(path, mmap_mode='r', allow_pickle=False)  # mapped: the header cannot ask for memory
         if not isinstance(stored, np.ndarray):
             raise ValueError('it is an .npz archive')
         return np.array(stored)
