@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -398,6 +399,23 @@ def test_a_digest_of_code_knows_values_and_instructions():
     assert made(power(2)) != made(power(3))
     assert made(lambda p, m, b, k: p + 1) != made(lambda p, m, b, k: p - 1)
     assert made(functools.partial(power, 2)) != made(functools.partial(power, 3))
+
+    def network(slope):
+        class Net(nn.Module):
+            width: int = 2
+
+            @nn.compact
+            def __call__(self, x):
+                return slope * nn.Dense(self.width)(x)
+
+        return Net
+
+    def through(net):
+        return lambda params, mutable, batch, key: net.apply(params, batch)
+
+    assert made(through(network(1)())) == made(through(network(1)()))
+    assert made(through(network(1)())) != made(through(network(2)()))
+    assert made(through(network(1)())) != made(through(network(1)(width=3)))
 
 
 def test_a_run_whose_every_update_is_skipped_fails(tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
+import inspect
 import platform
 import types
 from collections.abc import Iterator, Mapping
@@ -12,29 +14,33 @@ from typing import Any
 from canon.train.types import Experiment
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
+_LONGEST = 1000  # items: longer collections are data, not code
 
 
 def digest_code(experiment: Experiment) -> str:
     """A digest of the functions of an experiment and of what they close over, as far as that is code or plain values.
 
-    Functions that these call count where they stand in the same module. Positions in a file, comments and the names of
-    files do not count; another version of Python compiles to other code, so it has a digest of its own.
+    Functions and classes that these use count where they stand in the same module, and so do networks that they hold.
+    Positions in a file, comments and the names of files do not count; another version of Python compiles to other code,
+    so it has a digest of its own.
     """
     task = experiment.task
     functions: list[Any] = [task.init, task.loss, task.predict, experiment.step]
     for _, evaluator in sorted(experiment.evals.items()):
         functions += [evaluator.measure, evaluator.finish, evaluator.start]
-    text = '\n'.join(line for function in functions for line in _describe(function, set()))
+    text = '\n'.join(line for function in functions for line in _describe(function, {}))
     return hashlib.sha256(f'{platform.python_version()}\n{text}'.encode()).hexdigest()[:16]
 
 
-def _describe(value: Any, seen: set[int]) -> Iterator[str]:
-    """Lines that are equal in two processes where the code is."""
+def _describe(value: Any, seen: dict[int, Any]) -> Iterator[str]:
+    """Lines that are equal in two processes where the code is. seen: by id; keeps all alive, so no id is used twice."""
     if isinstance(value, _PLAIN):
         yield repr(value)
-    elif id(value) in seen:
         return
-    elif isinstance(value, tuple | list):
+    if id(value) in seen or (isinstance(value, tuple | list | Mapping) and len(value) > _LONGEST):
+        return
+    seen[id(value)] = value
+    if isinstance(value, tuple | list):
         for item in value:
             yield from _describe(item, seen)
     elif isinstance(value, Mapping):
@@ -42,18 +48,26 @@ def _describe(value: Any, seen: set[int]) -> Iterator[str]:
             yield str(key)
             yield from _describe(value[key], seen)
     elif isinstance(value, functools.partial):
-        seen.add(id(value))
         yield from _describe((value.func, value.args, value.keywords), seen)
     elif isinstance(value, types.MethodType):
         yield from _describe(value.__func__, seen)
     elif isinstance(value, types.FunctionType):
-        seen.add(id(value))
-        yield from _describe_function(value, seen)
+        yield from _describe_function(inspect.unwrap(value), seen)
+    elif isinstance(value, type):
+        for name, item in sorted(vars(value).items()):
+            if isinstance(item, types.FunctionType):
+                yield name
+                yield from _describe(item, seen)
+    elif dataclasses.is_dataclass(value):  # a network
+        yield from _describe(type(value), seen)
+        for field in dataclasses.fields(value):
+            yield field.name
+            yield from _describe(getattr(value, field.name, None), seen)
     elif isinstance(getattr(value, '__wrapped__', None), types.FunctionType):  # a jitted function
         yield from _describe(value.__wrapped__, seen)
 
 
-def _describe_function(function: types.FunctionType, seen: set[int]) -> Iterator[str]:
+def _describe_function(function: types.FunctionType, seen: dict[int, Any]) -> Iterator[str]:
     yield from _describe_code(function.__code__)
     yield from _describe((function.__defaults__, function.__kwdefaults__), seen)
     for cell in function.__closure__ or ():
@@ -63,7 +77,7 @@ def _describe_function(function: types.FunctionType, seen: set[int]) -> Iterator
             continue
     for name in function.__code__.co_names:
         called = function.__globals__.get(name)
-        if isinstance(called, types.FunctionType) and called.__module__ == function.__module__:
+        if isinstance(called, types.FunctionType | type) and called.__module__ == function.__module__:
             yield from _describe(called, seen)
         elif isinstance(called, _PLAIN) and name.isidentifier():
             yield f'{name} = {called!r}'
