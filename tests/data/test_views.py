@@ -255,6 +255,18 @@ def test_frames_with_cameras_of_their_own(tmp_path):
     np.testing.assert_allclose(read.intrinsics, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize('place', ['../../secret.png', '/etc/hostname'])
+def test_pictures_outside_the_folder_are_refused(tmp_path, place):
+    file = ngp_folder(tmp_path / 'a', small(views=4), fl_x=30.0) / 'transforms.json'
+    content = json.loads(file.read_text())
+    content['frames'][2]['file_path'] = place
+    file.write_text(json.dumps(content))
+    with pytest.raises(
+        UsageError, match=f'file_path: {place!r} points outside .* put the file, or a link to it, there'
+    ):
+        views.load('ngp', path=str(file), near=1, far=7)
+
+
 def test_blender_reads_the_intrinsics_in_its_file(tmp_path):
     traced.write(tmp_path, views=2, held_out=1, size=8)
     file = tmp_path / 'transforms_train.json'

@@ -331,7 +331,7 @@ def _matrices(frames: list[dict[str, Any]], file: Path) -> np.ndarray:
 
 def _picture(root: Path, frame: dict[str, Any]) -> Path:
     """The file of a frame, whose path may be without its .png."""
-    path = root / frame['file_path']
+    path = files.path_within(root, frame['file_path'], 'file_path')
     return path if path.suffix.lower() in {'.png', '.jpg', '.jpeg', '.webp'} else path.with_name(path.name + '.png')
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from canon.camera import Camera
 from canon.data.captures import fit_camera, pictures
+from canon.data.files import path_within
 from canon.data.framing import look_at_frame
 from canon.data.views import Views, hold_out, join_cameras
 from canon.errors import CanonError, UsageError
@@ -77,8 +78,12 @@ def colmap(
     chosen = [shots[i] for i in held]
     small = root / f'{images}_{factor}'
     below = small if factor > 1 and small.is_dir() else root / images
-    pixels, size = pictures([below / shot.name for shot in chosen], 1 if below == small else factor)
-    fitted = [fit_camera(cameras[shot.camera], size, below / shot.name).resized(pixels.shape[1:3]) for shot in chosen]
+    paths = [path_within(below, shot.name, str(root / model)) for shot in chosen]
+    pixels, size = pictures(paths, 1 if below == small else factor)
+    fitted = [
+        fit_camera(cameras[shot.camera], size, file).resized(pixels.shape[1:3])
+        for shot, file in zip(chosen, paths, strict=True)
+    ]
     camera, intrinsics = join_cameras(fitted)
     names, frame = tuple(shot.name for shot in chosen), look_at_frame(poses, near, far)
     return Views(pixels, poses[held], camera, near, far, names=names, intrinsics=intrinsics, frame=frame)
