@@ -11,14 +11,14 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from multiprocessing import connection, resource_tracker
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def signals_held() -> Iterator[None]:
+def signals_held() -> Generator[None]:
     """Holds back SIGINT and SIGTERM in this thread; processes that are started meanwhile begin with them held back.
 
     A reader needs seconds of imports before it can ignore them itself.

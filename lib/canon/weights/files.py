@@ -89,7 +89,13 @@ def _deserialised(path: Path) -> dict[str, np.ndarray]:
     import ml_dtypes
     from safetensors import deserialize
 
-    known = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16, 'BOOL': bool}
+    known: dict[str, Any] = {
+        'F64': np.float64,
+        'F32': np.float32,
+        'F16': np.float16,
+        'BF16': ml_dtypes.bfloat16,
+        'BOOL': bool,
+    }
     known |= {f'{kind}{bits}': f'{"u" * (kind == "U")}int{bits}' for kind in 'IU' for bits in (8, 16, 32, 64)}
     known |= {name: getattr(ml_dtypes, ours) for name, ours in _FLOAT8.items()}
     tensors = {}
