@@ -318,6 +318,15 @@ def test_a_text_goes_on_from_its_prompt(level):
         assert words.extend_text('the', [words.eos, *words.encode('cat')]) == 'the\ncat'
 
 
+def test_what_no_path_can_be_is_one_line(tmp_path):
+    for path in ('', 'a' * 5000, 'x\0y', '~nobody-of-that-name/x', str(tmp_path / 'none')):
+        for read in (lambda p: corpora.corpus('text', path=p).about(), vocabulary.read, lambda p: list(plain.lines(p))):
+            with pytest.raises(UsageError) as caught:
+                read(path)
+            assert len(str(caught.value)) < 300
+            assert '\n' not in str(caught.value)
+
+
 def test_words_keep_their_combining_marks():
     """Python's \\w is false for marks: vowel signs of Hindi, decomposed accents, and joiners inside of words."""
     for text in ('नमस्ते दुनिया !', 'می\u200cخواهم', 'cafe\u0301 !', "don ' t x_1 , 3"):

@@ -54,7 +54,7 @@ def files(path: str, source: str, target: str, split: str = 'train') -> Sentence
     root = plain.named_path(path)
     if not root.is_dir():
         raise UsageError(f'there is no folder {root}')
-    sides = [plain.either(root / f'{split}.{language}') for language in (source, target)]
+    sides = [plain.either(plain.named_path(root / f'{split}.{language}')) for language in (source, target)]
     for file in sides:
         if not file.is_file():
             there = [p.name.removesuffix('.gz') for p in root.iterdir()]

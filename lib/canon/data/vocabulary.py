@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from canon import named
+from canon.data import plain
 from canon.errors import CanonError, UsageError
 
 SPECIALS = ('<unk>', '<eos>')  # what a language model needs; Mikolov's PTB has both
@@ -331,10 +332,10 @@ def build(
 
 def read(path: str | Path) -> Vocabulary:
     """The vocabulary that `save` wrote. Raises UsageError for a missing file, CanonError for another's."""
-    file = Path(path)
+    file = plain.named_path(path)
     if not file.is_file():
         raise UsageError(f'there is no vocabulary {file}')
-    return from_bytes(file.read_bytes(), str(file))
+    return from_bytes(plain.read_bytes(file), str(file))
 
 
 def from_bytes(data: bytes, name: str = 'a vocabulary') -> Vocabulary:
