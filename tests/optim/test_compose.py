@@ -258,6 +258,14 @@ def test_a_replaced_transform_brings_its_own_numbers(optim, ours, theirs):
     close(run(lambda x: ours(optim, x)), run(theirs), 1e-4)
 
 
+def test_a_replaced_plateau_rule_brings_its_own_patience_and_divisor(optim):
+    rules = [optim.divide_on_plateau('loss', patience, by, mode='min') for patience, by in ((5, 10.0), (1, 4.0))]
+    _, state = rules[1].update(GRADS[0], rules[0].init(PARAMS), PARAMS)
+    for _ in range(2):
+        state = optim.observe(state, {'loss': 1.0})
+    assert float(optim.hyperparams(state)['rate_factor']) == 0.25
+
+
 def test_nesterov_is_exact_through_a_change_of_the_momentum(optim):
     """Sutskever et al. 2013, eq. 3-4, with a momentum for each step, in both forms."""
     momenta = [0.5, 0.9, 0.25, 0.7, 0.8]
@@ -304,6 +312,8 @@ def test_the_names_of_optax(optim):
     same(optim.trace(decay=0.5), optim.trace(0.5))
     same(optim.muon(0.1, beta=0.5, ns_steps=2), optim.muon(0.1, 0.5, steps=2))
     same(optim.make(dict(name='adadelta', rho=0.5)), optim.adadelta(decay=0.5))
+    theirs = optim.schedule_free(optim.sgd(0.1), b1=0.5, weight_lr_power=1.0)
+    same(theirs, optim.schedule_free(optim.sgd(0.1), 0.5, 1.0))
     mask = {'kernel': True, 'bias': False}
     for make in (optim.adamw, optim.lion):
         by_regex = make(0.1, weight_decay=0.5, where='kernel')

@@ -65,15 +65,17 @@ def divide_on_plateau(
     patience = to_integer('patience', patience)
     direction = to_mode(mode, metric)
 
+    def settings():
+        return scalar(by), scalar(min_delta), metric, patience, direction
+
     def init(params):
         check_params(params)
         worst = float('inf') if direction == 'min' else float('-inf')
-        settings = (scalar(by), scalar(min_delta), metric, patience, direction)
-        return PlateauState(scalar(1.0), scalar(worst), zero_count(), *settings)
+        return PlateauState(scalar(1.0), scalar(worst), zero_count(), *settings())
 
     def update(updates, state, params=None):
         (updates,) = per_leaf(lambda u: (times(state.rate_factor, wide(u)),), updates)
-        return updates, dataclasses.replace(state, by=scalar(by), min_delta=scalar(min_delta))
+        return updates, PlateauState(state.rate_factor, state.best, state.bad, *settings())  # the arguments decide
 
     return GradientTransformation(init, update)
 

@@ -12,6 +12,7 @@ from canon.errors import UsageError
 from canon.optim.constants import constant_scalar
 from canon.optim.core import (
     Tree,
+    accept_names,
     check_params,
     need_params,
     per_leaf,
@@ -32,6 +33,7 @@ class ScheduleFreeState(NamedTuple):
     inner: Any
 
 
+@accept_names(b1='interpolation', weight_lr_power='weight_power')
 def schedule_free(
     tx: GradientTransformation, interpolation: float = 0.9, weight_power: float = 2.0
 ) -> GradientTransformationExtraArgs:
