@@ -282,6 +282,9 @@ def test_an_empty_level_set():
         meshes.extract(lambda p: 1 + (p**2).sum(-1), 0.5, 4, 1)
     with pytest.raises(CanonError, match='the field has values from nan'):
         meshes.extract(lambda p: np.full(len(p), np.nan), 0.5, 4, 0)
+    partly = lambda p: np.where(p[:, 2] > 0.2, np.nan, np.linalg.norm(p, axis=-1) - 0.3)  # noqa: E731
+    with pytest.raises(CanonError, match='the field has values from nan'):  # not filled by what is next to it
+        meshes.extract(partly, 0.5, 4, 2)
     with pytest.raises(UsageError, match='resolution=0'):
         meshes.mise(lambda p: p, 0.5, 0)
     with pytest.raises(UsageError, match='at most 1024 cells a side'):

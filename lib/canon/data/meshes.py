@@ -343,15 +343,21 @@ def iso_surface(values: np.ndarray, half: float, level: float = 0.0) -> Trimesh:
     """
     from skimage.measure import marching_cubes
 
+    _require_finite(values)
     low, high = float(np.min(values)), float(np.max(values))
-    if not np.isfinite([low, high]).all():
-        raise CanonError(f'no surface can be drawn: the field has values from {low:g} to {high:g}')
     if low >= level:
         raise CanonError(f'there is no surface: the field is {low:g} to {high:g}, nowhere below the level {level:g}')
     spacing = 2 * half / (np.asarray(values.shape) - 1)
     closed = np.pad(np.asarray(values, np.float64) - level, 1, constant_values=_OUTSIDE * float(spacing.max()))
     vertices, faces, _, _ = marching_cubes(closed.astype(np.float32), 0.0, gradient_direction='ascent')
     return joined((vertices - 1) * spacing - half, faces)
+
+
+def _require_finite(values: np.ndarray) -> np.ndarray:
+    low, high = float(np.min(values)), float(np.max(values))
+    if not np.isfinite([low, high]).all():
+        raise CanonError(f'no surface can be drawn: the field has values from {low:g} to {high:g}')
+    return values
 
 
 def mise(field: Field, half: float, resolution: int = 32, upsamplings: int = 2, level: float = 0.0) -> np.ndarray:
@@ -373,7 +379,7 @@ def mise(field: Field, half: float, resolution: int = 32, upsamplings: int = 2, 
     cut = [np.zeros((resolution << depth,) * 3, bool) for depth in range(upsamplings)]
     while wanted.any():
         where = np.argwhere(wanted)
-        values[wanted] = np.asarray(field(where * (2 * half / side) - half))
+        values[wanted] = _require_finite(np.asarray(field(where * (2 * half / side) - half)))
         wanted[:] = False
         for depth in range(upsamplings):
             step = 1 << (upsamplings - depth)
