@@ -441,7 +441,7 @@ class _Loop:
     def _refuse_nonfinite(self, state: State) -> None:
         """Raises NonFinite for parameters from which no run could be resumed: loss and gradient may be finite."""
         leaves = tree_flatten_with_path(state.params)[0]
-        finite = jax.jit(lambda tree: [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)])(state.params)
+        finite = _are_finite(state.params)
         bad = [shard.path_name(path) for (path, _), fine in zip(leaves, finite, strict=True) if not fine]
         if bad:
             step, more = int(state.step), f' and {len(bad) - 1} more' if len(bad) > 1 else ''
@@ -553,6 +553,12 @@ class _Loop:
                 'error': line,
             },
         )
+
+
+@jax.jit
+def _are_finite(tree: Any) -> list[jax.Array]:
+    """Whether each leaf is finite; one function, so that it is compiled once for all saves."""
+    return [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
 
 
 def _evaluator_of(metric: str, evaluators: Iterable[str]) -> str | None:
