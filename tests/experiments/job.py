@@ -37,7 +37,7 @@ def train_in_two_processes(configs: dict[str, ConfigDict], folder) -> None:
     def run(index):
         words = [sys.executable, '-m', 'tests.experiments.job', str(folder), address, str(index)]
         env = os.environ | {'JAX_COORDINATOR_BIND_ADDRESS': address}
-        return subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=300, env=env)
+        return subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=900, env=env)
 
     with ThreadPoolExecutor(2) as pool:
         ranks = list(pool.map(run, range(2)))
