@@ -6,7 +6,7 @@ DeepSDF). Distances are negative inside. All that is drawn is a function of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -141,7 +141,7 @@ class Scanned:
             return self.distances.inside(points)
 
     @contextmanager
-    def _naming_the_file(self) -> Iterator[None]:
+    def _naming_the_file(self) -> Generator[None]:
         try:
             yield
         except CanonError as error:
