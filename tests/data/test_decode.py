@@ -355,3 +355,23 @@ def test_paths_of_a_list_stay_in_their_folder(tmp_path):
     for name in ('../b.png', '/etc/passwd', 'a/../../b.png'):
         with pytest.raises(UsageError, match=f'list.txt: {name!r} points outside'):
             files.path_within(tmp_path, name, 'list.txt')
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('form', ['AVIF', 'JPEG', 'JPEG2000', 'PNG', 'TIFF', 'WEBP'])
+def test_damaged_images_are_decoded_or_refused_in_one_line(form, tmp_path):
+    """Decoders raise errors of a dozen types."""
+    buffer, generator = io.BytesIO(), np.random.default_rng(0)
+    smooth(20, 30).save(buffer, form)
+    sound, messages = np.frombuffer(buffer.getvalue(), np.uint8), []
+    for i in range(40):
+        data = sound.copy()
+        data[generator.integers(len(data) if i % 2 else 60, size=4)] = generator.integers(256, size=4)
+        image = Encoded(data.tobytes()[: generator.integers(len(data)) if i % 4 == 3 else None], 'a')
+        for function in (files.decode, files.head):
+            try:
+                function(image)
+            except CanonError as error:
+                messages.append(str(error))
+    assert messages
+    assert not any('\n' in message for message in messages)

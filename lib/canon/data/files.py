@@ -33,8 +33,8 @@ _SUFFIXES |= {'.avif'} if features.check('avif') else set()
 _SUFFIXES |= {'.j2k', '.jp2', '.jpx'} if features.check('jpg_2000') else set()
 _TEXTS = {'.csv', '.html', '.json', '.md', '.txt', '.xml', '.yaml', '.yml'}  # that describe images, beside them
 _UNREADABLE = (
-    OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, EOFError, MemoryError, struct.error,
-    cv2.error, Image.DecompressionBombError,
+    OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, AttributeError, EOFError, MemoryError,
+    RuntimeError, struct.error, cv2.error, Image.DecompressionBombError,
 )  # fmt: skip
 _JPEG = b'\xff\xd8\xff'
 _SIZED = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers of a JPEG that hold the size: SOF0 to SOF15
