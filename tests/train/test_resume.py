@@ -14,7 +14,8 @@ import pytest
 from canon import optim
 from canon.errors import CanonError, UsageError
 from canon.train import fit
-from canon.train.checkpoint import Checkpoints, read_model
+from canon.train.checkpoint import read_model
+from canon.train.digests import find_damage
 from canon.train.log import read_rows
 from canon.train.replay import trained
 from tests.train import toy
@@ -73,15 +74,14 @@ class Slow(toy.Stream):
         time.sleep(0.02)
         return super().__getitem__(step)
 
-experiment = toy.experiment({net})._replace(train=Slow())
-fitted = fit(experiment, toy.config(steps={steps}, log_every=1, checkpoint=dict(every={every}, keep=2)), {workdir!r})
+experiment = toy.experiment()._replace(train=Slow())
+fitted = fit(experiment, toy.config(steps=60, log_every=1, checkpoint=dict(every=1000, keep=2)), {workdir!r})
 print('STATUS', fitted.status, int(fitted.state.step))
 """
 
 
-def start(root, workdir, steps=60, every=1000, net=''):
-    cache = jax.config.jax_compilation_cache_dir
-    code = SLOW_RUN.format(root=str(root), cache=cache, workdir=str(workdir), steps=steps, every=every, net=net)
+def start(root, workdir):
+    code = SLOW_RUN.format(root=str(root), cache=jax.config.jax_compilation_cache_dir, workdir=str(workdir))
     return subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True, cwd=root)
 
 
@@ -111,28 +111,80 @@ def test_a_signal_saves_and_ends_well(root, tmp_path, number):
     assert_same(resumed.state, straight.state)
 
 
-def test_kill_9_during_saves_loses_only_the_steps_since(root, tmp_path):
-    """A state of 20 MB saved at every step: most kills fall into a save."""
-    net, seen = 'toy.Net(width=24000)', 0
-    for attempt in range(3):
-        process = start(root, tmp_path, steps=200, every=1, net=net)
-        wait_for(tmp_path / 'metrics.jsonl', f'"step": {seen + 3},', process)
-        time.sleep(0.03 * attempt)
+KILLED_RUN = """
+import pathlib, sys
+sys.path.insert(0, {root!r})
+import jax
+jax.config.update('jax_compilation_cache_dir', {cache!r})
+from canon.train import fit
+from tests.train import test_resume
+
+workdir = pathlib.Path({workdir!r})
+fit(test_resume.killed_experiment(workdir / 'place'), test_resume.KILLED, workdir)
+"""
+KILLED = toy.config(16, log_every=3, evals=dict(test=dict(every=2)), checkpoint=dict(every=1, keep=2))
+
+
+def killed_experiment(place=None):
+    """An experiment whose data note where they are read."""
+
+    class Stream(toy.Stream):
+        def __getitem__(self, step):
+            if place is not None:
+                place.write_text('evaluation' if self.length else 'training')
+                time.sleep(0.02)
+            return super().__getitem__(step)
+
+    net = toy.Net(batch_norm=False, width=200)
+    experiment = toy.experiment(net, train=Stream())
+    return experiment._replace(evals={'test': toy.evaluator(toy.task(net))._replace(data=Stream(length=3, seed=9))})
+
+
+def wait_until(condition, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_kill_9_loses_nothing_that_was_saved(root, tmp_path):
+    """Kills in an evaluation, in a save, and at a random moment; then the run is the one that was never killed."""
+    run, rng = tmp_path / 'run', np.random.default_rng()
+    (run / 'checkpoints').mkdir(parents=True)
+    place = run / 'place'
+    place.touch()
+
+    def steps():
+        return sorted(int(p.name) for p in (run / 'checkpoints').iterdir() if p.name.isdigit())
+
+    newest = 0
+    for where in ('evaluation', 'save', 'anywhere'):
+        cache = jax.config.jax_compilation_cache_dir
+        code = KILLED_RUN.format(root=str(root), cache=cache, workdir=str(run))
+        process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True, cwd=root)
+        wait_until(lambda seen=newest: steps() and steps()[-1] >= seen + 2, process)
+        if where == 'evaluation':
+            wait_until(lambda: place.read_text() == 'evaluation', process)
+        elif where == 'save':
+            wait_until(lambda: list((run / 'checkpoints').glob('*tmp*')), process)
+        else:
+            time.sleep(rng.uniform(0, 0.1))
+        before = steps()[-1]
         process.kill()
         process.wait()
-        with Checkpoints(tmp_path / 'checkpoints', read_only=True) as checkpoints:
-            newest = checkpoints.steps()[-1]
-        logged = read_rows(tmp_path / 'metrics.jsonl')[-1]['step']
-        # The save of the last step seen may still be under way, and that of the one before behind it.
-        assert newest >= logged - 2, (newest, logged)
-        seen = newest
-    process = start(root, tmp_path, steps=seen + 2, every=1000, net=net)
-    process.kill()
-    config = toy.config(steps=200, log_every=1, stop_after=seen + 2, checkpoint=dict(every=1, keep=2))
-    resumed = fit(toy.experiment(toy.Net(width=24000)), config, tmp_path, quiet=True)
-    straight = fit(toy.experiment(toy.Net(width=24000)), config, tmp_path / 'straight', quiet=True)
-    assert int(resumed.state.step) == seen + 2
+        newest = steps()[-1]
+        assert newest >= before, where
+        assert find_damage(run / 'checkpoints' / str(newest)) is None, where
+    resumed = fit(killed_experiment(), KILLED, run, quiet=True)
+    straight = fit(killed_experiment(), KILLED, tmp_path / 'straight', quiet=True)
     assert_same(resumed.state, straight.state)
+    assert resumed.metrics == straight.metrics
+    logs = [
+        [{k: v for k, v in row.items() if not k.endswith('seconds')} for row in read_rows(x / 'metrics.jsonl')]
+        for x in (run, tmp_path / 'straight')
+    ]
+    assert logs[0] == logs[1]
 
 
 @pytest.mark.parametrize('damage', ['truncate', 'remove'])
@@ -264,7 +316,8 @@ def test_the_mean_of_the_newest_checkpoints_is_used_afterwards(tmp_path, caplog)
     assert run.step == 10
     expected = jax.tree.map(lambda a, b: (np.float32(a) + np.float32(b)) / 2, last, before)
     assert_same(run.params, expected)
-    assert_same(run.mutable, fitted.state.mutable)
+    last, before = (trained(toy.experiment(), toy.config(), tmp_path, step).mutable for step in (10, 9))
+    assert_same(run.mutable, jax.tree.map(lambda a, b: (np.float32(a) + np.float32(b)) / 2, last, before))
     with pytest.raises(UsageError, match=r'run.checkpoint.average=4 needs as many checkpoints: run.checkpoint.keep=3'):
         fit(toy.experiment(), toy.config(checkpoint=settings | {'average': 4}), tmp_path, quiet=True)
 
