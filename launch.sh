@@ -26,7 +26,7 @@ help() {
   models [FILTER]         every network: parameters, multiply-adds, receptive field, published accuracy
   sweep CONFIG [FLAGS]    every point of the config's sweep()   --jobs=N --engine=local|slurm|print
   table DIR [FLAGS]       the runs below DIR, sorted and drawn  --metric= --sort=
-  ledger [FILTER]         every :smoke config against its target, into docs/ledger.md
+  ledger [FILTER]         every :smoke config against its target            --save (into docs/ledger.md)
   prepare NAME            download and prepare a TFDS data set (in .venv-tf, the only place with TensorFlow)
   slurm CONFIG [OPTIONS] [-- FLAGS]   submit to Slurm           --nodes= --tasks= --gpus= --minutes= --wait
   tpu NAME CONFIG [FLAGS] run on every worker of a Cloud TPU VM, from its own clone in ~/canon (not tested here)

@@ -1,6 +1,7 @@
-"""Every config against the target it states: runs each as `:smoke`, prints the table and keeps docs/ledger.md.
+"""Every config against the target it states: runs each as `:smoke`, prints the table and keeps runs/ledger.md.
 
     ./launch.sh ledger                    # all
+    ./launch.sh ledger --save             # into docs/ledger.md, the page that is published
     ./launch.sh ledger classification     # those whose path matches (a regular expression)
     ./launch.sh ledger --ci               # those whose target says ci=True: fast enough for every change
 
@@ -23,7 +24,7 @@ from experiments import configs, runs, tools
 from experiments.table import layout
 
 HEAD = ('config', 'metric', 'target', 'measured', 'seconds', 'result')
-PAGE = configs.ROOT / 'docs' / 'ledger.md'
+PUBLISHED = configs.ROOT / 'docs' / 'ledger.md'
 TITLE = """# The ledger
 
 Every config run as `:smoke` against the target that it states, by `./launch.sh ledger`; seconds are of the whole
@@ -45,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('filter', nargs='?', default='', metavar='FILTER')
     parser.add_argument('--ci', action='store_true', help='only the fast ones')
     parser.add_argument('--minutes', type=float, default=15, help='the most that one config may take')
+    parser.add_argument('--save', action='store_true', help='write docs/ledger.md instead of runs/ledger.md')
     options = parser.parse_args(argv)
+    page = PUBLISHED if options.save else configs.ROOT / 'runs' / 'ledger.md'
     rows = []
     with tempfile.TemporaryDirectory(prefix='canon-ledger-') as root:
         for entry in chosen(options.filter, options.ci):
@@ -54,9 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f'{row[3]} {row[5]}, {row[4]} s', flush=True)
             rows.append(row)
     print('\n' + layout(HEAD, rows))
-    write(PAGE, rows)
+    write(page, rows)
     failed = [row for row in rows if row[5] != 'pass']
-    print(f'\n{len(rows) - len(failed)} of {len(rows)} reach their target; written to {PAGE.relative_to(configs.ROOT)}')
+    print(f'\n{len(rows) - len(failed)} of {len(rows)} reach their target; written to {page.relative_to(configs.ROOT)}')
     return 1 if failed else 0
 
 

@@ -17,6 +17,7 @@ import shlex
 import sys
 import time
 import traceback
+import warnings
 from logging import StreamHandler, getLogger
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -230,7 +231,12 @@ def _result(config: ConfigDict, metrics: dict[str, float]) -> str:
     bounds = [
         f'{word} {target[key]:g}' for key, word in (('at_least', 'at least'), ('at_most', 'at most')) if key in target
     ]
-    return f'{target.metric} {metrics[target.metric]:.4f} (target: {" and ".join(bounds)})'
+    return f'{target.metric} {_four_digits(metrics[target.metric])} (target: {" and ".join(bounds)})'
+
+
+def _four_digits(value: float) -> str:
+    """Four decimals of an accuracy, and four digits of what they would show as 0.0000 or as more than is measured."""
+    return f'{value:.4f}' if 1e-3 <= abs(value) < 1e3 or value == 0 else f'{value:.4g}'
 
 
 def _evaluate(config, module, experiment, workdir) -> None:
@@ -310,6 +316,7 @@ def _replay(config, module, experiment, workdir) -> None:
 def _quieten() -> None:
     """Orbax logs much, and tracebacks of what it raises anyway; what a person should read, canon says."""
     logging.set_verbosity(logging.FATAL)
+    ignore_warnings()
     ours = getLogger('canon')
     ours.addHandler(StreamHandler(sys.stderr))
     ours.setLevel('INFO')
@@ -322,6 +329,16 @@ def _quieten() -> None:
             usual(event)
 
     sys.unraisablehook = hook
+
+
+def ignore_warnings() -> None:
+    """Silences what a user can do nothing about: Orbax's advice to its callers, and JAX's about any fork.
+
+    Reader processes never call JAX, so the threads that a fork leaves behind are not missed.
+    """
+    warnings.filterwarnings('ignore', message=r'.*os\.fork\(\) was called')
+    warnings.filterwarnings('ignore', message=r'.*multi-threaded, use of fork\(\)')  # Python 3.12's own
+    warnings.filterwarnings('ignore', module=r'orbax\.')
 
 
 def _check_experiment(name: str | None) -> None:

@@ -38,6 +38,7 @@ class Run(NamedTuple):
     metrics: Mapping[str, float] = {}
     seconds: float | None = None
     error: str | None = None
+    values: Mapping[str, Any] = {}  # of every dotted key of its config, overridden or not
 
 
 def read(folder: Path) -> Run:
@@ -63,6 +64,7 @@ def read(folder: Path) -> Run:
         metrics=numbers,
         seconds=seconds if isinstance(seconds, int | float) else None,
         error=None if error is None else str(error),
+        values=_flat(config),
     )
 
 
@@ -133,6 +135,14 @@ def outcome(run: Run | None, metric: str = '') -> str:
 
 def _stage(run: Run) -> int:
     return int(run.folder.name.partition('-')[0]) if STAGE.match(run.folder.name) else -1
+
+
+def _flat(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    """{dotted key: value} of nested mappings."""
+    flat = {}
+    for key, value in config.items():
+        flat |= _flat(value, f'{prefix}{key}.') if isinstance(value, Mapping) else {f'{prefix}{key}': value}
+    return flat
 
 
 def _mapping(path: Path) -> dict[str, Any]:

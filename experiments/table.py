@@ -88,20 +88,24 @@ def layout(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def draw(found: Sequence[runs.Run], metric: str, path: Path) -> Path | None:
-    """A line for each value of the other swept keys; runs that differ in the seed alone share a point, their mean."""
+    """A line for each value of the other swept keys; runs that differ in the seed alone share a point, their mean.
+
+    A run that does not override a key has the value of its config; one whose config has no such key is left out.
+    """
     measured = [run for run in found if math.isfinite(run.metrics.get(metric, math.nan))]
     keys = [key for key in _columns(run.overrides for run in measured) if _distinct(measured, key) > 1]
     if not keys:
         return None
     swept = max(keys, key=lambda key: (key != 'seed', _distinct(measured, key)))
     others = [key for key in keys if key not in (swept, 'seed')]
-    values: list[Any] = [run.overrides.get(swept) for run in measured]
+    measured = [run for run in measured if _value(run, swept) is not None]
+    values: list[Any] = [_value(run, swept) for run in measured]
     numeric = all(map(_number, values))
     words = sorted({_text(value) for value in values})
     places = [float(v) for v in values] if numeric else [float(words.index(_text(v))) for v in values]
     lines: dict[str, dict[float, list[float]]] = {}
     for run, place in zip(measured, places, strict=True):
-        line = lines.setdefault(configs.label({k: run.overrides[k] for k in others if k in run.overrides}), {})
+        line = lines.setdefault(configs.label({k: _value(run, k) for k in others if _value(run, k) is not None}), {})
         line.setdefault(place, []).append(run.metrics[metric])
 
     from matplotlib.figure import Figure
@@ -149,7 +153,12 @@ def _columns(mappings) -> list[str]:
 
 
 def _distinct(found: Sequence[runs.Run], key: str) -> int:
-    return len({_text(run.overrides.get(key)) for run in found})
+    return len({_text(_value(run, key)) for run in found})
+
+
+def _value(run: runs.Run, key: str) -> Any:
+    """The value of a key in a run, whether it was overridden or stands in its config."""
+    return run.overrides.get(key, run.values.get(key))
 
 
 def _state(run: runs.Run) -> str:

@@ -7,17 +7,20 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import jax.export
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from canon.data.digits import held_out
 from canon.train.checkpoint import read_model
 from canon.train.log import read_rows
+from experiments import main
 
 SMOKE = 'configs/classification/lenet_digits.py:smoke'
 
@@ -260,6 +263,26 @@ def test_another_config_in_the_workdir_needs_force(command, finished):
     refused = command(f'--workdir={folder}', '--config.seed=1')
     assert refused.returncode == 2
     assert 'seed was 0, is 1' in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ('value', 'shown'),
+    [(0.98333, '0.9833'), (2.3e-14, '2.3e-14'), (0.0, '0.0000'), (1.23e-4, '0.000123'), (25.5, '25.5000')],
+)
+def test_a_result_shows_digits(value, shown):
+    config = ConfigDict(dict(target=dict(metric='test/error', at_most=0.01)))
+    assert main._result(config, {'test/error': value}) == f'test/error {shown} (target: at most 0.01)'
+
+
+def test_warnings_that_a_user_can_do_nothing_about_are_silent():
+    fork = 'os.fork() was called. os.fork() is incompatible with multithreaded code, and JAX is multithreaded'
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        main.ignore_warnings()
+        warnings.warn_explicit(fork, RuntimeWarning, 'popen_fork.py', 1, module='multiprocessing.popen_fork')
+        warnings.warn_explicit('a sharding was not given', UserWarning, 'x.py', 1, module='orbax.checkpoint.x')
+        warnings.warn_explicit('yours', UserWarning, 'x.py', 1, module='mine')
+    assert [str(w.message) for w in caught] == ['yours']
 
 
 def test_help_and_import_are_quick(root):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from canon.errors import UsageError
-from experiments import configs, runs
+from experiments import configs, runs, table
 from tests.launch.test_door import until
 
 
@@ -133,6 +133,28 @@ def test_a_table_of_words_and_seeds_is_drawn(house):
     assert done.stdout.splitlines()[-1] == 'runs/toy/a/table.png'
 
 
+def test_a_picture_has_each_run_at_the_value_of_its_config(tmp_path):
+    """A run that leaves the swept key to its config is drawn at that value; one without the key is not drawn."""
+    found = [
+        runs.Run(tmp_path, 'c.py', {'rate': 0.1}, {}, 'done', metrics={'loss': 1.0}, values={'rate': 0.1}),
+        runs.Run(tmp_path, 'c.py', {}, {}, 'done', metrics={'loss': 2.0}, values={'rate': 0.2}),
+        runs.Run(tmp_path, 'c.py', {'seed': 1}, {}, 'done', metrics={'loss': 4.0}, values={'rate': 0.2, 'seed': 1}),
+        runs.Run(tmp_path, 'd.py', {}, {}, 'done', metrics={'loss': 9.0}, values={}),
+    ]
+    figures = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table, '_save', lambda figure, path: figures.append(figure) or path)
+        table.draw(found, 'loss', tmp_path / 'table.png')
+    lines = [line.get_xydata().tolist() for line in figures[0].axes[0].lines if line.get_linestyle() == '-']
+    assert lines == [[[0.1, 1.0], [0.2, 3.0]]]
+
+
+def test_a_run_keeps_the_values_of_its_config(tmp_path):
+    (tmp_path / 'run.json').write_text('{"config": "c.py"}')
+    (tmp_path / 'config.json').write_text('{"seed": 3, "tx": {"name": "adam", "learning_rate": {"init": 0.1}}}')
+    assert runs.read(tmp_path).values == {'seed': 3, 'tx.name': 'adam', 'tx.learning_rate.init': 0.1}
+
+
 def test_a_run_in_stages_is_one_row(tmp_path):
     for stage, state in (('0-first', 'done'), ('1-second', 'running')):
         folder = tmp_path / 'x' / 'default' / stage
@@ -168,7 +190,7 @@ def test_the_ledger_runs_what_states_a_target_and_keeps_the_rest(house):
     house.config('fails', trouble='fail')
     house.config('none', text='from ml_collections import ConfigDict\n\ndef get_config(arg): return ConfigDict()\n')
     house.config('unreadable', text='def get_config(arg): raise KeyError("x")\n')
-    done = house.launch('ledger', '--ci')
+    done = house.launch('ledger', '--ci', '--save')
     assert done.returncode == 1
     assert '1 of 4 reach their target' in done.stdout
     page = (house.root / 'docs/ledger.md').read_text()
@@ -180,11 +202,22 @@ def test_the_ledger_runs_what_states_a_target_and_keeps_the_rest(house):
     assert 'slow.py' not in page
     assert str(house.root) not in page
     (house.root / 'configs/toy/fails.py').unlink()
-    done = house.launch('ledger', 'slow|good')
+    done = house.launch('ledger', 'slow|good', '--save')
     assert done.returncode == 0
     page = (house.root / 'docs/ledger.md').read_text()
     assert [word in page for word in ('slow.py', 'good.py', 'short.py', 'fails.py')] == [True, True, True, False]
     assert not (house.root / 'runs').exists()
+
+
+def test_the_ledger_leaves_the_published_page_alone_unless_it_is_saved(house):
+    house.config('good')
+    (house.root / 'docs').mkdir()
+    (house.root / 'docs/ledger.md').write_text('as published')
+    done = house.launch('ledger')
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith('written to runs/ledger.md')
+    assert 'good.py' in (house.root / 'runs/ledger.md').read_text()
+    assert (house.root / 'docs/ledger.md').read_text() == 'as published'
 
 
 def test_the_ledger_refuses_in_one_line(house):
