@@ -71,6 +71,16 @@ def test_lifted_constants_are_arguments_of_one_program(optim):
     assert program(0.5, 0.25, 0.75) == program(0.125, 2.0, 0.5)
 
 
+def test_an_update_that_is_jitted_itself_can_be_lifted_again_and_again(optim):
+    """Its trace is cached, and must not hold on to the arguments of an outer one."""
+    tx = optim.sgd(0.5)
+    update, state = jax.jit(tx.update), tx.init(PARAMS)
+    for _ in range(2):
+        lifted, values, _ = optim.lift_constants(update, GRADS, state)
+        same(jax.jit(lifted)(values, GRADS, state)[0], tx.update(GRADS, state)[0])
+    same(update(GRADS, state)[0], tx.update(GRADS, state)[0])
+
+
 def test_a_sweep_of_the_rate_by_vmap_is_the_runs_one_by_one(optim):
     rates = jnp.array([0.1, 0.01, 0.5])
 

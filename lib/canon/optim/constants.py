@@ -28,7 +28,8 @@ def lift_constants(function: Callable, *args: Any) -> tuple[Callable, np.ndarray
 
     XLA compiles a constant into the program. `jax.jit(lifted)` is the same program for any learning rate, weight decay
     and momentum, so runs that differ in nothing else share one entry of the compilation cache. Constants are told
-    apart by value: whether a transform is traced once or several times makes no difference.
+    apart by value: whether a transform is traced once or several times makes no difference. An update that is itself
+    jitted keeps its literals, which are in JAX's trace of it.
 
     args: what `function` will be called with; `jax.ShapeDtypeStruct`s suffice. `result` is what it returns, abstract.
     """
