@@ -53,10 +53,10 @@ class Eval:
 
 @dataclass(frozen=True)
 class InitFrom:
-    """path: a run's folder, of which the weights are taken that it hands on (its average, else its best, else its last),
-    or one of its checkpoints; weights that the optimizer averages are taken as they were evaluated. rules: pairs (regex,
-    replacement) that turn the name of a new parameter into the stored one's, the first that matches. new: regex of the
-    names that keep their initialisation."""
+    """path: a run's folder, for the weights that it hands on (its average, else its best, else its last), or one of its
+    checkpoints; weights that the optimizer averages are taken as they were evaluated. rules: pairs (regex, replacement)
+    that turn the name of a new parameter into the stored one's, the first that matches. new: regex of the names that
+    keep their initialisation."""
 
     path: str
     rules: tuple = ()
