@@ -5,14 +5,18 @@ published of it. Ours are counted, nothing is computed.
     ./launch.sh models resnet      # those whose name contains it
     ./launch.sh models --markdown
 
-`=` stands where the published number of parameters is ours to the unit.
+`=` stands where the published number of parameters is ours to the unit. Networks of other data than images, whose
+size depends on a vocabulary or a scene, follow by name, with their arguments.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from canon import models
+import flax.linen as linen
+
+from canon import models, named
+from canon.errors import UsageError
 from experiments import tools
 
 _COLUMNS = {  # title: width, negative ones to the left
@@ -39,11 +43,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     heads = [line(list(_COLUMNS))]
     if options.markdown:
         heads.append(line(['---' if width < 0 else '---:' for width in _COLUMNS.values()]))
-    for row in models.rows(options.match):
-        while heads:
-            print(heads.pop(0))
-        print(line(cells(row)), flush=True)
+    others = other_networks(options.match)
+    try:
+        for row in models.rows(options.match):
+            while heads:
+                print(heads.pop(0))
+            print(line(cells(row)), flush=True)
+    except UsageError:
+        if not others:
+            raise
+    if others and not options.markdown:
+        print(('' if heads else '\n') + 'by name and arguments:')
+        print('\n'.join(f'  {name}\n      {summary}' for name, summary in others.items()))
     return 0
+
+
+def other_networks(match: str = '') -> dict[str, str]:
+    """{'module.function(arguments)': its first line} of the networks that no table of published results lists."""
+    published = {row['name'] for row in models.published_rows()}
+    networks = {}
+    for name in named.public_functions(models.__name__):
+        function = named.lookup(models.__name__, name, 'model')
+        kind = named.type_hints(function).get('return')
+        if match in name and name not in published and isinstance(kind, type) and issubclass(kind, linen.Module):
+            arguments = ', '.join(
+                p.name if p.default is p.empty else f'{p.name}={p.default!r}' for p in named.parameters(function)
+            )
+            networks[f'{name}({arguments})'] = (function.__doc__ or '').partition('\n')[0]
+    return networks
 
 
 def cells(row: models.Row) -> list[str]:

@@ -1,10 +1,12 @@
 """`canon.models.table` against what is published, and against receptive fields that others computed."""
 
+import pkgutil
+
 import pytest
 
 from canon import models
 from canon.errors import UsageError
-from experiments.models import main
+from experiments.models import main, other_networks
 
 # Araujo, Norris, Sim 2019, "Computing receptive fields of convolutional neural networks", Table 1.
 FIELDS = {
@@ -79,3 +81,13 @@ def test_printed(capsys):
 def test_what_is_refused():
     with pytest.raises(UsageError, match="no network is called 'resnt'; did you mean 'resnet'"):
         models.table('resnt')
+
+
+def test_networks_of_other_data_are_listed_by_name(capsys):
+    """Every module of `canon.models` is either in the table or in the list."""
+    listed = {name.partition('.')[0] for name in other_networks()}
+    tabled = {row['name'].partition('.')[0] for row in models.published_rows()}
+    modules = {entry.name for entry in pkgutil.iter_modules(models.__path__)}
+    assert listed | tabled == modules
+    assert main(['transformer']) == 0
+    assert '  transformer.base(vocab, source_vocab=None, dropout=0.1' in capsys.readouterr().out

@@ -81,7 +81,7 @@ def rows(match: str = '') -> Iterator[Row]:
     """`table`, each row when it is counted."""
     from canon.nn.trace import traced
 
-    every = sorted(_published(), key=_age)
+    every = sorted(published_rows(), key=_age)
     starting = [row for row in every if any(word.startswith(match) for word in (row['name'], *row['name'].split('.')))]
     found = starting or [row for row in every if match in row['name']]  # 'lenet' is no part of GoogLeNet
     if not found:
@@ -98,7 +98,8 @@ def rows(match: str = '') -> Iterator[Row]:
         yield Row(row['name'], row['arguments'], row['size'], *ours, *published)
 
 
-def _published() -> Iterator[dict[str, Any]]:
+def published_rows() -> Iterator[dict[str, Any]]:
+    """The rows of the `TABLE`s of all modules, as `published` makes them."""
     for entry in pkgutil.iter_modules(__path__):
         yield from getattr(importlib.import_module(f'{__name__}.{entry.name}'), 'TABLE', ())
 
