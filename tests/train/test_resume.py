@@ -8,16 +8,19 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from canon import optim
 from canon.errors import CanonError, UsageError
 from canon.train import fit
-from canon.train.checkpoint import read_model
+from canon.train.checkpoint import Checkpoints, read_model
 from canon.train.digests import find_damage
 from canon.train.log import read_rows
 from canon.train.replay import trained
+from canon.train.settings import settings
+from canon.train.types import State
 from tests.train import toy
 
 
@@ -257,6 +260,20 @@ def test_a_run_that_is_forced_on_at_another_rate_trains_at_it(tmp_path):
     assert [r['train/learning_rate'] for r in rows] == [0.5, 0.5, 0.125, 0.125]
     assert [r['train/weight_decay'] for r in rows] == [0.5, 0.5, 0.125, 0.125]
     assert float(optim.hyperparams(fitted.state.opt)['learning_rate']) == 0.125
+
+
+def test_a_checkpoint_of_an_earlier_optimizer_state_is_one_clear_line(tmp_path):
+    """Before hyperparameters could be overridden, the states of momentum and of decay had no `pinned`."""
+    params, tx = {'w': jnp.ones(2)}, optim.momentum(0.1)
+    state = State(jnp.zeros((), jnp.int32), params, {}, tx.init(params))
+    rate, velocity = state.opt
+    earlier = state._replace(opt=(rate, {k: v for k, v in velocity._asdict().items() if k != 'pinned'}))
+    with Checkpoints(tmp_path, settings({'steps': 1}).checkpoint) as checkpoints:
+        checkpoints.save(earlier, {})
+        checkpoints.wait()
+        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+        with pytest.raises(UsageError, match=r'opt/1/pinned is absent there and \(\) here; .* run\.init_from'):
+            checkpoints.restore(target)
 
 
 def test_best_and_newest_are_kept(tmp_path, monkeypatch):
