@@ -370,6 +370,15 @@ def test_metrics_that_nothing_measures_are_found_before_the_first_step(tmp_path)
         fit(toy.experiment(), early, tmp_path / 'a', quiet=True)
 
 
+def test_metrics_that_zeros_cannot_name_are_checked_when_they_are_measured(tmp_path):
+    made = toy.experiment()
+    test = made.evals['test']._replace(finish=lambda sums: {'share': 1 / int(sums['accuracy'].weight)})
+    config = toy.config(4, checkpoint=dict(every=5, best='test/shar', mode='max'))
+    with pytest.raises(UsageError, match=r"run\.checkpoint\.best='test/shar' .*did you mean 'test/share'"):
+        fit(made._replace(evals={'test': test}), config, tmp_path, quiet=True)
+    assert [p.name for p in (tmp_path / 'checkpoints').iterdir()] == ['4']
+
+
 def test_a_finished_run_of_edited_code_says_so(tmp_path, caplog, capsys):
     def made(scale):
         of = toy.task()

@@ -120,15 +120,16 @@ class _Loop:
             self.cadence[name] = evaluation.every
         self.measures = {n: compile_measure(e, self.setup.mesh) for n, e in experiment.evals.items()}
         known: dict[str, set[str] | None] = {}
-        for key, metric in self._watched(config):
+        self.watched = self._watched(config)
+        for key, metric in self.watched:
             name = _evaluator_of(metric, self.cadence)
             if name is None:
                 raise UsageError(f'{key}={metric!r} names no evaluator; there are {", ".join(sorted(self.cadence))}')
             if name not in known:
                 known[name] = metric_names(experiment.evals[name], self.setup.target, self.measures[name])
             metrics = {f'{name}/{metric}' for metric in known[name] or ()}
-            if known[name] is not None and metric not in metrics:
-                raise UsageError(f'{key}={metric!r} is measured by no evaluator{near(metric, metrics)}')
+            if known[name] is not None:
+                _refuse_unmeasured(key, metric, metrics)
 
     def run(self) -> Fitted:
         s = self.settings
@@ -332,6 +333,9 @@ class _Loop:
         state = self._refresh(state)
         result = self._measure(name, *evaluated_variables(state), f'step {step}')
         metrics = {f'{name}/{k}': v for k, v in result.metrics.items()}
+        for key, metric in self.watched:  # shapes alone may not have told the names
+            if _evaluator_of(metric, self.cadence) == name:
+                _refuse_unmeasured(key, metric, metrics)
         if self.writer is not None:
             self.writer.write(step, {**metrics, f'{name}/seconds': time.perf_counter() - began})
         self._keep_sums(step, name, result.sums)
@@ -559,6 +563,12 @@ class _Loop:
 def _are_finite(tree: Any) -> list[jax.Array]:
     """Whether each leaf is finite; one function, so that it is compiled once for all saves."""
     return [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
+
+
+def _refuse_unmeasured(key: str, metric: str, metrics: Iterable[str]) -> None:
+    """Raises UsageError unless `metric`, of the setting `key`, is one of `metrics`."""
+    if metric not in metrics:
+        raise UsageError(f'{key}={metric!r} is measured by no evaluator{near(metric, set(metrics))}')
 
 
 def _evaluator_of(metric: str, evaluators: Iterable[str]) -> str | None:
