@@ -386,6 +386,9 @@ def test_labels_are_read_where_the_source_cannot_tell():
     assert labels(Plain()).tolist() == [i % 7 for i in range(2500)]
     with pytest.raises(UsageError, match="no field 'label'"):
         labels(Arrays({'image': np.zeros((3, 2))}))
+    shares = Arrays({'share': np.array([0.5, 1.5])})
+    with pytest.raises(UsageError, match="field 'share' are float64, not integers"):
+        labels(shares, 'share')
 
 
 def test_what_a_named_set_does_not_take(data_dir):

@@ -326,5 +326,5 @@ def test_a_mistyped_path_is_not_looked_for_at_the_hub(tmp_path, monkeypatch):
     assert not files.is_weights('runs/x')  # a run that is not there, which its own reader says
     assert files._hub('hub:runs/x') == ('runs/x', 'model.safetensors')
     (tmp_path / 'runs' / 'y.safetensors').mkdir()
-    with pytest.raises(UsageError, match=r'runs/y\.safetensors is a folder'):
+    with pytest.raises(UsageError, match=r'runs/y\.safetensors is a folder or a device'):
         weights.read('runs/y.safetensors')

@@ -60,7 +60,7 @@ class _Balanced:
     def __init__(self, labels, seed, batch_size):
         labels = np.asarray(labels)
         if labels.ndim != 1 or not len(labels):
-            raise UsageError(f'balanced sampling needs one label an example, [n]; it has shape {labels.shape}')
+            raise UsageError(f'balanced sampling needs one label per example, [n]; it has shape {labels.shape}')
         if labels.dtype.kind == 'f' and np.isnan(labels).any():  # NaN equals no label, not even itself
             raise UsageError('balanced sampling needs a label for each example; some are NaN')
         self.seed = seed

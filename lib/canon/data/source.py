@@ -46,7 +46,10 @@ def read(source: Source, ids: Iterable[int]) -> list[Example]:
 
 
 def labels(source: Source, field: str = 'label') -> np.ndarray:
-    """The labels of all examples, [n] integers: from `source.labels()` if it has one, else by reading everything."""
+    """The labels of all examples, [n] integers: from `source.labels()` if it has one, else by reading everything.
+
+    Raises UsageError where an example has none, or one that is not an integer.
+    """
     quick = getattr(source, 'labels', None)
     if quick and field == 'label':
         return np.asarray(quick())
@@ -58,7 +61,10 @@ def labels(source: Source, field: str = 'label') -> np.ndarray:
     ]
     if any(value is None or np.ndim(value) for value in found):
         raise UsageError(f'{source!r} has no field {field!r} with one label an example')
-    return np.array(found, np.int64)
+    values = np.asarray(found)
+    if not np.issubdtype(values.dtype, np.integer):
+        raise UsageError(f'{source!r}: the labels of field {field!r} are {values.dtype}, not integers')
+    return values.astype(np.int64)
 
 
 class Arrays:

@@ -31,8 +31,8 @@ def read(source: str | Path) -> dict[str, np.ndarray]:
     these kinds, CanonError for one that cannot be read or fetched.
     """
     path = Path(source).expanduser()
-    if path.is_dir():
-        raise UsageError(f'{source} is a folder, not a file of weights')
+    if path.exists() and not path.is_file():
+        raise UsageError(f'{source} is a folder or a device, not a file of weights')
     if not path.exists():
         if _hub(str(source)) is None:
             raise UsageError(f'{source} does not exist; OWNER/NAME or hub:OWNER/NAME is one of the hub')
