@@ -160,7 +160,7 @@ def _comments_below(call: ast.Call, prefix: str, lines: list[str]) -> dict[str, 
     for keyword in call.keywords:
         key, line = f'{prefix}{keyword.arg}', keyword.lineno - 1
         above = lines[line - 1].strip() if line else ''
-        beside = re.search(r'\s# (.+)$', lines[keyword.value.end_lineno - 1])
+        beside = re.search(r'\s# (.+)$', lines[(keyword.value.end_lineno or keyword.lineno) - 1])
         if beside or above.startswith('# '):
             texts[key] = beside[1] if beside else above[2:]
         if isinstance(keyword.value, ast.Call):

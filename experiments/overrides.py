@@ -270,7 +270,7 @@ def _kinds(parent: ConfigDict, name: str, function: Callable | None) -> list[set
     """Sets of types that the value may have, the first that takes it decides: the config's, then the signature's."""
     from canon.train import lengths
 
-    kinds = []
+    kinds: list[set[type]] = []
     if name in parent:
         kind = parent.get_type(name)
         if not issubclass(kind, ConfigDict):
@@ -279,7 +279,8 @@ def _kinds(parent: ConfigDict, name: str, function: Callable | None) -> list[set
         kinds.append(named.plain_types(named.type_hints(function).get(name, Any)))
     if name in lengths.KEYS and kinds:
         kinds.append({str})
-    return kinds or [{'name': {str}, 'chain': {tuple}}.get(name, {object})]
+    unstated: dict[str, type] = {'name': str, 'chain': tuple}
+    return kinds or [{unstated.get(name, object)}]
 
 
 def _parse(text: str, kinds: list[set[type]], key: str) -> Any:
