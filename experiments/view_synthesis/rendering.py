@@ -163,7 +163,7 @@ def _seen(field, params, cone: Rays, how: Rendering, t: jax.Array, key) -> Seen:
         delta, middles = vr.intervals(t, cone.ways), t
     else:
         delta, middles = _between(t, cone)
-    points, delta = _placed(cone, middles, delta, how)
+    points = _points(cone, middles, how)
     if how.casting == 'cones':
         points, variance = fq.conical_frustums(t, cone.origins, cone.ways, cone.radii)
     at = Samples(points, cone.ways, variance, cone.times, cone.progress)
@@ -171,16 +171,10 @@ def _seen(field, params, cone: Rays, how: Rendering, t: jax.Array, key) -> Seen:
     return _composed(density, colours, delta, middles)
 
 
-def _placed(cone: Rays, t: jax.Array, delta: jax.Array, how: Rendering) -> tuple[jax.Array, jax.Array]:
-    """Where the field is queried [B, N, 3] at distances t [B, N], and the lengths delta [B, N] of its intervals.
-
-    In a contracted scene densities are per length of the contracted space, which is 1 / |x|^2 of that along a ray from
-    the origin: far intervals are as thin as near ones then, and one threshold tells empty cells from others.
-    """
+def _points(cone: Rays, t: jax.Array, how: Rendering) -> jax.Array:
+    """Where the field is queried [B, N, 3] at distances t [B, N]."""
     points = cone.origins[:, None] + t[..., None] * cone.ways[:, None]
-    if not how.contract:
-        return points, delta
-    return rays.contract(points), delta / jnp.maximum((points * points).sum(-1), 1)
+    return rays.contract(points) if how.contract else points
 
 
 def _between(t: jax.Array, cone: Rays) -> tuple[jax.Array, jax.Array]:
@@ -211,7 +205,7 @@ def _seen_where_occupied(field, params, cone: Rays, how: Rendering, t: jax.Array
     """
     delta, middles = _between(t, cone)
     shape = middles.shape
-    points, delta = _placed(cone, middles, delta, how)
+    points = _points(cone, middles, how)
     mask = occupancy.density_at(grid, _in_box(points, how)) >= _least(grid, how, delta)
     mask = mask & (delta > 0)  # rays that miss the box
     size = max(shape[0] * min(how.budget, shape[1]), shape[1])
@@ -248,7 +242,7 @@ def _in_box(points: jax.Array, how: Rendering) -> jax.Array:
 def _least(grid: jax.Array, how: Rendering, delta: jax.Array) -> jax.Array:
     """The density of what counts as occupied, for intervals of the mean length of a ray through the box.
 
-    Those of a contracted scene differ with the camera's distance, so each counts by its own length delta [B, N].
+    Intervals of a contracted scene grow with distance, so each counts by its own length delta [B, N].
     """
     assert how.box
     if how.contract:
