@@ -248,6 +248,8 @@ def _is_new(parent: ConfigDict, path: str, name: str, function: Callable | None)
     """Whether a section may be given the key `name`, which it does not have."""
     if name in parent.get('chain', ()) or (name in ('name', 'chain') and _family(path) is not None):
         return True
+    if name == 'name' and function is not None:  # of the first of several functions, which needs no name
+        return True
     return function is not None and named.takes(function, name) and 'chain' not in parent
 
 
@@ -362,7 +364,7 @@ def _literal(text: str) -> Any:
 
 def function_at(config: ConfigDict, path: str) -> Callable | None:
     """The function whose arguments the section at `path` holds; None where it names none, or none that exists."""
-    find = _family(path) or _own_sections(config).get(path)
+    find = _family(path) or _own_section(config, path)
     if find is None:
         return None
     section = config
@@ -389,13 +391,22 @@ def _family(path: str) -> Callable[[str], Callable | None] | None:
     return None
 
 
-def _own_sections(config: ConfigDict) -> dict[str, Any]:
-    """`SECTIONS` of the experiment: {path: functions by name}, for sections of its own."""
+def _own_section(config: ConfigDict, path: str) -> dict[str, Callable] | None:
+    """The functions by name of one of the experiment's own sections, from its `SECTIONS`, {path: functions}.
+
+    A part of the path may be `*`: 'data.evals.*'.
+    """
     try:
         module = importlib.import_module(f'experiments.{config.get("experiment")}')
     except ImportError:
-        return {}
-    return getattr(module, 'SECTIONS', {})
+        return None
+    sections = getattr(module, 'SECTIONS', {}).items()
+    return next((f for pattern, f in sections if _matches(path, pattern)), None)
+
+
+def _matches(path: str, pattern: str) -> bool:
+    parts, wanted = path.split('.'), pattern.split('.')
+    return len(parts) == len(wanted) and all(w in ('*', p) for p, w in zip(parts, wanted, strict=True))
 
 
 def _find_model(name: str) -> Callable | None:

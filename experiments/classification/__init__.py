@@ -18,9 +18,12 @@ from canon.train import Evaluator, Experiment, Task, lengths
 from experiments.classification import folder
 from experiments.classification.evaluator import Spec, classification_evaluator
 from experiments.classification.insides import Look
-from experiments.classification.task import classification_task, make_loss, many_views, scaled_images
+from experiments.classification.task import LOSSES, classification_task, make_loss, many_views, scaled_images
 from experiments.export import Served
 from experiments.images import image_shape, reading
+
+# Whose arguments the sections of a config hold, so that the command line may set each of them.
+SECTIONS = {'loss': LOSSES, 'input': {'scaled_images': scaled_images}, 'data.evals.*': {'Spec': Spec}}
 
 
 def make(config: ConfigDict) -> Experiment:

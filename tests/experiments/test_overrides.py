@@ -50,6 +50,8 @@ def changed(*flags, source=DIGITS):
             dict(name='lenet.lenet5', num_classes=10, dropout=0.2, dtype=None, activation='tanh'),
         ),
         (['model.name=lenet.lenet5_1998'], 'model', dict(name='lenet.lenet5_1998', num_classes=10, dtype=None)),
+        (['loss.name=maximum_a_posteriori', 'loss.j=0.2'], 'loss', dict(name='maximum_a_posteriori', j=0.2)),
+        (['loss.soft_labels=true'], 'loss', dict(label_smoothing=0.0, soft_labels=True)),
         ([f"{PREFIX}.chain=('resize',)"], PREFIX, dict(chain=('resize',), resize=dict(size=32))),
         (
             [f'{PREFIX}.chain=resize,random_flip', f'{PREFIX}.random_flip.p=0.3'],
@@ -64,6 +66,14 @@ def test_signatures_decide_what_may_be_set_and_what_a_name_drops(flags, path, se
     for part in path.split('.'):
         config = config[part]
     assert config.to_dict() == section
+
+
+def test_an_experiment_states_the_functions_of_its_own_sections():
+    config, values = changed('data.evals.test.scales=28,32', 'data.evals.test.flip')
+    assert values == {'data.evals.test.scales': (28, 32), 'data.evals.test.flip': True}
+    assert config.data.evals.test.scales == (28, 32)
+    with pytest.raises(UsageError, match=r"did you mean 'data\.evals\.test\.flip'"):
+        changed('data.evals.test.flop=1')
 
 
 def test_a_number_replaces_a_schedule_and_a_schedule_the_number_again():
