@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -265,9 +266,9 @@ def test_a_run_that_is_forced_on_at_another_rate_trains_at_it(tmp_path):
 def test_a_checkpoint_of_an_earlier_optimizer_state_is_one_clear_line(tmp_path):
     """Before hyperparameters could be overridden, the states of momentum and of decay had no `pinned`."""
     params, tx = {'w': jnp.ones(2)}, optim.momentum(0.1)
-    state = State(jnp.zeros((), jnp.int32), params, {}, tx.init(params))
-    rate, velocity = state.opt
-    earlier = state._replace(opt=(rate, {k: v for k, v in velocity._asdict().items() if k != 'pinned'}))
+    opt: Any = tx.init(params)
+    state = State(jnp.zeros((), jnp.int32), params, {}, opt)
+    earlier = state._replace(opt=(opt[0], {k: v for k, v in opt[1]._asdict().items() if k != 'pinned'}))
     with Checkpoints(tmp_path, settings({'steps': 1}).checkpoint) as checkpoints:
         checkpoints.save(earlier, {})
         checkpoints.wait()
