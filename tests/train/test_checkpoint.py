@@ -148,6 +148,20 @@ def test_the_latest_of_equal_values_is_best_everywhere(folder):
     assert all((stored[name] == latest[name]).all() for name in latest)
 
 
+def test_processes_meet_whether_or_not_they_see_the_value_written(folder, monkeypatch):
+    """The second process may look after the first has written: both must come to the same places."""
+    places = []
+    monkeypatch.setattr('canon.train.checkpoint.wait_for_all', places.append)
+    with Checkpoints(folder, Checkpointing(**BEST)) as checkpoints:
+        shutil.rmtree(folder / '10' / 'metrics')
+        places.clear()
+        checkpoints.amend(10, {}, 0.5)
+        absent = places.copy()
+        places.clear()
+        checkpoints.amend(10, {}, 0.5)
+    assert places == absent
+
+
 @pytest.mark.parametrize('key', ['shape', 'chunks'])
 def test_an_absurd_shape_is_one_line(folder, target, key):
     """Without digests, as an older Canon wrote them: allocating such an array would end the process."""

@@ -153,10 +153,10 @@ class Checkpoints:
     def _rank(self, step: int, value: float | None) -> None:
         """Gives a saved step its value."""
         folder = self.directory / str(step)
-        if self.settings.best is None or value is None or not np.isfinite(value) or _metric(folder) is not None:
+        if self.settings.best is None or value is None or not np.isfinite(value):
             return
         self.wait()
-        if jax.process_index() == 0:
+        if jax.process_index() == 0 and _metric(folder) is None:  # other processes may see it written already
             _write_metric(folder, float(value))
         wait_for_all('a value for a saved step')
         self._manager.close()
@@ -394,7 +394,9 @@ def _mean(trees: list[Any]) -> Any:
 
 
 _KINDS = 'evaluated_from'  # in the progress: [path in the optimizer state, type] of each state `eval_params` reads
-_STATES = {kind.__name__: kind for kind in (EmaState, LateAverageState, NesterovState, ScheduleFreeState)}
+_STATES: dict[str, Any] = {
+    kind.__name__: kind for kind in (EmaState, LateAverageState, NesterovState, ScheduleFreeState)
+}
 
 
 def _find_averages(tree: Any, prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], str]]:

@@ -9,7 +9,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from errno import ENOSPC
 from pathlib import Path
 from typing import Any
@@ -111,22 +111,25 @@ class _Events:
         return self._writer
 
     def _purge(self, step: int) -> None:
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-
-        self._open().write_event(
-            Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START))
-        )
+        messages = _messages()
+        start = messages.SessionLog(status=messages.SessionLog.START)
+        self._open().write_event(messages.Event(wall_time=time.time(), step=step, session_log=start))
         for row in self._again:
             self.write(row['step'], {name: value for name, value in row.items() if name != 'step'})
 
     def _add(self, step: int, summary) -> None:
-        from tensorboardX.proto.event_pb2 import Event
+        self._open().write_event(_messages().Event(wall_time=time.time(), step=step, summary=summary))
 
-        self._open().write_event(Event(wall_time=time.time(), step=step, summary=summary))
+
+def _messages() -> Any:
+    """The module of event messages, whose classes protobuf makes at its import: no checker knows them."""
+    from tensorboardX.proto import event_pb2
+
+    return event_pb2
 
 
 @contextlib.contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
+def _named_errors(path: Path) -> Generator[None]:
     """Turns a failed write, which names no file, into a CanonError that does."""
     try:
         yield

@@ -12,7 +12,7 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,7 +84,7 @@ def _make(path: Path, main: bool) -> None:
 
 
 @contextlib.contextmanager
-def lock_workdir(workdir: Path | str) -> Iterator[None]:
+def lock_workdir(workdir: Path | str) -> Generator[None]:
     """Holds a run's folder: another process that wants to write there is refused.
 
     The system releases the lock of a process that ends, however it ends. The first process holds it for all processes
