@@ -365,6 +365,10 @@ def _literal(text: str) -> Any:
 def function_at(config: ConfigDict, path: str) -> Callable | None:
     """The function whose arguments the section at `path` holds; None where it names none, or none that exists."""
     find = _family(path) or _own_section(config, path)
+    if path == 'data.source' and isinstance(config.data.get('source'), ConfigDict):
+        from canon.data import loading
+
+        return _found(lambda: loading.options_of(str(config.data.get('name'))))
     if find is None:
         return None
     section = config

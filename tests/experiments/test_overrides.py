@@ -51,6 +51,11 @@ def changed(*flags, source=DIGITS):
         ),
         (['model.name=lenet.lenet5_1998'], 'model', dict(name='lenet.lenet5_1998', num_classes=10, dtype=None)),
         (['loss.name=maximum_a_posteriori', 'loss.j=0.2'], 'loss', dict(name='maximum_a_posteriori', j=0.2)),
+        (
+            ['data.name=folder', 'data.source.path=/photos', 'data.source.max_pixels=1000000'],
+            'data.source',
+            dict(path='/photos', unreadable=None, max_pixels=1000000),
+        ),
         (['loss.soft_labels=true'], 'loss', dict(label_smoothing=0.0, soft_labels=True)),
         ([f"{PREFIX}.chain=('resize',)"], PREFIX, dict(chain=('resize',), resize=dict(size=32))),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,13 @@ class WithInfo:
         return self.examples[index]
 
 
+def options_of(name: str) -> Callable | None:
+    """The function that reads the data set `name`, whose arguments `load` takes; None for TFDS sets and digits."""
+    if _OWN_FUNCTION.fullmatch(name):
+        return named.imported(name, 'data.name')
+    return _WITH_OPTIONS.get(name)
+
+
 def load(name: str, split: str = 'train', data_dir: str | os.PathLike | None = None, **kwargs: Any) -> Source:
     """The data set `name`, one split of it.
 
@@ -50,10 +58,8 @@ def load(name: str, split: str = 'train', data_dir: str | os.PathLike | None = N
     Raises UsageError for a set, split or argument that does not exist; for a missing set it prints the command that
     prepares it. TensorFlow is never imported.
     """
-    if name in _WITH_OPTIONS:
-        return named.call(_WITH_OPTIONS[name], {'split': split, **kwargs}, f'data {name!r}')
-    if _OWN_FUNCTION.fullmatch(name):
-        source = named.call(named.imported(name, 'data.name'), {'split': split, **kwargs}, f'data {name!r}')
+    if function := options_of(name):
+        source = named.call(function, {'split': split, **kwargs}, f'data {name!r}')
         return source if hasattr(source, 'info') else WithInfo(source, Info(name, split))
     decode = kwargs.pop('decode', True)
     if kwargs:
