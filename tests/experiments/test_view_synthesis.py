@@ -499,6 +499,28 @@ def test_a_form_takes_the_place_of_the_blocks_that_it_names(root):
         view_synthesis.make(config)
 
 
+def test_two_processes_share_the_rays_of_one(root, monkeypatch):
+    """For training and for whole pictures, the pixels of which two devices do not divide: the last is repeated."""
+    config = small(root, **{'data.source.size': 15, 'data.evals.test.views': 2})
+    one = view_synthesis.make(config)
+    monkeypatch.setattr(jax, 'device_count', lambda: 2)
+    halves = []
+    for index in range(2):
+        monkeypatch.setattr(view_synthesis, 'process_shard', lambda index=index: (index, 2))
+        halves.append(view_synthesis.make(config))
+    for step in (0, 3):
+        a, b = (half.train[step] for half in halves)
+        for name, expected in one.train[step].items():
+            np.testing.assert_array_equal(np.concatenate((a[name], b[name])), expected)
+    pictures = [experiment.evals['test'].data for experiment in (one, *halves)]
+    whole, a, b = (data[1] for data in pictures)
+    for name, expected in whole.items():
+        assert len(a[name]) == len(b[name]) == 113
+        found = np.concatenate((a[name], b[name]))
+        np.testing.assert_array_equal(found[:225], expected[:225])
+        np.testing.assert_array_equal(found[225:], expected[224:225])
+
+
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
