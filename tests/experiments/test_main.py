@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import jax.export
 import numpy as np
@@ -18,6 +19,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from canon.data.digits import held_out
+from canon.errors import UsageError
 from canon.train.checkpoint import read_model
 from canon.train.log import read_rows
 from experiments import main
@@ -272,6 +274,25 @@ def test_another_config_in_the_workdir_needs_force(command, finished):
 def test_a_result_shows_digits(value, shown):
     config = ConfigDict(dict(target=dict(metric='test/error', at_most=0.01)))
     assert main._result(config, {'test/error': value}) == f'test/error {shown} (target: at most 0.01)'
+
+
+def test_flags_stand_in_any_order_and_tildes_are_homes(root):
+    words = ['main', '--config.seed', '2', '--force', f'{root}/{SMOKE}']
+    command = main._parse([*words, '--runs=~/all'])
+    assert command.source == f'{root}/{SMOKE}'
+    assert command.overrides == {'seed': 2}
+    assert command.workdir.parent == Path.home() / 'all' / 'classification' / 'lenet_digits-smoke'
+    assert main._parse([*words, '--workdir', '~/one']).workdir == Path.home() / 'one'
+
+
+def test_an_output_is_a_folder(tmp_path):
+    (tmp_path / 'file').write_text('')
+    (tmp_path / 'v1.0').mkdir()
+    for name in ('out.csv', 'file'):
+        with pytest.raises(UsageError, match=f'--output=.*{name} must be a folder'):
+            main._folder(str(tmp_path / name))
+    assert main._folder(str(tmp_path / 'v1.0')) == tmp_path / 'v1.0'
+    assert main._folder('~/new') == Path.home() / 'new'
 
 
 def test_warnings_that_a_user_can_do_nothing_about_are_silent():
