@@ -429,7 +429,7 @@ def _find_transform(name: str) -> Callable | None:
     return _found(lambda: transforms.find(name))
 
 
-def _found(find: Callable[[], Callable]) -> Callable | None:
+def _found(find: Callable[[], Callable | None]) -> Callable | None:
     try:
         return find()
     except UsageError:
