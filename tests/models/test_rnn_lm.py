@@ -105,7 +105,7 @@ def test_weight_drop_touches_recurrent_matrices_alone():
     [
         ({'cell': 'ltsm'}, "model.cell='ltsm' is unknown; did you mean 'lstm'"),
         ({'hidden': 0}, 'model.hidden=0 must be at least 1'),
-        ({'dropout_input': 1.0}, r'model.dropout_input=1.0 is no share in \[0, 1\)'),
+        ({'dropout_input': 1.0}, r'model.dropout_input=1.0 must be a number at least 0 and below 1'),
     ],
 )
 def test_what_is_refused(kwargs, message):

@@ -347,7 +347,7 @@ def test_fairseqs_label_smoothing_is_ours_of_another_rate():
         (dict(heads=3), r'model\.heads=3 do not share out model\.d_model=8; give d_k and d_v'),
         (dict(d_model=7, heads=7), r'model\.d_model=7 must be even'),
         (dict(norm='both'), r"model\.norm='both' is neither 'post' nor 'pre'"),
-        (dict(dropout=1.0), r'model\.dropout=1\.0 is no share in \[0, 1\)'),
+        (dict(dropout=1.0), r'model\.dropout=1\.0 must be a number at least 0 and below 1'),
         (dict(layers=0), r'model\.layers=0 must be at least 1'),
         (dict(activation='gleu'), 'no activation is called'),
         (dict(head=2), r'model\.head: transformer takes no such key; did you mean'),
