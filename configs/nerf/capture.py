@@ -8,6 +8,7 @@ distance is contracted (mip-NeRF 360, eq. 10), so that nothing need be known of 
 photographs of 1080x1920 from one side (instant-ngp's fox), made 8 times smaller: 25.07 dB on 7 held-out views after
 1,500 steps. The command took 330 s while other work shared its 2 CPU cores, of which 98 s were two evaluations (now
 there is one); at the 9.8 steps a second of its best minutes the steps alone take 153 s.
+`:smoke`: 23.8 dB on 8 held-out views of the embedded scene after 300 steps, in 56 s on the same shared cores.
 """
 
 from ml_collections.config_dict import placeholder
