@@ -183,6 +183,12 @@ def test_another_optimizer_is_named_before_anything_is_read(folder):
 
 CHAINS = {
     'ema': dict(chain=('sgd', 'ema'), sgd=dict(learning_rate=0.1), ema=dict(decay=0.5)),
+    # Its mode is the wrong one, so that the mean begins at the first evaluation that can begin it.
+    'average_on_plateau': dict(
+        chain=('sgd', 'average_on_plateau'),
+        sgd=dict(learning_rate=0.1),
+        average_on_plateau=dict(metric='test/accuracy', patience=1, mode='min'),
+    ),
     'schedule_free': dict(name='schedule_free', tx=dict(name='sgd', learning_rate=0.1)),
     'nesterov': dict(name='nesterov', learning_rate=0.1, momentum=0.9),
     'a partition': dict(
@@ -198,7 +204,7 @@ CHAINS = {
 @pytest.mark.parametrize('name', CHAINS)
 def test_a_run_hands_on_the_weights_that_it_evaluated(tmp_path, name, average):
     """What `init_from` reads of a run is what `trained` gives: an average, where there is one, with its statistics."""
-    config = toy.config(6, checkpoint=dict(every=3, keep=2, average=average))
+    config = toy.config(6, checkpoint=dict(every=3, keep=2, average=average), evals=dict(test=dict(every=1)))
     experiment = toy.experiment(tx=optim.make(CHAINS[name]))
     fitted = fit(experiment, config, tmp_path, quiet=True)
     run, stored = trained(experiment, config, tmp_path), read_model(tmp_path)

@@ -6,6 +6,7 @@ A damaged checkpoint is passed over for the one before it, and kept aside.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import json
 import logging
@@ -406,7 +407,7 @@ def _find_averages(tree: Any, prefix: tuple[str, ...] = ()) -> list[tuple[tuple[
         if type(node) in _STATES.values():
             keys = (*prefix, *(path_name([key]) for key in path))
             averages.append((keys, type(node).__name__))
-            for field in node._fields:
+            for field in _split_fields(type(node))[0]:
                 averages += _find_averages(getattr(node, field), (*keys, field))
     return averages
 
@@ -418,9 +419,19 @@ def _rebuild_averages(stored: Any, kinds: list[tuple[list[str], str]]) -> list[A
         node = stored
         for key in keys:
             node = node[int(key)] if isinstance(node, list | tuple) else node[key]
-        fields = {name: _restore_masks(node.get(name)) for name in _STATES[kind]._fields}
-        rebuilt.append(_STATES[kind](**fields))
+        arrays, static = _split_fields(_STATES[kind])
+        fields = {name: _restore_masks(node.get(name)) for name in arrays}
+        rebuilt.append(_STATES[kind](**fields, **dict.fromkeys(static, '')))  # what it watches is not evaluated
     return rebuilt
+
+
+def _split_fields(kind: Any) -> tuple[list[str], list[str]]:
+    """The names of a state's fields: those that hold arrays, and the static ones of a dataclass."""
+    if hasattr(kind, '_fields'):
+        return list(kind._fields), []
+    fields = dataclasses.fields(kind)
+    static = [field.name for field in fields if field.metadata.get('static')]
+    return [field.name for field in fields if field.name not in static], static
 
 
 def _restore_masks(tree: Any) -> Any:
