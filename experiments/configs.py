@@ -81,7 +81,7 @@ _HINTS = {  # of keys that experiments read by themselves; arguments of named fu
     'experiment': str,
     'data.name': str,
     'data.batch_size': Count,
-    'data.reading.threads': Annotated[int, Range(1, 256)],
+    'data.reading.threads': Annotated[int, Range(0, 256)],
     'data.reading.workers': Annotated[int, Range(0, 256)],
     'data.train.split': str,
     'model.name': str,

@@ -84,10 +84,10 @@ DIGITS = 'configs/classification/lenet_digits.py:smoke'
     [
         ({'data.batch_size': 0}, 'data.batch_size=0 must be a whole number at least 1'),
         ({'data.batch_size': -3}, 'data.batch_size=-3 must be a whole number at least 1'),
-        ({'data.reading.threads': 0}, 'data.reading.threads=0 must be a whole number at least 1 and at most 256'),
+        ({'data.reading.threads': -1}, 'data.reading.threads=-1 must be a whole number at least 0 and at most 256'),
         (
             {'data.reading.threads': 100_000},
-            'data.reading.threads=100000 must be a whole number at least 1 and at most',
+            'data.reading.threads=100000 must be a whole number at least 0 and at most',
         ),
         ({'data.reading.workers': -1}, 'data.reading.workers=-1 must be a whole number at least 0'),
         ({'model.dtype': 'float33'}, "model.dtype='float33' is not a floating-point type; did you mean 'float3"),
