@@ -85,6 +85,7 @@ _HINTS = {  # of keys that experiments read by themselves; arguments of named fu
     'data.reading.workers': Annotated[int, Range(0, 256)],
     'data.train.split': str,
     'model.name': str,
+    'model.num_classes': Annotated[int, Range(1, 10_000_000)],  # each has a name in the report
     'target.metric': str,
     'target.at_least': float,
     'target.at_most': float,
@@ -101,6 +102,7 @@ def check(config: ConfigDict) -> None:
         value = _at(config, key)
         if value is not None:
             named.check(value, hint, key)
+    _check_whole_numbers(config)
     if _at(config, 'run.mesh.data') == 0:
         raise UsageError('run.mesh.data=0 must be a number of devices, or -1 for all that are left')
     for section in ('model', 'tx'):
@@ -112,6 +114,16 @@ def _at(config: ConfigDict, key: str) -> Any:
     for part in key.split('.'):
         value = value.get(part) if isinstance(value, ConfigDict) else None
     return value
+
+
+def _check_whole_numbers(section: Any, path: str = '') -> None:
+    """No array has so many elements, and no count comes to it; what computes with one overflows somewhere."""
+    for key in section:
+        value, where = section.get(key), f'{path}{key}'
+        if isinstance(value, ConfigDict):
+            _check_whole_numbers(value, f'{where}.')
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise UsageError(f'{where}={str(value)[:12]}... must be a whole number below 2^63')
 
 
 def _check_dtypes(section: Any, path: str) -> None:

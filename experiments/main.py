@@ -130,10 +130,15 @@ def _exit(run) -> None:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = 141
+    except MemoryError as error:
+        print(f'error: there is not enough memory: {str(error) or "for one more array"}', file=sys.stderr)
     except OSError as error:  # a disk that is full, a file that may not be written
         print(f'error: {error}', file=sys.stderr)
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        if 'RESOURCE_EXHAUSTED' in str(error):  # by XLA, of a device's memory
+            print(f'error: there is not enough memory: {str(error).splitlines()[0]}', file=sys.stderr)
+        else:
+            traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
     if status and _many_processes():

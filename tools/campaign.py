@@ -212,7 +212,7 @@ import sys, jax, jax.numpy as jnp
 from canon import models, weights
 from experiments import configs
 model = configs.load('configs/classification/mobilenet_v2.py:smoke').model
-variables = jax.jit(models.make(**model).init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+variables = jax.jit(models.make(**model).init)(jax.random.key(0), jnp.zeros((1, 32, 32, 1)))
 weights.save(sys.argv[1], model.name, variables)
 """
     with tempfile.TemporaryDirectory(prefix='campaign-weights-') as folder:
@@ -282,7 +282,7 @@ def formats() -> dict[str, Format]:
         'transforms.json': Format(
             scene,
             ('data/transforms.json', 'data/images/1.png'),
-            config('nerf/blender.py', 'data.name=ngp', 'data.path=data', *nerf),
+            config('nerf/llff.py', 'data.name=ngp', 'data.path=data', 'render.ndc=false', *nerf),
         ),
         'meshes': Format(meshes, ('data/train/0.ply',), config('shapes/occupancy.py:smoke', 'data.path=data')),
         'nifti': Format(

@@ -50,13 +50,17 @@ NonNegative = Annotated[float, Range(0)]
 Count = Annotated[int, Range(1)]
 
 
+_LISTED = 30  # names in a message that is still one line to read
+
+
 def near(name: str, names) -> str:
-    """`'; did you mean 'x'?'` with the nearest names, or the list of all when none is near."""
+    """`'; did you mean 'x'?'` with the nearest names, or a list of names where none is near."""
     names = sorted(map(str, names))
     close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
     if close:
         return '; did you mean ' + ' or '.join(repr(c) for c in close) + '?'
-    return f'; there are {", ".join(names)}' if names else ''
+    more = f' and {len(names) - _LISTED} more' if len(names) > _LISTED else ''
+    return f'; there are {", ".join(names[:_LISTED])}{more}' if names else ''
 
 
 def lookup(package: str, path: str, what: str) -> Callable:

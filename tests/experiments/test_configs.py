@@ -83,6 +83,11 @@ DIGITS = 'configs/classification/lenet_digits.py:smoke'
     ('flags', 'message'),
     [
         ({'data.batch_size': 0}, 'data.batch_size=0 must be a whole number at least 1'),
+        ({'data.batch_size': 10**40}, 'data.batch_size=100000000000... must be a whole number below 2^63'),
+        (
+            {'model.num_classes': 10**9},
+            'model.num_classes=1000000000 must be a whole number at least 1 and at most 1e+07',
+        ),
         ({'data.batch_size': -3}, 'data.batch_size=-3 must be a whole number at least 1'),
         ({'data.reading.threads': -1}, 'data.reading.threads=-1 must be a whole number at least 0 and at most 256'),
         (

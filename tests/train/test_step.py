@@ -16,6 +16,7 @@ import pytest
 
 from canon import optim
 from canon.data import Generated
+from canon.errors import UsageError
 from canon.metrics import Mean
 from canon.train import Evaluator, Experiment, Task, fit, init_state, make_step, shard, step_key
 from canon.train.evaluation import evaluate
@@ -326,3 +327,9 @@ def test_no_name_of_the_package_is_hidden_by_a_module():
     hidden = [name for name in canon.train.__all__ if isinstance(getattr(canon.train, name), types.ModuleType)]
     assert not hidden
     assert canon.train.evaluate is evaluate
+
+
+def test_a_state_larger_than_the_memory_is_one_line():
+    """Found from shapes: building it would make the system end the process."""
+    with pytest.raises(UsageError, match=r'optimizer state take .* GiB per device, which holds .* run\.shard\.fsdp'):
+        prepare(toy.experiment(toy.Net(width=10**9), optim.sgd(0.1)), toy.config())

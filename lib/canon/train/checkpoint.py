@@ -11,7 +11,6 @@ import errno
 import json
 import logging
 import math
-import os
 import re
 import shutil
 import zlib
@@ -35,7 +34,7 @@ from canon.optim.descent import NesterovState
 from canon.optim.schedule_free import ScheduleFreeState
 from canon.train.digests import compare_digest, find_damage, read_digests, write_digests
 from canon.train.settings import Checkpointing, InitFrom
-from canon.train.shard import path_name, wait_for_all
+from canon.train.shard import host_memory, path_name, wait_for_all
 from canon.train.statistics import AVERAGED, TRAINED
 from canon.train.types import State, is_carried
 
@@ -478,7 +477,7 @@ def _read_metadata(path: Path) -> Any:
 def _read_numpy(path: Path) -> Any:
     """A saved tree as numpy, wherever its arrays were when they were saved."""
     stored = _read_metadata(path)
-    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    memory = host_memory()
     for name, array in _flat(stored).items():
         if math.prod(array.shape) * np.dtype(array.dtype).itemsize > memory:
             raise CanonError(f'{path}: the array {name} of shape {array.shape} is larger than the memory')

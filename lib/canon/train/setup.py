@@ -117,6 +117,7 @@ def prepare(experiment: Experiment, config: Config) -> Setup:
     target = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract, layout
     )
+    shard.check_memory(target)
     step, constants, (_, metrics) = lift_constants(step, abstract, first)
     names = _metric_names(metrics)
     return Setup(s, seed, mesh, experiment.tx, step, constants, init, first, target, layout, names, forward)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -144,3 +146,24 @@ def _by_size(shape: tuple[int, ...], parts: int) -> PartitionSpec:
         return PartitionSpec()
     _, longest = max(fitting, key=lambda item: (item[0], -item[1]))
     return PartitionSpec(*('data' if i == longest else None for i in range(len(shape))))
+
+
+def host_memory() -> int:
+    """Bytes of the machine's memory."""
+    return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+
+
+def device_memory() -> int:
+    """Bytes that a device of this process may hold; on a CPU its share of the host's memory."""
+    limit = (jax.local_devices()[0].memory_stats() or {}).get('bytes_limit')
+    return int(limit or host_memory() // jax.local_device_count())
+
+
+def check_memory(target: State) -> None:
+    """Raises UsageError where the devices cannot hold an abstract state, before the system ends the process."""
+    needed = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(target))
+    if needed > (memory := device_memory()):
+        raise UsageError(
+            f'parameters and optimizer state take {needed / 2**30:.3g} GiB per device, which holds '
+            f'{memory / 2**30:.3g} GiB; take a smaller model, or divide it with run.shard.fsdp'
+        )
