@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from canon import named
 from canon.camera import Camera
 from canon.errors import UsageError
 from canon.models.nerf import Samples
@@ -55,15 +56,15 @@ class Rendering:
     shared: bool = False
     casting: str = 'points'
     background: str | None = 'white'
-    density_noise: float = 0.0
+    density_noise: named.NonNegative = 0.0
     jitter: bool = True
     ndc: bool = False
     contract: bool = False
     box: tuple[float, float] | None = None
-    cells: int = 0
-    budget: int = 16
-    thin: float = 0.01
-    decay: float = 0.95
+    cells: Annotated[int, named.Range(0, 1024)] = 0
+    budget: Annotated[int, named.Range(0)] = 16
+    thin: named.NonNegative = 0.01
+    decay: named.Probability = 0.95
 
     def __post_init__(self):
         if self.casting not in CASTING:

@@ -1,4 +1,4 @@
-"""Two processes learn what one does: each experiment whose batches are of text, lines or generated sequences."""
+"""Two processes learn what one does: each experiment whose batches are of text, lines, rays or generated sequences."""
 
 import pytest
 
@@ -41,12 +41,25 @@ def generated(name, **changes):
     return made
 
 
+def rays(name, **changes):
+    """Pictures of 15 x 15 rays, which two devices do not divide."""
+    made = configs.load(f'{job.ROOT}/configs/nerf/{name}.py:smoke')
+    small = {'data.source.size': 15, 'data.source.samples': 1, 'data.batch_size': 64, 'data.evals.test.views': 2}
+    with made.unlocked():
+        made.update_from_flattened_dict({**small, **changes})
+    return made
+
+
+pytestmark = pytest.mark.slow  # two processes compile every experiment once more
+
 EXPERIMENTS = {
     'recurrent': recurrent,
     'translation': translation,
     'text_recognition': text_recognition,
     'sequence_tasks': lambda folder: generated('claims/memory', **{'data.gap': 5, 'model.hidden': 8}),
     'attention_retrieval': lambda folder: generated('claims/attention_scale'),
+    'nerf': lambda folder: rays('vanilla', **{'render.coarse': 8, 'render.fine': 8, 'model.width': 16}),
+    'hash_grid': lambda folder: rays('traced', **{'render.coarse': 16, 'model.levels': 4}),
     'optimizer_lab_adding': lambda folder: generated('optimizer_lab/nesterov_rnn'),
 }
 NAMES = {'recurrent': 'language_modelling', 'translation': 'translation'}

@@ -527,6 +527,8 @@ def test_two_processes_share_the_rays_of_one(root, monkeypatch):
         ({'render.casting': 'rays'}, "render.casting='rays' is none of"),
         ({'render.coarse': 2}, 'render.coarse=2 must be at least 4'),
         ({'render.background': 'grey'}, "background='grey' is none of"),
+        ({'render.cells': -8}, 'render.cells=-8 must be a whole number at least 0'),
+        ({'render.decay': -4.0}, 'render.decay=-4.0 must be a number at least 0 and at most 1'),
         ({'render.cells': 30, 'render.fine': 0}, 'render.cells=30 is wanted in fours'),
         ({'render.cells': 32, 'render.fine': 8}, "render.cells wants render.casting='intervals'"),
     ],

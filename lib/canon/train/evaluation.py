@@ -13,7 +13,7 @@ import numpy as np
 
 from canon.metrics import add
 from canon.ops import backend
-from canon.train.shard import batch_sharding, put, replicated
+from canon.train.shard import abstract_batch, batch_sharding, put, replicated
 from canon.train.statistics import evaluated_variables
 from canon.train.types import CARRY, Evaluator, Mutable, Params, State
 
@@ -43,7 +43,7 @@ def metric_names(evaluator: Evaluator, state: State, measure: Callable) -> set[s
     """
     params, mutable = jax.eval_shape(evaluated_variables, state)
     try:
-        batch = next(iter(evaluator.data.iterate()))
+        batch = abstract_batch(next(iter(evaluator.data.iterate())))
     except StopIteration:
         return None  # the evaluation itself reports that there are no data
     if evaluator.start is None:

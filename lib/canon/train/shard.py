@@ -64,6 +64,12 @@ def put(batch: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
 
 
+def abstract_batch(batch: Any) -> Any:
+    """The shapes and types of what `put` makes of this process's rows: those of all processes."""
+    rows = jax.process_count()
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(x) * rows, *np.shape(x)[1:]), np.asarray(x).dtype), batch)
+
+
 def param_shardings(params: Any, mesh: Mesh, rules: Sequence = (), fsdp: int | None = None) -> Any:
     """The sharding of each parameter: by the first rule whose regex finds its path, else by size, else replicated.
 
