@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from canon.data import Arrays, Batches, Info, Source, files, labels, load, splits
+from canon.data import Arrays, Batches, Info, Source, arrays, files, labels, load, splits
 from canon.data.splits import bounds, parse
 from canon.errors import CanonError, UsageError
 
@@ -358,6 +358,20 @@ def test_a_header_that_promises_another_size_is_refused(tmp_path, shape):
     with zipfile.ZipFile(tmp_path / 'a.npz', 'w') as archive:
         archive.writestr('image.npy', b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header + b'1234')
     with pytest.raises(CanonError, match=r"a\.npz cannot be read as \.npz: array 'image' of shape"):
+        load('npz', path=tmp_path / 'a.npz')
+
+
+@pytest.mark.parametrize('header', ["{'descr': '|u1', 'shape': (4,", "{'descr': '|u1' 'shape'}", 'hello', "{'a"])
+def test_a_header_that_is_no_python_is_one_line(tmp_path, header):
+    """numpy reads it with Python's tokenizer, whose errors are neither OSError nor ValueError."""
+    head = header.ljust(117).encode() + b'\n'
+    array = b'\x93NUMPY\x01\x00' + len(head).to_bytes(2, 'little') + head + b'1234'
+    (tmp_path / 'a.npy').write_bytes(array)
+    with pytest.raises(CanonError, match=r'a\.npy is no array of numbers'):
+        arrays.read_npy(tmp_path / 'a.npy')
+    with zipfile.ZipFile(tmp_path / 'a.npz', 'w') as archive:
+        archive.writestr('image.npy', array)
+    with pytest.raises(CanonError, match=r'a\.npz cannot be read as \.npz'):
         load('npz', path=tmp_path / 'a.npz')
 
 

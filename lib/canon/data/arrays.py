@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -18,13 +19,17 @@ from canon.errors import CanonError, UsageError, first_line
 
 # How the arrays of a file with several splits are called, each with the names that a split may have there.
 _PATTERNS = ({'image': 'x_{}', 'label': 'y_{}'}, {'image': '{}_images', 'label': '{}_labels'})
-_BROKEN = (
+# What numpy and zipfile raise for damaged files. A header of .npy is Python's text, and read by its tokenizer.
+BROKEN = (
     OSError,
     ValueError,
+    TypeError,
     EOFError,
     MemoryError,
-    NotImplementedError,
+    ArithmeticError,
     RuntimeError,
+    SyntaxError,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -88,7 +93,7 @@ def read_npy(path: Path) -> np.ndarray:
         if not isinstance(stored, np.ndarray):
             raise ValueError('it is an .npz archive')
         return np.array(stored)
-    except (*_BROKEN, TypeError, OverflowError) as error:
+    except BROKEN as error:
         raise CanonError(f'{path} is no array of numbers: {first_line(error)}') from error
 
 
@@ -96,7 +101,7 @@ def open_npz(file: Path) -> np.lib.npyio.NpzFile:
     """Opens an .npz file; `read_arrays` reads its arrays."""
     try:
         stored = np.load(file, allow_pickle=False)
-    except _BROKEN as error:
+    except BROKEN as error:
         raise CanonError(f'{file} cannot be read as .npz: {error}') from error
     if isinstance(stored, np.ndarray):
         raise UsageError(f'{file} holds one array without a name; save it with numpy.savez(image=...)')
@@ -133,7 +138,7 @@ def read_arrays(file: Path, archive, fields: Mapping[str, str]) -> dict[str, np.
         for name in fields.values():
             _check_size(archive.zip, name)
         return {field: np.asarray(archive[name]) for field, name in fields.items()}
-    except _BROKEN as error:
+    except BROKEN as error:
         raise CanonError(f'{file} cannot be read as .npz: {error or "it does not fit into memory"}') from error
 
 

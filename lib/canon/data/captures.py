@@ -22,6 +22,7 @@ from PIL import Image
 
 from canon.camera import Camera
 from canon.data import files
+from canon.data.arrays import BROKEN
 from canon.data.framing import look_at_frame
 from canon.data.views import Views, hold_out, join_cameras
 from canon.errors import CanonError, UsageError
@@ -221,7 +222,7 @@ def load_array(file: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
         # A map of the file refuses a header that promises more than there is, before any memory is taken.
         with np.errstate(over='raise'):
             values = np.load(file, mmap_mode='r', allow_pickle=False)
-    except (OSError, ValueError, TypeError, EOFError, ArithmeticError, MemoryError, SyntaxError) as error:
+    except BROKEN as error:
         raise CanonError(f'{file} is not an array of numpy ({_first_line(error)}); write it with numpy.save') from error
     if not isinstance(values, np.ndarray) or values.dtype.kind not in 'fiu':
         kind = getattr(values, 'dtype', 'an archive')
