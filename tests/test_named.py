@@ -100,3 +100,10 @@ def test_functions_of_other_modules_are_found_by_path():
     ):
         with pytest.raises(UsageError, match=message):
             named.lookup('canon.models', path, 'model')
+
+
+@pytest.mark.parametrize('hint', [named.Positive, named.NonNegative])
+def test_infinite_values_are_refused(hint):
+    """What counts or multiplies by one overflows far from the config that states it."""
+    with pytest.raises(UsageError, match=r'rate=inf must be a number .*finite'):
+        named.check(float('inf'), hint, 'rate')

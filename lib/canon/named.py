@@ -39,14 +39,16 @@ class Range(NamedTuple):
 
     def __str__(self) -> str:
         low = '' if self.low == -math.inf else f'{"above" if self.open_low else "at least"} {self.low:g}'
-        high = '' if self.high == math.inf else f'{"below" if self.open_high else "at most"} {self.high:g}'
+        high = f'{"below" if self.open_high else "at most"} {self.high:g}'
+        if self.high == math.inf:
+            high = 'finite' if self.open_high else ''
         return ' and '.join(filter(None, (low, high)))
 
 
 Probability = Annotated[float, Range(0, 1)]
 DropRate = Annotated[float, Range(0, 1, open_high=True)]  # what is kept is divided by 1 - rate
-Positive = Annotated[float, Range(0, open_low=True)]
-NonNegative = Annotated[float, Range(0)]
+Positive = Annotated[float, Range(0, open_low=True, open_high=True)]
+NonNegative = Annotated[float, Range(0, open_high=True)]
 Count = Annotated[int, Range(1)]
 
 
