@@ -96,6 +96,7 @@ def test_a_file_and_what_is_learnt_are_drawn(root, tmp_path):
         ({'model.learn': ('tabel',)}, "model.learn has 'tabel'; did you mean 'table'"),
         ({'data.source.size': 1}, "volume 'shepp_logan'.size=1 must be a whole number at least 2"),
         ({'data.path': ''}, 'the path of a volume is empty'),
+        ({'data.evals.test.split': ''}, "there is no split ''; there are test, train, val"),
         ({'data.views': 0}, 'data.views=0 must be a whole number at least 1'),
         ({'data.batch_size': -4}, 'data.batch_size=-4 must be'),
         ({'data.picture': 0}, 'data.picture=0 must be'),
