@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from ml_collections import ConfigDict
 
 from canon import named
-from canon.errors import UsageError
+from canon.errors import UsageError, describe_error
 from canon.named import Count, Range, near
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,7 +49,7 @@ def module(source: str) -> ModuleType:
     try:
         spec.loader.exec_module(loaded)
     except Exception as error:
-        raise UsageError(f'{path} cannot be read: {type(error).__name__}: {_line(error)}') from error
+        raise UsageError(f'{path} cannot be read: {describe_error(error)}') from error
     if not hasattr(loaded, 'get_config'):
         raise UsageError(f'{path} has no get_config(arg); a config file defines one')
     return loaded
@@ -70,7 +70,7 @@ def load(source: str) -> ConfigDict:
     except UsageError:
         raise
     except Exception as error:
-        raise UsageError(f'{source}: get_config: {type(error).__name__}: {_line(error)}') from error
+        raise UsageError(f'{source}: get_config: {describe_error(error)}') from error
     if not isinstance(config, ConfigDict):
         raise UsageError(f'{source}: get_config returns a ConfigDict, not {config!r:.60}')
     return config
@@ -220,7 +220,3 @@ def text(key: str, value: Any) -> str:
 def label(overrides: Mapping[str, Any]) -> str:
     """`tx.learning_rate=0.001 seed=1`, for a line or the name of a log."""
     return ' '.join(f'{key}={text(key, value)}' for key, value in overrides.items()) or 'default'
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [''])[0]

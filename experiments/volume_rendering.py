@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from canon import draw, named, optim
 from canon.camera import Camera
-from canon.data import Generated, traced, volumes
+from canon.data import Generated, framing, traced, volumes
 from canon.errors import UsageError
 from canon.metrics import Mean
 from canon.metrics.views import psnr
@@ -394,7 +394,7 @@ def view(values, table, half, mode: str, size: int, angle: float, level: float) 
     """float32 [size, size, 3] from `angle` about z, a little above; z is up."""
     camera = traced.pinhole(size)
     eye = traced.RADIUS * np.array([np.cos(angle) * np.cos(0.35), np.sin(angle) * np.cos(0.35), np.sin(0.35)])
-    pose = jnp.asarray(traced.looking_at(eye), jnp.float32)
+    pose = jnp.asarray(framing.looking_at(eye), jnp.float32)
     at = jnp.asarray(rays.points(camera)).reshape(-1, 2)
     origins, ways = rays.through(camera, pose, at)
     count = 3 * max(values.shape)

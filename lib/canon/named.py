@@ -20,7 +20,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
-from canon.errors import UsageError
+from canon.errors import UsageError, describe_error
 
 
 class Range(NamedTuple):
@@ -72,7 +72,7 @@ def lookup(package: str, path: str, what: str) -> Callable:
     """
     check(path, str, f'the name of a {what}')
     if ':' in path:
-        return imported(path, what)
+        return import_function(path, what)
     module_name, _, attribute = path.rpartition('.')
     names = public_functions(package)
     if path in names:
@@ -80,16 +80,13 @@ def lookup(package: str, path: str, what: str) -> Callable:
     raise UsageError(f'no {what} is called {path!r}{near(path, names)}')
 
 
-def imported(path: str, where: str) -> Callable:
+def import_function(path: str, where: str) -> Callable:
     """The function `path='package.module:function'`; raises UsageError where it cannot be imported."""
     module_name, _, name = path.partition(':')
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # what a module of the user's raises is up to the user
-        line = (str(error).splitlines() or [''])[0]
-        raise UsageError(
-            f'{where}: cannot import {module_name!r} of {path!r}: {type(error).__name__}: {line}'
-        ) from error
+        raise UsageError(f'{where}: cannot import {module_name!r} of {path!r}: {describe_error(error)}') from error
     functions = {key: value for key, value in vars(module).items() if callable(value) and not key.startswith('_')}
     if name not in functions:
         raise UsageError(f'{where}: {module_name} has no function {name!r}{near(name, functions)}')

@@ -362,7 +362,7 @@ def level_cameras(angles, target, radius, height, up=(0, 0, 1)):
     turn[2] = up
     turn[1] = np.cross(turn[2], turn[0])
     arms = np.stack((radius * np.cos(angles), radius * np.sin(angles), np.full(len(angles), height)), -1) @ turn
-    return framing.standing_poses(np.asarray(target) + arms, np.asarray(target), np.asarray(up, float))
+    return np.stack([framing.looking_at(target + arm, target, up) for arm in arms]).astype(np.float32)
 
 
 @pytest.mark.parametrize('up', [(0, 0, 1), (0, 1, 0), (0.6, 0, -0.8)])

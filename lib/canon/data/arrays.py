@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -85,11 +86,16 @@ def _file(path: Path, base: str) -> tuple[Path, bool]:
     return path, False
 
 
+def map_npy(path: Path) -> Any:
+    """Maps a .npy file, so that its header cannot ask for memory; an .npz comes as an archive. Raises `BROKEN`."""
+    with np.errstate(over='ignore'):  # an absurd shape overflows before it is refused
+        return np.load(path, mmap_mode='r', allow_pickle=False)
+
+
 def read_npy(path: Path) -> np.ndarray:
     """Reads the array of a .npy file. Raises CanonError for a file that is none, holds objects or is cut short."""
     try:
-        with np.errstate(over='ignore'):  # an absurd shape overflows before it is refused
-            stored = np.load(path, mmap_mode='r', allow_pickle=False)  # mapped: the header cannot ask for memory
+        stored = map_npy(path)
         if not isinstance(stored, np.ndarray):
             raise ValueError('it is an .npz archive')
         return np.array(stored)

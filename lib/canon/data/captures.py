@@ -22,10 +22,10 @@ from PIL import Image
 
 from canon.camera import Camera
 from canon.data import files
-from canon.data.arrays import BROKEN
+from canon.data.arrays import BROKEN, map_npy
 from canon.data.framing import look_at_frame
 from canon.data.views import Views, hold_out, join_cameras
-from canon.errors import CanonError, UsageError
+from canon.errors import CanonError, UsageError, first_line
 
 _LENS = ('k1', 'k2', 'p1', 'p2')
 _FLAT = ('OPENCV', 'PINHOLE', 'SIMPLE_PINHOLE', 'SIMPLE_RADIAL', 'RADIAL')  # camera_model, as nerfstudio names it
@@ -219,21 +219,15 @@ def fit_camera(camera: Camera, size: tuple[int, int], file: Path) -> Camera:
 def load_array(file: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """Returns the numbers of an .npy file. Raises CanonError for anything else, and for another shape than `shape`."""
     try:
-        # A map of the file refuses a header that promises more than there is, before any memory is taken.
-        with np.errstate(over='raise'):
-            values = np.load(file, mmap_mode='r', allow_pickle=False)
+        values = map_npy(file)
     except BROKEN as error:
-        raise CanonError(f'{file} is not an array of numpy ({_first_line(error)}); write it with numpy.save') from error
+        raise CanonError(f'{file} is not an array of numpy ({first_line(error)}); write it with numpy.save') from error
     if not isinstance(values, np.ndarray) or values.dtype.kind not in 'fiu':
         kind = getattr(values, 'dtype', 'an archive')
         raise CanonError(f'{file} must be one array of real numbers, not {kind}; write it with numpy.save')
     if shape is not None and values.shape != tuple(shape):
         raise CanonError(f'{file} must be {list(shape)} as its picture is, not {list(values.shape)}')
     return np.array(values)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _size(shape: Sequence[int]) -> str:
@@ -279,7 +273,7 @@ def _json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text())
     except (ValueError, RecursionError) as error:
-        raise CanonError(f'{file} is no JSON ({_first_line(error)})') from error
+        raise CanonError(f'{file} is no JSON ({first_line(error)})') from error
     if not isinstance(content, dict):
         raise CanonError(f'{file}: an object with frames is wanted')
     return content

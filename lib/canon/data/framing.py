@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 _SPREADS = 5.0  # expected distance in standard deviations of the cameras' places, where nothing is known
 _MISS = 0.5  # axes that pass the centre by more than this share of that deviation have no common point
@@ -60,15 +61,15 @@ def world_up(poses: np.ndarray) -> np.ndarray:
     return level if level @ up >= 0 else -level
 
 
-def standing_poses(eyes: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """Returns poses float32 [N, 4, 4] of cameras at `eyes` [N, 3] that look at `target`, held upright."""
-    back = eyes - target
-    back = back / np.linalg.norm(back, axis=-1, keepdims=True)
-    right = np.cross(up, back)
-    right /= np.linalg.norm(right, axis=-1, keepdims=True)
-    poses = np.tile(np.eye(4, dtype=np.float32), (len(eyes), 1, 1))
-    poses[:, :3] = np.stack((right, np.cross(back, right), back, eyes), -1)
-    return poses
+def looking_at(eye: np.ndarray, target: ArrayLike = (0, 0, 0), up: ArrayLike = (0, 0, 1)) -> np.ndarray:
+    """Returns the pose float64 [4, 4] of a camera at `eye` [3] that looks at `target`, `up` upright in its picture."""
+    back = np.asarray(eye, float) - target
+    back /= np.linalg.norm(back)
+    right = np.cross(np.asarray(up, float), back)
+    right /= np.linalg.norm(right)
+    pose = np.eye(4)
+    pose[:3] = np.stack((right, np.cross(back, right), back, np.asarray(eye, float)), 1)
+    return pose
 
 
 def orbit_poses(poses: np.ndarray, frames: int, frame: Frame | None = None) -> np.ndarray:
@@ -96,4 +97,5 @@ def orbit_poses(poses: np.ndarray, frames: int, frame: Frame | None = None) -> n
         turns = middle + covered / 2 * np.sin(turns)
     radius, height = np.linalg.norm(level, axis=-1).mean(), heights.mean()
     around = np.cos(turns)[:, None] * first + np.sin(turns)[:, None] * second
-    return standing_poses(frame.centre + radius * around + height * frame.up, frame.centre, frame.up)
+    eyes = frame.centre + radius * around + height * frame.up
+    return np.stack([looking_at(eye, frame.centre, frame.up) for eye in eyes]).astype(np.float32)

@@ -40,7 +40,7 @@ class WithInfo:
 def options_of(name: str) -> Callable | None:
     """The function that reads the data set `name`, whose arguments `load` takes; None for TFDS sets and digits."""
     if _OWN_FUNCTION.fullmatch(name):
-        return named.imported(name, 'data.name')
+        return named.import_function(name, 'data.name')
     return _WITH_OPTIONS.get(name)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from canon.camera import Camera
+from canon.data.framing import looking_at
 from canon.data.views import SPLITS, Views
 from canon.errors import UsageError
 from canon.named import near
@@ -155,17 +156,6 @@ def places(split: str, count: int, seed: int = 0, facing: bool = False) -> tuple
 def _eye(angle: float, sine: float) -> np.ndarray:
     cosine = math.sqrt(1 - sine**2)
     return RADIUS * np.array((cosine * math.cos(angle), cosine * math.sin(angle), sine))
-
-
-def looking_at(eye: np.ndarray, target: tuple[float, float, float] = (0, 0, 0)) -> np.ndarray:
-    """The pose float64 [4, 4] of a camera at `eye` [3] that looks at `target`, z of the world up in its picture."""
-    back = np.asarray(eye, float) - target
-    back /= np.linalg.norm(back)
-    right = np.cross((0, 0, 1), back)
-    right /= np.linalg.norm(right)
-    pose = np.eye(4)
-    pose[:3] = np.stack((right, np.cross(back, right), back, np.asarray(eye, float)), 1)
-    return pose
 
 
 def write(

@@ -40,7 +40,7 @@ def find(name: str, where: str = 'tx') -> Callable:
     Raises UsageError, with the near names, where there is none.
     """
     if ':' in name:
-        return named.imported(name, where)
+        return named.import_function(name, where)
     if name.startswith('optax.'):
         return _find_in_optax(name, where)
     if name not in _functions():

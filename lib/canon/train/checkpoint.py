@@ -14,12 +14,11 @@ import math
 import re
 import shutil
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.tree_util import tree_flatten_with_path, tree_map_with_path
@@ -35,8 +34,9 @@ from canon.optim.schedule_free import ScheduleFreeState
 from canon.train.digests import compare_digest, find_damage, read_digests, write_digests
 from canon.train.settings import Checkpointing, InitFrom
 from canon.train.shard import host_memory, path_name, wait_for_all
-from canon.train.statistics import AVERAGED, TRAINED
+from canon.train.statistics import AVERAGED, TRAINED, average_variables
 from canon.train.types import State, is_carried
+from canon.train.workdir import replace_text
 
 _log = logging.getLogger('canon')
 
@@ -351,17 +351,13 @@ def read_model(path: Path | str) -> dict[str, np.ndarray]:
     `checkpoints/`. Raises UsageError where there is none, CanonError where it is damaged.
     """
     folders = _checkpoint_folders(Path(path).expanduser().absolute())
-    models = [_read_evaluated(folder) for folder in folders]
+    params, mutable = average_variables(map(_read_evaluated, folders))
     _log.info('%s: the weights of step %s', path, ', '.join(folder.name for folder in folders))
-    params = _mean([m['params'] for m in models])
-    mutable = dict(models[-1]['mutable'])
-    if TRAINED in mutable:
-        mutable[TRAINED] = _mean([m['mutable'][TRAINED] for m in models])
     return {name: np.asarray(x) for name, x in _flat_model({'params': params, 'mutable': mutable}).items()}
 
 
-def _read_evaluated(folder: Path) -> dict[str, Any]:
-    """'params' and 'mutable' of one checkpoint: the weights that were evaluated, with their batch statistics."""
+def _read_evaluated(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Parameters and mutable of one checkpoint: the weights that were evaluated, with their batch statistics."""
     damage = find_damage(folder)
     if damage is not None:
         raise CanonError(f'the checkpoint {folder} is damaged: {damage}')
@@ -377,20 +373,7 @@ def _read_evaluated(folder: Path) -> dict[str, Any]:
         raise CanonError(f'the checkpoint {folder} cannot be read: {_line(error)}') from error
     if AVERAGED in mutable:
         mutable[TRAINED] = mutable.pop(AVERAGED)
-    return {'params': params, 'mutable': mutable}
-
-
-def _mean(trees: list[Any]) -> Any:
-    """The mean of each floating-point leaf, added in float32 at least; of other leaves the last."""
-
-    def mean(*leaves):
-        last = leaves[-1]
-        if len(leaves) == 1 or not jnp.issubdtype(last.dtype, jnp.floating):
-            return last
-        wide = np.promote_types(last.dtype, np.float32)
-        return (sum(x.astype(wide) for x in leaves) / len(leaves)).astype(last.dtype)
-
-    return jax.tree.map(mean, *trees)
+    return params, mutable
 
 
 _KINDS = 'evaluated_from'  # in the progress: [path in the optimizer state, type] of each state `eval_params` reads
@@ -558,11 +541,24 @@ def _checkpoint_folders(path: Path) -> list[Path]:
     steps = sorted(int(p.name) for p in folder.glob('*') if p.name.isdigit()) if folder.is_dir() else []
     if not steps:
         raise UsageError(f'{path} holds no checkpoint; name a run folder, or a folder of its checkpoints/')
+
+    def find_best() -> int | None:
+        values = {s: v for s in steps if (v := _metric(folder / str(s))) is not None}
+        return _best_step(values, _mode(folder.parent)) if values else None
+
     average = _checkpoint_settings(folder.parent).get('average')
-    if isinstance(average, int) and average > 1:
-        return [folder / str(step) for step in steps[-average:]]
-    values = {s: v for s in steps if (v := _metric(folder / str(s))) is not None}
-    return [folder / str(_best_step(values, _mode(folder.parent)) if values else steps[-1])]
+    _, chosen = choose_steps(steps, average if isinstance(average, int) else 1, find_best)
+    return [folder / str(step) for step in chosen]
+
+
+def choose_steps(
+    steps: Sequence[int], average: int, find_best: Callable[[], int | None]
+) -> tuple[str, tuple[int, ...]]:
+    """Returns which of the saved steps a run hands on, by name: its 'average', else its 'best', else its 'last'."""
+    if average > 1:
+        return 'average', tuple(steps[-average:])
+    best = find_best()
+    return ('last', (steps[-1],)) if best is None else ('best', (best,))
 
 
 def _best_step(values: Mapping[int, float], mode: str | None) -> int:
@@ -617,9 +613,7 @@ _AMENDMENT = 'evaluated.json'  # checked by itself: it is written after the dige
 
 def _write_amendment(folder: Path, progress: Mapping[str, Any]) -> None:
     text = json.dumps(progress)
-    part = folder / f'{_AMENDMENT}.part'
-    part.write_text(json.dumps({'crc': zlib.crc32(text.encode()), 'progress': text}))
-    part.replace(folder / _AMENDMENT)
+    replace_text(folder / _AMENDMENT, json.dumps({'crc': zlib.crc32(text.encode()), 'progress': text}))
 
 
 def _read_amendment(folder: Path) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from canon.train.workdir import replace_text
+
 NAME = 'digests.json'
 # Orbax writes these two after the digests are taken; nothing that is restored stands in them.
 _LATER = ('_CHECKPOINT_METADATA', 'commit_success.txt')
@@ -25,9 +27,7 @@ def write_digests(folder: Path, names: Iterable[str] | None = None) -> None:
     paths = _files(folder) if names is None else list(names)
     with ThreadPoolExecutor(_threads()) as pool:  # zlib releases the GIL
         known |= dict(zip(paths, pool.map(lambda name: _digest(folder / name), paths), strict=True))
-    part = folder / f'{NAME}.part'
-    part.write_text(json.dumps(known, indent=0))
-    part.replace(folder / NAME)
+    replace_text(folder / NAME, json.dumps(known, indent=0))
 
 
 def read_digests(folder: Path) -> dict[str, list[int]] | None:

@@ -17,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from canon.errors import CanonError, UsageError
+from canon.train.workdir import replace_text
 
 _log = logging.getLogger('canon')
 
@@ -43,9 +44,7 @@ class MetricsWriter:
         kept = [row for row in read_rows(self.path) if _is_known(row, resume_at, measured)]
         with _named_errors(self.path):
             if self.path.exists():
-                part = self.path.with_suffix('.part')
-                part.write_text(''.join(_line(row) for row in kept))
-                part.replace(self.path)
+                replace_text(self.path, ''.join(_line(row) for row in kept))
             self._file = self.path.open('a')
         resumed = any(workdir.glob('events.out.tfevents.*'))
         purged = [row for row in kept if row['step'] == resume_at] if resumed else []

@@ -7,13 +7,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from canon.train.checkpoint import Checkpoints
+from canon.train.checkpoint import Checkpoints, choose_steps
 from canon.train.settings import Checkpointing
-from canon.train.statistics import evaluated_variables
+from canon.train.statistics import average_variables, evaluated_variables
 from canon.train.types import Mutable, Params
 
 
@@ -47,10 +43,7 @@ def choose(settings: Checkpointing, checkpoints: Checkpoints, step: int | None =
     steps = checkpoints.steps()
     if not steps:
         return None
-    if settings.average > 1:
-        return Choice('average', tuple(steps[-settings.average :]))
-    best = checkpoints.best_step()
-    return Choice('last', (steps[-1],)) if best is None else Choice('best', (best,))
+    return Choice(*choose_steps(steps, settings.average, checkpoints.best_step))
 
 
 def select(setup: Any, checkpoints: Checkpoints, step: int | None = None) -> Selected | None:
@@ -75,24 +68,6 @@ def _one(state: Any, name: str) -> Selected:
     return Selected(Choice(name, (int(state.step),)), *evaluated_variables(state))
 
 
-def _mean(setup: Any, checkpoints: Checkpoints, choice: Choice) -> Selected | None:
-    total, newest = None, None
-    for step in choice.steps:
-        restored = checkpoints.restore(setup.target, step)
-        if restored is None:
-            return None
-        newest = evaluated_variables(restored[0])
-        summed = jax.tree.map(_widen, _averaged(*newest))
-        total = summed if total is None else jax.tree.map(jnp.add, total, summed)
-    assert newest is not None
-    params, mutable = newest
-    mean = jax.tree.map(lambda t, p: (t / len(choice.steps)).astype(p.dtype), total, _averaged(params, mutable))
-    return Selected(choice, mean.pop('params'), {**mutable, **mean})
-
-
-def _averaged(params: Params, mutable: Mutable) -> dict[str, Any]:
-    return {'params': params, **{name: value for name, value in mutable.items() if name == 'batch_stats'}}
-
-
-def _widen(x: Any) -> Any:
-    return x.astype(np.promote_types(x.dtype, np.float32))
+def _mean(setup: Any, checkpoints: Checkpoints, choice: Choice) -> Selected:
+    restored = (checkpoints.restore(setup.target, step) for step in choice.steps)
+    return Selected(choice, *average_variables(evaluated_variables(saved[0]) for saved in restored if saved))

@@ -7,10 +7,13 @@ batches of the training data, saved with the state, and used wherever these weig
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from canon import optim
 from canon.nn import reestimate
@@ -64,6 +67,29 @@ def evaluated_variables(state: State) -> tuple[Params, Mutable]:
     if AVERAGED in state.mutable:
         mutable = {**mutable, TRAINED: state.mutable[AVERAGED]}
     return optim.eval_params(state.params, state.opt), mutable
+
+
+def average_variables(variables: Iterable[tuple[Params, Mutable]]) -> tuple[Params, Mutable]:
+    """Returns the means of parameters and of batch statistics; the rest of mutable is that of the last pair.
+
+    Floating-point leaves are added in float32 at least, one pair at a time; of other leaves the last is returned.
+    """
+    total, count, mutable, newest = None, 0, {}, {}
+    for params, mutable in variables:
+        newest = {'params': params, **{name: value for name, value in mutable.items() if name == TRAINED}}
+        widened = jax.tree.map(_widen, newest)
+        total = widened if total is None else jax.tree.map(operator.add, total, widened)
+        count += 1
+    means = jax.tree.map(lambda t, x: (t / count).astype(x.dtype) if _is_floating(x) else x, total, newest)
+    return means.pop('params'), {**mutable, **means}
+
+
+def _is_floating(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def _widen(x: Any) -> Any:
+    return x.astype(np.promote_types(x.dtype, np.float32)) if _is_floating(x) else x
 
 
 def make_forward(task: Task, seed: int, **options: Any) -> Callable:

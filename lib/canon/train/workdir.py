@@ -68,7 +68,7 @@ def open_workdir(workdir: Path | str, config: Config, about: Mapping[str, Any], 
         if about.get('config') is None and old.get('config') is not None:  # the run goes on by its workdir alone
             overrides = {**(old.get('overrides') or {}), **(about.get('overrides') or {})}
             about = {**about, 'config': old['config'], 'overrides': overrides}
-        _replace(path / 'config.json', json.dumps(mine, indent=1) + '\n')  # Infinity stays: `max_norm` may be
+        replace_text(path / 'config.json', json.dumps(mine, indent=1) + '\n')  # Infinity stays: `max_norm` may be
         write_json(path / 'run.json', {**provenance(), **about})
     return path
 
@@ -77,7 +77,7 @@ def _make(path: Path, main: bool) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
         if main:
-            _replace(path / '.writable', '{}\n')
+            replace_text(path / '.writable', '{}\n')
             (path / '.writable').unlink()
     except OSError as error:
         raise UsageError(f'workdir {path} cannot be written: {error.strerror}; give another with --workdir') from error
@@ -193,7 +193,7 @@ def _short(value: Any, most: int = 200) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Whole or not at all: a reader never sees half a file. JSON has no NaN and no infinity: null stands for them."""
-    _replace(path, _text(value))
+    replace_text(path, _text(value))
 
 
 def write_status(workdir: Path, status: Mapping[str, Any]) -> None:
@@ -213,7 +213,8 @@ def write_status(workdir: Path, status: Mapping[str, Any]) -> None:
             raise CanonError(f'{path} cannot be written: {error.strerror}') from error
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all; raises OSError with its name."""
     part = path.with_name(path.name + '.part')
     try:
         part.write_text(text)
