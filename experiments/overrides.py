@@ -175,7 +175,7 @@ def _settings_at(path: str) -> type | None:
 
 
 def _argument_doc(function: Callable, name: str) -> str:
-    """What the docstring has behind `name: `, or nothing."""
+    """Returns what the docstring has after `name: `, or nothing."""
     text = ' '.join(inspect.cleandoc(function.__doc__ or '').split())
     match = re.search(rf'(?:^|[.;:] )(?:\w+, )*{name}(?:, \w+)*: (.+?)(?=[.;](?: |$)|$)', text)
     return match[1] if match else ''
@@ -384,7 +384,7 @@ def function_at(config: ConfigDict, path: str) -> Callable | None:
 
 
 def _family(path: str) -> Callable[[str], Callable | None] | None:
-    """What looks up the names in the section `path`, for the kinds of sections that all experiments share."""
+    """Returns the function that looks up names in the section `path`, of the kinds that all experiments share."""
     root = path.partition('.')[0]
     if path == 'model':
         return _find_model

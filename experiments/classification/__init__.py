@@ -121,7 +121,7 @@ def class_names(source: Any, num_classes: int) -> list[str]:
 
 
 def _count_classes(source: Any) -> int | None:
-    """How many classes a source states, or its labels in memory reach; None where neither is known."""
+    """Returns how many classes a source states, or its labels in memory reach; None where neither is known."""
     if source.info.num_classes is not None or not isinstance(source, data.Arrays):
         return source.info.num_classes
     labels = source.arrays.get('label')

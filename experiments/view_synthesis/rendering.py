@@ -173,7 +173,7 @@ def _seen(field, params, cone: Rays, how: Rendering, t: jax.Array, key) -> Seen:
 
 
 def _points(cone: Rays, t: jax.Array, how: Rendering) -> jax.Array:
-    """Where the field is queried [B, N, 3] at distances t [B, N]."""
+    """Returns the points [B, N, 3] at which the field is queried, at distances t [B, N]."""
     points = cone.origins[:, None] + t[..., None] * cone.ways[:, None]
     return rays.contract(points) if how.contract else points
 

@@ -1,4 +1,4 @@
-"""Where a capture's cameras look: a point, the direction up and distances, estimated from the poses alone.
+"""Estimates where a capture's cameras look, from the poses alone: a point, the direction up and distances.
 
 Readers derive near and far from it where a format has none, `canon.data.any_layout` moves scenes by it, and predictions
 fly about it. Poses are camera to world, [N, 4, 4], as in `canon.data.views`.

@@ -55,7 +55,7 @@ def named_path(path: str | Path) -> Path:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, without the path, which may be long."""
+    """Returns what went wrong, without the path, which may be long."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
