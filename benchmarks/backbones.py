@@ -22,9 +22,8 @@ from jax import lax
 
 from benchmarks import beside
 from benchmarks.beside import Work
-from canon import ops, optim
+from canon import backend, ops, optim
 from canon.models import mobilenet, resnet
-from canon.ops import backend
 
 BATCH, SIZE = 8, 224
 
@@ -103,7 +102,7 @@ def compiler_options(side: str) -> dict:
 
 
 def variables_of(model: nn.Module, x: jax.Array):
-    return jax.jit(model.init, compiler_options=backend.compiler_options())(jax.random.key(0), x)
+    return backend.jit(model.init)(jax.random.key(0), x)
 
 
 def forward(name: str, side: str) -> Callable:

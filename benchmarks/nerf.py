@@ -15,9 +15,8 @@ import jax
 
 from benchmarks import beside
 from benchmarks.beside import Work
-from canon import models, optim
+from canon import backend, models, optim
 from canon.data import views as scenes
-from canon.ops import backend
 from canon.train import make_step
 from canon.train.step import init_state
 from experiments import configs, view_synthesis
@@ -49,7 +48,7 @@ def hashed() -> Callable:
 
 def stepper(task, tx, batch) -> Callable:
     held = [init_state(task, tx, 0, batch)]
-    step = jax.jit(make_step(task, tx, 0), donate_argnums=0, compiler_options=backend.compiler_options())
+    step = backend.jit(make_step(task, tx, 0), donate_argnums=0)
     compiled = step.lower(held[0], batch).compile()
 
     def call():

@@ -19,8 +19,7 @@ import numpy as np
 
 from benchmarks import beside
 from benchmarks.beside import Work
-from canon import nn
-from canon.ops import backend
+from canon import backend, nn
 from canon.weights import recurrent
 
 SIZES = {256: (32, 100), 650: (20, 35)}

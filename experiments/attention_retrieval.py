@@ -19,7 +19,7 @@ from jax.nn import initializers as init
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from canon import draw, losses, named, nn, optim
+from canon import losses, named, nn, optim, plots
 from canon.data import Generated
 from canon.errors import UsageError
 from canon.metrics import Mean
@@ -167,7 +167,7 @@ def picture(found: Sequence[runs.Run]) -> Figure:
     left, right = figure.subplots(1, 2)
     for i, form in enumerate(form for form in FORMS if form in points):
         widths = sorted(points[form])
-        jacobian = [draw.middle([m['test/jacobian'] for m in points[form][width]]) for width in widths]
+        jacobian = [plots.middle([m['test/jacobian'] for m in points[form][width]]) for width in widths]
         left.plot(widths, jacobian, 'o-', color=f'C{i}', label=form.replace('_', ' '))
         best = [max(m['test/accuracy'] for m in points[form][width]) for width in widths]
         right.plot(widths, best, 'o-', color=f'C{i}', label=form.replace('_', ' '))

@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from canon import draw
+from canon import plots
 from canon.data import Key, chain, geometry, transforms
 from canon.errors import CanonError
 from experiments import tools
@@ -140,7 +140,7 @@ def sheet(example: dict[str, Any], links: Sequence[tuple[str, dict[str, Any]]]):
         (link,) = transforms.make(dict(name=name, **arguments))
         results.append(link.apply(example, Key(0, DRAW, 0)))
         titles.append(title(name, arguments))
-    return draw.scenes(results, titles)
+    return plots.scenes(results, titles)
 
 
 def title(name: str, arguments: dict[str, Any]) -> str:
@@ -154,7 +154,7 @@ def views(example: dict[str, Any]):
     crops = chain.apply((transforms.resize_short(160), transforms.ten_crop(128)), example, Key(0, 0, 0))['image']
     places = ('upper left', 'upper right', 'lower left', 'lower right', 'middle')
     titles = [*places, *(f'{place}, mirrored' for place in places)]
-    return draw.scenes([{'image': crop} for crop in crops], titles, columns=5, width=1.9)
+    return plots.scenes([{'image': crop} for crop in crops], titles, columns=5, width=1.9)
 
 
 def mixed(examples: dict[str, dict[str, Any]]):
@@ -163,7 +163,7 @@ def mixed(examples: dict[str, dict[str, Any]]):
     results = [link.apply(source[0], Key(0, visit, 0), source) for visit in range(20)]
     results = sorted((r for r in results if 0.1 < r['label'][0] < 0.9), key=lambda r: -r['label'][0])[::2][:4]
     titles = [', '.join(f'{n} {share:.2f}' for n, share in zip(examples, r['label'], strict=True)) for r in results]
-    return draw.scenes(results, titles)
+    return plots.scenes(results, titles)
 
 
 def save(figure, path: Path) -> None:

@@ -22,7 +22,7 @@ import jax
 import jax.export
 import numpy as np
 
-from canon.ops import backend
+from canon import backend
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 
@@ -48,7 +48,7 @@ def export(served: Served, params: Any, mutable: Any, output: str | Path) -> lis
     def function(inputs):
         return served.function(params, mutable, inputs)
 
-    model = jax.jit(function, compiler_options=backend.compiler_options())
+    model = backend.jit(function)
     samples = [_sample(served, n) for n in (1, 3)]
     wanted = [np.asarray(model(x)) for x in samples]
     (b,) = jax.export.symbolic_shape('b')

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from canon import draw, losses, metrics, models, named, optim
+from canon import backend, losses, metrics, models, named, optim, plots
 from canon.data import corpora, plain, vocabulary
 from canon.data.streams import Streams, StreamsOnce
 from canon.metrics.language import bits_per, perplexity
 from canon.metrics.ngram import KneserNey
 from canon.models.rnn_lm import RecurrentLM, weight_drop
-from canon.ops import backend, decoding
+from canon.ops import decoding
 from canon.train import Evaluator, Experiment, Task, lengths
 from canon.train.shard import process_shard
 from canon.train.types import CARRY
@@ -195,7 +195,7 @@ def language_evaluator(
 
 def _surprise(task: Task, model: Any, batches: StreamsOnce, words: vocabulary.Vocabulary, params):
     """The beginning of the held-out text, each token as dark as it was unexpected."""
-    read = jax.jit(task.predict, compiler_options=backend.compiler_options())
+    read = backend.jit(task.predict)
     mutable = {CARRY: model.start(1)} if isinstance(model, RecurrentLM) else {}
     tokens, bits = [], []
     for batch in batches.iterate():
@@ -207,7 +207,7 @@ def _surprise(task: Task, model: Any, batches: StreamsOnce, words: vocabulary.Vo
         bits += list(np.asarray(nats[0])[kept] / np.log(2))
         if len(tokens) >= _SHOWN:
             break
-    return draw.surprise(tokens, np.array(bits), 'bits a token, of the text held out')
+    return plots.surprise(tokens, np.array(bits), 'bits a token, of the text held out')
 
 
 def _baseline(learnt: np.ndarray, tokens: np.ndarray, size: int, order: int) -> Callable[[], metrics.Mean]:
@@ -248,7 +248,7 @@ def sampler(
                 return decoding.greedy(bound('step'), state, tokens[:, -1], length)
             return decoding.sample(bound('step'), state, tokens[:, -1], length, key, None, temperature, top_k, top_p)
 
-        compiled = jax.jit(go_on, compiler_options=backend.compiler_options())
+        compiled = backend.jit(go_on)
         rows = np.asarray(compiled(params, tokens, jax.random.key(seed)).tokens)
         return [words.extend_text(prompt, row) for row in rows]
 

@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from canon import draw, losses, named, nn, optim
+from canon import losses, named, nn, optim, plots
 from canon.data import Generated
 from canon.errors import UsageError
 from canon.metrics import Mean
@@ -166,7 +166,7 @@ def memory_evaluator(task: Task, reader: Reader, start: Any, data: Generated, bl
     def pictures(params, mutable, sums):
         lines = {('before' if name else 'after') + '/norm of the gradient': list(enumerate(mean.value))
                  for name, mean in sums[1].items()}  # fmt: skip
-        return {'gradient': draw.curves(lines, 'time lag')}
+        return {'gradient': plots.curves(lines, 'time lag')}
 
     return Evaluator(data, measure, finish, pictures)
 
@@ -217,7 +217,7 @@ def picture(found: Sequence[runs.Run], task: str) -> Figure:
     left, right = figure.subplots(1, 2)
     for i, (cell, by_gap) in enumerate(sorted(points.items(), reverse=True)):
         gaps = sorted(by_gap)
-        medians = [draw.middle([share for share, _ in by_gap[gap]]) for gap in gaps]
+        medians = [plots.middle([share for share, _ in by_gap[gap]]) for gap in gaps]
         left.plot(gaps, medians, 'o-', color=f'C{i}', label=cell)
         _, metrics = by_gap[gaps[-1]][0]
         for prefix, style in (('test/lag_', '-'), ('test/start_lag_', ':')):

@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from canon import data, draw, losses, metrics, models, named, optim
+from canon import backend, data, losses, metrics, models, named, optim, plots
 from canon.errors import UsageError
-from canon.ops import backend
 from canon.ops.ctc import Readings, best_path, prefix_beam_search
 from canon.train import Evaluator, Experiment, Task, lengths
 from experiments.export import Served
@@ -96,7 +95,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
             rows.append([str(files.paths[len(rows)]), text, f'{chance:.4f}'])
             if len(shown) < SHEET:
                 shown.append((batch['image'][i], f'{text} {chance:.2f}'))
-    sheet = draw.readings(np.stack([image for image, _ in shown]), [text for _, text in shown])
+    sheet = plots.readings(np.stack([image for image, _ in shown]), [text for _, text in shown])
     head = ['file', 'text', 'probability']
     return f'{len(rows)} images read: {write_predictions(output, [head, *rows], sheet)}'
 
@@ -195,7 +194,7 @@ def _reader(task: Task, beam: int) -> Callable[..., Readings]:
     def read(params, mutable, batch):
         return _read(task.predict(params, mutable, batch), beam)
 
-    return jax.jit(read, compiler_options=backend.compiler_options())
+    return backend.jit(read)
 
 
 def _frames(logits: jax.Array) -> jax.Array:
@@ -218,9 +217,9 @@ def _samples(task: Task, batches: Any, alphabet: data.Alphabet, beam: int, param
 
 def _gallery(rows: list, title: str):
     if not rows:
-        return draw.readings(np.zeros((0, 1, 1, 1)), [], title=none_of(title))
+        return plots.readings(np.zeros((0, 1, 1, 1)), [], title=none_of(title))
     titles = [text + (f' → {guess or "nothing"}' if guess != text else '') + f' {p:.2f}' for _, text, guess, p in rows]
-    return draw.readings(np.stack([image for image, *_ in rows]), titles, title=title)
+    return plots.readings(np.stack([image for image, *_ in rows]), titles, title=title)
 
 
 def _spikes(task: Task, batches: Any, alphabet: data.Alphabet, params, mutable):
@@ -231,7 +230,7 @@ def _spikes(task: Task, batches: Any, alphabet: data.Alphabet, params, mutable):
     log_probs = np.asarray(jax.jit(task.predict)(params, mutable, one))
     read = alphabet.decode(best_path(jnp.asarray(log_probs), jnp.array([log_probs.shape[1]])).labels[0])
     title = f'{alphabet.decode(one["label"][0])} is read as {read or "nothing"}'
-    return draw.spikes(one['image'][0], np.exp(log_probs[0]), alphabet.characters, title)
+    return plots.spikes(one['image'][0], np.exp(log_probs[0]), alphabet.characters, title)
 
 
 def _evaluator(config: ConfigDict, task: Task, name: str) -> Evaluator:

@@ -14,11 +14,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from canon import draw, losses, metrics, models, named, optim
+from canon import backend, losses, metrics, models, named, optim, plots
 from canon.data import parallel, plain, vocabulary
 from canon.errors import UsageError
 from canon.metrics.language import perplexity
-from canon.ops import backend, decoding
+from canon.ops import decoding
 from canon.train import Evaluator, Experiment, Task, lengths
 from canon.train.shard import process_shard
 
@@ -240,7 +240,7 @@ def searcher(model: Any, languages: Languages, spec: Spec) -> Callable[..., tupl
 def _translate(model, languages: Languages, params, lines: Sequence[str], spec: Spec) -> Iterator[tuple[tuple, str]]:
     """(row as an evaluator has it, text) of each line, batch by batch; lines of like length are not brought together,
     so a batch is as wide as its longest line, rounded up to a multiple of 16."""
-    search = jax.jit(searcher(model, languages, spec), compiler_options=backend.compiler_options())
+    search = backend.jit(searcher(model, languages, spec))
     eos = languages.source.eos
     assert eos is not None
     for start in range(0, len(lines), spec.batch_size):
@@ -275,7 +275,7 @@ def _alignment(model: Any, languages: Languages, params, row: tuple):
         return None
     heads = np.asarray(crosses[-1], np.float32)[0, :, :, :length]
     written = languages.target.tokens(tokens[: inputs.shape[1]])
-    return draw.alignments(heads[0] if len(heads) == 1 else heads, written, languages.source.tokens(source[:length]))
+    return plots.alignments(heads[0] if len(heads) == 1 else heads, written, languages.source.tokens(source[:length]))
 
 
 def _examples(sentences: Sequence[tuple[str, str]], texts: Sequence[str], tokenize: str):
@@ -283,7 +283,7 @@ def _examples(sentences: Sequence[tuple[str, str]], texts: Sequence[str], tokeni
     chosen = np.linspace(0, len(texts) - 1, min(_SHOWN, len(texts))).astype(int)
     bleu = metrics.bleu(texts, [reference for _, reference in sentences], tokenize)
     title = f'source, reference, translation; BLEU {bleu.value:.1f} ({bleu.signature})'
-    return draw.translations([(*sentences[i], texts[i]) for i in chosen], title)
+    return plots.translations([(*sentences[i], texts[i]) for i in chosen], title)
 
 
 def _lengths(sentences: Sequence[tuple[str, str]], texts: Sequence[str], bounds: Sequence[int]):
@@ -295,7 +295,7 @@ def _lengths(sentences: Sequence[tuple[str, str]], texts: Sequence[str], bounds:
         right = [references[i] for i in chosen]
         for name, side in (('model/chrF', texts), ('copy/chrF', sources)):
             lines[name].append((place, metrics.chrf([side[i] for i in chosen], right).value))
-    return draw.curves(lines, xlabel='words of the source')
+    return plots.curves(lines, xlabel='words of the source')
 
 
 def _by_length(sources: Sequence[str], bounds: Sequence[int]) -> Iterator[tuple[str, list[int]]]:
@@ -402,14 +402,14 @@ def by_length(found: Sequence[Any], form: str, over: str) -> Any:
                 bins.setdefault(name.removeprefix('test/chrf').removeprefix('_'), []).append(value)
     lines = {}
     for name, values in points.items():
-        best = max(values, key=lambda value: draw.middle(values[value]['']))
+        best = max(values, key=lambda value: plots.middle(values[value]['']))
         lines[f'{name}, {best:g}'] = values[best]
     names = ['to_' + n for n in sorted((n[3:] for n in next(iter(lines.values())) if n.startswith('to_')), key=int)]
     names.append('beyond')
     figure = Figure(figsize=(6.4, 4.2), layout='constrained')
     axes = figure.add_subplot()
     for i, (form_name, bins) in enumerate(lines.items()):
-        axes.plot(range(len(names)), [draw.middle(bins[n]) for n in names], color=f'C{i}', label=form_name)
+        axes.plot(range(len(names)), [plots.middle(bins[n]) for n in names], color=f'C{i}', label=form_name)
         for place, n in enumerate(names):
             axes.plot([place] * len(bins[n]), bins[n], '.', color=f'C{i}', ms=5)
     axes.set_xticks(range(len(names)), [n.replace('to_', 'to ') for n in names])

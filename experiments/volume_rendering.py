@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from canon import draw, named, optim
+from canon import named, optim, plots
 from canon.camera import Camera
 from canon.data import Generated, framing, traced, volumes
 from canon.errors import UsageError
@@ -298,7 +298,7 @@ def held_out(task: Task, truth: Truth, camera: Camera, split: str, views: int, s
             found = np.asarray(run(params, mutable, data[i])['seen']).reshape(*size, -1)
             shown += [np.broadcast_to(x, (*size, 3)) for x in (seen[i].reshape(*size, -1), found)]
             titles += ['truth', 'recovered']
-        figures = {'views': draw.gallery(_bytes(np.stack(shown)), titles, columns=6)}
+        figures = {'views': plots.gallery(_bytes(np.stack(shown)), titles, columns=6)}
         if 'volume' in params:
             figures['slices'] = slices(truth.on(params['volume'].shape), np.asarray(params['volume']))
         if 'table' in params:
@@ -321,7 +321,7 @@ def slices(truth: np.ndarray, found: np.ndarray) -> Figure:
             plane = np.take(volume, volume.shape[axis] // 2, axis).T[::-1]
             shown.append(np.pad(plane, [(0, max(volume.shape) - n) for n in plane.shape]))
             titles.append(f'{name}, across {label}')
-    return draw.gallery(_bytes(np.stack(shown)[..., None]), titles, columns=3)
+    return plots.gallery(_bytes(np.stack(shown)[..., None]), titles, columns=3)
 
 
 def functions(truth: np.ndarray, found: np.ndarray) -> Figure:
@@ -377,7 +377,7 @@ def pictures(
     out = Path(output)
     out.mkdir(parents=True, exist_ok=True)
     seen = {mode: view(values, table, half, mode, size, 0.6, level) for mode in MODES}
-    figure = draw.gallery(_bytes(np.stack(list(seen.values()))), list(MODES.values()), columns=4, title=name)
+    figure = plots.gallery(_bytes(np.stack(list(seen.values()))), list(MODES.values()), columns=4, title=name)
     figure.set_size_inches(12, 3.6)
     figure.savefig(out / 'modes.png', dpi=100)
     import imageio.v3 as imageio

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator
 
-from canon import draw, models
+from canon import models, plots
 from canon.errors import CanonError
 from canon.nn.trace import traced
 from canon.train.workdir import read_json
@@ -66,7 +66,7 @@ def costs(
     # Lines in the order of what they cost, which is that of a width or a size.
     lines = sorted(points.items(), key=lambda item: min(price for price, _ in item[1].values()))
     for i, (group, named) in enumerate(lines):
-        rows = sorted((price, draw.middle(values), name, values) for name, (price, values) in named.items())
+        rows = sorted((price, plots.middle(values), name, values) for name, (price, values) in named.items())
         axes.plot([r[0] for r in rows], [r[1] for r in rows], '-' if line else 'none', color=f'C{i}', label=group)
         for price, middle, name, values in rows:
             axes.plot([price] * len(values), values, '.', color=f'C{i}', ms=5)

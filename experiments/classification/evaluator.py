@@ -9,8 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from canon import draw, losses, metrics, named
-from canon.ops import backend
+from canon import backend, losses, metrics, named, plots
 from canon.train import Evaluator
 from experiments.classification import insides
 from experiments.images import none_of, right_and_wrong
@@ -79,9 +78,9 @@ def classification_evaluator(
         seen = f' of the first {_LOOKED_AT}' if batches.num_examples > _LOOKED_AT else ''
         own = {} if look is None else insides.pictures(look, params, mutable, batches[0])
         return {
-            'class accuracy': draw.class_accuracy(sums['confusion'], names),
-            'confusion matrix': draw.confusion_matrix(sums['confusion'], names),
-            'reliability': draw.reliability(*sums['reliability'], sums['reliability'].error),
+            'class accuracy': plots.class_accuracy(sums['confusion'], names),
+            'confusion matrix': plots.confusion_matrix(sums['confusion'], names),
+            'reliability': plots.reliability(*sums['reliability'], sums['reliability'].error),
             'right': _gallery(right, names, 'right: class and its probability'),
             'wrong': _gallery(wrong, names, f'wrong{seen}, surest first: true class, then what was predicted'),
             **own,
@@ -92,7 +91,7 @@ def classification_evaluator(
 
 def _samples(predict: Callable, batches: Any, params, mutable) -> tuple[list, list]:
     """(image, label, prediction, probability) of rows classified right, in order, and wrong, surest first."""
-    infer = jax.jit(lambda p, m, b: jax.nn.softmax(predict(p, m, b)), compiler_options=backend.compiler_options())
+    infer = backend.jit(lambda p, m, b: jax.nn.softmax(predict(p, m, b)))
 
     def rows():
         seen = 0
@@ -119,6 +118,6 @@ def one_crop(image: np.ndarray) -> np.ndarray:
 
 def _gallery(rows: list, names: Sequence[str], title: str):
     if not rows:
-        return draw.gallery(np.zeros((0, 1, 1, 1)), [], title=none_of(title))
+        return plots.gallery(np.zeros((0, 1, 1, 1)), [], title=none_of(title))
     titles = [names[t] + (f' → {names[g]}' if g != t else '') + f' {p:.2f}' for _, t, g, p in rows]
-    return draw.gallery(np.stack([image for image, *_ in rows]), titles, title=title)
+    return plots.gallery(np.stack([image for image, *_ in rows]), titles, title=title)

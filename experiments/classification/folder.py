@@ -8,9 +8,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from canon import data, draw
+from canon import backend, data, plots
 from canon.errors import UsageError
-from canon.ops import backend
 from experiments.classification.evaluator import one_crop
 from experiments.images import SHEET, write_predictions
 
@@ -48,7 +47,7 @@ def classify(
     """
     files = data.files.Files(source, unreadable, max_pixels)
     batches = data.Once(files, batch_size, transforms, memory_limit=0)
-    infer = jax.jit(lambda p, m, b: jax.nn.softmax(predict(p, m, b)), compiler_options=backend.compiler_options())
+    infer = backend.jit(lambda p, m, b: jax.nn.softmax(predict(p, m, b)))
     rows, shown = [], []
     for batch in batches.iterate():
         images = _with_channels(batch['image'], channels)
@@ -60,7 +59,7 @@ def classify(
                 shown.append((one_crop(image), f'{names[best[0]]} {chance[best[0]]:.2f}'))
     ranks = range(1, (len(rows[0]) + 1) // 2)
     head = ['file', *(x for r in ranks for x in (f'class{r}', f'probability{r}'))]
-    sheet = draw.gallery(np.stack([image for image, _ in shown]), [title for _, title in shown])
+    sheet = plots.gallery(np.stack([image for image, _ in shown]), [title for _, title in shown])
     skipped = f', {len(files.skipped)} skipped' if files.skipped else ''
     return f'{len(rows)} images classified{skipped}: {write_predictions(output, [head, *rows], sheet)}'
 

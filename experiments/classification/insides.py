@@ -9,8 +9,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from canon import draw
-from canon.ops import backend
+from canon import backend, plots
 
 _SHOWN = 3  # images whose maps are drawn
 _SPREAD = 8  # images whose values are counted
@@ -31,13 +30,13 @@ def pictures(look: Look, params, mutable, batch) -> dict[str, Any]:
     drawn = {}
     name, kernels = first_filters(look.model, variables, look.images({'image': rows[:1]}))
     if kernels is not None:
-        drawn['filters'] = draw.filters(kernels, name)
+        drawn['filters'] = plots.filters(kernels, name)
     values = stages(look, variables, rows)
     maps = {name: x[:_SHOWN] for name, x in values.items() if x.ndim == 4 and min(x.shape[1:3]) > 1}
     if maps:
-        drawn['feature maps'] = draw.feature_maps(rows[:_SHOWN], maps)
+        drawn['feature maps'] = plots.feature_maps(rows[:_SHOWN], maps)
     if values:
-        drawn['activations'] = draw.histograms(values)
+        drawn['activations'] = plots.histograms(values)
     return drawn
 
 
@@ -52,7 +51,7 @@ def stages(look: Look, variables, images: np.ndarray) -> dict[str, np.ndarray]:
         names[:] = found  # a dict that leaves jit is sorted
         return list(found.values())
 
-    values = jax.jit(run, compiler_options=backend.compiler_options())(variables, images)
+    values = backend.jit(run)(variables, images)
     return dict(zip(names, map(np.asarray, values), strict=True))
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from canon import draw, named, optim
+from canon import named, optim, plots
 from canon.data import Generated
 from canon.errors import UsageError
 from canon.metrics import Mean
@@ -100,9 +100,9 @@ def together(experiment: Experiment, config: ConfigDict) -> Experiment:
     def pictures(params, mutable, sums):
         ways = {name: np.asarray(mutable['paths'][name]) for name in params}
         labels = {name: f'{name}  {sums[name].value:.2g}' for name in ways}
-        ground = draw.Ground(surface.height, surface.box, surface.minima)
+        ground = plots.Ground(surface.height, surface.box, surface.minima)
         title = f'{config.surface.name}, {steps} steps: optimizer and final loss'
-        return {'paths': draw.paths(ground, ways, labels, title), 'walk': draw.walk(ground, ways, labels)}
+        return {'paths': plots.paths(ground, ways, labels, title), 'walk': plots.walk(ground, ways, labels)}
 
     evals = {name: evaluator._replace(draw=pictures) for name, evaluator in experiment.evals.items()}
     return experiment._replace(task=base._replace(init=init), step=recorded, evals=evals)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from canon import data, draw, metrics, models, named, optim
+from canon import data, metrics, models, named, optim, plots
 from canon.data import meshes, shapes
 from canon.errors import CanonError, UsageError
 from canon.metrics import Mean
@@ -211,7 +211,7 @@ def _pictures(system: System, held: Mapping[int, shapes.Shape], rows: Mapping, f
         drawn.append(
             ('found', mesh.vertices, mesh.faces) if mesh else ('no surface', np.zeros((0, 3)), np.zeros((0, 3)))
         )
-    return {'meshes': draw.shaded(drawn, 0.75 * system.half), 'slices': draw.slices(cut, system.half)}
+    return {'meshes': plots.shaded(drawn, 0.75 * system.half), 'slices': plots.slices(cut, system.half)}
 
 
 # --- prediction ---------------------------------------------------------------------------------------------------

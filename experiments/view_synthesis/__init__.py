@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from canon import data, draw, models, named, optim
+from canon import backend, data, models, named, optim, plots
 from canon.data.framing import look_at_frame, orbit_poses
 from canon.errors import UsageError
 from canon.metrics import Mean
 from canon.metrics.views import psnr, ssim
-from canon.ops import backend, by_parts
+from canon.ops import by_parts
 from canon.ops import volume_rendering as vr
 from canon.train import Evaluator, Experiment, Task, lengths
 from canon.train.shard import process_shard
@@ -329,7 +329,7 @@ def view_evaluator(
             truth = np.asarray(_truth(batch['colour'], how)).reshape(*size, 3)
             shown += [truth, found['colour'].reshape(*size, 3), depth_picture(found).reshape(*size, 3)]
         shown = np.stack([np.uint8(np.clip(x, 0, 1) * 255 + 0.5) for x in shown])
-        return {'views': draw.gallery(shown, ['truth', 'rendered', 'depth'] * (len(shown) // 3), columns=6)}
+        return {'views': plots.gallery(shown, ['truth', 'rendered', 'depth'] * (len(shown) // 3), columns=6)}
 
     return Evaluator(batches, measure, finish, pictures)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from canon import draw
+from canon import plots
 from canon.train.log import read_rows
 from experiments import runs
 from experiments.classification.claims import at, done
@@ -25,7 +25,7 @@ def against(found: Sequence[runs.Run], key: str, line: Callable[[Mapping[str, An
     figure, axes = _axes(title)
     for name, values in sorted(points.items()):
         numbers = sorted(values)
-        axes.plot(numbers, [draw.middle(values[n]) for n in numbers], 'o-', label=name)
+        axes.plot(numbers, [plots.middle(values[n]) for n in numbers], 'o-', label=name)
     axes.set(xlabel=key.rpartition('.')[2], xscale='log')
     numbers = sorted({n for values in points.values() for n in values})
     axes.set_xticks(numbers, [str(n) for n in numbers])

@@ -7,9 +7,9 @@ import importlib
 
 __version__ = '0.1.0'
 _ROOMS = (
+    'backend',
     'camera',
     'data',
-    'draw',
     'errors',
     'losses',
     'metrics',
@@ -18,6 +18,7 @@ _ROOMS = (
     'nn',
     'ops',
     'optim',
+    'plots',
     'train',
     'weights',
 )

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from canon import draw
+from canon import plots
 from canon.data import transforms
 from experiments import augmentations
 
@@ -42,7 +42,7 @@ def test_scenes_draw_boxes_and_masks_where_they_are():
     masks[0, 5:10, 20:28] = True
     example = {'image': image, 'boxes': np.array([[20, 5, 28, 10.0]]), 'masks': masks}
     segmentation = {'image': image[..., :1], 'segmentation': np.where(masks[0], 255, 0)[..., None]}
-    figure = draw.scenes([example, segmentation, {'image': image / np.float32(255)}], ['a', 'b', 'c'], columns=2)
+    figure = plots.scenes([example, segmentation, {'image': image / np.float32(255)}], ['a', 'b', 'c'], columns=2)
     first, second, third, fourth = figure.axes
     (frame,) = [p for p in first.patches if isinstance(p, Rectangle)]
     assert (*frame.get_xy(), frame.get_width(), frame.get_height()) == (20, 5, 8, 5)

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from canon import draw, optim
+from canon import optim, plots
 from canon.errors import UsageError
 from canon.train import fit
 from canon.train.log import read_rows
@@ -297,9 +297,9 @@ def test_a_sweep_is_drawn_with_each_at_its_best_rate(tmp_path):
 
 
 def test_the_best_is_by_the_median_and_a_diverged_seed_is_worst():
-    assert draw.middle([1.0, 2.0, float('nan')]) == 2.0
-    assert draw.middle([1.0, float('nan')]) == float('inf')
-    assert draw.best_of({0.1: [1.0, 9.0, 1.2], 1.0: [1.1, 1.1, 1.1]}) == 1.0
+    assert plots.middle([1.0, 2.0, float('nan')]) == 2.0
+    assert plots.middle([1.0, float('nan')]) == float('inf')
+    assert plots.best_of({0.1: [1.0, 9.0, 1.2], 1.0: [1.1, 1.1, 1.1]}) == 1.0
 
 
 def test_a_table_draws_what_the_config_defines(root, tmp_path):

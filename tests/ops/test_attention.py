@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from canon import backend
 from canon.errors import UsageError
-from canon.ops import attention, backend
+from canon.ops import attention
 
 B, H, T, S, D, V = 2, 3, 4, 5, 6, 6
 # Some of a row, all of it, and none of it: row 2 of every sequence may look nowhere.

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from canon import ops
+from canon import backend, ops
 from canon.errors import UsageError
 
 
@@ -43,7 +43,7 @@ def test_groups_do_not_see_one_another(form):
     rng = np.random.default_rng(0)
     for groups, each, filters in ((3, 2, 4), (40, 2, 1), (4, 1, 3)):
         x, w = rng.normal(size=(2, 6, 5, groups * each)), rng.normal(size=(3, 3, each, groups * filters))
-        with jax.enable_x64(True), ops.backend.forms(form):
+        with jax.enable_x64(True), backend.forms(form):
             whole = jax.jit(lambda x, w, g=groups: ops.conv(x, w, 2, 1, groups=g))(x, w)
             some = [
                 ops.conv(

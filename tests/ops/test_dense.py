@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from canon import backend
 from canon.nn import Dense, DenseGeneral
-from canon.ops import backend, dense
+from canon.ops import dense
 
 
 @pytest.mark.parametrize('shape', [(5,), (7, 5), (3, 4, 5), (2, 3, 1, 5), (0, 4, 5), (3, 0, 5)])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from canon import ops
+from canon import backend, ops
 
 
 def drawn(*shape, seed=0):
@@ -63,7 +63,7 @@ def both(name, dtype, wrap=lambda f: f):
 
     found = {}
     for form in ('cpu', 'plain'):
-        with ops.backend.forms(form):
+        with backend.forms(form):
             found[form] = jax.jit(lambda *a: run(*a))(*arrays)
     return found
 
@@ -100,7 +100,7 @@ def test_forms_are_equal_in_bfloat16(name):
 def test_under_vmap(name):
     """A function of one more axis is the function of each of its rows."""
     function, *shapes = CASES[name]
-    with jax.enable_x64(True), ops.backend.forms('cpu'):
+    with jax.enable_x64(True), backend.forms('cpu'):
         arrays = [jnp.asarray(drawn(2, *s, seed=i)) for i, s in enumerate(shapes)]
 
         def gradient(*arrays):
@@ -117,7 +117,7 @@ def test_under_vmap(name):
 @pytest.mark.parametrize('name', CASES)
 def test_gradients_by_finite_differences(name):
     function, *shapes = CASES[name]
-    with jax.enable_x64(True), ops.backend.forms('cpu'):
+    with jax.enable_x64(True), backend.forms('cpu'):
         arrays = [jnp.asarray(drawn(*s, seed=i)) for i, s in enumerate(shapes)]
         if name.startswith('max'):  # far from ties
             arrays = [jnp.asarray(np.random.default_rng(0).permutation(arrays[0].size).reshape(arrays[0].shape) / 10.0)]
@@ -128,7 +128,7 @@ def test_gradients_by_finite_differences(name):
 def test_not_a_number_gets_through_max_pooling(form):
     x = np.zeros((1, 6, 6, 1), np.float32)
     x[0, 2, 3] = np.nan
-    with ops.backend.forms(form):
+    with backend.forms(form):
         seen = jax.jit(lambda x: ops.max_pool(x, 2))(x)
         value = jax.jit(lambda x: jax.vjp(lambda x: ops.max_pool(x, 2), x)[0])(x)
     expected = np.zeros((3, 3), bool)
@@ -140,27 +140,27 @@ def test_not_a_number_gets_through_max_pooling(form):
 def test_whole_numbers_are_pooled():
     x = np.random.default_rng(0).integers(-100, 100, (1, 6, 6, 2), np.int32)
     for form in ('cpu', 'plain'):
-        with ops.backend.forms(form):
+        with backend.forms(form):
             np.testing.assert_array_equal(
                 jax.jit(lambda x: ops.max_pool(x, 2))(x), x.reshape(1, 3, 2, 3, 2, 2).max((2, 4))
             )
 
 
 def test_a_backend_has_one_form():
-    assert ops.backend.cpu_form() == (jax.default_backend() == 'cpu')
-    with ops.backend.forms('plain'):
-        assert not ops.backend.cpu_form()
-        with ops.backend.forms('cpu'):
-            assert ops.backend.cpu_form()
-        assert not ops.backend.cpu_form()
+    assert backend.cpu_form() == (jax.default_backend() == 'cpu')
+    with backend.forms('plain'):
+        assert not backend.cpu_form()
+        with backend.forms('cpu'):
+            assert backend.cpu_form()
+        assert not backend.cpu_form()
     with pytest.raises(ValueError, match='not'):
-        ops.backend.forms('gpu').__enter__()
+        backend.forms('gpu').__enter__()
 
 
 EIGHT = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-from canon import ops
+from canon import backend, ops
 from canon.nn import BatchNorm
 from tests.ops.test_forms import CASES, drawn
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from canon import ops
+from canon import backend, ops
 from canon.nn import BatchNorm
 
 GOLDEN = np.load(Path(__file__).parent / 'golden' / 'torch.npz')
@@ -36,7 +36,7 @@ def test_equals_torch(name, form):
             for v, (_, keywords) in zip(inputs, cases, strict=True)
         ]
 
-    with jax.enable_x64(True), ops.backend.forms(form):
+    with jax.enable_x64(True), backend.forms(form):
         results = jax.jit(every)(inputs)
     for (i, keywords), found in zip(cases, results, strict=True):
         for what, value in zip(('y', 'dx', 'dkernel'), found, strict=False):

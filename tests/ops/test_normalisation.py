@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from canon import ops
+from canon import backend, ops
 from canon.errors import UsageError
 
 
@@ -39,10 +39,10 @@ SETTINGS = [(5, 1e-4, 0.75, 2.0, False), (5, 0.2, 0.75, 1.0, True), (3, 0.5, 0.5
 @pytest.mark.parametrize(('function', 'loop'), [(ops.lrn, lrn), (ops.lrn_within, lrn_within)])
 def test_lrn_equals_the_loop(function, loop, settings, form):
     x = np.random.default_rng(0).normal(size=(2, 5, 6, 7)) * 3
-    with jax.enable_x64(True), ops.backend.forms(form):
+    with jax.enable_x64(True), backend.forms(form):
         y = jax.jit(lambda x: function(x, *settings))(x)
     np.testing.assert_allclose(y, loop(x, *settings), rtol=1e-12)
-    with ops.backend.forms(form):
+    with backend.forms(form):
         narrow = jax.jit(lambda x: function(x, *settings))(x.astype(np.float32))
     np.testing.assert_allclose(narrow, loop(x, *settings), rtol=2e-6)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from canon import ops
+from canon import backend, ops
 from canon.errors import UsageError
 from canon.ops.padding import outputs, pads
 from tests.ops import windows
@@ -84,7 +84,7 @@ def check(rows_of_cases, form):
             for x, w, (k, s, _, d, p, g) in zip(images, kernels, rows_of_cases, strict=True)
         ]
 
-    with jax.enable_x64(True), ops.backend.forms(form):
+    with jax.enable_x64(True), backend.forms(form):
         results = jax.jit(every)(images, kernels)
     for x, w, row, found in zip(images, kernels, rows_of_cases, results, strict=True):
         k, s, n, d, p, g = row

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from canon import ops
+from canon import backend
 from canon.errors import UsageError
 from canon.ops import recurrence
 
@@ -258,9 +258,9 @@ def test_weights_gradients_stand_outside_the_loop():
 
 @pytest.mark.parametrize('hidden', [8, 600])
 def test_forms_of_backends(hidden):
-    with ops.backend.forms('plain'):
+    with backend.forms('plain'):
         assert recurrence._form(hidden) == FORMS['whole']
-    with ops.backend.forms('cpu'):
+    with backend.forms('cpu'):
         assert recurrence._form(hidden) == FORMS['gates' if hidden == 8 else 'columns']
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from canon import ops
+from canon import backend, ops
 from canon.ops.convolution import _plain
 from canon.ops.padding import pads
 from canon.ops.shifts import Windows
@@ -108,7 +108,7 @@ def test_who_gets_it():
         def trace(x, k):
             return ops.conv(x, k, stride, padding, dilation, groups)
 
-        with ops.backend.forms('cpu'):
+        with backend.forms('cpu'):
             return 'conv_general_dilated' not in str(jax.make_jaxpr(lambda x, k: trace(x, k))(x, k))
 
     for size, width in ((56, 64), (28, 128), (14, 256), (7, 512)):
@@ -128,5 +128,5 @@ def test_who_gets_it():
         jax.ShapeDtypeStruct((3, 3, 64, 64), jnp.float64),
     )
     assert not pays(images, kernel, over((14, 14)))  # of two types, which the plain form refuses
-    with ops.backend.forms('plain'):
+    with backend.forms('plain'):
         assert 'conv_general' in str(jax.make_jaxpr(lambda x: ops.conv(x, jnp.ones((3, 3, 64, 64))))(images))

@@ -677,13 +677,13 @@ def test_a_profile_cut_short_by_the_end_is_written(tmp_path):
 
 
 def test_figures_of_an_evaluator_are_saved(tmp_path):
-    from canon import draw
+    from canon import plots
 
     made = toy.experiment()
 
     def pictures(params, mutable, sums):
         assert isinstance(jax.tree.leaves(params)[0], np.ndarray)
-        return {'confusion': draw.confusion_matrix(sums['confusion'], list('abc'))}
+        return {'confusion': plots.confusion_matrix(sums['confusion'], list('abc'))}
 
     made = made._replace(evals={'test': made.evals['test']._replace(draw=pictures)})
     fit(made, toy.config(), tmp_path, quiet=True)
@@ -694,7 +694,7 @@ def test_an_animation_of_an_evaluator_is_saved_and_stands_in_the_report(tmp_path
     from matplotlib.figure import Figure
     from PIL import Image
 
-    from canon import draw
+    from canon import plots
     from canon.train import write_report
 
     def pictures(params, mutable, sums):
@@ -702,7 +702,7 @@ def test_an_animation_of_an_evaluator_is_saved_and_stands_in_the_report(tmp_path
         axes = figure.subplots()
         axes.set(xlim=(-1, 3), ylim=(-1, 3))
         (dot,) = axes.plot([], [], 'o')
-        return {'dot': draw.Animation(figure, lambda i: dot.set_data([i], [i]), range(3), milliseconds=120)}
+        return {'dot': plots.Animation(figure, lambda i: dot.set_data([i], [i]), range(3), milliseconds=120)}
 
     made = toy.experiment()
     made = made._replace(evals={'test': made.evals['test']._replace(draw=pictures)})

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from jax.extend import core
 
+from canon import backend
 from canon.errors import CanonError
-from canon.ops import backend
 
 Pair = tuple[int, int]
 

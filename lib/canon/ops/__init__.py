@@ -1,6 +1,7 @@
 """Array in, array out: what layers and losses are made of. Knows no parameters' names and no modules."""
 
-from canon.ops import attention, backend, ctc, decoding, dense, recurrence
+from canon import backend
+from canon.ops import attention, ctc, decoding, dense, recurrence
 from canon.ops.activations import activation, elu, leaky_relu, relu, relu6, scaled_tanh, sigmoid, tanh
 from canon.ops.convolution import conv, conv_transpose
 from canon.ops.normalisation import batch_norm, batch_norm_train, lrn, lrn_within

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from canon import backend
 from canon.errors import UsageError
-from canon.ops import backend, dense
+from canon.ops import dense
 
 _NEVER = -1e30  # log 0 that can be subtracted from itself
 

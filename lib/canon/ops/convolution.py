@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from canon import backend
 from canon.errors import UsageError
-from canon.ops import backend, winograd
+from canon.ops import winograd
 from canon.ops.depthwise import depthwise
 from canon.ops.padding import Padding, pads, pair
 from canon.ops.shifts import MOST_TAPS, Windows, padded

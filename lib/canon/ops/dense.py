@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from canon.ops.backend import cpu_form
+from canon.backend import cpu_form
 
 Numbers = tuple[tuple[Sequence[int], Sequence[int]], tuple[Sequence[int], Sequence[int]]]
 

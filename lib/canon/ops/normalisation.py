@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from canon import backend
 from canon.errors import UsageError
-from canon.ops import backend
 
 
 def batch_norm(

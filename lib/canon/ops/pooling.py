@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from canon import backend
 from canon.errors import UsageError
-from canon.ops import backend
 from canon.ops.padding import Padding, Pair, pads, pair, sides
 from canon.ops.shifts import MOST_TAPS, Windows, back, padded, shifted
 

@@ -21,11 +21,11 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
+from canon.backend import cpu_form
 from canon.errors import UsageError
 from canon.named import near
 from canon.ops import dense
 from canon.ops.activations import ACTIVATIONS, sigmoid
-from canon.ops.backend import cpu_form
 
 State = tuple[jax.Array, ...]
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from canon import backend
 from canon.metrics import add
-from canon.ops import backend
 from canon.train.shard import abstract_batch, batch_sharding, put, replicated
 from canon.train.statistics import evaluated_variables
 from canon.train.types import CARRY, Evaluator, Mutable, Params, State
@@ -33,7 +33,7 @@ def compile_measure(evaluator: Evaluator, mesh) -> Callable:
     """`evaluator.measure`, jitted over the mesh; its accumulators come back whole on every process."""
     sums = replicated(mesh)
     out = sums if evaluator.start is None else (sums, batch_sharding(mesh))
-    return jax.jit(evaluator.measure, out_shardings=out, compiler_options=backend.compiler_options())
+    return backend.jit(evaluator.measure, out_shardings=out)
 
 
 def metric_names(evaluator: Evaluator, state: State, measure: Callable) -> set[str] | None:

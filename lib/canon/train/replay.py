@@ -10,9 +10,8 @@ import jax
 import numpy as np
 from jax.tree_util import tree_flatten_with_path
 
-from canon import optim
+from canon import backend, optim
 from canon.errors import CanonError, UsageError
-from canon.ops import backend
 from canon.train import shard
 from canon.train.checkpoint import Checkpoints
 from canon.train.evaluation import evaluate
@@ -114,20 +113,14 @@ def replay(experiment: Experiment, config: Config, workdir: Path | str, step: in
     Everything in a step is a function of (seed, step), so this is the step that happened, on as many devices.
     """
     setup, state = _state_before(experiment, config, Path(workdir).expanduser().absolute(), step)
-    run = jax.jit(
-        setup.step,
-        out_shardings=(setup.layout, shard.replicated(setup.mesh)),
-        compiler_options=backend.compiler_options(),
-    )
+    run = backend.jit(setup.step, out_shardings=(setup.layout, shard.replicated(setup.mesh)))
     rows = shard.batch_sharding(setup.mesh)
     for number in range(int(state.step), step - 1):
         state, _ = run(setup.constants, state, shard.put(experiment.train[number], rows))
     batch = experiment.train[step - 1]
     placed = shard.put(batch, rows)
     after, metrics = run(setup.constants, state, placed)
-    grads = jax.jit(
-        lambda s, b: gradient_at(experiment, setup.seed, s, b), compiler_options=backend.compiler_options()
-    )(state, placed)
+    grads = backend.jit(lambda s, b: gradient_at(experiment, setup.seed, s, b))(state, placed)
     before, after, grads = shard.to_host((state.params, after.params, grads))
     leaves = [
         (shard.path_name(path), _norm(p), _norm(g), _norm(q - p), int((~np.isfinite(g)).sum()))

@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from canon import draw
+from canon import plots
 from canon.train.log import read_rows
 from canon.train.workdir import read_json, read_mapping
 
@@ -26,7 +26,7 @@ def write_report(workdir: Path | str) -> Path:
     figures.mkdir(exist_ok=True)
     series = _series(rows)
     if series:
-        draw.curves(series).savefig(figures / 'curves.png', dpi=100)
+        plots.curves(series).savefig(figures / 'curves.png', dpi=100)
     page = _template().render(
         title=_title(workdir),
         status=_status(workdir),

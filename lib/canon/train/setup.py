@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from canon import backend
 from canon.errors import UsageError
-from canon.ops import backend
 from canon.optim import lift_constants
 from canon.train import lengths, shard
 from canon.train.checkpoint import init_from
@@ -78,12 +78,11 @@ class Setup(NamedTuple):
             return state, jnp.stack(columns, axis=1)
 
         rows, everywhere = shard.batch_sharding(self.mesh), shard.replicated(self.mesh)
-        jitted = jax.jit(
+        jitted = backend.jit(
             packed,
             donate_argnums=1,
             in_shardings=(everywhere, self.layout, rows),
             out_shardings=(self.layout, everywhere),
-            compiler_options=backend.compiler_options(),
         )
         return partial(jitted, self.constants)
 
@@ -110,9 +109,7 @@ def prepare(experiment: Experiment, config: Config) -> Setup:
         begin, step = init, carry_statistics(step)
         init = lambda batch: add_statistics(begin(batch))  # noqa: E731
         abstract = jax.eval_shape(init, first)
-        forward = make_forward(
-            experiment.task, seed, out_shardings=shard.replicated(mesh), compiler_options=backend.compiler_options()
-        )
+        forward = make_forward(experiment.task, seed, out_shardings=shard.replicated(mesh))
     layout = shard.state_shardings(experiment.tx, abstract, mesh, s.shard.rules, s.shard.fsdp)
     target = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract, layout

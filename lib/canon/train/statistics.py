@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from canon import optim
+from canon import backend, optim
 from canon.nn import reestimate
 from canon.train.step import step_key
 from canon.train.types import Batch, Mutable, Params, State, Task
@@ -95,7 +95,7 @@ def _widen(x: Any) -> Any:
 def make_forward(task: Task, seed: int, **options: Any) -> Callable:
     """Compiles (params, mutable, statistics, (number, batch)) -> the statistics after that batch of training.
 
-    options: those of `jax.jit`.
+    options: those of `backend.jit`.
     """
 
     def forward(params, mutable, statistics, numbered):
@@ -103,7 +103,7 @@ def make_forward(task: Task, seed: int, **options: Any) -> Callable:
         _, (new, _) = task.loss(params, {**mutable, TRAINED: statistics}, batch, step_key(seed, number))
         return new[TRAINED]
 
-    return jax.jit(forward, **options)
+    return backend.jit(forward, **options)
 
 
 def measure_statistics(forward: Callable, state: State, batches: Iterable[tuple[Any, Batch]]) -> State:

@@ -7,17 +7,17 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from canon.draw.alignment import alignments
-    from canon.draw.animation import Animation
-    from canon.draw.annotated import scenes
-    from canon.draw.bars import class_accuracy, reliability
-    from canon.draw.images import confusion_matrix, gallery
-    from canon.draw.insides import feature_maps, filters, histograms
-    from canon.draw.lines import curves
-    from canon.draw.shapes import shaded, slices
-    from canon.draw.surfaces import Ground, paths, walk
-    from canon.draw.sweeps import best_of, middle, sweep
-    from canon.draw.text import readings, spikes, surprise, translations
+    from canon.plots.alignment import alignments
+    from canon.plots.animation import Animation
+    from canon.plots.annotated import scenes
+    from canon.plots.bars import class_accuracy, reliability
+    from canon.plots.images import confusion_matrix, gallery
+    from canon.plots.insides import feature_maps, filters, histograms
+    from canon.plots.lines import curves
+    from canon.plots.shapes import shaded, slices
+    from canon.plots.surfaces import Ground, paths, walk
+    from canon.plots.sweeps import best_of, middle, sweep
+    from canon.plots.text import readings, spikes, surprise, translations
 
 _HOMES = {
     'alignment': ('alignments',),
@@ -43,5 +43,5 @@ __all__ = [
 
 def __getattr__(name: str):
     if name in _HOME:
-        return getattr(importlib.import_module(f'canon.draw.{_HOME[name]}'), name)
-    raise AttributeError(f'module canon.draw has no attribute {name!r}')
+        return getattr(importlib.import_module(f'canon.plots.{_HOME[name]}'), name)
+    raise AttributeError(f'module canon.plots has no attribute {name!r}')

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from canon.draw.animation import Animation
+from canon.plots.animation import Animation
 
 
 class Ground(NamedTuple):

@@ -1,12 +1,14 @@
-"""Which form of an operation is written, and with which options it is compiled: the one place that asks.
+"""Chooses the form of an operation for the backend, and the options that programs are compiled with.
 
 Some operations have two forms, equal to rounding, gradients too: the plain one, which TPU and GPU compile well, and one
-written for XLA's CPU compiler. Functions of this room choose between them here; models never ask.
+written for XLA's CPU compiler. `canon.ops` chooses between them here; models never do.
 """
 
-from collections.abc import Generator
+import functools
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import jax
 
@@ -14,13 +16,13 @@ _forced: ContextVar[str | None] = ContextVar('canon_ops_form', default=None)
 
 
 def cpu_form() -> bool:
-    """Should the form for XLA's CPU compiler be traced? So it is where JAX runs on a CPU, unless `forms` says else."""
+    """Returns whether to trace the form for XLA's CPU compiler: True on a CPU, unless `forms` overrides it."""
     return (_forced.get() or jax.default_backend()) == 'cpu'
 
 
 @contextmanager
 def forms(kind: str) -> Generator[None]:
-    """Within it, functions trace the forms of `kind`: 'cpu' or 'plain'. For tests, counts and export.
+    """A context in which functions trace the forms of `kind`, 'cpu' or 'plain'. For tests, counts and export.
 
     `jax.jit` does not see it: trace a fresh function inside.
     """
@@ -33,8 +35,18 @@ def forms(kind: str) -> Generator[None]:
         _forced.reset(token)
 
 
+def jit(function: Callable | None = None, **options: Any) -> Any:
+    """Compiles `function` as `jax.jit` does, with the compiler options of programs that contain convolutions.
+
+    `options` are those of `jax.jit`. Usable as a decorator, with or without options.
+    """
+    if function is None:
+        return functools.partial(jit, **options)
+    return jax.jit(function, compiler_options=compiler_options(), **options)
+
+
 def compiler_options() -> dict[str, str]:
-    """Options for `jax.jit(..., compiler_options=...)` of a program with convolutions.
+    """Returns the options for `jax.jit(..., compiler_options=...)` of a program with convolutions.
 
     XLA:CPU turns them into YNNPACK fusions by default, whose weight gradients are several times slower than Eigen's
     (jaxlib 0.10.2); its fused reductions are worth keeping.
