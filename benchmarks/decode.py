@@ -23,8 +23,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from canon.data import Key, Transform, chain, geometry, rng, transforms
-from canon.data.files import Encoded
+from canon.data import Key, Transform, rng, transforms
+from canon.data.images import geometry
+from canon.data.images.image_files import Encoded
+from canon.data.pipeline import chain
 
 SIZE = 224
 PROMISED = 120

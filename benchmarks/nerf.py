@@ -16,7 +16,7 @@ import jax
 from benchmarks import beside
 from benchmarks.beside import Work
 from canon import backend, models, optim
-from canon.data import views as scenes
+from canon.data.scenes import views as scenes
 from canon.train import make_step
 from canon.train.step import init_state
 from experiments import configs, view_synthesis

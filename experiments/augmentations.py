@@ -17,7 +17,9 @@ import cv2
 import numpy as np
 
 from canon import plots
-from canon.data import Key, chain, geometry, transforms
+from canon.data import Key, transforms
+from canon.data.images import geometry
+from canon.data.pipeline import chain
 from canon.errors import CanonError
 from experiments import tools
 

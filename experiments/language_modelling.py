@@ -14,8 +14,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from canon import backend, losses, metrics, models, named, optim, plots
-from canon.data import corpora, plain, vocabulary
-from canon.data.streams import Streams, StreamsOnce
+from canon.data.text import corpora, text_files, vocabulary
+from canon.data.text.streams import Streams, StreamsOnce
 from canon.metrics.language import bits_per, perplexity
 from canon.metrics.ngram import KneserNey
 from canon.models.rnn_lm import RecurrentLM, weight_drop
@@ -82,7 +82,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     By config.sample: `count` texts of `length` tokens per prompt, `temperature` (0: greedy), top_k, top_p, seed.
     """
     words = _vocabulary(config, _corpus(config))
-    prompts = [line for line in plain.given(source) if line] or ['']
+    prompts = [line for line in text_files.given(source) if line] or ['']
     write = _sampler(config, _model(config, len(words)))
     texts = [text for prompt in prompts for text in write(params, words, prompt)]
     folder = Path(output)

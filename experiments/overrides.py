@@ -366,7 +366,7 @@ def function_at(config: ConfigDict, path: str) -> Callable | None:
     """The function whose arguments the section at `path` holds; None where it names none, or none that exists."""
     find = _family(path) or _own_section(config, path)
     if path == 'data.source' and isinstance(config.data.get('source'), ConfigDict):
-        from canon.data import loading
+        from canon.data.pipeline import loading
 
         return _found(lambda: loading.options_of(str(config.data.get('name'))))
     if find is None:

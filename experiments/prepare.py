@@ -45,9 +45,10 @@ def prepare(name: str, data_dir: Path | None = None) -> tuple[Path, bool]:
 
     Raises UsageError for a name that TFDS does not know, CanonError without TensorFlow and when the builder fails.
     """
-    from canon.data import digits, prepared
+    from canon.data.images import digits
+    from canon.data.pipeline import tfds
 
-    root = data_dir.expanduser() if data_dir else prepared.default_dir()
+    root = data_dir.expanduser() if data_dir else tfds.default_dir()
     if name in ('folder', 'npz'):
         raise UsageError(f'{name!r} needs no preparation: give the path of your own files as data.path')
     old = _existing(name, root)
@@ -61,10 +62,10 @@ def prepare(name: str, data_dir: Path | None = None) -> tuple[Path, bool]:
 
 
 def _existing(name: str, root: Path) -> Path | None:
-    from canon.data import prepared
+    from canon.data.pipeline import tfds
 
     try:
-        return prepared.find(name, root)
+        return tfds.find(name, root)
     except UsageError:
         return None
 

@@ -85,7 +85,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     first = min(config.data.evals, default=None)
     spec = _spec(config, first) if first is not None else Spec('')
     transforms = data.transforms.make(spec.transforms, f'data.evals.{first}.transforms')
-    files, alphabet = data.files.Files(source), _alphabet(config)
+    files, alphabet = data.image_files.Files(source), _alphabet(config)
     read = _reader(experiment.task, spec.beam or _BEAM)
     rows, shown = [], []
     for batch in data.Once(files, config.data.batch_size, transforms, memory_limit=0).iterate():

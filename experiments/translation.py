@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from canon import backend, losses, metrics, models, named, optim, plots
-from canon.data import parallel, plain, vocabulary
+from canon.data.text import parallel_text, text_files, vocabulary
 from canon.errors import UsageError
 from canon.metrics.language import perplexity
 from canon.ops import decoding
@@ -65,9 +65,9 @@ def make(config: ConfigDict) -> Experiment:
     task = named.call(translation_task, {'model': model, 'begin': _begin(languages), **config.loss}, 'loss')
     fields = {key: value for key, value in named.plain(config.data.train).items() if key != 'split'}
     buckets = _buckets(fields.pop('buckets', ()))
-    pairs = parallel.Pairs(train, *languages, max_length=buckets[-1], longer=fields.pop('longer', 'skip'))
+    pairs = parallel_text.Pairs(train, *languages, max_length=buckets[-1], longer=fields.pop('longer', 'skip'))
     arguments = {'parts': pairs.buckets(buckets), 'seed': config.seed, 'shard': process_shard(), **fields}
-    batches = named.call(parallel.Buckets, arguments, 'data.train')
+    batches = named.call(parallel_text.Buckets, arguments, 'data.train')
     tx = optim.make(lengths.resolve(config, batches.batch_size, batches.num_examples).tx)
     evals = {name: _evaluator(config, name, task, model, languages, buckets) for name in sorted(config.data.evals)}
     about = dict(
@@ -98,7 +98,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     `alignment-1.png`.
     """
     codes = [value for key, value in named.plain(config.data).get('source', {}).items() if key in ('source', 'target')]
-    lines = [line.strip() for line in plain.given(source, [f'.{code}' for code in codes if code])]
+    lines = [line.strip() for line in text_files.given(source, [f'.{code}' for code in codes if code])]
     languages = _languages(config, None)
     model, folder = _model(config, languages), Path(output)
     spec = _search(config)
@@ -160,7 +160,7 @@ def translation_task(
 
 
 def translation_evaluator(
-    task: Task, model: Any, languages: Languages, parts: Sequence[parallel.Pairs], spec: Spec
+    task: Task, model: Any, languages: Languages, parts: Sequence[parallel_text.Pairs], spec: Spec
 ) -> Evaluator:
     """loss: nats a token; perplexity, accuracy; bleu, chrf; copy_chrf of the source itself, and the `gain` over it.
 
@@ -207,7 +207,7 @@ def translation_evaluator(
                 drawn[f'alignment {number}'] = figure
         return drawn
 
-    return Evaluator(parallel.BucketsOnce(parts, spec.batch_size, process_shard()), measure, finish, pictures)
+    return Evaluator(parallel_text.BucketsOnce(parts, spec.batch_size, process_shard()), measure, finish, pictures)
 
 
 # --- searching ----------------------------------------------------------------------------------------------------
@@ -328,7 +328,7 @@ def _evaluator(config, name: str, task: Task, model, languages: Languages, bucke
     spec = replace(spec, tokenize=spec.tokenize or metrics.bleu_tokenizer(_target_language(config)))
     metrics.check_tokenizer(spec.tokenize)
     sentences = _sentences(config, spec.split)
-    pairs = parallel.Pairs(sentences, *languages, max_length=buckets[-1], longer=spec.longer)
+    pairs = parallel_text.Pairs(sentences, *languages, max_length=buckets[-1], longer=spec.longer)
     return translation_evaluator(task, model, languages, pairs.buckets(buckets), spec)
 
 
@@ -338,14 +338,14 @@ def _target_language(config: ConfigDict) -> str | None:
     return source.get('language') if config.data.name == 'catalogue' else source.get('target')
 
 
-def _sentences(config: ConfigDict, split: str) -> parallel.Sentences:
+def _sentences(config: ConfigDict, split: str) -> parallel_text.Sentences:
     d = named.plain(config.data)
     named.check(d['name'], str, 'data.name')
     options = {key: value for key, value in d.get('source', {}).items() if value is not None}
-    return parallel.load(d['name'], split, d.get('data_dir'), **options)
+    return parallel_text.load(d['name'], split, d.get('data_dir'), **options)
 
 
-def _languages(config: ConfigDict, train: parallel.Sentences | None) -> Languages:
+def _languages(config: ConfigDict, train: parallel_text.Sentences | None) -> Languages:
     """config.vocabulary: `vocabulary.build`'s arguments; shared: one for both sides; path: a file, or a pair of them,
     where it is read from if it is there, and else written to.
     """

@@ -22,7 +22,8 @@ from ml_collections import ConfigDict
 
 from canon import named, optim, plots
 from canon.camera import Camera
-from canon.data import Generated, framing, traced, volumes
+from canon.data import Generated
+from canon.data.scenes import framing, traced, volumes
 from canon.errors import UsageError
 from canon.metrics import Mean
 from canon.metrics.views import psnr

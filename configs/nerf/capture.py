@@ -3,7 +3,7 @@
     ./launch.sh run configs/nerf/capture.py --config.data.path=FOLDER           # `:smoke`: the embedded scene
     ./launch.sh predict --workdir=runs/nerf/capture/default --input=60x240      # flies about it
 
-Lens, near, far and size of the pictures are the layout's (`canon.data.any_layout`). What is beyond the cameras'
+Lens, near, far and size of the pictures are the layout's (`canon.data.scenes.layouts`). What is beyond the cameras'
 distance is contracted (mip-NeRF 360, eq. 10), so that nothing need be known of the scene's walls. Measured on 50
 photographs of 1080x1920 from one side (instant-ngp's fox), made 8 times smaller: 25.07 dB on 7 held-out views after
 1,500 steps. The command took 330 s while other work shared its 2 CPU cores, of which 98 s were two evaluations (now

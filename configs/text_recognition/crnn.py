@@ -2,7 +2,8 @@
 
     ./launch.sh run configs/text_recognition/crnn.py --config.data.source.path=~/data/mnt/ramdisk/max/90kDICT32px
 
-Any other cropped words: a folder with `train.csv` and `val.csv`, whose rows are `file,text` (`canon.data.words`).
+Any other cropped words: a folder with `train.csv` and `val.csv`, whose rows are `file,text`
+(`canon.data.text.word_images`).
 
 From the paper: the network of table 1, Adadelta with decay 0.9, 100x32 in training, loss by CTC (section 3.2). From
 the authors' code (bgshih/crnn): batches of 64, at most 2,000,000 iterations, Adadelta's eps 1e-6 in the form of Zeiler

@@ -27,7 +27,7 @@ def classify(
     transforms: Sequence[data.Transform],
     output: str | Path,
     unreadable: str = 'refuse',
-    max_pixels: int = data.files.MAX_PIXELS,
+    max_pixels: int = data.image_files.MAX_PIXELS,
 ) -> str:
     """Writes `predictions.csv`, a row per image with its likeliest classes, and `predictions.png`; says so.
 
@@ -45,7 +45,7 @@ def classify(
 
     Raises UsageError where there is no image, CanonError naming a file that is broken.
     """
-    files = data.files.Files(source, unreadable, max_pixels)
+    files = data.image_files.Files(source, unreadable, max_pixels)
     batches = data.Once(files, batch_size, transforms, memory_limit=0)
     infer = backend.jit(lambda p, m, b: jax.nn.softmax(predict(p, m, b)))
     rows, shown = [], []

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from canon import data, metrics, models, named, optim, plots
-from canon.data import meshes, shapes
+from canon.data.scenes import meshes, shapes
 from canon.errors import CanonError, UsageError
 from canon.metrics import Mean
 from canon.metrics.shapes import Surfaces, iou, no_surface, surfaces

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from canon import losses, metrics, optim
-from canon.data import meshes, order, shapes
+from canon.data.pipeline import order
+from canon.data.scenes import meshes, shapes
 from canon.errors import UsageError
 from canon.metrics.shapes import iou
 from canon.named import Count, NonNegative, Positive, Range

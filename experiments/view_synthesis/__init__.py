@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from canon import backend, data, models, named, optim, plots
-from canon.data.framing import look_at_frame, orbit_poses
+from canon.data.scenes.framing import look_at_frame, orbit_poses
 from canon.errors import UsageError
 from canon.metrics import Mean
 from canon.metrics.views import psnr, ssim
@@ -353,7 +353,7 @@ def depth_picture(found: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def _views(config: ConfigDict, split: str, count: int | None = None, more: Mapping[str, Any] | None = None) -> Any:
     """config.data.name, .path and .source, and `more` of the latter; count: so many of them, evenly spaced."""
-    from canon.data import views
+    from canon.data.scenes import views
 
     source = {**named.plain(config.data.get('source', {})), **(more or {})}
     source = {key: value for key, value in source.items() if value is not None}

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from canon import models, named
 from canon.camera import Camera
-from canon.data.views import axial
+from canon.data.scenes.views import axial
 from canon.errors import UsageError
 from canon.metrics import Mean
 from canon.named import Count, NonNegative, Positive, Range

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canon.data import Arrays, Batches, Cached, Info, Once, Transform, rng, transforms
-from canon.data.order import balanced, shuffled
+from canon.data.pipeline.order import balanced, shuffled
 from canon.errors import CanonError, UsageError
 
 AUGMENT = transforms.make(

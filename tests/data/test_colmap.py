@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from canon.data import views
+from canon.data.scenes import views
 from canon.errors import CanonError
 
 LENSES = {

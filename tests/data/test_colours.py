@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 from scipy import ndimage
 
-from canon.data import Arrays, Batches, Key, Once, chain, colour, geometry, rng, transforms
+from canon.data import Arrays, Batches, Key, Once, rng, transforms
+from canon.data.images import colour, geometry
+from canon.data.pipeline import chain
 from canon.data.transforms import photometric
 from canon.errors import CanonError, UsageError
 

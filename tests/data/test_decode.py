@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from canon.data import Batches, Key, cached, files, geometry, load, rng, transforms
-from canon.data.files import Encoded
+from canon.data import Batches, Key, cached, load, rng, transforms
+from canon.data.images import geometry, image_files
+from canon.data.images.image_files import Encoded
 from canon.errors import CanonError, UsageError
 
 
@@ -55,12 +56,12 @@ KINDS = (
 @pytest.mark.parametrize('kind', KINDS)
 def test_every_kind_of_file_is_rgb_of_a_byte(tmp_path, kind):
     file, expected, most = write(tmp_path, kind)
-    image = files.read_image(file)
+    image = image_files.read_image(file)
     assert image.dtype == np.uint8
     assert image.shape == expected.shape
     assert abs(image.astype(int) - expected).mean() <= (12 if kind == 'rgb webp' else most)
-    encoded = files.read_encoded(file)
-    assert files.head(encoded)[:2] == image.shape[:2]
+    encoded = image_files.read_encoded(file)
+    assert image_files.head(encoded)[:2] == image.shape[:2]
     np.testing.assert_array_equal(transforms.decode().apply({'image': encoded}, Key(0, 0, 0))['image'], image)
 
 
@@ -69,7 +70,7 @@ def test_jpegs_are_pillows_pixels(tmp_path, mode):
     """CMYK to one level: both convert after decoding, and round differently."""
     smooth(301, 203).convert(mode).save(tmp_path / 'a.jpg', quality=80)
     expected = np.asarray(Image.open(tmp_path / 'a.jpg').convert('RGB')).astype(int)
-    assert abs(files.read_image(tmp_path / 'a.jpg') - expected).max() <= (2 if mode == 'CMYK' else 0)
+    assert abs(image_files.read_image(tmp_path / 'a.jpg') - expected).max() <= (2 if mode == 'CMYK' else 0)
 
 
 @pytest.mark.parametrize(
@@ -81,31 +82,31 @@ def test_a_file_cut_short_is_named(tmp_path, kind, share, capfd):
     data = file.read_bytes()
     file.write_bytes(data[: int(share * len(data))])
     with pytest.raises(CanonError) as error:
-        files.read_image(file)
+        image_files.read_image(file)
     assert str(file) in str(error.value)
     assert 'repair or remove it' in str(error.value)
     assert '0x' not in str(error.value)
     assert '\n' not in str(error.value)
     for transform in (transforms.decode(), transforms.decode_random_resized_crop(8)):
         with pytest.raises(CanonError, match=file.name):
-            transform.apply({'image': files.read_encoded(file)}, Key(0, 0, 0))
+            transform.apply({'image': image_files.read_encoded(file)}, Key(0, 0, 0))
 
 
 def test_what_is_no_image_is_named(tmp_path):
     (tmp_path / 'a.jpg').write_text('hello')
-    for read in (files.read_image, lambda file: files.head(files.read_encoded(file))):
+    for read in (image_files.read_image, lambda file: image_files.head(image_files.read_encoded(file))):
         with pytest.raises(CanonError, match=r'a\.jpg cannot be read \(cannot identify image file\)'):
             read(tmp_path / 'a.jpg')
     with pytest.raises(CanonError, match=r'b\.jpg cannot be read'):
-        files.read_encoded(tmp_path / 'b.jpg')
+        image_files.read_encoded(tmp_path / 'b.jpg')
 
 
 @pytest.mark.parametrize('reduce', [2, 4, 8])
 @pytest.mark.parametrize('kind', ['rgb jpg', 'grey jpg', 'cmyk jpg'])
 def test_a_reduced_jpeg_is_the_mean_of_its_blocks(tmp_path, kind, reduce):
     file, *_ = write(tmp_path, kind)
-    encoded = files.read_encoded(file)
-    whole, small = files.decode(encoded).astype(float), files.decode(encoded, reduce)
+    encoded = image_files.read_encoded(file)
+    whole, small = image_files.decode(encoded).astype(float), image_files.decode(encoded, reduce)
     height, width = whole.shape[:2]
     assert small.shape == (-(-height // reduce), -(-width // reduce), 3)
     rows, columns = height // reduce, width // reduce
@@ -119,7 +120,7 @@ def test_decoding_and_cropping_in_one_shows_what_its_boxes_say(tmp_path, kind):
     exif = Image.Exif()
     exif[0x0112] = 8 if kind == 'turned.jpg' else 1
     smooth(361, 523).save(tmp_path / kind, **(dict(quality=95, exif=exif) if kind != 'plain.png' else {}))
-    encoded, whole = files.read_encoded(tmp_path / kind), files.read_image(tmp_path / kind)
+    encoded, whole = image_files.read_encoded(tmp_path / kind), image_files.read_image(tmp_path / kind)
     height, width = whole.shape[:2]
     padded = np.pad(whole, ((0, 8), (0, 8), (0, 0)), mode='edge')  # as the blocks of a JPEG are
     crop, steps, corners = transforms.decode_random_resized_crop((60, 72)), set(), np.array([[120.0, 80, 280, 240]])
@@ -238,11 +239,11 @@ def test_every_orientation_is_shown_and_told_by_the_head(tmp_path, suffix, by, o
     """A TIFF was turned twice in the head, and a JPEG turned by XMP alone in the head only: crops left the image."""
     file = tmp_path / f'a.{suffix}'
     expected = save_turned(file, orientation, by)
-    encoded = files.read_encoded(file)
-    shown = files.decode(encoded)
-    assert files.head(encoded)[:2] == shown.shape[:2] == expected.shape[:2]
+    encoded = image_files.read_encoded(file)
+    shown = image_files.decode(encoded)
+    assert image_files.head(encoded)[:2] == shown.shape[:2] == expected.shape[:2]
     assert abs(shown.astype(int) - expected).mean() < 4
-    assert files.head(encoded).can_reduce == (suffix == 'jpg' and orientation == 1)
+    assert image_files.head(encoded).can_reduce == (suffix == 'jpg' and orientation == 1)
     crop = transforms.decode_random_resized_crop(16)
     for visit in range(3):
         assert crop.apply({'image': encoded}, Key(0, visit, 0))['image'].shape == (16, 16, 3)
@@ -252,9 +253,9 @@ def test_an_orientation_that_does_not_exist_is_none(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 42
     smooth().save(tmp_path / 'a.jpg', exif=exif)
-    encoded = files.read_encoded(tmp_path / 'a.jpg')
-    assert files.decode(encoded).shape == (90, 130, 3)
-    assert files.head(encoded)[:2] == (90, 130)
+    encoded = image_files.read_encoded(tmp_path / 'a.jpg')
+    assert image_files.decode(encoded).shape == (90, 130, 3)
+    assert image_files.head(encoded)[:2] == (90, 130)
 
 
 # --- levels ----------------------------------------------------------------------------------------------------------
@@ -281,9 +282,11 @@ def test_wide_grey_is_scaled_or_refused(tmp_path, values, dtype, suffix, expecte
     Image.fromarray(np.array(values, dtype)).save(file)
     if isinstance(expected, str):
         with pytest.raises(CanonError, match=expected):
-            files.read_image(file)
+            image_files.read_image(file)
     else:
-        np.testing.assert_array_equal(files.read_image(file), np.array(expected, np.uint8)[None, :, None].repeat(3, 2))
+        np.testing.assert_array_equal(
+            image_files.read_image(file), np.array(expected, np.uint8)[None, :, None].repeat(3, 2)
+        )
 
 
 # --- what a folder may hold ------------------------------------------------------------------------------------------
@@ -301,9 +304,9 @@ def test_an_image_that_is_too_large_is_refused_by_its_head(tmp_path, caplog):
     data[at + 5 : at + 9] = struct.pack('>HH', 60000, 60000)
     (tmp_path / 'a' / 'huge.jpg').write_bytes(data)
     with pytest.raises(CanonError, match='60000x60000 is more than max_pixels=89,478,485'):
-        files.read_image(tmp_path / 'a' / 'huge.jpg')
+        image_files.read_image(tmp_path / 'a' / 'huge.jpg')
     with pytest.raises(CanonError, match=r'huge\.jpg cannot be read .*3600000000 pixels'):
-        files.head(files.read_encoded(tmp_path / 'a' / 'huge.jpg'))
+        image_files.head(image_files.read_encoded(tmp_path / 'a' / 'huge.jpg'))
     with pytest.raises(CanonError, match=r'1 of 3 images .*huge\.jpg \(the first: .*3600000000 pixels'):
         load('folder', 'all', path=tmp_path)
     source = load('folder', 'all', path=tmp_path, unreadable='skip')
@@ -333,11 +336,11 @@ def test_a_pipe_in_a_folder_does_not_hang(tmp_path):
     smooth().save(tmp_path / 'a' / 'x.png')
     os.mkfifo(tmp_path / 'a' / 'y.png')
     assert len(load('folder', 'all', path=tmp_path)) == 1
-    assert len(files.Files(tmp_path).paths) == 1
+    assert len(image_files.Files(tmp_path).paths) == 1
     with pytest.raises(CanonError, match='not a regular file'):
-        files.read_image(tmp_path / 'a' / 'y.png')
+        image_files.read_image(tmp_path / 'a' / 'y.png')
     with pytest.raises(UsageError, match='neither a file nor a folder'):
-        files.Files(tmp_path / 'a' / 'y.png')
+        image_files.Files(tmp_path / 'a' / 'y.png')
 
 
 def test_names_that_are_not_utf_8_are_read(tmp_path):
@@ -351,10 +354,10 @@ def test_names_that_are_not_utf_8_are_read(tmp_path):
 
 
 def test_paths_of_a_list_stay_in_their_folder(tmp_path):
-    assert files.path_within(tmp_path, 'a/../b.png', 'list.txt') == tmp_path / 'a/../b.png'
+    assert image_files.path_within(tmp_path, 'a/../b.png', 'list.txt') == tmp_path / 'a/../b.png'
     for name in ('../b.png', '/etc/passwd', 'a/../../b.png'):
         with pytest.raises(UsageError, match=f'list.txt: {name!r} points outside'):
-            files.path_within(tmp_path, name, 'list.txt')
+            image_files.path_within(tmp_path, name, 'list.txt')
 
 
 @pytest.mark.filterwarnings('ignore')
@@ -368,7 +371,7 @@ def test_damaged_images_are_decoded_or_refused_in_one_line(form, tmp_path):
         data = sound.copy()
         data[generator.integers(len(data) if i % 2 else 60, size=4)] = generator.integers(256, size=4)
         image = Encoded(data.tobytes()[: generator.integers(len(data)) if i % 4 == 3 else None], 'a')
-        for function in (files.decode, files.head):
+        for function in (image_files.decode, image_files.head):
             try:
                 function(image)
             except CanonError as error:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from canon.data import Arrays, Batches, Key, Transform, geometry, rng, transforms
+from canon.data import Arrays, Batches, Key, Transform, rng, transforms
+from canon.data.images import geometry
 from canon.errors import CanonError, UsageError
 
 H, W = 40, 56

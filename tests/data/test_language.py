@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from canon.data import Streams, StreamsOnce, corpora, plain, vocabulary
+from canon.data import Streams, StreamsOnce
+from canon.data.text import corpora, text_files, vocabulary
 from canon.errors import CanonError, UsageError
 
 TEXT = ['the cat sat on the mat', '', 'a naïve 日本 dog : the cat ☃', 'so sat the dog on a mat']
@@ -130,7 +131,7 @@ def test_lines_end_at_line_feeds_only(tmp_path):
     (tmp_path / 'a.txt').write_bytes(data)
     (tmp_path / 'b.txt.gz').write_bytes(gzip.compress(data))
     wanted = ['one\x0c\u2028still one', '', 'two']
-    assert list(plain.lines(tmp_path / 'a.txt')) == list(plain.lines(tmp_path / 'b.txt.gz')) == wanted
+    assert list(text_files.lines(tmp_path / 'a.txt')) == list(text_files.lines(tmp_path / 'b.txt.gz')) == wanted
 
 
 def test_files_that_are_no_text(tmp_path):
@@ -144,7 +145,7 @@ def test_files_that_are_no_text(tmp_path):
         ('none.txt', 'there is no file'),
     ):
         with pytest.raises(CanonError, match=wanted):
-            list(plain.lines(tmp_path / name))
+            list(text_files.lines(tmp_path / name))
 
 
 @pytest.mark.parametrize(('name', 'form'), [('ptb', 'ptb.{}.txt'), ('wikitext', 'wiki.{}.tokens'), ('text', '{}.txt')])
@@ -320,7 +321,11 @@ def test_a_text_goes_on_from_its_prompt(level):
 
 def test_what_no_path_can_be_is_one_line(tmp_path):
     for path in ('', 'a' * 5000, 'x\0y', '~nobody-of-that-name/x', str(tmp_path / 'none')):
-        for read in (lambda p: corpora.corpus('text', path=p).about(), vocabulary.read, lambda p: list(plain.lines(p))):
+        for read in (
+            lambda p: corpora.corpus('text', path=p).about(),
+            vocabulary.read,
+            lambda p: list(text_files.lines(p)),
+        ):
             with pytest.raises(UsageError) as caught:
                 read(path)
             assert len(str(caught.value)) < 300

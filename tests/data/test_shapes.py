@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from canon.data import meshes, shapes
+from canon.data.scenes import meshes, shapes
 from canon.errors import CanonError, UsageError
 
 

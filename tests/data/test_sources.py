@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from canon.data import Arrays, Batches, Info, Source, arrays, files, labels, load, splits
-from canon.data.splits import bounds, parse
+from canon.data import Arrays, Batches, Info, Source, labels, load
+from canon.data.images import image_files
+from canon.data.pipeline import arrays, splits
+from canon.data.pipeline.splits import bounds, parse
 from canon.errors import CanonError, UsageError
 
 
@@ -44,7 +46,7 @@ def test_digits_are_scikit_learns(data_dir):
 
 def test_digits_have_not_been_split_anew():
     """The held-out examples of version 1.0.0, for ever: the accuracies of our documents refer to them."""
-    from canon.data.digits import held_out
+    from canon.data.images.digits import held_out
 
     target = load_digits().target
     test = held_out(target)
@@ -178,7 +180,7 @@ def test_every_kind_of_image_becomes_rgb(tmp_path):
 
     def read(name, image, **options):
         image.save(tmp_path / 'a' / name, **options)
-        out = files.read_image(tmp_path / 'a' / name)
+        out = image_files.read_image(tmp_path / 'a' / name)
         assert out.dtype == np.uint8
         return out.astype(int)
 
@@ -258,13 +260,13 @@ def test_wrong_folders_are_refused(animals, tmp_path_factory):
 
 
 def test_plain_files_stand_in_the_order_of_their_names(animals):
-    source = files.Files(animals)
+    source = image_files.Files(animals)
     assert [p.name for p in source.paths] == ['5.png', '0.png', '1.png', '2.png', '3.png', '4.png']
     assert np.array_equal(source[1]['image'], np.asarray(picture(0)))
-    assert len(files.Files(animals / 'cat' / '1.png')) == 1
+    assert len(image_files.Files(animals / 'cat' / '1.png')) == 1
     for wrong in (animals / 'no.png', animals / '.hidden'):
         with pytest.raises(UsageError):
-            files.Files(wrong)
+            image_files.Files(wrong)
 
 
 # --- npz -------------------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from canon.data import Alphabet, Batches, load
-from canon.data.digits import held_out
-from canon.data.lines import _digits
+from canon.data.images.digits import held_out
+from canon.data.text.digit_lines import _digits
 from canon.errors import CanonError, UsageError
 
 # --- alphabets -------------------------------------------------------------------------------------------------------

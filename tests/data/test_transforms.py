@@ -6,8 +6,8 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from canon.data import Key, Transform, rng, transforms
-from canon.data.chain import Mapped, apply, split
-from canon.data.keys import borrowed_rng
+from canon.data.pipeline.chain import Mapped, apply, split
+from canon.data.pipeline.keys import borrowed_rng
 from canon.errors import CanonError, UsageError
 
 IMAGE = np.arange(1, 5 * 6 * 3 + 1, dtype=np.uint8).reshape(5, 6, 3)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import canon
-from canon.data import captures, traced, views
+from canon.data.scenes import captures, traced, views
 from canon.errors import CanonError, UsageError
 
 SMALL = dict(views=6, size=24, seed=3)

@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 
-from canon.data import volumes
+from canon.data.scenes import volumes
 from canon.errors import CanonError, UsageError
 
 VALUES = np.random.default_rng(0).integers(0, 200, (4, 5, 6)).astype(np.int16)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from canon.data import meshes, shapes
-from canon.data.winding import WindingNumber, orient_bodies, unpaired_edges
+from canon.data.scenes import meshes, shapes
+from canon.data.scenes.winding import WindingNumber, orient_bodies, unpaired_edges
 
 BOX = trimesh.creation.box((1, 1, 1))
 

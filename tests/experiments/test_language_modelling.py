@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from scipy.special import log_softmax
 
 from canon import models
-from canon.data.streams import Streams
+from canon.data.text.streams import Streams
 from canon.errors import UsageError
 from canon.metrics import KneserNey
 from canon.models.rnn_lm import RecurrentLM
@@ -141,7 +141,7 @@ def test_what_is_measured(path, name):
     assert found['bits_per_character'] == pytest.approx(found['loss'] / np.log(2), rel=1e-6)  # a token is a character
     assert found['perplexity'] == pytest.approx(np.exp(found['loss']), rel=1e-6)
     assert 0 < found['loss'] < 5
-    from canon.data import corpora, vocabulary
+    from canon.data.text import corpora, vocabulary
 
     text = corpora.corpus('text', path=str(path), held_out=0.2)
     words = vocabulary.build(text.lines('train'), 'character')

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from canon.data.digits import held_out
+from canon.data.images.digits import held_out
 from canon.errors import UsageError
 from canon.train.checkpoint import read_model
 from canon.train.log import read_rows

@@ -7,7 +7,7 @@ import pytest
 import trimesh
 from ml_collections import ConfigDict
 
-from canon.data import meshes, shapes
+from canon.data.scenes import meshes, shapes
 from canon.errors import CanonError, UsageError
 from canon.metrics.shapes import iou
 from canon.train import shard

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from canon.data import views as sources
-from canon.data.views import axial
+from canon.data.scenes import views as sources
+from canon.data.scenes.views import axial
 from canon.errors import UsageError
 from canon.train import make_step
 from canon.train.step import init_state

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from scipy.special import log_softmax
 
 from canon import metrics
-from canon.data import parallel, plain, vocabulary
+from canon.data.text import parallel_text, text_files, vocabulary
 from canon.errors import CanonError, UsageError
 from canon.train import fit, shard
 from canon.train.evaluation import evaluate
@@ -197,15 +197,15 @@ def test_pairs_that_are_too_long_are_counted_and_other_data_refused(folder, capl
 def test_batches_of_tokens_have_more_short_pairs():
     train = sentences(200, 5)
     languages = tr._languages(ConfigDict({'vocabulary': dict(level='word')}), train)
-    pairs = parallel.Pairs(train, *languages, max_length=7)
-    data = parallel.Buckets(pairs.buckets([4, 7]), tokens=70, multiple=2)
+    pairs = parallel_text.Pairs(train, *languages, max_length=7)
+    data = parallel_text.Buckets(pairs.buckets([4, 7]), tokens=70, multiple=2)
     shapes = {data[i]['source'].shape for i in range(data.steps_per_epoch)}
     assert shapes == {(16, 4), (10, 7)}
     counts = [int(((pairs.lengths().max(1) <= 4) == short).sum()) for short in (True, False)]
     assert data.steps_per_epoch == -(-counts[0] // 16) + -(-counts[1] // 10)
     assert data.num_examples / data.batch_size == pytest.approx(data.steps_per_epoch)
     with pytest.raises(UsageError, match='batch_size=8 and tokens=70: batches are of one or of the other'):
-        parallel.Buckets(pairs.buckets([4, 7]), 8, tokens=70)
+        parallel_text.Buckets(pairs.buckets([4, 7]), 8, tokens=70)
 
 
 def test_a_wide_beam_scores_no_worse_than_greedy(folder):
@@ -304,7 +304,7 @@ def test_lines_are_read_as_those_of_training_are(folder, tmp_path, monkeypatch):
     assert written == ''.join(f'{line} and more\n' if line else '\n' for line in expected)
     (tmp_path / 'train.en').write_bytes('\n'.join(line for line in lines if line.strip()).encode())
     (tmp_path / 'train.fr').write_text('un\n' * 4)
-    assert [pair[0] for pair in parallel.files(str(tmp_path), 'en', 'fr')] == said
+    assert [pair[0] for pair in parallel_text.files(str(tmp_path), 'en', 'fr')] == said
     for missing in ('lines.en', 'lines.txt', 'runs/lines', 'my runs/lines.txt'):
         with pytest.raises(UsageError, match=f'there is no file {missing}'):
             tr.predict(made, experiment, state.params, {}, missing, tmp_path / 'out')
@@ -313,7 +313,7 @@ def test_lines_are_read_as_those_of_training_are(folder, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match='is no UTF-8'):
         tr.predict(made, experiment, state.params, {}, 'lines\udcff', tmp_path / 'out')
     for sentence in ('one/two three.', 'one.', 'Open the file /etc/hosts', 'a' * 5000, 'one\0two'):
-        assert plain.given(sentence) == [sentence]
+        assert text_files.given(sentence) == [sentence]
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from canon import models
-from canon.data import Generated, framing
-from canon.data import views as sources
-from canon.data.traced import Box, scene
+from canon.data import Generated
+from canon.data.scenes import framing
+from canon.data.scenes import views as sources
+from canon.data.scenes.traced import Box, scene
 from canon.errors import UsageError
 from canon.ops import rays
 from canon.train import NonFinite, fit, make_step

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from canon.data import traced, volumes
+from canon.data.scenes import traced, volumes
 from canon.errors import CanonError, UsageError
 from canon.train import make_step
 from canon.train.step import init_state

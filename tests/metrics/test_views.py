@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from canon.data import views
+from canon.data.scenes import views
 from canon.errors import UsageError
 from canon.metrics import add
 from canon.metrics.views import psnr, ssim

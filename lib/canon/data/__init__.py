@@ -1,21 +1,25 @@
 """Data on the host: sources of examples, transforms, batches by number. Knows no model and imports no jax."""
 
-from canon.data import corpora, files, meshes, order, parallel, shapes, splits, transforms, views, vocabulary
-from canon.data.batches import Batches, Once
-from canon.data.chain import Mapped, Transform
-from canon.data.keys import Key, rng
-from canon.data.loading import OWN, load
-from canon.data.made import Fake, Generated
-from canon.data.order import balanced, in_order, shuffled
-from canon.data.parallel import Buckets, BucketsOnce, Pairs
-from canon.data.source import Arrays, Cached, Info, Source, cached, labels
-from canon.data.streams import Streams, StreamsOnce
-from canon.data.text import Alphabet
-from canon.data.vocabulary import Vocabulary
+from canon.data import transforms
+from canon.data.images import image_files
+from canon.data.pipeline import order, splits
+from canon.data.pipeline.batches import Batches, Once
+from canon.data.pipeline.chain import Mapped, Transform
+from canon.data.pipeline.keys import Key, rng
+from canon.data.pipeline.loading import OWN, load
+from canon.data.pipeline.order import balanced, in_order, shuffled
+from canon.data.pipeline.source import Arrays, Cached, Info, Source, cached, labels
+from canon.data.pipeline.synthetic import Fake, Generated
+from canon.data.scenes import meshes, shapes, views
+from canon.data.text import corpora, parallel_text, vocabulary
+from canon.data.text.alphabets import Alphabet
+from canon.data.text.parallel_text import Buckets, BucketsOnce, Pairs
+from canon.data.text.streams import Streams, StreamsOnce
+from canon.data.text.vocabulary import Vocabulary
 
 __all__ = [
     'OWN', 'Alphabet', 'Arrays', 'Batches', 'Buckets', 'BucketsOnce', 'Cached', 'Fake', 'Generated', 'Info', 'Key',
     'Mapped', 'Once', 'Pairs', 'Source', 'Streams', 'StreamsOnce', 'Transform', 'Vocabulary', 'balanced', 'cached',
-    'corpora', 'files', 'in_order', 'labels', 'load', 'meshes', 'order', 'parallel', 'rng', 'shapes',
+    'corpora', 'image_files', 'in_order', 'labels', 'load', 'meshes', 'order', 'parallel_text', 'rng', 'shapes',
     'shuffled', 'splits', 'transforms', 'views', 'vocabulary',
 ]  # fmt: skip

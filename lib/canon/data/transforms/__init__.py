@@ -1,8 +1,8 @@
 """Transforms: small numpy functions of one example, on the host, in a chain.
 
 A factory such as `random_flip(p=0.5)` returns a `canon.data.Transform`, whose `apply(example, key)` returns a new
-example and leaves the given one alone. `key` names its randomness (`canon.data.keys`). The deterministic transforms
-before the first random one are applied before the cache, hence once; the others on every visit.
+example and leaves the given one alone. `key` names its randomness (`canon.data.pipeline.keys`). The deterministic
+transforms before the first random one are applied before the cache, hence once; the others on every visit.
 A new factory goes into a module of this package; `make` finds it by its name.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from canon import named
-from canon.data.chain import Transform
+from canon.data.pipeline.chain import Transform
 from canon.data.transforms.crops import googlenet_crops, grid_crops, ten_crop
 from canon.data.transforms.fields import check_label, keep_fields, one_hot, pad_boxes, rename
 from canon.data.transforms.geometric import (

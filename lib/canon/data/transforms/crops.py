@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from canon.data import geometry
-from canon.data.chain import Transform
+from canon.data.images import geometry
+from canon.data.pipeline.chain import Transform
 from canon.errors import CanonError, UsageError
 
 

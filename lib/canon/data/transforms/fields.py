@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from canon import named
-from canon.data.chain import Transform
+from canon.data.pipeline.chain import Transform
 from canon.errors import CanonError, UsageError
 
 

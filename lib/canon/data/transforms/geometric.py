@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from canon import named
-from canon.data import files, geometry
-from canon.data.chain import Transform
-from canon.data.geometry import Along
-from canon.data.keys import borrowed_rng
+from canon.data.images import geometry, image_files
+from canon.data.images.geometry import Along
+from canon.data.pipeline.chain import Transform
+from canon.data.pipeline.keys import borrowed_rng
 from canon.errors import UsageError
 
 _Along = Along | Mapping[str, Any]
@@ -28,7 +28,7 @@ def decode(field: str = 'image') -> Transform:
 
     def apply(example, key):
         image = example[field]
-        return {**example, field: files.decode(image)} if isinstance(image, files.Encoded) else example
+        return {**example, field: image_files.decode(image)} if isinstance(image, image_files.Encoded) else example
 
     return Transform(apply)
 
@@ -126,13 +126,13 @@ def decode_random_resized_crop(
 
     def apply(example, key):
         encoded = example[field]
-        if not isinstance(encoded, files.Encoded):
+        if not isinstance(encoded, image_files.Encoded):
             return decoded.apply(example, key)
-        height, width, can_reduce = files.head(encoded)
+        height, width, can_reduce = image_files.head(encoded)
         box = geometry.inception_window(borrowed_rng(key), height, width, scale, ratio)
         step = _reduction(box, size) if can_reduce else 1
         x0, y0, x1, y1 = (min(round(b / step), -(-s // step)) for b, s in zip(box, (width, height) * 2, strict=True))
-        part = geometry.resample(files.decode(encoded, step)[y0:y1, x0:x1], size, 'fast')
+        part = geometry.resample(image_files.decode(encoded, step)[y0:y1, x0:x1], size, 'fast')
         box = tuple(step * b for b in (x0, y0, x1, y1))
         return geometry.carry(example, field, part, geometry.window(box, size), along, (height, width))
 

@@ -1,6 +1,7 @@
 """Transforms of images [H, W, C]: uint8 in 0..255, or float32 after `to_float`. Resize, pad and move before that.
 
-Those that move pixels take boxes and masks along: `along` says which fields those are (`canon.data.geometry.Along`).
+Those that move pixels take boxes and masks along: `along` says which fields those are
+(`canon.data.images.geometry.Along`).
 """
 
 from collections.abc import Mapping
@@ -9,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from canon import named
-from canon.data import geometry
-from canon.data.chain import Transform
-from canon.data.geometry import Along
-from canon.data.keys import borrowed_rng
+from canon.data.images import geometry
+from canon.data.images.geometry import Along
+from canon.data.pipeline.chain import Transform
+from canon.data.pipeline.keys import borrowed_rng
 from canon.errors import CanonError, UsageError
 
 _Along = Along | Mapping[str, Any]

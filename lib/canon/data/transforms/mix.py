@@ -3,8 +3,8 @@
 import numpy as np
 
 from canon import named
-from canon.data.chain import Transform
-from canon.data.keys import borrowed_rng
+from canon.data.pipeline.chain import Transform
+from canon.data.pipeline.keys import borrowed_rng
 from canon.errors import CanonError, UsageError
 
 

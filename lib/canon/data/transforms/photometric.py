@@ -6,9 +6,9 @@ Amounts of colour are in levels of 0..255 whatever the image's type.
 import numpy as np
 
 from canon import named
-from canon.data import colour, geometry
-from canon.data.chain import Transform
-from canon.data.keys import borrowed_rng
+from canon.data.images import colour, geometry
+from canon.data.pipeline.chain import Transform
+from canon.data.pipeline.keys import borrowed_rng
 from canon.errors import CanonError, UsageError
 
 # Of ImageNet: what fb.resnet.torch multiplies alpha with (its `eigval`, in 0..1; here in levels), and its axes.
@@ -27,7 +27,7 @@ def pca_noise(
     It is sum_k axes[:, k] alpha_k deviations[k], alpha_k normal with `std`. The paper calls the last factor an
     eigenvalue of the covariance; its code (cuda-convnet2's `color_stdevs`) takes the square root, the standard
     deviation along the axis, and so do we: the noise then has `std`**2 times the pixels' own covariance.
-    `canon.data.colour.principal_colours` computes both of other images.
+    `canon.data.images.colour.principal_colours` computes both of other images.
     """
     basis, lengths = np.asarray(axes, np.float64), np.asarray(deviations, np.float64)
     if basis.shape != (3, 3) or lengths.shape != (3,):

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from canon.data import colour, geometry
-from canon.data.chain import Transform
-from canon.data.geometry import Along
-from canon.data.keys import borrowed_rng
-from canon.data.source import Example
+from canon.data.images import colour, geometry
+from canon.data.images.geometry import Along
+from canon.data.pipeline.chain import Transform
+from canon.data.pipeline.keys import borrowed_rng
+from canon.data.pipeline.source import Example
 from canon.errors import CanonError, UsageError
 
 # The paper's 14 (section 3 and its figure 1), in its order.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from canon import named
-from canon.data.source import Example, Info
+from canon.data.pipeline.source import Example, Info
 
 
 class Generated:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from canon.data.arrays import open_npz, read_arrays, read_npy
-from canon.data.winding import WindingNumber, orient_bodies, unpaired_edges
+from canon.data.pipeline.arrays import open_npz, read_arrays, read_npy
+from canon.data.scenes.winding import WindingNumber, orient_bodies, unpaired_edges
 from canon.errors import CanonError, UsageError, first_line
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 from canon import named
-from canon.data import plain
+from canon.data.text import text_files
 from canon.errors import CanonError, UsageError
 
 _MAGIC = {b'\xde\x12\x04\x95': '<', b'\x95\x04\x12\xde': '>'}
@@ -33,10 +33,10 @@ def messages(file: str | Path) -> Iterator[tuple[str, str, bool]]:
     A message with plural forms gives two: its singular with the form for one, its plural with the form for two.
     Untranslated ones are ''. Raises UsageError for a missing file, CanonError for one that is no catalogue.
     """
-    path = plain.named_path(file)
+    path = text_files.named_path(file)
     if not path.is_file():
         raise UsageError(f'there is no file {path}')
-    data = plain.read_bytes(path)
+    data = text_files.read_bytes(path)
     try:
         translations = gettext.GNUTranslations(io.BytesIO(data))
         keys = [key.decode(translations.charset() or 'utf-8') for key in _keys(data)]

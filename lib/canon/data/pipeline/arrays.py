@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from canon import named
-from canon.data import plain, splits
-from canon.data.source import Arrays, Info
+from canon.data.pipeline import splits
+from canon.data.pipeline.source import Arrays, Info
+from canon.data.text import text_files
 from canon.errors import CanonError, UsageError, first_line
 
 # How the arrays of a file with several splits are called, each with the names that a split may have there.
@@ -61,7 +62,7 @@ def npz(
     and for labels that are not classes.
     """
     base, first, last = splits.parse(split)
-    file, stored = _file(plain.named_path(path), base)
+    file, stored = _file(text_files.named_path(path), base)
     with open_npz(file) as archive:
         arrays = read_arrays(file, archive, fields or _fields_of_split(archive, file, base, stored))
     names = tuple(class_names) if class_names is not None else None

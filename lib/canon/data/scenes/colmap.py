@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from canon.camera import Camera
-from canon.data.captures import fit_camera, pictures
-from canon.data.files import path_within
-from canon.data.framing import look_at_frame
-from canon.data.views import Views, hold_out, join_cameras
+from canon.data.images.image_files import path_within
+from canon.data.scenes.captures import fit_camera, pictures
+from canon.data.scenes.framing import look_at_frame
+from canon.data.scenes.views import Views, hold_out, join_cameras
 from canon.errors import CanonError, UsageError
 
 # name, parameters in the file; how they give (fx, fy, cx, cy, k1, k2, p1, p2), by their place, None for 0

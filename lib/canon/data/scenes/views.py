@@ -14,13 +14,13 @@ import numpy as np
 
 from canon import named
 from canon.camera import Camera
-from canon.data.framing import Frame
+from canon.data.scenes.framing import Frame
 from canon.errors import CanonError, UsageError
 
 _BACKGROUNDS = {'white': 255, 'black': 0}
 _READERS = {
     'traced': 'traced', 'blender': 'captures', 'ngp': 'captures', 'llff': 'captures', 'colmap': 'colmap',
-    'capture': 'any_layout',
+    'capture': 'layouts',
 }  # fmt: skip
 SPLITS = ('train', 'val', 'test')
 
@@ -61,7 +61,7 @@ def load(name: str, split: str = 'train', **source: Any) -> Views:
         raise UsageError(f'there are no views {name!r}; there are {", ".join(_READERS)}')
     if split not in SPLITS:
         raise UsageError(f'there is no split {split!r} of views; there are {", ".join(SPLITS)}')
-    reader = getattr(importlib.import_module(f'canon.data.{_READERS[name]}'), name)
+    reader = getattr(importlib.import_module(f'canon.data.scenes.{_READERS[name]}'), name)
     return check(named.call(reader, {'split': split, **source}, f'views {name!r}'), f'views {name!r}')
 
 

@@ -15,10 +15,11 @@ from typing import Annotated, Any
 import numpy as np
 
 from canon import named
-from canon.data import catalogues, plain, splits
-from canon.data.batches import Batch, Batches, Once, _prefetch
-from canon.data.source import Example, Info
-from canon.data.vocabulary import Vocabulary
+from canon.data.pipeline import splits
+from canon.data.pipeline.batches import Batch, Batches, Once, _prefetch
+from canon.data.pipeline.source import Example, Info
+from canon.data.text import catalogues, text_files
+from canon.data.text.vocabulary import Vocabulary
 from canon.errors import CanonError, UsageError
 
 Sentences = list[tuple[str, str]]
@@ -51,15 +52,15 @@ def files(path: str, source: str, target: str, split: str = 'train') -> Sentence
     Pairs with an empty side are left out and counted in a warning. Raises UsageError for a missing or empty file,
     CanonError for files of different length, with both counts, and for what is no UTF-8.
     """
-    root = plain.named_path(path)
+    root = text_files.named_path(path)
     if not root.is_dir():
         raise UsageError(f'there is no folder {root}')
-    sides = [plain.either(plain.named_path(root / f'{split}.{language}')) for language in (source, target)]
+    sides = [text_files.either(text_files.named_path(root / f'{split}.{language}')) for language in (source, target)]
     for file in sides:
         if not file.is_file():
             there = [p.name.removesuffix('.gz') for p in root.iterdir()]
             raise UsageError(f'{root} has no {file.name}{named.near(file.name, there)}')
-    rows = list(zip_longest(*map(plain.lines, sides)))
+    rows = list(zip_longest(*map(text_files.lines, sides)))
     counts = [sum(row[i] is not None for row in rows) for i in (0, 1)]
     if counts[0] != counts[1]:
         raise CanonError(
@@ -116,10 +117,10 @@ def tfds(
     name: str, source: str, target: str, split: str = 'train', data_dir: str | os.PathLike | None = None
 ) -> Sentences:
     """The fields `source` and `target` ('de', 'en') of one split of a TFDS set: 'wmt14_translate/de-en'."""
-    from canon.data import prepared  # brings tensorflow_datasets: 0.6 s
+    from canon.data.pipeline import tfds  # brings tensorflow_datasets: 0.6 s
 
-    directory = Path(data_dir).expanduser() if data_dir else prepared.default_dir()
-    records = prepared.read(name, split, directory)
+    directory = Path(data_dir).expanduser() if data_dir else tfds.default_dir()
+    records = tfds.read(name, split, directory)
     for field in (source, target):
         if field not in records.features:
             raise UsageError(f'data {name!r} has no field {field!r}{named.near(field, records.features)}')

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from canon import named
-from canon.data import plain, splits
-from canon.data.files import (
+from canon.data.images.image_files import (
     MAX_PIXELS,
     images_below,
     read_encoded,
@@ -22,7 +21,9 @@ from canon.data.files import (
     report_unreadable,
     why_unreadable,
 )
-from canon.data.source import Example, Info
+from canon.data.pipeline import splits
+from canon.data.pipeline.source import Example, Info
+from canon.data.text import text_files
 from canon.errors import UsageError
 
 _SPLITS = ('train', 'test', 'val', 'valid', 'validation')
@@ -60,7 +61,7 @@ def folder(
     """
     if unreadable not in ('refuse', 'skip'):
         raise UsageError(f"unreadable={unreadable!r} is neither 'refuse' nor 'skip'")
-    root = plain.named_path(path)
+    root = text_files.named_path(path)
     if not root.is_dir():
         raise UsageError(f'there is no folder {root}')
     base, first, last = splits.parse(split)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from canon.data.batches import Batch
+from canon.data.pipeline.batches import Batch
 from canon.errors import UsageError
 from canon.named import Count, NonNegative, Probability
 

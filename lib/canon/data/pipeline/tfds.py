@@ -12,9 +12,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from canon import named
-from canon.data import files
-from canon.data.files import Encoded
-from canon.data.source import Info
+from canon.data.images import image_files
+from canon.data.images.image_files import Encoded
+from canon.data.pipeline.source import Info
 from canon.errors import CanonError, UsageError, first_line
 
 _VERSION = re.compile(r'\d+\.\d+\.\d+$')
@@ -163,7 +163,7 @@ def _decode(data: bytes, feature) -> np.ndarray:
     TFDS without TensorFlow leaves a CMYK JPEG with 4 channels and refuses 16 bits. A 1-channel palette stays indices.
     """
     if feature.np_dtype == np.uint8 and feature.shape[-1] == 3:
-        return files.decode(Encoded(data, turn=False))
+        return image_files.decode(Encoded(data, turn=False))
     with Image.open(io.BytesIO(data)) as image:
         if feature.np_dtype == np.float32:  # kept as the four bytes of each number
             return np.asarray(image.convert('RGBA')).view(np.float32)

@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from canon.camera import Camera
-from canon.data.framing import looking_at
-from canon.data.views import SPLITS, Views
+from canon.data.scenes.framing import looking_at
+from canon.data.scenes.views import SPLITS, Views
 from canon.errors import UsageError
 from canon.named import near
 

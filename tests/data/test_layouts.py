@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from canon.data import any_layout, traced, views
+from canon.data.scenes import layouts, traced, views
 from canon.errors import CanonError, UsageError
 from tests.data import test_colmap, test_views
 
@@ -48,7 +48,7 @@ def test_four_layouts_of_a_scene_are_one(tmp_path, layout):
     """About what the cameras look at, at a mean depth of 1, z up; as the traced scene is when it is moved by hand."""
     scene = opaque_scene()
     WRITERS[layout](tmp_path / layout, scene)
-    assert any_layout.recognise(tmp_path / layout)[0] == layout
+    assert layouts.recognise(tmp_path / layout)[0] == layout
     found = views.load('capture', path=str(tmp_path / layout))
     expected = scene.poses.copy()
     expected[:, :3, 3] /= traced.RADIUS
@@ -129,4 +129,4 @@ def test_what_is_no_capture_is_refused(tmp_path):
     (tmp_path / 'sparse' / '0').mkdir(parents=True)
     (tmp_path / 'sparse' / '0' / 'cameras.bin').touch()
     (tmp_path / 'poses_bounds.npy').touch()
-    assert any_layout.recognise(tmp_path) == ('colmap', 'sparse/0')
+    assert layouts.recognise(tmp_path) == ('colmap', 'sparse/0')

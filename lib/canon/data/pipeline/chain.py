@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from canon.data.keys import Key
-from canon.data.source import Example, Source, read
+from canon.data.pipeline.keys import Key
+from canon.data.pipeline.source import Example, Source, read
 from canon.errors import CanonError, UsageError
 
 

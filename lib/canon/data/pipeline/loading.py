@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from canon import named
-from canon.data import arrays, folder, lines, made, words
-from canon.data.source import Example, Info, Source
+from canon.data.images import folder
+from canon.data.pipeline import arrays, synthetic
+from canon.data.pipeline.source import Example, Info, Source
+from canon.data.text import digit_lines, word_images
 from canon.errors import UsageError
 
 _WITH_OPTIONS = {
-    'digit_lines': lines.DigitLines,
-    'fake': made.Fake,
+    'digit_lines': digit_lines.DigitLines,
+    'fake': synthetic.Fake,
     'folder': folder.folder,
     'npz': arrays.npz,
-    'words': words.words,
+    'words': word_images.words,
 }
 OWN = ('digits', *_WITH_OPTIONS)
 _OWN_FUNCTION = re.compile(r'[\w.]+:[a-zA-Z_]\w*')  # not the version of a TFDS set, 'voc/2007:4.0.0'
@@ -52,8 +54,8 @@ def load(name: str, split: str = 'train', data_dir: str | os.PathLike | None = N
     set that is prepared in array_record: 'mnist', 'voc/2007', 'voc/2007:4.0.0'. 'package.module:function' is your own:
     `function(split=..., **kwargs)` returns anything with `len` and `[i]`, perhaps with an `info`.
     split: may be sliced, 'train[:90%]'. data_dir: of TFDS sets and digits; `~/tensorflow_datasets` if None.
-    kwargs: of `folder.folder`, `arrays.npz`, `made.Fake`, `lines.DigitLines` or `words.words`; of TFDS sets,
-    `decode=False` leaves the field 'image' as in its file (`prepared.Prepared`).
+    kwargs: of `folder.folder`, `arrays.npz`, `synthetic.Fake`, `digit_lines.DigitLines` or `word_images.words`; of
+    TFDS sets, `decode=False` leaves the field 'image' as in its file (`tfds.Prepared`).
 
     Raises UsageError for a set, split or argument that does not exist; for a missing set it prints the command that
     prepares it. TensorFlow is never imported.
@@ -64,11 +66,11 @@ def load(name: str, split: str = 'train', data_dir: str | os.PathLike | None = N
     decode = kwargs.pop('decode', True)
     if kwargs:
         raise UsageError(f'data {name!r} takes no {next(iter(kwargs))!r}, only split, data_dir and decode')
-    from canon.data import prepared  # brings tensorflow_datasets: 0.6 s
+    from canon.data.pipeline import tfds  # brings tensorflow_datasets: 0.6 s
 
-    directory = Path(data_dir).expanduser() if data_dir else prepared.default_dir()
+    directory = Path(data_dir).expanduser() if data_dir else tfds.default_dir()
     if name == 'digits':
-        from canon.data import digits
+        from canon.data.images import digits
 
         digits.prepare(directory)
-    return prepared.read(name, split, directory, decode)
+    return tfds.read(name, split, directory, decode)

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from canon import named
-from canon.data import captures, files
-from canon.data.colmap import colmap
-from canon.data.framing import Frame
-from canon.data.views import Views
+from canon.data.images import image_files
+from canon.data.scenes import captures
+from canon.data.scenes.colmap import colmap
+from canon.data.scenes.framing import Frame
+from canon.data.scenes.views import Views
 from canon.errors import CanonError, UsageError
 
 _LONGEST = 256  # pixels of a side: pictures are made smaller by the least whole factor that gives them so many
@@ -135,9 +136,9 @@ def _choose_factor(path: str | Path, layout: str, images: str) -> int:
         name = 'transforms_train.json' if layout == 'blender' else 'transforms.json'
         paths = captures.picture_paths(root if root.suffix == '.json' else root / name)
     else:
-        paths = sorted(p for p in files.images_below(root / images))
+        paths = sorted(p for p in image_files.images_below(root / images))
     first = next((p for p in paths if p.is_file()), None)
     if first is None:
         return 1  # the reader says what is missing
-    head = files.head(files.read_encoded(first))
+    head = image_files.head(image_files.read_encoded(first))
     return math.ceil(max(head.height, head.width) / _LONGEST)

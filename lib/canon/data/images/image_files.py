@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, features
 
-from canon.data.source import Example, Info
+from canon.data.pipeline.source import Example, Info
 from canon.errors import CanonError, UsageError
 
 MAX_PIXELS = 89_478_485  # Pillow's own bound for a warning; an image of 9,459 pixels square has as many

@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from canon import named
-from canon.data.keys import Key
-from canon.data.source import Example
+from canon.data.pipeline.keys import Key
+from canon.data.pipeline.source import Example
 from canon.errors import CanonError, UsageError
 
 cv2.setNumThreads(1)  # batches are prepared by several threads already

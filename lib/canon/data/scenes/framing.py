@@ -1,7 +1,7 @@
 """Estimates where a capture's cameras look, from the poses alone: a point, the direction up and distances.
 
-Readers derive near and far from it where a format has none, `canon.data.any_layout` moves scenes by it, and predictions
-fly about it. Poses are camera to world, [N, 4, 4], as in `canon.data.views`.
+Readers derive near and far from it where a format has none, `canon.data.scenes.layouts` moves scenes by it, and
+predictions fly about it. Poses are camera to world, [N, 4, 4], as in `canon.data.scenes.views`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 import numpy as np
 
-from canon.data import meshes
+from canon.data.scenes import meshes
 from canon.errors import CanonError, UsageError
 from canon.named import Count, Range, near
 

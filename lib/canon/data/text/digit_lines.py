@@ -7,9 +7,9 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from canon.data import splits
-from canon.data.source import Example, Info
-from canon.data.text import Alphabet
+from canon.data.pipeline import splits
+from canon.data.pipeline.source import Example, Info
+from canon.data.text.alphabets import Alphabet
 from canon.errors import UsageError
 from canon.named import Count
 
@@ -93,7 +93,7 @@ def _line(digits: list[np.ndarray], shape: tuple[int, int], rng: np.random.Gener
 
 @cache
 def _digits(test: bool) -> tuple[np.ndarray, np.ndarray]:
-    from canon.data import digits  # brings tensorflow_datasets: 0.6 s
+    from canon.data.images import digits  # brings tensorflow_datasets: 0.6 s
 
     images, labels = digits.arrays()
     held_out = np.isin(np.arange(len(labels)), digits.held_out(labels))

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 
 from canon import named
-from canon.data.arrays import read_npy
+from canon.data.pipeline.arrays import read_npy
 from canon.errors import CanonError, UsageError, first_line
 from canon.named import Count, NonNegative, Positive, Range
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from canon import named
-from canon.data import plain
+from canon.data.text import text_files
 from canon.errors import CanonError, UsageError
 
 SPECIALS = ('<unk>', '<eos>')  # what a language model needs; Mikolov's PTB has both
@@ -332,10 +332,10 @@ def build(
 
 def read(path: str | Path) -> Vocabulary:
     """The vocabulary that `save` wrote. Raises UsageError for a missing file, CanonError for another's."""
-    file = plain.named_path(path)
+    file = text_files.named_path(path)
     if not file.is_file():
         raise UsageError(f'there is no vocabulary {file}')
-    return from_bytes(plain.read_bytes(file), str(file))
+    return from_bytes(text_files.read_bytes(file), str(file))
 
 
 def from_bytes(data: bytes, name: str = 'a vocabulary') -> Vocabulary:

@@ -21,10 +21,10 @@ import numpy as np
 from PIL import Image
 
 from canon.camera import Camera
-from canon.data import files
-from canon.data.arrays import BROKEN, map_npy
-from canon.data.framing import look_at_frame
-from canon.data.views import Views, hold_out, join_cameras
+from canon.data.images import image_files
+from canon.data.pipeline.arrays import BROKEN, map_npy
+from canon.data.scenes.framing import look_at_frame
+from canon.data.scenes.views import Views, hold_out, join_cameras
 from canon.errors import CanonError, UsageError, first_line
 
 _LENS = ('k1', 'k2', 'p1', 'p2')
@@ -131,7 +131,7 @@ def llff(
     matrices, bounds = rows[:, :15].reshape(-1, 3, 5).astype(np.float64), rows[:, 15:]
     small = root / f'images_{factor}'
     below = small if factor > 1 and small.is_dir() else root / 'images'
-    paths = sorted(p for p in files.images_below(_folder(below)) if p.parent == below)
+    paths = sorted(p for p in image_files.images_below(_folder(below)) if p.parent == below)
     if len(paths) != len(rows):
         raise CanonError(f'{file} has {len(rows)} poses, and {below} {len(paths)} pictures; they are matched in order')
     if not 0 < bounds.min() < bounds.max():
@@ -238,12 +238,12 @@ def _pixels(path: Path) -> np.ndarray:
     """uint8 [H, W, 3], or 4 where the file has alpha. Not turned as EXIF says: cameras are those of the pixels."""
     if not path.is_file():
         raise CanonError(f'there is no picture {path}, which the cameras name; restore it, or take its entry out')
-    encoded = files.read_encoded(path)
+    encoded = image_files.read_encoded(path)
     encoded.turn = False
     with suppress(*_OPENED), Image.open(io.BytesIO(encoded)) as opened:
         if opened.has_transparency_data:
             return np.asarray(opened.convert('RGBA'))
-    return files.decode(encoded)  # raises for what cannot be read
+    return image_files.decode(encoded)  # raises for what cannot be read
 
 
 def _smaller(image: np.ndarray, factor: int) -> np.ndarray:
@@ -326,7 +326,7 @@ def _matrices(frames: list[dict[str, Any]], file: Path) -> np.ndarray:
 
 def _picture(root: Path, frame: dict[str, Any]) -> Path:
     """The file of a frame, whose path may be without its .png."""
-    path = files.path_within(root, frame['file_path'], 'file_path')
+    path = image_files.path_within(root, frame['file_path'], 'file_path')
     return path if path.suffix.lower() in {'.png', '.jpg', '.jpeg', '.webp'} else path.with_name(path.name + '.png')
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from canon.data.source import Example
+from canon.data.pipeline.source import Example
 from canon.errors import CanonError, UsageError
 
 ALPHANUMERIC = '0123456789abcdefghijklmnopqrstuvwxyz'

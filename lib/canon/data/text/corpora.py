@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from canon import named
-from canon.data import plain
+from canon.data.text import text_files
 from canon.errors import UsageError
 
 SPLITS = ('train', 'valid', 'test')
@@ -97,7 +97,7 @@ def text(
     path: a folder that holds `train.txt`, `valid.txt` and `test.txt` (or the names given as train=, valid=, test=), or
     one file, of which the last lines are held out: the fraction `held_out` for test, as much before it for valid.
     """
-    root = plain.named_path(path)
+    root = text_files.named_path(path)
     if root.is_dir():
         names = {s: n or _FILES['text'].format(s) for s, n in zip(SPLITS, (train, valid, test), strict=True)}
         return _folder('text', root, names)
@@ -113,7 +113,7 @@ def ptb(path: str) -> Corpus:
 
     929k, 73k and 82k words, <eos> included, 10,000 different ones.
     """
-    return _folder('ptb', plain.named_path(path), {s: _FILES['ptb'].format(s) for s in SPLITS})
+    return _folder('ptb', text_files.named_path(path), {s: _FILES['ptb'].format(s) for s in SPLITS})
 
 
 def wikitext(path: str) -> Corpus:
@@ -121,7 +121,7 @@ def wikitext(path: str) -> Corpus:
 
     Empty lines and titles count as text, as in AWD-LSTM: WikiText-2's training part is 2,088,628 words with <eos>.
     """
-    return _folder('wikitext', plain.named_path(path), {s: _FILES['wikitext'].format(s) for s in SPLITS})
+    return _folder('wikitext', text_files.named_path(path), {s: _FILES['wikitext'].format(s) for s in SPLITS})
 
 
 def tfds(
@@ -133,13 +133,13 @@ def tfds(
     test: str = 'test',
 ) -> Corpus:
     """The lines of the field `field` of a TFDS set; train, valid, test: its own splits, sliced ('train[90%:]')."""
-    from canon.data import prepared  # brings tensorflow_datasets: 0.6 s
+    from canon.data.pipeline import tfds  # brings tensorflow_datasets: 0.6 s
 
-    directory = Path(data_dir).expanduser() if data_dir else prepared.default_dir()
+    directory = Path(data_dir).expanduser() if data_dir else tfds.default_dir()
     theirs = {'train': train, 'valid': valid, 'test': test}
 
     def lines(split):
-        source = prepared.read(name, _split(theirs, split, name), directory)
+        source = tfds.read(name, _split(theirs, split, name), directory)
         if field not in source.features:
             raise UsageError(f'data {name!r} has no field {field!r}{named.near(field, source.features)}')
         for i in range(len(source)):
@@ -152,9 +152,11 @@ def _folder(name: str, root: Path, files: Mapping[str, str]) -> Corpus:
     if not root.is_dir():
         raise UsageError(f'there is no folder {root}; data {name!r} wants one with {", ".join(files.values())}')
     for file in files.values():
-        if not plain.either(root / file).is_file():
+        if not text_files.either(root / file).is_file():
             raise UsageError(f'{root} has no {file}{named.near(file, [p.name for p in root.iterdir()])}')
-    return Corpus(f'{name} {root.name}', lambda split: plain.lines(plain.either(root / _split(files, split, name))))
+    return Corpus(
+        f'{name} {root.name}', lambda split: text_files.lines(text_files.either(root / _split(files, split, name)))
+    )
 
 
 def _split(known: Mapping[str, str], split: str, name: str) -> str:
@@ -164,7 +166,7 @@ def _split(known: Mapping[str, str], split: str, name: str) -> str:
 
 
 def _fraction(root: Path, held_out: float, split: str) -> list[str]:
-    lines = list(plain.lines(root))
+    lines = list(text_files.lines(root))
     tail = round(held_out * len(lines))
     if not tail:
         raise UsageError(f'held_out={held_out} of the {len(lines)} lines of {root} is none; raise it')

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from canon import named
-from canon.data import plain, splits
-from canon.data.files import path_within, read_image
-from canon.data.source import Example, Info
-from canon.data.text import Alphabet
+from canon.data.images.image_files import path_within, read_image
+from canon.data.pipeline import splits
+from canon.data.pipeline.source import Example, Info
+from canon.data.text import text_files
+from canon.data.text.alphabets import Alphabet
 from canon.errors import CanonError, UsageError
 
 _SYNTH90K = 'annotation_'
@@ -51,7 +52,7 @@ def words(
     """
     if outside not in _OUTSIDE:
         raise UsageError(f'outside={outside!r} is none of {", ".join(map(repr, _OUTSIDE))}')
-    root = plain.named_path(path)
+    root = text_files.named_path(path)
     base, first, last = splits.parse(split)
     listed = _list(root, base)
     files, texts, left_out = [], [], 0
@@ -125,7 +126,7 @@ def _list(root: Path, base: str) -> Path:
 def _rows(listed: Path) -> Iterator[tuple[int, str, str]]:
     """(line, file, text) of each row."""
     parse = _synth90k if listed.name.startswith(_SYNTH90K) else _csv
-    for number, line in enumerate(plain.lines(listed), 1):
+    for number, line in enumerate(text_files.lines(listed), 1):
         row = parse(line, number) if line.strip() else None
         if row is not None:
             yield number, *row

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from canon.data import order
-from canon.data.chain import Mapped, Transform, apply, split
-from canon.data.keys import Key
-from canon.data.source import Example, Source, cached, labels, read
-from canon.data.workers import prepare_worker, signals_held
+from canon.data.pipeline import order
+from canon.data.pipeline.chain import Mapped, Transform, apply, split
+from canon.data.pipeline.keys import Key
+from canon.data.pipeline.source import Example, Source, cached, labels, read
+from canon.data.pipeline.workers import prepare_worker, signals_held
 from canon.errors import CanonError, UsageError
 
 Batch = dict[str, np.ndarray]
@@ -45,7 +45,7 @@ class Batches:
         """
         Args:
           batch_size: B, of all processes together.
-          sampler: 'shuffled', 'balanced' (by the field 'label'), 'in_order', or an order of `canon.data.order`.
+          sampler: 'shuffled', 'balanced' (by the field 'label'), 'in_order', or a function of `data.order`.
           shard: (process_index, process_count).
           threads: that prepare batches in the background; 0 prepares each when it is asked for.
           workers: processes instead, for images whose decoding takes long; they keep nothing in memory.

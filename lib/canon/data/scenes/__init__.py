@@ -1,0 +1,1 @@
+"""Views of scenes with their cameras, meshes, and volumes: readers, and synthetic ones."""
