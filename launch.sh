@@ -229,8 +229,8 @@ case $verb in
   sweep | slurm)
     needs "$verb" CONFIG "$@"
     [[ $verb == slurm || " $* " == *' --engine=slurm '* ]] && CANON_EXTRAS="${CANON_EXTRAS-} slurm"
-    module=experiments.sweep
-    [[ $verb == slurm ]] && module=experiments.submit
+    module=launch.sweep
+    [[ $verb == slurm ]] && module=launch.submit
     python $module "$@"
     ;;
 
@@ -240,11 +240,11 @@ case $verb in
       shift
       if [[ $arg == -* ]]; then set -- "$@" "$arg"; else set -- "$@" "$(from_caller "$arg")"; fi
     done
-    python experiments.table "$@"
+    python launch.table "$@"
     ;;
 
-  ledger) python experiments.ledger "$@" ;;
-  models) python experiments.models "$@" ;;
+  ledger) python launch.ledger "$@" ;;
+  models) python launch.models "$@" ;;
 
   prepare)
     needs prepare NAME "$@"
@@ -252,7 +252,7 @@ case $verb in
       venv=${CANON_VENV_TF:-.venv-tf}
       CANON_EXTRAS=tf
     fi
-    python experiments.prepare "$@"
+    python launch.prepare "$@"
     ;;
 
   tpu | lint | pins) asks_for_help "$@" && help && exit ;;&

@@ -27,7 +27,7 @@ from canon.ops import attention
 from canon.train import Evaluator, Experiment, Task
 from canon.train.shard import process_shard
 from experiments import runs
-from experiments.classification.claims import done
+from experiments.claims.classification import done
 
 CLASSES, FORMS = 8, ('dot_product', 'scaled_dot_product', 'additive')
 _TEST = 1 << 40  # the first batch of the test stream; no step reaches it

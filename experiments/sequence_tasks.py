@@ -24,7 +24,7 @@ from canon.metrics import Mean
 from canon.train import Evaluator, Experiment, Task
 from canon.train.shard import process_shard
 from experiments import runs
-from experiments.classification.claims import done
+from experiments.claims.classification import done
 
 LETTERS, COPIED = 8, 10
 BLANK, DELIMITER, SYMBOLS = LETTERS, LETTERS + 1, LETTERS + 2

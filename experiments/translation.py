@@ -392,7 +392,7 @@ def by_length(found: Sequence[Any], form: str, over: str) -> Any:
     form: the key of the config that tells the forms apart. over: that of the swept value, of which each form's best is
     shown: the one with the highest median of chrF over all.
     """
-    from experiments.classification.claims import at, done, label
+    from experiments.claims.classification import at, done, label
 
     points: dict[str, dict[float, dict[str, list[float]]]] = {}
     for run, config in done(found):

@@ -32,7 +32,7 @@ from canon.ops import by_parts, rays
 from canon.ops import volumes as casting
 from canon.ops.volumes import Beam
 from canon.train import Evaluator, Experiment, Task, lengths
-from experiments import tools
+from launch import tools
 
 MODES = {'emission': 'emission and absorption', 'maximum': 'maximum', 'xray': 'X-ray', 'surface': 'lit surface'}
 LEARNT = ('volume', 'table')

@@ -21,7 +21,7 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.classification.claims import at_best
+    from experiments.claims.classification import at_best
 
     form, rate = ('model.activation', 'model.norm'), 'tx.momentum.learning_rate'
     panels = {'training loss': 'train/loss'}

@@ -21,7 +21,7 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.classification.claims import costs, multiply_adds
+    from experiments.claims.classification import costs, multiply_adds
 
     form = ('model.width_multiplier', SIZES[0])
     args = (multiply_adds, '1 - test/accuracy', 'multiply-adds', 'width and resolution multipliers')

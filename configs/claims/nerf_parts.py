@@ -28,7 +28,7 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.view_synthesis.claims import curves
+    from experiments.claims.view_synthesis import curves
 
     def line(config):
         if config['model']['levels'] == 0:

@@ -30,6 +30,6 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.view_synthesis.claims import seconds_to
+    from experiments.claims.view_synthesis import seconds_to
 
     return {'speed': seconds_to(runs, lambda config: config['form'], 25.0)}

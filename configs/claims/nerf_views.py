@@ -20,6 +20,6 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.view_synthesis.claims import against
+    from experiments.claims.view_synthesis import against
 
     return {'views': against(runs, 'data.train.views', lambda config: 'hash grid', 'how many views it takes')}

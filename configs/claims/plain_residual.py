@@ -21,7 +21,7 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.classification.claims import at_best
+    from experiments.claims.classification import at_best
 
     form, rate = ('model.name', 'model.plain'), 'tx.momentum.learning_rate'
     panels = {'training error': '1 - train/accuracy', 'training loss': 'train/loss'}

@@ -21,7 +21,7 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.classification.claims import costs, multiply_adds
+    from experiments.claims.classification import costs, multiply_adds
 
     form = ('model.width', 'model.reductions')
     args = (multiply_adds, '1 - test/accuracy', 'multiply-adds', 'inception modules with and without 1x1 reductions')

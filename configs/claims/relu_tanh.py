@@ -19,7 +19,7 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.classification.claims import at_best
+    from experiments.claims.classification import at_best
 
     panels = {'training error': '1 - train/accuracy', 'training loss': 'train/loss'}
     rate = 'tx.momentum.learning_rate'

@@ -20,7 +20,7 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.classification.claims import costs, multiply_adds
+    from experiments.claims.classification import costs, multiply_adds
 
     form = ('model.width_multiplier', 'model.separable')
     args = (multiply_adds, '1 - test/accuracy', 'multiply-adds', 'depthwise separable and full convolutions')

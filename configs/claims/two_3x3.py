@@ -21,7 +21,7 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.classification.claims import at_best
+    from experiments.claims.classification import at_best
 
     rate, panels = 'tx.momentum.learning_rate', {'training loss': 'train/loss'}
     return {'two 3x3': at_best(runs, 'model.kernels', rate, '1 - test/accuracy', panels, 'one 5x5 or two 3x3')}

@@ -51,7 +51,7 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.optimizer_lab.pictures import best_rates
+    from experiments.claims.optimizers import best_rates
 
     panels = {'training loss': 'train/*/loss', 'effective rate': 'train/*/effective_rate'}
     return best_rates(runs, 'test/*/loss', panels, 'a deep autoencoder of the digits: AdaGrad and its two successors')

@@ -54,7 +54,7 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.optimizer_lab.pictures import best_rates
+    from experiments.claims.optimizers import best_rates
 
     panels = {'training loss': 'train/*/loss', 'held-out accuracy': 'test/*/accuracy'}
     return best_rates(runs, 'test/*/loss', panels, 'the digits, 15 epochs: each optimizer at its best rate')

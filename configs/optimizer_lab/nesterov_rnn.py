@@ -53,7 +53,7 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.optimizer_lab.pictures import best_rates
+    from experiments.claims.optimizers import best_rates
 
     panels = {'training loss': 'train/*/loss'}
     return best_rates(runs, 'test/*/loss', panels, 'the adding problem, tanh RNN: momentum and Nesterov')

@@ -14,8 +14,8 @@ from canon.errors import UsageError
 from canon.train import fit
 from canon.train.log import read_rows
 from experiments import configs, runs
+from experiments.claims.optimizers import best_rates
 from experiments.optimizer_lab import adding, chosen, make, rates, side_by_side
-from experiments.optimizer_lab.pictures import best_rates
 from experiments.optimizer_lab.surfaces import SURFACES
 from tests.train import toy
 
@@ -303,7 +303,7 @@ def test_the_best_is_by_the_median_and_a_diverged_seed_is_worst():
 
 
 def test_a_table_draws_what_the_config_defines(root, tmp_path):
-    from experiments import table
+    from launch import table
 
     config = tmp_path / 'mine.py'
     config.write_text(

@@ -22,7 +22,8 @@ from canon.ops import rays
 from canon.train import NonFinite, fit, make_step
 from canon.train.step import init_state
 from experiments import configs, view_synthesis
-from experiments.view_synthesis import claims, rendering
+from experiments.claims import view_synthesis as claims
+from experiments.view_synthesis import rendering
 from experiments.view_synthesis.rendering import Rays, Rendering
 
 

@@ -57,7 +57,8 @@ class House:
 def house(root, tmp_path) -> House:
     """Ours, apart from main and the configs."""
     copy = tmp_path / 'house'
-    shutil.copytree(root / 'experiments', copy / 'experiments', ignore=shutil.ignore_patterns('__pycache__'))
+    for room in ('experiments', 'launch'):
+        shutil.copytree(root / room, copy / room, ignore=shutil.ignore_patterns('__pycache__'))
     for name in ('launch.sh', 'pyproject.toml', 'requirements.txt'):
         shutil.copy(root / name, copy)
     shutil.copy(Path(__file__).with_name('stand_in.py'), copy / 'experiments' / 'main.py')

@@ -9,7 +9,8 @@ import signal
 import sys
 import time
 
-from experiments import overrides, runs, tools
+from experiments import overrides, runs
+from launch import tools
 
 
 def main() -> int:

@@ -21,11 +21,11 @@ from tests.launch.conftest import House
         (['eval', '--workdir', '/x', '--step', '3'], '-m experiments.main --mode=evaluate --workdir=/x --step 3'),
         (['predict', 'c.py', '--input=/a.png'], '--mode=predict --input=/a.png'),
         (['replay', 'c.py', '--step=7'], '--mode=replay --step=7'),
-        (['sweep', 'c.py', '--jobs=2'], '-m experiments.sweep c.py --jobs=2'),
-        (['slurm', 'c.py', '--tasks=2', '--', '--config.a=1'], '-m experiments.submit c.py --tasks=2 -- --config.a=1'),
-        (['table', 'runs'], '-m experiments.table runs'),
-        (['ledger', 'lenet'], '-m experiments.ledger lenet'),
-        (['prepare', 'digits'], '-m experiments.prepare digits'),
+        (['sweep', 'c.py', '--jobs=2'], '-m launch.sweep c.py --jobs=2'),
+        (['slurm', 'c.py', '--tasks=2', '--', '--config.a=1'], '-m launch.submit c.py --tasks=2 -- --config.a=1'),
+        (['table', 'runs'], '-m launch.table runs'),
+        (['ledger', 'lenet'], '-m launch.ledger lenet'),
+        (['prepare', 'digits'], '-m launch.prepare digits'),
         (['tpu', 'pod', 'c.py'], r'gcloud compute tpus tpu-vm ssh pod --worker=all --command=cd\ ~/canon'),
         (['test', '--all', '-k', 'door'], "-m pytest -m '' -k door"),
         (['lint'], '-m ty check'),
@@ -52,7 +52,7 @@ def test_dry_shows_how_the_environment_would_be_made_and_makes_nothing(house, tm
 
 def test_stock_data_are_prepared_where_tensorflow_is(house):
     assert (
-        '.venv-tf/bin/python -m experiments.prepare mnist'
+        '.venv-tf/bin/python -m launch.prepare mnist'
         in house.launch('prepare', 'mnist', '--dry', CANON_PREPARE='').stdout
     )
 
@@ -92,9 +92,9 @@ def test_paths_mean_what_the_caller_means(house, tmp_path):
     assert f'--config={tmp_path}/mine.py:smoke ' in done.stdout
     assert f'--input={tmp_path}/a.png --config.x=a.png' in done.stdout
     done = house.launch('sweep', '--jobs', '2', 'mine.py', '--runs', 'mine', '--dry', cwd=tmp_path)
-    assert f'experiments.sweep --jobs 2 {tmp_path}/mine.py --runs={tmp_path}/mine' in done.stdout
+    assert f'launch.sweep --jobs 2 {tmp_path}/mine.py --runs={tmp_path}/mine' in done.stdout
     done = house.launch('table', '--metric', 'x', 'photos', '--dry', cwd=tmp_path)
-    assert done.stdout.endswith('experiments.table --metric x photos\n')
+    assert done.stdout.endswith('launch.table --metric x photos\n')
 
 
 @pytest.mark.parametrize(

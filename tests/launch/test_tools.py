@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from canon.errors import UsageError
-from experiments import configs, runs, table
+from experiments import configs, runs
+from launch import table
 from tests.launch.test_door import until
 
 

@@ -1,6 +1,6 @@
 """Prepares a TFDS data set as array_record, which training then reads without TensorFlow.
 
-    python -m experiments.prepare NAME [--data_dir DIR]
+    python -m launch.prepare NAME [--data_dir DIR]
 
 NAME is 'digits' or any TFDS set, with its config where it has several: mnist, cifar10, voc/2007. Most stock builders
 need TensorFlow for this (extra `tf`); `./launch.sh prepare NAME` runs it in an environment that has it.

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from canon.errors import CanonError, UsageError
-from experiments import configs, runs, tools
+from experiments import configs, runs
+from launch import tools
 
 CRASHES = 3  # how often a job may come back after its process was killed, before that counts as the run's own fault
 
@@ -187,5 +188,5 @@ def _given(**options: Any) -> dict[str, Any]:
 
 
 if __name__ == '__main__':
-    # Slurm's side unpickles `experiments.submit.Job`, which `__main__.Job` would not be.
-    tools.run(importlib.import_module('experiments.submit').main)
+    # Slurm's side unpickles `launch.submit.Job`, which `__main__.Job` would not be.
+    tools.run(importlib.import_module('launch.submit').main)

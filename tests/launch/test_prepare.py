@@ -1,4 +1,4 @@
-"""`experiments.prepare`: what it makes can be read, what is there is kept, what fails says why."""
+"""`launch.prepare`: what it makes can be read, what is there is kept, what fails says why."""
 
 import json
 import sys
@@ -9,8 +9,8 @@ import tensorflow_datasets as tfds
 
 from canon.data import load
 from canon.errors import CanonError, UsageError
-from experiments import prepare
-from tests.data import test_prepared
+from launch import prepare
+from tests.data import test_tfds
 
 
 class CanonFailing(tfds.core.GeneratorBasedBuilder):
@@ -52,7 +52,7 @@ def test_a_set_is_prepared_once_and_read(stock, tmp_path, capsys):
 
 
 def test_another_format_is_replaced_and_kept_beside(stock, tmp_path):
-    builder = test_prepared.CanonFabricated(data_dir=tmp_path, config='few', file_format='array_record')
+    builder = test_tfds.CanonFabricated(data_dir=tmp_path, config='few', file_format='array_record')
     builder.download_and_prepare()
     folder = tmp_path / 'canon_fabricated' / 'few' / '1.2.0'
     info = json.loads((folder / 'dataset_info.json').read_text())

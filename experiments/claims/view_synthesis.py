@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from canon import plots
 from canon.train.log import read_rows
 from experiments import runs
-from experiments.classification.claims import at, done
+from experiments.claims.classification import at, done
 
 PSNR = 'test/psnr'
 

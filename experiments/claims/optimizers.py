@@ -9,8 +9,8 @@ import numpy as np
 
 from canon.train.workdir import read_json
 from experiments import runs
+from experiments.claims.sweeps import at_best
 from experiments.optimizer_lab import chosen
-from experiments.pictures import at_best
 
 
 def best_rates(found: Sequence[runs.Run], metric: str, panels: Mapping[str, str], title: str = '') -> dict[str, Any]:

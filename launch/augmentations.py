@@ -1,6 +1,6 @@
 """A picture of every augmentation, with boxes and masks that move along, and the page that shows them.
 
-    python -m experiments.augmentations [--output docs/augmentation]
+    python -m launch.augmentations [--output docs/augmentation]
 
 Writes OUTPUT.md and OUTPUT/*.jpg, from scikit-learn's two photographs. The same on every run.
 """
@@ -21,7 +21,7 @@ from canon.data import Key, transforms
 from canon.data.images import geometry
 from canon.data.pipeline import chain
 from canon.errors import CanonError
-from experiments import tools
+from launch import tools
 
 SHEETS = {
     'geometric': (
@@ -73,7 +73,7 @@ SHEETS = {
 DRAW = 5  # the visit that is shown
 PREFACE = """# Augmentation on the host
 
-Made by `python -m experiments.augmentations`. A config names transforms in a chain,
+Made by `python -m launch.augmentations`. A config names transforms in a chain,
 
 ```python
 transforms = dict(chain=('random_resized_crop', 'random_flip'), random_resized_crop=dict(size=224))

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 
 from canon.errors import CanonError, UsageError
 from canon.named import near
-from experiments import configs, runs, tools
-from experiments.table import layout
+from experiments import configs, runs
+from launch import tools
+from launch.table import layout
 
 HEAD = ('config', 'metric', 'target', 'measured', 'seconds', 'result')
 PUBLISHED = configs.ROOT / 'docs' / 'ledger.md'

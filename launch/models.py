@@ -17,7 +17,7 @@ import flax.linen as linen
 
 from canon import models, named
 from canon.errors import UsageError
-from experiments import tools
+from launch import tools
 
 _COLUMNS = {  # title: width, negative ones to the left
     'network': -56,

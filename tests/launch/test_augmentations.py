@@ -6,7 +6,7 @@ from PIL import Image
 
 from canon import plots
 from canon.data import transforms
-from experiments import augmentations
+from launch import augmentations
 
 DATA_ONLY = {
     'check_label',
@@ -24,7 +24,7 @@ DATA_ONLY = {
 def test_the_page_is_made_and_is_the_one_in_the_docs(tmp_path, root):
     assert augmentations.main([f'--output={tmp_path / "augmentation"}']) == 0
     page = (tmp_path / 'augmentation.md').read_text()
-    assert page == (root / 'docs/augmentation.md').read_text(), 'run python -m experiments.augmentations'
+    assert page == (root / 'docs/augmentation.md').read_text(), 'run python -m launch.augmentations'
     missing = [name for name in transforms.__all__ if name not in DATA_ONLY and f'**{name}**' not in page]
     assert not missing
     for folder in (tmp_path, root / 'docs'):

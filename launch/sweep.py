@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from canon.errors import UsageError
-from experiments import configs, runs, submit, tools
+from experiments import configs, runs
+from launch import submit, tools
 
 
 class Point(NamedTuple):

@@ -16,7 +16,8 @@ from typing import Any
 
 from canon.errors import CanonError, UsageError
 from canon.named import near
-from experiments import configs, runs, tools
+from experiments import configs, runs
+from launch import tools
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import pytest
 
 from canon import models
 from canon.errors import UsageError
-from experiments.models import main, other_networks
+from launch.models import main, other_networks
 
 # Araujo, Norris, Sim 2019, "Computing receptive fields of convolutional neural networks", Table 1.
 FIELDS = {

@@ -13,7 +13,8 @@ from canon import models, plots
 from canon.errors import CanonError
 from canon.nn.trace import traced
 from canon.train.workdir import read_json
-from experiments import pictures, runs
+from experiments import runs
+from experiments.claims import sweeps
 
 _FEW = 8  # points that have room for their names and values
 
@@ -38,7 +39,7 @@ def at_best(
     ]
     curves = {panel: lambda name, folders, row=row: _curve(folders, row) for panel, row in panels.items()}
     unit = f'{over.rpartition(".")[2]} '
-    return pictures.at_best(points, curves, unit, xlabel=over, ylabel=_error(metric), title=title)
+    return sweeps.at_best(points, curves, unit, xlabel=over, ylabel=_error(metric), title=title)
 
 
 def costs(

@@ -1,0 +1,1 @@
+"""Figures of the sweeps in `configs/claims`: what a paper claims, as measured here."""
