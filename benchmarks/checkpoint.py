@@ -52,7 +52,7 @@ def task(width: int) -> Task:
         keys = jax.random.split(key, LAYERS)
         return {'params': [jax.random.normal(k, (width, width)) / width**0.5 for k in keys]}
 
-    def loss(params, mutable, batch, key):
+    def loss(params, mutable, batch, at):
         x = batch['x']
         for w in params:
             x = jnp.tanh(x @ w)

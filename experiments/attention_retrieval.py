@@ -24,7 +24,7 @@ from canon.data import Generated
 from canon.errors import UsageError
 from canon.metrics import Mean
 from canon.ops import attention
-from canon.train import Evaluator, Experiment, Task
+from canon.train import At, Evaluator, Experiment, Task
 from canon.train.shard import process_shard
 from experiments import runs
 from experiments.claims.classification import done
@@ -109,7 +109,7 @@ class Retriever(linen.Module):
 
 
 def retrieval_task(model: Any) -> Task:
-    def loss(params, mutable, batch, key):
+    def loss(params, mutable, batch, at):
         logits = model.apply({'params': params}, batch)
         right = Mean.of(logits.argmax(-1) == batch['answer'])
         return Mean.of(losses.softmax_cross_entropy(logits, batch['answer'])), (mutable, {'accuracy': right})
@@ -125,7 +125,7 @@ def retrieval_evaluator(task: Task, model: Any, start, data: Generated) -> Evalu
     """loss, accuracy; of the parameters `start`: variance, jacobian, score_gradient (see `at_start`)."""
 
     def measure(params, mutable, batch):
-        found, (_, told) = task.loss(params, mutable, batch, None)
+        found, (_, told) = task.loss(params, mutable, batch, At(None, 0))
         return {'loss': found, **told, **at_start(model, start, batch)}
 
     return Evaluator(data, measure, lambda sums: {name: float(mean.value) for name, mean in sums.items()})

@@ -136,9 +136,9 @@ def language_task(
         penalty = activation * _mean_square(window.dropped, mask) + slowness * _mean_square(changes, mask[:, 1:])
         return window.logits, window.state, penalty
 
-    def loss(params, mutable, batch, key):
-        thinned = weight_drop(params, weight_dropout, jax.random.fold_in(key, 1))
-        logits, carry, penalty = read(thinned, mutable, batch, train=True, rngs={'dropout': key})
+    def loss(params, mutable, batch, at):
+        thinned = weight_drop(params, weight_dropout, jax.random.fold_in(at.key, 1))
+        logits, carry, penalty = read(thinned, mutable, batch, train=True, rngs={'dropout': at.key})
         nats = metrics.Mean.of(losses.softmax_cross_entropy(logits, batch['target'], label_smoothing), batch['mask'])
         told = metrics.Mean.of(losses.softmax_cross_entropy(logits, batch['target']), batch['mask'])
         mutable = {**mutable, CARRY: carry} if recurrent else mutable

@@ -21,7 +21,7 @@ from canon import losses, named, nn, optim, plots
 from canon.data import Generated
 from canon.errors import UsageError
 from canon.metrics import Mean
-from canon.train import Evaluator, Experiment, Task
+from canon.train import At, Evaluator, Experiment, Task
 from canon.train.shard import process_shard
 from experiments import runs
 from experiments.claims.classification import done
@@ -133,7 +133,7 @@ def memory_task(reader: Reader, task: str) -> Task:
         right = said[:, -COPIED:].argmax(-1) == answer[:, -COPIED:]
         return Mean.of(losses.softmax_cross_entropy(said, answer)), {'accuracy': Mean.of(right)}
 
-    def loss(params, mutable, batch, key):
+    def loss(params, mutable, batch, at):
         found, told = measured(reader.apply({'params': params}, batch['heard']), batch['answer'])
         return found, (mutable, told)
 
@@ -151,7 +151,7 @@ def memory_evaluator(task: Task, reader: Reader, start: Any, data: Generated, bl
     """
 
     def measure(params, mutable, batch):
-        found, (_, told) = task.loss(params, mutable, batch, None)
+        found, (_, told) = task.loss(params, mutable, batch, At(None, 0))
         lags = {name: gradients(reader, p, batch['heard']) for name, p in (('', params), ('start_', start))}
         return {'loss': found, **told}, lags
 

@@ -138,7 +138,7 @@ def recognition_task(model: Any, images: Callable[[Any], jax.Array]) -> Task:
     def init(key, batch):
         return model.init(key, images({'image': batch['image'][:1]}), train=False)
 
-    def loss(params, mutable, batch, key):
+    def loss(params, mutable, batch, at):
         logits, new = model.apply({'params': params, **mutable}, images(batch), train=True, mutable=[*mutable])
         per_text = losses.ctc(logits, _frames(logits), batch['label'], batch['label_length'])
         possible = jnp.isfinite(per_text)

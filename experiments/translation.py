@@ -143,8 +143,8 @@ def translation_task(
         counted = jnp.arange(target.shape[1]) < jnp.asarray(batch['target_length'])[:, None]
         return logits, counted & batch['mask'][:, None]
 
-    def loss(params, mutable, batch, key):
-        logits, mask = read(params, batch, train=True, rngs={'dropout': key})
+    def loss(params, mutable, batch, at):
+        logits, mask = read(params, batch, train=True, rngs={'dropout': at.key})
         size = logits.shape[-1]
         share = label_smoothing * (size / (size - 1) if smoothing == 'others' else 1.0)
         nats = losses.softmax_cross_entropy(logits, batch['target'])

@@ -247,7 +247,7 @@ def recovery(truth: Truth, how: Rendering, model: Model, variation: float = 0.0)
         values, table = parts(params, truth)
         return {'seen': image(values, table, jnp.asarray(truth.half), batch['origin'], batch['way'], how, how.count)}
 
-    def loss(params, mutable, batch, key):
+    def loss(params, mutable, batch, at):
         error = jnp.square(predict(params, mutable, batch)['seen'] - batch['seen']).mean(-1)
         count, total = len(error), error.sum()
         if variation and 'volume' in params:

@@ -105,7 +105,7 @@ ADDITIONS = {
             scores = lambda params, batch: model.apply({'params': params}, batch['image'] / 255)
             task = Task(
                 init=lambda key, batch: {'params': model.init(key, batch['image'] / 255)['params']},
-                loss=lambda params, mutable, batch, key: (
+                loss=lambda params, mutable, batch, at: (
                     Mean.of(softmax_cross_entropy(scores(params, batch), batch['label'])), (mutable, {})
                 ),
                 predict=lambda params, mutable, batch: scores(params, batch),

@@ -93,13 +93,13 @@ def classification_task(
         variables.pop('auxiliary', None)
         return variables
 
-    def training_loss(params, mutable, batch, key):
+    def training_loss(params, mutable, batch, at):
         logits, new = apply_network(
             model,
             {'params': params, **mutable},
             images(batch),
             train=True,
-            rngs={'dropout': key},
+            rngs={'dropout': at.key},
             mutable=[*mutable, 'auxiliary'],
         )
         new = dict(new)

@@ -102,10 +102,10 @@ def _task(base: Task, names: list[str]) -> Task:
         params = variables.pop('params')
         return {'params': {name: params for name in names}, 'rivals': {name: variables for name in names}}
 
-    def loss(params, mutable, batch, key):
+    def loss(params, mutable, batch, at):
         total, flowing, metrics = 0.0, {}, {}
         for name in names:  # the same key for all
-            own, (flowing[name], more) = base.loss(params[name], mutable['rivals'][name], batch, key)
+            own, (flowing[name], more) = base.loss(params[name], mutable['rivals'][name], batch, at)
             total += own.total
             metrics |= {f'{name}/{k}': v for k, v in {'loss': own, **more}.items()}
         return Mean(total, own.weight), ({**mutable, 'rivals': flowing}, metrics)

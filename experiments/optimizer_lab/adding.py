@@ -34,7 +34,7 @@ def make(config: ConfigDict) -> Experiment:
     def batch(number):
         return sequences(config.seed, number, d.batch_size, d.length)
 
-    def loss(params, mutable, batch, key):
+    def loss(params, mutable, batch, at):
         return Mean.of((said(params, batch['heard']) - batch['answer']) ** 2), (mutable, {})
 
     task = Task(

@@ -74,7 +74,7 @@ def _task(net, sums):
     def init(key, batch):
         return net.init(key, _pixels(batch)[:1])
 
-    def loss(params, mutable, batch, key):
+    def loss(params, mutable, batch, at):
         found = sums(params, batch)
         return found.pop('loss'), (mutable, found)
 

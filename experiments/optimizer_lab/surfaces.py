@@ -63,7 +63,7 @@ def make(config: ConfigDict) -> Experiment:
     def init(key, batch):
         return {'params': {'point': jnp.asarray(start, jnp.float32)}}
 
-    def loss(params, mutable, batch, key):
+    def loss(params, mutable, batch, at):
         return Mean.of(surface.height(params['point'])), (mutable, {})
 
     def measure(params, mutable, batch):

@@ -113,9 +113,9 @@ def auto_decoder(
         codes = jax.random.normal(code, (len(known), model.code)) * (code_std / model.code**0.5)
         return {'params': {'codes': codes, 'decoder': model.init(network, codes[:1], batch['points'][:1])['params']}}
 
-    def loss(params, mutable, batch, key):
+    def loss(params, mutable, batch, at):
         codes = params['codes'][batch['shape']]
-        found = model.apply({'params': params['decoder']}, codes, batch['points'], train=True, rngs={'dropout': key})
+        found = model.apply({'params': params['decoder']}, codes, batch['points'], train=True, rngs={'dropout': at.key})
         errors = losses.clamped_l1(found, batch['distance'], delta)
         far = losses.code_prior(codes, squared)
         total = errors.sum() + samples * (batch['prior'] * far).sum()
@@ -208,8 +208,8 @@ def eikonal(
     def init(key, batch):
         return {'params': model.init(key, batch['points'][:1])['params']}
 
-    def loss(params, mutable, batch, key):
-        close, far = jax.random.split(key)
+    def loss(params, mutable, batch, at):
+        close, far = jax.random.split(at.key)
         count = len(batch['points'])
         noise = batch['sigma'][:, None] * jax.random.normal(close, (count, 3))
         anywhere = jax.random.uniform(far, (max(count // 8, 1), 3), minval=-spread, maxval=spread)
@@ -284,7 +284,7 @@ def occupancy(
     def init(key, batch):
         return model.init(key, batch['points'][:1], batch['cloud'][:1])
 
-    def loss(params, mutable, batch, key):
+    def loss(params, mutable, batch, at):
         variables = {'params': params, **mutable}
         logits, mutable = model.apply(variables, batch['points'], batch['cloud'], True, mutable=['batch_stats'])
         nats = losses.binary_cross_entropy(logits, batch['inside'])

@@ -217,18 +217,18 @@ def view_task(field: Any, views: Any, how: Rendering, learning: Learning = Learn
             sums['asked'] = Mean.of(whole.astype(jnp.float32))
         return value, sums
 
-    def loss(params, mutable, batch, key):
+    def loss(params, mutable, batch, at):
         count = len(batch['at'])
         if how.cells:
-            value, sums = total(params, batch, key, mutable['occupancy'])
-            look = jax.random.fold_in(key, 1)
+            value, sums = total(params, batch, at.key, mutable['occupancy'])
+            look = jax.random.fold_in(at.key, 1)
             mutable = {'occupancy': looked_at(field, params, how, mutable['occupancy'], 'time' in batch, look)}
             return Mean(value, sums['mse'].weight), (mutable, sums)
         rows = learning.microbatch
         if rows is None:
             rows = _cached_rays(field, how, count) if backend.cpu_form() else 0
         whole = in_parts(total, rows) if rows and rows < count else total
-        value, sums = whole(params, batch, key)
+        value, sums = whole(params, batch, at.key)
         return Mean(value, jnp.float32(count)), (mutable, sums)
 
     def predict(params, mutable, batch):

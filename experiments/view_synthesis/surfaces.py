@@ -96,10 +96,10 @@ def srn_task(model: Any, views: Any, how: Marching, weights: SRNLoss) -> Task:
         origins, ways = _rays(views.camera, jax.tree.map(lambda x: x[:1], batch))
         return {'params': model.init(key, origins, ways)['params']}
 
-    def loss(params, mutable, batch, key):
+    def loss(params, mutable, batch, at):
         truth = batch['colour'].astype(jnp.float32) / 255
         truth = _over(truth[:, :3], truth[:, 3], how)
-        colour, t = model.apply({'params': params}, *_rays(views.camera, batch), key)
+        colour, t = model.apply({'params': params}, *_rays(views.camera, batch), at.key)
         error = jnp.square(colour - truth).mean(-1)
         each = 4 * weights.image * error + weights.behind * jnp.square(jnp.minimum(t, 0))
         return Mean.of(each), (mutable, {'mse': Mean.of(error)})
@@ -147,13 +147,13 @@ def dvr_task(model: Any, views: Any, how: Marching, weights: DVRLoss) -> Task:
         points = beam[0] + found.t[:, None] * beam[1]
         return found, points, model.apply({'params': params}, points)[1]
 
-    def loss(params, mutable, batch, key):
+    def loss(params, mutable, batch, at):
         cast = beam(batch)
         origins, ways, near, far = cast
         truth = batch['colour'].astype(jnp.float32) / 255
         inside = truth[:, 3] > 0.5
         found, points, colour = seen(params, cast)
-        keys = jax.random.split(key, 3)
+        keys = jax.random.split(at.key, 3)
         anywhere = [origins + _between(k, near, far)[:, None] * ways for k in keys[:2]]
         off = jnp.abs(colour - truth[:, :3]).sum(-1)
         at = jnp.where(found.hit[:, None], jax.lax.stop_gradient(points), anywhere[0])

@@ -13,6 +13,7 @@ from scipy.special import log_softmax, softmax
 
 from canon import data
 from canon.errors import CanonError, UsageError
+from canon.train import At
 from canon.train.evaluation import evaluate
 from canon.train.shard import make_mesh
 from experiments import classification, export
@@ -109,7 +110,7 @@ def test_auxiliary_heads_add_their_share_and_leave_no_trace(images, smoothing):
     task, params, mutable = set_up(Net(heads=2), images, auxiliary=0.3, loss=smooth)
     assert set(mutable) == {'batch_stats'}
     batch = batch_of(images)
-    loss, (new, _) = task.loss(params, mutable, batch, KEY)
+    loss, (new, _) = task.loss(params, mutable, batch, At(KEY, 0))
     assert jax.tree.structure(new) == jax.tree.structure(mutable)
     assert any(not np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (new, mutable)), strict=True))
     logits, sown = Net(heads=2).apply(
@@ -121,9 +122,9 @@ def test_auxiliary_heads_add_their_share_and_leave_no_trace(images, smoothing):
         for z in (logits, *jax.tree.leaves(sown['auxiliary']))
     ]
     np.testing.assert_allclose(loss.total, parts[0] + 0.3 * (parts[1] + parts[2]), rtol=1e-5)
-    without, _ = classification_task(Net(heads=2), IMAGES, smooth, auxiliary=0).loss(params, mutable, batch, KEY)
+    without, _ = classification_task(Net(heads=2), IMAGES, smooth, auxiliary=0).loss(params, mutable, batch, At(KEY, 0))
     np.testing.assert_allclose(without.total, parts[0], rtol=1e-5)
-    grads = jax.grad(lambda p: task.loss(p, mutable, batch, KEY)[0].total)(params)
+    grads = jax.grad(lambda p: task.loss(p, mutable, batch, At(KEY, 0))[0].total)(params)
     assert float(jnp.abs(grads['head1']['kernel']).max()) > 0
 
 
@@ -131,7 +132,7 @@ def test_the_loss_of_lenet5_by_name(images):
     """LeCun et al. 1998, eq. 9: y_D + log(e^-j + sum e^-y), the logits being minus the penalties y."""
     task, params, mutable = set_up(Net(), images, loss=make_loss(dict(name='maximum_a_posteriori', j=0.5)))
     batch = batch_of(images)
-    loss, _ = task.loss(params, mutable, batch, KEY)
+    loss, _ = task.loss(params, mutable, batch, At(KEY, 0))
     logits, _ = Net().apply({'params': params, **mutable}, IMAGES(batch), train=True, mutable=['batch_stats'])
     y = -np.asarray(logits, np.float64)
     wanted = y[np.arange(6), batch['label']] + np.log(np.exp(-0.5) + np.exp(-y).sum(-1))
@@ -143,7 +144,7 @@ def test_a_mixture_of_labels_loses_the_mixture_of_losses(images):
     task, params, mutable = set_up(Net(), images, loss=make_loss(dict(soft_labels=True)), soft_labels=True)
     first, second = np.arange(6) % 3, (np.arange(6) + 1) % 3
     mixed = (0.7 * np.eye(3)[first] + 0.3 * np.eye(3)[second]).astype(np.float32)
-    rows = [task.loss(params, mutable, batch_of(images, y), KEY) for y in (mixed, first, second)]
+    rows = [task.loss(params, mutable, batch_of(images, y), At(KEY, 0)) for y in (mixed, first, second)]
     losses = [float(loss.total) for loss, _ in rows]
     accuracies = [float(metrics['accuracy'].value) for _, (_, metrics) in rows]
     assert losses[0] == pytest.approx(0.7 * losses[1] + 0.3 * losses[2], rel=1e-5)
@@ -458,7 +459,7 @@ def test_a_run_that_skips_unreadable_images_predicts_the_others(trained, tmp_pat
 
 def test_images_of_other_channels_are_one_line(images):
     task, params, mutable = set_up(Net(), images)
-    for compute in (task.predict, lambda *a: task.loss(*a, KEY)):
+    for compute in (task.predict, lambda *a: task.loss(*a, At(KEY, 0))):
         with pytest.raises(UsageError, match='the parameters are not for images of 8x8x1; give images of'):
             compute(params, mutable, batch_of(images[..., :1]))
 

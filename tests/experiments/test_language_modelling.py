@@ -12,7 +12,7 @@ from canon.data.text.streams import Streams
 from canon.errors import UsageError
 from canon.metrics import KneserNey
 from canon.models.rnn_lm import RecurrentLM
-from canon.train import fit, make_step, shard
+from canon.train import At, fit, make_step, shard
 from canon.train.evaluation import evaluate
 from canon.train.setup import prepare
 from canon.train.types import CARRY
@@ -68,7 +68,7 @@ def test_rows_go_on_where_their_window_ended_and_begin_anew_with_the_text():
     expected = -np.take_along_axis(log_p, whole['target'][..., None], -1)[..., 0]
     mutable, sums = variables, []
     for step in range(4):
-        loss, (mutable, told) = task.loss(params, mutable, streams[step], KEY)
+        loss, (mutable, told) = task.loss(params, mutable, streams[step], At(KEY, 0))
         sums.append(float(loss.total))
         np.testing.assert_allclose(told['nats'].total, loss.total)
     parts = [(expected * whole['mask'])[:, i : i + 8].sum() for i in (0, 8)]
@@ -99,7 +99,7 @@ def test_drawn_windows_read_the_text_as_one_pass_does(root):
         there = batch['mask'][:, :length]
         window = slice(begin, begin + length)
         np.testing.assert_allclose(nats[:, :length][there], expected[:, window][there], rtol=1e-4)
-        plain, penalty = (t.loss(params, mutable, batch, KEY)[0] for t in (task, penalised))
+        plain, penalty = (t.loss(params, mutable, batch, At(KEY, 0))[0] for t in (task, penalised))
         square = (outputs[:, window][there] ** 2).mean()
         np.testing.assert_allclose(penalty.value - plain.value, square, rtol=1e-3)
         mutable, begin = {CARRY: carry}, begin + length
@@ -121,7 +121,7 @@ def test_the_penalties_of_awd_lstm():
     state = jax.tree.map(lambda s: s + 0.3, variables[CARRY])
     outputs = np.asarray(model.apply({'params': params}, batch['input'], state).outputs, np.float64)
     penalty = 2.0 * (outputs**2).mean() + 3.0 * (np.diff(outputs, axis=1) ** 2).mean()
-    first, second = (t.loss(params, {CARRY: state}, batch, KEY)[0] for t in (plain, told))
+    first, second = (t.loss(params, {CARRY: state}, batch, At(KEY, 0))[0] for t in (plain, told))
     np.testing.assert_allclose(second.value - first.value, penalty, rtol=1e-4)
 
 

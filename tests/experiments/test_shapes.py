@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from canon.data.scenes import meshes, shapes
 from canon.errors import CanonError, UsageError
 from canon.metrics.shapes import iou
-from canon.train import shard
+from canon.train import At, shard
 from canon.train.evaluation import evaluate
 from canon.train.setup import prepare
 from experiments import shapes as experiment
@@ -77,7 +77,7 @@ def test_an_auto_decoder_minimises_its_equation(tmp_path):
     for shape, points, distance in zip(batch['shape'], batch['points'], batch['distance'], strict=True):
         np.testing.assert_allclose(known[shape].signed(points), distance, atol=1e-5)
     np.testing.assert_allclose(batch['prior'], 0.01 * 3 / 4, rtol=1e-6)
-    loss, _ = found.task.loss(state.params, {}, batch, jax.random.key(0))
+    loss, _ = found.task.loss(state.params, {}, batch, At(jax.random.key(0), 0))
     values = np.asarray(found.task.predict(state.params, {}, batch), np.float64)
     codes = np.asarray(state.params['codes'], np.float64)[batch['shape']]
     errors = np.abs(np.clip(values, -0.1, 0.1) - np.clip(batch['distance'], -0.1, 0.1))
@@ -115,7 +115,7 @@ def test_igr_minimises_its_equation():
     made = config('eikonal')
     found, state = begun(made)
     batch, key = found.train[0], jax.random.key(3)
-    loss, (_, told) = found.task.loss(state.params, {}, batch, key)
+    loss, (_, told) = found.task.loss(state.params, {}, batch, At(key, 0))
     close, far = jax.random.split(key)
     off = np.concatenate((
         batch['points'] + batch['sigma'][:, None] * np.asarray(jax.random.normal(close, (8, 3))),
@@ -142,7 +142,7 @@ def test_occupancy_minimises_its_equation():
     assert {name: x.shape for name, x in batch.items()} == {
         'cloud': (4, 20, 3), 'points': (4, 40, 3), 'inside': (4, 40)
     }  # fmt: skip
-    loss, (mutable, told) = found.task.loss(state.params, state.mutable, batch, jax.random.key(0))
+    loss, (mutable, told) = found.task.loss(state.params, state.mutable, batch, At(jax.random.key(0), 0))
     network = experiment.models.make(**made.model)
     variables = {'params': state.params, **state.mutable}
     logits, _ = network.apply(variables, batch['points'], batch['cloud'], True, mutable=['batch_stats'])

@@ -8,7 +8,7 @@ import pytest
 from canon.data.scenes import views as sources
 from canon.data.scenes.views import axial
 from canon.errors import UsageError
-from canon.train import make_step
+from canon.train import At, make_step
 from canon.train.step import init_state
 from experiments import configs, view_synthesis
 from experiments.view_synthesis import surfaces
@@ -94,7 +94,7 @@ def test_colours_move_the_surface(ball):
 
         @jax.jit
         def value(radius):
-            return task.loss(wide | {'radius': radius}, {}, part, jax.random.key(0))[0].total
+            return task.loss(wide | {'radius': radius}, {}, part, At(jax.random.key(0), 0))[0].total
 
         ahead, back = value(RADIUS + 1e-4), value(RADIUS - 1e-4)
         got = jax.jit(jax.grad(value))(RADIUS)
@@ -128,7 +128,7 @@ def test_srn_is_scored_in_minus_1_to_1_and_kept_before_the_camera(ball):
 
     task = surfaces.srn_task(Fixed, ball, Marching('srn'), SRNLoss())
     batch = view_synthesis.picture_rays(ball, 0)
-    loss = task.loss({}, {}, batch, jax.random.key(0))[0]
+    loss = task.loss({}, {}, batch, At(jax.random.key(0), 0))[0]
     rgba = batch['colour'] / 255
     truth = rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:]
     wanted = 200 * ((2 * (0.25 - truth)) ** 2).mean(-1).sum() + 10 * 0.25

@@ -10,6 +10,7 @@ from PIL import Image
 
 from canon import data, losses
 from canon.errors import UsageError
+from canon.train import At
 from experiments import configs, text_recognition
 
 ALPHABET = data.Alphabet('abc')
@@ -48,13 +49,13 @@ def task():
 def test_the_loss_is_ctcs_over_real_rows_that_can_be_read(task):
     rows = batch(('--a-b-', 'ab'), ('aa-a--', 'ab'), ('abcabc', 'aaaa'), ('cccccc', 'cc'), masked=1)
     params = {'scale': jnp.float32(3)}
-    loss, (_, told) = task.loss(params, {}, rows, None)
+    loss, (_, told) = task.loss(params, {}, rows, At(None, 0))
     wanted = losses.ctc(3.0 * rows['image'][..., 0] / 255, np.full(4, 6), rows['label'], rows['label_length'])
     assert np.isinf(wanted[2])
     assert float(loss.total) == pytest.approx(float(wanted[0] + wanted[1]), rel=1e-5)
     assert float(loss.weight) == 2
     assert (float(told['impossible'].total), float(told['impossible'].weight)) == (1, 3)
-    grad = jax.grad(lambda p: task.loss(p, {}, rows, None)[0].total)(params)
+    grad = jax.grad(lambda p: task.loss(p, {}, rows, At(None, 0))[0].total)(params)
     assert np.isfinite(grad['scale'])
 
 

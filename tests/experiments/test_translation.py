@@ -13,7 +13,7 @@ from scipy.special import log_softmax
 from canon import metrics
 from canon.data.text import parallel_text, text_files, vocabulary
 from canon.errors import CanonError, UsageError
-from canon.train import fit, shard
+from canon.train import At, fit, shard
 from canon.train.evaluation import evaluate
 from canon.train.setup import prepare
 from experiments import runs
@@ -80,7 +80,7 @@ def test_the_loss_is_the_cross_entropy_with_the_named_target(folder, smoothing):
     experiment, state = begun(made)
     batch = jax.tree.map(np.copy, experiment.train[0])
     batch['mask'][1] = False
-    loss, (_, told) = experiment.task.loss(state.params, {}, batch, jax.random.key(0))
+    loss, (_, told) = experiment.task.loss(state.params, {}, batch, At(jax.random.key(0), 0))
     words = tr._languages(made, None).target
     target = batch['target']
     inputs = np.concatenate([np.full((8, 1), words.bos), target[:, :-1]], 1)

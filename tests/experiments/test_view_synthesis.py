@@ -19,7 +19,7 @@ from canon.data.scenes import views as sources
 from canon.data.scenes.traced import Box, scene
 from canon.errors import UsageError
 from canon.ops import rays
-from canon.train import NonFinite, fit, make_step
+from canon.train import At, NonFinite, fit, make_step
 from canon.train.step import init_state
 from experiments import configs, view_synthesis
 from experiments.claims import view_synthesis as claims
@@ -130,7 +130,7 @@ def test_microbatches_have_the_gradient_of_the_whole(views):
         params = task.init(jax.random.key(0), batch)['params']
 
         def total(params, task=task):
-            loss, (_, sums) = task.loss(params, {}, batch, jax.random.key(1))
+            loss, (_, sums) = task.loss(params, {}, batch, At(jax.random.key(1), 0))
             return loss.total, (loss.weight, sums['mse'])
 
         found.append(jax.jit(jax.value_and_grad(total, has_aux=True))(params))
@@ -138,7 +138,7 @@ def test_microbatches_have_the_gradient_of_the_whole(views):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5), found[0], other)
     task = view_synthesis.view_task(field, views, how, view_synthesis.Learning(microbatch=24))
     with pytest.raises(UsageError, match='microbatches of 24 rays do not fill a batch of 64'):
-        task.loss(params, {}, batch, jax.random.key(1))
+        task.loss(params, {}, batch, At(jax.random.key(1), 0))
 
 
 def test_microbatches_are_as_large_as_a_cache_holds_and_divide_the_batch():
@@ -156,7 +156,7 @@ def test_the_fine_samples_places_carry_no_gradient_to_the_coarse_network(views):
     task = view_synthesis.view_task(field, views, how, view_synthesis.Learning(coarse=0.0, microbatch=0))
     params = task.init(jax.random.key(0), batch)['params']
     assert set(params) == {'coarse', 'fine'}
-    grads = jax.jit(jax.grad(lambda p: task.loss(p, {}, batch, jax.random.key(1))[0].total))(params)
+    grads = jax.jit(jax.grad(lambda p: task.loss(p, {}, batch, At(jax.random.key(1), 0))[0].total))(params)
     assert all((g == 0).all() for g in jax.tree.leaves(grads['coarse']))
     assert any((g != 0).any() for g in jax.tree.leaves(grads['fine']))
 
@@ -220,13 +220,13 @@ def test_samples_in_empty_cells_are_not_asked_and_rays_without_room_do_not_count
     tight = Rendering(**{**vars(how), 'budget': 2})
     task = view_synthesis.view_task(Field(Full), views, tight)
     mutable, key = {'occupancy': grid}, jax.random.key(0)
-    loss, (_, sums) = jax.jit(lambda: task.loss({'coarse': {}}, mutable, batch, key))()
+    loss, (_, sums) = jax.jit(lambda: task.loss({'coarse': {}}, mutable, batch, At(key, 0)))()
     first = int(loss.weight)
     assert 0 < first < len(cone.near)
     assert sums['asked'].total == first
     some = jax.tree.map(lambda x: x[:first], batch)
     roomy = view_synthesis.view_task(Field(Full), views, how)
-    alone = jax.jit(lambda: roomy.loss({'coarse': {}}, mutable, some, key)[0])()
+    alone = jax.jit(lambda: roomy.loss({'coarse': {}}, mutable, some, At(key, 0))[0])()
     np.testing.assert_allclose(loss.total, alone.total, rtol=1e-5)
 
 
@@ -235,7 +235,7 @@ def test_the_grid_of_a_task_learns_what_is_empty(views):
     task = view_synthesis.view_task(Field(Ball), views, how)
     batch = view_synthesis.random_rays(views, 0, 0, 16)
     mutable = {'occupancy': rendering.new_grid(how)}
-    step = jax.jit(lambda mutable, key: task.loss({'coarse': {}}, mutable, batch, key)[1][0])
+    step = jax.jit(lambda mutable, key: task.loss({'coarse': {}}, mutable, batch, At(key, 0))[1][0])
     for i in range(300):
         mutable = step(mutable, jax.random.key(i))
     middles = (np.stack(np.indices((8, 8, 8)), -1) + 0.5) / 8 * 3 - 1.5
@@ -263,7 +263,7 @@ def test_the_penalty_is_added_with_its_weight(views):
     params = plain.init(jax.random.key(0), batch)['params']
     key = jax.random.key(1)
     (a, _), (b, (_, sums)) = jax.jit(
-        lambda: (plain.loss(params, {}, batch, key), with_it.loss(params, {}, batch, key))
+        lambda: (plain.loss(params, {}, batch, At(key, 0)), with_it.loss(params, {}, batch, At(key, 0)))
     )()
     assert sums['occlusion'].total > 0
     np.testing.assert_allclose(b.total, a.total + 0.5 * sums['occlusion'].total, rtol=1e-5)

@@ -34,7 +34,7 @@ def test_a_task_of_ones_own_in_twenty_lines(tmp_path):
         x = np.random.default_rng(step).uniform(-1, 1, 32).astype(np.float32)
         return {'x': x, 'y': 3 * x + 1}
 
-    def loss(params, mutable, batch, key):
+    def loss(params, mutable, batch, at):
         error = params['a'] * batch['x'] + params['b'] - batch['y']
         return Mean.of(error**2), (mutable, {})
 
@@ -315,7 +315,7 @@ class Centred(NamedTuple):
     def init(self, key, batch):
         return {'params': {'w': jnp.ones(2)}, 'batch_stats': {'mean': jnp.zeros(2), 'var': jnp.ones(2)}}
 
-    def loss(self, params, mutable, batch, key):
+    def loss(self, params, mutable, batch, at):
         x = params['w'] * batch['x']
         stats = {'mean': x.mean(0), 'var': x.var(0)}
         new = jax.tree.map(lambda a, b: self.decay * a + (1 - self.decay) * b, mutable['batch_stats'], stats)
@@ -383,8 +383,8 @@ def test_a_finished_run_of_edited_code_says_so(tmp_path, caplog, capsys):
     def made(scale):
         of = toy.task()
 
-        def loss(params, mutable, batch, key):
-            mean, rest = of.loss(params, mutable, batch, key)
+        def loss(params, mutable, batch, at):
+            mean, rest = of.loss(params, mutable, batch, at)
             return Mean(scale * mean.total, mean.weight), rest
 
         return toy.experiment()._replace(task=of._replace(loss=loss))
@@ -402,7 +402,7 @@ def test_a_digest_of_code_knows_values_and_instructions():
         return digest_code(toy.experiment()._replace(task=toy.task()._replace(loss=loss)))
 
     def power(n):
-        return lambda params, mutable, batch, key: params**n
+        return lambda params, mutable, batch, at: params**n
 
     assert made(power(2)) == made(power(2))
     assert made(power(2)) != made(power(3))
@@ -420,7 +420,7 @@ def test_a_digest_of_code_knows_values_and_instructions():
         return Net
 
     def through(net):
-        return lambda params, mutable, batch, key: net.apply(params, batch)
+        return lambda params, mutable, batch, at: net.apply(params, batch)
 
     assert made(through(network(1)())) == made(through(network(1)()))
     assert made(through(network(1)())) != made(through(network(2)()))
@@ -778,8 +778,8 @@ def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
 def test_a_loss_that_is_no_mean_is_explained(tmp_path):
     made = toy.experiment()
 
-    def loss(params, mutable, batch, key):
-        total, (mutable, _) = made.task.loss(params, mutable, batch, key)
+    def loss(params, mutable, batch, at):
+        total, (mutable, _) = made.task.loss(params, mutable, batch, at)
         return total, (mutable, {'accuracy': jnp.zeros(3)})
 
     with pytest.raises(UsageError, match="the metric 'accuracy' of the task is not a Mean"):

@@ -42,7 +42,7 @@ def linear_task():
     def init(key, batch):
         return {'params': {'w': jax.random.normal(key, (3,))}}
 
-    def loss(params, mutable, batch, key):
+    def loss(params, mutable, batch, at):
         residual = batch['x'] @ params['w'] - batch['y']
         return Mean.of(residual**2, batch['mask']), (mutable, {})
 
@@ -129,7 +129,7 @@ def test_accumulation_equals_one_batch_without_batchnorm_and_dropout():
 
 
 def _without_augmentation(task):
-    def loss(params, mutable, batch, key):
+    def loss(params, mutable, batch, at):
         logits = task.predict(params, mutable, batch)
         nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), batch['label'][:, None], 1)[:, 0]
         right = Mean.of(logits.argmax(-1) == batch['label'], batch['mask'])
@@ -141,7 +141,7 @@ def _without_augmentation(task):
 def test_accumulation_carries_mutable_from_part_to_part():
     """A mutable that counts rows sees all microbatches, in order."""
 
-    def loss(params, mutable, batch, key):
+    def loss(params, mutable, batch, at):
         return Mean.of(params['w'] * batch['x'], None), ({'last': batch['x'][-1], 'n': mutable['n'] + 1}, {})
 
     task = Task(
@@ -161,7 +161,7 @@ def carrying_task():
         rows = batch['x'].shape[0]
         return {'params': {'w': jnp.ones(2)}, 'count': jnp.zeros(()), CARRY: {'sum': jnp.zeros((rows, 2))}}
 
-    def loss(params, mutable, batch, key):
+    def loss(params, mutable, batch, at):
         total = 0.5 * mutable[CARRY]['sum'] + params['w'] * batch['x']
         return Mean.of((total**2).sum(-1)), ({'count': mutable['count'] + 1, CARRY: {'sum': total}}, {})
 
@@ -294,7 +294,7 @@ def test_a_skipped_step_leaves_mutable_as_it_was():
 def test_microbatch_gradients_in_bfloat16_are_added_in_float32():
     """1,024 equal gradients: a sum in bfloat16 stands still at 256 of them."""
 
-    def loss(params, mutable, batch, key):
+    def loss(params, mutable, batch, at):
         return Mean.of(params['a'] * batch['x']), (mutable, {})
 
     task = Task(lambda key, batch: {'params': {'a': jnp.zeros((), jnp.bfloat16)}}, loss, lambda *_: None)

@@ -57,8 +57,8 @@ def task(net=None):
     def init(key, batch):
         return net.init(key, batch['image'], train=False)
 
-    def loss(params, mutable, batch, key):
-        augment, drop = jax.random.split(key)
+    def loss(params, mutable, batch, at):
+        augment, drop = jax.random.split(at.key)
         image = batch['image'] + 0.1 * jax.random.normal(augment, batch['image'].shape)
         logits, mutable = net.apply(
             {'params': params, **mutable}, image, train=True, rngs={'dropout': drop}, mutable=list(mutable)

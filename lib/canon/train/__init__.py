@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from canon.train.settings import Settings
     from canon.train.stages import Stage, run_stages
     from canon.train.step import init_state, make_step, step_key
-    from canon.train.types import Data, Evaluator, Experiment, State, Task
+    from canon.train.types import At, Data, Evaluator, Experiment, State, Task
 
 _HOMES = {
     'evaluation': ('evaluate',),
@@ -22,12 +22,12 @@ _HOMES = {
     'settings': ('Settings',),
     'stages': ('Stage', 'run_stages'),
     'step': ('init_state', 'make_step', 'step_key'),
-    'types': ('Data', 'Evaluator', 'Experiment', 'State', 'Task'),
+    'types': ('At', 'Data', 'Evaluator', 'Experiment', 'State', 'Task'),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    'Data', 'Evaluator', 'Experiment', 'Fitted', 'NonFinite', 'Settings', 'Stage', 'State', 'Task',
+    'At', 'Data', 'Evaluator', 'Experiment', 'Fitted', 'NonFinite', 'Settings', 'Stage', 'State', 'Task',
     'evaluate', 'fit', 'init_state', 'make_step', 'run_stages', 'step_key', 'write_report',
 ]  # fmt: skip
 

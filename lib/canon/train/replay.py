@@ -19,7 +19,7 @@ from canon.train.selection import select
 from canon.train.setup import Setup, prepare
 from canon.train.statistics import drop_statistics, evaluated_variables
 from canon.train.step import gradient, step_key
-from canon.train.types import Config, Experiment, Mutable, Params, State
+from canon.train.types import At, Config, Experiment, Mutable, Params, State
 from canon.train.workdir import read_mapping
 
 
@@ -135,7 +135,7 @@ def gradient_at(experiment: Experiment, seed: int, state: State, batch: Any) -> 
     """The gradient of the mean loss at a state, in one piece."""
     point = optim.lookahead_params(state.params, state.opt)
     mutable = drop_statistics(state.mutable)
-    grads, loss, _, _ = gradient(experiment.task, point, mutable, batch, step_key(seed, state.step))
+    grads, loss, _, _ = gradient(experiment.task, point, mutable, batch, At(step_key(seed, state.step), state.step))
     return jax.tree.map(lambda g: g / loss.weight, grads)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from canon import backend, optim
 from canon.nn import reestimate
 from canon.train.step import step_key
-from canon.train.types import Batch, Mutable, Params, State, Task
+from canon.train.types import At, Batch, Mutable, Params, State, Task
 
 TRAINED, AVERAGED = 'batch_stats', 'averaged_batch_stats'
 
@@ -100,7 +100,7 @@ def make_forward(task: Task, seed: int, **options: Any) -> Callable:
 
     def forward(params, mutable, statistics, numbered):
         number, batch = numbered
-        _, (new, _) = task.loss(params, {**mutable, TRAINED: statistics}, batch, step_key(seed, number))
+        _, (new, _) = task.loss(params, {**mutable, TRAINED: statistics}, batch, At(step_key(seed, number), number))
         return new[TRAINED]
 
     return backend.jit(forward, **options)

@@ -10,7 +10,7 @@ import optax
 
 from canon import optim
 from canon.metrics import Mean
-from canon.train.types import CARRY, Batch, State, Task
+from canon.train.types import CARRY, At, Batch, State, Task
 
 SKIPPED = 'skipped'  # the metric of a step, 1 where `optim.skip_nonfinite` skipped it: the loop goes on then
 _INIT = 0xFFFFFFFF  # the fold of the initialisation's key; no step reaches it
@@ -39,12 +39,12 @@ def make_step(
     """
 
     def step(state: State, batch: Batch):
-        key = step_key(seed, state.step)
+        at = At(step_key(seed, state.step), state.step)
         point = optim.lookahead_params(state.params, state.opt)
         if accumulate == 1:
-            grads, loss, mutable, metrics = gradient(task, point, state.mutable, batch, key)
+            grads, loss, mutable, metrics = gradient(task, point, state.mutable, batch, at)
         else:
-            grads, loss, mutable, metrics = _accumulated(task, point, state.mutable, batch, key, accumulate)
+            grads, loss, mutable, metrics = _accumulated(task, point, state.mutable, batch, at, accumulate)
         scale = jnp.where(loss.weight > 0, 1 / jnp.maximum(loss.weight, 1e-30), 0)
         grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
         updates, opt = tx.update(grads, state.opt, state.params)
@@ -61,18 +61,18 @@ def make_step(
     return step
 
 
-def gradient(task: Task, params, mutable, batch, key):
+def gradient(task: Task, params, mutable, batch, at: At):
     """Gradient of the loss's *sum*, with the loss, the new mutable and the metrics."""
 
     def total(params):
-        loss, (new, metrics) = task.loss(params, mutable, batch, key)
+        loss, (new, metrics) = task.loss(params, mutable, batch, at)
         return loss.total, (loss, new, metrics)
 
     grads, (loss, new, metrics) = jax.grad(total, has_aux=True)(params)
     return grads, loss, new, dict(metrics)
 
 
-def _accumulated(task: Task, params, mutable, batch, key, parts: int):
+def _accumulated(task: Task, params, mutable, batch, at: At, parts: int):
     """The same over `parts` microbatches in turn; `mutable` flows on but for what each row carries."""
 
     # Microbatch i takes rows i, i + parts, ...: with rows laid out over devices each device cuts its own.
@@ -88,8 +88,8 @@ def _accumulated(task: Task, params, mutable, batch, key, parts: int):
     def body(flowing, item):
         grads, mutable = flowing
         index, part, carry = item
-        part_key = jax.random.fold_in(key, index)
-        new_grads, loss, mutable, metrics = gradient(task, params, {**mutable, **carry}, part, part_key)
+        at_part = at._replace(key=jax.random.fold_in(at.key, index))
+        new_grads, loss, mutable, metrics = gradient(task, params, {**mutable, **carry}, part, at_part)
         mutable, carry = apart(mutable)
         grads = jax.tree.map(lambda total, g: total + g.astype(total.dtype), grads, new_grads)
         return (grads, mutable), (loss, metrics, carry)

@@ -24,6 +24,13 @@ def is_carried(name: str) -> bool:
     return name.partition('/')[0] == CARRY
 
 
+class At(NamedTuple):
+    """Where in training a loss is evaluated: schedules inside a loss read the step, randomness comes from the key."""
+
+    key: Key  # `fold_in(key(seed), step)`, of a microbatch folded with its index
+    step: Any  # int32 scalar: updates made before this one
+
+
 class Task(NamedTuple):
     """What is learnt, as pure functions.
 
@@ -31,13 +38,13 @@ class Task(NamedTuple):
              ('batch_stats', an occupancy grid): that rest is called `mutable`. Its collection 'carry' holds a row for
              each row of the batch (a recurrent network's state under truncated backpropagation), and is laid out over
              devices and cut into microbatches like it.
-    loss:    (params, mutable, batch, key) -> (Mean, (mutable, {name: Mean})). The loss is a sum with its weight; the
+    loss:    (params, mutable, batch, at) -> (Mean, (mutable, {name: Mean})). The loss is a sum with its weight; the
              step divides the gradient once by the total weight, so masks, microbatches and hosts agree exactly.
     predict: (params, mutable, batch) -> outputs, what evaluators and pictures need.
     """
 
     init: Callable[[Key, Batch], Mapping[str, Any]]
-    loss: Callable[[Params, Mutable, Batch, Key], tuple[Mean, tuple[Mutable, Mapping[str, Mean]]]]
+    loss: Callable[[Params, Mutable, Batch, At], tuple[Mean, tuple[Mutable, Mapping[str, Mean]]]]
     predict: Callable[[Params, Mutable, Batch], Any]
 
 
