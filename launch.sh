@@ -30,7 +30,7 @@ help() {
   prepare NAME            download and prepare a TFDS data set (in .venv-tf, the only place with TensorFlow)
   slurm CONFIG [OPTIONS] [-- FLAGS]   submit to Slurm           --nodes= --tasks= --gpus= --minutes= --wait
   tpu NAME CONFIG [FLAGS] run on every worker of a Cloud TPU VM, from its own clone in ~/canon (not tested here)
-  test [--all] [PYTEST]   the fast tests, or --all of them
+  test [--all] [PYTEST]   the fast tests, or --all of them, by two processes   PATH...: only these
   lint                    ruff, ruff format, ty
   pins [--upgrade]        remake requirements.txt
   help
@@ -267,11 +267,13 @@ case $verb in
 
   test)
     CANON_EXTRAS="${CANON_EXTRAS-} test"
+    workers=(-n 2 --dist loadfile) # for the suite; a file or two are sooner done without
     for arg; do
       shift
+      [[ $arg == -* || ! -e ${arg%%::*} ]] || workers=()
       if [[ $arg == --all ]]; then set -- "$@" -m ''; else set -- "$@" "$arg"; fi
     done
-    python pytest "$@"
+    python pytest "${workers[@]}" "$@"
     ;;
 
   lint)

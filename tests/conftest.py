@@ -1,11 +1,22 @@
-"""Tests share one compilation cache, so that a second run of the suite compiles nothing."""
+"""The whole suite: one compilation cache, worker processes of one core each, and what the tests cost at the end.
 
+`./launch.sh test` runs two workers (pytest-xdist). A second run of the suite compiles nothing.
+"""
+
+import gc
 import os
+from collections import defaultdict
 from pathlib import Path
 
-import jax
-import pytest
-from absl import flags
+WORKER = os.environ.get('PYTEST_XDIST_WORKER')  # 'gw0', ...; None in the controller and without xdist
+if WORKER and hasattr(os, 'sched_setaffinity'):
+    # Two pools of as many threads as there are cores would contend; XLA sizes its pool by the affinity when it loads.
+    _cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {_cores[int(WORKER.removeprefix('gw')) % len(_cores)]})
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+from absl import flags  # noqa: E402
 
 flags.FLAGS.mark_as_parsed()  # grain's workers read absl flags
 
@@ -18,3 +29,24 @@ jax.config.update('jax_persistent_cache_min_entry_size_bytes', 0)
 def root() -> Path:
     """The root of the repository."""
     return Path(__file__).parents[1]
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _compiled_programs_are_dropped():
+    """Frees what a module compiled: programs that no later module calls again would add up to gigabytes."""
+    yield
+    jax.clear_caches()
+    gc.collect()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Prints the seconds that each directory of tests took, dearest first, where more than one file ran."""
+    seconds = defaultdict(float)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if hasattr(report, 'duration') and hasattr(report, 'fspath'):
+                seconds[str(Path(report.fspath).parent)] += report.duration
+    if len(seconds) > 1:
+        terminalreporter.section('seconds per directory, over all workers')
+        for folder, total in sorted(seconds.items(), key=lambda item: -item[1]):
+            terminalreporter.write_line(f'{total:8.1f}  {folder}')
