@@ -1,0 +1,1 @@
+"""Learning tasks of the literature, one file each: the `Task`, its evaluators and its figures, built from arguments."""
