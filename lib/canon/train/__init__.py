@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from canon.train.loop import Fitted, NonFinite, fit
     from canon.train.report import write_report
     from canon.train.settings import Settings
+    from canon.train.setup import bind
     from canon.train.stages import Stage, run_stages
     from canon.train.step import init_state, make_step, step_key
     from canon.train.types import At, Data, Evaluator, Experiment, State, Task
@@ -20,6 +21,7 @@ _HOMES = {
     'loop': ('Fitted', 'NonFinite', 'fit'),
     'report': ('write_report',),
     'settings': ('Settings',),
+    'setup': ('bind',),
     'stages': ('Stage', 'run_stages'),
     'step': ('init_state', 'make_step', 'step_key'),
     'types': ('At', 'Data', 'Evaluator', 'Experiment', 'State', 'Task'),
@@ -28,7 +30,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     'At', 'Data', 'Evaluator', 'Experiment', 'Fitted', 'NonFinite', 'Settings', 'Stage', 'State', 'Task',
-    'evaluate', 'fit', 'init_state', 'make_step', 'run_stages', 'step_key', 'write_report',
+    'bind', 'evaluate', 'fit', 'init_state', 'make_step', 'run_stages', 'step_key', 'write_report',
 ]  # fmt: skip
 
 

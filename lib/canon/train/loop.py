@@ -80,9 +80,9 @@ class _Loop:
 
     def __init__(self, experiment, config, workdir, force, quiet, about, resources: contextlib.ExitStack):
         self.main = jax.process_index() == 0
-        self.experiment = experiment
         self.quiet = quiet or not self.main
         self.setup = prepare(experiment, config)
+        self.experiment = experiment = self.setup.experiment
         self.settings = self.setup.settings
         self.code = digest_code(experiment)
         self.begun_with = read_mapping(Path(workdir).expanduser() / 'run.json').get('code')

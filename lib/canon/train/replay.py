@@ -93,7 +93,7 @@ def evaluate_run(
     """The metrics of all evaluators as `{'test/accuracy': ...}`, with the 'step' and the name of the 'weights'."""
     run = trained(experiment, config, workdir, step)
     metrics: dict[str, Any] = {'step': run.step, 'weights': run.weights}
-    for name, evaluator in experiment.evals.items():
+    for name, evaluator in run.setup.experiment.evals.items():
         result = evaluate(evaluator, run.params, run.mutable, run.setup.mesh)
         metrics |= {f'{name}/{key}': value for key, value in result.metrics.items()}
     return metrics
@@ -113,6 +113,7 @@ def replay(experiment: Experiment, config: Config, workdir: Path | str, step: in
     Everything in a step is a function of (seed, step), so this is the step that happened, on as many devices.
     """
     setup, state = _state_before(experiment, config, Path(workdir).expanduser().absolute(), step)
+    experiment = setup.experiment
     run = backend.jit(setup.step, out_shardings=(setup.layout, shard.replicated(setup.mesh)))
     rows = shard.batch_sharding(setup.mesh)
     for number in range(int(state.step), step - 1):

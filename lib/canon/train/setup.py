@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
-from canon import backend
+from canon import backend, named, optim
 from canon.errors import UsageError
 from canon.optim import lift_constants
 from canon.train import lengths, shard
@@ -33,6 +34,7 @@ from canon.train.types import Config, Experiment, State
 class Setup(NamedTuple):
     """An experiment on a mesh, before its first step."""
 
+    experiment: Experiment  # as `bind` returns it: its optimizer made, its data those of this process
     settings: Settings
     seed: int
     mesh: Mesh
@@ -89,9 +91,9 @@ class Setup(NamedTuple):
 
 def prepare(experiment: Experiment, config: Config) -> Setup:
     """What `fit` builds before its first step; also what `replay` and `evaluate` stand on."""
+    experiment = bind(experiment, config)
     data = experiment.train
-    batch_size = getattr(data, 'batch_size', None)
-    resolved = lengths.resolve(config, batch_size, getattr(data, 'num_examples', None))
+    resolved = _resolve_lengths(experiment, config)
     s = settings(resolved.get('run') or {})
     mesh = shard.make_mesh(s.mesh.data, s.mesh.model)
     for where, sized in [('data', data), *((f'evals.{n}', e.data) for n, e in experiment.evals.items())]:
@@ -117,7 +119,32 @@ def prepare(experiment: Experiment, config: Config) -> Setup:
     shard.check_memory(target)
     step, constants, (_, metrics) = lift_constants(step, abstract, first)
     names = _metric_names(metrics)
-    return Setup(s, seed, mesh, experiment.tx, step, constants, init, first, target, layout, names, forward)
+    return Setup(experiment, s, seed, mesh, experiment.tx, step, constants, init, first, target, layout, names, forward)
+
+
+def bind(experiment: Experiment, config: Config) -> Experiment:
+    """Makes the optimizer of an experiment and, in a job of several processes, cuts its data to this process's rows.
+
+    `fit` binds its experiment itself. Binding twice changes nothing.
+
+    Args:
+      experiment: its `tx` may be a mapping, the `tx` of a config, whose lengths may be in any unit.
+      config: has `run.steps`, of which lengths may be percentages.
+
+    Raises:
+      UsageError: `tx` names no optimizer, a length has no number of steps, or the data cannot be cut.
+    """
+    if isinstance(experiment.tx, Mapping | ConfigDict):
+        spec = named.plain(experiment.tx)
+        resolved = _resolve_lengths(experiment, {**named.plain(config), 'tx': spec})
+        experiment = experiment._replace(tx=optim.make(resolved.tx))
+    evals = {n: e._replace(data=shard.local_data(e.data, f'evals.{n}')) for n, e in experiment.evals.items()}
+    return experiment._replace(train=shard.local_data(experiment.train, 'data'), evals=evals)
+
+
+def _resolve_lengths(experiment: Experiment, config: Config) -> ConfigDict:
+    data = experiment.train
+    return lengths.resolve(config, getattr(data, 'batch_size', None), getattr(data, 'num_examples', None))
 
 
 def _checked_seed(seed: Any) -> int:

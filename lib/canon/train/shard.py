@@ -38,6 +38,22 @@ def process_shard() -> tuple[int, int]:
     return jax.process_index(), jax.process_count()
 
 
+def local_data(data: Any, where: str) -> Any:
+    """Returns the data whose batches hold this process's rows; `data` itself in a job of one process.
+
+    Raises UsageError, naming the data by the key `where`, if they have no method `for_process`.
+    """
+    count = jax.process_count()
+    if count == 1:
+        return data
+    if not hasattr(data, 'for_process'):
+        raise UsageError(
+            f'{where}: {type(data).__name__} has no method for_process(index, count), by which each of the {count} '
+            'processes of a job reads its own rows; add it, or train in one process'
+        )
+    return data.for_process(jax.process_index(), count)
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec('data'))
 

@@ -62,8 +62,12 @@ class Data(Protocol):
     """Batches by number, so that any step can be replayed and a resumed run reads on where it stood.
 
     Training data are endless; evaluation data are finite and have a `len`. A batch is a tree of arrays with equal
-    first axis; in a run of several processes each holds its own rows. `batch_size` (of all processes together) and
-    `num_examples` let lengths be given in epochs.
+    first axis. `batch_size` (of all processes together) and `num_examples` let lengths be given in epochs.
+
+    A job of several processes needs one more method, `for_process(index, count) -> Data`: the same data whose batches
+    hold only the rows of process `index` of `count`, with the `batch_size`, the `num_examples` and the `len` of the
+    whole. Concatenated in the order of the processes, their batches are the batch of one process. Training calls it
+    on the data of an experiment, once; called again on what it returned, it cuts the whole, not a part of it.
     """
 
     def __getitem__(self, step: int) -> Batch: ...
@@ -93,13 +97,15 @@ class Experiment(NamedTuple):
     """A task bound to its optimizer and data: what `fit` runs.
 
     step: an override for unusual updates, (state, batch) -> (state, {name: Mean}); `make_step` builds it otherwise.
+    tx: a gradient transformation, or the mapping in a config that describes one (`optim.make`), made when training is
+        prepared, with its lengths in steps.
     about: what `run.json` shall say of it (class names, shapes), so that a run can be used where its data are not.
     read: how `run.init_from.path` is read where it names no run: (path, {name: leaf} of parameters and mutable) ->
           {name: array}, or None where it is not what this reads (`canon.weights.reader`).
     """
 
     task: Task
-    tx: optax.GradientTransformation
+    tx: Any  # optax.GradientTransformation | Mapping[str, Any]
     train: Data
     evals: Mapping[str, Evaluator] = {}
     step: Callable[[State, Batch], tuple[State, Mapping[str, Mean]]] | None = None
