@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canon.data import Arrays, Batches, Cached, Info, Once, Transform, rng, transforms
+from canon.data.pipeline import keys
 from canon.data.pipeline.order import balanced, shuffled
 from canon.errors import CanonError, UsageError
 
@@ -57,11 +58,22 @@ def test_every_epoch_holds_each_example_once(size, first_epoch, seed):
 
 @given(sizes, st.sampled_from(['shuffled', 'balanced', 'in_order']), st.integers(0, 50))
 @settings(deadline=None, max_examples=40)
-def test_two_shards_make_the_whole(size, sampler, step):
+def test_the_rows_of_two_processes_are_the_batch(size, sampler, step):
     n, half = size
     whole = Batches(source(n), 2 * half, 7, AUGMENT, sampler)[step]
-    parts = [Batches(source(n), 2 * half, 7, AUGMENT, sampler, shard=(k, 2))[step] for k in range(2)]
+    data = Batches(source(n), 2 * half, 7, AUGMENT, sampler)
+    parts = [data.for_process(1 - k, 2).for_process(k, 2)[step] for k in range(2)]  # the last call holds
     same(whole, {field: np.concatenate([part[field] for part in parts]) for field in whole})
+    same(whole, data[step])
+
+
+def test_random_streams_are_told_apart_by_name():
+    assert len(set(keys.STREAMS.values())) == len(keys.STREAMS)
+    draws = {name: keys.stream(name, 3, 14).integers(2**63) for name in keys.STREAMS}
+    assert len(set(draws.values())) == len(draws)
+    assert draws['rays'] == np.random.default_rng((5, 3, 14, 0)).integers(2**63)
+    with pytest.raises(CanonError, match="no random stream 'ray'; did you mean 'rays'"):
+        keys.stream('ray', 0)
 
 
 def test_balanced_sampling_refuses_labels_that_equal_nothing():
@@ -162,7 +174,7 @@ def test_orders_are_named_or_given():
 @settings(deadline=None, max_examples=40)
 def test_once_counts_each_example_once(size, shards, whole):
     n, batch_size = size[0], size[1] * shards
-    parts = [Once(source(n), batch_size, AUGMENT, shard=(k, shards), threads=0) for k in range(shards)]
+    parts = [Once(source(n), batch_size, AUGMENT, threads=0).for_process(k, shards) for k in range(shards)]
     assert {len(part) for part in parts} == {-(-n // batch_size)}
     numbers = []
     for batches in zip(*(part.iterate() for part in parts), strict=True):
@@ -191,7 +203,9 @@ def test_what_does_not_fit_is_refused(make):
     with pytest.raises(UsageError, match='no examples'):
         make(source(0), 4)
     with pytest.raises(UsageError, match='batch_size=5 is not a positive multiple of the 2 processes'):
-        make(source(9), 5, shard=(0, 2))
+        make(source(9), 5).for_process(0, 2)
+    with pytest.raises(CanonError, match='no process 2 of 2'):
+        make(source(9), 4).for_process(2, 2)
     with pytest.raises(UsageError, match='batch_size=0'):
         make(source(9), 0)
     with pytest.raises(UsageError, match='no Transform'):

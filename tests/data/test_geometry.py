@@ -468,8 +468,9 @@ def test_batches_do_not_depend_on_threads_or_hosts():
         )
     )
 
-    def first(threads, shard=(0, 1)):
-        batches = Batches(source, 6, seed=4, transforms=chain, threads=threads, shard=shard).iterate(3)
+    def first(threads, process=(0, 1)):
+        data = Batches(source, 6, seed=4, transforms=chain, threads=threads)
+        batches = data.for_process(*process).iterate(3)
         return [next(batches) for _ in range(5)]
 
     alone, threaded = first(0), first(4)

@@ -275,16 +275,18 @@ def test_drawn_lengths():
     assert any(not np.array_equal(other[i]['mask'], streams[i]['mask']) for i in range(5))
 
 
-def test_iterating_from_the_middle_and_shards():
+def test_iterating_from_the_middle_and_rows_of_processes():
     streams = Streams(np.arange(101), 4, 5)
     iterator = streams.iterate(3)
     for step in range(3, 12):
         batch = next(iterator)
-        halves = [Streams(np.arange(101), 4, 5, shard=(i, 2))[step] for i in (0, 1)]
+        halves = [streams.for_process(i, 2)[step] for i in (0, 1)]
         for k in batch:
             assert np.array_equal(batch[k], streams[step][k])
             assert np.array_equal(batch[k], np.concatenate([half[k] for half in halves]))
     once = StreamsOnce(np.arange(101), 4, 5)
+    halves = [once.for_process(i, 2)[1] for i in (0, 1)]
+    assert all(np.array_equal(once[1][k], np.concatenate([half[k] for half in halves])) for k in once[1])
     assert len(list(once.iterate(2))) == len(once) - 2
 
 
@@ -292,12 +294,13 @@ def test_what_streams_refuse():
     for change, wanted in (
         (dict(tokens=np.arange(3)), '3 tokens do not fill 4 streams'),
         (dict(tokens=np.zeros((3, 3))), r'integers \[n\]'),
-        (dict(batch_size=3, shard=(0, 2)), 'batch_size=3'),
         (dict(length=0), 'length=0'),
         (dict(deviation=-1.0), 'deviation=-1'),
     ):
         with pytest.raises(UsageError, match=wanted):
             Streams(**{**dict(tokens=np.arange(40), batch_size=4, length=5), **change})
+    with pytest.raises(UsageError, match='batch_size=3'):
+        Streams(np.arange(40), 3, 5).for_process(0, 2)
     with pytest.raises(IndexError):
         StreamsOnce(np.arange(40), 4, 5)[2]
 

@@ -257,7 +257,7 @@ def test_batches_of_buckets_are_a_function_of_the_step():
             counts = [int((drawn == number).sum()) for number in own]
             assert epochs <= min(counts)
             assert max(counts) - min(counts) <= 1
-    halves = [Buckets(parts, 4, seed=5, shard=(i, 2))[3] for i in (0, 1)]
+    halves = [data.for_process(i, 2)[3] for i in (0, 1)]
     assert np.array_equal(np.concatenate([half['source'] for half in halves]), data[3]['source'])
     assert [data[i]['source'].shape for i in range(steps)] != [
         Buckets(parts, 4, seed=6)[i]['source'].shape for i in range(steps)

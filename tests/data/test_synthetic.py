@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from canon.data import Fake, Generated, load
+from canon.errors import UsageError
 
 
 def test_generated_batches_start_anywhere_and_end_where_told():
@@ -17,6 +18,15 @@ def test_generated_batches_start_anywhere_and_end_where_told():
     assert next(endless.iterate(10**6)) == 10**6
     with pytest.raises(TypeError, match='endless'):
         len(endless)
+
+
+def test_processes_cut_their_rows_of_generated_batches():
+    data = Generated(lambda step: {'a': {'x': np.arange(6) + step}, 'b': np.zeros((6, 2))}, batch_size=6)
+    parts = [data.for_process(k, 3)[10] for k in range(3)]
+    assert [part['a']['x'].tolist() for part in parts] == [[10, 11], [12, 13], [14, 15]]
+    assert parts[0]['b'].shape == (2, 2)
+    with pytest.raises(UsageError, match='batch_size=6 is not a positive multiple of the 4 processes'):
+        data.for_process(0, 4)
 
 
 def test_a_random_image_depends_on_its_split_and_number_only():

@@ -6,6 +6,7 @@ A batch is a function of its number alone, so nothing of the reading is saved in
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -58,6 +59,10 @@ class Batches:
         self.threads, self.workers = threads, workers
         self.source, self.batch_size, self.num_examples = source, batch_size, len(source)
 
+    def for_process(self, index: int, count: int) -> Batches:
+        """Returns the same data whose batches hold only the rows of process `index` of `count`."""
+        return _with_rows(self, index, count)
+
     @property
     def steps_per_epoch(self) -> float:
         """Steps in which as many examples are drawn as there are; rarely a whole number."""
@@ -66,11 +71,10 @@ class Batches:
     def __getitem__(self, step: int) -> Batch:
         if step < 0:
             raise IndexError(f'step {step} is negative')
-        first, last = self._rows.local
-        start = int(step) * self.batch_size
-        ids, visits = self._order(np.arange(start + first, start + last))
+        start, rows = int(step) * self.batch_size, self._rows.local
+        ids, visits = self._order(np.arange(start + rows.start, start + rows.stop))
         examples = self._rows.read(ids.tolist(), visits.tolist())
-        return {**stack(examples), 'mask': np.ones(last - first, bool)}
+        return {**stack(examples), 'mask': np.ones(len(ids), bool)}
 
     def iterate(self, start: int = 0) -> Iterator[Batch]:
         """batches[start], batches[start + 1], ..., prepared ahead."""
@@ -99,42 +103,59 @@ class Once:
         self.threads, self.workers = threads, workers
         self.source, self.batch_size, self.num_examples = source, batch_size, len(source)
 
+    def for_process(self, index: int, count: int) -> Once:
+        """Returns the same data whose batches hold only the rows of process `index` of `count`."""
+        return _with_rows(self, index, count)
+
     def __len__(self) -> int:
         return -(-self.num_examples // self.batch_size)
 
     def __getitem__(self, index: int) -> Batch:
         if not 0 <= index < len(self):
             raise IndexError(f'batch {index} of {len(self)}')
-        first, last = self._rows.local
-        start = index * self.batch_size
-        ids = range(start + first, min(start + last, self.num_examples))
-        padding = last - first - len(ids)
+        start, rows = index * self.batch_size, self._rows.local
+        ids = range(start + rows.start, min(start + rows.stop, self.num_examples))
+        padding = rows.stop - rows.start - len(ids)
         examples = self._rows.read(ids, [0] * len(ids)) or self._rows.read([0], [0])
         batch = {field: _fill(values[: len(ids)], padding) for field, values in stack(examples).items()}
-        return {**batch, 'mask': np.arange(last - first) < len(ids)}
+        return {**batch, 'mask': np.arange(len(ids) + padding) < len(ids)}
 
     def iterate(self, start: int = 0) -> Iterator[Batch]:
         """once[start], ... once[len(once) - 1], prepared ahead."""
         return _prefetch(self, start, len(self), self.threads, self.workers)
 
 
+def process_rows(batch_size: int, index: int, count: int) -> slice:
+    """Returns which rows of a batch process `index` of `count` holds.
+
+    Raises UsageError for a batch size that is not a positive multiple of `count`, CanonError for an index out of range.
+    """
+    if not 0 <= index < count:
+        raise CanonError(f'there is no process {index} of {count}; they are numbered from 0')
+    if batch_size < 1 or batch_size % count:
+        raise UsageError(f'batch_size={batch_size} is not a positive multiple of the {count} processes')
+    return slice(index * batch_size // count, (index + 1) * batch_size // count)
+
+
+def _with_rows(data, index, count):
+    part = copy.copy(data)
+    part._rows = copy.copy(data._rows)  # the source and its cache are shared
+    part._rows.local = process_rows(data.batch_size, index, count)
+    return part
+
+
 class _Rows:
     """Reads and transforms the examples of this process."""
 
     def __init__(self, source, batch_size, seed, transforms, shard, memory_limit):
-        index, count = shard
+        self.local = process_rows(batch_size, *shard)
         if not len(source):
             raise UsageError(f'{source!r} has no examples')
-        if batch_size < 1 or batch_size % count:
-            raise UsageError(f'batch_size={batch_size} is not a positive multiple of the {count} processes')
-        if not 0 <= index < count:
-            raise UsageError(f'shard={shard} is no (process_index, process_count)')
         if seed < 0:
             raise UsageError(f'seed={seed} is negative')
         fixed, self.transforms = split(transforms)
         self.source = cached(Mapped(source, fixed) if fixed else source, memory_limit)
         self.seed = seed
-        self.local = index * batch_size // count, (index + 1) * batch_size // count
 
     def read(self, ids: Sequence[int], visits: Sequence[int]) -> list[Example]:
         examples = read(self.source, ids)

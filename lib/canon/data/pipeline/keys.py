@@ -10,6 +10,25 @@ from typing import NamedTuple
 
 import numpy as np
 
+from canon.errors import CanonError
+from canon.named import near
+
+# The random streams of Canon that are not of one example. A stream's number goes into its seed, so a new stream takes
+# the next free number, and a number never changes: it would change every run that draws from the stream.
+STREAMS = {
+    'shuffled order': 0,  # of (seed, epoch)
+    'balanced rounds': 1,  # of (seed, stretch)
+    'balanced groups': 2,  # of (seed, group, cycle)
+    'window lengths': 3,  # of (seed, epoch)
+    'interleaved turns': 4,  # of (seed, epoch)
+    'rays': 5,  # of (seed, step, 0)
+    'shape batches': 6,  # of (seed, step, row); also what is drawn once per run: of (seed, shape) and of (seed,)
+    'shape observations': 7,  # of (shape,): what an evaluator shows of a held-out shape
+    'shape surfaces': 8,  # of (shape,): the points at which meshes are compared
+    'shape volumes': 9,  # of (): the points at which an extracted mesh is scored
+    'volume pixels': 10,  # of (seed, step)
+    'interleaved draws': 11,  # of (seed, block)
+}
 _MASK = (1 << 64) - 1
 _local = threading.local()
 
@@ -25,6 +44,19 @@ class Key(NamedTuple):
     visit: int
     id: int
     link: int = 0
+
+
+def stream(name: str, *numbers: int) -> np.random.Generator:
+    """Returns a generator of the random stream `name` (a key of `STREAMS`), at `numbers`, usually (seed, step).
+
+    Streams of different names are independent of each other. Numbers must not be negative, and trailing zeros do not
+    count: `stream(name, 1)` and `stream(name, 1, 0)` draw the same (numpy's SeedSequence pads with zeros).
+
+    Raises CanonError for a name that is not registered.
+    """
+    if name not in STREAMS:
+        raise CanonError(f'there is no random stream {name!r}{near(name, STREAMS)}; register it in {__name__}.STREAMS')
+    return np.random.default_rng((STREAMS[name], *numbers))
 
 
 def rng(key: Key) -> np.random.Generator:

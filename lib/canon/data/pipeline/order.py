@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from canon.data.pipeline import keys
 from canon.errors import UsageError
 
 Order = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -53,7 +54,7 @@ def _shuffled(n, seed, positions):
 
 @functools.lru_cache(maxsize=4)  # two epochs meet in a batch; twice that for training beside evaluation
 def _permutation(n, seed, visit):
-    return np.random.default_rng((0, seed, visit)).permutation(n)
+    return keys.stream('shuffled order', seed, visit).permutation(n)
 
 
 class _Balanced:
@@ -74,7 +75,7 @@ class _Balanced:
         stretches = positions // self.stretch
         for stretch in np.unique(stretches):
             at = stretches == stretch
-            generator = np.random.default_rng((1, self.seed, int(stretch)))
+            generator = keys.stream('balanced rounds', self.seed, int(stretch))
             classes[at] = generator.permutation(len(self.groups))[places[at]]
         drawn = [self._draw(c, r) for c, r in zip(classes.tolist(), rounds.tolist(), strict=True)]
         return np.array([i for i, _ in drawn], int), np.array([visit for _, visit in drawn], int)
@@ -84,6 +85,6 @@ class _Balanced:
         cycle, place = divmod(r, len(self.groups[c]))
         held = self._cycle[c]
         if held[0] != cycle:
-            generator = np.random.default_rng((2, self.seed, c, cycle))
+            generator = keys.stream('balanced groups', self.seed, c, cycle)
             held = self._cycle[c] = cycle, generator.permutation(self.groups[c])
         return held[1][place], cycle

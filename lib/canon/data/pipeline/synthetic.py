@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from canon import named
+from canon.data.pipeline.batches import process_rows
 from canon.data.pipeline.source import Example, Info
 
 
@@ -29,6 +31,17 @@ class Generated:
         self.function, self.batch_size, self.num_examples, self.length = function, batch_size, num_examples, length
         self.shard = shard
 
+    def for_process(self, index: int, count: int) -> Generated:
+        """Returns the same data whose batches hold only the rows of process `index` of `count`.
+
+        The function still computes the whole batch, of which these rows are cut.
+        """
+        if self.batch_size is not None:
+            process_rows(self.batch_size, index, count)
+        part = copy.copy(self)
+        part.shard = index, count
+        return part
+
     def __len__(self) -> int:
         if self.length is None:
             raise TypeError('these batches are endless; give a length to evaluate on them')
@@ -37,16 +50,21 @@ class Generated:
     def __getitem__(self, step: int) -> Any:
         if self.length is not None and not 0 <= step < self.length:
             raise IndexError(f'batch {step} of {self.length}')
-        batch, (index, count) = self.function(step), self.shard
-        if count == 1:
-            return batch
-        return {name: x[index * len(x) // count : (index + 1) * len(x) // count] for name, x in batch.items()}
+        batch = self.function(step)
+        return batch if self.shard == (0, 1) else _cut(batch, *self.shard)
 
     def iterate(self, start: int = 0) -> Iterator[Any]:
         step = start
         while self.length is None or step < self.length:
             yield self[step]
             step += 1
+
+
+def _cut(batch: Any, index: int, count: int) -> Any:
+    """The rows of process `index` of every array of a batch, which may be a mapping of mappings."""
+    if isinstance(batch, Mapping):
+        return {name: _cut(value, index, count) for name, value in batch.items()}
+    return batch[process_rows(len(batch), index, count)]
 
 
 class Fake:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import logging
@@ -15,7 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from canon import named
-from canon.data.pipeline import splits
+from canon.data.pipeline import keys, splits
 from canon.data.pipeline.batches import Batch, Batches, Once, _prefetch
 from canon.data.pipeline.source import Example, Info
 from canon.data.text import catalogues, text_files
@@ -262,11 +263,17 @@ class Buckets:
         self.batch_size = batch_size or max(round(mean / multiple), 1) * multiple  # about; an epoch is exact
         self.num_examples = self.steps_per_epoch * self.batch_size
 
+    def for_process(self, index: int, count: int) -> Buckets:
+        """Returns the same data whose batches hold only the rows of process `index` of `count`."""
+        part = copy.copy(self)
+        part.parts = [each.for_process(index, count) for each in self.parts]
+        return part
+
     def __getitem__(self, step: int) -> Batch:
         if step < 0:
             raise IndexError(f'step {step} is negative')
         epoch, place = divmod(int(step), self.steps_per_epoch)
-        order = np.random.default_rng((4, self.seed, epoch)).permutation(
+        order = keys.stream('interleaved turns', self.seed, epoch).permutation(
             np.repeat(range(len(self.parts)), self._counts)
         )
         k = int(order[place])
@@ -284,6 +291,12 @@ class BucketsOnce:
     def __init__(self, parts: Sequence[Pairs], batch_size: int, shard=(0, 1)):
         self.parts = [Once(part, batch_size, shard=shard, threads=0) for part in parts]
         self.batch_size, self.num_examples = batch_size, sum(len(part) for part in parts)
+
+    def for_process(self, index: int, count: int) -> BucketsOnce:
+        """Returns the same data whose batches hold only the rows of process `index` of `count`."""
+        part = copy.copy(self)
+        part.parts = [each.for_process(index, count) for each in self.parts]
+        return part
 
     def __len__(self) -> int:
         return sum(map(len, self.parts))

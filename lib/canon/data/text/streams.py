@@ -6,12 +6,14 @@ batch to the next belongs to the same rows. `first` tells when it does not: then
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator
 
 import numpy as np
 
-from canon.data.pipeline.batches import Batch
+from canon.data.pipeline import keys
+from canon.data.pipeline.batches import Batch, process_rows
 from canon.errors import UsageError
 from canon.named import Count, NonNegative, Probability
 
@@ -24,20 +26,16 @@ class _Cut:
 
     def __init__(self, tokens: np.ndarray, batch_size: int, length: int, start: int, shard: tuple[int, int]):
         tokens = np.asarray(tokens)
-        index, count = shard
         if tokens.ndim != 1 or not np.issubdtype(tokens.dtype, np.integer):
             raise UsageError(f'a text is integers [n]; these are {tokens.dtype} {list(tokens.shape)}')
-        if batch_size < 1 or batch_size % count or not 0 <= index < count:
-            raise UsageError(
-                f'batch_size={batch_size} should be a positive multiple of the {count} processes that share a batch'
-            )
         if length < 1:
             raise UsageError(f'length={length}: a window has at least one token')
+        local = process_rows(batch_size, *shard)
         if len(tokens) < batch_size:
             raise UsageError(f'{len(tokens)} tokens do not fill {batch_size} streams; lower batch_size or add text')
         self.tokens, self.start = tokens, start
         self.stride = -(-len(tokens) // batch_size)
-        self.rows = np.arange(index * batch_size // count, (index + 1) * batch_size // count)
+        self.rows = np.arange(batch_size)[local]
 
     def window(self, begin: int, length: int, width: int) -> Batch:
         """Tokens [begin, begin + length) of every stream of this process, padded to `width`."""
@@ -52,6 +50,13 @@ class _Cut:
             'mask': mask,
             'first': np.full(len(self.rows), begin == 0),
         }
+
+
+def _with_rows(data, index, count):
+    part = copy.copy(data)
+    part._cut = copy.copy(data._cut)
+    part._cut.rows = np.arange(data.batch_size)[process_rows(data.batch_size, index, count)]
+    return part
 
 
 class Streams:
@@ -94,6 +99,10 @@ class Streams:
         mean = (1 - half) * length + half * length / 2 if deviation else length
         self.steps_per_epoch = self._cut.stride / mean if deviation else -(-self._cut.stride // length)
 
+    def for_process(self, index: int, count: int) -> Streams:
+        """Returns the same data whose batches hold only the rows of process `index` of `count`."""
+        return _with_rows(self, index, count)
+
     @property
     def num_examples(self) -> int:
         """Windows of an epoch, so that lengths may be given in epochs; their mean where they are drawn."""
@@ -131,6 +140,10 @@ class StreamsOnce:
         self.batch_size, self.length = batch_size, length
         self.num_examples = len(self) * batch_size
 
+    def for_process(self, index: int, count: int) -> StreamsOnce:
+        """Returns the same data whose batches hold only the rows of process `index` of `count`."""
+        return _with_rows(self, index, count)
+
     def __len__(self) -> int:
         return -(-self._cut.stride // self.length)
 
@@ -163,7 +176,7 @@ class _Drawn:
 
 
 def _epoch(stride, length, deviation, half, seed, epoch) -> list[tuple[int, int]]:
-    rng = np.random.default_rng((3, seed, epoch))
+    rng = keys.stream('window lengths', seed, epoch)
     least, most = min(_SHORTEST, length), length + round(_WIDER * deviation)
     begin, windows = 0, []
     while begin < stride:
