@@ -8,9 +8,10 @@ Exit status: 0 done, or stopped with everything saved; 1 failed; 2 wrong usage.
 
 from __future__ import annotations
 
+import collections
 import contextlib
-import importlib
 import importlib.util
+import inspect
 import os
 import re
 import shlex
@@ -26,7 +27,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from canon.errors import CanonError, UsageError
-from canon.named import near
+from experiments import protocol
 
 FLAGS = flags.FLAGS
 MODES = ('train', 'evaluate', 'predict', 'export', 'replay')
@@ -148,7 +149,7 @@ def _exit(run) -> None:
 
 def _run(command: _Command) -> None:
     config, workdir = command.config, command.workdir
-    _check_experiment(config.get('experiment'))
+    protocol.check_name(config.get('experiment'))
     import jax
 
     from experiments import configs
@@ -158,7 +159,7 @@ def _run(command: _Command) -> None:
     if FLAGS.compilation_cache:
         jax.config.update('jax_compilation_cache_dir', os.path.expanduser(FLAGS.compilation_cache))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
-    module = importlib.import_module(f'experiments.{config.experiment}')
+    module = protocol.load(config.experiment)
     try:
         experiment = _experiment(config, module, workdir)
     except (AttributeError, KeyError) as error:
@@ -173,6 +174,7 @@ def _run(command: _Command) -> None:
     from canon.train.workdir import check_about
 
     experiment, config, workdir = last_stage(experiment, config, workdir)
+    module = protocol.load(str(config['experiment']))  # the experiment of the last stage
     check_about(workdir, experiment.about)
     modes = {'evaluate': _evaluate, 'predict': _predict, 'export': _export, 'replay': _replay}
     modes[FLAGS.mode](config, module, experiment, workdir)
@@ -182,7 +184,7 @@ def _experiment(config, module, workdir):
     """What the config describes. To predict and to export, what a run says of its data will do instead of them."""
     from canon.train.workdir import load_json
 
-    if FLAGS.mode not in ('predict', 'export') or not hasattr(module, 'without_data'):
+    if FLAGS.mode not in ('predict', 'export') or not isinstance(module, protocol.WithoutData):
         return module.make(config)
     about = (load_json(workdir / 'run.json') or {}).get('experiment')
     if about:
@@ -261,14 +263,23 @@ def _evaluate(config, module, experiment, workdir) -> None:
 
 def _predict(config, module, experiment, workdir) -> None:
     from canon.train import replay
+    from experiments.predictions import write
 
-    if not hasattr(module, 'predict'):
+    if not isinstance(module, protocol.Predicts):
         raise UsageError(f'experiment {config.experiment!r} has no predict')
     if not FLAGS.input:
         raise UsageError('predict what? give --input=FILE or a folder')
     run = replay.trained(experiment, config, workdir, FLAGS.step)
     output = _folder(FLAGS.output) if FLAGS.output else workdir / 'predictions'
-    print(module.predict(config, experiment, run.params, run.mutable, FLAGS.input, output))
+    arguments = (config, experiment, run.params, run.mutable, FLAGS.input)
+    if 'output' in inspect.signature(module.predict).parameters:
+        print(module.predict(*arguments, output))
+        return
+    predictions = module.predict(*arguments)
+    if _first_process():
+        print(write(predictions, output))
+    else:
+        collections.deque(predictions, maxlen=0)  # every process computes; the first one writes
 
 
 def _folder(output: str) -> Path:
@@ -283,7 +294,7 @@ def _export(config, module, experiment, workdir) -> None:
     from canon.train import replay
     from experiments.export import export
 
-    if not hasattr(module, 'served'):
+    if not isinstance(module, protocol.Exports):
         raise UsageError(f'experiment {config.experiment!r} has nothing to export (it has no `served`)')
     run = replay.trained(experiment, config, workdir, FLAGS.step, untrained=True)
     lines = export(
@@ -344,15 +355,6 @@ def ignore_warnings() -> None:
     warnings.filterwarnings('ignore', message=r'.*os\.fork\(\) was called')
     warnings.filterwarnings('ignore', message=r'.*multi-threaded, use of fork\(\)')  # Python 3.12's own
     warnings.filterwarnings('ignore', module=r'orbax\.')
-
-
-def _check_experiment(name: str | None) -> None:
-    """Before JAX is imported, which takes seconds."""
-    folder = Path(__file__).parent
-    files = [*folder.glob('*.py'), *folder.glob('*/__init__.py')]
-    names = {(p.parent if p.stem == '__init__' else p).stem for p in files if '\ndef make(' in p.read_text()}
-    if name not in names:
-        raise UsageError(f'no experiment is called {name!r}{near(str(name), names)}')
 
 
 def _join_job() -> None:

@@ -40,16 +40,6 @@ def offline(config: ConfigDict) -> ConfigDict:
     return _kind(config.stages.experiment).offline(config)
 
 
-def predict(config: ConfigDict, *arguments: Any) -> str:
-    """As the experiment of the stage whose config this is."""
-    return _of_stage(config, 'predict')(config, *arguments)
-
-
-def served(config: ConfigDict, experiment: Experiment):
-    """As the experiment of the stage whose config this is."""
-    return _of_stage(config, 'served')(config, experiment)
-
-
 def _make(config: ConfigDict, name: str, before: Path | None) -> tuple[Experiment, ConfigDict]:
     stage = _stage_config(config, name, before)
     return _kind(stage.experiment).make(stage), stage
@@ -97,10 +87,3 @@ def _order(config: ConfigDict) -> tuple[str, ...]:
 
 def _kind(experiment: str):
     return importlib.import_module(f'experiments.{experiment}')
-
-
-def _of_stage(config: ConfigDict, what: str):
-    found = getattr(_kind(config.experiment), what, None)
-    if found is None:
-        raise UsageError(f'experiment {config.experiment!r} has no {what}')
-    return found

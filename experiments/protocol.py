@@ -1,0 +1,118 @@
+"""What a module of `experiments/` offers: it binds a config to parts of the library.
+
+    experiments/<task>.py
+        make(config)            required: the experiment, or its stages
+        offline(config)         required: the same config on data that need no download
+        predict(...)            optional: `--mode=predict`
+        served(...)             optional: `--mode=export`
+        without_data(...)       optional: predict and export where the data are not at hand
+        SECTIONS                optional: the functions whose arguments the config's own sections hold
+
+A module is an object like any other, so each class below is a protocol that modules satisfy: main asks
+`isinstance(module, Predicts)`. `config.experiment='<task>'` selects a module; adding an experiment is adding one file.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from canon.errors import UsageError
+from canon.named import near
+
+if TYPE_CHECKING:  # `./launch.sh run --help` takes no JAX
+    from ml_collections import ConfigDict
+
+    from canon.train import Experiment, Stage
+    from experiments.export import Served
+    from experiments.predictions import Prediction
+
+
+@runtime_checkable
+class ExperimentModule(Protocol):
+    """What every experiment offers."""
+
+    def make(self, config: ConfigDict) -> Experiment | list[Stage]:
+        """Returns the experiment of a locked config, or its stages in order.
+
+        `run` and `seed` are the loop's; the config's `tx` is passed on as it is. Raises `UsageError` that names the key
+        for a config that fits no data or no model.
+        """
+        ...
+
+    def offline(self, config: ConfigDict) -> ConfigDict:
+        """Returns the config on data that need no download: to build every config in the tests, and to time it.
+
+        Shapes that the model sees stay what they are. A config that is offline already is returned as it is.
+        """
+        ...
+
+
+@runtime_checkable
+class Predicts(Protocol):
+    """An experiment with `--mode=predict --input=SOURCE`."""
+
+    def predict(
+        self, config: ConfigDict, experiment: Experiment, params: Any, mutable: Any, source: str
+    ) -> Iterator[Prediction]:
+        """Yields predictions in the order of the inputs; `experiments.predictions.write` writes them.
+
+        Args:
+          config: that of the run, or of the last stage of a run in stages.
+          experiment: what `make` or `without_data` returned.
+          params: the weights that the run hands on.
+          mutable: what else its model holds, such as statistics of BatchNorm.
+          source: --input, such as a file, a folder or a sentence.
+        """
+        ...
+
+
+@runtime_checkable
+class Exports(Protocol):
+    """An experiment with `--mode=export`."""
+
+    def served(self, config: ConfigDict, experiment: Experiment) -> Served:
+        """Returns the function that an exported model computes, with the shape and type of its input."""
+        ...
+
+
+@runtime_checkable
+class WithoutData(Protocol):
+    """An experiment that predicts and exports from a run alone."""
+
+    def without_data(self, config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
+        """Returns the experiment of a run from `about`, its `Experiment.about` as `run.json` has it."""
+        ...
+
+
+@runtime_checkable
+class HasSections(Protocol):
+    """An experiment whose config has sections of its own."""
+
+    # {path of a section: {name: function}}, the first where the section has no `name`; `*` is any key. The command
+    # line may set every argument of these functions, and checks their types.
+    SECTIONS: Mapping[str, Mapping[str, Callable]]
+
+
+def names() -> list[str]:
+    """Returns the names of all experiments: modules and packages here that define `make` (none is imported)."""
+    folder = Path(__file__).parent
+    files = [*folder.glob('*.py'), *folder.glob('*/__init__.py')]
+    return sorted((p.parent if p.stem == '__init__' else p).stem for p in files if '\ndef make(' in p.read_text())
+
+
+def check_name(name: Any) -> None:
+    """Raises UsageError for a name that no experiment has; imports nothing, since JAX takes seconds."""
+    known = names()
+    if name not in known:
+        raise UsageError(f'no experiment is called {name!r}{near(str(name), known)}')
+
+
+def load(name: str) -> ExperimentModule:
+    """Returns the module `experiments.<name>`."""
+    check_name(name)
+    module = importlib.import_module(f'experiments.{name}')
+    assert isinstance(module, ExperimentModule), f'experiments.{name} needs make(config) and offline(config)'
+    return module
