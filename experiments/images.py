@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -19,18 +18,21 @@ SHEET = 64  # images on a contact sheet
 
 
 def reading(config: ConfigDict) -> dict[str, Any]:
-    """config.data.batch_size and config.data.reading (threads, workers, memory_limit), for this process."""
-    shard = (jax.process_index(), jax.process_count())
-    options = named.call(_reading_options, config.data.get('reading', {}), 'data.reading')
-    return {'batch_size': config.data.batch_size, 'shard': shard, **options}
+    """Returns config.data.batch_size and config.data.reading (threads, workers, memory_limit) as arguments."""
+    options = named.call(reading_options, config.data.get('reading', {}), 'data.reading')
+    return {'batch_size': config.data.batch_size, **options}
 
 
-def _reading_options(
+def reading_options(
     threads: Annotated[int, named.Range(0, 256)] = 2,
     workers: Annotated[int, named.Range(0, 256)] = 0,
     memory_limit: named.NonNegative = 1 << 30,
 ) -> dict[str, Any]:
-    """Checked arguments of `canon.data.Batches`."""
+    """Returns the arguments of `canon.data.Batches` that config.data.reading sets.
+
+    threads: that prepare batches ahead. workers: processes that do it instead; 0 for none.
+    memory_limit: bytes up to which decoded examples are kept.
+    """
     return {'threads': threads, 'workers': workers, 'memory_limit': memory_limit}
 
 
@@ -52,6 +54,18 @@ def image_shape(source: data.Source, transforms: Sequence[data.Transform], where
     if image.shape[-1] > 4 and image.shape[-3] in (1, 3):
         raise UsageError(f'{where}: images are [H, W, C]; move the channels of these, {list(image.shape)}, to the end')
     return image.shape
+
+
+def check_held_out(train: str, split: str, total: int | None, where: str) -> None:
+    """Raises UsageError if the split of an evaluator shares examples with the training split.
+
+    total: examples of the split that both slice, None if unknown. where: the evaluator's section of the config.
+    """
+    if data.splits.overlap(train, split, total):
+        raise UsageError(
+            f'{where}.split={split!r} shares images with data.train.split={train!r}: hold some out, as'
+            f" 'train[:80%]' and 'train[80%:]', or say {where}.trained_on=True"
+        )
 
 
 def right_and_wrong(batches: Iterable[Iterable[tuple]]) -> tuple[list[tuple], list[tuple]]:

@@ -35,7 +35,7 @@ def test_case():
 def test_what_an_alphabet_refuses():
     with pytest.raises(CanonError, match=r"'abca' cannot be a label: it is longer than max_length=3"):
         Alphabet('abc').encode('abca', 3)
-    with pytest.raises(UsageError, match="'b' stands twice"):
+    with pytest.raises(UsageError, match="contains 'b' more than once"):
         Alphabet('abcb')
     with pytest.raises(UsageError, match='at least one character'):
         Alphabet('')

@@ -1,4 +1,4 @@
-"""Reading texts: the loss's weights, what an evaluator counts, and a model that can read runs through all modes."""
+"""Text recognition from a config: a model that can read runs through all modes; overrides and refusals."""
 
 import csv
 
@@ -8,93 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from canon import data, losses
-from canon.errors import UsageError
-from canon.train import At
-from experiments import configs, text_recognition
-
-ALPHABET = data.Alphabet('abc')
-
-
-class Told:
-    """A model whose logits stand in the image: [B, T, C, 1] in 0..255 -> 20 * [B, T, C]."""
-
-    def init(self, key, images, train):
-        return {'params': {'scale': jnp.float32(20)}}
-
-    def apply(self, variables, images, train, mutable=None):
-        logits = variables['params']['scale'] * images[..., 0]
-        return (logits, {}) if train else logits
-
-
-def batch(*pairs, frames=6, masked=0):
-    """Rows of (path, text): a frame a character of the path, '-' the blank."""
-    image = np.zeros((len(pairs), frames, 4, 1), np.uint8)
-    for row, (path, _) in zip(image, pairs, strict=True):
-        row[np.arange(frames), ['-abc'.index(c) for c in path]] = 255
-    texts = [ALPHABET.encode(text, 4) for _, text in pairs]
-    return {
-        'image': image,
-        'label': np.stack([t['label'] for t in texts]),
-        'label_length': np.stack([t['label_length'] for t in texts]),
-        'mask': np.arange(len(pairs)) < len(pairs) - masked,
-    }
-
-
-@pytest.fixture
-def task():
-    return text_recognition.recognition_task(Told(), text_recognition.grey_images(mean=0.0, std=1.0))
-
-
-def test_the_loss_is_ctcs_over_real_rows_that_can_be_read(task):
-    rows = batch(('--a-b-', 'ab'), ('aa-a--', 'ab'), ('abcabc', 'aaaa'), ('cccccc', 'cc'), masked=1)
-    params = {'scale': jnp.float32(3)}
-    loss, (_, told) = task.loss(params, {}, rows, At(None, 0))
-    wanted = losses.ctc(3.0 * rows['image'][..., 0] / 255, np.full(4, 6), rows['label'], rows['label_length'])
-    assert np.isinf(wanted[2])
-    assert float(loss.total) == pytest.approx(float(wanted[0] + wanted[1]), rel=1e-5)
-    assert float(loss.weight) == 2
-    assert (float(told['impossible'].total), float(told['impossible'].weight)) == (1, 3)
-    grad = jax.grad(lambda p: task.loss(p, {}, rows, At(None, 0))[0].total)(params)
-    assert np.isfinite(grad['scale'])
-
-
-@pytest.mark.parametrize('beam', [0, 4])
-def test_what_an_evaluator_counts(task, beam):
-    rows = [
-        batch(('--a-b-', 'ab'), ('aa-a--', 'aa'), ('a-----', 'ab'), ('------', '')),
-        batch(('cc-c-c', 'ccb'), ('a-b-cc', 'abc'), ('a-a-a-', 'b'), masked=1),
-    ]
-    batches = data.Generated(lambda i: rows[i], 4, 6, 2)
-    evaluator = text_recognition.recognition_evaluator(task, batches, ALPHABET, beam)
-    params = {'scale': jnp.float32(20)}
-    a, b = (evaluator.measure(params, {}, row) for row in rows)
-    found = evaluator.finish({name: a[name] + b[name] for name in a})
-    assert float(found['word_accuracy']) == pytest.approx(4 / 6)
-    assert float(found['character_error_rate']) == pytest.approx(2 / (2 + 2 + 2 + 0 + 3 + 3))
-    assert float(found['loss']) > 1
-    figures = evaluator.draw(params, {}, None)
-    assert set(figures) == {'right', 'wrong', 'frames'}
-    titles = {name: [axes.get_title() for axes in figure.axes] for name, figure in figures.items()}
-    assert titles['right'] == ['ab 1.00', 'aa 1.00', ' 1.00', 'abc 1.00']
-    assert sorted(titles['wrong']) == ['ab → a 1.00', 'ccb → ccc 1.00']
-    assert titles['frames'][1] == 'ab is read as ab'
-
-
-@pytest.mark.parametrize('beam', [0, 2])
-def test_a_reading_has_the_probability_of_all_its_paths(beam):
-    """Two frames, 'a' with 0.6 in each: the path aa has 0.36, the text 0.84."""
-    log_probs = jnp.log(jnp.array([[[0.4, 0.6], [0.4, 0.6]]]))
-    labels, lengths, chance = text_recognition._read(log_probs, beam)
-    assert (labels[0, 0], lengths[0]) == (1, 1)
-    assert float(jnp.exp(chance[0])) == pytest.approx(0.84)
-
-
-def test_colour_is_read_as_its_luma():
-    images = text_recognition.grey_images(mean=0.5, std=0.5)
-    pixel = np.array([[[[255, 0, 0]]], [[[0, 255, 0]]], [[[0, 0, 255]]], [[[128, 128, 128]]]], np.uint8)
-    wanted = np.array([0.299, 0.587, 0.114, 128 / 255]) * 2 - 1
-    np.testing.assert_allclose(images({'image': pixel}).ravel(), wanted, atol=1e-6)
+from canon import data
+from canon.errors import CanonError, UsageError
+from experiments import configs, overrides, predictions, text_recognition
 
 
 def config(**source):
@@ -108,7 +24,7 @@ def config(**source):
     return config
 
 
-def test_reading_a_folder(tmp_path):
+def test_images_of_a_folder_are_read_and_the_model_is_exported(tmp_path):
     made = config()
     experiment = text_recognition.make(made)
     lines = data.load('digit_lines', 'test', num_examples=5)
@@ -119,18 +35,88 @@ def test_reading_a_folder(tmp_path):
     variables = dict(jax.jit(experiment.task.init)(jax.random.key(0), batch))
     params = variables.pop('params')
     without = text_recognition.without_data(made, experiment.about)
-    told = text_recognition.predict(made, without, params, variables, str(tmp_path / 'images'), tmp_path / 'out')
-    assert told.startswith('5 images read: ')
+    predicted = text_recognition.predict(made, without, params, variables, str(tmp_path / 'images'))
+    assert predictions.write(predicted, tmp_path / 'out').startswith('5 rows in ')
     with (tmp_path / 'out' / 'predictions.csv').open() as file:
         head, *rows = csv.reader(file)
     assert head == ['file', 'text', 'probability']
     assert [row[0] for row in rows] == [str(tmp_path / 'images' / f'{i}.png') for i in range(5)]
-    assert all(0 <= float(chance) <= 1 and set(text) <= set('0123456789') for _, text, chance in rows)
+    assert all(0 <= float(p) <= 1 and set(text) <= set('0123456789') for _, text, p in rows)
     assert (tmp_path / 'out' / 'predictions.png').stat().st_size > 1000
     images = np.stack([lines[i]['image'] for i in range(3)])
-    chances = text_recognition.served(made, without).function(params, variables, images)
-    assert chances.shape == (3, 26, 11)
-    np.testing.assert_allclose(chances.sum(-1), 1, rtol=1e-5)
+    probabilities = text_recognition.served(made, without).function(params, variables, images)
+    assert probabilities.shape == (3, 26, 11)
+    np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
+
+
+class Captions:
+    """Images with a field 'text', as a data set of one's own would have them."""
+
+    def __init__(self, split, texts=('12', b'345'), field='text'):
+        self.texts, self.field = texts, field
+
+    def __len__(self):
+        return len(self.texts)
+
+    def __getitem__(self, index):
+        return {'image': np.zeros((32, 100, 1), np.uint8), self.field: self.texts[index], 'writer': 'somebody'}
+
+
+def captions_config(**options):
+    made = config()
+    made.data.name = f'{__name__}:Captions'
+    with made.unlocked():
+        made.data.source = options
+        made.data.evals = dict(test=dict(split='test'))
+    return made
+
+
+def test_any_source_with_images_and_texts_is_read():
+    batch = text_recognition.make(captions_config()).evals['test'].data[0]
+    assert batch['label'].tolist() == [[2, 3, 0, 0, 0], [4, 5, 6, 0, 0], [0] * 5, [0] * 5]
+    assert batch['label_length'].tolist() == [2, 3, 0, 0]
+    assert batch['mask'].tolist() == [True, True, False, False]
+    assert set(batch) == {'image', 'label', 'label_length', 'mask'}
+    with pytest.raises(UsageError, match=r"has examples of image, caption, writer; text recognition needs 'image' and"):
+        text_recognition.make(captions_config(field='caption'))
+    with pytest.raises(CanonError, match=r"example 1: the text 'x' cannot be a label: 'x' is not in the alphabet"):
+        text_recognition.make(captions_config(texts=('1', 'x'))).evals['test'].data[0]
+
+
+def test_keys_that_the_config_leaves_to_their_defaults_can_be_set():
+    made = overrides.load(f'{configs.ROOT}/configs/text_recognition/crnn_digits.py:smoke')
+    del made.text['ignore_case'], made.input['std'], made.data.train['sampler'], made.data.evals.test['beam']
+    pairs = {
+        'text.ignore_case': True,
+        'input.std': 0.25,
+        'data.train.sampler': 'in_order',
+        'data.evals.test.beam': 3,
+        'data.evals.test.trained_on': True,
+        'data.reading.memory_limit': 1000,
+        'data.source.least': 2,
+    }
+    assert overrides.apply(made, [(key, str(value)) for key, value in pairs.items()]) == pairs
+    assert (made.text.ignore_case, made.data.evals.test.beam, made.data.source.least) == (True, 3, 2)
+    for key, near in (('text.ignore_cas', 'text.ignore_case'), ('data.evals.test.bean', 'data.evals.test.beam')):
+        with pytest.raises(UsageError, match=f"no key '{key}'; did you mean '{near}'"):
+            overrides.apply(made, [(key, '1')])
+    with pytest.raises(UsageError, match=r'data\.evals\.test\.beam=wide: must be a whole number'):
+        overrides.apply(made, [('data.evals.test.beam', 'wide')])
+
+
+def test_an_evaluator_on_lines_of_the_training_split_is_refused_unless_it_says_so():
+    made = config()
+    with made.unlocked():
+        made.data.train.split = 'train[:48]'
+        made.data.evals = dict(validation=dict(split='train[40:]'))
+    message = r"data\.evals\.validation\.split='train\[40:\]' shares images with data\.train\.split='train\[:48\]'"
+    with pytest.raises(UsageError, match=message):
+        text_recognition.make(made)
+    made.data.evals.validation.split = 'train[48:]'
+    assert len(text_recognition.make(made).evals['validation'].data) == 4
+    with made.unlocked():
+        made.data.evals.validation = dict(split='train[40:]', trained_on=True)
+    assert len(text_recognition.make(made).evals['validation'].data) == 6
 
 
 def test_what_is_refused():
@@ -146,11 +132,9 @@ def test_what_is_refused():
     with pytest.raises(UsageError, match=r'model\.num_classes=9, but text\.characters has 10; set it to that'):
         text_recognition.make(wrong)
     wrong = config()
-    wrong.data.name = 'digits'
-    with pytest.raises(UsageError, match=r"data\.name='digits' has no texts; there are 'digit_lines' and 'words'"):
+    wrong.data.name, wrong.data.source = 'fake', {}
+    with pytest.raises(UsageError, match=r"data\.name='fake' has examples of image, label; text recognition needs"):
         text_recognition.make(wrong)
     wrong.data.name = 'words'
     with pytest.raises(UsageError, match=r'words need --config\.data\.source\.path=FOLDER'):
         text_recognition.make(wrong)
-    with pytest.raises(UsageError, match=r'input\.std=0 must be positive'):
-        text_recognition.grey_images(std=0)

@@ -1,4 +1,4 @@
-"""Texts as numbers: which character is which class. Class 0 is CTC's blank."""
+"""The alphabet of a text recogniser: texts to class indices and back. Class 0 is the blank of CTC."""
 
 from __future__ import annotations
 
@@ -15,49 +15,60 @@ ALPHANUMERIC = '0123456789abcdefghijklmnopqrstuvwxyz'
 
 @dataclass(frozen=True)
 class Alphabet:
-    """Character i of `characters` is class i + 1. ignore_case: texts are read as lower case.
+    """The characters that a recogniser tells apart: `characters[i]` is class i + 1.
 
-    Raises UsageError for no characters, one that stands twice, and capitals that `ignore_case` would never read.
+    Attributes:
+      characters: without repetition, at least one.
+      ignore_case: encodes texts in lower case; `characters` then has no capitals.
+
+    Raises:
+      UsageError: `characters` is empty, has a duplicate, or has a capital although case is ignored.
     """
 
     characters: str = ALPHANUMERIC
     ignore_case: bool = False
 
     def __post_init__(self):
-        twice = sorted({c for c in self.characters if self.characters.count(c) > 1})
+        duplicates = sorted({c for c in self.characters if self.characters.count(c) > 1})
         if not self.characters:
-            raise UsageError('an alphabet has at least one character')
-        if twice:
-            raise UsageError(f'alphabet {self.characters!r}: {twice[0]!r} stands twice')
+            raise UsageError('an alphabet needs at least one character')
+        if duplicates:
+            raise UsageError(f'the alphabet {self.characters!r} contains {duplicates[0]!r} more than once')
         if self.ignore_case and self.characters != self.characters.lower():
-            raise UsageError(f'alphabet {self.characters!r} has capitals, which ignore_case never reads; drop them')
+            raise UsageError(
+                f'the alphabet {self.characters!r} contains capitals, but ignore_case=True encodes lower case only; '
+                'remove them'
+            )
 
     def __len__(self) -> int:
         return len(self.characters)
 
     def filter(self, text: str) -> str:
-        """Returns `text` without the characters that the alphabet does not hold."""
+        """Returns `text` without the characters that are not in the alphabet."""
         text = text.lower() if self.ignore_case else text
         return ''.join(c for c in text if c in self.characters)
 
-    def refusal(self, text: str, max_length: int) -> str | None:
-        """Why `text` cannot be a label; None where it can."""
+    def find_problem(self, text: str, max_length: int) -> str | None:
+        """Returns why `text` cannot be encoded, or None if it can."""
         text = text.lower() if self.ignore_case else text
-        strange = sorted(set(text) - set(self.characters))
-        if strange:
-            return f'{strange[0]!r} is not in the alphabet {self.characters!r}'
+        unknown = sorted(set(text) - set(self.characters))
+        if unknown:
+            return f'{unknown[0]!r} is not in the alphabet {self.characters!r}'
         return f'it is longer than max_length={max_length}' if len(text) > max_length else None
 
     def encode(self, text: str, max_length: int) -> Example:
-        """'label' int32 [max_length], 0 beyond 'label_length' int32. Raises CanonError for a text that does not fit."""
-        why = self.refusal(text, max_length)
-        if why:
-            raise CanonError(f'the text {text!r} cannot be a label: {why}')
-        numbers = [self.characters.index(c) + 1 for c in (text.lower() if self.ignore_case else text)]
-        label = np.zeros(max_length, np.int32)
-        label[: len(numbers)] = numbers
-        return {'label': label, 'label_length': np.int32(len(numbers))}
+        """Encodes a text as 'label' int32 [max_length], 0 beyond 'label_length' int32.
 
-    def decode(self, numbers: Iterable[int]) -> str:
-        """The text of classes 1, 2, ...; those without a character (0, -1) are left out."""
-        return ''.join(self.characters[n - 1] for n in map(int, numbers) if n > 0)
+        Raises CanonError for a text that is too long or has a character that is not in the alphabet.
+        """
+        problem = self.find_problem(text, max_length)
+        if problem:
+            raise CanonError(f'the text {text!r} cannot be a label: {problem}')
+        classes = [self.characters.index(c) + 1 for c in (text.lower() if self.ignore_case else text)]
+        label = np.zeros(max_length, np.int32)
+        label[: len(classes)] = classes
+        return {'label': label, 'label_length': np.int32(len(classes))}
+
+    def decode(self, classes: Iterable[int]) -> str:
+        """Returns the text of class indices; blanks (0) and padding (-1) are skipped."""
+        return ''.join(self.characters[n - 1] for n in map(int, classes) if n > 0)

@@ -47,7 +47,7 @@ class DigitLines:
         self.ids = range(num_examples)[splits.bounds(first, last, num_examples)]
         self.split, self.alphabet, self.max_length = base, alphabet, max_length
         self.counts, self.shape = (least, most), (height, width)
-        self.info = Info('digit_lines', split)
+        self.info = Info('digit_lines', split, total=num_examples)
         if not self.ids:
             raise UsageError(f'digit_lines: {split!r} of num_examples={num_examples} has no lines')
         alphabet.encode('0123456789', 10)  # raises where the alphabet lacks one

@@ -59,7 +59,7 @@ def words(
     for number, file, text in _rows(listed):
         text = alphabet.filter(text) if outside == 'filter' else text
         why = 'none of its characters is in the alphabet' if outside == 'filter' and not text else None
-        why = why or alphabet.refusal(text, max_length)
+        why = why or alphabet.find_problem(text, max_length)
         if why and outside == 'refuse':
             raise CanonError(f"{listed}, line {number}: {text!r}: {why}; correct it, or set outside='filter' or 'skip'")
         if why:
@@ -71,7 +71,9 @@ def words(
     if left_out:
         logging.getLogger('canon').warning('%d of %d words of %s are left out', left_out, left_out + len(files), listed)
     part = splits.bounds(first, last, len(files))
-    found = Words(root, listed, files[part], texts[part], alphabet, max_length, Info(str(root), split))
+    found = Words(
+        root, listed, files[part], texts[part], alphabet, max_length, Info(str(root), split, total=len(files))
+    )
     if not len(found):
         raise UsageError(f'{listed} lists no words for {split!r}')
     if not (root / found.files[0].decode()).is_file():

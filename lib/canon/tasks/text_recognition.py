@@ -1,0 +1,193 @@
+"""Text recognition: the task, its evaluator and its figures, for models that score characters frame by frame.
+
+The model maps images to logits [B, T, C], one row of scores per column of the image, of which class 0 is the blank of
+connectionist temporal classification (CTC; Graves et al. 2006). Training needs the texts alone, not the positions of
+their characters: the loss sums over all alignments (Shi et al. 2015, section 2.4).
+
+    task = recognition_task(crnn(num_classes=36), make_grey_input())
+    evaluator = recognition_evaluator(task, batches, Alphabet(), beam_width=10)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from canon import backend, losses, metrics, plots
+from canon.data.text.alphabets import Alphabet
+from canon.errors import UsageError
+from canon.named import Positive
+from canon.ops.ctc import Readings, best_path, prefix_beam_search
+from canon.tasks.samples import empty_title, select_samples
+from canon.train import Evaluator, Task
+
+_LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue, ITU-R BT.601
+_Reading = tuple[np.ndarray, str, str, float]  # image, target, text that the model reads, its probability
+
+
+def make_grey_input(mean: float = 0.5, std: Positive = 0.5) -> Callable[[Any], jax.Array]:
+    """Returns a function from a batch to the network's input: the luma of its images, normalised.
+
+    'image' uint8 [B, H, W, 1 or 3] becomes float32 [B, H, W, 1], (luma / 255 - mean) / std. The defaults are close to
+    the authors' (x - 128) / 128. It runs on the device, so that the host sends bytes.
+
+    Args:
+      mean: subtracted from pixels in [0, 1].
+      std: divides them.
+
+    Raises:
+      UsageError: std is not positive.
+    """
+    if std <= 0:
+        raise UsageError(f'input.std={std} must be positive')
+
+    def grey_input(batch):
+        pixels = batch['image'].astype(jnp.float32) / 255
+        if pixels.shape[-1] == 3:
+            pixels = (pixels * jnp.array(_LUMA)).sum(-1, keepdims=True)
+        return (pixels - mean) / std
+
+    return grey_input
+
+
+def recognition_task(model: Any, make_input: Callable[[Any], jax.Array]) -> Task:
+    """The task of reading the text in an image; the loss is -log p(text | image) per text, by CTC.
+
+    Batches hold 'image', 'label' int32 [B, N], 'label_length' int32 [B] and 'mask' bool [B]. A text that needs more
+    frames than the model gives has probability 0: it has no gradient, gets no weight in the loss, and the metric
+    `impossible` is the share of such texts.
+
+    Args:
+      model: a linen module from `make_input(batch)` to logits [B, T, C].
+      make_input: the network's input from a batch, such as `make_grey_input()`.
+
+    Returns:
+      A task whose `predict` gives log probabilities float32 [B, T, C].
+    """
+
+    def init(key, batch):
+        return model.init(key, make_input({'image': batch['image'][:1]}), train=False)
+
+    def loss(params, mutable, batch, at):
+        logits, updates = model.apply({'params': params, **mutable}, make_input(batch), train=True, mutable=[*mutable])
+        per_text = losses.ctc(logits, _frame_counts(logits), batch['label'], batch['label_length'])
+        possible = jnp.isfinite(per_text)
+        mean = metrics.Mean.of(per_text, batch['mask'] & possible)
+        return mean, (dict(updates), {'impossible': metrics.Mean.of(~possible, batch['mask'])})
+
+    def predict(params, mutable, batch):
+        logits = model.apply({'params': params, **mutable}, make_input(batch), train=False)
+        return jax.nn.log_softmax(logits.astype(jnp.float32))
+
+    return Task(init, loss, predict)
+
+
+def recognition_evaluator(task: Task, batches: Any, alphabet: Alphabet, beam_width: int = 0) -> Evaluator:
+    """Evaluates a recognition task: `loss` in nats per text, `word_accuracy` and `character_error_rate`.
+
+    The figures show texts read correctly, the most confident mistakes, and the probabilities of one text by frame.
+
+    Args:
+      task: a `recognition_task`.
+      batches: finite data with the keys that the task needs.
+      alphabet: the characters of classes 1, 2, ...
+      beam_width: prefixes that the beam search keeps; 0 decodes the best path.
+    """
+
+    def measure(params, mutable, batch):
+        log_probs, mask = task.predict(params, mutable, batch), batch['mask']
+        target = batch['label'], batch['label_length']
+        loss = losses.ctc(log_probs, _frame_counts(log_probs), *target)
+        labels, lengths, _ = decode_labels(log_probs, beam_width)
+        return {
+            'loss': metrics.Mean.of(loss, mask & jnp.isfinite(loss)),
+            'word_accuracy': metrics.word_accuracy(labels, lengths, *target, mask),
+            'character_error_rate': metrics.character_error_rate(labels, lengths, *target, mask),
+        }
+
+    def finish(sums):
+        return {name: mean.value for name, mean in sums.items()}
+
+    def draw(params, mutable, sums):
+        readings = read_batches(task, params, mutable, batches.iterate(), alphabet, beam_width)
+        correct, incorrect = select_samples(readings)
+        return {
+            'right': _draw_readings(correct, 'right: what is read and its probability'),
+            'wrong': _draw_readings(incorrect, 'wrong, surest first: the text, then what is read'),
+            'frames': _draw_frames(task, params, mutable, batches[0], alphabet),
+        }
+
+    return Evaluator(batches, measure, finish, draw)
+
+
+def decode_labels(log_probs: jax.Array, beam_width: int = 0) -> Readings:
+    """Decodes the most probable label of each row, with the log probability of all paths to it.
+
+    Args:
+      log_probs: of each class in each frame, [B, T, C].
+      beam_width: prefixes that the beam search keeps; 0 decodes the best path.
+    """
+    frames = _frame_counts(log_probs)
+    if beam_width:
+        labels, lengths, _ = (x[:, 0] for x in prefix_beam_search(log_probs, frames, beam_width))
+    else:
+        labels, lengths, _ = best_path(log_probs, frames)
+    # Both decoders bound the probability from below: the best path counts one path, a beam drops prefixes. The loss
+    # sums over all of them.
+    return Readings(labels, lengths, -losses.ctc(log_probs, frames, labels, lengths))
+
+
+def read_batches(
+    task: Task, params: Any, mutable: Any, batches: Iterable[Any], alphabet: Alphabet, beam_width: int = 0
+) -> Iterator[list[_Reading]]:
+    """Yields the readings of each batch: (image, target, text, probability of the text) of the rows in its mask.
+
+    Args:
+      task: a `recognition_task`.
+      params: its parameters.
+      mutable: its other variables.
+      batches: with 'image' and 'mask'. Without 'label' the targets are empty.
+      alphabet: the characters of classes 1, 2, ...
+      beam_width: prefixes that the beam search keeps; 0 decodes the best path.
+    """
+
+    @backend.jit
+    def decode(params, mutable, batch):
+        return decode_labels(task.predict(params, mutable, batch), beam_width)
+
+    for batch in batches:
+        labels, _, log_probs = map(np.asarray, decode(params, mutable, batch))
+        targets = batch.get('label', np.zeros((len(labels), 0), np.int32))
+        yield [
+            (batch['image'][i], alphabet.decode(targets[i]), alphabet.decode(labels[i]), float(np.exp(log_probs[i])))
+            for i in np.flatnonzero(batch['mask'])
+        ]
+
+
+def _frame_counts(logits: jax.Array) -> jax.Array:
+    """Returns the number of frames of each row, [B]: all of them, since every image has the same width."""
+    return jnp.full(logits.shape[0], logits.shape[1])
+
+
+def _draw_readings(readings: list[_Reading], title: str):
+    if not readings:
+        return plots.readings(np.zeros((0, 1, 1, 1)), [], title=empty_title(title))
+    titles = [
+        target + (f' → {text or "nothing"}' if text != target else '') + f' {probability:.2f}'
+        for _, target, text, probability in readings
+    ]
+    return plots.readings(np.stack([image for image, *_ in readings]), titles, title=title)
+
+
+def _draw_frames(task: Task, params, mutable, batch, alphabet: Alphabet):
+    """Draws the class probabilities of the longest text of a batch, frame by frame."""
+    longest = int(np.argmax(batch['label_length'] * batch['mask']))
+    row = {field: values[longest : longest + 1] for field, values in batch.items()}
+    log_probs = np.asarray(jax.jit(task.predict)(params, mutable, row))
+    labels, *_ = best_path(jnp.asarray(log_probs), jnp.array([log_probs.shape[1]]))
+    title = f'{alphabet.decode(row["label"][0])} is read as {alphabet.decode(labels[0]) or "nothing"}'
+    return plots.spikes(row['image'][0], np.exp(log_probs[0]), alphabet.characters, title)
