@@ -28,7 +28,7 @@ from canon.errors import UsageError
 from canon.metrics import Mean
 from canon.metrics.views import psnr
 from canon.named import Count, NonNegative, Positive, Probability, Range
-from canon.ops import by_parts, rays
+from canon.ops import map_in_chunks, rays
 from canon.ops import volumes as casting
 from canon.ops.volumes import Beam
 from canon.train import Evaluator, Experiment, Task, lengths
@@ -185,7 +185,7 @@ class Truth:
         self.table = control(how.table)
         given = jnp.asarray(self.values), jnp.asarray(self.table), jnp.asarray(self.half)
         cast = partial(image, *given, how=how, count=fine * how.count)
-        self._cast = jax.jit(lambda *ray: by_parts(lambda part: cast(*part), ray, _CHUNK))
+        self._cast = jax.jit(lambda *ray: map_in_chunks(lambda part: cast(*part), ray, _CHUNK))
 
     def __call__(self, origins: np.ndarray, ways: np.ndarray) -> np.ndarray:
         """What rays [P, 3] see, float32 [P, C]."""
@@ -214,8 +214,8 @@ def control(points: Sequence[Sequence[float]], rows: int = 256) -> np.ndarray:
 def _pixels(truth: Truth, camera: Camera, split: str, views: int, seed: int):
     """(origins, ways, what they see) of all pixels of all views, view by view, float32 [P, ..]."""
     poses, _ = traced.places(split, views, seed)
-    at = jnp.asarray(rays.points(camera)).reshape(-1, 2)
-    cast = jax.vmap(lambda pose: rays.through(camera, pose, at))
+    at = jnp.asarray(rays.pixel_grid(camera)).reshape(-1, 2)
+    cast = jax.vmap(lambda pose: rays.generate_rays(camera, pose, at))
     origins, ways = (np.asarray(x).reshape(-1, 3) for x in cast(jnp.asarray(poses)))
     return origins, ways, truth(origins, ways)
 
@@ -225,7 +225,7 @@ def _pixels(truth: Truth, camera: Camera, split: str, views: int, seed: int):
 
 def image(values, table, half, origins, ways, how: Rendering, count: int, stop: float | None = None) -> jax.Array:
     """What rays [P, 3] see of values [X, Y, Z] in the box [-half, half]: [P, 1] X-rays, [P, 3] colours on white."""
-    beam = Beam(origins, ways, *rays.box_interval(origins, ways, -half, half))
+    beam = Beam(origins, ways, *rays.intersect_box(origins, ways, -half, half))
     if how.mode == 'xray':
         return casting.transmitted(how.absorption * casting.line_integral(values, beam, count, -half, half))[:, None]
     shade = casting.medium(values, table, how.reference, -half, half)
@@ -395,9 +395,9 @@ def view(values, table, half, mode: str, size: int, angle: float, level: float) 
     """float32 [size, size, 3] from `angle` about z, a little above; z is up."""
     camera = traced.pinhole(size)
     eye = traced.RADIUS * np.array([np.cos(angle) * np.cos(0.35), np.sin(angle) * np.cos(0.35), np.sin(0.35)])
-    pose = jnp.asarray(framing.looking_at(eye), jnp.float32)
-    at = jnp.asarray(rays.points(camera)).reshape(-1, 2)
-    origins, ways = rays.through(camera, pose, at)
+    pose = jnp.asarray(framing.look_at(eye), jnp.float32)
+    at = jnp.asarray(rays.pixel_grid(camera)).reshape(-1, 2)
+    origins, ways = rays.generate_rays(camera, pose, at)
     count = 3 * max(values.shape)
     given = jnp.asarray(values), jnp.asarray(table), jnp.asarray(half, jnp.float32), jnp.float32(level)
     return np.asarray(_picture(*given, origins, ways, mode, count)).reshape(size, size, 3)
@@ -405,12 +405,12 @@ def view(values, table, half, mode: str, size: int, angle: float, level: float) 
 
 @partial(jax.jit, static_argnames=('mode', 'count'))
 def _picture(values, table, half, level, origins, ways, mode: str, count: int) -> jax.Array:
-    return by_parts(lambda ray: _shown(values, table, half, level, *ray, mode, count), (origins, ways), _CHUNK)
+    return map_in_chunks(lambda ray: _shown(values, table, half, level, *ray, mode, count), (origins, ways), _CHUNK)
 
 
 def _shown(values, table, half, level, origins, ways, mode: str, count: int) -> jax.Array:
     """What a person is shown, [P, 3]: colours on white, the maximum and X-rays as grey."""
-    beam = Beam(origins, ways, *rays.box_interval(origins, ways, -half, half))
+    beam = Beam(origins, ways, *rays.intersect_box(origins, ways, -half, half))
     met = (beam.far > beam.near)[:, None]
     if mode == 'emission':
         light = jnp.array([0.4, 0.3, 0.87])

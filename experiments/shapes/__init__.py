@@ -19,7 +19,7 @@ from canon.errors import CanonError, UsageError
 from canon.metrics import Mean
 from canon.metrics.shapes import Surfaces, iou, no_surface, surfaces
 from canon.named import Count, Positive, Range
-from canon.ops import by_parts
+from canon.ops import map_in_chunks
 from canon.train import Evaluator, Experiment, lengths
 from experiments.shapes.systems import SYSTEMS, Rows, System
 
@@ -192,7 +192,7 @@ def _seen(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def asker(system: System, params: Any, mutable: Any, code: Any) -> Callable[[jax.Array], jax.Array]:
     """The field of a code at places [B, N, 3], any number of them, `_CHUNK` at a time."""
-    return lambda points: by_parts(lambda part: system.field(params, mutable, code, part), points, _CHUNK, axis=1)
+    return lambda points: map_in_chunks(lambda part: system.field(params, mutable, code, part), points, _CHUNK, axis=1)
 
 
 def _pictures(system: System, held: Mapping[int, shapes.Shape], rows: Mapping, found: Mapping) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from canon.data.scenes.framing import look_at_frame, orbit_poses
 from canon.errors import UsageError
 from canon.metrics import Mean
 from canon.metrics.views import psnr, ssim
-from canon.ops import by_parts
+from canon.ops import map_in_chunks
 from canon.ops import volume_rendering as vr
 from canon.train import Evaluator, Experiment, Task, lengths
 from canon.train.shard import process_shard
@@ -200,7 +200,7 @@ def view_task(field: Any, views: Any, how: Rendering, learning: Learning = Learn
         shade, body = jax.random.split(key)
         cone = cast(views.camera, how, *limits, batch)
         truth = batch['colour'].astype(jnp.float32) / 255
-        behind = vr.background(shade, how.background, (len(truth), 3))
+        behind = vr.background_colour(shade, how.background, (len(truth), 3))
         if truth.shape[-1] == 4:
             truth = vr.over(truth[:, :3] * truth[:, 3:], truth[:, 3], 0 if behind is None else behind)
         levels = render(field, params, cone, how, body, grid)
@@ -234,7 +234,7 @@ def view_task(field: Any, views: Any, how: Rendering, learning: Learning = Learn
     def predict(params, mutable, batch):
         cone = cast(views.camera, how, *limits, batch)
         seen = render(field, params, cone, how, None, mutable['occupancy'] if how.cells else None)[-1]
-        behind = vr.background(None, how.background, (len(batch['at']), 3))
+        behind = vr.background_colour(None, how.background, (len(batch['at']), 3))
         colour = seen.colour if behind is None else vr.over(seen.colour, seen.opacity, behind)
         return {'colour': colour, 'distance': seen.distance, 'opacity': seen.opacity}
 
@@ -283,7 +283,7 @@ def picture_rays(views: Any, view: int, center: float = 0.5) -> dict[str, np.nda
 def renderer(task: Task, chunk: int = _CHUNK) -> Callable:
     """`task.predict` over batches of any number of rays, `chunk` at a time."""
 
-    return lambda params, mutable, batch: by_parts(lambda part: task.predict(params, mutable, part), batch, chunk)
+    return lambda params, mutable, batch: map_in_chunks(lambda part: task.predict(params, mutable, part), batch, chunk)
 
 
 def view_evaluator(

@@ -85,7 +85,7 @@ class Rendering:
         if self.contract and self.box and (self.box[0] > -2 or self.box[1] < 2):
             raise UsageError(f'render.contract wants render.box=(-2, 2) or larger, or none, not {tuple(self.box)}')
         if self.background is not None:
-            vr.background(None, self.background, ())
+            vr.background_colour(None, self.background, ())
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -103,13 +103,13 @@ def batch_camera(camera: Camera, batch: Any) -> Camera:
 def cast(camera: Camera, how: Rendering, near: float, far: float, batch: Any) -> Rays:
     """The rays of a batch with 'pose' [B, 3, 4] and 'at' [B, 2], and perhaps 'time' and 'progress' [B]."""
     camera = batch_camera(camera, batch)
-    origins, ways = rays.through(camera, batch['pose'], batch['at'])
-    radii = rays.radii(camera, batch['at'])
+    origins, ways = rays.generate_rays(camera, batch['pose'], batch['at'])
+    radii = rays.cone_radii(camera, batch['at'])
     if how.ndc:
-        origins, ways = rays.ndc(camera, origins, ways)
+        origins, ways = rays.to_ndc(camera, origins, ways)
     start, stop = jnp.full(len(ways), near, ways.dtype), jnp.full(len(ways), far, ways.dtype)
     if how.box and not how.contract:  # a contracted space has no outside
-        enter, leave = rays.box_interval(origins, ways, *how.box)
+        enter, leave = rays.intersect_box(origins, ways, *how.box)
         start, stop = jnp.clip(enter, near, far), jnp.clip(leave, near, far)
     times = batch['time'][:, None] if 'time' in batch else None
     progress = batch['progress'].max() if 'progress' in batch else None
@@ -141,7 +141,7 @@ def render(
     where = keys[:2] if how.jitter else [None] * 2
     apart = how.casting == 'points'
     knee = 2 * jnp.linalg.norm(cone.origins, axis=-1) if how.contract else None
-    t = rays.stratified(where[0], cone.near, cone.far, how.coarse + (not apart), knee=knee)
+    t = rays.sample_stratified(where[0], cone.near, cone.far, how.coarse + (not apart), knee=knee)
     if how.cells:
         return [_seen_where_occupied(field, params[how.networks[0]], cone, how, t, keys[2], grid)]
     found = [_seen(field, params[how.networks[0]], cone, how, t, keys[2])]
@@ -149,10 +149,10 @@ def render(
         shares = found[0].weights
         if apart:
             middles = (t[..., 1:] + t[..., :-1]) / 2
-            drawn = rays.resample(where[1], middles, shares[..., 1:-1], how.fine)
+            drawn = rays.sample_pdf(where[1], middles, shares[..., 1:-1], how.fine)
             t = jnp.sort(jnp.concatenate((t, drawn), -1), -1)
         else:
-            t = rays.resample(where[1], t, rays.blurred(shares), how.fine + 1, even=True, padding=0.0)
+            t = rays.sample_pdf(where[1], t, rays.blur_weights(shares), how.fine + 1, stratify=True, padding=0.0)
         found.append(_seen(field, params[how.networks[1]], cone, how, t, keys[3]))
     return found
 
@@ -166,7 +166,7 @@ def _seen(field, params, cone: Rays, how: Rendering, t: jax.Array, key) -> Seen:
         delta, middles = _between(t, cone)
     points = _points(cone, middles, how)
     if how.casting == 'cones':
-        points, variance = fq.conical_frustums(t, cone.origins, cone.ways, cone.radii)
+        points, variance = fq.conical_frustum_gaussians(t, cone.origins, cone.ways, cone.radii)
     at = Samples(points, cone.ways, variance, cone.times, cone.progress)
     density, colours = _asked(field, params, at, how, key)
     return _composed(density, colours, delta, middles)
@@ -192,7 +192,7 @@ def _asked(field, params, at: Samples, how: Rendering, key) -> tuple[jax.Array, 
 
 
 def _composed(density, colours, delta, middles, whole=None) -> Seen:
-    shown = vr.composite(vr.weights(density, delta), colours, middles)
+    shown = vr.accumulate_along_rays(vr.weights(density, delta), colours, middles)
     return Seen(shown.colour, shown.distance, shown.opacity, shown.weights, density, whole)
 
 
@@ -207,7 +207,7 @@ def _seen_where_occupied(field, params, cone: Rays, how: Rendering, t: jax.Array
     delta, middles = _between(t, cone)
     shape = middles.shape
     points = _points(cone, middles, how)
-    mask = occupancy.density_at(grid, _in_box(points, how)) >= _least(grid, how, delta)
+    mask = occupancy.lookup_density(grid, _in_box(points, how)) >= _least(grid, how, delta)
     mask = mask & (delta > 0)  # rays that miss the box
     size = max(shape[0] * min(how.budget, shape[1]), shape[1])
 
@@ -220,15 +220,15 @@ def _seen_where_occupied(field, params, cone: Rays, how: Rendering, t: jax.Array
         return jnp.concatenate((density, colours[:, 0]), -1)  # [size, 4]
 
     if key is not None:
-        index, whole = occupancy.packed(mask, size)
-        found = occupancy.spread(ask(index), index, shape)
+        index, whole = occupancy.pack(mask, size)
+        found = occupancy.unpack(ask(index), index, shape)
         return _composed(found[..., 0], found[..., 1:], delta, middles, whole)
-    index, _ = occupancy.packed(mask, -(-shape[0] * shape[1] // size) * size)
+    index, _ = occupancy.pack(mask, -(-shape[0] * shape[1] // size) * size)
 
     def body(state):
         number, found = state
         now = jax.lax.dynamic_slice_in_dim(index, number * size, size)
-        return number + 1, found + occupancy.spread(ask(now), now, shape)
+        return number + 1, found + occupancy.unpack(ask(now), now, shape)
 
     empty = jnp.zeros((*shape, 4), middles.dtype)
     _, found = jax.lax.while_loop(lambda state: state[0] * size < mask.sum(), body, (0, empty))
@@ -247,8 +247,8 @@ def _least(grid: jax.Array, how: Rendering, delta: jax.Array) -> jax.Array:
     """
     assert how.box
     if how.contract:
-        return occupancy.threshold(grid, how.thin / jnp.maximum(delta, 1e-6))
-    return occupancy.threshold(grid, how.thin * how.coarse / (how.box[1] - how.box[0]))
+        return occupancy.occupancy_threshold(grid, how.thin / jnp.maximum(delta, 1e-6))
+    return occupancy.occupancy_threshold(grid, how.thin * how.coarse / (how.box[1] - how.box[0]))
 
 
 _PARTS = 16  # steps in which all cells have been looked at, in the mean
@@ -263,12 +263,12 @@ def looked_at(field, params, how: Rendering, grid: jax.Array, timed: bool, key: 
     """The grid after a sixteenth of its cells was asked, each at a random place (and time)."""
     assert how.box
     inner, clock = jax.random.split(key)
-    which, places = occupancy.share_of_cells(inner, how.cells, _PARTS)
+    which, places = occupancy.sample_cells(inner, how.cells, _PARTS)
     points = how.box[0] + places * (how.box[1] - how.box[0])
     times = jax.random.uniform(clock, (len(points), 1)) if timed else None
     at = Samples(points[:, None], jnp.zeros_like(points).at[:, 2].set(1), None, times)
     raw, _ = field.apply({'params': jax.lax.stop_gradient(params[how.networks[0]])}, at)
-    return occupancy.refreshed(grid, which, field.density(raw)[:, 0], how.decay)
+    return occupancy.update_cells(grid, which, field.density(raw)[:, 0], how.decay)
 
 
 def in_parts(total: Callable[..., tuple[jax.Array, Any]], rows: int) -> Callable[..., tuple[jax.Array, Any]]:

@@ -70,7 +70,7 @@ def _how(config: ConfigDict) -> Marching:
 
 
 def _rays(camera: Camera, batch: Any) -> tuple[jax.Array, jax.Array]:
-    return rays.through(batch_camera(camera, batch), batch['pose'], batch['at'])
+    return rays.generate_rays(batch_camera(camera, batch), batch['pose'], batch['at'])
 
 
 def _over(colour: jax.Array, opacity: jax.Array, how: Marching) -> jax.Array:
@@ -136,14 +136,14 @@ def dvr_task(model: Any, views: Any, how: Marching, weights: DVRLoss) -> Task:
 
     def beam(batch):
         origins, ways = _rays(views.camera, batch)
-        near, far = rays.box_interval(origins, ways, *how.box)
+        near, far = rays.intersect_box(origins, ways, *how.box)
         return origins, ways, jnp.clip(near, views.near, views.far), jnp.clip(far, views.near, views.far)
 
     def init(key, batch):
         return {'params': model.init(key, jnp.zeros((1, 3)))['params']}
 
     def seen(params, beam):
-        found = surfaces.first_crossing(occupancy, params, *beam, how.count, how.secant)
+        found = surfaces.find_first_crossing(occupancy, params, *beam, how.count, how.secant)
         points = beam[0] + found.t[:, None] * beam[1]
         return found, points, model.apply({'params': params}, points)[1]
 

@@ -64,7 +64,7 @@ def test_rays_of_pixels_meet_the_scene_where_its_depth_says(views):
         pytest.skip('these views come without depths')
     depth = views.depths[1].ravel()
     hit = np.isfinite(depth)
-    world = np.asarray(cone.origins + rays.unit(cone.ways) * np.where(hit, depth, 1)[:, None])[hit]
+    world = np.asarray(cone.origins + rays.normalise(cone.ways) * np.where(hit, depth, 1)[:, None])[hit]
     floor = scene()[0]
     assert isinstance(floor, Box)
     half, top = floor.half[0], floor.centre[2] + floor.half[2]
@@ -364,7 +364,7 @@ def level_cameras(angles, target, radius, height, up=(0, 0, 1)):
     turn[2] = up
     turn[1] = np.cross(turn[2], turn[0])
     arms = np.stack((radius * np.cos(angles), radius * np.sin(angles), np.full(len(angles), height)), -1) @ turn
-    return np.stack([framing.looking_at(target + arm, target, up) for arm in arms]).astype(np.float32)
+    return np.stack([framing.look_at(target + arm, target, up) for arm in arms]).astype(np.float32)
 
 
 @pytest.mark.parametrize('up', [(0, 0, 1), (0, 1, 0), (0.6, 0, -0.8)])
@@ -408,7 +408,7 @@ def test_each_ray_has_the_camera_of_its_picture(views):
         found = rendering.cast(own.camera, Rendering(), 2, 6, jax.tree.map(jnp.asarray, batch))
         for ray in range(0, 40, 7):
             view = number or next(i for i, pose in enumerate(views.poses) if (pose[:3] == batch['pose'][ray]).all())
-            _, way = rays.through(cameras[view], batch['pose'][ray], jnp.asarray(batch['at'][ray]))
+            _, way = rays.generate_rays(cameras[view], batch['pose'][ray], jnp.asarray(batch['at'][ray]))
             np.testing.assert_allclose(found.ways[ray], way, rtol=1e-5, atol=1e-6)
 
 

@@ -15,17 +15,17 @@ def test_frequencies_number_by_number():
     x = rng.normal(size=(4, 3))
     wanted = [[*row, *(f(2.0**level * v) for level in range(10) for f in (np.sin, np.cos) for v in row)] for row in x]
     with jax.enable_x64(True):
-        np.testing.assert_allclose(fq.frequencies(jnp.asarray(x), 10), wanted, atol=1e-12)
-    assert fq.frequencies(jnp.ones((2, 3)), 10).shape[-1] == 63
-    assert fq.frequencies(jnp.ones((2, 3)), 4).shape[-1] == 27
-    with pytest.raises(UsageError, match='-1 levels'):
-        fq.frequencies(jnp.ones(3), -1)
+        np.testing.assert_allclose(fq.positional_encoding(jnp.asarray(x), 10), wanted, atol=1e-12)
+    assert fq.positional_encoding(jnp.ones((2, 3)), 10).shape[-1] == 63
+    assert fq.positional_encoding(jnp.ones((2, 3)), 4).shape[-1] == 27
+    with pytest.raises(UsageError, match='levels >= 0, got -1'):
+        fq.positional_encoding(jnp.ones(3), -1)
 
 
 def test_the_free_mask_lets_bands_in_from_the_lowest():
     for progress, wanted in ((0, [1, 0, 0, 0, 0]), (0.1, [1, 0.5, 0, 0, 0]), (0.5, [1, 1, 1, 0.5, 0]), (1, [1] * 5)):
-        np.testing.assert_allclose(fq.free_mask(progress, 2), np.repeat(wanted, 3), atol=1e-6)
-    np.testing.assert_allclose(fq.free_mask(3.0, 2), 1)
+        np.testing.assert_allclose(fq.frequency_mask(progress, 2), np.repeat(wanted, 3), atol=1e-6)
+    np.testing.assert_allclose(fq.frequency_mask(3.0, 2), 1)
 
 
 def test_frustums_have_the_moments_of_points_drawn_in_them():
@@ -38,7 +38,7 @@ def test_frustums_have_the_moments_of_points_drawn_in_them():
     drawn = (
         origin + t[:, None] * way + (r * np.cos(angle))[:, None] * across[0] + (r * np.sin(angle))[:, None] * across[1]
     )
-    mean, variance = fq.conical_frustums(*map(jnp.asarray, ([t0, t1], origin, way, [radius])))
+    mean, variance = fq.conical_frustum_gaussians(*map(jnp.asarray, ([t0, t1], origin, way, [radius])))
     np.testing.assert_allclose(mean[0], drawn.mean(0), atol=2e-3)
     np.testing.assert_allclose(variance[0], drawn.var(0), rtol=0.01)
 
@@ -48,7 +48,9 @@ def test_integrated_encoding_is_the_mean_of_encodings():
     drawn = rng.normal(size=(400_000, 3)) * np.sqrt(variance) + mean
     phases = np.concatenate([drawn * 2.0**level for level in range(4)], -1)
     wanted = np.concatenate((np.sin(phases).mean(0), np.cos(phases).mean(0)))
-    np.testing.assert_allclose(fq.integrated(jnp.asarray(mean), jnp.asarray(variance), 4), wanted, atol=5e-3)
+    np.testing.assert_allclose(
+        fq.integrated_positional_encoding(jnp.asarray(mean), jnp.asarray(variance), 4), wanted, atol=5e-3
+    )
 
 
 def test_harmonics_are_orthonormal_and_the_first_are_known():

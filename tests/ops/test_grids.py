@@ -8,7 +8,7 @@ import pytest
 from canon.errors import UsageError
 from canon.ops import grids
 
-GRID = grids.levels(4, 2, 16, 64)
+GRID = grids.make_hash_grid(4, 2, 16, 64)
 rng = np.random.default_rng(0)
 PLACES = np.concatenate((rng.uniform(size=(20, 3)), [[0, 0, 0], [1, 1, 1], [0, 1, 0.5], [0.25, 0.5, 1]]))
 
@@ -38,7 +38,7 @@ def loops(table, x):
 
 def test_levels_are_the_papers():
     """L 16, N 16 to 2048: b = 1.38 (section 3's example range); the last is N_max."""
-    paper = grids.levels(16, 16, 2048, 2**19)
+    paper = grids.make_hash_grid(16, 16, 2048, 2**19)
     assert paper.resolutions[:4] == (16, 22, 30, 42)
     assert paper.resolutions[-1] == 2048
     assert paper.rows[0] == 17**3
@@ -50,19 +50,19 @@ def test_levels_are_the_papers():
 def test_hashed_features_are_those_of_loops():
     table = rng.normal(size=(GRID.total, 3))
     with jax.enable_x64(True):
-        got = grids.hashed(jnp.asarray(table), jnp.asarray(PLACES), GRID)
+        got = grids.hash_encoding(jnp.asarray(table), jnp.asarray(PLACES), GRID)
         np.testing.assert_allclose(got, [loops(table, x) for x in PLACES], atol=1e-12)
-    single = grids.hashed(jnp.asarray(table, jnp.float32), jnp.asarray(PLACES, jnp.float32), GRID)
+    single = grids.hash_encoding(jnp.asarray(table, jnp.float32), jnp.asarray(PLACES, jnp.float32), GRID)
     np.testing.assert_allclose(single, got, atol=2e-5)
 
 
 def test_the_largest_grid_hashes_without_overflow():
-    paper = grids.levels(2, 1024, 2048, 2**4)
+    paper = grids.make_hash_grid(2, 1024, 2048, 2**4)
     table = np.arange(paper.total, dtype=np.float64)[:, None]
     x = np.array([1.0, 1.0, 1.0])
     wanted = [(2048 ^ 2048 * 2654435761 ^ 2048 * 805459861) % 16 + 16]
     with jax.enable_x64(True):
-        np.testing.assert_allclose(grids.hashed(jnp.asarray(table), jnp.asarray(x), paper)[1:], wanted)
+        np.testing.assert_allclose(grids.hash_encoding(jnp.asarray(table), jnp.asarray(x), paper)[1:], wanted)
 
 
 def test_a_linear_function_is_interpolated_exactly():
@@ -70,7 +70,7 @@ def test_a_linear_function_is_interpolated_exactly():
     values = np.stack((2 * axes[0] - axes[1] + 3 * axes[2], axes[0] * axes[1] * axes[2]), -1)
     x, y, z = PLACES.T
     with jax.enable_x64(True):
-        got = grids.trilinear(jnp.asarray(values), jnp.asarray(PLACES))
+        got = grids.interpolate_trilinear(jnp.asarray(values), jnp.asarray(PLACES))
         np.testing.assert_allclose(got[:, 0], 2 * x - y + 3 * z, atol=1e-12)
         np.testing.assert_allclose(got[:, 1], x * y * z, atol=1e-12)  # within each cell it is trilinear itself
 
@@ -82,7 +82,7 @@ def test_gradients_are_finite_differences(kind):
     with jax.enable_x64(True):
 
         def value(table, x):
-            found = grids.hashed(table, x, GRID) if kind == 'hashed' else grids.trilinear(table, x)
+            found = grids.hash_encoding(table, x, GRID) if kind == 'hashed' else grids.interpolate_trilinear(table, x)
             return jnp.sin(found).sum()
 
         for i, grad in enumerate(jax.grad(value, (0, 1))(jnp.asarray(table), jnp.asarray(x))):
@@ -94,17 +94,17 @@ def test_gradients_are_finite_differences(kind):
 
 def test_what_lies_outside_is_at_the_wall():
     grid = jnp.asarray(rng.normal(size=(3, 3, 3, 1)))
-    a, b = grids.trilinear(grid, jnp.array([[-4.0, 0.2, 9.0], [0.0, 0.2, 1.0]]))
+    a, b = grids.interpolate_trilinear(grid, jnp.array([[-4.0, 0.2, 9.0], [0.0, 0.2, 1.0]]))
     np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize(
     ('call', 'message'),
     [
-        (lambda: grids.levels(4, 16, 8, 64), '4 levels from 16 to 8 cells'),
-        (lambda: grids.levels(4, 2, 8, 100), 'a power of 2 of rows, not 100'),
-        (lambda: grids.hashed(jnp.ones((9, 2)), jnp.ones(3), GRID), 'a table of 219 rows, not 9'),
-        (lambda: grids.trilinear(jnp.ones((3, 3, 3)), jnp.ones(3)), 'a dense grid is'),
+        (lambda: grids.make_hash_grid(4, 16, 8, 64), 'got 4, 16 and 8'),
+        (lambda: grids.make_hash_grid(4, 2, 8, 100), 'a power of 2 of rows, got 100'),
+        (lambda: grids.hash_encoding(jnp.ones((9, 2)), jnp.ones(3), GRID), 'a table of 219 rows, got 9'),
+        (lambda: grids.interpolate_trilinear(jnp.ones((3, 3, 3)), jnp.ones(3)), 'a dense grid is'),
     ],
 )
 def test_what_is_refused(call, message):

@@ -24,19 +24,21 @@ def pose(seed: int = 0) -> np.ndarray:
 def test_a_pinhole_by_hand():
     """The pixel in the middle looks along -z; the one to the right goes right, the one below goes down."""
     camera = Camera((10.0, 20.0), (1.5, 1.5), (3, 3))
-    origins, ways = rays.through(camera, jnp.eye(4), jnp.asarray(rays.points(camera)))
+    origins, ways = rays.generate_rays(camera, jnp.eye(4), jnp.asarray(rays.pixel_grid(camera)))
     np.testing.assert_allclose(ways[1, 1], [0, 0, -1], atol=1e-7)
     np.testing.assert_allclose(ways[1, 2], [0.1, 0, -1], atol=1e-7)
     np.testing.assert_allclose(ways[2, 1], [0, -0.05, -1], atol=1e-7)
     np.testing.assert_array_equal(origins, 0)
     # The original NeRF's get_rays: (i - W / 2) / f, through corners.
-    np.testing.assert_allclose(rays.directions(camera, jnp.asarray(rays.points(camera, 0.0)))[0, 0], [-0.15, 0.075, -1])
+    np.testing.assert_allclose(
+        rays.unproject(camera, jnp.asarray(rays.pixel_grid(camera, 0.0)))[0, 0], [-0.15, 0.075, -1]
+    )
 
 
 def test_points_on_rays_project_to_their_pixels():
     with jax.enable_x64(True):
-        at = np.float64(rays.points(CAMERA))
-        origins, ways = rays.through(CAMERA, jnp.asarray(pose()), at)
+        at = np.float64(rays.pixel_grid(CAMERA))
+        origins, ways = rays.generate_rays(CAMERA, jnp.asarray(pose()), at)
         t = np.random.default_rng(1).uniform(0.5, 9, at.shape[:2])
         places, depth = rays.project(CAMERA, jnp.asarray(pose()), origins + t[..., None] * ways)
         np.testing.assert_allclose(places, at, atol=1e-9)
@@ -93,10 +95,10 @@ def test_a_camera_for_each_ray():
         found = getattr(rays, name)(together, at)
         for i, camera in enumerate(cameras):
             np.testing.assert_allclose(found[i], getattr(rays, name)(camera, at[i]), rtol=1e-5, atol=1e-6)
-    ways = rays.directions(together, at)
+    ways = rays.unproject(together, at)
     for i, camera in enumerate(cameras):
         for found, alone in zip(
-            rays.ndc(together, jnp.zeros((2, 3)), ways), rays.ndc(camera, jnp.zeros(3), ways[i]), strict=True
+            rays.to_ndc(together, jnp.zeros((2, 3)), ways), rays.to_ndc(camera, jnp.zeros(3), ways[i]), strict=True
         ):
             np.testing.assert_allclose(found[i], alone, rtol=1e-6, atol=1e-6)
 
@@ -105,13 +107,13 @@ def test_a_smaller_picture_sees_the_same():
     half = CAMERA.scaled(0.5)
     assert half.size == (20, 30)
     at = jnp.asarray([[7.0, 9.0]])
-    np.testing.assert_allclose(rays.directions(half, at / 2), rays.directions(CAMERA, at), atol=1e-6)
+    np.testing.assert_allclose(rays.unproject(half, at / 2), rays.unproject(CAMERA, at), atol=1e-6)
 
 
 def test_the_cone_of_a_pixel_has_its_variance():
     """Of the pixel's square in x: w^2 / 12; of a disc of radius r: r^2 / 4. mip-NeRF, section 3.1: r = w 2/sqrt 12."""
     camera = Camera((50.0, 50.0), (8.0, 8.0), (16, 16))
-    radius = rays.radii(camera, jnp.asarray([[3.5, 9.5]]))[0, 0]
+    radius = rays.cone_radii(camera, jnp.asarray([[3.5, 9.5]]))[0, 0]
     np.testing.assert_allclose(radius, 2 / 12**0.5 / 50, rtol=1e-5)
     np.testing.assert_allclose(radius**2 / 4, (1 / 50) ** 2 / 12, rtol=1e-5)
 
@@ -123,7 +125,7 @@ def test_ndc_is_the_perspective_projection_of_the_points():
     origins = rng.normal(size=(20, 3)) * 0.1
     ways = np.stack((*rng.uniform(-0.5, 0.5, (2, 20)), np.full(20, -1.0)), -1)
     with jax.enable_x64(True):
-        start, way = rays.ndc(camera, jnp.asarray(origins), jnp.asarray(ways), near=1.0)
+        start, way = rays.to_ndc(camera, jnp.asarray(origins), jnp.asarray(ways), near=1.0)
         for z in (-1.0, -3.0, -1e9):
             t = (z - origins[:, 2]) / ways[:, 2]
             x, y, _ = (origins + t[:, None] * ways).T
@@ -135,10 +137,10 @@ def test_intervals_in_a_box():
     origins = np.array([[0, 0, 3.0], [0, 0, 0], [0, 2, 3], [1.5, 0, 3], [0, 0, -3], [3, 3, 3]])
     ways = np.array([[0, 0, -1.0], [0, 0, -2], [0, 0, -1], [-0.25, 0, -1], [0, 0, -1], [-1, -1, -1]])
     origins, ways = jnp.asarray(origins), jnp.asarray(ways)
-    near, far = rays.box_interval(origins, ways, -1.0, 1.0)
+    near, far = rays.intersect_box(origins, ways, -1.0, 1.0)
     np.testing.assert_allclose(near, [2, 0, 0, 2, 0, 2], atol=1e-6)
     np.testing.assert_allclose(far, [4, 0.5, 0, 4, 0, 4], atol=1e-6)
-    for grad in jax.grad(lambda o, w: sum(x.sum() for x in rays.box_interval(o, w, -1.0, 1.0)), (0, 1))(origins, ways):
+    for grad in jax.grad(lambda o, w: sum(x.sum() for x in rays.intersect_box(o, w, -1.0, 1.0)), (0, 1))(origins, ways):
         assert np.isfinite(grad).all()
 
 
@@ -146,23 +148,25 @@ def test_intervals_in_a_sphere():
     origins = np.array([[0, 0, 3.0], [0, 0, 0], [0, 1.5, 3], [0, 0.6, 3], [0, 0, -3]])
     ways = np.array([[0, 0, -1.0], [0, 0, -2], [0, 0, -1], [0, 0, -2], [0, 0, -1]])
     origins, ways = jnp.asarray(origins), jnp.asarray(ways)
-    near, far = rays.sphere_interval(origins, ways)
+    near, far = rays.intersect_sphere(origins, ways)
     np.testing.assert_allclose(near, [2, 0, near[2], 1.1, 0], atol=1e-6)
     np.testing.assert_allclose(far, [4, 0.5, near[2], 1.9, 0], atol=1e-6)
-    for grad in jax.grad(lambda o: sum(x.sum() for x in rays.sphere_interval(o, ways)))(origins):
+    for grad in jax.grad(lambda o: sum(x.sum() for x in rays.intersect_sphere(o, ways)))(origins):
         assert np.isfinite(grad).all()
 
 
 def test_stratified_samples_are_uniform_in_bins_between_middles():
     near, far = np.array([2.0, 1.0]), np.array([6.0, 5.0])
-    regular = np.asarray(rays.stratified(None, near, far, 5))
+    regular = np.asarray(rays.sample_stratified(None, near, far, 5))
     np.testing.assert_allclose(regular, [[2, 3, 4, 5, 6], [1, 2, 3, 4, 5]])
-    drawn = np.stack([rays.stratified(jax.random.key(i), near, far, 5) for i in range(400)])
+    drawn = np.stack([rays.sample_stratified(jax.random.key(i), near, far, 5) for i in range(400)])
     low, high = [2, 2.5, 3.5, 4.5, 5.5], [2.5, 3.5, 4.5, 5.5, 6]
     assert (drawn[:, 0] >= low).all()
     assert (drawn[:, 0] <= high).all()
     np.testing.assert_allclose(drawn[:, 0].mean(0), np.add(low, high) / 2, atol=0.06)
-    np.testing.assert_allclose(1 / rays.stratified(None, 1.0, 4.0, 4, inverse=True), [1, 0.75, 0.5, 0.25], rtol=1e-6)
+    np.testing.assert_allclose(
+        1 / rays.sample_stratified(None, 1.0, 4.0, 4, inverse=True), [1, 0.75, 0.5, 0.25], rtol=1e-6
+    )
 
 
 def test_contraction_is_that_of_mip_nerf_360():
@@ -178,7 +182,7 @@ def test_contraction_is_that_of_mip_nerf_360():
 
 def test_distances_are_even_up_to_the_knee_and_in_disparity_from_there_on():
     near, far, knee = np.array([0.5, 1.0]), np.array([100.0, 2.0]), np.array([2.0, 3.0])
-    t = np.asarray(rays.stratified(None, near, far, 101, knee=knee))
+    t = np.asarray(rays.sample_stratified(None, near, far, 101, knee=knee))
     np.testing.assert_allclose(t[:, 0], near, rtol=1e-6)
     np.testing.assert_allclose(t[:, -1], far, rtol=1e-4)
     np.testing.assert_allclose(t[1], np.linspace(1, 2, 101), rtol=1e-6)  # wholly before the knee
@@ -202,7 +206,7 @@ def test_resampling_inverts_the_distribution():
     rng = np.random.default_rng(4)
     edges, weights = np.sort(rng.uniform(2, 6, (3, 9))), rng.uniform(0, 1, (3, 8)) ** 4
     with jax.enable_x64(True):
-        got = rays.resample(None, jnp.asarray(edges), jnp.asarray(weights), 33)
+        got = rays.sample_pdf(None, jnp.asarray(edges), jnp.asarray(weights), 33)
         for row, e, w in zip(got, edges, weights, strict=True):
             np.testing.assert_allclose(row, inverse(e, w + 1e-5, np.linspace(0, 1, 33)), atol=1e-12)
 
@@ -210,7 +214,7 @@ def test_resampling_inverts_the_distribution():
 @pytest.mark.parametrize('even', [False, True])
 def test_random_resampling_has_the_histograms_shares(even):
     edges, weights = jnp.linspace(0.0, 4.0, 5), jnp.array([0.1, 0.0, 0.6, 0.3])
-    drawn = rays.resample(jax.random.key(0), edges, weights, 40000, even=even)
+    drawn = rays.sample_pdf(jax.random.key(0), edges, weights, 40000, stratify=even)
     assert (np.diff(drawn) >= 0).all()
     share = np.histogram(drawn, edges)[0] / 40000
     np.testing.assert_allclose(share, weights, atol=1e-3 if even else 1e-2)
@@ -220,8 +224,8 @@ def test_random_resampling_has_the_histograms_shares(even):
 
 def test_resampling_of_nothing_is_uniform_and_carries_no_gradient():
     edges = jnp.linspace(1.0, 5.0, 5)
-    np.testing.assert_allclose(rays.resample(None, edges, jnp.zeros(4), 5), edges, atol=1e-6)
-    grads = jax.grad(lambda e, w: rays.resample(jax.random.key(0), e, w, 7).sum(), (0, 1))(edges, jnp.ones(4))
+    np.testing.assert_allclose(rays.sample_pdf(None, edges, jnp.zeros(4), 5), edges, atol=1e-6)
+    grads = jax.grad(lambda e, w: rays.sample_pdf(jax.random.key(0), e, w, 7).sum(), (0, 1))(edges, jnp.ones(4))
     for grad in grads:
         np.testing.assert_array_equal(grad, 0)
 
@@ -229,22 +233,22 @@ def test_resampling_of_nothing_is_uniform_and_carries_no_gradient():
 def test_one_bin_with_all_of_the_weight_gets_all_samples():
     weights = np.zeros(64, np.float32)
     weights[40] = 1e6
-    drawn = rays.resample(jax.random.key(1), jnp.linspace(0.0, 64.0, 65), jnp.asarray(weights), 128)
+    drawn = rays.sample_pdf(jax.random.key(1), jnp.linspace(0.0, 64.0, 65), jnp.asarray(weights), 128)
     assert ((drawn >= 40) & (drawn <= 41)).all()
 
 
 def test_blurred_weights_are_the_means_of_the_maxima():
-    np.testing.assert_allclose(rays.blurred(jnp.array([0.0, 0, 1, 0, 0, 0.5]), 0.0), [0, 0.5, 1, 0.5, 0.25, 0.5])
+    np.testing.assert_allclose(rays.blur_weights(jnp.array([0.0, 0, 1, 0, 0, 0.5]), 0.0), [0, 0.5, 1, 0.5, 0.25, 0.5])
 
 
 @pytest.mark.parametrize(
     ('call', 'message'),
     [
-        (lambda: rays.points(CAMERA, 2.0), r'pixel_center=2.0 is not in \[0, 1\]'),
-        (lambda: rays.through(CAMERA, jnp.eye(3), jnp.ones(2)), r'a pose is .* not \(3, 3\)'),
-        (lambda: rays.stratified(None, 0.0, 1.0, 1), '1 samples on a ray are too few'),
-        (lambda: rays.resample(None, jnp.ones(4), jnp.ones(4), 3), '4 bins have one more edge, not 4'),
-        (lambda: rays.distort(jnp.ones(2), (0.1,) * 6), 'at most the distortion k1, k2, p1, p2, not 6'),
+        (lambda: rays.pixel_grid(CAMERA, 2.0), r'pixel_center=2.0 is not in \[0, 1\]'),
+        (lambda: rays.generate_rays(CAMERA, jnp.eye(3), jnp.ones(2)), r'a pose is .* got \(3, 3\)'),
+        (lambda: rays.sample_stratified(None, 0.0, 1.0, 1), 'at least 2 samples, got 1'),
+        (lambda: rays.sample_pdf(None, jnp.ones(4), jnp.ones(4), 3), '4 bins need 5 edges, got 4'),
+        (lambda: rays.distort(jnp.ones(2), (0.1,) * 6), 'at most the coefficients k1, k2, p1, p2; got 6'),
     ],
 )
 def test_what_is_refused(call, message):

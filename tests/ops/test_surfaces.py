@@ -51,7 +51,7 @@ def test_a_sphere_is_met_where_the_quadratic_says_and_moves_as_it_says():
     with jax.enable_x64(True):
 
         def depth(p, origins, ways):
-            found = surfaces.first_crossing(ball, p, origins, ways, 0.0, 12.0, 400, secant=12)
+            found = surfaces.find_first_crossing(ball, p, origins, ways, 0.0, 12.0, 400, secant=12)
             return found.t, found
 
         depth = jax.jit(depth)
@@ -76,7 +76,7 @@ def test_straight_at_a_sphere():
     origin, way = jnp.array([[0.0, 0.0, 4.0]]), jnp.array([[0.0, 0.0, -1.0]])
 
     def depth(p):
-        return surfaces.first_crossing(ball, p, origin, way, 2.0, 6.0, 32).t[0]
+        return surfaces.find_first_crossing(ball, p, origin, way, 2.0, 6.0, 32).t[0]
 
     p = {'radius': jnp.array(0.9), 'centre': jnp.zeros(3)}
     np.testing.assert_allclose(depth(p), 3.1, rtol=1e-6)
@@ -98,7 +98,7 @@ def test_gradients_are_finite_differences():
     with jax.enable_x64(True):
 
         def value(p, origins, ways):
-            found = surfaces.first_crossing(network, p, origins, ways, 0.0, 12.0, 300, secant=12)
+            found = surfaces.find_first_crossing(network, p, origins, ways, 0.0, 12.0, 300, secant=12)
             return jnp.where(found.hit, jnp.sin(found.t), 0).sum()
 
         value = jax.jit(value)
@@ -117,7 +117,9 @@ def test_gradients_are_finite_differences():
 def test_blocks_do_not_change_what_is_found(block):
     origins, ways = rays()
     found, whole = (
-        jax.jit(lambda *ray, n=n: surfaces.first_crossing(ball, params(), *ray, 0.0, 12.0, 64, block=n))(origins, ways)
+        jax.jit(lambda *ray, n=n: surfaces.find_first_crossing(ball, params(), *ray, 0.0, 12.0, 64, block=n))(
+            origins, ways
+        )
         for n in (block, 64)
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), found, whole)
@@ -133,7 +135,7 @@ def test_no_more_is_asked_when_all_have_hit():
         return ball(p, points)
 
     origin, way = jnp.array([[0.0, 0.0, 4.0]] * 3), jnp.array([[0.0, 0.0, -1.0]] * 3)
-    surfaces.first_crossing(
+    surfaces.find_first_crossing(
         counted, {'radius': 0.9, 'centre': jnp.zeros(3)}, origin, way, 2.0, 6.0, 64
     ).t.block_until_ready()
     jax.effects_barrier()
@@ -146,7 +148,7 @@ def test_rays_that_begin_inside():
 
     @partial(jax.jit, static_argnums=1)
     def find(near, either):
-        return surfaces.first_crossing(ball, p, origin, way, near, 2.0, 16, either=either)
+        return surfaces.find_first_crossing(ball, p, origin, way, near, 2.0, 16, either=either)
 
     closed = find(0.0, False)
     assert closed.inside[0]
@@ -162,11 +164,11 @@ def test_a_surface_that_is_grazed_throws_no_step_far():
     origin, way = jnp.array([[0.0, 0.0, 0.5 - 1e-6]]), jnp.array([[1.0, 0.0, 1e-6]])
 
     def depth(shift):
-        return surfaces.first_crossing(lambda p, x: x[..., 2] - p, shift, origin, way, 0.0, 2.0, 16).t[0]
+        return surfaces.find_first_crossing(lambda p, x: x[..., 2] - p, shift, origin, way, 0.0, 2.0, 16).t[0]
 
     assert 900 < abs(jax.jit(jax.grad(depth))(jnp.array(0.5))) <= 1e3 * (1 + 1e-5)
 
 
 def test_what_is_refused():
     with pytest.raises(UsageError, match='count=0 >= 1'):
-        surfaces.first_crossing(ball, params(), jnp.zeros((1, 3)), jnp.ones((1, 3)), 0.0, 1.0, 0)
+        surfaces.find_first_crossing(ball, params(), jnp.zeros((1, 3)), jnp.ones((1, 3)), 0.0, 1.0, 0)

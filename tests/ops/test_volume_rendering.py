@@ -12,7 +12,7 @@ rng = np.random.default_rng(0)
 
 
 def render(density, delta, colours, t, **options):
-    return vr.composite(vr.weights(density, delta), colours, t, **options)
+    return vr.accumulate_along_rays(vr.weights(density, delta), colours, t, **options)
 
 
 @pytest.mark.parametrize('cuts', [1, 7, 200])
@@ -119,24 +119,24 @@ def test_the_last_interval_makes_any_density_opaque():
 def test_opacity_follows_the_step():
     """Two steps of half the length hide as much as one."""
     alpha = jnp.array([0.0, 0.3, 0.999, 1.0])
-    half = vr.corrected(alpha, 0.5, 1.0)
+    half = vr.correct_opacity(alpha, 0.5, 1.0)
     np.testing.assert_allclose(1 - (1 - half) ** 2, alpha, atol=1e-6)
-    assert np.isfinite(jax.grad(lambda a: vr.corrected(a, 0.5, 1.0).sum())(alpha)).all()
+    assert np.isfinite(jax.grad(lambda a: vr.correct_opacity(a, 0.5, 1.0).sum())(alpha)).all()
 
 
 def test_backgrounds():
     key, shape = jax.random.key(0), (1000, 3)
-    assert vr.background(key, 'black', shape) is None
-    np.testing.assert_array_equal(vr.background(key, 'white', shape), 1)
-    drawn = vr.background(key, 'random', shape)
+    assert vr.background_colour(key, 'black', shape) is None
+    np.testing.assert_array_equal(vr.background_colour(key, 'white', shape), 1)
+    drawn = vr.background_colour(key, 'random', shape)
     np.testing.assert_allclose(drawn.mean(0), 0.5, atol=0.05)
-    np.testing.assert_array_equal(vr.background(None, 'random', shape), 1)
+    np.testing.assert_array_equal(vr.background_colour(None, 'random', shape), 1)
     with pytest.raises(UsageError, match="background='grey' is none of"):
-        vr.background(key, 'grey', shape)
+        vr.background_colour(key, 'grey', shape)
 
 
 def test_intervals_that_do_not_fit_are_refused():
-    with pytest.raises(UsageError, match='5 densities take as many intervals, not 4'):
+    with pytest.raises(UsageError, match='5 densities need as many interval lengths, got 4'):
         vr.weights(jnp.ones(5), jnp.ones(4))
 
 

@@ -21,7 +21,7 @@ def beam(count=12, low=LOW, high=HIGH):
     ways = (rng.uniform(low, high, (count + 2, 3)) - origins) * rng.uniform(0.3, 1.5, (count + 2, 1))
     ways[-2:] *= -1
     origins, ways = jnp.asarray(origins), jnp.asarray(ways)
-    return Beam(origins, ways, *rays.box_interval(origins, ways, low, high))
+    return Beam(origins, ways, *rays.intersect_box(origins, ways, low, high))
 
 
 def lattice(shape=(9, 6, 8), low=LOW, high=HIGH):
@@ -214,7 +214,7 @@ def test_extinction_is_the_step_corrected_opacity():
     opacity = jnp.array([0.0, 0.2, 0.999, 1.0])
     for length in (0.01, 0.1, 0.7):
         hidden = 1 - jnp.exp(-vr.optical_depths(volumes.extinction(opacity, 0.1), jnp.full(4, length)))
-        np.testing.assert_allclose(hidden, vr.corrected(opacity, length, 0.1), atol=1e-6)
+        np.testing.assert_allclose(hidden, vr.correct_opacity(opacity, length, 0.1), atol=1e-6)
 
 
 # --- early termination --------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 Niemeyer, Mescheder, Oechsle & Geiger 2020, "Differentiable volumetric rendering: learning implicit 3D representations
 without 3D supervision". One network of 5 residual blocks of 512 for both, 2,630,660 parameters without an encoder, as
 the paper takes for the reconstruction of one object from many views. What a pixel shows is the colour where its ray
-first meets the level (`canon.ops.surfaces.first_crossing`).
+first meets the level (`canon.ops.surfaces.find_first_crossing`).
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def _truncated_exp_jvp(primals, tangents):
 class GridField(linen.Module):
     """See `hash_field` and `voxels`. grid: the levels of a hash grid, or the vertices of a dense one along an axis."""
 
-    grid: grids.Levels | int
+    grid: grids.HashGrid | int
     features: int
     low: float
     high: float
@@ -59,7 +59,7 @@ class GridField(linen.Module):
         h = linen.relu(Dense(self.width, use_bias=False, name='density_0')(self._features(place)))
         h = Dense(self.geometry, use_bias=False, name='density_1')(h)
         raw = jnp.where(inside, h[..., 0] + self.shift, _NOTHING)
-        views = fq.spherical_harmonics(rays.unit(at.ways))[..., None, :]
+        views = fq.spherical_harmonics(rays.normalise(at.ways))[..., None, :]
         h = jnp.concatenate((h, jnp.broadcast_to(views, (*h.shape[:-1], views.shape[-1]))), -1)
         for layer in range(self.colour_layers):
             h = linen.relu(Dense(self.width, use_bias=False, name=f'colour_{layer}')(h))
@@ -70,8 +70,8 @@ class GridField(linen.Module):
             return jax.random.uniform(key, shape, jnp.float32, -self.spread, self.spread)
 
         if isinstance(self.grid, int):
-            return grids.trilinear(self.param('grid', start, (self.grid,) * 3 + (self.features,)), place)
-        return grids.hashed(self.param('table', start, (self.grid.total, self.features)), place, self.grid)
+            return grids.interpolate_trilinear(self.param('grid', start, (self.grid,) * 3 + (self.features,)), place)
+        return grids.hash_encoding(self.param('table', start, (self.grid.total, self.features)), place, self.grid)
 
 
 def hash_field(
@@ -94,7 +94,7 @@ def hash_field(
     are none.
     """
     _check(low, high, features=features, width=width, geometry=geometry)
-    grid = grids.levels(levels, coarsest, finest, size)
+    grid = grids.make_hash_grid(levels, coarsest, finest, size)
     return GridField(grid, features, low, high, width, geometry, colour_layers, shift, 1e-4)
 
 

@@ -70,8 +70,8 @@ class NeRF(linen.Module):
                 h = jnp.concatenate((inputs, h), -1)
         density = _dense(1, 'density_out')(h)[..., 0]
         if self.view_levels >= 0:
-            mask = None if at.progress is None else fq.free_mask(at.progress, self.view_levels)
-            views = fq.frequencies(rays.unit(at.ways), self.view_levels, mask)[..., None, :]
+            mask = None if at.progress is None else fq.frequency_mask(at.progress, self.view_levels)
+            views = fq.positional_encoding(rays.normalise(at.ways), self.view_levels, mask)[..., None, :]
             h = _dense(self.width, 'bottleneck')(h)
             h = jnp.concatenate((h, jnp.broadcast_to(views, (*h.shape[:-1], views.shape[-1]))), -1)
             h = linen.relu(_dense(self.view_width, 'view')(h))
@@ -80,11 +80,11 @@ class NeRF(linen.Module):
 
     def _encoded(self, at: Samples) -> jax.Array:
         if not self.cones:
-            mask = None if at.progress is None else fq.free_mask(at.progress, self.levels)
-            return fq.frequencies(at.points, self.levels, mask)
+            mask = None if at.progress is None else fq.frequency_mask(at.progress, self.levels)
+            return fq.positional_encoding(at.points, self.levels, mask)
         if at.variance is None:
             raise UsageError('mip_nerf is asked with cones, not with points: set render.casting=cones')
-        return fq.integrated(at.points, at.variance, self.levels)
+        return fq.integrated_positional_encoding(at.points, at.variance, self.levels)
 
 
 class Deformed(linen.Module):
@@ -105,8 +105,8 @@ class Deformed(linen.Module):
     def __call__(self, at: Samples) -> tuple[jax.Array, jax.Array]:
         if at.times is None:
             raise UsageError('d_nerf wants times, which these views do not have; take data with an optional motion')
-        times = fq.frequencies(at.times, self.time_levels)[..., None, :]
-        places = fq.frequencies(at.points, self.levels)
+        times = fq.positional_encoding(at.times, self.time_levels)[..., None, :]
+        places = fq.positional_encoding(at.points, self.levels)
         inputs = jnp.concatenate((places, jnp.broadcast_to(times, (*places.shape[:-1], times.shape[-1]))), -1)
         h = inputs
         for layer in range(self.layers):

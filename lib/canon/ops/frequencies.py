@@ -1,4 +1,4 @@
-"""A place or a direction as many numbers, so that a small network can tell near ones apart."""
+"""Encodings of positions and directions, with which a small network can represent fine detail."""
 
 from __future__ import annotations
 
@@ -9,13 +9,21 @@ import numpy as np
 from canon.errors import UsageError
 
 
-def frequencies(x: jax.Array, levels: int, mask: jax.Array | None = None) -> jax.Array:
-    """[x, sin x, cos x, sin 2x, cos 2x, .., cos 2^(L-1) x], [.., D (1 + 2 L)]: Mildenhall et al. 2020 (NeRF), eq. 4.
+def positional_encoding(x: jax.Array, levels: int, mask: jax.Array | None = None) -> jax.Array:
+    """Encodes x as [x, sin x, cos x, sin 2x, cos 2x, ..., cos 2^(L-1) x]: Mildenhall et al. 2020 (NeRF), eq. 4.
 
-    As their code has it, and unlike eq. 4: with x itself, and without the factor pi. mask [D (1 + 2 L)]: `free_mask`.
+    As in the authors' code, and unlike eq. 4, x itself is included and the factor pi is left out.
+
+    Args:
+      x: [..., D].
+      levels: the number of frequencies L; 0 returns x.
+      mask: [D (1 + 2 L)], multiplies the encoding (`frequency_mask`).
+
+    Returns:
+      [..., D (1 + 2 L)].
     """
     if levels < 0:
-        raise UsageError(f'{levels} levels of frequencies are fewer than none')
+        raise UsageError(f'positional encoding needs levels >= 0, got {levels}')
     parts = [x]
     for level in range(levels):
         parts += [jnp.sin(x * 2.0**level), jnp.cos(x * 2.0**level)]
@@ -23,41 +31,47 @@ def frequencies(x: jax.Array, levels: int, mask: jax.Array | None = None) -> jax
     return encoded if mask is None else encoded * mask
 
 
-def free_mask(progress: jax.Array | float, levels: int, dimensions: int = 3) -> jax.Array:
-    """What `frequencies` shows at first, float32 [D (1 + 2 L)]: Yang, Pavone & Wang 2023 (FreeNeRF), section 3.2.
+def frequency_mask(progress: jax.Array | float, levels: int, dimensions: int = 3) -> jax.Array:
+    """Returns the mask of FreeNeRF, float32 [D (1 + 2 L)]: Yang, Pavone & Wang 2023, section 3.2.
 
-    progress: in [0, 1], the share gone of the steps of the regularisation (90 % of the run in the paper). At 0 there
-    is x alone; then the bands come in one after the other, from the lowest; at 1 all are there.
+    progress: the fraction in [0, 1] of the regularised steps that have passed (90 % of the run in the paper). At 0 only
+    x is visible; bands then appear one after another, the lowest first; at 1 all are visible.
     """
-    groups = 1 + 2 * levels
-    shown = jnp.minimum(groups * jnp.asarray(progress, jnp.float32) + 1, groups)
-    return jnp.repeat(jnp.clip(shown - jnp.arange(groups), 0, 1), dimensions, total_repeat_length=groups * dimensions)
+    bands = 1 + 2 * levels
+    visible = jnp.minimum(bands * jnp.asarray(progress, jnp.float32) + 1, bands)
+    return jnp.repeat(jnp.clip(visible - jnp.arange(bands), 0, 1), dimensions, total_repeat_length=bands * dimensions)
 
 
-def conical_frustums(
-    edges: jax.Array, origins: jax.Array, ways: jax.Array, radii: jax.Array
+def conical_frustum_gaussians(
+    edges: jax.Array, origins: jax.Array, directions: jax.Array, radii: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """(mean, variance), each [.., N, 3], of the pieces between edges [.., N + 1] of the cones about rays.
+    """Approximates conical frustums by Gaussians with the same moments: Barron et al. 2021 (mip-NeRF), eq. 7, 8, 16.
 
-    The Gaussian with the frustum's moments, the diagonal of its covariance: Barron et al. 2021 (mip-NeRF), eq. 7, 8
-    and 16, in the stable form. origins, ways [.., 3]; radii [.., 1] at t = 1 (`rays.radii`).
+    Args:
+      edges: distances [..., N + 1] at which the cones are cut.
+      origins, directions: rays [..., 3].
+      radii: cone radii [..., 1] at t = 1 (`rays.cone_radii`).
+
+    Returns:
+      (means, variances), each [..., N, 3]; the variances are the diagonals of the covariances.
     """
     start, stop = edges[..., :-1], edges[..., 1:]
     middle, half = (start + stop) / 2, (stop - start) / 2
+    # The paper's numerically stable form: differences of powers of t cancel for short, distant intervals.
     scale = 3 * middle**2 + half**2
     t = middle + 2 * middle * half**2 / scale
     along = half**2 / 3 - 4 / 15 * half**4 * (12 * middle**2 - half**2) / scale**2
     across = radii**2 * (middle**2 / 4 + 5 / 12 * half**2 - 4 / 15 * half**4 / scale)
-    square = ways**2
-    flat = 1 - square / square.sum(-1, keepdims=True)
-    variance = along[..., None] * square[..., None, :] + across[..., None] * flat[..., None, :]
-    return origins[..., None, :] + t[..., None] * ways[..., None, :], variance
+    square = directions**2
+    perpendicular = 1 - square / square.sum(-1, keepdims=True)
+    variance = along[..., None] * square[..., None, :] + across[..., None] * perpendicular[..., None, :]
+    return origins[..., None, :] + t[..., None] * directions[..., None, :], variance
 
 
-def integrated(mean: jax.Array, variance: jax.Array, levels: int) -> jax.Array:
-    """The expected sines and cosines of a Gaussian, [.., 2 D L]: mip-NeRF, eq. 13 and 14.
+def integrated_positional_encoding(mean: jax.Array, variance: jax.Array, levels: int) -> jax.Array:
+    """Returns the expected sines and cosines of Gaussians [..., D], [..., 2 D L]: mip-NeRF, eq. 13 and 14.
 
-    E sin(2^l x) = sin(2^l mean) exp(-4^l variance / 2): frequencies finer than the Gaussian vanish.
+    E sin(2^l x) = sin(2^l mean) exp(-4^l variance / 2), so frequencies finer than the Gaussian vanish.
     """
     scales = 2.0 ** jnp.arange(levels, dtype=mean.dtype)
     shape = (*mean.shape[:-1], -1)
@@ -66,12 +80,12 @@ def integrated(mean: jax.Array, variance: jax.Array, levels: int) -> jax.Array:
     return jnp.concatenate((jnp.sin(phase) * damping, jnp.cos(phase) * damping), -1)
 
 
-def spherical_harmonics(ways: jax.Array) -> jax.Array:
-    """The 16 real harmonics of degrees 0 to 3 ("degree 4" in instant-ngp) of unit vectors [.., 3] -> [.., 16].
+def spherical_harmonics(directions: jax.Array) -> jax.Array:
+    """Evaluates the 16 real spherical harmonics of degrees 0 to 3 at unit vectors [..., 3]; returns [..., 16].
 
-    Orthonormal over the sphere; order and signs as in instant-ngp.
+    Orthonormal on the sphere, in the order and with the signs of instant-ngp, which calls this "degree 4".
     """
-    x, y, z = ways[..., 0], ways[..., 1], ways[..., 2]
+    x, y, z = directions[..., 0], directions[..., 1], directions[..., 2]
     xx, yy, zz = x * x, y * y, z * z
     c = [
         np.sqrt(n / np.pi) for n in (1 / 4, 3 / 4, 15 / 4, 5 / 16, 15 / 16, 35 / 32, 105 / 4, 21 / 32, 7 / 16, 105 / 16)

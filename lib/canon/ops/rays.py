@@ -1,9 +1,12 @@
-"""Cameras and the rays through their pixels: where a ray goes, and where on it a scene is asked.
+"""Generates camera rays and samples distances along them.
 
-A pose is [.., 4, 4] or [.., 3, 4], camera to world, in OpenGL's convention: x to the right, y up, the camera looks
-along -z. A point of the picture is (x, y) in pixels, x to the right and y down, and pixel (column i, row j) covers
-[i, i + 1) x [j, j + 1). A ray is origin + t direction with directions that are *not* normalised: their component along
-the camera's axis is 1, so that t is the depth along the axis. Distances t are [.., N], sorted.
+Conventions:
+- A pose is the camera-to-world transform, [..., 4, 4] or [..., 3, 4], in OpenGL axes: x right, y up, and the camera
+  looks along -z.
+- Pixel coordinates are (x, y) with x right and y down; pixel (column i, row j) covers [i, i + 1) x [j, j + 1).
+- A ray is the set of points origin + t direction. Directions are *not* normalised: their component along the camera's
+  axis is 1, so t is the depth along that axis.
+- Sampled distances t are [..., N] in ascending order.
 """
 
 from __future__ import annotations
@@ -15,76 +18,82 @@ import numpy as np
 from canon.camera import Camera
 from canon.errors import UsageError
 
-_BISECTIONS, _NEWTON = 32, 6  # steps of undistortion: to the radius, and from there to the point
+_BISECTIONS = 32  # iterations that invert the radial distortion: float32 has 24 bits, the bracket may be 100 wide
+_NEWTON = 6  # iterations after that, which add the tangential distortion
 
 
 # --- cameras ------------------------------------------------------------------------------------------------------
 
 
-def points(camera: Camera, pixel_center: float = 0.5) -> np.ndarray:
-    """Where the ray of each pixel goes through the picture: float32 [H, W, 2], as (x, y).
+def pixel_grid(camera: Camera, pixel_center: float = 0.5) -> np.ndarray:
+    """Returns the coordinates (x, y) of every pixel, float32 [H, W, 2].
 
-    pixel_center: 0.5 is the pixel's middle; 0.0 its corner, which the code of the original NeRF shoots through.
+    pixel_center: the offset of the ray within its pixel. 0.5 is the centre; 0.0 is the corner, through which the code
+    of the original NeRF casts its rays.
     """
     if not 0 <= pixel_center <= 1:
-        raise UsageError(f'pixel_center={pixel_center} is not in [0, 1]; 0.5 is the middle, 0.0 the original NeRF')
+        raise UsageError(f'pixel_center={pixel_center} is not in [0, 1]; use 0.5 for the centre, 0.0 for the corner')
     height, width = camera.size
     return np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32) + np.float32(pixel_center)
 
 
-def directions(camera: Camera, at: jax.Array | np.ndarray) -> jax.Array:
-    """Directions [.., 3] in the camera's own axes, z = -1, of the rays through `at` [.., 2] of its picture.
+def unproject(camera: Camera, pixels: jax.Array | np.ndarray) -> jax.Array:
+    """Returns the directions [..., 3] in camera axes, with z = -1, of the rays through `pixels` [..., 2].
 
-    A camera with arrays for numbers is one for each ray. NaN where its distortion has no inverse.
+    A camera whose intrinsics are arrays describes one camera per ray. Directions are NaN where the lens distortion has
+    no inverse.
     """
-    at = jnp.asarray(at)
-    plane = (at - jnp.asarray(camera.centre, at.dtype)) / jnp.asarray(camera.focal, at.dtype)
+    pixels = jnp.asarray(pixels)
+    plane = (pixels - jnp.asarray(camera.centre, pixels.dtype)) / jnp.asarray(camera.focal, pixels.dtype)
     plane = undistort(plane, camera.distortion)
     return jnp.stack((plane[..., 0], -plane[..., 1], -jnp.ones_like(plane[..., 0])), -1)
 
 
-def through(camera: Camera, pose: jax.Array, at: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(origins, directions), each [.., 3] in the world, of the rays through `at` [.., 2] seen from `pose` [.., 3|4, 4].
+def generate_rays(camera: Camera, pose: jax.Array, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns (origins, directions), each [..., 3] in world axes, of the rays through `pixels` [..., 2].
 
-    Leading axes broadcast: one pose for a picture, or one for each ray. Raises UsageError for poses of another shape.
+    Leading axes of `pose` [..., 3 or 4, 4] broadcast: one pose per image, or one per ray.
+
+    Raises:
+      UsageError: `pose` has another shape.
     """
     if pose.ndim < 2 or pose.shape[-1] != 4 or pose.shape[-2] not in (3, 4):
-        raise UsageError(f'a pose is [.., 3, 4] or [.., 4, 4], camera to world, not {tuple(pose.shape)}')
-    # Sums of products instead of a matrix product: TPUs multiply those in bfloat16.
-    way = (pose[..., :3, :3] * directions(camera, at)[..., None, :]).sum(-1)
-    return jnp.broadcast_to(pose[..., :3, 3], way.shape), way
+        raise UsageError(f'a pose is camera to world, [..., 3, 4] or [..., 4, 4]; got {tuple(pose.shape)}')
+    # A sum of products instead of a matrix product, which TPUs compute in bfloat16 by default.
+    directions = (pose[..., :3, :3] * unproject(camera, pixels)[..., None, :]).sum(-1)
+    return jnp.broadcast_to(pose[..., :3, 3], directions.shape), directions
 
 
 def project(camera: Camera, pose: jax.Array, world: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(where in the picture [.., 2], depth along the camera's axis [..]) of world points [.., 3]: undoes `through`.
+    """Projects world points [..., 3] to (pixels [..., 2], depth along the camera's axis [...]).
 
-    A point behind the camera has a negative depth, and its place in the picture means nothing.
+    The inverse of `generate_rays`. Points behind the camera have a negative depth and meaningless pixels.
     """
-    own = ((world - pose[..., :3, 3])[..., :, None] * pose[..., :3, :3]).sum(-2)
-    depth = -own[..., 2]
-    plane = jnp.stack((own[..., 0], -own[..., 1]), -1) / depth[..., None]
+    local = ((world - pose[..., :3, 3])[..., :, None] * pose[..., :3, :3]).sum(-2)
+    depth = -local[..., 2]
+    plane = jnp.stack((local[..., 0], -local[..., 1]), -1) / depth[..., None]
     return distort(plane, camera.distortion) * jnp.asarray(camera.focal) + jnp.asarray(camera.centre), depth
 
 
-def unit(ways: jax.Array) -> jax.Array:
-    """Directions of length 1: what a colour that depends on the view sees of a ray."""
-    return ways / jnp.linalg.norm(ways, axis=-1, keepdims=True)
+def normalise(directions: jax.Array) -> jax.Array:
+    """Scales directions [..., 3] to unit length; a direction of length 0 gives NaN."""
+    return directions / jnp.linalg.norm(directions, axis=-1, keepdims=True)
 
 
-def radii(camera: Camera, at: jax.Array) -> jax.Array:
-    """The radius [.., 1] at t = 1 of the cone through a pixel: Barron et al. 2021 (mip-NeRF), section 3.1.
+def cone_radii(camera: Camera, pixels: jax.Array) -> jax.Array:
+    """Returns the radius [..., 1] at t = 1 of the cone through each pixel: Barron et al. 2021 (mip-NeRF), section 3.1.
 
-    2 / sqrt(12) of the distance to the next pixel's ray: the variance in x and y of a disc equals that of the pixel.
+    It is 2 / sqrt(12) of the distance between neighbouring rays, so that the disc has the pixel's variance in x and y.
     """
-    step = directions(camera, at + jnp.asarray([1.0, 0.0], at.dtype)) - directions(camera, at)
+    step = unproject(camera, pixels + jnp.asarray([1.0, 0.0], pixels.dtype)) - unproject(camera, pixels)
     return jnp.linalg.norm(step, axis=-1, keepdims=True) * (2 / 12**0.5)
 
 
 def distort(plane: jax.Array, coefficients: tuple[float, ...]) -> jax.Array:
-    """Where a lens with OpenCV's k1, k2, p1, p2 shows `plane` [.., 2], y down, at distance 1 of a pinhole."""
+    """Applies OpenCV's lens distortion k1, k2, p1, p2 to points [..., 2] of the image plane at depth 1, y down."""
     if not coefficients:
         return plane
-    k1, k2, p1, p2 = _four(coefficients)
+    k1, k2, p1, p2 = _pad_coefficients(coefficients)
     x, y = plane[..., 0], plane[..., 1]
     r2 = x * x + y * y
     radial = 1 + r2 * (k1 + k2 * r2)
@@ -98,14 +107,15 @@ def distort(plane: jax.Array, coefficients: tuple[float, ...]) -> jax.Array:
 
 
 def undistort(plane: jax.Array, coefficients: tuple[float, ...]) -> jax.Array:
-    """Inverts `distort`; NaN where it has no inverse, as beyond the radius at which a lens begins to fold the picture.
+    """Inverts `distort`; NaN where no inverse exists, such as beyond the radius at which a lens folds the image over.
 
-    The radial polynomial r (1 + k1 r^2 + k2 r^4) grows up to that radius, so bisection finds its inverse for lenses
-    of any strength, where Newton's method from the distorted point may diverge. Newton's method then adds p1 and p2.
+    The radial polynomial r (1 + k1 r^2 + k2 r^4) increases up to that radius, so bisection inverts it for lenses of
+    any strength, where Newton's method started at the distorted point may diverge. A few Newton steps from there
+    account for the tangential terms p1 and p2.
     """
     if not coefficients:
         return plane
-    k1, k2, p1, p2 = _four(coefficients)
+    k1, k2, p1, p2 = _pad_coefficients(coefficients)
     distance = jnp.linalg.norm(plane, axis=-1)
     fold = _fold_radius(jnp.asarray(k1, plane.dtype), jnp.asarray(k2, plane.dtype))
 
@@ -123,7 +133,7 @@ def undistort(plane: jax.Array, coefficients: tuple[float, ...]) -> jax.Array:
         solved = jnp.stack((yy * error[..., 0] - xy * error[..., 1], xx * error[..., 1] - xy * error[..., 0]), -1)
         return guess - solved / jnp.where(jnp.abs(det) < 1e-6, 1e-6, det)[..., None]
 
-    # Where the picture is not folded at all, a hundred times the distorted radius is beyond any sensible lens.
+    # A lens that never folds the image has an infinite fold radius; no sensible lens maps a hundred times that far.
     high = jnp.minimum(jnp.broadcast_to(fold, distance.shape), 100 * (1 + distance))
     low, high = jax.lax.fori_loop(0, _BISECTIONS, halve, (jnp.zeros_like(distance), high))
     scale = jnp.where(distance > 0, (low + high) / 2 / jnp.where(distance > 0, distance, 1), 1)
@@ -137,7 +147,7 @@ def undistort(plane: jax.Array, coefficients: tuple[float, ...]) -> jax.Array:
 
 
 def _distortion_jacobian(x, y, k1, k2, p1, p2) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """d distort / d (x, y), which is symmetric, at points [..]: (xx, xy, yy, the determinant)."""
+    """Returns the entries (xx, xy, yy) and the determinant of d distort / d (x, y), which is symmetric."""
     r2 = x * x + y * y
     radial, slope = 1 + r2 * (k1 + k2 * r2), 2 * k1 + 4 * k2 * r2  # d radial / d x = x slope
     xx = radial + x * x * slope + 2 * p1 * y + 6 * p2 * x
@@ -147,76 +157,82 @@ def _distortion_jacobian(x, y, k1, k2, p1, p2) -> tuple[jax.Array, jax.Array, ja
 
 
 def _fold_radius(k1: jax.Array, k2: jax.Array) -> jax.Array:
-    """The radius up to which r (1 + k1 r^2 + k2 r^4) grows: the smallest root of 1 + 3 k1 s + 5 k2 s^2, s = r^2."""
+    """Returns the radius up to which r (1 + k1 r^2 + k2 r^4) grows: its derivative's smallest root, s = r^2, of
+    1 + 3 k1 s + 5 k2 s^2."""
     square = 9 * k1 * k1 - 20 * k2
-    # 2 / (-b + sqrt(b^2 - 4 a)) is the smallest positive root of 1 + b s + a s^2 for a of either sign, and for a = 0.
+    # 2 / (-b + sqrt(b^2 - 4 a)) is the smallest positive root of 1 + b s + a s^2 for either sign of a, and for a = 0.
     below = -3 * k1 + jnp.sqrt(jnp.maximum(square, 0))
     folds = (square >= 0) & (below > 0)
     return jnp.where(folds, jnp.sqrt(2 / jnp.where(folds, below, 1)), jnp.inf)
 
 
-def _four(coefficients: tuple[float, ...]) -> tuple[float, ...]:
+def _pad_coefficients(coefficients: tuple[float, ...]) -> tuple[float, ...]:
     if len(coefficients) > 4:
-        raise UsageError(f'a camera has at most the distortion k1, k2, p1, p2, not {len(coefficients)} numbers')
+        raise UsageError(f'distortion has at most the coefficients k1, k2, p1, p2; got {len(coefficients)}')
     return (*coefficients, *(0.0,) * (4 - len(coefficients)))
 
 
 # --- where a ray begins and ends ----------------------------------------------------------------------------------
 
 
-def ndc(camera: Camera, origins: jax.Array, ways: jax.Array, near: float = 1.0) -> tuple[jax.Array, jax.Array]:
-    """Rays in normalised device coordinates: Mildenhall et al. 2020, appendix C, eq. 25 and 26. t = 1 is infinity.
+def to_ndc(camera: Camera, origins: jax.Array, directions: jax.Array, near: float = 1.0) -> tuple[jax.Array, jax.Array]:
+    """Maps rays to normalised device coordinates: Mildenhall et al. 2020 (NeRF), appendix C, eq. 25 and 26.
 
-    For cameras that look along -z of the world (forward-facing captures, recentred). Origins are moved to the plane
-    z = -near first, so that t runs over [0, 1]. It supposes the principal point in the middle, as the paper does.
+    Origins move to the plane z = -near first, so t runs over [0, 1] and t = 1 is infinity. Applies to forward-facing
+    captures: cameras that look along -z of the world (recentred). Assumes a centred principal point, as the paper does.
     """
-    origins = origins + (-(near + origins[..., 2]) / ways[..., 2])[..., None] * ways
-    (ox, oy, oz), (dx, dy, dz) = jnp.moveaxis(origins, -1, 0), jnp.moveaxis(ways, -1, 0)
-    focal = jnp.asarray(camera.focal, ways.dtype)
+    origins = origins + (-(near + origins[..., 2]) / directions[..., 2])[..., None] * directions
+    (ox, oy, oz), (dx, dy, dz) = jnp.moveaxis(origins, -1, 0), jnp.moveaxis(directions, -1, 0)
+    focal = jnp.asarray(camera.focal, directions.dtype)
     x, y = (-2 * focal[..., i] / n for i, n in enumerate(camera.size[::-1]))
     start = jnp.stack((x * ox / oz, y * oy / oz, 1 + 2 * near / oz), -1)
     return start, jnp.stack((x * (dx / dz - ox / oz), y * (dy / dz - oy / oz), -2 * near / oz), -1)
 
 
-def box_interval(origins: jax.Array, ways: jax.Array, low, high) -> tuple[jax.Array, jax.Array]:
-    """(near, far) [..] in t where rays are inside the box [low, high]: near >= 0, and near = far where they miss."""
-    low, high = jnp.asarray(low, ways.dtype), jnp.asarray(high, ways.dtype)
-    flat = ways == 0
-    slope = 1 / jnp.where(flat, 1, ways)
-    a, b = (low - origins) * slope, (high - origins) * slope
-    # Along a wall a ray is between it and the opposite one always or never.
+def intersect_box(origins: jax.Array, directions: jax.Array, low, high) -> tuple[jax.Array, jax.Array]:
+    """Returns the distances (near, far) [...] at which rays enter and leave the axis-aligned box [low, high].
+
+    near >= 0: rays that start inside enter at 0. near = far for rays that miss.
+    """
+    low, high = jnp.asarray(low, directions.dtype), jnp.asarray(high, directions.dtype)
+    parallel = directions == 0
+    inverse = 1 / jnp.where(parallel, 1, directions)
+    a, b = (low - origins) * inverse, (high - origins) * inverse
+    # A ray parallel to a pair of faces lies between them for all t or for none.
     inside = (origins >= low) & (origins <= high)
-    enter = jnp.where(flat, jnp.where(inside, -jnp.inf, jnp.inf), jnp.minimum(a, b)).max(-1)
-    leave = jnp.where(flat, jnp.where(inside, jnp.inf, -jnp.inf), jnp.maximum(a, b)).min(-1)
-    return _between(enter, leave)
+    enter = jnp.where(parallel, jnp.where(inside, -jnp.inf, jnp.inf), jnp.minimum(a, b)).max(-1)
+    leave = jnp.where(parallel, jnp.where(inside, jnp.inf, -jnp.inf), jnp.maximum(a, b)).min(-1)
+    return _clip_interval(enter, leave)
 
 
-def sphere_interval(origins: jax.Array, ways: jax.Array, centre=0.0, radius=1.0) -> tuple[jax.Array, jax.Array]:
-    """(near, far) [..] in t where rays are inside a sphere: near >= 0, and near = far where they miss."""
-    offset = origins - jnp.asarray(centre, ways.dtype)
-    a, b = (ways * ways).sum(-1), (ways * offset).sum(-1)
-    # The discriminant by the nearest point: b b - a c cancels for a camera far away.
-    nearest = offset - (b / a)[..., None] * ways
+def intersect_sphere(origins: jax.Array, directions: jax.Array, centre=0.0, radius=1.0) -> tuple[jax.Array, jax.Array]:
+    """Returns the distances (near, far) [...] at which rays enter and leave a sphere; as `intersect_box`."""
+    offset = origins - jnp.asarray(centre, directions.dtype)
+    a, b = (directions * directions).sum(-1), (directions * offset).sum(-1)
+    # The discriminant via the point nearest to the centre: b b - a c cancels for a distant camera.
+    nearest = offset - (b / a)[..., None] * directions
     square = radius**2 - (nearest * nearest).sum(-1)
     hit = square > 0
     half = jnp.where(hit, jnp.sqrt(jnp.where(hit, square, 1) / a), 0)
-    enter, leave = _between(-b / a - half, -b / a + half)
+    enter, leave = _clip_interval(-b / a - half, -b / a + half)
     return enter, jnp.where(hit, leave, enter)
 
 
-def _between(enter: jax.Array, leave: jax.Array) -> tuple[jax.Array, jax.Array]:
-    met = (leave > enter) & (leave > 0)
-    near = jnp.where(met, jnp.maximum(enter, 0), 0)
-    return near, jnp.where(met, leave, near)
+def _clip_interval(enter: jax.Array, leave: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Clips to t >= 0, and to an empty interval where the ray leaves before it enters."""
+    hit = (leave > enter) & (leave > 0)
+    near = jnp.where(hit, jnp.maximum(enter, 0), 0)
+    return near, jnp.where(hit, leave, near)
 
 
-# --- where a scene is asked ---------------------------------------------------------------------------------------
+# --- sampling along a ray -----------------------------------------------------------------------------------------
 
 
 def contract(points: jax.Array) -> jax.Array:
-    """Points [.., 3] beyond the unit ball are drawn into the ball of radius 2: (2 - 1 / |x|) x / |x|.
+    """Maps unbounded space into the ball of radius 2: x for |x| <= 1, else (2 - 1 / |x|) x / |x|. points [..., 3].
 
-    Barron et al. 2022 (mip-NeRF 360), eq. 10: a field in a box sees a scene without bounds, far things coarsely.
+    Barron et al. 2022 (mip-NeRF 360), eq. 10. A field in a box can then represent an unbounded scene, with resolution
+    that falls off with distance.
     """
     square = (points * points).sum(-1, keepdims=True)
     outside = square > 1
@@ -224,85 +240,103 @@ def contract(points: jax.Array) -> jax.Array:
     return jnp.where(outside, (2 - 1 / length) / length * points, points)
 
 
-def stratified(key: jax.Array | None, near, far, count: int, inverse: bool = False, knee=None) -> jax.Array:
-    """Distances [.., count] from near to far [..]: one in each bin about evenly spaced ones; without a key those.
+def sample_stratified(key: jax.Array | None, near, far, count: int, inverse: bool = False, knee=None) -> jax.Array:
+    """Samples one distance in each of `count` bins between near and far: Mildenhall et al. 2020 (NeRF), eq. 2.
 
-    Mildenhall et al. 2020, eq. 2, as their code has it: the bins' edges are the middles between evenly spaced
-    distances, so that the first and the last bin are half as wide. inverse: evenly spaced in 1/t (near > 0). knee [..]:
-    evenly spaced in t up to there, and in 1/t from there on, as fits `contract`.
+    As in the authors' code, bin edges are the midpoints between evenly spaced distances, so the first and the last bin
+    are half as wide as the others.
+
+    Args:
+      key: None returns the evenly spaced distances themselves.
+      near, far: limits of each ray [...].
+      count: samples per ray, at least 2.
+      inverse: spaces samples evenly in 1 / t (disparity) instead of t; needs near > 0.
+      knee: distance [...] up to which samples are even in t, and beyond which in 1 / t; suits `contract`.
+
+    Returns:
+      distances [..., count].
     """
     if count < 2:
-        raise UsageError(f'{count} samples on a ray are too few; it takes 2 at least')
+        raise UsageError(f'a ray needs at least 2 samples, got {count}')
     near, far = jnp.asarray(near)[..., None], jnp.asarray(far)[..., None]
-    way = jnp.linspace(0.0, 1.0, count, dtype=jnp.result_type(near, far, jnp.float32))
+    fraction = jnp.linspace(0.0, 1.0, count, dtype=jnp.result_type(near, far, jnp.float32))
     if knee is not None:
         knee = jnp.asarray(knee)[..., None]
-        place = _knee_place(near, knee) * (1 - way) + _knee_place(far, knee) * way
-        t = jnp.where(place < 0.5, 2 * place, 0.5 / jnp.maximum(1 - place, 1e-6)) * knee
+        s = _knee_coordinate(near, knee) * (1 - fraction) + _knee_coordinate(far, knee) * fraction
+        t = jnp.where(s < 0.5, 2 * s, 0.5 / jnp.maximum(1 - s, 1e-6)) * knee
+    elif inverse:
+        t = 1 / (1 / near * (1 - fraction) + 1 / far * fraction)
     else:
-        t = 1 / (1 / near * (1 - way) + 1 / far * way) if inverse else near * (1 - way) + far * way
+        t = near * (1 - fraction) + far * fraction
     if key is None:
         return t
-    middle = (t[..., 1:] + t[..., :-1]) / 2
-    low = jnp.concatenate((t[..., :1], middle), -1)
-    high = jnp.concatenate((middle, t[..., -1:]), -1)
+    midpoints = (t[..., 1:] + t[..., :-1]) / 2
+    low = jnp.concatenate((t[..., :1], midpoints), -1)
+    high = jnp.concatenate((midpoints, t[..., -1:]), -1)
     return low + (high - low) * jax.random.uniform(key, t.shape, t.dtype)
 
 
-def _knee_place(t: jax.Array, knee: jax.Array) -> jax.Array:
-    """t / (2 knee) up to the knee, 1 - knee / (2 t) from there on: it grows without a break, from 0 to 1."""
+def _knee_coordinate(t: jax.Array, knee: jax.Array) -> jax.Array:
+    """Maps t to s in [0, 1): t / (2 knee) up to the knee, 1 - knee / (2 t) beyond; continuous with its derivative."""
     ratio = t / knee
     return jnp.where(ratio < 1, ratio / 2, 1 - 0.5 / jnp.maximum(ratio, 1))
 
 
-def resample(
+def sample_pdf(
     key: jax.Array | None,
     edges: jax.Array,
     weights: jax.Array,
     count: int,
-    even: bool = False,
+    stratify: bool = False,
     padding: float = 1e-5,
 ) -> jax.Array:
-    """Distances [.., count], sorted, drawn from the histogram of `weights` [.., n] over bins between edges [.., n + 1].
+    """Samples distances from the piecewise constant density that `weights` define: Mildenhall et al. 2020, section 5.2.
 
-    By the inverse of its piecewise linear distribution: Mildenhall et al. 2020, section 5.2. Nothing is differentiated
-    through it. Without a key the distribution is cut in equal parts: linspace(0, 1) is inverted.
+    Inverts the cumulative distribution. The samples carry no gradient.
 
     Args:
-      even: one draw in each of `count` equal parts, as mip-NeRF has it, instead of independent ones.
-      padding: added to all weights, so that no bin is impossible and a ray through nothing has a distribution.
+      key: None inverts linspace(0, 1) instead of random numbers.
+      edges: bin edges [..., n + 1].
+      weights: bin weights [..., n], not necessarily normalised.
+      count: samples per ray.
+      stratify: draws one number in each of `count` equal parts of [0, 1], as mip-NeRF does, instead of i.i.d. numbers.
+      padding: is added to all weights, so that a ray through empty space still has a distribution.
+
+    Returns:
+      distances [..., count] in ascending order.
     """
     edges, weights = jax.lax.stop_gradient((edges, weights))
     if edges.shape[-1] != weights.shape[-1] + 1:
-        raise UsageError(f'{weights.shape[-1]} bins have one more edge, not {edges.shape[-1]}')
+        raise UsageError(f'{weights.shape[-1]} bins need {weights.shape[-1] + 1} edges, got {edges.shape[-1]}')
     weights = weights + padding
-    share = jnp.minimum(jnp.cumsum(weights / weights.sum(-1, keepdims=True), -1)[..., :-1], 1)
-    ends = jnp.zeros_like(weights[..., :1])
-    share = jnp.concatenate((ends, share, ends + 1), -1)
-    where = _places(key, (*weights.shape[:-1], count), even, share.dtype)
-    bins = jnp.clip((where[..., None, :] >= share[..., :, None]).sum(-2) - 1, 0, weights.shape[-1] - 1)
-    low, high = jnp.take_along_axis(share, bins, -1), jnp.take_along_axis(share, bins + 1, -1)
+    cdf = jnp.minimum(jnp.cumsum(weights / weights.sum(-1, keepdims=True), -1)[..., :-1], 1)
+    zero = jnp.zeros_like(weights[..., :1])
+    cdf = jnp.concatenate((zero, cdf, zero + 1), -1)
+    u = _draw_sorted(key, (*weights.shape[:-1], count), stratify, cdf.dtype)
+    # Comparing with all edges is as fast as a binary search for the few bins of a ray, and vectorises.
+    bins = jnp.clip((u[..., None, :] >= cdf[..., :, None]).sum(-2) - 1, 0, weights.shape[-1] - 1)
+    low, high = jnp.take_along_axis(cdf, bins, -1), jnp.take_along_axis(cdf, bins + 1, -1)
     start, stop = jnp.take_along_axis(edges, bins, -1), jnp.take_along_axis(edges, bins + 1, -1)
-    part = jnp.clip((where - low) / jnp.where(high > low, high - low, 1), 0, 1)
-    return start + part * (stop - start)
+    fraction = jnp.clip((u - low) / jnp.where(high > low, high - low, 1), 0, 1)
+    return start + fraction * (stop - start)
 
 
-def _places(key: jax.Array | None, shape: tuple[int, ...], even: bool, dtype) -> jax.Array:
-    """Sorted numbers in [0, 1], along the last axis."""
+def _draw_sorted(key: jax.Array | None, shape: tuple[int, ...], stratify: bool, dtype) -> jax.Array:
+    """Draws numbers in [0, 1] that ascend along the last axis."""
     count = shape[-1]
     if key is None:
         return jnp.broadcast_to(jnp.linspace(0.0, 1.0, count, dtype=dtype), shape)
-    drawn = jax.random.uniform(key, shape, dtype)
-    if even:
-        return (jnp.arange(count, dtype=dtype) + drawn) / count
-    return jnp.sort(drawn, -1)
+    uniform = jax.random.uniform(key, shape, dtype)
+    if stratify:
+        return (jnp.arange(count, dtype=dtype) + uniform) / count
+    return jnp.sort(uniform, -1)
 
 
-def blurred(weights: jax.Array, padding: float = 0.01) -> jax.Array:
-    """Weights [.., n] as mip-NeRF resamples them: the mean of the two maxima with each neighbour, and `padding`.
+def blur_weights(weights: jax.Array, padding: float = 0.01) -> jax.Array:
+    """Blurs weights [..., n] with a 2-tap max filter and a 2-tap mean filter, and adds `padding`.
 
-    Barron et al. 2021, eq. 18: an envelope that is never below what it covers by much, as coarse bins miss edges.
+    Barron et al. 2021 (mip-NeRF), eq. 18: an upper envelope, since coarse intervals can miss an edge by one bin.
     """
-    wide = jnp.concatenate((weights[..., :1], weights, weights[..., -1:]), -1)
-    top = jnp.maximum(wide[..., :-1], wide[..., 1:])
-    return (top[..., :-1] + top[..., 1:]) / 2 + padding
+    padded = jnp.concatenate((weights[..., :1], weights, weights[..., -1:]), -1)
+    maxima = jnp.maximum(padded[..., :-1], padded[..., 1:])
+    return (maxima[..., :-1] + maxima[..., 1:]) / 2 + padding

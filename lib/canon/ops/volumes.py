@@ -5,7 +5,7 @@ that spans the box [low, high] of the world, the first and the last on its walls
 are interpolated first and looked up in the transfer function then. The light is gathered by `volume_rendering`, as
 that of networks is. Everything is differentiable in the volume and in the transfer function.
 
-Rays are origins and ways [.., 3], and near and far [..] as `rays.box_interval` gives them: each has `count` even
+Rays are origins and ways [.., 3], and near and far [..] as `rays.intersect_box` gives them: each has `count` even
 intervals, asked in their middles, so that a ray's length within the box is always covered exactly.
 """
 
@@ -42,7 +42,7 @@ def sample(volume: jax.Array, points: jax.Array, low=-1.0, high=1.0) -> jax.Arra
     if volume.ndim != 3:
         raise UsageError(f'a volume is [X, Y, Z], not {volume.shape}')
     low, high = jnp.asarray(low, points.dtype), jnp.asarray(high, points.dtype)
-    return grids.trilinear(volume[..., None], (points - low) / (high - low))[..., 0]
+    return grids.interpolate_trilinear(volume[..., None], (points - low) / (high - low))[..., 0]
 
 
 def gradient(volume: jax.Array, points: jax.Array, low=-1.0, high=1.0) -> jax.Array:
@@ -69,7 +69,7 @@ def transfer(table: jax.Array, values: jax.Array, low: float = 0.0, high: float 
 def extinction(opacity: jax.Array, reference: float) -> jax.Array:
     """The density of what has `opacity` in [0, 1] over a length `reference`: infinite for 1.
 
-    exp(-density delta) = (1 - opacity)^(delta / reference): the step-corrected opacity of `volume_rendering.corrected`.
+    exp(-density delta) = (1 - opacity)^(delta / reference), as in `volume_rendering.correct_opacity`.
     """
     clear = opacity < 1
     return jnp.where(clear, -jnp.log1p(-jnp.where(clear, opacity, 0)) / reference, jnp.inf)
@@ -131,7 +131,7 @@ def gather(
         return _until(shade, beam, count, stop, min(block, count), background)
     t, delta = _middles(beam, count, jnp.arange(count))
     density, colours = shade(_points(beam, t))
-    return vr.composite(vr.weights(density, delta), colours, t, background)
+    return vr.accumulate_along_rays(vr.weights(density, delta), colours, t, background)
 
 
 def _until(shade, beam: Beam, count: int, stop: float, block: int, background) -> vr.Rendered:
@@ -144,7 +144,7 @@ def _until(shade, beam: Beam, count: int, stop: float, block: int, background) -
         density, colours = shade(_points(beam, t))
         delta = jnp.where(index < count, delta, 0)  # behind the last interval
         shares = vr.weights(density, delta) * jnp.exp(-thick)[..., None]
-        return vr.composite(shares, colours, t), thick + vr.optical_depths(density, delta).sum(-1)
+        return vr.accumulate_along_rays(shares, colours, t), thick + vr.optical_depths(density, delta).sum(-1)
 
     def body(state):
         number, thick, seen, shares = state
@@ -202,7 +202,7 @@ def iso_surface(
     def above(params, points):
         return sample(params[0], points, low, high) - params[1]
 
-    found = surfaces.first_crossing(above, (volume, level), *beam, count, secant, either=True)
+    found = surfaces.find_first_crossing(above, (volume, level), *beam, count, secant, either=True)
     points = beam.origins + found.t[..., None] * beam.ways
     slope = gradient(volume, points, low, high)
     square = (slope * slope).sum(-1, keepdims=True)

@@ -61,7 +61,7 @@ def world_up(poses: np.ndarray) -> np.ndarray:
     return level if level @ up >= 0 else -level
 
 
-def looking_at(eye: np.ndarray, target: ArrayLike = (0, 0, 0), up: ArrayLike = (0, 0, 1)) -> np.ndarray:
+def look_at(eye: np.ndarray, target: ArrayLike = (0, 0, 0), up: ArrayLike = (0, 0, 1)) -> np.ndarray:
     """Returns the pose float64 [4, 4] of a camera at `eye` [3] that looks at `target`, `up` upright in its picture."""
     back = np.asarray(eye, float) - target
     back /= np.linalg.norm(back)
@@ -98,4 +98,4 @@ def orbit_poses(poses: np.ndarray, frames: int, frame: Frame | None = None) -> n
     radius, height = np.linalg.norm(level, axis=-1).mean(), heights.mean()
     around = np.cos(turns)[:, None] * first + np.sin(turns)[:, None] * second
     eyes = frame.centre + radius * around + height * frame.up
-    return np.stack([looking_at(eye, frame.centre, frame.up) for eye in eyes]).astype(np.float32)
+    return np.stack([look_at(eye, frame.centre, frame.up) for eye in eyes]).astype(np.float32)

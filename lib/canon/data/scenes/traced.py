@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from canon.camera import Camera
-from canon.data.scenes.framing import looking_at
+from canon.data.scenes.framing import look_at
 from canon.data.scenes.views import SPLITS, Views
 from canon.errors import UsageError
 from canon.named import near
@@ -120,7 +120,7 @@ def _traced(
 def forward(views: Views) -> Views:
     """As `captures.llff` leaves a forward-facing capture: seen from the middle camera, which stands at the origin and
     looks along -z, and scaled so that 1 is 0.75 of the distance to what is nearest. Device coordinates need that."""
-    poses = np.linalg.inv(looking_at(_eye(_FACED, _FACED_SINE))) @ views.poses.astype(float)
+    poses = np.linalg.inv(look_at(_eye(_FACED, _FACED_SINE))) @ views.poses.astype(float)
     nearest = RADIUS - 1.6
     scale = 1 / (0.75 * nearest)
     poses[:, :3, 3] *= scale
@@ -149,7 +149,7 @@ def places(split: str, count: int, seed: int = 0, facing: bool = False) -> tuple
         angles, sines = _FACED + 0.5 * (around - 0.5), _FACED_SINE + 0.2 * (high - 0.5)
     else:
         angles, sines = 2 * np.pi * around, _LOW + (_HIGH - _LOW) * high  # even in the sine is even on the sphere
-    poses = [looking_at(_eye(angle, sine)) for angle, sine in zip(angles, sines, strict=True)]
+    poses = [look_at(_eye(angle, sine)) for angle, sine in zip(angles, sines, strict=True)]
     return np.stack(poses).astype(np.float32), times.astype(np.float32)
 
 

@@ -108,7 +108,7 @@ def _check_lenses(views: Views, what: str) -> None:
     height, width = views.camera.size
     x, y = np.linspace(0, width, 33), np.linspace(0, height, 33)
     edge = np.concatenate([np.stack(np.broadcast_arrays(*at), -1) for at in ((x, 0), (x, height), (0, y), (width, y))])
-    ways = np.asarray(rays.directions(views.camera.with_intrinsics(each[:, None]), edge.astype(np.float32)))
+    ways = np.asarray(rays.unproject(views.camera.with_intrinsics(each[:, None]), edge.astype(np.float32)))
     for i in np.flatnonzero(~np.isfinite(ways).all((1, 2)))[:1]:
         lens = ', '.join(f'{value:g}' for value in each[i, 4:])
         raise CanonError(
