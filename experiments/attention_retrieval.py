@@ -25,8 +25,8 @@ from canon.errors import UsageError
 from canon.metrics import Mean
 from canon.ops import attention
 from canon.train import At, Evaluator, Experiment, Task
+from canon.train.runs import Run
 from canon.train.shard import process_shard
-from experiments import runs
 from experiments.claims.classification import done
 
 CLASSES, FORMS = 8, ('dot_product', 'scaled_dot_product', 'additive')
@@ -157,7 +157,7 @@ def softmax_jacobian(scores: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.maximum(second - 2 * third + second**2, 0))
 
 
-def picture(found: Sequence[runs.Run]) -> Figure:
+def picture(found: Sequence[Run]) -> Figure:
     """Against d_k, a line a form: the softmax's Jacobian at the start, and the accuracy at each form's best rate."""
     points: dict[str, dict[int, list]] = {}
     for run, config in done(found):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib.util
 import inspect
+import json
 import re
 import traceback
 from collections.abc import Mapping
@@ -180,43 +182,14 @@ def _comments_below(call: ast.Call, prefix: str, lines: list[str]) -> dict[str, 
     return texts
 
 
-def points(source: str) -> list[dict[str, Any]]:
-    """What the config's `sweep()` yields, each point once."""
-    path, _ = split(source)
-    sweep = getattr(module(source), 'sweep', None)
-    if sweep is None:
-        raise UsageError(f'{path} has no sweep(); define one that yields dicts such as {{"tx.learning_rate": 1e-3}}')
-    found = []
-    for point in sweep():
-        if not isinstance(point, Mapping):
-            raise UsageError(f'{path}: sweep() gave {point!r}; it yields dicts of dotted keys')
-        if point not in found:
-            found.append(dict(point))
-    if not found:
-        raise UsageError(f'{path}: sweep() gave nothing to run')
-    return found
+def run_folder(source: str | None, values: Mapping[str, Any], root: Path) -> Path:
+    """Returns ROOT/<task>/<name>[-arg]/<hash of the overrides>: the same words select the same folder and resume."""
+    text = json.dumps(values, sort_keys=True, default=str)
+    last = hashlib.sha256(text.encode()).hexdigest()[:8] if values else 'default'
+    return config_folder(source or '', root) / last
 
 
-def flags_of(overrides: Mapping[str, Any]) -> list[str]:
-    """`{'tx.learning_rate': 1e-3}` as `['--config.tx.learning_rate=0.001']`."""
-    return [f'--config.{key}={text(key, value)}' for key, value in overrides.items()]
-
-
-def text(key: str, value: Any) -> str:
-    """A value as the command line takes it."""
-    if hasattr(value, 'tolist'):
-        value = value.tolist()  # a number or an array of numpy: repr would say `np.float64(..)`
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int | float | tuple):
-        return repr(value)
-    if isinstance(value, list):
-        return repr(tuple(value))
-    raise UsageError(f'{key}: a sweep gives strings, numbers, booleans and tuples, not {value!r}')
-
-
-def label(overrides: Mapping[str, Any]) -> str:
-    """`tx.learning_rate=0.001 seed=1`, for a line or the name of a log."""
-    return ' '.join(f'{key}={text(key, value)}' for key, value in overrides.items()) or 'default'
+def config_folder(source: str, root: Path) -> Path:
+    """Returns ROOT/<task>/<name>[-arg], the folder with the runs of one config."""
+    path, argument = split(source)
+    return root / path.absolute().parent.name / (path.stem + (f'-{argument}' if argument else ''))

@@ -72,7 +72,7 @@ def main() -> None:
 
 def _parse(argv: list[str]) -> _Command:
     """Flags, and the config with its overrides applied."""
-    from experiments import configs, overrides, runs
+    from experiments import configs, overrides
 
     pairs, words = overrides.read_flags(argv)
     asks_for_help = any(word in ('-h', '--help', '-help', '--helpfull', '--helpshort') for word in words)
@@ -96,7 +96,7 @@ def _parse(argv: list[str]) -> _Command:
     configs.check(config)
     config.lock()
     given = FLAGS.workdir and Path(FLAGS.workdir).expanduser()
-    workdir = given or runs.workdir(source, values, Path(FLAGS.runs).expanduser())
+    workdir = given or configs.run_folder(source, values, Path(FLAGS.runs).expanduser())
     return _Command(source, shlex.join(['python', '-m', 'experiments.main', *argv[1:]]), config, values, workdir)
 
 
@@ -292,12 +292,12 @@ def _folder(output: str) -> Path:
 
 def _export(config, module, experiment, workdir) -> None:
     from canon.train import replay
-    from experiments.export import export
+    from canon.weights.stablehlo import export_stablehlo
 
     if not isinstance(module, protocol.Exports):
         raise UsageError(f'experiment {config.experiment!r} has nothing to export (it has no `served`)')
     run = replay.trained(experiment, config, workdir, FLAGS.step, untrained=True)
-    lines = export(
+    lines = export_stablehlo(
         module.served(config, experiment),
         run.params,
         run.mutable,

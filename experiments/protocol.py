@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # `./launch.sh run --help` takes no JAX
     from ml_collections import ConfigDict
 
     from canon.train import Experiment, Stage
-    from experiments.export import Served
+    from canon.weights.stablehlo import Served
     from experiments.predictions import Prediction
 
 

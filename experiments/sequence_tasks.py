@@ -22,8 +22,8 @@ from canon.data import Generated
 from canon.errors import UsageError
 from canon.metrics import Mean
 from canon.train import At, Evaluator, Experiment, Task
+from canon.train.runs import Run
 from canon.train.shard import process_shard
-from experiments import runs
 from experiments.claims.classification import done
 
 LETTERS, COPIED = 8, 10
@@ -205,7 +205,7 @@ def _powers(size: int) -> list[int]:
 # --- the picture of the sweep -------------------------------------------------------------------------------------
 
 
-def picture(found: Sequence[runs.Run], task: str) -> Figure:
+def picture(found: Sequence[Run], task: str) -> Figure:
     """Left, loss over the blind one's against the gap, a line a cell; right, the gradient against the lag."""
     points: dict[str, dict[int, list[tuple[float, Mapping[str, float]]]]] = {}
     for run, config in done(found):

@@ -16,7 +16,7 @@ from canon.data.text.labelled import load_labelled
 from canon.errors import UsageError
 from canon.tasks.text_recognition import make_grey_input, read_batches, recognition_evaluator, recognition_task
 from canon.train import Evaluator, Experiment
-from experiments.export import Served
+from canon.weights.stablehlo import Served
 from experiments.images import SHEET, check_held_out, image_shape, reading, reading_options
 from experiments.predictions import Prediction
 

@@ -20,8 +20,10 @@ from typing import Any, NamedTuple
 
 from canon.errors import CanonError, UsageError
 from canon.named import near
-from experiments import configs, runs
+from canon.train.runs import Run
+from experiments import configs
 from launch import tools
+from launch.flags import find_run
 from launch.table import layout
 
 HEAD = ('config', 'metric', 'target', 'measured', 'seconds', 'result')
@@ -104,7 +106,7 @@ def measure(entry: Entry, root: Path, minutes: float) -> list[str]:
                 stderr=subprocess.STDOUT,
                 timeout=60 * minutes,
             ).returncode
-        run = runs.find(source, (), root)
+        run = find_run(source, (), root)
         said = tools.last_line(log).replace(str(root), 'runs').replace(f'{configs.ROOT}/', '')
         measured, reached = _judge(entry.target, run) if status == 0 else (said, False)
     except subprocess.TimeoutExpired:
@@ -129,7 +131,7 @@ def _read(page: Path) -> list[list[str]]:
     return [row for row in rows if len(row) == len(HEAD) and row[0].endswith('.py')]
 
 
-def _judge(target: dict[str, Any], run: runs.Run | None) -> tuple[str, bool]:
+def _judge(target: dict[str, Any], run: Run | None) -> tuple[str, bool]:
     if run is None or run.state != 'done':
         return f'ended {run.state if run else "without a run"}', False
     value = run.metrics.get(target['metric']) if 'metric' in target else None

@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from canon.errors import CanonError, UsageError
-from experiments import configs, runs
+from canon.train.runs import Run, describe_result, find_runs
+from experiments import configs
 from launch import tools
+from launch.flags import find_run, read_option, runs_folder
 
 CRASHES = 3  # how often a job may come back after its process was killed, before that counts as the run's own fault
 
@@ -56,7 +58,7 @@ def submit(options: Any, points: Sequence[list[str]], parallel: int = 0) -> int:
         raise UsageError('--nodes, --tasks and --minutes are at least 1')
     extra = dict(_pair(word) for word in options.sbatch)
     submitit = _submitit()
-    folder = runs.root(points[0]).absolute() / 'slurm'
+    folder = runs_folder(points[0]).absolute() / 'slurm'
     executor = submitit.AutoExecutor(folder / '%j', cluster='slurm')
     executor.update_parameters(
         name=f'canon-{configs.split(options.config)[0].stem}',
@@ -82,7 +84,8 @@ def submit(options: Any, points: Sequence[list[str]], parallel: int = 0) -> int:
     many = f'{len(jobs)} runs' if len(jobs) > 1 else 'a run'
     size = f'{options.nodes * tasks} task{"s" if options.nodes * tasks > 1 else ""}'
     print(f'submitted {number}: {many} of {size}. Log: {folder}/{number}*/', flush=True)
-    print(f'squeue -j {number}; scancel {number}; ./launch.sh table {runs.home(options.config, folder.parent)}')
+    home = configs.config_folder(options.config, folder.parent)
+    print(f'squeue -j {number}; scancel {number}; ./launch.sh table {home}')
     return _wait(options.config, number, points, folder.parent) if options.wait else 0
 
 
@@ -119,7 +122,7 @@ class Job:
             if int(os.environ.get('SLURM_RESTART_COUNT', '0')) >= CRASHES:
                 raise RuntimeError(f'the run was killed by signal {-status}, and so it was {CRASHES} times before')
             self._again(f'signal {-status} killed the run')
-        return runs.outcome(run)
+        return describe_result(run)
 
     def _stop(self, number, frame) -> None:
         self.signalled = True
@@ -145,11 +148,11 @@ def _slurm(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def _find(config: str, flags: Sequence[str]) -> runs.Run | None:
-    workdir = runs.option(flags, 'workdir')
+def _find(config: str, flags: Sequence[str]) -> Run | None:
+    workdir = read_option(flags, 'workdir')
     if workdir:
-        return next(iter(runs.below(configs.ROOT / Path(workdir).expanduser())), None)
-    return runs.find(config, flags, configs.ROOT / runs.root(flags))
+        return next(iter(find_runs(configs.ROOT / Path(workdir).expanduser())), None)
+    return find_run(config, flags, configs.ROOT / runs_folder(flags))
 
 
 def _wait(config: str, number: str, points: Sequence[list[str]], root: Path) -> int:
@@ -162,7 +165,7 @@ def _wait(config: str, number: str, points: Sequence[list[str]], root: Path) -> 
     found = [_find(config, flags) for flags in points]
     for flags, run in zip(points, found, strict=True):
         state, where = (run.state, run.folder) if run else ('failed', root / 'slurm')
-        print(f'{state:7} {runs.outcome(run)}  {" ".join(flags)}  {where}', flush=True)
+        print(f'{state:7} {describe_result(run)}  {" ".join(flags)}  {where}', flush=True)
     return 0 if all(run and run.state == 'done' for run in found) else 1
 
 

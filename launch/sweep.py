@@ -16,13 +16,15 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from canon.errors import UsageError
-from experiments import configs, runs
+from canon.train.runs import Run, describe_result
+from experiments import configs
 from launch import submit, tools
+from launch.flags import find_run, label, runs_folder, to_flags
 
 
 class Point(NamedTuple):
@@ -39,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, flags = tools.parse(parser, argv, refused='--workdir=')
     if options.jobs < 0:
         raise UsageError(f'--jobs={options.jobs}: at least 1 at a time')
-    points = [Point(configs.label(p), [*flags, *configs.flags_of(p)]) for p in configs.points(options.config)]
+    points = [Point(label(p), [*flags, *to_flags(p)]) for p in read_points(options.config)]
     if options.engine == 'print':
         for point in points:
             print(shlex.join(tools.command(options.config, point.flags)))
@@ -47,6 +49,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.engine == 'slurm':
         return submit.submit(options, [point.flags for point in points], parallel=options.jobs)
     return Local(options.config, points, jobs=options.jobs or 1).run()
+
+
+def read_points(source: str) -> list[dict[str, Any]]:
+    """Returns what the config's `sweep()` yields, each point once."""
+    path, _ = configs.split(source)
+    sweep = getattr(configs.module(source), 'sweep', None)
+    if sweep is None:
+        raise UsageError(f'{path} has no sweep(); define one that yields dicts such as {{"tx.learning_rate": 1e-3}}')
+    points = []
+    for point in sweep():
+        if not isinstance(point, Mapping):
+            raise UsageError(f'{path}: sweep() gave {point!r}; it yields dicts of dotted keys')
+        if point not in points:
+            points.append(dict(point))
+    if not points:
+        raise UsageError(f'{path}: sweep() gave nothing to run')
+    return points
 
 
 class Local:
@@ -94,13 +113,13 @@ class Local:
             status = process.wait()
             with self._lock:
                 self._running.discard(process)
-        run = runs.find(self._config, point.flags, self._root())
+        run = find_run(self._config, point.flags, self._root())
         state = 'failed' if status or run is None else run.state
         self._report(state, time.monotonic() - began, point, run, log)
         return state
 
-    def _report(self, state: str, seconds: float, point: Point, run: runs.Run | None, log: Path) -> None:
-        result = runs.outcome(run) if state == 'done' else tools.last_line(log)
+    def _report(self, state: str, seconds: float, point: Point, run: Run | None, log: Path) -> None:
+        result = describe_result(run) if state == 'done' else tools.last_line(log)
         where = log if state == 'failed' or run is None else run.folder
         with self._lock:
             self._finished += 1
@@ -115,10 +134,10 @@ class Local:
                 process.send_signal(signal.SIGTERM)
 
     def _root(self) -> Path:
-        return runs.root(self._points[0].flags)
+        return runs_folder(self._points[0].flags)
 
     def _home(self) -> Path:
-        return runs.home(self._config, self._root())
+        return configs.config_folder(self._config, self._root())
 
 
 if __name__ == '__main__':

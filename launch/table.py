@@ -4,7 +4,7 @@
 
 Sorted by the metric, best first, unless --sort names a column. Runs that are not done are listed as what they are.
 Where all runs are of one config file that defines `pictures(runs) -> {name: matplotlib Figure}`, these are drawn too,
-as NAME.png beside the table: what a sweep is meant to show, next to its `sweep()`. It gets `experiments.runs.Run`s.
+as NAME.png beside the table: what a sweep is meant to show, next to its `sweep()`. It gets `experiments.Run`s.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from typing import Any
 
 from canon.errors import CanonError, UsageError
 from canon.named import near
-from experiments import configs, runs
+from canon.train.runs import Run, find_runs
+from experiments import configs
 from launch import tools
+from launch.flags import label
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if not options.folder.is_dir():
         raise UsageError(f'no folder {options.folder}; runs are in runs/TASK/NAME')
-    found = runs.below(options.folder)
+    found = find_runs(options.folder)
     if not found:
         raise CanonError(f'no runs below {options.folder}')
     metric = choose_metric(found, options.metric)
@@ -47,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def choose_metric(found: Sequence[runs.Run], wanted: str | None) -> str | None:
+def choose_metric(found: Sequence[Run], wanted: str | None) -> str | None:
     """The one asked for, or the target of the first run that states one, or the first one measured."""
     measured = _columns(run.metrics for run in found)
     if wanted and wanted not in measured:
@@ -56,12 +58,12 @@ def choose_metric(found: Sequence[runs.Run], wanted: str | None) -> str | None:
     return wanted or next(iter([*targets, *measured]), None)
 
 
-def less_is_better(found: Sequence[runs.Run], metric: str | None) -> bool:
+def less_is_better(found: Sequence[Run], metric: str | None) -> bool:
     targets = [run.target for run in found if run.target.get('metric') == metric]
     return any('at_most' in target for target in targets) or (not targets and 'loss' in str(metric))
 
 
-def tabulate(found: Sequence[runs.Run], metric: str | None, folder: Path) -> tuple[list[str], list[list[Any]]]:
+def tabulate(found: Sequence[Run], metric: str | None, folder: Path) -> tuple[list[str], list[list[Any]]]:
     """Column names, and a row of values (None where there is none) for each run."""
     keys = _columns(run.overrides for run in found)
     several = len({run.config for run in found}) > 1
@@ -88,7 +90,7 @@ def layout(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return '\n'.join(lines)
 
 
-def draw(found: Sequence[runs.Run], metric: str, path: Path) -> Path | None:
+def draw(found: Sequence[Run], metric: str, path: Path) -> Path | None:
     """A line for each value of the other swept keys; runs that differ in the seed alone share a point, their mean.
 
     A run that does not override a key has the value of its config; one whose config has no such key is left out.
@@ -106,7 +108,7 @@ def draw(found: Sequence[runs.Run], metric: str, path: Path) -> Path | None:
     places = [float(v) for v in values] if numeric else [float(words.index(_text(v))) for v in values]
     lines: dict[str, dict[float, list[float]]] = {}
     for run, place in zip(measured, places, strict=True):
-        line = lines.setdefault(configs.label({k: _value(run, k) for k in others if _value(run, k) is not None}), {})
+        line = lines.setdefault(label({k: _value(run, k) for k in others if _value(run, k) is not None}), {})
         line.setdefault(place, []).append(run.metrics[metric])
 
     from matplotlib.figure import Figure
@@ -132,7 +134,7 @@ def draw(found: Sequence[runs.Run], metric: str, path: Path) -> Path | None:
     return _save(figure, path)
 
 
-def draw_own(found: Sequence[runs.Run], folder: Path) -> list[Path]:
+def draw_own(found: Sequence[Run], folder: Path) -> list[Path]:
     """The pictures that the config of all these runs defines, saved in `folder`; none where it defines none."""
     files = {configs.split(run.config)[0] for run in found}
     file = files.pop()
@@ -153,16 +155,16 @@ def _columns(mappings) -> list[str]:
     return list(dict.fromkeys(key for mapping in mappings for key in mapping))
 
 
-def _distinct(found: Sequence[runs.Run], key: str) -> int:
+def _distinct(found: Sequence[Run], key: str) -> int:
     return len({_text(_value(run, key)) for run in found})
 
 
-def _value(run: runs.Run, key: str) -> Any:
+def _value(run: Run, key: str) -> Any:
     """The value of a key in a run, whether it was overridden or stands in its config."""
     return run.overrides.get(key, run.values.get(key))
 
 
-def _state(run: runs.Run) -> str:
+def _state(run: Run) -> str:
     """`done`; `running 20/60`; `failed 20/60: what went wrong`."""
     progress = f' {run.step}/{run.steps}' if run.state != 'done' and run.step is not None else ''
     return run.state + progress + (f': {run.error.splitlines()[0][:60]}' if run.error else '')

@@ -459,7 +459,7 @@ def import_all() -> None:
 
     for name in ('main', *{load_config(name).experiment for name in CONFIGS}):
         importlib.import_module(f'experiments.{name}')
-    for name in ('canon.train.loop', 'canon.train.replay', 'canon.models', 'canon.optim', 'experiments.export'):
+    for name in ('canon.train.loop', 'canon.train.replay', 'canon.models', 'canon.optim', 'canon.weights.stablehlo'):
         importlib.import_module(name)
 
 

@@ -12,15 +12,15 @@ from matplotlib.ticker import EngFormatter, LogLocator
 from canon import models, plots
 from canon.errors import CanonError
 from canon.nn.trace import traced
+from canon.train.runs import Run, read_curves
 from canon.train.workdir import read_json
-from experiments import runs
 from experiments.claims import sweeps
 
 _FEW = 8  # points that have room for their names and values
 
 
 def at_best(
-    found: Sequence[runs.Run],
+    found: Sequence[Run],
     form: str | Sequence[str],
     over: str,
     metric: str,
@@ -43,7 +43,7 @@ def at_best(
 
 
 def costs(
-    found: Sequence[runs.Run],
+    found: Sequence[Run],
     form: str | Sequence[str],
     cost: Callable[[Mapping[str, Any]], float],
     metric: str,
@@ -116,7 +116,7 @@ def _word(key: str, value: Any) -> str:
     return value.rpartition('.')[2] if isinstance(value, str) else f'{key.rpartition(".")[2]} {value:g}'
 
 
-def done(found: Sequence[runs.Run]) -> list[tuple[runs.Run, dict[str, Any]]]:
+def done(found: Sequence[Run]) -> list[tuple[Run, dict[str, Any]]]:
     """The runs that are done, each with its config. Raises CanonError where there is none."""
     done = [(run, dict(read_json(run.folder / 'config.json') or {})) for run in found if run.state == 'done']
     if not done:
@@ -124,7 +124,7 @@ def done(found: Sequence[runs.Run]) -> list[tuple[runs.Run, dict[str, Any]]]:
     return done
 
 
-def _measured(run: runs.Run, metric: str) -> float:
+def _measured(run: Run, metric: str) -> float:
     name = metric.removeprefix('1 - ')
     value = run.metrics.get(name, np.nan)
     return value if name == metric else 1 - value
@@ -132,7 +132,7 @@ def _measured(run: runs.Run, metric: str) -> float:
 
 def _curve(folders: Sequence[Any], metric: str) -> tuple[np.ndarray, np.ndarray]:
     name = metric.removeprefix('1 - ')
-    steps, values = runs.curve(folders, name)
+    steps, values = read_curves(folders, name)
     return steps, values if name == metric else 1 - values
 
 

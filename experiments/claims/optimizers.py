@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from canon.train.runs import Run, read_curves
 from canon.train.workdir import read_json
-from experiments import runs
 from experiments.claims.sweeps import at_best
 from experiments.optimizer_lab import chosen
 
 
-def best_rates(found: Sequence[runs.Run], metric: str, panels: Mapping[str, str], title: str = '') -> dict[str, Any]:
+def best_rates(found: Sequence[Run], metric: str, panels: Mapping[str, str], title: str = '') -> dict[str, Any]:
     """{'best rates': Figure} from the runs of a sweep over `scale`, perhaps over `seed` too.
 
     metric: of the last evaluation, with a star for the rival: 'test/*/loss'. Less is better, and the median of the
@@ -34,4 +34,4 @@ def best_rates(found: Sequence[runs.Run], metric: str, panels: Mapping[str, str]
 
 
 def _curve(folders: Sequence[Any], row: str, name: str):
-    return runs.curve(folders, row.replace('*', name))
+    return read_curves(folders, row.replace('*', name))

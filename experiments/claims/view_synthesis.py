@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 
 from canon import plots
 from canon.train.log import read_rows
-from experiments import runs
+from canon.train.runs import Run, read_curves
 from experiments.claims.classification import at, done
 
 PSNR = 'test/psnr'
 
 
-def against(found: Sequence[runs.Run], key: str, line: Callable[[Mapping[str, Any]], str], title: str) -> Figure:
+def against(found: Sequence[Run], key: str, line: Callable[[Mapping[str, Any]], str], title: str) -> Figure:
     """Held-out PSNR against the number that `key` of the config says, a line for each answer of `line(config)`."""
     points: dict[str, dict[int, list[float]]] = {}
     for run, config in done(found):
@@ -34,18 +34,18 @@ def against(found: Sequence[runs.Run], key: str, line: Callable[[Mapping[str, An
     return figure
 
 
-def curves(found: Sequence[runs.Run], line: Callable[[Mapping[str, Any]], str], title: str) -> Figure:
+def curves(found: Sequence[Run], line: Callable[[Mapping[str, Any]], str], title: str) -> Figure:
     """Held-out PSNR against steps, a line a run, with what it came to."""
     figure, axes = _axes(title)
     for run, config in done(found):
-        steps, values = runs.curve([run.folder], PSNR)
+        steps, values = read_curves([run.folder], PSNR)
         axes.plot(steps, values[0], '.-', label=f'{line(config)}: {run.metrics[PSNR]:.2f} dB')
     axes.set(xlabel='step')
     axes.legend(frameon=False)
     return figure
 
 
-def seconds_to(found: Sequence[runs.Run], line: Callable[[Mapping[str, Any]], str], wanted: float) -> Figure:
+def seconds_to(found: Sequence[Run], line: Callable[[Mapping[str, Any]], str], wanted: float) -> Figure:
     """Held-out PSNR against seconds of training, a line a run, with the seconds until it is `wanted`."""
     figure, axes = _axes(f'seconds to {wanted:g} dB')
     for run, config in done(found):

@@ -9,17 +9,17 @@ from typing import Any
 
 import jax
 import numpy as np
+from experiments.classification.evaluator import Spec, classification_evaluator
+from experiments.classification.insides import Look
+from experiments.classification.task import LOSSES, classification_task, make_loss, many_views, scaled_images
 from flax.errors import FlaxError
 from ml_collections import ConfigDict
 
 from canon import data, models, named, optim, weights
 from canon.errors import UsageError
 from canon.train import Evaluator, Experiment, Task, lengths
+from canon.weights.stablehlo import Served
 from experiments.classification import folder
-from experiments.classification.evaluator import Spec, classification_evaluator
-from experiments.classification.insides import Look
-from experiments.classification.task import LOSSES, classification_task, make_loss, many_views, scaled_images
-from experiments.export import Served
 from experiments.images import image_shape, reading
 
 # Whose arguments the sections of a config hold, so that the command line may set each of them.

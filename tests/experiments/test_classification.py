@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from experiments.classification.evaluator import classification_evaluator
+from experiments.classification.task import classification_task, make_loss, many_views, scaled_images
 from ml_collections import ConfigDict
 from PIL import Image
 from scipy.special import log_softmax, softmax
@@ -16,10 +18,9 @@ from canon.errors import CanonError, UsageError
 from canon.train import At
 from canon.train.evaluation import evaluate
 from canon.train.shard import make_mesh
-from experiments import classification, export
+from canon.weights.stablehlo import export_stablehlo
+from experiments import classification
 from experiments.classification import insides
-from experiments.classification.evaluator import classification_evaluator
-from experiments.classification.task import classification_task, make_loss, many_views, scaled_images
 
 
 class Net(nn.Module):
@@ -477,7 +478,7 @@ def test_a_folder_without_images_is_refused(trained, tmp_path):
 def exported(trained, tmp_path_factory):
     config, experiment, params = trained
     folder = tmp_path_factory.mktemp('export')
-    export.export(classification.served(config, experiment), params, {}, folder)
+    export_stablehlo(classification.served(config, experiment), params, {}, folder)
     return folder
 
 

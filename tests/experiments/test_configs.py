@@ -10,6 +10,7 @@ from canon.errors import UsageError
 from canon.train import Experiment
 from canon.train.setup import prepare
 from experiments import configs
+from launch.sweep import read_points
 
 
 def sources():
@@ -56,7 +57,7 @@ def test_every_point_of_every_sweep_is_a_key_of_its_config(root):
     for file in configs.find():
         if hasattr(configs.module(f'{root}/{file}'), 'sweep'):
             config = configs.load(f'{root}/{file}')
-            for point in configs.points(f'{root}/{file}'):
+            for point in read_points(f'{root}/{file}'):
                 config.update_from_flattened_dict(point)
 
 

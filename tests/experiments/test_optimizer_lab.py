@@ -13,7 +13,8 @@ from canon import optim, plots
 from canon.errors import UsageError
 from canon.train import fit
 from canon.train.log import read_rows
-from experiments import configs, runs
+from canon.train.runs import Run
+from experiments import configs
 from experiments.claims.optimizers import best_rates
 from experiments.optimizer_lab import adding, chosen, make, rates, side_by_side
 from experiments.optimizer_lab.surfaces import SURFACES
@@ -276,7 +277,7 @@ def a_run(folder, scale, seed, losses, state='done'):
     rows = [{'step': s, 'train/adam/loss': losses[0] * 4 / s, 'train/sgd/loss': losses[1] * 4 / s} for s in (1, 2, 4)]
     (folder / 'metrics.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
     metrics = {'test/adam/loss': losses[0], 'test/sgd/loss': losses[1]}
-    return runs.Run(folder, 'c.py', dict(scale=scale, seed=seed), {}, state, metrics=metrics)
+    return Run(folder, 'c.py', dict(scale=scale, seed=seed), {}, state, metrics=metrics)
 
 
 def test_a_sweep_is_drawn_with_each_at_its_best_rate(tmp_path):
@@ -310,7 +311,7 @@ def test_a_table_draws_what_the_config_defines(root, tmp_path):
         'def get_config(arg=""):\n    return {}\n\n\ndef pictures(runs):\n    from matplotlib.figure import Figure\n'
         '    return {f"{len(runs)} runs": Figure((1, 1))}\n'
     )
-    found = [runs.Run(tmp_path / name, f'{config}:smoke', {}, {}, 'done') for name in 'ab']
+    found = [Run(tmp_path / name, f'{config}:smoke', {}, {}, 'done') for name in 'ab']
     (path,) = table.draw_own(found, tmp_path)
     assert path.name == '2 runs.png'
     assert Path(path).stat().st_size > 100

@@ -7,7 +7,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from canon.errors import UsageError
-from experiments import configs, overrides, runs
+from experiments import configs, overrides
+from launch.flags import find_run, to_flags
 
 DIGITS = f'{configs.ROOT}/configs/classification/lenet_digits.py'
 PREFIX = 'data.train.transforms'
@@ -163,14 +164,14 @@ def test_flags_are_read_in_every_form():
 def test_a_run_is_found_however_its_values_are_written(tmp_path, point, flags):
     """As a sweep finds what its own runs left: the folder is a function of the values, not of their text."""
     _, values = changed(*(flag.removeprefix('--config.') for flag in flags))
-    folder = runs.workdir(DIGITS, values, tmp_path)
+    folder = configs.run_folder(DIGITS, values, tmp_path)
     folder.mkdir(parents=True)
     (folder / 'run.json').write_text('{"config": "c.py"}')
-    for written in (flags, configs.flags_of(point)):
-        found = runs.find(DIGITS, written, tmp_path)
+    for written in (flags, to_flags(point)):
+        found = find_run(DIGITS, written, tmp_path)
         assert found
         assert found.folder == folder
-    assert runs.find(DIGITS, [*flags, '--config.seed=7'], tmp_path) is None
+    assert find_run(DIGITS, [*flags, '--config.seed=7'], tmp_path) is None
 
 
 def test_help_describes_every_key_of_a_config():

@@ -15,8 +15,8 @@ from canon.data.text import parallel_text, text_files, vocabulary
 from canon.errors import CanonError, UsageError
 from canon.train import At, fit, shard
 from canon.train.evaluation import evaluate
+from canon.train.runs import Run
 from canon.train.setup import prepare
-from experiments import runs
 from experiments import translation as tr
 
 ENGLISH, FRENCH = ['one', 'two', 'three', 'four', 'five', 'six'], ['un', 'deux', 'trois', 'quatre', 'cinq', 'six']
@@ -234,7 +234,7 @@ def test_forms_are_drawn_by_length_at_their_best_rate(tmp_path):
         folder.mkdir()
         (folder / 'config.json').write_text(json.dumps({'model': {'name': f'seq2seq.{form}'}, 'rate': rate}))
         told = {'test/chrf': score, 'test/chrf_to_2': score - 1, 'test/chrf_to_10': score + 1, 'test/chrf_beyond': 0.0}
-        return runs.Run(folder, '', {}, {}, 'done', metrics=told)
+        return Run(folder, '', {}, {}, 'done', metrics=told)
 
     swept = [run('luong', rate, seed, 10 * rate + seed) for rate in (1, 2) for seed in (0, 1)]
     swept += [run('sutskever', rate, 0, 9 / rate) for rate in (1, 2)]

@@ -9,16 +9,17 @@ import signal
 import sys
 import time
 
-from experiments import overrides, runs
+from experiments import configs, overrides
 from launch import tools
+from launch.flags import read_option, runs_folder
 
 
 def main() -> int:
     flags = sys.argv[1:]
-    source = runs.option(flags, 'config')
+    source = read_option(flags, 'config')
     config = overrides.load(source)
     values = overrides.apply(config, overrides.read_flags(flags)[0])
-    folder = runs.workdir(source, values, runs.root(flags))
+    folder = configs.run_folder(source, values, runs_folder(flags))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'config.json').write_text(json.dumps(config.to_dict()))
     (folder / 'run.json').write_text(json.dumps({'config': source, 'overrides': values}))

@@ -8,17 +8,18 @@ import pytest
 from PIL import Image
 
 from canon.errors import UsageError
-from experiments import configs, runs
+from canon.train.runs import Run, find_runs, read_run
 from launch import table
+from launch.flags import find_run, to_flags
 from tests.launch.test_door import until
 
 
 def test_flags_say_what_main_reads_back():
     overrides = {'a': 1e-3, 'b.c': 'x', 'd': True, 'e': (1, 2), 'f': np.float64(0.5), 'g': np.arange(2), 'h': 3}
     words = ['a=0.001', 'b.c=x', 'd=true', 'e=(1, 2)', 'f=0.5', 'g=(0, 1)', 'h=3']
-    assert configs.flags_of(overrides) == [f'--config.{word}' for word in words]
+    assert to_flags(overrides) == [f'--config.{word}' for word in words]
     with pytest.raises(UsageError, match='k: a sweep gives'):
-        configs.flags_of({'k': {'l': 1}})
+        to_flags({'k': {'l': 1}})
 
 
 def test_a_sweep_runs_every_point_and_again_finds_them(house):
@@ -33,8 +34,8 @@ def test_a_sweep_runs_every_point_and_again_finds_them(house):
     assert [log.name for log in logs] == ['000-rate=0.001.log', '001-rate=0.01.log', '002-rate=0.1.log']
     assert 'a line of the log' in logs[0].read_text()
     assert house.launch('sweep', config, '--config.seed=3').returncode == 0
-    assert len(runs.below(house.root / 'runs')) == 3
-    found = runs.find(str(house.root / config), ['--config.rate=1e-3', '--config.seed', '3'], house.root / 'runs')
+    assert len(find_runs(house.root / 'runs')) == 3
+    found = find_run(str(house.root / config), ['--config.rate=1e-3', '--config.seed', '3'], house.root / 'runs')
     assert found
     assert found.state == 'done'
 
@@ -137,10 +138,10 @@ def test_a_table_of_words_and_seeds_is_drawn(house):
 def test_a_picture_has_each_run_at_the_value_of_its_config(tmp_path):
     """A run that leaves the swept key to its config is drawn at that value; one without the key is not drawn."""
     found = [
-        runs.Run(tmp_path, 'c.py', {'rate': 0.1}, {}, 'done', metrics={'loss': 1.0}, values={'rate': 0.1}),
-        runs.Run(tmp_path, 'c.py', {}, {}, 'done', metrics={'loss': 2.0}, values={'rate': 0.2}),
-        runs.Run(tmp_path, 'c.py', {'seed': 1}, {}, 'done', metrics={'loss': 4.0}, values={'rate': 0.2, 'seed': 1}),
-        runs.Run(tmp_path, 'd.py', {}, {}, 'done', metrics={'loss': 9.0}, values={}),
+        Run(tmp_path, 'c.py', {'rate': 0.1}, {}, 'done', metrics={'loss': 1.0}, values={'rate': 0.1}),
+        Run(tmp_path, 'c.py', {}, {}, 'done', metrics={'loss': 2.0}, values={'rate': 0.2}),
+        Run(tmp_path, 'c.py', {'seed': 1}, {}, 'done', metrics={'loss': 4.0}, values={'rate': 0.2, 'seed': 1}),
+        Run(tmp_path, 'd.py', {}, {}, 'done', metrics={'loss': 9.0}, values={}),
     ]
     figures = []
     with pytest.MonkeyPatch.context() as patch:
@@ -153,7 +154,7 @@ def test_a_picture_has_each_run_at_the_value_of_its_config(tmp_path):
 def test_a_run_keeps_the_values_of_its_config(tmp_path):
     (tmp_path / 'run.json').write_text('{"config": "c.py"}')
     (tmp_path / 'config.json').write_text('{"seed": 3, "tx": {"name": "adam", "learning_rate": {"init": 0.1}}}')
-    assert runs.read(tmp_path).values == {'seed': 3, 'tx.name': 'adam', 'tx.learning_rate.init': 0.1}
+    assert read_run(tmp_path).values == {'seed': 3, 'tx.name': 'adam', 'tx.learning_rate.init': 0.1}
 
 
 def test_a_run_in_stages_is_one_row(tmp_path):
@@ -162,7 +163,7 @@ def test_a_run_in_stages_is_one_row(tmp_path):
         folder.mkdir(parents=True)
         (folder / 'run.json').write_text(json.dumps({'config': 'c.py', 'overrides': {}}))
         (folder / 'status.json').write_text(json.dumps({'state': state}))
-    (run,) = runs.below(tmp_path)
+    (run,) = find_runs(tmp_path)
     assert (run.folder, run.state) == (tmp_path / 'x' / 'default', 'running')
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from canon.train import write_report
+from canon.train.runs import describe_result, find_runs, read_curves, read_run
 from canon.train.workdir import write_json
-from experiments import runs
 
 SOUND = {
     'run.json': {
@@ -41,11 +41,11 @@ def make(folder, **changes):
 
 def test_a_run_whose_process_is_gone_is_killed(tmp_path):
     folder = make(tmp_path / 'run')
-    assert runs.read(folder).state == 'running'  # of a Canon without locks nothing is known
+    assert read_run(folder).state == 'running'  # of a Canon without locks nothing is known
     (folder / '.lock').write_text(json.dumps({'host': platform.node(), 'pid': 1}))
-    assert runs.read(folder).state == 'killed'
+    assert read_run(folder).state == 'killed'
     (folder / '.lock').write_text(json.dumps({'host': 'elsewhere', 'pid': 1}))
-    assert runs.read(folder).state == 'running'  # a lock of another host may not be visible here
+    assert read_run(folder).state == 'running'  # a lock of another host may not be visible here
 
 
 def test_a_run_that_holds_its_folder_is_running(tmp_path):
@@ -55,17 +55,17 @@ def test_a_run_that_holds_its_folder_is_running(tmp_path):
     (folder / '.lock').write_text(json.dumps({'host': platform.node(), 'pid': os.getpid()}))
     with (folder / '.lock').open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert runs.read(folder).state == 'running'
-    assert runs.read(folder).state == 'killed'
+        assert read_run(folder).state == 'running'
+    assert read_run(folder).state == 'killed'
 
 
 def test_a_metric_that_was_not_finite_is_shown_as_one(tmp_path):
     folder = make(tmp_path / 'run', status={'metrics': {'test/loss': math.nan, 'test/error': math.inf}})
     text = (folder / 'status.json').read_text()
     assert json.loads(text, parse_constant=pytest.fail)['metrics'] == {'test/loss': None, 'test/error': None}
-    run = runs.read(folder)
+    run = read_run(folder)
     assert math.isnan(run.metrics['test/loss'])
-    assert runs.outcome(run) == 'test/loss nan'
+    assert describe_result(run) == 'test/loss nan'
 
 
 ODD = [
@@ -84,7 +84,7 @@ ODD = [
 def test_damaged_files_are_read_as_far_as_they_are_sound(tmp_path, name, text):
     folder = make(tmp_path / 'run')
     (folder / name).write_text(text)
-    (run,) = runs.below(tmp_path)
+    (run,) = find_runs(tmp_path)
     assert run.folder == folder
-    assert runs.curve([folder], 'train/loss')[1].dtype == np.float64
+    assert read_curves([folder], 'train/loss')[1].dtype == np.float64
     assert write_report(folder).read_text().startswith('<!doctype html>')

@@ -1,0 +1,129 @@
+"""Reads finished and unfinished runs from their folders: config, state, metrics and curves.
+
+    for run in find_runs(Path('runs')):
+        print(run.folder, run.state, describe_result(run))
+
+Whatever a run left is read as far as it is sound: it may be missing, half written or from another version.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from canon.train.log import read_rows
+from canon.train.workdir import is_abandoned, read_json
+
+_STAGE = re.compile(r'\d+-')  # a run in stages has a folder `0-name`, `1-name`, ... for each stage
+
+
+class Run(NamedTuple):
+    """A run as its folder describes it.
+
+    Attributes:
+      folder: of the run; for a run in stages, the folder that holds the stages.
+      config: FILE or FILE:ARG of its config; '?' if unknown.
+      overrides: {dotted key: value} that the command line gave.
+      target: the config's `target`.
+      state: 'done', 'stopped', 'failed' or 'running' as the run reports it; 'begun' before its first report;
+        'killed' if it reports that it is running and no process holds its folder; 'broken' if its files are damaged.
+      step: the last step reported.
+      steps: how many steps the run has in all.
+      metrics: of the last evaluation.
+      seconds: wall time so far.
+      error: why it failed.
+      values: {dotted key: value} of its config, overridden or not.
+    """
+
+    folder: Path
+    config: str
+    overrides: dict[str, Any]
+    target: dict[str, Any]
+    state: str
+    step: int | None = None
+    steps: int | None = None
+    metrics: Mapping[str, float] = {}
+    seconds: float | None = None
+    error: str | None = None
+    values: Mapping[str, Any] = {}
+
+
+def read_run(folder: Path) -> Run:
+    """Reads one run, or one stage, from its folder."""
+    about, status, config = (_mapping(read_json(folder / f'{name}.json')) for name in ('run', 'status', 'config'))
+    state = status.get('state') if about and status else None
+    if state is None:
+        state = 'broken' if (folder / 'status.json').exists() or not about else 'begun'
+    if state in ('running', 'begun') and is_abandoned(folder):
+        state = 'killed'
+    # JSON has no NaN: a metric that was not finite is written as null.
+    metrics = {k: math.nan if v is None else v for k, v in _mapping(status.get('metrics')).items()}
+    step, steps = (v if type(v) is int else None for v in map(status.get, ('step', 'steps')))
+    seconds, error = status.get('seconds'), status.get('error')
+    return Run(
+        folder=folder,
+        config=str(about.get('config') or '?'),
+        overrides=_mapping(about.get('overrides')),
+        target=_mapping(config.get('target')),
+        state=str(state),
+        step=step,
+        steps=steps,
+        metrics={k: v for k, v in metrics.items() if isinstance(v, int | float)},
+        seconds=seconds if isinstance(seconds, int | float) else None,
+        error=None if error is None else str(error),
+        values=_flatten(config),
+    )
+
+
+def find_runs(folder: Path) -> list[Run]:
+    """Returns every run in a folder and below it, sorted by path; a run in stages once, as its latest stage."""
+    runs: dict[Path, Run] = {}
+    for path, folders, files in os.walk(folder):
+        if 'run.json' in files or 'config.json' in files:
+            folders.clear()  # checkpoints and figures may be thousands of files
+            run = read_run(Path(path))
+            root = run.folder.parent if _STAGE.match(run.folder.name) else run.folder
+            if root not in runs or _stage_number(run) > _stage_number(runs[root]):
+                runs[root] = run
+        folders.sort()
+    return [run._replace(folder=root) for root, run in runs.items()]
+
+
+def read_curves(folders: Sequence[Path], metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the steps [N] that the logs of all runs have, and the metric [runs, N] at these steps."""
+    logs = [{row['step']: row[metric] for row in read_rows(f / 'metrics.jsonl') if metric in row} for f in folders]
+    steps = sorted(set.intersection(*map(set, logs))) if logs else []
+    return np.array(steps), np.array([[log[step] for step in steps] for log in logs])
+
+
+def describe_result(run: Run | None, metric: str = '') -> str:
+    """Returns `test/accuracy 0.9833` (the target's metric unless one is named), or why there is no such number."""
+    if run is None:
+        return 'left no run'
+    name = metric or run.target.get('metric') or next(iter(run.metrics), 'metric')
+    if name in run.metrics:
+        return f'{name} {run.metrics[name]:.4g}'
+    return (run.error or '').partition('\n')[0] or f'no {name}'
+
+
+def _stage_number(run: Run) -> int:
+    return int(run.folder.name.partition('-')[0]) if _STAGE.match(run.folder.name) else -1
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    """Returns {dotted key: value} of nested mappings."""
+    flat = {}
+    for key, value in config.items():
+        flat |= _flatten(value, f'{prefix}{key}.') if isinstance(value, Mapping) else {f'{prefix}{key}': value}
+    return flat
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """Returns `value`, or an empty dict if damage has left something else in its place."""
+    return dict(value) if isinstance(value, Mapping) else {}
