@@ -116,3 +116,26 @@ def test_labels_that_do_not_fit_the_logits_are_refused(labels, message):
     if labels.shape != logits.shape:
         with pytest.raises(UsageError, match='do not fit'):
             softmax_cross_entropy(logits, labels, soft_labels=True)
+
+
+@pytest.mark.parametrize('smoothing', [0.0, 0.1])
+def test_ignored_labels_have_no_loss_and_no_gradient(smoothing):
+    """Whatever their logits hold; the others are as without them. Label maps [B, H, W] of five classes and void."""
+    rng = np.random.default_rng(6)
+    logits = rng.normal(size=(2, 3, 2, 5)).astype(np.float32)
+    labels = rng.integers(5, size=(2, 3, 2))
+    void = rng.random((2, 3, 2)) < 0.4
+    spoilt = np.where(void[..., None], np.array([np.inf, -np.inf, np.nan, 0, 1], np.float32), logits)
+
+    def total(logits, labels, ignore_label):
+        losses = softmax_cross_entropy(logits, labels, smoothing, ignore_label=ignore_label)
+        return losses.sum(), losses
+
+    gradient = jax.jit(jax.value_and_grad(total, has_aux=True), static_argnums=2)
+    (_, plain), by_logits = gradient(logits, labels, None)
+    for label in (255, -1):
+        (_, found), by_spoilt = gradient(spoilt, np.where(void, label, labels), label)
+        np.testing.assert_allclose(found, np.where(void, 0, plain), rtol=1e-6)
+        np.testing.assert_allclose(by_spoilt, np.where(void[..., None], 0, by_logits), rtol=1e-5, atol=1e-7)
+    everywhere = softmax_cross_entropy(logits, np.full((2, 3, 2), 255), smoothing, ignore_label=255)
+    np.testing.assert_array_equal(everywhere, 0)

@@ -1,4 +1,4 @@
-"""Accumulators: however a set is cut into batches, padded or masked, the sum says the same."""
+"""Accumulators: the sum does not depend on how a set is cut into batches, padded or masked."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from canon.metrics import Mean, Reliability, Rows, accuracy, add, brier, class_accuracy, confusion, top_k
+from canon import losses
+from canon.errors import UsageError
+from canon.metrics import (
+    Mean,
+    Reliability,
+    Rows,
+    accuracy,
+    add,
+    brier,
+    class_accuracy,
+    confusion,
+    top_k,
+    valid_labels,
+)
 
 
 @settings(max_examples=30, deadline=None)
@@ -172,3 +185,87 @@ def test_float_weights_weigh_the_mean():
     np.testing.assert_allclose(mean.weight, 3 * weights.sum(), rtol=1e-6)
     hidden = np.append(weights, np.float32(0)), np.concatenate([values, np.full((1, 3), np.nan, np.float32)])
     np.testing.assert_allclose(Mean.of(hidden[1], hidden[0]).value, mean.value, rtol=1e-6)
+
+
+CLASSES, VOID = 5, 255
+
+
+@pytest.fixture(params=[(6,), (3, 4), (2, 3, 3), (3, 2, 2, 3)], ids=lambda shape: 'x'.join(map(str, shape)))
+def labelled(request):
+    """(logits [..., C], labels [...] with void ones, mask [B], the indices of the labels that count)."""
+    shape, rng = request.param, np.random.default_rng(len(request.param))
+    logits = rng.normal(size=(*shape, CLASSES)).astype(np.float32)
+    labels = np.where(rng.random(shape) < 0.3, VOID, rng.integers(CLASSES, size=shape)).astype(np.uint8)
+    labels.flat[0], labels.flat[-1] = 1, VOID
+    mask = np.arange(shape[0]) != 1
+    return logits, labels, mask, [at for at in np.ndindex(shape) if mask[at[0]] and labels[at] != VOID]
+
+
+def test_void_labels_and_masked_rows_of_any_leading_shape_against_loops(labelled):
+    """Float64 loops over the labels that count, and scikit-learn's confusion matrix."""
+    from sklearn.metrics import confusion_matrix
+
+    logits, labels, mask, counted = labelled
+    rows = np.array([logits[at] for at in counted], np.float64)
+    truth = np.array([labels[at] for at in counted], int)
+    found = jax.jit(lambda *a: _scores(*a, VOID))(logits, labels, mask)
+    np.testing.assert_array_equal(found['confusion'], confusion_matrix(truth, rows.argmax(-1), labels=range(CLASSES)))
+    p = np.exp(rows) / np.exp(rows).sum(-1, keepdims=True)
+    expected = {
+        'loss': sum(-np.log(q[t]) for q, t in zip(p, truth, strict=True)) / len(truth),
+        'accuracy': sum(z.argmax() == t for z, t in zip(rows, truth, strict=True)) / len(truth),
+        'top2': sum((z > z[t]).sum() < 2 for z, t in zip(rows, truth, strict=True)) / len(truth),
+        'brier': sum(((q - np.eye(CLASSES)[t]) ** 2).sum() for q, t in zip(p, truth, strict=True)) / len(truth),
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name].value, value, rtol=1e-5, err_msg=name)
+        assert float(found[name].weight) == len(truth)
+    reliability = Reliability(*(np.asarray(x) for x in found['reliability']))
+    np.testing.assert_allclose(reliability.error, expected_calibration_error(p, truth, 15)[0], rtol=1e-5)
+
+
+def _scores(logits, labels, mask, ignore_label=None):
+    probabilities = jax.nn.softmax(logits)
+    nats = losses.softmax_cross_entropy(logits, labels, ignore_label=ignore_label)
+    return {
+        'loss': Mean.of(nats, valid_labels(labels, mask, ignore_label)),
+        'accuracy': accuracy(logits, labels, mask, ignore_label=ignore_label),
+        'top2': top_k(logits, labels, 2, mask, ignore_label=ignore_label),
+        'brier': brier(probabilities, labels, mask, ignore_label=ignore_label),
+        'confusion': confusion(logits, labels, mask, ignore_label=ignore_label),
+        'reliability': Reliability.of(probabilities, labels, mask, ignore_label=ignore_label),
+    }
+
+
+@pytest.mark.parametrize('mask', [(3,), (2, 3), (2, 4, 1), (2, 1), (4, 4), (2, 4, 4, 3)])
+def test_a_mask_without_the_leading_axes_of_the_labels_is_refused(mask):
+    """[B] of label maps [B, H, W] broadcasts along trailing axes; whatever NumPy would align otherwise is an error."""
+    logits, labels, mask = jnp.zeros((2, 4, 4, 3)), jnp.zeros((2, 4, 4), jnp.int32), jnp.ones(mask, bool)
+    for measure in (
+        lambda: Mean.of(labels, mask),
+        lambda: accuracy(logits, labels, mask),
+        lambda: top_k(logits, labels, 2, mask),
+        lambda: confusion(logits, labels, mask),
+        lambda: brier(logits, labels, mask),
+        lambda: Reliability.of(logits, labels, mask),
+    ):
+        with pytest.raises(UsageError, match=r'must have the leading axes of .* \[2, 4, 4\]'):
+            measure()
+
+
+def test_distributions_of_any_leading_shape():
+    """[B, H, W, C] with `soft_labels`: against a loop; one-hot distributions count as their labels."""
+    rng = np.random.default_rng(3)
+    logits, soft = rng.normal(size=(3, 2, 3, 4)).astype(np.float32), rng.dirichlet(np.ones(4), size=(3, 2, 3))
+    mask = np.array([True, False, True])
+    counted = [at for at in np.ndindex(3, 2, 3) if mask[at[0]]]
+    found = accuracy(logits, soft, mask, soft_labels=True)
+    np.testing.assert_allclose(found.value, np.mean([soft[at][logits[at].argmax()] for at in counted]), rtol=1e-5)
+    assert float(found.weight) == len(counted)
+    labels = rng.integers(4, size=(3, 2, 3))
+    for score in (accuracy, confusion, lambda *a, **k: top_k(*a[:2], 2, *a[2:], **k)):
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            score(logits, np.eye(4)[labels], mask, soft_labels=True),
+            score(logits, labels, mask),
+        )

@@ -1,4 +1,4 @@
-"""Losses: pure functions of arrays, one value a row, named for what they are."""
+"""Losses: pure functions of arrays with one value per row or label."""
 
 from canon.losses.classification import maximum_a_posteriori, softmax_cross_entropy
 from canon.losses.ctc import ctc

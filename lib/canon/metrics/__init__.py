@@ -1,7 +1,7 @@
-"""Accumulators that add: what a batch contributes, summed over microbatches, hosts and padding, exactly."""
+"""Metrics as accumulators: each batch contributes sums that add exactly over microbatches, hosts and padding."""
 
 from canon.metrics.calibration import Reliability, brier
-from canon.metrics.classification import accuracy, class_accuracy, confusion, top_k
+from canon.metrics.classification import accuracy, class_accuracy, confusion, top_k, valid_labels
 from canon.metrics.language import bits_per, perplexity
 from canon.metrics.mean import Mean, add
 from canon.metrics.ngram import KneserNey
@@ -13,5 +13,5 @@ from canon.metrics.views import psnr, ssim
 __all__ = [
     'KneserNey', 'Mean', 'Reliability', 'Rows', 'accuracy', 'add', 'bits_per', 'bleu', 'bleu_tokenizer', 'brier',
     'character_error_rate', 'check_tokenizer', 'chrf', 'class_accuracy', 'confusion', 'edit_distance', 'perplexity',
-    'psnr', 'ssim', 'top_k', 'word_accuracy',
+    'psnr', 'ssim', 'top_k', 'valid_labels', 'word_accuracy',
 ]  # fmt: skip

@@ -1,8 +1,15 @@
-"""Metrics of classifiers. Logits are [B, C], masks booleans [B].
+"""Metrics of classifiers, for logits of any leading shape: [B, C] for images, [B, T, C] tokens, [B, H, W, C] pixels.
 
-Labels are integers [B], or, with `soft_labels`, distributions over the classes [B, C], as mixup makes them. A guess
-then counts for as much as its distribution gives it, which is how mixup's authors count (Zhang et al. 2018, their
-code). Labels of another shape or type raise UsageError.
+Shared arguments of all functions:
+  logits: [..., C].
+  labels: integers [...], or, with `soft_labels`, distributions over the classes [..., C], as mixup makes them. A
+    prediction then scores the probability that the distribution assigns it, as mixup's authors count (Zhang et al.
+    2018, their code).
+  mask: the leading axes of the labels, [B] for rows or [B, H, W] for pixels; what is False does not count.
+  soft_labels: whether labels of the logits' shape are distributions.
+  ignore_label: an integer label that does not count, as 255 for the void pixels of segmentation.
+
+Labels or masks of other shapes or types raise UsageError.
 """
 
 from __future__ import annotations
@@ -11,58 +18,96 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from canon.errors import UsageError
 from canon.losses.classification import check_labels
 from canon.metrics.mean import Mean, broadcast_mask
 
 
-def accuracy(logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None, soft_labels: bool = False) -> Mean:
-    """The share of rows whose largest logit is the label's."""
+def accuracy(
+    logits: jax.Array,
+    labels: jax.Array,
+    mask: jax.Array | None = None,
+    soft_labels: bool = False,
+    ignore_label: int | None = None,
+) -> Mean:
+    """Computes the share of labels that are the class of the largest logit. Arguments as of the module."""
     check_labels(logits, labels, soft_labels)
-    guess = logits.argmax(-1)
-    if labels.ndim == logits.ndim:
-        return Mean.of(jnp.take_along_axis(labels, guess[..., None], -1)[..., 0], mask)
-    return Mean.of(guess == labels, mask)
+    valid = valid_labels(labels, mask, ignore_label, logits.shape[:-1])
+    predictions = logits.argmax(-1)
+    if labels.shape == logits.shape:
+        return Mean.of(jnp.take_along_axis(labels, predictions[..., None], -1)[..., 0], valid)
+    return Mean.of(predictions == labels, valid)
 
 
 def top_k(
-    logits: jax.Array, labels: jax.Array, k: int, mask: jax.Array | None = None, soft_labels: bool = False
+    logits: jax.Array,
+    labels: jax.Array,
+    k: int,
+    mask: jax.Array | None = None,
+    soft_labels: bool = False,
+    ignore_label: int | None = None,
 ) -> Mean:
-    """The share of rows whose label is among the k largest logits; a tie counts against the label, and NaN too.
+    """Computes the share of labels among the k largest logits. Arguments as of the module.
 
-    Counting against it keeps a network whose logits are all equal at 0, not at 1.
+    A tie at rank k counts against the label, and so does NaN: a network whose logits are all equal scores 0, not 1.
     """
     check_labels(logits, labels, soft_labels)
+    valid = valid_labels(labels, mask, ignore_label, logits.shape[:-1])
     if k < logits.shape[-1]:
-        best = jax.lax.top_k(logits, k + 1)[0]
-        within = logits > best[..., -1:]
+        largest = jax.lax.top_k(logits, k + 1)[0]
+        within = logits > largest[..., -1:]
     else:
         within = ~jnp.isnan(logits)
-    if labels.ndim == logits.ndim:
-        return Mean.of(jnp.where(within, labels, 0).sum(-1), mask)
-    return Mean.of(jnp.take_along_axis(within, labels[..., None], -1)[..., 0], mask)
+    if labels.shape == logits.shape:
+        return Mean.of(jnp.where(within, labels, 0).sum(-1), valid)
+    # An ignored label may lie outside of the classes, where a gather would read NaN or the wrong class.
+    labels = labels if ignore_label is None else jnp.where(labels == ignore_label, 0, labels)
+    return Mean.of(jnp.take_along_axis(within, labels[..., None], -1)[..., 0], valid)
 
 
 def confusion(
-    logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None, soft_labels: bool = False
+    logits: jax.Array,
+    labels: jax.Array,
+    mask: jax.Array | None = None,
+    soft_labels: bool = False,
+    ignore_label: int | None = None,
 ) -> jax.Array:
-    """Counts [C, C] of (label, prediction) pairs; int32, adds over batches. A distribution counts as its likeliest.
+    """Counts (label, prediction) pairs: an int32 matrix [C, C] that adds over batches. Arguments as of the module.
 
-    logits [..., C]; labels integers [...] or distributions [..., C]; mask of the labels' leading axes: [B] leaves out
-    whole label maps [B, H, W], [B, H, W] leaves out pixels. Raises UsageError for a mask of another shape.
+    A distribution counts as its most likely class.
     """
     check_labels(logits, labels, soft_labels)
-    classes = logits.shape[-1]
-    labels = labels.argmax(-1) if labels.ndim == logits.ndim else labels
-    valid = jnp.ones((), jnp.int32) if mask is None else mask.astype(jnp.int32)
-    if labels.shape[: valid.ndim] != valid.shape:
-        raise UsageError(f'mask {valid.shape} must have the leading axes of the labels, {labels.shape}')
-    counts = jnp.zeros((classes, classes), jnp.int32)
-    return counts.at[labels, logits.argmax(-1)].add(broadcast_mask(valid, labels.shape))
+    valid = valid_labels(labels, mask, ignore_label, logits.shape[:-1])
+    labels = labels.argmax(-1) if labels.shape == logits.shape else labels
+    labels = labels if ignore_label is None else jnp.where(labels == ignore_label, 0, labels)
+    counts = jnp.zeros((logits.shape[-1],) * 2, jnp.int32)
+    amounts = jnp.ones((), jnp.int32) if valid is None else valid.astype(jnp.int32)
+    return counts.at[labels, logits.argmax(-1)].add(jnp.broadcast_to(amounts, labels.shape))
+
+
+def valid_labels(
+    labels: jax.Array, mask: jax.Array | None, ignore_label: int | None, shape: tuple[int, ...] | None = None
+) -> jax.Array | None:
+    """Combines a mask of the leading axes with an ignore label: the mask [...] of the labels that count, None for all.
+
+    A loss with an ignore label averages with it: `Mean.of(softmax_cross_entropy(logits, labels, ignore_label=255),
+    valid_labels(labels, mask, 255))`.
+
+    Args:
+      labels: integers [...]; distributions [..., C] with `shape` and no `ignore_label`.
+      mask: booleans (or weights) of the leading axes of the labels.
+      ignore_label: a label that does not count.
+      shape: of the result; None takes that of the labels.
+    """
+    shape = labels.shape if shape is None else tuple(shape)
+    valid = None if mask is None else broadcast_mask(mask, shape)
+    if ignore_label is None or labels.shape != shape:
+        return valid
+    considered = labels != ignore_label
+    return considered if valid is None else jnp.where(considered, valid, jnp.zeros((), valid.dtype))
 
 
 def class_accuracy(counts: np.ndarray) -> np.ndarray:
-    """The share of each class that was right, [C], from a confusion matrix [C, C]; NaN for a class without examples."""
+    """Computes the recall of each class, [C], from a confusion matrix [C, C]; NaN for classes without examples."""
     counts = np.asarray(counts, np.float64)
     with np.errstate(invalid='ignore'):
         return np.diagonal(counts) / counts.sum(1)

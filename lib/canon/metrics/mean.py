@@ -1,4 +1,4 @@
-"""`Mean`: a sum and its weight, so that means add without error whatever the batches' sizes."""
+"""`Mean`: a sum and its weight, so that means of batches add exactly, whatever the batches' sizes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from canon.errors import UsageError
 from canon.metrics.rows import Rows
 
 
 class Mean(NamedTuple):
-    """A weighted mean in parts. `a + b` is the mean of both sets, exactly."""
+    """A weighted mean as the sum of w v and the sum of w; `a + b` is the mean over both sets, exactly."""
 
     total: Any
     weight: Any
@@ -22,29 +23,40 @@ class Mean(NamedTuple):
 
     @property
     def value(self) -> Any:
-        """total / weight; NaN where nothing was weighed."""
+        """total / weight; NaN if the weight is zero."""
         return self.total / self.weight
 
     @classmethod
     def of(cls, values: jax.Array, mask: jax.Array | None = None) -> Mean:
-        """The mean of `values` [B, ...] over the rows where `mask` [B] is true (all rows without one).
+        """Averages `values` [...] where `mask` is true, over all of them if None.
 
-        A mask of floats weighs the rows: sum w v / sum w. Masked values do not count even where they are NaN: padding
-        rows may hold anything.
+        The mask has the leading axes of `values`: for values [B, H, W] a mask [B] selects rows, [B, H, W] elements. A
+        mask of floats weights its elements: sum w v / sum w. Masked values may be NaN, as padding often is.
+
+        Raises UsageError for a mask of any other shape.
         """
         values = jnp.asarray(values)
         values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
         if mask is None:
             return cls(values.sum(), jnp.full((), values.size, values.dtype))
-        weights = broadcast_mask(jnp.asarray(mask), values.shape).astype(values.dtype)
+        weights = broadcast_mask(mask, values.shape).astype(values.dtype)
+        # `where` and not the product alone: 0 times NaN is NaN.
         return cls(jnp.where(weights != 0, weights * values, 0).sum(), weights.sum())
 
 
 def broadcast_mask(mask: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """`mask` [B] (any leading axes) as `shape` [B, ...]: NumPy's own rule would align B with the *last* axis."""
+    """Repeats `mask` [B] (or any leading axes of `shape`) along the trailing axes, to `shape` [B, ...].
+
+    NumPy's own rule aligns trailing axes: a mask [B] of label maps [B, H, B] would silently mask columns.
+
+    Raises UsageError for a mask that has not the leading axes of `shape`.
+    """
+    mask = jnp.asarray(mask)
+    if mask.shape != tuple(shape[: mask.ndim]):
+        raise UsageError(f'mask {list(mask.shape)} must have the leading axes of the array it masks, {list(shape)}')
     return jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim)), shape)
 
 
 def add(a: Any, b: Any) -> Any:
-    """The sum of two trees of accumulators (`Mean`s, counts, histograms, `Rows`), leaf by leaf."""
+    """Adds two trees of accumulators (`Mean`s, counts, histograms, `Rows`), leaf by leaf."""
     return jax.tree.map(operator.add, a, b, is_leaf=lambda x: isinstance(x, Rows))
