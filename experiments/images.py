@@ -1,10 +1,8 @@
-"""What experiments on images share: reading, the shape that reaches the model, samples right and wrong, predictions."""
+"""What experiments on images share: arguments of reading, and checks of image shapes and of splits."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,7 +11,6 @@ from ml_collections import ConfigDict
 from canon import data, named
 from canon.errors import UsageError
 
-GALLERY = 32  # samples in a picture
 SHEET = 64  # images on a contact sheet
 
 
@@ -37,10 +34,10 @@ def reading_options(
 
 
 def image_shape(source: data.Source, transforms: Sequence[data.Transform], where: str) -> tuple[int, ...]:
-    """The shape of the first image, transformed: [H, W, C], or [K, H, W, C] of K crops.
+    """Returns the shape of the first image after the transforms: [H, W, C], or [K, H, W, C] for K crops.
 
-    Raises UsageError, naming the key `where`, for examples without an image and for one that is not uint8 or not of
-    that shape.
+    Raises UsageError, naming the section `where`, for examples without an image, and for one that is not uint8 or has
+    another shape.
     """
     try:
         image = data.Once(source, 1, transforms, memory_limit=0)[0]['image'][0]
@@ -66,33 +63,3 @@ def check_held_out(train: str, split: str, total: int | None, where: str) -> Non
             f'{where}.split={split!r} shares images with data.train.split={train!r}: hold some out, as'
             f" 'train[:80%]' and 'train[80%:]', or say {where}.trained_on=True"
         )
-
-
-def right_and_wrong(batches: Iterable[Iterable[tuple]]) -> tuple[list[tuple], list[tuple]]:
-    """Of rows (image, truth, guess, probability), batch by batch: those right, in order, and wrong, surest first."""
-    right: list[tuple] = []
-    wrong: list[tuple] = []
-    for rows in batches:
-        for row in rows:
-            if row[1] != row[2]:
-                wrong.append(row)
-            elif len(right) < GALLERY:
-                right.append(row)
-        wrong = sorted(wrong, key=lambda row: -row[3])[:GALLERY]
-    return right, wrong
-
-
-def none_of(title: str) -> str:
-    """The title of a gallery without samples: 'wrong, surest first: ...' -> 'wrong: none'."""
-    return f'{title.partition(":")[0].partition(",")[0]}: none'
-
-
-def write_predictions(output: str | Path, rows: Sequence[Sequence[str]], sheet: Any) -> str:
-    """`predictions.csv` of rows, the first their head, and `predictions.png` of a figure; where they are."""
-    out = Path(output)
-    out.mkdir(parents=True, exist_ok=True)
-    # Names of files are bytes: those that are not UTF-8 are written as they are.
-    with (out / 'predictions.csv').open('w', newline='', encoding='utf-8', errors='surrogateescape') as file:
-        csv.writer(file).writerows(rows)
-    sheet.savefig(out / 'predictions.png', dpi=100)
-    return f'{out / "predictions.csv"}, {out / "predictions.png"}'

@@ -7,20 +7,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from experiments.classification.evaluator import classification_evaluator
-from experiments.classification.task import classification_task, make_loss, many_views, scaled_images
 from ml_collections import ConfigDict
 from PIL import Image
 from scipy.special import log_softmax, softmax
 
 from canon import data
 from canon.errors import CanonError, UsageError
+from canon.tasks.classification import (
+    classification_evaluator,
+    classification_task,
+    make_image_input,
+    make_loss,
+    many_views,
+)
+from canon.tasks.classification_figures import compute_stages, draw_network, first_filters
 from canon.train import At
 from canon.train.evaluation import evaluate
 from canon.train.shard import make_mesh
 from canon.weights.stablehlo import export_stablehlo
 from experiments import classification
-from experiments.classification import insides
+from experiments.predictions import write
 
 
 class Net(nn.Module):
@@ -50,7 +56,7 @@ class Net(nn.Module):
 
 
 KEY = jax.random.key(1)
-IMAGES = scaled_images((0.5,), (0.25,))
+IMAGES = make_image_input((0.5,), (0.25,))
 
 
 @pytest.fixture(scope='module')
@@ -107,7 +113,7 @@ def test_a_scale_above_the_images_is_refused(images):
 
 @pytest.mark.parametrize('smoothing', [0.0, 0.1])
 def test_auxiliary_heads_add_their_share_and_leave_no_trace(images, smoothing):
-    smooth = make_loss(dict(label_smoothing=smoothing))
+    smooth = make_loss(label_smoothing=smoothing)
     task, params, mutable = set_up(Net(heads=2), images, auxiliary=0.3, loss=smooth)
     assert set(mutable) == {'batch_stats'}
     batch = batch_of(images)
@@ -131,7 +137,7 @@ def test_auxiliary_heads_add_their_share_and_leave_no_trace(images, smoothing):
 
 def test_the_loss_of_lenet5_by_name(images):
     """LeCun et al. 1998, eq. 9: y_D + log(e^-j + sum e^-y), the logits being minus the penalties y."""
-    task, params, mutable = set_up(Net(), images, loss=make_loss(dict(name='maximum_a_posteriori', j=0.5)))
+    task, params, mutable = set_up(Net(), images, loss=make_loss('maximum_a_posteriori', j=0.5))
     batch = batch_of(images)
     loss, _ = task.loss(params, mutable, batch, At(KEY, 0))
     logits, _ = Net().apply({'params': params, **mutable}, IMAGES(batch), train=True, mutable=['batch_stats'])
@@ -142,7 +148,7 @@ def test_the_loss_of_lenet5_by_name(images):
 
 def test_a_mixture_of_labels_loses_the_mixture_of_losses(images):
     """The loss is linear in the target: Zhang et al. 2018."""
-    task, params, mutable = set_up(Net(), images, loss=make_loss(dict(soft_labels=True)), soft_labels=True)
+    task, params, mutable = set_up(Net(), images, loss=make_loss(soft_labels=True), soft_labels=True)
     first, second = np.arange(6) % 3, (np.arange(6) + 1) % 3
     mixed = (0.7 * np.eye(3)[first] + 0.3 * np.eye(3)[second]).astype(np.float32)
     rows = [task.loss(params, mutable, batch_of(images, y), At(KEY, 0)) for y in (mixed, first, second)]
@@ -184,10 +190,10 @@ def test_the_evaluator_against_sklearn(images):
 def test_the_filters_are_those_that_meet_the_images_and_the_stages_keep_their_order(images):
     _, params, mutable = set_up(Net(), images)
     variables = {'params': params, **mutable}
-    name, kernels = insides.first_filters(Net(), variables, IMAGES({'image': images[:1]}))
+    name, kernels = first_filters(Net(), variables, IMAGES({'image': images[:1]}))
     assert name == 'stem'
     np.testing.assert_array_equal(kernels, params['stem']['kernel'])
-    values = insides.stages(insides.Look(Net(), IMAGES), variables, images)
+    values = compute_stages(Net(), IMAGES, variables, images)
     assert list(values) == ['stem', 'after']
     np.testing.assert_allclose(
         values['after'],
@@ -204,7 +210,7 @@ def test_a_network_without_filters_or_stages_has_no_such_pictures(images):
             return nn.Dense(3)(x.reshape(x.shape[0], -1))
 
     _, params, mutable = set_up(Perceptron(), images)
-    assert insides.pictures(insides.Look(Perceptron(), IMAGES), params, mutable, batch_of(images)) == {}
+    assert draw_network(Perceptron(), IMAGES, params, mutable, batch_of(images)) == {}
 
 
 @pytest.mark.parametrize('crops', [False, True])
@@ -212,7 +218,9 @@ def test_every_picture_of_an_evaluator_can_be_drawn(images, crops):
     task, params, mutable = set_up(Net(), images)
     images = images.reshape(2, 3, 8, 8, 3) if crops else images
     batches = data.Once(data.Arrays({'image': images, 'label': np.arange(len(images)) % 3}), 4)
-    evaluator = classification_evaluator(task.predict, batches, ['a', 'b', 'c'], insides.Look(Net(), IMAGES))
+    evaluator = classification_evaluator(
+        task.predict, batches, ['a', 'b', 'c'], functools.partial(draw_network, Net(), IMAGES)
+    )
     sums = evaluate(evaluator, params, mutable, make_mesh(-1, 1)).sums
     figures = evaluator.draw(params, mutable, sums)
     assert set(figures) == {
@@ -407,7 +415,7 @@ def trained():
     return config, experiment, experiment.task.init(jax.random.key(1), experiment.train[0])['params']
 
 
-def test_files_of_every_kind_are_read_as_one_picture(trained, tmp_path):
+def test_files_of_every_kind_are_read_as_one_picture(trained, tmp_path, capsys):
     """Grey, grey with alpha, 16 bits, palette, RGBA, CMYK: the same grey picture, the same answer."""
     config, experiment, params = trained
     grey = np.kron(np.random.default_rng(0).integers(256, size=(4, 4)), np.ones((8, 8))).astype(np.uint8)
@@ -418,8 +426,10 @@ def test_files_of_every_kind_are_read_as_one_picture(trained, tmp_path):
     picture.convert('RGB').quantize(256).save(tmp_path / 'd.png')
     picture.convert('RGBA').save(tmp_path / 'e.png')
     picture.convert('RGB').convert('CMYK').save(tmp_path / 'f.tif')
-    said = classification.predict(config, experiment, params, {}, str(tmp_path), tmp_path / 'out')
-    assert said.startswith('6 images classified')
+    said = write(classification.predict(config, experiment, params, {}, str(tmp_path)), tmp_path / 'out')
+    assert said.startswith('6 rows in')
+    assert 'predictions.png' in said
+    assert capsys.readouterr().out == '6 images classified\n'
     header, *rows = [line.split(',') for line in (tmp_path / 'out' / 'predictions.csv').read_text().splitlines()]
     assert header == ['file', 'class1', 'probability1', 'class2', 'probability2', 'class3', 'probability3']
     assert [row[0] for row in rows] == [
@@ -439,11 +449,11 @@ def test_a_broken_file_is_named(trained, tmp_path, kind):
     whole = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes({'empty': b'', 'text': b'no image'}.get(kind, whole[: len(whole) // 2]))
     with pytest.raises(CanonError, match=f'{tmp_path / name} cannot be read .* repair or remove it') as caught:
-        classification.predict(config, experiment, params, {}, str(tmp_path), tmp_path / 'out')
+        write(classification.predict(config, experiment, params, {}, str(tmp_path)), tmp_path / 'out')
     assert '\n' not in str(caught.value)
 
 
-def test_a_run_that_skips_unreadable_images_predicts_the_others(trained, tmp_path, caplog):
+def test_a_run_that_skips_unreadable_images_predicts_the_others(trained, tmp_path, caplog, capsys):
     config, experiment, params = trained
     config = config.copy_and_resolve_references()
     config.data.source = dict(unreadable='skip')
@@ -451,8 +461,8 @@ def test_a_run_that_skips_unreadable_images_predicts_the_others(trained, tmp_pat
         Image.fromarray(np.full((40, 40, 3), 90, np.uint8)).save(tmp_path / name)
     (tmp_path / 'b.png').write_bytes(b'no image')
     out = tmp_path / 'out'
-    told = classification.predict(config, experiment, params, {}, str(tmp_path), out)
-    assert told.startswith('2 images classified, 1 skipped')
+    write(classification.predict(config, experiment, params, {}, str(tmp_path)), out)
+    assert capsys.readouterr().out == '2 images classified, 1 skipped\n'
     rows = (out / 'predictions.csv').read_text().splitlines()[1:]
     assert [row.split(',')[0] for row in rows] == [str(tmp_path / 'a.png'), str(tmp_path / 'c.png')]
     assert '1 of 3 images' in caplog.text
@@ -468,7 +478,7 @@ def test_images_of_other_channels_are_one_line(images):
 def test_a_folder_without_images_is_refused(trained, tmp_path):
     config, experiment, params = trained
     with pytest.raises(UsageError, match='holds no images'):
-        classification.predict(config, experiment, params, {}, str(tmp_path), tmp_path / 'out')
+        write(classification.predict(config, experiment, params, {}, str(tmp_path)), tmp_path / 'out')
 
 
 # --- export ---------------------------------------------------------------------------------------------------------
