@@ -11,7 +11,7 @@ from matplotlib.ticker import EngFormatter, LogLocator
 
 from canon import models, plots
 from canon.errors import CanonError
-from canon.nn.trace import traced
+from canon.nn.trace import trace_network
 from canon.train.runs import Run, read_curves
 from canon.train.workdir import read_json
 from experiments.claims import sweeps
@@ -91,7 +91,7 @@ def multiply_adds(config: Mapping[str, Any]) -> float:
     """Of the config's network for one of its test images."""
     size = at(config, 'data.evals.test.transforms.resize.size')
     model = {key: value for key, value in config['model'].items() if value is not None}
-    return traced(models.make(**model), size, len(at(config, 'input.mean'))).multiply_adds
+    return trace_network(models.make(**model), size, len(at(config, 'input.mean'))).multiply_adds
 
 
 def label(config: Mapping[str, Any], keys: str | Sequence[str]) -> str:

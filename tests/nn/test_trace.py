@@ -9,7 +9,7 @@ import pytest
 from canon import ops
 from canon.errors import CanonError
 from canon.nn import BatchNorm, Conv, Network, SeparableConv
-from canon.nn.trace import Traced, traced
+from canon.nn.trace import NetworkTrace, trace_network
 
 
 class Small(Network):
@@ -34,7 +34,7 @@ class Small(Network):
 
 
 def test_by_hand():
-    found = traced(Small(), (64, 48))
+    found = trace_network(Small(), (64, 48))
     maps = 32 * 24 * 8 * 25 * 3
     maps += 16 * 12 * (8 * 9 + 8 * 6) + 16 * 12 * 6 * 9 * 3 + 16 * 12 * 4 * 7 * 6
     dense = 8 * 6 * 10 * 5 + 5 * 3
@@ -45,7 +45,7 @@ def test_by_hand():
 
 def test_field_is_the_support_of_a_gradient(monkeypatch):
     """Of the middle place of the last map; all kernels positive, and averages for maxima, so that nothing hides."""
-    model, found = Small(), traced(Small(), 128)
+    model, found = Small(), trace_network(Small(), 128)
     monkeypatch.setattr(ops, 'max_pool', ops.avg_pool)
     monkeypatch.setattr(ops, 'relu6', ops.relu)
     x = np.ones((1, 128, 128, 3), np.float32)
@@ -74,7 +74,7 @@ def test_calls_are_looked_into():
             x = jax.jit(lambda x: jax.checkpoint(lambda x: ops.conv(x, kernel, 2))(x))(images)
             return x.mean((1, 2))
 
-    assert traced(Called(), 9) == Traced(108, 4 * 4 * 4 * 27, (3, 3), (2, 2))
+    assert trace_network(Called(), 9) == NetworkTrace(108, 4 * 4 * 4 * 27, (3, 3), (2, 2))
 
 
 def test_loops_are_refused():
@@ -84,4 +84,4 @@ def test_loops_are_refused():
             return jax.lax.fori_loop(0, 3, lambda i, x: x * 2, images)
 
     with pytest.raises(CanonError, match=r"a trace with a '(scan|while)' is not counted"):
-        traced(Looped(), 8)
+        trace_network(Looped(), 8)

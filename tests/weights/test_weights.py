@@ -328,3 +328,60 @@ def test_a_mistyped_path_is_not_looked_for_at_the_hub(tmp_path, monkeypatch):
     (tmp_path / 'runs' / 'y.safetensors').mkdir()
     with pytest.raises(UsageError, match=r'runs/y\.safetensors is a folder or a device'):
         weights.read('runs/y.safetensors')
+
+
+class Detector(linen.Module):
+    """Scores on the last stage of a backbone: the least that a detector is."""
+
+    backbone: nn.Network
+    stage: str
+
+    @linen.compact
+    def __call__(self, images, train=False):
+        return nn.Conv(6, 1, name='scores')(self.backbone.features(images, train)[self.stage])
+
+
+@pytest.mark.parametrize(
+    ('name', 'stage', 'arguments', 'classifier'),
+    [
+        ('resnet.resnet18', 'conv5_x', {}, {'fc.weight', 'fc.bias'}),
+        (
+            'vgg.vgg11',
+            'pool5',
+            {'width': 1 / 16},
+            {f'classifier.{i}.{leaf}' for i in (0, 3, 6) for leaf in ('weight', 'bias')},
+        ),
+    ],
+)
+def test_a_backbone_is_filled_and_the_rest_keeps_its_initialisation(tmp_path, name, stage, arguments, classifier):
+    """Published weights at params['backbone'], through `run.init_from` as training reads them."""
+    from canon.train.checkpoint import flat_model, init_from
+    from canon.train.settings import InitFrom
+    from canon.train.types import State
+
+    images = np.zeros((1, 64, 64, 3), np.float32)
+    network = models.make(name, num_classes=3, **arguments)
+    rng = np.random.default_rng(0)
+    published_variables = jax.tree.map(
+        lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32),
+        jax.eval_shape(network.init, jax.random.key(0), images),
+    )
+    path = str(tmp_path / 'published.safetensors')
+    weights.save(path, name, published_variables)
+
+    detector = Detector(network, stage)
+    shapes = jax.eval_shape(detector.init, jax.random.key(0), images)
+    variables = dict(jax.tree.map(lambda leaf: jax.numpy.full(leaf.shape, 7.0, leaf.dtype), shapes))
+    state = State(0, variables.pop('params'), variables, ())
+    state = init_from(state, InitFrom(path), weights.reader(name, at='backbone'))
+
+    for collection, tree in {'params': state.params, **state.mutable}.items():
+        for module, leaves in tree['backbone'].items():
+            jax.tree.map(np.testing.assert_array_equal, leaves, published_variables[collection][module])
+    assert set(state.params) == {'backbone', 'scores'}
+    assert all((leaf == 7).all() for leaf in jax.tree.leaves(state.params['scores']))
+    arrays = weights.reader(name, at='backbone')(path, flat_model(state))
+    assert arrays is not None
+    assert arrays.keys() - flat_model(state).keys() == classifier  # which the log names as left over
+    with pytest.raises(UsageError, match=r"no parameters at 'backbon' .*; did you mean 'backbone'"):
+        weights.reader(name, at='backbon')(path, flat_model(state))

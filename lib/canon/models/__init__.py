@@ -79,7 +79,7 @@ def table(match: str = '') -> list[Row]:
 
 def rows(match: str = '') -> Iterator[Row]:
     """`table`, each row when it is counted."""
-    from canon.nn.trace import traced
+    from canon.nn.trace import trace_network
 
     every = sorted(published_rows(), key=_age)
     starting = [row for row in every if any(word.startswith(match) for word in (row['name'], *row['name'].split('.')))]
@@ -92,7 +92,7 @@ def rows(match: str = '') -> Iterator[Row]:
         what = (row['name'], row['arguments'], row['size'], row['channels'])
         if str(what) not in counts:
             name, arguments, size, channels = what
-            counts[str(what)] = traced(make(name, **arguments), size, channels)
+            counts[str(what)] = trace_network(make(name, **arguments), size, channels)
         ours = counts[str(what)]
         published = (row[key] for key in ('parameters', 'multiply_adds', 'top1', 'top5', 'source'))
         yield Row(row['name'], row['arguments'], row['size'], *ours, *published)

@@ -1,4 +1,4 @@
-"""What the networks of `canon.models` share: how they are called, and what they say of images that do not fit."""
+"""The interface of image networks: how they are called, how their stages are named, and checks of their images."""
 
 import flax.linen as nn
 import jax
@@ -7,25 +7,44 @@ from canon.errors import UsageError
 
 
 class Network(nn.Module):
-    """Images [B, H, W, C] -> logits [B, num_classes], or the named stages on the way.
+    """A network from images [B, H, W, C] to logits [B, num_classes], and a backbone with named stages.
 
-    A network writes `__call__(images, train=False, features=False)`, which with `features` returns its stages in
-    order, {name: [B, H, W, C]}, without the classifier; `model.apply(variables, images, method='features')` asks.
-    Auxiliary classifiers `sow` their logits into the collection 'auxiliary', in training only.
+    A subclass defines `__call__(images, train=False, features=False)`, which with `features` returns its stages
+    instead of the logits: {name: [B, h, w, channels]}, in the order of the network, without the classifier. The names
+    are the literature's ('conv4_x' of a ResNet, 'conv5' of a VGG), `canon.nn.trace.trace_stages` lists them with
+    their strides and channels, and `docs/networks.md` has them all.
+
+    As a classifier: `model.apply(variables, images)`; its stages: `model.apply(variables, images, method='features')`.
+    As a backbone within another module:
+
+        class Detector(nn.Module):
+            backbone: Network
+
+            @nn.compact
+            def __call__(self, images, train=False):
+                stages = self.backbone.features(images, train)
+                ...stages['conv4_x']...
+
+    Its parameters are then in params['backbone'], without those of the classifier, and `canon.weights.reader(name,
+    at='backbone')` fills them from published weights. Auxiliary classifiers `sow` their logits into the collection
+    'auxiliary', in training only and never with `features`.
     """
 
     def features(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
-        """{stage: [B, H, W, C]}, in the order of the network."""
+        """Returns {stage: [B, h, w, channels]}, in the order of the network."""
         return self(images, train, features=True)
 
 
-def check_images(images: jax.Array, least: int, what: str, channels: int | None = None) -> None:
-    """Raises UsageError unless images are [B, H, W, C], at least `least` pixels a side, of `channels` where given."""
+def check_images(images: jax.Array, least: int, network: str, channels: int | None = None) -> None:
+    """Checks that images are [B, H, W, C] of at least `least` pixels per side, and of `channels` unless None.
+
+    Raises UsageError, naming the network, otherwise.
+    """
     if images.ndim != 4:
-        raise UsageError(f'{what} takes images [B, H, W, C], not {images.shape}')
+        raise UsageError(f'{network} takes images [B, H, W, C], not {images.shape}')
     if min(images.shape[1:3]) < least:
         raise UsageError(
-            f'{what} takes images of at least {least}x{least}, not {images.shape[1]}x{images.shape[2]}; resize them'
+            f'{network} takes images of at least {least}x{least}, not {images.shape[1]}x{images.shape[2]}; resize them'
         )
     if channels is not None and images.shape[-1] != channels:
-        raise UsageError(f'{what} takes images of {channels} channels, not {images.shape[-1]}')
+        raise UsageError(f'{network} takes images of {channels} channels, not {images.shape[-1]}')

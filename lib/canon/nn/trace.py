@@ -1,10 +1,10 @@
-"""What a network costs and what it sees, read off its trace: parameters, multiply-adds, receptive field, stride.
+"""Reads off a network's trace what it costs and what it sees: parameters, multiply-adds, receptive fields, strides.
 
-Nothing is computed. `traced` writes the network down as a jaxpr and walks it once: of every array that depends on the
-images it keeps how many rows and columns of them one place sees, and how far apart two places are.
+Nothing is computed: the network becomes a jaxpr, which is walked once. Of every array that depends on the images the
+walk keeps the receptive field of one place, and how far apart the fields of two neighbouring places are.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -17,11 +17,15 @@ from canon.errors import CanonError
 Pair = tuple[int, int]
 
 
-class Traced(NamedTuple):
-    """parameters: of the collection 'params'. multiply_adds: of convolutions and matrix products, for one image.
+class NetworkTrace(NamedTuple):
+    """The costs of a network and the receptive field of its last map.
 
-    field, stride: (rows, columns) of the images, of the last map: what is flattened, averaged or returned as logits.
-    Fields count padding too, so they may be larger than the images.
+    Attributes:
+      parameters: number of values in the collection 'params'.
+      multiply_adds: of convolutions and matrix products, for one image.
+      field: (rows, columns) of the image that one place of the last map sees: of the map that is flattened, averaged or
+        returned as logits. Padding counts, so a field may be larger than the image.
+      stride: (rows, columns) of the image between two neighbouring places of that map.
     """
 
     parameters: int
@@ -30,13 +34,28 @@ class Traced(NamedTuple):
     stride: Pair
 
 
+class StageTrace(NamedTuple):
+    """One stage of a backbone: what a detector or a segmentation network has to know of it.
+
+    Attributes:
+      stride: (rows, columns) of the image between two neighbouring places.
+      channels: of the map.
+      field: (rows, columns) of the image that one place sees, padding counted.
+    """
+
+    stride: Pair
+    channels: int
+    field: Pair
+
+
 class Field(NamedTuple):
-    """One place of a map sees `extent` rows and columns of the images; the next one sees them `stride` further on."""
+    """The receptive field of one place of a map: `extent` rows and columns, `stride` apart from its neighbour's."""
 
     extent: Pair = (1, 1)
     stride: Pair = (1, 1)
 
     def through(self, window: Pair, stride: Pair = (1, 1), dilation: Pair = (1, 1)) -> 'Field':
+        """Returns the field of a window over this map: extent + (window - 1) dilation stride of the map."""
         axes = list(zip(self.extent, self.stride, window, stride, dilation, strict=True))
         return Field(
             tuple(e + (w - 1) * d * j for e, j, w, _, d in axes),  # ty: ignore[invalid-argument-type]
@@ -44,41 +63,86 @@ class Field(NamedTuple):
         )
 
 
-def traced(model: Any, size: int | Pair, channels: int = 3) -> Traced:
-    """Of a linen module that takes images [1, H, W, channels], as it evaluates; what does not lead to its logits, such
-    as auxiliary heads, costs nothing (but has parameters). Raises CanonError for a network with loops.
+def trace_network(model: Any, size: int | Pair, channels: int = 3) -> NetworkTrace:
+    """Counts the parameters and multiply-adds of a network at evaluation, and finds the field of its last map.
+
+    Layers that do not lead to the logits, such as auxiliary heads, cost nothing, but their parameters count.
+
+    Args:
+      model: a linen module that takes images [1, H, W, channels].
+      size: of the images, one number or (H, W).
+      channels: of the images.
+
+    Raises:
+      CanonError: the network has loops (`lax.scan`, `while_loop`, `cond`).
     """
+    (logits, variables), equations, jaxpr = _trace(model, size, channels)
+    walk = _Walk()
+    count = len(jax.tree.leaves(logits))
+    states = walk.over(_leading_to(equations, jaxpr, count), jaxpr, [None, Field()])
+    maps = [state for state in (*walk.ends, *states[:count]) if isinstance(state, Field)]
+    last = max(maps, default=Field())
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables.get('params', {})))
+    return NetworkTrace(parameters, walk.multiply_adds, last.extent, last.stride)
+
+
+def trace_stages(model: Any, size: int | Pair = 224, channels: int = 3) -> dict[str, StageTrace]:
+    """Finds stride, channels and receptive field of every stage that `model.features` returns, in their order.
+
+    >>> from canon import models
+    >>> {name: stage.stride[0] for name, stage in trace_stages(models.make('resnet.resnet18')).items()}
+    {'conv1': 2, 'conv2_x': 4, 'conv3_x': 8, 'conv4_x': 16, 'conv5_x': 32}
+
+    Args:
+      model: a network with a method `features`, see `canon.nn.Network`.
+      size: of the images, one number or (H, W); strides do not depend on it.
+      channels: of the images.
+
+    Raises:
+      CanonError: the network has loops.
+    """
+    names: list[str] = []
+
+    def features(module, images):
+        stages = module.features(images)
+        names[:] = stages  # a dict that leaves a trace is sorted by its keys
+        return list(stages.values())
+
+    (stages, _), equations, jaxpr = _trace(model, size, channels, method=features)
+    states = _Walk().over(_leading_to(equations, jaxpr, len(stages)), jaxpr, [None, Field()])
+    return {
+        name: StageTrace(state.stride, stage.shape[-1], state.extent)
+        for name, stage, state in zip(names, stages, states, strict=False)
+    }
+
+
+def _trace(model: Any, size: int | Pair, channels: int, method: Callable | None = None) -> tuple[Any, list, Any]:
+    """Returns ((output, variables) of `init` as shapes, the equations, the jaxpr of (key, images))."""
     height, width = (size, size) if isinstance(size, int) else size
     images = jax.ShapeDtypeStruct((1, height, width, channels), np.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    with backend.forms('plain'):
-        run = jax.make_jaxpr(lambda key, images: model.init_with_output(key, images), return_shape=True)
-        closed, (logits, variables) = run(key, images)
-    jaxpr = closed.jaxpr
-    walk = _Walk()
-    found = walk.over(_leading_to(jaxpr, len(jax.tree.leaves(logits))), jaxpr, [None, Field()])
-    last = [f for f in (*walk.ends, *found[: len(jax.tree.leaves(logits))]) if isinstance(f, Field)]
-    fields = max(last, default=Field())
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables.get('params', {})))
-    return Traced(parameters, walk.multiply_adds, fields.extent, fields.stride)
+    with backend.forms('plain'):  # one convolution per layer, not the sums of products of the CPU forms
+        run = jax.make_jaxpr(lambda key, x: model.init_with_output(key, x, method=method), return_shape=True)
+        closed, shapes = run(key, images)
+    return shapes, closed.jaxpr.eqns, closed.jaxpr
 
 
-def _leading_to(jaxpr: Any, count: int) -> list[Any]:
-    """The equations that the first `count` outputs depend on, in order."""
-    wanted, kept = {v for v in jaxpr.outvars[:count] if isinstance(v, core.Var)}, []
-    for equation in reversed(jaxpr.eqns):
-        if not wanted.isdisjoint(equation.outvars):
-            kept.append(equation)
-            wanted.update(v for v in equation.invars if isinstance(v, core.Var))
-    return kept[::-1]
+def _leading_to(equations: list[Any], jaxpr: Any, count: int) -> list[Any]:
+    """Returns the equations that the first `count` outputs depend on, in order."""
+    needed, selected = {v for v in jaxpr.outvars[:count] if isinstance(v, core.Var)}, []
+    for equation in reversed(equations):
+        if not needed.isdisjoint(equation.outvars):
+            selected.append(equation)
+            needed.update(v for v in equation.invars if isinstance(v, core.Var))
+    return selected[::-1]
 
 
 class _Walk:
-    """A variable's state is None where it does not depend on the images, a Field where it is a map, else 'no map'."""
+    """Walks equations. A variable's state is None if independent of the images, a Field if a map, else 'no map'."""
 
     def __init__(self):
         self.multiply_adds = 0
-        self.ends: list[Field] = []  # of maps that something else than a map was made of
+        self.ends: list[Field] = []  # of the maps that end in something other than a map: a flattening, a mean
 
     def over(self, equations: list[Any], jaxpr: Any, states: list[Any]) -> list[Any]:
         known = dict(zip(jaxpr.invars, states, strict=True))
@@ -86,10 +150,10 @@ class _Walk:
             inputs = [known.get(v) if isinstance(v, core.Var) else None for v in equation.invars]
             if all(state is None for state in inputs):
                 continue
-            known.update(zip(equation.outvars, self._one(equation, inputs), strict=True))
+            known.update(zip(equation.outvars, self._step(equation, inputs), strict=True))
         return [known.get(v) if isinstance(v, core.Var) else None for v in jaxpr.outvars]
 
-    def _one(self, equation: Any, inputs: list[Any]) -> list[Any]:
+    def _step(self, equation: Any, inputs: list[Any]) -> list[Any]:
         name = equation.primitive.name
         if name in ('scan', 'while', 'cond'):
             raise CanonError(f'a trace with a {name!r} is not counted; write the network without it')
@@ -112,12 +176,12 @@ class _Walk:
         )
         if window := _window(equation):
             return joined.through(*window)
-        same = all(shape[1:3] == seen[1:3] for _, seen in maps)
-        return joined if same or equation.primitive.name in ('slice', 'pad', 'concatenate') else 'no map'
+        same_size = all(shape[1:3] == map_shape[1:3] for _, map_shape in maps)
+        return joined if same_size or equation.primitive.name in ('slice', 'pad', 'concatenate') else 'no map'
 
 
 def _inner(params: Mapping[str, Any]) -> Iterator[Any]:
-    """The jaxpr that an equation calls: of jit, custom_jvp_call, custom_vjp_call, checkpoint."""
+    """Yields the jaxpr that an equation calls: of jit, custom_jvp_call, custom_vjp_call, checkpoint."""
     for value in params.values():
         if isinstance(value, core.ClosedJaxpr):
             yield value.jaxpr
@@ -126,7 +190,7 @@ def _inner(params: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _multiply_adds(equation: Any) -> int:
-    """An output of a convolution is a sum over its window and the channels of its group."""
+    """Counts products: each output of a convolution sums over its window and the channels of its group."""
     params, out = equation.params, equation.outvars[0].aval
     if equation.primitive.name == 'conv_general_dilated':
         kernel = equation.invars[1].aval.shape
@@ -138,7 +202,7 @@ def _multiply_adds(equation: Any) -> int:
 
 
 def _window(equation: Any) -> tuple[Pair, Pair, Pair] | None:
-    """(size, stride, dilation) of the rows and columns of [B, H, W, C] that an output's place is made of."""
+    """Returns the (size, stride, dilation) of an equation's windows over rows and columns; None if it has none."""
     name, params = equation.primitive.name, equation.params
     if name == 'conv_general_dilated':
         if params['dimension_numbers'].lhs_spec != (0, 3, 1, 2) or params['lhs_dilation'] != (1, 1):

@@ -1,7 +1,7 @@
-"""Which publisher calls a network's parameters what, and loading and saving by that.
+"""Loads and saves published weights under their publishers' names.
 
 A module of this package holds the names of one family: `TORCHVISION` and `TIMM`, {constructor: Names}. A constructor
-with several forms has an entry for each ('vgg.vgg16', 'vgg.vgg16 batch_norm'); the one that fits a file best is taken.
+with several forms has an entry for each ('vgg.vgg16', 'vgg.vgg16 batch_norm'); the one that fits a file best is used.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from canon.errors import UsageError
 from canon.named import near
 from canon.weights import files, layout
@@ -23,7 +21,7 @@ PUBLISHERS = ('torchvision', 'timm')
 
 
 def names_of(model: str) -> dict[tuple[str, str], Names]:
-    """{(publisher, entry): Names} of a constructor, 'resnet.resnet50'. Raises UsageError where there are none."""
+    """Returns {(publisher, entry): Names} of a constructor, 'resnet.resnet50'. Raises UsageError if there are none."""
     found, known = {}, set()
     package = importlib.import_module(__package__ or 'canon.weights')
     for info in pkgutil.iter_modules(package.__path__):
@@ -39,10 +37,15 @@ def names_of(model: str) -> dict[tuple[str, str], Names]:
 
 
 def load(source: str | Path, model: str, like: Mapping[str, Any]) -> dict[str, Any]:
-    """The variables of `model` from a file, or from OWNER/NAME of the hub.
+    """Loads the variables of `model` from a file, or from OWNER/NAME of the hub.
 
-    model: the constructor's name, 'resnet.resnet50'. like: what `model.init` gives, arrays or shapes.
-    Raises UsageError that lists the keys that are missing, left over or of another shape.
+    Args:
+      source: a `.safetensors` file, a `.pth` file (where torch is installed), or OWNER/NAME[:FILE].
+      model: the constructor's name, 'resnet.resnet50'.
+      like: what `model.init` returns, arrays or shapes.
+
+    Raises:
+      UsageError: keys are missing, left over or of another shape; it lists them.
     """
     tensors = files.without_prefixes(files.read(source))
     return layout.from_torch(tensors, like, _best(tensors, model, like), str(source))
@@ -51,43 +54,87 @@ def load(source: str | Path, model: str, like: Mapping[str, Any]) -> dict[str, A
 def save(path: str | Path, model: str, variables: Mapping[str, Any], publisher: str = 'torchvision') -> None:
     """Writes the variables of `model` as `.safetensors` under the names of a publisher, for its own code to load.
 
-    variables: all that `model.init` gives, {'params': ..., 'batch_stats': ...}. Raises UsageError where a part is
-    missing and where they are another network's.
+    Args:
+      path: of the file.
+      model: the constructor's name.
+      variables: all that `model.init` returns, {'params': ..., 'batch_stats': ...}.
+      publisher: 'torchvision' or 'timm'.
+
+    Raises:
+      UsageError: the publisher has no such network, or the variables are incomplete or another network's.
     """
     layout.check_variables(variables)
     fitting = _fitting(model, variables)
     if publisher not in fitting:
-        raise UsageError(f'{publisher!r} publishes no such {model!r}; there are {sorted(fitting)}')
+        raise UsageError(f'{publisher!r} does not publish this form of {model!r}; available from {sorted(fitting)}')
     names = min(fitting[publisher], key=lambda names: len(names.missing(variables)))
     if missing := names.missing(variables):
         raise UsageError(f'these variables are not all of {model!r}: they lack {", ".join(missing[:5])}')
     files.write(path, layout.to_torch(variables, names), {'model': model, 'publisher': publisher})
 
 
-def reader(model: str) -> Callable[[str, Mapping[str, Any]], dict[str, np.ndarray] | None]:
-    """What an `Experiment` reads published weights with, for `run.init_from`.
+def reader(model: str, at: str = '') -> Callable[[str, Mapping[str, Any]], dict[str, Any] | None]:
+    """Makes the function with which an `Experiment` reads published weights for `run.init_from`.
 
-    (source, leaves) -> {name: array} where `source` is a file of weights or a name of the hub, else None.
-    leaves: {'block/conv/kernel': leaf, 'batch_stats/block/bn/mean': leaf}. What has no place here keeps torch's key.
+    A detector takes its backbone from a classifier: `Experiment(..., read=weights.reader('resnet.resnet50',
+    at='backbone'))` fills params['backbone'] and batch_stats['backbone']; everything else keeps its initialisation.
+
+    Args:
+      model: the constructor that the weights are published for, 'resnet.resnet50'.
+      at: path of the subtree of parameters to fill, 'backbone' or 'rpn/backbone'; the whole tree if empty.
+
+    Returns:
+      (source, leaves) -> {name: array} if `source` is a weights file or a repository of the hub, else None. Leaves are
+      named 'block/conv/kernel' or 'batch_stats/block/bn/mean'. What the file has in addition keeps torch's key.
     """
 
-    def read(source: str, leaves: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
+    def read(source: str, leaves: Mapping[str, Any]) -> dict[str, Any] | None:
         if not files.is_weights(source):
             return None
-        tensors, variables = files.without_prefixes(files.read(source)), layout.nested(leaves)
-        return layout.renamed(tensors, variables, _best(tensors, model, variables))
+        subtree, rest = _split(leaves, at)
+        tensors, variables = files.without_prefixes(files.read(source)), layout.nested(subtree)
+        arrays = layout.renamed(tensors, variables, _best(tensors, model, variables))
+        return rest | {_join(name, at) if name in subtree else name: array for name, array in arrays.items()}
 
     return read
 
 
+_STATISTICS = 'batch_stats/'  # the collection is the first part of a leaf's name, 'params' is left out
+
+
+def _split(leaves: Mapping[str, Any], at: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Splits leaves into those of the subtree `at`, under their names within it, and the rest."""
+    if not at:
+        return dict(leaves), {}
+    subtree, rest = {}, {}
+    for name, leaf in leaves.items():
+        collection = _STATISTICS if name.startswith(_STATISTICS) else ''
+        path = name.removeprefix(collection)
+        if path.startswith(f'{at}/'):
+            subtree[collection + path.removeprefix(f'{at}/')] = leaf
+        else:
+            rest[name] = leaf
+    if not subtree:
+        modules = {name.partition('/')[0] for name in rest if not name.startswith(_STATISTICS)}
+        raise UsageError(f'there are no parameters at {at!r} to read weights into{near(at, modules)}')
+    return subtree, rest
+
+
+def _join(name: str, at: str) -> str:
+    if not at:
+        return name
+    collection = _STATISTICS if name.startswith(_STATISTICS) else ''
+    return f'{collection}{at}/{name.removeprefix(collection)}'
+
+
 def _best(tensors: Mapping[str, Any], model: str, like: Mapping[str, Any]) -> Names:
-    """The names that know most keys of the file."""
-    fitting = [names for each in _fitting(model, like).values() for names in each]
+    """Returns the names that cover most keys of the file."""
+    fitting = [names for forms in _fitting(model, like).values() for names in forms]
     return max(fitting, key=lambda names: len(layout.keys(like, names) & tensors.keys()))
 
 
 def _fitting(model: str, variables: Mapping[str, Any]) -> dict[str, list[Names]]:
-    """{publisher: names} that have a key for every leaf of `variables`. Raises UsageError where there are none."""
+    """Returns {publisher: [names with a key for every leaf]}. Raises UsageError if there are none."""
     found: dict[str, list[Names]] = {}
     for (publisher, _), names in names_of(model).items():
         if names.fits(variables):
