@@ -7,6 +7,7 @@ from canon.data.pipeline.batches import Batches, Once
 from canon.data.pipeline.chain import Mapped, Transform
 from canon.data.pipeline.keys import Key, rng
 from canon.data.pipeline.loading import OWN, load
+from canon.data.pipeline.mixing import Interleaved, Zipped
 from canon.data.pipeline.order import balanced, in_order, shuffled
 from canon.data.pipeline.source import Arrays, Cached, Info, Source, cached, labels
 from canon.data.pipeline.synthetic import Fake, Generated
@@ -18,8 +19,8 @@ from canon.data.text.streams import Streams, StreamsOnce
 from canon.data.text.vocabulary import Vocabulary
 
 __all__ = [
-    'OWN', 'Alphabet', 'Arrays', 'Batches', 'Buckets', 'BucketsOnce', 'Cached', 'Fake', 'Generated', 'Info', 'Key',
-    'Mapped', 'Once', 'Pairs', 'Source', 'Streams', 'StreamsOnce', 'Transform', 'Vocabulary', 'balanced', 'cached',
-    'corpora', 'image_files', 'in_order', 'labels', 'load', 'meshes', 'order', 'parallel_text', 'rng', 'shapes',
-    'shuffled', 'splits', 'transforms', 'views', 'vocabulary',
+    'OWN', 'Alphabet', 'Arrays', 'Batches', 'Buckets', 'BucketsOnce', 'Cached', 'Fake', 'Generated', 'Info',
+    'Interleaved', 'Key', 'Mapped', 'Once', 'Pairs', 'Source', 'Streams', 'StreamsOnce', 'Transform', 'Vocabulary',
+    'Zipped', 'balanced', 'cached', 'corpora', 'image_files', 'in_order', 'labels', 'load', 'meshes', 'order',
+    'parallel_text', 'rng', 'shapes', 'shuffled', 'splits', 'transforms', 'views', 'vocabulary',
 ]  # fmt: skip

@@ -7,7 +7,7 @@ A batch is a function of its number alone, so nothing of the reading is saved in
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from canon.data.pipeline.workers import prepare_worker, signals_held
 from canon.errors import CanonError, UsageError
 
 Batch = dict[str, np.ndarray]
-_ENDLESS = 1 << 40
+ENDLESS = 1 << 40  # batches; grain wants a length
 
 
 class Batches:
@@ -78,7 +78,7 @@ class Batches:
 
     def iterate(self, start: int = 0) -> Iterator[Batch]:
         """batches[start], batches[start + 1], ..., prepared ahead."""
-        return _prefetch(self, start, _ENDLESS, self.threads, self.workers)
+        return prefetch(self, start, ENDLESS, self.threads, self.workers)
 
 
 class Once:
@@ -122,7 +122,7 @@ class Once:
 
     def iterate(self, start: int = 0) -> Iterator[Batch]:
         """once[start], ... once[len(once) - 1], prepared ahead."""
-        return _prefetch(self, start, len(self), self.threads, self.workers)
+        return prefetch(self, start, len(self), self.threads, self.workers)
 
 
 def process_rows(batch_size: int, index: int, count: int) -> slice:
@@ -215,7 +215,8 @@ class _From:
         return f'{type(self.batches).__name__} from {self.start}'
 
 
-def _prefetch(batches, start, stop, threads, workers) -> Iterator[Batch]:
+def prefetch(batches: Any, start: int, stop: int, threads: int, workers: int) -> Iterator[Any]:
+    """Yields batches[start], ..., batches[stop - 1], prepared ahead by threads, or by processes (`workers`)."""
     import grain  # 3 s, and it brings jax: not for those who only read a source
 
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
@@ -228,9 +229,13 @@ def _prefetch(batches, start, stop, threads, workers) -> Iterator[Batch]:
     try:
         for batch in _hold_signals_at_first(iterator) if workers else iterator:
             # Batches of workers are in shared memory, which must not outlive them.
-            yield {field: np.array(values) for field, values in batch.items()} if workers else batch
+            yield _copy(batch) if workers else batch
     finally:  # after an error, too: worker processes and their shared memory go at once
         iterator.close()
+
+
+def _copy(batch: Any) -> Any:
+    return {name: _copy(value) for name, value in batch.items()} if isinstance(batch, Mapping) else np.array(batch)
 
 
 def _hold_signals_at_first(iterator: Iterator[Batch]) -> Iterator[Batch]:

@@ -16,8 +16,9 @@ from typing import Annotated, Any
 import numpy as np
 
 from canon import named
-from canon.data.pipeline import keys, splits
-from canon.data.pipeline.batches import Batch, Batches, Once, _prefetch
+from canon.data.pipeline import splits
+from canon.data.pipeline.batches import Batch, Batches, Once
+from canon.data.pipeline.mixing import Interleaved
 from canon.data.pipeline.source import Example, Info
 from canon.data.text import catalogues, text_files
 from canon.data.text.vocabulary import Vocabulary
@@ -226,11 +227,11 @@ class Pairs:
         return f'Pairs({self.info.name}, {self.info.split}, {len(self)} pairs of at most {self.max_length} tokens)'
 
 
-class Buckets:
+class Buckets(Interleaved):
     """Training batches without end, each of one bucket: few shapes, little padding. A function of (seed, step) alone.
 
-    An epoch has ceil(n_k / B) batches of the k-th bucket, in an order drawn anew; each bucket walks through its own
-    permutations as `Batches` does, so a pair is drawn at most once more than another of its bucket.
+    An epoch has ceil(n_k / B) batches of the k-th bucket, in an order drawn again each epoch; each bucket walks through
+    its own permutations as `Batches` does, so a pair is drawn at most once more than another of its bucket.
     """
 
     def __init__(
@@ -238,7 +239,7 @@ class Buckets:
         parts: Sequence[Pairs],
         batch_size: named.Count | None = None,
         seed: int = 0,
-        shard=(0, 1),
+        shard: tuple[int, int] = (0, 1),
         threads: Annotated[int, named.Range(0)] = 2,
         tokens: named.Count | None = None,
         multiple: named.Count = 8,
@@ -246,7 +247,7 @@ class Buckets:
         """
         Args:
           parts: of `Pairs.buckets`.
-          batch_size: pairs a batch, of all processes together; or else
+          batch_size: pairs per batch, of all processes together; or else
           tokens: places of a batch on either side, so that a bucket of short pairs has more of them: tokens // bound,
             rounded down to a multiple of `multiple`, which the devices must divide, and at least that.
 
@@ -255,34 +256,11 @@ class Buckets:
         if (batch_size is None) == (tokens is None):
             raise UsageError(f'batch_size={batch_size} and tokens={tokens}: batches are of one or of the other')
         rows = [batch_size or max((tokens or 0) // part.max_length // multiple * multiple, multiple) for part in parts]
-        self.parts = [Batches(part, b, seed, shard=shard, threads=0) for part, b in zip(parts, rows, strict=True)]
-        self._counts = [-(-len(part) // b) for part, b in zip(parts, rows, strict=True)]
-        self.seed, self.threads = seed, threads
-        self.steps_per_epoch = sum(self._counts)
-        mean = sum(n * b for n, b in zip(self._counts, rows, strict=True)) / self.steps_per_epoch
-        self.batch_size = batch_size or max(round(mean / multiple), 1) * multiple  # about; an epoch is exact
-        self.num_examples = self.steps_per_epoch * self.batch_size
-
-    def for_process(self, index: int, count: int) -> Buckets:
-        """Returns the same data whose batches hold only the rows of process `index` of `count`."""
-        part = copy.copy(self)
-        part.parts = [each.for_process(index, count) for each in self.parts]
-        return part
-
-    def __getitem__(self, step: int) -> Batch:
-        if step < 0:
-            raise IndexError(f'step {step} is negative')
-        epoch, place = divmod(int(step), self.steps_per_epoch)
-        order = keys.stream('interleaved turns', self.seed, epoch).permutation(
-            np.repeat(range(len(self.parts)), self._counts)
-        )
-        k = int(order[place])
-        before = int((order[:place] == k).sum())
-        return self.parts[k][epoch * self._counts[k] + before]
-
-    def iterate(self, start: int = 0) -> Iterator[Batch]:
-        """buckets[start], buckets[start + 1], ..., prepared ahead."""
-        return _prefetch(self, start, 1 << 40, self.threads, 0)
+        data = [Batches(part, b, seed, shard=shard, threads=0) for part, b in zip(parts, rows, strict=True)]
+        steps = [-(-len(part) // b) for part, b in zip(parts, rows, strict=True)]
+        mean = sum(n * b for n, b in zip(steps, rows, strict=True)) / sum(steps)
+        size = batch_size or max(round(mean / multiple), 1) * multiple  # about; an epoch is exact
+        super().__init__(data, seed=seed, shuffled=True, batch_size=size, threads=threads)
 
 
 class BucketsOnce:
