@@ -364,7 +364,7 @@ def _literal(text: str) -> Any:
 
 def function_at(config: ConfigDict, path: str) -> Callable | None:
     """The function whose arguments the section at `path` holds; None where it names none, or none that exists."""
-    find = _family(path) or _own_section(config, path)
+    find = _own_section(config, path) or _family(path)
     if path == 'data.source' and isinstance(config.data.get('source'), ConfigDict):
         from canon.data.pipeline import loading
 

@@ -5,7 +5,7 @@ does not (Vaswani et al. 2017, section 3.2.1).
     ./launch.sh table runs/claims/attention_scale
 
 Measured, docs/claims.md: without the scale the softmax's Jacobian at the start falls to a quarter from d_k 4 to 256,
-and after 300 steps 89 % are found where the scaled form finds all. 18 runs of 10 s each on 2 CPU cores.
+and after 300 steps 89 % of the answers are correct, of the scaled form all. 18 runs of 10 s each on 2 CPU cores.
 """
 
 from ml_collections import ConfigDict
@@ -16,8 +16,16 @@ def get_config(arg: str = '') -> ConfigDict:
         dict(
             experiment='attention_retrieval',
             seed=0,
-            data=dict(batch_size=64, test_batches=10, places=8, symbols=32),
-            model=dict(form='scaled_dot_product', d_k=64),
+            data=dict(
+                batch_size=64,
+                test_batches=10,
+                places=8,  # key-value pairs per row
+                symbols=32,  # that the keys of a row are drawn from
+            ),
+            model=dict(
+                form='scaled_dot_product',  # or 'dot_product', 'additive'
+                d_k=64,  # width of queries and keys
+            ),
             tx=dict(chain=('momentum',), momentum=dict(learning_rate=0.3, momentum=0.9)),
             run=dict(
                 steps=300,
@@ -39,6 +47,6 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.attention_retrieval import picture
+    from experiments.claims.attention import draw_attention_scale
 
-    return {'attention scale': picture(runs)}
+    return {'attention scale': draw_attention_scale(runs)}

@@ -1,55 +1,26 @@
-"""The measures behind the claim about 1/sqrt(d_k), against float64 numpy and the paper's variance of q.k."""
+"""Attention retrieval from a config: its keys, and what it refuses."""
 
-import jax
-import numpy as np
 import pytest
 
 from canon.errors import UsageError
-from experiments import attention_retrieval as retrieval
-from experiments import configs
+from experiments import attention_retrieval, configs, overrides
+
+SCALE = f'{configs.ROOT}/configs/claims/attention_scale.py'
 
 
-def measured(form, d_k):
-    batch = retrieval.asked(np.random.default_rng(0), 256, 8, 512)
-    model = retrieval.Retriever(512, form, d_k)
-    params = model.init(jax.random.key(0), batch)['params']
-    return {name: float(mean.value) for name, mean in retrieval.at_start(model, params, batch).items()}
+def test_every_key_can_be_set():
+    config = overrides.load(SCALE)
+    overrides.apply(config, [('model.d_v', '16'), ('model.form', 'additive'), ('data.places', '4')])
+    assert config.model.to_dict() == dict(form='additive', d_k=64, d_v=16)
+    with pytest.raises(UsageError, match=r"no key 'model\.d_w'; did you mean"):
+        overrides.apply(config, [('model.d_w', '1')])
 
 
-def test_the_jacobian_is_that_of_the_matrix():
-    scores = 3 * np.random.default_rng(0).normal(size=(5, 7))
-    p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
-    expected = [np.linalg.norm(np.diag(row) - np.outer(row, row)) for row in p]
-    np.testing.assert_allclose(retrieval.softmax_jacobian(scores.astype(np.float32)), expected, rtol=1e-4)
-
-
-@pytest.mark.parametrize('d_k', [16, 256])
-def test_products_of_unit_variance_have_variance_d_k(d_k):
-    assert measured('dot_product', d_k)['variance'] == pytest.approx(d_k, rel=0.1)
-    assert measured('scaled_dot_product', d_k)['variance'] == pytest.approx(1, rel=0.1)
-
-
-def test_without_the_scale_the_jacobian_vanishes_and_additive_attention_keeps_it():
-    narrow, wide = ({form: measured(form, d)['jacobian'] for form in retrieval.FORMS} for d in (4, 1024))
-    assert wide['dot_product'] < 0.2 * narrow['dot_product']
-    for form in ('scaled_dot_product', 'additive'):
-        assert wide[form] == pytest.approx(narrow[form], rel=0.25)
-
-
-def test_the_answer_is_the_label_of_the_wanted_symbol():
-    batch = retrieval.asked(np.random.default_rng(0), 50, 6, 9)
-    assert all(len(set(row)) == 6 for row in batch['symbol'].tolist())
-    hit = batch['symbol'] == batch['wanted'][:, None]
-    assert (hit.sum(1) == 1).all()
-    np.testing.assert_array_equal(batch['label'][hit], batch['answer'])
-    assert hit.any(0).all()  # every place is asked for
-
-
-def test_what_the_task_does_not_take(root):
-    config = configs.load(f'{root}/configs/claims/attention_scale.py')
+def test_what_is_refused():
+    config = configs.load(SCALE)
     config.data.symbols = 3
-    with pytest.raises(UsageError, match=r'data\.symbols=3: fewer than data\.places=8'):
-        retrieval.make(config)
+    with pytest.raises(UsageError, match=r'data\.symbols=3 must be at least data\.places=8'):
+        attention_retrieval.make(config)
     config.data.symbols, config.model.form = 32, 'aditive'
     with pytest.raises(UsageError, match=r"model\.form='aditive' .*did you mean 'additive'"):
-        retrieval.make(config)
+        attention_retrieval.make(config)

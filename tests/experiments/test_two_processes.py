@@ -56,7 +56,7 @@ EXPERIMENTS = {
     'recurrent': recurrent,
     'translation': translation,
     'text_recognition': text_recognition,
-    'sequence_tasks': lambda folder: generated('claims/memory', **{'data.gap': 5, 'model.hidden': 8}),
+    'sequence_memory': lambda folder: generated('claims/memory', **{'data.gap': 5, 'model.hidden': 8}),
     'attention_retrieval': lambda folder: generated('claims/attention_scale'),
     'nerf': lambda folder: rays('vanilla', **{'render.coarse': 8, 'render.fine': 8, 'model.width': 16}),
     'hash_grid': lambda folder: rays('traced', **{'render.coarse': 16, 'model.levels': 4}),

@@ -1,0 +1,72 @@
+"""Sequence memory: the copy or the adding problem with a recurrent network.
+
+config.data: `problem` ('copy' or 'adding'), `gap`, `batch_size`, `test_batches`. config.model: `name` ('rnn', 'lstm' or
+'gru') and the arguments of the layer (`hidden`, `forget_bias`, `activation`, ...).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import jax
+from ml_collections import ConfigDict
+
+from canon import named, nn
+from canon.errors import UsageError
+from canon.nn.recurrent import Recurrent
+from canon.tasks.sequence_memory import PROBLEMS, SequenceReadout, memory_evaluator, memory_task
+from canon.tasks.synthetic import draw_train_and_test
+from canon.train import Experiment
+
+CELLS: dict[str, Any] = {'rnn': nn.RNN, 'lstm': nn.LSTM, 'gru': nn.GRU}
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """config.data. problem: 'copy' or 'adding'. gap: steps over which the network has to remember.
+    batch_size: sequences per step. test_batches: batches of the evaluator.
+    """
+
+    problem: str
+    gap: Annotated[int, named.Range(2)] = 50
+    batch_size: named.Count = 32
+    test_batches: named.Count = 10
+
+
+# The functions whose arguments the sections of a config hold, so that the command line may set each of them.
+SECTIONS = {'data': {'DataSettings': DataSettings}, 'model': CELLS}
+
+
+def make(config: ConfigDict) -> Experiment:
+    """Makes the experiment from config.data, config.model and config.tx."""
+    settings = named.call(DataSettings, config.data, 'data')
+    if settings.problem not in PROBLEMS:
+        near = named.near(settings.problem, PROBLEMS)
+        raise UsageError(f'data.problem={settings.problem!r} must be one of {", ".join(PROBLEMS)}{near}')
+    problem = PROBLEMS[settings.problem]
+    model = SequenceReadout(make_layer(**named.plain(config.model)), problem.features)
+    task = memory_task(model, problem)
+
+    train, test = draw_train_and_test(
+        lambda rng: problem.draw(rng, settings.batch_size, settings.gap),
+        config.seed,
+        settings.batch_size,
+        settings.test_batches,
+    )
+    initial = task.init(jax.random.key(config.seed), train[0])['params']  # the parameters that training starts from
+    evaluator = memory_evaluator(task, model, initial, test, problem.baseline(settings.gap))
+    return Experiment(task, config.tx, train, {'test': evaluator})
+
+
+def offline(config: ConfigDict) -> ConfigDict:
+    """Returns the config as it is: the data are synthetic."""
+    return config
+
+
+def make_layer(name: str, **arguments: Any) -> Recurrent:
+    """Makes the recurrent layer `name` with its arguments, such as `hidden`."""
+    named.check(name, str, 'model.name')
+    if name not in CELLS:
+        raise UsageError(f'model.name={name!r} must be one of {", ".join(CELLS)}{named.near(name, CELLS)}')
+    return named.call(CELLS[name], arguments, 'model')
