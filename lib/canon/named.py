@@ -11,10 +11,12 @@ them: `dropout: DropRate = 0.0`. `call` checks both, so no function repeats it.
 import difflib
 import functools
 import importlib
+import importlib.util
 import inspect
 import math
 import numbers
 import pkgutil
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -52,6 +54,7 @@ NonNegative = Annotated[float, Range(0, open_high=True)]
 Count = Annotated[int, Range(1)]
 
 
+IMPORTED = re.compile(r'[\w.]+:[a-zA-Z_]\w*')  # `package.module:function`, a function of any module
 _LISTED = 30  # names in a message that is still one line to read
 
 
@@ -91,6 +94,72 @@ def import_function(path: str, where: str) -> Callable:
     if name not in functions:
         raise UsageError(f'{where}: {module_name} has no function {name!r}{near(name, functions)}')
     return functions[name]
+
+
+class Room(NamedTuple):
+    """Functions of one kind that a config selects by name: data sets, samplers. Adding a function adds a name.
+
+    A room is read, not imported, to find a name in it: a module that nobody asks for may be slow to import.
+    """
+
+    what: str  # for messages: 'volume'
+    modules: tuple[str, ...]  # names of modules, and of packages whose modules all belong
+    accepts: Callable[[Callable], bool]  # tells these functions from the others of the modules, often by `returns`
+
+    def get(self, name: str) -> Callable | None:
+        """Returns the function `name`, or `module.name` where several modules have one; None if there is none.
+
+        `package.module:name` is a function of any module that can be imported, of whatever kind.
+        """
+        check(name, str, f'the name of a {self.what}')
+        if IMPORTED.fullmatch(name):
+            return import_function(name, self.what)
+        module_name, _, attribute = name.rpartition('.')
+        for module in self._defining().get(attribute, ()):
+            if module_name in ('', module.rpartition('.')[2]) and attribute in self._functions(module):
+                return getattr(importlib.import_module(module), attribute)
+        return None
+
+    def find(self, name: str) -> Callable:
+        """Returns the function that `get` returns; raises UsageError with the near names if there is none."""
+        function = self.get(name)
+        if function is None:
+            raise UsageError(f'no {self.what} is called {name!r}{near(name, self.names())}')
+        return function
+
+    def names(self) -> list[str]:
+        """Returns the names of all functions of the room, in order of the alphabet. Imports its modules."""
+        modules = {module for modules in self._defining().values() for module in modules}
+        return sorted({name for module in modules for name in self._functions(module)})
+
+    def _functions(self, module: str) -> list[str]:
+        functions = vars(importlib.import_module(module)).items()
+        return [
+            name
+            for name, value in functions
+            if inspect.isfunction(value) and value.__module__ == module and name[0] != '_' and self.accepts(value)
+        ]
+
+    def _defining(self) -> dict[str, list[str]]:
+        """{name of a public function: the modules whose text defines it}."""
+        modules: dict[str, list[str]] = {}
+        for module in self._all_modules():
+            loader: Any = getattr(importlib.util.find_spec(module), 'loader', None)
+            for name in re.findall(r'^def ([a-z]\w*)\(', loader.get_source(module) or '', re.MULTILINE):
+                modules.setdefault(name, []).append(module)
+        return modules
+
+    def _all_modules(self) -> list[str]:
+        every = []
+        for name in self.modules:
+            folders = getattr(importlib.util.find_spec(name), 'submodule_search_locations', None)
+            every += [f'{name}.{m.name}' for m in pkgutil.iter_modules(folders) if not m.ispkg] if folders else [name]
+        return every
+
+
+def returns(function: Callable) -> Any:
+    """Returns the type that `function` is annotated to return; None where it is not annotated."""
+    return type_hints(function).get('return')
 
 
 def public_functions(package: str) -> list[str]:

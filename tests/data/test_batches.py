@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from canon.data import Arrays, Batches, Cached, Info, Once, Transform, rng, transforms
 from canon.data.pipeline import keys
+from canon.data.pipeline.loading import WithInfo
 from canon.data.pipeline.order import balanced, shuffled
 from canon.errors import CanonError, UsageError
 
@@ -78,7 +79,7 @@ def test_random_streams_are_told_apart_by_name():
 
 def test_balanced_sampling_refuses_labels_that_equal_nothing():
     with pytest.raises(UsageError, match='a label for each example; some are NaN'):
-        balanced(np.array([0.0, 1.0, np.nan]), 0, 4)
+        balanced(Arrays({'label': np.array([0.0, 1.0, np.nan])}), 0, 4)
 
 
 @pytest.mark.parametrize('sampler', ['shuffled', 'balanced'])
@@ -151,7 +152,7 @@ def test_balanced_batches_hold_equal_counts(labels, batch_size, seed):
 
 def test_balanced_walks_through_each_class_in_permutations_of_its_own():
     labels = np.repeat([0, 1, 2], [2, 5, 11])
-    order = balanced(labels, 4, 7)
+    order = balanced(Arrays({'label': labels}), 4, 7)
     ids, visits = order(np.arange(7 * 3 * 11 * 5))
     for c in range(3):
         mine, members = ids[labels[ids] == c], np.flatnonzero(labels == c)
@@ -165,9 +166,37 @@ def test_balanced_walks_through_each_class_in_permutations_of_its_own():
 def test_orders_are_named_or_given():
     with pytest.raises(UsageError, match='sampler'):
         Batches(source(5), 2, sampler='shufled')
+    with pytest.raises(UsageError, match="no sampler is called 'shufled'; did you mean 'shuffled'"):
+        Batches(source(5), 2, sampler={'name': 'shufled'})
+    with pytest.raises(UsageError, match=r'sampler\.fields: balanced takes no such key'):
+        Batches(source(5), 2, sampler={'name': 'balanced', 'fields': 'x'})
     given_order = Batches(source(5), 4, sampler=shuffled(5, 8))
     np.testing.assert_array_equal(given_order[3]['number'], Batches(source(5), 4, 8)[3]['number'])
     np.testing.assert_array_equal(Batches(source(5), 4, sampler='in_order')[1]['number'], [4, 0, 1, 2])
+
+
+@pytest.mark.parametrize('kind', ['text', 'numbers', 'cached', 'read'])
+def test_any_field_may_be_balanced(kind):
+    domains = np.repeat(['photo', 'sketch', 'clip art'], [20, 3, 1])
+    arrays = Arrays({'label': np.zeros(24, int), 'domain': domains, 'number': np.arange(24)})
+    if kind == 'numbers':
+        arrays.arrays['domain'] = np.repeat([2.5, -1, 7], [20, 3, 1])
+    one_by_one = WithInfo([arrays[i] for i in range(24)], Info())
+    data = {'cached': Cached(arrays), 'read': one_by_one}.get(kind, arrays)
+    keep = transforms.keep_fields(('number',))
+    batches = Batches(data, 6, seed=1, transforms=(keep,), sampler={'name': 'balanced', 'field': 'domain'})
+    for step in range(8):
+        assert np.bincount(np.digitize(batches[step]['number'], [20, 23])).tolist() == [2, 2, 2]
+    with pytest.raises(UsageError, match="no field 'style' with one value per example"):
+        Batches(data, 6, sampler={'name': 'balanced', 'field': 'style'})
+
+
+def test_a_sampler_may_be_of_any_module(tmp_path, monkeypatch):
+    (tmp_path / 'canon_reversed.py').write_text(
+        'def backwards(n, batch_size):\n    return lambda positions: (n - 1 - positions % n, positions // n)\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert Batches(source(5), 4, sampler='canon_reversed:backwards')[1]['number'].tolist() == [0, 4, 3, 2]
 
 
 @given(sizes, st.sampled_from([1, 2]), st.booleans())

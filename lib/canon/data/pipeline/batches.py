@@ -15,7 +15,7 @@ import numpy as np
 from canon.data.pipeline import order
 from canon.data.pipeline.chain import Mapped, Transform, apply, split
 from canon.data.pipeline.keys import Key
-from canon.data.pipeline.source import Example, Source, cached, labels, read
+from canon.data.pipeline.source import Example, Source, cached, read
 from canon.data.pipeline.workers import prepare_worker, signals_held
 from canon.errors import CanonError, UsageError
 
@@ -37,7 +37,7 @@ class Batches:
         batch_size: int,
         seed: int = 0,
         transforms: Sequence[Transform] = (),
-        sampler: str | order.Order = 'shuffled',
+        sampler: str | Mapping[str, Any] | order.Order = 'shuffled',
         shard: tuple[int, int] = (0, 1),
         threads: int = 2,
         workers: int = 0,
@@ -46,7 +46,8 @@ class Batches:
         """
         Args:
           batch_size: B, of all processes together.
-          sampler: 'shuffled', 'balanced' (by the field 'label'), 'in_order', or a function of `data.order`.
+          sampler: which example stands where in the stream: 'shuffled', 'in_order', 'balanced' (by the field 'label'),
+            `dict(name='balanced', field='domain')`, or a function of positions (`canon.data.order`).
           shard: (process_index, process_count).
           threads: that prepare batches in the background; 0 prepares each when it is asked for.
           workers: processes instead, for images whose decoding takes long; they keep nothing in memory.
@@ -55,7 +56,7 @@ class Batches:
         Raises UsageError for an empty source, a batch size that the processes do not divide, an unknown sampler.
         """
         self._rows = _Rows(source, batch_size, seed, transforms, shard, 0 if workers else memory_limit)
-        self._order = _order(sampler, source, seed, batch_size)
+        self._order = order.make(sampler, source, seed, batch_size)
         self.threads, self.workers = threads, workers
         self.source, self.batch_size, self.num_examples = source, batch_size, len(source)
 
@@ -185,18 +186,6 @@ def _stack(values: list[Any], field: str) -> np.ndarray:
 
 def _fill(values: np.ndarray, padding: int) -> np.ndarray:
     return np.concatenate([values, np.zeros((padding, *values.shape[1:]), values.dtype)]) if padding else values
-
-
-def _order(sampler, source, seed, batch_size) -> order.Order:
-    if callable(sampler):
-        return sampler
-    if sampler == 'balanced':
-        return order.balanced(labels(source), seed, batch_size)
-    if sampler == 'in_order':
-        return order.in_order(len(source))
-    if sampler == 'shuffled':
-        return order.shuffled(len(source), seed)
-    raise UsageError(f"sampler={sampler!r} is none of 'shuffled', 'balanced', 'in_order', nor a function of positions")
 
 
 class _From:

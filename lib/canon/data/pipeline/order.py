@@ -8,14 +8,37 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
+from canon import named
 from canon.data.pipeline import keys
+from canon.data.pipeline.source import Source, field_values
 from canon.errors import UsageError
 
 Order = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def make(sampler: str | Mapping[str, Any] | Order, source: Source, seed: int, batch_size: int) -> Order:
+    """Returns the order that a config names: 'shuffled', or `dict(name='balanced', field='domain')`.
+
+    A name is a public function of this module, or `package.module:function`. Of `source`, its length `n`, `seed` and
+    `batch_size` it is given those that it takes, and the other keys of `sampler`. A function of positions is returned
+    as it is.
+
+    Raises UsageError for a name or an argument that does not exist.
+    """
+    if not isinstance(sampler, str | Mapping) and callable(sampler):
+        return sampler
+    spec = {'name': sampler} if isinstance(sampler, str) else named.plain(sampler)
+    if not isinstance(spec, Mapping) or 'name' not in spec:
+        raise UsageError(f"sampler={sampler!r} must be a name, a mapping with a 'name', or a function of positions")
+    function = _SAMPLERS.find(spec.pop('name'))
+    known = {'n': len(source), 'source': source, 'seed': seed, 'batch_size': batch_size}
+    given = {key: value for key, value in known.items() if named.takes(function, key)}
+    return named.call(function, {**given, **spec}, 'sampler')
 
 
 def in_order(n: int) -> Order:
@@ -28,15 +51,17 @@ def shuffled(n: int, seed: int) -> Order:
     return functools.partial(_shuffled, n, seed)
 
 
-def balanced(labels: np.ndarray, seed: int, batch_size: int) -> Order:
-    """Batches in which the counts of any two classes differ by at most one (notes 2.4.2).
+def balanced(source: Source, seed: int, batch_size: int, field: str = 'label') -> Order:
+    """Fills batches in which the counts of any two classes differ by at most one.
 
-    The classes that occur in `labels` [n] follow each other in rounds, each class once a round, and each class walks
-    through permutations of its own examples; so small classes are repeated more often. The order within a round is
-    drawn anew every lcm(batch_size, classes) positions: only a repeated order keeps the counts of a batch that
-    crosses rounds within one of each other, and there rounds and batches end together.
+    The values of `field` that occur, classes or domains, follow each other in rounds, each once per round, and each
+    class walks through permutations of its own examples; so small classes are repeated more often. The order within a
+    round is drawn again every lcm(batch_size, classes) positions: only a repeated order keeps the counts of a batch
+    that crosses rounds within one of each other, and there rounds and batches end together.
+
+    Raises UsageError where the examples do not have one value each, or a value is NaN.
     """
-    return _Balanced(labels, seed, batch_size)
+    return _Balanced(field_values(source, field), seed, batch_size, field)
 
 
 def _in_order(n, positions):
@@ -58,12 +83,11 @@ def _permutation(n, seed, visit):
 
 
 class _Balanced:
-    def __init__(self, labels, seed, batch_size):
-        labels = np.asarray(labels)
+    def __init__(self, labels, seed, batch_size, field):
         if labels.ndim != 1 or not len(labels):
-            raise UsageError(f'balanced sampling needs one label per example, [n]; it has shape {labels.shape}')
+            raise UsageError(f'balanced sampling needs one {field} per example, [n]; it has shape {labels.shape}')
         if labels.dtype.kind == 'f' and np.isnan(labels).any():  # NaN equals no label, not even itself
-            raise UsageError('balanced sampling needs a label for each example; some are NaN')
+            raise UsageError(f'balanced sampling needs a {field} for each example; some are NaN')
         self.seed = seed
         self.groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
         self.stretch = math.lcm(batch_size, len(self.groups))
@@ -88,3 +112,8 @@ class _Balanced:
             generator = keys.stream('balanced groups', self.seed, c, cycle)
             held = self._cycle[c] = cycle, generator.permutation(self.groups[c])
         return held[1][place], cycle
+
+
+_SAMPLERS = named.Room(
+    'sampler', (__name__,), lambda function: named.returns(function) == Order and function is not make
+)

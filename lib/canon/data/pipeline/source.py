@@ -53,18 +53,34 @@ def labels(source: Source, field: str = 'label') -> np.ndarray:
     quick = getattr(source, 'labels', None)
     if quick and field == 'label':
         return np.asarray(quick())
+    values = field_values(source, field)
+    if not np.issubdtype(values.dtype, np.integer):
+        raise UsageError(f'{source!r}: the labels of field {field!r} are {values.dtype}, not integers')
+    return values.astype(np.int64)
+
+
+def field_values(source: Source, field: str) -> np.ndarray:
+    """Returns the values [n] of one field of all examples: numbers or texts, one per example.
+
+    They are taken from memory or from `source.labels()` where possible; otherwise every example is read.
+    Raises UsageError where an example has no such field, or more than one value in it.
+    """
+    if isinstance(source, Cached):
+        return field_values(source.source, field)
+    quick = getattr(source, 'labels', None)
+    if quick and field == 'label':
+        return np.asarray(quick())
+    if isinstance(source, Arrays) and field in source.arrays:
+        return source.arrays[field]
     n = len(source)
-    found = [
+    values = [
         example.get(field)
         for start in range(0, n, 1024)
         for example in read(source, range(start, min(start + 1024, n)))
     ]
-    if any(value is None or np.ndim(value) for value in found):
-        raise UsageError(f'{source!r} has no field {field!r} with one label an example')
-    values = np.asarray(found)
-    if not np.issubdtype(values.dtype, np.integer):
-        raise UsageError(f'{source!r}: the labels of field {field!r} are {values.dtype}, not integers')
-    return values.astype(np.int64)
+    if any(value is None or np.ndim(value) for value in values):
+        raise UsageError(f'{source!r} has no field {field!r} with one value per example')
+    return np.asarray(values)
 
 
 class Arrays:
