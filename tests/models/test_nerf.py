@@ -34,7 +34,7 @@ def test_parameters_as_published():
     deformation = (63 + 21) * 256 + 256 + 6 * (256 * 257) + (84 + 256) * 256 + 256 + 3 * 257
     assert count(shapes('nerf.d_nerf', timed)) == 595_844 + deformation
     # instant-ngp's networks: 32 -> 64 -> 16, and 16 + 16 -> 64 -> 64 -> 3, without biases.
-    grid = grids.levels(16, 16, 2048, 2**19)
+    grid = grids.make_hash_grid(16, 16, 2048, 2**19)
     assert (
         count(shapes('instant_ngp.hash_field', AT)) == 2 * grid.total + 32 * 64 + 64 * 16 + 32 * 64 + 64 * 64 + 64 * 3
     )
@@ -86,8 +86,8 @@ def test_without_directions_the_colour_is_one():
 
 def test_cones_of_no_width_are_points():
     """The integrated encoding of variance 0 has the sines and cosines of the plain one, and mip-NeRF's colour pads."""
-    thin = fq.integrated(AT.points, jnp.zeros_like(AT.points), 3).reshape(4, 5, 2, 3, 3)
-    plain = fq.frequencies(AT.points, 3)[..., 3:].reshape(4, 5, 3, 2, 3).swapaxes(2, 3)
+    thin = fq.integrated_positional_encoding(AT.points, jnp.zeros_like(AT.points), 3).reshape(4, 5, 2, 3, 3)
+    plain = fq.positional_encoding(AT.points, 3)[..., 3:].reshape(4, 5, 3, 2, 3).swapaxes(2, 3)
     np.testing.assert_allclose(thin, plain, atol=1e-6)
     field = models.make('nerf.mip_nerf', layers=2, width=8)
     variables = field.init(jax.random.key(0), CONES)
