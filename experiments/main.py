@@ -163,7 +163,7 @@ def _run(command: _Command) -> None:
     try:
         experiment = _experiment(config, module, workdir)
     except (AttributeError, KeyError) as error:
-        key = configs.missing_key(error, config)
+        key = configs.find_missing_key(error, config)
         if key is None:
             raise
         raise UsageError(f'the config has no {key!r}, and experiment {config.experiment!r} needs it') from error

@@ -145,7 +145,7 @@ _SHARED = {
 
 def describe(config: ConfigDict, source: str) -> list[str]:
     """A line for every key that may be set, sorted: its value, and what it is, as far as that is written anywhere."""
-    comments = configs.comments(source)
+    comments = configs.read_comments(source)
     stated = stated_keys(config)
     lines = [f'The keys of {source} (* left to the default of the function that the section names):', '']
     for key, value in sorted(known_keys(config).items()):
@@ -406,6 +406,25 @@ def _own_section(config: ConfigDict, path: str) -> dict[str, Callable] | None:
         return None
     sections = getattr(module, 'SECTIONS', {}).items()
     return next((f for pattern, f in sections if _matches(path, pattern)), None)
+
+
+def arguments_of(*functions: Callable, without: Iterable[str] = ()) -> Callable:
+    """Returns a stand-in for `SECTIONS` that has the arguments of all `functions` except `without`.
+
+    It is for a section whose keys go to several functions, or to one that is also given arguments by the experiment.
+    """
+    hints = {name: hint for function in functions for name, hint in named.type_hints(function).items()}
+    parameters = {p.name: p for function in functions for p in named.parameters(function) if p.name not in without}
+
+    def settings(**_: Any) -> None:
+        """Replaced below."""
+
+    documented = [f.__init__ if inspect.isclass(f) and not dataclasses.is_dataclass(f) else f for f in functions]
+    settings.__doc__ = '\n\n'.join(inspect.cleandoc(f.__doc__ or '') for f in documented)
+    settings.__annotations__ = {name: hints.get(name, Any) for name in parameters}
+    keyword_only = [p.replace(kind=p.KEYWORD_ONLY) for p in parameters.values()]
+    settings.__signature__ = inspect.Signature(keyword_only)  # ty: ignore[unresolved-attribute]
+    return settings
 
 
 def _matches(path: str, pattern: str) -> bool:

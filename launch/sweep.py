@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def read_points(source: str) -> list[dict[str, Any]]:
     """Returns what the config's `sweep()` yields, each point once."""
     path, _ = configs.split(source)
-    sweep = getattr(configs.module(source), 'sweep', None)
+    sweep = getattr(configs.load_module(source), 'sweep', None)
     if sweep is None:
         raise UsageError(f'{path} has no sweep(); define one that yields dicts such as {{"tx.learning_rate": 1e-3}}')
     points = []

@@ -138,7 +138,7 @@ def draw_own(found: Sequence[Run], folder: Path) -> list[Path]:
     """The pictures that the config of all these runs defines, saved in `folder`; none where it defines none."""
     files = {configs.split(run.config)[0] for run in found}
     file = files.pop()
-    pictures = getattr(configs.module(str(file)), 'pictures', None) if not files and file.is_file() else None
+    pictures = getattr(configs.load_module(str(file)), 'pictures', None) if not files and file.is_file() else None
     return [_save(figure, folder / f'{name}.png') for name, figure in (pictures(found) if pictures else {}).items()]
 
 

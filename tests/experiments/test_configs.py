@@ -15,7 +15,7 @@ from launch.sweep import read_points
 
 def sources():
     for file in configs.find():
-        arguments = getattr(configs.module(str(configs.ROOT / file)), 'ARGUMENTS', ('smoke',))
+        arguments = getattr(configs.load_module(str(configs.ROOT / file)), 'ARGUMENTS', ('smoke',))
         yield from (file, *(f'{file}:{argument}' for argument in arguments))
 
 
@@ -55,7 +55,7 @@ def test_every_config_has_a_smoke_run_with_a_target_that_is_measured(file, root)
 
 def test_every_point_of_every_sweep_is_a_key_of_its_config(root):
     for file in configs.find():
-        if hasattr(configs.module(f'{root}/{file}'), 'sweep'):
+        if hasattr(configs.load_module(f'{root}/{file}'), 'sweep'):
             config = configs.load(f'{root}/{file}')
             for point in read_points(f'{root}/{file}'):
                 config.update_from_flattened_dict(point)
@@ -109,7 +109,7 @@ DIGITS = 'configs/classification/lenet_digits.py:smoke'
     ids=str,
 )
 def test_values_that_no_experiment_takes_are_one_line_that_names_the_key(flags, message, root):
-    from experiments import classification
+    from canon.tasks.classification import make_loss
 
     config = configs.load(f'{root}/{DIGITS}')
     with config.unlocked(), config.ignore_type():
@@ -123,7 +123,7 @@ def test_values_that_no_experiment_takes_are_one_line_that_names_the_key(flags, 
     def make():
         configs.check(config)
         models.make(**config.model)
-        classification.task.make_loss(config.loss)
+        make_loss(**config.loss)
 
     with pytest.raises(UsageError, match='^' + re.escape(message)):
         make()
@@ -139,7 +139,7 @@ def test_a_section_that_is_missing_is_named(key, root):
         del (config[path] if path else config)[name]
     with pytest.raises((AttributeError, KeyError)) as caught:
         classification.make(config)
-    assert configs.missing_key(caught.value, config) == key
+    assert configs.find_missing_key(caught.value, config) == key
 
 
 def test_another_error_is_not_taken_for_a_missing_key(root):
@@ -147,7 +147,7 @@ def test_another_error_is_not_taken_for_a_missing_key(root):
     for error in (AttributeError('x'), KeyError('data')):
         with pytest.raises((AttributeError, KeyError)) as caught:
             raise error
-        assert configs.missing_key(caught.value, config) is None
+        assert configs.find_missing_key(caught.value, config) is None
 
 
 @pytest.mark.parametrize(('returned', 'shown'), [('None', 'None'), ('dict(a=1)', "{'a': 1}")])
