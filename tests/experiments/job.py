@@ -46,7 +46,7 @@ def train_in_two_processes(configs: dict[str, ConfigDict], folder) -> None:
 
 def check_equal_runs(one, two) -> None:
     """Compares the parameters and all metrics of two workdirs to 2e-5."""
-    from canon.train.checkpoint import read_model
+    from canon.train.init_from import read_model
     from canon.train.log import read_rows
 
     expected, actual = read_model(one), read_model(two)

@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 
 from canon.data.images.digits import held_out
 from canon.errors import UsageError
-from canon.train.checkpoint import read_model
+from canon.train.init_from import read_model
 from canon.train.log import read_rows
 from experiments import main
 

@@ -11,7 +11,7 @@ from canon.errors import UsageError
 from canon.models import vgg
 from canon.named import plain
 from canon.train import run_stages
-from canon.train.checkpoint import read_model
+from canon.train.init_from import read_model
 from experiments import configs, staged
 
 CONFIG = 'configs/classification/vgg_shallow_to_deep.py'

@@ -10,7 +10,9 @@ import pytest
 from canon import optim
 from canon.errors import CanonError, UsageError
 from canon.train import digests, fit
-from canon.train.checkpoint import Checkpoints, flat_model, read_model
+from canon.train.checkpoint import Checkpoints
+from canon.train.checkpoint_files import name_model
+from canon.train.init_from import read_model
 from canon.train.replay import trained
 from canon.train.settings import Checkpointing
 from canon.train.setup import prepare
@@ -208,7 +210,7 @@ def test_a_run_hands_on_the_weights_that_it_evaluated(tmp_path, name, average):
     experiment = toy.experiment(tx=optim.make(CHAINS[name]))
     fitted = fit(experiment, config, tmp_path, quiet=True)
     run, stored = trained(experiment, config, tmp_path), read_model(tmp_path)
-    expected = flat_model(State(0, run.params, run.mutable, None))
+    expected = name_model(State(0, run.params, run.mutable, None))
     assert stored.keys() == expected.keys()
     for key in stored:
         np.testing.assert_allclose(stored[key], expected[key], rtol=1e-6, atol=1e-7, err_msg=key)

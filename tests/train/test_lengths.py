@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 
 from canon.errors import UsageError
 from canon.train import lengths
-from canon.train.settings import overridable, settings
+from canon.train.settings import make_settings, overridable
 
 
 def test_every_unit_everywhere():
@@ -56,4 +56,4 @@ def test_overridable_fills_in_every_key_and_changes_nothing():
     assert filled.run.checkpoint.keep == 1
     assert filled.run.stop_after is None
     resolved = lengths.resolve(filled, 10, 100)
-    assert settings(resolved.run) == settings(given)
+    assert make_settings(resolved.run) == make_settings(given)

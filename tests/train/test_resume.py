@@ -16,11 +16,12 @@ import pytest
 from canon import optim
 from canon.errors import CanonError, UsageError
 from canon.train import fit
-from canon.train.checkpoint import Checkpoints, read_model
+from canon.train.checkpoint import Checkpoints
 from canon.train.digests import find_damage
+from canon.train.init_from import read_model
 from canon.train.log import read_rows
 from canon.train.replay import trained
-from canon.train.settings import settings
+from canon.train.settings import make_settings
 from canon.train.types import State
 from tests.train import toy
 
@@ -214,12 +215,12 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before(tmp_path, damage, capl
 @pytest.mark.parametrize('processes', [1, 2])
 def test_a_job_of_other_size_reads_what_was_saved(tmp_path, monkeypatch, processes):
     """One process writes a file an array, several write another format: each reads the other's."""
-    from canon.train import checkpoint
+    from canon.train import checkpoint_files as files
 
-    monkeypatch.setattr(checkpoint, '_handlers', lambda _, of=checkpoint._handlers: of(processes))
+    monkeypatch.setattr(files, 'make_handlers', lambda _, make=files.make_handlers: make(processes))
     fit(toy.experiment(), toy.config(stop_after=5), tmp_path / 'a', quiet=True)
     monkeypatch.undo()
-    monkeypatch.setattr(checkpoint, '_handlers', lambda _, of=checkpoint._handlers: of(3 - processes))
+    monkeypatch.setattr(files, 'make_handlers', lambda _, make=files.make_handlers: make(3 - processes))
     resumed = fit(toy.experiment(), toy.config(), tmp_path / 'a', quiet=True)
     straight = fit(toy.experiment(), toy.config(), tmp_path / 'b', quiet=True)
     assert_same(resumed.state, straight.state)
@@ -269,7 +270,7 @@ def test_a_checkpoint_of_an_earlier_optimizer_state_is_one_clear_line(tmp_path):
     opt: Any = tx.init(params)
     state = State(jnp.zeros((), jnp.int32), params, {}, opt)
     earlier = state._replace(opt=(opt[0], {k: v for k, v in opt[1]._asdict().items() if k != 'pinned'}))
-    with Checkpoints(tmp_path, settings({'steps': 1}).checkpoint) as checkpoints:
+    with Checkpoints(tmp_path, make_settings({'steps': 1}).checkpoint) as checkpoints:
         checkpoints.save(earlier, {})
         checkpoints.wait()
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)

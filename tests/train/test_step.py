@@ -224,7 +224,7 @@ EIGHT = """
 import json, sys, tempfile
 import jax, numpy as np
 from canon.train import fit
-from canon.train.checkpoint import read_model
+from canon.train.init_from import read_model
 from tests.train import toy
 
 def run(name, steps=6, folder=None, **more):

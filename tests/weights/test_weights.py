@@ -355,7 +355,8 @@ class Detector(linen.Module):
 )
 def test_a_backbone_is_filled_and_the_rest_keeps_its_initialisation(tmp_path, name, stage, arguments, classifier):
     """Published weights at params['backbone'], through `run.init_from` as training reads them."""
-    from canon.train.checkpoint import flat_model, init_from
+    from canon.train.checkpoint_files import name_model
+    from canon.train.init_from import init_from
     from canon.train.settings import InitFrom
     from canon.train.types import State
 
@@ -380,8 +381,8 @@ def test_a_backbone_is_filled_and_the_rest_keeps_its_initialisation(tmp_path, na
             jax.tree.map(np.testing.assert_array_equal, leaves, published_variables[collection][module])
     assert set(state.params) == {'backbone', 'scores'}
     assert all((leaf == 7).all() for leaf in jax.tree.leaves(state.params['scores']))
-    arrays = weights.reader(name, at='backbone')(path, flat_model(state))
+    arrays = weights.reader(name, at='backbone')(path, name_model(state))
     assert arrays is not None
-    assert arrays.keys() - flat_model(state).keys() == classifier  # which the log names as left over
+    assert arrays.keys() - name_model(state).keys() == classifier  # which the log names as left over
     with pytest.raises(UsageError, match=r"no parameters at 'backbon' .*; did you mean 'backbone'"):
-        weights.reader(name, at='backbon')(path, flat_model(state))
+        weights.reader(name, at='backbon')(path, name_model(state))

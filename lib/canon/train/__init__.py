@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from canon.train.evaluation import evaluate
+    from canon.train.games import game
     from canon.train.loop import Fitted, NonFinite, fit
     from canon.train.report import write_report
     from canon.train.settings import Settings
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     'evaluation': ('evaluate',),
+    'games': ('game',),
     'loop': ('Fitted', 'NonFinite', 'fit'),
     'report': ('write_report',),
     'settings': ('Settings',),
@@ -30,7 +32,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     'At', 'Data', 'Evaluator', 'Experiment', 'Fitted', 'NonFinite', 'Settings', 'Stage', 'State', 'Task',
-    'bind', 'evaluate', 'fit', 'init_state', 'make_step', 'run_stages', 'step_key', 'write_report',
+    'bind', 'evaluate', 'fit', 'game', 'init_state', 'make_step', 'run_stages', 'step_key', 'write_report',
 ]  # fmt: skip
 
 

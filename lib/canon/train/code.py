@@ -26,6 +26,7 @@ def digest_code(experiment: Experiment) -> str:
     """
     task = experiment.task
     functions: list[Any] = [task.init, task.loss, task.predict, experiment.step]
+    functions += [] if task.gradient is None else [task.gradient]
     for _, evaluator in sorted(experiment.evals.items()):
         functions += [evaluator.measure, evaluator.finish, evaluator.start]
     text = '\n'.join(line for function in functions for line in _describe(function, {}))

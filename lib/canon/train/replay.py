@@ -18,7 +18,7 @@ from canon.train.evaluation import evaluate
 from canon.train.selection import select
 from canon.train.setup import Setup, prepare
 from canon.train.statistics import drop_statistics, evaluated_variables
-from canon.train.step import gradient, step_key
+from canon.train.step import mean_gradient, step_key
 from canon.train.types import At, Config, Experiment, Mutable, Params, State
 from canon.train.workdir import read_mapping
 
@@ -121,7 +121,7 @@ def replay(experiment: Experiment, config: Config, workdir: Path | str, step: in
     batch = experiment.train[step - 1]
     placed = shard.put(batch, rows)
     after, metrics = run(setup.constants, state, placed)
-    grads = backend.jit(lambda s, b: gradient_at(experiment, setup.seed, s, b))(state, placed)
+    grads = backend.jit(lambda s, b: _gradient_at(setup, s, b))(state, placed)
     before, after, grads = shard.to_host((state.params, after.params, grads))
     leaves = [
         (shard.path_name(path), _norm(p), _norm(g), _norm(q - p), int((~np.isfinite(g)).sum()))
@@ -132,12 +132,12 @@ def replay(experiment: Experiment, config: Config, workdir: Path | str, step: in
     return Replayed({name: float(mean.value) for name, mean in metrics.items()}, leaves, batch)
 
 
-def gradient_at(experiment: Experiment, seed: int, state: State, batch: Any) -> Any:
-    """The gradient of the mean loss at a state, in one piece."""
+def _gradient_at(setup: Setup, state: State, batch: Any) -> Any:
+    """Returns the gradient that the step of `setup` takes at a state."""
     point = optim.lookahead_params(state.params, state.opt)
+    at = At(step_key(setup.seed, state.step), state.step)
     mutable = drop_statistics(state.mutable)
-    grads, loss, _, _ = gradient(experiment.task, point, mutable, batch, At(step_key(seed, state.step), state.step))
-    return jax.tree.map(lambda g: g / loss.weight, grads)
+    return mean_gradient(setup.experiment.task, point, mutable, batch, at, setup.settings.accumulate)[0]
 
 
 def _state_before(experiment: Experiment, config: Config, workdir: Path, step: int) -> Loaded:

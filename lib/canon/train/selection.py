@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from canon.train.checkpoint import Checkpoints, choose_steps
+from canon.train.checkpoint import Checkpoints
+from canon.train.ranking import choose_steps
 from canon.train.settings import Checkpointing
 from canon.train.statistics import average_variables, evaluated_variables
 from canon.train.types import Mutable, Params

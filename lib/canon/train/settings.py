@@ -1,4 +1,4 @@
-"""The keys of `config.run`, with their defaults: each lives once, here."""
+"""The keys of `config.run`. Each default lives once, here; the ranges of values are in the types."""
 
 from __future__ import annotations
 
@@ -13,83 +13,128 @@ from ml_collections.config_dict import placeholder
 
 from canon import named
 from canon.errors import UsageError
-from canon.named import NonNegative, Positive, Range
+from canon.named import Count, NonNegative, Positive, Range
 from canon.train import lengths
+
+Steps = Annotated[int, Range(1, lengths.MOST)]
 
 
 @dataclass(frozen=True)
 class Checkpointing:
-    """every: steps between saves; keep: how many of the newest stay; best: an evaluator's metric ('test/accuracy')
-    whose `keep_best` best steps stay too, highest (mode 'max') or lowest ('min'); it has no default.
-    average: hand on the mean of the parameters, and of the batch statistics, of the newest `average` checkpoints
-    (Vaswani et al. 2017, section 6.1)."""
+    """Which checkpoints are saved, kept and handed on.
 
-    every: int = 1000
-    keep: int = 1
+    Attributes:
+      every: steps between saves.
+      keep: how many of the newest stay.
+      best: a metric of an evaluator ('test/accuracy') whose best steps stay too, and are handed on.
+      mode: whether 'max' or 'min' is the best value of that metric; it has no default.
+      keep_best: how many of the best steps stay.
+      average: hands on the mean of parameters and batch statistics of the newest N checkpoints (Vaswani et al. 2017,
+        section 6.1).
+    """
+
+    every: Steps = 1000
+    keep: Count = 1
     best: str | None = None
     mode: str | None = None
-    keep_best: int = 1
-    average: int = 1
+    keep_best: Count = 1
+    average: Count = 1
 
 
 @dataclass(frozen=True)
 class EarlyStop:
-    """Stop after `patience` evaluations in a row without an improvement of `metric` by more than `min_delta`.
+    """Stops after several evaluations in a row without an improvement.
 
-    mode: whether a higher ('max') or a lower ('min') value is better; it has no default."""
+    Attributes:
+      metric: a metric of an evaluator ('val/loss').
+      patience: how many evaluations without an improvement end the run.
+      mode: whether a higher value ('max') or a lower one ('min') is an improvement; it has no default.
+      min_delta: a difference up to this is not an improvement.
+    """
 
     metric: str
-    patience: int
+    patience: Count
     mode: str | None = None
     min_delta: NonNegative = 0.0
 
 
 @dataclass(frozen=True)
 class Eval:
-    """every: steps between evaluations; the last step is always evaluated."""
+    """When an evaluator runs.
 
-    every: int
+    Attributes:
+      every: steps between evaluations; the last step is always evaluated.
+    """
+
+    every: Steps
 
 
 @dataclass(frozen=True)
 class InitFrom:
-    """path: a run's folder, for the weights that it hands on (its average, else its best, else its last), or one of its
-    checkpoints; weights that the optimizer averages are taken as they were evaluated. rules: pairs (regex, replacement)
-    that turn the name of a new parameter into the stored one's, the first that matches. new: regex of the names that
-    keep their initialisation."""
+    """Where parameters come from instead of an initialisation.
 
-    path: str
+    Attributes:
+      path: the folder of a run, for the weights that it hands on (its average, else its best, else its last), or one of
+        its checkpoints. Weights that the optimizer averages are taken as they were evaluated.
+      stage: the name of an earlier stage, instead of a path.
+      rules: pairs (regex, replacement) that turn the name of a new parameter into the stored one's, the first that
+        matches.
+      new: regex of the names that keep their initialisation.
+    """
+
+    path: str | None = None
+    stage: str | None = None
     rules: tuple = ()
     new: str | None = None
 
 
 @dataclass(frozen=True)
 class MeshShape:
-    """Devices along 'data' (-1: all that are left) and along 'model'."""
+    """How many devices are along each axis of the mesh.
 
-    data: int = -1
-    model: int = 1
+    Attributes:
+      data: devices over which batches are divided; -1 takes all that are left.
+      model: devices over which parameters are divided by `shard.rules`.
+    """
+
+    data: Annotated[int, Range(-1)] = -1
+    model: Count = 1
 
 
 @dataclass(frozen=True)
 class Shard:
-    """rules: pairs (regex, axes); fsdp: cut parameters of at least so many elements over 'data'. See `shard.py`."""
+    """Which parameters are divided over devices: see `shard.param_shardings`.
+
+    Attributes:
+      rules: pairs (regex, axes).
+      fsdp: parameters of at least N elements are divided over 'data'.
+    """
 
     rules: tuple = ()
-    fsdp: int | None = None
+    fsdp: Annotated[int, Range(0)] | None = None
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Trace `steps` steps from step `start` into the workdir's `profile/` (TensorBoard and Perfetto read it)."""
+    """Traces some steps into the `profile/` of the workdir, which TensorBoard and Perfetto read.
 
-    start: int
-    steps: int = 5
+    Attributes:
+      start: the first step that is traced.
+      steps: how many steps are traced.
+    """
+
+    start: Annotated[int, Range(0, lengths.MOST)]
+    steps: Annotated[int, Range(0, lengths.MOST)] = 5
 
 
 @dataclass(frozen=True)
 class Watchdog:
-    """Dump all stacks when a step takes over `factor` times the median, and over `least` seconds."""
+    """Dumps all stacks when a step hangs.
+
+    Attributes:
+      factor: a step hangs if it takes this many times the median.
+      least: seconds that any step may take.
+    """
 
     factor: Annotated[float, Range(1)] = 20.0
     least: Positive = 60.0
@@ -97,20 +142,31 @@ class Watchdog:
 
 @dataclass(frozen=True)
 class Settings:
-    """How `fit` runs an experiment; lengths in steps, already resolved.
+    """How `fit` runs an experiment, with lengths already in steps.
 
-    steps: the whole run, which schedules see. stop_after: stop (and save) there, without changing any schedule.
-    log_every: steps between rows of metrics. accumulate: microbatches an update is cut into.
-    bn_batches: training batches over which the statistics of batch normalisation are measured again for averaged
-    weights, before they are evaluated or saved; 0 evaluates them with the statistics of the trained weights.
-    evals: cadence of each evaluator by name; one that is not named runs at the end only.
+    Attributes:
+      steps: length of the whole run, which schedules see; 0 if nothing is trained.
+      stop_after: stops (and saves) at this step, without changing any schedule.
+      log_every: steps between rows of metrics.
+      accumulate: microbatches that a batch is cut into.
+      bn_batches: training batches over which the statistics of batch normalisation are measured again for averaged
+        weights, before they are evaluated or saved; 0 evaluates them with the statistics of the trained weights.
+      evals: how often each evaluator runs, by name; one that is not named runs at the end only.
+      checkpoint: what is saved.
+      early_stop: when training ends before its last step.
+      init_from: where parameters come from instead of an initialisation.
+      mesh: the devices.
+      shard: the layout of parameters.
+      profile: which steps are traced.
+      watchdog: when a step counts as hanging.
+      tensorboard: whether event files are written, too.
     """
 
-    steps: int
-    stop_after: int | None = None
-    log_every: int = 50
-    accumulate: int = 1
-    bn_batches: int = 32
+    steps: Annotated[int, Range(0, lengths.MOST)]
+    stop_after: Steps | None = None
+    log_every: Steps = 50
+    accumulate: Count = 1
+    bn_batches: Annotated[int, Range(0)] = 32
     evals: Mapping[str, Eval] = field(default_factory=dict)
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
     early_stop: EarlyStop | None = None
@@ -122,7 +178,7 @@ class Settings:
     tensorboard: bool = True
 
 
-_PARTS: dict[str, Any] = {
+_SECTIONS: dict[str, Any] = {
     'checkpoint': Checkpointing,
     'early_stop': EarlyStop,
     'init_from': InitFrom,
@@ -131,93 +187,95 @@ _PARTS: dict[str, Any] = {
     'profile': Profile,
     'watchdog': Watchdog,
 }
+# Sections that are None by default, with the keys of which one at least switches them on.
+_SWITCHES = {
+    'early_stop': ('metric', 'patience'),
+    'init_from': ('path', 'stage', 'rules', 'new'),
+    'profile': ('start',),
+}
 
 
-def settings(run: Mapping[str, Any]) -> Settings:
-    """`Settings` from `config.run`; raises UsageError for an unknown key, with the near ones."""
+def make_settings(run: Mapping[str, Any]) -> Settings:
+    """Makes `Settings` from `config.run`; raises UsageError for an unknown key, with the near ones."""
     run = dict(named.plain(run))
-    for key, kind in _PARTS.items():
+    for key, kind in _SECTIONS.items():
         if not isinstance(run.get(key) or {}, Mapping):
             raise UsageError(
                 f'run.{key}={run[key]!r} must be a dict of {", ".join(f.name for f in dataclasses.fields(kind))}'
             )
-        part = {k: v for k, v in (run.pop(key, None) or {}).items() if v is not None}
-        required = {f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING}
-        if part and (not required or part.keys() & required):
-            run[key] = named.call(kind, part, f'run.{key}')
+        section = {k: v for k, v in (run.pop(key, None) or {}).items() if v is not None}
+        stated = {k for k, v in section.items() if v != ()}
+        if section and (key not in _SWITCHES or stated & set(_SWITCHES[key])):
+            run[key] = named.call(kind, section, f'run.{key}')
     evals = run.get('evals') or {}
-    run['evals'] = {name: named.call(Eval, part, f'run.evals.{name}') for name, part in evals.items()}
+    run['evals'] = {name: named.call(Eval, section, f'run.evals.{name}') for name, section in evals.items()}
     made = named.call(Settings, run, 'run')
     _check(made)
     return made
 
 
 def overridable(run: Mapping[str, Any]) -> dict[str, Any]:
-    """`run` with every key that it is silent about, so that the command line can set it.
+    """Returns `run` with every key that it does not state, so that the command line can set it.
 
-    Lengths become text, so that `--config.run.steps='2 epochs'` can stand for `steps=100`. A key without a value is a
+    Lengths become text, so that `--config.run.steps='2 epochs'` can replace `steps=100`. A key without a value is a
     placeholder of its type.
     """
-    return _filled(named.plain(run), Settings)
+    return _fill(named.plain(run), Settings)
 
 
-def _filled(part: Mapping[str, Any], kind) -> dict[str, Any]:
-    filled = dict(part)
+def _fill(section: Mapping[str, Any], kind) -> dict[str, Any]:
+    filled = dict(section)
     hints = typing.get_type_hints(kind)
     for f in dataclasses.fields(kind):
-        if f.name in _PARTS:
-            on = filled.get(f.name) or ({} if f.default is None else dataclasses.asdict(_PARTS[f.name]()))
-            filled[f.name] = _filled(on, _PARTS[f.name])
+        if f.name in _SECTIONS:
+            default = {} if f.default is None else dataclasses.asdict(_SECTIONS[f.name]())
+            filled[f.name] = _fill(filled.get(f.name) or default, _SECTIONS[f.name])
             continue
         value = filled.get(f.name, None if f.default is dataclasses.MISSING else f.default)
         if f.name in lengths.KEYS:
             value = f'{value} steps' if isinstance(value, int) else value
             filled[f.name] = placeholder(str) if value is None else value
         elif value is None and f.name != 'evals':
-            filled[f.name] = placeholder(next(t for t in _types(hints[f.name]) if t is not type(None)))
+            options = typing.get_args(hints[f.name]) or (hints[f.name],)
+            filled[f.name] = placeholder(next(t for t in options if t is not type(None)))
         elif value is not None:
             filled[f.name] = value
     for name, evaluation in (filled.get('evals') or {}).items():
-        filled['evals'] = {**filled['evals'], name: _filled(evaluation, Eval)}
+        filled['evals'] = {**filled['evals'], name: _fill(evaluation, Eval)}
     return filled
 
 
-def _types(hint) -> tuple:
-    return typing.get_args(hint) or (hint,)
-
-
-def _check(s: Settings) -> None:
-    least = {'steps': 0, 'log_every': 1, 'accumulate': 1, 'stop_after': 1, 'every': 1, 'keep': 1, 'patience': 1}
-    least |= {'start': 0, 'model': 1, 'data': -1, 'keep_best': 1, 'fsdp': 0, 'average': 1, 'bn_batches': 0}
-    parts: dict[str, Any] = {'run': s, **{f'run.evals.{name}': e for name, e in s.evals.items()}}
-    parts |= {f'run.{name}': getattr(s, name) for name in _PARTS if getattr(s, name) is not None}
-    for where, part in parts.items():
-        for f in dataclasses.fields(part):
-            value = getattr(part, f.name)
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if f.name in lengths.KEYS and whole and value > lengths.MOST:
-                raise UsageError(f'{where}.{f.name}={value!r} is too long: a run has at most {lengths.MOST} steps')
-            if f.name in least and value is not None and not (whole and value >= least[f.name]):
-                raise UsageError(f'{where}.{f.name}={value!r} must be a whole number of at least {least[f.name]}')
-            if f.name == 'mode':
-                metric = getattr(part, 'metric', None) or getattr(part, 'best', None)
-                if value not in ('min', 'max') and (metric is not None or value is not None):
-                    which = '' if metric is None else f': is {metric!r} better when lower or higher?'
-                    raise UsageError(f"{where}.mode={value!r} must be 'min' or 'max'{which}")
-            if f.name == 'rules':
-                for rule in value:
-                    if not (isinstance(rule, list | tuple) and len(rule) == 2 and isinstance(rule[0], str)):
-                        raise UsageError(f'{where}.rules: {rule!r} is not a pair that begins with a regular expression')
-                    _check_regex(f'{where}.rules', rule[0])
-            if f.name == 'new' and value is not None:
-                _check_regex(f'{where}.new', value)
-    if s.checkpoint.average > s.checkpoint.keep:
-        c = s.checkpoint
+def _check(settings: Settings) -> None:
+    """Raises UsageError for what types and ranges cannot state."""
+    c, early, init, shard = settings.checkpoint, settings.early_stop, settings.init_from, settings.shard
+    _check_mode('run.checkpoint.mode', c.mode, c.best)
+    if early is not None:
+        _check_mode('run.early_stop.mode', early.mode, early.metric)
+    if c.average > c.keep:
         raise UsageError(f'run.checkpoint.average={c.average} needs as many checkpoints: run.checkpoint.keep={c.keep}')
+    _check_rules('run.shard.rules', shard.rules)
+    if init is not None:
+        if (init.path is None) == (init.stage is None):
+            raise UsageError('run.init_from needs either a path or the name of a stage')
+        _check_rules('run.init_from.rules', init.rules)
+        _check_regex('run.init_from.new', init.new or '')
 
 
-def _check_regex(where: str, pattern: str) -> None:
+def _check_mode(key: str, mode: str | None, metric: str | None) -> None:
+    if mode not in ('min', 'max') and (metric is not None or mode is not None):
+        which = '' if metric is None else f': is {metric!r} better when lower or higher?'
+        raise UsageError(f"{key}={mode!r} must be 'min' or 'max'{which}")
+
+
+def _check_rules(key: str, rules: tuple) -> None:
+    for rule in rules:
+        if not (isinstance(rule, list | tuple) and len(rule) == 2 and isinstance(rule[0], str)):
+            raise UsageError(f'{key}: {rule!r} is not a pair that begins with a regular expression')
+        _check_regex(key, rule[0])
+
+
+def _check_regex(key: str, pattern: str) -> None:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise UsageError(f'{where}: {pattern!r} is no regular expression: {error}') from error
+        raise UsageError(f'{key}: {pattern!r} is not a regular expression: {error}') from error

@@ -17,8 +17,8 @@ from canon import backend, named, optim
 from canon.errors import UsageError
 from canon.optim import lift_constants
 from canon.train import lengths, shard
-from canon.train.checkpoint import init_from
-from canon.train.settings import Settings, settings
+from canon.train.init_from import init_from
+from canon.train.settings import Settings, make_settings
 from canon.train.statistics import (
     add_statistics,
     carry_statistics,
@@ -94,16 +94,22 @@ def prepare(experiment: Experiment, config: Config) -> Setup:
     experiment = bind(experiment, config)
     data = experiment.train
     resolved = _resolve_lengths(experiment, config)
-    s = settings(resolved.get('run') or {})
+    s = make_settings(resolved.get('run') or {})
     mesh = shard.make_mesh(s.mesh.data, s.mesh.model)
     for where, sized in [('data', data), *((f'evals.{n}', e.data) for n, e in experiment.evals.items())]:
         size = getattr(sized, 'batch_size', None)
         if size is not None:
             shard.check_batch_size(size, mesh, where, s.accumulate if sized is data else 1)
+    if experiment.step is not None and s.accumulate > 1:
+        raise UsageError(
+            f'run.accumulate={s.accumulate}: the experiment defines its own step, which sees whole batches; remove '
+            'run.accumulate, or give the task a gradient (`Task.gradient`) instead of a step'
+        )
     seed = _checked_seed(resolved.get('seed', 0))
     step = experiment.step or make_step(experiment.task, experiment.tx, seed, s.accumulate)
     rows = shard.batch_sharding(mesh)
-    first = shard.put(data[0], rows)
+    # Initialisation needs shapes alone: data that are slow to read offer an `example` in place of their first batch.
+    first = shard.put(data.example if hasattr(data, 'example') else data[0], rows)
     init = partial(init_state, experiment.task, experiment.tx, seed)
     abstract = jax.eval_shape(init, first)
     forward = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -138,8 +139,28 @@ def to_host(tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
+def to_local(tree: Any) -> Any:
+    """Returns each array whole on one device of this process, for computations that other processes do not share.
+
+    All processes must call it. In a job of one process it returns `tree` itself.
+    """
+    return tree if jax.process_count() == 1 else jax.device_put(to_host(tree), jax.local_devices()[0])
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Returns the value of each process, in their order, bit by bit; all processes must call it."""
+    from jax.experimental import multihost_utils
+
+    data = np.frombuffer(pickle.dumps(value), np.uint8)  # as bytes: without x64 JAX would round float64
+    sizes = np.ravel(multihost_utils.process_allgather(np.int32(len(data))))
+    padded = np.zeros(sizes.max(), np.uint8)
+    padded[: len(data)] = data
+    gathered = np.reshape(multihost_utils.process_allgather(padded), (len(sizes), -1))
+    return [pickle.loads(row[:size].tobytes()) for row, size in zip(gathered, sizes, strict=True)]
+
+
 def wait_for_all(why: str) -> None:
-    """Until every process has come here."""
+    """Waits until every process of the job is here."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 

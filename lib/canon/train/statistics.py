@@ -17,7 +17,7 @@ import numpy as np
 
 from canon import backend, optim
 from canon.nn import reestimate
-from canon.train.step import step_key
+from canon.train.step import step_key, sum_gradient
 from canon.train.types import At, Batch, Mutable, Params, State, Task
 
 TRAINED, AVERAGED = 'batch_stats', 'averaged_batch_stats'
@@ -100,8 +100,9 @@ def make_forward(task: Task, seed: int, **options: Any) -> Callable:
 
     def forward(params, mutable, statistics, numbered):
         number, batch = numbered
-        _, (new, _) = task.loss(params, {**mutable, TRAINED: statistics}, batch, At(step_key(seed, number), number))
-        return new[TRAINED]
+        at = At(step_key(seed, number), number)
+        _, _, new, _ = sum_gradient(task, params, {**mutable, TRAINED: statistics}, batch, at)
+        return new[TRAINED]  # XLA removes the gradient, which nothing reads
 
     return backend.jit(forward, **options)
 

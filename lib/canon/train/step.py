@@ -1,8 +1,9 @@
-"""One update, as a pure function of (state, batch): unsharded, unjitted, the same for every task."""
+"""One update as a pure function of (state, batch): neither sharded nor jitted, and the same for every task."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,19 +11,22 @@ import optax
 
 from canon import optim
 from canon.metrics import Mean
-from canon.train.types import CARRY, At, Batch, State, Task
+from canon.train.types import CARRY, At, Batch, Mutable, Params, State, Task
 
-SKIPPED = 'skipped'  # the metric of a step, 1 where `optim.skip_nonfinite` skipped it: the loop goes on then
-_INIT = 0xFFFFFFFF  # the fold of the initialisation's key; no step reaches it
+SKIPPED = 'skipped'  # the metric of a step, 1 if `optim.skip_nonfinite` skipped its update: training then goes on
+_INIT = 0xFFFFFFFF  # folded into the key of the initialisation; no step reaches it
 
 
 def step_key(seed: int, step) -> jax.Array:
-    """The key of a step: everything random in it comes from here."""
+    """Returns the key of a step, from which everything random in it is drawn."""
     return jax.random.fold_in(jax.random.key(seed), step)
 
 
 def init_state(task: Task, tx: optax.GradientTransformation, seed: int, batch: Batch) -> State:
-    """The state before the first step. `batch` is the first batch: data-dependent initialisations may look at it."""
+    """Returns the state before the first step.
+
+    `batch` is the first batch: it gives shapes, and data-dependent initialisations (LSUV) read its values.
+    """
     variables = dict(task.init(step_key(seed, _INIT), batch))
     params = variables.pop('params')
     return State(jnp.zeros((), jnp.int32), params, variables, tx.init(params))
@@ -31,38 +35,72 @@ def init_state(task: Task, tx: optax.GradientTransformation, seed: int, batch: B
 def make_step(
     task: Task, tx: optax.GradientTransformation, seed: int, accumulate: int = 1
 ) -> Callable[[State, Batch], tuple[State, Mapping[str, Mean]]]:
-    """`step(state, batch) -> (state, {name: Mean})` with the metrics of the task, 'loss', 'grad_norm', the rate.
+    """Makes the update of a task: (state, batch) -> (state, {name: Mean}).
 
-    With `accumulate` = n the batch is cut into n microbatches that are worked through one after the other, their
-    gradients and weights added, and one update made: the same update as without, in less memory (BatchNorm, whose
-    statistics are those of a microbatch, is the exception).
+    The metrics are those of the task, 'loss', 'grad_norm' and the hyperparameters in force ('learning_rate').
+
+    Args:
+      task: what is learnt.
+      tx: the optimizer.
+      seed: of all randomness in training.
+      accumulate: number of microbatches that the batch is cut into. Their gradients are computed one after the other
+        and added before the one update, which is the same as without accumulation but needs less memory. Batch
+        normalisation is the exception: its statistics are those of a microbatch.
     """
 
     def step(state: State, batch: Batch):
         at = At(step_key(seed, state.step), state.step)
         point = optim.lookahead_params(state.params, state.opt)
-        if accumulate == 1:
-            grads, loss, mutable, metrics = gradient(task, point, state.mutable, batch, at)
-        else:
-            grads, loss, mutable, metrics = _accumulated(task, point, state.mutable, batch, at, accumulate)
-        scale = jnp.where(loss.weight > 0, 1 / jnp.maximum(loss.weight, 1e-30), 0)
-        grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
+        grads, loss, mutable, metrics = mean_gradient(task, point, state.mutable, batch, at, accumulate)
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
-        hyperparams = optim.hyperparams(opt)
-        skipped = _is_skipped(state.opt, opt)
-        if skipped is not None:  # the statistics of a bad batch would stay
+        skipped = _compare_skips(state.opt, opt)
+        if skipped is not None:  # the batch statistics of a bad batch would stay
             mutable = jax.tree.map(lambda old, new: jnp.where(skipped, old, new), state.mutable, mutable)
-        metrics = {'loss': loss, **metrics, 'grad_norm': _one(optim.global_norm(grads))}
-        metrics |= {name: _one(value) for name, value in hyperparams.items()}
-        metrics |= {} if skipped is None else {SKIPPED: _one(skipped)}
+        metrics = {'loss': loss, **metrics, 'grad_norm': _as_mean(optim.global_norm(grads))}
+        metrics |= {name: _as_mean(value) for name, value in optim.hyperparams(opt).items()}
+        metrics |= {} if skipped is None else {SKIPPED: _as_mean(skipped)}
         return State(state.step + 1, params, mutable, opt), metrics
 
     return step
 
 
-def gradient(task: Task, params, mutable, batch, at: At):
-    """Gradient of the loss's *sum*, with the loss, the new mutable and the metrics."""
+def mean_gradient(
+    task: Task, params: Params, mutable: Mutable, batch: Batch, at: At, accumulate: int = 1
+) -> tuple[Params, Mean, Mutable, dict[str, Mean]]:
+    """Returns the gradient of the mean loss, with the loss, the new mutable and the metrics.
+
+    The gradient of the loss's sum is divided once, by the total weight, so masks and microbatches do not change it. It
+    is zero if nothing has weight.
+
+    Args:
+      task: what is learnt.
+      params: where the gradient is taken.
+      mutable: the mutable before the batch.
+      batch: rows whose number `accumulate` divides.
+      at: the step and its key; a microbatch folds its index into the key.
+      accumulate: number of microbatches.
+    """
+    if accumulate == 1:
+        grads, loss, mutable, metrics = sum_gradient(task, params, mutable, batch, at)
+    else:
+        grads, loss, mutable, metrics = _accumulate_gradient(task, params, mutable, batch, at, accumulate)
+
+    def divide(gradient):
+        total, weight = gradient if isinstance(gradient, Mean) else (gradient, loss.weight)
+        scale = jnp.where(weight > 0, 1 / jnp.maximum(weight, 1e-30), 0)
+        return total * scale.astype(total.dtype)
+
+    return jax.tree.map(divide, grads, is_leaf=lambda x: isinstance(x, Mean)), loss, mutable, metrics
+
+
+def sum_gradient(
+    task: Task, params: Params, mutable: Mutable, batch: Batch, at: At
+) -> tuple[Any, Mean, Mutable, dict[str, Mean]]:
+    """Returns the gradient of the loss's *sum*, with the loss, the new mutable and the metrics."""
+    if task.gradient is not None:
+        grads, loss, new, metrics = task.gradient(params, mutable, batch, at)
+        return grads, loss, new, dict(metrics)
 
     def total(params):
         loss, (new, metrics) = task.loss(params, mutable, batch, at)
@@ -72,49 +110,57 @@ def gradient(task: Task, params, mutable, batch, at: At):
     return grads, loss, new, dict(metrics)
 
 
-def _accumulated(task: Task, params, mutable, batch, at: At, parts: int):
-    """The same over `parts` microbatches in turn; `mutable` flows on but for what each row carries."""
+def _accumulate_gradient(task: Task, params: Params, mutable: Mutable, batch: Batch, at: At, parts: int):
+    """`sum_gradient` over `parts` microbatches in turn.
 
-    # Microbatch i takes rows i, i + parts, ...: with rows laid out over devices each device cuts its own.
+    `mutable` flows from one to the next, except for what rows carry: that is cut like the rows.
+    """
+
+    # Microbatch i takes rows i, i + parts, ...: with rows laid out over devices, each device cuts its own.
     def cut(x):
         return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
-    def whole(x):
+    def join(x):
         return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
 
-    def apart(mutable):
+    def split_carry(mutable):
         return {k: v for k, v in mutable.items() if k != CARRY}, {k: v for k, v in mutable.items() if k == CARRY}
 
-    def body(flowing, item):
-        grads, mutable = flowing
-        index, part, carry = item
+    def part_gradient(mutable, index, part, carry):
         at_part = at._replace(key=jax.random.fold_in(at.key, index))
-        new_grads, loss, mutable, metrics = gradient(task, params, {**mutable, **carry}, part, at_part)
-        mutable, carry = apart(mutable)
+        return sum_gradient(task, params, {**mutable, **carry}, part, at_part)
+
+    def body(carried, item):
+        grads, mutable = carried
+        new_grads, loss, mutable, metrics = part_gradient(mutable, *item)
+        mutable, carry = split_carry(mutable)
         grads = jax.tree.map(lambda total, g: total + g.astype(total.dtype), grads, new_grads)
         return (grads, mutable), (loss, metrics, carry)
 
-    mutable, carry = apart(mutable)
-    start = (jax.tree.map(lambda p: jnp.zeros(p.shape, _sum_dtype(p)), params), mutable)
+    mutable, carry = split_carry(mutable)
     items = (jnp.arange(parts), *jax.tree.map(cut, (batch, carry)))
-    (grads, mutable), (losses, metrics, carry) = jax.lax.scan(body, start, items)
-    grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
+    like = params  # of a game some leaves are Means, which only its own shapes can tell
+    if task.gradient is not None:
+        like = jax.eval_shape(lambda: part_gradient(mutable, *jax.tree.map(lambda x: x[0], items))[0])
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, _accumulator_dtype(x)), like)
+    (grads, mutable), (losses, metrics, carry) = jax.lax.scan(body, (zeros, mutable), items)
+    grads = jax.tree.map(lambda g, x: g.astype(x.dtype), grads, like)
     loss, metrics = jax.tree.map(lambda x: x.sum(0), (losses, metrics))
-    return grads, loss, {**mutable, **jax.tree.map(whole, carry)}, metrics
+    return grads, loss, {**mutable, **jax.tree.map(join, carry)}, metrics
 
 
-def _sum_dtype(x):
-    """The type in which gradients are added: a sum of many in bfloat16 stops growing at 256 times its terms."""
+def _accumulator_dtype(x):
+    """float32 at least: a sum of many bfloat16 numbers stops growing at 256 times its terms."""
     return jnp.promote_types(x.dtype, jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
 
 
-def _is_skipped(before, after):
-    """Whether an `optim.skip_nonfinite`, wherever it stands, skipped this update; None where there is none."""
+def _compare_skips(before, after):
+    """Whether an `optim.skip_nonfinite`, at any depth, skipped this update; None if there is none."""
     counts = [[s.skipped_updates for s in optim.find_all(opt, optim.SkipState)] for opt in (before, after)]
     if not counts[0]:
         return None
     return jnp.any(jnp.array([jnp.any(new > old) for old, new in zip(*counts, strict=True)]))
 
 
-def _one(value) -> Mean:
+def _as_mean(value) -> Mean:
     return Mean(jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32))

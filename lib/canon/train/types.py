@@ -34,18 +34,22 @@ class At(NamedTuple):
 class Task(NamedTuple):
     """What is learnt, as pure functions.
 
-    init:    (key, batch) -> variables, a dict with 'params' and whatever else flows from batch to batch
-             ('batch_stats', an occupancy grid): that rest is called `mutable`. Its collection 'carry' holds a row for
-             each row of the batch (a recurrent network's state under truncated backpropagation), and is laid out over
-             devices and cut into microbatches like it.
-    loss:    (params, mutable, batch, at) -> (Mean, (mutable, {name: Mean})). The loss is a sum with its weight; the
-             step divides the gradient once by the total weight, so masks, microbatches and hosts agree exactly.
-    predict: (params, mutable, batch) -> outputs, what evaluators and pictures need.
+    init:     (key, batch) -> variables, a dict with 'params' and whatever else flows from batch to batch
+              ('batch_stats', an occupancy grid): that rest is called `mutable`. Its collection 'carry' holds one entry
+              per row of the batch (a recurrent network's state under truncated backpropagation); it is laid out over
+              devices and cut into microbatches like the batch.
+    loss:     (params, mutable, batch, at) -> (Mean, (mutable, {name: Mean})). The loss is a sum with its weight; the
+              step divides the gradient once by the total weight, so masks, microbatches and processes do not change it.
+    predict:  (params, mutable, batch) -> outputs, for evaluators and figures.
+    gradient: optional, in place of the gradient of `loss`, which may then be None: (params, mutable, batch, at) ->
+              (grads, Mean, mutable, {name: Mean}), with grads the gradient of the loss's sum; a leaf that has a weight
+              of its own is a `Mean`. `canon.train.game` makes one for several networks with a loss each.
     """
 
     init: Callable[[Key, Batch], Mapping[str, Any]]
-    loss: Callable[[Params, Mutable, Batch, At], tuple[Mean, tuple[Mutable, Mapping[str, Mean]]]]
+    loss: Any  # Callable[[Params, Mutable, Batch, At], tuple[Mean, tuple[Mutable, Mapping[str, Mean]]]] | None
     predict: Callable[[Params, Mutable, Batch], Any]
+    gradient: Callable[[Params, Mutable, Batch, At], tuple[Any, Mean, Mutable, Mapping[str, Mean]]] | None = None
 
 
 class State(NamedTuple):
@@ -78,12 +82,16 @@ class Data(Protocol):
 class Evaluator(NamedTuple):
     """A measurement over finite data.
 
-    measure: (params, mutable, batch) -> a tree of accumulators (`Mean`, counts); they are added over the batches.
-    finish:  the sum of them, as numpy -> {name: float}.
-    draw:    optional, (params, mutable, sum) -> {name: matplotlib Figure, or `draw.Animation`}; called on the host
+    data:    finite `Data`.
+    measure: (params, mutable, batch) -> a tree of accumulators (`Mean`, counts, `Rows`), which add over the batches.
+    finish:  (the sum of them, as numpy) -> {name: float}.
+    draw:    optional, (params, mutable, sum) -> {name: matplotlib Figure, or `plots.Animation`}; called on the host
              after the last step.
-    start:   optional, (params, batch) -> what rows carry before the first batch. With it the batches are read in order,
-             `measure` finds under 'carry' in `mutable` what the one before left, and gives (accumulators, carry).
+    start:   optional, (params, batch) -> what rows carry before the first batch. Batches are then read in order,
+             `measure` finds under 'carry' in `mutable` what the one before left, and returns (accumulators, carry).
+    on_host: `measure` is not compiled: it receives numpy batches and may call scipy (assignment, per-class NMS, an
+             SVM). The parameters stay on the device, for functions that `measure` compiles itself. Each process of a
+             job measures its own rows, and the accumulators are added over processes, exactly.
     """
 
     data: Any
@@ -91,6 +99,7 @@ class Evaluator(NamedTuple):
     finish: Callable[[Any], Mapping[str, float]]
     draw: Callable[[Params, Mutable, Any], Mapping[str, Any]] | None = None
     start: Callable[[Params, Batch], Any] | None = None
+    on_host: bool = False
 
 
 class Experiment(NamedTuple):
