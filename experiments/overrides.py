@@ -368,7 +368,7 @@ def function_at(config: ConfigDict, path: str) -> Callable | None:
     if path == 'data.source' and isinstance(config.data.get('source'), ConfigDict):
         from canon.data.pipeline import loading
 
-        return _found(lambda: loading.options_of(str(config.data.get('name'))))
+        return _found(lambda: loading.DATA_SETS.get(str(config.data.get('name'))))
     if find is None:
         return None
     section = config

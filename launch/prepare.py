@@ -48,7 +48,7 @@ def prepare(name: str, data_dir: Path | None = None) -> tuple[Path, bool]:
     from canon.data.images import digits
     from canon.data.pipeline import tfds
 
-    root = data_dir.expanduser() if data_dir else tfds.default_dir()
+    root = tfds.resolve_dir(data_dir)
     if name in ('folder', 'npz'):
         raise UsageError(f'{name!r} needs no preparation: give the path of your own files as data.path')
     old = _existing(name, root)

@@ -1,13 +1,14 @@
-"""From names in a config to functions of a module: the one place that looks up, checks and suggests.
+"""Selects functions by the names that a config gives, checks their arguments and suggests near names.
 
-A config selects by name (`model.name='lenet.lenet5'`) and passes the rest as keyword arguments. A chain of
-several things carries its order apart, since a ConfigDict sorts its keys:
+A config selects by name (`model.name='lenet.lenet5'` is `canon.models.lenet.lenet5`) and passes the rest on as keyword
+arguments. Several links in order are a chain; `chain` states the order because a ConfigDict sorts its keys:
 `dict(chain=('clip', 'adam'), clip=dict(name='clip_by_global_norm', max_norm=1.0), adam=dict(learning_rate=1e-3))`.
 
-The types in a signature are the types that a config may give, and `Annotated` with a `Range` states which values of
-them: `dropout: DropRate = 0.0`. `call` checks both, so no function repeats it.
+The types in a signature are the types that a config may give, and `Annotated` with a `Range` restricts their values:
+`dropout: DropRate = 0.0`. `call` checks both, so the function need not.
 """
 
+import ast
 import difflib
 import functools
 import importlib
@@ -26,7 +27,7 @@ from canon.errors import UsageError, describe_error
 
 
 class Range(NamedTuple):
-    """The numbers from `low` to `high`, bounds included unless open; each element where the value is a tuple."""
+    """The numbers from `low` to `high`, bounds included unless open. A tuple is in it if each element is."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -54,12 +55,11 @@ NonNegative = Annotated[float, Range(0, open_high=True)]
 Count = Annotated[int, Range(1)]
 
 
-IMPORTED = re.compile(r'[\w.]+:[a-zA-Z_]\w*')  # `package.module:function`, a function of any module
 _LISTED = 30  # names in a message that is still one line to read
 
 
-def near(name: str, names) -> str:
-    """`'; did you mean 'x'?'` with the nearest names, or a list of names where none is near."""
+def suggest(name: str, names: Iterable[Any]) -> str:
+    """Returns `; did you mean 'x'?` with the names nearest to `name`, or a list of all names if none is near."""
     names = sorted(map(str, names))
     close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
     if close:
@@ -68,157 +68,178 @@ def near(name: str, names) -> str:
     return f'; there are {", ".join(names[:_LISTED])}{more}' if names else ''
 
 
-def lookup(package: str, path: str, what: str) -> Callable:
-    """The function `path='module.function'` of `package`; raises UsageError with the near names.
+# --- look-up ------------------------------------------------------------------------------------------------------
 
-    `path='my_package.module:function'` is a function of any module that can be imported.
-    """
-    check(path, str, f'the name of a {what}')
-    if ':' in path:
-        return import_function(path, what)
-    module_name, _, attribute = path.rpartition('.')
-    names = public_functions(package)
-    if path in names:
-        return getattr(importlib.import_module(f'{package}.{module_name}'), attribute)
-    raise UsageError(f'no {what} is called {path!r}{near(path, names)}')
+IMPORTED = re.compile(r'[\w.]+:[a-zA-Z_]\w*')  # `package.module:function`, a function of any module
 
 
-def import_function(path: str, where: str) -> Callable:
-    """The function `path='package.module:function'`; raises UsageError where it cannot be imported."""
-    module_name, _, name = path.partition(':')
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # what a module of the user's raises is up to the user
-        raise UsageError(f'{where}: cannot import {module_name!r} of {path!r}: {describe_error(error)}') from error
-    functions = {key: value for key, value in vars(module).items() if callable(value) and not key.startswith('_')}
-    if name not in functions:
-        raise UsageError(f'{where}: {module_name} has no function {name!r}{near(name, functions)}')
-    return functions[name]
+class Catalogue(NamedTuple):
+    """Functions of one kind that configs select by name: models, optimizers, data sets. Adding one is adding a file.
 
+    A name is `module.function`, or `function` alone if one module has it, or `my_package.module:function` of any module
+    that can be imported. Modules are searched as text, and only the one that defines the name is imported: importing
+    all of them would take seconds.
 
-class Room(NamedTuple):
-    """Functions of one kind that a config selects by name: data sets, samplers. Adding a function adds a name.
-
-    A room is read, not imported, to find a name in it: a module that nobody asks for may be slow to import.
+    Attributes:
+      kind: what error messages call the functions: 'model', 'volume'.
+      modules: names of modules, and of packages, whose modules then all belong to it.
+      accepts: tells the functions from the others of the modules, often by what they return.
     """
 
-    what: str  # for messages: 'volume'
-    modules: tuple[str, ...]  # names of modules, and of packages whose modules all belong
-    accepts: Callable[[Callable], bool]  # tells these functions from the others of the modules, often by `returns`
+    kind: str
+    modules: tuple[str, ...]
+    accepts: Callable[[Callable], bool] = lambda function: True
 
-    def get(self, name: str) -> Callable | None:
-        """Returns the function `name`, or `module.name` where several modules have one; None if there is none.
+    def get(self, name: str, where: str = '') -> Callable | None:
+        """Returns the function that a name selects, or None; raises UsageError if several modules have it."""
+        check(name, str, f'the name of a {self.kind}')
+        if ':' in name:
+            return import_function(name, where or self.kind)
+        module_name, _, function_name = name.rpartition('.')
+        matches = [
+            module
+            for module in self._all_modules()
+            if module_name in ('', module.rpartition('.')[2])
+            and function_name in _defined_names(module)
+            and function_name in self._functions(module)
+        ]
+        if len(matches) > 1:
+            paths = ' or '.join(f"'{module.rpartition('.')[2]}.{function_name}'" for module in matches)
+            raise UsageError(f'{where and where + ": "}several modules have a {self.kind} {name!r}; give {paths}')
+        return getattr(importlib.import_module(matches[0]), function_name) if matches else None
 
-        `package.module:name` is a function of any module that can be imported, of whatever kind.
+    def find(self, name: str, where: str = '') -> Callable:
+        """Returns the function that a name selects.
+
+        Args:
+          name: as the config gives it.
+          where: the key of the config, for errors.
+
+        Raises:
+          UsageError: with the near names, if there is no such function.
         """
-        check(name, str, f'the name of a {self.what}')
-        if IMPORTED.fullmatch(name):
-            return import_function(name, self.what)
-        module_name, _, attribute = name.rpartition('.')
-        for module in self._defining().get(attribute, ()):
-            if module_name in ('', module.rpartition('.')[2]) and attribute in self._functions(module):
-                return getattr(importlib.import_module(module), attribute)
-        return None
-
-    def find(self, name: str) -> Callable:
-        """Returns the function that `get` returns; raises UsageError with the near names if there is none."""
-        function = self.get(name)
+        function = self.get(name, where)
         if function is None:
-            raise UsageError(f'no {self.what} is called {name!r}{near(name, self.names())}')
+            known = self.names(dotted='.' in name)
+            raise UsageError(f'{where and where + ": "}no {self.kind} is called {name!r}{suggest(name, known)}')
         return function
 
-    def names(self) -> list[str]:
-        """Returns the names of all functions of the room, in order of the alphabet. Imports its modules."""
-        modules = {module for modules in self._defining().values() for module in modules}
-        return sorted({name for module in modules for name in self._functions(module)})
+    def names(self, dotted: bool = False) -> list[str]:
+        """Returns the sorted names of all functions, as `module.function` if `dotted`. Imports all modules."""
+        paths = {f'{module}.{name}' for module in self._all_modules() for name in self._functions(module)}
+        return sorted({'.'.join(path.split('.')[-2 if dotted else -1 :]) for path in paths})
 
     def _functions(self, module: str) -> list[str]:
-        functions = vars(importlib.import_module(module)).items()
+        if not _defined_names(module):
+            return []
         return [
             name
-            for name, value in functions
+            for name, value in vars(importlib.import_module(module)).items()
             if inspect.isfunction(value) and value.__module__ == module and name[0] != '_' and self.accepts(value)
         ]
 
-    def _defining(self) -> dict[str, list[str]]:
-        """{name of a public function: the modules whose text defines it}."""
-        modules: dict[str, list[str]] = {}
-        for module in self._all_modules():
-            loader: Any = getattr(importlib.util.find_spec(module), 'loader', None)
-            for name in re.findall(r'^def ([a-z]\w*)\(', loader.get_source(module) or '', re.MULTILINE):
-                modules.setdefault(name, []).append(module)
-        return modules
-
     def _all_modules(self) -> list[str]:
-        every = []
+        modules = []
         for name in self.modules:
             folders = getattr(importlib.util.find_spec(name), 'submodule_search_locations', None)
-            every += [f'{name}.{m.name}' for m in pkgutil.iter_modules(folders) if not m.ispkg] if folders else [name]
-        return every
+            modules += [f'{name}.{m.name}' for m in pkgutil.iter_modules(folders) if not m.ispkg] if folders else [name]
+        return modules
 
 
-def returns(function: Callable) -> Any:
-    """Returns the type that `function` is annotated to return; None where it is not annotated."""
-    return type_hints(function).get('return')
+@functools.cache
+def _defined_names(module: str) -> frozenset[str]:
+    """Returns the names of the public functions that the text of a module defines."""
+    loader: Any = getattr(importlib.util.find_spec(module), 'loader', None)
+    return frozenset(re.findall(r'^def ([a-zA-Z]\w*)\(', loader.get_source(module) or '', re.MULTILINE))
+
+
+def lookup(package: str, name: str, kind: str, where: str = '') -> Callable:
+    """Returns the function of a package's modules that a name in a config selects: `Catalogue.find`."""
+    return Catalogue(kind, (package,)).find(name, where)
 
 
 def public_functions(package: str) -> list[str]:
-    """`module.function` for every lower-case function that the package's modules define (imports them)."""
-    found = []
-    for entry in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        module = importlib.import_module(f'{package}.{entry.name}')
-        found += [
-            f'{entry.name}.{name}'
-            for name, value in vars(module).items()
-            if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith('_')
-        ]
-    return found
+    """Returns `module.function` for every public function that the package's modules define (imports them)."""
+    return Catalogue('', (package,)).names(dotted=True)
+
+
+def import_function(path: str, where: str) -> Callable:
+    """Returns the function `path='package.module:function'`; raises UsageError if it cannot be imported."""
+    module_name, _, name = path.partition(':')
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # a module of the user's may raise anything
+        raise UsageError(f'{where}: cannot import {module_name!r} of {path!r}: {describe_error(error)}') from error
+    functions = {key: value for key, value in vars(module).items() if callable(value) and not key.startswith('_')}
+    if name not in functions:
+        raise UsageError(f'{where}: {module_name} has no function {name!r}{suggest(name, functions)}')
+    return functions[name]
+
+
+def returns(function: Callable) -> Any:
+    """Returns the type that `function` is annotated to return, or None."""
+    return type_hints(function).get('return')
+
+
+# --- calls --------------------------------------------------------------------------------------------------------
 
 
 def call(function: Callable, arguments: Mapping[str, Any], where: str) -> Any:
-    """`function(**arguments)` after checking the names; `where` is the config key that errors speak of."""
+    """Returns `function(**arguments)` after checking names, types and ranges against the signature.
+
+    Args:
+      function: any callable.
+      arguments: keyword arguments, as a config has them.
+      where: the key of the config that holds them, for errors.
+
+    Raises:
+      UsageError: an argument is unknown, missing, of another type or outside its range.
+    """
     names = [p.name for p in parameters(function)]
     for key in arguments:
-        if not takes(function, key):
-            raise UsageError(f'{where}.{key}: {_title(function)} takes no such key{near(key, names)}')
-    arguments, hints = plain(arguments), type_hints(function)
+        if not accepts(function, key):
+            raise UsageError(f'{where}.{key}: {_title(function)} takes no such key{suggest(key, names)}')
+    arguments, hints = to_plain(arguments), type_hints(function)
     for p in parameters(function):
         if p.default is p.empty and p.name not in arguments:
             raise UsageError(f'{where}: {_title(function)} needs {p.name!r}')
-        # A default is right whatever its hint says: `size: int = None`.
+        # A default is valid even if its hint disagrees: `size: int = None`.
         if p.name in hints and p.name in arguments and arguments[p.name] is not p.default:
             check(arguments[p.name], hints[p.name], f'{where}.{p.name}')
     return function(**arguments)
 
 
 def parameters(function: Callable) -> list[inspect.Parameter]:
-    """The arguments that `function` takes by name."""
-    every = inspect.signature(function).parameters.values()
-    return [p for p in every if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    """Returns the arguments that `function` takes by name."""
+    all_parameters = inspect.signature(function).parameters.values()
+    return [p for p in all_parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
-def takes(function: Callable, key: str) -> bool:
-    """Whether `function` has an argument `key`, or takes any."""
-    every = inspect.signature(function).parameters.values()
-    return any(p.name == key or p.kind is p.VAR_KEYWORD for p in every if p.kind is not p.VAR_POSITIONAL)
+def accepts(function: Callable, key: str) -> bool:
+    """Returns whether `function` has an argument `key`, or takes any keyword."""
+    all_parameters = inspect.signature(function).parameters.values()
+    return any(p.name == key or p.kind is p.VAR_KEYWORD for p in all_parameters if p.kind is not p.VAR_POSITIONAL)
 
 
 @functools.cache
 def type_hints(function: Callable) -> dict[str, Any]:
-    """The type of each argument of a function or class, with its ranges; {} where they cannot be evaluated."""
+    """Returns {argument: its type, ranges included} of a function or class; {} if they cannot be evaluated."""
     try:
         hints = typing.get_type_hints(function, include_extras=True)
         if inspect.isclass(function) and inspect.isfunction(function.__init__):
             hints |= typing.get_type_hints(function.__init__, include_extras=True)
         return hints
-    except (NameError, TypeError, AttributeError):  # a name imported for type checkers alone
+    except (NameError, TypeError, AttributeError):  # a name that is imported for type checkers only
         return {}
 
 
-def check(value: Any, hint: Any, where: str) -> None:
-    """Raises UsageError, naming the key `where`, if a plain value is not of the type `hint` or outside its range.
+# --- types and ranges ---------------------------------------------------------------------------------------------
 
-    Only values that a config file or the command line can state are judged: numbers, text, tuples, mappings, None.
+
+def check(value: Any, hint: Any, where: str) -> None:
+    """Raises UsageError, naming the key `where`, if a value is not of the type `hint` or outside its range.
+
+    Only values that a config file or the command line can state are checked: numbers, text, tuples, mappings, None.
     """
     if not _fits(value, hint, ranges=False):
         raise UsageError(f'{where}={value!r} must be {describe(hint)}')
@@ -227,12 +248,12 @@ def check(value: Any, hint: Any, where: str) -> None:
 
 
 def plain_types(hint: Any) -> set[type]:
-    """The plain types that `hint` allows: {float, NoneType} of `float | None`; {object} where it allows anything."""
+    """Returns the plain types that `hint` allows: {float, NoneType} for `float | None`; {object} if it allows any."""
     return {_KINDS.get(_origin(option), object) for option in _options(hint)}
 
 
 def describe(hint: Any, ranges: bool = False) -> str:
-    """`hint` in words: 'a whole number or None'."""
+    """Returns `hint` in words: 'a whole number or None'."""
     words = []
     for option in _options(hint):
         bounds = [f' {r}' for r in _ranges(option) if ranges]
@@ -272,7 +293,7 @@ _WORDS = {
 
 
 def _options(hint: Any) -> list[Any]:
-    """The alternatives of a union, ranges and all."""
+    """Returns the alternatives of a union, each with its ranges."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return [option for part in typing.get_args(hint) for option in _options(part)]
     if typing.get_origin(hint) is Annotated and len(inner := _options(typing.get_args(hint)[0])) > 1:
@@ -296,24 +317,24 @@ def _fits(value: Any, hint: Any, ranges: bool) -> bool:
 
 def _fits_option(value: Any, option: Any, ranges: bool) -> bool:
     if value is not None and not isinstance(value, bool | numbers.Real | str | tuple | list | dict):
-        return True  # an array, a function, a schedule: for the function itself to judge
+        return True  # an array, a function, a schedule: the function itself has to check it
     origin = _origin(option)
     if origin is typing.Literal:
         return value in typing.get_args(option)
     kind = _KINDS.get(origin, object)
     bare = typing.get_args(option)[0] if typing.get_origin(option) is Annotated else option
-    if kind is object:  # Any, Callable, a class of ours
-        right = True
+    if kind is object:  # Any, Callable, a class of Canon's
+        fits = True
     elif kind is tuple:
-        right = isinstance(value, tuple | list) and _elements_fit(value, typing.get_args(bare), ranges)
+        fits = isinstance(value, tuple | list) and _elements_fit(value, typing.get_args(bare), ranges)
     elif kind is float:
-        right = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        fits = isinstance(value, numbers.Real) and not isinstance(value, bool)
     elif kind is int:
-        right = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        fits = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     else:
-        right = isinstance(value, kind)
-    if not right or not ranges or value is None or isinstance(value, str | dict):
-        return right
+        fits = isinstance(value, kind)
+    if not fits or not ranges or value is None or isinstance(value, str | dict):
+        return fits
     return all(value in r for r in _ranges(option))
 
 
@@ -327,12 +348,105 @@ def _elements_fit(values: Sequence[Any], hints: tuple, ranges: bool) -> bool:
     return len(values) == len(hints) and all(_fits(v, h, ranges) for v, h in zip(values, hints, strict=True))
 
 
-def chain(spec: Mapping[str, Any], make: Callable[[str, dict, str], Any], where: str) -> list[Any]:
-    """What `make(name, arguments, where)` gives for each link of `spec`, in the order of `spec['chain']`.
+# --- text of the command line -------------------------------------------------------------------------------------
 
-    Without `chain`, the spec is itself one link, whose `name` says what it is. A link's `name` defaults to its key.
+_BOOLEANS = {'true': True, 't': True, '1': True, 'false': False, 'f': False, '0': False}
+
+
+def parse_text(text: str, allowed: Sequence[set[type]], where: str) -> Any:
+    """Reads a value from text, by the types that it may have.
+
+    Args:
+      text: as it stands on the command line: `0.1`, `true`, `(1, 2)`, `resize,random_flip`, `None`.
+      allowed: sets of plain types, tried in order; {object} allows anything that Python's literals can write.
+      where: the flag, for errors.
+
+    Raises:
+      UsageError: the text is of none of the types.
     """
-    spec = plain(spec)
+    for kinds in allowed:
+        for read in (_read_none, _read_bool, _read_int, _read_float, _read_tuple, _read_literal, _read_str):
+            try:
+                return read(text, kinds)
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                continue
+    words = dict.fromkeys(describe(kind) for kinds in allowed for kind in sorted(kinds, key=str))
+    raise UsageError(f'{where}={text}: must be {" or ".join(words)}')
+
+
+def _require(kind: type, kinds: set[type]) -> None:
+    if kind not in kinds:
+        raise ValueError
+
+
+def _read_none(text: str, kinds: set[type]) -> None:
+    _require(type(None), kinds)
+    if text.lower() != 'none':
+        raise ValueError
+
+
+def _read_bool(text: str, kinds: set[type]) -> bool:
+    _require(bool, kinds)
+    if text.lower() not in _BOOLEANS:
+        raise ValueError
+    return _BOOLEANS[text.lower()]
+
+
+def _read_int(text: str, kinds: set[type]) -> int:
+    _require(int, kinds)
+    return int(text)
+
+
+def _read_float(text: str, kinds: set[type]) -> float:
+    _require(float, kinds)
+    return float(text)
+
+
+def _read_tuple(text: str, kinds: set[type]) -> tuple:
+    """Reads `(1, 2)`, `[1, 2]`, a single `1`, and words without quotes: `resize,random_flip`."""
+    _require(tuple, kinds)
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        if not re.fullmatch(r'\(?[^()\[\]{}]*\)?', text.strip()):
+            raise  # nested, so not a list of words
+        value = tuple(_read_word(word.strip()) for word in text.strip('()[] ').split(',') if word.strip())
+    return to_plain(value) if isinstance(value, tuple | list) else (value,)
+
+
+def _read_literal(text: str, kinds: set[type]) -> Any:
+    if not kinds & {object, dict}:
+        raise ValueError
+    value = _read_word(text)
+    if object not in kinds and not isinstance(value, dict):
+        raise ValueError
+    return to_plain(value)
+
+
+def _read_str(text: str, kinds: set[type]) -> str:
+    _require(str, kinds)
+    return text
+
+
+def _read_word(text: str) -> Any:
+    if text.lower() in ('true', 'false'):
+        return text.lower() == 'true'
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+# --- sections of a config -----------------------------------------------------------------------------------------
+
+
+def make_chain(spec: Mapping[str, Any], make: Callable[[str, dict, str], Any], where: str) -> list[Any]:
+    """Returns `make(name, arguments, where)` for each link of `spec`, in the order of `spec['chain']`.
+
+    If there is no `chain`, the spec is itself the only link, and its `name` selects it. The `name` of a link defaults
+    to its key.
+    """
+    spec = to_plain(spec)
     if 'chain' not in spec:
         if 'name' not in spec:
             raise UsageError(f'{where} needs a name, or a chain of names; it has {sorted(spec)}')
@@ -340,7 +454,7 @@ def chain(spec: Mapping[str, Any], make: Callable[[str, dict, str], Any], where:
     order = tuple(spec.pop('chain'))
     for key in spec:
         if key not in order:
-            raise UsageError(f'{where}.{key} is not in {where}.chain{near(key, order)}')
+            raise UsageError(f'{where}.{key} is not in {where}.chain{suggest(key, order)}')
     links = []
     for key in order:
         arguments = dict(spec.get(key, {}))
@@ -348,16 +462,20 @@ def chain(spec: Mapping[str, Any], make: Callable[[str, dict, str], Any], where:
     return links
 
 
-def plain(config: Any) -> Any:
-    """`config` as plain dicts, tuples and values, keys as text: a ConfigDict is no Mapping, and a list may change."""
+def to_plain(config: Any) -> Any:
+    """Returns `config` as dicts with text as keys, tuples and values: a ConfigDict is not a Mapping, lists can change."""
     if hasattr(config, 'to_dict'):
         config = config.to_dict()
     if isinstance(config, Mapping):
-        return {str(k): plain(v) for k, v in config.items()}
+        return {str(k): to_plain(v) for k, v in config.items()}
     if type(config) in (list, tuple):  # a NamedTuple, such as a gradient transformation, is a value
-        return tuple(plain(v) for v in config)
+        return tuple(to_plain(v) for v in config)
     return config
 
 
 def _title(function: Callable) -> str:
     return getattr(function, '__name__', str(function))
+
+
+# Old names, until every module has the new ones.
+plain, near, chain, takes, Room = to_plain, suggest, make_chain, accepts, Catalogue

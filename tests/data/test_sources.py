@@ -408,7 +408,7 @@ def test_labels_are_read_where_the_source_cannot_tell():
 
 
 def test_what_a_named_set_does_not_take(data_dir):
-    with pytest.raises(UsageError, match="'digits' takes no 'path'"):
+    with pytest.raises(UsageError, match=r"data 'digits'\.path: digits takes no such key"):
         load('digits', data_dir=data_dir, path='.')
     with pytest.raises(UsageError, match=r"no split 'tset'; did you mean 'test'\?"):
         load('digits', 'tset', data_dir)

@@ -6,11 +6,11 @@ from canon.data.pipeline import order, splits
 from canon.data.pipeline.batches import Batches, Once
 from canon.data.pipeline.chain import Mapped, Transform
 from canon.data.pipeline.keys import Key, rng
-from canon.data.pipeline.loading import OWN, load
+from canon.data.pipeline.loading import DATA_SETS, is_own, load
 from canon.data.pipeline.mixing import Interleaved, Zipped
 from canon.data.pipeline.order import balanced, in_order, shuffled
 from canon.data.pipeline.source import Arrays, Cached, Info, Source, cached, labels
-from canon.data.pipeline.synthetic import Fake, Generated
+from canon.data.pipeline.synthetic import Generated, fake
 from canon.data.scenes import meshes, shapes, views
 from canon.data.text import corpora, parallel_text, vocabulary
 from canon.data.text.alphabets import Alphabet
@@ -19,8 +19,8 @@ from canon.data.text.streams import Streams, StreamsOnce
 from canon.data.text.vocabulary import Vocabulary
 
 __all__ = [
-    'OWN', 'Alphabet', 'Arrays', 'Batches', 'Buckets', 'BucketsOnce', 'Cached', 'Fake', 'Generated', 'Info',
+    'DATA_SETS', 'Alphabet', 'Arrays', 'Batches', 'Buckets', 'BucketsOnce', 'Cached', 'Generated', 'Info',
     'Interleaved', 'Key', 'Mapped', 'Once', 'Pairs', 'Source', 'Streams', 'StreamsOnce', 'Transform', 'Vocabulary',
-    'Zipped', 'balanced', 'cached', 'corpora', 'image_files', 'in_order', 'labels', 'load', 'meshes', 'order',
-    'parallel_text', 'rng', 'shapes', 'shuffled', 'splits', 'transforms', 'views', 'vocabulary',
+    'Zipped', 'balanced', 'cached', 'corpora', 'fake', 'image_files', 'in_order', 'is_own', 'labels', 'load',
+    'meshes', 'order', 'parallel_text', 'rng', 'shapes', 'shuffled', 'splits', 'transforms', 'views', 'vocabulary',
 ]  # fmt: skip

@@ -13,6 +13,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from canon.data.pipeline import tfds as tfds_sets
+from canon.data.pipeline.source import Source
 from canon.errors import CanonError
 
 NUM_TEST = 360
@@ -51,6 +53,19 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self):
         raise NotImplementedError('the generators are made by _split_generators')
+
+
+def digits(split: str = 'train', data_dir: str | os.PathLike | None = None, decode: bool = True) -> Source:
+    """Reads scikit-learn's handwritten digits (`Digits`), written as a TFDS set on first use.
+
+    Args:
+      split: 'train', 'test', or a slice of them.
+      data_dir: the folder of TFDS sets; `~/tensorflow_datasets` if None.
+      decode: must be true: these images are grey.
+    """
+    directory = tfds_sets.resolve_dir(data_dir)
+    prepare(directory)
+    return tfds_sets.read('digits', split, directory, decode)
 
 
 def arrays() -> tuple[np.ndarray, np.ndarray]:

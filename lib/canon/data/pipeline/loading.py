@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from canon import named
-from canon.data.images import folder
-from canon.data.pipeline import arrays, synthetic
 from canon.data.pipeline.source import Example, Info, Source
-from canon.data.text import digit_lines, word_images
 from canon.errors import UsageError
 
-_WITH_OPTIONS = {
-    'digit_lines': digit_lines.DigitLines,
-    'fake': synthetic.Fake,
-    'folder': folder.folder,
-    'npz': arrays.npz,
-    'words': word_images.words,
-}
-OWN = ('digits', *_WITH_OPTIONS)
-_OWN_FUNCTION = re.compile(r'[\w.]+:[a-zA-Z_]\w*')  # not the version of a TFDS set, 'voc/2007:4.0.0'
+_VALUES = (str, bytes, tuple, list, dict, np.ndarray)  # have a length and items as well, but are not data sets
+
+
+def _reads_examples(function: Callable) -> bool:
+    """Whether a function reads a split of a data set: it takes `split` and returns a class of examples by number."""
+    kind = named.returns(function)
+    by_number = inspect.isclass(kind) and hasattr(kind, '__len__') and hasattr(kind, '__getitem__')
+    return by_number and not issubclass(kind, _VALUES) and named.takes(function, 'split')
+
+
+DATA_SETS = named.Room(
+    'data set',
+    ('canon.data.images', 'canon.data.text', 'canon.data.pipeline.arrays', 'canon.data.pipeline.synthetic'),
+    _reads_examples,
+)
 
 
 class WithInfo:
@@ -39,38 +43,39 @@ class WithInfo:
         return self.examples[index]
 
 
-def options_of(name: str) -> Callable | None:
-    """The function that reads the data set `name`, whose arguments `load` takes; None for TFDS sets and digits."""
-    if _OWN_FUNCTION.fullmatch(name):
-        return named.import_function(name, 'data.name')
-    return _WITH_OPTIONS.get(name)
+def is_own(name: str) -> bool:
+    """Returns whether Canon reads the data set `name` itself; TFDS sets must be prepared first."""
+    return not named.IMPORTED.fullmatch(name) and DATA_SETS.get(name) is not None
 
 
 def load(name: str, split: str = 'train', data_dir: str | os.PathLike | None = None, **kwargs: Any) -> Source:
-    """The data set `name`, one split of it.
+    """Loads one split of the data set `name`.
 
-    name: 'digits' (embedded; prepared on first use), 'folder' (path=, one folder of images a class), 'npz' (path=),
-    'fake' (random images), 'digit_lines' (embedded: lines of text), 'words' (path=, images with their texts), or a TFDS
-    set that is prepared in array_record: 'mnist', 'voc/2007', 'voc/2007:4.0.0'. 'package.module:function' is your own:
-    `function(split=..., **kwargs)` returns anything with `len` and `[i]`, perhaps with an `info`.
-    split: may be sliced, 'train[:90%]'. data_dir: of TFDS sets and digits; `~/tensorflow_datasets` if None.
-    kwargs: of `folder.folder`, `arrays.npz`, `synthetic.Fake`, `digit_lines.DigitLines` or `word_images.words`; of
-    TFDS sets, `decode=False` leaves the field 'image' as in its file (`tfds.Prepared`).
+    A name is that of a public function of `canon.data.images`, `canon.data.text`, `pipeline.arrays` or
+    `pipeline.synthetic` that takes `split` and returns a source: 'digits' (embedded; prepared on first use), 'folder'
+    (path=, one folder of images per class), 'npz' (path=), 'fake' (random images), 'digit_lines' (embedded: lines of
+    text), 'words' (path=, images with their texts). 'package.module:function' is such a function of any other module;
+    it returns anything with `len` and `[i]`, perhaps with an `info`. All other names are those of TFDS sets, prepared
+    in array_record: 'mnist', 'voc/2007', 'voc/2007:4.0.0'.
 
-    Raises UsageError for a set, split or argument that does not exist; for a missing set it prints the command that
-    prepares it. TensorFlow is never imported.
+    Args:
+      name: the data set.
+      split: may be sliced, 'train[:90%]'.
+      data_dir: of TFDS sets and digits; `~/tensorflow_datasets` if None.
+      kwargs: further arguments of the function. TFDS sets take `decode=False`, which leaves the field 'image' as in its
+        file (`tfds.Prepared`).
+
+    Raises:
+      UsageError: there is no such set, split or argument. For a missing TFDS set it prints the command that prepares
+        it; TensorFlow is never imported.
     """
-    if function := options_of(name):
-        source = named.call(function, {'split': split, **kwargs}, f'data {name!r}')
+    if function := DATA_SETS.get(name):
+        shared = {'data_dir': data_dir} if data_dir is not None and named.takes(function, 'data_dir') else {}
+        source = named.call(function, {'split': split, **shared, **kwargs}, f'data {name!r}')
         return source if hasattr(source, 'info') else WithInfo(source, Info(name, split))
     decode = kwargs.pop('decode', True)
     if kwargs:
         raise UsageError(f'data {name!r} takes no {next(iter(kwargs))!r}, only split, data_dir and decode')
     from canon.data.pipeline import tfds  # brings tensorflow_datasets: 0.6 s
 
-    directory = Path(data_dir).expanduser() if data_dir else tfds.default_dir()
-    if name == 'digits':
-        from canon.data.images import digits
-
-        digits.prepare(directory)
-    return tfds.read(name, split, directory, decode)
+    return tfds.read(name, split, tfds.resolve_dir(data_dir), decode)

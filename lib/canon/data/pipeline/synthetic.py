@@ -67,20 +67,21 @@ def _cut(batch: Any, index: int, count: int) -> Any:
     return batch[process_rows(len(batch), index, count)]
 
 
-class Fake:
-    """Random images with random labels: `data.name='fake'` runs any experiment where its data set is not at hand.
+def fake(
+    split: str = 'train',
+    num_examples: named.Count = 1024,
+    size: named.Count = 64,
+    channels: named.Count = 3,
+    num_classes: named.Count = 10,
+) -> FakeImages:
+    """Makes random images with random labels: `data.name='fake'` runs any experiment whose data set is not at hand."""
+    return FakeImages(split, num_examples, size, channels, num_classes)
 
-    image: uint8 [size, size, channels]; label: int. Example i is a function of (split, i).
-    """
 
-    def __init__(
-        self,
-        split: str = 'train',
-        num_examples: named.Count = 1024,
-        size: named.Count = 64,
-        channels: named.Count = 3,
-        num_classes: named.Count = 10,
-    ):
+class FakeImages:
+    """image: uint8 [size, size, channels]; label: int64 []. Example i is a function of (split, i)."""
+
+    def __init__(self, split: str, num_examples: int, size: int, channels: int, num_classes: int):
         self.num_examples, self.num_classes, self.split = num_examples, num_classes, split
         self.shape = size, size, channels
         self.info = Info('fake', split, num_classes, tuple(map(str, range(num_classes))))
@@ -94,4 +95,4 @@ class Fake:
         return {'image': image, 'label': np.int64(rng.integers(self.num_classes))}
 
     def __repr__(self) -> str:
-        return f'Fake({self.split}, {self.num_examples} images of {self.shape})'
+        return f'FakeImages({self.split}, {self.num_examples} images of {self.shape})'

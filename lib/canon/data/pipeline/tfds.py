@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -51,20 +52,21 @@ def find(name: str, data_dir: Path) -> Path:
 
 
 def _near(name: str, data_dir: Path) -> str:
-    known = {'digits', 'folder', 'npz', *(p.name for p in data_dir.glob('*') if p.is_dir())}
-    close = named.near(name, known)
+    from canon.data.pipeline.loading import DATA_SETS
+
+    close = named.near(name, {*DATA_SETS.names(), *(p.name for p in data_dir.glob('*') if p.is_dir())})
     return close if 'did you mean' in close else ''
 
 
 def mend(name: str, data_dir: Path) -> str:
     """The command that prepares `name`."""
-    elsewhere = '' if data_dir == default_dir() else f' --data_dir {data_dir}'
+    elsewhere = '' if data_dir == resolve_dir(None) else f' --data_dir {data_dir}'
     return f'`./launch.sh prepare {name}{elsewhere}`'
 
 
-def default_dir() -> Path:
-    """Where TFDS keeps its data sets."""
-    return Path('~/tensorflow_datasets').expanduser()
+def resolve_dir(data_dir: str | os.PathLike | None) -> Path:
+    """Returns the folder of prepared data sets: `data_dir`, or TFDS's own if None."""
+    return Path(data_dir or '~/tensorflow_datasets').expanduser()
 
 
 class Prepared:

@@ -135,7 +135,7 @@ def tfds(
     """The lines of the field `field` of a TFDS set; train, valid, test: its own splits, sliced ('train[90%:]')."""
     from canon.data.pipeline import tfds  # brings tensorflow_datasets: 0.6 s
 
-    directory = Path(data_dir).expanduser() if data_dir else tfds.default_dir()
+    directory = tfds.resolve_dir(data_dir)
     theirs = {'train': train, 'valid': valid, 'test': test}
 
     def lines(split):

@@ -16,26 +16,42 @@ from canon.named import Count
 _HEIGHTS, _WIDTHS, _GAPS = (18, 28), (12, 20), (-2, 8)  # pixels of a digit, and between two; both ends included
 
 
-class DigitLines:
-    """image: uint8 [height, width, 1]; label: int32 [max_length], of which label_length int32 count.
+def digit_lines(
+    split: str = 'train',
+    num_examples: Count = 8192,
+    alphabet: Alphabet = Alphabet('0123456789'),
+    max_length: Count = 5,
+    least: Count = 1,
+    most: Count = 5,
+    height: Count = 32,
+    width: Count = 100,
+) -> DigitLines:
+    """Makes lines of handwritten digits with their texts.
 
     A line has `least` to `most` digits, of any size, height and distance (some touch), light on dark with noise. Line i
     is a function of (split, i). The lines of 'test' are made of the 360 digits that `digits` holds out, the others of
     the 1,437 rest, so no handwritten digit is in both.
+
+    split: may be sliced, 'test[:1000]'. Raises UsageError for lines that could not fit image or label.
     """
+    return DigitLines(split, num_examples, alphabet, max_length, least, most, height, width)
+
+
+class DigitLines:
+    """image: uint8 [height, width, 1]; label: int32 [max_length], of which label_length int32 count."""
 
     def __init__(
         self,
-        split: str = 'train',
-        num_examples: Count = 8192,
-        alphabet: Alphabet = Alphabet('0123456789'),
-        max_length: Count = 5,
-        least: Count = 1,
-        most: Count = 5,
-        height: Count = 32,
-        width: Count = 100,
+        split: str,
+        num_examples: int,
+        alphabet: Alphabet,
+        max_length: int,
+        least: int,
+        most: int,
+        height: int,
+        width: int,
     ):
-        """split: may be sliced, 'test[:1000]'. Raises UsageError for lines that could not fit image or label."""
+        """Arguments and errors as of `digit_lines`."""
         if not 1 <= least <= most <= max_length:
             raise UsageError(f'digit_lines: 1 <= least={least} <= most={most} <= max_length={max_length} is needed')
         if height < _HEIGHTS[1] or width < most * _WIDTHS[1]:

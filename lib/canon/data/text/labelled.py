@@ -6,7 +6,7 @@ from typing import Any
 
 from canon import named
 from canon.data.pipeline.chain import Mapped, Transform
-from canon.data.pipeline.loading import load, options_of
+from canon.data.pipeline.loading import DATA_SETS, load
 from canon.data.pipeline.source import Source
 from canon.data.text.alphabets import Alphabet
 from canon.errors import CanonError, UsageError
@@ -33,7 +33,7 @@ def load_labelled(
     Raises:
       UsageError: there is no such data set, split or option, or its examples have no image or no text.
     """
-    function = options_of(name)
+    function = DATA_SETS.get(name)
     # Only arguments that are named: a function with **kwargs would pass them on to something unknown.
     arguments = {p.name for p in named.parameters(function)} if function else set()
     if 'alphabet' in arguments:

@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -121,7 +120,7 @@ def tfds(
     """The fields `source` and `target` ('de', 'en') of one split of a TFDS set: 'wmt14_translate/de-en'."""
     from canon.data.pipeline import tfds  # brings tensorflow_datasets: 0.6 s
 
-    directory = Path(data_dir).expanduser() if data_dir else tfds.default_dir()
+    directory = tfds.resolve_dir(data_dir)
     records = tfds.read(name, split, directory)
     for field in (source, target):
         if field not in records.features:
