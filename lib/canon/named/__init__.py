@@ -1,0 +1,35 @@
+"""Selects functions by the names that a config gives, checks their arguments and suggests near names.
+
+A config selects by name (`model.name='lenet.lenet5'` is `canon.models.lenet.lenet5`) and passes the rest on as keyword
+arguments. Several links in order are a chain; `chain` states the order because a ConfigDict sorts its keys:
+`dict(chain=('clip', 'adam'), clip=dict(name='clip_by_global_norm', max_norm=1.0), adam=dict(learning_rate=1e-3))`.
+
+The types in a signature are the types that a config may give, and `Annotated` with a `Range` restricts their values:
+`dropout: DropRate = 0.0`. `call` checks both, so the function need not.
+"""
+
+from canon.named.calls import accepts, call, make_chain, parameters, to_plain
+from canon.named.catalogue import IMPORTED, Catalogue, import_function, lookup, public_functions, suggest
+from canon.named.hints import (
+    Count,
+    DropRate,
+    NonNegative,
+    Positive,
+    Probability,
+    Range,
+    check,
+    describe,
+    plain_types,
+    returns,
+    type_hints,
+)
+from canon.named.text import parse_text
+
+# Old names, until every module has the new ones.
+plain, near, chain, takes, Room = to_plain, suggest, make_chain, accepts, Catalogue
+
+__all__ = [
+    'IMPORTED', 'Catalogue', 'Count', 'DropRate', 'NonNegative', 'Positive', 'Probability', 'Range', 'accepts',
+    'call', 'check', 'describe', 'import_function', 'lookup', 'make_chain', 'parameters', 'parse_text',
+    'plain_types', 'public_functions', 'returns', 'suggest', 'to_plain', 'type_hints',
+]  # fmt: skip

@@ -1,0 +1,85 @@
+"""Calls functions with the arguments that a config gives, after checking them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from canon.errors import UsageError
+from canon.named.catalogue import suggest
+from canon.named.hints import check, type_hints
+
+
+def call(function: Callable, arguments: Mapping[str, Any], where: str) -> Any:
+    """Returns `function(**arguments)` after checking names, types and ranges against the signature.
+
+    Args:
+      function: any callable.
+      arguments: keyword arguments, as a config has them.
+      where: the key of the config that holds them, for errors.
+
+    Raises:
+      UsageError: an argument is unknown, missing, of another type or outside its range.
+    """
+    names = [p.name for p in parameters(function)]
+    for key in arguments:
+        if not accepts(function, key):
+            raise UsageError(f'{where}.{key}: {_title(function)} takes no such key{suggest(key, names)}')
+    arguments, hints = to_plain(arguments), type_hints(function)
+    for p in parameters(function):
+        if p.default is p.empty and p.name not in arguments:
+            raise UsageError(f'{where}: {_title(function)} needs {p.name!r}')
+        # A default is valid even if its hint disagrees: `size: int = None`.
+        if p.name in hints and p.name in arguments and arguments[p.name] is not p.default:
+            check(arguments[p.name], hints[p.name], f'{where}.{p.name}')
+    return function(**arguments)
+
+
+def parameters(function: Callable) -> list[inspect.Parameter]:
+    """Returns the arguments that `function` takes by name."""
+    all_parameters = inspect.signature(function).parameters.values()
+    return [p for p in all_parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+
+def accepts(function: Callable, key: str) -> bool:
+    """Returns whether `function` has an argument `key`, or takes any keyword."""
+    all_parameters = inspect.signature(function).parameters.values()
+    return any(p.name == key or p.kind is p.VAR_KEYWORD for p in all_parameters if p.kind is not p.VAR_POSITIONAL)
+
+
+def make_chain(spec: Mapping[str, Any], make: Callable[[str, dict, str], Any], where: str) -> list[Any]:
+    """Returns `make(name, arguments, where)` for each link of `spec`, in the order of `spec['chain']`.
+
+    If there is no `chain`, the spec is itself the only link, and its `name` selects it. The `name` of a link defaults
+    to its key.
+    """
+    spec = to_plain(spec)
+    if 'chain' not in spec:
+        if 'name' not in spec:
+            raise UsageError(f'{where} needs a name, or a chain of names; it has {sorted(spec)}')
+        return [make(spec.pop('name'), spec, where)]
+    order = tuple(spec.pop('chain'))
+    for key in spec:
+        if key not in order:
+            raise UsageError(f'{where}.{key} is not in {where}.chain{suggest(key, order)}')
+    links = []
+    for key in order:
+        arguments = dict(spec.get(key, {}))
+        links.append(make(arguments.pop('name', key), arguments, f'{where}.{key}'))
+    return links
+
+
+def to_plain(config: Any) -> Any:
+    """Returns `config` as dicts with text as keys, tuples and values: a ConfigDict is not a Mapping, lists change."""
+    if hasattr(config, 'to_dict'):
+        config = config.to_dict()
+    if isinstance(config, Mapping):
+        return {str(k): to_plain(v) for k, v in config.items()}
+    if type(config) in (list, tuple):  # a NamedTuple, such as a gradient transformation, is a value
+        return tuple(to_plain(v) for v in config)
+    return config
+
+
+def _title(function: Callable) -> str:
+    return getattr(function, '__name__', str(function))
