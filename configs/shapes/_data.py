@@ -10,7 +10,7 @@ def data(space: str, count: int, smoke: bool, held: int) -> dict[str, Any]:
     return dict(
         path=placeholder(str),
         space=space,
-        family=dict(kinds=('sphere', 'box', 'torus', 'capsule', 'cylinder'), count=count, turned=False),
+        family=dict(kinds=('sphere', 'box', 'torus', 'capsule', 'cylinder'), count=count, rotated=False),
         batch_size=16 if smoke else 64,
         train=dict(split='train'),
         evals=dict(

@@ -23,7 +23,7 @@ def get_config(arg: str = '') -> ConfigDict:
             data=dict(
                 path=placeholder(str),
                 space='sphere',
-                family=dict(kinds=('blend',), count=1, turned=True, seed=10),
+                family=dict(kinds=('blend',), count=1, rotated=True, seed=10),
                 batch_size=512 if smoke else 16384,
                 train=dict(split='train'),
                 evals=dict(

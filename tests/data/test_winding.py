@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from canon.data.scenes import meshes, shapes
+from canon.data.scenes import distances, meshes, shapes
 from canon.data.scenes.winding import WindingNumber, orient_bodies, unpaired_edges
 
 BOX = trimesh.creation.box((1, 1, 1))
@@ -53,7 +53,7 @@ def test_it_is_the_sum_of_solid_angles(body):
     points = rng.uniform(-1.3, 1.3, (600, 3))
     points[:200] = points[:200].round(1)
     points[200:400, :2] = body.vertices[rng.integers(len(body.vertices), size=200), :2]
-    clear = meshes.Surface(body).nearest(points).distance > 1e-9  # on the surface there is no winding number
+    clear = distances.MeshDistance(body).nearest(points).distance > 1e-9  # on the surface there is no winding number
     triangles = np.asarray(body.triangles)
     wanted = solid_angles(triangles, points[clear])
     np.testing.assert_allclose(WindingNumber(triangles)(points[clear]), wanted, atol=1e-6)
@@ -117,30 +117,32 @@ def test_most_of_an_open_body_decides_and_nothing_orients_a_klein_bottle():
 
 def test_the_inside_of_overlapping_boxes():
     """Two unit boxes, the second shifted by a half: signs are those of the union, in samples and on the surface."""
-    mesh = meshes.joined(*union(box(), box(1, 0.5)))
+    mesh = meshes.clean_mesh(*union(box(), box(1, 0.5)))
     points = np.random.default_rng(0).uniform(-1, 1.5, (4000, 3))
-    whole = shapes.Part('box', (0.75, 0.5, 0.5), (0.25, 0.0, 0.0)).signed(points)
-    found = meshes.Surface(mesh).signed(points)
+    whole = shapes.Primitive('box', (0.75, 0.5, 0.5), (0.25, 0.0, 0.0)).signed_distance(points)
+    found = distances.MeshDistance(mesh).signed_distance(points)
     np.testing.assert_array_equal(found < 0, whole < 0)
     np.testing.assert_allclose(found[whole > 0], whole[whole > 0], atol=1e-12)
     assert (np.abs(found) <= np.abs(whole) + 1e-12).all()  # walls within count for the distance
 
 
 def test_places_on_walls_within_a_body_are_not_drawn(tmp_path):
-    meshes.write(meshes.joined(*union(box(), box(1, 0.5))), tmp_path / 'boxes.ply')
-    shape = shapes.Scanned(tmp_path / 'boxes.ply')
-    points, normals = shape.surface(3000, np.random.default_rng(0))
-    outer = shapes.Part('box', (0.75, 0.5, 0.5), (0.25, 0.0, 0.0)).signed(shape.fit.back(points))
+    meshes.write_mesh(meshes.clean_mesh(*union(box(), box(1, 0.5))), tmp_path / 'boxes.ply')
+    shape = shapes.MeshShape(tmp_path / 'boxes.ply')
+    points, normals = shape.sample_surface(3000, np.random.default_rng(0))
+    outer = shapes.Primitive('box', (0.75, 0.5, 0.5), (0.25, 0.0, 0.0)).signed_distance(
+        shape.normalisation.invert(points)
+    )
     np.testing.assert_allclose(outer, 0, atol=1e-6)
-    assert (shape.signed(points + 1e-3 * normals) > 0).all()
-    assert shape.inside(points - 1e-3 * normals).all()
+    assert (shape.signed_distance(points + 1e-3 * normals) > 0).all()
+    assert shape.is_inside(points - 1e-3 * normals).all()
 
 
 def test_boxes_that_touch_are_closed():
     """Edges of four triangles, and a wall of two coincident ones, are no holes."""
-    mesh = meshes.joined(*union(box(), box(1, 1.0)))
-    assert meshes.bad_edges(mesh) == 0
-    found = meshes.Surface(mesh).inside(np.array([[0.2, 0, 0], [0.7, 0.1, 0], [1.6, 0, 0], [0.2, 0, 0.6]]))
+    mesh = meshes.clean_mesh(*union(box(), box(1, 1.0)))
+    assert meshes.count_bad_edges(mesh) == 0
+    found = distances.MeshDistance(mesh).is_inside(np.array([[0.2, 0, 0], [0.7, 0.1, 0], [1.6, 0, 0], [0.2, 0, 0.6]]))
     np.testing.assert_array_equal(found, [True, True, False, False])
 
 
@@ -148,18 +150,18 @@ def test_boxes_that_touch_are_closed():
 def test_signs_and_distances_of_any_size(size):
     """Corners of their own for each face are joined at any scale."""
     scattered = np.asarray(box(size).triangles).reshape(-1, 3)
-    mesh = meshes.joined(scattered, np.arange(36).reshape(-1, 3))
-    found = meshes.Surface(mesh).signed(size * np.array([[0, 0, 0], [0.3, 0, 0], [0.5, 0.9, 0]]))
+    mesh = meshes.clean_mesh(scattered, np.arange(36).reshape(-1, 3))
+    found = distances.MeshDistance(mesh).signed_distance(size * np.array([[0, 0, 0], [0.3, 0, 0], [0.5, 0.9, 0]]))
     np.testing.assert_allclose(found / size, [-0.5, -0.2, 0.4], atol=1e-12)
 
 
 def test_a_corner_far_away_makes_no_millions_of_pieces():
     body = trimesh.creation.icosphere(2)
     body.vertices[0] *= 1e6
-    surface = meshes.Surface(body)
-    assert len(surface._of) < 100_000
+    surface = distances.MeshDistance(body)
+    assert len(surface._face_of_piece) < 100_000
     points = np.random.default_rng(0).uniform(-1, 1, (50, 3))
-    weights = meshes.nearest_weights(points[:, None], np.asarray(body.triangles)[None])
+    weights = distances.nearest_weights(points[:, None], np.asarray(body.triangles)[None])
     places = (weights[..., None] * np.asarray(body.triangles)).sum(2)
     wanted = np.linalg.norm(places - points[:, None], axis=-1).min(1)
     np.testing.assert_allclose(surface.nearest(points).distance, wanted, rtol=1e-9)

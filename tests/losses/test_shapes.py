@@ -20,16 +20,16 @@ def test_a_signed_distance_has_no_eikonal_loss():
     rng = np.random.default_rng(0)
     points = rng.normal(size=(20, 3))
     slopes = jax.vmap(jax.grad(lambda x: jnp.linalg.norm(x) - 0.7))(points)
-    np.testing.assert_allclose(losses.eikonal(slopes), 0, atol=1e-12)
-    np.testing.assert_allclose(losses.eikonal(3 * slopes), 4, rtol=1e-5)
+    np.testing.assert_allclose(losses.eikonal_loss(slopes), 0, atol=1e-12)
+    np.testing.assert_allclose(losses.eikonal_loss(3 * slopes), 4, rtol=1e-5)
     ways = points / np.linalg.norm(points, axis=-1, keepdims=True)
-    np.testing.assert_allclose(losses.on_surface(jnp.full(20, -0.2), slopes, ways, 1.0), 0.2, atol=1e-5)
-    np.testing.assert_allclose(losses.on_surface(jnp.full(20, 0.2), slopes, -ways, 0.5), 0.2 + 0.5 * 2, rtol=1e-5)
-    np.testing.assert_allclose(losses.on_surface(jnp.full(20, -0.2), slopes, None), 0.2, rtol=1e-6)
+    np.testing.assert_allclose(losses.surface_loss(jnp.full(20, -0.2), slopes, ways, 1.0), 0.2, atol=1e-5)
+    np.testing.assert_allclose(losses.surface_loss(jnp.full(20, 0.2), slopes, -ways, 0.5), 0.2 + 0.5 * 2, rtol=1e-5)
+    np.testing.assert_allclose(losses.surface_loss(jnp.full(20, -0.2), slopes, None), 0.2, rtol=1e-6)
 
 
 def test_gradients_at_zero_are_finite():
-    for value in (losses.eikonal, lambda g: losses.on_surface(g[..., 0], g, g), losses.code_prior):
+    for value in (losses.eikonal_loss, lambda g: losses.surface_loss(g[..., 0], g, g), losses.code_prior):
         slope = jax.grad(lambda g, value=value: value(g).sum())(jnp.zeros((2, 3)))
         assert np.isfinite(slope).all()
     assert np.isfinite(jax.grad(lambda z: losses.code_prior(z, squared=False).sum())(jnp.zeros((2, 3)))).all()

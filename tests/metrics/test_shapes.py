@@ -23,22 +23,22 @@ def test_iou_of_shifted_boxes():
     np.testing.assert_allclose(found, [0.75 / 1.25, 1, 0], rtol=1e-6)
     nothing = np.zeros((1, 5), bool)
     assert metrics.iou(nothing, nothing)[0] == 1
-    with pytest.raises(UsageError, match='points of both shapes are the same'):
+    with pytest.raises(UsageError, match='expected the same points for both shapes'):
         metrics.iou(nothing, nothing[:, 1:])
 
 
 def test_concentric_spheres():
     """Every point of either is 0.1 from the other: L1 is 0.1 (halved), squared L2 0.02 (not halved)."""
     (a, na), (b, nb) = sphere(40_000, 1.0), sphere(40_000, 1.1, 1)
-    found = metrics.surfaces(a, b, na, nb, threshold=0.09)
+    found = metrics.compare_surfaces(a, b, na, nb, threshold=0.09)
     # The nearest of n scattered points is further than the surface: by about spacing^2 / (2 x 0.1), here under 2 %.
     assert found.accuracy == pytest.approx(0.1, rel=0.02)
     assert found.completeness == pytest.approx(0.1, rel=0.02)
     assert found.chamfer_l1 == (found.accuracy + found.completeness) / 2
     assert found.chamfer_l2 == pytest.approx(0.02, rel=0.04)
-    assert found.normals == pytest.approx(1, abs=1e-3)
+    assert found.normal_consistency == pytest.approx(1, abs=1e-3)
     assert found.f_score == 0
-    assert metrics.surfaces(a, b, threshold=0.12).f_score > 0.999
+    assert metrics.compare_surfaces(a, b, threshold=0.12).f_score > 0.999
 
 
 def test_each_point_finds_its_nearest():
@@ -46,7 +46,7 @@ def test_each_point_finds_its_nearest():
     rng = np.random.default_rng(2)
     (a, na), (b, nb) = sphere(37, 1.0), sphere(23, 0.9, 3)
     a = a + 0.2 * rng.normal(size=a.shape)
-    found = metrics.surfaces(a, b, na, nb, threshold=0.25)
+    found = metrics.compare_surfaces(a, b, na, nb, threshold=0.25)
     far, normal = [], []
     for x, n, y, m in ((a, na, b, nb), (b, nb, a, na)):
         pairs = [min((np.linalg.norm(p - q), j) for j, q in enumerate(y)) for p in x]
@@ -60,12 +60,12 @@ def test_each_point_finds_its_nearest():
         (far[0] ** 2).mean() + (far[1] ** 2).mean(),
     )
     np.testing.assert_allclose(found[:4], wanted, rtol=1e-12)
-    assert found.normals == pytest.approx(np.mean(normal))
+    assert found.normal_consistency == pytest.approx(np.mean(normal))
     assert found.f_score == pytest.approx(2 * precision * recall / (precision + recall))
     assert 0 < found.f_score < 1
 
 
 def test_nothing_is_no_surface():
-    with pytest.raises(UsageError, match='0 points found and 5 true ones'):
-        metrics.surfaces(np.zeros((0, 3)), np.zeros((5, 3)))
-    assert np.isnan(metrics.surfaces(np.ones((2, 3)), np.ones((5, 3))).normals)
+    with pytest.raises(UsageError, match='got 0 and 5 true ones'):
+        metrics.compare_surfaces(np.zeros((0, 3)), np.zeros((5, 3)))
+    assert np.isnan(metrics.compare_surfaces(np.ones((2, 3)), np.ones((5, 3))).normal_consistency)

@@ -134,7 +134,7 @@ def test_the_eikonal_gradient_against_finite_differences():
         def loss(params):
             values, back = jax.vjp(lambda x: model.apply({'params': params}, x), points)
             slopes = back(jnp.ones_like(values))[0]
-            return (losses.eikonal(slopes) + losses.on_surface(values, slopes, normals, 0.7)).sum()
+            return (losses.eikonal_loss(slopes) + losses.surface_loss(values, slopes, normals, 0.7)).sum()
 
         slopes, run, step = jax.tree.leaves(jax.jit(jax.grad(loss))(params)), jax.jit(loss), 1e-6
         leaves, tree = jax.tree.flatten(params)

@@ -2,9 +2,9 @@
 
 from canon.losses.classification import maximum_a_posteriori, softmax_cross_entropy
 from canon.losses.ctc import ctc
-from canon.losses.shapes import binary_cross_entropy, clamped_l1, code_prior, eikonal, on_surface
+from canon.losses.shapes import binary_cross_entropy, clamped_l1, code_prior, eikonal_loss, surface_loss
 
 __all__ = [
-    'binary_cross_entropy', 'clamped_l1', 'code_prior', 'ctc', 'eikonal', 'maximum_a_posteriori', 'on_surface',
-    'softmax_cross_entropy',
+    'binary_cross_entropy', 'clamped_l1', 'code_prior', 'ctc', 'eikonal_loss', 'maximum_a_posteriori',
+    'softmax_cross_entropy', 'surface_loss',
 ]  # fmt: skip

@@ -1,6 +1,6 @@
-"""How near a shape is to the true one: volumes by IoU, surfaces by points that are drawn on them.
+"""Metrics of reconstructed shapes: the IoU of volumes, and distances between sampled surfaces.
 
-`iou` runs on the device; what compares surfaces looks for nearest points, in numpy.
+`iou` runs on the device. Comparing surfaces needs nearest neighbours and runs in numpy.
 """
 
 from __future__ import annotations
@@ -14,72 +14,84 @@ import numpy as np
 from canon.errors import UsageError
 
 
-def iou(inside: jax.Array, truth: jax.Array) -> jax.Array:
-    """|A and B| / |A or B| of each shape [B], from whether points [B, N] are inside; 1 where neither has any.
+def iou(inside: jax.Array, true_inside: jax.Array) -> jax.Array:
+    """|A and B| / |A or B| per shape [B], from whether points [B, N] are inside; 1 where both shapes are empty.
 
-    Mescheder et al. 2019, section 4, with points drawn evenly from the box.
+    Mescheder et al. 2019, section 4, with points drawn uniformly from the box.
     """
-    if inside.shape != truth.shape:
-        raise UsageError(f'iou: the points of both shapes are the same, not {inside.shape} and {truth.shape}')
-    both, either = (inside & truth).sum(-1), (inside | truth).sum(-1)
-    return jnp.where(either > 0, both / jnp.maximum(either, 1), 1.0)
+    if inside.shape != true_inside.shape:
+        raise UsageError(f'iou: expected the same points for both shapes, got {inside.shape} and {true_inside.shape}')
+    intersection, union = (inside & true_inside).sum(-1), (inside | true_inside).sum(-1)
+    return jnp.where(union > 0, intersection / jnp.maximum(union, 1), 1.0)
 
 
-class Surfaces(NamedTuple):
-    """Two surfaces compared, each by points of it.
+class SurfaceScores(NamedTuple):
+    """How close a reconstructed surface is to the true one, each sampled by points.
 
-    accuracy, completeness: the mean distance from found points to the nearest true one, and back.
-    chamfer_l1: half of their sum (Mescheder et al. 2019). chamfer_l2: the sum of the means of squared distances (Park
-    et al. 2019, section 6; not halved). normals: the mean |cosine| between normals of nearest points, both ways
-    averaged (Mescheder et al. 2019). f_score: the harmonic mean of the shares of points, found and true, that have a
-    nearest one within the threshold (Tatarchenko et al. 2019).
+    Attributes:
+      accuracy: mean distance from points of the reconstruction to the nearest true point.
+      completeness: mean distance from true points to the nearest point of the reconstruction.
+      chamfer_l1: mean of accuracy and completeness (Mescheder et al. 2019).
+      chamfer_l2: sum of the two mean squared distances (Park et al. 2019, section 6; not halved).
+      normal_consistency: mean |cosine| between normals of nearest points, averaged over both directions
+        (Mescheder et al. 2019); NaN if normals are unknown.
+      f_score: harmonic mean of precision and recall, the shares of points of the reconstruction and of true points
+        that have a nearest point within the threshold (Tatarchenko et al. 2019).
     """
 
     accuracy: float
     completeness: float
     chamfer_l1: float
     chamfer_l2: float
-    normals: float
+    normal_consistency: float
     f_score: float
 
 
-def surfaces(
-    found: np.ndarray,
-    truth: np.ndarray,
-    found_normals: np.ndarray | None = None,
-    truth_normals: np.ndarray | None = None,
+def compare_surfaces(
+    points: np.ndarray,
+    true_points: np.ndarray,
+    normals: np.ndarray | None = None,
+    true_normals: np.ndarray | None = None,
     threshold: float = 0.01,
-) -> Surfaces:
-    """Points [N, 3] and [M, 3] of two surfaces, and unit normals of both, or `normals` is nan.
+) -> SurfaceScores:
+    """Compares two surfaces by points sampled on them.
 
-    threshold: of the F-score, in the units of the points: 1 % of the side of the box is usual.
-    Raises UsageError where a surface has no points.
+    Args:
+      points: [N, 3], of the reconstruction.
+      true_points: [M, 3].
+      normals: unit normals [N, 3]; None leaves `normal_consistency` NaN.
+      true_normals: unit normals [M, 3].
+      threshold: of the F-score, in the units of the points; 1 % of the side of the box is usual.
+
+    Raises:
+      UsageError: a surface has no points.
     """
-    if not len(found) or not len(truth):
-        raise UsageError(f'surfaces: {len(found)} points found and {len(truth)} true ones; neither may be empty')
-    to_truth, at_truth = _nearest(found, truth)
-    to_found, at_found = _nearest(truth, found)
-    normals = float('nan')
-    if found_normals is not None and truth_normals is not None:
-        one = np.abs((found_normals * truth_normals[at_truth]).sum(-1)).mean()
-        normals = 0.5 * (one + np.abs((truth_normals * found_normals[at_found]).sum(-1)).mean())
-    precision, recall = (to_truth <= threshold).mean(), (to_found <= threshold).mean()
-    return Surfaces(
+    if not len(points) or not len(true_points):
+        raise UsageError(f'expected points on both surfaces, got {len(points)} and {len(true_points)} true ones')
+    to_truth, nearest_true = _nearest(points, true_points)
+    from_truth, nearest = _nearest(true_points, points)
+    consistency = float('nan')
+    if normals is not None and true_normals is not None:
+        forward = np.abs((normals * true_normals[nearest_true]).sum(-1)).mean()
+        backward = np.abs((true_normals * normals[nearest]).sum(-1)).mean()
+        consistency = 0.5 * (forward + backward)
+    precision, recall = (to_truth <= threshold).mean(), (from_truth <= threshold).mean()
+    return SurfaceScores(
         accuracy=float(to_truth.mean()),
-        completeness=float(to_found.mean()),
-        chamfer_l1=0.5 * float(to_truth.mean() + to_found.mean()),
-        chamfer_l2=float((to_truth**2).mean() + (to_found**2).mean()),
-        normals=float(normals),
+        completeness=float(from_truth.mean()),
+        chamfer_l1=0.5 * float(to_truth.mean() + from_truth.mean()),
+        chamfer_l2=float((to_truth**2).mean() + (from_truth**2).mean()),
+        normal_consistency=float(consistency),
         f_score=float(2 * precision * recall / max(precision + recall, 1e-12)),
     )
 
 
-def no_surface(diameter: float) -> Surfaces:
-    """What stands for a surface that was not found: distances of the box's diagonal, all else 0."""
-    return Surfaces(diameter, diameter, diameter, 2 * diameter**2, 0.0, 0.0)
+def score_missing_surface(diameter: float) -> SurfaceScores:
+    """Returns the scores of a field without a surface: distances of the box's diagonal, everything else 0."""
+    return SurfaceScores(diameter, diameter, diameter, 2 * diameter**2, 0.0, 0.0)
 
 
-def _nearest(points: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _nearest(points: np.ndarray, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     from scipy.spatial import KDTree
 
-    return KDTree(among).query(points)
+    return KDTree(candidates).query(points)

@@ -1,7 +1,7 @@
-"""Shapes to learn: the user's meshes, or an embedded family of exact signed distances; and what is sampled of them.
+"""Shapes to learn from: meshes of files, or synthetic bodies with signed distances in closed form; and their samples.
 
-A shape lies in the cube [-1/2, 1/2]^3 ('cube', as the occupancy networks have them) or in the unit sphere ('sphere',
-DeepSDF). Distances are negative inside. All that is drawn is a function of the generator that is given.
+Shapes lie in the cube [-1/2, 1/2]^3 (space 'cube', as occupancy networks have it) or in the unit sphere (space
+'sphere', as DeepSDF has it). Signed distances are negative inside. All samples are functions of the generator given.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 import numpy as np
 
-from canon.data.scenes import meshes
+from canon.data.scenes import isosurfaces, meshes
+from canon.data.scenes.distances import MeshDistance
 from canon.errors import CanonError, UsageError
 from canon.named import Count, Range, near
 
@@ -24,16 +25,16 @@ if TYPE_CHECKING:
 
 SPLITS = ('train', 'test')
 SPACES = ('cube', 'sphere')
-BUFFER = 1.03  # between DeepSDF's shapes and their unit sphere
+BUFFER = 1.03  # the unit sphere's radius over that of DeepSDF's shapes in it
 KINDS = ('sphere', 'box', 'torus', 'capsule', 'cylinder', 'blend')
-_SIMPLE = KINDS[:-1]
-_FITTED = 32  # cells a side of the mesh of which places on an analytic surface are begun
-_TRIES = 100  # to draw a place that is on no wall within a body
-_KEPT = 48  # of the one that is shown
+_PRIMITIVES = KINDS[:-1]
+_SAMPLED = 32  # cells per side of the mesh from which samples of an analytic surface start
+_DRAWN = 48  # cells per side of the mesh that is drawn
+_RETRIES = 100  # attempts to replace samples on walls inside a body
 
 
 class Shape(Protocol):
-    """What is sampled, and measured against."""
+    """A surface that is sampled, and where it is closed a solid with signed distances."""
 
     @property
     def name(self) -> str: ...
@@ -42,157 +43,171 @@ class Shape(Protocol):
     def mesh(self) -> Trimesh: ...
 
     @property
-    def closed(self) -> bool:
-        """Whether it has an inside, and so signed distances."""
+    def watertight(self) -> bool:
+        """Whether the surface is closed, so that there are an inside and signed distances."""
         ...
 
-    def signed(self, points: np.ndarray) -> np.ndarray:
-        """Signed distances [N] of points [N, 3]."""
+    def signed_distance(self, points: np.ndarray) -> np.ndarray:
+        """Returns signed distances [N] of points [N, 3]."""
         ...
 
-    def inside(self, points: np.ndarray) -> np.ndarray:
-        """Whether points [N, 3] are inside: bool [N]; of a mesh it costs a fraction of the distances."""
+    def is_inside(self, points: np.ndarray) -> np.ndarray:
+        """Returns whether points [N, 3] are inside, bool [N]; for a mesh much cheaper than the distances."""
         ...
 
-    def surface(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Places on the surface [count, 3], even by area, and unit normals there."""
+    def sample_surface(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Returns points [count, 3] on the surface, uniform by area, and their unit normals."""
         ...
 
 
-def load(
+def load_shapes(
     path: str | None = None,
     split: str = 'train',
     space: str = 'cube',
-    kinds: Sequence[str] = _SIMPLE,
+    kinds: Sequence[str] = _PRIMITIVES,
     count: Count = 64,
-    turned: bool = False,
+    rotated: bool = False,
     seed: Annotated[int, Range(0)] = 0,
 ) -> list[Shape]:
-    """The shapes of a split.
+    """Lists the shapes of a split. Files are found, and each is read when it is first used.
 
-    path: a mesh, or a folder of them: with folders 'train' and 'test' in it those are the splits, else every tenth
-    file (the last one where there are fewer) is held out; of a single file all splits are that file. None: the embedded
-    family, `family(kinds, count, ..)`.
-    Raises UsageError for a split, a space or a folder that does not exist, or without meshes.
+    Args:
+      path: a mesh or a folder of meshes. A folder with folders 'train' and 'test' has those splits; of another one
+        every tenth file (the last one of fewer than ten) is the test split. A single file is both splits. None takes
+        the synthetic bodies of `make_bodies`, to which the remaining arguments belong.
+      split: 'train' or 'test'.
+      space: 'cube' or 'sphere'.
+      kinds: of `KINDS`.
+      count: number of bodies.
+      rotated: whether bodies have random orientations.
+      seed: of the bodies.
+
+    Raises:
+      UsageError: the split, the space or the folder does not exist, or the folder has no meshes.
     """
     if split not in SPLITS or space not in SPACES:
-        raise UsageError(f'shapes: split={split!r} is one of {SPLITS}, and space={space!r} one of {SPACES}')
+        raise UsageError(f'shapes: split={split!r} must be one of {SPLITS}, and space={space!r} one of {SPACES}')
     if path is None:
-        return list(family(kinds, count, split, space, turned, seed))
-    if not path:  # not the folder that the command happens to run in
-        raise UsageError(
-            'data.path is empty; name a mesh or a folder of them, or leave it None for the embedded family'
-        )
-    files = _files(Path(path).expanduser(), split)
-    return [Scanned(file, space) for file in files]
+        return list(make_bodies(kinds, count, split, space, rotated, seed))
+    if not path:  # '' would be the folder that the command happens to run in
+        raise UsageError('data.path is empty; name a mesh or a folder of meshes, or leave it None for synthetic bodies')
+    return [MeshShape(file, space) for file in _list_files(Path(path).expanduser(), split)]
 
 
-def _files(path: Path, split: str) -> list[Path]:
+def _list_files(path: Path, split: str) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise UsageError(f'data.path={path}: there is no such file or folder')
-    own = [path / name for name in SPLITS]
-    parts = all(folder.is_dir() for folder in own)
-    root = path / split if parts else path
+    has_splits = all((path / name).is_dir() for name in SPLITS)
+    root = path / split if has_splits else path
     files = sorted(p for p in root.rglob('*') if p.suffix.lower() in meshes.EXTENSIONS and p.is_file())
     if not files:
         raise UsageError(f'data.path={root} holds no meshes ({", ".join(meshes.EXTENSIONS)})')
-    if parts or len(files) == 1:
+    if has_splits or len(files) == 1:
         return files
-    held = files[9::10] or files[-1:]
-    return held if split == 'test' else [file for file in files if file not in held]
+    held_out = files[9::10] or files[-1:]
+    return held_out if split == 'test' else [file for file in files if file not in held_out]
 
 
-class Scanned:
-    """A mesh of a file, read when it is first asked. `fit` leads into the space of the network, and back."""
+class MeshShape:
+    """A mesh file, read when it is first used and normalised into a space.
+
+    Attributes:
+      normalisation: takes the units of the file to those of the space.
+    """
 
     def __init__(self, path: str | Path, space: str = 'cube'):
         self.path, self.space, self.name = Path(path), space, Path(path).stem
 
     @cached_property
-    def fit(self) -> meshes.Fit:
-        return fitted(np.asarray(self._read.vertices), self.space)
+    def normalisation(self) -> meshes.Normalisation:
+        return normalise(np.asarray(self._file_mesh.vertices), self.space)
 
     @cached_property
-    def _read(self) -> Trimesh:
-        return meshes.read(self.path)
+    def _file_mesh(self) -> Trimesh:
+        return meshes.read_mesh(self.path)
 
     @cached_property
     def mesh(self) -> Trimesh:
-        placed = self._read.copy()
-        placed.vertices = self.fit.into(np.asarray(self._read.vertices))
-        return placed
+        mesh = self._file_mesh.copy()
+        mesh.vertices = self.normalisation.apply(np.asarray(self._file_mesh.vertices))
+        return mesh
 
     @cached_property
-    def distances(self) -> meshes.Surface:
-        return meshes.Surface(self.mesh)
+    def distances(self) -> MeshDistance:
+        return MeshDistance(self.mesh)
 
     @cached_property
-    def closed(self) -> bool:
-        return meshes.bad_edges(self.mesh) == 0
+    def watertight(self) -> bool:
+        return meshes.count_bad_edges(self.mesh) == 0
 
-    def signed(self, points: np.ndarray) -> np.ndarray:
-        with self._naming_the_file():
-            return self.distances.signed(points)
+    def signed_distance(self, points: np.ndarray) -> np.ndarray:
+        with self._name_file_in_errors():
+            return self.distances.signed_distance(points)
 
-    def inside(self, points: np.ndarray) -> np.ndarray:
-        with self._naming_the_file():
-            return self.distances.inside(points)
+    def is_inside(self, points: np.ndarray) -> np.ndarray:
+        with self._name_file_in_errors():
+            return self.distances.is_inside(points)
 
     @contextmanager
-    def _naming_the_file(self) -> Generator[None]:
+    def _name_file_in_errors(self) -> Generator[None]:
         try:
             yield
         except CanonError as error:
             raise type(error)(f'{self.path}: {error}') from None
 
-    def surface(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Places on the surface; of a closed mesh, those with inside on one side alone.
+    def sample_surface(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Samples the surface; of a watertight mesh only points that separate inside from outside.
 
-        Walls within overlapping bodies have inside on both sides.
+        Walls within overlapping bodies have inside on both sides and are not part of the solid's boundary.
         """
-        places, normals = meshes.points_of_mesh(self.mesh, count, rng)
-        if not self.closed:
-            return places, normals
-        for _ in range(_TRIES):
-            hidden = np.flatnonzero(self._is_hidden(places, normals))
+        points, normals = meshes.sample_mesh(self.mesh, count, rng)
+        if not self.watertight:
+            return points, normals
+        for _ in range(_RETRIES):
+            hidden = np.flatnonzero(self._is_hidden(points, normals))
             if not hidden.size:
                 break
-            places[hidden], normals[hidden] = meshes.points_of_mesh(self.mesh, hidden.size, rng)
-        return places, normals
+            points[hidden], normals[hidden] = meshes.sample_mesh(self.mesh, hidden.size, rng)
+        return points, normals
 
-    def _is_hidden(self, places: np.ndarray, normals: np.ndarray) -> np.ndarray:
-        step = 1e-6 * normals  # of a mesh whose size is about 1
-        return self.distances.inside(places - step) == self.distances.inside(places + step)
+    def _is_hidden(self, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+        step = 1e-6 * normals  # the mesh has a size of about 1
+        return self.distances.is_inside(points - step) == self.distances.is_inside(points + step)
 
 
-def require_closed(known: Sequence[Shape], reason: str) -> None:
-    """Reads the shapes, and raises UsageError where some have no inside; reason: why one is needed."""
-    open_ones = [shape for shape in known if not shape.closed]
-    if open_ones:
-        first = open_ones[0]
+def require_watertight(shapes: Sequence[Shape], reason: str) -> None:
+    """Raises UsageError if some shapes have no inside; reason: why they need one. Reads all of their files."""
+    open_shapes = [shape for shape in shapes if not shape.watertight]
+    if open_shapes:
+        first = open_shapes[0]
         name = getattr(first, 'path', first.name)
         raise UsageError(
-            f'{reason}, and {len(open_ones)} of {len(known)} meshes are not watertight; the first, {name}, has '
-            f'{meshes.bad_edges(first.mesh)} bad edges. Close or remove them; configs/shapes/igr.py learns open ones'
+            f'{reason}, and {len(open_shapes)} of {len(shapes)} meshes are not watertight; the first, {name}, has '
+            f'{meshes.count_bad_edges(first.mesh)} bad edges. Close or remove them; configs/shapes/igr.py learns open '
+            'ones'
         )
 
 
-def fitted(points: np.ndarray, space: str) -> meshes.Fit:
-    """Into the space of that name."""
-    return meshes.cube_fit(points) if space == 'cube' else meshes.sphere_fit(points, BUFFER)
+def normalise(points: np.ndarray, space: str) -> meshes.Normalisation:
+    """Returns the normalisation of points [N, 3] to a space, 'cube' or 'sphere'."""
+    return meshes.fit_cube(points) if space == 'cube' else meshes.fit_sphere(points, BUFFER)
 
 
-# --- the embedded family ------------------------------------------------------------------------------------------
+# --- synthetic bodies ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Part:
-    """A body about `centre`, its own axes the rows of `axes` [3, 3].
+class Primitive:
+    """A primitive solid with an exact signed distance.
 
-    sizes: of a sphere (radius), a box (three half sides), a torus about z (radius of the ring, of the tube), a capsule
-    along z (half the segment, radius), a cylinder along z (half the height, radius).
+    Attributes:
+      kind: one of 'sphere', 'box', 'torus', 'capsule', 'cylinder'.
+      sizes: of a sphere (radius); a box (three half sides); a torus about z (radius of the ring, of the tube); a
+        capsule along z (half the segment, radius); a cylinder along z (half the height, radius).
+      centre: of the body.
+      axes: [3, 3], the body's own axes as rows.
     """
 
     kind: str
@@ -200,128 +215,144 @@ class Part:
     centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
     axes: tuple[tuple[float, float, float], ...] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
-    def signed(self, points: np.ndarray) -> np.ndarray:
-        """Exact signed distances."""
-        own = (np.asarray(points, float) - self.centre) @ np.asarray(self.axes).T
+    def signed_distance(self, points: np.ndarray) -> np.ndarray:
+        """Returns exact signed distances [...] of points [..., 3]."""
+        local = (np.asarray(points, float) - self.centre) @ np.asarray(self.axes).T
         if self.kind == 'sphere':
-            return np.linalg.norm(own, axis=-1) - self.sizes[0]
+            return np.linalg.norm(local, axis=-1) - self.sizes[0]
         if self.kind == 'box':
-            return _outside(np.abs(own) - np.asarray(self.sizes))
-        around = np.hypot(own[..., 0], own[..., 1])
+            return _distance_to_walls(np.abs(local) - np.asarray(self.sizes))
+        radial = np.hypot(local[..., 0], local[..., 1])
         if self.kind == 'torus':
-            return np.hypot(around - self.sizes[0], own[..., 2]) - self.sizes[1]
+            return np.hypot(radial - self.sizes[0], local[..., 2]) - self.sizes[1]
         if self.kind == 'capsule':
-            return np.hypot(around, np.maximum(np.abs(own[..., 2]) - self.sizes[0], 0)) - self.sizes[1]
+            return np.hypot(radial, np.maximum(np.abs(local[..., 2]) - self.sizes[0], 0)) - self.sizes[1]
         if self.kind == 'cylinder':
-            return _outside(np.stack((np.abs(own[..., 2]) - self.sizes[0], around - self.sizes[1]), -1))
-        raise UsageError(f'no part of a shape is called {self.kind!r}{near(self.kind, _SIMPLE)}')
+            return _distance_to_walls(np.stack((np.abs(local[..., 2]) - self.sizes[0], radial - self.sizes[1]), -1))
+        raise UsageError(f'no primitive is called {self.kind!r}{near(self.kind, _PRIMITIVES)}')
 
 
-def _outside(beyond: np.ndarray) -> np.ndarray:
-    """The distance to a corner of walls, from how far points are beyond each wall [.., walls]."""
+def _distance_to_walls(beyond: np.ndarray) -> np.ndarray:
+    """Returns the signed distance to orthogonal walls, from how far points are beyond each one [..., walls]."""
     return np.linalg.norm(np.maximum(beyond, 0), axis=-1) + np.minimum(beyond.max(-1), 0)
 
 
 @dataclass(frozen=True)
-class Analytic:
-    """The union of parts, times `scale`. Of one part distances are exact.
+class AnalyticShape:
+    """A union of primitives.
 
-    smooth > 0: parts melt into each other over that width: a polynomial smooth minimum. Of several parts the surface
-    and the sides are exact, and what stands for the distance is at most it (its gradient is at most 1 long).
+    The distance to a single primitive is exact. For several the surface and the sign are exact, and the value is a
+    lower bound of the distance (its gradient is at most 1 long).
+
+    Attributes:
+      name: of the shape.
+      parts: the primitives.
+      smooth: width over which primitives blend into each other, by a polynomial smooth minimum; 0 is a sharp union.
+      scale: multiplies the whole shape.
     """
 
     name: str
-    parts: tuple[Part, ...]
+    parts: tuple[Primitive, ...]
     smooth: float = 0.0
     scale: float = 1.0
 
-    def signed(self, points: np.ndarray) -> np.ndarray:
+    def signed_distance(self, points: np.ndarray) -> np.ndarray:
         points = np.asarray(points, float) / self.scale
-        found = self.parts[0].signed(points)
+        distance = self.parts[0].signed_distance(points)
         for part in self.parts[1:]:
-            found = _union(found, part.signed(points), self.smooth)
-        return found * self.scale
+            distance = _smooth_minimum(distance, part.signed_distance(points), self.smooth)
+        return distance * self.scale
 
-    def inside(self, points: np.ndarray) -> np.ndarray:
-        return self.signed(points) < 0
+    def is_inside(self, points: np.ndarray) -> np.ndarray:
+        return self.signed_distance(points) < 0
 
     @property
-    def closed(self) -> bool:
+    def watertight(self) -> bool:
         return True
 
     @cached_property
     def mesh(self) -> Trimesh:
-        return self._mesh(_KEPT)
+        return self._extract_mesh(_DRAWN)
 
     @cached_property
-    def _begun(self) -> Trimesh:
-        return self._mesh(_FITTED)
+    def _coarse_mesh(self) -> Trimesh:
+        return self._extract_mesh(_SAMPLED)
 
-    def _mesh(self, resolution: int) -> Trimesh:
-        return meshes.extract(self.signed, 0.55 * self.scale, resolution, 0)
+    def _extract_mesh(self, resolution: int) -> Trimesh:
+        return isosurfaces.extract_mesh(self.signed_distance, 0.55 * self.scale, resolution, 0)
 
-    def surface(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        points, _ = meshes.points_of_mesh(self._begun, count, rng)
-        for _ in range(8):  # Newton's steps: exact after one, but for edges and blends
-            value = self.signed(points)
+    def sample_surface(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        points, _ = meshes.sample_mesh(self._coarse_mesh, count, rng)
+        # Newton's steps along the gradient: exact after the first one, except at edges and blends.
+        for _ in range(8):
+            value = self.signed_distance(points)
             off = np.flatnonzero(np.abs(value) > 1e-9)
             if not off.size:
                 break
-            slope = self._slope(points[off])
-            square = np.maximum((slope**2).sum(-1, keepdims=True), 0.25)
-            points[off] -= value[off, None] * slope / square
-        normals = self._slope(points)
+            gradient = self._gradient(points[off])
+            square = np.maximum((gradient**2).sum(-1, keepdims=True), 0.25)
+            points[off] -= value[off, None] * gradient / square
+        normals = self._gradient(points)
         return points, normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
 
-    def _slope(self, points: np.ndarray) -> np.ndarray:
+    def _gradient(self, points: np.ndarray) -> np.ndarray:
+        """Returns central differences [N, 3]."""
         steps = 1e-5 * np.eye(3)
-        return np.stack([self.signed(points + step) - self.signed(points - step) for step in steps], -1) / 2e-5
+        differences = [self.signed_distance(points + step) - self.signed_distance(points - step) for step in steps]
+        return np.stack(differences, -1) / 2e-5
 
 
-def _union(a: np.ndarray, b: np.ndarray, smooth: float) -> np.ndarray:
-    if not smooth:
+def _smooth_minimum(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
+    if not width:
         return np.minimum(a, b)
-    share = np.clip(0.5 + 0.5 * (b - a) / smooth, 0, 1)
-    return b + (a - b) * share - smooth * share * (1 - share)
+    share = np.clip(0.5 + 0.5 * (b - a) / width, 0, 1)
+    return b + (a - b) * share - width * share * (1 - share)
 
 
-def family(
-    kinds: Sequence[str] = _SIMPLE,
+def make_bodies(
+    kinds: Sequence[str] = _PRIMITIVES,
     count: int = 64,
     split: str = 'train',
     space: str = 'cube',
-    turned: bool = False,
+    rotated: bool = False,
     seed: int = 0,
-) -> tuple[Analytic, ...]:
-    """`count` bodies of `kinds` in turn, of sizes drawn from (seed, split, number), within 1/2 of the middle.
+) -> tuple[AnalyticShape, ...]:
+    """Makes bodies of the given kinds in turn, each within 1/2 of the origin (times the scale of the space).
 
-    kinds: 'sphere', 'box', 'torus', 'capsule', 'cylinder', and 'blend', two of them melted together.
-    turned: each is turned at random; else its axis is x, y or z. The first n are the same whatever `count`.
+    Their sizes are functions of (seed, split, number), so the first n bodies are the same whatever `count` is.
+
+    Args:
+      kinds: 'sphere', 'box', 'torus', 'capsule', 'cylinder', and 'blend', a smooth union of two of them.
+      count: number of bodies.
+      split: 'train' or 'test'.
+      space: 'cube' or 'sphere'.
+      rotated: whether orientations are random; otherwise the axis of a body is x, y or z.
+      seed: of sizes and orientations.
     """
     for kind in kinds:
         if kind not in KINDS:
             raise UsageError(f'no shapes are called {kind!r}{near(kind, KINDS)}')
     if count < 1 or not kinds:
-        raise UsageError(f'shapes: count={count} is at least 1, of at least one of the kinds {", ".join(KINDS)}')
+        raise UsageError(f'shapes: expected count >= 1 and at least one of the kinds {", ".join(KINDS)}; got {count=}')
     scale = 1.0 if space == 'cube' else 2 / BUFFER
-    return tuple(_drawn(kinds[i % len(kinds)], i, split, turned, seed, scale) for i in range(count))
+    return tuple(_make_body(kinds[i % len(kinds)], i, split, rotated, seed, scale) for i in range(count))
 
 
-def _drawn(kind: str, number: int, split: str, turned: bool, seed: int, scale: float) -> Analytic:
+def _make_body(kind: str, number: int, split: str, rotated: bool, seed: int, scale: float) -> AnalyticShape:
     rng = np.random.default_rng((seed, SPLITS.index(split), number))
     name = f'{split}-{number}-{kind}'
     if kind != 'blend':
-        return Analytic(name, (_part(kind, rng, turned),), scale=scale)
+        return AnalyticShape(name, (_random_primitive(kind, rng, rotated),), scale=scale)
     parts = []
     for side in (-1, 1):
-        centre = side * 0.13 * _direction(rng)
-        part = _part(str(rng.choice(_SIMPLE)), rng, turned)
+        centre = side * 0.13 * _random_direction(rng)
+        part = _random_primitive(str(rng.choice(_PRIMITIVES)), rng, rotated)
         sizes = tuple(0.7 * size for size in part.sizes)
-        parts.append(Part(part.kind, sizes, tuple(centre.tolist()), part.axes))
-    return Analytic(name, tuple(parts), float(rng.uniform(0.05, 0.12)), scale)
+        parts.append(Primitive(part.kind, sizes, tuple(centre.tolist()), part.axes))
+    return AnalyticShape(name, tuple(parts), float(rng.uniform(0.05, 0.12)), scale)
 
 
-def _part(kind: str, rng: np.random.Generator, turned: bool) -> Part:
+def _random_primitive(kind: str, rng: np.random.Generator, rotated: bool) -> Primitive:
     draw = lambda low, high: float(rng.uniform(low, high))  # noqa: E731
     sizes = {
         'sphere': lambda: (draw(0.2, 0.45),),
@@ -330,38 +361,42 @@ def _part(kind: str, rng: np.random.Generator, turned: bool) -> Part:
         'capsule': lambda: (draw(0.08, 0.26), draw(0.1, 0.2)),
         'cylinder': lambda: (draw(0.1, 0.32), draw(0.12, 0.3)),
     }[kind]()
-    axes = np.linalg.qr(rng.normal(size=(3, 3)))[0] if turned else np.roll(np.eye(3), int(rng.integers(3)), 0)
-    return Part(kind, sizes, axes=tuple(tuple(row) for row in axes.tolist()))
+    axes = np.linalg.qr(rng.normal(size=(3, 3)))[0] if rotated else np.roll(np.eye(3), int(rng.integers(3)), 0)
+    return Primitive(kind, sizes, axes=tuple(tuple(row) for row in axes.tolist()))
 
 
-def _direction(rng: np.random.Generator) -> np.ndarray:
-    way = rng.normal(size=3)
-    return way / np.linalg.norm(way)
+def _random_direction(rng: np.random.Generator) -> np.ndarray:
+    vector = rng.normal(size=3)
+    return vector / np.linalg.norm(vector)
 
 
 # --- samples ------------------------------------------------------------------------------------------------------
 
 
-def uniform(count: int, half: float, rng: np.random.Generator) -> np.ndarray:
-    """Places in the cube [-half, half]^3, [count, 3]."""
+def sample_cube(count: int, half: float, rng: np.random.Generator) -> np.ndarray:
+    """Samples points [count, 3] uniformly in the cube [-half, half]^3."""
     return rng.uniform(-half, half, (count, 3))
 
 
-def near_surface(
+def sample_near_surface(
     shape: Shape, count: int, rng: np.random.Generator, variances: Sequence[float] = (0.005, 0.0005)
 ) -> np.ndarray:
-    """Places on the surface with Gaussian noise, an equal part of them for each variance a coordinate: DeepSDF's."""
+    """Samples points [count, 3] on the surface and perturbs them with Gaussian noise, as DeepSDF does.
+
+    Args:
+      shape: the surface.
+      count: number of points.
+      rng: randomness.
+      variances: of the noise per coordinate; each is used for an equal part of the points.
+    """
     if not variances:
-        raise UsageError('variances is empty; give one or several for the places near the surface')
-    points, _ = shape.surface(count, rng)
-    return points + rng.normal(size=points.shape) * np.sqrt(_in_turn(variances, count))[:, None]
+        raise UsageError('variances is empty; give one or several for the samples near the surface')
+    points, _ = shape.sample_surface(count, rng)
+    variance = np.asarray(variances, float)[np.arange(count) % len(variances)]
+    return points + rng.normal(size=points.shape) * np.sqrt(variance)[:, None]
 
 
-def _in_turn(values: Sequence[float], count: int) -> np.ndarray:
-    return np.asarray(values, float)[np.arange(count) % len(values)]
-
-
-def distance_samples(
+def sample_distances(
     shape: Shape,
     count: int,
     rng: np.random.Generator,
@@ -369,25 +404,34 @@ def distance_samples(
     share: float = 0.94,
     half: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Places [count, 3] and signed distances [count]: DeepSDF's, 47 of 50 near the surface, the others in the cube."""
+    """Samples points [count, 3] and their signed distances [count], as DeepSDF does.
+
+    Args:
+      shape: a watertight shape.
+      count: number of samples.
+      rng: randomness.
+      variances: of the noise of samples near the surface.
+      share: of the samples that lie near the surface (47 of 50); the others are uniform in the cube.
+      half: half of the side of the cube.
+    """
     close = round(share * count)
-    points = np.concatenate((near_surface(shape, close, rng, variances), uniform(count - close, half, rng)))
-    return points, shape.signed(points)
+    points = np.concatenate((sample_near_surface(shape, close, rng, variances), sample_cube(count - close, half, rng)))
+    return points, shape.signed_distance(points)
 
 
-def balanced(distances: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Numbers of `count` samples, half of them inside, with repetition: what DeepSDF's code learns from.
+def balance_signs(distances: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws indices [count] with replacement, half of them of samples inside, as DeepSDF's code does.
 
-    Where all lie on one side, all are drawn from it.
+    Where all samples lie on one side, all indices are drawn from it.
     """
     sides = [side for side in (np.flatnonzero(distances >= 0), np.flatnonzero(distances < 0)) if side.size]
-    halves = (count - count // len(sides), count // len(sides)) if len(sides) == 2 else (count,)
-    return np.concatenate([rng.choice(side, n) for side, n in zip(sides, halves, strict=True)])
+    counts = (count - count // len(sides), count // len(sides)) if len(sides) == 2 else (count,)
+    return np.concatenate([rng.choice(side, n) for side, n in zip(sides, counts, strict=True)])
 
 
-def neighbour_distance(points: np.ndarray, neighbour: int = 50) -> np.ndarray:
-    """How far the 50th next point is from each, [N]: the local sigma of Gropp et al. 2020, section 3."""
+def neighbour_distances(points: np.ndarray, neighbour: int = 50) -> np.ndarray:
+    """Returns the distance [N] of each point to its 50th neighbour: the local sigma of Gropp et al. 2020, section 3."""
     from scipy.spatial import KDTree
 
-    nearest, _ = KDTree(points).query(points, min(neighbour + 1, len(points)))
-    return nearest[:, -1]
+    distances, _ = KDTree(points).query(points, min(neighbour + 1, len(points)))
+    return distances[:, -1]

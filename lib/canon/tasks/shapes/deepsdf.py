@@ -65,7 +65,7 @@ def deepsdf_system(
     """
     # The schedule of the authors' code, by the epoch of a batch's first row, as a table of exact float32 weights. Steps
     # are clipped where the weight has reached its end, so that the product with batch_size cannot overflow int32.
-    weights = np.float32(prior * np.minimum(1, (np.arange(max(warmup, 1)) + 1) / max(warmup, 1)))
+    weights = (prior * np.minimum(1, (np.arange(max(warmup, 1)) + 1) / max(warmup, 1))).astype(np.float32)
     last_step = -(-len(weights) * num_shapes // batch_size)
 
     def prior_weight(step):

@@ -12,7 +12,7 @@ import numpy as np
 from canon.data.pipeline.batches import process_rows
 from canon.data.pipeline.keys import stream
 from canon.data.scenes.shapes import Shape
-from canon.ops import by_parts
+from canon.ops import map_in_chunks
 from canon.train import Task
 
 Arrays = dict[str, np.ndarray]
@@ -43,8 +43,8 @@ class ShapeSystem(NamedTuple):
     needs_inside: bool = True
 
     def evaluate_field(self, params: Any, mutable: Any, codes: Any, points: jax.Array) -> jax.Array:
-        """Evaluates `field` at any number of points [B, N, 3], in parts that bound its memory."""
-        return by_parts(lambda part: self.field(params, mutable, codes, part), points, _CHUNK, axis=1)
+        """Evaluates `field` at any number of points [B, N, 3], in chunks that bound its memory."""
+        return map_in_chunks(lambda part: self.field(params, mutable, codes, part), points, _CHUNK, axis=1)
 
 
 class ShapeBatches:

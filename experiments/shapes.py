@@ -1,0 +1,142 @@
+"""Neural shapes: fields whose zero level set is a surface, by DeepSDF, IGR or occupancy networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from canon import models, named
+from canon.data.scenes import meshes, shapes
+from canon.errors import UsageError
+from canon.named import Count
+from canon.tasks.shapes import (
+    SYSTEMS,
+    ExtractionSettings,
+    Observation,
+    ShapeEvaluation,
+    ShapeSystem,
+    observe_file,
+    observe_shape,
+    reconstruct,
+    shape_evaluator,
+)
+from canon.train import Experiment
+from experiments.predictions import Prediction
+
+# The functions whose arguments the sections of a config hold, so that the command line may set each of them.
+SECTIONS = {
+    'system': SYSTEMS,
+    'data.family': {'load_shapes': shapes.load_shapes},
+    'data.evals.*': {'ShapeEvaluation': ShapeEvaluation},
+    'extract': {'ExtractionSettings': ExtractionSettings},
+}
+
+
+def make(config: ConfigDict) -> Experiment:
+    """Makes the experiment from config.data, config.model, config.system and config.tx.
+
+    Files are found here and read when they are first used, so that evaluating reads no training mesh.
+    """
+    train = _load_shapes(config, config.data.train.split)
+    about = dict(shapes=len(train), first_shape=train[0].name)
+    system = _system(config, about)
+    evals, checks = {}, []
+    if system.needs_inside:
+        checks.append(partial(shapes.require_watertight, train, f'{config.system.name} learns from insides'))
+    for name in sorted(config.data.evals):
+        settings = named.call(ShapeEvaluation, config.data.evals[name], f'data.evals.{name}')
+        held_out = _load_shapes(config, settings.split)[: settings.count]
+        if system.needs_inside:
+            reason = f'data.evals.{name}: {config.system.name} is measured by insides'
+            checks.append(partial(shapes.require_watertight, held_out, reason))
+        evals[name] = shape_evaluator(system, held_out, settings, system.needs_inside or None)
+    batches = system.batches(train, config.seed)
+    batches.check = partial(_run_all, checks)
+    return Experiment(system.task, config.tx, batches, evals, about=about)
+
+
+def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
+    """Makes the experiment of a run from its `about` in run.json: enough to predict."""
+    system = _system(config, about)
+    return Experiment(system.task, config.tx, system.batches([], config.seed), about=about)
+
+
+def offline(config: ConfigDict) -> ConfigDict:
+    """Returns the config on synthetic bodies, with small pools of samples, where its own meshes may not be at hand."""
+    with config.unlocked():
+        config.data.path = None
+        if config.system.get('pool'):
+            config.system.pool = min(config.system.pool, 10_000)
+    return config
+
+
+def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str) -> Iterator[Prediction]:
+    """Reconstructs the mesh of one shape: NAME.ply, .obj and .glb in the units of the source.
+
+    source: a mesh; points of a surface (.npy, .npz, .xyz, .ply; with normals for DeepSDF); or a shape of the config's
+    data, such as test:3.
+    """
+    system = _system(config, experiment.about)
+    observation = _observe(config, system, source)
+    mesh, iou = reconstruct(system, params, mutable, observation, _extraction(config))
+    names = [f'{observation.name}{extension}' for extension in meshes.WRITTEN]
+    files = {name: meshes.encode_mesh(mesh, name) for name in names}
+    measured = '' if iou is None else f'; IoU {iou:.4f}'
+    yield Prediction(files=files, text=f'{len(mesh.vertices)} vertices, {len(mesh.faces)} faces{measured}')
+
+
+def _run_all(functions: list[Callable[[], None]]) -> None:
+    for function in functions:
+        function()
+
+
+def _load_shapes(config: ConfigDict, split: str) -> list[shapes.Shape]:
+    bound = dict(path=config.data.path, split=split, space=config.data.space)
+    return named.call(shapes.load_shapes, _join(bound, config.data.get('family', {}), 'data.family'), 'data.family')
+
+
+def _system(config: ConfigDict, about: Mapping[str, Any]) -> ShapeSystem:
+    """Makes the method that config.system names, from its arguments and the number of shapes."""
+    _extraction(config)  # checks it before the first step
+    named.check(config.data.batch_size, Count, 'data.batch_size')
+    arguments = named.plain(config.system)
+    name = arguments.pop('name', None)
+    if name not in SYSTEMS:
+        raise UsageError(f'no method of learning shapes is called system.name={name!r}{named.near(str(name), SYSTEMS)}')
+    bound = dict(
+        model=models.make(**config.model),
+        num_shapes=about['shapes'],
+        batch_size=config.data.batch_size,
+        shape_name=about['first_shape'],
+    )
+    bound = {key: value for key, value in bound.items() if named.takes(SYSTEMS[name], key)}
+    return named.call(SYSTEMS[name], _join(bound, arguments, 'system'), 'system')
+
+
+def _join(bound: Mapping[str, Any], section: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Joins arguments that follow from the rest of the config with those of a section, which may not repeat them."""
+    section = named.plain(section)
+    if repeated := sorted(bound.keys() & section.keys()):
+        raise UsageError(f'{where}.{repeated[0]} follows from other keys of the config; remove it')
+    return {**bound, **section}
+
+
+def _extraction(config: ConfigDict) -> ExtractionSettings:
+    return named.call(ExtractionSettings, config.get('extract', {}), 'extract')
+
+
+def _observe(config: ConfigDict, system: ShapeSystem, source: str) -> Observation:
+    split, _, number = source.partition(':')
+    if split in shapes.SPLITS and number.isdigit():
+        known = _load_shapes(config, split)
+        if int(number) >= len(known):
+            raise UsageError(f'--input={source}: the split has {len(known)} shapes, counted from 0')
+        return observe_shape(system, known[int(number)])
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise UsageError(f'--input={source} is neither a file of triangles or points, nor a shape such as test:0')
+    return observe_file(system, path, config.data.space)
