@@ -40,7 +40,7 @@ def make(config: ConfigDict) -> Experiment:
         raise UsageError(
             f'data.symbols={settings.symbols} must be at least data.places={settings.places}: the keys of a row differ'
         )
-    model = named.call(Retriever, {'symbols': settings.symbols, **named.plain(config.model)}, 'model')
+    model = named.call(Retriever, {'symbols': settings.symbols, **named.to_plain(config.model)}, 'model')
     task = retrieval_task(model)
 
     train, test = draw_train_and_test(

@@ -73,7 +73,7 @@ def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
     }
     train = data.Generated(lambda step: batch, size, about['num_examples'])
     model, make_input = _model(config)
-    loss = named.plain(config.loss)
+    loss = named.to_plain(config.loss)
     auxiliary = {'auxiliary': loss.pop('auxiliary')} if 'auxiliary' in loss else {}
     named.check(auxiliary.get('auxiliary', 0.0), named.NonNegative, 'loss.auxiliary')
     soft_labels = _soft_labels(config)

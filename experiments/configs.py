@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from canon import named
 from canon.errors import UsageError, describe_error
-from canon.named import Count, Range, near
+from canon.named import Count, Range, suggest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -45,7 +45,7 @@ def load_module(source: str) -> ModuleType:
     """Imports a config file; raises UsageError if it does not exist, cannot be imported or has no `get_config`."""
     path, _ = split(source)
     if not path.is_file():
-        raise UsageError(f'no config at {path}{near(str(path), find())}')
+        raise UsageError(f'no config at {path}{suggest(str(path), find())}')
     spec = importlib.util.spec_from_file_location(f'config_{path.stem}', path)
     if spec is None or spec.loader is None:
         raise UsageError(f'{path} is not a Python file; a config is a .py with get_config(arg)')
@@ -66,7 +66,7 @@ def load(source: str) -> ConfigDict:
     get_config = module.get_config
     known = getattr(module, 'ARGUMENTS', ('smoke',))
     if argument and argument not in known:
-        raise UsageError(f'{path} takes no argument {argument!r}{near(argument, known)}')
+        raise UsageError(f'{path} takes no argument {argument!r}{suggest(argument, known)}')
     if argument and not inspect.signature(get_config).parameters:
         raise UsageError(f'{path} takes no argument, so not {argument!r}: its get_config() has no parameter')
     try:
@@ -139,7 +139,7 @@ def check(config: ConfigDict) -> None:
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise UsageError(f'{key}={str(value)[:12]}... must be a whole number below 2^63')
         if key.startswith(('model.', 'tx.')) and key.endswith('dtype') and not _is_dtype(value):
-            raise UsageError(f'{key}={value!r} is not a floating-point type{near(str(value), _DTYPES)}')
+            raise UsageError(f'{key}={value!r} is not a floating-point type{suggest(str(value), _DTYPES)}')
     if _get(config, 'run.mesh.data') == 0:
         raise UsageError('run.mesh.data=0 must be a number of devices, or -1 for all that are left')
 

@@ -51,7 +51,7 @@ def make(config: ConfigDict) -> Experiment:
     task = named.call(language_task, {'model': model, **config.loss}, 'loss')
     stream = words.stream(text.lines('train'))
     shard = process_shard()
-    arguments = dict(tokens=stream, start=start, seed=config.seed, shard=shard, **named.plain(config.data.train))
+    arguments = dict(tokens=stream, start=start, seed=config.seed, shard=shard, **named.to_plain(config.data.train))
     train = named.call(Streams, arguments, 'data.train')
     tx = optim.make(lengths.resolve(config, train.batch_size, train.num_examples).tx)
     evals = {}
@@ -256,21 +256,21 @@ def sampler(
 
 
 def _sampler(config: ConfigDict, model: Any) -> Callable[..., list[str]]:
-    return named.call(sampler, {'model': model, **named.plain(config.get('sample', {}))}, 'sample')
+    return named.call(sampler, {'model': model, **named.to_plain(config.get('sample', {}))}, 'sample')
 
 
 def _model(config: ConfigDict, size: int) -> Any:
-    model = named.plain(config.model)
+    model = named.to_plain(config.model)
     return models.make(model.pop('name'), vocab=size, **model)
 
 
 def _vocabulary(config: ConfigDict, text: corpora.Corpus) -> vocabulary.Vocabulary:
-    arguments = {'lines': text.lines('train'), **named.plain(config.vocabulary)}
+    arguments = {'lines': text.lines('train'), **named.to_plain(config.vocabulary)}
     return named.call(vocabulary.build, arguments, 'vocabulary')
 
 
 def _corpus(config: ConfigDict) -> corpora.Corpus:
-    d = named.plain(config.data)
+    d = named.to_plain(config.data)
     named.check(d['name'], str, 'data.name')
     options = {key: value for key, value in d.get('source', {}).items() if value is not None}
     return corpora.corpus(d['name'], d.get('data_dir'), **options)

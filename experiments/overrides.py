@@ -185,11 +185,11 @@ def _unknown(config: ConfigDict, key: str) -> UsageError:
     """The error about a key that does not exist: the near ones, or else those of its section."""
     keys = list(known_keys(config))
     section = key.rpartition('.')[0]
-    hint = named.near(key, [k for k in keys if not key.startswith(f'{k}.')])
+    hint = named.suggest(key, [k for k in keys if not key.startswith(f'{k}.')])
     if 'did you mean' not in hint:
         while section and section not in keys:
             section = section.rpartition('.')[0]
-        hint = named.near('', [k for k in keys if k.rpartition('.')[0] == section])
+        hint = named.suggest('', [k for k in keys if k.rpartition('.')[0] == section])
     return UsageError(f'the config has no key {key!r}{hint}')
 
 
@@ -224,7 +224,7 @@ def _drop_arguments(config: ConfigDict, path: str, section: ConfigDict, before: 
     if replacement is None or function is None:
         return
     for key in {p.name for p in named.parameters(function)} & set(section) - {'name'}:
-        if not named.takes(replacement, key):
+        if not named.accepts(replacement, key):
             del section[key]
 
 
@@ -250,7 +250,7 @@ def _is_new(parent: ConfigDict, path: str, name: str, function: Callable | None)
         return True
     if name == 'name' and function is not None:  # of the first of several functions, which needs no name
         return True
-    return function is not None and named.takes(function, name) and 'chain' not in parent
+    return function is not None and named.accepts(function, name) and 'chain' not in parent
 
 
 def _replaceable(function: Callable | None, name: str) -> bool:
@@ -333,7 +333,7 @@ def _read_tuple(text: str, allowed: set[type]) -> tuple:
         if not re.fullmatch(r'\(?[^()\[\]{}]*\)?', text.strip()):
             raise  # nested, and not Python
         value = tuple(_literal(word.strip()) for word in text.strip('()[] ').split(',') if word.strip())
-    return named.plain(value) if isinstance(value, tuple | list) else (value,)
+    return named.to_plain(value) if isinstance(value, tuple | list) else (value,)
 
 
 def _read_literal(text: str, allowed: set[type]) -> Any:
@@ -342,7 +342,7 @@ def _read_literal(text: str, allowed: set[type]) -> Any:
     value = _literal(text)
     if object not in allowed and not isinstance(value, dict):
         raise ValueError
-    return named.plain(value)
+    return named.to_plain(value)
 
 
 def _read_text(text: str, allowed: set[type]) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from canon.errors import UsageError
-from canon.named import near
+from canon.named import suggest
 
 if TYPE_CHECKING:  # `./launch.sh run --help` takes no JAX
     from ml_collections import ConfigDict
@@ -107,7 +107,7 @@ def check_name(name: Any) -> None:
     """Raises UsageError for a name that no experiment has; imports nothing, since JAX takes seconds."""
     known = names()
     if name not in known:
-        raise UsageError(f'no experiment is called {name!r}{near(str(name), known)}')
+        raise UsageError(f'no experiment is called {name!r}{suggest(str(name), known)}')
 
 
 def load(name: str) -> ExperimentModule:

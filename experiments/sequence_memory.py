@@ -42,10 +42,10 @@ def make(config: ConfigDict) -> Experiment:
     """Makes the experiment from config.data, config.model and config.tx."""
     settings = named.call(DataSettings, config.data, 'data')
     if settings.problem not in PROBLEMS:
-        near = named.near(settings.problem, PROBLEMS)
+        near = named.suggest(settings.problem, PROBLEMS)
         raise UsageError(f'data.problem={settings.problem!r} must be one of {", ".join(PROBLEMS)}{near}')
     problem = PROBLEMS[settings.problem]
-    model = SequenceReadout(make_layer(**named.plain(config.model)), problem.features)
+    model = SequenceReadout(make_layer(**named.to_plain(config.model)), problem.features)
     task = memory_task(model, problem)
 
     train, test = draw_train_and_test(
@@ -68,5 +68,5 @@ def make_layer(name: str, **arguments: Any) -> Recurrent:
     """Makes the recurrent layer `name` with its arguments, such as `hidden`."""
     named.check(name, str, 'model.name')
     if name not in CELLS:
-        raise UsageError(f'model.name={name!r} must be one of {", ".join(CELLS)}{named.near(name, CELLS)}')
+        raise UsageError(f'model.name={name!r} must be one of {", ".join(CELLS)}{named.suggest(name, CELLS)}')
     return named.call(CELLS[name], arguments, 'model')

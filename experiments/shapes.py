@@ -103,23 +103,25 @@ def _system(config: ConfigDict, about: Mapping[str, Any]) -> ShapeSystem:
     """Makes the method that config.system names, from its arguments and the number of shapes."""
     _extraction(config)  # checks it before the first step
     named.check(config.data.batch_size, Count, 'data.batch_size')
-    arguments = named.plain(config.system)
+    arguments = named.to_plain(config.system)
     name = arguments.pop('name', None)
     if name not in SYSTEMS:
-        raise UsageError(f'no method of learning shapes is called system.name={name!r}{named.near(str(name), SYSTEMS)}')
+        raise UsageError(
+            f'no method of learning shapes is called system.name={name!r}{named.suggest(str(name), SYSTEMS)}'
+        )
     bound = dict(
         model=models.make(**config.model),
         num_shapes=about['shapes'],
         batch_size=config.data.batch_size,
         shape_name=about['first_shape'],
     )
-    bound = {key: value for key, value in bound.items() if named.takes(SYSTEMS[name], key)}
+    bound = {key: value for key, value in bound.items() if named.accepts(SYSTEMS[name], key)}
     return named.call(SYSTEMS[name], _join(bound, arguments, 'system'), 'system')
 
 
 def _join(bound: Mapping[str, Any], section: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Joins arguments that follow from the rest of the config with those of a section, which may not repeat them."""
-    section = named.plain(section)
+    section = named.to_plain(section)
     if repeated := sorted(bound.keys() & section.keys()):
         raise UsageError(f'{where}.{repeated[0]} follows from other keys of the config; remove it')
     return {**bound, **section}

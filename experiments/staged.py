@@ -23,7 +23,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from canon.errors import UsageError
-from canon.named import near, plain
+from canon.named import suggest, to_plain
 from canon.train import Experiment, Stage
 
 _OWN = ('experiment', 'chain')  # keys of config.stages that are no stage
@@ -47,7 +47,7 @@ def _make(config: ConfigDict, name: str, before: Path | None) -> tuple[Experimen
 
 def _stage_config(config: ConfigDict, name: str, before: Path | None) -> ConfigDict:
     """The config of a stage that follows the finished run `before`."""
-    base = plain(config)
+    base = to_plain(config)
     stages = base.pop('stages')
     merged = _merged({**base, 'experiment': stages['experiment']}, stages[name])
     if name != stages['chain'][-1]:
@@ -71,17 +71,17 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 
 def _order(config: ConfigDict) -> tuple[str, ...]:
     """Raises UsageError where the chain and the stages do not name the same, or nothing says what a stage is."""
-    stages = plain(config.get('stages') or {})
+    stages = to_plain(config.get('stages') or {})
     for key in _OWN:
         if key not in stages:
             raise UsageError(f'stages.{key} is missing; stages need the experiment they are of, and their chain')
     named = [key for key in stages if key not in _OWN]
     for name in stages['chain']:
         if name not in named:
-            raise UsageError(f'stages.chain names {name!r}, which is no stage{near(name, named)}')
+            raise UsageError(f'stages.chain names {name!r}, which is no stage{suggest(name, named)}')
     for name in named:
         if name not in stages['chain']:
-            raise UsageError(f'stages.{name} is not in stages.chain{near(name, stages["chain"])}')
+            raise UsageError(f'stages.{name} is not in stages.chain{suggest(name, stages["chain"])}')
     return tuple(stages['chain'])
 
 

@@ -70,7 +70,7 @@ SECTIONS = {
 
 def make(config: ConfigDict) -> Experiment:
     """Makes the experiment from config.data, config.text, config.input, config.model and config.tx."""
-    named.check(named.plain(config.data.batch_size), named.Count, 'data.batch_size')
+    named.check(named.to_plain(config.data.batch_size), named.Count, 'data.batch_size')
     settings = named.call(TrainSettings, config.data.train, 'data.train')
     source = _load(config, settings.split)
     transforms = data.transforms.make(settings.transforms, 'data.train.transforms')
@@ -95,7 +95,7 @@ def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
         'mask': np.ones(size, bool),
     }
     train = data.Generated(lambda step: batch, size, about['num_examples'])
-    model = models.make(**named.plain(config.model))
+    model = models.make(**named.to_plain(config.model))
     task = recognition_task(model, named.call(make_grey_input, config.input, 'input'))
     return Experiment(task, config.tx, train, about=about)
 

@@ -63,7 +63,7 @@ def make(config: ConfigDict) -> Experiment:
     model = _model(config, languages)
     _search(config)  # refuses settings of `predict` before they are needed
     task = named.call(translation_task, {'model': model, 'begin': _begin(languages), **config.loss}, 'loss')
-    fields = {key: value for key, value in named.plain(config.data.train).items() if key != 'split'}
+    fields = {key: value for key, value in named.to_plain(config.data.train).items() if key != 'split'}
     buckets = _buckets(fields.pop('buckets', ()))
     pairs = parallel_text.Pairs(train, *languages, max_length=buckets[-1], longer=fields.pop('longer', 'skip'))
     arguments = {'parts': pairs.buckets(buckets), 'seed': config.seed, 'shard': process_shard(), **fields}
@@ -97,7 +97,9 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     alone, and outer white space is dropped. Of the first lines the alignment is drawn too, where the model has one:
     `alignment-1.png`.
     """
-    codes = [value for key, value in named.plain(config.data).get('source', {}).items() if key in ('source', 'target')]
+    codes = [
+        value for key, value in named.to_plain(config.data).get('source', {}).items() if key in ('source', 'target')
+    ]
     lines = [line.strip() for line in text_files.given(source, [f'.{code}' for code in codes if code])]
     languages = _languages(config, None)
     model, folder = _model(config, languages), Path(output)
@@ -313,7 +315,7 @@ def _by_length(sources: Sequence[str], bounds: Sequence[int]) -> Iterator[tuple[
 
 
 def _search(config: ConfigDict) -> Spec:
-    return named.call(Spec, {'split': '', **named.plain(config.get('search', {}))}, 'search')
+    return named.call(Spec, {'split': '', **named.to_plain(config.get('search', {}))}, 'search')
 
 
 def _buckets(bounds: Any) -> tuple[int, ...]:
@@ -324,7 +326,7 @@ def _buckets(bounds: Any) -> tuple[int, ...]:
 
 
 def _evaluator(config, name: str, task: Task, model, languages: Languages, buckets: tuple[int, ...]) -> Evaluator:
-    spec = named.call(Spec, named.plain(config.data.evals[name]), f'data.evals.{name}')
+    spec = named.call(Spec, named.to_plain(config.data.evals[name]), f'data.evals.{name}')
     spec = replace(spec, tokenize=spec.tokenize or metrics.bleu_tokenizer(_target_language(config)))
     metrics.check_tokenizer(spec.tokenize)
     sentences = _sentences(config, spec.split)
@@ -334,12 +336,12 @@ def _evaluator(config, name: str, task: Task, model, languages: Languages, bucke
 
 def _target_language(config: ConfigDict) -> str | None:
     """Returns the code of the language that is translated into, where the data name it."""
-    source = named.plain(config.data).get('source', {})
+    source = named.to_plain(config.data).get('source', {})
     return source.get('language') if config.data.name == 'catalogue' else source.get('target')
 
 
 def _sentences(config: ConfigDict, split: str) -> parallel_text.Sentences:
-    d = named.plain(config.data)
+    d = named.to_plain(config.data)
     named.check(d['name'], str, 'data.name')
     options = {key: value for key, value in d.get('source', {}).items() if value is not None}
     return parallel_text.load(d['name'], split, d.get('data_dir'), **options)
@@ -349,7 +351,7 @@ def _languages(config: ConfigDict, train: parallel_text.Sentences | None) -> Lan
     """config.vocabulary: `vocabulary.build`'s arguments; shared: one for both sides; path: a file, or a pair of them,
     where it is read from if it is there, and else written to.
     """
-    spec = named.plain(config.vocabulary)
+    spec = named.to_plain(config.vocabulary)
     shared, path = spec.pop('shared', False), spec.pop('path', None)
     files = [] if path is None else [Path(path).expanduser()]
     if files and not shared:
@@ -370,7 +372,7 @@ def _languages(config: ConfigDict, train: parallel_text.Sentences | None) -> Lan
 
 def _model(config: ConfigDict, languages: Languages) -> Any:
     """The model of config.model; a shared vocabulary is one embedding."""
-    model = named.plain(config.model)
+    model = named.to_plain(config.model)
     source = None if languages.source == languages.target else len(languages.source)
     return models.make(model.pop('name'), vocab=len(languages.target), source_vocab=source, **model)
 

@@ -75,7 +75,9 @@ class Rendering:
 
     def __post_init__(self):
         if self.mode not in MODES:
-            raise UsageError(f'render.mode={self.mode!r} is none of {", ".join(MODES)}{named.near(self.mode, MODES)}')
+            raise UsageError(
+                f'render.mode={self.mode!r} is none of {", ".join(MODES)}{named.suggest(self.mode, MODES)}'
+            )
         control(self.table, 2)
 
 
@@ -94,7 +96,7 @@ class Model:
     def __post_init__(self):
         for name in self.learn:
             if name not in LEARNT:
-                raise UsageError(f'model.learn has {name!r}{named.near(name, LEARNT)}')
+                raise UsageError(f'model.learn has {name!r}{named.suggest(name, LEARNT)}')
         if not self.learn:
             raise UsageError(f'model.learn is empty; it has {" or ".join(LEARNT)}, or both')
 
@@ -167,9 +169,9 @@ def _volume(config: ConfigDict, path: str | None = None) -> volumes.Volume:
     if path == '':
         raise UsageError('the path of a volume is empty; name a file, or leave data.path None for data.name')
     if path is None:
-        return volumes.load(config.data.name, **named.plain(config.data.get('source', {})))
+        return volumes.load(config.data.name, **named.to_plain(config.data.get('source', {})))
     told = {key: config.data[key] for key in _FILE if config.data.get(key) is not None}
-    return volumes.load('file', path=path, **named.plain(told))
+    return volumes.load('file', path=path, **named.to_plain(told))
 
 
 # --- the truth ----------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from canon.errors import CanonError, UsageError
-from canon.named import near
+from canon.named import suggest
 from canon.train.runs import Run
 from experiments import configs
 from launch import tools
@@ -73,7 +73,7 @@ def chosen(pattern: str, ci: bool) -> list[Entry]:
     except re.error as error:
         raise UsageError(f'FILTER {pattern!r} is no regular expression: {error}') from error
     if not matching:
-        raise UsageError(f'no config matches {pattern!r}{near(pattern, configs.find())}')
+        raise UsageError(f'no config matches {pattern!r}{suggest(pattern, configs.find())}')
     entries = [entry for path in matching if (entry := look(path)) and (entry.target.get('ci') or not ci)]
     if not entries:
         raise CanonError(f'of {len(matching)} configs matching {pattern!r} none states a {"fast " if ci else ""}target')
@@ -136,7 +136,7 @@ def _judge(target: dict[str, Any], run: Run | None) -> tuple[str, bool]:
         return f'ended {run.state if run else "without a run"}', False
     value = run.metrics.get(target['metric']) if 'metric' in target else None
     if value is None:
-        return f'no such metric{near(str(target.get("metric")), run.metrics)}', False
+        return f'no such metric{suggest(str(target.get("metric")), run.metrics)}', False
     # Written so that NaN misses.
     reached = value >= target.get('at_least', value) and value <= target.get('at_most', value)
     return f'{value:.4g}', reached

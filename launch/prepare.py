@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 
 from canon.errors import CanonError, UsageError, first_line
-from canon.named import near
+from canon.named import suggest
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -83,7 +83,7 @@ def _check_name(name: str) -> None:
     base = name.partition('/')[0].partition(':')[0]
     names = tfds.list_builders(with_community_datasets=False)
     if base not in names:
-        close = near(base, names)
+        close = suggest(base, names)
         raise UsageError(
             f'TFDS knows no data set {base!r}{close if "did you mean" in close else "; its catalogue lists them"}'
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from canon.errors import CanonError, UsageError
-from canon.named import near
+from canon.named import suggest
 from canon.train.runs import Run, find_runs
 from experiments import configs
 from launch import tools
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     names, rows = tabulate(found, metric, options.folder)
     column, backwards = (options.sort, False) if options.sort else (metric, not less_is_better(found, metric))
     if column and column not in names:
-        raise UsageError(f'--sort={column}: no such column{near(column, names)}')
+        raise UsageError(f'--sort={column}: no such column{suggest(column, names)}')
     if column:
         rows.sort(key=lambda row: _order(row[names.index(column)], backwards))
     print(layout(names, rows))
@@ -53,7 +53,7 @@ def choose_metric(found: Sequence[Run], wanted: str | None) -> str | None:
     """The one asked for, or the target of the first run that states one, or the first one measured."""
     measured = _columns(run.metrics for run in found)
     if wanted and wanted not in measured:
-        raise UsageError(f'--metric={wanted}: no run has it{near(wanted, measured)}')
+        raise UsageError(f'--metric={wanted}: no run has it{suggest(wanted, measured)}')
     targets = [run.target['metric'] for run in found if run.target.get('metric') in measured]
     return wanted or next(iter([*targets, *measured]), None)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from canon.errors import CanonError, UsageError
-from canon.named import near
+from canon.named import suggest
 from experiments import overrides
 
 PASSED_ON = ('--config.', '--runs=', '--workdir=', '--compilation_cache=', '--force')
@@ -41,7 +41,7 @@ def parse(of: Parser, argv: Sequence[str] | None, refused: str = '') -> tuple[ar
         if refused and flag.startswith(refused):
             raise UsageError(f'{name} does not go with {of.prog}: each run has a folder of its own below --runs')
         if not flag.startswith(PASSED_ON):
-            raise UsageError(f'{of.prog} has no option {name!r}{near(name, [*own, *PASSED_ON])}')
+            raise UsageError(f'{of.prog} has no option {name!r}{suggest(name, [*own, *PASSED_ON])}')
     return options, flags
 
 

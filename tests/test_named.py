@@ -48,7 +48,7 @@ def build(
 )
 def test_what_a_signature_allows_is_passed_on(given):
     (key,) = given
-    assert np.all(named.call(build, given, 'model')[key] == named.plain(given[key]))
+    assert np.all(named.call(build, given, 'model')[key] == named.to_plain(given[key]))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ but its last stage is kept as it is, and a new head learns them again: 97.8 % of
 
 from ml_collections import ConfigDict
 
-from canon.named import plain
+from canon.named import to_plain
 from configs.classification._recipes import IMAGENET, data_set, momentum, one_crop, recipe, smoke
 
 ARGUMENTS = ('smoke', 'imagenette')
@@ -49,7 +49,7 @@ def _without_download(config: ConfigDict) -> ConfigDict:
     """The recipe behind a stage that makes the weights it begins from."""
     model = dict(name='resnet.resnet20_cifar')
     small = smoke(config, size=32, batch_size=32, steps=60, model=model, at_least=0.9)
-    small.experiment, tuned = 'staged', plain(small.tx)
+    small.experiment, tuned = 'staged', to_plain(small.tx)
     small.tx = momentum(0.05, 1e-4)
     small.stages = dict(
         experiment='classification',

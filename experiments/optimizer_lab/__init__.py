@@ -54,10 +54,10 @@ def offline(config: ConfigDict) -> ConfigDict:
 
 def chosen(config: Mapping[str, Any] | ConfigDict) -> dict[str, dict[str, Any]]:
     """{rival: its spec}, with the learning rates scaled."""
-    rivals, only, scale = named.plain(config['rivals']), tuple(config.get('only', ())), config.get('scale', 1.0)
+    rivals, only, scale = named.to_plain(config['rivals']), tuple(config.get('only', ())), config.get('scale', 1.0)
     for name in only:
         if name not in rivals:
-            raise UsageError(f'only={only}: no rival is called {name!r}{named.near(name, rivals)}')
+            raise UsageError(f'only={only}: no rival is called {name!r}{named.suggest(name, rivals)}')
     if not rivals:
         raise UsageError('rivals is empty; give {name: spec of an optimizer}')
     specs = {name: rivals[name] for name in only or sorted(rivals)}
@@ -177,4 +177,4 @@ def _module(of: str) -> ModuleType:
             if hasattr(module, 'make'):
                 return module
     here = [path.stem for path in Path(__file__).parent.glob('*.py') if '\ndef make(' in path.read_text()]
-    raise UsageError(f'of={of!r} is no experiment{named.near(of, [*here, "classification"])}')
+    raise UsageError(f'of={of!r} is no experiment{named.suggest(of, [*here, "classification"])}')

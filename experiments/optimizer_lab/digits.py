@@ -33,7 +33,7 @@ def make(config: ConfigDict) -> Experiment:
     tasks = {'classify': _classify, 'reconstruct': _reconstruct}
     goal = config.net.goal
     if goal not in tasks:
-        raise UsageError(f'net.goal={goal!r} is no goal{named.near(goal, tasks)}')
+        raise UsageError(f'net.goal={goal!r} is no goal{named.suggest(goal, tasks)}')
     task, measure = tasks[goal](tuple(config.net.hidden))
 
     def source(split):

@@ -111,7 +111,7 @@ def together(experiment: Experiment, config: ConfigDict) -> Experiment:
 def _surface(config: ConfigDict) -> tuple[Surface, tuple[float, ...]]:
     name = config.surface.name
     if name not in SURFACES:
-        raise UsageError(f'surface.name={name!r} is no surface{named.near(name, SURFACES)}')
+        raise UsageError(f'surface.name={name!r} is no surface{named.suggest(name, SURFACES)}')
     start = tuple(config.surface.get('start') or SURFACES[name].start)
     if len(start) != 2:
         raise UsageError(f'surface.start={start} must be a point (x, y)')

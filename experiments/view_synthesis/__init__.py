@@ -91,7 +91,7 @@ def assembled(
     config = lengths.resolve(config, size, pixels)
     evals = {}
     for name in sorted(config.data.evals):
-        spec = named.plain(config.data.evals[name])
+        spec = named.to_plain(config.data.evals[name])
         held = _views(config, spec['split'], spec.get('views'), spec.get('source', {}))
         # Their camera is their own: views may be smaller than those that are learnt from.
         evals[name] = evaluator(task(config, held), held, center)
@@ -127,12 +127,12 @@ def warn_of_missed_box(views: Any, how: Rendering, model: Mapping[str, Any]) -> 
 
 def formed(config: ConfigDict) -> ConfigDict:
     """`config` with the blocks of the form that it names."""
-    forms = named.plain(config.get('forms', {}))
+    forms = named.to_plain(config.get('forms', {}))
     if not forms:
         return config
     if config.form not in forms:
         raise UsageError(f'form={config.form!r} is none of {", ".join(map(repr, forms))}')
-    return ConfigDict({**named.plain(config), **forms[config.form]})
+    return ConfigDict({**named.to_plain(config), **forms[config.form]})
 
 
 def offline(config: ConfigDict) -> ConfigDict:
@@ -355,7 +355,7 @@ def _views(config: ConfigDict, split: str, count: int | None = None, more: Mappi
     """config.data.name, .path and .source, and `more` of the latter; count: so many of them, evenly spaced."""
     from canon.data.scenes import views
 
-    source = {**named.plain(config.data.get('source', {})), **(more or {})}
+    source = {**named.to_plain(config.data.get('source', {})), **(more or {})}
     source = {key: value for key, value in source.items() if value is not None}
     if config.data.get('path'):
         source['path'] = config.data.path

@@ -39,7 +39,7 @@ class Marching:
 
     def __post_init__(self):
         if self.name not in TASKS:
-            raise UsageError(f'render.name={self.name!r}{named.near(self.name, TASKS)}')
+            raise UsageError(f'render.name={self.name!r}{named.suggest(self.name, TASKS)}')
         if self.background not in ('white', 'black'):
             raise UsageError(f"render.background={self.background!r} is neither 'white' nor 'black'")
         if not self.box[0] < self.box[1]:

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from canon.errors import UsageError
 from canon.models import vgg
-from canon.named import plain
+from canon.named import to_plain
 from canon.train import run_stages
 from canon.train.init_from import read_model
 from experiments import configs, staged
@@ -19,7 +19,7 @@ CONFIG = 'configs/classification/vgg_shallow_to_deep.py'
 
 @pytest.fixture
 def config(root):
-    made = plain(configs.load(f'{root}/configs/classification/lenet_digits.py:smoke'))
+    made = to_plain(configs.load(f'{root}/configs/classification/lenet_digits.py:smoke'))
     made['experiment'] = 'staged'
     made['run'] = dict(steps=2)
     made['data']['evals'] = {}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from canon.errors import UsageError
-from canon.named import near
+from canon.named import suggest
 
 # Languages written without spaces between words, by their ISO 639 codes: 13a takes a whole sentence for one word.
 _TOKENIZERS = {
@@ -53,7 +53,7 @@ def _bleu(tokenize: str, **options: Any) -> Any:
     from sacrebleu.metrics import BLEU  # 0.2 s
 
     if tokenize not in BLEU.TOKENIZERS:
-        raise UsageError(f'sacrebleu has no tokenizer {tokenize!r}{near(str(tokenize), BLEU.TOKENIZERS)}')
+        raise UsageError(f'sacrebleu has no tokenizer {tokenize!r}{suggest(str(tokenize), BLEU.TOKENIZERS)}')
     try:
         return BLEU(tokenize=tokenize, **options)
     except (ImportError, RuntimeError, OSError) as error:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from canon.errors import UsageError
-from canon.named import call, lookup, near
+from canon.named import call, lookup, suggest
 
 _DTYPES = ('float32', 'bfloat16', 'float16', 'float64')
 
@@ -64,7 +64,7 @@ def make(name: str, where: str = 'model', **arguments):
     """The linen module that `canon.models.<name>(**arguments)` builds; raises UsageError with the near names."""
     dtype = arguments.get('dtype')
     if isinstance(dtype, str) and dtype not in _DTYPES:
-        raise UsageError(f'{where}.dtype={dtype!r} is not a type that networks compute in{near(dtype, _DTYPES)}')
+        raise UsageError(f'{where}.dtype={dtype!r} is not a type that networks compute in{suggest(dtype, _DTYPES)}')
     return call(lookup('canon.models', name, 'model'), arguments, where)
 
 
@@ -86,7 +86,7 @@ def rows(match: str = '') -> Iterator[Row]:
     found = starting or [row for row in every if match in row['name']]  # 'lenet' is no part of GoogLeNet
     if not found:
         words = {word for row in every for word in row['name'].split('.')}
-        raise UsageError(f'no network is called {match!r}{near(match, words)}')
+        raise UsageError(f'no network is called {match!r}{suggest(match, words)}')
     counts: dict[str, Any] = {}
     for row in found:
         what = (row['name'], row['arguments'], row['size'], row['channels'])

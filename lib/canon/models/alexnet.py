@@ -26,7 +26,7 @@ from jax.nn import initializers as init
 from canon import ops
 from canon.errors import UsageError
 from canon.models import published
-from canon.named import Count, DropRate, near
+from canon.named import Count, DropRate, suggest
 from canon.nn import Conv, Network, check_images, scale_channels
 
 TABLE = (
@@ -164,9 +164,9 @@ def alexnet(
     dtype: that of the computation ('bfloat16'); parameters stay float32.
     """
     if variant not in _VARIANTS:
-        raise UsageError(f'model.variant={variant!r} is unknown{near(variant, _VARIANTS)}')
+        raise UsageError(f'model.variant={variant!r} is unknown{suggest(variant, _VARIANTS)}')
     if init not in ('normal', 'he'):
-        raise UsageError(f'model.init={init!r} is unknown{near(init, ("normal", "he"))}')
+        raise UsageError(f'model.init={init!r} is unknown{suggest(init, ("normal", "he"))}')
     return AlexNet(
         num_classes, dropout, width, _VARIANTS[variant], init == 'he', None if dtype is None else jnp.dtype(dtype)
     )

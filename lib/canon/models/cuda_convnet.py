@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from canon import ops
 from canon.errors import UsageError
-from canon.named import Count, near
+from canon.named import Count, suggest
 from canon.nn import BatchNorm, Conv, Network, check_images
 
 _NORMS = ('none', 'lrn', 'batch')
@@ -83,7 +83,7 @@ def cifar10(
     ops.activation(activation)
     for key, value, known in (('norm', norm, _NORMS), ('kernels', kernels, _KERNELS)):
         if value not in known:
-            raise UsageError(f'model.{key}={value!r} is unknown{near(value, known)}')
+            raise UsageError(f'model.{key}={value!r} is unknown{suggest(value, known)}')
     if width < 1:
         raise UsageError(f'model.width={width} yields no channels; it must be at least 1')
     return ConvNet(num_classes, activation, norm, kernels, width, None if dtype is None else jnp.dtype(dtype))

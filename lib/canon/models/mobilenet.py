@@ -29,7 +29,7 @@ from jax.nn import initializers as init
 from canon import ops
 from canon.errors import UsageError
 from canon.models import published
-from canon.named import Count, DropRate, near
+from canon.named import Count, DropRate, suggest
 from canon.nn import BatchNorm, Conv, Network, check_images, make_divisible
 from canon.ops.padding import Padding
 
@@ -225,7 +225,7 @@ def mobilenet_v2(
     Raises UsageError for a width that leaves no channels and an unknown bottleneck.
     """
     if bottleneck not in _BOTTLENECKS:
-        raise UsageError(f'model.bottleneck={bottleneck!r} is unknown{near(bottleneck, _BOTTLENECKS)}')
+        raise UsageError(f'model.bottleneck={bottleneck!r} is unknown{suggest(bottleneck, _BOTTLENECKS)}')
     _check_width(width_multiplier)
     dtype_ = None if dtype is None else jnp.dtype(dtype)
     return MobileNetV2(num_classes, width_multiplier, bottleneck, residual, dropout, dtype_)

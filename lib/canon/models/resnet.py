@@ -30,7 +30,7 @@ from jax.nn import initializers
 from canon import ops
 from canon.errors import UsageError
 from canon.models import published
-from canon.named import Count, call, near
+from canon.named import Count, call, suggest
 from canon.nn import BatchNorm, Conv, Network, check_images
 
 _MSRA, _TORCH = 'the authors, one crop; multiply-adds Table 1', 'torchvision V1'
@@ -231,7 +231,7 @@ def resnet18(
     """
     for key, value, known in (('shortcut', shortcut, _SHORTCUTS), ('stride_at', stride_at, _STRIDES)):
         if value not in known:
-            raise UsageError(f'model.{key}={value!r} is unknown{near(value, known)}')
+            raise UsageError(f'model.{key}={value!r} is unknown{suggest(value, known)}')
     dtype_ = None if dtype is None else jnp.dtype(dtype)
     form = _Form(shortcut, stride_at, plain, zero_init_last, frozen_norm, dtype_)
     return ResNet(Basic, (2, 2, 2, 2), (64, 128, 256, 512), False, num_classes, form)

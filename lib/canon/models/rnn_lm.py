@@ -21,7 +21,7 @@ from jax.nn import initializers as init
 from jax.tree_util import keystr
 
 from canon.errors import UsageError
-from canon.named import DropRate, near
+from canon.named import DropRate, suggest
 from canon.nn import GRU, LSTM, RNN, Dense
 from canon.ops import dense
 
@@ -132,7 +132,7 @@ def language_model(
     Raises UsageError for another cell, sizes below 1 and rates outside [0, 1).
     """
     if cell not in _CELLS:
-        raise UsageError(f'model.cell={cell!r} is unknown{near(cell, _CELLS)}')
+        raise UsageError(f'model.cell={cell!r} is unknown{suggest(cell, _CELLS)}')
     for key, size in (('vocab', vocab), ('embed', embed), ('hidden', hidden), ('layers', layers)):
         if size < 1:
             raise UsageError(f'model.{key}={size} must be at least 1')

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jax.nn import initializers as init
 
 from canon.errors import UsageError
-from canon.named import DropRate, near
+from canon.named import DropRate, suggest
 from canon.nn import GRU, LSTM, RNN, Dense
 from canon.nn.attention import AdditiveAttention, DotProductAttention, GeneralAttention
 from canon.ops import attention
@@ -351,7 +351,7 @@ def luong(
     Raises UsageError for an unknown score.
     """
     if score not in _SCORES:
-        raise UsageError(f'model.score={score!r} is no score{near(score, _SCORES)}')
+        raise UsageError(f'model.score={score!r} is no score{suggest(score, _SCORES)}')
     shape = _shape(vocab, source_vocab, cell, embed, hidden, layers, dropout, start, _same(0.1), dtype)
     return Luong(shape, score, feed, reverse)
 
@@ -384,9 +384,9 @@ def _shape(vocab, source_vocab, cell, embed, hidden, layers, dropout, start, pap
     _check_sizes(vocab=vocab, embed=embed, hidden=hidden, layers=layers)
     _check_sizes(source_vocab=vocab if source_vocab is None else source_vocab)
     if cell not in _CELLS:
-        raise UsageError(f'model.cell={cell!r} is no cell{near(cell, _CELLS)}')
+        raise UsageError(f'model.cell={cell!r} is no cell{suggest(cell, _CELLS)}')
     if start not in _STARTS:
-        raise UsageError(f'model.start={start!r} is no start{near(start, _STARTS)}')
+        raise UsageError(f'model.start={start!r} is no start{suggest(start, _STARTS)}')
     if not 0 <= dropout < 1:
         raise UsageError(f'model.dropout={dropout} is no share in [0, 1)')
     dense = init.glorot_uniform()

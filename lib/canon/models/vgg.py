@@ -25,7 +25,7 @@ from jax.nn import initializers
 from canon import ops
 from canon.errors import UsageError
 from canon.models import published
-from canon.named import Count, DropRate, call, near
+from canon.named import Count, DropRate, call, suggest
 from canon.nn import BatchNorm, Conv, Network, check_images, scale_channels
 
 _CHANNELS = (64, 128, 256, 512, 512)
@@ -159,7 +159,7 @@ def vgg11(
     stay float32. Raises UsageError for an unknown `init` and a width that leaves no channels.
     """
     if init not in _INITS:
-        raise UsageError(f'model.init={init!r} is unknown{near(init, _INITS)}')
+        raise UsageError(f'model.init={init!r} is unknown{suggest(init, _INITS)}')
     kernel_init, dtype_ = _INITS[init](std), None if dtype is None else jnp.dtype(dtype)
     return VGG(_KERNELS['A'], num_classes, batch_norm, False, dense, dropout, width, kernel_init, dtype_)
 

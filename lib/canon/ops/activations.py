@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from canon.errors import UsageError
-from canon.named import near
+from canon.named import suggest
 
 
 def sigmoid(z: jax.Array) -> jax.Array:
@@ -66,5 +66,5 @@ def activation(name: str | Callable[[jax.Array], jax.Array]) -> Callable[[jax.Ar
     if not isinstance(name, str):
         return name
     if name not in ACTIVATIONS:
-        raise UsageError(f'no activation is called {name!r}{near(name, ACTIVATIONS)}')
+        raise UsageError(f'no activation is called {name!r}{suggest(name, ACTIVATIONS)}')
     return ACTIVATIONS[name]

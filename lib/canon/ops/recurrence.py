@@ -23,7 +23,7 @@ from jax.core import Tracer
 
 from canon.backend import cpu_form
 from canon.errors import UsageError
-from canon.named import near
+from canon.named import suggest
 from canon.ops import dense
 from canon.ops.activations import ACTIVATIONS, sigmoid
 
@@ -46,7 +46,7 @@ def rnn(
     initial: [B, H], zeros without. Raises UsageError for shapes that do not fit and lengths beyond T.
     """
     if activation not in _SLOPES:
-        raise UsageError(f'no recurrence has the activation {activation!r}{near(activation, _SLOPES)}')
+        raise UsageError(f'no recurrence has the activation {activation!r}{suggest(activation, _SLOPES)}')
     before = None if initial is None else (initial,)
     outputs, (state,) = _run(_RNN(activation), x, kernel, (recurrent,), bias, before, lengths, reverse)
     return outputs, state

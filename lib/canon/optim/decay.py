@@ -11,7 +11,7 @@ from jax.tree_util import tree_flatten_with_path
 from optax import GradientTransformation
 
 from canon.errors import UsageError
-from canon.named import near
+from canon.named import suggest
 from canon.optim.constants import constant_scalar
 from canon.optim.core import (
     Tree,
@@ -86,5 +86,5 @@ def selected(where: str | None, params: Tree) -> set[str]:
     names = [path_name(path) for path, _ in tree_flatten_with_path(params)[0]]
     found = {name for name in names if where is None or regex(where).search(name)}
     if names and not found:
-        raise UsageError(f'where={where!r} finds no parameter{near(str(where), names)}')
+        raise UsageError(f'where={where!r} finds no parameter{suggest(str(where), names)}')
     return found

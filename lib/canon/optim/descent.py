@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from optax import GradientTransformation, chain
 
 from canon.errors import UsageError
-from canon.named import near
+from canon.named import suggest
 from canon.optim.constants import constant_scalar
 from canon.optim.core import Tree, accept_names, per_leaf, times, to_number, wide, zeros
 from canon.optim.learning_rate import scale_by_learning_rate
@@ -97,7 +97,7 @@ def nesterov(
     """
     forms = {'lookahead': NesterovState, 'theta': LookaheadState}
     if stored not in forms:
-        raise UsageError(f'stored={stored!r} is no form of nesterov{near(stored, forms)}')
+        raise UsageError(f'stored={stored!r} is no form of nesterov{suggest(stored, forms)}')
     if not rate_inside:
         if stored == 'theta':
             raise UsageError("stored='theta' needs rate_inside=True: theta is momentum * velocity away from phi")

@@ -44,7 +44,7 @@ def find(name: str, where: str = 'tx') -> Callable:
     if name.startswith('optax.'):
         return _find_in_optax(name, where)
     if name not in _functions():
-        raise UsageError(f'{where}: no optimizer is called {name!r}{named.near(name, _names(schedules=False))}')
+        raise UsageError(f'{where}: no optimizer is called {name!r}{named.suggest(name, _names(schedules=False))}')
     return _functions()[name]
 
 
@@ -60,7 +60,7 @@ def make(spec: Mapping[str, Any], where: str = 'tx') -> optax.GradientTransforma
     `name='optax.adafactor'` takes it from optax, whose rate is then not in the state, and
     `name='package.module:function'` from any module. Raises UsageError for an unknown name or key, with the near ones.
     """
-    links = named.chain(spec, _link, where)
+    links = named.make_chain(spec, _link, where)
     if not links:
         raise UsageError(f'{where}.chain is empty: name at least one optimizer, such as sgd')
     return links[0] if len(links) == 1 else optax.chain(*links)
@@ -86,7 +86,7 @@ def _partition(arguments: dict, where: str) -> optax.GradientTransformation:
     wanted = [key for _, key in rules]
     for key in arguments:
         if key not in wanted:
-            raise UsageError(f'{where}.{key} is in no rule of {where}.rules{named.near(key, wanted)}')
+            raise UsageError(f'{where}.{key} is in no rule of {where}.rules{named.suggest(key, wanted)}')
     made = {}
     for key in wanted:
         spec = dict(arguments.get(key, {}))
@@ -102,7 +102,7 @@ def _find_in_optax(name: str, where: str) -> Callable:
         raise UsageError(f'{where}: there is no module {module_name!r}') from error
     functions = {k: v for k, v in vars(module).items() if callable(v) and k.islower() and not k.startswith('_')}
     if attribute not in functions:
-        raise UsageError(f'{where}: optax has no {name!r}{named.near(attribute, functions)}')
+        raise UsageError(f'{where}: optax has no {name!r}{named.suggest(attribute, functions)}')
     return functions[attribute]
 
 
@@ -123,6 +123,6 @@ def _value(value: Any, where: str) -> Any:
         return make(value, where)
     if ':' not in name and not name.startswith('optax.') and name not in _functions():
         names = [*_names(schedules=True), *_names(schedules=False)]
-        raise UsageError(f'{where}: no schedule or optimizer is called {name!r}{named.near(name, names)}')
+        raise UsageError(f'{where}: no schedule or optimizer is called {name!r}{named.suggest(name, names)}')
     arguments = dict(value)
     return _call(find(arguments.pop('name'), where), arguments, where)

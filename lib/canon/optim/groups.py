@@ -18,7 +18,7 @@ from optax import (
 )
 
 from canon.errors import UsageError
-from canon.named import near
+from canon.named import suggest
 from canon.optim.core import Tree, path_name, per_leaf, refuse_buckets, regex, scalar, times, to_number, wide
 from canon.optim.decay import selected
 
@@ -135,7 +135,7 @@ def first_match(pairs: list[tuple[str, Any]], params: Tree) -> list[int]:
         owner.append(found[0])
     for i, (pattern, _) in enumerate(pairs):
         if names and i not in owner and pattern != '.*':
-            raise UsageError(f'the rule {pattern!r} finds no parameter of its own{near(pattern, names)}')
+            raise UsageError(f'the rule {pattern!r} finds no parameter of its own{suggest(pattern, names)}')
     return owner
 
 

@@ -10,7 +10,7 @@ from jax.tree_util import tree_flatten_with_path
 from optax import GradientTransformation, chain
 
 from canon.errors import UsageError
-from canon.named import near
+from canon.named import suggest
 from canon.optim.adam import adamw
 from canon.optim.core import (
     Tree,
@@ -70,7 +70,7 @@ def muon(
         names = [path_name(path) for path, _ in leaves]
         by_adam = [adam_where is not None and regex(adam_where).search(name) is not None for name in names]
         if adam_where is not None and names and not any(by_adam):
-            raise UsageError(f'adam_where={adam_where!r} finds no parameter{near(adam_where, names)}')
+            raise UsageError(f'adam_where={adam_where!r} finds no parameter{suggest(adam_where, names)}')
         return [int(yes or jnp.ndim(p) < 2) for yes, (_, p) in zip(by_adam, leaves, strict=True)]
 
     matrices = chain(
@@ -90,7 +90,7 @@ def scale_by_muon(
     momentum = to_number('momentum', momentum, below=1.0)
     steps = to_integer('steps', steps, traced=True)
     if scale not in ('width', 'rms'):
-        raise UsageError(f'scale={scale!r} must be width or rms{near(scale, ("width", "rms"))}')
+        raise UsageError(f'scale={scale!r} must be width or rms{suggest(scale, ("width", "rms"))}')
 
     def init(params):
         refuse_buckets(params, 'muon')

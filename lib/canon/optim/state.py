@@ -17,7 +17,7 @@ from jax.tree_util import (
 )
 
 from canon.errors import UsageError
-from canon.named import near
+from canon.named import suggest
 from canon.optim.core import Tree, check_range, path_name
 
 # The fields of states that are hyperparameters. By name, so that wrappers and other libraries' containers
@@ -51,7 +51,7 @@ def set_hyperparams(opt_state, **values):
     for name, value in values.items():
         chosen = [i for i in names if name in (names[i], short[i])]
         if not chosen:
-            raise UsageError(f'the optimizer has no hyperparameter {name!r}{near(name, names.values())}')
+            raise UsageError(f'the optimizer has no hyperparameter {name!r}{suggest(name, names.values())}')
         for i in chosen:
             pinned = at.get((*leaves[i][0][:-1], GetAttrKey('pinned')))
             if value is not None:

@@ -62,7 +62,7 @@ class Retriever(linen.Module):
 
     def setup(self):
         if self.form not in SCORES:
-            near = named.near(self.form, SCORES)
+            near = named.suggest(self.form, SCORES)
             raise UsageError(f'model.form={self.form!r} must be one of {", ".join(SCORES)}{near}')
         unit_normal = init.normal(1.0)
         self.queries = linen.Embed(self.symbols, self.d_k, embedding_init=unit_normal)

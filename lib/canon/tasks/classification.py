@@ -80,7 +80,7 @@ LOSSES = {'softmax_cross_entropy': softmax_cross_entropy, 'maximum_a_posteriori'
 def make_loss(name: str = 'softmax_cross_entropy', **arguments: Any) -> Loss:
     """Makes a loss of `LOSSES` by name. Raises UsageError for an unknown name or argument."""
     if name not in LOSSES:
-        raise UsageError(f'loss.name={name!r} is unknown{named.near(name, LOSSES)}')
+        raise UsageError(f'loss.name={name!r} is unknown{named.suggest(name, LOSSES)}')
     return named.call(LOSSES[name], arguments, 'loss')
 
 

@@ -17,7 +17,7 @@ from optax import MaskedNode
 
 from canon import optim
 from canon.errors import CanonError, UsageError
-from canon.named import near
+from canon.named import suggest
 from canon.optim.average import EmaState, LateAverageState
 from canon.optim.core import path_name
 from canon.optim.descent import NesterovState
@@ -65,7 +65,7 @@ def init_from(state: State, settings: InitFrom, read: Callable | None = None) ->
             return leaf
         source = _rename(name, settings.rules)
         if source not in stored:
-            missing.append(f'{source}{near(source, set(stored))}' if len(missing) < 3 else source)
+            missing.append(f'{source}{suggest(source, set(stored))}' if len(missing) < 3 else source)
             return leaf
         used.add(source)
         if stored[source].shape != leaf.shape:

@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from canon.errors import UsageError
-from canon.named import plain
+from canon.named import to_plain
 
 _NUMBER = r'(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?'
 _LENGTH = re.compile(rf'^\s*({_NUMBER})\s*(steps?|epochs?|examples?|%)\s*$')
@@ -27,7 +27,7 @@ def resolve(config: Mapping[str, Any] | ConfigDict, batch_size: int | None, num_
     batch_size is that of all processes together; num_examples that of one epoch. Raises UsageError for epochs of
     endless data and for a percentage without `run.steps`.
     """
-    config = plain(config)
+    config = to_plain(config)
     total = config.get('run', {}).get('steps')
     if isinstance(total, str):
         if total.isdigit():

@@ -18,7 +18,7 @@ from jax.tree_util import tree_flatten_with_path
 
 from canon import optim
 from canon.errors import CanonError, UsageError
-from canon.named import near
+from canon.named import suggest
 from canon.train import checkpoint, shard
 from canon.train.code import digest_code
 from canon.train.evaluation import Evaluation, Interrupted, compile_measure, evaluate, metric_names
@@ -568,7 +568,7 @@ def _are_finite(tree: Any) -> list[jax.Array]:
 def _refuse_unmeasured(key: str, metric: str, metrics: Iterable[str]) -> None:
     """Raises UsageError unless `metric`, of the setting `key`, is one of `metrics`."""
     if metric not in metrics:
-        raise UsageError(f'{key}={metric!r} is measured by no evaluator{near(metric, set(metrics))}')
+        raise UsageError(f'{key}={metric!r} is measured by no evaluator{suggest(metric, set(metrics))}')
 
 
 def _evaluator_of(metric: str, evaluators: Iterable[str]) -> str | None:

@@ -197,7 +197,7 @@ _SWITCHES = {
 
 def make_settings(run: Mapping[str, Any]) -> Settings:
     """Makes `Settings` from `config.run`; raises UsageError for an unknown key, with the near ones."""
-    run = dict(named.plain(run))
+    run = dict(named.to_plain(run))
     for key, kind in _SECTIONS.items():
         if not isinstance(run.get(key) or {}, Mapping):
             raise UsageError(
@@ -220,7 +220,7 @@ def overridable(run: Mapping[str, Any]) -> dict[str, Any]:
     Lengths become text, so that `--config.run.steps='2 epochs'` can replace `steps=100`. A key without a value is a
     placeholder of its type.
     """
-    return _fill(named.plain(run), Settings)
+    return _fill(named.to_plain(run), Settings)
 
 
 def _fill(section: Mapping[str, Any], kind) -> dict[str, Any]:

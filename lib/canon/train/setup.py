@@ -141,8 +141,8 @@ def bind(experiment: Experiment, config: Config) -> Experiment:
       UsageError: `tx` names no optimizer, a length has no number of steps, or the data cannot be cut.
     """
     if isinstance(experiment.tx, Mapping | ConfigDict):
-        spec = named.plain(experiment.tx)
-        resolved = _resolve_lengths(experiment, {**named.plain(config), 'tx': spec})
+        spec = named.to_plain(experiment.tx)
+        resolved = _resolve_lengths(experiment, {**named.to_plain(config), 'tx': spec})
         experiment = experiment._replace(tx=optim.make(resolved.tx))
     evals = {n: e._replace(data=shard.local_data(e.data, f'evals.{n}')) for n, e in experiment.evals.items()}
     return experiment._replace(train=shard.local_data(experiment.train, 'data'), evals=evals)

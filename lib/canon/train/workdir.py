@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from canon.errors import CanonError, UsageError
-from canon.named import plain
+from canon.named import to_plain
 
 if TYPE_CHECKING:
     from canon.train.types import Config
@@ -51,7 +51,7 @@ def open_workdir(workdir: Path | str, config: Config, about: Mapping[str, Any], 
         damaged; or the config holds what cannot be written and compared.
     """
     path = Path(workdir).expanduser().absolute()
-    mine = json.loads(json.dumps(_jsonable(plain(config))))
+    mine = json.loads(json.dumps(_jsonable(to_plain(config))))
     _make(path, main)
     if not force:
         theirs = load_json(path / 'config.json', 'or --force to write it again')

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from canon.errors import UsageError
-from canon.named import near
+from canon.named import suggest
 from canon.weights import files, layout
 from canon.weights.layout import Names
 
@@ -32,7 +32,7 @@ def names_of(model: str) -> dict[tuple[str, str], Names]:
                 if entry.split()[0] == model:
                     found[publisher, entry] = names
     if not found:
-        raise UsageError(f'no published weights are known for model {model!r}{near(model, known)}')
+        raise UsageError(f'no published weights are known for model {model!r}{suggest(model, known)}')
     return found
 
 
@@ -116,7 +116,7 @@ def _split(leaves: Mapping[str, Any], at: str) -> tuple[dict[str, Any], dict[str
             rest[name] = leaf
     if not subtree:
         modules = {name.partition('/')[0] for name in rest if not name.startswith(_STATISTICS)}
-        raise UsageError(f'there are no parameters at {at!r} to read weights into{near(at, modules)}')
+        raise UsageError(f'there are no parameters at {at!r} to read weights into{suggest(at, modules)}')
     return subtree, rest
 
 

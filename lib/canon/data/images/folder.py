@@ -127,7 +127,7 @@ def _layout(root: Path, base: str) -> tuple[Path, tuple[str, ...]]:
     if base not in found:
         some = split_folders[0]
         raise UsageError(
-            f'{root} has no split {base!r}{named.near(base, split_folders)}; or hold some out by slices,'
+            f'{root} has no split {base!r}{named.suggest(base, split_folders)}; or hold some out by slices,'
             f" data.train.split='{some}[:80%]' and data.evals.NAME.split='{some}[80%:]'"
         )
     return root / base, tuple(sorted({name for split in found for name in _folders(root / split)}))

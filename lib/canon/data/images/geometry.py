@@ -58,7 +58,7 @@ class Along(NamedTuple):
         """From a config's dict. Raises UsageError for a key that is none."""
         if isinstance(spec, Along):
             return spec
-        arguments = named.plain(spec or {})
+        arguments = named.to_plain(spec or {})
         if isinstance(arguments.get('per_box'), str):
             arguments['per_box'] = (arguments['per_box'],)
         return named.call(cls, arguments, f'{where}.along')

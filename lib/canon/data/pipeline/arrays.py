@@ -81,7 +81,7 @@ def _file(path: Path, base: str) -> tuple[Path, bool]:
     if path.is_dir():
         if (path / f'{base}.npz').is_file():
             return path / f'{base}.npz', True
-        raise UsageError(f'{path} has no {base}.npz{named.near(base, [p.stem for p in path.glob("*.npz")])}')
+        raise UsageError(f'{path} has no {base}.npz{named.suggest(base, [p.stem for p in path.glob("*.npz")])}')
     if not path.is_file():
         raise UsageError(f'there is no file {path}')
     return path, False
@@ -128,7 +128,7 @@ def _fields_of_split(archive, file: Path, base: str, stored: bool) -> dict[str, 
             wanted = {field: name.format(base) for field, name in pattern.items()}
             return {field: name for field, name in wanted.items() if name in names}
         if there:
-            raise UsageError(f'{file} has no split {base!r}{named.near(base, there)}')
+            raise UsageError(f'{file} has no split {base!r}{named.suggest(base, there)}')
     if base != 'train':
         raise UsageError(
             f"{file} is one file and has no split {base!r}: slice it ('train[90%:]') or name a folder with {base}.npz"
@@ -140,7 +140,7 @@ def read_arrays(file: Path, archive, fields: Mapping[str, str]) -> dict[str, np.
     """Reads {name here: name in the file} of an opened .npz file, each checked against its header first."""
     for name in fields.values():
         if name not in archive.files:
-            raise UsageError(f'{file} has no array {name!r}{named.near(name, archive.files)}')
+            raise UsageError(f'{file} has no array {name!r}{named.suggest(name, archive.files)}')
     try:
         for name in fields.values():
             _check_size(archive.zip, name)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from canon.errors import CanonError
-from canon.named import near
+from canon.named import suggest
 
 # The random streams of Canon that are not of one example. A stream's number goes into its seed, so a new stream takes
 # the next free number, and a number never changes: it would change every run that draws from the stream.
@@ -55,7 +55,9 @@ def stream(name: str, *numbers: int) -> np.random.Generator:
     Raises CanonError for a name that is not registered.
     """
     if name not in STREAMS:
-        raise CanonError(f'there is no random stream {name!r}{near(name, STREAMS)}; register it in {__name__}.STREAMS')
+        raise CanonError(
+            f'there is no random stream {name!r}{suggest(name, STREAMS)}; register it in {__name__}.STREAMS'
+        )
     return np.random.default_rng((STREAMS[name], *numbers))
 
 

@@ -20,10 +20,10 @@ def _reads_examples(function: Callable) -> bool:
     """Whether a function reads a split of a data set: it takes `split` and returns a class of examples by number."""
     kind = named.returns(function)
     by_number = inspect.isclass(kind) and hasattr(kind, '__len__') and hasattr(kind, '__getitem__')
-    return by_number and not issubclass(kind, _VALUES) and named.takes(function, 'split')
+    return by_number and not issubclass(kind, _VALUES) and named.accepts(function, 'split')
 
 
-DATA_SETS = named.Room(
+DATA_SETS = named.Catalogue(
     'data set',
     ('canon.data.images', 'canon.data.text', 'canon.data.pipeline.arrays', 'canon.data.pipeline.synthetic'),
     _reads_examples,
@@ -70,7 +70,7 @@ def load(name: str, split: str = 'train', data_dir: str | os.PathLike | None = N
         it; TensorFlow is never imported.
     """
     if function := DATA_SETS.get(name):
-        shared = {'data_dir': data_dir} if data_dir is not None and named.takes(function, 'data_dir') else {}
+        shared = {'data_dir': data_dir} if data_dir is not None and named.accepts(function, 'data_dir') else {}
         source = named.call(function, {'split': split, **shared, **kwargs}, f'data {name!r}')
         return source if hasattr(source, 'info') else WithInfo(source, Info(name, split))
     decode = kwargs.pop('decode', True)

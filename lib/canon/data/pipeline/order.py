@@ -32,12 +32,12 @@ def make(sampler: str | Mapping[str, Any] | Order, source: Source, seed: int, ba
     """
     if not isinstance(sampler, str | Mapping) and callable(sampler):
         return sampler
-    spec = {'name': sampler} if isinstance(sampler, str) else named.plain(sampler)
+    spec = {'name': sampler} if isinstance(sampler, str) else named.to_plain(sampler)
     if not isinstance(spec, Mapping) or 'name' not in spec:
         raise UsageError(f"sampler={sampler!r} must be a name, a mapping with a 'name', or a function of positions")
     function = _SAMPLERS.find(spec.pop('name'))
     known = {'n': len(source), 'source': source, 'seed': seed, 'batch_size': batch_size}
-    given = {key: value for key, value in known.items() if named.takes(function, key)}
+    given = {key: value for key, value in known.items() if named.accepts(function, key)}
     return named.call(function, {**given, **spec}, 'sampler')
 
 
@@ -114,6 +114,6 @@ class _Balanced:
         return held[1][place], cycle
 
 
-_SAMPLERS = named.Room(
+_SAMPLERS = named.Catalogue(
     'sampler', (__name__,), lambda function: named.returns(function) == Order and function is not make
 )

@@ -54,7 +54,7 @@ def find(name: str, data_dir: Path) -> Path:
 def _near(name: str, data_dir: Path) -> str:
     from canon.data.pipeline.loading import DATA_SETS
 
-    close = named.near(name, {*DATA_SETS.names(), *(p.name for p in data_dir.glob('*') if p.is_dir())})
+    close = named.suggest(name, {*DATA_SETS.names(), *(p.name for p in data_dir.glob('*') if p.is_dir())})
     return close if 'did you mean' in close else ''
 
 
@@ -95,7 +95,7 @@ class Prepared:
             ) from None
         except (ValueError, KeyError) as error:
             base, splits = re.split(r'[\[+]', split)[0], tuple(builder.info.splits)
-            why = named.near(base, splits) if base not in splits else f': {error}'.splitlines()[0]
+            why = named.suggest(base, splits) if base not in splits else f': {error}'.splitlines()[0]
             raise UsageError(f'data set {name!r} has no split {split!r}{why}') from None
         sizes = {key: s.num_examples for key, s in builder.info.splits.items()}
         self.info = _info(name, split, self.features)._replace(total=sizes.get(split.partition('[')[0]))

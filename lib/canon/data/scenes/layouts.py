@@ -55,7 +55,7 @@ def capture(
     """
     name, file = recognise(path) if layout is None else (layout, None)
     if name not in _LAYOUTS:
-        raise UsageError(f'layout={name!r}{named.near(name, _LAYOUTS)}; there are {", ".join(_LAYOUTS)}')
+        raise UsageError(f'layout={name!r}{named.suggest(name, _LAYOUTS)}; there are {", ".join(_LAYOUTS)}')
     if name == 'llff' and (near is not None or far is not None):
         raise UsageError("near and far of LLFF's captures are those of their poses_bounds.npy; leave them out")
     chosen = factor or _choose_factor(path, name, images)

@@ -18,7 +18,7 @@ import numpy as np
 from canon.data.scenes import isosurfaces, meshes
 from canon.data.scenes.distances import MeshDistance
 from canon.errors import CanonError, UsageError
-from canon.named import Count, Range, near
+from canon.named import Count, Range, suggest
 
 if TYPE_CHECKING:
     from trimesh import Trimesh
@@ -229,7 +229,7 @@ class Primitive:
             return np.hypot(radial, np.maximum(np.abs(local[..., 2]) - self.sizes[0], 0)) - self.sizes[1]
         if self.kind == 'cylinder':
             return _distance_to_walls(np.stack((np.abs(local[..., 2]) - self.sizes[0], radial - self.sizes[1]), -1))
-        raise UsageError(f'no primitive is called {self.kind!r}{near(self.kind, _PRIMITIVES)}')
+        raise UsageError(f'no primitive is called {self.kind!r}{suggest(self.kind, _PRIMITIVES)}')
 
 
 def _distance_to_walls(beyond: np.ndarray) -> np.ndarray:
@@ -331,7 +331,7 @@ def make_bodies(
     """
     for kind in kinds:
         if kind not in KINDS:
-            raise UsageError(f'no shapes are called {kind!r}{near(kind, KINDS)}')
+            raise UsageError(f'no shapes are called {kind!r}{suggest(kind, KINDS)}')
     if count < 1 or not kinds:
         raise UsageError(f'shapes: expected count >= 1 and at least one of the kinds {", ".join(KINDS)}; got {count=}')
     scale = 1.0 if space == 'cube' else 2 / BUFFER

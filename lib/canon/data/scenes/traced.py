@@ -21,7 +21,7 @@ from canon.camera import Camera
 from canon.data.scenes.framing import look_at
 from canon.data.scenes.views import SPLITS, Views
 from canon.errors import UsageError
-from canon.named import near
+from canon.named import suggest
 
 ANGLE = 0.6911112070083618  # of view from left to right: that of Blender's set
 RADIUS, NEAR, FAR = 4.0, 2.0, 6.0
@@ -141,7 +141,7 @@ def places(split: str, count: int, seed: int = 0, facing: bool = False) -> tuple
     On the half sphere, or with `facing` on a patch of it that is 0.5 wide and 0.2 high, in parts of its radius.
     """
     if split not in SPLITS:
-        raise UsageError(f'there is no split {split!r}{near(split, SPLITS)}')
+        raise UsageError(f'there is no split {split!r}{suggest(split, SPLITS)}')
     start = np.random.default_rng((seed, SPLITS.index(split))).uniform(size=3)
     root = 1.2207440846057596  # x^4 = x + 1: powers of its inverse fill the cube evenly (Roberts 2018)
     around, high, times = ((start + np.arange(1, count + 1)[:, None] / root ** np.arange(1, 4)) % 1).T

@@ -60,7 +60,7 @@ def load(name: str, **source: Any) -> Volume:
     """A volume by name: 'shepp_logan', 'marschner_lobb' with size=; or 'file', with the arguments of `read`."""
     makers = {'shepp_logan': shepp_logan, 'marschner_lobb': marschner_lobb, 'file': read}
     if name not in makers:
-        raise UsageError(f'no volume is called {name!r}{named.near(name, makers)}')
+        raise UsageError(f'no volume is called {name!r}{named.suggest(name, makers)}')
     return named.call(makers[name], source, f'volume {name!r}')
 
 

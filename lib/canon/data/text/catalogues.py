@@ -113,8 +113,8 @@ def installed(package: str, language: str, domain: str | None = None) -> list[Pa
     if wanted:
         return sorted(Path(str(f.locate())) for f in wanted)
     if language in found.values():
-        raise UsageError(f'{package} has no {domain}.mo{named.near(str(domain), {f.stem for f in found})}')
-    raise UsageError(f'{package} has no catalogue in {language!r}{named.near(language, set(found.values()))}')
+        raise UsageError(f'{package} has no {domain}.mo{named.suggest(str(domain), {f.stem for f in found})}')
+    raise UsageError(f'{package} has no catalogue in {language!r}{named.suggest(language, set(found.values()))}')
 
 
 def _tidy(text: str, accelerators: str) -> str:

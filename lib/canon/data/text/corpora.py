@@ -141,7 +141,7 @@ def tfds(
     def lines(split):
         source = tfds.read(name, _split(theirs, split, name), directory)
         if field not in source.features:
-            raise UsageError(f'data {name!r} has no field {field!r}{named.near(field, source.features)}')
+            raise UsageError(f'data {name!r} has no field {field!r}{named.suggest(field, source.features)}')
         for i in range(len(source)):
             yield from str(source[i][field]).split('\n')
 
@@ -153,7 +153,7 @@ def _folder(name: str, root: Path, files: Mapping[str, str]) -> Corpus:
         raise UsageError(f'there is no folder {root}; data {name!r} wants one with {", ".join(files.values())}')
     for file in files.values():
         if not text_files.either(root / file).is_file():
-            raise UsageError(f'{root} has no {file}{named.near(file, [p.name for p in root.iterdir()])}')
+            raise UsageError(f'{root} has no {file}{named.suggest(file, [p.name for p in root.iterdir()])}')
     return Corpus(
         f'{name} {root.name}', lambda split: text_files.lines(text_files.either(root / _split(files, split, name)))
     )
@@ -161,7 +161,7 @@ def _folder(name: str, root: Path, files: Mapping[str, str]) -> Corpus:
 
 def _split(known: Mapping[str, str], split: str, name: str) -> str:
     if split not in known:
-        raise UsageError(f'corpus {name!r} has no split {split!r}{named.near(split, known)}')
+        raise UsageError(f'corpus {name!r} has no split {split!r}{named.suggest(split, known)}')
     return known[split]
 
 

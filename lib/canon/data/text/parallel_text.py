@@ -60,7 +60,7 @@ def files(path: str, source: str, target: str, split: str = 'train') -> Sentence
     for file in sides:
         if not file.is_file():
             there = [p.name.removesuffix('.gz') for p in root.iterdir()]
-            raise UsageError(f'{root} has no {file.name}{named.near(file.name, there)}')
+            raise UsageError(f'{root} has no {file.name}{named.suggest(file.name, there)}')
     rows = list(zip_longest(*map(text_files.lines, sides)))
     counts = [sum(row[i] is not None for row in rows) for i in (0, 1)]
     if counts[0] != counts[1]:
@@ -97,7 +97,7 @@ def catalogue(
     7,012 in French, 7,017 in German.
     """
     if split not in ('train', 'valid', 'test'):
-        raise UsageError(f'data catalogue has no split {split!r}{named.near(split, ("train", "valid", "test"))}')
+        raise UsageError(f'data catalogue has no split {split!r}{named.suggest(split, ("train", "valid", "test"))}')
     return [pair for pair in _catalogue(package, language, domain, accelerators) if part(pair[0]) == split]
 
 
@@ -124,7 +124,7 @@ def tfds(
     records = tfds.read(name, split, directory)
     for field in (source, target):
         if field not in records.features:
-            raise UsageError(f'data {name!r} has no field {field!r}{named.near(field, records.features)}')
+            raise UsageError(f'data {name!r} has no field {field!r}{named.suggest(field, records.features)}')
     rows = (records[i] for i in range(len(records)))
     return [(str(row[source]), str(row[target])) for row in rows]
 

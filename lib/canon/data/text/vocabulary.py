@@ -363,7 +363,7 @@ def check(stored: Sequence[Any], now: Vocabulary, where: str) -> None:
 
 def _splitter(split: str):
     if split not in _SPLITS:
-        raise UsageError(f'split={split!r}: words have no such split{named.near(str(split), _SPLITS)}')
+        raise UsageError(f'split={split!r}: words have no such split{named.suggest(str(split), _SPLITS)}')
     return str.split if split == 'spaces' else _word_or_sign().findall
 
 

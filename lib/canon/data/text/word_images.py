@@ -121,7 +121,7 @@ def _list(root: Path, base: str) -> Path:
             return root / name
     lists = [p.stem.removeprefix(_SYNTH90K) for p in (*root.glob('*.csv'), *root.glob(f'{_SYNTH90K}*.txt'))]
     raise UsageError(
-        f'{root} has neither {base}.csv (rows file,text) nor {_SYNTH90K}{base}.txt (Synth90k){named.near(base, lists)}'
+        f'{root} has neither {base}.csv (rows file,text) nor {_SYNTH90K}{base}.txt (Synth90k){named.suggest(base, lists)}'
     )
 
 

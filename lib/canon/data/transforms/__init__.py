@@ -64,7 +64,7 @@ def make(spec: Mapping[str, Any] | None, where: str = 'transforms') -> tuple[Tra
     Nothing gives ().
     Raises UsageError for a name or an argument that does not exist; `where` is the key that it speaks of.
     """
-    return tuple(named.chain(spec, _link, where)) if spec else ()
+    return tuple(named.make_chain(spec, _link, where)) if spec else ()
 
 
 def find(name: str, where: str = 'transforms') -> Callable[..., Transform]:
@@ -72,7 +72,7 @@ def find(name: str, where: str = 'transforms') -> Callable[..., Transform]:
     factories = {path.rpartition('.')[2]: path for path in named.public_functions(__name__)}
     path = name if '.' in name or ':' in name else factories.get(name)
     if path is None:
-        raise UsageError(f'{where}: no transform is called {name!r}{named.near(name, factories)}')
+        raise UsageError(f'{where}: no transform is called {name!r}{named.suggest(name, factories)}')
     return named.lookup(__name__, path, 'transform')
 
 

@@ -99,5 +99,5 @@ def pad_boxes(
 
 def _get(example, field):
     if field not in example:
-        raise UsageError(f'no field is called {field!r}{named.near(field, example)}')
+        raise UsageError(f'no field is called {field!r}{named.suggest(field, example)}')
     return example[field]
