@@ -120,9 +120,8 @@ def _list(root: Path, base: str) -> Path:
         if (root / name).is_file():
             return root / name
     lists = [p.stem.removeprefix(_SYNTH90K) for p in (*root.glob('*.csv'), *root.glob(f'{_SYNTH90K}*.txt'))]
-    raise UsageError(
-        f'{root} has neither {base}.csv (rows file,text) nor {_SYNTH90K}{base}.txt (Synth90k){named.suggest(base, lists)}'
-    )
+    near = named.suggest(base, lists)
+    raise UsageError(f'{root} has neither {base}.csv (rows file,text) nor {_SYNTH90K}{base}.txt (Synth90k){near}')
 
 
 def _rows(listed: Path) -> Iterator[tuple[int, str, str]]:
