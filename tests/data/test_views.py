@@ -458,7 +458,7 @@ def test_a_folder_that_cannot_be_learnt_from_says_why(tmp_path):
         views.load('blender', 'val', path=str(tmp_path / 'a'), near=6.0)
     with pytest.raises(UsageError, match='no folder'):
         views.load('blender', path=str(tmp_path / 'nowhere'))
-    with pytest.raises(UsageError, match='no views'):
+    with pytest.raises(UsageError, match="no set of views is called 'blendr'; did you mean 'blender'"):
         views.load('blendr')
     with pytest.raises(UsageError, match="did you mean 'size'"):
         views.load('traced', siz=3)

@@ -25,7 +25,7 @@ def test_raw_runs_along_x_first(tmp_path, dtype):
     path = tmp_path / 'v.raw'
     voxels = [VALUES[x, y, z] for z in range(6) for y in range(5) for x in range(4)]
     path.write_bytes(np.array(voxels, dtype).tobytes())
-    np.testing.assert_array_equal(volumes.read(path, (4, 5, 6), dtype).values, VALUES)
+    np.testing.assert_array_equal(volumes.file(path, (4, 5, 6), dtype).values, VALUES)
 
 
 @pytest.mark.parametrize('name', ['v.nii', 'v.nii.gz'])
@@ -37,7 +37,7 @@ def test_nifti_is_turned_and_scaled_as_it_says(tmp_path, name):
     image = nibabel.Nifti1Image(VALUES, affine)
     image.header.set_slope_inter(0.5, -10)
     nibabel.save(image, tmp_path / name)
-    told = volumes.read(tmp_path / name)
+    told = volumes.file(tmp_path / name)
     np.testing.assert_allclose(told.values, 0.5 * VALUES.transpose(2, 1, 0)[::-1] - 10)
     np.testing.assert_allclose(told.spacing, (3, 2, 1.5))
 
@@ -61,7 +61,7 @@ def test_one_geometry_has_one_spacing_however_it_is_stored(tmp_path, codes):
         own.set_sform(image.affine, codes[0])
         own.set_qform(image.affine if not codes[0] else np.diag([9.0, 9, 9, 1]), codes[1])  # sets pixdim as well
         nibabel.save(own, tmp_path / 'v.nii')
-        found.append(volumes.read(tmp_path / 'v.nii'))
+        found.append(volumes.file(tmp_path / 'v.nii'))
     canonical = nibabel.as_closest_canonical(stored)
     spacing = np.linalg.norm(canonical.affine[:3, :3], axis=0)
     for told in found:
@@ -78,12 +78,12 @@ def test_values_are_scaled_in_their_own_precision(tmp_path, dtype):
     first = int(np.iinfo(kind).max) - 67 if first is None else first
     steps = np.resize(grey, (5, 5, 5))
     np.save(tmp_path / 'v.npy', np.array([first + i for i in steps.ravel().tolist()], kind).reshape(5, 5, 5))
-    np.testing.assert_array_equal(volumes.read(tmp_path / 'v.npy').scaled, np.float32(steps / grey[-1]))
+    np.testing.assert_array_equal(volumes.file(tmp_path / 'v.npy').scaled, np.float32(steps / grey[-1]))
     if kind.kind == 'i':
         ends = np.zeros((2, 2, 2), kind)
         ends[0], ends[1] = np.iinfo(kind).min, np.iinfo(kind).max  # their difference overflows the type
         np.save(tmp_path / 'v.npy', ends)
-        np.testing.assert_array_equal(volumes.read(tmp_path / 'v.npy').scaled[:, 0, 0], [0, 1])
+        np.testing.assert_array_equal(volumes.file(tmp_path / 'v.npy').scaled[:, 0, 0], [0, 1])
 
 
 def nifti(**fields):
@@ -126,10 +126,10 @@ PLAIN = gzip.compress(nifti(), 0)  # not packed: a damaged byte still unpacks
     ],
 )
 def test_damaged_nifti_files_are_one_line(tmp_path, stored, message):
-    assert volumes.read(wrote(tmp_path / 'v.nii.gz', PLAIN)).values.shape == (4, 5, 6)
+    assert volumes.file(wrote(tmp_path / 'v.nii.gz', PLAIN)).values.shape == (4, 5, 6)
     for path in (wrote(tmp_path / 'w.nii.gz', stored), wrote(tmp_path / 'W.NII.GZ', stored)):
         with pytest.raises(CanonError, match=message) as error:
-            volumes.read(path)
+            volumes.file(path)
         assert str(error.value).startswith(f'{path} is no NIfTI file')
         assert '\n' not in str(error.value)
 
@@ -145,15 +145,15 @@ def test_a_header_that_asks_for_more_memory_than_there_is(tmp_path):
     for shape in (b'(1000000000000000000,)', b'(4000000, 5000000, 6000000)', b'(-4, 5, 6)'):
         given = stored.replace(b'(4, 5, 6), }' + b' ' * (len(shape) - 9), shape + b', }')
         with pytest.raises(CanonError, match=r'v\.npy is no array of numbers'):
-            volumes.read(wrote(tmp_path / 'v.npy', given))
+            volumes.file(wrote(tmp_path / 'v.npy', given))
 
 
 def test_one_frame_of_several(tmp_path):
     many = np.stack((VALUES, VALUES + 1), -1)
     np.save(tmp_path / 'v.npy', many)
-    np.testing.assert_array_equal(volumes.read(tmp_path / 'v.npy', frame=1).values, VALUES + 1)
+    np.testing.assert_array_equal(volumes.file(tmp_path / 'v.npy', frame=1).values, VALUES + 1)
     np.save(tmp_path / 'one.npy', many[..., :1])
-    np.testing.assert_array_equal(volumes.read(tmp_path / 'one.npy').values, VALUES)
+    np.testing.assert_array_equal(volumes.file(tmp_path / 'one.npy').values, VALUES)
 
 
 def test_voxels_that_are_none(tmp_path):
@@ -162,8 +162,8 @@ def test_voxels_that_are_none(tmp_path):
     holes[3, 2, 1] = np.inf
     np.save(tmp_path / 'v.npy', holes)
     with pytest.raises(CanonError, match=r'2 of 120 voxels are NaN or infinite, the first at \(1, 2, 3\); set fill=0'):
-        volumes.read(tmp_path / 'v.npy')
-    assert volumes.read(tmp_path / 'v.npy', fill=7).values[1, 2, 3] == 7
+        volumes.file(tmp_path / 'v.npy')
+    assert volumes.file(tmp_path / 'v.npy', fill=7).values[1, 2, 3] == 7
 
 
 def write(path, kind):
@@ -203,12 +203,12 @@ def write(path, kind):
 def test_what_is_refused(tmp_path, name, kind, given, error, message):
     write(tmp_path / name, kind)
     with pytest.raises(error, match=message):
-        volumes.read(tmp_path / name, **given)
+        volumes.file(tmp_path / name, **given)
 
 
 def test_values_from_0_to_1(tmp_path):
     np.save(tmp_path / 'v.npy', VALUES)
-    told = volumes.read(tmp_path / 'v.npy')
+    told = volumes.file(tmp_path / 'v.npy')
     np.testing.assert_allclose(told.scaled, (VALUES - VALUES.min()) / np.ptp(VALUES), atol=1e-6)
     phantom = volumes.shepp_logan(5)  # its skull falls between voxels, and 1 is the skull all the same
     assert phantom.values.max() < 1

@@ -70,7 +70,7 @@ def test_a_file_and_what_is_learnt_are_drawn(root, tmp_path):
     params = experiment.task.init(jax.random.key(0), experiment.train[0])['params']
     ball = 1 - np.linalg.norm(np.stack(np.meshgrid(*(np.linspace(-1, 1, 9),) * 3)), axis=0)
     np.save(tmp_path / 'ball.npy', ball)
-    volume = volumes.read(tmp_path / 'ball.npy')
+    volume = volumes.file(tmp_path / 'ball.npy')
     given = volume.scaled, volume.half
     told = volume_rendering.pictures(*given, tmp_path / 'a', size=24, frames=2, level=0.6, name='ball')
     assert told.startswith('ball, 9x9x9')

@@ -6,7 +6,6 @@ Pixels have a straight alpha where they have one: their colour is that of what i
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,10 +17,6 @@ from canon.data.scenes.framing import Frame
 from canon.errors import CanonError, UsageError
 
 _BACKGROUNDS = {'white': 255, 'black': 0}
-_READERS = {
-    'traced': 'traced', 'blender': 'captures', 'ngp': 'captures', 'llff': 'captures', 'colmap': 'colmap',
-    'capture': 'layouts',
-}  # fmt: skip
 SPLITS = ('train', 'val', 'test')
 
 
@@ -49,19 +44,30 @@ class Views(NamedTuple):
     frame: Frame | None = None
 
 
-def load(name: str, split: str = 'train', **source: Any) -> Views:
-    """The views of one split of a scene.
+VIEWS = named.Catalogue(
+    'set of views',
+    ('canon.data.scenes',),
+    lambda function: named.returns(function) is Views and named.accepts(function, 'split'),
+)
 
-    name: 'traced' (embedded: `traced.traced`), 'blender', 'ngp', 'llff' (`captures`), 'colmap' (`colmap.colmap`), or
-    'capture', any of those four (`any_layout.capture`); all but the first take path=. split: 'train', 'val' or 'test'.
-    source: arguments of that reader.
-    Raises UsageError for a name, split or argument that does not exist, CanonError for files that do not fit together.
+
+def load(name: str, split: str = 'train', **source: Any) -> Views:
+    """Loads the views of one split of a scene.
+
+    Args:
+      name: of a public function of `canon.data.scenes` that takes `split` and returns `Views`: 'traced' (embedded),
+        'blender', 'ngp', 'llff', 'colmap', or 'capture', any of those four; all but the first take path=.
+        'package.module:function' is such a function of any other module.
+      split: 'train', 'val' or 'test'.
+      source: further arguments of the function.
+
+    Raises:
+      UsageError: there is no such name, split or argument.
+      CanonError: files do not fit together.
     """
-    if name not in _READERS:
-        raise UsageError(f'there are no views {name!r}; there are {", ".join(_READERS)}')
+    reader = VIEWS.find(name)
     if split not in SPLITS:
         raise UsageError(f'there is no split {split!r} of views; there are {", ".join(SPLITS)}')
-    reader = getattr(importlib.import_module(f'canon.data.scenes.{_READERS[name]}'), name)
     return check(named.call(reader, {'split': split, **source}, f'views {name!r}'), f'views {name!r}')
 
 

@@ -56,18 +56,26 @@ class Volume(NamedTuple):
         return np.divide(scaled, float(high) - float(low), out=scaled).astype(np.float32)
 
 
+VOLUMES = named.Catalogue('volume', ('canon.data.scenes',), lambda function: named.returns(function) is Volume)
+
+
 def load(name: str, **source: Any) -> Volume:
-    """A volume by name: 'shepp_logan', 'marschner_lobb' with size=; or 'file', with the arguments of `read`."""
-    makers = {'shepp_logan': shepp_logan, 'marschner_lobb': marschner_lobb, 'file': read}
-    if name not in makers:
-        raise UsageError(f'no volume is called {name!r}{named.suggest(name, makers)}')
-    return named.call(makers[name], source, f'volume {name!r}')
+    """Loads or makes a volume.
+
+    Args:
+      name: of a public function of `canon.data.scenes` that returns a `Volume`: 'shepp_logan' or 'marschner_lobb' with
+        size=, or 'file' with path=. 'package.module:function' is such a function of any other module.
+      source: arguments of the function.
+
+    Raises UsageError for a name or an argument that does not exist, and as the function does.
+    """
+    return named.call(VOLUMES.find(name), source, f'volume {name!r}')
 
 
 # --- files --------------------------------------------------------------------------------------------------------
 
 
-def read(
+def file(
     path: str | Path,
     shape: Sequence[Count] | None = None,
     dtype: str = 'uint8',

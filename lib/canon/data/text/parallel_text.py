@@ -27,20 +27,32 @@ Sentences = list[tuple[str, str]]
 LONGER = ('skip', 'cut', 'refuse')
 
 
-def load(name: str, split: str = 'train', data_dir: str | os.PathLike | None = None, **kwargs: Any) -> Sentences:
-    """The sentence pairs (source, target) of one split, which may be sliced: 'train[:1000]'.
+PARALLEL_TEXTS = named.Catalogue(
+    'parallel text',
+    ('canon.data.text',),
+    lambda function: named.returns(function) == Sentences and named.accepts(function, 'split'),
+)
 
-    name: 'files' (path=, source=, target=), 'catalogue' (package=, language=; embedded), or a TFDS set of translations
-    that is prepared in array_record: 'wmt14_translate/de-en', with source=, target=.
+
+def load(name: str, split: str = 'train', data_dir: str | os.PathLike | None = None, **kwargs: Any) -> Sentences:
+    """Loads the sentence pairs (source, target) of one split.
+
+    Args:
+      name: of a public function of `canon.data.text` that takes `split` and returns `Sentences`: 'files' (path=,
+        source=, target=) or 'catalogue' (package=, language=; embedded). 'package.module:function' is such a function
+        of any other module. All other names are those of TFDS sets of translations, prepared in array_record:
+        'wmt14_translate/de-en', with source=, target=.
+      split: may be sliced, 'train[:1000]'.
+      data_dir: of TFDS sets; `~/tensorflow_datasets` if None.
+      kwargs: further arguments of the function.
 
     Raises UsageError for what does not exist, CanonError for files that cannot be read.
     """
     base, first, last = splits.parse(split)
-    if name in ('files', 'catalogue'):
-        function = files if name == 'files' else catalogue
-        pairs = named.call(function, {'split': base, **kwargs}, f'data {name!r}')
-    else:
+    function = PARALLEL_TEXTS.get(name)
+    if function is None:
         return named.call(tfds, {'name': name, 'split': split, 'data_dir': data_dir, **kwargs}, f'data {name!r}')
+    pairs = named.call(function, {'split': base, **kwargs}, f'data {name!r}')
     part = pairs[splits.bounds(first, last, len(pairs))]
     if not part:
         raise UsageError(f'data {name!r} has no sentences in {split!r}')
