@@ -17,20 +17,21 @@ from benchmarks import beside
 from benchmarks.beside import Work
 from canon import backend, models, optim
 from canon.data.scenes import views as scenes
-from canon.train import make_step
+from canon.data.scenes.ray_batches import sample_rays, view_rays
+from canon.rendering import RenderSettings
+from canon.tasks.view_synthesis import RadianceLoss, predict_in_chunks, radiance_field_task
+from canon.train import bind, make_step
 from canon.train.step import init_state
 from experiments import configs, view_synthesis
-from experiments.view_synthesis.rendering import Rendering
 
-SAMPLES = Rendering(coarse=64, fine=64)
+SAMPLES = RenderSettings(coarse=64, fine=64)
 
 
 def vanilla(rays: int, microbatch: int | None) -> Callable:
     """A donated step of the published network."""
     views = scenes.load('traced', size=16, views=4)
-    learning = view_synthesis.Learning(microbatch=microbatch)
-    task = view_synthesis.view_task(models.make('nerf.nerf'), views, SAMPLES, learning)
-    return stepper(task, optim.adam(5e-4), view_synthesis.random_rays(views, 0, 0, rays))
+    task = radiance_field_task(models.make('nerf.nerf'), views, SAMPLES, RadianceLoss(microbatch=microbatch))
+    return stepper(task, optim.adam(5e-4), sample_rays(views, 0, 0, rays))
 
 
 def hash_config():
@@ -42,7 +43,8 @@ def hash_config():
 
 def hashed() -> Callable:
     """A donated step of the hash grid; its occupancy is full, so that every slot is a point inside of the box."""
-    experiment = view_synthesis.make(hash_config())
+    config = hash_config()
+    experiment = bind(view_synthesis.make(config), config)
     return stepper(experiment.task, experiment.tx, experiment.train[0])
 
 
@@ -61,14 +63,14 @@ def stepper(task, tx, batch) -> Callable:
 def view() -> Callable:
     """A whole picture, after some steps have shown the occupancy grid what is empty."""
     config = hash_config()
-    experiment = view_synthesis.make(config)
+    experiment = bind(view_synthesis.make(config), config)
     state = init_state(experiment.task, experiment.tx, 0, experiment.train[0])
     step = jax.jit(make_step(experiment.task, experiment.tx, 0), donate_argnums=0)
     for i in range(200):
         state, _ = step(state, experiment.train[i])
     views = scenes.load('traced', size=config.data.source.size, views=4)
-    run = jax.jit(view_synthesis.renderer(experiment.task))
-    batch = view_synthesis.picture_rays(views, 0)
+    run = jax.jit(predict_in_chunks(experiment.task))
+    batch = view_rays(views, 0)
     return lambda: run(state.params, state.mutable, batch)
 
 

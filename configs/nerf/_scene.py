@@ -31,7 +31,7 @@ def config(
     at_least: of test/psnr, for the ledger. source, train: more of config.data.source and config.data.train.
     """
     evals = evals or dict(test=dict(split='test', views=8))
-    told = dict(split='train', views=placeholder(int), frequencies_hidden=0, crop=0, single=False)
+    train_defaults = dict(split='train', views=placeholder(int), crop_steps=0, single_view=False)
     return ConfigDict(
         dict(
             experiment='view_synthesis',
@@ -43,12 +43,13 @@ def config(
                 batch_size=batch_size,
                 pixel_center=0.5,
                 opaque=False,
-                train=told | dict(train or {}),
+                train=train_defaults | dict(train or {}),
                 evals=evals,
             ),
             model=model,
             render=render,
-            loss=loss or dict(coarse=1.0, microbatch=placeholder(int), occlusion=0.0, occlusion_range=10),
+            loss=dict(coarse=1.0, microbatch=placeholder(int), occlusion=0.0, occlusion_range=10, frequency_steps=0)
+            | dict(loss or {}),
             tx=tx,
             run=run(steps, evals, every),
             target=dict(metric='test/psnr', at_least=at_least),

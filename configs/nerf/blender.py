@@ -19,7 +19,7 @@ def get_config(arg: str = ''):
     found = config(
         size=64,
         batch_size=256 if smoke else 1024,
-        train=dict(crop=50 if smoke else 500, single=True),
+        train=dict(crop_steps=50 if smoke else 500, single_view=True),
         model=dict(name='nerf.nerf', **(NARROW if smoke else {})),
         render=dict(coarse=32 if smoke else 64, fine=32 if smoke else 128, background='white', density_noise=0.0),
         tx=adam(3e-3 if smoke else 5e-4, eps=1e-7),

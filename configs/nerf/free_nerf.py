@@ -18,10 +18,10 @@ def get_config(arg: str = ''):
     return config(
         size=64 if smoke else 100,
         batch_size=256 if smoke else 1024,
-        train=dict(views=8, frequencies_hidden=int(0.9 * steps)),
+        train=dict(views=8),
         model=dict(name='nerf.nerf', **(NARROW if smoke else {})),
         render=dict(coarse=32 if smoke else 64, fine=32 if smoke else 128, background='white'),
-        loss=dict(coarse=1.0, occlusion=0.01, occlusion_range=10 if smoke else 20),
+        loss=dict(coarse=1.0, occlusion=0.01, occlusion_range=10 if smoke else 20, frequency_steps=int(0.9 * steps)),
         tx=adam(3e-3 if smoke else 5e-4, eps=1e-7),
         steps=steps,
         at_least=16.0 if smoke else 20.0,

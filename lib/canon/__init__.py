@@ -19,6 +19,8 @@ _ROOMS = (
     'ops',
     'optim',
     'plots',
+    'rendering',
+    'tasks',
     'train',
     'weights',
 )

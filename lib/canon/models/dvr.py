@@ -1,9 +1,9 @@
-"""DVR: a shape as the level of an occupancy network, its colours as a texture field, learnt from pictures with masks.
+"""DVR: a shape as a level set of an occupancy network with a texture field, learnt from pictures with masks.
 
 Niemeyer, Mescheder, Oechsle & Geiger 2020, "Differentiable volumetric rendering: learning implicit 3D representations
-without 3D supervision". One network of 5 residual blocks of 512 for both, 2,630,660 parameters without an encoder, as
-the paper takes for the reconstruction of one object from many views. What a pixel shows is the colour where its ray
-first meets the level (`canon.ops.surfaces.find_first_crossing`).
+without 3D supervision". One network of 5 residual blocks of 512 serves both; without an encoder, as the paper uses it
+to reconstruct one object from many views, it has 2,630,660 parameters. A pixel shows the colour where its ray first
+meets the surface (`canon.ops.surfaces.find_first_crossing`).
 """
 
 from __future__ import annotations
@@ -17,35 +17,39 @@ from canon.nn import Dense
 
 
 class DVR(linen.Module):
-    """See `dvr` for the fields."""
+    """The occupancy and texture network: `blocks` residual blocks of `width`."""
 
     width: int
     blocks: int
 
     @linen.compact
     def __call__(self, points: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Logits of occupancy [..], positive inside, and colours in 0..1 [.., 3], at points [.., 3]."""
-        h = _dense(points, self.width, 'point')
+        """Returns occupancy logits [...], positive inside, and colours [..., 3] in [0, 1], at points [..., 3]."""
+        h = _uniform_dense(points, self.width, 'point')
         for block in range(self.blocks):
-            inner = _dense(linen.relu(h), self.width, f'block_{block}_0')
-            h = h + _dense(linen.relu(inner), self.width, f'block_{block}_1', init.zeros)
-        out = _dense(linen.relu(h), 4, 'out')
+            inner = _uniform_dense(linen.relu(h), self.width, f'block_{block}_0')
+            h = h + _uniform_dense(linen.relu(inner), self.width, f'block_{block}_1', init.zeros)
+        out = _uniform_dense(linen.relu(h), 4, 'out')
         return out[..., 0], linen.sigmoid(out[..., 1:])
 
 
 def dvr(width: int = 512, blocks: int = 5) -> DVR:
-    """The authors' network; the logit of its level tau = 0.5 is 0. Raises UsageError for sizes that are none."""
+    """Returns the authors' network. Its surface is the level tau = 0.5 of the occupancy, logit 0.
+
+    Raises:
+      UsageError: a size is not positive.
+    """
     for key, size in dict(width=width, blocks=blocks).items():
         if size < 1:
             raise UsageError(f'model.{key}={size} must be at least 1')
     return DVR(width, blocks)
 
 
-def _dense(x: jax.Array, features: int, name: str, kernel=None) -> jax.Array:
-    """torch's default: weights and biases even in +-1 / sqrt(inputs)."""
+def _uniform_dense(x: jax.Array, features: int, name: str, kernel_init=None) -> jax.Array:
+    """A dense layer with torch's default initialisation: uniform in +-1 / sqrt(inputs), weights and biases."""
     bound = x.shape[-1] ** -0.5
 
-    def even(key, shape, dtype):
+    def uniform(key, shape, dtype):
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-    return Dense(features, kernel_init=kernel or even, bias_init=even, name=name)(x)
+    return Dense(features, kernel_init=kernel_init or uniform, bias_init=uniform, name=name)(x)

@@ -1,11 +1,12 @@
-"""Fields of features in grids: small networks that read a scene out of a table, orders faster to train than NeRF's.
+"""Feature grids: fields that read a scene from a table with small networks, orders of magnitude faster than NeRF.
 
 Müller, Evans, Schied & Keller 2022, "Instant neural graphics primitives with a multiresolution hash encoding": 16
-levels of 2 features from 16 cells to 2048, 2^19 rows each; a density network with one hidden layer of 64 and 16
-outputs, a colour network with two of 64 that also sees spherical harmonics of the direction. 33.18 dB mean PSNR on
-NeRF's synthetic scenes. `voxels` is the same with one dense grid, as in DVGO (Sun, Sun & Chen 2022).
+levels of 2 features, from 16 to 2048 cells per axis, with at most 2^19 rows each; a density network with one hidden
+layer of 64 and 16 outputs; a colour network with two, which also sees spherical harmonics of the direction. The paper
+reports a mean PSNR of 33.18 dB on NeRF's synthetic scenes. `voxels` has one dense grid in place of the hash grid, as in
+DVGO (Sun, Sun & Chen 2022).
 
-Called as the fields of `nerf`; what lies outside the box [low, high]^3 is empty.
+Called like the fields of `canon.models.nerf`. Space outside the box [low, high]^3 is empty.
 """
 
 from __future__ import annotations
@@ -17,28 +18,40 @@ import jax
 import jax.numpy as jnp
 
 from canon.errors import UsageError
-from canon.models.nerf import Samples
 from canon.nn import Dense
 from canon.ops import frequencies as fq
 from canon.ops import grids, rays
+from canon.rendering.samples import Samples
 
-_NOTHING = -1e4  # a raw density that is 0 behind its activation
+_EMPTY = -1e4  # a raw density whose activation is 0
 
 
 @jax.custom_jvp
 def truncated_exp(raw: jax.Array) -> jax.Array:
-    """exp(raw), whose derivative is exp of raw cut to [-15, 15], so that no step is thrown far: instant-ngp's code."""
-    return jnp.exp(jnp.minimum(raw, 80.0))
+    """exp(raw), with the derivative exp(clip(raw, -15, 15)) so that updates stay bounded, as in instant-ngp's code."""
+    return jnp.exp(jnp.minimum(raw, 80.0))  # exp(88.8) overflows float32
 
 
 @truncated_exp.defjvp
 def _truncated_exp_jvp(primals, tangents):
-    (raw,), (change,) = primals, tangents
-    return truncated_exp(raw), jnp.exp(jnp.clip(raw, -15, 15)) * change
+    (raw,), (tangent,) = primals, tangents
+    return truncated_exp(raw), jnp.exp(jnp.clip(raw, -15, 15)) * tangent
 
 
 class GridField(linen.Module):
-    """See `hash_field` and `voxels`. grid: the levels of a hash grid, or the vertices of a dense one along an axis."""
+    """Small networks over a feature grid. See `hash_field` and `voxels`.
+
+    Attributes:
+      grid: the shape of a hash grid, or the vertices per axis of a dense one.
+      features: per vertex.
+      low, high: the walls of the box.
+      width: of hidden layers.
+      geometry: outputs of the density network, the first of which is the raw density.
+      colour_layers: hidden layers of the colour network.
+      shift: added to the raw density.
+      spread: features are initialised uniformly in [-spread, spread].
+      density: activation of the raw density.
+    """
 
     grid: grids.HashGrid | int
     features: int
@@ -52,26 +65,28 @@ class GridField(linen.Module):
     density: Callable[[jax.Array], jax.Array] = truncated_exp
 
     @linen.compact
-    def __call__(self, at: Samples) -> tuple[jax.Array, jax.Array]:
-        """Densities before their activation [.., N], and colours [.., N, 3]."""
-        place = (at.points - self.low) / (self.high - self.low)
-        inside = ((place >= 0) & (place <= 1)).all(-1)
-        h = linen.relu(Dense(self.width, use_bias=False, name='density_0')(self._features(place)))
+    def __call__(self, samples: Samples) -> tuple[jax.Array, jax.Array]:
+        """Returns raw densities [..., N] and colours [..., N, 3]."""
+        x = (samples.positions - self.low) / (self.high - self.low)
+        inside = ((x >= 0) & (x <= 1)).all(-1)
+        h = linen.relu(Dense(self.width, use_bias=False, name='density_0')(self._interpolate(x)))
         h = Dense(self.geometry, use_bias=False, name='density_1')(h)
-        raw = jnp.where(inside, h[..., 0] + self.shift, _NOTHING)
-        views = fq.spherical_harmonics(rays.normalise(at.ways))[..., None, :]
+        raw = jnp.where(inside, h[..., 0] + self.shift, _EMPTY)
+        views = fq.spherical_harmonics(rays.normalise(samples.directions))[..., None, :]
         h = jnp.concatenate((h, jnp.broadcast_to(views, (*h.shape[:-1], views.shape[-1]))), -1)
         for layer in range(self.colour_layers):
             h = linen.relu(Dense(self.width, use_bias=False, name=f'colour_{layer}')(h))
         return raw, linen.sigmoid(Dense(3, use_bias=False, name=f'colour_{self.colour_layers}')(h))
 
-    def _features(self, place: jax.Array) -> jax.Array:
-        def start(key, shape):
+    def _interpolate(self, x: jax.Array) -> jax.Array:
+        """Returns the features of the grid at x [..., 3] in the unit cube."""
+
+        def uniform(key, shape):
             return jax.random.uniform(key, shape, jnp.float32, -self.spread, self.spread)
 
         if isinstance(self.grid, int):
-            return grids.interpolate_trilinear(self.param('grid', start, (self.grid,) * 3 + (self.features,)), place)
-        return grids.hash_encoding(self.param('table', start, (self.grid.total, self.features)), place, self.grid)
+            return grids.interpolate_trilinear(self.param('grid', uniform, (self.grid,) * 3 + (self.features,)), x)
+        return grids.hash_encoding(self.param('table', uniform, (self.grid.total, self.features)), x, self.grid)
 
 
 def hash_field(
@@ -87,13 +102,25 @@ def hash_field(
     colour_layers: int = 2,
     shift: float = 0.0,
 ) -> GridField:
-    """The paper's network over its hash grid; on a CPU take size=2**14 or 2**15 and levels=12.
+    """Returns the paper's networks over its hash grid.
 
-    low, high: the walls of the scene's box. geometry: outputs of the density network, the first of which is the
-    density's logarithm. shift: added to that; the scene begins as thin as exp(shift). Raises UsageError for sizes that
-    are none.
+    On a CPU take levels=12 and size=2**14 or 2**15: the table of the defaults leaves its caches.
+
+    Args:
+      levels: of the grid.
+      features: per vertex and level.
+      size: the most rows of a level, a power of 2.
+      coarsest, finest: cells per axis of the first and of the last level.
+      low, high: the walls of the scene's box.
+      width: of hidden layers.
+      geometry: outputs of the density network, the first of which is the logarithm of the density.
+      colour_layers: hidden layers of the colour network.
+      shift: added to the logarithm of the density: the scene starts out about as dense as exp(shift).
+
+    Raises:
+      UsageError: sizes do not describe a grid or network.
     """
-    _check(low, high, features=features, width=width, geometry=geometry)
+    _check_sizes(low, high, features=features, width=width, geometry=geometry)
     grid = grids.make_hash_grid(levels, coarsest, finest, size)
     return GridField(grid, features, low, high, width, geometry, colour_layers, shift, 1e-4)
 
@@ -108,14 +135,19 @@ def voxels(
     colour_layers: int = 1,
     shift: float = 0.0,
 ) -> GridField:
-    """A dense grid of `vertices` along an axis, with the same small networks: 0.6 of the hash grid's time on a CPU."""
-    _check(low, high, features=features, width=width, geometry=geometry, vertices=vertices - 1)
+    """Returns the same networks over one dense grid, which takes 0.6 of the hash grid's time on a CPU.
+
+    Args:
+      vertices: of the grid, per axis.
+      features, low, high, width, geometry, colour_layers, shift: as in `hash_field`.
+    """
+    _check_sizes(low, high, features=features, width=width, geometry=geometry, vertices=vertices - 1)
     return GridField(vertices, features, low, high, width, geometry, colour_layers, shift, 0.1)
 
 
-def _check(low: float, high: float, **sizes: int) -> None:
+def _check_sizes(low: float, high: float, **sizes: int) -> None:
     if low >= high:
-        raise UsageError(f'model.low={low} must be below model.high={high}: they are walls of a box')
+        raise UsageError(f'model.low={low} must be below model.high={high}: they are the walls of a box')
     for key, size in sizes.items():
         if size < 1:
             raise UsageError(f'model.{key}={size} is too small')

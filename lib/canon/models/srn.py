@@ -1,10 +1,10 @@
-"""SRN: a scene as a field of features, and a renderer that is learnt with it: where a ray ends, and what is seen there.
+"""SRN: a scene as a field of features, rendered by a learnt ray marcher.
 
 Sitzmann, Zollhöfer & Wetzstein 2019, "Scene representation networks: continuous 3D-structure-aware neural scene
-representations". A network gives each place 256 features (eq. 1); an LSTM of 16 units marches along each ray, ten steps
-of a length that it says (eq. 2 to 4); a network of the pixel alone turns the features at the end into a colour (eq. 5).
-Learnt from pictures only, of one scene, without the paper's hypernetwork over many. 550,228 parameters: the authors'
-code has 64 more, since torch's LSTM has two biases where one does.
+representations". A network maps each position to 256 features (eq. 1); an LSTM of 16 units marches along each ray in
+ten steps whose lengths it predicts (eq. 2 to 4); a per-pixel network maps the features at the end to a colour (eq. 5).
+Here it learns one scene from pictures alone, without the paper's hypernetwork over many scenes. 550,228 parameters; the
+authors' code has 64 more, since torch's LSTM has two biases per gate where one suffices.
 """
 
 from __future__ import annotations
@@ -18,11 +18,19 @@ from canon.errors import UsageError
 from canon.named import NonNegative
 from canon.nn import LSTM, Dense
 
-_LIMIT = 10.0  # of the gradient that reaches the LSTM's output at a step, as in the authors' code
+_GRADIENT_LIMIT = 10.0  # on the gradient that reaches the LSTM's output at each step, as in the authors' code
 
 
 class SRN(linen.Module):
-    """See `srn` for the fields."""
+    """The field, the ray marcher and the pixel generator.
+
+    Attributes:
+      width, layers: of the field.
+      generator_layers: of the pixel generator.
+      hidden: units of the LSTM.
+      steps: of marching.
+      start, spread: mean and standard deviation of the distance at which marching starts.
+    """
 
     width: int
     layers: int
@@ -34,30 +42,33 @@ class SRN(linen.Module):
 
     @linen.compact
     def __call__(
-        self, origins: jax.Array, ways: jax.Array, key: jax.Array | None = None
+        self, origins: jax.Array, directions: jax.Array, key: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """Colours [P, 3], about 0..1 and not cut to it, and distances [P] in lengths of ways, of rays [P, 3].
+        """Returns colours [P, 3], about [0, 1] but not clipped, and distances [P] in units of the directions.
 
-        key: of the noise on where marching begins; without one there is none.
+        Args:
+          origins, directions: rays [P, 3].
+          key: draws the distances at which marching starts; None starts all rays at `start`.
         """
-        field = Features(self.width, self.layers, name='field')
+        field = NormalisedLayers(self.width, self.layers, name='field')
         marcher = LSTM(self.hidden, kernel_init=init.he_normal(), name='marcher')
-        length = Dense(1, name='length')
-        size = jnp.linalg.norm(ways, axis=-1)
-        t = jnp.full(len(ways), self.start, ways.dtype)
+        step_length = Dense(1, name='length')
+        norms = jnp.linalg.norm(directions, axis=-1)
+        t = jnp.full(len(directions), self.start, directions.dtype)
         if key is not None:
             t = t + self.spread * jax.random.normal(key, t.shape, t.dtype)
-        state = marcher.start(len(ways))
+        state = marcher.start(len(directions))
         for _ in range(self.steps):
-            h, state = marcher.step(state, field(_at(origins, ways, t)))
-            t = t + length(clipped(h))[:, 0] / size
-        h = Features(self.width, self.generator_layers, name='generator')(field(_at(origins, ways, t)))
-        # The paper's pictures are in -1..1.
+            h, state = marcher.step(state, field(_points_at(origins, directions, t)))
+            t = t + step_length(clip_gradient(h))[:, 0] / norms
+        features = field(_points_at(origins, directions, t))
+        h = NormalisedLayers(self.width, self.generator_layers, name='generator')(features)
+        # The paper's pictures are in [-1, 1].
         return Dense(3, kernel_init=init.he_normal(), name='colour')(h) / 2 + 0.5, t
 
 
-class Features(linen.Module):
-    """Layers of a linear map, layer normalisation and ReLU, as the paper's code has them throughout."""
+class NormalisedLayers(linen.Module):
+    """`layers` times a linear map, layer normalisation and ReLU: the block of the authors' code."""
 
     width: int
     layers: int
@@ -71,12 +82,14 @@ class Features(linen.Module):
 
 
 @jax.custom_vjp
-def clipped(h: jax.Array) -> jax.Array:
-    """h, whose gradient is cut to [-10, 10], element by element."""
+def clip_gradient(h: jax.Array) -> jax.Array:
+    """The identity, with its gradient clipped elementwise to [-10, 10]."""
     return h
 
 
-clipped.defvjp(lambda h: (h, None), lambda _, change: (jnp.clip(change, -_LIMIT, _LIMIT),))
+clip_gradient.defvjp(
+    lambda h: (h, None), lambda _, cotangent: (jnp.clip(cotangent, -_GRADIENT_LIMIT, _GRADIENT_LIMIT),)
+)
 
 
 def srn(
@@ -88,9 +101,18 @@ def srn(
     start: NonNegative = 0.05,
     spread: NonNegative = 5e-4,
 ) -> SRN:
-    """The paper's constants. start, spread: where marching begins, N(0.05, 5e-4) in the paper's units: set it by near.
+    """Returns the paper's network.
 
-    Raises UsageError for sizes that are none.
+    Args:
+      width, layers: of the field.
+      generator_layers: of the pixel generator.
+      hidden: units of the LSTM.
+      steps: of marching.
+      start, spread: mean and standard deviation of the distance at which marching starts, 0.05 and 5e-4 in the paper's
+        units: `start` lies before the scene.
+
+    Raises:
+      UsageError: a size is not positive.
     """
     sizes = dict(width=width, layers=layers, generator_layers=generator_layers, hidden=hidden, steps=steps)
     for key, size in sizes.items():
@@ -99,5 +121,5 @@ def srn(
     return SRN(width, layers, generator_layers, hidden, steps, start, spread)
 
 
-def _at(origins: jax.Array, ways: jax.Array, t: jax.Array) -> jax.Array:
-    return origins + t[:, None] * ways
+def _points_at(origins: jax.Array, directions: jax.Array, t: jax.Array) -> jax.Array:
+    return origins + t[:, None] * directions

@@ -84,7 +84,7 @@ def mean_gradient(
     if accumulate == 1:
         grads, loss, mutable, metrics = sum_gradient(task, params, mutable, batch, at)
     else:
-        grads, loss, mutable, metrics = _accumulate_gradient(task, params, mutable, batch, at, accumulate)
+        grads, loss, mutable, metrics = accumulate_gradient(task, params, mutable, batch, at, accumulate)
 
     def divide(gradient):
         total, weight = gradient if isinstance(gradient, Mean) else (gradient, loss.weight)
@@ -110,7 +110,7 @@ def sum_gradient(
     return grads, loss, new, dict(metrics)
 
 
-def _accumulate_gradient(task: Task, params: Params, mutable: Mutable, batch: Batch, at: At, parts: int):
+def accumulate_gradient(task: Task, params: Params, mutable: Mutable, batch: Batch, at: At, parts: int):
     """`sum_gradient` over `parts` microbatches in turn.
 
     `mutable` flows from one to the next, except for what rows carry: that is cut like the rows.

@@ -147,6 +147,13 @@ def take(views: Views, which: Sequence[int] | np.ndarray | slice) -> Views:
     return views._replace(**rows, names=tuple(views.names[i] for i in ids) if views.names else ())
 
 
+def take_evenly(views: Views, count: int) -> Views:
+    """Returns `count` of the views, evenly spaced in their order; all of them if there are not more."""
+    if count >= len(views.images):
+        return views
+    return take(views, np.unique(np.linspace(0, len(views.images) - 1, count).round().astype(int)))
+
+
 def colours(views: Views, background: str | Sequence[int] | None = None) -> np.ndarray:
     """uint8 [N, H, W, 3]: the pictures on a background of one colour.
 

@@ -1,0 +1,177 @@
+"""View synthesis: NeRF and its successors, or a surface (SRN, DVR), trained on pictures of one scene.
+
+`config.render.name` chooses a surface ('srn', 'dvr'); without it a radiance field is rendered. `config.forms`,
+{name: some of the blocks model, render, loss and tx}, and `config.form` exchange those blocks, so that a sweep can
+compare systems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from canon import models, named
+from canon.data.scenes import views as scene_views
+from canon.data.scenes.ray_batches import ray_batches
+from canon.data.scenes.views import Views
+from canon.errors import UsageError
+from canon.named import Count
+from canon.rendering import RenderSettings
+from canon.tasks import surfaces
+from canon.tasks.view_synthesis import (
+    RadianceLoss,
+    radiance_field_task,
+    render_orbit,
+    resolve_background,
+    view_evaluator,
+    warn_if_rays_miss_box,
+)
+from canon.train import Evaluator, Experiment, Task
+from experiments.overrides import arguments_of
+from experiments.predictions import Prediction
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """config.data.train. split: of the scene. views: so many of them, evenly spaced; None for all.
+    crop_steps, single_view: of `canon.data.scenes.ray_batches.ray_batches`.
+    """
+
+    split: str = 'train'
+    views: Count | None = None
+    crop_steps: int = 0
+    single_view: bool = False
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """An entry of config.data.evals. split, views: as in data.train. source: overrides config.data.source."""
+
+    split: str
+    views: Count | None = None
+    source: Mapping[str, Any] | None = None
+
+
+# The functions whose arguments the sections of a config hold, so that the command line may set each of them.
+SECTIONS = {
+    'data.train': {'TrainSettings': TrainSettings},
+    'data.evals.*': {'EvalSettings': EvalSettings},
+    'render': {
+        'RenderSettings': RenderSettings,
+        'srn': surfaces.SurfaceSettings,
+        'dvr': surfaces.SurfaceSettings,
+    },
+    'loss': {'loss': arguments_of(RadianceLoss, surfaces.SRNLoss, surfaces.DVRLoss)},
+}
+
+
+def make(config: ConfigDict) -> Experiment:
+    """Makes the experiment from config.data, config.model, config.render, config.loss and config.tx."""
+    config = apply_form(config)
+    settings = _call(TrainSettings, config.data.train, 'data.train')
+    views = load_views(config, settings.split, settings.views)
+    make_task, make_evaluator = build_system(config, views)
+    if not config.render.get('name'):
+        box = (config.model.low, config.model.high) if 'low' in config.model and 'high' in config.model else None
+        warn_if_rays_miss_box(views, _call(RenderSettings, config.render, 'render'), box)
+    train = ray_batches(
+        views, config.data.batch_size, config.seed, _center(config), settings.crop_steps, settings.single_view
+    )
+    evals = {}
+    for name in sorted(config.data.evals):
+        spec = _call(EvalSettings, config.data.evals[name], f'data.evals.{name}')
+        held_out = load_views(config, spec.split, spec.views, spec.source)
+        # Their own camera casts their rays: they may be smaller than the pictures that are trained on.
+        evals[name] = make_evaluator(make_task(held_out), held_out)
+    about = dict(size=list(views.camera.size), views=len(views.images))
+    return Experiment(make_task(views), config.tx, train, evals, about=about)
+
+
+def offline(config: ConfigDict) -> ConfigDict:
+    """Returns the config on the embedded scene if its own would have to be at hand."""
+    if config.data.name != 'traced':
+        with config.unlocked():
+            config.data.name, config.data.source = 'traced', dict(size=16)
+    return config
+
+
+def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str) -> Iterator[Prediction]:
+    """Renders an orbit around the scene as a GIF and an MP4.
+
+    source: 'FRAMES' or 'FRAMESxSIZE', such as 60x200, with the longer side in pixels.
+    """
+    frames, _, side = source.partition('x')
+    if not frames.isdigit() or (side and not side.isdigit()):
+        raise UsageError(f'--input={source}: give the number of frames, optionally with a size: 60 or 60x200')
+    config = apply_form(config)
+    views = load_views(config, config.data.train.get('split', 'train'))
+    if side:
+        views = views._replace(camera=views.camera.scaled(int(side) / max(views.camera.size)))
+    task = build_system(config, views)[0](views)
+    orbit = render_orbit(task, params, mutable, views, int(frames), _center(config))
+    height, width = views.camera.size
+    text = f'{frames} frames of {width}x{height}'
+    yield Prediction(files={'orbit.gif': orbit, 'orbit.mp4': orbit}, text=text)
+
+
+def build_system(
+    config: ConfigDict, views: Views
+) -> tuple[Callable[[Views], Task], Callable[[Task, Views], Evaluator]]:
+    """Returns functions that make the task, and the evaluator of a task, of any views of a scene.
+
+    views: those that are trained on; whether they have alpha settles the background.
+    """
+    model, loss = models.make(**config.model), config.get('loss', {})
+    if config.render.get('name'):
+        surface = _call(surfaces.SurfaceSettings, config.render, 'render')
+        if views.images.shape[-1] != 4:
+            raise UsageError(f'render.name={surface.name} needs pictures with alpha, which masks the object')
+        make_surface_task, weights = surfaces.SYSTEMS[surface.name]
+        weights = _call(weights, loss, 'loss')
+        return (
+            lambda views: make_surface_task(model, views, surface, weights),
+            lambda task, views: surfaces.surface_evaluator(task, views, surface, _center(config)),
+        )
+    weights = _call(RadianceLoss, loss, 'loss')
+    settings = _call(RenderSettings, config.render, 'render')
+    settings = resolve_background(settings, views, config.data.get('opaque', False))
+    return (
+        lambda views: radiance_field_task(model, views, settings, weights),
+        lambda task, views: view_evaluator(task, views, settings.background, _center(config)),
+    )
+
+
+def apply_form(config: ConfigDict) -> ConfigDict:
+    """Returns the config with the blocks of the form that `config.form` names."""
+    forms = named.to_plain(config.get('forms', {}))
+    if not forms:
+        return config
+    if config.form not in forms:
+        raise UsageError(f'form={config.form!r} is not one of {", ".join(map(repr, forms))}')
+    return ConfigDict({**named.to_plain(config), **forms[config.form]})
+
+
+def load_views(
+    config: ConfigDict, split: str, count: int | None = None, source: Mapping[str, Any] | None = None
+) -> Views:
+    """Loads config.data.name with config.data.path and config.data.source, which `source` overrides.
+
+    count: views to keep, evenly spaced; None for all.
+    """
+    arguments = {**named.to_plain(config.data.get('source', {})), **(source or {})}
+    arguments = {key: value for key, value in arguments.items() if value is not None}
+    if config.data.get('path'):
+        arguments['path'] = config.data.path
+    views = scene_views.load(config.data.name, split, **arguments)
+    return views if count is None else scene_views.take_evenly(views, count)
+
+
+def _center(config: ConfigDict) -> float:
+    return config.data.get('pixel_center', 0.5)
+
+
+def _call(settings: Callable, section: Any, where: str) -> Any:
+    return named.call(settings, named.to_plain(section), where)
