@@ -30,7 +30,7 @@ from experiments.predictions import Prediction
 # The functions whose arguments the sections of a config hold, so that the command line may set each of them.
 SECTIONS = {
     'system': SYSTEMS,
-    'data.family': {'load_shapes': shapes.load_shapes},
+    'data.family': {'make_bodies': shapes.make_bodies},
     'data.evals.*': {'ShapeEvaluation': ShapeEvaluation},
     'extract': {'ExtractionSettings': ExtractionSettings},
 }

@@ -150,6 +150,62 @@ def test_one_file_adds_one_of_each_kind(copy, env):
     assert 'step 3' in done.stdout
 
 
+DATA_SETS = {
+    'images/smith2026.py': """
+        import numpy as np
+        from canon.data.pipeline.source import Arrays
+
+        def squares(split: str = 'train', n: int = 4) -> Arrays:
+            return Arrays({'image': np.zeros((n, 2, 2, 1), np.uint8)})
+    """,
+    'text/smith2026.py': """
+        from canon.data.text.corpora import Corpus
+        from canon.data.text.parallel_text import Sentences
+
+        def sayings(n: int = 2) -> Corpus:
+            return Corpus('sayings', lambda split: [f'{split} {i}' for i in range(n)])
+
+        def proverbs(split: str = 'train', n: int = 9) -> Sentences:
+            return [(f'{split} {i}', f'{i}') for i in range(n)]
+    """,
+    'scenes/smith2026.py': """
+        from canon.data.scenes import shapes, traced, volumes
+        from canon.data.scenes.views import Views
+
+        def corridor(split: str = 'train', size: int = 8) -> Views:
+            return traced.traced(split, views=2, size=size)
+
+        def fog(size: int = 4) -> volumes.Volume:
+            return volumes.marschner_lobb(size)
+
+        def pebbles(split: str, space: str, count: int = 3):
+            return shapes.make_bodies(('sphere',), count, split, space)
+    """,
+}
+LOADED = """
+    from canon.data import corpora, load, parallel_text, shapes, views
+    from canon.data.scenes import volumes
+
+    for name in '', 'canon.data.{room}.smith2026:':
+        images, text, scenes = (name.format(room=room) for room in ('images', 'text', 'scenes'))
+        assert len(load(f'{images}squares', n=5)) == 5
+        assert list(corpora.corpus(f'{text}sayings', n=1).lines('test')) == ['test 0']
+        assert parallel_text.load(f'{text}proverbs', 'valid[1:3]') == [('valid 1', '1'), ('valid 2', '2')]
+        assert views.load(f'{scenes}corridor', size=9).images.shape[1] == 9
+        assert volumes.load(f'{scenes}fog', size=5).values.shape == (5, 5, 5)
+        assert len(shapes.load_shapes(name=f'{scenes}pebbles', count=2)) == 2
+"""
+
+
+def test_one_file_adds_a_data_set_to_each_room(copy, env):
+    """Images, running and parallel text, views, volumes and shapes: by name, or as package.module:function."""
+    for name, text in DATA_SETS.items():
+        (copy / 'lib/canon/data' / name).write_text(textwrap.dedent(text))
+    program = [sys.executable, '-c', textwrap.dedent(LOADED)]
+    done = subprocess.run(program, cwd=copy, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_program(root, copy, env):
     programs = blocks(root, 'python')
     assert len(programs) >= 2

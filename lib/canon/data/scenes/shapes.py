@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import numpy as np
 
+from canon import named
 from canon.data.scenes import isosurfaces, meshes
 from canon.data.scenes.distances import MeshDistance
 from canon.errors import CanonError, UsageError
@@ -60,27 +61,31 @@ class Shape(Protocol):
         ...
 
 
+SHAPES = named.Catalogue(
+    'family of shapes',
+    ('canon.data.scenes',),
+    lambda function: named.accepts(function, 'split') and named.accepts(function, 'space'),
+)
+
+
 def load_shapes(
     path: str | None = None,
     split: str = 'train',
     space: str = 'cube',
-    kinds: Sequence[str] = _PRIMITIVES,
-    count: Count = 64,
-    rotated: bool = False,
-    seed: Annotated[int, Range(0)] = 0,
+    name: str = 'make_bodies',
+    **arguments: Any,
 ) -> list[Shape]:
     """Lists the shapes of a split. Files are found, and each is read when it is first used.
 
     Args:
       path: a mesh or a folder of meshes. A folder with folders 'train' and 'test' has those splits; of another one
         every tenth file (the last one of fewer than ten) is the test split. A single file is both splits. None takes
-        the synthetic bodies of `make_bodies`, to which the remaining arguments belong.
+        the synthetic shapes `name`.
       split: 'train' or 'test'.
       space: 'cube' or 'sphere'.
-      kinds: of `KINDS`.
-      count: number of bodies.
-      rotated: whether bodies have random orientations.
-      seed: of the bodies.
+      name: of a public function of `canon.data.scenes` that takes `split` and `space` and returns shapes, or
+        'package.module:function', such a function of any other module.
+      arguments: further arguments of that function.
 
     Raises:
       UsageError: the split, the space or the folder does not exist, or the folder has no meshes.
@@ -88,7 +93,7 @@ def load_shapes(
     if split not in SPLITS or space not in SPACES:
         raise UsageError(f'shapes: split={split!r} must be one of {SPLITS}, and space={space!r} one of {SPACES}')
     if path is None:
-        return list(make_bodies(kinds, count, split, space, rotated, seed))
+        return list(named.call(SHAPES.find(name), {'split': split, 'space': space, **arguments}, 'data.family'))
     if not path:  # '' would be the folder that the command happens to run in
         raise UsageError('data.path is empty; name a mesh or a folder of meshes, or leave it None for synthetic bodies')
     return [MeshShape(file, space) for file in _list_files(Path(path).expanduser(), split)]
@@ -311,11 +316,11 @@ def _smooth_minimum(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
 
 def make_bodies(
     kinds: Sequence[str] = _PRIMITIVES,
-    count: int = 64,
+    count: Count = 64,
     split: str = 'train',
     space: str = 'cube',
     rotated: bool = False,
-    seed: int = 0,
+    seed: Annotated[int, Range(0)] = 0,
 ) -> tuple[AnalyticShape, ...]:
     """Makes bodies of the given kinds in turn, each within 1/2 of the origin (times the scale of the space).
 
