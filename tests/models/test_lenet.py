@@ -191,5 +191,5 @@ def test_what_is_refused():
         models.make('lenet.lenet5').init(jax.random.key(0), np.zeros((1, 28, 28, 1)))
     with pytest.raises(UsageError, match='pad or resize'):
         models.make('lenet.lenet5_1998').init(jax.random.key(0), np.zeros((1, 28, 28, 1)))
-    with pytest.raises(UsageError, match=r'model\.num_classes=11: LeNet-5 of 1998 has pictures of the ten digits'):
+    with pytest.raises(UsageError, match=r'model\.num_classes=11: LeNet-5 of 1998 has bitmaps of the ten digits'):
         models.make('lenet.lenet5_1998', num_classes=11)

@@ -9,7 +9,7 @@ import pytest
 
 from canon import backend, ops
 from canon.errors import UsageError
-from canon.ops.padding import outputs, pads
+from canon.ops.padding import count_windows, resolve_padding
 from tests.ops import windows
 
 CONVENTIONS = ('valid', 'same', 'same_lower', 0, 1, 2, 3, (0, 2), (3, 1))
@@ -39,10 +39,10 @@ def test_windows_lie_where_the_convention_says(convention, ceil_mode):
         arguments = (as_padding(convention), (n, n), (k, k), (s, s), (d, d))
         if not places:
             with pytest.raises(UsageError, match='does not fit'):
-                pads(*arguments, ceil_mode=ceil_mode)
+                resolve_padding(*arguments, ceil_mode=ceil_mode)
             continue
-        rows = pads(*arguments, ceil_mode=ceil_mode)
-        assert outputs(rows, (n, n), (k, k), (s, s), (d, d)) == (len(places),) * 2, (k, s, n, d)
+        rows = resolve_padding(*arguments, ceil_mode=ceil_mode)
+        assert count_windows(rows, (n, n), (k, k), (s, s), (d, d)) == (len(places),) * 2, (k, s, n, d)
         for low, high in rows:
             assert -low == places[0], (k, s, n, d)
             assert n + high == places[-1] + (k - 1) * d + 1, (k, s, n, d)
@@ -62,10 +62,10 @@ def test_names_of_one_convention():
         ((3, 3), (3, 3)),
         ('explicit', ((3, 3), (3, 3))),
     ):
-        assert pads(padding, *arguments) == caffe, padding
-    assert pads('same', *arguments) == ((2, 3), (2, 3))
-    assert pads('same_lower', *arguments) == ((3, 2), (3, 2))
-    assert pads((1, 2), (5, 5), (3, 3), (1, 1)) == ((1, 1), (2, 2))
+        assert resolve_padding(padding, *arguments) == caffe, padding
+    assert resolve_padding('same', *arguments) == ((2, 3), (2, 3))
+    assert resolve_padding('same_lower', *arguments) == ((3, 2), (3, 2))
+    assert resolve_padding((1, 2), (5, 5), (3, 3), (1, 1)) == ((1, 1), (2, 2))
 
 
 def check(rows_of_cases, form):

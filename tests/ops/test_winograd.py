@@ -7,9 +7,9 @@ import pytest
 
 from canon import backend, ops
 from canon.ops.convolution import _plain
-from canon.ops.padding import pads
+from canon.ops.padding import resolve_padding
 from canon.ops.shifts import Windows
-from canon.ops.winograd import pays, winograd
+from canon.ops.winograd import is_faster, winograd_conv
 from tests.ops import windows
 
 
@@ -18,7 +18,7 @@ def drawn(*shape, seed=0):
 
 
 def over(size, padding=1):
-    return Windows(size, (3, 3), (1, 1), pads(padding, size, (3, 3), (1, 1)))
+    return Windows(size, (3, 3), (1, 1), resolve_padding(padding, size, (3, 3), (1, 1)))
 
 
 def form(function, at):
@@ -50,13 +50,13 @@ def plain(images, kernel, at):
     ids=str,
 )
 def test_every_convention_and_odd_sizes(padding, sizes, monkeypatch):
-    monkeypatch.setattr('canon.ops.winograd._LEAST_BY_KERNEL', 1)
+    monkeypatch.setattr('canon.ops.winograd._MIN_KERNEL_GRADIENT_CHANNELS', 1)
     for size in sizes:
         at = over(size, padding)
         arrays = drawn(2, *size, 3), drawn(3, 3, 3, 5, seed=1), drawn(2, *at.out, 5, seed=2)
-        places = [[i - low for i in range(n)] for (low, _), n in zip(at.rows, at.out, strict=True)]
+        places = [[i - low for i in range(n)] for (low, _), n in zip(at.padding, at.out, strict=True)]
         with jax.enable_x64(True):
-            found = form(winograd, at)(*arrays)
+            found = form(winograd_conv, at)(*arrays)
             expected = form(plain, at)(*arrays)
         looped = windows.conv(*arrays[:2], places, (1, 1), 1)
         for a, b in zip((found[0], *found), (looped, *expected), strict=True):
@@ -70,7 +70,7 @@ def test_it_errs_as_little_as_the_plain_form():
     with jax.enable_x64(True):
         exact = [np.asarray(a) for a in form(plain, at)(*arrays)]
     narrow = [jnp.asarray(a, jnp.float32) for a in arrays]
-    for ours, theirs, truth in zip(form(winograd, at)(*narrow), form(plain, at)(*narrow), exact, strict=True):
+    for ours, theirs, truth in zip(form(winograd_conv, at)(*narrow), form(plain, at)(*narrow), exact, strict=True):
         far = [np.abs(a - truth).max() / np.abs(truth).max() for a in (ours, theirs)]
         assert far[0] < 2e-6, far
         assert far[0] < 4 * far[1], far
@@ -79,7 +79,7 @@ def test_it_errs_as_little_as_the_plain_form():
 def test_outputs_see_their_own_pixels_alone():
     """To the bit: one pixel changed, even into not a number, changes the 3x3 outputs around it and no other."""
     at, images, kernel = over((8, 9)), drawn(1, 8, 9, 4), drawn(3, 3, 4, 5, seed=1)
-    run = jax.jit(lambda x: winograd(x, jnp.asarray(kernel, jnp.float32), at))
+    run = jax.jit(lambda x: winograd_conv(x, jnp.asarray(kernel, jnp.float32), at))
     before = np.asarray(run(jnp.asarray(images, jnp.float32)))
     for y, x in ((0, 0), (3, 4), (4, 5), (7, 8)):
         for value in (1e6, np.nan):
@@ -92,9 +92,9 @@ def test_outputs_see_their_own_pixels_alone():
 
 
 def test_an_empty_batch(monkeypatch):
-    monkeypatch.setattr('canon.ops.winograd._LEAST_BY_KERNEL', 1)
+    monkeypatch.setattr('canon.ops.winograd._MIN_KERNEL_GRADIENT_CHANNELS', 1)
     at = over((6, 5))
-    y, dx, dk = form(winograd, at)(jnp.zeros((0, 6, 5, 3)), jnp.ones((3, 3, 3, 4)), jnp.zeros((0, 6, 5, 4)))
+    y, dx, dk = form(winograd_conv, at)(jnp.zeros((0, 6, 5, 3)), jnp.ones((3, 3, 3, 4)), jnp.zeros((0, 6, 5, 4)))
     assert (y.shape, dx.shape) == ((0, 6, 5, 4), (0, 6, 5, 3))
     np.testing.assert_array_equal(dk, np.zeros((3, 3, 3, 4)))
 
@@ -127,6 +127,6 @@ def test_who_gets_it():
         jax.ShapeDtypeStruct((8, 14, 14, 64), jnp.float32),
         jax.ShapeDtypeStruct((3, 3, 64, 64), jnp.float64),
     )
-    assert not pays(images, kernel, over((14, 14)))  # of two types, which the plain form refuses
+    assert not is_faster(images, kernel, over((14, 14)))  # of two types, which the plain form refuses
     with backend.forms('plain'):
         assert 'conv_general' in str(jax.make_jaxpr(lambda x: ops.conv(x, jnp.ones((3, 3, 64, 64))))(images))

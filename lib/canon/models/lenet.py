@@ -1,22 +1,22 @@
 """LeNet-5: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998, II.B.
 
-`lenet5` is the form that today goes by the name: the paper's sizes, with C3 connected to all of S2, plain average
-pooling and a linear output. 61,706 parameters for 32x32x1 images and ten classes.
+`lenet5` is what is called LeNet-5 today: the paper's sizes, with C3 connected to all maps of S2, plain average pooling
+and a linear output. It has 61,706 parameters for 32x32x1 images and ten classes.
 
-`lenet5_1998` is the paper's own, 60,000 trainable parameters:
+`lenet5_1998` is the network of the paper, with 60,000 trainable parameters:
 
 | layer | maps or units | parameters | |
 |---|---|---|---|
 | C1 | 6 of 28x28 | 156 | 5x5 |
-| S2 | 6 of 14x14 | 12 | the sum of 2x2, times a coefficient, plus a bias |
-| C3 | 16 of 10x10 | 1,516 | 5x5 on three to six maps of S2 each (Table I) |
+| S2 | 6 of 14x14 | 12 | the sum over 2x2, times a coefficient, plus a bias |
+| C3 | 16 of 10x10 | 1,516 | 5x5, each connected to three to six maps of S2 (Table I) |
 | S4 | 16 of 5x5 | 32 | as S2 |
 | C5 | 120 | 48,120 | 5x5 on all of S4 |
 | F6 | 84 | 10,164 | |
-| output | 10 | 0 | squared distances of F6 from fixed 7x12 pictures of the characters (eq. 7) |
+| output | 10 | 0 | squared distances of F6 from fixed 7x12 bitmaps of the characters (eq. 7) |
 
-with f(a) = 1.7159 tanh(2a / 3) after every layer but the output. Errors on MNIST's test images: 0.95 %, and 0.8 % when
-trained on distorted ones too. Images are scaled so that white is -0.1 and black 1.175.
+with f(a) = 1.7159 tanh(2a / 3) after every layer but the output. The error rate on MNIST's test set is 0.95 %, and
+0.8 % with distorted training images. Images are scaled so that white is -0.1 and black 1.175.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ from canon.nn import Conv, Network
 _ACTIVATIONS: dict[str, Callable] = {'tanh': ops.tanh, 'relu': ops.relu, 'sigmoid': ops.sigmoid}
 _POOLS: dict[str, Callable] = {'average': ops.avg_pool, 'max': ops.max_pool}
 
-# Table I: the maps of S2 that each map of C3 sees.
+# Table I: the maps of S2 that each map of C3 is connected to.
 _C3 = (
     (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5),
     (0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5),
@@ -46,7 +46,7 @@ _C3 = (
     (0, 1, 2, 3, 4, 5),
 )  # fmt: skip
 
-# The digits as pictures of 7x12, drawn after Figure 3 by eye: its own pixels are not published as numbers.
+# The digits as 7x12 bitmaps, copied from Figure 3 by eye: its pixels are not published as numbers.
 _DIGITS = """
 .......  .......  .......  .......  .......  .......  .......  .......  .......  .......
 ..###..  ...##..  .#####.  .#####.  ....##.  #######  ..####.  #######  .#####.  .#####.
@@ -101,7 +101,7 @@ class LeNet5(Network):
 
 
 class LeNet5Of1998(Network):
-    """Images [B, 32, 32, C] -> minus the distances y of eq. 7, [B, num_classes]: their largest is the answer.
+    """Images [B, 32, 32, C] -> the negative distances -y of eq. 7, [B, num_classes]; the largest is the prediction.
 
     Stages C1, S2, C3, S4, C5, each after f.
     """
@@ -130,7 +130,7 @@ class LeNet5Of1998(Network):
 
 
 class _Subsampling(nn.Module):
-    """The sum of each 2x2, times a coefficient a channel, plus a bias; `kernel` and `bias` are [C]."""
+    """Sums over 2x2 pixels, times a coefficient per channel, plus a bias; `kernel` and `bias` are [C]."""
 
     dtype: jnp.dtype | None
 
@@ -152,17 +152,17 @@ class _PartialConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        seen = np.array([len(channels) for channels in self.inputs])
-        outputs, channels = np.repeat(np.arange(len(seen)), seen), np.concatenate(self.inputs)
-        bounds = 2.4 / (self.size**2 * seen[outputs])
+        fan_in = np.array([len(channels) for channels in self.inputs])  # in maps
+        outputs, channels = np.repeat(np.arange(len(fan_in)), fan_in), np.concatenate(self.inputs)
+        bounds = 2.4 / (self.size**2 * fan_in[outputs])
 
         def initial(key):
             return jax.random.uniform(key, (self.size, self.size, len(bounds)), jnp.float32, -bounds, bounds)
 
         kernel = self.param('kernel', initial)
-        bias = self.param('bias', init.zeros, (len(seen),), jnp.float32)
+        bias = self.param('bias', init.zeros, (len(fan_in),), jnp.float32)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        full = jnp.zeros((self.size, self.size, x.shape[-1], len(seen)), kernel.dtype)
+        full = jnp.zeros((self.size, self.size, x.shape[-1], len(fan_in)), kernel.dtype)
         return ops.conv(x, full.at[:, :, channels, outputs].set(kernel)) + bias
 
 
@@ -173,9 +173,17 @@ def lenet5(
     dropout: DropRate = 0.0,
     dtype: str | None = None,
 ) -> LeNet5:
-    """LeNet-5 in its modern form. dtype: that of the computation ('bfloat16'); parameters stay float32.
+    """LeNet-5 in its modern form, for images of 32x32.
 
-    dropout: rate on F6, 0 in the paper. Raises UsageError for an unknown activation or pool.
+    Args:
+      num_classes: number of logits.
+      activation: 'tanh', 'relu' or 'sigmoid'.
+      pool: 'average' or 'max'.
+      dropout: rate on F6, 0 in the paper.
+      dtype: of the computation, such as 'bfloat16'; parameters stay float32.
+
+    Raises:
+      UsageError: `activation` or `pool` is unknown.
     """
     for key, value, known in (('activation', activation, _ACTIVATIONS), ('pool', pool, _POOLS)):
         if value not in known:
@@ -186,20 +194,26 @@ def lenet5(
 def lenet5_1998(num_classes: Count = 10, dtype: str | None = None) -> LeNet5Of1998:
     """LeNet-5 as published, for 32x32 images of up to ten digits.
 
-    Its logits are minus the penalties: train on `canon.losses.maximum_a_posteriori` for the paper's eq. 9, or on minus
-    the label's logit for its eq. 8. Weights start from U(+-2.4 / F), F the inputs of the unit (section II and appendix
-    A), the coefficients of S2 and S4 with F = 4, and biases, of which the paper says nothing apart, at 0.
-    dtype: that of the computation ('bfloat16'); parameters stay float32.
-    Raises UsageError for more classes than there are pictures.
+    Logits are the negative penalties: train with `canon.losses.maximum_a_posteriori` for the paper's eq. 9, or with the
+    negative logit of the label for its eq. 8. Weights are initialised from U(+-2.4 / F), F the fan-in of the unit
+    (section II and appendix A), the coefficients of S2 and S4 with F = 4; biases, which the paper does not mention
+    separately, with 0.
+
+    Args:
+      num_classes: number of logits, at most ten.
+      dtype: of the computation, such as 'bfloat16'; parameters stay float32.
+
+    Raises:
+      UsageError: there are more classes than bitmaps.
     """
     if not 1 <= num_classes <= 10:
-        raise UsageError(f'model.num_classes={num_classes}: LeNet-5 of 1998 has pictures of the ten digits alone')
+        raise UsageError(f'model.num_classes={num_classes}: LeNet-5 of 1998 has bitmaps of the ten digits only')
     return LeNet5Of1998(num_classes, None if dtype is None else jnp.dtype(dtype))
 
 
 def _check(images: jax.Array) -> None:
     if images.ndim != 4 or min(images.shape[1:3]) < 32:
-        raise UsageError(f'LeNet-5 wants images [B, 32, 32, C] or larger, not {images.shape}; pad or resize them')
+        raise UsageError(f'LeNet-5 takes images [B, 32, 32, C] or larger, not {images.shape}; pad or resize them')
 
 
 def _uniform(key, shape, dtype=jnp.float32) -> jax.Array:
@@ -208,7 +222,7 @@ def _uniform(key, shape, dtype=jnp.float32) -> jax.Array:
 
 
 def _codes() -> np.ndarray:
-    """[10, 84] of -1 and 1: the pictures row by row."""
+    """Returns the bitmaps row by row, [10, 84] of -1 and 1."""
     rows = [line.split() for line in _DIGITS.strip().splitlines()]
     pictures = [''.join(row[digit] for row in rows) for digit in range(10)]
     return np.array([[1.0 if pixel == '#' else -1.0 for pixel in picture] for picture in pictures], np.float32)

@@ -1,4 +1,4 @@
-"""Activation functions of arrays; `activation(name)` finds one. At a kink the gradient is the flat side's."""
+"""Activation functions of arrays; `activation(name)` looks one up. At a kink the gradient is that of the flat side."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ def tanh(z: jax.Array) -> jax.Array:
 
 
 def scaled_tanh(z: jax.Array) -> jax.Array:
-    """1.7159 tanh(2 z / 3): LeCun et al. 1998, appendix A. It takes +-1 to +-1 and its gain is near 1 there."""
+    """1.7159 tanh(2 z / 3): LeCun et al. 1998, appendix A. It maps +-1 to +-1, with a gain near 1 there."""
     return 1.7159 * jnp.tanh(2 / 3 * z)
 
 
@@ -41,7 +41,7 @@ def elu(z: jax.Array, alpha: float = 1.0) -> jax.Array:
 
 @jax.custom_jvp
 def relu6(z: jax.Array) -> jax.Array:
-    """min(max(z, 0), 6): MobileNet's. The derivative is 1 strictly between 0 and 6, as torch has it."""
+    """min(max(z, 0), 6), the MobileNets' activation. The derivative is 1 strictly between 0 and 6, as in torch."""
     return jnp.clip(z, 0, 6)
 
 
@@ -62,7 +62,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def activation(name: str | Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
-    """The function of that name, or `name` itself where it is a function. Raises UsageError with the near names."""
+    """Returns the function of that name, or `name` itself if it is a function. Raises UsageError with similar names."""
     if not isinstance(name, str):
         return name
     if name not in ACTIVATIONS:

@@ -1,4 +1,4 @@
-"""Convolution (cross-correlation, as the field says it) of images [B, H, W, C] with kernels [h, w, C / groups, N]."""
+"""Convolution (cross-correlation, as usual in the field) of images [B, H, W, C] with kernels [h, w, C / groups, N]."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from jax import lax
 from canon import backend
 from canon.errors import UsageError
 from canon.ops import winograd
-from canon.ops.depthwise import depthwise
-from canon.ops.padding import Padding, pads, pair
-from canon.ops.shifts import MOST_TAPS, Windows, padded
+from canon.ops.depthwise import depthwise_conv
+from canon.ops.padding import Padding, pair, resolve_padding
+from canon.ops.shifts import MAX_TAPS, Windows, pad_images
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
-_MOST_PIECES = 32  # a grouped convolution is cut into no more
+_MAX_PIECES = 32  # a convolution of more groups is not split into one per group
 
 
 def conv(
@@ -25,49 +25,57 @@ def conv(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> jax.Array:
-    """images [B, H, W, C] with kernel [h, w, C / groups, N] -> [B, H', W', N].
+    """Convolves images [B, H, W, C] with kernel [h, w, C / groups, N] to [B, H', W', N].
 
-    padding: see `canon.ops.padding`. groups = C is a depthwise convolution, with N / C filters for each channel.
-    Raises UsageError for channels that do not fit the kernel and the groups.
+    Args:
+      images: [B, H, W, C].
+      kernel: [h, w, C / groups, N].
+      stride: between windows, a number or (height, width).
+      padding: a convention of `canon.ops.padding`.
+      dilation: between the taps of a window.
+      groups: of channels; C of them are a depthwise convolution with N / C filters per channel.
+
+    Raises:
+      UsageError: the channels do not fit the kernel and the groups.
     """
     stride, dilation = pair(stride, 'stride'), pair(dilation, 'dilation')
     _check(images, kernel, groups)
-    rows = pads(padding, images.shape[1:3], kernel.shape[:2], stride, dilation)
-    at = Windows(images.shape[1:3], kernel.shape[:2], stride, rows, dilation)
-    return (_for_cpu if backend.cpu_form() else _plain)(images, kernel, at, groups)
+    explicit = resolve_padding(padding, images.shape[1:3], kernel.shape[:2], stride, dilation)
+    windows = Windows(images.shape[1:3], kernel.shape[:2], stride, explicit, dilation)
+    return (_conv_on_cpu if backend.cpu_form() else _plain)(images, kernel, windows, groups)
 
 
-def _plain(images: jax.Array, kernel: jax.Array, at: Windows, groups: int) -> jax.Array:
+def _plain(images: jax.Array, kernel: jax.Array, windows: Windows, groups: int) -> jax.Array:
     return lax.conv_general_dilated(
         images,
         kernel,
-        at.stride,
-        at.rows,
-        rhs_dilation=at.dilation,
+        windows.stride,
+        windows.padding,
+        rhs_dilation=windows.dilation,
         dimension_numbers=_LAYOUT,
         feature_group_count=groups,
     )
 
 
-def _for_cpu(images: jax.Array, kernel: jax.Array, at: Windows, groups: int) -> jax.Array:
-    """XLA:CPU is fast at matrix products and at dense convolutions; the rest, its gradients above all, is not."""
+def _conv_on_cpu(images: jax.Array, kernel: jax.Array, windows: Windows, groups: int) -> jax.Array:
+    """Rewrites what XLA:CPU is slow at, gradients above all, as matrix products and dense convolutions."""
     channels, filters = images.shape[-1], kernel.shape[3]
     if groups == 1:
-        if winograd.pays(images, kernel, at):
-            return winograd.winograd(images, kernel, at)
-        return _pointwise(images, kernel, at) if at.window == (1, 1) else _plain(images, kernel, at, 1)
-    if groups == channels and len(at.taps) <= MOST_TAPS:
-        return depthwise(jnp.repeat(images, filters // channels, -1), kernel, at)
-    if groups <= _MOST_PIECES:
+        if winograd.is_faster(images, kernel, windows):
+            return winograd.winograd_conv(images, kernel, windows)
+        return _pointwise(images, kernel, windows) if windows.window == (1, 1) else _plain(images, kernel, windows, 1)
+    if groups == channels and len(windows.taps) <= MAX_TAPS:
+        return depthwise_conv(jnp.repeat(images, filters // channels, -1), kernel, windows)
+    if groups <= _MAX_PIECES:
         pieces = zip(jnp.split(images, groups, -1), jnp.split(kernel, groups, -1), strict=True)
-        return jnp.concatenate([_for_cpu(x, k, at, 1) for x, k in pieces], -1)
-    return _plain(images, kernel, at, groups)
+        return jnp.concatenate([_conv_on_cpu(x, k, windows, 1) for x, k in pieces], -1)
+    return _plain(images, kernel, windows, groups)
 
 
-def _pointwise(images: jax.Array, kernel: jax.Array, at: Windows) -> jax.Array:
-    """A 1x1 convolution: one matrix product over the pixels that its windows see."""
-    if at.stride != (1, 1) or any(any(r) for r in at.rows):
-        images = padded(images, at.rows)[:, :: at.stride[0], :: at.stride[1]]
+def _pointwise(images: jax.Array, kernel: jax.Array, windows: Windows) -> jax.Array:
+    """Computes a 1x1 convolution as one matrix product over the pixels of its windows."""
+    if windows.stride != (1, 1) or any(any(r) for r in windows.padding):
+        images = pad_images(images, windows.padding)[:, :: windows.stride[0], :: windows.stride[1]]
     pixels = images.reshape(-1, images.shape[-1])
     return (pixels @ kernel[0, 0]).reshape(*images.shape[:3], kernel.shape[3])
 
@@ -81,31 +89,42 @@ def conv_transpose(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> jax.Array:
-    """The transpose of `conv`: images [B, H, W, C] with kernel [h, w, N / groups, C] -> [B, H', W', N].
+    """Transposes `conv`: images [B, H, W, C] with kernel [h, w, N / groups, C] -> [B, H', W', N].
 
-    It is the gradient by its images of a convolution from N to C channels with that kernel and the symmetric `padding`:
-    H' = (H - 1) stride - 2 padding + (h - 1) dilation + 1 + output_padding, as torch's ConvTranspose2d has it.
-    Raises UsageError for channels that do not fit, and where output_padding is not less than stride or dilation.
+    It is the gradient by the images of a convolution from N to C channels with that kernel and symmetric `padding`:
+    H' = (H - 1) stride - 2 padding + (h - 1) dilation + 1 + output_padding, as in torch's ConvTranspose2d.
+
+    Args:
+      images: [B, H, W, C].
+      kernel: [h, w, N / groups, C].
+      stride: of the transposed convolution: H' grows with it.
+      padding: pixels that are cut off at each side.
+      output_padding: pixels that are added at the bottom and right.
+      dilation: between the taps of a window.
+      groups: of channels.
+
+    Raises:
+      UsageError: the channels do not fit, or `output_padding` is neither below the stride nor below the dilation.
     """
     stride, dilation = pair(stride, 'stride'), pair(dilation, 'dilation')
-    padding, extra = _numbers(padding, 'padding'), _numbers(output_padding, 'output_padding')
+    padding, extra = _non_negative_pair(padding, 'padding'), _non_negative_pair(output_padding, 'output_padding')
     _check_ranks(images, kernel)
     if groups < 1 or images.shape[-1] != kernel.shape[3] or images.shape[-1] % groups:
         raise UsageError(
             f'a transposed convolution of images {images.shape} with a kernel {kernel.shape}, groups={groups}: '
-            f'the kernel wants {kernel.shape[3]} channels, a multiple of groups'
+            f'the kernel takes {kernel.shape[3]} channels, a multiple of groups'
         )
     if any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)):
         raise UsageError(f'output_padding={extra} must be less than the stride {stride} or the dilation {dilation}')
-    rows = [
+    explicit = [
         ((k - 1) * d - p, (k - 1) * d - p + e)
         for k, d, p, e in zip(kernel.shape[:2], dilation, padding, extra, strict=True)
     ]
     return lax.conv_general_dilated(
         images,
-        _transposed(kernel, groups),
+        _transpose_kernel(kernel, groups),
         (1, 1),
-        rows,
+        explicit,
         lhs_dilation=stride,
         rhs_dilation=dilation,
         dimension_numbers=_LAYOUT,
@@ -113,18 +132,18 @@ def conv_transpose(
     )
 
 
-def _transposed(kernel: jax.Array, groups: int) -> jax.Array:
-    """[h, w, N / groups, C] turned by half and with its channels exchanged group by group: [h, w, C / groups, N]."""
+def _transpose_kernel(kernel: jax.Array, groups: int) -> jax.Array:
+    """Rotates [h, w, N / groups, C] by 180 degrees and swaps its channels within each group: [h, w, C / groups, N]."""
     h, w, per_group, channels = kernel.shape
     kernel = kernel[::-1, ::-1].reshape(h, w, per_group, groups, channels // groups)
     return kernel.transpose(0, 1, 4, 3, 2).reshape(h, w, channels // groups, groups * per_group)
 
 
-def _numbers(value: int | Sequence[int], what: str) -> tuple[int, int]:
-    both = (value, value) if isinstance(value, int) else tuple(value)
-    if len(both) != 2 or not all(isinstance(v, int) and v >= 0 for v in both):
-        raise UsageError(f'{what}={value!r} of a transposed convolution is neither a number nor (height, width)')
-    return both
+def _non_negative_pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
+    values = (value, value) if isinstance(value, int) else tuple(value)
+    if len(values) != 2 or not all(isinstance(v, int) and v >= 0 for v in values):
+        raise UsageError(f'{name}={value!r} of a transposed convolution is neither a number nor (height, width)')
+    return values
 
 
 def _check_ranks(images: jax.Array, kernel: jax.Array) -> None:
@@ -138,10 +157,10 @@ def _check(images: jax.Array, kernel: jax.Array, groups: int) -> None:
     _check_ranks(images, kernel)
     if groups < 1:
         raise UsageError(f'groups={groups} is not a positive integer')
-    channels, wanted, filters = images.shape[-1], kernel.shape[2] * groups, kernel.shape[3]
-    if channels != wanted:
+    channels, expected, filters = images.shape[-1], kernel.shape[2] * groups, kernel.shape[3]
+    if channels != expected:
         raise UsageError(
-            f'images {images.shape} meet a kernel {kernel.shape} with groups={groups}, which wants {wanted} channels'
+            f'images {images.shape} do not fit kernel {kernel.shape} with groups={groups}: it takes {expected} channels'
         )
     if filters % groups:
-        raise UsageError(f'{filters} filters cannot be shared out over groups={groups}')
+        raise UsageError(f'{filters} filters cannot be divided into groups={groups}')

@@ -1,16 +1,16 @@
-"""Padding conventions of convolution and pooling, by name: how many rows each side gets, and how many windows fit.
+"""Padding conventions of convolution and pooling: how many pixels each side gets, and how many windows fit.
 
-| padding | windows | who gets the odd row |
+| padding | windows | side of the odd pixel |
 |---|---|---|
-| p, (p_h, p_w), ('torch', p), ('caffe', p) | floor((n + 2p - k) / s) + 1 | nobody: floor drops the last bottom/right |
+| p, (p_h, p_w), ('torch', p), ('caffe', p) | floor((n + 2p - k) / s) + 1 | neither: the last pixels are unused |
 | 'same' (TensorFlow, XLA) | ceil(n / s) | bottom/right |
 | 'same_lower' | ceil(n / s) | top/left |
 | 'valid' | floor((n - k) / s) + 1 | |
 | ((top, bottom), (left, right)) or ('explicit', ...) | floor((n + top + bottom - k) / s) + 1 | |
 
-k is the window's extent, (size - 1) dilation + 1. With `ceil_mode` (pooling only) Caffe and torch round up, and drop a
-last window that would start in the bottom/right padding. The framework's names say who means which: Caffe's and torch's
-symmetric padding use 3 rows above and 2 below for a 7x7 window with stride 2 and p = 3 on 224; 'same' 2 and 3.
+k is the extent of the window, (size - 1) dilation + 1. With `ceil_mode` (pooling only) Caffe and torch round up, and
+drop a last window that would start in the bottom/right padding. The conventions differ where it is easily overlooked:
+for a 7x7 window with stride 2 on 224 pixels, symmetric padding of 3 uses 3 above and 2 below, 'same' 2 and 3.
 """
 
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ Pair = tuple[int, int]
 Padding = int | str | Sequence
 
 
-def pair(value: int | Sequence[int], what: str = 'size') -> Pair:
-    """One number for both axes, or (height, width). Raises UsageError for anything but positive integers."""
-    both = (value, value) if isinstance(value, int) else tuple(value)
-    if len(both) != 2 or not all(isinstance(v, int) and v > 0 for v in both):
-        raise UsageError(f'{what}={value!r} is neither a positive integer nor (height, width)')
-    return both
+def pair(value: int | Sequence[int], name: str = 'size') -> Pair:
+    """Returns (value, value) for a number, (height, width) as it is. Raises UsageError unless both are positive."""
+    values = (value, value) if isinstance(value, int) else tuple(value)
+    if len(values) != 2 or not all(isinstance(v, int) and v > 0 for v in values):
+        raise UsageError(f'{name}={value!r} is neither a positive integer nor (height, width)')
+    return values
 
 
-def pads(
+def resolve_padding(
     padding: Padding,
     size: Sequence[int],
     window: Sequence[int],
@@ -37,26 +37,37 @@ def pads(
     dilation: Pair = (1, 1),
     ceil_mode: bool = False,
 ) -> tuple[Pair, Pair]:
-    """Rows ((top, bottom), (left, right)) to add to an image of `size` so that a plain strided window fits exactly.
+    """Computes the explicit padding ((top, bottom), (left, right)) after which strided windows fit exactly.
 
-    bottom and right may be negative: rows that no window reaches are left out.
-    Raises UsageError for an unknown convention, and where not one window fits.
+    Args:
+      padding: a convention of the table above.
+      size: (height, width) of the image.
+      window: (height, width) of the window.
+      stride: between windows.
+      dilation: of the window.
+      ceil_mode: rounds the number of windows up.
+
+    Returns:
+      Pixels per side. Bottom and right may be negative, for pixels that no window reaches.
+
+    Raises:
+      UsageError: the convention is unknown, or not a single window fits.
     """
     extent = tuple((k - 1) * d + 1 for k, d in zip(window, dilation, strict=True))
-    axes = zip(sides(padding, size, extent, stride), size, extent, stride, strict=True)
-    return tuple(_exact(low, high, n, k, s, ceil_mode) for (low, high), n, k, s in axes)  # ty: ignore[invalid-explicit-return]
+    axes = zip(nominal_padding(padding, size, extent, stride), size, extent, stride, strict=True)
+    return tuple(_fit(low, high, n, k, s, ceil_mode) for (low, high), n, k, s in axes)  # ty: ignore[invalid-explicit-return]
 
 
-def outputs(
-    rows: tuple[Pair, Pair], size: Sequence[int], window: Sequence[int], stride: Pair, dilation: Pair = (1, 1)
+def count_windows(
+    padding: tuple[Pair, Pair], size: Sequence[int], window: Sequence[int], stride: Pair, dilation: Pair = (1, 1)
 ) -> Pair:
-    """How many windows there are along each axis once `rows` (from `pads`) are added."""
-    axes = zip(rows, size, window, stride, dilation, strict=True)
+    """Counts the windows along each axis, given the explicit `padding` that `resolve_padding` returns."""
+    axes = zip(padding, size, window, stride, dilation, strict=True)
     return tuple((n + sum(low_high) - (k - 1) * d - 1) // s + 1 for low_high, n, k, s, d in axes)  # ty: ignore[invalid-explicit-return]
 
 
-def sides(padding: Padding, size: Sequence[int], extent: Sequence[int], stride: Pair) -> Sequence[Pair]:
-    """(low, high) of each axis as the convention states them, before windows are counted."""
+def nominal_padding(padding: Padding, size: Sequence[int], extent: Sequence[int], stride: Pair) -> Sequence[Pair]:
+    """Returns (low, high) of each axis as the convention states them, before windows are counted."""
     if isinstance(padding, int):
         return _symmetric((padding, padding))
     if padding == 'valid':
@@ -68,7 +79,7 @@ def sides(padding: Padding, size: Sequence[int], extent: Sequence[int], stride: 
     if not isinstance(padding, str) and len(padding) == 2:
         first, second = padding
         if first in ('torch', 'caffe', 'explicit'):
-            return sides(second, size, extent, stride)
+            return nominal_padding(second, size, extent, stride)
         if isinstance(first, int) and isinstance(second, int):
             return _symmetric((first, second))
         if all(isinstance(side, Sequence) and len(side) == 2 for side in padding):
@@ -85,13 +96,14 @@ def _symmetric(padding: Pair) -> Sequence[Pair]:
     return [(p, p) for p in padding]
 
 
-def _exact(low: int, high: int, n: int, k: int, s: int, ceil_mode: bool) -> Pair:
+def _fit(low: int, high: int, n: int, k: int, s: int, ceil_mode: bool) -> Pair:
+    """Extends or cuts the high side of one axis so that the last window ends at the last pixel."""
     spare = n + low + high - k
     if spare < 0 and not (ceil_mode and spare > -s):
         raise UsageError(
             f'a window of {k} does not fit on {n} pixels with {low} + {high} of padding; use a larger image'
         )
     count = (-(-spare // s) if ceil_mode else spare // s) + 1
-    if ceil_mode and (count - 1) * s >= n + low:
+    if ceil_mode and (count - 1) * s >= n + low:  # it would start in the padding: Caffe and torch drop it
         count -= 1
     return low, (count - 1) * s + k - n - low

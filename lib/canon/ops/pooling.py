@@ -1,4 +1,4 @@
-"""Pooling of images [B, H, W, C]: maximum and average over windows under every padding convention, adaptive average."""
+"""Pooling of images [B, H, W, C]: maximum and average over windows, under all padding conventions; adaptive average."""
 
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
@@ -10,8 +10,8 @@ from jax import lax
 
 from canon import backend
 from canon.errors import UsageError
-from canon.ops.padding import Padding, Pair, pads, pair, sides
-from canon.ops.shifts import MOST_TAPS, Windows, back, padded, shifted
+from canon.ops.padding import Padding, Pair, nominal_padding, pair, resolve_padding
+from canon.ops.shifts import MAX_TAPS, Windows, pad_images, slice_taps, sum_over_taps
 
 
 def max_pool(
@@ -21,45 +21,54 @@ def max_pool(
     padding: Padding = 0,
     ceil_mode: bool = False,
 ) -> jax.Array:
-    """Maximum over windows, [B, H, W, C] -> [B, H', W', C]; padding never wins. stride: the window's without.
+    """Computes the maximum over windows, [B, H, W, C] -> [B, H', W', C].
 
-    A window larger than its stride overlaps (AlexNet). The gradient goes to the first maximum of a window, row by row.
+    The gradient goes to the first maximum of a window, row by row.
+
+    Args:
+      images: [B, H, W, C].
+      window: size, a number or (height, width).
+      stride: between windows; None takes the window's size. Windows larger than their stride overlap (AlexNet).
+      padding: a convention of `canon.ops.padding`; padded pixels never are the maximum.
+      ceil_mode: rounds the number of windows up, as Caffe does.
     """
-    window, stride = _windows(images, window, stride)
-    rows = pads(padding, images.shape[1:3], window, stride, ceil_mode=ceil_mode)
-    at = Windows(images.shape[1:3], window, stride, rows)
-    if backend.cpu_form() and len(at.taps) <= MOST_TAPS:
-        return _max_of_shifts(images, at)
-    return _reduced(images, at, _least(images.dtype), lax.max)
+    window, stride = _resolve_window(images, window, stride)
+    explicit = resolve_padding(padding, images.shape[1:3], window, stride, ceil_mode=ceil_mode)
+    windows = Windows(images.shape[1:3], window, stride, explicit)
+    if backend.cpu_form() and len(windows.taps) <= MAX_TAPS:
+        return _max_of_shifts(images, windows)
+    return _reduce_window(images, windows, _lowest(images.dtype), lax.max)
 
 
-def _windows(images: jax.Array, window: int | Sequence[int], stride: int | Sequence[int] | None) -> tuple[Pair, Pair]:
+def _resolve_window(
+    images: jax.Array, window: int | Sequence[int], stride: int | Sequence[int] | None
+) -> tuple[Pair, Pair]:
     if images.ndim != 4:
         raise UsageError(f'pooling takes images [B, H, W, C], not {images.shape}')
     return pair(window, 'window'), pair(window if stride is None else stride, 'stride')
 
 
-def _least(dtype) -> np.ndarray:
+def _lowest(dtype) -> np.ndarray:
     return np.array(-np.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).min, dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _max_of_shifts(images: jax.Array, at: Windows) -> jax.Array:
-    """The form for XLA:CPU, whose select-and-scatter, the plain form's gradient, runs pixel by pixel on one core."""
-    return reduce(jnp.maximum, shifted(padded(images, at.rows, _least(images.dtype)), at))
+def _max_of_shifts(images: jax.Array, windows: Windows) -> jax.Array:
+    """The form for XLA:CPU: the plain form's gradient, select-and-scatter, runs there pixel by pixel on one core."""
+    return reduce(jnp.maximum, slice_taps(pad_images(images, windows.padding, _lowest(images.dtype)), windows))
 
 
-def _max_forward(images, at):
-    first, *rest = shifted(padded(images, at.rows, _least(images.dtype)), at)
-    most, which = first, jnp.zeros(first.shape, jnp.int8)
+def _max_forward(images, windows):
+    first, *rest = slice_taps(pad_images(images, windows.padding, _lowest(images.dtype)), windows)
+    largest, argmax = first, jnp.zeros(first.shape, jnp.int8)  # int8: at most MAX_TAPS taps, a quarter of the memory
     for tap, x in enumerate(rest, 1):
-        wins = (x > most) | jnp.isnan(x)
-        most, which = jnp.where(wins, x, most), jnp.where(wins, jnp.int8(tap), which)
-    return most, which
+        wins = (x > largest) | jnp.isnan(x)
+        largest, argmax = jnp.where(wins, x, largest), jnp.where(wins, jnp.int8(tap), argmax)
+    return largest, argmax
 
 
-def _max_backward(at, which, dy):
-    return (back([(dy, 0), (which, -1)], at, lambda tap, dy, which: jnp.where(which == tap, dy, 0)),)
+def _max_backward(windows, argmax, dy):
+    return (sum_over_taps([(dy, 0), (argmax, -1)], windows, lambda tap, dy, argmax: jnp.where(argmax == tap, dy, 0)),)
 
 
 _max_of_shifts.defvjp(_max_forward, _max_backward)
@@ -73,41 +82,47 @@ def avg_pool(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> jax.Array:
-    """Average over windows, [B, H, W, C] -> [B, H', W', C]. stride: the window's without.
+    """Computes the average over windows, [B, H, W, C] -> [B, H', W', C].
 
-    count_include_pad: divide by the pixels of a window with the padding that was asked for, as Caffe and torch do (what
-    ceil_mode adds beyond it does not count), or by those of the image alone, as TensorFlow does.
+    Args:
+      images: [B, H, W, C].
+      window: size, a number or (height, width).
+      stride: between windows; None takes the window's size.
+      padding: a convention of `canon.ops.padding`.
+      ceil_mode: rounds the number of windows up, as Caffe does.
+      count_include_pad: divides by the pixels of a window including the padding, as Caffe and torch do (pixels that
+        `ceil_mode` adds beyond it do not count); False divides by those of the image alone, as TensorFlow does.
     """
-    window, stride = _windows(images, window, stride)
+    window, stride = _resolve_window(images, window, stride)
     size = images.shape[1:3]
-    rows = pads(padding, size, window, stride, ceil_mode=ceil_mode)
-    at = Windows(size, window, stride, rows)
-    total = _sum(images.astype(jnp.promote_types(images.dtype, jnp.float32)), at)
-    asked = sides(padding, size, window, stride) if count_include_pad else ((0, 0), (0, 0))
-    valid = [(-low, n + high) for n, (low, high) in zip(size, asked, strict=True)]
-    counts = [_counts(*a) for a in zip(window, stride, rows, at.out, valid, strict=True)]
+    explicit = resolve_padding(padding, size, window, stride, ceil_mode=ceil_mode)
+    windows = Windows(size, window, stride, explicit)
+    total = _sum(images.astype(jnp.promote_types(images.dtype, jnp.float32)), windows)
+    counted = nominal_padding(padding, size, window, stride) if count_include_pad else ((0, 0), (0, 0))
+    valid = [(-low, n + high) for n, (low, high) in zip(size, counted, strict=True)]
+    counts = [_counts(*axis) for axis in zip(window, stride, explicit, windows.out, valid, strict=True)]
     return (total / np.outer(*counts)[:, :, None].astype(total.dtype)).astype(images.dtype)
 
 
-def _sum(images: jax.Array, at: Windows) -> jax.Array:
-    if backend.cpu_form() and len(at.taps) <= MOST_TAPS:
-        return _sum_of_shifts(images, at)
-    return _reduced(images, at, np.zeros((), images.dtype), lax.add)
+def _sum(images: jax.Array, windows: Windows) -> jax.Array:
+    if backend.cpu_form() and len(windows.taps) <= MAX_TAPS:
+        return _sum_of_shifts(images, windows)
+    return _reduce_window(images, windows, np.zeros((), images.dtype), lax.add)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _sum_of_shifts(images: jax.Array, at: Windows) -> jax.Array:
-    return reduce(jnp.add, shifted(padded(images, at.rows), at))
+def _sum_of_shifts(images: jax.Array, windows: Windows) -> jax.Array:
+    return reduce(jnp.add, slice_taps(pad_images(images, windows.padding), windows))
 
 
 _sum_of_shifts.defvjp(
-    lambda images, at: (_sum_of_shifts(images, at), None),
-    lambda at, _, dy: (back([(dy, 0)], at, lambda tap, dy: dy),),
+    lambda images, windows: (_sum_of_shifts(images, windows), None),
+    lambda windows, _, dy: (sum_over_taps([(dy, 0)], windows, lambda tap, dy: dy),),
 )
 
 
 def adaptive_avg_pool(images: jax.Array, size: int | Sequence[int]) -> jax.Array:
-    """To [B, *size, C]: cell i of o is the mean of rows floor(i n / o) .. ceil((i + 1) n / o), as torch cuts them."""
+    """Averages to [B, *size, C]: cell i of o is the mean of rows floor(i n / o) .. ceil((i + 1) n / o), as in torch."""
     size = pair(size)
     if images.ndim != 4:
         raise UsageError(f'pooling takes images [B, H, W, C], not {images.shape}')
@@ -119,21 +134,22 @@ def adaptive_avg_pool(images: jax.Array, size: int | Sequence[int]) -> jax.Array
     return jnp.einsum('oh,bhwc,pw->bopc', down, images, across)
 
 
-def _reduced(images: jax.Array, at: Windows, init: np.ndarray, op: Callable) -> jax.Array:
-    """Rows that no window reaches are cut off first: the gradient of reduce_window knows no negative padding."""
-    cut = [(min(low, 0), min(high, 0), 0) for low, high in at.rows]
-    images = lax.pad(images, init, ((0, 0, 0), *cut, (0, 0, 0)))
-    rows = [(max(low, 0), max(high, 0)) for low, high in at.rows]
-    return lax.reduce_window(images, init, op, (1, *at.window, 1), (1, *at.stride, 1), ((0, 0), *rows, (0, 0)))
+def _reduce_window(images: jax.Array, windows: Windows, init: np.ndarray, op: Callable) -> jax.Array:
+    # Pixels that no window reaches are cropped first: the gradient of reduce_window takes no negative padding.
+    crop = [(min(low, 0), min(high, 0), 0) for low, high in windows.padding]
+    images = lax.pad(images, init, ((0, 0, 0), *crop, (0, 0, 0)))
+    padding = ((0, 0), *((max(low, 0), max(high, 0)) for low, high in windows.padding), (0, 0))
+    return lax.reduce_window(images, init, op, (1, *windows.window, 1), (1, *windows.stride, 1), padding)
 
 
-def _counts(k: int, s: int, rows: tuple[int, int], count: int, valid: tuple[int, int]) -> np.ndarray:
-    """How many of each window's rows lie within `valid`; 1 where none does, whose sum is zero."""
-    first = np.arange(count) * s - rows[0]
+def _counts(k: int, s: int, padding: Pair, count: int, valid: Pair) -> np.ndarray:
+    """Counts the pixels of each window along one axis within `valid`; 1 if there are none, whose sum is zero."""
+    first = np.arange(count) * s - padding[0]
     return np.maximum(np.minimum(first + k, valid[1]) - np.maximum(first, valid[0]), 1)
 
 
 def _cells(n: int, o: int) -> np.ndarray:
+    """Returns the averaging matrix [o, n] of `adaptive_avg_pool` along one axis."""
     first, last = np.arange(o) * n // o, -(-(np.arange(o) + 1) * n // o)
     inside = (np.arange(n) >= first[:, None]) & (np.arange(n) < last[:, None])
     return inside / (last - first)[:, None]

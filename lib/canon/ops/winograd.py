@@ -1,14 +1,14 @@
 """3x3 convolution with stride 1 by minimal filtering, F(2x2, 3x3): Winograd; Lavin & Gray 2016, section 4.1.
 
-The outputs are cut into tiles of 2x2, each seen by a tile d of 4x4 pixels, and with a filter g [3, 3]
+The outputs are cut into tiles of 2x2, each computed from a tile d of 4x4 pixels, and with a filter g [3, 3]
 
     Y = A^T [(G g G^T) * (B^T d B)] A        summed over channels,
 
-where * multiplies place by place: 16 products where the sum over windows has 36. The sum over channels becomes a matrix
-product for each of the 16 places; the transforms only add and halve. The error is that of the plain form, and an output
-sees its own 3x3 pixels alone, bit for bit, which larger tiles (F(4x4, 3x3), fewer products yet) lose.
-The gradient by the images is such a convolution again, and that by the kernel has its sums over pixels between the same
-transforms, so both save as much where channels are many. Reverse mode only, as every `jax.custom_vjp`.
+where * multiplies elementwise: 16 products where the sum over windows has 36. The sum over channels becomes a matrix
+product for each of the 16 elements; the transforms only add and halve. The error is that of the plain form, and an
+output depends on its own 3x3 pixels alone, bit for bit, which larger tiles (F(4x4, 3x3), with fewer products yet) lose.
+The gradient by the images is such a convolution again, and the gradient by the kernel has its sums over pixels between
+the same transforms, so both save as much where channels are many. Reverse mode only, like every `jax.custom_vjp`.
 """
 
 import math
@@ -21,116 +21,120 @@ import numpy as np
 from jax import lax
 
 from canon.ops.padding import Pair
-from canon.ops.shifts import Windows, interleave, padded
+from canon.ops.shifts import Windows, interleave, pad_images
 
 # Equation 10's B^T, G and A^T.
 _PIXELS = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
 _FILTER = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 _OUTPUT = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
-_TURNED = _FILTER[:, ::-1]  # for a filter that is turned by half
+_ROTATED_FILTER = _FILTER[:, ::-1]  # for a filter rotated by 180 degrees
 
-# CPU time, 2 cores with AVX2, float32, batch 8, of the plain form's: forward, and forward with both gradients.
+# Time relative to the plain form on 2 CPU cores with AVX2, float32, batch 8: forward, and forward with both gradients.
 #     56x56, 64 channels   0.75, 0.86        28x28, 48   0.81, 0.90        7x7 (8x8 with zeros), 512     0.80, 0.86
 #     28x28, 128           0.67, 0.69        28x28, 32   0.99, 1.00        7x7, 512, batch 4             0.97, 1.00
 #     14x14, 256           0.58, 0.61        28x28, 16   1.26, 0.93        7x7, 512, batch 1             1.36, 1.38
-# The filters' transform costs what some 32 tiles cost. With 64 channels the gradient by the kernel is the one product
-# that loses, 1.3 (0.87 with 96). Transformed images have 4 times the elements: _MOST of them are 256 MB.
-_LEAST_CHANNELS, _LEAST_BY_KERNEL, _MOST = 64, 96, 2**26
+# The transform of the filters costs as much as some 32 tiles. With 64 channels the gradient by the kernel is the one
+# product that loses, 1.3 (0.87 with 96). Transformed images have 4 times the elements: _MAX_ELEMENTS are 256 MB.
+_MIN_CHANNELS, _MIN_KERNEL_GRADIENT_CHANNELS, _MAX_ELEMENTS = 64, 96, 2**26
 
 
-def pays(images: jax.Array, kernel: jax.Array, at: Windows) -> bool:
-    """Is `winograd` faster than XLA:CPU's own convolution, at a sensible cost of memory?"""
-    if (*kernel.shape[:2], *at.stride, *at.dilation) != (3, 3, 1, 1, 1, 1):
+def is_faster(images: jax.Array, kernel: jax.Array, windows: Windows) -> bool:
+    """Returns whether `winograd_conv` beats XLA:CPU's own convolution, at a reasonable cost of memory."""
+    if (*kernel.shape[:2], *windows.stride, *windows.dilation) != (3, 3, 1, 1, 1, 1):
         return False
     if images.dtype != kernel.dtype or images.dtype not in (jnp.float32, jnp.float64):
         return False
-    channels, places = kernel.shape[2:], images.shape[0] * math.prod(at.out)
-    tiles = images.shape[0] * math.prod(-(-n // 2) for n in at.out)
-    return min(channels) >= _LEAST_CHANNELS and tiles + 32 <= 0.42 * places and 16 * tiles * max(channels) <= _MOST
+    channels, outputs = kernel.shape[2:], images.shape[0] * math.prod(windows.out)
+    tiles = images.shape[0] * math.prod(-(-n // 2) for n in windows.out)
+    return (
+        min(channels) >= _MIN_CHANNELS and tiles + 32 <= 0.42 * outputs and 16 * tiles * max(channels) <= _MAX_ELEMENTS
+    )
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def winograd(images: jax.Array, kernel: jax.Array, at: Windows) -> jax.Array:
-    """images [B, H, W, C] with kernel [3, 3, C, N] -> [B, H', W', N]; float32 or float64, stride and dilation 1."""
-    return _outputs(_products(_tiles(images, at), _filters(_FILTER, kernel), 1, 0), at.out)
+def winograd_conv(images: jax.Array, kernel: jax.Array, windows: Windows) -> jax.Array:
+    """Convolves images [B, H, W, C] with kernel [3, 3, C, N] to [B, H', W', N]; float32 or float64, stride 1."""
+    return _outputs(_products(_tiles(images, windows), _filters(_FILTER, kernel), 1, 0), windows.out)
 
 
-def _forward(images, kernel, at):
-    return winograd(images, kernel, at), (images, kernel)
+def _forward(images, kernel, windows):
+    return winograd_conv(images, kernel, windows), (images, kernel)
 
 
-def _backward(at, residuals, dy):
+def _backward(windows, residuals, dy):
     images, kernel = residuals
-    rows = tuple((2 - low, 2 - high) for low, high in at.rows)
-    back = Windows(at.out, (3, 3), (1, 1), rows)  # ty: ignore[invalid-argument-type]
-    dimages = _outputs(_products(_tiles(dy, back), _filters(_TURNED, kernel), 1, 1), at.size)
-    return dimages, _by_kernel(images, kernel, dy, at)
+    padding = tuple((2 - low, 2 - high) for low, high in windows.padding)
+    back = Windows(windows.out, (3, 3), (1, 1), padding)  # ty: ignore[invalid-argument-type]
+    dimages = _outputs(_products(_tiles(dy, back), _filters(_ROTATED_FILTER, kernel), 1, 1), windows.size)
+    return dimages, _kernel_gradient(images, kernel, dy, windows)
 
 
-def _by_kernel(images, kernel, dy, at):
-    if min(kernel.shape[2:]) < _LEAST_BY_KERNEL:
+def _kernel_gradient(images, kernel, dy, windows):
+    if min(kernel.shape[2:]) < _MIN_KERNEL_GRADIENT_CHANNELS:
         layout = ('NHWC', 'HWIO', 'NHWC')
-        plain = partial(lax.conv_general_dilated, window_strides=(1, 1), padding=at.rows, dimension_numbers=layout)
+        plain = partial(
+            lax.conv_general_dilated, window_strides=(1, 1), padding=windows.padding, dimension_numbers=layout
+        )
         return jax.vjp(lambda k: plain(images, k), kernel)[1](dy)[0]
-    dfilters = _products(_tiles(images, at), _output_tiles(dy, at), 0, 0)
+    dfilters = _products(_tiles(images, windows), _output_tiles(dy, windows), 0, 0)
     dkernel = jnp.asarray(np.kron(_FILTER, _FILTER).T, dy.dtype) @ dfilters.reshape(16, -1)
     return dkernel.reshape(kernel.shape)
 
 
-winograd.defvjp(_forward, _backward)
+winograd_conv.defvjp(_forward, _backward)
 
 
 def _products(left: jax.Array, right: jax.Array, of_left: int, of_right: int) -> jax.Array:
-    """For each place of a tile a product of the two as matrices [.., C] or [.., N], over axis `of_..` of each."""
+    """Multiplies, for each element of a tile, the two as matrices [.., C] or [.., N], over axis `of_..` of each."""
     left, right = (a.reshape(16, -1, a.shape[-1]) for a in (left, right))
     return lax.dot_general(left, right, (((1 + of_left,), (1 + of_right,)), ((0,), (0,))))
 
 
 def _filters(matrix: np.ndarray, kernel: jax.Array) -> jax.Array:
-    """G g G^T: [4 * 4, C, N]."""
+    """Computes G g G^T, [4 * 4, C, N]."""
     return (jnp.asarray(np.kron(matrix, matrix), kernel.dtype) @ kernel.reshape(9, -1)).reshape(16, *kernel.shape[2:])
 
 
-def _tiles(images: jax.Array, at: Windows) -> jax.Array:
-    """B^T d B: [4, 4, B, H'/2, W'/2, C], rounded up."""
-    return _both_ways(_PIXELS, padded(images, _evened(at.rows, at.out)))
+def _tiles(images: jax.Array, windows: Windows) -> jax.Array:
+    """Computes B^T d B, [4, 4, B, H'/2, W'/2, C], rounded up."""
+    return _transform(_PIXELS, pad_images(images, _even_padding(windows.padding, windows.out)))
 
 
-def _output_tiles(dy: jax.Array, at: Windows) -> jax.Array:
-    """A dY A^T, by which `_tiles` are multiplied in the gradient by the filters: [4, 4, B, H'/2, W'/2, N]."""
-    return _both_ways(_OUTPUT.T, padded(dy, _evened(((0, 0), (0, 0)), at.out)))
+def _output_tiles(dy: jax.Array, windows: Windows) -> jax.Array:
+    """Computes A dY A^T, the factor of `_tiles` in the gradient by the filters, [4, 4, B, H'/2, W'/2, N]."""
+    return _transform(_OUTPUT.T, pad_images(dy, _even_padding(((0, 0), (0, 0)), windows.out)))
 
 
 def _outputs(products: jax.Array, out: Pair) -> jax.Array:
-    """A^T M A of products [16, tiles, N]: [B, H', W', N]."""
+    """Computes A^T M A of products [16, tiles, N], [B, H', W', N]."""
     h, w = (-(-n // 2) for n in out)
     m = products.reshape(4, 4, -1, h, w, products.shape[-1])
     rows = [_sum(a, list(m)) for a in _OUTPUT.tolist()]
     return interleave([_sum(b, list(row)) for row in rows for b in _OUTPUT.tolist()], (2, 2))[:, : out[0], : out[1]]
 
 
-def _evened(rows: tuple[Pair, Pair], out: Pair) -> tuple[Pair, Pair]:
-    """With a row more at the end of each axis that has an odd number of outputs."""
-    (top, bottom), (left, right) = rows
+def _even_padding(padding: tuple[Pair, Pair], out: Pair) -> tuple[Pair, Pair]:
+    """Adds a pixel at the end of each axis with an odd number of outputs."""
+    (top, bottom), (left, right) = padding
     return (top, bottom + out[0] % 2), (left, right + out[1] % 2)
 
 
-def _both_ways(matrix: np.ndarray, image: jax.Array) -> jax.Array:
-    """matrix X matrix^T of the blocks X of an image that start at every second pixel: [4, 4, B, h, w, C].
+def _transform(matrix: np.ndarray, image: jax.Array) -> jax.Array:
+    """Computes matrix X matrix^T of the blocks X of an image that start at every second pixel, [4, 4, B, h, w, C].
 
-    First down, then across, in memory between: sums of two terms each, which XLA:CPU compiles fast and runs no slower
-    than sums of four.
+    First along columns, then along rows, with the intermediate in memory: sums of two terms each, which XLA:CPU
+    compiles faster than sums of four and runs as fast.
     """
-    down = lax.optimization_barrier(_along(matrix, image, 1, 0))
-    return _along(matrix, down, 3, 1)
+    down = lax.optimization_barrier(_transform_axis(matrix, image, 1, 0))
+    return _transform_axis(matrix, down, 3, 1)
 
 
-def _along(matrix: np.ndarray, image: jax.Array, axis: int, place: int) -> jax.Array:
-    """One way, over pixels along `axis`; the matrix' rows become a new axis at `place`."""
+def _transform_axis(matrix: np.ndarray, image: jax.Array, axis: int, place: int) -> jax.Array:
+    """Multiplies by the matrix along the pixels of `axis`; its rows become a new axis at `place`."""
     taps = matrix.shape[1]
     ends = image.shape[axis] - taps + 1
-    seen = [lax.slice_in_dim(image, i, i + ends, 2, axis) for i in range(taps)]
-    return jnp.stack([_sum(row, seen) for row in matrix.tolist()], place)
+    slices = [lax.slice_in_dim(image, i, i + ends, 2, axis) for i in range(taps)]
+    return jnp.stack([_sum(row, slices) for row in matrix.tolist()], place)
 
 
 def _sum(factors: Sequence[float], terms: Sequence[jax.Array]) -> jax.Array:
