@@ -8,7 +8,7 @@ The types in a signature are the types that a config may give, and `Annotated` w
 `dropout: DropRate = 0.0`. `call` checks both, so the function need not.
 """
 
-from canon.named.calls import accepts, call, make_chain, parameters, to_plain
+from canon.named.calls import accepts, call, combine_arguments, make_chain, parameters, to_plain
 from canon.named.catalogue import IMPORTED, Catalogue, import_function, lookup, public_functions, suggest
 from canon.named.hints import (
     Count,
@@ -25,11 +25,8 @@ from canon.named.hints import (
 )
 from canon.named.text import parse_text
 
-# Old names, until every module has the new ones.
-plain, near, chain, takes, Room = to_plain, suggest, make_chain, accepts, Catalogue
-
 __all__ = [
     'IMPORTED', 'Catalogue', 'Count', 'DropRate', 'NonNegative', 'Positive', 'Probability', 'Range', 'accepts',
-    'call', 'check', 'describe', 'import_function', 'lookup', 'make_chain', 'parameters', 'parse_text',
-    'plain_types', 'public_functions', 'returns', 'suggest', 'to_plain', 'type_hints',
+    'call', 'check', 'combine_arguments', 'describe', 'import_function', 'lookup', 'make_chain', 'parameters',
+    'parse_text', 'plain_types', 'public_functions', 'returns', 'suggest', 'to_plain', 'type_hints',
 ]  # fmt: skip

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from canon.errors import UsageError
@@ -46,6 +47,26 @@ def accepts(function: Callable, key: str) -> bool:
     """Returns whether `function` has an argument `key`, or takes any keyword."""
     all_parameters = inspect.signature(function).parameters.values()
     return any(p.name == key or p.kind is p.VAR_KEYWORD for p in all_parameters if p.kind is not p.VAR_POSITIONAL)
+
+
+def combine_arguments(*functions: Callable, without: Iterable[str] = ()) -> Callable:
+    """Returns a function that only has a signature: the arguments of all `functions` except those of `without`.
+
+    It documents a section of a config whose keys go to several functions, or to one that gets some arguments from
+    elsewhere.
+    """
+    hints = {name: hint for function in functions for name, hint in type_hints(function).items()}
+    combined = {p.name: p for function in functions for p in parameters(function) if p.name not in without}
+
+    def settings(**_: Any) -> None:
+        """Replaced below."""
+
+    documented = [f.__init__ if inspect.isclass(f) and not dataclasses.is_dataclass(f) else f for f in functions]
+    settings.__doc__ = '\n\n'.join(inspect.cleandoc(f.__doc__ or '') for f in documented)
+    settings.__annotations__ = {name: hints.get(name, Any) for name in combined}
+    keyword_only = [p.replace(kind=p.KEYWORD_ONLY) for p in combined.values()]
+    settings.__signature__ = inspect.Signature(keyword_only)  # ty: ignore[missing-attribute]
+    return settings
 
 
 def make_chain(spec: Mapping[str, Any], make: Callable[[str, dict, str], Any], where: str) -> list[Any]:

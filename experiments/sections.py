@@ -1,0 +1,73 @@
+"""Finds the function whose arguments a section of a config holds: its signature says which keys may be set."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+
+from ml_collections import ConfigDict
+
+from canon import named
+from canon.errors import UsageError
+
+
+def find_function(config: ConfigDict, path: str) -> Callable | None:
+    """Returns the function that the section at `path` (dotted) selects by its `name`; None if there is none.
+
+    `SECTIONS` of the experiment comes first, then the sections that all experiments share: `model`, `tx`, `transforms`
+    and `data.source`.
+    """
+    if path == 'data.source' and isinstance(config.data.get('source'), ConfigDict):
+        from canon.data.pipeline import loading
+
+        return _try(loading.DATA_SETS.get, str(config.data.get('name')))
+    own, find = _own_functions(config, path), find_by_name(path)
+    section = config
+    for part in path.split('.'):
+        section = section.get(part)
+        if not isinstance(section, ConfigDict):
+            return None
+    if own is not None:
+        return own.get(section.get('name') or next(iter(own)))
+    if find is None or section.get('chain') is not None:
+        return None
+    return _try(find, section.get('name') or path.rpartition('.')[2])
+
+
+def find_by_name(path: str) -> Callable[[str], Callable | None] | None:
+    """Returns the function that looks up names in a section of `model`, `tx` or `transforms`; None for others."""
+    parts = path.split('.')
+    if path == 'model':
+        return named.Catalogue('model', ('canon.models',)).get
+    if parts[0] == 'tx' or (parts[0] in ('optimizers', 'rivals') and len(parts) > 1):
+        from canon.optim import factory
+
+        return factory.find
+    if 'transforms' in parts:
+        from canon.data import transforms
+
+        return transforms.find
+    return None
+
+
+def _own_functions(config: ConfigDict, path: str) -> Mapping[str, Callable] | None:
+    """Returns {name: function} of a section that the experiment documents in its `SECTIONS`."""
+    try:
+        module = importlib.import_module(f'experiments.{config.get("experiment")}')
+    except ImportError:
+        return None
+    sections = getattr(module, 'SECTIONS', {}).items()
+    return next((functions for pattern, functions in sections if _matches(path, pattern)), None)
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Returns whether a path matches a pattern such as 'data.evals.*', in which `*` is any key."""
+    parts, expected = path.split('.'), pattern.split('.')
+    return len(parts) == len(expected) and all(e in ('*', p) for p, e in zip(parts, expected, strict=True))
+
+
+def _try(find: Callable[[str], Callable | None], name: str) -> Callable | None:
+    try:
+        return find(name)
+    except UsageError:  # the experiment will report the same when it is made
+        return None
