@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -94,6 +95,21 @@ def test_batches_do_not_depend_on_start_threads_or_what_was_read_before(sampler,
     for start in (0, 5, 5):
         for step, batch in zip(range(start, 12), used.iterate(start), strict=False):
             same(batch, backwards[step])
+
+
+def test_opencv_has_one_thread_while_batches_are_prepared_and_its_own_number_otherwise():
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(3)
+        first, second = (Batches(source(9), 2).iterate() for _ in range(2))
+        next(first), next(second)
+        assert cv2.getNumThreads() == 1
+        first.close()  # the second one still reads
+        assert cv2.getNumThreads() == 1
+        second.close()
+        assert cv2.getNumThreads() == 3
+    finally:
+        cv2.setNumThreads(before)
 
 
 def test_worker_processes_give_the_same_batches():

@@ -20,8 +20,6 @@ from canon.data.pipeline.keys import Key
 from canon.data.pipeline.source import Example
 from canon.errors import CanonError, UsageError
 
-cv2.setNumThreads(1)  # batches are prepared by several threads already
-
 METHODS = {
     'nearest': Image.Resampling.NEAREST,
     'bilinear': Image.Resampling.BILINEAR,

@@ -16,7 +16,7 @@ from canon.data.pipeline import order
 from canon.data.pipeline.chain import Mapped, Transform, apply, split
 from canon.data.pipeline.keys import Key
 from canon.data.pipeline.source import Example, Source, cached, read
-from canon.data.pipeline.workers import prepare_worker, signals_held
+from canon.data.pipeline.workers import prepare_worker, signals_held, single_threaded_opencv
 from canon.errors import CanonError, UsageError
 
 Batch = dict[str, np.ndarray]
@@ -214,13 +214,14 @@ def prefetch(batches: Any, start: int, stop: int, threads: int, workers: int) ->
         _parse_flags()
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
         stream = stream.mp_prefetch(options, worker_init_fn=prepare_worker)
-    iterator = iter(stream)
-    try:
-        for batch in _hold_signals_at_first(iterator) if workers else iterator:
-            # Batches of workers are in shared memory, which must not outlive them.
-            yield _copy(batch) if workers else batch
-    finally:  # after an error, too: worker processes and their shared memory go at once
-        iterator.close()
+    with single_threaded_opencv():
+        iterator = iter(stream)
+        try:
+            for batch in _hold_signals_at_first(iterator) if workers else iterator:
+                # Batches of workers are in shared memory, which must not outlive them.
+                yield _copy(batch) if workers else batch
+        finally:  # after an error, too: worker processes and their shared memory go at once
+            iterator.close()
 
 
 def _copy(batch: Any) -> Any:
