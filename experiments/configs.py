@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import importlib.util
-import inspect
 import json
-import re
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,8 +12,9 @@ from typing import Annotated, Any
 
 from ml_collections import ConfigDict
 
-from canon import named
-from canon.errors import UsageError, describe_error
+from canon import configuration, named
+from canon.configuration import split
+from canon.errors import UsageError
 from canon.named import Count, Range, suggest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,85 +22,19 @@ ROOT = Path(__file__).resolve().parents[1]
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-def split(source: str) -> tuple[Path, str]:
-    """Splits `configs/x/y.py:smoke` into its path and its argument."""
-    path, _, argument = source.partition(':')
-    return Path(path), argument
-
-
-def is_config(word: str) -> bool:
-    """Returns whether a word of a command line has the form of a config, `FILE.py` or `FILE.py:ARG`."""
-    return re.fullmatch(r'[^-].*\.py(:\w*)?', word) is not None
-
-
 def find(root: Path = ROOT) -> list[str]:
     """Returns the paths of all config files, relative to the root."""
     return sorted(str(p.relative_to(root)) for p in root.glob('configs/**/*.py') if not p.name.startswith('_'))
 
 
-def load_module(source: str) -> ModuleType:
-    """Imports a config file; raises UsageError if it does not exist, cannot be imported or has no `get_config`."""
-    path, _ = split(source)
-    if not path.is_file():
-        raise UsageError(f'no config at {path}{suggest(str(path), find())}')
-    spec = importlib.util.spec_from_file_location(f'config_{path.stem}', path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f'{path} is not a Python file; a config is a .py with get_config(arg)')
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UsageError(f'{path} cannot be read: {describe_error(error)}') from error
-    if not hasattr(module, 'get_config'):
-        raise UsageError(f'{path} has no get_config(arg); a config file defines one')
-    return module
-
-
 def load(source: str) -> ConfigDict:
     """Returns the config of `FILE` or `FILE:ARG`; raises UsageError that names the file and the fix."""
-    path, argument = split(source)
-    module = load_module(source)
-    get_config = module.get_config
-    known = getattr(module, 'ARGUMENTS', ('smoke',))
-    if argument and argument not in known:
-        raise UsageError(f'{path} takes no argument {argument!r}{suggest(argument, known)}')
-    if argument and not inspect.signature(get_config).parameters:
-        raise UsageError(f'{path} takes no argument, so not {argument!r}: its get_config() has no parameter')
-    try:
-        config = get_config(argument) if argument else get_config()
-    except UsageError:
-        raise
-    except Exception as error:
-        raise UsageError(f'{source}: get_config: {describe_error(error)}') from error
-    if not isinstance(config, ConfigDict):
-        raise UsageError(f'{source}: get_config returns a ConfigDict, not {config!r:.60}')
-    return config
+    return configuration.load(source, find())
 
 
-def read_comments(source: str) -> dict[str, str]:
-    """Returns {dotted key: the comment on its line or above it} of a config file and its shared ones (`_*.py`)."""
-    path, _ = split(source)
-    comments = {}
-    for file in (*sorted(path.parent.glob('_*.py')), path):
-        lines = file.read_text().splitlines()
-        for node in ast.walk(ast.parse('\n'.join(lines))):
-            if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'ConfigDict':
-                comments |= dict(_comments_in(node, '', lines))
-    return comments
-
-
-def _comments_in(call: ast.Call, prefix: str, lines: list[str]) -> Iterator[tuple[str, str]]:
-    for argument in call.args:
-        if isinstance(argument, ast.Call):
-            yield from _comments_in(argument, prefix, lines)
-    for keyword in call.keywords:
-        key, line = f'{prefix}{keyword.arg}', keyword.lineno - 1
-        above = lines[line - 1].strip() if line else ''
-        trailing = re.search(r'\s# (.+)$', lines[(keyword.value.end_lineno or keyword.lineno) - 1])
-        if trailing or above.startswith('# '):
-            yield key, trailing[1] if trailing else above[2:]
-        if isinstance(keyword.value, ast.Call):
-            yield from _comments_in(keyword.value, f'{key}.', lines)
+def load_module(source: str) -> ModuleType:
+    """Imports the config file of `FILE` or `FILE:ARG`, also for its `sweep()` and `pictures()`."""
+    return configuration.load_module(source, find())
 
 
 # --- checks ---------------------------------------------------------------------------------------------------------

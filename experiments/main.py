@@ -72,6 +72,7 @@ def main() -> None:
 
 def _parse(argv: list[str]) -> _Command:
     """Flags, and the config with its overrides applied."""
+    from canon.configuration import is_config
     from experiments import configs, overrides
 
     pairs, words = overrides.read_flags(argv)
@@ -82,7 +83,7 @@ def _parse(argv: list[str]) -> _Command:
     except flags.Error as error:
         raise UsageError(f'{error}; see --help') from error
     source = FLAGS.config
-    if source is None and positional and configs.is_config(positional[0]):
+    if source is None and positional and is_config(positional[0]):
         source = positional.pop(0)
     if positional:
         raise UsageError(f'{positional[0]!r} is no flag; options are written --name=value')

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from canon.configuration import split
 from canon.errors import CanonError, UsageError
 from canon.train.runs import Run, describe_result, find_runs
 from experiments import configs
@@ -61,7 +62,7 @@ def submit(options: Any, points: Sequence[list[str]], parallel: int = 0) -> int:
     folder = runs_folder(points[0]).absolute() / 'slurm'
     executor = submitit.AutoExecutor(folder / '%j', cluster='slurm')
     executor.update_parameters(
-        name=f'canon-{configs.split(options.config)[0].stem}',
+        name=f'canon-{split(options.config)[0].stem}',
         nodes=options.nodes,
         tasks_per_node=tasks,
         timeout_min=options.minutes,

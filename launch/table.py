@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from canon.configuration import split
 from canon.errors import CanonError, UsageError
 from canon.named import suggest
 from canon.train.runs import Run, find_runs
@@ -136,7 +137,7 @@ def draw(found: Sequence[Run], metric: str, path: Path) -> Path | None:
 
 def draw_own(found: Sequence[Run], folder: Path) -> list[Path]:
     """The pictures that the config of all these runs defines, saved in `folder`; none where it defines none."""
-    files = {configs.split(run.config)[0] for run in found}
+    files = {split(run.config)[0] for run in found}
     file = files.pop()
     pictures = getattr(configs.load_module(str(file)), 'pictures', None) if not files and file.is_file() else None
     return [_save(figure, folder / f'{name}.png') for name, figure in (pictures(found) if pictures else {}).items()]

@@ -9,6 +9,7 @@ __version__ = '0.1.0'
 _ROOMS = (
     'backend',
     'camera',
+    'configuration',
     'data',
     'errors',
     'losses',

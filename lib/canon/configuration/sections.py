@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from canon import named
 from canon.errors import UsageError
 
+Sections = Mapping[str, Mapping[str, Callable]]  # {path of a section: {name: function}}; `*` in a path is any key
 
-def find_function(config: ConfigDict, path: str) -> Callable | None:
-    """Returns the function that the section at `path` (dotted) selects by its `name`; None if there is none.
 
-    `SECTIONS` of the experiment comes first, then the sections that all experiments share: `model`, `tx`, `transforms`
-    and `data.source`.
+def find_function(config: ConfigDict, path: str, sections: Mapping[str, Any] = {}) -> Callable | None:
+    """Returns the function that a section selects by its `name`; None if there is none.
+
+    Args:
+      config: the whole config.
+      path: of the section, dotted.
+      sections: the sections of the experiment's own, whose first function is the default. They come before those that
+        all experiments share: `model`, `tx`, `transforms` and `data.source`.
     """
     if path == 'data.source' and isinstance(config.data.get('source'), ConfigDict):
         from canon.data.pipeline import loading
 
         return _try(loading.DATA_SETS.get, str(config.data.get('name')))
-    own, find = _own_functions(config, path), find_by_name(path)
+    own = next((functions for pattern, functions in sections.items() if _matches(path, pattern)), None)
+    find = find_by_name(path)
     section = config
     for part in path.split('.'):
         section = section.get(part)
@@ -48,16 +54,6 @@ def find_by_name(path: str) -> Callable[[str], Callable | None] | None:
 
         return transforms.find
     return None
-
-
-def _own_functions(config: ConfigDict, path: str) -> Mapping[str, Callable] | None:
-    """Returns {name: function} of a section that the experiment documents in its `SECTIONS`."""
-    try:
-        module = importlib.import_module(f'experiments.{config.get("experiment")}')
-    except ImportError:
-        return None
-    sections = getattr(module, 'SECTIONS', {}).items()
-    return next((functions for pattern, functions in sections if _matches(path, pattern)), None)
 
 
 def _matches(path: str, pattern: str) -> bool:

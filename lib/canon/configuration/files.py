@@ -1,0 +1,112 @@
+"""Reads config files: Python modules with `get_config(arg='')` that returns a ConfigDict."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from canon.errors import UsageError, describe_error
+from canon.named import suggest
+
+
+def split(source: str) -> tuple[Path, str]:
+    """Splits `configs/x/y.py:smoke` into its path and its argument."""
+    path, _, argument = source.partition(':')
+    return Path(path), argument
+
+
+def is_config(word: str) -> bool:
+    """Returns whether a word of a command line has the form of a config, `FILE.py` or `FILE.py:ARG`."""
+    return re.fullmatch(r'[^-].*\.py(:\w*)?', word) is not None
+
+
+def load_module(source: str, known: Iterable[str] = ()) -> ModuleType:
+    """Imports a config file, the path of `FILE` or `FILE:ARG`.
+
+    Raises UsageError if it does not exist (suggesting one of the `known` paths), cannot be imported or has no
+    `get_config`.
+    """
+    path, _ = split(source)
+    if not path.is_file():
+        raise UsageError(f'no config at {path}{suggest(str(path), known)}')
+    spec = importlib.util.spec_from_file_location(f'config_{path.stem}', path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f'{path} is not a Python file; a config is a .py with get_config(arg)')
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UsageError(f'{path} cannot be read: {describe_error(error)}') from error
+    if not hasattr(module, 'get_config'):
+        raise UsageError(f'{path} has no get_config(arg); a config file defines one')
+    return module
+
+
+def load(source: str, known: Iterable[str] = ()) -> ConfigDict:
+    """Returns the config of `FILE` or `FILE:ARG`; raises UsageError that names the file and the fix."""
+    path, argument = split(source)
+    module = load_module(source, known)
+    get_config = module.get_config
+    arguments = getattr(module, 'ARGUMENTS', ('smoke',))
+    if argument and argument not in arguments:
+        raise UsageError(f'{path} takes no argument {argument!r}{suggest(argument, arguments)}')
+    if argument and not inspect.signature(get_config).parameters:
+        raise UsageError(f'{path} takes no argument, so not {argument!r}: its get_config() has no parameter')
+    try:
+        config = get_config(argument) if argument else get_config()
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f'{source}: get_config: {describe_error(error)}') from error
+    if not isinstance(config, ConfigDict):
+        raise UsageError(f'{source}: get_config returns a ConfigDict, not {config!r:.60}')
+    return config
+
+
+def read_json(path: Path) -> ConfigDict:
+    """Returns the config that a run has written as `config.json`; raises UsageError if it is damaged."""
+    try:
+        return ConfigDict(json.loads(path.read_text(), object_hook=_replace_nulls))
+    except (ValueError, TypeError) as error:
+        raise UsageError(f'{path} is damaged, so give --config=FILE as well: {error}') from error
+
+
+def _replace_nulls(section: dict[str, Any]) -> dict[str, Any]:
+    """Makes each null of JSON a key that the command line may set."""
+    return {key: placeholder(str) if value is None else value for key, value in section.items()}
+
+
+def read_comments(source: str) -> dict[str, str]:
+    """Returns {dotted key: the comment on its line or above it} of a config file and its shared ones (`_*.py`)."""
+    path, _ = split(source)
+    comments = {}
+    for file in (*sorted(path.parent.glob('_*.py')), path):
+        lines = file.read_text().splitlines()
+        for node in ast.walk(ast.parse('\n'.join(lines))):
+            if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'ConfigDict':
+                comments |= dict(_comments_in(node, '', lines))
+    return comments
+
+
+def _comments_in(call: ast.Call, prefix: str, lines: list[str]) -> Iterator[tuple[str, str]]:
+    for argument in call.args:
+        if isinstance(argument, ast.Call):
+            yield from _comments_in(argument, prefix, lines)
+    for keyword in call.keywords:
+        key, line = f'{prefix}{keyword.arg}', keyword.lineno - 1
+        above = lines[line - 1].strip() if line else ''
+        trailing = re.search(r'\s# (.+)$', lines[(keyword.value.end_lineno or keyword.lineno) - 1])
+        if trailing or above.startswith('# '):
+            yield key, trailing[1] if trailing else above[2:]
+        if isinstance(keyword.value, ast.Call):
+            yield from _comments_in(keyword.value, f'{key}.', lines)
