@@ -358,7 +358,7 @@ def test_distributions_are_trained_on_where_the_config_says_so(tmp_path):
     write_npz(tmp_path / 'a.npz', y_train=soft)
     made = classification.make(npz_config(tmp_path / 'a.npz', **{'loss': dict(soft_labels=True)}))
     variables = dict(jax.jit(made.task.init)(KEY, made.train[0]))
-    loss, (_, told) = jax.jit(made.task.loss)(variables.pop('params'), variables, made.train[0], KEY)
+    loss, (_, told) = jax.jit(made.task.loss)(variables.pop('params'), variables, made.train[0], At(KEY, 0))
     assert np.isfinite(loss.value)
     assert 0 < told['accuracy'].value < 1  # the shares that the distributions give the guesses
 

@@ -32,7 +32,7 @@ from canon import ops
 from canon.errors import UsageError
 from canon.models import published
 from canon.named import Count, DropRate
-from canon.nn import ConvUnit, Mixed, Network, Unit, as_inception, check_images
+from canon.nn import ConvUnit, Mixed, Network, Unit, check_images, to_inception_range
 
 # Table 1: 1x1; 3x3 reduce, 3x3; 5x5 reduce, 5x5; pool projection.
 INCEPTIONS = {
@@ -82,7 +82,7 @@ class GoogLeNet(Network):
         check_images(images, least, 'GoogLeNet with its heads' if heads and least == 47 else 'GoogLeNet', channels)
         unit = partial(ConvUnit, width=self.width, norm=self.norm, dtype=self.dtype, **self._initial())
         pool = partial(ops.max_pool, window=3, stride=2, ceil_mode=True)
-        x = as_inception(images) if self.transform_input else images
+        x = to_inception_range(images) if self.transform_input else images
         stages = {}
 
         stages['conv1'] = x = unit(64, 7, 2, 3, name='conv1')(x, train)

@@ -28,7 +28,7 @@ from jax.nn import initializers as init
 from canon import ops
 from canon.models import published
 from canon.named import Count, DropRate
-from canon.nn import ConvUnit, Mixed, Network, Unit, as_inception, check_images
+from canon.nn import ConvUnit, Mixed, Network, Unit, check_images, to_inception_range
 
 TABLE = (
     published('inception.bn_inception', 11_194_984, 74.8, 92.18, 'Ioffe & Szegedy 2015, Figure 4', 2.0e9),
@@ -84,7 +84,7 @@ class Inception(Network):
         check_images(images, self.least, self.title, 3 if self.transform_input else None)
         if heads:  # its 5x5 convolution stands on 5x5, pooled of 17x17
             check_images(images, 299, f'{self.title} with its auxiliary head (auxiliary=False leaves it out)')
-        x = as_inception(images) if self.transform_input else images
+        x = to_inception_range(images) if self.transform_input else images
         stages = {}
         for name, layer in self.layers.items():
             if isinstance(layer, Unit):

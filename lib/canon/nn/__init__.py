@@ -1,5 +1,8 @@
-"""Layers: flax linen modules over `canon.ops`. Dropout and Sequential are linen's own, and so is Dense where images or
-rows [B, C] are classified; `Dense` here is for sequences and points."""
+"""Layers: flax linen modules over `canon.ops`.
+
+Dropout and Sequential are linen's own, and so is the Dense of classifiers, on rows [B, C]; `Dense` here is for
+sequences and points, [..., C].
+"""
 
 from canon.nn.attention import AdditiveAttention, DotProductAttention, GeneralAttention, MultiHeadAttention
 from canon.nn.layers import (
@@ -14,13 +17,13 @@ from canon.nn.layers import (
     reestimate,
     scale_channels,
 )
-from canon.nn.mixed import ConvUnit, Mixed, Unit, as_inception
+from canon.nn.mixed import ConvUnit, Mixed, Unit, to_inception_range
 from canon.nn.network import Network, check_images
 from canon.nn.recurrent import GRU, LSTM, RNN
 
 __all__ = [
     'GRU', 'LSTM', 'RNN', 'AdditiveAttention', 'BatchNorm', 'Conv', 'ConvTranspose', 'ConvUnit', 'Dense',
     'DenseGeneral', 'DotProductAttention', 'GeneralAttention', 'Mixed', 'MultiHeadAttention', 'Network',
-    'SeparableConv', 'Unit', 'as_inception', 'check_images', 'he_normal', 'make_divisible', 'reestimate',
-    'scale_channels',
+    'SeparableConv', 'Unit', 'check_images', 'he_normal', 'make_divisible', 'reestimate', 'scale_channels',
+    'to_inception_range',
 ]  # fmt: skip

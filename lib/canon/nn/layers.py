@@ -1,4 +1,4 @@
-"""Layers of convolutional networks, as linen modules over `canon.ops`; parameters are float32 whatever `dtype` is."""
+"""Layers of convolutional networks: linen modules over `canon.ops`, with float32 parameters whatever the `dtype`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,38 +17,34 @@ he_normal = init.variance_scaling(2.0, 'fan_out', 'normal')  # He et al. 2015, e
 
 
 class Dense(nn.Dense):
-    """linen's, of inputs [.., C] with any number of leading axes: `canon.ops.dense`."""
+    """`linen.Dense` over `canon.ops.dense`, for inputs [..., C] with any number of leading axes."""
 
     dot_general: Any = ops.dense.dot_general
 
 
 class DenseGeneral(nn.DenseGeneral):
-    """linen's: `canon.ops.dense`."""
+    """`linen.DenseGeneral` over `canon.ops.dense`."""
 
     dot_general: Any = ops.dense.dot_general
 
 
 class Conv(nn.Module):
-    """Convolution, [B, H, W, C] -> [B, H', W', features]; parameters `kernel` [h, w, C / groups, features] and `bias`.
-
-    padding: a number (both sides, as Caffe and torch), 'same', 'same_lower', 'valid' or explicit: `canon.ops.padding`.
-    dtype: that of the computation; the images' without.
-    """
+    """Convolution, [B, H, W, C] -> [B, H', W', features]; parameters `kernel` [h, w, C / groups, features], `bias`."""
 
     features: int
     kernel_size: int | Sequence[int]
     stride: int | Sequence[int] = 1
-    padding: Padding = 0
+    padding: Padding = 0  # a number (both sides, as in Caffe and torch), 'same', 'valid', ...: `canon.ops.padding`
     dilation: int | Sequence[int] = 1
     groups: int = 1
     use_bias: bool = True
-    dtype: Any = None
+    dtype: Any = None  # of the computation; None keeps that of the images
     kernel_init: Callable = he_normal
     bias_init: Callable = init.zeros
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        _share_out(self, x.shape[-1], self.features)
+        _check_groups(self, x.shape[-1], self.features)
         shape = (*pair(self.kernel_size, 'kernel_size'), x.shape[-1] // self.groups, self.features)
         kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
         bias = self.param('bias', self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
@@ -58,7 +54,7 @@ class Conv(nn.Module):
 
 
 class ConvTranspose(nn.Module):
-    """Transposed convolution, as torch: `canon.ops.conv_transpose`; `kernel` [h, w, features / groups, C], `bias`."""
+    """Transposed convolution (`canon.ops.conv_transpose`); parameters `kernel` [h, w, features / groups, C], `bias`."""
 
     features: int
     kernel_size: int | Sequence[int]
@@ -74,7 +70,7 @@ class ConvTranspose(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        _share_out(self, x.shape[-1], self.features)
+        _check_groups(self, x.shape[-1], self.features)
         shape = (*pair(self.kernel_size, 'kernel_size'), self.features // self.groups, x.shape[-1])
         kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
         bias = self.param('bias', self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
@@ -83,22 +79,22 @@ class ConvTranspose(nn.Module):
         return y if bias is None else y + bias
 
 
-def _share_out(layer: Conv | ConvTranspose, channels: int, features: int) -> None:
+def _check_groups(layer: Conv | ConvTranspose, channels: int, features: int) -> None:
     if layer.groups < 1 or channels % layer.groups or features % layer.groups:
         raise UsageError(
-            f'{layer.name or type(layer).__name__}: {channels} channels and {features} features cannot be shared out '
-            f'over groups={layer.groups}'
+            f'{layer.name or type(layer).__name__}: {channels} channels and {features} features cannot be divided into '
+            f'groups={layer.groups}'
         )
 
 
 class SeparableConv(nn.Module):
-    """A depthwise convolution, then a pointwise one: Howard et al. 2017, section 3.1, without what stands between."""
+    """A depthwise and a pointwise convolution (Howard et al. 2017, section 3.1), with nothing in between."""
 
     features: int
     kernel_size: int | Sequence[int]
     stride: int | Sequence[int] = 1
     padding: Padding = 'same'
-    multiplier: int = 1
+    multiplier: int = 1  # depthwise filters per channel
     use_bias: bool = True
     dtype: Any = None
 
@@ -119,20 +115,19 @@ class SeparableConv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation (Ioffe & Szegedy 2015) over all axes but the last; statistics in float32 whatever x is.
+    """Batch normalisation (Ioffe & Szegedy 2015) over all axes but the last, with statistics in float32.
 
-    Parameters `scale`, `bias`; collection 'batch_stats' `mean`, `var`. In training the batch's statistics normalise (of
-    the whole batch, however it lies over devices) and the running ones move: r <- decay r + (1 - decay) s. torch's
-    momentum is 1 - decay. frozen: the running statistics normalise in training too and stay as they are.
-    unbiased: the running variance takes n / (n - 1) of the batch's, as the paper and torch do; flax takes the batch's.
+    Parameters `scale`, `bias`; in the collection 'batch_stats' `mean`, `var`. Training normalises by the statistics s
+    of the batch (of the whole batch, however it is laid out over devices) and updates the running ones,
+    r <- decay r + (1 - decay) s. Evaluation normalises by the running statistics.
     """
 
-    decay: float = 0.9
+    decay: float = 0.9  # 1 - torch's momentum
     eps: float = 1e-5
     use_scale: bool = True
     use_bias: bool = True
-    unbiased: bool = True
-    frozen: bool = False
+    unbiased: bool = True  # the running variance takes n / (n - 1) times the batch's, as the paper and torch, not flax
+    frozen: bool = False  # training normalises by the running statistics too, and does not update them
     dtype: Any = None
     scale_init: Callable = init.ones
 
@@ -157,16 +152,19 @@ class BatchNorm(nn.Module):
 
 
 def reestimate(forward: Callable[[Any, Any], Any], batch_stats: Any, batches: Any, decay: float | None = None) -> Any:
-    """Measures 'batch_stats' again over `batches`: for averaged weights, AdaBN, or the paper's own inference (Alg. 2).
+    """Estimates 'batch_stats' again over `batches`: for averaged weights, AdaBN, or the paper's inference (Alg. 2).
 
-    Means and variances are averaged over the batches, as the paper's E[mu_B] and E[var_B] (unbiased where the layers
-    are). A batch whose statistics are not finite does not count.
+    Means and variances are averaged over the batches, like the paper's E[mu_B] and E[var_B] (unbiased if the layers
+    are). Batches whose statistics are not finite do not count.
 
     Args:
-      forward: (batch_stats, batch) -> the batch_stats after a training-mode pass over the batch.
+      forward: (batch_stats, batch) -> the batch_stats after a pass in training mode.
       batch_stats: the statistics to replace; their values do not matter.
-      batches: what `forward` takes, one after the other.
-      decay: that of all BatchNorm layers; None finds each layer's own by a second pass over the first batch.
+      batches: an iterable of what `forward` takes.
+      decay: of all BatchNorm layers; None measures each layer's own by a second pass over the first batch.
+
+    Returns:
+      The new batch_stats; the old ones if no batch has finite statistics.
 
     Raises:
       UsageError: there are no batches.
@@ -186,23 +184,23 @@ def reestimate(forward: Callable[[Any, Any], Any], batch_stats: Any, batches: An
 
 
 def _one_minus_decay(forward: Callable, update: Any, batch: Any) -> Any:
-    """1 - decay of each layer, whose update is decay * old + (1 - decay) * new: from one old value far above `new`."""
-    large = 2.0**20
+    """Measures 1 - decay of each layer, whose update is decay * old + (1 - decay) * new, with a large `old`."""
+    large = 2.0**20  # a power of two, so that the division below is exact
     moved = forward(jax.tree.map(lambda x: jnp.full_like(x, large), update), batch)
     return jax.tree.map(lambda m, u: 1 - (m - u) / large, moved, update)
 
 
 def make_divisible(channels: float, divisor: int = 8, least: int | None = None) -> int:
-    """The multiple of `divisor` nearest to `channels`, not below `least` (or the divisor), nor below 0.9 `channels`.
+    """Rounds `channels` to a multiple of `divisor`, at least `least` (or the divisor) and 0.9 `channels`.
 
-    How the MobileNets' authors round a width: Sandler et al. 2018's code.
+    This is how the MobileNets' authors round widths (code of Sandler et al. 2018).
     """
     rounded = max(divisor if least is None else least, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
 def scale_channels(channels: int, width: float, groups: int = 1) -> int:
-    """`channels` times a width multiplier, rounded to a multiple of `groups`; raises UsageError where none is left."""
+    """Multiplies `channels` by a width, rounded to a multiple of `groups`. Raises UsageError if none are left."""
     scaled = groups * round(channels * width / groups)
     if scaled < 1:
         raise UsageError(f'model.width={width} leaves none of {channels} channels; widen it')

@@ -1,4 +1,4 @@
-"""What Inception networks are made of: a convolution with its normalisation, and branches side by side, as tables."""
+"""Building blocks of Inception networks: convolutions with normalisation, and parallel branches given as tables."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,19 +14,17 @@ from canon.ops.padding import Padding
 
 
 class ConvUnit(nn.Module):
-    """Convolution `conv`, batch normalisation `bn`, activation; without `norm` a bias in place of the normalisation.
-
-    multiplier: the convolution is separable, with so many depthwise filters a channel ahead of the pointwise ones.
-    width: multiplies `features`.
-    """
+    """A convolution `conv`, batch normalisation `bn` and an activation."""
 
     features: int
     kernel_size: int | Sequence[int] = 1
     stride: int = 1
     padding: Padding = 'same'
-    multiplier: int | None = None
-    width: float = 1.0
-    norm: bool = True
+    multiplier: int | None = (
+        None  # None: a full convolution; else separable, with this many depthwise filters per channel
+    )
+    width: float = 1.0  # multiplies `features`
+    norm: bool = True  # False: a bias instead of the normalisation
     decay: float = 0.9
     eps: float = 1e-3
     activation: str | Callable = 'relu'
@@ -48,7 +46,7 @@ class ConvUnit(nn.Module):
 
 
 class Unit(NamedTuple):
-    """A convolution of a branch: what a `ConvUnit` is told first."""
+    """A convolution of a branch: the first arguments of a `ConvUnit`."""
 
     features: int
     kernel_size: int | tuple[int, int] = 1
@@ -61,11 +59,14 @@ Step = Unit | tuple[Unit, ...] | Callable[[jax.Array], jax.Array]
 
 
 class Mixed(nn.Module):
-    """Branches over the same images, their channels concatenated in the order of the table.
+    """Parallel branches over the same images, their channels concatenated in the order of the table.
 
-    branches: {name: steps}. A step is a `Unit`, a tuple of units side by side, or a function of arrays (a pooling).
-    Convolutions are called by branch and place, 'branch3x3_1', 'branch3x3_2'; those side by side 'branch3x3_2a',
-    'branch3x3_2b'; a lone one by its branch. unit: what makes a convolution of a `Unit` and a name, a `ConvUnit`.
+    Convolutions are named by branch and position, 'branch3x3_1', 'branch3x3_2'; parallel ones 'branch3x3_2a',
+    'branch3x3_2b'; the only one of a branch by the branch.
+
+    Attributes:
+      branches: {name: steps}. A step is a `Unit`, a tuple of parallel units, or a function of arrays (a pooling).
+      unit: makes the convolution of a `Unit` and a name, such as `ConvUnit`.
     """
 
     branches: Mapping[str, Sequence[Step]]
@@ -76,26 +77,26 @@ class Mixed(nn.Module):
         return jnp.concatenate([self._branch(name, x, train) for name in self.branches], -1)
 
     def _branch(self, name: str, x: jax.Array, train: bool) -> jax.Array:
-        steps, place = self.branches[name], 0
-        lone = sum(isinstance(step, tuple) for step in steps) == 1
+        steps, position = self.branches[name], 0
+        single = sum(isinstance(step, tuple) for step in steps) == 1
         for step in steps:
             if not isinstance(step, tuple):
                 x = step(x)
                 continue
-            place += 1
-            label = name if lone else f'{name}_{place}'
+            position += 1
+            label = name if single else f'{name}_{position}'
             if isinstance(step, Unit):
                 x = self.unit(*step, name=label)(x, train)
             else:
-                sides = zip('abcd', step, strict=False)
-                x = jnp.concatenate([self.unit(*u, name=label + letter)(x, train) for letter, u in sides], -1)
+                parallel = zip('abcd', step, strict=False)
+                x = jnp.concatenate([self.unit(*u, name=label + letter)(x, train) for letter, u in parallel], -1)
         return x
 
 
-def as_inception(images: jax.Array) -> jax.Array:
-    """Images [B, H, W, 3] normalised by ImageNet's mean and deviation, as Inception networks take them: 2 v - 1.
+def to_inception_range(images: jax.Array) -> jax.Array:
+    """Maps images [B, H, W, 3] normalised by ImageNet's mean and deviation to 2 v - 1, v in [0, 1] a pixel's value.
 
-    v in [0, 1] is a pixel's value; torchvision's published weights of GoogLeNet and Inception v3 want this.
+    torchvision's published weights of GoogLeNet and Inception v3 expect that range.
     """
     mean, deviation = jnp.array([0.485, 0.456, 0.406]), jnp.array([0.229, 0.224, 0.225])
     return (images * (2 * deviation) + (2 * mean - 1)).astype(images.dtype)
