@@ -26,7 +26,7 @@ def get_config(arg: str = '') -> ConfigDict:
             only=(),
             compare=('adagrad', 'rmsprop'),
             scale=1.0,
-            rivals=dict(
+            optimizers=dict(
                 adagrad=dict(learning_rate=0.01, eps=1e-7),
                 rmsprop=dict(learning_rate=1e-3, decay=0.9, eps=1e-6),
                 adadelta=dict(learning_rate=1.0, decay=0.95, eps=1e-6, eps_in_sqrt=True),
@@ -51,7 +51,9 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.claims.optimizers import best_rates
+    from experiments.claims.optimizers import draw_best_rates
 
     panels = {'training loss': 'train/*/loss', 'effective rate': 'train/*/effective_rate'}
-    return best_rates(runs, 'test/*/loss', panels, 'a deep autoencoder of the digits: AdaGrad and its two successors')
+    return draw_best_rates(
+        runs, 'test/*/loss', panels, 'a deep autoencoder of the digits: AdaGrad and its two successors'
+    )

@@ -21,7 +21,7 @@ def get_config(arg: str = '') -> ConfigDict:
             net=dict(hidden=(64, 64), goal='classify'),
             only=(),
             scale=1.0,
-            rivals=dict(
+            optimizers=dict(
                 sgd=dict(learning_rate=0.3),
                 momentum=dict(learning_rate=0.03, momentum=0.9),
                 nesterov=dict(learning_rate=0.03, momentum=0.9),
@@ -54,7 +54,7 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.claims.optimizers import best_rates
+    from experiments.claims.optimizers import draw_best_rates
 
     panels = {'training loss': 'train/*/loss', 'held-out accuracy': 'test/*/accuracy'}
-    return best_rates(runs, 'test/*/loss', panels, 'the digits, 15 epochs: each optimizer at its best rate')
+    return draw_best_rates(runs, 'test/*/loss', panels, 'the digits, 15 epochs: each optimizer at its best rate')

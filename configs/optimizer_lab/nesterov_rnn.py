@@ -27,7 +27,7 @@ def get_config(arg: str = '') -> ConfigDict:
             only=('momentum_90', 'nesterov_90') if smoke else (),
             compare=() if smoke else ('momentum_99', 'nesterov_99'),
             scale=3.0 if smoke else 1.0,
-            rivals=dict(
+            optimizers=dict(
                 momentum_90=dict(name='momentum', learning_rate=rate[90], momentum=0.9),
                 nesterov_90=dict(name='nesterov', learning_rate=rate[90], momentum=0.9, stored='theta'),
                 momentum_99=dict(name='momentum', learning_rate=rate[99], momentum=0.99),
@@ -53,7 +53,7 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.claims.optimizers import best_rates
+    from experiments.claims.optimizers import draw_best_rates
 
     panels = {'training loss': 'train/*/loss'}
-    return best_rates(runs, 'test/*/loss', panels, 'the adding problem, tanh RNN: momentum and Nesterov')
+    return draw_best_rates(runs, 'test/*/loss', panels, 'the adding problem, tanh RNN: momentum and Nesterov')

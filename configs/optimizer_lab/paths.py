@@ -34,7 +34,7 @@ def get_config(arg: str = '') -> ConfigDict:
             surface=dict(name=surface, start=()),
             only=(),
             scale=1.0,
-            rivals=dict(
+            optimizers=dict(
                 sgd=dict(learning_rate=rates['sgd']),
                 momentum=dict(learning_rate=rates['momentum'], momentum=0.9),
                 nesterov=dict(learning_rate=rates['nesterov'], momentum=0.9, stored='theta'),

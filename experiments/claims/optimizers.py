@@ -1,4 +1,4 @@
-"""The picture of a sweep of rivals: what each came to at each rate, and how it went at its best one."""
+"""The figure of a sweep over learning rates: the final loss of each optimizer, and its curves at its best rate."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ import numpy as np
 from canon.train.runs import Run, read_curves
 from canon.train.workdir import read_json
 from experiments.claims.sweeps import at_best
-from experiments.optimizer_lab import chosen
+from experiments.optimizer_lab import select_optimizers
 
 
-def best_rates(found: Sequence[Run], metric: str, panels: Mapping[str, str], title: str = '') -> dict[str, Any]:
-    """{'best rates': Figure} from the runs of a sweep over `scale`, perhaps over `seed` too.
+def draw_best_rates(all_runs: Sequence[Run], metric: str, panels: Mapping[str, str], title: str = '') -> dict[str, Any]:
+    """Draws {'best rates': Figure} from the runs of a sweep over `scale`, and perhaps over `seed`.
 
-    metric: of the last evaluation, with a star for the rival: 'test/*/loss'. Less is better, and the median of the
-    seeds counts. panels: {title: metric of the log's rows}, drawn at each rival's best rate: {'loss': 'train/*/loss'}.
+    Args:
+      all_runs: of the sweep; those that are not done are ignored.
+      metric: of the last evaluation, with a star for the optimizer, such as 'test/*/loss'. Less is better, and the
+        median of the seeds counts.
+      panels: {title: metric of the log}, drawn at each optimizer's best rate, such as {'loss': 'train/*/loss'}.
+      title: of the figure.
     """
     points = [
-        # 3 * 0.1 is 0.3
+        # Rounded, so that 3 * 0.1 is the rate 0.3.
         (name, float(f'{spec["learning_rate"]:.6g}'), run.metrics.get(metric.replace('*', name), np.nan), run.folder)
-        for run in found
+        for run in all_runs
         if run.state == 'done'
-        for name, spec in chosen(read_json(run.folder / 'config.json') or {}).items()
+        for name, spec in select_optimizers(read_json(run.folder / 'config.json') or {}).items()
     ]
     if not points:
         return {}
