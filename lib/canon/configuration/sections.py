@@ -45,7 +45,7 @@ def find_by_name(path: str) -> Callable[[str], Callable | None] | None:
     parts = path.split('.')
     if path == 'model':
         return named.Catalogue('model', ('canon.models',)).get
-    if parts[0] == 'tx' or (parts[0] in ('optimizers', 'rivals') and len(parts) > 1):
+    if parts[0] == 'tx' or (parts[0] == 'optimizers' and len(parts) > 1):
         from canon.optim import factory
 
         return factory.find
