@@ -210,7 +210,7 @@ def _train(config, experiment, workdir, command: _Command) -> None:
         return
     report = write_report(fitted.workdir)
     seconds = time.perf_counter() - began
-    step = int(fitted.state.step)
+    step = fitted.step
     if fitted.status == 'stopped':
         print(
             f'stopped at step {step} after {seconds:.0f} s, saved; the same command resumes. Report: {_short(report)}'
@@ -248,10 +248,10 @@ def _four_digits(value: float) -> str:
 
 
 def _evaluate(config, module, experiment, workdir) -> None:
-    from canon.train import replay
+    from canon.train import evaluate_run
     from canon.train.workdir import write_json
 
-    metrics = replay.evaluate_run(experiment, config, workdir, FLAGS.step)
+    metrics = evaluate_run(experiment, config, workdir, FLAGS.step)
     if _first_process():
         print('\n'.join(f'{k} {v if isinstance(v, str) else format(v, ".6g")}' for k, v in metrics.items()))
         path = workdir / f'evaluation-{metrics["step"]}.json'
@@ -263,14 +263,14 @@ def _evaluate(config, module, experiment, workdir) -> None:
 
 
 def _predict(config, module, experiment, workdir) -> None:
-    from canon.train import replay
+    from canon.train import load_trained
     from experiments.predictions import write
 
     if not isinstance(module, protocol.Predicts):
         raise UsageError(f'experiment {config.experiment!r} has no predict')
     if not FLAGS.input:
         raise UsageError('predict what? give --input=FILE or a folder')
-    run = replay.trained(experiment, config, workdir, FLAGS.step)
+    run = load_trained(experiment, config, workdir, FLAGS.step)
     output = _folder(FLAGS.output) if FLAGS.output else workdir / 'predictions'
     arguments = (config, experiment, run.params, run.mutable, FLAGS.input)
     if 'output' in inspect.signature(module.predict).parameters:
@@ -292,12 +292,12 @@ def _folder(output: str) -> Path:
 
 
 def _export(config, module, experiment, workdir) -> None:
-    from canon.train import replay
+    from canon.train import load_trained
     from canon.weights.stablehlo import export_stablehlo
 
     if not isinstance(module, protocol.Exports):
         raise UsageError(f'experiment {config.experiment!r} has nothing to export (it has no `served`)')
-    run = replay.trained(experiment, config, workdir, FLAGS.step, untrained=True)
+    run = load_trained(experiment, config, workdir, FLAGS.step, untrained=True)
     lines = export_stablehlo(
         module.served(config, experiment),
         run.params,
@@ -311,11 +311,11 @@ def _replay(config, module, experiment, workdir) -> None:
     import jax
     import numpy as np
 
-    from canon.train import replay
+    from canon.train import replay_step
 
     if FLAGS.step is None:
         raise UsageError('replay which step? give --step=N')
-    replayed = replay.replay(experiment, config, workdir, FLAGS.step)
+    replayed = replay_step(experiment, config, workdir, FLAGS.step)
     if not _first_process():
         return
     print('  '.join(f'{name} {value:.6g}' for name, value in replayed.metrics.items()))

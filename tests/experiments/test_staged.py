@@ -34,11 +34,11 @@ def config(root):
 
 
 def test_stages_are_the_config_with_their_own_keys_over_it(config):
-    small, large = (staged._stage_config(config, name, 'runs/0-small') for name in ('small', 'large'))
+    small, large = (staged._stage_config(config, name) for name in ('small', 'large'))
     assert (small.model.activation, small.run.steps) == ('relu', 1)
     assert 'activation' not in large.model
     assert large.run.steps == 2
-    assert (large.run.init_from.path, large.run.init_from.new) == ('runs/0-small', '^output/')
+    assert (large.run.init_from.stage, large.run.init_from.new) == ('small', '^output/')
     assert 'init_from' not in small.run
     for stage in (small, large):
         assert stage.experiment == 'classification'
@@ -55,11 +55,18 @@ def test_a_run_hands_its_parameters_on(config, tmp_path):
         assert np.array_equal(value, large[name]) != name.startswith('output/'), name
 
 
+def config_of_first(config):
+    """The config with its second stage alone."""
+    alone = to_plain(config)
+    alone['stages']['chain'] = ('large',)
+    return ConfigDict(alone)
+
+
 def test_what_is_refused(config):
     with pytest.raises(UsageError, match=r'stages\.large\.run\.init_from: no stage comes before; give it a path'):
-        staged._stage_config(config, 'large', None)
+        staged._stage_config(config_of_first(config), 'large')
     config.stages.chain = ('small', 'larg')
-    with pytest.raises(UsageError, match=r"stages\.chain names 'larg', which is no stage; did you mean 'large'"):
+    with pytest.raises(UsageError, match=r"stages\.chain names 'larg', which is not a stage; did you mean 'large'"):
         staged.make(config)
     config.stages.chain = ('small',)
     with pytest.raises(UsageError, match=r'stages\.large is not in stages\.chain; there are small'):
@@ -73,7 +80,7 @@ def test_what_is_refused(config):
 def test_vgg_d_begins_from_a(argument, root):
     config = configs.load(f'{root}/{CONFIG}{argument}')
     assert config.stages.D.run.init_from.new == vgg.SHALLOW_TO_DEEP['new']
-    a, d = (staged._stage_config(config, name, 'runs/0-A') for name in ('A', 'D'))
+    a, d = (staged._stage_config(config, name) for name in ('A', 'D'))
     assert (a.model.name, d.model.name) == ('vgg.vgg11', 'vgg.vgg16')
     assert jax.tree.structure(dict(a.model)) == jax.tree.structure(dict(d.model))
-    assert d.run.init_from.path == 'runs/0-A'
+    assert d.run.init_from.stage == 'A'

@@ -13,7 +13,7 @@ from canon.train import digests, fit
 from canon.train.checkpoint import Checkpoints
 from canon.train.checkpoint_files import name_model
 from canon.train.init_from import read_model
-from canon.train.replay import trained
+from canon.train.restore import load_trained
 from canon.train.settings import Checkpointing
 from canon.train.setup import prepare
 from canon.train.types import State
@@ -205,11 +205,11 @@ CHAINS = {
 @pytest.mark.parametrize('average', [1, 2])
 @pytest.mark.parametrize('name', CHAINS)
 def test_a_run_hands_on_the_weights_that_it_evaluated(tmp_path, name, average):
-    """What `init_from` reads of a run is what `trained` gives: an average, where there is one, with its statistics."""
+    """What `init_from` reads of a run is what `load_trained` gives: an average with its statistics, if any."""
     config = toy.config(6, checkpoint=dict(every=3, keep=2, average=average), evals=dict(test=dict(every=1)))
     experiment = toy.experiment(tx=optim.make(CHAINS[name]))
     fitted = fit(experiment, config, tmp_path, quiet=True)
-    run, stored = trained(experiment, config, tmp_path), read_model(tmp_path)
+    run, stored = load_trained(experiment, config, tmp_path), read_model(tmp_path)
     expected = name_model(State(0, run.params, run.mutable, None))
     assert stored.keys() == expected.keys()
     for key in stored:

@@ -18,7 +18,18 @@ from canon import optim
 from canon.data import Generated
 from canon.errors import UsageError
 from canon.metrics import Mean
-from canon.train import Evaluator, Experiment, NonFinite, Stage, Task, fit, replay, run_stages
+from canon.train import (
+    Evaluator,
+    Experiment,
+    NonFinite,
+    Stage,
+    Task,
+    evaluate_run,
+    fit,
+    load_trained,
+    replay_step,
+    run_stages,
+)
 from canon.train.code import digest_code
 from canon.train.guard import Stopper, Watchdog
 from canon.train.log import read_rows
@@ -71,7 +82,7 @@ def test_a_non_finite_loss_stops_names_the_step_and_can_be_replayed(tmp_path):
     assert 'step 13' in status['error']
     # No checkpoint holds the poison.
     assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [5, 10]
-    replayed = replay.replay(poisoned(13), config, tmp_path, 13)
+    replayed = replay_step(poisoned(13), config, tmp_path, 13)
     assert not np.isfinite(replayed.metrics['loss'])
     assert sum(bad for *_, bad in replayed.leaves) > 0
     assert np.isinf(replayed.batch['image']).sum() == 1
@@ -82,7 +93,7 @@ def test_a_replayed_step_is_the_step_that_happened(tmp_path):
     fit(toy.experiment(), config, tmp_path, quiet=True)
     rows = {r['step']: r for r in read_rows(tmp_path / 'metrics.jsonl') if 'train/loss' in r}
     for step in (1, 5, 8):
-        replayed = replay.replay(toy.experiment(), config, tmp_path, step)
+        replayed = replay_step(toy.experiment(), config, tmp_path, step)
         assert replayed.metrics['loss'] == pytest.approx(rows[step]['train/loss'], rel=1e-6)
         assert replayed.metrics['grad_norm'] == pytest.approx(rows[step]['train/grad_norm'], rel=1e-5)
 
@@ -293,7 +304,7 @@ def test_what_a_run_reports_is_what_it_hands_on(tmp_path):
     ]:
         config = toy.config(8, evals=dict(val=dict(every=2)), checkpoint=checkpoint)
         fitted = fit(made, config, tmp_path / name, quiet=True)
-        found = replay.evaluate_run(made, config, tmp_path / name)
+        found = evaluate_run(made, config, tmp_path / name)
         assert found['weights'] == name
         assert {k: v for k, v in found.items() if '/' in k} == pytest.approx(fitted.metrics, abs=1e-12)
         status = json.loads((tmp_path / name / 'status.json').read_text())
@@ -340,7 +351,7 @@ def test_averaged_weights_have_statistics_of_their_own(tmp_path, average):
     made = Experiment(task, tx, data, {'test': one})
     run = dict(steps=20, bn_batches=20, checkpoint=dict(every=19, keep=2, average=average), tensorboard=False)
     fitted = fit(made, {'run': run}, tmp_path, quiet=True)
-    selected = replay.trained(made, {'run': run}, tmp_path)
+    selected = load_trained(made, {'run': run}, tmp_path)
     w = np.asarray(selected.params['w'], np.float64)
     assert np.abs(w - fitted.state.params['w']).min() > 0.02
     mean, var = x.astype(np.float64).mean((0, 1)), x.astype(np.float64).var(1).mean(0)
@@ -354,7 +365,7 @@ def test_averaged_weights_have_statistics_of_their_own(tmp_path, average):
     np.testing.assert_allclose(given['w'], w, rtol=1e-6)
     np.testing.assert_allclose(given['batch_stats/mean'], selected.mutable['batch_stats']['mean'], rtol=1e-6)
     assert fitted.metrics['test/mean'] == pytest.approx(0, abs=1e-4 if average == 1 else 0.1)
-    assert replay.evaluate_run(made, {'run': run}, tmp_path)['test/mean'] == pytest.approx(fitted.metrics['test/mean'])
+    assert evaluate_run(made, {'run': run}, tmp_path)['test/mean'] == pytest.approx(fitted.metrics['test/mean'])
 
 
 def test_metrics_that_nothing_measures_are_found_before_the_first_step(tmp_path):
@@ -601,14 +612,15 @@ def test_a_step_of_ones_own(tmp_path):
 def test_stages_run_in_order_resume_and_hand_on(tmp_path):
     built = []
 
-    def first(before):
+    def first(stages):
         built.append('first')
-        assert before is None
+        assert stages == {}
         return toy.experiment(), toy.config(steps=4)
 
-    def second(before):
+    def second(stages):
         built.append('second')
-        init = dict(path=str(before))
+        assert stages == {'first': tmp_path / '0-first'}
+        init = dict(path=str(stages['first']))
         return toy.experiment(tx=optim.sgd(0.0)), toy.config(steps=6, init_from=init)
 
     stages = [Stage('first', first), Stage('second', second)]

@@ -11,7 +11,7 @@ from canon import optim
 from canon.data import Generated
 from canon.errors import UsageError
 from canon.metrics import Mean
-from canon.train import Experiment, Task, fit, game, games, init_state, make_step, replay
+from canon.train import Experiment, Task, fit, game, games, init_state, make_step, replay_step
 from canon.train.log import read_rows
 
 RATE = 0.1
@@ -93,7 +93,7 @@ def test_a_game_is_trained_logged_and_replayed(tmp_path, accumulate):
     config = dict(seed=0, run=dict(steps=4, log_every=1, accumulate=accumulate, tensorboard=False))
     fitted = fit(experiment, config, tmp_path, quiet=True)
     rows = {row['step']: row for row in read_rows(tmp_path / 'metrics.jsonl')}
-    replayed = replay.replay(experiment, config, tmp_path, 4)
+    replayed = replay_step(experiment, config, tmp_path, 4)
     assert replayed.metrics['critic_loss'] == pytest.approx(rows[4]['train/critic_loss'], rel=1e-6)
     assert replayed.metrics['grad_norm'] == pytest.approx(rows[4]['train/grad_norm'], rel=1e-6)
     norm = np.sqrt(sum(gradient**2 for _, _, gradient, _, _ in replayed.leaves))

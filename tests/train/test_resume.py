@@ -20,7 +20,7 @@ from canon.train.checkpoint import Checkpoints
 from canon.train.digests import find_damage
 from canon.train.init_from import read_model
 from canon.train.log import read_rows
-from canon.train.replay import trained
+from canon.train.restore import load_trained
 from canon.train.settings import make_settings
 from canon.train.types import State
 from tests.train import toy
@@ -327,15 +327,15 @@ def test_the_mean_of_the_newest_checkpoints_is_used_afterwards(tmp_path, caplog)
     """With an average (EMA) in the chain it is the mean of those, as each checkpoint would be evaluated."""
     settings = dict(every=3, keep=3, average=2)
     fitted = fit(toy.experiment(), toy.config(checkpoint=settings), tmp_path, quiet=True)  # saves 3, 6, 9 and 10
-    last, before = (trained(toy.experiment(), toy.config(), tmp_path, step).params for step in (10, 9))
+    last, before = (load_trained(toy.experiment(), toy.config(), tmp_path, step).params for step in (10, 9))
     assert_same(last, optim.eval_params(fitted.state.params, fitted.state.opt))
     with caplog.at_level('INFO', 'canon'):
-        run = trained(toy.experiment(), toy.config(checkpoint=settings), tmp_path)
+        run = load_trained(toy.experiment(), toy.config(checkpoint=settings), tmp_path)
     assert 'average weights, of steps 9, 10' in caplog.text
     assert run.step == 10
     expected = jax.tree.map(lambda a, b: (np.float32(a) + np.float32(b)) / 2, last, before)
     assert_same(run.params, expected)
-    last, before = (trained(toy.experiment(), toy.config(), tmp_path, step).mutable for step in (10, 9))
+    last, before = (load_trained(toy.experiment(), toy.config(), tmp_path, step).mutable for step in (10, 9))
     assert_same(run.mutable, jax.tree.map(lambda a, b: (np.float32(a) + np.float32(b)) / 2, last, before))
     with pytest.raises(UsageError, match=r'run.checkpoint.average=4 needs as many checkpoints: run.checkpoint.keep=3'):
         fit(toy.experiment(), toy.config(checkpoint=settings | {'average': 4}), tmp_path, quiet=True)

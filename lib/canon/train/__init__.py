@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from canon.train.evaluation import evaluate
+    from canon.train.finite import NonFinite
     from canon.train.games import game
-    from canon.train.loop import Fitted, NonFinite, fit
+    from canon.train.loop import fit
+    from canon.train.replay import replay_step
     from canon.train.report import write_report
+    from canon.train.restore import evaluate_run, load_state, load_trained
+    from canon.train.session import Fitted
     from canon.train.settings import Settings
     from canon.train.setup import bind
     from canon.train.stages import Stage, run_stages
@@ -20,8 +24,12 @@ if TYPE_CHECKING:
 _HOMES = {
     'evaluation': ('evaluate',),
     'games': ('game',),
-    'loop': ('Fitted', 'NonFinite', 'fit'),
+    'finite': ('NonFinite',),
+    'loop': ('fit',),
+    'session': ('Fitted',),
+    'replay': ('replay_step',),
     'report': ('write_report',),
+    'restore': ('evaluate_run', 'load_state', 'load_trained'),
     'settings': ('Settings',),
     'setup': ('bind',),
     'stages': ('Stage', 'run_stages'),
@@ -32,7 +40,8 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     'At', 'Data', 'Evaluator', 'Experiment', 'Fitted', 'NonFinite', 'Settings', 'Stage', 'State', 'Task',
-    'bind', 'evaluate', 'fit', 'game', 'init_state', 'make_step', 'run_stages', 'step_key', 'write_report',
+    'bind', 'evaluate', 'evaluate_run', 'fit', 'game', 'init_state', 'load_state', 'load_trained', 'make_step',
+    'replay_step', 'run_stages', 'step_key', 'write_report',
 ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import operator
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,7 +55,7 @@ class Checkpoints:
         best_fn = None
         if self.settings.best is not None and not self.read_only:  # a reader ranks them itself: see `best_step`
             self._restore_values()
-            best_fn = lambda metrics: metrics['value']  # noqa: E731
+            best_fn = operator.itemgetter('value')
             policies.append(
                 preservation.BestN(
                     get_metric_fn=best_fn,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -90,32 +91,28 @@ class Setup(NamedTuple):
 
 
 def prepare(experiment: Experiment, config: Config) -> Setup:
-    """What `fit` builds before its first step; also what `replay` and `evaluate` stand on."""
+    """Builds what `fit` needs before its first step; `replay` and `evaluate_run` build on it, too.
+
+    Args:
+      experiment: what is trained.
+      config: has `run`, and `seed` (0 by default).
+
+    Raises:
+      UsageError: a setting is wrong, devices do not divide a batch, or the state does not fit into the memory.
+    """
     experiment = bind(experiment, config)
-    data = experiment.train
     resolved = _resolve_lengths(experiment, config)
-    s = make_settings(resolved.get('run') or {})
+    s, seed = make_settings(resolved.get('run') or {}), _check_seed(resolved.get('seed', 0))
     mesh = shard.make_mesh(s.mesh.data, s.mesh.model)
-    for where, sized in [('data', data), *((f'evals.{n}', e.data) for n, e in experiment.evals.items())]:
-        size = getattr(sized, 'batch_size', None)
-        if size is not None:
-            shard.check_batch_size(size, mesh, where, s.accumulate if sized is data else 1)
-    if experiment.step is not None and s.accumulate > 1:
-        raise UsageError(
-            f'run.accumulate={s.accumulate}: the experiment defines its own step, which sees whole batches; remove '
-            'run.accumulate, or give the task a gradient (`Task.gradient`) instead of a step'
-        )
-    seed = _checked_seed(resolved.get('seed', 0))
-    step = experiment.step or make_step(experiment.task, experiment.tx, seed, s.accumulate)
+    _check_batches(experiment, mesh, s.accumulate)
     rows = shard.batch_sharding(mesh)
-    # Initialisation needs shapes alone: data that are slow to read offer an `example` in place of their first batch.
-    first = shard.put(data.example if hasattr(data, 'example') else data[0], rows)
+    first = shard.put(_read_first_batch(experiment), rows)
+    step = _make_step(experiment, seed, s.accumulate)
     init = partial(init_state, experiment.task, experiment.tx, seed)
     abstract = jax.eval_shape(init, first)
     forward = None
-    if s.bn_batches and needs_statistics(abstract):
-        begin, step = init, carry_statistics(step)
-        init = lambda batch: add_statistics(begin(batch))  # noqa: E731
+    if s.bn_batches and experiment.train is not None and needs_statistics(abstract):
+        init, step = _add_statistics_after(init), carry_statistics(step)
         abstract = jax.eval_shape(init, first)
         forward = make_forward(experiment.task, seed, out_shardings=shard.replicated(mesh))
     layout = shard.state_shardings(experiment.tx, abstract, mesh, s.shard.rules, s.shard.fsdp)
@@ -123,9 +120,46 @@ def prepare(experiment: Experiment, config: Config) -> Setup:
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract, layout
     )
     shard.check_memory(target)
-    step, constants, (_, metrics) = lift_constants(step, abstract, first)
-    names = _metric_names(metrics)
+    constants, names = None, ()
+    if step is not None:
+        step, constants, (_, metrics) = lift_constants(step, abstract, first)
+        names = _metric_names(metrics)
     return Setup(experiment, s, seed, mesh, experiment.tx, step, constants, init, first, target, layout, names, forward)
+
+
+def _make_step(experiment: Experiment, seed: int, accumulate: int) -> Any:
+    """Returns the step of an experiment; None if it trains nothing."""
+    if experiment.train is None:
+        return None
+    if experiment.step is None:
+        return make_step(experiment.task, experiment.tx, seed, accumulate)
+    if accumulate > 1:
+        raise UsageError(
+            f'run.accumulate={accumulate}: the experiment defines its own step, which takes whole batches; remove '
+            'run.accumulate, or give the task a gradient (`Task.gradient`) instead of a step'
+        )
+    return experiment.step
+
+
+def _add_statistics_after(init: Any) -> Any:
+    return lambda batch: add_statistics(init(batch))
+
+
+def _read_first_batch(experiment: Experiment) -> Any:
+    """Returns the batch that gives the shapes: of training, else of the first evaluator."""
+    if experiment.train is not None:
+        return experiment.train[0]
+    for evaluator in experiment.evals.values():
+        for batch in evaluator.data.iterate():
+            return batch
+    raise UsageError('the experiment has neither training data nor an evaluator with data: there is nothing to run')
+
+
+def _check_batches(experiment: Experiment, mesh: Mesh, accumulate: int) -> None:
+    for where, data in [('data', experiment.train), *((f'evals.{n}', e.data) for n, e in experiment.evals.items())]:
+        size = getattr(data, 'batch_size', None)
+        if size is not None:
+            shard.check_batch_size(size, mesh, where, accumulate if data is experiment.train else 1)
 
 
 def bind(experiment: Experiment, config: Config) -> Experiment:
@@ -144,17 +178,28 @@ def bind(experiment: Experiment, config: Config) -> Experiment:
         spec = named.to_plain(experiment.tx)
         resolved = _resolve_lengths(experiment, {**named.to_plain(config), 'tx': spec})
         experiment = experiment._replace(tx=optim.make(resolved.tx))
+    elif experiment.tx is None and experiment.train is None:
+        experiment = experiment._replace(tx=optax.identity())
     evals = {n: e._replace(data=shard.local_data(e.data, f'evals.{n}')) for n, e in experiment.evals.items()}
-    return experiment._replace(train=shard.local_data(experiment.train, 'data'), evals=evals)
+    train = None if experiment.train is None else shard.local_data(experiment.train, 'data')
+    return experiment._replace(train=train, evals=evals)
 
 
 def _resolve_lengths(experiment: Experiment, config: Config) -> ConfigDict:
     data = experiment.train
+    if data is None:
+        config = named.to_plain(config)
+        run = config.get('run') or {}
+        if run.get('steps') not in (None, 0, '0 steps'):
+            raise UsageError(
+                f'run.steps={run["steps"]!r}: the experiment has no training data, so nothing is trained; remove it'
+            )
+        config = {**config, 'run': {**run, 'steps': 0}}
     return lengths.resolve(config, getattr(data, 'batch_size', None), getattr(data, 'num_examples', None))
 
 
-def _checked_seed(seed: Any) -> int:
-    """The seed, within the 32 bits that a JAX key takes: seeds that differ beyond them would be one."""
+def _check_seed(seed: Any) -> int:
+    """Returns the seed if it fits the 32 bits of a JAX key; seeds that differ beyond them would be the same."""
     if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**32:
         raise UsageError(f'seed={seed!r} must be a whole number from 0 to {2**32 - 1}')
     return int(seed)

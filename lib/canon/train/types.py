@@ -105,6 +105,7 @@ class Evaluator(NamedTuple):
 class Experiment(NamedTuple):
     """A task bound to its optimizer and data: what `fit` runs.
 
+    train: training data; None if nothing is trained: `fit` then runs every evaluator once (and needs no `tx`).
     step: an override for unusual updates, (state, batch) -> (state, {name: Mean}); `make_step` builds it otherwise.
     tx: a gradient transformation, or the mapping in a config that describes one (`optim.make`), made when training is
         prepared, with its lengths in steps.
@@ -114,8 +115,8 @@ class Experiment(NamedTuple):
     """
 
     task: Task
-    tx: Any  # optax.GradientTransformation | Mapping[str, Any]
-    train: Data
+    tx: Any = None  # optax.GradientTransformation | Mapping[str, Any]
+    train: Any = None  # Data | None
     evals: Mapping[str, Evaluator] = {}
     step: Callable[[State, Batch], tuple[State, Mapping[str, Mean]]] | None = None
     about: Mapping[str, Any] = {}

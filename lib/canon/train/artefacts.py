@@ -1,0 +1,146 @@
+"""A stage that computes: named artefacts, each of which is complete or absent, in a folder like that of a training."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from canon.errors import CanonError, UsageError
+from canon.train import shard
+from canon.train.evaluation import Interrupted
+from canon.train.guard import Stopper
+from canon.train.log import MetricsWriter, Progress
+from canon.train.session import Fitted
+from canon.train.status import Status
+from canon.train.types import Config
+from canon.train.workdir import lock_workdir, open_workdir, read_mapping
+
+FOLDER = 'artefacts'
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Artefacts:
+    """The files that a stage computes, below `artefacts/` in its folder."""
+
+    def __init__(self, folder: Path, say: Callable[[str], None], is_stopping: Callable[[], bool]):
+        """Makes an empty or partly filled folder.
+
+        Args:
+          folder: the folder of the artefacts.
+          say: shows a line of text.
+          is_stopping: whether the computation is to end.
+        """
+        self.folder = folder
+        self._say, self._is_stopping = say, is_stopping
+        self._name, self._shown = '', time.monotonic()
+
+    def compute(self, name: str, write: Callable[[Path], Any]) -> Path:
+        """Returns the path of an artefact, which is computed unless an earlier call has done it.
+
+        >>> artefacts.compute('ridge.npz', lambda path: np.savez(path, weights=fit_ridge(features)))  # doctest: +SKIP
+
+        Args:
+          name: of a file or folder.
+          write: writes it to the path that it is given, in a temporary folder. It gets its own place when it is whole.
+
+        Raises:
+          CanonError: `write` has written nothing.
+        """
+        if not name or Path(name).name != name or name.startswith('.'):
+            raise UsageError(f'{name!r} is not a name for an artefact; give a plain file name')
+        path, part = self.folder / name, self.folder / '.part'
+        if path.exists():
+            return path
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        self._name, began = name, time.perf_counter()
+        self._say(f'computing {name} ...')
+        write(part / name)
+        if not (part / name).exists():
+            raise CanonError(f'{path}: nothing was written')
+        os.replace(part / name, path)
+        shutil.rmtree(part, ignore_errors=True)
+        self._say(f'computed {name} in {time.perf_counter() - began:.1f} s')
+        return path
+
+    def report(self, done: int, total: int) -> None:
+        """Shows progress, at most every ten seconds; raises Interrupted if the run is asked to stop."""
+        if self._is_stopping():
+            raise Interrupted
+        if time.monotonic() - self._shown > _SECONDS_BETWEEN_LINES:
+            self._shown = time.monotonic()
+            self._say(f'{self._name}: {done} of {total}')
+
+
+def compute_stage(
+    run: Callable[[Mapping[str, Path], Artefacts], Mapping[str, float] | None],
+    stages: Mapping[str, Path],
+    config: Config,
+    workdir: Path,
+    *,
+    force: bool = False,
+    quiet: bool = False,
+    about: Mapping[str, Any] | None = None,
+) -> Fitted:
+    """Runs a stage that computes, unless it is done; artefacts that are whole are not computed again.
+
+    In a job of several processes the first computes, and the others wait.
+
+    Args:
+      run: (stages, artefacts) -> metrics or None.
+      stages: the folders of the finished stages, by name.
+      config: written to `config.json`; another config is refused.
+      workdir: the folder of this stage.
+      force: takes a folder of another config.
+      quiet: prints nothing.
+      about: what `run.json` also records.
+    """
+    main = jax.process_index() == 0
+    progress = Progress(0, 0, quiet or not main)
+    with contextlib.ExitStack() as resources:
+        if main:
+            resources.enter_context(lock_workdir(workdir))
+        path = open_workdir(workdir, config, about or {}, force, main)
+        before = read_mapping(path / 'status.json')
+        shard.wait_for_all('the status of the stage is read')
+        if before.get('state') == 'done':
+            metrics = {k: math.nan if v is None else v for k, v in (before.get('metrics') or {}).items()}
+            return Fitted(None, metrics, 'done', path)
+        status = Status(path, 0, main)
+        try:
+            status.write('running', 0)
+            metrics = _run_on_first(run, stages, path, progress) if main else {}
+            if jax.process_count() > 1:
+                metrics = shard.gather_objects(metrics)[0]
+        except Interrupted:
+            progress.say('asked to stop: the same command goes on with the artefacts that are left')
+            status.write('stopped', 0)
+            return Fitted(None, {}, 'stopped', path)
+        except BaseException as error:
+            with contextlib.suppress(CanonError):  # the error that brought us here is the one to report
+                status.write('failed', None, error=error)
+            raise
+        status.write('done', 0, metrics)
+    return Fitted(None, metrics, 'done', path)
+
+
+def _run_on_first(run: Callable, stages: Mapping[str, Path], workdir: Path, progress: Progress) -> dict[str, float]:
+    # In a distributed run all must leave a computation at one place, so only a lone process aborts it.
+    with Stopper() as stopper:
+        is_stopping = (lambda: stopper.asked(0)) if jax.process_count() == 1 else (lambda: False)
+        artefacts = Artefacts(workdir / FOLDER, progress.say, is_stopping)
+        metrics = {name: float(value) for name, value in (run(stages, artefacts) or {}).items()}
+    if metrics:
+        writer = MetricsWriter(workdir, resume_at=-1, tensorboard=False)
+        writer.write(0, metrics)
+        writer.close()
+        progress.say('  '.join(f'{name} {value:.4g}' for name, value in metrics.items()))
+    return metrics

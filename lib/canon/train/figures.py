@@ -1,0 +1,53 @@
+"""The figures of evaluators, drawn at the end of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from canon.train import shard
+from canon.train.log import MetricsWriter
+from canon.train.types import Evaluator, Mutable, Params
+
+
+def draw_figures(
+    evals: Mapping[str, Evaluator],
+    sums: Mapping[str, Any],
+    variables: Callable[[], tuple[Params, Mutable]],
+    workdir: Path,
+    writer: MetricsWriter | None,
+    step: int,
+) -> None:
+    """Writes `figures/EVALUATOR-TITLE.png`, or `.gif` for animations, and the same figures as TensorBoard events.
+
+    All processes must call it, for parameters may be divided over them; one writes.
+
+    Args:
+      evals: the evaluators by name.
+      sums: {evaluator: sums of its accumulators}; those without an entry are not drawn.
+      variables: returns parameters and mutable; called only if there is something to draw.
+      workdir: the folder of the run.
+      writer: the log of the run; None on processes that write nothing.
+      step: the step that TensorBoard shows.
+    """
+    drawers = {name: e.draw for name, e in evals.items() if e.draw is not None and name in sums}
+    if not drawers:
+        return
+    params, mutable = shard.to_host(variables())
+    if writer is None:
+        return
+    (workdir / 'figures').mkdir(exist_ok=True)
+    for name, draw in drawers.items():
+        for title, picture in draw(params, mutable, sums[name]).items():
+            path = workdir / 'figures' / f'{name}-{title}'
+            if hasattr(picture, 'savefig'):
+                picture.savefig(f'{path}.png', dpi=100, bbox_inches='tight')
+                writer.figure(f'{name}/{title}', picture, step)
+            else:  # an animation
+                picture.save(f'{path}.gif')
+
+
+def has_figures(workdir: Path, name: str) -> bool:
+    """Returns whether figures of the evaluator `name` were drawn before."""
+    return any((workdir / 'figures').glob(f'{name}-*'))
