@@ -116,6 +116,19 @@ def trace_stages(model: Any, size: int | Pair = 224, channels: int = 3) -> dict[
     }
 
 
+def select_pyramid(stages: Mapping[str, StageTrace]) -> dict[int, str]:
+    """Selects the last, semantically strongest stage of each stride: {stride: name}, as feature pyramids use them.
+
+    >>> from canon import models
+    >>> select_pyramid(trace_stages(models.make('mobilenet.mobilenet_v2')))
+    {2: 'bottleneck1', 4: 'bottleneck2', 8: 'bottleneck3', 16: 'bottleneck5', 32: 'conv_last'}
+
+    Args:
+      stages: of `trace_stages`.
+    """
+    return {max(stage.stride): name for name, stage in stages.items()}
+
+
 def _trace(model: Any, size: int | Pair, channels: int, method: Callable | None = None) -> tuple[Any, list, Any]:
     """Returns ((output, variables) of `init` as shapes, the equations, the jaxpr of (key, images))."""
     height, width = (size, size) if isinstance(size, int) else size
