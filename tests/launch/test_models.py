@@ -1,4 +1,4 @@
-"""`canon.models.table` against what is published, and against receptive fields that others computed."""
+"""`canon.models.tabulate` against what is published, and against receptive fields that others computed."""
 
 import pkgutil
 
@@ -16,16 +16,16 @@ FIELDS = {
 }  # fmt: skip
 
 
-def one(text: str) -> models.Row:
+def one(text: str) -> models.NetworkRow:
     name, _, arguments = text.partition(' ')
     wanted = dict(pair.split('=') for pair in arguments.split())
-    found = (row for row in models.rows(name) if row.name == name)
+    found = (row for row in models.tabulate(name) if row.name == name)
     return next(row for row in found if {k: str(v) for k, v in row.arguments.items()} == wanted)
 
 
 def test_multiply_adds_of_mobilenets():
     """Tables 6 and 7 of the paper, which round down or to the nearest; here to a tenth of a million."""
-    found = {(r.arguments.get('width_multiplier', 1.0), r.size): r for r in models.table('mobilenet_v1')[:7]}
+    found = {(r.arguments.get('width_multiplier', 1.0), r.size): r for r in list(models.tabulate('mobilenet_v1'))[:7]}
     assert {k: round(r.multiply_adds / 1e6, 1) for k, r in found.items()} == {
         (1.0, 224): 568.7, (0.75, 224): 325.4, (0.5, 224): 149.5, (0.25, 224): 41.0,
         (1.0, 192): 418.1, (1.0, 160): 290.7, (1.0, 128): 186.4,
@@ -39,7 +39,7 @@ def test_multiply_adds_of_mobilenets():
 @pytest.mark.parametrize('name', ['resnet.resnet18', 'resnet.resnet34', 'resnet.resnet50'])
 def test_multiply_adds_of_resnets(name):
     """torchvision's to three digits; the paper's Table 1 cuts to one (34 layers have 3.64e9 there, 3.6 printed)."""
-    for row in models.table(name):
+    for row in models.tabulate(name):
         theirs = row.published_multiply_adds
         assert theirs is not None
         if 'torchvision' in str(row.source):
@@ -55,7 +55,7 @@ def test_receptive_fields(text):
 
 @pytest.mark.slow
 def test_every_row():
-    every = models.table()
+    every = list(models.tabulate())
     assert {row.name.partition('.')[0] for row in every} >= {
         'lenet', 'alexnet', 'zfnet', 'nin', 'vgg', 'googlenet', 'inception', 'resnet', 'mobilenet'
     }  # fmt: skip
@@ -80,13 +80,13 @@ def test_printed(capsys):
 
 def test_what_is_refused():
     with pytest.raises(UsageError, match="no network is called 'resnt'; did you mean 'resnet'"):
-        models.table('resnt')
+        list(models.tabulate('resnt'))
 
 
 def test_networks_of_other_data_are_listed_by_name(capsys):
     """Every module of `canon.models` is either in the table or in the list."""
     listed = {name.partition('.')[0] for name in other_networks()}
-    tabled = {row['name'].partition('.')[0] for row in models.published_rows()}
+    tabled = {row['name'].partition('.')[0] for row in models.list_citations()}
     modules = {entry.name for entry in pkgutil.iter_modules(models.__path__)}
     assert listed | tabled == modules
     assert main(['transformer']) == 0

@@ -43,7 +43,7 @@ def test_the_documented_stages_are_those_of_the_traces(root):
 
 
 def test_every_classifier_is_documented(root):
-    families = {row['name'].partition('.')[0] for row in models.published_rows()} | {'cuda_convnet'}
+    families = {row['name'].partition('.')[0] for row in models.list_citations()} | {'cuda_convnet'}
     constructors = {name for name in public_functions('canon.models') if name.partition('.')[0] in families}
     assert {name for names, *_ in documented(root) for name in names} == constructors
 

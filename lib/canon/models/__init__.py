@@ -1,7 +1,7 @@
-"""One file = one system of the literature. A config names one: `model.name='lenet.lenet5'`.
+"""Systems of the literature, one per file. A config selects one: `model.name='lenet.lenet5'`.
 
-A file's constant `TABLE` lists what is published of its networks, made by `published`; `table` sets our own counts
-beside them.
+The constant `TABLE` of a file lists published results of its networks, made by `cite`; `tabulate` compares them with
+our own counts.
 """
 
 import importlib
@@ -15,8 +15,8 @@ from canon.named import call, lookup, suggest
 _DTYPES = ('float32', 'bfloat16', 'float16', 'float64')
 
 
-class Row(NamedTuple):
-    """A network of `table`: our counts (`canon.nn.trace`), and what is published; None where nothing is."""
+class NetworkRow(NamedTuple):
+    """One row of `tabulate`: our counts (`canon.nn.trace`) and the published ones, None if there are none."""
 
     name: str
     arguments: dict[str, Any]
@@ -32,7 +32,7 @@ class Row(NamedTuple):
     source: str | None
 
 
-def published(
+def cite(
     name: str,
     parameters: int | None,
     top1: float | None,
@@ -43,9 +43,18 @@ def published(
     channels: int = 3,
     **arguments: Any,
 ) -> dict[str, Any]:
-    """A row of a `TABLE`: what `source` says of the constructor `name` with `arguments`, None for what it does not.
+    """Makes a row of a `TABLE`: what a source reports of a network, None for what it does not.
 
-    top1, top5: per cent. multiply_adds: of one image. size, channels: of the images.
+    Args:
+      name: of the constructor, 'resnet.resnet50'.
+      parameters: their number.
+      top1: accuracy in per cent.
+      top5: accuracy in per cent.
+      source: where it is published.
+      multiply_adds: for one image.
+      size: height and width of the images.
+      channels: of the images.
+      **arguments: of the constructor.
     """
     return dict(
         name=name,
@@ -61,45 +70,42 @@ def published(
 
 
 def make(name: str, where: str = 'model', **arguments):
-    """The linen module that `canon.models.<name>(**arguments)` builds; raises UsageError with the near names."""
+    """Builds `canon.models.<name>(**arguments)`, a linen module. Raises UsageError with similar names."""
     dtype = arguments.get('dtype')
     if isinstance(dtype, str) and dtype not in _DTYPES:
         raise UsageError(f'{where}.dtype={dtype!r} is not a type that networks compute in{suggest(dtype, _DTYPES)}')
     return call(lookup('canon.models', name, 'model'), arguments, where)
 
 
-def table(match: str = '') -> list[Row]:
-    """A row for every published result of our networks of that name, oldest families first.
+def tabulate(match: str = '') -> Iterator[NetworkRow]:
+    """Yields a row for every published result of our networks, oldest families first, as soon as it is counted.
 
-    match: how a constructor or its module begins ('resnet', 'resnet.resnet50'), or else any part of a name.
-    Raises UsageError where there is none.
+    match: a prefix of the constructor or its module ('resnet', 'resnet.resnet50'), or else any part of a name.
+    Raises UsageError if nothing matches.
     """
-    return list(rows(match))
-
-
-def rows(match: str = '') -> Iterator[Row]:
-    """`table`, each row when it is counted."""
     from canon.nn.trace import trace_network
 
-    every = sorted(published_rows(), key=_age)
-    starting = [row for row in every if any(word.startswith(match) for word in (row['name'], *row['name'].split('.')))]
-    found = starting or [row for row in every if match in row['name']]  # 'lenet' is no part of GoogLeNet
-    if not found:
-        words = {word for row in every for word in row['name'].split('.')}
+    citations = sorted(list_citations(), key=_age)
+    starting = [
+        row for row in citations if any(word.startswith(match) for word in (row['name'], *row['name'].split('.')))
+    ]
+    matching = starting or [row for row in citations if match in row['name']]  # 'lenet' must not match GoogLeNet
+    if not matching:
+        words = {word for row in citations for word in row['name'].split('.')}
         raise UsageError(f'no network is called {match!r}{suggest(match, words)}')
     counts: dict[str, Any] = {}
-    for row in found:
-        what = (row['name'], row['arguments'], row['size'], row['channels'])
-        if str(what) not in counts:
-            name, arguments, size, channels = what
-            counts[str(what)] = trace_network(make(name, **arguments), size, channels)
-        ours = counts[str(what)]
+    for row in matching:  # several sources may report on the same network: it is traced once
+        network = (row['name'], row['arguments'], row['size'], row['channels'])
+        if str(network) not in counts:
+            name, arguments, size, channels = network
+            counts[str(network)] = trace_network(make(name, **arguments), size, channels)
+        ours = counts[str(network)]
         published = (row[key] for key in ('parameters', 'multiply_adds', 'top1', 'top5', 'source'))
-        yield Row(row['name'], row['arguments'], row['size'], *ours, *published)
+        yield NetworkRow(row['name'], row['arguments'], row['size'], *ours, *published)
 
 
-def published_rows() -> Iterator[dict[str, Any]]:
-    """The rows of the `TABLE`s of all modules, as `published` makes them."""
+def list_citations() -> Iterator[dict[str, Any]]:
+    """Yields the rows of the `TABLE`s of all modules, as `cite` makes them."""
     for entry in pkgutil.iter_modules(__path__):
         yield from getattr(importlib.import_module(f'{__name__}.{entry.name}'), 'TABLE', ())
 

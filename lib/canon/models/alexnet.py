@@ -25,14 +25,14 @@ from jax.nn import initializers as init
 
 from canon import ops
 from canon.errors import UsageError
-from canon.models import published
+from canon.models import cite
 from canon.named import Count, DropRate, suggest
 from canon.nn import Conv, Network, check_images, scale_channels
 
 TABLE = (
-    published('alexnet.alexnet', 60_965_224, 59.3, 81.8, 'Krizhevsky et al. 2012, Table 2, ten crops', size=227),
-    published('alexnet.alexnet', 60_965_224, 57.1, 80.2, 'Caffe bvlc_alexnet', size=227, variant='caffe'),
-    published('alexnet.alexnet_one_tower', 61_100_840, 56.522, 79.066, 'torchvision V1', 0.714e9),
+    cite('alexnet.alexnet', 60_965_224, 59.3, 81.8, 'Krizhevsky et al. 2012, Table 2, ten crops', size=227),
+    cite('alexnet.alexnet', 60_965_224, 57.1, 80.2, 'Caffe bvlc_alexnet', size=227, variant='caffe'),
+    cite('alexnet.alexnet_one_tower', 61_100_840, 56.522, 79.066, 'torchvision V1', 0.714e9),
 )
 
 

@@ -30,7 +30,7 @@ from jax.nn import initializers as init
 
 from canon import ops
 from canon.errors import UsageError
-from canon.models import published
+from canon.models import cite
 from canon.named import Count, DropRate
 from canon.nn import ConvUnit, Mixed, Network, Unit, check_images, to_inception_range
 
@@ -47,8 +47,8 @@ INCEPTIONS = {
     '5b': (384, (192, 384), (48, 128), 128),
 }
 TABLE = (
-    published('googlenet.googlenet', 6_998_552, 68.7, 88.9, 'bvlc_googlenet, one crop', 1.5e9, auxiliary=False),
-    published(
+    cite('googlenet.googlenet', 6_998_552, 68.7, 88.9, 'bvlc_googlenet, one crop', 1.5e9, auxiliary=False),
+    cite(
         'googlenet.googlenet',
         6_624_904,
         69.778,

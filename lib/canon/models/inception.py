@@ -26,13 +26,13 @@ import jax.numpy as jnp
 from jax.nn import initializers as init
 
 from canon import ops
-from canon.models import published
+from canon.models import cite
 from canon.named import Count, DropRate
 from canon.nn import ConvUnit, Mixed, Network, Unit, check_images, to_inception_range
 
 TABLE = (
-    published('inception.bn_inception', 11_194_984, 74.8, 92.18, 'Ioffe & Szegedy 2015, Figure 4', 2.0e9),
-    published(
+    cite('inception.bn_inception', 11_194_984, 74.8, 92.18, 'Ioffe & Szegedy 2015, Figure 4', 2.0e9),
+    cite(
         'inception.inception_v2',
         25_954_248,
         76.6,
@@ -42,7 +42,7 @@ TABLE = (
         size=299,
         auxiliary=False,
     ),
-    published(
+    cite(
         'inception.inception_v3',
         23_834_568,
         78.8,
@@ -52,10 +52,8 @@ TABLE = (
         size=299,
         auxiliary=False,
     ),
-    published(
-        'inception.inception_v3', 23_834_568, 77.294, 93.45, 'torchvision V1', 5.713e9, size=299, auxiliary=False
-    ),
-    published('inception.inception_v4', 42_679_816, 80.2, 95.2, 'TF-Slim', size=299),
+    cite('inception.inception_v3', 23_834_568, 77.294, 93.45, 'torchvision V1', 5.713e9, size=299, auxiliary=False),
+    cite('inception.inception_v4', 42_679_816, 80.2, 95.2, 'TF-Slim', size=299),
 )
 
 

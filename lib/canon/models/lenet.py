@@ -31,7 +31,7 @@ from jax.nn import initializers as init
 
 from canon import ops
 from canon.errors import UsageError
-from canon.models import published
+from canon.models import cite
 from canon.named import Count, DropRate
 from canon.nn import Conv, Network
 
@@ -64,8 +64,8 @@ _DIGITS = """
 
 _MNIST = dict(size=32, channels=1)
 TABLE = (
-    published('lenet.lenet5', 61_706, None, None, None, **_MNIST),
-    published('lenet.lenet5_1998', 60_000, 99.05, None, 'LeCun et al. 1998, MNIST, no distortions', **_MNIST),
+    cite('lenet.lenet5', 61_706, None, None, None, **_MNIST),
+    cite('lenet.lenet5_1998', 60_000, 99.05, None, 'LeCun et al. 1998, MNIST, no distortions', **_MNIST),
 )
 
 

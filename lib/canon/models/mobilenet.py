@@ -28,7 +28,7 @@ from jax.nn import initializers as init
 
 from canon import ops
 from canon.errors import UsageError
-from canon.models import published
+from canon.models import cite
 from canon.named import Count, DropRate, suggest
 from canon.nn import BatchNorm, Conv, Network, check_images, make_divisible
 from canon.ops.padding import Padding
@@ -43,21 +43,21 @@ ROWS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1
 
 _V1, _AUTHORS = 'Howard et al. 2017, Tables 4, 6, 7', "the authors' release, one crop"
 TABLE = (
-    published('mobilenet.mobilenet_v1', 4_231_976, 70.6, None, _V1, 569e6),
-    published('mobilenet.mobilenet_v1', 2_585_560, 68.4, None, _V1, 325e6, width_multiplier=0.75),
-    published('mobilenet.mobilenet_v1', 1_331_592, 63.7, None, _V1, 149e6, width_multiplier=0.5),
-    published('mobilenet.mobilenet_v1', 470_072, 50.6, None, _V1, 41e6, width_multiplier=0.25),
-    published('mobilenet.mobilenet_v1', 4_231_976, 69.1, None, _V1, 418e6, size=192),
-    published('mobilenet.mobilenet_v1', 4_231_976, 67.2, None, _V1, 290e6, size=160),
-    published('mobilenet.mobilenet_v1', 4_231_976, 64.4, None, _V1, 186e6, size=128),
-    published('mobilenet.mobilenet_v1', 29_294_088, 71.7, None, _V1, 4866e6, separable=False),
-    published('mobilenet.mobilenet_v2', 3_504_872, 71.878, 90.286, 'torchvision V1', 0.301e9),
-    published('mobilenet.mobilenet_v2', 1_677_128, 60.3, 82.9, _AUTHORS, 59e6, width_multiplier=0.35),
-    published('mobilenet.mobilenet_v2', 1_968_680, 65.4, 86.4, _AUTHORS, 97e6, width_multiplier=0.5),
-    published('mobilenet.mobilenet_v2', 2_636_424, 69.8, 89.6, _AUTHORS, 209e6, width_multiplier=0.75),
-    published('mobilenet.mobilenet_v2', 3_504_872, 71.8, 91.0, _AUTHORS, 300e6),
-    published('mobilenet.mobilenet_v2', 5_386_792, 74.4, 92.1, _AUTHORS, 509e6, width_multiplier=1.3),
-    published('mobilenet.mobilenet_v2', 6_108_776, 75.0, 92.5, _AUTHORS, 582e6, width_multiplier=1.4),
+    cite('mobilenet.mobilenet_v1', 4_231_976, 70.6, None, _V1, 569e6),
+    cite('mobilenet.mobilenet_v1', 2_585_560, 68.4, None, _V1, 325e6, width_multiplier=0.75),
+    cite('mobilenet.mobilenet_v1', 1_331_592, 63.7, None, _V1, 149e6, width_multiplier=0.5),
+    cite('mobilenet.mobilenet_v1', 470_072, 50.6, None, _V1, 41e6, width_multiplier=0.25),
+    cite('mobilenet.mobilenet_v1', 4_231_976, 69.1, None, _V1, 418e6, size=192),
+    cite('mobilenet.mobilenet_v1', 4_231_976, 67.2, None, _V1, 290e6, size=160),
+    cite('mobilenet.mobilenet_v1', 4_231_976, 64.4, None, _V1, 186e6, size=128),
+    cite('mobilenet.mobilenet_v1', 29_294_088, 71.7, None, _V1, 4866e6, separable=False),
+    cite('mobilenet.mobilenet_v2', 3_504_872, 71.878, 90.286, 'torchvision V1', 0.301e9),
+    cite('mobilenet.mobilenet_v2', 1_677_128, 60.3, 82.9, _AUTHORS, 59e6, width_multiplier=0.35),
+    cite('mobilenet.mobilenet_v2', 1_968_680, 65.4, 86.4, _AUTHORS, 97e6, width_multiplier=0.5),
+    cite('mobilenet.mobilenet_v2', 2_636_424, 69.8, 89.6, _AUTHORS, 209e6, width_multiplier=0.75),
+    cite('mobilenet.mobilenet_v2', 3_504_872, 71.8, 91.0, _AUTHORS, 300e6),
+    cite('mobilenet.mobilenet_v2', 5_386_792, 74.4, 92.1, _AUTHORS, 509e6, width_multiplier=1.3),
+    cite('mobilenet.mobilenet_v2', 6_108_776, 75.0, 92.5, _AUTHORS, 582e6, width_multiplier=1.4),
 )
 
 _BOTTLENECKS = ('linear', 'relu6')

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax.nn import initializers as init
 
 from canon import ops
-from canon.models import published
+from canon.models import cite
 from canon.named import Count, DropRate
 from canon.nn import Conv, Network, check_images, scale_channels
 
@@ -52,7 +52,7 @@ _IMAGENET = (
 )
 
 TABLE = (
-    published(
+    cite(
         'nin.nin_cifar',
         966_986,
         91.19,
@@ -61,7 +61,7 @@ TABLE = (
         size=32,
         num_classes=10,
     ),
-    published('nin.nin_imagenet', 7_595_176, 59.36, None, 'Caffe model zoo, nin_imagenet'),
+    cite('nin.nin_imagenet', 7_595_176, 59.36, None, 'Caffe model zoo, nin_imagenet'),
 )
 
 

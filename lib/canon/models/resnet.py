@@ -29,31 +29,31 @@ from jax.nn import initializers
 
 from canon import ops
 from canon.errors import UsageError
-from canon.models import published
+from canon.models import cite
 from canon.named import Count, call, suggest
 from canon.nn import BatchNorm, Conv, Network, check_images
 
 _MSRA, _TORCH = 'the authors, one crop; multiply-adds Table 1', 'torchvision V1'
 _CIFAR, _PREACT = 'He et al. 2015, Table 6, CIFAR-10', 'He et al. 2016, Table 4, CIFAR-10'
 TABLE = (
-    published('resnet.resnet18', 11_689_512, 69.758, 89.078, _TORCH, 1.814e9),
-    published('resnet.resnet34', 21_797_672, 73.314, 91.42, _TORCH, 3.664e9),
-    published('resnet.resnet50', 25_557_032, 76.13, 92.862, _TORCH, 4.089e9),
-    published('resnet.resnet101', 44_549_160, 77.374, 93.546, _TORCH, 7.801e9),
-    published('resnet.resnet152', 60_192_808, 78.312, 94.046, _TORCH, 11.514e9),
-    published('resnet.resnet18', None, None, None, 'multiply-adds Table 1', 1.8e9, shortcut='padding'),
-    published('resnet.resnet34', None, None, None, 'multiply-adds Table 1', 3.6e9, shortcut='padding'),
-    published('resnet.resnet50', 25_557_032, 75.3, 92.2, _MSRA, 3.8e9, stride_at='1x1'),
-    published('resnet.resnet101', 44_549_160, 76.4, 92.9, _MSRA, 7.6e9, stride_at='1x1'),
-    published('resnet.resnet152', 60_192_808, 77.0, 93.3, _MSRA, 11.3e9, stride_at='1x1'),
-    published('resnet.resnet20_cifar', 269_722, 91.25, None, _CIFAR, size=32),
-    published('resnet.resnet32_cifar', 464_154, 92.49, None, _CIFAR, size=32),
-    published('resnet.resnet44_cifar', 658_586, 92.83, None, _CIFAR, size=32),
-    published('resnet.resnet56_cifar', 853_018, 93.03, None, _CIFAR, size=32),
-    published('resnet.resnet110_cifar', 1_727_962, 93.57, None, _CIFAR, size=32),
-    published('resnet.resnet1202_cifar', 19_421_274, 92.07, None, _CIFAR, size=32),
-    published('resnet.preact_resnet164', 1_703_258, 94.54, None, _PREACT, size=32),
-    published('resnet.preact_resnet1001', 10_327_706, 95.08, None, _PREACT, size=32),
+    cite('resnet.resnet18', 11_689_512, 69.758, 89.078, _TORCH, 1.814e9),
+    cite('resnet.resnet34', 21_797_672, 73.314, 91.42, _TORCH, 3.664e9),
+    cite('resnet.resnet50', 25_557_032, 76.13, 92.862, _TORCH, 4.089e9),
+    cite('resnet.resnet101', 44_549_160, 77.374, 93.546, _TORCH, 7.801e9),
+    cite('resnet.resnet152', 60_192_808, 78.312, 94.046, _TORCH, 11.514e9),
+    cite('resnet.resnet18', None, None, None, 'multiply-adds Table 1', 1.8e9, shortcut='padding'),
+    cite('resnet.resnet34', None, None, None, 'multiply-adds Table 1', 3.6e9, shortcut='padding'),
+    cite('resnet.resnet50', 25_557_032, 75.3, 92.2, _MSRA, 3.8e9, stride_at='1x1'),
+    cite('resnet.resnet101', 44_549_160, 76.4, 92.9, _MSRA, 7.6e9, stride_at='1x1'),
+    cite('resnet.resnet152', 60_192_808, 77.0, 93.3, _MSRA, 11.3e9, stride_at='1x1'),
+    cite('resnet.resnet20_cifar', 269_722, 91.25, None, _CIFAR, size=32),
+    cite('resnet.resnet32_cifar', 464_154, 92.49, None, _CIFAR, size=32),
+    cite('resnet.resnet44_cifar', 658_586, 92.83, None, _CIFAR, size=32),
+    cite('resnet.resnet56_cifar', 853_018, 93.03, None, _CIFAR, size=32),
+    cite('resnet.resnet110_cifar', 1_727_962, 93.57, None, _CIFAR, size=32),
+    cite('resnet.resnet1202_cifar', 19_421_274, 92.07, None, _CIFAR, size=32),
+    cite('resnet.preact_resnet164', 1_703_258, 94.54, None, _PREACT, size=32),
+    cite('resnet.preact_resnet1001', 10_327_706, 95.08, None, _PREACT, size=32),
 )
 
 _SHORTCUTS = ('padding', 'projection', 'projection_all')  # the paper's A, B, C

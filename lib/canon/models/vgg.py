@@ -24,7 +24,7 @@ from jax.nn import initializers
 
 from canon import ops
 from canon.errors import UsageError
-from canon.models import published
+from canon.models import cite
 from canon.named import Count, DropRate, call, suggest
 from canon.nn import BatchNorm, Conv, Network, check_images, scale_channels
 
@@ -45,16 +45,16 @@ SHALLOW_TO_DEEP = dict(new=r'^(?!(batch_stats/)?((conv|bn)(1_1|2_1|3_1|3_2)|fc[6
 
 _TABLE3 = 'Simonyan & Zisserman 2015, Table 3, S = Q = 256'
 TABLE = (
-    published('vgg.vgg11', 132_863_336, 70.4, 89.6, _TABLE3, 7.609e9),
-    published('vgg.vgg11_lrn', 132_863_336, 70.3, 89.5, _TABLE3),
-    published('vgg.vgg13', 133_047_848, 71.3, 90.1, _TABLE3, 11.308e9),
-    published('vgg.vgg16_c', 133_638_952, 71.9, 90.6, _TABLE3),
-    published('vgg.vgg16', 138_357_544, 73.0, 91.2, _TABLE3, 15.47e9),
-    published('vgg.vgg19', 143_667_240, 72.7, 91.0, _TABLE3, 19.632e9),
-    published('vgg.vgg11', 132_868_840, 70.37, 89.81, 'torchvision V1', 7.609e9, batch_norm=True),
-    published('vgg.vgg13', 133_053_736, 71.586, 90.374, 'torchvision V1', 11.308e9, batch_norm=True),
-    published('vgg.vgg16', 138_365_992, 73.36, 91.516, 'torchvision V1', 15.47e9, batch_norm=True),
-    published('vgg.vgg19', 143_678_248, 74.218, 91.842, 'torchvision V1', 19.632e9, batch_norm=True),
+    cite('vgg.vgg11', 132_863_336, 70.4, 89.6, _TABLE3, 7.609e9),
+    cite('vgg.vgg11_lrn', 132_863_336, 70.3, 89.5, _TABLE3),
+    cite('vgg.vgg13', 133_047_848, 71.3, 90.1, _TABLE3, 11.308e9),
+    cite('vgg.vgg16_c', 133_638_952, 71.9, 90.6, _TABLE3),
+    cite('vgg.vgg16', 138_357_544, 73.0, 91.2, _TABLE3, 15.47e9),
+    cite('vgg.vgg19', 143_667_240, 72.7, 91.0, _TABLE3, 19.632e9),
+    cite('vgg.vgg11', 132_868_840, 70.37, 89.81, 'torchvision V1', 7.609e9, batch_norm=True),
+    cite('vgg.vgg13', 133_053_736, 71.586, 90.374, 'torchvision V1', 11.308e9, batch_norm=True),
+    cite('vgg.vgg16', 138_365_992, 73.36, 91.516, 'torchvision V1', 15.47e9, batch_norm=True),
+    cite('vgg.vgg19', 143_678_248, 74.218, 91.842, 'torchvision V1', 19.632e9, batch_norm=True),
 )
 
 _INITS = {

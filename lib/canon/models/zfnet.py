@@ -17,11 +17,11 @@ import jax.numpy as jnp
 from jax.nn import initializers as init
 
 from canon import ops
-from canon.models import published
+from canon.models import cite
 from canon.named import Count, DropRate
 from canon.nn import Conv, Network, check_images, scale_channels
 
-TABLE = (published('zfnet.zfnet', 62_357_608, 61.6, 83.5, 'Zeiler & Fergus 2013, Table 2, one convnet'),)
+TABLE = (cite('zfnet.zfnet', 62_357_608, 61.6, 83.5, 'Zeiler & Fergus 2013, Table 2, one convnet'),)
 
 
 class ZFNet(Network):
