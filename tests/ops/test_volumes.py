@@ -8,7 +8,7 @@ import pytest
 from canon.errors import UsageError
 from canon.ops import rays, volumes
 from canon.ops import volume_rendering as vr
-from canon.ops.volumes import Beam
+from canon.ops.volumes import RaySegments
 
 rng = np.random.default_rng(0)
 LOW, HIGH = np.array([-1.0, -0.5, -0.8]), np.array([1.0, 0.5, 0.8])
@@ -21,7 +21,7 @@ def beam(count=12, low=LOW, high=HIGH):
     ways = (rng.uniform(low, high, (count + 2, 3)) - origins) * rng.uniform(0.3, 1.5, (count + 2, 1))
     ways[-2:] *= -1
     origins, ways = jnp.asarray(origins), jnp.asarray(ways)
-    return Beam(origins, ways, *rays.intersect_box(origins, ways, low, high))
+    return RaySegments(origins, ways, *rays.intersect_box(origins, ways, low, high))
 
 
 def lattice(shape=(9, 6, 8), low=LOW, high=HIGH):
@@ -33,7 +33,7 @@ def lattice(shape=(9, 6, 8), low=LOW, high=HIGH):
 
 
 def lengths(b):
-    return np.asarray((b.far - b.near) * jnp.linalg.norm(b.ways, axis=-1))
+    return np.asarray((b.far - b.near) * jnp.linalg.norm(b.directions, axis=-1))
 
 
 @pytest.fixture
@@ -56,8 +56,8 @@ def test_a_slab_weakens_light_by_its_thickness():
     for count in (1, 13):
         seen, through = jax.jit(
             lambda n=count: (
-                volumes.gather(volumes.medium(volume, table, 0.05, LOW, HIGH), b, n, background=0.25),
-                volumes.transmitted(volumes.line_integral(volume, b, n, LOW, HIGH)),
+                volumes.render_emission(volumes.make_shader(volume, table, 0.05, LOW, HIGH), b, n, background=0.25),
+                volumes.transmittance(volumes.integrate_along_rays(volume, b, n, LOW, HIGH)),
             )
         )()
         np.testing.assert_allclose(seen.opacity, 1 - np.exp(-sigma * length), rtol=1e-12)
@@ -71,12 +71,12 @@ def test_the_x_ray_of_a_linear_ramp_is_the_mean_of_its_ends():
     """The integral of a + g.p along a ray is its length times the value in the middle."""
     g, points = np.array([0.7, -0.4, 1.1]), lattice()
     b, volume = beam(), jnp.asarray(2 + points @ g)
-    ends = [np.asarray(b.origins + t[:, None] * b.ways) for t in (b.near, b.far)]
+    ends = [np.asarray(b.origins + t[:, None] * b.directions) for t in (b.near, b.far)]
     wanted = lengths(b) * (2 + (ends[0] + ends[1]) / 2 @ g)
-    integral = jax.jit(volumes.line_integral, static_argnums=2)
+    integral = jax.jit(volumes.integrate_along_rays, static_argnums=2)
     for count in (1, 6):
         np.testing.assert_allclose(integral(volume, b, count, LOW, HIGH), wanted, rtol=1e-11)
-    slope = jax.jit(volumes.gradient)(volume, rng.uniform(LOW, HIGH, (20, 3)), LOW, HIGH)
+    slope = jax.jit(volumes.estimate_gradient)(volume, rng.uniform(LOW, HIGH, (20, 3)), LOW, HIGH)
     np.testing.assert_allclose(slope, np.broadcast_to(g, (20, 3)), rtol=1e-11)
 
 
@@ -84,14 +84,14 @@ def test_the_x_ray_of_a_linear_ramp_is_the_mean_of_its_ends():
 def test_emission_of_a_ramp_of_density_falls_with_the_square_of_the_step():
     """Density 3 u along a ray of length 2 through u in 0..1 (value u, length 2 u): opacity = 1 - exp(-3)."""
     volume = jnp.broadcast_to(jnp.linspace(0.0, 1.0, 5)[:, None, None], (5, 2, 2))
-    b = Beam(jnp.array([[-3.0, 0, 0]]), jnp.array([[1.0, 0, 0]]), jnp.array([2.0]), jnp.array([4.0]))
+    b = RaySegments(jnp.array([[-3.0, 0, 0]]), jnp.array([[1.0, 0, 0]]), jnp.array([2.0]), jnp.array([4.0]))
     # extinction = 3 value, so that of a table linear in opacity it is not; it is asked by hand here.
-    shade = lambda x: (3 * volumes.sample(volume, x), volumes.sample(volume, x)[..., None])  # noqa: E731
+    shade = lambda x: (3 * volumes.sample_volume(volume, x), volumes.sample_volume(volume, x)[..., None])  # noqa: E731
     errors, u = [], np.linspace(0, 1, 200001)
     curve = 6 * u * np.exp(-3 * u**2) * u  # d(opacity) times the colour u
     wanted = ((curve[1:] + curve[:-1]) / 2).sum() * (u[1] - u[0])
     for count in (16, 32, 64):
-        seen = jax.jit(lambda n=count: volumes.gather(shade, b, n))()
+        seen = jax.jit(lambda n=count: volumes.render_emission(shade, b, n))()
         np.testing.assert_allclose(seen.opacity, 1 - np.exp(-3), rtol=1e-12)  # midpoints integrate a ramp exactly
         errors.append(abs(float(seen.colour[0, 0]) - wanted))
     np.testing.assert_allclose(np.log2(np.divide(errors[:-1], errors[1:])), 2, atol=0.05)
@@ -101,17 +101,17 @@ def test_emission_of_a_ramp_of_density_falls_with_the_square_of_the_step():
 def test_the_surface_of_a_sphere_is_where_it_is_and_faces_as_it_does():
     """Voxels of r - |p|: errors of depth and of normal fall with the square of the voxel."""
     radius, b, errors = 0.6, beam(60, -0.4, 0.4), []
-    a = np.asarray((b.ways**2).sum(-1))
-    half = np.asarray((b.origins * b.ways).sum(-1))
+    a = np.asarray((b.directions**2).sum(-1))
+    half = np.asarray((b.origins * b.directions).sum(-1))
     root = half**2 - a * (np.asarray((b.origins**2).sum(-1)) - radius**2)
     t = (-half - np.sqrt(np.maximum(root, 0))) / a
     b = b._replace(near=jnp.full(62, 0.0), far=jnp.where(b.far > b.near, 6 / jnp.sqrt(a), 0))
     met = (root > 0.1 * a * radius**2) & np.asarray(b.far > 0)  # not grazed
     assert met.sum() > 20
-    points = np.asarray(b.origins + t[:, None] * b.ways)
+    points = np.asarray(b.origins + t[:, None] * b.directions)
     for side in (24, 48):
         volume = jnp.asarray(radius - np.linalg.norm(lattice((side,) * 3, -1, 1), axis=-1))
-        seen = jax.jit(lambda volume: volumes.iso_surface(volume, 0.0, b, 200))(volume)
+        seen = jax.jit(lambda volume: volumes.intersect_iso_surface(volume, 0.0, b, 200))(volume)
         assert seen.hit[met].all()
         angles = np.arccos(np.clip((np.asarray(seen.normals)[met] * points[met] / radius).sum(-1), -1, 1))
         errors.append((np.abs(seen.t - t)[met].max(), angles.max()))
@@ -125,9 +125,11 @@ def test_the_surface_of_a_sphere_is_where_it_is_and_faces_as_it_does():
 def test_a_level_that_rises_moves_the_surface_as_it_should():
     """Of r - |p|, straight on, the surface at level c is at distance 4 - (r - c)."""
     volume = jnp.asarray(0.6 - np.linalg.norm(lattice((33,) * 3, -1, 1), axis=-1))
-    b = Beam(jnp.array([[0.0, 0, 4]]), jnp.array([[0.0, 0, -1]]), jnp.array([3.0]), jnp.array([5.0]))
+    b = RaySegments(jnp.array([[0.0, 0, 4]]), jnp.array([[0.0, 0, -1]]), jnp.array([3.0]), jnp.array([5.0]))
 
-    depth = jax.jit(jax.value_and_grad(lambda level: volumes.iso_surface(volume, level, b, 64, secant=12).t[0]))
+    depth = jax.jit(
+        jax.value_and_grad(lambda level: volumes.intersect_iso_surface(volume, level, b, 64, secant=12).t[0])
+    )
     for level in (0.0, 0.13):
         # Along an axis voxels are exact, but for its own kink, which the surface is not near to.
         np.testing.assert_allclose(depth(level), (4 - (0.6 - level), 1), rtol=1e-10)
@@ -136,7 +138,7 @@ def test_a_level_that_rises_moves_the_surface_as_it_should():
 def test_the_light_of_a_surface_is_phongs():
     normal = np.array([[0.0, 0.6, 0.8], [0.0, 0.0, 1.0], [0.0, 0.6, -0.8]])
     way, light = np.array([[0.0, 0.0, -3.0]]), np.array([0.0, 2.0, 0.0])
-    got = volumes.phong(jnp.asarray(normal), jnp.asarray(way), light, (0.5, 1.0, 0.0), 0.1, 0.7, 0.4, 3.0)
+    got = volumes.shade_phong(jnp.asarray(normal), jnp.asarray(way), light, (0.5, 1.0, 0.0), 0.1, 0.7, 0.4, 3.0)
     eye, to = np.array([0, 0, 1.0]), np.array([0, 1.0, 0])
     for n, colour in zip(normal, got, strict=True):
         facing = n @ to
@@ -144,7 +146,7 @@ def test_the_light_of_a_surface_is_phongs():
         np.testing.assert_allclose(
             colour, (0.1 + 0.7 * max(facing, 0)) * np.array([0.5, 1, 0]) + 0.4 * shine, atol=1e-6
         )
-    head = volumes.phong(jnp.asarray(normal), jnp.asarray(way), None, specular=0.0)
+    head = volumes.shade_phong(jnp.asarray(normal), jnp.asarray(way), None, specular=0.0)
     np.testing.assert_allclose(head[:, 0], 0.15 + 0.75 * np.maximum(normal @ eye, 0), atol=1e-6)
 
 
@@ -194,18 +196,18 @@ def looped(volume, table, b, count, reference):
 def test_what_rays_see_is_what_loops_see():
     volume, table, b = rng.uniform(size=(5, 4, 6)), rng.uniform(0, 0.9, (7, 4)), beam()
     colour, depth, opacity, largest, integral = looped(volume, table, b, 20, 0.3)
-    shade = volumes.medium(jnp.asarray(volume), jnp.asarray(table), 0.3, LOW, HIGH, (0.1, 0.9))
+    shade = volumes.make_shader(jnp.asarray(volume), jnp.asarray(table), 0.3, LOW, HIGH, (0.1, 0.9))
     seen, (value, t), along = jax.jit(
         lambda volume: (
-            volumes.gather(shade, b, 20),
-            volumes.maximum(volume, b, 20, LOW, HIGH),
-            volumes.line_integral(volume, b, 20, LOW, HIGH),
+            volumes.render_emission(shade, b, 20),
+            volumes.project_maximum(volume, b, 20, LOW, HIGH),
+            volumes.integrate_along_rays(volume, b, 20, LOW, HIGH),
         )
     )(volume)
     for got, wanted in ((seen.colour, colour), (seen.depth, depth), (seen.opacity, opacity)):
         np.testing.assert_allclose(got, wanted, rtol=1e-10, atol=1e-14)
     np.testing.assert_allclose(value, largest, rtol=1e-12)
-    there = volumes.sample(jnp.asarray(volume), b.origins + t[:, None] * b.ways, LOW, HIGH)
+    there = volumes.sample_volume(jnp.asarray(volume), b.origins + t[:, None] * b.directions, LOW, HIGH)
     np.testing.assert_allclose(there, value, rtol=1e-12)
     np.testing.assert_allclose(along, integral, atol=1e-12)
 
@@ -213,7 +215,7 @@ def test_what_rays_see_is_what_loops_see():
 def test_extinction_is_the_step_corrected_opacity():
     opacity = jnp.array([0.0, 0.2, 0.999, 1.0])
     for length in (0.01, 0.1, 0.7):
-        hidden = 1 - jnp.exp(-vr.optical_depths(volumes.extinction(opacity, 0.1), jnp.full(4, length)))
+        hidden = 1 - jnp.exp(-vr.optical_depths(volumes.opacity_to_density(opacity, 0.1), jnp.full(4, length)))
         np.testing.assert_allclose(hidden, vr.correct_opacity(opacity, length, 0.1), atol=1e-6)
 
 
@@ -224,9 +226,9 @@ def test_extinction_is_the_step_corrected_opacity():
 @pytest.mark.parametrize('block', [8, 7, 100])
 def test_ending_early_changes_nothing_but_what_is_hidden(block):
     volume, table, b = rng.uniform(size=(5, 4, 6)), rng.uniform(0.2, 0.9, (7, 4)), beam()
-    shade = volumes.medium(jnp.asarray(volume), jnp.asarray(table), 0.1, LOW, HIGH)
-    ends = jax.jit(lambda stop: volumes.gather(shade, b, 40, stop=stop, block=block, background=0.5))
-    whole = jax.jit(lambda: volumes.gather(shade, b, 40, background=0.5))()
+    shade = volumes.make_shader(jnp.asarray(volume), jnp.asarray(table), 0.1, LOW, HIGH)
+    ends = jax.jit(lambda stop: volumes.render_emission(shade, b, 40, stop=stop, block=block, background=0.5))
+    whole = jax.jit(lambda: volumes.render_emission(shade, b, 40, background=0.5))()
     same = ends(0.0)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-12, atol=1e-14), same, whole)
     near = ends(1e-2)
@@ -239,7 +241,7 @@ def test_it_ends_when_all_rays_are_opaque(opacity, blocks):
     """64 intervals of 2 / 64, in blocks of 8: T = (1 - opacity)^(8 b) < 0.05 after b of them; a ray that misses waits
     for nothing."""
     asked = []
-    plain = volumes.medium(jnp.zeros((2, 2, 2)), jnp.full((2, 4), opacity), 2 / 64)
+    plain = volumes.make_shader(jnp.zeros((2, 2, 2)), jnp.full((2, 4), opacity), 2 / 64)
 
     def shade(points):
         jax.debug.callback(lambda: asked.append(1))
@@ -247,10 +249,10 @@ def test_it_ends_when_all_rays_are_opaque(opacity, blocks):
 
     if opacity == 0.1:
         blocks = next(n for n in range(9) if 0.9 ** (8 * n) < 0.05)
-    b = Beam(
+    b = RaySegments(
         jnp.array([[0.0, 0, 4], [9, 9, 9]]), jnp.array([[0.0, 0, -1]] * 2), jnp.array([3.0, 0]), jnp.array([5.0, 0])
     )
-    seen = volumes.gather(shade, b, 64, stop=0.05, block=8)
+    seen = volumes.render_emission(shade, b, 64, stop=0.05, block=8)
     jax.block_until_ready(seen)
     jax.effects_barrier()
     assert len(asked) == blocks
@@ -261,14 +263,14 @@ def test_it_ends_when_all_rays_are_opaque(opacity, blocks):
 
 
 def pictures(volume, table, b):
-    shade = volumes.medium(volume, table, 0.3, LOW, HIGH, light=jnp.array([0.6, 0.0, 0.8]))
-    seen = volumes.gather(shade, b, 24, background=1.0)
-    surface = volumes.iso_surface(volume, 0.5, b, 40, LOW, HIGH, secant=14)
-    lit = volumes.phong(surface.normals, b.ways) * surface.hit[:, None]
-    through = volumes.transmitted(volumes.line_integral(volume, b, 24, LOW, HIGH))
+    shade = volumes.make_shader(volume, table, 0.3, LOW, HIGH, light=jnp.array([0.6, 0.0, 0.8]))
+    seen = volumes.render_emission(shade, b, 24, background=1.0)
+    surface = volumes.intersect_iso_surface(volume, 0.5, b, 40, LOW, HIGH, secant=14)
+    lit = volumes.shade_phong(surface.normals, b.directions) * surface.hit[:, None]
+    through = volumes.transmittance(volumes.integrate_along_rays(volume, b, 24, LOW, HIGH))
     return {
         'emission': jnp.sin(seen.colour).sum() + seen.distance.sum(),
-        'maximum': jnp.sin(volumes.maximum(volume, b, 24, LOW, HIGH)[0]).sum(),
+        'maximum': jnp.sin(volumes.project_maximum(volume, b, 24, LOW, HIGH)[0]).sum(),
         'x-ray': jnp.sin(through).sum(),
         'surface': jnp.sin(surface.t).sum() + lit.sum(),
     }
@@ -291,10 +293,10 @@ def test_gradients_are_finite_differences(kind):
 @pytest.mark.parametrize(
     ('call', 'message'),
     [
-        (lambda: volumes.sample(jnp.ones((2, 2)), jnp.zeros((1, 3))), r'a volume is \[X, Y, Z\]'),
-        (lambda: volumes.transfer(jnp.ones((1, 4)), jnp.zeros(3)), 'of at least two rows'),
-        (lambda: volumes.line_integral(jnp.ones((2, 2, 2)), beam(1), 0), 'count=0 >= 1'),
-        (lambda: volumes.gather(lambda x: x, beam(1), 4, stop=0.1, block=0), 'block=0 >= 1'),
+        (lambda: volumes.sample_volume(jnp.ones((2, 2)), jnp.zeros((1, 3))), r'expected a volume \[X, Y, Z\]'),
+        (lambda: volumes.apply_transfer_function(jnp.ones((1, 4)), jnp.zeros(3)), 'with at least two rows'),
+        (lambda: volumes.integrate_along_rays(jnp.ones((2, 2, 2)), beam(1), 0), 'got count=0'),
+        (lambda: volumes.render_emission(lambda x: x, beam(1), 4, stop=0.1, block=0), 'block=0'),
     ],
 )
 def test_what_is_refused(call, message):
