@@ -8,14 +8,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from canon import configuration, named
+from canon import configuration
 from canon.configuration import Sections, read_flags
 from canon.configuration.overrides import Pairs
 from canon.errors import UsageError
 from experiments import configs
 
-arguments_of = named.combine_arguments  # the old name, until no experiment uses it
-__all__ = ['apply', 'arguments_of', 'describe', 'load', 'read_flags']
+__all__ = ['apply', 'describe', 'load', 'read_flags']
 
 
 def load(source: str | None, workdir: str | None = None) -> ConfigDict:

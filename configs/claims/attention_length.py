@@ -32,6 +32,6 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.translation import by_length
+    from experiments.claims.translation import plot_chrf_by_length
 
-    return {'attention and length': by_length(runs, 'model.name', RATE)}
+    return {'attention and length': plot_chrf_by_length(runs, 'model.name', RATE)}

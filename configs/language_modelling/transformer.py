@@ -51,7 +51,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 evals=dict(test=dict(evaluated, split='test'), valid=dict(evaluated, split='valid')),
             ),
             vocabulary=dict(level='word' if wikitext else 'character', size=placeholder(int)),
-            model=dict(name='transformer.language_model', norm='pre', **_SHAPES[arg]),
+            model=dict(name='transformer.causal_transformer', norm='pre', **_SHAPES[arg]),
             loss=dict(label_smoothing=0.0),
             tx=dict(
                 chain=('clip', 'adam'),

@@ -103,10 +103,10 @@ def test_what_vocabularies_refuse(tmp_path):
         vocabulary.build(['a'], 'word', specials=('<eos>',)).encode('z')
     with pytest.raises(UsageError, match=r"split='space'.*did you mean 'spaces'"):
         vocabulary.build(TEXT, 'word', split='space')
-    with pytest.raises(CanonError, match='no sentencepiece model'):
+    with pytest.raises(CanonError, match='are not a sentencepiece model'):
         vocabulary.Subwords(b'nothing')
     (tmp_path / 'broken').write_bytes(b'{"level": "word"}')
-    with pytest.raises(CanonError, match=r'broken is no vocabulary of ours'):
+    with pytest.raises(CanonError, match=r'broken is not a vocabulary of Canon'):
         vocabulary.read(tmp_path / 'broken')
     with pytest.raises(UsageError, match='there is no vocabulary'):
         vocabulary.read(tmp_path / 'none')
@@ -131,7 +131,8 @@ def test_lines_end_at_line_feeds_only(tmp_path):
     (tmp_path / 'a.txt').write_bytes(data)
     (tmp_path / 'b.txt.gz').write_bytes(gzip.compress(data))
     wanted = ['one\x0c\u2028still one', '', 'two']
-    assert list(text_files.lines(tmp_path / 'a.txt')) == list(text_files.lines(tmp_path / 'b.txt.gz')) == wanted
+    for name in ('a.txt', 'b.txt.gz'):
+        assert list(text_files.read_lines(tmp_path / name)) == wanted
 
 
 def test_files_that_are_no_text(tmp_path):
@@ -140,12 +141,12 @@ def test_files_that_are_no_text(tmp_path):
     (tmp_path / 'cut.txt.gz').write_bytes(gzip.compress(b'a line\n' * 99)[:-12])
     for name, wanted in (
         ('empty.txt', r'empty\.txt is empty'),
-        ('latin.txt', r'latin\.txt, line 2 is no UTF-8 text \(invalid'),
+        ('latin.txt', r'latin\.txt, line 2 is not UTF-8 text \(invalid'),
         ('cut.txt.gz', r'cut\.txt\.gz cannot be read'),
         ('none.txt', 'there is no file'),
     ):
         with pytest.raises(CanonError, match=wanted):
-            list(text_files.lines(tmp_path / name))
+            list(text_files.read_lines(tmp_path / name))
 
 
 @pytest.mark.parametrize(('name', 'form'), [('ptb', 'ptb.{}.txt'), ('wikitext', 'wiki.{}.tokens'), ('text', '{}.txt')])
@@ -327,7 +328,7 @@ def test_what_no_path_can_be_is_one_line(tmp_path):
         for read in (
             lambda p: corpora.corpus('text', path=p).about(),
             vocabulary.read,
-            lambda p: list(text_files.lines(p)),
+            lambda p: list(text_files.read_lines(p)),
         ):
             with pytest.raises(UsageError) as caught:
                 read(path)

@@ -105,7 +105,7 @@ def test_a_catalogue_by_hand(tmp_path, caplog, charset, order):
     file = tmp_path / 'x.mo'
     file.write_bytes(msgfmt({**MESSAGES, 'Name': 'Prénom'}, charset, order))
     with caplog.at_level(logging.WARNING, 'canon'):
-        found = catalogues.pairs([file], '_', 'ours')
+        found = catalogues.read_pairs([file], '_', 'ours')
     assert dict(found) == {
         'Open the file': 'Ouvrir le fichier',
         'Close': 'Fermer',
@@ -115,7 +115,7 @@ def test_a_catalogue_by_hand(tmp_path, caplog, charset, order):
         'Two lines': 'Deux lignes',
         'Name': 'Prénom',
     }
-    told = '1 that stood before, 1 whose placeholders differ, 1 without translation'
+    told = '1 that occurred before, 1 whose placeholders differ, 1 without translation'
     assert f'ours: 7 pairs, 2 of plural forms; left out: {told}' in caplog.text
     with file.open('rb') as opened:  # the standard library agrees
         theirs = gettext.GNUTranslations(opened)
@@ -131,13 +131,13 @@ def test_catalogues_that_are_none(tmp_path):
         ('tiny', b'\xde\x12'),
     ):
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(CanonError, match=f'{name} is no catalogue of gettext'):
-            list(catalogues.messages(tmp_path / name))
+        with pytest.raises(CanonError, match=f'{name} is not a gettext catalogue'):
+            list(catalogues.read_messages(tmp_path / name))
     with pytest.raises(UsageError, match='there is no file'):
-        list(catalogues.messages(tmp_path / 'none'))
+        list(catalogues.read_messages(tmp_path / 'none'))
     (tmp_path / 'head').write_bytes(msgfmt({}))
     with pytest.raises(UsageError, match='ours hold no translated messages'):
-        catalogues.pairs([tmp_path / 'head'], name='ours')
+        catalogues.read_pairs([tmp_path / 'head'], name='ours')
 
 
 @pytest.fixture
@@ -166,8 +166,8 @@ def test_splits_of_a_catalogue_share_no_sentence(package):
     keys = {split: {key(pair) for pair in pairs} for split, pairs in parts.items()}
     assert sum(map(len, keys.values())) == 150  # no twin in another split
     assert 0.75 < len(parts['train']) / 300 < 0.95
-    assert parallel_text.part('Edit') == parallel_text.part('_edit...')
-    assert parallel_text.part('...') in parts
+    assert parallel_text.assign_split('Edit') == parallel_text.assign_split('_edit...')
+    assert parallel_text.assign_split('...') in parts
 
 
 def test_packages_without_that_catalogue(package):

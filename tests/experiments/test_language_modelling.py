@@ -8,28 +8,31 @@ from ml_collections import ConfigDict
 from scipy.special import log_softmax
 
 from canon import models
+from canon.data.text import corpora, vocabulary
 from canon.data.text.streams import Streams
 from canon.errors import UsageError
 from canon.metrics import KneserNey
-from canon.models.rnn_lm import RecurrentLM
+from canon.models.protocols import LanguageModel
+from canon.tasks.language_modelling import language_task, make_sampler
 from canon.train import At, fit, make_step, shard
 from canon.train.evaluation import evaluate
 from canon.train.setup import prepare
 from canon.train.types import CARRY
-from experiments import configs
+from experiments import configs, overrides, predictions
 from experiments import language_modelling as lm
 
 TEXT = ['the cat sat on the mat', 'the dog sat on the log', 'a cat and a dog sat', 'on the mat the dog ate'] * 6
 KEY = jax.random.key(0)
 SHAPES = {
     'rnn_lm.language_model': dict(embed=8, hidden=12, layers=1),
-    'transformer.language_model': dict(layers=1, d_model=8, d_ff=16, heads=2),
+    'transformer.causal_transformer': dict(layers=1, d_model=8, d_ff=16, heads=2),
 }
 
 
 def config(path, **changes):
     made = ConfigDict(
         dict(
+            experiment='language_modelling',
             seed=0,
             data=dict(
                 name='text',
@@ -57,7 +60,7 @@ def path(tmp_path):
 
 def test_rows_go_on_where_their_window_ended_and_begin_anew_with_the_text():
     model = models.make('rnn_lm.language_model', vocab=9, embed=6, hidden=8, layers=2)
-    task = lm.language_task(model)
+    task = language_task(model)
     tokens = np.random.default_rng(0).integers(9, size=61)
     streams = Streams(tokens, 4, 8)  # 16 tokens a stream, two windows an epoch
     variables = dict(task.init(KEY, streams[0]))
@@ -78,8 +81,8 @@ def test_rows_go_on_where_their_window_ended_and_begin_anew_with_the_text():
 def test_drawn_windows_read_the_text_as_one_pass_does(root):
     """Windows of drawn lengths are padded; neither the carry nor the penalties may notice it (Merity et al. 2018)."""
     model = models.make('rnn_lm.language_model', vocab=9, embed=6, hidden=8, layers=2)
-    task = lm.language_task(model)
-    penalised = lm.language_task(model, activation=1.0)
+    task = language_task(model)
+    penalised = language_task(model, activation=1.0)
     tokens = np.random.default_rng(1).integers(9, size=239)
     streams = Streams(tokens, 4, 9, deviation=2.0, half=0.3)
     stride = -(-len(tokens) // 4)
@@ -115,7 +118,7 @@ def test_the_penalties_of_awd_lstm():
     model = models.make('rnn_lm.language_model', vocab=9, embed=6, hidden=8, layers=1)
     streams = Streams(np.random.default_rng(0).integers(9, size=64), 4, 8)
     batch = streams[1]  # not the first: it starts from the carry
-    plain, told = lm.language_task(model), lm.language_task(model, activation=2.0, slowness=3.0)
+    plain, told = language_task(model), language_task(model, activation=2.0, slowness=3.0)
     variables = dict(plain.init(KEY, batch))
     params = variables.pop('params')
     state = jax.tree.map(lambda s: s + 0.3, variables[CARRY])
@@ -127,11 +130,8 @@ def test_the_penalties_of_awd_lstm():
 
 @pytest.mark.parametrize('name', SHAPES)
 def test_what_is_measured(path, name):
-    shape = (
-        dict(embed=8, hidden=12, layers=1) if name.startswith('rnn') else dict(layers=1, d_model=8, d_ff=16, heads=2)
-    )
     made = config(path)
-    made.model = dict(name=name, **shape)
+    made.model = dict(name=name, **SHAPES[name])
     experiment = lm.make(made)
     state = prepare(experiment, made).starting_state()
     evaluator = experiment.evals['test']
@@ -141,8 +141,6 @@ def test_what_is_measured(path, name):
     assert found['bits_per_character'] == pytest.approx(found['loss'] / np.log(2), rel=1e-6)  # a token is a character
     assert found['perplexity'] == pytest.approx(np.exp(found['loss']), rel=1e-6)
     assert 0 < found['loss'] < 5
-    from canon.data.text import corpora, vocabulary
-
     text = corpora.corpus('text', path=str(path), held_out=0.2)
     words = vocabulary.build(text.lines('train'), 'character')
     learnt, held = (words.stream(text.lines(split)) for split in ('train', 'test'))
@@ -167,10 +165,11 @@ def test_an_evaluation_does_not_depend_on_the_training_carry(path):
 def test_microbatches_make_the_same_update(path):
     made = config(path)
     experiment = lm.make(made)
-    state = prepare(experiment, made).starting_state()
+    setup = prepare(experiment, made)
+    state, tx = setup.starting_state(), setup.tx
     states = []
     for accumulate in (1, 2):
-        step, s = jax.jit(make_step(experiment.task, experiment.tx, 0, accumulate)), state
+        step, s = jax.jit(make_step(experiment.task, tx, 0, accumulate)), state
         for k in range(3):
             s, _ = step(s, jax.tree.map(jnp.asarray, experiment.train[k]))
         states.append(s)
@@ -180,25 +179,22 @@ def test_microbatches_make_the_same_update(path):
 
 @pytest.mark.parametrize('name', SHAPES)
 def test_writing_goes_on_from_prompts(path, tmp_path, name):
-    shape = (
-        dict(embed=8, hidden=12, layers=1) if name.startswith('rnn') else dict(layers=1, d_model=8, d_ff=16, heads=2)
-    )
     made = config(path)
-    made.model = dict(name=name, **shape)
+    made.model = dict(name=name, **SHAPES[name])
     experiment = lm.make(made)
     state = prepare(experiment, made).starting_state()
-    told = lm.predict(made, experiment, state.params, state.mutable, 'the ', tmp_path / 'out')
-    assert told.endswith(f'2 texts written to {tmp_path / "out" / "samples.txt"}')
+    yielded = list(lm.predict(made, experiment, state.params, state.mutable, 'the '))
+    assert [set(prediction.row) for prediction in yielded] == [{'prompt', 'text'}] * 2 + [set()]
+    predictions.write(yielded, tmp_path / 'out')
     texts = (tmp_path / 'out' / 'samples.txt').read_text().removesuffix('\n').split('\n\n----\n\n')
     assert len(texts) == 2
     assert all(text.startswith('the ') for text in texts)
     prompts = tmp_path / 'prompts.txt'
     prompts.write_text('a\ndog\n')
     made.sample = dict(length=4, temperature=0)
-    lm.predict(made, experiment, state.params, state.mutable, str(prompts), tmp_path / 'two')
+    predictions.write(lm.predict(made, experiment, state.params, state.mutable, str(prompts)), tmp_path / 'two')
     texts = (tmp_path / 'two' / 'samples.txt').read_text().removesuffix('\n').split('\n\n----\n\n')
     assert [text[:1] for text in texts] == ['a', 'd']
-    assert isinstance(lm._model(made, 9), RecurrentLM) == name.startswith('rnn')
 
 
 def test_another_text_is_refused_in_the_same_folder(path, tmp_path):
@@ -241,3 +237,74 @@ def test_settings_are_refused_before_training(path, key, value, message):
     with pytest.raises(UsageError, match=message) as caught:
         lm.make(made)
     assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('name', SHAPES)
+def test_language_models_have_one_interface(name):
+    """`canon.models.protocols`: windows, and tokens one after the other, whether a state is carried or not."""
+    model = models.make(name, vocab=9, **SHAPES[name])
+    assert isinstance(model, LanguageModel)
+    assert model.carries_state == name.startswith('rnn')
+    tokens = np.arange(8).reshape(2, 4)
+
+    @jax.jit
+    def read_both_ways(variables):
+        state, logits = model.start(2, 4), []
+        for column in tokens.T:
+            step, state = model.apply(variables, state, column, method='step')
+            logits.append(step)
+        return model.apply(variables, tokens), jnp.stack(logits, 1)
+
+    output, logits = read_both_ways(model.init(KEY, tokens))
+    assert (output.state is None) == (not model.carries_state)
+    np.testing.assert_allclose(logits, output.logits, atol=1e-5)
+    task = language_task(model)
+    assert (CARRY in task.init(KEY, {'input': tokens})) == model.carries_state
+
+
+def test_keys_left_to_their_defaults_are_overridden(path):
+    made = config(path)
+    words = [
+        '--config.data.train.deviation=1.5',
+        '--config.data.evals.test.trained_on',
+        '--config.vocabulary.size=12',
+        '--config.loss.slowness=0.5',
+        '--config.sample.top_k=3',
+    ]
+    with made.unlocked():
+        values = overrides.apply(made, overrides.read_flags(words)[0])
+    assert list(values.values()) == [1.5, True, 12, 0.5, 3]
+    experiment = lm.make(made)
+    assert experiment.about['vocabulary'][1] == 12
+    assert experiment.train.width == 8 + 6
+    for word, message in (
+        ('data.train.tokens=3', "no key 'data.train.tokens'"),
+        ('loss.model=x', "no key 'loss.model'"),
+        ('loss.slownes=1', "did you mean 'loss.slowness'"),
+        ('sample.top_p=high', 'must be None or a number'),
+    ):
+        with pytest.raises(UsageError, match=message):
+            overrides.apply(made, overrides.read_flags([f'--config.{word}'])[0])
+
+
+def test_evaluating_on_the_training_text_is_refused_unless_it_is_stated(path):
+    made = config(path, **{'data.evals.test.split': 'train'})
+    with pytest.raises(UsageError, match=r"data\.evals\.test\.split='train' shares text with the training split"):
+        lm.make(made)
+    made.data.evals.test.trained_on = True
+    assert 'test' in lm.make(made).evals
+    folder = path.parent
+    made = config(
+        folder, **{'data.source': dict(path=str(folder), train='text.txt', valid='text.txt', test='text.txt')}
+    )
+    with pytest.raises(UsageError, match='shares text'):
+        lm.make(made)
+
+
+def test_the_same_prompt_has_the_same_continuations():
+    words = vocabulary.build(TEXT, 'character')
+    model = models.make('rnn_lm.language_model', vocab=len(words), **SHAPES['rnn_lm.language_model'])
+    params = model.init(KEY, np.zeros((1, 2), int))['params']
+    sample = make_sampler(model, length=5, count=2, seed=3)
+    assert sample(params, words, 'the') == sample(params, words, 'the')
+    assert all(text.startswith('the') and len(text) >= 8 for text in sample(params, words, 'the'))

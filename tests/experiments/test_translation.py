@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +13,16 @@ from scipy.special import log_softmax
 
 from canon import metrics
 from canon.data.text import parallel_text, text_files, vocabulary
+from canon.data.text.parallel_text import build_languages
 from canon.errors import CanonError, UsageError
+from canon.tasks.translation import SearchSettings, Translation, Translator
 from canon.train import At, fit, shard
 from canon.train.evaluation import evaluate
 from canon.train.runs import Run
 from canon.train.setup import prepare
+from experiments import overrides, predictions
 from experiments import translation as tr
+from experiments.claims.translation import plot_chrf_by_length
 
 ENGLISH, FRENCH = ['one', 'two', 'three', 'four', 'five', 'six'], ['un', 'deux', 'trois', 'quatre', 'cinq', 'six']
 WORDS = dict(zip(ENGLISH, FRENCH, strict=True))
@@ -50,6 +55,7 @@ def folder(tmp_path):
 def config(folder, model='bahdanau', **changes):
     made = ConfigDict(
         dict(
+            experiment='translation',
             seed=0,
             data=dict(
                 name='files',
@@ -81,10 +87,10 @@ def test_the_loss_is_the_cross_entropy_with_the_named_target(folder, smoothing):
     batch = jax.tree.map(np.copy, experiment.train[0])
     batch['mask'][1] = False
     loss, (_, told) = experiment.task.loss(state.params, {}, batch, At(jax.random.key(0), 0))
-    words = tr._languages(made, None).target
+    words = tr._build_languages(made, None).target
     target = batch['target']
     inputs = np.concatenate([np.full((8, 1), words.bos), target[:, :-1]], 1)
-    model = tr._model(made, tr._languages(made, None))
+    model = tr._make_model(made, tr._build_languages(made, None))
     logits = model.apply({'params': state.params}, batch['source'], batch['source_length'], inputs)
     log_p = log_softmax(np.asarray(logits, np.float64), -1)
     size = len(words)
@@ -105,8 +111,8 @@ def test_what_is_measured(folder, kind):
     experiment, state = begun(made)
     evaluator = experiment.evals['test']
     result = evaluate(evaluator, state.params, state.mutable, shard.make_mesh(1))
-    found, languages = result.metrics, tr._languages(made, None)
-    model, pairs = tr._model(made, languages), sentences(9, 4)
+    found, languages = result.metrics, tr._build_languages(made, None)
+    model, pairs = tr._make_model(made, languages), sentences(9, 4)
     order = [i for bound in (range(0, 5), range(5, 9)) for i, p in enumerate(pairs) if len(p[0].split()) + 1 in bound]
     read = jax.jit(
         lambda params, *a: model.apply({'params': params}, *a)
@@ -151,27 +157,30 @@ def test_lines_of_a_file_are_translated_in_order(folder, tmp_path, kind):
     experiment, state = begun(made)
     lines = ['one two', '', 'three', 'four five six three one', 'two']
     (tmp_path / 'lines.txt').write_text('\n'.join(lines) + '\n')
-    told = tr.predict(made, experiment, state.params, {}, str(tmp_path / 'lines.txt'), tmp_path / 'out')
+    yielded = list(tr.predict(made, experiment, state.params, {}, str(tmp_path / 'lines.txt')))
+    predictions.write(yielded, tmp_path / 'out')
     written = (tmp_path / 'out' / 'translations.txt').read_text().split('\n')[:-1]
     assert len(written) == 5
     assert written[1] == ''
-    assert told.endswith(f'4 sentences translated to {tmp_path / "out" / "translations.txt"}')
+    rows = [prediction.row for prediction in yielded if prediction.row]
+    assert [row['source'] for row in rows] == [line for line in lines if line]
+    assert [row['translation'] for row in rows] == [text for line, text in zip(lines, written, strict=True) if line]
     assert (tmp_path / 'out' / 'alignment-1.png').is_file() == (kind != 'sutskever')
-    tr.predict(made, experiment, state.params, {}, 'four five six three one', tmp_path / 'one')
+    predictions.write(tr.predict(made, experiment, state.params, {}, 'four five six three one'), tmp_path / 'one')
     assert (tmp_path / 'one' / 'translations.txt').read_text() == written[3] + '\n'
 
 
 def test_vocabularies_are_shared_and_kept_where_asked(folder, tmp_path):
-    apart = tr._languages(config(folder), None)
+    apart = tr._build_languages(config(folder), None)
     assert apart.source != apart.target
     kept = {'vocabulary.shared': True, 'vocabulary.path': str(tmp_path / 'words' / 'both.json')}
     made = config(folder, 'transformer', vocabulary=dict(level='word', shared=True, path=kept['vocabulary.path']))
-    both = tr._languages(made, None)
+    both = tr._build_languages(made, None)
     assert both.source == both.target == vocabulary.read(kept['vocabulary.path'])
     _, state = begun(made)
     assert set(state.params) & {'embedding', 'source_embedding'} == {'embedding'}
     (folder / 'train.en').write_text('zebra\n' * 200)
-    assert tr._languages(made, None) == both  # read, not built
+    assert tr._build_languages(made, None) == both  # read, not built
 
 
 def test_pairs_that_are_too_long_are_counted_and_other_data_refused(folder, caplog):
@@ -196,7 +205,7 @@ def test_pairs_that_are_too_long_are_counted_and_other_data_refused(folder, capl
 
 def test_batches_of_tokens_have_more_short_pairs():
     train = sentences(200, 5)
-    languages = tr._languages(ConfigDict({'vocabulary': dict(level='word')}), train)
+    languages = build_languages(train, level='word')
     pairs = parallel_text.Pairs(train, *languages, max_length=7)
     data = parallel_text.Buckets(pairs.buckets([4, 7]), tokens=70, multiple=2)
     shapes = {data[i]['source'].shape for i in range(data.steps_per_epoch)}
@@ -211,13 +220,13 @@ def test_batches_of_tokens_have_more_short_pairs():
 def test_a_wide_beam_scores_no_worse_than_greedy(folder):
     made = config(folder, 'transformer')
     _, state = begun(made)
-    languages = tr._languages(made, None)
-    model, first = tr._model(made, languages), languages.target.bos
+    languages = tr._build_languages(made, None)
+    model, first = tr._make_model(made, languages), languages.target.bos
     source, lengths = jnp.array([[4, 5, 6, 3], [7, 3, 0, 0]]), jnp.array([4, 2])
 
     def scores(beams):
-        spec = tr.Spec('', beams=beams, extra=2, alpha=0.0)
-        tokens, counts = map(np.asarray, tr.searcher(model, languages, spec)(state.params, source, lengths))
+        translator = Translator(model, languages, SearchSettings(beams=beams, extra=2, alpha=0.0))
+        tokens, counts = map(np.asarray, jax.jit(translator.search)(state.params, source, lengths))
         inputs = np.concatenate([np.full((2, 1), first), tokens[:, :-1]], 1)
         log_p = log_softmax(np.asarray(model.apply({'params': state.params}, source, lengths, inputs)), -1)
         told = np.take_along_axis(log_p, tokens[..., None], -1)[..., 0]
@@ -238,7 +247,7 @@ def test_forms_are_drawn_by_length_at_their_best_rate(tmp_path):
 
     swept = [run('luong', rate, seed, 10 * rate + seed) for rate in (1, 2) for seed in (0, 1)]
     swept += [run('sutskever', rate, 0, 9 / rate) for rate in (1, 2)]
-    (axes,) = tr.by_length(swept, 'model.name', 'rate').axes
+    (axes,) = plot_chrf_by_length(swept, 'model.name', 'rate').axes
 
     lines = {line.get_label(): list(line.get_ydata()) for line in axes.lines if line.get_label()[0] != '_'}
     assert lines == {'luong, 2': [19.5, 21.5, 0.0], 'sutskever, 1': [8, 10, 0]}
@@ -249,18 +258,16 @@ def test_forms_are_drawn_by_length_at_their_best_rate(tmp_path):
 def test_a_translation_does_not_depend_on_the_sentence_next_to_it(folder, beams):
     """A model that never ends is bounded by the length of its own source."""
     made = config(folder)
-    languages = tr._languages(made, None)
-    model = tr._model(made, languages)
+    languages = tr._build_languages(made, None)
+    model = tr._make_model(made, languages)
     _, state = begun(made)
     size, end = len(languages.target), languages.target.eos
     params = jax.tree.map(lambda x: x.at[end].add(-1e3) if x.shape == (size,) else x, state.params)
-    spec = tr.Spec('', batch_size=2, beams=beams, extra=3)
+    translator = Translator(model, languages, SearchSettings(beams=beams, extra=3))
     short, long = 'one two', ' '.join(['three'] * 40)
-    (alone, _), (together, _) = (
-        next(tr._translate(model, languages, params, lines, spec)) for lines in ([short], [short, long])
-    )
-    assert alone[3] == together[3] == 3 + 3  # two words, <eos>, and `extra`
-    np.testing.assert_array_equal(alone[2][:6], together[2][:6])
+    alone, together = (next(translator.translate(params, lines, 2)) for lines in ([short], [short, long]))
+    assert len(alone.target) == len(together.target) == 3 + 3  # two words, <eos>, and `extra`
+    np.testing.assert_array_equal(alone.target, together.target)
 
 
 def test_bleu_is_computed_by_the_tokenizer_of_the_target_language(tmp_path):
@@ -274,7 +281,7 @@ def test_bleu_is_computed_by_the_tokenizer_of_the_target_language(tmp_path):
     made.data.train.buckets = (30,)
     made.data.evals = dict(test=dict(split='test', batch_size=1))
     evaluator, zero = tr.make(made).evals['test'], metrics.Mean(np.float64(0), np.float64(1))
-    tokens = tr._languages(made, None).target.encode(pair[1])[None]
+    tokens = tr._build_languages(made, None).target.encode(pair[1])[None]
     rows = metrics.Rows.of((tokens, tokens[:, 0], tokens, np.array([tokens.shape[1]])), np.array([True]))
     assert evaluator.finish({'nats': zero, 'accuracy': zero, 'rows': rows})['bleu'] == pytest.approx(100)
     made.data.evals.test.tokenize = 'chinese'
@@ -286,34 +293,37 @@ def test_lines_are_read_as_those_of_training_are(folder, tmp_path, monkeypatch):
     """A line of the output for each of the input: they end at line feeds alone, and outer white space is dropped."""
     made = config(folder)
     experiment, state = begun(made)
-    said = []
+    translated = []
 
-    def translate(model, languages, params, lines, spec):
-        said.extend(lines)
-        yield from ((None, f'{line}\nand more') for line in lines)
+    def translate(self, params, lines, batch_size):
+        translated.extend(lines)
+        yield from (Translation(f'{line}\nand more', np.zeros(1), np.zeros(1)) for line in lines)
 
-    monkeypatch.setattr(tr, '_translate', translate)
-    monkeypatch.setattr(tr, '_alignment', lambda *_: None)
+    def predict(source):
+        predictions.write(tr.predict(made, experiment, state.params, {}, source), tmp_path / 'out')
+
+    monkeypatch.setattr(Translator, 'translate', translate)
+    monkeypatch.setattr(tr, 'plot_alignment', lambda *_: None)
     lines = ['one\x0ctwo', '', '  three\u2028four ', 'five\x85six\r', ' \t', 'one']
     with gzip.open(tmp_path / 'lines.en.gz', 'wb') as packed:
         packed.write(('\ufeff' + '\n'.join(lines) + '\n').encode())
-    tr.predict(made, experiment, state.params, {}, str(tmp_path / 'lines.en.gz'), tmp_path / 'out')
+    predict(str(tmp_path / 'lines.en.gz'))
     expected = [line.strip() for line in lines]
-    assert said == [line for line in expected if line]
+    assert translated == [line for line in expected if line]
     written = (tmp_path / 'out' / 'translations.txt').read_bytes().decode()
     assert written == ''.join(f'{line} and more\n' if line else '\n' for line in expected)
     (tmp_path / 'train.en').write_bytes('\n'.join(line for line in lines if line.strip()).encode())
     (tmp_path / 'train.fr').write_text('un\n' * 4)
-    assert [pair[0] for pair in parallel_text.files(str(tmp_path), 'en', 'fr')] == said
+    assert [pair[0] for pair in parallel_text.files(str(tmp_path), 'en', 'fr')] == translated
     for missing in ('lines.en', 'lines.txt', 'runs/lines', 'my runs/lines.txt'):
         with pytest.raises(UsageError, match=f'there is no file {missing}'):
-            tr.predict(made, experiment, state.params, {}, missing, tmp_path / 'out')
+            predict(missing)
     with pytest.raises(UsageError, match='is a folder'):
-        tr.predict(made, experiment, state.params, {}, str(tmp_path), tmp_path / 'out')
-    with pytest.raises(UsageError, match='is no UTF-8'):
-        tr.predict(made, experiment, state.params, {}, 'lines\udcff', tmp_path / 'out')
+        predict(str(tmp_path))
+    with pytest.raises(UsageError, match='is not UTF-8'):
+        predict('lines\udcff')
     for sentence in ('one/two three.', 'one.', 'Open the file /etc/hosts', 'a' * 5000, 'one\0two'):
-        assert text_files.given(sentence) == [sentence]
+        assert text_files.read_input(sentence) == [sentence]
 
 
 @pytest.mark.parametrize(
@@ -338,3 +348,55 @@ def test_settings_are_refused_before_training(folder, key, value, message):
         section[last] = value
     with pytest.raises(UsageError, match=message):
         tr.make(made)
+
+
+def test_keys_left_to_their_defaults_are_overridden(folder):
+    made = config(folder, 'transformer')
+    words = [
+        '--config.data.train.longer=cut',
+        '--config.data.train.threads=0',
+        '--config.data.evals.test.beams=2',
+        '--config.vocabulary.min_count=2',
+        '--config.vocabulary.shared',
+        '--config.loss.smoothing=others',
+        '--config.search.alpha=1',
+    ]
+    with made.unlocked():
+        values = overrides.apply(made, overrides.read_flags(words)[0])
+    assert list(values.values()) == ['cut', 0, 2, 2, True, 'others', 1.0]
+    experiment = tr.make(made)
+    assert experiment.train.threads == 0
+    assert experiment.about['vocabulary'][0] == experiment.about['vocabulary'][1]
+    for word, message in (
+        ('loss.first_token=3', "no key 'loss.first_token'"),
+        ('data.train.parts=3', "no key 'data.train.parts'"),
+        ('search.beam=3', "did you mean 'search.beams'"),
+        ('data.evals.test.tokenise=zh', "did you mean 'data.evals.test.tokenize'"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            overrides.apply(made, overrides.read_flags([f'--config.{word}'])[0])
+
+
+def test_splits_that_share_sentences_are_refused_unless_it_is_stated(folder):
+    for train, test, shared in (
+        ('train', 'train[:9]', True),
+        ('train[:90%]', 'train[90%:]', False),
+        ('train[:150]', 'train[150:]', False),
+        ('train[:150]', 'train[-60:]', True),
+        ('train', 'test', False),
+    ):
+        made = config(folder, **{'data.train.split': train, 'data.evals.test.split': test})
+        if shared:
+            with pytest.raises(UsageError, match=r'data\.evals\.test\.split=.* shares sentences with data\.train'):
+                tr.make(made)
+            made.data.evals.test.trained_on = True
+        assert 'test' in tr.make(made).evals
+
+
+def test_processes_may_build_the_same_vocabularies_at_once(tmp_path):
+    """Each either builds the vocabularies or reads whole files of another; none reads a part."""
+    pairs, path = sentences(300, 0), tmp_path / 'words.json'
+    with ThreadPoolExecutor(8) as pool:
+        built = list(pool.map(lambda _: build_languages(pairs, path=path, level='word'), range(40)))
+    assert all(languages == built[0] for languages in built)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ['words.json.source', 'words.json.target']

@@ -9,7 +9,7 @@ from scipy.special import expit, softmax
 
 from canon import models
 from canon.errors import UsageError
-from canon.models.seq2seq import _reversed
+from canon.models.seq2seq import _reverse
 from canon.ops import decoding
 
 VOCAB, SOURCE = 13, 11
@@ -146,7 +146,7 @@ def test_luong_word_by_word():
 
 
 def test_a_source_read_backwards_keeps_its_padding_behind():
-    found = _reversed(jnp.array([[1, 2, 3, 0], [4, 0, 0, 0]]), jnp.array([3, 1]))
+    found = _reverse(jnp.array([[1, 2, 3, 0], [4, 0, 0, 0]]), jnp.array([3, 1]))
     np.testing.assert_array_equal(found, [[3, 2, 1, 0], [4, 0, 0, 0]])
 
 
@@ -178,11 +178,11 @@ def test_published_counts():
 
 
 def test_bad_arguments_name_their_key():
-    with pytest.raises(UsageError, match=r"model.score='generl' is no score; did you mean 'general'"):
+    with pytest.raises(UsageError, match=r"model.score='generl' is not a score of attention; did you mean 'general'"):
         models.make('seq2seq.luong', vocab=5, score='generl')
     with pytest.raises(UsageError, match=r'model.hidden=0 must be at least 1'):
         models.make('seq2seq.sutskever', vocab=5, hidden=0)
-    with pytest.raises(UsageError, match=r"model.start='he' is no start"):
+    with pytest.raises(UsageError, match=r"model.start='he' is not an initialisation"):
         models.make('seq2seq.bahdanau', vocab=5, start='he')
     model, variables = drawn('bahdanau')
     with pytest.raises(UsageError, match=r'takes source \[B, S\] and lengths \[B\], not \(3, 7\) and \(2,\)'):

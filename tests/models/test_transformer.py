@@ -50,7 +50,9 @@ def test_parameters(name, d, ff, total, published):
 
 
 def test_parameters_of_a_language_model():
-    model = models.make('transformer.language_model', vocab=256, layers=3, d_model=64, d_ff=100, heads=4, norm='post')
+    model = models.make(
+        'transformer.causal_transformer', vocab=256, layers=3, d_model=64, d_ff=100, heads=4, norm='post'
+    )
     shapes = jax.eval_shape(model.init, jax.random.key(0), TARGET)['params']
     assert count(shapes) == 256 * 64 + 3 * (4 * 64**2 + 2 * 64 * 100 + 164 + 2 * 2 * 64)
 
@@ -129,9 +131,9 @@ def test_equals_numpy(form):
 
 @pytest.mark.parametrize('form', [dict(norm='post'), dict(norm='pre', tied=False)])
 def test_a_language_model_equals_numpy(form):
-    model = models.make('transformer.language_model', **SMALL, **form)
+    model = models.make('transformer.causal_transformer', **SMALL, **form)
     variables = made(model, TARGET)
-    found = jax.jit(model.apply)(variables, TARGET)
+    found = jax.jit(model.apply)(variables, TARGET).logits
     p = jax.tree.map(np.float64, variables['params'])
     pre = form['norm'] == 'pre'
     wanted = np.stack([decoded(p['decoder'], p['embedding']['embedding'], row, pre=pre) for row in TARGET])
@@ -171,12 +173,12 @@ def test_steps_with_a_cache_give_the_logits_of_one_go(form):
 
 
 def test_a_language_models_steps_give_the_logits_of_one_go():
-    model = models.make('transformer.language_model', **SMALL)
+    model = models.make('transformer.causal_transformer', **SMALL)
     variables = made(model, TARGET)
-    state = model.apply(variables, 3, 6, method='start')
+    state = model.start(3, 6)
     step = jax.jit(lambda state, tokens: model.apply(variables, state, tokens, method='step')[::-1])
     _, found = jax.lax.scan(step, state, TARGET.T)
-    wanted = model.apply(variables, TARGET)
+    wanted = model.apply(variables, TARGET).logits
     np.testing.assert_allclose(found.swapaxes(0, 1), wanted, atol=1e-5 * np.abs(wanted).max())
 
 
@@ -292,8 +294,8 @@ def test_bfloat16():
 
 
 def test_a_token_outside_of_the_vocabulary_makes_its_row_nan():
-    model = models.make('transformer.language_model', **SMALL)
-    logits = model.apply(made(model, TARGET), np.array([[3, 11, 2], [3, 10, 2]]))
+    model = models.make('transformer.causal_transformer', **SMALL)
+    logits = model.apply(made(model, TARGET), np.array([[3, 11, 2], [3, 10, 2]])).logits
     assert np.isnan(logits[0]).all()
     assert np.isfinite(logits[1]).all()
 
@@ -344,7 +346,7 @@ def test_fairseqs_label_smoothing_is_ours_of_another_rate():
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (dict(heads=3), r'model\.heads=3 do not share out model\.d_model=8; give d_k and d_v'),
+        (dict(heads=3), r'model\.heads=3 does not divide model\.d_model=8; give d_k and d_v'),
         (dict(d_model=7, heads=7), r'model\.d_model=7 must be even'),
         (dict(norm='both'), r"model\.norm='both' is neither 'post' nor 'pre'"),
         (dict(dropout=1.0), r'model\.dropout=1\.0 must be a number at least 0 and below 1'),

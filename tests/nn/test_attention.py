@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from canon.errors import UsageError
-from canon.models.transformer import Block, Shape
+from canon.models.transformer import Block, BlockSettings
 from canon.nn import AdditiveAttention, DotProductAttention, GeneralAttention, MultiHeadAttention
+from canon.nn.attention import KeyValueCache
 from canon.ops import attention
 from tests.models.drawn import drawn
 from tests.nn.attended import BATCH, FF, HEADS, LENGTHS, D, S, T, inputs
@@ -72,15 +73,15 @@ def test_multi_head_attention_equals_torch():
 
 @pytest.mark.parametrize('norm', ['post', 'pre'])
 def test_transformer_layers_equal_torch(norm):
-    shape = Shape(D, FF, HEADS, D // HEADS, D // HEADS, 0.0, 0.0, norm, True, 'relu', None)
+    settings = BlockSettings(D, FF, HEADS, D // HEADS, D // HEADS, 0.0, 0.0, norm, True, 'relu', None)
     with jax.enable_x64(True):
         mask = attention.padding_mask(jnp.array(LENGTHS), S)
         x, memory = inputs()
         encoder, decoder = ({'params': double(block(cross))} for cross in (False, True))
-        check(f'encoder_{norm}', lambda m: Block(shape).apply(encoder, m, mask), memory)
+        check(f'encoder_{norm}', lambda m: Block(settings).apply(encoder, m, mask), memory)
         check(
             f'decoder_{norm}',
-            lambda x, m: Block(shape, cross=True).apply(decoder, x, attention.causal_mask(T), m, mask),
+            lambda x, m: Block(settings, cross=True).apply(decoder, x, attention.causal_mask(T), m, mask),
             x,
             memory,
         )
@@ -98,15 +99,15 @@ def test_a_cache_gives_what_one_go_gives(sizes):
     layer, x = MultiHeadAttention(2, 3, 5, features=7), np.float32(inputs()[0])
     params = made(layer, x)
     wanted = layer.apply(params, x, mask=attention.causal_mask(T))
-    cache, position, found = layer.empty(BATCH, 6), 0, []
+    cache, position, found = KeyValueCache.empty(BATCH, 2, 6, 3, 5), 0, []
     for size in sizes:
         part, cache = layer.apply(params, x[:, position : position + size], cache, position, method='extend')
         found, position = [*found, part], position + size
     assert cache.keys.shape == (BATCH, 2, 6, 3)
     assert cache.values.shape == (BATCH, 2, 6, 5)
     np.testing.assert_allclose(np.concatenate(found, 1), wanted, atol=2e-6)
-    with pytest.raises(UsageError, match='4 places do not fit into a cache of 3'):
-        layer.apply(params, x, layer.empty(BATCH, 3), 0, method='extend')
+    with pytest.raises(UsageError, match='4 positions do not fit into a cache of 3'):
+        layer.apply(params, x, KeyValueCache.empty(BATCH, 2, 3, 3, 5), 0, method='extend')
 
 
 def test_multi_head_attention_by_default_is_the_papers():

@@ -207,10 +207,10 @@ def test_tokens_that_may_not_be_said():
 @pytest.mark.parametrize(
     'keywords', [{}, dict(temperature=0.5), dict(top_k=2), dict(top_p=0.7), dict(top_k=3, top_p=0.8)]
 )
-def test_likeliest(keywords):
+def test_restricted_logits(keywords):
     """Against a loop over the sorted tokens, and what is left out is -inf."""
     logits = np.random.default_rng(3).normal(size=(20, 7)) * 2
-    kept, tokens = decoding.likeliest(jnp.asarray(logits, jnp.float32), **keywords)
+    kept, tokens = decoding.restrict_logits(jnp.asarray(logits, jnp.float32), **keywords)
     for row, (values, names) in zip(
         logits / keywords.get('temperature', 1), zip(kept, tokens, strict=True), strict=True
     ):
@@ -223,11 +223,11 @@ def test_likeliest(keywords):
 
 
 def test_top_k_of_equals_and_top_p_of_one():
-    kept, tokens = decoding.likeliest(jnp.zeros((1, 5)), top_k=2)
+    kept, tokens = decoding.restrict_logits(jnp.zeros((1, 5)), top_k=2)
     np.testing.assert_array_equal(tokens, [[0, 1]])
-    kept, tokens = decoding.likeliest(jnp.array([[9.0, 0.0, 0.0]]), top_p=1e-6)
+    kept, tokens = decoding.restrict_logits(jnp.array([[9.0, 0.0, 0.0]]), top_p=1e-6)
     np.testing.assert_array_equal(np.isfinite(kept), [[True, False, False]])
-    assert np.isfinite(decoding.likeliest(jnp.zeros((1, 5)), top_p=1.0)[0]).all()
+    assert np.isfinite(decoding.restrict_logits(jnp.zeros((1, 5)), top_p=1.0)[0]).all()
 
 
 def test_samples_come_as_often_as_they_should():
@@ -262,17 +262,17 @@ def test_the_length_penalty():
         (lambda: decoding.greedy(step, start(), FIRSTS, 0), 'length=0 must be at least 1'),
         (
             lambda: decoding.greedy(step, start(), FIRSTS[:, None], 3),
-            r'first is one token per row, \[B\], not \(6, 1\)',
+            r'first must be one token per row, \[B\], not \(6, 1\)',
         ),
         (
             lambda: decoding.greedy(step, start(), FIRSTS, 3, END, jnp.ones(6)),
-            r'limits float32\[6\] should be integers',
+            r'limits float32\[6\] must be integers',
         ),
         (lambda: decoding.beam_search(step, start(), FIRSTS, 3, END, 0), 'beams=0 must be at least 1'),
         (lambda: decoding.beam_search(step, start(), FIRSTS, 3, END, 2, -1), 'alpha=-1 must not be negative'),
-        (lambda: decoding.likeliest(jnp.zeros((1, 3)), 0), 'temperature=0 must be positive; greedy'),
-        (lambda: decoding.likeliest(jnp.zeros((1, 3)), top_k=0), 'top_k=0 leaves no token'),
-        (lambda: decoding.likeliest(jnp.zeros((1, 3)), top_p=1.5), r'top_p=1\.5 is no share'),
+        (lambda: decoding.restrict_logits(jnp.zeros((1, 3)), 0), 'temperature=0 must be positive; greedy'),
+        (lambda: decoding.restrict_logits(jnp.zeros((1, 3)), top_k=0), 'top_k=0 leaves no token'),
+        (lambda: decoding.restrict_logits(jnp.zeros((1, 3)), top_p=1.5), r'top_p=1\.5 must be above 0'),
     ],
 )
 def test_what_is_refused(call, message):

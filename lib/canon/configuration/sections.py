@@ -22,11 +22,12 @@ def find_function(config: ConfigDict, path: str, sections: Mapping[str, Any] = {
       sections: the sections of the experiment's own, whose first function is the default. They come before those that
         all experiments share: `model`, `tx`, `transforms` and `data.source`.
     """
+    own = next((functions for pattern, functions in sections.items() if _matches(path, pattern)), None)
     if path == 'data.source' and isinstance(config.data.get('source'), ConfigDict):
         from canon.data.pipeline import loading
 
-        return _try(loading.DATA_SETS.get, str(config.data.get('name')))
-    own = next((functions for pattern, functions in sections.items() if _matches(path, pattern)), None)
+        data_sets = loading.DATA_SETS if own is None else own  # selected by data.name, not by a name of their own
+        return _try(data_sets.get, str(config.data.get('name')))
     find = find_by_name(path)
     section = config
     for part in path.split('.'):

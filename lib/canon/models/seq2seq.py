@@ -1,23 +1,24 @@
-"""Recurrent encoder-decoders that translate: without attention, and with Bahdanau's and Luong's.
+"""Recurrent encoder-decoders for translation: without attention, and with that of Bahdanau et al. and Luong et al.
 
 `sutskever`: Sutskever, Vinyals & Le 2014, "Sequence to sequence learning with neural networks": a stack of LSTMs reads
-the reversed source, another goes on from its last state. 384 M parameters as published; En-Fr BLEU 30.59 of one model
-with a beam of 12 (Table 1).
+the reversed source, another continues from its last state. 384 M parameters as published; En-Fr BLEU 30.59 of a single
+model with a beam of 12 (Table 1).
 `bahdanau`: Bahdanau, Cho & Bengio 2015, "Neural machine translation by jointly learning to align and translate"
-(RNNsearch): a GRU in both directions, additive attention from the decoder's state before each word, a maxout layer.
-En-Fr BLEU 26.75 of all sentences, 28.45 trained on, where the same without attention has 17.82 (Table 1, RNNsearch-50).
+(RNNsearch): a bidirectional GRU, additive attention from the decoder's state before each word, a maxout layer. En-Fr
+BLEU 26.75 on all sentences, 28.45 when trained longer; the same without attention has 17.82 (Table 1, RNNsearch-50).
 `luong`: Luong, Pham & Manning 2015, "Effective approaches to attention-based neural machine translation", section 3.1:
-global attention from the decoder's state after each word, h~ = tanh(W_c [c; h]), which is fed to the next step's input
-(3.3). En-De BLEU 20.9 with dropout and 'general' scores before unknown words are replaced (Table 1).
+global attention from the decoder's state after each word, h~ = tanh(W_c [c; h]), which is part of the next step's input
+(input feeding, section 3.3). En-De BLEU 20.9 with dropout and 'general' scores, before unknown words are replaced
+(Table 1).
 
-All are called as `canon.models.transformer.Transformer` is:
+All have the interface of `canon.models.protocols.TranslationModel`, as `canon.models.transformer.Transformer` does:
 
-    logits = model.apply(variables, source, lengths, inputs)             # inputs: the target behind a first token
+    logits = model.apply(variables, source, lengths, inputs)             # inputs: the target shifted right by one
     memory, state = model.apply(variables, source, lengths, 50, method='start')
     step = lambda state, tokens: model.apply(variables, memory, state, tokens, method='step')
 
-`apply(..., mutable=['attention'])` also returns {'attention': {'cross': [B, 1, T, S]}}, each target word's weights.
-A token outside of the vocabulary makes its row's logits NaN.
+`apply(..., mutable=['attention'])` also returns {'attention': {'cross': [B, 1, T, S]}}, the weights of each target
+word. A token outside the vocabulary makes the logits of its row NaN.
 """
 
 from collections.abc import Callable
@@ -36,87 +37,88 @@ from canon.ops import attention
 
 _CELLS = {'lstm': LSTM, 'gru': GRU, 'rnn': RNN}
 _SCORES = ('dot', 'scaled_dot', 'general', 'concat')
-_STARTS = ('paper', 'glorot')
+_INITIALISATIONS = ('paper', 'glorot')
 
 
-class Memory(NamedTuple):
-    """What decoding looks at and does not change; all None without attention."""
+class EncodedSource(NamedTuple):
+    """The source as attention reads it; all fields are None in a model without attention."""
 
     outputs: jax.Array | None  # [B, S, D], of the encoder
-    projected: jax.Array | None  # [B, S, A], for additive scores
-    mask: jax.Array | None  # [B, 1, S]
+    projected: jax.Array | None  # [B, S, A], U h of additive attention
+    mask: jax.Array | None  # [B, 1, S], False on padding
 
 
-class State(NamedTuple):
-    """What a step hands on, a row for each hypothesis: the layers' states, and h~ [R, H] where it is fed back."""
+class DecoderState(NamedTuple):
+    """The decoder's state, one row per hypothesis."""
 
-    layers: Any
-    fed: jax.Array | None
+    layers: Any  # the recurrent state of each layer
+    fed: jax.Array | None  # [R, H], h~ of the last step, with input feeding
 
 
-class _Inits(NamedTuple):
-    """Where weights start."""
-
+class _Initialisers(NamedTuple):
     kernel: Callable
     recurrent: Callable
     embedding: Callable
-    alignment: tuple[Callable, Callable]  # W and U, and v
+    alignment: tuple[Callable, Callable]  # of W and U, and of v
 
 
-class Shape(NamedTuple):
-    """What all of these are told."""
+class RecurrentSettings(NamedTuple):
+    """The hyperparameters that encoder and decoder share, and the layers made from them."""
 
     vocab: int
-    source_vocab: int | None  # None: one embedding serves both
+    source_vocab: int | None  # None: both languages share one embedding
     cell: str
     embed: int
     hidden: int
     layers: int
     dropout: float
-    inits: _Inits
+    initialisers: _Initialisers
     dtype: Any
 
-    def recurrent(self, **more: Any) -> Any:
-        inits: dict[str, Any] = dict(kernel_init=self.inits.kernel, recurrent_init=self.inits.recurrent)
-        return _CELLS[self.cell](self.hidden, self.layers, dropout=self.dropout, dtype=self.dtype, **inits, **more)
+    def make_recurrent(self, **arguments: Any) -> Any:
+        weights: dict[str, Any] = dict(kernel_init=self.initialisers.kernel, recurrent_init=self.initialisers.recurrent)
+        return _CELLS[self.cell](
+            self.hidden, self.layers, dropout=self.dropout, dtype=self.dtype, **weights, **arguments
+        )
 
-    def dense(self, features: int, use_bias: bool = True) -> Dense:
-        return Dense(features, use_bias, self.dtype, kernel_init=self.inits.kernel)
+    def make_dense(self, features: int, use_bias: bool = True) -> Dense:
+        return Dense(features, use_bias, self.dtype, kernel_init=self.initialisers.kernel)
 
-    def additive(self, features: int) -> AdditiveAttention:
-        return AdditiveAttention(features, self.dtype, *self.inits.alignment)
+    def make_additive_attention(self, features: int) -> AdditiveAttention:
+        return AdditiveAttention(features, self.dtype, *self.initialisers.alignment)
 
-    def embedding(self, vocab: int) -> linen.Module:
-        return _Embedding(vocab, self.embed, self.inits.embedding, self.dtype)
+    def make_embedding(self, vocab: int) -> linen.Module:
+        return _Embedding(vocab, self.embed, self.initialisers.embedding, self.dtype)
 
 
 class _Embedding(linen.Module):
-    """Tokens [B, T] -> vectors [B, T, embed]."""
+    """Maps tokens [B, T] to vectors [B, T, embed]."""
 
     vocab: int
     embed: int
-    start: Callable
+    embedding_init: Callable
     dtype: Any
 
     @linen.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        table = self.param('embedding', self.start, (self.vocab, self.embed), jnp.float32)
+        table = self.param('embedding', self.embedding_init, (self.vocab, self.embed), jnp.float32)
         return jnp.take(table if self.dtype is None else table.astype(self.dtype), tokens, axis=0, fill_value=jnp.nan)
 
 
 class EncoderDecoder(linen.Module):
-    """What the models share: source [B, S] of `lengths` [B], target so far [B, T] -> logits [B, T, vocab], float32.
+    """The common part of the models: a source [B, S] of `lengths` [B] and a target so far [B, T] give logits.
 
-    The logits at t are of the token behind target[:, t].
+    Logits are [B, T, vocab] in float32 or wider; those at t are of the token after target[:, t]. Subclasses define
+    `encode` and `decode`.
     """
 
-    shape: Shape
+    settings: RecurrentSettings
 
     def setup(self):
-        s = self.shape
-        self.embedding = s.embedding(s.vocab)
+        s = self.settings
+        self.embedding = s.make_embedding(s.vocab)
         if s.source_vocab is not None:
-            self.source_embedding = s.embedding(s.source_vocab)
+            self.source_embedding = s.make_embedding(s.source_vocab)
         self.drop = linen.Dropout(s.dropout)
 
     def __call__(self, source: jax.Array, lengths: jax.Array, target: jax.Array, train: bool = False) -> jax.Array:
@@ -126,54 +128,61 @@ class EncoderDecoder(linen.Module):
             self.sow('attention', 'cross', weights[:, None], reduce_fn=lambda _, new: new, init_fn=lambda: None)
         return logits
 
-    def start(self, source: jax.Array, lengths: jax.Array, size: int) -> tuple[Memory, State]:
-        """What `step` needs; `size`, the most tokens that will be decoded, bounds nothing here."""
+    def start(self, source: jax.Array, lengths: jax.Array, size: int) -> tuple[EncodedSource, DecoderState]:
+        """Returns (memory, state) for decoding; a recurrent state has one size, whatever `size` is."""
         del size
         return self.encode(source, lengths)
 
-    def extend(self, memory: Memory, state: State, tokens: jax.Array) -> tuple[jax.Array, State]:
-        """Logits [R, T, vocab] for tokens [R, T] that go on from a state of R rows, whole multiples of the sources."""
+    def extend(self, memory: EncodedSource, state: DecoderState, tokens: jax.Array) -> tuple[jax.Array, DecoderState]:
+        """Returns logits [R, T, vocab] for tokens [R, T] that continue from `state`; R is a multiple of the sources."""
         logits, state, _ = self.decode(memory, state, tokens)
         return logits, state
 
-    def step(self, memory: Memory, state: State, tokens: jax.Array) -> tuple[jax.Array, State]:
-        """Logits [R, vocab] behind one more token [R] a row."""
+    def step(self, memory: EncodedSource, state: DecoderState, tokens: jax.Array) -> tuple[jax.Array, DecoderState]:
+        """Returns logits [R, vocab] of the token after `tokens` [R], and the new state."""
         logits, state = self.extend(memory, state, tokens[:, None])
         return logits[:, 0], state
 
-    def encode(self, source: jax.Array, lengths: jax.Array, train: bool = False) -> tuple[Memory, State]:
+    def encode(self, source: jax.Array, lengths: jax.Array, train: bool = False) -> tuple[EncodedSource, DecoderState]:
+        """Returns the encoded source and the decoder's first state."""
         raise NotImplementedError
 
     def decode(
-        self, memory: Memory, state: State, tokens: jax.Array, train: bool = False
-    ) -> tuple[jax.Array, State, jax.Array | None]:
-        """(logits, state, weights [B, K T, S]) for tokens [R, T], R = B K."""
+        self, memory: EncodedSource, state: DecoderState, tokens: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, DecoderState, jax.Array | None]:
+        """Reads target tokens [R, T] from `state`, where R = B K for K hypotheses per source.
+
+        Returns:
+          Logits [R, T, vocab], the new state, and the attention weights [B, K T, S], None without attention.
+        """
         raise NotImplementedError
 
-    def _source(self, source: jax.Array, lengths: jax.Array, train: bool) -> jax.Array:
-        """The source's vectors [B, S, embed]."""
+    def _embed_source(self, source: jax.Array, lengths: jax.Array, train: bool) -> jax.Array:
         if source.ndim != 2 or lengths.shape != source.shape[:1]:
             raise UsageError(
                 f'an encoder-decoder takes source [B, S] and lengths [B], not {source.shape} and {lengths.shape}'
             )
-        embedding = self.embedding if self.shape.source_vocab is None else self.source_embedding
+        embedding = self.embedding if self.settings.source_vocab is None else self.source_embedding
         return self.drop(embedding(source), deterministic=not train)
 
-    def _target(self, tokens: jax.Array, train: bool) -> jax.Array:
+    def _embed_target(self, tokens: jax.Array, train: bool) -> jax.Array:
         if tokens.ndim != 2:
-            raise UsageError(f'the target so far is [B, T], not {tokens.shape}')
+            raise UsageError(f'expected the target so far, [B, T], got {tokens.shape}')
         return self.drop(self.embedding(tokens), deterministic=not train)
 
-    def _look(self, layer: linen.Module, memory: Memory, query: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """(context [R, T, D], weights [B, K T, S]) of query [R, T, d]: a source's hypotheses are queries of one row."""
+    def _attend(self, layer: linen.Module, memory: EncodedSource, query: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns the context [R, T, D] of queries [R, T, d], and their weights [B, K T, S]."""
         assert memory.outputs is not None
-        together = query.reshape(len(memory.outputs), -1, query.shape[-1])
-        more = {} if memory.projected is None else {'projected': memory.projected}
-        context, weights = layer(together, memory.outputs, memory.mask, weights=True, **more)
+        # The K hypotheses of one source become K T queries of one row, so its memory is not repeated.
+        queries = query.reshape(len(memory.outputs), -1, query.shape[-1])
+        projected = {} if memory.projected is None else {'projected': memory.projected}
+        context, weights = layer(queries, memory.outputs, memory.mask, weights=True, **projected)
         return context.reshape(*query.shape[:2], context.shape[-1]), weights
 
-    def _over_time(self, step: Callable, memory: Memory, state: State, x: jax.Array, train: bool) -> tuple[State, Any]:
-        """`step(self, state, memory, x [R, I], train) -> (state, outputs)` along the second axis of x."""
+    def _scan(
+        self, step: Callable, memory: EncodedSource, state: DecoderState, x: jax.Array, train: bool
+    ) -> tuple[DecoderState, Any]:
+        """Scans `step(self, state, memory, x [R, I], train) -> (state, outputs)` along the time axis of x [R, T, I]."""
         scanned = linen.scan(
             lambda module, state, memory, x: step(module, state, memory, x, train),
             variable_broadcast='params',
@@ -184,28 +193,30 @@ class EncoderDecoder(linen.Module):
         return scanned(self, state, memory, x)
 
 
-def _wide(logits: jax.Array) -> jax.Array:
+def _widen(logits: jax.Array) -> jax.Array:
     return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
-def _by_source(memory: Memory, weights: jax.Array) -> jax.Array:
-    """Weights [B K, T, S] as [B, K T, S]."""
+def _group_by_source(memory: EncodedSource, weights: jax.Array) -> jax.Array:
+    """Reshapes weights [B K, T, S] to [B, K T, S]."""
     assert memory.mask is not None
     return weights.reshape(len(memory.mask), -1, weights.shape[-1])
 
 
-def _reversed(x: jax.Array, lengths: jax.Array) -> jax.Array:
-    """The first lengths[b] entries of row b, the last one first; what stands behind them stays."""
-    place, lengths = jnp.arange(x.shape[1]), lengths[:, None]
-    at = jnp.where(place < lengths, lengths - 1 - place, place)
-    return jnp.take_along_axis(x, at.reshape(at.shape + (1,) * (x.ndim - 2)), 1)
+def _reverse(x: jax.Array, lengths: jax.Array) -> jax.Array:
+    """Reverses the first lengths[b] entries of each row b of x [B, S, ...]; the padding after them stays in place."""
+    position, lengths = jnp.arange(x.shape[1]), lengths[:, None]
+    index = jnp.where(position < lengths, lengths - 1 - position, position)
+    return jnp.take_along_axis(x, index.reshape(index.shape + (1,) * (x.ndim - 2)), 1)
 
 
 class Luong(EncoderDecoder):
-    """One stack reads, another writes from the first one's last state; attention is from the state after each word.
+    """A stack of layers encodes, another decodes from its last state; attention is from the state after each word.
 
-    score: 'dot', 'scaled_dot', 'general', 'concat', or None for no attention at all (Sutskever). feed: input feeding.
-    reverse: the source is read backwards.
+    Attributes:
+      score: 'dot', 'scaled_dot', 'general' or 'concat'; None for no attention (Sutskever et al.).
+      feed: input feeding.
+      reverse: reads the source backwards.
     """
 
     score: str | None
@@ -214,65 +225,68 @@ class Luong(EncoderDecoder):
 
     def setup(self):
         super().setup()
-        s = self.shape
-        self.encoder, self.decoder, self.output = s.recurrent(), s.recurrent(), s.dense(s.vocab)
+        s = self.settings
+        self.encoder, self.decoder, self.output = s.make_recurrent(), s.make_recurrent(), s.make_dense(s.vocab)
         if self.score is not None:
-            self.attention = self._attention()
-            self.combine = s.dense(s.hidden, use_bias=False)
+            self.attention = self._make_attention()
+            self.combine = s.make_dense(s.hidden, use_bias=False)
 
-    def _attention(self) -> linen.Module:
-        s = self.shape
+    def _make_attention(self) -> linen.Module:
+        s = self.settings
         if self.score == 'general':
-            return GeneralAttention(s.dtype, s.inits.kernel)
+            return GeneralAttention(s.dtype, s.initialisers.kernel)
         if self.score == 'concat':
-            return s.additive(s.hidden)
+            return s.make_additive_attention(s.hidden)
         return DotProductAttention(scaled=self.score == 'scaled_dot')
 
-    def encode(self, source: jax.Array, lengths: jax.Array, train: bool = False) -> tuple[Memory, State]:
-        x = self._source(source, lengths, train)
-        x = _reversed(x, lengths) if self.reverse else x
+    def encode(self, source: jax.Array, lengths: jax.Array, train: bool = False) -> tuple[EncodedSource, DecoderState]:
+        x = self._embed_source(source, lengths, train)
+        x = _reverse(x, lengths) if self.reverse else x
         outputs, state = self.encoder(x, lengths, train=train)
         if self.score is None:
-            return Memory(None, None, None), State(state, None)
-        outputs = _reversed(outputs, lengths) if self.reverse else outputs
+            return EncodedSource(None, None, None), DecoderState(state, None)
+        outputs = _reverse(outputs, lengths) if self.reverse else outputs  # back in the order of the source
         projected = self.attention.project(outputs) if self.score == 'concat' else None
-        fed = jnp.zeros((len(source), self.shape.hidden), outputs.dtype) if self.feed else None
-        return Memory(outputs, projected, attention.padding_mask(lengths, source.shape[1])), State(state, fed)
+        fed = jnp.zeros((len(source), self.settings.hidden), outputs.dtype) if self.feed else None
+        mask = attention.padding_mask(lengths, source.shape[1])
+        return EncodedSource(outputs, projected, mask), DecoderState(state, fed)
 
     def decode(
-        self, memory: Memory, state: State, tokens: jax.Array, train: bool = False
-    ) -> tuple[jax.Array, State, jax.Array | None]:
-        x, weights = self._target(tokens, train), None
+        self, memory: EncodedSource, state: DecoderState, tokens: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, DecoderState, jax.Array | None]:
+        x, weights = self._embed_target(tokens, train), None
         if self.feed:
-            state, (h, weights) = self._over_time(Luong._fed_step, memory, state, x, train)
-            weights = _by_source(memory, weights)
-        else:
+            state, (h, weights) = self._scan(Luong._step_with_feeding, memory, state, x, train)
+            weights = _group_by_source(memory, weights)
+        else:  # the recurrence does not depend on attention, so it runs over all positions first
             h, layers = self.decoder(x, initial=state.layers, train=train)
-            state = State(layers, None)
+            state = DecoderState(layers, None)
             if self.score is not None:
-                h, weights = self._attended(memory, h)
-        return _wide(self.output(self.drop(h, deterministic=not train))), state, weights
+                h, weights = self._combine(memory, h)
+        return _widen(self.output(self.drop(h, deterministic=not train))), state, weights
 
-    def _attended(self, memory: Memory, h: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """h~ = tanh(W_c [c; h]): eq. 5."""
-        context, weights = self._look(self.attention, memory, h)
+    def _combine(self, memory: EncodedSource, h: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Computes h~ = tanh(W_c [c; h]) (eq. 5) and the attention weights."""
+        context, weights = self._attend(self.attention, memory, h)
         return jnp.tanh(self.combine(jnp.concatenate([context, h], -1))), weights
 
-    def _fed_step(self, state: State, memory: Memory, x: jax.Array, train: bool) -> tuple[State, tuple]:
+    def _step_with_feeding(
+        self, state: DecoderState, memory: EncodedSource, x: jax.Array, train: bool
+    ) -> tuple[DecoderState, tuple]:
         assert state.fed is not None
         x = jnp.concatenate([x, state.fed.astype(x.dtype)], -1)
         h, layers = self.decoder(x[:, None], initial=state.layers, train=train)
-        h, weights = self._attended(memory, h)
-        by_row = weights.reshape(len(h), weights.shape[-1])
-        return State(layers, h[:, 0].astype(state.fed.dtype)), (h[:, 0], by_row)
+        h, weights = self._combine(memory, h)
+        weights = weights.reshape(len(h), weights.shape[-1])
+        return DecoderState(layers, h[:, 0].astype(state.fed.dtype)), (h[:, 0], weights)
 
 
 class Bahdanau(EncoderDecoder):
-    """A GRU reads both ways, additive attention looks from the state before each word: the paper's appendix A.
+    """A bidirectional GRU encodes; additive attention from the state before each word (appendix A of the paper).
 
-    s_i = GRU([E y_{i-1}; c_i], s_{i-1}), s_0 = tanh(W_s h_1 backwards), and the logits are W_o maxout(U_o s_i +
-    V_o E y_{i-1} + C_o c_i). The output sees s_i, as in eq. 4; in A.2.2 it is s_{i-1}, where a state would not know the
-    word it has just read.
+    s_i = GRU([E y_{i-1}; c_i], s_{i-1}), s_0 = tanh(W_s h_1 of the backward direction), and the logits are
+    W_o maxout(U_o s_i + V_o E y_{i-1} + C_o c_i). The output is computed from s_i, as in eq. 4 of the paper; A.2.2 has
+    s_{i-1}, a state that has not yet read y_{i-1}.
     """
 
     align: int
@@ -280,36 +294,41 @@ class Bahdanau(EncoderDecoder):
 
     def setup(self):
         super().setup()
-        s, reset = self.shape, {'reset_after': False} if self.shape.cell == 'gru' else {}
-        self.encoder, self.decoder = s.recurrent(bidirectional=True, **reset), s.recurrent(**reset)
-        self.bridge = s.dense(s.hidden)
-        self.attention = s.additive(self.align)
-        self.deep, self.output = s.dense(2 * self.maxout), s.dense(s.vocab)
+        # Cho et al. 2014, whose GRU the paper uses, reset the state before the matrix product; cuDNN resets after it.
+        s, reset = self.settings, {'reset_after': False} if self.settings.cell == 'gru' else {}
+        self.encoder, self.decoder = s.make_recurrent(bidirectional=True, **reset), s.make_recurrent(**reset)
+        self.bridge = s.make_dense(s.hidden)
+        self.attention = s.make_additive_attention(self.align)
+        self.deep, self.output = s.make_dense(2 * self.maxout), s.make_dense(s.vocab)
 
-    def encode(self, source: jax.Array, lengths: jax.Array, train: bool = False) -> tuple[Memory, State]:
-        outputs, states = self.encoder(self._source(source, lengths, train), lengths, train=train)
-        back = states[-1][0] if self.shape.cell == 'lstm' else states[-1]  # of the last layer's backward direction
-        first = jnp.tanh(self.bridge(back.astype(outputs.dtype))).astype(back.dtype)
-        entry = (first, jnp.zeros_like(first)) if self.shape.cell == 'lstm' else first
+    def encode(self, source: jax.Array, lengths: jax.Array, train: bool = False) -> tuple[EncodedSource, DecoderState]:
+        lstm = self.settings.cell == 'lstm'
+        outputs, states = self.encoder(self._embed_source(source, lengths, train), lengths, train=train)
+        backward = states[-1][0] if lstm else states[-1]  # the last layer's backward direction has read the whole
+        first = jnp.tanh(self.bridge(backward.astype(outputs.dtype))).astype(backward.dtype)
+        initial = (first, jnp.zeros_like(first)) if lstm else first
         mask = attention.padding_mask(lengths, source.shape[1])
-        return Memory(outputs, self.attention.project(outputs), mask), State((entry,) * self.shape.layers, None)
+        memory = EncodedSource(outputs, self.attention.project(outputs), mask)
+        return memory, DecoderState((initial,) * self.settings.layers, None)
 
     def decode(
-        self, memory: Memory, state: State, tokens: jax.Array, train: bool = False
-    ) -> tuple[jax.Array, State, jax.Array | None]:
-        y = self._target(tokens, train)
-        state, (h, context, weights) = self._over_time(Bahdanau._one_step, memory, state, y, train)
-        pieces = self.deep(jnp.concatenate([h, y, context], -1))
-        t = pieces.reshape(*pieces.shape[:-1], self.maxout, 2).max(-1)
-        logits = _wide(self.output(self.drop(t, deterministic=not train)))
-        return logits, state, _by_source(memory, weights)
+        self, memory: EncodedSource, state: DecoderState, tokens: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, DecoderState, jax.Array | None]:
+        y = self._embed_target(tokens, train)
+        state, (h, context, weights) = self._scan(Bahdanau._step_with_attention, memory, state, y, train)
+        pairs = self.deep(jnp.concatenate([h, y, context], -1))
+        t = pairs.reshape(*pairs.shape[:-1], self.maxout, 2).max(-1)
+        logits = _widen(self.output(self.drop(t, deterministic=not train)))
+        return logits, state, _group_by_source(memory, weights)
 
-    def _one_step(self, state: State, memory: Memory, y: jax.Array, train: bool) -> tuple[State, tuple]:
-        s = state.layers[-1][0] if self.shape.cell == 'lstm' else state.layers[-1]
-        context, weights = self._look(self.attention, memory, s[:, None].astype(y.dtype))
+    def _step_with_attention(
+        self, state: DecoderState, memory: EncodedSource, y: jax.Array, train: bool
+    ) -> tuple[DecoderState, tuple]:
+        s = state.layers[-1][0] if self.settings.cell == 'lstm' else state.layers[-1]
+        context, weights = self._attend(self.attention, memory, s[:, None].astype(y.dtype))
         x = jnp.concatenate([y, context[:, 0].astype(y.dtype)], -1)
         h, layers = self.decoder(x[:, None], initial=state.layers, train=train)
-        return State(layers, None), (h[:, 0], context[:, 0], weights.reshape(len(y), weights.shape[-1]))
+        return DecoderState(layers, None), (h[:, 0], context[:, 0], weights.reshape(len(y), weights.shape[-1]))
 
 
 # --- constructors -------------------------------------------------------------------------------------------------
@@ -327,9 +346,25 @@ def sutskever(
     start: str = 'paper',
     dtype: str | None = None,
 ) -> Luong:
-    """No attention. start: 'paper', all weights from U(-0.08, 0.08), or 'glorot' with orthogonal recurrent ones."""
-    shape = _shape(vocab, source_vocab, cell, embed, hidden, layers, dropout, start, _same(0.08), dtype)
-    return Luong(shape, None, False, reverse)
+    """An encoder-decoder without attention; the defaults are the paper's.
+
+    Args:
+      vocab: tokens of the target vocabulary.
+      source_vocab: tokens of the source vocabulary; if None, both languages share one embedding.
+      embed: width of the embeddings.
+      hidden: units of each layer.
+      layers: of the encoder, and as many of the decoder.
+      dropout: rate on embeddings, between layers and on the last outputs.
+      cell: 'lstm', 'gru' or 'rnn'.
+      reverse: reads the source backwards (section 3.3 of the paper).
+      start: initialisation, 'paper' for all weights from U(-0.08, 0.08), or 'glorot' with orthogonal recurrent weights.
+      dtype: of the computation ('bfloat16'); parameters stay float32.
+
+    Raises:
+      UsageError: an unknown cell or initialisation, or a size or rate out of range.
+    """
+    settings = _settings(vocab, source_vocab, cell, embed, hidden, layers, dropout, start, _uniform(0.08), dtype)
+    return Luong(settings, None, False, reverse)
 
 
 def luong(
@@ -346,14 +381,20 @@ def luong(
     start: str = 'paper',
     dtype: str | None = None,
 ) -> Luong:
-    """Global attention. score: 'dot', 'general', 'concat', or 'scaled_dot'. start: 'paper', U(-0.1, 0.1), or 'glorot'.
+    """An encoder-decoder with global attention; arguments as in `sutskever`, and three more.
 
-    Raises UsageError for an unknown score.
+    Args:
+      score: of attention: 'dot', 'general', 'concat' (additive), or 'scaled_dot'.
+      feed: input feeding: h~ of each step is part of the next step's input.
+      start: initialisation, 'paper' for U(-0.1, 0.1), or 'glorot'.
+
+    Raises:
+      UsageError: an unknown score, or as in `sutskever`.
     """
     if score not in _SCORES:
-        raise UsageError(f'model.score={score!r} is no score{suggest(score, _SCORES)}')
-    shape = _shape(vocab, source_vocab, cell, embed, hidden, layers, dropout, start, _same(0.1), dtype)
-    return Luong(shape, score, feed, reverse)
+        raise UsageError(f'model.score={score!r} is not a score of attention{suggest(score, _SCORES)}')
+    settings = _settings(vocab, source_vocab, cell, embed, hidden, layers, dropout, start, _uniform(0.1), dtype)
+    return Luong(settings, score, feed, reverse)
 
 
 def bahdanau(
@@ -369,40 +410,47 @@ def bahdanau(
     start: str = 'paper',
     dtype: str | None = None,
 ) -> Bahdanau:
-    """RNNsearch. align: width of the alignment model. maxout: l, the width of the maxout layer.
+    """RNNsearch; arguments as in `sutskever`, and two more.
 
-    start: 'paper', recurrent weights orthogonal and all others from N(0, 0.01^2) (appendix B.1), or 'glorot'.
+    Args:
+      align: width of the alignment model.
+      maxout: l, the width of the maxout layer.
+      start: initialisation, 'paper' for orthogonal recurrent weights and all others from N(0, 0.01^2) (appendix B.1),
+        or 'glorot'.
+
+    Raises:
+      UsageError: as in `sutskever`.
     """
     _check_sizes(align=align, maxout=maxout)
     small = init.normal(0.01)
-    paper = _Inits(small, init.orthogonal(), small, (init.normal(0.001), init.zeros))
-    shape = _shape(vocab, source_vocab, cell, embed, hidden, layers, dropout, start, paper, dtype)
-    return Bahdanau(shape, align, maxout)
+    paper = _Initialisers(small, init.orthogonal(), small, (init.normal(0.001), init.zeros))
+    settings = _settings(vocab, source_vocab, cell, embed, hidden, layers, dropout, start, paper, dtype)
+    return Bahdanau(settings, align, maxout)
 
 
-def _shape(vocab, source_vocab, cell, embed, hidden, layers, dropout, start, paper, dtype) -> Shape:
+def _settings(vocab, source_vocab, cell, embed, hidden, layers, dropout, start, paper, dtype) -> RecurrentSettings:
     _check_sizes(vocab=vocab, embed=embed, hidden=hidden, layers=layers)
     _check_sizes(source_vocab=vocab if source_vocab is None else source_vocab)
     if cell not in _CELLS:
-        raise UsageError(f'model.cell={cell!r} is no cell{suggest(cell, _CELLS)}')
-    if start not in _STARTS:
-        raise UsageError(f'model.start={start!r} is no start{suggest(start, _STARTS)}')
+        raise UsageError(f'model.cell={cell!r} is not a cell{suggest(cell, _CELLS)}')
+    if start not in _INITIALISATIONS:
+        raise UsageError(f'model.start={start!r} is not an initialisation{suggest(start, _INITIALISATIONS)}')
     if not 0 <= dropout < 1:
-        raise UsageError(f'model.dropout={dropout} is no share in [0, 1)')
+        raise UsageError(f'model.dropout={dropout} must be at least 0 and below 1')
     dense = init.glorot_uniform()
-    ours = _Inits(dense, init.orthogonal(), init.normal(embed**-0.5), (dense, init.normal(hidden**-0.5)))
+    glorot = _Initialisers(dense, init.orthogonal(), init.normal(embed**-0.5), (dense, init.normal(hidden**-0.5)))
     kind = None if dtype is None else jnp.dtype(dtype)
-    inits = ours if start == 'glorot' else paper
-    return Shape(vocab, source_vocab, cell, embed, hidden, layers, dropout, inits, kind)
+    initialisers = glorot if start == 'glorot' else paper
+    return RecurrentSettings(vocab, source_vocab, cell, embed, hidden, layers, dropout, initialisers, kind)
 
 
-def _same(half: float) -> _Inits:
-    """All of them U(-half, half)."""
+def _uniform(bound: float) -> _Initialisers:
+    """Returns U(-bound, bound) for all weights."""
 
     def draw(key, shape, dtype=jnp.float32):
-        return jax.random.uniform(key, shape, dtype, -half, half)
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-    return _Inits(draw, draw, draw, (draw, draw))
+    return _Initialisers(draw, draw, draw, (draw, draw))
 
 
 def _check_sizes(**sizes: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import math
@@ -48,7 +49,9 @@ def type_hints(function: Callable) -> dict[str, Any]:
     """Returns {argument: its type, ranges included} of a function or class; {} if they cannot be evaluated."""
     try:
         hints = typing.get_type_hints(function, include_extras=True)
-        if inspect.isclass(function) and inspect.isfunction(function.__init__):
+        # The annotations of a dataclass are its own and its bases'; `__init__` repeats them without their modules.
+        written = inspect.isclass(function) and not dataclasses.is_dataclass(function)
+        if written and inspect.isfunction(function.__init__):
             hints |= typing.get_type_hints(function.__init__, include_extras=True)
         return hints
     except (NameError, TypeError, AttributeError):  # a name that is imported for type checkers only

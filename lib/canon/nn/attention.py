@@ -1,7 +1,7 @@
-"""Layers of attention over `canon.ops.attention`, for sequences [B, T, d] and memories [B, S, d].
+"""Attention layers over `canon.ops.attention`, from queries of a sequence [B, T, d] to a memory [B, S, d].
 
-Masks are boolean, True where a query may look, [B, T, S] or what broadcasts to it. With `weights` a layer returns
-(context, weights). Parameters are float32 whatever `dtype`, that of the computation, is.
+Masks are boolean, True where a query may attend, and broadcast to [B, T, S]. With `weights=True` a layer returns
+(context, weights). Parameters are float32; `dtype` is that of the computation.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,10 @@ from canon.ops import attention, dense
 
 
 class DotProductAttention(nn.Module):
-    """Luong et al. 2015's 'dot', q^T k, over a memory as wide as the query; scaled: by d^-0.5."""
+    """Scores q^T k (Luong et al. 2015, 'dot'); the memory has the width d of the query.
+
+    scaled: multiplies the scores by d^-0.5.
+    """
 
     scaled: bool = False
 
@@ -31,7 +34,7 @@ class DotProductAttention(nn.Module):
 
 
 class GeneralAttention(nn.Module):
-    """Luong et al. 2015's 'general', q^T W k; parameter `kernel` [d_query, d_memory]."""
+    """Scores q^T W k (Luong et al. 2015, 'general'); parameter `kernel` W [d_query, d_memory]."""
 
     dtype: Any = None
     kernel_init: Callable = init.glorot_uniform()
@@ -44,10 +47,10 @@ class GeneralAttention(nn.Module):
 
 
 class AdditiveAttention(nn.Module):
-    """Bahdanau et al. 2015: v^T tanh(W s + U h), `features` wide; parameters `query` (W), `memory` (U) and `v`.
+    """Scores v^T tanh(W s + U h) (Bahdanau et al. 2015) with v of `features`; parameters `query` W, `memory` U and `v`.
 
-    U h is the same at every step of a decoder: `method='project'` computes it once, for `projected`.
-    The starts are the paper's (appendix B.1): W and U from N(0, 0.001^2), v zero, so that attention begins uniform.
+    U h is the same at every step of decoding: `method='project'` computes it once, for the argument `projected`.
+    Initialised as in appendix B.1: W and U from N(0, 0.001^2) and v zero, so that attention starts uniform.
     """
 
     features: int
@@ -62,7 +65,7 @@ class AdditiveAttention(nn.Module):
         self.v = self.param('v', self.v_init, (self.features,), jnp.float32)
 
     def project(self, memory: jax.Array) -> jax.Array:
-        """U h, [B, S, features]."""
+        """Returns U h, [B, S, features]."""
         return self.memory(memory)
 
     def __call__(
@@ -79,23 +82,40 @@ class AdditiveAttention(nn.Module):
         return attention.attend(scores, memory, mask, weights=weights)
 
 
-class Cache(NamedTuple):
-    """What the heads look at: keys [B, h, M, d_k] and values [B, h, M, d_v]."""
+class KeyValueCache(NamedTuple):
+    """The projected memory of one attention layer: keys [B, h, M, d_k] and values [B, h, M, d_v]."""
 
     keys: jax.Array
     values: jax.Array
 
+    @classmethod
+    def empty(
+        cls, batch_size: int, heads: int, size: int, d_k: int, d_v: int, dtype: Any = jnp.float32
+    ) -> 'KeyValueCache':
+        """Returns a cache of zeros with room for `size` positions."""
+        shape = (batch_size, heads, size)
+        return cls(jnp.zeros((*shape, d_k), dtype), jnp.zeros((*shape, d_v), dtype))
+
 
 class MultiHeadAttention(nn.Module):
-    """MultiHead(Q, K, V) = Concat(head_1, .., head_h) W^O: Vaswani et al. 2017, section 3.2.2.
+    """MultiHead(Q, K, V) = Concat(head_1, ..., head_h) W^O (Vaswani et al. 2017, section 3.2.2).
 
-    Parameters `query`, `key` [d, h, d_k], `value` [d, h, d_v], `output` [h, d_v, features], without biases as in the
-    paper; torch has them (`use_bias`). features: of the output; h d_v without. dropout: of the weights (not in
-    the paper's text; its authors' code has it), in training.
+    Parameters `query`, `key` [d, h, d_k], `value` [d, h, d_v] and `output` [h, d_v, features], without biases as in the
+    paper; torch has them (`use_bias`).
 
-    In one go: `layer(query)` is self-attention, `layer(query, memory)` looks at a memory. Step by step: `empty` makes
-    a cache of zeros, `extend` writes new places into it and looks at all up to each one; `project` makes keys and
-    values of a memory once, and `look` looks at them.
+    All positions at once: `layer(x)` is self-attention, `layer(x, memory)` attends to a memory. Step by step: `extend`
+    writes new positions into a `KeyValueCache` and attends causally; `project` computes the keys and values of a memory
+    once, and `attend` attends to them.
+
+    Attributes:
+      heads: h.
+      d_k: width of a head's queries and keys.
+      d_v: width of a head's values.
+      features: of the output; h d_v if None.
+      use_bias: adds biases to all four projections.
+      dropout: rate on the attention weights in training (not in the paper's text; its authors' code has it).
+      dtype: of the computation.
+      kernel_init: of all four projections.
     """
 
     heads: int = 8
@@ -124,54 +144,68 @@ class MultiHeadAttention(nn.Module):
         train: bool = False,
         weights: bool = False,
     ):
-        """[B, T, features], and with `weights` [B, h, T, S]."""
+        """Attends from query [B, T, d] to memory [B, S, d]; to itself if None.
+
+        Args:
+          query: [B, T, d].
+          memory: [B, S, d].
+          mask: boolean, broadcasts to [B, T, S] or [B, h, T, S].
+          train: applies dropout.
+          weights: also returns the weights [B, h, T, S].
+
+        Returns:
+          [B, T, features], or (that, weights).
+        """
         cache = self.project(query if memory is None else memory)
-        return self.look(query, cache, mask, train, weights)
+        return self.attend(query, cache, mask, train, weights)
 
-    @nn.nowrap
-    def empty(self, rows: int, size: int, dtype: Any = jnp.float32) -> Cache:
-        """A cache of `size` places, of zeros."""
-        shape = (rows, self.heads, size)
-        kind = self.dtype or dtype
-        return Cache(jnp.zeros((*shape, self.d_k), kind), jnp.zeros((*shape, self.d_v), kind))
+    def project(self, memory: jax.Array) -> KeyValueCache:
+        """Computes the keys and values of a memory [B, S, d]."""
+        return KeyValueCache(self.key(memory).swapaxes(1, 2), self.value(memory).swapaxes(1, 2))
 
-    def project(self, memory: jax.Array) -> Cache:
-        """The keys and values of a memory [B, S, d]."""
-        return Cache(self.key(memory).swapaxes(1, 2), self.value(memory).swapaxes(1, 2))
-
-    def look(
+    def attend(
         self,
         query: jax.Array,
-        cache: Cache,
+        cache: KeyValueCache,
         mask: jax.Array | None = None,
         train: bool = False,
         weights: bool = False,
     ):
-        """Attention of query [B, T, d] to what `project` or `extend` made."""
+        """Attends from query [B, T, d] to keys and values of `project` or `extend`; arguments as in `__call__`."""
         heads = self.query(query).swapaxes(1, 2)
         if mask is not None and mask.ndim == 3:
             mask = mask[:, None]
         dropping = train and self.dropout > 0
-        found = attention.scaled_dot_product(heads, *cache, mask=mask, weights=weights or dropping)
-        context, share = found if weights or dropping else (found, None)
+        attended = attention.scaled_dot_product(heads, *cache, mask=mask, weights=weights or dropping)
+        context, probabilities = attended if weights or dropping else (attended, None)
         if dropping:
-            kept = self.drop(share, deterministic=False)
-            context = kept.astype(cache.values.dtype) @ cache.values
+            dropped = self.drop(probabilities, deterministic=False)
+            context = dropped.astype(cache.values.dtype) @ cache.values
         context = self.output(context.swapaxes(1, 2))
-        return (context, share) if weights else context
+        return (context, probabilities) if weights else context
 
-    def extend(self, query: jax.Array, cache: Cache, position: jax.Array) -> tuple[jax.Array, Cache]:
-        """Causal self-attention of new places [B, T, d], of which the first is number `position` (an integer scalar).
+    def extend(self, x: jax.Array, cache: KeyValueCache, position: jax.Array) -> tuple[jax.Array, KeyValueCache]:
+        """Applies causal self-attention to new positions and appends their keys and values to the cache.
 
-        They are written into the cache, and each looks at those before it and at itself. Raises UsageError where more
-        are given than a cache holds; from a position behind its end the last places are overwritten.
+        Beyond the end of the cache the last positions are overwritten, since an index under `jit` cannot be checked.
+
+        Args:
+          x: the new positions [B, T, d].
+          cache: the preceding positions.
+          position: the number of positions in the cache, an integer scalar.
+
+        Returns:
+          The output [B, T, features] and the new cache.
+
+        Raises:
+          UsageError: T is larger than the cache.
         """
-        new, size = query.shape[1], cache.keys.shape[2]
+        new, size = x.shape[1], cache.keys.shape[2]
         if new > size:
-            raise UsageError(f'{new} places do not fit into a cache of {size}; make a larger one')
-        keys, values = self.project(query)
-        cache = Cache(
+            raise UsageError(f'{new} positions do not fit into a cache of {size}; make a larger one')
+        keys, values = self.project(x)
+        cache = KeyValueCache(
             lax.dynamic_update_slice_in_dim(cache.keys, keys.astype(cache.keys.dtype), position, 2),
             lax.dynamic_update_slice_in_dim(cache.values, values.astype(cache.values.dtype), position, 2),
         )
-        return self.look(query, cache, attention.causal_mask(new, size, position)), cache
+        return self.attend(x, cache, attention.causal_mask(new, size, position)), cache

@@ -1,12 +1,12 @@
-"""From a model to sequences: the likeliest token by token (greedy), drawn by chance, or searched for with a beam.
+"""Decoding of sequences from a model: greedy, by sampling, or by beam search.
 
-A model is a function `step(state, tokens) -> (logits, state)`: tokens [R] are each row's last, logits [R, V] are of its
-next. A state's leaves have rows first, [R, ..]; scalars, such as a position, are all rows' own. What does not change
-(a memory of the source) stands outside of the state, in the function. Call these inside `jax.jit`: shapes are static,
-and the loop ends as soon as every row has.
+A model is a function `step(state, tokens) -> (logits, state)`, where tokens [R] are the last of each row and logits
+[R, V] those of the next one. The leaves of a state have rows first, [R, ...]; a scalar leaf, such as a position, is
+shared by all rows. What does not change from step to step (the encoded source) belongs to the function, not to the
+state. Call these functions inside `jax.jit`: shapes are static, and the loop stops as soon as every row has ended.
 
-Tokens after the end of a row are `end`; a row without an end within `length` is cut there. With `limits` [B] each row
-has a bound of its own, at least 1 and at most `length`: what a row becomes does not depend on the rest of its batch.
+Tokens after the end of a row are `end`; a row without an end within `length` tokens is truncated. With `limits` [B]
+each row has its own bound, at least 1 and at most `length`, so that its result does not depend on the other rows.
 """
 
 from collections.abc import Callable
@@ -20,22 +20,19 @@ from canon.errors import UsageError
 
 Step = Callable[[Any, jax.Array], tuple[jax.Array, Any]]
 
-_NEVER = -1e30  # log 0 that can be added to
-_LEAST = -1e29  # below it a score is that of nothing
+_NEVER = -1e30  # stands for log 0: finite, so that sums and differences of it are not NaN
+_LEAST = -1e29  # a score below it belongs to no hypothesis
 
 
 class Decoded(NamedTuple):
-    """tokens [B, length]; lengths [B], the end token included; scores [B], the sum of the tokens' log p, in nats.
+    """Decoded sequences; those of a beam search have one more axis, K hypotheses per row, the best first."""
 
-    Of a beam search [B, K, length], [B, K] and [B, K], the best first, scores divided by the length penalty.
-    """
-
-    tokens: jax.Array
-    lengths: jax.Array
-    scores: jax.Array
+    tokens: jax.Array  # [B, length], or [B, K, length]
+    lengths: jax.Array  # [B], or [B, K], the end token included
+    scores: jax.Array  # [B], the sum of log p in nats, or [B, K], that sum divided by the length penalty
 
 
-# --- one hypothesis a row -----------------------------------------------------------------------------------------
+# --- one hypothesis per row ---------------------------------------------------------------------------------------
 
 
 def greedy(
@@ -46,19 +43,20 @@ def greedy(
     end: int | None = None,
     limits: jax.Array | None = None,
 ) -> Decoded:
-    """Takes the likeliest token each time, the lowest of equals.
+    """Takes the most likely token at each step, the lowest id if several are equally likely.
 
     Args:
       step: the model.
-      state: the model's, of B rows.
+      state: its state, of B rows.
       first: [B], the token before each sequence.
-      length: the most tokens of a sequence.
-      end: the token that ends a row; if None all are `length` tokens long.
-      limits: [B], the most tokens of each row; `length` if None.
+      length: the maximum number of tokens.
+      end: the token that ends a row; if None, all rows have `length` tokens.
+      limits: integers [B], the maximum number of tokens of each row; `length` if None.
 
-    Raises UsageError for a length below 1 and limits that are not [B] integers.
+    Raises:
+      UsageError: length is below 1, or limits are not integers [B].
     """
-    return _walk(step, state, first, length, end, limits, lambda logits, i: logits.argmax(-1))
+    return _decode(step, state, first, length, end, limits, lambda logits, i: logits.argmax(-1))
 
 
 def sample(
@@ -72,47 +70,71 @@ def sample(
     top_k: int | None = None,
     top_p: float | None = None,
 ) -> Decoded:
-    """Tokens drawn from softmax(logits / temperature), of the likeliest as `likeliest` chooses; scores are unchanged.
+    """Samples each token from softmax(logits / temperature), restricted by `top_k` and `top_p`.
 
-    Step i draws with fold_in(key, i). Raises UsageError for what `likeliest` refuses.
+    Scores are log p under the model itself, before temperature and restriction.
+
+    Args:
+      step: the model.
+      state: its state, of B rows.
+      first: [B], the token before each sequence.
+      length: the maximum number of tokens.
+      key: step i samples with fold_in(key, i).
+      end: the token that ends a row; if None, all rows have `length` tokens.
+      temperature: positive; see `restrict_logits`, as for the next two.
+      top_k: samples from this many of the most likely tokens.
+      top_p: samples from the fewest tokens with this probability in total.
+
+    Raises:
+      UsageError: an argument is out of range.
     """
 
     def choose(logits: jax.Array, i: jax.Array) -> jax.Array:
-        kept, tokens = likeliest(logits, temperature, top_k, top_p)
-        drawn = jax.random.categorical(jax.random.fold_in(key, i), kept)
-        return jnp.take_along_axis(tokens, drawn[..., None], -1)[..., 0]
+        restricted, tokens = restrict_logits(logits, temperature, top_k, top_p)
+        sampled = jax.random.categorical(jax.random.fold_in(key, i), restricted)
+        return jnp.take_along_axis(tokens, sampled[..., None], -1)[..., 0]
 
-    return _walk(step, state, first, length, end, None, choose)
+    return _decode(step, state, first, length, end, None, choose)
 
 
-def likeliest(
+def restrict_logits(
     logits: jax.Array, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """(logits / temperature, -inf where left out; the tokens they are of), [R, V], or [R, top_k] with the best first.
+    """Restricts the distribution of a token to the most likely ones.
 
-    top_k: that many of the largest, the lowest token of equals. top_p: of what top_k leaves, the fewest whose
-    probability is at least p together, and always the first (Holtzman et al. 2020, section 3.1).
-    Raises UsageError for a temperature that is not positive (0 is `greedy`), top_k below 1 and top_p not in (0, 1].
+    Args:
+      logits: [R, V].
+      temperature: divides the logits.
+      top_k: keeps this many of the largest, lower ids first among equals.
+      top_p: of those, keeps the fewest whose probabilities sum to at least top_p, and at least one (nucleus sampling:
+        Holtzman et al. 2020, section 3.1).
+
+    Returns:
+      Logits, -inf for tokens that are left out, and the tokens they belong to: both [R, V], or [R, top_k] and sorted.
+
+    Raises:
+      UsageError: the temperature is not positive (its limit 0 is `greedy`), top_k is below 1, or top_p not in (0, 1].
     """
     if not temperature > 0:
         raise UsageError(f'temperature={temperature} must be positive; greedy decoding is its limit at 0')
     if top_k is not None and top_k < 1:
         raise UsageError(f'top_k={top_k} leaves no token')
     if top_p is not None and not 0 < top_p <= 1:
-        raise UsageError(f'top_p={top_p} is no share in (0, 1]')
+        raise UsageError(f'top_p={top_p} must be above 0 and at most 1')
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32)) / temperature
     if top_k is None and top_p is None:
         return logits, jnp.broadcast_to(jnp.arange(logits.shape[-1]), logits.shape)
     width = logits.shape[-1]
-    kept, tokens = lax.top_k(logits, width if top_k is None else min(top_k, width))
+    restricted, tokens = lax.top_k(logits, width if top_k is None else min(top_k, width))
     if top_p is not None:
-        p = jax.nn.softmax(kept)
-        before = jnp.cumsum(p, -1) - p
-        kept = jnp.where((before < top_p) | (jnp.arange(kept.shape[-1]) == 0), kept, -jnp.inf)
-    return kept, tokens
+        p = jax.nn.softmax(restricted)
+        preceding = jnp.cumsum(p, -1) - p  # of all more likely tokens; rounding may make the first one negative
+        is_first = jnp.arange(restricted.shape[-1]) == 0
+        restricted = jnp.where((preceding < top_p) | is_first, restricted, -jnp.inf)
+    return restricted, tokens
 
 
-def _walk(
+def _decode(
     step: Step, state: Any, first: jax.Array, length: int, end: int | None, limits: jax.Array | None, choose: Callable
 ) -> Decoded:
     _check(first, length, limits)
@@ -121,11 +143,11 @@ def _walk(
     tokens = jnp.full((rows, length), filler, jnp.int32)
     done, lengths = jnp.zeros(rows, bool), jnp.zeros(rows, jnp.int32)
 
-    def more(carry):
+    def unfinished(carry):
         i, _, _, _, done, _, _ = carry
         return (i < length) & ~done.all()
 
-    def go_on(carry):
+    def append_token(carry):
         i, state, last, tokens, done, lengths, scores = carry
         logits, state = step(state, last)
         chosen = choose(logits, i).astype(jnp.int32)
@@ -137,30 +159,33 @@ def _walk(
         done = done if limits is None else done | (i + 1 >= limits)
         return i + 1, state, chosen, tokens, done, lengths, scores
 
-    scores = jnp.zeros(rows, _kind(step, state, first))
+    scores = jnp.zeros(rows, _score_dtype(step, state, first))
     carry = (jnp.zeros((), jnp.int32), state, first.astype(jnp.int32), tokens, done, lengths, scores)
-    _, _, _, tokens, _, lengths, scores = lax.while_loop(more, go_on, carry)
+    _, _, _, tokens, _, lengths, scores = lax.while_loop(unfinished, append_token, carry)
     return Decoded(tokens, lengths, scores)
 
 
-# --- beams --------------------------------------------------------------------------------------------------------
+# --- beam search --------------------------------------------------------------------------------------------------
 
 
 def length_penalty(length: jax.Array | int, alpha: float) -> jax.Array:
-    """((5 + |y|) / 6)^alpha: Wu et al. 2016, eq. 14. |y| counts the end token. (fairseq divides by |y|^alpha.)"""
+    """Returns ((5 + |y|) / 6)^alpha (Wu et al. 2016, eq. 14), where |y| counts the end token.
+
+    tensor2tensor has the same; fairseq divides scores by |y|^alpha instead.
+    """
     return ((5 + jnp.asarray(length)) / 6) ** alpha
 
 
 class _Beam(NamedTuple):
-    """Hypotheses that go on, and the best that have ended; `scores` of what is not there are _NEVER."""
+    """The live hypotheses and the best finished ones; an empty slot has the score _NEVER."""
 
-    i: jax.Array
-    state: Any  # [B K, ..]
-    last: jax.Array  # [B K]
-    tokens: jax.Array  # [B, K, length]
-    scores: jax.Array  # [B, K], sums of log p
-    lengths: jax.Array  # [B], tokens of the hypotheses that go on; of a row that is done, when it was
-    ended: Decoded  # [B, K, ..], scores with the penalty
+    i: jax.Array  # the step
+    state: Any  # [B K, ...]
+    last: jax.Array  # [B K], the last token of each live hypothesis
+    tokens: jax.Array  # [B, K, length], of the live hypotheses
+    scores: jax.Array  # [B, K], their sums of log p
+    lengths: jax.Array  # [B], their tokens; of a row that is done, those it had then
+    finished: Decoded  # [B, K, ...], scores with the penalty
     done: jax.Array  # [B]
 
 
@@ -174,35 +199,45 @@ def beam_search(
     alpha: float = 0.6,
     limits: jax.Array | None = None,
 ) -> Decoded:
-    """The K hypotheses of highest log p / `length_penalty` that a beam of K finds: Sutskever et al. 2014, section 3.2.
+    """Searches for the K hypotheses of highest log p / `length_penalty` (Sutskever et al. 2014, section 3.2).
 
-    At each step the K likeliest of all continuations are looked at: those that end are kept as ended, and the K
-    likeliest that do not end go on. A row is done with K ended ones, as fairseq's search is, or at its limit; the ended
-    come first, and those cut at the limit fill the places that are left, by the same score. A place that nothing fills
-    has length 0 and score -1e30. A beam of 1 is `greedy`; one of all sequences finds the best of all.
-    limits: [B], the most tokens of each row's hypotheses; `length` if None.
-    `step` is called with B K rows, the K of a row together. Raises UsageError for beams or length below 1 and an alpha
-    below 0.
+    At each step, those of the K best continuations that end are finished, and the K best that do not end stay live. A
+    row is done once K hypotheses are finished, as in fairseq, or at its limit. Finished hypotheses come first; those
+    truncated at the limit fill the remaining slots, by the same score. An empty slot has length 0 and score -1e30. With
+    one beam the result is that of `greedy`; with as many as there are sequences it is exact.
+
+    Args:
+      step: the model; called with B K rows, the K hypotheses of a row next to each other.
+      state: its state, of B rows.
+      first: [B], the token before each sequence.
+      length: the maximum number of tokens.
+      end: the token that ends a hypothesis.
+      beams: K.
+      alpha: exponent of the length penalty; 0 compares sums of log p, which favours short hypotheses.
+      limits: integers [B], the maximum number of tokens of each row; `length` if None.
+
+    Raises:
+      UsageError: beams or length are below 1, alpha is negative, or limits are not integers [B].
     """
     _check(first, length, limits)
     if beams < 1:
         raise UsageError(f'beams={beams} must be at least 1')
     if not alpha >= 0:
         raise UsageError(f'alpha={alpha} must not be negative')
-    rows, kind = len(first), _kind(step, state, first)
-    none = Decoded(
+    rows = len(first)
+    empty = Decoded(
         jnp.full((rows, beams, length), end, jnp.int32),
         jnp.zeros((rows, beams), jnp.int32),
-        jnp.full((rows, beams), _NEVER, kind),
+        jnp.full((rows, beams), _NEVER, _score_dtype(step, state, first)),
     )
     start = _Beam(
         jnp.zeros((), jnp.int32),
-        _each_row(lambda x: jnp.repeat(x, beams, 0), state),
+        _map_rows(lambda x: jnp.repeat(x, beams, 0), state),
         jnp.repeat(first.astype(jnp.int32), beams),
-        none.tokens,
-        none.scores.at[:, 0].set(0),
+        empty.tokens,
+        empty.scores.at[:, 0].set(0),  # one live hypothesis per row: K equal ones would never diverge
         jnp.zeros(rows, jnp.int32),
-        none,
+        empty,
         jnp.zeros(rows, bool),
     )
     beam = lax.while_loop(
@@ -217,38 +252,37 @@ def _advance(step: Step, beam: _Beam, end: int, alpha: float, limits: jax.Array 
     scores, parents, tokens = _continuations(logits, beam.scores)
     ends, real = tokens == end, scores > _LEAST
 
-    # Of the K likeliest, those that end.
-    top = ends & real & (jnp.arange(scores.shape[1]) < beams)
-    penalised = jnp.where(top, scores / length_penalty(beam.i + 1, alpha), _NEVER).astype(scores.dtype)
-    best, which = lax.top_k(penalised, beams)
-    ending = Decoded(  # what follows the parent's tokens is `end` already
-        _pick(beam.tokens, _pick(parents, which)), jnp.where(best > _LEAST, beam.i + 1, 0), best
-    )
-    ended = _best(beam.ended, ending, beams)
-    ended = Decoded(*(jnp.where(_over(beam.done, a), a, b) for a, b in zip(beam.ended, ended, strict=True)))
+    # Those of the K best continuations that end. What follows the tokens of their parents is `end` already.
+    ending = ends & real & (jnp.arange(scores.shape[1]) < beams)
+    penalised = jnp.where(ending, scores / length_penalty(beam.i + 1, alpha), _NEVER).astype(scores.dtype)
+    best, index = lax.top_k(penalised, beams)
+    newly = Decoded(_gather(beam.tokens, _gather(parents, index)), jnp.where(best > _LEAST, beam.i + 1, 0), best)
+    finished = _select_best(beam.finished, newly, beams)
+    finished = Decoded(*(jnp.where(_expand(beam.done, a), a, b) for a, b in zip(beam.finished, finished, strict=True)))
 
-    # The K likeliest that do not end.
-    live, which = lax.top_k(jnp.maximum(jnp.where(ends, _NEVER, scores), _NEVER), beams)
-    parents, tokens = _pick(parents, which), _pick(tokens, which)
-    history = lax.dynamic_update_index_in_dim(_pick(beam.tokens, parents), tokens, beam.i, 2)
-    places = (jnp.arange(rows)[:, None] * beams + parents).reshape(-1)
-    state = _each_row(lambda x: jnp.take(x, places, 0), state)
+    # The K best continuations that do not end.
+    live, index = lax.top_k(jnp.maximum(jnp.where(ends, _NEVER, scores), _NEVER), beams)
+    parents, tokens = _gather(parents, index), _gather(tokens, index)
+    history = lax.dynamic_update_index_in_dim(_gather(beam.tokens, parents), tokens, beam.i, 2)
+    state_rows = (jnp.arange(rows)[:, None] * beams + parents).reshape(-1)
+    state = _map_rows(lambda x: jnp.take(x, state_rows, 0), state)
 
-    # A row that is done keeps what it had, whatever the others still need.
-    history = jnp.where(_over(beam.done, history), beam.tokens, history)
-    live = jnp.where(_over(beam.done, live), beam.scores, live)
+    # A row that is done keeps its hypotheses, however long the loop runs for the others.
+    history = jnp.where(_expand(beam.done, history), beam.tokens, history)
+    live = jnp.where(_expand(beam.done, live), beam.scores, live)
     lengths = jnp.where(beam.done, beam.lengths, beam.i + 1)
-    full = (ended.scores > _LEAST).all(1)
-    none = (live < _LEAST).all(1)
-    done = beam.done | full | none
+    all_finished = (finished.scores > _LEAST).all(1)
+    none_live = (live < _LEAST).all(1)
+    done = beam.done | all_finished | none_live
     done = done if limits is None else done | (lengths >= limits)
-    return _Beam(beam.i + 1, state, tokens.reshape(-1), history, live, lengths, ended, done)
+    return _Beam(beam.i + 1, state, tokens.reshape(-1), history, live, lengths, finished, done)
 
 
 def _continuations(logits: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(scores, parents, tokens), the best first: of all continuations at least the K best, and the K best without end.
+    """Returns (scores, parents, tokens) of continuations, the best first.
 
-    No hypothesis gives more than K + 1 of these, nor do all together more than 2 K.
+    They include the K best and the K best that do not end. K + 1 of each hypothesis and 2 K in total suffice, since at
+    most one continuation of a hypothesis ends; sorting those is cheaper than sorting K V.
     """
     rows, beams = scores.shape
     width = min(beams + 1, logits.shape[-1])
@@ -256,43 +290,43 @@ def _continuations(logits: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax
     best, tokens = lax.top_k(logits, width)
     best = best - jax.nn.logsumexp(logits, -1, keepdims=True)
     total = (scores[..., None] + best.reshape(rows, beams, width)).reshape(rows, -1)
-    total, places = lax.top_k(total, min(2 * beams, total.shape[1]))
-    return total, places // width, _pick(tokens.reshape(rows, -1), places)
+    total, index = lax.top_k(total, min(2 * beams, total.shape[1]))
+    return total, index // width, _gather(tokens.reshape(rows, -1), index)
 
 
 def _finish(beam: _Beam, end: int, alpha: float) -> Decoded:
-    """Those that ended, then those that were cut: of both the best first."""
-    beams, cut, lengths = beam.scores.shape[1], beam.scores > _LEAST, beam.lengths[:, None]
-    scores = jnp.where(cut, beam.scores / length_penalty(lengths, alpha), _NEVER).astype(beam.scores.dtype)
+    """Returns the finished hypotheses followed by the truncated ones, each group with the best first."""
+    beams, live, lengths = beam.scores.shape[1], beam.scores > _LEAST, beam.lengths[:, None]
+    scores = jnp.where(live, beam.scores / length_penalty(lengths, alpha), _NEVER).astype(beam.scores.dtype)
     scores, order = lax.top_k(scores, beams)
-    there = scores > _LEAST
-    tokens = jnp.where(there[..., None], _pick(beam.tokens, order), end)
-    left = Decoded(tokens, jnp.where(there, lengths, 0), scores)
-    place = jnp.arange(beams) - (beam.ended.scores > _LEAST).sum(1, keepdims=True)  # among those that are left
-    left = Decoded(*(_pick(x, jnp.maximum(place, 0)) for x in left))
-    return Decoded(*(jnp.where(_over(place >= 0, a), b, a) for a, b in zip(beam.ended, left, strict=True)))
+    exists = scores > _LEAST
+    tokens = jnp.where(exists[..., None], _gather(beam.tokens, order), end)
+    truncated = Decoded(tokens, jnp.where(exists, lengths, 0), scores)
+    rank = jnp.arange(beams) - (beam.finished.scores > _LEAST).sum(1, keepdims=True)  # among the truncated ones
+    truncated = Decoded(*(_gather(x, jnp.maximum(rank, 0)) for x in truncated))
+    return Decoded(*(jnp.where(_expand(rank >= 0, a), b, a) for a, b in zip(beam.finished, truncated, strict=True)))
 
 
-def _best(a: Decoded, b: Decoded, count: int) -> Decoded:
-    both = Decoded(*(jnp.concatenate(pair, 1) for pair in zip(a, b, strict=True)))
-    _, which = lax.top_k(both.scores, count)
-    return Decoded(*(_pick(x, which) for x in both))
+def _select_best(a: Decoded, b: Decoded, count: int) -> Decoded:
+    candidates = Decoded(*(jnp.concatenate(pair, 1) for pair in zip(a, b, strict=True)))
+    _, index = lax.top_k(candidates.scores, count)
+    return Decoded(*(_gather(x, index) for x in candidates))
 
 
-# --- small things -------------------------------------------------------------------------------------------------
+# --- helpers ------------------------------------------------------------------------------------------------------
 
 
-def _pick(x: jax.Array, which: jax.Array) -> jax.Array:
-    """x [B, N, ..] at which [B, K]: [B, K, ..]."""
-    return jnp.take_along_axis(x, _over(which, x), 1)
+def _gather(x: jax.Array, index: jax.Array) -> jax.Array:
+    """Returns x [B, N, ...] at index [B, K], [B, K, ...]."""
+    return jnp.take_along_axis(x, _expand(index, x), 1)
 
 
-def _over(x: jax.Array, like: jax.Array) -> jax.Array:
-    """x with as many axes as `like`, so that it broadcasts over the last ones."""
+def _expand(x: jax.Array, like: jax.Array) -> jax.Array:
+    """Appends axes to x until it broadcasts to `like`."""
     return x.reshape(x.shape + (1,) * (like.ndim - x.ndim))
 
 
-def _each_row(f: Callable[[jax.Array], jax.Array], state: Any) -> Any:
+def _map_rows(f: Callable[[jax.Array], jax.Array], state: Any) -> Any:
     return jax.tree.map(lambda x: f(x) if jnp.ndim(x) else x, state)
 
 
@@ -301,16 +335,18 @@ def _log_p(logits: jax.Array, tokens: jax.Array) -> jax.Array:
     return jnp.take_along_axis(logits, tokens, -1) - jax.nn.logsumexp(logits, -1, keepdims=True)
 
 
-def _kind(step: Step, state: Any, first: jax.Array):
-    """The type of scores: that of the logits, float32 at least."""
+def _score_dtype(step: Step, state: Any, first: jax.Array):
+    """Returns the type of scores: that of the logits, float32 or wider."""
     logits, _ = jax.eval_shape(step, state, first.astype(jnp.int32))
     return jnp.promote_types(logits.dtype, jnp.float32)
 
 
 def _check(first: jax.Array, length: int, limits: jax.Array | None = None) -> None:
     if first.ndim != 1:
-        raise UsageError(f'first is one token per row, [B], not {first.shape}')
+        raise UsageError(f'first must be one token per row, [B], not {first.shape}')
     if limits is not None and (limits.shape != first.shape or not jnp.issubdtype(limits.dtype, jnp.integer)):
-        raise UsageError(f'limits {limits.dtype}{list(limits.shape)} should be integers, one for each of {len(first)}')
+        raise UsageError(
+            f'limits {limits.dtype}{list(limits.shape)} must be integers, one for each of {len(first)} rows'
+        )
     if length < 1:
         raise UsageError(f'length={length} must be at least 1')

@@ -1,4 +1,4 @@
-"""Products with a matrix of weights, of arrays with many leading axes."""
+"""Products of arrays that have several leading axes with a matrix of weights."""
 
 from collections.abc import Sequence
 from math import prod
@@ -13,14 +13,23 @@ Numbers = tuple[tuple[Sequence[int], Sequence[int]], tuple[Sequence[int], Sequen
 
 
 def dot_general(x: jax.Array, kernel: jax.Array, numbers: Numbers, *args: Any, **keywords: Any) -> jax.Array:
-    """`jax.lax.dot_general`, for linen's Dense and DenseGeneral: on a CPU with x's free axes as one.
+    """Computes `jax.lax.dot_general`, for linen's Dense and DenseGeneral; on a CPU with the free axes of x merged.
 
-    XLA:CPU's gradient of the kernel turns the operands about in memory where it sums over more than one axis.
+    The gradient of the kernel sums over the free axes. If there are several, XLA:CPU transposes both operands in memory
+    first; with one it calls a matrix product directly.
+
+    Args:
+      x: [..., C...].
+      kernel: [C..., D...].
+      numbers: contracted and batch axes of both, as of `jax.lax.dot_general`. Other contractions than that of the last
+        axes of x with the first of the kernel are passed on.
+      *args: of `jax.lax.dot_general`.
+      **keywords: of `jax.lax.dot_general`.
     """
-    (ours, theirs), batch = numbers
-    k = len(ours)
-    last = tuple(ours) == tuple(range(x.ndim - k, x.ndim)) and tuple(theirs) == tuple(range(k))
-    if not cpu_form() or not last or any(map(len, batch)) or x.ndim - k < 2:
+    (x_axes, kernel_axes), batch = numbers
+    k = len(x_axes)
+    plain = tuple(x_axes) == tuple(range(x.ndim - k, x.ndim)) and tuple(kernel_axes) == tuple(range(k))
+    if not cpu_form() or not plain or any(map(len, batch)) or x.ndim - k < 2:
         return lax.dot_general(x, kernel, numbers, *args, **keywords)
     size = prod(kernel.shape[:k])
     rows, matrix = x.reshape(-1, size), kernel.reshape(size, -1)
@@ -29,5 +38,5 @@ def dot_general(x: jax.Array, kernel: jax.Array, numbers: Numbers, *args: Any, *
 
 
 def product(x: jax.Array, kernel: jax.Array, kind: Any = None) -> jax.Array:
-    """x [.., C], kernel [C, D] -> [.., D], of the type `kind`: theirs without."""
+    """Returns x [..., C] times a kernel [C, D], [..., D], in the type `kind`; in that of the inputs if None."""
     return dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())), preferred_element_type=kind)

@@ -61,7 +61,7 @@ def folder(
     """
     if unreadable not in ('refuse', 'skip'):
         raise UsageError(f"unreadable={unreadable!r} is neither 'refuse' nor 'skip'")
-    root = text_files.named_path(path)
+    root = text_files.expand_path(path)
     if not root.is_dir():
         raise UsageError(f'there is no folder {root}')
     base, first, last = splits.parse(split)

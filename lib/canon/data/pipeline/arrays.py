@@ -62,7 +62,7 @@ def npz(
     and for labels that are not classes.
     """
     base, first, last = splits.parse(split)
-    file, stored = _file(text_files.named_path(path), base)
+    file, stored = _file(text_files.expand_path(path), base)
     with open_npz(file) as archive:
         arrays = read_arrays(file, archive, fields or _fields_of_split(archive, file, base, stored))
     names = tuple(class_names) if class_names is not None else None

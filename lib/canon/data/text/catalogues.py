@@ -1,6 +1,7 @@
-"""Translations that come with programs: gettext's `.mo` catalogues as sentence pairs.
+"""Translations of programs' messages: gettext's `.mo` catalogues as sentence pairs.
 
-The standard library reads them: their charset, their rule for plurals. It lists no messages, so these are read here.
+The standard library decodes them, with their charset and their rule for plurals. It cannot list the messages of a
+catalogue, so their table is parsed here.
 """
 
 from __future__ import annotations
@@ -21,34 +22,36 @@ from canon.errors import CanonError, UsageError
 
 _MAGIC = {b'\xde\x12\x04\x95': '<', b'\x95\x04\x12\xde': '>'}
 _PLACEHOLDERS = re.compile(r'%(?:\(\w+\))?[#0+-]*\d*(?:\.\d+)?[a-zA-Z%]|\{\w*(?:[.!:][^{}]*)?\}')
-_KEPT = re.compile(r'%\(\w+\)|\{\w+\}|<\w+>')  # where an underline marks no key
-_MANY = 2  # of what a plural form speaks
+_NAMES = re.compile(r'%\(\w+\)|\{\w+\}|<\w+>')  # in which an underscore does not mark an access key
+_PLURAL_COUNT = 2  # the number for which the plural form is read
 
 Pair = tuple[str, str]
 
 
-def messages(file: str | Path) -> Iterator[tuple[str, str, bool]]:
-    """(message, translation, whether it has plural forms) of a `.mo` file, in its order, contexts taken off.
+def read_messages(file: str | Path) -> Iterator[tuple[str, str, bool]]:
+    """Yields (message, translation, whether it has plural forms) of a `.mo` file, in its order, without contexts.
 
-    A message with plural forms gives two: its singular with the form for one, its plural with the form for two.
-    Untranslated ones are ''. Raises UsageError for a missing file, CanonError for one that is no catalogue.
+    A message with plural forms gives two: its singular with the form for one, its plural with the form for two. The
+    translation of an untranslated message is ''.
+
+    Raises UsageError for a missing file, CanonError for one that is not a catalogue.
     """
-    path = text_files.named_path(file)
+    path = text_files.expand_path(file)
     if not path.is_file():
         raise UsageError(f'there is no file {path}')
     data = text_files.read_bytes(path)
     try:
         translations = gettext.GNUTranslations(io.BytesIO(data))
         keys = [key.decode(translations.charset() or 'utf-8') for key in _keys(data)]
-        found = [row for key in keys if key for row in _forms(translations, key)]
+        messages = [message for key in keys if key for message in _translate_forms(translations, key)]
     except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError, struct.error) as error:
-        reason = f'{type(error).__name__}: {error}'  # a rule for plurals is a formula of the file's own, such as n/0
-        raise CanonError(f'{path} is no catalogue of gettext ({reason}); compile it again by msgfmt') from error
-    yield from found
+        reason = f'{type(error).__name__}: {error}'  # the rule for plurals is a formula in the file, such as n/0
+        raise CanonError(f'{path} is not a gettext catalogue ({reason}); compile it again with msgfmt') from error
+    yield from messages
 
 
 def _keys(data: bytes) -> Iterator[bytes]:
-    """The original strings: header, then a table of (length, offset)."""
+    """Yields the original strings: after the header comes a table of (length, offset)."""
     order = _MAGIC[data[:4]]
     _, count, table = struct.unpack_from(f'{order}3I', data, 4)
     for i in range(count):
@@ -56,51 +59,58 @@ def _keys(data: bytes) -> Iterator[bytes]:
         yield data[offset : offset + length]
 
 
-def _forms(translations: gettext.GNUTranslations, key: str) -> Iterator[tuple[str, str, bool]]:
+def _translate_forms(translations: gettext.GNUTranslations, key: str) -> Iterator[tuple[str, str, bool]]:
     singular, _, plural = key.partition('\0')
-    shown = singular.rpartition('\4')[2]
+    text = singular.rpartition('\4')[2]  # the context comes before EOT
     if not plural:
-        yield shown, translations.gettext(key), False
+        yield text, translations.gettext(key), False
         return
-    yield shown, translations.ngettext(singular, plural, 1), True
-    yield plural, translations.ngettext(singular, plural, _MANY), True
+    yield text, translations.ngettext(singular, plural, 1), True
+    yield plural, translations.ngettext(singular, plural, _PLURAL_COUNT), True
 
 
-def pairs(files: Iterable[str | Path], accelerators: str = '', name: str = 'catalogues') -> list[Pair]:
-    """The sentence pairs (message, translation) of `.mo` files, each message once, white space single.
+def read_pairs(files: Iterable[str | Path], accelerators: str = '', name: str = 'catalogues') -> list[Pair]:
+    """Reads the sentence pairs (message, translation) of `.mo` files, each message once, with single spaces.
 
-    accelerators: signs that underline the key of a menu and are taken off, '_' of GTK, '&' of Qt and wx.
     Left out, and counted in one warning: messages without translation, those whose translation has other placeholders
-    ('%(name)s', '{name}'), and those that stood before (in another context). Raises UsageError for none left.
+    ('%(name)s', '{name}'), and those that occurred before (in another context).
+
+    Args:
+      files: `.mo` files.
+      accelerators: characters that mark the access key of a menu entry and are removed: '_' in GTK, '&' in Qt and wx.
+      name: for messages.
+
+    Raises:
+      UsageError: no pair is left.
     """
-    found: dict[str, str] = {}
+    pairs: dict[str, str] = {}
     counts: Counter[str] = Counter()
     for file in files:
-        for message, translation, plural in messages(file):
-            source, target = (_tidy(text, accelerators) for text in (message, translation))
+        for message, translation, plural in read_messages(file):
+            source, target = (_normalise(text, accelerators) for text in (message, translation))
             counts['with plural forms'] += plural
             if not source or not target:
                 counts['without translation'] += 1
             elif _placeholders(source) != _placeholders(target) and not plural:
                 counts['whose placeholders differ'] += 1
-            elif source in found:
-                counts['that stood before'] += 1
+            elif source in pairs:
+                counts['that occurred before'] += 1
             else:
-                found[source] = target
-    if not found:
+                pairs[source] = target
+    if not pairs:
         raise UsageError(f'{name} hold no translated messages')
-    told = ', '.join(f'{n} {what}' for what, n in sorted(counts.items()) if n and what != 'with plural forms')
-    if told:
+    skipped = ', '.join(f'{n} {what}' for what, n in sorted(counts.items()) if n and what != 'with plural forms')
+    if skipped:
         plurals = counts['with plural forms']
         log = logging.getLogger('canon')
-        log.warning('%s: %d pairs, %d of plural forms; left out: %s', name, len(found), plurals, told)
-    return list(found.items())
+        log.warning('%s: %d pairs, %d of plural forms; left out: %s', name, len(pairs), plurals, skipped)
+    return list(pairs.items())
 
 
-def installed(package: str, language: str, domain: str | None = None) -> list[Path]:
-    """The `.mo` files for `language` ('fr', 'pt_BR') of an installed package, which is not imported.
+def find_installed(package: str, language: str, domain: str | None = None) -> list[Path]:
+    """Finds the `.mo` files for `language` ('fr', 'pt_BR') of an installed package, which is not imported.
 
-    domain: the name of one file, without '.mo'. Raises UsageError, with the languages there are, for none.
+    domain: the name of one file, without '.mo'. Raises UsageError, with the languages of the package, if it has none.
     """
     try:
         listed = metadata.distribution(package).files or []
@@ -108,19 +118,21 @@ def installed(package: str, language: str, domain: str | None = None) -> list[Pa
         raise UsageError(
             f'no package {package!r} is installed; `pip install {package}` brings its catalogues'
         ) from None
-    found = {file: file.parts[-3] for file in listed if file.suffix == '.mo' and file.parts[-2:-1] == ('LC_MESSAGES',)}
-    wanted = [f for f, tongue in found.items() if tongue == language and domain in (None, f.stem)]
-    if wanted:
-        return sorted(Path(str(f.locate())) for f in wanted)
-    if language in found.values():
-        raise UsageError(f'{package} has no {domain}.mo{named.suggest(str(domain), {f.stem for f in found})}')
-    raise UsageError(f'{package} has no catalogue in {language!r}{named.suggest(language, set(found.values()))}')
+    catalogues = [file for file in listed if file.suffix == '.mo' and file.parts[-2:-1] == ('LC_MESSAGES',)]
+    languages = {file: file.parts[-3] for file in catalogues}
+    matching = [f for f in catalogues if languages[f] == language and domain in (None, f.stem)]
+    if matching:
+        return sorted(Path(str(f.locate())) for f in matching)
+    if language in languages.values():
+        raise UsageError(f'{package} has no {domain}.mo{named.suggest(str(domain), {f.stem for f in catalogues})}')
+    raise UsageError(f'{package} has no catalogue in {language!r}{named.suggest(language, set(languages.values()))}')
 
 
-def _tidy(text: str, accelerators: str) -> str:
-    for sign in accelerators:
-        bare = re.sub(rf'({_KEPT.pattern})|{re.escape(sign)}', lambda m: m[1] or '', text)
-        text = bare if len(bare) == len(text) - 1 else text  # a key is underlined once
+def _normalise(text: str, accelerators: str) -> str:
+    """Returns the text with single spaces and without the mark of its access key."""
+    for mark in accelerators:
+        bare = re.sub(rf'({_NAMES.pattern})|{re.escape(mark)}', lambda m: m[1] or '', text)
+        text = bare if len(bare) == len(text) - 1 else text  # an entry has one access key
     return ' '.join(text.split())
 
 

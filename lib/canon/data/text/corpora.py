@@ -1,7 +1,7 @@
 """Corpora for language models: splits of running text, line by line.
 
-`corpus(name, ...)` gives a function from a split to its lines, read anew at every call, so that a text larger than
-memory can still be counted and numbered.
+`corpus(name, ...)` returns a `Corpus`, whose lines are read again at each call, so that a text larger than memory can
+be counted and encoded.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from canon import named
+from canon.data.pipeline import splits
 from canon.data.text import text_files
 from canon.errors import UsageError
 
 SPLITS = ('train', 'valid', 'test')
 _FILES = {'ptb': 'ptb.{}.txt', 'wikitext': 'wiki.{}.tokens', 'text': '{}.txt'}
-_PARAGRAPH = 60  # characters from which on a paragraph is taken to be prose that is quoted, not chance
+_PARAGRAPH = 60  # characters; a longer paragraph that occurs twice is a quotation, a shorter one may be chance
 _HELD_OUT = {
     'test': ('binary', 'calls', 'import', 'raise', 'typesmapping'),
     'valid': (
@@ -32,13 +33,24 @@ _HELD_OUT = {
 
 
 class Corpus:
-    """`corpus.lines(split)`: the lines of 'train', 'valid' or 'test', without their ends."""
+    """A text in three splits, 'train', 'valid' and 'test', each an iterable of lines without their ends."""
 
-    def __init__(self, name: str, lines: Callable[[str], Iterable[str]]):
+    def __init__(self, name: str, lines: Callable[[str], Iterable[str]], origins: Mapping[str, str] | None = None):
+        """
+        Args:
+          name: for errors and reports.
+          lines: a function from a split to its lines.
+          origins: {split: the file, or the slice of a data set, that it is read from}, if splits may share text.
+        """
         self.name, self._lines = name, lines
+        self._origins = dict(origins) if origins is not None else {split: split for split in SPLITS}
+
+    def overlap(self, first: str, second: str) -> bool:
+        """Whether two splits share text: they are the same, or are read from the same file or overlapping slices."""
+        return splits.overlap(self._origins.get(first, first), self._origins.get(second, second), None)
 
     def lines(self, split: str) -> Iterator[str]:
-        """Raises UsageError for an unknown or empty split."""
+        """Yields the lines of a split. Raises UsageError for an unknown or empty one."""
         empty = True
         for line in self._lines(split):
             empty = False
@@ -47,40 +59,46 @@ class Corpus:
             raise UsageError(f'corpus {self.name!r} has no text in {split!r}')
 
     def about(self) -> dict[str, Any]:
-        """Of each split its lines, words and characters (with line feeds), and of all the hash of the text."""
-        told: dict[str, Any] = {'name': self.name}
+        """Returns the lines, words and characters (with line feeds) of each split, and a hash of the whole text."""
+        counted: dict[str, Any] = {'name': self.name}
         digest = hashlib.sha256()
         for split in SPLITS:
             counts = [0, 0, 0]
             for line in self.lines(split):
                 counts = [counts[0] + 1, counts[1] + len(line.split()), counts[2] + len(line) + 1]
                 digest.update(f'{line}\n'.encode())
-            told[split] = dict(zip(('lines', 'words', 'characters'), counts, strict=True))
-        return told | {'sha256': digest.hexdigest()[:16]}
+            counted[split] = dict(zip(('lines', 'words', 'characters'), counts, strict=True))
+        return counted | {'sha256': digest.hexdigest()[:16]}
 
     def __repr__(self) -> str:
         return f'Corpus({self.name})'
 
 
 def corpus(name: str, data_dir: str | os.PathLike | None = None, **kwargs: Any) -> Corpus:
-    """The corpus `name`: 'pydoc' (embedded), 'text' (path=), 'ptb' (path=), 'wikitext' (path=), or a TFDS set of texts
-    that is prepared in array_record ('lm1b', 'wiki40b/en', 'tiny_shakespeare').
+    """Opens the corpus `name`.
 
-    kwargs: of `pydoc`, `text`, `ptb`, `wikitext` or `tfds`. Raises UsageError for what does not exist.
+    Args:
+      name: of a public function of `canon.data.text` that returns a `Corpus`: 'pydoc' (embedded), 'text' (path=), 'ptb'
+        (path=) or 'wikitext' (path=). 'package.module:function' is such a function of any other module. All other names
+        are those of TFDS sets of texts, prepared in array_record: 'lm1b', 'wiki40b/en', 'tiny_shakespeare'.
+      data_dir: where TFDS sets are; ~/tensorflow_datasets if None.
+      **kwargs: arguments of the function, or of `tfds`.
+
+    Raises:
+      UsageError: the corpus does not exist, or an argument does not fit.
     """
-    own = {'pydoc': pydoc, 'text': text, 'ptb': ptb, 'wikitext': wikitext}
-    if name in own:
-        return named.call(own[name], kwargs, f'data {name!r}')
+    if function := CORPORA.get(name):
+        return named.call(function, kwargs, f'data {name!r}')
     return named.call(tfds, {'name': name, 'data_dir': data_dir, **kwargs}, f'data {name!r}')
 
 
 def pydoc() -> Corpus:
-    """The English of CPython's own documentation, `pydoc_data.topics`: what `help('if')` prints. Needs no download.
+    """The English documentation of CPython, `pydoc_data.topics`, which `help('if')` prints. Needs no download.
 
-    Paragraphs that several topics quote are kept once, the held-out topics' first, so that nothing of more than 60
-    characters stands in two splits. Topics are held out by name (`_HELD_OUT`), by whole topics. The text is that of the
-    interpreter that runs, and grows from version to version; a run should keep `about()`, which has its hash, and
-    baselines are computed on it in the same run. With 3.11.7: 79 topics of 464,970 characters become
+    Whole topics are held out, by name (`_HELD_OUT`). A paragraph that several topics quote is kept once, in a held-out
+    topic if it is in one, so that no paragraph of more than 60 characters is in two splits. The text is that of the
+    running interpreter and grows from version to version: a run keeps `about()`, which has its hash, and baselines are
+    computed on the same text in the same run. With 3.11.7, 79 topics of 464,970 characters become
 
         train  43,373 words  308,400 characters
         valid   4,561 words   34,339 characters
@@ -94,34 +112,38 @@ def text(
 ) -> Corpus:
     """Any UTF-8 text, plain or .gz.
 
-    path: a folder that holds `train.txt`, `valid.txt` and `test.txt` (or the names given as train=, valid=, test=), or
-    one file, of which the last lines are held out: the fraction `held_out` for test, as much before it for valid.
+    Args:
+      path: a folder, or one file, of which the last lines are held out.
+      train: file name in the folder, `train.txt` if None.
+      valid: file name in the folder, `valid.txt` if None.
+      test: file name in the folder, `test.txt` if None.
+      held_out: fraction of the lines of a single file, the last for 'test' and as many before them for 'valid'.
     """
-    root = text_files.named_path(path)
+    root = text_files.expand_path(path)
     if root.is_dir():
         names = {s: n or _FILES['text'].format(s) for s, n in zip(SPLITS, (train, valid, test), strict=True)}
         return _folder('text', root, names)
     if train or valid or test:
-        raise UsageError(f'train=, valid= and test= name files of a folder, and {root} is none')
+        raise UsageError(f'train=, valid= and test= name files of a folder, but {root} is not a folder')
     if not 0 < held_out < 0.5:
-        raise UsageError(f'held_out={held_out} must be between 0 and 0.5: it is taken twice')
+        raise UsageError(f'held_out={held_out} must be between 0 and 0.5: it is held out twice')
     return Corpus(f'text {root.name}', functools.partial(_fraction, root, held_out))
 
 
 def ptb(path: str) -> Corpus:
-    """Mikolov's Penn Treebank: the folder of `ptb.{train,valid,test}.txt`, a sentence a line.
+    """Mikolov's Penn Treebank: the folder of `ptb.{train,valid,test}.txt`, one sentence per line.
 
-    929k, 73k and 82k words, <eos> included, 10,000 different ones.
+    929k, 73k and 82k words with <eos>, of a vocabulary of 10,000.
     """
-    return _folder('ptb', text_files.named_path(path), {s: _FILES['ptb'].format(s) for s in SPLITS})
+    return _folder('ptb', text_files.expand_path(path), {s: _FILES['ptb'].format(s) for s in SPLITS})
 
 
 def wikitext(path: str) -> Corpus:
     """WikiText-2 or WikiText-103 (Merity et al. 2017): the folder of `wiki.{train,valid,test}.tokens`.
 
-    Empty lines and titles count as text, as in AWD-LSTM: WikiText-2's training part is 2,088,628 words with <eos>.
+    Empty lines and titles are text, as in AWD-LSTM: the training split of WikiText-2 has 2,088,628 words with <eos>.
     """
-    return _folder('wikitext', text_files.named_path(path), {s: _FILES['wikitext'].format(s) for s in SPLITS})
+    return _folder('wikitext', text_files.expand_path(path), {s: _FILES['wikitext'].format(s) for s in SPLITS})
 
 
 def tfds(
@@ -132,31 +154,42 @@ def tfds(
     valid: str = 'validation',
     test: str = 'test',
 ) -> Corpus:
-    """The lines of the field `field` of a TFDS set; train, valid, test: its own splits, sliced ('train[90%:]')."""
+    """The lines of the texts of a TFDS set.
+
+    Args:
+      name: of the set.
+      data_dir: where it is prepared; ~/tensorflow_datasets if None.
+      field: of its examples, the text.
+      train: a split of the set for 'train', perhaps sliced: 'train[:90%]'.
+      valid: a split of the set for 'valid'.
+      test: a split of the set for 'test'.
+    """
     from canon.data.pipeline import tfds  # brings tensorflow_datasets: 0.6 s
 
     directory = tfds.resolve_dir(data_dir)
-    theirs = {'train': train, 'valid': valid, 'test': test}
+    slices = {'train': train, 'valid': valid, 'test': test}
 
     def lines(split):
-        source = tfds.read(name, _split(theirs, split, name), directory)
+        source = tfds.read(name, _split(slices, split, name), directory)
         if field not in source.features:
             raise UsageError(f'data {name!r} has no field {field!r}{named.suggest(field, source.features)}')
         for i in range(len(source)):
             yield from str(source[i][field]).split('\n')
 
-    return Corpus(name, lines)
+    return Corpus(name, lines, slices)
 
 
 def _folder(name: str, root: Path, files: Mapping[str, str]) -> Corpus:
     if not root.is_dir():
-        raise UsageError(f'there is no folder {root}; data {name!r} wants one with {", ".join(files.values())}')
+        raise UsageError(f'there is no folder {root}; data {name!r} needs one with {", ".join(files.values())}')
     for file in files.values():
-        if not text_files.either(root / file).is_file():
+        if not text_files.find_compressed(root / file).is_file():
             raise UsageError(f'{root} has no {file}{named.suggest(file, [p.name for p in root.iterdir()])}')
-    return Corpus(
-        f'{name} {root.name}', lambda split: text_files.lines(text_files.either(root / _split(files, split, name)))
-    )
+
+    def lines(split: str) -> Iterator[str]:
+        return text_files.read_lines(text_files.find_compressed(root / _split(files, split, name)))
+
+    return Corpus(f'{name} {root.name}', lines, files)
 
 
 def _split(known: Mapping[str, str], split: str, name: str) -> str:
@@ -166,10 +199,10 @@ def _split(known: Mapping[str, str], split: str, name: str) -> str:
 
 
 def _fraction(root: Path, held_out: float, split: str) -> list[str]:
-    lines = list(text_files.lines(root))
+    lines = list(text_files.read_lines(root))
     tail = round(held_out * len(lines))
     if not tail:
-        raise UsageError(f'held_out={held_out} of the {len(lines)} lines of {root} is none; raise it')
+        raise UsageError(f'held_out={held_out} of the {len(lines)} lines of {root} is less than a line; raise it')
     train, test = len(lines) - 2 * tail, len(lines) - tail
     bounds = {'train': slice(train), 'valid': slice(train, test), 'test': slice(test, None)}
     _split(dict.fromkeys(bounds, ''), split, str(root))
@@ -182,18 +215,21 @@ def _pydoc_lines(split: str) -> list[str]:
 
 @functools.cache
 def _pydoc() -> dict[str, str]:
-    """{split: text}."""
+    """Returns {split: text}."""
     from pydoc_data.topics import topics
 
     seen: set[str] = set()
-    found: dict[str, list[str]] = {'train': [], **{split: [] for split in _HELD_OUT}}
+    paragraphs: dict[str, list[str]] = {'train': [], **{split: [] for split in _HELD_OUT}}
     owner = {topic: split for split, held_out in _HELD_OUT.items() for topic in held_out}
     order = {split: i for i, split in enumerate((*_HELD_OUT, 'train'))}
     for topic in sorted(topics, key=lambda t: (order[owner.get(t, 'train')], t)):
         for paragraph in topics[topic].strip().split('\n\n'):
             if len(paragraph) <= _PARAGRAPH or paragraph.strip() not in seen:
-                found[owner.get(topic, 'train')].append(paragraph.strip('\n'))
+                paragraphs[owner.get(topic, 'train')].append(paragraph.strip('\n'))
             seen.add(paragraph.strip())
-    if not all(found.values()):
+    if not all(paragraphs.values()):
         logging.getLogger('canon').warning('pydoc_data.topics of Python %s lacks topics', platform.python_version())
-    return {split: '\n\n'.join(paragraphs) for split, paragraphs in found.items()}
+    return {split: '\n\n'.join(parts) for split, parts in paragraphs.items()}
+
+
+CORPORA = named.Catalogue('corpus', ('canon.data.text',), lambda function: named.returns(function) is Corpus)

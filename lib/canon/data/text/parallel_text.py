@@ -1,4 +1,4 @@
-"""Parallel text for translation: sentences with their translations, as text, as numbers, as batches by length."""
+"""Parallel text for translation: sentence pairs as text, as tokens of two vocabularies, and as batches by length."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from canon.data.pipeline import splits
 from canon.data.pipeline.batches import Batch, Batches, Once
 from canon.data.pipeline.mixing import Interleaved
 from canon.data.pipeline.source import Example, Info
-from canon.data.text import catalogues, text_files
+from canon.data.text import catalogues, text_files, vocabulary
 from canon.data.text.vocabulary import Vocabulary
 from canon.errors import CanonError, UsageError
 
@@ -59,33 +60,58 @@ def load(name: str, split: str = 'train', data_dir: str | os.PathLike | None = N
     return part
 
 
-def files(path: str, source: str, target: str, split: str = 'train') -> Sentences:
-    """Two files line by line, `path/<split>.<source>` and `path/<split>.<target>`, plain or .gz: train.de, train.en.
+def overlap(first: str, second: str, name: str, data_dir: str | os.PathLike | None = None, **kwargs: Any) -> bool:
+    """Whether two splits of the data `name` share sentence pairs; the other arguments are those of `load`."""
+    if splits.overlap(first, second, None):
+        return True
+    (base, _, slice1), (other, _, slice2) = first.partition('['), second.partition('[')
+    counted = [place for place in re.findall(r'-?\d+%?', slice1 + slice2) if not place.endswith('%')]
+    if base != other or not counted:  # slices by percentages compare without the number of pairs
+        return False
+    own = PARALLEL_TEXTS.get(name) is not None
+    total = len(load(name, base, data_dir, **kwargs)) if own else len(_open_tfds(name, base, data_dir))
+    return splits.overlap(first, second, total)
 
-    Pairs with an empty side are left out and counted in a warning. Raises UsageError for a missing or empty file,
-    CanonError for files of different length, with both counts, and for what is no UTF-8.
+
+def files(path: str, source: str, target: str, split: str = 'train') -> Sentences:
+    """Reads two parallel files, `path/<split>.<source>` and `path/<split>.<target>`, plain or .gz: train.de, train.en.
+
+    Pairs with an empty side are left out and counted in a warning.
+
+    Args:
+      path: the folder.
+      source: the ending of the source files, as 'de'.
+      target: the ending of the target files, as 'en'.
+      split: the name of both files without the ending.
+
+    Raises:
+      UsageError: a file is missing or empty.
+      CanonError: the files differ in length, or are not UTF-8.
     """
-    root = text_files.named_path(path)
+    root = text_files.expand_path(path)
     if not root.is_dir():
         raise UsageError(f'there is no folder {root}')
-    sides = [text_files.either(text_files.named_path(root / f'{split}.{language}')) for language in (source, target)]
+    sides = [
+        text_files.find_compressed(text_files.expand_path(root / f'{split}.{language}'))
+        for language in (source, target)
+    ]
     for file in sides:
         if not file.is_file():
-            there = [p.name.removesuffix('.gz') for p in root.iterdir()]
-            raise UsageError(f'{root} has no {file.name}{named.suggest(file.name, there)}')
-    rows = list(zip_longest(*map(text_files.lines, sides)))
+            names = [p.name.removesuffix('.gz') for p in root.iterdir()]
+            raise UsageError(f'{root} has no {file.name}{named.suggest(file.name, names)}')
+    rows = list(zip_longest(*map(text_files.read_lines, sides)))
     counts = [sum(row[i] is not None for row in rows) for i in (0, 1)]
     if counts[0] != counts[1]:
         raise CanonError(
-            f'{sides[0]} has {counts[0]} lines and {sides[1]} {counts[1]}; parallel text has as many in both'
+            f'{sides[0]} has {counts[0]} lines and {sides[1]} {counts[1]}; parallel files have equally many'
         )
-    found = [(a.strip(), b.strip()) for a, b in rows if a.strip() and b.strip()]
-    if len(found) < len(rows):
+    pairs = [(a.strip(), b.strip()) for a, b in rows if a.strip() and b.strip()]
+    if len(pairs) < len(rows):
         log = logging.getLogger('canon')
         log.warning(
-            '%s: %d of %d pairs have an empty side and are left out', sides[0], len(rows) - len(found), len(rows)
+            '%s: %d of %d pairs have an empty side and are left out', sides[0], len(rows) - len(pairs), len(rows)
         )
-    return found
+    return pairs
 
 
 def catalogue(
@@ -95,45 +121,51 @@ def catalogue(
     domain: str | None = None,
     accelerators: str = '',
 ) -> Sentences:
-    """English to `language` from the gettext catalogues of an installed package: real sentences without a download.
+    """Reads English messages and their translations from an installed package: real sentences without a download.
 
-    package: as pip calls it. language: as its folder ('de', 'pt_BR'). domain: one of its catalogues; None is all.
-    accelerators: signs that underline the key of a menu, as '_' of GTK: see `catalogues.pairs`.
-    A pair's split is decided by the hash of its English letters and digits in lower case (`part`), so that neither a
-    sentence nor its twin with another sign ('Edit', 'Edit...') stands in two: 85 % train, 5 % valid, 10 % test.
+    A hash of the English letters and digits in lower case decides the split of a pair (`assign_split`), so that
+    sentences that differ only in punctuation ('Edit', 'Edit...') are in the same split: 85 % train, 5 % valid, 10 %
+    test.
 
-    The default is what JupyterLab and its extensions say (BSD licence, 0.2 MB, no dependencies). Version 4.5.post3 has
-    3,236 different sentences of 107,513 characters, 2,744 to train, 173 and 319 held out; 3,101 have at most 20 words
-    on both sides, 445 have one, 192 are spelt the same.
-    A larger one is gramps, a program for genealogy in 40 languages (GPL, 53 MB, accelerators='_'): version 6.0.8 has
-    7,012 in French, 7,017 in German.
+    The default is the French interface of JupyterLab and its extensions (BSD licence, 0.2 MB, no dependencies). Version
+    4.5.post3 has 3,236 different sentences of 107,513 characters, 2,744 to train, 173 and 319 held out; 3,101 have at
+    most 20 words on both sides, 445 have one word, 192 are spelt the same in both languages. A larger package is
+    gramps, a program for genealogy in 40 languages (GPL, 53 MB, accelerators='_'): version 6.0.8 has 7,012 sentences in
+    French and 7,017 in German.
+
+    Args:
+      package: the name by which pip installs it.
+      language: the name of its folder in the package: 'de', 'pt_BR'.
+      split: 'train', 'valid' or 'test'.
+      domain: one of its catalogues; None takes all.
+      accelerators: characters that mark the access key of a menu entry, '_' in GTK: see `catalogues.read_pairs`.
+
+    Raises:
+      UsageError: the package is not installed, or has no such catalogue.
     """
     if split not in ('train', 'valid', 'test'):
         raise UsageError(f'data catalogue has no split {split!r}{named.suggest(split, ("train", "valid", "test"))}')
-    return [pair for pair in _catalogue(package, language, domain, accelerators) if part(pair[0]) == split]
+    return [pair for pair in _catalogue(package, language, domain, accelerators) if assign_split(pair[0]) == split]
 
 
 @functools.cache  # three splits are one reading and one warning
 def _catalogue(package: str, language: str, domain: str | None, accelerators: str) -> Sentences:
-    found = catalogues.installed(package, language, domain)
-    return catalogues.pairs(found, accelerators, f'{package} {language}')
+    paths = catalogues.find_installed(package, language, domain)
+    return catalogues.read_pairs(paths, accelerators, f'{package} {language}')
 
 
-def part(sentence: str) -> str:
-    """'train', 'valid' or 'test': 85 %, 5 % and 10 % of all sentences, equal for those that differ in signs only."""
+def assign_split(sentence: str) -> str:
+    """Returns 'train', 'valid' or 'test' for 85 %, 5 % and 10 % of all sentences, by a hash of letters and digits."""
     letters = re.sub(r'[\W_]+', ' ', sentence.lower()).strip()
-    place = int.from_bytes(hashlib.sha256((letters or sentence).encode()).digest()[:8], 'big') % 20
-    return 'test' if place < 2 else 'valid' if place < 3 else 'train'
+    bucket = int.from_bytes(hashlib.sha256((letters or sentence).encode()).digest()[:8], 'big') % 20
+    return 'test' if bucket < 2 else 'valid' if bucket < 3 else 'train'
 
 
 def tfds(
     name: str, source: str, target: str, split: str = 'train', data_dir: str | os.PathLike | None = None
 ) -> Sentences:
-    """The fields `source` and `target` ('de', 'en') of one split of a TFDS set: 'wmt14_translate/de-en'."""
-    from canon.data.pipeline import tfds  # brings tensorflow_datasets: 0.6 s
-
-    directory = tfds.resolve_dir(data_dir)
-    records = tfds.read(name, split, directory)
+    """Reads the fields `source` and `target` ('de', 'en') of one split of a TFDS set: 'wmt14_translate/de-en'."""
+    records = _open_tfds(name, split, data_dir)
     for field in (source, target):
         if field not in records.features:
             raise UsageError(f'data {name!r} has no field {field!r}{named.suggest(field, records.features)}')
@@ -141,11 +173,72 @@ def tfds(
     return [(str(row[source]), str(row[target])) for row in rows]
 
 
-class Pairs:
-    """Sentence pairs as numbers: a source of examples of one shape.
+def _open_tfds(name: str, split: str, data_dir: str | os.PathLike | None) -> Any:
+    from canon.data.pipeline import tfds  # imports tensorflow_datasets: 0.6 s
 
-    source: int32 [S], of which source_length int32 count; target: int32 [T], target_length. Both end with <eos>, then
-    comes <pad> (0 where a vocabulary has none). S and T are `max_length`, or those of a bucket.
+    return tfds.read(name, split, tfds.resolve_dir(data_dir))
+
+
+class Languages(NamedTuple):
+    """The vocabularies of both languages; the same one twice if they share it."""
+
+    source: Vocabulary
+    target: Vocabulary
+
+    @property
+    def first_token(self) -> int:
+        """The decoder's input before the first token: <bos>, or <eos> in a vocabulary without it."""
+        first = self.target.bos if self.target.bos is not None else self.target.eos
+        if first is None:
+            raise UsageError("vocabularies of translation need '<eos>' among their specials")
+        return first
+
+    @property
+    def source_size(self) -> int | None:
+        """Tokens of the source vocabulary, None if it is also the target's: `source_vocab` of a translation model."""
+        return None if self.source == self.target else len(self.source)
+
+
+def build_languages(
+    pairs: Iterable[tuple[str, str]], shared: bool = False, path: str | os.PathLike | None = None, **settings: Any
+) -> Languages:
+    """Builds the vocabularies of both languages, or reads them from files.
+
+    The same pairs give the same vocabularies, and files are written atomically. Several processes may therefore be
+    given the same path at once: whether one builds or reads what another has built makes no difference.
+
+    Args:
+      pairs: sentences to train on; not iterated over if the vocabularies are read.
+      shared: builds one vocabulary of both languages.
+      path: a file, for two vocabularies `path.source` and `path.target`; read if they exist, and else written.
+      **settings: arguments of `canon.data.text.vocabulary.build`.
+
+    Raises:
+      UsageError: an argument does not fit.
+      CanonError: a file is not a vocabulary.
+    """
+    paths = [] if path is None else [Path(path).expanduser()]
+    if paths and not shared:
+        paths = [paths[0].with_name(f'{paths[0].name}.{side}') for side in ('source', 'target')]
+    if paths and all(file.is_file() for file in paths):
+        sides = [vocabulary.read(file) for file in paths]
+        return Languages(sides[0], sides[-1])
+    pairs = list(pairs)
+    texts = [[text for pair in pairs for text in pair]] if shared else [list(side) for side in zip(*pairs, strict=True)]
+    arguments = {'specials': vocabulary.PAIR_SPECIALS, **settings}
+    sides = [named.call(vocabulary.build, {'lines': lines, **arguments}, 'vocabulary') for lines in texts]
+    for file, side in zip(paths, sides, strict=bool(paths)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        side.save(file)
+    return Languages(sides[0], sides[-1])
+
+
+class Pairs:
+    """Sentence pairs as tokens: a source of examples of one shape.
+
+    An example has source int32 [S] and target int32 [T], of which the first source_length and target_length (int32)
+    count. Both end with <eos>, followed by <pad> (0 in a vocabulary without it). S and T are `max_length`, or the bound
+    of a bucket.
     """
 
     in_memory = True
@@ -159,20 +252,27 @@ class Pairs:
         longer: str = 'skip',
         info: Info = Info(),
     ):
-        """
-        Args:
-          max_length: tokens of a sentence on either side, <eos> included.
-          longer: what becomes of pairs with a longer side: 'skip' leaves them out (`skipped` counts them), 'cut' takes
-            their first max_length - 1 tokens and <eos> (`cut` counts them), both with a warning; 'refuse' is an error.
+        """Encodes the sentences.
 
-        Raises UsageError for vocabularies without <eos>, no pairs, an unknown `longer`, CanonError for a refused pair.
+        Args:
+          sentences: pairs of text.
+          source: vocabulary of the first language.
+          target: vocabulary of the second language.
+          max_length: tokens of a sentence on either side, <eos> included.
+          longer: how pairs with a longer side are treated: 'skip' leaves them out (`skipped` counts them), 'cut' takes
+            their first max_length - 1 tokens and <eos> (`cut` counts them), both with a warning; 'refuse' raises.
+          info: name and split, for messages.
+
+        Raises:
+          UsageError: a vocabulary has no <eos>, no pair is short enough, or `longer` is unknown.
+          CanonError: a pair is refused.
         """
         if longer not in LONGER:
             raise UsageError(f'longer={longer!r} is none of {", ".join(map(repr, LONGER))}')
         if source.eos is None or target.eos is None:
             raise UsageError("vocabularies of translation need '<eos>' among their specials")
         if max_length < 2:
-            raise UsageError(f'max_length={max_length} holds no word and its <eos>')
+            raise UsageError(f'max_length={max_length} must be at least 2, for a word and <eos>')
         self.vocabularies, self.max_length, self.info = (source, target), max_length, info
         self.shape = (max_length, max_length)
         encoded = [
@@ -193,8 +293,8 @@ class Pairs:
         self._tokens = [tuple(_shorten(side, max_length) for side in encoded[i]) for i in kept]
         if any(over):
             log = logging.getLogger('canon')
-            done = 'left out' if self.skipped else 'cut'
-            log.warning('%d of %d pairs are longer than max_length=%d and %s', sum(over), len(over), max_length, done)
+            result = 'left out' if self.skipped else 'cut'
+            log.warning('%d of %d pairs are longer than max_length=%d and %s', sum(over), len(over), max_length, result)
         if not kept:
             raise UsageError(f'none of {len(over)} sentence pairs has at most max_length={max_length} tokens')
 
@@ -204,29 +304,29 @@ class Pairs:
     def __getitem__(self, index: int) -> Example:
         example: Example = {}
         rows = zip(('source', 'target'), self._tokens[index], self.vocabularies, self.shape, strict=True)
-        for name, tokens, vocabulary, size in rows:
-            padded = np.full(size, vocabulary.pad or 0, np.int32)
+        for name, tokens, words, size in rows:
+            padded = np.full(size, words.pad or 0, np.int32)
             padded[: len(tokens)] = tokens
             example |= {name: padded, f'{name}_length': np.int32(len(tokens))}
         return example
 
     def lengths(self) -> np.ndarray:
-        """int [n, 2]: tokens of source and target, <eos> included."""
+        """Returns the tokens of each source and target, <eos> included: int [n, 2]."""
         return np.array([[len(a), len(b)] for a, b in self._tokens])
 
     def buckets(self, bounds: Sequence[int]) -> list[Pairs]:
-        """The pairs by their longer side: up to bounds[0], up to bounds[1], ..., each with that shape; no empty ones.
+        """Groups the pairs by their longer side: up to bounds[0], up to bounds[1], ..., each padded to its bound.
 
-        Raises UsageError for bounds that do not rise or leave out the longest pair.
+        Empty groups are left out. Raises UsageError for bounds that do not rise, or are all below the longest pair.
         """
         bounds = list(bounds)
         longest = self.lengths().max(1)
         if not bounds or bounds != sorted(set(bounds)) or bounds[-1] < longest.max():
             raise UsageError(f'buckets={tuple(bounds)} must rise to the longest pair, {longest.max()} tokens')
-        places = np.searchsorted(bounds, longest)
-        return [self._part(np.flatnonzero(places == i), bound) for i, bound in enumerate(bounds) if (places == i).any()]
+        groups = np.searchsorted(bounds, longest)
+        return [self._select(np.flatnonzero(groups == i), b) for i, b in enumerate(bounds) if (groups == i).any()]
 
-    def _part(self, ids: np.ndarray, bound: int) -> Pairs:
+    def _select(self, ids: np.ndarray, bound: int) -> Pairs:
         part = object.__new__(Pairs)
         part.vocabularies, part.max_length, part.info = self.vocabularies, bound, self.info
         part.shape, part.skipped, part.cut = (bound, bound), 0, 0
@@ -239,7 +339,7 @@ class Pairs:
 
 
 class Buckets(Interleaved):
-    """Training batches without end, each of one bucket: few shapes, little padding. A function of (seed, step) alone.
+    """Endless training batches, each of one bucket: few shapes and little padding. A function of (seed, step) alone.
 
     An epoch has ceil(n_k / B) batches of the k-th bucket, in an order drawn again each epoch; each bucket walks through
     its own permutations as `Batches` does, so a pair is drawn at most once more than another of its bucket.
@@ -250,35 +350,40 @@ class Buckets(Interleaved):
         parts: Sequence[Pairs],
         batch_size: named.Count | None = None,
         seed: int = 0,
-        shard: tuple[int, int] = (0, 1),
         threads: Annotated[int, named.Range(0)] = 2,
         tokens: named.Count | None = None,
         multiple: named.Count = 8,
     ):
-        """
+        """Groups pairs into batches, by their number or by their tokens.
+
         Args:
           parts: of `Pairs.buckets`.
-          batch_size: pairs per batch, of all processes together; or else
-          tokens: places of a batch on either side, so that a bucket of short pairs has more of them: tokens // bound,
-            rounded down to a multiple of `multiple`, which the devices must divide, and at least that.
+          batch_size: pairs per batch, of all processes together.
+          seed: of the order.
+          threads: that prepare batches in the background.
+          tokens: instead of batch_size, tokens per batch on either side, padding included: a bucket then has
+            tokens // bound pairs per batch.
+          multiple: by which numbers of pairs that `tokens` decides are divisible (rounded down, but at least this); the
+            number of devices must divide it.
 
-        Raises UsageError for both or neither of the two, and as `Batches` does.
+        Raises:
+          UsageError: both or neither of batch_size and tokens are given, or as in `Batches`.
         """
         if (batch_size is None) == (tokens is None):
             raise UsageError(f'batch_size={batch_size} and tokens={tokens}: batches are of one or of the other')
         rows = [batch_size or max((tokens or 0) // part.max_length // multiple * multiple, multiple) for part in parts]
-        data = [Batches(part, b, seed, shard=shard, threads=0) for part, b in zip(parts, rows, strict=True)]
+        data = [Batches(part, b, seed, threads=0) for part, b in zip(parts, rows, strict=True)]
         steps = [-(-len(part) // b) for part, b in zip(parts, rows, strict=True)]
         mean = sum(n * b for n, b in zip(steps, rows, strict=True)) / sum(steps)
-        size = batch_size or max(round(mean / multiple), 1) * multiple  # about; an epoch is exact
+        size = batch_size or max(round(mean / multiple), 1) * multiple  # an average; steps per epoch are exact
         super().__init__(data, seed=seed, shuffled=True, batch_size=size, threads=threads)
 
 
 class BucketsOnce:
-    """Each pair once, bucket after bucket, for evaluation; 'mask' as in `Once`."""
+    """Evaluation batches: each pair once, bucket after bucket; 'mask' as in `Once`."""
 
-    def __init__(self, parts: Sequence[Pairs], batch_size: int, shard=(0, 1)):
-        self.parts = [Once(part, batch_size, shard=shard, threads=0) for part in parts]
+    def __init__(self, parts: Sequence[Pairs], batch_size: int):
+        self.parts = [Once(part, batch_size, threads=0) for part in parts]
         self.batch_size, self.num_examples = batch_size, sum(len(part) for part in parts)
 
     def for_process(self, index: int, count: int) -> BucketsOnce:
@@ -295,12 +400,13 @@ class BucketsOnce:
             if 0 <= index < len(part):
                 return part[index]
             index -= len(part)
-        raise IndexError(f'batch {index} beyond the last')
+        raise IndexError(f'no batch {index}: there are {len(self)}')
 
     def iterate(self, start: int = 0) -> Iterator[Batch]:
+        """Yields the batches from number `start` on."""
         return (self[i] for i in range(start, len(self)))
 
 
 def _shorten(tokens: np.ndarray, max_length: int) -> np.ndarray:
-    """The first max_length - 1 tokens and the last, which is <eos>."""
+    """Returns the first max_length - 1 tokens and the last, which is <eos>."""
     return tokens if len(tokens) <= max_length else np.append(tokens[: max_length - 1], tokens[-1])

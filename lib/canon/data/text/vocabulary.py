@@ -1,7 +1,7 @@
-"""Vocabularies: text as numbers and back, by bytes, characters, words or subwords.
+"""Vocabularies: text to token ids and back, by bytes, characters, words or subwords.
 
-A vocabulary is a value: what it does is decided by what `to_bytes` gives, and its `fingerprint` is the hash of that. A
-run keeps both, so that a checkpoint is never read with other numbers than it was trained with.
+A vocabulary is a value: `to_bytes` determines all it does, and `fingerprint` is a hash of that. A run stores the
+fingerprint, so that a checkpoint is never used with other ids than it was trained with.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import base64
 import hashlib
 import io
 import json
+import os
 import re
 import sys
 import unicodedata
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, cached_property
@@ -25,17 +27,17 @@ from canon import named
 from canon.data.text import text_files
 from canon.errors import CanonError, UsageError
 
-SPECIALS = ('<unk>', '<eos>')  # what a language model needs; Mikolov's PTB has both
-PAIR_SPECIALS = ('<pad>', '<unk>', '<bos>', '<eos>')  # of a model that writes a sentence of its own
+SPECIALS = ('<unk>', '<eos>')  # of language models; Mikolov's PTB has both
+PAIR_SPECIALS = ('<pad>', '<unk>', '<bos>', '<eos>')  # of translation, whose sentences are padded and start with <bos>
 _SPLITS = ('spaces', 'punctuation')
-_SPACE = '\u2581'  # sentencepiece's sign for a space
-# Code points that are no characters and that Unicode leaves to programs: for U+2581 and '<unk>' where texts hold them.
-_SPACE_SIGN, _UNKNOWN = '\ufdd1', '\ufdd2'
+_SPACE = '\u2581'  # how sentencepiece writes a space
+# Noncharacters, which Unicode reserves for internal use, stand for U+2581 and '<unk>' that occur in a text itself.
+_LITERAL_SPACE, _LITERAL_UNK = '\ufdd1', '\ufdd2'
 _BYTES = 256
 
 
 class About(NamedTuple):
-    """What a run stores (as a list, in `run.json`) to know its vocabulary by."""
+    """What a run stores in `run.json`, as a list, to identify its vocabulary."""
 
     level: str
     size: int
@@ -43,15 +45,24 @@ class About(NamedTuple):
 
 
 class Vocabulary:
-    """Numbers of tokens: the specials first, in their order, then the symbols (or, of bytes, 256 values)."""
+    """Maps text to token ids: those of the specials first, in their order, then those of the symbols (or 256 bytes).
+
+    Attributes:
+      level: 'byte', 'character', 'word' or 'subword'.
+      specials: tokens that are not text.
+      pad: id of <pad>, which fills up a batch; None in a vocabulary without it, and so for the other three.
+      unk: id of <unk>, which stands for unknown symbols.
+      bos: id of <bos>, before the first token of a sentence.
+      eos: id of <eos>, the end of a line or sentence.
+    """
 
     level = ''
 
     def __init__(self, specials: Sequence[str] = SPECIALS):
-        """Raises UsageError for specials that this does not know, or twice the same."""
-        strange = sorted(set(specials) - set(PAIR_SPECIALS))
-        if strange or len(set(specials)) != len(specials):
-            raise UsageError(f'specials={tuple(specials)} are to be different ones of {", ".join(PAIR_SPECIALS)}')
+        """Raises UsageError for unknown or repeated specials."""
+        unknown = sorted(set(specials) - set(PAIR_SPECIALS))
+        if unknown or len(set(specials)) != len(specials):
+            raise UsageError(f'specials={tuple(specials)} must be distinct tokens of {", ".join(PAIR_SPECIALS)}')
         self.specials = tuple(specials)
         self.pad, self.unk, self.bos, self.eos = (
             self.specials.index(s) if s in self.specials else None for s in PAIR_SPECIALS
@@ -61,61 +72,73 @@ class Vocabulary:
         raise NotImplementedError
 
     def encode(self, text: str) -> np.ndarray:
-        """int32 [n]: `text` alone, with no special added. Raises CanonError for what has no number, without <unk>."""
+        """Returns the ids of `text`, int32 [n]; no special is added.
+
+        Raises CanonError for an unknown symbol if the vocabulary has no <unk>.
+        """
         raise NotImplementedError
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`, up to the specials: <pad> and <bos> vanish, <eos> ends a line, <unk> is '<unk>'."""
+        """Returns the text of `ids`: <pad> and <bos> are dropped, <eos> ends a line, <unk> is written '<unk>'."""
         raise NotImplementedError
 
     def extend_text(self, prompt: str, ids: Sequence[int]) -> str:
         """Returns `prompt` followed by the text of `ids`, with one space between words where words have spaces."""
-        before = self.encode(prompt)
-        head, text = self.decode(before), self.decode([*before, *ids])
-        text = text.removeprefix(head) if text.startswith(head) else self.decode(ids)
-        spaced = prompt[-1:].isspace() and not head[-1:].isspace()  # the tokens do not know of the space
-        return prompt + (text.removeprefix(' ') if spaced else text)
+        prompt_ids = self.encode(prompt)
+        decoded_prompt, text = self.decode(prompt_ids), self.decode([*prompt_ids, *ids])
+        text = text.removeprefix(decoded_prompt) if text.startswith(decoded_prompt) else self.decode(ids)
+        # Tokens of words do not hold the space at the end of a prompt, so the text begins with it once more.
+        repeated = prompt[-1:].isspace() and not decoded_prompt[-1:].isspace()
+        return prompt + (text.removeprefix(' ') if repeated else text)
 
     def stream(self, lines: Iterable[str]) -> np.ndarray:
-        """int32 [n]: the lines one after the other as a language model reads them.
+        """Returns the lines in sequence as a language model reads them, int32 [n].
 
-        Words and subwords have <eos> at the end of every line, of an empty one too (Mikolov, AWD-LSTM); characters
-        and bytes have the line feed itself.
+        Words and subwords have <eos> at the end of every line, empty ones included (Mikolov, AWD-LSTM); characters and
+        bytes have the line feed itself.
         """
-        parts = [self._line(line) for line in lines]
+        parts = [self._encode_line(line) for line in lines]
         return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
-    def _line(self, line: str) -> np.ndarray:
+    def _encode_line(self, line: str) -> np.ndarray:
         if self.eos is None:
             raise UsageError(f"lines of {self.level}s need '<eos>' among the specials {self.specials}")
         return np.append(self.encode(line), np.int32(self.eos))
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
-        """Each token as it is shown beside a picture."""
+        """Returns each token as text for figures."""
         raise NotImplementedError
 
     def to_bytes(self) -> bytes:
-        """All of it, as JSON."""
+        """Returns the vocabulary as JSON; `from_bytes` is the inverse."""
         return json.dumps({'level': self.level, 'specials': self.specials, **self._fields()}).encode()
 
     def _fields(self) -> Mapping[str, Any]:
         return {}
 
     def save(self, path: str | Path) -> None:
-        Path(path).write_bytes(self.to_bytes())
+        """Writes the vocabulary atomically: a process that reads at the same time finds the whole file or none."""
+        file = Path(path)
+        part = file.with_name(f'.{file.name}.{uuid.uuid4().hex}.part')  # of this process alone
+        try:
+            part.write_bytes(self.to_bytes())
+            os.replace(part, file)
+        finally:
+            part.unlink(missing_ok=True)
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that are equal only for equal vocabularies."""
+        """A hash of 16 hexadecimal digits."""
         return hashlib.sha256(self.to_bytes()).hexdigest()[:16]
 
     @property
     def about(self) -> About:
+        """The level, the size and the fingerprint."""
         return About(self.level, len(self), self.fingerprint)
 
-    def _missing(self, what: str) -> int:
+    def _unknown_id(self, symbol: str) -> int:
         if self.unk is None:
-            raise CanonError(f"{what!r} is not in the vocabulary of {len(self)} {self.level}s, which has no '<unk>'")
+            raise CanonError(f"{symbol!r} is not in the vocabulary of {len(self)} {self.level}s, which has no '<unk>'")
         return self.unk
 
     def __eq__(self, other: object) -> bool:
@@ -129,7 +152,7 @@ class Vocabulary:
 
 
 class Bytes(Vocabulary):
-    """The 256 bytes of UTF-8: knows every text. Bytes that are no UTF-8 are decoded as U+FFFD."""
+    """The 256 bytes of UTF-8, which encode every text. Ids that are not UTF-8 are decoded as U+FFFD."""
 
     level = 'byte'
 
@@ -151,12 +174,12 @@ class Bytes(Vocabulary):
         first = len(self.specials)
         return [repr(bytes([i - first]))[2:-1] if i >= first else self.specials[i] for i in map(int, ids)]
 
-    def _line(self, line: str) -> np.ndarray:
+    def _encode_line(self, line: str) -> np.ndarray:
         return self.encode(f'{line}\n')
 
 
 class Characters(Vocabulary):
-    """Each character of `symbols` a token."""
+    """One token per character of `symbols`."""
 
     level = 'character'
 
@@ -172,23 +195,23 @@ class Characters(Vocabulary):
 
     def encode(self, text: str) -> np.ndarray:
         codes = np.frombuffer(text.encode('utf-32-le', 'surrogatepass'), np.uint32)
-        places = np.searchsorted(self._codes, codes, sorter=self._order).clip(max=len(self._codes) - 1)
-        found = self._order[places]
-        known = self._codes[found] == codes
+        ranks = np.searchsorted(self._codes, codes, sorter=self._order).clip(max=len(self._codes) - 1)
+        indices = self._order[ranks]
+        known = self._codes[indices] == codes
         if known.all():
-            return (found + len(self.specials)).astype(np.int32)
-        unknown = self._missing(text[int(np.argmin(known))])
-        return np.where(known, found + len(self.specials), unknown).astype(np.int32)
+            return (indices + len(self.specials)).astype(np.int32)
+        unknown = self._unknown_id(text[int(np.argmin(known))])
+        return np.where(known, indices + len(self.specials), unknown).astype(np.int32)
 
     def decode(self, ids: Iterable[int]) -> str:
-        shown = [*({'<eos>': '\n', '<unk>': '<unk>'}.get(s, '') for s in self.specials), *self.symbols]
-        return ''.join(shown[i] for i in map(int, ids))
+        spellings = [*({'<eos>': '\n', '<unk>': '<unk>'}.get(s, '') for s in self.specials), *self.symbols]
+        return ''.join(spellings[i] for i in map(int, ids))
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
-        shown = [*self.specials, *({'\n': '⏎', ' ': '␣'}.get(c, c) for c in self.symbols)]
-        return [shown[i] for i in map(int, ids)]
+        spellings = [*self.specials, *({'\n': '⏎', ' ': '␣'}.get(c, c) for c in self.symbols)]
+        return [spellings[i] for i in map(int, ids)]
 
-    def _line(self, line: str) -> np.ndarray:
+    def _encode_line(self, line: str) -> np.ndarray:
         return self.encode(f'{line}\n')
 
     def _fields(self) -> Mapping[str, Any]:
@@ -196,11 +219,11 @@ class Characters(Vocabulary):
 
 
 class Words(Vocabulary):
-    """Each word of `symbols` a token.
+    """One token per word of `symbols`.
 
-    split: 'spaces', as the tokenised PTB and WikiText are written, or 'punctuation', where a run of letters and digits
-    is a word and every other sign is one, each with its combining marks. A word of the text that is spelt like a
-    special ('<unk>' in PTB) is it.
+    split: 'spaces', for text that is already tokenised, as PTB and WikiText are; or 'punctuation', where each run of
+    letters and digits and each other character is a word, with its combining marks. A word that is spelt like a special
+    ('<unk>' in PTB) is that special.
     """
 
     level = 'word'
@@ -208,60 +231,65 @@ class Words(Vocabulary):
     def __init__(self, symbols: Sequence[str], split: str = 'spaces', specials: Sequence[str] = SPECIALS):
         super().__init__(specials)
         self.symbols, self.split = tuple(symbols), split
-        self._find = _splitter(split)
-        self._shown = (*self.specials, *self.symbols)
+        self._split_words = _make_splitter(split)
+        self._spellings = (*self.specials, *self.symbols)
         _check_symbols(self, all(self.symbols))
-        self._numbers = {word: i for i, word in enumerate(self._shown)}
+        self._ids = {word: i for i, word in enumerate(self._spellings)}
 
     def __len__(self) -> int:
-        return len(self._shown)
+        return len(self._spellings)
 
     def encode(self, text: str) -> np.ndarray:
-        words = self._find(text)
+        words = self._split_words(text)
         try:
-            return np.array([self._numbers[word] for word in words], np.int32)
+            return np.array([self._ids[word] for word in words], np.int32)
         except KeyError as error:
-            unknown = self._missing(error.args[0])
-            return np.array([self._numbers.get(word, unknown) for word in words], np.int32)
+            unknown = self._unknown_id(error.args[0])
+            return np.array([self._ids.get(word, unknown) for word in words], np.int32)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Words between single spaces: what `split='punctuation'` took apart stays apart."""
+        """Returns words with single spaces between them; what `split='punctuation'` separated is not joined again."""
         dropped = {self.pad, self.bos}
-        text = ' '.join('\n' if i == self.eos else self._shown[i] for i in map(int, ids) if i not in dropped)
+        text = ' '.join('\n' if i == self.eos else self._spellings[i] for i in map(int, ids) if i not in dropped)
         return re.sub(' ?\n ?', '\n', text)
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
-        return [self._shown[i] for i in map(int, ids)]
+        return [self._spellings[i] for i in map(int, ids)]
 
     def _fields(self) -> Mapping[str, Any]:
         return {'symbols': self.symbols, 'split': self.split}
 
 
 class Subwords(Vocabulary):
-    """The pieces of a sentencepiece model (Kudo and Richardson 2018), which holds the specials itself."""
+    """The pieces of a sentencepiece model (Kudo and Richardson 2018), in which the specials are included."""
 
     level = 'subword'
 
     def __init__(self, model: bytes):
-        """model: as sentencepiece serialises it. Raises CanonError for bytes that are none."""
+        """Reads a serialised sentencepiece model. Raises CanonError for bytes that are not one."""
         import sentencepiece
 
         try:
             self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
         except (RuntimeError, OSError) as error:
-            raise CanonError(f'these {len(model)} bytes are no sentencepiece model; train it again') from error
+            raise CanonError(
+                f'these {len(model)} bytes are not a sentencepiece model; build the vocabulary again'
+            ) from error
         count = len(self._pieces)
-        numbered = {s: self._pieces.piece_to_id(s) for s in PAIR_SPECIALS}
-        present = [s for s, i in numbered.items() if 0 <= i < count and self._pieces.id_to_piece(i) == s]
-        super().__init__(sorted(present, key=numbered.__getitem__))
+        ids = {s: self._pieces.piece_to_id(s) for s in PAIR_SPECIALS}
+        present = [s for s, i in ids.items() if 0 <= i < count and self._pieces.id_to_piece(i) == s]
+        super().__init__(sorted(present, key=ids.__getitem__))
         self.model = model
-        self._adds_space = self._pieces.id_to_piece(self._pieces.encode('a')[0]).startswith(_SPACE)  # before a line
+        # Models made elsewhere may add a space in front of each line.
+        self._adds_space = self._pieces.id_to_piece(self._pieces.encode('a')[0]).startswith(_SPACE)
 
     def __len__(self) -> int:
         return len(self._pieces)
 
     def encode(self, text: str) -> np.ndarray:
-        return np.array(self._pieces.encode(text.replace(_SPACE, _SPACE_SIGN).replace('<unk>', _UNKNOWN)), np.int32)
+        return np.array(
+            self._pieces.encode(text.replace(_SPACE, _LITERAL_SPACE).replace('<unk>', _LITERAL_UNK)), np.int32
+        )
 
     def decode(self, ids: Iterable[int]) -> str:
         lines: list[list[int]] = [[]]
@@ -273,15 +301,17 @@ class Subwords(Vocabulary):
         return '\n'.join(map(self._decode_line, lines))
 
     def _decode_line(self, ids: list[int]) -> str:
-        """As sentencepiece decodes, but for unknown pieces, for which it writes a sign with spaces around it."""
+        """Decodes as sentencepiece does, except that <unk> has no spaces around it."""
         text = b''.join(map(self._spell, ids)).decode(errors='replace').replace(_SPACE, ' ')
         return (
-            text.removeprefix(' ' if self._adds_space else '').replace(_SPACE_SIGN, _SPACE).replace(_UNKNOWN, '<unk>')
+            text.removeprefix(' ' if self._adds_space else '')
+            .replace(_LITERAL_SPACE, _SPACE)
+            .replace(_LITERAL_UNK, '<unk>')
         )
 
     def _spell(self, i: int) -> bytes:
         piece = self._pieces.id_to_piece(i)
-        if self._pieces.is_byte(i):  # written as '<0x41>'
+        if self._pieces.is_byte(i):  # spelt '<0x41>'
             return bytes([int(piece[3:5], 16)])
         return b'' if self._pieces.is_control(i) else b'<unk>' if i == self.unk else piece.encode()
 
@@ -302,16 +332,20 @@ def build(
     model_type: str = 'unigram',
     byte_fallback: bool = False,
 ) -> Vocabulary:
-    """A vocabulary of the text `lines`, the same for the same text.
+    """Builds a vocabulary from a text; the same text gives the same vocabulary.
 
-    level: 'byte', 'character', 'word' or 'subword'.
-    size: of the whole, specials included; the most frequent symbols are taken. None takes all, of subwords there is
-    no such thing. min_count: symbols that are rarer are <unk>.
-    split: of words. model_type: 'unigram' or 'bpe'; byte_fallback: unknown characters as bytes; both of subwords.
-    Characters have the line feed that ends every line.
+    Args:
+      lines: the text. The line feed that ends a line is one of the characters.
+      level: 'byte', 'character', 'word' or 'subword'.
+      size: tokens, specials included; the most frequent symbols are taken. None takes all; subwords need a size.
+      min_count: symbols that occur less often are unknown.
+      specials: tokens that are not text.
+      split: of words: 'spaces' or 'punctuation' (see `Words`).
+      model_type: of subwords: 'unigram' or 'bpe'.
+      byte_fallback: of subwords: encodes unknown characters as bytes.
 
-    Raises UsageError for a size that the text cannot fill (it says how many there are), an empty text, an unknown
-    level.
+    Raises:
+      UsageError: the text is empty or has too few symbols for `size`, or an argument is unknown.
     """
     if level == 'byte':
         return Bytes(specials)
@@ -320,26 +354,26 @@ def build(
     if level not in ('character', 'word'):
         raise UsageError(f"level={level!r} is none of 'byte', 'character', 'word', 'subword'")
     counts: Counter[str] = Counter()
-    find = _splitter(split) if level == 'word' else lambda line: f'{line}\n'
+    split_line = _make_splitter(split) if level == 'word' else lambda line: f'{line}\n'
     for line in lines:
-        counts.update(find(line))
+        counts.update(split_line(line))
     if level == 'word':
         for special in specials:
             counts.pop(special, None)
-    chosen = _most_frequent(counts, level, size, min_count, specials)
-    return Words(chosen, split, specials) if level == 'word' else Characters(chosen, specials)
+    symbols = _select_most_frequent(counts, level, size, min_count, specials)
+    return Words(symbols, split, specials) if level == 'word' else Characters(symbols, specials)
 
 
 def read(path: str | Path) -> Vocabulary:
-    """The vocabulary that `save` wrote. Raises UsageError for a missing file, CanonError for another's."""
-    file = text_files.named_path(path)
+    """Reads a vocabulary that `save` wrote. Raises UsageError for a missing file, CanonError for any other file."""
+    file = text_files.expand_path(path)
     if not file.is_file():
         raise UsageError(f'there is no vocabulary {file}')
     return from_bytes(text_files.read_bytes(file), str(file))
 
 
 def from_bytes(data: bytes, name: str = 'a vocabulary') -> Vocabulary:
-    """The inverse of `to_bytes`; `name` is for errors."""
+    """Restores a vocabulary from its `to_bytes`. `name` is for errors, which are CanonError."""
     try:
         spec = json.loads(data)
         level = spec.pop('level')
@@ -347,32 +381,32 @@ def from_bytes(data: bytes, name: str = 'a vocabulary') -> Vocabulary:
             return Subwords(base64.b64decode(spec['model']))
         return {'byte': Bytes, 'character': Characters, 'word': Words}[level](**spec)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CanonError(f'{name} is no vocabulary of ours ({error}); build it again') from error
+        raise CanonError(f'{name} is not a vocabulary of Canon ({error}); build it again') from error
 
 
 def check(stored: Sequence[Any], now: Vocabulary, where: str) -> None:
     """Raises CanonError unless `stored`, an `About` that the run `where` kept, is that of the vocabulary `now`."""
     before = About(*stored)
     if before != now.about:
-        told = ' and '.join(f'{a.size} {a.level}s ({a.fingerprint})' for a in (before, now.about))
+        sizes = ' and '.join(f'{a.size} {a.level}s ({a.fingerprint})' for a in (before, now.about))
         raise CanonError(
-            f'{where} was trained with another vocabulary than this text and these settings give: {told};'
-            ' give it the ones it had, or begin in another folder'
+            f'{where} was trained with another vocabulary than this text and these settings give: {sizes};'
+            ' restore the text and the settings, or start in another folder'
         )
 
 
-def _splitter(split: str):
+def _make_splitter(split: str):
     if split not in _SPLITS:
-        raise UsageError(f'split={split!r}: words have no such split{named.suggest(str(split), _SPLITS)}')
-    return str.split if split == 'spaces' else _word_or_sign().findall
+        raise UsageError(f'split={split!r} is not a way to split words{named.suggest(str(split), _SPLITS)}')
+    return str.split if split == 'spaces' else _compile_word_pattern().findall
 
 
 @cache
-def _word_or_sign() -> re.Pattern[str]:
-    """A run of letters and digits, or one other sign; each with the marks that combine with it.
+def _compile_word_pattern() -> re.Pattern[str]:
+    """Returns the pattern of a word: a run of letters and digits, or one other character, with its combining marks.
 
-    Python's \\w leaves out combining marks (Hindi's vowel signs, Arabic's points, decomposed accents), and the joiners
-    U+200C and U+200D, which stand inside of words: they never begin one (Unicode Annex 29, rule WB4).
+    Python's \\w excludes combining marks (vowel signs of Hindi, points of Arabic, decomposed accents), and the joiners
+    U+200C and U+200D, which occur within words and never begin one (Unicode Annex 29, rule WB4).
     """
     codes = [i for i in range(sys.maxunicode + 1) if unicodedata.category(chr(i))[0] == 'M'] + [0x200C, 0x200D]
     runs: list[list[int]] = []
@@ -390,11 +424,11 @@ def _check_symbols(vocabulary: Any, well_formed: bool) -> None:
     if not symbols:
         raise UsageError(f'a vocabulary of {vocabulary.level}s needs at least one; the text is empty')
     if not well_formed or len(set(symbols)) != len(symbols):
-        raise UsageError(f'{len(symbols)} {vocabulary.level}s of a vocabulary: one stands twice or is no such thing')
+        raise UsageError(f'the vocabulary of {len(symbols)} {vocabulary.level}s has a duplicate or malformed token')
 
 
-def _most_frequent(counts: Counter[str], level: str, size: int | None, min_count: int, specials) -> list[str]:
-    """Symbols by falling count; of equal ones, the one that sorts first."""
+def _select_most_frequent(counts: Counter[str], level: str, size: int | None, min_count: int, specials) -> list[str]:
+    """Returns symbols by decreasing count, and those of equal count in the order of their code points."""
     ranked = sorted((s for s, n in counts.items() if n >= min_count), key=lambda s: (-counts[s], s))
     room = len(ranked) if size is None else size - len(specials)
     if room > len(ranked):
@@ -404,12 +438,15 @@ def _most_frequent(counts: Counter[str], level: str, size: int | None, min_count
             f' {len(specials)} specials make {len(ranked) + len(specials)}; lower size, or leave it out to take all'
         )
     if room < 1 and ranked:
-        raise UsageError(f'size={size} leaves no room for {level}s beside the {len(specials)} specials; raise it')
+        raise UsageError(f'size={size} leaves no room for {level}s next to the {len(specials)} specials; raise it')
     return ranked[:room]
 
 
 def _subwords(lines: Iterable[str], size: int | None, specials, model_type: str, byte_fallback: bool) -> Subwords:
-    """Nothing is normalised and one thread counts: the same text gives the same bytes, and decoding gives it back."""
+    """Trains sentencepiece without normalisation, so that decoding restores the text.
+
+    It runs in one thread: with more, the same text may give another model.
+    """
     import sentencepiece
 
     Vocabulary(specials)  # raises for unknown ones
@@ -419,7 +456,7 @@ def _subwords(lines: Iterable[str], size: int | None, specials, model_type: str,
         raise UsageError("subwords need '<unk>' among their specials")
     if model_type not in ('unigram', 'bpe'):
         raise UsageError(f"model_type={model_type!r} is neither 'unigram' nor 'bpe'")
-    text = [line.replace(_SPACE, _SPACE_SIGN) for line in lines if line.strip()]
+    text = [line.replace(_SPACE, _LITERAL_SPACE) for line in lines if line.strip()]
     if not text:
         raise UsageError('a vocabulary of subwords needs a text; it is empty')
     written = io.BytesIO()
@@ -433,15 +470,16 @@ def _subwords(lines: Iterable[str], size: int | None, specials, model_type: str,
             **numbers, **pieces,
         )  # fmt: skip
     except RuntimeError as error:
-        raise UsageError(_why_not(size, str(error))) from error
+        raise UsageError(_explain_failure(size, str(error))) from error
     return Subwords(written.getvalue())
 
 
-def _why_not(size: int, told: str) -> str:
-    most = re.search(r'value <= (\d+)', told)
+def _explain_failure(size: int, message: str) -> str:
+    """Turns an error of sentencepiece into one that names the key and the fix."""
+    most = re.search(r'value <= (\d+)', message)
     if most:
         return f'a vocabulary of size={size} is larger than the text allows; set it to at most {most[1]}'
-    least = re.search(r'(\d+) vs (\d+)', told)
-    if least and 'smaller' in told:
+    least = re.search(r'(\d+) vs (\d+)', message)
+    if least and 'smaller' in message:
         return f'size={size} is smaller than the {least[2]} characters and specials of the text; raise it'
-    return f'sentencepiece makes no {size} pieces of this text: {told.splitlines()[0]}'
+    return f'sentencepiece cannot make {size} pieces of this text: {message.splitlines()[0]}'

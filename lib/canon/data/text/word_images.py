@@ -52,7 +52,7 @@ def words(
     """
     if outside not in _OUTSIDE:
         raise UsageError(f'outside={outside!r} is none of {", ".join(map(repr, _OUTSIDE))}')
-    root = text_files.named_path(path)
+    root = text_files.expand_path(path)
     base, first, last = splits.parse(split)
     listed = _list(root, base)
     files, texts, left_out = [], [], 0
@@ -127,7 +127,7 @@ def _list(root: Path, base: str) -> Path:
 def _rows(listed: Path) -> Iterator[tuple[int, str, str]]:
     """(line, file, text) of each row."""
     parse = _synth90k if listed.name.startswith(_SYNTH90K) else _csv
-    for number, line in enumerate(text_files.lines(listed), 1):
+    for number, line in enumerate(text_files.read_lines(listed), 1):
         row = parse(line, number) if line.strip() else None
         if row is not None:
             yield number, *row
