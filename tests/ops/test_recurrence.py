@@ -1,4 +1,5 @@
-"""Recurrences against float64 loops of numpy, against JAX's own gradient of a plain scan, and by finite differences."""
+"""Recurrences against their readable reference: values against float64 loops of numpy, gradients by JAX and by finite
+differences, in every layout."""
 
 from functools import cache, partial
 
@@ -6,47 +7,71 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.test_util import check_grads
 
 from canon import backend
 from canon.errors import UsageError
 from canon.ops import recurrence
+from canon.ops.recurrence import layouts, reference, scan
 
-FORMS = {'whole': recurrence._Whole(), 'gates': recurrence._Gates(), 'columns': recurrence._Columns()}
-CELLS = {  # function, gates, {further weight: its axes}
-    'rnn': (recurrence.rnn, 1, {}),
-    'rnn relu': (partial(recurrence.rnn, activation='relu'), 1, {}),
-    'rnn sigmoid': (partial(recurrence.rnn, activation='sigmoid'), 1, {}),
-    'rnn linear': (partial(recurrence.rnn, activation='linear'), 1, {}),
-    'lstm': (recurrence.lstm, 4, {}),
-    'lstm, mapped': (recurrence.lstm, 4, {'cell_kernel': 2, 'cell_bias': 1}),
-    'lstm, mapped without bias': (recurrence.lstm, 4, {'cell_kernel': 2}),
-    'gru': (recurrence.gru, 3, {'candidate_bias': 1}),
-    'gru, reset before': (partial(recurrence.gru, reset_after=False), 3, {}),
+LAYOUTS = {
+    'joint gates': layouts.JointGates(),
+    'split gates': layouts.SplitGates(),
+    'column states': layouts.ColumnStates(),
+}
+CELLS = {  # function, gates, {further weight: its axes}, reference
+    'rnn': (recurrence.rnn, 1, {}, reference.step_rnn),
+    'rnn relu': (
+        partial(recurrence.rnn, activation='relu'),
+        1,
+        {},
+        partial(reference.step_rnn, activation=jax.nn.relu),
+    ),
+    'rnn sigmoid': (
+        partial(recurrence.rnn, activation='sigmoid'),
+        1,
+        {},
+        partial(reference.step_rnn, activation=jax.nn.sigmoid),
+    ),
+    'rnn linear': (
+        partial(recurrence.rnn, activation='linear'),
+        1,
+        {},
+        partial(reference.step_rnn, activation=lambda z: z),
+    ),
+    'lstm': (recurrence.lstm, 4, {}, reference.step_lstm),
+    'lstm, mapped': (recurrence.lstm, 4, {'cell_kernel': 2, 'cell_bias': 1}, reference.step_lstm),
+    'lstm, mapped without bias': (recurrence.lstm, 4, {'cell_kernel': 2}, reference.step_lstm),
+    'gru': (recurrence.gru, 3, {'candidate_bias': 1}, reference.step_gru),
+    'gru, reset before': (
+        partial(recurrence.gru, reset_after=False),
+        3,
+        {},
+        reference.step_gru_reset_before,
+    ),
 }
 MAIN = ('rnn', 'rnn relu', 'lstm', 'lstm, mapped', 'gru', 'gru, reset before')
 B, T, WIDTH, H = 4, 5, 3, 4
 LENGTHS = np.array([5, 0, 3, 1])
 
 
-@pytest.fixture(params=FORMS)
-def form(request, monkeypatch):
-    """Every way to lay a step out, whatever the backend and the size."""
-    monkeypatch.setattr(recurrence, '_form', lambda hidden: FORMS[request.param])
+@pytest.fixture(params=LAYOUTS)
+def layout(request, monkeypatch):
+    """Every layout, whatever the backend and the size."""
+    monkeypatch.setattr(scan, 'choose_layout', lambda hidden: LAYOUTS[request.param])
 
 
-def drawn(*shape, seed=0):
+def draw(*shape, seed=0):
     return np.random.default_rng((seed, *shape)).normal(size=shape)
 
 
-def given(name, steps=T, rows=B):
+def draw_arguments(name, steps=T, rows=B):
     """x, {weight: value}, initial."""
-    _, gates, more = CELLS[name]
+    _, gates, more, _ = CELLS[name]
     shapes = {'kernel': (WIDTH, gates * H), 'recurrent': (H, gates * H), 'bias': (gates * H,)}
     shapes |= {key: (H,) * axes for key, axes in more.items()}
-    weights = {key: 0.5 * drawn(*shape, seed=i) for i, (key, shape) in enumerate(shapes.items())}
-    initial = (drawn(rows, H, seed=7), drawn(rows, H, seed=8)) if 'lstm' in name else drawn(rows, H, seed=7)
-    return drawn(rows, steps, WIDTH, seed=9), weights, initial
+    weights = {key: 0.5 * draw(*shape, seed=i) for i, (key, shape) in enumerate(shapes.items())}
+    initial = (draw(rows, H, seed=7), draw(rows, H, seed=8)) if 'lstm' in name else draw(rows, H, seed=7)
+    return draw(rows, steps, WIDTH, seed=9), weights, initial
 
 
 def sigma(z):
@@ -86,52 +111,13 @@ def numpy_loop(name, x, w, initial, lengths, reverse):
     return outputs, last if isinstance(initial, tuple) else last[0]
 
 
-def compare(found, wanted, **tolerance):
-    assert jax.tree.structure(found) == jax.tree.structure(wanted)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), found, wanted)
+def compare(results, expected, **tolerance):
+    assert jax.tree.structure(results) == jax.tree.structure(expected)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), results, expected)
 
 
-@pytest.mark.parametrize('reverse', [False, True])
-@pytest.mark.parametrize('name', MAIN)
-def test_equals_loops(name, reverse, form):
-    x, w, initial = given(name)
-    with jax.enable_x64(True):
-        run = jax.jit(lambda x, w, s, n: CELLS[name][0](x, **w, initial=s, lengths=n, reverse=reverse))
-        found = run(x, w, initial, LENGTHS)
-    compare(found, numpy_loop(name, x, w, initial, LENGTHS, reverse), rtol=1e-12, atol=1e-12)
-
-
-def scanned(name, x, w, initial, lengths):
-    """The same by a scan that JAX differentiates itself."""
-
-    def step(state, now):
-        x, t = now
-        h = state[0]
-        outer, inner = x @ w['kernel'] + w['bias'], h @ w['recurrent']
-        if 'rnn' in name:
-            f = {'rnn': jnp.tanh, 'rnn relu': jax.nn.relu, 'rnn sigmoid': jax.nn.sigmoid, 'rnn linear': lambda z: z}
-            new = (f[name](outer + inner),)
-        elif 'lstm' in name:
-            i, f, g, o = jnp.split(outer + inner, 4, -1)
-            c = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
-            mapped = c @ w['cell_kernel'] + w.get('cell_bias', 0) if 'cell_kernel' in w else c
-            new = (jax.nn.sigmoid(o) * jnp.tanh(mapped), c)
-        else:
-            (xr, xz, xn), (hr, hz, hn) = jnp.split(outer, 3, -1), jnp.split(inner, 3, -1)
-            r, z = jax.nn.sigmoid(xr + hr), jax.nn.sigmoid(xz + hz)
-            hn = (r * h) @ w['recurrent'][:, 2 * H :] if 'before' in name else r * (hn + w['candidate_bias'])
-            new = ((1 - z) * jnp.tanh(xn + hn) + z * h,)
-        inside = (t < lengths)[:, None]
-        new = tuple(jnp.where(inside, n, s) for n, s in zip(new, state, strict=True))
-        return new, jnp.where(inside, new[0], 0)
-
-    state = initial if isinstance(initial, tuple) else (initial,)
-    last, outputs = jax.lax.scan(step, state, (x.swapaxes(0, 1), jnp.arange(x.shape[1])))
-    return outputs.swapaxes(0, 1), last if isinstance(initial, tuple) else last[0]
-
-
-def weighed(results):
-    """A number that every output and every state has its own part in."""
+def weigh(results):
+    """A number in which every output and every state has a weight of its own."""
     return sum((v * cosines(v)).sum() for v in jax.tree.leaves(results))
 
 
@@ -139,114 +125,159 @@ def cosines(v):
     return jnp.cos(jnp.arange(v.size, dtype=v.dtype)).reshape(v.shape)
 
 
+def run_reference(name, x, w, initial, reverse=False):
+    state = initial if isinstance(initial, tuple) else (initial,)
+    outputs, last = reference.scan_cell(CELLS[name][3], w, x, state, jnp.asarray(LENGTHS), reverse)
+    return outputs, last if isinstance(initial, tuple) else last[0]
+
+
+def run_function(name, x, w, initial, reverse=False):
+    return CELLS[name][0](x, **w, initial=initial, lengths=jnp.asarray(LENGTHS), reverse=reverse)
+
+
+def differentiate_both_directions(run, name):
+    """Compiles arguments -> {reverse: ((weighed number, results), gradients)}."""
+
+    def value(x, w, initial, reverse):
+        results = run(name, x, w, initial, reverse)
+        return weigh(results), results
+
+    def directions(*arguments):
+        return {
+            reverse: jax.value_and_grad(partial(value, reverse=reverse), (0, 1, 2), has_aux=True)(*arguments)
+            for reverse in (False, True)
+        }
+
+    return jax.jit(directions)
+
+
 @cache
-def peer(name, kind):
-    """The value and the gradients of the plain scan."""
-    call = jax.jit(jax.value_and_grad(lambda *a: weighed(scanned(name, *a, LENGTHS)), (0, 1, 2)))
-    return call(*jax.tree.map(kind, given(name)))
+def reference_results(name, dtype):
+    with jax.enable_x64(dtype is np.float64):
+        return differentiate_both_directions(run_reference, name)(*jax.tree.map(dtype, draw_arguments(name)))
 
 
-def check_gradients(name, kind, tolerance):
-    def ours(x, w, initial):
-        return weighed(CELLS[name][0](x, **w, initial=initial, lengths=jnp.asarray(LENGTHS)))
-
-    with jax.enable_x64(kind is np.float64):
-        found = jax.jit(jax.value_and_grad(ours, (0, 1, 2)))(*jax.tree.map(kind, given(name)))
-        wanted = peer(name, kind)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
-        assert a.dtype == kind
+def check_gradients(results, expected, dtype, tolerance):
+    """Relative to the largest entry."""
+    for a, b in zip(jax.tree.leaves(results), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == dtype
         assert np.abs(a - b).max() <= tolerance * np.abs(b).max()
 
 
-@pytest.mark.parametrize('name', MAIN)
-def test_gradients_equal_those_of_a_plain_scan(name, form):
-    """Relative to the largest entry, in float32."""
-    check_gradients(name, np.float32, 1e-5)
+def check_in_float64(name):
+    """Values against the loops, gradients against those that JAX derives of the reference and finite differences."""
+    arguments = jax.tree.map(np.float64, draw_arguments(name))
+    expected = reference_results(name, np.float64)
+    with jax.enable_x64(True):
+        run = differentiate_both_directions(run_function, name)
+        results = run(*arguments)
+        for reverse, ((number, values), gradients) in results.items():
+            (expected_number, _), expected_gradients = expected[reverse]
+            compare(values, numpy_loop(name, *arguments, LENGTHS, reverse), rtol=1e-12, atol=1e-12)
+            check_gradients((number, gradients), (expected_number, expected_gradients), np.float64, 1e-13)
+        if name == 'rnn relu':  # not differentiable at 0
+            return
+        leaves, treedef = jax.tree.flatten(arguments)
+        direction = [draw(*leaf.shape, seed=50 + i) for i, leaf in enumerate(leaves)]
+        ahead, behind = (
+            run(*treedef.unflatten([a + s * d for a, d in zip(leaves, direction, strict=True)])) for s in (1e-5, -1e-5)
+        )
+        for reverse, (_, gradients) in results.items():
+            slope = float(ahead[reverse][0][0] - behind[reverse][0][0]) / 2e-5
+            product = sum(float((g * d).sum()) for g, d in zip(jax.tree.leaves(gradients), direction, strict=True))
+            assert slope == pytest.approx(product, rel=1e-7, abs=1e-7)
 
 
 @pytest.mark.parametrize('name', CELLS)
-def test_values_and_gradients_equal_those_of_a_plain_scan_in_float64(name):
-    check_gradients(name, np.float64, 1e-13)
+def test_the_reference_equals_loops(name):
+    arguments = jax.tree.map(np.float64, draw_arguments(name))
+    for reverse, ((_, values), _) in reference_results(name, np.float64).items():
+        compare(values, numpy_loop(name, *arguments, LENGTHS, reverse), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize('name', [n for n in MAIN if n != 'rnn relu'])
-def test_gradients_by_finite_differences(name, form):
-    with jax.enable_x64(True):
-
-        def call(x, w, initial):
-            return CELLS[name][0](x, **w, initial=initial, lengths=jnp.asarray(LENGTHS), reverse=True)
-
-        check_grads(jax.jit(call), jax.tree.map(jnp.asarray, given(name)), 1, ['rev'], atol=1e-7, rtol=1e-7, eps=1e-5)
+@pytest.mark.parametrize('name', MAIN)
+def test_every_layout_equals_loops_and_has_the_gradients_of_the_reference(name, layout):
+    check_in_float64(name)
 
 
-@pytest.mark.parametrize('reverse', [False, True])
-@pytest.mark.parametrize('name', ['rnn relu', 'lstm, mapped', 'gru'])
-def test_padding_does_not_leak(name, reverse, form):
-    """Not even what is no number."""
-    x, w, initial = jax.tree.map(np.float32, given(name))
+@pytest.mark.parametrize('name', [name for name in CELLS if name not in MAIN])
+def test_further_cells_equal_loops_and_have_the_gradients_of_the_reference(name):
+    check_in_float64(name)
+
+
+@pytest.mark.parametrize('name', MAIN)
+def test_gradients_in_float32_and_padding_that_is_not_a_number(name, layout):
+    """Gradients are those of the reference; nothing of the padding reaches an output, a state or a gradient."""
+    x, w, initial = jax.tree.map(np.float32, draw_arguments(name))
     outside = np.arange(T) >= LENGTHS[:, None]
-
-    @jax.jit
-    def run(x, w, initial):
-        found, pull = jax.vjp(
-            lambda *a: CELLS[name][0](a[0], **a[1], initial=a[2], lengths=jnp.asarray(LENGTHS), reverse=reverse),
-            x,
-            w,
-            initial,
-        )
-        return found, pull(jax.tree.map(cosines, found))
-
-    clean, dirty = run(x, w, initial), run(np.where(outside[..., None], np.nan, x), w, initial)
+    run = differentiate_both_directions(run_function, name)
+    clean, dirty = run(x, w, initial), run(np.where(outside[..., None], np.float32(np.nan), x), w, initial)
     jax.tree.map(np.testing.assert_array_equal, clean, dirty)
-    (outputs, state), (dx, *_) = dirty
-    assert not np.asarray(outputs)[outside].any()
-    assert not np.asarray(dx)[outside].any()
-    assert np.asarray(dx)[~outside].all() or name == 'rnn relu'
-    jax.tree.map(lambda s, s0: np.testing.assert_array_equal(s[1], s0[1]), state, initial)  # a sequence of length 0
+    for reverse, ((_, (outputs, state)), gradients) in dirty.items():
+        check_gradients(gradients, reference_results(name, np.float32)[reverse][1], np.float32, 1e-5)
+        assert not np.asarray(outputs)[outside].any()
+        assert not np.asarray(gradients[0])[outside].any()
+        assert np.asarray(gradients[0])[~outside].all() or name == 'rnn relu'
+        compare(jax.tree.map(lambda s: s[1], state), jax.tree.map(lambda s: s[1], initial), rtol=0)  # of length 0
 
 
 @pytest.mark.parametrize('name', ['rnn', 'lstm, mapped', 'gru', 'gru, reset before'])
 def test_a_carried_state_goes_on(name):
-    """Two windows are the whole, in one row too; no step at all leaves the state, and gradients, as they are."""
-    x, w, initial = jax.tree.map(np.float32, given(name, rows=1))
+    """Two windows equal the whole sequence, of one row too; no step at all leaves state and gradients as they are."""
+    x, w, initial = jax.tree.map(np.float32, draw_arguments(name, rows=1))
     call = CELLS[name][0]
-    whole, last = call(x, **w, initial=initial)
-    parts, state = [], initial
-    for start, stop in ((0, 1), (1, 1), (1, T)):
-        outputs, state = call(x[:, start:stop], **w, initial=state)
-        assert outputs.shape == (1, stop - start, H)
-        parts.append(outputs)
-    compare((np.concatenate(parts, 1), state), (whole, last), rtol=1e-6, atol=1e-6)
-    gradients = jax.grad(lambda w, s: weighed(call(x[:, :0], **w, initial=s)), (0, 1))(w, initial)
+
+    @jax.jit
+    def run(x, w, initial):
+        whole = call(x, **w, initial=initial)
+        parts, state = [], initial
+        for start, stop in ((0, 1), (1, 1), (1, T)):
+            outputs, state = call(x[:, start:stop], **w, initial=state)
+            assert outputs.shape == (1, stop - start, H)
+            parts.append(outputs)
+        gradients = jax.grad(lambda w, s: weigh(call(x[:, :0], **w, initial=s)), (0, 1))(w, initial)
+        return whole, (jnp.concatenate(parts, 1), state), gradients
+
+    whole, windows, gradients = run(x, w, initial)
+    compare(windows, whole, rtol=1e-6, atol=1e-6)
     assert not any(leaf.any() for leaf in jax.tree.leaves(gradients[0]))
     assert all(leaf.any() for leaf in jax.tree.leaves(gradients[1]))
 
 
+@cache
+def full_length_gradient(name):
+    """The gradient of the reference by the weights in float32, of sequences of full length."""
+    x, w, initial = jax.tree.map(jnp.float32, draw_arguments(name))
+    state = initial if isinstance(initial, tuple) else (initial,)
+    full = jnp.full(B, T)
+    return jax.jit(jax.grad(lambda w: weigh(reference.scan_cell(CELLS[name][3], w, x, state, full)[0])))(w)
+
+
 @pytest.mark.parametrize('name', ['rnn', 'lstm, mapped', 'gru', 'gru, reset before'])
-def test_bfloat16(name, form):
-    """Products in bfloat16, the state in float32: within some units of the last place of float64's."""
-    x, w, initial = given(name)
-    call, half = CELLS[name][0], partial(jax.tree.map, lambda v: jnp.asarray(v, jnp.bfloat16))
+def test_bfloat16(name, layout):
+    """Products in bfloat16, the state in float32: within a few units of the last place of float64's."""
+    x, w, initial = draw_arguments(name)
+    half = partial(jax.tree.map, lambda v: jnp.asarray(v, jnp.bfloat16))
 
-    def value(x, w):
-        return weighed(call(x, **w, initial=jax.tree.map(jnp.float32, initial))[0].astype(jnp.float32))
+    def value(w, x, initial):
+        outputs, state = CELLS[name][0](x, **w, initial=initial)
+        return weigh(outputs.astype(jnp.float32)), (outputs, state)
 
-    outputs, state = jax.jit(call)(half(x), **half(w), initial=jax.tree.map(jnp.float32, initial))
+    run = jax.jit(jax.value_and_grad(value, has_aux=True))
+    (_, (outputs, state)), gradient = run(half(w), half(x), jax.tree.map(jnp.float32, initial))
     assert outputs.dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {np.dtype('float32')}
-    wanted, _ = numpy_loop(name, x, w, initial, np.full(B, T), False)
-    assert np.abs(np.asarray(outputs, np.float64) - wanted).max() < 4 * 2**-8
-    found = jax.jit(jax.grad(value, 1))(half(x), half(w))
-    exact = jax.jit(jax.grad(value, 1))(*jax.tree.map(jnp.float32, (x, w)))
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True):
+    expected, _ = numpy_loop(name, x, w, initial, np.full(B, T), False)
+    assert np.abs(np.asarray(outputs, np.float64) - expected).max() < 4 * 2**-8
+    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(full_length_gradient(name)), strict=True):
         assert a.dtype == jnp.bfloat16
         assert np.abs(np.asarray(a, np.float32) - b).max() < 16 * 2**-8 * np.abs(b).max()
 
 
-def test_weights_gradients_stand_outside_the_loop():
+def test_the_gradient_of_the_weights_is_outside_the_loop():
     """No loop of the gradient's program makes, or carries, anything as large as a kernel, but for reading one."""
-    x, w, initial = jax.tree.map(jnp.float32, given('lstm', rows=2))
-    program = jax.make_jaxpr(jax.grad(lambda w: weighed(recurrence.lstm(x, **w, initial=initial))))(w)
+    x, w, initial = jax.tree.map(jnp.float32, draw_arguments('lstm', rows=2))
+    program = jax.make_jaxpr(jax.grad(lambda w: weigh(recurrence.lstm(x, **w, initial=initial))))(w)
     loops = [e for e in program.eqns if e.primitive.name == 'scan']
     assert len(loops) == 2
     for loop in loops:
@@ -257,19 +288,19 @@ def test_weights_gradients_stand_outside_the_loop():
 
 
 @pytest.mark.parametrize('hidden', [8, 600])
-def test_forms_of_backends(hidden):
+def test_backends_choose_their_layout(hidden):
     with backend.forms('plain'):
-        assert recurrence._form(hidden) == FORMS['whole']
+        assert layouts.choose_layout(hidden) == LAYOUTS['joint gates']
     with backend.forms('cpu'):
-        assert recurrence._form(hidden) == FORMS['gates' if hidden == 8 else 'columns']
+        assert layouts.choose_layout(hidden) == LAYOUTS['split gates' if hidden == 8 else 'column states']
 
 
 def test_under_vmap():
-    x, w, initial = jax.tree.map(np.float32, given('gru'))
-    both = np.stack([x, -x])
-    mapped = jax.vmap(jax.grad(lambda x: weighed(recurrence.gru(x, **w, initial=initial))))(both)
-    rows = [jax.grad(lambda x: weighed(recurrence.gru(x, **w, initial=initial)))(each) for each in both]
-    np.testing.assert_allclose(mapped, np.stack(rows), rtol=1e-5, atol=1e-6)
+    x, w, initial = jax.tree.map(np.float32, draw_arguments('gru'))
+    gradient = jax.jit(jax.grad(lambda x: weigh(recurrence.gru(x, **w, initial=initial))))
+    pair = np.stack([x, -x])
+    rows = [gradient(row) for row in pair]
+    np.testing.assert_allclose(jax.jit(jax.vmap(gradient))(pair), np.stack(rows), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -290,13 +321,13 @@ def test_under_vmap():
     ],
 )
 def test_what_is_refused(change, message):
-    x, w, initial = given('gru')
+    x, w, initial = draw_arguments('gru')
     with pytest.raises(UsageError, match=message):
         recurrence.gru(**{'x': x, **w, 'initial': initial, **change})
 
 
 def test_what_else_is_refused():
-    x, w, initial = given('lstm')
+    x, w, initial = draw_arguments('lstm')
     with pytest.raises(UsageError, match='should be 2 of'):
         recurrence.lstm(x, **w, initial=initial[:1])
     with pytest.raises(UsageError, match=r'cell_kernel \(3, 3\) should be \(4, 4\)'):
