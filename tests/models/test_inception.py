@@ -172,7 +172,7 @@ def test_v4_training():
 
 def test_published_names():
     """Every key and shape of torchvision's and timm's, and whose they are."""
-    assert weights.names_of('inception.inception_v3').keys() == {
+    assert weights.find_names('inception.inception_v3').keys() == {
         ('torchvision', 'inception.inception_v3'),
         ('timm', 'inception.inception_v3'),
     }

@@ -26,7 +26,7 @@ class Net(nn.Network):
 
 
 NAMES = weights.Names(
-    weights.substitutions((r'^conv$', 'features.0'), (r'^norm$', 'features.1'), ('^head', 'classifier')),
+    weights.substitute((r'^conv$', 'features.0'), (r'^norm$', 'features.1'), ('^head', 'classifier')),
     {'head': (3, 4)},
 )
 IMAGES = np.random.default_rng(0).standard_normal((2, 3, 3, 6)).astype(np.float32)
@@ -113,12 +113,12 @@ def test_a_reader_gives_our_names_and_leaves_strangers(tmp_path):
 
 
 def test_hub_names():
-    assert files._hub('timm/resnet50.tv_in1k') == ('timm/resnet50.tv_in1k', 'model.safetensors')
-    assert files._hub('hub:timm/resnet50.tv_in1k:other/x.safetensors') == (
+    assert files._parse_hub('timm/resnet50.tv_in1k') == ('timm/resnet50.tv_in1k', 'model.safetensors')
+    assert files._parse_hub('hub:timm/resnet50.tv_in1k:other/x.safetensors') == (
         'timm/resnet50.tv_in1k',
         'other/x.safetensors',
     )
-    assert files._hub('runs/a/b') is None
+    assert files._parse_hub('runs/a/b') is None
     assert files.is_weights('timm/resnet50.tv_in1k')
     assert files.is_weights('here/x.safetensors')
     assert not files.is_weights('runs/classification/lenet_digits/default')
@@ -151,14 +151,14 @@ def test_errors_of_files(tmp_path):
     with pytest.raises(CanonError, match='cannot be read as safetensors'):
         weights.read(tmp_path / 'bad.safetensors')
     (tmp_path / 'a.txt').write_text('x')
-    with pytest.raises(UsageError, match='no file of weights'):
+    with pytest.raises(UsageError, match='not a file of weights'):
         weights.read(tmp_path / 'a.txt')
-    with pytest.raises(UsageError, match='name it so'):
+    with pytest.raises(UsageError, match='give it that suffix'):
         weights.write(tmp_path / 'a.pth', {})
     with pytest.raises(
         UsageError, match=r"no published weights are known for model 'toy.nett'; did you mean 'toy.net'"
     ):
-        published.names_of('toy.nett')
+        published.find_names('toy.nett')
 
 
 @pytest.mark.parametrize('batch_norm', [False, True])
@@ -214,10 +214,10 @@ def test_another_depths_name_is_refused(tmp_path):
             weights.save(tmp_path / 'a.safetensors', named, ours)
         weights.save(tmp_path / 'a.safetensors', source, ours)
     bottlenecks = {'conv2_1': {'conv3': {'kernel': np.zeros((1, 1, 2, 2))}}}
-    resnet34 = published.names_of('resnet.resnet34')['torchvision', 'resnet.resnet34']
+    resnet34 = published.find_names('resnet.resnet34')['torchvision', 'resnet.resnet34']
     assert not resnet34.fits({'params': bottlenecks})
     basic = {'params': {f'conv2_{i}': {f'conv{j}': {'kernel': 0} for j in (1, 2)} for i in (1, 2, 3)}}
-    resnet50 = published.names_of('resnet.resnet50')['torchvision', 'resnet.resnet50']
+    resnet50 = published.find_names('resnet.resnet50')['torchvision', 'resnet.resnet50']
     assert 'conv2_1/conv3' in resnet50.missing(basic)
 
 
@@ -226,7 +226,7 @@ def test_every_required_module_is_one_of_the_network(name):
     """`required` is written by hand in some families: what it names must be in the network."""
     net = models.make(name, num_classes=3)
     shapes = jax.eval_shape(net.init, jax.random.key(0), np.zeros((1, 128, 128, 3), np.float32))
-    for names in published.names_of(name).values():
+    for names in published.find_names(name).values():
         assert names.required
         assert not names.missing(shapes)
         assert names.fits(shapes)
@@ -324,7 +324,7 @@ def test_a_mistyped_path_is_not_looked_for_at_the_hub(tmp_path, monkeypatch):
         with pytest.raises(UsageError, match='does not exist'):
             weights.read(path)
     assert not files.is_weights('runs/x')  # a run that is not there, which its own reader says
-    assert files._hub('hub:runs/x') == ('runs/x', 'model.safetensors')
+    assert files._parse_hub('hub:runs/x') == ('runs/x', 'model.safetensors')
     (tmp_path / 'runs' / 'y.safetensors').mkdir()
     with pytest.raises(UsageError, match=r'runs/y\.safetensors is a folder or a device'):
         weights.read('runs/y.safetensors')

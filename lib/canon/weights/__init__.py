@@ -1,10 +1,10 @@
-"""Published weights of the networks of `canon.models`: their publishers' names and layouts, to and from Flax trees."""
+"""Published weights for the networks of `canon.models`: between publishers' names and layouts and Flax trees."""
 
 from canon.weights.files import is_weights, read, write
-from canon.weights.layout import Names, from_torch, substitutions, to_torch
-from canon.weights.published import load, names_of, reader, save
+from canon.weights.layout import Names, from_torch, substitute, to_torch
+from canon.weights.published import find_names, load, reader, save
 
 __all__ = [
-    'Names', 'from_torch', 'is_weights', 'load', 'names_of', 'read', 'reader', 'save', 'substitutions', 'to_torch',
+    'Names', 'find_names', 'from_torch', 'is_weights', 'load', 'read', 'reader', 'save', 'substitute', 'to_torch',
     'write',
 ]  # fmt: skip

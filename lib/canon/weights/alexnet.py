@@ -1,6 +1,6 @@
-"""AlexNet as torchvision publishes it; timm has none."""
+"""Names of AlexNet's parameters in torchvision; timm does not publish it."""
 
-from canon.weights.layout import Names, substitutions
+from canon.weights.layout import Names, substitute
 
 _MODULES = dict(
     conv1='features.0', conv2='features.3', conv3='features.6', conv4='features.8', conv5='features.10',
@@ -9,7 +9,7 @@ _MODULES = dict(
 
 TORCHVISION = {
     'alexnet.alexnet_one_tower': Names(
-        substitutions(*((f'^{ours}$', theirs) for ours, theirs in _MODULES.items())),
+        substitute(*((f'^{ours}$', theirs) for ours, theirs in _MODULES.items())),
         flattened={'fc6': (6, 6)},
         required=tuple(_MODULES),
     )

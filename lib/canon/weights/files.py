@@ -1,4 +1,4 @@
-"""Files of weights: `.safetensors`, torch's `.pth`, and repositories of the Hugging Face hub."""
+"""Reads and writes files of weights: `.safetensors`, torch's `.pth`, and repositories of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -18,41 +18,45 @@ _FLOAT8 = {'F8_E4M3': 'float8_e4m3fn', 'F8_E5M2': 'float8_e5m2'}
 
 
 def is_weights(source: str | Path) -> bool:
-    """Whether `source` is a file of weights, or OWNER/NAME[:FILE] of the hub, and not a folder here."""
+    """Returns whether `source` is a file of weights or OWNER/NAME[:FILE] of the hub, and not a local folder."""
     path = Path(source).expanduser()
-    return not path.is_dir() and (path.suffix in _SUFFIXES or (not path.exists() and _hub(str(source)) is not None))
+    return not path.is_dir() and (
+        path.suffix in _SUFFIXES or (not path.exists() and _parse_hub(str(source)) is not None)
+    )
 
 
 def read(source: str | Path) -> dict[str, np.ndarray]:
-    """{key: array} of a `.safetensors` file, a `.pth` (where torch is installed), or OWNER/NAME[:FILE] of the hub.
+    """Reads {key: array} from a file of weights, or from OWNER/NAME[:FILE] of the hub.
 
-    FILE is `model.safetensors` if there is none. What ends as a file of weights, or begins with a folder that is here,
-    is never looked for at the hub unless `hub:` precedes it. Raises UsageError for a file that is not there or not of
-    these kinds, CanonError for one that cannot be read or fetched.
+    Files are `.safetensors`, or torch's `.pth`, `.pt` and `.bin` (which need torch). FILE is `model.safetensors` by
+    default. A source with the suffix of a weights file, or that begins with a local folder, is never looked up at the
+    hub unless it starts with `hub:`.
+
+    Raises UsageError for a missing file or one of another kind, CanonError for one that cannot be read or fetched.
     """
     path = Path(source).expanduser()
     if path.exists() and not path.is_file():
         raise UsageError(f'{source} is a folder or a device, not a file of weights')
     if not path.exists():
-        if _hub(str(source)) is None:
+        if _parse_hub(str(source)) is None:
             raise UsageError(f'{source} does not exist; OWNER/NAME or hub:OWNER/NAME is one of the hub')
-        path = _fetched(str(source))
+        path = _fetch(str(source))
     if path.suffix == '.safetensors':
-        return _safetensors(path)
+        return _read_safetensors(path)
     if path.suffix in _TORCH:
-        return _torch(path)
-    raise UsageError(f'{source} is no file of weights; give {", ".join(_SUFFIXES)} or OWNER/NAME of the hub')
+        return _read_torch(path)
+    raise UsageError(f'{source} is not a file of weights; give {", ".join(_SUFFIXES)} or OWNER/NAME of the hub')
 
 
-def without_prefixes(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """`tensors` without the prefixes that wrappers give to all keys: 'module.layer1.0.conv1.weight'.
+def strip_prefixes(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Strips the prefixes that wrappers add to all keys, 'module.layer1.0.conv1.weight'.
 
-    Scalars beside them, as the count of an averaged model, are left out with the prefix.
+    Scalars without the prefix, such as the count of an averaged model, are dropped.
     """
-    found = dict(tensors)
-    while prefix := next((p for p in _PREFIXES if _is_prefix(p, found)), None):
-        found = {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)}
-    return found
+    stripped = dict(tensors)
+    while prefix := next((p for p in _PREFIXES if _is_prefix(p, stripped)), None):
+        stripped = {key.removeprefix(prefix): value for key, value in stripped.items() if key.startswith(prefix)}
+    return stripped
 
 
 def _is_prefix(prefix: str, tensors: Mapping[str, np.ndarray]) -> bool:
@@ -61,17 +65,17 @@ def _is_prefix(prefix: str, tensors: Mapping[str, np.ndarray]) -> bool:
 
 
 def write(path: str | Path, tensors: Mapping[str, np.ndarray], about: Mapping[str, str] | None = None) -> None:
-    """A `.safetensors` file of {key: array}; `about` goes into its header."""
+    """Writes {key: array} to a `.safetensors` file, with `about` as its metadata."""
     from safetensors.numpy import save_file
 
     path = Path(path).expanduser()
     if path.suffix != '.safetensors':
-        raise UsageError(f'{path}: weights are written as .safetensors; name it so')
+        raise UsageError(f'{path}: weights are written as .safetensors; give it that suffix')
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({k: np.asarray(v, order='C') for k, v in tensors.items()}, path, dict(about or {}))
 
 
-def _safetensors(path: Path) -> dict[str, np.ndarray]:
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     from ml_dtypes import bfloat16  # noqa: F401  numpy then knows the type
     from safetensors import SafetensorError, safe_open
 
@@ -81,11 +85,11 @@ def _safetensors(path: Path) -> dict[str, np.ndarray]:
     except (SafetensorError, OSError, ValueError) as error:
         raise CanonError(f'{path} cannot be read as safetensors: {error}') from error
     except (AttributeError, KeyError, TypeError):  # numpy has no name for the type
-        return _deserialised(path)
+        return _deserialise(path)
 
 
-def _deserialised(path: Path) -> dict[str, np.ndarray]:
-    """A `.safetensors` file with types that `safe_open` does not know, float8 among them."""
+def _deserialise(path: Path) -> dict[str, np.ndarray]:
+    """Reads a `.safetensors` file with types that `safe_open` does not know, such as float8."""
     import ml_dtypes
     from safetensors import deserialize
 
@@ -101,12 +105,12 @@ def _deserialised(path: Path) -> dict[str, np.ndarray]:
     tensors = {}
     for key, entry in deserialize(path.read_bytes()):
         if entry['dtype'] not in known:
-            raise CanonError(f'{path}: {key} is {entry["dtype"]}, which is not read; convert it to a float type')
+            raise CanonError(f'{path}: {key} is {entry["dtype"]}, which is not supported; convert it to a float type')
         tensors[key] = np.frombuffer(entry['data'], known[entry['dtype']]).reshape(entry['shape'])
     return tensors
 
 
-def _torch(path: Path) -> dict[str, np.ndarray]:
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
     try:
         import torch  # ty: ignore[import-not-found]
     except ImportError as error:
@@ -115,56 +119,58 @@ def _torch(path: Path) -> dict[str, np.ndarray]:
         tensors = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:
         raise CanonError(f'{path} cannot be read by torch: {" ".join(str(error).split())[:200]}') from error
-    tensors = _state_dict(tensors, path)
+    tensors = _find_state_dict(tensors, path)
     if quantised := next((key for key, value in tensors.items() if getattr(value, 'is_quantized', False)), None):
         raise CanonError(f'{path}: {quantised} is quantised; give a file of floats')
     return {key: _array(value) for key, value in tensors.items()}
 
 
 def _array(tensor: Any) -> np.ndarray:
-    """Floats of any width as float32: numpy has no bfloat16 or float8 of torch's; integers as they are."""
+    """Converts floats of any width to float32, since numpy lacks torch's bfloat16 and float8; keeps integers."""
     tensor = tensor.detach()
     return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
-def _state_dict(stored: Any, path: Path) -> dict[str, Any]:
-    """{key: tensor} of what a `.pth` holds: that, or such a mapping within it (`{'net': ..., 'epoch': 3}`).
+def _find_state_dict(stored: Any, path: Path) -> dict[str, Any]:
+    """Finds {key: tensor} in the content of a `.pth`, which may nest it (`{'net': ..., 'epoch': 3}`).
 
-    Of several the one with most tensors is taken, and an average ('ema') only where there is no other.
+    Of several mappings it returns the one with most tensors, and an average ('ema') only if there is no other.
     """
     if not isinstance(stored, Mapping):
         raise CanonError(f'{path} holds a {type(stored).__name__}, not a mapping of names to tensors')
-    mappings = sorted(_mappings(stored), key=lambda found: ('ema' in found[0], -len(found[1])))
+    mappings = sorted(_find_mappings(stored), key=lambda item: ('ema' in item[0], -len(item[1])))
     if not mappings:
         raise CanonError(f'{path} holds no tensors; its keys are {", ".join(map(str, list(stored)[:5])) or "none"}')
     return mappings[0][1]
 
 
-def _mappings(stored: Mapping, key: str = '') -> Iterator[tuple[str, dict[str, Any]]]:
-    """(key, its tensors) of `stored` and of the mappings within it that are not of an optimizer."""
+def _find_mappings(stored: Mapping, key: str = '') -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields (key, its tensors) of `stored` and of the mappings within it, except an optimizer's."""
     tensors = {str(name): value for name, value in stored.items() if hasattr(value, 'detach')}
     if tensors:
         yield key, tensors
     for name, value in stored.items():
         if isinstance(value, Mapping) and 'optim' not in str(name):
-            yield from _mappings(value, f'{key}.{name}')
+            yield from _find_mappings(value, f'{key}.{name}')
 
 
-def _hub(source: str) -> tuple[str, str] | None:
-    """(OWNER/NAME, FILE) of `OWNER/NAME` or `OWNER/NAME:FILE`; None for what is a path here, though mistyped."""
-    found = re.fullmatch(r'(hub:)?(([\w-]+)/[\w.-]+?)(?::([\w./-]+))?', source)
-    if not found or (not found[1] and (found[2].endswith(_SUFFIXES) or Path(found[3]).is_dir())):
+def _parse_hub(source: str) -> tuple[str, str] | None:
+    """Parses `OWNER/NAME[:FILE]` to (OWNER/NAME, FILE); None for what looks like a local path, though mistyped."""
+    match = re.fullmatch(r'(hub:)?(([\w-]+)/[\w.-]+?)(?::([\w./-]+))?', source)
+    if not match or (not match[1] and (match[2].endswith(_SUFFIXES) or Path(match[3]).is_dir())):
         return None
-    return found[2], found[4] or 'model.safetensors'
+    return match[2], match[4] or 'model.safetensors'
 
 
-def _fetched(source: str) -> Path:
-    named = _hub(source)
-    assert named is not None
+def _fetch(source: str) -> Path:
+    repository = _parse_hub(source)
+    assert repository is not None
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(*named))
+        return Path(hf_hub_download(*repository))
     except Exception as error:
         text = ' '.join(str(error).split())[:200]
-        raise CanonError(f'{named[0]} ({named[1]}) is no file here and did not come from the hub: {text}') from error
+        raise CanonError(
+            f'{repository[0]} ({repository[1]}) is not a local file and did not come from the hub: {text}'
+        ) from error

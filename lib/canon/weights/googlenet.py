@@ -1,8 +1,8 @@
-"""How torchvision calls GoogLeNet's parameters (`variant='torchvision'`)."""
+"""Names of GoogLeNet's parameters in torchvision (`variant='torchvision'`)."""
 
-from canon.weights.layout import Names, substitutions
+from canon.weights.layout import Names, substitute
 
-_MODULE = substitutions(
+_MODULE = substitute(
     (r'^conv2/', 'conv3/'),
     (r'^conv2_reduce/', 'conv2/'),
     (r'^inception_', 'inception'),

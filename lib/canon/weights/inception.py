@@ -1,14 +1,14 @@
-"""How torchvision and timm call the parameters of Inception v3, and timm those of Inception v4.
+"""Names of Inception v3's parameters in torchvision and timm, and of Inception v4's in timm.
 
-The files of timm's inception_v3.tf_in1k and of its kind have no auxiliary head: load them with `auxiliary=False`.
+timm's inception_v3.tf_in1k and its siblings have no auxiliary head: load them with `auxiliary=False`.
 """
 
 import re
 
-from canon.weights.layout import Names, substitutions
+from canon.weights.layout import Names, substitute
 
 _V3 = Names(
-    substitutions(
+    substitute(
         (r'^conv_(\d\w)/', r'Conv2d_\1_?/'),
         ('(1a|2a|2b|4a)_[?]', r'\1_3x3'),
         ('3b_[?]', '3b_1x1'),
@@ -22,11 +22,11 @@ _V3 = Names(
     ),
 )
 
-_V4_FIRST = {  # where a kind of block starts among timm's `features`
+_V4_FIRST = {  # index of the first block of a kind in timm's `features`
     'stem_conv': 0, 'stem_mixed': 3, 'inception_a': 6, 'reduction_a': 10, 'inception_b': 11, 'reduction_b': 18,
     'inception_c': 19,
 }  # fmt: skip
-_V4_BRANCHES = {  # timm numbers a block's branches in this order
+_V4_BRANCHES = {  # in the order of timm's branch0, branch1, ...
     'stem_mixed': ('branch3x3', 'branch7x7'),
     'inception_a': ('branch1x1', 'branch3x3', 'branch3x3dbl', 'branch_pool'),
     'reduction_a': ('branch3x3', 'branch3x3dbl'),
@@ -38,7 +38,7 @@ _V4_PLACE = re.compile(r'^(\w+?)(?:_(\d)([ab]?))?$')
 
 
 def _v4(path: str) -> str:
-    """'inception_b2/branch7x7_3/conv' -> 'features.12.branch1.2.conv'."""
+    """Translates 'inception_b2/branch7x7_3/conv' to 'features.12.branch1.2.conv'."""
     if path == 'fc':
         return 'last_linear'
     block, *branch, leaf = path.split('/')
@@ -46,13 +46,13 @@ def _v4(path: str) -> str:
     module = f'features.{_V4_FIRST[kind] + int(block.removeprefix(kind) or 1) - 1}'
     if not branch:
         return f'{module}.{leaf}'
-    if block in ('stem_mixed1', 'stem_mixed3'):  # one convolution beside a pool
+    if block in ('stem_mixed1', 'stem_mixed3'):  # one convolution and a pooling
         return f'{module}.conv.{leaf}'
     name, place, letter = _V4_PLACE.findall(branch[0])[0]
     theirs = f'{module}.branch{_V4_BRANCHES[kind].index(name)}'
     if name == 'branch_pool':
         return f'{theirs}.1.{leaf}'  # after the pooling
-    joint = '_' if kind == 'inception_c' else '.'
+    joint = '_' if kind == 'inception_c' else '.'  # timm's Inception-C names branches 'branch1_0', not 'branch1.0'
     return f'{theirs}{joint}{int(place) - 1}{letter}.{leaf}' if place else f'{theirs}.{leaf}'
 
 

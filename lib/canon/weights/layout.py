@@ -1,4 +1,4 @@
-"""Between Flax trees and torch's flat {key: array}: names by a rule of the network, layouts by the kind of parameter.
+"""Converts between Flax trees and torch's {key: array}: names by a rule per network, layouts by kind of parameter.
 
 | ours | torch's |
 |---|---|
@@ -24,13 +24,15 @@ _LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'runni
 
 
 class Names(NamedTuple):
-    """How one publisher calls the modules of one network.
+    """A publisher's names for the modules of one network.
 
-    module:    our module's path 'stage1/block0/conv1' -> 'layer1.0.conv1'; KeyError for one it does not know.
-    flattened: {path of a dense layer on a flattened map: (h, w)} for those whose rows torch orders by channel first.
-    convolved: the same for those that the publisher keeps as a convolution over the whole map.
-    ignored:   regex of the keys that the publisher has and we have no use for.
-    required:  our modules, or the first parts of their paths, that every form of the network has.
+    Attributes:
+      module: translates the path of our module, 'stage1/block0/conv1', to 'layer1.0.conv1'; raises KeyError for an
+        unknown one.
+      flattened: {path of a dense layer on a flattened map: (h, w)}; torch orders the rows of its kernel channel first.
+      ignored: regex of the publisher's keys that have no counterpart here.
+      convolved: like `flattened`, for layers that the publisher keeps as a convolution over the whole map.
+      required: our modules, or prefixes of their paths, that every form of the network has.
     """
 
     module: Callable[[str], str]
@@ -40,21 +42,21 @@ class Names(NamedTuple):
     required: tuple[str, ...] = ()
 
     def fits(self, variables: Mapping[str, Any]) -> bool:
-        """Has every leaf of `variables` a key of its own?"""
+        """Returns whether every leaf of `variables` has a key of its own."""
         try:
-            leaves = [key for key, *_ in _keyed(variables, self)]
+            leaves = [key for key, *_ in _list_keys(variables, self)]
         except (KeyError, ValueError):
             return False
         return len(leaves) == len(set(leaves))
 
     def missing(self, variables: Mapping[str, Any]) -> list[str]:
-        """The required modules that `variables` lacks."""
+        """Lists the required modules that `variables` lacks."""
         paths = ['/'.join(path[:-1]) + '/' for path in flatten_dict(variables['params'])]
         return [module for module in self.required if not any(path.startswith(f'{module}/') for path in paths)]
 
 
-def substitutions(*rules: tuple[str, str]) -> Callable[[str], str]:
-    """A `Names.module`: every rule (regex, replacement) in turn over the path, then '/' becomes '.'."""
+def substitute(*rules: tuple[str, str]) -> Callable[[str], str]:
+    """Makes a `Names.module` that applies rules (regex, replacement) in turn and then turns '/' into '.'."""
 
     def module(path: str) -> str:
         for pattern, replacement in rules:
@@ -65,45 +67,53 @@ def substitutions(*rules: tuple[str, str]) -> Callable[[str], str]:
 
 
 def to_torch(variables: Mapping[str, Any], names: Names) -> dict[str, np.ndarray]:
-    """{'params': ..., 'batch_stats': ...} -> torch's {key: array}.
+    """Converts {'params': ..., 'batch_stats': ...} to torch's {key: array}.
 
     Raises UsageError for variables without 'params', or without the statistics of a normalisation.
     """
     check_variables(variables)
-    return {key: _out(np.asarray(leaf), path, names) for key, path, leaf in _keyed(variables, names)}
+    return {key: _to_torch_layout(np.asarray(leaf), path, names) for key, path, leaf in _list_keys(variables, names)}
 
 
 def from_torch(
     tensors: Mapping[str, np.ndarray], like: Mapping[str, Any], names: Names, source: str = 'the checkpoint'
 ):
-    """Variables of the shapes of `like` (arrays or ShapeDtypeStructs) with the values of torch's `tensors`, float32.
+    """Converts torch's {key: array} to variables, float32.
 
-    Raises UsageError that lists the keys that are missing, left over, or of another shape, and for arrays that are not
-    floats.
+    Args:
+      tensors: by torch's keys.
+      like: variables of the shapes to return, arrays or ShapeDtypeStructs.
+      names: of the publisher.
+      source: named in messages.
+
+    Raises:
+      UsageError: keys are missing, left over or of another shape (it lists them), or arrays are not floats.
     """
     check_variables(like)
-    keyed = list(_keyed(like, names))
-    wanted = {key for key, *_ in keyed}
-    missing = sorted(wanted - tensors.keys())
-    over = sorted(k for k in tensors.keys() - wanted if not re.search(names.ignored, k))
+    keyed = list(_list_keys(like, names))
+    expected = {key for key, *_ in keyed}
+    missing = sorted(expected - tensors.keys())
+    over = sorted(k for k in tensors.keys() - expected if not re.search(names.ignored, k))
     if missing or over:
-        raise UsageError(f'{source} is of another network: {_listed("missing", missing)}, {_listed("left over", over)}')
+        raise UsageError(
+            f'{source} is of another network: {_summarise("missing", missing)}, {_summarise("left over", over)}'
+        )
     flat, wrong = {}, []
     for key, path, leaf in keyed:
-        there, here = tuple(tensors[key].shape), _torch_shape(tuple(leaf.shape), path, names)
-        if there == here:
-            flat[path] = _in(_float32(tensors[key], key, source), path, names)
+        stored, needed = tuple(tensors[key].shape), _torch_shape(tuple(leaf.shape), path, names)
+        if stored == needed:
+            flat[path] = _from_torch_layout(_float32(tensors[key], key, source), path, names)
         else:
-            wrong.append(f'{key} {list(there)}, here {list(here)}')
+            wrong.append(f'{key} {list(stored)}, here {list(needed)}')
     if wrong:
         raise UsageError(
-            f'{source} has other shapes: {_listed("", wrong)}; set the same num_classes and width, or a new head'
+            f'{source} has other shapes: {_summarise("", wrong)}; set the same num_classes and width, or a new head'
         )
     return unflatten_dict(flat)
 
 
 def check_variables(variables: Mapping[str, Any]) -> None:
-    """Raises UsageError unless `variables` are what `model.init` gives: 'params' and the statistics of its norms."""
+    """Raises UsageError unless `variables` are complete, with 'params' and the statistics of the norms."""
     if 'params' not in variables:
         some = ', '.join(map(str, list(variables)[:3]))
         raise UsageError(f"expected variables {{'params': ..., 'batch_stats': ...}}, got {some or 'nothing'}")
@@ -113,36 +123,38 @@ def check_variables(variables: Mapping[str, Any]) -> None:
     norms = {path[:-1] for path in leaves if path[-1] in ('scale', 'bias') and (*path[:-1], 'kernel') not in leaves}
     bare = sorted('/'.join(norm) for norm in norms if (*norm, 'mean') not in statistics)
     if bare:
-        raise UsageError(f"{_listed('batch_stats lacks', bare)}; give all that model.init gives, 'batch_stats' too")
+        raise UsageError(f"{_summarise('batch_stats lacks', bare)}; give all that model.init gives, 'batch_stats' too")
 
 
 def _float32(tensor: np.ndarray, key: str, source: str = 'the checkpoint') -> np.ndarray:
-    """`tensor` as float32; integers are codes of quantised weights, and mean nothing without their scale."""
+    """Converts to float32; refuses integers, the codes of quantised weights, which mean nothing without their scale."""
     dtype = np.asarray(tensor).dtype
     if not (np.issubdtype(dtype, np.floating) or dtype.name.startswith(('bfloat', 'float'))):  # ml_dtypes: own kinds
         raise UsageError(f'{source}: {key} is {dtype}; weights are floats, so give a file that is not quantised')
     return np.asarray(tensor, np.float32)
 
 
-def keys(variables: Mapping[str, Any], names: Names) -> set[str]:
-    """Torch's keys for all leaves of `variables`."""
-    return {key for key, *_ in _keyed(variables, names)}
+def torch_keys(variables: Mapping[str, Any], names: Names) -> set[str]:
+    """Returns torch's keys of all leaves of `variables`."""
+    return {key for key, *_ in _list_keys(variables, names)}
 
 
-def renamed(tensors: Mapping[str, np.ndarray], like: Mapping[str, Any], names: Names) -> dict[str, np.ndarray]:
-    """`tensors` of any shapes in our layouts, under our names ('block/conv/kernel', 'batch_stats/block/bn/mean').
+def rename_tensors(tensors: Mapping[str, np.ndarray], like: Mapping[str, Any], names: Names) -> dict[str, np.ndarray]:
+    """Converts tensors of any shape to our layouts and names ('block/conv/kernel', 'batch_stats/block/bn/mean').
 
-    A key that `like` has no place for stays as it is, and what `names` ignores is left out.
+    Keys without a counterpart in `like` stay as they are, except those that `names` ignores.
     """
-    found = {key: path for key, path, _ in _keyed(like, names)}
+    paths = {key: path for key, path, _ in _list_keys(like, names)}
     known = {
-        _flat(path): _in(_float32(tensors[key], key), path, names) for key, path in found.items() if key in tensors
+        _flat(path): _from_torch_layout(_float32(tensors[key], key), path, names)
+        for key, path in paths.items()
+        if key in tensors
     }
-    return known | {k: v for k, v in tensors.items() if k not in found and not re.search(names.ignored, k)}
+    return known | {k: v for k, v in tensors.items() if k not in paths and not re.search(names.ignored, k)}
 
 
-def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """The variables whose leaves have those flat names: the inverse of how `renamed` calls them."""
+def nest_leaves(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Builds variables from leaves under the names that `rename_tensors` gives them."""
     paths = {tuple(name.split('/')): leaf for name, leaf in leaves.items()}
     return unflatten_dict({p if p[0] == 'batch_stats' else ('params', *p): leaf for p, leaf in paths.items()})
 
@@ -151,18 +163,18 @@ def _flat(path: tuple[str, ...]) -> str:
     return '/'.join(path[1:] if path[0] == 'params' else path)
 
 
-def _keyed(variables: Mapping[str, Any], names: Names):
-    """(torch's key, our path, leaf) of every leaf."""
+def _list_keys(variables: Mapping[str, Any], names: Names):
+    """Yields (torch's key, our path, leaf) of every leaf."""
     for path, leaf in flatten_dict({c: variables[c] for c in ('params', 'batch_stats') if c in variables}).items():
         module, kind = '/'.join(path[1:-1]), path[-1]
         yield f'{names.module(module)}.{_LEAVES[kind]}', path, leaf
 
 
 def _torch_shape(shape: tuple[int, ...], path: tuple[str, ...], names: Names) -> tuple[int, ...]:
-    return _out(np.broadcast_to(np.float32(0), shape), path, names).shape
+    return _to_torch_layout(np.broadcast_to(np.float32(0), shape), path, names).shape
 
 
-def _out(leaf: np.ndarray, path: tuple[str, ...], names: Names) -> np.ndarray:
+def _to_torch_layout(leaf: np.ndarray, path: tuple[str, ...], names: Names) -> np.ndarray:
     if path[-1] != 'kernel':
         return leaf
     if leaf.ndim == 4:
@@ -174,7 +186,7 @@ def _out(leaf: np.ndarray, path: tuple[str, ...], names: Names) -> np.ndarray:
     return leaf.T
 
 
-def _in(value: np.ndarray, path: tuple[str, ...], names: Names) -> np.ndarray:
+def _from_torch_layout(value: np.ndarray, path: tuple[str, ...], names: Names) -> np.ndarray:
     if path[-1] != 'kernel':
         return value
     module = '/'.join(path[1:-1])
@@ -184,6 +196,6 @@ def _in(value: np.ndarray, path: tuple[str, ...], names: Names) -> np.ndarray:
     return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
 
 
-def _listed(what: str, rows: list[str], most: int = 8) -> str:
+def _summarise(what: str, rows: list[str], most: int = 8) -> str:
     text = ', '.join(rows[:most]) or 'nothing'
     return f'{what} {text}'.strip() + (f' and {len(rows) - most} more' if len(rows) > most else '')

@@ -1,4 +1,4 @@
-"""MobileNets: V2 as torchvision publishes it, which numbers its blocks in one sequence, and as timm does; timm's V1."""
+"""Names of the MobileNets' parameters: V2 in torchvision, which numbers blocks in one sequence; V1 and V2 in timm."""
 
 import re
 
@@ -16,11 +16,11 @@ _TORCHVISION = {
 
 
 def _torchvision(path: str) -> str:
-    """bottleneck2_1/project_bn -> features.2.conv.3; the very first block has no expansion."""
-    found = re.fullmatch(r'bottleneck(\d)_(\d)/(.*)', path)
-    if found is None:
+    """Translates bottleneck2_1/project_bn to features.2.conv.3; the very first block has no expansion."""
+    match = re.fullmatch(r'bottleneck(\d)_(\d)/(.*)', path)
+    if match is None:
         return _TORCHVISION.get(path, path)
-    row, place, layer = int(found[1]), int(found[2]), found[3]
+    row, place, layer = int(match[1]), int(match[2]), match[3]
     block = sum(count for _, _, count, _ in ROWS[: row - 1]) + place
     kind, _, norm = layer.partition('_')
     step = ('expand', 'depthwise', 'project').index(kind) - (block == 1)
@@ -30,11 +30,11 @@ def _torchvision(path: str) -> str:
 
 
 def _timm_v2(path: str) -> str:
-    """bottleneck2_1/project_bn -> blocks.1.0.bn3"""
-    found = re.fullmatch(r'bottleneck(\d)_(\d)/(.*)', path)
-    if found is None:
+    """Translates bottleneck2_1/project_bn to blocks.1.0.bn3."""
+    match = re.fullmatch(r'bottleneck(\d)_(\d)/(.*)', path)
+    if match is None:
         return _TIMM.get(path, path)
-    row, place, layer = int(found[1]), int(found[2]), found[3]
+    row, place, layer = int(match[1]), int(match[2]), match[3]
     first = {'depthwise': 'conv_dw', 'depthwise_bn': 'bn1', 'project': 'conv_pw', 'project_bn': 'bn2'}
     other = {'expand': 'conv_pw', 'expand_bn': 'bn1', 'depthwise': 'conv_dw', 'depthwise_bn': 'bn2'}
     other |= {'project': 'conv_pwl', 'project_bn': 'bn3'}
@@ -42,15 +42,15 @@ def _timm_v2(path: str) -> str:
 
 
 def _timm_v1(path: str) -> str:
-    """block3/pointwise_bn -> blocks.1.1.bn2: a stage of timm starts where the channels change."""
-    found = re.fullmatch(r'block(\d+)/(.*)', path)
-    if found is None:
+    """Translates block3/pointwise_bn to blocks.1.1.bn2: timm begins a stage where the channels change."""
+    match = re.fullmatch(r'block(\d+)/(.*)', path)
+    if match is None:
         return _TIMM.get(path, path)
     channels = [c for c, _ in BLOCKS]
-    at = channels[int(found[1]) - 1]
-    stage, place = sorted(set(channels)).index(at), int(found[1]) - 1 - channels.index(at)
+    width = channels[int(match[1]) - 1]
+    stage, place = sorted(set(channels)).index(width), int(match[1]) - 1 - channels.index(width)
     layers = {'depthwise': 'conv_dw', 'depthwise_bn': 'bn1', 'pointwise': 'conv_pw', 'pointwise_bn': 'bn2'}
-    return f'blocks.{stage}.{place}.{layers[found[2]]}'
+    return f'blocks.{stage}.{place}.{layers[match[2]]}'
 
 
 _V1_BLOCKS = tuple(f'block{i}' for i in range(1, len(BLOCKS) + 1))

@@ -20,9 +20,9 @@ from canon.weights.layout import Names
 PUBLISHERS = ('torchvision', 'timm')
 
 
-def names_of(model: str) -> dict[tuple[str, str], Names]:
+def find_names(model: str) -> dict[tuple[str, str], Names]:
     """Returns {(publisher, entry): Names} of a constructor, 'resnet.resnet50'. Raises UsageError if there are none."""
-    found, known = {}, set()
+    matching, known = {}, set()
     package = importlib.import_module(__package__ or 'canon.weights')
     for info in pkgutil.iter_modules(package.__path__):
         module = importlib.import_module(f'{package.__name__}.{info.name}')
@@ -30,10 +30,10 @@ def names_of(model: str) -> dict[tuple[str, str], Names]:
             for entry, names in getattr(module, publisher.upper(), {}).items():
                 known.add(entry.split()[0])
                 if entry.split()[0] == model:
-                    found[publisher, entry] = names
-    if not found:
+                    matching[publisher, entry] = names
+    if not matching:
         raise UsageError(f'no published weights are known for model {model!r}{suggest(model, known)}')
-    return found
+    return matching
 
 
 def load(source: str | Path, model: str, like: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def load(source: str | Path, model: str, like: Mapping[str, Any]) -> dict[str, A
     Raises:
       UsageError: keys are missing, left over or of another shape; it lists them.
     """
-    tensors = files.without_prefixes(files.read(source))
+    tensors = files.strip_prefixes(files.read(source))
     return layout.from_torch(tensors, like, _best(tensors, model, like), str(source))
 
 
@@ -92,8 +92,8 @@ def reader(model: str, at: str = '') -> Callable[[str, Mapping[str, Any]], dict[
         if not files.is_weights(source):
             return None
         subtree, rest = _split(leaves, at)
-        tensors, variables = files.without_prefixes(files.read(source)), layout.nested(subtree)
-        arrays = layout.renamed(tensors, variables, _best(tensors, model, variables))
+        tensors, variables = files.strip_prefixes(files.read(source)), layout.nest_leaves(subtree)
+        arrays = layout.rename_tensors(tensors, variables, _best(tensors, model, variables))
         return rest | {_join(name, at) if name in subtree else name: array for name, array in arrays.items()}
 
     return read
@@ -130,15 +130,15 @@ def _join(name: str, at: str) -> str:
 def _best(tensors: Mapping[str, Any], model: str, like: Mapping[str, Any]) -> Names:
     """Returns the names that cover most keys of the file."""
     fitting = [names for forms in _fitting(model, like).values() for names in forms]
-    return max(fitting, key=lambda names: len(layout.keys(like, names) & tensors.keys()))
+    return max(fitting, key=lambda names: len(layout.torch_keys(like, names) & tensors.keys()))
 
 
 def _fitting(model: str, variables: Mapping[str, Any]) -> dict[str, list[Names]]:
     """Returns {publisher: [names with a key for every leaf]}. Raises UsageError if there are none."""
-    found: dict[str, list[Names]] = {}
-    for (publisher, _), names in names_of(model).items():
+    fitting: dict[str, list[Names]] = {}
+    for (publisher, _), names in find_names(model).items():
         if names.fits(variables):
-            found.setdefault(publisher, []).append(names)
-    if not found:
+            fitting.setdefault(publisher, []).append(names)
+    if not fitting:
         raise UsageError(f'no published weights are known for this form of model {model!r}')
-    return found
+    return fitting

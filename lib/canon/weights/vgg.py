@@ -1,6 +1,6 @@
-"""The VGG nets as torchvision and timm publish them: convolutions and norms numbered in one sequence, then the head.
+"""Names of VGG's parameters in torchvision and timm, which number convolutions and norms in one sequence.
 
-timm keeps the first two of its fully connected layers as convolutions.
+timm keeps the first two fully connected layers as convolutions.
 """
 
 from canon.weights.layout import Names
@@ -10,30 +10,30 @@ _HEAD = {'fc6': 'classifier.0', 'fc7': 'classifier.3', 'fc8': 'classifier.6'}
 _TIMM_HEAD = {'fc6': 'pre_logits.fc1', 'fc7': 'pre_logits.fc2', 'fc8': 'head.fc'}
 
 
-def _places(rows: tuple[int, ...], batch_norm: bool) -> dict[str, str]:
-    """{our layer: its key}: each convolution counts one, its norm one, its ReLU one, a pooling one."""
-    found, at = {}, 0
+def _number_layers(rows: tuple[int, ...], batch_norm: bool) -> dict[str, str]:
+    """Returns {our layer: its key}; convolutions, norms, ReLUs and poolings each take one number."""
+    keys, number = {}, 0
     for column, count in enumerate(rows, start=1):
         for row in range(1, count + 1):
-            found[f'conv{column}_{row}'] = f'features.{at}'
+            keys[f'conv{column}_{row}'] = f'features.{number}'
             if batch_norm:
-                found[f'bn{column}_{row}'] = f'features.{at + 1}'
-            at += 3 if batch_norm else 2
-        at += 1
-    return found
+                keys[f'bn{column}_{row}'] = f'features.{number + 1}'
+            number += 3 if batch_norm else 2
+        number += 1
+    return keys
 
 
-def _all(head: dict[str, str], **layout) -> dict[str, Names]:
-    """{entry: Names} of every net, with and without batch normalisation."""
-    found = {}
+def _name_nets(head: dict[str, str], **layout) -> dict[str, Names]:
+    """Returns {entry: Names} of every net, with and without batch normalisation."""
+    entries = {}
     for net, rows in _ROWS.items():
         for batch_norm in (False, True):
-            modules = _places(rows, batch_norm) | head
-            found[f'vgg.{net}{" batch_norm" if batch_norm else ""}'] = Names(
+            modules = _number_layers(rows, batch_norm) | head
+            entries[f'vgg.{net}{" batch_norm" if batch_norm else ""}'] = Names(
                 modules.__getitem__, required=tuple(modules), **layout
             )
-    return found
+    return entries
 
 
-TORCHVISION = _all(_HEAD, flattened={'fc6': (7, 7)})
-TIMM = _all(_TIMM_HEAD, convolved={'fc6': (7, 7), 'fc7': (1, 1)})
+TORCHVISION = _name_nets(_HEAD, flattened={'fc6': (7, 7)})
+TIMM = _name_nets(_TIMM_HEAD, convolved={'fc6': (7, 7), 'fc7': (1, 1)})
