@@ -94,7 +94,7 @@ def test_the_groups_are_two_half_networks():
     def run(x):
         variables = model.init(jax.random.key(0, impl='rbg'), x)
         loud = jax.tree_util.tree_map_with_path(lambda path, a: 5 * a if path[-1].key == 'kernel' else a, variables)
-        whole = model.clone(variant=model.variant._replace(halves=False))
+        whole = model.clone(variant=model.variant._replace(per_group=False))
         return loud, model.apply(loud, x), whole.apply(loud, x), across.apply(loud, x)
 
     variables, found, whole, caffe = run(x)

@@ -74,6 +74,6 @@ def test_a_stride_is_that_of_the_maps(name):
         lambda key, x: model.init_with_output(key, x, method='features'), jax.random.key(0), images
     )
     for stage, shape in shapes.items():
-        assert abs(shape.shape[1] - 320 / stages[stage].stride[0]) <= 3, stage
+        assert abs(shape.shape[1] - 320 / stages[stage].stride[0]) <= 4, stage
         assert shape.shape[-1] == stages[stage].channels
     assert re.match('conv|C|mlpconv|stem|bottleneck', next(iter(stages)))

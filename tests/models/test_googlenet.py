@@ -263,7 +263,7 @@ def test_what_is_refused():
 def test_heads_keep_the_size_they_were_made_for():
     model, made = make(dropout=0.0, auxiliary_dropout=0.0), build({}, (224, 224))
     x = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
-    with pytest.raises(UsageError, match=r'auxiliary head_4a was made for 16 places and meets 1; train on images of'):
+    with pytest.raises(UsageError, match=r'auxiliary head_4a was made for 16 pixels and gets 1; train on images of'):
         jax.eval_shape(lambda v, x: model.apply(v, x, True, mutable=['auxiliary']), made, x)
     assert jax.eval_shape(model.apply, made, x).shape == (1, 1000)  # without training, any size does
 

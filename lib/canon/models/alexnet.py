@@ -1,17 +1,19 @@
 """AlexNet: Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional neural networks", 2012.
-And what torchvision calls so: Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014.
 
-| layer | 2012, two groups (one a GPU) | one tower |
+torchvision's AlexNet is the one-tower network of Krizhevsky, "One weird trick for parallelizing convolutional neural
+networks", 2014.
+
+| layer | 2012, two groups (one per GPU) | one tower |
 |---|---|---|
 | conv1 | 96, 11x11, stride 4; LRN; pool 3, stride 2 | 64, 11x11, stride 4, padding 2; pool |
 | conv2 | 256, 5x5 in two groups; LRN; pool | 192, 5x5; pool |
-| conv3 | 384, 3x3, sees both groups | 384, 3x3 |
+| conv3 | 384, 3x3, across both groups | 384, 3x3 |
 | conv4 | 384, 3x3 in two groups | 256, 3x3 |
 | conv5 | 256, 3x3 in two groups; pool | 256, 3x3; pool |
 | fc6, fc7, fc8 | 4096, 4096, 1000 | 4096, 4096, 1000 |
 
-60,965,224 parameters for 227x227 (the paper says 224, which its own numbers of units contradict), and 61,100,840. The
-paper's errors of one network on the validation images: 40.7 % top-1, 18.2 % top-5 (Table 2, ten crops).
+60,965,224 parameters for 227x227 (the paper says 224, which its own numbers of units contradict) and 61,100,840. The
+error of one network on the validation set: 40.7 % top-1, 18.2 % top-5 (Table 2, ten crops).
 """
 
 from collections.abc import Callable
@@ -37,24 +39,23 @@ TABLE = (
 
 
 class _Variant(NamedTuple):
-    """k, divide_by_n: of LRN. halves: LRN looks at the channels of its own group alone. bias: of conv2, conv4, conv5,
-    fc6 and fc7. dense_std: of the kernels of fc6 and fc7."""
+    """Where the paper and Caffe's bvlc_alexnet differ."""
 
-    k: float
-    divide_by_n: bool
-    halves: bool
-    bias: float
-    dense_std: float
+    k: float  # of LRN
+    divide_by_n: bool  # of LRN
+    per_group: bool  # whether LRN normalises over the channels of its own group only
+    bias: float  # initial, of conv2, conv4, conv5, fc6 and fc7
+    dense_std: float  # of the initial kernels of fc6 and fc7
 
 
 _VARIANTS = {
-    'paper': _Variant(k=2.0, divide_by_n=False, halves=True, bias=1.0, dense_std=0.01),
-    'caffe': _Variant(k=1.0, divide_by_n=True, halves=False, bias=0.1, dense_std=0.005),
+    'paper': _Variant(k=2.0, divide_by_n=False, per_group=True, bias=1.0, dense_std=0.01),
+    'caffe': _Variant(k=1.0, divide_by_n=True, per_group=False, bias=0.1, dense_std=0.005),
 }
 
 
 class AlexNet(Network):
-    """The two groups of 2012; images [B, 227, 227, C] -> logits. Stages conv1 .. conv5 (after the ReLU) and pool5."""
+    """The two-group network of 2012; images [B, 227, 227, C] -> logits; stages conv1 .. conv5 (after ReLU), pool5."""
 
     num_classes: int
     dropout: float
@@ -95,17 +96,17 @@ class AlexNet(Network):
         return init.he_normal() if self.he else init.normal(std)
 
     def _lrn(self, x: jax.Array) -> jax.Array:
-        """Each GPU normalised the maps that it held, so a window of five does not reach into the other half."""
+        """Normalises within each group: each GPU had its own maps, so a window does not reach into the other half."""
         lrn = partial(ops.lrn, size=5, alpha=1e-4, beta=0.75, k=self.variant.k, divide_by_n=self.variant.divide_by_n)
-        if not self.variant.halves:
+        if not self.variant.per_group:
             return lrn(x)
         return jnp.concatenate([lrn(half) for half in jnp.split(x, 2, axis=-1)], axis=-1)
 
 
 class OneTower(Network):
-    """The network of 2014 as torchvision has it: no LRN, dropout before fc6 and fc7; images [B, 224, 224, C] -> logits.
+    """The network of 2014 in torchvision's form: no LRN, dropout before fc6 and fc7; images [B, 224, 224, C] -> logits.
 
-    Other sizes work: pool5 is averaged to 6x6. Stages conv1 .. conv5 (after the ReLU) and pool5.
+    Images of other sizes are accepted: pool5 is averaged to 6x6. Stages conv1 .. conv5 (after ReLU) and pool5.
     """
 
     num_classes: int
@@ -137,10 +138,10 @@ class OneTower(Network):
 
     def _conv(self, x: jax.Array, features: int, size: int, name: str, stride: int = 1, padding: int = 0) -> jax.Array:
         uniform = _uniform(size * size * x.shape[-1])
-        made = Conv(
+        layer = Conv(
             *(features, size, stride, padding), dtype=self.dtype, kernel_init=uniform, bias_init=uniform, name=name
         )
-        return ops.relu(made(x))
+        return ops.relu(layer(x))
 
     def _dense(self, x: jax.Array, features: int, name: str) -> jax.Array:
         uniform = _uniform(x.shape[-1])
@@ -155,13 +156,21 @@ def alexnet(
     init: str = 'normal',
     dtype: str | None = None,
 ) -> AlexNet:
-    """AlexNet of 2012, for images of 227x227; of another size fc6 is as large as what pool5 leaves.
+    """AlexNet of 2012, for images of 227x227; for other sizes, fc6 has the size that pool5 requires.
 
-    variant: 'paper' starts with biases of 1 (conv2, conv4, conv5, fc6, fc7) and all kernels from N(0, 0.01), and its
-    LRN has k = 2 and stays within a group; 'caffe' is bvlc_alexnet: biases of 0.1, fc6 and fc7 from N(0, 0.005), LRN
-    across both groups with k = 1 and alpha / 5. width: multiplies all channels and units (not in the paper). init:
-    'he' in place of 'normal' is He et al.'s rule with biases of 0, which narrow nets and small images need to start.
-    dtype: that of the computation ('bfloat16'); parameters stay float32.
+    Args:
+      num_classes: number of logits.
+      dropout: rate after fc6 and fc7.
+      width: multiplies all channels and units (not in the paper).
+      variant: 'paper' initialises the biases of conv2, conv4, conv5, fc6 and fc7 with 1 and all kernels from N(0,
+        0.01), and its LRN has k = 2 and stays within a group. 'caffe' is bvlc_alexnet: biases of 0.1, fc6 and fc7 from
+        N(0, 0.005), LRN across both groups with k = 1 and alpha / 5.
+      init: 'normal', or 'he' for He et al.'s rule with biases of 0, without which narrow networks on small images do
+        not start to learn.
+      dtype: of the computation, such as 'bfloat16'; parameters stay float32.
+
+    Raises:
+      UsageError: `variant` or `init` is unknown.
     """
     if variant not in _VARIANTS:
         raise UsageError(f'model.variant={variant!r} is unknown{suggest(variant, _VARIANTS)}')
@@ -177,8 +186,13 @@ def alexnet_one_tower(
 ) -> OneTower:
     """torchvision's AlexNet, for images of 224x224 and, by adaptive pooling, of any size from 63.
 
-    Kernels and biases start from U(+-1 / sqrt(fan-in)), as torchvision's. width: multiplies all channels and units.
-    dtype: that of the computation ('bfloat16'); parameters stay float32.
+    Kernels and biases are initialised from U(+-1 / sqrt(fan-in)), as in torchvision.
+
+    Args:
+      num_classes: number of logits.
+      dropout: rate before fc6 and fc7.
+      width: multiplies all channels and units.
+      dtype: of the computation, such as 'bfloat16'; parameters stay float32.
     """
     return OneTower(num_classes, dropout, width, None if dtype is None else jnp.dtype(dtype))
 

@@ -1,4 +1,4 @@
-"""The small networks for CIFAR-10 of Krizhevsky's cuda-convnet (2011), on which AlexNet's choices were first tried.
+"""The small CIFAR-10 networks of Krizhevsky's cuda-convnet (2011), on which AlexNet's choices were first tested.
 
 | layer | |
 |---|---|
@@ -7,9 +7,9 @@
 | conv3 | 64, 5x5, padding 2; average pooling 3, stride 2 |
 | fc | 10 |
 
-With an activation behind each convolution and, if asked, a normalisation: the four-layer network of figure 1 of
-"ImageNet classification with deep convolutional neural networks", as far as that describes it. 89,578 parameters for
-32x32x3 images.
+Each convolution is followed by an activation and, optionally, a normalisation: the four-layer network of figure 1 of
+"ImageNet classification with deep convolutional neural networks", as far as the paper describes it. 89,578 parameters
+for 32x32x3 images.
 """
 
 from functools import partial
@@ -28,7 +28,7 @@ _KERNELS = ('5x5', '3x3 3x3')
 
 
 class ConvNet(Network):
-    """Images [B, H, W, C] of at least 8 pixels a side -> logits [B, num_classes]; stages conv1, conv2, conv3."""
+    """Images [B, H, W, C] of at least 8 pixels per side -> logits [B, num_classes]; stages conv1, conv2, conv3."""
 
     num_classes: int
     activation: str
@@ -53,7 +53,7 @@ class ConvNet(Network):
         return linen.Dense(self.num_classes, dtype=self.dtype, name='fc')(x.reshape(x.shape[0], -1))
 
     def _layer(self, x: jax.Array, width: int, name: str, train: bool) -> jax.Array:
-        """A convolution over 5x5 pixels, in one or in two steps, each with its activation."""
+        """Applies a 5x5 convolution, or two 3x3 ones with the same field, each with its activation."""
         sizes = [int(size[0]) for size in self.kernels.split()]
         for i, size in enumerate(sizes):
             part = name if len(sizes) == 1 else f'{name}_{i + 1}'
@@ -75,10 +75,18 @@ def cifar10(
     width: int = 32,
     dtype: str | None = None,
 ) -> ConvNet:
-    """The network above. norm: none, 'lrn' (behind the activation, AlexNet's constants) or 'batch' (before it).
+    """The network above.
 
-    kernels: '5x5', or '3x3 3x3' for two in the place of each (Simonyan & Zisserman 2015, section 2.3). width: of conv1
-    and conv2, half of conv3's. Raises UsageError for an unknown activation, norm or kernels.
+    Args:
+      num_classes: number of logits.
+      activation: a name of `canon.ops.activation`.
+      norm: 'none', 'lrn' (after the activation, with AlexNet's constants) or 'batch' (before it).
+      kernels: '5x5', or '3x3 3x3' for two convolutions in the place of each (Simonyan & Zisserman 2015, section 2.3).
+      width: channels of conv1 and conv2, half of conv3's.
+      dtype: of the computation, such as 'bfloat16'; parameters stay float32.
+
+    Raises:
+      UsageError: the activation, the norm or the kernels are unknown, or the width is below 1.
     """
     ops.activation(activation)
     for key, value, known in (('norm', norm, _NORMS), ('kernels', kernels, _KERNELS)):

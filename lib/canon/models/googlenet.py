@@ -6,17 +6,17 @@ convolutions", 2014; table 1, figure 3 and, for the auxiliary heads, section 5.
 | conv1 7x7/2, max pool 3x3/2, LRN | 56x56x64 | | | | |
 | conv2 1x1 64, 3x3 192, LRN, max pool 3x3/2 | 28x28x192 | | | | |
 | inception 3a, 3b, max pool 3x3/2 | 14x14x480 | `INCEPTIONS` has the numbers | | | |
-| inception 4a .. 4e, max pool 3x3/2 | 7x7x832 | heads stand on 4a and 4d | | | |
+| inception 4a .. 4e, max pool 3x3/2 | 7x7x832 | auxiliary heads after 4a and 4d | | | |
 | inception 5a, 5b, average pool | 1x1x1024 | | | | |
 
-6,998,552 parameters, 13,378,280 with both heads. The paper: top-5 error 10.07 % of one network on one crop, 6.67 % of
-seven on 144 (table 3). The heads' losses are weighted by 0.3. What the paper leaves open is as in Caffe's
-bvlc_googlenet, made with an author's help: padding, pooling that rounds up, LRN with alpha / n and k = 1, and an
-initialisation U(+-sqrt(3 / fan_in)) with biases of 0.2 ahead of every ReLU (there in place of a Gaussian).
+6,998,552 parameters, 13,378,280 with both heads. The top-5 error is 10.07 % for one network on one crop and 6.67 % for
+seven on 144 crops (table 3). The heads' losses have weight 0.3. Where the paper is silent, we follow Caffe's
+bvlc_googlenet, made with the help of an author: padding, pooling that rounds up, LRN with alpha / n and k = 1, and
+initialisation from U(+-sqrt(3 / fan_in)) with biases of 0.2 before every ReLU (the paper's is Gaussian).
 
-`variant='torchvision'` is what torchvision publishes: batch normalisation (eps 1e-3) for biases and LRN, 3x3 where the
-paper has 5x5 (a slip that its weights keep), 2x2 for the last max pool, heads on an adaptive 4x4 average, dropout 0.2;
-its initialisation N(0, 0.01^2). 6,624,904 parameters, 13,004,888 with heads.
+`variant='torchvision'` is torchvision's network: batch normalisation (eps 1e-3) instead of biases and LRN, 3x3 where
+the paper has 5x5 (a mistake that its weights preserve), 2x2 for the last max pool, heads on an adaptive 4x4 average,
+dropout 0.2, initialisation from N(0, 0.01^2). 6,624,904 parameters, 13,004,888 with heads.
 """
 
 from collections.abc import Callable
@@ -124,8 +124,8 @@ class GoogLeNet(Network):
         pool = partial(ops.adaptive_avg_pool, size=4)
         if not self.norm:
             pool = partial(ops.avg_pool, window=5, stride=3, ceil_mode=True)
-        how: dict[str, Any] = dict(dtype=self.dtype, name=f'head_{name}', **self._initial())
-        logits = Head(self.num_classes, pool, unit, self.auxiliary_dropout, **how)(x, train)
+        options: dict[str, Any] = dict(dtype=self.dtype, name=f'head_{name}', **self._initial())
+        logits = GoogLeNetHead(self.num_classes, pool, unit, self.auxiliary_dropout, **options)(x, train)
         if not self.is_initializing():
             self.sow('auxiliary', f'auxiliary_{name}', logits)
 
@@ -135,10 +135,10 @@ class GoogLeNet(Network):
         return {'kernel_init': init.variance_scaling(1.0, 'fan_in', 'uniform'), 'bias_init': init.constant(0.2)}
 
 
-class Head(nn.Module):
+class GoogLeNetHead(nn.Module):
     """An auxiliary classifier (section 5): average pool, 1x1 convolution 128, fully connected 1024, dropout, linear.
 
-    The fully connected layer stands on the map that the pool leaves of the images it was initialised with, 4x4 of 224.
+    The fully connected layer has the size of the pooled map of the images it was initialised with, 4x4 for 224.
     """
 
     num_classes: int
@@ -157,7 +157,7 @@ class Head(nn.Module):
             rows = self.get_variable('params', 'fc1')['kernel'].shape[0]
             if rows != x.shape[-1]:
                 raise UsageError(
-                    f'the auxiliary {self.name} was made for {rows // channels} places and meets '
+                    f'the auxiliary {self.name} was made for {rows // channels} pixels and gets '
                     f'{x.shape[-1] // channels}; '
                     'train on images of the size it was initialised with, or set auxiliary=False'
                 )
@@ -179,15 +179,24 @@ def googlenet(
     reductions: bool = True,
     dtype: str | None = None,
 ) -> GoogLeNet:
-    """GoogLeNet; variant: 'paper' or 'torchvision'.
+    """GoogLeNet.
 
-    auxiliary: with the two heads, whose logits a training step finds in the collection 'auxiliary' as auxiliary_4a and
-    auxiliary_4d. dropout: rate ahead of the classifier, 0.4 in the paper and 0.2 in torchvision.
-    transform_input: take images normalised by ImageNet's mean and deviation to Inception's (x - 0.5) / 0.5, as
-    torchvision's published weights want them. width: multiplies the channels of all convolutions.
-    reductions: False leaves out the 1x1 convolutions ahead of the 3x3, the 5x5 and behind the pooling: the naive module
-    of figure 2(a), whose pooling branch makes each module wider than the last.
-    Raises UsageError for an unknown variant, and a width that leaves no channels.
+    Args:
+      num_classes: number of logits.
+      variant: 'paper' or 'torchvision'.
+      auxiliary: adds the two heads, whose logits are sown into the collection 'auxiliary' as auxiliary_4a and
+        auxiliary_4d during training.
+      dropout: rate before the classifier; None takes 0.4 for the paper's variant and 0.2 for torchvision's.
+      auxiliary_dropout: rate before the classifiers of the heads.
+      transform_input: maps images normalised by ImageNet's mean and deviation to Inception's (x - 0.5) / 0.5, which
+        torchvision's published weights expect.
+      width: multiplies the channels of all convolutions (not in the paper).
+      reductions: False leaves out the 1x1 convolutions before the 3x3 and 5x5 ones and after the pooling: the naive
+        module of figure 2(a), whose pooling branch makes each module wider than the previous one.
+      dtype: of the computation, such as 'bfloat16'; parameters stay float32.
+
+    Raises:
+      UsageError: the variant is unknown, or the width leaves no channels.
     """
     rates = {'paper': 0.4, 'torchvision': 0.2}
     if variant not in rates:

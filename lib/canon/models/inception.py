@@ -1,4 +1,4 @@
-"""The Inception networks after GoogLeNet. Each is a table: layers in order, and for a module its branches.
+"""The Inception networks after GoogLeNet, each a table of layers in order, with the branches of every module.
 
 Ioffe, Szegedy, "Batch normalization", 2015; Szegedy, Vanhoucke, Ioffe, Shlens, Wojna, "Rethinking the Inception
 architecture for computer vision", 2015; Szegedy, Ioffe, Vanhoucke, Alemi, "Inception-v4, ...", 2016.
@@ -10,10 +10,16 @@ architecture for computer vision", 2015; Szegedy, Ioffe, Vanhoucke, Alemi, "Ince
 | `inception_v3` | Rethinking, section 10 | 23,834,568; with head 27,161,264 | 21.2 / 5.6 % (table 3) |
 | `inception_v4` | Inception-v4, figures 3 to 9 | 42,679,816 | 19.8 / 4.8 % (TF-Slim) |
 
-Rethinking's table 3 leaves out 1,762 validation images. In every network a convolution is followed by batch
-normalisation (eps 1e-3) and ReLU. Kernels start as in the authors' released code: truncated normals of variance
-2 / fan-in, and in v3 of deviation 0.1, with 0.01 and 0.001 in its auxiliary head. A `width` multiplies the channels of
-all convolutions; it is 1 in the papers.
+Rethinking's table 3 excludes 1,762 validation images. In every network each convolution is followed by batch
+normalisation (eps 1e-3) and ReLU. Kernels are initialised as in the authors' released code: truncated normals of
+variance 2 / fan-in, in v3 of deviation 0.1, with 0.01 and 0.001 in its auxiliary head.
+
+Arguments of all constructors:
+  num_classes: number of logits.
+  dropout: rate before the classifier.
+  norm_decay: decay of the running statistics of batch normalisation per step.
+  width: multiplies the channels of all convolutions; 1 in the papers.
+  dtype: of the computation, such as 'bfloat16'; parameters stay float32.
 """
 
 from collections.abc import Callable, Mapping
@@ -58,10 +64,20 @@ TABLE = (
 
 
 class Inception(Network):
-    """Images [B, H, W, C] -> logits; features: every convolution and module of `layers` by its name.
+    """Images [B, H, W, C] -> logits; stages: every convolution and module of `layers`, by name.
 
-    layers: {name: what}, a `Unit`, the branches of a module, or a function of arrays (a pooling).
-    head: makes the auxiliary classifier, whose images are the stage `head_after`.
+    Attributes:
+      title: name of the network in messages.
+      num_classes: number of logits.
+      layers: {name: layer}, a `Unit`, the branches of a module, or a function of arrays (a pooling).
+      unit: makes the convolution of a `Unit`.
+      dropout: rate before the classifier.
+      dtype: of the computation.
+      least: smallest height and width of images.
+      head: makes the auxiliary classifier, applied to the stage `head_after`.
+      head_after: name of that stage.
+      transform_input: whether images are mapped to Inception's range.
+      kernel_init: of the classifier.
     """
 
     title: str
@@ -80,7 +96,7 @@ class Inception(Network):
     def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
         heads = self.head is not None and not features and (train or self.is_initializing())
         check_images(images, self.least, self.title, 3 if self.transform_input else None)
-        if heads:  # its 5x5 convolution stands on 5x5, pooled of 17x17
+        if heads:  # its 5x5 convolution needs the 5x5 that the pool leaves of 17x17
             check_images(images, 299, f'{self.title} with its auxiliary head (auxiliary=False leaves it out)')
         x = to_inception_range(images) if self.transform_input else images
         stages = {}
@@ -101,10 +117,10 @@ class Inception(Network):
         return nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=self.kernel_init, name='fc')(x)
 
 
-class Head(nn.Module):
+class InceptionHead(nn.Module):
     """The auxiliary classifier on the last 17x17: average 5x5 / 3, 1x1 128, `width`, linear (Rethinking, figure 8).
 
-    norm: of the fully connected layer, which is a 5x5 convolution (BN-auxiliary).
+    norm: whether the fully connected layer, a 5x5 convolution, is normalised (BN-auxiliary).
     """
 
     num_classes: int
@@ -123,7 +139,7 @@ class Head(nn.Module):
         return nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=self.kernel_init, name='fc')(x)
 
 
-# The authors' code divides an average at the border by the pixels of the image there; torchvision by all nine.
+# At the border the authors' code divides an average by the number of pixels inside the image, torchvision by nine.
 _AVERAGE = partial(ops.avg_pool, window=3, stride=1, padding='same', count_include_pad=False)
 _AVERAGE_OF_NINE = partial(ops.avg_pool, window=3, stride=1, padding='same')
 _MAX = partial(ops.max_pool, window=3, stride=1, padding='same')
@@ -141,12 +157,16 @@ def bn_inception(
     width: float = 1.0,
     dtype: str | None = None,
 ) -> Inception:
-    """BN-Inception, figure 5, padded as the authors' code ('same'). The pool projections of 4c and 4d are 96.
+    """BN-Inception, figure 5, padded as in the authors' code ('same'), with pool projections of 96 in 4c and 4d.
 
-    Figure 5 prints 128 there, with which its own 576 channels do not come out; the authors' code has 96.
-    separable_stem: conv1 with 8 depthwise filters a channel, as the paper's note on it; without, a full convolution.
-    activation='sigmoid' is BN-x5-Sigmoid, batch_norm=False the same network with biases; the paper trains without
-    dropout. norm_decay: how much of a running statistic a step keeps.
+    Figure 5 prints 128 there, which contradicts its own 576 channels; the authors' code has 96. The paper trains
+    without dropout. Arguments as of the module, and:
+
+    Args:
+      activation: after every convolution; 'sigmoid' is the paper's BN-x5-Sigmoid.
+      batch_norm: False has biases instead.
+      separable_stem: makes conv1 separable with 8 depthwise filters per channel, as the paper notes of it; False is a
+        full convolution.
     """
     layers = {
         'conv1': Unit(64, 7, 2, 'same', 8 if separable_stem else None),
@@ -166,13 +186,13 @@ def bn_inception(
         'inception_5b': _bn_module(352, (192, 320), (192, 224), _MAX, 128),
     }
     kind = _dtype(dtype)
-    how = dict(norm=batch_norm, decay=norm_decay, activation=ops.activation(activation), dtype=kind)
-    unit = partial(ConvUnit, width=width, **how)
+    options = dict(norm=batch_norm, decay=norm_decay, activation=ops.activation(activation), dtype=kind)
+    unit = partial(ConvUnit, width=width, **options)
     return Inception('BN-Inception', num_classes, layers, unit, dropout, kind, least=32)
 
 
 def _bn_module(ones: int, threes: tuple[int, int], doubles: tuple[int, int], pool: Callable, projection: int) -> dict:
-    """A row of figure 5: 1x1; 3x3 reduce, 3x3; double 3x3 reduce, double 3x3; pool and its projection."""
+    """Returns a row of figure 5: 1x1; 3x3 reduce, 3x3; double 3x3 reduce, double 3x3; pool and its projection."""
     return {
         'branch1x1': (Unit(ones),),
         'branch3x3': (Unit(threes[0]), Unit(threes[1], 3)),
@@ -182,7 +202,7 @@ def _bn_module(ones: int, threes: tuple[int, int], doubles: tuple[int, int], poo
 
 
 def _bn_halving(threes: tuple[int, int], doubles: tuple[int, int]) -> dict:
-    """A row with stride 2: no 1x1, and the maximum passes through."""
+    """Returns a row of figure 5 with stride 2: no 1x1, and the maximum without a projection."""
     return {
         'branch3x3': (Unit(threes[0]), Unit(threes[1], 3, 2)),
         'branch3x3dbl': (Unit(doubles[0]), Unit(doubles[1], 3), Unit(doubles[1], 3, 2)),
@@ -200,10 +220,13 @@ def inception_v2(
 ) -> Inception:
     """Inception-v2 of "Rethinking", section 6: table 1, with modules as its figures 5, 6 and 7 draw them.
 
-    The paper leaves the sizes inside the modules to a supplement; they are v3's here, which give the table's widths:
-    288, 768, 1280, 2048. Where v3 has four modules on 17x17 the table has five: 128, 160, 160, 160, 192 filters wide.
-    So its count is ours alone; the paper prints none.
-    auxiliary: with the head of figure 8, whose fully connected layer (1024) has no normalisation: that came with v3.
+    The paper refers to a supplement for the sizes inside the modules; here they are v3's, which give the table's
+    widths: 288, 768, 1280, 2048. Where v3 has four modules on 17x17 the table has five: 128, 160, 160, 160, 192 filters
+      wide.
+    The number of parameters is therefore ours; the paper prints none. Arguments as of the module, and:
+
+    Args:
+      auxiliary: adds the head of figure 8, whose fully connected layer (1024) is not normalised, unlike v3's.
     """
     average, kind = _AVERAGE, _dtype(dtype)
     layers = {
@@ -222,7 +245,7 @@ def inception_v2(
     }
     unit = partial(ConvUnit, width=width, decay=norm_decay, dtype=kind)
     he = init.he_normal()
-    head = partial(Head, num_classes, unit, 1024, False, full_init=he, kernel_init=he, dtype=kind)
+    head = partial(InceptionHead, num_classes, unit, 1024, False, full_init=he, kernel_init=he, dtype=kind)
     return Inception(
         'Inception v2',
         num_classes,
@@ -244,11 +267,13 @@ def inception_v3(
     width: float = 1.0,
     dtype: str | None = None,
 ) -> Inception:
-    """Inception-v3 as its authors released it and torchvision and timm publish it.
+    """Inception-v3 as its authors released it and torchvision and timm publish it. Arguments as of the module, and:
 
-    auxiliary: with the batch-normalised head on mixed_6e; its logits are 'auxiliary'. It takes 299x299 or larger, the
-    rest 75x75. transform_input: take images normalised by ImageNet's mean and deviation to Inception's
-    (x - 0.5) / 0.5, as torchvision's published weights want them; timm's come with (x - 0.5) / 0.5 as they are.
+    Args:
+      auxiliary: adds the batch-normalised head on mixed_6e; its logits are 'auxiliary'. It takes images of 299x299 or
+        larger, the rest of the network 75x75.
+      transform_input: maps images normalised by ImageNet's mean and deviation to Inception's (x - 0.5) / 0.5, which
+        torchvision's published weights expect; timm's take (x - 0.5) / 0.5 directly.
     """
     average, kind = _AVERAGE_OF_NINE, _dtype(dtype)
     layers = {
@@ -267,7 +292,9 @@ def inception_v3(
     }
     normal = init.truncated_normal
     unit = partial(ConvUnit, width=width, decay=norm_decay, kernel_init=normal(0.1), dtype=kind)
-    head = partial(Head, num_classes, unit, 768, True, full_init=normal(0.01), kernel_init=normal(0.001), dtype=kind)
+    head = partial(
+        InceptionHead, num_classes, unit, 768, True, full_init=normal(0.01), kernel_init=normal(0.001), dtype=kind
+    )
     return Inception(
         'Inception v3',
         num_classes,
@@ -283,7 +310,7 @@ def inception_v3(
 
 
 def _figure_5(size: int, projection: int, average: Callable) -> dict:
-    """35x35. Rethinking draws every 5x5 as two 3x3; the released v3 keeps one 5x5 beside them."""
+    """Returns a module on 35x35. Rethinking replaces every 5x5 by two 3x3; the released v3 keeps one 5x5 branch."""
     return {
         'branch1x1': (Unit(64),),
         f'branch{size}x{size}': (Unit(48), Unit(64, size)),
@@ -293,7 +320,7 @@ def _figure_5(size: int, projection: int, average: Callable) -> dict:
 
 
 def _figure_6(n: int, average: Callable) -> dict:
-    """17x17: 7x7 as 1x7 and 7x1, n filters wide inside."""
+    """Returns a module on 17x17: 7x7 as 1x7 and 7x1, n filters wide inside."""
     return {
         'branch1x1': (Unit(192),),
         'branch7x7': (Unit(n), Unit(n, (1, 7)), Unit(192, (7, 1))),
@@ -303,7 +330,7 @@ def _figure_6(n: int, average: Callable) -> dict:
 
 
 def _figure_7(average: Callable) -> dict:
-    """8x8: 3x3 as 1x3 beside 3x1."""
+    """Returns a module on 8x8: 3x3 as 1x3 and 3x1 in parallel."""
     return {
         'branch1x1': (Unit(320),),
         'branch3x3': (Unit(384), (Unit(384, (1, 3)), Unit(384, (3, 1)))),
@@ -313,7 +340,7 @@ def _figure_7(average: Callable) -> dict:
 
 
 def _reduction_35() -> dict:
-    """Figure 10, 35x35 to 17x17."""
+    """Returns the module of figure 10 from 35x35 to 17x17."""
     return {
         'branch3x3': (Unit(384, 3, 2, 'valid'),),
         'branch3x3dbl': (Unit(64), Unit(96, 3), Unit(96, 3, 2, 'valid')),
@@ -322,7 +349,7 @@ def _reduction_35() -> dict:
 
 
 def _reduction_17() -> dict:
-    """Figure 10, 17x17 to 8x8."""
+    """Returns the module of figure 10 from 17x17 to 8x8."""
     return {
         'branch3x3': (Unit(192), Unit(320, 3, 2, 'valid')),
         'branch7x7x3': (Unit(192), Unit(192, (1, 7)), Unit(192, (7, 1)), Unit(192, 3, 2, 'valid')),
@@ -337,7 +364,10 @@ def inception_v4(
     width: float = 1.0,
     dtype: str | None = None,
 ) -> Inception:
-    """Inception-v4, figure 9: the stem, 4 Inception-A, Reduction-A (k, l, m, n = 192, 224, 256, 384), 7 B, 3 C."""
+    """Inception-v4, figure 9: the stem, 4 Inception-A, Reduction-A, 7 Inception-B, Reduction-B, 3 Inception-C.
+
+    Reduction-A has k, l, m, n = 192, 224, 256, 384. Arguments as of the module.
+    """
     kind = _dtype(dtype)
     layers = {
         'stem_conv1': Unit(32, 3, 2, 'valid'),

@@ -1,9 +1,10 @@
-"""MobileNets: Howard et al., "MobileNets: efficient convolutional neural networks for mobile vision applications", 2017
-(Table 1), and Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", 2018 (Table 2).
+"""MobileNets: Howard et al., "MobileNets: efficient CNNs for mobile vision applications", 2017.
 
-V1 is conv1, 3x3 with 32 channels and stride 2, then 13 blocks: a depthwise 3x3 and a pointwise convolution, each with
-batch normalisation and ReLU. `BLOCKS` has their channels and strides; the paper's table gives the last one a stride of
-2, which its own sizes contradict. Average pool, 1000 units.
+Table 1 of that paper, and Table 2 of Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", 2018.
+
+V1 is conv1, 3x3 with 32 channels and stride 2, then 13 blocks of a depthwise 3x3 and a pointwise convolution, each with
+batch normalisation and ReLU, average pooling and 1000 units. `BLOCKS` has the channels and strides; the paper's table
+gives the last block a stride of 2, which contradicts its own sizes.
 
 | width | parameters | multiply-adds at 224 | top-1 | | size | multiply-adds | top-1 |
 |---|---|---|---|---|---|---|---|
@@ -12,10 +13,10 @@ batch normalisation and ReLU. `BLOCKS` has their channels and strides; the paper
 | 0.5 | 1,331,592 | 149 M | 63.7 % | | 160 | 290 M | 67.2 % |
 | 0.25 | 470,072 | 41 M | 50.6 % | | 128 | 186 M | 64.4 % |
 
-V2 is conv1 as V1's, seven rows of bottlenecks (`ROWS`), conv_last, 1x1 with 1280 channels, average pool, 1000 units.
-A bottleneck expands t times, filters depthwise, both with ReLU6, and projects linearly; where its shape stays, its
-input is added. Widths .35, .5, .75, 1, 1.3, 1.4: 1,677,128, 1,968,680, 2,636,424, 3,504,872, 5,386,792 and 6,108,776
-parameters; the paper's top-1 accuracy at 1 is 72.0 %, at 1.4 74.7 %.
+V2 is V1's conv1, seven rows of bottlenecks (`ROWS`), conv_last, 1x1 with 1280 channels, average pooling and 1000 units.
+A bottleneck expands the channels t times, filters depthwise, both with ReLU6, and projects linearly; if its shape does
+not change, its input is added. The widths .35, .5, .75, 1, 1.3 and 1.4 have 1,677,128, 1,968,680, 2,636,424, 3,504,872,
+5,386,792 and 6,108,776 parameters; the paper's top-1 accuracy is 72.0 % at 1 and 74.7 % at 1.4.
 """
 
 from functools import partial
@@ -38,7 +39,7 @@ BLOCKS = (  # channels, stride
     (1024, 2), (1024, 1),
 )  # fmt: skip
 ROWS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
-"""t, c, n, s of Table 2: expansion, channels, how many, stride of the first."""
+"""t, c, n, s of Table 2: expansion, channels, number of blocks, stride of the first."""
 
 
 _V1, _AUTHORS = 'Howard et al. 2017, Tables 4, 6, 7', "the authors' release, one crop"
@@ -66,7 +67,7 @@ _BOTTLENECKS = ('linear', 'relu6')
 class MobileNetV1(Network):
     """Images [B, H, W, C] -> logits [B, num_classes]; stages conv1, block1 .. block13.
 
-    A block holds depthwise, depthwise_bn, pointwise, pointwise_bn, or of full convolutions full, full_bn.
+    A block contains depthwise, depthwise_bn, pointwise, pointwise_bn, or full, full_bn for full convolutions.
     """
 
     num_classes: int
@@ -86,7 +87,9 @@ class MobileNetV1(Network):
         stages = {}
         x = stages['conv1'] = unit(images, self._scaled(32), 3, 2, self.padding, name='conv1', norm='bn1', train=train)
         for place, (channels, stride) in enumerate(BLOCKS, start=1):
-            block = Separable(self._scaled(channels), stride, self.padding, self.separable, unit, name=f'block{place}')
+            block = SeparableBlock(
+                self._scaled(channels), stride, self.padding, self.separable, unit, name=f'block{place}'
+            )
             x = stages[f'block{place}'] = block(x, train)
         if features:
             return stages
@@ -97,8 +100,8 @@ class MobileNetV1(Network):
         return int(channels * self.width_multiplier)
 
 
-class Separable(nn.Module):
-    """A depthwise and a pointwise convolution, or one full convolution in their place."""
+class SeparableBlock(nn.Module):
+    """A depthwise and a pointwise convolution, or one full convolution in their place (`separable=False`)."""
 
     features: int
     stride: int
@@ -118,7 +121,8 @@ class Separable(nn.Module):
 class MobileNetV2(Network):
     """Images [B, H, W, C] -> logits [B, num_classes]; stages conv1, bottleneck1 .. bottleneck7 (rows), conv_last.
 
-    Blocks are called bottleneck<row>_<place> and hold expand, expand_bn, depthwise, depthwise_bn, project, project_bn.
+    Blocks are named bottleneck<row>_<index> and contain expand, expand_bn, depthwise, depthwise_bn, project,
+    project_bn.
     """
 
     num_classes: int
@@ -156,7 +160,7 @@ class MobileNetV2(Network):
 
 
 class InvertedResidual(nn.Module):
-    """Table 1: expand by 1x1, filter by depthwise 3x3, project by 1x1; the input is added where the shape stays."""
+    """Table 1: 1x1 expansion, depthwise 3x3, 1x1 projection; adds the input if the shape does not change."""
 
     features: int
     expansion: int
@@ -178,7 +182,7 @@ def _unit(
     x, features, size, stride=1, padding: Padding = 0, *, name, norm=None, train=False, activation='relu6', eps=1e-5,
     dtype=None, groups=1, **conv,
 ):  # fmt: skip
-    """A convolution without bias, `norm` (by default its name and '_bn') and an activation, within a `__call__`."""
+    """Applies a convolution without bias, `norm` (None: its name and '_bn') and an activation, within a `__call__`."""
     x = Conv(features, size, stride, padding, groups=groups, use_bias=False, dtype=dtype, name=name, **conv)(x)
     return ops.activation(activation)(BatchNorm(eps=eps, dtype=dtype, name=norm or f'{name}_bn')(x, train))
 
@@ -195,12 +199,22 @@ def mobilenet_v1(
 ) -> MobileNetV1:
     """MobileNet; the paper's resolution multiplier is the size of the images, 224, 192, 160 or 128 (from 32).
 
-    width_multiplier: the paper's alpha, of all channels. separable: False has full 3x3 convolutions in place of
-    depthwise and pointwise ones, the paper's comparison (Table 4). padding, eps (of the norms) and dropout are those of
-    the authors' TensorFlow code, and so are the initial kernels, from N(0, 0.09) cut at two deviations; biases start at
-    0. activation: 'relu' as the paper says; the authors' published weights want 'relu6', and timm's mobilenetv1_100
-    activation='relu6', padding=1, eps=1e-5. dtype: that of the computation ('bfloat16'); parameters stay float32.
-    Raises UsageError for a width that leaves no channels and an unknown activation.
+    Kernels are initialised as in the authors' TensorFlow code, from N(0, 0.09^2) truncated at two deviations; biases
+    with 0. timm's mobilenetv1_100 takes activation='relu6', padding=1 and eps=1e-5.
+
+    Args:
+      num_classes: number of logits.
+      width_multiplier: the paper's alpha, of all channels.
+      separable: False has full 3x3 convolutions instead of depthwise and pointwise ones, the paper's comparison (Table
+        4).
+      activation: 'relu' in the paper; the authors' published weights expect 'relu6'.
+      padding: of the 3x3 convolutions, that of the authors' code.
+      eps: of the norms, that of the authors' code.
+      dropout: rate before the classifier, that of the authors' code.
+      dtype: of the computation, such as 'bfloat16'; parameters stay float32.
+
+    Raises:
+      UsageError: the width leaves no channels, or the activation is unknown.
     """
     ops.activation(activation)
     _check_width(width_multiplier)
@@ -216,13 +230,21 @@ def mobilenet_v2(
     dropout: DropRate = 0.2,
     dtype: str | None = None,
 ) -> MobileNetV2:
-    """MobileNetV2 as torchvision has it: symmetric padding, norms' eps 1e-5; for images of any size from 32.
+    """MobileNetV2 in torchvision's form: symmetric padding, eps 1e-5 in the norms; for images of any size from 32.
 
-    width_multiplier: of all channels, rounded to multiples of 8 (`canon.nn.make_divisible`); conv_last never has
-    fewer than 1280. bottleneck: what follows a projection, 'linear' or 'relu6', and residual: False leaves out the
-    shortcuts, the comparisons of figure 6. Convolutions start from N(0, 2 / fan-out), the classifier from N(0, 0.01),
-    biases at 0. dropout: ahead of the classifier. dtype: that of the computation ('bfloat16'); parameters stay float32.
-    Raises UsageError for a width that leaves no channels and an unknown bottleneck.
+    Convolutions are initialised from N(0, 2 / fan-out), the classifier from N(0, 0.01^2), biases with 0.
+
+    Args:
+      num_classes: number of logits.
+      width_multiplier: of all channels, rounded to multiples of 8 (`canon.nn.make_divisible`); conv_last has at least
+        1280.
+      bottleneck: activation after a projection, 'linear' or 'relu6', a comparison of figure 6.
+      residual: False leaves out the shortcuts, the other comparison of figure 6.
+      dropout: rate before the classifier.
+      dtype: of the computation, such as 'bfloat16'; parameters stay float32.
+
+    Raises:
+      UsageError: the width leaves no channels, or the bottleneck is unknown.
     """
     if bottleneck not in _BOTTLENECKS:
         raise UsageError(f'model.bottleneck={bottleneck!r} is unknown{suggest(bottleneck, _BOTTLENECKS)}')

@@ -1,7 +1,7 @@
-"""Network in Network: Lin, Chen, Yan, 2014: convolutions followed by 1x1 ones, and a mean over the map as classifier.
+"""Network in Network, Lin, Chen, Yan, 2014: convolutions followed by 1x1 convolutions, global average pooling.
 
-The paper gives the idea and the number of blocks; the sizes are those of the authors' own code: `nin_cifar` is
-cifar-10_def (and cifar-100_def) of their cuda-convnet, `nin_imagenet` the network of Caffe's model zoo.
+The paper gives the idea and the number of blocks; the sizes are those of the authors' code: `nin_cifar` is their
+cifar-10_def (and cifar-100_def) for cuda-convnet, `nin_imagenet` the network of Caffe's model zoo.
 
 | block | `nin_cifar`, 32x32 | `nin_imagenet`, 224x224 |
 |---|---|---|
@@ -10,8 +10,8 @@ cifar-10_def (and cifar-100_def) of their cuda-convnet, `nin_imagenet` the netwo
 | mlpconv3 | 3x3 192, 192, classes | 3x3 384, 384, 384; pool; dropout |
 | mlpconv4 | | 3x3 1024, 1024, classes |
 
-966,986 and 7,595,176 parameters. Errors on CIFAR-10: 10.41 %, and 8.81 % with augmented images; the
-authors state 59.36 % top-1 on ImageNet's validation images for the second.
+966,986 and 7,595,176 parameters. The error on CIFAR-10 is 10.41 %, and 8.81 % with augmentation; the authors report a
+top-1 accuracy of 59.36 % on ImageNet's validation set for the second.
 """
 
 from typing import NamedTuple
@@ -28,15 +28,14 @@ from canon.nn import Conv, Network, check_images, scale_channels
 
 
 class _Block(NamedTuple):
-    """A convolution and two 1x1 ones after it. units: the outputs of the three, 0 for the classes; stds: of their
-    kernels at the start. Then, in all blocks but the last, pooling, and dropout where asked."""
+    """A convolution, two 1x1 convolutions and, in all blocks but the last, pooling."""
 
     size: int
     stride: int
     padding: int
-    units: tuple[int, int, int]
-    stds: tuple[float, float, float]
-    dropout: bool = False
+    channels: tuple[int, int, int]  # of the three convolutions; 0 stands for the number of classes
+    stds: tuple[float, float, float]  # of their initial kernels
+    dropout: bool = False  # after the pooling
 
 
 _CIFAR = (
@@ -66,10 +65,10 @@ TABLE = (
 
 
 class NIN(Network):
-    """Images -> logits [B, num_classes]; stages mlpconv1 .. (each after its third ReLU, before pooling).
+    """Images -> logits [B, num_classes]; stages mlpconv1, ... (each after its third ReLU, before pooling).
 
-    The last block gives a map a class, whose mean is the logit. Convolutions are called conv<block>, the 1x1 ones
-    cccp1, cccp2, .. in one sequence (cascaded cross channel pooling), as the authors do.
+    The last block gives one map per class, whose mean is the logit. Convolutions are named conv<block>, the 1x1 ones
+    cccp1, cccp2, ... in one sequence (cascaded cross channel pooling), as by the authors.
     """
 
     blocks: tuple[_Block, ...]
@@ -93,23 +92,26 @@ class NIN(Network):
                 x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return stages if features else x.mean((1, 2))
 
-    def _conv(self, x, block: _Block, which: int, name: str, size: int = 1, stride: int = 1, padding: int = 0):
-        units = block.units[which]
-        features = scale_channels(units, self.width) if units else self.num_classes
-        made = Conv(
+    def _conv(self, x, block: _Block, index: int, name: str, size: int = 1, stride: int = 1, padding: int = 0):
+        channels = block.channels[index]
+        features = scale_channels(channels, self.width) if channels else self.num_classes
+        layer = Conv(
             *(features, size, stride, padding),
             dtype=self.dtype,
-            kernel_init=init.normal(block.stds[which]),
+            kernel_init=init.normal(block.stds[index]),
             name=name,
         )
-        return ops.relu(made(x))
+        return ops.relu(layer(x))
 
 
 def nin_cifar(num_classes: Count = 10, dropout: DropRate = 0.5, width: float = 1.0, dtype: str | None = None) -> NIN:
-    """The three blocks for CIFAR's 32x32 images. Kernels start from N(0, 0.05), biases at 0.
+    """The network of three blocks for CIFAR's 32x32 images. Kernels are initialised from N(0, 0.05), biases with 0.
 
-    dropout: after both poolings. width: multiplies all channels (not in the paper). dtype: that of the computation
-    ('bfloat16'); parameters stay float32.
+    Args:
+      num_classes: number of logits.
+      dropout: rate after both poolings.
+      width: multiplies all channels (not in the paper).
+      dtype: of the computation, such as 'bfloat16'; parameters stay float32.
     """
     return NIN(_CIFAR, num_classes, 4, dropout, width, None if dtype is None else jnp.dtype(dtype))
 
@@ -117,9 +119,12 @@ def nin_cifar(num_classes: Count = 10, dropout: DropRate = 0.5, width: float = 1
 def nin_imagenet(
     num_classes: Count = 1000, dropout: DropRate = 0.5, width: float = 1.0, dtype: str | None = None
 ) -> NIN:
-    """The four blocks for ImageNet's crops of 224x224. Kernels start from N(0, 0.05) or N(0, 0.01), biases at 0.
+    """The network of four blocks for ImageNet. Kernels are initialised from N(0, 0.05) or N(0, 0.01), biases with 0.
 
-    dropout: after pool3. width: multiplies all channels (not in the paper). dtype: that of the computation
-    ('bfloat16'); parameters stay float32.
+    Args:
+      num_classes: number of logits.
+      dropout: rate after pool3.
+      width: multiplies all channels (not in the paper).
+      dtype: of the computation, such as 'bfloat16'; parameters stay float32.
     """
     return NIN(_IMAGENET, num_classes, 39, dropout, width, None if dtype is None else jnp.dtype(dtype))

@@ -1,5 +1,6 @@
-"""Residual networks: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2015 (Table 1, section 4.2),
-and "Identity mappings in deep residual networks", 2016 (pre-activation).
+"""Residual networks: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2015.
+
+Table 1 and section 4.2 of that paper, and "Identity mappings in deep residual networks", 2016 (pre-activation).
 
 | stage | at 224 | 18 | 34 | 50 | 101 | 152 |
 |---|---|---|---|---|---|---|
@@ -10,12 +11,13 @@ and "Identity mappings in deep residual networks", 2016 (pre-activation).
 | conv5_x | 7 | [512, 512] x 2 | x 3 | [512, 512, 2048] x 3 | x 3 | x 3 |
 | average pool, 1000 units | 1 | 11,689,512 parameters | 21,797,672 | 25,557,032 | 44,549,160 | 60,192,808 |
 
-conv3_1, conv4_1 and conv5_1 halve the image. The authors' models of 50, 101 and 152 layers: 24.7, 23.6, 23.0 % top-1
-error on one crop, 22.9, 21.8, 21.4 % on ten. FPN's C2 .. C5 are the stages conv2_x .. conv5_x.
+conv3_1, conv4_1 and conv5_1 halve the resolution. The authors' models of 50, 101 and 152 layers have 24.7, 23.6 and
+23.0 % top-1 error on one crop, 22.9, 21.8 and 21.4 % on ten. The stages conv2_x .. conv5_x are FPN's C2 .. C5.
 
-On CIFAR-10, 6n + 2 layers: conv1 3x3 16, then n blocks [3x3, 3x3] at each of 32x32x16, 16x16x32, 8x8x64, zero-padded
-shortcuts. 20, 32, 44, 56, 110 and 1202 layers: 8.75, 7.51, 7.17, 6.97, 6.43 and 7.93 % error. With pre-activation
-bottlenecks of 64, 128 and 256 channels, 9n + 2 layers: 5.46 (164) and 4.92 % (1001).
+For CIFAR-10, networks of 6n + 2 layers: conv1 3x3 16, then n blocks [3x3, 3x3] at each of 32x32x16, 16x16x32 and
+8x8x64, with zero-padded shortcuts. The errors of 20, 32, 44, 56, 110 and 1202 layers are 8.75, 7.51, 7.17, 6.97, 6.43
+and 7.93 %; those of pre-activation bottlenecks of 64, 128 and 256 channels, 9n + 2 layers, 5.46 (164) and 4.92 %
+(1001).
 """
 
 from collections.abc import Callable
@@ -58,12 +60,12 @@ TABLE = (
 
 _SHORTCUTS = ('padding', 'projection', 'projection_all')  # the paper's A, B, C
 _STRIDES = ('1x1', '3x3')
-# A fully connected layer starts as torch's, which the authors' released code keeps: U(+-1 / sqrt(fan-in)), no bias.
+# torch's initialisation of fully connected layers, which the authors' code keeps: U(+-1 / sqrt(fan-in)); biases 0.
 _DENSE = initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 
 class _Form(NamedTuple):
-    """What all blocks of a network share; the constructors say what each is."""
+    """Settings that all blocks of a network share, as documented at `resnet18`."""
 
     shortcut: str
     stride_at: str
@@ -83,7 +85,7 @@ class _Form(NamedTuple):
 class ResNet(Network):
     """Images [B, H, W, C] -> logits [B, num_classes]; stages conv1, conv2_x, ... (after the last ReLU of each).
 
-    Blocks are called conv2_1, conv2_2, ...: in each conv1, bn1, conv2, ..., and where it projects, shortcut and
+    Blocks are named conv2_1, conv2_2, ... and contain conv1, bn1, conv2, ... and, with a projection, shortcut and
     shortcut_bn.
     """
 
@@ -110,8 +112,8 @@ class ResNet(Network):
         return stages if features else _classifier(self.num_classes, form)(x.mean((1, 2)))
 
 
-class Basic(nn.Module):
-    """Two 3x3 convolutions beside a shortcut: figure 5, left."""
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut: figure 5, left."""
 
     width: int
     stride: int
@@ -123,11 +125,11 @@ class Basic(nn.Module):
         y = form.conv(self.width, 3, 'conv1', self.stride)(x)
         y = ops.relu(form.norm('bn1')(y, train))
         y = form.norm('bn2', last=True)(form.conv(self.width, 3, 'conv2')(y), train)
-        return _joined(x, y, self.stride, form, train)
+        return _add_shortcut(x, y, self.stride, form, train)
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions, the last four times as wide, beside a shortcut: figure 5, right."""
+    """1x1, 3x3 and 1x1 convolutions, the last four times as wide, and a shortcut: figure 5, right."""
 
     width: int
     stride: int
@@ -142,11 +144,11 @@ class Bottleneck(nn.Module):
         y = form.conv(self.width, 3, 'conv2', second)(y)
         y = ops.relu(form.norm('bn2')(y, train))
         y = form.norm('bn3', last=True)(form.conv(4 * self.width, 1, 'conv3')(y), train)
-        return _joined(x, y, self.stride, form, train)
+        return _add_shortcut(x, y, self.stride, form, train)
 
 
-def _joined(x: jax.Array, y: jax.Array, stride: int, form: _Form, train: bool) -> jax.Array:
-    """relu(y + shortcut(x)), or without a shortcut relu(y); within a block's `__call__`."""
+def _add_shortcut(x: jax.Array, y: jax.Array, stride: int, form: _Form, train: bool) -> jax.Array:
+    """Computes relu(y + shortcut(x)), or relu(y) for a plain network, within a block's `__call__`."""
     if form.plain:
         return ops.relu(y)
     changes = stride > 1 or x.shape[-1] != y.shape[-1]
@@ -159,9 +161,9 @@ def _joined(x: jax.Array, y: jax.Array, stride: int, form: _Form, train: bool) -
 
 
 class PreActResNet(Network):
-    """Images [B, H, W, C] -> logits [B, num_classes]; stages conv1, conv2_x, ... (bare sums) and last.
+    """Images [B, H, W, C] -> logits [B, num_classes]; stages conv1, conv2_x, ... (sums before activation) and last.
 
-    last is the final sum normalised and rectified, which the average is taken of.
+    The stage last is the final sum, normalised and rectified, which is averaged for the classifier.
     """
 
     depth: int
@@ -183,9 +185,9 @@ class PreActResNet(Network):
 
 
 class PreActBottleneck(nn.Module):
-    """Normalise, rectify, convolve, thrice, beside a bare shortcut: He et al. 2016, figure 1 (b), as a bottleneck.
+    """Three times normalisation, ReLU and convolution, and an identity shortcut: He et al. 2016, figure 1 (b).
 
-    The first unit of a stage projects, and takes both its ways from the same normalised and rectified x.
+    The first block of a stage has a projection, which takes the same normalised and rectified x as the residual branch.
     """
 
     channels: int
@@ -219,90 +221,99 @@ def resnet18(
 ) -> ResNet:
     """The residual network of 18 layers, for images of 224x224 and of any size from 32.
 
-    shortcut: where a block changes its shape 'projection' (the paper's B) has a 1x1 convolution with a norm, 'padding'
-    (A) zeros for new channels; 'projection_all' (C) projects everywhere. plain: no shortcuts, the paper's comparison.
-    stride_at: which convolution of a bottleneck halves the image, '1x1' the first, as the paper's own models ("v1"),
-    or '3x3', as torchvision's ("v1.5", the default, so that its weights fit). Networks without bottlenecks have no
-    such choice. zero_init_last: a block's last norm starts with a scale of 0 (not in the paper), so that the block
-    starts as its shortcut. frozen_norm: running statistics normalise in training too, for fine-tuning detectors.
-    Convolutions start as He et al. (N(0, 2 / fan-out)), the classifier from U(+-1 / sqrt(fan-in)), its bias at 0.
-    dtype: that of the computation ('bfloat16'); parameters stay float32.
-    Raises UsageError for an unknown `shortcut` or `stride_at`.
+    Convolutions are initialised from N(0, 2 / fan-out) (He et al. 2015), the classifier from U(+-1 / sqrt(fan-in)), its
+    bias with 0.
+
+    Args:
+      num_classes: number of logits.
+      shortcut: of blocks that change the shape: 'projection' (the paper's B), a 1x1 convolution and a norm; 'padding'
+        (A), zeros for new channels. 'projection_all' (C) projects in every block.
+      stride_at: which convolution of a bottleneck has the stride: '1x1', the first, as in the paper's models ("v1"), or
+        '3x3', as in torchvision's ("v1.5", so that its weights fit). Without effect in networks of basic blocks.
+      plain: leaves out the shortcuts, the paper's comparison.
+      zero_init_last: initialises the scale of a block's last norm with 0 (not in the paper), so that the block starts
+        as its shortcut.
+      frozen_norm: normalises by the running statistics in training as well, to fine-tune detectors.
+      dtype: of the computation, such as 'bfloat16'; parameters stay float32.
+
+    Raises:
+      UsageError: `shortcut` or `stride_at` is unknown.
     """
     for key, value, known in (('shortcut', shortcut, _SHORTCUTS), ('stride_at', stride_at, _STRIDES)):
         if value not in known:
             raise UsageError(f'model.{key}={value!r} is unknown{suggest(value, known)}')
     dtype_ = None if dtype is None else jnp.dtype(dtype)
     form = _Form(shortcut, stride_at, plain, zero_init_last, frozen_norm, dtype_)
-    return ResNet(Basic, (2, 2, 2, 2), (64, 128, 256, 512), False, num_classes, form)
+    return ResNet(BasicBlock, (2, 2, 2, 2), (64, 128, 256, 512), False, num_classes, form)
 
 
 def resnet34(**arguments: Any) -> ResNet:
-    """34 layers. Arguments as of `resnet18`."""
+    """34 layers. Arguments are those of `resnet18`."""
     return call(resnet18, arguments, 'model').clone(depths=(3, 4, 6, 3))
 
 
 def resnet50(**arguments: Any) -> ResNet:
-    """50 layers in bottlenecks. Arguments as of `resnet18`."""
+    """50 layers in bottlenecks. Arguments are those of `resnet18`."""
     return call(resnet18, arguments, 'model').clone(depths=(3, 4, 6, 3), block=Bottleneck)
 
 
 def resnet101(**arguments: Any) -> ResNet:
-    """101 layers in bottlenecks. Arguments as of `resnet18`."""
+    """101 layers in bottlenecks. Arguments are those of `resnet18`."""
     return call(resnet18, arguments, 'model').clone(depths=(3, 4, 23, 3), block=Bottleneck)
 
 
 def resnet152(**arguments: Any) -> ResNet:
-    """152 layers in bottlenecks. Arguments as of `resnet18`."""
+    """152 layers in bottlenecks. Arguments are those of `resnet18`."""
     return call(resnet18, arguments, 'model').clone(depths=(3, 8, 36, 3), block=Bottleneck)
 
 
 def resnet20_cifar(num_classes: Count = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
-    """CIFAR's residual network of 20 layers, for images of 32x32 and of any size from 4. Arguments as of `resnet18`."""
+    """The 20-layer network for CIFAR: images of 32x32 and of any size from 4. Arguments are those of `resnet18`."""
     return _cifar(3, dict(num_classes=num_classes, shortcut=shortcut) | arguments)
 
 
 def resnet32_cifar(num_classes: Count = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
-    """32 layers. Arguments as of `resnet20_cifar`."""
+    """32 layers. Arguments are those of `resnet20_cifar`."""
     return _cifar(5, dict(num_classes=num_classes, shortcut=shortcut) | arguments)
 
 
 def resnet44_cifar(num_classes: Count = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
-    """44 layers. Arguments as of `resnet20_cifar`."""
+    """44 layers. Arguments are those of `resnet20_cifar`."""
     return _cifar(7, dict(num_classes=num_classes, shortcut=shortcut) | arguments)
 
 
 def resnet56_cifar(num_classes: Count = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
-    """56 layers. Arguments as of `resnet20_cifar`."""
+    """56 layers. Arguments are those of `resnet20_cifar`."""
     return _cifar(9, dict(num_classes=num_classes, shortcut=shortcut) | arguments)
 
 
 def resnet110_cifar(num_classes: Count = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
-    """110 layers; it warms up at a rate of 0.01. Arguments as of `resnet20_cifar`."""
+    """110 layers; the paper warms it up at a learning rate of 0.01. Arguments are those of `resnet20_cifar`."""
     return _cifar(18, dict(num_classes=num_classes, shortcut=shortcut) | arguments)
 
 
 def resnet1202_cifar(num_classes: Count = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
-    """1202 layers. Arguments as of `resnet20_cifar`."""
+    """1202 layers. Arguments are those of `resnet20_cifar`."""
     return _cifar(200, dict(num_classes=num_classes, shortcut=shortcut) | arguments)
 
 
 def _cifar(depth: int, arguments: dict[str, Any]) -> ResNet:
-    made = call(resnet18, arguments, 'model')
-    return made.clone(block=Basic, depths=(depth,) * 3, widths=(16, 32, 64), cifar=True)
+    return call(resnet18, arguments, 'model').clone(
+        block=BasicBlock, depths=(depth,) * 3, widths=(16, 32, 64), cifar=True
+    )
 
 
 def preact_resnet164(
     num_classes: Count = 10, plain: bool = False, frozen_norm: bool = False, dtype: str | None = None
 ) -> PreActResNet:
-    """Pre-activation, 164 layers, for images of 32x32 and of any size from 4. The stride is in the first 1x1.
+    """The 164-layer pre-activation network for CIFAR: images of 32x32 and of any size from 4; strides in the first 1x1.
 
-    plain: no shortcuts. frozen_norm, dtype and the initialisation as of `resnet18`.
+    Arguments and initialisation are those of `resnet18`.
     """
     dtype_ = None if dtype is None else jnp.dtype(dtype)
     return PreActResNet(18, num_classes, _Form('projection', '1x1', plain, False, frozen_norm, dtype_))
 
 
 def preact_resnet1001(**arguments: Any) -> PreActResNet:
-    """Pre-activation, 1001 layers. Arguments as of `preact_resnet164`."""
+    """The 1001-layer pre-activation network. Arguments are those of `preact_resnet164`."""
     return call(preact_resnet164, arguments, 'model').clone(depth=111)

@@ -8,9 +8,9 @@
 | D `vgg16` | 3 3 | 3 3 | 3 3 3 | 3 3 3 | 3 3 3 | 138,357,544 | 138,365,992 |
 | E `vgg19` | 3 3 | 3 3 | 3 3 3 3 | 3 3 3 3 | 3 3 3 3 | 143,667,240 | 143,678,248 |
 
-A digit is a convolution of that size with the channels of its column, 2x2 pooling follows each column, then 4096, 4096
-and 1000 units. Errors on the validation images: 29.6 (A), 28.7 (B), 28.1 (C), 27.0 (D) and 27.3 % (E) top-1, trained
-and tested at a shorter side of 256 (Table 3). Batch normalisation is torchvision's addition.
+A digit is a convolution of that size with the channels of its column; 2x2 pooling follows each column, then layers of
+4096, 4096 and 1000 units. The top-1 errors on the validation set are 29.6 (A), 28.7 (B), 28.1 (C), 27.0 (D) and 27.3 %
+(E), trained and tested at a shorter side of 256 (Table 3). Batch normalisation is torchvision's addition.
 """
 
 from functools import partial
@@ -37,8 +37,8 @@ _KERNELS = {
     'E': ((3, 3), (3, 3), (3, 3, 3, 3), (3, 3, 3, 3), (3, 3, 3, 3)),
 }
 
-# What a deeper net takes from a trained A (section 3.1): its first four convolutions, each at the place of the same
-# input and output channels, and the three fully connected layers. The rest keeps its own initialisation. For
+# What a deeper net takes over from a trained A (section 3.1): its first four convolutions, each where the input and
+# output # channels are the same, and the three fully connected layers. The rest keeps its own initialisation. For
 # `run.init_from`, together with the `path` of A's run.
 SHALLOW_TO_DEEP = dict(new=r'^(?!(batch_stats/)?((conv|bn)(1_1|2_1|3_1|3_2)|fc[678])/)')
 
@@ -67,8 +67,8 @@ _INITS = {
 class VGG(Network):
     """Images [B, 224, 224, C] -> logits [B, num_classes]; stages conv1 .. conv5, the last of each column, and pool5.
 
-    Layers are called conv<column>_<row>, bn<column>_<row>, fc6, fc7, fc8. Other sizes work: pool5 is averaged to 7x7,
-    as in torchvision. With `dense` the fully connected layers slide over pool5 instead.
+    Layers are named conv<column>_<row>, bn<column>_<row>, fc6, fc7, fc8. Images of other sizes are accepted: pool5 is
+    averaged to 7x7, as in torchvision. With `dense` the fully connected layers slide over pool5 instead.
     """
 
     kernels: tuple[tuple[int, ...], ...]
@@ -116,7 +116,7 @@ class _Sliding(nn.Module):
     """A fully connected layer on every window of a map: [B, h, w, C] -> [B, h - window + 1, w - window + 1, features].
 
     Its kernel [window * window * C, features] is that of a dense layer on a flattened window; on a larger map it is
-    read as [window, window, C, features] and convolved.
+    reshaped to [window, window, C, features] and convolved.
     """
 
     features: int
@@ -147,16 +147,23 @@ def vgg11(
 ) -> VGG:
     """VGG A.
 
-    batch_norm: after every convolution, as torchvision's `_bn` nets. dropout: after fc6 and fc7.
-    dense: the fully convolutional form of section 3.2, the same parameters read as a 7x7 and two 1x1 convolutions, for
-    images from 224 up: logits [B, h, w, num_classes], one for each 7x7 window of pool5, which stands for a crop of
-    224 pixels at a stride of 32 but for the crop's own zero padding; their mean is the paper's score of the image.
-    init: 'normal' draws every kernel from N(0, std), by default with the variance 1e-2 that section 3.1 states: signals
-    grow with every layer, and white noise of 224x224 leaves as logits of 2.6e6. std=0.01, Caffe's practice, makes them
-    2.6e-5. 'glorot' is Glorot & Bengio's uniform rule (0.03), with which, says the same section, no net needs another's
-    parameters to start from; 'he' is He et al.'s of 2015, which keeps the size of signals. Biases start at 0.
-    width: multiplies all channels and units (not in the paper). dtype: that of the computation ('bfloat16'); parameters
-    stay float32. Raises UsageError for an unknown `init` and a width that leaves no channels.
+    Args:
+      num_classes: number of logits.
+      batch_norm: after every convolution, as in torchvision's `_bn` nets.
+      dense: the fully convolutional form of section 3.2, the same parameters as a 7x7 and two 1x1 convolutions, for
+        images from 224 up. Logits are [B, h, w, num_classes], one vector per 7x7 window of pool5; each corresponds to a
+        crop of 224 pixels at a stride of 32, but for the crop's own zero padding. Their mean is the paper's score.
+      dropout: rate after fc6 and fc7.
+      width: multiplies all channels and units (not in the paper).
+      init: 'normal' draws every kernel from N(0, std^2). 'glorot' is Glorot & Bengio's uniform rule, with which, by
+        section 3.1, no net needs another's parameters to start from. 'he' is He et al. 2015, which preserves the scale
+        of activations. Biases are initialised with 0.
+      std: for 'normal'. The default is the variance 1e-2 of section 3.1; activations grow with every layer, and white
+        noise of 224x224 gives logits of 2.6e6. With Caffe's 0.01 they are 2.6e-5, with 'glorot' 0.03.
+      dtype: of the computation, such as 'bfloat16'; parameters stay float32.
+
+    Raises:
+      UsageError: `init` is unknown, or the width leaves no channels.
     """
     if init not in _INITS:
         raise UsageError(f'model.init={init!r} is unknown{suggest(init, _INITS)}')
@@ -165,25 +172,25 @@ def vgg11(
 
 
 def vgg11_lrn(**arguments: Any) -> VGG:
-    """VGG A-LRN: A with AlexNet's local response normalisation after conv1_1. Arguments as of `vgg11`."""
+    """VGG A-LRN: A with AlexNet's local response normalisation after conv1_1. Arguments are those of `vgg11`."""
     return call(vgg11, arguments, 'model').clone(lrn=True)
 
 
 def vgg13(**arguments: Any) -> VGG:
-    """VGG B. Arguments as of `vgg11`."""
+    """VGG B. Arguments are those of `vgg11`."""
     return call(vgg11, arguments, 'model').clone(kernels=_KERNELS['B'])
 
 
 def vgg16_c(**arguments: Any) -> VGG:
-    """VGG C: the third convolution of a column is 1x1. Arguments as of `vgg11`."""
+    """VGG C: the third convolution of a column is 1x1. Arguments are those of `vgg11`."""
     return call(vgg11, arguments, 'model').clone(kernels=_KERNELS['C'])
 
 
 def vgg16(**arguments: Any) -> VGG:
-    """VGG D. Arguments as of `vgg11`."""
+    """VGG D. Arguments are those of `vgg11`."""
     return call(vgg11, arguments, 'model').clone(kernels=_KERNELS['D'])
 
 
 def vgg19(**arguments: Any) -> VGG:
-    """VGG E. Arguments as of `vgg11`."""
+    """VGG E. Arguments are those of `vgg11`."""
     return call(vgg11, arguments, 'model').clone(kernels=_KERNELS['E'])

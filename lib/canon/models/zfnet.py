@@ -1,12 +1,13 @@
 """ZFNet: Zeiler, Fergus, "Visualizing and understanding convolutional networks", 2013, Figure 3.
 
-AlexNet's second look: 7x7 at stride 2 in the first layer, stride 2 in the second, no groups. 62,357,608 parameters for
-images of 224x224; 38.4 % top-1 and 16.5 % top-5 error of one network on the validation images (Table 2).
+AlexNet with 7x7 filters at stride 2 in the first layer, stride 2 in the second, and no groups. 62,357,608 parameters
+for images of 224x224; 38.4 % top-1 and 16.5 % top-5 error of one network on the validation set (Table 2).
 
-What the paper leaves open, and what is here: padding and rounding follow from the sides it prints (110, 55, 26, 13, 13,
-13, 13, 6), which one pixel around conv1, none around conv2, and pooling that rounds up give; the constants of the
+Choices where the paper is silent: padding and rounding follow from the map sizes it prints (110, 55, 26, 13, 13, 13,
+13, 6), which one pixel around conv1, none around conv2, and pooling that rounds up reproduce; the constants of the
 "contrast normalisation across feature maps" after pool1 and pool2 are AlexNet's; "all weights are initialized to 1e-2"
-is read as N(0, 0.01). In training the paper also scales a filter down whose RMS exceeds 0.1: that is the update's work.
+is read as N(0, 0.01). The paper also rescales filters whose RMS exceeds 0.1 during training, which is the optimizer's
+job.
 """
 
 from functools import partial
@@ -57,9 +58,14 @@ class ZFNet(Network):
 
 
 def zfnet(num_classes: Count = 1000, dropout: DropRate = 0.5, width: float = 1.0, dtype: str | None = None) -> ZFNet:
-    """ZFNet for images of 224x224; of another size fc6 is as large as what pool5 leaves.
+    """ZFNet for images of 224x224; for other sizes, fc6 has the size that pool5 requires.
 
-    Kernels start from N(0, 0.01), biases at 0. dropout: after fc6 and fc7. width: multiplies all channels and units
-    (not in the paper). dtype: that of the computation ('bfloat16'); parameters stay float32.
+    Kernels are initialised from N(0, 0.01), biases with 0.
+
+    Args:
+      num_classes: number of logits.
+      dropout: rate after fc6 and fc7.
+      width: multiplies all channels and units (not in the paper).
+      dtype: of the computation, such as 'bfloat16'; parameters stay float32.
     """
     return ZFNet(num_classes, dropout, width, None if dtype is None else jnp.dtype(dtype))
