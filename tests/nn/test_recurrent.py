@@ -23,7 +23,7 @@ LENGTHS = np.array([2, 5, 1])
 X = np.random.default_rng(0).normal(size=(3, 5, 4)).astype(np.float32)
 
 
-def weighed(v):
+def weigh(v):
     return (v * jnp.cos(jnp.arange(v.size, dtype=v.dtype)).reshape(v.shape)).sum()
 
 
@@ -38,89 +38,109 @@ def test_equals_torch(case):
         def loss(params, x):
             y, state = LAYERS[case].apply({'params': params}, x, LENGTHS)
             state = jnp.stack(jax.tree.leaves(list(zip(*state, strict=True)) if case == 'lstm' else state))
-            return weighed(y) + weighed(state), (y, state)
+            return weigh(y) + weigh(state), (y, state)
 
         (dparams, dx), (y, state) = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(params, x)
-    found = {'y': y, 'state': state, 'd x': dx}
+    results = {'y': y, 'state': state, 'd x': dx}
     for place in ('l0', 'l0_reverse', 'l1', 'l1_reverse'):
         own = dparams[f'{"backward" if "reverse" in place else "forward"}_{place[1]}']
-        found |= {f'd weight_ih_{place}': own['kernel'].T, f'd weight_hh_{place}': own['recurrent'].T}
-        both = f'd bias_ih_{place}', f'd bias_hh_{place}'
-        found |= dict.fromkeys(both, own['bias'])
+        results |= {f'd weight_ih_{place}': own['kernel'].T, f'd weight_hh_{place}': own['recurrent'].T}
+        biases = f'd bias_ih_{place}', f'd bias_hh_{place}'
+        results |= dict.fromkeys(biases, own['bias'])
         if case == 'gru':
-            found[both[1]] = np.concatenate([own['bias'][:6], own['candidate_bias']])
-    assert {f'{case}/{what}' for what in found} == {key for key in GOLDEN if key.startswith(f'{case}/')}
-    for what, value in found.items():
+            results[biases[1]] = np.concatenate([own['bias'][:6], own['candidate_bias']])
+    assert {f'{case}/{what}' for what in results} == {key for key in GOLDEN if key.startswith(f'{case}/')}
+    for what, value in results.items():
         np.testing.assert_allclose(value, GOLDEN[f'{case}/{what}'], rtol=1e-10, atol=1e-12, err_msg=what)
 
 
 @pytest.mark.parametrize(
     'layer', [RNN(3, 2, features=2), LSTM(3, 2, cell_map=True), GRU(3, 2), GRU(3, 2, reset_after=False)]
 )
-def test_steps_and_windows_are_the_whole(layer):
+def test_windows_and_steps_equal_the_whole_sequence(layer):
     """With carried state: one window, two, and step by step."""
-    variables = layer.init(jax.random.key(0), X)
-    whole, last = layer.apply(variables, X)
-    state = layer.start(3)
-    parts = []
-    for part in (X[:, :2], X[:, 2:]):
-        outputs, state = layer.apply(variables, part, initial=state)
-        parts.append(outputs)
-    np.testing.assert_allclose(np.concatenate(parts, 1), whole, rtol=1e-5, atol=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state, last)
 
-    step = jax.jit(lambda state, x: layer.apply(variables, state, x, method='step'))
-    state, steps = layer.start(3), []
-    for t in range(X.shape[1]):
-        outputs, state = step(state, X[:, t])
-        steps.append(outputs)
-    np.testing.assert_allclose(np.stack(steps, 1), whole, rtol=1e-5, atol=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state, last)
+    @jax.jit
+    def run(x):
+        variables = layer.init(jax.random.key(0), x)
+        whole = layer.apply(variables, x)
+        parts, state = [], layer.start(3)
+        for part in (x[:, :2], x[:, 2:]):
+            outputs, state = layer.apply(variables, part, initial=state)
+            parts.append(outputs)
+
+        def step(state, x):
+            outputs, state = layer.apply(variables, state, x, method='step')
+            return state, outputs
+
+        last, steps = jax.lax.scan(step, layer.start(3), x.swapaxes(0, 1))
+        return whole, (jnp.concatenate(parts, 1), state), (steps.swapaxes(0, 1), last)
+
+    whole, windows, steps = run(X)
+    for results in (windows, steps):
+        assert jax.tree.structure(results) == jax.tree.structure(whole)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), results, whole)
 
 
 def test_output_map():
     """o_t = f(V s_t), of both directions, and zero beyond the end even where f(0) is not."""
     layer = RNN(3, bidirectional=True, activation='sigmoid', features=2)
-    variables = layer.init(jax.random.key(0), X)
-    found, _ = layer.apply(variables, X, LENGTHS)
-    inner = {key: value for key, value in variables['params'].items() if key != 'output'}
-    states, _ = layer.clone(features=None).apply({'params': inner}, X, LENGTHS)
-    wanted = 1 / (1 + np.exp(-(np.asarray(states, np.float64) @ variables['params']['output']['kernel'])))
-    wanted[np.arange(5) >= LENGTHS[:, None]] = 0
-    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+    @jax.jit
+    def run(x):
+        variables = layer.init(jax.random.key(0), x)
+        inner = {key: value for key, value in variables['params'].items() if key != 'output'}
+        states, _ = layer.clone(features=None).apply({'params': inner}, x, LENGTHS)
+        return layer.apply(variables, x, LENGTHS)[0], states, variables['params']['output']['kernel']
+
+    outputs, states, kernel = run(X)
+    expected = 1 / (1 + np.exp(-(np.asarray(states, np.float64) @ kernel)))
+    expected[np.arange(5) >= LENGTHS[:, None]] = 0
+    np.testing.assert_allclose(outputs, expected, rtol=1e-6)
 
 
-def test_how_parameters_start():
-    params = LSTM(6, forget_bias=0.5).init(jax.random.key(0), X)['params']['forward_0']
+def test_how_parameters_are_initialised():
+    params, default = jax.jit(
+        lambda key: [layer.init(key, X)['params']['forward_0'] for layer in (LSTM(6, forget_bias=0.5), LSTM(6))]
+    )(jax.random.key(0))
     np.testing.assert_array_equal(params['bias'], np.repeat([0, 0.5, 0, 0], 6).astype(np.float32))
-    for gate in np.split(params['recurrent'], 4, 1):
+    for gate in np.split(np.asarray(params['recurrent']), 4, 1):
         np.testing.assert_allclose(gate @ gate.T, np.eye(6), atol=1e-6)
     limit = np.sqrt(6 / (4 + 6))  # Glorot & Bengio 2010, eq. 16, of one gate
     assert 0.8 * limit < np.abs(params['kernel']).max() <= limit
     gates = np.split(np.asarray(params['kernel']), 4, 1)
     assert len({gate.tobytes() for gate in gates}) == 4
-    assert LSTM(6).init(jax.random.key(0), X)['params']['forward_0']['bias'][6:12].tolist() == [1] * 6
+    assert default['bias'][6:12].tolist() == [1] * 6
 
 
 @pytest.mark.parametrize('locked', [False, True])
-def test_dropout_stands_between_layers(locked):
+def test_dropout_is_applied_between_layers(locked):
     """The first layer's outputs lose half; one layer loses nothing; without `train` none does."""
     layer = RNN(64, 2, dropout=0.5, locked=locked, activation='linear', use_bias=False)
-    x = jnp.ones((2, 6, 4))
-    variables = layer.init(jax.random.key(0), x)
-    first, second = (variables['params'][f'forward_{k}'] for k in (0, 1))
-    eye = {'kernel': jnp.eye(64), 'recurrent': jnp.zeros((64, 64))}
-    variables = {'params': {'forward_0': first | {'recurrent': jnp.zeros((64, 64))}, 'forward_1': eye}}
-    assert second.keys() == eye.keys()
-    sure, _ = layer.apply(variables, x)
-    found, _ = layer.apply(variables, x, train=True, rngs={'dropout': jax.random.key(1)})
-    kept = np.asarray(found != 0)
-    np.testing.assert_allclose(found, np.where(kept, 2 * sure, 0), rtol=1e-6)
+    x, rng = np.ones((2, 6, 4), np.float32), np.random.default_rng(0)
+    shapes = jax.eval_shape(layer.init, jax.random.key(0), x)['params']['forward_1']
+    eye = {'kernel': np.eye(64, dtype=np.float32), 'recurrent': np.zeros((64, 64), np.float32)}
+    assert shapes.keys() == eye.keys()
+    first = eye | {'kernel': rng.normal(size=(4, 64)).astype(np.float32)}
+    variables = {'params': {'forward_0': first, 'forward_1': eye}}
+    single = RNN(4, dropout=0.5)
+
+    @jax.jit
+    def run(variables, x):
+        own = single.init(jax.random.key(0), x)
+        return (
+            layer.apply(variables, x)[0],
+            layer.apply(variables, x, train=True, rngs={'dropout': jax.random.key(1)})[0],
+            single.apply(own, x)[0],
+            single.apply(own, x, train=True)[0],
+        )
+
+    full, dropped, evaluated, trained = map(np.asarray, run(variables, x))
+    kept = dropped != 0
+    np.testing.assert_allclose(dropped, np.where(kept, 2 * full, 0), rtol=1e-6)
     assert 0.3 < kept.mean() < 0.7
     assert (kept == kept[:, :1]).all() == locked
-    single = RNN(4, dropout=0.5)
-    variables = single.init(jax.random.key(0), x)
-    np.testing.assert_array_equal(single.apply(variables, x)[0], single.apply(variables, x, train=True)[0])
+    np.testing.assert_array_equal(evaluated, trained)
 
 
 @pytest.mark.parametrize('layer', [RNN(3, 2, features=2), LSTM(3, 2, bidirectional=True, cell_map=True), GRU(3)])
@@ -141,7 +161,7 @@ def test_bfloat16(layer):
     [
         (LSTM(0), 'hidden=0 and layers=1 must be at least 1'),
         (GRU(3, 0), 'hidden=3 and layers=0 must be at least 1'),
-        (RNN(3, dropout=1.0), r'dropout=1.0 is no share in \[0, 1\)'),
+        (RNN(3, dropout=1.0), r'dropout=1\.0 must be at least 0 and below 1'),
         (RNN(3, features=0), 'features=0 must be at least 1'),
         (RNN(3, activation='tahn'), "'tahn'; did you mean 'tanh'"),
     ],
@@ -153,13 +173,14 @@ def test_what_is_refused(layer, message):
 
 def test_calls_that_are_refused():
     layer = LSTM(3, 2)
-    variables = layer.init(jax.random.key(0), X)
-    with pytest.raises(UsageError, match=r'LSTM takes sequences \[B, T, I\], not \(5, 4\)'):
-        layer.apply(variables, X[0])
-    with pytest.raises(UsageError, match='initial holds 1 states, not one for each of 2'):
-        layer.apply(variables, X, initial=layer.start(3)[:1])
-    with pytest.raises(UsageError, match=r'a step takes \[B, I\], not \(3, 5, 4\)'):
-        layer.apply(variables, layer.start(3), X, method='step')
-    both = layer.clone(bidirectional=True)
+    variables = jax.eval_shape(layer.init, jax.random.key(0), X)
+    for message, arguments, options in (
+        (r'LSTM takes sequences \[B, T, I\], not \(5, 4\)', (X[0],), {}),
+        ('initial holds 1 states, not one for each of 2', (X,), dict(initial=layer.start(3)[:1])),
+        (r'a step takes \[B, I\], not \(3, 5, 4\)', (layer.start(3), X), dict(method='step')),
+    ):
+        with pytest.raises(UsageError, match=message):
+            jax.eval_shape(lambda v, a=arguments, o=options: layer.apply(v, *a, **o), variables)
+    two = layer.clone(bidirectional=True)
     with pytest.raises(UsageError, match='it has no step'):
-        both.init(jax.random.key(0), both.start(3), X[:, 0], method='step')
+        two.init(jax.random.key(0), two.start(3), X[:, 0], method='step')

@@ -17,17 +17,17 @@ best_path = jax.jit(plain_best_path, static_argnames=('blank',))
 search = jax.jit(prefix_beam_search, static_argnames=('width', 'blank', 'max_length'))
 
 
-def collapsed(path, blank=0):
+def collapse(path, blank=0):
     return tuple(int(c) for c, before in zip(path, (None, *path), strict=False) if c != before and c != blank)
 
 
 def likelihoods(log_p, blank=0):
     """{label: probability}, summed over all C^T paths, float64."""
-    found = {}
+    sums = {}
     for path in itertools.product(range(log_p.shape[1]), repeat=len(log_p)):
-        label = collapsed(path, blank)
-        found[label] = found.get(label, 0) + np.exp(sum(log_p[t, c] for t, c in enumerate(path)))
-    return found
+        label = collapse(path, blank)
+        sums[label] = sums.get(label, 0) + np.exp(sum(log_p[t, c] for t, c in enumerate(path)))
+    return sums
 
 
 def texts(readings):
@@ -37,80 +37,80 @@ def texts(readings):
     return [tuple(row[:n].tolist()) for row, n in zip(flat, np.ravel(readings.lengths), strict=True)]
 
 
-def drawn(*shape, seed=0, scale=2.0):
+def draw(*shape, seed=0, scale=2.0):
     return log_softmax(np.random.default_rng(seed).normal(scale=scale, size=shape), axis=-1)
 
 
 @pytest.mark.parametrize('blank', [0, 3])
-def test_best_path_is_the_likeliest_path_collapsed(blank):
-    log_p, lengths = drawn(40, 9, 4), np.arange(40) % 10
-    found = best_path(jnp.asarray(log_p), jnp.asarray(lengths), blank)
+def test_best_path_is_the_likeliest_path_collapse(blank):
+    log_p, lengths = draw(40, 9, 4), np.arange(40) % 10
+    readings = best_path(jnp.asarray(log_p), jnp.asarray(lengths), blank)
     paths = [row[:n].argmax(-1) for row, n in zip(log_p, lengths, strict=True)]
-    assert texts(found) == [collapsed(path, blank) for path in paths]
-    wanted = [row[:n].max(-1).sum() for row, n in zip(log_p, lengths, strict=True)]
-    np.testing.assert_allclose(found.log_probs, wanted, rtol=1e-5, atol=1e-6)
+    assert texts(readings) == [collapse(path, blank) for path in paths]
+    expected = [row[:n].max(-1).sum() for row, n in zip(log_p, lengths, strict=True)]
+    np.testing.assert_allclose(readings.log_probs, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_blank_keeps_equal_characters_apart():
     path = np.array([[1, 1, 0, 1, 2, 2, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0], [1, 2, 1, 1, 2, 1, 1, 1]])
-    found = best_path(jnp.asarray(np.eye(3)[path]), jnp.array([8, 8, 6]))
-    assert texts(found) == [(1, 1, 2), (), (1, 2, 1, 2, 1)]
+    readings = best_path(jnp.asarray(np.eye(3)[path]), jnp.array([8, 8, 6]))
+    assert texts(readings) == [(1, 1, 2), (), (1, 2, 1, 2, 1)]
 
 
 @pytest.mark.parametrize(('frames', 'classes', 'blank'), [(1, 3, 0), (4, 3, 0), (4, 3, 2), (5, 3, 1), (4, 4, 0)])
 def test_a_beam_that_holds_all_labels_gives_their_exact_order(frames, classes, blank):
     for seed in range(3):
-        log_p = drawn(frames, classes, seed=seed)
-        wanted = sorted(likelihoods(log_p, blank).items(), key=lambda pair: -pair[1])
-        found = search(jnp.asarray(log_p)[None], jnp.array([frames]), width=128, blank=blank)
-        assert len(wanted) < 128
-        assert texts(found)[: len(wanted)] == [label for label, _ in wanted]
-        np.testing.assert_allclose(found.log_probs[0, : len(wanted)], np.log([p for _, p in wanted]), atol=1e-5)
-        assert (found.log_probs[0, len(wanted) :] == -np.inf).all()
-        assert not np.asarray(found.lengths)[0, len(wanted) :].any()
+        log_p = draw(frames, classes, seed=seed)
+        expected = sorted(likelihoods(log_p, blank).items(), key=lambda pair: -pair[1])
+        readings = search(jnp.asarray(log_p)[None], jnp.array([frames]), width=128, blank=blank)
+        assert len(expected) < 128
+        assert texts(readings)[: len(expected)] == [label for label, _ in expected]
+        np.testing.assert_allclose(readings.log_probs[0, : len(expected)], np.log([p for _, p in expected]), atol=1e-5)
+        assert (readings.log_probs[0, len(expected) :] == -np.inf).all()
+        assert not np.asarray(readings.lengths)[0, len(expected) :].any()
 
 
 def test_the_best_label_need_not_be_the_best_path():
-    """Figure 2 of Graves et al. 2006: the blank's path is likeliest, the label of one character likelier."""
+    """Figure 2 of Graves et al. 2006: the path of blanks is the most probable, a label of one character more so."""
     log_p = np.log([[[0.6, 0.4], [0.6, 0.4]]])
     assert texts(best_path(log_p, jnp.array([2]))) == [()]
-    found = search(log_p, jnp.array([2]), width=2)
-    assert texts(found) == [(1,), ()]
-    np.testing.assert_allclose(np.exp(found.log_probs[0]), [0.64, 0.36], rtol=1e-5)
+    readings = search(log_p, jnp.array([2]), width=2)
+    assert texts(readings) == [(1,), ()]
+    np.testing.assert_allclose(np.exp(readings.log_probs[0]), [0.64, 0.36], rtol=1e-5)
 
 
 def test_a_beam_of_usual_width_on_longer_rows():
-    """Its labels differ, are in order, no likelier than the loss says, and the best is as good as the best path's."""
-    log_p, lengths = jnp.asarray(drawn(8, 20, 6, seed=5), jnp.float32), jnp.array([20, 20, 15, 9, 3, 1, 0, 20])
-    found = search(log_p, lengths, width=16)
-    read = texts(found)
+    """Its labels differ, are in order, no more probable than by the loss, and the best is at least the best path's."""
+    log_p, lengths = jnp.asarray(draw(8, 20, 6, seed=5), jnp.float32), jnp.array([20, 20, 15, 9, 3, 1, 0, 20])
+    readings = search(log_p, lengths, width=16)
+    read = texts(readings)
     for row in range(8):
-        mine = [t for t, p in zip(read[16 * row : 16 * row + 16], found.log_probs[row], strict=True) if p > -np.inf]
+        mine = [t for t, p in zip(read[16 * row : 16 * row + 16], readings.log_probs[row], strict=True) if p > -np.inf]
         assert len(set(mine)) == len(mine)
-    assert (np.diff(np.nan_to_num(np.asarray(found.log_probs), neginf=-1e9), axis=1) <= 0).all()
+    assert (np.diff(np.nan_to_num(np.asarray(readings.log_probs), neginf=-1e9), axis=1) <= 0).all()
 
     def likelihood(labels, n):
         return -jax.jit(losses.ctc)(log_p, lengths, labels, n)
 
-    exact = likelihood(found.labels[:, 0], found.lengths[:, 0])
-    assert (found.log_probs[:, 0] <= exact + 1e-4).all()
+    exact = likelihood(readings.labels[:, 0], readings.lengths[:, 0])
+    assert (readings.log_probs[:, 0] <= exact + 1e-4).all()
     greedy = best_path(log_p, lengths)
     assert (exact >= likelihood(greedy.labels, greedy.lengths) - 1e-4).all()
     assert read[16 * 6] == ()
-    assert float(found.log_probs[6, 0]) == 0
+    assert float(readings.log_probs[6, 0]) == 0
 
 
-def test_labels_no_longer_than_asked():
-    log_p = jnp.asarray(drawn(5, 6, 4, seed=6))
-    found = search(log_p, jnp.full(5, 6), width=64, max_length=2)
-    assert found.labels.shape == (5, 64, 2)
+def test_labels_are_no_longer_than_max_length():
+    log_p = jnp.asarray(draw(5, 6, 4, seed=6))
+    readings = search(log_p, jnp.full(5, 6), width=64, max_length=2)
+    assert readings.labels.shape == (5, 64, 2)
     for row in range(5):
-        wanted = {k: v for k, v in likelihoods(np.asarray(log_p)[row]).items() if len(k) <= 2}
-        best = max(wanted, key=wanted.__getitem__)
-        assert texts(found)[64 * row] == best
-        assert float(found.log_probs[row, 0]) == pytest.approx(np.log(wanted[best]), abs=1e-5)
+        expected = {k: v for k, v in likelihoods(np.asarray(log_p)[row]).items() if len(k) <= 2}
+        best = max(expected, key=expected.__getitem__)
+        assert texts(readings)[64 * row] == best
+        assert float(readings.log_probs[row, 0]) == pytest.approx(np.log(expected[best]), abs=1e-5)
 
 
-def test_what_is_refused():
+def test_a_width_of_0_is_refused():
     with pytest.raises(UsageError, match='width=0'):
         prefix_beam_search(jnp.zeros((1, 2, 3)), jnp.array([2]), width=0)

@@ -1,4 +1,4 @@
-"""`Rows`: what each row of the data gave, for scores of a whole corpus, which are no means over batches."""
+"""`Rows`: values of every row of the data, for scores of a whole corpus that are not means over batches, as BLEU."""
 
 from __future__ import annotations
 
@@ -10,23 +10,29 @@ import numpy as np
 
 
 class Rows(NamedTuple):
-    """An accumulator of rows, batch by batch: `a + b` holds those of a, then those of b.
+    """An accumulator of values per row: `a + b` holds the rows of a, then those of b.
 
-    Batches may differ in shape. In a run of several processes each holds all rows, in the order of the batches.
+    Batches may differ in shape. In a job of several processes each holds all rows, in the order of the batches.
+
+    Attributes:
+      parts: for each batch its values, a tree of arrays [B, ...], and its mask [B].
     """
 
     parts: tuple[tuple[Any, Any], ...]
 
     @classmethod
     def of(cls, values: Any, mask: Any) -> Rows:
-        """values: a tree of arrays [B, ...]; those where mask [B] is false are padding."""
+        """Returns the rows of one batch.
+
+        values: a tree of arrays [B, ...]. mask: bool [B], false for padding.
+        """
         return cls(((values, mask),))
 
     def __add__(self, other: Rows) -> Rows:  # ty: ignore[incompatible-method-override]
         return Rows(self.parts + other.parts)
 
     def each(self) -> Iterator[Any]:
-        """The rows that are no padding, as the trees they came in."""
+        """Yields the values of each row that is not padding, as a tree without the batch axis."""
         for values, mask in self.parts:
             for i in np.flatnonzero(mask):
                 yield jax.tree.map(lambda x, i=i: np.asarray(x)[i], values)

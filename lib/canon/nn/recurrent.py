@@ -1,15 +1,16 @@
-"""Recurrent layers over `canon.ops.recurrence`: RNN, LSTM and GRU, stacked, in both directions, with lengths.
+"""Recurrent layers over `canon.ops.recurrence`: RNN, LSTM and GRU, stacked, in one or both directions.
 
     outputs, state = LSTM(256, layers=2).apply(variables, x, lengths=lengths, initial=state)
     outputs, state = LSTM(256, layers=2).apply(variables, state, x[:, 0], method='step')
 
-x [B, T, I] -> outputs [B, T, H], of two directions [B, T, 2 H], zero beyond a sequence's `lengths` [B]. The state is a
-tuple with one entry for each layer, and of two directions for each layer's forward and backward one, in torch's order:
-[B, H], of an LSTM (h, c). It is float32 whatever `dtype`, that of the computation, is; so are the parameters.
+x [B, T, I] becomes outputs [B, T, H], of two directions [B, T, 2 H], zero beyond the `lengths` [B]. The state is a
+tuple with one entry per layer, or per layer and direction (forward, backward) in torch's order: [B, H], of an LSTM
+(h, c). It is float32 whatever the `dtype` of the computation; so are the parameters.
 
-Parameters of layer k: `forward_k` and `backward_k` with `kernel` [I, n H], `recurrent` [H, n H] and `bias` [n H], gates
-as in `canon.ops.recurrence`; `canon.weights.recurrent` converts torch's and flax's. They start as in Keras: each gate's
-kernel by Glorot & Bengio 2010, its recurrent one orthogonal (Saxe et al. 2014), biases zero but for `forget_bias`.
+Parameters of layer k are `forward_k` and `backward_k` with `kernel` [I, n H], `recurrent` [H, n H] and `bias` [n H];
+`canon.weights.recurrent` converts those of torch and flax. They are initialised as in Keras, each gate on its own:
+Glorot uniform kernels (Glorot & Bengio 2010), orthogonal recurrent kernels (Saxe et al. 2014), and zero biases except
+`forget_bias`.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +29,7 @@ from canon.ops import activation, recurrence
 
 
 class _Direction(nn.Module):
-    """One layer in one direction. extra: {parameter that only this cell has: (its initializer, its shape)}."""
+    """One layer in one direction. extra: {parameter that only this cell has: (initializer, shape)}."""
 
     scan: Callable
     hidden: int
@@ -44,32 +45,44 @@ class _Direction(nn.Module):
     def __call__(self, x: jax.Array, initial: Any, lengths: Any, reverse: bool) -> tuple[jax.Array, Any]:
         width = self.gates * self.hidden
         shapes = {
-            'kernel': (_by_gates(self.kernel_init, self.gates), (x.shape[-1], width)),
-            'recurrent': (_by_gates(self.recurrent_init, self.gates), (self.hidden, width)),
+            'kernel': (_init_by_gates(self.kernel_init, self.gates), (x.shape[-1], width)),
+            'recurrent': (_init_by_gates(self.recurrent_init, self.gates), (self.hidden, width)),
             **({'bias': (self.bias_init, (width,))} if self.use_bias else {}),
             **self.extra,
         }
-        params = {name: self.param(name, start, shape, jnp.float32) for name, (start, shape) in shapes.items()}
+        params = {
+            name: self.param(name, initializer, shape, jnp.float32) for name, (initializer, shape) in shapes.items()
+        }
         x, *values = promote_dtype(x, *params.values(), dtype=self.dtype)
         return self.scan(x, **dict(zip(params, values, strict=True)), initial=initial, lengths=lengths, reverse=reverse)
 
 
-def _by_gates(start: Callable, gates: int) -> Callable:
-    """An initializer of [I, n H] that draws each gate's [I, H] on its own."""
+def _init_by_gates(init_gate: Callable, gates: int) -> Callable:
+    """Returns an initializer of [I, n H] that draws the [I, H] of each gate on its own."""
 
-    def draw(key, shape, dtype):
+    def initialise(key, shape, dtype):
         part = (shape[0], shape[1] // gates)
-        return jnp.concatenate([start(k, part, dtype) for k in jax.random.split(key, gates)], 1)
+        return jnp.concatenate([init_gate(k, part, dtype) for k in jax.random.split(key, gates)], 1)
 
-    return draw
+    return initialise
 
 
 class Recurrent(nn.Module):
-    """What the layers share.
+    """The base class of recurrent layers.
 
-    hidden: H. layers: stacked, each over the outputs of the one below. bidirectional: each layer reads both ways.
-    dropout: rate, in training, on the outputs of all layers but the last, as torch has it (rng 'dropout'); locked:
-    one mask for all steps (Gal & Ghahramani 2016). `setup` raises UsageError for sizes and rates that make no sense.
+    Attributes:
+      hidden: H, units per layer and direction.
+      layers: stacked, each over the outputs of the one below.
+      bidirectional: runs each layer in both directions and concatenates their outputs.
+      dropout: rate in training on the outputs of all layers but the last, as in torch (rng 'dropout').
+      locked: the same dropout mask at every step (Gal & Ghahramani 2016).
+      use_bias: adds biases.
+      dtype: of the computation; that of inputs and parameters if None.
+      kernel_init: of the input kernels, each gate on its own.
+      recurrent_init: of the recurrent kernels, each gate on its own.
+
+    Raises:
+      UsageError: in `setup`, a size or a rate is out of range.
     """
 
     hidden: int
@@ -83,14 +96,14 @@ class Recurrent(nn.Module):
     recurrent_init: Callable = init.orthogonal()
 
     def cell(self) -> dict[str, Any]:
-        """`scan`, `gates`, `bias_init` and `extra` of a `_Direction`."""
+        """Returns `scan`, `gates`, `bias_init` and `extra` of a `_Direction`."""
         raise NotImplementedError
 
     def setup(self):
         if self.hidden < 1 or self.layers < 1:
             raise UsageError(f'hidden={self.hidden} and layers={self.layers} must be at least 1')
         if not 0 <= self.dropout < 1:
-            raise UsageError(f'dropout={self.dropout} is no share in [0, 1)')
+            raise UsageError(f'dropout={self.dropout} must be at least 0 and below 1')
         keywords: dict[str, Any] = dict(
             hidden=self.hidden,
             use_bias=self.use_bias,
@@ -107,29 +120,40 @@ class Recurrent(nn.Module):
     def __call__(
         self, x: jax.Array, lengths: jax.Array | None = None, initial: Any = None, train: bool = False
     ) -> tuple[jax.Array, Any]:
-        """x [B, T, I] -> (outputs, state at each sequence's end); initial: the state to go on from, zeros without.
+        """Runs the layers over sequences.
 
-        Raises UsageError for shapes that do not fit, and lengths beyond T where they are known.
+        Args:
+          x: [B, T, I].
+          lengths: steps of each sequence, [B] integers; all T if None.
+          initial: the state before the first step; zeros if None.
+          train: whether dropout is applied.
+
+        Returns:
+          the outputs and the state after the last step of each sequence.
+
+        Raises:
+          UsageError: shapes do not fit, or a length is beyond T.
         """
         if x.ndim != 3:
             raise UsageError(f'{type(self).__name__} takes sequences [B, T, I], not {x.shape}')
-        ways = 1 + self.bidirectional
-        before = (None,) * (ways * self.layers) if initial is None else tuple(initial)
-        if len(before) != ways * self.layers:
-            raise UsageError(f'initial holds {len(before)} states, not one for each of {ways * self.layers}')
+        directions = 1 + self.bidirectional
+        count = directions * self.layers
+        start = (None,) * count if initial is None else tuple(initial)
+        if len(start) != count:
+            raise UsageError(f'initial holds {len(start)} states, not one for each of {count}')
         state = []
         for layer in range(self.layers):
             if layer:
                 x = self.drop(x, deterministic=not train)
-            found = [self.forward[layer](x, before[ways * layer], lengths, False)]
+            results = [self.forward[layer](x, start[directions * layer], lengths, False)]
             if self.bidirectional:
-                found.append(self.backward[layer](x, before[ways * layer + 1], lengths, True))
-            x = found[0][0] if len(found) == 1 else jnp.concatenate([outputs for outputs, _ in found], -1)
-            state += [last for _, last in found]
+                results.append(self.backward[layer](x, start[directions * layer + 1], lengths, True))
+            x = jnp.concatenate([outputs for outputs, _ in results], -1) if self.bidirectional else results[0][0]
+            state += [last for _, last in results]
         return x, tuple(state)
 
     def step(self, state: Any, x: jax.Array) -> tuple[jax.Array, Any]:
-        """One step from a state, with x [B, I]: (outputs [B, H], the state after). Not of two directions."""
+        """Runs one step of x [B, I]: (outputs [B, H], next state). Only for one direction."""
         if self.bidirectional:
             raise UsageError('a bidirectional layer reads whole sequences; it has no step')
         if x.ndim != 2:
@@ -139,20 +163,22 @@ class Recurrent(nn.Module):
 
     @nn.nowrap
     def start(self, rows: int) -> Any:
-        """The state before the first step, zeros, for so many sequences. Needs no variables."""
+        """Returns the state before the first step, zeros, of B = `rows` sequences. Needs no variables."""
         zeros = jnp.zeros((rows, self.hidden), jnp.float32)
-        return (self._entry(zeros),) * (self.layers * (1 + self.bidirectional))
+        return (self._layer_state(zeros),) * (self.layers * (1 + self.bidirectional))
 
     @nn.nowrap
-    def _entry(self, zeros: jax.Array) -> Any:
+    def _layer_state(self, zeros: jax.Array) -> Any:
         return zeros
 
 
 class RNN(Recurrent):
-    """s_t = f(U x_t + W s_{t-1} + b), and with `features` the output map o_t = f(V s_t): the project's notes, 5.1.
+    """The vanilla RNN (Elman 1990): s_t = f(U x_t + W s_{t-1} + b). See `canon.ops.recurrence.rnn`.
 
-    activation: f, 'tanh', 'relu', 'sigmoid' or 'linear'. features: of o_t; parameter `output/kernel` V [H, features]
-    stands behind the last layer (and both of its directions). Without, the outputs are the states, as torch's are.
+    Attributes:
+      activation: f, 'tanh', 'relu', 'sigmoid' or 'linear'.
+      features: width of an output map o_t = f(V s_t) after the last layer, with the parameter `output/kernel` V: the
+        RNN of the project's notes (section 5.1). If None, the outputs are the states, as in torch.
     """
 
     activation: str = 'tanh'
@@ -182,11 +208,13 @@ class RNN(Recurrent):
 
 
 class LSTM(Recurrent):
-    """Hochreiter & Schmidhuber 1997; a state is (h, c). See `canon.ops.recurrence.lstm`.
+    """The LSTM of Hochreiter & Schmidhuber 1997; the state of a layer is (h, c). See `canon.ops.recurrence.lstm`.
 
-    forget_bias: where the forget gate's bias starts; 1 keeps the past at first (Gers et al. 2000; Jozefowicz et al.
-    2015). torch and flax start at 0. It is the start alone: nothing is added later.
-    cell_map: h_t = o_t tanh(W c_t + b), the notes' (5.2), with parameters `cell_kernel` [H, H] and `cell_bias` [H].
+    Attributes:
+      forget_bias: initial bias of the forget gate. 1 keeps the past at first (Gers et al. 2000; Jozefowicz et al.
+        2015); torch and flax start from 0. Only the initialisation: nothing is added later, as in TensorFlow 1.
+      cell_map: h_t = o_t tanh(W c_t + b), as in the project's notes (section 5.2), where the literature has
+        h_t = o_t tanh(c_t); parameters `cell_kernel` [H, H] and `cell_bias` [H].
     """
 
     forget_bias: float = 1.0
@@ -201,15 +229,16 @@ class LSTM(Recurrent):
         return dict(scan=recurrence.lstm, gates=4, bias_init=bias_init, extra=extra if self.cell_map else {})
 
     @nn.nowrap
-    def _entry(self, zeros: jax.Array) -> Any:
+    def _layer_state(self, zeros: jax.Array) -> Any:
         return zeros, zeros
 
 
 class GRU(Recurrent):
-    """Cho et al. 2014. See `canon.ops.recurrence.gru`.
+    """The GRU of Cho et al. 2014. See `canon.ops.recurrence.gru`.
 
-    reset_after: the reset gate stands behind the recurrent product, as in torch and cuDNN, with the parameter
-    `candidate_bias` [H] inside it; False is the paper's, with the reset ahead of the product.
+    Attributes:
+      reset_after: applies the reset gate after the recurrent product, as torch and cuDNN, with the parameter
+        `candidate_bias` [H] inside it. False applies it before the product, as the paper.
     """
 
     reset_after: bool = True

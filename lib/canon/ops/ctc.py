@@ -1,7 +1,7 @@
-"""Reading labels off frames: best path and prefix beam search for connectionist temporal classification.
+"""Decoders of connectionist temporal classification: the best path and prefix beam search.
 
-A label is [N] integers of which `length` count; the rest is -1. Frames hold log probabilities [B, T, C], of which
-`lengths` [B] count, with the class `blank` for no character (Graves et al. 2006, section 3).
+Frames are log probabilities [B, T, C] with their `lengths` [B]; the class `blank` is no character. A path has one class
+per frame; its label is the path without repetitions and then without blanks (Graves et al. 2006, section 3).
 """
 
 from typing import NamedTuple
@@ -11,11 +11,11 @@ import jax.numpy as jnp
 
 from canon.errors import UsageError
 
-_NEVER = -1e30  # log 0
+_LOG_ZERO = -1e30
 
 
 class Readings(NamedTuple):
-    """labels: int32 [..., N], -1 beyond lengths int32 [...]; log_probs float32 [...]."""
+    """Decoded labels: int32 [..., N], -1 beyond `lengths` int32 [...], and their log probabilities float32 [...]."""
 
     labels: jax.Array
     lengths: jax.Array
@@ -23,25 +23,29 @@ class Readings(NamedTuple):
 
 
 def best_path(log_probs: jax.Array, lengths: jax.Array, blank: int = 0) -> Readings:
-    """The label of the likeliest path, [B, T] with lengths [B]: Graves et al. 2006, section 3.2.1.
+    """Decodes the label of the most probable path: labels [B, T], lengths [B] (Graves et al. 2006, section 3.2.1).
 
-    Repetitions are merged, then blanks removed. `log_probs` of the reading is that of the path alone, a lower bound of
-    the label's. Scores that are not normalised give the same labels.
+    The log probability is that of the path alone, a lower bound of the label's. Logits give the same labels.
+
+    Args:
+      log_probs: [B, T, C].
+      lengths: frames of each row, [B].
+      blank: the class of no character.
     """
     frames = log_probs.shape[1]
-    shown = jnp.arange(frames) < lengths[:, None]
-    path = jnp.where(shown, log_probs.argmax(-1), blank).astype(jnp.int32)
-    before = jnp.pad(path, ((0, 0), (1, 0)), constant_values=blank)[:, :-1]
-    kept = (path != blank) & (path != before)
-    place = jnp.where(kept, kept.cumsum(1) - 1, frames)  # beyond the end: dropped
+    valid = jnp.arange(frames) < lengths[:, None]
+    path = jnp.where(valid, log_probs.argmax(-1), blank).astype(jnp.int32)
+    previous = jnp.pad(path, ((0, 0), (1, 0)), constant_values=blank)[:, :-1]
+    keep = (path != blank) & (path != previous)
+    place = jnp.where(keep, keep.cumsum(1) - 1, frames)  # places beyond the end are dropped by the scatter
     rows = jnp.arange(path.shape[0])[:, None]
     labels = jnp.full_like(path, -1).at[rows, place].set(path, mode='drop')
-    total = jnp.where(shown, log_probs.max(-1), 0).sum(1)
-    return Readings(labels, kept.sum(1, dtype=jnp.int32), total.astype(jnp.float32))
+    total = jnp.where(valid, log_probs.max(-1), 0).sum(1)
+    return Readings(labels, keep.sum(1, dtype=jnp.int32), total.astype(jnp.float32))
 
 
 class _Beams(NamedTuple):
-    """K prefixes with the log probabilities of the paths that end in a blank, or in the prefix's last character."""
+    """K prefixes with the log probabilities of their paths that end in a blank, and in the prefix's last character."""
 
     labels: jax.Array  # [K, N]
     lengths: jax.Array  # [K]
@@ -56,56 +60,68 @@ class _Beams(NamedTuple):
 def prefix_beam_search(
     log_probs: jax.Array, lengths: jax.Array, width: int = 10, blank: int = 0, max_length: int | None = None
 ) -> Readings:
-    """The `width` likeliest labels, best first: [B, K, N], lengths [B, K], log probabilities [B, K].
+    """Decodes the `width` most probable labels, best first: labels [B, K, N], lengths [B, K], log probabilities [B, K].
 
-    Prefix search with all prefixes in step (Graves et al. 2006, section 3.2.2; Hannun et al. 2014, "First-pass large
-    vocabulary continuous speech recognition", algorithm 1, without a language model). A label's probability is that of
-    all paths to it but those that left the beam on the way: exact where `width` holds every prefix.
-    max_length: N, T without; longer labels are not read. Where there are fewer than K labels, the rest has log
-    probability -inf and length 0. Raises UsageError for a width or a max_length below 1.
+    Prefix search, frame by frame (Graves et al. 2006, section 3.2.2; Hannun et al. 2014, "First-pass large vocabulary
+    continuous speech recognition", algorithm 1, without a language model). The probability of a label is that of all
+    paths to it except those whose prefix left the beam, and exact if the beam holds every prefix.
+
+    Args:
+      log_probs: [B, T, C].
+      lengths: frames of each row, [B].
+      width: K, prefixes in the beam.
+      blank: the class of no character.
+      max_length: N, characters of the longest label; T if None.
+
+    Returns:
+      K labels per row; if there are fewer, the rest has log probability -inf and length 0.
+
+    Raises:
+      UsageError: width or max_length is below 1.
     """
-    most = log_probs.shape[1] if max_length is None else max_length
-    if width < 1 or most < 1:
-        raise UsageError(f'width={width} and max_length={most} must be at least 1')
-    log_probs = jnp.maximum(log_probs.astype(jnp.float32), _NEVER)
-    return jax.vmap(lambda p, n: _search(p, n, width, blank, most))(log_probs, lengths)
+    max_length = log_probs.shape[1] if max_length is None else max_length
+    if width < 1 or max_length < 1:
+        raise UsageError(f'width={width} and max_length={max_length} must be at least 1')
+    log_probs = jnp.maximum(log_probs.astype(jnp.float32), _LOG_ZERO)
+    return jax.vmap(lambda p, n: _search(p, n, width, blank, max_length))(log_probs, lengths)
 
 
-def _search(log_probs: jax.Array, length: jax.Array, width: int, blank: int, most: int) -> Readings:
-    never = jnp.full(width, _NEVER)
-    start = _Beams(jnp.full((width, most), -1, jnp.int32), jnp.zeros(width, jnp.int32), never.at[0].set(0), never)
+def _search(log_probs: jax.Array, length: jax.Array, width: int, blank: int, max_length: int) -> Readings:
+    zeros = jnp.full(width, _LOG_ZERO)
+    start = _Beams(jnp.full((width, max_length), -1, jnp.int32), jnp.zeros(width, jnp.int32), zeros.at[0].set(0), zeros)
 
     def step(beams, frame):
-        log_p, shown = frame
-        return jax.tree.map(lambda new, old: jnp.where(shown, new, old), _advance(beams, log_p, blank), beams), None
+        log_p, valid = frame
+        return jax.tree.map(lambda new, old: jnp.where(valid, new, old), _advance(beams, log_p, blank), beams), None
 
     beams, _ = jax.lax.scan(step, start, (log_probs, jnp.arange(log_probs.shape[0]) < length))
     total, order = jax.lax.top_k(beams.total, width)
-    real = total > _NEVER / 2
+    real = total > _LOG_ZERO / 2
     labels = jnp.where(real[:, None], beams.labels[order], -1)
     return Readings(labels, jnp.where(real, beams.lengths[order], 0), jnp.where(real, total, -jnp.inf))
 
 
 def _advance(beams: _Beams, log_p: jax.Array, blank: int) -> _Beams:
-    """One frame: each prefix stays, or goes on by a character; what leads to the same prefix adds up."""
-    width, most, classes = *beams.labels.shape, len(log_p)
+    """Advances by one frame: a prefix stays or is extended by a character; ways to the same prefix add up."""
+    width, max_length, classes = *beams.labels.shape, len(log_p)
     index = jnp.arange(width)
     last = jnp.where(beams.lengths > 0, beams.labels[index, jnp.maximum(beams.lengths - 1, 0)], blank)
-    stays = beams.character + jnp.where(beams.lengths > 0, log_p[last], _NEVER)
-    # Only a path that ended in a blank goes on by the character that the prefix ends with already.
+    stays = beams.character + jnp.where(beams.lengths > 0, log_p[last], _LOG_ZERO)
+    # Only paths that end in a blank may repeat the last character: without the blank the two would merge.
     repeats = jnp.arange(classes) == last[:, None]
-    goes = jnp.where(repeats, beams.blank[:, None], beams.total[:, None]) + log_p  # [K, C]
-    goes = goes.at[:, blank].set(_NEVER)
-    goes = jnp.where((beams.lengths < most)[:, None], goes, _NEVER)
-    child = _children(beams, last)  # [K, K]: prefix j is prefix i with last[j] behind it
-    stays = jnp.logaddexp(stays, jax.nn.logsumexp(jnp.where(child, goes[:, last], _NEVER), axis=0))
+    extended = jnp.where(repeats, beams.blank[:, None], beams.total[:, None]) + log_p  # [K, C]
+    extended = extended.at[:, blank].set(_LOG_ZERO)
+    extended = jnp.where((beams.lengths < max_length)[:, None], extended, _LOG_ZERO)
+    child = _find_children(beams, last)  # [K, K]: prefix j is prefix i extended by last[j]
+    stays = jnp.logaddexp(stays, jax.nn.logsumexp(jnp.where(child, extended[:, last], _LOG_ZERO), axis=0))
     merged = jnp.zeros((width, classes), bool).at[index[:, None], last[None, :]].max(child)
-    goes = jnp.where(merged, _NEVER, goes)
-    return _best(beams, beams.total + log_p[blank], stays, goes)
+    extended = jnp.where(merged, _LOG_ZERO, extended)
+    return _select_best(beams, beams.total + log_p[blank], stays, extended)
 
 
-def _children(beams: _Beams, last: jax.Array) -> jax.Array:
-    real = beams.total > _NEVER / 2
+def _find_children(beams: _Beams, last: jax.Array) -> jax.Array:
+    """Returns [K, K], whether prefix j is prefix i with one more character."""
+    real = beams.total > _LOG_ZERO / 2
     places = jnp.arange(beams.labels.shape[1])
     parents = jnp.where(places == beams.lengths[:, None] - 1, -1, beams.labels)  # each without its last character
     same = (beams.labels[:, None, :] == parents[None, :, :]).all(-1)
@@ -113,16 +129,16 @@ def _children(beams: _Beams, last: jax.Array) -> jax.Array:
     return same & longer & real[:, None] & real[None, :]
 
 
-def _best(beams: _Beams, blank: jax.Array, stays: jax.Array, goes: jax.Array) -> _Beams:
-    """The K likeliest of K that stay and K * C that go on."""
-    width, classes = goes.shape
-    scores = jnp.concatenate([jnp.logaddexp(blank, stays), goes.ravel()])
+def _select_best(beams: _Beams, blank: jax.Array, stays: jax.Array, extended: jax.Array) -> _Beams:
+    """Selects the K most probable of K prefixes that stay and K C that are extended."""
+    width, classes = extended.shape
+    scores = jnp.concatenate([jnp.logaddexp(blank, stays), extended.ravel()])
     _, chosen = jax.lax.top_k(scores, width)
-    went = chosen >= width
-    parent = jnp.where(went, (chosen - width) // classes, chosen)
+    is_extended = chosen >= width
+    parent = jnp.where(is_extended, (chosen - width) // classes, chosen)
     character = (chosen - width) % classes
     lengths, labels = beams.lengths[parent], beams.labels[parent]
-    here = went[:, None] & (jnp.arange(labels.shape[1]) == lengths[:, None])
-    labels = jnp.where(here, character[:, None], labels).astype(jnp.int32)
-    blank = jnp.where(went, _NEVER, blank[parent])
-    return _Beams(labels, lengths + went, blank, jnp.where(went, scores[chosen], stays[parent]))
+    new_place = is_extended[:, None] & (jnp.arange(labels.shape[1]) == lengths[:, None])
+    labels = jnp.where(new_place, character[:, None], labels).astype(jnp.int32)
+    blank = jnp.where(is_extended, _LOG_ZERO, blank[parent])
+    return _Beams(labels, lengths + is_extended, blank, jnp.where(is_extended, scores[chosen], stays[parent]))
