@@ -147,7 +147,7 @@ def _make_evaluator(
     where = f'data.evals.{name}'
     settings = named.call(PairEvalSettings, config.data.evals[name], where)
     train = config.data.train.split
-    if not settings.trained_on and parallel_text.overlap(train, settings.split, **_source(config)):
+    if not settings.trained_on and parallel_text.share_sentences(train, settings.split, **_source(config)):
         raise UsageError(
             f'{where}.split={settings.split!r} shares sentences with data.train.split={train!r}: hold some out, as'
             f" 'train[:90%]' and 'train[90%:]', or say {where}.trained_on=True"
@@ -172,7 +172,7 @@ def _target_language(config: ConfigDict) -> str | None:
 
 
 def _source(config: ConfigDict) -> dict[str, Any]:
-    """Returns the arguments of `parallel_text.load` that do not depend on the split."""
+    """Returns the arguments of `parallel_text.load_pairs` that do not depend on the split."""
     data = named.to_plain(config.data)
     named.check(data['name'], str, 'data.name')
     options = {key: value for key, value in data.get('source', {}).items() if value is not None}
@@ -180,7 +180,7 @@ def _source(config: ConfigDict) -> dict[str, Any]:
 
 
 def _load_pairs(config: ConfigDict, split: str) -> parallel_text.Sentences:
-    return parallel_text.load(split=split, **_source(config))
+    return parallel_text.load_pairs(split=split, **_source(config))
 
 
 def _build_languages(config: ConfigDict, pairs: parallel_text.Sentences | None) -> Languages:

@@ -4,13 +4,13 @@
     ./launch.sh predict --workdir=runs/language_modelling/transformer/default --input='The statement '
     ./launch.sh run configs/language_modelling/transformer.py:wikitext103 --config.data.source.path=FOLDER
 
-Measured, `:smoke` on 2 CPU cores: 2.489 bits a character on test after 1,200 steps, in 97 s. The 5-gram of the same run
-has 1.992: so short a run gives no gain over it, and the target is what is reached. The full form has not been run.
-`:wikitext103`, by words, has the shape and the constants of Transformer-XL's standard model (Dai et al. 2019, its
-authors' run_wt103_base.sh): 16 layers, 410 wide, 10 heads of 41, 2,100 inside, dropout 0.1, Adam at 2.5e-4 on a cosine
-for 200,000 steps of 60 windows of 150 words, gradients clipped at 0.25; the warm-up is ours. What it lacks is
-recurrence over windows, relative positions and the adaptive softmax; with these they report a perplexity of 24.0, and
-the target of 30 without is ours. Not run here.
+Measured: `:smoke` on 2 CPU cores has 2.489 bits per character on test after 1,200 steps, in 97 s. The 5-gram of the
+same run has 1.992: so short a run does not gain on it, and the target is what it reaches. The full form has not been
+run. `:wikitext103`, by words, has the shape and the constants of the standard model of Transformer-XL (Dai et al. 2019,
+the authors' run_wt103_base.sh): 16 layers, d_model 410, 10 heads of 41, d_ff 2,100, dropout 0.1, Adam at 2.5e-4 on a
+cosine for 200,000 steps of 60 windows of 150 words, gradients clipped at 0.25; the warm-up is ours. It lacks recurrence
+over windows, relative positions and the adaptive softmax, with which they report a perplexity of 24.0; the target of 30
+without them is ours. Not run here.
 """
 
 from ml_collections import ConfigDict
@@ -23,7 +23,7 @@ _SHAPES = {
     'smoke': dict(layers=3, d_model=128, d_ff=512, heads=4, dropout=0.1),
     'wikitext103': dict(layers=16, d_model=410, d_ff=2100, heads=10, d_k=41, d_v=41, dropout=0.1),
 }
-_STREAMS = {
+_STREAMS = {  # windows per batch, and their tokens
     '': dict(batch_size=32, length=128),
     'smoke': dict(batch_size=16, length=64),
     'wikitext103': dict(batch_size=60, length=150),
@@ -37,7 +37,7 @@ _TARGETS = {
 
 def get_config(arg: str = '') -> ConfigDict:
     smoke, wikitext = arg == 'smoke', arg == 'wikitext103'
-    evaluated = dict(batch_size=8, length=_STREAMS[arg]['length'], ngram=0 if wikitext else 5)
+    evaluation = dict(batch_size=8, length=_STREAMS[arg]['length'], ngram=0 if wikitext else 5)
     rate = 2.5e-4 if wikitext else 2e-3 if smoke else 1e-3
     return ConfigDict(
         dict(
@@ -45,12 +45,12 @@ def get_config(arg: str = '') -> ConfigDict:
             seed=0,
             data=dict(
                 name='wikitext' if wikitext else 'pydoc',
-                data_dir=placeholder(str),
-                source=dict(path=placeholder(str)),
+                data_dir=placeholder(str),  # where TFDS sets are
+                source=dict(path=placeholder(str)),  # of data.name=text or wikitext: a file or a folder
                 train=_STREAMS[arg],
-                evals=dict(test=dict(evaluated, split='test'), valid=dict(evaluated, split='valid')),
+                evals=dict(test=dict(evaluation, split='test'), valid=dict(evaluation, split='valid')),
             ),
-            vocabulary=dict(level='word' if wikitext else 'character', size=placeholder(int)),
+            vocabulary=dict(level='word' if wikitext else 'character', size=placeholder(int)),  # None takes all
             model=dict(name='transformer.causal_transformer', norm='pre', **_SHAPES[arg]),
             loss=dict(label_smoothing=0.0),
             tx=dict(
@@ -68,7 +68,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 evals=dict(valid=dict(every='5%' if wikitext else '25%'), test=dict(every='50%')),
                 checkpoint=dict(every='25%', best='valid/loss', mode='min'),
             ),
-            # Places beyond the windows of training were never seen.
+            # Of `predict`. A prompt and its continuation fit into a window: later positions have not been trained on.
             sample=dict(
                 length=_STREAMS[arg]['length'] - 16,
                 count=2,

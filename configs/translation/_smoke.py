@@ -1,26 +1,26 @@
-"""The shrunk form of a Transformer recipe that `:smoke` runs: its rules on what JupyterLab says, few and short."""
+"""Shrinks a Transformer recipe for `:smoke`: the same update rule on the interface of JupyterLab, in a minute."""
 
 from ml_collections import ConfigDict
 
-_WARM, _RATE = 150, 3e-3
+_WARMUP, _RATE = 150, 3e-3  # steps, and the rate they lead to
 
 
-def shrunk(config: ConfigDict, norm: str = 'post') -> ConfigDict:
-    """2 + 2 layers of 96 over 2,000 joint pieces, 12 epochs; the update rule, the loss and the search of `config`."""
-    evaluated = dict(batch_size=64, extra=8, longer='skip')
+def shrink(config: ConfigDict, norm: str = 'post') -> ConfigDict:
+    """Returns `config` with 2 + 2 layers of 96 over 2,000 joint pieces, for 12 epochs; optimizer and loss stay."""
+    evaluation = dict(batch_size=64, extra=8, longer='skip')
     data, model = config.data, dict(layers=2, d_model=96, d_ff=192, heads=4, dropout=0.1, norm=norm)
     with config.unlocked():
         data.name = 'catalogue'
         data.source = dict(package='jupyterlab-language-pack-fr-FR', language='fr_FR')
         data.train = dict(split='train', tokens=1200, buckets=(10, 24))
         data.evals = dict(
-            valid=dict(evaluated, split='valid'),
-            test=dict(evaluated, split='test', beams=4, alpha=0.6, bounds=(2, 4, 8)),
+            valid=dict(evaluation, split='valid'),
+            test=dict(evaluation, split='test', beams=4, alpha=0.6, bounds=(2, 4, 8)),
         )
         config.vocabulary.size = 2000
         config.model = dict(name='transformer.transformer', **model)
         config.tx.learning_rate = dict(
-            name='warmup', steps=_WARM, then=dict(name='inverse_sqrt', init=_RATE, steps=_WARM)
+            name='warmup', steps=_WARMUP, then=dict(name='inverse_sqrt', init=_RATE, steps=_WARMUP)
         )
         config.run = dict(
             steps='12 epochs',

@@ -20,7 +20,7 @@ BUCKETS = (10, 24)  # tokens: sentences are padded to one of these lengths
 
 def build_translator(size: int = 1500, width: int = 96):
     """Returns the training pairs, and an untrained translator with subwords of both languages."""
-    pairs = parallel_text.load('catalogue', 'train')  # [('Restart', 'Redémarrer'), ...]
+    pairs = parallel_text.load_pairs('catalogue', 'train')  # [('Restart', 'Redémarrer'), ...]
     languages = parallel_text.build_languages(pairs, level='subword', size=size)
     model = models.make(
         'seq2seq.bahdanau',
@@ -37,7 +37,7 @@ def train(workdir: str = 'runs/example-translation', steps: int = 600, **sizes):
     languages = translator.languages
     task = translation_task(translator.model, languages.first_token, label_smoothing=0.1)
     train_pairs = parallel_text.Pairs(pairs, *languages, max_length=BUCKETS[-1])
-    held_out = parallel_text.Pairs(parallel_text.load('catalogue', 'valid'), *languages, max_length=BUCKETS[-1])
+    held_out = parallel_text.Pairs(parallel_text.load_pairs('catalogue', 'valid'), *languages, max_length=BUCKETS[-1])
     experiment = Experiment(
         task,
         tx=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(4e-3, steps))),

@@ -29,14 +29,14 @@ def plot_chrf_by_length(runs: Sequence[Any], form: str, over: str) -> Figure:
                 bins.setdefault(name.removeprefix('test/chrf').removeprefix('_'), []).append(value)
     lines = {}
     for name, by_value in scores.items():
-        best = max(by_value, key=lambda value: plots.middle(by_value[value]['']))
+        best = max(by_value, key=lambda value: plots.median_score(by_value[value]['']))
         lines[f'{name}, {best:g}'] = by_value[best]
     bounds = sorted(int(name[3:]) for name in next(iter(lines.values())) if name.startswith('to_'))
     names = [*(f'to_{bound}' for bound in bounds), 'beyond']
     figure = Figure(figsize=(6.4, 4.2), layout='constrained')
     axes = figure.add_subplot()
     for i, (name, bins) in enumerate(lines.items()):
-        axes.plot(range(len(names)), [plots.middle(bins[n]) for n in names], color=f'C{i}', label=name)
+        axes.plot(range(len(names)), [plots.median_score(bins[n]) for n in names], color=f'C{i}', label=name)
         for x, n in enumerate(names):
             axes.plot([x] * len(bins[n]), bins[n], '.', color=f'C{i}', ms=5)
     axes.set_xticks(range(len(names)), [n.replace('to_', 'to ') for n in names])

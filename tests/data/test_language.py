@@ -107,20 +107,20 @@ def test_what_vocabularies_refuse(tmp_path):
         vocabulary.Subwords(b'nothing')
     (tmp_path / 'broken').write_bytes(b'{"level": "word"}')
     with pytest.raises(CanonError, match=r'broken is not a vocabulary of Canon'):
-        vocabulary.read(tmp_path / 'broken')
+        vocabulary.read_vocabulary(tmp_path / 'broken')
     with pytest.raises(UsageError, match='there is no vocabulary'):
-        vocabulary.read(tmp_path / 'none')
+        vocabulary.read_vocabulary(tmp_path / 'none')
 
 
 def test_another_vocabulary_is_refused(tmp_path):
     one, other = vocabulary.build(['a b'], 'word'), vocabulary.build(['a c'], 'word')
     one.save(tmp_path / 'vocabulary.json')
-    assert vocabulary.read(tmp_path / 'vocabulary.json') == one
-    vocabulary.check(list(one.about), one, 'runs/x')  # as JSON gives it back
+    assert vocabulary.read_vocabulary(tmp_path / 'vocabulary.json') == one
+    vocabulary.check_unchanged(list(one.about), one, 'runs/x')  # as JSON gives it back
     with pytest.raises(
         CanonError, match=r'^runs/x was trained with another vocabulary .*: 4 words \(.*\) and 4 words \('
     ):
-        vocabulary.check(list(one.about), other, 'runs/x')
+        vocabulary.check_unchanged(list(one.about), other, 'runs/x')
 
 
 # --- corpora ---------------------------------------------------------------------------------------------------------
@@ -327,7 +327,7 @@ def test_what_no_path_can_be_is_one_line(tmp_path):
     for path in ('', 'a' * 5000, 'x\0y', '~nobody-of-that-name/x', str(tmp_path / 'none')):
         for read in (
             lambda p: corpora.corpus('text', path=p).about(),
-            vocabulary.read,
+            vocabulary.read_vocabulary,
             lambda p: list(text_files.read_lines(p)),
         ):
             with pytest.raises(UsageError) as caught:

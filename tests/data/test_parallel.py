@@ -27,25 +27,25 @@ def test_two_files_line_by_line(tmp_path, caplog):
     write(tmp_path, 'train.de', ['eins', '', 'drei\u2028 ', 'vier'])
     write(tmp_path, 'train.en.gz', ['one', 'two', 'three', ''])
     with caplog.at_level(logging.WARNING, 'canon'):
-        found = parallel_text.load('files', path=str(tmp_path), source='de', target='en')
+        found = parallel_text.load_pairs('files', path=str(tmp_path), source='de', target='en')
     assert found == [('eins', 'one'), ('drei', 'three')]
     assert '2 of 4 pairs have an empty side' in caplog.text
-    assert parallel_text.load('files', 'train[:1]', path=str(tmp_path), source='de', target='en') == found[:1]
+    assert parallel_text.load_pairs('files', 'train[:1]', path=str(tmp_path), source='de', target='en') == found[:1]
 
 
 def test_files_of_different_length(tmp_path):
     write(tmp_path, 'train.de', 'abc')
     write(tmp_path, 'train.en', 'abcde')
     with pytest.raises(CanonError, match=r'train\.de has 3 lines and .*train\.en 5'):
-        parallel_text.load('files', path=str(tmp_path), source='de', target='en')
+        parallel_text.load_pairs('files', path=str(tmp_path), source='de', target='en')
     with pytest.raises(UsageError, match=r'has no test\.de'):
-        parallel_text.load('files', 'test', path=str(tmp_path), source='de', target='en')
+        parallel_text.load_pairs('files', 'test', path=str(tmp_path), source='de', target='en')
     with pytest.raises(UsageError, match="needs 'target'"):
-        parallel_text.load('files', path=str(tmp_path), source='de')
+        parallel_text.load_pairs('files', path=str(tmp_path), source='de')
     write(tmp_path, 'valid.de', [])
     write(tmp_path, 'valid.en', 'a')
     with pytest.raises(UsageError, match=r'valid\.de is empty'):
-        parallel_text.load('files', 'valid', path=str(tmp_path), source='de', target='en')
+        parallel_text.load_pairs('files', 'valid', path=str(tmp_path), source='de', target='en')
 
 
 class CanonTranslate(tfds.core.GeneratorBasedBuilder):
@@ -64,10 +64,10 @@ class CanonTranslate(tfds.core.GeneratorBasedBuilder):
 
 def test_translations_of_tfds(tmp_path):
     CanonTranslate(data_dir=tmp_path, file_format='array_record').download_and_prepare()
-    found = parallel_text.load('canon_translate', data_dir=tmp_path, source='en', target='de')
+    found = parallel_text.load_pairs('canon_translate', data_dir=tmp_path, source='en', target='de')
     assert found == [('beautiful', 'schön')]
     with pytest.raises(UsageError, match="no field 'fr'"):
-        parallel_text.load('canon_translate', data_dir=tmp_path, source='en', target='fr')
+        parallel_text.load_pairs('canon_translate', data_dir=tmp_path, source='en', target='fr')
 
 
 # --- catalogues ------------------------------------------------------------------------------------------------------
@@ -161,7 +161,9 @@ def test_splits_of_a_catalogue_share_no_sentence(package):
     def key(pair):
         return pair[0].removesuffix(' ...')
 
-    parts = {s: parallel_text.load('catalogue', s, package=package, language='fr') for s in ('train', 'valid', 'test')}
+    parts = {
+        s: parallel_text.load_pairs('catalogue', s, package=package, language='fr') for s in ('train', 'valid', 'test')
+    }
     assert sum(map(len, parts.values())) == 300
     keys = {split: {key(pair) for pair in pairs} for split, pairs in parts.items()}
     assert sum(map(len, keys.values())) == 150  # no twin in another split
@@ -172,17 +174,17 @@ def test_splits_of_a_catalogue_share_no_sentence(package):
 
 def test_packages_without_that_catalogue(package):
     with pytest.raises(UsageError, match="no catalogue in 'de'; there are fr"):
-        parallel_text.load('catalogue', package=package, language='de')
+        parallel_text.load_pairs('catalogue', package=package, language='de')
     with pytest.raises(UsageError, match=r'speaks has no speak\.mo; did you mean .speaks.'):
-        parallel_text.load('catalogue', package=package, language='fr', domain='speak')
+        parallel_text.load_pairs('catalogue', package=package, language='fr', domain='speak')
     with pytest.raises(UsageError, match='pip install nowhere-to-be-found'):
-        parallel_text.load('catalogue', package='nowhere-to-be-found', language='fr')
+        parallel_text.load_pairs('catalogue', package='nowhere-to-be-found', language='fr')
     with pytest.raises(UsageError, match="no split 'tests'; did you mean 'test'"):
-        parallel_text.load('catalogue', 'tests', package=package, language='fr')
+        parallel_text.load_pairs('catalogue', 'tests', package=package, language='fr')
 
 
 def test_the_embedded_catalogue():
-    parts = [parallel_text.load('catalogue', split) for split in ('train', 'valid', 'test')]
+    parts = [parallel_text.load_pairs('catalogue', split) for split in ('train', 'valid', 'test')]
     if metadata.version('jupyterlab-language-pack-fr-FR') == '4.5.post3':
         assert [len(part) for part in parts] == [2744, 173, 319]  # as the docstring says
     sources = [source for part in parts for source, _ in part]

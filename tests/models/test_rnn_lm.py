@@ -17,7 +17,7 @@ def count(params) -> int:
 def made(seed=0, **kwargs):
     model = models.make('rnn_lm.language_model', vocab=11, **{'embed': 6, 'hidden': 8, **kwargs})
     tokens = np.random.default_rng(seed).integers(11, size=(3, 12))
-    return model, model.init(jax.random.key(seed), tokens[:1]), tokens
+    return model, jax.jit(model.init)(jax.random.key(seed), tokens[:1]), tokens
 
 
 def test_parameters():
@@ -34,17 +34,20 @@ def test_parameters():
 @pytest.mark.parametrize('tied', [False, True])
 def test_windows_and_steps_read_as_the_whole_text(cell, tied):
     model, variables, tokens = made(cell=cell, tied=tied, layers=2)
-    whole = model.apply(variables, tokens)
-    state, parts = model.start(3), []
-    for begin, end in ((0, 5), (5, 6), (6, 12)):
-        read = model.apply(variables, tokens[:, begin:end], state)
-        state, parts = read.state, [*parts, read.logits]
-    np.testing.assert_allclose(np.concatenate(parts, 1), whole.logits, atol=1e-6)
-    state, rows = model.start(3), []
-    for token in tokens.T:
-        logits, state = model.apply(variables, state, token, method='step')
-        rows.append(logits)
-    np.testing.assert_allclose(np.stack(rows, 1), whole.logits, atol=1e-6)
+
+    @jax.jit
+    def read_in_three_ways(variables):
+        state, windows = model.start(3), []
+        for begin, end in ((0, 5), (5, 6), (6, 12)):
+            output = model.apply(variables, tokens[:, begin:end], state)
+            state, windows = output.state, [*windows, output.logits]
+        step = lambda state, token: model.apply(variables, state, token, method='step')[::-1]  # noqa: E731
+        state, rows = jax.lax.scan(step, model.start(3), tokens.T)
+        return model.apply(variables, tokens), jnp.concatenate(windows, 1), rows.swapaxes(0, 1), state
+
+    whole, windows, rows, state = read_in_three_ways(variables)
+    np.testing.assert_allclose(windows, whole.logits, atol=1e-6)
+    np.testing.assert_allclose(rows, whole.logits, atol=1e-6)
     ends = zip(jax.tree.leaves(state), jax.tree.leaves(whole.state), strict=True)
     for a, b in ends:
         np.testing.assert_allclose(a, b, atol=1e-6)
@@ -54,14 +57,15 @@ def test_nothing_looks_ahead():
     model, variables, tokens = made()
     other = tokens.copy()
     other[:, 7] = (other[:, 7] + 1) % 11
-    a, b = (np.asarray(model.apply(variables, t).logits) for t in (tokens, other))
+    apply = jax.jit(model.apply)
+    a, b = (np.asarray(apply(variables, t).logits) for t in (tokens, other))
     np.testing.assert_array_equal(a[:, :7], b[:, :7])
     assert (np.abs(a[:, 7:] - b[:, 7:]).max(-1) > 0).all()
 
 
 def test_a_tied_output_is_the_embedding():
     model, variables, tokens = made(tied=True, layers=1)
-    read = model.apply(variables, tokens)
+    read = jax.jit(model.apply)(variables, tokens)
     p = variables['params']
     expected = np.asarray(read.outputs, np.float64) @ np.asarray(p['embedding'], np.float64).T + p['bias']
     np.testing.assert_allclose(read.logits, expected, atol=1e-5)

@@ -32,10 +32,13 @@ def drawn(name, **arguments):
     """A model of 8 units and its variables, all far from their start: zeros would hide what is left out."""
     sizes = dict(vocab=VOCAB, source_vocab=SOURCE, embed=6, hidden=8, start='glorot')
     model = models.make(f'seq2seq.{name.split()[0]}', **sizes | arguments)
-    variables = model.init(jax.random.key(0), TOKENS, LENGTHS, TARGET)
-    leaves, tree = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    return model, tree.unflatten([x + 0.5 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
+    shapes = jax.eval_shape(model.init, jax.random.key(0), TOKENS, LENGTHS, TARGET)
+    rng = np.random.default_rng(1)
+    return model, jax.tree.map(lambda x: np.float32(0.55 * rng.normal(size=x.shape)), shapes)
+
+
+def compiled(model, method=None, **options):
+    return jax.jit(lambda variables, *inputs: model.apply(variables, *inputs, method=method, **options))
 
 
 def wide(variables):
@@ -45,17 +48,18 @@ def wide(variables):
 @pytest.mark.parametrize('form', FORMS)
 def test_steps_come_to_what_the_whole_does_and_padding_to_nothing(form):
     model, variables = drawn(form, **FORMS[form])
-    whole, seen = model.apply(variables, TOKENS, LENGTHS, TARGET, mutable=['attention'])
-    memory, state = model.apply(variables, TOKENS, LENGTHS, 9, method='start')
-    logits = []
+    whole, seen = compiled(model, mutable=['attention'])(variables, TOKENS, LENGTHS, TARGET)
+    memory, state = compiled(model, 'start')(variables, TOKENS, LENGTHS, 9)
+    logits, step = [], compiled(model, 'step')
     for t in range(TARGET.shape[1]):
-        one, state = model.apply(variables, memory, state, TARGET[:, t], method='step')
-        logits.append(one)
+        row, state = step(variables, memory, state, TARGET[:, t])
+        logits.append(row)
     np.testing.assert_allclose(jnp.stack(logits, 1), whole, atol=5e-6)
+    apply = compiled(model)
     other = np.where(np.arange(7) < LENGTHS[:, None], TOKENS, 1)
     longer = np.pad(other, ((0, 0), (0, 3)), constant_values=5)
-    np.testing.assert_allclose(model.apply(variables, longer, LENGTHS, TARGET), whole, atol=5e-6)
-    alone = model.apply(variables, TOKENS[1:2, :4], LENGTHS[1:2], TARGET[1:2])
+    np.testing.assert_allclose(apply(variables, longer, LENGTHS, TARGET), whole, atol=5e-6)
+    alone = apply(variables, TOKENS[1:2, :4], LENGTHS[1:2], TARGET[1:2])
     np.testing.assert_allclose(alone[0], whole[1], atol=5e-6)
     if not form.startswith('sutskever'):
         weights = seen['attention']['cross']
@@ -69,17 +73,22 @@ def test_steps_come_to_what_the_whole_does_and_padding_to_nothing(form):
 @pytest.mark.parametrize('form', ['sutskever', 'luong general', 'bahdanau'])
 def test_several_hypotheses_look_at_one_source(form):
     model, variables = drawn(form, **FORMS[form])
-    memory, state = model.apply(variables, TOKENS, LENGTHS, 9, method='start')
-    twice = jax.tree.map(lambda x: jnp.repeat(x, 2, 0), state)
-    tokens = np.array([1, 2, 3, 4, 5, 6])
-    logits, _ = model.apply(variables, memory, twice, tokens, method='step')
+    memory, state = compiled(model, 'start')(variables, TOKENS, LENGTHS, 9)
+    twice = jax.tree.map(lambda x: np.repeat(x, 2, 0), state)
+    tokens, apply = np.array([1, 2, 3, 4, 5, 6]), compiled(model, 'step')
+    logits, _ = apply(variables, memory, twice, tokens)
     for k in (0, 1):
-        one, _ = model.apply(variables, memory, state, tokens[k::2], method='step')
-        np.testing.assert_allclose(logits[k::2], one, atol=2e-6)
-    step = lambda state, tokens: model.apply(variables, memory, state, tokens, method='step')  # noqa: E731
-    first = jnp.zeros(3, jnp.int32)
-    greedy = decoding.greedy(step, state, first, 6, end=2)
-    beam = decoding.beam_search(step, state, first, 6, end=2, beams=1)
+        row, _ = apply(variables, memory, state, tokens[k::2])
+        np.testing.assert_allclose(logits[k::2], row, atol=2e-6)
+
+    @jax.jit
+    def search(memory, state):
+        step = lambda state, tokens: model.apply(variables, memory, state, tokens, method='step')  # noqa: E731
+        first = jnp.zeros(3, jnp.int32)
+        greedy = decoding.greedy(step, state, first, 6, end=2)
+        return greedy, decoding.beam_search(step, state, first, 6, end=2, beams=1)
+
+    greedy, beam = search(memory, state)
     np.testing.assert_array_equal(beam.tokens[:, 0], greedy.tokens)
 
 
@@ -106,7 +115,7 @@ def test_bahdanau_word_by_word():
     """Bahdanau et al. 2015, A.1.1 and A.1.2, with s_i in the output."""
     model, variables = drawn('bahdanau', align=5, maxout=4)
     p = wide(variables)
-    logits = np.asarray(model.apply(variables, TOKENS, LENGTHS, TARGET))
+    logits = np.asarray(compiled(model)(variables, TOKENS, LENGTHS, TARGET))
     for row in range(3):
         xs = p['source_embedding']['embedding'][TOKENS[row, : LENGTHS[row]]]
         forward, backward, h = [], [], np.zeros(8)
@@ -130,7 +139,7 @@ def test_luong_word_by_word():
     """Luong et al. 2015, eq. 5 to 8 with 'general' scores and input feeding, the source read backwards."""
     model, variables = drawn('luong', layers=1)
     p = wide(variables)
-    logits = np.asarray(model.apply(variables, TOKENS, LENGTHS, TARGET))
+    logits = np.asarray(compiled(model)(variables, TOKENS, LENGTHS, TARGET))
     for row in range(3):
         h, c, memory = np.zeros(8), np.zeros(8), []
         for x in p['source_embedding']['embedding'][TOKENS[row, : LENGTHS[row]]][::-1]:
@@ -186,7 +195,7 @@ def test_bad_arguments_name_their_key():
         models.make('seq2seq.bahdanau', vocab=5, start='he')
     model, variables = drawn('bahdanau')
     with pytest.raises(UsageError, match=r'takes source \[B, S\] and lengths \[B\], not \(3, 7\) and \(2,\)'):
-        model.apply(variables, TOKENS, LENGTHS[:2], TARGET)
+        jax.eval_shape(model.apply, variables, TOKENS, LENGTHS[:2], TARGET)
 
 
 def copies(rows=64, words=60, longest=10, seed=0):

@@ -178,13 +178,13 @@ def test_a_language_models_steps_give_the_logits_of_one_go():
     state = model.start(3, 6)
     step = jax.jit(lambda state, tokens: model.apply(variables, state, tokens, method='step')[::-1])
     _, found = jax.lax.scan(step, state, TARGET.T)
-    wanted = model.apply(variables, TARGET).logits
+    wanted = jax.jit(model.apply)(variables, TARGET).logits
     np.testing.assert_allclose(found.swapaxes(0, 1), wanted, atol=1e-5 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize('form', FORMS[:2])
 def test_search_with_a_cache_finds_what_search_without_finds(form):
-    """The model asked anew for all positions at each step, in lists: greedy, and the scores of a beam's hypotheses."""
+    """Against evaluating all positions again at each step: greedy, and the scores of a beam's hypotheses."""
     model = models.make('transformer.transformer', **SMALL, **form)
     variables = jax.tree.map(lambda p: 0.7 * p, made(model, SOURCE, LENGTHS, TARGET))
     one_go = jax.jit(lambda target: jax.nn.log_softmax(model.apply(variables, SOURCE, LENGTHS, target)))
@@ -251,8 +251,14 @@ def test_dropout_stands_where_the_paper_has_it():
     """
     model = models.make('transformer.transformer', **{**SMALL, 'layers': 1}, dropout=1 - 1e-7)
     variables = made(model, SOURCE, LENGTHS, TARGET)
-    keys = {'dropout': jax.random.key(0)}
-    logits = model.apply(variables, SOURCE, LENGTHS, TARGET, train=True, rngs=keys)
+
+    def train(model):
+        def apply(variables, key):
+            return model.apply(variables, SOURCE, LENGTHS, TARGET, train=True, rngs={'dropout': key})
+
+        return jax.jit(apply)
+
+    logits = train(model)(variables, jax.random.key(0))
     p = jax.tree.map(np.float64, variables['params'])
     x = np.zeros(8)
     for name in ('attention_norm', 'cross_norm', 'feed_norm'):
@@ -261,41 +267,45 @@ def test_dropout_stands_where_the_paper_has_it():
     np.testing.assert_allclose(logits, wanted, atol=1e-5)
     model = models.make('transformer.transformer', **SMALL, dropout=0.3)
     variables = made(model, SOURCE, LENGTHS, TARGET)
-    a, b = (
-        model.apply(variables, SOURCE, LENGTHS, TARGET, train=True, rngs={'dropout': jax.random.key(i)}) for i in (0, 1)
-    )
+    apply = train(model)
+    a, b = (apply(variables, jax.random.key(i)) for i in (0, 1))
     assert np.abs(a - b).max() > 1e-3
 
 
 def test_weights_for_drawing():
     model = models.make('transformer.transformer', **SMALL)
     variables = made(model, SOURCE, LENGTHS, TARGET)
-    logits, found = model.apply(variables, SOURCE, LENGTHS, TARGET, mutable=['attention'])
-    np.testing.assert_allclose(logits, model.apply(variables, SOURCE, LENGTHS, TARGET), atol=1e-4)
+    logits, found = jax.jit(lambda v: model.apply(v, SOURCE, LENGTHS, TARGET, mutable=['attention']))(variables)
+    np.testing.assert_allclose(logits, jax.jit(model.apply)(variables, SOURCE, LENGTHS, TARGET), atol=1e-4)
     cross = found['attention']['decoder']['block2']['cross']
     assert cross.shape == (3, 2, 6, 5)
     np.testing.assert_allclose(cross.sum(-1), np.broadcast_to([[[1]], [[1]], [[0]]], (3, 2, 6)), atol=1e-6)
     np.testing.assert_array_equal(cross[1, :, :, 2:], 0)
-    assert 'attention' not in model.init(jax.random.key(0), SOURCE, LENGTHS, TARGET)
+    assert 'attention' not in jax.eval_shape(model.init, jax.random.key(0), SOURCE, LENGTHS, TARGET)
 
 
 def test_bfloat16():
     model = models.make('transformer.transformer', **SMALL, dtype='bfloat16')
-    variables = model.init(jax.random.key(0), SOURCE, LENGTHS, TARGET)
+    variables = jax.jit(model.init)(jax.random.key(0), SOURCE, LENGTHS, TARGET)
     assert {p.dtype for p in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
-    logits = model.apply(variables, SOURCE, LENGTHS, TARGET)
+
+    @jax.jit
+    def decode(variables):
+        memory, state = model.apply(variables, SOURCE, LENGTHS, 6, method='start')
+        steps, _ = model.apply(variables, memory, state, TARGET, method='extend')
+        return model.apply(variables, SOURCE, LENGTHS, TARGET), memory, state, steps
+
+    logits, memory, state, steps = decode(variables)
     assert logits.dtype == np.float32
-    wide = models.make('transformer.transformer', **SMALL).apply(variables, SOURCE, LENGTHS, TARGET)
+    wide = jax.jit(models.make('transformer.transformer', **SMALL).apply)(variables, SOURCE, LENGTHS, TARGET)
     np.testing.assert_allclose(logits, wide, atol=0.05 * np.abs(wide).max())
-    memory, state = model.apply(variables, SOURCE, LENGTHS, 6, method='start')
     assert {x.dtype for x in jax.tree.leaves((memory.layers, state.layers))} == {np.dtype(jnp.bfloat16)}
-    steps, _ = model.apply(variables, memory, state, TARGET, method='extend')
     np.testing.assert_allclose(steps, logits, atol=0.05 * np.abs(wide).max())
 
 
 def test_a_token_outside_of_the_vocabulary_makes_its_row_nan():
     model = models.make('transformer.causal_transformer', **SMALL)
-    logits = model.apply(made(model, TARGET), np.array([[3, 11, 2], [3, 10, 2]])).logits
+    logits = jax.jit(model.apply)(made(model, TARGET), np.array([[3, 11, 2], [3, 10, 2]])).logits
     assert np.isnan(logits[0]).all()
     assert np.isfinite(logits[1]).all()
 
@@ -363,14 +373,19 @@ def test_what_is_refused(arguments, message):
 def test_inputs_that_do_not_fit_are_refused():
     model = models.make('transformer.transformer', **SMALL)
     variables = made(model, SOURCE, LENGTHS, TARGET)
+
+    def apply(*arguments, method=None):
+        return jax.eval_shape(lambda variables: model.apply(variables, *arguments, method=method), variables)
+
     with pytest.raises(UsageError, match=r'source \[B, S\] and lengths \[B\], not \(3, 5\) and \(2,\)'):
-        model.apply(variables, SOURCE, LENGTHS[:2], TARGET)
+        apply(SOURCE, LENGTHS[:2], TARGET)
     with pytest.raises(UsageError, match=r'a target for 3 sources is \[3, T\], not \(2, 6\)'):
-        model.apply(variables, SOURCE, LENGTHS, TARGET[:2])
+        apply(SOURCE, LENGTHS, TARGET[:2])
     with pytest.raises(UsageError, match='size=0 holds no token'):
-        model.apply(variables, SOURCE, LENGTHS, 0, method='start')
-    memory, state = model.apply(variables, SOURCE, LENGTHS, 4, method='start')
+        apply(SOURCE, LENGTHS, 0, method='start')
+    shapes = apply(SOURCE, LENGTHS, 4, method='start')
+    memory, state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     with pytest.raises(UsageError, match=r'tokens \(2, 1\) do not go on from 3 rows over 3 sources'):
-        model.apply(variables, memory, state, TARGET[:2, 0], method='step')
+        apply(memory, state, TARGET[:2, 0], method='step')
     with pytest.raises(UsageError, match='6 tokens do not fit into a cache of 4'):
-        model.apply(variables, memory, state, TARGET, method='extend')
+        apply(memory, state, TARGET, method='extend')

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from canon.errors import UsageError
-from canon.models.transformer import Block, BlockSettings
+from canon.models.transformer import BlockSettings, TransformerBlock
 from canon.nn import AdditiveAttention, DotProductAttention, GeneralAttention, MultiHeadAttention
 from canon.nn.attention import KeyValueCache
 from canon.ops import attention
@@ -78,10 +78,10 @@ def test_transformer_layers_equal_torch(norm):
         mask = attention.padding_mask(jnp.array(LENGTHS), S)
         x, memory = inputs()
         encoder, decoder = ({'params': double(block(cross))} for cross in (False, True))
-        check(f'encoder_{norm}', lambda m: Block(settings).apply(encoder, m, mask), memory)
+        check(f'encoder_{norm}', lambda m: TransformerBlock(settings).apply(encoder, m, mask), memory)
         check(
             f'decoder_{norm}',
-            lambda x, m: Block(settings, cross=True).apply(decoder, x, attention.causal_mask(T), m, mask),
+            lambda x, m: TransformerBlock(settings, cross=True).apply(decoder, x, attention.causal_mask(T), m, mask),
             x,
             memory,
         )
@@ -94,14 +94,18 @@ def made(layer, *inputs, seed=0, **keywords):
     return jax.tree.map(lambda p: 0.5 * rng.normal(size=p.shape).astype(np.float32), shapes)
 
 
+CACHED = MultiHeadAttention(2, 3, 5, features=7)
+extend = jax.jit(lambda params, *arguments: CACHED.apply(params, *arguments, method='extend'))
+
+
 @pytest.mark.parametrize('sizes', [(1,) * T, (3, 1), (T,), (1, 3)])
 def test_a_cache_gives_what_one_go_gives(sizes):
-    layer, x = MultiHeadAttention(2, 3, 5, features=7), np.float32(inputs()[0])
+    layer, x = CACHED, np.float32(inputs()[0])
     params = made(layer, x)
-    wanted = layer.apply(params, x, mask=attention.causal_mask(T))
+    wanted = jax.jit(layer.apply)(params, x, mask=attention.causal_mask(T))
     cache, position, found = KeyValueCache.empty(BATCH, 2, 6, 3, 5), 0, []
     for size in sizes:
-        part, cache = layer.apply(params, x[:, position : position + size], cache, position, method='extend')
+        part, cache = extend(params, x[:, position : position + size], cache, position)
         found, position = [*found, part], position + size
     assert cache.keys.shape == (BATCH, 2, 6, 3)
     assert cache.values.shape == (BATCH, 2, 6, 5)
@@ -153,7 +157,7 @@ def test_luongs_layers():
         (GeneralAttention(), lambda p: np.einsum('btd,de,bse->bts', x, p['params']['kernel'], memory)),
     ):
         params = made(layer, x, memory) or {}
-        context, weights = layer.apply(params, x, memory, weights=True)
+        context, weights = jax.jit(lambda p, layer=layer: layer.apply(p, x, memory, weights=True))(params)
         e = np.exp(scores(params).astype(np.float64))
         wanted = e / e.sum(-1, keepdims=True)
         np.testing.assert_allclose(weights, wanted, atol=2e-6)

@@ -31,6 +31,9 @@ def start(rows=6):
 
 
 FIRSTS = jnp.full(6, FIRST)
+greedy_search = jax.jit(decoding.greedy, static_argnames=('step', 'length', 'end'))
+beam_search = jax.jit(decoding.beam_search, static_argnames=('step', 'length', 'end', 'beams', 'alpha'))
+sample = jax.jit(decoding.sample, static_argnames=('step', 'length', 'end', 'temperature', 'top_k', 'top_p'))
 
 
 def log_p(row, tokens):
@@ -69,7 +72,7 @@ def walked(row, length):
 
 @pytest.mark.parametrize('length', [1, 4, 9])
 def test_greedy_equals_a_loop(length):
-    found = jax.jit(lambda s: decoding.greedy(step, s, FIRSTS, length, END))(start())
+    found = greedy_search(step, start(), FIRSTS, length, END)
     wanted = [walked(row, length) for row in range(6)]
     assert [tuple(map(int, t[:n])) for t, n in zip(found.tokens, found.lengths, strict=True)] == wanted
     if length == 9:  # rows that end at once, later and never
@@ -83,8 +86,8 @@ def test_greedy_equals_a_loop(length):
 @pytest.mark.parametrize('length', [1, 4, 9])
 @pytest.mark.parametrize('alpha', [0.0, 0.6])
 def test_a_beam_of_one_is_greedy(length, alpha):
-    greedy = decoding.greedy(step, start(), FIRSTS, length, END)
-    beam = jax.jit(lambda s: decoding.beam_search(step, s, FIRSTS, length, END, 1, alpha))(start())
+    greedy = greedy_search(step, start(), FIRSTS, length, END)
+    beam = beam_search(step, start(), FIRSTS, length, END, 1, alpha)
     np.testing.assert_array_equal(beam.tokens[:, 0], greedy.tokens)
     np.testing.assert_array_equal(beam.lengths[:, 0], greedy.lengths)
     penalty = ((5 + np.asarray(greedy.lengths)) / 6) ** alpha
@@ -96,7 +99,7 @@ def test_a_wide_beam_is_exhaustive_search(alpha):
     """Of 15 sequences that end within 4 tokens and 16 that are cut a beam of 40 finds all, in order."""
     ended, cut = every(4)
     assert (len(ended), len(cut)) == (15, 16)
-    found = jax.jit(lambda s: decoding.beam_search(step, s, FIRSTS, 4, END, 40, alpha))(start())
+    found = beam_search(step, start(), FIRSTS, 4, END, 40, alpha)
     for row in range(6):
         wanted = ranked(row, ended, alpha) + ranked(row, cut, alpha)
         assert sequences(found, row)[:31] == [s for _, s in wanted]
@@ -124,7 +127,7 @@ def searched(row, length, beams, alpha):
 @pytest.mark.parametrize('beams', [2, 3, 5])
 @pytest.mark.parametrize('length', [3, 8])
 def test_beams_equal_a_search_in_lists(beams, length):
-    found = jax.jit(lambda s: decoding.beam_search(step, s, FIRSTS, length, END, beams))(start())
+    found = beam_search(step, start(), FIRSTS, length, END, beams, 0.6)
     for row in range(6):
         wanted = searched(row, length, beams, 0.6)
         assert sequences(found, row)[: len(wanted)] == [s for s, _ in wanted]
@@ -133,10 +136,10 @@ def test_beams_equal_a_search_in_lists(beams, length):
 
 def test_the_search_says_no_row_by_another():
     """Alone a row gives what it gives among others, though they end at other times."""
-    together = decoding.beam_search(step, start(), FIRSTS, 8, END, 3)
+    together = beam_search(step, start(), FIRSTS, 8, END, 3, 0.6)
     for row in range(6):
         state = jnp.asarray(STARTS[row : row + 1], jnp.float32), jnp.zeros((), jnp.int32)
-        alone = decoding.beam_search(step, state, FIRSTS[:1], 8, END, 3)
+        alone = beam_search(step, state, FIRSTS[:1], 8, END, 3, 0.6)
         np.testing.assert_array_equal(alone.tokens[0], together.tokens[row])
         np.testing.assert_allclose(alone.scores[0], together.scores[row], rtol=1e-5)
 
@@ -144,8 +147,8 @@ def test_the_search_says_no_row_by_another():
 def test_each_row_has_the_limit_that_is_its_own():
     """In a batch whose rows have different limits each row is what a search of its own length finds."""
     limits = [1, 4, 9, 3, 7, 2]
-    greedy = decoding.greedy(step, start(), FIRSTS, 9, END, jnp.array(limits))
-    beam = jax.jit(lambda s: decoding.beam_search(step, s, FIRSTS, 9, END, 3, 0.6, jnp.array(limits)))(start())
+    greedy = greedy_search(step, start(), FIRSTS, 9, END, jnp.array(limits))
+    beam = beam_search(step, start(), FIRSTS, 9, END, 3, 0.6, jnp.array(limits))
     cut = 0
     for row, limit in enumerate(limits):
         said = walked(row, limit)
@@ -234,7 +237,7 @@ def test_samples_come_as_often_as_they_should():
     """20,000 rows of two tokens against the products of their probabilities: chi-squared below its 1e-6 quantile."""
     rows = 20_000
     state = jnp.tile(jnp.asarray(STARTS[:1], jnp.float32), (rows, 1)), jnp.zeros((), jnp.int32)
-    found = decoding.sample(step, state, jnp.full(rows, FIRST), 2, jax.random.key(0))
+    found = sample(step, state, jnp.full(rows, FIRST), 2, jax.random.key(0))
     tokens = np.asarray(found.tokens)
     wanted = {s: np.exp(sum(log_p(0, s))) for s in itertools.product(range(V), repeat=2)}
     squares = [((tokens == s).all(1).sum() - rows * p) ** 2 / (rows * p) for s, p in wanted.items()]
@@ -244,9 +247,9 @@ def test_samples_come_as_often_as_they_should():
 
 
 def test_sampling_of_one_token_is_greedy():
-    greedy = decoding.greedy(step, start(), FIRSTS, 6, END)
+    greedy = greedy_search(step, start(), FIRSTS, 6, END)
     for keywords in (dict(top_k=1), dict(top_p=1e-9), dict(temperature=1e-6)):
-        found = decoding.sample(step, start(), FIRSTS, 6, jax.random.key(1), END, **keywords)
+        found = sample(step, start(), FIRSTS, 6, jax.random.key(1), END, **keywords)
         np.testing.assert_array_equal(found.tokens, greedy.tokens)
         np.testing.assert_allclose(found.scores, greedy.scores, rtol=1e-6)
 

@@ -68,7 +68,7 @@ class DecoderCache(NamedTuple):
     layers: tuple[KeyValueCache, ...]
 
 
-class Block(linen.Module):
+class TransformerBlock(linen.Module):
     """Self-attention, attention to the source (if `cross`) and a feed-forward network, each with a residual path."""
 
     settings: BlockSettings
@@ -200,7 +200,7 @@ class PositionedEmbedding(linen.Module):
         return ops.dense.product(x, self.embedding.astype(x.dtype).T, kind)
 
 
-class Decoder(linen.Module):
+class TransformerDecoder(linen.Module):
     """Embedding, blocks under a causal mask and output layer; with `cross` they also attend to an encoded source."""
 
     vocab: int
@@ -210,7 +210,7 @@ class Decoder(linen.Module):
     tied: bool
 
     def setup(self):
-        self.blocks = [Block(self.settings, self.cross, name=f'block{i}') for i in range(1, self.layers + 1)]
+        self.blocks = [TransformerBlock(self.settings, self.cross, name=f'block{i}') for i in range(1, self.layers + 1)]
         if self.settings.norm == 'pre':
             self.norm = _norm(self.settings)
         if not self.tied:
@@ -298,10 +298,10 @@ class Transformer(linen.Module):
         self.embedding = PositionedEmbedding(self.vocab, self.settings)
         if self.source_vocab is not None:
             self.source_embedding = PositionedEmbedding(self.source_vocab, self.settings)
-        self.encoder = [Block(self.settings, name=f'encoder{i}') for i in range(1, self.layers + 1)]
+        self.encoder = [TransformerBlock(self.settings, name=f'encoder{i}') for i in range(1, self.layers + 1)]
         if self.settings.norm == 'pre':
             self.encoder_norm = _norm(self.settings)
-        self.decoder = Decoder(self.vocab, self.layers, self.settings, True, self.tied)
+        self.decoder = TransformerDecoder(self.vocab, self.layers, self.settings, True, self.tied)
 
     def __call__(self, source: jax.Array, lengths: jax.Array, target: jax.Array, train: bool = False) -> jax.Array:
         memory, mask = self.encode(source, lengths, train)
@@ -353,7 +353,7 @@ class CausalTransformer(linen.Module):
 
     def setup(self):
         self.embedding = PositionedEmbedding(self.vocab, self.settings)
-        self.decoder = Decoder(self.vocab, self.layers, self.settings, False, self.tied)
+        self.decoder = TransformerDecoder(self.vocab, self.layers, self.settings, False, self.tied)
 
     def __call__(
         self, tokens: jax.Array, state: None = None, train: bool = False, lengths: jax.Array | None = None

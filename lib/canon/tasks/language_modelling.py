@@ -222,4 +222,4 @@ def _plot_surprise(task: Task, model: Any, batches: StreamsOnce, vocabulary: Voc
         bits += list(np.asarray(nats[0])[mask] / np.log(2))
         if len(tokens) >= _PLOTTED_TOKENS:
             break
-    return plots.surprise(tokens, np.array(bits), 'bits per token of the held-out text')
+    return plots.draw_surprisal(tokens, np.array(bits), 'bits per token of the held-out text')

@@ -120,6 +120,7 @@ class Translator:
     def __init__(self, model: Any, languages: Languages, settings: SearchSettings = SearchSettings()):
         self.model, self.languages, self.settings = model, languages, settings
         self._compiled_search = backend.jit(self.search)
+        self._compiled_attend = backend.jit(self._attend)
 
     def search(self, params: Any, source: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the best translations, tokens [B, S + extra], and their lengths [B], of sources [B, S] of `lengths`.
@@ -174,12 +175,19 @@ class Translator:
 
         None for a model without attention.
         """
-        source, target = translation.source[None], translation.target
-        inputs = np.append(self.languages.first_token, target[: max(len(target), 1) - 1])[None]
-        lengths = np.array([source.shape[1]])
+        inputs = np.append(self.languages.first_token, translation.target[: max(len(translation.target), 1) - 1])
+        source, lengths = _pad_sentences([translation.source], self.languages.source.pad or 0)
+        # Under the causal mask the padding of the inputs changes nothing; it saves compiling each length.
+        padded, _ = _pad_sentences([inputs], self.languages.target.pad or 0)
+        weights = self._compiled_attend(params, source, lengths, padded)
+        if weights is None:
+            return None
+        return np.asarray(weights, np.float32)[0, :, : len(inputs), : len(translation.source)]
+
+    def _attend(self, params, source, lengths, inputs) -> jax.Array | None:
         _, stored = self.model.apply({'params': params}, source, lengths, inputs, mutable=['attention'])
         layers = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(stored) if 'cross' in str(path[-1])]
-        return np.asarray(layers[-1], np.float32)[0] if layers else None
+        return layers[-1] if layers else None
 
 
 def _pad_sentences(encoded: Sequence[np.ndarray], pad: int) -> tuple[np.ndarray, np.ndarray]:
@@ -291,7 +299,7 @@ def plot_alignment(translator: Translator, params: Any, translation: Translation
         return None
     source, target = translator.languages.source, translator.languages.target
     written, read = target.tokens(translation.target[: heads.shape[1]]), source.tokens(translation.source)
-    return plots.alignments(heads[0] if len(heads) == 1 else heads, written, read)
+    return plots.draw_alignments(heads[0] if len(heads) == 1 else heads, written, read)
 
 
 def _plot_examples(pairs: Sequence[tuple[str, str]], texts: Sequence[str], tokenize: str):
@@ -299,7 +307,7 @@ def _plot_examples(pairs: Sequence[tuple[str, str]], texts: Sequence[str], token
     ids = np.linspace(0, len(texts) - 1, min(_PLOTTED_SENTENCES, len(texts))).astype(int)
     bleu = metrics.bleu(texts, [reference for _, reference in pairs], tokenize)
     title = f'source, reference, translation; BLEU {bleu.value:.1f} ({bleu.signature})'
-    return plots.translations([(*pairs[i], texts[i]) for i in ids], title)
+    return plots.draw_translations([(*pairs[i], texts[i]) for i in ids], title)
 
 
 def _plot_lengths(sources: Sequence[str], references: Sequence[str], texts: Sequence[str], bounds: Sequence[int]):
@@ -309,4 +317,4 @@ def _plot_lengths(sources: Sequence[str], references: Sequence[str], texts: Sequ
         words = float(np.mean([len(sources[i].split()) for i in ids]))
         for name, side in (('model/chrF', texts), ('copy/chrF', sources)):
             lines[name].append((words, _subset_chrf(side, references, ids)))
-    return plots.curves(lines, xlabel='words of the source')
+    return plots.draw_curves(lines, xlabel='words of the source')

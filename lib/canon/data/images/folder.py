@@ -1,4 +1,4 @@
-"""A folder of images per class as a data set."""
+"""A data set of images in one folder per class."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import numpy as np
 from canon import named
 from canon.data.images.image_files import (
     MAX_PIXELS,
-    images_below,
+    explain_unreadable,
+    find_images,
     read_encoded,
     read_image,
     report_unreadable,
-    why_unreadable,
 )
 from canon.data.pipeline import splits
 from canon.data.pipeline.source import Example, Info
@@ -27,7 +27,7 @@ from canon.data.text import text_files
 from canon.errors import UsageError
 
 _SPLITS = ('train', 'test', 'val', 'valid', 'validation')
-_OWN_SPLITS = ('train', 'test', 'all')  # of a folder that has none
+_OWN_SPLITS = ('train', 'test', 'all')  # of a folder that is not divided into splits
 
 
 def folder(
@@ -41,23 +41,24 @@ def folder(
     """Reads the images under `path`, one folder per class: `path/cat/1.jpg`, or `path/train/cat/1.jpg` with splits.
 
     Labels number the class folders in sorted order; with splits, those of all splits together, so that a class that
-    is missing in one of them shifts no label. The examples stand in the order of a hash of their names, hence mixed.
-    A folder without splits is divided: of each class the first `held_out` in that order are 'test', the rest 'train';
-    'all' is both. The same files always give the same division, which is logged.
+    is missing in one split does not shift the labels. The examples are in the order of a hash of their names, hence
+    mixed. A folder without splits is divided: of each class the first share `held_out` in that order is 'test', the
+    rest 'train'; 'all' is both. The same files always give the same division, which is logged.
 
     Args:
       path: the folder.
-      split: which one; it may be sliced ('train[:90%]').
-      unreadable: 'refuse' opens each file now and raises CanonError with their number and names, and again later for
-        one whose pixels are cut short; 'skip' decodes every file once now, leaves out what fails, logs it, and lists
-        it in `source.skipped`.
+      split: may be sliced, 'train[:90%]'.
+      unreadable: 'refuse' opens each file now and raises CanonError with the number and names of those that cannot be
+        read, and later for one whose pixels are truncated; 'skip' decodes every file once now, leaves out those that
+        fail, logs them, and lists them in `source.skipped`.
       decode: if False, 'image' holds the bytes of the file, for `decode` or `decode_random_resized_crop` among the
         transforms: the cache then keeps the compressed images, and large JPEGs are decoded no finer than needed.
-      held_out: the share of each class that becomes 'test' where the folder has no splits of its own.
-      max_pixels: an image with more, by the head of its file, counts as unreadable. (Pillow has a bound of its own,
-        twice the default, for all but JPEGs.)
+      held_out: the share of each class that becomes 'test' if the folder has no splits of its own.
+      max_pixels: an image with more, according to its header, counts as unreadable. (Pillow has a bound of its own,
+        twice the default, for all formats but JPEG.)
 
-    Raises UsageError for a missing folder, split or class folder and for no images at all.
+    Raises:
+      UsageError: the folder, the split or the class folders are missing, or there are no images.
     """
     if unreadable not in ('refuse', 'skip'):
         raise UsageError(f"unreadable={unreadable!r} is neither 'refuse' nor 'skip'")
@@ -67,7 +68,7 @@ def folder(
     base, first, last = splits.parse(split)
     below, names = _layout(root, base)
     files = sorted(
-        ((p, y) for y, name in enumerate(names) for p in images_below(below / name)), key=lambda f: _hash(f[0], below)
+        ((p, y) for y, name in enumerate(names) for p in find_images(below / name)), key=lambda f: _hash(f[0], below)
     )
     if not files:
         raise UsageError(f'{below} holds no images in folders of classes ({", ".join(names) or "no folders"})')
@@ -81,9 +82,9 @@ def folder(
 
 
 class Folder:
-    """image: uint8 [H, W, 3], turned as its EXIF says, or the bytes of its file; label: int64 [].
+    """Examples have 'image', uint8 [H, W, 3] rotated as its EXIF says or the bytes of its file, and 'label', int64 [].
 
-    `skipped`: the files that were left out.
+    `skipped` lists the files that were left out.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Folder:
         decode: bool = True,
         max_pixels: int = MAX_PIXELS,
     ):
-        """Arguments as of `folder`; files: (path, label)."""
+        """files: (path, label) of each example. The other arguments are those of `folder`."""
         self.files, self.skipped, self.info = tuple(files), tuple(skipped), info
         self.decode, self.max_pixels = decode, max_pixels
 
@@ -102,7 +103,7 @@ class Folder:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Example:
-        """Raises CanonError naming the file that cannot be decoded."""
+        """Raises CanonError, which names the file, if it cannot be decoded."""
         file, label = self.files[index]
         read = read_image if self.decode else read_encoded
         return {'image': read(file, self.max_pixels), 'label': np.asarray(label)}
@@ -115,26 +116,26 @@ class Folder:
 
 
 def _layout(root: Path, base: str) -> tuple[Path, tuple[str, ...]]:
-    """(the folder that holds the class folders of split `base`, the class names)."""
-    found = _folders(root)
-    split_folders = [name for name in found if name in _SPLITS and _folders(root / name)]  # 'train' may be a class
+    """Returns the folder that holds the class folders of split `base`, and the class names."""
+    names = _folder_names(root)
+    split_folders = [name for name in names if name in _SPLITS and _folder_names(root / name)]  # 'train' may be a class
     if not split_folders:
         if base not in _OWN_SPLITS:
             raise UsageError(
                 f"{root} has no split {base!r}: make {root / base}, or take 'train' and 'test' of its own division"
             )
-        return root, tuple(found)
-    if base not in found:
-        some = split_folders[0]
+        return root, tuple(names)
+    if base not in names:
+        example = split_folders[0]
         raise UsageError(
             f'{root} has no split {base!r}{named.suggest(base, split_folders)}; or hold some out by slices,'
-            f" data.train.split='{some}[:80%]' and data.evals.NAME.split='{some}[80%:]'"
+            f" data.train.split='{example}[:80%]' and data.evals.NAME.split='{example}[80%:]'"
         )
-    return root / base, tuple(sorted({name for split in found for name in _folders(root / split)}))
+    return root / base, tuple(sorted({name for split in names for name in _folder_names(root / split)}))
 
 
 def _divide(files, test: bool, held_out: float, root: Path):
-    """The files of one side: of each class the first `held_out` (one at least, if there are two) are the test's."""
+    """Returns the files of 'test' (of each class the first share `held_out`, at least one of two) or of 'train'."""
     counts: dict[int, int] = {}
     for _, y in files:
         counts[y] = counts.get(y, 0) + 1
@@ -143,19 +144,19 @@ def _divide(files, test: bool, held_out: float, root: Path):
     for file, y in files:
         sides[left[y] > 0].append((file, y))
         left[y] -= 1
-    _tell_division(root, *map(len, sides))
+    _log_division(root, *map(len, sides))
     if not sides[test]:
         raise UsageError(f'{root}: no image is left for {("train", "test")[test]!r} with held_out={held_out}')
     return sides[test]
 
 
-@functools.cache  # once for the splits of a run
-def _tell_division(root: Path, train: int, test: int) -> None:
+@functools.cache  # once, although each split is read by itself
+def _log_division(root: Path, train: int, test: int) -> None:
     log = logging.getLogger('canon')
     log.info('%s has no splits: %d images to train and %d to test, by a hash of their names', root, train, test)
 
 
-def _folders(path: Path) -> list[str]:
+def _folder_names(path: Path) -> list[str]:
     return sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith('.'))
 
 
@@ -165,13 +166,13 @@ def _hash(file: Path, below: Path) -> bytes:
 
 
 def _printable(name: str) -> str:
-    """`name` with a mark for each byte that is not UTF-8."""
+    """Replaces each byte of a name that is not UTF-8 by a mark."""
     return os.fsencode(name).decode(errors='replace')
 
 
 def _check(files, below: Path, skip: bool, max_pixels: int):
-    """(the files that can be read, those that cannot)."""
+    """Returns the files that can be read, and those that cannot."""
     with ThreadPoolExecutor(4) as pool:
-        reasons = list(pool.map(lambda f: why_unreadable(f[0], max_pixels, whole=skip), files))
-    bad = report_unreadable({file: why for (file, _), why in zip(files, reasons, strict=True)}, below, skip)
-    return [f for f, why in zip(files, reasons, strict=True) if not why], bad
+        reasons = list(pool.map(lambda f: explain_unreadable(f[0], max_pixels, decode_pixels=skip), files))
+    bad = report_unreadable({f: reason for (f, _), reason in zip(files, reasons, strict=True)}, below, skip)
+    return [f for f, reason in zip(files, reasons, strict=True) if not reason], bad

@@ -36,7 +36,8 @@ class Corpus:
     """A text in three splits, 'train', 'valid' and 'test', each an iterable of lines without their ends."""
 
     def __init__(self, name: str, lines: Callable[[str], Iterable[str]], origins: Mapping[str, str] | None = None):
-        """
+        """Describes a text by the function that reads it.
+
         Args:
           name: for errors and reports.
           lines: a function from a split to its lines.
@@ -82,18 +83,18 @@ def corpus(name: str, data_dir: str | os.PathLike | None = None, **kwargs: Any) 
         (path=) or 'wikitext' (path=). 'package.module:function' is such a function of any other module. All other names
         are those of TFDS sets of texts, prepared in array_record: 'lm1b', 'wiki40b/en', 'tiny_shakespeare'.
       data_dir: where TFDS sets are; ~/tensorflow_datasets if None.
-      **kwargs: arguments of the function, or of `tfds`.
+      **kwargs: arguments of the function, or of `tfds_corpus`.
 
     Raises:
       UsageError: the corpus does not exist, or an argument does not fit.
     """
     if function := CORPORA.get(name):
         return named.call(function, kwargs, f'data {name!r}')
-    return named.call(tfds, {'name': name, 'data_dir': data_dir, **kwargs}, f'data {name!r}')
+    return named.call(tfds_corpus, {'name': name, 'data_dir': data_dir, **kwargs}, f'data {name!r}')
 
 
 def pydoc() -> Corpus:
-    """The English documentation of CPython, `pydoc_data.topics`, which `help('if')` prints. Needs no download.
+    """Opens the English documentation of CPython, `pydoc_data.topics`, which `help('if')` prints. Needs no download.
 
     Whole topics are held out, by name (`_HELD_OUT`). A paragraph that several topics quote is kept once, in a held-out
     topic if it is in one, so that no paragraph of more than 60 characters is in two splits. The text is that of the
@@ -104,13 +105,13 @@ def pydoc() -> Corpus:
         valid   4,561 words   34,339 characters
         test    5,270 words   35,494 characters
     """
-    return Corpus(f'pydoc {platform.python_version()}', _pydoc_lines)
+    return Corpus(f'pydoc {platform.python_version()}', _read_pydoc)
 
 
 def text(
     path: str, train: str | None = None, valid: str | None = None, test: str | None = None, held_out: float = 0.05
 ) -> Corpus:
-    """Any UTF-8 text, plain or .gz.
+    """Opens any UTF-8 text, plain or .gz.
 
     Args:
       path: a folder, or one file, of which the last lines are held out.
@@ -122,31 +123,31 @@ def text(
     root = text_files.expand_path(path)
     if root.is_dir():
         names = {s: n or _FILES['text'].format(s) for s, n in zip(SPLITS, (train, valid, test), strict=True)}
-        return _folder('text', root, names)
+        return _open_folder('text', root, names)
     if train or valid or test:
         raise UsageError(f'train=, valid= and test= name files of a folder, but {root} is not a folder')
     if not 0 < held_out < 0.5:
         raise UsageError(f'held_out={held_out} must be between 0 and 0.5: it is held out twice')
-    return Corpus(f'text {root.name}', functools.partial(_fraction, root, held_out))
+    return Corpus(f'text {root.name}', functools.partial(_read_fraction, root, held_out))
 
 
 def ptb(path: str) -> Corpus:
-    """Mikolov's Penn Treebank: the folder of `ptb.{train,valid,test}.txt`, one sentence per line.
+    """Opens Mikolov's Penn Treebank: the folder of `ptb.{train,valid,test}.txt`, one sentence per line.
 
     929k, 73k and 82k words with <eos>, of a vocabulary of 10,000.
     """
-    return _folder('ptb', text_files.expand_path(path), {s: _FILES['ptb'].format(s) for s in SPLITS})
+    return _open_folder('ptb', text_files.expand_path(path), {s: _FILES['ptb'].format(s) for s in SPLITS})
 
 
 def wikitext(path: str) -> Corpus:
-    """WikiText-2 or WikiText-103 (Merity et al. 2017): the folder of `wiki.{train,valid,test}.tokens`.
+    """Opens WikiText-2 or WikiText-103 (Merity et al. 2017): the folder of `wiki.{train,valid,test}.tokens`.
 
     Empty lines and titles are text, as in AWD-LSTM: the training split of WikiText-2 has 2,088,628 words with <eos>.
     """
-    return _folder('wikitext', text_files.expand_path(path), {s: _FILES['wikitext'].format(s) for s in SPLITS})
+    return _open_folder('wikitext', text_files.expand_path(path), {s: _FILES['wikitext'].format(s) for s in SPLITS})
 
 
-def tfds(
+def tfds_corpus(
     name: str,
     data_dir: str | os.PathLike | None = None,
     field: str = 'text',
@@ -154,7 +155,7 @@ def tfds(
     valid: str = 'validation',
     test: str = 'test',
 ) -> Corpus:
-    """The lines of the texts of a TFDS set.
+    """Opens the texts of a TFDS set.
 
     Args:
       name: of the set.
@@ -164,13 +165,13 @@ def tfds(
       valid: a split of the set for 'valid'.
       test: a split of the set for 'test'.
     """
-    from canon.data.pipeline import tfds  # brings tensorflow_datasets: 0.6 s
+    from canon.data.pipeline import tfds  # imports tensorflow_datasets: 0.6 s
 
     directory = tfds.resolve_dir(data_dir)
     slices = {'train': train, 'valid': valid, 'test': test}
 
     def lines(split):
-        source = tfds.read(name, _split(slices, split, name), directory)
+        source = tfds.read(name, _find_split(slices, split, name), directory)
         if field not in source.features:
             raise UsageError(f'data {name!r} has no field {field!r}{named.suggest(field, source.features)}')
         for i in range(len(source)):
@@ -179,7 +180,7 @@ def tfds(
     return Corpus(name, lines, slices)
 
 
-def _folder(name: str, root: Path, files: Mapping[str, str]) -> Corpus:
+def _open_folder(name: str, root: Path, files: Mapping[str, str]) -> Corpus:
     if not root.is_dir():
         raise UsageError(f'there is no folder {root}; data {name!r} needs one with {", ".join(files.values())}')
     for file in files.values():
@@ -187,34 +188,34 @@ def _folder(name: str, root: Path, files: Mapping[str, str]) -> Corpus:
             raise UsageError(f'{root} has no {file}{named.suggest(file, [p.name for p in root.iterdir()])}')
 
     def lines(split: str) -> Iterator[str]:
-        return text_files.read_lines(text_files.find_compressed(root / _split(files, split, name)))
+        return text_files.read_lines(text_files.find_compressed(root / _find_split(files, split, name)))
 
     return Corpus(f'{name} {root.name}', lines, files)
 
 
-def _split(known: Mapping[str, str], split: str, name: str) -> str:
+def _find_split(known: Mapping[str, str], split: str, name: str) -> str:
     if split not in known:
         raise UsageError(f'corpus {name!r} has no split {split!r}{named.suggest(split, known)}')
     return known[split]
 
 
-def _fraction(root: Path, held_out: float, split: str) -> list[str]:
+def _read_fraction(root: Path, held_out: float, split: str) -> list[str]:
     lines = list(text_files.read_lines(root))
     tail = round(held_out * len(lines))
     if not tail:
         raise UsageError(f'held_out={held_out} of the {len(lines)} lines of {root} is less than a line; raise it')
     train, test = len(lines) - 2 * tail, len(lines) - tail
     bounds = {'train': slice(train), 'valid': slice(train, test), 'test': slice(test, None)}
-    _split(dict.fromkeys(bounds, ''), split, str(root))
+    _find_split(dict.fromkeys(bounds, ''), split, str(root))
     return lines[bounds[split]]
 
 
-def _pydoc_lines(split: str) -> list[str]:
-    return _split(_pydoc(), split, 'pydoc').split('\n')
+def _read_pydoc(split: str) -> list[str]:
+    return _find_split(_collect_pydoc(), split, 'pydoc').split('\n')
 
 
 @functools.cache
-def _pydoc() -> dict[str, str]:
+def _collect_pydoc() -> dict[str, str]:
     """Returns {split: text}."""
     from pydoc_data.topics import topics
 

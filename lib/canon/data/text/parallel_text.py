@@ -27,7 +27,6 @@ from canon.errors import CanonError, UsageError
 Sentences = list[tuple[str, str]]
 LONGER = ('skip', 'cut', 'refuse')
 
-
 PARALLEL_TEXTS = named.Catalogue(
     'parallel text',
     ('canon.data.text',),
@@ -35,7 +34,7 @@ PARALLEL_TEXTS = named.Catalogue(
 )
 
 
-def load(name: str, split: str = 'train', data_dir: str | os.PathLike | None = None, **kwargs: Any) -> Sentences:
+def load_pairs(name: str, split: str = 'train', data_dir: str | os.PathLike | None = None, **kwargs: Any) -> Sentences:
     """Loads the sentence pairs (source, target) of one split.
 
     Args:
@@ -45,14 +44,16 @@ def load(name: str, split: str = 'train', data_dir: str | os.PathLike | None = N
         'wmt14_translate/de-en', with source=, target=.
       split: may be sliced, 'train[:1000]'.
       data_dir: of TFDS sets; `~/tensorflow_datasets` if None.
-      kwargs: further arguments of the function.
+      **kwargs: further arguments of the function.
 
-    Raises UsageError for what does not exist, CanonError for files that cannot be read.
+    Raises:
+      UsageError: the data do not exist, or the split is empty.
+      CanonError: a file cannot be read.
     """
     base, first, last = splits.parse(split)
     function = PARALLEL_TEXTS.get(name)
     if function is None:
-        return named.call(tfds, {'name': name, 'split': split, 'data_dir': data_dir, **kwargs}, f'data {name!r}')
+        return named.call(tfds_pairs, {'name': name, 'split': split, 'data_dir': data_dir, **kwargs}, f'data {name!r}')
     pairs = named.call(function, {'split': base, **kwargs}, f'data {name!r}')
     part = pairs[splits.bounds(first, last, len(pairs))]
     if not part:
@@ -60,8 +61,10 @@ def load(name: str, split: str = 'train', data_dir: str | os.PathLike | None = N
     return part
 
 
-def overlap(first: str, second: str, name: str, data_dir: str | os.PathLike | None = None, **kwargs: Any) -> bool:
-    """Whether two splits of the data `name` share sentence pairs; the other arguments are those of `load`."""
+def share_sentences(
+    first: str, second: str, name: str, data_dir: str | os.PathLike | None = None, **kwargs: Any
+) -> bool:
+    """Whether two splits of the data `name` share sentence pairs; the other arguments are those of `load_pairs`."""
     if splits.overlap(first, second, None):
         return True
     (base, _, slice1), (other, _, slice2) = first.partition('['), second.partition('[')
@@ -69,7 +72,7 @@ def overlap(first: str, second: str, name: str, data_dir: str | os.PathLike | No
     if base != other or not counted:  # slices by percentages compare without the number of pairs
         return False
     own = PARALLEL_TEXTS.get(name) is not None
-    total = len(load(name, base, data_dir, **kwargs)) if own else len(_open_tfds(name, base, data_dir))
+    total = len(load_pairs(name, base, data_dir, **kwargs)) if own else len(_open_tfds(name, base, data_dir))
     return splits.overlap(first, second, total)
 
 
@@ -161,7 +164,7 @@ def assign_split(sentence: str) -> str:
     return 'test' if bucket < 2 else 'valid' if bucket < 3 else 'train'
 
 
-def tfds(
+def tfds_pairs(
     name: str, source: str, target: str, split: str = 'train', data_dir: str | os.PathLike | None = None
 ) -> Sentences:
     """Reads the fields `source` and `target` ('de', 'en') of one split of a TFDS set: 'wmt14_translate/de-en'."""
@@ -221,7 +224,7 @@ def build_languages(
     if paths and not shared:
         paths = [paths[0].with_name(f'{paths[0].name}.{side}') for side in ('source', 'target')]
     if paths and all(file.is_file() for file in paths):
-        sides = [vocabulary.read(file) for file in paths]
+        sides = [vocabulary.read_vocabulary(file) for file in paths]
         return Languages(sides[0], sides[-1])
     pairs = list(pairs)
     texts = [[text for pair in pairs for text in pair]] if shared else [list(side) for side in zip(*pairs, strict=True)]

@@ -364,7 +364,7 @@ def build(
     return Words(symbols, split, specials) if level == 'word' else Characters(symbols, specials)
 
 
-def read(path: str | Path) -> Vocabulary:
+def read_vocabulary(path: str | Path) -> Vocabulary:
     """Reads a vocabulary that `save` wrote. Raises UsageError for a missing file, CanonError for any other file."""
     file = text_files.expand_path(path)
     if not file.is_file():
@@ -384,7 +384,7 @@ def from_bytes(data: bytes, name: str = 'a vocabulary') -> Vocabulary:
         raise CanonError(f'{name} is not a vocabulary of Canon ({error}); build it again') from error
 
 
-def check(stored: Sequence[Any], now: Vocabulary, where: str) -> None:
+def check_unchanged(stored: Sequence[Any], now: Vocabulary, where: str) -> None:
     """Raises CanonError unless `stored`, an `About` that the run `where` kept, is that of the vocabulary `now`."""
     before = About(*stored)
     if before != now.about:
