@@ -1,21 +1,21 @@
-"""A claim: AdaGrad's effective rate falls too early (notes 2.2.1), which RMSProp and Adadelta mend (2.2.2).
+"""A claim: AdaGrad's effective rate falls too early (notes 2.2.1), which RMSProp and Adadelta correct (2.2.2).
 
     ./launch.sh sweep configs/optimizer_lab/adagrad_rate.py
     ./launch.sh table runs/optimizer_lab/adagrad_rate
 
-A deep autoencoder of tanh units squeezes the digits through eight numbers. `effective_rate` is the geometric mean
-over the parameters of what the gradient is multiplied with, epsilon / (delta + sqrt r).
+A deep autoencoder of tanh units with a bottleneck of eight units on the digits. `effective_rate` is the geometric mean
+over the parameters of the factor on the gradient, epsilon / (delta + sqrt r).
 
-Measured, three seeds, on 2 CPU cores that others shared (25 to 70 s a run): at its best rate AdaGrad's falls from
-0.046 to 0.022, its error to 1.33; RMSProp's and Adadelta's grow, their errors fall to 1.13 and 1.14.
-The picture: docs/optimizers.md.
+Measured, three seeds, on 2 shared CPU cores (25 to 70 s per run): at its best rate AdaGrad's falls from 0.046 to 0.022,
+and its error to 1.33; RMSProp's and Adadelta's rise, and their errors fall to 1.13 and 1.14.
+The figure: docs/optimizers.md.
 """
 
 from ml_collections import ConfigDict
 
 
 def get_config(arg: str = '') -> ConfigDict:
-    """`:smoke` is the whole: it is small."""
+    """`:smoke` is the same: it is small."""
     return ConfigDict(
         dict(
             experiment='optimizer_lab',
@@ -23,9 +23,9 @@ def get_config(arg: str = '') -> ConfigDict:
             seed=0,
             data=dict(batch_size=64, data_dir='~/tensorflow_datasets'),
             net=dict(hidden=(128, 64, 32, 8, 32, 64, 128), goal='reconstruct'),
-            only=(),
-            compare=('adagrad', 'rmsprop'),
-            scale=1.0,
+            only=(),  # names of the optimizers to train; all if empty
+            compare=('adagrad', 'rmsprop'),  # reports ratio/loss, the loss of the first over the second's
+            scale=1.0,  # multiplies every learning rate
             optimizers=dict(
                 adagrad=dict(learning_rate=0.01, eps=1e-7),
                 rmsprop=dict(learning_rate=1e-3, decay=0.9, eps=1e-6),
@@ -44,7 +44,7 @@ def get_config(arg: str = '') -> ConfigDict:
 
 
 def sweep():
-    """Rates a factor of about three apart, around each optimizer's own, and three seeds."""
+    """Yields rates a factor of about three apart, around each optimizer's own, for three seeds."""
     for seed in (0, 1, 2):
         for scale in (0.1, 0.3, 1.0, 3.0):
             yield {'scale': scale, 'seed': seed}

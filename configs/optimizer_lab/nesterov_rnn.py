@@ -1,13 +1,13 @@
-"""A claim: Nesterov's momentum gains over momentum on recurrent networks (notes 2.1.2; Sutskever et al. 2013).
+"""A claim: Nesterov's momentum trains recurrent networks better than momentum (notes 2.1.2; Sutskever et al. 2013).
 
     ./launch.sh sweep configs/optimizer_lab/nesterov_rnn.py
     ./launch.sh table runs/optimizer_lab/nesterov_rnn
 
-The adding problem over 20 steps with a tanh RNN of 50 units, initialised as theirs. Both methods get the same rates,
-the same momenta, the same starts and the same batches.
+The adding problem over 20 steps with a tanh RNN of 50 units, initialised as theirs. Both methods have the same rates,
+momenta, initialisations and batches.
 
-Measured, three seeds, on 2 CPU cores that others shared (50 to 100 s a run): at equal rates below the best Nesterov is
-ahead, in all six pairs with momentum 0.9; each at its best rate they are even (0.0010 and 0.0011). docs/optimizers.md.
+Measured, three seeds, on 2 shared CPU cores (50 to 100 s per run): at equal rates below the best one Nesterov is ahead,
+in all six pairs with momentum 0.9; each at its best rate they are even (0.0010 and 0.0011). docs/optimizers.md.
 `:smoke`, over 12 steps: 0.0012 and 0.0010 in 37 s.
 """
 
@@ -23,10 +23,13 @@ def get_config(arg: str = '') -> ConfigDict:
             of='adding',
             seed=0,
             data=dict(length=12 if smoke else 20, batch_size=50, test_batches=20),
-            net=dict(hidden=50, radius=1.1),
-            only=('momentum_90', 'nesterov_90') if smoke else (),
-            compare=() if smoke else ('momentum_99', 'nesterov_99'),
-            scale=3.0 if smoke else 1.0,
+            net=dict(
+                hidden=50,  # units
+                radius=1.1,  # spectral radius of the recurrent weights
+            ),
+            only=('momentum_90', 'nesterov_90') if smoke else (),  # optimizers to train; all if empty
+            compare=() if smoke else ('momentum_99', 'nesterov_99'),  # reports ratio/loss
+            scale=3.0 if smoke else 1.0,  # multiplies every learning rate
             optimizers=dict(
                 momentum_90=dict(name='momentum', learning_rate=rate[90], momentum=0.9),
                 nesterov_90=dict(name='nesterov', learning_rate=rate[90], momentum=0.9, stored='theta'),
@@ -40,13 +43,13 @@ def get_config(arg: str = '') -> ConfigDict:
                 checkpoint=dict(every='100%'),
                 tensorboard=False,
             ),
-            target=dict(metric='test/worst/loss', at_most=0.005),  # 0.0208 for who remembers one of the two numbers
+            target=dict(metric='test/worst/loss', at_most=0.005),  # 0.0208 is reached with one of the two numbers
         )
     )
 
 
 def sweep():
-    """Rates a factor of about three apart, the same for both methods, and three seeds."""
+    """Yields rates a factor of about three apart, the same for both methods, for three seeds."""
     for seed in (0, 1, 2):
         for scale in (0.3, 1.0, 3.0, 10.0):
             yield {'scale': scale, 'seed': seed}

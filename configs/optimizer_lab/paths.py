@@ -1,19 +1,20 @@
-"""Optimizers walking over a surface, side by side: a picture of their paths and the same in motion.
+"""Optimizers descending a surface side by side: a figure of their paths, and an animation.
 
     ./launch.sh run configs/optimizer_lab/paths.py:ravine
     ./launch.sh run configs/optimizer_lab/paths.py:beale --config.only="('adam','nesterov')"
 
-Also `:rosenbrock` and `:saddle`; `:smoke` is the ravine. Measured on 2 CPU cores that others shared: 44 to 71 s, most
-of them compilation and drawing. docs/optimizers.md.
+Also `:rosenbrock` and `:saddle`; `:smoke` is the ravine. Measured on 2 shared CPU cores: 44 to 71 s, mostly compilation
+and drawing. docs/optimizers.md.
 """
 
 from ml_collections import ConfigDict
 
 ARGUMENTS = ('ravine', 'rosenbrock', 'beale', 'saddle', 'smoke')
 
-# Steps, and of the rates 0.001, 0.003, 0.01, ... the best or nearly so, where that one does not leave the picture.
+# Steps of a run; the loss that the worst optimizer has to reach; and learning rates, about the best of 0.001, 0.003,
+# 0.01, ... whose path stays within the figure.
 STEPS = dict(ravine=150, rosenbrock=1000, beale=500, saddle=150)
-REACHED = dict(ravine=0.1, rosenbrock=0.6, beale=0.1, saddle=-0.2)  # by the worst; they start at 31, 24, 41 and 1.1
+REACHED = dict(ravine=0.1, rosenbrock=0.6, beale=0.1, saddle=-0.2)  # from 31, 24, 41 and 1.1
 RATES = dict(
     ravine=dict(sgd=0.03, momentum=0.01, nesterov=0.01, adagrad=1, rmsprop=0.03, adadelta=3, adam=0.3, free=0.03),
     rosenbrock=dict(sgd=1e-3, momentum=1e-3, nesterov=1e-3, adagrad=1, rmsprop=0.01, adadelta=0.1, adam=0.3, free=3e-3),
@@ -31,9 +32,12 @@ def get_config(arg: str = '') -> ConfigDict:
             experiment='optimizer_lab',
             of='surfaces',
             seed=0,
-            surface=dict(name=surface, start=()),
-            only=(),
-            scale=1.0,
+            surface=dict(
+                name=surface,
+                start=(),  # a point (x, y) in place of the surface's own
+            ),
+            only=(),  # names of the optimizers to train; all if empty
+            scale=1.0,  # multiplies every learning rate
             optimizers=dict(
                 sgd=dict(learning_rate=rates['sgd']),
                 momentum=dict(learning_rate=rates['momentum'], momentum=0.9),

@@ -2,7 +2,7 @@
 
     ./launch.sh run configs/text_recognition/crnn.py --config.data.source.path=~/data/mnt/ramdisk/max/90kDICT32px
 
-Any other cropped words: a folder with `train.csv` and `val.csv`, whose rows are `file,text`
+For any other cropped words: a folder with `train.csv` and `val.csv`, whose rows are `file,text`
 (`canon.data.text.word_images`).
 
 From the paper: the network of table 1, Adadelta with decay 0.9, 100x32 in training, loss by CTC (section 3.2). From
@@ -24,18 +24,41 @@ def get_config(arg: str = '') -> ConfigDict:
             experiment='text_recognition',
             seed=0,
             data=dict(
-                name='words',
-                # outside: 'filter' takes characters that text.characters lacks out of the texts, as published results
-                # count them; 'skip' leaves such texts out, 'refuse' is an error.
-                source=dict(path=placeholder(str), outside='filter'),
-                reading=dict(threads=4, workers=0, memory_limit=0),
+                name='words',  # or any data set whose examples have 'image' and 'text'
+                source=dict(
+                    path=placeholder(str),  # the folder
+                    # Characters that text.characters lacks: 'filter' removes them from the texts, as published results
+                    # do, 'skip' skips such texts, 'refuse' is an error.
+                    outside='filter',
+                ),
+                reading=dict(
+                    threads=4,  # that prepare batches ahead
+                    workers=0,  # processes that do it instead
+                    memory_limit=0,  # bytes up to which decoded images are kept: none, since 7 million do not fit
+                ),
                 batch_size=64,
                 train=dict(split='train', sampler='shuffled', transforms=resize),
-                evals=dict(val=dict(split='val[:5000]', transforms=resize, beam=0)),
+                evals=dict(
+                    val=dict(
+                        split='val[:5000]',
+                        transforms=resize,
+                        beam=0,  # width of the prefix beam search; 0 decodes the best path
+                    )
+                ),
             ),
-            text=dict(characters='0123456789abcdefghijklmnopqrstuvwxyz', ignore_case=True, max_length=26),
-            input=dict(mean=0.5, std=0.5),
-            model=dict(name='crnn.crnn', num_classes=36, hidden=256, batch_norm=(5, 6), dtype=placeholder(str)),
+            text=dict(
+                characters='0123456789abcdefghijklmnopqrstuvwxyz',  # of classes 1, 2, ...; class 0 is the blank
+                ignore_case=True,  # texts become lower case
+                max_length=26,  # characters of the longest label; 100 columns give 26 frames
+            ),
+            input=dict(mean=0.5, std=0.5),  # of grey pixels in [0, 1]
+            model=dict(
+                name='crnn.crnn',
+                num_classes=36,  # characters
+                hidden=256,  # units of each LSTM, per direction
+                batch_norm=(5, 6),  # convolutions that BatchNorm follows; (3, 5, 7) in the authors' code
+                dtype=placeholder(str),  # of the convolutions, such as 'bfloat16'
+            ),
             tx=dict(name='adadelta', learning_rate=1.0, decay=0.9, eps=1e-6, eps_in_sqrt=True),
             run=dict(
                 steps='2000000 steps',

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from canon.data import Alphabet, Batches, load
 from canon.data.images.digits import held_out
-from canon.data.text.digit_lines import _digits
+from canon.data.text.digit_lines import _load_digits
 from canon.errors import CanonError, UsageError
 
 # --- alphabets -------------------------------------------------------------------------------------------------------
@@ -18,10 +18,10 @@ from canon.errors import CanonError, UsageError
 
 def test_a_text_goes_to_numbers_and_back():
     alphabet = Alphabet('abc')
-    found = alphabet.encode('cab', 5)
-    assert found['label'].tolist() == [3, 1, 2, 0, 0]
-    assert found['label_length'] == 3
-    assert alphabet.decode(found['label']) == 'cab'
+    encoded = alphabet.encode('cab', 5)
+    assert encoded['label'].tolist() == [3, 1, 2, 0, 0]
+    assert encoded['label_length'] == 3
+    assert alphabet.decode(encoded['label']) == 'cab'
     assert alphabet.decode([-1, 0, 2]) == 'b'
     assert alphabet.encode('', 2)['label'].tolist() == [0, 0]
 
@@ -51,7 +51,7 @@ def test_no_digit_is_in_both_splits():
     test = set(held_out(bunch.target).tolist())
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     for split, ids in (('test', sorted(test)), ('train', [i for i in range(1797) if i not in test])):
-        images, labels = _digits(split == 'test')
+        images, labels = _load_digits(split == 'test')
         np.testing.assert_array_equal(images, pixels[ids])
         np.testing.assert_array_equal(labels, bunch.target[ids])
 
@@ -89,7 +89,7 @@ def test_lines_make_batches():
 def test_lines_that_do_not_fit():
     with pytest.raises(UsageError, match=r'5 digits need 100x28 pixels, not 64x32'):
         load('digit_lines', width=64)
-    with pytest.raises(UsageError, match=r'most=6 <= max_length=5 is needed'):
+    with pytest.raises(UsageError, match=r'most=6 <= max_length=5 must hold'):
         load('digit_lines', most=6, width=200)
     with pytest.raises(CanonError, match="'0' is not in the alphabet"):
         load('digit_lines', alphabet=Alphabet('123'))
@@ -147,7 +147,7 @@ def test_signs_in_a_list(folder, row, text):
     (folder / 'train.csv').write_text(f'{row}\na.png,last\n')
     alphabet = Alphabet(''.join(map(chr, range(32, 127))))
     if text is None:
-        with pytest.raises(CanonError, match=r'train\.csv, line 1: .* is no row of file,text'):
+        with pytest.raises(CanonError, match=r'train\.csv, line 1: .* is not a row file,text'):
             load('words', path=str(folder), alphabet=alphabet)
     else:
         assert read(load('words', path=str(folder), alphabet=alphabet)) == [text, 'last']
@@ -195,7 +195,7 @@ def test_what_words_refuse(folder):
     (folder / 'train.csv').write_text('a.png,x\na.png;y\n')
     with pytest.raises(UsageError, match=r"neither trian\.csv .*did you mean 'train'"):
         load('words', 'trian', path=str(folder))
-    with pytest.raises(CanonError, match=r"train\.csv, line 2: 'a\.png;y' is no row of file,text"):
+    with pytest.raises(CanonError, match=r"train\.csv, line 2: 'a\.png;y' is not a row file,text"):
         load('words', path=str(folder))
     (folder / 'train.csv').write_text('b.png,x\n')
     with pytest.raises(UsageError, match=r'names b\.png, which is not in'):
@@ -208,10 +208,10 @@ def test_what_words_refuse(folder):
     with pytest.raises(UsageError, match="lists no words for 'train'"):
         load('words', path=str(folder))
     (folder / 'annotation_test.txt').write_text('deep/word.png 3\n')
-    with pytest.raises(CanonError, match=r'line 1: .deep/word\.png 3. is no name such as'):
+    with pytest.raises(CanonError, match=r'line 1: .deep/word\.png 3. is not a file name such as'):
         load('words', 'test', path=str(folder))
     (folder / 'train.csv').write_text('a.png,x\n')
-    with pytest.raises(UsageError, match="outside='ignore' is none of"):
+    with pytest.raises(UsageError, match="outside='ignore' must be one of"):
         load('words', path=str(folder), outside='ignore')
 
 
@@ -219,5 +219,5 @@ def test_an_image_that_is_cut_short_is_named(folder):
     (folder / 'train.csv').write_text('a.png,x\n')
     words = load('words', path=str(folder))
     (folder / 'a.png').write_bytes((folder / 'a.png').read_bytes()[:60])
-    with pytest.raises(CanonError, match=r'a\.png cannot be read .*take its line out of train\.csv'):
+    with pytest.raises(CanonError, match=r'a\.png cannot be read .*remove its line from train\.csv'):
         words[0]

@@ -64,19 +64,22 @@ def test_what_is_refused():
         return drawn(jax.eval_shape(layer.init, jax.random.key(0), X))['params']
 
     for layer, message in (
-        (RNN(5, features=2), 'output: a recurrent layer of torch has no such part'),
-        (LSTM(5, cell_map=True), 'forward_0: the usual cells have no cell_bias, cell_kernel'),
-        (GRU(5, reset_after=False), r'forward_0: a GRU without candidate_bias \(reset_after=False\)'),
+        (RNN(5, features=2), 'output: recurrent layers of torch have no such parameters'),
+        (LSTM(5, cell_map=True), 'forward_0: the cells of torch and flax have no cell_bias, cell_kernel'),
+        (
+            GRU(5, reset_after=False),
+            r'forward_0: torch and flax have no GRU without candidate_bias \(reset_after=False\)',
+        ),
     ):
         with pytest.raises(UsageError, match=message):
             recurrent.to_torch(params(layer))
     tensors = recurrent.to_torch(params(LSTM(5, 2)))
-    with pytest.raises(UsageError, match=r'no recurrent layer is called rnn\.weight_ih_l0'):
+    with pytest.raises(UsageError, match=r'there is no rnn\.weight_ih_l0'):
         recurrent.from_torch(tensors, 'rnn.')
     with pytest.raises(UsageError, match='proj_size'):
         recurrent.from_torch({**tensors, 'weight_hr_l0': np.zeros((2, 5))})
     del tensors['weight_hh_l1']
     with pytest.raises(UsageError, match='weight_hh_l1 is missing'):
         recurrent.from_torch(tensors)
-    with pytest.raises(UsageError, match='no cell of flax'):
+    with pytest.raises(UsageError, match='not those of an LSTM, GRU or simple cell of flax'):
         recurrent.from_flax({'hi': {}, 'ii': {}})

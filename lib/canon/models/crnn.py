@@ -1,14 +1,14 @@
 """CRNN: Shi, Bai, Yao, "An end-to-end trainable neural network for image-based sequence recognition and its application
 to scene text recognition", 2015 (arXiv 1507.05717), table 1.
 
-Seven convolutions take an image of height 32 to a row of column features, two bidirectional LSTMs read the row both
-ways, and a linear layer scores 37 classes in each frame: a blank and 36 characters, for `canon.losses.ctc`.
-8,326,693 parameters (the paper: 8.3 M).
+Seven convolutions turn an image of height 32 into a sequence of column features, two bidirectional LSTMs read it, and a
+linear layer scores 37 classes per frame, a blank and 36 characters, for `canon.losses.ctc`. 8,326,693 parameters (the
+paper: 8.3 M).
 
 Where the paper and the authors' code differ, the paper is the default: BatchNorm follows conv 5 and 6 (the code: 3, 5
-and 7, by `batch_norm`). What the paper leaves open is as in the code: pools 3 and 4 are 2x2 with a stride of 2 rows and
-1 column and one column of padding, so that 100 columns give 26 frames; each bidirectional LSTM ends in a linear layer,
-256 wide after the first, which only then gives the published count (8.7 M without it).
+and 7; see `batch_norm`). What the paper leaves open is as in the code: pools 3 and 4 are 2x2 with a stride of 2 rows
+and 1 column and one column of padding, so that 100 columns give 26 frames. Each bidirectional LSTM ends in a linear
+layer, 256 wide after the first: only then is the parameter count the published one (8.7 M without).
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ HEIGHT = 32
 class CRNN(linen.Module):
     """Images [B, 32, W, C] -> logits float32 [B, W // 4 + 1, num_classes + 1]; class 0 is the blank.
 
-    Frame t looks at the image around column 4 t.
+    Frame t is centred on column 4 t of the image. The attributes are those of `crnn`.
     """
 
     num_classes: int
@@ -44,12 +44,12 @@ class CRNN(linen.Module):
         check_images(images, 8, 'CRNN')
         if images.shape[1] != HEIGHT:
             raise UsageError(f'CRNN takes images {HEIGHT} pixels high, not {images.shape[1]}; resize them')
-        x = self.columns(images, train)
+        x = self.extract_columns(images, train)
         x = BiLSTM(self.hidden, self.hidden, name='lstm1')(x)
         return BiLSTM(self.hidden, self.num_classes + 1, name='lstm2')(x)
 
-    def columns(self, x: jax.Array, train: bool) -> jax.Array:
-        """The convolutions: [B, 32, W, C] -> float32 [B, W // 4 + 1, features[-1]]."""
+    def extract_columns(self, x: jax.Array, train: bool) -> jax.Array:
+        """Applies the convolutions: [B, 32, W, C] -> float32 [B, W // 4 + 1, features[-1]]."""
         for number, features in enumerate(self.features, 1):
             size, padding = (2, 0) if number == 7 else (3, 1)
             x = Conv(features, size, padding=padding, dtype=self.dtype, name=f'conv{number}')(x)
@@ -64,9 +64,9 @@ class CRNN(linen.Module):
 
 
 class BiLSTM(linen.Module):
-    """An LSTM in both directions, and a linear layer over both: [B, T, C] -> [B, T, features].
+    """A bidirectional LSTM and a linear layer of its outputs: [B, T, C] -> [B, T, features].
 
-    In float32: a carry in bfloat16 loses what adds up over the frames.
+    It computes in float32: a bfloat16 state would lose small contributions over many frames.
     """
 
     hidden: int
@@ -74,8 +74,8 @@ class BiLSTM(linen.Module):
 
     @linen.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        start: dict[str, Any] = dict(forget_bias=0.0, kernel_init=init.lecun_normal())
-        x, _ = LSTM(self.hidden, bidirectional=True, **start, name='lstm')(x)
+        options: dict[str, Any] = dict(forget_bias=0.0, kernel_init=init.lecun_normal())
+        x, _ = LSTM(self.hidden, bidirectional=True, **options, name='lstm')(x)
         return Dense(self.features, name='output')(x)
 
 
@@ -86,11 +86,17 @@ def crnn(
     batch_norm: Sequence[int] = (5, 6),
     dtype: str | None = None,
 ) -> CRNN:
-    """CRNN for `num_classes` characters (and a blank). features: of the seven convolutions; hidden: of each LSTM.
+    """Builds CRNN.
 
-    batch_norm: the numbers of the convolutions that BatchNorm follows. dtype: that of the convolutions ('bfloat16');
-    the LSTMs compute in float32, and parameters are float32 whatever it is. Raises UsageError for other than seven
-    convolutions, and for a batch_norm that is none of them.
+    Args:
+      num_classes: characters, without the blank.
+      features: channels of the seven convolutions.
+      hidden: units of each LSTM, per direction.
+      batch_norm: numbers of the convolutions, 1 to 7, that BatchNorm follows.
+      dtype: of the convolutions ('bfloat16'). LSTMs and parameters are float32 in any case.
+
+    Raises:
+      UsageError: there are not seven `features`, or `batch_norm` has a number that is not a convolution's.
     """
     if len(features) != 7:
         raise UsageError(f'model.features={tuple(features)} has {len(features)} widths; CRNN has seven convolutions')

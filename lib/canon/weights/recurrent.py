@@ -1,13 +1,13 @@
-"""Recurrent layers of `canon.nn` to and from torch's nn.RNN, nn.LSTM and nn.GRU, and flax's cells.
+"""Converts parameters of recurrent layers between `canon.nn`, torch's nn.RNN, nn.LSTM and nn.GRU, and flax's cells.
 
-| ours, of layer k | torch's, with `_reverse` for backward_k |
+| Canon's, of layer k | torch's, with `_reverse` for backward_k |
 |---|---|
 | `forward_k/kernel` [I, n H] | `weight_ih_lk` [n H, I] |
 | `forward_k/recurrent` [H, n H] | `weight_hh_lk` [n H, H] |
 | `forward_k/bias` [n H] | `bias_ih_lk` + `bias_hh_lk` |
-| `forward_k/candidate_bias` [H] of a GRU | the last third of `bias_hh_lk`, which is left out of the sum |
+| `forward_k/candidate_bias` [H] of a GRU | the last third of `bias_hh_lk`, which is then not in the sum |
 
-The order of the gates is the same. The number of gates, n, tells the cells apart: 1, 3 and 4.
+The order of the gates is the same. The number of gates n identifies the cell: 1 (RNN), 3 (GRU) or 4 (LSTM).
 """
 
 from __future__ import annotations
@@ -20,58 +20,64 @@ import numpy as np
 
 from canon.errors import UsageError
 
-_FLAX = {1: ('',), 3: ('r', 'z', 'n'), 4: ('i', 'f', 'g', 'o')}  # what flax calls the gates
+_FLAX_GATES = {1: ('',), 3: ('r', 'z', 'n'), 4: ('i', 'f', 'g', 'o')}
 
 
 def from_torch(tensors: Mapping[str, Any], prefix: str = '') -> dict[str, dict[str, np.ndarray]]:
-    """The parameters of `canon.nn.RNN`, `LSTM` or `GRU` from torch's {key: array}, those whose keys follow `prefix`.
+    """Returns the parameters of `canon.nn.RNN`, `LSTM` or `GRU` from those of torch.
 
-    Raises UsageError for keys that are missing, and LSTMs with projections (`proj_size`), which have no place here.
+    Args:
+      tensors: {key: array}, a state dict.
+      prefix: of the keys of the layer.
+
+    Raises:
+      UsageError: a key is missing, or the LSTM has projections (`proj_size`), which Canon does not have.
     """
-    found = {k.removeprefix(prefix): np.asarray(v) for k, v in tensors.items() if k.startswith(prefix)}
-    if any(key.startswith('weight_hr_') for key in found):
-        raise UsageError(f'{prefix}weight_hr_l0: an LSTM with projections (proj_size) has no counterpart here')
+    state = {k.removeprefix(prefix): np.asarray(v) for k, v in tensors.items() if k.startswith(prefix)}
+    if any(key.startswith('weight_hr_') for key in state):
+        raise UsageError(f'{prefix}weight_hr_l0: an LSTM with projections (proj_size) is not supported')
     params = {}
-    while f'weight_ih_l{len(params)}' in found:
-        params[f'forward_{len(params)}'] = _direction(found, f'l{len(params)}', prefix)
+    while f'weight_ih_l{len(params)}' in state:
+        params[f'forward_{len(params)}'] = _direction_from_torch(state, f'l{len(params)}', prefix)
     if not params:
-        raise UsageError(f'no recurrent layer is called {prefix}weight_ih_l0')
-    if 'weight_ih_l0_reverse' in found:
-        params |= {f'backward_{k}': _direction(found, f'l{k}_reverse', prefix) for k in range(len(params))}
+        raise UsageError(f'there is no {prefix}weight_ih_l0, so no recurrent layer')
+    if 'weight_ih_l0_reverse' in state:
+        params |= {f'backward_{k}': _direction_from_torch(state, f'l{k}_reverse', prefix) for k in range(len(params))}
     return params
 
 
-def _direction(found: Mapping[str, np.ndarray], place: str, prefix: str) -> dict[str, np.ndarray]:
+def _direction_from_torch(state: Mapping[str, np.ndarray], place: str, prefix: str) -> dict[str, np.ndarray]:
     try:
-        params = {'kernel': found[f'weight_ih_{place}'].T, 'recurrent': found[f'weight_hh_{place}'].T}
-        if f'bias_ih_{place}' not in found:
+        params = {'kernel': state[f'weight_ih_{place}'].T, 'recurrent': state[f'weight_hh_{place}'].T}
+        if f'bias_ih_{place}' not in state:
             return params
-        bias, inner = found[f'bias_ih_{place}'], found[f'bias_hh_{place}']
+        bias, inner = state[f'bias_ih_{place}'], state[f'bias_hh_{place}']
     except KeyError as error:
         raise UsageError(f'{prefix}{error.args[0]} is missing from the recurrent layer') from error
-    if _gates(params) != 3:
+    if _count_gates(params) != 3:
         return params | {'bias': bias + inner}
     inner, candidate = np.split(inner, [2 * len(inner) // 3])
     return params | {'bias': bias + np.append(inner, np.zeros_like(candidate)), 'candidate_bias': candidate}
 
 
 def to_torch(params: Mapping[str, Any], prefix: str = '') -> dict[str, np.ndarray]:
-    """torch's {key: array} of the parameters of a layer; `bias_hh_lk` is zero but for a GRU's `candidate_bias`.
+    """Returns torch's {key: array} of a layer's parameters; `bias_hh_lk` is zero except for a GRU's `candidate_bias`.
 
-    Raises UsageError for what torch has no counterpart of: an output map, a cell map, GRUs with `reset_after=False`.
+    Raises UsageError for parameters without a counterpart in torch: those of an output map, of a cell map, and of a GRU
+    with `reset_after=False`.
     """
     tensors = {}
     for name, own in params.items():
         match = re.fullmatch(r'(forward|backward)_(\d+)', name)
         if match is None:
-            raise UsageError(f'{name}: a recurrent layer of torch has no such part')
+            raise UsageError(f'{name}: recurrent layers of torch have no such parameters')
         place = f'l{match[2]}' + ('_reverse' if match[1] == 'backward' else '')
-        tensors |= {f'{prefix}{key}_{place}': value for key, value in _torch(own, name).items()}
+        tensors |= {f'{prefix}{key}_{place}': value for key, value in _direction_to_torch(own, name).items()}
     return tensors
 
 
-def _torch(params: Mapping[str, Any], name: str) -> dict[str, np.ndarray]:
-    params = _plain(params, name)
+def _direction_to_torch(params: Mapping[str, Any], name: str) -> dict[str, np.ndarray]:
+    params = _as_arrays(params, name)
     tensors = {'weight_ih': params['kernel'].T, 'weight_hh': params['recurrent'].T}
     if 'bias' not in params:
         return tensors
@@ -82,15 +88,15 @@ def _torch(params: Mapping[str, Any], name: str) -> dict[str, np.ndarray]:
 
 
 def from_flax(cell: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """`forward_k` (or `backward_k`) from the parameters of flax's OptimizedLSTMCell or LSTMCell, GRUCell, SimpleCell.
+    """Returns the parameters of `forward_k` or `backward_k` from those of a cell of flax.
 
-    Their biases are left out where the cell has none. Raises UsageError for another cell.
+    Cells are OptimizedLSTMCell, LSTMCell, GRUCell and SimpleCell, with biases or without. Raises UsageError for others.
     """
-    for names in _FLAX.values():
+    for names in _FLAX_GATES.values():
         if cell.keys() == {side + gate for side in 'ih' for gate in names}:
             break
     else:
-        raise UsageError(f'no cell of flax that is known here has the parameters {sorted(cell)}')
+        raise UsageError(f'parameters {sorted(cell)} are not those of an LSTM, GRU or simple cell of flax')
     inner = [cell[f'h{gate}'] for gate in names]
     outer = [cell[f'i{gate}'] for gate in names]
     params = {
@@ -106,37 +112,37 @@ def from_flax(cell: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def to_flax(params: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
-    """The parameters of flax's cell from those of `forward_k` (or `backward_k`). Raises UsageError as `to_torch`."""
-    params = _plain(params, 'the layer')
-    gates = _gates(params)
+    """Returns the parameters of a cell of flax from those of `forward_k` or `backward_k`; errors as in `to_torch`."""
+    params = _as_arrays(params, 'the layer')
+    gates = _count_gates(params)
     sides = {'i': np.split(params['kernel'], gates, 1), 'h': np.split(params['recurrent'], gates, 1)}
     cell = {
         side + gate: {'kernel': kernel}
         for side, kernels in sides.items()
-        for gate, kernel in zip(_FLAX[gates], kernels, strict=True)
+        for gate, kernel in zip(_FLAX_GATES[gates], kernels, strict=True)
     }
     if 'bias' in params:
         side = 'h' if gates == 4 else 'i'
-        for gate, bias in zip(_FLAX[gates], np.split(params['bias'], gates), strict=True):
+        for gate, bias in zip(_FLAX_GATES[gates], np.split(params['bias'], gates), strict=True):
             cell[side + gate]['bias'] = bias
     if 'candidate_bias' in params:
         cell['hn']['bias'] = params['candidate_bias']
     return cell
 
 
-def _plain(params: Mapping[str, Any], name: str) -> dict[str, np.ndarray]:
-    """As arrays. Raises UsageError where a cell is one that neither torch nor flax has."""
-    more = sorted(params.keys() - {'kernel', 'recurrent', 'bias', 'candidate_bias'})
-    if more:
-        raise UsageError(f'{name}: the usual cells have no {", ".join(more)}')
-    found = {key: np.asarray(value) for key, value in params.items()}
-    if _gates(found) == 3 and 'bias' in found and 'candidate_bias' not in found:
-        raise UsageError(f'{name}: a GRU without candidate_bias (reset_after=False) has no counterpart')
-    return found
+def _as_arrays(params: Mapping[str, Any], name: str) -> dict[str, np.ndarray]:
+    """Returns the parameters as numpy arrays. Raises UsageError for a cell that torch and flax do not have."""
+    extra = sorted(params.keys() - {'kernel', 'recurrent', 'bias', 'candidate_bias'})
+    if extra:
+        raise UsageError(f'{name}: the cells of torch and flax have no {", ".join(extra)}')
+    arrays = {key: np.asarray(value) for key, value in params.items()}
+    if _count_gates(arrays) == 3 and 'bias' in arrays and 'candidate_bias' not in arrays:
+        raise UsageError(f'{name}: torch and flax have no GRU without candidate_bias (reset_after=False)')
+    return arrays
 
 
-def _gates(params: Mapping[str, np.ndarray]) -> int:
+def _count_gates(params: Mapping[str, np.ndarray]) -> int:
     hidden, width = params['recurrent'].shape
-    if width // hidden not in _FLAX:
-        raise UsageError(f'recurrent {(hidden, width)} is of no RNN, LSTM or GRU')
+    if width // hidden not in _FLAX_GATES:
+        raise UsageError(f'recurrent {(hidden, width)} should be [H, n H] with n = 1, 3 or 4')
     return width // hidden

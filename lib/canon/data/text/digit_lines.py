@@ -1,4 +1,4 @@
-"""Lines of handwritten digits, glued from scikit-learn's: a set for text recognition that needs no download."""
+"""Synthetic lines of handwritten digits: a data set for text recognition that needs no download."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from canon.data.text.alphabets import Alphabet
 from canon.errors import UsageError
 from canon.named import Count
 
-_HEIGHTS, _WIDTHS, _GAPS = (18, 28), (12, 20), (-2, 8)  # pixels of a digit, and between two; both ends included
+# Pixels of a digit, and between two digits (negative ones touch); ranges include both ends.
+_HEIGHTS, _WIDTHS, _GAPS = (18, 28), (12, 20), (-2, 8)
 
 
 def digit_lines(
@@ -26,19 +27,30 @@ def digit_lines(
     height: Count = 32,
     width: Count = 100,
 ) -> DigitLines:
-    """Makes lines of handwritten digits with their texts.
+    """Makes lines of handwritten digits with their texts, from scikit-learn's set.
 
-    A line has `least` to `most` digits, of any size, height and distance (some touch), light on dark with noise. Line i
-    is a function of (split, i). The lines of 'test' are made of the 360 digits that `digits` holds out, the others of
-    the 1,437 rest, so no handwritten digit is in both.
+    Digits have random sizes, heights and distances, light on dark with noise. Line i is a function of (split, i). The
+    lines of 'test' are made of the 360 digits that the data set `digits` holds out, all others of the 1,437 remaining
+    ones, so that no handwritten digit is in both.
 
-    split: may be sliced, 'test[:1000]'. Raises UsageError for lines that could not fit image or label.
+    Args:
+      split: may be sliced, 'test[:1000]'.
+      num_examples: lines of the whole split.
+      alphabet: the characters of labels, with the ten digits among them.
+      max_length: characters of the longest label.
+      least: digits of the shortest line.
+      most: digits of the longest line.
+      height: of the images, in pixels.
+      width: of the images, in pixels.
+
+    Raises:
+      UsageError: the longest line does not fit into the image or the label.
     """
     return DigitLines(split, num_examples, alphabet, max_length, least, most, height, width)
 
 
 class DigitLines:
-    """image: uint8 [height, width, 1]; label: int32 [max_length], of which label_length int32 count."""
+    """The source of `digit_lines`: 'image' uint8 [height, width, 1], 'label' int32 [max_length] and 'label_length'."""
 
     def __init__(
         self,
@@ -53,11 +65,11 @@ class DigitLines:
     ):
         """Arguments and errors as of `digit_lines`."""
         if not 1 <= least <= most <= max_length:
-            raise UsageError(f'digit_lines: 1 <= least={least} <= most={most} <= max_length={max_length} is needed')
+            raise UsageError(f'digit_lines: 1 <= least={least} <= most={most} <= max_length={max_length} must hold')
         if height < _HEIGHTS[1] or width < most * _WIDTHS[1]:
             raise UsageError(
                 f'digit_lines: {most} digits need {most * _WIDTHS[1]}x{_HEIGHTS[1]} pixels, not {width}x{height}; '
-                'widen the image, or set most lower'
+                'increase width or decrease most'
             )
         base, first, last = splits.parse(split)
         self.ids = range(num_examples)[splits.bounds(first, last, num_examples)]
@@ -66,16 +78,16 @@ class DigitLines:
         self.info = Info('digit_lines', split, total=num_examples)
         if not self.ids:
             raise UsageError(f'digit_lines: {split!r} of num_examples={num_examples} has no lines')
-        alphabet.encode('0123456789', 10)  # raises where the alphabet lacks one
+        alphabet.encode('0123456789', 10)  # raises if the alphabet lacks a digit
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Example:
         rng = np.random.default_rng((*self.split.encode(), self.ids[index]))
-        images, labels = _digits(self.split == 'test')
+        images, labels = _load_digits(self.split == 'test')
         chosen = rng.integers(len(labels), size=rng.integers(self.counts[0], self.counts[1] + 1))
-        ink = _line([images[i] for i in chosen], self.shape, rng)
+        ink = _compose_line([images[i] for i in chosen], self.shape, rng)
         dark, light = rng.uniform(0, 60), rng.uniform(140, 255)
         noise = rng.normal(scale=rng.uniform(0, 12), size=ink.shape)
         image = np.clip(np.rint(dark + (light - dark) / 255 * ink + noise), 0, 255).astype(np.uint8)
@@ -86,14 +98,14 @@ class DigitLines:
         return f'DigitLines({self.info.split}, {len(self)} lines)'
 
 
-def _line(digits: list[np.ndarray], shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """digits [8, 8] each scaled and set beside the one before, float32 [H, W] in 0..255."""
+def _compose_line(digits: list[np.ndarray], shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Scales digits [8, 8] and places them from left to right: float32 [H, W] in 0..255."""
     height, width = shape
     heights, widths = (rng.integers(low, high + 1, len(digits)) for low, high in (_HEIGHTS, _WIDTHS))
     gaps = rng.integers(_GAPS[0], _GAPS[1] + 1, len(digits))
     gaps[0] = 0
     spare = width - widths.sum()
-    while gaps.sum() > spare:  # the widest gap gives way first
+    while gaps.sum() > spare:  # the widest gap shrinks first
         gaps[gaps.argmax()] -= 1
     left = int(rng.integers(0, spare - gaps.sum() + 1))
     line = np.zeros(shape, np.float32)
@@ -108,8 +120,8 @@ def _line(digits: list[np.ndarray], shape: tuple[int, int], rng: np.random.Gener
 
 
 @cache
-def _digits(test: bool) -> tuple[np.ndarray, np.ndarray]:
-    from canon.data.images import digits  # brings tensorflow_datasets: 0.6 s
+def _load_digits(test: bool) -> tuple[np.ndarray, np.ndarray]:
+    from canon.data.images import digits  # imports tensorflow_datasets, which takes 0.6 s
 
     images, labels = digits.arrays()
     held_out = np.isin(np.arange(len(labels)), digits.held_out(labels))
