@@ -1,4 +1,4 @@
-"""What the claims share: scikit-learn's digits, turned, moved and scaled at random, and SGD with momentum."""
+"""Shared parts of the claims: scikit-learn's digits, rotated, shifted and scaled at random, and SGD with momentum."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,9 +17,20 @@ def claim(
     weight_decay: float = 1e-4,
     log_every: int | str = '2%',
 ) -> ConfigDict:
-    """A classification config with a constant rate. at_least: of held-out accuracy, for the ledger."""
+    """Returns a classification config with a constant learning rate.
+
+    Args:
+      model: name and arguments of the network.
+      rate: the learning rate.
+      steps: length of the run.
+      at_least: held-out accuracy for the ledger.
+      size: height and width that the 8x8 digits are resized to.
+      batch_size: images per step.
+      weight_decay: of kernels, coupled.
+      log_every: period of the logged metrics.
+    """
     chain = ('resize', 'random_affine')
-    affine = dict(degrees=20, translate=0.1, scale=(0.8, 1.2))
+    affine = dict(degrees=20, translate=0.1, scale=(0.8, 1.2))  # hard enough that forms of a network differ
     return ConfigDict(
         dict(
             experiment='classification',

@@ -1,5 +1,6 @@
-"""Claims: batch normalisation bears much higher rates, and makes sigmoid trainable, though ReLU stays better
-(Ioffe & Szegedy 2015, sections 3.3 and 4.2.2).
+"""Claims: batch normalisation tolerates much higher learning rates, and makes sigmoid networks trainable.
+
+ReLU stays better (Ioffe & Szegedy 2015, sections 3.3 and 4.2.2).
 
     ./launch.sh sweep configs/claims/batch_norm.py
     ./launch.sh table runs/claims/batch_norm

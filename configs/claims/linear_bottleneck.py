@@ -1,4 +1,4 @@
-"""A claim: a ReLU behind the narrow end of an inverted residual destroys what it carries (MobileNetV2, figure 6a).
+"""A claim: a ReLU after the bottleneck of an inverted residual destroys information (MobileNetV2, figure 6a).
 
 ./launch.sh sweep configs/claims/linear_bottleneck.py
 ./launch.sh table runs/claims/linear_bottleneck

@@ -1,4 +1,4 @@
-"""A claim: width and resolution buy accuracy with multiply-adds, smoothly (MobileNet, tables 6 and 7, figure 4).
+"""A claim: width and resolution trade multiply-adds for accuracy smoothly (MobileNet, tables 6 and 7, figure 4).
 
 ./launch.sh sweep configs/claims/multipliers.py
 ./launch.sh table runs/claims/multipliers

@@ -1,4 +1,4 @@
-"""A claim: a plain network of 56 layers trains worse than one of 20; with shortcuts it does not (ResNet, figure 6).
+"""A claim: a plain network of 56 layers trains worse than one of 20, a residual one does not (ResNet, figure 6).
 
 ./launch.sh sweep configs/claims/plain_residual.py
 ./launch.sh table runs/claims/plain_residual

@@ -1,5 +1,7 @@
-"""A claim: 1x1 reductions make an inception module several times cheaper and cost no accuracy (GoogLeNet, figure 2,
-section 4): the naive module passes all of its pooling branch on, so that every module is dearer than the last.
+"""A claim: 1x1 reductions make an Inception module several times cheaper at no loss of accuracy (GoogLeNet, figure 2).
+
+Section 4: the naive module passes on all channels of its pooling branch, so each module costs more than the previous
+one.
 
     ./launch.sh sweep configs/claims/reductions.py
     ./launch.sh table runs/claims/reductions

@@ -1,4 +1,4 @@
-"""A claim: depthwise separable convolutions cost 8 to 9 times less than full ones and lose little (MobileNet, table 4).
+"""A claim: depthwise separable convolutions cost 8 to 9 times less than full ones at little loss (MobileNet, table 4).
 
 ./launch.sh sweep configs/claims/separable.py
 ./launch.sh table runs/claims/separable

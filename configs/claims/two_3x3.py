@@ -1,5 +1,6 @@
-"""A claim: two 3x3 convolutions see what one 5x5 sees, with fewer weights and one more activation (VGG, section 2.3,
-where the deeper net has the lower error).
+"""A claim: two 3x3 convolutions have the field of one 5x5, with fewer weights and one more activation.
+
+VGG, section 2.3, where the deeper net has the lower error.
 
     ./launch.sh sweep configs/claims/two_3x3.py
     ./launch.sh table runs/claims/two_3x3

@@ -1,8 +1,8 @@
-"""What the recipes for photographs share: where the images come from, and the shrunk form that `:smoke` runs.
+"""Shared parts of the recipes for photographs: data sets and splits, optimizers, and the small form that `:smoke` runs.
 
-A recipe is `recipe(data=..., model=..., ...)`. Its argument says on which data: none is the paper's own, `imagenette`
-(ten classes of ImageNet, 9,469 images) or `cifar10`, `cifar100` where the recipe takes them, and `smoke` scikit-learn's
-digits, with the model, the update rule and the loss of the recipe, small images and few steps.
+A recipe is `recipe(name=..., model=..., ...)`. The config's argument selects the data: none is the paper's data set;
+`imagenette` has ten classes of ImageNet (9,469 images); some recipes take `cifar10` or `cifar100`; `smoke` takes
+scikit-learn's digits with the recipe's model, optimizer and loss, small images and few steps.
 """
 
 from collections.abc import Mapping
@@ -11,13 +11,13 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-# Mean and standard deviation of ImageNet's training images in [0, 1], a channel; CAFFE only subtracts the mean and
-# leaves the pixels in 0..255, as the papers before ResNet do; INCEPTION maps them to [-1, 1].
+# Mean and standard deviation of ImageNet's training images in [0, 1], per channel. CAFFE only subtracts the mean and
+# leaves pixels in 0..255, like the papers before ResNet; INCEPTION maps them to [-1, 1].
 IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 CAFFE = dict(mean=(0.485, 0.456, 0.406), std=(1 / 255,))
 INCEPTION = dict(mean=(0.5, 0.5, 0.5), std=(0.5,))
 
-# Training, what is withheld from it to choose checkpoints and rates by, and the images that results are reported on.
+# Splits for training, for choosing checkpoints and learning rates, and for reporting results; number of classes.
 _SPLITS = {
     'imagenet2012': ('train[:99%]', 'train[99%:]', 'validation', 1000),
     'imagenette/full-size-v2': ('train[:90%]', 'train[90%:]', 'validation', 10),
@@ -31,7 +31,7 @@ _SETS = dict(imagenette='imagenette/full-size-v2')
 
 
 def data_set(arg: str, own: str = 'imagenet2012') -> str:
-    """The data set that a config's argument asks for; its own for none and for 'smoke', which `smoke` replaces."""
+    """Returns the data set that the argument selects: `own` for none, and for 'smoke', which `smoke` replaces."""
     return own if arg in ('', 'smoke') else _SETS.get(arg, arg)
 
 
@@ -48,10 +48,22 @@ def recipe(
     input: Mapping[str, Any] = IMAGENET,
     loss: Mapping[str, Any] | None = None,
 ) -> ConfigDict:
-    """A classification config. name: of the data. train: its transforms. evals: {name: transforms, scales, flip}.
+    """Returns a classification config.
 
-    The evaluator 'withheld' does as the first of `evals` on images that are withheld from training: checkpoints are
-    chosen by it, and rates where a rule watches it.
+    Adds an evaluator 'withheld', like the first of `evals` but on images withheld from training: it chooses
+    checkpoints, and the learning rate if a plateau rule watches it.
+
+    Args:
+      name: of the data set, a key of `_SPLITS`.
+      batch_size: images per step, over all devices.
+      train: transforms of the training images.
+      evals: {name: an evaluator's transforms, scales, flip}.
+      model: name and arguments of the network.
+      tx: the optimizer.
+      run: steps, log_every and eval_every, and other keys of config.run.
+      target: metric and threshold for the ledger.
+      input: mean and std of the input normalisation.
+      loss: of training; None is the cross entropy without label smoothing.
     """
     train_split, withheld_split, test_split, classes = _SPLITS[name]
     first = next(iter(evals.values()))
@@ -63,33 +75,57 @@ def recipe(
             experiment='classification',
             seed=0,
             data=dict(
-                name=name,
-                data_dir='~/tensorflow_datasets',
-                source=dict(path=placeholder(str), decode=False if compressed else placeholder(bool)),
-                reading=dict(threads=2 if name == 'digits' else 8, workers=0),
-                batch_size=batch_size,
-                train=dict(split=train_split, sampler='shuffled', transforms=train),
-                evals=evals,
+                name=name,  # of a TFDS data set, or 'digits', 'folder', 'npz', ...
+                data_dir='~/tensorflow_datasets',  # where `./launch.sh prepare` puts TFDS data
+                source=dict(
+                    path=placeholder(str),  # of a folder or an .npz
+                    decode=False if compressed else placeholder(bool),  # False leaves decoding to the transforms
+                ),
+                reading=dict(
+                    threads=2 if name == 'digits' else 8,  # that prepare batches ahead
+                    workers=0,  # processes that do it instead of threads; 0 for none
+                ),
+                batch_size=batch_size,  # over all devices
+                train=dict(
+                    split=train_split,  # may be sliced, 'train[:90%]'
+                    sampler='shuffled',  # 'balanced' draws all classes equally often
+                    transforms=train,  # augmentation, in the order of `chain`
+                ),
+                evals=evals,  # {name: split, transforms, and scales or flip to average predictions}
             ),
-            input=input,
-            model=dict(num_classes=classes, dtype=placeholder(str), **model),
+            input=input,  # (pixel / 255 - mean) / std, on the device
+            model=dict(
+                num_classes=classes,
+                dtype=placeholder(str),  # of activations: 'bfloat16' halves their memory on accelerators
+                **model,
+            ),
             loss=loss or dict(label_smoothing=0.0),
             tx=tx,
             run=dict(
-                evals={key: dict(every=run['eval_every']) for key in evals},
-                checkpoint=dict(every=run['eval_every'], best='withheld/accuracy', mode='max'),
+                evals={key: dict(every=run['eval_every']) for key in evals},  # how often each evaluator runs
+                checkpoint=dict(
+                    every=run['eval_every'],
+                    best='withheld/accuracy',  # the metric whose best checkpoint is kept and handed on
+                    mode='max',
+                ),
                 **{key: value for key, value in run.items() if key != 'eval_every'},
             ),
-            target=target,
+            target=target,  # what `./launch.sh ledger` checks
         )
     )
 
 
 def smoke(config: ConfigDict, size: int, batch_size: int, steps: int | str, model: Mapping[str, Any], at_least: float):
-    """The recipe on the digits, `size` pixels a side: its model (with the arguments of `model`), update rule and loss.
+    """Returns the recipe on the digits: its model, optimizer and loss, with the main evaluator only.
 
-    Only its main evaluator stays. Where the paper's initialisation is made for pixels of 0..255 and the full width, the
-    recipe says init='he' in `model`. at_least: of accuracy, for the ledger.
+    Args:
+      config: the recipe.
+      size: height and width that the 8x8 digits are resized to.
+      batch_size: images per step.
+      steps: length of the run.
+      model: arguments of the network that replace the recipe's, such as init='he' if the paper's initialisation assumes
+        pixels in 0..255 and the full width.
+      at_least: accuracy for the ledger.
     """
     main = 'validation' if 'validation' in config.data.evals else 'test'
     chain = dict(chain=('resize', 'random_shift'), resize=dict(size=size), random_shift=dict(pixels=size // 12))
@@ -107,18 +143,18 @@ def smoke(config: ConfigDict, size: int, batch_size: int, steps: int | str, mode
     )
     small.tx, small.model = config.tx, ConfigDict({**config.model, 'num_classes': 10, **model})
     if 'ema' in small.tx:
-        small.tx.ema.decay = 0.95  # over tens of steps, as the recipe's is over tens of thousands
+        small.tx.ema.decay = 0.95  # averages over tens of steps; the recipe's over tens of thousands
     return small
 
 
 def one_crop(size: int, short_side: int) -> dict[str, Any]:
-    """The middle `size` pixels of the image with its shorter side resized; with the two equal, its middle square."""
+    """Returns an evaluator on the central crop of `size` pixels of images with a shorter side of `short_side`."""
     chain = ('decode', 'resize_short', 'center_crop')
     return dict(transforms=dict(chain=chain, resize_short=dict(size=short_side), center_crop=dict(size=size)))
 
 
 def ten_crop(size: int, short_side: int) -> dict[str, Any]:
-    """Corners, middle and their mirror images."""
+    """Returns an evaluator that averages over the four corners, the centre and their mirror images."""
     chain = ('decode', 'resize_short', 'ten_crop')
     return dict(transforms=dict(chain=chain, resize_short=dict(size=short_side), ten_crop=dict(size=size)))
 
@@ -126,9 +162,15 @@ def ten_crop(size: int, short_side: int) -> dict[str, Any]:
 def rmsprop(
     init: float, decay_rate: float, every: str, weight_decay: float, where: str | None = None, **links
 ) -> dict[str, Any]:
-    """TensorFlow's RMSProp as Google trained with it: decay 0.9, momentum 0.9 behind the rate, epsilon 1 in the root.
+    """Returns TensorFlow's RMSProp with Google's settings: decay 0.9, momentum 0.9 after the rate, eps 1 in the root.
 
-    The rate is multiplied by `decay_rate` after each `every`. links: more of the chain's, `clip` goes to its front.
+    Args:
+      init: the initial learning rate.
+      decay_rate: factor of the learning rate after each period.
+      every: the period, such as '2 epochs'.
+      weight_decay: coupled, added to the gradient.
+      where: regex of the parameters that decay; None for all.
+      **links: additions to the chain; `clip` goes to its front.
     """
     order = (*(('clip',) if 'clip' in links else ()), 'decay', 'scale_by_rms', 'rate', 'trace', 'ema')
     return dict(
@@ -148,7 +190,7 @@ def rmsprop(
 def momentum(
     learning_rate: Any, decay: float, momentum: float = 0.9, plateau: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """SGD with momentum and coupled weight decay, the rate inside the velocity; divided by 10 on a plateau if asked."""
+    """Returns SGD with momentum and coupled weight decay; `plateau` divides the rate by 10 when a metric stalls."""
     links = dict(
         decay=dict(name='add_decayed_weights', weight_decay=decay),
         momentum=dict(learning_rate=learning_rate, momentum=momentum),

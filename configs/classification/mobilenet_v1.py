@@ -2,10 +2,10 @@
 
     ./launch.sh sweep configs/classification/mobilenet_v1.py
 
-RMSProp as Inception v3 (section 3.2), with less augmentation, and no decay on the depthwise filters, as the paper
-asks; rate, decay and length, which it does not give, are MobileNetV2's. Published top-1 accuracy of widths 1, 0.75,
-0.5, 0.25: 70.6, 68.4, 63.7, 50.6 %; of resolutions 192, 160, 128: 69.1, 67.2, 64.4 %. Not run here: ImageNet is not at
-hand.
+RMSProp like Inception v3 (section 3.2), with less augmentation and without weight decay on the depthwise filters, as in
+the paper; learning rate, decay and length, which it does not give, are MobileNetV2's. Published top-1 accuracy of
+widths 1, 0.75, 0.5, 0.25: 70.6, 68.4, 63.7, 50.6 %; of resolutions 192, 160, 128: 69.1, 67.2, 64.4 %. Not run here:
+ImageNet is not available.
 """
 
 from configs.classification._recipes import INCEPTION, data_set, one_crop, recipe, rmsprop, smoke
@@ -19,11 +19,12 @@ def get_config(arg: str = ''):
         batch_size=1536,
         train=dict(
             chain=('decode_random_resized_crop', 'random_flip'),
-            decode_random_resized_crop=dict(size=224, scale=(0.35, 1.0)),
+            decode_random_resized_crop=dict(size=224, scale=(0.35, 1.0)),  # less aggressive crops for small networks
         ),
         evals=dict(validation=one_crop(224, 256)),
         input=INCEPTION,
         model=dict(name='mobilenet.mobilenet_v1', width_multiplier=1.0),
+        # The regex leaves the depthwise filters without weight decay.
         tx=rmsprop(0.045, 0.98, '1 epoch', 4e-5, '(pointwise|full|conv1|classifier).*kernel$'),
         run=dict(steps='300 epochs', log_every=100, eval_every='5 epochs'),
         target=dict(metric='validation/accuracy', at_least=0.706),
@@ -34,7 +35,7 @@ def get_config(arg: str = ''):
 
 
 def sweep():
-    """Tables 6 and 7: each width at 224, each resolution at width 1."""
+    """Yields tables 6 and 7: each width at 224, each resolution at width 1."""
     for width in (1.0, 0.75, 0.5, 0.25):
         yield {'model.width_multiplier': width}
     for size in (192, 160, 128):

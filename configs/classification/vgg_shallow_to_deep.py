@@ -1,12 +1,12 @@
-"""VGG D that begins from a trained A, as section 3.1 of Simonyan & Zisserman 2015 trains the deeper nets.
+"""VGG D initialised from a trained A, as section 3.1 of Simonyan & Zisserman 2015 trains the deeper nets.
 
     ./launch.sh run configs/classification/vgg_shallow_to_deep.py      # ImageNet; `:imagenette` is its ten classes
 
-First A alone, then D: A's first four convolutions and its three fully connected layers go to D, whose other layers are
-drawn anew. The recipe is that of `vgg.py` for both. Kernels start from N(0, 0.01), Caffe's practice: with the variance
-of 1e-2 that the paper prints, white noise leaves A as logits of 2.6e6. Not run here: ImageNet is not at hand.
-`:smoke` is both on the digits, an eighth as wide, by He's rule, 300 steps each: A comes to 96.67 %, D to 94.17 % of the
-held-out ones, in two minutes of CPU time (eleven on the clock of a machine with seven times as much to do).
+First A is trained, then D: A's first four convolutions and its three fully connected layers initialise D's, whose other
+layers are drawn at random. Both use the recipe of `vgg.py`. Kernels are drawn from N(0, 0.01^2) as in Caffe: with the
+variance of 1e-2 that the paper prints, white noise gives logits of 2.6e6 in A. Not run here: ImageNet is not available.
+`:smoke` trains both on the digits, at an eighth of the width, with He's initialisation, 300 steps each: A reaches 96.67
+%, D 94.17 % of the held-out digits, in two minutes of CPU time.
 """
 
 from ml_collections import ConfigDict
