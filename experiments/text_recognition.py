@@ -125,7 +125,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
         if len(sheet) < SHEET:
             sheet.append((image, f'{text} {probability:.2f}'))
     images, titles = zip(*sheet, strict=True)
-    yield Prediction(files={'predictions.png': plots.readings(np.stack(images), titles)})
+    yield Prediction(files={'predictions.png': plots.draw_text_images(np.stack(images), titles)})
 
 
 def served(config: ConfigDict, experiment: Experiment) -> Served:

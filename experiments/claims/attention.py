@@ -22,7 +22,7 @@ def draw_attention_scale(all_runs: Sequence[Run]) -> Figure:
     left, right = figure.subplots(1, 2)
     for i, form in enumerate(form for form in SCORES if form in points):
         widths = sorted(points[form])
-        jacobian = [plots.middle([m['test/jacobian'] for m in points[form][width]]) for width in widths]
+        jacobian = [plots.median_score([m['test/jacobian'] for m in points[form][width]]) for width in widths]
         left.plot(widths, jacobian, 'o-', color=f'C{i}', label=form.replace('_', ' '))
         best = [max(m['test/accuracy'] for m in points[form][width]) for width in widths]
         right.plot(widths, best, 'o-', color=f'C{i}', label=form.replace('_', ' '))

@@ -67,7 +67,7 @@ def costs(
     # Lines in the order of what they cost, which is that of a width or a size.
     lines = sorted(points.items(), key=lambda item: min(price for price, _ in item[1].values()))
     for i, (group, named) in enumerate(lines):
-        rows = sorted((price, plots.middle(values), name, values) for name, (price, values) in named.items())
+        rows = sorted((price, plots.median_score(values), name, values) for name, (price, values) in named.items())
         axes.plot([r[0] for r in rows], [r[1] for r in rows], '-' if line else 'none', color=f'C{i}', label=group)
         for price, middle, name, values in rows:
             axes.plot([price] * len(values), values, '.', color=f'C{i}', ms=5)

@@ -22,7 +22,7 @@ def draw_memory(all_runs: Sequence[Run], problem: str) -> Figure:
     left, right = figure.subplots(1, 2)
     for i, (cell, by_gap) in enumerate(sorted(points.items(), reverse=True)):
         gaps = sorted(by_gap)
-        medians = [plots.middle([metrics['test/relative_loss'] for metrics in by_gap[gap]]) for gap in gaps]
+        medians = [plots.median_score([metrics['test/relative_loss'] for metrics in by_gap[gap]]) for gap in gaps]
         left.plot(gaps, medians, 'o-', color=f'C{i}', label=cell)
         for prefix, style in (('test/gradient_lag_', '-'), ('test/initial_gradient_lag_', ':')):
             metrics = by_gap[gaps[-1]][0]

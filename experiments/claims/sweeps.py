@@ -17,16 +17,16 @@ Curves = Callable[[str, Sequence[Path]], Any]  # method, folders of its seeds ->
 def at_best(points: Iterable[Point], panels: Mapping[str, Curves], unit: str = '', **axes: Any) -> Figure:
     """Left, all values; right a panel for each of `panels`, at the value with the lowest median of the seeds.
 
-    unit: goes before the value in the legend. axes: of `canon.plots.sweep`.
+    unit: goes before the value in the legend. axes: of `canon.plots.draw_sweep`.
     """
     finals: dict[str, dict[float, list[float]]] = {}
     folders: dict[tuple[str, float], list[Path]] = {}
     for name, value, result, folder in points:
         finals.setdefault(name, {}).setdefault(value, []).append(result)
         folders.setdefault((name, value), []).append(folder)
-    best = {name: plots.best_of(line) for name, line in finals.items()}
+    best = {name: plots.best_setting(line) for name, line in finals.items()}
     curves = {
         panel: {name: of(name, folders[name, value]) for name, value in best.items()} for panel, of in panels.items()
     }
-    labels = {n: f'{n}  {unit}{value:g}: {plots.middle(finals[n][value]):.3g}' for n, value in best.items()}
-    return plots.sweep(finals, curves, labels, **axes)
+    labels = {n: f'{n}  {unit}{value:g}: {plots.median_score(finals[n][value]):.3g}' for n, value in best.items()}
+    return plots.draw_sweep(finals, curves, labels, **axes)

@@ -42,7 +42,9 @@ def test_scenes_draw_boxes_and_masks_where_they_are():
     masks[0, 5:10, 20:28] = True
     example = {'image': image, 'boxes': np.array([[20, 5, 28, 10.0]]), 'masks': masks}
     segmentation = {'image': image[..., :1], 'segmentation': np.where(masks[0], 255, 0)[..., None]}
-    figure = plots.scenes([example, segmentation, {'image': image / np.float32(255)}], ['a', 'b', 'c'], columns=2)
+    figure = plots.draw_annotated_images(
+        [example, segmentation, {'image': image / np.float32(255)}], ['a', 'b', 'c'], columns=2
+    )
     first, second, third, fourth = figure.axes
     (frame,) = [p for p in first.patches if isinstance(p, Rectangle)]
     assert (*frame.get_xy(), frame.get_width(), frame.get_height()) == (20, 5, 8, 5)

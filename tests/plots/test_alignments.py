@@ -13,7 +13,7 @@ def labels(ticks):
 
 def test_rows_are_target_words_and_columns_source_words():
     weights = np.array([[0.9, 0.1, 0.0], [0.2, 0.3, 0.5]])
-    figure = plots.alignments(weights, ['ein', '5 $'], ['a', 'b', 'c'], title='additive')
+    figure = plots.draw_alignments(weights, ['ein', '5 $'], ['a', 'b', 'c'], title='additive')
     (axes,) = figure.axes
     (image,) = axes.images
     np.testing.assert_allclose(image.get_array(), weights)
@@ -27,18 +27,20 @@ def test_rows_are_target_words_and_columns_source_words():
 
 def test_heads_stand_in_a_grid_with_words_at_its_edges():
     weights = np.random.default_rng(0).random((5, 2, 3))
-    axes = plots.alignments(weights, ['x', 'y'], ['a', 'b', 'c'], columns=3).axes
+    axes = plots.draw_alignments(weights, ['x', 'y'], ['a', 'b', 'c'], columns=3).axes
     for i in range(5):
         np.testing.assert_allclose(axes[i].images[0].get_array(), weights[i], rtol=1e-6)
         assert axes[i].get_title() == f'head {i + 1}'
         assert labels(axes[i].get_yticklabels()) == (['x', 'y'] if i in (0, 3) else [])
         assert labels(axes[i].get_xticklabels()) == (['a', 'b', 'c'] if i < 3 else [])
     assert not axes[5].images
-    assert plots.alignments(weights[:2], ['x', 'y'], ['a', 'b', 'c'], ['first', 'last']).axes[1].get_title() == 'last'
+    assert (
+        plots.draw_alignments(weights[:2], ['x', 'y'], ['a', 'b', 'c'], ['first', 'last']).axes[1].get_title() == 'last'
+    )
 
 
 def test_what_is_refused():
     with pytest.raises(UsageError, match=r'weights \(3, 2\) are not .* of 2 target and 3 source words'):
-        plots.alignments(np.zeros((3, 2)), ['x', 'y'], ['a', 'b', 'c'])
+        plots.draw_alignments(np.zeros((3, 2)), ['x', 'y'], ['a', 'b', 'c'])
     with pytest.raises(UsageError, match='1 titles for 2 heads'):
-        plots.alignments(np.zeros((2, 1, 1)), ['x'], ['a'], ['one'])
+        plots.draw_alignments(np.zeros((2, 1, 1)), ['x'], ['a'], ['one'])

@@ -153,6 +153,6 @@ def test_the_network_is_the_recurrence_of_the_paper():
 
 
 def test_the_best_is_by_the_median_and_a_diverged_seed_is_worst():
-    assert plots.middle([1.0, 2.0, float('nan')]) == 2.0
-    assert plots.middle([1.0, float('nan')]) == float('inf')
-    assert plots.best_of({0.1: [1.0, 9.0, 1.2], 1.0: [1.1, 1.1, 1.1]}) == 1.0
+    assert plots.median_score([1.0, 2.0, float('nan')]) == 2.0
+    assert plots.median_score([1.0, float('nan')]) == float('inf')
+    assert plots.best_setting({0.1: [1.0, 9.0, 1.2], 1.0: [1.1, 1.1, 1.1]}) == 1.0

@@ -1,43 +1,44 @@
-"""Pictures from arrays: numpy in, matplotlib `Figure` out, no global state (nothing here touches pyplot).
+"""Figures from arrays: numpy in, matplotlib `Figure` out, without global state (pyplot is never imported).
 
-They load on first use: matplotlib takes a second to import.
+Modules load on first use, since matplotlib takes a second to import.
 """
 
 import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from canon.plots.alignment import alignments
+    from canon.plots.alignment import draw_alignments
     from canon.plots.animation import Animation
-    from canon.plots.annotated import scenes
-    from canon.plots.bars import class_accuracy, reliability
-    from canon.plots.images import confusion_matrix, gallery
-    from canon.plots.insides import feature_maps, filters, histograms
-    from canon.plots.lines import curves
-    from canon.plots.shapes import shaded, slices
-    from canon.plots.surfaces import Ground, paths, walk
-    from canon.plots.sweeps import best_of, middle, sweep
-    from canon.plots.text import readings, spikes, surprise, translations
+    from canon.plots.annotated import draw_annotated_images
+    from canon.plots.bars import draw_class_accuracy, draw_reliability
+    from canon.plots.images import draw_confusion_matrix, draw_gallery
+    from canon.plots.insides import draw_feature_maps, draw_filters, draw_histograms
+    from canon.plots.lines import draw_curves
+    from canon.plots.shapes import draw_meshes, draw_slices
+    from canon.plots.surfaces import Landscape, animate_paths, draw_paths
+    from canon.plots.sweeps import best_setting, draw_sweep, median_score
+    from canon.plots.text import draw_frame_probabilities, draw_surprisal, draw_text_images, draw_translations
 
 _HOMES = {
-    'alignment': ('alignments',),
+    'alignment': ('draw_alignments',),
     'animation': ('Animation',),
-    'annotated': ('scenes',),
-    'bars': ('class_accuracy', 'reliability'),
-    'images': ('confusion_matrix', 'gallery'),
-    'insides': ('feature_maps', 'filters', 'histograms'),
-    'lines': ('curves',),
-    'shapes': ('shaded', 'slices'),
-    'surfaces': ('Ground', 'paths', 'walk'),
-    'sweeps': ('best_of', 'middle', 'sweep'),
-    'text': ('readings', 'spikes', 'surprise', 'translations'),
+    'annotated': ('draw_annotated_images',),
+    'bars': ('draw_class_accuracy', 'draw_reliability'),
+    'images': ('draw_confusion_matrix', 'draw_gallery'),
+    'insides': ('draw_feature_maps', 'draw_filters', 'draw_histograms'),
+    'lines': ('draw_curves',),
+    'shapes': ('draw_meshes', 'draw_slices'),
+    'surfaces': ('Landscape', 'animate_paths', 'draw_paths'),
+    'sweeps': ('best_setting', 'draw_sweep', 'median_score'),
+    'text': ('draw_frame_probabilities', 'draw_surprisal', 'draw_text_images', 'draw_translations'),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    'Animation', 'Ground', 'alignments', 'best_of', 'class_accuracy', 'confusion_matrix', 'curves', 'feature_maps',
-    'filters', 'gallery', 'histograms', 'middle', 'paths', 'readings', 'reliability', 'scenes', 'shaded', 'slices',
-    'spikes', 'surprise', 'sweep', 'translations', 'walk',
+    'Animation', 'Landscape', 'animate_paths', 'best_setting', 'draw_alignments', 'draw_annotated_images',
+    'draw_class_accuracy', 'draw_confusion_matrix', 'draw_curves', 'draw_feature_maps', 'draw_filters',
+    'draw_frame_probabilities', 'draw_gallery', 'draw_histograms', 'draw_meshes', 'draw_paths', 'draw_reliability',
+    'draw_slices', 'draw_surprisal', 'draw_sweep', 'draw_text_images', 'draw_translations', 'median_score',
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Which source words each target word looked at."""
+"""Attention weights of translations, as images."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from canon.errors import UsageError
 
 
-def alignments(
+def draw_alignments(
     weights: np.ndarray,
     target: Sequence[str],
     source: Sequence[str],
@@ -16,10 +16,20 @@ def alignments(
     columns: int = 4,
     title: str = '',
 ) -> Figure:
-    """Attention's weights [T, S], or of several heads [h, T, S] in a grid, in grey: 0 is black and 1 is white.
+    """Draws attention weights in grey, 0 black and 1 white, as figure 3 of Bahdanau et al. 2015.
 
-    A row is a target word, a column a source word, as figure 3 of Bahdanau et al. 2015. titles: one a head; without
-    them heads are numbered. Raises UsageError where words, titles and weights do not fit.
+    Rows are target words, columns source words.
+
+    Args:
+      weights: [T, S], or [heads, T, S] for a grid of heads.
+      target: T words.
+      source: S words.
+      titles: one per head; by default heads are numbered.
+      columns: of the grid.
+      title: of the figure.
+
+    Raises:
+      UsageError: words, titles and weights do not match.
     """
     weights = np.asarray(weights, np.float32)
     heads = weights[None] if weights.ndim == 2 else weights
@@ -34,10 +44,11 @@ def alignments(
         titles = [f'head {i}' for i in range(1, len(heads) + 1)] if weights.ndim == 3 else ['']
     columns = max(min(columns, len(heads)), 1)
     rows = -(-len(heads) // columns) or 1
-    cell = 0.26 if len(heads) == 1 else 0.16  # inches a word
-    words = 0.09 * max((len(word) for word in (*target, *source)), default=1)
-    width = columns * max(cell * len(source), 0.8) + words + 0.6
-    height = rows * (max(cell * len(target), 0.8) + 0.25) + words + (0.3 if title else 0)
+    cell = 0.26 if len(heads) == 1 else 0.16  # inches per word
+    # The longest word takes the same space beside the rows and above the columns.
+    label_size = 0.09 * max((len(word) for word in (*target, *source)), default=1)
+    width = columns * max(cell * len(source), 0.8) + label_size + 0.6
+    height = rows * (max(cell * len(target), 0.8) + 0.25) + label_size + (0.3 if title else 0)
     figure = Figure(figsize=(max(width, 2.4), max(height, 1.8)), layout='constrained')
     grid = figure.subplots(rows, columns, squeeze=False)
     for i, axes in enumerate(grid.flat):
@@ -46,14 +57,14 @@ def alignments(
             continue
         axes.imshow(heads[i], cmap='gray', vmin=0, vmax=1, aspect='auto', interpolation='nearest')
         axes.set_title(titles[i], fontsize=8)
-        _label(axes, target if i % columns == 0 else (), source if i < columns else (), cell)
+        _label_words(axes, target if i % columns == 0 else (), source if i < columns else (), cell)
     if title:
         figure.suptitle(title, fontsize=10)
     return figure
 
 
-def _label(axes, target: Sequence[str], source: Sequence[str], cell: float) -> None:
-    """Words at the left and above; `$` would begin a formula."""
+def _label_words(axes, target: Sequence[str], source: Sequence[str], cell: float) -> None:
+    """Writes words at the left and above. `$` is escaped, since it would begin a formula."""
     size = min(9, 60 * cell)
     axes.tick_params(top=bool(source), labeltop=bool(source), bottom=False, labelbottom=False, length=0, pad=3)
     axes.set_yticks(range(len(target)), [word.replace('$', r'\$') for word in target], fontsize=size)

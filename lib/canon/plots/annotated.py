@@ -1,4 +1,4 @@
-"""Images with what is known of their pixels: boxes, masks, segmentations."""
+"""Images with their annotations: boxes, instance masks and segmentations."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,16 +10,21 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 _COLOURS = [to_rgb(c) for c in ('#00c8ff', '#ff2fd0', '#ffe000', '#5dff3b', '#ff4b1f', '#8f5bff', '#00ffc3', '#ff9db5')]
+_VOID = 255  # label of pixels without a class, as in PASCAL VOC
 
 
-def scenes(
+def draw_annotated_images(
     examples: Sequence[Mapping[str, Any]], titles: Sequence[str], columns: int = 4, width: float = 2.4
 ) -> Figure:
-    """A grid of examples, each under its title, `width` inches each, all at one scale.
+    """Draws examples in a grid, each under its title, all at one scale.
 
-    image: [H, W, 1 or 3], uint8 or floats in 0..1. Where there are: boxes [K, 4] as x0, y0, x1, y1 in pixels, drawn as
-    frames; masks [K, H, W], laid over the image in the colour of their box; segmentation [H, W] or [H, W, 1], laid over
-    it in a colour a class, 0 left clear and 255 (void) white.
+    Args:
+      examples: each has an 'image' [H, W, 1 or 3], uint8 or floats in 0..1, and may have 'boxes' [K, 4] (x0, y0, x1, y1
+        in pixels), drawn as frames; 'masks' [K, H, W], blended in the colours of their boxes; and 'segmentation' [H, W]
+        or [H, W, 1], blended in one colour per class, with 0 transparent and 255 (void) white.
+      titles: one per example.
+      columns: of the grid.
+      width: inches per example.
     """
     columns = max(min(columns, len(examples)), 1)
     rows = max(-(-len(examples) // columns), 1)
@@ -29,27 +34,26 @@ def scenes(
         axes = figure.add_subplot(rows, columns, i + 1)
         axes.axis('off')
         if i < len(examples):
-            _scene(axes, examples[i])
+            _draw_example(axes, examples[i])
             axes.set_title(titles[i], fontsize=8)
     return figure
 
 
-def _scene(axes: Axes, example: Mapping[str, Any]) -> None:
+def _draw_example(axes: Axes, example: Mapping[str, Any]) -> None:
     image = np.asarray(example['image'])
     height, width = image.shape[:2]
     extent = (0, width, height, 0)  # the corner of the first pixel is (0, 0), as it is for boxes
-    grey = image.shape[-1] == 1
-    shown = image[..., 0] if grey else image
-    axes.imshow(shown, cmap='gray', vmin=0, vmax=255 if image.dtype == np.uint8 else 1, extent=extent)
-    for colour, mask in enumerate(np.asarray(example.get('masks', ()))):
-        axes.imshow(_layer(mask, _colour(colour)), extent=extent, interpolation='nearest')
+    pixels = image[..., 0] if image.shape[-1] == 1 else image
+    axes.imshow(pixels, cmap='gray', vmin=0, vmax=255 if image.dtype == np.uint8 else 1, extent=extent)
+    for number, mask in enumerate(np.asarray(example.get('masks', ()))):
+        axes.imshow(_make_layer(mask, _colour(number)), extent=extent, interpolation='nearest')
     if 'segmentation' in example:
         classes = np.asarray(example['segmentation']).reshape(height, width)
         for label in np.unique(classes[classes > 0]):
-            colour = (1.0, 1.0, 1.0) if label == 255 else _colour(int(label) - 1)
-            axes.imshow(_layer(classes == label, colour), extent=extent, interpolation='nearest')
-    for colour, (x0, y0, x1, y1) in enumerate(np.asarray(example.get('boxes', ()), float).reshape(-1, 4)):
-        frame = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, linewidth=1.6, edgecolor=_colour(colour))
+            colour = (1.0, 1.0, 1.0) if label == _VOID else _colour(int(label) - 1)
+            axes.imshow(_make_layer(classes == label, colour), extent=extent, interpolation='nearest')
+    for number, (x0, y0, x1, y1) in enumerate(np.asarray(example.get('boxes', ()), float).reshape(-1, 4)):
+        frame = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, linewidth=1.6, edgecolor=_colour(number))
         axes.add_patch(frame)
     axes.set(xlim=(0, width), ylim=(height, 0))
 
@@ -58,7 +62,8 @@ def _colour(number: int) -> tuple[float, ...]:
     return _COLOURS[number % len(_COLOURS)]
 
 
-def _layer(mask: np.ndarray, colour: tuple[float, ...], opacity: float = 0.4) -> np.ndarray:
+def _make_layer(mask: np.ndarray, colour: tuple[float, ...], opacity: float = 0.4) -> np.ndarray:
+    """Returns an image [H, W, 4] of one colour where a mask is set, transparent elsewhere."""
     layer = np.zeros((*mask.shape, 4))
     layer[np.asarray(mask, bool)] = (*colour, opacity)
     return layer

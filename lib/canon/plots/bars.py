@@ -1,67 +1,78 @@
-"""Bars: a classifier's accuracy class by class, and how it compares with its confidence."""
+"""Bar charts of classifiers: accuracy by class, and reliability diagrams."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
-_FEW = 40  # classes whose bars can all be read
+_MAX_BARS = 40  # beyond it labels overlap
 
 
-def class_accuracy(counts: np.ndarray, names: Sequence[str]) -> Figure:
-    """counts [C, C] of (true row, predicted column) -> a bar a class, worst first; of many classes both ends."""
+def draw_class_accuracy(counts: np.ndarray, names: Sequence[str]) -> Figure:
+    """Draws the accuracy of each class, worst first; of more than 40 classes the 20 worst and the 20 best.
+
+    Args:
+      counts: confusion matrix [C, C] of (true class, predicted class).
+      names: C class names.
+    """
     counts = np.asarray(counts)
     sizes = counts.sum(1)
-    known = np.flatnonzero(sizes)
-    shares = np.diagonal(counts)[known] / sizes[known]
-    order = np.argsort(shares, kind='stable')
-    shown = order if len(order) <= _FEW else np.concatenate([order[: _FEW // 2], order[-_FEW // 2 :]])
-    figure = Figure(figsize=(5, 1.1 + 0.24 * max(len(shown), 3)), layout='constrained')
+    present = np.flatnonzero(sizes)
+    accuracy = np.diagonal(counts)[present] / sizes[present]
+    order = np.argsort(accuracy, kind='stable')
+    drawn = order
+    if len(order) > _MAX_BARS:
+        drawn = np.concatenate([order[: _MAX_BARS // 2], order[-_MAX_BARS // 2 :]])
+    figure = Figure(figsize=(5, 1.1 + 0.24 * max(len(drawn), 3)), layout='constrained')
     axes = figure.add_subplot()
-    rows = np.arange(len(shown))
-    axes.barh(rows, shares[shown], color='#4c78a8')
-    labels = [f'{names[known[i]]} ({np.diagonal(counts)[known[i]]} of {sizes[known[i]]})' for i in shown]
+    rows = np.arange(len(drawn))
+    axes.barh(rows, accuracy[drawn], color='#4c78a8')
+    labels = [f'{names[present[i]]} ({np.diagonal(counts)[present[i]]} of {sizes[present[i]]})' for i in drawn]
     axes.set_yticks(rows, labels, fontsize=8)
-    if len(shown) < len(order):
-        axes.axhline(_FEW / 2 - 0.5, color='k', linewidth=0.8, linestyle='--')
-    mean = float(shares.mean()) if len(shares) else float('nan')
+    if len(drawn) < len(order):
+        axes.axhline(_MAX_BARS / 2 - 0.5, color='k', linewidth=0.8, linestyle='--')
+    mean = float(accuracy.mean()) if len(accuracy) else float('nan')
     axes.axvline(mean, color='#f58518', linewidth=1.2, label=f'mean of {len(order)} classes {mean:.4f}')
-    part = f': {_FEW // 2} worst, {_FEW // 2} best' if len(shown) < len(order) else ''
-    axes.set(xlim=(0, 1), ylim=(len(shown) - 0.4, -0.6), xlabel='share of the class that is right')
-    axes.set_title(f'accuracy by class{part}', fontsize=10)
-    _plain(axes)
+    selection = f': {_MAX_BARS // 2} worst, {_MAX_BARS // 2} best' if len(drawn) < len(order) else ''
+    axes.set(xlim=(0, 1), ylim=(len(drawn) - 0.4, -0.6), xlabel='fraction of the class that is correct')
+    axes.set_title(f'accuracy by class{selection}', fontsize=10)
+    _style(axes)
     figure.legend(loc='outside lower right', frameon=False, fontsize=8)
     return figure
 
 
-def reliability(count: np.ndarray, confidence: np.ndarray, right: np.ndarray, error: float) -> Figure:
-    """The reliability diagram of Guo et al. 2017, figure 1, from sums in bins [M]; below it, how often each was said.
+def draw_reliability(count: np.ndarray, confidence: np.ndarray, correct: np.ndarray, error: float) -> Figure:
+    """Draws a reliability diagram, Guo et al. 2017, figure 1, above the distribution of confidence.
 
-    error: the expected calibration error, which the title states.
+    Args:
+      count: predictions in each of M bins of confidence.
+      confidence: sums of their confidence, [M].
+      correct: numbers of correct ones, [M].
+      error: the expected calibration error, for the title.
     """
-    count, confidence, right = (np.asarray(x, float) for x in (count, confidence, right))
+    count, confidence, correct = (np.asarray(x, float) for x in (count, confidence, correct))
     edges = np.linspace(0, 1, len(count) + 1)
-    full = count > 0
-    accuracy = np.divide(right, count, where=full, out=np.zeros_like(count))
-    said = np.divide(confidence, count, where=full, out=np.zeros_like(count))
+    filled = count > 0
+    accuracy = np.divide(correct, count, where=filled, out=np.zeros_like(count))
+    mean_confidence = np.divide(confidence, count, where=filled, out=np.zeros_like(count))
     figure = Figure(figsize=(4.4, 4.4), layout='constrained')
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     style = dict(width=np.diff(edges), align='edge', edgecolor='w', linewidth=0.5)
-    upper.bar(edges[:-1], accuracy, color='#4c78a8', label='right', **style)
-    gap = dict(color='#e45756', alpha=0.45, label='gap to what was said')
-    upper.bar(edges[:-1], np.where(full, said - accuracy, 0), bottom=accuracy, **{**style, **gap})
+    upper.bar(edges[:-1], accuracy, color='#4c78a8', label='accuracy', **style)
+    gap = dict(color='#e45756', alpha=0.45, label='gap to the confidence')
+    upper.bar(edges[:-1], np.where(filled, mean_confidence - accuracy, 0), bottom=accuracy, **{**style, **gap})
     upper.plot([0, 1], [0, 1], color='k', linewidth=0.8, linestyle='--')
-    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel='share that is right')
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel='accuracy')
     upper.set_title(f'expected calibration error {error:.4f}', fontsize=10)
     upper.legend(frameon=False, fontsize=8, loc='upper left')
     lower.bar(edges[:-1], count / max(count.sum(), 1), color='#9aa5b8', **style)
-    lower.set(xlabel='confidence: the largest probability', ylabel='share of all')
+    lower.set(xlabel='confidence: the largest probability', ylabel='fraction of all')
     for axes in (upper, lower):
-        _plain(axes)
+        _style(axes)
     return figure
 
 
-def _plain(axes) -> None:
+def _style(axes) -> None:
     axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
     axes.spines[['top', 'right']].set_visible(False)

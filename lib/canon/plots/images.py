@@ -1,49 +1,63 @@
-"""Pictures of images and of what a classifier made of them."""
+"""Galleries of images, and confusion matrices."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
+_NUMBERED_CLASSES = 25  # up to which counts fit into the cells
+_NAMED_CLASSES = 50  # up to which names fit along the axes
 
-def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
-    """counts [C, C] of (true row, predicted column); numbers are written in where they can be read (C <= 25)."""
+
+def draw_confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
+    """Draws a confusion matrix; up to 25 classes with its counts, up to 50 with their names.
+
+    Args:
+      counts: [C, C] of (true class, predicted class).
+      names: C class names.
+    """
     counts = np.asarray(counts)
     classes = len(counts)
     size = min(2.2 + 0.24 * classes, 14)
     figure = Figure(figsize=(size + 0.6, size), layout='constrained')
     axes = figure.add_subplot()
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    picture = axes.imshow(share, cmap='Blues', vmin=0, vmax=1)
-    figure.colorbar(picture, ax=axes, fraction=0.046, label='share of the true class')
-    axes.set(xlabel='predicted', ylabel='true', title=f'{np.trace(counts)} of {counts.sum()} right')
-    if classes <= 50:
+    image = axes.imshow(share, cmap='Blues', vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, fraction=0.046, label='fraction of the true class')
+    axes.set(xlabel='predicted', ylabel='true', title=f'{np.trace(counts)} of {counts.sum()} correct')
+    if classes <= _NAMED_CLASSES:
         axes.set_xticks(range(classes), names, rotation=90 if max(map(len, names)) > 2 else 0)
         axes.set_yticks(range(classes), names)
-    for i, j in np.argwhere(counts) if classes <= 25 else ():
+    for i, j in np.argwhere(counts) if classes <= _NUMBERED_CLASSES else ():
         axes.text(j, i, counts[i, j], ha='center', va='center', fontsize=8, color='w' if share[i, j] > 0.5 else 'k')
     return figure
 
 
-def gallery(images: np.ndarray, titles: Sequence[str], columns: int = 8, title: str = '') -> Figure:
-    """images [N, H, W, 1 or 3], uint8 or floats of any range, in a grid, each under its title."""
-    count = max(len(images), 1)
-    columns = min(columns, count)
-    rows = -(-count // columns)
+def draw_gallery(images: np.ndarray, titles: Sequence[str], columns: int = 8, title: str = '') -> Figure:
+    """Draws images in a grid, each under its title.
+
+    Args:
+      images: [N, H, W, 1 or 3], uint8, or floats of any range, each stretched to its own.
+      titles: one per image.
+      columns: of the grid.
+      title: of the figure.
+    """
+    columns = min(columns, max(len(images), 1))
+    rows = -(-max(len(images), 1) // columns)
     figure = Figure(figsize=(1.25 * columns, 1.5 * rows + (0.4 if title else 0)), layout='constrained')
     for i in range(rows * columns):
         axes = figure.add_subplot(rows, columns, i + 1)
         axes.axis('off')
         if i < len(images):
-            axes.imshow(_shown(images[i]), cmap='gray', interpolation='nearest')
+            axes.imshow(_stretch(images[i]), cmap='gray', interpolation='nearest')
             axes.set_title(titles[i], fontsize=8)
     if title:
         figure.suptitle(title, fontsize=10)
     return figure
 
 
-def _shown(image: np.ndarray) -> np.ndarray:
-    """uint8 as it is; floats stretched to [0, 1]."""
+def _stretch(image: np.ndarray) -> np.ndarray:
+    """Returns an image for `imshow`: uint8 as it is, floats stretched to [0, 1]."""
     image = image[..., 0] if image.shape[-1] == 1 else image
     if image.dtype == np.uint8:
         return image

@@ -1,4 +1,4 @@
-"""Pictures of images of text, of what was read on them and how, frame by frame; of text, and how likely it was."""
+"""Figures of text: recognised images, frame probabilities, surprisal of tokens, and translations."""
 
 import textwrap
 from collections.abc import Sequence
@@ -8,11 +8,20 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-_FAINT = 0.05  # probabilities below it are not drawn
+_FAINT = 0.05  # characters whose probability stays below it are not drawn
+_LETTER = 0.088, 0.17  # width and height in inches of a letter of size 7.3
+_LINE_ENDS = ('⏎', '<eos>')
 
 
-def readings(images: np.ndarray, titles: Sequence[str], columns: int = 4, title: str = '') -> Figure:
-    """images [N, H, W, 1 or 3] of lines in a grid, each under its title; cells take the images' own shape."""
+def draw_text_images(images: np.ndarray, titles: Sequence[str], columns: int = 4, title: str = '') -> Figure:
+    """Draws images of text in a grid, each under its title, in cells of the images' own aspect ratio.
+
+    Args:
+      images: [N, H, W, 1 or 3].
+      titles: one per image.
+      columns: of the grid.
+      title: of the figure.
+    """
     columns = min(columns, max(len(images), 1))
     rows = -(-len(images) // columns) or 1
     height, width = images.shape[1:3] if len(images) else (32, 100)
@@ -28,27 +37,33 @@ def readings(images: np.ndarray, titles: Sequence[str], columns: int = 4, title:
     return figure
 
 
-def spikes(image: np.ndarray, probabilities: np.ndarray, characters: str, title: str = '') -> Figure:
-    """image [H, W, 1 or 3] above the probabilities [T, 1 + len(characters)] of each character, frame by frame.
+def draw_frame_probabilities(image: np.ndarray, probabilities: np.ndarray, characters: str, title: str = '') -> Figure:
+    """Draws an image of text above the probabilities of its characters, frame by frame.
 
-    The frames lie evenly from its left to its right edge. The blank (class 0) is grey and dashed: CTC learns short
-    spikes with blanks between (Graves et al. 2006, figure 1).
+    CTC learns short spikes with blanks in between (Graves et al. 2006, figure 1). The blank is grey and dashed.
+
+    Args:
+      image: [H, W, 1 or 3].
+      probabilities: [T, 1 + len(characters)] of T frames evenly spaced over the image's width; class 0 is the blank.
+      characters: of classes 1, 2, ...
+      title: of the lower panel.
     """
     probabilities = np.asarray(probabilities)
     height, width = image.shape[:2]
-    across = np.linspace(0, width, len(probabilities))
+    frames = np.linspace(0, width, len(probabilities))
     figure = Figure(figsize=(7, 7 * height / width + 2.2), layout='constrained')
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(7 * height / width, 2.2))
-    shown = image[..., 0] if image.shape[-1] == 1 else image
-    upper.imshow(shown, cmap='gray', aspect='auto', extent=(0, width, height, 0), interpolation='nearest')
+    pixels = image[..., 0] if image.shape[-1] == 1 else image
+    upper.imshow(pixels, cmap='gray', aspect='auto', extent=(0, width, height, 0), interpolation='nearest')
     upper.axis('off')
-    lower.plot(across, probabilities[:, 0], color='0.6', linestyle='--', linewidth=1, label='blank')
+    lower.plot(frames, probabilities[:, 0], color='0.6', linestyle='--', linewidth=1, label='blank')
     for index, character in enumerate(characters, 1):
-        chance = probabilities[:, index]
-        if chance.max() > _FAINT:
-            (line,) = lower.plot(across, chance, marker='.', markersize=4, linewidth=1.4)
-            top = int(chance.argmax())
-            lower.text(across[top], chance[top] + 0.03, character, color=line.get_color(), ha='center', fontsize=9)
+        probability = probabilities[:, index]
+        if probability.max() > _FAINT:
+            (line,) = lower.plot(frames, probability, marker='.', markersize=4, linewidth=1.4)
+            peak = int(probability.argmax())
+            position = frames[peak], probability[peak] + 0.03
+            lower.text(*position, character, color=line.get_color(), ha='center', fontsize=9)
     lower.set(xlim=(0, width), ylim=(0, 1.15), xlabel='pixels', ylabel='probability', title=title)
     lower.legend(frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))
     lower.grid(alpha=0.3)
@@ -56,10 +71,14 @@ def spikes(image: np.ndarray, probabilities: np.ndarray, characters: str, title:
     return figure
 
 
-def surprise(tokens: Sequence[str], bits: np.ndarray, title: str = '', columns: int = 90) -> Figure:
-    """tokens in lines of `columns` characters, each on a ground that is as dark as it has bits; '⏎' ends a line too.
+def draw_surprisal(tokens: Sequence[str], bits: np.ndarray, title: str = '', columns: int = 90) -> Figure:
+    """Draws text with a background that is darker where a language model was more surprised.
 
-    bits [n]: -log2 of the probability that each had.
+    Args:
+      tokens: wrapped at `columns` characters; '⏎' and '<eos>' end a line too.
+      bits: -log2 of the probability of each token, [n].
+      title: followed by the mean and the maximum.
+      columns: characters per line.
     """
     bits = np.asarray(bits, np.float64)
     places, row, column = [], 0, 0
@@ -69,34 +88,45 @@ def surprise(tokens: Sequence[str], bits: np.ndarray, title: str = '', columns: 
             row, column = row + 1, 0
         places.append((row, column, width))
         column += width
-        if token in ('⏎', '<eos>'):
+        if token in _LINE_ENDS:
             row, column = row + 1, 0
     rows = (places[-1][0] if places else 0) + 1
-    figure = Figure(figsize=(0.088 * columns + 0.8, 0.17 * rows + 0.7), layout='constrained')
-    axes = figure.add_subplot()
+    figure, axes = _text_axes(rows, columns)
     most = max(float(bits.max(initial=0)), 1.0)
     colours = matplotlib.colormaps['Oranges']
-    for token, (row, column, width), height in zip(tokens, places, bits, strict=True):
-        axes.add_patch(Rectangle((column, row), width, 1, facecolor=colours(0.85 * height / most), linewidth=0))
+    for token, (row, column, width), surprisal in zip(tokens, places, bits, strict=True):
+        axes.add_patch(Rectangle((column, row), width, 1, facecolor=colours(0.85 * surprisal / most), linewidth=0))
         axes.text(column, row + 0.75, token, family='monospace', fontsize=7.3, parse_math=False)
     axes.set(xlim=(0, columns), ylim=(rows, 0))
-    axes.axis('off')
-    axes.set_title(f'{title}; mean {bits.mean() if len(bits) else 0:.2f}, most {most:.1f}', fontsize=9)
+    axes.set_title(f'{title}; mean {bits.mean() if len(bits) else 0:.2f}, maximum {most:.1f}', fontsize=9)
     return figure
 
 
-def translations(rows: Sequence[tuple[str, str, str]], title: str = '', columns: int = 110) -> Figure:
-    """(source, reference, translation) one under the other: black, grey and blue, broken at `columns` characters."""
+def draw_translations(rows: Sequence[tuple[str, str, str]], title: str = '', columns: int = 110) -> Figure:
+    """Draws sentences, one under the other: source in black, reference in grey, translation in blue.
+
+    Args:
+      rows: (source, reference, translation).
+      title: of the figure.
+      columns: characters per line.
+    """
     lines: list[tuple[str, str]] = []
     for texts in rows:
         for text, colour in zip(texts, ('black', '0.5', 'C0'), strict=True):
             lines += [(part, colour) for part in textwrap.wrap(text, columns) or ['']]
         lines.append(('', 'black'))
-    figure = Figure(figsize=(0.088 * columns + 0.8, 0.17 * len(lines) + 0.7), layout='constrained')
-    axes = figure.add_subplot()
+    figure, axes = _text_axes(len(lines), columns)
     for row, (line, colour) in enumerate(lines):
         axes.text(0, row + 0.75, line, family='monospace', fontsize=7.3, color=colour, parse_math=False)
     axes.set(xlim=(0, columns), ylim=(max(len(lines), 1), 0))
-    axes.axis('off')
     axes.set_title(title, fontsize=9)
     return figure
+
+
+def _text_axes(rows: int, columns: int):
+    """Returns a figure and axes without frame for lines of monospaced text."""
+    width, height = _LETTER
+    figure = Figure(figsize=(width * columns + 0.8, height * rows + 0.7), layout='constrained')
+    axes = figure.add_subplot()
+    axes.axis('off')
+    return figure, axes

@@ -234,9 +234,9 @@ def classification_evaluator(
         correct, incorrect = select_samples(_predicted_rows(predict, batches, params, mutable))
         subset = f' of the first {_GALLERY_EXAMPLES}' if batches.num_examples > _GALLERY_EXAMPLES else ''
         return {
-            'class accuracy': plots.class_accuracy(sums['confusion'], names),
-            'confusion matrix': plots.confusion_matrix(sums['confusion'], names),
-            'reliability': plots.reliability(*sums['reliability'], sums['reliability'].error),
+            'class accuracy': plots.draw_class_accuracy(sums['confusion'], names),
+            'confusion matrix': plots.draw_confusion_matrix(sums['confusion'], names),
+            'reliability': plots.draw_reliability(*sums['reliability'], sums['reliability'].error),
             'right': _draw_gallery(correct, names, 'right: class and its probability'),
             'wrong': _draw_gallery(
                 incorrect, names, f'wrong{subset}, most confident first: true class → predicted class'
@@ -269,7 +269,7 @@ def classify(
 
 def draw_sheet(samples: Sequence[tuple[np.ndarray, str]]):
     """Draws a contact sheet of (image [H, W, C], title) pairs."""
-    return plots.gallery(np.stack([image for image, _ in samples]), [title for _, title in samples])
+    return plots.draw_gallery(np.stack([image for image, _ in samples]), [title for _, title in samples])
 
 
 def _match_channels(images: np.ndarray, channels: int) -> np.ndarray:
@@ -362,9 +362,9 @@ def _predicted_row(batch, probabilities: np.ndarray, i: int) -> tuple[np.ndarray
 
 def _draw_gallery(rows: list[tuple], names: Sequence[str], title: str):
     if not rows:
-        return plots.gallery(np.zeros((0, 1, 1, 1)), [], title=empty_title(title))
+        return plots.draw_gallery(np.zeros((0, 1, 1, 1)), [], title=empty_title(title))
     titles = [names[y] + (f' → {names[p]}' if p != y else '') + f' {chance:.2f}' for _, y, p, chance in rows]
-    return plots.gallery(np.stack([image for image, *_ in rows]), titles, title=title)
+    return plots.draw_gallery(np.stack([image for image, *_ in rows]), titles, title=title)
 
 
 def _reduce(images: jax.Array, size: int) -> jax.Array:

@@ -39,13 +39,13 @@ def draw_network(
     figures = {}
     name, kernels = first_filters(model, variables, make_input({'image': images[:1]}))
     if kernels is not None:
-        figures['filters'] = plots.filters(kernels, name)
+        figures['filters'] = plots.draw_filters(kernels, name)
     stages = compute_stages(model, make_input, variables, images)
     maps = {name: x[:_MAP_IMAGES] for name, x in stages.items() if x.ndim == 4 and min(x.shape[1:3]) > 1}
     if maps:
-        figures['feature maps'] = plots.feature_maps(images[:_MAP_IMAGES], maps)
+        figures['feature maps'] = plots.draw_feature_maps(images[:_MAP_IMAGES], maps)
     if stages:
-        figures['activations'] = plots.histograms(stages)
+        figures['activations'] = plots.draw_histograms(stages)
     return figures
 
 

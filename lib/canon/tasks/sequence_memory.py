@@ -163,7 +163,7 @@ def memory_evaluator(task: Task, model: Any, initial: Any, batches: Generated, b
     def draw(params, mutable, sums):
         labels = {'initial_gradient': 'before', 'gradient': 'after'}
         lines = {f'{labels[name]}/norm of the gradient': list(enumerate(m.value)) for name, m in sums[1].items()}
-        return {'gradient': plots.curves(lines, 'time lag')}
+        return {'gradient': plots.draw_curves(lines, 'time lag')}
 
     return Evaluator(batches, measure, finish, draw)
 

@@ -175,12 +175,12 @@ def _frame_counts(logits: jax.Array) -> jax.Array:
 
 def _draw_readings(readings: list[_Reading], title: str):
     if not readings:
-        return plots.readings(np.zeros((0, 1, 1, 1)), [], title=empty_title(title))
+        return plots.draw_text_images(np.zeros((0, 1, 1, 1)), [], title=empty_title(title))
     titles = [
         target + (f' → {text or "nothing"}' if text != target else '') + f' {probability:.2f}'
         for _, target, text, probability in readings
     ]
-    return plots.readings(np.stack([image for image, *_ in readings]), titles, title=title)
+    return plots.draw_text_images(np.stack([image for image, *_ in readings]), titles, title=title)
 
 
 def _draw_frames(task: Task, params, mutable, batch, alphabet: Alphabet):
@@ -190,4 +190,4 @@ def _draw_frames(task: Task, params, mutable, batch, alphabet: Alphabet):
     log_probs = np.asarray(jax.jit(task.predict)(params, mutable, row))
     labels, *_ = best_path(jnp.asarray(log_probs), jnp.array([log_probs.shape[1]]))
     title = f'{alphabet.decode(row["label"][0])} is read as {alphabet.decode(labels[0]) or "nothing"}'
-    return plots.spikes(row['image'][0], np.exp(log_probs[0]), alphabet.characters, title)
+    return plots.draw_frame_probabilities(row['image'][0], np.exp(log_probs[0]), alphabet.characters, title)

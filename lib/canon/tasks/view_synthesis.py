@@ -3,7 +3,7 @@
 A field is trained so that its renderings match pictures of a scene, and then rendered from where no picture was taken
 (Mildenhall et al. 2020, NeRF).
 
-    views = canon.data.views.load('traced', size=64)
+    views = canon.data.views.load_views('traced', size=64)
     task = radiance_field_task(models.make('nerf.nerf'), views, RenderSettings())
     experiment = Experiment(task, optim.adam(5e-4), ray_batches(views, 1024), {'test': view_evaluator(task, held_out)})
 
@@ -221,10 +221,10 @@ def predict_in_chunks(task: Task, chunk: int = _CHUNK) -> Callable[[Any, Any, An
     return lambda params, mutable, batch: map_in_chunks(lambda rows: task.predict(params, mutable, rows), batch, chunk)
 
 
-def render_orbit(
+def render_novel_views(
     task: Task, params: Any, mutable: Any, views: Views, frames: int, pixel_center: float = 0.5
 ) -> np.ndarray:
-    """Renders a loop around what the views look at, uint8 [frames, H, W, 3] (`canon.data.scenes.framing.orbit_poses`).
+    """Renders a loop around what the views look at, uint8 [frames, H, W, 3] (`framing.orbit_poses`).
 
     Args:
       task: of a radiance field or a surface.
@@ -304,7 +304,7 @@ def view_evaluator(
             distances = colour_distances(outputs['distance'], outputs['opacity'])
             images += [_as_uint8(x.reshape(*size, 3)) for x in (target, outputs['colour'], distances)]
         titles = ['truth', 'rendered', 'depth'] * (len(images) // 3)
-        return {'views': plots.gallery(np.stack(images), titles, columns=6)}
+        return {'views': plots.draw_gallery(np.stack(images), titles, columns=6)}
 
     return Evaluator(Generated(view_batch, rows, count, count), measure, finish, draw)
 

@@ -2,7 +2,8 @@
 
     truth = TrueVolume(volumes.shepp_logan(64), RayCastingSettings(mode='xray'))
     task = recovery_task(truth, RecoverySettings(vertices=40))
-    experiment = Experiment(task, optim.adam(0.02), pixel_batches(truth, traced.pinhole(48), views=32, batch_size=1024))
+    batches = pixel_batches(truth, traced.pinhole_camera(48), views=32, batch_size=1024)
+    experiment = Experiment(task, optim.adam(0.02), batches)
 
 Batches hold pixels of pictures: 'origin' and 'direction' float32 [B, 3] of their rays, in world units, and 'colour'
 float32 [B, C] in 0..1, of which C is 1 for X-rays and 3 for colours over white.
@@ -88,7 +89,7 @@ class HeldOutViews:
     """The views of an evaluator; an entry of config.data.evals.
 
     Attributes:
-      split: whose cameras are used, 'test' or 'val'; see `traced.places`.
+      split: whose cameras are used, 'test' or 'val'; see `traced.sample_poses`.
       views: how many.
     """
 
@@ -137,11 +138,11 @@ def render_views(truth: TrueVolume, camera: Camera, split: str, views: int, seed
     Args:
       truth: the volume.
       camera: of all views.
-      split: whose poses are taken, see `traced.places`.
+      split: whose poses are taken, see `traced.sample_poses`.
       views: how many.
       seed: of the poses.
     """
-    poses, _ = traced.places(split, views, seed)
+    poses, _ = traced.sample_poses(split, views, seed)
     pixels = jnp.asarray(rays.pixel_grid(camera)).reshape(-1, 2)
     generate = jax.vmap(lambda pose: rays.generate_rays(camera, pose, pixels))
     origins, directions = (np.asarray(x).reshape(-1, 3) for x in generate(jnp.asarray(poses)))
@@ -258,7 +259,7 @@ def recovery_evaluator(task: Task, truth: TrueVolume, camera: Camera, held_out: 
             recovered = np.asarray(predict(params, mutable, batches[i])['colour']).reshape(*size, -1)
             pictures += [np.broadcast_to(x, (*size, 3)) for x in (colours[i].reshape(*size, -1), recovered)]
             titles += ['truth', 'recovered']
-        figures = {'views': plots.gallery(_to_bytes(np.stack(pictures)), titles, columns=6)}
+        figures = {'views': plots.draw_gallery(_to_bytes(np.stack(pictures)), titles, columns=6)}
         if 'volume' in params:
             figures['slices'] = draw_planes(truth.resample(params['volume'].shape), np.asarray(params['volume']))
         if 'table' in params:
@@ -295,7 +296,7 @@ def draw_planes(truth: np.ndarray, recovered: np.ndarray) -> Figure:
             plane = np.take(volume, volume.shape[axis] // 2, axis).T[::-1]
             planes.append(np.pad(plane, [(0, max(volume.shape) - n) for n in plane.shape]))
             titles.append(f'{name}, across {label}')
-    return plots.gallery(_to_bytes(np.stack(planes)[..., None]), titles, columns=3)
+    return plots.draw_gallery(_to_bytes(np.stack(planes)[..., None]), titles, columns=3)
 
 
 def draw_tables(truth: np.ndarray, recovered: np.ndarray) -> Figure:
@@ -348,7 +349,7 @@ def draw_volume(
     level = float(threshold_otsu(values)) if level is None else level
     table = make_transfer_table(GENERIC) if table is None else table
     pictures = [render_picture(values, table, half, mode, size, _ANGLE, level) for mode in MODES]
-    figure = plots.gallery(_to_bytes(np.stack(pictures)), list(MODES.values()), columns=4, title=name)
+    figure = plots.draw_gallery(_to_bytes(np.stack(pictures)), list(MODES.values()), columns=4, title=name)
     figure.set_size_inches(12, 3.6)
     orbit = render_orbit(values, table, half, max(size // 2, 4), frames, level)
     shape = 'x'.join(map(str, values.shape))

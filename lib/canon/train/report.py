@@ -1,4 +1,4 @@
-"""`report.html`: a run explained on one page that needs no other file."""
+"""`report.html`: a run on one self-contained page."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _PICTURES = ('.png', '.gif')
 
 
 def write_report(workdir: Path | str) -> Path:
-    """Writes `report.html` from what the run has left in `workdir` so far, and returns its path."""
+    """Writes `report.html` from the files of a run, which may not be finished, and returns its path."""
     workdir = Path(workdir)
     rows = read_rows(workdir / 'metrics.jsonl')
     figures = workdir / 'figures'
     figures.mkdir(exist_ok=True)
     series = _series(rows)
     if series:
-        plots.curves(series).savefig(figures / 'curves.png', dpi=100)
+        plots.draw_curves(series).savefig(figures / 'curves.png', dpi=100)
     page = _template().render(
         title=_title(workdir),
         status=_status(workdir),
@@ -41,7 +41,7 @@ def write_report(workdir: Path | str) -> Path:
 
 
 def _status(workdir: Path) -> dict[str, Any]:
-    """`status.json` as far as it is sound; a metric that was not finite is null there."""
+    """Returns `status.json` as far as it is sound, with NaN for null."""
     status = read_mapping(workdir / 'status.json')
     metrics = status.get('metrics')
     shown = {k: math.nan if v is None else v for k, v in (metrics if isinstance(metrics, dict) else {}).items()}
@@ -54,14 +54,14 @@ def _status(workdir: Path) -> dict[str, Any]:
 
 
 def _about(workdir: Path) -> dict[str, Any]:
-    """`run.json` as far as it is sound."""
+    """Returns `run.json` as far as it is sound."""
     about = read_mapping(workdir / 'run.json')
     kinds = {'devices': list, 'versions': dict}
     return {k: v for k, v in about.items() if isinstance(v, kinds.get(k, object))}
 
 
 def _series(rows: list[dict]) -> dict[str, list[tuple[float, float]]]:
-    """Lines for the curves, metrics that both training and evaluation have first."""
+    """Returns {name: [(step, value)]} for the curves; metrics of both training and evaluation come first."""
     series: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         for name, value in row.items():
@@ -80,9 +80,9 @@ def _speed(rows: list[dict]) -> dict[str, float] | None:
 
 
 def _ordered(figures: Path) -> list[Path]:
-    """The curves, then the rest by name."""
-    found = [path for path in figures.iterdir() if path.suffix in _PICTURES]
-    return sorted(found, key=lambda p: (p.stem != 'curves', p.stem))
+    """Returns the curves, then the other pictures by name."""
+    paths = [path for path in figures.iterdir() if path.suffix in _PICTURES]
+    return sorted(paths, key=lambda p: (p.stem != 'curves', p.stem))
 
 
 def _picture(path: Path) -> dict[str, Any]:

@@ -110,8 +110,11 @@ def record_paths(experiment: Experiment, surface: Surface, steps: int, title: st
     def draw(params, mutable, sums):
         paths = {name: np.asarray(mutable[PATHS][name]) for name in params}
         labels = {name: f'{name}  {sums[name].value:.2g}' for name in paths}
-        ground = plots.Ground(surface.height, surface.box, surface.minima)
-        return {'paths': plots.paths(ground, paths, labels, title), 'walk': plots.walk(ground, paths, labels)}
+        ground = plots.Landscape(surface.height, surface.box, surface.minima)
+        return {
+            'paths': plots.draw_paths(ground, paths, labels, title),
+            'walk': plots.animate_paths(ground, paths, labels),
+        }
 
     evals = {name: evaluator._replace(draw=draw) for name, evaluator in experiment.evals.items()}
     return experiment._replace(task=task._replace(init=init), step=recording_step, evals=evals)

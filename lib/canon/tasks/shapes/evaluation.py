@@ -165,7 +165,7 @@ def draw_shapes(
         mesh = meshes[i]
         nothing = ('no surface', np.zeros((0, 3)), np.zeros((0, 3)))
         mesh_panels.append(nothing if mesh is None else ('found', mesh.vertices, mesh.faces))
-    return {'meshes': plots.shaded(mesh_panels, 0.75 * half), 'slices': plots.slices(slice_panels, half)}
+    return {'meshes': plots.draw_meshes(mesh_panels, 0.75 * half), 'slices': plots.draw_slices(slice_panels, half)}
 
 
 def _stack(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
