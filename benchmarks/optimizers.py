@@ -38,8 +38,8 @@ PAIRS = {
     'rmsprop': (lambda: optim.rmsprop(), lambda: optax.rmsprop(0.1)),
     'adadelta': (lambda: optim.adadelta(eps_in_sqrt=True), lambda: optax.adadelta(1.0)),
     'adam': (lambda: optim.adam(), lambda: optax.adam(0.1)),
-    'bucketed adam': (lambda: optim.bucketed(optim.adam()), lambda: optax.adam(0.1)),
-    'bucketed momentum': (lambda: optim.bucketed(optim.momentum(0.1)), lambda: optax.sgd(0.1, 0.9)),
+    'bucketed adam': (lambda: optim.bucket_leaves(optim.adam()), lambda: optax.adam(0.1)),
+    'bucketed momentum': (lambda: optim.bucket_leaves(optim.momentum(0.1)), lambda: optax.sgd(0.1, 0.9)),
     'adamw': (lambda: optim.adamw(), lambda: optax.adamw(0.1)),
     'clip adamw': (
         lambda: chained(optim.clip_by_global_norm(1.0), optim.adamw()),

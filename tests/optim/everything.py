@@ -26,6 +26,6 @@ ALL = {
     'rates, frozen': lambda o: optax.chain(o.adam(0.1), o.scale_rates({'bias': 2.0, '.*': 1.0}), o.freeze('bias')),
     'master': lambda o: o.master_weights(o.adam(0.1)),
     'skip': lambda o: o.skip_nonfinite(o.adam(0.1)),
-    'bucketed': lambda o: o.bucketed(o.adam(0.1)),
+    'bucket_leaves': lambda o: o.bucket_leaves(o.adam(0.1)),
     'narrow': lambda o: o.adam(0.1, state_dtype='bfloat16'),
 }

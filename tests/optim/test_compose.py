@@ -156,7 +156,7 @@ FACTORIES = {
     'schedules': (schedules, dict(init=0.3, final=0.1, by=3.0, decay=0.5, rising=0.2), {}, None, {}),
     'wrappers': (
         lambda o: (
-            lambda rate, b1: o.skip_nonfinite(o.master_weights(o.partition({'.*': o.bucketed(o.adam(rate, b1))})))
+            lambda rate, b1: o.skip_nonfinite(o.master_weights(o.partition({'.*': o.bucket_leaves(o.adam(rate, b1))})))
         ),
         dict(rate=0.1, b1=0.9),
         {},
@@ -379,7 +379,7 @@ def test_numbers_out_of_range_are_refused_where_they_are_given(optim, make, give
     'make',
     [
         lambda o, n: o.soap(0.1, max_size=n),
-        lambda o, n: o.bucketed(o.sgd(0.1), below=n),
+        lambda o, n: o.bucket_leaves(o.sgd(0.1), below=n),
         lambda o, n: o.divide_on_plateau('loss', n, mode='min'),
         lambda o, n: o.average_on_plateau('loss', n, mode='min'),
         lambda o, n: o.cosine(0.1, steps=n),

@@ -112,7 +112,7 @@ def test_adam_without_a_first_moment_is_corrected_rmsprop(optim):
 @pytest.mark.parametrize('name', [name for name in ELEMENTWISE if name != 'nesterov'])
 def test_buckets_are_bit_exact(optim, name):
     for below in (7, 13, 10**6):
-        same(updates(optim.bucketed(build(optim, name), below)), updates(build(optim, name)))
+        same(updates(optim.bucket_leaves(build(optim, name), below)), updates(build(optim, name)))
 
 
 @pytest.mark.parametrize('name', ELEMENTWISE + MATRIXWISE)

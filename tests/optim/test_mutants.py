@@ -123,7 +123,7 @@ KILLS = [
     ('SOAP: turned back the wrong way', 'soap.py', 'left.basis if back else left.basis.T', 'left.basis.T if back else left.basis', wrap.test_soap_does_not_mind_a_rotation_of_the_axes_and_adam_does),
     ('SOAP: squares keep their order', 'soap.py', 'r = jnp.take(r, order, axis=axis)', 'pass', functools.partial(wrap.test_soap_is_the_paper_s, shape=(4, 4))),
     ('schedule-free: plain mean', 'schedule_free.py', 'weight = largest**weight_power', 'weight = largest**0', wrap.test_schedule_free_evaluates_the_average),
-    ('schedule-free: evaluates y', 'points.py', 'averaged(y, z, s.interpolation)', 'wide(y)', wrap.test_schedule_free_evaluates_the_average),
+    ('schedule-free: evaluates y', 'points.py', 'recover_average(y, z, s.interpolation)', 'wide(y)', wrap.test_schedule_free_evaluates_the_average),
     ('plateau one late', 'plateau.py', 'bad >= self.patience', 'bad > self.patience', drops),
     ('plateau never starts anew', 'plateau.py', 'bad=jnp.where(divide, 0, bad)', 'bad=bad', drops),
     ('plateau as a ratio', 'plateau.py', 'sign * value < sign * self.best - self.min_delta', 'sign * value < sign * self.best * (1 - 1e-4)', worse),
@@ -142,7 +142,7 @@ KILLS = [
 ]  # fmt: skip
 
 
-def planted(folder: Path, file: str, old: str, new: str):
+def plant(folder: Path, file: str, old: str, new: str):
     """The library with one patch, as a package of another name."""
     name = f'mutant_{abs(hash((file, old, new)))}'
     shutil.copytree(Path(library.__file__).parent, folder / name, ignore=shutil.ignore_patterns('__pycache__'))
@@ -161,7 +161,7 @@ def planted(folder: Path, file: str, old: str, new: str):
 
 @pytest.mark.parametrize(('bug', 'file', 'old', 'new', 'killer'), KILLS, ids=[k[0] for k in KILLS])
 def test_killed(bug, file, old, new, killer, tmp_path):
-    mutant = planted(tmp_path, file, old, new)
+    mutant = plant(tmp_path, file, old, new)
     try:
         killer(mutant)
     except (AssertionError, UsageError, pytest.fail.Exception):  # not any error: a patch must run to be a bug
@@ -172,7 +172,7 @@ def test_killed(bug, file, old, new, killer, tmp_path):
 @pytest.mark.parametrize('bug', range(0, len(KILLS), 16))
 def test_without_the_patch_the_same_killers_pass(bug, tmp_path):
     """A copy of the package is as good as the package: what kills is the patch, not the copying."""
-    KILLS[bug][-1](planted(tmp_path, 'core.py', 'Tree = Any', 'Tree = Any  # unchanged'))
+    KILLS[bug][-1](plant(tmp_path, 'core.py', 'Tree = Any', 'Tree = Any  # unchanged'))
 
 
 def test_there_are_enough():

@@ -66,7 +66,7 @@ def test_updates_need_no_metric_and_foreign_metrics_are_no_evaluation(optim):
         _, state = tx.update(GRADS, state, PARAMS)
         state = optim.observe(state, {'train/loss': 1.0})
     assert state.bad == 0
-    assert optim.watched(optax.chain(tx, optim.ema(0.9)).init(PARAMS)) == {'test/loss'}
+    assert optim.find_watched_metrics(optax.chain(tx, optim.ema(0.9)).init(PARAMS)) == {'test/loss'}
 
 
 def test_observe_is_the_identity_for_others(optim):
@@ -161,7 +161,7 @@ def test_it_is_the_mean_of_the_parameters_since_then(optim):
     visited = []
     for k in range(10):
         if k == 4:
-            assert optim.watched(state) == {'valid/loss'}
+            assert optim.find_watched_metrics(state) == {'valid/loss'}
             for loss in (1.0, 1.0, 2.0):
                 np.testing.assert_array_equal(optim.eval_params(params, state)['w'], params['w'])
                 state = optim.observe(state, {'valid/loss': loss})

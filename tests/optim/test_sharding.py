@@ -36,7 +36,8 @@ others = {
 def lies(x, sharding):
     return x.sharding.is_equivalent_to(sharding, x.ndim)
 
-chosen = 'momentum', 'adam', 'lamb', 'clip, ema', 'plateau', 'partition', 'master', 'skip', 'bucketed', 'soap', 'muon'
+chosen = (
+    'momentum', 'adam', 'lamb', 'clip, ema', 'plateau', 'partition', 'master', 'skip', 'bucket_leaves', 'soap', 'muon')
 for name, make in {**{name: ALL[name] for name in chosen}, **others}.items():
     tx = make(optim)
     layout = optim.state_shardings(tx, abstract, shardings, everywhere)
@@ -57,7 +58,7 @@ for name, make in {**{name: ALL[name] for name in chosen}, **others}.items():
         if k == 1 and rates:
             s = optim.set_hyperparams(s, **dict.fromkeys(rates, 0.05))
     assert jax.tree.all(jax.tree.map(lies, state, layout)), name
-    if name not in ('bucketed', 'muon', 'soap'):  # joined or multiplied: XLA chooses, unless out_shardings pin it
+    if name not in ('bucket_leaves', 'muon', 'soap'):  # joined or multiplied: XLA chooses, unless out_shardings pin it
         assert jax.tree.all(jax.tree.map(lies, p, shardings)), name
         assert jax.tree.all(jax.tree.map(lies, s, layout)), name
         assert step._cache_size() == 1, (name, step._cache_size())

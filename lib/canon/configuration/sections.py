@@ -49,7 +49,7 @@ def find_by_name(path: str) -> Callable[[str], Callable | None] | None:
     if parts[0] == 'tx' or (parts[0] == 'optimizers' and len(parts) > 1):
         from canon.optim import factory
 
-        return factory.find
+        return factory.find_optimizer
     if 'transforms' in parts:
         from canon.data import transforms
 

@@ -21,7 +21,7 @@ from canon.optim.adaptive import (
     scale_by_rss,
 )
 from canon.optim.average import EmaState, LateAverageState, average_on_plateau, ema
-from canon.optim.buckets import bucketed
+from canon.optim.buckets import bucket_leaves
 from canon.optim.clip import clip_by_global_norm, global_norm
 from canon.optim.constants import lift_constants
 from canon.optim.decay import DecayState, add_decayed_weights
@@ -41,7 +41,7 @@ from canon.optim.learning_rate import LearningRateState, scale_by_learning_rate
 from canon.optim.lion import LionState, lion, scale_by_lion
 from canon.optim.muon import MuonState, muon, orthogonalize, scale_by_muon
 from canon.optim.nonfinite import SkipState, skip_nonfinite
-from canon.optim.plateau import PlateauState, divide_on_plateau, observe, watched
+from canon.optim.plateau import PlateauState, divide_on_plateau, find_watched_metrics, observe
 from canon.optim.points import eval_params, lookahead_params
 from canon.optim.precision import MasterState, master_weights
 from canon.optim.schedule_free import ScheduleFreeState, schedule_free
@@ -84,7 +84,7 @@ __all__ = [
     'adamw',
     'add_decayed_weights',
     'average_on_plateau',
-    'bucketed',
+    'bucket_leaves',
     'clip_by_global_norm',
     'constant',
     'cosine',
@@ -94,6 +94,7 @@ __all__ = [
     'exponential',
     'find',
     'find_all',
+    'find_watched_metrics',
     'freeze',
     'global_norm',
     'hyperparams',
@@ -135,5 +136,4 @@ __all__ = [
     'step_decay',
     'trace',
     'warmup',
-    'watched',
 ]

@@ -13,10 +13,10 @@ from optax import GradientTransformation
 from canon.optim.core import (
     Tree,
     check_params,
-    need_params,
     next_count,
     one_minus_power,
     per_leaf,
+    require_params,
     scalar,
     times,
     to_integer,
@@ -51,12 +51,12 @@ def ema(decay: float = 0.999, debias: bool = True) -> GradientTransformation:
         return EmaState(zero_count(), wide_copy(params))
 
     def update(updates, state, params=None):
-        params = need_params(params, 'ema')
+        params = require_params(params, 'ema')
         count = next_count(state.count)
-        weight = _weight(count, decay) if debias else scalar(1.0 - decay)
+        weight = _average_weight(count, decay) if debias else scalar(1.0 - decay)
 
         def kernel(u, a, p):
-            return u, a + times(weight, _moved(p, u) - a)
+            return u, a + times(weight, _apply_update(p, u) - a)
 
         updates, average = per_leaf(kernel, updates, state.average, given=(params,))
         return updates, EmaState(count, average)
@@ -64,12 +64,12 @@ def ema(decay: float = 0.999, debias: bool = True) -> GradientTransformation:
     return GradientTransformation(init, update)
 
 
-def _moved(param: jax.Array, update: jax.Array) -> jax.Array:
+def _apply_update(param: jax.Array, update: jax.Array) -> jax.Array:
     """The parameter after the update, as optax.apply_updates will round it."""
     return wide((wide(param) + update).astype(param.dtype))
 
 
-def _weight(count: jax.Array, decay: float | jax.Array) -> jax.Array:
+def _average_weight(count: jax.Array, decay: float | jax.Array) -> jax.Array:
     mean = 1 / scalar(count)
     if not isinstance(decay, jax.Array):
         return mean if decay == 1 else (1.0 - decay) / one_minus_power(decay, count)
@@ -87,7 +87,7 @@ class LateAverageState:
     metric: str = dataclasses.field(metadata=dict(static=True))
     mode: str = dataclasses.field(metadata=dict(static=True))
 
-    def observed(self, value: jax.Array) -> LateAverageState:
+    def observe(self, value: jax.Array) -> LateAverageState:
         """After an evaluation that measured `value`."""
         value = jnp.asarray(value, self.best.dtype)
         lesser, worse = (jnp.fmin, jnp.greater) if self.mode == 'min' else (jnp.fmax, jnp.less)
@@ -120,13 +120,13 @@ def average_on_plateau(metric: str, patience: int = 5, mode: str | None = None) 
         return LateAverageState(zero_count(), wide_copy(params), worst, jnp.full((patience,), worst), metric, direction)
 
     def update(updates, state, params=None):
-        params = need_params(params, 'average_on_plateau')
+        params = require_params(params, 'average_on_plateau')
         begun = state.count > 0
         count = jnp.where(begun, next_count(state.count), 0)
         weight = 1 / scalar(jnp.maximum(count, 1))
 
         def kernel(u, a, p):
-            new = _moved(p, u)
+            new = _apply_update(p, u)
             return u, jnp.where(begun, a + times(weight, new - a), new)
 
         updates, average = per_leaf(kernel, updates, state.average, given=(params,))

@@ -15,7 +15,7 @@ from canon.optim.schedule_free import ScheduleFreeState
 from canon.optim.state import find_all
 
 
-def bucketed(tx: GradientTransformation, below: int = 16384) -> GradientTransformationExtraArgs:
+def bucket_leaves(tx: GradientTransformation, below: int = 16384) -> GradientTransformationExtraArgs:
     """`tx`, with all leaves of fewer than `below` elements joined into one vector per type; bit for bit the same.
 
     A network has a hundred biases and norms, and a CPU spends more on starting a loop for each than on the
@@ -30,7 +30,7 @@ def bucketed(tx: GradientTransformation, below: int = 16384) -> GradientTransfor
         state = tx.init(_joined(params, params, below))
         for kind in (EmaState, LateAverageState, NesterovState, LookaheadState, ScheduleFreeState):
             if find_all(state, kind):
-                raise UsageError(f'{kind.__name__} cannot be kept in a bucket; put it outside of bucketed')
+                raise UsageError(f'{kind.__name__} cannot be kept in a bucket; put it outside of bucket_leaves')
         return state
 
     def update(updates, state, params=None, **extra):

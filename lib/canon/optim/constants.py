@@ -39,16 +39,16 @@ def lift_constants(function: Callable, *args: Any) -> tuple[Callable, np.ndarray
         places.setdefault(value, len(places))
 
     def lifted(values, *args):
-        with _looked_up_by(lambda value: values[places[value]] if value in places else None):
+        with _set_lookup(lambda value: values[places[value]] if value in places else None):
             return function(*args)
 
-    with _looked_up_by(collect):
+    with _set_lookup(collect):
         result = jax.eval_shape(lambda *args: function(*args), *args)  # a new function: JAX has no trace of it yet
     return lifted, np.asarray(scalar(list(places))), result
 
 
 @contextlib.contextmanager
-def _looked_up_by(lookup: Callable[[float], jax.Array | None]) -> Generator[None]:
+def _set_lookup(lookup: Callable[[float], jax.Array | None]) -> Generator[None]:
     token = _lookup.set(lookup)
     try:
         yield

@@ -24,7 +24,7 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from canon.errors import UsageError
 
 Tree = Any
-BUCKETS = 'buckets of small leaves'  # the key under which `bucketed` joins them
+BUCKETS = 'buckets of small leaves'  # the key under which `bucket_leaves` joins them
 
 
 def per_leaf(
@@ -37,7 +37,7 @@ def per_leaf(
     thing in silence.
     """
     leaves, treedef = jax.tree.flatten(updates)
-    others = [_matching(updates, treedef, tree) for tree in (*accumulators, *given)]
+    others = [_flatten_like(updates, treedef, tree) for tree in (*accumulators, *given)]
     if paths:
         others = [leaves, *others]
         leaves = [path_name(path) for path, _ in tree_flatten_with_path(updates)[0]]
@@ -46,7 +46,7 @@ def per_leaf(
     return tuple(treedef.unflatten(column) for column in columns)
 
 
-def _matching(updates: Tree, treedef, tree: Tree) -> list:
+def _flatten_like(updates: Tree, treedef, tree: Tree) -> list:
     try:
         leaves = treedef.flatten_up_to(tree)
     except ValueError as error:
@@ -63,7 +63,7 @@ def path_name(path) -> str:
     return keystr(path, simple=True, separator='/')
 
 
-def regex(pattern: str) -> re.Pattern:
+def compile_pattern(pattern: str) -> re.Pattern:
     """The compiled pattern; raises UsageError for one that is none."""
     try:
         return re.compile(pattern)
@@ -81,12 +81,12 @@ def check_params(params: Tree) -> None:
 
 
 def refuse_buckets(params: Tree, what: str) -> None:
-    """Raises UsageError inside `bucketed`, for a rule that looks at leaves one by one."""
+    """Raises UsageError inside `bucket_leaves`, for a rule that looks at leaves one by one."""
     if isinstance(params, dict) and BUCKETS in params:
-        raise UsageError(f'{what} cannot see the leaves in a bucket; put it outside of bucketed')
+        raise UsageError(f'{what} cannot see the leaves in a bucket; put it outside of bucket_leaves')
 
 
-def need_params(params: Tree, what: str) -> Tree:
+def require_params(params: Tree, what: str) -> Tree:
     if params is None:
         raise UsageError(f'{what} needs the parameters: call update(updates, state, params)')
     return params

@@ -16,11 +16,11 @@ from canon.optim.constants import constant_scalar
 from canon.optim.core import (
     Tree,
     check_params,
-    need_params,
+    compile_pattern,
     path_name,
     per_leaf,
     refuse_buckets,
-    regex,
+    require_params,
     times,
     to_number,
     wide,
@@ -48,19 +48,19 @@ def add_decayed_weights(
     if where is not None and mask is not None:
         raise UsageError(f'where={where!r} and mask choose the same parameters; give one of them')
 
-    def chosen(params):
-        return selected(where, params) if mask is None else _masked(mask, params)
+    def decayed_paths(params):
+        return select_paths(where, params) if mask is None else _masked_paths(mask, params)
 
     def init(params):
         check_params(params)
         if where is not None or mask is not None:
             refuse_buckets(params, 'where')
-        chosen(params)
+        decayed_paths(params)
         return DecayState(constant_scalar(weight_decay), jnp.zeros((), bool))
 
     def update(updates, state, params=None):
-        params = need_params(params, 'add_decayed_weights')
-        decayed = chosen(params)
+        params = require_params(params, 'add_decayed_weights')
+        decayed = decayed_paths(params)
         decay = jnp.where(state.pinned, state.weight_decay, constant_scalar(weight_decay))
 
         def kernel(path, u, p):
@@ -72,7 +72,7 @@ def add_decayed_weights(
     return GradientTransformation(init, update)
 
 
-def _masked(mask: Tree | Callable[[Tree], Tree], params: Tree) -> set[str]:
+def _masked_paths(mask: Tree | Callable[[Tree], Tree], params: Tree) -> set[str]:
     """The paths of the parameters where the mask is true."""
     try:
         chosen = jax.tree.broadcast(mask(params) if callable(mask) else mask, params)
@@ -81,10 +81,10 @@ def _masked(mask: Tree | Callable[[Tree], Tree], params: Tree) -> set[str]:
     return {path_name(path) for path, yes in tree_flatten_with_path(chosen)[0] if yes}
 
 
-def selected(where: str | None, params: Tree) -> set[str]:
+def select_paths(where: str | None, params: Tree) -> set[str]:
     """The paths of the parameters that the regex finds; all for None. Raises UsageError where it finds none."""
     names = [path_name(path) for path, _ in tree_flatten_with_path(params)[0]]
-    found = {name for name in names if where is None or regex(where).search(name)}
+    found = {name for name in names if where is None or compile_pattern(where).search(name)}
     if names and not found:
         raise UsageError(f'where={where!r} finds no parameter{suggest(str(where), names)}')
     return found

@@ -70,7 +70,7 @@ def momentum(
 
     state_dtype: a narrower type for the velocity, such as bfloat16; the step uses the rounded velocity.
     """
-    return _chained(rate_inside, scale_by_learning_rate(learning_rate), trace(momentum, state_dtype=state_dtype))
+    return _chain_rate(rate_inside, scale_by_learning_rate(learning_rate), trace(momentum, state_dtype=state_dtype))
 
 
 @accept_names(accumulator_dtype='state_dtype')
@@ -103,8 +103,8 @@ def nesterov(
             raise UsageError("stored='theta' needs rate_inside=True: theta is momentum * velocity away from phi")
         velocity = trace(momentum, nesterov=True, state_dtype=state_dtype)
     else:
-        velocity = _velocity(forms[stored], momentum, stored == 'lookahead', state_dtype)
-    return _chained(rate_inside, scale_by_learning_rate(learning_rate), velocity)
+        velocity = _accumulate_velocity(forms[stored], momentum, stored == 'lookahead', state_dtype)
+    return _chain_rate(rate_inside, scale_by_learning_rate(learning_rate), velocity)
 
 
 @accept_names(decay='momentum', accumulator_dtype='state_dtype')
@@ -114,10 +114,10 @@ def trace(momentum: float = 0.9, nesterov: bool = False, state_dtype=None) -> Gr
     v starts at 0. torch starts at the first gradient, which is the same without dampening. Not an average:
     the terminal velocity of a constant u is u / (1 - momentum).
     """
-    return _velocity(TraceState, momentum, nesterov, state_dtype)
+    return _accumulate_velocity(TraceState, momentum, nesterov, state_dtype)
 
 
-def _velocity(state_type, momentum, nesterov: bool, state_dtype) -> GradientTransformation:
+def _accumulate_velocity(state_type, momentum, nesterov: bool, state_dtype) -> GradientTransformation:
     momentum = to_number('momentum', momentum, below=1.0)
 
     def init(params):
@@ -138,5 +138,5 @@ def _velocity(state_type, momentum, nesterov: bool, state_dtype) -> GradientTran
     return GradientTransformation(init, update)
 
 
-def _chained(rate_inside: bool, rate: GradientTransformation, velocity: GradientTransformation):
+def _chain_rate(rate_inside: bool, rate: GradientTransformation, velocity: GradientTransformation):
     return chain(rate, velocity) if rate_inside else chain(velocity, rate)

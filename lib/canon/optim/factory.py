@@ -23,18 +23,18 @@ def _functions() -> dict[str, Callable]:
     package = __name__.rpartition('.')[0]
     paths = [path for path in named.public_functions(package) if not path.startswith('factory.')]
     functions = {path.rpartition('.')[2]: named.lookup(package, path, 'optimizer') for path in paths}
-    return {name: f for name, f in functions.items() if _returned(f) in (*_TRANSFORMS, Schedule)}
+    return {name: f for name, f in functions.items() if _return_type(f) in (*_TRANSFORMS, Schedule)}
 
 
-def _returned(function: Callable) -> Any:
+def _return_type(function: Callable) -> Any:
     return named.type_hints(function).get('return')
 
 
 def _names(schedules: bool) -> list[str]:
-    return [name for name, f in _functions().items() if (_returned(f) == Schedule) == schedules]
+    return [name for name, f in _functions().items() if (_return_type(f) == Schedule) == schedules]
 
 
-def find(name: str, where: str = 'tx') -> Callable:
+def find_optimizer(name: str, where: str = 'tx') -> Callable:
     """The optimizer or schedule `name`; `optax.NAME` and `package.module:function` come from elsewhere.
 
     Raises UsageError, with the near names, where there is none.
@@ -69,8 +69,8 @@ def make(spec: Mapping[str, Any], where: str = 'tx') -> optax.GradientTransforma
 def _link(name: str, arguments: dict, where: str) -> optax.GradientTransformation:
     if name == 'partition':
         return _partition(arguments, where)
-    function = find(name, where)
-    if _returned(function) == Schedule:
+    function = find_optimizer(name, where)
+    if _return_type(function) == Schedule:
         raise UsageError(f'{where}: {name!r} is a schedule; give it as a learning_rate')
     made = _call(function, arguments, where)
     if not (hasattr(made, 'init') and hasattr(made, 'update')):
@@ -125,4 +125,4 @@ def _value(value: Any, where: str) -> Any:
         names = [*_names(schedules=True), *_names(schedules=False)]
         raise UsageError(f'{where}: no schedule or optimizer is called {name!r}{named.suggest(name, names)}')
     arguments = dict(value)
-    return _call(find(arguments.pop('name'), where), arguments, where)
+    return _call(find_optimizer(arguments.pop('name'), where), arguments, where)

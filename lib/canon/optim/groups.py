@@ -19,8 +19,8 @@ from optax import (
 
 from canon.errors import UsageError
 from canon.named import suggest
-from canon.optim.core import Tree, path_name, per_leaf, refuse_buckets, regex, scalar, times, to_number, wide
-from canon.optim.decay import selected
+from canon.optim.core import Tree, compile_pattern, path_name, per_leaf, refuse_buckets, scalar, times, to_number, wide
+from canon.optim.decay import select_paths
 
 Rules = Mapping[str, Any] | Sequence[tuple[str, Any]]
 
@@ -33,7 +33,7 @@ def partition(rules: Rules) -> GradientTransformationExtraArgs:
     """Each parameter updated by the transform of the first rule {regex: transform} whose regex finds its path.
 
     A parameter that no rule finds, and a rule that finds no parameter, raise UsageError. Each transform sees
-    a tree in which the others' leaves are masked, so it holds no state for them and a norm is that of its
+    a tree in which the others' leaves are mask_others, so it holds no state for them and a norm is that of its
     own group. `optax.partition` takes a tree of labels instead.
     """
     pairs = _pairs(rules)
@@ -52,14 +52,17 @@ def partition_by(
     """`partition` with a function that gives the place of the transform for each leaf."""
     names, inner = list(transforms), [with_extra_args_support(tx) for tx in transforms.values()]
 
-    def masked(tree, owner, mine):
+    def mask_others(tree, owner, mine):
         leaves, treedef = jax.tree.flatten(tree)
         return treedef.unflatten([x if i == mine else MaskedNode() for x, i in zip(leaves, owner, strict=True)])
 
     def init(params):
         owner = owners(params)
         return PartitionState(
-            {name: tx.init(masked(params, owner, i)) for i, (name, tx) in enumerate(zip(names, inner, strict=True))}
+            {
+                name: tx.init(mask_others(params, owner, i))
+                for i, (name, tx) in enumerate(zip(names, inner, strict=True))
+            }
         )
 
     def update(updates, state, params=None, **extra):
@@ -67,8 +70,8 @@ def partition_by(
         treedef = jax.tree.structure(updates)
         results, groups = [], {}
         for i, (name, tx) in enumerate(zip(names, inner, strict=True)):
-            given = None if params is None else masked(params, owner, i)
-            new, groups[name] = tx.update(masked(updates, owner, i), state.groups[name], given, **extra)
+            given = None if params is None else mask_others(params, owner, i)
+            new, groups[name] = tx.update(mask_others(updates, owner, i), state.groups[name], given, **extra)
             results.append(treedef.flatten_up_to(new))
         merged = [results[i][leaf] for leaf, i in enumerate(owner)]
         return treedef.unflatten(merged), PartitionState(groups)
@@ -86,11 +89,11 @@ def freeze(where: str | None = None) -> GradientTransformation:
     def init(params):
         if where is not None:
             refuse_buckets(params, 'freeze')
-        selected(where, params)
+        select_paths(where, params)
         return EmptyState()
 
     def update(updates, state, params=None):
-        frozen = selected(where, updates)
+        frozen = select_paths(where, updates)
 
         def kernel(path, u, *p):
             return (jnp.zeros(jnp.shape(u), jnp.result_type(*p or (u,))) if path in frozen else u,)
@@ -129,7 +132,7 @@ def first_match(pairs: list[tuple[str, Any]], params: Tree) -> list[int]:
     names = [path_name(path) for path, _ in tree_flatten_with_path(params)[0]]
     owner = []
     for name in names:
-        found = [i for i, (pattern, _) in enumerate(pairs) if regex(pattern).search(name)]
+        found = [i for i, (pattern, _) in enumerate(pairs) if compile_pattern(pattern).search(name)]
         if not found:
             raise UsageError(f'no rule finds the parameter {name!r}; the rules are {[r for r, _ in pairs]}')
         owner.append(found[0])

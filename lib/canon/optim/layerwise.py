@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from optax import EmptyState, GradientTransformation, chain
 
 from canon.optim.adam import scale_by_adam
-from canon.optim.core import cast, check_params, need_params, per_leaf, refuse_buckets, to_number, wide
+from canon.optim.core import cast, check_params, per_leaf, refuse_buckets, require_params, to_number, wide
 from canon.optim.descent import trace
 from canon.optim.learning_rate import scale_by_learning_rate
 from canon.optim.schedules import Schedule
@@ -81,7 +81,7 @@ def scale_by_trust_ratio(
         return (ratio * decayed,)
 
     def update(updates, state, params=None):
-        return per_leaf(kernel, updates, given=(need_params(params, 'a trust ratio'),))[0], state
+        return per_leaf(kernel, updates, given=(require_params(params, 'a trust ratio'),))[0], state
 
     return GradientTransformation(init, update)
 

@@ -15,11 +15,11 @@ from canon.optim.adam import adamw
 from canon.optim.core import (
     Tree,
     accept_names,
+    compile_pattern,
     lerp,
     path_name,
     per_leaf,
     refuse_buckets,
-    regex,
     to_integer,
     to_number,
     wide,
@@ -68,7 +68,7 @@ def muon(
         refuse_buckets(params, 'muon')
         leaves = tree_flatten_with_path(params)[0]
         names = [path_name(path) for path, _ in leaves]
-        by_adam = [adam_where is not None and regex(adam_where).search(name) is not None for name in names]
+        by_adam = [adam_where is not None and compile_pattern(adam_where).search(name) is not None for name in names]
         if adam_where is not None and names and not any(by_adam):
             raise UsageError(f'adam_where={adam_where!r} finds no parameter{suggest(adam_where, names)}')
         return [int(yes or jnp.ndim(p) < 2) for yes, (_, p) in zip(by_adam, leaves, strict=True)]

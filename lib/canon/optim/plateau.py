@@ -26,7 +26,7 @@ class PlateauState:
     patience: int = dataclasses.field(metadata=dict(static=True))
     mode: str = dataclasses.field(metadata=dict(static=True))
 
-    def observed(self, value: jax.Array) -> PlateauState:
+    def observe(self, value: jax.Array) -> PlateauState:
         """After an evaluation that measured `value`."""
         value = jnp.asarray(value, self.best.dtype)
         sign = 1 if self.mode == 'min' else -1
@@ -85,13 +85,13 @@ def observe(opt_state, metrics: Mapping[str, float]):
 
     Feeds every `divide_on_plateau` and `average_on_plateau`, however nested, and leaves any other state as it is.
     """
-    if not watched(opt_state):
+    if not find_watched_metrics(opt_state):
         return opt_state
     watches = lambda node: isinstance(node, _WATCHING)  # noqa: E731
-    seen = lambda x: x.observed(metrics[x.metric]) if watches(x) and x.metric in metrics else x  # noqa: E731
+    seen = lambda x: x.observe(metrics[x.metric]) if watches(x) and x.metric in metrics else x  # noqa: E731
     return jax.tree.map(seen, opt_state, is_leaf=watches)
 
 
-def watched(opt_state) -> set[str]:
+def find_watched_metrics(opt_state) -> set[str]:
     """The names of the metrics that `observe` waits for."""
     return {state.metric for kind in _WATCHING for state in find_all(opt_state, kind)}

@@ -8,7 +8,7 @@ from optax import MaskedNode
 from canon.optim.average import EmaState, LateAverageState
 from canon.optim.core import Tree, times, wide
 from canon.optim.descent import LookaheadState, NesterovState
-from canon.optim.schedule_free import ScheduleFreeState, averaged
+from canon.optim.schedule_free import ScheduleFreeState, recover_average
 from canon.optim.state import find_all
 
 
@@ -25,7 +25,7 @@ def eval_params(params: Tree, opt_state) -> Tree:
     Leaf by leaf: in a partition one group may have an average and another none.
     """
     for state in find_all(opt_state, ScheduleFreeState):
-        params = _overlay(params, state.z, lambda y, z, s=state: averaged(y, z, s.interpolation))
+        params = _overlay(params, state.z, lambda y, z, s=state: recover_average(y, z, s.interpolation))
     for state in find_all(opt_state, NesterovState):
         params = _overlay(params, state.velocity, lambda p, v, s=state: wide(p) - times(s.momentum, wide(v)))
     for kind in (EmaState, LateAverageState):  # last: where there is an average, it is what counts

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from optax import GradientTransformation, GradientTransformationExtraArgs, with_extra_args_support
 
-from canon.optim.core import Tree, check_params, need_params, per_leaf, wide, wide_copy
+from canon.optim.core import Tree, check_params, per_leaf, require_params, wide, wide_copy
 
 
 class MasterState(NamedTuple):
@@ -30,7 +30,7 @@ def master_weights(tx: GradientTransformation) -> GradientTransformationExtraArg
         return MasterState(master, tx.init(master))
 
     def update(updates, state, params=None, **extra):
-        params = need_params(params, 'master_weights')
+        params = require_params(params, 'master_weights')
         updates, inner = tx.update(updates, state.inner, state.master, **extra)
 
         def kernel(u, master, p):

@@ -14,8 +14,8 @@ from canon.optim.core import (
     Tree,
     accept_names,
     check_params,
-    need_params,
     per_leaf,
+    require_params,
     scalar,
     times,
     to_number,
@@ -59,7 +59,7 @@ def schedule_free(
         return ScheduleFreeState(constant_scalar(interpolation), scalar(0.0), scalar(0.0), z, inner)
 
     def update(updates, state, params=None, **extra):
-        params = need_params(params, 'schedule_free')
+        params = require_params(params, 'schedule_free')
         updates, inner = tx.update(updates, state.inner, params, **extra)
         largest = jnp.maximum(state.largest_rate, _rate(inner))
         weight = largest**weight_power
@@ -70,7 +70,7 @@ def schedule_free(
         def kernel(u, z, y):
             y, u = wide(y), u.astype(z.dtype)
             z = z + u
-            x = averaged(y, z - u, state.interpolation)  # from the new z, so that z is written in place
+            x = recover_average(y, z - u, state.interpolation)  # from the new z, so that z is written in place
             return (1 - c).astype(z.dtype) * times(ahead, x - z) + (z - y), z
 
         updates, z = per_leaf(kernel, updates, state.z, given=(params,))
@@ -79,7 +79,7 @@ def schedule_free(
     return GradientTransformationExtraArgs(init, update)
 
 
-def averaged(y, z, interpolation):
+def recover_average(y, z, interpolation):
     """x of y = (1 - interpolation) z + interpolation x."""
     return z + (wide(y) - z) / interpolation.astype(z.dtype)
 

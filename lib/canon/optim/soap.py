@@ -81,7 +81,7 @@ def scale_by_soap(
 
     def init(params):
         refuse_buckets(params, 'soap')
-        sides = tuple(_new_sides(p, max_size) for p in jax.tree.leaves(params))
+        sides = tuple(_init_sides(p, max_size) for p in jax.tree.leaves(params))
         return SoapState(zero_count(), zeros(params), zeros(params), sides)
 
     def update(updates, state, params=None):
@@ -91,13 +91,13 @@ def scale_by_soap(
         def kernel(u, s, r, sides):
             u = wide(u)
             g = _matrix(u)
-            sides = tuple(_averaged(side, g if i == 0 else g.T, b2) for i, side in enumerate(sides))
-            sides, r = _rebased(sides, _matrix(r), count, every)
+            sides = tuple(_update_gram(side, g if i == 0 else g.T, b2) for i, side in enumerate(sides))
+            sides, r = _update_bases(sides, _matrix(r), count, every)
             s = lerp(s, u, b1)
-            r = lerp(r, _rotated(g, sides) ** 2, b2)
+            r = lerp(r, _rotate(g, sides) ** 2, b2)
             divisor = jnp.sqrt(times(correct_r, r)) + cast(eps, u)
-            direction = ratio(times(correct_s, _rotated(_matrix(s), sides)), divisor)
-            return _rotated(direction, sides, back=True).reshape(u.shape), s, r.reshape(u.shape), sides
+            direction = ratio(times(correct_s, _rotate(_matrix(s), sides)), divisor)
+            return _rotate(direction, sides, back=True).reshape(u.shape), s, r.reshape(u.shape), sides
 
         treedef = jax.tree.structure(updates)
         checked = per_leaf(lambda u, s, r: (u, s, r), updates, state.mean, state.mean_square)
@@ -114,7 +114,7 @@ def _matrix(x: jax.Array) -> jax.Array:
     return x.reshape(-1, x.shape[-1]) if x.ndim >= 2 else x.reshape(1, -1)
 
 
-def _new_sides(p, max_size: int) -> tuple[Side | None, Side | None]:
+def _init_sides(p, max_size: int) -> tuple[Side | None, Side | None]:
     if jnp.ndim(p) < 2:
         return None, None
     sizes = (jnp.size(p) // max(p.shape[-1], 1), p.shape[-1])
@@ -123,7 +123,7 @@ def _new_sides(p, max_size: int) -> tuple[Side | None, Side | None]:
     return left, right
 
 
-def _averaged(side: Side | None, g: jax.Array, decay: float) -> Side | None:
+def _update_gram(side: Side | None, g: jax.Array, decay: float) -> Side | None:
     if side is None:
         return None
     gram = g @ g.T
@@ -132,7 +132,7 @@ def _averaged(side: Side | None, g: jax.Array, decay: float) -> Side | None:
     return Side(lerp(side.gram, gram, decay), side.basis)
 
 
-def _rebased(sides, r, count, every: int):
+def _update_bases(sides, r, count, every: int):
     """The sides with new bases at the first update and at every `every`-th, and r in the order of the new axes."""
 
     def first(sides, r):
@@ -155,7 +155,7 @@ def _rebased(sides, r, count, every: int):
     return jax.lax.switch(which, (first, again, lambda sides, r: (sides, r)), sides, r)
 
 
-def _rotated(x: jax.Array, sides, back: bool = False) -> jax.Array:
+def _rotate(x: jax.Array, sides, back: bool = False) -> jax.Array:
     left, right = sides
     if left is not None:
         x = (left.basis if back else left.basis.T) @ x

@@ -130,7 +130,7 @@ def _list_selecting(setup: Setup, config: Config) -> list[tuple[str, str]]:
     early = s.early_stop.metric if s.early_stop is not None else None
     target = (config.get('target') or {}).get('metric') if setup.experiment.evals else None
     pairs = [('run.checkpoint.best', s.checkpoint.best), ('run.early_stop.metric', early), ('target.metric', target)]
-    pairs += [('tx: the plateau rule', metric) for metric in sorted(optim.watched(setup.target.opt))]
+    pairs += [('tx: the plateau rule', metric) for metric in sorted(optim.find_watched_metrics(setup.target.opt))]
     return [(key, metric) for key, metric in pairs if metric is not None]
 
 
