@@ -22,9 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-def find(root: Path = ROOT) -> list[str]:
+def find() -> list[str]:
     """Returns the paths of all config files, relative to the root."""
-    return sorted(str(p.relative_to(root)) for p in root.glob('configs/**/*.py') if not p.name.startswith('_'))
+    return sorted(str(p.relative_to(ROOT)) for p in ROOT.glob('configs/**/*.py') if not p.name.startswith('_'))
 
 
 def load(source: str) -> ConfigDict:

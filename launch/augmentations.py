@@ -1,20 +1,21 @@
-"""A picture of every augmentation, with boxes and masks that move along, and the page that shows them.
+"""Draws every augmentation, with boxes and masks that move along, and writes the page that shows them.
 
     python -m launch.augmentations [--output docs/augmentation]
 
-Writes OUTPUT.md and OUTPUT/*.jpg, from scikit-learn's two photographs. The same on every run.
+Writes OUTPUT.md and OUTPUT/*.jpg from scikit-learn's two photographs, the same on every run.
 """
 
 from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from matplotlib.figure import Figure
 
 from canon import plots
 from canon.data import Key, transforms
@@ -25,7 +26,7 @@ from launch import tools
 
 SHEETS = {
     'geometric': (
-        'Where pixels go',
+        'Geometric transforms',
         'flowers',
         (
             ('resize', dict(size=(200, 200))),
@@ -45,7 +46,7 @@ SHEETS = {
         ),
     ),
     'colours': (
-        'What colours become',
+        'Photometric transforms',
         'pagoda',
         (
             ('pca_noise', dict(std=0.1)),
@@ -59,7 +60,7 @@ SHEETS = {
         ),
     ),
     'rand_augment': (
-        'The fourteen operations of RandAugment at magnitude 9, and two of them at random',
+        'The fourteen operations of RandAugment at magnitude 9, and two drawn at random',
         'flowers',
         (
             *(
@@ -70,7 +71,7 @@ SHEETS = {
         ),
     ),
 }
-DRAW = 5  # the visit that is shown
+VISIT = 5  # the visit (epoch) that is shown
 PREFACE = """# Augmentation on the host
 
 Made by `python -m launch.augmentations`. A config names transforms in a chain,
@@ -79,42 +80,42 @@ Made by `python -m launch.augmentations`. A config names transforms in a chain,
 transforms = dict(chain=('random_resized_crop', 'random_flip'), random_resized_crop=dict(size=224))
 ```
 
-Each takes uint8 and gives uint8, a byte a pixel, and what it draws is a function of (seed, visit, example): neither
-threads nor hosts nor the rest of the batch change it.
+Each transform maps uint8 to uint8, one byte per value, and its random numbers are a function of (seed, visit, example):
+neither threads nor hosts nor the rest of the batch change them.
 
-Boxes (`boxes`, [K, 4] of x0, y0, x1, y1 in pixels), one mask a box (`masks`, [K, H, W]) and a segmentation
-(`segmentation`, [H, W]) move along where an example has them; `along=dict(boxes='gt', per_box=('gt_class',))` gives
-other names. Boxes are clipped to the image, and those out of sight are dropped with all that is theirs; `pad_boxes`
-makes a batch of what is left. A box that is turned twice grows twice: let one `random_affine` do it all."""
+Boxes (`boxes`, [K, 4] of x0, y0, x1, y1 in pixels), one mask per box (`masks`, [K, H, W]) and a segmentation
+(`segmentation`, [H, W]) move along if an example has them; `along=dict(boxes='gt', per_box=('gt_class',))` gives other
+names. Boxes are clipped to the image, and those outside it are dropped with the fields that belong to them; `pad_boxes`
+pads the rest for a batch. A box that is rotated twice grows twice, so combine rotations in one `random_affine`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = tools.parser('augmentations', __doc__)
+    parser = tools.make_parser('augmentations', __doc__)
     parser.add_argument('--output', type=Path, default=Path('docs/augmentation'), metavar='STEM')
     folder = parser.parse_args(argv).output
     examples = {'flowers': flowers(), 'pagoda': pagoda()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, (_, example, links) in SHEETS.items():
-            save(sheet(examples[example], links), folder / f'{name}.jpg')
-        save(views(examples['pagoda']), folder / 'ten_crop.jpg')
-        save(mixed(examples), folder / 'mixup.jpg')
-        folder.with_name(folder.name + '.md').write_text(page(folder.name))
+            save(draw_sheet(examples[example], links), folder / f'{name}.jpg')
+        save(draw_ten_crop(examples['pagoda']), folder / 'ten_crop.jpg')
+        save(draw_mixup(examples), folder / 'mixup.jpg')
+        folder.with_name(folder.name + '.md').write_text(render_page(folder.name))
     except OSError as error:
         raise CanonError(f'{folder} cannot be written: {error.strerror}') from error
     print(f'{folder}.md, {folder}/: {len(SHEETS) + 2} pictures')
     return 0
 
 
-# --- two examples ----------------------------------------------------------------------------------------------------
+# --- examples ----------------------------------------------------------------------------------------------------
 
 
 def flowers() -> dict[str, Any]:
-    """Two dahlias with their masks (what is orange) and their boxes."""
+    """Returns a photograph of two dahlias with their masks (by their orange) and boxes."""
     image = photograph('flower.jpg')
     orange = (image[..., 0].astype(int) > image[..., 2] + 60).astype(np.uint8)
-    apart = cv2.morphologyEx(orange, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (11, 11)))
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(apart)
+    opened = cv2.morphologyEx(orange, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (11, 11)))
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(opened)
     largest = np.argsort(-stats[1:, cv2.CC_STAT_AREA])[:2] + 1
     masks = np.stack([parts == k for k in largest])
     boxes = [[x, y, x + w, y + h] for x, y, w, h in stats[largest, :4]]
@@ -122,77 +123,82 @@ def flowers() -> dict[str, Any]:
 
 
 def pagoda() -> dict[str, Any]:
+    """Returns a photograph of a pagoda."""
     return {'image': photograph('china.jpg')}
 
 
 def photograph(name: str) -> np.ndarray:
-    """uint8 [213, 320, 3]."""
+    """Returns one of scikit-learn's photographs, uint8 [213, 320, 3]."""
     from sklearn.datasets import load_sample_image
 
     return geometry.resample(load_sample_image(name), (213, 320), 'bilinear')
 
 
-# --- pictures --------------------------------------------------------------------------------------------------------
+# --- figures --------------------------------------------------------------------------------------------------------
 
 
-def sheet(example: dict[str, Any], links: Sequence[tuple[str, dict[str, Any]]]):
-    """The example as it is, then after each of `links` by itself."""
-    results, titles = [example], ['as it is']
+def draw_sheet(example: dict[str, Any], links: Sequence[tuple[str, dict[str, Any]]]) -> Figure:
+    """Draws an example unchanged, then after each of the transforms alone."""
+    results, titles = [example], ['original']
     for name, arguments in links:
         (link,) = transforms.make(dict(name=name, **arguments))
-        results.append(link.apply(example, Key(0, DRAW, 0)))
-        titles.append(title(name, arguments))
-    return plots.scenes(results, titles)
+        results.append(link.apply(example, Key(0, VISIT, 0)))
+        titles.append(format_title(name, arguments))
+    return plots.draw_annotated_images(results, titles)
 
 
-def title(name: str, arguments: dict[str, Any]) -> str:
+def format_title(name: str, arguments: dict[str, Any]) -> str:
+    """Returns the name of a transform and those of its arguments that matter for the picture."""
     if name == 'rand_augment':
         return ''.join(arguments.get('operations', ('count=2, magnitude=9',)))
-    told = ', '.join(f'{k}={v}' for k, v in arguments.items() if k not in ('p', 'fill', 'value'))
-    return '\n'.join([name, *textwrap.wrap(told, 36)])
+    shown = ', '.join(f'{k}={v}' for k, v in arguments.items() if k not in ('p', 'fill', 'value'))
+    return '\n'.join([name, *textwrap.wrap(shown, 36)])
 
 
-def views(example: dict[str, Any]):
+def draw_ten_crop(example: dict[str, Any]) -> Figure:
+    """Draws the ten crops of an example."""
     crops = chain.apply((transforms.resize_short(160), transforms.ten_crop(128)), example, Key(0, 0, 0))['image']
-    places = ('upper left', 'upper right', 'lower left', 'lower right', 'middle')
-    titles = [*places, *(f'{place}, mirrored' for place in places)]
-    return plots.scenes([{'image': crop} for crop in crops], titles, columns=5, width=1.9)
+    positions = ('upper left', 'upper right', 'lower left', 'lower right', 'middle')
+    titles = [*positions, *(f'{position}, mirrored' for position in positions)]
+    return plots.draw_annotated_images([{'image': crop} for crop in crops], titles, columns=5, width=1.9)
 
 
-def mixed(examples: dict[str, dict[str, Any]]):
+def draw_mixup(examples: dict[str, dict[str, Any]]) -> Figure:
+    """Draws four mixtures of two examples, in the order of their weights."""
     source = [{'image': e['image'], 'label': np.asarray(k)} for k, e in enumerate(examples.values())]
     link = transforms.mixup(num_classes=2, alpha=1.0)
     results = [link.apply(source[0], Key(0, visit, 0), source) for visit in range(20)]
     results = sorted((r for r in results if 0.1 < r['label'][0] < 0.9), key=lambda r: -r['label'][0])[::2][:4]
     titles = [', '.join(f'{n} {share:.2f}' for n, share in zip(examples, r['label'], strict=True)) for r in results]
-    return plots.scenes(results, titles)
+    return plots.draw_annotated_images(results, titles)
 
 
-def save(figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=100, pil_kwargs=dict(quality=82, optimize=True))
 
 
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
-def page(folder: str) -> str:
+def render_page(folder: str) -> str:
+    """Returns the text of the page, with pictures from `folder`."""
     lines: list[str] = [*PREFACE.splitlines()]
     for name, (heading, _, links) in SHEETS.items():
-        lines += ['', f'## {heading}', '', f'![{heading}]({folder}/{name}.jpg)', '', *told(n for n, _ in links)]
-    lines += ['', '## Several views for a test', '', f'![ten_crop]({folder}/ten_crop.jpg)', '']
-    lines += told(('ten_crop', 'grid_crops', 'googlenet_crops'))
-    lines += ['', '## Two examples in one', '', f'![mixup]({folder}/mixup.jpg)', '', *told(('mixup',))]
-    lines += ['', '## From the file', '', *told(('decode', 'decode_random_resized_crop'))]
+        lines += ['', f'## {heading}', '', f'![{heading}]({folder}/{name}.jpg)', '', *describe(n for n, _ in links)]
+    lines += ['', '## Several views for evaluation', '', f'![ten_crop]({folder}/ten_crop.jpg)', '']
+    lines += describe(('ten_crop', 'grid_crops', 'googlenet_crops'))
+    lines += ['', '## Mixtures of two examples', '', f'![mixup]({folder}/mixup.jpg)', '', *describe(('mixup',))]
+    lines += ['', '## Decoding', '', *describe(('decode', 'decode_random_resized_crop'))]
     return '\n'.join(lines) + '\n'
 
 
-def told(names) -> list[str]:
-    """The first paragraph of each transform's docstring."""
-    out = []
+def describe(names: Iterable[str]) -> list[str]:
+    """Returns the first paragraph of each transform's docstring."""
+    lines = []
     for name in dict.fromkeys(names):
         paragraph = (inspect.getdoc(getattr(transforms, name)) or '').partition('\n\n')[0]
-        out.append(f'- **{name}**: {" ".join(paragraph.split())}')
-    return out
+        lines.append(f'- **{name}**: {" ".join(paragraph.split())}')
+    return lines
 
 
 if __name__ == '__main__':

@@ -1,11 +1,12 @@
-"""Every config against the target it states: runs each as `:smoke`, prints the table and keeps runs/ledger.md.
+"""Compares every config with the target that it states: runs it as `:smoke`, prints a table and keeps runs/ledger.md.
 
     ./launch.sh ledger                    # all
     ./launch.sh ledger --save             # into docs/ledger.md, the page that is published
     ./launch.sh ledger classification     # those whose path matches (a regular expression)
-    ./launch.sh ledger --ci               # those whose target says ci=True: fast enough for every change
+    ./launch.sh ledger --ci               # those whose target has ci=True: fast enough for every change
 
-A config joins by stating `config.target = dict(metric=..., at_least=... or at_most=...)`. Exit status 1 if one misses.
+A config takes part if it states `config.target = dict(metric=..., at_least=... or at_most=...)`. The exit status is 1
+if one misses its target.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from launch.flags import find_run
 from launch.table import layout
 
 HEAD = ('config', 'metric', 'target', 'measured', 'seconds', 'result')
-PUBLISHED = configs.ROOT / 'docs' / 'ledger.md'
 TITLE = """# The ledger
 
 Every config run as `:smoke` against the target that it states, by `./launch.sh ledger`; seconds are of the whole
@@ -37,7 +37,7 @@ command, as measured where it last ran.
 
 
 class Entry(NamedTuple):
-    """A config that states a target; `error` where it cannot even be read."""
+    """A config that states a target, or an error if the config cannot be read."""
 
     path: str
     target: dict[str, Any]
@@ -45,16 +45,16 @@ class Entry(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = tools.parser('ledger', __doc__)
+    parser = tools.make_parser('ledger', __doc__)
     parser.add_argument('filter', nargs='?', default='', metavar='FILTER')
-    parser.add_argument('--ci', action='store_true', help='only the fast ones')
-    parser.add_argument('--minutes', type=float, default=15, help='the most that one config may take')
+    parser.add_argument('--ci', action='store_true', help='only configs whose target has ci=True')
+    parser.add_argument('--minutes', type=float, default=15, help='the time limit of each config')
     parser.add_argument('--save', action='store_true', help='write docs/ledger.md instead of runs/ledger.md')
     options = parser.parse_args(argv)
-    page = PUBLISHED if options.save else configs.ROOT / 'runs' / 'ledger.md'
+    page = configs.ROOT / ('docs' if options.save else 'runs') / 'ledger.md'
     rows = []
     with tempfile.TemporaryDirectory(prefix='canon-ledger-') as root:
-        for entry in chosen(options.filter, options.ci):
+        for entry in list_entries(options.filter, options.ci):
             print(f'{entry.path} ...', end=' ', flush=True)
             row = measure(entry, Path(root), options.minutes)
             print(f'{row[3]} {row[5]}, {row[4]} s', flush=True)
@@ -66,22 +66,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def chosen(pattern: str, ci: bool) -> list[Entry]:
-    """The configs that state a target and match."""
+def list_entries(pattern: str, ci: bool) -> list[Entry]:
+    """Returns the configs that state a target and match the pattern; only the fast ones if `ci`."""
     try:
         matching = [path for path in configs.find() if re.search(pattern, path)]
     except re.error as error:
-        raise UsageError(f'FILTER {pattern!r} is no regular expression: {error}') from error
+        raise UsageError(f'FILTER {pattern!r} is not a regular expression: {error}') from error
     if not matching:
         raise UsageError(f'no config matches {pattern!r}{suggest(pattern, configs.find())}')
-    entries = [entry for path in matching if (entry := look(path)) and (entry.target.get('ci') or not ci)]
+    entries = [entry for path in matching if (entry := read_entry(path)) and (entry.target.get('ci') or not ci)]
     if not entries:
         raise CanonError(f'of {len(matching)} configs matching {pattern!r} none states a {"fast " if ci else ""}target')
     return entries
 
 
-def look(path: str) -> Entry | None:
-    """A config that cannot be read is an entry too, and fails; one without a target is none."""
+def read_entry(path: str) -> Entry | None:
+    """Returns the entry of a config, or None if it states no target. An unreadable config is an entry that fails."""
     try:
         target = configs.load(f'{path}:smoke').get('target')
     except CanonError as error:
@@ -90,7 +90,7 @@ def look(path: str) -> Entry | None:
 
 
 def measure(entry: Entry, root: Path, minutes: float) -> list[str]:
-    """Runs the config anew; its row."""
+    """Runs a config and returns its row of the table."""
     metric, goal = str(entry.target.get('metric', '-')), _goal(entry.target)
     if entry.error:
         return [entry.path, metric, goal, entry.error, '0', 'fail']
@@ -99,7 +99,7 @@ def measure(entry: Entry, root: Path, minutes: float) -> list[str]:
     try:
         with log.open('w') as out:
             status = subprocess.run(
-                tools.command(source, [f'--runs={root}']),
+                tools.main_command(source, [f'--runs={root}']),
                 cwd=configs.ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -107,8 +107,8 @@ def measure(entry: Entry, root: Path, minutes: float) -> list[str]:
                 timeout=60 * minutes,
             ).returncode
         run = find_run(source, (), root)
-        said = tools.last_line(log).replace(str(root), 'runs').replace(f'{configs.ROOT}/', '')
-        measured, reached = _judge(entry.target, run) if status == 0 else (said, False)
+        message = tools.read_last_line(log).replace(str(root), 'runs').replace(f'{configs.ROOT}/', '')
+        measured, reached = _judge(entry.target, run) if status == 0 else (message, False)
     except subprocess.TimeoutExpired:
         measured, reached = f'not done in {minutes:g} minutes', False
     seconds = f'{time.monotonic() - began:.0f}'
@@ -116,7 +116,7 @@ def measure(entry: Entry, root: Path, minutes: float) -> list[str]:
 
 
 def write(page: Path, rows: Iterable[Sequence[str]]) -> None:
-    """Replaces the rows of the configs that ran; rows of configs that are no more go."""
+    """Replaces the rows of the configs that ran, and drops the rows of configs that no longer exist."""
     kept = {row[0]: row for row in _read(page) if (configs.ROOT / row[0]).is_file()}
     kept.update({row[0]: [cell.replace('|', '/') for cell in row] for row in rows})
     lines = [HEAD, ['---'] * len(HEAD), *(kept[path] for path in sorted(kept))]
@@ -137,7 +137,7 @@ def _judge(target: dict[str, Any], run: Run | None) -> tuple[str, bool]:
     value = run.metrics.get(target['metric']) if 'metric' in target else None
     if value is None:
         return f'no such metric{suggest(str(target.get("metric")), run.metrics)}', False
-    # Written so that NaN misses.
+    # NaN misses: every comparison with it is false.
     reached = value >= target.get('at_least', value) and value <= target.get('at_most', value)
     return f'{value:.4g}', reached
 

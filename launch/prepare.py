@@ -4,13 +4,11 @@
 
 NAME is 'digits' or any TFDS set, with its config where it has several: mnist, cifar10, voc/2007. Most stock builders
 need TensorFlow for this (extra `tf`); `./launch.sh prepare NAME` runs it in an environment that has it.
-A set that is there in another format is prepared anew and the old folder kept beside it. Exit status: 0 done or
-already there, 1 failed, 2 wrong usage.
+A set that exists in another format is prepared again, and its old folder is renamed.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import os
@@ -18,32 +16,29 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from canon.errors import CanonError, UsageError, first_line
 from canon.named import suggest
+from launch import tools
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog='prepare', description=str(__doc__).partition('\n')[0])
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = tools.make_parser('prepare', str(__doc__).partition('\n')[0])
     parser.add_argument('name', help='digits, or a TFDS set: mnist, voc/2007')
     parser.add_argument('--data_dir', type=Path, help='where data sets live (default: ~/tensorflow_datasets)')
     arguments = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the scratch folder goes too
-    try:
-        folder, fresh = prepare(arguments.name, arguments.data_dir)
-    except CanonError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+    folder, fresh = prepare(arguments.name, arguments.data_dir)
     print(f'{arguments.name} is {"now" if fresh else "already"} in {folder}')
     return 0
 
 
 def prepare(name: str, data_dir: Path | None = None) -> tuple[Path, bool]:
-    """(the folder of the set in array_record, whether it was made just now).
+    """Returns the folder of a data set in array_record, and whether it was made just now.
 
-    Raises UsageError for a name that TFDS does not know, CanonError without TensorFlow and when the builder fails.
+    Raises UsageError for a name that TFDS does not know, CanonError if TensorFlow is missing or the builder fails.
     """
     from canon.data.images import digits
     from canon.data.pipeline import tfds
@@ -51,17 +46,17 @@ def prepare(name: str, data_dir: Path | None = None) -> tuple[Path, bool]:
     root = tfds.resolve_dir(data_dir)
     if name in ('folder', 'npz'):
         raise UsageError(f'{name!r} needs no preparation: give the path of your own files as data.path')
-    old = _existing(name, root)
-    if old and _format(old) == 'array_record':
-        return old, False
+    existing = _find(name, root)
+    if existing and _read_format(existing) == 'array_record':
+        return existing, False
     if name == 'digits':
         return digits.prepare(root), True
     _check_name(name)
-    _need_tensorflow(name)
+    _check_tensorflow(name)
     return _build(name, root), True
 
 
-def _existing(name: str, root: Path) -> Path | None:
+def _find(name: str, root: Path) -> Path | None:
     from canon.data.pipeline import tfds
 
     try:
@@ -70,7 +65,7 @@ def _existing(name: str, root: Path) -> Path | None:
         return None
 
 
-def _format(folder: Path) -> str:
+def _read_format(folder: Path) -> str:
     try:
         return json.loads((folder / 'dataset_info.json').read_text()).get('fileFormat', 'tfrecord')
     except (ValueError, AttributeError, OSError) as error:
@@ -89,16 +84,16 @@ def _check_name(name: str) -> None:
         )
 
 
-def _need_tensorflow(name: str) -> None:
+def _check_tensorflow(name: str) -> None:
     if importlib.util.find_spec('tensorflow') is None:
         raise CanonError(
-            f'preparing {name!r} needs TensorFlow, once, and this environment has none:'
+            f'preparing {name!r} needs TensorFlow, once, and this environment does not have it:'
             f' `./launch.sh prepare {name}` makes one that does (or pip install -e .[tf])'
         )
 
 
 def _build(name: str, root: Path) -> Path:
-    """Prepares in a scratch folder and moves the result into its place, so that no half of a set is ever seen."""
+    """Prepares in a scratch folder and moves the result into its place, so that no partial data set is ever read."""
     import tensorflow_datasets as tfds
 
     try:
@@ -118,15 +113,15 @@ def _build(name: str, root: Path) -> Path:
 
 def _move(made: Path, folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists() and _format(folder) != 'array_record':
-        os.rename(folder, folder.with_name(f'{folder.name}.{_format(folder)}'))
+    if folder.exists() and _read_format(folder) != 'array_record':
+        os.rename(folder, folder.with_name(f'{folder.name}.{_read_format(folder)}'))
     try:
         os.rename(made, folder)
     except OSError:
-        if not folder.exists():  # otherwise another process was first, with the same content
+        if not folder.exists():  # if it does, another process was first, with the same content
             raise
     return folder
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    tools.run(main)

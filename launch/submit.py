@@ -1,10 +1,11 @@
-"""A run, or each run of a sweep, as a job of Slurm (through submitit), which puts itself back into the queue.
+"""Submits a run, or each run of a sweep, as a Slurm job that puts itself back into the queue.
 
     ./launch.sh slurm configs/classification/lenet_digits.py --tasks=2 --minutes=60 -- --config.seed=1
 
-Each task of a job is one process of the run; together they find each other (`jax.distributed`) without flags. When
-Slurm says that a job has to go (time limit, preemption, `scancel --signal=TERM`), the run saves and the job is queued
-again; it then resumes from its folder. Checkout, environment and --runs are on a file system that all nodes share.
+Each task of a job is one process of the run; the processes find each other (`jax.distributed`) without flags. When
+Slurm ends a job (time limit, preemption, `scancel --signal=TERM`), the run saves and the job is queued again; it then
+resumes from its folder. Checkout, environment and --runs have to be on a file system that all nodes share. Jobs are
+submitted with submitit.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from experiments import configs
 from launch import tools
 from launch.flags import find_run, read_option, runs_folder
 
-CRASHES = 3  # how often a job may come back after its process was killed, before that counts as the run's own fault
+CRASHES = 3  # how often a job whose process is killed is queued again before the run counts as failed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = tools.parser('slurm', __doc__)
+    parser = tools.make_parser('slurm', __doc__)
     parser.add_argument('config', metavar='CONFIG')
     add_options(parser)
     options, flags = tools.parse(parser, argv)
@@ -44,20 +45,29 @@ def add_options(parser: tools.Parser) -> None:
     add('--nodes', type=int, default=1, help='nodes of a job')
     add('--tasks', type=int, help='processes on each node (1, or one for each GPU)')
     add('--gpus', type=int, help='GPUs on each node')
-    add('--cpus', type=int, help='CPUs of each task; Slurm gives 1 unless told')
+    add('--cpus', type=int, help='CPUs of each task (default: of Slurm, 1)')
     add('--memory', type=float, help='GB on each node')
     add('--minutes', type=int, default=24 * 60, help='time limit; 90 s before it the job saves and is queued again')
-    add('--partition', help="where to run; the cluster's default without")
-    add('--sbatch', action='append', default=[], metavar='KEY=VALUE', help='any other option of sbatch')
-    add('--wait', action='store_true', help='until all jobs are over; exit status 1 if a run is not done')
+    add('--partition', help="where to run (default: the cluster's)")
+    add('--sbatch', action='append', default=[], metavar='KEY=VALUE', help='another option of sbatch')
+    add('--wait', action='store_true', help='wait until all jobs are over; exit status 1 if a run is not done')
 
 
 def submit(options: Any, points: Sequence[list[str]], parallel: int = 0) -> int:
-    """Submits a run for each list of flags (several as one array, `parallel` at a time); the exit status."""
+    """Submits a run for each list of flags, several as one array.
+
+    Args:
+      options: parsed, those of `add_options` with `config`.
+      points: the flags of each run.
+      parallel: how many runs of the array may run at a time; 0 for all.
+
+    Returns:
+      the exit status: 1 if --wait was given and a run is not done.
+    """
     tasks = options.tasks if options.tasks is not None else options.gpus or 1
     if min(options.nodes, tasks, options.minutes) < 1:
         raise UsageError('--nodes, --tasks and --minutes are at least 1')
-    extra = dict(_pair(word) for word in options.sbatch)
+    extra = dict(_parse_option(word) for word in options.sbatch)
     submitit = _submitit()
     folder = runs_folder(points[0]).absolute() / 'slurm'
     executor = submitit.AutoExecutor(folder / '%j', cluster='slurm')
@@ -66,11 +76,13 @@ def submit(options: Any, points: Sequence[list[str]], parallel: int = 0) -> int:
         nodes=options.nodes,
         tasks_per_node=tasks,
         timeout_min=options.minutes,
-        slurm_signal_delay_s=min(90, 20 * options.minutes),  # a short job would save at once and come back for ever
+        slurm_signal_delay_s=min(
+            90, 20 * options.minutes
+        ),  # a short job would be warned before it has made any progress
         slurm_array_parallelism=parallel or len(points),
         slurm_srun_args=['--kill-on-bad-exit=1'],  # when one process of a job fails, the others end too
         slurm_additional_parameters={'requeue': True, **extra},
-        **_given(
+        **_without_none(
             cpus_per_task=options.cpus,
             gpus_per_node=options.gpus,
             mem_gb=options.memory,
@@ -82,32 +94,36 @@ def submit(options: Any, points: Sequence[list[str]], parallel: int = 0) -> int:
     except submitit.core.utils.FailedJobError as error:
         raise CanonError(f'Slurm refused the job: {str(error).strip().splitlines()[0]}') from error
     number = jobs[0].job_id.partition('_')[0]
-    many = f'{len(jobs)} runs' if len(jobs) > 1 else 'a run'
+    runs = f'{len(jobs)} runs' if len(jobs) > 1 else 'a run'
     size = f'{options.nodes * tasks} task{"s" if options.nodes * tasks > 1 else ""}'
-    print(f'submitted {number}: {many} of {size}. Log: {folder}/{number}*/', flush=True)
+    print(f'submitted {number}: {runs} of {size}. Log: {folder}/{number}*/', flush=True)
     home = configs.config_folder(options.config, folder.parent)
     print(f'squeue -j {number}; scancel {number}; ./launch.sh table {home}')
     return _wait(options.config, number, points, folder.parent) if options.wait else 0
 
 
 class Job:
-    """What one task does: the run as a process of its own, and a new place in the queue when it had to stop early.
+    """One task of a Slurm job: runs main in a process of its own, and queues the job again if it has to stop early.
 
-    Submitit's own requeueing would kill us before the run has saved, so its signal handlers are replaced.
+    Submitit would requeue the job by itself, but kills this process before the run has saved: its signal handlers are
+    replaced.
     """
 
     def __init__(self, config: str):
         self.config = config
-        self.signalled = False  # told to stop,
-        self.warned = False  # and that by Slurm's warning before the time limit
+        self.signalled = False  # by SIGTERM or SIGUSR2
+        self.warned = False  # by SIGUSR2, Slurm's warning before the time limit
 
     def __call__(self, flags: list[str]) -> str:
         signal.signal(signal.SIGUSR2, self._stop)  # the time limit is near
         signal.signal(signal.SIGTERM, self._stop)  # preemption, scancel --signal=TERM
-        # Slurm signals the run as well as us: it knows SIGTERM, and SIGUSR2 would kill it.
-        ignored = lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # noqa: E731
+        # Slurm signals the run as well as this process. It handles SIGTERM, but SIGUSR2 would kill it.
+        ignore_warning = lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # noqa: E731
         self.process = subprocess.Popen(
-            tools.command(self.config, flags), cwd=configs.ROOT, stdin=subprocess.DEVNULL, preexec_fn=ignored
+            tools.main_command(self.config, flags),
+            cwd=configs.ROOT,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=ignore_warning,
         )
         if self.signalled:
             self._stop(signal.SIGTERM, None)
@@ -116,13 +132,13 @@ class Job:
         if status > 0 and not self.signalled:
             raise RuntimeError(f'the run ended with status {status}')
         if self.signalled and (run is None or run.state != 'done'):
-            if os.environ.get('SLURM_PROCID', '0') == '0':  # of many tasks that stop together, one queues the job
-                self._again('told to stop')
+            if os.environ.get('SLURM_PROCID', '0') == '0':  # all tasks stop together, and one queues the job
+                self._requeue('stopped by a signal')
             sys.exit(0)
         if status < 0:
             if int(os.environ.get('SLURM_RESTART_COUNT', '0')) >= CRASHES:
-                raise RuntimeError(f'the run was killed by signal {-status}, and so it was {CRASHES} times before')
-            self._again(f'signal {-status} killed the run')
+                raise RuntimeError(f'the run was killed by signal {-status}, as {CRASHES} times before')
+            self._requeue(f'signal {-status} killed the run')
         return describe_result(run)
 
     def _stop(self, number, frame) -> None:
@@ -131,18 +147,18 @@ class Job:
         if hasattr(self, 'process'):
             self.process.send_signal(signal.SIGTERM)
 
-    def _again(self, why: str) -> None:
-        """Leaves, and queues the job again, unless Slurm is ending it: for good (scancel), or to queue it itself."""
+    def _requeue(self, reason: str) -> None:
+        """Queues the job again and exits, unless Slurm ends the job for good (scancel) or requeues it itself."""
         job = os.environ['SLURM_JOB_ID']
-        if 'SLURM_ARRAY_TASK_ID' in os.environ:  # the plain number may stand for the whole array
+        if 'SLURM_ARRAY_TASK_ID' in os.environ:  # the plain number would requeue the whole array
             job = f'{os.environ["SLURM_ARRAY_JOB_ID"]}_{os.environ["SLURM_ARRAY_TASK_ID"]}'
         state = _slurm('squeue', '-h', '-j', job, '-o', '%T').stdout.strip()
         if state == 'RUNNING' or self.warned:
-            done = _slurm('scontrol', 'requeue', job)
-            print(f'job {job}: {why}; back into the queue {done.stderr.strip()}', flush=True)
+            requeued = _slurm('scontrol', 'requeue', job)
+            print(f'job {job}: {reason}; back into the queue {requeued.stderr.strip()}', flush=True)
         else:
-            print(f'job {job}: {why}; Slurm has the job as {state or "unknown"}', flush=True)
-        sys.exit(0)  # without a result, so that submitit does not take the job for finished
+            print(f'job {job}: {reason}; Slurm has the job as {state or "unknown"}', flush=True)
+        sys.exit(0)  # not a return: submitit would take its value for the result of a finished job
 
 
 def _slurm(*command: str) -> subprocess.CompletedProcess[str]:
@@ -157,40 +173,40 @@ def _find(config: str, flags: Sequence[str]) -> Run | None:
 
 
 def _wait(config: str, number: str, points: Sequence[list[str]], root: Path) -> int:
-    """Until Slurm no longer knows of the jobs as waiting or running; then what became of each."""
+    """Waits until no job is pending or running, and prints the state of each run; returns the exit status."""
     while True:
         queue = _slurm('squeue', '-h', '-j', number, '-o', '%T')
         if (queue.returncode == 0 and not queue.stdout.strip()) or 'Invalid job id' in queue.stderr:
             break
         time.sleep(2)
-    found = [_find(config, flags) for flags in points]
-    for flags, run in zip(points, found, strict=True):
+    runs = [_find(config, flags) for flags in points]
+    for flags, run in zip(points, runs, strict=True):
         state, where = (run.state, run.folder) if run else ('failed', root / 'slurm')
         print(f'{state:7} {describe_result(run)}  {" ".join(flags)}  {where}', flush=True)
-    return 0 if all(run and run.state == 'done' for run in found) else 1
+    return 0 if all(run and run.state == 'done' for run in runs) else 1
 
 
 def _submitit() -> Any:
     try:
         submitit = importlib.import_module('submitit')
     except ImportError as error:
-        raise CanonError("Slurm needs submitit: pip install -e '.[slurm]' (launch.sh slurm does so)") from error
+        raise CanonError("Slurm needs submitit: pip install -e '.[slurm]' (launch.sh slurm installs it)") from error
     if not shutil.which('sbatch') or not shutil.which('srun'):
         raise CanonError('no sbatch here: submit from a login node of a Slurm cluster (Debian: slurm-client)')
     return submitit
 
 
-def _pair(word: str) -> tuple[str, str | bool]:
+def _parse_option(word: str) -> tuple[str, str | bool]:
     key, equals, value = word.partition('=')
     if not key:
         raise UsageError(f'--sbatch={word}: write it as KEY=VALUE, such as --sbatch=account=vision')
     return key, value if equals else True
 
 
-def _given(**options: Any) -> dict[str, Any]:
+def _without_none(**options: Any) -> dict[str, Any]:
     return {key: value for key, value in options.items() if value is not None}
 
 
 if __name__ == '__main__':
-    # Slurm's side unpickles `launch.submit.Job`, which `__main__.Job` would not be.
+    # The job unpickles `launch.submit.Job`; as `__main__.Job` it would not find it.
     tools.run(importlib.import_module('launch.submit').main)

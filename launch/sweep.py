@@ -1,10 +1,10 @@
-"""Every point of a config's `sweep()`: here, n at a time; as an array of Slurm jobs; or printed.
+"""Runs every point of a config's `sweep()`: on this machine, N at a time, or as an array of Slurm jobs; or prints them.
 
     ./launch.sh sweep configs/classification/lenet_digits.py --jobs=2 --config.seed=1
     ./launch.sh sweep configs/classification/lenet_digits.py --engine=print | parallel -j 4
 
-A point is a run with overrides, so launching a sweep again resumes what is unfinished and passes what is done.
-Further flags (--config.key=value, --runs=DIR, --force) go to every point. Exit status 1 if a point failed.
+A point is a run with overrides, so launching a sweep again resumes what is unfinished and skips what is done. Further
+flags (--config.key=value, --runs=DIR, --force) go to every point. The exit status is 1 if a point failed.
 """
 
 from __future__ import annotations
@@ -29,27 +29,29 @@ from launch.flags import find_run, label, runs_folder, to_flags
 
 
 class Point(NamedTuple):
+    """A run of a sweep: its overrides in words, and all flags for main."""
+
     label: str
     flags: list[str]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = tools.parser('sweep', __doc__)
+    parser = tools.make_parser('sweep', __doc__)
     parser.add_argument('config', metavar='CONFIG')
     submit.add_options(parser)
     parser.add_argument('--engine', choices=('local', 'slurm', 'print'), default='local')
-    parser.add_argument('--jobs', type=int, default=0, help='how many at a time (local: 1, slurm: all)')
+    parser.add_argument('--jobs', type=int, default=0, help='how many runs at a time (local: 1, slurm: all)')
     options, flags = tools.parse(parser, argv, refused='--workdir=')
     if options.jobs < 0:
         raise UsageError(f'--jobs={options.jobs}: at least 1 at a time')
     points = [Point(label(p), [*flags, *to_flags(p)]) for p in read_points(options.config)]
     if options.engine == 'print':
         for point in points:
-            print(shlex.join(tools.command(options.config, point.flags)))
+            print(shlex.join(tools.main_command(options.config, point.flags)))
         return 0
     if options.engine == 'slurm':
         return submit.submit(options, [point.flags for point in points], parallel=options.jobs)
-    return Local(options.config, points, jobs=options.jobs or 1).run()
+    return LocalSweep(options.config, points, jobs=options.jobs or 1).run()
 
 
 def read_points(source: str) -> list[dict[str, Any]]:
@@ -69,8 +71,8 @@ def read_points(source: str) -> list[dict[str, Any]]:
     return points
 
 
-class Local:
-    """Subprocesses of this machine. A SIGTERM or Ctrl-C is handed on once, so that every run saves and ends."""
+class LocalSweep:
+    """Runs points as subprocesses. It passes a SIGTERM or Ctrl-C on to them once, so that every run saves and ends."""
 
     def __init__(self, config: str, points: Sequence[Point], jobs: int):
         self._config, self._points, self._jobs = config, points, jobs
@@ -78,21 +80,22 @@ class Local:
         self._finished = 0
 
     def run(self) -> int:
+        """Runs all points and prints a line for each; returns the exit status."""
         before = {s: signal.signal(s, self._stop) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
             with concurrent.futures.ThreadPoolExecutor(self._jobs) as pool:
-                states = list(pool.map(self._one, enumerate(self._points)))
+                states = list(pool.map(self._run_point, enumerate(self._points)))
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
         done, failed = states.count('done'), states.count('failed')
-        rest = len(states) - done - failed
-        tail = f', {rest} not finished (the same command resumes)' if rest else ''
-        print(f'{done} of {len(states)} done, {failed} failed{tail}. ./launch.sh table {self._home()}', flush=True)
+        unfinished = len(states) - done - failed
+        resumable = f', {unfinished} not finished (the same command resumes)' if unfinished else ''
+        print(f'{done} of {len(states)} done, {failed} failed{resumable}. ./launch.sh table {self._home()}', flush=True)
         return 1 if failed else 0
 
-    def _one(self, numbered: tuple[int, Point]) -> str:
-        """Runs one point; its state."""
+    def _run_point(self, numbered: tuple[int, Point]) -> str:
+        """Runs one point and returns its state."""
         i, point = numbered
         name = re.sub(r'[^\w.=,-]+', '_', point.label)[:100]
         log = self._home() / 'sweep' / f'{i:03d}-{name}.log'
@@ -103,12 +106,12 @@ class Local:
                 if self._stopping:
                     return 'waiting'
                 process = subprocess.Popen(
-                    tools.command(self._config, point.flags),
+                    tools.main_command(self._config, point.flags),
                     cwd=configs.ROOT,
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=subprocess.STDOUT,
-                    start_new_session=True,  # the terminal's Ctrl-C would reach it a second time
+                    start_new_session=True,  # or Ctrl-C in the terminal would reach it a second time
                 )
                 self._running.add(process)
             status = process.wait()
@@ -120,7 +123,7 @@ class Local:
         return state
 
     def _report(self, state: str, seconds: float, point: Point, run: Run | None, log: Path) -> None:
-        result = describe_result(run) if state == 'done' else tools.last_line(log)
+        result = describe_result(run) if state == 'done' else tools.read_last_line(log)
         where = log if state == 'failed' or run is None else run.folder
         with self._lock:
             self._finished += 1
@@ -128,7 +131,7 @@ class Local:
             print(f'{count} {state:7} {seconds:6.1f} s  {result}  {point.label}  {where}', flush=True)
 
     def _stop(self, number, frame) -> None:
-        """Runs in the main thread, which never holds the lock: it only waits for the pool."""
+        """Handles a signal in the main thread, which only waits for the pool and so never holds the lock."""
         with self._lock:
             self._stopping = True
             for process in self._running:

@@ -1,4 +1,9 @@
-"""Errors a user can fix. Each message is one line that names the key, file or shape, and the fix."""
+"""Errors a user can fix, and how a command reports them: one line that names the key, file or shape, and the fix."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
 
 
 class CanonError(Exception):
@@ -17,3 +22,37 @@ def describe_error(error: BaseException) -> str:
 def first_line(error: BaseException) -> str:
     """Returns the first line of an error's text, or its type where it has none, for use within another message."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def run_command(command: Callable[[], int | None]) -> int:
+    """Runs a command of the command line and returns its exit status.
+
+    0: done, if the command returns None; 1: failed; 2: wrong usage; 130: interrupted; 141: whoever read the output has
+    closed it. What went wrong is one line on stderr, and a traceback only for an error that Canon did not foresee.
+    """
+    status = 1
+    try:
+        status = command() or 0
+        sys.stdout.flush()  # a closed pipe may show only now
+    except UsageError as error:
+        print(f'error: {error}', file=sys.stderr)
+        status = 2
+    except CanonError as error:
+        print(f'error: {error}', file=sys.stderr)
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        status = 130
+    except BrokenPipeError:  # `| head` has read enough; what is still buffered goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        status = 141
+    except MemoryError as error:
+        print(f'error: there is not enough memory: {str(error) or "for one more array"}', file=sys.stderr)
+    except OSError as error:  # a full disk, a file that must not be written
+        print(f'error: {error}', file=sys.stderr)
+    except Exception as error:
+        if 'RESOURCE_EXHAUSTED' in str(error):  # XLA's status for the memory of a device
+            print(f'error: there is not enough memory: {first_line(error)}', file=sys.stderr)
+        else:
+            traceback.print_exc()
+    sys.stderr.flush()
+    return status

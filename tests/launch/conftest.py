@@ -1,5 +1,8 @@
-"""A copy of the house with a main that needs no JAX, and a way to call its door."""
+"""A copy of the checkout with a main that needs no JAX, and two ways to run the commands of launch.sh there."""
 
+import contextlib
+import importlib
+import io
 import os
 import shutil
 import subprocess
@@ -7,6 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from canon.errors import run_command
+from experiments import configs
+from tests.launch import stand_in
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -45,6 +52,25 @@ class House:
         out, err = process.communicate(timeout=300)
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
+    def call(self, verb, *words):
+        """`./launch.sh verb words...` in this process, which takes a tenth of the time."""
+        module = importlib.import_module({'slurm': 'launch.submit'}.get(verb, f'launch.{verb}'))
+        return self._call(module.main, words)
+
+    def run(self, config, *flags):
+        """A run of the stand-in in this process."""
+        return self._call(stand_in.main, [f'--config={config}', *flags])
+
+    def _call(self, main, words):
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.chdir(self.root))
+            stack.enter_context(pytest.MonkeyPatch.context()).setattr(configs, 'ROOT', self.root)
+            stack.enter_context(contextlib.redirect_stdout(out))
+            stack.enter_context(contextlib.redirect_stderr(err))
+            status = run_command(lambda: main(list(map(str, words))))
+        return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
+
     def config(self, name, *, at_least=0.9, ci=True, trouble='', sweep=False, text=None):
         path = self.root / 'configs' / 'toy' / f'{name}.py'
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +81,7 @@ class House:
 
 @pytest.fixture
 def house(root, tmp_path) -> House:
-    """Ours, apart from main and the configs."""
+    """The checkout, except for main and the configs."""
     copy = tmp_path / 'house'
     for room in ('experiments', 'launch'):
         shutil.copytree(root / room, copy / room, ignore=shutil.ignore_patterns('__pycache__'))

@@ -1,6 +1,7 @@
-"""A main without JAX for the tests of what stands around it: the same flags, folders, files and exit statuses.
+"""A main without JAX for the tests of the commands around it: the same flags, folders, files and exit statuses.
 
-Its score is a function of `config.rate`. `config.trouble` makes it fail, sleep until told to stop, or leave rubbish.
+Its score is a function of `config.rate`. `config.trouble` makes it fail, sleep until it is stopped, or leave a damaged
+file.
 """
 
 import json
@@ -14,8 +15,8 @@ from launch import tools
 from launch.flags import read_option, runs_folder
 
 
-def main() -> int:
-    flags = sys.argv[1:]
+def main(flags=None) -> int:
+    flags = sys.argv[1:] if flags is None else flags
     source = read_option(flags, 'config')
     config = overrides.load(source)
     values = overrides.apply(config, overrides.read_flags(flags)[0])

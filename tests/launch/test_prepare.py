@@ -1,5 +1,6 @@
 """`launch.prepare`: what it makes can be read, what is there is kept, what fails says why."""
 
+import importlib.util
 import json
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from canon.data import load
-from canon.errors import CanonError, UsageError
+from canon.errors import CanonError, UsageError, run_command
 from launch import prepare
 from tests.data import test_tfds
 
@@ -32,19 +33,23 @@ class CanonFailing(tfds.core.GeneratorBasedBuilder):
 @pytest.fixture
 def stock(monkeypatch):
     """Our fabricated builders stand for stock ones; they need no TensorFlow."""
-    monkeypatch.setattr(prepare, '_need_tensorflow', lambda name: None)
+    monkeypatch.setattr(prepare, '_check_tensorflow', lambda name: None)
     monkeypatch.setattr(tfds, 'list_builders', lambda **_: ['canon_fabricated', 'canon_failing', 'mnist'])
+
+
+def run(arguments):
+    return run_command(lambda: prepare.main(arguments))
 
 
 def test_a_set_is_prepared_once_and_read(stock, tmp_path, capsys):
     arguments = ['canon_fabricated/few', '--data_dir', str(tmp_path)]
-    assert prepare.main(arguments) == 0
+    assert run(arguments) == 0
     folder = tmp_path / 'canon_fabricated' / 'few' / '1.2.0'
     assert f'now in {folder}' in capsys.readouterr().out
     written = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
     source = load('canon_fabricated/few', data_dir=tmp_path)
     assert sorted(int(source[i]['id']) for i in range(12)) == list(range(12))
-    assert prepare.main(arguments) == 0
+    assert run(arguments) == 0
     assert f'already in {folder}' in capsys.readouterr().out
     assert written == {p: p.stat().st_mtime_ns for p in folder.iterdir()}
     assert sorted(p.name for p in tmp_path.iterdir()) == ['canon_fabricated', 'downloads']
@@ -59,7 +64,7 @@ def test_another_format_is_replaced_and_kept_beside(stock, tmp_path):
     (folder / 'dataset_info.json').write_text(json.dumps({**info, 'fileFormat': 'tfrecord'}))
     with pytest.raises(UsageError, match='prepare canon_fabricated/few'):
         load('canon_fabricated/few', data_dir=tmp_path)
-    assert prepare.main(['canon_fabricated/few', '--data_dir', str(tmp_path)]) == 0
+    assert run(['canon_fabricated/few', '--data_dir', str(tmp_path)]) == 0
     assert len(load('canon_fabricated/few', data_dir=tmp_path)) == 12
     assert sorted(p.name for p in folder.parent.iterdir()) == ['1.2.0', '1.2.0.tfrecord']
 
@@ -71,8 +76,8 @@ def test_a_failing_builder_leaves_nothing_behind(stock, tmp_path):
 
 
 def test_digits_need_nothing(tmp_path, capsys):
-    assert prepare.main(['digits', '--data_dir', str(tmp_path)]) == 0
-    assert prepare.main(['digits', '--data_dir', str(tmp_path)]) == 0
+    assert run(['digits', '--data_dir', str(tmp_path)]) == 0
+    assert run(['digits', '--data_dir', str(tmp_path)]) == 0
     assert 'now in' in capsys.readouterr().out
 
 
@@ -81,7 +86,7 @@ def test_a_damaged_set_is_not_taken_for_a_prepared_one(tmp_path, capsys):
     made.mkdir(parents=True)
     for stored in (b'', b'null', b'\xff'):
         (made / 'dataset_info.json').write_bytes(stored)
-        assert prepare.main(['digits', '--data_dir', str(tmp_path)]) == 1
+        assert run(['digits', '--data_dir', str(tmp_path)]) == 1
         error = capsys.readouterr().err
         assert f'{made}/dataset_info.json is damaged' in error
         assert f'delete {made}' in error
@@ -97,8 +102,9 @@ def test_a_damaged_set_is_not_taken_for_a_prepared_one(tmp_path, capsys):
     ],
 )
 def test_what_it_cannot_prepare(name, status, said, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(prepare.importlib.util, 'find_spec', lambda name: None)
-    assert prepare.main([name, '--data_dir', str(tmp_path)]) == status
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if name == 'tensorflow' else find_spec(name))
+    assert run([name, '--data_dir', str(tmp_path)]) == status
     error = capsys.readouterr().err
     assert said in error
     assert error.count('\n') == 1
@@ -106,5 +112,5 @@ def test_what_it_cannot_prepare(name, status, said, tmp_path, capsys, monkeypatc
 
 def test_an_unwritable_place_is_named(stock, tmp_path, capsys):
     (tmp_path / 'file').write_text('')
-    assert prepare.main(['mnist', '--data_dir', str(tmp_path / 'file')]) == 1
+    assert run(['mnist', '--data_dir', str(tmp_path / 'file')]) == 1
     assert f'cannot write to {tmp_path}/file' in capsys.readouterr().err

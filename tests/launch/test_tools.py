@@ -24,7 +24,7 @@ def test_flags_say_what_main_reads_back():
 
 def test_a_sweep_runs_every_point_and_again_finds_them(house):
     config = house.config('a', sweep=True)
-    done = house.launch('sweep', config, '--jobs=2', '--config.seed=3')
+    done = house.call('sweep', config, '--jobs=2', '--config.seed=3')
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert sorted(line[:5] for line in lines[:3]) == ['[1/3]', '[2/3]', '[3/3]']
@@ -33,7 +33,7 @@ def test_a_sweep_runs_every_point_and_again_finds_them(house):
     logs = sorted((house.root / 'runs/toy/a/sweep').iterdir())
     assert [log.name for log in logs] == ['000-rate=0.001.log', '001-rate=0.01.log', '002-rate=0.1.log']
     assert 'a line of the log' in logs[0].read_text()
-    assert house.launch('sweep', config, '--config.seed=3').returncode == 0
+    assert house.call('sweep', config, '--config.seed=3').returncode == 0
     assert len(find_runs(house.root / 'runs')) == 3
     found = find_run(str(house.root / config), ['--config.rate=1e-3', '--config.seed', '3'], house.root / 'runs')
     assert found
@@ -44,7 +44,7 @@ def test_points_that_fail_are_listed_and_the_others_run(house):
     text = "\n\ndef sweep():\n    for t in ('', 'fail', 'rubbish'):\n        yield {'trouble': t}\n"
     path = house.config('a')
     house.config('a', text=(house.root / path).read_text() + text)
-    done = house.launch('sweep', path)
+    done = house.call('sweep', path)
     assert done.returncode == 1
     assert 'failed' in done.stdout.splitlines()[1]
     assert 'error: the loss is not finite  trouble=fail  runs/toy/a/sweep/001-trouble=fail.log' in done.stdout
@@ -63,7 +63,7 @@ def test_a_sweep_that_is_stopped_stops_its_runs(house):
 
 
 def test_a_sweep_prints_its_commands(house):
-    done = house.launch('sweep', house.config('a', sweep=True), '--engine=print', '--force')
+    done = house.call('sweep', house.config('a', sweep=True), '--engine=print', '--force')
     assert [line.split('--config=', 1)[1] for line in done.stdout.splitlines()] == [
         f'configs/toy/a.py --force --config.rate={rate}' for rate in (0.001, 0.01, 0.1)
     ]
@@ -87,7 +87,7 @@ def test_a_sweep_refuses_in_one_line(house, words, said):
     house.config('empty', text='def get_config(): pass\n\ndef sweep(): return []\n')
     house.config('words', text="def get_config(): pass\n\ndef sweep(): return ['rate']\n")
     house.config('syntax', text='def get_config(:')
-    done = house.launch('sweep', f'configs/{words[0]}', *words[1:])
+    done = house.call('sweep', f'configs/{words[0]}', *words[1:])
     assert done.returncode == 2
     assert said in done.stderr
     assert done.stderr.count('\n') == 1
@@ -95,12 +95,12 @@ def test_a_sweep_refuses_in_one_line(house, words, said):
 
 def test_a_table_is_sorted_and_drawn(house):
     config = house.config('a', sweep=True)
-    house.launch('sweep', config)
+    house.call('sweep', config)
     for trouble in ('fail', 'rubbish'):
-        house.launch('run', config, f'--config.trouble={trouble}')
+        house.run(config, f'--config.trouble={trouble}')
     (house.root / 'runs/toy/a/broken').mkdir()
     (house.root / 'runs/toy/a/broken/run.json').write_text('{"config": ')
-    done = house.launch('table', 'runs')
+    done = house.call('table', 'runs')
     assert done.returncode == 0, done.stderr
     head, *rows = done.stdout.split('\n\n')[0].splitlines()
     assert head.split() == [
@@ -119,9 +119,9 @@ def test_a_table_is_sorted_and_drawn(house):
     assert done.stdout.count('broken') == 3  # two runs, one of which is called so
     with Image.open(house.root / 'runs/table.png') as picture:
         assert picture.size == (720, 480)
-    by_rate = house.launch('table', 'runs', '--sort=rate').stdout.splitlines()
+    by_rate = house.call('table', 'runs', '--sort=rate').stdout.splitlines()
     assert by_rate[1].split()[1] == '0.001'
-    by_loss = house.launch('table', 'runs', '--metric=test/loss').stdout.splitlines()
+    by_loss = house.call('table', 'runs', '--metric=test/loss').stdout.splitlines()
     assert by_loss[1].split()[1] == '0.01'  # the smallest first
 
 
@@ -129,8 +129,8 @@ def test_a_table_of_words_and_seeds_is_drawn(house):
     config = house.config('a')
     for trouble in ('a', 'b'):
         for seed in (1, 2):
-            house.launch('run', config, f'--config.trouble={trouble}', f'--config.seed={seed}')
-    done = house.launch('table', 'runs/toy/a')
+            house.run(config, f'--config.trouble={trouble}', f'--config.seed={seed}')
+    done = house.call('table', 'runs/toy/a')
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == 'runs/toy/a/table.png'
 
@@ -174,13 +174,13 @@ def test_a_table_refuses_in_one_line(house, tmp_path):
         (['empty'], 1, 'no runs below empty'),
         (['nowhere'], 2, 'no folder nowhere'),
     ):
-        done = house.launch('table', *words)
+        done = house.call('table', *words)
         assert (done.returncode, done.stderr.count('\n')) == (status, 1)
         assert said in done.stderr
-    house.launch('run', config)
-    assert 'no picture' in house.launch('table', 'runs').stdout
+    house.run(config)
+    assert 'no picture' in house.call('table', 'runs').stdout
     for word in ('--sort=test/acuracy', '--metric=test/acuracy'):
-        done = house.launch('table', 'runs', word)
+        done = house.call('table', 'runs', word)
         assert done.returncode == 2
         assert "did you mean 'test/accuracy'" in done.stderr
 
@@ -192,7 +192,7 @@ def test_the_ledger_runs_what_states_a_target_and_keeps_the_rest(house):
     house.config('fails', trouble='fail')
     house.config('none', text='from ml_collections import ConfigDict\n\ndef get_config(arg): return ConfigDict()\n')
     house.config('unreadable', text='def get_config(arg): raise KeyError("x")\n')
-    done = house.launch('ledger', '--ci', '--save')
+    done = house.call('ledger', '--ci', '--save')
     assert done.returncode == 1
     assert '1 of 4 reach their target' in done.stdout
     page = (house.root / 'docs/ledger.md').read_text()
@@ -204,7 +204,7 @@ def test_the_ledger_runs_what_states_a_target_and_keeps_the_rest(house):
     assert 'slow.py' not in page
     assert str(house.root) not in page
     (house.root / 'configs/toy/fails.py').unlink()
-    done = house.launch('ledger', 'slow|good', '--save')
+    done = house.call('ledger', 'slow|good', '--save')
     assert done.returncode == 0
     page = (house.root / 'docs/ledger.md').read_text()
     assert [word in page for word in ('slow.py', 'good.py', 'short.py', 'fails.py')] == [True, True, True, False]
@@ -215,7 +215,7 @@ def test_the_ledger_leaves_the_published_page_alone_unless_it_is_saved(house):
     house.config('good')
     (house.root / 'docs').mkdir()
     (house.root / 'docs/ledger.md').write_text('as published')
-    done = house.launch('ledger')
+    done = house.call('ledger')
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip().endswith('written to runs/ledger.md')
     assert 'good.py' in (house.root / 'runs/ledger.md').read_text()
@@ -224,8 +224,8 @@ def test_the_ledger_leaves_the_published_page_alone_unless_it_is_saved(house):
 
 def test_the_ledger_refuses_in_one_line(house):
     house.config('good')
-    for word, said in (('goood', "no config matches 'goood'"), ('(', 'no regular expression')):
-        done = house.launch('ledger', word)
+    for word, said in (('goood', "no config matches 'goood'"), ('(', 'not a regular expression')):
+        done = house.call('ledger', word)
         assert (done.returncode, done.stderr.count('\n')) == (2, 1)
         assert said in done.stderr
 
@@ -235,7 +235,7 @@ def test_slurm_without_slurm_is_one_line(house, tmp_path):
     (tmp_path / 'bin').mkdir()
     for name in ('bash', 'dirname', 'readlink', 'cat'):
         (tmp_path / 'bin' / name).symlink_to(f'/bin/{name}' if name in ('bash', 'cat') else f'/usr/bin/{name}')
-    done = house.launch('slurm', config, PATH=str(tmp_path / 'bin'))
+    done = house.launch('slurm', config, PATH=str(tmp_path / 'bin'))  # importing submitit resets all logging
     assert (done.returncode, done.stderr.count('\n')) == (1, 1), done.stderr
     assert 'no sbatch here' in done.stderr
     for word, said in (
@@ -243,6 +243,6 @@ def test_slurm_without_slurm_is_one_line(house, tmp_path):
         ('--tasks=0', 'at least 1'),
         ('--sbatch==1', 'KEY=VALUE'),
     ):
-        done = house.launch('slurm', config, word)
+        done = house.call('slurm', config, word)
         assert (done.returncode, done.stderr.count('\n')) == (2, 1)
         assert said in done.stderr
