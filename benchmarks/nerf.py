@@ -29,7 +29,7 @@ SAMPLES = RenderSettings(coarse=64, fine=64)
 
 def vanilla(rays: int, microbatch: int | None) -> Callable:
     """A donated step of the published network."""
-    views = scenes.load('traced', size=16, views=4)
+    views = scenes.load_views('traced', size=16, views=4)
     task = radiance_field_task(models.make('nerf.nerf'), views, SAMPLES, RadianceLoss(microbatch=microbatch))
     return stepper(task, optim.adam(5e-4), sample_rays(views, 0, 0, rays))
 
@@ -68,7 +68,7 @@ def view() -> Callable:
     step = jax.jit(make_step(experiment.task, experiment.tx, 0), donate_argnums=0)
     for i in range(200):
         state, _ = step(state, experiment.train[i])
-    views = scenes.load('traced', size=config.data.source.size, views=4)
+    views = scenes.load_views('traced', size=config.data.source.size, views=4)
     run = jax.jit(predict_in_chunks(experiment.task))
     batch = view_rays(views, 0)
     return lambda: run(state.params, state.mutable, batch)

@@ -24,13 +24,12 @@ from canon.tasks import surfaces
 from canon.tasks.view_synthesis import (
     RadianceLoss,
     radiance_field_task,
-    render_orbit,
+    render_novel_views,
     resolve_background,
     view_evaluator,
     warn_if_rays_miss_box,
 )
 from canon.train import Evaluator, Experiment, Task
-from experiments.overrides import arguments_of
 from experiments.predictions import Prediction
 
 
@@ -64,7 +63,7 @@ SECTIONS = {
         'srn': surfaces.SurfaceSettings,
         'dvr': surfaces.SurfaceSettings,
     },
-    'loss': {'loss': arguments_of(RadianceLoss, surfaces.SRNLoss, surfaces.DVRLoss)},
+    'loss': {'loss': named.combine_arguments(RadianceLoss, surfaces.SRNLoss, surfaces.DVRLoss)},
 }
 
 
@@ -109,9 +108,9 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     config = apply_form(config)
     views = load_views(config, config.data.train.get('split', 'train'))
     if side:
-        views = views._replace(camera=views.camera.scaled(int(side) / max(views.camera.size)))
+        views = views._replace(camera=views.camera.scale(int(side) / max(views.camera.size)))
     task = build_system(config, views)[0](views)
-    orbit = render_orbit(task, params, mutable, views, int(frames), _center(config))
+    orbit = render_novel_views(task, params, mutable, views, int(frames), _center(config))
     height, width = views.camera.size
     text = f'{frames} frames of {width}x{height}'
     yield Prediction(files={'orbit.gif': orbit, 'orbit.mp4': orbit}, text=text)
@@ -165,7 +164,7 @@ def load_views(
     arguments = {key: value for key, value in arguments.items() if value is not None}
     if config.data.get('path'):
         arguments['path'] = config.data.path
-    views = scene_views.load(config.data.name, split, **arguments)
+    views = scene_views.load_views(config.data.name, split, **arguments)
     return views if count is None else scene_views.take_evenly(views, count)
 
 

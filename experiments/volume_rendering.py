@@ -49,7 +49,7 @@ def make(config: ConfigDict) -> Experiment:
         named.check(data[key], Count, f'data.{key}')
     fine = data.get('fine', 2)
     named.check(fine, Count, 'data.fine')
-    truth, camera = TrueVolume(_load(config), settings, fine), traced.pinhole(data.picture)
+    truth, camera = TrueVolume(_load(config), settings, fine), traced.pinhole_camera(data.picture)
     train = pixel_batches(truth, camera, data.views, data.batch_size, config.seed)
     task = recovery_task(truth, recovery, named.call(RecoveryLoss, config.get('loss', {}), 'loss'))
     evals = {}
@@ -91,6 +91,6 @@ def _load(config: ConfigDict, path: str | None = None) -> volumes.Volume:
     if path == '':
         raise UsageError('the path of a volume is empty; name a file, or leave data.path None for data.name')
     if path is None:
-        return volumes.load(config.data.name, **named.to_plain(config.data.get('source', {})))
+        return volumes.load_volume(config.data.name, **named.to_plain(config.data.get('source', {})))
     options = {key: config.data[key] for key in FILE_KEYS if config.data.get(key) is not None}
-    return volumes.load('file', path=path, **named.to_plain(options))
+    return volumes.load_volume('read_volume', path=path, **named.to_plain(options))

@@ -190,9 +190,9 @@ LOADED = """
         images, text, scenes = (name.format(room=room) for room in ('images', 'text', 'scenes'))
         assert len(load(f'{images}squares', n=5)) == 5
         assert list(corpora.corpus(f'{text}sayings', n=1).lines('test')) == ['test 0']
-        assert parallel_text.load(f'{text}proverbs', 'valid[1:3]') == [('valid 1', '1'), ('valid 2', '2')]
-        assert views.load(f'{scenes}corridor', size=9).images.shape[1] == 9
-        assert volumes.load(f'{scenes}fog', size=5).values.shape == (5, 5, 5)
+        assert parallel_text.load_pairs(f'{text}proverbs', 'valid[1:3]') == [('valid 1', '1'), ('valid 2', '2')]
+        assert views.load_views(f'{scenes}corridor', size=9).images.shape[1] == 9
+        assert volumes.load_volume(f'{scenes}fog', size=5).values.shape == (5, 5, 5)
         assert len(shapes.load_shapes(name=f'{scenes}pebbles', count=2)) == 2
 """
 

@@ -1,4 +1,4 @@
-"""A claim: NeRF wants many views; with few of them it explains each and not the scene (FreeNeRF, Yang et al. 2023).
+"""A claim: NeRF needs many views; with few it fits each picture but not the scene (FreeNeRF, Yang et al. 2023).
 
 ./launch.sh sweep configs/claims/nerf_views.py
 ./launch.sh table runs/claims/nerf_views
@@ -8,10 +8,10 @@ from configs.nerf import traced
 
 
 def get_config(arg: str = ''):
-    found = traced.get_config('smoke')
-    found.data.train.views = 100
-    found.target.at_least = 24.0
-    return found
+    config = traced.get_config('smoke')
+    config.data.train.views = 100
+    config.target.at_least = 24.0
+    return config
 
 
 def sweep():
@@ -20,6 +20,8 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.claims.view_synthesis import against
+    from experiments.claims.view_synthesis import plot_against_setting
 
-    return {'views': against(runs, 'data.train.views', lambda config: 'hash grid', 'how many views it takes')}
+    return {
+        'views': plot_against_setting(runs, 'data.train.views', lambda config: 'hash grid', 'how many views it takes')
+    }

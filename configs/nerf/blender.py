@@ -3,12 +3,12 @@
     ./launch.sh run configs/nerf/blender.py --config.data.path=nerf_synthetic/lego      # or a capture of your own
     ./launch.sh run configs/nerf/blender.py:smoke                                       # the embedded scene
 
-The constants are those of `paper_configs/blender_config.txt`: 64 + 128 samples, 1,024 rays a step (the paper's text
-says 4,096), all of one picture, through the pixels' corners, between 2 and 6 before white, Adam at 5e-4 that falls to a
-tenth in 500,000 steps. Besides, the first 500 steps take the middle of the pictures, as `config_lego.txt` of the same
-code does: it keeps white from taking all. Pictures half as large: `--config.data.source.factor=2`. Published: lego
-32.54 dB, the eight scenes 31.01 in the mean. Not run here. `:smoke`, measured on 2 CPU cores: 17.4 dB after 600 steps,
-in 58 s.
+The constants are those of `paper_configs/blender_config.txt`: 64 + 128 samples, 1,024 rays per step (the paper's text
+says 4,096) of one picture, through pixel corners, between 2 and 6 over white, Adam at 5e-4 that decays to a tenth in
+500,000 steps. In addition the first 500 steps sample the centre of the pictures, as `config_lego.txt` of the same code
+does, which keeps white from taking over. For pictures of half the size: `--config.data.source.factor=2`. Published:
+lego 32.54 dB, mean of the eight scenes 31.01 dB. Not run here. `:smoke`, measured on 2 CPU cores: 17.4 dB after 600
+steps, in 58 s.
 """
 
 from configs.nerf._scene import NARROW, adam, config
@@ -16,7 +16,7 @@ from configs.nerf._scene import NARROW, adam, config
 
 def get_config(arg: str = ''):
     smoke = arg == 'smoke'
-    found = config(
+    result = config(
         size=64,
         batch_size=256 if smoke else 1024,
         train=dict(crop_steps=50 if smoke else 500, single_view=True),
@@ -26,10 +26,10 @@ def get_config(arg: str = ''):
         steps=600 if smoke else 500_000,
         at_least=16.5 if smoke else 32.0,
     )
-    found.data.pixel_center = 0.0
+    result.data.pixel_center = 0.0
     if not smoke:
-        found.data.name, found.data.source = 'blender', dict(near=2.0, far=6.0, factor=1)
-        found.data.evals = dict(val=dict(split='val', views=4), test=dict(split='test', views=200))
-        found.run.evals = dict(val=dict(every='2%'), test=dict(every='100%'))
-        found.run.checkpoint.every = '1%'
-    return found
+        result.data.name, result.data.source = 'blender', dict(near=2.0, far=6.0, factor=1)
+        result.data.evals = dict(val=dict(split='val', views=4), test=dict(split='test', views=200))
+        result.run.evals = dict(val=dict(every='2%'), test=dict(every='100%'))
+        result.run.checkpoint.every = '1%'
+    return result

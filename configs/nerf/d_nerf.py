@@ -1,12 +1,11 @@
-"""NeRF takes the world to stand still; D-NeRF (Pumarola et al. 2021) learns how it moves. The embedded scene, moving.
+"""D-NeRF (Pumarola et al. 2021), for scenes that move, which NeRF assumes to be static. The embedded scene, moving.
 
-    ./launch.sh run configs/nerf/d_nerf.py            # `:smoke` shrunk to two minutes
-    ./launch.sh predict --workdir=runs/nerf/d_nerf-smoke/default --input=60x128      # an orbit in which time goes on
+    ./launch.sh run configs/nerf/d_nerf.py            # `:smoke`: two minutes
+    ./launch.sh predict --workdir=runs/nerf/d_nerf-smoke/default --input=60x128      # an orbit during which time passes
 
-Each picture has a time of its own, in which a ball hops and a box turns. Measured, `:smoke` on 2 CPU cores: 16.9 dB on
-4 held-out views after 500 steps, in 86 s. So short a run is no proof of it: a NeRF of the same size that takes the
-scene to stand still had 17.9 dB on 8 views after 600 steps, as the blur of both is more than what moves. The full form
-has not been run.
+Each picture has its own time; a ball hops and a box turns. Measured, `:smoke` on 2 CPU cores: 16.9 dB on 4 held-out
+views after 500 steps, in 86 s. So short a run proves nothing: a static NeRF of the same size had 17.9 dB on 8 views
+after 600 steps, since the blur of both exceeds what moves. The full form has not been run.
 """
 
 from configs.nerf._scene import NARROW, adam, config

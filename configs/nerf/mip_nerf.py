@@ -1,11 +1,11 @@
-"""NeRF's rays alias; mip-NeRF (Barron et al. 2021) casts cones. One network, both levels, frequencies integrated.
+"""mip-NeRF (Barron et al. 2021) casts cones instead of rays, against aliasing. One network serves both levels.
 
-    ./launch.sh run configs/nerf/mip_nerf.py            # `:smoke` shrunk to two minutes
+    ./launch.sh run configs/nerf/mip_nerf.py            # `:smoke`: two minutes
 
-`far` holds the same views out at a quarter of the size, as if seen from four times the distance. Measured, `:smoke` on
-2 CPU cores: 18.0 dB on 8 held-out views and 20.5 dB on `far` after 600 steps, in 65 s. So short a run is no proof of
-it: NeRF's points came to 18.7 and 22.8 dB in as many steps, as neither had learnt what could alias. The full form has
-not been run.
+The evaluator `far` sees the held-out views at a quarter of the size, as if from four times the distance. Measured,
+`:smoke` on 2 CPU cores: 18.0 dB on 8 held-out views and 20.5 dB on `far` after 600 steps, in 65 s. So short a run
+proves nothing: NeRF's points came to 18.7 and 22.8 dB in as many steps, since neither had learnt detail that could
+alias. The full form has not been run.
 """
 
 from configs.nerf._scene import NARROW, adam, config
@@ -19,9 +19,9 @@ def get_config(arg: str = ''):
         batch_size=256 if smoke else 1024,
         model=dict(name='nerf.mip_nerf', **(NARROW if smoke else {})),
         render=dict(
-            coarse=32 if smoke else 128,
+            coarse=32 if smoke else 128,  # conical frustums per ray of each level
             fine=32 if smoke else 128,
-            shared=True,
+            shared=True,  # one network for both levels
             casting='cones',
             background='white',
         ),

@@ -1,12 +1,11 @@
 """A hash grid on the embedded scene: balls and boxes that Canon traces itself, nothing to download.
 
-    ./launch.sh run configs/nerf/traced.py            # `:smoke` shrunk to a minute
+    ./launch.sh run configs/nerf/traced.py            # `:smoke`: a minute
     ./launch.sh predict --workdir=runs/nerf/traced-smoke/default --input=60x128      # an orbit
 
-instant-ngp's network and recipe (Müller et al. 2022) over a grid of 2^15 rows a level, of which the smoke run has 8
-with 2^14; an occupancy grid of 32^3 keeps the network from being asked where nothing is. Measured on 2 CPU cores, whole
-commands, on 8 held-out views: `:smoke` 25.1 dB after 300 steps in 30 s, most of which is compiling; the full form
-31.4 dB after 1,200 steps in 93 s.
+instant-ngp's network and recipe (Müller et al. 2022) on a grid of 12 levels with 2^15 rows, 8 levels with 2^14 in the
+smoke run; an occupancy grid of 32^3 skips empty space. Measured on 2 CPU cores, whole commands, on 8 held-out views:
+`:smoke` 25.1 dB after 300 steps in 30 s, most of which is compilation; the full form 31.4 dB after 1,200 steps in 93 s.
 """
 
 from configs.nerf._scene import adam, config, skipping
@@ -19,12 +18,12 @@ def get_config(arg: str = ''):
         batch_size=1024 if smoke else 2048,
         model=dict(
             name='instant_ngp.hash_field',
-            levels=8 if smoke else 12,
-            features=2,
-            size=2**14 if smoke else 2**15,
-            coarsest=8 if smoke else 16,
-            finest=128 if smoke else 256,
-            low=-1.3,
+            levels=8 if smoke else 12,  # of the grid
+            features=2,  # per vertex and level
+            size=2**14 if smoke else 2**15,  # the most rows of a level
+            coarsest=8 if smoke else 16,  # cells per axis of the first level
+            finest=128 if smoke else 256,  # and of the last
+            low=-1.3,  # walls of the field
             high=1.3,
         ),
         render=skipping(64 if smoke else 128),

@@ -1,11 +1,11 @@
-"""DVR (Niemeyer et al. 2020): an occupancy network and its colours from pictures with masks, without any 3-D truth.
+"""DVR (Niemeyer et al. 2020): an occupancy network with colours, from pictures with masks and without 3-D supervision.
 
-    ./launch.sh run configs/surfaces/dvr.py            # `:smoke` shrunk to a minute or two
+    ./launch.sh run configs/surfaces/dvr.py            # `:smoke`: a minute or two
     ./launch.sh predict --workdir=runs/surfaces/dvr-smoke/default --input=60x128      # an orbit
 
-Measured on 2 CPU cores: `:smoke`, 3 blocks of 64, has 21.0 dB on 6 held-out views, masks with an IoU of 0.89 and a
-depth that is off by 0.045 (the ball is 0.96 wide), 51 s; with 1500 steps 22.4 dB, 0.92 and 0.035. The full form, the
-paper's network, has not been run.
+Measured on 2 CPU cores: `:smoke`, 3 blocks of 64, has 21.0 dB on 6 held-out views, a mask IoU of 0.89 and a depth error
+of 0.045 (the ball is 0.96 wide), in 51 s; with 1,500 steps 22.4 dB, 0.92 and 0.035. The full form, the paper's network,
+has not been run.
 """
 
 from configs.surfaces._object import config
@@ -14,9 +14,24 @@ from configs.surfaces._object import config
 def get_config(arg: str = ''):
     smoke = arg == 'smoke'
     return config(
-        model=dict(name='dvr.dvr', width=64 if smoke else 512, blocks=3 if smoke else 5),
-        render=dict(name='dvr', count=32 if smoke else 128, secant=8, box=(-1.2, 1.2), background='white'),
-        loss=dict(colour=1.0, free=1.0, occupied=1.0, normal=0.05),
+        model=dict(
+            name='dvr.dvr',
+            width=64 if smoke else 512,
+            blocks=3 if smoke else 5,  # residual blocks
+        ),
+        render=dict(
+            name='dvr',
+            count=32 if smoke else 128,  # even intervals per ray in which the surface is searched
+            secant=8,  # refinement steps
+            box=(-1.2, 1.2),  # the walls of the scene
+            background='white',
+        ),
+        loss=dict(
+            colour=1.0,  # of rays that hit and should
+            free=1.0,  # of rays that should miss
+            occupied=1.0,  # of rays that should hit and miss
+            normal=0.05,  # smoothness of the normals
+        ),
         rate=2e-3 if smoke else 1e-4,
         steps=1000 if smoke else 50_000,
         size=64 if smoke else 128,

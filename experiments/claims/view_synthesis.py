@@ -1,4 +1,4 @@
-"""Pictures of the sweeps that put the claims of the NeRF papers to the test."""
+"""Figures of the sweeps that test claims of the NeRF papers."""
 
 from __future__ import annotations
 
@@ -12,79 +12,86 @@ from matplotlib.figure import Figure
 from canon import plots
 from canon.train.log import read_rows
 from canon.train.runs import Run, read_curves
-from experiments.claims.classification import at, done
+from experiments.claims.sweeps import finished_runs, setting
 
 PSNR = 'test/psnr'
+Label = Callable[[Mapping[str, Any]], str]  # the legend of a run, from its config
 
 
-def against(found: Sequence[Run], key: str, line: Callable[[Mapping[str, Any]], str], title: str) -> Figure:
-    """Held-out PSNR against the number that `key` of the config says, a line for each answer of `line(config)`."""
-    points: dict[str, dict[int, list[float]]] = {}
-    for run, config in done(found):
-        points.setdefault(line(config), {}).setdefault(at(config, key), []).append(run.metrics[PSNR])
-    figure, axes = _axes(title)
-    for name, values in sorted(points.items()):
+def plot_against_setting(runs: Sequence[Run], key: str, label: Label, title: str) -> Figure:
+    """Plots held-out PSNR against a number of the config, one line per label; seeds count by their median.
+
+    Args:
+      runs: of the sweep.
+      key: dotted key of the number, such as 'data.train.views'.
+      label: of a run, from its config.
+      title: of the figure.
+    """
+    lines: dict[str, dict[int, list[float]]] = {}
+    for run, config in finished_runs(runs):
+        lines.setdefault(label(config), {}).setdefault(setting(config, key), []).append(run.metrics[PSNR])
+    figure, axes = _psnr_axes(title)
+    for name, values in sorted(lines.items()):
         numbers = sorted(values)
-        axes.plot(numbers, [plots.middle(values[n]) for n in numbers], 'o-', label=name)
+        axes.plot(numbers, [plots.median_score(values[n]) for n in numbers], 'o-', label=name)
     axes.set(xlabel=key.rpartition('.')[2], xscale='log')
-    numbers = sorted({n for values in points.values() for n in values})
+    numbers = sorted({n for values in lines.values() for n in values})
     axes.set_xticks(numbers, [str(n) for n in numbers])
     axes.minorticks_off()
     axes.legend(frameon=False)
     return figure
 
 
-def curves(found: Sequence[Run], line: Callable[[Mapping[str, Any]], str], title: str) -> Figure:
-    """Held-out PSNR against steps, a line a run, with what it came to."""
-    figure, axes = _axes(title)
-    for run, config in done(found):
+def plot_against_steps(runs: Sequence[Run], label: Label, title: str) -> Figure:
+    """Plots held-out PSNR against steps, one line per run, with its final value in the legend."""
+    figure, axes = _psnr_axes(title)
+    for run, config in finished_runs(runs):
         steps, values = read_curves([run.folder], PSNR)
-        axes.plot(steps, values[0], '.-', label=f'{line(config)}: {run.metrics[PSNR]:.2f} dB')
+        axes.plot(steps, values[0], '.-', label=f'{label(config)}: {run.metrics[PSNR]:.2f} dB')
     axes.set(xlabel='step')
     axes.legend(frameon=False)
     return figure
 
 
-def seconds_to(found: Sequence[Run], line: Callable[[Mapping[str, Any]], str], wanted: float) -> Figure:
-    """Held-out PSNR against seconds of training, a line a run, with the seconds until it is `wanted`."""
-    figure, axes = _axes(f'seconds to {wanted:g} dB')
-    for run, config in done(found):
-        seconds, values = clock(run.folder)
-        first = reached(seconds, values, wanted)
-        axes.plot(
-            seconds, values, '.-', label=f'{line(config)}: ' + ('not reached' if first is None else f'{first:.1f} s')
-        )
-    axes.axhline(wanted, color='k', linestyle=':', linewidth=1)
+def plot_against_seconds(runs: Sequence[Run], label: Label, threshold: float) -> Figure:
+    """Plots held-out PSNR against seconds of training, with the seconds until each run reaches `threshold` dB."""
+    figure, axes = _psnr_axes(f'seconds to {threshold:g} dB')
+    for run, config in finished_runs(runs):
+        seconds, values = read_training_seconds(run.folder)
+        first = interpolate_crossing(seconds, values, threshold)
+        result = 'not reached' if first is None else f'{first:.1f} s'
+        axes.plot(seconds, values, '.-', label=f'{label(config)}: {result}')
+    axes.axhline(threshold, color='k', linestyle=':', linewidth=1)
     axes.set(xlabel='seconds of training', xscale='log')
     axes.legend(frameon=False)
     return figure
 
 
-def clock(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds that training had taken, evaluations and compilation apart, and the PSNR [n] of each evaluation."""
-    seconds, before, told = 0.0, 0, []
+def read_training_seconds(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the seconds of training, without evaluations and compilation, and the PSNR [n] at each evaluation."""
+    seconds, last_step, points = 0.0, 0, []
     for row in read_rows(folder / 'metrics.jsonl'):
         if 'train/step_seconds' in row:
-            seconds += (row['step'] - before) * row['train/step_seconds']
-            before = row['step']
+            seconds += (row['step'] - last_step) * row['train/step_seconds']
+            last_step = row['step']
         if PSNR in row:
-            told.append((seconds, row[PSNR]))
-    return np.array([s for s, _ in told]), np.array([v for _, v in told])
+            points.append((seconds, row[PSNR]))
+    return np.array([s for s, _ in points]), np.array([v for _, v in points])
 
 
-def reached(seconds: np.ndarray, values: np.ndarray, wanted: float) -> float | None:
-    """When `values` first are `wanted`, on straight lines between the evaluations; None where they never are."""
-    above = np.flatnonzero(values >= wanted)
+def interpolate_crossing(seconds: np.ndarray, values: np.ndarray, threshold: float) -> float | None:
+    """Returns when `values` first reach `threshold`, linear between evaluations; None if they never do."""
+    above = np.flatnonzero(values >= threshold)
     if not len(above):
         return None
     i = above[0]
     if i == 0:
         return float(seconds[0])
-    part = (wanted - values[i - 1]) / (values[i] - values[i - 1])
-    return float(seconds[i - 1] + part * (seconds[i] - seconds[i - 1]))
+    fraction = (threshold - values[i - 1]) / (values[i] - values[i - 1])
+    return float(seconds[i - 1] + fraction * (seconds[i] - seconds[i - 1]))
 
 
-def _axes(title: str):
+def _psnr_axes(title: str):
     figure = Figure(figsize=(6.4, 4.2), layout='constrained')
     axes = figure.add_subplot()
     axes.set(ylabel='held-out PSNR, dB', title=title)

@@ -19,13 +19,13 @@ LENSES = {
 
 
 def scene():
-    return views.load('traced', views=9, size=24, seed=2)
+    return views.load_views('traced', views=9, size=24, seed=2)
 
 
-def shots(told):
+def shots(scene):
     """(name, quaternion, translation, numbers of points seen) of each view, in an order that is not that of names."""
-    for i in reversed(range(len(told.poses))):
-        seen = np.linalg.inv(told.poses[i].astype(float) @ np.diag([1.0, -1, -1, 1]))
+    for i in reversed(range(len(scene.poses))):
+        seen = np.linalg.inv(scene.poses[i].astype(float) @ np.diag([1.0, -1, -1, 1]))
         yield f'sub/{i:02}.png', quaternion(seen[:3, :3]), seen[:3, 3], ([7, -1, 9] if i else [])
 
 
@@ -45,20 +45,20 @@ def quaternion(turn):
 POINTS = {7: (0.5, 0.0, 0.0), 9: (0.0, -1.0, 0.25)}
 
 
-def pictures(folder, told):
+def pictures(folder, scene):
     (folder / 'images' / 'sub').mkdir(parents=True)
     (folder / 'sparse' / '0').mkdir(parents=True)
-    for i, image in enumerate(told.images):
+    for i, image in enumerate(scene.images):
         Image.fromarray(image).save(folder / 'images' / 'sub' / f'{i:02}.png')
     return folder / 'sparse' / '0'
 
 
-def binary(folder, told, lens):
+def binary(folder, scene, lens):
     number, values, _ = LENSES[lens]
-    model = pictures(folder, told)
+    model = pictures(folder, scene)
     (model / 'cameras.bin').write_bytes(struct.pack(f'<QiiQQ{len(values)}d', 1, 5, number, 24, 24, *values))
-    data = struct.pack('<Q', len(told.poses))
-    for i, (name, turn, place, seen) in enumerate(shots(told)):
+    data = struct.pack('<Q', len(scene.poses))
+    for i, (name, turn, place, seen) in enumerate(shots(scene)):
         data += struct.pack('<i7di', i + 1, *turn, *place, 5) + name.encode() + b'\0' + struct.pack('<Q', len(seen))
         data += b''.join(struct.pack('<ddq', 1.5, 2.5, point) for point in seen)
     (model / 'images.bin').write_bytes(data)
@@ -68,11 +68,11 @@ def binary(folder, told, lens):
     (model / 'points3D.bin').write_bytes(data)
 
 
-def text(folder, told, lens):
-    model = pictures(folder, told)
+def text(folder, scene, lens):
+    model = pictures(folder, scene)
     (model / 'cameras.txt').write_text(f'# Camera list\n5 {lens} 24 24 {" ".join(map(str, LENSES[lens][1]))}\n')
     rows = ['# Image list']
-    for i, (name, turn, place, seen) in enumerate(shots(told)):
+    for i, (name, turn, place, seen) in enumerate(shots(scene)):
         rows.append(' '.join(map(repr, [i + 1, *map(float, turn), *map(float, place), 5])) + f' {name}')
         rows.append(' '.join(f'1.5 2.5 {point}' for point in seen))
     (model / 'images.txt').write_text('\n'.join(rows) + '\n')
@@ -83,24 +83,24 @@ def text(folder, told, lens):
 @pytest.mark.parametrize('write', [binary, text])
 @pytest.mark.parametrize('lens', LENSES)
 def test_poses_and_lenses_come_back(tmp_path, write, lens):
-    told = scene()
-    write(tmp_path, told, lens)
-    read = views.load('colmap', path=str(tmp_path))
-    np.testing.assert_allclose(read.poses, told.poses[1:8], atol=1e-6)
-    np.testing.assert_array_equal(read.images, told.images[1:8])
+    loaded = scene()
+    write(tmp_path, loaded, lens)
+    read = views.load_views('colmap', path=str(tmp_path))
+    np.testing.assert_allclose(read.poses, loaded.poses[1:8], atol=1e-6)
+    np.testing.assert_array_equal(read.images, loaded.images[1:8])
     assert (read.camera.focal, read.camera.centre, read.camera.distortion) == LENSES[lens][2]
-    eyes, axes = told.poses[1:, :3, 3].astype(float), -told.poses[1:, :3, 2]  # the first saw no points
+    eyes, axes = loaded.poses[1:, :3, 3].astype(float), -loaded.poses[1:, :3, 2]  # the first saw no points
     depths = np.concatenate([((point - eyes) * axes).sum(1) for point in POINTS.values()])
     np.testing.assert_allclose([read.near, read.far], np.percentile(depths, (0.1, 99.9)) * (0.9, 1.1), rtol=1e-6)
-    held = views.load('colmap', 'test', path=str(tmp_path), factor=2, near=1, far=9)
-    np.testing.assert_allclose(held.poses, told.poses[[0, 8]], atol=1e-6)
+    held = views.load_views('colmap', 'test', path=str(tmp_path), factor=2, near=1, far=9)
+    np.testing.assert_allclose(held.poses, loaded.poses[[0, 8]], atol=1e-6)
     assert held.names == ('sub/00.png', 'sub/08.png')
     assert held.camera.focal[0] == 15.0
 
 
 def refusal(folder, **arguments):
     with pytest.raises(CanonError) as caught:
-        views.load('colmap', path=str(folder), **arguments)
+        views.load_views('colmap', path=str(folder), **arguments)
     assert '\n' not in str(caught.value)
     return str(caught.value)
 
@@ -121,7 +121,7 @@ def test_what_cannot_be_read_says_why(tmp_path):
     (model / 'cameras.bin').write_bytes(struct.pack('<QiiQQ3d', 1, 6, 0, 24, 24, 30, 12, 12))
     assert 'sub/00.png was taken by camera 5, which is not listed' in refusal(tmp_path)
     (model / 'cameras.bin').write_bytes(struct.pack('<QiiQQ3d', 1, 5, 0, 24, 24, np.nan, 12, 12))
-    assert 'a camera SIMPLE_PINHOLE has' in refusal(tmp_path)
+    assert 'a SIMPLE_PINHOLE camera has' in refusal(tmp_path)
     assert 'holds no cameras' in refusal(tmp_path, model='sparse/1')
 
 
@@ -138,7 +138,7 @@ def test_a_camera_for_each_picture(tmp_path):
         name = f'sub/{i:02}.png'.encode()
         listed = listed.replace(struct.pack('<i', 5) + name, struct.pack('<i', 50 + i) + name)
     (model / 'images.bin').write_bytes(listed)
-    read = views.load('colmap', path=str(tmp_path))
+    read = views.load_views('colmap', path=str(tmp_path))
     expected = [[30 + i / 2, 31 + i / 2, 12, 11.5, 0.01 * i, 0, 0, 0] for i in range(1, 8)]
     assert read.intrinsics is not None
     np.testing.assert_allclose(read.intrinsics, expected, rtol=1e-6)
@@ -149,25 +149,25 @@ def test_a_camera_for_each_picture(tmp_path):
     # Two cameras of the same numbers are one.
     same = b''.join(struct.pack('<iiQQ8d', 50 + i, 4, 48, 48, 60, 62, 24, 23, 0, 0, 0, 0) for i in range(9))
     (model / 'cameras.bin').write_bytes(struct.pack('<Q', 9) + same)
-    assert views.load('colmap', path=str(tmp_path)).intrinsics is None
+    assert views.load_views('colmap', path=str(tmp_path)).intrinsics is None
 
 
 def test_near_and_far_of_a_wide_lens_are_depths(tmp_path):
     """On a lens of 90 degrees a point in the corner is 1.73 times as far away as it is deep."""
-    told = scene()
-    binary(tmp_path, told, 'PINHOLE')
+    loaded = scene()
+    binary(tmp_path, loaded, 'PINHOLE')
     model = tmp_path / 'sparse' / '0'
     points = b''
     for number, (x, y, depth) in {7: (1.0, 1.0, 1.5), 9: (-1.0, 1.0, 8.0)}.items():
-        place = told.poses[4].astype(float) @ [x * depth, y * depth, -depth, 1]
+        place = loaded.poses[4].astype(float) @ [x * depth, y * depth, -depth, 1]
         points += struct.pack('<Q3d3BdQ', number, *place[:3], 1, 2, 3, 0.5, 0)
     (model / 'points3D.bin').write_bytes(struct.pack('<Q', 2) + points)
     listed = struct.pack('<Q', 1)
-    name, turn, place, _ = next(shot for shot in shots(told) if shot[0] == 'sub/04.png')
+    name, turn, place, _ = next(shot for shot in shots(loaded) if shot[0] == 'sub/04.png')
     listed += struct.pack('<i7di', 1, *turn, *place, 5) + name.encode() + b'\0' + struct.pack('<Q', 2)
     listed += b''.join(struct.pack('<ddq', 1.5, 2.5, point) for point in (7, 9))
     (model / 'images.bin').write_bytes(listed)
-    read = views.load('colmap', 'test', path=str(tmp_path))
+    read = views.load_views('colmap', 'test', path=str(tmp_path))
     expected = np.percentile([1.5, 8.0], (0.1, 99.9)) * (0.9, 1.1)
     np.testing.assert_allclose([read.near, read.far], expected, rtol=1e-5)
 
@@ -183,13 +183,13 @@ def test_a_zero_quaternion_is_refused(tmp_path):
     assert 'sub/08.png has' in refusal(tmp_path)
     (file.parent / 'points3D.txt').write_text('7 nan 0 0 1 2 3 0.5 1 0 2 0\n')
     file.write_text('\n'.join(rows) + '\n')
-    assert 'point 7 is not at three finite numbers' in refusal(tmp_path)
+    assert 'point 7 needs three finite coordinates' in refusal(tmp_path)
 
 
 def test_a_picture_turned_against_its_camera_is_refused(tmp_path):
     binary(tmp_path, scene(), 'PINHOLE')
     (tmp_path / 'sparse' / '0' / 'cameras.bin').write_bytes(struct.pack('<QiiQQ4d', 1, 5, 1, 24, 32, 30, 31, 11, 13))
-    assert 'the camera is of pictures of 24x32, and those on disk are 24x24' in refusal(tmp_path)
+    assert 'the camera is calibrated for pictures of 24x32, those on disk are 24x24' in refusal(tmp_path)
     for i in range(9):
         Image.new('RGB', (32, 24)).save(tmp_path / 'images' / 'sub' / f'{i:02}.png')
     assert 'turned by 90 degrees' in refusal(tmp_path)

@@ -9,7 +9,7 @@ from canon.data.scenes.ray_batches import sample_rays
 
 @pytest.fixture(scope='module')
 def views():
-    return sources.load('traced', 'train', size=16, views=4)
+    return sources.load_views('traced', 'train', size=16, views=4)
 
 
 def test_a_batch_is_a_function_of_seed_and_step_and_shows_the_views_pixels(views):

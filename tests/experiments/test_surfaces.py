@@ -12,7 +12,7 @@ from experiments import configs, view_synthesis
 
 @pytest.fixture(scope='module')
 def ball():
-    return sources.load('traced', 'train', size=24, views=3, only=(1,))
+    return sources.load_views('traced', 'train', size=24, views=3, only=(1,))
 
 
 def small(root, name, **changes):
@@ -35,9 +35,9 @@ def test_a_few_steps_learn_and_are_measured(root, name):
         state, last = step(state, experiment.train[i])
     assert last['loss'].value < 0.6 * first['loss'].value
     evaluator = experiment.evals['test']
-    told = evaluator.finish(jax.device_get(jax.jit(evaluator.measure)(state.params, {}, evaluator.data[0])))
-    assert {'psnr', 'depth_error'} <= set(told)
-    assert ('mask_iou' in told) == (name == 'dvr')
+    scene = evaluator.finish(jax.device_get(jax.jit(evaluator.measure)(state.params, {}, evaluator.data[0])))
+    assert {'psnr', 'depth_error'} <= set(scene)
+    assert ('mask_iou' in scene) == (name == 'dvr')
     (prediction,) = view_synthesis.predict(config, experiment, state.params, {}, '2x16')
     assert prediction.text.startswith('2 frames of 16x16')
 
@@ -61,6 +61,6 @@ def test_what_is_refused(root, changes, message):
 
 def test_pictures_without_masks_are_refused(root, monkeypatch, ball):
     opaque = ball._replace(images=ball.images[..., :3])
-    monkeypatch.setattr(sources, 'load', lambda *_, **__: opaque)
+    monkeypatch.setattr(sources, 'load_views', lambda *_, **__: opaque)
     with pytest.raises(UsageError, match='needs pictures with alpha, which masks the object'):
         view_synthesis.make(small(root, 'dvr'))

@@ -18,7 +18,7 @@ from experiments.claims import view_synthesis as claims
 
 @pytest.fixture(scope='module')
 def views():
-    return sources.load('traced', 'train', size=16, views=4)
+    return sources.load_views('traced', 'train', size=16, views=4)
 
 
 def small(root, **changes) -> ConfigDict:
@@ -93,20 +93,20 @@ def test_seconds_until_a_psnr_is_reached(tmp_path):
         {'step': 6, 'test/psnr': 30.0},
     ]
     (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
-    seconds, values = claims.clock(tmp_path)
+    seconds, values = claims.read_training_seconds(tmp_path)
     np.testing.assert_allclose(seconds, [2, 4])
     np.testing.assert_allclose(values, [20, 30])
-    assert claims.reached(seconds, values, 25) == pytest.approx(3)
-    assert claims.reached(seconds, values, 20) == 2
-    assert claims.reached(seconds, values, 31) is None
+    assert claims.interpolate_crossing(seconds, values, 25) == pytest.approx(3)
+    assert claims.interpolate_crossing(seconds, values, 20) == 2
+    assert claims.interpolate_crossing(seconds, values, 31) is None
 
 
 def test_a_form_takes_the_place_of_the_blocks_that_it_names(root):
     config = configs.load(f'{root}/configs/claims/nerf_speed.py')
     config.form = 'grid'
-    found = view_synthesis.apply_form(config)
-    assert found.model.name == 'instant_ngp.voxels'
-    assert found.data == config.data
+    result = view_synthesis.apply_form(config)
+    assert result.model.name == 'instant_ngp.voxels'
+    assert result.data == config.data
     config.form = 'gird'
     with pytest.raises(UsageError, match=r"form='gird' is not one of 'grid', 'hash', 'network'"):
         view_synthesis.make(config)
@@ -127,9 +127,9 @@ def test_two_processes_share_the_rays_of_one(root, monkeypatch):
     a, b = (two.evals['test'].data.for_process(index, 2)[1] for index in range(2))
     for name, expected in whole.items():
         assert len(a[name]) == len(b[name]) == 113
-        found = np.concatenate((a[name], b[name]))
-        np.testing.assert_array_equal(found[:225], expected[:225])
-        np.testing.assert_array_equal(found[225:], expected[224:225])
+        result = np.concatenate((a[name], b[name]))
+        np.testing.assert_array_equal(result[:225], expected[:225])
+        np.testing.assert_array_equal(result[225:], expected[224:225])
 
 
 @pytest.mark.parametrize(
@@ -151,6 +151,6 @@ def test_what_is_refused(root, changes, message):
 
 def test_white_behind_pictures_without_alpha_is_refused(root, monkeypatch, views):
     opaque = views._replace(images=views.images[..., :3])
-    monkeypatch.setattr(sources, 'load', lambda *_, **__: opaque)
+    monkeypatch.setattr(sources, 'load_views', lambda *_, **__: opaque)
     with pytest.raises(UsageError, match='needs pictures with alpha'):
         view_synthesis.make(small(root))

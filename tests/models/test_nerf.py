@@ -14,11 +14,15 @@ from canon.ops import grids
 
 rng = np.random.default_rng(0)
 AT = Samples(*(jnp.asarray(rng.uniform(-1, 1, shape)) for shape in ((4, 5, 3), (4, 3))))
-CONES = AT._replace(variance=jnp.asarray(rng.uniform(0, 0.1, (4, 5, 3))))
+CONES = AT._replace(covariance=jnp.asarray(rng.uniform(0, 0.1, (4, 5, 3))))
 
 
 def count(variables) -> int:
     return sum(x.size for x in jax.tree.leaves(variables['params']))
+
+
+def initialise(field, samples):
+    return jax.jit(field.init)(jax.random.key(0), samples)
 
 
 def shapes(name, at, **arguments):
@@ -28,7 +32,7 @@ def shapes(name, at, **arguments):
 
 def test_parameters_as_published():
     assert count(shapes('nerf.nerf', AT)) == 595_844
-    # 96 inputs without the point itself, in layer 0 and behind the skip: 2 x 33 x 256 more.
+    # 96 inputs without the point itself, in layer 0 and after the skip: 2 x 33 x 256 more.
     assert count(shapes('nerf.mip_nerf', CONES)) == 595_844 + 2 * 33 * 256
     timed = AT._replace(times=jnp.zeros((4, 1)))
     deformation = (63 + 21) * 256 + 256 + 6 * (256 * 257) + (84 + 256) * 256 + 256 + 3 * 257
@@ -43,18 +47,18 @@ def test_parameters_as_published():
 def test_the_networks_equations():
     field = models.make('nerf.nerf', layers=6, width=16, levels=3, view_levels=2, view_width=8)
     with jax.enable_x64(True):
-        variables = field.init(jax.random.key(0), AT)
+        variables = initialise(field, AT)
         variables = jax.tree.map(lambda x: np.asarray(x) + 0.1 * rng.normal(size=x.shape), variables)
-        density, colour = field.apply(variables, AT)
+        density, colour = jax.jit(field.apply)(variables, AT)
     p = variables['params']
 
     def dense(x, name):
         return x @ p[name]['kernel'] + p[name]['bias']
 
     for ray, i in np.ndindex(4, 5):
-        point, way = np.asarray(AT.points)[ray, i], np.asarray(AT.ways)[ray]
+        point, direction = np.asarray(AT.positions)[ray, i], np.asarray(AT.directions)[ray]
         x = np.concatenate((point, *(f(2**n * point) for n in range(3) for f in (np.sin, np.cos))))
-        d = way / np.linalg.norm(way)
+        d = direction / np.linalg.norm(direction)
         d = np.concatenate((d, *(f(2**n * d) for n in range(2) for f in (np.sin, np.cos))))
         h = x
         for layer in range(6):
@@ -70,27 +74,30 @@ def test_the_networks_equations():
 ])  # fmt: skip
 def test_the_density_depends_on_the_place_alone(name, arguments):
     field = models.make(name, **arguments)
-    variables = field.init(jax.random.key(0), AT)
-    a, first = field.apply(variables, AT)
-    b, second = field.apply(variables, AT._replace(ways=-AT.ways))
+    variables = initialise(field, AT)
+    apply = jax.jit(field.apply)
+    a, first = apply(variables, AT)
+    b, second = apply(variables, AT._replace(directions=-AT.directions))
     np.testing.assert_array_equal(a, b)
     assert np.abs(first - second).max() > 1e-3
-    np.testing.assert_allclose(field.apply(variables, AT._replace(ways=3 * AT.ways))[1], first, atol=1e-6)
+    np.testing.assert_allclose(apply(variables, AT._replace(directions=3 * AT.directions))[1], first, atol=1e-6)
 
 
 def test_without_directions_the_colour_is_one():
     field = models.make('nerf.nerf', layers=2, width=8, view_levels=-1)
-    variables = field.init(jax.random.key(0), AT)
-    np.testing.assert_array_equal(*(field.apply(variables, AT._replace(ways=w))[1] for w in (AT.ways, -AT.ways)))
+    variables = initialise(field, AT)
+    np.testing.assert_array_equal(
+        *(field.apply(variables, AT._replace(directions=w))[1] for w in (AT.directions, -AT.directions))
+    )
 
 
 def test_cones_of_no_width_are_points():
     """The integrated encoding of variance 0 has the sines and cosines of the plain one, and mip-NeRF's colour pads."""
-    thin = fq.integrated_positional_encoding(AT.points, jnp.zeros_like(AT.points), 3).reshape(4, 5, 2, 3, 3)
-    plain = fq.positional_encoding(AT.points, 3)[..., 3:].reshape(4, 5, 3, 2, 3).swapaxes(2, 3)
+    thin = fq.integrated_positional_encoding(AT.positions, jnp.zeros_like(AT.positions), 3).reshape(4, 5, 2, 3, 3)
+    plain = fq.positional_encoding(AT.positions, 3)[..., 3:].reshape(4, 5, 3, 2, 3).swapaxes(2, 3)
     np.testing.assert_allclose(thin, plain, atol=1e-6)
     field = models.make('nerf.mip_nerf', layers=2, width=8)
-    variables = field.init(jax.random.key(0), CONES)
+    variables = initialise(field, CONES)
     variables['params']['colour']['bias'] += 100
     np.testing.assert_allclose(field.apply(variables, CONES)[1], 1.001, atol=1e-5)
     np.testing.assert_allclose(field.density(jnp.array([1.0])), np.log(2), rtol=1e-6)
@@ -99,7 +106,7 @@ def test_cones_of_no_width_are_points():
 def test_a_deformed_scene_is_the_canonical_one_at_time_0():
     field = models.make('nerf.d_nerf', layers=2, width=8, skip=None)
     start = AT._replace(times=jnp.zeros((4, 1)))
-    variables = field.init(jax.random.key(0), start)
+    variables = initialise(field, start)
     canonical = {'params': variables['params']['canonical']}
     still = field.canonical.apply(canonical, AT)
     np.testing.assert_allclose(field.apply(variables, start)[0], still[0], atol=1e-6)
@@ -109,7 +116,7 @@ def test_a_deformed_scene_is_the_canonical_one_at_time_0():
 def test_the_schedule_of_frequencies_hides_the_high_ones():
     """At progress 0 only the place itself is seen: the density is piecewise linear between layers' kinks."""
     field = models.make('nerf.nerf', layers=1, width=8, levels=6, skip=None)
-    variables = field.init(jax.random.key(0), AT)
+    variables = initialise(field, AT)
     hidden = dict(variables['params'], layer_0=dict(variables['params']['layer_0']))
     hidden['layer_0']['kernel'] = hidden['layer_0']['kernel'].at[3:].set(0)
     early = field.apply(variables, AT._replace(progress=jnp.zeros(())))[0]
@@ -122,9 +129,9 @@ def test_the_schedule_of_frequencies_hides_the_high_ones():
 def test_outside_of_its_box_a_grid_is_empty(name):
     small = dict(levels=2, finest=32, size=64) if name == 'hash_field' else dict(vertices=4)
     field = models.make(f'instant_ngp.{name}', low=-0.5, high=0.5, **small)
-    variables = field.init(jax.random.key(0), AT)
-    density = field.density(field.apply(variables, AT)[0])
-    inside = (np.abs(AT.points) <= 0.5).all(-1)
+    variables = initialise(field, AT)
+    density = jax.jit(lambda: field.density(field.apply(variables, AT)[0]))()
+    inside = (np.abs(AT.positions) <= 0.5).all(-1)
     assert inside.any()
     np.testing.assert_array_equal(density[~inside], 0)
     assert (density[inside] > 0).all()
@@ -140,7 +147,7 @@ def test_the_exponential_is_cut():
     ('name', 'arguments', 'message'),
     [
         ('nerf.nerf', dict(width=0), 'model.width=0 must be at least 1'),
-        ('nerf.nerf', dict(levels=-1), 'model.levels=-1 is negative'),
+        ('nerf.nerf', dict(levels=-1), 'model.levels=-1 must be at least 0'),
         ('instant_ngp.voxels', dict(low=1.0, high=0.0), 'model.low=1.0 must be below'),
         ('instant_ngp.hash_field', dict(size=1000), 'a power of 2 of rows'),
     ],
@@ -151,6 +158,6 @@ def test_what_is_refused(name, arguments, message):
 
 
 def test_inputs_that_are_missing_are_named():
-    for name, message in (('nerf.mip_nerf', 'set render.casting=cones'), ('nerf.d_nerf', 'd_nerf wants times')):
+    for name, message in (('nerf.mip_nerf', 'set render.casting=cones'), ('nerf.d_nerf', 'd_nerf needs times')):
         with pytest.raises(UsageError, match=message):
             shapes(name, AT)

@@ -7,7 +7,7 @@ import pytest
 
 from canon import models
 from canon.errors import UsageError
-from canon.models.srn import clipped
+from canon.models.srn import clip_gradient
 
 rng = np.random.default_rng(0)
 
@@ -40,10 +40,10 @@ def sigmoid(x):
 
 def test_srns_equations():
     model = models.make('srn.srn', width=6, layers=3, generator_layers=2, hidden=4, steps=2, start=1.5)
-    origins, ways = rng.normal(size=(5, 3)), rng.normal(size=(5, 3))
+    origins, directions = rng.normal(size=(5, 3)), rng.normal(size=(5, 3))
     with jax.enable_x64(True):
-        variables = drawn(model, jnp.asarray(origins), jnp.asarray(ways))
-        colours, distances = jax.jit(model.apply)(variables, jnp.asarray(origins), jnp.asarray(ways))
+        variables = drawn(model, jnp.asarray(origins), jnp.asarray(directions))
+        colours, distances = jax.jit(model.apply)(variables, jnp.asarray(origins), jnp.asarray(directions))
     p = variables['params']
 
     def stack(x, name, layers):
@@ -58,12 +58,12 @@ def test_srns_equations():
     for i in range(5):
         t, h, c = 1.5, np.zeros(4), np.zeros(4)
         for _ in range(2):
-            v = stack(origins[i] + t * ways[i], 'field', 3)
+            v = stack(origins[i] + t * directions[i], 'field', 3)
             gates = np.split(v @ cell['kernel'] + h @ cell['recurrent'] + cell['bias'], 4)
             c = sigmoid(gates[1]) * c + sigmoid(gates[0]) * np.tanh(gates[2])
             h = sigmoid(gates[3]) * np.tanh(c)
-            t += (h @ p['length']['kernel'] + p['length']['bias'])[0] / np.linalg.norm(ways[i])
-        v = stack(stack(origins[i] + t * ways[i], 'field', 3), 'generator', 2)
+            t += (h @ p['length']['kernel'] + p['length']['bias'])[0] / np.linalg.norm(directions[i])
+        v = stack(stack(origins[i] + t * directions[i], 'field', 3), 'generator', 2)
         np.testing.assert_allclose(distances[i], t, rtol=1e-9)
         np.testing.assert_allclose(colours[i], (v @ p['colour']['kernel'] + p['colour']['bias']) / 2 + 0.5, rtol=1e-9)
 
@@ -81,8 +81,10 @@ def test_srns_marching_begins_at_random_and_forgets_nothing_at_first():
 
 def test_the_gradient_of_the_marcher_is_cut():
     h = jnp.array([1.0, 2.0, 3.0])
-    np.testing.assert_array_equal(clipped(h), h)
-    np.testing.assert_array_equal(jax.grad(lambda h: (clipped(h) * jnp.array([3.0, -50, 20])).sum())(h), [3, -10, 10])
+    np.testing.assert_array_equal(clip_gradient(h), h)
+    np.testing.assert_array_equal(
+        jax.grad(lambda h: (clip_gradient(h) * jnp.array([3.0, -50, 20])).sum())(h), [3, -10, 10]
+    )
 
 
 def test_dvrs_equations():

@@ -13,9 +13,9 @@ rng = np.random.default_rng(0)
 
 def test_frequencies_number_by_number():
     x = rng.normal(size=(4, 3))
-    wanted = [[*row, *(f(2.0**level * v) for level in range(10) for f in (np.sin, np.cos) for v in row)] for row in x]
+    expected = [[*row, *(f(2.0**level * v) for level in range(10) for f in (np.sin, np.cos) for v in row)] for row in x]
     with jax.enable_x64(True):
-        np.testing.assert_allclose(fq.positional_encoding(jnp.asarray(x), 10), wanted, atol=1e-12)
+        np.testing.assert_allclose(fq.positional_encoding(jnp.asarray(x), 10), expected, atol=1e-12)
     assert fq.positional_encoding(jnp.ones((2, 3)), 10).shape[-1] == 63
     assert fq.positional_encoding(jnp.ones((2, 3)), 4).shape[-1] == 27
     with pytest.raises(UsageError, match='levels >= 0, got -1'):
@@ -23,22 +23,25 @@ def test_frequencies_number_by_number():
 
 
 def test_the_free_mask_lets_bands_in_from_the_lowest():
-    for progress, wanted in ((0, [1, 0, 0, 0, 0]), (0.1, [1, 0.5, 0, 0, 0]), (0.5, [1, 1, 1, 0.5, 0]), (1, [1] * 5)):
-        np.testing.assert_allclose(fq.frequency_mask(progress, 2), np.repeat(wanted, 3), atol=1e-6)
+    for progress, expected in ((0, [1, 0, 0, 0, 0]), (0.1, [1, 0.5, 0, 0, 0]), (0.5, [1, 1, 1, 0.5, 0]), (1, [1] * 5)):
+        np.testing.assert_allclose(fq.frequency_mask(progress, 2), np.repeat(expected, 3), atol=1e-6)
     np.testing.assert_allclose(fq.frequency_mask(3.0, 2), 1)
 
 
 def test_frustums_have_the_moments_of_points_drawn_in_them():
     """Points uniform in the piece of a cone: t with density t^2, then uniform in the disc of radius r t."""
-    origin, way, radius = np.array([0.3, -0.2, 1.0]), np.array([0.2, 0.5, -1.0]), 0.3
+    origin, direction, radius = np.array([0.3, -0.2, 1.0]), np.array([0.2, 0.5, -1.0]), 0.3
     t0, t1, n = 1.0, 2.5, 400_000
     t = rng.uniform(t0**3, t1**3, n) ** (1 / 3)
-    across = np.linalg.svd(way[None])[2][1:]
+    across = np.linalg.svd(direction[None])[2][1:]
     angle, r = rng.uniform(0, 2 * np.pi, n), np.sqrt(rng.uniform(size=n)) * radius * t
     drawn = (
-        origin + t[:, None] * way + (r * np.cos(angle))[:, None] * across[0] + (r * np.sin(angle))[:, None] * across[1]
+        origin
+        + t[:, None] * direction
+        + (r * np.cos(angle))[:, None] * across[0]
+        + (r * np.sin(angle))[:, None] * across[1]
     )
-    mean, variance = fq.conical_frustum_gaussians(*map(jnp.asarray, ([t0, t1], origin, way, [radius])))
+    mean, variance = fq.conical_frustum_gaussians(*map(jnp.asarray, ([t0, t1], origin, direction, [radius])))
     np.testing.assert_allclose(mean[0], drawn.mean(0), atol=2e-3)
     np.testing.assert_allclose(variance[0], drawn.var(0), rtol=0.01)
 
@@ -47,9 +50,9 @@ def test_integrated_encoding_is_the_mean_of_encodings():
     mean, variance = np.array([0.3, -0.7, 1.1]), np.array([0.5, 0.02, 0.1])
     drawn = rng.normal(size=(400_000, 3)) * np.sqrt(variance) + mean
     phases = np.concatenate([drawn * 2.0**level for level in range(4)], -1)
-    wanted = np.concatenate((np.sin(phases).mean(0), np.cos(phases).mean(0)))
+    expected = np.concatenate((np.sin(phases).mean(0), np.cos(phases).mean(0)))
     np.testing.assert_allclose(
-        fq.integrated_positional_encoding(jnp.asarray(mean), jnp.asarray(variance), 4), wanted, atol=5e-3
+        fq.integrated_positional_encoding(jnp.asarray(mean), jnp.asarray(variance), 4), expected, atol=5e-3
     )
 
 
@@ -58,9 +61,9 @@ def test_harmonics_are_orthonormal_and_the_first_are_known():
     z, weight = np.polynomial.legendre.leggauss(8)
     angle = np.arange(16) * (2 * np.pi / 16)
     r = np.sqrt(1 - z**2)
-    ways = np.stack((np.outer(r, np.cos(angle)), np.outer(r, np.sin(angle)), np.tile(z[:, None], 16)), -1)
+    directions = np.stack((np.outer(r, np.cos(angle)), np.outer(r, np.sin(angle)), np.tile(z[:, None], 16)), -1)
     with jax.enable_x64(True):
-        y = np.asarray(fq.spherical_harmonics(jnp.asarray(ways)))
+        y = np.asarray(fq.spherical_harmonics(jnp.asarray(directions)))
     products = np.einsum('zap,zaq,z->pq', y, y, weight * 2 * np.pi / 16)
     np.testing.assert_allclose(products, np.eye(16), atol=1e-12)
     # instant-ngp's constants, as printed there.

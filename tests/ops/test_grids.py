@@ -25,15 +25,15 @@ def row(corner, level):
 
 
 def loops(table, x):
-    found = []
+    result = []
     for level, n in enumerate(GRID.resolutions):
         low = np.minimum(np.floor(x * n).astype(int), n - 1)
         part, feature = x * n - low, 0
         for corner in np.ndindex(2, 2, 2):
             share = np.prod([p if c else 1 - p for c, p in zip(corner, part, strict=True)])
             feature = feature + share * table[GRID.offsets[level] + row(low + corner, level)]
-        found.append(feature)
-    return np.concatenate(found)
+        result.append(feature)
+    return np.concatenate(result)
 
 
 def test_levels_are_the_papers():
@@ -50,19 +50,19 @@ def test_levels_are_the_papers():
 def test_hashed_features_are_those_of_loops():
     table = rng.normal(size=(GRID.total, 3))
     with jax.enable_x64(True):
-        got = grids.hash_encoding(jnp.asarray(table), jnp.asarray(PLACES), GRID)
-        np.testing.assert_allclose(got, [loops(table, x) for x in PLACES], atol=1e-12)
+        actual = grids.hash_encoding(jnp.asarray(table), jnp.asarray(PLACES), GRID)
+        np.testing.assert_allclose(actual, [loops(table, x) for x in PLACES], atol=1e-12)
     single = grids.hash_encoding(jnp.asarray(table, jnp.float32), jnp.asarray(PLACES, jnp.float32), GRID)
-    np.testing.assert_allclose(single, got, atol=2e-5)
+    np.testing.assert_allclose(single, actual, atol=2e-5)
 
 
 def test_the_largest_grid_hashes_without_overflow():
     paper = grids.make_hash_grid(2, 1024, 2048, 2**4)
     table = np.arange(paper.total, dtype=np.float64)[:, None]
     x = np.array([1.0, 1.0, 1.0])
-    wanted = [(2048 ^ 2048 * 2654435761 ^ 2048 * 805459861) % 16 + 16]
+    expected = [(2048 ^ 2048 * 2654435761 ^ 2048 * 805459861) % 16 + 16]
     with jax.enable_x64(True):
-        np.testing.assert_allclose(grids.hash_encoding(jnp.asarray(table), jnp.asarray(x), paper)[1:], wanted)
+        np.testing.assert_allclose(grids.hash_encoding(jnp.asarray(table), jnp.asarray(x), paper)[1:], expected)
 
 
 def test_a_linear_function_is_interpolated_exactly():
@@ -70,9 +70,9 @@ def test_a_linear_function_is_interpolated_exactly():
     values = np.stack((2 * axes[0] - axes[1] + 3 * axes[2], axes[0] * axes[1] * axes[2]), -1)
     x, y, z = PLACES.T
     with jax.enable_x64(True):
-        got = grids.interpolate_trilinear(jnp.asarray(values), jnp.asarray(PLACES))
-        np.testing.assert_allclose(got[:, 0], 2 * x - y + 3 * z, atol=1e-12)
-        np.testing.assert_allclose(got[:, 1], x * y * z, atol=1e-12)  # within each cell it is trilinear itself
+        actual = grids.interpolate_trilinear(jnp.asarray(values), jnp.asarray(PLACES))
+        np.testing.assert_allclose(actual[:, 0], 2 * x - y + 3 * z, atol=1e-12)
+        np.testing.assert_allclose(actual[:, 1], x * y * z, atol=1e-12)  # within each cell it is trilinear itself
 
 
 @pytest.mark.parametrize('kind', ['hashed', 'trilinear'])
@@ -82,14 +82,16 @@ def test_gradients_are_finite_differences(kind):
     with jax.enable_x64(True):
 
         def value(table, x):
-            found = grids.hash_encoding(table, x, GRID) if kind == 'hashed' else grids.interpolate_trilinear(table, x)
-            return jnp.sin(found).sum()
+            result = grids.hash_encoding(table, x, GRID) if kind == 'hashed' else grids.interpolate_trilinear(table, x)
+            return jnp.sin(result).sum()
 
         for i, grad in enumerate(jax.grad(value, (0, 1))(jnp.asarray(table), jnp.asarray(x))):
-            way = np.random.default_rng(i).normal(size=grad.shape)
-            ahead, back = ([v + h * way if i == j else v for j, v in enumerate((table, x))] for h in (1e-7, -1e-7))
+            direction = np.random.default_rng(i).normal(size=grad.shape)
+            ahead, back = (
+                [v + h * direction if i == j else v for j, v in enumerate((table, x))] for h in (1e-7, -1e-7)
+            )
             numeric = (value(*map(jnp.asarray, ahead)) - value(*map(jnp.asarray, back))) / 2e-7
-            np.testing.assert_allclose((grad * way).sum(), numeric, rtol=1e-6, atol=1e-6)
+            np.testing.assert_allclose((grad * direction).sum(), numeric, rtol=1e-6, atol=1e-6)
 
 
 def test_what_lies_outside_is_at_the_wall():

@@ -14,18 +14,18 @@ rng = np.random.default_rng(0)
 def test_a_place_has_the_number_of_the_cell_that_it_lies_in():
     grid = rng.uniform(size=(4, 4, 4))
     x = np.concatenate((rng.uniform(-0.2, 1.2, (50, 3)), [[0, 0, 0], [1, 1, 1], [0.25, 0.5, 0.75]]))
-    for got, place in zip(occupancy.lookup_density(jnp.asarray(grid), jnp.asarray(x)), x, strict=True):
+    for actual, place in zip(occupancy.lookup_density(jnp.asarray(grid), jnp.asarray(x)), x, strict=True):
         inside = (place >= 0).all() and (place <= 1).all()
-        wanted = grid[tuple(min(int(p * 4), 3) for p in place)] if inside else -1
-        np.testing.assert_allclose(got, wanted, rtol=1e-6)
+        expected = grid[tuple(min(int(p * 4), 3) for p in place)] if inside else -1
+        np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
 def test_the_parts_of_the_cells_are_all_cells_each_once():
     """A place of each cell of the part that is said, and within it."""
     parts = jax.vmap(lambda key: occupancy.sample_cells(key, 4, 16))(jax.random.split(jax.random.key(0), 200))
     seen = set()
-    for which, places in zip(*parts, strict=True):
-        cells = np.floor(np.asarray(places) * 4).astype(int)
+    for which, positions in zip(*parts, strict=True):
+        cells = np.floor(np.asarray(positions) * 4).astype(int)
         rows = (cells[:, 0] * 4 + cells[:, 1]) * 4 + cells[:, 2]
         np.testing.assert_array_equal(rows, np.arange(int(which), 64, 16))
         seen |= set(rows.tolist())
@@ -34,30 +34,30 @@ def test_the_parts_of_the_cells_are_all_cells_each_once():
 
 def test_cells_keep_the_most_they_had_and_forget_it():
     grid = jnp.asarray(rng.uniform(size=(4, 4, 4)), jnp.float32)
-    found = jnp.asarray(rng.uniform(size=4), jnp.float32)
-    wanted = np.asarray(grid).ravel().copy()
-    for row, value in zip(range(3, 64, 16), found, strict=True):
-        wanted[row] = max(0.9 * wanted[row], value)
-    np.testing.assert_allclose(occupancy.update_cells(grid, jnp.int32(3), found, 0.9).ravel(), wanted, rtol=1e-6)
+    result = jnp.asarray(rng.uniform(size=4), jnp.float32)
+    expected = np.asarray(grid).ravel().copy()
+    for row, value in zip(range(3, 64, 16), result, strict=True):
+        expected[row] = max(0.9 * expected[row], value)
+    np.testing.assert_allclose(occupancy.update_cells(grid, jnp.int32(3), result, 0.9).ravel(), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize('size', [1, 7, 30, 60])
 def test_what_is_packed_is_where_the_mask_is_row_by_row(size):
     mask = rng.uniform(size=(6, 5)) < 0.5
     index, whole = occupancy.pack(jnp.asarray(mask), size)
-    places = np.flatnonzero(mask)[:size]
-    np.testing.assert_array_equal(index[: len(places)], places)
-    rest = np.asarray(index[len(places) :])
+    positions = np.flatnonzero(mask)[:size]
+    np.testing.assert_array_equal(index[: len(positions)], positions)
+    rest = np.asarray(index[len(positions) :])
     assert (rest >= mask.size).all()
     assert len(set(rest.tolist())) == len(rest)
     np.testing.assert_array_equal(whole, mask.sum(1).cumsum() <= size)
     values = jnp.asarray(rng.normal(size=(size, 2)))
-    wanted = np.zeros((30, 2))
-    wanted[places] = values[: len(places)]
-    np.testing.assert_allclose(occupancy.unpack(values, index, (6, 5)).reshape(30, 2), wanted, rtol=1e-6)
+    expected = np.zeros((30, 2))
+    expected[positions] = values[: len(positions)]
+    np.testing.assert_allclose(occupancy.unpack(values, index, (6, 5)).reshape(30, 2), expected, rtol=1e-6)
     # What is spread carries its gradient back, what had no place none.
     grads = jax.grad(lambda v: (occupancy.unpack(v, index, (6, 5)) * 2).sum())(values)
-    np.testing.assert_array_equal(grads, np.where(np.arange(size)[:, None] < len(places), 2, 0) * np.ones((1, 2)))
+    np.testing.assert_array_equal(grads, np.where(np.arange(size)[:, None] < len(positions), 2, 0) * np.ones((1, 2)))
 
 
 def test_what_is_refused():

@@ -16,18 +16,18 @@ CAMERA = Camera((70.0, 64.0), (30.0, 21.0), (40, 60), LENS)
 def pose(seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
-    found = np.eye(4)
-    found[:3, :3], found[:3, 3] = turn * np.sign(np.linalg.det(turn)), rng.normal(size=3)
-    return found
+    result = np.eye(4)
+    result[:3, :3], result[:3, 3] = turn * np.sign(np.linalg.det(turn)), rng.normal(size=3)
+    return result
 
 
 def test_a_pinhole_by_hand():
     """The pixel in the middle looks along -z; the one to the right goes right, the one below goes down."""
     camera = Camera((10.0, 20.0), (1.5, 1.5), (3, 3))
-    origins, ways = rays.generate_rays(camera, jnp.eye(4), jnp.asarray(rays.pixel_grid(camera)))
-    np.testing.assert_allclose(ways[1, 1], [0, 0, -1], atol=1e-7)
-    np.testing.assert_allclose(ways[1, 2], [0.1, 0, -1], atol=1e-7)
-    np.testing.assert_allclose(ways[2, 1], [0, -0.05, -1], atol=1e-7)
+    origins, directions = rays.generate_rays(camera, jnp.eye(4), jnp.asarray(rays.pixel_grid(camera)))
+    np.testing.assert_allclose(directions[1, 1], [0, 0, -1], atol=1e-7)
+    np.testing.assert_allclose(directions[1, 2], [0.1, 0, -1], atol=1e-7)
+    np.testing.assert_allclose(directions[2, 1], [0, -0.05, -1], atol=1e-7)
     np.testing.assert_array_equal(origins, 0)
     # The original NeRF's get_rays: (i - W / 2) / f, through corners.
     np.testing.assert_allclose(
@@ -38,10 +38,10 @@ def test_a_pinhole_by_hand():
 def test_points_on_rays_project_to_their_pixels():
     with jax.enable_x64(True):
         at = np.float64(rays.pixel_grid(CAMERA))
-        origins, ways = rays.generate_rays(CAMERA, jnp.asarray(pose()), at)
+        origins, directions = rays.generate_rays(CAMERA, jnp.asarray(pose()), at)
         t = np.random.default_rng(1).uniform(0.5, 9, at.shape[:2])
-        places, depth = rays.project(CAMERA, jnp.asarray(pose()), origins + t[..., None] * ways)
-        np.testing.assert_allclose(places, at, atol=1e-9)
+        positions, depth = rays.project(CAMERA, jnp.asarray(pose()), origins + t[..., None] * directions)
+        np.testing.assert_allclose(positions, at, atol=1e-9)
         np.testing.assert_allclose(depth, t, rtol=1e-12)  # t is the depth along the axis
 
 
@@ -49,22 +49,32 @@ def test_distortion_is_opencvs_polynomial_and_is_inverted():
     rng = np.random.default_rng(2)
     plane = rng.uniform(-0.6, 0.6, (50, 2))
     k1, k2, p1, p2 = LENS
-    wanted = []
+    expected = []
     for x, y in plane:
         r2 = x * x + y * y
         radial = 1 + k1 * r2 + k2 * r2**2
-        wanted.append(
+        expected.append(
             (
                 x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x**2),
                 y * radial + p1 * (r2 + 2 * y**2) + 2 * p2 * x * y,
             )
         )
     with jax.enable_x64(True):
-        np.testing.assert_allclose(rays.distort(jnp.asarray(plane), LENS), wanted, rtol=1e-12)
-        np.testing.assert_allclose(rays.undistort(jnp.asarray(wanted), LENS), plane, atol=1e-12)
+        np.testing.assert_allclose(rays.distort(jnp.asarray(plane), LENS), expected, rtol=1e-12)
+        np.testing.assert_allclose(rays.undistort(jnp.asarray(expected), LENS), plane, atol=1e-12)
         np.testing.assert_allclose(
             rays.distort(jnp.asarray(plane), LENS[:1])[0], plane[0] * (1 + k1 * plane[0] @ plane[0])
         )
+
+
+@jax.jit
+def invert_lens(plane, beyond, lens):
+    """The points distorted, undistorted again, with the slopes of both at one of them; and points beyond the fold."""
+    lens = tuple(lens)
+    distorted = rays.distort(plane, lens)
+    forward = jax.jacobian(lambda p: rays.distort(p, lens))(plane[30])
+    slope = jax.jacobian(lambda p: rays.undistort(p, lens))(distorted[30])
+    return rays.undistort(distorted, lens), slope @ forward, rays.undistort(beyond, lens)
 
 
 @pytest.mark.parametrize('lens', [(0.33, -0.065), (-0.3, 0.1), (-0.2,), (0.0, -0.05), (0.3, 0.2, 0.004, -0.006)])
@@ -75,36 +85,35 @@ def test_strong_lenses_are_inverted_up_to_where_they_fold(lens):
     fold = min(roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real > 0)], default=np.inf)
     radius, angle = np.linspace(0, min(0.98 * fold, 3), 60), np.linspace(0, 40, 60)
     plane = np.stack((radius * np.cos(angle), radius * np.sin(angle)), -1)
-    distorted = rays.distort(jnp.asarray(plane), lens)
-    np.testing.assert_allclose(rays.undistort(distorted, lens), plane, atol=5e-6)
-    if np.isfinite(fold):
-        beyond = 1.05 * fold * (1 + k1 * fold**2 + k2 * fold**4)
-        assert np.isnan(rays.undistort(jnp.array([[beyond, 0.0], [0.0, -2 * beyond]]), lens)).all()
+    edge = 1.05 * fold * (1 + k1 * fold**2 + k2 * fold**4) if np.isfinite(fold) else 0
+    padded = np.array([*lens, 0, 0, 0][:4])
+    inverse, product, beyond = invert_lens(plane, np.array([[edge, 0.0], [0.0, -2 * edge]]), padded)
+    np.testing.assert_allclose(inverse, plane, atol=5e-6)
+    assert not np.isfinite(fold) or np.isnan(beyond).all()
     # The derivative is that of the inverse, although bisection has none.
-    at = distorted[30]
-    slope = np.asarray(jax.jacobian(lambda p: rays.undistort(p, lens))(at))
-    forward = np.asarray(jax.jacobian(lambda p: rays.distort(p, lens))(jnp.asarray(plane[30], jnp.float32)))
-    np.testing.assert_allclose(slope @ forward, np.eye(2), atol=1e-3)
+    np.testing.assert_allclose(product, np.eye(2), atol=1e-3)
 
 
 def test_a_camera_for_each_ray():
     cameras = [CAMERA, CAMERA._replace(focal=(50.0, 55.0), centre=(28.0, 22.0), distortion=(0.05, 0, 0, 0.001))]
     at = jnp.asarray([[7.0, 9.0], [40.0, 30.0]])
     together = CAMERA.with_intrinsics(np.array([camera.intrinsics for camera in cameras], np.float32))
-    for name in ('directions', 'radii'):
-        found = getattr(rays, name)(together, at)
+    for name in ('unproject', 'cone_radii'):
+        result = getattr(rays, name)(together, at)
         for i, camera in enumerate(cameras):
-            np.testing.assert_allclose(found[i], getattr(rays, name)(camera, at[i]), rtol=1e-5, atol=1e-6)
-    ways = rays.unproject(together, at)
+            np.testing.assert_allclose(result[i], getattr(rays, name)(camera, at[i]), rtol=1e-5, atol=1e-6)
+    directions = rays.unproject(together, at)
     for i, camera in enumerate(cameras):
-        for found, alone in zip(
-            rays.to_ndc(together, jnp.zeros((2, 3)), ways), rays.to_ndc(camera, jnp.zeros(3), ways[i]), strict=True
+        for result, alone in zip(
+            rays.to_ndc(together, jnp.zeros((2, 3)), directions),
+            rays.to_ndc(camera, jnp.zeros(3), directions[i]),
+            strict=True,
         ):
-            np.testing.assert_allclose(found[i], alone, rtol=1e-6, atol=1e-6)
+            np.testing.assert_allclose(result[i], alone, rtol=1e-6, atol=1e-6)
 
 
 def test_a_smaller_picture_sees_the_same():
-    half = CAMERA.scaled(0.5)
+    half = CAMERA.scale(0.5)
     assert half.size == (20, 30)
     at = jnp.asarray([[7.0, 9.0]])
     np.testing.assert_allclose(rays.unproject(half, at / 2), rays.unproject(CAMERA, at), atol=1e-6)
@@ -123,35 +132,37 @@ def test_ndc_is_the_perspective_projection_of_the_points():
     camera = Camera((40.0, 44.0), (30.0, 20.0), (40, 60))
     rng = np.random.default_rng(3)
     origins = rng.normal(size=(20, 3)) * 0.1
-    ways = np.stack((*rng.uniform(-0.5, 0.5, (2, 20)), np.full(20, -1.0)), -1)
+    directions = np.stack((*rng.uniform(-0.5, 0.5, (2, 20)), np.full(20, -1.0)), -1)
     with jax.enable_x64(True):
-        start, way = rays.to_ndc(camera, jnp.asarray(origins), jnp.asarray(ways), near=1.0)
+        start, direction = rays.to_ndc(camera, jnp.asarray(origins), jnp.asarray(directions), near=1.0)
         for z in (-1.0, -3.0, -1e9):
-            t = (z - origins[:, 2]) / ways[:, 2]
-            x, y, _ = (origins + t[:, None] * ways).T
-            wanted = np.stack((-40 / 30 * x / z, -44 / 20 * y / z, np.full(20, 1 + 2 / z)), -1)
-            np.testing.assert_allclose(start + (1 + 1 / z) * way, wanted, atol=1e-9)
+            t = (z - origins[:, 2]) / directions[:, 2]
+            x, y, _ = (origins + t[:, None] * directions).T
+            expected = np.stack((-40 / 30 * x / z, -44 / 20 * y / z, np.full(20, 1 + 2 / z)), -1)
+            np.testing.assert_allclose(start + (1 + 1 / z) * direction, expected, atol=1e-9)
 
 
 def test_intervals_in_a_box():
     origins = np.array([[0, 0, 3.0], [0, 0, 0], [0, 2, 3], [1.5, 0, 3], [0, 0, -3], [3, 3, 3]])
-    ways = np.array([[0, 0, -1.0], [0, 0, -2], [0, 0, -1], [-0.25, 0, -1], [0, 0, -1], [-1, -1, -1]])
-    origins, ways = jnp.asarray(origins), jnp.asarray(ways)
-    near, far = rays.intersect_box(origins, ways, -1.0, 1.0)
+    directions = np.array([[0, 0, -1.0], [0, 0, -2], [0, 0, -1], [-0.25, 0, -1], [0, 0, -1], [-1, -1, -1]])
+    origins, directions = jnp.asarray(origins), jnp.asarray(directions)
+    near, far = rays.intersect_box(origins, directions, -1.0, 1.0)
     np.testing.assert_allclose(near, [2, 0, 0, 2, 0, 2], atol=1e-6)
     np.testing.assert_allclose(far, [4, 0.5, 0, 4, 0, 4], atol=1e-6)
-    for grad in jax.grad(lambda o, w: sum(x.sum() for x in rays.intersect_box(o, w, -1.0, 1.0)), (0, 1))(origins, ways):
+    for grad in jax.grad(lambda o, w: sum(x.sum() for x in rays.intersect_box(o, w, -1.0, 1.0)), (0, 1))(
+        origins, directions
+    ):
         assert np.isfinite(grad).all()
 
 
 def test_intervals_in_a_sphere():
     origins = np.array([[0, 0, 3.0], [0, 0, 0], [0, 1.5, 3], [0, 0.6, 3], [0, 0, -3]])
-    ways = np.array([[0, 0, -1.0], [0, 0, -2], [0, 0, -1], [0, 0, -2], [0, 0, -1]])
-    origins, ways = jnp.asarray(origins), jnp.asarray(ways)
-    near, far = rays.intersect_sphere(origins, ways)
+    directions = np.array([[0, 0, -1.0], [0, 0, -2], [0, 0, -1], [0, 0, -2], [0, 0, -1]])
+    origins, directions = jnp.asarray(origins), jnp.asarray(directions)
+    near, far = rays.intersect_sphere(origins, directions)
     np.testing.assert_allclose(near, [2, 0, near[2], 1.1, 0], atol=1e-6)
     np.testing.assert_allclose(far, [4, 0.5, near[2], 1.9, 0], atol=1e-6)
-    for grad in jax.grad(lambda o: sum(x.sum() for x in rays.intersect_sphere(o, ways)))(origins):
+    for grad in jax.grad(lambda o: sum(x.sum() for x in rays.intersect_sphere(o, directions)))(origins):
         assert np.isfinite(grad).all()
 
 
@@ -192,22 +203,22 @@ def test_distances_are_even_up_to_the_knee_and_in_disparity_from_there_on():
     assert 0.9 < (low[-1] - low[-2]) / (high[1] - high[0]) < 1  # without a break
 
 
-def inverse(edges, weights, places):
+def inverse(edges, weights, positions):
     """Place by place in float64."""
     share = np.concatenate(([0], np.cumsum(weights / weights.sum())))
-    found = []
-    for u in places:
+    result = []
+    for u in positions:
         i = next(i for i in range(len(weights)) if u <= share[i + 1] + 1e-15)
-        found.append(edges[i] + (u - share[i]) / (share[i + 1] - share[i]) * (edges[i + 1] - edges[i]))
-    return found
+        result.append(edges[i] + (u - share[i]) / (share[i + 1] - share[i]) * (edges[i + 1] - edges[i]))
+    return result
 
 
 def test_resampling_inverts_the_distribution():
     rng = np.random.default_rng(4)
     edges, weights = np.sort(rng.uniform(2, 6, (3, 9))), rng.uniform(0, 1, (3, 8)) ** 4
     with jax.enable_x64(True):
-        got = rays.sample_pdf(None, jnp.asarray(edges), jnp.asarray(weights), 33)
-        for row, e, w in zip(got, edges, weights, strict=True):
+        actual = rays.sample_pdf(None, jnp.asarray(edges), jnp.asarray(weights), 33)
+        for row, e, w in zip(actual, edges, weights, strict=True):
             np.testing.assert_allclose(row, inverse(e, w + 1e-5, np.linspace(0, 1, 33)), atol=1e-12)
 
 

@@ -27,42 +27,42 @@ def rays(count=40):
     """From a distance of 4, at points about the ball's middle: about half of them hit."""
     origins = rng.normal(size=(count, 3))
     origins *= 4 / np.linalg.norm(origins, axis=-1, keepdims=True)
-    ways = (CENTRE + rng.uniform(-1.2, 1.2, (count, 3)) - origins) * rng.uniform(0.2, 0.5, (count, 1))
-    return origins, ways
+    directions = (CENTRE + rng.uniform(-1.2, 1.2, (count, 3)) - origins) * rng.uniform(0.2, 0.5, (count, 1))
+    return origins, directions
 
 
-def closed_form(origins, ways):
+def closed_form(origins, directions):
     """(t of the nearer root, d t / d radius, d t / d centre, d t / d origin), NaN for rays that miss."""
-    apart = origins - CENTRE
-    a, b, c = (ways**2).sum(-1), (apart * ways).sum(-1), (apart**2).sum(-1) - RADIUS**2
+    offset = origins - CENTRE
+    a, b, c = (directions**2).sum(-1), (offset * directions).sum(-1), (offset**2).sum(-1) - RADIUS**2
     root = np.sqrt(np.where(b * b > a * c, b * b - a * c, np.nan))
     t = (-b - root) / a
     # |o + t w - c|^2 = r^2, differentiated: with q = o + t w - c, q.w dt = r dr + q.dc - q.do.
-    q = apart + t[:, None] * ways
-    along = (q * ways).sum(-1)
+    q = offset + t[:, None] * directions
+    along = (q * directions).sum(-1)
     return t, RADIUS / along, q / along[:, None], -q / along[:, None], -t[:, None] * q / along[:, None]
 
 
 def test_a_sphere_is_met_where_the_quadratic_says_and_moves_as_it_says():
-    origins, ways = rays()
-    t, by_radius, by_centre, by_origin, by_way = closed_form(origins, ways)
+    origins, directions = rays()
+    t, by_radius, by_centre, by_origin, by_way = closed_form(origins, directions)
     met = np.isfinite(t)
     assert 5 < met.sum() < 35
     with jax.enable_x64(True):
 
-        def depth(p, origins, ways):
-            found = surfaces.find_first_crossing(ball, p, origins, ways, 0.0, 12.0, 400, secant=12)
-            return found.t, found
+        def depth(p, origins, directions):
+            result = surfaces.find_first_crossing(ball, p, origins, directions, 0.0, 12.0, 400, secant=12)
+            return result.t, result
 
         depth = jax.jit(depth)
-        got, found = depth(params(), jnp.asarray(origins), jnp.asarray(ways))
-        np.testing.assert_array_equal(found.hit, met)
-        assert not found.inside.any()
-        np.testing.assert_allclose(got[met], t[met], rtol=1e-12)
-        np.testing.assert_array_equal(got[~met], 12.0)
+        actual, result = depth(params(), jnp.asarray(origins), jnp.asarray(directions))
+        np.testing.assert_array_equal(result.hit, met)
+        assert not result.inside.any()
+        np.testing.assert_allclose(actual[met], t[met], rtol=1e-12)
+        np.testing.assert_array_equal(actual[~met], 12.0)
         # One pull for all rays: of parameters it is the sum over them.
         weight = rng.normal(size=len(t))
-        _, pull = jax.vjp(lambda *given: depth(*given)[0], params(), jnp.asarray(origins), jnp.asarray(ways))
+        _, pull = jax.vjp(lambda *given: depth(*given)[0], params(), jnp.asarray(origins), jnp.asarray(directions))
         of_params, of_origins, of_ways = pull(jnp.asarray(weight))
     np.testing.assert_allclose(of_params['radius'], (weight * by_radius)[met].sum(), rtol=1e-9)
     np.testing.assert_allclose(of_params['centre'], (weight[:, None] * by_centre)[met].sum(0), rtol=1e-9)
@@ -73,10 +73,10 @@ def test_a_sphere_is_met_where_the_quadratic_says_and_moves_as_it_says():
 
 def test_straight_at_a_sphere():
     """t = 4 - r: d t / d radius = -1, and the centre moves it by as much as it moves itself along the ray."""
-    origin, way = jnp.array([[0.0, 0.0, 4.0]]), jnp.array([[0.0, 0.0, -1.0]])
+    origin, direction = jnp.array([[0.0, 0.0, 4.0]]), jnp.array([[0.0, 0.0, -1.0]])
 
     def depth(p):
-        return surfaces.find_first_crossing(ball, p, origin, way, 2.0, 6.0, 32).t[0]
+        return surfaces.find_first_crossing(ball, p, origin, direction, 2.0, 6.0, 32).t[0]
 
     p = {'radius': jnp.array(0.9), 'centre': jnp.zeros(3)}
     np.testing.assert_allclose(depth(p), 3.1, rtol=1e-6)
@@ -92,37 +92,37 @@ def network(params, points):
 
 
 def test_gradients_are_finite_differences():
-    origins, ways = rays(24)
+    origins, directions = rays(24)
     p = {'a': rng.normal(size=(3, 8)), 'b': rng.normal(size=8), 'c': 0.1 * rng.normal(size=8)}
-    given = (p, origins, ways)
+    given = (p, origins, directions)
     with jax.enable_x64(True):
 
-        def value(p, origins, ways):
-            found = surfaces.find_first_crossing(network, p, origins, ways, 0.0, 12.0, 300, secant=12)
-            return jnp.where(found.hit, jnp.sin(found.t), 0).sum()
+        def value(p, origins, directions):
+            result = surfaces.find_first_crossing(network, p, origins, directions, 0.0, 12.0, 300, secant=12)
+            return jnp.where(result.hit, jnp.sin(result.t), 0).sum()
 
         value = jax.jit(value)
         grads = jax.jit(jax.grad(value, (0, 1, 2)))(*jax.tree.map(jnp.asarray, given))
         flat, shape = jax.tree.flatten(given)
         for i, grad in enumerate(jax.tree.leaves(grads)):
-            way = np.random.default_rng(i).normal(size=grad.shape)
+            direction = np.random.default_rng(i).normal(size=grad.shape)
             ahead, back = (
-                value(*shape.unflatten([x + h * way if i == j else x for j, x in enumerate(flat)]))
+                value(*shape.unflatten([x + h * direction if i == j else x for j, x in enumerate(flat)]))
                 for h in (1e-6, -1e-6)
             )
-            np.testing.assert_allclose((grad * way).sum(), (ahead - back) / 2e-6, rtol=1e-6)
+            np.testing.assert_allclose((grad * direction).sum(), (ahead - back) / 2e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize('block', [7, 1000])
 def test_blocks_do_not_change_what_is_found(block):
-    origins, ways = rays()
-    found, whole = (
+    origins, directions = rays()
+    result, whole = (
         jax.jit(lambda *ray, n=n: surfaces.find_first_crossing(ball, params(), *ray, 0.0, 12.0, 64, block=n))(
-            origins, ways
+            origins, directions
         )
         for n in (block, 64)
     )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), found, whole)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), result, whole)
 
 
 def test_no_more_is_asked_when_all_have_hit():
@@ -134,21 +134,21 @@ def test_no_more_is_asked_when_all_have_hit():
             jax.debug.callback(lambda: asked.append(1))
         return ball(p, points)
 
-    origin, way = jnp.array([[0.0, 0.0, 4.0]] * 3), jnp.array([[0.0, 0.0, -1.0]] * 3)
+    origin, direction = jnp.array([[0.0, 0.0, 4.0]] * 3), jnp.array([[0.0, 0.0, -1.0]] * 3)
     surfaces.find_first_crossing(
-        counted, {'radius': 0.9, 'centre': jnp.zeros(3)}, origin, way, 2.0, 6.0, 64
+        counted, {'radius': 0.9, 'centre': jnp.zeros(3)}, origin, direction, 2.0, 6.0, 64
     ).t.block_until_ready()
     jax.effects_barrier()
     assert len(asked) == 2
 
 
 def test_rays_that_begin_inside():
-    origin, way = jnp.array([[0.0, 0.0, 0.0]]), jnp.array([[0.0, 0.0, -1.0]])
+    origin, direction = jnp.array([[0.0, 0.0, 0.0]]), jnp.array([[0.0, 0.0, -1.0]])
     p = {'radius': jnp.array(0.9), 'centre': jnp.zeros(3)}
 
     @partial(jax.jit, static_argnums=1)
     def find(near, either):
-        return surfaces.find_first_crossing(ball, p, origin, way, near, 2.0, 16, either=either)
+        return surfaces.find_first_crossing(ball, p, origin, direction, near, 2.0, 16, either=either)
 
     closed = find(0.0, False)
     assert closed.inside[0]
@@ -161,10 +161,10 @@ def test_rays_that_begin_inside():
 
 def test_a_surface_that_is_grazed_throws_no_step_far():
     """f = z - 0.5 along a ray that comes nearer to it by 1e-6 a length: the slope is taken to be 1e-3."""
-    origin, way = jnp.array([[0.0, 0.0, 0.5 - 1e-6]]), jnp.array([[1.0, 0.0, 1e-6]])
+    origin, direction = jnp.array([[0.0, 0.0, 0.5 - 1e-6]]), jnp.array([[1.0, 0.0, 1e-6]])
 
     def depth(shift):
-        return surfaces.find_first_crossing(lambda p, x: x[..., 2] - p, shift, origin, way, 0.0, 2.0, 16).t[0]
+        return surfaces.find_first_crossing(lambda p, x: x[..., 2] - p, shift, origin, direction, 0.0, 2.0, 16).t[0]
 
     assert 900 < abs(jax.jit(jax.grad(depth))(jnp.array(0.5))) <= 1e3 * (1 + 1e-5)
 

@@ -21,20 +21,20 @@ def test_a_constant_slab_is_exact_however_it_is_cut(cuts):
     sigma, length, colour = 0.7, 3.0, np.array([0.2, 0.5, 0.9])
     with jax.enable_x64(True):
         edges = np.sort(np.concatenate(([0, length], rng.uniform(0, length, cuts - 1))))
-        got = render(jnp.full(cuts, sigma), jnp.diff(edges), jnp.tile(colour, (cuts, 1)), jnp.asarray(edges[:-1]))
-        np.testing.assert_allclose(got.opacity, 1 - np.exp(-sigma * length), rtol=1e-13)
-        np.testing.assert_allclose(got.colour, colour * (1 - np.exp(-sigma * length)), rtol=1e-13)
+        actual = render(jnp.full(cuts, sigma), jnp.diff(edges), jnp.tile(colour, (cuts, 1)), jnp.asarray(edges[:-1]))
+        np.testing.assert_allclose(actual.opacity, 1 - np.exp(-sigma * length), rtol=1e-13)
+        np.testing.assert_allclose(actual.colour, colour * (1 - np.exp(-sigma * length)), rtol=1e-13)
 
 
 def test_the_quadratures_error_falls_with_the_square_of_the_step():
     """sigma = t, c = t on [0, 2] by midpoints: C = int t^2 exp(-t^2 / 2) dt = sqrt(pi / 2) erf(sqrt 2) - 2 e^-2."""
     from math import erf, exp, pi, sqrt
 
-    wanted, errors = sqrt(pi / 2) * erf(sqrt(2)) - 2 * exp(-2), []
+    expected, errors = sqrt(pi / 2) * erf(sqrt(2)) - 2 * exp(-2), []
     with jax.enable_x64(True):
         for n in (16, 32, 64, 128):
             t = (jnp.arange(n) + 0.5) * (2 / n)
-            errors.append(abs(render(t, jnp.full(n, 2 / n), t[:, None], t).colour[0] - wanted))
+            errors.append(abs(render(t, jnp.full(n, 2 / n), t[:, None], t).colour[0] - expected))
     np.testing.assert_allclose(np.log2(np.divide(errors[:-1], errors[1:])), 2, atol=0.05)
 
 
@@ -42,23 +42,23 @@ def test_equals_the_product_of_what_is_let_through():
     density, delta = rng.uniform(0, 3, (4, 9)), rng.uniform(0, 1, (4, 9))
     colours, t = rng.uniform(size=(4, 9, 3)), np.sort(rng.uniform(2, 6, (4, 9)))
     with jax.enable_x64(True):
-        got = render(jnp.asarray(density), jnp.asarray(delta), colours, t, background=1.0)
-        disparity, distance = np.asarray(got.disparity), np.asarray(got.distance)
+        actual = render(jnp.asarray(density), jnp.asarray(delta), colours, t, background=1.0)
+        disparity, distance = np.asarray(actual.disparity), np.asarray(actual.distance)
     for r in range(4):
         through, colour, depth = 1.0, np.zeros(3), 0.0
         for i in range(9):
             alpha = 1 - np.exp(-density[r, i] * delta[r, i])
-            np.testing.assert_allclose(got.weights[r, i], through * alpha, rtol=1e-12)
+            np.testing.assert_allclose(actual.weights[r, i], through * alpha, rtol=1e-12)
             colour += through * alpha * colours[r, i]
             depth += through * alpha * t[r, i]
             through *= 1 - alpha
-        np.testing.assert_allclose(got.colour[r], colour + through, rtol=1e-12)
-        np.testing.assert_allclose(got.depth[r], depth, rtol=1e-12)
-        np.testing.assert_allclose(got.opacity[r], 1 - through, rtol=1e-12)
+        np.testing.assert_allclose(actual.colour[r], colour + through, rtol=1e-12)
+        np.testing.assert_allclose(actual.depth[r], depth, rtol=1e-12)
+        np.testing.assert_allclose(actual.opacity[r], 1 - through, rtol=1e-12)
         np.testing.assert_allclose(disparity[r], 1 / (depth / (1 - through)), rtol=1e-12)
         np.testing.assert_allclose(distance[r], depth / (1 - through), rtol=1e-12)
     same = vr.alpha_weights(jnp.asarray(1 - np.exp(-density * delta), jnp.float32))
-    np.testing.assert_allclose(same, got.weights, atol=1e-6)
+    np.testing.assert_allclose(same, actual.weights, atol=1e-6)
 
 
 def test_gradients_are_finite_differences():
@@ -75,10 +75,10 @@ def test_gradients_are_finite_differences():
             return jnp.sin(seen.colour).sum() + seen.distance.sum() + seen.disparity.sum() + (seen.weights**2).sum()
 
         for i, grad in enumerate(jax.grad(value, (0, 1, 2, 3))(*inputs)):
-            way = np.random.default_rng(i).normal(size=grad.shape)
-            ahead, back = ([x + h * way if i == j else x for j, x in enumerate(inputs)] for h in (1e-6, -1e-6))
+            direction = np.random.default_rng(i).normal(size=grad.shape)
+            ahead, back = ([x + h * direction if i == j else x for j, x in enumerate(inputs)] for h in (1e-6, -1e-6))
             numeric = (value(*ahead) - value(*back)) / 2e-6
-            np.testing.assert_allclose((grad * way).sum(), numeric, rtol=1e-7, atol=1e-8)  # rounding over h
+            np.testing.assert_allclose((grad * direction).sum(), numeric, rtol=1e-7, atol=1e-8)  # rounding over h
 
 
 @pytest.mark.parametrize('last', [1e10, 0.0])
@@ -111,9 +111,9 @@ def test_intervals_are_lengths_in_the_world():
 
 def test_the_last_interval_makes_any_density_opaque():
     t = jnp.array([1.0, 2.0])
-    way = jnp.array([0.0, 0.0, -1.0])
-    assert vr.weights(jnp.array([0.0, 0.01]), vr.intervals(t, way)).sum() == 1
-    assert vr.weights(jnp.array([0.0, 0.01]), vr.intervals(t, way, 0.0)).sum() == 0
+    direction = jnp.array([0.0, 0.0, -1.0])
+    assert vr.weights(jnp.array([0.0, 0.01]), vr.intervals(t, direction)).sum() == 1
+    assert vr.weights(jnp.array([0.0, 0.01]), vr.intervals(t, direction, 0.0)).sum() == 0
 
 
 def test_opacity_follows_the_step():

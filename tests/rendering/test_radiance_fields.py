@@ -8,7 +8,7 @@ import pytest
 from canon import models
 from canon.data.scenes import views as sources
 from canon.data.scenes.ray_batches import sample_rays, view_rays
-from canon.data.scenes.traced import Box, scene
+from canon.data.scenes.traced import Box, scene_objects
 from canon.errors import UsageError
 from canon.ops import rays as ray_ops
 from canon.rendering import Rays, RenderSettings, cast_rays, init_occupancy, render_rays
@@ -17,7 +17,7 @@ from canon.tasks.view_synthesis import radiance_field_task
 
 @pytest.fixture(scope='module')
 def views():
-    return sources.load('traced', 'train', size=16, views=4)
+    return sources.load_views('traced', 'train', size=16, views=4)
 
 
 def test_rays_of_pixels_meet_the_scene_where_its_depth_says(views):
@@ -29,8 +29,10 @@ def test_rays_of_pixels_meet_the_scene_where_its_depth_says(views):
         pytest.skip('these views come without depths')
     depth = views.depths[1].ravel()
     hit = np.isfinite(depth)
-    world = np.asarray(rays.origins + ray_ops.normalise(rays.directions) * np.where(hit, depth, 1)[:, None])[hit]
-    floor = scene()[0]
+    world = np.asarray(rays.origins + ray_ops.normalise_directions(rays.directions) * np.where(hit, depth, 1)[:, None])[
+        hit
+    ]
+    floor = scene_objects()[0]
     assert isinstance(floor, Box)
     half, top = floor.half[0], floor.centre[2] + floor.half[2]
     below = world[world[:, 2] < top + 1e-3]
@@ -94,10 +96,10 @@ def test_where_all_is_occupied_packed_samples_are_all_samples(views):
 
     value = jax.jit(jax.value_and_grad(colours, has_aux=True), static_argnums=1)
     expected = value(params, plain, jax.random.key(1), None)
-    found = value(params, packed, jax.random.key(1), init_occupancy(packed))
-    assert found[0][1].complete.all()
-    found = (found[0][0], found[0][1]._replace(complete=None)), found[1]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-4), expected, found)
+    result = value(params, packed, jax.random.key(1), init_occupancy(packed))
+    assert result[0][1].complete.all()
+    result = (result[0][0], result[0][1]._replace(complete=None)), result[1]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-4), expected, result)
     # For pictures, in rounds: the smallest budget gives the same picture.
     small = RenderSettings(**box, cells=4, budget=1)
     picture = jax.jit(lambda: render_rays(field, params, rays, small, None, init_occupancy(small))[0].colour)()
@@ -108,14 +110,14 @@ def test_each_ray_has_the_camera_of_its_picture(views):
     """In batches for training and in whole pictures; predictions take the typical camera."""
     cameras = [views.camera._replace(focal=(20.0 + i, 21.0), distortion=(0.01 * i,)) for i in range(4)]
     typical, intrinsics = sources.join_cameras(cameras)
-    own = sources.check(views._replace(camera=typical, intrinsics=intrinsics), 'these')
+    own = sources.check_views(views._replace(camera=typical, intrinsics=intrinsics), 'these')
     batches = [(sample_rays(own, 0, 3, 40), None), (view_rays(own, 2), 2)]
     for batch, number in batches:
-        found = cast_rays(own.camera, RenderSettings(), 2, 6, jax.tree.map(jnp.asarray, batch))
+        result = cast_rays(own.camera, RenderSettings(), 2, 6, jax.tree.map(jnp.asarray, batch))
         for ray in range(0, 40, 7):
             view = number or next(i for i, pose in enumerate(views.poses) if (pose[:3] == batch['pose'][ray]).all())
             _, direction = ray_ops.generate_rays(cameras[view], batch['pose'][ray], jnp.asarray(batch['pixel'][ray]))
-            np.testing.assert_allclose(found.directions[ray], direction, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(result.directions[ray], direction, rtol=1e-5, atol=1e-6)
 
 
 def test_a_contracted_scene_is_seen_to_its_far_end(views):
@@ -140,9 +142,9 @@ def test_a_contracted_scene_is_seen_to_its_far_end(views):
             )
         )()
         np.testing.assert_allclose(level[0].opacity, 1, atol=1e-3)
-        places = rays.origins + level[0].distance[:, None] * rays.directions
-        assert (np.linalg.norm(places, axis=-1) > 45).all()
-        assert (np.linalg.norm(places, axis=-1) < 75).all()
+        points_ = rays.origins + level[0].distance[:, None] * rays.directions
+        assert (np.linalg.norm(points_, axis=-1) > 45).all()
+        assert (np.linalg.norm(points_, axis=-1) < 75).all()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from canon.data.scenes import views as sources
 from canon.data.scenes.ray_batches import view_rays
-from canon.data.scenes.views import axial
+from canon.data.scenes.views import axial_depth
 from canon.tasks.surfaces import (
     DVRLoss,
     SRNLoss,
@@ -25,7 +25,7 @@ CENTRE = np.array([-0.3, -0.18, -0.02])
 
 @pytest.fixture(scope='module')
 def ball():
-    return sources.load('traced', 'train', size=24, views=3, only=(1,))
+    return sources.load_views('traced', 'train', size=24, views=3, only=(1,))
 
 
 class Ball:
@@ -52,16 +52,16 @@ def test_the_true_ball_is_rendered_where_it_is(ball):
     task = dvr(ball)
     params = Ball.init(None, None)['params']
     batch = view_rays(ball, 1)
-    found = jax.jit(task.predict)(params, {}, batch)
-    depth = axial(ball.depths[1], ball.camera).ravel()
+    result = jax.jit(task.predict)(params, {}, batch)
+    depth = axial_depth(ball.depths[1], ball.camera).ravel()
     met = np.isfinite(depth)
-    np.testing.assert_array_equal(np.asarray(found['opacity']) > 0.5, met)
-    np.testing.assert_allclose(found['distance'][met], depth[met], rtol=1e-5)
-    np.testing.assert_array_equal(found['colour'][~met], 1)  # the white background
+    np.testing.assert_array_equal(np.asarray(result['opacity']) > 0.5, met)
+    np.testing.assert_allclose(result['distance'][met], depth[met], rtol=1e-5)
+    np.testing.assert_array_equal(result['colour'][~met], 1)  # the white background
     evaluator = surface_evaluator(task, ball, SurfaceSettings('dvr'))
-    told = evaluator.finish(jax.device_get(jax.jit(evaluator.measure)(params, {}, evaluator.data[1])))
-    assert told['mask_iou'] > 0.85
-    assert told['depth_error'] < 1e-4
+    scene = evaluator.finish(jax.device_get(jax.jit(evaluator.measure)(params, {}, evaluator.data[1])))
+    assert scene['mask_iou'] > 0.85
+    assert scene['depth_error'] < 1e-4
 
 
 def test_the_losses_are_those_of_their_pixels(ball):
@@ -69,12 +69,12 @@ def test_the_losses_are_those_of_their_pixels(ball):
     params = Ball.init(None, None)['params'] | {'radius': jnp.float32(0.3)}
     batch = view_rays(ball, 0)
     task = dvr(ball, colour=1.0, free=2.0, occupied=3.0)
-    loss, (_, told) = jax.jit(task.loss)(params, {}, batch, At(jax.random.key(0), 0))
+    loss, (_, scene) = jax.jit(task.loss)(params, {}, batch, At(jax.random.key(0), 0))
     inside = batch['colour'][:, 3] > 127
     hit = np.asarray(jax.jit(task.predict)(params, {}, batch)['opacity']) > 0.5
     assert 0 < hit.sum() < inside.sum()
     assert (inside | ~hit).all()
-    parts = {name: float(told[name].total) for name in ('colour', 'free', 'occupied')}
+    parts = {name: float(scene[name].total) for name in ('colour', 'free', 'occupied')}
     np.testing.assert_allclose(loss.total, parts['colour'] + 2 * parts['free'] + 3 * parts['occupied'], rtol=1e-5)
     assert loss.weight == len(hit)
     # log(1 + e^f) for logits f = r - |p - c| of places within 6 of the ball: between the loss at -6 and at 0.3.
@@ -82,7 +82,7 @@ def test_the_losses_are_those_of_their_pixels(ball):
     assert low * (~inside).sum() < parts['free'] < high * (~inside).sum()
     low, high = np.log1p(np.exp(-0.3)), np.log1p(np.exp(6))
     assert low * (inside & ~hit).sum() < parts['occupied'] < high * (inside & ~hit).sum()
-    np.testing.assert_allclose(told['mask'].value, (hit == inside).mean(), rtol=1e-6)
+    np.testing.assert_allclose(scene['mask'].value, (hit == inside).mean(), rtol=1e-6)
 
 
 def test_colours_move_the_surface(ball):
@@ -102,9 +102,9 @@ def test_colours_move_the_surface(ball):
             return task.loss(wide | {'radius': radius}, {}, part, At(jax.random.key(0), 0))[0].total
 
         ahead, back = value(RADIUS + 1e-4), value(RADIUS - 1e-4)
-        got = jax.jit(jax.grad(value))(RADIUS)
-    assert abs(got) > 0.1
-    np.testing.assert_allclose(got, (ahead - back) / 2e-4, rtol=1e-3)
+        actual = jax.jit(jax.grad(value))(RADIUS)
+    assert abs(actual) > 0.1
+    np.testing.assert_allclose(actual, (ahead - back) / 2e-4, rtol=1e-3)
 
 
 def test_a_sphere_bends_by_its_curvature_and_a_plane_not_at_all():
@@ -114,11 +114,11 @@ def test_a_sphere_bends_by_its_curvature_and_a_plane_not_at_all():
     key = jax.random.key(3)
     with jax.enable_x64(True):
         ball = lambda p, x: -jnp.linalg.norm(x - p['centre'], axis=-1)  # noqa: E731
-        got = normal_change(ball, params, jnp.asarray(points), 1e-3, key)
+        actual = normal_change(ball, params, jnp.asarray(points), 1e-3, key)
         moved = np.asarray(1e-3 * (jax.random.uniform(key, points.shape) - 0.5))
         outward = (points - CENTRE) / 0.5
         across = moved - (moved * outward).sum(-1, keepdims=True) * outward
-        np.testing.assert_allclose(got, np.linalg.norm(across, axis=-1) / 0.5, rtol=5e-3)
+        np.testing.assert_allclose(actual, np.linalg.norm(across, axis=-1) / 0.5, rtol=5e-3)
         flat = normal_change(lambda p, x: x @ p, jnp.array([1.0, 2, 3]), jnp.asarray(points), 1e-3, key)
         assert flat.max() < 1e-12
 
@@ -128,14 +128,14 @@ def test_srn_is_scored_in_minus_1_to_1_and_kept_before_the_camera(ball):
 
     class Fixed:
         @staticmethod
-        def apply(variables, origins, ways, key=None):
-            return jnp.full((len(ways), 3), 0.25), jnp.where(jnp.arange(len(ways)) == 0, -0.5, 3.0)
+        def apply(variables, origins, directions, key=None):
+            return jnp.full((len(directions), 3), 0.25), jnp.where(jnp.arange(len(directions)) == 0, -0.5, 3.0)
 
     task = srn_task(Fixed, ball, SurfaceSettings('srn'), SRNLoss())
     batch = view_rays(ball, 0)
     loss = task.loss({}, {}, batch, At(jax.random.key(0), 0))[0]
     rgba = batch['colour'] / 255
     truth = rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:]
-    wanted = 200 * ((2 * (0.25 - truth)) ** 2).mean(-1).sum() + 10 * 0.25
-    np.testing.assert_allclose(loss.total, wanted, rtol=1e-5)
+    expected = 200 * ((2 * (0.25 - truth)) ** 2).mean(-1).sum() + 10 * 0.25
+    np.testing.assert_allclose(loss.total, expected, rtol=1e-5)
     assert loss.weight == len(truth)

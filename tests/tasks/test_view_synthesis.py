@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from canon import models
 from canon.data.scenes import views as sources
@@ -32,7 +34,7 @@ from tests.rendering.test_radiance_fields import Ball
 
 @pytest.fixture(scope='module')
 def views():
-    return sources.load('traced', 'train', size=16, views=4)
+    return sources.load_views('traced', 'train', size=16, views=4)
 
 
 class Field:
@@ -91,8 +93,8 @@ def test_a_picture_in_chunks_is_the_picture(views):
     params = task.init(jax.random.key(0), batch)['params']
     whole = jax.jit(task.predict)(params, {}, batch)
     for chunk in (100, 1000):
-        got = jax.jit(predict_in_chunks(task, chunk))(params, {}, batch)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got, whole)
+        actual = jax.jit(predict_in_chunks(task, chunk))(params, {}, batch)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), actual, whole)
 
 
 def test_samples_in_empty_cells_are_skipped_and_rays_without_room_do_not_count(views):
@@ -182,7 +184,7 @@ from canon.rendering import RenderSettings
 from canon.tasks.view_synthesis import RadianceLoss, radiance_field_task
 
 assert len(jax.devices()) == 4
-views = sources.load('traced', size=12, views=4)
+views = sources.load_views('traced', size=12, views=4)
 packed = RenderSettings(coarse=8, fine=0, shared=True, casting='intervals', box=(-1.3, 1.3), cells=4, budget=5)
 parts = RenderSettings(coarse=4, fine=4)
 out = {}
@@ -214,10 +216,10 @@ def test_four_devices_learn_what_one_does(root):
     env = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=4', 'PYTHONPATH': f'{root}:{root}/lib'}
     done = subprocess.run([sys.executable, '-c', FOUR], capture_output=True, text=True, cwd=root, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
-    found = {name: np.array(values) for name, values in json.loads(done.stdout.splitlines()[-1]).items()}
+    result = {name: np.array(values) for name, values in json.loads(done.stdout.splitlines()[-1]).items()}
     for name in ('packed', 'parts'):
-        assert np.abs(found[f'{name} 1']).max() > 1e-2
-        np.testing.assert_allclose(found[f'{name} 4'], found[f'{name} 1'], rtol=2e-5, atol=2e-5)
+        assert np.abs(result[f'{name} 1']).max() > 1e-2
+        np.testing.assert_allclose(result[f'{name} 4'], result[f'{name} 1'], rtol=2e-5, atol=2e-5)
 
 
 def test_rays_that_miss_the_box_are_warned_of(views, caplog):
@@ -238,3 +240,16 @@ def test_the_background_fits_the_pictures_where_none_is_set(views):
     opaque = views._replace(images=views.images[..., :3])
     assert resolve_background(open_ended, opaque).background == 'black'
     assert resolve_background(RenderSettings(), opaque, opaque=True).background == 'white'
+
+
+@pytest.mark.slow
+def test_the_example_trains_and_renders_with_the_library_alone(root, tmp_path):
+    """docs/examples/nerf.py: at most 60 lines, which import nothing but canon and Pillow."""
+    script = root / 'docs/examples/nerf.py'
+    lines = script.read_text().splitlines()
+    assert len(lines) <= 60
+    assert not any(line.startswith(('from experiments', 'import experiments')) for line in lines)
+    runpy.run_path(str(script))['main'](tmp_path, steps=4, size=16, rays=64)
+    assert Image.open(tmp_path / 'view.png').size == (16, 16)
+    assert Image.open(tmp_path / 'orbit.gif').n_frames > 1
+    assert (tmp_path / 'metrics.jsonl').read_text().count('test/psnr') == 1

@@ -25,7 +25,7 @@ from canon.train.step import init_state
 
 def test_the_phantoms_pictures_are_exact_and_those_of_voxels_come_near():
     """The transmittance is the closed form; voxels blur the edges, half as much where they are half as large."""
-    settings, camera, errors = RayCastingSettings(mode='xray', count=128), traced.pinhole(16), []
+    settings, camera, errors = RayCastingSettings(mode='xray', count=128), traced.pinhole_camera(16), []
     truth = TrueVolume(volumes.shepp_logan(16), settings)
     origins, directions, colours = render_views(truth, camera, 'train', 2, 0)
     np.testing.assert_allclose(colours[:, 0], np.exp(-volumes.phantom_integrals(origins, directions)), rtol=1e-6)
@@ -45,7 +45,7 @@ def test_a_few_steps_come_nearer(learn, error):
     else:
         truth = TrueVolume(volumes.marschner_lobb(12), RayCastingSettings(count=16, reference=0.1))
         rate, loss = 0.1, RecoveryLoss()
-    camera = traced.pinhole(12)
+    camera = traced.pinhole_camera(12)
     task = recovery_task(truth, RecoverySettings(learn=(learn,), vertices=12), loss)
     batches = pixel_batches(truth, camera, views=6, batch_size=128)
     evaluator = recovery_evaluator(task, truth, camera, HeldOutViews(views=4), 0)
@@ -68,7 +68,7 @@ def test_a_few_steps_come_nearer(learn, error):
 
 def test_batches_are_functions_of_seed_and_step():
     truth = TrueVolume(volumes.shepp_logan(12), RayCastingSettings(mode='xray'))
-    batches = pixel_batches(truth, traced.pinhole(12), views=6, batch_size=128)
+    batches = pixel_batches(truth, traced.pinhole_camera(12), views=6, batch_size=128)
     for name, values in batches[3].items():
         np.testing.assert_array_equal(values, batches[3][name])
     assert (batches[3]['direction'] != batches[4]['direction']).any()

@@ -72,7 +72,7 @@ class GridField(linen.Module):
         h = linen.relu(Dense(self.width, use_bias=False, name='density_0')(self._interpolate(x)))
         h = Dense(self.geometry, use_bias=False, name='density_1')(h)
         raw = jnp.where(inside, h[..., 0] + self.shift, _EMPTY)
-        views = fq.spherical_harmonics(rays.normalise(samples.directions))[..., None, :]
+        views = fq.spherical_harmonics(rays.normalise_directions(samples.directions))[..., None, :]
         h = jnp.concatenate((h, jnp.broadcast_to(views, (*h.shape[:-1], views.shape[-1]))), -1)
         for layer in range(self.colour_layers):
             h = linen.relu(Dense(self.width, use_bias=False, name=f'colour_{layer}')(h))

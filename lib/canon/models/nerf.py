@@ -63,7 +63,7 @@ class NeRF(linen.Module):
         density = _glorot_dense(1, 'density_out')(h)[..., 0]
         if self.view_levels >= 0:
             mask = None if samples.progress is None else fq.frequency_mask(samples.progress, self.view_levels)
-            views = fq.positional_encoding(rays.normalise(samples.directions), self.view_levels, mask)[..., None, :]
+            views = fq.positional_encoding(rays.normalise_directions(samples.directions), self.view_levels, mask)[..., None, :]
             h = _glorot_dense(self.width, 'bottleneck')(h)
             h = jnp.concatenate((h, jnp.broadcast_to(views, (*h.shape[:-1], views.shape[-1]))), -1)
             h = linen.relu(_glorot_dense(self.view_width, 'view')(h))

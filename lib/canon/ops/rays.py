@@ -75,7 +75,7 @@ def project(camera: Camera, pose: jax.Array, world: jax.Array) -> tuple[jax.Arra
     return distort(plane, camera.distortion) * jnp.asarray(camera.focal) + jnp.asarray(camera.centre), depth
 
 
-def normalise(directions: jax.Array) -> jax.Array:
+def normalise_directions(directions: jax.Array) -> jax.Array:
     """Scales directions [..., 3] to unit length; a direction of length 0 gives NaN."""
     return directions / jnp.linalg.norm(directions, axis=-1, keepdims=True)
 

@@ -132,7 +132,7 @@ def render_picture(
       angle: of the camera about z, radians.
       level: of the lit surface.
     """
-    camera = traced.pinhole(size)
+    camera = traced.pinhole_camera(size)
     cosine, sine = np.cos(_ELEVATION), np.sin(_ELEVATION)
     eye = traced.RADIUS * np.array([np.cos(angle) * cosine, np.sin(angle) * cosine, sine])
     pose = jnp.asarray(framing.look_at(eye), jnp.float32)

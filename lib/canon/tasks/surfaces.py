@@ -19,7 +19,7 @@ import numpy as np
 
 from canon import named
 from canon.camera import Camera
-from canon.data.scenes.views import Views, axial
+from canon.data.scenes.views import Views, axial_depth
 from canon.errors import UsageError
 from canon.metrics import Mean
 from canon.named import Count, NonNegative, Positive, Range
@@ -239,7 +239,7 @@ def surface_evaluator(task: Task, views: Views, settings: SurfaceSettings, pixel
     def true_depths(view: int) -> dict[str, np.ndarray]:
         if views.depths is None or any(views.camera.distortion):
             return {}
-        return {'depth': axial(views.depths[view], views.camera).ravel()}
+        return {'depth': axial_depth(views.depths[view], views.camera).ravel()}
 
     def surface_metrics(outputs, batch):
         metrics = {}

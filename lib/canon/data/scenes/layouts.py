@@ -1,4 +1,4 @@
-"""A capture in whatever layout it is kept, recognised from its files and moved to where a field in a box expects it."""
+"""Reads a capture in any known layout, recognised by its files, and normalises its scene for a field in a box."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from canon.data.scenes.framing import Frame
 from canon.data.scenes.views import Views
 from canon.errors import CanonError, UsageError
 
-_LONGEST = 256  # pixels of a side: pictures are made smaller by the least whole factor that gives them so many
-_UNBOUNDED = 100.0  # far, in units of the normalised scene, for pictures without alpha: they show what is behind, too
-_NEAR = 0.25  # share of the least depth of what the cameras look at, where a layout knows nothing of what is near
-_ROOM = 1.25  # radii about the centre in which an object with alpha lies
+_LONGEST_SIDE = 256  # pixels: the default factor is the smallest that brings pictures within it
+_UNBOUNDED = 100.0  # far of a normalised scene whose pictures have no alpha and so show the surroundings
+_NEAR = 0.25  # near in least depths of what the cameras look at, if a layout does not determine it
+_OBJECT_RADIUS = 1.25  # of an object with alpha, about the centre; the cameras see a ball of radius 1
 _LAYOUTS: dict[str, Callable[..., Views]] = {
     'blender': captures.blender,
     'ngp': captures.ngp,
@@ -40,40 +40,46 @@ def capture(
     far: float | None = None,
     images: str = 'images',
 ) -> Views:
-    """The views of a capture in one of four layouts, its scene about the origin with z up (`normalise`).
+    """Reads a capture in one of four layouts and normalises its scene: about the origin, with z up (`normalise_scene`).
 
     Args:
       path: its folder, or a transforms.json.
       split: 'train', 'val' or 'test'.
-      layout: 'blender', 'ngp', 'colmap' or 'llff'; None takes the first of them whose files are there.
-      factor: pictures are made that many times smaller; None chooses, so that their longer side has 256 pixels or less.
-      hold: each `hold`-th view is held out, where the layout has no splits of its own.
+      layout: 'blender', 'ngp', 'colmap' or 'llff'; None takes the first of them whose files exist.
+      factor: divides the size of the pictures; None brings the longer side to 256 pixels or fewer.
+      hold: every `hold`-th view is held out, if the layout has no splits of its own.
       near, far: in the units of the capture; None derives them from its points, its bounds or what its cameras look at.
-      images: COLMAP's folder of pictures.
+      images: the folder of pictures of a COLMAP capture.
 
-    Raises CanonError where no layout is recognised, and what the layout's reader raises.
+    Raises:
+      CanonError: no layout is recognised, or the layout's reader fails.
     """
     name, file = recognise(path) if layout is None else (layout, None)
     if name not in _LAYOUTS:
         raise UsageError(f'layout={name!r}{named.suggest(name, _LAYOUTS)}; there are {", ".join(_LAYOUTS)}')
     if name == 'llff' and (near is not None or far is not None):
-        raise UsageError("near and far of LLFF's captures are those of their poses_bounds.npy; leave them out")
+        raise UsageError("near and far of LLFF's captures are those of their poses_bounds.npy; do not set them")
     chosen = factor or _choose_factor(path, name, images)
-    logging.getLogger('canon').info('%s is read as %s, pictures %d times smaller', path, name, chosen)
-    given = {key: value for key, value in (('near', near), ('far', far)) if value is not None}
-    more: dict[str, dict[str, Any]] = {
-        'blender': given,
-        'ngp': dict(hold=hold, **given),
+    logging.getLogger('canon').info('reading %s as %s, pictures %d times smaller', path, name, chosen)
+    limits = {key: value for key, value in (('near', near), ('far', far)) if value is not None}
+    arguments: dict[str, dict[str, Any]] = {
+        'blender': limits,
+        'ngp': dict(hold=hold, **limits),
         'llff': dict(hold=hold),
-        'colmap': dict(hold=hold, images=images, **given) | ({'model': file} if file else {}),
+        'colmap': dict(hold=hold, images=images, **limits) | ({'model': file} if file else {}),
     }
-    views = _LAYOUTS[name](str(path), split, factor=chosen, **more[name])
-    measured = name in ('llff', 'colmap') or near is not None
-    return normalise(views, views.near if measured else None, None if far is None else views.far)
+    views = _LAYOUTS[name](str(path), split, factor=chosen, **arguments[name])
+    near_is_known = name in ('llff', 'colmap') or near is not None
+    return normalise_scene(views, views.near if near_is_known else None, None if far is None else views.far)
 
 
 def recognise(path: str | Path) -> tuple[str, str | None]:
-    """Returns the layout of a capture, and where below it COLMAP's model is."""
+    """Returns the layout of a capture, and the path of COLMAP's model within it.
+
+    Raises:
+      UsageError: the folder does not exist.
+      CanonError: no known layout fits.
+    """
     root = Path(path).expanduser()
     if root.suffix == '.json' and root.is_file():
         return 'ngp', None
@@ -83,45 +89,53 @@ def recognise(path: str | Path) -> tuple[str, str | None]:
         return 'blender', None
     if (root / 'transforms.json').is_file():
         return 'ngp', None
-    for model in ('sparse/0', 'sparse', 'colmap/sparse/0'):  # it has the lens and the points, which LLFF's file has not
+    for model in ('sparse/0', 'sparse', 'colmap/sparse/0'):  # before LLFF's file, which has neither lens nor points
         if any((root / model / f'cameras{suffix}').is_file() for suffix in ('.bin', '.txt')):
             return 'colmap', model
     if (root / 'poses_bounds.npy').is_file():
         return 'llff', None
     raise CanonError(
         f'{root} has none of transforms_train.json, transforms.json, sparse/0/cameras.bin and poses_bounds.npy: '
-        "run COLMAP on its pictures first, or instant-ngp's colmap2nerf.py"
+        "run COLMAP or instant-ngp's colmap2nerf.py on its pictures first"
     )
 
 
-def normalise(views: Views, near: float | None = None, far: float | None = None) -> Views:
-    """Returns the same views of a scene that is moved, turned and scaled: a similarity, which no picture shows.
+def normalise_scene(views: Views, near: float | None = None, far: float | None = None) -> Views:
+    """Moves, rotates and scales a scene: a similarity, which leaves the pictures as they are.
 
-    What the cameras look at is at the origin, and up is z. For pictures without alpha 1 is the mean depth of the
-    origin, and far has no bound (`rays.contract` is for what is beyond 1). For those with alpha 1 is the radius of the
-    ball that a camera at that depth sees. near, far: in units of `views`, of a scene for which they are known.
+    What the cameras look at becomes the origin, and up becomes z. If pictures have no alpha, the unit is the mean depth
+    of the origin, and far is unbounded in practice: use `canon.ops.rays.contract`. If they have alpha, the unit is the
+    radius of the ball around the origin that a camera at the mean depth sees.
+
+    Args:
+      views: of a capture, with a `frame`.
+      near, far: limits in the units of `views`; None derives them.
     """
     frame = views.frame
     if frame is None:
-        raise UsageError('these views have no frame, which readers of captures give')
+        raise UsageError('these views have no frame; normalise views from a reader of captures')
     alpha = views.images.shape[-1] == 4
     height, width = views.camera.size
     reach = min(height / views.camera.focal[1], width / views.camera.focal[0]) / 2
     scale = 1 / (frame.mean * reach if alpha else frame.mean)
-    turn = _turn_upright(frame.up)
+    rotation = _rotate_to_z(frame.up)
     poses = views.poses.astype(np.float64)
-    poses[:, :3, :3] = turn @ poses[:, :3, :3]
-    poses[:, :3, 3] = scale * (poses[:, :3, 3] - frame.centre) @ turn.T
+    poses[:, :3, :3] = rotation @ poses[:, :3, :3]
+    poses[:, :3, 3] = scale * (poses[:, :3, 3] - frame.centre) @ rotation.T
     nearest, farthest = scale * frame.nearest, scale * frame.farthest
-    guesses = (max(nearest - _ROOM, _NEAR * nearest), farthest + _ROOM) if alpha else (_NEAR * nearest, _UNBOUNDED)
+    guesses = (
+        (max(nearest - _OBJECT_RADIUS, _NEAR * nearest), farthest + _OBJECT_RADIUS)
+        if alpha
+        else (_NEAR * nearest, _UNBOUNDED)
+    )
     near, far = (guess if given is None else scale * given for given, guess in zip((near, far), guesses, strict=True))
-    moved = Frame(np.zeros(3), np.array([0.0, 0, 1]), nearest, scale * frame.mean, farthest, frame.parallel)
+    normalised = Frame(np.zeros(3), np.array([0.0, 0, 1]), nearest, scale * frame.mean, farthest, frame.parallel)
     depths = None if views.depths is None else views.depths * np.float32(scale)
-    return views._replace(poses=poses.astype(np.float32), near=near, far=far, depths=depths, frame=moved)
+    return views._replace(poses=poses.astype(np.float32), near=near, far=far, depths=depths, frame=normalised)
 
 
-def _turn_upright(up: np.ndarray) -> np.ndarray:
-    """The rotation [3, 3] that brings `up` to z by the shortest way."""
+def _rotate_to_z(up: np.ndarray) -> np.ndarray:
+    """Returns the smallest rotation [3, 3] that maps the unit vector `up` to z."""
     z = np.array([0.0, 0, 1])
     axis, cosine = np.cross(up, z), float(up @ z)
     if cosine < -1 + 1e-9:
@@ -136,9 +150,9 @@ def _choose_factor(path: str | Path, layout: str, images: str) -> int:
         name = 'transforms_train.json' if layout == 'blender' else 'transforms.json'
         paths = captures.picture_paths(root if root.suffix == '.json' else root / name)
     else:
-        paths = sorted(p for p in image_files.images_below(root / images))
+        paths = sorted(p for p in image_files.find_images(root / images))
     first = next((p for p in paths if p.is_file()), None)
     if first is None:
-        return 1  # the reader says what is missing
-    head = image_files.head(image_files.read_encoded(first))
-    return math.ceil(max(head.height, head.width) / _LONGEST)
+        return 1  # the reader reports what is missing
+    head = image_files.read_head(image_files.read_encoded(first))
+    return math.ceil(max(head.height, head.width) / _LONGEST_SIDE)

@@ -1,7 +1,7 @@
-"""Pictures of one scene from known places: what view synthesis learns from, whatever format they came in.
+"""Posed pictures of one scene, the training data of view synthesis, whatever format they come from.
 
-A pose is camera to world in OpenGL's axes (x to the right, y up, the camera looks along -z), as in `canon.ops.rays`.
-Pixels have a straight alpha where they have one: their colour is that of what is seen, not mixed with a background.
+A pose is camera to world in OpenGL axes (x right, y up, the camera looks along -z), as in `canon.ops.rays`. Alpha is
+straight: the colour of a pixel is that of the object, not blended with a background.
 """
 
 from __future__ import annotations
@@ -23,13 +23,17 @@ SPLITS = ('train', 'val', 'test')
 class Views(NamedTuple):
     """N pictures of a scene.
 
-    images: uint8 [N, H, W, 3 or 4], straight alpha. poses: float32 [N, 4, 4]. near, far: depths along a camera's axis
-    between which the scene is, in the units of the poses. times: float32 [N] in [0, 1] of a scene that moves. depths:
-    float32 [N, H, W], the Euclidean distance from the camera through the middle of each pixel, inf where nothing is hit
-    (`axial` gives the depth along the axis). names: of the pictures' files, or what they show.
-
-    camera: of all pictures, or where each has its own a typical one; theirs are `intrinsics`, float32 [N, 4 or 8], as
-    in `Camera.with_intrinsics`. frame: where the cameras of all splits look, None for scenes about the origin.
+    Attributes:
+      images: uint8 [N, H, W, 3 or 4], with straight alpha.
+      poses: float32 [N, 4, 4], camera to world.
+      camera: of all pictures; if they differ, a typical one.
+      near, far: limits of the scene along a camera's axis, in the units of the poses.
+      times: float32 [N] in [0, 1], for a scene that moves.
+      depths: float32 [N, H, W], the Euclidean distance from the camera along the ray of each pixel's centre; inf where
+        the ray hits nothing. `axial_depth` converts it to the depth along the axis.
+      names: of the pictures' files, or of what they show.
+      intrinsics: float32 [N, 4 or 8] as in `Camera.with_intrinsics`, if pictures have cameras of their own.
+      frame: what the cameras of all splits look at; None for scenes around the origin.
     """
 
     images: np.ndarray
@@ -51,7 +55,7 @@ VIEWS = named.Catalogue(
 )
 
 
-def load(name: str, split: str = 'train', **source: Any) -> Views:
+def load_views(name: str, split: str = 'train', **source: Any) -> Views:
     """Loads the views of one split of a scene.
 
     Args:
@@ -68,54 +72,57 @@ def load(name: str, split: str = 'train', **source: Any) -> Views:
     reader = VIEWS.find(name)
     if split not in SPLITS:
         raise UsageError(f'there is no split {split!r} of views; there are {", ".join(SPLITS)}')
-    return check(named.call(reader, {'split': split, **source}, f'views {name!r}'), f'views {name!r}')
+    return check_views(named.call(reader, {'split': split, **source}, f'views {name!r}'), f'views {name!r}')
 
 
-def check(views: Views, what: str) -> Views:
-    """Returns `views` if they can be learnt from. Raises CanonError with one line that begins with `what`."""
+def check_views(views: Views, what: str) -> Views:
+    """Returns `views` if a model can be trained on them.
+
+    Raises:
+      CanonError: arrays do not fit together, a pose is not rigid, or a lens cannot be inverted. The line starts with
+        `what`.
+    """
     images, poses, camera = views.images, views.poses, views.camera
     count, size = len(images), images.shape[1:3]
     if size != tuple(camera.size):
-        raise CanonError(f'{what}: pictures are {_size(size)}, the camera says {_size(camera.size)}')
+        raise CanonError(f'{what}: pictures are {_size(size)}, but the camera is for {_size(camera.size)}')
     shapes = {'poses': (count, 4, 4), 'times': (count,), 'depths': (count, *size)}
     for field, shape in shapes.items():
         values = getattr(views, field)
         if values is not None and values.shape != shape:
-            raise CanonError(f'{what}: {count} pictures need {field} of {list(shape)}, not {list(values.shape)}')
-    for i in np.flatnonzero(~_rigid(poses))[:1]:
+            raise CanonError(f'{what}: {count} pictures need {field} of shape {list(shape)}, got {list(values.shape)}')
+    for i in np.flatnonzero(~_are_rigid(poses))[:1]:
         name = views.names[i] if views.names else i
         raise CanonError(
-            f'{what}: the pose of {name} is no rotation with a place (R^T R = 1, det R = 1); mend the file'
+            f'{what}: the pose of {name} is not a rotation and a translation (R^T R = 1, det R = 1); fix the file'
         )
     if views.times is not None and not ((views.times >= 0) & (views.times <= 1)).all():
         raise CanonError(f'{what}: times must be in [0, 1], got {views.times.min():g} to {views.times.max():g}')
     if views.depths is not None and not (views.depths > 0).all():
-        raise CanonError(f'{what}: depths must be above 0, and inf where nothing is hit')
+        raise CanonError(f'{what}: depths must be positive, and inf where a ray hits nothing')
     if not 0 <= views.near < views.far < np.inf:
-        raise UsageError(f'{what}: 0 <= near < far is wanted, not near={views.near:g} and far={views.far:g}')
+        raise UsageError(f'{what}: expected 0 <= near < far, got near={views.near:g} and far={views.far:g}')
     _check_lenses(views, what)
     return views
 
 
 def _check_lenses(views: Views, what: str) -> None:
-    """Raises CanonError for intrinsics that are not finite, and for lenses that cannot be undone over the picture."""
+    """Raises CanonError for intrinsics that are not finite, and for lenses that fold the picture over."""
     each = np.asarray([views.camera.intrinsics] if views.intrinsics is None else views.intrinsics, np.float64)
     if views.intrinsics is not None and (len(each) != len(views.images) or each.shape[1:] not in ((4,), (8,))):
-        raise CanonError(f'{what}: {len(views.images)} pictures need intrinsics of [N, 4 or 8], not {each.shape}')
+        raise CanonError(f'{what}: {len(views.images)} pictures need intrinsics of [N, 4 or 8], got {each.shape}')
     for i in np.flatnonzero(~np.isfinite(each).all(1) | (each[:, :2] <= 0).any(1))[:1]:
         fx, fy, cx, cy = each[i, :4]
         raise CanonError(
-            f'{what}: a focal length is positive and a principal point finite, not {fx:g}, {fy:g} and ({cx:g}, {cy:g})'
+            f'{what}: a focal length is positive and a principal point finite, got {fx:g}, {fy:g} and ({cx:g}, {cy:g})'
         )
     if not each[:, 4:].any():
         return
-    from canon.ops import rays  # needs JAX, which pictures without distortion do not
-
     height, width = views.camera.size
     x, y = np.linspace(0, width, 33), np.linspace(0, height, 33)
     edge = np.concatenate([np.stack(np.broadcast_arrays(*at), -1) for at in ((x, 0), (x, height), (0, y), (width, y))])
-    ways = np.asarray(rays.unproject(views.camera.with_intrinsics(each[:, None]), edge.astype(np.float32)))
-    for i in np.flatnonzero(~np.isfinite(ways).all((1, 2)))[:1]:
+    plane = (edge - each[:, None, 2:4]) / each[:, None, :2]
+    for i in np.flatnonzero(~_is_invertible(plane, each[:, None, 4:]).all(1))[:1]:
         lens = ', '.join(f'{value:g}' for value in each[i, 4:])
         raise CanonError(
             f'{what}: the lens k1, k2, p1, p2 = {lens} folds the picture over before its edge, so pixels there have no '
@@ -123,8 +130,36 @@ def _check_lenses(views: Views, what: str) -> None:
         )
 
 
+def _is_invertible(plane: np.ndarray, lens: np.ndarray) -> np.ndarray:
+    """Returns whether OpenCV's distortion k1, k2, p1, p2 [..., 4] has an inverse from the centre to points [..., 2].
+
+    Follows the inverse along the straight line from the centre by Newton's method. Where a lens folds the picture over,
+    the Jacobian of the distortion has a determinant of 0. (`canon.ops.rays.undistort` computes the inverse, in JAX.)
+    """
+    k1, k2, p1, p2 = np.moveaxis(lens, -1, 0)
+    x, y = np.zeros((2, *plane.shape[:-1]))
+    invertible = np.ones(plane.shape[:-1], bool)
+    for fraction in np.linspace(0, 1, 65)[1:]:
+        target_x, target_y = fraction * plane[..., 0], fraction * plane[..., 1]
+        for _ in range(4):
+            r2 = x * x + y * y
+            radial, slope = 1 + r2 * (k1 + k2 * r2), 2 * k1 + 4 * k2 * r2
+            error_x = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x) - target_x
+            error_y = y * radial + 2 * p2 * x * y + p1 * (r2 + 2 * y * y) - target_y
+            xx = radial + x * x * slope + 2 * p1 * y + 6 * p2 * x
+            xy = x * y * slope + 2 * p1 * x + 2 * p2 * y
+            yy = radial + y * y * slope + 2 * p2 * x + 6 * p1 * y
+            determinant = xx * yy - xy * xy
+            invertible &= determinant > 1e-6
+            safe = np.where(invertible, determinant, 1)
+            # Points that have met a fold stay where they are: beyond it Newton's method may diverge.
+            x = x - np.where(invertible, (yy * error_x - xy * error_y) / safe, 0)
+            y = y - np.where(invertible, (xx * error_y - xy * error_x) / safe, 0)
+    return invertible
+
+
 def join_cameras(cameras: Sequence[Camera]) -> tuple[Camera, np.ndarray | None]:
-    """Returns one camera for all pictures and None, or where they differ a median one and intrinsics [N, 4 or 8].
+    """Returns one camera and None if all are equal, else a median camera and intrinsics [N, 4 or 8].
 
     Cameras have one size. The median, component by component, serves for new views.
     """
@@ -137,7 +172,7 @@ def join_cameras(cameras: Sequence[Camera]) -> tuple[Camera, np.ndarray | None]:
 
 
 def take(views: Views, which: Sequence[int] | np.ndarray | slice) -> Views:
-    """Some of the views: a split, or the few that a few-view run may see."""
+    """Returns some of the views, such as a split, or the few views of a few-view run."""
     ids = np.arange(len(views.images))[which]
     rows = {
         name: value[ids]
@@ -154,52 +189,56 @@ def take_evenly(views: Views, count: int) -> Views:
     return take(views, np.unique(np.linspace(0, len(views.images) - 1, count).round().astype(int)))
 
 
-def colours(views: Views, background: str | Sequence[int] | None = None) -> np.ndarray:
-    """uint8 [N, H, W, 3]: the pictures on a background of one colour.
+def blend_background(views: Views, background: str | Sequence[int] | None = None) -> np.ndarray:
+    """Returns the pictures on a background of one colour, uint8 [N, H, W, 3].
 
-    background: 'white', 'black' or three numbers of 0..255, for pictures with alpha; None for pictures without.
-    Raises UsageError where one is asked for and there is no alpha to see it through, or the other way round.
+    Args:
+      views: the pictures.
+      background: 'white', 'black' or three numbers in 0..255, for pictures with alpha; None for pictures without.
+
+    Raises:
+      UsageError: a background is given for pictures without alpha, or none for pictures with it.
     """
     alpha = views.images.shape[-1] == 4
     if background is None:
         if alpha:
-            raise UsageError("these pictures have alpha: say the background to put them on, 'white' or 'black'")
+            raise UsageError("these pictures have alpha: choose the background to put them on, 'white' or 'black'")
         return views.images
     if isinstance(background, str) and background not in _BACKGROUNDS:
-        raise UsageError(f"a background is 'white', 'black' or three numbers of 0..255, not {background!r}")
+        raise UsageError(f"background={background!r} must be 'white', 'black' or three numbers in 0..255")
     if not alpha:
-        raise UsageError(f'a background ({background}) is asked for, and these pictures have no alpha; set it to None')
-    behind = np.broadcast_to(_BACKGROUNDS[background] if isinstance(background, str) else background, 3)
-    mixed = np.empty((*views.images.shape[:3], 3), np.uint8)
-    for out, image in zip(mixed, views.images, strict=True):  # one at a time: floats take four times the memory
-        opaque = image[..., 3:].astype(np.float32) / 255
-        out[...] = np.rint(image[..., :3] * opaque + behind.astype(np.float32) * (1 - opaque))
-    return mixed
+        raise UsageError(f'background={background} needs pictures with alpha, and these have no alpha; set it to None')
+    colour = np.broadcast_to(_BACKGROUNDS[background] if isinstance(background, str) else background, 3)
+    blended = np.empty((*views.images.shape[:3], 3), np.uint8)
+    for out, image in zip(blended, views.images, strict=True):  # one at a time: floats take four times the memory
+        opacity = image[..., 3:].astype(np.float32) / 255
+        out[...] = np.rint(image[..., :3] * opacity + colour.astype(np.float32) * (1 - opacity))
+    return blended
 
 
-def axial(depths: np.ndarray, camera: Camera) -> np.ndarray:
-    """Depths [.., H, W] along the camera's axis, of those along the rays; without distortion only."""
+def axial_depth(depths: np.ndarray, camera: Camera) -> np.ndarray:
+    """Converts distances along rays [..., H, W] to depths along the camera's axis, float32."""
     if any(camera.distortion):
-        raise UsageError('depths along the axis are made for cameras without distortion only')
+        raise UsageError('depths along the axis need a camera without distortion; undistort the pictures')
     x, y = (np.arange(n) + 0.5 for n in camera.size[::-1])
     x, y = (x - camera.centre[0]) / camera.focal[0], (y - camera.centre[1]) / camera.focal[1]
     return (depths / np.sqrt(1 + x[None, :] ** 2 + y[:, None] ** 2)).astype(np.float32)
 
 
 def hold_out(count: int, split: str, every: int) -> np.ndarray:
-    """The numbers of the views of `split`: each `every`-th is held out for 'val' and 'test', 'train' has the rest."""
+    """Returns the indices of the views of a split: every `every`-th is held out for 'val' and 'test'."""
     if every < 2:
-        raise UsageError(f'hold={every}: each 2nd view or fewer can be held out; 8 is usual')
+        raise UsageError(f'hold={every} must be at least 2: 1 of `hold` views is held out; 8 is usual')
     ids = np.arange(count)
     return ids[ids % every != 0] if split == 'train' else ids[::every]
 
 
-def _rigid(poses: np.ndarray) -> np.ndarray:
-    """Whether each of [N, 4, 4] is a rotation and a translation, to the digits that files keep of them."""
-    turn = poses[:, :3, :3].astype(np.float64)
-    square = np.abs(turn.swapaxes(1, 2) @ turn - np.eye(3)).max((1, 2)) < 1e-3
-    proper = np.abs(np.linalg.det(np.nan_to_num(turn)) - 1) < 1e-2
-    return square & proper & np.isfinite(poses).all((1, 2)) & (np.abs(poses[:, 3] - (0, 0, 0, 1)).max(1) < 1e-6)
+def _are_rigid(poses: np.ndarray) -> np.ndarray:
+    """Returns whether each pose [N, 4, 4] is a rotation and a translation, within the precision of text files."""
+    rotation = poses[:, :3, :3].astype(np.float64)
+    orthogonal = np.abs(rotation.swapaxes(1, 2) @ rotation - np.eye(3)).max((1, 2)) < 1e-3
+    proper = np.abs(np.linalg.det(np.nan_to_num(rotation)) - 1) < 1e-2
+    return orthogonal & proper & np.isfinite(poses).all((1, 2)) & (np.abs(poses[:, 3] - (0, 0, 0, 1)).max(1) < 1e-6)
 
 
 def _size(size: tuple[int, ...]) -> str:
