@@ -22,10 +22,12 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.claims.classification import at_best
+    from experiments.claims.classification import draw_best_forms
 
     form, rate = ('model.activation', 'model.norm'), 'tx.momentum.learning_rate'
     panels = {'training loss': 'train/loss'}
     return {
-        'batch normalisation': at_best(runs, form, rate, 'test/loss', panels, 'with and without batch normalisation')
+        'batch normalisation': draw_best_forms(
+            runs, form, rate, 'test/loss', panels, 'with and without batch normalisation'
+        )
     }

@@ -20,9 +20,11 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.claims.classification import at_best
+    from experiments.claims.classification import draw_best_forms
 
     rate, panels = 'tx.momentum.learning_rate', {'training loss': 'train/loss'}
     return {
-        'linear bottleneck': at_best(runs, 'model.bottleneck', rate, 'test/loss', panels, 'linear or ReLU6 bottleneck')
+        'linear bottleneck': draw_best_forms(
+            runs, 'model.bottleneck', rate, 'test/loss', panels, 'linear or ReLU6 bottleneck'
+        )
     }

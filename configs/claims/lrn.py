@@ -20,7 +20,7 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.claims.classification import at_best
+    from experiments.claims.classification import draw_best_forms
 
     rate, panels = 'tx.momentum.learning_rate', {'training loss': 'train/loss'}
-    return {'lrn': at_best(runs, 'model.norm', rate, '1 - test/accuracy', panels, 'with and without LRN')}
+    return {'lrn': draw_best_forms(runs, 'model.norm', rate, '1 - test/accuracy', panels, 'with and without LRN')}

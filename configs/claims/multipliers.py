@@ -21,8 +21,8 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.claims.classification import costs, multiply_adds
+    from experiments.claims.classification import count_multiply_adds, draw_costs
 
     form = ('model.width_multiplier', SIZES[0])
-    args = (multiply_adds, '1 - test/accuracy', 'multiply-adds', 'width and resolution multipliers')
-    return {'multipliers': costs(runs, form, *args, line=SIZES[0])}
+    args = (count_multiply_adds, '1 - test/accuracy', 'multiply-adds', 'width and resolution multipliers')
+    return {'multipliers': draw_costs(runs, form, *args, line=SIZES[0])}

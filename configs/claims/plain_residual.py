@@ -21,12 +21,12 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.claims.classification import at_best
+    from experiments.claims.classification import draw_best_forms
 
     form, rate = ('model.name', 'model.plain'), 'tx.momentum.learning_rate'
     panels = {'training error': '1 - train/accuracy', 'training loss': 'train/loss'}
     return {
-        'plain and residual': at_best(
+        'plain and residual': draw_best_forms(
             runs, form, rate, 'test/loss', panels, '20 and 56 layers, with and without shortcuts'
         )
     }

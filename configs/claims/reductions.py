@@ -23,8 +23,13 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.claims.classification import costs, multiply_adds
+    from experiments.claims.classification import count_multiply_adds, draw_costs
 
     form = ('model.width', 'model.reductions')
-    args = (multiply_adds, '1 - test/accuracy', 'multiply-adds', 'inception modules with and without 1x1 reductions')
-    return {'reductions': costs(runs, form, *args, line='model.reductions')}
+    args = (
+        count_multiply_adds,
+        '1 - test/accuracy',
+        'multiply-adds',
+        'inception modules with and without 1x1 reductions',
+    )
+    return {'reductions': draw_costs(runs, form, *args, line='model.reductions')}

@@ -19,11 +19,11 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.claims.classification import at_best
+    from experiments.claims.classification import draw_best_forms
 
     panels = {'training error': '1 - train/accuracy', 'training loss': 'train/loss'}
     rate = 'tx.momentum.learning_rate'
-    figure = at_best(
+    figure = draw_best_forms(
         runs, 'model.activation', rate, 'test/loss', panels, 'ReLU, tanh and sigmoid, each at its best rate'
     )
     figure.axes[1].axhline(0.25, color='k', linestyle=':', linewidth=1)

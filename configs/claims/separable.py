@@ -20,8 +20,8 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.claims.classification import costs, multiply_adds
+    from experiments.claims.classification import count_multiply_adds, draw_costs
 
     form = ('model.width_multiplier', 'model.separable')
-    args = (multiply_adds, '1 - test/accuracy', 'multiply-adds', 'depthwise separable and full convolutions')
-    return {'separable': costs(runs, form, *args, line='model.separable')}
+    args = (count_multiply_adds, '1 - test/accuracy', 'multiply-adds', 'depthwise separable and full convolutions')
+    return {'separable': draw_costs(runs, form, *args, line='model.separable')}

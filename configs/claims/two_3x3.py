@@ -22,7 +22,7 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.claims.classification import at_best
+    from experiments.claims.classification import draw_best_forms
 
     rate, panels = 'tx.momentum.learning_rate', {'training loss': 'train/loss'}
-    return {'two 3x3': at_best(runs, 'model.kernels', rate, '1 - test/accuracy', panels, 'one 5x5 or two 3x3')}
+    return {'two 3x3': draw_best_forms(runs, 'model.kernels', rate, '1 - test/accuracy', panels, 'one 5x5 or two 3x3')}

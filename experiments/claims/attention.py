@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from canon import plots
 from canon.tasks.attention_retrieval import CLASSES, SCORES
 from canon.train.runs import Run
-from experiments.claims.classification import done
+from experiments.claims.sweeps import finished_runs
 
 
 def draw_attention_scale(all_runs: Sequence[Run]) -> Figure:
     """Draws, against d_k, the softmax's Jacobian before training and the accuracy at the best rate, a line per form."""
     points: dict[str, dict[int, list]] = {}  # {form: {d_k: metrics of its runs}}
-    for run, config in done(all_runs):
+    for run, config in finished_runs(all_runs):
         model = config['model']
         points.setdefault(model['form'], {}).setdefault(model['d_k'], []).append(run.metrics)
     figure = Figure(figsize=(9.2, 3.8), layout='constrained')

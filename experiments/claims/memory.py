@@ -8,13 +8,13 @@ from matplotlib.figure import Figure
 
 from canon import plots
 from canon.train.runs import Run
-from experiments.claims.classification import done
+from experiments.claims.sweeps import finished_runs
 
 
 def draw_memory(all_runs: Sequence[Run], problem: str) -> Figure:
     """Draws the relative loss against the gap, and the gradient against the lag at the widest gap, a line per cell."""
     points: dict[str, dict[int, list[Mapping[str, float]]]] = {}  # {cell: {gap: metrics of its runs}}
-    for run, config in done(all_runs):
+    for run, config in finished_runs(all_runs):
         if config['data']['problem'] == problem:
             by_gap = points.setdefault(config['model']['name'], {})
             by_gap.setdefault(config['data']['gap'], []).append(run.metrics)

@@ -1,4 +1,4 @@
-"""The picture of a sweep: what each method came to at each value, and how it went at its best one."""
+"""What the figures of all claims share: the finished runs of a sweep, their settings, and each method at its best."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from canon import plots
+from canon.errors import CanonError
+from canon.train.runs import Run
+from canon.train.workdir import read_json
 
-Point = tuple[str, float, float, Path]  # method, swept value, what it came to (less is better), the run's folder
-Curves = Callable[[str, Sequence[Path]], Any]  # method, folders of its seeds -> steps [n], values [seeds, n]
+Point = tuple[str, float, float, Path]  # method, swept value, result (lower is better), folder of the run
+ReadCurves = Callable[[str, Sequence[Path]], Any]  # method, folders of its seeds -> steps [n], values [seeds, n]
 
 
-def at_best(points: Iterable[Point], panels: Mapping[str, Curves], unit: str = '', **axes: Any) -> Figure:
-    """Left, all values; right a panel for each of `panels`, at the value with the lowest median of the seeds.
+def draw_best(points: Iterable[Point], panels: Mapping[str, ReadCurves], unit: str = '', **axes: Any) -> Figure:
+    """Draws all results on the left, and the curves of each method at its best value in one panel per metric.
 
-    unit: goes before the value in the legend. axes: of `canon.plots.draw_sweep`.
+    Args:
+      points: of all runs; seeds of one method and value count by their median.
+      panels: {title: reads the curves of a method}.
+      unit: precedes the value in the legend.
+      **axes: of `canon.plots.draw_sweep`.
     """
     finals: dict[str, dict[float, list[float]]] = {}
     folders: dict[tuple[str, float], list[Path]] = {}
@@ -26,7 +33,35 @@ def at_best(points: Iterable[Point], panels: Mapping[str, Curves], unit: str = '
         folders.setdefault((name, value), []).append(folder)
     best = {name: plots.best_setting(line) for name, line in finals.items()}
     curves = {
-        panel: {name: of(name, folders[name, value]) for name, value in best.items()} for panel, of in panels.items()
+        panel: {name: read(name, folders[name, value]) for name, value in best.items()}
+        for panel, read in panels.items()
     }
     labels = {n: f'{n}  {unit}{value:g}: {plots.median_score(finals[n][value]):.3g}' for n, value in best.items()}
     return plots.draw_sweep(finals, curves, labels, **axes)
+
+
+def finished_runs(runs: Sequence[Run]) -> list[tuple[Run, dict[str, Any]]]:
+    """Returns the runs that are done, each with its config. Raises CanonError if there are none."""
+    finished = [(run, dict(read_json(run.folder / 'config.json') or {})) for run in runs if run.state == 'done']
+    if not finished:
+        raise CanonError('no run of this sweep is done, so there is nothing to draw')
+    return finished
+
+
+def get_setting(config: Mapping[str, Any], key: str) -> Any:
+    """Returns the value of a dotted key."""
+    for part in key.split('.'):
+        config = config[part]
+    return config
+
+
+def format_settings(config: Mapping[str, Any], keys: str | Sequence[str]) -> str:
+    """Formats the values of the keys as a label, `relu, batch`; a model's name goes without its module."""
+    return ', '.join(_format(key, get_setting(config, key)) for key in ((keys,) if isinstance(keys, str) else keys))
+
+
+def _format(key: str, value: Any) -> str:
+    name = key.rpartition('.')[2]
+    if isinstance(value, bool):
+        return name if value else f'not {name}'
+    return value.rpartition('.')[2] if isinstance(value, str) else f'{name} {value:g}'

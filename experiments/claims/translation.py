@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from canon import plots
-from experiments.claims.classification import at, done, label
+from experiments.claims.sweeps import finished_runs, format_settings, get_setting
 
 
 def plot_chrf_by_length(runs: Sequence[Any], form: str, over: str) -> Figure:
@@ -22,8 +22,8 @@ def plot_chrf_by_length(runs: Sequence[Any], form: str, over: str) -> Figure:
       over: the key of the swept value.
     """
     scores: dict[str, dict[float, dict[str, list[float]]]] = {}  # {form: {swept value: {bin: chrF of each seed}}}
-    for run, config in done(runs):
-        bins = scores.setdefault(label(config, form), {}).setdefault(at(config, over), {})
+    for run, config in finished_runs(runs):
+        bins = scores.setdefault(format_settings(config, form), {}).setdefault(get_setting(config, over), {})
         for name, value in run.metrics.items():
             if name.startswith('test/chrf'):
                 bins.setdefault(name.removeprefix('test/chrf').removeprefix('_'), []).append(value)

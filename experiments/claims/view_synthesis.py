@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from canon import plots
 from canon.train.log import read_rows
 from canon.train.runs import Run, read_curves
-from experiments.claims.sweeps import finished_runs, setting
+from experiments.claims.sweeps import finished_runs, get_setting
 
 PSNR = 'test/psnr'
 Label = Callable[[Mapping[str, Any]], str]  # the legend of a run, from its config
@@ -29,7 +29,7 @@ def plot_against_setting(runs: Sequence[Run], key: str, label: Label, title: str
     """
     lines: dict[str, dict[int, list[float]]] = {}
     for run, config in finished_runs(runs):
-        lines.setdefault(label(config), {}).setdefault(setting(config, key), []).append(run.metrics[PSNR])
+        lines.setdefault(label(config), {}).setdefault(get_setting(config, key), []).append(run.metrics[PSNR])
     figure, axes = _psnr_axes(title)
     for name, values in sorted(lines.items()):
         numbers = sorted(values)
