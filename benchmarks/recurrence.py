@@ -3,9 +3,9 @@
     python -m benchmarks.recurrence [--rounds=5] [--only=lstm_256,gru_650] [--torch=PYTHON]
 
 One layer as wide as its inputs, float32: 32 sequences of 100 steps with H = 256, and 20 of 35 with H = 650 (the medium
-network of Zaremba et al. 2014). A step is forward, the gradient of the outputs' mean square by all parameters, and
-SGD. linen's side is the cell one would take, with the compiler's default options: OptimizedLSTMCell, GRUCell,
-SimpleCell. How the sides take turns: benchmarks/beside.py.
+network of Zaremba et al. 2014). A step is the forward pass, the gradient of the outputs' mean square by all parameters,
+and SGD. For flax the fastest cells are used, with the compiler's default options: OptimizedLSTMCell, GRUCell and
+SimpleCell. How the sides alternate: benchmarks/beside.py.
 """
 
 import functools
@@ -31,7 +31,7 @@ CELLS = {
 
 
 def train(kind: str, hidden: int, side: str) -> Callable:
-    """One side's train step; both sides start from the same weights."""
+    """Returns the train step of one side; both sides start from the same weights."""
     layer, cell = CELLS[kind]
     ours, peer = layer(hidden), linen.RNN(cell(hidden))
     x = jnp.asarray(np.random.default_rng(0).normal(size=(*SIZES[hidden], hidden)), jnp.float32)
@@ -44,7 +44,7 @@ def train(kind: str, hidden: int, side: str) -> Callable:
 
 
 def trainer(outputs: Callable, variables: Any, options: dict) -> Callable:
-    """One donated step of SGD."""
+    """Compiles a step of SGD with donated variables."""
 
     def step(variables):
         value, gradient = jax.value_and_grad(lambda v: jnp.square(outputs(v)).mean())(variables)
