@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# The one door: prepares the environment, then runs, tests, sweeps or submits. `./launch.sh help` lists the verbs.
+# The only entry point: prepares the environment, then runs, tests, sweeps or submits. `./launch.sh help` lists the verbs.
 set -euo pipefail
 
 caller=$PWD
+export CANON_CALLER=$caller # paths are printed relative to it
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
 
 main_job=configs/classification/lenet_digits.py
@@ -10,35 +11,35 @@ uv_pin='uv==0.13.9'
 venv=${CANON_VENV:-.venv}
 dry=
 
-# XLA's CPU arena would be returned to the kernel and faulted in again at every step: keep it (a fifth of a step).
+# XLA's CPU buffers would be returned to the kernel and faulted in again at every step, which costs a fifth of its time.
 export GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.mmap_threshold=34359738368:glibc.malloc.trim_threshold=68719476736:glibc.malloc.arena_max=1}
 
 help() {
   cat <<'END'
-./launch.sh [VERB ...]    prepares the environment when needed, then does VERB; --dry prints what would run
+./launch.sh [VERB ...]    prepares the environment if needed, then does VERB; --dry prints the commands instead
 
   (nothing)               the main job: LeNet-5 on the embedded digits
-  run CONFIG [FLAGS]      train; launched again, it resumes     --config.key=value --workdir= --runs= --force
-  eval CONFIG [FLAGS]     evaluate the last checkpoint
+  run CONFIG [FLAGS]      train, or resume a run                --config.key=value --workdir= --runs= --force
+  eval CONFIG [FLAGS]     evaluate the best checkpoint, or the last
   predict CONFIG [FLAGS]  --input=FILE_OR_FOLDER --output=DIR
   export CONFIG [FLAGS]   a trained model as StableHLO          --output=DIR
-  replay CONFIG --step=N  one step again, as it was
+  replay CONFIG --step=N  repeat one step and show it by parameter
   models [FILTER]         every network: parameters, multiply-adds, receptive field, published accuracy
   sweep CONFIG [FLAGS]    every point of the config's sweep()   --jobs=N --engine=local|slurm|print
-  table DIR [FLAGS]       the runs below DIR, sorted and drawn  --metric= --sort=
-  ledger [FILTER]         every :smoke config against its target            --save (into docs/ledger.md)
-  prepare NAME            download and prepare a TFDS data set (in .venv-tf, the only place with TensorFlow)
+  table DIR [FLAGS]       table and figure of the runs below DIR  --metric= --sort=
+  ledger [FILTER]         compare every :smoke config with its target       --save (into docs/ledger.md)
+  prepare NAME            download and prepare a TFDS data set (in .venv-tf, which alone has TensorFlow)
   slurm CONFIG [OPTIONS] [-- FLAGS]   submit to Slurm           --nodes= --tasks= --gpus= --minutes= --wait
-  tpu NAME CONFIG [FLAGS] run on every worker of a Cloud TPU VM, from its own clone in ~/canon (not tested here)
-  test [--all] [PYTEST]   the fast tests, or --all of them, by two processes   PATH...: only these
+  tpu NAME CONFIG [FLAGS] run on every worker of a Cloud TPU VM, each from a clone in ~/canon (not tested here)
+  test [--all] [PYTEST]   the fast tests, or all of them, in two processes     PATH...: only these
   lint                    ruff, ruff format, ty
-  pins [--upgrade]        remake requirements.txt
+  pins [--upgrade]        update requirements.txt
   help
 
 CONFIG is a file, or FILE:ARG such as configs/classification/lenet_digits.py:smoke
 
-CANON_EXTRAS=cuda12|cuda13|tpu   the accelerator build of JAX     CANON_VENV=DIR      where the environment is
-CANON_PYTHON=python3.12          which Python makes it            CANON_PREPARE=no    take it as it is
+CANON_EXTRAS=cuda12|cuda13|tpu   the accelerator build of JAX     CANON_VENV=DIR      the environment
+CANON_PYTHON=python3.12          the Python that creates it       CANON_PREPARE=no    use it as it is
 END
 }
 
@@ -47,13 +48,13 @@ fail() { # STATUS MESSAGE
   exit "$1"
 }
 
-show() { # the command as one would type it
+show() { # prints a command with shell quoting
   printf '%q' "$1"
   [[ $# -gt 1 ]] && printf ' %q' "${@:2}"
   echo
 }
 
-go() { # the last thing done: in place of this shell, so that signals and the exit status are the command's own
+go() { # the last command replaces this shell, so that it receives the signals and sets the exit status
   if [[ $dry ]]; then show "$@"; else exec "$@"; fi
 }
 
@@ -61,7 +62,7 @@ step() { if [[ $dry ]]; then show "$@"; else "$@"; fi; }
 
 # --- the environment ---------------------------------------------------------------------------------------------
 
-find_python() { # one that runs: a pyenv shim may be on the PATH and have nothing behind it
+find_python() { # one that runs: a pyenv shim on the PATH may have no Python installed
   local name
   for name in ${CANON_PYTHON:-python3.13 python3.12 python3.11 python3}; do
     if "$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
@@ -77,7 +78,7 @@ pins_now() { echo "$(cat pyproject.toml requirements.txt | cksum) $PWD ${CANON_P
 
 real_python() { readlink -f "$1/bin/python" 2>/dev/null; }
 
-ready() { # VENV EXTRA...: is it there, made from these pins by this Python, with these extras?
+ready() { # VENV EXTRA...: whether it exists, made from these pins by this Python, with these extras
   local dir=$1 pins='' python='' extras='' extra
   shift
   [[ -x $dir/bin/python && -f $dir/.stamp ]] || return 1
@@ -89,7 +90,7 @@ ready() { # VENV EXTRA...: is it there, made from these pins by this Python, wit
 
 accelerators() { printf '%s\n' "$@" | grep -E '^(cuda|tpu)' | sort -u || true; }
 
-install() { # DIR EXTRA...: adds to what is there; starts anew when another Python or accelerator made it
+install() { # DIR EXTRA...: adds to an environment; replaces one made by another Python or for another accelerator
   local dir=$1 old='' python='' target=. pins
   shift
   pins=$(pins_now)
@@ -105,16 +106,16 @@ install() { # DIR EXTRA...: adds to what is there; starts anew when another Pyth
   # shellcheck disable=SC2046,SC2086
   set -- $(printf '%s\n' $old "$@" | sort -u)
   [[ $# -gt 0 ]] && target=".[$(IFS=, && echo "$*")]"
-  # uv takes half a minute where pip takes five, but reads no pip.conf: where it fails, pip may still find the index.
+  # uv is ten times as fast as pip, but does not read pip.conf: if it fails, pip may still find the index.
   { step "$dir/bin/python" -m pip install -q "$uv_pin" &&
     step "$dir/bin/python" -m uv pip install -q --python "$dir/bin/python" -c requirements.txt -e "$target"; } ||
     step "$dir/bin/python" -m pip install -q -c requirements.txt -e "$target" || return 1
   [[ $dry ]] || printf '%s\n%s\n%s\n' "$pins" "$(real_python "$dir")" "$*" >"$dir/.stamp"
 }
 
-prepare() { # DIR EXTRA...: once, however many launches ask at the same time
+prepare() { # DIR EXTRA...: once, even if several launches start at the same time
   if [[ ${CANON_PREPARE-} == no ]]; then
-    [[ -x $1/bin/python ]] || fail 1 "CANON_PREPARE=no, and $1/bin/python is not there; CANON_VENV=DIR says where it is"
+    [[ -x $1/bin/python ]] || fail 1 "CANON_PREPARE=no, but $1/bin/python does not exist; set CANON_VENV=DIR"
     return
   fi
   ready "$@" && return
@@ -129,7 +130,7 @@ prepare() { # DIR EXTRA...: once, however many launches ask at the same time
     echo "preparing $1, once (log: $1/prepare.log)" >&2
     install "$@" >"$1/prepare.log" 2>&1 9>&- || {
       tail -n 15 "$1/prepare.log" >&2
-      fail 1 "could not prepare $1: the lines above say why; launching again goes on from here"
+      fail 1 "could not prepare $1: the lines above give the reason; launch again to continue"
     }
   ) 9>"$1/prepare.lock"  # not .lock, which is uv's own
 }
@@ -145,13 +146,13 @@ python() { # MODULE ARG...: in the prepared environment
   go "$venv/bin/python" -m "$@"
 }
 
-# --- paths as the caller meant them ------------------------------------------------------------------------------
+# --- paths relative to the caller's directory ------------------------------------------------------------------------------
 
-from_caller() { # a file of the checkout, or else of the directory of the call; CONFIG may end in :ARG
+from_caller() { # a file of the checkout, or else of the caller's directory; CONFIG may end in :ARG
   if [[ ! -e ${1%%:*} && -e $caller/${1%%:*} ]]; then echo "$caller/$1"; else echo "$1"; fi
 }
 
-flag() { # --NAME=PATH, when called from elsewhere; what need not be a path is turned only where it exists
+flag() { # --NAME=PATH: makes paths absolute if called from elsewhere; other values only if they exist as files
   local name=${1%%=*} value=${1#*=}
   if [[ $caller == "$PWD" || ${words[0]-} == tpu ]]; then
     echo "$1"
@@ -170,7 +171,7 @@ flag() { # --NAME=PATH, when called from elsewhere; what need not be a path is t
   fi
 }
 
-needs() { # VERB WHAT ARG...: a word that is not a flag, unless help is asked for
+needs() { # VERB WHAT ARG...: fails unless there is a word that is not a flag, or --help
   local word
   for word in "${@:3}"; do
     case $word in -h | --help | --helpfull | [!-]*) return ;; esac
@@ -205,7 +206,7 @@ esac
 verb=$1
 shift
 
-main() { # VERB'S MODE, FLAG...: a flag comes first where --workdir=DIR says the config
+main() { # MODE [CONFIG] FLAG...: --workdir=DIR may replace the config
   local words=()
   [[ $# -gt 1 ]] || needs "$verb" CONFIG
   [[ $1 == train ]] || words+=("--mode=$1")
@@ -267,7 +268,7 @@ case $verb in
 
   test)
     CANON_EXTRAS="${CANON_EXTRAS-} test"
-    workers=(-n 2 --dist loadfile) # for the suite; a file or two are sooner done without
+    workers=(-n 2 --dist loadfile) # for the suite; a file or two are faster in one process
     for arg; do
       shift
       [[ $arg == -* || ! -e ${arg%%::*} ]] || workers=()

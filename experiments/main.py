@@ -1,9 +1,9 @@
-"""absl flags -> config -> experiment -> train, evaluate, predict, export or replay.
+"""Trains, evaluates, predicts, exports or replays the experiment of a config.
 
     python -m experiments.main --config=configs/classification/lenet_digits.py:smoke --config.seed=1
 
-The only place with flags; all of it can be done from Python too (`canon.train.fit(experiment, config, workdir)`).
-Exit status: 0 done, or stopped with everything saved; 1 failed; 2 wrong usage.
+This is the only module with flags; from Python, call `canon.train.fit(experiment, config, workdir)`. The exit status is
+0 if done, or stopped with everything saved; 1 if failed; 2 for wrong usage.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ from __future__ import annotations
 import collections
 import contextlib
 import importlib.util
-import inspect
 import os
 import re
 import shlex
 import sys
 import time
-import traceback
 import warnings
 from logging import StreamHandler, getLogger
 from pathlib import Path
@@ -26,57 +24,59 @@ from typing import Any, NamedTuple
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from canon.errors import CanonError, UsageError
+from canon.errors import UsageError, run_command
 from experiments import protocol
 
 FLAGS = flags.FLAGS
 MODES = ('train', 'evaluate', 'predict', 'export', 'replay')
 
-flags.DEFINE_string('config', None, 'The config file, with its argument after a colon; --config.KEY=VALUE overrides.')
-flags.DEFINE_string('workdir', None, 'Where the run lives; by default below --runs, by config and overrides.')
+flags.DEFINE_string('config', None, 'The config, FILE or FILE:ARG; --config.KEY=VALUE overrides a key.')
+flags.DEFINE_string('workdir', None, 'The folder of the run (default: below --runs, by config and overrides).')
 flags.DEFINE_string('runs', 'runs', 'The folder of all runs.')
-flags.DEFINE_enum('mode', 'train', MODES, 'What to do.')
-flags.DEFINE_boolean('force', False, 'Go on in a workdir that another config made.')
-flags.DEFINE_integer('step', None, 'The checkpoint to look at (best or newest without); replay: the step.')
-flags.DEFINE_string('input', None, 'predict: a file or a folder; what else a task takes, such as a sentence.')
-flags.DEFINE_string('output', None, 'predict, export: a folder for the results, else one in the workdir.')
-flags.DEFINE_string('compilation_cache', '~/.cache/canon/xla', 'Where compiled programs are kept; empty for nowhere.')
-flags.DEFINE_string('coordinator', None, 'ADDRESS:PORT of process 0, where neither Slurm nor a TPU pod tells it.')
+flags.DEFINE_enum('mode', 'train', MODES, 'What to do with the experiment.')
+flags.DEFINE_boolean('force', False, 'Continue in a workdir that another config made.')
+flags.DEFINE_integer('step', None, 'The checkpoint to load (default: the best, or the newest); replay: the step.')
+flags.DEFINE_string('input', None, 'predict: a file or a folder, or what else the task takes, such as a sentence.')
+flags.DEFINE_string('output', None, 'predict, export: the folder of the results (default: in the workdir).')
+flags.DEFINE_string('compilation_cache', '~/.cache/canon/xla', 'The cache of compiled programs; empty for none.')
+flags.DEFINE_string('coordinator', None, 'ADDRESS:PORT of process 0, unless Slurm or a TPU pod provides it.')
 flags.DEFINE_integer('process_count', None, 'How many processes run this job, with --coordinator.')
-flags.DEFINE_integer('process_index', None, 'Which of them this is, with --coordinator.')
+flags.DEFINE_integer('process_index', None, 'The index of this process, with --coordinator.')
 _MODULE = FLAGS.find_module_defining_flag('mode')
 
 
 class _Command(NamedTuple):
-    source: str | None  # FILE[:ARG] of --config
-    text: str  # as it was typed
+    source: str | None  # FILE or FILE:ARG
+    text: str  # as typed
     config: ConfigDict
     overrides: dict[str, Any]
     workdir: Path
 
 
 def main() -> None:
-    """The command line; does not return."""
+    """Runs the command line and exits."""
     commands = []
 
     def parse(argv: list[str]) -> list[str]:
         commands.append(_parse(argv))
         return argv[:1]
 
-    try:
-        app.run(lambda _: _exit(lambda: _run(commands[0])), flags_parser=parse)
-    except UsageError as error:
-        print(f'error: {error}', file=sys.stderr)
-        sys.exit(2)
+    def run(_) -> None:
+        status = run_command(lambda: _run(commands[0]))
+        if status and _has_peers():
+            os._exit(status)  # an orderly exit would wait for the other processes, which wait for this one
+        sys.exit(status)
+
+    sys.exit(run_command(lambda: app.run(run, flags_parser=parse)))
 
 
 def _parse(argv: list[str]) -> _Command:
-    """Flags, and the config with its overrides applied."""
+    """Reads the flags, and the config with its overrides applied."""
     from canon.configuration import is_config
     from experiments import configs, overrides
 
     pairs, words = overrides.read_flags(argv)
-    asks_for_help = any(word in ('-h', '--help', '-help', '--helpfull', '--helpshort') for word in words)
+    help_requested = any(word in ('-h', '--help', '-help', '--helpfull', '--helpshort') for word in words)
     try:
         FLAGS.set_gnu_getopt(True)
         positional = FLAGS([word for word in words if not re.fullmatch(r'-h|--?help(full|short)?', word)])[1:]
@@ -86,8 +86,8 @@ def _parse(argv: list[str]) -> _Command:
     if source is None and positional and is_config(positional[0]):
         source = positional.pop(0)
     if positional:
-        raise UsageError(f'{positional[0]!r} is no flag; options are written --name=value')
-    if asks_for_help:
+        raise UsageError(f'{positional[0]!r} is not a flag; options are written --name=value')
+    if help_requested:
         print(_help(source))
         sys.exit()
     if source is None and not FLAGS.workdir:
@@ -98,11 +98,13 @@ def _parse(argv: list[str]) -> _Command:
     config.lock()
     given = FLAGS.workdir and Path(FLAGS.workdir).expanduser()
     workdir = given or configs.run_folder(source, values, Path(FLAGS.runs).expanduser())
-    return _Command(source, shlex.join(['python', '-m', 'experiments.main', *argv[1:]]), config, values, workdir)
+    return _Command(
+        source, shlex.join(['python', '-m', 'experiments.main', *argv[1:]]), config, values, workdir.absolute()
+    )
 
 
 def _help(source: str | None) -> str:
-    """The flags; with a config, its keys too: what each is, and what else its named functions take."""
+    """Returns the text of --help: the flags and, with a config, every key that may be set."""
     from experiments import overrides
 
     names = [name for name in FLAGS if FLAGS[name].help and FLAGS.find_module_defining_flag(name) == _MODULE]
@@ -111,41 +113,8 @@ def _help(source: str | None) -> str:
     if source is not None:
         lines += ['', *overrides.describe(overrides.load(source), source)]
     else:
-        lines += ['', 'With a config, --help lists its keys, too: ./launch.sh run configs/TASK/NAME.py --help']
+        lines += ['', 'With a config, --help lists its keys too: ./launch.sh run configs/TASK/NAME.py --help']
     return '\n'.join(lines)
-
-
-def _exit(run) -> None:
-    """Runs, and turns what went wrong into one line and a status."""
-    status = 1
-    try:
-        run()
-        status = 0
-    except UsageError as error:
-        print(f'error: {error}', file=sys.stderr)
-        status = 2
-    except CanonError as error:
-        print(f'error: {error}', file=sys.stderr)
-    except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
-        status = 130
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        status = 141
-    except MemoryError as error:
-        print(f'error: there is not enough memory: {str(error) or "for one more array"}', file=sys.stderr)
-    except OSError as error:  # a disk that is full, a file that may not be written
-        print(f'error: {error}', file=sys.stderr)
-    except Exception as error:
-        if 'RESOURCE_EXHAUSTED' in str(error):  # by XLA, of a device's memory
-            print(f'error: there is not enough memory: {str(error).splitlines()[0]}', file=sys.stderr)
-        else:
-            traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if status and _many_processes():
-        os._exit(status)  # an orderly exit would wait for the others, who wait for us
-    sys.exit(status)
 
 
 def _run(command: _Command) -> None:
@@ -155,14 +124,14 @@ def _run(command: _Command) -> None:
 
     from experiments import configs
 
-    _quieten()
+    _silence_libraries()
     _join_job()
     if FLAGS.compilation_cache:
         jax.config.update('jax_compilation_cache_dir', os.path.expanduser(FLAGS.compilation_cache))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
     module = protocol.load(config.experiment)
     try:
-        experiment = _experiment(config, module, workdir)
+        experiment = _make(config, module, workdir)
     except (AttributeError, KeyError) as error:
         key = configs.find_missing_key(error, config)
         if key is None:
@@ -181,8 +150,8 @@ def _run(command: _Command) -> None:
     modes[FLAGS.mode](config, module, experiment, workdir)
 
 
-def _experiment(config, module, workdir):
-    """What the config describes. To predict and to export, what a run says of its data will do instead of them."""
+def _make(config, module, workdir):
+    """Makes the experiment. To predict and to export, `run.json` describes the data well enough."""
     from canon.train.workdir import load_json
 
     if FLAGS.mode not in ('predict', 'export') or not isinstance(module, protocol.WithoutData):
@@ -192,59 +161,43 @@ def _experiment(config, module, workdir):
         return module.without_data(config, about)
     try:
         return module.make(config)
-    except UsageError:  # published weights can be used where no data are
+    except UsageError:  # published weights can be used without any data
         return module.make(module.offline(config))
 
 
 def _train(config, experiment, workdir, command: _Command) -> None:
     from canon.train import run_stages, write_report
+    from canon.train.runs import format_result
 
     about = {'config': command.source, 'overrides': command.overrides, 'command': command.text}
-    began, clock = time.perf_counter(), time.time()
+    start, start_time = time.perf_counter(), time.time()
     try:
         fitted = run_stages(experiment, config, workdir, force=FLAGS.force, about=about)
     except BaseException:
-        _report_failure(workdir, clock)
+        _report_failure(workdir, start_time)
         raise
     if not _first_process():
         return
     report = write_report(fitted.workdir)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     step = fitted.step
     if fitted.status == 'stopped':
-        print(
-            f'stopped at step {step} after {seconds:.0f} s, saved; the same command resumes. Report: {_short(report)}'
-        )
+        _print(f'stopped at step {step} after {seconds:.0f} s, saved; the same command resumes. Report: {report}')
     else:
         weights = fitted.weights or f'step {step}'
-        print(f'{_result(config, fitted.metrics)}: {weights}, {seconds:.0f} s. Report: {_short(report)}')
+        result = format_result(fitted.metrics, config.get('target') or {})
+        _print(f'{result}: {weights}, {seconds:.0f} s. Report: {report}')
 
 
 def _report_failure(workdir: Path, since: float) -> None:
-    """The report of a run that failed now, or of its stage that did; not of one that this command may not touch."""
+    """Writes the report of the run, or of its stage, that has failed since; a run that is locked is left alone."""
     from canon.train import write_report
     from canon.train.workdir import read_mapping
 
     for status in (workdir / 'status.json', *workdir.glob('*/status.json')):
-        with contextlib.suppress(Exception):  # on a full disk, too, what is said is why the run failed
+        with contextlib.suppress(Exception):  # such as a full disk: the error of the run is the one to report
             if _first_process() and status.stat().st_mtime >= since and read_mapping(status).get('state') == 'failed':
-                print(f'failed. Report: {_short(write_report(status.parent))}')
-
-
-def _result(config: ConfigDict, metrics: dict[str, float]) -> str:
-    """`test/accuracy 0.9889 (target: at least 0.98)`, or all metrics where the config states no target."""
-    target = config.get('target')
-    if target is None or target.metric not in metrics:
-        return ', '.join(f'{name} {value:.4g}' for name, value in metrics.items()) or 'done'
-    bounds = [
-        f'{word} {target[key]:g}' for key, word in (('at_least', 'at least'), ('at_most', 'at most')) if key in target
-    ]
-    return f'{target.metric} {_four_digits(metrics[target.metric])} (target: {" and ".join(bounds)})'
-
-
-def _four_digits(value: float) -> str:
-    """Four decimals of an accuracy, and four digits of what they would show as 0.0000 or as more than is measured."""
-    return f'{value:.4f}' if 1e-3 <= abs(value) < 1e3 or value == 0 else f'{value:.4g}'
+                _print(f'failed. Report: {write_report(status.parent)}')
 
 
 def _evaluate(config, module, experiment, workdir) -> None:
@@ -257,9 +210,9 @@ def _evaluate(config, module, experiment, workdir) -> None:
         path = workdir / f'evaluation-{metrics["step"]}.json'
         try:
             write_json(path, metrics)
-            print(f'written to {_short(path)}')
-        except OSError as error:  # the folder is read-only, or its disk is full: the numbers are shown all the same
-            print(f'not written to {_short(path)}: {error.strerror}', file=sys.stderr)
+            _print(f'written to {path}')
+        except OSError as error:  # a read-only folder or a full disk: the metrics are printed already
+            print(f'not written to {path}: {error.strerror}', file=sys.stderr)
 
 
 def _predict(config, module, experiment, workdir) -> None:
@@ -271,23 +224,19 @@ def _predict(config, module, experiment, workdir) -> None:
     if not FLAGS.input:
         raise UsageError('predict what? give --input=FILE or a folder')
     run = load_trained(experiment, config, workdir, FLAGS.step)
-    output = _folder(FLAGS.output) if FLAGS.output else workdir / 'predictions'
-    arguments = (config, experiment, run.params, run.mutable, FLAGS.input)
-    if 'output' in inspect.signature(module.predict).parameters:
-        print(module.predict(*arguments, output))
-        return
-    predictions = module.predict(*arguments)
+    output = _output_folder(FLAGS.output) if FLAGS.output else workdir / 'predictions'
+    predictions = module.predict(config, experiment, run.params, run.mutable, FLAGS.input)
     if _first_process():
-        print(write(predictions, output))
+        _print(write(predictions, output))
     else:
         collections.deque(predictions, maxlen=0)  # every process computes; the first one writes
 
 
-def _folder(output: str) -> Path:
-    """--output, which is a folder: the name of a file would become one, too."""
-    path = Path(output).expanduser()
+def _output_folder(output: str) -> Path:
+    """Returns --output as a path; raises UsageError if it looks like a file."""
+    path = Path(output).expanduser().absolute()
     if path.is_file() or (path.suffix and not path.is_dir()):
-        raise UsageError(f'--output={output} must be a folder, in which the files have names of their own')
+        raise UsageError(f'--output={output} must be a folder; the command names the files in it')
     return path
 
 
@@ -298,13 +247,9 @@ def _export(config, module, experiment, workdir) -> None:
     if not isinstance(module, protocol.Exports):
         raise UsageError(f'experiment {config.experiment!r} has nothing to export (it has no `served`)')
     run = load_trained(experiment, config, workdir, FLAGS.step, untrained=True)
-    lines = export_stablehlo(
-        module.served(config, experiment),
-        run.params,
-        run.mutable,
-        _folder(FLAGS.output) if FLAGS.output else workdir / 'export',
-    )
-    print('\n'.join(lines))
+    output = _output_folder(FLAGS.output) if FLAGS.output else workdir / 'export'
+    lines = export_stablehlo(module.served(config, experiment), run.params, run.mutable, output)
+    _print('\n'.join(lines))
 
 
 def _replay(config, module, experiment, workdir) -> None:
@@ -327,31 +272,31 @@ def _replay(config, module, experiment, workdir) -> None:
     path.parent.mkdir(exist_ok=True)
     leaves = jax.tree_util.tree_flatten_with_path(replayed.batch)[0]
     np.savez_compressed(path, **{jax.tree_util.keystr(k, simple=True, separator='/'): v for k, v in leaves})
-    print(f'its batch: {_short(path)}')
+    _print(f'its batch: {path}')
 
 
-def _quieten() -> None:
-    """Orbax logs much, and tracebacks of what it raises anyway; what a person should read, canon says."""
+def _silence_libraries() -> None:
+    """Drops the logs of Orbax and absl: Canon reports what matters of them in its own words."""
     logging.set_verbosity(logging.FATAL)
     ignore_warnings()
-    ours = getLogger('canon')
-    ours.addHandler(StreamHandler(sys.stderr))
-    ours.setLevel('INFO')
-    ours.propagate = False
-    usual = sys.unraisablehook
+    log = getLogger('canon')
+    log.addHandler(StreamHandler(sys.stderr))
+    log.setLevel('INFO')
+    log.propagate = False
+    default_hook = sys.unraisablehook
 
     def hook(event) -> None:
-        # A failed write leaves callbacks to its event loop, which is closed by then.
+        # After a failed write, Orbax calls back into its event loop, which is closed by then.
         if 'Event loop is closed' not in str(event.exc_value):
-            usual(event)
+            default_hook(event)
 
     sys.unraisablehook = hook
 
 
 def ignore_warnings() -> None:
-    """Silences what a user can do nothing about: Orbax's advice to its callers, and JAX's about any fork.
+    """Ignores warnings that a user can do nothing about: Orbax's for its callers, and JAX's and Python's about forks.
 
-    Reader processes never call JAX, so the threads that a fork leaves behind are not missed.
+    Reader processes never call JAX, so they do not need the threads that a fork loses.
     """
     warnings.filterwarnings('ignore', message=r'.*os\.fork\(\) was called')
     warnings.filterwarnings('ignore', message=r'.*multi-threaded, use of fork\(\)')  # Python 3.12's own
@@ -359,7 +304,7 @@ def ignore_warnings() -> None:
 
 
 def _join_job() -> None:
-    """Joins the other processes of this job: by flags, under Slurm (srun), on a TPU pod."""
+    """Connects the processes of a job: by the flags, under Slurm (srun) or on a TPU pod."""
     import jax
 
     if FLAGS.coordinator or int(os.environ.get('SLURM_STEP_NUM_TASKS', '1')) > 1 or _on_tpu_pod():
@@ -367,7 +312,7 @@ def _join_job() -> None:
             FLAGS.coordinator,
             FLAGS.process_count,
             FLAGS.process_index,
-            heartbeat_timeout_seconds=30,  # a dead peer ends us within a minute, not in five
+            heartbeat_timeout_seconds=30,  # if a process dies, the others end within a minute instead of five
             shutdown_timeout_seconds=30,
         )
     elif FLAGS.process_count is not None or FLAGS.process_index is not None:
@@ -378,7 +323,7 @@ def _on_tpu_pod() -> bool:
     return importlib.util.find_spec('libtpu') is not None and ',' in os.environ.get('TPU_WORKER_HOSTNAMES', '')
 
 
-def _many_processes() -> bool:
+def _has_peers() -> bool:
     jax = sys.modules.get('jax')
     return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
 
@@ -389,10 +334,9 @@ def _first_process() -> bool:
     return jax.process_index() == 0
 
 
-def _short(path: Path) -> str:
-    """Relative to here where that is shorter."""
-    path = Path(path).absolute()
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+def _print(text: str) -> None:
+    """Prints text with paths relative to the directory from which the command was called, which launch.sh leaves."""
+    print(text.replace(f'{os.environ.get("CANON_CALLER") or os.getcwd()}/', ''))
 
 
 if __name__ == '__main__':

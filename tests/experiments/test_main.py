@@ -1,27 +1,31 @@
 """The command line as a person meets it: whole runs in processes of their own, and every wrong use of it."""
 
+import contextlib
 import csv
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from logging import StreamHandler, getLogger
 from pathlib import Path
 
 import jax.export
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from canon.data.images.digits import held_out
-from canon.errors import UsageError
+from canon.errors import UsageError, run_command
 from canon.train.init_from import read_model
 from canon.train.log import read_rows
+from canon.train.runs import format_result
 from experiments import main
 
 SMOKE = 'configs/classification/lenet_digits.py:smoke'
@@ -42,6 +46,37 @@ def command(root, data_dir):
         return subprocess.run(
             [sys.executable, *start, *given, *words], capture_output=True, text=True, cwd=root, timeout=300, **options
         )
+
+    return run
+
+
+def reset_flags():
+    """Forgets the flags of an earlier call in this process."""
+    for name in main.FLAGS:
+        main.FLAGS[name].unparse()
+
+
+@pytest.fixture(scope='session')
+def call(root, data_dir):
+    """Does what `command` does in this process, which has imported JAX already."""
+
+    def run(*words, config=SMOKE):
+        given = [f'--config={config}', f'--config.data.data_dir={data_dir}'] if config else []
+        reset_flags()
+        out, err = io.StringIO(), io.StringIO()
+        handler, log = StreamHandler(err), getLogger('canon')
+        log.addHandler(handler)
+        try:
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(contextlib.chdir(root))
+                stack.enter_context(pytest.MonkeyPatch.context()).setattr(main, '_silence_libraries', lambda: None)
+                stack.enter_context(contextlib.redirect_stdout(out))
+                stack.enter_context(contextlib.redirect_stderr(err))
+                words = ['main', *given, *words, '--compilation_cache=']
+                status = run_command(lambda: main._run(main._parse(words)))
+        finally:
+            log.removeHandler(handler)
+        return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
 
     return run
 
@@ -98,20 +133,20 @@ def test_what_it_leaves(finished):
     assert row['train/data_seconds'] > 0
 
 
-def test_a_finished_run_stands(command, finished):
+def test_a_finished_run_stands(call, finished):
     """The same command again trains nothing, and says how it stands."""
     folder, _ = finished
     before = read_model(folder)
-    done = command(f'--workdir={folder}')
+    done = call(f'--workdir={folder}')
     assert done.returncode == 0, done.stderr
     assert 'was already done at step' in done.stdout
     assert 'compiling' not in done.stdout
     assert all(np.array_equal(before[k], v) for k, v in read_model(folder).items())
 
 
-def test_evaluate_finds_what_the_run_measured(command, finished):
+def test_evaluate_finds_what_the_run_measured(call, finished):
     folder, _ = finished
-    done = command('--mode=evaluate', f'--workdir={folder}', config=None)
+    done = call('--mode=evaluate', f'--workdir={folder}', config=None)
     assert done.returncode == 0, done.stderr
     best, values = best_step(folder)
     file = next(folder.glob('evaluation-*.json'))
@@ -132,23 +167,23 @@ def best_step(folder):
     return max(chosen, key=lambda step: (chosen[step], step)), values
 
 
-def test_predict_reads_a_folder(command, finished, tmp_path):
+def test_predict_reads_a_folder(call, finished, tmp_path):
     """The data that the run learnt from are not needed."""
     folder, _ = finished
     digits = load_digits()
     for i in range(12):
         Image.fromarray((digits.images[i] * 255 / 16).round().astype(np.uint8)).save(tmp_path / f'{i:02}.png')
     words = [f'--workdir={folder}', f'--input={tmp_path}', f'--output={tmp_path / "out"}']
-    done = command('--mode=predict', *words, '--config.data.data_dir=/nonexistent', config=None)
+    done = call('--mode=predict', *words, '--config.data.data_dir=/nonexistent', config=None)
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((tmp_path / 'out' / 'predictions.csv').open()))
     assert sum(int(r['class1']) == digits.target[i] for i, r in enumerate(rows)) >= 11
     assert (tmp_path / 'out' / 'predictions.png').stat().st_size > 1000
 
 
-def test_export_writes_the_best_model(command, finished):
+def test_export_writes_the_best_model(call, finished):
     folder, _ = finished
-    done = command('--mode=export', f'--workdir={folder}', '--config.data.data_dir=/nonexistent', config=None)
+    done = call('--mode=export', f'--workdir={folder}', '--config.data.data_dir=/nonexistent', config=None)
     assert done.returncode == 0, done.stderr
     about = json.loads((folder / 'export' / 'model.json').read_text())
     assert (about['input'], about['class_names']) == ('uint8 [b, 32, 32, 1]', [str(i) for i in range(10)])
@@ -161,17 +196,17 @@ def test_export_writes_the_best_model(command, finished):
     assert right.mean() == pytest.approx(values[best]['test/accuracy'], abs=1e-6)
 
 
-def test_a_model_that_is_not_trained_can_be_exported(command, tmp_path):
+def test_a_model_that_is_not_trained_can_be_exported(call, tmp_path):
     words = [f'--workdir={tmp_path / "none"}', f'--output={tmp_path / "out"}', '--config.data.name=mnist']
-    done = command('--mode=export', *words, '--config.model.num_classes=7')
+    done = call('--mode=export', *words, '--config.model.num_classes=7')
     assert done.returncode == 0, done.stderr
     assert 'holds no run: the model is untrained' in done.stderr
     assert json.loads((tmp_path / 'out' / 'model.json').read_text())['output'] == 'float32 [b, 7]'
 
 
-def test_a_run_that_fails_has_its_report(command, tmp_path):
+def test_a_run_that_fails_has_its_report(call, tmp_path):
     words = ['--config.run.steps=20', '--config.run.log_every=5', '--config.tx.name=sgd']
-    done = command(f'--workdir={tmp_path}', *words, '--config.tx.learning_rate.then.init=1e38')
+    done = call(f'--workdir={tmp_path}', *words, '--config.tx.learning_rate.then.init=1e38')
     assert done.returncode == 1
     assert 'is not finite' in done.stderr
     assert done.stdout.splitlines()[-1] == f'failed. Report: {tmp_path / "report.html"}'
@@ -180,10 +215,10 @@ def test_a_run_that_fails_has_its_report(command, tmp_path):
     assert 'class="state failed"' in page
 
 
-def test_replay_prints_the_step_that_happened(command, finished):
+def test_replay_prints_the_step_that_happened(call, finished):
     folder, _ = finished
     row = next(r for r in read_rows(folder / 'metrics.jsonl') if 'train/loss' in r)
-    done = command('--mode=replay', f'--workdir={folder}', f'--step={row["step"]}', config=None)
+    done = call('--mode=replay', f'--workdir={folder}', f'--step={row["step"]}', config=None)
     assert done.returncode == 0, done.stderr
     assert 'C5/kernel' in done.stdout
     assert (folder / 'replay' / f'step_{row["step"]}.npz').exists()
@@ -222,7 +257,7 @@ WRONG = {
     'no such flag': ([SMOKE, '--workdri=x'], 2, "Unknown command line flag 'workdri'"),
     'no config': ([], 2, 'which config'),
     'no run': (['--workdir=/nonexistent'], 2, 'holds no run'),
-    'a stray word': ([SMOKE, 'lr=3'], 2, "'lr=3' is no flag"),
+    'a stray word': ([SMOKE, 'lr=3'], 2, "'lr=3' is not a flag"),
     'unwritable': ([SMOKE, '--workdir=/proc/nothing/run'], 2, 'workdir /proc/nothing/run cannot be written'),
     'too few classes': ([SMOKE, '--config.model.num_classes=5'], 2, 'the data have 10 classes'),
     'image too small': (
@@ -230,39 +265,31 @@ WRONG = {
         2,
         r'images \[B, 32, 32, C\] or larger',
     ),
-    'wrong length': ([SMOKE, '--config.run.steps=3 epoks'], 2, r"run\.steps='3 epoks' is no length"),
+    'wrong length': ([SMOKE, '--config.run.steps=3 epoks'], 2, r"run\.steps='3 epoks' is not a length"),
 }
 
 
-@pytest.fixture(scope='module')
-def wrong(command, finished, tmp_path_factory):
-    """Every wrong use at once: each takes seconds to import, and a core is idle meanwhile."""
-    runs = tmp_path_factory.mktemp('wrong')
-
-    def one(words):
-        words, config = (words[1:], SMOKE) if words[:1] == [SMOKE] else (words, None)
-        return command(*words, f'--runs={runs}', config=config)
-
-    with ThreadPoolExecutor(3) as pool:
-        return dict(zip(WRONG, pool.map(one, [words for words, *_ in WRONG.values()]), strict=True))
-
-
 @pytest.mark.parametrize('case', WRONG)
-def test_wrong_use_is_one_line_and_a_status(wrong, case):
-    _, status, message = WRONG[case]
-    done = wrong[case]
+def test_wrong_use_is_one_line_and_a_status(call, tmp_path, case):
+    words, status, message = WRONG[case]
+    words, config = (words[1:], SMOKE) if words[:1] == [SMOKE] else (words, None)
+    done = call(*words, f'--runs={tmp_path}', config=config)
     assert done.returncode == status, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith('error: ')
-    import re
-
     assert re.search(message, lines[0]), lines[0]
 
 
-def test_another_config_in_the_workdir_needs_force(command, finished):
+def test_wrong_use_ends_the_process_with_its_status(command):
+    done = command('--config.seed=x')
+    assert (done.returncode, done.stderr.count('\n')) == (2, 1)
+    assert done.stderr.startswith('error: --config.seed=x: must be a whole number')
+
+
+def test_another_config_in_the_workdir_needs_force(call, finished):
     folder, _ = finished
-    refused = command(f'--workdir={folder}', '--config.seed=1')
+    refused = call(f'--workdir={folder}', '--config.seed=1')
     assert refused.returncode == 2
     assert 'seed was 0, is 1' in refused.stderr
 
@@ -272,11 +299,12 @@ def test_another_config_in_the_workdir_needs_force(command, finished):
     [(0.98333, '0.9833'), (2.3e-14, '2.3e-14'), (0.0, '0.0000'), (1.23e-4, '0.000123'), (25.5, '25.5000')],
 )
 def test_a_result_shows_digits(value, shown):
-    config = ConfigDict(dict(target=dict(metric='test/error', at_most=0.01)))
-    assert main._result(config, {'test/error': value}) == f'test/error {shown} (target: at most 0.01)'
+    target = dict(metric='test/error', at_most=0.01)
+    assert format_result({'test/error': value}, target) == f'test/error {shown} (target: at most 0.01)'
 
 
 def test_flags_stand_in_any_order_and_tildes_are_homes(root):
+    reset_flags()
     words = ['main', '--config.seed', '2', '--force', f'{root}/{SMOKE}']
     command = main._parse([*words, '--runs=~/all'])
     assert command.source == f'{root}/{SMOKE}'
@@ -290,9 +318,9 @@ def test_an_output_is_a_folder(tmp_path):
     (tmp_path / 'v1.0').mkdir()
     for name in ('out.csv', 'file'):
         with pytest.raises(UsageError, match=f'--output=.*{name} must be a folder'):
-            main._folder(str(tmp_path / name))
-    assert main._folder(str(tmp_path / 'v1.0')) == tmp_path / 'v1.0'
-    assert main._folder('~/new') == Path.home() / 'new'
+            main._output_folder(str(tmp_path / name))
+    assert main._output_folder(str(tmp_path / 'v1.0')) == tmp_path / 'v1.0'
+    assert main._output_folder('~/new') == Path.home() / 'new'
 
 
 def test_warnings_that_a_user_can_do_nothing_about_are_silent():

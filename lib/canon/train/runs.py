@@ -112,6 +112,19 @@ def describe_result(run: Run | None, metric: str = '') -> str:
     return (run.error or '').partition('\n')[0] or f'no {name}'
 
 
+def format_result(metrics: Mapping[str, float], target: Mapping[str, Any]) -> str:
+    """Returns `test/accuracy 0.9889 (target: at least 0.98)`, or all metrics if the target's was not measured."""
+    name = str(target.get('metric'))
+    if name not in metrics:
+        return ', '.join(f'{name} {value:.4g}' for name, value in metrics.items()) or 'done'
+    value, bounds = metrics[name], (('at_least', 'at least'), ('at_most', 'at most'))
+    # Four decimals suit an accuracy; four digits show what would be 0.0000, or more digits than are measured.
+    number = f'{value:.4f}' if 1e-3 <= abs(value) < 1e3 or value == 0 else f'{value:.4g}'
+    return (
+        f'{name} {number} (target: {" and ".join(f"{word} {target[key]:g}" for key, word in bounds if key in target)})'
+    )
+
+
 def _stage_number(run: Run) -> int:
     return int(run.folder.name.partition('-')[0]) if _STAGE.match(run.folder.name) else -1
 
