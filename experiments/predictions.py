@@ -9,18 +9,14 @@ def predict(config, experiment, params, mutable, source):
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from canon import plots
 from canon.errors import UsageError
 
 TABLE = 'predictions.csv'
-_DPI = 100  # of figures
-_MILLISECONDS = 50  # per frame of a video
 _LISTED = 6  # files that the summary names
 
 
@@ -29,10 +25,8 @@ class Prediction(NamedTuple):
 
     Attributes:
       row: {column: value}, a row of `predictions.csv`. All rows have the same columns; without any, there is none.
-      files: {name: content}. The content is text, bytes, a matplotlib figure, an image or a video (uint8
-        [H, W], [H, W, C] or [T, H, W, C] for .gif and .mp4), or an object with `save(path)` such as
-        `plots.Animation`. The ending of the name decides the format. A contact sheet of all inputs is a file of the
-        last prediction.
+      files: {name: content}, as of `plots.save_content`: text, bytes, a figure, an image, a video, an animation. A
+        contact sheet of all inputs is a file of the last prediction.
       text: printed.
     """
 
@@ -65,24 +59,13 @@ def write(predictions: Iterable[Prediction], output: str | Path) -> str:
                 table.add(prediction.row)
             for name, content in prediction.files.items():
                 _check_name(name, names)
-                save(content, folder / name)
+                plots.save_content(content, folder / name)
                 names[name] = None
             if prediction.text:
                 print(prediction.text, flush=True)
     finally:
         table.close()
     return _summary(table, folder, list(names))
-
-
-def save(content: Any, path: Path) -> None:
-    """Writes the content of a file of `Prediction.files`: first next to `path`, then in its place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.stem}.part{path.suffix}')  # writers of images choose the format by the ending
-    try:
-        _write_content(content, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 class _Table:
@@ -119,36 +102,6 @@ def _check_name(name: str, names: Iterable[str]) -> None:
         raise UsageError(f'a prediction has the file {name!r}; expected a path below the output folder, not {TABLE}')
     if name in names:
         raise UsageError(f'two predictions have the file {name!r}; `predict` must name each file differently')
-
-
-def _write_content(content: Any, path: Path) -> None:
-    if isinstance(content, str):
-        path.write_bytes(content.encode(errors='surrogateescape'))  # bytes: line ends stay as they are
-    elif isinstance(content, bytes):
-        path.write_bytes(content)
-    elif isinstance(content, np.ndarray):
-        _write_image(content, path)
-    elif hasattr(content, 'savefig'):
-        content.savefig(path, dpi=_DPI)
-    elif hasattr(content, 'save'):
-        content.save(path)
-    else:
-        raise TypeError(f'{path.name}: cannot write a {type(content).__name__}; see experiments.predictions.Prediction')
-
-
-def _write_image(image: np.ndarray, path: Path) -> None:
-    if image.dtype != np.uint8 or image.ndim not in (2, 3, 4):
-        raise TypeError(
-            f'{path.name}: expected uint8 [H, W], [H, W, C] or [T, H, W, C], got {image.dtype} {image.shape}'
-        )
-    import imageio.v3 as imageio
-
-    if image.ndim < 4:
-        imageio.imwrite(path, image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
-    elif path.suffix == '.gif':
-        imageio.imwrite(path, image, duration=_MILLISECONDS, loop=0)
-    else:
-        imageio.imwrite(path, image, fps=1000 / _MILLISECONDS, macro_block_size=1)
 
 
 def _summary(table: _Table, folder: Path, names: list[str]) -> str:

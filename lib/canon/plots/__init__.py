@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from canon.plots.images import draw_confusion_matrix, draw_gallery
     from canon.plots.insides import draw_feature_maps, draw_filters, draw_histograms
     from canon.plots.lines import draw_curves
+    from canon.plots.saving import save_content
     from canon.plots.shapes import draw_meshes, draw_slices
     from canon.plots.surfaces import Landscape, animate_paths, draw_paths
     from canon.plots.sweeps import best_setting, draw_sweep, median_score
@@ -27,6 +28,7 @@ _HOMES = {
     'images': ('draw_confusion_matrix', 'draw_gallery'),
     'insides': ('draw_feature_maps', 'draw_filters', 'draw_histograms'),
     'lines': ('draw_curves',),
+    'saving': ('save_content',),
     'shapes': ('draw_meshes', 'draw_slices'),
     'surfaces': ('Landscape', 'animate_paths', 'draw_paths'),
     'sweeps': ('best_setting', 'draw_sweep', 'median_score'),
@@ -39,6 +41,7 @@ __all__ = [
     'draw_class_accuracy', 'draw_confusion_matrix', 'draw_curves', 'draw_feature_maps', 'draw_filters',
     'draw_frame_probabilities', 'draw_gallery', 'draw_histograms', 'draw_meshes', 'draw_paths', 'draw_reliability',
     'draw_slices', 'draw_surprisal', 'draw_sweep', 'draw_text_images', 'draw_translations', 'median_score',
+    'save_content',
 ]  # fmt: skip
 
 

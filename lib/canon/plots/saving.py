@@ -1,0 +1,59 @@
+"""Saves figures, images, videos and texts: each file as a whole, or not at all."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_DPI = 100  # of figures
+_MILLISECONDS = 50  # per frame of a video
+
+
+def save_content(content: Any, path: str | Path) -> None:
+    """Saves one file. It is written next to its place and then moved, so that a failure leaves the old file.
+
+    Args:
+      content: text, bytes, a matplotlib figure, an image or a video (uint8 [H, W], [H, W, C], or [T, H, W, C] for .gif
+        and .mp4), or an object with `save(path)` such as `Animation`.
+      path: of the file; its ending decides the format. Missing folders are made.
+
+    Raises:
+      TypeError: the content is none of these.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'.{path.stem}.part{path.suffix}')  # writers of images choose the format by the ending
+    try:
+        _write(content, part, path.name)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _write(content: Any, path: Path, name: str) -> None:
+    if isinstance(content, str):
+        path.write_bytes(content.encode(errors='surrogateescape'))  # bytes: line ends stay as they are
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, np.ndarray):
+        _write_image(content, path, name)
+    elif hasattr(content, 'savefig'):
+        content.savefig(path, dpi=_DPI)
+    elif hasattr(content, 'save'):
+        content.save(path)
+    else:
+        raise TypeError(f'{name}: cannot save a {type(content).__name__}; expected text, bytes, a figure or an image')
+
+
+def _write_image(image: np.ndarray, path: Path, name: str) -> None:
+    if image.dtype != np.uint8 or image.ndim not in (2, 3, 4):
+        raise TypeError(f'{name}: expected uint8 [H, W], [H, W, C] or [T, H, W, C], got {image.dtype} {image.shape}')
+    import imageio.v3 as imageio
+
+    if image.ndim < 4:
+        imageio.imwrite(path, image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
+    elif path.suffix == '.gif':
+        imageio.imwrite(path, image, duration=_MILLISECONDS, loop=0)
+    else:  # a codec may need sides that are multiples of 16; 1 keeps the size
+        imageio.imwrite(path, image, fps=1000 / _MILLISECONDS, macro_block_size=1)
