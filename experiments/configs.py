@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from typing import Annotated, Any
 from ml_collections import ConfigDict
 
 from canon import configuration, named
-from canon.configuration import split
+from canon.configuration import get_value, list_leaves, split
 from canon.errors import UsageError
 from canon.named import Count, Range, suggest
 
@@ -62,57 +61,21 @@ def check(config: ConfigDict) -> None:
         if key in config and config[key] is not None and not isinstance(config[key], ConfigDict):
             raise UsageError(f'{key}={config[key]!r} must be a section, such as {key}=dict(...)')
     for key, hint in _HINTS.items():
-        value = _get(config, key)
+        value = get_value(config, key)
         if value is not None:
             named.check(value, hint, key)
-    for key, value in _list_leaves(config):
+    for key, value in list_leaves(config):
         # No array has as many elements, and arithmetic on such a number overflows where no error names the key.
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise UsageError(f'{key}={str(value)[:12]}... must be a whole number below 2^63')
         if key.startswith(('model.', 'tx.')) and key.endswith('dtype') and not _is_dtype(value):
             raise UsageError(f'{key}={value!r} is not a floating-point type{suggest(str(value), _DTYPES)}')
-    if _get(config, 'run.mesh.data') == 0:
+    if get_value(config, 'run.mesh.data') == 0:
         raise UsageError('run.mesh.data=0 must be a number of devices, or -1 for all that are left')
 
 
 def _is_dtype(value: Any) -> bool:
     return value is None or str(value) in _DTYPES
-
-
-def _get(config: ConfigDict, key: str) -> Any:
-    """Returns the value of a dotted key; None if there is none."""
-    value: Any = config
-    for part in key.split('.'):
-        value = value.get(part) if isinstance(value, ConfigDict) else None
-    return value
-
-
-def _list_leaves(section: ConfigDict, prefix: str = '') -> Iterator[tuple[str, Any]]:
-    for key in section:
-        value = section.get(key)
-        if isinstance(value, ConfigDict):
-            yield from _list_leaves(value, f'{prefix}{key}.')
-        else:
-            yield f'{prefix}{key}', value
-
-
-def find_missing_key(error: Exception, config: ConfigDict) -> str | None:
-    """Returns the dotted key of `config` whose absence raised `error`; None if something else did."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    frames = [f for f in frames if isinstance(f.f_locals.get('self'), ConfigDict)]
-    if not isinstance(error, AttributeError | KeyError) or not frames:
-        return None
-    section = frames[-1].f_locals['self']
-    name = frames[-1].f_locals.get('attribute') or frames[-1].f_locals.get('key')
-    paths = [path for path, value in _list_sections(config, '') if value is section or value == section]
-    return '.'.join(filter(None, (paths[0] if paths else '', str(name)))) if name else None
-
-
-def _list_sections(config: ConfigDict, path: str) -> Iterator[tuple[str, ConfigDict]]:
-    yield path, config
-    for key in config:
-        if isinstance(config[key], ConfigDict):
-            yield from _list_sections(config[key], f'{path}.{key}'.strip('.'))
 
 
 # --- folders of runs ------------------------------------------------------------------------------------------------

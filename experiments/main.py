@@ -122,7 +122,7 @@ def _run(command: _Command) -> None:
     protocol.check_name(config.get('experiment'))
     import jax
 
-    from experiments import configs
+    from canon.configuration import find_missing_key
 
     _silence_libraries()
     _join_job()
@@ -133,7 +133,7 @@ def _run(command: _Command) -> None:
     try:
         experiment = _make(config, module, workdir)
     except (AttributeError, KeyError) as error:
-        key = configs.find_missing_key(error, config)
+        key = find_missing_key(error, config)
         if key is None:
             raise
         raise UsageError(f'the config has no {key!r}, and experiment {config.experiment!r} needs it') from error

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from canon import models
+from canon.configuration import find_missing_key
 from canon.errors import UsageError
 from canon.train import Experiment
 from canon.train.setup import prepare
@@ -139,7 +140,7 @@ def test_a_section_that_is_missing_is_named(key, root):
         del (config[path] if path else config)[name]
     with pytest.raises((AttributeError, KeyError)) as caught:
         classification.make(config)
-    assert configs.find_missing_key(caught.value, config) == key
+    assert find_missing_key(caught.value, config) == key
 
 
 def test_another_error_is_not_taken_for_a_missing_key(root):
@@ -147,7 +148,7 @@ def test_another_error_is_not_taken_for_a_missing_key(root):
     for error in (AttributeError('x'), KeyError('data')):
         with pytest.raises((AttributeError, KeyError)) as caught:
             raise error
-        assert configs.find_missing_key(caught.value, config) is None
+        assert find_missing_key(caught.value, config) is None
 
 
 @pytest.mark.parametrize(('returned', 'shown'), [('None', 'None'), ('dict(a=1)', "{'a': 1}")])

@@ -1,0 +1,46 @@
+"""Reads nested configs by dotted keys."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+def get_value(config: ConfigDict, key: str) -> Any:
+    """Returns the value of a dotted key; None if there is none."""
+    value: Any = config
+    for part in key.split('.'):
+        value = value.get(part) if isinstance(value, ConfigDict) else None
+    return value
+
+
+def list_leaves(section: ConfigDict, prefix: str = '') -> Iterator[tuple[str, Any]]:
+    """Yields (dotted key, value) of all values that are not sections."""
+    for key in section:
+        value = section.get(key)
+        if isinstance(value, ConfigDict):
+            yield from list_leaves(value, f'{prefix}{key}.')
+        else:
+            yield f'{prefix}{key}', value
+
+
+def find_missing_key(error: Exception, config: ConfigDict) -> str | None:
+    """Returns the dotted key of `config` whose absence raised `error`; None if something else did."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    frames = [f for f in frames if isinstance(f.f_locals.get('self'), ConfigDict)]
+    if not isinstance(error, AttributeError | KeyError) or not frames:
+        return None
+    section = frames[-1].f_locals['self']
+    name = frames[-1].f_locals.get('attribute') or frames[-1].f_locals.get('key')
+    paths = [path for path, value in _list_sections(config, '') if value is section or value == section]
+    return '.'.join(filter(None, (paths[0] if paths else '', str(name)))) if name else None
+
+
+def _list_sections(config: ConfigDict, path: str) -> Iterator[tuple[str, ConfigDict]]:
+    yield path, config
+    for key in config:
+        if isinstance(config[key], ConfigDict):
+            yield from _list_sections(config[key], f'{path}.{key}'.strip('.'))
