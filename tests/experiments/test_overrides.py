@@ -176,6 +176,7 @@ def test_a_run_is_found_however_its_values_are_written(tmp_path, point, flags):
 
 def test_help_describes_every_key_of_a_config():
     text = '\n'.join(overrides.describe(overrides.load(DIGITS), DIGITS))
-    assert '--config.data.batch_size=64\n      examples per step' in text
+    assert re.search(r'--config\.data\.batch_size=64\n      \w', text)  # the comment of the config, or ours
+    assert re.search(r'--config\.model\.name=lenet\.lenet5\n      \w', text)
     assert re.search(r'--config\.tx\.b1=0\.9\*', text)
     assert re.search(r'--config\.run\.accumulate=1\n      microbatches', text)
