@@ -92,7 +92,7 @@ def flipped(crop: Crop, shape: tuple[int, int]) -> View:
 
     def view(data, i):
         generator = rng(Key(0, 0, i))
-        image = crop(data, geometry.inception_window(generator, *shape, (0.08, 1.0), (3 / 4, 4 / 3)))
+        image = crop(data, geometry.draw_crop_box(generator, *shape, (0.08, 1.0), (3 / 4, 4 / 3)))
         return image[:, ::-1] if generator.random() < 0.5 else image
 
     return view
@@ -129,7 +129,7 @@ def photographs(count: int, size: tuple[int, int], folder: Path | None) -> list[
     generator, found = np.random.default_rng(0), []
     for i in range(count):
         original = originals[i % len(originals)]
-        x0, y0, x1, y1 = geometry.inception_window(generator, *original.size[::-1], (0.5, 1.0), (1.33, 1.34))
+        x0, y0, x1, y1 = geometry.draw_crop_box(generator, *original.size[::-1], (0.5, 1.0), (1.33, 1.34))
         buffer = io.BytesIO()
         original.crop((x0, y0, x1, y1)).resize(size, Image.Resampling.LANCZOS).save(buffer, 'JPEG', quality=90)
         found.append(Encoded(buffer.getvalue(), f'photograph {i}'))

@@ -40,10 +40,10 @@ def test_enhancements_are_pillows(make, name, factor):
     """To one level: Pillow cuts off fractions where we round, and rounds the smoothed image before it blends."""
     image = make()
     expected = np.asarray(ENHANCE[name](Image.fromarray(image)).enhance(factor)).astype(int)
-    ours = getattr(colour, name)(image, factor)
+    ours = getattr(colour, f'adjust_{name}')(image, factor)
     assert ours.dtype == np.uint8
     assert abs(ours - expected).max() <= 1
-    floats = getattr(colour, name)(image.astype(np.float32) / 255, factor)
+    floats = getattr(colour, f'adjust_{name}')(image.astype(np.float32) / 255, factor)
     assert floats.dtype == np.float32
     assert abs(255 * floats - ours).max() <= 1.5
     if factor == 1:
@@ -54,7 +54,7 @@ def test_enhancements_are_pillows(make, name, factor):
 def test_enhancements_of_grey_images_are_pillows(name):
     image = picture((20, 30, 1))
     expected = np.asarray(ENHANCE[name](Image.fromarray(image[..., 0])).enhance(1.6)).astype(int)
-    assert abs(getattr(colour, name)(image, 1.6)[..., 0] - expected).max() <= 1
+    assert abs(getattr(colour, f'adjust_{name}')(image, 1.6)[..., 0] - expected).max() <= 1
 
 
 @pytest.mark.parametrize('channels', [1, 3])
@@ -66,16 +66,16 @@ def test_operations_on_levels_are_pillows(channels):
         assert abs(ours - np.asarray(theirs).reshape(image.shape).astype(int)).max() <= most
 
     for bits in range(1, 9):
-        same(colour.keep_bits(image, bits), ImageOps.posterize(pillow, bits))
+        same(colour.posterise(image, bits), ImageOps.posterize(pillow, bits))
     for threshold in (0, 1, 77, 128, 255, 256):
-        same(colour.invert_above(image, threshold), ImageOps.solarize(pillow, threshold))
+        same(colour.solarise(image, threshold), ImageOps.solarize(pillow, threshold))
     same(colour.equalise(image), ImageOps.equalize(pillow))
-    same(colour.stretch(image), ImageOps.autocontrast(pillow), 1)  # which cuts off
-    assert colour.stretch(image).min() == 0
-    assert colour.stretch(image).max() == 255
+    same(colour.autocontrast(image), ImageOps.autocontrast(pillow), 1)  # which cuts off
+    assert colour.autocontrast(image).min() == 0
+    assert colour.autocontrast(image).max() == 255
     flat = np.full((4, 5, channels), 9, np.uint8)
-    np.testing.assert_array_equal(colour.stretch(flat), flat)
-    for function in (colour.equalise, colour.stretch, functools.partial(colour.invert_above, threshold=100)):
+    np.testing.assert_array_equal(colour.autocontrast(flat), flat)
+    for function in (colour.equalise, colour.autocontrast, functools.partial(colour.solarise, threshold=100)):
         floats = function(image.astype(np.float32) / 255)
         assert floats.dtype == np.float32
         assert abs(255 * floats - function(image)).max() <= 1
@@ -83,17 +83,17 @@ def test_operations_on_levels_are_pillows(channels):
 
 def test_a_turn_of_the_hue_exchanges_the_primaries():
     primaries = np.eye(3, dtype=np.uint8)[None] * 200
-    np.testing.assert_array_equal(colour.hue(primaries, 1 / 3), np.roll(primaries, 1, 2))
-    np.testing.assert_array_equal(colour.hue(primaries, -1 / 3), np.roll(primaries, -1, 2))
+    np.testing.assert_array_equal(colour.shift_hue(primaries, 1 / 3), np.roll(primaries, 1, 2))
+    np.testing.assert_array_equal(colour.shift_hue(primaries, -1 / 3), np.roll(primaries, -1, 2))
     image = picture()
-    assert abs(colour.hue(image, 0).astype(int) - image).max() <= 1
-    assert abs(colour.hue(colour.hue(image, 0.3), -0.3).astype(int) - image).max() <= 4
+    assert abs(colour.shift_hue(image, 0).astype(int) - image).max() <= 1
+    assert abs(colour.shift_hue(colour.shift_hue(image, 0.3), -0.3).astype(int) - image).max() <= 4
     import colorsys
 
     for pixel in image.reshape(-1, 3)[:50]:
         h, s, v = colorsys.rgb_to_hsv(*pixel / 255)
         expected = 255 * np.array(colorsys.hsv_to_rgb((h + 0.21) % 1, s, v))
-        assert abs(colour.hue(pixel[None, None], 0.21)[0, 0] - expected).max() < 0.6
+        assert abs(colour.shift_hue(pixel[None, None], 0.21)[0, 0] - expected).max() < 0.6
 
 
 @pytest.mark.parametrize('sigma', [0.3, 1.0, 2.4])
@@ -118,7 +118,7 @@ def test_grey_is_luma_in_every_channel():
 
 def test_principal_colours_are_those_of_the_covariance():
     images = [picture((9, 11, 3), seed) // np.array([1, 2, 5], np.uint8) for seed in range(4)]
-    deviations, axes = colour.principal_colours(images)
+    deviations, axes = colour.fit_colour_axes(images)
     pixels = np.concatenate([i.reshape(-1, 3) for i in images])
     covariance = np.cov(pixels.T, bias=True)
     np.testing.assert_allclose(axes @ np.diag(deviations**2) @ axes.T, covariance, rtol=1e-9, atol=1e-9)
@@ -170,10 +170,10 @@ def test_colour_jitter_is_its_steps_in_the_order_drawn():
     expected = image
     for i in order:
         expected = [
-            lambda x: colour.brightness(x, 1 + 0.4 * draws[0]),
-            lambda x: colour.contrast(x, 1 + 0.3 * draws[1]),
-            lambda x: colour.saturation(x, 1 + 0.2 * draws[2]),
-            lambda x: colour.hue(x, 0.1 * draws[3]),
+            lambda x: colour.adjust_brightness(x, 1 + 0.4 * draws[0]),
+            lambda x: colour.adjust_contrast(x, 1 + 0.3 * draws[1]),
+            lambda x: colour.adjust_saturation(x, 1 + 0.2 * draws[2]),
+            lambda x: colour.shift_hue(x, 0.1 * draws[3]),
         ][i](expected)
     np.testing.assert_array_equal(out, expected)
     nothing = transforms.colour_jitter(0, 0, 0, 0).apply({'image': image}, key)['image']

@@ -61,7 +61,7 @@ def test_every_kind_of_file_is_rgb_of_a_byte(tmp_path, kind):
     assert image.shape == expected.shape
     assert abs(image.astype(int) - expected).mean() <= (12 if kind == 'rgb webp' else most)
     encoded = image_files.read_encoded(file)
-    assert image_files.head(encoded)[:2] == image.shape[:2]
+    assert image_files.read_head(encoded)[:2] == image.shape[:2]
     np.testing.assert_array_equal(transforms.decode().apply({'image': encoded}, Key(0, 0, 0))['image'], image)
 
 
@@ -94,7 +94,7 @@ def test_a_file_cut_short_is_named(tmp_path, kind, share, capfd):
 
 def test_what_is_no_image_is_named(tmp_path):
     (tmp_path / 'a.jpg').write_text('hello')
-    for read in (image_files.read_image, lambda file: image_files.head(image_files.read_encoded(file))):
+    for read in (image_files.read_image, lambda file: image_files.read_head(image_files.read_encoded(file))):
         with pytest.raises(CanonError, match=r'a\.jpg cannot be read \(cannot identify image file\)'):
             read(tmp_path / 'a.jpg')
     with pytest.raises(CanonError, match=r'b\.jpg cannot be read'):
@@ -129,7 +129,7 @@ def test_decoding_and_cropping_in_one_shows_what_its_boxes_say(tmp_path, kind):
     for visit in range(60):
         key = Key(0, visit, 1)
         out = crop.apply({'image': encoded, 'boxes': corners, 'masks': mask}, key)
-        box = geometry.inception_window(rng(key), height, width, (0.08, 1), (3 / 4, 4 / 3))
+        box = geometry.draw_crop_box(rng(key), height, width, (0.08, 1), (3 / 4, 4 / 3))
         step = _coarsest(box, 72, 60) if kind == 'plain.jpg' else 1
         steps.add(step)
         ends = (-(-width // step), -(-height // step)) * 2
@@ -138,8 +138,8 @@ def test_decoding_and_cropping_in_one_shows_what_its_boxes_say(tmp_path, kind):
         assert out['image'].shape == (60, 72, 3)
         assert out['image'].dtype == np.uint8
         assert abs(out['image'] - expected).mean() < 1.5
-        moved = geometry.clip_boxes(geometry.move_boxes(corners, geometry.window(box, (60, 72))), (60, 72))
-        if not geometry.area(moved):
+        moved = geometry.clip_boxes(geometry.transform_boxes(corners, geometry.box_to_canvas(box, (60, 72))), (60, 72))
+        if not geometry.box_area(moved):
             assert not len(out['boxes'])
             continue
         np.testing.assert_allclose(out['boxes'], moved, atol=1e-4)
@@ -203,7 +203,7 @@ def test_of_decoded_images_the_fused_crop_is_the_crop():
 
 def test_encoded_images_travel():
     image = pickle.loads(pickle.dumps(Encoded(b'abc\0', 'name', False, 7)))
-    assert (bytes(image), image.name, image.turn, image.max_pixels) == (b'abc\0', 'name', False, 7)
+    assert (bytes(image), image.name, image.rotate, image.max_pixels) == (b'abc\0', 'name', False, 7)
 
 
 # --- orientation -----------------------------------------------------------------------------------------------------
@@ -241,9 +241,9 @@ def test_every_orientation_is_shown_and_told_by_the_head(tmp_path, suffix, by, o
     expected = save_turned(file, orientation, by)
     encoded = image_files.read_encoded(file)
     shown = image_files.decode(encoded)
-    assert image_files.head(encoded)[:2] == shown.shape[:2] == expected.shape[:2]
+    assert image_files.read_head(encoded)[:2] == shown.shape[:2] == expected.shape[:2]
     assert abs(shown.astype(int) - expected).mean() < 4
-    assert image_files.head(encoded).can_reduce == (suffix == 'jpg' and orientation == 1)
+    assert image_files.read_head(encoded).can_reduce == (suffix == 'jpg' and orientation == 1)
     crop = transforms.decode_random_resized_crop(16)
     for visit in range(3):
         assert crop.apply({'image': encoded}, Key(0, visit, 0))['image'].shape == (16, 16, 3)
@@ -255,7 +255,7 @@ def test_an_orientation_that_does_not_exist_is_none(tmp_path):
     smooth().save(tmp_path / 'a.jpg', exif=exif)
     encoded = image_files.read_encoded(tmp_path / 'a.jpg')
     assert image_files.decode(encoded).shape == (90, 130, 3)
-    assert image_files.head(encoded)[:2] == (90, 130)
+    assert image_files.read_head(encoded)[:2] == (90, 130)
 
 
 # --- levels ----------------------------------------------------------------------------------------------------------
@@ -306,7 +306,7 @@ def test_an_image_that_is_too_large_is_refused_by_its_head(tmp_path, caplog):
     with pytest.raises(CanonError, match='60000x60000 is more than max_pixels=89,478,485'):
         image_files.read_image(tmp_path / 'a' / 'huge.jpg')
     with pytest.raises(CanonError, match=r'huge\.jpg cannot be read .*3600000000 pixels'):
-        image_files.head(image_files.read_encoded(tmp_path / 'a' / 'huge.jpg'))
+        image_files.read_head(image_files.read_encoded(tmp_path / 'a' / 'huge.jpg'))
     with pytest.raises(CanonError, match=r'1 of 3 images .*huge\.jpg \(the first: .*3600000000 pixels'):
         load('folder', 'all', path=tmp_path)
     source = load('folder', 'all', path=tmp_path, unreadable='skip')
@@ -371,7 +371,7 @@ def test_damaged_images_are_decoded_or_refused_in_one_line(form, tmp_path):
         data = sound.copy()
         data[generator.integers(len(data) if i % 2 else 60, size=4)] = generator.integers(256, size=4)
         image = Encoded(data.tobytes()[: generator.integers(len(data)) if i % 4 == 3 else None], 'a')
-        for function in (image_files.decode, image_files.head):
+        for function in (image_files.decode, image_files.read_head):
             try:
                 function(image)
             except CanonError as error:

@@ -114,25 +114,25 @@ def test_a_bright_pixel_goes_where_its_centre_goes(seed, x, y):
     image = np.zeros((30, 40, 1), np.float32)
     image[y, x] = 1
     turn = geometry.rotation(generator.uniform(-180, 180))
-    matrix = geometry.about(turn @ geometry.scaling(3, 3), x + 0.5, y + 0.5)
+    matrix = geometry.recentre(turn @ geometry.scaling(3, 3), x + 0.5, y + 0.5)
     matrix = geometry.translation(*generator.uniform(-3, 3, 2)) @ matrix
     out = geometry.warp(image, matrix, (30, 40))[..., 0].astype(float)
     rows, columns = np.mgrid[:30, :40] + 0.5
     centre = np.array([(out * columns).sum(), (out * rows).sum()]) / out.sum()
-    np.testing.assert_allclose(centre, geometry.move_points(np.array([x + 0.5, y + 0.5]), matrix), atol=0.1)
+    np.testing.assert_allclose(centre, geometry.transform_points(np.array([x + 0.5, y + 0.5]), matrix), atol=0.1)
 
 
 def test_a_warp_is_bilinear_interpolation_at_the_point_it_comes_from():
     generator = np.random.default_rng(0)
     image = generator.integers(0, 256, (23, 31, 3), np.uint8)
     corners = np.array([[0, 0], [31, 0], [31, 23], [0, 23]], float)
-    matrix = geometry.quadrilateral(corners, corners + generator.uniform(-4, 4, (4, 2)))
+    matrix = geometry.perspective(corners, corners + generator.uniform(-4, 4, (4, 2)))
     out = geometry.warp(image, matrix, (25, 29), fill=9)
     back = np.linalg.inv(matrix)
     padded = np.pad(image.astype(float), ((60, 60), (60, 60), (0, 0)), constant_values=9)
     for row in range(25):
         for column in range(29):
-            u, v = geometry.move_points(np.array([column + 0.5, row + 0.5]), back) - 0.5
+            u, v = geometry.transform_points(np.array([column + 0.5, row + 0.5]), back) - 0.5
             i, j = math.floor(v), math.floor(u)
             a, b = v - i, u - j
             patch = padded[i + 60 : i + 62, j + 60 : j + 62]
@@ -145,12 +145,12 @@ def test_a_warp_is_bilinear_interpolation_at_the_point_it_comes_from():
 def test_matrices_are_what_they_say():
     square = np.array([[0, 0], [10, 0], [10, 6], [0, 6]], float)
     for moved in (square[[1, 2, 3, 0]], np.array([[1, 2], [9, 1], [8, 7], [2, 5.0]])):
-        np.testing.assert_allclose(geometry.move_points(square, geometry.quadrilateral(square, moved)), moved)
-    quarter = geometry.about(geometry.rotation(90), 5, 5)  # counter-clockwise: right goes up
-    np.testing.assert_allclose(geometry.move_points(np.array([9.0, 5.0]), quarter), [5, 1], atol=1e-12)
-    window = geometry.window((2, 1, 6, 4), (9, 8))
+        np.testing.assert_allclose(geometry.transform_points(square, geometry.perspective(square, moved)), moved)
+    quarter = geometry.recentre(geometry.rotation(90), 5, 5)  # counter-clockwise: right goes up
+    np.testing.assert_allclose(geometry.transform_points(np.array([9.0, 5.0]), quarter), [5, 1], atol=1e-12)
+    window = geometry.box_to_canvas((2, 1, 6, 4), (9, 8))
     np.testing.assert_allclose(
-        geometry.move_points(np.array([[2, 1], [6, 4], [4, 1]]), window), [[0, 0], [8, 9], [4, 0]]
+        geometry.transform_points(np.array([[2, 1], [6, 4], [4, 1]]), window), [[0, 0], [8, 9], [4, 0]]
     )
 
 
@@ -159,7 +159,7 @@ def test_quarter_turns_are_exact(turns):
     generator = np.random.default_rng(0)
     image = generator.integers(0, 256, (17, 17, 3), np.uint8)
     masks = generator.integers(0, 9, (2, 17, 17))
-    matrix = geometry.about(geometry.rotation(90 * turns), 8.5, 8.5)
+    matrix = geometry.recentre(geometry.rotation(90 * turns), 8.5, 8.5)
     np.testing.assert_array_equal(geometry.warp(image, matrix, (17, 17)), np.rot90(image, turns))
     np.testing.assert_array_equal(geometry.warp_nearest(masks, matrix, (17, 17)), np.rot90(masks, turns, (1, 2)))
 
@@ -230,7 +230,7 @@ def test_random_resized_crops_have_the_areas_and_aspects_of_the_paper():
     """A square of 1000 pixels rejects next to nothing below two thirds of its area: there both are uniform."""
     scale, ratio = (0.08, 0.6), (3 / 4, 4 / 3)
     generator = np.random.default_rng(0)
-    boxes = np.array([geometry.inception_window(generator, 1000, 1000, scale, ratio) for _ in range(6000)])
+    boxes = np.array([geometry.draw_crop_box(generator, 1000, 1000, scale, ratio) for _ in range(6000)])
     x0, y0, x1, y1 = boxes.T
     area = (x1 - x0) * (y1 - y0) / 1e6
     aspect = np.log((x1 - x0) / (y1 - y0))
@@ -248,7 +248,7 @@ def test_random_resized_crops_have_the_areas_and_aspects_of_the_paper():
 @settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 1000))
 def test_random_resized_crops_stay_inside(height, width, visit):
-    x0, y0, x1, y1 = geometry.inception_window(np.random.default_rng(visit), height, width, (0.08, 1), (3 / 4, 4 / 3))
+    x0, y0, x1, y1 = geometry.draw_crop_box(np.random.default_rng(visit), height, width, (0.08, 1), (3 / 4, 4 / 3))
     assert 0 <= x0 < x1 <= width
     assert 0 <= y0 < y1 <= height
 
@@ -256,8 +256,8 @@ def test_random_resized_crops_stay_inside(height, width, visit):
 def test_an_image_that_no_window_fits_gives_its_middle():
     """torchvision's fallback: 100 x 10 pixels, wider than 4/3 of its height."""
     never = ((1.0, 1.0), (3 / 4, 4 / 3))
-    assert geometry.inception_window(np.random.default_rng(0), 10, 100, *never) == (43, 0, 56, 10)
-    assert geometry.inception_window(np.random.default_rng(0), 100, 10, *never) == (0, 43, 10, 56)
+    assert geometry.draw_crop_box(np.random.default_rng(0), 10, 100, *never) == (43, 0, 56, 10)
+    assert geometry.draw_crop_box(np.random.default_rng(0), 100, 10, *never) == (0, 43, 10, 56)
 
 
 @pytest.mark.parametrize(('method', 'atol'), [('fast', 1.01), ('bilinear', 1e-9), ('nearest', 1e-9)])
@@ -351,7 +351,9 @@ def test_odd_sizes_are_taken(name, shape, channels):
     make, arguments = MOVES[name]
     move = make(**arguments)
     if name == 'rand_augment' and channels > 3:
-        with pytest.raises(CanonError, match=f'rand_augment takes images of 1 or 3 channels, example 4 has {channels}'):
+        with pytest.raises(
+            CanonError, match=f'rand_augment takes images of 1 or 3 channels, example 4 has .image. of {channels}'
+        ):
             move.apply({'image': np.ones((*shape, channels), np.uint8)}, Key(0, 0, 4))
         return
     for dtype in (np.uint8, np.float32):
@@ -410,8 +412,8 @@ def test_images_of_another_kind_are_named(image, said):
     ('spec', 'said'),
     [
         ({'name': 'random_resized_crop', 'size': 0}, 'random_resized_crop: size=0 is neither'),
-        ({'name': 'random_resized_crop', 'size': 8, 'scale': (1, 0.5)}, 'scale=(1, 0.5) is no (low, high)'),
-        ({'name': 'random_resized_crop', 'size': 8, 'ratio': (0, 1)}, 'ratio=(0, 1) is no (low, high)'),
+        ({'name': 'random_resized_crop', 'size': 8, 'scale': (1, 0.5)}, 'scale=(1, 0.5) must be (low, high)'),
+        ({'name': 'random_resized_crop', 'size': 8, 'ratio': (0, 1)}, 'ratio=(0, 1) must be (low, high)'),
         ({'name': 'random_resized_crop', 'size': 8, 'method': 'cubic'}, "no method is called 'cubic'"),
         ({'name': 'scale_jitter', 'size': 224, 'low': 200, 'high': 300}, '224x224 <= low=200'),
         ({'name': 'resize_short', 'size': (3, 4)}, 'size=(3, 4) must be a whole number'),
@@ -419,7 +421,7 @@ def test_images_of_another_kind_are_named(image, said):
         ({'name': 'grid_crops', 'size': 300}, 'fit into the scales (256, 384, 512)'),
         (
             {'name': 'random_flip', 'along': {'box': 'gt'}},
-            'random_flip.along.box: Along takes no such key; did you mean',
+            'random_flip.along.box: SpatialFields takes no such key; did you mean',
         ),
     ],
 )

@@ -1,8 +1,8 @@
-"""Where the pixels of an image go, and with them its boxes and masks: one 3x3 matrix an example.
+"""Geometric transforms of an image with its boxes and masks, each given as one 3x3 matrix.
 
 Coordinates are (x, y) in pixels, x to the right and y down, with (0, 0) the upper left *corner* of the image: the
 centre of the first pixel is (0.5, 0.5), and the box of the whole image is [0, 0, W, H]. A matrix maps points of the
-image as it was to points of the image as it will be, in homogeneous coordinates: (x', y', w') = M (x, y, 1).
+input image to points of the output image in homogeneous coordinates: (x', y', w') = M (x, y, 1).
 """
 
 from __future__ import annotations
@@ -33,15 +33,17 @@ Box = tuple[float, ...]  # x0, y0, x1, y1
 Size = tuple[int, int]  # height, width
 
 
-class Along(NamedTuple):
-    """Which fields move along with the image, where the example has them.
+class SpatialFields(NamedTuple):
+    """Names of the fields that are transformed along with the image, where an example has them.
 
-    boxes: float [K, 4] of [x0, y0, x1, y1] in pixels; becomes float32, clipped to the image.
-    masks: [K, H, W], one a box; what comes in from outside is 0. segmentation: [H, W] or [H, W, 1], a class a pixel;
-    what comes in is `void` (false where it is boolean).
-    per_box: fields [K, ...]. A box of which less than the share `min_visible` of its moved area is inside the image is
-    dropped, together with its row of `masks` and of these; with 0, those that are outside altogether, and with 1 those
-    that are not wholly inside.
+    Attributes:
+      boxes: float [K, 4] of [x0, y0, x1, y1] in pixels; becomes float32, clipped to the image.
+      masks: [K, H, W], one per box; what enters from outside the image is 0.
+      segmentation: [H, W] or [H, W, 1], a class per pixel; what enters is `void` (false where it is boolean).
+      per_box: fields [K, ...] with one row per box.
+      void: the class of pixels without one.
+      min_visible: drops a box, with its rows of `masks` and `per_box`, if less than this share of its transformed area
+        is inside the image. 0 drops boxes that are wholly outside, 1 those that are not wholly inside.
     """
 
     boxes: str = 'boxes'
@@ -52,14 +54,17 @@ class Along(NamedTuple):
     min_visible: named.Probability = 0.0
 
     @classmethod
-    def of(cls, spec: Along | Mapping[str, Any] | None, where: str) -> Along:
-        """From a config's dict. Raises UsageError for a key that is none."""
-        if isinstance(spec, Along):
+    def parse(cls, spec: SpatialSpec, where: str) -> SpatialFields:
+        """Makes the fields from a config's mapping; None gives the defaults. Raises UsageError for an unknown key."""
+        if isinstance(spec, SpatialFields):
             return spec
         arguments = named.to_plain(spec or {})
         if isinstance(arguments.get('per_box'), str):
             arguments['per_box'] = (arguments['per_box'],)
         return named.call(cls, arguments, f'{where}.along')
+
+
+SpatialSpec = SpatialFields | Mapping[str, Any] | None
 
 
 # --- matrices --------------------------------------------------------------------------------------------------------
@@ -74,28 +79,28 @@ def scaling(x: float, y: float) -> np.ndarray:
 
 
 def rotation(degrees: float) -> np.ndarray:
-    """About the origin, counter-clockwise as one sees it."""
+    """Rotates about the origin, counter-clockwise on the screen (y points down)."""
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]], np.float64)
 
 
 def shearing(x: float, y: float) -> np.ndarray:
-    """x' = x + a y, y' = y + b x."""
+    """Maps (u, v) to (u + x v, v + y u)."""
     return np.array([[1, x, 0], [y, 1, 0], [0, 0, 1]], np.float64)
 
 
-def about(matrix: np.ndarray, x: float, y: float) -> np.ndarray:
-    """`matrix` with (x, y) as its origin."""
+def recentre(matrix: np.ndarray, x: float, y: float) -> np.ndarray:
+    """Returns `matrix` applied about the point (x, y) instead of the origin."""
     return translation(x, y) @ matrix @ translation(-x, -y)
 
 
-def flipping(width: int) -> np.ndarray:
-    """Left and right exchanged."""
+def horizontal_flip(width: int) -> np.ndarray:
+    """Mirrors an image of `width` pixels left to right."""
     return np.array([[-1, 0, width], [0, 1, 0], [0, 0, 1]], np.float64)
 
 
-def quadrilateral(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """The perspective that takes four points [4, 2] to four others, no three of either on a line."""
+def perspective(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Returns the perspective that maps four points [4, 2] to four others; no three of either may be on a line."""
     rows = []
     for (x, y), (u, v) in zip(before, after, strict=True):
         rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
@@ -103,46 +108,49 @@ def quadrilateral(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return np.append(solution, 1).reshape(3, 3)
 
 
-def window(box: Box, size: Size) -> np.ndarray:
-    """The part [x0, y0, x1, y1] of the image, stretched to `size` (height, width)."""
+def box_to_canvas(box: Box, size: Size) -> np.ndarray:
+    """Maps the part [x0, y0, x1, y1] of an image to a canvas of `size` (height, width), stretched."""
     x0, y0, x1, y1 = box
     return scaling(size[1] / (x1 - x0), size[0] / (y1 - y0)) @ translation(-x0, -y0)
 
 
-# --- what they do ----------------------------------------------------------------------------------------------------
+# --- points, boxes and pixels ----------------------------------------------------------------------------------------
 
 
-def move_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """[..., 2] -> [..., 2], float64."""
-    moved = np.asarray(points, np.float64) @ matrix[:, :2].T + matrix[:, 2]
-    return moved[..., :2] / moved[..., 2:]
+def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Maps points [..., 2] to float64 [..., 2]."""
+    mapped = np.asarray(points, np.float64) @ matrix[:, :2].T + matrix[:, 2]
+    return mapped[..., :2] / mapped[..., 2:]
 
 
-def move_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """The boxes around the moved corners of `boxes` [K, 4], float64, not clipped."""
+def transform_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Returns the axis-aligned boxes around the mapped corners of `boxes` [K, 4], float64, not clipped."""
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    corners = move_points(boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2), matrix)
+    corners = transform_points(boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2), matrix)
     return np.concatenate([corners.min(1), corners.max(1)], -1)
 
 
 def clip_boxes(boxes: np.ndarray, size: Size) -> np.ndarray:
-    """`boxes` [K, 4] within an image of `size` (height, width)."""
+    """Clips `boxes` [K, 4] to an image of `size` (height, width)."""
     height, width = size
     return np.clip(boxes, 0, [width, height, width, height])
 
 
-def area(boxes: np.ndarray) -> np.ndarray:
+def box_area(boxes: np.ndarray) -> np.ndarray:
+    """Returns the areas [K] of boxes [K, 4], 0 for degenerate ones."""
     return np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), -1)
 
 
 def warp(image: np.ndarray, matrix: np.ndarray, size: Size, fill: float = 0) -> np.ndarray:
-    """The moved image [H, W, C], uint8 or float32, on a canvas of `size` (height, width), interpolated bilinearly.
+    """Warps an image [H, W, C], uint8 or float32, onto a canvas of `size` (height, width), interpolating bilinearly.
 
-    Outside it is `fill`. Not antialiased: shrink by much more than a half with `resample` before.
+    Pixels from outside the image are `fill`. There is no antialiasing: to shrink by much more than a half, use
+    `resample` first.
     """
     half = translation(0.5, 0.5)
     indices = np.linalg.inv(half) @ matrix @ half  # OpenCV's whole numbers are the centres of pixels
     channels = [
+        # OpenCV fills with at most four values, hence four channels at once.
         cv2.warpPerspective(part, indices, size[::-1], flags=cv2.INTER_LINEAR, borderValue=(fill,) * 4)
         for part in np.split(image, range(4, image.shape[2], 4), axis=2)
     ]
@@ -150,24 +158,27 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: Size, fill: float = 0) -> 
 
 
 def warp_nearest(values: np.ndarray, matrix: np.ndarray, size: Size, fill: float = 0) -> np.ndarray:
-    """The same for values that cannot be mixed, [..., H, W] of any type: each takes that of the nearest centre."""
+    """Warps labels or masks [..., H, W] of any type, taking the value at the nearest centre of a pixel."""
     height, width = values.shape[-2:]
     y, x = np.mgrid[: size[0], : size[1]] + 0.5
-    back = np.linalg.inv(matrix)
-    u, v, w = back @ np.stack([x.ravel(), y.ravel(), np.ones(x.size)])
-    with np.errstate(divide='ignore', invalid='ignore'):
+    u, v, w = np.linalg.inv(matrix) @ np.stack([x.ravel(), y.ravel(), np.ones(x.size)])
+    with np.errstate(divide='ignore', invalid='ignore'):  # w is 0 on the horizon of a perspective
         u, v = np.floor(u / w), np.floor(v / w)
         inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
-    places = np.where(inside, v * width + u, 0).astype(np.intp)
-    moved = values.reshape(*values.shape[:-2], height * width)[..., places]
-    return np.where(inside, moved, np.asarray(fill).astype(values.dtype)).reshape(*values.shape[:-2], *size)
+    sources = np.where(inside, v * width + u, 0).astype(np.intp)
+    warped = values.reshape(*values.shape[:-2], height * width)[..., sources]
+    return np.where(inside, warped, np.asarray(fill).astype(values.dtype)).reshape(*values.shape[:-2], *size)
 
 
 def resample(image: np.ndarray, size: Size, method: str, box: Box | None = None) -> np.ndarray:
-    """An image [H, W, C], uint8 or float32, or the part `box` of it, stretched to `size` (height, width), antialiased.
+    """Resizes an image [H, W, C], uint8 or float32, or the part `box` of it, with antialiasing.
 
-    method: 'fast', by OpenCV and without a box: the mean of the pixels that are covered where both sides shrink, else
-    bilinear; or nearest, bilinear, bicubic, area, lanczos by Pillow, which looks beyond the border of a box.
+    Args:
+      image: the image.
+      size: (height, width) of the result; the aspect may change.
+      method: nearest, bilinear, bicubic, area or lanczos by Pillow, or 'fast' by OpenCV and without a box: the mean of
+        the pixels that are covered if both sides shrink, bilinear otherwise.
+      box: [x0, y0, x1, y1]; the filter also reads pixels just outside it.
     """
     height, width = size
     part = (box[0], box[1], box[2], box[3]) if box else None
@@ -175,16 +186,17 @@ def resample(image: np.ndarray, size: Size, method: str, box: Box | None = None)
         return image
     if method == 'fast':
         shrinks = image.shape[0] >= height and image.shape[1] >= width
-        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        return cv2.resize(image, (width, height), interpolation=how).reshape(height, width, -1)
+        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        return cv2.resize(image, (width, height), interpolation=interpolation).reshape(height, width, -1)
 
-    def channel(values):
-        whole = Image.fromarray(np.ascontiguousarray(values))
-        return np.asarray(whole.resize((width, height), METHODS[method], part))
+    def resize(values):
+        opened = Image.fromarray(np.ascontiguousarray(values))
+        return np.asarray(opened.resize((width, height), METHODS[method], part))
 
     if image.dtype == np.uint8 and image.shape[2] == 3:
-        return channel(image)
-    return np.stack([channel(image[..., c]) for c in range(image.shape[2])], -1)
+        return resize(image)
+    # Pillow has no float images of several channels, and resizes RGBA as colour times alpha.
+    return np.stack([resize(image[..., c]) for c in range(image.shape[2])], -1)
 
 
 def check_method(method: str, what: str, others: tuple[str, ...] = ()) -> None:
@@ -195,30 +207,43 @@ def check_method(method: str, what: str, others: tuple[str, ...] = ()) -> None:
 # --- examples --------------------------------------------------------------------------------------------------------
 
 
-def carry(
-    example: Example, field: str, image: np.ndarray, matrix: np.ndarray, along: Along, before: Size | None = None
+def transform_fields(
+    example: Example,
+    field: str,
+    image: np.ndarray,
+    matrix: np.ndarray,
+    along: SpatialFields,
+    before: Size | None = None,
 ) -> Example:
-    """`example` with its moved `image`, and the fields of `along` moved to it by `matrix`.
+    """Replaces the image of an example by a transformed one, and transforms the fields that go with it.
 
-    before: the image's size until now, where the example does not hold it decoded.
-    Raises CanonError for boxes that are not [K, 4], masks that do not fit the image, fields per box of another length.
+    Args:
+      example: an example whose field `field` is the image as it was.
+      field: of the image.
+      image: the transformed image.
+      matrix: what maps the old image to the new one.
+      along: the fields of boxes and masks.
+      before: the old image's size, if the example does not hold it decoded.
+
+    Raises:
+      CanonError: boxes are not [K, 4], masks do not fit the image, or fields per box have another length.
     """
     out = {**example, field: image}
     if along.boxes in example:
-        _carry_boxes(out, matrix, image.shape[:2], along)
+        _transform_box_fields(out, matrix, image.shape[:2], along)
     if along.masks in out or along.segmentation in out:
-        _carry_masks(out, before or example[field].shape[:2], matrix, image.shape[:2], along)
+        _transform_mask_fields(out, before or example[field].shape[:2], matrix, image.shape[:2], along)
     return out
 
 
-def _carry_boxes(out, matrix, size, along):
+def _transform_box_fields(out, matrix, size, along):
     boxes = np.asarray(out[along.boxes])
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise CanonError(f'field {along.boxes!r} has the shape {boxes.shape}; boxes are [K, 4], x0 y0 x1 y1 in pixels')
-    moved = move_boxes(boxes, matrix)
-    clipped = clip_boxes(moved, size)
-    inside = area(clipped)
-    kept = (inside > 0) & (inside >= along.min_visible * area(moved))  # a box that is not clipped has the same area
+    mapped = transform_boxes(boxes, matrix)
+    clipped = clip_boxes(mapped, size)
+    visible = box_area(clipped)
+    kept = (visible > 0) & (visible >= along.min_visible * box_area(mapped))  # an unclipped box has the same area
     out[along.boxes] = clipped[kept].astype(np.float32)
     for name in (along.masks, *along.per_box):
         if name in out:
@@ -228,7 +253,7 @@ def _carry_boxes(out, matrix, size, along):
             out[name] = values[kept]
 
 
-def _carry_masks(out, before, matrix, size, along):
+def _transform_mask_fields(out, before, matrix, size, along):
     for name in (along.masks, along.segmentation):
         if name not in out:
             continue
@@ -240,59 +265,92 @@ def _carry_masks(out, before, matrix, size, along):
                 f'field {name!r} has the shape {values.shape}; {form} of an image of {before} was expected'
             )
         fill = along.void if name == along.segmentation and values.dtype != bool else 0
-        moved = warp_nearest(planes, matrix, size, fill)
-        out[name] = moved[..., None] if planes is not values else moved
+        warped = warp_nearest(planes, matrix, size, fill)
+        out[name] = warped[..., None] if planes is not values else warped
 
 
-def pixels(example: Example, field: str, key: Key, what: str) -> np.ndarray:
-    """The image, [H, W, C] of uint8 or float32; raises CanonError naming the example where it is something else."""
+def get_pixels(
+    example: Example, field: str, key: Key, what: str, channels: tuple[int, ...] | None = None
+) -> np.ndarray:
+    """Returns the image [H, W, C] of an example, uint8 or float32.
+
+    Args:
+      example: an example.
+      field: of the image.
+      key: of the example, for errors.
+      what: the transform, for errors.
+      channels: numbers of channels that the transform takes; None takes any.
+
+    Raises:
+      CanonError: the field is something else; names the example.
+    """
     image = example[field]
     if image.dtype not in (np.uint8, np.float32):
         raise CanonError(f'{what} takes uint8 or float32, example {key.id} has {field!r} of {image.dtype}')
     if image.ndim != 3 or 0 in image.shape:
         raise CanonError(f'{what} takes images [H, W, C], example {key.id} has {field!r} of shape {image.shape}')
+    if channels is not None and image.shape[2] not in channels:
+        expected = ' or '.join(map(str, channels))
+        raise CanonError(
+            f'{what} takes images of {expected} channels, example {key.id} has {field!r} of {image.shape[2]}'
+        )
     return image
 
 
-# --- windows ---------------------------------------------------------------------------------------------------------
+# --- sizes and windows -----------------------------------------------------------------------------------------------
 
 
-def pair(size: Any, what: str) -> Size:
-    """(height, width) of a config's `size`, one number or two."""
-    both = (size, size) if isinstance(size, int) else tuple(size)
-    if len(both) != 2 or not all(isinstance(s, int) and s > 0 for s in both):
+def parse_size(size: Any, what: str) -> Size:
+    """Returns (height, width) of a config's `size`: one positive integer, or two."""
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2 or not all(isinstance(s, int) and s > 0 for s in sides):
         raise UsageError(f'{what}: size={size!r} is neither a positive integer nor (height, width)')
-    return both
+    return sides
+
+
+def check_side(size: Any, what: str, key: str = 'size') -> None:
+    """Raises UsageError unless `size` is a positive integer."""
+    if not isinstance(size, int) or size < 1:
+        raise UsageError(f'{what}: {key}={size!r} is not a positive integer')
 
 
 def check_fits(size: Size, image: np.ndarray, key: Key, padding: int = 0) -> None:
-    """Raises CanonError where a window of `size` is larger than the image with its padding."""
-    if any(side > shown + 2 * padding for side, shown in zip(size, image.shape[:2], strict=True)):
-        told = f'{size[0]}x{size[1]}: example {key.id} is smaller, {image.shape[0]}x{image.shape[1]}'
-        raise CanonError(f'crop of {told}; resize or pad it')
+    """Raises CanonError if a window of `size` is larger than the image with its padding."""
+    if any(side > available + 2 * padding for side, available in zip(size, image.shape[:2], strict=True)):
+        sizes = f'{size[0]}x{size[1]}: example {key.id} is smaller, {image.shape[0]}x{image.shape[1]}'
+        raise CanonError(f'crop of {sizes}; resize or pad it')
 
 
-def short_side(shape: Size, size: int) -> Size:
-    """`shape` (height, width) in proportion, with `size` as the shorter side and the longer one rounded down."""
+def scale_short_side(shape: Size, size: int) -> Size:
+    """Returns `shape` (height, width) scaled so that its shorter side is `size`; the longer one is rounded down."""
     height, width = shape
     return (size, width * size // height) if height <= width else (height * size // width, size)
 
 
-def inception_window(
+def draw_crop_box(
     generator: np.random.Generator,
     height: int,
     width: int,
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> tuple[int, ...]:
-    """[x0, y0, x1, y1] of `transforms.random_resized_crop`."""
+    """Draws the box [x0, y0, x1, y1] of `transforms.random_resized_crop`.
+
+    Args:
+      generator: draws ten candidates, whether they are needed or not.
+      height: of the image.
+      width: of the image.
+      scale: bounds of the share of the image's area.
+      ratio: bounds of the aspect, width to height.
+    """
     for share, log_ratio, down, right in generator.random((10, 4)):
-        covered = height * width * (scale[0] + share * (scale[1] - scale[0]))
+        area = height * width * (scale[0] + share * (scale[1] - scale[0]))
         aspect = math.exp(math.log(ratio[0]) + log_ratio * math.log(ratio[1] / ratio[0]))
-        w, h = round(math.sqrt(covered * aspect)), round(math.sqrt(covered / aspect))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
             x, y = int(right * (width - w + 1)), int(down * (height - h + 1))
             return x, y, x + w, y + h
+    # None of ten fits: the largest centred box within `ratio`, as torchvision falls back to.
     w = min(width, max(round(height * ratio[1]), 1))
     h = min(height, max(round(width / ratio[0]), 1))
     x, y = (width - w) // 2, (height - h) // 2

@@ -1,9 +1,9 @@
-"""Image files: decoding one as RGB, finding them, and a plain list of them as a source.
+"""Image files: decodes them as RGB, finds them in folders, and reads them as a source without labels.
 
-JPEGs are decoded by OpenCV, which is 1.3 times as fast as Pillow and gives the same pixels (`benchmarks/decode.py`);
-everything else, and what OpenCV refuses, by Pillow, which says what is wrong with it. An image is turned as Pillow's
-`exif_transpose` turns it (by EXIF, else by XMP), whichever of the two decodes it. The size in the head of the file is
-checked before any pixel is decoded.
+OpenCV decodes JPEGs: it is 1.3 times as fast as Pillow and gives the same pixels (`benchmarks/decode.py`). Pillow
+decodes everything else, and whatever OpenCV refuses, since it reports what is wrong. An image is rotated as Pillow's
+`exif_transpose` does (by EXIF, else by XMP), whichever of the two decodes it. The size in the file's header is checked
+before any pixel is decoded.
 """
 
 from __future__ import annotations
@@ -31,38 +31,41 @@ _SUFFIXES = {'.bmp', '.gif', '.jfif', '.jpe', '.jpeg', '.jpg', '.pbm', '.pgm', '
 _SUFFIXES |= {'.webp'} if features.check('webp') else set()
 _SUFFIXES |= {'.avif'} if features.check('avif') else set()
 _SUFFIXES |= {'.j2k', '.jp2', '.jpx'} if features.check('jpg_2000') else set()
-_TEXTS = {'.csv', '.html', '.json', '.md', '.txt', '.xml', '.yaml', '.yml'}  # that describe images, beside them
+_TEXTS = {'.csv', '.html', '.json', '.md', '.txt', '.xml', '.yaml', '.yml'}  # describe images, in the same folders
 _UNREADABLE = (
     OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, AttributeError, EOFError, MemoryError,
     RuntimeError, struct.error, cv2.error, Image.DecompressionBombError,
 )  # fmt: skip
 _JPEG = b'\xff\xd8\xff'
-_SIZED = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers of a JPEG that hold the size: SOF0 to SOF15
-_ORIENTATION = 0x0112  # of EXIF
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15 of a JPEG, which hold its size
+_ORIENTATION = 0x0112  # tag of EXIF
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 
 
 class Head(NamedTuple):
-    """Of the image as it will be decoded. can_reduce: by whole blocks from its upper left corner on."""
+    """What the header of a file tells about the image that `decode` will return."""
 
     height: int
     width: int
-    can_reduce: bool
+    can_reduce: bool  # whether `decode(reduce=...)` shrinks by whole blocks from the upper left corner on
 
 
 class Encoded(bytes):
-    """An image as in its file, to be decoded by a transform.
+    """The bytes of an image file, to be decoded by a transform.
 
-    name: for errors. turn: as its EXIF says. max_pixels: a larger image is refused before it takes memory.
+    Attributes:
+      name: of the file, for errors.
+      rotate: whether to rotate the image as its EXIF says.
+      max_pixels: a larger image is refused before it takes memory.
     """
 
     name: str
-    turn: bool
+    rotate: bool
     max_pixels: int
 
-    def __new__(cls, data: bytes, name: str = 'an image', turn: bool = True, max_pixels: int = MAX_PIXELS):
+    def __new__(cls, data: bytes, name: str = 'an image', rotate: bool = True, max_pixels: int = MAX_PIXELS):
         self = super().__new__(cls, data)
-        self.name, self.turn, self.max_pixels = name, turn, max_pixels
+        self.name, self.rotate, self.max_pixels = name, rotate, max_pixels
         return self
 
     def __getattr__(self, attribute: str):
@@ -71,20 +74,26 @@ class Encoded(bytes):
         raise AttributeError(attribute)
 
     def __reduce__(self):
-        return Encoded, (bytes(self), self.name, self.turn, self.max_pixels)
+        return Encoded, (bytes(self), self.name, self.rotate, self.max_pixels)
 
 
 class Files:
-    """Images without labels: `path` itself, or all below it in the order of their names. image: uint8 [H, W, 3].
+    """A source of images without labels: the file `path`, or all below the folder, sorted by name.
 
-    `skipped`: the files that were left out.
+    Examples have 'image', uint8 [H, W, 3]. `skipped` lists the files that were left out.
     """
 
     def __init__(self, path: str | Path, unreadable: str = 'refuse', max_pixels: int = MAX_PIXELS):
-        """unreadable: 'skip' decodes every file once now and leaves out, with a warning, what cannot be read.
+        """
+        Args:
+          path: an image or a folder.
+          unreadable: 'skip' decodes every file once now and leaves out, with a warning, what cannot be read; 'refuse'
+            raises CanonError for such a file when it is read.
+          max_pixels: an image with more counts as unreadable.
 
-        Raises UsageError when there is no such file or folder, or no image in it, and CanonError when no image of it
-        can be read.
+        Raises:
+          UsageError: there is no such file or folder, or no image in it.
+          CanonError: no image of it can be read.
         """
         if not str(path).strip():
             raise UsageError('no file or folder of images is named')
@@ -93,13 +102,13 @@ class Files:
             raise UsageError(f'there is no file or folder {root}')
         if not root.is_dir() and not root.is_file():
             raise UsageError(f'{root} is neither a file nor a folder')
-        self.paths = tuple(sorted(images_below(root))) if root.is_dir() else (root,)
+        self.paths = tuple(sorted(find_images(root))) if root.is_dir() else (root,)
         if not self.paths:
             raise UsageError(f'{root} holds no images ({", ".join(sorted(_SUFFIXES))})')
         self.skipped: tuple[Path, ...] = ()
         if unreadable == 'skip':
-            reasons = {file: why_unreadable(file, max_pixels) for file in self.paths}
-            self.paths = tuple(file for file, why in reasons.items() if not why)
+            reasons = {file: explain_unreadable(file, max_pixels) for file in self.paths}
+            self.paths = tuple(file for file, reason in reasons.items() if not reason)
             self.skipped = tuple(report_unreadable(reasons, root if root.is_dir() else root.parent, True))
         self.info, self.max_pixels = Info(str(root)), max_pixels
 
@@ -115,24 +124,27 @@ class Files:
 
 
 def read_image(file: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """uint8 RGB [H, W, 3] of grey (8 or 16 bits, or floats), palette, CMYK or RGB, turned as EXIF says."""
+    """Reads a file as uint8 RGB [H, W, 3], rotated as its EXIF says; see `decode`."""
     return decode(read_encoded(file, max_pixels))
 
 
 def read_encoded(file: Path, max_pixels: int = MAX_PIXELS) -> Encoded:
+    """Reads the bytes of an image file. Raises CanonError, which names the file, if that fails."""
     try:
-        if file.exists() and not file.is_file():  # a pipe would wait for ever
+        if file.exists() and not file.is_file():  # reading a pipe would wait for ever
             raise OSError('not a regular file')
         return Encoded(file.read_bytes(), str(file), max_pixels=max_pixels)
     except OSError as error:
-        raise _refusal(str(file), error) from error
+        raise _make_error(str(file), error) from error
 
 
 def decode(image: Encoded, reduce: int = 1) -> np.ndarray:
-    """uint8 RGB [H, W, 3] of grey (8 or 16 bits, or floats in 0..1 or 0..255), palette, CMYK or RGB.
+    """Decodes an image to uint8 RGB [H, W, 3].
 
-    reduce: 2, 4 or 8 give [ceil(H / reduce), ceil(W / reduce), 3] at a fraction of the price; JPEGs only.
-    Raises CanonError naming the image, for one that is cut short or has more than `image.max_pixels`, too.
+    It may be grey (8 or 16 bits, or floats in 0..1 or 0..255), palette, CMYK or RGB.
+
+    reduce: 2, 4 or 8 gives [ceil(H / reduce), ceil(W / reduce), 3], for JPEGs at a fraction of the time.
+    Raises CanonError, which names the image, also if it is truncated or has more than `image.max_pixels`.
     """
     try:
         pixels = _decode_jpeg(image, reduce) if image.startswith(_JPEG) else None
@@ -140,16 +152,16 @@ def decode(image: Encoded, reduce: int = 1) -> np.ndarray:
             return pixels
         with Image.open(io.BytesIO(image)) as opened:
             _check_pixels(*opened.size, image.max_pixels)
-            shown = ImageOps.exif_transpose(opened) if image.turn else opened
-            pixels = np.asarray(_rgb(shown, opened.format))
+            rotated = ImageOps.exif_transpose(opened) if image.rotate else opened
+            pixels = np.asarray(_to_rgb(rotated, opened.format))
     except _UNREADABLE as error:
-        raise _refusal(image.name, error) from error
+        raise _make_error(image.name, error) from error
     return pixels[::reduce, ::reduce]
 
 
 def _decode_jpeg(image: Encoded, reduce: int) -> np.ndarray | None:
-    """By OpenCV, turned here: it knows EXIF alone, and the crop of a turned image follows `head`."""
-    size = _jpeg_size(image)
+    """Decodes by OpenCV; None where that fails. It is rotated here, since OpenCV ignores XMP."""
+    size = _read_jpeg_size(image)
     if size is None:
         return None
     _check_pixels(*size, image.max_pixels)
@@ -161,15 +173,15 @@ def _decode_jpeg(image: Encoded, reduce: int) -> np.ndarray | None:
     if pixels is None:
         return None
     pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if reduce > 1 else pixels
-    # The search costs microseconds, opening the head by Pillow a tenth of a millisecond.
-    if not image.turn or not (b'Exif\0\0' in image or b'Orientation' in image):
+    # The search takes microseconds, Pillow's reading of the header a tenth of a millisecond.
+    if not image.rotate or not (b'Exif\0\0' in image or b'Orientation' in image):
         return pixels
     with Image.open(io.BytesIO(image)) as opened:
-        return _turn(pixels, _orientation(opened))
+        return _rotate(pixels, _read_orientation(opened))
 
 
-def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """`pixels` as orientation 1 to 8 of EXIF shows them."""
+def _rotate(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Rotates and mirrors pixels by orientation 1 to 8 of EXIF."""
     if orientation >= 5:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
@@ -179,8 +191,8 @@ def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def _orientation(opened: Image.Image) -> int:
-    """1 to 8, as EXIF says, else XMP; 1 where neither does or they are broken."""
+def _read_orientation(opened: Image.Image) -> int:
+    """Returns the orientation 1 to 8 from EXIF, else from XMP; 1 if neither has one or they are broken."""
     try:
         orientation = opened.getexif().get(_ORIENTATION, 1)
     except _UNREADABLE:
@@ -188,19 +200,19 @@ def _orientation(opened: Image.Image) -> int:
     return orientation if orientation in range(1, 9) else 1
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) from the first frame's header; None where there is none."""
+def _read_jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Returns (width, height) from the header of the first frame; None if there is none."""
     at = 2
     while at + 9 <= len(data):
         if data[at] != 0xFF:
             return None
         marker = data[at + 1]
-        if marker in _SIZED:
+        if marker in _FRAME_MARKERS:
             height, width = struct.unpack('>HH', data[at + 5 : at + 9])
             return width, height
         if marker == 0xFF:  # fill bytes may precede a marker
             at += 1
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # without a length
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers that are not followed by a length
             at += 2
         else:
             at += 2 + int.from_bytes(data[at + 2 : at + 4], 'big')
@@ -212,56 +224,57 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
         raise ValueError(f'{width}x{height} is more than max_pixels={max_pixels:,}')
 
 
-def _refusal(name: str, error: Exception) -> CanonError:
-    why = re.sub(r' ?<_io.*>', '', str(error) or type(error).__name__)  # where in memory the bytes are
-    return CanonError(f'{name} cannot be read ({why}); repair or remove it')
+def _make_error(name: str, error: Exception) -> CanonError:
+    reason = re.sub(r' ?<_io.*>', '', str(error) or type(error).__name__)  # an address in memory helps nobody
+    return CanonError(f'{name} cannot be read ({reason}); repair or remove it')
 
 
-def _rgb(image: Image.Image, form: str | None) -> Image.Image:
-    """Pillow's own conversion clips integers of more than 8 bits, and floats, at 255 instead of scaling them."""
+def _to_rgb(image: Image.Image, file_format: str | None) -> Image.Image:
+    """Converts to RGB. Pillow alone would clip integers of more than 8 bits, and floats, at 255 instead of scaling."""
     if image.mode == 'F':
-        image = Image.fromarray(_levels_of_floats(np.asarray(image)))
+        image = Image.fromarray(_convert_floats(np.asarray(image)))
     elif image.mode.startswith('I'):
-        image = Image.fromarray(_levels_of_integers(np.asarray(image), form))
+        image = Image.fromarray(_convert_integers(np.asarray(image), file_format))
     return image.convert('RGB')
 
 
-def _levels_of_floats(values: np.ndarray) -> np.ndarray:
+def _convert_floats(values: np.ndarray) -> np.ndarray:
+    """Scales floats in 0..1 or 0..255 to uint8."""
     low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 255):  # NaN, too
+    if not (low >= 0 and high <= 255):  # also refuses NaN
         raise ValueError(f'its floats are in {low:g}..{high:g}; store them in 0..1 or 0..255')
     return np.rint(values * (255 if high <= 1 else 1)).astype(np.uint8)
 
 
-def _levels_of_integers(values: np.ndarray, form: str | None) -> np.ndarray:
+def _convert_integers(values: np.ndarray, file_format: str | None) -> np.ndarray:
+    """Scales 16 bits to uint8; some TIFFs hold 8 bits in a wider type."""
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise ValueError(f'its pixels are in {low}..{high}; store 8 or 16 bits')
-    if values.dtype == np.int32 and form == 'TIFF' and high <= 255:  # 8 bits in a wider type
+    if values.dtype == np.int32 and file_format == 'TIFF' and high <= 255:
         return values.astype(np.uint8)
     return (values >> 8).astype(np.uint8)
 
 
-def head(image: Encoded) -> Head:
-    """What the head of the file says. Raises CanonError naming the image."""
+def read_head(image: Encoded) -> Head:
+    """Reads the size of an image from its header. Raises CanonError, which names the image."""
     try:
         with Image.open(io.BytesIO(image)) as opened:
             width, height = opened.size
             _check_pixels(width, height, image.max_pixels)
-            orientation = _orientation(opened) if image.turn else 1
-            turned_already = opened.format == 'TIFF'  # Pillow turns these as it opens them
+            orientation = _read_orientation(opened) if image.rotate else 1
+            is_rotated = opened.format == 'TIFF'  # Pillow rotates these as it opens them
     except _UNREADABLE as error:
-        raise _refusal(image.name, error) from error
-    if orientation >= 5 and not turned_already:  # rows and columns are exchanged
+        raise _make_error(image.name, error) from error
+    if orientation >= 5 and not is_rotated:  # rows and columns are exchanged
         width, height = height, width
     return Head(height, width, image.startswith(_JPEG) and orientation == 1)
 
 
-def images_below(path: Path) -> Iterator[Path]:
-    """All image files below `path`, by suffix, in no order; hidden ones are left out.
+def find_images(path: Path) -> Iterator[Path]:
+    """Yields all image files below `path`, by suffix, in no order; hidden and irregular files (pipes) are left out.
 
-    Files of other suffixes, but for texts, are counted in a warning, once per folder; what is no regular file (a pipe)
-    is left out.
+    Files of other suffixes, except for texts, are counted in a warning, once per folder.
     """
     others: Counter[str] = Counter()
     for file in _files_below(path):
@@ -270,7 +283,7 @@ def images_below(path: Path) -> Iterator[Path]:
         elif (suffix := Path(file.name).suffix.lower()) not in _TEXTS:
             others[suffix or 'without suffix'] += 1
     if others:
-        _tell_others(path, ', '.join(f'{count} {suffix}' for suffix, count in sorted(others.items())))
+        _warn_of_others(path, ', '.join(f'{count} {suffix}' for suffix, count in sorted(others.items())))
 
 
 def _files_below(path: Path) -> Iterator[os.DirEntry]:
@@ -288,15 +301,15 @@ def _files_below(path: Path) -> Iterator[os.DirEntry]:
             yield entry
 
 
-@functools.cache  # the splits of a folder are read one after the other
-def _tell_others(path: Path, counts: str) -> None:
+@functools.cache  # once, although each split of a folder is read by itself
+def _warn_of_others(path: Path, counts: str) -> None:
     logging.getLogger('canon').warning('%s: files that are not read as images: %s', path, counts)
 
 
-def why_unreadable(file: Path, max_pixels: int = MAX_PIXELS, whole: bool = True) -> str:
-    """Why `file` cannot be decoded, or '' if it can. whole: every pixel; else its head alone is read."""
+def explain_unreadable(file: Path, max_pixels: int = MAX_PIXELS, decode_pixels: bool = True) -> str:
+    """Returns why `file` cannot be decoded, or '' if it can. Without `decode_pixels` only its header is read."""
     try:
-        if whole:
+        if decode_pixels:
             read_image(file, max_pixels)
         elif file.exists() and not file.is_file():
             return 'not a regular file'
@@ -311,11 +324,17 @@ def why_unreadable(file: Path, max_pixels: int = MAX_PIXELS, whole: bool = True)
 
 
 def report_unreadable(reasons: Mapping[Path, str], below: Path, skip: bool) -> list[Path]:
-    """The files that cannot be read, of {file: reason, or ''}, reported in one line.
+    """Returns the files that cannot be read, and logs them in one line.
 
-    Raises CanonError unless they are to be skipped and some file is left.
+    Args:
+      reasons: {file: why it cannot be read, or ''}.
+      below: the folder of the files, for the message.
+      skip: whether to log instead of raising.
+
+    Raises:
+      CanonError: some file cannot be read and `skip` is false, or none can be read.
     """
-    bad = sorted(file for file, why in reasons.items() if why)
+    bad = sorted(file for file, reason in reasons.items() if reason)
     if not bad:
         return bad
     some = ', '.join(str(file.relative_to(below)) for file in bad[:5]) + (', ...' if len(bad) > 5 else '')
@@ -327,13 +346,13 @@ def report_unreadable(reasons: Mapping[Path, str], below: Path, skip: bool) -> l
 
 
 def path_within(root: Path, name: str | Path, what: str) -> Path:
-    """`root / name`. Raises UsageError, which begins with `what`, where that is outside `root`.
+    """Returns `root / name`. Raises UsageError, which begins with `what`, if that is outside `root`.
 
-    A file that lists others may come from anywhere; it cannot name what lies elsewhere on the disk. A symbolic link
+    A file that lists others may come from anywhere, and must not name files elsewhere on the disk. A symbolic link
     within `root` may lead there.
     """
     path = root / name
-    if '..' not in str(name) and not os.path.isabs(name):  # a list of millions is read by this
+    if '..' not in str(name) and not os.path.isabs(name):  # the fast path, for lists of millions
         return path
     if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root)):
         raise UsageError(f'{what}: {str(name)!r} points outside {root}; put the file, or a link to it, there')

@@ -144,7 +144,7 @@ class Prepared:
 
     def _image(self, index, field, data, feature):
         if field == 'image' and not self._eager:
-            return Encoded(data, f'{self!r}: the image of example {index}', turn=False)
+            return Encoded(data, f'{self!r}: the image of example {index}', rotate=False)
         return _decode(data, feature)
 
     def __repr__(self) -> str:
@@ -165,7 +165,7 @@ def _decode(data: bytes, feature) -> np.ndarray:
     TFDS without TensorFlow leaves a CMYK JPEG with 4 channels and refuses 16 bits. A 1-channel palette stays indices.
     """
     if feature.np_dtype == np.uint8 and feature.shape[-1] == 3:
-        return image_files.decode(Encoded(data, turn=False))
+        return image_files.decode(Encoded(data, rotate=False))
     with Image.open(io.BytesIO(data)) as image:
         if feature.np_dtype == np.float32:  # kept as the four bytes of each number
             return np.asarray(image.convert('RGBA')).view(np.float32)

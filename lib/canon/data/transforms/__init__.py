@@ -1,9 +1,9 @@
-"""Transforms: small numpy functions of one example, on the host, in a chain.
+"""Transforms of examples: small numpy functions on the host, applied in a chain.
 
-A factory such as `random_flip(p=0.5)` returns a `canon.data.Transform`, whose `apply(example, key)` returns a new
-example and leaves the given one alone. `key` names its randomness (`canon.data.pipeline.keys`). The deterministic
-transforms before the first random one are applied before the cache, hence once; the others on every visit.
-A new factory goes into a module of this package; `make` finds it by its name.
+A function such as `random_flip(p=0.5)` returns a `canon.data.Transform`, whose `apply(example, key)` returns a new
+example and leaves the given one unchanged. `key` identifies its randomness (`canon.data.pipeline.keys`). The
+deterministic transforms before the first random one are applied before the cache, hence once; the others on every
+visit. A new transform is a public function of a module of this package; `make` finds it by its name.
 """
 
 from collections.abc import Callable, Mapping
@@ -46,7 +46,6 @@ from canon.data.transforms.photometric import (
     random_grey,
 )
 from canon.data.transforms.randaugment import rand_augment
-from canon.errors import UsageError
 
 __all__ = [
     'center_crop', 'check_label', 'colour_jitter', 'colour_shift', 'cutout', 'decode', 'decode_random_resized_crop',
@@ -57,24 +56,31 @@ __all__ = [
 ]  # fmt: skip
 
 
-def make(spec: Mapping[str, Any] | None, where: str = 'transforms') -> tuple[Transform, ...]:
-    """The transforms of a config: `dict(chain=('flip', 'to_float'), flip=dict(name='random_flip', p=0.5))`.
+TRANSFORMS = named.Catalogue('transform', (__name__,))
 
-    A name is a factory of a module of this package, `random_flip` or `image.random_flip`, or `my_package.module:name`.
-    Nothing gives ().
-    Raises UsageError for a name or an argument that does not exist; `where` is the key that it speaks of.
+
+def make(spec: Mapping[str, Any] | None, where: str = 'transforms') -> tuple[Transform, ...]:
+    """Makes the transforms of a config.
+
+    Args:
+      spec: one transform or a chain: `dict(chain=('flip', 'to_float'), flip=dict(name='random_flip', p=0.5))`. A name
+        is that of a public function of a module of this package, `random_flip` or `image.random_flip`, or
+        `my_package.module:function`. None gives ().
+      where: the key of the config, for errors.
+
+    Raises:
+      UsageError: there is no such name or argument.
+
+        >>> len(make(dict(chain=('random_crop', 'to_float'), random_crop=dict(size=28, padding=2))))
+        2
     """
-    return tuple(named.make_chain(spec, _link, where)) if spec else ()
+    return tuple(named.make_chain(spec, _make_link, where)) if spec else ()
 
 
 def find(name: str, where: str = 'transforms') -> Callable[..., Transform]:
-    """The factory `name`, `module.name` of this package, or `package.module:name` of any other."""
-    factories = {path.rpartition('.')[2]: path for path in named.public_functions(__name__)}
-    path = name if '.' in name or ':' in name else factories.get(name)
-    if path is None:
-        raise UsageError(f'{where}: no transform is called {name!r}{named.suggest(name, factories)}')
-    return named.lookup(__name__, path, 'transform')
+    """Returns the function that makes the transform `name`."""
+    return TRANSFORMS.find(name, where)
 
 
-def _link(name: str, arguments: dict, where: str) -> Transform:
+def _make_link(name: str, arguments: dict, where: str) -> Transform:
     return named.call(find(name, where), arguments, where)

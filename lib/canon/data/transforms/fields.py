@@ -1,4 +1,4 @@
-"""Transforms of an example's fields: which ones, how called, and whether the labels are sound."""
+"""Transforms of an example's fields: selecting, renaming, checking labels, padding boxes."""
 
 from collections.abc import Mapping
 
@@ -6,11 +6,12 @@ import numpy as np
 
 from canon import named
 from canon.data.pipeline.chain import Transform
+from canon.data.pipeline.source import Example
 from canon.errors import CanonError, UsageError
 
 
 def keep_fields(fields: tuple[str, ...]) -> Transform:
-    """Only `fields`, in that order. Text and ragged fields must go before a batch can be made of them."""
+    """Keeps only `fields`, in that order. Texts and ragged fields must go before examples can be stacked."""
     fields = (fields,) if isinstance(fields, str) else tuple(fields)
 
     def apply(example, key):
@@ -20,7 +21,7 @@ def keep_fields(fields: tuple[str, ...]) -> Transform:
 
 
 def rename(fields: Mapping[str, str]) -> Transform:
-    """`{old: new}`; the other fields stay. Raises UsageError, when applied, for a field that is not there."""
+    """Renames fields by `{old: new}`; the others stay. Raises UsageError, when applied, for a field that is missing."""
     fields = dict(fields)
 
     def apply(example, key):
@@ -34,7 +35,7 @@ def rename(fields: Mapping[str, str]) -> Transform:
 def check_label(num_classes: named.Count, field: str = 'label', soft_labels: bool = False) -> Transform:
     """Raises CanonError, when applied, naming the example whose label is not an integer in 0 .. num_classes - 1.
 
-    soft_labels: a distribution over the classes, float [num_classes], is accepted, too.
+    soft_labels: also accepts a distribution over the classes, float [num_classes].
     """
 
     def apply(example, key):
@@ -51,12 +52,12 @@ def check_label(num_classes: named.Count, field: str = 'label', soft_labels: boo
 
 
 def _check_distribution(label: np.ndarray, num_classes: int, soft_labels: bool, what: str) -> None:
-    told = f'{what} is {label.dtype} {list(label.shape)}' if label.ndim else f'{what} {label} is {label.dtype}'
+    shown = f'{what} is {label.dtype} {list(label.shape)}' if label.ndim else f'{what} {label} is {label.dtype}'
     if not soft_labels:
         hint = '; say loss.soft_labels=True for distributions' if label.shape == (num_classes,) else ''
-        raise CanonError(f'{told}, not one integer{hint}')
+        raise CanonError(f'{shown}, not one integer{hint}')
     if label.shape != (num_classes,) or not np.issubdtype(label.dtype, np.floating):
-        raise CanonError(f'{told}, neither one integer nor a distribution, float [{num_classes}]')
+        raise CanonError(f'{shown}, neither one integer nor a distribution, float [{num_classes}]')
     if not (label >= 0).all() or abs(float(label.sum()) - 1) > 1e-3:
         raise CanonError(
             f'{what} is not a distribution: the least share is {label.min():.4g}, the sum {label.sum():.4g}'
@@ -64,7 +65,7 @@ def _check_distribution(label: np.ndarray, num_classes: int, soft_labels: bool, 
 
 
 def one_hot(num_classes: named.Count, field: str = 'label') -> Transform:
-    """An integer label -> float32 [num_classes]. Raises CanonError, when applied, for a label out of range."""
+    """Encodes an integer label as float32 [num_classes]. Raises CanonError, when applied, for a label out of range."""
     check, eye = check_label(num_classes, field), np.eye(num_classes, dtype=np.float32)
 
     def apply(example, key):
@@ -76,9 +77,15 @@ def one_hot(num_classes: named.Count, field: str = 'label') -> Transform:
 def pad_boxes(
     count: int, boxes: str = 'boxes', per_box: tuple[str, ...] = ('labels',), valid: str = 'valid'
 ) -> Transform:
-    """Boxes [K, 4] and the fields per box, filled up with zeros to `count` rows, so that a batch can be made of them.
+    """Pads boxes [K, 4] and their fields with zeros to `count` rows, so that examples can be stacked.
 
-    `valid`, bool [count], is true on the K real rows. Raises CanonError, when applied, for more boxes than `count`.
+    Args:
+      count: rows of the result.
+      boxes: field of the boxes.
+      per_box: fields with one row per box.
+      valid: field to add, bool [count], true on the K real rows.
+
+    Raises CanonError, when applied, for more boxes than `count`.
     """
     names = (boxes, *((per_box,) if isinstance(per_box, str) else per_box))
     if count < 1:
@@ -97,7 +104,7 @@ def pad_boxes(
     return Transform(apply)
 
 
-def _get(example, field):
+def _get(example: Example, field: str):
     if field not in example:
         raise UsageError(f'no field is called {field!r}{named.suggest(field, example)}')
     return example[field]

@@ -1,30 +1,28 @@
-"""Random crops, sizes and warps. Boxes and masks move along; uint8 in, uint8 out.
+"""Random crops, scales and warps. Boxes and masks are transformed along; uint8 stays uint8.
 
 Each warp resamples the image once; a chain of several blurs a little more than one `random_affine` that does it all.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
 from canon import named
 from canon.data.images import geometry, image_files
-from canon.data.images.geometry import Along
+from canon.data.images.geometry import SpatialFields, SpatialSpec
 from canon.data.pipeline.chain import Transform
 from canon.data.pipeline.keys import borrowed_rng
 from canon.errors import UsageError
 
-_Along = Along | Mapping[str, Any]
-_Draw = Callable[[np.random.Generator, int, int], np.ndarray]
+_DrawMatrix = Callable[[np.random.Generator, int, int], np.ndarray]  # (generator, height, width) -> matrix
 
 
 # --- sizes and crops -------------------------------------------------------------------------------------------------
 
 
 def decode(field: str = 'image') -> Transform:
-    """The bytes of an image file (a source with `decode=False`) -> uint8 RGB [H, W, 3]; pixels stay as they are."""
+    """Decodes the bytes of an image file (a source with `decode=False`) to uint8 RGB [H, W, 3]; pixels stay."""
 
     def apply(example, key):
         image = example[field]
@@ -33,18 +31,24 @@ def decode(field: str = 'image') -> Transform:
     return Transform(apply)
 
 
-def resize_short(size: int, method: str = 'bilinear', field: str = 'image', along: _Along = Along()) -> Transform:
-    """The shorter side to `size` pixels, the longer in proportion (rounded down, as torchvision), antialiased."""
-    if not isinstance(size, int) or size < 1:
-        raise UsageError(f'resize_short: size={size!r} is no positive integer')
+def resize_short(size: int, method: str = 'bilinear', field: str = 'image', along: SpatialSpec = None) -> Transform:
+    """Resizes so that the shorter side has `size` pixels, keeping the aspect, with antialiasing.
+
+    Args:
+      size: the longer side is rounded down, as in torchvision.
+      method: as in `resize`.
+      field: of the image.
+      along: fields to transform along with it.
+    """
+    geometry.check_side(size, 'resize_short')
     geometry.check_method(method, 'resize_short')
-    along = Along.of(along, 'resize_short')
+    along = SpatialFields.parse(along, 'resize_short')
 
     def apply(example, key):
-        image = geometry.pixels(example, field, key, 'resize_short')
-        box, shape = (0, 0, image.shape[1], image.shape[0]), geometry.short_side(image.shape[:2], size)
-        moved = geometry.resample(image, shape, method)
-        return geometry.carry(example, field, moved, geometry.window(box, shape), along)
+        image = geometry.get_pixels(example, field, key, 'resize_short')
+        box, shape = (0, 0, image.shape[1], image.shape[0]), geometry.scale_short_side(image.shape[:2], size)
+        resized = geometry.resample(image, shape, method)
+        return geometry.transform_fields(example, field, resized, geometry.box_to_canvas(box, shape), along)
 
     return Transform(apply)
 
@@ -55,26 +59,34 @@ def scale_jitter(
     high: int,
     method: str = 'bilinear',
     field: str = 'image',
-    along: _Along = Along(),
+    along: SpatialSpec = None,
 ) -> Transform:
-    """The shorter side to S pixels, uniform in low .. high, then a window of `size` (height, width) placed uniformly.
+    """Resizes the shorter side to S pixels, uniform in low .. high, then crops `size` (height, width) uniformly.
 
     VGG trains with [256, 512] (Simonyan and Zisserman 2015, section 3.1), ResNet with [256, 480] (He et al. 2016,
-    section 3.4). Only the window is computed. Raises UsageError where the window does not fit an image of side `low`.
+    section 3.4). Only the window is computed.
+
+    Args:
+      size: one number for a square.
+      low: least S, at least the sides of the window.
+      high: greatest S.
+      method: as in `resize`.
+      field: of the image.
+      along: fields to transform along with it.
     """
-    (height, width), along = geometry.pair(size, 'scale_jitter'), Along.of(along, 'scale_jitter')
+    (height, width), along = geometry.parse_size(size, 'scale_jitter'), SpatialFields.parse(along, 'scale_jitter')
     if not max(height, width) <= low <= high:
         raise UsageError(f'scale_jitter: {height}x{width} <= low={low} <= high={high} does not hold')
     geometry.check_method(method, 'scale_jitter')
 
     def apply(example, key):
-        image, generator = geometry.pixels(example, field, key, 'scale_jitter'), borrowed_rng(key)
-        rows, columns = geometry.short_side(image.shape[:2], int(generator.integers(low, high + 1)))
+        image, generator = geometry.get_pixels(example, field, key, 'scale_jitter'), borrowed_rng(key)
+        rows, columns = geometry.scale_short_side(image.shape[:2], int(generator.integers(low, high + 1)))
         top, left = generator.integers(0, rows - height + 1), generator.integers(0, columns - width + 1)
         y, x = image.shape[0] / rows, image.shape[1] / columns
         box = (left * x, top * y, (left + width) * x, (top + height) * y)
         part = geometry.resample(image, (height, width), method, box)
-        return geometry.carry(example, field, part, geometry.window(box, (height, width)), along)
+        return geometry.transform_fields(example, field, part, geometry.box_to_canvas(box, (height, width)), along)
 
     return Transform(apply, random=True)
 
@@ -85,24 +97,32 @@ def random_resized_crop(
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     method: str = 'fast',
     field: str = 'image',
-    along: _Along = Along(),
+    along: SpatialSpec = None,
 ) -> Transform:
-    """A window of random area and aspect, stretched to `size` (Szegedy et al. 2015, "Going deeper", section 6).
+    """Crops a window of random area and aspect and resizes it to `size` (Inception's augmentation).
 
-    scale: bounds of the window's share of the image's area, uniform. ratio: of its width to its height, uniform in
-    the logarithm. Where ten draws do not fit into the image it is the largest in the middle within `ratio`.
-    method: 'fast' (OpenCV: the mean of the pixels covered where it shrinks, else bilinear) or one of `resize`.
+    Szegedy et al. 2015, "Going deeper with convolutions", section 6.
+
+    Args:
+      size: (height, width), or one number for a square.
+      scale: bounds of the window's share of the image's area, drawn uniformly.
+      ratio: bounds of its width to its height, drawn uniformly in the logarithm. If ten draws do not fit into the
+        image, the window is the largest centred one within these bounds.
+      method: 'fast' (OpenCV: the mean of the pixels covered if it shrinks, bilinear otherwise) or one of `resize`.
+      field: of the image.
+      along: fields to transform along with it.
     """
-    size, along = geometry.pair(size, 'random_resized_crop'), Along.of(along, 'random_resized_crop')
-    scale, ratio = _range(scale, 'random_resized_crop: scale'), _range(ratio, 'random_resized_crop: ratio')
+    size, along = geometry.parse_size(size, 'random_resized_crop'), SpatialFields.parse(along, 'random_resized_crop')
+    scale = _check_bounds(scale, 'random_resized_crop: scale')
+    ratio = _check_bounds(ratio, 'random_resized_crop: ratio')
     geometry.check_method(method, 'random_resized_crop', ('fast',))
 
     def apply(example, key):
-        image = geometry.pixels(example, field, key, 'random_resized_crop')
-        box = geometry.inception_window(borrowed_rng(key), *image.shape[:2], scale, ratio)
+        image = geometry.get_pixels(example, field, key, 'random_resized_crop')
+        box = geometry.draw_crop_box(borrowed_rng(key), *image.shape[:2], scale, ratio)
         x0, y0, x1, y1 = box
         part = geometry.resample(image[y0:y1, x0:x1], size, method)
-        return geometry.carry(example, field, part, geometry.window(box, size), along)
+        return geometry.transform_fields(example, field, part, geometry.box_to_canvas(box, size), along)
 
     return Transform(apply, random=True)
 
@@ -112,29 +132,37 @@ def decode_random_resized_crop(
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     field: str = 'image',
-    along: _Along = Along(),
+    along: SpatialSpec = None,
 ) -> Transform:
-    """`decode` and `random_resized_crop` in one, for a source with `decode=False`; of decoded images, the crop alone.
+    """Decodes and crops in one, for a source with `decode=False`; decoded images are only cropped.
 
-    A JPEG of which the window is 2, 4 or 8 times as large as `size` is decoded at that fraction of its resolution,
-    and its window moved to whole pixels of it.
+    A JPEG whose window is at least 2, 4 or 8 times as large as `size` is decoded at that fraction of its resolution,
+    and the window is rounded to whole pixels of it.
+
+    Args:
+      size: as in `random_resized_crop`.
+      scale: as in `random_resized_crop`.
+      ratio: as in `random_resized_crop`.
+      field: of the image.
+      along: fields to transform along with it.
     """
-    size, along = geometry.pair(size, 'decode_random_resized_crop'), Along.of(along, 'decode_random_resized_crop')
-    scale = _range(scale, 'decode_random_resized_crop: scale')
-    ratio = _range(ratio, 'decode_random_resized_crop: ratio')
-    decoded = random_resized_crop(size, scale, ratio, 'fast', field, along)
+    what = 'decode_random_resized_crop'
+    size, along = geometry.parse_size(size, what), SpatialFields.parse(along, what)
+    scale, ratio = _check_bounds(scale, f'{what}: scale'), _check_bounds(ratio, f'{what}: ratio')
+    crop_decoded = random_resized_crop(size, scale, ratio, 'fast', field, along)
 
     def apply(example, key):
         encoded = example[field]
         if not isinstance(encoded, image_files.Encoded):
-            return decoded.apply(example, key)
-        height, width, can_reduce = image_files.head(encoded)
-        box = geometry.inception_window(borrowed_rng(key), height, width, scale, ratio)
-        step = _reduction(box, size) if can_reduce else 1
+            return crop_decoded.apply(example, key)
+        height, width, can_reduce = image_files.read_head(encoded)
+        box = geometry.draw_crop_box(borrowed_rng(key), height, width, scale, ratio)
+        step = _choose_reduction(box, size) if can_reduce else 1
         x0, y0, x1, y1 = (min(round(b / step), -(-s // step)) for b, s in zip(box, (width, height) * 2, strict=True))
         part = geometry.resample(image_files.decode(encoded, step)[y0:y1, x0:x1], size, 'fast')
         box = tuple(step * b for b in (x0, y0, x1, y1))
-        return geometry.carry(example, field, part, geometry.window(box, size), along, (height, width))
+        matrix = geometry.box_to_canvas(box, size)
+        return geometry.transform_fields(example, field, part, matrix, along, (height, width))
 
     return Transform(apply, random=True)
 
@@ -147,39 +175,73 @@ def random_rotation(
     fill: float = 0,
     p: named.Probability = 1.0,
     field: str = 'image',
-    along: _Along = Along(),
+    along: SpatialSpec = None,
 ) -> Transform:
-    """Turned about the middle by an angle uniform in [-degrees, degrees], in the same frame; outside it is `fill`."""
+    """Rotates about the centre by a uniform angle in [-degrees, degrees]; the frame stays, and the outside is `fill`.
 
-    def draw(generator, height, width):
-        return geometry.about(geometry.rotation(generator.uniform(-degrees, degrees)), width / 2, height / 2)
+    Args:
+      degrees: bound of the angle.
+      fill: of pixels from outside the image.
+      p: probability of rotating.
+      field: of the image.
+      along: fields to transform along with it.
+    """
 
-    return _warp(draw, 'random_rotation', fill, p, field, along)
+    def draw_matrix(generator, height, width):
+        return geometry.recentre(geometry.rotation(generator.uniform(-degrees, degrees)), width / 2, height / 2)
+
+    return _make_warp(draw_matrix, 'random_rotation', fill, p, field, along)
 
 
 def random_scale(
-    low: float, high: float, fill: float = 0, p: named.Probability = 1.0, field: str = 'image', along: _Along = Along()
+    low: float,
+    high: float,
+    fill: float = 0,
+    p: named.Probability = 1.0,
+    field: str = 'image',
+    along: SpatialSpec = None,
 ) -> Transform:
-    """Made larger or smaller about the middle by a factor uniform in [low, high], in the same frame."""
-    low, high = _range((low, high), 'random_scale: (low, high)')
+    """Scales about the centre by a uniform factor in [low, high]; the frame stays.
 
-    def draw(generator, height, width):
+    Args:
+      low: least factor, above 0.
+      high: greatest factor.
+      fill: of pixels from outside the image.
+      p: probability of scaling.
+      field: of the image.
+      along: fields to transform along with it.
+    """
+    low, high = _check_bounds((low, high), 'random_scale: (low, high)')
+
+    def draw_matrix(generator, height, width):
         factor = generator.uniform(low, high)
-        return geometry.about(geometry.scaling(factor, factor), width / 2, height / 2)
+        return geometry.recentre(geometry.scaling(factor, factor), width / 2, height / 2)
 
-    return _warp(draw, 'random_scale', fill, p, field, along)
+    return _make_warp(draw_matrix, 'random_scale', fill, p, field, along)
 
 
 def random_translate(
-    share: named.NonNegative, fill: float = 0, p: named.Probability = 1.0, field: str = 'image', along: _Along = Along()
+    share: named.NonNegative,
+    fill: float = 0,
+    p: named.Probability = 1.0,
+    field: str = 'image',
+    along: SpatialSpec = None,
 ) -> Transform:
-    """Moved by a uniform share of its width and of its height in [-share, share], fractions of pixels included."""
+    """Translates by uniform shares in [-share, share] of the width and of the height, fractions of pixels included.
 
-    def draw(generator, height, width):
+    Args:
+      share: bound of the shares.
+      fill: of pixels from outside the image.
+      p: probability of translating.
+      field: of the image.
+      along: fields to transform along with it.
+    """
+
+    def draw_matrix(generator, height, width):
         x, y = generator.uniform(-share, share, 2)
         return geometry.translation(x * width, y * height)
 
-    return _warp(draw, 'random_translate', fill, p, field, along)
+    return _make_warp(draw_matrix, 'random_translate', fill, p, field, along)
 
 
 def random_affine(
@@ -190,63 +252,83 @@ def random_affine(
     fill: float = 0,
     p: named.Probability = 1.0,
     field: str = 'image',
-    along: _Along = Along(),
+    along: SpatialSpec = None,
 ) -> Transform:
-    """Sheared in x, scaled and turned about the middle, then moved, by uniform draws: one resampling for all.
+    """Shears in x, scales and rotates about the centre, then translates, by uniform draws and with one resampling.
 
-    degrees: of the turn, either way. translate: share of the width and the height. shear: tangent of the angle.
+    Args:
+      degrees: bound of the angle, either way.
+      translate: bound of the translation, as a share of the width and of the height.
+      scale: bounds of the factor.
+      shear: bound of the tangent of the angle of shear.
+      fill: of pixels from outside the image.
+      p: probability of the warp.
+      field: of the image.
+      along: fields to transform along with it.
     """
-    scale = _range(scale, 'random_affine: scale')
+    scale = _check_bounds(scale, 'random_affine: scale')
 
-    def draw(generator, height, width):
-        turn = geometry.rotation(generator.uniform(-degrees, degrees))
+    def draw_matrix(generator, height, width):
+        rotation = geometry.rotation(generator.uniform(-degrees, degrees))
         factor = generator.uniform(*scale)
         x, y = generator.uniform(-translate, translate, 2)
-        slant = geometry.shearing(generator.uniform(-shear, shear), 0)
-        middle = geometry.about(turn @ geometry.scaling(factor, factor) @ slant, width / 2, height / 2)
-        return geometry.translation(x * width, y * height) @ middle
+        shearing = geometry.shearing(generator.uniform(-shear, shear), 0)
+        linear = rotation @ geometry.scaling(factor, factor) @ shearing
+        return geometry.translation(x * width, y * height) @ geometry.recentre(linear, width / 2, height / 2)
 
-    return _warp(draw, 'random_affine', fill, p, field, along)
+    return _make_warp(draw_matrix, 'random_affine', fill, p, field, along)
 
 
 def random_perspective(
-    distortion: float = 0.5, fill: float = 0, p: named.Probability = 0.5, field: str = 'image', along: _Along = Along()
+    distortion: float = 0.5,
+    fill: float = 0,
+    p: named.Probability = 0.5,
+    field: str = 'image',
+    along: SpatialSpec = None,
 ) -> Transform:
-    """Seen askew: each corner moves inwards by uniform draws of up to `distortion` times half the sides."""
+    """Changes the perspective: each corner moves inwards by uniform draws of up to `distortion` times half the sides.
+
+    Args:
+      distortion: in [0, 1).
+      fill: of pixels from outside the image.
+      p: probability of the warp.
+      field: of the image.
+      along: fields to transform along with it.
+    """
     if not 0 <= distortion < 1:
         raise UsageError(f'random_perspective: distortion={distortion} is not in [0, 1)')
 
-    def draw(generator, height, width):
+    def draw_matrix(generator, height, width):
         corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
         inwards = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
         moves = generator.random((4, 2)) * distortion / 2 * [width, height]
-        return geometry.quadrilateral(corners, corners + inwards * moves)
+        return geometry.perspective(corners, corners + inwards * moves)
 
-    return _warp(draw, 'random_perspective', fill, p, field, along)
+    return _make_warp(draw_matrix, 'random_perspective', fill, p, field, along)
 
 
-def _warp(draw: _Draw, what: str, fill: float, p: float, field: str, along: _Along) -> Transform:
-    along = Along.of(along, what)
+def _make_warp(draw_matrix: _DrawMatrix, what: str, fill: float, p: float, field: str, along: SpatialSpec) -> Transform:
+    along = SpatialFields.parse(along, what)
 
     def apply(example, key):
-        image, generator = geometry.pixels(example, field, key, what), borrowed_rng(key)
+        image, generator = geometry.get_pixels(example, field, key, what), borrowed_rng(key)
         if generator.random() >= p:
             return example
-        matrix = draw(generator, *image.shape[:2])
-        moved = geometry.warp(image, matrix, image.shape[:2], fill)
-        return geometry.carry(example, field, moved, matrix, along)
+        matrix = draw_matrix(generator, *image.shape[:2])
+        warped = geometry.warp(image, matrix, image.shape[:2], fill)
+        return geometry.transform_fields(example, field, warped, matrix, along)
 
     return Transform(apply, random=True)
 
 
-def _reduction(box: geometry.Box, size: geometry.Size) -> int:
-    """The coarsest of 1, 2, 4 and 8 at which `box` is still `size` large."""
+def _choose_reduction(box: geometry.Box, size: geometry.Size) -> int:
+    """Returns the coarsest of 1, 2, 4 and 8 at which `box` is still as large as `size`."""
     times = min((box[2] - box[0]) / size[1], (box[3] - box[1]) / size[0])
     return max(step for step in (1, 2, 4, 8) if step == 1 or times >= step)
 
 
-def _range(bounds: tuple[float, float], what: str) -> tuple[float, float]:
+def _check_bounds(bounds: tuple[float, float], what: str) -> tuple[float, float]:
     low, high = bounds
     if not 0 < low <= high or not math.isfinite(high):
-        raise UsageError(f'{what}={tuple(bounds)} is no (low, high) of positive numbers')
+        raise UsageError(f'{what}={tuple(bounds)} must be (low, high), positive, finite and in order')
     return low, high

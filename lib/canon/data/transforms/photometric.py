@@ -1,4 +1,4 @@
-"""Random colours, blur and holes: pixels change, nothing moves. uint8 in, uint8 out; float32 in 0..1 stays so.
+"""Random colours, blur and cutout: pixels change but do not move. uint8 stays uint8, float32 in 0..1 stays float32.
 
 Amounts of colour are in levels of 0..255 whatever the image's type.
 """
@@ -9,7 +9,7 @@ from canon import named
 from canon.data.images import colour, geometry
 from canon.data.pipeline.chain import Transform
 from canon.data.pipeline.keys import borrowed_rng
-from canon.errors import CanonError, UsageError
+from canon.errors import UsageError
 
 # Of ImageNet: what fb.resnet.torch multiplies alpha with (its `eigval`, in 0..1; here in levels), and its axes.
 IMAGENET_DEVIATIONS = (55.4625, 4.794, 1.1475)
@@ -22,12 +22,18 @@ def pca_noise(
     axes: tuple[tuple[float, ...], ...] = IMAGENET_AXES,
     field: str = 'image',
 ) -> Transform:
-    """AlexNet's colour noise (Krizhevsky et al. 2012, section 4.1): one colour added to all pixels of an image.
+    """Adds one random colour along the principal axes of the data to all pixels of an image (AlexNet).
 
-    It is sum_k axes[:, k] alpha_k deviations[k], alpha_k normal with `std`. The paper calls the last factor an
-    eigenvalue of the covariance; its code (cuda-convnet2's `color_stdevs`) takes the square root, the standard
-    deviation along the axis, and so do we: the noise then has `std`**2 times the pixels' own covariance.
-    `canon.data.images.colour.principal_colours` computes both of other images.
+    The colour is sum_k axes[:, k] alpha_k deviations[k] with alpha_k ~ N(0, std^2) (Krizhevsky et al. 2012, section
+    4.1). The paper calls the last factor an eigenvalue of the covariance; its code (cuda-convnet2's `color_stdevs`)
+    takes the square root, the standard deviation along the axis, and so do we: the noise then has std^2 times the
+    covariance of the pixels.
+
+    Args:
+      std: of the factors alpha_k.
+      deviations: standard deviations [3] of the pixels along the axes, in levels.
+      axes: columns are unit vectors; `canon.data.images.colour.fit_colour_axes` computes both from images.
+      field: of the image.
     """
     basis, lengths = np.asarray(axes, np.float64), np.asarray(deviations, np.float64)
     if basis.shape != (3, 3) or lengths.shape != (3,):
@@ -35,19 +41,20 @@ def pca_noise(
     scaled = basis * lengths
 
     def apply(example, key):
-        image = _of_channels(example, field, key, 'pca_noise', (3,))
-        return {**example, field: colour.add(image, scaled @ borrowed_rng(key).normal(0, std, 3))}
+        image = geometry.get_pixels(example, field, key, 'pca_noise', channels=(3,))
+        return {**example, field: colour.add_levels(image, scaled @ borrowed_rng(key).normal(0, std, 3))}
 
     return Transform(apply, random=True)
 
 
 def colour_shift(amount: float = 20, field: str = 'image') -> Transform:
-    """Each channel of an image moved by a uniform number of levels in [-amount, amount]."""
-    _check(amount, 'colour_shift: amount')
+    """Adds to each channel a uniform number of levels in [-amount, amount]."""
+    _check_amount(amount, 'colour_shift: amount')
 
     def apply(example, key):
-        image = geometry.pixels(example, field, key, 'colour_shift')
-        return {**example, field: colour.add(image, borrowed_rng(key).uniform(-amount, amount, image.shape[2]))}
+        image = geometry.get_pixels(example, field, key, 'colour_shift')
+        shift = borrowed_rng(key).uniform(-amount, amount, image.shape[2])
+        return {**example, field: colour.add_levels(image, shift)}
 
     return Transform(apply, random=True)
 
@@ -55,19 +62,27 @@ def colour_shift(amount: float = 20, field: str = 'image') -> Transform:
 def colour_jitter(
     brightness: float = 0.4, contrast: float = 0.4, saturation: float = 0.4, hue: float = 0.0, field: str = 'image'
 ) -> Transform:
-    """Brightness, contrast, saturation by factors uniform in [1 - x, 1 + x], hue by a turn in [-x, x], in any order.
+    """Changes brightness, contrast, saturation and hue by random amounts, in random order.
 
-    As Howard 2014 ("Some improvements on deep convolutional neural network based image classification") has it and
-    torchvision's ColorJitter does it.
+    Howard 2014, "Some improvements on deep convolutional neural network based image classification"; the ranges are
+    those of torchvision's ColorJitter.
+
+    Args:
+      brightness: x, for a factor uniform in [1 - x, 1 + x], at least 0.
+      contrast: likewise.
+      saturation: likewise.
+      hue: x, for a turn of the circle of hues uniform in [-x, x].
+      field: of the image.
     """
     amounts = (brightness, contrast, saturation, hue)
     for name, amount in zip(('brightness', 'contrast', 'saturation', 'hue'), amounts, strict=True):
-        _check(amount, f'colour_jitter: {name}')
-    steps = (colour.brightness, colour.contrast, colour.saturation, colour.hue)
+        _check_amount(amount, f'colour_jitter: {name}')
+    steps = (colour.adjust_brightness, colour.adjust_contrast, colour.adjust_saturation, colour.shift_hue)
     neutral = (1, 1, 1, 0)
 
     def apply(example, key):
-        image, generator = _of_channels(example, field, key, 'colour_jitter'), borrowed_rng(key)
+        image = geometry.get_pixels(example, field, key, 'colour_jitter', channels=(1, 3))
+        generator = borrowed_rng(key)
         order, draws = generator.permutation(4), generator.uniform(-1, 1, 4)
         for i in order:
             if amounts[i]:
@@ -78,23 +93,23 @@ def colour_jitter(
 
 
 def random_grey(p: named.Probability = 0.1, field: str = 'image') -> Transform:
-    """Without colour, in as many channels, with probability `p`."""
+    """Removes colour with probability `p`; the number of channels stays."""
 
     def apply(example, key):
-        image = _of_channels(example, field, key, 'random_grey')
-        return {**example, field: colour.grey(image)} if borrowed_rng(key).random() < p else example
+        image = geometry.get_pixels(example, field, key, 'random_grey', channels=(1, 3))
+        return {**example, field: colour.to_grey(image)} if borrowed_rng(key).random() < p else example
 
     return Transform(apply, random=True)
 
 
 def random_blur(sigma: tuple[float, float] = (0.1, 2.0), p: named.Probability = 0.5, field: str = 'image') -> Transform:
-    """Gaussian blur of a standard deviation uniform in `sigma`, in pixels, with probability `p`."""
+    """Blurs with probability `p` by a Gaussian whose standard deviation is uniform in `sigma`, in pixels."""
     low, high = sigma
     if not 0 < low <= high:
-        raise UsageError(f'random_blur: sigma={tuple(sigma)} is no (low, high) of positive numbers')
+        raise UsageError(f'random_blur: sigma={tuple(sigma)} must be (low, high), positive and in order')
 
     def apply(example, key):
-        image, generator = geometry.pixels(example, field, key, 'random_blur'), borrowed_rng(key)
+        image, generator = geometry.get_pixels(example, field, key, 'random_blur'), borrowed_rng(key)
         if generator.random() >= p:
             return example
         return {**example, field: colour.blur(image, generator.uniform(low, high))}
@@ -103,12 +118,11 @@ def random_blur(sigma: tuple[float, float] = (0.1, 2.0), p: named.Probability = 
 
 
 def cutout(size: int, value: float = 0, p: named.Probability = 1.0, field: str = 'image') -> Transform:
-    """A square of `size` pixels becomes `value`; its middle is any pixel, so that it may stick out of the image.
+    """Sets a square of `size` pixels to `value`; its centre is a uniform pixel, so it may reach beyond the border.
 
     DeVries and Taylor 2017, "Improved regularization of convolutional neural networks with cutout", section 3.
     """
-    if size < 1:
-        raise UsageError(f'cutout: size={size} is not positive')
+    geometry.check_side(size, 'cutout')
 
     def apply(example, key):
         image, generator = example[field], borrowed_rng(key)
@@ -122,14 +136,6 @@ def cutout(size: int, value: float = 0, p: named.Probability = 1.0, field: str =
     return Transform(apply, random=True)
 
 
-def _of_channels(example, field, key, what, allowed=(1, 3)) -> np.ndarray:
-    image = geometry.pixels(example, field, key, what)
-    if image.shape[2] not in allowed:
-        told = ' or '.join(map(str, allowed))
-        raise CanonError(f'{what} takes images of {told} channels, example {key.id} has {field!r} of {image.shape[2]}')
-    return image
-
-
-def _check(amount: float, what: str) -> None:
+def _check_amount(amount: float, what: str) -> None:
     if not amount >= 0:
         raise UsageError(f'{what}={amount} is negative')
