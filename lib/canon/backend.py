@@ -1,4 +1,4 @@
-"""Chooses the form of an operation for the backend, and the options that programs are compiled with.
+"""Chooses the form of an operation for the backend, and the compiler options of programs.
 
 Some operations have two forms, equal to rounding, gradients too: the plain one, which TPU and GPU compile well, and one
 written for XLA's CPU compiler. `canon.ops` chooses between them here; models never do.
@@ -22,7 +22,7 @@ def cpu_form() -> bool:
 
 @contextmanager
 def forms(kind: str) -> Generator[None]:
-    """A context in which functions trace the forms of `kind`, 'cpu' or 'plain'. For tests, counts and export.
+    """Makes functions trace the forms of `kind`, 'cpu' or 'plain': for tests, counts of FLOPs and export.
 
     `jax.jit` does not see it: trace a fresh function inside.
     """

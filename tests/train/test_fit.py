@@ -499,10 +499,10 @@ def test_the_second_interrupt_outlives_a_finaliser():
 
     with Stopper() as stopper:
         signal.raise_signal(signal.SIGINT)
-        assert stopper.asked(1)
+        assert stopper.is_stopping(1)
         Finalised()
         with pytest.raises(KeyboardInterrupt):
-            stopper.asked(2)
+            stopper.is_stopping(2)
 
 
 def test_evaluations_and_saves_are_no_part_of_a_step(tmp_path):
@@ -695,7 +695,7 @@ def test_figures_of_an_evaluator_are_saved(tmp_path):
 
     def pictures(params, mutable, sums):
         assert isinstance(jax.tree.leaves(params)[0], np.ndarray)
-        return {'confusion': plots.confusion_matrix(sums['confusion'], list('abc'))}
+        return {'confusion': plots.draw_confusion_matrix(sums['confusion'], list('abc'))}
 
     made = made._replace(evals={'test': made.evals['test']._replace(draw=pictures)})
     fit(made, toy.config(), tmp_path, quiet=True)
@@ -733,7 +733,7 @@ def test_an_animation_of_an_evaluator_is_saved_and_stands_in_the_report(tmp_path
         (dict(steps=3, accumulate=3), r'batch size 16 is not a multiple of 1 devices x 3 microbatches; try 18'),
         (dict(steps=3, mesh=dict(data=2)), r'run\.mesh: data=2 x model=1 does not fit the 1 devices'),
         (dict(steps=3, evals=dict(tset=dict(every=1))), r'run\.evals\.tset: the experiment has no such evaluator'),
-        (dict(steps='3 epoochs'), r'run\.steps=.3 epoochs. is no length'),
+        (dict(steps='3 epoochs'), r'run\.steps=.3 epoochs. is not a length'),
         (dict(steps='5%'), r'a percentage of itself'),
         (
             dict(steps=3, checkpoint=dict(best='test/acuracy', mode='max')),
@@ -757,10 +757,10 @@ def test_an_animation_of_an_evaluator_is_saved_and_stands_in_the_report(tmp_path
             r"run\.early_stop\.mode=None must be 'min' or 'max'",
         ),
         (dict(steps=3, checkpoint=dict(mode='up')), r"run\.checkpoint\.mode='up' must be 'min' or 'max'"),
-        (dict(steps=3, shard=dict(rules=(('Dense_0/kernel', ('modle',)),))), r"'modle' is no axis of the mesh"),
+        (dict(steps=3, shard=dict(rules=(('Dense_0/kernel', ('modle',)),))), r"'modle' is not an axis of the mesh"),
         ({}, r"run: Settings needs 'steps'"),
-        (dict(steps='1.5.2 epochs'), r"run\.steps='1\.5\.2 epochs' is no length"),
-        (dict(steps='. steps'), r"run\.steps='\. steps' is no length"),
+        (dict(steps='1.5.2 epochs'), r"run\.steps='1\.5\.2 epochs' is not a length"),
+        (dict(steps='. steps'), r"run\.steps='\. steps' is not a length"),
         (dict(steps='1e400 steps'), r"run\.steps='1e400 steps' is too long"),
         (dict(steps=10**12), r'run\.steps=1000000000000 must be a whole number at least 0 and at most 2'),
         (dict(steps=3, watchdog=dict(least=0)), r'run\.watchdog\.least=0'),

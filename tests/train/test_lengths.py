@@ -39,8 +39,11 @@ def test_numbers_from_the_command_line_are_steps_where_steps_are_meant():
 @pytest.mark.parametrize(
     ('run', 'message'),
     [
-        (dict(steps='2 epochs'), r"run\.steps='2 epochs' cannot be turned into steps: the data do not say their size"),
-        (dict(steps='1.5.2 steps'), r"run\.steps='1\.5\.2 steps' is no length"),
+        (
+            dict(steps='2 epochs'),
+            r"run\.steps='2 epochs' cannot be turned into steps: the data do not state their size",
+        ),
+        (dict(steps='1.5.2 steps'), r"run\.steps='1\.5\.2 steps' is not a length"),
         (dict(log_every='5%'), r'run\.log_every.*run\.steps is not given'),
     ],
 )

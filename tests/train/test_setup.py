@@ -50,6 +50,9 @@ def test_a_wrong_optimizer_is_named(tx, message):
 def test_data_are_cut_to_the_rows_of_a_process(monkeypatch):
     """By the loop and nobody else: training data and those of evaluators."""
 
+    class Whole:
+        """Data without the method."""
+
     class Sharded(toy.Stream):
         def for_process(self, index, count):
             cut = Sharded(self.batch_size, self.length, self.seed)
@@ -63,10 +66,11 @@ def test_data_are_cut_to_the_rows_of_a_process(monkeypatch):
     monkeypatch.setattr(jax, 'process_index', lambda: 2)
     bound = bind(bind(made, toy.config()), toy.config())
     assert bound.train.part == bound.evals['test'].data.part == (2, 4)
-    with pytest.raises(UsageError, match=r'evals\.test: Stream has no method for_process\(index, count\)'):
-        bind(made._replace(evals=toy.experiment().evals), toy.config())
-    with pytest.raises(UsageError, match=r'data: Stream has no method for_process'):
-        bind(made._replace(train=toy.Stream()), toy.config())
+    whole = made.evals['test']._replace(data=Whole())
+    with pytest.raises(UsageError, match=r'evals\.test: Whole has no method for_process\(index, count\)'):
+        bind(made._replace(evals={'test': whole}), toy.config())
+    with pytest.raises(UsageError, match=r'data: Whole has no method for_process'):
+        bind(made._replace(train=Whole()), toy.config())
 
 
 def test_a_step_of_ones_own_does_not_accumulate():

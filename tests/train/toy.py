@@ -1,5 +1,7 @@
 """A small experiment with all that makes a step hard to repeat: dropout, augmentation, BatchNorm, masks, EMA."""
 
+import copy
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -32,6 +34,12 @@ class Stream:
 
     def __init__(self, batch_size=16, length=None, seed=0, num_examples=64):
         self.batch_size, self.length, self.seed, self.num_examples = batch_size, length, seed, num_examples
+        self.rows = slice(None)
+
+    def for_process(self, index, count):
+        part = copy.copy(self)
+        part.rows = slice(index * self.batch_size // count, (index + 1) * self.batch_size // count)
+        return part
 
     def __len__(self):
         if self.length is None:
@@ -42,7 +50,8 @@ class Stream:
         rng = np.random.default_rng((self.seed, step))
         image = rng.normal(size=(self.batch_size, 6, 6, 1)).astype(np.float32)
         label = np.argmax(image[:, :CLASSES, 0, 0], axis=1)
-        return {'image': image, 'label': label.astype(np.int32), 'mask': rng.random(self.batch_size) < 0.7}
+        batch = {'image': image, 'label': label.astype(np.int32), 'mask': rng.random(self.batch_size) < 0.7}
+        return {name: value[self.rows] for name, value in batch.items()}
 
     def iterate(self, start=0):
         step = start
@@ -96,6 +105,27 @@ def experiment(net=None, tx=None, batch_size=16, **changes):
     )
     made = Experiment(of, tx, Stream(batch_size), {'test': evaluator(of)})
     return made._replace(**changes)
+
+
+def make(config):
+    """The toy experiment, with one more evaluator that sorts the rows of each process on the host."""
+    made = experiment()
+
+    def measure(params, mutable, batch):
+        logits = np.asarray(made.task.predict(params, mutable, batch))
+        order = np.argsort(logits.max(-1))
+        return {
+            'top': metrics.Mean(logits.max(-1)[batch['mask']].sum(dtype=np.float64), batch['mask'].sum()),
+            'rows': metrics.Rows.of((order.astype(np.int8), logits[:, 0], batch['label']), batch['mask']),
+        }
+
+    def finish(sums):
+        rows = np.array([(first, label) for _, first, label in sums['rows'].each()])
+        trend = (rows[:, 0] * np.arange(len(rows))).mean()  # depends on the order of the rows
+        return {'top': sums['top'].value, 'trend': trend, 'label': (rows[:, 1] * np.arange(len(rows))).mean()}
+
+    host = Evaluator(Stream(length=3, seed=9), measure, finish, on_host=True)
+    return made._replace(evals={**made.evals, 'host': host})
 
 
 def config(steps=10, **run):

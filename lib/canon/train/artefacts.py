@@ -135,7 +135,7 @@ def compute_stage(
 def _run_on_first(run: Callable, stages: Mapping[str, Path], workdir: Path, progress: Progress) -> dict[str, float]:
     # In a distributed run all must leave a computation at one place, so only a lone process aborts it.
     with Stopper() as stopper:
-        is_stopping = (lambda: stopper.asked(0)) if jax.process_count() == 1 else (lambda: False)
+        is_stopping = (lambda: stopper.is_stopping(0)) if jax.process_count() == 1 else (lambda: False)
         artefacts = Artefacts(workdir / FOLDER, progress.say, is_stopping)
         metrics = {name: float(value) for name, value in (run(stages, artefacts) or {}).items()}
     if metrics:

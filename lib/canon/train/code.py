@@ -1,4 +1,4 @@
-"""A digest of an experiment's code, so that a run that goes on with other code can say so."""
+"""A digest of the code of an experiment, so that a run that is resumed with other code can warn."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _LONGEST = 1000  # items: longer collections are data, not code
 
 
 def digest_code(experiment: Experiment) -> str:
-    """A digest of the functions of an experiment and of what they close over, as far as that is code or plain values.
+    """Returns a digest of the functions of an experiment and of what they close over, if it is code or plain values.
 
-    Functions and classes that these use count where they stand in the same module, and so do networks that they hold.
-    Positions in a file, comments and the names of files do not count; another version of Python compiles to other code,
-    so it has a digest of its own.
+    It covers the functions and classes that these use from their own module, and the networks that they hold. It does
+    not cover positions in a file, comments and file names. Another version of Python compiles to other code, and
+    therefore has another digest.
     """
     task = experiment.task
     functions: list[Any] = [task.init, task.loss, task.predict, experiment.step]
@@ -34,7 +34,10 @@ def digest_code(experiment: Experiment) -> str:
 
 
 def _describe(value: Any, seen: dict[int, Any]) -> Iterator[str]:
-    """Lines that are equal in two processes where the code is. seen: by id; keeps all alive, so no id is used twice."""
+    """Yields lines that are equal in two processes if the code is.
+
+    seen: what was described, by id; holding it keeps any id from being used twice.
+    """
     if isinstance(value, _PLAIN):
         yield repr(value)
         return
@@ -74,7 +77,7 @@ def _describe_function(function: types.FunctionType, seen: dict[int, Any]) -> It
     for cell in function.__closure__ or ():
         try:
             yield from _describe(cell.cell_contents, seen)
-        except ValueError:  # a cell that is not filled yet
+        except ValueError:  # a cell that has no value yet
             continue
     for name in function.__code__.co_names:
         called = function.__globals__.get(name)

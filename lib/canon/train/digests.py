@@ -1,7 +1,7 @@
-"""Digests of a checkpoint's files: written before the checkpoint counts as complete, compared before it is read.
+"""Digests of the files of a checkpoint: written before it counts as complete, compared before it is read.
 
-Each array has files of its own, so a digest per file is one per array, and the small files that describe the arrays
-are covered too. CRC-32 detects every change of up to 32 bits in a row and misses others once in four billion.
+Each array has files of its own, so one digest per file is at least one per array; the small files that describe the
+arrays are covered, too. CRC-32 detects every burst of up to 32 changed bits, and misses others once in four billion.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pathlib import Path
 from canon.train.workdir import replace_text
 
 NAME = 'digests.json'
-# Orbax writes these two after the digests are taken; nothing that is restored stands in them.
+# Orbax writes these two after the digests are taken; nothing is restored from them.
 _LATER = ('_CHECKPOINT_METADATA', 'commit_success.txt')
 _BLOCK = 1 << 22
 
 
 def write_digests(folder: Path, names: Iterable[str] | None = None) -> None:
-    """Writes the digests of all files of a checkpoint, or renews those of `names` (paths relative to `folder`)."""
+    """Writes the digests of all files of a checkpoint, or updates those of `names` (paths relative to `folder`)."""
     known = {} if names is None else read_digests(folder) or {}
     paths = _files(folder) if names is None else list(names)
     with ThreadPoolExecutor(_threads()) as pool:  # zlib releases the GIL
@@ -31,9 +31,9 @@ def write_digests(folder: Path, names: Iterable[str] | None = None) -> None:
 
 
 def read_digests(folder: Path) -> dict[str, list[int]] | None:
-    """Returns {file: [bytes, CRC-32]}, or None for a checkpoint that was written without digests.
+    """Returns {file: [bytes, CRC-32]}; None for a checkpoint that was written without digests.
 
-    Raises ValueError for a file of digests that is damaged itself.
+    Raises ValueError if the file of digests is damaged itself.
     """
     try:
         text = (folder / NAME).read_text()
@@ -46,10 +46,13 @@ def read_digests(folder: Path) -> dict[str, list[int]] | None:
 
 
 def find_damage(folder: Path, under: str = '') -> str | None:
-    """Describes the first file of a checkpoint that is not as it was saved, or returns None.
+    """Describes the first file of a checkpoint that is not as it was saved; returns None if there is none.
 
-    under: compares only the files of this item ('model'). The value that ranks a checkpoint is compared where it is
-    read: without it the checkpoint is still sound.
+    The value that ranks a checkpoint is not compared here: without it the checkpoint is still sound.
+
+    Args:
+      folder: of one checkpoint.
+      under: compares only the files of this item ('model').
     """
     try:
         digests = read_digests(folder) or {}
@@ -62,7 +65,7 @@ def find_damage(folder: Path, under: str = '') -> str | None:
 
 
 def compare_digest(folder: Path, name: str, digest: list[int]) -> str | None:
-    """Describes how a file differs from its digest, or returns None."""
+    """Describes how a file differs from its digest; returns None if it does not."""
     try:
         same = _digest(folder / name) == digest
     except FileNotFoundError:
@@ -86,7 +89,7 @@ def _files(folder: Path) -> list[str]:
 
 
 def _title(name: str) -> str:
-    """`the array params.Dense_0.bias (model/params.Dense_0.bias/0)`, or the file where it is not an array's own."""
+    """Returns `the array params.Dense_0.bias (model/params.Dense_0.bias/0)`, or the name of another file."""
     item, _, rest = name.partition('/')
     array, _, file = rest.partition('/')
     if item in ('model', 'opt') and file and array not in ('array_metadatas', 'd') and not array.startswith('ocdbt.'):

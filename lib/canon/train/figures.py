@@ -43,7 +43,7 @@ def draw_figures(
             path = workdir / 'figures' / f'{name}-{title}'
             if hasattr(picture, 'savefig'):
                 picture.savefig(f'{path}.png', dpi=100, bbox_inches='tight')
-                writer.figure(f'{name}/{title}', picture, step)
+                writer.write_figure(f'{name}/{title}', picture, step)
             else:  # an animation
                 picture.save(f'{path}.gif')
 

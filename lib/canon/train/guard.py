@@ -19,41 +19,42 @@ from canon.train.settings import Watchdog as Settings
 
 
 class Stopper:
-    """Turns SIGTERM and the first Ctrl-C into `asked(step)`, so that the run saves and ends well.
+    """Turns SIGTERM and the first Ctrl-C into `is_stopping(step)`, so that the run saves before it ends.
 
-    A second Ctrl-C interrupts at once. In a run of several processes all must save the same step: JAX's preemption
-    service hears the SIGTERM and agrees on it. Outside the main thread (a notebook's worker) signals stay
-    as they are.
+    A second Ctrl-C interrupts at once. In a job of several processes all must save the same step: JAX's preemption
+    service receives the SIGTERM and agrees on one. Outside the main thread (a worker of a notebook) signals keep their
+    handlers.
     """
 
     def __init__(self):
-        self._asked = False
+        self._received = False
         self._interrupted = False
-        self._before = {}
+        self._handlers = {}
 
     def __enter__(self) -> Stopper:
         if threading.current_thread() is threading.main_thread():
-            wanted = [signal.SIGINT] if jax.process_count() > 1 else [signal.SIGTERM, signal.SIGINT]
-            self._before = {s: signal.signal(s, self._note) for s in wanted}
+            numbers = [signal.SIGINT] if jax.process_count() > 1 else [signal.SIGTERM, signal.SIGINT]
+            self._handlers = {s: signal.signal(s, self._handle) for s in numbers}
         return self
 
     def __exit__(self, *_) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def _note(self, number, frame) -> None:
-        if self._asked and number == signal.SIGINT:
+    def _handle(self, number, frame) -> None:
+        if self._received and number == signal.SIGINT:
             self._interrupted = True
             raise KeyboardInterrupt
-        self._asked = True
+        self._received = True
         if number == signal.SIGINT and jax.process_count() > 1:
-            os.kill(os.getpid(), signal.SIGTERM)  # which the preemption service hears
+            os.kill(os.getpid(), signal.SIGTERM)  # which the preemption service receives
 
-    def asked(self, step: int) -> bool:
+    def is_stopping(self, step: int) -> bool:
+        """Returns whether the run is to save and end at `step`; all processes of a job must call it at each step."""
         if self._interrupted:  # Python swallows what is raised in a finaliser, which may run anywhere
             raise KeyboardInterrupt
         if jax.process_count() == 1:
-            return self._asked
+            return self._received
         from jax.experimental import multihost_utils
 
         # Without the preemption service (its flag is off) this is False, and SIGTERM ends the process at once.
@@ -63,7 +64,7 @@ class Stopper:
 
 
 class Watchdog:
-    """Dumps the stacks of all threads, to stderr and to `stacks.txt`, when a step takes many times the median."""
+    """Dumps the stacks of all threads to stderr and to `stacks.txt` when a step takes many times the median."""
 
     def __init__(self, workdir: Path, settings: Settings):
         self._path, self._settings = workdir / 'stacks.txt', settings
@@ -81,22 +82,22 @@ class Watchdog:
         self._thread.join()
 
     def beat(self) -> None:
-        """A step has ended."""
+        """Notes the end of a step."""
         now = time.monotonic()
         if self._last is not None:
             self._times.append(now - self._last)
         self._last = now
 
     def resume(self) -> None:
-        """A step begins."""
+        """Notes the begin of a step, after a rest."""
         self._last = self._last or time.monotonic()
 
     def rest(self) -> None:
-        """Something other than a step comes now: compilation, evaluation, a save."""
+        """Stops watching until the next step: a compilation, an evaluation or a save may take any time."""
         self._last = None
 
     def limit(self) -> float | None:
-        """Seconds that the present step may take; None until a median is known."""
+        """Returns the seconds that the present step may take; None until a median is known."""
         if len(self._times) < 5:
             return None
         return max(self._settings.factor * statistics.median(tuple(self._times)), self._settings.least)
@@ -106,7 +107,7 @@ class Watchdog:
             last, limit = self._last, self.limit()
             if last is not None and limit is not None and time.monotonic() - last > limit:
                 self._dump(time.monotonic() - last)
-                self._last = None  # one dump a hang
+                self._last = None  # one dump per hang
 
     def _dump(self, seconds: float) -> None:
         title = f'watchdog: a step has taken {seconds:.0f} s, the median is {statistics.median(self._times):.3g} s'

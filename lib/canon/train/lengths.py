@@ -1,7 +1,7 @@
-"""Lengths in a config, in any unit, become steps: here, once, and nowhere else.
+"""Turns lengths in a config, in any unit, into steps: here, once, and nowhere else.
 
-`'300 steps'`, `'1e6 examples'`, `'30 epochs'`, `'5%'` (of `run.steps`) may stand wherever a number of steps is meant:
-the run, a schedule, the cadence of an evaluator. Plain integers are steps already.
+`'300 steps'`, `'1e6 examples'`, `'30 epochs'` or `'5%'` (of `run.steps`) may be given wherever a number of steps is
+expected: for the run, a schedule, the interval between evaluations. Plain integers are steps already.
 """
 
 from __future__ import annotations
@@ -18,14 +18,19 @@ from canon.named import to_plain
 _NUMBER = r'(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?'
 _LENGTH = re.compile(rf'^\s*({_NUMBER})\s*(steps?|epochs?|examples?|%)\s*$')
 MOST = 2**31 - 1  # steps are counted in int32
-KEYS = ('steps', 'stop_after', 'log_every', 'every', 'start')  # where a number without a unit is one of steps
+KEYS = ('steps', 'stop_after', 'log_every', 'every', 'start')  # keys whose text may be a number without a unit
 
 
 def resolve(config: Mapping[str, Any] | ConfigDict, batch_size: int | None, num_examples: int | None) -> ConfigDict:
-    """A copy of `config` in which every length is an integer of steps, at least 1 (0 stays 0).
+    """Returns a copy of `config` in which every length is a whole number of steps, at least 1 (0 stays 0).
 
-    batch_size is that of all processes together; num_examples that of one epoch. Raises UsageError for epochs of
-    endless data and for a percentage without `run.steps`.
+    Args:
+      config: has `run.steps` if percentages are to have a meaning.
+      batch_size: rows per step, of all processes together; None if it is not known.
+      num_examples: rows per epoch; None for endless data.
+
+    Raises:
+      UsageError: a length has no number of steps, such as an epoch of endless data.
     """
     config = to_plain(config)
     total = config.get('run', {}).get('steps')
@@ -51,12 +56,23 @@ def resolve(config: Mapping[str, Any] | ConfigDict, batch_size: int | None, num_
 
 
 def steps_in(length: str | int, where: str, batch_size: int | None, num_examples: int | None, total: int | None) -> int:
-    """The steps in one length; `where` is the key that an error names."""
+    """Returns the number of steps in a length.
+
+    >>> steps_in('2 epochs', 'run.steps', batch_size=10, num_examples=105, total=None)
+    21
+
+    Args:
+      length: a number of steps, or text with a unit.
+      where: the key that an error names.
+      batch_size: rows per step.
+      num_examples: rows per epoch.
+      total: steps of the run, of which a length may be a percentage.
+    """
     if isinstance(length, int):
         return length
     match = _LENGTH.match(length)
     if not match:
-        raise UsageError(f"{where}={length!r} is no length; write '300 steps', '2 epochs', '1e6 examples' or '5%'")
+        raise UsageError(f"{where}={length!r} is not a length; write '300 steps', '2 epochs', '1e6 examples' or '5%'")
     amount, unit = float(match[1]), match[2].rstrip('s')
     per_unit = {'step': 1.0}
     if total is not None:
@@ -66,7 +82,7 @@ def steps_in(length: str | int, where: str, batch_size: int | None, num_examples
         if num_examples:
             per_unit['epoch'] = num_examples / batch_size
     if unit not in per_unit:
-        why = 'run.steps is not given' if unit == '%' else 'the data do not say their size'
+        why = 'run.steps is not given' if unit == '%' else 'the data do not state their size'
         raise UsageError(f'{where}={length!r} cannot be turned into steps: {why}; give it in steps')
     steps = amount * per_unit[unit]
     if not steps <= MOST:

@@ -1,4 +1,4 @@
-"""What a run says: rows of metrics on disk, one live line on a terminal, plain lines in a pipe."""
+"""The logs of a run: rows of metrics on disk, one live line on a terminal, plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _log = logging.getLogger('canon')
 
 
 class MetricsWriter:
-    """Appends rows to `metrics.jsonl` and the same values to TensorBoard events, without TensorFlow.
+    """Appends rows to `metrics.jsonl`, and the same values to TensorBoard events (without TensorFlow).
 
-    What was written after the checkpoint that the run resumes from is dropped, for it is written again: rows of later
-    steps, and at its own step the evaluations that it does not know.
+    Rows that were written after the checkpoint from which the run resumes are dropped, for they are written again:
+    those of later steps, and of its own step the evaluations that it does not know.
     """
 
     def __init__(
@@ -37,8 +37,8 @@ class MetricsWriter:
         Args:
           workdir: the folder of the run.
           resume_at: the step of the checkpoint that the run resumes from, 0 for none.
-          tensorboard: whether events are written too.
-          measured: {evaluator: step of its newest evaluation} that the checkpoint knows; None for all at `resume_at`.
+          tensorboard: whether events are written, too.
+          measured: {evaluator: step of its newest evaluation} in the checkpoint; None keeps all rows of `resume_at`.
         """
         self.path = workdir / 'metrics.jsonl'
         kept = [row for row in read_rows(self.path) if _is_known(row, resume_at, measured)]
@@ -51,19 +51,21 @@ class MetricsWriter:
         self._events = _Events(workdir, resume_at if resumed else None, purged) if tensorboard else None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Appends a row; once this returns, a kill does not lose it. Raises CanonError where it cannot be written."""
+        """Appends a row; once this returns, a kill does not lose it. Raises CanonError if it cannot be written."""
         with _named_errors(self.path):
             self._file.write(_line({'step': step, **values}))
             self._file.flush()
             if self._events is not None:
                 self._events.write(step, values)
 
-    def figure(self, name: str, figure, step: int) -> None:
+    def write_figure(self, name: str, figure, step: int) -> None:
+        """Adds a matplotlib figure to the TensorBoard events."""
         if self._events is not None:
             with _named_errors(self.path):
                 self._events.draw(name, figure, step)
 
     def close(self) -> None:
+        """Closes the files."""
         with contextlib.suppress(OSError):  # every row was flushed, or raised when it was written
             self._file.close()
         if self._events is not None:
@@ -71,11 +73,11 @@ class MetricsWriter:
 
 
 class _Events:
-    """A TensorBoard event file, written when the row is: a writing thread would keep rows back, and die unheard."""
+    """A TensorBoard event file, written with each row: a writing thread would delay rows, and fail unnoticed."""
 
-    def __init__(self, folder: Path, purge_from: int | None, again: Iterable[Mapping[str, Any]]):
-        """Events of earlier files are void from step `purge_from` on, but for the rows `again`, which are repeated."""
-        self._folder, self._purge_from, self._again = folder, purge_from, list(again)
+    def __init__(self, folder: Path, purge_from: int | None, repeated: Iterable[Mapping[str, Any]]):
+        """Makes events of earlier files void from step `purge_from` on, except for the `repeated` rows."""
+        self._folder, self._purge_from, self._repeated = folder, purge_from, list(repeated)
         self._writer = None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -98,7 +100,7 @@ class _Events:
                 self._writer.close()
 
     def _open(self):
-        """The writer, with its file; a run that writes nothing leaves none."""
+        """Returns the writer, and makes its file the first time: a run that writes nothing leaves none."""
         if self._writer is None:
             from tensorboardX.event_file_writer import EventsWriter
 
@@ -113,7 +115,7 @@ class _Events:
         messages = _messages()
         start = messages.SessionLog(status=messages.SessionLog.START)
         self._open().write_event(messages.Event(wall_time=time.time(), step=step, session_log=start))
-        for row in self._again:
+        for row in self._repeated:
             self.write(row['step'], {name: value for name, value in row.items() if name != 'step'})
 
     def _add(self, step: int, summary) -> None:
@@ -121,7 +123,7 @@ class _Events:
 
 
 def _messages() -> Any:
-    """The module of event messages, whose classes protobuf makes at its import: no checker knows them."""
+    """Returns the module of event messages; protobuf makes its classes at import, where no type checker sees them."""
     from tensorboardX.proto import event_pb2
 
     return event_pb2
@@ -129,7 +131,7 @@ def _messages() -> Any:
 
 @contextlib.contextmanager
 def _named_errors(path: Path) -> Generator[None]:
-    """Turns a failed write, which names no file, into a CanonError that does."""
+    """Turns the error of a failed write, which names no file, into a CanonError that does."""
     try:
         yield
     except OSError as error:
@@ -138,7 +140,7 @@ def _named_errors(path: Path) -> Generator[None]:
 
 
 def _is_known(row: Mapping[str, Any], step: int, measured: Mapping[str, int] | None) -> bool:
-    """Whether the checkpoint of `step` knows what is in a row: all of earlier steps, and what it has measured."""
+    """Returns whether the checkpoint of `step` knows a row: all of earlier steps, and what it has measured."""
     if row['step'] != step or measured is None:
         return row['step'] <= step
     evaluators = [name.removesuffix('/seconds') for name in row if name.endswith('/seconds')]
@@ -146,7 +148,7 @@ def _is_known(row: Mapping[str, Any], step: int, measured: Mapping[str, int] | N
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    """A row as JSON, which has no NaN and no infinity: null stands for them."""
+    """Returns a row as JSON, with null for NaN and infinity, which JSON lacks."""
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
     return json.dumps(finite, allow_nan=False) + '\n'
 
@@ -154,7 +156,7 @@ def _line(row: Mapping[str, Any]) -> str:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Returns the rows of a `metrics.jsonl`, with NaN for null.
 
-    Lines that are no rows, such as the last one after a kill, are left out; a warning counts those before the last.
+    Damaged lines, such as the last one after a kill, are left out; a warning counts those before the last.
     """
     try:
         lines = path.read_text(errors='replace').splitlines()
@@ -186,7 +188,7 @@ def _parse(line: str) -> dict[str, Any] | None:
 
 
 class Progress:
-    """One live line (step, loss, accuracy, rate, time left) on a terminal, else a plain line a log row."""
+    """One live line (step, loss, accuracy, rate, time left) on a terminal, otherwise a plain line per log row."""
 
     def __init__(self, steps: int, start: int, quiet: bool = False):
         self.steps, self.quiet = steps, quiet
@@ -199,16 +201,17 @@ class Progress:
             )
 
     def restart_clock(self, step: int) -> None:
-        """Rates count from here: what came before was compilation."""
+        """Measures the rate from here on: what came before was compilation."""
         self._begin, self._start = time.perf_counter(), step
         if self._bar is not None:
             self._bar.unpause()
 
     def advance(self, step: int) -> None:
+        """Moves the live line to `step`."""
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
 
-    def row(self, step: int, values: Mapping[str, float]) -> None:
+    def show_row(self, step: int, values: Mapping[str, float]) -> None:
         """Shows the newest training metrics."""
         text = _short(values)
         if self._bar is not None:
@@ -219,19 +222,20 @@ class Progress:
             print(f'step {step}/{self.steps}  {text}  {rate:.1f} steps/s  {_clock(left)} left', flush=True)
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Shows a line that stays."""
         if self._bar is not None:
             self._bar.write(text, file=sys.stdout)
         elif not self.quiet:
             print(text, flush=True)
 
     def close(self) -> None:
+        """Removes the live line."""
         if self._bar is not None:
             self._bar.close()
 
 
 def _short(values: Mapping[str, float]) -> str:
-    """What concerns the whole: `train/loss`, not `train/adam/loss`, of which there may be many."""
+    """Returns the metrics of the whole run, `train/loss`, but not `train/adam/loss`: there may be many of those."""
     hidden = ('step_seconds', 'data_seconds', 'grad_norm')
     shown = {k.rpartition('/')[2]: v for k, v in values.items() if not k.endswith(hidden) and k.count('/') == 1}
     shown = {'lr' if name == 'learning_rate' else name: value for name, value in shown.items()}

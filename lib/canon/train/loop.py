@@ -196,7 +196,7 @@ class TrainingSession(Session):
 
     def _boundary(self, state: State, step: int) -> tuple[State, str | None]:
         """Does all that is due between two steps: a log row, a save, evaluations, the end."""
-        s, stopping = self.settings, self.stopper.asked(step)
+        s, stopping = self.settings, self.stopper.is_stopping(step)
         last = step >= self.limit
         due = self.monitor.due(step)
         ranks = self.monitor.evaluator_of(s.checkpoint.best or '') in due
@@ -250,7 +250,7 @@ class TrainingSession(Session):
         self.train_seconds += self.window.seconds()
         if self.writer is not None:
             self.writer.write(step, row)
-        self.progress.row(step, row)
+        self.progress.show_row(step, row)
         self.window = Window(self.setup.names)
         self.window.pause()
         self.write_status('running', step)

@@ -1,6 +1,6 @@
-"""The weights that a run hands on, by name: 'last', 'best' or 'average'.
+"""Selects the weights that a run hands on: the 'last', the 'best' or an 'average'.
 
-What a run reports at its end, and what `evaluate_run`, `predict` and `export` use, are these.
+A run reports their metrics at its end, and `evaluate_run`, `predict` and `export` use them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from canon.train.types import Mutable, Params
 
 
 class Choice(NamedTuple):
-    """Which weights: 'last', 'best', 'average', or 'chosen' where the user named the step."""
+    """Which weights: the 'last', the 'best', an 'average', or those 'chosen' by their step."""
 
     name: str
     steps: tuple[int, ...]  # several for an average
@@ -26,7 +26,7 @@ class Choice(NamedTuple):
 
 
 class Selected(NamedTuple):
-    """Weights to be used: parameters as the optimizer evaluates them, with the mutable that belongs to them."""
+    """Weights for use: parameters as the optimizer evaluates them, with the mutable that belongs to them."""
 
     choice: Choice
     params: Params
@@ -34,10 +34,10 @@ class Selected(NamedTuple):
 
 
 def choose(settings: Checkpointing, checkpoints: Checkpoints, step: int | None = None) -> Choice | None:
-    """Returns which of the saved weights are handed on; None where nothing was saved.
+    """Returns which of the saved weights are handed on; None if nothing was saved.
 
-    The mean of the newest `settings.average` where that is above 1, the best where `settings.best` ranks them, the last
-    otherwise; those of `step` where it is given.
+    They are those of `step` if it is given; else the mean of the newest `settings.average` if that is above 1; else the
+    best if `settings.best` ranks them; else the last.
     """
     if step is not None:
         return Choice('chosen', (step,))
@@ -48,27 +48,27 @@ def choose(settings: Checkpointing, checkpoints: Checkpoints, step: int | None =
 
 
 def select(setup: Any, checkpoints: Checkpoints, step: int | None = None) -> Selected | None:
-    """Restores the weights that `choose` names; None where nothing was saved.
+    """Restores the weights that `choose` names; returns None if nothing was saved.
 
-    Of several checkpoints parameters and batch statistics are the means, the rest of `mutable` is the newest's. A last
-    checkpoint that is damaged is passed over for the one before.
+    Of several checkpoints, parameters and batch statistics are averaged and the rest of `mutable` is the newest's. If
+    the last checkpoint is damaged, the one before it is restored.
     """
     choice = choose(setup.settings.checkpoint, checkpoints, step)
     if choice is None:
         return None
     if choice.name == 'last':
         restored = checkpoints.restore(setup.target)
-        return None if restored is None else _one(restored[0], 'last')
+        return None if restored is None else _as_selected(restored[0], 'last')
     if len(choice.steps) == 1:
         restored = checkpoints.restore(setup.target, choice.steps[0])
-        return None if restored is None else _one(restored[0], choice.name)
-    return _mean(setup, checkpoints, choice)
+        return None if restored is None else _as_selected(restored[0], choice.name)
+    return _average(setup, checkpoints, choice)
 
 
-def _one(state: Any, name: str) -> Selected:
+def _as_selected(state: Any, name: str) -> Selected:
     return Selected(Choice(name, (int(state.step),)), *evaluated_variables(state))
 
 
-def _mean(setup: Any, checkpoints: Checkpoints, choice: Choice) -> Selected:
+def _average(setup: Any, checkpoints: Checkpoints, choice: Choice) -> Selected:
     restored = (checkpoints.restore(setup.target, step) for step in choice.steps)
     return Selected(choice, *average_variables(evaluated_variables(saved[0]) for saved in restored if saved))

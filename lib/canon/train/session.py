@@ -108,7 +108,7 @@ class Session:
         """Runs the evaluator `name` and shows its metrics after `title`; raises Interrupted if the run is to stop."""
         self.dog.rest()
         # In a distributed run all must leave an evaluation at one place, so only a lone process aborts it.
-        stop = self.stopper.asked if jax.process_count() == 1 else lambda step: False
+        stop = self.stopper.is_stopping if jax.process_count() == 1 else lambda step: False
         result = evaluate(
             self.experiment.evals[name],
             params,

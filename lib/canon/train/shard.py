@@ -1,4 +1,4 @@
-"""Where arrays live: a mesh with axes ('data', 'model'), the batch over 'data', parameters as asked."""
+"""The layout of arrays over devices: a mesh with axes ('data', 'model'), batches over 'data', parameters by rules."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ import jax
 import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jax.tree_util import keystr, tree_map_with_path
+from jax.tree_util import tree_map_with_path
 
 from canon import optim
 from canon.errors import UsageError
+from canon.optim.core import path_name
 from canon.train.types import State, is_carried
 
 
 def make_mesh(data: int = -1, model: int = 1) -> Mesh:
-    """A mesh of data x model devices; `data=-1` takes what `model` leaves. A lone process may use some of its devices.
+    """Makes a mesh of data x model devices; a lone process may use some of its devices only.
 
-    Raises UsageError where there are too few devices, or where a job of several processes would leave some out.
+    Args:
+      data: number of devices along 'data'; -1 takes all that `model` leaves.
+      model: number of devices along 'model'.
+
+    Raises:
+      UsageError: there are too few devices, or a job of several processes would leave some out.
     """
     devices = jax.devices()
     if data == -1:
         data = max(len(devices) // model, 1)
-    wanted = data * model
-    if wanted > len(devices) or (wanted < len(devices) and jax.process_count() > 1):
-        raise UsageError(f'run.mesh: data={data} x model={model} does not fit the {len(devices)} devices there are')
-    return Mesh(np.asarray(devices[:wanted]).reshape(data, model), ('data', 'model'), axis_types=(AxisType.Auto,) * 2)
-
-
-def process_shard() -> tuple[int, int]:
-    """Returns (process_index, process_count): which rows of each batch this process reads."""
-    return jax.process_index(), jax.process_count()
+    count = data * model
+    if count > len(devices) or (count < len(devices) and jax.process_count() > 1):
+        raise UsageError(f'run.mesh: data={data} x model={model} does not fit the {len(devices)} devices of this job')
+    return Mesh(np.asarray(devices[:count]).reshape(data, model), ('data', 'model'), axis_types=(AxisType.Auto,) * 2)
 
 
 def local_data(data: Any, where: str) -> Any:
@@ -56,15 +57,17 @@ def local_data(data: Any, where: str) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns the layout of a batch: its rows are divided over 'data'."""
     return NamedSharding(mesh, PartitionSpec('data'))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the layout of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, where: str, accumulate: int = 1) -> None:
-    """Raises UsageError where devices and microbatches do not divide the batch."""
+    """Raises UsageError, naming the key `where`, unless devices and microbatches divide the batch."""
     devices = mesh.shape['data']
     if batch_size % (devices * accumulate):
         microbatches = f' x {accumulate} microbatches' if accumulate > 1 else ''
@@ -75,44 +78,56 @@ def check_batch_size(batch_size: int, mesh: Mesh, where: str, accumulate: int = 
 
 
 def put(batch: Any, sharding: NamedSharding) -> Any:
-    """This process's rows of a batch, as global arrays over the mesh."""
+    """Puts a batch on the devices; in a job of several processes, `batch` holds the rows of this one."""
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
 
 
 def abstract_batch(batch: Any) -> Any:
-    """The shapes and types of what `put` makes of this process's rows: those of all processes."""
-    rows = jax.process_count()
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(x) * rows, *np.shape(x)[1:]), np.asarray(x).dtype), batch)
+    """Returns the shapes and dtypes of what `put` makes of this process's rows: those of all processes."""
+    count = jax.process_count()
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(x) * count, *np.shape(x)[1:]), np.asarray(x).dtype), batch)
 
 
 def param_shardings(params: Any, mesh: Mesh, rules: Sequence = (), fsdp: int | None = None) -> Any:
-    """The sharding of each parameter: by the first rule whose regex finds its path, else by size, else replicated.
+    """Returns the layout of each parameter: by the first rule that matches its path, else by size, else replicated.
 
-    rules: pairs (regex, axes), axes the name of a mesh axis or None for each dimension, as in
-    `(('Dense_0/kernel', (None, 'model')),)`.
-    fsdp: parameters of at least so many elements are cut along their longest dimension that 'data' divides.
+    Args:
+      params: arrays or `jax.ShapeDtypeStruct`s.
+      mesh: the devices.
+      rules: pairs (regex, axes), axes the name of a mesh axis or None for each dimension, as in
+        `(('Dense_0/kernel', (None, 'model')),)`.
+      fsdp: parameters of at least N elements are divided along their longest dimension that 'data' divides
+        (ZeRO stage 3: Rajbhandari et al. 2020).
     """
 
-    def one(path, leaf):
+    def choose(path, leaf):
         name = path_name(path)
         for pattern, axes in rules:
             if re.search(pattern, name):
-                return NamedSharding(mesh, _checked(tuple(axes), leaf.shape, mesh, name))
+                return NamedSharding(mesh, _check_axes(tuple(axes), leaf.shape, mesh, name))
         if fsdp is not None and leaf.size >= fsdp:
-            return NamedSharding(mesh, _by_size(leaf.shape, mesh.shape['data']))
+            return NamedSharding(mesh, _divide_longest(leaf.shape, mesh.shape['data']))
         return replicated(mesh)
 
-    return tree_map_with_path(one, params)
+    return tree_map_with_path(choose, params)
 
 
 def state_shardings(
     tx: optax.GradientTransformation, state: State, mesh: Mesh, rules: Sequence = (), fsdp: int | None = None
 ) -> State:
-    """Shardings for a whole (abstract) state: the optimizer's is laid out like the parameters it belongs to.
+    """Returns the layout of an (abstract) state.
 
-    What each row of the batch carries lies with the row.
+    The state of the optimizer lies like the parameters that it belongs to, and what a row of the batch carries lies
+    with the row.
+
+    Args:
+      tx: the optimizer.
+      state: arrays or `jax.ShapeDtypeStruct`s.
+      mesh: the devices.
+      rules: see `param_shardings`.
+      fsdp: see `param_shardings`.
     """
     everywhere, rows = replicated(mesh), batch_sharding(mesh)
     params = param_shardings(state.params, mesh, rules, fsdp)
@@ -120,14 +135,14 @@ def state_shardings(
         step=everywhere,
         params=params,
         mutable=tree_map_with_path(lambda path, _: rows if is_carried(path_name(path)) else everywhere, state.mutable),
-        opt=optim.state_shardings(tx, state.params, params, everywhere),
+        opt=optim.opt_state_shardings(tx, state.params, params, everywhere),
     )
 
 
 def to_host(tree: Any) -> Any:
-    """The whole of each array as numpy, on every process; all processes must call it."""
+    """Returns each array whole, as numpy, on every process; all processes must call it."""
 
-    def one(x):
+    def fetch(x):
         if not isinstance(x, jax.Array) or x.is_fully_addressable:
             return np.asarray(x)
         if x.is_fully_replicated:
@@ -136,7 +151,7 @@ def to_host(tree: Any) -> Any:
 
         return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(fetch, tree)
 
 
 def to_local(tree: Any) -> Any:
@@ -167,23 +182,20 @@ def wait_for_all(why: str) -> None:
         multihost_utils.sync_global_devices(why)
 
 
-def path_name(path) -> str:
-    """`Dense_0/kernel` for a leaf's path: what the regex rules of decay, rate, freezing and sharding see."""
-    return keystr(path, simple=True, separator='/')
-
-
-def _checked(axes: tuple, shape: tuple[int, ...], mesh: Mesh, name: str) -> PartitionSpec:
+def _check_axes(axes: tuple, shape: tuple[int, ...], mesh: Mesh, name: str) -> PartitionSpec:
     if len(axes) > len(shape):
         raise UsageError(f'run.shard.rules: {axes} has more axes than {name} {shape} has dimensions')
     for size, axis in zip(shape, axes, strict=False):
         if axis is not None and axis not in mesh.shape:
-            raise UsageError(f'run.shard.rules: {axis!r} is no axis of the mesh; there are {tuple(mesh.shape)}')
+            raise UsageError(f'run.shard.rules: {axis!r} is not an axis of the mesh; there are {tuple(mesh.shape)}')
         if axis is not None and size % mesh.shape[axis]:
-            raise UsageError(f'run.shard.rules: {name} {shape} cannot be cut into {mesh.shape[axis]} along {axis!r}')
+            raise UsageError(
+                f'run.shard.rules: {name} {shape} cannot be divided into {mesh.shape[axis]} along {axis!r}'
+            )
     return PartitionSpec(*axes)
 
 
-def _by_size(shape: tuple[int, ...], parts: int) -> PartitionSpec:
+def _divide_longest(shape: tuple[int, ...], parts: int) -> PartitionSpec:
     fitting = [(size, i) for i, size in enumerate(shape) if size % parts == 0 and size > 0]
     if not fitting:
         return PartitionSpec()
@@ -192,18 +204,18 @@ def _by_size(shape: tuple[int, ...], parts: int) -> PartitionSpec:
 
 
 def host_memory() -> int:
-    """Bytes of the machine's memory."""
+    """Returns the bytes of memory of this machine."""
     return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
 
 
 def device_memory() -> int:
-    """Bytes that a device of this process may hold; on a CPU its share of the host's memory."""
+    """Returns the bytes that a device of this process may hold; of a CPU, its share of the host's memory."""
     limit = (jax.local_devices()[0].memory_stats() or {}).get('bytes_limit')
     return int(limit or host_memory() // jax.local_device_count())
 
 
 def check_memory(target: State) -> None:
-    """Raises UsageError where the devices cannot hold an abstract state, before the system ends the process."""
+    """Raises UsageError if the devices cannot hold an abstract state, before the system ends the process."""
     needed = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(target))
     if needed > (memory := device_memory()):
         raise UsageError(

@@ -1,8 +1,9 @@
-"""Statistics of batch normalisation that belong to averaged weights.
+"""Batch-normalisation statistics of averaged weights.
 
-The running means and variances of a step are those of the weights that were trained. Weights that are evaluated in
-their place, an average for one, have activations of another distribution: their statistics are measured again over
-batches of the training data, saved with the state, and used wherever these weights are.
+The running means and variances of a step belong to the weights that were trained. Other weights that are evaluated in
+their place, such as an average, have activations with another distribution: their statistics are measured again over
+batches of the training data (Izmailov et al. 2018, section 3.2), saved with the state, and used wherever these weights
+are.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ TRAINED, AVERAGED = 'batch_stats', 'averaged_batch_stats'
 
 
 def needs_statistics(state: State) -> bool:
-    """Whether an abstract state has batch statistics, and its optimizer evaluates other weights than it trains."""
+    """Returns whether a state has batch statistics and its optimizer evaluates other weights than it trains."""
     if TRAINED not in state.mutable:
         return False
     differ = []
@@ -39,20 +40,20 @@ def needs_statistics(state: State) -> bool:
 
 
 def add_statistics(state: State) -> State:
-    """Returns the state with statistics of the averaged weights, which are those of the trained ones at first."""
+    """Adds the statistics of the averaged weights to a state; at first they are those of the trained weights."""
     copy = jax.tree.map(lambda x: x.copy(), state.mutable[TRAINED])  # the step donates its state: no buffer twice
     return state._replace(mutable={**state.mutable, AVERAGED: copy})
 
 
 def drop_statistics(mutable: Mutable) -> Mutable:
-    """Returns what a task knows of `mutable`."""
+    """Returns `mutable` as the task sees it."""
     if AVERAGED not in mutable:
         return mutable
     return {name: value for name, value in mutable.items() if name != AVERAGED}
 
 
 def carry_statistics(step: Callable) -> Callable:
-    """Returns `step` over states that hold the statistics of averaged weights, which it leaves as they are."""
+    """Makes of `step` one over states that also hold the statistics of averaged weights, which it does not change."""
 
     def carrying(state: State, batch: Batch):
         new, metrics = step(state._replace(mutable=drop_statistics(state.mutable)), batch)
@@ -70,9 +71,9 @@ def evaluated_variables(state: State) -> tuple[Params, Mutable]:
 
 
 def average_variables(variables: Iterable[tuple[Params, Mutable]]) -> tuple[Params, Mutable]:
-    """Returns the means of parameters and of batch statistics; the rest of mutable is that of the last pair.
+    """Returns the means of parameters and batch statistics; the rest of mutable is that of the last pair.
 
-    Floating-point leaves are added in float32 at least, one pair at a time; of other leaves the last is returned.
+    Floating-point leaves are added in float32 at least, one pair at a time; of other leaves the last one is returned.
     """
     total, count, mutable, newest = None, 0, {}, {}
     for params, mutable in variables:
@@ -93,9 +94,12 @@ def _widen(x: Any) -> Any:
 
 
 def make_forward(task: Task, seed: int, **options: Any) -> Callable:
-    """Compiles (params, mutable, statistics, (number, batch)) -> the statistics after that batch of training.
+    """Compiles (params, mutable, statistics, (number, batch)) -> the statistics after that training batch.
 
-    options: those of `backend.jit`.
+    Args:
+      task: what is learnt.
+      seed: of the run; a batch is seen with the key of its step.
+      **options: of `backend.jit`.
     """
 
     def forward(params, mutable, statistics, numbered):

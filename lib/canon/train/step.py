@@ -156,7 +156,7 @@ def _accumulator_dtype(x):
 
 def _compare_skips(before, after):
     """Whether an `optim.skip_nonfinite`, at any depth, skipped this update; None if there is none."""
-    counts = [[s.skipped_updates for s in optim.find_all(opt, optim.SkipState)] for opt in (before, after)]
+    counts = [[s.skipped_updates for s in optim.find_states(opt, optim.SkipState)] for opt in (before, after)]
     if not counts[0]:
         return None
     return jnp.any(jnp.array([jnp.any(new > old) for old, new in zip(*counts, strict=True)]))

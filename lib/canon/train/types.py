@@ -1,4 +1,4 @@
-"""The few types: a learning task is a NamedTuple of pure functions, like an optimizer."""
+"""The types of training: a learning task is a NamedTuple of pure functions, as an optimizer is."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ CARRY = 'carry'
 
 
 def is_carried(name: str) -> bool:
-    """Whether a leaf of `mutable`, 'carry/lstm/c', holds a row for each row of the batch."""
+    """Returns whether a leaf of `mutable`, such as 'carry/lstm/c', holds one entry per row of the batch."""
     return name.partition('/')[0] == CARRY
 
 
 class At(NamedTuple):
-    """Where in training a loss is evaluated: schedules inside a loss read the step, randomness comes from the key."""
+    """Where in training a loss is evaluated: its schedules read the step, and its randomness comes from the key."""
 
     key: Key  # `fold_in(key(seed), step)`, of a microbatch folded with its index
     step: Any  # int32 scalar: updates made before this one
@@ -53,7 +53,7 @@ class Task(NamedTuple):
 
 
 class State(NamedTuple):
-    """All that changes in training. There is no key in it: the key of a step is `fold_in(key(seed), step)`."""
+    """All that changes in training. It holds no key, because the key of a step is `fold_in(key(seed), step)`."""
 
     step: Any  # int32 scalar: updates made so far
     params: Params
@@ -63,7 +63,7 @@ class State(NamedTuple):
 
 @runtime_checkable
 class Data(Protocol):
-    """Batches by number, so that any step can be replayed and a resumed run reads on where it stood.
+    """Batches by number, so that any step can be replayed, and a resumed run continues where it stopped.
 
     Training data are endless; evaluation data are finite and have a `len`. A batch is a tree of arrays with equal
     first axis. `batch_size` (of all processes together) and `num_examples` let lengths be given in epochs.
@@ -103,15 +103,18 @@ class Evaluator(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """A task bound to its optimizer and data: what `fit` runs.
+    """A task bound to its optimizer and its data: what `fit` runs.
 
-    train: training data; None if nothing is trained: `fit` then runs every evaluator once (and needs no `tx`).
-    step: an override for unusual updates, (state, batch) -> (state, {name: Mean}); `make_step` builds it otherwise.
-    tx: a gradient transformation, or the mapping in a config that describes one (`optim.make`), made when training is
-        prepared, with its lengths in steps.
-    about: what `run.json` shall say of it (class names, shapes), so that a run can be used where its data are not.
-    read: how `run.init_from.path` is read where it names no run: (path, {name: leaf} of parameters and mutable) ->
-          {name: array}, or None where it is not what this reads (`canon.weights.reader`).
+    task:  what is learnt.
+    tx:    a gradient transformation, or the mapping in a config that describes one (`optim.make`): training makes it,
+           with its lengths in steps.
+    train: training data; None if nothing is trained. `fit` then runs every evaluator once, and needs no `tx`.
+    evals: the evaluators, by name.
+    step:  the last resort for unusual updates, in place of `make_step`: (state, batch) -> (state, {name: Mean}). It
+           cannot accumulate; a gradient of the task (`Task.gradient`) can.
+    about: what `run.json` records of the data (class names, shapes), so that the run can be used without them.
+    read:  reads published weights for `run.init_from.path`: (path, {name: leaf} of parameters and mutable) -> {name:
+           array}, or None for a path that it cannot read, such as a run's (`canon.weights.reader`).
     """
 
     task: Task

@@ -1,4 +1,4 @@
-"""A run's folder: which config made it, how it stands, what it measured."""
+"""The folder of a run: its lock, the files that describe it, and the config that it belongs to."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LOCK = '.lock'
 
 _log = logging.getLogger('canon')
 
-# What may change between a run and its resumption: it changes nothing that is learnt.
+# Keys that may change when a run is resumed, for they change nothing that is learnt.
 _FREE = re.compile(
     r'^(target|data\.(reading|data_dir)|run\.(stop_after|log_every|profile|watchdog|tensorboard|mesh|shard)|'
     r'run\.checkpoint\.(every|keep|keep_best|average))(\.|$)'
@@ -37,35 +37,35 @@ _FREE = re.compile(
 
 
 def open_workdir(workdir: Path | str, config: Config, about: Mapping[str, Any], force: bool, main: bool) -> Path:
-    """Checks that the folder is this config's; writes `config.json` and `run.json` (where `main`).
+    """Checks that the folder belongs to this config, and writes `config.json` and `run.json`; returns its path.
 
     Args:
-      workdir: the folder, made where there is none.
+      workdir: the folder, made if it does not exist.
       config: the config of the run.
-      about: what `run.json` says besides; its 'experiment' holds what the experiment says of its data.
-      force: takes a folder that another config made, or whose files are damaged.
+      about: what `run.json` also records; its 'experiment' describes the data.
+      force: accepts a folder that another config made, or whose files are damaged.
       main: whether this process writes.
 
     Raises:
-      UsageError: the folder cannot be written to; another config made it, or the same with other data; its files are
-        damaged; or the config holds what cannot be written and compared.
+      UsageError: the folder cannot be written to; it belongs to another config, or to other data; its files are
+        damaged; or the config holds a value that cannot be written and compared.
     """
     path = Path(workdir).expanduser().absolute()
-    mine = json.loads(json.dumps(_jsonable(to_plain(config))))
-    _make(path, main)
+    mine = json.loads(json.dumps(_to_json(to_plain(config))))
+    _make_folder(path, main)
     if not force:
         theirs = load_json(path / 'config.json', 'or --force to write it again')
-        differ = [k for k in _differences(theirs, mine) if not _FREE.search(k)] if theirs is not None else []
+        differ = [k for k in _find_differences(theirs, mine) if not _FREE.search(k)] if theirs is not None else []
         if differ:
-            shown = '; '.join(f'{k} was {_get(theirs, k)!r}, is {_get(mine, k)!r}' for k in differ[:5])
+            shown = '; '.join(f'{k} was {_get_dotted(theirs, k)!r}, is {_get_dotted(mine, k)!r}' for k in differ[:5])
             more = f' and {len(differ) - 5} more' if len(differ) > 5 else ''
             raise UsageError(
-                f'workdir {path} belongs to another config: {shown}{more}; give another --workdir, or --force to go on'
+                f'workdir {path} belongs to another config: {shown}{more}; give another --workdir, or --force'
             )
         check_about(path, about.get('experiment') or {})
     if main:
         old = read_mapping(path / 'run.json')
-        if about.get('config') is None and old.get('config') is not None:  # the run goes on by its workdir alone
+        if about.get('config') is None and old.get('config') is not None:  # resumed by its workdir alone
             overrides = {**(old.get('overrides') or {}), **(about.get('overrides') or {})}
             about = {**about, 'config': old['config'], 'overrides': overrides}
         replace_text(path / 'config.json', json.dumps(mine, indent=1) + '\n')  # Infinity stays: `max_norm` may be
@@ -73,7 +73,7 @@ def open_workdir(workdir: Path | str, config: Config, about: Mapping[str, Any], 
     return path
 
 
-def _make(path: Path, main: bool) -> None:
+def _make_folder(path: Path, main: bool) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
         if main:
@@ -85,13 +85,13 @@ def _make(path: Path, main: bool) -> None:
 
 @contextlib.contextmanager
 def lock_workdir(workdir: Path | str) -> Generator[None]:
-    """Holds a run's folder: another process that wants to write there is refused.
+    """Holds the folder of a run: another process that is to write there is refused.
 
-    The system releases the lock of a process that ends, however it ends. The first process holds it for all processes
-    of a job. Raises UsageError that names the holder.
+    The system releases the lock when the process ends, however it ends. The first process holds it for all processes of
+    a job. Raises UsageError that names the holder.
     """
     path = Path(workdir).expanduser().absolute()
-    _make(path, True)
+    _make_folder(path, True)
     descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     _held.add(descriptor)
     try:
@@ -102,7 +102,7 @@ def lock_workdir(workdir: Path | str) -> Generator[None]:
                 'give another --workdir'
             )
         text = json.dumps({'host': platform.node(), 'pid': os.getpid()}).encode()
-        with contextlib.suppress(OSError):  # on a full disk the lock holds without a name
+        with contextlib.suppress(OSError):  # on a full disk the lock works without a name
             os.truncate(descriptor, 0)
             os.pwrite(descriptor, text, 0)
         yield
@@ -111,7 +111,7 @@ def lock_workdir(workdir: Path | str) -> Generator[None]:
 
 
 def _try_lock(descriptor: int, seconds: float = 1.0) -> bool:
-    """Whether the lock was taken, or the file system has none. `is_abandoned` may hold it for a moment."""
+    """Returns whether the lock was taken or the file system has none; `is_abandoned` may hold it for a moment."""
     end = time.monotonic() + seconds
     while True:
         try:
@@ -143,7 +143,7 @@ os.register_at_fork(after_in_child=_forget_locks)  # a worker that outlives its 
 
 
 def is_abandoned(workdir: Path) -> bool:
-    """Whether a run of this host held the folder and no process holds it now: it was killed, or its disk was full."""
+    """Returns whether a run of this host held the folder and none does now: it was killed, or its disk was full."""
     if read_mapping(workdir / LOCK).get('host') != platform.node():
         return False
     try:
@@ -154,14 +154,14 @@ def is_abandoned(workdir: Path) -> bool:
     return True
 
 
-def _jsonable(value: Any, key: str = '') -> Any:
-    """`value` as JSON has it; raises UsageError for what would not be equal to itself when it is read again."""
+def _to_json(value: Any, key: str = '') -> Any:
+    """Returns `value` as JSON has it; raises UsageError if it would not be equal to itself when it is read again."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, Mapping):
-        return {str(name): _jsonable(v, f'{key}.{name}' if key else str(name)) for name, v in value.items()}
+        return {str(name): _to_json(v, f'{key}.{name}' if key else str(name)) for name, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_jsonable(v, f'{key}[{i}]') for i, v in enumerate(value)]
+        return [_to_json(v, f'{key}[{i}]') for i, v in enumerate(value)]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):
@@ -177,7 +177,7 @@ def _jsonable(value: Any, key: str = '') -> Any:
 
 
 def check_about(workdir: Path, about: Mapping[str, Any]) -> None:
-    """Raises UsageError unless the run in `workdir` said of its data what `about` says: a vocabulary, class names."""
+    """Raises UsageError unless the run in `workdir` recorded of its data (vocabulary, class names) what `about` has."""
     before = (load_json(workdir / 'run.json') or {}).get('experiment') or {}
     now = json.loads(json.dumps(dict(about), default=str))
     differ = [key for key in before if key in now and before[key] != now[key]]
@@ -192,14 +192,14 @@ def _short(value: Any, most: int = 200) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Whole or not at all: a reader never sees half a file. JSON has no NaN and no infinity: null stands for them."""
-    replace_text(path, _text(value))
+    """Writes a file whole or not at all, with null for NaN and infinity, which JSON lacks."""
+    replace_text(path, _format_json(value))
 
 
 def write_status(workdir: Path, status: Mapping[str, Any]) -> None:
-    """Writes `status.json`; on a full disk into the old file's own blocks, so that a failed run is not `running`.
+    """Writes `status.json`; on a full disk into the blocks of the old file, so that a failed run is not `running`.
 
-    Raises CanonError where that fails too.
+    Raises CanonError if that fails, too.
     """
     path = workdir / 'status.json'
     try:
@@ -207,7 +207,7 @@ def write_status(workdir: Path, status: Mapping[str, Any]) -> None:
     except OSError as error:
         try:
             with path.open('r+') as file:
-                file.write(_text(status))
+                file.write(_format_json(status))
                 file.truncate()
         except OSError:
             raise CanonError(f'{path} cannot be written: {error.strerror}') from error
@@ -224,20 +224,20 @@ def replace_text(path: Path, text: str) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None  # a failed write does not name its file
 
 
-def _text(value: Any) -> str:
-    return json.dumps(_finite(json.loads(json.dumps(value, default=str))), indent=1, allow_nan=False) + '\n'
+def _format_json(value: Any) -> str:
+    return json.dumps(_replace_nonfinite(json.loads(json.dumps(value, default=str))), indent=1, allow_nan=False) + '\n'
 
 
-def _finite(value: Any) -> Any:
+def _replace_nonfinite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _finite(v) for key, v in value.items()}
+        return {key: _replace_nonfinite(v) for key, v in value.items()}
     if isinstance(value, list):
-        return [_finite(v) for v in value]
+        return [_replace_nonfinite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: Path) -> Any:
-    """The file's value, or None where it is not there or not JSON."""
+    """Returns the value in a file; None if there is no file or it is not JSON."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
@@ -245,15 +245,20 @@ def read_json(path: Path) -> Any:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """The file's value where it is a mapping, or an empty one."""
+    """Returns the mapping in a file; an empty one if there is none."""
     value = read_json(path)
     return value if isinstance(value, dict) else {}
 
 
 def load_json(path: Path, otherwise: str = '') -> dict[str, Any] | None:
-    """The file's mapping, or None where there is no file.
+    """Returns the mapping in a file; None if there is no file.
 
-    Raises UsageError for a damaged file; otherwise: the way out besides restoring it.
+    Args:
+      path: the file.
+      otherwise: how an error continues after the advice to restore the file.
+
+    Raises:
+      UsageError: the file is damaged.
     """
     try:
         value = json.loads(path.read_text())
@@ -263,12 +268,12 @@ def load_json(path: Path, otherwise: str = '') -> dict[str, Any] | None:
         value = error
     if not isinstance(value, dict):
         advice = f'; restore it{", " if otherwise else ""}{otherwise}'
-        raise UsageError(f'{path} is damaged: it holds no JSON mapping{advice}')
+        raise UsageError(f'{path} is damaged: it does not hold a JSON mapping{advice}')
     return value
 
 
 def provenance() -> dict[str, Any]:
-    """Git revision, versions and devices of this process."""
+    """Returns the git revision, the versions and the devices of this process."""
     import jax
 
     here = Path(__file__).parent
@@ -291,14 +296,14 @@ def _git(folder: Path, *words: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _differences(a: Any, b: Any, where: str = '') -> list[str]:
+def _find_differences(a: Any, b: Any, where: str = '') -> list[str]:
     if isinstance(a, dict) and isinstance(b, dict):
         keys = sorted(a.keys() | b.keys())
-        return [d for k in keys for d in _differences(a.get(k), b.get(k), f'{where}.{k}' if where else k)]
+        return [d for k in keys for d in _find_differences(a.get(k), b.get(k), f'{where}.{k}' if where else k)]
     return [] if a == b else [where]
 
 
-def _get(tree: Any, dotted: str) -> Any:
+def _get_dotted(tree: Any, dotted: str) -> Any:
     for key in dotted.split('.'):
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree
