@@ -34,9 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     control_points = GENERIC
     if options.file:
         file_options = {key: getattr(options, key) for key in FILE_KEYS if getattr(options, key) is not None}
-        volume = volumes.load('file', path=options.file, **file_options)
+        volume = volumes.load_volume('read_volume', path=options.file, **file_options)
     else:
-        volume = volumes.load(options.name, size=96)
+        volume = volumes.load_volume(options.name, size=96)
         control_points = HEAD if options.name == 'shepp_logan' else GENERIC
     table = make_transfer_table(control_points)
     files, summary = draw_volume(

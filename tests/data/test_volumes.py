@@ -14,7 +14,7 @@ VALUES = np.random.default_rng(0).integers(0, 200, (4, 5, 6)).astype(np.int16)
 
 def test_npy(tmp_path):
     np.save(tmp_path / 'v.npy', VALUES)
-    told = volumes.load('file', path=str(tmp_path / 'v.npy'), spacing=(1, 2, 0.5))
+    told = volumes.load_volume('read_volume', path=str(tmp_path / 'v.npy'), spacing=(1, 2, 0.5))
     np.testing.assert_array_equal(told.values, VALUES)
     assert told.scaled.dtype == np.float32
     np.testing.assert_allclose(told.half, np.array([3, 8, 2.5]) / 8)
@@ -25,7 +25,7 @@ def test_raw_runs_along_x_first(tmp_path, dtype):
     path = tmp_path / 'v.raw'
     voxels = [VALUES[x, y, z] for z in range(6) for y in range(5) for x in range(4)]
     path.write_bytes(np.array(voxels, dtype).tobytes())
-    np.testing.assert_array_equal(volumes.file(path, (4, 5, 6), dtype).values, VALUES)
+    np.testing.assert_array_equal(volumes.read_volume(path, (4, 5, 6), dtype).values, VALUES)
 
 
 @pytest.mark.parametrize('name', ['v.nii', 'v.nii.gz'])
@@ -37,7 +37,7 @@ def test_nifti_is_turned_and_scaled_as_it_says(tmp_path, name):
     image = nibabel.Nifti1Image(VALUES, affine)
     image.header.set_slope_inter(0.5, -10)
     nibabel.save(image, tmp_path / name)
-    told = volumes.file(tmp_path / name)
+    told = volumes.read_volume(tmp_path / name)
     np.testing.assert_allclose(told.values, 0.5 * VALUES.transpose(2, 1, 0)[::-1] - 10)
     np.testing.assert_allclose(told.spacing, (3, 2, 1.5))
 
@@ -61,7 +61,7 @@ def test_one_geometry_has_one_spacing_however_it_is_stored(tmp_path, codes):
         own.set_sform(image.affine, codes[0])
         own.set_qform(image.affine if not codes[0] else np.diag([9.0, 9, 9, 1]), codes[1])  # sets pixdim as well
         nibabel.save(own, tmp_path / 'v.nii')
-        found.append(volumes.file(tmp_path / 'v.nii'))
+        found.append(volumes.read_volume(tmp_path / 'v.nii'))
     canonical = nibabel.as_closest_canonical(stored)
     spacing = np.linalg.norm(canonical.affine[:3, :3], axis=0)
     for told in found:
@@ -78,12 +78,12 @@ def test_values_are_scaled_in_their_own_precision(tmp_path, dtype):
     first = int(np.iinfo(kind).max) - 67 if first is None else first
     steps = np.resize(grey, (5, 5, 5))
     np.save(tmp_path / 'v.npy', np.array([first + i for i in steps.ravel().tolist()], kind).reshape(5, 5, 5))
-    np.testing.assert_array_equal(volumes.file(tmp_path / 'v.npy').scaled, np.float32(steps / grey[-1]))
+    np.testing.assert_array_equal(volumes.read_volume(tmp_path / 'v.npy').scaled, np.float32(steps / grey[-1]))
     if kind.kind == 'i':
         ends = np.zeros((2, 2, 2), kind)
         ends[0], ends[1] = np.iinfo(kind).min, np.iinfo(kind).max  # their difference overflows the type
         np.save(tmp_path / 'v.npy', ends)
-        np.testing.assert_array_equal(volumes.file(tmp_path / 'v.npy').scaled[:, 0, 0], [0, 1])
+        np.testing.assert_array_equal(volumes.read_volume(tmp_path / 'v.npy').scaled[:, 0, 0], [0, 1])
 
 
 def nifti(**fields):
@@ -118,19 +118,19 @@ PLAIN = gzip.compress(nifti(), 0)  # not packed: a damaged byte still unpacks
         (gzip.compress(nifti(axes=(40, 'h', 2))), 'its voxels are 4x5, not X x Y x Z'),
         (gzip.compress(nifti(offset=(108, 'f', 400.0))), 'its voxels take bytes 400 to 640, and it has 592'),
         (gzip.compress(nifti(offset=(108, 'f', np.nan))), 'cannot convert float NaN'),
-        (gzip.compress(nifti(affine=(280, 'f', 0.0))), 'no orientation and spacing'),
-        (gzip.compress(nifti(affine=(280, 'f', np.inf))), 'no orientation and spacing'),
+        (gzip.compress(nifti(affine=(280, 'f', 0.0))), 'not an orientation and spacing'),
+        (gzip.compress(nifti(affine=(280, 'f', np.inf))), 'not an orientation and spacing'),
         (gzip.compress(nifti(codes=(252, '2h', 1, 0), quaternion=(256, '3f', 5, 5, 5))), 'w2 should be positive'),
         (gzip.compress(nifti(kind=(70, 'h', 511))), 'data code 511'),
         (gzip.compress(nifti()[:-10]), 'its voxels take bytes 352 to 592, and it has 582'),
     ],
 )
 def test_damaged_nifti_files_are_one_line(tmp_path, stored, message):
-    assert volumes.file(wrote(tmp_path / 'v.nii.gz', PLAIN)).values.shape == (4, 5, 6)
+    assert volumes.read_volume(wrote(tmp_path / 'v.nii.gz', PLAIN)).values.shape == (4, 5, 6)
     for path in (wrote(tmp_path / 'w.nii.gz', stored), wrote(tmp_path / 'W.NII.GZ', stored)):
         with pytest.raises(CanonError, match=message) as error:
-            volumes.file(path)
-        assert str(error.value).startswith(f'{path} is no NIfTI file')
+            volumes.read_volume(path)
+        assert str(error.value).startswith(f'{path} cannot be read as NIfTI')
         assert '\n' not in str(error.value)
 
 
@@ -145,15 +145,15 @@ def test_a_header_that_asks_for_more_memory_than_there_is(tmp_path):
     for shape in (b'(1000000000000000000,)', b'(4000000, 5000000, 6000000)', b'(-4, 5, 6)'):
         given = stored.replace(b'(4, 5, 6), }' + b' ' * (len(shape) - 9), shape + b', }')
         with pytest.raises(CanonError, match=r'v\.npy is no array of numbers'):
-            volumes.file(wrote(tmp_path / 'v.npy', given))
+            volumes.read_volume(wrote(tmp_path / 'v.npy', given))
 
 
 def test_one_frame_of_several(tmp_path):
     many = np.stack((VALUES, VALUES + 1), -1)
     np.save(tmp_path / 'v.npy', many)
-    np.testing.assert_array_equal(volumes.file(tmp_path / 'v.npy', frame=1).values, VALUES + 1)
+    np.testing.assert_array_equal(volumes.read_volume(tmp_path / 'v.npy', frame=1).values, VALUES + 1)
     np.save(tmp_path / 'one.npy', many[..., :1])
-    np.testing.assert_array_equal(volumes.file(tmp_path / 'one.npy').values, VALUES)
+    np.testing.assert_array_equal(volumes.read_volume(tmp_path / 'one.npy').values, VALUES)
 
 
 def test_voxels_that_are_none(tmp_path):
@@ -162,8 +162,8 @@ def test_voxels_that_are_none(tmp_path):
     holes[3, 2, 1] = np.inf
     np.save(tmp_path / 'v.npy', holes)
     with pytest.raises(CanonError, match=r'2 of 120 voxels are NaN or infinite, the first at \(1, 2, 3\); set fill=0'):
-        volumes.file(tmp_path / 'v.npy')
-    assert volumes.file(tmp_path / 'v.npy', fill=7).values[1, 2, 3] == 7
+        volumes.read_volume(tmp_path / 'v.npy')
+    assert volumes.read_volume(tmp_path / 'v.npy', fill=7).values[1, 2, 3] == 7
 
 
 def write(path, kind):
@@ -183,45 +183,51 @@ def write(path, kind):
     ('name', 'kind', 'given', 'error', 'message'),
     [
         ('v.raw', 'short', dict(shape=(4, 5, 6)), CanonError, 'has 100 bytes, and 4x5x6 voxels of uint8 are 120;'),
-        ('v.raw', 'short', dict(shape=(4, 5, 6), dtype='int16'), CanonError, 'voxels of int16 are 240; mend shape or'),
-        ('v.raw', 'short', dict(), UsageError, r'does not say its shape: give shape=\(X, Y, Z\)'),
-        ('v.raw', 'short', dict(shape=(4, 5)), UsageError, r'shape=\(4, 5\) of uint8 is no volume'),
-        ('v.raw', 'short', dict(shape=(4, 5, 5), dtype='uint7'), UsageError, "dtype='uint7' is no type of voxels"),
-        ('v.npy', '4d', dict(), UsageError, r'has four axes, 4x5x6x3: say which frame of 0\.\.2'),
+        (
+            'v.raw',
+            'short',
+            dict(shape=(4, 5, 6), dtype='int16'),
+            CanonError,
+            'voxels of int16 are 240; correct shape or',
+        ),
+        ('v.raw', 'short', dict(), UsageError, r'does not state its shape: give shape=\(X, Y, Z\)'),
+        ('v.raw', 'short', dict(shape=(4, 5)), UsageError, r"got shape=\(4, 5\), dtype='uint8'"),
+        ('v.raw', 'short', dict(shape=(4, 5, 5), dtype='uint7'), UsageError, "dtype='uint7' is not a type of voxels"),
+        ('v.npy', '4d', dict(), UsageError, r'has four axes, 4x5x6x3: choose a frame of 0\.\.2'),
         ('v.npy', '4d', dict(frame=3), UsageError, r'has frames 0\.\.2, not 3'),
         ('v.npy', '2d', dict(), CanonError, 'is 4x5; a volume is X x Y x Z'),
         ('v.npy', 'objects', dict(), CanonError, 'is no array of numbers'),
         ('v.npy', 'text', dict(), CanonError, 'is no array of numbers'),
         ('v.npy', 'words', dict(), CanonError, 'voxels, not numbers'),
-        ('v.nii', 'text', dict(), CanonError, 'is no NIfTI file'),
-        ('v.nii.gz', 'gzip', dict(), CanonError, 'is no NIfTI file'),
-        ('v.nii.gz', 'text', dict(), CanonError, 'is no NIfTI file'),
+        ('v.nii', 'text', dict(), CanonError, 'cannot be read as NIfTI'),
+        ('v.nii.gz', 'gzip', dict(), CanonError, 'cannot be read as NIfTI'),
+        ('v.nii.gz', 'text', dict(), CanonError, 'cannot be read as NIfTI'),
         ('v.npy', 'nothing', dict(), UsageError, 'no volume at .*v.npy: give a .npy, .nii'),
-        ('v.npy', '4d', dict(frame=0, spacing=(1, 0, 1)), UsageError, 'is no three positive numbers'),
+        ('v.npy', '4d', dict(frame=0, spacing=(1, 0, 1)), UsageError, 'must be three positive numbers'),
     ],
 )
 def test_what_is_refused(tmp_path, name, kind, given, error, message):
     write(tmp_path / name, kind)
     with pytest.raises(error, match=message):
-        volumes.file(tmp_path / name, **given)
+        volumes.read_volume(tmp_path / name, **given)
 
 
 def test_values_from_0_to_1(tmp_path):
     np.save(tmp_path / 'v.npy', VALUES)
-    told = volumes.file(tmp_path / 'v.npy')
+    told = volumes.read_volume(tmp_path / 'v.npy')
     np.testing.assert_allclose(told.scaled, (VALUES - VALUES.min()) / np.ptp(VALUES), atol=1e-6)
     phantom = volumes.shepp_logan(5)  # its skull falls between voxels, and 1 is the skull all the same
     assert phantom.values.max() < 1
     np.testing.assert_array_equal(phantom.scaled, phantom.values)
-    with pytest.raises(CanonError, match='all voxels are 3; there is nothing to see'):
+    with pytest.raises(CanonError, match='all voxels are 3; there is nothing to display'):
         _ = volumes.Volume(np.full((2, 2, 2), 3.0, np.float32)).scaled
 
 
 def test_names_are_checked():
     with pytest.raises(UsageError, match="no volume is called 'sheep_logan'; did you mean 'shepp_logan'"):
-        volumes.load('sheep_logan')
+        volumes.load_volume('sheep_logan')
     with pytest.raises(UsageError, match='size=1 must be a whole number at least 2'):
-        volumes.load('shepp_logan', size=1)
+        volumes.load_volume('shepp_logan', size=1)
 
 
 def test_the_phantom_is_a_head():

@@ -221,7 +221,7 @@ def test_sizes_that_are_none():
         ('deepsdf.deepsdf', dict(width=64), 'narrower than model.width=64'),
         ('deepsdf.deepsdf', dict(skip=8), 'model.skip=8'),
         ('igr.igr', dict(skip=0), 'model.skip=0'),
-        ('igr.igr', dict(beta=-1), 'beta=-1 not negative'),
+        ('igr.igr', dict(beta=-1), 'got layers=8, width=512, beta=-1'),
         ('occupancy.point_cloud', dict(blocks=0), 'model.blocks=0'),
     ):
         with pytest.raises(UsageError, match=told):

@@ -1,8 +1,8 @@
-"""DeepSDF: signed distances of a class of shapes, from a code for each and a place.
+"""DeepSDF: the signed distance of a shape from its latent code and a point (Park et al. 2019).
 
 Park, Florence, Straub, Newcombe & Lovegrove 2019, "DeepSDF: learning continuous signed distance functions for shape
-representation". An auto-decoder: nothing encodes a shape; its code is learnt with the network, and that of a new shape
-is found by descent with the network held still. 1,843,195 parameters besides the codes, as the authors' code has.
+representation". The decoder of an auto-decoder (`canon.tasks.shapes.deepsdf`), which has no encoder. 1,843,195
+parameters without the codes, as in the authors' code.
 """
 
 from __future__ import annotations
@@ -18,32 +18,38 @@ from canon.errors import UsageError
 from canon.named import DropRate
 from canon.ops import dense
 
-_UNIFORM = init.variance_scaling(1 / 3, 'fan_in', 'uniform')  # torch's: U(-1/sqrt(n), 1/sqrt(n))
+# PyTorch's default for linear layers: U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+_UNIFORM = init.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 
 class WeightNormDense(linen.Module):
-    """x (g v / |v|) + b with |v| of each output's column (Salimans & Kingma 2016, eq. 2); at first g = |v|.
+    """A dense layer with weight normalisation (Salimans & Kingma 2016, eq. 2): x (g v / |v|) + b.
 
-    Parameters `kernel` v [inputs, features], `scale` g and `bias` [features]. normed=False is x v + b.
+    |v| is the norm of each output's column, and g = |v| at initialisation. Parameters: `kernel` v [inputs, features],
+    `scale` g [features], `bias` b [features].
+
+    Attributes:
+      features: outputs.
+      normalise: if False, a plain dense layer x v + b with the same initialisation.
     """
 
     features: int
-    normed: bool = True
+    normalise: bool = True
 
     @linen.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         inputs = x.shape[-1]
         kernel = self.param('kernel', _UNIFORM, (inputs, self.features))
-        bias = self.param('bias', _bias(inputs), (self.features,))
-        if not self.normed:
+        bias = self.param('bias', _uniform_bias(inputs), (self.features,))
+        if not self.normalise:
             return dense.product(x, kernel) + bias
-        length = jnp.linalg.norm(kernel, axis=0)
-        scale = self.param('scale', lambda _: length)
-        return dense.product(x, kernel * (scale / length)) + bias
+        norm = jnp.linalg.norm(kernel, axis=0)
+        scale = self.param('scale', lambda _: norm)
+        return dense.product(x, kernel * (scale / norm)) + bias
 
 
 class DeepSDF(linen.Module):
-    """See `deepsdf` for the fields."""
+    """The decoder. Attributes are the arguments of `deepsdf`."""
 
     layers: int
     width: int
@@ -54,18 +60,18 @@ class DeepSDF(linen.Module):
 
     @linen.compact
     def __call__(self, codes: jax.Array, points: jax.Array, train: bool = False) -> jax.Array:
-        """Signed distances [B, N], in -1..1, of places [B, N, 3] for codes [B, code]."""
+        """Predicts signed distances [B, N] in -1..1 at points [B, N, 3] of shapes with codes [B, code]."""
         codes = jnp.broadcast_to(codes[:, None], (*points.shape[:2], codes.shape[-1]))
         inputs = jnp.concatenate((codes, points), -1)
-        h = inputs
+        hidden = inputs
         for layer in range(self.layers):
             if layer == self.skip:
-                h = jnp.concatenate((h, inputs), -1)
-            # The layer before is narrower by what is put beside it, so that all are `width` wide.
+                hidden = jnp.concatenate((hidden, inputs), -1)
+            # The layer before the skip connection is narrower by the inputs, so that the next one has `width` inputs.
             width = self.width - inputs.shape[-1] if layer + 1 == self.skip else self.width
-            h = linen.relu(WeightNormDense(width, self.weight_norm, name=f'layer_{layer}')(h))
-            h = linen.Dropout(self.dropout, deterministic=not train)(h)
-        return jnp.tanh(WeightNormDense(1, False, name='distance')(h)[..., 0])
+            hidden = linen.relu(WeightNormDense(width, self.weight_norm, name=f'layer_{layer}')(hidden))
+            hidden = linen.Dropout(self.dropout, deterministic=not train)(hidden)
+        return jnp.tanh(WeightNormDense(1, False, name='distance')(hidden)[..., 0])
 
 
 def deepsdf(
@@ -76,19 +82,29 @@ def deepsdf(
     dropout: DropRate = 0.2,
     weight_norm: bool = True,
 ) -> DeepSDF:
-    """The published decoder: 8 layers of 512 with normalised weights, the input again before the fifth, tanh last.
+    """The published decoder: 8 layers of 512 with weight normalisation, and a final tanh.
 
-    dropout: after each of the layers. Raises UsageError for sizes that are none, or an input as wide as the layers.
+    Args:
+      layers: hidden layers.
+      width: of the hidden layers.
+      skip: the hidden layer whose input is concatenated with the network's; None has no skip connection.
+      code: size of the latent codes.
+      dropout: rate after each hidden layer.
+      weight_norm: whether the hidden layers have weight normalisation.
+
+    Raises:
+      UsageError: a size is not positive, or the inputs are wider than the layers.
     """
     if min(layers, width, code) < 1:
-        raise UsageError(f'model.layers={layers}, model.width={width} and model.code={code} are at least 1')
+        raise UsageError(f'model.layers={layers}, model.width={width} and model.code={code} must be at least 1')
     if skip is not None and not (0 < skip < layers and code + 3 < width):
         raise UsageError(
-            f'model.skip={skip} lies between the first of {layers} layers and the last, '
-            f'and a code of {code} with its place must be narrower than model.width={width}'
+            f'model.skip={skip} must lie between the first and the last of {layers} layers, and a code of {code} with '
+            f'its point must be narrower than model.width={width}'
         )
     return DeepSDF(layers, width, skip, code, dropout, weight_norm)
 
 
-def _bias(inputs: int) -> Any:
-    return lambda key, shape: jax.random.uniform(key, shape, minval=-(inputs**-0.5), maxval=inputs**-0.5)
+def _uniform_bias(inputs: int) -> Any:
+    bound = inputs**-0.5
+    return lambda key, shape: jax.random.uniform(key, shape, minval=-bound, maxval=bound)

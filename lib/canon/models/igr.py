@@ -1,7 +1,8 @@
-"""IGR: one shape as a signed distance that is learnt from points of its surface, by asking for gradients of length 1.
+"""IGR: one shape as a signed distance, learned by implicit geometric regularisation (Gropp et al. 2020).
 
 Gropp, Yariv, Haim, Atzmon & Lipman 2020, "Implicit geometric regularization for learning shapes". 8 layers of 512,
-1,839,614 parameters. The network begins as the signed distance of a sphere (Atzmon & Lipman 2020, SAL, theorem 1).
+1,839,614 parameters. Geometric initialisation (Atzmon & Lipman 2020, SAL, theorem 1): at first the network approximates
+the signed distance of a sphere.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from canon.nn import Dense
 
 
 class IGR(linen.Module):
-    """See `igr` for the fields."""
+    """The network. Attributes are the arguments of `igr`."""
 
     layers: int
     width: int
@@ -30,34 +31,45 @@ class IGR(linen.Module):
 
     @linen.compact
     def __call__(self, points: jax.Array) -> jax.Array:
-        """The field [..] at places [.., 3]."""
-        h = points
+        """Predicts the field [...] at points [..., 3]."""
+        hidden = points
         for layer in range(self.layers):
             if layer == self.skip:
-                h = jnp.concatenate((h, points), -1) / math.sqrt(2)
+                # Dividing by sqrt(2) keeps the variance, on which the geometric initialisation relies.
+                hidden = jnp.concatenate((hidden, points), -1) / math.sqrt(2)
             width = self.width - 3 if layer + 1 == self.skip else self.width
             kernel = init.normal(math.sqrt(2 / width))
-            h = self._bent(Dense(width, kernel_init=kernel, name=f'layer_{layer}')(h))
-        last = _about(math.sqrt(math.pi / self.width), 1e-5)
-        out = Dense(1, kernel_init=last, bias_init=init.constant(-self.radius), name='distance')(h)
+            hidden = self._softplus(Dense(width, kernel_init=kernel, name=f'layer_{layer}')(hidden))
+        kernel = _normal(math.sqrt(math.pi / self.width), 1e-5)
+        out = Dense(1, kernel_init=kernel, bias_init=init.constant(-self.radius), name='distance')(hidden)
         return out[..., 0]
 
-    def _bent(self, x: jax.Array) -> jax.Array:
-        """log(1 + exp(beta x)) / beta: a ReLU with a gradient that has one; beta = 0 is the ReLU."""
+    def _softplus(self, x: jax.Array) -> jax.Array:
+        """log(1 + exp(beta x)) / beta, a ReLU with continuous derivatives; the ReLU itself for beta = 0."""
         return jax.nn.softplus(self.beta * x) / self.beta if self.beta else linen.relu(x)
 
 
 def igr(layers: int = 8, width: int = 512, skip: int | None = 4, beta: float = 100.0, radius: Positive = 1.0) -> IGR:
-    """The published network: softplus of `beta`, the place again before the fifth layer, both over sqrt(2).
+    """The published network: 8 layers of 512 with softplus.
 
-    radius: of the sphere that it is at the start. Raises UsageError for sizes that are none.
+    Args:
+      layers: hidden layers.
+      width: of the hidden layers.
+      skip: the hidden layer whose input is concatenated with the point; None has no skip connection.
+      beta: sharpness of the softplus; 0 is a ReLU.
+      radius: of the sphere that the network approximates at initialisation.
+
+    Raises:
+      UsageError: a size is out of range.
     """
     if layers < 1 or width < 4 or beta < 0:
-        raise UsageError(f'model.layers={layers} is at least 1, width={width} at least 4, and beta={beta} not negative')
+        raise UsageError(
+            f'expected model.layers >= 1, model.width >= 4, model.beta >= 0; got {layers=}, {width=}, {beta=}'
+        )
     if skip is not None and not 0 < skip < layers:
-        raise UsageError(f'model.skip={skip} lies between the first of {layers} layers and the last')
+        raise UsageError(f'model.skip={skip} must lie between the first and the last of {layers} layers')
     return IGR(layers, width, skip, beta, radius)
 
 
-def _about(mean: float, deviation: float) -> Callable:
+def _normal(mean: float, deviation: float) -> Callable:
     return lambda key, shape, dtype=jnp.float32: mean + deviation * jax.random.normal(key, shape, dtype)
