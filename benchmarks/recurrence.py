@@ -37,7 +37,7 @@ def train(kind: str, hidden: int, side: str) -> Callable:
     x = jnp.asarray(np.random.default_rng(0).normal(size=(*SIZES[hidden], hidden)), jnp.float32)
     variables = peer.init(jax.random.key(0), x)
     ((_, inner),) = variables['params'].items()
-    same = {'params': {'forward_0': jax.tree.map(jnp.asarray, recurrent.from_flax(inner))}}
+    same = {'params': {'forward_0': jax.tree.map(jnp.asarray, recurrent.cell_from_flax(inner))}}
     if side == 'canon':
         return trainer(lambda v: ours.apply(v, x)[0], same, backend.compiler_options())
     return trainer(lambda v: peer.apply(v, x), variables, {})

@@ -23,16 +23,16 @@ PATHS = 'configs/optimizer_lab/paths.py'
 QUIET = dict(log_every=5, tensorboard=False, checkpoint=dict(every=1000))
 
 
-def walk(tx, surface, start, steps):
+def descend(tx, surface, start, steps):
     """A loop by hand, as a user of the optimizer alone would write it."""
     point = jnp.asarray(start, jnp.float32)
-    state, seen = tx.init(point), [np.asarray(point)]
+    state, points = tx.init(point), [np.asarray(point)]
     for _ in range(steps):
         grads = jax.grad(surface.height)(optim.lookahead_params(point, state))
         updates, state = tx.update(grads, state, point)
         point = optax.apply_updates(point, updates)
-        seen.append(np.asarray(optim.eval_params(point, state)))
-    return np.array(seen)
+        points.append(np.asarray(optim.eval_params(point, state)))
+    return np.array(points)
 
 
 def paths_config(root, surface='ravine', steps=12, **changes):
@@ -44,8 +44,8 @@ def paths_config(root, surface='ravine', steps=12, **changes):
 
 
 @pytest.fixture(scope='module')
-def walked(root, tmp_path_factory):
-    folder = tmp_path_factory.mktemp('walk')
+def descended(root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('descent')
     config = paths_config(root)
     extra = dict(averaged=dict(chain=('sgd', 'ema'), sgd=dict(learning_rate=0.03), ema=dict(decay=0.5)))
     with config.unlocked():
@@ -53,13 +53,13 @@ def walked(root, tmp_path_factory):
     return config, fit(make(config), config, folder, quiet=True)
 
 
-def test_each_path_is_that_of_a_hand_loop(walked):
-    config, fitted = walked
+def test_each_path_is_that_of_a_hand_loop(descended):
+    config, fitted = descended
     specs = select_optimizers(config)
     assert len(specs) == 9
     for name, spec in specs.items():
         spec = {k: v for k, v in spec.items() if k != 'name'} if 'chain' in spec else spec
-        expected = walk(optim.make(spec), SURFACES['ravine'], SURFACES['ravine'].start, 12)
+        expected = descend(optim.make(spec), SURFACES['ravine'], SURFACES['ravine'].start, 12)
         path = np.asarray(fitted.state.mutable['paths'][name])
         assert path.shape == (13, 2)
         # an ulp more or less in a product, which the ravine stretches by up to |1 - 50 epsilon| a step
@@ -85,8 +85,8 @@ def test_nesterov_is_drawn_at_theta_in_both_of_its_forms(root, tmp_path):
         np.testing.assert_allclose(paths['theta'][k + 1], theta, rtol=1e-4, atol=1e-5)
 
 
-def test_the_figures_and_the_log_of_a_run(walked):
-    _, fitted = walked
+def test_the_figures_and_the_log_of_make_run(descended):
+    _, fitted = descended
     figures = {path.name for path in (fitted.workdir / 'figures').iterdir()}
     assert figures == {'surface-paths.png', 'surface-walk.gif'}
     assert (fitted.workdir / 'figures' / 'surface-walk.gif').stat().st_size < 600_000
@@ -145,7 +145,7 @@ def test_rates_are_scaled(root):
 # figures
 
 
-def a_run(folder, scale, seed, losses, state='done'):
+def make_run(folder, scale, seed, losses, state='done'):
     """A finished run of two optimizers as it would be read from disk."""
     folder.mkdir(parents=True)
     optimizers = dict(adam=dict(learning_rate=0.1), sgd=dict(learning_rate=1.0))
@@ -157,20 +157,20 @@ def a_run(folder, scale, seed, losses, state='done'):
 
 
 def test_a_sweep_is_drawn_with_each_optimizer_at_its_best_rate(tmp_path):
-    found = [
-        a_run(tmp_path / 'a', 0.1, 0, (3.0, 1.0)),
-        a_run(tmp_path / 'b', 0.1, 1, (5.0, 1.2)),
-        a_run(tmp_path / 'c', 1.0, 0, (2.0, 0.5)),
-        a_run(tmp_path / 'd', 1.0, 1, (2.2, float('nan'))),  # a rate at which one seed diverged
-        a_run(tmp_path / 'e', 10.0, 0, (0.0, 0.0), 'failed'),
+    all_runs = [
+        make_run(tmp_path / 'a', 0.1, 0, (3.0, 1.0)),
+        make_run(tmp_path / 'b', 0.1, 1, (5.0, 1.2)),
+        make_run(tmp_path / 'c', 1.0, 0, (2.0, 0.5)),
+        make_run(tmp_path / 'd', 1.0, 1, (2.2, float('nan'))),  # a rate at which one seed diverged
+        make_run(tmp_path / 'e', 10.0, 0, (0.0, 0.0), 'failed'),
     ]
-    figure = draw_best_rates(found, 'test/*/loss', {'loss': 'train/*/loss'})['best rates']
+    figure = draw_best_rates(all_runs, 'test/*/loss', {'loss': 'train/*/loss'})['best rates']
     first, second = figure.axes
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ['adam  0.1: 2.1', 'sgd  0.1: 1.1']
     assert [list(line.get_xdata()) for line in first.lines[::3]] == [[0.01, 0.1], [0.1, 1.0]]
     np.testing.assert_allclose(second.lines[0].get_ydata(), [8.4, 4.2, 2.1])
-    assert draw_best_rates(found[-1:], 'test/*/loss', {}) == {}
+    assert draw_best_rates(all_runs[-1:], 'test/*/loss', {}) == {}
 
 
 def test_a_table_draws_what_the_config_defines(root, tmp_path):
@@ -181,9 +181,9 @@ def test_a_table_draws_what_the_config_defines(root, tmp_path):
         'def get_config(arg=""):\n    return {}\n\n\ndef pictures(runs):\n    from matplotlib.figure import Figure\n'
         '    return {f"{len(runs)} runs": Figure((1, 1))}\n'
     )
-    found = [Run(tmp_path / name, f'{config}:smoke', {}, {}, 'done') for name in 'ab']
-    (path,) = table.draw_own(found, tmp_path)
+    all_runs = [Run(tmp_path / name, f'{config}:smoke', {}, {}, 'done') for name in 'ab']
+    (path,) = table.draw_own(all_runs, tmp_path)
     assert path.name == '2 runs.png'
     assert Path(path).stat().st_size > 100
-    assert table.draw_own([*found, found[0]._replace(config='other.py')], tmp_path) == []
-    assert table.draw_own([found[0]._replace(config='?')], tmp_path) == []
+    assert table.draw_own([*all_runs, all_runs[0]._replace(config='other.py')], tmp_path) == []
+    assert table.draw_own([all_runs[0]._replace(config='?')], tmp_path) == []

@@ -18,7 +18,7 @@ def levenshtein(a, b):
     return d[-1, -1]
 
 
-def padded(texts, width, fill):
+def pad(texts, width, fill):
     rows = np.full((len(texts), width), fill)
     for row, text in zip(rows, texts, strict=True):
         row[: len(text)] = list(text)
@@ -26,24 +26,24 @@ def padded(texts, width, fill):
 
 
 def words(*texts, width=9, fill=-1):
-    return padded([list(map(ord, text)) for text in texts], width, fill)
+    return pad([list(map(ord, text)) for text in texts], width, fill)
 
 
 @pytest.mark.parametrize(
-    ('a', 'b', 'wanted'),
+    ('a', 'b', 'expected'),
     [('kitten', 'sitting', 3), ('', 'abc', 3), ('abc', '', 3), ('', '', 0), ('flaw', 'lawn', 2), ('aaaa', 'aa', 2)],
 )
-def test_known_distances(a, b, wanted):
-    assert distance(*words(a), *words(b)).tolist() == [wanted]
+def test_known_distances(a, b, expected):
+    assert distance(*words(a), *words(b)).tolist() == [expected]
 
 
 def test_against_the_table():
     rng = np.random.default_rng(0)
     a, b = ([rng.integers(0, 3, rng.integers(0, most + 1)) for _ in range(300)] for most in (9, 12))
-    wanted = [levenshtein(x, y) for x, y in zip(a, b, strict=True)]
+    expected = [levenshtein(x, y) for x, y in zip(a, b, strict=True)]
     for fill in (-1, 1):  # what stands in the padding does not matter
-        assert distance(*padded(a, 9, fill), *padded(b, 12, 1 - fill)).tolist() == wanted
-    assert len(set(wanted)) > 8
+        assert distance(*pad(a, 9, fill), *pad(b, 12, 1 - fill)).tolist() == expected
+    assert len(set(expected)) > 8
 
 
 def test_rates():

@@ -17,14 +17,14 @@ def count(tree):
 def shapes(width=100, **kwargs):
     """(abstract variables, abstract logits)."""
     model, images = models.make('crnn.crnn', **kwargs), np.zeros((2, 32, width, 1), np.float32)
-    made = jax.eval_shape(model.init, jax.random.key(0), images)
-    return made, jax.eval_shape(model.apply, made, images)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    return variables, jax.eval_shape(model.apply, variables, images)
 
 
 def test_parameters():
-    """The convolutions of table 1; LSTMs of 4 (n (in + n) + n) a direction; a linear layer over both directions."""
-    made, _ = shapes()
-    sizes = {name: count(layer) for name, layer in made['params'].items()}
+    """The convolutions of table 1; LSTMs of 4 (n (in + n) + n) per direction; a linear layer over both directions."""
+    variables, _ = shapes()
+    sizes = {name: count(layer) for name, layer in variables['params'].items()}
     widths = (1, 64, 128, 256, 256, 512, 512, 512)
     for i, size in enumerate((3, 3, 3, 3, 3, 3, 2)):
         assert sizes.pop(f'conv{i + 1}') == size**2 * widths[i] * widths[i + 1] + widths[i + 1]
@@ -34,8 +34,8 @@ def test_parameters():
         'lstm1': 2 * 4 * (256 * (512 + 256) + 256) + 512 * 256 + 256,
         'lstm2': 2 * 4 * (256 * (256 + 256) + 256) + 512 * 37 + 37,
     }
-    assert count(made['params']) == 8_326_693
-    assert round(count(made['params']) / 1e6, 1) == 8.3  # as published
+    assert count(variables['params']) == 8_326_693
+    assert round(count(variables['params']) / 1e6, 1) == 8.3  # as published
 
 
 @pytest.mark.parametrize(('width', 'frames'), [(96, 25), (281, 71)])
@@ -73,8 +73,8 @@ def forward(variables, images, batch_norm):
             x = windows(np.pad(x, ((0, 0), (1, 1), (0, 0)), constant_values=-np.inf), 2, (2, 1)).max((2, 3))
     (x,) = x
     for name in ('lstm1', 'lstm2'):
-        there, back = lstm(p[name]['lstm']['forward_0'], x), lstm(p[name]['lstm']['backward_0'], x[::-1])[::-1]
-        x = np.concatenate([there, back], 1) @ p[name]['output']['kernel'] + p[name]['output']['bias']
+        ahead, behind = lstm(p[name]['lstm']['forward_0'], x), lstm(p[name]['lstm']['backward_0'], x[::-1])[::-1]
+        x = np.concatenate([ahead, behind], 1) @ p[name]['output']['kernel'] + p[name]['output']['bias']
     return x
 
 
@@ -95,19 +95,19 @@ def test_forward(batch_norm):
     model = models.make('crnn.crnn', **SMALL, batch_norm=batch_norm)
     rng = np.random.default_rng(0)
     images = rng.normal(size=(2, 32, 40, 1)).astype(np.float32)
-    made = jax.eval_shape(model.init, jax.random.key(0), images)
-    made = jax.tree.map(lambda x: rng.uniform(0.2, 0.4, x.shape) * rng.choice((-1, 1), x.shape), made)
-    made = {**made, 'batch_stats': jax.tree.map(np.abs, made['batch_stats'])}
-    made = jax.tree.map(np.float32, made)
-    found = np.asarray(jax.jit(model.apply)(made, images), np.float64)
-    wanted = np.stack([forward(made, image.astype(np.float64), batch_norm) for image in images])
-    assert found.shape == (2, 11, 4)
-    np.testing.assert_allclose(found, wanted, atol=3e-6 * np.abs(wanted).max())
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    variables = jax.tree.map(lambda x: rng.uniform(0.2, 0.4, x.shape) * rng.choice((-1, 1), x.shape), variables)
+    variables = {**variables, 'batch_stats': jax.tree.map(np.abs, variables['batch_stats'])}
+    variables = jax.tree.map(np.float32, variables)
+    logits = np.asarray(jax.jit(model.apply)(variables, images), np.float64)
+    expected = np.stack([forward(variables, image.astype(np.float64), batch_norm) for image in images])
+    assert logits.shape == (2, 11, 4)
+    np.testing.assert_allclose(logits, expected, atol=3e-6 * np.abs(expected).max())
 
 
-def test_bf16_keeps_parameters_and_logits_in_float32():
-    made, logits = shapes(**SMALL, dtype='bfloat16')
-    assert all(x.dtype == np.float32 for x in jax.tree.leaves(made))
+def test_bfloat16_keeps_parameters_and_logits_in_float32():
+    variables, logits = shapes(**SMALL, dtype='bfloat16')
+    assert all(x.dtype == np.float32 for x in jax.tree.leaves(variables))
     assert logits.dtype == np.float32
 
 

@@ -33,7 +33,7 @@ def test_equals_torch(case):
     keys = [key.split()[1] for key in GOLDEN if key.startswith(f'{case}/d ') and key != f'{case}/d x']
     with jax.enable_x64(True):
         tensors = {key: np.float64(drawn(key, GOLDEN[f'{case}/d {key}'].shape)) for key in keys}
-        params, x = recurrent.from_torch(tensors), np.float64(drawn('x', GOLDEN[f'{case}/d x'].shape))
+        params, x = recurrent.layer_from_torch(tensors), np.float64(drawn('x', GOLDEN[f'{case}/d x'].shape))
 
         def loss(params, x):
             y, state = LAYERS[case].apply({'params': params}, x, LENGTHS)

@@ -236,7 +236,7 @@ def test_a_schedule_injected_by_optax_decides(optim):
     state.hyperparams['learning_rate'] = jnp.asarray(0.125)
     update, state = constant.update(jnp.ones(()), state, jnp.ones(()))
     np.testing.assert_allclose(update, -0.125 * 1.01, rtol=1e-6)
-    assert float(optim.find(state, optim.LearningRateState).learning_rate) == 0.125
+    assert float(optim.find_state(state, optim.LearningRateState).learning_rate) == 0.125
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_what_is_set_overrides_the_argument_until_it_is_handed_back(optim):
     update, state = tx.update(jnp.ones(()), state, params)
     assert float(update) == -0.25 * (1 + 0.5 + 0.75)
     assert [float(v) for v in optim.hyperparams(state).values()] == [0.5, 0.75, 0.25]
-    with pytest.raises(UsageError, match='rate_factor=None: no argument decides it'):
+    with pytest.raises(UsageError, match='rate_factor=None: it is not set by an argument'):
         optim.set_hyperparams(optim.divide_on_plateau('loss', 1, mode='min').init(params), rate_factor=None)
 
 
@@ -329,8 +329,11 @@ def test_the_names_of_optax(optim):
     [
         (lambda o: o.adadelta(decay=0.5, rho=0.9), 'rho is decay of adadelta; give one of them'),
         (lambda o: o.adadelta(1.0, 0.5, rho=0.9), 'rho is decay of adadelta'),
-        (lambda o: o.adamw(where='kernel', mask={'kernel': True}), 'where=.* and mask choose the same parameters'),
-        (lambda o: o.adamw(mask={'other': True}).init(PARAMS), 'mask is another tree than the parameters'),
+        (lambda o: o.adamw(where='kernel', mask={'kernel': True}), 'where=.* and mask both select parameters'),
+        (
+            lambda o: o.adamw(mask={'other': True}).init(PARAMS),
+            'the tree of the mask differs from that of the parameters',
+        ),
     ],
 )
 def test_two_names_for_one_argument_and_masks_that_do_not_fit(optim, make, message):
@@ -390,5 +393,5 @@ def test_lengths_are_integers_and_not_traced(optim, make):
     for bad in (2.5, -1, '3', None, True):
         with pytest.raises(UsageError, match='must be an integer of at least'):
             make(optim, bad)
-    with pytest.raises(UsageError, match=r'decides shapes and cannot be traced; .*static_args'):
+    with pytest.raises(UsageError, match=r'determines shapes and cannot be traced; .*static_args'):
         jax.eval_shape(lambda n: make(optim, n) and n, 3)

@@ -153,7 +153,7 @@ def test_counts_stop_at_the_largest_integer(optim):
     tx = optim.adam(optim.linear_decay(1.0, 0.5, 10))
     state = jax.tree.map(lambda x: jnp.full_like(x, 2**31 - 1) if x.dtype == jnp.int32 else x, tx.init(PARAMS))
     _, state = tx.update(GRADS, state, PARAMS)
-    assert optim.find(state, optim.AdamState).count == 2**31 - 1
+    assert optim.find_state(state, optim.AdamState).count == 2**31 - 1
     assert float(optim.hyperparams(state)['learning_rate']) == 0.5
 
 

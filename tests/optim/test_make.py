@@ -81,7 +81,7 @@ def test_optax_by_name():
         (dict(name='optax.adafacto'), "did you mean 'adafactor'"),
         (dict(name='optax.adafactor', learning_rte=0.1), "tx.learning_rte: .*'learning_rate'"),
         (dict(name='optax.nosuch.muon'), "no module 'optax.nosuch'"),
-        (dict(name='optax.l2_loss', predictions=0.0), 'gives no gradient transformation'),
+        (dict(name='optax.l2_loss', predictions=0.0), 'does not return a gradient transformation'),
     ],
 )
 def test_slips_are_answered(spec, message):

@@ -40,8 +40,8 @@ chosen = (
     'momentum', 'adam', 'lamb', 'clip, ema', 'plateau', 'partition', 'master', 'skip', 'bucket_leaves', 'soap', 'muon')
 for name, make in {**{name: ALL[name] for name in chosen}, **others}.items():
     tx = make(optim)
-    layout = optim.state_shardings(tx, abstract, shardings, everywhere)
-    again = optim.state_shardings(tx, params, shardings, everywhere)
+    layout = optim.opt_state_shardings(tx, abstract, shardings, everywhere)
+    again = optim.opt_state_shardings(tx, params, shardings, everywhere)
     assert jax.tree.all(jax.tree.map(lambda a, b: a == b, layout, again))
     state = jax.jit(tx.init, out_shardings=layout)(params)
 
@@ -78,17 +78,18 @@ for name, make in {**{name: ALL[name] for name in chosen}, **others}.items():
     print(name, len(mirrored))
 
 # which leaves are laid out like a parameter
-adam = optim.state_shardings(optim.adam(0.1), abstract, shardings, everywhere)
-assert optim.find(adam, optim.AdamState).mean == shardings
-assert optim.find(adam, optim.AdamState).count == everywhere
+adam = optim.opt_state_shardings(optim.adam(0.1), abstract, shardings, everywhere)
+assert optim.find_state(adam, optim.AdamState).mean == shardings
+assert optim.find_state(adam, optim.AdamState).count == everywhere
 # a path that ends like a shorter parameter's belongs to the longer one
 nested = {'a': jax.ShapeDtypeStruct((8,), 'float32'), 'b': {'a': jax.ShapeDtypeStruct((8,), 'float32')}}
 two = {'a': NamedSharding(mesh, P('data')), 'b': {'a': NamedSharding(mesh, P('model'))}}
-assert optim.find(optim.state_shardings(optim.adam(0.1), nested, two, everywhere), optim.AdamState).mean == two
+nested = optim.opt_state_shardings(optim.adam(0.1), nested, two, everywhere)
+assert optim.find_state(nested, optim.AdamState).mean == two
 # one bare array
-bare = optim.state_shardings(optim.adam(0.1), jax.ShapeDtypeStruct((8,), 'float32'), two['a'], everywhere)
-assert optim.find(bare, optim.AdamState).mean == two['a']
-assert optim.find(bare, optim.AdamState).count == everywhere
+bare = optim.opt_state_shardings(optim.adam(0.1), jax.ShapeDtypeStruct((8,), 'float32'), two['a'], everywhere)
+assert optim.find_state(bare, optim.AdamState).mean == two['a']
+assert optim.find_state(bare, optim.AdamState).count == everywhere
 """
 
 

@@ -131,10 +131,10 @@ def test_hyperparams_of_optax_injection_are_found(optim):
 def test_find_goes_through_any_nesting(optim):
     tx = optax.chain(optax.masked(optim.adam(0.1), {'a': True, 'b': False}), optim.ema(0.9))
     state = tx.init(PARAMS)
-    assert optim.find(state, optim.AdamState).mean['a'].shape == (3,)
-    assert optim.find(state, optim.TraceState) is None
+    assert optim.find_state(state, optim.AdamState).mean['a'].shape == (3,)
+    assert optim.find_state(state, optim.TraceState) is None
     with pytest.raises(UsageError, match='2 AdamState'):
-        optim.find((state, state), optim.AdamState)
+        optim.find_state((state, state), optim.AdamState)
 
 
 def test_without_look_ahead_or_average_the_points_are_the_parameters(optim):
@@ -199,8 +199,8 @@ def test_what_is_evaluated_is_settled_leaf_by_leaf(optim):
         updates, state = tx.update(quadratic(params), state, params)
         params = optax.apply_updates(params, updates)
     seen = optim.eval_params(params, state)
-    np.testing.assert_array_equal(seen['a'], optim.find(state, optim.EmaState).average['a'])
-    velocity = optim.find(state, optim.NesterovState).velocity['b']['kernel']
+    np.testing.assert_array_equal(seen['a'], optim.find_state(state, optim.EmaState).average['a'])
+    velocity = optim.find_state(state, optim.NesterovState).velocity['b']['kernel']
     assert float(jnp.abs(velocity).min()) > 0
     np.testing.assert_allclose(seen['b']['kernel'], params['b']['kernel'] - 0.9 * velocity, rtol=1e-6)
 

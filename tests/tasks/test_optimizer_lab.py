@@ -115,7 +115,7 @@ def test_effective_rates_on_a_constant_gradient():
             if name == 'rmsprop':
                 assert rate == pytest.approx(0.5 / (0.25 + 2 * (1 - 0.5**k) ** 0.5), rel=1e-5)
         if name == 'adadelta':
-            t = float(optim.find(state, optim.AdadeltaState).mean_square_update['w'][0])
+            t = float(optim.find_state(state, optim.AdadeltaState).mean_square_update['w'][0])
             assert rate == pytest.approx(3.0 * ((t + 0.25) / (4 + 0.25)) ** 0.5, rel=1e-5)
     assert effective_rate(dict(name='sgd', learning_rate=0.1), optim.sgd(0.1).init(params)) is None
 

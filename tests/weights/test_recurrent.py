@@ -38,8 +38,8 @@ def test_flax(name, reverse):
     peer = linen.RNN(cell, reverse=reverse, keep_order=True)
     variables = drawn(jax.eval_shape(peer.init, jax.random.key(0), X))
     ((_, params),) = variables['params'].items()
-    ours = recurrent.from_flax(params)
-    same(recurrent.to_flax(ours), params)
+    ours = recurrent.cell_from_flax(params)
+    same(recurrent.cell_to_flax(ours), params)
     tree = {'forward_0': ours}
     layer = layer.clone(bidirectional=reverse)
     if reverse:
@@ -53,10 +53,10 @@ def test_flax(name, reverse):
 @pytest.mark.parametrize('layer', [RNN(5, 2), LSTM(5, 2, bidirectional=True), GRU(5, use_bias=False), GRU(5, 3)])
 def test_there_and_back(layer):
     params = drawn(jax.eval_shape(layer.init, jax.random.key(0), X))['params']
-    tensors = recurrent.to_torch(params, 'encoder.')
+    tensors = recurrent.layer_to_torch(params, 'encoder.')
     assert all(key.startswith('encoder.') for key in tensors)
     assert tensors['encoder.weight_ih_l0'].shape == params['forward_0']['kernel'].shape[::-1]
-    same(recurrent.from_torch({**tensors, 'decoder.weight': np.zeros(3)}, 'encoder.'), params)
+    same(recurrent.layer_from_torch({**tensors, 'decoder.weight': np.zeros(3)}, 'encoder.'), params)
 
 
 def test_what_is_refused():
@@ -72,14 +72,14 @@ def test_what_is_refused():
         ),
     ):
         with pytest.raises(UsageError, match=message):
-            recurrent.to_torch(params(layer))
-    tensors = recurrent.to_torch(params(LSTM(5, 2)))
+            recurrent.layer_to_torch(params(layer))
+    tensors = recurrent.layer_to_torch(params(LSTM(5, 2)))
     with pytest.raises(UsageError, match=r'there is no rnn\.weight_ih_l0'):
-        recurrent.from_torch(tensors, 'rnn.')
+        recurrent.layer_from_torch(tensors, 'rnn.')
     with pytest.raises(UsageError, match='proj_size'):
-        recurrent.from_torch({**tensors, 'weight_hr_l0': np.zeros((2, 5))})
+        recurrent.layer_from_torch({**tensors, 'weight_hr_l0': np.zeros((2, 5))})
     del tensors['weight_hh_l1']
     with pytest.raises(UsageError, match='weight_hh_l1 is missing'):
-        recurrent.from_torch(tensors)
+        recurrent.layer_from_torch(tensors)
     with pytest.raises(UsageError, match='not those of an LSTM, GRU or simple cell of flax'):
-        recurrent.from_flax({'hi': {}, 'ii': {}})
+        recurrent.cell_from_flax({'hi': {}, 'ii': {}})

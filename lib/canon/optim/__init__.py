@@ -1,4 +1,4 @@
-"""Gradient transformations and schedules, hand-written: each is an `optax.GradientTransformation`.
+"""Optimizers and learning rate schedules; every transform is an `optax.GradientTransformation`.
 
 >>> tx = adam(learning_rate=cosine(1e-3, steps=1000))
 >>> params = {'w': jnp.ones(3)}
@@ -55,7 +55,7 @@ from canon.optim.schedules import (
     warmup,
 )
 from canon.optim.soap import SoapState, scale_by_soap, soap
-from canon.optim.state import find, find_all, hyperparams, overrides, set_hyperparams, state_shardings
+from canon.optim.state import find_state, find_states, hyperparams, opt_state_shardings, overrides, set_hyperparams
 
 __all__ = [
     'AdadeltaState',
@@ -92,8 +92,8 @@ __all__ = [
     'ema',
     'eval_params',
     'exponential',
-    'find',
-    'find_all',
+    'find_state',
+    'find_states',
     'find_watched_metrics',
     'freeze',
     'global_norm',
@@ -112,6 +112,7 @@ __all__ = [
     'nadam',
     'nesterov',
     'observe',
+    'opt_state_shardings',
     'orthogonalize',
     'overrides',
     'partition',
@@ -132,7 +133,6 @@ __all__ = [
     'sgd',
     'skip_nonfinite',
     'soap',
-    'state_shardings',
     'step_decay',
     'trace',
     'warmup',

@@ -1,4 +1,4 @@
-"""Adam (notes 2.2.3), AdamW, NAdam."""
+"""Adam (notes 2.2.3), AdamW and NAdam."""
 
 from __future__ import annotations
 
@@ -52,11 +52,10 @@ def adam(
     mu_dtype=None,
 ) -> GradientTransformation:
     """s <- b1 s + (1 - b1) g; r <- b2 r + (1 - b2) g^2;
-    theta <- theta - epsilon_k s_hat / (eps + sqrt r_hat), with s_hat = s / (1 - b1^k), r_hat = r / (1 -
-    b2^k).
+    theta <- theta - epsilon_k s_hat / (eps + sqrt r_hat), with s_hat = s / (1 - b1^k), r_hat = r / (1 - b2^k).
 
-    Notes 2.2.3; Kingma & Ba 2015, algorithm 1. The equation of `optax.adam` and `torch.optim.Adam`, ten
-    times more exact in float32: see `scale_by_adam`.
+    Notes 2.2.3; Kingma & Ba 2015, algorithm 1. The equation of `optax.adam` and `torch.optim.Adam`, with a tenth of
+    their error in float32: see `scale_by_adam`.
     """
     return chain(scale_by_adam(b1, b2, eps, state_dtype, mu_dtype), scale_by_learning_rate(learning_rate))
 
@@ -75,12 +74,21 @@ def adamw(
 ) -> GradientTransformation:
     """theta <- theta - epsilon_k (s_hat / (eps + sqrt r_hat) + weight_decay theta).
 
-    Loshchilov & Hutter 2019, algorithm 2, in the convention of torch and optax: the decay is multiplied by
-    the rate. In the paper it is multiplied by the schedule alone, epsilon_k / base: give
-    `base_learning_rate` (the rate that the schedule multiplies, usually its peak) for that. The default of
-    0.01 is torch's; optax has 1e-4.
+    Loshchilov & Hutter 2019, algorithm 2, in the convention of torch and optax: the decay is multiplied by the rate. In
+    the paper it is multiplied by the schedule alone, epsilon_k / base. The default decay of 0.01 is torch's; optax has
+    1e-4.
 
-    where: regex of the parameters to decay, such as 'kernel$'; None decays all. `mask` is optax's way to say so.
+    Args:
+      learning_rate: epsilon_k, a number or a schedule.
+      b1: decay of the first moment.
+      b2: decay of the second moment.
+      eps: added to the root of the second moment.
+      weight_decay: coefficient of the decay.
+      where: regex of the names of the parameters to decay, such as 'kernel$'; all if None.
+      base_learning_rate: the rate that the schedule multiplies, usually its peak, for the convention of the paper.
+      state_dtype: type of both moments; at least float32 if None.
+      mu_dtype: type of the first moment; `state_dtype` if None.
+      mask: the parameters to decay, as optax takes them, in place of `where`.
     """
     if base_learning_rate is not None:
         base_learning_rate = to_number('base_learning_rate', base_learning_rate, above=0)
@@ -101,9 +109,9 @@ def nadam(
 ) -> GradientTransformation:
     """Adam with Nesterov's look-ahead: s_hat = mu_{k+1} s / (1 - mu_1 .. mu_{k+1}) + (1 - mu_k) g / (1 - mu_1 .. mu_k).
 
-    Dozat 2016, algorithm 2, with his mu_k = b1 (1 - 0.96^(momentum_decay k) / 2), by which the average s decays
-    too. `torch.optim.NAdam` has the same weights but lets s decay by b1, so that its first steps are others.
-    `momentum_decay=None` keeps mu_k = b1, as `optax.nadam`.
+    Dozat 2016, algorithm 2, with his mu_k = b1 (1 - 0.96^(momentum_decay k) / 2), which is also the decay of s.
+    `torch.optim.NAdam` has the same weights but decays s by b1, so that its first steps differ.
+    `momentum_decay=None` keeps mu_k = b1, as `optax.nadam` does.
     """
     return chain(scale_by_nadam(b1, b2, eps, momentum_decay), scale_by_learning_rate(learning_rate))
 
@@ -113,9 +121,9 @@ def scale_by_adam(
 ) -> GradientTransformation:
     """u <- s_hat / (eps + sqrt r_hat). See `adam`.
 
-    The averages are in `lerp` form and the corrections use expm1: the median float32 error against float64
-    is 4e-7, where the textbook form (optax's) has 7e-6, because float32(0.999) is 1e-5 off in 1 - b2 and `1
-    - b2^k` cancels.
+    The averages are computed by `lerp` and the corrections by expm1: the median error of float32 against float64 is
+    4e-7, where the textbook form (optax's) has 7e-6, because 1 - float32(0.999) has an error of 1e-5 and 1 - b2^k
+    cancels.
 
     state_dtype: a narrower type for both averages; the step uses the rounded values. In bfloat16 an average moves
         only while (1 - b2) |g^2 - r| is above r / 512: with b2=0.999 r stalls near half of g^2, so choose b2 <= 0.95.
@@ -147,7 +155,7 @@ def scale_by_adam(
 def scale_by_nadam(
     b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, momentum_decay: float | None = 4e-3
 ) -> GradientTransformation:
-    """The direction of `nadam`. The average s decays by mu_k too."""
+    """u <- the direction of `nadam`, in which s decays by mu_k too."""
     b1, b2 = to_number('b1', b1, below=1.0), to_number('b2', b2, below=1.0)
     eps = to_number('eps', eps)
 

@@ -1,4 +1,4 @@
-"""Rates of each parameter's own, from its squared gradients: AdaGrad, RMSProp, Adadelta (notes 2.2.1, 2.2.2)."""
+"""Per-parameter learning rates from squared gradients: AdaGrad, RMSProp and Adadelta (notes 2.2.1, 2.2.2)."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def adadelta(
     """r <- decay r + (1 - decay) g^2; u = g (eps + sqrt t) / (eps + sqrt r); t <- decay t + (1 - decay) u^2;
     theta <- theta - u.
 
-    Notes 2.2.2. With `eps_in_sqrt` it is Zeiler 2012, algorithm 1 (his decay is 0.95): u = g sqrt((t + eps)
-    / (r + eps)), the form of torch and optax. The notes' form starts a thousand times slower: its first step
-    is about eps, Zeiler's about sqrt(eps); it wants eps near 1e-3. `learning_rate` scales the step alone,
-    not t, as in torch. `optax.adadelta()` with its own defaults ascends (its rate of None drops the sign).
+    Notes 2.2.2. With `eps_in_sqrt` it is Zeiler 2012, algorithm 1 (his decay is 0.95): u = g sqrt((t + eps) / (r +
+    eps)), the form of torch and optax. The notes' form starts a thousand times slower: its first step is about eps,
+    Zeiler's about sqrt(eps); choose eps near 1e-3 for it. `learning_rate` scales the step but not t, as in torch.
+    `optax.adadelta()` with its own defaults ascends (its rate of None drops the sign).
     """
     return chain(scale_by_adadelta(decay, eps, eps_in_sqrt), scale_by_learning_rate(learning_rate))
 
@@ -105,17 +105,18 @@ def scale_by_rms(
 
 @accept_names(rho='decay')
 def scale_by_adadelta(decay: float = 0.9, eps: float = 1e-6, eps_in_sqrt: bool = False) -> GradientTransformation:
-    """r before the step, t after it. See `adadelta`.
+    """u <- u (eps + sqrt t) / (eps + sqrt r), with r updated before the step and t after it. See `adadelta`.
 
-    In Zeiler's form the step is computed from the new t: by t' = decay t + (1 - decay) u^2 and the step's own equation,
-    (t + eps) / (r + eps) = (t' + decay eps) / (decay (r + eps) + (1 - decay) g^2), a sum of positive terms. So the old
-    t need not be kept while the new one is written in place: 48 bytes a parameter and no temporary memory. The notes'
-    form has no such simple inverse and moves 56; optax moves 68 for Zeiler's.
+    In Zeiler's form the step is computed from the new t: by t' = decay t + (1 - decay) u^2 and the equation of the
+    step, (t + eps) / (r + eps) = (t' + decay eps) / (decay (r + eps) + (1 - decay) g^2), in which all terms are
+    positive. So the old t need not be kept while the new one is written in place: 48 bytes per parameter are moved,
+    without temporary memory. The notes' form has no such simple inverse and moves 56; optax moves 68 for Zeiler's.
     """
-    decay = to_number('decay', decay, below=1.0, above=0)  # with 0, as with eps=0, nothing of adadelta is left
+    decay = to_number('decay', decay, below=1.0, above=0)  # with 0, as with eps=0, the rule degenerates
     eps = to_number('eps', eps, above=0)
 
-    # Numerator and denominator are each divided or rooted before they meet: eps / g^2 underflows from g = 1e17 on.
+    # Roots and quotients are taken before numerator and denominator are combined: eps / g^2 underflows from g = 1e17
+    # on.
     def zeiler(u, r, t, rho, delta):
         g, r = u * u, lerp(r, u * u, rho)
         t = lerp(t, (t + delta) * jnp.where(jnp.isinf(r), 0, g / (r + delta)), rho)

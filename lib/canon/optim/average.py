@@ -1,4 +1,4 @@
-"""An average of the parameters, kept beside them: of all, or of those after learning has slowed down."""
+"""Averages of the parameters over training: exponential, or from a plateau on."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class EmaState(NamedTuple):
 
 
 def ema(decay: float = 0.999, debias: bool = True) -> GradientTransformation:
-    """a <- a + w_k (theta_k - a), an average of the parameters after each update. Stands last in a chain.
+    """a <- a + w_k (theta_k - a), an average of the parameters after each update. It must be last in a chain.
 
-    w_k = (1 - decay) / (1 - decay^k): the exponential average without the memory of the initialisation,
-    exactly Adam's corrected one. decay=1 is its limit, w_k = 1 / k, the plain mean (Polyak & Juditsky 1992).
-    With `debias=False` w_k = 1 - decay, which after few steps is mostly the initialisation.
+    w_k = (1 - decay) / (1 - decay^k): the exponential average without a bias to the initialisation, corrected as Adam's
+    are. decay=1 is its limit, w_k = 1 / k, the plain mean (Polyak & Juditsky 1992). With `debias=False` w_k = 1 -
+    decay, which after a few steps is mostly the initialisation.
 
-    `eval_params(params, opt_state)` gives the average, in the parameters' types; it is kept in float32.
+    `eval_params(params, opt_state)` returns the average in the types of the parameters; it is kept in float32.
     `optax.ema` averages updates, not parameters.
     """
     below = math.nextafter(1.0, 2.0) if debias else 1.0  # with debias 1 is allowed, the plain mean
@@ -65,7 +65,7 @@ def ema(decay: float = 0.999, debias: bool = True) -> GradientTransformation:
 
 
 def _apply_update(param: jax.Array, update: jax.Array) -> jax.Array:
-    """The parameter after the update, as optax.apply_updates will round it."""
+    """Returns the parameter after the update, rounded as by optax.apply_updates."""
     return wide((wide(param) + update).astype(param.dtype))
 
 
@@ -73,14 +73,14 @@ def _average_weight(count: jax.Array, decay: float | jax.Array) -> jax.Array:
     mean = 1 / scalar(count)
     if not isinstance(decay, jax.Array):
         return mean if decay == 1 else (1.0 - decay) / one_minus_power(decay, count)
-    short = jnp.where(decay < 1, decay, 0.5)  # not 0 / 0 where the mean is meant
+    short = jnp.where(decay < 1, decay, 0.5)  # not 0 / 0 for the plain mean
     return jnp.where(decay < 1, (1.0 - short) / one_minus_power(short, count), mean)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LateAverageState:
-    count: jax.Array  # int32: parameters in the average; 0: it has not begun, and follows them
+    count: jax.Array  # int32: parameters in the average; 0 before it begins, when it equals the parameters
     average: Tree
     best: jax.Array  # of all evaluations before the last `patience`
     recent: jax.Array  # [patience], oldest first
@@ -88,7 +88,7 @@ class LateAverageState:
     mode: str = dataclasses.field(metadata=dict(static=True))
 
     def observe(self, value: jax.Array) -> LateAverageState:
-        """After an evaluation that measured `value`."""
+        """Returns the state after an evaluation that measured `value`."""
         value = jnp.asarray(value, self.best.dtype)
         lesser, worse = (jnp.fmin, jnp.greater) if self.mode == 'min' else (jnp.fmax, jnp.less)
         begins = (self.count == 0) & worse(value, self.best)  # False for NaN
@@ -101,15 +101,18 @@ class LateAverageState:
 
 
 def average_on_plateau(metric: str, patience: int = 5, mode: str | None = None) -> GradientTransformation:
-    """The plain mean of the parameters since an evaluation was worse than the best of those before the last `patience`.
+    """Averages the parameters from the first evaluation that is worse than the best one before the last `patience`.
 
-    The trigger of NT-ASGD: Merity, Keskar & Socher 2018, Algorithm 1, whose n is `patience`; the mean of Polyak &
-    Juditsky 1992, begun with the parameters of that evaluation. Stands last in a chain, behind `sgd` in the paper.
-    `eval_params(params, opt_state)` gives the mean, and until it begins the parameters themselves. The authors' code
-    evaluates once an epoch, and swaps torch's `ASGD` in at the trigger.
+    The trigger is that of NT-ASGD (Merity, Keskar & Socher 2018, algorithm 1, where n is `patience`); the average is
+    the plain mean (Polyak & Juditsky 1992), beginning with the parameters of that evaluation. It must be last in a
+    chain, in the paper after `sgd`. `eval_params(params, opt_state)` returns the mean, and before it begins the
+    parameters. The authors' code evaluates once per epoch, and switches to torch's `ASGD` at the trigger.
 
-    metric: the key of `observe`'s mapping, 'valid/loss'; evaluations without it pass unseen, NaN never begins it.
-    mode: 'min' where less is better, or 'max'; it has no default.
+    Args:
+      metric: the key of `observe`'s mapping, such as 'valid/loss'. Evaluations without it are ignored, and NaN never
+        triggers the average.
+      patience: n, the most recent evaluations that are not compared with.
+      mode: 'min' if less is better, or 'max'; it has no default.
     """
     patience = to_integer('patience', patience)
     direction = to_mode(mode, metric)

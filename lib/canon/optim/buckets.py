@@ -1,4 +1,4 @@
-"""Small leaves updated together, as one vector: fewer, longer loops."""
+"""Updates small leaves together, as one vector: fewer and longer loops."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from canon.optim.average import EmaState, LateAverageState
 from canon.optim.core import BUCKETS, Tree, to_integer
 from canon.optim.descent import LookaheadState, NesterovState
 from canon.optim.schedule_free import ScheduleFreeState
-from canon.optim.state import find_all
+from canon.optim.state import find_states
 
 
 def bucket_leaves(tx: GradientTransformation, below: int = 16384) -> GradientTransformationExtraArgs:
-    """`tx`, with all leaves of fewer than `below` elements joined into one vector per type; bit for bit the same.
+    """Applies `tx` with all leaves of fewer than `below` elements joined into one vector per type, bitwise equal to
+    `tx`.
 
-    A network has a hundred biases and norms, and a CPU spends more on starting a loop for each than on the
-    numbers. The state of the small leaves is kept joined. For element-wise rules only: a rule that looks at
-    one leaf's path or norm (`where`, partition, lamb, muon) raises UsageError inside, and so do averages and
-    Nesterov's look-ahead, which are read leaf by leaf; these stand outside. Other libraries' transforms are
-    taken at your word.
+    A network has a hundred biases and norms, and a CPU spends more time on starting a loop for each than on computing.
+    The state of the small leaves is kept joined. Only for element-wise rules: rules that depend on a leaf's path or
+    norm (`where`, partition, lamb, muon) raise UsageError inside, and so do averages and Nesterov's look-ahead, which
+    are read leaf by leaf. Put these outside. Transforms of other libraries are not checked.
     """
     tx, below = with_extra_args_support(tx), to_integer('below', below, least=0)
 
     def init(params):
-        state = tx.init(_joined(params, params, below))
+        state = tx.init(_join(params, params, below))
         for kind in (EmaState, LateAverageState, NesterovState, LookaheadState, ScheduleFreeState):
-            if find_all(state, kind):
+            if find_states(state, kind):
                 raise UsageError(f'{kind.__name__} cannot be kept in a bucket; put it outside of bucket_leaves')
         return state
 
     def update(updates, state, params=None, **extra):
         like = updates if params is None else params
-        joined = None if params is None else _joined(params, like, below)
-        new, state = tx.update(_joined(updates, like, below), state, joined, **extra)
+        joined = None if params is None else _join(params, like, below)
+        new, state = tx.update(_join(updates, like, below), state, joined, **extra)
         return _split(new, updates, like, below), state
 
     return GradientTransformationExtraArgs(init, update)
 
 
 def _groups(like: Tree, below: int) -> dict[str, list[int]]:
-    """The places of the small leaves, by type."""
+    """Returns the places of the small leaves by type."""
     groups: dict[str, list[int]] = {}
     for i, leaf in enumerate(jax.tree.leaves(like)):
         if jnp.size(leaf) < below:
@@ -51,7 +51,7 @@ def _groups(like: Tree, below: int) -> dict[str, list[int]]:
     return groups
 
 
-def _joined(tree: Tree, like: Tree, below: int) -> Tree:
+def _join(tree: Tree, like: Tree, below: int) -> Tree:
     groups = _groups(like, below)
     leaves, treedef = jax.tree.flatten(tree)
     small = {name: jnp.concatenate([jnp.ravel(leaves[i]) for i in places]) for name, places in groups.items()}

@@ -1,4 +1,4 @@
-"""Clipping of the gradient as a whole."""
+"""Clipping of gradients by their global norm."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from canon.optim.core import Tree, cast, check_params, per_leaf, times, to_numbe
 
 
 def clip_by_global_norm(max_norm: float) -> GradientTransformation:
-    """u <- u min(1, max_norm / ||u||), the norm over all leaves together.
+    """u <- u min(1, max_norm / ||u||), with the norm over all leaves.
 
-    Pascanu et al. 2013, algorithm 1. One scalar factor, so a clipped AdamW moves 44 bytes a parameter where
-    optax's select between two trees moves 60. torch divides by ||u|| + 1e-6. A non-finite gradient stays
-    non-finite.
+    Pascanu et al. 2013, algorithm 1. It multiplies by one scalar, so that a clipped AdamW moves 44 bytes per parameter,
+    where optax's selection between two trees moves 60. torch divides by ||u|| + 1e-6. Gradients that are not finite
+    stay so.
     """
     max_norm = to_number('max_norm', max_norm, above=0)
 
@@ -32,6 +32,6 @@ def clip_by_global_norm(max_norm: float) -> GradientTransformation:
 
 
 def global_norm(tree: Tree) -> jax.Array:
-    """sqrt of the sum of squares of all leaves, summed in float32 or wider; 0 for an empty tree."""
+    """Computes the root of the sum of squares of all leaves, in at least float32; 0 for an empty tree."""
     squares = [jnp.sum(jnp.square(wide(x))) for x in jax.tree.leaves(tree)]
     return jnp.sqrt(sum(squares, start=jnp.zeros((), jnp.float32)))

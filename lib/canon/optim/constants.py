@@ -1,4 +1,4 @@
-"""Constant hyperparameters as arguments of a compiled program, so that another rate compiles nothing anew."""
+"""Turns constant hyperparameters into arguments of a compiled program, so that another rate needs no compilation."""
 
 from __future__ import annotations
 
@@ -12,26 +12,31 @@ import numpy as np
 
 from canon.optim.core import scalar
 
-# What `constant_scalar` asks for the array of a float; None outside of `lift_constants`.
+# Returns the array of a constant, for `constant_scalar`; None outside of `lift_constants`.
 _lookup: ContextVar[Callable[[float], jax.Array | None] | None] = ContextVar('lookup', default=None)
 
 
 def constant_scalar(value: float | jax.Array) -> jax.Array:
-    """A strongly typed scalar: of a float the argument that `lift_constants` made of it, else a literal."""
+    """Returns a strongly typed scalar: for a float the argument that `lift_constants` made of it, else a literal."""
     lookup = _lookup.get()
     lifted = lookup(value) if lookup is not None and isinstance(value, float) else None
     return scalar(value if lifted is None else lifted)
 
 
 def lift_constants(function: Callable, *args: Any) -> tuple[Callable, np.ndarray, Any]:
-    """`(lifted, values, result)`: `lifted(values, *args)` is `function(*args)` with its constant rates in `values`.
+    """Makes the constant rates, weight decays and momenta in a function its first argument.
 
-    XLA compiles a constant into the program. `jax.jit(lifted)` is the same program for any learning rate, weight decay
-    and momentum, so runs that differ in nothing else share one entry of the compilation cache. Constants are told
-    apart by value: whether a transform is traced once or several times makes no difference. An update that is itself
-    jitted keeps its literals, which are in JAX's trace of it.
+    XLA compiles constants into the program. `jax.jit(lifted)` is the same program for any values, so runs that differ
+    only in these share one entry of the compilation cache. Constants are identified by their values: whether a
+    transform is traced once or several times makes no difference. An update that is itself jitted keeps its literals,
+    which are in JAX's trace of it.
 
-    args: what `function` will be called with; `jax.ShapeDtypeStruct`s suffice. `result` is what it returns, abstract.
+    Args:
+      function: to lift.
+      args: its arguments; `jax.ShapeDtypeStruct`s suffice.
+
+    Returns:
+      `lifted`, for which `lifted(values, *args)` equals `function(*args)`; the `values`; and the abstract result.
     """
     places: dict[float, int] = {}
 

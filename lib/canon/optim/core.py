@@ -1,9 +1,9 @@
-"""What every transform here is built on: walking leaves together, float32 accumulators, checks with names.
+"""Building blocks of the transforms: mapping over leaves, accumulators in float32, checks of hyperparameters.
 
-Three rules hold in every file of this room. Arithmetic and accumulators are at least float32, whatever the
-parameters are. An update is a function of the *stored* state: where the state is rounded to a narrow type,
-the update uses the rounded value, so XLA can write the state in place. A hyperparameter is what the argument says, be
-it a float, a schedule or a tracer; the state records the value last used, unless one was set there explicitly.
+Three rules hold in every file of this package. Arithmetic and accumulators are at least float32, whatever the
+parameters are. An update is a function of the *stored* state: if the state is rounded to a narrow type, the update uses
+the rounded value, so that XLA can write the state in place. A hyperparameter is the argument (a float, a schedule or a
+tracer), and the state records the value last used; only a value set there explicitly overrides the argument.
 """
 
 from __future__ import annotations
@@ -24,17 +24,23 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from canon.errors import UsageError
 
 Tree = Any
-BUCKETS = 'buckets of small leaves'  # the key under which `bucket_leaves` joins them
+BUCKETS = 'buckets of small leaves'  # the key of the joined leaves in the trees of `bucket_leaves`
 
 
 def per_leaf(
     kernel: Callable, updates: Tree, *accumulators: Tree, given: tuple[Tree, ...] = (), paths: bool = False
 ) -> tuple:
-    """`kernel(update, *accumulators, *given) -> (update, *accumulators)` on each leaf, as trees again.
+    """Maps a kernel over leaves and returns trees.
 
-    `given` are trees that are only read (the parameters). With `paths` the kernel gets the leaf's path name
-    first. Raises UsageError where a shape differs from the update's: broadcasting would train the wrong
-    thing in silence.
+    Args:
+      kernel: (update, *accumulators, *given) -> (update, *accumulators) of one leaf.
+      updates: the updates.
+      accumulators: trees of the state that the kernel also returns.
+      given: trees that are only read, such as the parameters.
+      paths: whether the kernel gets the name of the leaf's path as its first argument.
+
+    Raises:
+      UsageError: a shape differs from that of the update, which broadcasting would hide.
     """
     leaves, treedef = jax.tree.flatten(updates)
     others = [_flatten_like(updates, treedef, tree) for tree in (*accumulators, *given)]
@@ -50,7 +56,7 @@ def _flatten_like(updates: Tree, treedef, tree: Tree) -> list:
     try:
         leaves = treedef.flatten_up_to(tree)
     except ValueError as error:
-        raise UsageError(f'the updates are another tree than the parameters: {error}') from error
+        raise UsageError(f'the tree of the updates differs from that of the parameters: {error}') from error
     for (path, update), leaf in zip(tree_flatten_with_path(updates)[0], leaves, strict=True):
         if jnp.shape(update) != jnp.shape(leaf):
             name, shapes = path_name(path), f'{jnp.shape(update)}, the parameter {jnp.shape(leaf)}'
@@ -59,31 +65,31 @@ def _flatten_like(updates: Tree, treedef, tree: Tree) -> list:
 
 
 def path_name(path) -> str:
-    """`Dense_0/kernel` for a leaf's path: what every regex of this room sees."""
+    """Returns the name of a leaf's path, such as 'Dense_0/kernel', that regular expressions are matched against."""
     return keystr(path, simple=True, separator='/')
 
 
 def compile_pattern(pattern: str) -> re.Pattern:
-    """The compiled pattern; raises UsageError for one that is none."""
+    """Compiles a regular expression. Raises UsageError if it is invalid."""
     try:
         return re.compile(pattern)
     except re.error as error:
-        raise UsageError(f'{pattern!r} is no regular expression: {error}') from error
+        raise UsageError(f'{pattern!r} is not a valid regular expression: {error}') from error
 
 
 def check_params(params: Tree) -> None:
-    """Raises UsageError for a leaf that is not of a real floating type, naming it."""
+    """Raises UsageError, naming the leaf, if one is not of a real floating-point type."""
     for path, leaf in tree_flatten_with_path(params)[0]:
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
             name = path_name(path) or 'the parameter'
-            raise UsageError(f'{name} is {dtype}; only floating parameters are trained: freeze it, or take it out')
+            raise UsageError(f'{name} is {dtype}; only floating-point parameters are trained: freeze it, or remove it')
 
 
 def refuse_buckets(params: Tree, what: str) -> None:
-    """Raises UsageError inside `bucket_leaves`, for a rule that looks at leaves one by one."""
+    """Raises UsageError inside `bucket_leaves`, for rules that treat leaves differently."""
     if isinstance(params, dict) and BUCKETS in params:
-        raise UsageError(f'{what} cannot see the leaves in a bucket; put it outside of bucket_leaves')
+        raise UsageError(f'{what} cannot be applied to the leaves of a bucket; put it outside of bucket_leaves')
 
 
 def require_params(params: Tree, what: str) -> Tree:
@@ -93,13 +99,13 @@ def require_params(params: Tree, what: str) -> Tree:
 
 
 def zeros(params: Tree, dtype=None) -> Tree:
-    """Accumulators like the parameters, of `dtype` or at least float32."""
+    """Returns zeros in the shapes of the parameters, of `dtype` or at least float32."""
     check_params(params)
     return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=dtype or wide_dtype(p)), params)
 
 
 def wide_copy(params: Tree) -> Tree:
-    """The parameters in their wide types, in buffers of their own: a state that shared theirs could not be donated."""
+    """Copies the parameters in at least float32. A state that shared their buffers could not be donated."""
     return jax.tree.map(lambda p: jnp.array(p, wide_dtype(p), copy=True), params)
 
 
@@ -108,17 +114,17 @@ def wide_dtype(x):
 
 
 def wide(x) -> jax.Array:
-    """`x` in float32, or float64 where it is that already."""
+    """Returns x in at least float32."""
     return jnp.asarray(x, wide_dtype(x))
 
 
 def scalar(value) -> jax.Array:
-    """A strongly typed scalar of the default float type: float32, or float64 under jax_enable_x64."""
+    """Returns a strongly typed scalar of the default float type: float32, or float64 under jax_enable_x64."""
     return jnp.asarray(value, dtype=jax.dtypes.canonicalize_dtype(float))
 
 
 def times(factor: jax.Array, x: jax.Array) -> jax.Array:
-    """`factor * x` in the type of x."""
+    """Returns factor * x in the type of x."""
     return factor.astype(x.dtype) * x
 
 
@@ -127,31 +133,31 @@ def zero_count() -> jax.Array:
 
 
 def next_count(count: jax.Array) -> jax.Array:
-    """`count + 1`, staying at the largest int32 rather than turning negative."""
+    """Returns count + 1, saturating at the largest int32."""
     return count + (count < np.iinfo(np.int32).max).astype(jnp.int32)
 
 
 def one_minus_power(decay: float | jax.Array, count: jax.Array) -> jax.Array:
-    """`1 - decay**count` without cancellation: the logarithm is taken in double precision, the rest is expm1.
+    """Computes 1 - decay^count without cancellation, by expm1 of a logarithm in double precision.
 
-    In float32 the plain form is 1e-5 off for decay=0.999, and 1e-4 for 0.9999.
+    In float32 the plain form has an error of 1e-5 for decay=0.999 and of 1e-4 for 0.9999.
     """
     return -jnp.expm1(count.astype(jax.dtypes.canonicalize_dtype(float)) * log(decay))
 
 
 def log(value: float | jax.Array) -> float | jax.Array:
-    """The natural logarithm: in double precision of a float, of a tracer in its own type; -inf for 0."""
+    """Computes the natural logarithm: of a float in double precision, of a tracer in its type; -inf for 0."""
     if isinstance(value, Tracer):
         return jnp.log1p(value - 1)  # value - 1 is exact above 0.5, where decays are
     return math.log(value) if value > 0 else -math.inf
 
 
 def lerp(average: jax.Array, value: jax.Array, decay: float | jax.Array) -> jax.Array:
-    """`decay * average + (1 - decay) * value`, in the form whose weights add to one after rounding.
+    """Computes decay * average + (1 - decay) * value in a form whose weights add up to one after rounding.
 
-    With `1 - decay` rounded once, a constant value is its own average; float32(0.999) + float32(0.001) is not 1. The
-    step starts from the heavier of the two, so that nothing of it is lost in the difference. Where the difference
-    overflows, or the average has, the plain form is used: its terms do not.
+    With 1 - decay rounded once, the average of a constant is that constant; float32(0.999) + float32(0.001) is not 1.
+    The step starts from the term with the larger weight, so that it is not rounded in the difference. If the difference
+    overflows, or the average has, the plain form is used, whose terms do not.
     """
     decay = cast(decay, average)
     difference = value - average
@@ -165,17 +171,17 @@ def lerp(average: jax.Array, value: jax.Array, decay: float | jax.Array) -> jax.
 
 
 def ratio(numerator: jax.Array, divisor: jax.Array) -> jax.Array:
-    """`numerator / divisor`, and 0 for a divisor of 0: with eps=0 a parameter without a gradient stays where it is."""
+    """Divides, with 0 / 0 = 0: with eps=0 a parameter without a gradient does not move."""
     return jnp.where(divisor == 0, 0, numerator / divisor)  # a NaN stays a NaN
 
 
 def cast(value: float | jax.Array, x: jax.Array) -> float | jax.Array:
-    """A hyperparameter for arithmetic with `x`, whose type the result keeps: a float as it is, a tracer in x's type."""
+    """Returns a hyperparameter for arithmetic in the type of x: a float as it is, a tracer in x's type."""
     return value.astype(x.dtype) if isinstance(value, Tracer) else value
 
 
 def accept_names(**names: str) -> Callable:
-    """A decorator: `accept_names(rho='decay')` lets a function be called with optax's `rho` for its own `decay`."""
+    """Returns a decorator that accepts optax's names: `accept_names(rho='decay')` takes `rho` for `decay`."""
 
     def decorate(function: Callable) -> Callable:
         own, title = inspect.signature(function), getattr(function, '__name__', '')
@@ -195,7 +201,7 @@ def accept_names(**names: str) -> Callable:
                 bound.arguments[name] = value
             return function(*bound.args, **bound.kwargs)
 
-        # Seen by canon.named and by optax.inject_hyperparams.
+        # Read by canon.named and by optax.inject_hyperparams.
         call.__signature__ = own.replace(parameters=[*own.parameters.values(), *others])  # ty: ignore
         return call
 
@@ -203,9 +209,9 @@ def accept_names(**names: str) -> Callable:
 
 
 def to_number(name: str, value, low: float = 0.0, below: float = math.inf, above: float | None = None):
-    """Returns a hyperparameter, checked by `check_range`, as a float, or as a strongly typed scalar where it is traced.
+    """Returns a hyperparameter, checked by `check_range`, as a float, or as a strongly typed scalar if it is traced.
 
-    Concrete arrays become floats too: what follows from them is then computed in double precision.
+    Concrete arrays become floats too, so that values derived from them are computed in double precision.
     """
     check_range(name, value, low, below, above)
     if jnp.shape(value):
@@ -219,7 +225,7 @@ def to_integer(name: str, value, least: int = 1, traced: bool = False) -> int:
         if traced:
             return value
         raise UsageError(
-            f'{name} decides shapes and cannot be traced; under optax.inject_hyperparams, name it in static_args'
+            f'{name} determines shapes and cannot be traced; under optax.inject_hyperparams, name it in static_args'
         )
     kind = getattr(value, 'dtype', np.asarray(value).dtype)
     if isinstance(value, str) or jnp.shape(value) or not np.issubdtype(kind, np.integer):
@@ -230,9 +236,9 @@ def to_integer(name: str, value, least: int = 1, traced: bool = False) -> int:
 
 
 def check_range(name: str, value, low: float = 0.0, below: float = math.inf, above: float | None = None) -> None:
-    """Raises UsageError unless low <= value < below, and value > above where that is given.
+    """Raises UsageError unless low <= value < below, and value > above if given.
 
-    Traced values pass: they have no value yet.
+    Traced values are not checked: they have no value yet.
     """
     if isinstance(value, Tracer):
         return

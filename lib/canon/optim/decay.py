@@ -1,4 +1,4 @@
-"""Weight decay: one link; its place in the chain says which kind."""
+"""Weight decay, coupled or decoupled by its place in the chain."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ from canon.optim.core import (
 
 
 class DecayState(NamedTuple):
+    HYPERPARAMETERS = ('weight_decay',)
+
     weight_decay: jax.Array  # of the last update
     pinned: jax.Array  # bool: `weight_decay` was set by `set_hyperparams` and overrides the argument
 
@@ -35,18 +37,24 @@ class DecayState(NamedTuple):
 def add_decayed_weights(
     weight_decay: float, where: str | None = None, mask: Tree | Callable[[Tree], Tree] | None = None
 ) -> GradientTransformation:
-    """u <- u + weight_decay theta for the parameters whose path (`Conv_0/kernel`) the regex `where` finds.
+    """u <- u + weight_decay theta for the selected parameters.
 
-    Before a scaler this is the gradient of the L2 term (weight_decay / 2) ||theta||^2, coupled: AlexNet, and
-    torch's `weight_decay` of SGD and Adam. Behind the scaler it is decoupled: AdamW. For plain SGD the two
-    are the same. A regex that finds no parameter raises UsageError.
+    Before a scaler this is the gradient of the L2 term (weight_decay / 2) ||theta||^2, coupled weight decay, as in
+    AlexNet and in torch's SGD and Adam. After the scaler it is decoupled, as in AdamW. For plain SGD the two are the
+    same.
 
-    mask: optax's way to choose: a tree of booleans, or a function from the parameters to one. It may be a prefix of the
-        parameters' tree.
+    Args:
+      weight_decay: the coefficient.
+      where: regex of the paths of the parameters to decay, such as 'kernel$'; all if None.
+      mask: the parameters to decay as in optax: a tree of booleans, or a function from the parameters to one. It may be
+        a prefix of the parameters' tree.
+
+    Raises:
+      UsageError: the regex matches no parameter, or both `where` and `mask` are given.
     """
     weight_decay = to_number('weight_decay', weight_decay)
     if where is not None and mask is not None:
-        raise UsageError(f'where={where!r} and mask choose the same parameters; give one of them')
+        raise UsageError(f'where={where!r} and mask both select parameters; give one of them')
 
     def decayed_paths(params):
         return select_paths(where, params) if mask is None else _masked_paths(mask, params)
@@ -73,18 +81,18 @@ def add_decayed_weights(
 
 
 def _masked_paths(mask: Tree | Callable[[Tree], Tree], params: Tree) -> set[str]:
-    """The paths of the parameters where the mask is true."""
+    """Returns the paths of the parameters for which the mask is true."""
     try:
         chosen = jax.tree.broadcast(mask(params) if callable(mask) else mask, params)
     except ValueError as error:
-        raise UsageError(f'mask is another tree than the parameters: {error}') from error
+        raise UsageError(f'the tree of the mask differs from that of the parameters: {error}') from error
     return {path_name(path) for path, yes in tree_flatten_with_path(chosen)[0] if yes}
 
 
 def select_paths(where: str | None, params: Tree) -> set[str]:
-    """The paths of the parameters that the regex finds; all for None. Raises UsageError where it finds none."""
+    """Returns the paths of the parameters that the regex matches; all for None. Raises UsageError if there are none."""
     names = [path_name(path) for path, _ in tree_flatten_with_path(params)[0]]
-    found = {name for name in names if where is None or compile_pattern(where).search(name)}
-    if names and not found:
-        raise UsageError(f'where={where!r} finds no parameter{suggest(str(where), names)}')
-    return found
+    selected = {name for name in names if where is None or compile_pattern(where).search(name)}
+    if names and not selected:
+        raise UsageError(f'where={where!r} matches no parameter{suggest(str(where), names)}')
+    return selected

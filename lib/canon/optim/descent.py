@@ -1,8 +1,8 @@
-"""Gradient descent, momentum, Nesterov's momentum (notes 2.1).
+"""Gradient descent, momentum and Nesterov's momentum (notes 2.1).
 
-A transform is a chain of links, and the order of the links is the theory: with the rate before the velocity
-the rate is inside it (the notes, Sutskever et al.), with the rate behind it the rate is outside (torch,
-optax). The two are the same as long as the rate is constant, and differ after every change of it.
+The order of the links in a chain decides the rule: with the learning rate before the velocity, the rate is inside the
+velocity (Sutskever et al. 2013, the notes); with the rate after it, the rate is outside (torch, optax). The two agree
+as long as the rate is constant, and differ after every change of it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from canon.optim.schedules import Schedule
 
 
 class TraceState(NamedTuple):
+    HYPERPARAMETERS = ('momentum',)
+
     momentum: jax.Array  # of the last update
     pinned: jax.Array  # bool: `momentum` was set by `set_hyperparams` and overrides the argument
     velocity: Tree
@@ -30,6 +32,8 @@ class TraceState(NamedTuple):
 class NesterovState(NamedTuple):
     """The parameters of the loop are the look-ahead point theta + momentum * velocity."""
 
+    HYPERPARAMETERS = ('momentum',)
+
     momentum: jax.Array
     pinned: jax.Array
     velocity: Tree
@@ -37,6 +41,8 @@ class NesterovState(NamedTuple):
 
 class LookaheadState(NamedTuple):
     """The parameters of the loop are theta; the gradient must be taken at `lookahead_params`."""
+
+    HYPERPARAMETERS = ('momentum',)
 
     momentum: jax.Array
     pinned: jax.Array
@@ -49,8 +55,8 @@ def sgd(
 ) -> GradientTransformation:
     """theta <- theta - epsilon_k g; with momentum v <- momentum v + g; theta <- theta - epsilon_k v.
 
-    Notes 2.1.1; Goodfellow et al., algorithm 8.1. As `optax.sgd` and `torch.optim.SGD`, whose rate stands outside of
-    the velocity: `momentum` and `nesterov` are the rules of the papers, with the rate inside.
+    Notes 2.1.1; Goodfellow et al., algorithm 8.1. As `optax.sgd` and `torch.optim.SGD`, with the rate outside
+    of the velocity; `momentum` and `nesterov` are the rules of the papers, with the rate inside.
     """
     if momentum is None:
         return scale_by_learning_rate(learning_rate)
@@ -63,10 +69,10 @@ def momentum(
 ) -> GradientTransformation:
     """v <- momentum v - epsilon_k g; theta <- theta + v.
 
-    Notes 2.1.2; Sutskever et al. 2013, eq. 1-2; also AlexNet's rule. Here a drop of the rate leaves the
-    velocity gathered so far as it is. With `rate_inside=False` v <- momentum v + g; theta <- theta -
-    epsilon_k v, which is `optax.sgd(momentum=)` and `torch.optim.SGD(momentum=)`: a drop shrinks the old
-    velocity too. With a constant rate the two agree; after a drop to a tenth they are some per cent apart.
+    Notes 2.1.2; Sutskever et al. 2013, eq. 1-2; also AlexNet's rule. A drop of the rate does not change the accumulated
+    velocity. With `rate_inside=False` v <- momentum v + g; theta <- theta - epsilon_k v, which is
+    `optax.sgd(momentum=)` and `torch.optim.SGD(momentum=)`: a drop scales the accumulated velocity down too. With a
+    constant rate the two agree; after a drop to a tenth they differ by a few per cent.
 
     state_dtype: a narrower type for the velocity, such as bfloat16; the step uses the rounded velocity.
     """
@@ -83,11 +89,11 @@ def nesterov(
 ) -> GradientTransformation:
     """v <- momentum v - epsilon_k grad f(theta + momentum v); theta <- theta + v.
 
-    Notes 2.1.2; Sutskever et al. 2013, eq. 3-4. The trajectory is exact, under a changing rate too, in two forms.
+    Notes 2.1.2; Sutskever et al. 2013, eq. 3-4. The trajectory is exact, also under a changing rate, in two forms.
 
-    stored='lookahead': the loop's parameters are phi = theta + momentum v, where the gradient is needed anyway, so
-        this works in any loop. `eval_params` gives theta. Weight decay before it decays phi, as the gradient of an
-        L2 term at the look-ahead point does.
+    stored='lookahead': the loop's parameters are phi = theta + momentum v, where the gradient is taken anyway, so this
+        works in any loop. `eval_params` returns theta. Weight decay before it decays phi, as the gradient of an L2 term
+        at the look-ahead point does.
     stored='theta': the loop's parameters are theta, and the loop must take the gradient at
         `lookahead_params(params, opt_state)`, as Canon's step does. In another loop it would be plain momentum.
 

@@ -1,4 +1,4 @@
-"""From a config to a transform: `make(dict(name='adam', learning_rate=1e-3))`."""
+"""Makes optimizers from configs: `make(dict(name='adam', learning_rate=1e-3))`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TRANSFORMS = (optax.GradientTransformation, optax.GradientTransformationExtraAr
 
 @functools.cache
 def _functions() -> dict[str, Callable]:
-    """By name, every function of a module of this package that returns a gradient transformation or a schedule."""
+    """Returns, by name, every function of this package that is annotated to return a transform or a schedule."""
     package = __name__.rpartition('.')[0]
     paths = [path for path in named.public_functions(package) if not path.startswith('factory.')]
     functions = {path.rpartition('.')[2]: named.lookup(package, path, 'optimizer') for path in paths}
@@ -35,9 +35,9 @@ def _names(schedules: bool) -> list[str]:
 
 
 def find_optimizer(name: str, where: str = 'tx') -> Callable:
-    """The optimizer or schedule `name`; `optax.NAME` and `package.module:function` come from elsewhere.
+    """Returns the optimizer or schedule `name` of this package, `optax.NAME`, or `package.module:function`.
 
-    Raises UsageError, with the near names, where there is none.
+    Raises UsageError with similar names if there is none.
     """
     if ':' in name:
         return named.import_function(name, where)
@@ -49,16 +49,25 @@ def find_optimizer(name: str, where: str = 'tx') -> Callable:
 
 
 def make(spec: Mapping[str, Any], where: str = 'tx') -> optax.GradientTransformation:
-    """The transform that a config describes; lengths in it are integers of steps already.
+    """Makes the transform that a config describes.
 
-    `dict(name='adam', learning_rate=1e-3)` is `adam(learning_rate=1e-3)`. Several links, in order:
-    `dict(chain=('clip', 'adam'), clip=dict(name='clip_by_global_norm', max_norm=1.0),
-    adam=dict(learning_rate=1e-3))`. A value that is itself a mapping with a `name` is a schedule or a
-    transform, to any depth: `learning_rate=dict(name='warmup', steps=500, then=dict(name='cosine',
-    init=1e-3, steps=9500))`. Groups of parameters:
-    `dict(name='partition', rules=(('kernel$', 'muon'), ('.*', 'adam')), muon=dict(...), adam=dict(...))`.
-    `name='optax.adafactor'` takes it from optax, whose rate is then not in the state, and
-    `name='package.module:function'` from any module. Raises UsageError for an unknown name or key, with the near ones.
+    | spec | transform |
+    |---|---|
+    | `dict(name='adam', learning_rate=1e-3)` | `adam(learning_rate=1e-3)` |
+    | `dict(chain=('clip', 'adam'), clip=dict(name='clip_by_global_norm', max_norm=1.0), adam=dict(...))` | a chain |
+    | `learning_rate=dict(name='warmup', steps=500, then=dict(name='cosine', init=1e-3, steps=9500))` | a schedule |
+    | `dict(name='partition', rules=(('kernel$', 'muon'), ('.*', 'adam')), muon=dict(...), adam=dict(...))` | groups |
+    | `dict(name='optax.adafactor')` | of optax; its rate is not in the state |
+    | `dict(name='package.module:function')` | of any module |
+
+    A value that is a mapping with a `name` is a schedule or a transform, to any depth.
+
+    Args:
+      spec: as above, with lengths as integers of steps.
+      where: the key of the config that errors name.
+
+    Raises:
+      UsageError: a name or a key is unknown; the message has similar ones.
     """
     links = named.make_chain(spec, _link, where)
     if not links:
@@ -72,26 +81,26 @@ def _link(name: str, arguments: dict, where: str) -> optax.GradientTransformatio
     function = find_optimizer(name, where)
     if _return_type(function) == Schedule:
         raise UsageError(f'{where}: {name!r} is a schedule; give it as a learning_rate')
-    made = _call(function, arguments, where)
-    if not (hasattr(made, 'init') and hasattr(made, 'update')):
-        raise UsageError(f'{where}: {name!r} gives no gradient transformation')
-    return made
+    tx = _call(function, arguments, where)
+    if not (hasattr(tx, 'init') and hasattr(tx, 'update')):
+        raise UsageError(f'{where}: {name!r} does not return a gradient transformation')
+    return tx
 
 
 def _partition(arguments: dict, where: str) -> optax.GradientTransformation:
     """`dict(name='partition', rules=(('kernel$', 'muon'), ('.*', 'adam')), muon=dict(...), adam=dict(...))`."""
     if 'rules' not in arguments:
-        raise UsageError(f'{where}: partition needs rules, pairs of a regex and the name of a key beside it')
+        raise UsageError(f'{where}: partition needs rules, pairs of a regex and the key of a transform next to rules')
     rules = [tuple(pair) for pair in arguments.pop('rules')]
-    wanted = [key for _, key in rules]
+    keys = [key for _, key in rules]
     for key in arguments:
-        if key not in wanted:
-            raise UsageError(f'{where}.{key} is in no rule of {where}.rules{named.suggest(key, wanted)}')
-    made = {}
-    for key in wanted:
+        if key not in keys:
+            raise UsageError(f'{where}.{key} is in no rule of {where}.rules{named.suggest(key, keys)}')
+    transforms = {}
+    for key in keys:
         spec = dict(arguments.get(key, {}))
-        made[key] = make(spec if 'chain' in spec else {'name': key, **spec}, f'{where}.{key}')
-    return partition([(regex, made[key]) for regex, key in rules])
+        transforms[key] = make(spec if 'chain' in spec else {'name': key, **spec}, f'{where}.{key}')
+    return partition([(pattern, transforms[key]) for pattern, key in rules])
 
 
 def _find_in_optax(name: str, where: str) -> Callable:
@@ -115,7 +124,7 @@ def _call(function: Callable, arguments: dict, where: str) -> Any:
 
 
 def _value(value: Any, where: str) -> Any:
-    """A mapping that names something becomes that thing; anything else is passed on."""
+    """Makes the schedule or transform of a mapping; returns any other value as it is."""
     if not isinstance(value, Mapping):
         return value
     name = value.get('name')

@@ -1,4 +1,4 @@
-"""Groups of parameters by the regex of their path: other transforms, other rates, none at all."""
+"""Groups of parameters, selected by regular expressions: with their own transforms, their own rates, or frozen."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class PartitionState(NamedTuple):
 
 
 def partition(rules: Rules) -> GradientTransformationExtraArgs:
-    """Each parameter updated by the transform of the first rule {regex: transform} whose regex finds its path.
+    """Updates each parameter by the transform of the first rule {regex: transform} whose regex matches its path.
 
-    A parameter that no rule finds, and a rule that finds no parameter, raise UsageError. Each transform sees
-    a tree in which the others' leaves are mask_others, so it holds no state for them and a norm is that of its
-    own group. `optax.partition` takes a tree of labels instead.
+    Each transform sees a tree in which the leaves of other groups are masked, so that it holds no state for them and a
+    norm is that of its own group. `optax.partition` takes a tree of labels instead. Raises UsageError for a parameter
+    that no rule matches, and for a rule that matches no parameter.
     """
     pairs = _pairs(rules)
 
@@ -49,7 +49,7 @@ def partition(rules: Rules) -> GradientTransformationExtraArgs:
 def partition_by(
     owners: Callable[[Tree], list[int]], transforms: Mapping[str, GradientTransformation]
 ) -> GradientTransformationExtraArgs:
-    """`partition` with a function that gives the place of the transform for each leaf."""
+    """`partition` by a function: `owners(params)` returns for each leaf the index of its transform."""
     names, inner = list(transforms), [with_extra_args_support(tx) for tx in transforms.values()]
 
     def mask_others(tree, owner, mine):
@@ -80,10 +80,9 @@ def partition_by(
 
 
 def freeze(where: str | None = None) -> GradientTransformation:
-    """u <- 0 for the parameters whose path the regex finds (None: all). Stands last in a chain.
+    """u <- 0 for the parameters whose path matches the regex; all if None. It must be last in a chain.
 
-    `partition({'^Backbone': freeze(), '.*': adam(1e-3)})` spares the state too, and is the way for integer
-    leaves.
+    `partition({'^Backbone': freeze(), '.*': adam(1e-3)})` also saves the state, and works for integer leaves.
     """
 
     def init(params):
@@ -105,9 +104,9 @@ def freeze(where: str | None = None) -> GradientTransformation:
 
 
 def scale_rates(rules: Rules) -> GradientTransformation:
-    """u <- factor u with the factor of the first rule {regex: factor} whose regex finds the path (Caffe's lr_mult).
+    """u <- factor u with the factor of the first rule {regex: factor} whose regex matches the path (Caffe's lr_mult).
 
-    Every parameter must be found: end with ('.*', 1.0).
+    Every parameter must match a rule: end with ('.*', 1.0).
     """
     pairs = _pairs(rules)
     pairs = [(pattern, to_number(f'the factor of {pattern!r}', factor)) for pattern, factor in pairs]
@@ -128,17 +127,20 @@ def scale_rates(rules: Rules) -> GradientTransformation:
 
 
 def first_match(pairs: list[tuple[str, Any]], params: Tree) -> list[int]:
-    """For each leaf the place of the first rule that finds its path. Raises UsageError, naming the odd one."""
+    """Returns for each leaf the index of the first rule that matches its path.
+
+    Raises UsageError for a leaf that no rule matches, and for a rule without a leaf.
+    """
     names = [path_name(path) for path, _ in tree_flatten_with_path(params)[0]]
     owner = []
     for name in names:
         found = [i for i, (pattern, _) in enumerate(pairs) if compile_pattern(pattern).search(name)]
         if not found:
-            raise UsageError(f'no rule finds the parameter {name!r}; the rules are {[r for r, _ in pairs]}')
+            raise UsageError(f'no rule matches the parameter {name!r}; the rules are {[r for r, _ in pairs]}')
         owner.append(found[0])
     for i, (pattern, _) in enumerate(pairs):
         if names and i not in owner and pattern != '.*':
-            raise UsageError(f'the rule {pattern!r} finds no parameter of its own{suggest(pattern, names)}')
+            raise UsageError(f'the rule {pattern!r} matches no parameter of its own{suggest(pattern, names)}')
     return owner
 
 
@@ -150,7 +152,7 @@ def _pairs(rules: Rules) -> list[tuple[str, Any]]:
 
 
 def _labels(patterns: Sequence[str]) -> list[str]:
-    """Names for the groups, fit for a checkpoint and a log: the regex's words, `rest` where it has none."""
+    """Returns names of the groups for checkpoints and logs: the words of each regex, 'rest' if it has none."""
     labels = []
     for pattern in patterns:
         label = re.sub(r'\W+', '_', pattern).strip('_') or 'rest'

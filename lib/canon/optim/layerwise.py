@@ -1,4 +1,4 @@
-"""Rates of each layer's own, from the norms of weights and updates: LARS and LAMB, for large batches."""
+"""Layer-wise learning rates from the norms of weights and updates, for large batches: LARS and LAMB."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def lars(
     """lambda = trust_coefficient ||theta|| / (||g|| + weight_decay ||theta|| + eps);
     v <- momentum v - epsilon_k lambda (g + weight_decay theta); theta <- theta + v.
 
-    You, Gitman & Ginsburg 2017, algorithm 1; the rate is inside the velocity, as there. Vectors (biases,
-    norms) get plain momentum without decay, as every later recipe does; `vectors=True` treats them as
-    layers, as the paper and optax do. optax divides by the norm of the sum, ||g + weight_decay theta||.
+    You, Gitman & Ginsburg 2017, algorithm 1, with the rate inside the velocity. Vectors (biases and norms) get plain
+    momentum without decay, as in every later recipe; `vectors=True` treats them as layers, as the paper and optax do.
+    optax divides by the norm of the sum, ||g + weight_decay theta||.
     """
-    ratio = scale_by_trust_ratio(weight_decay, trust_coefficient, eps, vectors, apart=True)
+    ratio = scale_by_trust_ratio(weight_decay, trust_coefficient, eps, vectors, separate_norms=True)
     return chain(ratio, scale_by_learning_rate(learning_rate), trace(momentum))
 
 
@@ -41,9 +41,8 @@ def lamb(
 ) -> GradientTransformation:
     """u = s_hat / (eps + sqrt r_hat) + weight_decay theta; theta <- theta - epsilon_k u ||theta|| / ||u||.
 
-    You et al. 2020, algorithm 2, with phi the identity. Vectors get Adam's step without ratio and decay, as
-    in BERT's recipe; `vectors=True` includes them, as `optax.lamb` always does. A ratio with a norm of zero
-    is 1.
+    You et al. 2020, algorithm 2, with the identity for phi. Vectors get Adam's step without ratio and decay, as in
+    BERT's recipe; `vectors=True` includes them, as `optax.lamb` does. A ratio with a norm of zero is 1.
     """
     ratio = scale_by_trust_ratio(weight_decay, vectors=vectors)
     return chain(scale_by_adam(b1, b2, eps), ratio, scale_by_learning_rate(learning_rate))
@@ -54,12 +53,18 @@ def scale_by_trust_ratio(
     trust_coefficient: float = 1.0,
     eps: float = 0.0,
     vectors: bool = False,
-    apart: bool = False,
+    separate_norms: bool = False,
 ) -> GradientTransformation:
-    """u <- u' trust_coefficient ||theta|| / (||u'|| + eps) with u' = u + weight_decay theta, leaf by leaf.
+    """u <- u' trust_coefficient ||theta|| / (||u'|| + eps) with u' = u + weight_decay theta, per leaf.
 
-    With `apart` the divisor is ||u|| + weight_decay ||theta|| + eps. Where ||theta|| or the divisor is 0 the
-    ratio is 1. Leaves of fewer than two dimensions pass untouched but for `vectors=True`.
+    If ||theta|| or the divisor is 0, the ratio is 1.
+
+    Args:
+      weight_decay: coefficient of the decay.
+      trust_coefficient: factor of the ratio.
+      eps: added to the divisor.
+      vectors: scales leaves of fewer than two dimensions too; otherwise these are not changed.
+      separate_norms: divides by ||u|| + weight_decay ||theta|| + eps, as LARS does.
     """
     weight_decay, eps = to_number('weight_decay', weight_decay), to_number('eps', eps)
     trust_coefficient = to_number('trust_coefficient', trust_coefficient)
@@ -75,7 +80,7 @@ def scale_by_trust_ratio(
             return (u,)
         decay, coefficient = cast(weight_decay, u), cast(trust_coefficient, u)
         size, decayed = _norm(p), u + decay * p
-        divisor = (_norm(u) + decay * size if apart else _norm(decayed)) + cast(eps, u)
+        divisor = (_norm(u) + decay * size if separate_norms else _norm(decayed)) + cast(eps, u)
         defined = (size > 0) & (divisor > 0)
         ratio = jnp.where(defined, coefficient * size / jnp.where(defined, divisor, 1), 1)
         return (ratio * decayed,)

@@ -1,4 +1,4 @@
-"""The learning rate: the link that turns a direction of ascent into a step of descent."""
+"""The learning rate, the link of a chain that turns a direction into a step of descent."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from canon.optim.schedules import Schedule
 
 
 class LearningRateState(NamedTuple):
+    HYPERPARAMETERS = ('learning_rate',)
+
     count: jax.Array  # int32: updates made
     learning_rate: jax.Array  # the rate of the last update; before the first, the rate it will have
     pinned: jax.Array  # bool: `learning_rate` was set by `set_hyperparams` and overrides the argument
@@ -22,11 +24,11 @@ class LearningRateState(NamedTuple):
 def scale_by_learning_rate(learning_rate: float | Schedule) -> GradientTransformation:
     """u <- -epsilon_k u.
 
-    The argument decides: a float, a tracer (`jax.vmap` over a rate, `optax.inject_hyperparams`), or a schedule, which
-    is called with the number of updates made, so that the first update uses schedule(0). The state records the rate
-    of the last update, for `hyperparams` and checkpoints; `set_hyperparams` overrides the argument.
+    The rate is a float, a tracer (`jax.vmap` over a rate, `optax.inject_hyperparams`), or a schedule, which is called
+    with the number of updates made, so that the first update uses schedule(0). The state records the rate of the last
+    update, for `hyperparams` and checkpoints; `set_hyperparams` overrides the argument.
 
-    optax's link of this name keeps no rate in the state, and is the identity for `learning_rate=None`.
+    optax's transform of this name keeps no rate in the state, and is the identity for `learning_rate=None`.
     """
     argument = learning_rate if callable(learning_rate) else to_number('learning_rate', learning_rate)
 

@@ -1,4 +1,4 @@
-"""Lion: the sign of a momentum."""
+"""Lion: updates by the sign of a momentum."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def lion(
 ) -> GradientTransformation:
     """theta <- theta - epsilon_k (sign(b1 m + (1 - b1) g) + weight_decay theta); m <- b2 m + (1 - b2) g.
 
-    Chen et al. 2023, algorithm 2. As `optax.lion`, whose weight_decay is 1e-3. Rates a tenth of Adam's.
+    Chen et al. 2023, algorithm 2. As `optax.lion`, whose weight_decay is 1e-3. Its rates are about a tenth of Adam's.
     """
     return chain(
         scale_by_lion(b1, b2, state_dtype),
@@ -43,9 +43,9 @@ def lion(
 def scale_by_lion(b1: float = 0.9, b2: float = 0.99, state_dtype=None) -> GradientTransformation:
     """u <- sign(b1 m + (1 - b1) u). See `lion`.
 
-    The step is computed from the new m, b1 m = (b1 / b2) (m' - (1 - b2) u), so that the old one need not be
-    kept while the state is written in place: 28 bytes a parameter where optax moves 36 and copies. The sign
-    is another one only where the two terms cancel to rounding.
+    The step is computed from the new m, b1 m = (b1 / b2) (m' - (1 - b2) u), so that the old one need not be kept while
+    the state is written in place: 28 bytes per parameter are moved, where optax moves 36 and copies. The sign differs
+    only if the two terms cancel to rounding.
     """
     b1 = to_number('b1', b1, below=1.0)
     b2 = to_number('b2', b2, below=1.0, above=0)  # the step is computed with b1 / b2

@@ -1,4 +1,4 @@
-"""Muon: momentum, orthogonalised, for whatever is a matrix; Adam for the rest."""
+"""Muon: orthogonalised momentum for matrices, Adam for all other parameters."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from canon.optim.groups import partition_by
 from canon.optim.learning_rate import scale_by_learning_rate
 from canon.optim.schedules import Schedule
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan et al.'s: the steepest at zero that stays bounded
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan et al.: the steepest polynomial at zero that stays bounded
 
 
 class MuonState(NamedTuple):
@@ -52,16 +52,24 @@ def muon(
 ) -> GradientTransformation:
     """m <- momentum m + (1 - momentum) g; theta <- theta - epsilon_k (scale NS(m) + weight_decay theta).
 
-    Jordan et al. 2024 (github.com/KellerJordan/Muon). NS is `steps` Newton-Schulz steps, which bring every
-    singular value near 1. A kernel of more than two dimensions is taken as the matrix [everything before,
-    outputs]: HWIO is [H W I, O], as its author advises for convolutions. `optax.contrib.muon` takes the
-    leaves of two dimensions alone, which in a Flax ResNet is the classifier and nothing else.
+    Jordan et al. 2024 (github.com/KellerJordan/Muon). NS is an iteration of Newton and Schulz that brings all singular
+    values near 1. A kernel of more than two dimensions is taken as the matrix [all other axes, outputs], HWIO as
+    [H W I, O], as its author advises for convolutions. `optax.contrib.muon` applies it to leaves of two dimensions
+    only, which in a Flax ResNet is the classifier. Vectors and scalars are updated by AdamW.
 
-    Vectors, scalars, and the matrices whose path `adam_where` finds get AdamW with `adam_learning_rate`; its
-    author advises this for embeddings and the last layer ('embedding|^head').
-
-    scale: 'width' sqrt(max(1, outputs / inputs)), the author's; 'rms' 0.2 sqrt(max(inputs, outputs)), so that Adam's
-        rates fit (Liu et al. 2025, eq. 4).
+    Args:
+      learning_rate: epsilon_k of the matrices, a number or a schedule.
+      momentum: decay of m.
+      nesterov: orthogonalises the look-ahead of m.
+      steps: iterations of Newton-Schulz.
+      weight_decay: of all parameters.
+      scale: 'width' is sqrt(max(1, outputs / inputs)), the author's; 'rms' is 0.2 sqrt(max(inputs, outputs)), for which
+        Adam's rates are right (Liu et al. 2025, eq. 4).
+      adam_where: regex of the paths of matrices that AdamW updates; the author advises it for embeddings and the last
+        layer ('embedding|^head').
+      adam_learning_rate: of AdamW.
+      adam_b1: of AdamW.
+      adam_b2: of AdamW.
     """
 
     def owners(params):
@@ -70,7 +78,7 @@ def muon(
         names = [path_name(path) for path, _ in leaves]
         by_adam = [adam_where is not None and compile_pattern(adam_where).search(name) is not None for name in names]
         if adam_where is not None and names and not any(by_adam):
-            raise UsageError(f'adam_where={adam_where!r} finds no parameter{suggest(adam_where, names)}')
+            raise UsageError(f'adam_where={adam_where!r} matches no parameter{suggest(adam_where, names)}')
         return [int(yes or jnp.ndim(p) < 2) for yes, (_, p) in zip(by_adam, leaves, strict=True)]
 
     matrices = chain(
@@ -86,7 +94,7 @@ def muon(
 def scale_by_muon(
     momentum: float = 0.95, nesterov: bool = True, steps: int = 5, scale: str = 'width'
 ) -> GradientTransformation:
-    """The orthogonalised momentum of every leaf, each of at least two dimensions. See `muon`."""
+    """u <- scale NS(m), for leaves of at least two dimensions. See `muon`."""
     momentum = to_number('momentum', momentum, below=1.0)
     steps = to_integer('steps', steps, traced=True)
     if scale not in ('width', 'rms'):
@@ -114,14 +122,14 @@ def scale_by_muon(
 
 
 def orthogonalize(matrix: jax.Array, steps: int = 5, eps: float = 1e-7) -> jax.Array:
-    """Newton-Schulz: U S V^T to U S' V^T with S' in about [0.7, 1.2], for a matrix [m, n]; 0 stays 0.
+    """Maps a matrix [m, n] = U S V^T to U S' V^T with S' in about [0.7, 1.2] (Newton-Schulz); 0 stays 0.
 
-    X <- a X + (b A + c A^2) X with A = X X^T, from X = matrix / ||matrix||; on the smaller side of the
-    matrix. In the matrix's own type, where the author uses bfloat16.
+    X <- a X + (b A + c A^2) X with A = X X^T, from X = matrix / ||matrix||, on the smaller side of the matrix. It is
+    computed in the type of the matrix; the author uses bfloat16.
     """
     a, b, c = COEFFICIENTS
     x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    # Divided by the largest entry first: squares overflow from 1.8e19 on.
+    # Divides by the largest entry first: squares overflow from 1.8e19 on.
     largest = jnp.max(jnp.abs(x), initial=0)
     largest = jnp.where(largest == 0, 1, largest)
     x = x / largest

@@ -1,4 +1,4 @@
-"""Passing over gradients that are not finite."""
+"""Skips updates whose gradients are not finite."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from canon.optim.core import next_count, zero_count
 
 
 class SkipState(NamedTuple):
-    skipped_updates: jax.Array  # int32, all of them; `hyperparams` reports it, so it stands in the log
+    HYPERPARAMETERS = ('skipped_updates',)
+
+    skipped_updates: jax.Array  # int32, in total; `hyperparams` reports it, so that it is logged
     inner: Any
 
 
 def skip_nonfinite(tx: GradientTransformation) -> GradientTransformationExtraArgs:
-    """Where a gradient holds a NaN or an infinity nothing moves, neither parameters nor state, and a count grows.
+    """Skips an update if a gradient has a NaN or an infinity: parameters and state stay, and a count grows.
 
-    It never gives up: whether a hundred skipped updates are a reason to stop is for the host to say, which
-    reads `skipped_updates`. `optax.apply_if_finite` lets the NaN in after a number of them.
+    It never gives up: the training loop decides when too many updates are skipped, by `skipped_updates`.
+    `optax.apply_if_finite` applies the NaN after a number of them.
     """
     tx = with_extra_args_support(tx)
 

@@ -1,4 +1,4 @@
-"""Dividing the rate when a measurement stops improving: what AlexNet, VGG and ResNet did by hand (notes 2.5)."""
+"""Divides the learning rate when a metric stops improving, as done by hand for AlexNet, VGG, ResNet (notes 2.5)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from optax import GradientTransformation
 
 from canon.optim.average import LateAverageState
 from canon.optim.core import check_params, per_leaf, scalar, times, to_integer, to_mode, to_number, wide, zero_count
-from canon.optim.state import find_all
+from canon.optim.state import find_states
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PlateauState:
-    rate_factor: jax.Array  # what every update is multiplied by
+    HYPERPARAMETERS = ('rate_factor',)
+
+    rate_factor: jax.Array  # multiplies every update
     best: jax.Array
-    bad: jax.Array  # int32: evaluations in a row without improvement
+    bad: jax.Array  # int32: consecutive evaluations without improvement
     by: jax.Array
     min_delta: jax.Array
     metric: str = dataclasses.field(metadata=dict(static=True))
@@ -27,7 +29,7 @@ class PlateauState:
     mode: str = dataclasses.field(metadata=dict(static=True))
 
     def observe(self, value: jax.Array) -> PlateauState:
-        """After an evaluation that measured `value`."""
+        """Returns the state after an evaluation that measured `value`."""
         value = jnp.asarray(value, self.best.dtype)
         sign = 1 if self.mode == 'min' else -1
         improved = sign * value < sign * self.best - self.min_delta  # False for NaN
@@ -41,25 +43,29 @@ class PlateauState:
         )
 
 
-_WATCHING = (PlateauState, LateAverageState)
+_OBSERVERS = (PlateauState, LateAverageState)
 
 
 def divide_on_plateau(
     metric: str, patience: int, by: float = 10.0, min_delta: float = 0.0, mode: str | None = None
 ) -> GradientTransformation:
-    """u <- u rate_factor; the factor is divided by `by` at the `patience`-th evaluation in a row without improvement.
+    """u <- u rate_factor; the factor is divided by `by` after `patience` consecutive evaluations without improvement.
 
-    Krizhevsky et al. 2012, section 5, and VGG and ResNet after it, by hand. An evaluation improves if metric
-    < best - min_delta (mode 'max': metric > best + min_delta), a difference and not a ratio, so that
-    negative metrics are right; NaN never improves. The count starts anew after a division, the best value
-    stays. Fed by `observe` once per evaluation; an update reads no metric. Stands before the velocity
-    (`chain(divide_on_plateau(...), momentum(...))`): it divides the rate, not the velocity gathered so far.
+    Krizhevsky et al. 2012, section 5, and after it VGG and ResNet, by hand. An evaluation improves if metric < best -
+    min_delta (mode 'max': metric > best + min_delta): a difference and not a ratio, so that negative metrics are
+    handled; NaN never improves. After a division the count restarts and the best value is kept. `observe` must be
+    called once per evaluation; an update reads no metric. Put it before the velocity (`chain(divide_on_plateau(...),
+    momentum(...))`), so that it divides the rate and not the accumulated velocity.
 
-    metric: the key of `observe`'s mapping, such as 'test/loss'. Evaluations without it pass unseen.
-    mode: 'min' where less is better, or 'max'; it has no default.
+    torch's `ReduceLROnPlateau` divides after patience + 1 evaluations; `optax.contrib.reduce_on_plateau` needs the
+    metric at every update and divides at every improvement for patience=0. Here patience is at least 1.
 
-    torch's `ReduceLROnPlateau` divides after patience + 1 of them; `optax.contrib.reduce_on_plateau` wants
-    the metric at every update and divides at every improvement for patience=0. Here patience is at least 1.
+    Args:
+      metric: the key of `observe`'s mapping, such as 'test/loss'. Evaluations without it are ignored.
+      patience: consecutive evaluations without improvement.
+      by: divides the factor.
+      min_delta: the least improvement.
+      mode: 'min' if less is better, or 'max'; it has no default.
     """
     min_delta, by = to_number('min_delta', min_delta), to_number('by', by, above=1)
     patience = to_integer('patience', patience)
@@ -75,23 +81,23 @@ def divide_on_plateau(
 
     def update(updates, state, params=None):
         (updates,) = per_leaf(lambda u: (times(state.rate_factor, wide(u)),), updates)
-        return updates, PlateauState(state.rate_factor, state.best, state.bad, *settings())  # the arguments decide
+        return updates, PlateauState(state.rate_factor, state.best, state.bad, *settings())  # of the arguments
 
     return GradientTransformation(init, update)
 
 
 def observe(opt_state, metrics: Mapping[str, float]):
-    """The state after an evaluation that measured {name: value}: call it once per evaluation.
+    """Returns the optimizer's state after an evaluation with metrics {name: value}; call it once per evaluation.
 
-    Feeds every `divide_on_plateau` and `average_on_plateau`, however nested, and leaves any other state as it is.
+    It updates every `divide_on_plateau` and `average_on_plateau`, however nested, and no other state.
     """
     if not find_watched_metrics(opt_state):
         return opt_state
-    watches = lambda node: isinstance(node, _WATCHING)  # noqa: E731
-    seen = lambda x: x.observe(metrics[x.metric]) if watches(x) and x.metric in metrics else x  # noqa: E731
-    return jax.tree.map(seen, opt_state, is_leaf=watches)
+    is_observer = lambda node: isinstance(node, _OBSERVERS)  # noqa: E731
+    update = lambda x: x.observe(metrics[x.metric]) if is_observer(x) and x.metric in metrics else x  # noqa: E731
+    return jax.tree.map(update, opt_state, is_leaf=is_observer)
 
 
 def find_watched_metrics(opt_state) -> set[str]:
-    """The names of the metrics that `observe` waits for."""
-    return {state.metric for kind in _WATCHING for state in find_all(opt_state, kind)}
+    """Returns the names of the metrics that `observe` needs."""
+    return {state.metric for kind in _OBSERVERS for state in find_states(opt_state, kind)}

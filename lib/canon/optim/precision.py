@@ -1,4 +1,4 @@
-"""Parameters in a narrow type, trained as if they were float32."""
+"""Trains parameters in a narrow type with the precision of float32."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class MasterState(NamedTuple):
 def master_weights(tx: GradientTransformation) -> GradientTransformationExtraArgs:
     """Updates a float32 copy of the parameters and moves the parameters onto its rounded values.
 
-    Micikevicius et al. 2018, section 3.1. Without it a bfloat16 parameter of 1 never moves by a step below
-    2^-9. The update is the float32 difference to the rounded master, so `optax.apply_updates` lands on it.
-    The master costs 4 bytes a parameter; float32 parameters gain nothing from it. Averages inside `tx` are
-    of the master.
+    Micikevicius et al. 2018, section 3.1. Without it a bfloat16 parameter of 1 never moves by a step below 2^-9. The
+    update is the float32 difference to the rounded master, so that `optax.apply_updates` returns the rounded master.
+    The copy takes 4 bytes per parameter; float32 parameters do not benefit. Averages inside `tx` are those of the
+    master.
     """
     tx = with_extra_args_support(tx)
 

@@ -1,4 +1,4 @@
-"""Schedule-free: averaging in place of a schedule."""
+"""Schedule-free learning: averages iterates in place of a schedule."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from canon.optim.state import hyperparams
 
 
 class ScheduleFreeState(NamedTuple):
-    interpolation: jax.Array  # with which the loop's y was made
+    interpolation: jax.Array  # of the current y
     total_weight: jax.Array
     largest_rate: jax.Array
     z: Tree
@@ -39,13 +39,12 @@ def schedule_free(
 ) -> GradientTransformationExtraArgs:
     """z <- z + tx(grad f(y)); x <- (1 - c) x + c z; y <- (1 - interpolation) z + interpolation x.
 
-    Defazio et al. 2024, algorithm 1. c = w / (sum of all w) with w = (the largest rate so far)^weight_power,
-    so that a warm-up counts less. The loop's parameters are y, where the gradient is taken; `eval_params`
-    gives x. Only z is kept. `tx` brings its own rate, constant or with a warm-up, and should have no
-    momentum: `sgd(1.0)`, `adamw(warmup(500, constant(3e-3)), b1=0.0)`. Its decay acts on y, as in the
-    authors' code.
+    Defazio et al. 2024, algorithm 1. c = w / (sum of all w) with w = (the largest rate so far)^weight_power, so that a
+    warm-up has less weight. The loop's parameters are y, where the gradient is taken; `eval_params` returns x. Only z
+    is stored. `tx` has its own rate, constant or with a warm-up, and should have no momentum: `sgd(1.0)`,
+    `adamw(warmup(500, constant(3e-3)), b1=0.0)`. Its decay acts on y, as in the authors' code.
 
-    `optax.contrib.schedule_free` wants the rate a second time and passes over schedule(0).
+    `optax.contrib.schedule_free` takes the rate a second time and ignores schedule(0).
     """
     interpolation = to_number('interpolation', interpolation, below=1.0, above=0)  # x is recovered from y
     weight_power = to_number('weight_power', weight_power)
@@ -80,7 +79,7 @@ def schedule_free(
 
 
 def recover_average(y, z, interpolation):
-    """x of y = (1 - interpolation) z + interpolation x."""
+    """Solves y = (1 - interpolation) z + interpolation x for x."""
     return z + (wide(y) - z) / interpolation.astype(z.dtype)
 
 

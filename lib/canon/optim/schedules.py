@@ -1,8 +1,7 @@
-"""Schedules: functions from the number of updates already made (int32) to a rate.
+"""Learning rate schedules: functions from the number of updates made (int32) to a rate.
 
-The first update sees 0. Lengths are called `steps` everywhere. The count is clamped as an integer before it
-becomes a float, so that ends are exact and counts beyond 2^24 do no harm; the rate is of the default float
-type.
+The first update has count 0. Lengths are called `steps`. The count is clamped as an integer before it becomes a float,
+so that ends are exact and counts beyond 2^24 are harmless. The rate is of the default float type.
 
     >>> rate = linear_decay(0.1, 0.001, steps=100)
     >>> float(rate(100)) == float(rate(10**9)) == float(jnp.float32(0.001))
@@ -46,7 +45,7 @@ def linear_decay(init: float, final: float, steps: int) -> Schedule:
 
 
 def step_decay(init: float, steps: Sequence[int], by: float = 10.0) -> Schedule:
-    """init divided by `by` at each count in `steps`: update number steps[0], from 0, is the first smaller one.
+    """epsilon_k = init / by^n, where n is the number of `steps` that are at most k.
 
     He et al. 2015 (divide by 10 at 32k and 48k). torch: `MultiStepLR(milestones=steps, gamma=1/by)`.
     """
@@ -55,11 +54,11 @@ def step_decay(init: float, steps: Sequence[int], by: float = 10.0) -> Schedule:
     for length in steps:
         to_integer('steps', length)
     if list(steps) != sorted(set(steps)):
-        raise UsageError(f'steps={steps} must grow')
+        raise UsageError(f'steps={steps} must increase')
 
     def rate(count):
         drops = sum((jnp.asarray(count) >= length).astype(jnp.int32) for length in steps)
-        table = [init / by**n for n in range(len(steps) + 1)]  # in double precision, so that no error piles up
+        table = [init / by**n for n in range(len(steps) + 1)]  # in double precision, so that errors do not accumulate
         return scalar(table)[drops]
 
     return rate
@@ -68,9 +67,8 @@ def step_decay(init: float, steps: Sequence[int], by: float = 10.0) -> Schedule:
 def cosine(init: float, final: float = 0.0, *, steps: int) -> Schedule:
     """epsilon_k = final + (init - final) (1 + cos(pi k / steps)) / 2, then final.
 
-    Loshchilov & Hutter 2017 (SGDR), eq. 5 without restarts. Computed as sin^2 of the way left, which is
-    exact at both ends and keeps its relative precision near the last. torch's `CosineAnnealingLR` rises
-    again after `steps`.
+    Loshchilov & Hutter 2017 (SGDR), eq. 5 without restarts. Computed as sin^2 of the remaining fraction, which is exact
+    at both ends and keeps its relative precision near the last. torch's `CosineAnnealingLR` rises again after `steps`.
     """
     init, final = to_number('init', init), to_number('final', final)
     to_integer('steps', steps)
@@ -86,12 +84,12 @@ def cosine(init: float, final: float = 0.0, *, steps: int) -> Schedule:
 def warmup(steps: int, then: Schedule, init: float = 0.0) -> Schedule:
     """Linear from init to `then(0)` over `steps` updates, then `then`, which counts from the end of the warm-up.
 
-    Goyal et al. 2017, section 2.2. With init=0 the very first update moves nothing.
+    Goyal et al. 2017, section 2.2. With init=0 the first update does not change the parameters.
     """
     init = to_number('init', init)
     to_integer('steps', steps, least=0)
     if not callable(then):
-        raise UsageError(f'then={then!r} is no schedule; write constant({then!r})')
+        raise UsageError(f'then={then!r} is not a schedule; write constant({then!r})')
     if steps == 0:
         return then
 
@@ -104,7 +102,7 @@ def warmup(steps: int, then: Schedule, init: float = 0.0) -> Schedule:
 
 
 def inverse_sqrt(init: float, steps: int) -> Schedule:
-    """epsilon_k = init sqrt(steps / (steps + k)): behind a warm-up of as many steps, it is the Transformer's.
+    """epsilon_k = init sqrt(steps / (steps + k)): after a warm-up of the same length, that of the Transformer.
 
     Vaswani et al. 2017, eq. 3: d^-0.5 min(n^-0.5, n w^-1.5) is `warmup(w, inverse_sqrt((d w)^-0.5, w))`.
     """
@@ -121,8 +119,7 @@ def inverse_sqrt(init: float, steps: int) -> Schedule:
 def exponential(init: float, decay: float, steps: int, staircase: bool = False) -> Schedule:
     """epsilon_k = init decay^(k / steps); with `staircase` the exponent is rounded down.
 
-    Inception-style recipes: multiplied by 0.94 every two epochs. torch: `ExponentialLR(gamma=decay)` for
-    steps=1.
+    Recipes of Inception multiply by 0.94 every two epochs. torch: `ExponentialLR(gamma=decay)` for steps=1.
     """
     init, decay = to_number('init', init), to_number('decay', decay, above=0)
     to_integer('steps', steps)
@@ -136,6 +133,6 @@ def exponential(init: float, decay: float, steps: int, staircase: bool = False) 
 
 
 def _fractions(count, steps: int) -> tuple[jax.Array, jax.Array]:
-    """The way gone and the way left, each computed from integers so that each is exact where it is 0 or 1."""
+    """Returns the completed and the remaining fraction, each computed from integers and exact at 0 and 1."""
     k = jnp.clip(count, 0, steps)
     return scalar(k) / steps, scalar(steps - k) / steps

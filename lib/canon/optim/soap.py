@@ -31,7 +31,7 @@ from canon.optim.schedules import Schedule
 
 
 class Side(NamedTuple):
-    """One side of a matrix: the average of G G^T (or G^T G) and the basis of its eigenvectors, columns."""
+    """One side of a matrix: the average of G G^T (or G^T G) and its eigenvectors, as columns."""
 
     gram: jax.Array
     basis: jax.Array
@@ -39,7 +39,7 @@ class Side(NamedTuple):
 
 class SoapState(NamedTuple):
     count: jax.Array
-    mean: Tree  # of the gradients, in the parameters' own axes
+    mean: Tree  # of the gradients, not rotated
     mean_square: Tree  # of the rotated gradients
     sides: tuple  # for each leaf (left, right), each a Side or None
 
@@ -54,15 +54,23 @@ def soap(
     every: int = 10,
     max_size: int = 4096,
 ) -> GradientTransformation:
-    """Adam on Q_L^T G Q_R, turned back: Q are the eigenvectors of the averages of G G^T and G^T G.
+    """Adam on Q_L^T G Q_R, rotated back, where Q are the eigenvectors of the averages of G G^T and G^T G.
 
-    Vyas et al. 2024, algorithm 3. Every `every` updates the bases take one step of power iteration and a QR
-    decomposition (algorithm 4), and the averages of squares follow the order of the eigenvalues. A kernel of
-    more than two dimensions is the matrix [everything before, outputs]; a side longer than `max_size` keeps
-    its own axes, and so do vectors, for which this is Adam. optax has no SOAP.
+    Vyas et al. 2024, algorithm 3. Every `every` updates the bases are refined by one step of power iteration and a QR
+    decomposition (algorithm 4), and the second moments are permuted with the eigenvalues. A kernel of more than two
+    dimensions is the matrix [all other axes, outputs]. A side longer than `max_size` is not rotated, and neither are
+    vectors, for which this is Adam. Decay is decoupled, as in `adamw`. optax has no SOAP. The first update is made in
+    the basis of the first gradient; the authors' code skips it.
 
-    Here the first update is made too, in the basis of the first gradient; the authors' code passes over it.
-    Decay is decoupled, as in `adamw`.
+    Args:
+      learning_rate: epsilon_k, a number or a schedule.
+      b1: decay of the first moment.
+      b2: decay of the second moment and of the averages of G G^T.
+      eps: added to the root of the second moment.
+      weight_decay: coefficient of the decay.
+      where: regex of the paths of the parameters to decay; all if None.
+      every: updates between refinements of the bases.
+      max_size: of a side that is rotated.
     """
     return chain(
         scale_by_soap(b1, b2, eps, every, max_size),
@@ -74,7 +82,7 @@ def soap(
 def scale_by_soap(
     b1: float = 0.95, b2: float = 0.95, eps: float = 1e-8, every: int = 10, max_size: int = 4096
 ) -> GradientTransformation:
-    """The direction of `soap`."""
+    """u <- the direction of `soap`."""
     b1, b2 = to_number('b1', b1, below=1.0), to_number('b2', b2, below=1.0)
     eps, max_size = to_number('eps', eps), to_integer('max_size', max_size, least=0)
     every = to_integer('every', every, traced=True)
@@ -127,18 +135,18 @@ def _update_gram(side: Side | None, g: jax.Array, decay: float) -> Side | None:
     if side is None:
         return None
     gram = g @ g.T
-    # One overflow, from gradients of 1.8e19 on, would leave no eigenvectors for good: such a product is left out.
+    # An overflow, from gradients of 1.8e19 on, would destroy the average for good: such a product is skipped.
     gram = jnp.where(jnp.all(jnp.isfinite(gram)), gram, side.gram)
     return Side(lerp(side.gram, gram, decay), side.basis)
 
 
 def _update_bases(sides, r, count, every: int):
-    """The sides with new bases at the first update and at every `every`-th, and r in the order of the new axes."""
+    """Updates the bases at the first update and at every `every`-th; returns the sides, and r in the new order."""
 
-    def first(sides, r):
+    def decompose(sides, r):
         return tuple(s and Side(s.gram, jnp.linalg.eigh(s.gram)[1][:, ::-1]) for s in sides), r
 
-    def again(sides, r):
+    def refine(sides, r):
         new = []
         for axis, side in enumerate(sides):
             if side is not None:
@@ -152,7 +160,7 @@ def _update_bases(sides, r, count, every: int):
     if all(side is None for side in sides):
         return sides, r
     which = jnp.where(count == 1, 0, jnp.where(count % every == 0, 1, 2))
-    return jax.lax.switch(which, (first, again, lambda sides, r: (sides, r)), sides, r)
+    return jax.lax.switch(which, (decompose, refine, lambda sides, r: (sides, r)), sides, r)
 
 
 def _rotate(x: jax.Array, sides, back: bool = False) -> jax.Array:

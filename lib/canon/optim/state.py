@@ -1,4 +1,4 @@
-"""Looking into an optimizer's state, whatever it is nested in: its hyperparameters, its parts, its layout."""
+"""Reads an optimizer's state, however nested: its hyperparameters, the states of its links, its sharding."""
 
 from __future__ import annotations
 
@@ -20,31 +20,26 @@ from canon.errors import UsageError
 from canon.named import suggest
 from canon.optim.core import Tree, check_range, path_name
 
-# The fields of states that are hyperparameters. By name, so that wrappers and other libraries' containers
-# are no hindrance.
-_FIELDS = ('learning_rate', 'momentum', 'weight_decay', 'rate_factor', 'skipped_updates')
-
 
 def hyperparams(opt_state) -> dict[str, jax.Array]:
-    """{name: scalar} of the hyperparameters in force: `learning_rate` is that of the last update.
+    """Returns the hyperparameters in force, {name: scalar}: `learning_rate` is that of the last update.
 
-    A name that occurs several times is led by what tells them apart: the partition's label, the place in a
-    chain. What `optax.inject_hyperparams` hands to a transform that records it itself is given once.
+    If a name occurs several times, a prefix distinguishes them: the label in a partition, the place in a chain. A value
+    that `optax.inject_hyperparams` passes to a transform that records it is returned once.
     """
     leaves = tree_flatten_with_path(opt_state)[0]
-    return {name: leaves[place][1] for place, name in _named_places(leaves).items()}
+    return {name: leaves[place][1] for place, name in _named_places(opt_state, leaves).items()}
 
 
 def set_hyperparams(opt_state, **values):
-    """The state with hyperparameters replaced; shapes and types stay, so nothing is compiled anew.
+    """Returns the state with hyperparameters replaced. Shapes and types stay, so that nothing is compiled again.
 
-    `learning_rate=0.01` sets every learning rate, `**{'head/learning_rate': 0.01}` one of them (the names
-    are those of `hyperparams`). A value so set overrides the transform's argument, a constant or a schedule, until
-    `learning_rate=None` hands it back. Arrays are allowed, as for a sweep under `vmap`. Raises UsageError for a name
-    that is not there.
+    `learning_rate=0.01` sets every learning rate, `**{'head/learning_rate': 0.01}` one of them, by the names of
+    `hyperparams`. The value overrides the transform's argument, a constant or a schedule, until `learning_rate=None`
+    restores it. Arrays are allowed, as for a sweep under `vmap`. Raises UsageError for an unknown name.
     """
     leaves, treedef = tree_flatten_with_path(opt_state)
-    names = _named_places(leaves)
+    names = _named_places(opt_state, leaves)
     short = {i: name.rpartition('/')[2] for i, name in names.items()}
     new = [leaf for _, leaf in leaves]
     at = {path: i for i, (path, _) in enumerate(leaves)}
@@ -57,77 +52,92 @@ def set_hyperparams(opt_state, **values):
             if value is not None:
                 new[i] = _like(new[i], value, name)
             elif pinned is None:
-                raise UsageError(f'{name}=None: no argument decides it, so there is nothing to go back to')
+                raise UsageError(f'{name}=None: it is not set by an argument, so there is no value to restore')
             if pinned is not None:
                 new[pinned] = jnp.full_like(new[pinned], value is not None)
     return tree_unflatten(treedef, new)
 
 
 def overrides(opt_state) -> dict[str, jax.Array]:
-    """Those of `hyperparams` that `set_hyperparams` has set, and the argument therefore does not decide."""
+    """Returns the hyperparameters that `set_hyperparams` has set and that therefore override their arguments."""
     leaves = tree_flatten_with_path(opt_state)[0]
     pinned = {path[:-1] for path, leaf in leaves if path and path[-1] == GetAttrKey('pinned') and jnp.any(leaf)}
-    return {name: leaves[i][1] for i, name in _named_places(leaves).items() if leaves[i][0][:-1] in pinned}
+    return {name: leaves[i][1] for i, name in _named_places(opt_state, leaves).items() if leaves[i][0][:-1] in pinned}
 
 
-def find(opt_state, kind: type) -> Any:
-    """The state of one link by its type (`find(state, AdamState).mean`), through any nesting; None without any.
+def find_state(opt_state, kind: type) -> Any:
+    """Returns the state of a link by its type, however nested: `find_state(state, AdamState).mean`; None without one.
 
-    Raises UsageError where there are several: `find_all` lists them.
+    Raises UsageError if there are several: `find_states` lists them.
     """
-    found = find_all(opt_state, kind)
-    if len(found) > 1:
-        raise UsageError(f'there are {len(found)} {kind.__name__}; use find_all')
-    return found[0] if found else None
+    states = find_states(opt_state, kind)
+    if len(states) > 1:
+        raise UsageError(f'there are {len(states)} {kind.__name__}; use find_states')
+    return states[0] if states else None
 
 
-def find_all(opt_state, kind: type) -> list:
-    """The states of all links of that type, in the order of the chain."""
+def find_states(opt_state, kind: type) -> list:
+    """Returns the states of all links of a type, in the order of the chain."""
     nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, kind))
     return [node for node in nodes if isinstance(node, kind)]
 
 
-def state_shardings(tx, params: Tree, param_shardings: Tree, replicated) -> Tree:
-    """The layout of `tx.init(params)`: a leaf that mirrors a parameter lies like it, the rest is `replicated`.
+def opt_state_shardings(tx, params: Tree, param_shardings: Tree, replicated) -> Tree:
+    """Returns the sharding of `tx.init(params)`: that of a parameter for its accumulators, `replicated` for the rest.
 
-    A state's leaf mirrors the parameter whose path ends its own (the longest such) if their shapes are
-    equal, which is true of every transform here and in optax. params: arrays or `jax.ShapeDtypeStruct`s. Use
-    it as `jax.jit(tx.init, out_shardings=state_shardings(...))(params)`: zeros depend on nothing, so without
-    it they land on one device.
+    A leaf of the state belongs to the parameter whose path is the longest suffix of its own, if their shapes are equal;
+    that holds for every transform here and in optax. Use it as
+    `jax.jit(tx.init, out_shardings=opt_state_shardings(...))(params)`: zeros depend on no input, so without it they
+    would be placed on one device.
+
+    Args:
+      tx: the optimizer.
+      params: arrays or `jax.ShapeDtypeStruct`s.
+      param_shardings: of the parameters.
+      replicated: the sharding of everything else.
     """
     shapes = {_keys(path): jnp.shape(p) for path, p in tree_flatten_with_path(params)[0]}
     shardings = dict(zip(shapes, jax.tree.structure(params).flatten_up_to(param_shardings), strict=True))
 
-    def one(path, leaf):
+    def shard_leaf(path, leaf):
         keys = _keys(path)
         suffixes = (keys[start:] for start in range(len(keys) + 1))
         owner = next((suffix for suffix in suffixes if suffix in shapes), None)
         return shardings[owner] if owner is not None and shapes[owner] == leaf.shape else replicated
 
-    return jax.tree_util.tree_map_with_path(one, jax.eval_shape(tx.init, params))
+    return jax.tree_util.tree_map_with_path(shard_leaf, jax.eval_shape(tx.init, params))
 
 
 def _keys(path) -> tuple[str, ...]:
     return tuple(path_name((key,)) for key in path)
 
 
-def _named_places(leaves: list) -> dict[int, str]:
-    """{place: name} of the hyperparameters among a state's leaves with their paths."""
-    places = [i for i, (path, _) in enumerate(leaves) if _is_hyperparam(path)]
-    recorded = {leaves[i][0] for i in places if isinstance(leaves[i][0][-1], GetAttrKey)}
-    places = [i for i in places if not _is_recorded(leaves[i][0], recorded)]
+def _named_places(opt_state, leaves: list) -> dict[int, str]:
+    """Returns {place: name} of the hyperparameters among the leaves of a state, given with their paths."""
+    declared = _declared_paths(opt_state)
+    places = [i for i, (path, _) in enumerate(leaves) if path in declared or _is_injected(path)]
+    places = [i for i in places if not _is_recorded(leaves[i][0], declared)]
     return dict(zip(places, _names([leaves[i][0] for i in places]), strict=True))
 
 
-def _is_hyperparam(path) -> bool:
-    if path and isinstance(path[-1], GetAttrKey) and path[-1].name in _FIELDS:
-        return True
+def _declared_paths(tree, prefix: tuple = ()) -> set[tuple]:
+    """Returns the paths of the fields that states declare as `HYPERPARAMETERS`, however nested."""
+    paths = {(*prefix, GetAttrKey(field)) for field in getattr(type(tree), 'HYPERPARAMETERS', ())}
+    nodes = tree_flatten_with_path(tree, is_leaf=lambda n: n is not tree and hasattr(type(n), 'HYPERPARAMETERS'))[0]
+    for path, node in nodes:
+        if hasattr(type(node), 'HYPERPARAMETERS'):
+            paths |= _declared_paths(node, (*prefix, *path))
+    return paths
+
+
+def _is_injected(path) -> bool:
+    """Returns whether a leaf is a hyperparameter of optax.inject_hyperparams."""
     injected = len(path) > 1 and isinstance(path[-2], GetAttrKey) and path[-2].name == 'hyperparams'
-    return injected and isinstance(path[-1], DictKey)  # optax.inject_hyperparams
+    return injected and isinstance(path[-1], DictKey)
 
 
 def _is_recorded(path, recorded: set) -> bool:
-    """Whether a value of optax.inject_hyperparams stands in the state of the transform it is injected into, too."""
+    """Returns whether a value of optax.inject_hyperparams is also in the state of the transform it is passed to."""
     if not isinstance(path[-1], DictKey):
         return False
     inner = (*path[:-2], GetAttrKey('inner_state'))
@@ -135,7 +145,7 @@ def _is_recorded(path, recorded: set) -> bool:
 
 
 def _names(paths: list) -> list[str]:
-    """The shortest names that tell the paths apart: the field, then with labels, then with places too."""
+    """Returns the shortest names that distinguish the paths: the field, then with labels, then with places too."""
     for kinds in ((), (DictKey,), (DictKey, SequenceKey, FlattenedIndexKey)):
         names = [path_name((*(k for k in path[:-1] if isinstance(k, kinds)), path[-1])) for path in paths]
         if len(set(names)) == len(names):
@@ -146,5 +156,5 @@ def _names(paths: list) -> list[str]:
 def _like(old, value, name: str):
     if isinstance(value, int | float | np.number):
         check_range(name, value, below=1.0 if name.endswith('momentum') else float('inf'))
-        return jnp.full_like(old, value)  # lies where the old one does
+        return jnp.full_like(old, value)  # with the sharding of the old one
     return jnp.asarray(value, old.dtype)

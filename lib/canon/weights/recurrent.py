@@ -23,7 +23,7 @@ from canon.errors import UsageError
 _FLAX_GATES = {1: ('',), 3: ('r', 'z', 'n'), 4: ('i', 'f', 'g', 'o')}
 
 
-def from_torch(tensors: Mapping[str, Any], prefix: str = '') -> dict[str, dict[str, np.ndarray]]:
+def layer_from_torch(tensors: Mapping[str, Any], prefix: str = '') -> dict[str, dict[str, np.ndarray]]:
     """Returns the parameters of `canon.nn.RNN`, `LSTM` or `GRU` from those of torch.
 
     Args:
@@ -60,7 +60,7 @@ def _direction_from_torch(state: Mapping[str, np.ndarray], place: str, prefix: s
     return params | {'bias': bias + np.append(inner, np.zeros_like(candidate)), 'candidate_bias': candidate}
 
 
-def to_torch(params: Mapping[str, Any], prefix: str = '') -> dict[str, np.ndarray]:
+def layer_to_torch(params: Mapping[str, Any], prefix: str = '') -> dict[str, np.ndarray]:
     """Returns torch's {key: array} of a layer's parameters; `bias_hh_lk` is zero except for a GRU's `candidate_bias`.
 
     Raises UsageError for parameters without a counterpart in torch: those of an output map, of a cell map, and of a GRU
@@ -87,7 +87,7 @@ def _direction_to_torch(params: Mapping[str, Any], name: str) -> dict[str, np.nd
     return tensors | {'bias_ih': params['bias'], 'bias_hh': inner}
 
 
-def from_flax(cell: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def cell_from_flax(cell: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Returns the parameters of `forward_k` or `backward_k` from those of a cell of flax.
 
     Cells are OptimizedLSTMCell, LSTMCell, GRUCell and SimpleCell, with biases or without. Raises UsageError for others.
@@ -111,8 +111,8 @@ def from_flax(cell: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return params
 
 
-def to_flax(params: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
-    """Returns the parameters of a cell of flax from those of `forward_k` or `backward_k`; errors as in `to_torch`."""
+def cell_to_flax(params: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the parameters of a flax cell from `forward_k` or `backward_k`; errors as in `layer_to_torch`."""
     params = _as_arrays(params, 'the layer')
     gates = _count_gates(params)
     sides = {'i': np.split(params['kernel'], gates, 1), 'h': np.split(params['recurrent'], gates, 1)}

@@ -87,7 +87,7 @@ def _make_step(task: Task, tx: Any, specs: Mapping[str, Any], seed: int):
         point = optim.lookahead_params(state.params, state.opt)
         grads, _, mutable, metrics = mean_gradient(task, point, state.mutable, batch, at)
         updates, opt = tx.update(grads, state.opt, state.params)
-        groups = optim.find(opt, optim.PartitionState).groups
+        groups = optim.find_state(opt, optim.PartitionState).groups
         mutable = {**mutable, COPIES: _revert_skipped(state, mutable[COPIES], groups)}
         for name, group in groups.items():
             metrics |= {f'{name}/{key}': _as_mean(value) for key, value in optim.hyperparams(group).items()}
@@ -103,7 +103,7 @@ def _make_step(task: Task, tx: Any, specs: Mapping[str, Any], seed: int):
 
 def _revert_skipped(state: State, copies: dict[str, Any], groups: Mapping[str, Any]) -> dict[str, Any]:
     """Keeps the batch statistics of an optimizer that skipped its update: those of diverged parameters are no use."""
-    before = optim.find(state.opt, optim.PartitionState).groups
+    before = optim.find_state(state.opt, optim.PartitionState).groups
     reverted = {}
     for name, new in copies.items():
         skipped = groups[name].skipped_updates > before[name].skipped_updates

@@ -44,13 +44,13 @@ def effective_rate(spec: Mapping[str, Any], state: Any) -> jax.Array | None:
     def root(x):
         return jnp.sqrt(x + eps) if inside else jnp.sqrt(x) + eps
 
-    accumulators = optim.find(state, kind)
+    accumulators = optim.find_state(state, kind)
     r = _flatten(getattr(accumulators, squared_gradients))
     log_numerator = jnp.log(root(_flatten(getattr(accumulators, squared_updates)))) if squared_updates else 0.0
     positive = r > 0
     log_factors = jnp.where(positive, log_numerator - jnp.log(root(r)), 0)
     mean = jnp.sum(log_factors) / jnp.maximum(positive.sum(), 1)
-    return optim.find(state, optim.LearningRateState).learning_rate * jnp.exp(mean)
+    return optim.find_state(state, optim.LearningRateState).learning_rate * jnp.exp(mean)
 
 
 def _flatten(tree: Any) -> jax.Array:
