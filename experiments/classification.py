@@ -12,11 +12,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from canon import data, models, named, weights
+from canon.data.images.checks import check_held_out, infer_image_shape
 from canon.tasks import classification as tasks
 from canon.tasks.classification_figures import draw_network
 from canon.train import Evaluator, Experiment, Task
 from canon.weights.stablehlo import Served
-from experiments.images import SHEET, check_held_out, image_shape, reading, reading_options
+from experiments.images import SHEET, reading, reading_options
 from experiments.predictions import Prediction
 
 _CLASSES = 3  # most likely classes per image in predictions.csv
@@ -55,7 +56,7 @@ def make(config: ConfigDict) -> Experiment:
     """Makes the experiment from config.data, config.input, config.model, config.loss and config.tx."""
     source = _load(config, config.data.train.split)
     transforms = _transforms(config, config.data.train.get('transforms'), 'data.train.transforms')
-    shape = image_shape(source, transforms, 'data.train')
+    shape = infer_image_shape(source, transforms, 'data.train')
     names = tasks.class_names(source, config.model.num_classes)
     experiment = without_data(config, dict(class_names=names, image_shape=shape, num_examples=len(source)))
     sampler = config.data.train.get('sampler', 'shuffled')
@@ -163,7 +164,7 @@ def _evaluators(config: ConfigDict, task: Task, shape: tuple[int, ...], names: l
             check_held_out(config.data.train.split, settings.split, source.info.total, where)
         transforms = _transforms(config, settings.transforms, f'{where}.transforms')
         predict = tasks.many_views(task.predict, settings.scales, settings.flip)
-        eval_shape = image_shape(source, transforms, where)
+        eval_shape = infer_image_shape(source, transforms, where)
         if eval_shape != shape or settings.scales:
             tasks.check_shapes(task, predict, shape, eval_shape, where)
         batches = data.Once(source, transforms=transforms, **reading(config))

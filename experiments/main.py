@@ -253,26 +253,15 @@ def _export(config, module, experiment, workdir) -> None:
 
 
 def _replay(config, module, experiment, workdir) -> None:
-    import jax
-    import numpy as np
-
-    from canon.train import replay_step
+    from canon.train.replay import format_replayed, replay_step, save_batch
 
     if FLAGS.step is None:
         raise UsageError('replay which step? give --step=N')
     replayed = replay_step(experiment, config, workdir, FLAGS.step)
-    if not _first_process():
-        return
-    print('  '.join(f'{name} {value:.6g}' for name, value in replayed.metrics.items()))
-    width = max(len(name) for name, *_ in replayed.leaves)
-    print(f'{"parameter":{width}}  {"norm":>10}  {"gradient":>10}  {"change":>10}  non-finite')
-    for name, norm, grad, change, bad in replayed.leaves:
-        print(f'{name:{width}}  {norm:10.4g}  {grad:10.4g}  {change:10.4g}  {bad or ""}')
-    path = workdir / 'replay' / f'step_{FLAGS.step}.npz'
-    path.parent.mkdir(exist_ok=True)
-    leaves = jax.tree_util.tree_flatten_with_path(replayed.batch)[0]
-    np.savez_compressed(path, **{jax.tree_util.keystr(k, simple=True, separator='/'): v for k, v in leaves})
-    _print(f'its batch: {path}')
+    if _first_process():
+        path = workdir / 'replay' / f'step_{FLAGS.step}.npz'
+        save_batch(replayed.batch, path)
+        _print(f'{format_replayed(replayed)}\nits batch: {path}')
 
 
 def _silence_libraries() -> None:

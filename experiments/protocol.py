@@ -1,15 +1,7 @@
-"""What a module of `experiments/` offers: it binds a config to parts of the library.
+"""The protocol of a module of `experiments/`, which binds a config to parts of the library.
 
-    experiments/<task>.py
-        make(config)            required: the experiment, or its stages
-        offline(config)         required: the same config on data that need no download
-        predict(...)            optional: `--mode=predict`
-        served(...)             optional: `--mode=export`
-        without_data(...)       optional: predict and export where the data are not at hand
-        SECTIONS                optional: the functions whose arguments the config's own sections hold
-
-A module is an object like any other, so each class below is a protocol that modules satisfy: main asks
-`isinstance(module, Predicts)`. `config.experiment='<task>'` selects a module; adding an experiment is adding one file.
+`make` and `offline` are required, the rest is optional: main asks `isinstance(module, Predicts)`. A config selects
+`experiments/<task>.py` by `experiment='<task>'`; adding an experiment is adding one file.
 """
 
 from __future__ import annotations

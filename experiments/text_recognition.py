@@ -11,13 +11,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from canon import data, models, named, plots
+from canon.data.images.checks import check_held_out, infer_image_shape
 from canon.data.text.alphabets import ALPHANUMERIC, Alphabet
 from canon.data.text.labelled import load_labelled
 from canon.errors import UsageError
 from canon.tasks.text_recognition import make_grey_input, read_batches, recognition_evaluator, recognition_task
 from canon.train import Evaluator, Experiment
 from canon.weights.stablehlo import Served
-from experiments.images import SHEET, check_held_out, image_shape, reading, reading_options
+from experiments.images import SHEET, reading, reading_options
 from experiments.predictions import Prediction
 
 _BEAM_WIDTH = 10  # of `predict`, where the first evaluator decodes the best path
@@ -74,7 +75,7 @@ def make(config: ConfigDict) -> Experiment:
     settings = named.call(TrainSettings, config.data.train, 'data.train')
     source = _load(config, settings.split)
     transforms = data.transforms.make(settings.transforms, 'data.train.transforms')
-    shape = image_shape(source, transforms, 'data.train')
+    shape = infer_image_shape(source, transforms, 'data.train')
     experiment = without_data(config, dict(image_shape=shape, num_examples=len(source)))
     train = data.Batches(source, seed=config.seed, sampler=settings.sampler, transforms=transforms, **reading(config))
     evals = {name: _evaluator(config, experiment, name) for name in sorted(config.data.evals)}

@@ -74,6 +74,25 @@ def replay_step(experiment: Experiment, config: Config, workdir: Path | str, ste
     return Replayed({name: float(mean.value) for name, mean in metrics.items()}, leaves, batch)
 
 
+def format_replayed(replayed: Replayed) -> str:
+    """Returns a line of the step's metrics and a table of its parameters."""
+    width = max(len(leaf.name) for leaf in replayed.leaves)
+    lines = [
+        '  '.join(f'{name} {value:.6g}' for name, value in replayed.metrics.items()),
+        f'{"parameter":{width}}  {"norm":>10}  {"gradient":>10}  {"change":>10}  non-finite',
+    ]
+    for name, norm, gradient, change, nonfinite in replayed.leaves:
+        lines.append(f'{name:{width}}  {norm:10.4g}  {gradient:10.4g}  {change:10.4g}  {nonfinite or ""}')
+    return '\n'.join(lines)
+
+
+def save_batch(batch: Batch, path: Path) -> None:
+    """Saves a batch as .npz, with an array `a/b` for the leaf `batch['a']['b']`."""
+    path.parent.mkdir(exist_ok=True)
+    leaves = tree_flatten_with_path(batch)[0]
+    np.savez_compressed(path, **{jax.tree_util.keystr(k, simple=True, separator='/'): v for k, v in leaves})
+
+
 def _gradient_at(setup: Setup, state: State, batch: Batch) -> Any:
     """Returns the gradient that the step of `setup` takes at a state."""
     point = optim.lookahead_params(state.params, state.opt)
