@@ -18,6 +18,7 @@ from canon.named.hints import (
     Probability,
     Range,
     check,
+    compile_pattern,
     describe,
     plain_types,
     returns,
@@ -27,6 +28,6 @@ from canon.named.text import parse_text
 
 __all__ = [
     'IMPORTED', 'Catalogue', 'Count', 'DropRate', 'NonNegative', 'Positive', 'Probability', 'Range', 'accepts',
-    'call', 'check', 'combine_arguments', 'describe', 'import_function', 'lookup', 'make_chain', 'parameters',
-    'parse_text', 'plain_types', 'public_functions', 'returns', 'suggest', 'to_plain', 'type_hints',
+    'call', 'check', 'combine_arguments', 'compile_pattern', 'describe', 'import_function', 'lookup', 'make_chain',
+    'parameters', 'parse_text', 'plain_types', 'public_functions', 'returns', 'suggest', 'to_plain', 'type_hints',
 ]  # fmt: skip

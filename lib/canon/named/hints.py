@@ -7,6 +7,7 @@ import functools
 import inspect
 import math
 import numbers
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,11 +31,15 @@ class Range(NamedTuple):
         return bool(above and (value < self.high if self.open_high else value <= self.high))  # False for NaN
 
     def __str__(self) -> str:
-        low = '' if self.low == -math.inf else f'{"above" if self.open_low else "at least"} {self.low:g}'
-        high = f'{"below" if self.open_high else "at most"} {self.high:g}'
+        low = '' if self.low == -math.inf else f'{"above" if self.open_low else "at least"} {_digits(self.low)}'
+        high = f'{"below" if self.open_high else "at most"} {_digits(self.high)}'
         if self.high == math.inf:
             high = 'finite' if self.open_high else ''
         return ' and '.join(filter(None, (low, high)))
+
+
+def _digits(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f'{bound:g}'  # '%g' would round 2147483647
 
 
 Probability = Annotated[float, Range(0, 1)]
@@ -42,6 +47,15 @@ DropRate = Annotated[float, Range(0, 1, open_high=True)]  # what is kept is divi
 Positive = Annotated[float, Range(0, open_low=True, open_high=True)]
 NonNegative = Annotated[float, Range(0, open_high=True)]
 Count = Annotated[int, Range(1)]
+
+
+def compile_pattern(pattern: str, where: str = '') -> re.Pattern:
+    """Compiles a regular expression; raises UsageError, naming the key `where`, if it is not valid."""
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        title = f'{where}: ' if where else ''
+        raise UsageError(f'{title}{pattern!r} is not a valid regular expression: {error}') from error
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from jax.tree_util import tree_flatten_with_path
 
 from canon.errors import UsageError
 from canon.metrics import Mean
+from canon.named import compile_pattern
 from canon.optim.core import path_name
 from canon.train.types import At, Batch, Mutable, Params
 
@@ -46,7 +47,7 @@ def game(players: Mapping[str, tuple[str, Loss]]) -> Callable:
     Raises:
       UsageError: when the gradient is taken, for a parameter that belongs to no player or to several.
     """
-    patterns = {name: re.compile(pattern) for name, (pattern, _) in players.items()}
+    patterns = {name: compile_pattern(pattern, name) for name, (pattern, _) in players.items()}
 
     def gradient(params, mutable, batch, at):
         paths, treedef = tree_flatten_with_path(params)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -258,7 +257,7 @@ def _check(settings: Settings) -> None:
         if (init.path is None) == (init.stage is None):
             raise UsageError('run.init_from needs either a path or the name of a stage')
         _check_rules('run.init_from.rules', init.rules)
-        _check_regex('run.init_from.new', init.new or '')
+        named.compile_pattern(init.new or '', 'run.init_from.new')
 
 
 def _check_mode(key: str, mode: str | None, metric: str | None) -> None:
@@ -271,11 +270,4 @@ def _check_rules(key: str, rules: tuple) -> None:
     for rule in rules:
         if not (isinstance(rule, list | tuple) and len(rule) == 2 and isinstance(rule[0], str)):
             raise UsageError(f'{key}: {rule!r} is not a pair that begins with a regular expression')
-        _check_regex(key, rule[0])
-
-
-def _check_regex(key: str, pattern: str) -> None:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise UsageError(f'{key}: {pattern!r} is not a regular expression: {error}') from error
+        named.compile_pattern(rule[0], key)
