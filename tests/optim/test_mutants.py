@@ -129,7 +129,7 @@ KILLS = [
     ('plateau as a ratio', 'plateau.py', 'sign * value < sign * self.best - self.min_delta', 'sign * value < sign * self.best * (1 - 1e-4)', worse),
     ('plateau knows one mode', 'plateau.py', "sign = 1 if self.mode == 'min' else -1", 'sign = 1', upward),
     ('plateau without a margin', 'plateau.py', 'sign * self.best - self.min_delta', 'sign * self.best', margin),
-    ('the last rule wins', 'groups.py', 'owner.append(found[0])', 'owner.append(found[-1])', wrap.test_the_first_rule_wins_and_states_hold_their_own_leaves_only),
+    ('the last rule wins', 'groups.py', 'owner.append(matches[0])', 'owner.append(matches[-1])', wrap.test_the_first_rule_wins_and_states_hold_their_own_leaves_only),
     ('frozen leaves pass the gradient on', 'groups.py', 'jnp.zeros(jnp.shape(u), jnp.result_type(*p or (u,)))', 'u', wrap.test_freeze_and_multipliers),
     ('master emits its own step', 'precision.py', 'wide(master.astype(p.dtype)) - wide(p), master', 'u, master', wrap.test_bfloat16_parameters_move_by_steps_below_their_precision),
     ('state moves on a NaN', 'nonfinite.py', 'lambda: (zeros, state.inner))', 'lambda: (zeros, move()[1]))', functools.partial(wrap.test_non_finite_gradients_are_passed_over_for_ever, bad=float('nan'))),

@@ -18,8 +18,8 @@ from optax import (
 )
 
 from canon.errors import UsageError
-from canon.named import suggest
-from canon.optim.core import Tree, compile_pattern, path_name, per_leaf, refuse_buckets, scalar, times, to_number, wide
+from canon.named import compile_pattern, suggest
+from canon.optim.core import Tree, path_name, per_leaf, refuse_buckets, scalar, times, to_number, wide
 from canon.optim.decay import select_paths
 
 Rules = Mapping[str, Any] | Sequence[tuple[str, Any]]
@@ -40,7 +40,7 @@ def partition(rules: Rules) -> GradientTransformationExtraArgs:
 
     def owners(params):
         refuse_buckets(params, 'partition')
-        return first_match(pairs, params)
+        return match_rules(pairs, params)
 
     names = _labels([pattern for pattern, _ in pairs])
     return partition_by(owners, dict(zip(names, [tx for _, tx in pairs], strict=True)))
@@ -113,12 +113,12 @@ def scale_rates(rules: Rules) -> GradientTransformation:
 
     def init(params):
         refuse_buckets(params, 'scale_rates')
-        first_match(pairs, params)
+        match_rules(pairs, params)
         return EmptyState()
 
     def update(updates, state, params=None):
         treedef = jax.tree.structure(updates)
-        factors = treedef.unflatten([pairs[i][1] for i in first_match(pairs, updates)])
+        factors = treedef.unflatten([pairs[i][1] for i in match_rules(pairs, updates)])
         same = lambda factor: isinstance(factor, float) and factor == 1  # noqa: E731
         kernel = lambda u, factor: u if same(factor) else times(scalar(factor), wide(u))  # noqa: E731
         return jax.tree.map(kernel, updates, factors), state
@@ -126,7 +126,7 @@ def scale_rates(rules: Rules) -> GradientTransformation:
     return GradientTransformation(init, update)
 
 
-def first_match(pairs: list[tuple[str, Any]], params: Tree) -> list[int]:
+def match_rules(pairs: list[tuple[str, Any]], params: Tree) -> list[int]:
     """Returns for each leaf the index of the first rule that matches its path.
 
     Raises UsageError for a leaf that no rule matches, and for a rule without a leaf.
@@ -134,10 +134,10 @@ def first_match(pairs: list[tuple[str, Any]], params: Tree) -> list[int]:
     names = [path_name(path) for path, _ in tree_flatten_with_path(params)[0]]
     owner = []
     for name in names:
-        found = [i for i, (pattern, _) in enumerate(pairs) if compile_pattern(pattern).search(name)]
-        if not found:
+        matches = [i for i, (pattern, _) in enumerate(pairs) if compile_pattern(pattern).search(name)]
+        if not matches:
             raise UsageError(f'no rule matches the parameter {name!r}; the rules are {[r for r, _ in pairs]}')
-        owner.append(found[0])
+        owner.append(matches[0])
     for i, (pattern, _) in enumerate(pairs):
         if names and i not in owner and pattern != '.*':
             raise UsageError(f'the rule {pattern!r} matches no parameter of its own{suggest(pattern, names)}')
