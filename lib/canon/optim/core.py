@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -67,14 +66,6 @@ def _flatten_like(updates: Tree, treedef, tree: Tree) -> list:
 def path_name(path) -> str:
     """Returns the name of a leaf's path, such as 'Dense_0/kernel', that regular expressions are matched against."""
     return keystr(path, simple=True, separator='/')
-
-
-def compile_pattern(pattern: str) -> re.Pattern:
-    """Compiles a regular expression. Raises UsageError if it is invalid."""
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise UsageError(f'{pattern!r} is not a valid regular expression: {error}') from error
 
 
 def check_params(params: Tree) -> None:

@@ -11,12 +11,11 @@ from jax.tree_util import tree_flatten_with_path
 from optax import GradientTransformation
 
 from canon.errors import UsageError
-from canon.named import suggest
+from canon.named import compile_pattern, suggest
 from canon.optim.constants import constant_scalar
 from canon.optim.core import (
     Tree,
     check_params,
-    compile_pattern,
     path_name,
     per_leaf,
     refuse_buckets,

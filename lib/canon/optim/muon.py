@@ -10,12 +10,11 @@ from jax.tree_util import tree_flatten_with_path
 from optax import GradientTransformation, chain
 
 from canon.errors import UsageError
-from canon.named import suggest
+from canon.named import compile_pattern, suggest
 from canon.optim.adam import adamw
 from canon.optim.core import (
     Tree,
     accept_names,
-    compile_pattern,
     lerp,
     path_name,
     per_leaf,
