@@ -7,14 +7,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator
 
 from canon import models, plots
 from canon.nn.trace import trace_network
 from canon.train.runs import Run, read_curves
 from experiments.claims.sweeps import draw_best, finished_runs, format_settings, get_setting
-
-_LABELLED_POINTS = 8  # points that have room for their names and values
 
 
 def draw_best_forms(
@@ -70,35 +67,10 @@ def draw_costs(
     for run, config in finished_runs(runs):
         group = format_settings(config, line) if line else ''
         name = format_settings(config, [key for key in _as_keys(form) if key not in _as_keys(line)])
-        price, values = points.setdefault(group, {}).setdefault(name, (cost(config), []))
-        values.append(_read_metric(run, metric))
-    prices = sorted(price for forms in points.values() for price, _ in forms.values())
-    if len(prices) > _LABELLED_POINTS:
-        key = next(iter(next(iter(points.values())))).rpartition(' ')[0]
-        title = f'{title}; at each point its {key}'
-    figure = Figure(figsize=(6.4, 4.4), layout='constrained')
-    axes = figure.add_subplot()
-    # The legend lists lines by their lowest cost, which is the order of a width or a size.
-    lines = sorted(points.items(), key=lambda item: min(price for price, _ in item[1].values()))
-    for i, (group, forms) in enumerate(lines):
-        rows = sorted((price, plots.median_score(values), name, values) for name, (price, values) in forms.items())
-        axes.plot([r[0] for r in rows], [r[1] for r in rows], '-' if line else 'none', color=f'C{i}', label=group)
-        for price, median, name, values in rows:
-            axes.plot([price] * len(values), values, '.', color=f'C{i}', ms=5)
-            side = 'left' if price**2 < prices[0] * prices[-1] else 'right'  # towards the middle
-            label = name.rpartition(' ')[2] if len(prices) > _LABELLED_POINTS else f'{name}: {median:.3g}'
-            axes.annotate(
-                label, (price, median), xytext=(0, 5), textcoords='offset points', fontsize=8, ha=side
-            ).set_in_layout(False)
-    axes.set(xlabel=xlabel, ylabel=_metric_label(metric), xscale='log', title=title)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(EngFormatter())
-    axes.minorticks_off()
-    axes.spines[['top', 'right']].set_visible(False)
-    axes.grid(alpha=0.3)
-    if line:
-        axes.legend(frameon=False)
-    return figure
+        _, scores = points.setdefault(group, {}).setdefault(name, (cost(config), []))
+        scores.append(_read_metric(run, metric))
+    labels = dict(xlabel=xlabel, ylabel=_metric_label(metric), title=title)
+    return plots.draw_score_by_cost(points, **labels, legend=bool(line))
 
 
 def count_multiply_adds(config: Mapping[str, Any]) -> float:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from canon.plots.animation import Animation
     from canon.plots.annotated import draw_annotated_images
     from canon.plots.bars import draw_class_accuracy, draw_reliability
+    from canon.plots.costs import draw_score_by_cost
     from canon.plots.images import draw_confusion_matrix, draw_gallery
     from canon.plots.insides import draw_feature_maps, draw_filters, draw_histograms
     from canon.plots.lines import draw_curves
@@ -25,6 +26,7 @@ _HOMES = {
     'animation': ('Animation',),
     'annotated': ('draw_annotated_images',),
     'bars': ('draw_class_accuracy', 'draw_reliability'),
+    'costs': ('draw_score_by_cost',),
     'images': ('draw_confusion_matrix', 'draw_gallery'),
     'insides': ('draw_feature_maps', 'draw_filters', 'draw_histograms'),
     'lines': ('draw_curves',),
@@ -40,8 +42,8 @@ __all__ = [
     'Animation', 'Landscape', 'animate_paths', 'best_setting', 'draw_alignments', 'draw_annotated_images',
     'draw_class_accuracy', 'draw_confusion_matrix', 'draw_curves', 'draw_feature_maps', 'draw_filters',
     'draw_frame_probabilities', 'draw_gallery', 'draw_histograms', 'draw_meshes', 'draw_paths', 'draw_reliability',
-    'draw_slices', 'draw_surprisal', 'draw_sweep', 'draw_text_images', 'draw_translations', 'median_score',
-    'save_content',
+    'draw_score_by_cost', 'draw_slices', 'draw_surprisal', 'draw_sweep', 'draw_text_images', 'draw_translations',
+    'median_score', 'save_content',
 ]  # fmt: skip
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from canon.data.pipeline.batches import Once
-from canon.data.pipeline.splits import overlap
 from canon.data.pipeline.chain import Transform
 from canon.data.pipeline.source import Source
+from canon.data.pipeline.splits import overlap
 from canon.errors import UsageError
 
 

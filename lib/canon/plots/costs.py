@@ -1,0 +1,56 @@
+"""Results of networks against what they cost."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator
+
+from canon.plots.sweeps import median_score
+
+_LABELLED_POINTS = 8  # points that have room for their names and scores
+
+
+def draw_score_by_cost(
+    points: Mapping[str, Mapping[str, tuple[float, Sequence[float]]]],
+    xlabel: str = '',
+    ylabel: str = '',
+    title: str = '',
+    legend: bool = False,
+) -> Figure:
+    """Draws final scores against costs, on a logarithmic axis, with a point per seed.
+
+    Args:
+      points: {line: {network: (cost, final scores of its seeds)}}, lower is better.
+      xlabel: name of the cost.
+      ylabel: name of the score.
+      title: of the figure.
+      legend: joins the medians of each line and lists the lines.
+    """
+    costs = sorted(cost for networks in points.values() for cost, _ in networks.values())
+    crowded = len(costs) > _LABELLED_POINTS
+    if crowded:  # 'width 0.5' and 'width 1' are labelled 0.5 and 1, and the title says what they are
+        key = next(iter(next(iter(points.values())))).rpartition(' ')[0]
+        title = f'{title}; at each point its {key}'
+    figure = Figure(figsize=(6.4, 4.4), layout='constrained')
+    axes = figure.add_subplot()
+    # The legend lists lines by their lowest cost, which is the order of a width or a size.
+    lines = sorted(points.items(), key=lambda item: min(cost for cost, _ in item[1].values()))
+    for i, (line, networks) in enumerate(lines):
+        rows = sorted((cost, median_score(scores), name, scores) for name, (cost, scores) in networks.items())
+        axes.plot([r[0] for r in rows], [r[1] for r in rows], '-' if legend else 'none', color=f'C{i}', label=line)
+        for cost, median, name, scores in rows:
+            axes.plot([cost] * len(scores), scores, '.', color=f'C{i}', ms=5)
+            side = 'left' if cost**2 < costs[0] * costs[-1] else 'right'  # towards the middle
+            label = name.rpartition(' ')[2] if crowded else f'{name}: {median:.3g}'
+            axes.annotate(
+                label, (cost, median), xytext=(0, 5), textcoords='offset points', fontsize=8, ha=side
+            ).set_in_layout(False)
+    axes.set(xlabel=xlabel, ylabel=ylabel, xscale='log', title=title)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.minorticks_off()
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.grid(alpha=0.3)
+    if legend:
+        axes.legend(frameon=False)
+    return figure
