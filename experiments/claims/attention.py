@@ -8,8 +8,7 @@ from matplotlib.figure import Figure
 
 from canon import plots
 from canon.tasks.attention_retrieval import CLASSES, SCORES
-from canon.train.runs import Run
-from experiments.claims.sweeps import finished_runs
+from canon.train.runs import Run, finished_runs
 
 
 def draw_attention_scale(all_runs: Sequence[Run]) -> Figure:

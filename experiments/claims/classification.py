@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 
 from canon import models, plots
 from canon.nn.trace import trace_network
-from canon.train.runs import Run, read_curves
-from experiments.claims.sweeps import draw_best, finished_runs, format_settings, get_setting
+from canon.train.runs import Run, finished_runs, format_settings, get_setting, read_curves
 
 
 def draw_best_forms(
@@ -40,7 +39,7 @@ def draw_best_forms(
     ]
     curves = {panel: lambda name, folders, row=row: _read_curve(folders, row) for panel, row in panels.items()}
     unit = f'{over.rpartition(".")[2]} '
-    return draw_best(points, curves, unit, xlabel=over, ylabel=_metric_label(metric), title=title)
+    return plots.draw_best(points, curves, unit, xlabel=over, ylabel=_metric_label(metric), title=title)
 
 
 def draw_costs(

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from canon import plots
-from canon.train.runs import Run
-from experiments.claims.sweeps import finished_runs
+from canon.train.runs import Run, finished_runs
 
 
 def draw_memory(all_runs: Sequence[Run], problem: str) -> Figure:

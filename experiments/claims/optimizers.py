@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from canon import plots
 from canon.train.runs import Run, read_curves
 from canon.train.workdir import read_json
-from experiments.claims.sweeps import draw_best
 from experiments.optimizer_lab import select_optimizers
 
 
@@ -34,7 +34,7 @@ def draw_best_rates(all_runs: Sequence[Run], metric: str, panels: Mapping[str, s
         return {}
     curves = {panel: lambda name, folders, row=row: _curve(folders, row, name) for panel, row in panels.items()}
     axes = dict(xlabel='learning rate', ylabel=metric.replace('/*', ''))
-    return {'best rates': draw_best(points, curves, **axes, title=title)}
+    return {'best rates': plots.draw_best(points, curves, **axes, title=title)}
 
 
 def _curve(folders: Sequence[Any], row: str, name: str):

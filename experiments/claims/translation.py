@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from canon import plots
-from experiments.claims.sweeps import finished_runs, format_settings, get_setting
+from canon.train.runs import finished_runs, format_settings, get_setting
 
 
 def plot_chrf_by_length(runs: Sequence[Any], form: str, over: str) -> Figure:

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 
 from canon import plots
 from canon.train.log import read_rows
-from canon.train.runs import Run, read_curves
-from experiments.claims.sweeps import finished_runs, get_setting
+from canon.train.runs import Run, finished_runs, get_setting, read_curves
 
 PSNR = 'test/psnr'
 Label = Callable[[Mapping[str, Any]], str]  # the legend of a run, from its config

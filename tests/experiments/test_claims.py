@@ -6,10 +6,9 @@ import pytest
 from matplotlib.text import Text
 
 from canon.errors import CanonError
-from canon.train.runs import find_runs
+from canon.train.runs import find_runs, finished_runs, format_settings
 from experiments import configs
 from experiments.claims.classification import count_multiply_adds, draw_best_forms, draw_costs
-from experiments.claims.sweeps import finished_runs, format_settings
 
 
 def write_run(folder, config, metrics):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from canon.plots.saving import save_content
     from canon.plots.shapes import draw_meshes, draw_slices
     from canon.plots.surfaces import Landscape, animate_paths, draw_paths
-    from canon.plots.sweeps import best_setting, draw_sweep, median_score
+    from canon.plots.sweeps import best_setting, draw_best, draw_sweep, median_score
     from canon.plots.text import draw_frame_probabilities, draw_surprisal, draw_text_images, draw_translations
 
 _HOMES = {
@@ -33,14 +33,14 @@ _HOMES = {
     'saving': ('save_content',),
     'shapes': ('draw_meshes', 'draw_slices'),
     'surfaces': ('Landscape', 'animate_paths', 'draw_paths'),
-    'sweeps': ('best_setting', 'draw_sweep', 'median_score'),
+    'sweeps': ('best_setting', 'draw_best', 'draw_sweep', 'median_score'),
     'text': ('draw_frame_probabilities', 'draw_surprisal', 'draw_text_images', 'draw_translations'),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     'Animation', 'Landscape', 'animate_paths', 'best_setting', 'draw_alignments', 'draw_annotated_images',
-    'draw_class_accuracy', 'draw_confusion_matrix', 'draw_curves', 'draw_feature_maps', 'draw_filters',
+    'draw_best', 'draw_class_accuracy', 'draw_confusion_matrix', 'draw_curves', 'draw_feature_maps', 'draw_filters',
     'draw_frame_probabilities', 'draw_gallery', 'draw_histograms', 'draw_meshes', 'draw_paths', 'draw_reliability',
     'draw_score_by_cost', 'draw_slices', 'draw_surprisal', 'draw_sweep', 'draw_text_images', 'draw_translations',
     'median_score', 'save_content',

@@ -1,13 +1,17 @@
 """Sweeps over one setting: every method compared at its best."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 Scores = Mapping[float, Sequence[float]]  # setting -> final scores of its seeds, lower is better
 Curve = tuple[np.ndarray, np.ndarray]  # steps [n], values [seeds, n]
+Point = tuple[str, float, float, Path]  # method, swept setting, score (lower is better), folder of the run
+ReadCurves = Callable[[str, Sequence[Path]], Curve]  # method, folders of its seeds -> their curve
 _WORST_RATIO = 30  # scores this many times the best are cut off
 
 
@@ -71,6 +75,29 @@ def draw_sweep(
     figure.legend(loc='outside lower center', ncols=columns, frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=11)
     return figure
+
+
+def draw_best(points: Iterable[Point], panels: Mapping[str, ReadCurves], unit: str = '', **axes: Any) -> Figure:
+    """Draws all results on the left, and the curves of each method at its best value in one panel per metric.
+
+    Args:
+      points: of all runs; seeds of one method and value count by their median.
+      panels: {title: reads the curves of a method}.
+      unit: precedes the value in the legend.
+      **axes: of `draw_sweep`.
+    """
+    finals: dict[str, dict[float, list[float]]] = {}
+    folders: dict[tuple[str, float], list[Path]] = {}
+    for name, value, result, folder in points:
+        finals.setdefault(name, {}).setdefault(value, []).append(result)
+        folders.setdefault((name, value), []).append(folder)
+    best = {name: best_setting(line) for name, line in finals.items()}
+    curves = {
+        panel: {name: read(name, folders[name, value]) for name, value in best.items()}
+        for panel, read in panels.items()
+    }
+    labels = {n: f'{n}  {unit}{value:g}: {median_score(finals[n][value]):.3g}' for n, value in best.items()}
+    return draw_sweep(finals, curves, labels, **axes)
 
 
 def best_setting(scores: Scores) -> float:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from canon.errors import CanonError
 from canon.train.log import read_rows
 from canon.train.workdir import is_abandoned, read_json
 
@@ -123,6 +124,35 @@ def format_result(metrics: Mapping[str, float], target: Mapping[str, Any]) -> st
     return (
         f'{name} {number} (target: {" and ".join(f"{word} {target[key]:g}" for key, word in bounds if key in target)})'
     )
+
+
+def finished_runs(runs: Sequence[Run]) -> list[tuple[Run, dict[str, Any]]]:
+    """Returns the runs that are done, each with its config. Raises CanonError if there are none."""
+    finished = [(run, dict(read_json(run.folder / 'config.json') or {})) for run in runs if run.state == 'done']
+    if not finished:
+        raise CanonError('no run of this sweep is done, so there is nothing to draw')
+    return finished
+
+
+def get_setting(config: Mapping[str, Any], key: str) -> Any:
+    """Returns the value of a dotted key."""
+    for part in key.split('.'):
+        config = config[part]
+    return config
+
+
+def format_settings(config: Mapping[str, Any], keys: str | Sequence[str]) -> str:
+    """Formats the values of the keys as a label, `relu, batch`; a model's name goes without its module."""
+    return ', '.join(
+        _format_setting(key, get_setting(config, key)) for key in ((keys,) if isinstance(keys, str) else keys)
+    )
+
+
+def _format_setting(key: str, value: Any) -> str:
+    name = key.rpartition('.')[2]
+    if isinstance(value, bool):
+        return name if value else f'not {name}'
+    return value.rpartition('.')[2] if isinstance(value, str) else f'{name} {value:g}'
 
 
 def _stage_number(run: Run) -> int:
