@@ -1,10 +1,10 @@
-"""Translating step by step: greedy decoding with a cache compared with that without and with torch, beam 4 with greedy.
+"""Decoding of translations: greedy with a cache, compared with no cache and with torch, and a beam of 4 with greedy.
 
     python -m benchmarks.decoding [--rounds=5] [--only=greedy,beam_4] [--torch=PYTHON]
 
 8 sources of 32 tokens, 64 tokens decoded for each, 3 + 3 layers of d_model 256, 8 heads, d_ff 1024, a vocabulary of
-8,000, float32; no row ends before its 64th token. Without a cache each step evaluates the model at all 64 positions.
-torch's side is greedy decoding with a cache that is written in place. How the sides take turns: benchmarks/beside.py.
+8,000, float32; no row ends before its 64th token. Without a cache each step evaluates the model at all 64 positions. In
+torch it is greedy decoding with a cache that is written in place. benchmarks/beside.py explains how the two take turns.
 """
 
 from collections.abc import Callable
@@ -22,8 +22,8 @@ from canon.ops import decoding
 BATCH, SOURCE, LENGTH, VOCAB, END = 8, 32, 64, 8000, 0
 
 
-def translator() -> tuple[Any, Any, jax.Array, jax.Array]:
-    """(model, variables, source tokens, source lengths)"""
+def make_translator() -> tuple[Any, Any, jax.Array, jax.Array]:
+    """Returns (model, variables, source tokens [B, S], source lengths [B])."""
     model = models.make('transformer.transformer', vocab=VOCAB, layers=3, d_model=256, d_ff=1024, heads=8)
     source = jnp.asarray(np.random.default_rng(0).integers(1, VOCAB, (BATCH, SOURCE)))
     lengths, target = jnp.full(BATCH, SOURCE), jnp.ones((BATCH, LENGTH), jnp.int32)
@@ -31,14 +31,14 @@ def translator() -> tuple[Any, Any, jax.Array, jax.Array]:
 
 
 def compile_search(search: Callable) -> Callable:
-    """A call of search(model, variables, source, lengths) -> tokens [B, LENGTH]."""
-    model, variables, source, lengths = translator()
+    """Returns a compiled call of search(model, variables, source, lengths) -> tokens [B, LENGTH]."""
+    model, variables, source, lengths = make_translator()
     run = jax.jit(lambda variables: search(model, variables, source, lengths))
     return lambda: run(variables)
 
 
-def without_end(logits: jax.Array) -> jax.Array:
-    """The logits with the end of a sentence excluded, so that all rows are decoded to their length."""
+def exclude_end(logits: jax.Array) -> jax.Array:
+    """Makes the end of a sentence impossible, so that all rows are decoded to their full length."""
     return logits.at[:, END].set(-1e9)
 
 
@@ -47,7 +47,7 @@ def start_cached(model, variables, source, lengths) -> tuple[decoding.Step, Any]
 
     def step(state, tokens):
         logits, state = model.apply(variables, memory, state, tokens, method='step')
-        return without_end(logits), state
+        return exclude_end(logits), state
 
     return step, state
 
@@ -69,7 +69,7 @@ def search_uncached(model, variables, source, lengths) -> jax.Array:
         prefix, i = state
         prefix = jax.lax.dynamic_update_index_in_dim(prefix, tokens, i, 1)
         logits = model.apply(variables, memory, mask, prefix, method='decode')
-        return without_end(jax.lax.dynamic_index_in_dim(logits, i, 1, keepdims=False)), (prefix, i + 1)
+        return exclude_end(jax.lax.dynamic_index_in_dim(logits, i, 1, keepdims=False)), (prefix, i + 1)
 
     first = jnp.ones(BATCH, jnp.int32)
     return decoding.greedy(
@@ -78,10 +78,10 @@ def search_uncached(model, variables, source, lengths) -> jax.Array:
 
 
 def compile_uncached() -> Callable:
-    """The search without a cache, after a check that it finds what the cached one finds."""
+    """Returns the search without a cache, after checking that it finds the same tokens as the one with a cache."""
     uncached = compile_search(search_uncached)
     same = np.asarray(uncached()) == np.asarray(compile_search(search_cached)())
-    assert same.mean() > 0.9, f'not the same search: {same.mean():.0%} of the tokens agree'  # ties fall to rounding
+    assert same.mean() > 0.9, f'the searches differ: {same.mean():.0%} of the tokens agree'  # rounding decides ties
     return uncached
 
 

@@ -104,7 +104,7 @@ def test_what_vocabularies_refuse(tmp_path):
     with pytest.raises(UsageError, match=r"split='space'.*did you mean 'spaces'"):
         vocabulary.build(TEXT, 'word', split='space')
     with pytest.raises(CanonError, match='are not a sentencepiece model'):
-        vocabulary.Subwords(b'nothing')
+        vocabulary.SubwordVocabulary(b'nothing')
     (tmp_path / 'broken').write_bytes(b'{"level": "word"}')
     with pytest.raises(CanonError, match=r'broken is not a vocabulary of Canon'):
         vocabulary.read_vocabulary(tmp_path / 'broken')

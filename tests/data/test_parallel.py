@@ -27,10 +27,12 @@ def test_two_files_line_by_line(tmp_path, caplog):
     write(tmp_path, 'train.de', ['eins', '', 'drei\u2028 ', 'vier'])
     write(tmp_path, 'train.en.gz', ['one', 'two', 'three', ''])
     with caplog.at_level(logging.WARNING, 'canon'):
-        found = parallel_text.load_pairs('files', path=str(tmp_path), source='de', target='en')
-    assert found == [('eins', 'one'), ('drei', 'three')]
+        pairs_read = parallel_text.load_pairs('files', path=str(tmp_path), source='de', target='en')
+    assert pairs_read == [('eins', 'one'), ('drei', 'three')]
     assert '2 of 4 pairs have an empty side' in caplog.text
-    assert parallel_text.load_pairs('files', 'train[:1]', path=str(tmp_path), source='de', target='en') == found[:1]
+    assert (
+        parallel_text.load_pairs('files', 'train[:1]', path=str(tmp_path), source='de', target='en') == pairs_read[:1]
+    )
 
 
 def test_files_of_different_length(tmp_path):
@@ -64,8 +66,8 @@ class CanonTranslate(tfds.core.GeneratorBasedBuilder):
 
 def test_translations_of_tfds(tmp_path):
     CanonTranslate(data_dir=tmp_path, file_format='array_record').download_and_prepare()
-    found = parallel_text.load_pairs('canon_translate', data_dir=tmp_path, source='en', target='de')
-    assert found == [('beautiful', 'schön')]
+    pairs_read = parallel_text.load_pairs('canon_translate', data_dir=tmp_path, source='en', target='de')
+    assert pairs_read == [('beautiful', 'schön')]
     with pytest.raises(UsageError, match="no field 'fr'"):
         parallel_text.load_pairs('canon_translate', data_dir=tmp_path, source='en', target='fr')
 
@@ -105,8 +107,8 @@ def test_a_catalogue_by_hand(tmp_path, caplog, charset, order):
     file = tmp_path / 'x.mo'
     file.write_bytes(msgfmt({**MESSAGES, 'Name': 'Prénom'}, charset, order))
     with caplog.at_level(logging.WARNING, 'canon'):
-        found = catalogues.read_pairs([file], '_', 'ours')
-    assert dict(found) == {
+        pairs_read = catalogues.read_pairs([file], '_', 'ours')
+    assert dict(pairs_read) == {
         'Open the file': 'Ouvrir le fichier',
         'Close': 'Fermer',
         '%(count)d file': '%(count)d fichier',

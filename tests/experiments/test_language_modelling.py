@@ -29,8 +29,8 @@ SHAPES = {
 }
 
 
-def config(path, **changes):
-    made = ConfigDict(
+def make_config(path, **changes):
+    config = ConfigDict(
         dict(
             experiment='language_modelling',
             seed=0,
@@ -48,8 +48,8 @@ def config(path, **changes):
             sample=dict(length=7, count=2, temperature=0.7, seed=1),
         )
     )
-    made.update_from_flattened_dict(changes)
-    return made
+    config.update_from_flattened_dict(changes)
+    return config
 
 
 @pytest.fixture
@@ -131,32 +131,34 @@ def test_the_penalties_of_awd_lstm():
 
 @pytest.mark.parametrize('name', SHAPES)
 def test_what_is_measured(path, name):
-    made = config(path)
-    made.model = dict(name=name, **SHAPES[name])
-    experiment = lm.make(made)
-    state = prepare(experiment, made).starting_state()
+    config = make_config(path)
+    config.model = dict(name=name, **SHAPES[name])
+    experiment = lm.make(config)
+    state = prepare(experiment, config).starting_state()
     evaluator = experiment.evals['test']
-    found = evaluate(evaluator, state.params, state.mutable, shard.make_mesh(1)).metrics
+    results = evaluate(evaluator, state.params, state.mutable, shard.make_mesh(1)).metrics
     lines = TEXT[-5:]
     characters = sum(len(line) + 1 for line in lines)
-    assert found['bits_per_character'] == pytest.approx(found['loss'] / np.log(2), rel=1e-6)  # a token is a character
-    assert found['perplexity'] == pytest.approx(np.exp(found['loss']), rel=1e-6)
-    assert 0 < found['loss'] < 5
+    assert results['bits_per_character'] == pytest.approx(
+        results['loss'] / np.log(2), rel=1e-6
+    )  # a token is a character
+    assert results['perplexity'] == pytest.approx(np.exp(results['loss']), rel=1e-6)
+    assert 0 < results['loss'] < 5
     text = corpora.corpus('text', path=str(path), held_out=0.2)
     words = vocabulary.build(text.lines('train'), 'character')
     learnt, held = (words.stream(text.lines(split)) for split in ('train', 'test'))
     assert len(held) == characters
     theirs = -KneserNey(learnt, len(words), 3).log_probs(held).sum() / characters / np.log(2)
-    assert found['ngram_bits_per_character'] == pytest.approx(theirs, rel=1e-9)
-    assert found['gain'] == pytest.approx(theirs - found['bits_per_character'], rel=1e-9)
+    assert results['ngram_bits_per_character'] == pytest.approx(theirs, rel=1e-9)
+    assert results['gain'] == pytest.approx(theirs - results['bits_per_character'], rel=1e-9)
     pictures = evaluator.draw(state.params, state.mutable, None)
     assert len(pictures['surprise'].axes[0].texts) == -(-characters // 2)  # the first of two streams
 
 
 def test_an_evaluation_does_not_depend_on_the_training_carry(path):
-    made = config(path)
-    experiment = lm.make(made)
-    state = prepare(experiment, made).starting_state()
+    config = make_config(path)
+    experiment = lm.make(config)
+    state = prepare(experiment, config).starting_state()
     mesh = shard.make_mesh(1)
     before = evaluate(experiment.evals['test'], state.params, state.mutable, mesh).metrics
     disturbed = jax.tree.map(lambda s: s + 1.0, state.mutable)
@@ -164,9 +166,9 @@ def test_an_evaluation_does_not_depend_on_the_training_carry(path):
 
 
 def test_microbatches_make_the_same_update(path):
-    made = config(path)
-    experiment = lm.make(made)
-    setup = prepare(experiment, made)
+    config = make_config(path)
+    experiment = lm.make(config)
+    setup = prepare(experiment, config)
     state, tx = setup.starting_state(), setup.tx
     states = []
     for accumulate in (1, 2):
@@ -180,11 +182,11 @@ def test_microbatches_make_the_same_update(path):
 
 @pytest.mark.parametrize('name', SHAPES)
 def test_writing_goes_on_from_prompts(path, tmp_path, name):
-    made = config(path)
-    made.model = dict(name=name, **SHAPES[name])
-    experiment = lm.make(made)
-    state = prepare(experiment, made).starting_state()
-    yielded = list(lm.predict(made, experiment, state.params, state.mutable, 'the '))
+    config = make_config(path)
+    config.model = dict(name=name, **SHAPES[name])
+    experiment = lm.make(config)
+    state = prepare(experiment, config).starting_state()
+    yielded = list(lm.predict(config, experiment, state.params, state.mutable, 'the '))
     assert [set(prediction.row) for prediction in yielded] == [{'prompt', 'text'}] * 2 + [set()]
     predictions.write(yielded, tmp_path / 'out')
     texts = (tmp_path / 'out' / 'samples.txt').read_text().removesuffix('\n').split('\n\n----\n\n')
@@ -192,20 +194,20 @@ def test_writing_goes_on_from_prompts(path, tmp_path, name):
     assert all(text.startswith('the ') for text in texts)
     prompts = tmp_path / 'prompts.txt'
     prompts.write_text('a\ndog\n')
-    made.sample = dict(length=4, temperature=0)
-    predictions.write(lm.predict(made, experiment, state.params, state.mutable, str(prompts)), tmp_path / 'two')
+    config.sample = dict(length=4, temperature=0)
+    predictions.write(lm.predict(config, experiment, state.params, state.mutable, str(prompts)), tmp_path / 'two')
     texts = (tmp_path / 'two' / 'samples.txt').read_text().removesuffix('\n').split('\n\n----\n\n')
     assert [text[:1] for text in texts] == ['a', 'd']
 
 
 def test_another_text_is_refused_in_the_same_folder(path, tmp_path):
-    made = config(path)
-    fit(lm.make(made), made, tmp_path / 'run', quiet=True)
+    config = make_config(path)
+    fit(lm.make(config), config, tmp_path / 'run', quiet=True)
     path.write_text('\n'.join([*TEXT, 'zebra quiz']) + '\n')
     with pytest.raises(UsageError, match='made with other data: vocabulary was'):
-        fit(lm.make(made), made, tmp_path / 'run', quiet=True)
+        fit(lm.make(config), config, tmp_path / 'run', quiet=True)
     with pytest.raises(UsageError, match=r"loss\.smoothing: .*did you mean 'label_smoothing'"):
-        lm.make(config(path, **{'loss': dict(smoothing=0.1)}))
+        lm.make(make_config(path, **{'loss': dict(smoothing=0.1)}))
 
 
 @pytest.mark.parametrize(
@@ -228,15 +230,15 @@ def test_another_text_is_refused_in_the_same_folder(path, tmp_path):
     ],
 )
 def test_settings_are_refused_before_training(path, key, value, message):
-    made = config(path)
+    config = make_config(path)
     *parents, last = key.split('.')
-    section = made
+    section = config
     for name in parents:
         section = section[name]
     with section.ignore_type():
         section[last] = value
     with pytest.raises(UsageError, match=message) as caught:
-        lm.make(made)
+        lm.make(config)
     assert '\n' not in str(caught.value)
 
 
@@ -264,7 +266,7 @@ def test_language_models_have_one_interface(name):
 
 
 def test_keys_left_to_their_defaults_are_overridden(path):
-    made = config(path)
+    config = make_config(path)
     words = [
         '--config.data.train.deviation=1.5',
         '--config.data.evals.test.trained_on',
@@ -272,34 +274,37 @@ def test_keys_left_to_their_defaults_are_overridden(path):
         '--config.loss.slowness=0.5',
         '--config.sample.top_k=3',
     ]
-    with made.unlocked():
-        values = overrides.apply(made, overrides.read_flags(words)[0])
+    with config.unlocked():
+        values = overrides.apply(config, overrides.read_flags(words)[0])
     assert list(values.values()) == [1.5, True, 12, 0.5, 3]
-    experiment = lm.make(made)
+    experiment = lm.make(config)
     assert experiment.about['vocabulary'][1] == 12
     assert experiment.train.width == 8 + 6
     for word, message in (
         ('data.train.tokens=3', "no key 'data.train.tokens'"),
         ('loss.model=x', "no key 'loss.model'"),
         ('loss.slownes=1', "did you mean 'loss.slowness'"),
+        ('data.source.tset=book.txt', "did you mean 'data.source.test'"),
         ('sample.top_p=high', 'must be None or a number'),
     ):
         with pytest.raises(UsageError, match=message):
-            overrides.apply(made, overrides.read_flags([f'--config.{word}'])[0])
+            overrides.apply(config, overrides.read_flags([f'--config.{word}'])[0])
+    overrides.apply(config, [('data.source.test', 'book.txt')])  # an argument of the function that data.name selects
+    assert config.data.source.test == 'book.txt'
 
 
 def test_evaluating_on_the_training_text_is_refused_unless_it_is_stated(path):
-    made = config(path, **{'data.evals.test.split': 'train'})
+    config = make_config(path, **{'data.evals.test.split': 'train'})
     with pytest.raises(UsageError, match=r"data\.evals\.test\.split='train' shares text with the training split"):
-        lm.make(made)
-    made.data.evals.test.trained_on = True
-    assert 'test' in lm.make(made).evals
+        lm.make(config)
+    config.data.evals.test.trained_on = True
+    assert 'test' in lm.make(config).evals
     folder = path.parent
-    made = config(
+    config = make_config(
         folder, **{'data.source': dict(path=str(folder), train='text.txt', valid='text.txt', test='text.txt')}
     )
     with pytest.raises(UsageError, match='shares text'):
-        lm.make(made)
+        lm.make(config)
 
 
 def test_the_same_prompt_has_the_same_continuations():

@@ -52,8 +52,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def config(folder, model='bahdanau', **changes):
-    made = ConfigDict(
+def make_config(folder, model='bahdanau', **changes):
+    config = ConfigDict(
         dict(
             experiment='translation',
             seed=0,
@@ -71,26 +71,26 @@ def config(folder, model='bahdanau', **changes):
             search=dict(beams=3, extra=3, alignments=1),
         )
     )
-    made.update_from_flattened_dict(changes)
-    return made
+    config.update_from_flattened_dict(changes)
+    return config
 
 
-def begun(made):
-    experiment = tr.make(made)
-    return experiment, prepare(experiment, made).starting_state()
+def start(config):
+    experiment = tr.make(config)
+    return experiment, prepare(experiment, config).starting_state()
 
 
 @pytest.mark.parametrize('smoothing', ['uniform', 'others'])
 def test_the_loss_is_the_cross_entropy_with_the_named_target(folder, smoothing):
-    made = config(folder, loss=dict(label_smoothing=0.3, smoothing=smoothing))
-    experiment, state = begun(made)
+    config = make_config(folder, loss=dict(label_smoothing=0.3, smoothing=smoothing))
+    experiment, state = start(config)
     batch = jax.tree.map(np.copy, experiment.train[0])
     batch['mask'][1] = False
     loss, (_, measured) = jax.jit(experiment.task.loss)(state.params, {}, batch, At(jax.random.key(0), 0))
-    words = tr._build_languages(made, None).target
+    words = tr._build_languages(config, None).target
     target = batch['target']
     inputs = np.concatenate([np.full((8, 1), words.bos), target[:, :-1]], 1)
-    model = tr._make_model(made, tr._build_languages(made, None))
+    model = tr._make_model(config, tr._build_languages(config, None))
     logits = jax.jit(model.apply)({'params': state.params}, batch['source'], batch['source_length'], inputs)
     log_p = log_softmax(np.asarray(logits, np.float64), -1)
     size = len(words)
@@ -101,18 +101,18 @@ def test_the_loss_is_the_cross_entropy_with_the_named_target(folder, smoothing):
     assert float(loss.weight) == counted.sum()
     np.testing.assert_allclose(measured['nats'].total, -(hot * log_p).sum(-1)[counted].sum(), rtol=1e-5)
     with pytest.raises(UsageError, match=r"loss.smoothing='even' is neither 'uniform' nor 'others'"):
-        tr.make(config(folder, loss=dict(smoothing='even')))
+        tr.make(make_config(folder, loss=dict(smoothing='even')))
 
 
 @pytest.mark.parametrize('kind', MODELS)
 def test_what_is_measured(folder, kind):
     """Translations by applying the model to ever longer beginnings, without a cache; scores of those texts."""
-    made = config(folder, kind)
-    experiment, state = begun(made)
+    config = make_config(folder, kind)
+    experiment, state = start(config)
     evaluator = experiment.evals['test']
     result = evaluate(evaluator, state.params, state.mutable, shard.make_mesh(1))
-    found, languages = result.metrics, tr._build_languages(made, None)
-    model, pairs = tr._make_model(made, languages), sentences(9, 4)
+    results, languages = result.metrics, tr._build_languages(config, None)
+    model, pairs = tr._make_model(config, languages), sentences(9, 4)
     order = [i for bound in (range(0, 5), range(5, 9)) for i, p in enumerate(pairs) if len(p[0].split()) + 1 in bound]
     read = jax.jit(
         lambda params, *a: model.apply({'params': params}, *a)
@@ -129,14 +129,14 @@ def test_what_is_measured(folder, kind):
                 break
         texts.append(languages.target.decode(inputs[0, 1 : t + 2]).strip())
     sources, references = zip(*(pairs[i] for i in order), strict=True)
-    assert found['bleu'] == pytest.approx(metrics.bleu(texts, references).value)
-    assert found['chrf'] == pytest.approx(metrics.chrf(texts, references).value)
-    assert found['copy_chrf'] == pytest.approx(metrics.chrf(sources, references).value)
-    assert found['gain'] == pytest.approx(found['chrf'] - found['copy_chrf'])
+    assert results['bleu'] == pytest.approx(metrics.bleu(texts, references).value)
+    assert results['chrf'] == pytest.approx(metrics.chrf(texts, references).value)
+    assert results['copy_chrf'] == pytest.approx(metrics.chrf(sources, references).value)
+    assert results['gain'] == pytest.approx(results['chrf'] - results['copy_chrf'])
     short = [i for i, source in enumerate(sources) if len(source.split()) <= 2]
     expected = metrics.chrf([texts[i] for i in short], [references[i] for i in short]).value
-    assert found['chrf_to_2'] == pytest.approx(expected)
-    assert found['perplexity'] == pytest.approx(np.exp(found['loss']), rel=1e-6)
+    assert results['chrf_to_2'] == pytest.approx(expected)
+    assert results['perplexity'] == pytest.approx(np.exp(results['loss']), rel=1e-6)
     pictures = evaluator.draw(state.params, state.mutable, result.sums)
     drawn = {'alignment 1', 'alignment 2'} if kind != 'sutskever' else set()
     assert pictures.keys() == {'translations', 'lengths'} | drawn
@@ -146,18 +146,18 @@ def test_what_is_measured(folder, kind):
 
 @pytest.mark.slow
 def test_it_learns_to_translate(folder):
-    made = config(folder, **{'run.steps': 400, 'tx.learning_rate': 0.02, 'data.train.batch_size': 32})
-    fitted = fit(tr.make(made), made, folder / 'run', quiet=True)
+    config = make_config(folder, **{'run.steps': 400, 'tx.learning_rate': 0.02, 'data.train.batch_size': 32})
+    fitted = fit(tr.make(config), config, folder / 'run', quiet=True)
     assert fitted.metrics['test/bleu'] > 90
 
 
 @pytest.mark.parametrize('kind', MODELS)
 def test_lines_of_a_file_are_translated_in_order(folder, tmp_path, kind):
-    made = config(folder, kind)
-    experiment, state = begun(made)
+    config = make_config(folder, kind)
+    experiment, state = start(config)
     lines = ['one two', '', 'three', 'four five six three one', 'two']
     (tmp_path / 'lines.txt').write_text('\n'.join(lines) + '\n')
-    yielded = list(tr.predict(made, experiment, state.params, {}, str(tmp_path / 'lines.txt')))
+    yielded = list(tr.predict(config, experiment, state.params, {}, str(tmp_path / 'lines.txt')))
     predictions.write(yielded, tmp_path / 'out')
     written = (tmp_path / 'out' / 'translations.txt').read_text().split('\n')[:-1]
     assert len(written) == 5
@@ -166,43 +166,45 @@ def test_lines_of_a_file_are_translated_in_order(folder, tmp_path, kind):
     assert [row['source'] for row in rows] == [line for line in lines if line]
     assert [row['translation'] for row in rows] == [text for line, text in zip(lines, written, strict=True) if line]
     assert (tmp_path / 'out' / 'alignment-1.png').is_file() == (kind != 'sutskever')
-    predictions.write(tr.predict(made, experiment, state.params, {}, 'four five six three one'), tmp_path / 'one')
+    predictions.write(tr.predict(config, experiment, state.params, {}, 'four five six three one'), tmp_path / 'one')
     assert (tmp_path / 'one' / 'translations.txt').read_text() == written[3] + '\n'
 
 
 def test_vocabularies_are_shared_and_kept_where_asked(folder, tmp_path):
-    apart = tr._build_languages(config(folder), None)
+    apart = tr._build_languages(make_config(folder), None)
     assert apart.source != apart.target
     kept = {'vocabulary.shared': True, 'vocabulary.path': str(tmp_path / 'words' / 'both.json')}
-    made = config(folder, 'transformer', vocabulary=dict(level='word', shared=True, path=kept['vocabulary.path']))
-    both = tr._build_languages(made, None)
+    config = make_config(
+        folder, 'transformer', vocabulary=dict(level='word', shared=True, path=kept['vocabulary.path'])
+    )
+    both = tr._build_languages(config, None)
     assert both.source == both.target == vocabulary.read_vocabulary(kept['vocabulary.path'])
-    _, state = begun(made)
+    _, state = start(config)
     assert set(state.params) & {'embedding', 'source_embedding'} == {'embedding'}
     (folder / 'train.en').write_text('zebra\n' * 200)
-    assert tr._build_languages(made, None) == both  # read, not built
+    assert tr._build_languages(config, None) == both  # read, not built
 
 
 def test_pairs_that_are_too_long_are_counted_and_other_data_refused(folder, caplog):
-    made = config(folder, **{'data.train.buckets': (3, 4)})
+    config = make_config(folder, **{'data.train.buckets': (3, 4)})
     with caplog.at_level('WARNING', 'canon'):
-        experiment = tr.make(made)
+        experiment = tr.make(config)
     over = sum(len(source.split()) + 1 > 4 for source, _ in sentences(200, 5))
     assert experiment.about['pairs'] == dict(train=200 - over, longer=over)
     assert f'{over} of 200 pairs are longer than max_length=4 and left out' in caplog.text
     assert ' pairs are longer than max_length=4 and cut' in caplog.text  # of the test: it is scored whole
-    made = config(folder, 'transformer', **{'run.steps': 1})
-    made.data.evals = {}
-    fit(tr.make(made), made, folder / 'run', quiet=True)
+    config = make_config(folder, 'transformer', **{'run.steps': 1})
+    config.data.evals = {}
+    fit(tr.make(config), config, folder / 'run', quiet=True)
     with (folder / 'train.en').open('a') as more, (folder / 'train.fr').open('a') as others:
         more.write('zebra\n')
         others.write('zèbre\n')
     with pytest.raises(UsageError, match='made with other data: vocabulary was'):
-        fit(tr.make(made), made, folder / 'run', quiet=True)
+        fit(tr.make(config), config, folder / 'run', quiet=True)
     with (folder / 'train.en').open('a') as more:
         more.write('lion\n')
     with pytest.raises(CanonError, match=r'has 202 lines and .* 201'):
-        tr.make(config(folder))
+        tr.make(make_config(folder))
 
 
 def test_batches_of_tokens_have_more_short_pairs():
@@ -220,23 +222,24 @@ def test_batches_of_tokens_have_more_short_pairs():
 
 
 def test_a_wide_beam_scores_no_worse_than_greedy(folder):
-    made = config(folder, 'transformer')
-    _, state = begun(made)
-    languages = tr._build_languages(made, None)
-    model, first = tr._make_model(made, languages), languages.target.bos
+    config = make_config(folder, 'transformer')
+    _, state = start(config)
+    languages = tr._build_languages(config, None)
+    model, first = tr._make_model(config, languages), languages.target.bos
     source, lengths = jnp.array([[4, 5, 6, 3], [7, 3, 0, 0]]), jnp.array([4, 2])
+    apply = jax.jit(model.apply)
 
     def scores(beams):
         translator = Translator(model, languages, SearchSettings(beams=beams, extra=2, alpha=0.0))
         tokens, counts = map(np.asarray, jax.jit(translator.search)(state.params, source, lengths))
         inputs = np.concatenate([np.full((2, 1), first), tokens[:, :-1]], 1)
-        log_p = log_softmax(np.asarray(model.apply({'params': state.params}, source, lengths, inputs)), -1)
+        log_p = log_softmax(np.asarray(apply({'params': state.params}, source, lengths, inputs)), -1)
         told = np.take_along_axis(log_p, tokens[..., None], -1)[..., 0]
         return tokens, np.where(np.arange(tokens.shape[1]) < counts[:, None], told, 0).sum(1)
 
     greedy, least = scores(1)
     assert greedy.shape == (2, 6)
-    assert (scores(200)[1] >= least - 1e-4).all()
+    assert (scores(60)[1] >= least - 1e-4).all()
 
 
 def test_forms_are_drawn_by_length_at_their_best_rate(tmp_path):
@@ -259,10 +262,10 @@ def test_forms_are_drawn_by_length_at_their_best_rate(tmp_path):
 @pytest.mark.parametrize('beams', [1, 3])
 def test_a_translation_does_not_depend_on_the_sentence_next_to_it(folder, beams):
     """A model that never ends is bounded by the length of its own source."""
-    made = config(folder)
-    languages = tr._build_languages(made, None)
-    model = tr._make_model(made, languages)
-    _, state = begun(made)
+    config = make_config(folder)
+    languages = tr._build_languages(config, None)
+    model = tr._make_model(config, languages)
+    _, state = start(config)
     size, end = len(languages.target), languages.target.eos
     params = jax.tree.map(lambda x: x.at[end].add(-1e3) if x.shape == (size,) else x, state.params)
     translator = Translator(model, languages, SearchSettings(beams=beams, extra=3))
@@ -278,23 +281,23 @@ def test_bleu_is_computed_by_the_tokenizer_of_the_target_language(tmp_path):
     for split in ('train', 'test'):
         for language, text in zip(('en', 'zh'), pair, strict=True):
             (tmp_path / f'{split}.{language}').write_text(f'{text}\n')
-    made = config(tmp_path, **{'data.train.batch_size': 1, 'vocabulary.level': 'character'})
-    made.data.source.target = 'zh'
-    made.data.train.buckets = (30,)
-    made.data.evals = dict(test=dict(split='test', batch_size=1))
-    evaluator, zero = tr.make(made).evals['test'], metrics.Mean(np.float64(0), np.float64(1))
-    tokens = tr._build_languages(made, None).target.encode(pair[1])[None]
+    config = make_config(tmp_path, **{'data.train.batch_size': 1, 'vocabulary.level': 'character'})
+    config.data.source.target = 'zh'
+    config.data.train.buckets = (30,)
+    config.data.evals = dict(test=dict(split='test', batch_size=1))
+    evaluator, zero = tr.make(config).evals['test'], metrics.Mean(np.float64(0), np.float64(1))
+    tokens = tr._build_languages(config, None).target.encode(pair[1])[None]
     rows = metrics.Rows.of((tokens, tokens[:, 0], tokens, np.array([tokens.shape[1]])), np.array([True]))
     assert evaluator.finish({'nats': zero, 'accuracy': zero, 'rows': rows})['bleu'] == pytest.approx(100)
-    made.data.evals.test.tokenize = 'chinese'
+    config.data.evals.test.tokenize = 'chinese'
     with pytest.raises(UsageError, match="sacrebleu has no tokenizer 'chinese'"):
-        tr.make(made)
+        tr.make(config)
 
 
 def test_lines_are_read_as_those_of_training_are(folder, tmp_path, monkeypatch):
     """A line of the output for each of the input: they end at line feeds alone, and outer white space is dropped."""
-    made = config(folder)
-    experiment, state = begun(made)
+    config = make_config(folder)
+    experiment, state = start(config)
     translated = []
 
     def translate(self, params, lines, batch_size):
@@ -302,7 +305,7 @@ def test_lines_are_read_as_those_of_training_are(folder, tmp_path, monkeypatch):
         yield from (Translation(f'{line}\nand more', np.zeros(1), np.zeros(1)) for line in lines)
 
     def predict(source):
-        predictions.write(tr.predict(made, experiment, state.params, {}, source), tmp_path / 'out')
+        predictions.write(tr.predict(config, experiment, state.params, {}, source), tmp_path / 'out')
 
     monkeypatch.setattr(Translator, 'translate', translate)
     monkeypatch.setattr(tr, 'plot_alignment', lambda *_: None)
@@ -341,19 +344,19 @@ def test_lines_are_read_as_those_of_training_are(folder, tmp_path, monkeypatch):
     ],
 )
 def test_settings_are_refused_before_training(folder, key, value, message):
-    made = config(folder)
+    config = make_config(folder)
     *parents, last = key.split('.')
-    section = made
+    section = config
     for name in parents:
         section = section[name]
     with section.ignore_type():
         section[last] = value
     with pytest.raises(UsageError, match=message):
-        tr.make(made)
+        tr.make(config)
 
 
 def test_keys_left_to_their_defaults_are_overridden(folder):
-    made = config(folder, 'transformer')
+    config = make_config(folder, 'transformer')
     words = [
         '--config.data.train.longer=cut',
         '--config.data.train.threads=0',
@@ -363,10 +366,10 @@ def test_keys_left_to_their_defaults_are_overridden(folder):
         '--config.loss.smoothing=others',
         '--config.search.alpha=1',
     ]
-    with made.unlocked():
-        values = overrides.apply(made, overrides.read_flags(words)[0])
+    with config.unlocked():
+        values = overrides.apply(config, overrides.read_flags(words)[0])
     assert list(values.values()) == ['cut', 0, 2, 2, True, 'others', 1.0]
-    experiment = tr.make(made)
+    experiment = tr.make(config)
     assert experiment.train.threads == 0
     assert experiment.about['vocabulary'][0] == experiment.about['vocabulary'][1]
     for word, message in (
@@ -376,7 +379,7 @@ def test_keys_left_to_their_defaults_are_overridden(folder):
         ('data.evals.test.tokenise=zh', "did you mean 'data.evals.test.tokenize'"),
     ):
         with pytest.raises(UsageError, match=message):
-            overrides.apply(made, overrides.read_flags([f'--config.{word}'])[0])
+            overrides.apply(config, overrides.read_flags([f'--config.{word}'])[0])
 
 
 def test_splits_that_share_sentences_are_refused_unless_it_is_stated(folder):
@@ -387,12 +390,12 @@ def test_splits_that_share_sentences_are_refused_unless_it_is_stated(folder):
         ('train[:150]', 'train[-60:]', True),
         ('train', 'test', False),
     ):
-        made = config(folder, **{'data.train.split': train, 'data.evals.test.split': test})
+        config = make_config(folder, **{'data.train.split': train, 'data.evals.test.split': test})
         if shared:
             with pytest.raises(UsageError, match=r'data\.evals\.test\.split=.* shares sentences with data\.train'):
-                tr.make(made)
-            made.data.evals.test.trained_on = True
-        assert 'test' in tr.make(made).evals
+                tr.make(config)
+            config.data.evals.test.trained_on = True
+        assert 'test' in tr.make(config).evals
 
 
 def test_processes_may_build_the_same_vocabularies_at_once(tmp_path):

@@ -1,9 +1,11 @@
-"""Two processes learn what one does: each experiment whose batches are of text, lines, rays or generated sequences."""
+"""Two processes learn what one does: every experiment, and an evaluator that measures on the host."""
 
 import pytest
+from ml_collections import ConfigDict
 
 from experiments import configs
 from tests.experiments import job, test_language_modelling, test_translation
+from tests.train import toy
 
 TEXT = test_language_modelling.TEXT
 SCHEDULE = dict(
@@ -14,7 +16,7 @@ SCHEDULE = dict(
 def recurrent(folder):
     """Its windows have drawn lengths, and each row carries its state."""
     (folder / 'text.txt').write_text('\n'.join(TEXT) + '\n')
-    made = test_language_modelling.config(folder / 'text.txt')
+    made = test_language_modelling.make_config(folder / 'text.txt')
     made.data.train = dict(batch_size=4, length=8, deviation=1.0)
     made.loss = dict(activation=1.0, slowness=1.0, weight_dropout=0.2)
     return made
@@ -23,7 +25,7 @@ def recurrent(folder):
 def translation(folder):
     test_translation.write_sentences(folder)
     changes = {'data.train.buckets': (7,), 'data.evals.test.alignments': 0}  # one shape compiles
-    return test_translation.config(folder, **changes)
+    return test_translation.make_config(folder, **changes)
 
 
 def text_recognition(folder):
@@ -35,31 +37,63 @@ def text_recognition(folder):
     return made
 
 
-def generated(name, **changes):
+def generated(name, test_batches=2, **changes):
     made = configs.load(f'{job.ROOT}/configs/{name}.py:smoke')
-    made.update_from_flattened_dict({'data.batch_size': 8, 'data.test_batches': 2, **changes})
+    batches = {} if test_batches is None else {'data.test_batches': test_batches}
+    made.update_from_flattened_dict({'data.batch_size': 8, **batches, **changes})
     return made
 
 
 def rays(name, **changes):
-    """Pictures of 15 x 15 rays, which two devices do not divide."""
-    made = configs.load(f'{job.ROOT}/configs/nerf/{name}.py:smoke')
+    """Images of 15 x 15 rays, which two devices do not divide."""
+    made = configs.load(f'{job.ROOT}/configs/{name}.py:smoke')
     small = {'data.source.size': 15, 'data.source.samples': 1, 'data.batch_size': 64, 'data.evals.test.views': 2}
     with made.unlocked():
         made.update_from_flattened_dict({**small, **changes})
     return made
 
 
+def classification(folder):
+    made = configs.load(f'{job.ROOT}/configs/classification/lenet_digits.py:smoke')
+    made.data.batch_size, made.model.dropout = 16, 0.0
+    made.data.evals = dict(test=dict(split='test[:21]', transforms=made.data.evals.test.transforms))
+    return made
+
+
+def shapes(folder):
+    small = {'data.family.count': 8, 'data.batch_size': 4, 'data.evals.test.count': 2, 'data.evals.test.batch_size': 2}
+    small |= {'data.evals.test.points': 500, 'data.evals.test.resolution': 8, 'extract.resolution': 8}
+    small |= {'model.layers': 3, 'model.width': 16, 'model.skip': 1, 'system.samples': 32, 'system.pool': 200}
+    small |= {'system.observed': 50, 'system.steps': 5}
+    return generated('shapes/deepsdf', test_batches=None, **small)
+
+
+def volume(folder):
+    small = {'data.source.size': 12, 'data.picture': 11, 'data.views': 6, 'data.evals.test.views': 2}
+    return generated(
+        'volume_rendering/phantom', test_batches=None, **small, **{'render.count': 16, 'model.vertices': 8}
+    )
+
+
+def on_host(folder):
+    return ConfigDict(dict(toy.config(), module='tests.train.toy'))
+
+
 pytestmark = pytest.mark.slow  # two processes compile every experiment once more
 
 EXPERIMENTS = {
+    'on_host': on_host,
+    'classification': classification,
+    'shapes': shapes,
+    'volume': volume,
+    'surfaces': lambda folder: rays('surfaces/dvr', **{'render.count': 8, 'model.width': 8, 'model.blocks': 1}),
     'recurrent': recurrent,
     'translation': translation,
     'text_recognition': text_recognition,
     'sequence_memory': lambda folder: generated('claims/memory', **{'data.gap': 5, 'model.hidden': 8}),
     'attention_retrieval': lambda folder: generated('claims/attention_scale'),
-    'nerf': lambda folder: rays('vanilla', **{'render.coarse': 8, 'render.fine': 8, 'model.width': 16}),
-    'hash_grid': lambda folder: rays('traced', **{'render.coarse': 16, 'model.levels': 4}),
+    'nerf': lambda folder: rays('nerf/vanilla', **{'render.coarse': 8, 'render.fine': 8, 'model.width': 16}),
+    'hash_grid': lambda folder: rays('nerf/traced', **{'render.coarse': 16, 'model.levels': 4}),
     'optimizer_lab_adding': lambda folder: generated('optimizer_lab/nesterov_rnn'),
 }
 NAMES = {'recurrent': 'language_modelling', 'translation': 'translation'}

@@ -124,12 +124,12 @@ def test_perplexity_and_bits():
 
 def test_bleu_by_hand():
     """5 of 6 words, 3 of 5 pairs, 2 of 4 triples, 1 of 3 quadruples, equal lengths: the geometric mean."""
-    found = bleu(['the cat sat on a mat'], ['the cat sat on the mat'])
-    assert found.value == pytest.approx(100 * (5 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25)
-    assert 'tok:13a|smooth:exp' in found.signature
-    assert 'case:mixed' in found.signature
+    actual = bleu(['the cat sat on a mat'], ['the cat sat on the mat'])
+    assert actual.value == pytest.approx(100 * (5 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25)
+    assert 'tok:13a|smooth:exp' in actual.signature
+    assert 'case:mixed' in actual.signature
     assert bleu(['A b c d'], ['a b c d'], lowercase=True).value == pytest.approx(100)
-    with pytest.raises(UsageError, match='1 translations of 2 references'):
+    with pytest.raises(UsageError, match='got 2 for 1 translations'):
         bleu(['a'], ['a', 'b'])
 
 
@@ -148,8 +148,8 @@ def test_bleu_of_languages_without_spaces():
 
 def test_chrf_by_hand():
     """abcd against abce: F2 of the orders 1 to 4 is 3/4, 2/3, 1/2, 0; higher orders are not there and do not count."""
-    found = chrf(['abcd'], ['abce'])
-    assert found.value == pytest.approx(100 * (3 / 4 + 2 / 3 + 1 / 2 + 0) / 4)
-    assert 'nc:6|nw:0' in found.signature
+    actual = chrf(['abcd'], ['abce'])
+    assert actual.value == pytest.approx(100 * (3 / 4 + 2 / 3 + 1 / 2 + 0) / 4)
+    assert 'nc:6|nw:0' in actual.signature
     with pytest.raises(UsageError):
         chrf([], [])

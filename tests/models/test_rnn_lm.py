@@ -14,7 +14,7 @@ def count(params) -> int:
     return sum(x.size for x in jax.tree.leaves(params))
 
 
-def made(seed=0, **kwargs):
+def make_model(seed=0, **kwargs):
     model = models.make('rnn_lm.language_model', vocab=11, **{'embed': 6, 'hidden': 8, **kwargs})
     tokens = np.random.default_rng(seed).integers(11, size=(3, 12))
     return model, jax.jit(model.init)(jax.random.key(seed), tokens[:1]), tokens
@@ -33,7 +33,7 @@ def test_parameters():
 @pytest.mark.parametrize('cell', ['lstm', 'gru', 'rnn'])
 @pytest.mark.parametrize('tied', [False, True])
 def test_windows_and_steps_read_as_the_whole_text(cell, tied):
-    model, variables, tokens = made(cell=cell, tied=tied, layers=2)
+    model, variables, tokens = make_model(cell=cell, tied=tied, layers=2)
 
     @jax.jit
     def read_in_three_ways(variables):
@@ -54,7 +54,7 @@ def test_windows_and_steps_read_as_the_whole_text(cell, tied):
 
 
 def test_nothing_looks_ahead():
-    model, variables, tokens = made()
+    model, variables, tokens = make_model()
     other = tokens.copy()
     other[:, 7] = (other[:, 7] + 1) % 11
     apply = jax.jit(model.apply)
@@ -64,21 +64,21 @@ def test_nothing_looks_ahead():
 
 
 def test_a_tied_output_is_the_embedding():
-    model, variables, tokens = made(tied=True, layers=1)
-    read = jax.jit(model.apply)(variables, tokens)
+    model, variables, tokens = make_model(tied=True, layers=1)
+    output = jax.jit(model.apply)(variables, tokens)
     p = variables['params']
-    expected = np.asarray(read.outputs, np.float64) @ np.asarray(p['embedding'], np.float64).T + p['bias']
-    np.testing.assert_allclose(read.logits, expected, atol=1e-5)
+    expected = np.asarray(output.outputs, np.float64) @ np.asarray(p['embedding'], np.float64).T + p['bias']
+    np.testing.assert_allclose(output.logits, expected, atol=1e-5)
 
 
 def test_dropout_is_locked_over_time_and_drops_whole_words():
-    model, variables, tokens = made(dropout=0.5, layers=1, hidden=64)
-    read = model.apply(variables, tokens, train=True, rngs={'dropout': jax.random.key(1)})
-    ratio = np.asarray(read.dropped) / np.asarray(read.outputs)
+    model, variables, tokens = make_model(dropout=0.5, layers=1, hidden=64)
+    output = model.apply(variables, tokens, train=True, rngs={'dropout': jax.random.key(1)})
+    ratio = np.asarray(output.dropped) / np.asarray(output.outputs)
     np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:, :1], ratio.shape), rtol=1e-5, atol=1e-5)
     assert set(ratio.round(4).ravel()) == {0.0, 2.0}
     assert 0.35 < (ratio == 0).mean() < 0.65
-    model, variables, _ = made(dropout_embedding=0.5)
+    model, variables, _ = make_model(dropout_embedding=0.5)
     logits = model.apply(variables, np.tile(np.arange(11)[:, None], 2), train=True, rngs={'dropout': jax.random.key(3)})
     alone = np.asarray(model.apply(variables, np.tile(np.arange(11)[:, None], 2), train=False).logits)
     bare = np.asarray(logits.logits)[:, 0]
@@ -88,19 +88,19 @@ def test_dropout_is_locked_over_time_and_drops_whole_words():
 
 
 def test_weight_drop_touches_recurrent_matrices_alone():
-    _, variables, _ = made(hidden=64)
+    _, variables, _ = make_model(hidden=64)
     params = variables['params']
     thin = weight_drop(params, 0.25, jax.random.key(0))
-    seen = 0
+    dropped = 0
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(thin), strict=True):
         if path[-1].key == 'recurrent':
-            seen += 1
+            dropped += 1
             kept = np.asarray(b) != 0
             np.testing.assert_allclose(np.asarray(b)[kept], np.asarray(a)[kept] / 0.75, rtol=1e-6)
             assert 0.2 < 1 - kept.mean() < 0.3
         else:
             np.testing.assert_array_equal(a, b)
-    assert seen == 2
+    assert dropped == 2
     assert weight_drop(params, 0.0, jax.random.key(0))['embedding'] is params['embedding']
 
 
@@ -118,6 +118,6 @@ def test_what_is_refused(kwargs, message):
 
 
 def test_tokens_of_one_axis_are_refused():
-    model, variables, _ = made()
+    model, variables, _ = make_model()
     with pytest.raises(UsageError, match=r'tokens \[B, T\]'):
         model.apply(variables, np.zeros(3, int))

@@ -28,8 +28,8 @@ FORMS = {
 }
 
 
-def drawn(name, **arguments):
-    """A model of 8 units and its variables, all far from their start: zeros would hide what is left out."""
+def draw_model(name, **arguments):
+    """Returns a model of 8 units with random parameters: zeros would hide missing terms."""
     sizes = dict(vocab=VOCAB, source_vocab=SOURCE, embed=6, hidden=8, start='glorot')
     model = models.make(f'seq2seq.{name.split()[0]}', **sizes | arguments)
     shapes = jax.eval_shape(model.init, jax.random.key(0), TOKENS, LENGTHS, TARGET)
@@ -41,14 +41,14 @@ def compiled(model, method=None, **options):
     return jax.jit(lambda variables, *inputs: model.apply(variables, *inputs, method=method, **options))
 
 
-def wide(variables):
+def widen(variables):
     return jax.tree.map(lambda x: np.asarray(x, np.float64), variables['params'])
 
 
 @pytest.mark.parametrize('form', FORMS)
 def test_steps_come_to_what_the_whole_does_and_padding_to_nothing(form):
-    model, variables = drawn(form, **FORMS[form])
-    whole, seen = compiled(model, mutable=['attention'])(variables, TOKENS, LENGTHS, TARGET)
+    model, variables = draw_model(form, **FORMS[form])
+    whole, stored = compiled(model, mutable=['attention'])(variables, TOKENS, LENGTHS, TARGET)
     memory, state = compiled(model, 'start')(variables, TOKENS, LENGTHS, 9)
     logits, step = [], compiled(model, 'step')
     for t in range(TARGET.shape[1]):
@@ -62,17 +62,17 @@ def test_steps_come_to_what_the_whole_does_and_padding_to_nothing(form):
     alone = apply(variables, TOKENS[1:2, :4], LENGTHS[1:2], TARGET[1:2])
     np.testing.assert_allclose(alone[0], whole[1], atol=5e-6)
     if not form.startswith('sutskever'):
-        weights = seen['attention']['cross']
+        weights = stored['attention']['cross']
         assert weights.shape == (3, 1, 5, 7)
         np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
         np.testing.assert_array_equal(weights[1, :, :, 4:], 0)
     else:
-        assert not seen.get('attention')
+        assert not stored.get('attention')
 
 
 @pytest.mark.parametrize('form', ['sutskever', 'luong general', 'bahdanau'])
 def test_several_hypotheses_look_at_one_source(form):
-    model, variables = drawn(form, **FORMS[form])
+    model, variables = draw_model(form, **FORMS[form])
     memory, state = compiled(model, 'start')(variables, TOKENS, LENGTHS, 9)
     twice = jax.tree.map(lambda x: np.repeat(x, 2, 0), state)
     tokens, apply = np.array([1, 2, 3, 4, 5, 6]), compiled(model, 'step')
@@ -113,8 +113,8 @@ def dense(p, x):
 
 def test_bahdanau_word_by_word():
     """Bahdanau et al. 2015, A.1.1 and A.1.2, with s_i in the output."""
-    model, variables = drawn('bahdanau', align=5, maxout=4)
-    p = wide(variables)
+    model, variables = draw_model('bahdanau', align=5, maxout=4)
+    p = widen(variables)
     logits = np.asarray(compiled(model)(variables, TOKENS, LENGTHS, TARGET))
     for row in range(3):
         xs = p['source_embedding']['embedding'][TOKENS[row, : LENGTHS[row]]]
@@ -137,8 +137,8 @@ def test_bahdanau_word_by_word():
 
 def test_luong_word_by_word():
     """Luong et al. 2015, eq. 5 to 8 with 'general' scores and input feeding, the source read backwards."""
-    model, variables = drawn('luong', layers=1)
-    p = wide(variables)
+    model, variables = draw_model('luong', layers=1)
+    p = widen(variables)
     logits = np.asarray(compiled(model)(variables, TOKENS, LENGTHS, TARGET))
     for row in range(3):
         h, c, memory = np.zeros(8), np.zeros(8), []
@@ -155,8 +155,8 @@ def test_luong_word_by_word():
 
 
 def test_a_source_read_backwards_keeps_its_padding_behind():
-    found = _reverse(jnp.array([[1, 2, 3, 0], [4, 0, 0, 0]]), jnp.array([3, 1]))
-    np.testing.assert_array_equal(found, [[3, 2, 1, 0], [4, 0, 0, 0]])
+    actual = _reverse(jnp.array([[1, 2, 3, 0], [4, 0, 0, 0]]), jnp.array([3, 1]))
+    np.testing.assert_array_equal(actual, [[3, 2, 1, 0], [4, 0, 0, 0]])
 
 
 def test_published_counts():
@@ -193,13 +193,13 @@ def test_bad_arguments_name_their_key():
         models.make('seq2seq.sutskever', vocab=5, hidden=0)
     with pytest.raises(UsageError, match=r"model.start='he' is not an initialisation"):
         models.make('seq2seq.bahdanau', vocab=5, start='he')
-    model, variables = drawn('bahdanau')
+    model, variables = draw_model('bahdanau')
     with pytest.raises(UsageError, match=r'takes source \[B, S\] and lengths \[B\], not \(3, 7\) and \(2,\)'):
         jax.eval_shape(model.apply, variables, TOKENS, LENGTHS[:2], TARGET)
 
 
 def copies(rows=64, words=60, longest=10, seed=0):
-    """Sentences of words 3.., an end 2 behind each, and what a decoder is told, begun with 1."""
+    """Yields sentences of words from 3 on that end with 2, their lengths, and decoder inputs that begin with 1."""
     rng = np.random.default_rng(seed)
     while True:
         lengths = rng.integers(4, longest + 1, rows)
@@ -217,11 +217,11 @@ def test_luongs_form_learns_to_look_at_the_word_it_copies():
     params = model.init(jax.random.key(0), *next(batches))['params']
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(4e-3))
 
-    def loss(params, source, lengths, told):
-        logits, seen = model.apply({'params': params}, source, lengths, told, mutable=['attention'])
+    def loss(params, source, lengths, inputs):
+        logits, stored = model.apply({'params': params}, source, lengths, inputs, mutable=['attention'])
         mask = jnp.arange(source.shape[1]) < lengths[:, None]
         nats = -jnp.take_along_axis(jax.nn.log_softmax(logits), source[..., None], -1)[..., 0]
-        own = jnp.diagonal(seen['attention']['cross'][:, 0], axis1=1, axis2=2)
+        own = jnp.diagonal(stored['attention']['cross'][:, 0], axis1=1, axis2=2)
         return (nats * mask).sum() / mask.sum(), (own * mask).sum() / mask.sum()
 
     @jax.jit

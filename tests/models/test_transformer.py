@@ -12,7 +12,7 @@ from canon.ops import decoding
 SMALL = dict(vocab=11, layers=2, d_model=8, d_ff=12, heads=2)
 rng = np.random.default_rng(0)
 SOURCE, TARGET = rng.integers(0, 11, (3, 5)), rng.integers(0, 11, (3, 6))
-LENGTHS = np.array([5, 2, 0])  # an empty source leaves nothing to look at
+LENGTHS = np.array([5, 2, 0])  # an empty source: all keys are masked
 FORMS = [dict(norm='post'), dict(norm='pre'), dict(tied=False, source_vocab=13, d_k=3, d_v=5, bias=True)]
 
 
@@ -20,8 +20,8 @@ def count(tree):
     return sum(x.size for x in jax.tree.leaves(tree))
 
 
-def made(model, *inputs):
-    """Parameters drawn so that none is zero and none is one."""
+def draw_variables(model, *inputs):
+    """Draws all parameters at random, so that none is zero or one."""
     shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs)
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda p: (0.5 * rng.normal(size=p.shape)).astype(np.float32), shapes)
@@ -64,8 +64,8 @@ def norm(p, x):
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * p['scale'] + p['bias']
 
 
-def attended(p, x, memory, seen):
-    """Head by head and query by query; seen(t): the places that query t may look at."""
+def attend(p, x, memory, visible):
+    """Attention head by head and query by query; visible(t) are the positions that query t attends to."""
     y = np.zeros_like(x)
     for h in range(p['query']['kernel'].shape[1]):
         q, k, v = (
@@ -73,19 +73,19 @@ def attended(p, x, memory, seen):
             for name, inputs in (('query', x), ('key', memory), ('value', memory))
         )
         for t in range(len(x)):
-            if places := list(seen(t)):
+            if places := list(visible(t)):
                 e = np.exp(q[t] @ k[places].T / np.sqrt(q.shape[-1]))
                 y[t] += e / e.sum() @ v[places] @ p['output']['kernel'][h]
     return y + p['output'].get('bias', 0)
 
 
-def block(p, x, seen, memory=None, shown=(), pre=False):
+def block(p, x, visible, memory=None, shown=(), pre=False):
     def residual(name, x, f):
         return x + f(norm(p[name], x)) if pre else norm(p[name], x + f(x))
 
-    x = residual('attention_norm', x, lambda y: attended(p['attention'], y, y, seen))
+    x = residual('attention_norm', x, lambda y: attend(p['attention'], y, y, visible))
     if memory is not None:
-        x = residual('cross_norm', x, lambda y: attended(p['cross_attention'], y, memory, lambda t: shown))
+        x = residual('cross_norm', x, lambda y: attend(p['cross_attention'], y, memory, lambda t: shown))
     wide, narrow = p['wide'], p['narrow']
     return residual(
         'feed_norm',
@@ -94,7 +94,7 @@ def block(p, x, seen, memory=None, shown=(), pre=False):
     )
 
 
-def embedded(table, tokens):
+def embed(table, tokens):
     d = table.shape[1]
     places = [
         [(np.cos if i % 2 else np.sin)(p / 10000 ** ((i - i % 2) / d)) for i in range(d)] for p in range(len(tokens))
@@ -102,8 +102,8 @@ def embedded(table, tokens):
     return table[tokens] * np.sqrt(d) + places
 
 
-def decoded(p, table, tokens, memory=None, shown=(), pre=False):
-    x = embedded(table, tokens)
+def decode(p, table, tokens, memory=None, shown=(), pre=False):
+    x = embed(table, tokens)
     for i in (1, 2):
         x = block(p[f'block{i}'], x, lambda t: range(t + 1), memory, shown, pre)
     x = norm(p['norm'], x) if pre else x
@@ -111,33 +111,33 @@ def decoded(p, table, tokens, memory=None, shown=(), pre=False):
 
 
 def forward(p, source, length, target, pre):
-    memory = embedded(p.get('source_embedding', p['embedding'])['embedding'], source)
+    memory = embed(p.get('source_embedding', p['embedding'])['embedding'], source)
     for i in (1, 2):
         memory = block(p[f'encoder{i}'], memory, lambda t: range(length), pre=pre)
     memory = norm(p['encoder_norm'], memory) if pre else memory
-    return decoded(p['decoder'], p['embedding']['embedding'], target, memory, range(length), pre)
+    return decode(p['decoder'], p['embedding']['embedding'], target, memory, range(length), pre)
 
 
 @pytest.mark.parametrize('form', FORMS)
 def test_equals_numpy(form):
     model = models.make('transformer.transformer', **SMALL, **form)
-    variables = made(model, SOURCE, LENGTHS, TARGET)
-    found = jax.jit(model.apply)(variables, SOURCE, LENGTHS, TARGET)
+    variables = draw_variables(model, SOURCE, LENGTHS, TARGET)
+    actual = jax.jit(model.apply)(variables, SOURCE, LENGTHS, TARGET)
     p = jax.tree.map(np.float64, variables['params'])
     pre = form.get('norm') == 'pre'
-    wanted = np.stack([forward(p, *row, pre) for row in zip(SOURCE, LENGTHS, TARGET, strict=True)])
-    np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
+    expected = np.stack([forward(p, *row, pre) for row in zip(SOURCE, LENGTHS, TARGET, strict=True)])
+    np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize('form', [dict(norm='post'), dict(norm='pre', tied=False)])
 def test_a_language_model_equals_numpy(form):
     model = models.make('transformer.causal_transformer', **SMALL, **form)
-    variables = made(model, TARGET)
-    found = jax.jit(model.apply)(variables, TARGET).logits
+    variables = draw_variables(model, TARGET)
+    actual = jax.jit(model.apply)(variables, TARGET).logits
     p = jax.tree.map(np.float64, variables['params'])
     pre = form['norm'] == 'pre'
-    wanted = np.stack([decoded(p['decoder'], p['embedding']['embedding'], row, pre=pre) for row in TARGET])
-    np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
+    expected = np.stack([decode(p['decoder'], p['embedding']['embedding'], row, pre=pre) for row in TARGET])
+    np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
 
 
 # --- step by step -------------------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ def test_a_language_model_equals_numpy(form):
 def test_steps_with_a_cache_give_the_logits_of_one_go(form):
     """A token at a time under `scan`, in a cache with room to spare; and a prompt of four, then two more."""
     model = models.make('transformer.transformer', **SMALL, **form)
-    variables = made(model, SOURCE, LENGTHS, TARGET)
+    variables = draw_variables(model, SOURCE, LENGTHS, TARGET)
 
     @jax.jit
     def each(variables):
@@ -163,10 +163,10 @@ def test_steps_with_a_cache_give_the_logits_of_one_go(form):
         state, logits = jax.lax.scan(step, state, TARGET.T)
         return logits.swapaxes(0, 1), jnp.concatenate(parts, 1), state, two
 
-    wanted = jax.jit(model.apply)(variables, SOURCE, LENGTHS, TARGET)
+    expected = jax.jit(model.apply)(variables, SOURCE, LENGTHS, TARGET)
     steps, parts, state, two = each(variables)
-    for found in (steps, parts):
-        np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
+    for actual in (steps, parts):
+        np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
     assert int(state.position) == int(two.position) == 6
     for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(two), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
@@ -174,43 +174,43 @@ def test_steps_with_a_cache_give_the_logits_of_one_go(form):
 
 def test_a_language_models_steps_give_the_logits_of_one_go():
     model = models.make('transformer.causal_transformer', **SMALL)
-    variables = made(model, TARGET)
+    variables = draw_variables(model, TARGET)
     state = model.start(3, 6)
     step = jax.jit(lambda state, tokens: model.apply(variables, state, tokens, method='step')[::-1])
-    _, found = jax.lax.scan(step, state, TARGET.T)
-    wanted = jax.jit(model.apply)(variables, TARGET).logits
-    np.testing.assert_allclose(found.swapaxes(0, 1), wanted, atol=1e-5 * np.abs(wanted).max())
+    _, actual = jax.lax.scan(step, state, TARGET.T)
+    expected = jax.jit(model.apply)(variables, TARGET).logits
+    np.testing.assert_allclose(actual.swapaxes(0, 1), expected, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize('form', FORMS[:2])
 def test_search_with_a_cache_finds_what_search_without_finds(form):
     """Against evaluating all positions again at each step: greedy, and the scores of a beam's hypotheses."""
     model = models.make('transformer.transformer', **SMALL, **form)
-    variables = jax.tree.map(lambda p: 0.7 * p, made(model, SOURCE, LENGTHS, TARGET))
+    variables = jax.tree.map(lambda p: 0.7 * p, draw_variables(model, SOURCE, LENGTHS, TARGET))
     one_go = jax.jit(lambda target: jax.nn.log_softmax(model.apply(variables, SOURCE, LENGTHS, target)))
 
     @jax.jit
-    def both(variables):
+    def search(variables):
         memory, state = model.apply(variables, SOURCE, LENGTHS, 5, method='start')
         step = lambda state, tokens: model.apply(variables, memory, state, tokens, method='step')  # noqa: E731
         first = jnp.ones(3, jnp.int32)
         return decoding.greedy(step, state, first, 5, 2), decoding.beam_search(step, state, first, 5, 2, 3)
 
-    greedy, beam = both(variables)
-    said = np.ones((3, 6), np.int32)
+    greedy, beam = search(variables)
+    sequence = np.ones((3, 6), np.int32)
     for i in range(5):
-        said[:, i + 1] = one_go(said)[:, i].argmax(-1)
+        sequence[:, i + 1] = one_go(sequence)[:, i].argmax(-1)
     for row in range(3):
         n = int(greedy.lengths[row])
-        np.testing.assert_array_equal(greedy.tokens[row, :n], said[row, 1 : n + 1])
+        np.testing.assert_array_equal(greedy.tokens[row, :n], sequence[row, 1 : n + 1])
     for k in range(3):
         given = np.concatenate([np.ones((3, 1), np.int32), beam.tokens[:, k]], 1)
         log_p = np.take_along_axis(np.asarray(one_go(given))[:, :5], given[:, 1:, None], -1)[..., 0]
         for row in range(3):
             n = int(beam.lengths[row, k])
             assert n > 0
-            wanted = log_p[row, :n].sum() / ((5 + n) / 6) ** 0.6
-            np.testing.assert_allclose(beam.scores[row, k], wanted, rtol=2e-5)
+            expected = log_p[row, :n].sum() / ((5 + n) / 6) ** 0.6
+            np.testing.assert_allclose(beam.scores[row, k], expected, rtol=2e-5)
 
 
 # --- what else it promises ----------------------------------------------------------------------------------------
@@ -218,20 +218,20 @@ def test_search_with_a_cache_finds_what_search_without_finds(form):
 
 def test_padding_and_the_future_change_nothing():
     model = models.make('transformer.transformer', **SMALL)
-    variables = made(model, SOURCE, LENGTHS, TARGET)
+    variables = draw_variables(model, SOURCE, LENGTHS, TARGET)
     apply = jax.jit(model.apply)
     logits = apply(variables, SOURCE, LENGTHS, TARGET)
     other, later = SOURCE.copy(), TARGET.copy()
     other[1, 2:], other[2], later[:, 4:] = 7, 3, 5
     np.testing.assert_array_equal(apply(variables, other, LENGTHS, TARGET), logits)
-    found = apply(variables, SOURCE, LENGTHS, later)
-    np.testing.assert_array_equal(found[:, :4], logits[:, :4])
-    assert (np.abs(found[:, 4:] - logits[:, 4:]).max(-1) > 1e-3).all()
+    actual = apply(variables, SOURCE, LENGTHS, later)
+    np.testing.assert_array_equal(actual[:, :4], logits[:, :4])
+    assert (np.abs(actual[:, 4:] - logits[:, 4:]).max(-1) > 1e-3).all()
 
 
 def test_gradients_are_finite_with_an_empty_source():
     model = models.make('transformer.transformer', **SMALL)
-    variables = made(model, SOURCE, LENGTHS, TARGET)
+    variables = draw_variables(model, SOURCE, LENGTHS, TARGET)
 
     @jax.jit
     @jax.grad
@@ -250,7 +250,7 @@ def test_dropout_stands_where_the_paper_has_it():
     All outputs of dropped sub-layers are zero with a rate near 1, so what is left of a block is its normalisations.
     """
     model = models.make('transformer.transformer', **{**SMALL, 'layers': 1}, dropout=1 - 1e-7)
-    variables = made(model, SOURCE, LENGTHS, TARGET)
+    variables = draw_variables(model, SOURCE, LENGTHS, TARGET)
 
     def train(model):
         def apply(variables, key):
@@ -263,10 +263,10 @@ def test_dropout_stands_where_the_paper_has_it():
     x = np.zeros(8)
     for name in ('attention_norm', 'cross_norm', 'feed_norm'):
         x = norm(p['decoder']['block1'][name], x)
-    wanted = np.broadcast_to(x @ p['embedding']['embedding'].T, logits.shape)
-    np.testing.assert_allclose(logits, wanted, atol=1e-5)
+    expected = np.broadcast_to(x @ p['embedding']['embedding'].T, logits.shape)
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
     model = models.make('transformer.transformer', **SMALL, dropout=0.3)
-    variables = made(model, SOURCE, LENGTHS, TARGET)
+    variables = draw_variables(model, SOURCE, LENGTHS, TARGET)
     apply = train(model)
     a, b = (apply(variables, jax.random.key(i)) for i in (0, 1))
     assert np.abs(a - b).max() > 1e-3
@@ -274,10 +274,10 @@ def test_dropout_stands_where_the_paper_has_it():
 
 def test_weights_for_drawing():
     model = models.make('transformer.transformer', **SMALL)
-    variables = made(model, SOURCE, LENGTHS, TARGET)
-    logits, found = jax.jit(lambda v: model.apply(v, SOURCE, LENGTHS, TARGET, mutable=['attention']))(variables)
+    variables = draw_variables(model, SOURCE, LENGTHS, TARGET)
+    logits, actual = jax.jit(lambda v: model.apply(v, SOURCE, LENGTHS, TARGET, mutable=['attention']))(variables)
     np.testing.assert_allclose(logits, jax.jit(model.apply)(variables, SOURCE, LENGTHS, TARGET), atol=1e-4)
-    cross = found['attention']['decoder']['block2']['cross']
+    cross = actual['attention']['decoder']['block2']['cross']
     assert cross.shape == (3, 2, 6, 5)
     np.testing.assert_allclose(cross.sum(-1), np.broadcast_to([[[1]], [[1]], [[0]]], (3, 2, 6)), atol=1e-6)
     np.testing.assert_array_equal(cross[1, :, :, 2:], 0)
@@ -305,7 +305,7 @@ def test_bfloat16():
 
 def test_a_token_outside_of_the_vocabulary_makes_its_row_nan():
     model = models.make('transformer.causal_transformer', **SMALL)
-    logits = jax.jit(model.apply)(made(model, TARGET), np.array([[3, 11, 2], [3, 10, 2]])).logits
+    logits = jax.jit(model.apply)(draw_variables(model, TARGET), np.array([[3, 11, 2], [3, 10, 2]])).logits
     assert np.isnan(logits[0]).all()
     assert np.isfinite(logits[1]).all()
 
@@ -372,7 +372,7 @@ def test_what_is_refused(arguments, message):
 
 def test_inputs_that_do_not_fit_are_refused():
     model = models.make('transformer.transformer', **SMALL)
-    variables = made(model, SOURCE, LENGTHS, TARGET)
+    variables = draw_variables(model, SOURCE, LENGTHS, TARGET)
 
     def apply(*arguments, method=None):
         return jax.eval_shape(lambda variables: model.apply(variables, *arguments, method=method), variables)

@@ -21,12 +21,12 @@ GOLDEN = np.load(Path(__file__).parent / 'golden' / 'attention_torch.npz')
 def heads(name=''):
     """Our parameters of the attention that torch calls `name`: kernels [d, h, d_k] and [h, d_v, d]."""
     weight, bias = drawn(f'{name}in_proj_weight', (3 * D, D)), drawn(f'{name}in_proj_bias', (3 * D,))
-    made = {
+    draw_variables = {
         key: {'kernel': w.T.reshape(D, HEADS, D // HEADS), 'bias': b.reshape(HEADS, D // HEADS)}
         for key, w, b in zip(('query', 'key', 'value'), np.split(weight, 3), np.split(bias, 3), strict=True)
     }
     out = drawn(f'{name}out_proj.weight', (D, D)), drawn(f'{name}out_proj.bias', (D,))
-    return made | {'output': {'kernel': out[0].T.reshape(HEADS, D // HEADS, D), 'bias': out[1]}}
+    return draw_variables | {'output': {'kernel': out[0].T.reshape(HEADS, D // HEADS, D), 'bias': out[1]}}
 
 
 def block(cross):
@@ -36,25 +36,25 @@ def block(cross):
     def norm(number):
         return {'scale': drawn(f'norm{number}.weight', (D,)), 'bias': drawn(f'norm{number}.bias', (D,))}
 
-    made = {
+    draw_variables = {
         'attention': heads('self_attn.'),
         'attention_norm': norm(1),
         'wide': dense('linear1', D, FF),
         'narrow': dense('linear2', FF, D),
         'feed_norm': norm(3 if cross else 2),
     }
-    return made | ({'cross_attention': heads('multihead_attn.'), 'cross_norm': norm(2)} if cross else {})
+    return draw_variables | ({'cross_attention': heads('multihead_attn.'), 'cross_norm': norm(2)} if cross else {})
 
 
 def check(name, function, *arrays):
     """The output and gradients by the inputs, in float64, against the golden."""
 
-    def both(*arrays):
+    def evaluate(*arrays):
         y, pull = jax.vjp(function, *arrays)
         return y, *pull(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
 
-    found = jax.jit(both)(*arrays)
-    for value, key in zip(found, ('y', 'd0', 'd1'), strict=False):
+    outputs = jax.jit(evaluate)(*arrays)
+    for value, key in zip(outputs, ('y', 'd0', 'd1'), strict=False):
         np.testing.assert_allclose(value, GOLDEN[f'{name}/{key}'], rtol=1e-9, atol=1e-9, err_msg=key)
 
 
@@ -87,7 +87,7 @@ def test_transformer_layers_equal_torch(norm):
         )
 
 
-def made(layer, *inputs, seed=0, **keywords):
+def draw_variables(layer, *inputs, seed=0, **keywords):
     """Variables of a layer with normal parameters, so that nothing is zero."""
     shapes = jax.eval_shape(lambda: layer.init(jax.random.key(0), *inputs, **keywords))
     rng = np.random.default_rng(seed)
@@ -101,15 +101,15 @@ extend = jax.jit(lambda params, *arguments: CACHED.apply(params, *arguments, met
 @pytest.mark.parametrize('sizes', [(1,) * T, (3, 1), (T,), (1, 3)])
 def test_a_cache_gives_what_one_go_gives(sizes):
     layer, x = CACHED, np.float32(inputs()[0])
-    params = made(layer, x)
-    wanted = jax.jit(layer.apply)(params, x, mask=attention.causal_mask(T))
-    cache, position, found = KeyValueCache.empty(BATCH, 2, 6, 3, 5), 0, []
+    params = draw_variables(layer, x)
+    expected = jax.jit(layer.apply)(params, x, mask=attention.causal_mask(T))
+    cache, position, outputs = KeyValueCache.empty(BATCH, 2, 6, 3, 5), 0, []
     for size in sizes:
         part, cache = extend(params, x[:, position : position + size], cache, position)
-        found, position = [*found, part], position + size
+        outputs, position = [*outputs, part], position + size
     assert cache.keys.shape == (BATCH, 2, 6, 3)
     assert cache.values.shape == (BATCH, 2, 6, 5)
-    np.testing.assert_allclose(np.concatenate(found, 1), wanted, atol=2e-6)
+    np.testing.assert_allclose(np.concatenate(outputs, 1), expected, atol=2e-6)
     with pytest.raises(UsageError, match='4 positions do not fit into a cache of 3'):
         layer.apply(params, x, KeyValueCache.empty(BATCH, 2, 3, 3, 5), 0, method='extend')
 
@@ -118,8 +118,8 @@ def test_multi_head_attention_by_default_is_the_papers():
     x = np.zeros((1, 2, 512), np.float32)
     shapes = jax.eval_shape(MultiHeadAttention().init, jax.random.key(0), x)['params']
     inward, outward = (512, 8, 64), (8, 64, 512)
-    wanted = {'query': inward, 'key': inward, 'value': inward, 'output': outward}
-    assert jax.tree.map(lambda p: p.shape, shapes) == {k: {'kernel': v} for k, v in wanted.items()}
+    expected = {'query': inward, 'key': inward, 'value': inward, 'output': outward}
+    assert jax.tree.map(lambda p: p.shape, shapes) == {k: {'kernel': v} for k, v in expected.items()}
 
 
 def test_additive_attention_is_bahdanaus():
@@ -127,16 +127,16 @@ def test_additive_attention_is_bahdanaus():
     x, memory = map(np.float32, inputs())
     memory = np.concatenate([memory, memory[..., :3]], -1)
     layer = AdditiveAttention(6)
-    params = made(layer, x, memory)
+    params = draw_variables(layer, x, memory)
     mask = attention.padding_mask(jnp.array(LENGTHS), S)
     context, weights = layer.apply(params, x, memory, mask, weights=True)
     p = jax.tree.map(np.float64, params['params'])
     w, u, v = p['query']['kernel'], p['memory']['kernel'], p['v']
     for b, t in np.ndindex(BATCH, T):
         e = np.array([v @ np.tanh(x[b, t] @ w + memory[b, s] @ u) for s in range(LENGTHS[b])])
-        share = np.exp(e - e.max()) / np.exp(e - e.max()).sum()
-        np.testing.assert_allclose(weights[b, t], np.pad(share, (0, S - LENGTHS[b])), atol=1e-6)
-        np.testing.assert_allclose(context[b, t], share @ memory[b, : LENGTHS[b]], atol=1e-5)
+        weights_of_row = np.exp(e - e.max()) / np.exp(e - e.max()).sum()
+        np.testing.assert_allclose(weights[b, t], np.pad(weights_of_row, (0, S - LENGTHS[b])), atol=1e-6)
+        np.testing.assert_allclose(context[b, t], weights_of_row @ memory[b, : LENGTHS[b]], atol=1e-5)
     projected = layer.apply(params, memory, method='project')
     step = layer.apply(params, x[:, 1:2], memory, mask, projected=projected)
     np.testing.assert_allclose(step, context[:, 1:2], atol=1e-6)
@@ -156,20 +156,20 @@ def test_luongs_layers():
         (DotProductAttention(scaled=True), lambda p: np.einsum('btd,bsd->bts', x, memory) / np.sqrt(D)),
         (GeneralAttention(), lambda p: np.einsum('btd,de,bse->bts', x, p['params']['kernel'], memory)),
     ):
-        params = made(layer, x, memory) or {}
+        params = draw_variables(layer, x, memory) or {}
         context, weights = jax.jit(lambda p, layer=layer: layer.apply(p, x, memory, weights=True))(params)
         e = np.exp(scores(params).astype(np.float64))
-        wanted = e / e.sum(-1, keepdims=True)
-        np.testing.assert_allclose(weights, wanted, atol=2e-6)
-        np.testing.assert_allclose(context, wanted @ memory, atol=1e-5)
-        np.testing.assert_allclose(layer.apply(params, x, memory), wanted @ memory, atol=1e-5)
+        expected = e / e.sum(-1, keepdims=True)
+        np.testing.assert_allclose(weights, expected, atol=2e-6)
+        np.testing.assert_allclose(context, expected @ memory, atol=1e-5)
+        np.testing.assert_allclose(layer.apply(params, x, memory), expected @ memory, atol=1e-5)
 
 
 def test_dropout_of_weights_keeps_the_mean():
     """Averaged over 4000 draws the context is that without dropout; what is drawn is the weights, in training only."""
     x, memory = (np.float32(v[:1]) for v in inputs())
     layer = MultiHeadAttention(2, 4, 4, dropout=0.4)
-    params = made(layer, x, memory)
+    params = draw_variables(layer, x, memory)
     draw = jax.jit(jax.vmap(lambda k: layer.apply(params, x, memory, train=True, rngs={'dropout': k})))
     contexts = np.asarray(draw(jax.random.split(jax.random.key(1), 4000)), np.float64)
     plain = layer.apply(params, x, memory)

@@ -49,16 +49,16 @@ def loops(score, mask):
 @pytest.mark.parametrize('kind', KINDS)
 def test_equals_loops(kind, mask):
     function, score = KINDS[kind]
-    wanted, wanted_weights = loops(score, mask)
+    expected, wanted_weights = loops(score, mask)
     with jax.enable_x64(True):
         context, weights = function(Q, K, X, mask, weights=True)
         np.testing.assert_allclose(weights, wanted_weights, atol=1e-14)
-        np.testing.assert_allclose(context, wanted, atol=1e-13)
-        np.testing.assert_allclose(function(Q, K, X, mask), wanted, atol=1e-13)
+        np.testing.assert_allclose(context, expected, atol=1e-13)
+        np.testing.assert_allclose(function(Q, K, X, mask), expected, atol=1e-13)
     single = [np.float32(v) for v in (Q, K, X)]
     for form in ('cpu', 'plain'):
         with backend.forms(form):
-            np.testing.assert_allclose(function(*single, mask), wanted, atol=2e-5)
+            np.testing.assert_allclose(function(*single, mask), expected, atol=2e-5)
 
 
 @pytest.mark.parametrize('weights', [False, True])
@@ -99,16 +99,16 @@ def test_where_all_is_masked_there_are_zeros_and_zero_gradients(form, kind):
 
 
 def test_both_forms_have_the_same_gradients():
-    found = {}
+    actual = {}
     single = [np.float32(v) for v in (Q, K, X)]
     for shape in ('heads', 'none'):
         inputs, mask = (single, MASK) if shape == 'heads' else ([v[:, 0] for v in single], MASK[:, 0])
         for form in ('cpu', 'plain'):
             with backend.forms(form):
-                found[form] = jax.grad(lambda *a, m=mask: jnp.sin(attention.dot_product(*a, m)).sum(), (0, 1, 2))(
+                actual[form] = jax.grad(lambda *a, m=mask: jnp.sin(attention.dot_product(*a, m)).sum(), (0, 1, 2))(
                     *inputs
                 )
-        for a, b in zip(found['cpu'], found['plain'], strict=True):
+        for a, b in zip(actual['cpu'], actual['plain'], strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5)
 
 
@@ -155,7 +155,7 @@ def test_what_lies_behind_the_mask_changes_nothing():
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ((np.zeros((2, 3)), np.zeros((4, 5)), np.zeros((4, 5))), r'queries \[\.\., T, d\] and keys .* \(2, 3\) and'),
+        ((np.zeros((2, 3)), np.zeros((4, 5)), np.zeros((4, 5))), r'queries \[\.\.\., T, d\] and keys .* \(2, 3\) and'),
         ((np.zeros((2, 3)), np.zeros((4, 3)), np.zeros((5, 3))), r'4 keys take as many values .*, not \(5, 3\)'),
         ((np.zeros((2, 3)), np.zeros((4, 3)), np.zeros((4, 3)), np.ones((2, 4))), 'a mask is boolean, .* not float64'),
         (

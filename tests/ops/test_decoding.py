@@ -1,6 +1,6 @@
-"""Decoding over a model that is a table: greedy and sampling against loops, beams against every sequence there is.
+"""Decoding from a model that is a table: greedy and sampling against loops, beams against all sequences.
 
-The table's logits depend on all that was said, through a state of rows, so a wrongly gathered state gives wrong scores.
+Its logits depend on all preceding tokens through a state with rows, so a wrongly gathered state changes the scores.
 """
 
 import itertools
@@ -20,7 +20,7 @@ STARTS = rng.normal(size=(6, 4))
 
 
 def step(state, tokens):
-    """A row's vector is moved by each token; `count`, a scalar, is all rows' own."""
+    """Each token transforms the vector of its row; the scalar `count` is shared by all rows."""
     vector, count = state
     vector = jnp.tanh(jnp.einsum('rij,rj->ri', jnp.asarray(MIX, vector.dtype)[tokens], vector) + 0.1 * count)
     return vector @ SPREAD.astype(vector.dtype), (vector, count + 1)
@@ -37,18 +37,18 @@ sample = jax.jit(decoding.sample, static_argnames=('step', 'length', 'end', 'tem
 
 
 def log_p(row, tokens):
-    """log p of each of the tokens, float64, one step after the other."""
-    vector, last, found = STARTS[row], FIRST, []
+    """Returns log p of each token, float64, step by step."""
+    vector, last, decoded = STARTS[row], FIRST, []
     for i, token in enumerate(tokens):
         vector = np.tanh(MIX[last] @ vector + 0.1 * i)
         logits = vector @ SPREAD
-        found.append(logits[token] - np.log(np.exp(logits).sum()))
+        decoded.append(logits[token] - np.log(np.exp(logits).sum()))
         last = token
-    return found
+    return decoded
 
 
 def every(length):
-    """All sequences that end within `length`, then all that are cut there."""
+    """Returns all sequences that end within `length`, and all that are truncated there."""
     ended = [(*s, END) for n in range(length) for s in itertools.product([t for t in range(V) if t != END], repeat=n)]
     return ended, list(itertools.product([t for t in range(V) if t != END], repeat=length))
 
@@ -62,25 +62,25 @@ def sequences(decoded, row):
     return [tuple(map(int, t[:n])) for t, n in zip(decoded.tokens[row], decoded.lengths[row], strict=True)]
 
 
-def walked(row, length):
-    """Greedy, in a loop."""
-    said = []
-    while len(said) < length and (not said or said[-1] != END):
-        said.append(int(np.argmax([log_p(row, [*said, t])[-1] for t in range(V)])))
-    return tuple(said)
+def decode_greedily(row, length):
+    """Decodes greedily in a loop."""
+    sequence = []
+    while len(sequence) < length and (not sequence or sequence[-1] != END):
+        sequence.append(int(np.argmax([log_p(row, [*sequence, t])[-1] for t in range(V)])))
+    return tuple(sequence)
 
 
 @pytest.mark.parametrize('length', [1, 4, 9])
 def test_greedy_equals_a_loop(length):
-    found = greedy_search(step, start(), FIRSTS, length, END)
-    wanted = [walked(row, length) for row in range(6)]
-    assert [tuple(map(int, t[:n])) for t, n in zip(found.tokens, found.lengths, strict=True)] == wanted
+    decoded = greedy_search(step, start(), FIRSTS, length, END)
+    expected = [decode_greedily(row, length) for row in range(6)]
+    assert [tuple(map(int, t[:n])) for t, n in zip(decoded.tokens, decoded.lengths, strict=True)] == expected
     if length == 9:  # rows that end at once, later and never
-        lengths = {len(w) for w in wanted}
+        lengths = {len(w) for w in expected}
         assert min(lengths) < max(lengths)
-    for row, said in enumerate(wanted):
-        np.testing.assert_array_equal(found.tokens[row, len(said) :], END)
-        np.testing.assert_allclose(found.scores[row], sum(log_p(row, said)), rtol=1e-5)
+    for row, sequence in enumerate(expected):
+        np.testing.assert_array_equal(decoded.tokens[row, len(sequence) :], END)
+        np.testing.assert_allclose(decoded.scores[row], sum(log_p(row, sequence)), rtol=1e-5)
 
 
 @pytest.mark.parametrize('length', [1, 4, 9])
@@ -96,21 +96,21 @@ def test_a_beam_of_one_is_greedy(length, alpha):
 
 @pytest.mark.parametrize('alpha', [0.0, 0.6, 2.0])
 def test_a_wide_beam_is_exhaustive_search(alpha):
-    """Of 15 sequences that end within 4 tokens and 16 that are cut a beam of 40 finds all, in order."""
+    """A beam of 40 finds all 15 sequences that end within 4 tokens and all 16 that are truncated, in order."""
     ended, cut = every(4)
     assert (len(ended), len(cut)) == (15, 16)
-    found = beam_search(step, start(), FIRSTS, 4, END, 40, alpha)
+    decoded = beam_search(step, start(), FIRSTS, 4, END, 40, alpha)
     for row in range(6):
-        wanted = ranked(row, ended, alpha) + ranked(row, cut, alpha)
-        assert sequences(found, row)[:31] == [s for _, s in wanted]
-        np.testing.assert_allclose(found.scores[row, :31], [score for score, _ in wanted], rtol=1e-5)
-        np.testing.assert_array_equal(found.lengths[row, 31:], 0)
-        np.testing.assert_array_equal(found.tokens[row, 31:], END)
-        assert (found.scores[row, 31:] < -1e29).all()
+        expected = ranked(row, ended, alpha) + ranked(row, cut, alpha)
+        assert sequences(decoded, row)[:31] == [s for _, s in expected]
+        np.testing.assert_allclose(decoded.scores[row, :31], [score for score, _ in expected], rtol=1e-5)
+        np.testing.assert_array_equal(decoded.lengths[row, 31:], 0)
+        np.testing.assert_array_equal(decoded.tokens[row, 31:], END)
+        assert (decoded.scores[row, 31:] < -1e29).all()
 
 
-def searched(row, length, beams, alpha):
-    """The search of the docstring, in lists."""
+def search_in_lists(row, length, beams, alpha):
+    """The algorithm of the docstring of `beam_search`, with lists."""
     live, ended = [((), 0.0)], []
     for _ in range(length):
         every = [((*s, t), score + log_p(row, [*s, t])[-1]) for s, score in live for t in range(V)]
@@ -127,15 +127,15 @@ def searched(row, length, beams, alpha):
 @pytest.mark.parametrize('beams', [2, 3, 5])
 @pytest.mark.parametrize('length', [3, 8])
 def test_beams_equal_a_search_in_lists(beams, length):
-    found = beam_search(step, start(), FIRSTS, length, END, beams, 0.6)
+    decoded = beam_search(step, start(), FIRSTS, length, END, beams, 0.6)
     for row in range(6):
-        wanted = searched(row, length, beams, 0.6)
-        assert sequences(found, row)[: len(wanted)] == [s for s, _ in wanted]
-        np.testing.assert_allclose(found.scores[row, : len(wanted)], [score for _, score in wanted], rtol=1e-5)
+        expected = search_in_lists(row, length, beams, 0.6)
+        assert sequences(decoded, row)[: len(expected)] == [s for s, _ in expected]
+        np.testing.assert_allclose(decoded.scores[row, : len(expected)], [score for _, score in expected], rtol=1e-5)
 
 
-def test_the_search_says_no_row_by_another():
-    """Alone a row gives what it gives among others, though they end at other times."""
+def test_rows_do_not_depend_on_each_other():
+    """A row decoded alone equals the same row in a batch whose rows end at different steps."""
     together = beam_search(step, start(), FIRSTS, 8, END, 3, 0.6)
     for row in range(6):
         state = jnp.asarray(STARTS[row : row + 1], jnp.float32), jnp.zeros((), jnp.int32)
@@ -145,16 +145,16 @@ def test_the_search_says_no_row_by_another():
 
 
 def test_each_row_has_the_limit_that_is_its_own():
-    """In a batch whose rows have different limits each row is what a search of its own length finds."""
+    """With different limits in one batch, each row equals a search of its own length."""
     limits = [1, 4, 9, 3, 7, 2]
     greedy = greedy_search(step, start(), FIRSTS, 9, END, jnp.array(limits))
     beam = beam_search(step, start(), FIRSTS, 9, END, 3, 0.6, jnp.array(limits))
     cut = 0
     for row, limit in enumerate(limits):
-        said = walked(row, limit)
-        assert tuple(map(int, greedy.tokens[row, : greedy.lengths[row]])) == said
-        np.testing.assert_allclose(greedy.scores[row], sum(log_p(row, said)), rtol=1e-5)
-        expected = searched(row, limit, 3, 0.6)
+        sequence = decode_greedily(row, limit)
+        assert tuple(map(int, greedy.tokens[row, : greedy.lengths[row]])) == sequence
+        np.testing.assert_allclose(greedy.scores[row], sum(log_p(row, sequence)), rtol=1e-5)
+        expected = search_in_lists(row, limit, 3, 0.6)
         assert sequences(beam, row)[: len(expected)] == [s for s, _ in expected]
         np.testing.assert_allclose(beam.scores[row, : len(expected)], [score for _, score in expected], rtol=1e-5)
         cut += sum(s[-1] != END for s, _ in expected)
@@ -162,56 +162,58 @@ def test_each_row_has_the_limit_that_is_its_own():
 
 
 def always(logits):
-    """A step that gives these logits [V] whatever was said."""
+    """Returns a step with the same logits [V] for every state."""
     return lambda state, tokens: (jnp.tile(jnp.asarray(logits), (len(tokens), 1)), state)
 
 
 def test_ties_go_to_the_lowest_token():
     step, nothing = always([0.0, 1.0, 1.0, -9.0]), ()
     firsts = jnp.zeros(2, jnp.int32)
-    for found in (
+    for decoded in (
         decoding.greedy(step, nothing, firsts, 3, 3).tokens,
         decoding.beam_search(step, nothing, firsts, 3, 3, 1).tokens[:, 0],
     ):
-        np.testing.assert_array_equal(found, 1)
+        np.testing.assert_array_equal(decoded, 1)
 
 
-def calls(search):
-    """How often the model was asked while `search(step)` ran."""
-    asked = []
+def count_evaluations(search):
+    """Returns how often `search(step)` evaluates the model."""
+    evaluations = []
 
     def step(state, tokens):
-        jax.debug.callback(lambda: asked.append(1))
+        jax.debug.callback(lambda: evaluations.append(1))
         return jnp.tile(jnp.array([0.0, 0.0, 9.0]), (len(tokens), 1)), state
 
     jax.block_until_ready(jax.jit(lambda: search(step))())
     jax.effects_barrier()
-    return len(asked)
+    return len(evaluations)
 
 
 def test_end_at_once_stops_the_loop():
     firsts = jnp.zeros(2, jnp.int32)
-    assert calls(lambda step: decoding.greedy(step, (), firsts, 50, 2)) == 1
-    assert calls(lambda step: decoding.beam_search(step, (), firsts, 50, 2, 1)) == 1
-    assert calls(lambda step: decoding.beam_search(step, (), firsts, 50, 2, 3)) == 2  # (end), then (0, end), (1, end)
-    assert calls(lambda step: decoding.greedy(step, (), firsts, 5)) == 5
-    found = decoding.greedy(always([0.0, 0.0, 9.0]), (), firsts, 50, 2)
-    np.testing.assert_array_equal(found.lengths, 1)
-    np.testing.assert_array_equal(found.tokens, 2)
+    assert count_evaluations(lambda step: decoding.greedy(step, (), firsts, 50, 2)) == 1
+    assert count_evaluations(lambda step: decoding.beam_search(step, (), firsts, 50, 2, 1)) == 1
+    assert (
+        count_evaluations(lambda step: decoding.beam_search(step, (), firsts, 50, 2, 3)) == 2
+    )  # (end), then (0, end), (1, end)
+    assert count_evaluations(lambda step: decoding.greedy(step, (), firsts, 5)) == 5
+    decoded = decoding.greedy(always([0.0, 0.0, 9.0]), (), firsts, 50, 2)
+    np.testing.assert_array_equal(decoded.lengths, 1)
+    np.testing.assert_array_equal(decoded.tokens, 2)
 
 
-def test_tokens_that_may_not_be_said():
-    """Logits of -inf are no continuations: a beam wider than what there is leaves places empty."""
-    found = decoding.beam_search(always([-np.inf, 0.0, 0.0]), (), jnp.zeros(1, jnp.int32), 2, 2, 5, 0.0)
-    assert sequences(found, 0) == [(2,), (1, 2), (1, 1), (), ()]
-    np.testing.assert_allclose(found.scores[0, :3], [np.log(0.5), np.log(0.25), np.log(0.25)], rtol=1e-6)
+def test_impossible_tokens():
+    """Logits of -inf are not continuations: a beam wider than the number of sequences has empty slots."""
+    decoded = decoding.beam_search(always([-np.inf, 0.0, 0.0]), (), jnp.zeros(1, jnp.int32), 2, 2, 5, 0.0)
+    assert sequences(decoded, 0) == [(2,), (1, 2), (1, 1), (), ()]
+    np.testing.assert_allclose(decoded.scores[0, :3], [np.log(0.5), np.log(0.25), np.log(0.25)], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     'keywords', [{}, dict(temperature=0.5), dict(top_k=2), dict(top_p=0.7), dict(top_k=3, top_p=0.8)]
 )
 def test_restricted_logits(keywords):
-    """Against a loop over the sorted tokens, and what is left out is -inf."""
+    """Against a loop over the sorted tokens; tokens that are left out have -inf."""
     logits = np.random.default_rng(3).normal(size=(20, 7)) * 2
     kept, tokens = decoding.restrict_logits(jnp.asarray(logits, jnp.float32), **keywords)
     for row, (values, names) in zip(
@@ -237,21 +239,21 @@ def test_samples_come_as_often_as_they_should():
     """20,000 rows of two tokens against the products of their probabilities: chi-squared below its 1e-6 quantile."""
     rows = 20_000
     state = jnp.tile(jnp.asarray(STARTS[:1], jnp.float32), (rows, 1)), jnp.zeros((), jnp.int32)
-    found = sample(step, state, jnp.full(rows, FIRST), 2, jax.random.key(0))
-    tokens = np.asarray(found.tokens)
-    wanted = {s: np.exp(sum(log_p(0, s))) for s in itertools.product(range(V), repeat=2)}
-    squares = [((tokens == s).all(1).sum() - rows * p) ** 2 / (rows * p) for s, p in wanted.items()]
+    decoded = sample(step, state, jnp.full(rows, FIRST), 2, jax.random.key(0))
+    tokens = np.asarray(decoded.tokens)
+    expected = {s: np.exp(sum(log_p(0, s))) for s in itertools.product(range(V), repeat=2)}
+    squares = [((tokens == s).all(1).sum() - rows * p) ** 2 / (rows * p) for s, p in expected.items()]
     assert sum(squares) < 43.8  # of 8 degrees of freedom: 6e-7
     for row in range(10):
-        np.testing.assert_allclose(found.scores[row], sum(log_p(0, tokens[row])), rtol=1e-5)
+        np.testing.assert_allclose(decoded.scores[row], sum(log_p(0, tokens[row])), rtol=1e-5)
 
 
 def test_sampling_of_one_token_is_greedy():
     greedy = greedy_search(step, start(), FIRSTS, 6, END)
     for keywords in (dict(top_k=1), dict(top_p=1e-9), dict(temperature=1e-6)):
-        found = sample(step, start(), FIRSTS, 6, jax.random.key(1), END, **keywords)
-        np.testing.assert_array_equal(found.tokens, greedy.tokens)
-        np.testing.assert_allclose(found.scores, greedy.scores, rtol=1e-6)
+        decoded = sample(step, start(), FIRSTS, 6, jax.random.key(1), END, **keywords)
+        np.testing.assert_array_equal(decoded.tokens, greedy.tokens)
+        np.testing.assert_allclose(decoded.scores, greedy.scores, rtol=1e-6)
 
 
 def test_the_length_penalty():

@@ -1,4 +1,4 @@
-"""Arrays in an .npz file as a data set."""
+"""Arrays in .npz files as a data set, and safe reading of .npy and .npz files."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from canon.data.pipeline.source import Arrays, Info
 from canon.data.text import text_files
 from canon.errors import CanonError, UsageError, first_line
 
-# How the arrays of a file with several splits are called, each with the names that a split may have there.
+# How the arrays of a file with several splits are called: Keras's names, and another common pattern.
 _PATTERNS = ({'image': 'x_{}', 'label': 'y_{}'}, {'image': '{}_images', 'label': '{}_labels'})
-# What numpy and zipfile raise for damaged files. A header of .npy is Python's text, and read by its tokenizer.
+# What numpy and zipfile raise for damaged files. The header of a .npy is Python code, read by Python's tokenizer.
 BROKEN = (
     OSError,
     ValueError,
@@ -35,7 +35,7 @@ BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
 )
-_DEFLATED = 1032  # times smaller, at most, is what deflate packs
+_DEFLATED = 1032  # the greatest ratio of compression of deflate
 
 
 def npz(
@@ -45,21 +45,22 @@ def npz(
     num_classes: named.Count | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Arrays:
-    """Reads the arrays of an .npz file, each with the examples on its first axis, as one source in memory.
+    """Reads the arrays of an .npz file, each with the examples on its first axis, as a source in memory.
 
     The field 'image' [N, H, W] becomes [N, H, W, 1], and integers 'label' [N, 1] become [N].
 
     Args:
-      path: a file, or a folder that holds `train.npz`, `test.npz`, ... A file alone has one split, 'train'; slice it
-        ('train[:90%]', in the stored order) to hold some out. A file with x_train, y_train, x_test, y_test (as Keras
-        has them) or train_images, train_labels, ... has the splits that its names say.
-      split: which one; it may be sliced.
-      fields: {name here: name in the file}, as {'image': 'pictures', 'label': 'digit'}; None takes all as they are.
+      path: a file, or a folder of `train.npz`, `test.npz`, ... A single file has one split, 'train'; slice it
+        ('train[:90%]', in the stored order) to hold some out. A file with x_train, y_train, x_test, y_test (as in
+        Keras) or train_images, train_labels, ... has the splits of these names.
+      split: may be sliced.
+      fields: {field: name in the file}, such as {'image': 'pictures', 'label': 'digit'}; None takes all as they are.
       num_classes: of the field 'label', which is then checked.
-      class_names: the same by their names.
+      class_names: gives num_classes as well.
 
-    Raises UsageError for a missing file, split or array and for unequal lengths, CanonError for a file that is no .npz
-    and for labels that are not classes.
+    Raises:
+      UsageError: the file, the split or an array is missing, or lengths differ.
+      CanonError: the file is not an .npz, or labels are not classes.
     """
     base, first, last = splits.parse(split)
     file, stored = _file(text_files.expand_path(path), base)
@@ -77,7 +78,7 @@ def npz(
 
 
 def _file(path: Path, base: str) -> tuple[Path, bool]:
-    """(the file, whether it holds one split: `base`)."""
+    """Returns the file, and whether it holds the split `base` alone."""
     if path.is_dir():
         if (path / f'{base}.npz').is_file():
             return path / f'{base}.npz', True
@@ -88,20 +89,20 @@ def _file(path: Path, base: str) -> tuple[Path, bool]:
 
 
 def map_npy(path: Path) -> Any:
-    """Maps a .npy file, so that its header cannot ask for memory; an .npz comes as an archive. Raises `BROKEN`."""
-    with np.errstate(over='ignore'):  # an absurd shape overflows before it is refused
+    """Memory-maps a .npy file, so that a false header allocates nothing; opens an .npz. Raises one of `BROKEN`."""
+    with np.errstate(over='ignore'):  # an absurd shape overflows before numpy refuses it
         return np.load(path, mmap_mode='r', allow_pickle=False)
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """Reads the array of a .npy file. Raises CanonError for a file that is none, holds objects or is cut short."""
+    """Reads a .npy file. Raises CanonError for a file in another format, with objects, or truncated."""
     try:
         stored = map_npy(path)
         if not isinstance(stored, np.ndarray):
             raise ValueError('it is an .npz archive')
         return np.array(stored)
     except BROKEN as error:
-        raise CanonError(f'{path} is no array of numbers: {first_line(error)}') from error
+        raise CanonError(f'{path} is not an array of numbers: {first_line(error)}') from error
 
 
 def open_npz(file: Path) -> np.lib.npyio.NpzFile:
@@ -116,19 +117,19 @@ def open_npz(file: Path) -> np.lib.npyio.NpzFile:
 
 
 def _fields_of_split(archive, file: Path, base: str, stored: bool) -> dict[str, str]:
-    """{field: name in the file} of split `base`: by the names of its arrays, or all where they name no split."""
+    """Returns {field: name in the file} of split `base`, by the names of the arrays; all if they name no split."""
     names = list(archive.files)
     if stored:
         return {name: name for name in names}
     for pattern in _PATTERNS:
         prefix, suffix = pattern['image'].split('{}')
-        there = [n[len(prefix) : len(n) - len(suffix)] for n in names if n.startswith(prefix) and n.endswith(suffix)]
-        there = [split for split in there if split]
-        if base in there:
-            wanted = {field: name.format(base) for field, name in pattern.items()}
-            return {field: name for field, name in wanted.items() if name in names}
-        if there:
-            raise UsageError(f'{file} has no split {base!r}{named.suggest(base, there)}')
+        known = [n[len(prefix) : len(n) - len(suffix)] for n in names if n.startswith(prefix) and n.endswith(suffix)]
+        known = [split for split in known if split]
+        if base in known:
+            expected = {field: name.format(base) for field, name in pattern.items()}
+            return {field: name for field, name in expected.items() if name in names}
+        if known:
+            raise UsageError(f'{file} has no split {base!r}{named.suggest(base, known)}')
     if base != 'train':
         raise UsageError(
             f"{file} is one file and has no split {base!r}: slice it ('train[90%:]') or name a folder with {base}.npz"
@@ -137,7 +138,7 @@ def _fields_of_split(archive, file: Path, base: str, stored: bool) -> dict[str, 
 
 
 def read_arrays(file: Path, archive, fields: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Reads {name here: name in the file} of an opened .npz file, each checked against its header first."""
+    """Reads {field: name in the file} of an opened .npz file, after checking each header against its entry."""
     for name in fields.values():
         if name not in archive.files:
             raise UsageError(f'{file} has no array {name!r}{named.suggest(name, archive.files)}')
@@ -150,7 +151,7 @@ def read_arrays(file: Path, archive, fields: Mapping[str, str]) -> dict[str, np.
 
 
 def _check_size(archive: zipfile.ZipFile, name: str) -> None:
-    """Raises ValueError where the header of an array promises other than its entry holds: memory is taken by it."""
+    """Raises ValueError if the header of an array does not fit its entry: numpy allocates what the header states."""
     entry = archive.getinfo(f'{name}.npy' if f'{name}.npy' in archive.namelist() else name)
     if entry.file_size > _DEFLATED * max(entry.compress_size, 1):
         raise ValueError(f'array {name!r} cannot have {entry.file_size} bytes')
@@ -160,11 +161,11 @@ def _check_size(archive: zipfile.ZipFile, name: str) -> None:
         shape, _, dtype = read(opened)
         start = opened.tell()
     if not dtype.hasobject and start + math.prod(shape) * dtype.itemsize != entry.file_size:
-        raise ValueError(f'array {name!r} of shape {list(shape)} needs other than the {entry.file_size} bytes it has')
+        raise ValueError(f'array {name!r} of shape {list(shape)} does not fit the {entry.file_size} bytes that it has')
 
 
 def _with_axes(arrays: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
-    """Grey images [N, H, W] with their one channel, integer labels [N, 1] as [N]."""
+    """Gives grey images [N, H, W] their channel, and integer labels [N, 1] the shape [N]."""
     arrays = dict(arrays)
     if 'image' in arrays and arrays['image'].ndim == 3:
         arrays['image'] = arrays['image'][..., None]

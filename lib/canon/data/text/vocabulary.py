@@ -151,7 +151,7 @@ class Vocabulary:
         return f'{type(self).__name__}({len(self)}, {self.fingerprint})'
 
 
-class Bytes(Vocabulary):
+class ByteVocabulary(Vocabulary):
     """The 256 bytes of UTF-8, which encode every text. Ids that are not UTF-8 are decoded as U+FFFD."""
 
     level = 'byte'
@@ -178,7 +178,7 @@ class Bytes(Vocabulary):
         return self.encode(f'{line}\n')
 
 
-class Characters(Vocabulary):
+class CharacterVocabulary(Vocabulary):
     """One token per character of `symbols`."""
 
     level = 'character'
@@ -218,7 +218,7 @@ class Characters(Vocabulary):
         return {'symbols': ''.join(self.symbols)}
 
 
-class Words(Vocabulary):
+class WordVocabulary(Vocabulary):
     """One token per word of `symbols`.
 
     split: 'spaces', for text that is already tokenised, as PTB and WikiText are; or 'punctuation', where each run of
@@ -260,7 +260,7 @@ class Words(Vocabulary):
         return {'symbols': self.symbols, 'split': self.split}
 
 
-class Subwords(Vocabulary):
+class SubwordVocabulary(Vocabulary):
     """The pieces of a sentencepiece model (Kudo and Richardson 2018), in which the specials are included."""
 
     level = 'subword'
@@ -340,7 +340,7 @@ def build(
       size: tokens, specials included; the most frequent symbols are taken. None takes all; subwords need a size.
       min_count: symbols that occur less often are unknown.
       specials: tokens that are not text.
-      split: of words: 'spaces' or 'punctuation' (see `Words`).
+      split: of words: 'spaces' or 'punctuation' (see `WordVocabulary`).
       model_type: of subwords: 'unigram' or 'bpe'.
       byte_fallback: of subwords: encodes unknown characters as bytes.
 
@@ -348,7 +348,7 @@ def build(
       UsageError: the text is empty or has too few symbols for `size`, or an argument is unknown.
     """
     if level == 'byte':
-        return Bytes(specials)
+        return ByteVocabulary(specials)
     if level == 'subword':
         return _subwords(lines, size, specials, model_type, byte_fallback)
     if level not in ('character', 'word'):
@@ -361,7 +361,7 @@ def build(
         for special in specials:
             counts.pop(special, None)
     symbols = _select_most_frequent(counts, level, size, min_count, specials)
-    return Words(symbols, split, specials) if level == 'word' else Characters(symbols, specials)
+    return WordVocabulary(symbols, split, specials) if level == 'word' else CharacterVocabulary(symbols, specials)
 
 
 def read_vocabulary(path: str | Path) -> Vocabulary:
@@ -378,8 +378,8 @@ def from_bytes(data: bytes, name: str = 'a vocabulary') -> Vocabulary:
         spec = json.loads(data)
         level = spec.pop('level')
         if level == 'subword':
-            return Subwords(base64.b64decode(spec['model']))
-        return {'byte': Bytes, 'character': Characters, 'word': Words}[level](**spec)
+            return SubwordVocabulary(base64.b64decode(spec['model']))
+        return {'byte': ByteVocabulary, 'character': CharacterVocabulary, 'word': WordVocabulary}[level](**spec)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CanonError(f'{name} is not a vocabulary of Canon ({error}); build it again') from error
 
@@ -442,7 +442,9 @@ def _select_most_frequent(counts: Counter[str], level: str, size: int | None, mi
     return ranked[:room]
 
 
-def _subwords(lines: Iterable[str], size: int | None, specials, model_type: str, byte_fallback: bool) -> Subwords:
+def _subwords(
+    lines: Iterable[str], size: int | None, specials, model_type: str, byte_fallback: bool
+) -> SubwordVocabulary:
     """Trains sentencepiece without normalisation, so that decoding restores the text.
 
     It runs in one thread: with more, the same text may give another model.
@@ -471,7 +473,7 @@ def _subwords(lines: Iterable[str], size: int | None, specials, model_type: str,
         )  # fmt: skip
     except RuntimeError as error:
         raise UsageError(_explain_failure(size, str(error))) from error
-    return Subwords(written.getvalue())
+    return SubwordVocabulary(written.getvalue())
 
 
 def _explain_failure(size: int, message: str) -> str:
