@@ -1,24 +1,15 @@
-"""Reads config files by path and checks what all experiments share; names the folders of runs."""
+"""Finds the config files of this checkout and reads them (`canon.configuration`)."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
 
 from ml_collections import ConfigDict
 
-from canon import configuration, named
-from canon.configuration import get_value, list_leaves, split
-from canon.errors import UsageError
-from canon.named import Count, Range, suggest
+from canon import configuration
 
 ROOT = Path(__file__).resolve().parents[1]
-
-# --- files ----------------------------------------------------------------------------------------------------------
 
 
 def find() -> list[str]:
@@ -34,61 +25,3 @@ def load(source: str) -> ConfigDict:
 def load_module(source: str) -> ModuleType:
     """Imports the config file of `FILE` or `FILE:ARG`, also for its `sweep()` and `pictures()`."""
     return configuration.load_module(source, find())
-
-
-# --- checks ---------------------------------------------------------------------------------------------------------
-
-_SECTIONS = ('data', 'input', 'loss', 'model', 'run', 'target', 'tx')
-_HINTS = {  # of keys that experiments read themselves; signatures have those of named functions
-    'experiment': str,
-    'data.name': str,
-    'data.batch_size': Count,
-    'data.reading.threads': Annotated[int, Range(0, 256)],
-    'data.reading.workers': Annotated[int, Range(0, 256)],
-    'data.train.split': str,
-    'model.name': str,
-    'model.num_classes': Annotated[int, Range(1, 10_000_000)],  # the report lists the name of each class
-    'target.metric': str,
-    'target.at_least': float,
-    'target.at_most': float,
-}
-_DTYPES = ('bfloat16', 'float16', 'float32', 'float64')
-
-
-def check(config: ConfigDict) -> None:
-    """Raises UsageError, naming the key, for sections and values that no experiment takes."""
-    for key in _SECTIONS:
-        if key in config and config[key] is not None and not isinstance(config[key], ConfigDict):
-            raise UsageError(f'{key}={config[key]!r} must be a section, such as {key}=dict(...)')
-    for key, hint in _HINTS.items():
-        value = get_value(config, key)
-        if value is not None:
-            named.check(value, hint, key)
-    for key, value in list_leaves(config):
-        # No array has as many elements, and arithmetic on such a number overflows where no error names the key.
-        if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise UsageError(f'{key}={str(value)[:12]}... must be a whole number below 2^63')
-        if key.startswith(('model.', 'tx.')) and key.endswith('dtype') and not _is_dtype(value):
-            raise UsageError(f'{key}={value!r} is not a floating-point type{suggest(str(value), _DTYPES)}')
-    if get_value(config, 'run.mesh.data') == 0:
-        raise UsageError('run.mesh.data=0 must be a number of devices, or -1 for all that are left')
-
-
-def _is_dtype(value: Any) -> bool:
-    return value is None or str(value) in _DTYPES
-
-
-# --- folders of runs ------------------------------------------------------------------------------------------------
-
-
-def run_folder(source: str | None, values: Mapping[str, Any], root: Path) -> Path:
-    """Returns ROOT/<task>/<name>[-arg]/<hash of the overrides>: the same words select the same folder and resume."""
-    text = json.dumps(values, sort_keys=True, default=str)
-    last = hashlib.sha256(text.encode()).hexdigest()[:8] if values else 'default'
-    return config_folder(source or '', root) / last
-
-
-def config_folder(source: str, root: Path) -> Path:
-    """Returns ROOT/<task>/<name>[-arg], the folder with the runs of one config."""
-    path, argument = split(source)
-    return root / path.absolute().parent.name / (path.stem + (f'-{argument}' if argument else ''))

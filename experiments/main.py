@@ -72,8 +72,8 @@ def main() -> None:
 
 def _parse(argv: list[str]) -> _Command:
     """Reads the flags, and the config with its overrides applied."""
-    from canon.configuration import is_config
-    from experiments import configs, overrides
+    from canon.configuration import check_values, is_config, run_folder
+    from experiments import overrides
 
     pairs, words = overrides.read_flags(argv)
     help_requested = any(word in ('-h', '--help', '-help', '--helpfull', '--helpshort') for word in words)
@@ -94,10 +94,10 @@ def _parse(argv: list[str]) -> _Command:
         raise UsageError('which config? give --config=configs/TASK/NAME.py, or the --workdir of a run')
     config = overrides.load(source, FLAGS.workdir)
     values = overrides.apply(config, pairs)
-    configs.check(config)
+    check_values(config)
     config.lock()
     given = FLAGS.workdir and Path(FLAGS.workdir).expanduser()
-    workdir = given or configs.run_folder(source, values, Path(FLAGS.runs).expanduser())
+    workdir = given or run_folder(source, values, Path(FLAGS.runs).expanduser())
     return _Command(
         source, shlex.join(['python', '-m', 'experiments.main', *argv[1:]]), config, values, workdir.absolute()
     )

@@ -26,6 +26,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from canon.configuration import merge
 from canon.errors import UsageError
 from canon.named import suggest, to_plain
 from canon.train import Experiment, Stage
@@ -66,7 +67,7 @@ def _stage_config(config: ConfigDict, name: str) -> ConfigDict:
     base = to_plain(config)
     stages = base.pop('stages')
     order = list(stages['chain'])
-    merged = _merge({**base, 'experiment': stages['experiment']}, stages[name])
+    merged = merge({**base, 'experiment': stages['experiment']}, stages[name])
     if name != order[-1]:
         merged.pop('target', None)
     init = merged['run'].get('init_from') or {}
@@ -75,16 +76,6 @@ def _stage_config(config: ConfigDict, name: str) -> ConfigDict:
             raise UsageError(f'stages.{name}.run.init_from: no stage comes before; give it a path')
         init['stage'] = order[order.index(name) - 1]
     return ConfigDict(merged)
-
-
-def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `under` with the keys of `over` laid over it, at every depth."""
-    merged = {k: dict(v) if isinstance(v, Mapping) else v for k, v in under.items()}
-    for key, value in over.items():
-        below = merged.get(key)
-        nested = isinstance(value, Mapping)
-        merged[key] = _merge(below if isinstance(below, Mapping) else {}, value) if nested else value
-    return merged
 
 
 def _order(config: ConfigDict) -> tuple[str, ...]:

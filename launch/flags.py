@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from canon.configuration import run_folder
 from canon.errors import UsageError
 from canon.train.runs import Run, find_runs
-from experiments import configs, overrides
+from experiments import overrides
 
 
 def to_flags(values: Mapping[str, Any]) -> list[str]:
@@ -53,4 +54,4 @@ def find_run(source: str, flags: Sequence[str], root: Path) -> Run | None:
         values = overrides.apply(overrides.load(source), overrides.read_flags(flags)[0])
     except UsageError:  # then main has refused the same flags, and made no run
         return None
-    return next(iter(find_runs(configs.run_folder(source, values, root))), None)
+    return next(iter(find_runs(run_folder(source, values, root))), None)

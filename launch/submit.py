@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from canon.configuration import split
+from canon.configuration import config_folder, split
 from canon.errors import CanonError, UsageError
 from canon.train.runs import Run, describe_result, find_runs
 from experiments import configs
@@ -97,7 +97,7 @@ def submit(options: Any, points: Sequence[list[str]], parallel: int = 0) -> int:
     runs = f'{len(jobs)} runs' if len(jobs) > 1 else 'a run'
     size = f'{options.nodes * tasks} task{"s" if options.nodes * tasks > 1 else ""}'
     print(f'submitted {number}: {runs} of {size}. Log: {folder}/{number}*/', flush=True)
-    home = configs.config_folder(options.config, folder.parent)
+    home = config_folder(options.config, folder.parent)
     print(f'squeue -j {number}; scancel {number}; ./launch.sh table {home}')
     return _wait(options.config, number, points, folder.parent) if options.wait else 0
 

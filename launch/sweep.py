@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from canon.configuration import split
+from canon.configuration import config_folder, split
 from canon.errors import UsageError
 from canon.train.runs import Run, describe_result
 from experiments import configs
@@ -141,7 +141,7 @@ class LocalSweep:
         return runs_folder(self._points[0].flags)
 
     def _home(self) -> Path:
-        return configs.config_folder(self._config, self._root())
+        return config_folder(self._config, self._root())
 
 
 if __name__ == '__main__':

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from canon import models
-from canon.configuration import find_missing_key
+from canon.configuration import check_values, find_missing_key
 from canon.errors import UsageError
 from canon.train import Experiment
 from canon.train.setup import prepare
@@ -88,7 +88,7 @@ DIGITS = 'configs/classification/lenet_digits.py:smoke'
         ({'data.batch_size': 10**40}, 'data.batch_size=100000000000... must be a whole number below 2^63'),
         (
             {'model.num_classes': 10**9},
-            'model.num_classes=1000000000 must be a whole number at least 1 and at most 1e+07',
+            'model.num_classes=1000000000 must be a whole number at least 1 and at most 10000000',
         ),
         ({'data.batch_size': -3}, 'data.batch_size=-3 must be a whole number at least 1'),
         ({'data.reading.threads': -1}, 'data.reading.threads=-1 must be a whole number at least 0 and at most 256'),
@@ -122,7 +122,7 @@ def test_values_that_no_experiment_takes_are_one_line_that_names_the_key(flags, 
             section[name] = value
 
     def make():
-        configs.check(config)
+        check_values(config)
         models.make(**config.model)
         make_loss(**config.loss)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from canon.configuration import run_folder
 from canon.errors import UsageError
 from experiments import configs, overrides
 from launch.flags import find_run, to_flags
@@ -164,7 +165,7 @@ def test_flags_are_read_in_every_form():
 def test_a_run_is_found_however_its_values_are_written(tmp_path, point, flags):
     """As a sweep finds what its own runs left: the folder is a function of the values, not of their text."""
     _, values = changed(*(flag.removeprefix('--config.') for flag in flags))
-    folder = configs.run_folder(DIGITS, values, tmp_path)
+    folder = run_folder(DIGITS, values, tmp_path)
     folder.mkdir(parents=True)
     (folder / 'run.json').write_text('{"config": "c.py"}')
     for written in (flags, to_flags(point)):

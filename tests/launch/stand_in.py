@@ -10,7 +10,8 @@ import signal
 import sys
 import time
 
-from experiments import configs, overrides
+from canon.configuration import run_folder
+from experiments import overrides
 from launch import tools
 from launch.flags import read_option, runs_folder
 
@@ -20,7 +21,7 @@ def main(flags=None) -> int:
     source = read_option(flags, 'config')
     config = overrides.load(source)
     values = overrides.apply(config, overrides.read_flags(flags)[0])
-    folder = configs.run_folder(source, values, runs_folder(flags))
+    folder = run_folder(source, values, runs_folder(flags))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'config.json').write_text(json.dumps(config.to_dict()))
     (folder / 'run.json').write_text(json.dumps({'config': source, 'overrides': values}))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib.util
 import inspect
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -110,3 +111,16 @@ def _comments_in(call: ast.Call, prefix: str, lines: list[str]) -> Iterator[tupl
             yield key, trailing[1] if trailing else above[2:]
         if isinstance(keyword.value, ast.Call):
             yield from _comments_in(keyword.value, f'{key}.', lines)
+
+
+def run_folder(source: str | None, values: Mapping[str, Any], root: Path) -> Path:
+    """Returns ROOT/<task>/<name>[-arg]/<hash of the overrides>: the same words select the same folder and resume."""
+    text = json.dumps(values, sort_keys=True, default=str)
+    last = hashlib.sha256(text.encode()).hexdigest()[:8] if values else 'default'
+    return config_folder(source or '', root) / last
+
+
+def config_folder(source: str, root: Path) -> Path:
+    """Returns ROOT/<task>/<name>[-arg], the folder with the runs of one config."""
+    path, argument = split(source)
+    return root / path.absolute().parent.name / (path.stem + (f'-{argument}' if argument else ''))

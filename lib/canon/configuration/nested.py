@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -44,3 +44,13 @@ def _list_sections(config: ConfigDict, path: str) -> Iterator[tuple[str, ConfigD
     for key in config:
         if isinstance(config[key], ConfigDict):
             yield from _list_sections(config[key], f'{path}.{key}'.strip('.'))
+
+
+def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `under` with the keys of `over` laid over it, at every depth."""
+    merged = {k: dict(v) if isinstance(v, Mapping) else v for k, v in under.items()}
+    for key, value in over.items():
+        below = merged.get(key)
+        nested = isinstance(value, Mapping)
+        merged[key] = merge(below if isinstance(below, Mapping) else {}, value) if nested else value
+    return merged
