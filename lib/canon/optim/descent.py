@@ -97,13 +97,13 @@ def nesterov(
     stored='theta': the loop's parameters are theta, and the loop must take the gradient at
         `lookahead_params(params, opt_state)`, as Canon's step does. In another loop it would be plain momentum.
 
-    optax and torch keep the rate outside and evaluate phi: `rate_inside=False` (then `eval_params` changes
-    nothing). A change of `momentum` acts from the next look-ahead on: each velocity decays by the momentum with which
-    its gradient's point was found.
+    optax and torch keep the rate outside and evaluate phi: `rate_inside=False` (then `eval_params` returns phi). A
+    change of `momentum` acts from the next look-ahead on: each velocity decays by the momentum of the point at which
+    its gradient was taken.
     """
     forms = {'lookahead': NesterovState, 'theta': LookaheadState}
     if stored not in forms:
-        raise UsageError(f'stored={stored!r} is no form of nesterov{suggest(stored, forms)}')
+        raise UsageError(f"stored={stored!r} must be 'lookahead' or 'theta'{suggest(stored, forms)}")
     if not rate_inside:
         if stored == 'theta':
             raise UsageError("stored='theta' needs rate_inside=True: theta is momentum * velocity away from phi")

@@ -102,7 +102,7 @@ def _make_step(task: Task, tx: Any, specs: Mapping[str, Any], seed: int):
 
 
 def _revert_skipped(state: State, copies: dict[str, Any], groups: Mapping[str, Any]) -> dict[str, Any]:
-    """Keeps the batch statistics of an optimizer that skipped its update: those of diverged parameters are no use."""
+    """Restores the batch statistics of optimizers that skipped their update: those of a skipped batch may be NaN."""
     before = optim.find_state(state.opt, optim.PartitionState).groups
     reverted = {}
     for name, new in copies.items():
