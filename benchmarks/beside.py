@@ -62,7 +62,7 @@ class Side:
         return line.strip()
 
     def take_turn(self, work: str, calls: int) -> tuple[float, float]:
-        """Seconds per call: (wall, CPU)."""
+        """Lets the side make its calls; returns (wall, CPU) seconds per call."""
         assert self.process.stdin
         self.process.send_signal(signal.SIGCONT)
         self.process.stdin.write(f'{work} {calls}\n')
@@ -77,7 +77,7 @@ class Side:
 
 
 def start_sides(name: str, command: list[str], settings: tuple[str, ...]) -> list[Side]:
-    """One process per setting that could be the best for this side."""
+    """Starts one process per setting that could be the best for this side."""
     return [Side(command, name, setting) for setting in settings]
 
 
@@ -99,7 +99,7 @@ def choose_settings(candidates: list[Side], name: str, calls: int, trials: int) 
 
 
 def measure(name: str, work: Work, module: str, script: str | None, options) -> list[tuple]:
-    """Rows (work, side, settings, wall ms, CPU ms, wall ratio, CPU ratio, aim) of one work."""
+    """Measures one work; returns rows (work, side, settings, wall ms, CPU ms, wall ratio, CPU ratio, aim)."""
     print(f'{name} (load {os.getloadavg()[0]:.1f})', flush=True)
     commands: dict[str, tuple[list[str], tuple[str, ...]]] = {
         side: ([sys.executable, '-m', module, f'--side={side}'], JAX_SETTINGS) for side in work.sides
@@ -135,7 +135,7 @@ def print_table(rows: list[tuple]) -> None:
 
 
 def serve_jax(works: Mapping[str, Work], side: str) -> None:
-    """The process of one of JAX's sides."""
+    """Serves one of JAX's sides in this process."""
     import jax
 
     from tools import turns
@@ -148,11 +148,11 @@ def serve_jax(works: Mapping[str, Work], side: str) -> None:
 
 
 def main(doc: str, works: Mapping[str, Work], module: str, script: str | None = None) -> None:
-    """The program of a benchmark: its flags, the rounds and the table.
+    """Runs a benchmark: reads its flags, measures in rounds and prints the table.
 
     Args:
       doc: the module's docstring, for --help.
-      works: by name, what is compared.
+      works: {name: comparison}.
       module: name for `python -m`, which starts the sides.
       script: torch's side, a file in tools/.
     """

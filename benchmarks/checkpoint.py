@@ -1,9 +1,9 @@
-"""Does a save hold up the training? A state of 25 M parameters with Adam (300 MB), saved while steps go on.
+"""Measures how long a save delays training: 25 M parameters with Adam (300 MB), saved while steps continue.
 
     python -m benchmarks.checkpoint [--parameters=25e6] [--rows=1280]
 
-The step is matrix products over as many parameters, 1280 rows: the work of ResNet-50, which has as many, on 8 images.
-Prints the median and the longest step of `fit` without and with saves, and the time of a restore.
+The step multiplies 1,280 rows by as many parameters as ResNet-50 has, which is the work of ResNet-50 on 8 images. It
+prints the median and the longest step of `fit` without and with saves, and the time of a restore.
 """
 
 import argparse
@@ -34,20 +34,22 @@ def main() -> None:
     parser.add_argument('--steps', type=int, default=24)
     options = parser.parse_args()
     width = int((options.parameters / LAYERS) ** 0.5)
-    experiment = Experiment(task(width), optim.adam(1e-4), Rows(options.rows, width))
-    print(f'{LAYERS * width * width / 1e6:.1f} M parameters, {options.rows} rows a batch')
+    experiment = Experiment(make_task(width), optim.adam(1e-4), ConstantRows(options.rows, width))
+    print(f'{LAYERS * width * width / 1e6:.1f} M parameters, {options.rows} rows per batch')
     with tempfile.TemporaryDirectory() as folder:
-        plain = step_times(experiment, options.steps, f'{folder}/plain', every=10**9)
-        saving = step_times(experiment, options.steps, f'{folder}/saving', every=10)
+        plain = time_steps(experiment, options.steps, f'{folder}/plain', every=10**9)
+        saving = time_steps(experiment, options.steps, f'{folder}/saving', every=10)
         median = statistics.median(plain)
         print(f'without saves: median {median:.3f} s, longest {max(plain):.3f} s')
         print(f'a save every 10 steps: median {statistics.median(saving):.3f} s, longest {max(saving):.3f} s')
         print('each:', ' '.join(f'{t:.2f}' for t in saving))
         print(f'longest wait / median step: {max(saving) / median:.2f} (without saves {max(plain) / median:.2f})')
-        print(f'restore: {restore_time(experiment, f"{folder}/saving"):.2f} s')
+        print(f'restore: {time_restore(experiment, f"{folder}/saving"):.2f} s')
 
 
-def task(width: int) -> Task:
+def make_task(width: int) -> Task:
+    """Returns a network of `LAYERS` square matrices with tanh."""
+
     def init(key, batch):
         keys = jax.random.split(key, LAYERS)
         return {'params': [jax.random.normal(k, (width, width)) / width**0.5 for k in keys]}
@@ -61,7 +63,9 @@ def task(width: int) -> Task:
     return Task(init, loss, lambda params, mutable, batch: batch['x'])
 
 
-class Rows:
+class ConstantRows:
+    """The same batch at every step."""
+
     def __init__(self, rows: int, width: int):
         self.x = np.random.default_rng(0).normal(size=(rows, width)).astype(np.float32)
 
@@ -73,8 +77,8 @@ class Rows:
             yield self[start]
 
 
-def step_times(experiment: Experiment, steps: int, folder: str, every: int) -> list[float]:
-    """Wall seconds between the ends of steps as the host sees them, saves included, the first three left out."""
+def time_steps(experiment: Experiment, steps: int, folder: str, every: int) -> list[float]:
+    """Returns the wall seconds of each step on the host, saves included, without the first three."""
     ends = []
 
     def beat(self, beat=Watchdog.beat):
@@ -87,12 +91,13 @@ def step_times(experiment: Experiment, steps: int, folder: str, every: int) -> l
     return np.diff(ends)[3:].tolist()
 
 
-def restore_time(experiment: Experiment, folder: str) -> float:
+def time_restore(experiment: Experiment, folder: str) -> float:
+    """Returns the wall seconds of reading the newest checkpoint."""
     setup = prepare(experiment, {'run': {'steps': 1}})
-    began = time.perf_counter()
+    start = time.perf_counter()
     with Checkpoints(Path(folder) / 'checkpoints', read_only=True) as checkpoints:
         jax.block_until_ready(checkpoints.restore(setup.target))
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 if __name__ == '__main__':

@@ -1,9 +1,9 @@
-"""What `fit` adds to the jitted step: LeNet-5 on the digits, both in one run, as a ratio.
+"""Measures what `fit` adds to the jitted step: LeNet-5 on the digits, both in one run, as a ratio.
 
     python -m benchmarks.loop [--steps=300] [--batch_size=64]
 
-The step alone runs on one placed batch, over and over, two in flight as in `fit`; `fit` reads, augments, places,
-logs and watches besides. Rounds alternate, so that a busy machine slows both.
+The bare step runs repeatedly on one batch that is on the device, two steps in flight as in `fit`; `fit` also reads,
+augments, transfers, logs and watches. Rounds alternate, so that a busy machine slows both.
 """
 
 import argparse
@@ -32,45 +32,43 @@ def main() -> None:
     config.data.batch_size = options.batch_size
     config.run = dict(steps=options.steps, log_every=50, tensorboard=True)
     experiment = classification.make(config)
-    alone, looped, waited, cpu = [], [], [], []
+    bare, in_fit, data_waits, cpu = [], [], [], []
     for _ in range(options.rounds):
-        began = time.process_time()
-        alone.append(step_alone(experiment, config, options.steps))
+        start = time.process_time()
+        bare.append(time_bare_step(experiment, config, options.steps))
         middle = time.process_time()
-        total, data = step_in_fit(experiment, config)
-        cpu.append((time.process_time() - middle) / (middle - began))
-        looped.append(total)
-        waited.append(data)
-    ratios = [b / a for a, b in zip(alone, looped, strict=True)]
-    print(f'jitted step alone  {1e3 * statistics.median(alone):8.3f} ms')
+        total, data = time_step_in_fit(experiment, config)
+        cpu.append((time.process_time() - middle) / (middle - start))
+        in_fit.append(total)
+        data_waits.append(data)
+    ratios = [b / a for a, b in zip(bare, in_fit, strict=True)]
+    print(f'bare jitted step   {1e3 * statistics.median(bare):8.3f} ms')
     print(
-        f'a step of fit      {1e3 * statistics.median(looped):8.3f} ms, '
-        f'{1e3 * statistics.median(waited):.3f} ms in next()'
+        f'step within fit    {1e3 * statistics.median(in_fit):8.3f} ms, '
+        f'{1e3 * statistics.median(data_waits):.3f} ms of it in next()'
     )
-    print(
-        f'ratio of CPU time  {statistics.median(cpu):8.3f}  (set-up included on both sides; steadier where others run)'
-    )
+    print(f'ratio of CPU time  {statistics.median(cpu):8.3f}  (both with set-up; steadier on a busy machine)')
     print(f'ratio              {statistics.median(ratios):8.3f}  (rounds: {", ".join(f"{r:.3f}" for r in ratios)})')
 
 
-def step_alone(experiment, config, steps: int) -> float:
-    """Seconds a step of the compiled update on one batch that is in place."""
+def time_bare_step(experiment, config, steps: int) -> float:
+    """Returns seconds per step of the compiled update on one batch that is on the device."""
     setup = prepare(experiment, lengths.resolve(config, None, None))
     state, step = setup.initial_state(), setup.compiled_step()
-    waiting = deque()
+    in_flight = deque()
     for i in range(steps + 10):
         if i == 10:
-            began = time.perf_counter()
+            start = time.perf_counter()
         state, metrics = step(state, setup.first)
-        waiting.append(metrics)
-        if len(waiting) > 2:
-            np.asarray(waiting.popleft())
+        in_flight.append(metrics)
+        if len(in_flight) > 2:
+            np.asarray(in_flight.popleft())
     jax.block_until_ready(state)
-    return (time.perf_counter() - began) / steps
+    return (time.perf_counter() - start) / steps
 
 
-def step_in_fit(experiment, config) -> tuple[float, float]:
-    """Seconds a step inside `fit`, and of them in the loader's next()."""
+def time_step_in_fit(experiment, config) -> tuple[float, float]:
+    """Returns seconds per step within `fit`, and how many of them the loader's next() takes."""
     with tempfile.TemporaryDirectory() as folder:
         fit(experiment._replace(evals={}), config, folder, quiet=True)
         rows = [r for r in read_rows(Path(folder) / 'metrics.jsonl') if 'train/step_seconds' in r][1:]

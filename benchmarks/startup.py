@@ -1,8 +1,8 @@
-"""How long one waits before anything happens: imports, --help, a refusal, the one door.
+"""Measures start-up times: imports, --help, a refused flag, launch.sh.
 
     python -m benchmarks.startup [--rounds=5]
 
-Each is a process of its own, the fastest of the rounds, beside a bare `python -c pass`.
+Each command is a process of its own; the fastest round counts. `python -c pass` is the lower bound.
 """
 
 import argparse
@@ -14,7 +14,7 @@ PYTHON = sys.executable
 CASES = {
     'python -c pass': [PYTHON, '-c', 'pass'],
     'import canon': [PYTHON, '-c', 'import canon'],
-    'import jax (the peer)': [PYTHON, '-c', 'import jax'],
+    'import jax (for comparison)': [PYTHON, '-c', 'import jax'],
     'experiments.main --help': [PYTHON, '-m', 'experiments.main', '--help'],
     'a misspelt key is refused': [
         PYTHON, '-m', 'experiments.main', '--config=configs/classification/lenet_digits.py', '--config.sed=1',
@@ -28,13 +28,14 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=5)
     rounds = parser.parse_args().rounds
     for name, command in CASES.items():
-        print(f'{name:28} {min(seconds(command) for _ in range(rounds)):6.2f} s')
+        print(f'{name:28} {min(time_command(command) for _ in range(rounds)):6.2f} s')
 
 
-def seconds(command: list[str]) -> float:
-    began = time.perf_counter()
+def time_command(command: list[str]) -> float:
+    """Returns the wall seconds of a command."""
+    start = time.perf_counter()
     subprocess.run(command, capture_output=True)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 if __name__ == '__main__':
