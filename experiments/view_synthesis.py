@@ -35,7 +35,7 @@ from experiments.predictions import Prediction
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """config.data.train. split: of the scene. views: so many of them, evenly spaced; None for all.
+    """config.data.train. split: of the scene. views: number of them to train on, evenly spaced; None for all.
     crop_steps, single_view: of `canon.data.scenes.ray_batches.ray_batches`.
     """
 
@@ -70,18 +70,18 @@ SECTIONS = {
 def make(config: ConfigDict) -> Experiment:
     """Makes the experiment from config.data, config.model, config.render, config.loss and config.tx."""
     config = apply_form(config)
-    settings = _call(TrainSettings, config.data.train, 'data.train')
+    settings = named.call(TrainSettings, config.data.train, 'data.train')
     views = load_views(config, settings.split, settings.views)
     make_task, make_evaluator = build_system(config, views)
     if not config.render.get('name'):
         box = (config.model.low, config.model.high) if 'low' in config.model and 'high' in config.model else None
-        warn_if_rays_miss_box(views, _call(RenderSettings, config.render, 'render'), box)
+        warn_if_rays_miss_box(views, named.call(RenderSettings, config.render, 'render'), box)
     train = ray_batches(
         views, config.data.batch_size, config.seed, _center(config), settings.crop_steps, settings.single_view
     )
     evals = {}
     for name in sorted(config.data.evals):
-        spec = _call(EvalSettings, config.data.evals[name], f'data.evals.{name}')
+        spec = named.call(EvalSettings, config.data.evals[name], f'data.evals.{name}')
         held_out = load_views(config, spec.split, spec.views, spec.source)
         # Their own camera casts their rays: they may be smaller than the pictures that are trained on.
         evals[name] = make_evaluator(make_task(held_out), held_out)
@@ -103,13 +103,13 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     source: 'FRAMES' or 'FRAMESxSIZE', such as 60x200, with the longer side in pixels.
     """
     frames, _, side = source.partition('x')
-    if not frames.isdigit() or (side and not side.isdigit()):
+    if not frames.isdigit() or int(frames) < 1 or (side and not side.isdigit()):
         raise UsageError(f'--input={source}: give the number of frames, optionally with a size: 60 or 60x200')
     config = apply_form(config)
     views = load_views(config, config.data.train.get('split', 'train'))
     if side:
         views = views._replace(camera=views.camera.scale(int(side) / max(views.camera.size)))
-    task = build_system(config, views)[0](views)
+    task = build_system(config, views)[0](views)  # that of the run has the camera of the pictures, not this size
     orbit = render_novel_views(task, params, mutable, views, int(frames), _center(config))
     height, width = views.camera.size
     text = f'{frames} frames of {width}x{height}'
@@ -125,17 +125,17 @@ def build_system(
     """
     model, loss = models.make(**config.model), config.get('loss', {})
     if config.render.get('name'):
-        surface = _call(surfaces.SurfaceSettings, config.render, 'render')
+        surface = named.call(surfaces.SurfaceSettings, config.render, 'render')
         if views.images.shape[-1] != 4:
             raise UsageError(f'render.name={surface.name} needs pictures with alpha, which masks the object')
         make_surface_task, weights = surfaces.SYSTEMS[surface.name]
-        weights = _call(weights, loss, 'loss')
+        weights = named.call(weights, loss, 'loss')
         return (
             lambda views: make_surface_task(model, views, surface, weights),
             lambda task, views: surfaces.surface_evaluator(task, views, surface, _center(config)),
         )
-    weights = _call(RadianceLoss, loss, 'loss')
-    settings = _call(RenderSettings, config.render, 'render')
+    weights = named.call(RadianceLoss, loss, 'loss')
+    settings = named.call(RenderSettings, config.render, 'render')
     settings = resolve_background(settings, views, config.data.get('opaque', False))
     return (
         lambda views: radiance_field_task(model, views, settings, weights),
@@ -170,7 +170,3 @@ def load_views(
 
 def _center(config: ConfigDict) -> float:
     return config.data.get('pixel_center', 0.5)
-
-
-def _call(settings: Callable, section: Any, where: str) -> Any:
-    return named.call(settings, named.to_plain(section), where)

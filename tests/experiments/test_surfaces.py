@@ -35,9 +35,9 @@ def test_a_few_steps_learn_and_are_measured(root, name):
         state, last = step(state, experiment.train[i])
     assert last['loss'].value < 0.6 * first['loss'].value
     evaluator = experiment.evals['test']
-    scene = evaluator.finish(jax.device_get(jax.jit(evaluator.measure)(state.params, {}, evaluator.data[0])))
-    assert {'psnr', 'depth_error'} <= set(scene)
-    assert ('mask_iou' in scene) == (name == 'dvr')
+    metrics = evaluator.finish(jax.device_get(jax.jit(evaluator.measure)(state.params, {}, evaluator.data[0])))
+    assert {'psnr', 'depth_error'} <= set(metrics)
+    assert ('mask_iou' in metrics) == (name == 'dvr')
     (prediction,) = view_synthesis.predict(config, experiment, state.params, {}, '2x16')
     assert prediction.text.startswith('2 frames of 16x16')
 

@@ -98,10 +98,10 @@ def test_a_camera_for_each_ray():
     cameras = [CAMERA, CAMERA._replace(focal=(50.0, 55.0), centre=(28.0, 22.0), distortion=(0.05, 0, 0, 0.001))]
     at = jnp.asarray([[7.0, 9.0], [40.0, 30.0]])
     together = CAMERA.with_intrinsics(np.array([camera.intrinsics for camera in cameras], np.float32))
-    for name in ('unproject', 'cone_radii'):
-        result = getattr(rays, name)(together, at)
+    for function in map(jax.jit, (rays.unproject, rays.cone_radii)):
+        result = function(together, at)
         for i, camera in enumerate(cameras):
-            np.testing.assert_allclose(result[i], getattr(rays, name)(camera, at[i]), rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(result[i], function(camera, at[i]), rtol=1e-5, atol=1e-6)
     directions = rays.unproject(together, at)
     for i, camera in enumerate(cameras):
         for result, alone in zip(

@@ -131,7 +131,7 @@ def test_backgrounds():
     drawn = vr.background_colour(key, 'random', shape)
     np.testing.assert_allclose(drawn.mean(0), 0.5, atol=0.05)
     np.testing.assert_array_equal(vr.background_colour(None, 'random', shape), 1)
-    with pytest.raises(UsageError, match="background='grey' is none of"):
+    with pytest.raises(UsageError, match="background='grey' is not one of"):
         vr.background_colour(key, 'grey', shape)
 
 

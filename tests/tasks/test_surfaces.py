@@ -59,9 +59,9 @@ def test_the_true_ball_is_rendered_where_it_is(ball):
     np.testing.assert_allclose(result['distance'][met], depth[met], rtol=1e-5)
     np.testing.assert_array_equal(result['colour'][~met], 1)  # the white background
     evaluator = surface_evaluator(task, ball, SurfaceSettings('dvr'))
-    scene = evaluator.finish(jax.device_get(jax.jit(evaluator.measure)(params, {}, evaluator.data[1])))
-    assert scene['mask_iou'] > 0.85
-    assert scene['depth_error'] < 1e-4
+    metrics = evaluator.finish(jax.device_get(jax.jit(evaluator.measure)(params, {}, evaluator.data[1])))
+    assert metrics['mask_iou'] > 0.85
+    assert metrics['depth_error'] < 1e-4
 
 
 def test_the_losses_are_those_of_their_pixels(ball):
@@ -69,12 +69,12 @@ def test_the_losses_are_those_of_their_pixels(ball):
     params = Ball.init(None, None)['params'] | {'radius': jnp.float32(0.3)}
     batch = view_rays(ball, 0)
     task = dvr(ball, colour=1.0, free=2.0, occupied=3.0)
-    loss, (_, scene) = jax.jit(task.loss)(params, {}, batch, At(jax.random.key(0), 0))
+    loss, (_, metrics) = jax.jit(task.loss)(params, {}, batch, At(jax.random.key(0), 0))
     inside = batch['colour'][:, 3] > 127
     hit = np.asarray(jax.jit(task.predict)(params, {}, batch)['opacity']) > 0.5
     assert 0 < hit.sum() < inside.sum()
     assert (inside | ~hit).all()
-    parts = {name: float(scene[name].total) for name in ('colour', 'free', 'occupied')}
+    parts = {name: float(metrics[name].total) for name in ('colour', 'free', 'occupied')}
     np.testing.assert_allclose(loss.total, parts['colour'] + 2 * parts['free'] + 3 * parts['occupied'], rtol=1e-5)
     assert loss.weight == len(hit)
     # log(1 + e^f) for logits f = r - |p - c| of places within 6 of the ball: between the loss at -6 and at 0.3.
@@ -82,7 +82,7 @@ def test_the_losses_are_those_of_their_pixels(ball):
     assert low * (~inside).sum() < parts['free'] < high * (~inside).sum()
     low, high = np.log1p(np.exp(-0.3)), np.log1p(np.exp(6))
     assert low * (inside & ~hit).sum() < parts['occupied'] < high * (inside & ~hit).sum()
-    np.testing.assert_allclose(scene['mask'].value, (hit == inside).mean(), rtol=1e-6)
+    np.testing.assert_allclose(metrics['mask'].value, (hit == inside).mean(), rtol=1e-6)
 
 
 def test_colours_move_the_surface(ball):

@@ -69,8 +69,10 @@ class GridField(linen.Module):
         """Returns raw densities [..., N] and colours [..., N, 3]."""
         x = (samples.positions - self.low) / (self.high - self.low)
         inside = ((x >= 0) & (x <= 1)).all(-1)
+        # No layer has a bias, as in instant-ngp's fully fused networks.
         h = linen.relu(Dense(self.width, use_bias=False, name='density_0')(self._interpolate(x)))
         h = Dense(self.geometry, use_bias=False, name='density_1')(h)
+        # Outside of the box interpolation repeats its walls, which would extend the scene to infinity.
         raw = jnp.where(inside, h[..., 0] + self.shift, _EMPTY)
         views = fq.spherical_harmonics(rays.normalise_directions(samples.directions))[..., None, :]
         h = jnp.concatenate((h, jnp.broadcast_to(views, (*h.shape[:-1], views.shape[-1]))), -1)
@@ -122,7 +124,7 @@ def hash_field(
     """
     _check_sizes(low, high, features=features, width=width, geometry=geometry)
     grid = grids.make_hash_grid(levels, coarsest, finest, size)
-    return GridField(grid, features, low, high, width, geometry, colour_layers, shift, 1e-4)
+    return GridField(grid, features, low, high, width, geometry, colour_layers, shift, 1e-4)  # the paper's spread
 
 
 def voxels(

@@ -60,14 +60,20 @@ class NeRF(linen.Module):
         """Returns raw densities [..., N] and colours [..., N, 3]."""
         inputs = self._encode(samples)
         h = _trunk(inputs, self.layers, self.width, self.skip)
-        density = _glorot_dense(1, 'density_out')(h)[..., 0]
+        density = _glorot_dense(1, 'density_out')(h)[
+            ..., 0
+        ]  # before the direction enters: it depends on position alone
         if self.view_levels >= 0:
             mask = None if samples.progress is None else fq.frequency_mask(samples.progress, self.view_levels)
-            views = fq.positional_encoding(rays.normalise_directions(samples.directions), self.view_levels, mask)[..., None, :]
-            h = _glorot_dense(self.width, 'bottleneck')(h)
+            # Directions are encoded at unit length; their length is a matter of the camera.
+            views = fq.positional_encoding(rays.normalise_directions(samples.directions), self.view_levels, mask)[
+                ..., None, :
+            ]
+            h = _glorot_dense(self.width, 'bottleneck')(h)  # without an activation, as in the authors' code
             h = jnp.concatenate((h, jnp.broadcast_to(views, (*h.shape[:-1], views.shape[-1]))), -1)
             h = linen.relu(_glorot_dense(self.view_width, 'view')(h))
         colour = linen.sigmoid(_glorot_dense(3, 'colour')(h))
+        # The density stays raw: noise is added before its activation.
         return density, colour * (1 + 2 * self.colour_padding) - self.colour_padding
 
     def _encode(self, samples: Samples) -> jax.Array:
@@ -182,7 +188,7 @@ def _trunk(inputs: jax.Array, layers: int, width: int, skip: int | None) -> jax.
     for layer in range(layers):
         h = linen.relu(_glorot_dense(width, f'layer_{layer}')(h))
         if layer == skip:
-            h = jnp.concatenate((inputs, h), -1)
+            h = jnp.concatenate((inputs, h), -1)  # in the order of the authors' code; published weights depend on it
     return h
 
 

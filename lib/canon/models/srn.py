@@ -60,7 +60,8 @@ class SRN(linen.Module):
         state = marcher.start(len(directions))
         for _ in range(self.steps):
             h, state = marcher.step(state, field(_points_at(origins, directions, t)))
-            t = t + step_length(clip_gradient(h))[:, 0] / norms
+            t = t + step_length(clip_gradient(h))[:, 0] / norms  # steps are lengths in the world
+        # The colour is a function of the features at the end alone, so that views agree where they see the same point.
         features = field(_points_at(origins, directions, t))
         h = NormalisedLayers(self.width, self.generator_layers, name='generator')(features)
         # The paper's pictures are in [-1, 1].

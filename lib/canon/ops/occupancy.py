@@ -20,7 +20,7 @@ def lookup_density(grid: jax.Array, x: jax.Array) -> jax.Array:
         raise UsageError(f'an occupancy grid is [n, n, n], got {grid.shape}')
     n = grid.shape[0]
     inside = ((x >= 0) & (x <= 1)).all(-1)
-    cell = jnp.clip((x * n).astype(jnp.int32), 0, n - 1)
+    cell = jnp.clip((x * n).astype(jnp.int32), 0, n - 1)  # x = 1 belongs to the last cell
     index = (cell[..., 0] * n + cell[..., 1]) * n + cell[..., 2]
     return jnp.where(inside, grid.reshape(-1).at[index].get(mode='promise_in_bounds'), -1)
 
@@ -42,6 +42,7 @@ def sample_cells(key: jax.Array, cells: int, groups: int) -> tuple[jax.Array, ja
         raise UsageError(f'{cells}^3 cells cannot be divided into {groups} equal groups')
     group_key, position_key = jax.random.split(key)
     group = jax.random.randint(group_key, (), 0, groups)
+    # Interleaved groups spread over the whole scene, so the grid follows the field everywhere at the same pace.
     index = jnp.arange(cells**3 // groups) * groups + group
     corner = jnp.stack((index // cells**2, index // cells % cells, index % cells), -1)
     return group, (corner + jax.random.uniform(position_key, corner.shape)) / cells
@@ -63,6 +64,7 @@ def pack(mask: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
     rows, columns = mask.shape
     counts = mask.sum(1)
     before = jnp.cumsum(counts) - counts
+    # False entries get the slot `size`, past the end: `mode='drop'` discards them.
     slot = jnp.where(mask, before[:, None] + jnp.cumsum(mask, 1) - 1, size).ravel()
     unused = rows * columns + jnp.arange(size)
     index = unused.at[slot].set(np.arange(rows * columns), mode='drop')

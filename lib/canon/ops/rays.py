@@ -196,7 +196,7 @@ def intersect_box(origins: jax.Array, directions: jax.Array, low, high) -> tuple
     """
     low, high = jnp.asarray(low, directions.dtype), jnp.asarray(high, directions.dtype)
     parallel = directions == 0
-    inverse = 1 / jnp.where(parallel, 1, directions)
+    inverse = 1 / jnp.where(parallel, 1, directions)  # 1 / 0 would make gradients NaN, though not values
     a, b = (low - origins) * inverse, (high - origins) * inverse
     # A ray parallel to a pair of faces lies between them for all t or for none.
     inside = (origins >= low) & (origins <= high)
@@ -236,7 +236,7 @@ def contract(points: jax.Array) -> jax.Array:
     """
     square = (points * points).sum(-1, keepdims=True)
     outside = square > 1
-    length = jnp.sqrt(jnp.where(outside, square, 1))
+    length = jnp.sqrt(jnp.where(outside, square, 1))  # 1 inside keeps the gradient at the origin finite
     return jnp.where(outside, (2 - 1 / length) / length * points, points)
 
 
@@ -263,13 +263,14 @@ def sample_stratified(key: jax.Array | None, near, far, count: int, inverse: boo
     if knee is not None:
         knee = jnp.asarray(knee)[..., None]
         s = _knee_coordinate(near, knee) * (1 - fraction) + _knee_coordinate(far, knee) * fraction
-        t = jnp.where(s < 0.5, 2 * s, 0.5 / jnp.maximum(1 - s, 1e-6)) * knee
+        t = jnp.where(s < 0.5, 2 * s, 0.5 / jnp.maximum(1 - s, 1e-6)) * knee  # inverts `_knee_coordinate`
     elif inverse:
         t = 1 / (1 / near * (1 - fraction) + 1 / far * fraction)
     else:
         t = near * (1 - fraction) + far * fraction
     if key is None:
         return t
+    # Bins that touch: the samples of a ray cover it without gaps, and keep their order without a sort.
     midpoints = (t[..., 1:] + t[..., :-1]) / 2
     low = jnp.concatenate((t[..., :1], midpoints), -1)
     high = jnp.concatenate((midpoints, t[..., -1:]), -1)
@@ -308,7 +309,7 @@ def sample_pdf(
     edges, weights = jax.lax.stop_gradient((edges, weights))
     if edges.shape[-1] != weights.shape[-1] + 1:
         raise UsageError(f'{weights.shape[-1]} bins need {weights.shape[-1] + 1} edges, got {edges.shape[-1]}')
-    weights = weights + padding
+    weights = weights + padding  # before normalising, or an empty ray would divide 0 by 0
     cdf = jnp.minimum(jnp.cumsum(weights / weights.sum(-1, keepdims=True), -1)[..., :-1], 1)
     zero = jnp.zeros_like(weights[..., :1])
     cdf = jnp.concatenate((zero, cdf, zero + 1), -1)
@@ -317,6 +318,7 @@ def sample_pdf(
     bins = jnp.clip((u[..., None, :] >= cdf[..., :, None]).sum(-2) - 1, 0, weights.shape[-1] - 1)
     low, high = jnp.take_along_axis(cdf, bins, -1), jnp.take_along_axis(cdf, bins + 1, -1)
     start, stop = jnp.take_along_axis(edges, bins, -1), jnp.take_along_axis(edges, bins + 1, -1)
+    # Bins of weight 0 have no width in u; rounding may still select one, which then yields its start.
     fraction = jnp.clip((u - low) / jnp.where(high > low, high - low, 1), 0, 1)
     return start + fraction * (stop - start)
 

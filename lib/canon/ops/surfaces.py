@@ -93,8 +93,10 @@ def _backward(function, search, least, residuals, cotangent):
         return function(params, _points_at(origins, directions, t))
 
     _, slope = jax.jvp(lambda t: level(params, origins, directions, t), (t,), (jnp.ones_like(t),))
+    # Grazing rays have a slope near 0, and their depth an unbounded derivative.
     slope = jnp.where(jnp.abs(slope) < least, jnp.where(slope < 0, -least, least), slope)
     _, pull = jax.vjp(lambda *inputs: level(*inputs, t), params, origins, directions)
+    # Rays that miss have the depth `far`, a constant; nothing is differentiated by near and far.
     return *pull(jnp.where(hit, -cotangent[0] / slope, 0)), jnp.zeros_like(t), jnp.zeros_like(t)
 
 
@@ -110,6 +112,7 @@ def _search(function, search, params, origins, directions, near, far):
 
     start = values(near)
     inside = start >= 0
+    # Rays that miss the box have near = far; they count as done, so they do not prolong the search.
     excluded = (near >= far) | (inside & (not either))
     initial = (near, far, start, start)  # bracket (low, high, f(low), f(high)) around the crossing
 
@@ -120,6 +123,7 @@ def _search(function, search, params, origins, directions, near, far):
         t = near[..., None] + (far - near)[..., None] * (index / count).astype(near.dtype)
         points = origins[..., None, :] + t[..., 1:, None] * directions[..., None, :]
         f = jnp.concatenate((last[..., None], function(params, points)), -1)
+        # f at the end of the last block is carried over, so a crossing between two blocks is found.
         crossed = (f[..., :-1] < 0) & (f[..., 1:] >= 0)
         if either:
             crossed |= (f[..., :-1] >= 0) & (f[..., 1:] < 0)

@@ -79,12 +79,15 @@ def render_rays(
         return [_render_occupied(field, coarse_params, rays, settings, distances, keys[2], grid)]
     levels = [render_level(field, coarse_params, rays, settings, distances, keys[2])]
     if settings.fine:
-        weights = levels[0].weights
+        weights = levels[0].weights  # `sample_pdf` stops their gradient: the coarse network learns from its own error
         if points:
+            # As in NeRF's code, the weight of a point is that of the bin between its neighbouring midpoints; the first
+            # and the last point have no such bin.
             midpoints = (distances[..., 1:] + distances[..., :-1]) / 2
             drawn = ray_ops.sample_pdf(sample_keys[1], midpoints, weights[..., 1:-1], settings.fine)
             distances = jnp.sort(jnp.concatenate((distances, drawn), -1), -1)
         else:
+            # mip-NeRF replaces the coarse intervals, and blurs their weights lest it miss an edge between two of them.
             distances = ray_ops.sample_pdf(
                 sample_keys[1], distances, ray_ops.blur_weights(weights), settings.fine + 1, stratify=True, padding=0.0
             )
@@ -125,7 +128,15 @@ def render_level(
 def query_field(
     field: Any, params: Any, samples: Samples, settings: RenderSettings, key: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """Evaluates the densities [..., N] and colours [..., N, 3] of samples; a key adds density noise."""
+    """Evaluates the densities [..., N] and colours [..., N, 3] of samples.
+
+    Args:
+      field: maps `Samples` to raw densities and colours.
+      params: its parameters.
+      samples: where it is evaluated.
+      settings: `density_noise` applies.
+      key: adds noise to raw densities; None adds none.
+    """
     raw, rgb = field.apply({'params': params}, samples)
     if settings.density_noise and key is not None:
         raw = raw + settings.density_noise * jax.random.normal(key, raw.shape)
@@ -184,13 +195,14 @@ def update_occupancy(
       moving: evaluates each cell at a random time, too.
       key: draws the cells, positions and times.
     """
-    assert settings.box
+    assert settings.box  # `RenderSettings` requires it of settings with cells
     position_key, time_key = jax.random.split(key)
     group, places = occupancy.sample_cells(position_key, settings.cells, _GROUPS)
     positions = settings.box[0] + places * (settings.box[1] - settings.box[0])
     times = jax.random.uniform(time_key, (len(positions), 1)) if moving else None
     any_direction = jnp.zeros_like(positions).at[:, 2].set(1)  # densities do not depend on it
     samples = Samples(positions[:, None], any_direction, None, times)
+    # The grid is a cache, not a term of the loss: no gradient flows through its update.
     raw, _ = field.apply({'params': jax.lax.stop_gradient(params[settings.networks[0]])}, samples)
     return occupancy.update_cells(grid, group, field.density(raw)[:, 0], settings.decay)
 
@@ -206,7 +218,7 @@ def _render_occupied(field, params, rays: Rays, settings: RenderSettings, edges:
     positions = _positions(rays, midpoints, settings)
     mask = occupancy.lookup_density(grid, _to_unit_cube(positions, settings)) >= _threshold(grid, settings, deltas)
     mask = mask & (deltas > 0)  # rays that miss the box have intervals of length 0
-    size = max(shape[0] * min(settings.budget, shape[1]), shape[1])
+    size = max(shape[0] * min(settings.budget, shape[1]), shape[1])  # room for one whole ray at least
 
     def evaluate(index):
         # Unused slots have indices past the end: they repeat the last sample, and `unpack` drops what comes of them.
@@ -228,6 +240,7 @@ def _render_occupied(field, params, rays: Rays, settings: RenderSettings, edges:
         round_index = jax.lax.dynamic_slice_in_dim(index, number * size, size)
         return number + 1, output + occupancy.unpack(evaluate(round_index), round_index, shape)
 
+    # The number of rounds depends on the data: a while loop, which has no reverse-mode gradient and needs none here.
     empty = jnp.zeros((*shape, 4), midpoints.dtype)
     _, output = jax.lax.while_loop(lambda state: state[0] * size < mask.sum(), body, (0, empty))
     return composite(output[..., 0], output[..., 1:], deltas, midpoints)

@@ -65,8 +65,9 @@ def cast_rays(camera: Camera, settings: RenderSettings, near: float, far: float,
       batch: 'pose' [B, 3, 4], 'pixel' [B, 2], and optionally 'time' [B] and 'intrinsics' [B, 4 or 8].
     """
     camera = batch_camera(camera, batch)
+    # Rays are cast on the device: a pose and a pixel per ray are fewer bytes to send than what comes of them.
     origins, directions = ray_ops.generate_rays(camera, batch['pose'], batch['pixel'])
-    radii = ray_ops.cone_radii(camera, batch['pixel'])
+    radii = ray_ops.cone_radii(camera, batch['pixel'])  # XLA removes it where no cones are cast
     if settings.ndc:
         origins, directions = ray_ops.to_ndc(camera, origins, directions)
     start = jnp.full(len(directions), near, directions.dtype)

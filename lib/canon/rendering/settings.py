@@ -62,8 +62,10 @@ class RenderSettings:
             raise UsageError(f'render.casting={self.casting!r} is not one of {", ".join(map(repr, CASTING))}')
         if self.coarse < 4 or self.fine < 0:
             raise UsageError(f'render.coarse={self.coarse} must be at least 4, render.fine={self.fine} at least 0')
+        # The grid replaces the hierarchy: where samples go is known before the field is evaluated.
         if self.cells and (self.fine or self.casting != 'intervals' or not self.box):
             raise UsageError("render.cells needs render.casting='intervals', render.fine=0 and a render.box")
+        # Each step updates one of 16 groups of cells, and 16 divides cells^3 only for multiples of 4.
         if self.cells and not (self.cells % 4 == 0 and self.budget > 0):
             raise UsageError(f'render.cells={self.cells} must be a multiple of 4, render.budget={self.budget} above 0')
         if self.casting == 'cones' and (self.ndc or self.contract):

@@ -113,6 +113,7 @@ def srn_task(model: Any, views: Views, settings: SurfaceSettings, weights: SRNLo
 
     def predict(params, mutable, batch):
         colour, t = model.apply({'params': params}, *_cast_rays(views.camera, batch))
+        # SRN has no notion of empty space: every ray ends somewhere, if only on a background that it has learnt.
         return {'colour': colour, 'distance': t, 'opacity': jnp.ones_like(t)}
 
     return Task(init, loss, predict)
@@ -165,6 +166,7 @@ def dvr_task(model: Any, views: Views, settings: SurfaceSettings, weights: DVRLo
         return {'params': model.init(key, jnp.zeros((1, 3)))['params']}
 
     def render(params, clipped_rays):
+        # Differentiable in the parameters: a colour's gradient moves the point, and with it the surface.
         crossing = surfaces.find_first_crossing(occupancy, params, *clipped_rays, settings.count, settings.secant)
         points = clipped_rays[0] + crossing.t[:, None] * clipped_rays[1]
         return crossing, points, model.apply({'params': params}, points)[1]
@@ -173,11 +175,12 @@ def dvr_task(model: Any, views: Views, settings: SurfaceSettings, weights: DVRLo
         clipped_rays = cast_clipped(batch)
         origins, directions, near, far = clipped_rays
         target = batch['colour'].astype(jnp.float32) / 255
-        inside = target[:, 3] > 0.5
+        inside = target[:, 3] > 0.5  # the object's mask
         crossing, points, colour = render(params, clipped_rays)
         *point_keys, normal_key = jax.random.split(at.key, 3)
         random_points = [origins + _draw_between(k, near, far)[:, None] * directions for k in point_keys]
         error = jnp.abs(colour - target[:, :3]).sum(-1)
+        # The point of a hit is a constant here: this loss lowers the occupancy there and does not move the point.
         free_points = jnp.where(crossing.hit[:, None], jax.lax.stop_gradient(points), random_points[0])
         free = jax.nn.softplus(occupancy(params, free_points))  # the cross-entropy with 0
         occupied = jax.nn.softplus(-occupancy(params, random_points[1]))  # the cross-entropy with 1
@@ -208,7 +211,7 @@ def normal_change(occupancy: Callable, params: Any, points: jax.Array, nearby: f
 
     def normals(at):
         slope = jax.grad(lambda x: occupancy(params, x).sum())(at)
-        return slope / jnp.sqrt((slope * slope).sum(-1, keepdims=True) + 1e-10)
+        return slope / jnp.sqrt((slope * slope).sum(-1, keepdims=True) + 1e-10)  # finite where the occupancy is flat
 
     return safe_norm(normals(points) - normals(moved))
 
@@ -237,13 +240,14 @@ def surface_evaluator(task: Task, views: Views, settings: SurfaceSettings, pixel
     """
 
     def true_depths(view: int) -> dict[str, np.ndarray]:
-        if views.depths is None or any(views.camera.distortion):
+        if views.depths is None or any(views.camera.distortion):  # `axial_depth` needs straight rays
             return {}
         return {'depth': axial_depth(views.depths[view], views.camera).ravel()}
 
     def surface_metrics(outputs, batch):
         metrics = {}
         hit, inside = outputs['opacity'] > 0.5, batch['colour'][:, 3] > 127
+        # t is the depth along the axis, since directions have a component of 1 along it.
         if 'depth' in batch:
             valid = hit & inside & jnp.isfinite(batch['depth'])
             metrics['depth_error'] = Mean.of(jnp.abs(outputs['distance'] - jnp.where(valid, batch['depth'], 0)), valid)

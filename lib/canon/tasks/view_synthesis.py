@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ from canon.data.scenes.views import Views
 from canon.errors import UsageError
 from canon.metrics import Mean
 from canon.metrics.views import psnr, ssim
+from canon.named import Count, NonNegative, Range
 from canon.ops import map_in_chunks
 from canon.ops import volume_rendering as vr
 from canon.rendering import (
@@ -64,11 +65,11 @@ class RadianceLoss:
       frequency_steps: steps over which FreeNeRF reveals the frequencies of the encoding; 0 shows all from the start.
     """
 
-    coarse: float = 1.0
-    microbatch: int | None = None
-    occlusion: float = 0.0
-    occlusion_range: int = 10
-    frequency_steps: int = 0
+    coarse: NonNegative = 1.0
+    microbatch: Annotated[int, Range(0)] | None = None
+    occlusion: NonNegative = 0.0
+    occlusion_range: Count = 10
+    frequency_steps: Annotated[int, Range(0)] = 0
 
 
 def radiance_field_task(
@@ -91,6 +92,7 @@ def radiance_field_task(
         rays = cast_rays(views.camera, settings, *limits, jax.tree.map(lambda x: x[:1], batch))
         positions = rays.origins[:, None]
         covariance = jnp.zeros_like(positions) if settings.casting == 'cones' else None
+        # One sample has the shapes that initialisers need, whatever the renderer evaluates later.
         samples = Samples(positions, rays.directions, covariance, rays.times)
         names = sorted(set(settings.networks))
         keys = jax.random.split(key, len(names))
@@ -104,14 +106,14 @@ def radiance_field_task(
             rays = rays._replace(progress=jnp.minimum(at.step / weights.frequency_steps, 1))
         target = batch['colour'].astype(jnp.float32) / 255
         background = vr.background_colour(background_key, settings.background, (len(target), 3))
-        if target.shape[-1] == 4:
+        if target.shape[-1] == 4:  # straight alpha is premultiplied; the rendering goes on the same background below
             target = vr.over(target[:, :3] * target[:, 3:], target[:, 3], 0 if background is None else background)
         grid = mutable['occupancy'] if settings.cells else None
         levels = render_rays(field, params, rays, settings, render_key, grid)
         errors = [_squared_errors(level, target, background) for level in levels]
         complete = levels[-1].complete
         count = jnp.float32(len(target)) if complete is None else complete.sum().astype(jnp.float32)
-        metrics = {'mse': Mean(errors[-1].sum(), count)}
+        metrics = {'mse': Mean(errors[-1].sum(), count)}  # of the fine level, without the coarse one's
         total = errors[-1].sum() + weights.coarse * sum(error.sum() for error in errors[:-1])
         if weights.occlusion:
             penalty = occlusion_penalty(levels[-1].density, weights.occlusion_range)
@@ -153,6 +155,7 @@ def radiance_field_task(
 
 def choose_microbatch(field: Any, settings: RenderSettings, count: int) -> int:
     """Returns how many rays keep a layer's activations in a CPU's cache: a power of 2 that divides `count`, or 0."""
+    # A field without a `width` is taken to have layers of 64.
     largest = _CACHED_ACTIVATIONS // (settings.samples_per_ray * getattr(field, 'width', 64))
     return max((n for n in (2**i for i in range(3, 20)) if n <= largest and count % n == 0), default=0)
 
@@ -197,7 +200,7 @@ def warn_if_rays_miss_box(views: Views, settings: RenderSettings, box: tuple[flo
         return
     batch = jax.tree.map(jnp.asarray, sample_rays(views, 0, 0, 1024))
     rays = cast_rays(views.camera, replace(settings, box=tuple(box), cells=0), views.near, views.far, batch)
-    coverage = float((rays.far > rays.near).mean())
+    coverage = float((rays.far > rays.near).mean())  # rays that miss have an empty interval
     if coverage < _LOW_COVERAGE:
         logging.getLogger('canon').warning(
             'only %.0f %% of the rays meet the box %s between near=%.3g and far=%.3g, and nothing is learnt elsewhere: '
@@ -245,6 +248,7 @@ def render_novel_views(
 def colour_distances(distance: np.ndarray, opacity: np.ndarray) -> np.ndarray:
     """Maps distances [P] to colours [P, 3] in [0, 1], near ones bright; white where the opacity is below one half."""
     visible = opacity > 0.5
+    # Percentiles: a few stray samples of a field in training would take up the range of colours.
     near, far = np.percentile(distance[visible], (1, 99)) if visible.any() else (0.0, 1.0)
     value = 1 - np.clip((distance - near) / max(far - near, 1e-6), 0, 1)
     return np.where(visible[:, None], matplotlib.colormaps['magma'](value)[:, :3], 1.0)
@@ -286,6 +290,7 @@ def view_evaluator(
     def measure(params, mutable, batch):
         outputs = jax.tree.map(lambda x: x[:pixels], predict(params, mutable, batch))
         batch = jax.tree.map(lambda x: x[:pixels], batch)
+        # A picture is clipped before it is compared, as it would be in a file.
         colour = jnp.clip(outputs['colour'], 0, 1).reshape(1, *size, 3)
         target = _target_colours(batch['colour'], background).reshape(1, *size, 3)
         metrics = {'psnr': psnr(colour, target), 'mse': Mean.of(jnp.square(colour - target).mean((1, 2, 3)))}

@@ -64,6 +64,7 @@ def blender(path: str, split: str = 'train', near: float = 2.0, far: float = 6.0
     times = [_number(frame, 'time', file) for frame in frames if 'time' in frame]
     depths = [p.with_name(f'{p.stem}_depth.npy') for p in paths]
     has_depths = factor == 1 and all(p.exists() for p in depths)  # averaging depths over an edge gives neither side
+    # All splits share the frame of the training views, or predictions and normalised scenes would differ between them.
     first = file if split == 'train' else root / 'transforms_train.json'
     all_frames = _frames(_json(first), first) if first.is_file() else frames
     return Views(
@@ -111,7 +112,7 @@ def ngp(
         logging.getLogger('canon').warning(
             '%d of %d frames of %s have no picture and are skipped', len(frames) - len(present), len(frames), file
         )
-    present.sort(key=lambda frame: frame['file_path'])
+    present.sort(key=lambda frame: frame['file_path'])  # the file's order is that of registration, which is arbitrary
     poses, chosen = _matrices(present, file), hold_out(len(present), split, hold)
     paths = [_picture(file.parent, present[i]) for i in chosen]
     images, size = read_pictures(paths, factor)
@@ -171,7 +172,7 @@ def llff(
         raise CanonError(f'{file}: expected 0 < near < far, got {bounds.min():g} and {bounds.max():g}')
     poses = np.tile(np.eye(4), (len(rows), 1, 1))
     down, right, back, position = (matrices[:, :, i] for i in range(4))
-    poses[:, :3] = np.stack((right, -down, back, position), -1)
+    poses[:, :3] = np.stack((right, -down, back, position), -1)  # LLFF's axes are down, right, back
     scale = 1 / (bounds.min() * bound)
     poses[:, :3, 3] *= scale
     poses = recentre_poses(poses) if recentre else poses
@@ -225,7 +226,7 @@ def read_pictures(paths: Sequence[Path], factor: int = 1) -> tuple[np.ndarray, t
                 'pictures of one capture must have one size'
             )
         images.append(_downscale(image, factor))
-    channels = min(image.shape[2] for image in images)
+    channels = min(image.shape[2] for image in images)  # one opaque file among transparent ones: alpha is dropped
     return np.stack([image[..., :channels] for image in images]), (height, width)
 
 
@@ -235,6 +236,7 @@ def fit_camera(camera: Camera, size: tuple[int, int], file: Path) -> Camera:
     Raises:
       CanonError: no scale maps one size to the other within a pixel, as for pictures that were rotated.
     """
+    # Sizes of reduced pictures are rounded, up or down: a scale is an interval.
     scales = [((n - 1) / m, (n + 1) / m) for n, m in zip(size, camera.size, strict=True)]
     low, high = max(low for low, _ in scales), min(high for _, high in scales)
     if low > high:
@@ -258,7 +260,7 @@ def load_array(file: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
         raise CanonError(f'{file} must be one array of real numbers, got {kind}; write it with numpy.save')
     if shape is not None and values.shape != tuple(shape):
         raise CanonError(f'{file} must be {list(shape)} like its picture, got {list(values.shape)}')
-    return np.array(values)
+    return np.array(values)  # a copy: the map would keep the file open
 
 
 def _size(shape: Sequence[int]) -> str:
@@ -398,6 +400,7 @@ def _camera(entries: dict[str, Any], size: tuple[int, int], file: Path) -> Camer
             raise CanonError(f'{file}: {angle} must be in radians, above 0 and below pi, got {value:g}')
         return 0.5 * side / math.tan(0.5 * value)
 
+    # w and h are the size of the calibration; pictures on disk may be smaller.
     height, width = int(number('h', size[0])), int(number('w', size[1]))
     if min(height, width) < 1:
         raise CanonError(f'{file}: w and h must be at least 1, got {width} and {height}')

@@ -81,7 +81,7 @@ def colmap(
     if not root.is_dir():
         raise UsageError(f'there is no folder {root}')
     cameras, shots, points = read_model(root / model)
-    shots.sort(key=lambda shot: shot.name)
+    shots.sort(key=lambda shot: shot.name)  # COLMAP lists them in the order of registration, which varies
     if not shots:
         raise CanonError(f'{root / model} has no registered pictures; register some, then export the model again')
     for shot in shots:
@@ -90,6 +90,7 @@ def colmap(
     if near is None or far is None:
         nearest, farthest = _bounds(shots, points, root / model)
         near, far = nearest if near is None else near, farthest if far is None else far
+    # The inverse is camera to world; y and z change their signs from COLMAP's axes to OpenGL's.
     poses = np.stack([np.linalg.inv(shot.pose) @ np.diag([1.0, -1, -1, 1]) for shot in shots]).astype(np.float32)
     ids = hold_out(len(shots), split, hold)
     chosen = [shots[i] for i in ids]
@@ -169,7 +170,7 @@ def _pose(quaternion: Sequence[float], translation: Sequence[float], name: str, 
             f'{file}: {name} has a quaternion of length {length:g} and a translation {tuple(translation)}; '
             'expected length 1 and finite numbers: export the model again'
         )
-    w, x, y, z = np.asarray(quaternion) / length
+    w, x, y, z = np.asarray(quaternion) / length  # text files keep few digits
     pose = np.eye(4)
     pose[:3, :3] = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],

@@ -51,9 +51,10 @@ def sample_rays(
     single_view: bool = False,
 ) -> dict[str, np.ndarray]:
     """Samples `count` pixels of the views uniformly; the arguments are those of `ray_batches`."""
-    rng = stream('rays', seed, step, 0)
+    rng = stream('rays', seed, step, 0)  # a stream per step: any step can be replayed, and a resumed run continues
     height, width = views.camera.size
     margin = (height // 4, width // 4) if step < crop_steps else (0, 0)
+    # With replacement: repeats are rare, and an epoch of pixels would need an order of millions of them.
     view = np.broadcast_to(rng.integers(len(views.images), size=1 if single_view else count), count)
     row = rng.integers(margin[0], height - margin[0], count)
     column = rng.integers(margin[1], width - margin[1], count)
@@ -89,7 +90,7 @@ def _pixels(views: Views, view, row, column, pixel_center: float) -> dict[str, n
     batch: dict[str, np.ndarray] = {
         'pose': np.asarray(views.poses[view][:, :3], np.float32),
         'pixel': _pixel_coordinates(row, column, pixel_center),
-        'colour': views.images[view, row, column],
+        'colour': views.images[view, row, column],  # bytes: the device converts and blends them
     }
     if views.intrinsics is not None:
         batch['intrinsics'] = views.intrinsics[view]

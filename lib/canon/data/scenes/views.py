@@ -91,7 +91,7 @@ def check_views(views: Views, what: str) -> Views:
         values = getattr(views, field)
         if values is not None and values.shape != shape:
             raise CanonError(f'{what}: {count} pictures need {field} of shape {list(shape)}, got {list(values.shape)}')
-    for i in np.flatnonzero(~_are_rigid(poses))[:1]:
+    for i in np.flatnonzero(~_are_rigid(poses))[:1]:  # one line for the first is enough to fix the file
         name = views.names[i] if views.names else i
         raise CanonError(
             f'{what}: the pose of {name} is not a rotation and a translation (R^T R = 1, det R = 1); fix the file'
@@ -119,6 +119,7 @@ def _check_lenses(views: Views, what: str) -> None:
     if not each[:, 4:].any():
         return
     height, width = views.camera.size
+    # A lens folds from the outside in, so the edge of the picture is where it shows.
     x, y = np.linspace(0, width, 33), np.linspace(0, height, 33)
     edge = np.concatenate([np.stack(np.broadcast_arrays(*at), -1) for at in ((x, 0), (x, height), (0, y), (width, y))])
     plane = (edge - each[:, None, 2:4]) / each[:, None, :2]
@@ -163,7 +164,7 @@ def join_cameras(cameras: Sequence[Camera]) -> tuple[Camera, np.ndarray | None]:
 
     Cameras have one size. The median, component by component, serves for new views.
     """
-    if len(set(cameras)) == 1:
+    if len(set(cameras)) == 1:  # exactly equal: then batches need not carry intrinsics
         return cameras[0], None
     each = np.array([camera.intrinsics for camera in cameras], np.float64)
     each = each if each[:, 4:].any() else each[:, :4]
@@ -230,6 +231,7 @@ def hold_out(count: int, split: str, every: int) -> np.ndarray:
     if every < 2:
         raise UsageError(f'hold={every} must be at least 2: 1 of `hold` views is held out; 8 is usual')
     ids = np.arange(count)
+    # 'val' and 'test' are the same views, as in NeRF's code for LLFF: a capture has none to spare for both.
     return ids[ids % every != 0] if split == 'train' else ids[::every]
 
 
