@@ -1,17 +1,17 @@
-"""Runs Canon's commands on hundreds of bad settings and damaged files, and judges what a user would see.
+"""Runs Canon's commands on hundreds of bad settings and damaged files, and judges their output.
 
     python -m tools.campaign [--seed=0] [--count=400] [--only=sound,settings,files,runs] [--jobs=2] [--verbose]
 
 Families of cases, drawn from the seed:
 
   sound     a small sound file of each format that Canon reads, which must be accepted
-  settings  one key of a `:smoke` config set to a value it cannot have
-  files     the same files damaged: empty, cut, overwritten, of another kind
-  runs      a finished run of which one file is damaged, then continued, evaluated, exported or replayed
+  settings  one key of a `:smoke` config with an impossible value
+  files     the same files damaged: empty, truncated, overwritten, of another format
+  runs      a finished run with one damaged file, then continued, evaluated, exported or replayed
 
 A case passes if the command ends in time without a traceback, and either succeeds or names what is wrong in one line.
-Where the case has no possible meaning ("must refuse"), success fails it. Each command runs in a fork of a process that
-has imported everything, so a case takes a second instead of ten. Exit status 1 if a case fails.
+If the case makes no sense ("must refuse"), success counts as a failure. Each command runs in a fork of a process that
+has imported everything, so a case takes a second instead of ten. The exit status is 1 if a case fails.
 """
 
 import argparse
@@ -33,13 +33,13 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-SECONDS = 120  # after which a case counts as a hang; two share the machine
+SECONDS = 120  # after which a case counts as hanging; two run at a time
 LONGEST = 700  # characters of an error message that is still one clear line
 CONFIGS = (
     'classification/lenet_digits',
@@ -54,7 +54,7 @@ CONFIGS = (
 
 
 class Case(NamedTuple):
-    """One command and what may come of it."""
+    """One command and how it may end."""
 
     name: str
     arguments: tuple[str, ...]  # of experiments.main
@@ -95,25 +95,14 @@ PASSED = ('refused', 'accepted')
 
 
 def load_config(name: str):
+    """Returns the `:smoke` form of a config."""
     from experiments import configs
 
     return configs.load(f'configs/{name}.py:smoke')
 
 
-def list_leaves(config, prefix: str = '') -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of each setting."""
-    from ml_collections import ConfigDict
-
-    for key in config:
-        value = config.get_ref(key).get() if key in config else None
-        if isinstance(value, ConfigDict):
-            yield from list_leaves(value, f'{prefix}{key}.')
-        else:
-            yield prefix + key, value
-
-
 def bad_values(value: Any, rng: random.Random) -> list[tuple[str, bool]]:
-    """(text, whether it must be refused): values that a key with this value is unlikely to take."""
+    """Returns (text, whether it must be refused) of values that a key with this value is unlikely to take."""
     if isinstance(value, bool):
         return [('maybe', True), ('7', True), ('', True)]
     if isinstance(value, int):
@@ -149,6 +138,9 @@ def bad_values(value: Any, rng: random.Random) -> list[tuple[str, bool]]:
 
 
 def settings_cases(rng: random.Random) -> list[Case]:
+    """Returns a case for each bad value of each key of `CONFIGS`."""
+    from canon.configuration import list_leaves
+
     cases = []
     for name in CONFIGS:
         for key, value in list_leaves(load_config(name)):
