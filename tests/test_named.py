@@ -46,7 +46,7 @@ def build(
     ],
     ids=lambda given: next(iter(given)) if callable(next(iter(given.values()))) else str(given),
 )
-def test_what_a_signature_allows_is_passed_on(given):
+def test_valid_arguments_are_passed_on(given):
     (key,) = given
     assert np.all(named.call(build, given, 'model')[key] == named.to_plain(given[key]))
 
@@ -75,7 +75,7 @@ def test_what_a_signature_allows_is_passed_on(given):
     ],
     ids=str,
 )
-def test_what_it_does_not_allow_is_one_line_that_names_the_key(given, message):
+def test_invalid_arguments_are_one_line_that_names_the_key(given, message):
     with pytest.raises(UsageError, match=f'^{re.escape(message)}$'):
         named.call(build, given, 'model')
 

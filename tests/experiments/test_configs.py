@@ -62,12 +62,12 @@ def test_every_point_of_every_sweep_is_a_key_of_its_config(root):
                 config.update_from_flattened_dict(point)
 
 
-def test_an_argument_that_a_config_does_not_take(root):
+def test_an_unknown_argument_of_a_config_is_refused(root):
     with pytest.raises(UsageError, match="takes no argument 'smok'; did you mean 'smoke'"):
         configs.load(f'{root}/configs/classification/lenet_digits.py:smok')
 
 
-def test_data_that_are_not_here_are_replaced_by_random_images(root):
+def test_missing_data_are_replaced_by_random_images_offline(root):
     from experiments import classification
 
     config = configs.load(f'{root}/configs/classification/lenet_digits.py')

@@ -104,7 +104,7 @@ def test_the_main_job_reaches_its_target(finished):
     assert last.endswith(f'Report: {folder / "report.html"}')
 
 
-def test_it_says_that_it_compiles_and_prints_plain_lines_in_a_pipe(finished):
+def test_output_in_a_pipe_is_plain_lines(finished):
     _, out = finished
     assert 'compiling the step for 1 x cpu ...' in out
     assert '\r' not in out
@@ -115,7 +115,7 @@ def test_tensorflow_is_never_imported(finished):
     assert finished[1].splitlines()[-1] == 'TENSORFLOW False'
 
 
-def test_what_it_leaves(finished):
+def test_a_run_leaves_its_files(finished):
     folder, _ = finished
     names = {str(p.relative_to(folder)) for p in folder.rglob('*') if p.is_file() and 'checkpoints' not in p.parts}
     expected = ('config.json', 'run.json', 'status.json', 'metrics.jsonl', 'report.html', 'figures/curves.png')
@@ -133,7 +133,7 @@ def test_what_it_leaves(finished):
     assert row['train/data_seconds'] > 0
 
 
-def test_a_finished_run_stands(call, finished):
+def test_a_finished_run_is_not_trained_again(call, finished):
     """The same command again trains nothing, and says how it stands."""
     folder, _ = finished
     before = read_model(folder)
@@ -303,7 +303,7 @@ def test_a_result_shows_digits(value, shown):
     assert format_result({'test/error': value}, target) == f'test/error {shown} (target: at most 0.01)'
 
 
-def test_flags_stand_in_any_order_and_tildes_are_homes(root):
+def test_flags_may_come_in_any_order_and_tildes_are_expanded(root):
     reset_flags()
     words = ['main', '--config.seed', '2', '--force', f'{root}/{SMOKE}']
     command = main._parse([*words, '--runs=~/all'])
@@ -334,7 +334,7 @@ def test_warnings_that_a_user_can_do_nothing_about_are_silent():
     assert [str(w.message) for w in caught] == ['yours']
 
 
-def test_help_and_import_are_quick(root):
+def test_help_and_import_do_not_load_jax(root):
     """No figure here (see benchmarks/startup.py), only that JAX stays out of it."""
     code = (
         'import runpy, sys, canon\nassert "jax" not in sys.modules\n'

@@ -110,7 +110,7 @@ def test_a_name_replaces_a_chain():
         (['input.mean=((1,'], '--config.input.mean=((1,: must be a tuple'),
     ],
 )
-def test_what_no_signature_has_is_refused(flags, message):
+def test_keys_that_no_signature_has_are_refused(flags, message):
     with pytest.raises(UsageError, match=re.escape(message)):
         changed(*flags)
 

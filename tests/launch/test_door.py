@@ -32,14 +32,14 @@ from tests.launch.conftest import House
         (['pins'], 'requirements.txt'),
     ],
 )
-def test_dry_shows_what_would_run(house, words, shown):
+def test_dry_prints_the_command(house, words, shown):
     done = house.launch(*words, '--dry')
     assert done.returncode == 0, done.stderr
     assert shown in done.stdout
     assert not done.stderr
 
 
-def test_dry_shows_how_the_environment_would_be_made_and_makes_nothing(house, tmp_path):
+def test_dry_prints_how_the_environment_is_made_and_makes_nothing(house, tmp_path):
     for words, extras in ((['run', 'c.py'], 'cuda12'), (['slurm', 'c.py'], r'cuda12\,slurm')):
         done = house.launch(*words, '--dry', CANON_PREPARE='', CANON_VENV=str(tmp_path / 'venv'), CANON_EXTRAS='cuda12')
         assert f'-m venv {tmp_path}/venv' in done.stdout
@@ -50,7 +50,7 @@ def test_dry_shows_how_the_environment_would_be_made_and_makes_nothing(house, tm
     assert not (tmp_path / 'venv').exists()
 
 
-def test_stock_data_are_prepared_where_tensorflow_is(house):
+def test_tfds_data_are_prepared_in_the_environment_with_tensorflow(house):
     assert (
         '.venv-tf/bin/python -m launch.prepare mnist'
         in house.launch('prepare', 'mnist', '--dry', CANON_PREPARE='').stdout
@@ -83,7 +83,7 @@ def test_no_python_is_one_line(house, tmp_path):
     assert 'needs Python 3.11 or newer' in done.stderr
 
 
-def test_paths_mean_what_the_caller_means(house, tmp_path):
+def test_paths_are_relative_to_the_caller(house, tmp_path):
     inside, mine = house.config('a'), tmp_path / 'mine.py'
     mine.write_text('')
     (tmp_path / 'a.png').write_text('')
@@ -117,7 +117,7 @@ def test_paths_mean_what_the_caller_means(house, tmp_path):
         (['--runs=~/runs'], r'--runs=\~/runs'),
     ],
 )
-def test_only_paths_are_turned(house, tmp_path, words, shown):
+def test_only_paths_are_made_absolute(house, tmp_path, words, shown):
     """What is a sentence, a size or a split stays as it is; a run of the checkout is found from anywhere."""
     (tmp_path / 'photos').mkdir()
     (house.root / 'runs' / 'old').mkdir(parents=True)
@@ -133,7 +133,7 @@ def test_every_verb_has_help(house, verb):
     assert 'usage:' in done.stdout or './launch.sh [VERB ...]' in done.stdout
 
 
-def test_the_status_and_the_signals_are_the_run_s_own(house):
+def test_exit_status_and_signals_are_passed_through(house):
     assert house.launch('run', house.config('good')).returncode == 0
     failed = house.launch('run', house.config('bad', trouble='fail'))
     assert (failed.returncode, failed.stderr) == (1, 'error: the loss is not finite\n')
@@ -145,7 +145,7 @@ def test_the_status_and_the_signals_are_the_run_s_own(house):
 
 
 @pytest.mark.slow
-def test_two_launches_make_one_environment_and_a_third_is_quick(root, tmp_path):
+def test_two_launches_make_one_environment_and_a_third_is_fast(root, tmp_path):
     for name in ('launch.sh', 'pyproject.toml', 'requirements.txt', 'README.md'):
         shutil.copy(root / name, tmp_path)
     shutil.copytree(root / 'lib', tmp_path / 'lib', ignore=shutil.ignore_patterns('__pycache__', '*.egg-info'))

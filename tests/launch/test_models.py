@@ -68,7 +68,7 @@ def test_every_row():
             assert abs(row.multiply_adds - row.published_multiply_adds) <= 0.0005e9, row
 
 
-def test_printed(capsys):
+def test_the_table_of_networks_is_printed(capsys):
     assert main(['lenet', '--markdown']) == 0
     head, _, first, *_ = capsys.readouterr().out.splitlines()
     assert head.startswith('| network | size | parameters |')
@@ -78,7 +78,7 @@ def test_printed(capsys):
     assert row.split()[:4] == ['lenet.lenet5_1998', '32', '60,000', '=']
 
 
-def test_what_is_refused():
+def test_an_unknown_network_is_refused():
     with pytest.raises(UsageError, match="no network is called 'resnt'; did you mean 'resnet'"):
         list(models.tabulate('resnt'))
 

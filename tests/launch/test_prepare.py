@@ -56,7 +56,7 @@ def test_a_set_is_prepared_once_and_read(stock, tmp_path, capsys):
     assert 'tensorflow' not in sys.modules
 
 
-def test_another_format_is_replaced_and_kept_beside(stock, tmp_path):
+def test_another_format_is_replaced_and_renamed(stock, tmp_path):
     builder = test_tfds.CanonFabricated(data_dir=tmp_path, config='few', file_format='array_record')
     builder.download_and_prepare()
     folder = tmp_path / 'canon_fabricated' / 'few' / '1.2.0'
@@ -69,13 +69,13 @@ def test_another_format_is_replaced_and_kept_beside(stock, tmp_path):
     assert sorted(p.name for p in folder.parent.iterdir()) == ['1.2.0', '1.2.0.tfrecord']
 
 
-def test_a_failing_builder_leaves_nothing_behind(stock, tmp_path):
+def test_a_failing_builder_leaves_no_files(stock, tmp_path):
     with pytest.raises(CanonError, match=r'canon_failing could not be prepared: OSError: .*no space left'):
         prepare.prepare('canon_failing', tmp_path)
     assert [p.name for p in tmp_path.iterdir() if p.name != 'downloads'] == []
 
 
-def test_digits_need_nothing(tmp_path, capsys):
+def test_digits_are_prepared_without_tensorflow(tmp_path, capsys):
     assert run(['digits', '--data_dir', str(tmp_path)]) == 0
     assert run(['digits', '--data_dir', str(tmp_path)]) == 0
     assert 'now in' in capsys.readouterr().out
@@ -101,7 +101,7 @@ def test_a_damaged_set_is_not_taken_for_a_prepared_one(tmp_path, capsys):
         ('mnist', 1, '`./launch.sh prepare mnist` makes one that does'),
     ],
 )
-def test_what_it_cannot_prepare(name, status, said, tmp_path, capsys, monkeypatch):
+def test_data_that_cannot_be_prepared_are_one_line(name, status, said, tmp_path, capsys, monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if name == 'tensorflow' else find_spec(name))
     assert run([name, '--data_dir', str(tmp_path)]) == status

@@ -14,7 +14,7 @@ from launch.flags import find_run, to_flags
 from tests.launch.test_door import until
 
 
-def test_flags_say_what_main_reads_back():
+def test_flags_state_the_values_that_main_reads():
     overrides = {'a': 1e-3, 'b.c': 'x', 'd': True, 'e': (1, 2), 'f': np.float64(0.5), 'g': np.arange(2), 'h': 3}
     words = ['a=0.001', 'b.c=x', 'd=true', 'e=(1, 2)', 'f=0.5', 'g=(0, 1)', 'h=3']
     assert to_flags(overrides) == [f'--config.{word}' for word in words]
@@ -22,7 +22,7 @@ def test_flags_say_what_main_reads_back():
         to_flags({'k': {'l': 1}})
 
 
-def test_a_sweep_runs_every_point_and_again_finds_them(house):
+def test_a_sweep_runs_every_point_once(house):
     config = house.config('a', sweep=True)
     done = house.call('sweep', config, '--jobs=2', '--config.seed=3')
     assert done.returncode == 0, done.stderr
@@ -125,7 +125,7 @@ def test_a_table_is_sorted_and_drawn(house):
     assert by_loss[1].split()[1] == '0.01'  # the smallest first
 
 
-def test_a_table_of_words_and_seeds_is_drawn(house):
+def test_a_sweep_over_words_and_seeds_is_drawn(house):
     config = house.config('a')
     for trouble in ('a', 'b'):
         for seed in (1, 2):

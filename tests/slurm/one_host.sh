@@ -20,7 +20,7 @@ SlurmdPort=$3
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-# A job that is put back into the queue waits until its old credential has expired: 120 s unless told.
+# A requeued job waits until its old credential has expired, after 120 s by default.
 AuthInfo=socket=$dir/munge/socket,cred_expire=5
 CommunicationParameters=NoAddrCache,NoInAddrAny,NoCtldInAddrAny
 StateSaveLocation=$dir/state
@@ -44,7 +44,7 @@ SchedulerParameters=sched_min_interval=100000,batch_sched_delay=0,bf_interval=1
 NodeName=localhost NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 CPUs=$1 State=UNKNOWN
 PartitionName=all Nodes=localhost Default=YES MaxTime=INFINITE State=UP
 END
-  # slurmd dies where no cgroup file system is mounted, unless told of version 1, which it then does not use.
+  # Without a cgroup file system slurmd exits, unless version 1 is configured, which it then does not use.
   echo 'CgroupPlugin=cgroup/v1' >"$dir/cgroup.conf"
   export SLURM_CONF=$dir/slurm.conf
   munged --force --socket="$dir/munge/socket" --key-file="$dir/munge/key" --pid-file="$dir/munge/pid" \
@@ -59,7 +59,7 @@ END
   return 1
 }
 
-down() { # ends what it started, by its number
+down() { # ends the daemons by their process ids
   local pid
   export SLURM_CONF=$dir/slurm.conf
   timeout 20 scancel --user="$(id -un)" --signal=KILL --full 2>/dev/null || true

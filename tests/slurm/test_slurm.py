@@ -16,8 +16,8 @@ pytestmark = pytest.mark.slurm
 CONFIG = 'configs/classification/lenet_digits.py:smoke'
 
 
-def missing() -> str:
-    """Why there can be no Slurm here, or nothing."""
+def explain_missing() -> str:
+    """Returns why Slurm cannot run here, or ''."""
     commands = ['slurmctld', 'slurmd', 'sbatch', 'srun', 'munged']
     absent = [name for name in commands if not shutil.which(name)]
     if absent:
@@ -27,13 +27,13 @@ def missing() -> str:
 
 @pytest.fixture(scope='module')
 def slurm(tmp_path_factory):
-    """SLURM_CONF of a cluster of four CPUs on the loopback; its daemons end with the tests."""
-    why = missing()
-    if why and os.environ.get('CANON_SLURM') == 'needed':
-        pytest.fail(why)
-    if why:
-        pytest.skip(why)
-    folder = Path(tempfile.mkdtemp(prefix='slurm-'))  # its sockets want a short path
+    """Starts a cluster of four CPUs on the loopback; returns its SLURM_CONF."""
+    reason = explain_missing()
+    if reason and os.environ.get('CANON_SLURM') == 'needed':
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)
+    folder = Path(tempfile.mkdtemp(prefix='slurm-'))  # the paths of its sockets must be short
     script = str(Path(__file__).with_name('one_host.sh'))
     try:
         ports = [str(port) for port in free_ports(2)]
@@ -65,13 +65,13 @@ def launch(root, slurm, tmp_path):
 
 def test_two_tasks_are_one_run_and_a_stopped_job_resumes(launch, tmp_path):
     flags = ('--config.run.steps=300', '--config.run.log_every=1')  # a row is a mean over the steps since the last
-    said = launch('slurm', CONFIG, '--tasks=2', '--minutes=20', f'--runs={tmp_path}', *flags)
-    job = said.split()[1].rstrip(':')
+    output = launch('slurm', CONFIG, '--tasks=2', '--minutes=20', f'--runs={tmp_path}', *flags)
+    job = output.split()[1].rstrip(':')
     (metrics,) = wait_for(lambda: list(tmp_path.glob('classification/*/*/metrics.jsonl')))
     launch('--signal=TERM', job, shell='scancel')
     log = tmp_path / 'slurm' / job / f'{job}_0_log.out'
-    wait_for(lambda: 'told to stop; back into the queue' in log.read_text())
-    ended(launch, job)
+    wait_for(lambda: 'stopped by a signal; back into the queue' in log.read_text())
+    wait_until_done(launch, job)
 
     assert 'Restarts=1 ' in launch('show', 'job', job, shell='scontrol')
     (run,) = tmp_path.glob('classification/*/*/run.json')
@@ -80,22 +80,22 @@ def test_two_tasks_are_one_run_and_a_stopped_job_resumes(launch, tmp_path):
     assert (status['state'], status['step']) == ('done', 300)
     launch('run', CONFIG, f'--runs={tmp_path / "one"}', *flags)
     (straight,) = (tmp_path / 'one').glob('classification/*/*/metrics.jsonl')
-    ours, theirs = losses(metrics), losses(straight)
-    assert [step for step in theirs if step not in ours] == []
-    assert max(abs(ours[step] - theirs[step]) for step in theirs) < 2e-5
+    resumed, straight = read_losses(metrics), read_losses(straight)
+    assert [step for step in straight if step not in resumed] == []
+    assert max(abs(resumed[step] - straight[step]) for step in straight) < 2e-5
 
 
 def test_a_sweep_is_an_array_and_what_slurm_requeues_resumes(launch, tmp_path):
-    said = launch(
+    output = launch(
         *('sweep', CONFIG, '--engine=slurm', '--jobs=2', '--minutes=20', f'--runs={tmp_path}'),
         *('--config.run.steps=300', '--config.run.log_every=20'),
     )
-    job = said.split()[1].rstrip(':')
+    job = output.split()[1].rstrip(':')
     wait_for(lambda: list(tmp_path.glob('classification/*/*/metrics.jsonl')))
     log = tmp_path / 'slurm' / f'{job}_0' / f'{job}_0_0_log.out'
     wait_for(lambda: 'step ' in (log.read_text() if log.exists() else ''))
     launch('requeue', f'{job}_0', shell='scontrol')
-    ended(launch, job)
+    wait_until_done(launch, job)
 
     statuses = [json.loads(path.read_text()) for path in tmp_path.glob('classification/*/*/status.json')]
     assert [(status['state'], status['step']) for status in statuses] == [('done', 300)] * 4
@@ -108,39 +108,39 @@ def test_a_sweep_is_an_array_and_what_slurm_requeues_resumes(launch, tmp_path):
 
 
 def test_a_job_that_is_cancelled_saves_and_stays_cancelled(launch, tmp_path):
-    said = launch('slurm', CONFIG, '--minutes=20', '--', f'--runs={tmp_path}', '--config.run.steps=3000')
-    job = said.split()[1].rstrip(':')
+    output = launch('slurm', CONFIG, '--minutes=20', '--', f'--runs={tmp_path}', '--config.run.steps=3000')
+    job = output.split()[1].rstrip(':')
     wait_for(lambda: list(tmp_path.glob('classification/*/*/metrics.jsonl')))
     launch(job, shell='scancel')
-    ended(launch, job)
+    wait_until_done(launch, job)
     assert 'JobState=CANCELLED' in launch('show', 'job', job, shell='scontrol')
     (status,) = tmp_path.glob('classification/*/*/status.json')
     assert json.loads(status.read_text())['state'] == 'stopped'
 
 
 def test_one_task_that_fails_ends_the_job(launch, tmp_path):
-    began = time.monotonic()
-    said = launch('slurm', CONFIG, '--tasks=2', '--', f'--runs={tmp_path}', '--config.model.name=lenet.lenet6')
-    job = said.split()[1].rstrip(':')
-    ended(launch, job)
-    assert time.monotonic() - began < 60
+    start = time.monotonic()
+    output = launch('slurm', CONFIG, '--tasks=2', '--', f'--runs={tmp_path}', '--config.model.name=lenet.lenet6')
+    job = output.split()[1].rstrip(':')
+    wait_until_done(launch, job)
+    assert time.monotonic() - start < 60
     assert 'JobState=FAILED' in launch('show', 'job', job, shell='scontrol')
 
 
-def losses(metrics: Path) -> dict[int, float]:
+def read_losses(metrics: Path) -> dict[int, float]:
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     return {row['step']: row['train/loss'] for row in rows if 'train/loss' in row}
 
 
-def ended(launch, job: str) -> None:
+def wait_until_done(launch, job: str) -> None:
     """Waits until the queue is empty; a job that was put back waits some seconds there."""
     wait_for(lambda: not launch('-h', '-o', '%i', shell='squeue').strip(), seconds=400)
 
 
-def wait_for(true, seconds: float = 120):
+def wait_for(condition, seconds: float = 120):
     end = time.monotonic() + seconds
-    while not (value := true()):
-        assert time.monotonic() < end, 'waited in vain'
+    while not (value := condition()):
+        assert time.monotonic() < end, f'not true within {seconds} s'
         time.sleep(0.5)
     return value
 
