@@ -1,0 +1,77 @@
+"""Config files and overrides as a library user reads them, without `experiments/`."""
+
+import pytest
+from ml_collections import ConfigDict
+
+from canon import configuration
+from canon.errors import UsageError
+
+CONFIG = """
+from ml_collections import ConfigDict
+
+
+def get_config(arg=''):
+    return ConfigDict(dict(
+        width=3 if arg == 'smoke' else 64,  # of the layers
+        tx=dict(name='adam', learning_rate=0.1),
+        shape=dict(radius=1.0),
+    ))
+"""
+
+
+def circle(radius: float, centre: tuple[float, float] = (0.0, 0.0)):
+    """A circle.
+
+    Args:
+      radius: in metres.
+      centre: of the circle.
+    """
+
+
+SECTIONS = {'shape': {'circle': circle}}
+
+
+@pytest.fixture
+def file(tmp_path):
+    (tmp_path / 'circles.py').write_text(CONFIG)
+    return f'{tmp_path}/circles.py'
+
+
+def test_a_config_is_loaded_and_changed(file):
+    config = configuration.load(f'{file}:smoke')
+    assert config.width == 3
+    pairs, others = configuration.read_flags(['--config.shape.centre=(1, 2.5)', 'x', '--config.tx.b1', '0.8'])
+    assert others == ['x']
+    changed = configuration.apply_overrides(config, pairs, SECTIONS)
+    assert changed == {'shape.centre': (1, 2.5), 'tx.b1': 0.8}
+    assert (config.shape.centre, config.tx.b1) == ((1, 2.5), 0.8)
+    with pytest.raises(UsageError, match=r"no key 'shape\.center'; did you mean 'shape\.centre'"):
+        configuration.apply_overrides(config, [('shape.center', '0')], SECTIONS)
+
+
+def test_its_keys_are_described(file):
+    lines = '\n'.join(configuration.describe_keys(configuration.load(file), file, SECTIONS))
+    assert '--config.width=64\n      of the layers' in lines
+    assert '--config.shape.centre=(0.0, 0.0)*\n      of the circle' in lines
+    assert '--config.shape.radius=1.0\n      in metres' in lines
+
+
+def test_a_file_that_does_not_exist_suggests_known_ones(tmp_path):
+    with pytest.raises(UsageError, match=r"no config at cicles\.py; did you mean 'circles\.py'"):
+        configuration.load('cicles.py', ['circles.py'])
+
+
+def test_nested_configs_are_read_and_merged():
+    config = ConfigDict(dict(a=dict(b=1, c=dict(d=2))))
+    assert configuration.get_value(config, 'a.c.d') == 2
+    assert configuration.get_value(config, 'a.x.d') is None
+    assert dict(configuration.list_leaves(config)) == {'a.b': 1, 'a.c.d': 2}
+    merged = configuration.merge({'a': {'b': 1, 'c': 2}}, {'a': {'c': 3}, 'd': {'e': 4}})
+    assert merged == {'a': {'b': 1, 'c': 3}, 'd': {'e': 4}}
+
+
+def test_runs_have_folders_of_their_own(tmp_path):
+    first, second = (configuration.run_folder('configs/a/b.py:smoke', {'seed': s}, tmp_path) for s in (0, 1))
+    assert first.parent == second.parent == tmp_path / 'a' / 'b-smoke'
+    assert first != second
+    assert configuration.run_folder('configs/a/b.py', {}, tmp_path) == tmp_path / 'a' / 'b' / 'default'
