@@ -1,7 +1,8 @@
 """The protocol of a module of `experiments/`, which binds a config to parts of the library.
 
 `make` and `offline` are required, the rest is optional: main asks `isinstance(module, Predicts)`. A config selects
-`experiments/<task>.py` by `experiment='<task>'`; adding an experiment is adding one file.
+`experiments/<task>.py` by `experiment='<task>'`; adding an experiment is adding one file. Hooks of stages are
+documented in `experiments/staged.py`.
 """
 
 from __future__ import annotations

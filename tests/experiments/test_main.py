@@ -313,6 +313,12 @@ def test_flags_may_come_in_any_order_and_tildes_are_expanded(root):
     assert main._parse([*words, '--workdir', '~/one']).workdir == Path.home() / 'one'
 
 
+def test_paths_are_printed_relative_to_the_directory_of_the_caller(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('CANON_CALLER', str(tmp_path))
+    main._print(f'Report: {tmp_path}/runs/report.html, /elsewhere/x')
+    assert capsys.readouterr().out == 'Report: runs/report.html, /elsewhere/x\n'
+
+
 def test_an_output_is_a_folder(tmp_path):
     (tmp_path / 'file').write_text('')
     (tmp_path / 'v1.0').mkdir()
