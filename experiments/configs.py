@@ -19,7 +19,7 @@ def find() -> list[str]:
 
 def load(source: str) -> ConfigDict:
     """Returns the config of `FILE` or `FILE:ARG`; raises UsageError that names the file and the fix."""
-    return configuration.load(source, find())
+    return configuration.load_config(source, find())
 
 
 def load_module(source: str) -> ModuleType:

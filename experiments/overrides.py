@@ -27,7 +27,7 @@ def load(source: str | None, workdir: str | None = None) -> ConfigDict:
         path = Path(workdir or '.').expanduser() / 'config.json'
         if not path.is_file():
             raise UsageError(f'{path.parent} holds no run (no config.json); give --config=FILE, or the folder of a run')
-        config = configuration.read_json(path)
+        config = configuration.read_saved_config(path)
     config.unlock()
     config.run = ConfigDict(overridable(config.get('run') or {}))
     return config

@@ -1,9 +1,11 @@
 """What `predict` of an experiment yields, and the writer of it: one table, files and texts.
 
-def predict(config, experiment, params, mutable, source):
-    for path, probabilities in ...:
-        yield Prediction(row={'file': path, 'class': names[probabilities.argmax()]})
-    yield Prediction(files={'predictions.png': figure})
+An experiment yields a `Prediction` per input, and perhaps one for all of them:
+
+    def predict(config, experiment, params, mutable, source):
+        for path, probabilities in ...:
+            yield Prediction(row={'file': path, 'class': names[probabilities.argmax()]})
+        yield Prediction(files={'predictions.png': figure})
 """
 
 from __future__ import annotations

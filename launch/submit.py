@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from canon.configuration import config_folder, split
+from canon.configuration import config_folder, split_source
 from canon.errors import CanonError, UsageError
 from canon.train.runs import Run, describe_result, find_runs
 from experiments import configs
@@ -72,7 +72,7 @@ def submit(options: Any, points: Sequence[list[str]], parallel: int = 0) -> int:
     folder = runs_folder(points[0]).absolute() / 'slurm'
     executor = submitit.AutoExecutor(folder / '%j', cluster='slurm')
     executor.update_parameters(
-        name=f'canon-{split(options.config)[0].stem}',
+        name=f'canon-{split_source(options.config)[0].stem}',
         nodes=options.nodes,
         tasks_per_node=tasks,
         timeout_min=options.minutes,

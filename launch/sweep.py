@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from canon.configuration import config_folder, split
+from canon.configuration import config_folder, split_source
 from canon.errors import UsageError
 from canon.train.runs import Run, describe_result
 from experiments import configs
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def read_points(source: str) -> list[dict[str, Any]]:
     """Returns what the config's `sweep()` yields, each point once."""
-    path, _ = split(source)
+    path, _ = split_source(source)
     sweep = getattr(configs.load_module(source), 'sweep', None)
     if sweep is None:
         raise UsageError(f'{path} has no sweep(); define one that yields dicts such as {{"tx.learning_rate": 1e-3}}')

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from canon.configuration import split
+from canon.configuration import split_source
 from canon.errors import CanonError, UsageError
 from canon.named import suggest
 from canon.train.runs import Run, find_runs
@@ -139,7 +139,7 @@ def draw(runs: Sequence[Run], metric: str, path: Path) -> Path | None:
 
 def draw_own(runs: Sequence[Run], folder: Path) -> list[Path]:
     """Saves the figures of `pictures(runs)` of the runs' common config file; returns their paths."""
-    files = {split(run.config)[0] for run in runs}
+    files = {split_source(run.config)[0] for run in runs}
     file = files.pop()
     pictures = getattr(configs.load_module(str(file)), 'pictures', None) if not files and file.is_file() else None
     return [_save(figure, folder / f'{name}.png') for name, figure in (pictures(runs) if pictures else {}).items()]

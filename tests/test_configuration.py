@@ -38,7 +38,7 @@ def file(tmp_path):
 
 
 def test_a_config_is_loaded_and_changed(file):
-    config = configuration.load(f'{file}:smoke')
+    config = configuration.load_config(f'{file}:smoke')
     assert config.width == 3
     pairs, others = configuration.read_flags(['--config.shape.centre=(1, 2.5)', 'x', '--config.tx.b1', '0.8'])
     assert others == ['x']
@@ -50,7 +50,7 @@ def test_a_config_is_loaded_and_changed(file):
 
 
 def test_its_keys_are_described(file):
-    lines = '\n'.join(configuration.describe_keys(configuration.load(file), file, SECTIONS))
+    lines = '\n'.join(configuration.describe_keys(configuration.load_config(file), file, SECTIONS))
     assert '--config.width=64\n      of the layers' in lines
     assert '--config.shape.centre=(0.0, 0.0)*\n      of the circle' in lines
     assert '--config.shape.radius=1.0\n      in metres' in lines
@@ -58,7 +58,7 @@ def test_its_keys_are_described(file):
 
 def test_a_file_that_does_not_exist_suggests_known_ones(tmp_path):
     with pytest.raises(UsageError, match=r"no config at cicles\.py; did you mean 'circles\.py'"):
-        configuration.load('cicles.py', ['circles.py'])
+        configuration.load_config('cicles.py', ['circles.py'])
 
 
 def test_nested_configs_are_read_and_merged():

@@ -20,7 +20,7 @@ from canon.errors import UsageError, describe_error
 from canon.named import suggest
 
 
-def split(source: str) -> tuple[Path, str]:
+def split_source(source: str) -> tuple[Path, str]:
     """Splits `configs/x/y.py:smoke` into its path and its argument."""
     path, _, argument = source.partition(':')
     return Path(path), argument
@@ -37,7 +37,7 @@ def load_module(source: str, known: Iterable[str] = ()) -> ModuleType:
     Raises UsageError if it does not exist (suggesting one of the `known` paths), cannot be imported or has no
     `get_config`.
     """
-    path, _ = split(source)
+    path, _ = split_source(source)
     if not path.is_file():
         raise UsageError(f'no config at {path}{suggest(str(path), known)}')
     spec = importlib.util.spec_from_file_location(f'config_{path.stem}', path)
@@ -53,9 +53,9 @@ def load_module(source: str, known: Iterable[str] = ()) -> ModuleType:
     return module
 
 
-def load(source: str, known: Iterable[str] = ()) -> ConfigDict:
+def load_config(source: str, known: Iterable[str] = ()) -> ConfigDict:
     """Returns the config of `FILE` or `FILE:ARG`; raises UsageError that names the file and the fix."""
-    path, argument = split(source)
+    path, argument = split_source(source)
     module = load_module(source, known)
     get_config = module.get_config
     arguments = getattr(module, 'ARGUMENTS', ('smoke',))
@@ -74,7 +74,7 @@ def load(source: str, known: Iterable[str] = ()) -> ConfigDict:
     return config
 
 
-def read_json(path: Path) -> ConfigDict:
+def read_saved_config(path: Path) -> ConfigDict:
     """Returns the config that a run has written as `config.json`; raises UsageError if it is damaged."""
     try:
         return ConfigDict(json.loads(path.read_text(), object_hook=_replace_nulls))
@@ -89,7 +89,7 @@ def _replace_nulls(section: dict[str, Any]) -> dict[str, Any]:
 
 def read_comments(source: str) -> dict[str, str]:
     """Returns {dotted key: the comment on its line or above it} of a config file and its shared ones (`_*.py`)."""
-    path, _ = split(source)
+    path, _ = split_source(source)
     comments = {}
     for file in (*sorted(path.parent.glob('_*.py')), path):
         lines = file.read_text().splitlines()
@@ -122,5 +122,5 @@ def run_folder(source: str | None, values: Mapping[str, Any], root: Path) -> Pat
 
 def config_folder(source: str, root: Path) -> Path:
     """Returns ROOT/<task>/<name>[-arg], the folder with the runs of one config."""
-    path, argument = split(source)
+    path, argument = split_source(source)
     return root / path.absolute().parent.name / (path.stem + (f'-{argument}' if argument else ''))
