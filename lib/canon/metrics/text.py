@@ -30,8 +30,8 @@ def edit_distance(a: jax.Array, a_lengths: jax.Array, b: jax.Array, b_lengths: j
         substituted = row[:, :-1] + (character[:, None] != b)
         new = jnp.minimum(row[:, 1:] + 1, substituted)
         new = jnp.concatenate([jnp.broadcast_to(i + 1, (len(b), 1)), new], axis=1)
-        new = jax.lax.cummin(new - columns, axis=1) + columns
-        return jnp.where(valid[:, None], new, row), None
+        new = jax.lax.cummin(new - columns, axis=1) + columns  # insertions, without a loop over columns
+        return jnp.where(valid[:, None], new, row), None  # rows beyond a's length keep the last distances
 
     steps = jnp.arange(a.shape[1])
     start = jnp.broadcast_to(columns, (len(b), len(columns)))

@@ -51,6 +51,7 @@ class CRNN(linen.Module):
     def extract_columns(self, x: jax.Array, train: bool) -> jax.Array:
         """Applies the convolutions: [B, 32, W, C] -> float32 [B, W // 4 + 1, features[-1]]."""
         for number, features in enumerate(self.features, 1):
+            # The last convolution takes the two remaining rows to one, without padding.
             size, padding = (2, 0) if number == 7 else (3, 1)
             x = Conv(features, size, padding=padding, dtype=self.dtype, name=f'conv{number}')(x)
             if number in self.batch_norm:
@@ -58,9 +59,9 @@ class CRNN(linen.Module):
             x = ops.relu(x)
             if number in (1, 2):
                 x = ops.max_pool(x, 2)
-            elif number in (4, 6):
+            elif number in (4, 6):  # halves the height only: characters are narrow, and every column is a frame
                 x = ops.max_pool(x, 2, (2, 1), padding=(0, 1))
-        return x[:, 0].astype(jnp.float32)
+        return x[:, 0].astype(jnp.float32)  # one row is left
 
 
 class BiLSTM(linen.Module):

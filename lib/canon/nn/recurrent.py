@@ -53,6 +53,7 @@ class _Direction(nn.Module):
         params = {
             name: self.param(name, initializer, shape, jnp.float32) for name, (initializer, shape) in shapes.items()
         }
+        # The state stays float32 (canon.ops.recurrence): only inputs and parameters are cast.
         x, *values = promote_dtype(x, *params.values(), dtype=self.dtype)
         return self.scan(x, **dict(zip(params, values, strict=True)), initial=initial, lengths=lengths, reverse=reverse)
 
@@ -115,7 +116,7 @@ class Recurrent(nn.Module):
         self.forward = [_Direction(**keywords) for _ in range(self.layers)]
         if self.bidirectional:
             self.backward = [_Direction(**keywords) for _ in range(self.layers)]
-        self.drop = nn.Dropout(self.dropout, (1,) if self.locked else ())
+        self.drop = nn.Dropout(self.dropout, (1,) if self.locked else ())  # axis 1 is time
 
     def __call__(
         self, x: jax.Array, lengths: jax.Array | None = None, initial: Any = None, train: bool = False
@@ -158,7 +159,7 @@ class Recurrent(nn.Module):
             raise UsageError('a bidirectional layer reads whole sequences; it has no step')
         if x.ndim != 2:
             raise UsageError(f'a step takes [B, I], not {x.shape}')
-        outputs, state = self(x[:, None], initial=state)
+        outputs, state = self(x[:, None], initial=state)  # a sequence of one step
         return outputs[:, 0], state
 
     @nn.nowrap
@@ -202,7 +203,7 @@ class RNN(Recurrent):
         if self.features is None:
             return states, last
         outputs = activation(self.activation)(self.output(states))
-        if lengths is not None:
+        if lengths is not None:  # f(0) need not be 0
             outputs = jnp.where((jnp.arange(x.shape[1]) < jnp.asarray(lengths)[:, None])[..., None], outputs, 0)
         return outputs, last
 
@@ -222,6 +223,7 @@ class LSTM(Recurrent):
 
     def cell(self) -> dict[str, Any]:
         def bias_init(key, shape, dtype):
+            # Gates in the order i, f, g, o.
             return jnp.zeros(shape, dtype).at[self.hidden : 2 * self.hidden].set(self.forget_bias)
 
         size = self.hidden

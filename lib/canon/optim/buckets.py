@@ -29,7 +29,7 @@ def bucket_leaves(tx: GradientTransformation, below: int = 16384) -> GradientTra
     def init(params):
         state = tx.init(_join(params, params, below))
         for kind in (EmaState, LateAverageState, NesterovState, LookaheadState, ScheduleFreeState):
-            if find_states(state, kind):
+            if find_states(state, kind):  # they are read with the tree of the parameters
                 raise UsageError(f'{kind.__name__} cannot be kept in a bucket; put it outside of bucket_leaves')
         return state
 
@@ -56,7 +56,7 @@ def _join(tree: Tree, like: Tree, below: int) -> Tree:
     leaves, treedef = jax.tree.flatten(tree)
     small = {name: jnp.concatenate([jnp.ravel(leaves[i]) for i in places]) for name, places in groups.items()}
     for i in (i for places in groups.values() for i in places):
-        leaves[i] = MaskedNode()
+        leaves[i] = MaskedNode()  # a node without leaves: `tx` passes it by
     return {BUCKETS: small, 'leaves': treedef.unflatten(leaves)}
 
 
@@ -65,7 +65,7 @@ def _split(joined: Tree, updates: Tree, like: Tree, below: int) -> Tree:
     treedef = jax.tree.structure(updates)
     leaves = treedef.flatten_up_to(joined['leaves'])
     for name, places in _groups(like, below).items():
-        ends = np.cumsum([np.prod(shapes[i], dtype=int) for i in places])
+        ends = np.cumsum([np.prod(shapes[i], dtype=int) for i in places])  # dtype: an empty shape gives 1.0 otherwise
         for i, part in zip(places, jnp.split(joined[BUCKETS][name], ends[:-1]), strict=True):
             leaves[i] = part.reshape(shapes[i])
     return treedef.unflatten(leaves)

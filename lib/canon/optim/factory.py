@@ -21,6 +21,7 @@ _TRANSFORMS = (optax.GradientTransformation, optax.GradientTransformationExtraAr
 def _functions() -> dict[str, Callable]:
     """Returns, by name, every function of this package that is annotated to return a transform or a schedule."""
     package = __name__.rpartition('.')[0]
+    # The return type selects: helpers of the same modules return something else.
     paths = [path for path in named.public_functions(package) if not path.startswith('factory.')]
     functions = {path.rpartition('.')[2]: named.lookup(package, path, 'optimizer') for path in paths}
     return {name: f for name, f in functions.items() if _return_type(f) in (*_TRANSFORMS, Schedule)}
@@ -120,6 +121,7 @@ def _call(function: Callable, arguments: dict, where: str) -> Any:
     try:
         return named.call(function, values, where)
     except UsageError as error:
+        # Errors of the optimizer's own arguments do not know the key of the config.
         raise error if str(error).startswith(where) else UsageError(f'{where}: {error}') from error
 
 

@@ -139,7 +139,7 @@ def match_rules(pairs: list[tuple[str, Any]], params: Tree) -> list[int]:
             raise UsageError(f'no rule matches the parameter {name!r}; the rules are {[r for r, _ in pairs]}')
         owner.append(matches[0])
     for i, (pattern, _) in enumerate(pairs):
-        if names and i not in owner and pattern != '.*':
+        if names and i not in owner and pattern != '.*':  # a final rule for the rest may be empty
             raise UsageError(f'the rule {pattern!r} matches no parameter of its own{suggest(pattern, names)}')
     return owner
 

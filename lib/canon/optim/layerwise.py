@@ -76,12 +76,13 @@ def scale_by_trust_ratio(
 
     def kernel(u, p):
         u, p = wide(u), wide(p)
-        if p.ndim < 2 and not vectors:
+        if p.ndim < 2 and not vectors:  # biases and norms: the ratio of a vector near 0 would stop it
             return (u,)
         decay, coefficient = cast(weight_decay, u), cast(trust_coefficient, u)
         size, decayed = _norm(p), u + decay * p
         divisor = (_norm(u) + decay * size if separate_norms else _norm(decayed)) + cast(eps, u)
         defined = (size > 0) & (divisor > 0)
+        # The inner `where` avoids 0 / 0, also in a derivative through the update.
         ratio = jnp.where(defined, coefficient * size / jnp.where(defined, divisor, 1), 1)
         return (ratio * decayed,)
 

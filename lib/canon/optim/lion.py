@@ -54,6 +54,7 @@ def scale_by_lion(b1: float = 0.9, b2: float = 0.99, state_dtype=None) -> Gradie
     def update(updates, state, params=None):
         def kernel(u, m):
             u = wide(u)
+            # The step uses the stored m, which may be rounded.
             m = lerp(wide(m), u, b2).astype(m.dtype)
             return jnp.sign(cast(of_mean, u) * wide(m) + cast(of_update, u) * u), m
 

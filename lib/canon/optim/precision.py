@@ -35,6 +35,7 @@ def master_weights(tx: GradientTransformation) -> GradientTransformationExtraArg
 
         def kernel(u, master, p):
             master = master + u.astype(master.dtype)
+            # The difference of the rounded master, since the update is added to the rounded parameter.
             return wide(master.astype(p.dtype)) - wide(p), master
 
         updates, master = per_leaf(kernel, updates, state.master, given=(params,))

@@ -110,7 +110,7 @@ def inverse_sqrt(init: float, steps: int) -> Schedule:
     to_integer('steps', steps)
 
     def rate(count):
-        k = jnp.minimum(count, np.iinfo(np.int32).max - steps)
+        k = jnp.minimum(count, np.iinfo(np.int32).max - steps)  # k + steps must not overflow
         return init * jnp.sqrt(steps / scalar(k + steps))
 
     return rate
@@ -126,6 +126,7 @@ def exponential(init: float, decay: float, steps: int, staircase: bool = False) 
 
     def rate(count):
         count = jnp.asarray(count)
+        # In integers: count / steps in float32 would lose the fraction of large counts.
         whole, rest = count // steps, 0 if staircase else scalar(count % steps) / steps
         return init * jnp.exp((scalar(whole) + rest) * log(decay))
 

@@ -27,7 +27,7 @@ def hyperparams(opt_state) -> dict[str, jax.Array]:
     If a name occurs several times, a prefix distinguishes them: the label in a partition, the place in a chain. A value
     that `optax.inject_hyperparams` passes to a transform that records it is returned once.
     """
-    leaves = tree_flatten_with_path(opt_state)[0]
+    leaves = tree_flatten_with_path(opt_state)[0]  # by paths, so that containers of other libraries are transparent
     return {name: leaves[place][1] for place, name in _named_places(opt_state, leaves).items()}
 
 
@@ -101,7 +101,7 @@ def opt_state_shardings(tx, params: Tree, param_shardings: Tree, replicated) -> 
 
     def shard_leaf(path, leaf):
         keys = _keys(path)
-        suffixes = (keys[start:] for start in range(len(keys) + 1))
+        suffixes = (keys[start:] for start in range(len(keys) + 1))  # the longest first
         owner = next((suffix for suffix in suffixes if suffix in shapes), None)
         return shardings[owner] if owner is not None and shapes[owner] == leaf.shape else replicated
 
@@ -146,6 +146,7 @@ def _is_recorded(path, recorded: set) -> bool:
 
 def _names(paths: list) -> list[str]:
     """Returns the shortest names that distinguish the paths: the field, then with labels, then with places too."""
+    # Labels of partitions and keys of injections are dict keys; places in chains are indices.
     for kinds in ((), (DictKey,), (DictKey, SequenceKey, FlattenedIndexKey)):
         names = [path_name((*(k for k in path[:-1] if isinstance(k, kinds)), path[-1])) for path in paths]
         if len(set(names)) == len(names):

@@ -54,8 +54,9 @@ def _direction_from_torch(state: Mapping[str, np.ndarray], place: str, prefix: s
         bias, inner = state[f'bias_ih_{place}'], state[f'bias_hh_{place}']
     except KeyError as error:
         raise UsageError(f'{prefix}{error.args[0]} is missing from the recurrent layer') from error
-    if _count_gates(params) != 3:
+    if _count_gates(params) != 3:  # the two biases of torch only ever occur as their sum
         return params | {'bias': bias + inner}
+    # Except in the candidate of a GRU, where the reset gate multiplies the second one.
     inner, candidate = np.split(inner, [2 * len(inner) // 3])
     return params | {'bias': bias + np.append(inner, np.zeros_like(candidate)), 'candidate_bias': candidate}
 
@@ -103,7 +104,7 @@ def cell_from_flax(cell: Mapping[str, Any]) -> dict[str, np.ndarray]:
         'kernel': np.concatenate([part['kernel'] for part in outer], 1),
         'recurrent': np.concatenate([part['kernel'] for part in inner], 1),
     }
-    biased = inner if len(names) == 4 else outer
+    biased = inner if len(names) == 4 else outer  # flax's LSTM has its biases on the recurrent side
     if 'bias' in biased[0]:
         params['bias'] = np.concatenate([part['bias'] for part in biased])
     if len(names) == 3 and 'bias' in inner[-1]:

@@ -65,7 +65,7 @@ class Alphabet:
         if problem:
             raise CanonError(f'the text {text!r} cannot be a label: {problem}')
         classes = [self.characters.index(c) + 1 for c in (text.lower() if self.ignore_case else text)]
-        label = np.zeros(max_length, np.int32)
+        label = np.zeros(max_length, np.int32)  # padded, so that labels stack to a batch
         label[: len(classes)] = classes
         return {'label': label, 'label_length': np.int32(len(classes))}
 

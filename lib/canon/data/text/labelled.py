@@ -41,7 +41,7 @@ def load_labelled(
     if 'max_length' in arguments:
         options['max_length'] = max_length
     source = load(name, split, data_dir=data_dir, **options)
-    fields = source[0]
+    fields = source[0]  # a source states its fields only by its examples
     if {'image', 'label', 'label_length'} <= fields.keys():
         return source
     if {'image', 'text'} <= fields.keys():

@@ -97,6 +97,7 @@ class SplitGates(NamedTuple):
         return bias
 
     def project(self, x, kernel, bias, gates):
+        # One product per gate here too, so that the loop reads whole arrays and not slices.
         kernels = jnp.split(kernel, gates, 1)
         biases = [None] * gates if bias is None else jnp.split(bias, gates)
         return tuple(JointGates().project(x, k, b, 1) for k, b in zip(kernels, biases, strict=True))
@@ -137,7 +138,7 @@ class ColumnStates(NamedTuple):
         return JointGates().project(x, kernel, bias, gates).swapaxes(1, 2)
 
     def arrange(self, w, transposed):
-        return w if transposed else w.T
+        return w if transposed else w.T  # weights on the left are transposed in the forward step
 
     def multiply(self, h, w):
         return self.split(_product(w, h), w.shape[0] // w.shape[1])

@@ -49,7 +49,7 @@ def perceptron_task(hidden: Sequence[int], goal: str, classes: int, pixels: int)
 
     def loss(params, mutable, batch, at):
         means = _measure(model, goal, params, batch)
-        return means.pop('loss'), (mutable, means)
+        return means.pop('loss'), (mutable, means)  # what is left are the metrics
 
     return Task(
         init=lambda key, batch: model.init(key, _flatten_images(batch)[:1]),
@@ -70,7 +70,7 @@ def perceptron_evaluator(task: Task, batches: Any) -> Evaluator:
 
 def _measure(model: Perceptron, goal: str, params: Any, batch: Any) -> dict[str, metrics.Mean]:
     pixels = _flatten_images(batch)
-    outputs = jnp.asarray(model.apply({'params': params}, pixels))
+    outputs = jnp.asarray(model.apply({'params': params}, pixels))  # asarray narrows the type for the checker
     if goal == 'reconstruct':
         return {'loss': metrics.Mean.of(jnp.sum((outputs - pixels) ** 2, axis=1), batch['mask'])}
     loss = metrics.Mean.of(losses.softmax_cross_entropy(outputs, batch['label']), batch['mask'])

@@ -48,6 +48,7 @@ def effective_rate(spec: Mapping[str, Any], state: Any) -> jax.Array | None:
     r = _flatten(getattr(accumulators, squared_gradients))
     log_numerator = jnp.log(root(_flatten(getattr(accumulators, squared_updates)))) if squared_updates else 0.0
     positive = r > 0
+    # In logarithms: the product of many small factors underflows.
     log_factors = jnp.where(positive, log_numerator - jnp.log(root(r)), 0)
     mean = jnp.sum(log_factors) / jnp.maximum(positive.sum(), 1)
     return optim.find_state(state, optim.LearningRateState).learning_rate * jnp.exp(mean)

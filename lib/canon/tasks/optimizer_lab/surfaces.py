@@ -75,7 +75,7 @@ def surface_experiment(surface: Surface, tx: Any) -> Experiment:
     def measure(params, mutable, batch):
         return Mean.of(surface.height(params['point']))
 
-    train = Generated(lambda step: {})
+    train = Generated(lambda step: {})  # a surface needs no data
     once = Generated(lambda step: {}, length=1)
     task = Task(init, loss, lambda params, mutable, batch: params['point'])
     return Experiment(task, tx, train, {'surface': Evaluator(once, measure, lambda mean: {'loss': mean.value})})
@@ -94,7 +94,7 @@ def record_paths(experiment: Experiment, surface: Surface, steps: int, title: st
       title: of the figure.
     """
     task, step = experiment.task, experiment.step
-    assert step is not None
+    assert step is not None  # side_by_side defines one
 
     def init(key, batch):
         variables = task.init(key, batch)
