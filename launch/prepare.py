@@ -60,7 +60,7 @@ def _find(name: str, root: Path) -> Path | None:
     from canon.data.pipeline import tfds
 
     try:
-        return tfds.find(name, root)
+        return tfds.find_folder(name, root)
     except UsageError:
         return None
 

@@ -253,7 +253,7 @@ def test_what_does_not_fit_is_refused(make):
         make(source(9), 4).for_process(2, 2)
     with pytest.raises(UsageError, match='batch_size=0'):
         make(source(9), 0)
-    with pytest.raises(UsageError, match='no Transform'):
+    with pytest.raises(UsageError, match='is not a Transform'):
         make(source(9), 2, transforms=(np.negative,))
 
 

@@ -369,7 +369,7 @@ def test_a_header_that_is_no_python_is_one_line(tmp_path, header):
     head = header.ljust(117).encode() + b'\n'
     array = b'\x93NUMPY\x01\x00' + len(head).to_bytes(2, 'little') + head + b'1234'
     (tmp_path / 'a.npy').write_bytes(array)
-    with pytest.raises(CanonError, match=r'a\.npy is no array of numbers'):
+    with pytest.raises(CanonError, match=r'a\.npy is not an array of numbers'):
         arrays.read_npy(tmp_path / 'a.npy')
     with zipfile.ZipFile(tmp_path / 'a.npz', 'w') as archive:
         archive.writestr('image.npy', array)

@@ -144,7 +144,7 @@ def test_a_header_that_asks_for_more_memory_than_there_is(tmp_path):
     stored = (tmp_path / 'v.npy').read_bytes()
     for shape in (b'(1000000000000000000,)', b'(4000000, 5000000, 6000000)', b'(-4, 5, 6)'):
         given = stored.replace(b'(4, 5, 6), }' + b' ' * (len(shape) - 9), shape + b', }')
-        with pytest.raises(CanonError, match=r'v\.npy is no array of numbers'):
+        with pytest.raises(CanonError, match=r'v\.npy is not an array of numbers'):
             volumes.read_volume(wrote(tmp_path / 'v.npy', given))
 
 
@@ -196,8 +196,8 @@ def write(path, kind):
         ('v.npy', '4d', dict(), UsageError, r'has four axes, 4x5x6x3: choose a frame of 0\.\.2'),
         ('v.npy', '4d', dict(frame=3), UsageError, r'has frames 0\.\.2, not 3'),
         ('v.npy', '2d', dict(), CanonError, 'is 4x5; a volume is X x Y x Z'),
-        ('v.npy', 'objects', dict(), CanonError, 'is no array of numbers'),
-        ('v.npy', 'text', dict(), CanonError, 'is no array of numbers'),
+        ('v.npy', 'objects', dict(), CanonError, 'is not an array of numbers'),
+        ('v.npy', 'text', dict(), CanonError, 'is not an array of numbers'),
         ('v.npy', 'words', dict(), CanonError, 'voxels, not numbers'),
         ('v.nii', 'text', dict(), CanonError, 'cannot be read as NIfTI'),
         ('v.nii.gz', 'gzip', dict(), CanonError, 'cannot be read as NIfTI'),

@@ -10,6 +10,7 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from canon.errors import UsageError, describe_error
@@ -108,8 +109,9 @@ class Catalogue(NamedTuple):
 @functools.cache
 def _defined_names(module: str) -> frozenset[str]:
     """Returns the names of the public functions that the text of a module defines."""
-    loader: Any = getattr(importlib.util.find_spec(module), 'loader', None)
-    return frozenset(re.findall(r'^def ([a-zA-Z]\w*)\(', loader.get_source(module) or '', re.MULTILINE))
+    file = getattr(importlib.util.find_spec(module), 'origin', None)
+    text = Path(file).read_text(encoding='utf-8') if file and file.endswith('.py') else ''
+    return frozenset(re.findall(r'^def ([a-zA-Z]\w*)\(', text, re.MULTILINE))
 
 
 def lookup(package: str, name: str, kind: str, where: str = '') -> Callable:

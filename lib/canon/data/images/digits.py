@@ -1,4 +1,4 @@
-"""The embedded data set: scikit-learn's 1,797 handwritten digits, as a TFDS builder that needs no TensorFlow."""
+"""The embedded data set: the 1,797 handwritten digits of scikit-learn, as a TFDS builder that needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     """8x8 grey digits of 43 writers: the test part of Optdigits (Alpaydin and Kaynak, UCI, 1998).
 
     image: uint8 [8, 8, 1], the 17 levels 0..16 spread over 0..255. label: 0..9.
-    Splits: train 1,437, test 360, drawn once at random by class. Writers are not told apart in scikit-learn's copy,
-    so both splits know all hands; UCI's own split, by writer, is harder.
+    Splits: train 1,437, test 360, drawn once at random by class. Scikit-learn's copy does not say who wrote which
+    digit, so both splits have digits of all writers; UCI's own split, by writer, is harder.
     """
 
     VERSION = tfds.core.Version('1.0.0')
@@ -69,7 +69,7 @@ def digits(split: str = 'train', data_dir: str | os.PathLike | None = None, deco
 
 
 def arrays() -> tuple[np.ndarray, np.ndarray]:
-    """(images uint8 [1797, 8, 8, 1] in 0..255, labels [1797]) in scikit-learn's order."""
+    """Returns images uint8 [1797, 8, 8, 1] in 0..255 and labels [1797], in scikit-learn's order."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -77,15 +77,15 @@ def arrays() -> tuple[np.ndarray, np.ndarray]:
 
 
 def held_out(labels: np.ndarray) -> np.ndarray:
-    """The indices of the test split: the examples shuffled, sorted by class, and every fifth taken."""
-    chance = np.random.RandomState(0).random_sample(len(labels))  # numpy keeps this stream for ever
-    return np.sort(np.lexsort((chance, labels))[::5])
+    """Returns the indices of the test split: every fifth of the examples, shuffled and then sorted by class."""
+    draws = np.random.RandomState(0).random_sample(len(labels))  # numpy guarantees this stream for ever
+    return np.sort(np.lexsort((draws, labels))[::5])
 
 
 def prepare(data_dir: Path) -> Path:
-    """Writes the set as array_record, unless it is there; returns its folder.
+    """Writes the data set as array_record, unless it exists; returns its folder.
 
-    Any number of processes may do so at once. Raises CanonError when `data_dir` cannot be written.
+    Any number of processes may do so at once. Raises CanonError if `data_dir` cannot be written.
     """
     folder = data_dir / 'digits' / str(Digits.VERSION)
     if folder.exists():
@@ -106,15 +106,15 @@ def prepare(data_dir: Path) -> Path:
 
 
 def _write(data_dir: str) -> None:
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # TFDS talks much
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # TFDS prints progress
         Digits(data_dir=data_dir, file_format='array_record').download_and_prepare()
 
 
-def _move(made: Path, folder: Path) -> None:
-    """Renames, which is atomic; whoever comes second finds the same content and leaves it."""
+def _move(source: Path, folder: Path) -> None:
+    """Renames a finished folder, atomically; a process that comes second keeps the same content of the first."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.rename(made, folder)
+        os.rename(source, folder)
     except OSError:
         if not folder.exists():
             raise

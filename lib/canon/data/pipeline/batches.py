@@ -1,7 +1,7 @@
-"""From examples to batches by number: `Batches` for training, endless; `Once` for evaluation, each example once.
+"""Batches of examples by number: `Batches` for training, without end; `Once` for evaluation, each example once.
 
-Grain runs either in the background, over whole batches: its price of 0.1 ms an element is then paid once a batch.
-A batch is a function of its number alone, so nothing of the reading is saved in a checkpoint.
+Grain prepares whole batches in the background: its cost of 0.1 ms per element is then paid once per batch. A batch is a
+function of its number alone, so a checkpoint holds no state of the reading.
 """
 
 from __future__ import annotations
@@ -20,15 +20,20 @@ from canon.data.pipeline.workers import prepare_worker, signals_held, single_thr
 from canon.errors import CanonError, UsageError
 
 Batch = dict[str, np.ndarray]
-ENDLESS = 1 << 40  # batches; grain wants a length
+ENDLESS = 1 << 40  # batches: grain needs the length of a source
 
 
 class Batches:
     """Training batches without end; `batches[step]` is a pure function of (seed, step).
 
-    A batch is {field: [B_local, ...]} and 'mask', bool [B_local], all true. Position p = step * B + j of the stream
-    holds an example that `sampler` names; epochs follow each other without a gap, so that a batch may span several
-    and no remainder is dropped. The global batch does not depend on `shard`; this process gets its rows of it.
+    A batch is {field: [B, ...]} and 'mask', bool [B], all true. The `sampler` decides which example is at position
+    p = step * B + j of the stream. Epochs follow each other without a gap, so a batch may span several and no remainder
+    is dropped. After `for_process`, batches hold that process's rows of the same global batches.
+
+        >>> from canon.data import Arrays, Batches
+        >>> batches = Batches(Arrays({'x': np.arange(10)}), batch_size=4, seed=1)
+        >>> batches[2]['x'].shape, (batches[7]['x'] == next(batches.iterate(7))['x']).all()
+        ((4,), np.True_)
     """
 
     def __init__(
@@ -38,24 +43,26 @@ class Batches:
         seed: int = 0,
         transforms: Sequence[Transform] = (),
         sampler: str | Mapping[str, Any] | order.Order = 'shuffled',
-        shard: tuple[int, int] = (0, 1),
         threads: int = 2,
         workers: int = 0,
         memory_limit: int = 1 << 30,
     ):
         """
         Args:
+          source: the examples.
           batch_size: B, of all processes together.
-          sampler: which example stands where in the stream: 'shuffled', 'in_order', 'balanced' (by the field 'label'),
+          seed: of the order and of the transforms.
+          transforms: applied to each example, in order (`canon.data.transforms`).
+          sampler: the order of the examples: 'shuffled', 'in_order', 'balanced' (by the field 'label'),
             `dict(name='balanced', field='domain')`, or a function of positions (`canon.data.order`).
-          shard: (process_index, process_count).
-          threads: that prepare batches in the background; 0 prepares each when it is asked for.
-          workers: processes instead, for images whose decoding takes long; they keep nothing in memory.
-          memory_limit: bytes; a source that fits is decoded once and kept (by `canon.data.Cached`).
+          threads: threads that prepare batches ahead; 0 prepares each when it is requested.
+          workers: processes that prepare batches ahead instead, for images that are slow to decode; they cache nothing.
+          memory_limit: in bytes; a source that fits is decoded once and kept (by `canon.data.Cached`).
 
-        Raises UsageError for an empty source, a batch size that the processes do not divide, an unknown sampler.
+        Raises:
+          UsageError: the source is empty, the batch size or the seed is not valid, or the sampler does not exist.
         """
-        self._rows = _Rows(source, batch_size, seed, transforms, shard, 0 if workers else memory_limit)
+        self._rows = _Rows(source, batch_size, seed, transforms, 0 if workers else memory_limit)
         self._order = order.make(sampler, source, seed, batch_size)
         self.threads, self.workers = threads, workers
         self.source, self.batch_size, self.num_examples = source, batch_size, len(source)
@@ -66,7 +73,7 @@ class Batches:
 
     @property
     def steps_per_epoch(self) -> float:
-        """Steps in which as many examples are drawn as there are; rarely a whole number."""
+        """Steps that draw as many examples as there are; rarely a whole number."""
         return self.num_examples / self.batch_size
 
     def __getitem__(self, step: int) -> Batch:
@@ -78,15 +85,15 @@ class Batches:
         return {**stack(examples), 'mask': np.ones(len(ids), bool)}
 
     def iterate(self, start: int = 0) -> Iterator[Batch]:
-        """batches[start], batches[start + 1], ..., prepared ahead."""
+        """Yields self[start], self[start + 1], ..., prepared ahead."""
         return prefetch(self, start, ENDLESS, self.threads, self.workers)
 
 
 class Once:
-    """Each example once, in order, for evaluation: `len(once)` batches of B rows.
+    """Evaluation batches: each example once, in order, in `len(once)` batches of B rows.
 
-    'mask', bool [B_local], is false on the rows (zeros) that fill up the last batch, so weighted sums are exact. With
-    several processes each gets its rows of every batch; the number of batches is the same for all.
+    'mask', bool [B], is false on the rows of zeros that fill up the last batch, so weighted sums are exact. The number
+    of batches is the same for all processes.
     """
 
     def __init__(
@@ -94,13 +101,12 @@ class Once:
         source: Source,
         batch_size: int,
         transforms: Sequence[Transform] = (),
-        shard: tuple[int, int] = (0, 1),
         threads: int = 2,
         workers: int = 0,
         memory_limit: int = 1 << 30,
     ):
-        """Arguments and errors as in `Batches`. Random transforms are allowed and give the same every time."""
-        self._rows = _Rows(source, batch_size, 0, transforms, shard, 0 if workers else memory_limit)
+        """Arguments and errors are those of `Batches`. Random transforms are allowed; every pass draws the same."""
+        self._rows = _Rows(source, batch_size, 0, transforms, 0 if workers else memory_limit)
         self.threads, self.workers = threads, workers
         self.source, self.batch_size, self.num_examples = source, batch_size, len(source)
 
@@ -117,12 +123,13 @@ class Once:
         start, rows = index * self.batch_size, self._rows.local
         ids = range(start + rows.start, min(start + rows.stop, self.num_examples))
         padding = rows.stop - rows.start - len(ids)
+        # A process whose rows are all padding needs one example for their shapes.
         examples = self._rows.read(ids, [0] * len(ids)) or self._rows.read([0], [0])
         batch = {field: _fill(values[: len(ids)], padding) for field, values in stack(examples).items()}
         return {**batch, 'mask': np.arange(len(ids) + padding) < len(ids)}
 
     def iterate(self, start: int = 0) -> Iterator[Batch]:
-        """once[start], ... once[len(once) - 1], prepared ahead."""
+        """Yields self[start], ..., self[len(self) - 1], prepared ahead."""
         return prefetch(self, start, len(self), self.threads, self.workers)
 
 
@@ -146,10 +153,10 @@ def _with_rows(data, index, count):
 
 
 class _Rows:
-    """Reads and transforms the examples of this process."""
+    """Reads and transforms the examples of one process, the rows `local` of each batch."""
 
-    def __init__(self, source, batch_size, seed, transforms, shard, memory_limit):
-        self.local = process_rows(batch_size, *shard)
+    def __init__(self, source, batch_size, seed, transforms, memory_limit):
+        self.local = process_rows(batch_size, 0, 1)
         if not len(source):
             raise UsageError(f'{source!r} has no examples')
         if seed < 0:
@@ -167,18 +174,20 @@ class _Rows:
 
 
 def stack(examples: Sequence[Example]) -> Batch:
-    """{field: [len(examples), ...]}. Raises CanonError naming the field whose shapes differ."""
+    """Stacks examples to {field: [len(examples), ...]}. Raises CanonError, which names a field whose shapes differ."""
     fields = examples[0].keys()
     if any(e.keys() != fields for e in examples):
         raise CanonError(f'examples of one batch differ in their fields: {sorted(set().union(*examples))}')
     if 'mask' in fields:
-        raise CanonError("a field is called 'mask', which tells real rows from padding; rename it by `rename`")
+        raise CanonError("a field is called 'mask', the key that marks padding; rename it by `rename`")
     return {field: _stack([e[field] for e in examples], field) for field in fields}
 
 
 def _stack(values: list[Any], field: str) -> np.ndarray:
     try:
-        return np.stack(values) if np.ndim(values[0]) else np.array(values)  # stack takes 14 times as long for scalars
+        return (
+            np.stack(values) if np.ndim(values[0]) else np.array(values)
+        )  # np.stack takes 14 times as long for scalars
     except ValueError:
         shapes = ' and '.join(sorted({str(np.shape(v)) for v in values})[:3])
         raise CanonError(f'field {field!r} has shapes {shapes} in one batch; resize, pad or drop it') from None
@@ -189,7 +198,7 @@ def _fill(values: np.ndarray, padding: int) -> np.ndarray:
 
 
 class _From:
-    """`batches` from number `start` to `stop`, as grain wants it."""
+    """Batches `start` to `stop` as a source of grain, which counts from 0."""
 
     def __init__(self, batches, start, stop):
         self.batches, self.start, self.stop = batches, start, stop
@@ -206,7 +215,7 @@ class _From:
 
 def prefetch(batches: Any, start: int, stop: int, threads: int, workers: int) -> Iterator[Any]:
     """Yields batches[start], ..., batches[stop - 1], prepared ahead by threads, or by processes (`workers`)."""
-    import grain  # 3 s, and it brings jax: not for those who only read a source
+    import grain  # takes 3 s and imports jax, which reading a source does not need
 
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
     stream = grain.MapDataset.source(_From(batches, start, stop)).to_iter_dataset(options)
@@ -218,9 +227,9 @@ def prefetch(batches: Any, start: int, stop: int, threads: int, workers: int) ->
         iterator = iter(stream)
         try:
             for batch in _hold_signals_at_first(iterator) if workers else iterator:
-                # Batches of workers are in shared memory, which must not outlive them.
+                # Batches of workers are in shared memory, which is gone when they end.
                 yield _copy(batch) if workers else batch
-        finally:  # after an error, too: worker processes and their shared memory go at once
+        finally:  # also after an error, so that worker processes and their shared memory go at once
             iterator.close()
 
 
@@ -229,7 +238,7 @@ def _copy(batch: Any) -> Any:
 
 
 def _hold_signals_at_first(iterator: Iterator[Batch]) -> Iterator[Batch]:
-    """`iterator`, whose processes start with its first element."""
+    """Yields from an iterator whose processes start with its first element, and inherit the blocked signals."""
     with signals_held():
         first = next(iterator, None)
     if first is not None:
@@ -238,7 +247,7 @@ def _hold_signals_at_first(iterator: Iterator[Batch]) -> Iterator[Batch]:
 
 
 def _parse_flags():
-    """Grain's workers read absl flags; from a notebook or a test nobody has parsed any."""
+    """Marks absl's flags as parsed, for notebooks and tests: grain's workers read them."""
     from absl import flags
 
     if not flags.FLAGS.is_parsed():

@@ -1,4 +1,4 @@
-"""What a transform is, and how a chain of them is applied."""
+"""Transforms of examples, and chains of them."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -9,10 +9,13 @@ from canon.errors import CanonError, UsageError
 
 
 class Transform(NamedTuple):
-    """apply: (example, key) -> a new example; the given one is left as it is. random: it looks beyond `key.id`.
+    """A function of one example.
 
-    pairs: apply takes a third argument, the examples of the whole source by number, as the links before this one give
-    them on this visit; such a transform is random.
+    Attributes:
+      apply: (example, key) -> a new example; the given one stays as it is.
+      random: whether the result depends on more of the key than `key.id`.
+      pairs: whether `apply` takes a third argument, the examples of the whole source by number, as the links before
+        this one transform them on this visit. Such a transform is random.
     """
 
     apply: Callable[..., Example]
@@ -21,18 +24,27 @@ class Transform(NamedTuple):
 
 
 def split(transforms: Sequence[Transform]) -> tuple[tuple[Transform, ...], tuple[Transform, ...]]:
-    """(the deterministic ones before the first random one, the rest)."""
+    """Splits a chain into the deterministic transforms before the first random one, and the rest."""
     for t in transforms:
         if not isinstance(t, Transform):
-            raise UsageError(f'{t!r} is no Transform; wrap a function of (example, key) in Transform(function, random)')
+            raise UsageError(
+                f'{t!r} is not a Transform; wrap a function of (example, key) in Transform(function, random)'
+            )
     first = next((i for i, t in enumerate(transforms) if t.random), len(transforms))
     return tuple(transforms[:first]), tuple(transforms[first:])
 
 
 def apply(transforms: Sequence[Transform], example: Example, key: Key, source: Source | None = None) -> Example:
-    """`example` of `source` through `transforms`; the k-th random one gets `key` with link k.
+    """Applies transforms to an example; the k-th random one gets `key` with link k.
 
-    Raises CanonError for a transform of pairs where no source is given.
+    Args:
+      transforms: the chain.
+      example: the example that `key` names.
+      key: seed, visit and id.
+      source: of the example, for transforms of pairs.
+
+    Raises:
+      CanonError: there is a transform of pairs, and no source.
     """
     link = 0
     for i, transform in enumerate(transforms):
@@ -47,7 +59,7 @@ def apply(transforms: Sequence[Transform], example: Example, key: Key, source: S
 
 
 class _Others:
-    """The examples of `source` after `transforms`, on the visit of `key`."""
+    """The examples of `source` after `transforms`, on the visit of `key`, by number."""
 
     def __init__(self, transforms, source, key):
         if source is None:
@@ -63,10 +75,10 @@ class _Others:
 
 
 class Mapped:
-    """`source` with deterministic transforms applied to each example."""
+    """A source whose examples go through deterministic transforms."""
 
     def __init__(self, source: Source, transforms: Sequence[Transform]):
-        """Raises CanonError for a random transform: it would give the same on every visit."""
+        """Raises CanonError for a random transform, which would draw the same on every visit."""
         if any(t.random for t in transforms):
             raise CanonError('Mapped takes deterministic transforms only; random ones belong to Batches')
         self.source, self.info, self.transforms = source, source.info, tuple(transforms)

@@ -1,8 +1,8 @@
-"""Randomness for one example: a function of the seed, the visit and the example, and of nothing else.
+"""Random generators: streams by name, and one stream per example for its augmentation.
 
-So neither the threads, the hosts nor the rest of the batch change how an example is augmented. Philox counts in 256
-bits; visit and example are written into the upper half of its counter, seed and link into its key, so no two
-streams overlap and nothing needs hashing.
+The augmentation of an example is a function of the seed, the visit and the example alone, so neither the threads, the
+hosts nor the rest of the batch change it. Philox counts in 256 bits; visit and example are written into the upper half
+of its counter, seed and link into its key, so no two streams overlap and nothing needs hashing.
 """
 
 import threading
@@ -34,16 +34,12 @@ _local = threading.local()
 
 
 class Key(NamedTuple):
-    """Names the randomness of one link of a chain of transforms, for one example on one visit.
+    """Identifies the randomness of one link of a chain of transforms, for one example on one visit."""
 
-    seed: the run's. visit: how often the example was drawn before. id: its index in the source. link: the number of
-    the random transform in its chain.
-    """
-
-    seed: int
-    visit: int
-    id: int
-    link: int = 0
+    seed: int  # of the run
+    visit: int  # how often the example was drawn before
+    id: int  # index in the source
+    link: int = 0  # number of the random transform in its chain
 
 
 def stream(name: str, *numbers: int) -> np.random.Generator:
@@ -62,12 +58,12 @@ def stream(name: str, *numbers: int) -> np.random.Generator:
 
 
 def rng(key: Key) -> np.random.Generator:
-    """A generator of its own for `key` (11 us; `default_rng((seed, visit, id))` takes 20)."""
+    """Returns a new generator for `key`, in 11 us; `default_rng((seed, visit, id))` takes 20."""
     return np.random.Generator(np.random.Philox(**_words(key)))
 
 
 def borrowed_rng(key: Key) -> np.random.Generator:
-    """The same stream as `rng(key)` in 3 us: the thread's one generator, good until the thread borrows it again."""
+    """Returns the stream of `rng(key)` in 3 us: the thread's only generator, valid until it is borrowed again."""
     if not hasattr(_local, 'generator'):
         _local.bits = np.random.Philox(key=0)
         _local.generator = np.random.Generator(_local.bits)

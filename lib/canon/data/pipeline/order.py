@@ -1,7 +1,7 @@
-"""Which example stands at which position of the endless training stream.
+"""Samplers: which example is at which position of the endless training stream.
 
 An order is a function of positions, [k] integers -> (ids [k], visits [k]): `ids` are indices of the source, `visits`
-counts how often that example was drawn before, so that each (id, visit) occurs once and names its augmentation.
+counts how often that example was drawn before, so each (id, visit) occurs once and identifies its augmentation.
 """
 
 from __future__ import annotations
@@ -22,13 +22,19 @@ Order = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def make(sampler: str | Mapping[str, Any] | Order, source: Source, seed: int, batch_size: int) -> Order:
-    """Returns the order that a config names: 'shuffled', or `dict(name='balanced', field='domain')`.
+    """Makes the order that a config names.
 
-    A name is a public function of this module, or `package.module:function`. Of `source`, its length `n`, `seed` and
-    `batch_size` it is given those that it takes, and the other keys of `sampler`. A function of positions is returned
-    as it is.
+    Args:
+      sampler: 'shuffled', or with arguments `dict(name='balanced', field='domain')`. The name is that of a public
+        function of this module, or `package.module:function`. It is called with those of `source`, its length `n`,
+        `seed` and `batch_size` that it takes, and with the other keys of `sampler`. A function of positions is
+        returned as it is.
+      source: the examples.
+      seed: of the run.
+      batch_size: of all processes together.
 
-    Raises UsageError for a name or an argument that does not exist.
+    Raises:
+      UsageError: there is no such name or argument.
     """
     if not isinstance(sampler, str | Mapping) and callable(sampler):
         return sampler
@@ -42,12 +48,12 @@ def make(sampler: str | Mapping[str, Any] | Order, source: Source, seed: int, ba
 
 
 def in_order(n: int) -> Order:
-    """0, 1, ... n-1, again and again."""
+    """Repeats 0, 1, ..., n - 1."""
     return functools.partial(_in_order, n)
 
 
 def shuffled(n: int, seed: int) -> Order:
-    """A new permutation for every visit of the whole; nothing is dropped where a batch crosses from one to the next."""
+    """Draws a new permutation for every epoch; a batch may cross from one to the next, so nothing is dropped."""
     return functools.partial(_shuffled, n, seed)
 
 
@@ -77,7 +83,7 @@ def _shuffled(n, seed, positions):
     return ids, visits
 
 
-@functools.lru_cache(maxsize=4)  # two epochs meet in a batch; twice that for training beside evaluation
+@functools.lru_cache(maxsize=4)  # two epochs may meet in a batch, in training and in evaluation
 def _permutation(n, seed, visit):
     return keys.stream('shuffled order', seed, visit).permutation(n)
 
@@ -105,7 +111,7 @@ class _Balanced:
         return np.array([i for i, _ in drawn], int), np.array([visit for _, visit in drawn], int)
 
     def _draw(self, c, r):
-        """Class c gives one example a round, so its r-th draw falls in round r."""
+        """Returns the example of class c in round r, and its visit: a class has one example per round."""
         cycle, place = divmod(r, len(self.groups[c]))
         held = self._cycle[c]
         if held[0] != cycle:

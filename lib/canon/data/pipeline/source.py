@@ -11,25 +11,22 @@ import numpy as np
 from canon.errors import UsageError
 
 Example = dict[str, Any]
-_OVERHEAD = 512  # bytes that a dict and its array headers take beside the pixels
+_OVERHEAD = 512  # bytes of a dict and its array headers, in addition to the pixels
 
 
 class Info(NamedTuple):
-    """What is known of a source besides its examples; None where it is unknown.
-
-    total: examples of the whole split that `split` is a slice of.
-    """
+    """Metadata of a source; None where unknown."""
 
     name: str | None = None
     split: str | None = None
     num_classes: int | None = None
     class_names: tuple[str, ...] | None = None
-    total: int | None = None
+    total: int | None = None  # examples of the whole split of which `split` is a slice
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Examples by number. May also have `__getitems__(ids)`, which reads several at once, and `labels()`."""
+    """Examples by number. A source may also have `__getitems__(ids)`, which reads several at once, and `labels()`."""
 
     @property
     def info(self) -> Info: ...
@@ -40,15 +37,15 @@ class Source(Protocol):
 
 
 def read(source: Source, ids: Iterable[int]) -> list[Example]:
-    """The examples `ids` of `source`, at once where the source can."""
-    many = getattr(source, '__getitems__', None)
-    return list(many(list(ids))) if many else [source[i] for i in ids]
+    """Reads the examples `ids` of a source, at once if it has `__getitems__`."""
+    read_many = getattr(source, '__getitems__', None)
+    return list(read_many(list(ids))) if read_many else [source[i] for i in ids]
 
 
 def labels(source: Source, field: str = 'label') -> np.ndarray:
-    """The labels of all examples, [n] integers: from `source.labels()` if it has one, else by reading everything.
+    """Returns the labels of all examples, [n] integers: those of `source.labels()`, or by reading every example.
 
-    Raises UsageError where an example has none, or one that is not an integer.
+    Raises UsageError where an example has no label, or one that is not an integer.
     """
     quick = getattr(source, 'labels', None)
     if quick and field == 'label':
@@ -84,7 +81,7 @@ def field_values(source: Source, field: str) -> np.ndarray:
 
 
 class Arrays:
-    """A source in memory: `arrays[field][i]`, each with the examples on its first axis."""
+    """A source in memory: arrays by field, each with the examples on its first axis."""
 
     in_memory = True
 
@@ -93,8 +90,8 @@ class Arrays:
         self.arrays = {field: np.asarray(array) for field, array in arrays.items()}
         lengths = {field: len(array) if array.ndim else None for field, array in self.arrays.items()}
         if not lengths or None in lengths.values() or len(set(lengths.values())) > 1:
-            told = ', '.join(f'{field}: {length}' for field, length in lengths.items())
-            raise UsageError(f'{info.name or "arrays"}: the arrays need equal first axes; they have {told or "none"}')
+            shown = ', '.join(f'{field}: {length}' for field, length in lengths.items())
+            raise UsageError(f'{info.name or "arrays"}: the arrays need equal first axes; they have {shown or "none"}')
         self.info = info
 
     def __len__(self) -> int:
@@ -113,9 +110,9 @@ class Arrays:
 
 
 class Cached:
-    """Keeps each example that was read from `source`, up to `memory_limit` bytes. Any threads may read it.
+    """A source that keeps each example read from another one, up to `memory_limit` bytes. It is thread-safe.
 
-    The kept arrays are read-only: a transform that would write into one fails instead of spoiling the next epoch.
+    The kept arrays are read-only: a transform that writes into one fails instead of corrupting the next epoch.
     """
 
     in_memory = True
@@ -157,14 +154,14 @@ class Cached:
         return labels(self.source)
 
     def __reduce__(self):
-        return Cached, (self.source, self._limit)  # a worker process starts with an empty one
+        return Cached, (self.source, self._limit)  # pickled for a worker process, which starts with an empty cache
 
     def __repr__(self) -> str:
         return f'Cached({self.source!r})'
 
 
 def cached(source: Source, memory_limit: int) -> Source:
-    """`source` behind a `Cached`, if it is not in memory already and eight of its examples say that it will fit."""
+    """Wraps a source in `Cached` if it is not in memory already and, judging by eight examples, fits into the limit."""
     if memory_limit <= 0 or getattr(source, 'in_memory', False) or not len(source):
         return source
     probe = np.unique(np.linspace(0, len(source) - 1, 8).astype(int)).tolist()
@@ -173,6 +170,6 @@ def cached(source: Source, memory_limit: int) -> Source:
 
 
 def nbytes(example: Example) -> int:
-    """Bytes of memory that an example takes, about."""
+    """Estimates the bytes of memory that an example takes."""
     values = example.values()
     return _OVERHEAD + sum(len(v) if isinstance(v, bytes) else np.asarray(v).nbytes for v in values)

@@ -1,15 +1,19 @@
-"""Slices of a split by name, as TFDS writes them: 'train', 'train[:90%]', 'train[100:]'."""
+"""Slices of splits in the notation of TFDS: 'train', 'train[:90%]', 'train[100:]'."""
 
 import re
 
 from canon.errors import UsageError
 
 _SPLIT = re.compile(r'(?P<base>[\w.-]+)(\[(?P<first>-?\d{1,15}%?)?:(?P<last>-?\d{1,15}%?)?\])?')
-_MANY = 10_000  # examples of which every whole percentage is a whole number
+_MANY = 10_000  # examples: every whole percentage of them is a whole number
 
 
 def parse(split: str) -> tuple[str, str | None, str | None]:
-    """('train', None, '90%') of 'train[:90%]'. Raises UsageError for anything else."""
+    """Parses 'train[:90%]' as ('train', None, '90%'). Raises UsageError for anything else.
+
+    >>> parse('train[:90%]')
+    ('train', None, '90%')
+    """
     match = _SPLIT.fullmatch(split) if isinstance(split, str) else None
     if not match:
         raise UsageError(f"split={split!r} is neither a name nor a slice such as 'train[:90%]' or 'train[100:]'")
@@ -20,15 +24,15 @@ def parse(split: str) -> tuple[str, str | None, str | None]:
 
 
 def bounds(first: str | None, last: str | None, n: int) -> slice:
-    """The slice of n examples; percentages are rounded to the nearest example, so adjacent ones meet."""
+    """Returns the slice of n examples; percentages round to the nearest example, so adjacent slices meet."""
     return slice(*(_place(place, n) for place in (first, last)))
 
 
 def overlap(first: str, second: str, total: int | None) -> bool:
-    """Whether two splits share examples; sums as 'train+test' are taken apart.
+    """Returns whether two splits share examples; each may be a sum such as 'train+test'.
 
-    total: examples of the split that both slice; None where it is unknown, and then only slices by percentages are
-    compared. Splits that are no such slices, of a data set of your own, share examples if they are equal.
+    total: examples of the split that both slice. If None, only slices by percentages are compared. Names in another
+    notation, of a user's data set, share examples if they are equal.
     """
     try:
         parts = [[parse(part) for part in split.split('+')] for split in (first, second)]

@@ -1,4 +1,4 @@
-"""Data that come from nowhere: batches from a function, and random images to build and time an experiment with."""
+"""Synthetic data: batches from a function, and random images with which to build and time an experiment."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from canon.data.pipeline.source import Example, Info
 
 
 class Generated:
-    """Batches from a function of their number: `Generated(lambda step: {...}, batch_size=32)`.
+    """Batches from a function of their number.
 
-    Endless if `length` is None; otherwise data for an evaluator. batch_size and num_examples let lengths be in epochs.
-    shard: (process_index, process_count) for a function that makes the batch of all processes: this one gets its rows.
+    >>> Generated(lambda step: {'x': np.full(2, step)}, batch_size=2)[7]
+    {'x': array([7, 7])}
     """
 
     def __init__(
@@ -26,10 +26,16 @@ class Generated:
         batch_size: int | None = None,
         num_examples: int | None = None,
         length: int | None = None,
-        shard: tuple[int, int] = (0, 1),
     ):
+        """
+        Args:
+          function: makes the batch of all processes from its number.
+          batch_size: rows of a batch.
+          num_examples: rows of an epoch, so that lengths may be given in epochs.
+          length: number of batches, for an evaluator; None makes them without end.
+        """
         self.function, self.batch_size, self.num_examples, self.length = function, batch_size, num_examples, length
-        self.shard = shard
+        self._process = (0, 1)
 
     def for_process(self, index: int, count: int) -> Generated:
         """Returns the same data whose batches hold only the rows of process `index` of `count`.
@@ -39,7 +45,7 @@ class Generated:
         if self.batch_size is not None:
             process_rows(self.batch_size, index, count)
         part = copy.copy(self)
-        part.shard = index, count
+        part._process = index, count
         return part
 
     def __len__(self) -> int:
@@ -51,9 +57,10 @@ class Generated:
         if self.length is not None and not 0 <= step < self.length:
             raise IndexError(f'batch {step} of {self.length}')
         batch = self.function(step)
-        return batch if self.shard == (0, 1) else _cut(batch, *self.shard)
+        return batch if self._process == (0, 1) else _cut(batch, *self._process)
 
     def iterate(self, start: int = 0) -> Iterator[Any]:
+        """Yields self[start], self[start + 1], ..., each made when it is requested."""
         step = start
         while self.length is None or step < self.length:
             yield self[step]
@@ -61,7 +68,7 @@ class Generated:
 
 
 def _cut(batch: Any, index: int, count: int) -> Any:
-    """The rows of process `index` of every array of a batch, which may be a mapping of mappings."""
+    """Returns the rows of process `index` of every array of a batch, which may be a mapping of mappings."""
     if isinstance(batch, Mapping):
         return {name: _cut(value, index, count) for name, value in batch.items()}
     return batch[process_rows(len(batch), index, count)]
@@ -79,7 +86,7 @@ def fake(
 
 
 class FakeImages:
-    """image: uint8 [size, size, channels]; label: int64 []. Example i is a function of (split, i)."""
+    """Examples have 'image', uint8 [size, size, channels], and 'label', int64 []; example i depends on (split, i)."""
 
     def __init__(self, split: str, num_examples: int, size: int, channels: int, num_classes: int):
         self.num_examples, self.num_classes, self.split = num_examples, num_classes, split

@@ -1,4 +1,4 @@
-"""TFDS data sets that are prepared on disk, as array_record, read without TensorFlow."""
+"""Reads TFDS data sets that are prepared on disk as array_record, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -23,15 +23,22 @@ _MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}
 
 
 def read(name: str, split: str, data_dir: Path, decode: bool = True) -> Prepared:
-    """The prepared set `name` ('mnist', 'voc/2007', 'voc/2007:4.0.0') of `data_dir`.
+    """Opens a prepared data set.
 
-    Raises UsageError, with the command that mends it, when the set is missing or not in array_record.
+    Args:
+      name: 'mnist', 'voc/2007', 'voc/2007:4.0.0'.
+      split: may be sliced or summed.
+      data_dir: the folder of prepared data sets.
+      decode: if False, the field 'image' holds the bytes of its file.
+
+    Raises:
+      UsageError: the set is missing or not in array_record; the message has the command that prepares it.
     """
-    return Prepared(find(name, data_dir), split, name, data_dir, decode)
+    return Prepared(find_folder(name, data_dir), split, name, data_dir, decode)
 
 
-def find(name: str, data_dir: Path) -> Path:
-    """The folder of the newest (or the named) version of `name`."""
+def find_folder(name: str, data_dir: Path) -> Path:
+    """Returns the folder of the newest version of a data set, or of the version that its name gives."""
     path, _, version = name.partition(':')
     versions = sorted(
         (p for p in (data_dir / path).glob('*') if _VERSION.match(p.name) and (p / 'dataset_info.json').exists()),
@@ -41,27 +48,28 @@ def find(name: str, data_dir: Path) -> Path:
     if matching:
         return matching[-1]
     if versions:
-        told = ', '.join(p.name for p in versions)
-        raise UsageError(f'{data_dir / path} holds no version {version}; there are {told}')
+        known = ', '.join(p.name for p in versions)
+        raise UsageError(f'{data_dir / path} holds no version {version}; there are {known}')
     configs = sorted({p.parent.parent.name for p in (data_dir / path).glob('*/*/dataset_info.json')})
     if configs:
         raise UsageError(f'{name} has several forms; say {" or ".join(f"{path}/{c}" for c in configs)}')
     raise UsageError(
-        f'data set {name!r} is not in {data_dir}; {mend(name, data_dir)} puts it there{_near(path, data_dir)}'
+        f'data set {name!r} is not in {data_dir}; {prepare_command(name, data_dir)} puts it there'
+        f'{_suggest(path, data_dir)}'
     )
 
 
-def _near(name: str, data_dir: Path) -> str:
+def _suggest(name: str, data_dir: Path) -> str:
     from canon.data.pipeline.loading import DATA_SETS
 
     close = named.suggest(name, {*DATA_SETS.names(), *(p.name for p in data_dir.glob('*') if p.is_dir())})
     return close if 'did you mean' in close else ''
 
 
-def mend(name: str, data_dir: Path) -> str:
-    """The command that prepares `name`."""
-    elsewhere = '' if data_dir == resolve_dir(None) else f' --data_dir {data_dir}'
-    return f'`./launch.sh prepare {name}{elsewhere}`'
+def prepare_command(name: str, data_dir: Path) -> str:
+    """Returns the command that prepares a data set, for messages."""
+    option = '' if data_dir == resolve_dir(None) else f' --data_dir {data_dir}'
+    return f'`./launch.sh prepare {name}{option}`'
 
 
 def resolve_dir(data_dir: str | os.PathLike | None) -> Path:
@@ -70,15 +78,15 @@ def resolve_dir(data_dir: str | os.PathLike | None) -> Path:
 
 
 class Prepared:
-    """A source over one split of the data set in `folder`; slices such as `train[:90%]` and `train+test` work.
+    """A source over one split of a prepared data set, or over `train[:90%]` or `train+test`.
 
-    Nested features are named with a slash ('objects/bbox'), the elements of a sequence are stacked, text is str.
-    Images have the channels that the feature promises, CMYK JPEGs included. Without `decode`, the field 'image' holds
-    the bytes of its file instead, for `decode` or `decode_random_resized_crop` among the transforms.
+    Nested features are named with a slash ('objects/bbox'), the elements of a sequence are stacked, texts are str.
+    Images have the channels that the feature declares, also where the file is a CMYK JPEG. Without `decode`, the field
+    'image' holds the bytes of its file, for the transforms `decode` or `decode_random_resized_crop`.
     """
 
     def __init__(self, folder: Path, split: str, name: str, data_dir: Path, decode: bool = True):
-        self._folder, self._mend, self._eager = folder, mend(name, data_dir), decode
+        self._folder, self._prepare, self._decodes = folder, prepare_command(name, data_dir), decode
         builder = self._builder()
         self.features = builder.info.features
         self._images = {k: f for k, f in self.features.items() if isinstance(f, tfds.features.Image)}
@@ -88,15 +96,15 @@ class Prepared:
         try:
             self._records: Any = builder.as_data_source(split=split, decoders=decoders or None)
         except NotImplementedError:
-            form = builder.info.file_format.value if builder.info.file_format else 'an unknown form'
+            stored = builder.info.file_format.value if builder.info.file_format else 'an unknown format'
             raise UsageError(
-                f'data set {name!r} is in {data_dir} as {form}, which has no random access;'
-                f' {mend(name, data_dir)} puts it there as array_record'
+                f'data set {name!r} is in {data_dir} as {stored}, which has no random access;'
+                f' {self._prepare} puts it there as array_record'
             ) from None
         except (ValueError, KeyError) as error:
             base, splits = re.split(r'[\[+]', split)[0], tuple(builder.info.splits)
-            why = named.suggest(base, splits) if base not in splits else f': {error}'.splitlines()[0]
-            raise UsageError(f'data set {name!r} has no split {split!r}{why}') from None
+            reason = named.suggest(base, splits) if base not in splits else f': {error}'.splitlines()[0]
+            raise UsageError(f'data set {name!r} has no split {split!r}{reason}') from None
         sizes = {key: s.num_examples for key, s in builder.info.splits.items()}
         self.info = _info(name, split, self.features)._replace(total=sizes.get(split.partition('[')[0]))
 
@@ -104,11 +112,11 @@ class Prepared:
         try:
             return tfds.builder_from_directory(self._folder)
         except Exception as error:  # TFDS and its parsers raise anything for damaged JSON
-            raise self._damage(error) from error
+            raise self._make_error(error) from error
 
-    def _damage(self, error: BaseException) -> CanonError:
+    def _make_error(self, error: BaseException) -> CanonError:
         return CanonError(
-            f'{self._folder} is damaged ({first_line(error)}); delete it, then {self._mend} makes it anew'
+            f'{self._folder} is damaged ({first_line(error)}); delete it, then {self._prepare} makes it again'
         )
 
     def __len__(self) -> int:
@@ -119,10 +127,10 @@ class Prepared:
 
     def __getitems__(self, ids) -> list[dict[str, Any]]:
         ids = [int(i) for i in ids]
-        return [self._tidy(i, record) for i, record in zip(ids, self._read(ids), strict=True)]
+        return [self._convert(i, record) for i, record in zip(ids, self._read(ids), strict=True)]
 
     def labels(self) -> np.ndarray:
-        """[n] integers; images are not decoded for it."""
+        """Returns the labels [n], integers, without decoding images."""
         if 'label' not in self.features:
             raise UsageError(f"{self!r} has no field 'label'; its fields are {', '.join(self.features)}")
         n = len(self)
@@ -133,17 +141,17 @@ class Prepared:
         try:
             return self._records.__getitems__(list(ids))
         except (OSError, RuntimeError, ValueError) as error:
-            raise self._damage(error) from error
+            raise self._make_error(error) from error
 
-    def _tidy(self, index, record):
+    def _convert(self, index, record):
         try:
-            decoded = {k: self._image(index, k, record[k], f) for k, f in self._images.items()}
+            decoded = {k: self._read_image(index, k, record[k], f) for k, f in self._images.items()}
         except (CanonError, OSError) as error:
             raise CanonError(f'{self!r}: the image of example {index} cannot be decoded: {error}') from error
         return _flatten({**record, **decoded}, self.features)
 
-    def _image(self, index, field, data, feature):
-        if field == 'image' and not self._eager:
+    def _read_image(self, index, field, data, feature):
+        if field == 'image' and not self._decodes:
             return Encoded(data, f'{self!r}: the image of example {index}', rotate=False)
         return _decode(data, feature)
 
@@ -160,14 +168,15 @@ def _info(name, split, features) -> Info:
 
 
 def _decode(data: bytes, feature) -> np.ndarray:
-    """[H, W, C] with the channels and dtype of `feature`, as TensorFlow would.
+    """Decodes an image to [H, W, C] with the channels and dtype of `feature`, as TensorFlow would.
 
-    TFDS without TensorFlow leaves a CMYK JPEG with 4 channels and refuses 16 bits. A 1-channel palette stays indices.
+    (TFDS without TensorFlow leaves a CMYK JPEG with 4 channels and refuses 16 bits.) A palette that is declared to have
+    one channel stays indices.
     """
     if feature.np_dtype == np.uint8 and feature.shape[-1] == 3:
         return image_files.decode(Encoded(data, rotate=False))
     with Image.open(io.BytesIO(data)) as image:
-        if feature.np_dtype == np.float32:  # kept as the four bytes of each number
+        if feature.np_dtype == np.float32:  # stored as the four bytes of each number
             return np.asarray(image.convert('RGBA')).view(np.float32)
         if feature.np_dtype == np.uint16:
             if feature.shape[-1] != 1:
@@ -180,35 +189,42 @@ def _decode(data: bytes, feature) -> np.ndarray:
 
 
 def _flatten(values: dict, features, prefix: str = '', sequence: bool = False) -> dict[str, Any]:
-    """Nested dicts as one, names joined by slashes; `sequence`: whether `values` holds sequences of `features`."""
+    """Joins nested dicts into one, with names joined by slashes.
+
+    Args:
+      values: a record.
+      features: of each of its values.
+      prefix: of the names.
+      sequence: whether `values` holds sequences of `features`.
+    """
     out = {}
     for name, value in values.items():
-        feature, many = features[name], sequence
-        if isinstance(feature, tfds.features.Sequence) and not many:
-            feature, many = feature.feature, True
+        feature, in_sequence = features[name], sequence
+        if isinstance(feature, tfds.features.Sequence) and not in_sequence:
+            feature, in_sequence = feature.feature, True
         if isinstance(value, dict):
-            out |= _flatten(value, feature, f'{prefix}{name}/', many)
+            out |= _flatten(value, feature, f'{prefix}{name}/', in_sequence)
         else:
-            out[prefix + name] = _sequence(value, feature) if many else _single(value, feature)
+            out[prefix + name] = _stack_elements(value, feature) if in_sequence else _to_array(value, feature)
     return out
 
 
-def _single(value, feature):
+def _to_array(value, feature):
     if isinstance(feature, tfds.features.Sequence):
-        return _sequence(value, feature.feature)
+        return _stack_elements(value, feature.feature)
     if isinstance(value, bytes):
         return value.decode() if isinstance(feature, tfds.features.Text) else value
     return np.asarray(value)
 
 
-def _sequence(values, feature) -> np.ndarray:
-    """The elements stacked, [k, ...]; objects [k] where their shapes differ."""
+def _stack_elements(values, feature) -> np.ndarray:
+    """Stacks the elements of a sequence, [k, ...]; objects [k] where their shapes differ."""
     if isinstance(values, np.ndarray) and values.size and values.dtype != object:
         return values
     if not len(values):
         dtype = str if isinstance(feature, tfds.features.Text) else feature.np_dtype
         return np.zeros((0, *(size or 0 for size in feature.shape)), dtype)
-    elements = [_single(value, feature) for value in values]
+    elements = [_to_array(value, feature) for value in values]
     if len({np.shape(element) for element in elements}) == 1:
         return np.stack(elements)
     ragged = np.empty(len(elements), object)

@@ -1,7 +1,7 @@
-"""What the threads and processes that prepare batches need of their surroundings: signals held back, one OpenCV thread.
+"""Signals, parents and OpenCV threads of the threads and processes that prepare batches.
 
-Ctrl-C and a scheduler's SIGTERM reach the whole group of processes. The run answers them by saving, for which it needs
-its readers; they end when it closes them, or when it is gone.
+Ctrl-C and a scheduler's SIGTERM reach the whole group of processes. The run responds by saving a checkpoint and may
+still need its readers; they end when it closes them, or when it has died.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _users: list[int] = []  # OpenCV's number of threads as each user of `single_thr
 
 @contextlib.contextmanager
 def signals_held() -> Generator[None]:
-    """Holds back SIGINT and SIGTERM in this thread; processes that are started meanwhile begin with them held back.
+    """Blocks SIGINT and SIGTERM in this thread and in the processes that it starts meanwhile.
 
-    A reader needs seconds of imports before it can ignore them itself.
+    A reader imports for seconds before it can ignore them itself.
     """
     if not hasattr(signal, 'pthread_sigmask'):  # Windows
         yield
         return
-    resource_tracker.ensure_running()  # its start would let them through again
+    resource_tracker.ensure_running()  # starting it later would unblock them
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
@@ -40,9 +40,9 @@ def signals_held() -> Generator[None]:
 
 @contextlib.contextmanager
 def single_threaded_opencv() -> Generator[None]:
-    """Lets OpenCV compute in the calling thread while several threads prepare batches; its own would contend with them.
+    """Makes OpenCV compute in the calling thread: its own threads would contend with those that prepare batches.
 
-    The setting is one per process. It is put back when the last of all concurrent users is done.
+    The setting belongs to the process. It is restored when the last concurrent user is done.
     """
     with _lock:
         _users.append(cv2.getNumThreads())
@@ -51,22 +51,22 @@ def single_threaded_opencv() -> Generator[None]:
         yield
     finally:
         with _lock:
-            before = _users.pop()  # all but the first found 1 already
+            before = _users.pop()  # the first user's entry is popped last
             if not _users:
                 cv2.setNumThreads(before)
 
 
 def prepare_worker(index: int, count: int) -> None:
-    """Called first in each reader process: ignores signals for the run, and ends the process with its parent."""
-    cv2.setNumThreads(1)  # the processes are as many as shall compute
-    for each in _SIGNALS:
-        signal.signal(each, signal.SIG_IGN)
+    """Prepares a reader process: it ignores the run's signals, ends with its parent, and has one OpenCV thread."""
+    cv2.setNumThreads(1)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
 
 
 def _end_with(sentinel: int) -> None:
-    """Waits for the parent's end of a pipe to close, which a kill does, too; shared memory is left to the tracker."""
+    """Exits when the parent's end of a pipe closes, even if it is killed; the tracker frees shared memory."""
     connection.wait([sentinel])
     os._exit(1)
