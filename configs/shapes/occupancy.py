@@ -1,14 +1,13 @@
-"""Occupancy networks from clouds of points (Mescheder et al. 2019).
+"""Occupancy networks from point clouds (Mescheder et al. 2019).
 
     ./launch.sh run configs/shapes/occupancy.py --config.data.path=FOLDER  # of watertight meshes
-    ./launch.sh run configs/shapes/occupancy.py:smoke                      # embedded bodies, nothing to download
+    ./launch.sh run configs/shapes/occupancy.py:smoke                      # synthetic bodies, nothing to download
     ./launch.sh predict --workdir=runs/shapes/occupancy-smoke/default --input=test:1
 
-The constants are the paper's and its code's: 300 points with noise 0.005, an encoder of 5 blocks of 512, a decoder of 5
-of 256 with conditional batch normalisation, 2,048 places of each of 64 shapes, Adam at 1e-4, inside from a probability
-of 0.2; the paper trains for 300,000 steps. As it stands it has not been run. Shrunk (3 blocks of 48, 256 bodies, 1,500
-steps of 16 x 256 places) it has an IoU of 0.830 on 20 unseen bodies, and closes the holes of thin rings: 49 s on
-2 CPU cores.
+The constants are those of the paper and its code: 300 points with noise 0.005, an encoder of 5 blocks of 512, a decoder
+of 5 blocks of 256 with conditional batch normalisation, 2,048 samples of each of 64 shapes, Adam at 1e-4 for 300,000
+steps, inside above a probability of 0.2. This form has not been run. `:smoke` (3 blocks of 48, 256 bodies, 1,500 steps
+of 16 x 256 samples) has an IoU of 0.830 on 20 unseen bodies and closes the holes of thin rings: 49 s on 2 CPU cores.
 """
 
 from ml_collections import ConfigDict
@@ -22,24 +21,27 @@ def get_config(arg: str = '') -> ConfigDict:
         dict(
             experiment='shapes',
             seed=0,
-            data=data('cube', 256, smoke, held=20),
+            data=data('cube', 256, smoke, held_out=20),
             model=dict(
                 name='occupancy.point_cloud',
-                code=64 if smoke else 512,
-                hidden=48 if smoke else 512,
-                width=48 if smoke else 256,
-                blocks=3 if smoke else 5,
+                code=64 if smoke else 512,  # size of the latent code
+                hidden=48 if smoke else 512,  # features of the encoder's blocks
+                width=48 if smoke else 256,  # features of the decoder's blocks
+                blocks=3 if smoke else 5,  # of encoder and decoder
             ),
             system=dict(
                 name='occupancy',
-                cloud=150 if smoke else 300,
-                noise=0.005,
-                samples=256 if smoke else 2048,
-                pool=5_000 if smoke else 100_000,
-                padding=0.1,
-                threshold=0.5 if smoke else 0.2,
+                cloud=150 if smoke else 300,  # points of a cloud
+                noise=0.005,  # standard deviation of their noise
+                samples=256 if smoke else 2048,  # points per shape and step at which occupancy is learned
+                pool=5_000 if smoke else 100_000,  # samples drawn once per shape, from which batches draw
+                padding=0.1,  # samples fill a cube of side 1 + padding
+                threshold=0.5 if smoke else 0.2,  # probability above which a point is inside
             ),
-            extract=dict(resolution=32, upsamplings=1 if smoke else 2),
+            extract=dict(  # of `predict`
+                resolution=32,  # cells per side of the coarse grid
+                upsamplings=1 if smoke else 2,  # how often cells near the surface are halved
+            ),
             tx=dict(
                 name='adam',
                 learning_rate=dict(name='cosine', init=3e-3, steps='100%')

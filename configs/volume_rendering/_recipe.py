@@ -1,4 +1,4 @@
-"""What the configs of volumes share: whose pictures are taken, and Adam with a rate that falls to a tenth."""
+"""What the configs of volumes share: keys of files, four held-out views, and Adam with a decaying rate."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,14 +18,24 @@ def config(
     target: Mapping[str, Any],
     loss: Mapping[str, Any] | None = None,
 ) -> ConfigDict:
-    """data: name, source, views, picture and batch_size; four held-out views are measured twice."""
+    """Returns a config.
+
+    Args:
+      data: name, source, views, picture and batch_size.
+      model: what is learned, the arguments of `RecoverySettings`.
+      render: the arguments of `RayCastingSettings`.
+      rate: initial learning rate, which decays to a tenth.
+      steps: of training.
+      target: the metric that counts as a success.
+      loss: the arguments of `RecoveryLoss`.
+    """
     own = dict(
-        path=placeholder(str),  # a .npy, .nii, .nii.gz; or raw voxels, with their shape and dtype
-        shape=placeholder(tuple),
-        dtype=placeholder(str),
-        spacing=placeholder(tuple),
-        frame=placeholder(int),
-        fill=placeholder(float),
+        path=placeholder(str),  # a .npy, .nii or .nii.gz; or raw voxels with their shape and dtype
+        shape=placeholder(tuple),  # (X, Y, Z) of raw voxels
+        dtype=placeholder(str),  # of raw voxels, such as 'int16' or '>u2'
+        spacing=placeholder(tuple),  # of voxels along x, y, z
+        frame=placeholder(int),  # of a file with a fourth axis
+        fill=placeholder(float),  # replaces voxels that are NaN or infinite
     )
     return ConfigDict(
         dict(

@@ -5,7 +5,7 @@ import pytest
 import trimesh
 
 from canon.data.scenes import distances, meshes, shapes
-from canon.data.scenes.winding import WindingNumber, orient_bodies, unpaired_edges
+from canon.data.scenes.winding import WindingNumber, count_unpaired_edges, orient_bodies
 
 BOX = trimesh.creation.box((1, 1, 1))
 
@@ -94,7 +94,7 @@ def test_bodies_face_outwards_and_cavities_stay(bodies, wanted):
         if flipped is not None:
             given[flipped] = given[flipped, ::-1]
         oriented = orient_bodies(vertices, given)
-        assert unpaired_edges(oriented) == 0
+        assert count_unpaired_edges(oriented) == 0
         np.testing.assert_array_equal(WindingNumber(vertices[oriented])(SPOTS), wanted)
 
 
@@ -109,7 +109,7 @@ def test_most_of_an_open_body_decides_and_nothing_orients_a_klein_bottle():
     corners = [place(u + i, v + j).ravel() for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))]
     klein = np.concatenate((np.stack(corners[:3], -1), np.stack((corners[0], *corners[2:]), -1)))
     vertices = np.random.default_rng(1).normal(size=(n * n, 3))
-    assert unpaired_edges(orient_bodies(vertices, klein)) > 0
+    assert count_unpaired_edges(orient_bodies(vertices, klein)) > 0
 
 
 # --- signed distances of them --------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from canon.data.pipeline.arrays import open_npz, read_arrays, read_npy
-from canon.data.scenes.winding import orient_bodies, unpaired_edges
+from canon.data.scenes.winding import count_unpaired_edges, orient_bodies
 from canon.errors import CanonError, UsageError, first_line
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def unit_normals(normals: np.ndarray) -> np.ndarray:
 
 def count_bad_edges(mesh: Trimesh) -> int:
     """Counts edges that are not shared by pairs of triangles with the same orientation; 0 for a watertight mesh."""
-    return unpaired_edges(np.asarray(mesh.faces))
+    return count_unpaired_edges(np.asarray(mesh.faces))
 
 
 def fit_cube(points: np.ndarray) -> Normalisation:
