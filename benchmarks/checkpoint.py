@@ -22,7 +22,7 @@ from canon.metrics import Mean
 from canon.train import Experiment, Task, fit
 from canon.train.checkpoint import Checkpoints
 from canon.train.guard import Watchdog
-from canon.train.setup import prepare
+from canon.train.setup import make_setup
 
 LAYERS = 6
 
@@ -93,7 +93,7 @@ def time_steps(experiment: Experiment, steps: int, folder: str, every: int) -> l
 
 def time_restore(experiment: Experiment, folder: str) -> float:
     """Returns the wall seconds of reading the newest checkpoint."""
-    setup = prepare(experiment, {'run': {'steps': 1}})
+    setup = make_setup(experiment, {'run': {'steps': 1}})
     start = time.perf_counter()
     with Checkpoints(Path(folder) / 'checkpoints', read_only=True) as checkpoints:
         jax.block_until_ready(checkpoints.restore(setup.target))

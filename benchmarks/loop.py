@@ -18,7 +18,7 @@ import numpy as np
 
 from canon.train import fit, lengths
 from canon.train.log import read_rows
-from canon.train.setup import prepare
+from canon.train.setup import make_setup
 from experiments import classification, configs
 
 
@@ -53,7 +53,7 @@ def main() -> None:
 
 def time_bare_step(experiment, config, steps: int) -> float:
     """Returns seconds per step of the compiled update on one batch that is on the device."""
-    setup = prepare(experiment, lengths.resolve(config, None, None))
+    setup = make_setup(experiment, lengths.resolve(config, None, None))
     state, step = setup.initial_state(), setup.compiled_step()
     in_flight = deque()
     for i in range(steps + 10):

@@ -290,14 +290,14 @@ TO_FLOAT = dict(chain=('resize', 'to_float'), resize=dict(size=32))
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_one_line_before_the_first_step(change, message):
-    from canon.train.setup import prepare
+    from canon.train.setup import make_setup
 
     config = lenet()
     for key, value in change.items():
         *parts, last = key.split('.')
         functools.reduce(lambda part, name: part[name], parts, config)[last] = value
     with pytest.raises(UsageError, match=message) as caught:
-        prepare(classification.make(config), config)
+        make_setup(classification.make(config), config)
     assert '\n' not in str(caught.value)
 
 
@@ -393,13 +393,13 @@ def test_the_readmes_folder_of_classes_is_trained_and_tested_on_different_images
 
 
 def test_without_its_data_an_experiment_has_the_same_state():
-    from canon.train.setup import prepare
+    from canon.train.setup import make_setup
 
     config = lenet()
     made = classification.make(config)
     again = classification.without_data(config, made.about)
     assert again.about == made.about
-    assert prepare(again, config).target == prepare(made, config).target
+    assert make_setup(again, config).target == make_setup(made, config).target
 
 
 # --- a folder -------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from canon import models
 from canon.configuration import check_values, find_missing_key
 from canon.errors import UsageError
 from canon.train import Experiment
-from canon.train.setup import prepare
+from canon.train.setup import make_setup
 from experiments import configs
 from launch.sweep import read_points
 
@@ -39,7 +39,7 @@ def test_every_config_takes_an_abstract_step(source, root, tmp_path_factory):
         return
     stages = [made] if isinstance(made, Experiment) else [made[0].make(None)[0]]
     for experiment in stages:
-        setup = prepare(experiment, config)  # evaluates the shapes of init and of one step
+        setup = make_setup(experiment, config)  # evaluates the shapes of init and of one step
         assert setup.names[0] == 'loss'
         assert int(setup.settings.steps) > 0
         for name in setup.settings.evals:
@@ -75,7 +75,7 @@ def test_missing_data_are_replaced_by_random_images_offline(root):
     config.data.data_dir = '/nonexistent'
     with pytest.raises(UsageError, match=r'launch\.sh prepare mnist'):
         classification.make(config)
-    prepare(classification.make(classification.offline(config)), config)
+    make_setup(classification.make(classification.offline(config)), config)
 
 
 DIGITS = 'configs/classification/lenet_digits.py:smoke'

@@ -16,7 +16,7 @@ from canon.models.protocols import LanguageModel
 from canon.tasks.language_modelling import language_task, make_sampler
 from canon.train import At, fit, make_step, shard
 from canon.train.evaluation import evaluate
-from canon.train.setup import prepare
+from canon.train.setup import make_setup
 from canon.train.types import CARRY
 from experiments import configs, overrides, predictions
 from experiments import language_modelling as lm
@@ -134,7 +134,7 @@ def test_what_is_measured(path, name):
     config = make_config(path)
     config.model = dict(name=name, **SHAPES[name])
     experiment = lm.make(config)
-    state = prepare(experiment, config).starting_state()
+    state = make_setup(experiment, config).starting_state()
     evaluator = experiment.evals['test']
     results = evaluate(evaluator, state.params, state.mutable, shard.make_mesh(1)).metrics
     lines = TEXT[-5:]
@@ -158,7 +158,7 @@ def test_what_is_measured(path, name):
 def test_an_evaluation_does_not_depend_on_the_training_carry(path):
     config = make_config(path)
     experiment = lm.make(config)
-    state = prepare(experiment, config).starting_state()
+    state = make_setup(experiment, config).starting_state()
     mesh = shard.make_mesh(1)
     before = evaluate(experiment.evals['test'], state.params, state.mutable, mesh).metrics
     disturbed = jax.tree.map(lambda s: s + 1.0, state.mutable)
@@ -168,7 +168,7 @@ def test_an_evaluation_does_not_depend_on_the_training_carry(path):
 def test_microbatches_make_the_same_update(path):
     config = make_config(path)
     experiment = lm.make(config)
-    setup = prepare(experiment, config)
+    setup = make_setup(experiment, config)
     state, tx = setup.starting_state(), setup.tx
     states = []
     for accumulate in (1, 2):
@@ -185,7 +185,7 @@ def test_writing_goes_on_from_prompts(path, tmp_path, name):
     config = make_config(path)
     config.model = dict(name=name, **SHAPES[name])
     experiment = lm.make(config)
-    state = prepare(experiment, config).starting_state()
+    state = make_setup(experiment, config).starting_state()
     yielded = list(lm.predict(config, experiment, state.params, state.mutable, 'the '))
     assert [set(prediction.row) for prediction in yielded] == [{'prompt', 'text'}] * 2 + [set()]
     predictions.write(yielded, tmp_path / 'out')

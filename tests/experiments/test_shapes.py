@@ -11,7 +11,7 @@ from canon.data.scenes import meshes
 from canon.errors import CanonError, UsageError
 from canon.train import shard
 from canon.train.evaluation import evaluate
-from canon.train.setup import prepare
+from canon.train.setup import make_setup
 from experiments import configs, overrides, predictions
 from experiments import shapes as experiment
 
@@ -63,7 +63,7 @@ def config(system, path=None, **changes):
 
 def start(made):
     bound = experiment.make(made)
-    return bound, prepare(bound, made).starting_state()
+    return bound, make_setup(bound, made).starting_state()
 
 
 def bowl():
@@ -98,7 +98,7 @@ def test_training_meshes_are_read_only_to_train(tmp_path):
         next(bound.train.iterate())
     made.data.path = str(tmp_path / 'moved')
     without = experiment.without_data(made, bound.about)
-    target = prepare(without, made).target
+    target = make_setup(without, made).target
     assert jax.tree.map(jnp.shape, target.params) == jax.tree.map(jnp.shape, state.params)
 
 

@@ -19,7 +19,7 @@ from canon.tasks.translation import SearchSettings, Translation, Translator
 from canon.train import At, fit, shard
 from canon.train.evaluation import evaluate
 from canon.train.runs import Run
-from canon.train.setup import prepare
+from canon.train.setup import make_setup
 from experiments import overrides, predictions
 from experiments import translation as tr
 from experiments.claims.translation import plot_chrf_by_length
@@ -77,7 +77,7 @@ def make_config(folder, model='bahdanau', **changes):
 
 def start(config):
     experiment = tr.make(config)
-    return experiment, prepare(experiment, config).starting_state()
+    return experiment, make_setup(experiment, config).starting_state()
 
 
 @pytest.mark.parametrize('smoothing', ['uniform', 'others'])

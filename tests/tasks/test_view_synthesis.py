@@ -178,7 +178,7 @@ import jax
 from canon import models, optim
 from canon.data import views as sources
 from canon.train import Experiment, shard
-from canon.train.setup import prepare
+from canon.train.setup import make_setup
 from canon.data.scenes.ray_batches import ray_batches
 from canon.rendering import RenderSettings
 from canon.tasks.view_synthesis import RadianceLoss, radiance_field_task
@@ -196,7 +196,7 @@ for name, field, settings in (
     data = ray_batches(views, 64)
     for devices in (1, 4):
         config = dict(seed=0, run=dict(steps=3, mesh=dict(data=devices)))
-        setup = prepare(Experiment(task, optim.sgd(1.0), data), config)
+        setup = make_setup(Experiment(task, optim.sgd(1.0), data), config)
         start = setup.initial_state() if devices == 1 else start
         state, step = jax.device_put(start, setup.layout), setup.compiled_step()
         start = jax.device_get(start)  # the step takes its state with it

@@ -15,7 +15,7 @@ from canon.train.checkpoint_files import name_model
 from canon.train.init_from import read_model
 from canon.train.restore import load_trained
 from canon.train.settings import Checkpointing
-from canon.train.setup import prepare
+from canon.train.setup import make_setup
 from canon.train.types import State
 from tests.train import toy
 
@@ -33,7 +33,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def target():
-    return prepare(toy.experiment(), toy.config()).target
+    return make_setup(toy.experiment(), toy.config()).target
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_an_absurd_shape_is_one_line(folder, target, key):
 
 def test_another_optimizer_is_named_before_anything_is_read(folder):
     chain = dict(chain=('sgd', 'ema'), sgd=dict(learning_rate=0.1), ema=dict(decay=0.9))
-    target = prepare(toy.experiment(tx=optim.make(chain)), toy.config()).target
+    target = make_setup(toy.experiment(tx=optim.make(chain)), toy.config()).target
     with pytest.raises(UsageError, match=r'optimizer state does not fit: opt/.* is .* there and .* here'):
         restore(folder, target)
 

@@ -33,7 +33,7 @@ from canon.train import (
 from canon.train.code import digest_code
 from canon.train.guard import Stopper, Watchdog
 from canon.train.log import read_rows
-from canon.train.settings import Watchdog as WatchdogSettings
+from canon.train.settings import WatchdogSettings
 from canon.train.statistics import evaluated_variables
 from tests.train import toy
 

@@ -14,7 +14,7 @@ from canon.metrics import Mean
 from canon.train import Experiment, Task, bind, fit, shard
 from canon.train.log import read_rows
 from canon.train.ranking import best_step, is_better
-from canon.train.setup import prepare
+from canon.train.setup import make_setup
 from tests.train import toy
 
 COSINE = dict(name='sgd', learning_rate=dict(name='cosine', init=0.1, final=0.0, steps='100%'))
@@ -76,8 +76,8 @@ def test_data_are_cut_to_the_rows_of_a_process(monkeypatch):
 def test_a_step_of_ones_own_does_not_accumulate():
     made = toy.experiment(step=lambda state, batch: (state, {'loss': Mean(jnp.ones(()), jnp.ones(()))}))
     with pytest.raises(UsageError, match=r'run\.accumulate=2: the experiment defines its own step'):
-        prepare(made, toy.config(accumulate=2))
-    assert prepare(made, toy.config()).names == ('loss',)
+        make_setup(made, toy.config(accumulate=2))
+    assert make_setup(made, toy.config()).names == ('loss',)
 
 
 def test_a_new_batch_shape_is_compiled_in_peace(tmp_path, capfd):

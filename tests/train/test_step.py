@@ -20,7 +20,7 @@ from canon.errors import UsageError
 from canon.metrics import Mean
 from canon.train import Evaluator, Experiment, Task, fit, init_state, make_step, shard, step_key
 from canon.train.evaluation import evaluate
-from canon.train.setup import prepare
+from canon.train.setup import make_setup
 from canon.train.types import CARRY
 from tests.train import toy
 
@@ -29,7 +29,7 @@ def test_runs_that_differ_in_a_rate_share_a_program():
     """A sweep of rates finds its step in the compilation cache."""
 
     def program(rate, decay):
-        setup = prepare(toy.experiment(toy.Net(width=1), optim.adamw(rate, weight_decay=decay)), toy.config())
+        setup = make_setup(toy.experiment(toy.Net(width=1), optim.adamw(rate, weight_decay=decay)), toy.config())
         step = setup.compiled_step()
         return step.func.lower(*step.args, setup.target, setup.first).as_text()
 
@@ -214,7 +214,7 @@ def test_a_run_begins_from_parameters_and_not_from_what_rows_carried(tmp_path):
     first = fit(experiment, dict(seed=0, run=dict(steps=2)), tmp_path / 'first', quiet=True)
     narrow = experiment._replace(train=Generated(lambda step: {'x': np.ones((4, 2))}, 4))
     start = dict(seed=0, run=dict(steps=2, init_from=dict(path=str(tmp_path / 'first'))))
-    state = prepare(narrow, start).starting_state()
+    state = make_setup(narrow, start).starting_state()
     np.testing.assert_array_equal(state.params['w'], first.state.params['w'])
     np.testing.assert_array_equal(state.mutable[CARRY]['sum'], np.zeros((4, 2)))
     assert float(state.mutable['count']) == 2
@@ -314,7 +314,7 @@ def test_sums_of_an_evaluation_in_bfloat16_lose_nothing():
             return iter([{'x': np.full(10, 1, np.float32)}] * 320)
 
     one = Evaluator(Batches(), lambda p, m, b: b['x'].astype(jnp.bfloat16).sum(), lambda total: {'sum': float(total)})
-    mesh = prepare(toy.experiment(), toy.config()).mesh
+    mesh = make_setup(toy.experiment(), toy.config()).mesh
     assert evaluate(one, {}, {}, mesh).metrics['sum'] == 3200
 
 
@@ -332,4 +332,4 @@ def test_no_name_of_the_package_is_hidden_by_a_module():
 def test_a_state_larger_than_the_memory_is_one_line():
     """Found from shapes: building it would make the system end the process."""
     with pytest.raises(UsageError, match=r'optimizer state take .* GiB per device, which holds .* run\.shard\.fsdp'):
-        prepare(toy.experiment(toy.Net(width=10**9), optim.sgd(0.1)), toy.config())
+        make_setup(toy.experiment(toy.Net(width=10**9), optim.sgd(0.1)), toy.config())

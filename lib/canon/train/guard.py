@@ -15,7 +15,7 @@ from pathlib import Path
 
 import jax
 
-from canon.train.settings import Watchdog as Settings
+from canon.train.settings import WatchdogSettings
 
 
 class Stopper:
@@ -66,7 +66,7 @@ class Stopper:
 class Watchdog:
     """Dumps the stacks of all threads to stderr and to `stacks.txt` when a step takes many times the median."""
 
-    def __init__(self, workdir: Path, settings: Settings):
+    def __init__(self, workdir: Path, settings: WatchdogSettings):
         self._path, self._settings = workdir / 'stacks.txt', settings
         self._times: deque[float] = deque(maxlen=101)
         self._last: float | None = None

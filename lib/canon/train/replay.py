@@ -15,7 +15,7 @@ from canon.errors import CanonError, UsageError
 from canon.optim.core import path_name
 from canon.train import shard
 from canon.train.restore import Loaded, load_state
-from canon.train.setup import Setup, prepare
+from canon.train.setup import Setup, make_setup
 from canon.train.statistics import drop_statistics
 from canon.train.step import mean_gradient, step_key
 from canon.train.types import At, Batch, Config, Experiment, State
@@ -103,7 +103,7 @@ def _gradient_at(setup: Setup, state: State, batch: Batch) -> Any:
 
 def _load_before(experiment: Experiment, config: Config, workdir: Path, step: int) -> Loaded:
     """Returns the state of the newest sound checkpoint before `step`, or the initial one."""
-    setup = prepare(experiment, config)
+    setup = make_setup(experiment, config)
     if setup.step is None:
         raise UsageError(f'{workdir}: nothing is trained, so there is no step to replay')
     last = _last_step(setup, workdir)

@@ -10,7 +10,7 @@ from canon.errors import UsageError
 from canon.train.checkpoint import Checkpoints
 from canon.train.evaluation import evaluate
 from canon.train.selection import select
-from canon.train.setup import Setup, prepare
+from canon.train.setup import Setup, make_setup
 from canon.train.statistics import evaluated_variables
 from canon.train.types import Config, Experiment, Mutable, Params, State
 
@@ -41,7 +41,7 @@ def load_state(
     Raises:
       UsageError: there is none of these, or no checkpoint of `step`.
     """
-    setup = prepare(experiment, config)
+    setup = make_setup(experiment, config)
     folder = Path(workdir).expanduser().absolute() / 'checkpoints'
     if not folder.is_dir():
         return Loaded(setup, _starting_state(setup, folder.parent, step, untrained))
@@ -82,7 +82,7 @@ def load_trained(
     Raises:
       UsageError: there is no run, nor published weights that `run.init_from` names.
     """
-    setup = prepare(experiment, config)
+    setup = make_setup(experiment, config)
     folder = Path(workdir).expanduser().absolute() / 'checkpoints'
     if not folder.is_dir():
         state = _starting_state(setup, folder.parent, step, untrained)

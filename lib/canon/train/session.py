@@ -16,9 +16,9 @@ from canon.train.evaluation import Evaluation, compile_measure, evaluate, metric
 from canon.train.guard import Stopper, Watchdog
 from canon.train.log import MetricsWriter, Progress
 from canon.train.monitor import Monitor
-from canon.train.setup import prepare
+from canon.train.setup import make_setup
 from canon.train.status import Status
-from canon.train.types import Config, Experiment, State
+from canon.train.types import Config, Experiment
 from canon.train.workdir import lock_workdir, open_workdir, read_mapping
 
 _log = logging.getLogger('canon')
@@ -34,7 +34,7 @@ class Fitted(NamedTuple):
     weights: which weights the metrics are of ('best weights, of step 300').
     """
 
-    state: State | None
+    state: Any  # State | None
     metrics: dict[str, float]
     status: str
     workdir: Path
@@ -73,7 +73,7 @@ class Session:
         """
         self.main = jax.process_index() == 0
         self.quiet = quiet or not self.main
-        self.setup = prepare(experiment, config)
+        self.setup = make_setup(experiment, config)
         self.experiment, self.settings = self.setup.experiment, self.setup.settings
         self.code = digest_code(self.experiment)
         self.begun_with = read_mapping(workdir.expanduser() / 'run.json').get('code')

@@ -88,7 +88,7 @@ class InitFrom:
 
 
 @dataclass(frozen=True)
-class MeshShape:
+class MeshSettings:
     """How many devices are along each axis of the mesh.
 
     Attributes:
@@ -127,7 +127,7 @@ class Profile:
 
 
 @dataclass(frozen=True)
-class Watchdog:
+class WatchdogSettings:
     """Dumps all stacks when a step hangs.
 
     Attributes:
@@ -170,10 +170,10 @@ class Settings:
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
     early_stop: EarlyStop | None = None
     init_from: InitFrom | None = None
-    mesh: MeshShape = field(default_factory=MeshShape)
+    mesh: MeshSettings = field(default_factory=MeshSettings)
     shard: Shard = field(default_factory=Shard)
     profile: Profile | None = None
-    watchdog: Watchdog = field(default_factory=Watchdog)
+    watchdog: WatchdogSettings = field(default_factory=WatchdogSettings)
     tensorboard: bool = True
 
 
@@ -181,10 +181,10 @@ _SECTIONS: dict[str, Any] = {
     'checkpoint': Checkpointing,
     'early_stop': EarlyStop,
     'init_from': InitFrom,
-    'mesh': MeshShape,
+    'mesh': MeshSettings,
     'shard': Shard,
     'profile': Profile,
-    'watchdog': Watchdog,
+    'watchdog': WatchdogSettings,
 }
 # Sections that are None by default, with the keys of which one at least switches them on.
 _SWITCHES = {

@@ -1,4 +1,4 @@
-"""`prepare`: an experiment and its config become compiled functions over a mesh; nothing is written anywhere."""
+"""`make_setup`: an experiment and its config become compiled functions over a mesh; nothing is written anywhere."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Setup(NamedTuple):
         return partial(jitted, self.constants)
 
 
-def prepare(experiment: Experiment, config: Config) -> Setup:
+def make_setup(experiment: Experiment, config: Config) -> Setup:
     """Builds what `fit` needs before its first step; `replay` and `evaluate_run` build on it, too.
 
     Args:
