@@ -23,7 +23,7 @@ def params():
     return {'radius': jnp.asarray(RADIUS), 'centre': jnp.asarray(CENTRE)}
 
 
-def rays(count=40):
+def make_rays(count=40):
     """From a distance of 4, at points about the ball's middle: about half of them hit."""
     origins = rng.normal(size=(count, 3))
     origins *= 4 / np.linalg.norm(origins, axis=-1, keepdims=True)
@@ -44,7 +44,7 @@ def closed_form(origins, directions):
 
 
 def test_a_sphere_is_met_where_the_quadratic_says_and_moves_as_it_says():
-    origins, directions = rays()
+    origins, directions = make_rays()
     t, by_radius, by_centre, by_origin, by_way = closed_form(origins, directions)
     met = np.isfinite(t)
     assert 5 < met.sum() < 35
@@ -92,7 +92,7 @@ def network(params, points):
 
 
 def test_gradients_are_finite_differences():
-    origins, directions = rays(24)
+    origins, directions = make_rays(24)
     p = {'a': rng.normal(size=(3, 8)), 'b': rng.normal(size=8), 'c': 0.1 * rng.normal(size=8)}
     given = (p, origins, directions)
     with jax.enable_x64(True):
@@ -113,25 +113,23 @@ def test_gradients_are_finite_differences():
             np.testing.assert_allclose((grad * direction).sum(), (ahead - back) / 2e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize('block', [7, 1000])
-def test_blocks_do_not_change_what_is_found(block):
-    origins, directions = rays()
-    result, whole = (
-        jax.jit(lambda *ray, n=n: surfaces.find_first_crossing(ball, params(), *ray, 0.0, 12.0, 64, block=n))(
-            origins, directions
-        )
-        for n in (block, 64)
-    )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), result, whole)
+def test_blocks_do_not_change_what_is_found():
+    def find(block):
+        return surfaces.find_first_crossing(ball, params(), *map(jnp.asarray, rays), 0.0, 12.0, 64, block=block)
+
+    rays = make_rays()
+    whole, *others = jax.jit(lambda: [find(block) for block in (64, 7, 1000)])()
+    for other in others:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), other, whole)
 
 
-def test_no_more_is_asked_when_all_have_hit():
-    """Of 64 intervals from 2 to 6 the surface at 3.1 is in the 18th: two blocks of 16 are asked, and not four."""
-    asked = []
+def test_the_search_ends_when_all_have_hit():
+    """Of 64 intervals from 2 to 6 the surface at 3.1 is in the 18th: two blocks of 16 are evaluated, and not four."""
+    calls = []
 
     def counted(p, points):
         if points.ndim == 3:
-            jax.debug.callback(lambda: asked.append(1))
+            jax.debug.callback(lambda: calls.append(1))
         return ball(p, points)
 
     origin, direction = jnp.array([[0.0, 0.0, 4.0]] * 3), jnp.array([[0.0, 0.0, -1.0]] * 3)
@@ -139,7 +137,7 @@ def test_no_more_is_asked_when_all_have_hit():
         counted, {'radius': 0.9, 'centre': jnp.zeros(3)}, origin, direction, 2.0, 6.0, 64
     ).t.block_until_ready()
     jax.effects_barrier()
-    assert len(asked) == 2
+    assert len(calls) == 2
 
 
 def test_rays_that_begin_inside():

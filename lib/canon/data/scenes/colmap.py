@@ -80,7 +80,7 @@ def colmap(
     root = Path(path).expanduser()
     if not root.is_dir():
         raise UsageError(f'there is no folder {root}')
-    cameras, shots, points = read_model(root / model)
+    cameras, shots, points = read_reconstruction(root / model)
     shots.sort(key=lambda shot: shot.name)  # COLMAP lists them in the order of registration, which varies
     if not shots:
         raise CanonError(f'{root / model} has no registered pictures; register some, then export the model again')
@@ -107,7 +107,7 @@ def colmap(
     return Views(pixels, poses[ids], camera, near, far, names=names, intrinsics=intrinsics, frame=frame)
 
 
-def read_model(folder: Path) -> tuple[dict[int, Camera], list[Shot], dict[int, np.ndarray]]:
+def read_reconstruction(folder: Path) -> tuple[dict[int, Camera], list[Shot], dict[int, np.ndarray]]:
     """Reads a model's folder: cameras by id, pictures, and points [3] by id ({} if points3D is missing)."""
     for suffix, cameras, shots, points in (
         ('.bin', _cameras_bin, _shots_bin, _points_bin),
