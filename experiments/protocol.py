@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from canon.errors import UsageError
-from canon.named import suggest
+from canon.named import Catalogue, suggest
 
 if TYPE_CHECKING:  # `./launch.sh run --help` takes no JAX
     from ml_collections import ConfigDict
@@ -84,9 +84,9 @@ class WithoutData(Protocol):
 class HasSections(Protocol):
     """An experiment whose config has sections of its own."""
 
-    # {path of a section: {name: function}}, the first where the section has no `name`; `*` is any key. The command
-    # line may set every argument of these functions, and checks their types.
-    SECTIONS: Mapping[str, Mapping[str, Callable]]
+    # {path of a section: {name: function}}, the first if the section has no `name`; `*` in a path is any key. For
+    # 'data.source' there may be a catalogue, from which data.name selects. The command line may set every argument.
+    SECTIONS: Mapping[str, Mapping[str, Callable] | Catalogue]
 
 
 def names() -> list[str]:

@@ -66,6 +66,8 @@ def call(root, data_dir):
         out, err = io.StringIO(), io.StringIO()
         handler, log = StreamHandler(err), getLogger('canon')
         log.addHandler(handler)
+        level = log.level
+        log.setLevel('INFO')
         try:
             with contextlib.ExitStack() as stack:
                 stack.enter_context(contextlib.chdir(root))
@@ -76,6 +78,7 @@ def call(root, data_dir):
                 status = run_command(lambda: main._run(main._parse(words)))
         finally:
             log.removeHandler(handler)
+            log.setLevel(level)
         return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
 
     return run

@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 from canon import named
 from canon.errors import UsageError
 
-Sections = Mapping[str, Mapping[str, Callable]]  # {path of a section: {name: function}}; `*` in a path is any key
+# {path of a section: {name: function}, or a catalogue for data.source}; `*` in a path is any key.
+Sections = Mapping[str, Mapping[str, Callable] | named.Catalogue]
 
 
 def find_function(config: ConfigDict, path: str, sections: Mapping[str, Any] = {}) -> Callable | None:
