@@ -1,4 +1,4 @@
-"""launch.sh: what each verb would run, what it refuses, and that it prepares the environment once."""
+"""launch.sh: the command of each verb, wrong usage, and the environment that it prepares once."""
 
 import shutil
 import signal
@@ -118,7 +118,7 @@ def test_paths_are_relative_to_the_caller(house, tmp_path):
     ],
 )
 def test_only_paths_are_made_absolute(house, tmp_path, words, shown):
-    """What is a sentence, a size or a split stays as it is; a run of the checkout is found from anywhere."""
+    """Sentences, sizes and splits stay as they are; runs of the checkout are found from anywhere."""
     (tmp_path / 'photos').mkdir()
     (house.root / 'runs' / 'old').mkdir(parents=True)
     (house.root / 'runs' / 'old' / 'config.json').write_text('')
@@ -138,7 +138,7 @@ def test_exit_status_and_signals_are_passed_through(house):
     failed = house.launch('run', house.config('bad', trouble='fail'))
     assert (failed.returncode, failed.stderr) == (1, 'error: the loss is not finite\n')
     process = house.launch('run', house.config('long', trouble='sleep'), wait=False)
-    until((house.root / 'runs/toy/long/default/status.json').exists)
+    wait_until((house.root / 'runs/toy/long/default/status.json').exists)
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
     assert '"stopped"' in (house.root / 'runs/toy/long/default/status.json').read_text()
@@ -150,37 +150,38 @@ def test_two_launches_make_one_environment_and_a_third_is_fast(root, tmp_path):
         shutil.copy(root / name, tmp_path)
     shutil.copytree(root / 'lib', tmp_path / 'lib', ignore=shutil.ignore_patterns('__pycache__', '*.egg-info'))
     house = House(tmp_path)
-    words, here = ('test', '--version'), dict(CANON_PREPARE='', CANON_VENV='', CANON_EXTRAS='')
-    both = [house.launch(*words, wait=False, **here) for _ in range(2)]
-    said = [process.communicate(timeout=900) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    assert sorted('preparing .venv' in err for _, err in said) == [False, True]
+    words, environment = ('test', '--version'), dict(CANON_PREPARE='', CANON_VENV='', CANON_EXTRAS='')
+    launches = [house.launch(*words, wait=False, **environment) for _ in range(2)]
+    outputs = [process.communicate(timeout=900) for process in launches]
+    assert [process.returncode for process in launches] == [0, 0], outputs
+    assert sorted('preparing .venv' in err for _, err in outputs) == [False, True]
 
     python = str(tmp_path / '.venv/bin/python')
     code = 'import canon; print(canon.__file__)'
-    found = subprocess.run([python, '-c', code], cwd='/', capture_output=True, text=True).stdout
-    assert found.startswith(str(tmp_path / 'lib'))
-    bare = seconds(lambda: subprocess.run([python, '-m', 'pytest', '--version'], cwd=tmp_path, capture_output=True))
-    again = seconds(lambda: house.launch(*words, **here))
+    path = subprocess.run([python, '-c', code], cwd='/', capture_output=True, text=True).stdout
+    assert path.startswith(str(tmp_path / 'lib'))
+    bare = fastest(lambda: subprocess.run([python, '-m', 'pytest', '--version'], cwd=tmp_path, capture_output=True))
+    again = fastest(lambda: house.launch(*words, **environment))
     assert again - bare < 1
 
-    # Fewer extras want nothing new; another Python or other pins do.
-    assert 'pip' not in house.launch('run', 'c.py', '--dry', **here).stdout
+    # Fewer extras install nothing; other pins do.
+    assert 'pip' not in house.launch('run', 'c.py', '--dry', **environment).stdout
     (tmp_path / 'requirements.txt').write_text((tmp_path / 'requirements.txt').read_text() + '\n')
-    assert 'uv pip install' in house.launch('run', 'c.py', '--dry', **here).stdout
+    assert 'uv pip install' in house.launch('run', 'c.py', '--dry', **environment).stdout
 
 
-def seconds(call) -> float:
+def fastest(call) -> float:
+    """The seconds of the fastest of three calls."""
     times = []
     for _ in range(3):
-        began = time.perf_counter()
+        start = time.perf_counter()
         call()
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - start)
     return min(times)
 
 
-def until(true, seconds=20.0):
+def wait_until(condition, seconds=20.0):
     end = time.monotonic() + seconds
-    while not true():
+    while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)

@@ -11,7 +11,7 @@ from canon.errors import UsageError
 from canon.train.runs import Run, find_runs, read_run
 from launch import table
 from launch.flags import find_run, to_flags
-from tests.launch.test_door import until
+from tests.launch.test_door import wait_until
 
 
 def test_flags_state_the_values_that_main_reads():
@@ -54,7 +54,7 @@ def test_points_that_fail_are_listed_and_the_others_run(house):
 
 def test_a_sweep_that_is_stopped_stops_its_runs(house):
     process = house.launch('sweep', house.config('a', trouble='sleep', sweep=True), '--jobs=2', wait=False)
-    until(lambda: len(list(house.root.glob('runs/toy/a/*/status.json'))) == 2)
+    wait_until(lambda: len(list(house.root.glob('runs/toy/a/*/status.json'))) == 2)
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=30)
     assert out.count('stopped') == 2
