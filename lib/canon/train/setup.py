@@ -146,9 +146,12 @@ def _add_statistics_after(init: Any) -> Any:
 
 
 def _read_first_batch(experiment: Experiment) -> Any:
-    """Returns the batch that gives the shapes: of training, else of the first evaluator."""
+    """Returns the batch that gives the shapes: of training, else of the first evaluator.
+
+    Training data that are slow to read may offer an `example`, a batch of zeros, in place of their first one.
+    """
     if experiment.train is not None:
-        return experiment.train[0]
+        return experiment.train.example if hasattr(experiment.train, 'example') else experiment.train[0]
     for evaluator in experiment.evals.values():
         for batch in evaluator.data.iterate():
             return batch
