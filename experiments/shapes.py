@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -16,11 +15,9 @@ from canon.named import Count
 from canon.tasks.shapes import (
     SYSTEMS,
     ExtractionSettings,
-    Observation,
     ShapeEvaluation,
     ShapeSystem,
-    observe_file,
-    observe_shape,
+    observe_source,
     reconstruct,
     shape_evaluator,
 )
@@ -44,18 +41,16 @@ def make(config: ConfigDict) -> Experiment:
     train = _load_shapes(config, config.data.train.split)
     about = dict(shapes=len(train), first_shape=train[0].name)
     system = _system(config, about)
-    evals, checks = {}, []
-    if system.needs_inside:
-        checks.append(partial(shapes.require_watertight, train, f'{config.system.name} learns from insides'))
+    known = [(train, f'{config.system.name} learns from insides')]
+    evals = {}
     for name in sorted(config.data.evals):
         settings = named.call(ShapeEvaluation, config.data.evals[name], f'data.evals.{name}')
         held_out = _load_shapes(config, settings.split)[: settings.count]
-        if system.needs_inside:
-            reason = f'data.evals.{name}: {config.system.name} is measured by insides'
-            checks.append(partial(shapes.require_watertight, held_out, reason))
+        known.append((held_out, f'data.evals.{name}: {config.system.name} is measured by insides'))
         evals[name] = shape_evaluator(system, held_out, settings, system.needs_inside or None)
     batches = system.batches(train, config.seed)
-    batches.check = partial(_run_all, checks)
+    if system.needs_inside:
+        batches.check = lambda: [shapes.require_watertight(*group) for group in known]
     return Experiment(system.task, config.tx, batches, evals, about=about)
 
 
@@ -81,17 +76,12 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     data, such as test:3.
     """
     system = _system(config, experiment.about)
-    observation = _observe(config, system, source)
+    observation = observe_source(system, source, partial(_load_shapes, config), config.data.space)
     mesh, iou = reconstruct(system, params, mutable, observation, _extraction(config))
     names = [f'{observation.name}{extension}' for extension in meshes.WRITTEN]
     files = {name: meshes.encode_mesh(mesh, name) for name in names}
     measured = '' if iou is None else f'; IoU {iou:.4f}'
     yield Prediction(files=files, text=f'{len(mesh.vertices)} vertices, {len(mesh.faces)} faces{measured}')
-
-
-def _run_all(functions: list[Callable[[], None]]) -> None:
-    for function in functions:
-        function()
 
 
 def _load_shapes(config: ConfigDict, split: str) -> list[shapes.Shape]:
@@ -129,16 +119,3 @@ def _join(bound: Mapping[str, Any], section: Mapping[str, Any], where: str) -> d
 
 def _extraction(config: ConfigDict) -> ExtractionSettings:
     return named.call(ExtractionSettings, config.get('extract', {}), 'extract')
-
-
-def _observe(config: ConfigDict, system: ShapeSystem, source: str) -> Observation:
-    split, _, number = source.partition(':')
-    if split in shapes.SPLITS and number.isdigit():
-        known = _load_shapes(config, split)
-        if int(number) >= len(known):
-            raise UsageError(f'--input={source}: the split has {len(known)} shapes, counted from 0')
-        return observe_shape(system, known[int(number)])
-    path = Path(source).expanduser()
-    if not path.is_file():
-        raise UsageError(f'--input={source} is neither a file of triangles or points, nor a shape such as test:0')
-    return observe_file(system, path, config.data.space)

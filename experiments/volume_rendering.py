@@ -19,9 +19,9 @@ from canon.tasks.volume_rendering import (
     TrueVolume,
     draw_volume,
     pixel_batches,
-    recovered_parts,
     recovery_evaluator,
     recovery_task,
+    resolve_parts,
 )
 from canon.train import Experiment
 from experiments.predictions import Prediction
@@ -71,7 +71,7 @@ def offline(config: ConfigDict) -> ConfigDict:
 def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str) -> Iterator[Prediction]:
     """Draws a volume in all modes and on an orbit: of a file, or the recovered one (--input=learnt)."""
     truth = TrueVolume(_load(config), _settings(config))
-    values, table = (np.asarray(x) for x in recovered_parts(params, truth))
+    values, table = (np.asarray(x) for x in resolve_parts(params, truth))
     if source == 'learnt':
         files, summary = draw_volume(values, truth.half, table, name='learnt')
     else:

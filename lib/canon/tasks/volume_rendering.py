@@ -188,11 +188,12 @@ def recovery_task(truth: TrueVolume, recovery: RecoverySettings, loss: RecoveryL
     shape = tuple(max(2, round(1 + (recovery.vertices - 1) * h)) for h in truth.half.tolist())
 
     def init(key, batch):
+        # Logits of -1 are an even grey with opacity 0.27.
         start = {'volume': jnp.full(shape, recovery.start), 'table': jnp.zeros((recovery.rows, 4)) - 1}
         return {'params': {name: start[name] for name in recovery.learn}}
 
     def predict(params, mutable, batch):
-        values, table = recovered_parts(params, truth)
+        values, table = resolve_parts(params, truth)
         half = jnp.asarray(truth.half)
         colour = cast_volume(values, table, half, batch['origin'], batch['direction'], settings, settings.count)
         return {'colour': colour}
@@ -201,13 +202,14 @@ def recovery_task(truth: TrueVolume, recovery: RecoverySettings, loss: RecoveryL
         error = jnp.square(predict(params, mutable, batch)['colour'] - batch['colour']).mean(-1)
         count, total = len(error), error.sum()
         if weights.variation and 'volume' in params:
+            # A batch is a sum over pixels, so the penalty of the whole volume counts once for each of them.
             total += weights.variation * count * volumes.total_variation(params['volume'])
         return Mean(total, jnp.float32(count)), (mutable, {'mse': Mean.of(error)})
 
     return Task(init, loss_of_pixels, predict)
 
 
-def recovered_parts(params: Mapping[str, jax.Array], truth: TrueVolume) -> tuple[jax.Array, jax.Array]:
+def resolve_parts(params: Mapping[str, jax.Array], truth: TrueVolume) -> tuple[jax.Array, jax.Array]:
     """Returns (values, table): what is learned, and the truth for the rest."""
     table = jax.nn.sigmoid(params['table']) if 'table' in params else jnp.asarray(truth.table)
     return params.get('volume', jnp.asarray(truth.values)), table
@@ -238,7 +240,7 @@ def recovery_evaluator(task: Task, truth: TrueVolume, camera: Camera, held_out: 
     def measure(params, mutable, batch):
         picture = task.predict(params, mutable, batch)['colour'].reshape(1, *size, -1)
         sums = {'psnr': psnr(jnp.clip(picture, 0, 1), batch['colour'].reshape(picture.shape))}
-        values, table = recovered_parts(params, truth)
+        values, table = resolve_parts(params, truth)
         if 'volume' in params:
             sums['volume_mse'] = Mean.of(jnp.square(values - truth.resample(values.shape)))
         if 'table' in params:
@@ -293,6 +295,7 @@ def draw_planes(truth: np.ndarray, recovered: np.ndarray) -> Figure:
     planes, titles = [], []
     for name, volume in (('truth', truth), ('recovered', recovered)):
         for axis, label in enumerate('xyz'):
+            # Transposed and flipped, so that the second of the remaining axes points upwards.
             plane = np.take(volume, volume.shape[axis] // 2, axis).T[::-1]
             planes.append(np.pad(plane, [(0, max(volume.shape) - n) for n in plane.shape]))
             titles.append(f'{name}, across {label}')

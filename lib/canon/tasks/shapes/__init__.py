@@ -11,7 +11,14 @@ from canon.tasks.shapes.deepsdf import deepsdf_system, fit_codes
 from canon.tasks.shapes.evaluation import ShapeEvaluation, shape_evaluator
 from canon.tasks.shapes.igr import igr_system
 from canon.tasks.shapes.occupancy import occupancy_system
-from canon.tasks.shapes.reconstruction import ExtractionSettings, Observation, observe_file, observe_shape, reconstruct
+from canon.tasks.shapes.reconstruction import (
+    ExtractionSettings,
+    Observation,
+    observe_file,
+    observe_shape,
+    observe_source,
+    reconstruct,
+)
 from canon.tasks.shapes.system import SamplePool, ShapeBatches, ShapeSystem
 
 # Methods by the name that a config selects.
@@ -19,6 +26,6 @@ SYSTEMS = {'auto_decoder': deepsdf_system, 'eikonal': igr_system, 'occupancy': o
 
 __all__ = [
     'SYSTEMS', 'ExtractionSettings', 'Observation', 'SamplePool', 'ShapeBatches', 'ShapeEvaluation', 'ShapeSystem',
-    'deepsdf_system', 'fit_codes', 'igr_system', 'observe_file', 'observe_shape', 'occupancy_system', 'reconstruct',
-    'shape_evaluator',
+    'deepsdf_system', 'fit_codes', 'igr_system', 'observe_file', 'observe_shape', 'observe_source', 'occupancy_system',
+    'reconstruct', 'shape_evaluator',
 ]  # fmt: skip

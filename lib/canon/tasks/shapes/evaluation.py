@@ -96,6 +96,7 @@ def shape_evaluator(
 
     def measure(params, mutable, batch):
         codes = system.encode(params, mutable, batch['observed'])
+        # Surfaces are extracted on the host, from the field on a grid of which each row of the batch has its own copy.
         line = jnp.linspace(-system.half, system.half, side)
         grid = jnp.stack(jnp.meshgrid(line, line, line, indexing='ij'), -1).reshape(1, -1, 3)
         grid = jnp.broadcast_to(grid, (len(batch['index']), *grid.shape[1:]))
@@ -117,6 +118,7 @@ def shape_evaluator(
         mesh, rng = extract(index, values), stream('shape surfaces', index)
         if mesh is None:
             return None
+        # As many points on both surfaces, so that the sampling error is the same in both directions.
         points, normals = sample_mesh(mesh, settings.surface, rng)
         true_points, true_normals = shapes[index].sample_surface(settings.surface, rng)
         return compare_surfaces(points, true_points, normals, true_normals, settings.threshold)
@@ -160,11 +162,11 @@ def draw_shapes(
         plane = np.stack(np.meshgrid(line, line, [0.0], indexing='ij'), -1).reshape(-1, 3)
         if shape.watertight:  # an open shape has no signed distances
             slice_panels.append((shape.name, shape.signed_distance(plane).reshape(side, side)))
-        slice_panels.append(('found', grids[i][:, :, side // 2]))
+        slice_panels.append(('reconstructed', grids[i][:, :, side // 2]))
         mesh_panels.append((shape.name, shape.mesh.vertices, shape.mesh.faces))
         mesh = meshes[i]
         nothing = ('no surface', np.zeros((0, 3)), np.zeros((0, 3)))
-        mesh_panels.append(nothing if mesh is None else ('found', mesh.vertices, mesh.faces))
+        mesh_panels.append(nothing if mesh is None else ('reconstructed', mesh.vertices, mesh.faces))
     return {'meshes': plots.draw_meshes(mesh_panels, 0.75 * half), 'slices': plots.draw_slices(slice_panels, half)}
 
 

@@ -54,9 +54,9 @@ def igr_system(
     if num_shapes != 1:
         raise UsageError(f'one network for one shape, and there are {num_shapes}: set data.path to a file of triangles')
 
-    def values_and_gradients(params, places):
+    def values_and_gradients(params, positions):
         """The field [N] and its gradients [N, 3]."""
-        values, pullback = jax.vjp(lambda x: model.apply({'params': params}, x), places)
+        values, pullback = jax.vjp(lambda x: model.apply({'params': params}, x), positions)
         return values, pullback(jnp.ones_like(values))[0]
 
     def init(key, batch):
@@ -70,6 +70,7 @@ def igr_system(
         far = jax.random.uniform(far_key, far_shape, minval=-spread, maxval=spread)
         values, gradients = values_and_gradients(params, batch['points'])
         _, gradients_off_surface = values_and_gradients(params, jnp.concatenate((batch['points'] + noise, far)))
+        # The eikonal term is a mean, so that its weight does not depend on how many points it is evaluated at.
         fit = losses.surface_loss(values, gradients, batch['normals'] if tau else None, tau)
         eikonal = losses.eikonal_loss(gradients_off_surface)
         mean = metrics.Mean(fit.sum() + weight * count * eikonal.mean(), jnp.float32(count))
@@ -78,8 +79,8 @@ def igr_system(
     def predict(params, mutable, batch):
         return model.apply({'params': params}, batch['points'])
 
-    def field(params, mutable, codes, places):
-        return model.apply({'params': params}, places)
+    def field(params, mutable, codes, positions):
+        return model.apply({'params': params}, positions)
 
     def encode(params, mutable, observations):
         return jnp.zeros(())  # the network is the shape
@@ -87,12 +88,13 @@ def igr_system(
     def batches(shapes: Sequence[Shape], seed: int) -> ShapeBatches:
         @cache
         def sample_cloud():
-            places, normals = shapes[0].sample_surface(points, stream('shape batches', seed))
-            sigma = neighbour_distances(places, neighbour)
-            cloud = {'points': places, 'normals': normals, 'sigma': sigma}
+            positions, normals = shapes[0].sample_surface(points, stream('shape batches', seed))
+            sigma = neighbour_distances(positions, neighbour)
+            cloud = {'points': positions, 'normals': normals, 'sigma': sigma}
             return {name: values.astype(np.float32) for name, values in cloud.items()}
 
         def draw(step: int, rows: range) -> dict[str, np.ndarray]:
+            # One generator draws the whole batch, of which each process keeps its rows: indices are cheap.
             chosen = row_generator(seed, step).integers(points, size=batch_size)[rows.start : rows.stop]
             return {name: values[chosen] for name, values in sample_cloud().items()}
 
@@ -102,7 +104,7 @@ def igr_system(
     def observe(shape, rng):
         return {} if shape_name in (None, shape.name) else observe_points(None, None, rng)
 
-    def observe_points(places, normals, rng):
+    def observe_points(positions, normals, rng):
         raise UsageError(f'this run knows {shape_name} alone: --input=train:0; train another run for another shape')
 
     task = Task(init, loss, predict)

@@ -63,6 +63,7 @@ def occupancy_system(
         return model.apply({'params': params, **mutable}, batch['points'], batch['cloud'])
 
     def field(params, mutable, codes, points):
+        # Negative inside, as the fields of all systems are.
         return threshold_logit - model.apply({'params': params, **mutable}, points, codes, method='decode')
 
     def encode(params, mutable, observations):
@@ -72,11 +73,13 @@ def occupancy_system(
         return observe_points(*shape.sample_surface(cloud, rng), rng)
 
     def observe_points(points, normals, rng):
+        # A cloud of the right size is taken as it is; another one is resampled with replacement.
         chosen = points if len(points) == cloud else points[rng.integers(len(points), size=cloud)]
         return {'cloud': np.asarray(chosen + rng.normal(scale=noise, size=chosen.shape), np.float32)}
 
     def batches(shapes: Sequence[Shape], seed: int) -> ShapeBatches:
         shuffled = order.shuffled(len(shapes), seed)
+        # The two pools of a shape start from the same random stream, and draw different things from it.
         volume = SamplePool(shapes, lambda shape, n, rng: _sample_inside(shape, n, half, rng), pool, seed)
         surface = SamplePool(shapes, lambda shape, n, rng: shape.sample_surface(n, rng), pool, seed)
 

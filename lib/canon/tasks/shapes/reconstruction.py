@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -71,6 +71,32 @@ class Reconstruction(NamedTuple):
     iou: float | None = None
 
 
+def observe_source(
+    system: ShapeSystem, source: str, load_split: Callable[[str], Sequence[shapes.Shape]], space: str
+) -> Observation:
+    """Observes the shape that a command line names: 'test:3' of a data set, or a file.
+
+    Args:
+      system: the method.
+      source: SPLIT:NUMBER, or the path of a mesh or a point cloud.
+      load_split: 'train' or 'test' -> the shapes of that split.
+      space: 'cube' or 'sphere', in which the network has learned.
+
+    Raises:
+      UsageError: there is no such shape or file.
+    """
+    split, _, number = source.partition(':')
+    if split in shapes.SPLITS and number.isdigit():
+        known = load_split(split)
+        if int(number) >= len(known):
+            raise UsageError(f'--input={source}: the split has {len(known)} shapes, counted from 0')
+        return observe_shape(system, known[int(number)])
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise UsageError(f'--input={source} is neither a file of triangles or points, nor a shape such as test:0')
+    return observe_file(system, path, space)
+
+
 def observe_shape(system: ShapeSystem, shape: shapes.Shape) -> Observation:
     """Observes a shape of a data set, such as `shapes.load_shapes(...)[3]`."""
     identity = meshes.Normalisation(np.zeros(3), 1.0)
@@ -116,6 +142,7 @@ def reconstruct(
       CanonError: the field has no surface.
     """
     codes = system.encode(params, mutable, {name: jnp.asarray(x)[None] for name, x in observation.arrays.items()})
+    # One compiled program serves all queries of the extraction, whose sizes are padded to multiples of a part.
     evaluate = jax.jit(lambda points: system.evaluate_field(params, mutable, codes, points[None])[0])
 
     def field(points: np.ndarray) -> np.ndarray:

@@ -64,7 +64,7 @@ class ShapeBatches:
         layout: Mapping[str, tuple[tuple[int, ...], Any]],
         batch_size: int,
         num_examples: int,
-        check: Callable[[], None] = lambda: None,
+        check: Callable[[], Any] = lambda: None,
     ):
         self.draw, self.layout, self.check = draw, layout, check
         self.batch_size, self.num_examples = batch_size, num_examples
@@ -82,6 +82,7 @@ class ShapeBatches:
         return {name: np.zeros((len(self._rows), *shape), dtype) for name, (shape, dtype) in self.layout.items()}
 
     def __getitem__(self, step: int) -> Arrays:
+        # Random access does not run `check`, which may read every shape: a replayed step needs the shapes of its batch.
         return self.draw(int(step), self._rows)
 
     def iterate(self, start: int = 0) -> Iterator[Arrays]:
@@ -111,6 +112,7 @@ class SamplePool:
         if self.size is None:
             return self.draw(self.shapes[number], count, rng)
         if number not in self._pools:
+            # The pool depends on the seed and the shape alone, not on the step that needs it first.
             arrays = self.draw(self.shapes[number], self.size, stream('shape batches', self.seed, number))
             self._pools[number] = tuple(x.astype(np.float32) if x.dtype == np.float64 else x for x in arrays)
         chosen = rng.integers(self.size, size=count)
