@@ -64,17 +64,20 @@ def make_image_input(
     return image_input
 
 
-def softmax_cross_entropy(label_smoothing: named.Probability = 0.0, soft_labels: bool = False) -> Loss:
-    """`losses.softmax_cross_entropy` with these arguments bound."""
+def make_softmax_cross_entropy(label_smoothing: named.Probability = 0.0, soft_labels: bool = False) -> Loss:
+    """Binds the arguments of `losses.softmax_cross_entropy`."""
     return partial(losses.softmax_cross_entropy, label_smoothing=label_smoothing, soft_labels=soft_labels)
 
 
-def maximum_a_posteriori(j: named.Positive = 0.1) -> Loss:
-    """`losses.maximum_a_posteriori`, the loss of LeNet-5 (1998), for integer labels."""
+def make_maximum_a_posteriori(j: named.Positive = 0.1) -> Loss:
+    """Binds the arguments of `losses.maximum_a_posteriori`, the loss of LeNet-5 (1998), for integer labels."""
     return partial(losses.maximum_a_posteriori, j=j)
 
 
-LOSSES = {'softmax_cross_entropy': softmax_cross_entropy, 'maximum_a_posteriori': maximum_a_posteriori}
+LOSSES = {
+    'softmax_cross_entropy': make_softmax_cross_entropy,
+    'maximum_a_posteriori': make_maximum_a_posteriori,
+}
 
 
 def make_loss(name: str = 'softmax_cross_entropy', **arguments: Any) -> Loss:
