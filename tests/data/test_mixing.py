@@ -81,7 +81,7 @@ def test_joined_rows_are_cut_anywhere(sizes, processes, draw):
 
 
 def drawn_parts(data, steps: int) -> np.ndarray:
-    return np.array([data.turn(step)[0] for step in range(steps)])
+    return np.array([data.locate(step)[0] for step in range(steps)])
 
 
 def test_a_round_is_an_epoch_of_every_part():
@@ -94,14 +94,14 @@ def test_a_round_is_an_epoch_of_every_part():
     assert len({tuple(r) for r in rounds.tolist()}) == 5
     drawn = np.concatenate([data[step]['x'] for step in range(10)])
     assert all((drawn == x).any() for part in PARTS for x in part.source.arrays['x'])
-    each = [[data.turn(step)[1] for step in range(50) if data.turn(step)[0] == part] for part in range(3)]
+    each = [[data.locate(step)[1] for step in range(50) if data.locate(step)[0] == part] for part in range(3)]
     assert each == [[*range(15)], [*range(20)], [*range(15)]]  # a part's batches come in order, and each one once
 
 
 def test_parts_take_turns_in_exact_shares():
     data = MIXED['turns']
     assert drawn_parts(data, 8).tolist() == [0, 0, 1, 2, 0, 0, 1, 2]
-    assert [data.turn(step)[1] for step in range(8)] == [0, 1, 0, 0, 2, 3, 1, 1]
+    assert [data.locate(step)[1] for step in range(8)] == [0, 1, 0, 0, 2, 3, 1, 1]
     same(data[5], PARTS[0][3])
     assert data.num_examples == 34
     assert data.batch_size == 4
@@ -123,10 +123,10 @@ def test_drawn_parts_have_their_shares():
 def test_drawn_parts_are_counted_across_blocks():
     """Beyond the 65,536 steps of one block of draws the batches of a part still follow each other."""
     data, edge = MIXED['drawn'], 1 << 16
-    before = np.bincount([data.turn(step)[0] for step in range(edge - 50, edge)], minlength=3)
-    at = {part: number for part, number in map(data.turn, range(edge + 50, edge - 51, -1))}
-    after = {part: number for part, number in map(data.turn, range(edge - 50, edge + 51))}
-    middle = np.bincount([data.turn(step)[0] for step in range(edge - 50, edge + 51)], minlength=3)
+    before = np.bincount([data.locate(step)[0] for step in range(edge - 50, edge)], minlength=3)
+    at = {part: number for part, number in map(data.locate, range(edge + 50, edge - 51, -1))}
+    after = {part: number for part, number in map(data.locate, range(edge - 50, edge + 51))}
+    middle = np.bincount([data.locate(step)[0] for step in range(edge - 50, edge + 51)], minlength=3)
     assert [after[part] - at[part] + 1 for part in range(3)] == middle.tolist()
     assert before.sum() == 50
 

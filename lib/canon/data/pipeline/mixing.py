@@ -56,12 +56,12 @@ class Interleaved:
           shuffled: permute the turns within each round; otherwise part 0 has its turns first, then part 1, ...
           batch_size: the one by which lengths and throughput are computed. If None, the mean over the steps, rounded to
             a multiple of the greatest common divisor of the parts' sizes.
-          threads: threads that prepare batches ahead; 0 prepares each batch when it is asked for.
+          threads: threads that prepare batches ahead; 0 prepares each batch when it is requested.
           workers: processes that prepare batches ahead, instead of threads.
 
         Raises:
           UsageError: there are no parts, both counts and weights, or not one of them per part; the weights sum to 0; or
-            a round of epochs is asked for where a part does not know its size.
+            rounds are epochs and a part does not know its size.
         """
         self.parts, self.seed, self.shuffled = tuple(parts), seed, shuffled
         self.threads, self.workers = threads, workers
@@ -100,7 +100,7 @@ class Interleaved:
         rows.parts = tuple(part.for_process(index, count) for part in self.parts)
         return rows
 
-    def turn(self, step: int) -> tuple[int, int]:
+    def locate(self, step: int) -> tuple[int, int]:
         """Returns which part has the batch of `step`, and which of that part's batches it is."""
         if step < 0:
             raise IndexError(f'step {step} is negative')
@@ -111,13 +111,13 @@ class Interleaved:
             earlier = sum(_count_draws(self._weights, self.seed, b)[part] for b in range(block))
         else:
             rounds, place = divmod(step, sum(self._counts))
-            order = _order_turns(self._counts, self.seed, rounds) if self.shuffled else _turns(self._counts)
+            order = _shuffle_round(self._counts, self.seed, rounds) if self.shuffled else _make_round(self._counts)
             part = int(order[place])
             earlier = rounds * self._counts[part]
         return part, int(earlier) + int((order[:place] == part).sum())
 
     def __getitem__(self, step: int) -> Any:
-        part, number = self.turn(int(step))
+        part, number = self.locate(int(step))
         return self.parts[part][number]
 
     def iterate(self, start: int = 0) -> Iterator[Any]:
@@ -126,7 +126,7 @@ class Interleaved:
 
 
 class Zipped:
-    """Training batches without end that hold rows of several data sets: a labelled and an unlabelled domain, say.
+    """Training batches without end that hold rows of several data sets: such as two domains.
 
     A batch is {name: batch of that part}. Joined, it is one batch: the fields of all parts are concatenated, in the
     order of `parts`, and a further field tells the rows apart.
@@ -154,7 +154,7 @@ class Zipped:
           join: concatenate the parts' fields, which must be the same, and add this field: int32 [B], the number of the
             part that a row is from. None keeps the parts' batches apart.
           epoch: the part whose epochs are those of the whole; the first if None.
-          threads: threads that prepare batches ahead; 0 prepares each batch when it is asked for.
+          threads: threads that prepare batches ahead; 0 prepares each batch when it is requested.
           workers: processes that prepare batches ahead, instead of threads.
 
         Raises UsageError if there are no parts, if `epoch` is not one of them, or if a joined part has no batch size.
@@ -176,7 +176,8 @@ class Zipped:
     def for_process(self, index: int, count: int) -> Zipped:
         """Returns the same data whose batches hold only the rows of process `index` of `count`.
 
-        Kept apart, the parts are cut each; joined, the whole is cut, so a process may read rows of some parts only.
+        Parts that are not joined are cut one by one. Joined, the whole batch is cut, so a process may read some parts
+        only.
         """
         if self.join is not None:
             process_rows(self.batch_size, index, count)
@@ -209,8 +210,9 @@ class Zipped:
 
 
 def _read_rows(part: Any, step: int, low: int, high: int) -> Any:
-    """Rows [low, high) of a part's batch: by `for_process` if they are one of equal pieces, else cut from the whole."""
+    """Reads rows [low, high) of a part's batch."""
     size = high - low
+    # Equal pieces are read by `for_process`, which does not read the others.
     if part.batch_size % size == 0 and low % size == 0:
         return part.for_process(low // size, part.batch_size // size)[step]
     return {name: values[low:high] for name, values in part.for_process(0, 1)[step].items()}
@@ -225,13 +227,13 @@ def _mean_size(sizes: Sequence[Any], shares: Sequence[float]) -> int | None:
 
 
 @functools.lru_cache(maxsize=16)
-def _turns(counts: tuple[int, ...]) -> np.ndarray:
+def _make_round(counts: tuple[int, ...]) -> np.ndarray:
     return np.repeat(range(len(counts)), counts)
 
 
 @functools.lru_cache(maxsize=16)  # a round of a large corpus takes milliseconds to permute, and each step needs it
-def _order_turns(counts: tuple[int, ...], seed: int, rounds: int) -> np.ndarray:
-    return keys.stream('interleaved turns', seed, rounds).permutation(_turns(counts))
+def _shuffle_round(counts: tuple[int, ...], seed: int, rounds: int) -> np.ndarray:
+    return keys.stream('interleaved turns', seed, rounds).permutation(_make_round(counts))
 
 
 @functools.lru_cache(maxsize=16)

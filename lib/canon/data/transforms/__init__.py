@@ -56,6 +56,7 @@ __all__ = [
 ]  # fmt: skip
 
 
+# Each public function of a module here is a transform; helpers are private.
 TRANSFORMS = named.Catalogue('transform', (__name__,))
 
 

@@ -107,7 +107,7 @@ def _grid_windows(image, size, grid) -> list[np.ndarray]:
 def _squares(image) -> Iterator[np.ndarray]:
     side, spare = min(image.shape[:2]), max(image.shape[:2]) - min(image.shape[:2])
     upright = image.shape[0] > image.shape[1]
-    for start in (0, spare // 2, spare):
+    for start in (0, spare // 2, spare):  # thrice the same if the image is square
         yield image[start : start + side] if upright else image[:, start : start + side]
 
 

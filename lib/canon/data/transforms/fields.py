@@ -26,7 +26,7 @@ def rename(fields: Mapping[str, str]) -> Transform:
 
     def apply(example, key):
         for old in fields:
-            _get(example, old)
+            _get(example, old)  # raises for a missing field
         return {fields.get(field, field): value for field, value in example.items()}
 
     return Transform(apply)
@@ -66,7 +66,7 @@ def _check_distribution(label: np.ndarray, num_classes: int, soft_labels: bool, 
 
 def one_hot(num_classes: named.Count, field: str = 'label') -> Transform:
     """Encodes an integer label as float32 [num_classes]. Raises CanonError, when applied, for a label out of range."""
-    check, eye = check_label(num_classes, field), np.eye(num_classes, dtype=np.float32)
+    check, eye = check_label(num_classes, field), np.eye(num_classes, dtype=np.float32)  # a row per class
 
     def apply(example, key):
         return {**example, field: eye[check.apply(example, key)[field]]}

@@ -83,6 +83,7 @@ def scale_jitter(
         image, generator = geometry.get_pixels(example, field, key, 'scale_jitter'), borrowed_rng(key)
         rows, columns = geometry.scale_short_side(image.shape[:2], int(generator.integers(low, high + 1)))
         top, left = generator.integers(0, rows - height + 1), generator.integers(0, columns - width + 1)
+        # The window in pixels of the original, so that the rest of the image is not resampled.
         y, x = image.shape[0] / rows, image.shape[1] / columns
         box = (left * x, top * y, (left + width) * x, (top + height) * y)
         part = geometry.resample(image, (height, width), method, box)
@@ -121,6 +122,7 @@ def random_resized_crop(
         image = geometry.get_pixels(example, field, key, 'random_resized_crop')
         box = geometry.draw_crop_box(borrowed_rng(key), *image.shape[:2], scale, ratio)
         x0, y0, x1, y1 = box
+        # Cropped first: Pillow's filters would read pixels outside a box, which torchvision's do not.
         part = geometry.resample(image[y0:y1, x0:x1], size, method)
         return geometry.transform_fields(example, field, part, geometry.box_to_canvas(box, size), along)
 
@@ -160,7 +162,7 @@ def decode_random_resized_crop(
         step = _choose_reduction(box, size) if can_reduce else 1
         x0, y0, x1, y1 = (min(round(b / step), -(-s // step)) for b, s in zip(box, (width, height) * 2, strict=True))
         part = geometry.resample(image_files.decode(encoded, step)[y0:y1, x0:x1], size, 'fast')
-        box = tuple(step * b for b in (x0, y0, x1, y1))
+        box = tuple(step * b for b in (x0, y0, x1, y1))  # what was really cropped, so that boxes fit exactly
         matrix = geometry.box_to_canvas(box, size)
         return geometry.transform_fields(example, field, part, matrix, along, (height, width))
 
@@ -269,6 +271,7 @@ def random_affine(
     scale = _check_bounds(scale, 'random_affine: scale')
 
     def draw_matrix(generator, height, width):
+        # Everything is drawn even if its bound is 0, so that one setting does not change the draws of the others.
         rotation = geometry.rotation(generator.uniform(-degrees, degrees))
         factor = generator.uniform(*scale)
         x, y = generator.uniform(-translate, translate, 2)
@@ -312,7 +315,7 @@ def _make_warp(draw_matrix: _DrawMatrix, what: str, fill: float, p: float, field
 
     def apply(example, key):
         image, generator = geometry.get_pixels(example, field, key, what), borrowed_rng(key)
-        if generator.random() >= p:
+        if generator.random() >= p:  # drawn first, also for p=1, so that p does not change the draws that follow
             return example
         matrix = draw_matrix(generator, *image.shape[:2])
         warped = geometry.warp(image, matrix, image.shape[:2], fill)

@@ -83,9 +83,11 @@ def colour_jitter(
     def apply(example, key):
         image = geometry.get_pixels(example, field, key, 'colour_jitter', channels=(1, 3))
         generator = borrowed_rng(key)
+        # All four are drawn even if an amount is 0, so that one amount does not change the draws of the others.
         order, draws = generator.permutation(4), generator.uniform(-1, 1, 4)
         for i in order:
             if amounts[i]:
+                # Amounts above 1 would give negative factors, which invert the image.
                 image = steps[i](image, max(neutral[i] + amounts[i] * draws[i], neutral[i] - 1))
         return {**example, field: image}
 
@@ -129,7 +131,8 @@ def cutout(size: int, value: float = 0, p: named.Probability = 1.0, field: str =
         if generator.random() >= p:
             return example
         top, left = (int(generator.integers(side)) - size // 2 for side in image.shape[:2])
-        out = image.copy()
+        out = image.copy()  # the given one may be in the cache
+        # A negative end would count from the other side, hence the maximum in both bounds.
         out[max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)] = value
         return {**example, field: out}
 

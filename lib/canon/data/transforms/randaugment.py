@@ -52,6 +52,7 @@ def rand_augment(
     def apply(example, key):
         geometry.get_pixels(example, field, key, 'rand_augment', channels=(1, 3))  # checks it
         generator = borrowed_rng(key)
+        # A sign is drawn for every operation, needed or not: draws do not depend on what was picked before.
         picks, signs = generator.integers(len(operations), size=count), 2 * generator.integers(2, size=count) - 1
         for pick, sign in zip(picks, signs, strict=True):
             example = _apply_operation(example, operations[pick], sign * magnitude / 10, fill, field, along)
@@ -67,7 +68,7 @@ def _apply_operation(
     image = example[field]
     if name in _WARPS:
         matrix = _WARPS[name](amount, *image.shape[:2])
-        level = fill if image.dtype == np.uint8 else fill / 255
+        level = fill if image.dtype == np.uint8 else fill / 255  # floats are in 0..1
         warped = geometry.warp(image, matrix, image.shape[:2], level)
         return geometry.transform_fields(example, field, warped, matrix, along)
     return {**example, field: _COLOURS[name](image, amount)}
