@@ -59,7 +59,7 @@ def grain_records(source) -> Iterator:
 
 def measure_rate(batches: Iterator, seconds: float) -> tuple[float, float]:
     """Returns images per second and per CPU second, after a first batch that is not counted."""
-    next(batches)
+    next(batches)  # starts threads and fills caches
     count, wall, cpu = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - wall < seconds:
         count += len(next(batches)['label'])
@@ -86,6 +86,7 @@ def main() -> int:
             'canon, digits, cached': canon(digits, 2),
             'grain, digits, from disk': lambda: grain_records(digits),
         }
+        # Loaders alternate within a round: a busy minute slows all of them.
         rates = {name: [] for name in loaders}
         for _ in range(arguments.rounds):
             for name, make in loaders.items():

@@ -57,11 +57,11 @@ def time_bare_step(experiment, config, steps: int) -> float:
     state, step = setup.initial_state(), setup.compiled_step()
     in_flight = deque()
     for i in range(steps + 10):
-        if i == 10:
+        if i == 10:  # compilation and warm-up are over
             start = time.perf_counter()
         state, metrics = step(state, setup.first)
         in_flight.append(metrics)
-        if len(in_flight) > 2:
+        if len(in_flight) > 2:  # reading a metric waits for its step; two may run meanwhile
             np.asarray(in_flight.popleft())
     jax.block_until_ready(state)
     return (time.perf_counter() - start) / steps
@@ -70,8 +70,10 @@ def time_bare_step(experiment, config, steps: int) -> float:
 def time_step_in_fit(experiment, config) -> tuple[float, float]:
     """Returns seconds per step within `fit`, and how many of them the loader's next() takes."""
     with tempfile.TemporaryDirectory() as folder:
-        fit(experiment._replace(evals={}), config, folder, quiet=True)
-        rows = [r for r in read_rows(Path(folder) / 'metrics.jsonl') if 'train/step_seconds' in r][1:]
+        fit(experiment._replace(evals={}), config, folder, quiet=True)  # evaluations are not part of the step
+        rows = [r for r in read_rows(Path(folder) / 'metrics.jsonl') if 'train/step_seconds' in r][
+            1:
+        ]  # the first interval compiles
         return tuple(statistics.mean(r[f'train/{k}_seconds'] for r in rows) for k in ('step', 'data'))
 
 

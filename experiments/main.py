@@ -95,7 +95,7 @@ def _parse(argv: list[str]) -> _Command:
     config = overrides.load(source, FLAGS.workdir)
     values = overrides.apply(config, pairs)
     check_values(config)
-    config.lock()
+    config.lock()  # a key that an experiment misspells raises instead of being added
     given = FLAGS.workdir and Path(FLAGS.workdir).expanduser()
     workdir = given or run_folder(source, values, Path(FLAGS.runs).expanduser())
     return _Command(
@@ -125,7 +125,7 @@ def _run(command: _Command) -> None:
     from canon.configuration import find_missing_key
 
     _silence_libraries()
-    _join_job()
+    _join_job()  # before anything asks JAX for its devices
     if FLAGS.compilation_cache:
         jax.config.update('jax_compilation_cache_dir', os.path.expanduser(FLAGS.compilation_cache))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
@@ -176,7 +176,7 @@ def _train(config, experiment, workdir, command: _Command) -> None:
     except BaseException:
         _report_failure(workdir, start_time)
         raise
-    if not _first_process():
+    if not _first_process():  # one report per run
         return
     report = write_report(fitted.workdir)
     seconds = time.perf_counter() - start

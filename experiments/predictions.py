@@ -84,7 +84,7 @@ class _Table:
             self._file = self.path.open('w', newline='', encoding='utf-8', errors='surrogateescape')
             self.columns = tuple(row)
             csv.writer(self._file).writerow(self.columns)
-        if set(row) != set(self.columns):
+        if set(row) != set(self.columns):  # the order may differ
             raise UsageError(
                 f'{self.path}: row {self.rows + 1} has the columns {", ".join(row)}, the first row has '
                 f'{", ".join(self.columns)}; `predict` must yield the same columns each time'

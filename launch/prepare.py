@@ -73,7 +73,7 @@ def _read_format(folder: Path) -> str:
 
 
 def _check_name(name: str) -> None:
-    import tensorflow_datasets as tfds
+    import tensorflow_datasets as tfds  # takes seconds, and most calls do not get here
 
     base = name.partition('/')[0].partition(':')[0]
     names = tfds.list_builders(with_community_datasets=False)

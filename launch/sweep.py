@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, flags = tools.parse(parser, argv, refused='--workdir=')
     if options.jobs < 0:
         raise UsageError(f'--jobs={options.jobs}: at least 1 at a time')
+    # The flags of the command line come first, so that a point overrides them.
     points = [Point(label(p), [*flags, *to_flags(p)]) for p in read_points(options.config)]
     if options.engine == 'print':
         for point in points:
@@ -64,7 +65,7 @@ def read_points(source: str) -> list[dict[str, Any]]:
     for point in sweep():
         if not isinstance(point, Mapping):
             raise UsageError(f'{path}: sweep() gave {point!r}; it yields dicts of dotted keys')
-        if point not in points:
+        if point not in points:  # the same overrides are the same run
             points.append(dict(point))
     if not points:
         raise UsageError(f'{path}: sweep() gave nothing to run')
@@ -97,13 +98,13 @@ class LocalSweep:
     def _run_point(self, numbered: tuple[int, Point]) -> str:
         """Runs one point and returns its state."""
         i, point = numbered
-        name = re.sub(r'[^\w.=,-]+', '_', point.label)[:100]
+        name = re.sub(r'[^\w.=,-]+', '_', point.label)[:100]  # a valid file name
         log = self._home() / 'sweep' / f'{i:03d}-{name}.log'
         log.parent.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         with log.open('w') as out:
             with self._lock:
-                if self._stopping:
+                if self._stopping:  # a signal came while the pool had points left
                     return 'waiting'
                 process = subprocess.Popen(
                     tools.main_command(self._config, point.flags),
@@ -118,6 +119,7 @@ class LocalSweep:
             with self._lock:
                 self._running.discard(process)
         run = find_run(self._config, point.flags, self._root())
+        # A run that saves and stops exits with 0, so its state is the one to report.
         state = 'failed' if status or run is None else run.state
         self._report(state, time.monotonic() - began, point, run, log)
         return state

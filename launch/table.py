@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise CanonError(f'no runs below {options.folder}')
     metric = choose_metric(runs, options.metric)
     names, rows = tabulate(runs, metric, options.folder)
+    # A column that the user chose is sorted upwards, the metric with its best value first.
     column, descending = (options.sort, False) if options.sort else (metric, not is_minimised(runs, metric))
     if column and column not in names:
         raise UsageError(f'--sort={column}: no such column{suggest(column, names)}')
@@ -68,7 +69,7 @@ def is_minimised(runs: Sequence[Run], metric: str | None) -> bool:
 def tabulate(runs: Sequence[Run], metric: str | None, folder: Path) -> tuple[list[str], list[list[Any]]]:
     """Returns the names of the columns and a row for each run; None marks a missing value."""
     keys = _union_of_keys(run.overrides for run in runs)
-    several = len({run.config for run in runs}) > 1
+    several = len({run.config for run in runs}) > 1  # otherwise the column would repeat one name
     metrics = sorted(_union_of_keys(run.metrics for run in runs), key=lambda name: name != metric)
     names = [*(['config'] if several else []), *keys, *metrics, 'step', 'seconds', 'state', 'run']
     rows = []
@@ -102,6 +103,7 @@ def draw(runs: Sequence[Run], metric: str, path: Path) -> Path | None:
     keys = [key for key in _union_of_keys(run.overrides for run in measured) if _count_values(measured, key) > 1]
     if not keys:
         return None
+    # The seed is the swept key only if nothing else was swept.
     swept = max(keys, key=lambda key: (key != 'seed', _count_values(measured, key)))
     others = [key for key in keys if key not in (swept, 'seed')]
     measured = [run for run in measured if _get_value(run, swept) is not None]
@@ -114,7 +116,7 @@ def draw(runs: Sequence[Run], metric: str, path: Path) -> Path | None:
         line = lines.setdefault(label({k: _get_value(run, k) for k in others if _get_value(run, k) is not None}), {})
         line.setdefault(x, []).append(run.metrics[metric])
 
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # takes a second, which a table does not need
 
     figure = Figure(figsize=(6, 4), layout='constrained')
     axes = figure.subplots()
@@ -128,7 +130,7 @@ def draw(runs: Sequence[Run], metric: str, path: Path) -> Path | None:
                 axes.axhline(target[bound], color='0.6', linestyle=':')
     if not numeric:
         axes.set_xticks(range(len(words)), words)
-    elif min(positions) > 0 and max(positions) / min(positions) >= 30:
+    elif min(positions) > 0 and max(positions) / min(positions) >= 30:  # spread over more than a decade
         axes.set_xscale('log')
     if others:
         axes.legend(frameon=False, fontsize='small')
@@ -139,6 +141,7 @@ def draw(runs: Sequence[Run], metric: str, path: Path) -> Path | None:
 
 def draw_own(runs: Sequence[Run], folder: Path) -> list[Path]:
     """Saves the figures of `pictures(runs)` of the runs' common config file; returns their paths."""
+    # Runs of `FILE` and `FILE:smoke` are of one file.
     files = {split_source(run.config)[0] for run in runs}
     file = files.pop()
     pictures = getattr(configs.load_module(str(file)), 'pictures', None) if not files and file.is_file() else None

@@ -43,10 +43,11 @@ def parse(parser: Parser, argv: Sequence[str] | None, refused: str = '') -> tupl
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if '--' in words:
-        words.remove('--')
+        words.remove('--')  # only the first: it separates, a second one would be a value
     pairs, words = read_flags(words)
     options, flags = parser.parse_known_args(_join_values(words))
     flags += [f'--config.{key}={text}' for key, text in pairs]
+    # argparse would only say that it does not know the flag; this names the near ones.
     own = [word for action in parser._actions for word in action.option_strings]
     for flag in flags:
         name = flag.partition('=')[0]

@@ -29,11 +29,13 @@ class Camera(NamedTuple):
 
     def with_intrinsics(self, intrinsics: Any) -> Camera:
         """Returns a camera of this size with intrinsics [..., 4] (fx, fy, cx, cy), or [..., 8] with k1, k2, p1, p2."""
+        # Distortions stay separate arrays, so that a camera without any has the empty tuple in every case.
         lens = tuple(intrinsics[..., i] for i in range(4, intrinsics.shape[-1]))
         return self._replace(focal=intrinsics[..., :2], centre=intrinsics[..., 2:4], distortion=lens)
 
     def resize(self, size: tuple[int, int]) -> Camera:
         """Returns the camera of the same view on a picture of another size (H, W)."""
+        # Pixel coordinates start at the corner of the picture, so the principal point scales like the sides.
         y, x = (new / old for new, old in zip(size, self.size, strict=True))
         focal, centre = (self.focal[0] * x, self.focal[1] * y), (self.centre[0] * x, self.centre[1] * y)
         return self._replace(focal=focal, centre=centre, size=size)

@@ -44,7 +44,7 @@ def load_module(source: str, known: Iterable[str] = ()) -> ModuleType:
     if spec is None or spec.loader is None:
         raise UsageError(f'{path} is not a Python file; a config is a .py with get_config(arg)')
     module = importlib.util.module_from_spec(spec)
-    try:
+    try:  # a config is code of the user's, which may raise anything
         spec.loader.exec_module(module)
     except Exception as error:
         raise UsageError(f'{path} cannot be read: {describe_error(error)}') from error
@@ -61,6 +61,7 @@ def load_config(source: str, known: Iterable[str] = ()) -> ConfigDict:
     arguments = getattr(module, 'ARGUMENTS', ('smoke',))
     if argument and argument not in arguments:
         raise UsageError(f'{path} takes no argument {argument!r}{suggest(argument, arguments)}')
+    # 'smoke' is a known argument by default, even for a get_config that takes none.
     if argument and not inspect.signature(get_config).parameters:
         raise UsageError(f'{path} takes no argument, so not {argument!r}: its get_config() has no parameter')
     try:
@@ -91,6 +92,7 @@ def read_comments(source: str) -> dict[str, str]:
     """Returns {dotted key: the comment on its line or above it} of a config file and its shared ones (`_*.py`)."""
     path, _ = split_source(source)
     comments = {}
+    # The config's own comments come last and replace those of the shared files.
     for file in (*sorted(path.parent.glob('_*.py')), path):
         lines = file.read_text().splitlines()
         for node in ast.walk(ast.parse('\n'.join(lines))):
@@ -106,6 +108,7 @@ def _comments_in(call: ast.Call, prefix: str, lines: list[str]) -> Iterator[tupl
     for keyword in call.keywords:
         key, line = f'{prefix}{keyword.arg}', keyword.lineno - 1
         above = lines[line - 1].strip() if line else ''
+        # A value may span lines: the comment is on its last one.
         trailing = re.search(r'\s# (.+)$', lines[(keyword.value.end_lineno or keyword.lineno) - 1])
         if trailing or above.startswith('# '):
             yield key, trailing[1] if trailing else above[2:]
@@ -115,6 +118,7 @@ def _comments_in(call: ast.Call, prefix: str, lines: list[str]) -> Iterator[tupl
 
 def run_folder(source: str | None, values: Mapping[str, Any], root: Path) -> Path:
     """Returns ROOT/<task>/<name>[-arg]/<hash of the overrides>: the same words select the same folder and resume."""
+    # The hash is of the values, not of their text: `1e-3` and `0.001` select the same folder.
     text = json.dumps(values, sort_keys=True, default=str)
     last = hashlib.sha256(text.encode()).hexdigest()[:8] if values else 'default'
     return config_folder(source or '', root) / last

@@ -42,7 +42,9 @@ def describe_keys(config: ConfigDict, source: str, sections: Mapping[str, Any] =
             continue
         path, _, name = key.rpartition('.')
         function = _settings_class(path) or (find_function(config, path, sections) if path else None)
+        # The most specific text wins: a comment in the config, then the signature's, then a general one.
         text = comments.get(key) or (_argument_doc(function, name) if function else '') or _DESCRIPTIONS.get(key)
+        # A function or an array as a default cannot be typed on a command line.
         value = value if isinstance(value, bool | int | float | str | tuple | None) else '...'
         star = '' if key in stated else '*'
         lines.append(f'  --config.{key}={value}{star}' + (f'\n      {text}' if text else ''))
@@ -66,5 +68,6 @@ def _settings_class(path: str) -> type | None:
 def _argument_doc(function: Callable, name: str) -> str:
     """Returns the text after `name: ` in a docstring up to the end of its sentence, or ''."""
     text = ' '.join(inspect.cleandoc(function.__doc__ or '').split())
+    # Several arguments may share a text: `low, high: bounds of the scale.`
     match = re.search(rf'(?:^|[.;:] )(?:\w+, )*{name}(?:, \w+)*: (.+?)(?=[.;](?: |$)|$)', text)
     return match[1] if match else ''

@@ -29,12 +29,14 @@ def list_leaves(section: ConfigDict, prefix: str = '') -> Iterator[tuple[str, An
 
 def find_missing_key(error: Exception, config: ConfigDict) -> str | None:
     """Returns the dotted key of `config` whose absence raised `error`; None if something else did."""
+    # ConfigDict raises with the name of the key alone; its frame knows the section.
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     frames = [f for f in frames if isinstance(f.f_locals.get('self'), ConfigDict)]
     if not isinstance(error, AttributeError | KeyError) or not frames:
         return None
     section = frames[-1].f_locals['self']
     name = frames[-1].f_locals.get('attribute') or frames[-1].f_locals.get('key')
+    # Equality as well as identity: the experiment may have been given a copy of the section.
     paths = [path for path, value in _list_sections(config, '') if value is section or value == section]
     return '.'.join(filter(None, (paths[0] if paths else '', str(name)))) if name else None
 

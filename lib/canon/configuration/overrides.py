@@ -40,7 +40,7 @@ def read_flags(words: Iterable[str]) -> tuple[list[tuple[str, str]], list[str]]:
             continue
         key, equals, text = match[2].partition('=')
         if not equals:
-            text = 'false' if match[1] else 'true'
+            text = 'false' if match[1] else 'true'  # absl's form of booleans
             if not match[1] and remaining and _is_value(remaining[0]):
                 text = remaining.pop(0)
         pairs.pop(key, None)  # the order is that of the last mention
@@ -116,7 +116,7 @@ def _find_section(config: ConfigDict, key: str, find: _Find) -> tuple[ConfigDict
     *path, name = key.split('.')
     section, where = config, ''
     for part in path:
-        if not isinstance(section.get(part), ConfigDict):
+        if not isinstance(section.get(part), ConfigDict):  # a number may give way to a schedule
             function = find(where) if where else None
             if part not in section.get('chain', ()) and not _takes_number_or_section(function, part):
                 raise _unknown_key(config, key, find)
@@ -213,7 +213,7 @@ def _unknown_key(config: ConfigDict, key: str, find: _Find) -> UsageError:
     keys = list(_list_known(config, find))
     section = key.rpartition('.')[0]
     hint = named.suggest(key, [k for k in keys if not key.startswith(f'{k}.')])
-    if 'did you mean' not in hint:
+    if 'did you mean' not in hint:  # nothing is near: list the nearest section that exists
         while section and section not in keys:
             section = section.rpartition('.')[0]
         hint = named.suggest('', [k for k in keys if k.rpartition('.')[0] == section])

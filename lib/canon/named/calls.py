@@ -23,6 +23,7 @@ def call(function: Callable, arguments: Mapping[str, Any], where: str) -> Any:
     Raises:
       UsageError: an argument is unknown, missing, of another type or outside its range.
     """
+    # Unknown keys first: a misspelt one is usually the reason why another is missing.
     names = [p.name for p in parameters(function)]
     for key in arguments:
         if not accepts(function, key):
@@ -61,6 +62,7 @@ def combine_arguments(*functions: Callable, without: Iterable[str] = ()) -> Call
     def settings(**_: Any) -> None:
         """Replaced below."""
 
+    # `describe_keys` reads the docstrings; a class that is not a dataclass documents its arguments in `__init__`.
     documented = [f.__init__ if inspect.isclass(f) and not dataclasses.is_dataclass(f) else f for f in functions]
     settings.__doc__ = '\n\n'.join(inspect.cleandoc(f.__doc__ or '') for f in documented)
     settings.__annotations__ = {name: hints.get(name, Any) for name in combined}

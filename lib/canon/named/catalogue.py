@@ -59,7 +59,7 @@ class Catalogue(NamedTuple):
             module
             for module in self._all_modules()
             if module_name in ('', module.rpartition('.')[2])
-            and function_name in _defined_names(module)
+            and function_name in _defined_names(module)  # before `_functions`, which imports the module
             and function_name in self._functions(module)
         ]
         if len(matches) > 1:
@@ -101,7 +101,7 @@ class Catalogue(NamedTuple):
     def _all_modules(self) -> list[str]:
         modules = []
         for name in self.modules:
-            folders = getattr(importlib.util.find_spec(name), 'submodule_search_locations', None)
+            folders = getattr(importlib.util.find_spec(name), 'submodule_search_locations', None)  # None for a module
             modules += [f'{name}.{m.name}' for m in pkgutil.iter_modules(folders) if not m.ispkg] if folders else [name]
         return modules
 

@@ -26,11 +26,13 @@ def parse_text(text: str, allowed: Sequence[set[type]], where: str) -> Any:
       UsageError: the text is of none of the types.
     """
     for kinds in allowed:
+        # From the narrowest to the widest: '1' is an int where ints are allowed, and text only if nothing else fits.
         for read in (_read_none, _read_bool, _read_int, _read_float, _read_tuple, _read_literal, _read_str):
             try:
                 return read(text, kinds)
-            except (ValueError, SyntaxError, MemoryError, RecursionError):
+            except (ValueError, SyntaxError, MemoryError, RecursionError):  # '((((...' exhausts the parser of literals
                 continue
+    # dict.fromkeys drops repetitions and keeps the order.
     words = dict.fromkeys(describe(kind) for kinds in allowed for kind in sorted(kinds, key=str))
     raise UsageError(f'{where}={text}: must be {" or ".join(words)}')
 
@@ -76,7 +78,7 @@ def _read_tuple(text: str, kinds: set[type]) -> tuple:
 
 
 def _read_literal(text: str, kinds: set[type]) -> Any:
-    if not kinds & {object, dict}:
+    if not kinds & {object, dict}:  # other types have readers of their own
         raise ValueError
     value = _read_word(text)
     if object not in kinds and not isinstance(value, dict):

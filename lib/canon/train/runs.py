@@ -61,10 +61,12 @@ def read_run(folder: Path) -> Run:
     state = status.get('state') if about and status else None
     if state is None:
         state = 'broken' if (folder / 'status.json').exists() or not about else 'begun'
+    # A process that was killed could not report it, but the system has released its lock.
     if state in ('running', 'begun') and is_abandoned(folder):
         state = 'killed'
     # JSON has no NaN: a metric that was not finite is written as null.
     metrics = {k: math.nan if v is None else v for k, v in _mapping(status.get('metrics')).items()}
+    # `type(v) is int` excludes true and false, which are ints to isinstance.
     step, steps = (v if type(v) is int else None for v in map(status.get, ('step', 'steps')))
     seconds, error = status.get('seconds'), status.get('error')
     return Run(

@@ -23,7 +23,7 @@ import numpy as np
 from canon import backend
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-_BATCH_SIZES = (1, 3)  # that the exported file is checked with
+_BATCH_SIZES = (1, 3)  # checked after export: a program for one batch size would fail with the other
 
 
 class Served(NamedTuple):
@@ -63,7 +63,7 @@ def export_stablehlo(served: Served, params: Any, mutable: Any, output: str | Pa
     model = backend.jit(function)
     samples = [_random_inputs(served, size) for size in _BATCH_SIZES]
     expected = [np.asarray(model(x)) for x in samples]
-    (b,) = jax.export.symbolic_shape('b')
+    (b,) = jax.export.symbolic_shape('b')  # any batch size
     # The forms that are fast on CPU would be slow elsewhere. A new lambda, since a traced function keeps its forms.
     with backend.forms('plain'):
         exported = jax.export.export(jax.jit(lambda x: function(x)), platforms=PLATFORMS)(
@@ -90,6 +90,7 @@ def export_stablehlo(served: Served, params: Any, mutable: Any, output: str | Pa
 def _random_inputs(served: Served, size: int) -> np.ndarray:
     rng = np.random.default_rng(size)
     if np.issubdtype(served.dtype, np.integer):
+        # Up to the largest value: an overflow in the preprocessing would show.
         return rng.integers(np.iinfo(served.dtype).max, size=(size, *served.shape), dtype=served.dtype, endpoint=True)
     return rng.random((size, *served.shape)).astype(served.dtype)
 
