@@ -106,7 +106,7 @@ def test_what_is_no_image_is_named(tmp_path):
 def test_a_reduced_jpeg_is_the_mean_of_its_blocks(tmp_path, kind, reduce):
     file, *_ = write(tmp_path, kind)
     encoded = image_files.read_encoded(file)
-    whole, small = image_files.decode(encoded).astype(float), image_files.decode(encoded, reduce)
+    whole, small = image_files.decode_image(encoded).astype(float), image_files.decode_image(encoded, reduce)
     height, width = whole.shape[:2]
     assert small.shape == (-(-height // reduce), -(-width // reduce), 3)
     rows, columns = height // reduce, width // reduce
@@ -240,7 +240,7 @@ def test_every_orientation_is_shown_and_told_by_the_head(tmp_path, suffix, by, o
     file = tmp_path / f'a.{suffix}'
     expected = save_turned(file, orientation, by)
     encoded = image_files.read_encoded(file)
-    shown = image_files.decode(encoded)
+    shown = image_files.decode_image(encoded)
     assert image_files.read_head(encoded)[:2] == shown.shape[:2] == expected.shape[:2]
     assert abs(shown.astype(int) - expected).mean() < 4
     assert image_files.read_head(encoded).can_reduce == (suffix == 'jpg' and orientation == 1)
@@ -254,7 +254,7 @@ def test_an_orientation_that_does_not_exist_is_none(tmp_path):
     exif[0x0112] = 42
     smooth().save(tmp_path / 'a.jpg', exif=exif)
     encoded = image_files.read_encoded(tmp_path / 'a.jpg')
-    assert image_files.decode(encoded).shape == (90, 130, 3)
+    assert image_files.decode_image(encoded).shape == (90, 130, 3)
     assert image_files.read_head(encoded)[:2] == (90, 130)
 
 
@@ -371,7 +371,7 @@ def test_damaged_images_are_decoded_or_refused_in_one_line(form, tmp_path):
         data = sound.copy()
         data[generator.integers(len(data) if i % 2 else 60, size=4)] = generator.integers(256, size=4)
         image = Encoded(data.tobytes()[: generator.integers(len(data)) if i % 4 == 3 else None], 'a')
-        for function in (image_files.decode, image_files.read_head):
+        for function in (image_files.decode_image, image_files.read_head):
             try:
                 function(image)
             except CanonError as error:

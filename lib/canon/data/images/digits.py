@@ -65,7 +65,7 @@ def digits(split: str = 'train', data_dir: str | os.PathLike | None = None, deco
     """
     directory = tfds_sets.resolve_dir(data_dir)
     prepare(directory)
-    return tfds_sets.read('digits', split, directory, decode)
+    return tfds_sets.open_prepared('digits', split, directory, decode)
 
 
 def arrays() -> tuple[np.ndarray, np.ndarray]:

@@ -43,11 +43,11 @@ _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2
 
 
 class Head(NamedTuple):
-    """What the header of a file tells about the image that `decode` will return."""
+    """What the header of a file tells about the image that `decode_image` will return."""
 
     height: int
     width: int
-    can_reduce: bool  # whether `decode(reduce=...)` shrinks by whole blocks from the upper left corner on
+    can_reduce: bool  # whether `decode_image(reduce=...)` shrinks by whole blocks from the upper left corner on
 
 
 class Encoded(bytes):
@@ -124,8 +124,8 @@ class Files:
 
 
 def read_image(file: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Reads a file as uint8 RGB [H, W, 3], rotated as its EXIF says; see `decode`."""
-    return decode(read_encoded(file, max_pixels))
+    """Reads a file as uint8 RGB [H, W, 3], rotated as its EXIF says; see `decode_image`."""
+    return decode_image(read_encoded(file, max_pixels))
 
 
 def read_encoded(file: Path, max_pixels: int = MAX_PIXELS) -> Encoded:
@@ -138,7 +138,7 @@ def read_encoded(file: Path, max_pixels: int = MAX_PIXELS) -> Encoded:
         raise _make_error(str(file), error) from error
 
 
-def decode(image: Encoded, reduce: int = 1) -> np.ndarray:
+def decode_image(image: Encoded, reduce: int = 1) -> np.ndarray:
     """Decodes an image to uint8 RGB [H, W, 3].
 
     It may be grey (8 or 16 bits, or floats in 0..1 or 0..255), palette, CMYK or RGB.

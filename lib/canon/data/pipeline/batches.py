@@ -15,7 +15,7 @@ import numpy as np
 from canon.data.pipeline import order
 from canon.data.pipeline.chain import Mapped, Transform, apply, split
 from canon.data.pipeline.keys import Key
-from canon.data.pipeline.source import Example, Source, cached, read
+from canon.data.pipeline.source import Example, Source, cached, read_examples
 from canon.data.pipeline.workers import prepare_worker, signals_held, single_threaded_opencv
 from canon.errors import CanonError, UsageError
 
@@ -63,7 +63,7 @@ class Batches:
           UsageError: the source is empty, the batch size or the seed is not valid, or the sampler does not exist.
         """
         self._rows = _Rows(source, batch_size, seed, transforms, 0 if workers else memory_limit)
-        self._order = order.make(sampler, source, seed, batch_size)
+        self._order = order.make_order(sampler, source, seed, batch_size)
         self.threads, self.workers = threads, workers
         self.source, self.batch_size, self.num_examples = source, batch_size, len(source)
 
@@ -166,7 +166,7 @@ class _Rows:
         self.seed = seed
 
     def read(self, ids: Sequence[int], visits: Sequence[int]) -> list[Example]:
-        examples = read(self.source, ids)
+        examples = read_examples(self.source, ids)
         if not self.transforms:
             return examples
         keys = [Key(self.seed, visit, i) for i, visit in zip(ids, visits, strict=True)]

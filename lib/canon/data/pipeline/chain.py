@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from canon.data.pipeline.keys import Key
-from canon.data.pipeline.source import Example, Source, read
+from canon.data.pipeline.source import Example, Source, read_examples
 from canon.errors import CanonError, UsageError
 
 
@@ -70,7 +70,7 @@ class _Others:
         return len(self.source)
 
     def __getitem__(self, index: int) -> Example:
-        (example,) = read(self.source, [index])
+        (example,) = read_examples(self.source, [index])
         return apply(self.transforms, example, Key(self.key.seed, self.key.visit, index), self.source)
 
 
@@ -90,7 +90,7 @@ class Mapped:
         return apply(self.transforms, self.source[index], Key(0, 0, index))
 
     def __getitems__(self, ids: Sequence[int]) -> list[Example]:
-        examples = zip(ids, read(self.source, ids), strict=True)
+        examples = zip(ids, read_examples(self.source, ids), strict=True)
         return [apply(self.transforms, example, Key(0, 0, i)) for i, example in examples]
 
     def __repr__(self) -> str:

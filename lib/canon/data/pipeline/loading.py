@@ -78,4 +78,4 @@ def load(name: str, split: str = 'train', data_dir: str | os.PathLike | None = N
         raise UsageError(f'data {name!r} takes no {next(iter(kwargs))!r}, only split, data_dir and decode')
     from canon.data.pipeline import tfds  # brings tensorflow_datasets: 0.6 s
 
-    return tfds.read(name, split, tfds.resolve_dir(data_dir), decode)
+    return tfds.open_prepared(name, split, tfds.resolve_dir(data_dir), decode)

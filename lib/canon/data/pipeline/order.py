@@ -21,7 +21,7 @@ from canon.errors import UsageError
 Order = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def make(sampler: str | Mapping[str, Any] | Order, source: Source, seed: int, batch_size: int) -> Order:
+def make_order(sampler: str | Mapping[str, Any] | Order, source: Source, seed: int, batch_size: int) -> Order:
     """Makes the order that a config names.
 
     Args:
@@ -121,5 +121,5 @@ class _Balanced:
 
 
 _SAMPLERS = named.Catalogue(
-    'sampler', (__name__,), lambda function: named.returns(function) == Order and function is not make
+    'sampler', (__name__,), lambda function: named.returns(function) == Order and function is not make_order
 )

@@ -36,7 +36,7 @@ class Source(Protocol):
     def __getitem__(self, index: int, /) -> Example: ...
 
 
-def read(source: Source, ids: Iterable[int]) -> list[Example]:
+def read_examples(source: Source, ids: Iterable[int]) -> list[Example]:
     """Reads the examples `ids` of a source, at once if it has `__getitems__`."""
     read_many = getattr(source, '__getitems__', None)
     return list(read_many(list(ids))) if read_many else [source[i] for i in ids]
@@ -73,7 +73,7 @@ def field_values(source: Source, field: str) -> np.ndarray:
     values = [
         example.get(field)
         for start in range(0, n, 1024)
-        for example in read(source, range(start, min(start + 1024, n)))
+        for example in read_examples(source, range(start, min(start + 1024, n)))
     ]
     if any(value is None or np.ndim(value) for value in values):
         raise UsageError(f'{source!r} has no field {field!r} with one value per example')
@@ -134,7 +134,7 @@ class Cached:
         missing = [i for i in dict.fromkeys(ids) if kept[i] is None]
         if not missing:
             return [dict(kept[i]) for i in ids]  # ty: ignore[no-matching-overload]
-        fresh = dict(zip(missing, read(self.source, missing), strict=True))
+        fresh = dict(zip(missing, read_examples(self.source, missing), strict=True))
         for i, example in fresh.items():
             self._keep(i, example)
         return [dict(kept[i] or fresh[i]) for i in ids]
@@ -165,7 +165,7 @@ def cached(source: Source, memory_limit: int) -> Source:
     if memory_limit <= 0 or getattr(source, 'in_memory', False) or not len(source):
         return source
     probe = np.unique(np.linspace(0, len(source) - 1, 8).astype(int)).tolist()
-    size = float(np.mean([nbytes(example) for example in read(source, probe)]))
+    size = float(np.mean([nbytes(example) for example in read_examples(source, probe)]))
     return Cached(source, memory_limit) if size * len(source) <= memory_limit else source
 
 

@@ -22,7 +22,7 @@ _VERSION = re.compile(r'\d+\.\d+\.\d+$')
 _MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}
 
 
-def read(name: str, split: str, data_dir: Path, decode: bool = True) -> Prepared:
+def open_prepared(name: str, split: str, data_dir: Path, decode: bool = True) -> Prepared:
     """Opens a prepared data set.
 
     Args:
@@ -174,7 +174,7 @@ def _decode(data: bytes, feature) -> np.ndarray:
     one channel stays indices.
     """
     if feature.np_dtype == np.uint8 and feature.shape[-1] == 3:
-        return image_files.decode(Encoded(data, rotate=False))
+        return image_files.decode_image(Encoded(data, rotate=False))
     with Image.open(io.BytesIO(data)) as image:
         if feature.np_dtype == np.float32:  # stored as the four bytes of each number
             return np.asarray(image.convert('RGBA')).view(np.float32)

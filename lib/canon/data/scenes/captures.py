@@ -276,7 +276,7 @@ def _pixels(path: Path) -> np.ndarray:
     with suppress(*_PILLOW_ERRORS), Image.open(io.BytesIO(encoded)) as opened:
         if opened.has_transparency_data:
             return np.asarray(opened.convert('RGBA'))
-    return image_files.decode(encoded)  # raises for files that cannot be read
+    return image_files.decode_image(encoded)  # raises for files that cannot be read
 
 
 def _downscale(image: np.ndarray, factor: int) -> np.ndarray:

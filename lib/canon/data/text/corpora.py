@@ -171,7 +171,7 @@ def tfds_corpus(
     slices = {'train': train, 'valid': valid, 'test': test}
 
     def lines(split):
-        source = tfds.read(name, _find_split(slices, split, name), directory)
+        source = tfds.open_prepared(name, _find_split(slices, split, name), directory)
         if field not in source.features:
             raise UsageError(f'data {name!r} has no field {field!r}{named.suggest(field, source.features)}')
         for i in range(len(source)):

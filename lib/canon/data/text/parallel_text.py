@@ -179,7 +179,7 @@ def tfds_pairs(
 def _open_tfds(name: str, split: str, data_dir: str | os.PathLike | None) -> Any:
     from canon.data.pipeline import tfds  # imports tensorflow_datasets: 0.6 s
 
-    return tfds.read(name, split, tfds.resolve_dir(data_dir))
+    return tfds.open_prepared(name, split, tfds.resolve_dir(data_dir))
 
 
 class Languages(NamedTuple):

@@ -26,7 +26,9 @@ def decode(field: str = 'image') -> Transform:
 
     def apply(example, key):
         image = example[field]
-        return {**example, field: image_files.decode(image)} if isinstance(image, image_files.Encoded) else example
+        if not isinstance(image, image_files.Encoded):
+            return example
+        return {**example, field: image_files.decode_image(image)}
 
     return Transform(apply)
 
@@ -161,7 +163,7 @@ def decode_random_resized_crop(
         box = geometry.draw_crop_box(borrowed_rng(key), height, width, scale, ratio)
         step = _choose_reduction(box, size) if can_reduce else 1
         x0, y0, x1, y1 = (min(round(b / step), -(-s // step)) for b, s in zip(box, (width, height) * 2, strict=True))
-        part = geometry.resample(image_files.decode(encoded, step)[y0:y1, x0:x1], size, 'fast')
+        part = geometry.resample(image_files.decode_image(encoded, step)[y0:y1, x0:x1], size, 'fast')
         box = tuple(step * b for b in (x0, y0, x1, y1))  # what was really cropped, so that boxes fit exactly
         matrix = geometry.box_to_canvas(box, size)
         return geometry.transform_fields(example, field, part, matrix, along, (height, width))
