@@ -72,6 +72,7 @@ def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
         'label': np.zeros(size, np.int64),
         'mask': np.ones(size, bool),
     }
+    # Batches of zeros of the right shapes: a run's parameters are restored, not trained.
     train = data.Generated(lambda step: batch, size, about['num_examples'])
     model, make_input = _model(config)
     loss = named.to_plain(config.loss)
@@ -165,7 +166,7 @@ def _evaluators(config: ConfigDict, task: Task, shape: tuple[int, ...], names: l
         transforms = _transforms(config, settings.transforms, f'{where}.transforms')
         predict = tasks.many_views(task.predict, settings.scales, settings.flip)
         eval_shape = infer_image_shape(source, transforms, where)
-        if eval_shape != shape or settings.scales:
+        if eval_shape != shape or settings.scales:  # tracing the network takes seconds: only where it may fail
             tasks.check_shapes(task, predict, shape, eval_shape, where)
         batches = data.Once(source, transforms=transforms, **reading(config))
         evals[name] = tasks.classification_evaluator(

@@ -53,7 +53,7 @@ def top_k(
     check_labels(logits, labels, soft_labels)
     valid = valid_labels(labels, mask, ignore_label, logits.shape[:-1])
     if k < logits.shape[-1]:
-        largest = jax.lax.top_k(logits, k + 1)[0]
+        largest = jax.lax.top_k(logits, k + 1)[0]  # one more than k: what ties with the next is not within
         within = logits > largest[..., -1:]
     else:
         within = ~jnp.isnan(logits)
@@ -79,7 +79,7 @@ def confusion(
     valid = valid_labels(labels, mask, ignore_label, logits.shape[:-1])
     labels = labels.argmax(-1) if labels.shape == logits.shape else labels
     labels = labels if ignore_label is None else jnp.where(labels == ignore_label, 0, labels)
-    counts = jnp.zeros((logits.shape[-1],) * 2, jnp.int32)
+    counts = jnp.zeros((logits.shape[-1],) * 2, jnp.int32)  # exact up to 2^31 per batch; float32 only to 2^24
     amounts = jnp.ones((), jnp.int32) if valid is None else valid.astype(jnp.int32)
     return counts.at[labels, logits.argmax(-1)].add(jnp.broadcast_to(amounts, labels.shape))
 
@@ -103,6 +103,7 @@ def valid_labels(
     if ignore_label is None or labels.shape != shape:
         return valid
     considered = labels != ignore_label
+    # A mask of weights keeps its weights.
     return considered if valid is None else jnp.where(considered, valid, jnp.zeros((), valid.dtype))
 
 

@@ -36,7 +36,7 @@ class Mean(NamedTuple):
         Raises UsageError for a mask of any other shape.
         """
         values = jnp.asarray(values)
-        values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+        values = values.astype(jnp.promote_types(values.dtype, jnp.float32))  # sums of bfloat16 stop growing early
         if mask is None:
             return cls(values.sum(), jnp.full((), values.size, values.dtype))
         weights = broadcast_mask(mask, values.shape).astype(values.dtype)
@@ -59,4 +59,5 @@ def broadcast_mask(mask: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 def add(a: Any, b: Any) -> Any:
     """Adds two trees of accumulators (`Mean`s, counts, histograms, `Rows`), leaf by leaf."""
+    # `Rows` grow by concatenation: their leaves must not be added.
     return jax.tree.map(operator.add, a, b, is_leaf=lambda x: isinstance(x, Rows))

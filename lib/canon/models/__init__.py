@@ -83,9 +83,9 @@ def tabulate(match: str = '') -> Iterator[NetworkRow]:
     match: a prefix of the constructor or its module ('resnet', 'resnet.resnet50'), or else any part of a name.
     Raises UsageError if nothing matches.
     """
-    from canon.nn.trace import trace_network
+    from canon.nn.trace import trace_network  # here: most users of models do not trace
 
-    citations = sorted(list_citations(), key=_age)
+    citations = sorted(list_citations(), key=_age)  # stable: the order of a TABLE is kept within a family
     starting = [
         row for row in citations if any(word.startswith(match) for word in (row['name'], *row['name'].split('.')))
     ]

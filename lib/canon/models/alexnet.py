@@ -70,10 +70,11 @@ class AlexNet(Network):
         normal, bias = self._normal(0.01), init.constant(0.0 if self.he else self.variant.bias)
         conv = partial(Conv, dtype=self.dtype, kernel_init=normal)
         dense = partial(nn.Dense, dtype=self.dtype)
-        scale = partial(scale_channels, width=self.width, groups=2)
+        scale = partial(scale_channels, width=self.width, groups=2)  # even, so that both groups get the same number
         stages = {}
         x = stages['conv1'] = ops.relu(conv(scale(96), 11, stride=4, name='conv1')(images))
         x = ops.max_pool(self._lrn(x), 3, 2)
+        # Biases of 1 where the paper has them: ReLUs are active from the first step.
         x = conv(scale(256), 5, padding=2, groups=2, bias_init=bias, name='conv2')(x)
         x = stages['conv2'] = ops.relu(x)
         x = ops.max_pool(self._lrn(x), 3, 2)
@@ -99,7 +100,7 @@ class AlexNet(Network):
         """Normalises within each group: each GPU had its own maps, so a window does not reach into the other half."""
         lrn = partial(ops.lrn, size=5, alpha=1e-4, beta=0.75, k=self.variant.k, divide_by_n=self.variant.divide_by_n)
         if not self.variant.per_group:
-            return lrn(x)
+            return lrn(x)  # bvlc_alexnet runs on one GPU
         return jnp.concatenate([lrn(half) for half in jnp.split(x, 2, axis=-1)], axis=-1)
 
 
@@ -129,7 +130,7 @@ class OneTower(Network):
         x = stages['pool5'] = ops.max_pool(x, 3, 2)
         if features:
             return stages
-        x = ops.adaptive_avg_pool(x, 6)
+        x = ops.adaptive_avg_pool(x, 6)  # the identity for images of 224x224
         x = x.reshape(x.shape[0], -1)
         for name in ('fc6', 'fc7'):
             x = nn.Dropout(self.dropout, deterministic=not train)(x)

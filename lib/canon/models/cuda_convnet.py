@@ -40,6 +40,7 @@ class ConvNet(Network):
     @linen.compact
     def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
         check_images(images, 8, 'this network')
+        # cuda-convnet rounds the number of windows up: 32, 16, 8, 4 pixels.
         pool = partial(ops.avg_pool, window=3, stride=2, ceil_mode=True, padding=0)
         stages, x = {}, images
         x = stages['conv1'] = self._layer(x, self.width, 'conv1', train)
@@ -57,7 +58,7 @@ class ConvNet(Network):
         sizes = [int(size[0]) for size in self.kernels.split()]
         for i, size in enumerate(sizes):
             part = name if len(sizes) == 1 else f'{name}_{i + 1}'
-            bias = self.norm != 'batch'
+            bias = self.norm != 'batch'  # a norm subtracts it again
             x = Conv(width, size, padding=size // 2, use_bias=bias, dtype=self.dtype, name=part)(x)
             if self.norm == 'batch':
                 x = BatchNorm(dtype=self.dtype, name=f'{part}_bn')(x, train)
@@ -88,7 +89,7 @@ def cifar10(
     Raises:
       UsageError: the activation, the norm or the kernels are unknown, or the width is below 1.
     """
-    ops.activation(activation)
+    ops.activation(activation)  # raises for an unknown name, before anything is traced
     for key, value, known in (('norm', norm, _NORMS), ('kernels', kernels, _KERNELS)):
         if value not in known:
             raise UsageError(f'model.{key}={value!r} is unknown{suggest(value, known)}')

@@ -76,8 +76,10 @@ class GoogLeNet(Network):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
+        # Heads exist from the start, so that training finds their parameters, but evaluation does not compute them.
         heads = self.auxiliary and not features and (train or self.is_initializing())
         channels = 3 if self.transform_input else None
+        # The smallest images of which every window, and the heads' 5x5 pool, finds a pixel.
         least = 15 if self.norm else 47 if heads else 31
         check_images(images, least, 'GoogLeNet with its heads' if heads and least == 47 else 'GoogLeNet', channels)
         unit = partial(ConvUnit, width=self.width, norm=self.norm, dtype=self.dtype, **self._initial())
@@ -94,6 +96,7 @@ class GoogLeNet(Network):
             if name == '4a':
                 x = pool(x)
             if name == '5a':
+                # torchvision pools 2x2 here; Caffe, like the paper, 3x3.
                 x = ops.max_pool(x, 2, ceil_mode=True) if self.norm else pool(x)
             x = Mixed(self._branches(name), unit, name=f'inception_{name}')(x, train)
             stages[f'inception_{name}'] = x
@@ -126,7 +129,7 @@ class GoogLeNet(Network):
             pool = partial(ops.avg_pool, window=5, stride=3, ceil_mode=True)
         options: dict[str, Any] = dict(dtype=self.dtype, name=f'head_{name}', **self._initial())
         logits = GoogLeNetHead(self.num_classes, pool, unit, self.auxiliary_dropout, **options)(x, train)
-        if not self.is_initializing():
+        if not self.is_initializing():  # `init` would return the sown logits as variables
             self.sow('auxiliary', f'auxiliary_{name}', logits)
 
     def _initial(self) -> dict[str, Any]:
@@ -153,7 +156,7 @@ class GoogLeNetHead(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         x = self.unit(128, name='conv')(self.pool(x), train)
         x, channels = x.reshape(x.shape[0], -1), x.shape[-1]
-        if not self.is_initializing():
+        if not self.is_initializing():  # flax would name neither the head nor the way out
             rows = self.get_variable('params', 'fc1')['kernel'].shape[0]
             if rows != x.shape[-1]:
                 raise UsageError(

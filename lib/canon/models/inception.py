@@ -94,6 +94,7 @@ class Inception(Network):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
+        # The head exists from the start, so that training finds its parameters, but evaluation does not compute it.
         heads = self.head is not None and not features and (train or self.is_initializing())
         check_images(images, self.least, self.title, 3 if self.transform_input else None)
         if heads:  # its 5x5 convolution needs the 5x5 that the pool leaves of 17x17
@@ -109,7 +110,7 @@ class Inception(Network):
                 x = layer(x)
             if heads and name == self.head_after:
                 logits = self.head(name='head')(x, train)
-                if not self.is_initializing():
+                if not self.is_initializing():  # `init` would return the sown logits as a variable
                     self.sow('auxiliary', 'auxiliary', logits)
         if features:
             return stages
@@ -424,7 +425,7 @@ _V4_C = {  # figure 6
         (Unit(256, (1, 3)), Unit(256, (3, 1))),
     ),
     'branch_pool': (_AVERAGE, Unit(256)),
-}
+}  # 1x3 and 3x1 in parallel replace the last 3x3
 
 
 def _dtype(name: str | None) -> Any:

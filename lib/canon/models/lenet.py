@@ -126,6 +126,7 @@ class LeNet5Of1998(Network):
         x = x.reshape(x.shape[0], -1)
         x = f(nn.Dense(84, dtype=self.dtype, kernel_init=_uniform, name='F6')(x))
         codes = jnp.asarray(_codes()[: self.num_classes], x.dtype)
+        # Eq. 7 is a penalty, the smaller the better: its negative serves as logits.
         return -jnp.square(x[:, None] - codes).sum(-1)
 
 
@@ -137,10 +138,10 @@ class _Subsampling(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         channels = x.shape[-1]
-        kernel = self.param('kernel', lambda key: _uniform(key, (4, channels))[0])  # of units with four inputs
+        kernel = self.param('kernel', lambda key: _uniform(key, (4, channels))[0])  # a coefficient has a fan-in of 4
         bias = self.param('bias', init.zeros, (channels,), jnp.float32)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        return 4 * ops.avg_pool(x, 2) * kernel + bias
+        return 4 * ops.avg_pool(x, 2) * kernel + bias  # 4 times the average is the sum
 
 
 class _PartialConv(nn.Module):
@@ -162,6 +163,7 @@ class _PartialConv(nn.Module):
         kernel = self.param('kernel', initial)
         bias = self.param('bias', init.zeros, (len(fan_in),), jnp.float32)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        # A dense kernel with zeros at the missing connections: one convolution, and no gradient flows to the zeros.
         full = jnp.zeros((self.size, self.size, x.shape[-1], len(fan_in)), kernel.dtype)
         return ops.conv(x, full.at[:, :, channels, outputs].set(kernel)) + bias
 

@@ -97,7 +97,7 @@ class MobileNetV1(Network):
         return nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=kernel_init, name='classifier')(x)
 
     def _scaled(self, channels: int) -> int:
-        return int(channels * self.width_multiplier)
+        return int(channels * self.width_multiplier)  # rounded down, as in the authors' code
 
 
 class SeparableBlock(nn.Module):
@@ -114,6 +114,7 @@ class SeparableBlock(nn.Module):
         unit = partial(self.unit, train=train)
         if not self.separable:
             return unit(x, self.features, 3, self.stride, self.padding, name='full')
+        # One 3x3 filter per channel, then a mixture of channels: 1 / N + 1 / 9 of the cost of a full convolution.
         x = unit(x, x.shape[-1], 3, self.stride, self.padding, groups=x.shape[-1], name='depthwise')
         return unit(x, self.features, 1, name='pointwise')
 
@@ -143,7 +144,7 @@ class MobileNetV2(Network):
                 block = InvertedResidual(
                     make_divisible(channels * width),
                     expansion,
-                    stride if place == 1 else 1,
+                    stride if place == 1 else 1,  # the first block of a row reduces the resolution
                     self.bottleneck,
                     self.residual,
                     self.dtype,
@@ -151,7 +152,7 @@ class MobileNetV2(Network):
                 )
                 x = block(x, train)
             stages[f'bottleneck{row}'] = x
-        last = make_divisible(1280 * max(1.0, width))
+        last = make_divisible(1280 * max(1.0, width))  # narrow networks keep all features for the classifier
         x = stages['conv_last'] = unit(x, last, 1, name='conv_last', norm='bn_last')
         if features:
             return stages
@@ -172,10 +173,11 @@ class InvertedResidual(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         unit, hidden = partial(_unit, dtype=self.dtype, train=train), x.shape[-1] * self.expansion
+        # The published weights have no expansion where it would keep the number of channels.
         y = x if self.expansion == 1 else unit(x, hidden, 1, name='expand')
         y = unit(y, hidden, 3, self.stride, 1, groups=hidden, name='depthwise')
         y = unit(y, self.features, 1, name='project', activation=self.bottleneck)
-        return x + y if self.residual and x.shape == y.shape else y
+        return x + y if self.residual and x.shape == y.shape else y  # between bottlenecks, not between expansions
 
 
 def _unit(

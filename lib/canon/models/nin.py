@@ -87,10 +87,10 @@ class NIN(Network):
             x = self._conv(x, block, 1, f'cccp{2 * i + 1}')
             x = stages[f'mlpconv{i + 1}'] = self._conv(x, block, 2, f'cccp{2 * i + 2}')
             if block is not self.blocks[-1]:
-                x = ops.max_pool(x, 3, 2, ceil_mode=True)
+                x = ops.max_pool(x, 3, 2, ceil_mode=True)  # overlapping, as in cuda-convnet and Caffe
             if block.dropout:
                 x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return stages if features else x.mean((1, 2))
+        return stages if features else x.mean((1, 2))  # global average pooling in place of fully connected layers
 
     def _conv(self, x, block: _Block, index: int, name: str, size: int = 1, stride: int = 1, padding: int = 0):
         channels = block.channels[index]

@@ -75,6 +75,7 @@ class _Form(NamedTuple):
     dtype: Any
 
     def conv(self, features: int, size: int, name: str, stride: int = 1) -> Conv:
+        # Symmetric padding, as in Caffe and torch; 'same' would shift strided windows. A norm follows: no bias.
         return Conv(features, size, stride, size // 2, use_bias=False, dtype=self.dtype, name=name)
 
     def norm(self, name: str, last: bool = False) -> BatchNorm:
@@ -102,11 +103,11 @@ class ResNet(Network):
         form, stages = self.form, {}
         x = form.conv(self.widths[0], 3 if self.cifar else 7, 'conv1', 1 if self.cifar else 2)(images)
         x = stages['conv1'] = ops.relu(form.norm('bn1')(x, train))
-        if not self.cifar:
+        if not self.cifar:  # images of 32x32 are small enough without a pooling
             x = ops.max_pool(x, 3, 2, padding=1)
         for stage, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True), start=2):
             for place in range(1, depth + 1):
-                stride = 2 if place == 1 and stage > 2 else 1
+                stride = 2 if place == 1 and stage > 2 else 1  # the pooling already reduced conv2_x
                 x = self.block(width, stride, form, name=f'conv{stage}_{place}')(x, train)
             stages[f'conv{stage}_x'] = x
         return stages if features else _classifier(self.num_classes, form)(x.mean((1, 2)))
@@ -138,6 +139,7 @@ class Bottleneck(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         form = self.form
+        # In the 3x3 convolution the stride loses no pixel; in the 1x1 three of four are never read.
         first, second = (self.stride, 1) if form.stride_at == '1x1' else (1, self.stride)
         y = form.conv(self.width, 1, 'conv1', first)(x)
         y = ops.relu(form.norm('bn1')(y, train))
@@ -149,7 +151,7 @@ class Bottleneck(nn.Module):
 
 def _add_shortcut(x: jax.Array, y: jax.Array, stride: int, form: _Form, train: bool) -> jax.Array:
     """Computes relu(y + shortcut(x)), or relu(y) for a plain network, within a block's `__call__`."""
-    if form.plain:
+    if form.plain:  # the norms already keep signals in range, so this isolates the effect of the shortcut
         return ops.relu(y)
     changes = stride > 1 or x.shape[-1] != y.shape[-1]
     if form.shortcut == 'projection_all' or (form.shortcut == 'projection' and changes):
@@ -180,7 +182,7 @@ class PreActResNet(Network):
                 stride = 2 if place == 1 and stage > 2 else 1
                 x = PreActBottleneck(channels, stride, form, name=f'conv{stage}_{place}')(x, train)
             stages[f'conv{stage}_x'] = x
-        x = stages['last'] = ops.relu(form.norm('bn')(x, train))
+        x = stages['last'] = ops.relu(form.norm('bn')(x, train))  # no block normalises the last sum
         return stages if features else _classifier(self.num_classes, form)(x.mean((1, 2)))
 
 
@@ -203,7 +205,7 @@ class PreActBottleneck(nn.Module):
         y = form.conv(width, 1, 'conv1', self.stride)(y)
         y = form.conv(width, 3, 'conv2')(ops.relu(form.norm('bn2')(y, train)))
         y = form.conv(self.channels, 1, 'conv3')(ops.relu(form.norm('bn3')(y, train)))
-        return y if form.plain else x + y
+        return y if form.plain else x + y  # no ReLU after the sum: the identity reaches through all blocks
 
 
 def _classifier(num_classes: int, form: _Form) -> nn.Dense:

@@ -90,22 +90,22 @@ class VGG(Network):
             for row, size in enumerate(kernels, start=1):
                 name = f'{column}_{row}'
                 x = self._conv(scale(channels), size, padding=size // 2, name=f'conv{name}')(x)
-                if self.batch_norm:
+                if self.batch_norm:  # the convolutions keep their biases, as in torchvision's weights
                     x = BatchNorm(dtype=self.dtype, name=f'bn{name}')(x, train)
                 x = ops.relu(x)
             stages[f'conv{column}'] = x
-            if self.lrn and column == 1:
+            if self.lrn and column == 1:  # after conv1_1, the only convolution of A's first column
                 x = ops.lrn(x)
             x = ops.max_pool(x, 2)
         stages['pool5'] = x
         if features:
             return stages
-        x = x if self.dense else ops.adaptive_avg_pool(x, 7)
+        x = x if self.dense else ops.adaptive_avg_pool(x, 7)  # the identity for images of 224x224
         for name, units, window in (('fc6', 4096, 7), ('fc7', 4096, 1)):
             x = ops.relu(_Sliding(scale(units), window, self.kernel_init, self.dtype, name=name)(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = _Sliding(self.num_classes, 1, self.kernel_init, self.dtype, name='fc8')(x)
-        return x if self.dense else x[:, 0, 0]
+        return x if self.dense else x[:, 0, 0]  # a single window
 
     @property
     def _conv(self):
@@ -130,7 +130,7 @@ class _Sliding(nn.Module):
         kernel = self.param('kernel', self.kernel_init, (rows, self.features), jnp.float32)
         bias = self.param('bias', initializers.zeros, (self.features,), jnp.float32)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        if x.shape[1:3] == (self.window, self.window):
+        if x.shape[1:3] == (self.window, self.window):  # a matrix product is faster than its convolution
             return (x.reshape(x.shape[0], rows) @ kernel + bias)[:, None, None]
         return ops.conv(x, kernel.reshape(self.window, self.window, -1, self.features)) + bias
 

@@ -40,6 +40,7 @@ class ZFNet(Network):
         dense = partial(nn.Dense, dtype=self.dtype, kernel_init=init.normal(0.01))
         scale = partial(scale_channels, width=self.width)
         stages = {}
+        # Padding of 1, 224 -> 110: with 0 or 2 the paper's 110 would be 109 or 111.
         x = stages['conv1'] = ops.relu(conv(scale(96), 7, stride=2, padding=1, name='conv1')(images))
         x = ops.lrn(ops.max_pool(x, 3, 2, ceil_mode=True))
         x = stages['conv2'] = ops.relu(conv(scale(256), 5, stride=2, name='conv2')(x))
@@ -47,10 +48,10 @@ class ZFNet(Network):
         x = stages['conv3'] = ops.relu(conv(scale(384), 3, padding=1, name='conv3')(x))
         x = stages['conv4'] = ops.relu(conv(scale(384), 3, padding=1, name='conv4')(x))
         x = stages['conv5'] = ops.relu(conv(scale(256), 3, padding=1, name='conv5')(x))
-        x = stages['pool5'] = ops.max_pool(x, 3, 2, ceil_mode=True)
+        x = stages['pool5'] = ops.max_pool(x, 3, 2, ceil_mode=True)  # 13 -> 6: exact, so rounding does not matter here
         if features:
             return stages
-        x = x.reshape(x.shape[0], -1)
+        x = x.reshape(x.shape[0], -1)  # no adaptive pooling: fc6 fixes the size of the images
         for name in ('fc6', 'fc7'):
             x = ops.relu(dense(scale(4096), name=name)(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)

@@ -40,7 +40,7 @@ class ConvUnit(nn.Module):
         else:
             initial: dict[str, Any] = dict(kernel_init=self.kernel_init, bias_init=self.bias_init)
             x = Conv(*shape, use_bias=not self.norm, dtype=self.dtype, **initial, name='conv')(x)
-        if self.norm:
+        if self.norm:  # it follows the convolution, whose bias it would subtract
             x = BatchNorm(self.decay, self.eps, dtype=self.dtype, name='bn')(x, train)
         return ops.activation(self.activation)(x)
 
@@ -78,6 +78,7 @@ class Mixed(nn.Module):
 
     def _branch(self, name: str, x: jax.Array, train: bool) -> jax.Array:
         steps, position = self.branches[name], 0
+        # A branch of one convolution is named without a number, like the publishers' modules.
         single = sum(isinstance(step, tuple) for step in steps) == 1
         for step in steps:
             if not isinstance(step, tuple):

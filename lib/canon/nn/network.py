@@ -32,6 +32,7 @@ class Network(nn.Module):
 
     def features(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """Returns {stage: [B, h, w, channels]}, in the order of the network."""
+        # One traced body for both: a stage cannot differ from what the classifier sees.
         return self(images, train, features=True)
 
 

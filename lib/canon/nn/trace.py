@@ -81,7 +81,7 @@ def trace_network(model: Any, size: int | Pair, channels: int = 3) -> NetworkTra
     count = len(jax.tree.leaves(logits))
     states = walk.over(_leading_to(equations, jaxpr, count), jaxpr, [None, Field()])
     maps = [state for state in (*walk.ends, *states[:count]) if isinstance(state, Field)]
-    last = max(maps, default=Field())
+    last = max(maps, default=Field())  # the deepest of the maps that lead to the logits
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables.get('params', {})))
     return NetworkTrace(parameters, walk.multiply_adds, last.extent, last.stride)
 
@@ -170,7 +170,7 @@ class _Walk:
         name = equation.primitive.name
         if name in ('scan', 'while', 'cond'):
             raise CanonError(f'a trace with a {name!r} is not counted; write the network without it')
-        for inner in _inner(equation.params):
+        for inner in _inner(equation.params):  # a call: its equations stand for it
             return self.over(inner.eqns, inner, inputs)
         self.multiply_adds += _multiply_adds(equation)
         fields = [(state, v.aval.shape) for state, v in zip(inputs, equation.invars, strict=True) if state is not None]
@@ -187,9 +187,10 @@ class _Walk:
             tuple(max(f.extent[i] for f, _ in maps) for i in (0, 1)),  # ty: ignore[invalid-argument-type]
             tuple(max(f.stride[i] for f, _ in maps) for i in (0, 1)),  # ty: ignore[invalid-argument-type]
         )
-        if window := _window(equation):
+        if window := _window(equation):  # branches that meet have the larger field of the two
             return joined.through(*window)
         same_size = all(shape[1:3] == map_shape[1:3] for _, map_shape in maps)
+        # Cropping and padding shift a map but keep its stride; any other change of size ends it.
         return joined if same_size or equation.primitive.name in ('slice', 'pad', 'concatenate') else 'no map'
 
 

@@ -62,11 +62,12 @@ def _conv_on_cpu(images: jax.Array, kernel: jax.Array, windows: Windows, groups:
     channels, filters = images.shape[-1], kernel.shape[3]
     if groups == 1:
         if winograd.is_faster(images, kernel, windows):
-            return winograd.winograd_conv(images, kernel, windows)
+            return winograd.winograd_conv(images, kernel, windows)  # 16 products instead of 36
         return _pointwise(images, kernel, windows) if windows.window == (1, 1) else _plain(images, kernel, windows, 1)
     if groups == channels and len(windows.taps) <= MAX_TAPS:
+        # N / C filters per channel are a depthwise convolution of repeated channels.
         return depthwise_conv(jnp.repeat(images, filters // channels, -1), kernel, windows)
-    if groups <= _MAX_PIECES:
+    if groups <= _MAX_PIECES:  # a dense convolution per group; the gradients of a grouped one are slow
         pieces = zip(jnp.split(images, groups, -1), jnp.split(kernel, groups, -1), strict=True)
         return jnp.concatenate([_conv_on_cpu(x, k, windows, 1) for x, k in pieces], -1)
     return _plain(images, kernel, windows, groups)
@@ -114,6 +115,7 @@ def conv_transpose(
             f'a transposed convolution of images {images.shape} with a kernel {kernel.shape}, groups={groups}: '
             f'the kernel takes {kernel.shape[3]} channels, a multiple of groups'
         )
+    # Beyond that the convolution it transposes would have more windows.
     if any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)):
         raise UsageError(f'output_padding={extra} must be less than the stride {stride} or the dilation {dilation}')
     explicit = [

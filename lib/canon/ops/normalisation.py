@@ -15,7 +15,7 @@ def batch_norm(
     x: jax.Array, scale: jax.Array, bias: jax.Array, mean: jax.Array, var: jax.Array, eps: float
 ) -> jax.Array:
     """Computes scale (x - mean) / sqrt(var + eps) + bias of given statistics [C], in x's dtype; factors in float32."""
-    factor = scale * lax.rsqrt(var + eps)
+    factor = scale * lax.rsqrt(var + eps)  # [C]: one multiplication and one addition per element remain
     return (x * factor + (bias - mean * factor)).astype(x.dtype)
 
 
@@ -97,7 +97,7 @@ def _normalise(x: jax.Array, window: tuple[int, ...], alpha: float, beta: float,
         raise UsageError(f'size={min(window)} of local response normalisation must be a positive integer')
     if backend.cpu_form():
         return _normalise_on_cpu(x, window, alpha, beta, k)
-    sides = [(w // 2, w - 1 - w // 2) for w in window]
+    sides = [(w // 2, w - 1 - w // 2) for w in window]  # an even window reaches further to the left
     total = lax.reduce_window(jnp.square(_widen(x)), 0.0, lax.add, window, (1,) * x.ndim, sides)
     return (_widen(x) * (k + alpha * total) ** -beta).astype(x.dtype)
 
@@ -140,5 +140,5 @@ def _sum_of_shifts(x: jax.Array, sides: Sequence[tuple[int, int]]) -> jax.Array:
 def _power(x: jax.Array, beta: float) -> jax.Array:
     """Computes x^-beta of positive x without the general power, which takes eight times as long as the rest of LRN."""
     if beta == 0.75:
-        return lax.rsqrt(x) * jnp.sqrt(lax.rsqrt(x))
+        return lax.rsqrt(x) * jnp.sqrt(lax.rsqrt(x))  # x^-1/2 x^-1/4: AlexNet's exponent
     return jnp.exp(-beta * jnp.log(x))

@@ -75,10 +75,11 @@ def nominal_padding(padding: Padding, size: Sequence[int], extent: Sequence[int]
     if padding in ('same', 'same_lower'):
         totals = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(size, extent, stride, strict=True)]
         halves = [(t // 2, t - t // 2) for t in totals]
+        # They differ if the total is odd: TensorFlow puts the extra pixel at the end, 'same_lower' at the beginning.
         return halves if padding == 'same' else [(high, low) for low, high in halves]
     if not isinstance(padding, str) and len(padding) == 2:
         first, second = padding
-        if first in ('torch', 'caffe', 'explicit'):
+        if first in ('torch', 'caffe', 'explicit'):  # a label for the reader; the second entry decides
             return nominal_padding(second, size, extent, stride)
         if isinstance(first, int) and isinstance(second, int):
             return _symmetric((first, second))

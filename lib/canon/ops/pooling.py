@@ -55,6 +55,7 @@ def _lowest(dtype) -> np.ndarray:
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _max_of_shifts(images: jax.Array, windows: Windows) -> jax.Array:
     """The form for XLA:CPU: the plain form's gradient, select-and-scatter, runs there pixel by pixel on one core."""
+    # Without a gradient no argmax is needed: the maximum of the slices is one fused loop.
     return reduce(jnp.maximum, slice_taps(pad_images(images, windows.padding, _lowest(images.dtype)), windows))
 
 
@@ -62,7 +63,7 @@ def _max_forward(images, windows):
     first, *rest = slice_taps(pad_images(images, windows.padding, _lowest(images.dtype)), windows)
     largest, argmax = first, jnp.zeros(first.shape, jnp.int8)  # int8: at most MAX_TAPS taps, a quarter of the memory
     for tap, x in enumerate(rest, 1):
-        wins = (x > largest) | jnp.isnan(x)
+        wins = (x > largest) | jnp.isnan(x)  # strictly larger: the first maximum wins; NaN must not be lost
         largest, argmax = jnp.where(wins, x, largest), jnp.where(wins, jnp.int8(tap), argmax)
     return largest, argmax
 
@@ -97,10 +98,12 @@ def avg_pool(
     size = images.shape[1:3]
     explicit = resolve_padding(padding, size, window, stride, ceil_mode=ceil_mode)
     windows = Windows(size, window, stride, explicit)
+    # In float32 at least: a sum of 49 bfloat16 values would lose most of their digits.
     total = _sum(images.astype(jnp.promote_types(images.dtype, jnp.float32)), windows)
     counted = nominal_padding(padding, size, window, stride) if count_include_pad else ((0, 0), (0, 0))
     valid = [(-low, n + high) for n, (low, high) in zip(size, counted, strict=True)]
     counts = [_counts(*axis) for axis in zip(window, stride, explicit, windows.out, valid, strict=True)]
+    # The counts are known without the images, so XLA folds them to a constant.
     return (total / np.outer(*counts)[:, :, None].astype(total.dtype)).astype(images.dtype)
 
 
@@ -126,7 +129,7 @@ def adaptive_avg_pool(images: jax.Array, size: int | Sequence[int]) -> jax.Array
     size = pair(size)
     if images.ndim != 4:
         raise UsageError(f'pooling takes images [B, H, W, C], not {images.shape}')
-    if size == (1, 1):
+    if size == (1, 1):  # a plain mean, which XLA fuses
         return images.mean((1, 2), keepdims=True)
     if images.shape[1:3] == size:
         return images

@@ -113,7 +113,7 @@ def classification_task(
 
     def init(key, batch):
         variables = dict(model.init(key, make_input({'image': batch['image'][:1]}), train=False))
-        variables.pop('auxiliary', None)
+        variables.pop('auxiliary', None)  # what a user's model may sow even while it is initialised
         return variables
 
     def training_loss(params, mutable, batch, at):
@@ -123,7 +123,7 @@ def classification_task(
             make_input(batch),
             train=True,
             rngs={'dropout': at.key},
-            mutable=[*mutable, 'auxiliary'],
+            mutable=[*mutable, 'auxiliary'],  # the logits of auxiliary classifiers come out as a collection
         )
         changed = dict(changed)
         heads = [(1.0, logits), *((auxiliary, head) for head in jax.tree.leaves(changed.pop('auxiliary', {})))]
@@ -179,6 +179,7 @@ def many_views(predict: Predict, scales: Sequence[int] = (), flip: bool = False)
 
 def mean_posterior(logits: jax.Array, axis: int) -> jax.Array:
     """Computes the logarithm of the mean of softmax(logits) over `axis`; its softmax is that mean."""
+    # In logarithms, so that a later softmax gives back the mean exactly and nothing underflows.
     return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis) - np.log(logits.shape[axis])
 
 
@@ -211,6 +212,7 @@ def classification_evaluator(
 
     def measure(params, mutable, batch):
         scores, labels, mask = predict(params, mutable, batch), batch['label'], batch['mask']
+        # Calibration and the Brier score are defined for a class, not for a distribution.
         labels = labels.argmax(-1) if soft_labels and labels.shape == scores.shape else labels
         probabilities = jax.nn.softmax(scores)
         sums = {
@@ -262,7 +264,7 @@ def classify(
       batches: an iterable of batches with 'image' uint8 and 'mask'.
       channels: that the model takes; RGB images become grey for a model of one channel.
     """
-    infer = backend.jit(lambda p, m, b: jax.nn.softmax(predict(p, m, b)))
+    infer = backend.jit(lambda p, m, b: jax.nn.softmax(predict(p, m, b)))  # one program: batches have one shape
     for batch in batches:
         images = _match_channels(batch['image'], channels)
         probabilities = np.asarray(infer(params, mutable, {'image': images}))

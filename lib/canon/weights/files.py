@@ -66,12 +66,13 @@ def _is_prefix(prefix: str, tensors: Mapping[str, np.ndarray]) -> bool:
 
 def write(path: str | Path, tensors: Mapping[str, np.ndarray], about: Mapping[str, str] | None = None) -> None:
     """Writes {key: array} to a `.safetensors` file, with `about` as its metadata."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save_file  # imported late: few runs write weights
 
     path = Path(path).expanduser()
     if path.suffix != '.safetensors':
         raise UsageError(f'{path}: weights are written as .safetensors; give it that suffix')
     path.parent.mkdir(parents=True, exist_ok=True)
+    # In C order, as the format stores arrays: kernels are transposed views.
     save_file({k: np.asarray(v, order='C') for k, v in tensors.items()}, path, dict(about or {}))
 
 
@@ -116,7 +117,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     except ImportError as error:
         raise UsageError(f'{path} takes torch to read: install it, or convert the file to .safetensors') from error
     try:
-        tensors = torch.load(path, map_location='cpu', weights_only=True)
+        tensors = torch.load(path, map_location='cpu', weights_only=True)  # a pickle could run any code
     except Exception as error:
         raise CanonError(f'{path} cannot be read by torch: {" ".join(str(error).split())[:200]}') from error
     tensors = _find_state_dict(tensors, path)

@@ -47,7 +47,7 @@ class Names(NamedTuple):
             leaves = [key for key, *_ in _list_keys(variables, self)]
         except (KeyError, ValueError):
             return False
-        return len(leaves) == len(set(leaves))
+        return len(leaves) == len(set(leaves))  # two leaves of one key: these are the names of another form
 
     def missing(self, variables: Mapping[str, Any]) -> list[str]:
         """Lists the required modules that `variables` lacks."""
@@ -99,7 +99,7 @@ def from_torch(
             f'{source} is of another network: {_summarise("missing", missing)}, {_summarise("left over", over)}'
         )
     flat, wrong = {}, []
-    for key, path, leaf in keyed:
+    for key, path, leaf in keyed:  # all mismatches are collected, so that one message lists them
         stored, needed = tuple(tensors[key].shape), _torch_shape(tuple(leaf.shape), path, names)
         if stored == needed:
             flat[path] = _from_torch_layout(_float32(tensors[key], key, source), path, names)
@@ -180,6 +180,7 @@ def _to_torch_layout(leaf: np.ndarray, path: tuple[str, ...], names: Names) -> n
     if leaf.ndim == 4:
         return leaf.transpose(3, 2, 0, 1)
     module = '/'.join(path[1:-1])
+    # We flatten [h, w, C], torch [C, h, w]: the rows of the next dense layer come in another order.
     if size := names.flattened.get(module) or names.convolved.get(module):
         window = leaf.reshape(*size, -1, leaf.shape[1]).transpose(3, 2, 0, 1)
         return window if module in names.convolved else window.reshape(len(window), -1)

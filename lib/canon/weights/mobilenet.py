@@ -23,8 +23,8 @@ def _torchvision(path: str) -> str:
     row, place, layer = int(match[1]), int(match[2]), match[3]
     block = sum(count for _, _, count, _ in ROWS[: row - 1]) + place
     kind, _, norm = layer.partition('_')
-    step = ('expand', 'depthwise', 'project').index(kind) - (block == 1)
-    if kind == 'project':
+    step = ('expand', 'depthwise', 'project').index(kind) - (block == 1)  # the first block begins with its depthwise
+    if kind == 'project':  # a plain convolution and norm; the others are nested in a ConvNormActivation
         return f'features.{block}.conv.{step + bool(norm)}'
     return f'features.{block}.conv.{step}.{int(bool(norm))}'
 

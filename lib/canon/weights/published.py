@@ -67,6 +67,7 @@ def save(path: str | Path, model: str, variables: Mapping[str, Any], publisher: 
     fitting = _fitting(model, variables)
     if publisher not in fitting:
         raise UsageError(f'{publisher!r} does not publish this form of {model!r}; available from {sorted(fitting)}')
+    # Names that fit a deeper network fit a shallower one too: take those whose required modules are all there.
     names = min(fitting[publisher], key=lambda names: len(names.missing(variables)))
     if missing := names.missing(variables):
         raise UsageError(f'these variables are not all of {model!r}: they lack {", ".join(missing[:5])}')
@@ -91,7 +92,7 @@ def reader(model: str, at: str = '') -> Callable[[str, Mapping[str, Any]], dict[
     def read(source: str, leaves: Mapping[str, Any]) -> dict[str, Any] | None:
         if not files.is_weights(source):
             return None
-        subtree, rest = _split(leaves, at)
+        subtree, rest = _split(leaves, at)  # the rest is handed back as it is: the initialisation
         tensors, variables = files.strip_prefixes(files.read(source)), layout.nest_leaves(subtree)
         arrays = layout.rename_tensors(tensors, variables, _best(tensors, model, variables))
         return rest | {_join(name, at) if name in subtree else name: array for name, array in arrays.items()}

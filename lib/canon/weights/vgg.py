@@ -35,5 +35,6 @@ def _name_nets(head: dict[str, str], **layout) -> dict[str, Names]:
     return entries
 
 
+# Both flatten the 7x7 map channel first; timm reads it as a convolution.
 TORCHVISION = _name_nets(_HEAD, flattened={'fc6': (7, 7)})
 TIMM = _name_nets(_TIMM_HEAD, convolved={'fc6': (7, 7), 'fc7': (1, 1)})
