@@ -63,10 +63,10 @@ def other_networks(match: str = '') -> dict[str, str]:
     networks = {}
     for name in named.public_functions(models.__name__):
         function = named.lookup(models.__name__, name, 'model')
-        kind = named.returns(function)
+        kind = named.get_return_type(function)
         if match in name and name not in published and isinstance(kind, type) and issubclass(kind, linen.Module):
             arguments = ', '.join(
-                p.name if p.default is p.empty else f'{p.name}={p.default!r}' for p in named.parameters(function)
+                p.name if p.default is p.empty else f'{p.name}={p.default!r}' for p in named.list_parameters(function)
             )
             networks[f'{name}({arguments})'] = (function.__doc__ or '').partition('\n')[0]
     return networks

@@ -61,7 +61,7 @@ def _settings_class(path: str) -> type | None:
         return settings.Eval
     if not path.startswith('run.'):
         return None
-    hint = named.type_hints(settings.Settings).get(path.removeprefix('run.'))
+    hint = named.get_type_hints(settings.Settings).get(path.removeprefix('run.'))
     return next((kind for kind in typing.get_args(hint) or (hint,) if dataclasses.is_dataclass(kind)), None)
 
 

@@ -136,9 +136,9 @@ def _may_add(section: ConfigDict, path: str, name: str, function: Callable | Non
 
 def _takes_number_or_section(function: Callable | None, name: str) -> bool:
     """Returns whether an argument may be a number as well as something made, such as a schedule."""
-    if function is None or name not in {p.name for p in named.parameters(function)}:
+    if function is None or name not in {p.name for p in named.list_parameters(function)}:
         return False
-    return object in named.plain_types(named.type_hints(function).get(name, Any))
+    return object in named.list_types(named.get_type_hints(function).get(name, Any))
 
 
 def _put(section: ConfigDict, name: str, value: Any) -> None:
@@ -157,7 +157,7 @@ def _drop_arguments(path: str, section: ConfigDict, before: dict, function: Call
     replacement = find(path)
     if replacement is None or function is None:
         return
-    for key in {p.name for p in named.parameters(function)} & set(section) - {'name'}:
+    for key in {p.name for p in named.list_parameters(function)} & set(section) - {'name'}:
         if not named.accepts(replacement, key):
             del section[key]
 
@@ -171,8 +171,8 @@ def _allowed_types(section: ConfigDict, name: str, function: Callable | None) ->
         current = section.get_type(name)
         if not issubclass(current, ConfigDict):
             types.append({tuple if current is list else current})
-    if function is not None and name in {p.name for p in named.parameters(function)}:
-        types.append(named.plain_types(named.type_hints(function).get(name, Any)))
+    if function is not None and name in {p.name for p in named.list_parameters(function)}:
+        types.append(named.list_types(named.get_type_hints(function).get(name, Any)))
     if name in lengths.KEYS and types:
         types.append({str})  # '2 epochs'
     defaults: dict[str, type] = {'name': str, 'chain': tuple}
@@ -202,7 +202,7 @@ def _list_known(config: ConfigDict, find: _Find) -> dict[str, Any]:
     keys = stated_keys(config)
     for key in [k for k, v in keys.items() if isinstance(v, ConfigDict)]:
         function = find(key)
-        for p in named.parameters(function) if function else ():
+        for p in named.list_parameters(function) if function else ():
             if p.default is not p.empty:
                 keys.setdefault(f'{key}.{p.name}', p.default)
     return keys

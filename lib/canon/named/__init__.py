@@ -8,7 +8,7 @@ The types in a signature are the types that a config may give, and `Annotated` w
 `dropout: DropRate = 0.0`. `call` checks both, so the function need not.
 """
 
-from canon.named.calls import accepts, call, combine_arguments, make_chain, parameters, to_plain
+from canon.named.calls import accepts, call, combine_arguments, list_parameters, make_chain, to_plain
 from canon.named.catalogue import IMPORTED, Catalogue, import_function, lookup, public_functions, suggest
 from canon.named.hints import (
     Count,
@@ -20,14 +20,14 @@ from canon.named.hints import (
     check,
     compile_pattern,
     describe,
-    plain_types,
-    returns,
-    type_hints,
+    get_return_type,
+    get_type_hints,
+    list_types,
 )
 from canon.named.text import parse_text
 
 __all__ = [
     'IMPORTED', 'Catalogue', 'Count', 'DropRate', 'NonNegative', 'Positive', 'Probability', 'Range', 'accepts',
     'call', 'check', 'combine_arguments', 'compile_pattern', 'describe', 'import_function', 'lookup', 'make_chain',
-    'parameters', 'parse_text', 'plain_types', 'public_functions', 'returns', 'suggest', 'to_plain', 'type_hints',
+    'list_parameters', 'parse_text', 'list_types', 'public_functions', 'get_return_type', 'suggest', 'to_plain', 'get_type_hints',
 ]  # fmt: skip

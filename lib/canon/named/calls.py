@@ -9,7 +9,7 @@ from typing import Any
 
 from canon.errors import UsageError
 from canon.named.catalogue import suggest
-from canon.named.hints import check, type_hints
+from canon.named.hints import check, get_type_hints
 
 
 def call(function: Callable, arguments: Mapping[str, Any], where: str) -> Any:
@@ -24,12 +24,12 @@ def call(function: Callable, arguments: Mapping[str, Any], where: str) -> Any:
       UsageError: an argument is unknown, missing, of another type or outside its range.
     """
     # Unknown keys first: a misspelt one is usually the reason why another is missing.
-    names = [p.name for p in parameters(function)]
+    names = [p.name for p in list_parameters(function)]
     for key in arguments:
         if not accepts(function, key):
             raise UsageError(f'{where}.{key}: {_title(function)} takes no such key{suggest(key, names)}')
-    arguments, hints = to_plain(arguments), type_hints(function)
-    for p in parameters(function):
+    arguments, hints = to_plain(arguments), get_type_hints(function)
+    for p in list_parameters(function):
         if p.default is p.empty and p.name not in arguments:
             raise UsageError(f'{where}: {_title(function)} needs {p.name!r}')
         # A default is valid even if its hint disagrees: `size: int = None`.
@@ -38,7 +38,7 @@ def call(function: Callable, arguments: Mapping[str, Any], where: str) -> Any:
     return function(**arguments)
 
 
-def parameters(function: Callable) -> list[inspect.Parameter]:
+def list_parameters(function: Callable) -> list[inspect.Parameter]:
     """Returns the arguments that `function` takes by name."""
     all_parameters = inspect.signature(function).parameters.values()
     return [p for p in all_parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -56,8 +56,8 @@ def combine_arguments(*functions: Callable, without: Iterable[str] = ()) -> Call
     It documents a section of a config whose keys go to several functions, or to one that gets some arguments from
     elsewhere.
     """
-    hints = {name: hint for function in functions for name, hint in type_hints(function).items()}
-    combined = {p.name: p for function in functions for p in parameters(function) if p.name not in without}
+    hints = {name: hint for function in functions for name, hint in get_type_hints(function).items()}
+    combined = {p.name: p for function in functions for p in list_parameters(function) if p.name not in without}
 
     def settings(**_: Any) -> None:
         """Replaced below."""

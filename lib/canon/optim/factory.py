@@ -28,7 +28,7 @@ def _functions() -> dict[str, Callable]:
 
 
 def _return_type(function: Callable) -> Any:
-    return named.type_hints(function).get('return')
+    return named.get_type_hints(function).get('return')
 
 
 def _names(schedules: bool) -> list[str]:

@@ -18,7 +18,7 @@ _VALUES = (str, bytes, tuple, list, dict, np.ndarray)  # have a length and items
 
 def _reads_examples(function: Callable) -> bool:
     """Whether a function reads a split of a data set: it takes `split` and returns a class of examples by number."""
-    kind = named.returns(function)
+    kind = named.get_return_type(function)
     by_number = inspect.isclass(kind) and hasattr(kind, '__len__') and hasattr(kind, '__getitem__')
     return by_number and not issubclass(kind, _VALUES) and named.accepts(function, 'split')
 

@@ -121,5 +121,5 @@ class _Balanced:
 
 
 _SAMPLERS = named.Catalogue(
-    'sampler', (__name__,), lambda function: named.returns(function) == Order and function is not make_order
+    'sampler', (__name__,), lambda function: named.get_return_type(function) == Order and function is not make_order
 )

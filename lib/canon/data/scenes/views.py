@@ -51,7 +51,7 @@ class Views(NamedTuple):
 VIEWS = named.Catalogue(
     'set of views',
     ('canon.data.scenes',),
-    lambda function: named.returns(function) is Views and named.accepts(function, 'split'),
+    lambda function: named.get_return_type(function) is Views and named.accepts(function, 'split'),
 )
 
 

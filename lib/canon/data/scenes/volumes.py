@@ -61,7 +61,7 @@ class Volume(NamedTuple):
         return np.divide(scaled, float(high) - float(low), out=scaled).astype(np.float32)
 
 
-VOLUMES = named.Catalogue('volume', ('canon.data.scenes',), lambda function: named.returns(function) is Volume)
+VOLUMES = named.Catalogue('volume', ('canon.data.scenes',), lambda function: named.get_return_type(function) is Volume)
 
 
 def load_volume(name: str, **source: Any) -> Volume:

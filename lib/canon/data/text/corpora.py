@@ -233,4 +233,4 @@ def _collect_pydoc() -> dict[str, str]:
     return {split: '\n\n'.join(parts) for split, parts in paragraphs.items()}
 
 
-CORPORA = named.Catalogue('corpus', ('canon.data.text',), lambda function: named.returns(function) is Corpus)
+CORPORA = named.Catalogue('corpus', ('canon.data.text',), lambda function: named.get_return_type(function) is Corpus)

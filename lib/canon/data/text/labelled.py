@@ -35,7 +35,7 @@ def load_labelled(
     """
     function = DATA_SETS.get(name)
     # Only arguments that are named: a function with **kwargs would pass them on to something unknown.
-    arguments = {p.name for p in named.parameters(function)} if function else set()
+    arguments = {p.name for p in named.list_parameters(function)} if function else set()
     if 'alphabet' in arguments:
         options['alphabet'] = alphabet
     if 'max_length' in arguments:

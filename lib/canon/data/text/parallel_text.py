@@ -30,7 +30,7 @@ LONGER = ('skip', 'cut', 'refuse')
 PARALLEL_TEXTS = named.Catalogue(
     'parallel text',
     ('canon.data.text',),
-    lambda function: named.returns(function) == Sentences and named.accepts(function, 'split'),
+    lambda function: named.get_return_type(function) == Sentences and named.accepts(function, 'split'),
 )
 
 
