@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from canon.data import Arrays, Batches, Info, Source, labels, load
 from canon.data.images import image_files
 from canon.data.pipeline import arrays, splits
-from canon.data.pipeline.splits import bounds, parse
+from canon.data.pipeline.splits import parse_split, to_slice
 from canon.errors import CanonError, UsageError
 
 
@@ -171,8 +171,8 @@ def test_a_folder_without_splits_is_divided(tmp_path, caplog):
     ],
 )
 def test_slices_that_share_examples(first, second, total, expected):
-    assert splits.overlap(first, second, total) is expected
-    assert splits.overlap(second, first, total) is expected
+    assert splits.share_examples(first, second, total) is expected
+    assert splits.share_examples(second, first, total) is expected
 
 
 def test_every_kind_of_image_becomes_rgb(tmp_path):
@@ -385,10 +385,13 @@ def test_a_header_that_is_no_python_is_one_line(tmp_path, header):
 def test_slices_meet():
     for n in (1, 7, 100, 1437):
         for percent in range(0, 101, 7):
-            left, right = bounds(*parse(f'train[:{percent}%]')[1:], n), bounds(*parse(f'train[{percent}%:]')[1:], n)
+            left, right = (
+                to_slice(*parse_split(f'train[:{percent}%]')[1:], n),
+                to_slice(*parse_split(f'train[{percent}%:]')[1:], n),
+            )
             assert [*range(n)[left], *range(n)[right]] == list(range(n))
-    assert list(range(10)[bounds(*parse('train[-3:]')[1:], 10)]) == [7, 8, 9]
-    assert list(range(10)[bounds(*parse('train[-30%:]')[1:], 10)]) == [7, 8, 9]
+    assert list(range(10)[to_slice(*parse_split('train[-3:]')[1:], 10)]) == [7, 8, 9]
+    assert list(range(10)[to_slice(*parse_split('train[-30%:]')[1:], 10)]) == [7, 8, 9]
 
 
 def test_labels_are_read_where_the_source_cannot_tell():

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from canon.data import Key, Transform, rng, transforms
-from canon.data.pipeline.chain import Mapped, apply, split
+from canon.data.pipeline.chain import Mapped, apply_chain, split_chain
 from canon.data.pipeline.keys import borrowed_rng
 from canon.errors import CanonError, UsageError
 
@@ -132,8 +132,8 @@ def test_a_chain_from_a_config():
     )
     chain = transforms.make(spec)
     assert [t.random for t in chain] == [False, True, False]
-    assert [len(part) for part in split(chain)] == [1, 2]
-    out = apply(chain, {'image': IMAGE}, Key(0, 0, 0))['image']
+    assert [len(part) for part in split_chain(chain)] == [1, 2]
+    out = apply_chain(chain, {'image': IMAGE}, Key(0, 0, 0))['image']
     np.testing.assert_allclose(out, np.pad(IMAGE, ((1, 2), (1, 1), (0, 0)))[:, ::-1] / np.float32(255), atol=1e-7)
     assert transforms.make({'name': 'to_float'})[0].random is False
     assert transforms.make(None) == transforms.make({}) == ()

@@ -9,7 +9,7 @@ import numpy as np
 from canon.data.pipeline.batches import Once
 from canon.data.pipeline.chain import Transform
 from canon.data.pipeline.source import Source
-from canon.data.pipeline.splits import overlap
+from canon.data.pipeline.splits import share_examples
 from canon.errors import UsageError
 
 
@@ -38,7 +38,7 @@ def check_held_out(train: str, split: str, total: int | None, where: str) -> Non
 
     total: examples of the split that both slice, None if unknown. where: the evaluator's section of the config.
     """
-    if overlap(train, split, total):
+    if share_examples(train, split, total):
         raise UsageError(
             f'{where}.split={split!r} shares images with data.train.split={train!r}: hold some out, as'
             f" 'train[:80%]' and 'train[80%:]', or say {where}.trained_on=True"

@@ -65,7 +65,7 @@ def folder(
     root = text_files.expand_path(path)
     if not root.is_dir():
         raise UsageError(f'there is no folder {root}')
-    base, first, last = splits.parse(split)
+    base, first, last = splits.parse_split(split)
     below, names = _layout(root, base)
     files = sorted(
         ((p, y) for y, name in enumerate(names) for p in find_images(below / name)), key=lambda f: _hash(f[0], below)
@@ -78,7 +78,7 @@ def folder(
         files = _divide(files, base == 'test', held_out, root)
     files, skipped = _check(files, below, unreadable == 'skip', max_pixels)
     info = Info(str(root), split, len(names), tuple(map(_printable, names)), len(files))
-    return Folder(files[splits.bounds(first, last, len(files))], skipped, info, decode, max_pixels)
+    return Folder(files[splits.to_slice(first, last, len(files))], skipped, info, decode, max_pixels)
 
 
 class Folder:

@@ -62,7 +62,7 @@ def npz(
       UsageError: the file, the split or an array is missing, or lengths differ.
       CanonError: the file is not an .npz, or labels are not classes.
     """
-    base, first, last = splits.parse(split)
+    base, first, last = splits.parse_split(split)
     file, stored = _file(text_files.expand_path(path), base)
     with open_npz(file) as archive:
         arrays = read_arrays(file, archive, fields or _fields_of_split(archive, file, base, stored))
@@ -72,7 +72,7 @@ def npz(
     n = num_classes if num_classes is not None else len(names) if names else None
     source = Arrays(_with_axes(arrays, str(file)), Info(str(file), split, n, names))
     _check_labels(source)
-    part = splits.bounds(first, last, len(source))
+    part = splits.to_slice(first, last, len(source))
     sliced = {field: array[part] for field, array in source.arrays.items()}
     return Arrays(sliced, source.info._replace(total=len(source)))
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from canon.data.pipeline import order
-from canon.data.pipeline.chain import Mapped, Transform, apply, split
+from canon.data.pipeline.chain import Mapped, Transform, apply_chain, split_chain
 from canon.data.pipeline.keys import Key
 from canon.data.pipeline.source import Example, Source, cached, read_examples
 from canon.data.pipeline.workers import prepare_worker, signals_held, single_threaded_opencv
@@ -161,7 +161,7 @@ class _Rows:
             raise UsageError(f'{source!r} has no examples')
         if seed < 0:
             raise UsageError(f'seed={seed} is negative')
-        fixed, self.transforms = split(transforms)
+        fixed, self.transforms = split_chain(transforms)
         self.source = cached(Mapped(source, fixed) if fixed else source, memory_limit)
         self.seed = seed
 
@@ -170,7 +170,7 @@ class _Rows:
         if not self.transforms:
             return examples
         keys = [Key(self.seed, visit, i) for i, visit in zip(ids, visits, strict=True)]
-        return [apply(self.transforms, e, key, self.source) for e, key in zip(examples, keys, strict=True)]
+        return [apply_chain(self.transforms, e, key, self.source) for e, key in zip(examples, keys, strict=True)]
 
 
 def stack(examples: Sequence[Example]) -> Batch:

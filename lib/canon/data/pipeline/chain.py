@@ -23,7 +23,7 @@ class Transform(NamedTuple):
     pairs: bool = False
 
 
-def split(transforms: Sequence[Transform]) -> tuple[tuple[Transform, ...], tuple[Transform, ...]]:
+def split_chain(transforms: Sequence[Transform]) -> tuple[tuple[Transform, ...], tuple[Transform, ...]]:
     """Splits a chain into the deterministic transforms before the first random one, and the rest."""
     for t in transforms:
         if not isinstance(t, Transform):
@@ -34,7 +34,7 @@ def split(transforms: Sequence[Transform]) -> tuple[tuple[Transform, ...], tuple
     return tuple(transforms[:first]), tuple(transforms[first:])
 
 
-def apply(transforms: Sequence[Transform], example: Example, key: Key, source: Source | None = None) -> Example:
+def apply_chain(transforms: Sequence[Transform], example: Example, key: Key, source: Source | None = None) -> Example:
     """Applies transforms to an example; the k-th random one gets `key` with link k.
 
     Args:
@@ -71,7 +71,7 @@ class _Others:
 
     def __getitem__(self, index: int) -> Example:
         (example,) = read_examples(self.source, [index])
-        return apply(self.transforms, example, Key(self.key.seed, self.key.visit, index), self.source)
+        return apply_chain(self.transforms, example, Key(self.key.seed, self.key.visit, index), self.source)
 
 
 class Mapped:
@@ -87,11 +87,11 @@ class Mapped:
         return len(self.source)
 
     def __getitem__(self, index: int) -> Example:
-        return apply(self.transforms, self.source[index], Key(0, 0, index))
+        return apply_chain(self.transforms, self.source[index], Key(0, 0, index))
 
     def __getitems__(self, ids: Sequence[int]) -> list[Example]:
         examples = zip(ids, read_examples(self.source, ids), strict=True)
-        return [apply(self.transforms, example, Key(0, 0, i)) for i, example in examples]
+        return [apply_chain(self.transforms, example, Key(0, 0, i)) for i, example in examples]
 
     def __repr__(self) -> str:
         return f'Mapped({self.source!r})'

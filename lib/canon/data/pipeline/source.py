@@ -140,7 +140,7 @@ class Cached:
         return [dict(kept[i] or fresh[i]) for i in ids]
 
     def _keep(self, index: int, example: Example) -> None:
-        size = nbytes(example)
+        size = estimate_bytes(example)
         with self._lock:
             if self._kept[index] is not None or size > self._room:
                 return
@@ -165,11 +165,11 @@ def cached(source: Source, memory_limit: int) -> Source:
     if memory_limit <= 0 or getattr(source, 'in_memory', False) or not len(source):
         return source
     probe = np.unique(np.linspace(0, len(source) - 1, 8).astype(int)).tolist()
-    size = float(np.mean([nbytes(example) for example in read_examples(source, probe)]))
+    size = float(np.mean([estimate_bytes(example) for example in read_examples(source, probe)]))
     return Cached(source, memory_limit) if size * len(source) <= memory_limit else source
 
 
-def nbytes(example: Example) -> int:
+def estimate_bytes(example: Example) -> int:
     """Estimates the bytes of memory that an example takes."""
     values = example.values()
     return _OVERHEAD + sum(len(v) if isinstance(v, bytes) else np.asarray(v).nbytes for v in values)

@@ -8,10 +8,10 @@ _SPLIT = re.compile(r'(?P<base>[\w.-]+)(\[(?P<first>-?\d{1,15}%?)?:(?P<last>-?\d
 _MANY = 10_000  # examples: every whole percentage of them is a whole number
 
 
-def parse(split: str) -> tuple[str, str | None, str | None]:
+def parse_split(split: str) -> tuple[str, str | None, str | None]:
     """Parses 'train[:90%]' as ('train', None, '90%'). Raises UsageError for anything else.
 
-    >>> parse('train[:90%]')
+    >>> parse_split('train[:90%]')
     ('train', None, '90%')
     """
     match = _SPLIT.fullmatch(split) if isinstance(split, str) else None
@@ -23,32 +23,32 @@ def parse(split: str) -> tuple[str, str | None, str | None]:
     return match['base'], match['first'], match['last']
 
 
-def bounds(first: str | None, last: str | None, n: int) -> slice:
+def to_slice(first: str | None, last: str | None, n: int) -> slice:
     """Returns the slice of n examples; percentages round to the nearest example, so adjacent slices meet."""
     return slice(*(_place(place, n) for place in (first, last)))
 
 
-def overlap(first: str, second: str, total: int | None) -> bool:
+def share_examples(first: str, second: str, total: int | None) -> bool:
     """Returns whether two splits share examples; each may be a sum such as 'train+test'.
 
     total: examples of the split that both slice. If None, only slices by percentages are compared. Names in another
     notation, of a user's data set, share examples if they are equal.
     """
     try:
-        parts = [[parse(part) for part in split.split('+')] for split in (first, second)]
+        parts = [[parse_split(part) for part in split.split('+')] for split in (first, second)]
     except UsageError:
         return first == second
-    return any(_share(a, b, total) for a in parts[0] for b in parts[1])
+    return any(_slices_share(a, b, total) for a in parts[0] for b in parts[1])
 
 
-def _share(a, b, total: int | None) -> bool:
+def _slices_share(a, b, total: int | None) -> bool:
     if a[0] != b[0]:
         return False
     places = [place for place in (*a[1:], *b[1:]) if place]
     if total is None and not all(place.endswith('%') for place in places):
         return False
     n = _MANY if total is None else total
-    ranges = [range(n)[bounds(*part[1:], n)] for part in (a, b)]
+    ranges = [range(n)[to_slice(*part[1:], n)] for part in (a, b)]
     return max(r.start for r in ranges) < min(r.stop for r in ranges)
 
 

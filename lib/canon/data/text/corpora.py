@@ -48,7 +48,7 @@ class Corpus:
 
     def overlap(self, first: str, second: str) -> bool:
         """Whether two splits share text: they are the same, or are read from the same file or overlapping slices."""
-        return splits.overlap(self._origins.get(first, first), self._origins.get(second, second), None)
+        return splits.share_examples(self._origins.get(first, first), self._origins.get(second, second), None)
 
     def lines(self, split: str) -> Iterator[str]:
         """Yields the lines of a split. Raises UsageError for an unknown or empty one."""

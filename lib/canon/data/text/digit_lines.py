@@ -71,8 +71,8 @@ class DigitLines:
                 f'digit_lines: {most} digits need {most * _WIDTHS[1]}x{_HEIGHTS[1]} pixels, not {width}x{height}; '
                 'increase width or decrease most'
             )
-        base, first, last = splits.parse(split)
-        self.ids = range(num_examples)[splits.bounds(first, last, num_examples)]
+        base, first, last = splits.parse_split(split)
+        self.ids = range(num_examples)[splits.to_slice(first, last, num_examples)]
         self.split, self.alphabet, self.max_length = base, alphabet, max_length
         self.counts, self.shape = (least, most), (height, width)
         self.info = Info('digit_lines', split, total=num_examples)

@@ -50,12 +50,12 @@ def load_pairs(name: str, split: str = 'train', data_dir: str | os.PathLike | No
       UsageError: the data do not exist, or the split is empty.
       CanonError: a file cannot be read.
     """
-    base, first, last = splits.parse(split)
+    base, first, last = splits.parse_split(split)
     function = PARALLEL_TEXTS.get(name)
     if function is None:
         return named.call(tfds_pairs, {'name': name, 'split': split, 'data_dir': data_dir, **kwargs}, f'data {name!r}')
     pairs = named.call(function, {'split': base, **kwargs}, f'data {name!r}')
-    part = pairs[splits.bounds(first, last, len(pairs))]
+    part = pairs[splits.to_slice(first, last, len(pairs))]
     if not part:
         raise UsageError(f'data {name!r} has no sentences in {split!r}')
     return part
@@ -65,7 +65,7 @@ def share_sentences(
     first: str, second: str, name: str, data_dir: str | os.PathLike | None = None, **kwargs: Any
 ) -> bool:
     """Whether two splits of the data `name` share sentence pairs; the other arguments are those of `load_pairs`."""
-    if splits.overlap(first, second, None):
+    if splits.share_examples(first, second, None):
         return True
     (base, _, slice1), (other, _, slice2) = first.partition('['), second.partition('[')
     counted = [place for place in re.findall(r'-?\d+%?', slice1 + slice2) if not place.endswith('%')]
@@ -73,7 +73,7 @@ def share_sentences(
         return False
     own = PARALLEL_TEXTS.get(name) is not None
     total = len(load_pairs(name, base, data_dir, **kwargs)) if own else len(_open_tfds(name, base, data_dir))
-    return splits.overlap(first, second, total)
+    return splits.share_examples(first, second, total)
 
 
 def files(path: str, source: str, target: str, split: str = 'train') -> Sentences:

@@ -54,7 +54,7 @@ def words(
     if outside not in _OUTSIDE:
         raise UsageError(f'outside={outside!r} must be one of {", ".join(map(repr, _OUTSIDE))}')
     root = text_files.expand_path(path)
-    base, first, last = splits.parse(split)
+    base, first, last = splits.parse_split(split)
     listing = _find_listing(root, base)
     files, texts, skipped = [], [], 0
     for number, file, text in _read_rows(listing):
@@ -73,7 +73,7 @@ def words(
         texts.append(text.encode())
     if skipped:
         logging.getLogger('canon').warning('%d of %d words of %s are skipped', skipped, skipped + len(files), listing)
-    part = splits.bounds(first, last, len(files))
+    part = splits.to_slice(first, last, len(files))
     info = Info(str(root), split, total=len(files))
     source = Words(root, listing, files[part], texts[part], alphabet, max_length, info)
     if not len(source):
