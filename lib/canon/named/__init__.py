@@ -28,6 +28,7 @@ from canon.named.text import parse_text
 
 __all__ = [
     'IMPORTED', 'Catalogue', 'Count', 'DropRate', 'NonNegative', 'Positive', 'Probability', 'Range', 'accepts',
-    'call', 'check', 'combine_arguments', 'compile_pattern', 'describe', 'import_function', 'lookup', 'make_chain',
-    'list_parameters', 'parse_text', 'list_types', 'public_functions', 'get_return_type', 'suggest', 'to_plain', 'get_type_hints',
+    'call', 'check', 'combine_arguments', 'compile_pattern', 'describe', 'get_return_type', 'get_type_hints',
+    'import_function', 'list_parameters', 'list_types', 'lookup', 'make_chain', 'parse_text', 'public_functions',
+    'suggest', 'to_plain',
 ]  # fmt: skip

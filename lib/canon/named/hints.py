@@ -59,7 +59,7 @@ def compile_pattern(pattern: str, where: str = '') -> re.Pattern:
 
 
 @functools.cache
-def type_hints(function: Callable) -> dict[str, Any]:
+def get_type_hints(function: Callable) -> dict[str, Any]:
     """Returns {argument: its type, ranges included} of a function or class; {} if they cannot be evaluated."""
     try:
         hints = typing.get_type_hints(function, include_extras=True)
@@ -72,9 +72,9 @@ def type_hints(function: Callable) -> dict[str, Any]:
         return {}
 
 
-def returns(function: Callable) -> Any:
+def get_return_type(function: Callable) -> Any:
     """Returns the type that `function` is annotated to return, or None."""
-    return type_hints(function).get('return')
+    return get_type_hints(function).get('return')
 
 
 def check(value: Any, hint: Any, where: str) -> None:
@@ -88,7 +88,7 @@ def check(value: Any, hint: Any, where: str) -> None:
         raise UsageError(f'{where}={value!r} must be {describe(hint, ranges=True)}')
 
 
-def plain_types(hint: Any) -> set[type]:
+def list_types(hint: Any) -> set[type]:
     """Returns the plain types that `hint` allows: {float, NoneType} for `float | None`; {object} if it allows any."""
     return {_KINDS.get(_origin(option), object) for option in _options(hint)}
 
