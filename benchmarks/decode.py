@@ -35,7 +35,7 @@ View = Callable[[Encoded, int], np.ndarray]
 
 
 def canon(*links: Transform) -> View:
-    return lambda data, i: chain.apply(links, {'image': data}, Key(0, 0, i))['image']
+    return lambda data, i: chain.apply_chain(links, {'image': data}, Key(0, 0, i))['image']
 
 
 def decode_opencv(data: bytes) -> np.ndarray:

@@ -157,7 +157,7 @@ def format_title(name: str, arguments: dict[str, Any]) -> str:
 
 def draw_ten_crop(example: dict[str, Any]) -> Figure:
     """Draws the ten crops of an example."""
-    crops = chain.apply((transforms.resize_short(160), transforms.ten_crop(128)), example, Key(0, 0, 0))['image']
+    crops = chain.apply_chain((transforms.resize_short(160), transforms.ten_crop(128)), example, Key(0, 0, 0))['image']
     positions = ('upper left', 'upper right', 'lower left', 'lower right', 'middle')
     titles = [*positions, *(f'{position}, mirrored' for position in positions)]
     return plots.draw_annotated_images([{'image': crop} for crop in crops], titles, columns=5, width=1.9)

@@ -414,7 +414,7 @@ def test_what_cannot_be_mixed_or_coloured_is_named():
     with pytest.raises(CanonError, match=r'example \d: label 8 is not in 0\.\.2'):
         transforms.mixup(3, p=0).apply(ragged[8], Key(0, 0, 8), ragged)
     with pytest.raises(CanonError, match='belongs to Batches'):
-        chain.apply((mix,), ragged[0], Key(0, 0, 0))
+        chain.apply_chain((mix,), ragged[0], Key(0, 0, 0))
     with pytest.raises(CanonError, match='deterministic'):
         chain.Mapped(ragged, (mix,))
     with pytest.raises(CanonError, match="colour_jitter takes images of 1 or 3 channels, example 0 has 'image' of 4"):
