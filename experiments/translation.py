@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from canon import metrics, models, named
 from canon.data.text import parallel_text, text_files, vocabulary
-from canon.data.text.parallel_text import Languages, build_languages
+from canon.data.text.parallel_text import Buckets, Languages, Pairs, build_languages
 from canon.errors import UsageError
 from canon.tasks.translation import SearchSettings, Translator, plot_alignment, translation_evaluator, translation_task
 from canon.train import Evaluator, Experiment, Task
@@ -47,25 +47,12 @@ class PredictSettings(SearchSettings):
     alignments: Annotated[int, named.Range(0)] = 2
 
 
-@dataclass(frozen=True)
-class BucketSettings:
-    """config.data.train, whose other keys are those of `Buckets`.
-
-    split: may be sliced, 'train[:1000]'. buckets: the longest side of a pair in each bucket, in tokens. longer: how
-    pairs longer than the last bucket are treated: 'skip', 'cut' or 'refuse'.
-    """
-
-    split: str
-    buckets: tuple[named.Count, ...] = ()
-    longer: str = 'skip'
-
+_GIVEN = ('sentences', 'source', 'target', 'max_length', 'info')  # arguments of Pairs that are no settings
 
 # The functions whose arguments the sections of a config hold.
 SECTIONS: dict[str, Any] = {
     'data.source': parallel_text.PARALLEL_TEXTS,
-    'data.train': {
-        'Buckets': named.combine_arguments(BucketSettings, parallel_text.Buckets, without=('parts', 'seed')),
-    },
+    'data.train': {'Buckets': named.combine_arguments(Pairs, Buckets, without=(*_GIVEN, 'parts', 'seed'))},
     'data.evals.*': {'PairEvalSettings': PairEvalSettings},
     'vocabulary': {
         'build_languages': named.combine_arguments(
@@ -79,26 +66,25 @@ SECTIONS: dict[str, Any] = {
 
 def make(config: ConfigDict) -> Experiment:
     """Makes the experiment from config.data, config.vocabulary, config.model, config.loss and config.tx."""
-    section = named.to_plain(config.data.train)
-    own = {key: section.pop(key) for key in ('split', 'buckets', 'longer') if key in section}
-    settings = named.call(BucketSettings, own, 'data.train')
-    bounds = settings.buckets
+    section = {key: value for key, value in named.to_plain(config.data.train).items() if key != 'split'}
+    bounds = section.pop('buckets', ())  # the longest side of the pairs in each bucket, in tokens
+    named.check(bounds, tuple[named.Count, ...], 'data.train.buckets')
     if not bounds or list(bounds) != sorted(set(bounds)):
         raise UsageError(f'data.train.buckets={bounds} must be lengths that rise, such as (10, 24)')
-    sentences = _load_pairs(config, settings.split)
+    sentences = _load_pairs(config, config.data.train.split)
     languages = _build_languages(config, sentences)
     model = _make_model(config, languages)
     named.call(PredictSettings, config.get('search', {}), 'search')  # raises before hours of training
     arguments = {'model': model, 'first_token': languages.first_token, **config.loss}
     task = named.call(translation_task, arguments, 'loss')
-    pairs = parallel_text.Pairs(sentences, *languages, max_length=bounds[-1], longer=settings.longer)
+    longer = {'longer': section.pop('longer')} if 'longer' in section else {}
+    pairs = Pairs(sentences, *languages, max_length=bounds[-1], **longer)
     arguments = {'parts': pairs.buckets(bounds), 'seed': config.seed, **section}
-    train = named.call(parallel_text.Buckets, arguments, 'data.train')
+    train = named.call(Buckets, arguments, 'data.train')
     evals = {name: _make_evaluator(config, name, task, model, languages, bounds) for name in sorted(config.data.evals)}
     counts = dict(train=len(pairs), longer=pairs.skipped + pairs.cut)
-    return Experiment(
-        task, config.tx, train, evals, about=dict(vocabulary=[list(s.about) for s in languages], pairs=counts)
-    )
+    about = dict(vocabulary=[list(side.about) for side in languages], pairs=counts)
+    return Experiment(task, config.tx, train, evals, about=about)
 
 
 def offline(config: ConfigDict) -> ConfigDict:
@@ -153,7 +139,7 @@ def _make_evaluator(
             f" 'train[:90%]' and 'train[90%:]', or say {where}.trained_on=True"
         )
     sentences = _load_pairs(config, settings.split)
-    pairs = parallel_text.Pairs(sentences, *languages, max_length=bounds[-1], longer=settings.longer)
+    pairs = Pairs(sentences, *languages, max_length=bounds[-1], longer=settings.longer)
     return translation_evaluator(
         task,
         Translator(model, languages, settings),

@@ -1,5 +1,6 @@
 """Kneser-Ney by hand, against loops over dicts, and summing to 1; perplexity, bits, BLEU and chrF."""
 
+import doctest
 import math
 from collections import Counter
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from canon.errors import UsageError
-from canon.metrics import KneserNey, Mean, bits_per, bleu, bleu_tokenizer, check_tokenizer, chrf, perplexity
+from canon.metrics import KneserNey, Mean, bits_per, bleu, bleu_tokenizer, check_tokenizer, chrf, ngram, perplexity
 
 
 def test_a_bigram_by_hand():
@@ -153,3 +154,7 @@ def test_chrf_by_hand():
     assert 'nc:6|nw:0' in actual.signature
     with pytest.raises(UsageError):
         chrf([], [])
+
+
+def test_the_example_of_the_n_gram_model():
+    assert doctest.testmod(ngram).failed == 0

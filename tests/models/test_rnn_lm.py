@@ -34,20 +34,19 @@ def test_parameters():
 @pytest.mark.parametrize('tied', [False, True])
 def test_windows_and_steps_read_as_the_whole_text(cell, tied):
     model, variables, tokens = make_model(cell=cell, tied=tied, layers=2)
-
-    @jax.jit
-    def read_in_three_ways(variables):
-        state, windows = model.start(3), []
-        for begin, end in ((0, 5), (5, 6), (6, 12)):
-            output = model.apply(variables, tokens[:, begin:end], state)
-            state, windows = output.state, [*windows, output.logits]
-        step = lambda state, token: model.apply(variables, state, token, method='step')[::-1]  # noqa: E731
-        state, rows = jax.lax.scan(step, model.start(3), tokens.T)
-        return model.apply(variables, tokens), jnp.concatenate(windows, 1), rows.swapaxes(0, 1), state
-
-    whole, windows, rows, state = read_in_three_ways(variables)
-    np.testing.assert_allclose(windows, whole.logits, atol=1e-6)
-    np.testing.assert_allclose(rows, whole.logits, atol=1e-6)
+    apply = jax.jit(model.apply)
+    step = jax.jit(lambda state, token: model.apply(variables, state, token, method='step'))
+    whole = apply(variables, tokens)
+    state, windows = model.start(3), []
+    for begin in (0, 4, 8):
+        output = apply(variables, tokens[:, begin : begin + 4], state)
+        state, windows = output.state, [*windows, output.logits]
+    np.testing.assert_allclose(np.concatenate(windows, 1), whole.logits, atol=1e-6)
+    state, rows = model.start(3), []
+    for token in tokens.T:
+        logits, state = step(state, token)
+        rows.append(logits)
+    np.testing.assert_allclose(np.stack(rows, 1), whole.logits, atol=1e-6)
     ends = zip(jax.tree.leaves(state), jax.tree.leaves(whole.state), strict=True)
     for a, b in ends:
         np.testing.assert_allclose(a, b, atol=1e-6)
@@ -71,17 +70,22 @@ def test_a_tied_output_is_the_embedding():
     np.testing.assert_allclose(output.logits, expected, atol=1e-5)
 
 
+def train(model, variables, tokens, seed):
+    rngs = {'dropout': jax.random.key(seed)}
+    return jax.jit(lambda variables: model.apply(variables, tokens, train=True, rngs=rngs))(variables)
+
+
 def test_dropout_is_locked_over_time_and_drops_whole_words():
     model, variables, tokens = make_model(dropout=0.5, layers=1, hidden=64)
-    output = model.apply(variables, tokens, train=True, rngs={'dropout': jax.random.key(1)})
+    output = train(model, variables, tokens, 1)
     ratio = np.asarray(output.dropped) / np.asarray(output.outputs)
     np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:, :1], ratio.shape), rtol=1e-5, atol=1e-5)
     assert set(ratio.round(4).ravel()) == {0.0, 2.0}
     assert 0.35 < (ratio == 0).mean() < 0.65
     model, variables, _ = make_model(dropout_embedding=0.5)
-    logits = model.apply(variables, np.tile(np.arange(11)[:, None], 2), train=True, rngs={'dropout': jax.random.key(3)})
-    alone = np.asarray(model.apply(variables, np.tile(np.arange(11)[:, None], 2), train=False).logits)
-    bare = np.asarray(logits.logits)[:, 0]
+    words = np.tile(np.arange(11)[:, None], 2)
+    bare = np.asarray(train(model, variables, words, 3).logits)[:, 0]
+    alone = np.asarray(jax.jit(model.apply)(variables, words).logits)
     silent = np.isclose(bare[:, None], bare[None], atol=1e-6).all(-1).sum(1)  # words without a vector are all alike
     assert 2 <= silent.max() <= 9
     assert not np.allclose(bare, alone[:, 0])

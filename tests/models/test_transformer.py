@@ -185,7 +185,7 @@ def test_a_language_models_steps_give_the_logits_of_one_go():
 @pytest.mark.parametrize('form', FORMS[:2])
 def test_search_with_a_cache_finds_what_search_without_finds(form):
     """Against evaluating all positions again at each step: greedy, and the scores of a beam's hypotheses."""
-    model = models.make('transformer.transformer', **SMALL, **form)
+    model = models.make('transformer.transformer', **{**SMALL, 'layers': 1}, **form)
     variables = jax.tree.map(lambda p: 0.7 * p, draw_variables(model, SOURCE, LENGTHS, TARGET))
     one_go = jax.jit(lambda target: jax.nn.log_softmax(model.apply(variables, SOURCE, LENGTHS, target)))
 
@@ -265,7 +265,7 @@ def test_dropout_stands_where_the_paper_has_it():
         x = norm(p['decoder']['block1'][name], x)
     expected = np.broadcast_to(x @ p['embedding']['embedding'].T, logits.shape)
     np.testing.assert_allclose(logits, expected, atol=1e-5)
-    model = models.make('transformer.transformer', **SMALL, dropout=0.3)
+    model = models.make('transformer.transformer', **{**SMALL, 'layers': 1}, dropout=0.3)
     variables = draw_variables(model, SOURCE, LENGTHS, TARGET)
     apply = train(model)
     a, b = (apply(variables, jax.random.key(i)) for i in (0, 1))
@@ -285,7 +285,8 @@ def test_weights_for_drawing():
 
 
 def test_bfloat16():
-    model = models.make('transformer.transformer', **SMALL, dtype='bfloat16')
+    small = {**SMALL, 'layers': 1}
+    model = models.make('transformer.transformer', **small, dtype='bfloat16')
     variables = jax.jit(model.init)(jax.random.key(0), SOURCE, LENGTHS, TARGET)
     assert {p.dtype for p in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
 
@@ -297,7 +298,7 @@ def test_bfloat16():
 
     logits, memory, state, steps = decode(variables)
     assert logits.dtype == np.float32
-    wide = jax.jit(models.make('transformer.transformer', **SMALL).apply)(variables, SOURCE, LENGTHS, TARGET)
+    wide = jax.jit(models.make('transformer.transformer', **small).apply)(variables, SOURCE, LENGTHS, TARGET)
     np.testing.assert_allclose(logits, wide, atol=0.05 * np.abs(wide).max())
     assert {x.dtype for x in jax.tree.leaves((memory.layers, state.layers))} == {np.dtype(jnp.bfloat16)}
     np.testing.assert_allclose(steps, logits, atol=0.05 * np.abs(wide).max())

@@ -4,6 +4,9 @@ import importlib.util
 
 import pytest
 
+from canon import models
+from canon.models.protocols import TranslationModel
+
 
 @pytest.fixture(scope='module')
 def example(root):
@@ -32,3 +35,8 @@ def test_the_example_trains_and_translates(example, tmp_path, monkeypatch):
     assert all(isinstance(translation.text, str) for translation in translations)
     (weights,) = translator.align(params, translations[0])
     assert weights.shape == (max(len(translations[0].target), 1), len(translations[0].source))
+
+
+@pytest.mark.parametrize('name', ['seq2seq.sutskever', 'seq2seq.luong', 'seq2seq.bahdanau', 'transformer.base'])
+def test_translation_models_have_one_interface(name):
+    assert isinstance(models.make(name, vocab=9), TranslationModel)

@@ -124,7 +124,7 @@ class TransformerBlock(linen.Module):
 
         Args:
           x: [R, T, d_model], where R is a multiple of the memory's rows.
-          cache: keys and values of the positions before.
+          cache: keys and values of the preceding positions.
           position: the number of positions in the cache, an integer scalar.
           memory: keys and values of the source.
           memory_mask: [B, 1, S], False on padding.
@@ -132,27 +132,28 @@ class TransformerBlock(linen.Module):
         Returns:
           The output [R, T, d_model] and the cache with the new positions.
         """
-        caches = [cache]
 
-        def self_attention(y: jax.Array) -> jax.Array:
-            y, caches[0] = self.attention.extend(y, cache, position)
+        def attend_to_itself(y: jax.Array) -> jax.Array:
+            nonlocal cache
+            y, cache = self.attention.extend(y, cache, position)
             return y
 
-        def cross_attention(y: jax.Array, memory: KeyValueCache) -> jax.Array:
+        def attend_to_source(y: jax.Array, source: KeyValueCache) -> jax.Array:
             # The hypotheses of one source become more queries of one row, so its keys are not repeated.
-            queries = y.reshape(len(memory.keys), -1, y.shape[-1])
-            return self.cross_attention.attend(queries, memory, memory_mask).reshape(y.shape)
+            queries = y.reshape(len(source.keys), -1, y.shape[-1])
+            return self.cross_attention.attend(queries, source, memory_mask).reshape(y.shape)
 
-        x = self._residual(self.attention_norm, x, self_attention)
+        x = self._residual(self.attention_norm, x, attend_to_itself)
         if memory is not None:
-            x = self._residual(self.cross_norm, x, partial(cross_attention, memory=memory))
-        return self._residual(self.feed_norm, x, self.feed_forward), caches[0]
+            x = self._residual(self.cross_norm, x, partial(attend_to_source, source=memory))
+        return self._residual(self.feed_norm, x, self.feed_forward), cache
 
     def feed_forward(self, x: jax.Array) -> jax.Array:
-        """FFN(x) = max(0, x W_1 + b_1) W_2 + b_2: eq. 2."""
+        """Returns FFN(x) = max(0, x W_1 + b_1) W_2 + b_2 (eq. 2)."""
         return self.narrow(ops.activation(self.settings.activation)(self.wide(x)))
 
     def _residual(self, norm: linen.Module, x: jax.Array, f: Callable, train: bool = False) -> jax.Array:
+        """Returns LN(x + f(x)), or x + f(LN(x)) with pre-norm; f(.) is dropped out before the sum (section 5.4)."""
         if self.settings.norm == 'pre':
             return x + self.drop(f(norm(x)), deterministic=not train)
         return norm(x + self.drop(f(x), deterministic=not train))
