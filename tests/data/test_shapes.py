@@ -28,14 +28,14 @@ def test_nearest_points_of_triangles():
     weights = distances.nearest_weights(points, triangles)
     assert (weights >= 0).all()
     np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-12)
-    place = (weights[..., None] * triangles).sum(1)
+    nearest = (weights[..., None] * triangles).sum(1)
     u, v = np.meshgrid(np.linspace(0, 1, 200), np.linspace(0, 1, 200))
     dense = np.stack((1 - u, u * (1 - v), u * v), -1).reshape(-1, 3)
     for i in range(60):
         least = np.linalg.norm(dense @ triangles[i] - points[i], axis=-1).min()
-        found = np.linalg.norm(place[i] - points[i])
-        assert found <= least + 1e-9
-        assert found >= least - 0.02 * np.abs(triangles[i]).max()
+        distance = np.linalg.norm(nearest[i] - points[i])
+        assert distance <= least + 1e-9
+        assert distance >= least - 0.02 * np.abs(triangles[i]).max()
     kinds = set((weights > 0).sum(-1).tolist())
     assert kinds == {1, 2, 3}  # corners, edges and faces were all met
 
@@ -45,8 +45,8 @@ def test_signed_distance_of_a_cube():
     surface = distances.MeshDistance(trimesh.creation.box((0.6, 0.8, 1.0)))
     rng = np.random.default_rng(1)
     points = rng.uniform(-0.9, 0.9, (3000, 3))
-    wanted = shapes.Primitive('box', (0.3, 0.4, 0.5)).signed_distance(points)
-    np.testing.assert_allclose(surface.signed_distance(points), wanted, atol=1e-12)
+    expected = shapes.Primitive('box', (0.3, 0.4, 0.5)).signed_distance(points)
+    np.testing.assert_allclose(surface.signed_distance(points), expected, atol=1e-12)
 
 
 def test_signed_distance_of_a_body_with_hollows():
@@ -56,8 +56,8 @@ def test_signed_distance_of_a_body_with_hollows():
     points = np.concatenate((rng.uniform(-0.5, 0.5, (300, 3)), meshes.sample_mesh(body, 300, rng)[0]))
     points[300:] += 0.02 * rng.normal(size=(300, 3))
     corners = np.asarray(body.triangles)
-    found = distances.MeshDistance(body).signed_distance(points)
-    for point, value in zip(points, found, strict=True):
+    signed = distances.MeshDistance(body).signed_distance(points)
+    for point, value in zip(points, signed, strict=True):
         weights = distances.nearest_weights(point[None], corners)
         far = np.linalg.norm((weights[..., None] * corners).sum(1) - point, axis=-1).min()
         a, b, c = np.moveaxis(corners - point, 1, 0)
@@ -65,7 +65,7 @@ def test_signed_distance_of_a_body_with_hollows():
         below = x * y * z + (a * b).sum(-1) * z + (b * c).sum(-1) * x + (c * a).sum(-1) * y
         turns = np.arctan2((a * np.cross(b, c)).sum(-1), below).sum() / (2 * np.pi)
         assert value == pytest.approx(-far if turns > 0.5 else far, abs=1e-12)
-    assert 100 < (found < 0).sum() < 500
+    assert 100 < (signed < 0).sum() < 500
 
 
 def test_a_mesh_with_holes_has_no_inside(tmp_path):
@@ -123,10 +123,10 @@ def test_clouds_from_files(tmp_path):
     head = '\n'.join(f'property float {name}' for name in names)
     (tmp_path / 'd.ply').write_text(f'ply\nformat ascii 1.0\nelement vertex 20\n{head}\nend_header\n{rows}\n')
     for name, given in (('a.npy', None), ('b.npz', normals), ('c.xyz', normals), ('d.ply', normals)):
-        found, ways = meshes.read_points(tmp_path / name)
-        np.testing.assert_allclose(found, points, rtol=1e-6)
+        positions, directions = meshes.read_points(tmp_path / name)
+        np.testing.assert_allclose(positions, points, rtol=1e-6)
         length = np.linalg.norm(normals, axis=-1, keepdims=True)
-        assert ways is None if given is None else np.allclose(ways, given / length, atol=1e-6)
+        assert directions is None if given is None else np.allclose(directions, given / length, atol=1e-6)
     np.save(tmp_path / 'e.npy', points[:, :2])
     with pytest.raises(CanonError, match=r'e\.npy: points are numbers \[N, 3\]'):
         meshes.read_points(tmp_path / 'e.npy')
@@ -138,10 +138,10 @@ def test_normals_of_any_length():
     points, normals = shapes.AnalyticShape('ball', (body,)).sample_surface(2000, np.random.default_rng(0))
     lengths = np.random.default_rng(1).choice([1e-200, 0.3, 3, 1e200], (2000, 1))
     np.testing.assert_allclose(meshes.unit_normals(lengths * normals), normals, atol=1e-12)
-    asked = np.random.default_rng(2).uniform(-0.5, 0.5, (500, 3))
-    found = distances.field_from_points(points, lengths * normals)(asked)
-    np.testing.assert_array_equal(found.round(12), distances.field_from_points(points, normals)(asked).round(12))
-    assert np.abs(found - body.signed_distance(asked)).max() < 0.02
+    queries = np.random.default_rng(2).uniform(-0.5, 0.5, (500, 3))
+    signed = distances.field_from_points(points, lengths * normals)(queries)
+    np.testing.assert_array_equal(signed.round(12), distances.field_from_points(points, normals)(queries).round(12))
+    assert np.abs(signed - body.signed_distance(queries)).max() < 0.02
     for bad in (0, np.nan, np.inf):
         normals[7] = bad
         with pytest.raises(CanonError, match='1 of 2000 normals have no direction, the first at 7'):
@@ -152,7 +152,7 @@ CLOUD = np.random.default_rng(0).normal(size=(9, 6))
 
 
 @pytest.mark.parametrize(
-    ('name', 'stored', 'told'),
+    ('name', 'stored', 'message'),
     [
         ('a.xyz', b'a b c\n', 'cannot be read as points: could not convert'),
         ('a.xyz', pickle.dumps({'points': 1}), 'cannot be read as points'),
@@ -176,7 +176,7 @@ CLOUD = np.random.default_rng(0).normal(size=(9, 6))
         ('b.npy', None, 'there is no file of points'),
     ],
 )
-def test_files_that_are_no_points(tmp_path, name, stored, told):
+def test_files_that_are_no_points(tmp_path, name, stored, message):
     path = tmp_path / name
     if isinstance(stored, dict):
         np.savez(path, **stored)
@@ -184,7 +184,7 @@ def test_files_that_are_no_points(tmp_path, name, stored, told):
         path.write_bytes(stored)
     elif stored is not None:
         np.save(path, stored)
-    with pytest.raises(CanonError, match=told) as error:
+    with pytest.raises(CanonError, match=message) as error:
         meshes.read_points(path)
     assert str(path) in str(error.value)
     assert '\n' not in str(error.value)
@@ -201,7 +201,7 @@ FACES = 'f 1 3 2\nf 1 2 4\nf 2 3 4\nf 3 1 4\n'
 
 
 @pytest.mark.parametrize(
-    ('name', 'stored', 'told'),
+    ('name', 'stored', 'message'),
     [
         ('a.ply', face_of(88), 'a face names vertex 88, but there are 8'),
         ('a.ply', face_of(-1), 'a face names vertex -1, but there are 8'),
@@ -217,10 +217,10 @@ FACES = 'f 1 3 2\nf 1 2 4\nf 2 3 4\nf 3 1 4\n'
         ('a.gltf', '[' * 100_000, 'cannot be read as a mesh'),
     ],
 )
-def test_files_that_are_no_meshes_are_one_line(tmp_path, name, stored, told):
+def test_files_that_are_no_meshes_are_one_line(tmp_path, name, stored, message):
     path = tmp_path / name
     path.write_bytes(stored if isinstance(stored, bytes) else stored.encode())
-    with pytest.raises(CanonError, match=told) as error:
+    with pytest.raises(CanonError, match=message) as error:
         meshes.read_mesh(path)
     assert str(path) in str(error.value)
     assert '\n' not in str(error.value)
@@ -254,20 +254,20 @@ def test_the_surface_of_a_field_is_closed_and_where_it_should_be():
 
 def test_mise_asks_near_the_surface_alone_and_finds_the_same():
     body = shapes.make_bodies(('torus',), 1)[0]
-    asked = []
+    evaluated = []
 
     def field(points):
-        asked.append(points)
+        evaluated.append(points)
         return body.signed_distance(points)
 
     values = isosurfaces.sample_near_level(field, 0.5, 8, 3)
-    whole = body.signed_distance(isosurfaces.grid_points(64, 0.5)).reshape(65, 65, 65)
-    np.testing.assert_array_equal(values < 0, whole < 0)
-    found, wanted = isosurfaces.extract_iso_surface(values, 0.5), isosurfaces.extract_iso_surface(whole, 0.5)
-    np.testing.assert_allclose(found.volume, wanted.volume, rtol=1e-6)
-    assert len(found.faces) == len(wanted.faces)
-    places = np.concatenate(asked)
-    assert len(places) == len(np.unique(places.round(9), axis=0)) < 0.15 * 65**3
+    full = body.signed_distance(isosurfaces.grid_points(64, 0.5)).reshape(65, 65, 65)
+    np.testing.assert_array_equal(values < 0, full < 0)
+    meshes_of_grids = [isosurfaces.extract_iso_surface(grid, 0.5) for grid in (values, full)]
+    np.testing.assert_allclose(*(mesh.volume for mesh in meshes_of_grids), rtol=1e-6)
+    assert len(meshes_of_grids[0].faces) == len(meshes_of_grids[1].faces)
+    positions = np.concatenate(evaluated)
+    assert len(positions) == len(np.unique(positions.round(9), axis=0)) < 0.15 * 65**3
     np.testing.assert_array_equal(
         isosurfaces.sample_near_level(body.signed_distance, 0.5, 16, 0),
         body.signed_distance(isosurfaces.grid_points(16, 0.5)).reshape(17, 17, 17),
@@ -278,11 +278,11 @@ def test_mise_follows_a_surface_out_of_the_cells_that_showed_it():
     """A needle crosses coarse cells between their corners: points of finer neighbours tell of it."""
     needle = shapes.Primitive(
         'capsule', (0.3, 0.06), centre=(0.0, 0.0, 0.15)
-    )  # its upper end is seen by no coarse corner
+    )  # its upper end contains no vertex of the coarse grid
     ball = shapes.Primitive('sphere', (0.2,), (0, 0, -0.25))
     field = lambda p: np.minimum(needle.signed_distance(p), ball.signed_distance(p))  # noqa: E731
-    whole = field(isosurfaces.grid_points(32, 0.5)).reshape(33, 33, 33)
-    np.testing.assert_array_equal(isosurfaces.sample_near_level(field, 0.5, 8, 2) < 0, whole < 0)
+    full = field(isosurfaces.grid_points(32, 0.5)).reshape(33, 33, 33)
+    np.testing.assert_array_equal(isosurfaces.sample_near_level(field, 0.5, 8, 2) < 0, full < 0)
 
 
 def test_an_empty_level_set():
@@ -321,7 +321,7 @@ def test_points_to_a_field_and_a_mesh():
     assert mesh.volume == pytest.approx(4 / 3 * np.pi * 0.35**3, rel=0.02)
 
 
-def test_voxels_to_and_fro():
+def test_voxels_are_converted_and_back():
     body = shapes.Primitive('torus', (0.27, 0.12))
     full = voxels.voxelize_field(body.signed_distance, 40, 0.5)
     volume = 2 * np.pi**2 * 0.27 * 0.12**2
@@ -341,7 +341,7 @@ def test_voxels_to_and_fro():
             voxels.voxel_distances(alike, 0.5)
 
 
-# --- the embedded family ------------------------------------------------------------------------------------------
+# --- synthetic bodies ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('kind', shapes.KINDS[:-1])
@@ -351,14 +351,14 @@ def test_distances_of_the_family_are_exact(kind):
     rng = np.random.default_rng(0)
     points = shapes.sample_cube(500, 0.55, rng)
     slope, value = body._gradient(points), body.signed_distance(points)
-    smooth = np.abs(np.linalg.norm(slope, axis=-1) - 1) < 1e-4  # but where two places are as near
+    smooth = np.abs(np.linalg.norm(slope, axis=-1) - 1) < 1e-4  # except where two points are equally near
     assert smooth.mean() > 0.98
     landed = points - value[:, None] * slope
     assert np.abs(body.signed_distance(landed[smooth])).max() < 1e-4
     surface, normals = body.sample_surface(500, rng)
     assert np.abs(body.signed_distance(surface)).max() < 1e-9
     assert np.abs(surface).max() < 0.5
-    # No place of the surface is nearer than the distance says.
+    # No point of the surface is nearer than the distance.
     between = np.linalg.norm(points[:, None] - surface, axis=-1).min(1)
     assert (between >= np.abs(value) - 1e-9).all()
     assert (body.signed_distance(surface + 1e-4 * normals) > 0).all()
@@ -445,5 +445,5 @@ def test_distance_samples_are_those_of_deepsdf():
 
 def test_the_local_sigma_is_the_distance_of_a_neighbour():
     points = np.random.default_rng(0).normal(size=(80, 3))
-    wanted = np.sort(np.linalg.norm(points[:, None] - points, axis=-1), axis=1)[:, 7]
-    np.testing.assert_allclose(shapes.neighbour_distances(points, 7), wanted)
+    expected = np.sort(np.linalg.norm(points[:, None] - points, axis=-1), axis=1)[:, 7]
+    np.testing.assert_allclose(shapes.neighbour_distances(points, 7), expected)

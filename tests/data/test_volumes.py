@@ -14,10 +14,10 @@ VALUES = np.random.default_rng(0).integers(0, 200, (4, 5, 6)).astype(np.int16)
 
 def test_npy(tmp_path):
     np.save(tmp_path / 'v.npy', VALUES)
-    told = volumes.load_volume('read_volume', path=str(tmp_path / 'v.npy'), spacing=(1, 2, 0.5))
-    np.testing.assert_array_equal(told.values, VALUES)
-    assert told.scaled.dtype == np.float32
-    np.testing.assert_allclose(told.half, np.array([3, 8, 2.5]) / 8)
+    volume = volumes.load_volume('read_volume', path=str(tmp_path / 'v.npy'), spacing=(1, 2, 0.5))
+    np.testing.assert_array_equal(volume.values, VALUES)
+    assert volume.scaled.dtype == np.float32
+    np.testing.assert_allclose(volume.half, np.array([3, 8, 2.5]) / 8)
 
 
 @pytest.mark.parametrize('dtype', ['<i2', '>i2', 'float64'])
@@ -37,9 +37,9 @@ def test_nifti_is_turned_and_scaled_as_it_says(tmp_path, name):
     image = nibabel.Nifti1Image(VALUES, affine)
     image.header.set_slope_inter(0.5, -10)
     nibabel.save(image, tmp_path / name)
-    told = volumes.read_volume(tmp_path / name)
-    np.testing.assert_allclose(told.values, 0.5 * VALUES.transpose(2, 1, 0)[::-1] - 10)
-    np.testing.assert_allclose(told.spacing, (3, 2, 1.5))
+    volume = volumes.read_volume(tmp_path / name)
+    np.testing.assert_allclose(volume.values, 0.5 * VALUES.transpose(2, 1, 0)[::-1] - 10)
+    np.testing.assert_allclose(volume.spacing, (3, 2, 1.5))
 
 
 AXES = np.array(
@@ -55,18 +55,18 @@ def test_one_geometry_has_one_spacing_however_it_is_stored(tmp_path, codes):
     turned = nibabel.orientations.axcodes2ornt('LPS')
     affine = AXES if codes[0] else np.diag([1.2, 1.9, 2.5, 1])
     stored = nibabel.Nifti1Image(VALUES, affine)
-    found = []
+    read = []
     for image in (stored, nibabel.as_closest_canonical(stored), stored.as_reoriented(turned)):
         own = nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine)
         own.set_sform(image.affine, codes[0])
         own.set_qform(image.affine if not codes[0] else np.diag([9.0, 9, 9, 1]), codes[1])  # sets pixdim as well
         nibabel.save(own, tmp_path / 'v.nii')
-        found.append(volumes.read_volume(tmp_path / 'v.nii'))
+        read.append(volumes.read_volume(tmp_path / 'v.nii'))
     canonical = nibabel.as_closest_canonical(stored)
     spacing = np.linalg.norm(canonical.affine[:3, :3], axis=0)
-    for told in found:
-        np.testing.assert_array_equal(told.values, np.asarray(canonical.dataobj))
-        np.testing.assert_allclose(told.spacing, spacing, rtol=1e-6)
+    for volume in read:
+        np.testing.assert_array_equal(volume.values, np.asarray(canonical.dataobj))
+        np.testing.assert_allclose(volume.spacing, spacing, rtol=1e-6)
 
 
 @pytest.mark.parametrize('dtype', ['int8', 'uint8', '>i4', 'int64', 'uint64', 'float64', 'bool'])
@@ -214,8 +214,8 @@ def test_what_is_refused(tmp_path, name, kind, given, error, message):
 
 def test_values_from_0_to_1(tmp_path):
     np.save(tmp_path / 'v.npy', VALUES)
-    told = volumes.read_volume(tmp_path / 'v.npy')
-    np.testing.assert_allclose(told.scaled, (VALUES - VALUES.min()) / np.ptp(VALUES), atol=1e-6)
+    volume = volumes.read_volume(tmp_path / 'v.npy')
+    np.testing.assert_allclose(volume.scaled, (VALUES - VALUES.min()) / np.ptp(VALUES), atol=1e-6)
     phantom = volumes.shepp_logan(5)  # its skull falls between voxels, and 1 is the skull all the same
     assert phantom.values.max() < 1
     np.testing.assert_array_equal(phantom.scaled, phantom.values)
@@ -234,30 +234,32 @@ def test_the_phantom_is_a_head():
     """By hand: in the skull 1, in the brain 0.2, in a ventricle 0, in the blobs of the middle plane 0.3, outside 0."""
     points = [[0, 0.9, 0], [0.4, -0.4, 0], [0.22, 0, 0], [0, 0.4, -0.15], [0, 0.1, 0.25], [0, -0.606, 0], [0.9, 0.9, 0]]
     np.testing.assert_allclose(volumes.phantom_at(np.array(points)), [1, 0.2, 0, 0.3, 0.3, 0.3, 0], atol=1e-12)
-    told = volumes.shepp_logan(33, 1)
-    np.testing.assert_allclose(told.values[16, 30, 16], volumes.phantom_at(np.array([0, 30 / 16 - 1, 0])), atol=1e-6)
+    volume = volumes.shepp_logan(33, 1)
+    np.testing.assert_allclose(volume.values[16, 30, 16], volumes.phantom_at(np.array([0, 30 / 16 - 1, 0])), atol=1e-6)
     fine = volumes.shepp_logan(16, 3).values
     assert fine.min() >= -1e-6
     assert fine.max() <= 1 + 1e-6
     # The sum of voxels is that of the ellipsoids' volumes.
-    wanted = sum(row[0] * 4 / 3 * np.pi * row[1:4].prod() for row in volumes.SHEPP_LOGAN)
-    assert abs(volumes.shepp_logan(64, 2).values.sum() * (2 / 63) ** 3 / wanted - 1) < 0.01
+    expected = sum(row[0] * 4 / 3 * np.pi * row[1:4].prod() for row in volumes.SHEPP_LOGAN)
+    assert abs(volumes.shepp_logan(64, 2).values.sum() * (2 / 63) ** 3 / expected - 1) < 0.01
 
 
 def test_the_phantoms_line_integrals_are_those_of_fine_sums():
     rng = np.random.default_rng(0)
     origins = rng.normal(size=(30, 3))
     origins *= 2 / np.linalg.norm(origins, axis=-1, keepdims=True)
-    ways = 2 * (rng.uniform(-0.5, 0.5, (30, 3)) - origins)
+    directions = 2 * (rng.uniform(-0.5, 0.5, (30, 3)) - origins)
     t = (np.arange(20000) + 0.5) / 20000
-    sums = volumes.phantom_at(origins[:, None] + t[:, None] * ways[:, None]).mean(1) * np.linalg.norm(ways, axis=-1)
-    np.testing.assert_allclose(volumes.phantom_integrals(origins, ways), sums, atol=1e-3)
+    sums = volumes.phantom_at(origins[:, None] + t[:, None] * directions[:, None]).mean(1) * np.linalg.norm(
+        directions, axis=-1
+    )
+    np.testing.assert_allclose(volumes.phantom_integrals(origins, directions), sums, atol=1e-3)
 
 
 def test_rings_are_the_formulas():
-    told = volumes.marschner_lobb(9)
+    volume = volumes.marschner_lobb(9)
     x, y, z = 0.5, -0.25, 0.75
     ring = np.cos(2 * np.pi * 6 * np.cos(np.pi * np.sqrt(x * x + y * y) / 2))
-    wanted = (1 - np.sin(np.pi * z / 2) + 0.25 * (1 + ring)) / 2.5
-    np.testing.assert_allclose(told.values[6, 3, 7], wanted, rtol=1e-6)
-    assert (told.values.min() >= 0) & (told.values.max() <= 1)
+    expected = (1 - np.sin(np.pi * z / 2) + 0.25 * (1 + ring)) / 2.5
+    np.testing.assert_allclose(volume.values[6, 3, 7], expected, rtol=1e-6)
+    assert (volume.values.min() >= 0) & (volume.values.max() <= 1)

@@ -55,9 +55,9 @@ def test_it_is_the_sum_of_solid_angles(body):
     points[200:400, :2] = body.vertices[rng.integers(len(body.vertices), size=200), :2]
     clear = distances.MeshDistance(body).nearest(points).distance > 1e-9  # on the surface there is no winding number
     triangles = np.asarray(body.triangles)
-    wanted = solid_angles(triangles, points[clear])
-    np.testing.assert_allclose(WindingNumber(triangles)(points[clear]), wanted, atol=1e-6)
-    assert len(np.unique(wanted.round())) > 1
+    expected = solid_angles(triangles, points[clear])
+    np.testing.assert_allclose(WindingNumber(triangles)(points[clear]), expected, atol=1e-6)
+    assert len(np.unique(expected.round())) > 1
 
 
 def test_many_points_and_triangles_that_lie_across_all_cells():
@@ -74,20 +74,20 @@ SPOTS = np.array([[0.0, 0, 0], [0.4, 0, 0], [0.7, 0, 0], [3, 0, 0], [3, 0, 2.1],
 
 
 @pytest.mark.parametrize(
-    ('bodies', 'wanted'),
+    ('bodies', 'expected'),
     [
         ((box(), box(1, 3)), (1, 1, 0, 1, 0, 0)),
         ((box(), box(1, 3, inwards=True)), (1, 1, 0, 1, 0, 0)),
         ((box(inwards=True), box(1, 3)), (1, 1, 0, 1, 0, 0)),
         ((box(), box(0.6, inwards=True)), (0, 1, 0, 0, 0, 0)),  # hollow
-        ((box(inwards=True), box(0.6)), (0, 1, 0, 0, 0, 0)),  # hollow, and inside out as a whole
+        ((box(inwards=True), box(0.6)), (0, 1, 0, 0, 0, 0)),  # hollow, and inside out altogether
         ((box(), box(0.6, inwards=True), box(1, 3, inwards=True)), (0, 1, 0, 1, 0, 0)),
         ((box(), box(0.6, inwards=True), box(0.3, inwards=True)), (1, 1, 0, 0, 0, 0)),  # a body in the cavity
         ((box(), box(1, 0.3), box(0.2)), (3, 2, 1, 0, 0, 0)),  # overlapping, one within the others
         ((box(), box(1, 0.3, inwards=True)), (2, 2, 1, 0, 0, 0)),
     ],
 )
-def test_bodies_face_outwards_and_cavities_stay(bodies, wanted):
+def test_bodies_face_outwards_and_cavities_stay(bodies, expected):
     vertices, faces = union(*bodies)
     for flipped in (None, 0, 11, 13, len(faces) - 1):  # none or one face is turned as well
         given = faces.copy()
@@ -95,7 +95,7 @@ def test_bodies_face_outwards_and_cavities_stay(bodies, wanted):
             given[flipped] = given[flipped, ::-1]
         oriented = orient_bodies(vertices, given)
         assert count_unpaired_edges(oriented) == 0
-        np.testing.assert_array_equal(WindingNumber(vertices[oriented])(SPOTS), wanted)
+        np.testing.assert_array_equal(WindingNumber(vertices[oriented])(SPOTS), expected)
 
 
 def test_most_of_an_open_body_decides_and_nothing_orients_a_klein_bottle():
@@ -105,8 +105,8 @@ def test_most_of_an_open_body_decides_and_nothing_orients_a_klein_bottle():
     np.testing.assert_array_equal(orient_bodies(np.asarray(body.vertices), given), faces)
     n = 8
     u, v = np.meshgrid(np.arange(n), np.arange(n), indexing='ij')
-    place = lambda u, v: np.where((u // n) % 2, -v % n, v % n) + n * (u % n)  # noqa: E731
-    corners = [place(u + i, v + j).ravel() for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))]
+    index = lambda u, v: np.where((u // n) % 2, -v % n, v % n) + n * (u % n)  # noqa: E731
+    corners = [index(u + i, v + j).ravel() for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))]
     klein = np.concatenate((np.stack(corners[:3], -1), np.stack((corners[0], *corners[2:]), -1)))
     vertices = np.random.default_rng(1).normal(size=(n * n, 3))
     assert count_unpaired_edges(orient_bodies(vertices, klein)) > 0
@@ -119,11 +119,11 @@ def test_the_inside_of_overlapping_boxes():
     """Two unit boxes, the second shifted by a half: signs are those of the union, in samples and on the surface."""
     mesh = meshes.clean_mesh(*union(box(), box(1, 0.5)))
     points = np.random.default_rng(0).uniform(-1, 1.5, (4000, 3))
-    whole = shapes.Primitive('box', (0.75, 0.5, 0.5), (0.25, 0.0, 0.0)).signed_distance(points)
-    found = distances.MeshDistance(mesh).signed_distance(points)
-    np.testing.assert_array_equal(found < 0, whole < 0)
-    np.testing.assert_allclose(found[whole > 0], whole[whole > 0], atol=1e-12)
-    assert (np.abs(found) <= np.abs(whole) + 1e-12).all()  # walls within count for the distance
+    exact = shapes.Primitive('box', (0.75, 0.5, 0.5), (0.25, 0.0, 0.0)).signed_distance(points)
+    signed = distances.MeshDistance(mesh).signed_distance(points)
+    np.testing.assert_array_equal(signed < 0, exact < 0)
+    np.testing.assert_allclose(signed[exact > 0], exact[exact > 0], atol=1e-12)
+    assert (np.abs(signed) <= np.abs(exact) + 1e-12).all()  # walls within count for the distance
 
 
 def test_places_on_walls_within_a_body_are_not_drawn(tmp_path):
@@ -142,8 +142,8 @@ def test_boxes_that_touch_are_closed():
     """Edges of four triangles, and a wall of two coincident ones, are no holes."""
     mesh = meshes.clean_mesh(*union(box(), box(1, 1.0)))
     assert meshes.count_bad_edges(mesh) == 0
-    found = distances.MeshDistance(mesh).is_inside(np.array([[0.2, 0, 0], [0.7, 0.1, 0], [1.6, 0, 0], [0.2, 0, 0.6]]))
-    np.testing.assert_array_equal(found, [True, True, False, False])
+    inside = distances.MeshDistance(mesh).is_inside(np.array([[0.2, 0, 0], [0.7, 0.1, 0], [1.6, 0, 0], [0.2, 0, 0.6]]))
+    np.testing.assert_array_equal(inside, [True, True, False, False])
 
 
 @pytest.mark.parametrize('size', [1e-9, 1e9, 1e20])
@@ -151,8 +151,8 @@ def test_signs_and_distances_of_any_size(size):
     """Corners of their own for each face are joined at any scale."""
     scattered = np.asarray(box(size).triangles).reshape(-1, 3)
     mesh = meshes.clean_mesh(scattered, np.arange(36).reshape(-1, 3))
-    found = distances.MeshDistance(mesh).signed_distance(size * np.array([[0, 0, 0], [0.3, 0, 0], [0.5, 0.9, 0]]))
-    np.testing.assert_allclose(found / size, [-0.5, -0.2, 0.4], atol=1e-12)
+    signed = distances.MeshDistance(mesh).signed_distance(size * np.array([[0, 0, 0], [0.3, 0, 0], [0.5, 0.9, 0]]))
+    np.testing.assert_allclose(signed / size, [-0.5, -0.2, 0.4], atol=1e-12)
 
 
 def test_a_corner_far_away_makes_no_millions_of_pieces():
@@ -162,6 +162,6 @@ def test_a_corner_far_away_makes_no_millions_of_pieces():
     assert len(surface._face_of_piece) < 100_000
     points = np.random.default_rng(0).uniform(-1, 1, (50, 3))
     weights = distances.nearest_weights(points[:, None], np.asarray(body.triangles)[None])
-    places = (weights[..., None] * np.asarray(body.triangles)).sum(2)
-    wanted = np.linalg.norm(places - points[:, None], axis=-1).min(1)
-    np.testing.assert_allclose(surface.nearest(points).distance, wanted, rtol=1e-9)
+    nearest = (weights[..., None] * np.asarray(body.triangles)).sum(2)
+    expected = np.linalg.norm(nearest - points[:, None], axis=-1).min(1)
+    np.testing.assert_allclose(surface.nearest(points).distance, expected, rtol=1e-9)

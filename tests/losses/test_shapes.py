@@ -10,9 +10,9 @@ from canon import losses
 
 def test_clamped_distances():
     """Beyond delta on the same side nothing is left to learn; on the other side the error is 2 delta."""
-    found, truth = np.array([0.03, 0.5, 0.5, -0.5, 0.2]), np.array([-0.01, 0.2, -0.3, 0.05, 0.04])
-    np.testing.assert_allclose(losses.clamped_l1(found, truth, 0.1), [0.04, 0, 0.2, 0.15, 0.06], atol=1e-7)
-    slope = jax.grad(lambda f: losses.clamped_l1(f, truth, 0.1).sum())(jnp.asarray(found))
+    predictions, truth = np.array([0.03, 0.5, 0.5, -0.5, 0.2]), np.array([-0.01, 0.2, -0.3, 0.05, 0.04])
+    np.testing.assert_allclose(losses.clamped_l1(predictions, truth, 0.1), [0.04, 0, 0.2, 0.15, 0.06], atol=1e-7)
+    slope = jax.grad(lambda f: losses.clamped_l1(f, truth, 0.1).sum())(jnp.asarray(predictions))
     np.testing.assert_array_equal(slope, [1, 0, 0, 0, 0])
 
 
@@ -22,9 +22,9 @@ def test_a_signed_distance_has_no_eikonal_loss():
     slopes = jax.vmap(jax.grad(lambda x: jnp.linalg.norm(x) - 0.7))(points)
     np.testing.assert_allclose(losses.eikonal_loss(slopes), 0, atol=1e-12)
     np.testing.assert_allclose(losses.eikonal_loss(3 * slopes), 4, rtol=1e-5)
-    ways = points / np.linalg.norm(points, axis=-1, keepdims=True)
-    np.testing.assert_allclose(losses.surface_loss(jnp.full(20, -0.2), slopes, ways, 1.0), 0.2, atol=1e-5)
-    np.testing.assert_allclose(losses.surface_loss(jnp.full(20, 0.2), slopes, -ways, 0.5), 0.2 + 0.5 * 2, rtol=1e-5)
+    normals = points / np.linalg.norm(points, axis=-1, keepdims=True)
+    np.testing.assert_allclose(losses.surface_loss(jnp.full(20, -0.2), slopes, normals, 1.0), 0.2, atol=1e-5)
+    np.testing.assert_allclose(losses.surface_loss(jnp.full(20, 0.2), slopes, -normals, 0.5), 0.2 + 0.5 * 2, rtol=1e-5)
     np.testing.assert_allclose(losses.surface_loss(jnp.full(20, -0.2), slopes, None), 0.2, rtol=1e-6)
 
 
@@ -44,8 +44,8 @@ def test_the_prior_of_codes():
 def test_binary_cross_entropy():
     logits, truth = np.array([-2.0, 0.5, 3.0, 90.0, -90.0]), np.array([0, 1, 0, 0, 1])
     p = 1 / (1 + np.exp(-logits[:3]))
-    wanted = -np.where(truth[:3] == 1, np.log(p), np.log1p(-p))
-    found = losses.binary_cross_entropy(logits, truth.astype(bool))
-    np.testing.assert_allclose(found[:3], wanted, rtol=1e-6)
-    np.testing.assert_allclose(found[3:], 90, rtol=1e-6)
+    expected = -np.where(truth[:3] == 1, np.log(p), np.log1p(-p))
+    nats = losses.binary_cross_entropy(logits, truth.astype(bool))
+    np.testing.assert_allclose(nats[:3], expected, rtol=1e-6)
+    np.testing.assert_allclose(nats[3:], 90, rtol=1e-6)
     assert losses.binary_cross_entropy(0.0, 0.3) == pytest.approx(np.log(2))

@@ -30,8 +30,8 @@ def test_counts_are_those_of_the_published_code(name):
     assert count(shapes['params']) == PUBLISHED[name]
 
 
-def begun(model, *inputs):
-    """Parameters moved from where they start, so that zeros and ones hide nothing."""
+def perturb(model, *inputs):
+    """Initial variables with noise, so that zeros and ones hide nothing."""
     variables = jax.jit(model.init)(jax.random.key(1), *inputs)
     leaves, tree = jax.tree.flatten(variables)
     rng = np.random.default_rng(5)
@@ -42,8 +42,8 @@ def test_deepsdf_in_float64():
     rng = np.random.default_rng(0)
     codes, points = rng.normal(size=(2, 4)), rng.normal(size=(2, 3, 3))
     model = models.make('deepsdf.deepsdf', layers=4, width=12, skip=2, code=4)
-    params = begun(model, codes, points)['params']
-    found = jax.jit(model.apply)({'params': params}, codes, points)
+    params = perturb(model, codes, points)['params']
+    output = jax.jit(model.apply)({'params': params}, codes, points)
     assert params['layer_1']['kernel'].shape == (12, 12 - 7)
 
     def layer(name, x, normed=True):
@@ -58,10 +58,10 @@ def test_deepsdf_in_float64():
             for i in range(4):
                 h = np.concatenate((h, inputs)) if i == 2 else h
                 h = np.maximum(layer(f'layer_{i}', h), 0)
-            np.testing.assert_allclose(found[b, n], np.tanh(layer('distance', h, normed=False))[0], rtol=1e-5)
+            np.testing.assert_allclose(output[b, n], np.tanh(layer('distance', h, normed=False))[0], rtol=1e-5)
 
 
-def test_normalised_weights_begin_as_they_are_drawn():
+def test_normalised_weights_start_as_they_are_drawn():
     from canon.models.deepsdf import WeightNormDense
 
     x = np.random.default_rng(0).normal(size=(5, 7))
@@ -84,26 +84,26 @@ def test_dropout_only_in_training():
     np.testing.assert_array_equal(model.apply(variables, *inputs), model.apply(variables, *inputs))
 
 
-def from_a_sphere(radius, seeds=6, **sizes):
-    """Means over seeds of |f - (|x| - r)| and of the correlation, at 300 places."""
+def distance_from_a_sphere(radius, seeds=6, **sizes):
+    """Means over seeds of |f - (|x| - r)| and of the correlation, at 300 points."""
     model = models.make('igr.igr', radius=radius, **sizes)
     points = np.float32(np.random.default_rng(0).normal(size=(300, 3)))
     run = jax.jit(lambda key: model.apply(model.init(key, points), points))
-    found = np.stack([run(jax.random.key(seed)) for seed in range(seeds)])
-    wanted = np.linalg.norm(points, axis=-1) - radius
-    return np.abs(found - wanted).mean(), np.mean([np.corrcoef(f, wanted)[0, 1] for f in found])
+    values = np.stack([run(jax.random.key(seed)) for seed in range(seeds)])
+    expected = np.linalg.norm(points, axis=-1) - radius
+    return np.abs(values - expected).mean(), np.mean([np.corrcoef(f, expected)[0, 1] for f in values])
 
 
-def test_igr_begins_as_a_sphere():
+def test_igr_is_initialised_as_a_sphere():
     """Theorem 1 of SAL: f is |x| - r as the width grows, with an error as of a mean of `width` numbers.
 
-    At the published size the authors' own class, begun with 12 seeds in torch, has means of 0.15 and 0.974.
+    At the published size the authors' own class, initialised with 12 seeds in torch, has means of 0.15 and 0.974.
     """
-    narrow, _ = from_a_sphere(0.7, layers=2, width=64, skip=None)
-    wide, alike = from_a_sphere(0.7, layers=2, width=1024, skip=None)
+    narrow, _ = distance_from_a_sphere(0.7, layers=2, width=64, skip=None)
+    wide, alike = distance_from_a_sphere(0.7, layers=2, width=1024, skip=None)
     assert wide < narrow / 2 < 0.15
     assert alike > 0.99
-    error, alike = from_a_sphere(1.0)
+    error, alike = distance_from_a_sphere(1.0)
     assert error < 0.2
     assert alike > 0.96
 
@@ -111,9 +111,9 @@ def test_igr_begins_as_a_sphere():
 def test_igr_in_float64():
     model = models.make('igr.igr', layers=3, width=8, skip=2, beta=100.0)
     points = np.random.default_rng(1).normal(size=(6, 3)) / 4
-    params = begun(model, points)['params']
-    found = jax.jit(model.apply)({'params': params}, points)
-    for x, value in zip(points, found, strict=True):
+    params = perturb(model, points)['params']
+    output = jax.jit(model.apply)({'params': params}, points)
+    for x, value in zip(points, output, strict=True):
         h = x
         for i in range(3):
             h = np.concatenate((h, x)) / np.sqrt(2) if i == 2 else h
@@ -124,12 +124,12 @@ def test_igr_in_float64():
 
 
 def test_the_eikonal_gradient_against_finite_differences():
-    """The gradient by the parameters of a loss of the gradient by the place, in float64."""
+    """The gradient in the parameters of a loss of the gradient in the points, in float64."""
     with jax.enable_x64(True):
         model = models.make('igr.igr', layers=3, width=6, skip=1, beta=5.0)
         rng = np.random.default_rng(2)
         points, normals = rng.normal(size=(2, 5, 3))
-        params = jax.tree.map(lambda x: np.float64(x), begun(model, points)['params'])
+        params = jax.tree.map(lambda x: np.float64(x), perturb(model, points)['params'])
 
         def loss(params):
             values, back = jax.vjp(lambda x: model.apply({'params': params}, x), points)
@@ -138,15 +138,17 @@ def test_the_eikonal_gradient_against_finite_differences():
 
         slopes, run, step = jax.tree.leaves(jax.jit(jax.grad(loss))(params)), jax.jit(loss), 1e-6
         leaves, tree = jax.tree.flatten(params)
-        for place, leaf in enumerate(leaves):
-            way = rng.normal(size=leaf.shape)
-            beside = [[*leaves[:place], leaf + side * step * way, *leaves[place + 1 :]] for side in (1, -1)]
-            more, less = (run(tree.unflatten(moved)) for moved in beside)
-            np.testing.assert_allclose((slopes[place] * way).sum(), (more - less) / (2 * step), rtol=1e-5, atol=1e-7)
+        for index, leaf in enumerate(leaves):
+            direction = rng.normal(size=leaf.shape)
+            shifted = [[*leaves[:index], leaf + side * step * direction, *leaves[index + 1 :]] for side in (1, -1)]
+            above, below = (run(tree.unflatten(changed)) for changed in shifted)
+            np.testing.assert_allclose(
+                (slopes[index] * direction).sum(), (above - below) / (2 * step), rtol=1e-5, atol=1e-7
+            )
 
 
 def cbn(x, code, params, mean, var):
-    """Conditional batch normalisation of one place [F], in float64."""
+    """Conditional batch normalisation of one point [F], in float64."""
     gamma = code @ params['gamma']['kernel'] + params['gamma']['bias']
     beta = code @ params['beta']['kernel'] + params['beta']['bias']
     return gamma * (x - mean) / np.sqrt(var + 1e-5) + beta
@@ -158,17 +160,17 @@ def test_conditional_batch_norm_in_float64():
     rng = np.random.default_rng(3)
     x, code = rng.normal(size=(2, 7, 5)) * 2 + 1, rng.normal(size=(2, 4))
     model = ConditionalBatchNorm()
-    variables = begun(model, x, code)
+    variables = perturb(model, x, code)
     params = jax.tree.map(np.float64, variables['params'])
-    found, moved = model.apply(variables, x, code, True, mutable=['batch_stats'])
+    output, updates = model.apply(variables, x, code, True, mutable=['batch_stats'])
     mean, var = x.mean((0, 1)), x.var((0, 1))
     for b in range(2):
         for n in range(7):
-            np.testing.assert_allclose(found[b, n], cbn(x[b, n], code[b], params, mean, var), rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(output[b, n], cbn(x[b, n], code[b], params, mean, var), rtol=1e-4, atol=1e-5)
     old = variables['batch_stats']['norm']
-    np.testing.assert_allclose(moved['batch_stats']['norm']['mean'], 0.9 * old['mean'] + 0.1 * mean, rtol=1e-5)
+    np.testing.assert_allclose(updates['batch_stats']['norm']['mean'], 0.9 * old['mean'] + 0.1 * mean, rtol=1e-5)
     unbiased = x.reshape(-1, 5).var(0, ddof=1)
-    np.testing.assert_allclose(moved['batch_stats']['norm']['var'], 0.9 * old['var'] + 0.1 * unbiased, rtol=1e-5)
+    np.testing.assert_allclose(updates['batch_stats']['norm']['var'], 0.9 * old['var'] + 0.1 * unbiased, rtol=1e-5)
     np.testing.assert_allclose(
         model.apply(variables, x, code)[1, 2], cbn(x[1, 2], code[1], params, old['mean'], old['var']), rtol=1e-4
     )
@@ -179,8 +181,8 @@ def test_occupancy_in_float64():
     rng = np.random.default_rng(4)
     points, cloud = rng.normal(size=(2, 3, 3)), rng.normal(size=(2, 6, 3))
     model = models.make('occupancy.point_cloud', code=5, hidden=4, width=6, blocks=2)
-    variables = begun(model, points, cloud)
-    found = jax.jit(model.apply)(variables, points, cloud)
+    variables = perturb(model, points, cloud)
+    output = jax.jit(model.apply)(variables, points, cloud)
     codes = jax.jit(lambda v: model.apply(v, cloud, method='encode'))(variables)
     params, stats = (jax.tree.map(np.float64, variables[k]) for k in ('params', 'batch_stats'))
     relu = lambda x: np.maximum(x, 0)  # noqa: E731
@@ -201,22 +203,22 @@ def test_occupancy_in_float64():
                 p, st = d[f'block_{i}'], s[f'block_{i}']
                 inner = dense(p['dense_0'], relu(norm('norm_0', p, st, h)))
                 h = h + dense(p['dense_1'], relu(norm('norm_1', p, st, inner)))
-            wanted = dense(d['logit'], relu(norm('norm', d, s, h)))[0]
-            np.testing.assert_allclose(found[b, n], wanted, rtol=1e-4)
+            expected = dense(d['logit'], relu(norm('norm', d, s, h)))[0]
+            np.testing.assert_allclose(output[b, n], expected, rtol=1e-4)
 
 
 def test_the_order_of_a_cloud_does_not_matter():
     rng = np.random.default_rng(6)
     cloud = rng.normal(size=(1, 9, 3))
     model = models.make('occupancy.point_cloud', code=5, hidden=4, width=6, blocks=2)
-    variables = begun(model, cloud, cloud)
+    variables = perturb(model, cloud, cloud)
     encode = jax.jit(lambda c: model.apply(variables, c, method='encode'))
     codes = [encode(c) for c in (cloud, cloud[:, ::-1])]
     np.testing.assert_allclose(*codes, rtol=1e-6)
 
 
-def test_sizes_that_are_none():
-    for name, arguments, told in (
+def test_invalid_sizes():
+    for name, arguments, message in (
         ('deepsdf.deepsdf', dict(width=0), 'model.width=0'),
         ('deepsdf.deepsdf', dict(width=64), 'narrower than model.width=64'),
         ('deepsdf.deepsdf', dict(skip=8), 'model.skip=8'),
@@ -224,5 +226,5 @@ def test_sizes_that_are_none():
         ('igr.igr', dict(beta=-1), 'got layers=8, width=512, beta=-1'),
         ('occupancy.point_cloud', dict(blocks=0), 'model.blocks=0'),
     ):
-        with pytest.raises(UsageError, match=told):
+        with pytest.raises(UsageError, match=message):
             models.make(name, **arguments)

@@ -1,4 +1,4 @@
-"""What the pictures of classifiers show, read back from their artists."""
+"""Figures of classifiers, read back from their artists."""
 
 import numpy as np
 import pytest
@@ -13,8 +13,8 @@ def image_of(figure, index=0):
 
 def test_a_mosaic_is_filled_row_by_row():
     sheet = tile_images(np.arange(1.0, 4.0)[:, None, None, None] * np.ones((3, 2, 2, 1)), columns=2, space=1, fill=0)
-    wanted = [[1, 1, 0, 2, 2], [1, 1, 0, 2, 2], [0, 0, 0, 0, 0], [3, 3, 0, 0, 0], [3, 3, 0, 0, 0]]
-    np.testing.assert_array_equal(sheet, wanted)
+    expected = [[1, 1, 0, 2, 2], [1, 1, 0, 2, 2], [0, 0, 0, 0, 0], [3, 3, 0, 0, 0], [3, 3, 0, 0, 0]]
+    np.testing.assert_array_equal(sheet, expected)
 
 
 @pytest.mark.parametrize('channels', [1, 3])

@@ -97,7 +97,7 @@ def test_igr_minimises_its_equation():
     system, _, batches = make('eikonal', batch_size=8)
     batch, key = batches[0], jax.random.key(3)
     params, _ = start(system, batch)
-    loss, (_, reported) = system.task.loss(params, {}, batch, At(key, 0))
+    loss, (_, reported) = jax.jit(system.task.loss)(params, {}, batch, At(key, 0))
     near, far = jax.random.split(key)
     off = np.concatenate((
         batch['points'] + batch['sigma'][:, None] * np.asarray(jax.random.normal(near, (8, 3))),
@@ -125,10 +125,11 @@ def test_occupancy_minimises_its_equation():
     assert {name: x.shape for name, x in batch.items()} == {
         'cloud': (4, 20, 3), 'points': (4, 40, 3), 'inside': (4, 40)
     }  # fmt: skip
-    loss, (updates, reported) = system.task.loss(params, mutable, batch, At(jax.random.key(0), 0))
+    loss, (updates, reported) = jax.jit(system.task.loss)(params, mutable, batch, At(jax.random.key(0), 0))
     variables = {'params': params, **mutable}
     network = MODELS['occupancy']
-    logits, _ = network.apply(variables, batch['points'], batch['cloud'], True, mutable=['batch_stats'])
+    apply = jax.jit(lambda v, batch: network.apply(v, batch['points'], batch['cloud'], True, mutable=['batch_stats']))
+    logits, _ = apply(variables, batch)
     p = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
     expected = -np.where(batch['inside'], np.log(p), np.log1p(-p)).sum() / 4
     np.testing.assert_allclose(loss.total / loss.weight, expected, rtol=1e-5)
