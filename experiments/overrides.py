@@ -19,7 +19,7 @@ __all__ = ['apply', 'describe', 'load', 'read_flags']
 
 def load(source: str | None, workdir: str | None = None) -> ConfigDict:
     """Returns the config of a file, or of the run in `workdir`, unlocked, with all keys of `run`."""
-    from canon.train.settings import overridable
+    from canon.train.settings import fill_placeholders
 
     if source is not None:
         config = configs.load(source)
@@ -29,7 +29,7 @@ def load(source: str | None, workdir: str | None = None) -> ConfigDict:
             raise UsageError(f'{path.parent} holds no run (no config.json); give --config=FILE, or the folder of a run')
         config = configuration.read_saved_config(path)
     config.unlock()
-    config.run = ConfigDict(overridable(config.get('run') or {}))
+    config.run = ConfigDict(fill_placeholders(config.get('run') or {}))
     return config
 
 

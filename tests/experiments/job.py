@@ -20,10 +20,10 @@ ROOT = __file__.rpartition('/tests/')[0]
 
 
 def train(config: ConfigDict, workdir) -> None:
-    """Trains config.experiment into `workdir`."""
+    """Trains config.experiment (or what the `make` of config.module returns) into `workdir`."""
     from canon.train import fit
 
-    module = importlib.import_module(f'experiments.{config.experiment}')
+    module = importlib.import_module(config.get('module') or f'experiments.{config.experiment}')
     fit(module.make(config), config, workdir, quiet=True)
 
 

@@ -63,7 +63,14 @@ def classification(folder):
 def shapes(folder):
     small = {'data.family.count': 8, 'data.batch_size': 4, 'data.evals.test.count': 2, 'data.evals.test.batch_size': 2}
     small |= {'data.evals.test.points': 500, 'data.evals.test.resolution': 8, 'extract.resolution': 8}
-    small |= {'model.layers': 3, 'model.width': 16, 'model.skip': 1, 'system.samples': 32, 'system.pool': 200}
+    small |= {
+        'model.layers': 3,
+        'model.width': 16,
+        'model.skip': 1,
+        'model.code': 4,
+        'system.samples': 32,
+        'system.pool': 200,
+    }
     small |= {'system.observed': 50, 'system.steps': 5}
     return generated('shapes/deepsdf', test_batches=None, **small)
 

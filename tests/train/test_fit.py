@@ -99,7 +99,7 @@ def test_a_replayed_step_is_the_step_that_happened(tmp_path):
 
 
 def test_evaluators_keep_their_own_cadence_and_run_at_the_end(tmp_path):
-    made = toy.experiment()
+    made = toy.linear()
     made = made._replace(evals={'often': made.evals['test'], 'seldom': made.evals['test']})
     fit(made, toy.config(steps=10, evals=dict(often=dict(every=3))), tmp_path, quiet=True)
     rows = read_rows(tmp_path / 'metrics.jsonl')
@@ -122,8 +122,8 @@ def test_evaluation_is_exact_and_of_the_average(tmp_path):
 
 
 def scripted(values):
-    """The toy experiment with an evaluator whose accuracies are given."""
-    made = toy.experiment()
+    """A small experiment with an evaluator whose accuracies are given."""
+    made = toy.linear()
     return made._replace(evals={'test': made.evals['test']._replace(finish=script(values))})
 
 
@@ -224,9 +224,9 @@ def test_a_signal_in_an_evaluation_of_an_early_stop_loses_nothing(tmp_path):
 
 
 def test_a_signal_while_pictures_are_made_again_stops_the_run(tmp_path):
-    made = toy.experiment()
+    made = toy.linear()
     drawing = made.evals['test']._replace(draw=lambda *_: {'nothing': toy_figure()})
-    fit(toy.experiment(), toy.config(), tmp_path, quiet=True)  # a run that ended before its pictures
+    fit(toy.linear(), toy.config(), tmp_path, quiet=True)  # a run that ended before its pictures
     assert (
         fit(made._replace(evals={'test': drawing._replace(data=stopping(1))}), toy.config(), tmp_path).status
         == 'stopped'
@@ -246,14 +246,14 @@ def test_an_evaluation_that_raises_loses_no_step(tmp_path, evals):
     def fail():
         raise OSError('the data are gone')
 
-    made = toy.experiment()
+    made = toy.linear()
     made = made._replace(evals={'test': made.evals['test']._replace(data=stopping(1, fail))})
     steps = 7 if evals else 9
     with pytest.raises(OSError, match='the data are gone'):
         fit(made, toy.config(9, evals=evals), tmp_path, quiet=True)
     assert max(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == steps
     fitted = fit(made, toy.config(9, evals=evals), tmp_path, quiet=True)
-    straight = fit(toy.experiment(), toy.config(9, evals=evals), tmp_path / 'straight', quiet=True)
+    straight = fit(toy.linear(), toy.config(9, evals=evals), tmp_path / 'straight', quiet=True)
     assert fitted.metrics == straight.metrics
 
 
@@ -265,7 +265,7 @@ def test_training_data_that_raise_lose_no_step(tmp_path):
             return super().__getitem__(step)
 
     with pytest.raises(OSError, match='a file is gone'):
-        fit(toy.experiment()._replace(train=Broken()), toy.config(), tmp_path, quiet=True)
+        fit(toy.linear()._replace(train=Broken()), toy.config(), tmp_path, quiet=True)
     assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [5, 7]
 
 
@@ -371,18 +371,18 @@ def test_averaged_weights_have_statistics_of_their_own(tmp_path, average):
 def test_metrics_that_nothing_measures_are_found_before_the_first_step(tmp_path):
     config = toy.config(checkpoint=dict(best='test/acuracy', mode='max'))
     with pytest.raises(UsageError, match=r"run\.checkpoint\.best='test/acuracy' .*did you mean 'test/accuracy'"):
-        fit(toy.experiment(), config, tmp_path / 'a', quiet=True)
+        fit(toy.linear(), config, tmp_path / 'a', quiet=True)
     assert not (tmp_path / 'a').exists()
     config = toy.config() | {'target': dict(metric='test/accurcy', at_least=0.5)}
     with pytest.raises(UsageError, match=r"target\.metric='test/accurcy' is measured by no evaluator"):
-        fit(toy.experiment(), config, tmp_path / 'a', quiet=True)
+        fit(toy.linear(), config, tmp_path / 'a', quiet=True)
     early = toy.config(early_stop=dict(metric='test/loss', patience=1, mode='min'))
     with pytest.raises(UsageError, match=r"run\.early_stop\.metric='test/loss' is measured by no evaluator"):
-        fit(toy.experiment(), early, tmp_path / 'a', quiet=True)
+        fit(toy.linear(), early, tmp_path / 'a', quiet=True)
 
 
 def test_metrics_that_zeros_cannot_name_are_checked_when_they_are_measured(tmp_path):
-    made = toy.experiment()
+    made = toy.linear()
     test = made.evals['test']._replace(finish=lambda sums: {'share': 1 / int(sums['accuracy'].weight)})
     config = toy.config(4, checkpoint=dict(every=5, best='test/shar', mode='max'))
     with pytest.raises(UsageError, match=r"run\.checkpoint\.best='test/shar' .*did you mean 'test/share'"):
@@ -392,13 +392,13 @@ def test_metrics_that_zeros_cannot_name_are_checked_when_they_are_measured(tmp_p
 
 def test_a_finished_run_of_edited_code_says_so(tmp_path, caplog, capsys):
     def made(scale):
-        of = toy.task()
+        of = toy.linear_task()
 
         def loss(params, mutable, batch, at):
             mean, rest = of.loss(params, mutable, batch, at)
             return Mean(scale * mean.total, mean.weight), rest
 
-        return toy.experiment()._replace(task=of._replace(loss=loss))
+        return toy.linear()._replace(task=of._replace(loss=loss))
 
     fit(made(1.0), toy.config(4), tmp_path, quiet=True)
     fit(made(1.0), toy.config(4), tmp_path)
@@ -484,7 +484,7 @@ def test_an_update_that_is_not_finite_is_not_saved(tmp_path):
 def test_a_stop_keeps_no_more_checkpoints_than_asked(tmp_path):
     config = toy.config(steps=12, checkpoint=dict(every=5, keep=2))
     for stop in (6, 7, 8, None):
-        fit(toy.experiment(), config | {'run': config['run'] | {'stop_after': stop}}, tmp_path, quiet=True)
+        fit(toy.linear(), config | {'run': config['run'] | {'stop_after': stop}}, tmp_path, quiet=True)
         assert len(list((tmp_path / 'checkpoints').iterdir())) <= 2
     assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [10, 12]
 
@@ -506,7 +506,7 @@ def test_the_second_interrupt_outlives_a_finaliser():
 
 
 def test_evaluations_and_saves_are_no_part_of_a_step(tmp_path):
-    made = toy.experiment()
+    made = toy.linear()
 
     class Slow(toy.Stream):
         def iterate(self, start=0):
@@ -579,7 +579,7 @@ def test_a_signal_while_the_pictures_are_drawn_waits_for_them(tmp_path):
         signal.raise_signal(signal.SIGTERM)
         return {}
 
-    made = toy.experiment()
+    made = toy.linear()
     made = made._replace(evals={'test': made.evals['test']._replace(draw=draw)})
     assert fit(made, toy.config(), tmp_path, quiet=True).status == 'done'
     assert json.loads((tmp_path / 'status.json').read_text())['state'] == 'done'
@@ -603,7 +603,7 @@ def test_a_step_of_ones_own(tmp_path):
         params = jax.tree.map(lambda p: p - 1, state.params)
         return state._replace(step=state.step + 1, params=params), {'loss': Mean(jnp.float32(1), jnp.float32(1))}
 
-    made = toy.experiment(step=step)
+    made = toy.linear(step=step)
     start = fit(made, toy.config(steps=1), tmp_path / 'a', quiet=True).state.params
     end = fit(made, toy.config(steps=4), tmp_path / 'b', quiet=True).state.params
     np.testing.assert_allclose(end['Dense_0']['bias'], start['Dense_0']['bias'] - 3)
@@ -672,26 +672,26 @@ def test_the_watchdog_lets_evaluations_take_their_time(tmp_path):
 def test_tensorboard_reads_what_was_written(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    fit(toy.experiment(), toy.config(tensorboard=True), tmp_path, quiet=True)
+    fit(toy.linear(), toy.config(tensorboard=True), tmp_path, quiet=True)
     events = EventAccumulator(str(tmp_path)).Reload()
     rows = {r['step']: r['train/loss'] for r in read_rows(tmp_path / 'metrics.jsonl') if 'train/loss' in r}
     assert {e.step: pytest.approx(e.value, rel=1e-6) for e in events.Scalars('train/loss')} == rows
 
 
 def test_the_profiler_switch(tmp_path):
-    fit(toy.experiment(), toy.config(profile=dict(start=3, steps=2)), tmp_path, quiet=True)
+    fit(toy.linear(), toy.config(profile=dict(start=3, steps=2)), tmp_path, quiet=True)
     assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
 
 
 def test_a_profile_cut_short_by_the_end_is_written(tmp_path):
-    fit(toy.experiment(), toy.config(profile=dict(start=8, steps=50)), tmp_path, quiet=True)
+    fit(toy.linear(), toy.config(profile=dict(start=8, steps=50)), tmp_path, quiet=True)
     assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
 
 
 def test_figures_of_an_evaluator_are_saved(tmp_path):
     from canon import plots
 
-    made = toy.experiment()
+    made = toy.linear()
 
     def pictures(params, mutable, sums):
         assert isinstance(jax.tree.leaves(params)[0], np.ndarray)
@@ -716,7 +716,7 @@ def test_an_animation_of_an_evaluator_is_saved_and_stands_in_the_report(tmp_path
         (dot,) = axes.plot([], [], 'o')
         return {'dot': plots.Animation(figure, lambda i: dot.set_data([i], [i]), range(3), milliseconds=120)}
 
-    made = toy.experiment()
+    made = toy.linear()
     made = made._replace(evals={'test': made.evals['test']._replace(draw=pictures)})
     fit(made, toy.config(), tmp_path, quiet=True)
     with Image.open(tmp_path / 'figures' / 'test-dot.gif') as picture:
@@ -774,24 +774,24 @@ def test_an_animation_of_an_evaluator_is_saved_and_stands_in_the_report(tmp_path
 )
 def test_a_wrong_setting_is_named(tmp_path, run, message):
     with pytest.raises(UsageError, match=message):
-        fit(toy.experiment(), {'run': run}, tmp_path, quiet=True)
+        fit(toy.linear(), {'run': run}, tmp_path, quiet=True)
 
 
 @pytest.mark.parametrize('seed', [2**32, -1, 1.5, True, '5'])
 def test_a_seed_outside_of_a_key_is_refused(tmp_path, seed):
     """Seeds that differ beyond 32 bits would be one key."""
     with pytest.raises(UsageError, match=r'seed=.* must be a whole number from 0 to 4294967295'):
-        fit(toy.experiment(), toy.config() | {'seed': seed}, tmp_path, quiet=True)
+        fit(toy.linear(), toy.config() | {'seed': seed}, tmp_path, quiet=True)
 
 
 def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(UsageError, match=r'workdir .*file/run cannot be written: Not a directory'):
-        fit(toy.experiment(), toy.config(), tmp_path / 'file' / 'run', quiet=True)
+        fit(toy.linear(), toy.config(), tmp_path / 'file' / 'run', quiet=True)
 
 
 def test_a_loss_that_is_no_mean_is_explained(tmp_path):
-    made = toy.experiment()
+    made = toy.linear()
 
     def loss(params, mutable, batch, at):
         total, (mutable, _) = made.task.loss(params, mutable, batch, at)
@@ -804,7 +804,7 @@ def test_a_loss_that_is_no_mean_is_explained(tmp_path):
 def test_the_report_holds_everything_itself(tmp_path):
     from canon.train import write_report
 
-    fit(toy.experiment(), toy.config(), tmp_path, quiet=True, about={'command': 'python <b> & co'})
+    fit(toy.linear(), toy.config(), tmp_path, quiet=True, about={'command': 'python <b> & co'})
     page = Path(write_report(tmp_path)).read_text()
     assert 'src="data:image/png;base64,' in page
     assert 'python &lt;b&gt; &amp; co' in page

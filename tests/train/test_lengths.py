@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 
 from canon.errors import UsageError
 from canon.train import lengths
-from canon.train.settings import make_settings, overridable
+from canon.train.settings import fill_placeholders, make_settings
 
 
 def test_every_unit_everywhere():
@@ -52,9 +52,9 @@ def test_what_cannot_be_known_is_said(run, message):
         lengths.resolve(dict(run=run), 10, None)
 
 
-def test_overridable_fills_in_every_key_and_changes_nothing():
+def test_placeholders_fill_every_key_and_changes_nothing():
     given = dict(steps=100, checkpoint=dict(best='test/accuracy', mode='max'), evals=dict(test=dict(every=7)))
-    filled = ConfigDict(dict(run=overridable(given)))
+    filled = ConfigDict(dict(run=fill_placeholders(given)))
     assert filled.run.steps == '100 steps'
     assert filled.run.checkpoint.keep == 1
     assert filled.run.stop_after is None

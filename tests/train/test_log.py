@@ -107,12 +107,12 @@ def test_the_log_of_a_killed_run_is_that_of_one_that_never_stopped(tmp_path, mon
             return super().__getitem__(step)
 
     config = toy.config(12, log_every=4, checkpoint=dict(every=6, keep=3))
-    straight = fit(toy.experiment(), config, tmp_path / 'a', quiet=True)
+    straight = fit(toy.linear(), config, tmp_path / 'a', quiet=True)
     with monkeypatch.context() as patch:
         patch.setattr('canon.train.loop.TrainingSession._rescue', lambda loop, state: None)  # as a kill leaves it
         with pytest.raises(Killed):
-            fit(toy.experiment(train=Stream()), config, tmp_path / 'b', quiet=True)
-    resumed = fit(toy.experiment(), config, tmp_path / 'b', quiet=True)
+            fit(toy.linear(train=Stream()), config, tmp_path / 'b', quiet=True)
+    resumed = fit(toy.linear(), config, tmp_path / 'b', quiet=True)
     assert straight.metrics == resumed.metrics
     rows = [
         [

@@ -52,17 +52,17 @@ def test_ten_steps_are_five_and_five(tmp_path, accumulate):
 
 def test_the_seed_matters(tmp_path):
     config = toy.config()
-    a = fit(toy.experiment(), config, tmp_path / 'a', quiet=True)
-    b = fit(toy.experiment(), config | {'seed': 4}, tmp_path / 'b', quiet=True)
+    a = fit(toy.linear(), config, tmp_path / 'a', quiet=True)
+    b = fit(toy.linear(), config | {'seed': 4}, tmp_path / 'b', quiet=True)
     assert not np.array_equal(*(jax.tree.leaves(x.state.params)[1] for x in (a, b)))
 
 
 def test_rows_after_the_checkpoint_are_dropped(tmp_path):
     """A kill between a log row and the next checkpoint must not leave two rows of one step."""
-    fit(toy.experiment(), toy.config(stop_after=5), tmp_path, quiet=True)
+    fit(toy.linear(), toy.config(stop_after=5), tmp_path, quiet=True)
     with (tmp_path / 'metrics.jsonl').open('a') as file:
         file.write('{"step": 7, "train/loss": 1.0}\n{"step": 8, "train/l')
-    fit(toy.experiment(), toy.config(), tmp_path, quiet=True)
+    fit(toy.linear(), toy.config(), tmp_path, quiet=True)
     assert [r['step'] for r in read_rows(tmp_path / 'metrics.jsonl')] == [5, 10, 10]
 
 
@@ -235,7 +235,7 @@ def test_another_model_is_refused_and_nothing_is_lost(tmp_path):
 
 
 def test_other_data_are_refused_but_not_by_force(tmp_path):
-    made = toy.experiment()._replace(about={'vocabulary': ['word', 7, 'ab12'], 'seen': 3})
+    made = toy.linear()._replace(about={'vocabulary': ['word', 7, 'ab12'], 'seen': 3})
     fit(made, toy.config(steps=2), tmp_path, quiet=True)
     other = made._replace(about={'vocabulary': ['word', 8, 'cd34'], 'seen': 3})
     with pytest.raises(UsageError, match=r"with other data: vocabulary was \['word', 7, 'ab12'\], is .*; give"):
@@ -244,10 +244,10 @@ def test_other_data_are_refused_but_not_by_force(tmp_path):
 
 
 def test_another_config_is_refused_but_not_by_force(tmp_path):
-    fit(toy.experiment(), toy.config(stop_after=5), tmp_path, quiet=True)
+    fit(toy.linear(), toy.config(stop_after=5), tmp_path, quiet=True)
     with pytest.raises(UsageError, match=r'run\.steps was 10, is 12'):
-        fit(toy.experiment(), toy.config(steps=12), tmp_path, quiet=True)
-    assert int(fit(toy.experiment(), toy.config(steps=12), tmp_path, force=True, quiet=True).state.step) == 12
+        fit(toy.linear(), toy.config(steps=12), tmp_path, quiet=True)
+    assert int(fit(toy.linear(), toy.config(steps=12), tmp_path, force=True, quiet=True).state.step) == 12
 
 
 def test_a_run_that_is_forced_on_at_another_rate_trains_at_it(tmp_path):
@@ -291,7 +291,7 @@ def test_best_and_newest_are_kept(tmp_path, monkeypatch):
         )
 
     def experiment():
-        made, count = toy.experiment(), iter(values.items())
+        made, count = toy.linear(), iter(values.items())
 
         def finish(sums):
             return {'accuracy': next(count)[1] if sums['accuracy'].weight else 0.0}
@@ -318,9 +318,9 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_saved(tmp_path, monkeypatch)
 
     monkeypatch.setattr(ocp.CheckpointManager, 'save', save)
     with pytest.raises(CanonError, match=r'step 10 could not be written.*the disk is full.*that of step 5 is intact'):
-        fit(toy.experiment(), toy.config(), tmp_path, quiet=True)
+        fit(toy.linear(), toy.config(), tmp_path, quiet=True)
     monkeypatch.undo()
-    assert int(fit(toy.experiment(), toy.config(), tmp_path, quiet=True).state.step) == 10
+    assert int(fit(toy.linear(), toy.config(), tmp_path, quiet=True).state.step) == 10
 
 
 def test_the_mean_of_the_newest_checkpoints_is_used_afterwards(tmp_path, caplog):

@@ -23,7 +23,7 @@ COSINE = dict(name='sgd', learning_rate=dict(name='cosine', init=0.1, final=0.0,
 def test_the_optimizer_of_a_config_is_made_with_lengths_in_steps():
     """2 epochs of 64 examples in batches of 16 are 8 steps; half of them are 4."""
     tx = COSINE | {'learning_rate': COSINE['learning_rate'] | {'steps': '50%'}}
-    bound = bind(toy.experiment()._replace(tx=tx), toy.config(steps='2 epochs'))
+    bound = bind(toy.linear()._replace(tx=tx), toy.config(steps='2 epochs'))
     expected = optim.make(COSINE | {'learning_rate': COSINE['learning_rate'] | {'steps': 4}})
     params, grads = {'w': jnp.ones(3)}, {'w': jnp.full(3, 0.5)}
     states = [made.init(params) for made in (bound.tx, expected)]
@@ -44,7 +44,7 @@ def test_the_optimizer_of_a_config_is_made_with_lengths_in_steps():
 )
 def test_a_wrong_optimizer_is_named(tx, message):
     with pytest.raises(UsageError, match=message):
-        bind(toy.experiment()._replace(tx=tx), toy.config())
+        bind(toy.linear()._replace(tx=tx), toy.config())
 
 
 def test_data_are_cut_to_the_rows_of_a_process(monkeypatch):
@@ -59,7 +59,7 @@ def test_data_are_cut_to_the_rows_of_a_process(monkeypatch):
             cut.part = (index, count)
             return cut
 
-    made = toy.experiment()
+    made = toy.linear()
     made = made._replace(train=Sharded(), evals={'test': made.evals['test']._replace(data=Sharded(length=3))})
     assert bind(made, toy.config()).train is made.train  # one process reads everything
     monkeypatch.setattr(jax, 'process_count', lambda: 4)
@@ -74,7 +74,7 @@ def test_data_are_cut_to_the_rows_of_a_process(monkeypatch):
 
 
 def test_a_step_of_ones_own_does_not_accumulate():
-    made = toy.experiment(step=lambda state, batch: (state, {'loss': Mean(jnp.ones(()), jnp.ones(()))}))
+    made = toy.linear(step=lambda state, batch: (state, {'loss': Mean(jnp.ones(()), jnp.ones(()))}))
     with pytest.raises(UsageError, match=r'run\.accumulate=2: the experiment defines its own step'):
         make_setup(made, toy.config(accumulate=2))
     assert make_setup(made, toy.config()).names == ('loss',)

@@ -42,13 +42,13 @@ def test_a_second_process_is_refused_until_the_first_is_dead(root, tmp_path):
     process, worker = hold(root, tmp_path)
     try:
         with pytest.raises(UsageError, match=rf'in use by process {process.pid} on \S+; wait'):
-            fit(toy.experiment(), toy.config(steps=2), tmp_path, quiet=True)
+            fit(toy.linear(), toy.config(steps=2), tmp_path, quiet=True)
         assert not (tmp_path / 'config.json').exists()
         assert not is_abandoned(tmp_path)
         process.kill()
         process.wait()
         assert is_abandoned(tmp_path)
-        assert fit(toy.experiment(), toy.config(steps=2), tmp_path, quiet=True).status == 'done'
+        assert fit(toy.linear(), toy.config(steps=2), tmp_path, quiet=True).status == 'done'
     finally:
         process.kill()
         os.kill(worker, signal.SIGKILL)
@@ -71,7 +71,7 @@ def test_a_damaged_file_does_not_switch_off_the_guard(tmp_path, name, text):
 def test_what_could_not_be_compared_is_refused_at_the_start(tmp_path, value):
     config = toy.config(steps=2) | {'extra': {'key': value}}
     with pytest.raises(UsageError, match=r'config key extra\.key.* cannot be written to config\.json'):
-        fit(toy.experiment(), config, tmp_path / 'run', quiet=True)
+        fit(toy.linear(), config, tmp_path / 'run', quiet=True)
     assert not (tmp_path / 'run' / 'config.json').exists()
 
 

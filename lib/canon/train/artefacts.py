@@ -59,14 +59,14 @@ class Artefacts:
         path, part = self.folder / name, self.folder / '.part'
         if path.exists():
             return path
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)  # what a kill left: half an artefact is computed again
         part.mkdir(parents=True)
         self._name, began = name, time.perf_counter()
         self._say(f'computing {name} ...')
         write(part / name)
         if not (part / name).exists():
             raise CanonError(f'{path}: nothing was written')
-        os.replace(part / name, path)
+        os.replace(part / name, path)  # atomic, because both are on one file system
         shutil.rmtree(part, ignore_errors=True)
         self._say(f'computed {name} in {time.perf_counter() - began:.1f} s')
         return path

@@ -55,7 +55,7 @@ def measure_selected(
     choice = choose(setup.settings.checkpoint, checkpoints)
     if choice is None:
         return None
-    selected: list[tuple[Params, Mutable]] = []
+    selected: list[tuple[Params, Mutable]] = []  # restored at most once, and only if something needs them
 
     def restore_selected() -> tuple[Params, Mutable]:
         if not selected:
@@ -67,6 +67,7 @@ def measure_selected(
     metrics = {}
     for name, evaluator in setup.experiment.evals.items():
         own = {k: v for k, v in known.items() if monitor.evaluator_of(k) == name}
+        # A figure is drawn from sums, which no checkpoint keeps: a resumed run may know metrics without them.
         needs_sums = evaluator.draw is not None and not has_figures(workdir, name)
         if not own or (needs_sums and name not in sums):
             result = measure(name, *restore_selected(), str(choice))

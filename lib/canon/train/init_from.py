@@ -71,6 +71,7 @@ def init_from(state: State, settings: InitFrom, read: Callable | None = None) ->
         if stored[source].shape != leaf.shape:
             misfit.append(f'{name} is {leaf.shape} here and {stored[source].shape} there')
             return leaf
+        # The new run decides the dtype and the layout; the other one may have had more devices.
         return jax.device_put(stored[source].astype(leaf.dtype), leaf.sharding)
 
     params = tree_map_with_path(take, state.params)

@@ -54,7 +54,7 @@ class MetricsWriter:
         """Appends a row; once this returns, a kill does not lose it. Raises CanonError if it cannot be written."""
         with _named_errors(self.path):
             self._file.write(_line({'step': step, **values}))
-            self._file.flush()
+            self._file.flush()  # to the operating system, which a kill does not stop
             if self._events is not None:
                 self._events.write(step, values)
 

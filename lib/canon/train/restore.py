@@ -45,7 +45,7 @@ def load_state(
     folder = Path(workdir).expanduser().absolute() / 'checkpoints'
     if not folder.is_dir():
         return Loaded(setup, _starting_state(setup, folder.parent, step, untrained))
-    with Checkpoints(folder, setup.settings.checkpoint, read_only=True) as checkpoints:
+    with Checkpoints(folder, setup.settings.checkpoint, read_only=True) as checkpoints:  # a run may be writing there
         if step is None:
             step = checkpoints.best_step()
         restored = checkpoints.restore(setup.target, step)

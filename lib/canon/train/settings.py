@@ -213,7 +213,7 @@ def make_settings(run: Mapping[str, Any]) -> Settings:
     return made
 
 
-def overridable(run: Mapping[str, Any]) -> dict[str, Any]:
+def fill_placeholders(run: Mapping[str, Any]) -> dict[str, Any]:
     """Returns `run` with every key that it does not state, so that the command line can set it.
 
     Lengths become text, so that `--config.run.steps='2 epochs'` can replace `steps=100`. A key without a value is a
@@ -231,7 +231,7 @@ def _fill(section: Mapping[str, Any], kind) -> dict[str, Any]:
             filled[f.name] = _fill(filled.get(f.name) or default, _SECTIONS[f.name])
             continue
         value = filled.get(f.name, None if f.default is dataclasses.MISSING else f.default)
-        if f.name in lengths.KEYS:
+        if f.name in lengths.KEYS:  # as text: a ConfigDict keeps the type of a key's first value
             value = f'{value} steps' if isinstance(value, int) else value
             filled[f.name] = placeholder(str) if value is None else value
         elif value is None and f.name != 'evals':

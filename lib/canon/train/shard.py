@@ -37,6 +37,7 @@ def make_mesh(data: int = -1, model: int = 1) -> Mesh:
     count = data * model
     if count > len(devices) or (count < len(devices) and jax.process_count() > 1):
         raise UsageError(f'run.mesh: data={data} x model={model} does not fit the {len(devices)} devices of this job')
+    # Auto: XLA derives the layout of everything inside the step from that of its arguments and results.
     return Mesh(np.asarray(devices[:count]).reshape(data, model), ('data', 'model'), axis_types=(AxisType.Auto,) * 2)
 
 
@@ -145,6 +146,7 @@ def to_host(tree: Any) -> Any:
     def fetch(x):
         if not isinstance(x, jax.Array) or x.is_fully_addressable:
             return np.asarray(x)
+        # Other processes hold parts of it; a replicated array has a whole copy here, so nothing is sent.
         if x.is_fully_replicated:
             return np.asarray(x.addressable_data(0))
         from jax.experimental import multihost_utils
@@ -196,6 +198,7 @@ def _check_axes(axes: tuple, shape: tuple[int, ...], mesh: Mesh, name: str) -> P
 
 
 def _divide_longest(shape: tuple[int, ...], parts: int) -> PartitionSpec:
+    # The longest dimension leaves the largest pieces; of equal ones the first.
     fitting = [(size, i) for i, size in enumerate(shape) if size % parts == 0 and size > 0]
     if not fitting:
         return PartitionSpec()

@@ -46,7 +46,7 @@ class Window:
 
     def means(self) -> dict[str, float]:
         """Returns the mean of each metric, and the seconds per step."""
-        with np.errstate(invalid='ignore', divide='ignore'):
+        with np.errstate(invalid='ignore', divide='ignore'):  # nothing had weight: NaN
             values = dict(zip(self.names, (self._sums[0] / self._sums[1]).tolist(), strict=True))
         values['step_seconds'] = self.seconds() / max(self.steps - self._untimed - self._earlier[1], 1)
         values['data_seconds'] = self.data_seconds / self.steps
