@@ -1,4 +1,4 @@
-"""torch's side of benchmarks/backbones.py, in an interpreter of its own: torch and torchvision, nothing of Canon."""
+"""Torch's side of benchmarks/backbones.py. It needs torch and torchvision, and imports nothing of Canon."""
 
 import torch
 import torchvision
@@ -8,21 +8,21 @@ from turns import serve_torch
 BATCH, SIZE = 8, 224
 
 
-def drawn(*shape: int) -> torch.Tensor:
+def random_tensor(*shape: int) -> torch.Tensor:
     x = torch.randn(*shape)
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
-def model(name: str):
+def build_model(name: str):
     net = getattr(torchvision.models, name)(weights=None).to(memory_format=torch.channels_last)
     for layer in net.modules():
         if isinstance(layer, torch.nn.Dropout):
             layer.p = 0.0
-    return net, drawn(BATCH, 3, SIZE, SIZE)
+    return net, random_tensor(BATCH, 3, SIZE, SIZE)
 
 
 def forward(name: str):
-    net, x = model(name)
+    net, x = build_model(name)
     net.eval()
 
     def call():
@@ -33,7 +33,7 @@ def forward(name: str):
 
 
 def train(name: str):
-    net, x = model(name)
+    net, x = build_model(name)
     labels = torch.arange(BATCH)
     optimizer = torch.optim.SGD(net.parameters(), 0.01, 0.9)
 
@@ -46,7 +46,7 @@ def train(name: str):
 
 
 def operation(function, *shapes: tuple[int, ...], gradient: bool = True):
-    inputs = [drawn(*shape).requires_grad_(gradient) for shape in shapes]
+    inputs = [random_tensor(*shape).requires_grad_(gradient) for shape in shapes]
     upstream = torch.randn_like(function(*inputs))
 
     def call():

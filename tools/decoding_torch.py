@@ -1,7 +1,7 @@
-"""torch's side of benchmarks/decoding.py, in an interpreter of its own: torch, nothing of Canon.
+"""Torch's side of benchmarks/decoding.py. It needs torch, and imports nothing of Canon.
 
-The same Transformer as one writes it for decoding: the source's keys and values made once, the target's written into
-buffers, `scaled_dot_product_attention` over what is there.
+The same Transformer as is usual for decoding: keys and values of the source are computed once, those of the target are
+written into buffers, and `scaled_dot_product_attention` reads the part that is filled.
 """
 
 import torch

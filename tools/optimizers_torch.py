@@ -1,4 +1,4 @@
-"""torch's side of benchmarks/optimizers.py, in an interpreter of its own: torch, nothing of Canon."""
+"""Torch's side of benchmarks/optimizers.py. It needs torch, and imports nothing of Canon."""
 
 import torch
 from trees import TREES
@@ -16,7 +16,7 @@ OPTIMIZERS = {
 
 
 def build(name: str, tree: str):
-    """The fastest form that torch has of an optimizer: fused, or foreach where there is no fused one."""
+    """Returns a call of torch's fastest form of an optimizer: fused, or foreach if there is no fused one."""
     parameters = [torch.nn.Parameter(torch.randn(shape)) for shape in TREES[tree]()]
     for parameter in parameters:
         parameter.grad = 1e-3 * torch.cos(parameter.detach())

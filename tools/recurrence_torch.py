@@ -1,4 +1,4 @@
-"""torch's side of benchmarks/recurrence.py, in an interpreter of its own: torch, nothing of Canon."""
+"""Torch's side of benchmarks/recurrence.py. It needs torch, and imports nothing of Canon."""
 
 import torch
 from turns import serve_torch
@@ -8,6 +8,7 @@ CELLS = {'lstm': torch.nn.LSTM, 'gru': torch.nn.GRU, 'rnn': torch.nn.RNN}
 
 
 def train(kind: str, hidden: int):
+    """Returns a call that makes one step on random sequences."""
     layer, x = CELLS[kind](hidden, hidden, batch_first=True), torch.randn(*SIZES[hidden], hidden)
     optimizer = torch.optim.SGD(layer.parameters(), 0.1)
 

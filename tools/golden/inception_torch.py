@@ -45,20 +45,22 @@ def nhwc(tensor):
 
 
 def evaluated(network, stages, size):
-    seen = {}
+    outputs = {}
     hooks = [
-        network.get_submodule(theirs).register_forward_hook(lambda _m, _i, y, name=ours: seen.update({name: nhwc(y)}))
+        network.get_submodule(theirs).register_forward_hook(
+            lambda _m, _i, y, name=ours: outputs.update({name: nhwc(y)})
+        )
         for theirs, ours in stages.items()
     ]
     with torch.no_grad():
         logits = network.eval()(torch.from_numpy(images(*size).transpose(0, 3, 1, 2)))
     for hook in hooks:
         hook.remove()
-    return {'logits': logits.numpy()} | {name: digest(seen[name]) for name in stages.values()}
+    return {'logits': logits.numpy()} | {name: digest(outputs[name]) for name in stages.values()}
 
 
 def trained(network, size, heads):
-    """In float64, and for each logits how far torch's own float32 is from that, relative to the largest value."""
+    """Computes in float64; 'own_errors' is how far torch's float32 logits are from that, relative to the largest."""
     names = ('logits', *heads)
     single, _ = passed(network, size, torch.float32)
     double, state = passed(network, size, torch.float64)

@@ -1,4 +1,4 @@
-"""Writes tests/optim/golden/optax.npz: where optax's optimizers go with recorded gradients, in float64.
+"""Writes tests/optim/golden/optax.npz: the parameters of optax's optimizers under recorded gradients, in float64.
 
 python tools/golden/optim_optax.py tests/optim/golden/optax.npz      (needs optax, nothing of Canon)
 """
@@ -44,12 +44,12 @@ def recorded():
 def path(tx):
     start, grads = recorded()
     params = jnp.asarray(start)
-    state, seen = tx.init(params), []
+    state, trajectory = tx.init(params), []
     for g in grads:
         updates, state = tx.update(jnp.asarray(g), state, params)
         params = optax.apply_updates(params, updates)
-        seen.append(np.asarray(params))
-    return np.array(seen)
+        trajectory.append(np.asarray(params))
+    return np.array(trajectory)
 
 
 if __name__ == '__main__':

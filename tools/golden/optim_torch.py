@@ -1,4 +1,4 @@
-"""Writes tests/optim/golden/torch.npz: where torch's optimizers go with recorded gradients, in float64.
+"""Writes tests/optim/golden/torch.npz: the parameters of torch's optimizers under recorded gradients, in float64.
 
 python tools/golden/optim_torch.py tests/optim/golden/torch.npz      (needs torch and numpy, nothing of Canon)
 """
@@ -40,24 +40,24 @@ def recorded():
 def path(make, drop):
     start, grads = recorded()
     p = torch.nn.Parameter(torch.tensor(start))
-    optimizer, seen = make([p]), []
+    optimizer, trajectory = make([p]), []
     for k, g in enumerate(grads):
         if drop and k == DROP:
             optimizer.param_groups[0]['lr'] /= 10
         p.grad = torch.tensor(g)
         optimizer.step()
-        seen.append(p.detach().numpy().copy())
-    return np.array(seen)
+        trajectory.append(p.detach().numpy().copy())
+    return np.array(trajectory)
 
 
 def rates(make):
     optimizer = SGD([torch.nn.Parameter(torch.zeros(1))], 0.1)
-    schedule, seen = make(optimizer), []
+    schedule, learning_rates = make(optimizer), []
     for _ in range(STEPS):
-        seen.append(optimizer.param_groups[0]['lr'])
+        learning_rates.append(optimizer.param_groups[0]['lr'])
         optimizer.step()
         schedule.step()
-    return np.array(seen)
+    return np.array(learning_rates)
 
 
 if __name__ == '__main__':
