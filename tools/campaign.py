@@ -245,7 +245,7 @@ def formats() -> dict[str, Format]:
     pictures = {f'data/images/{i}.png': encode_image('PNG') for i in range(8)}
     scene = pictures | {'data/transforms.json': encode_transforms()}
     meshes = {f'data/{split}/{i}.ply': encode_mesh() for split in ('train', 'test') for i in range(2)}
-    volume = ('data.name=file', 'data.source={}')
+    volume = ('data.name=read_volume', 'data.source={}')
     transformer = ('model.layers=1', 'model.d_model=32', 'model.d_ff=32', 'data.train.tokens=200')
     nerf = ('model.layers=2', 'model.width=16', 'render.coarse=8', 'render.fine=8', 'data.batch_size=64')
     lenet = 'classification/lenet_digits.py:smoke'
