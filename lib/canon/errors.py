@@ -20,7 +20,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's text, or its type where it has none, for use within another message."""
+    """Returns the first line of an error's text, or its type if it has none, for use within another message."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

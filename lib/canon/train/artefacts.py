@@ -49,7 +49,7 @@ class Artefacts:
 
         Args:
           name: of a file or folder.
-          write: writes it to the path that it is given, in a temporary folder. It gets its own place when it is whole.
+          write: writes it to the path that it is given, in a temporary folder; the complete artefact is then moved.
 
         Raises:
           CanonError: `write` has written nothing.
@@ -72,7 +72,7 @@ class Artefacts:
         return path
 
     def report(self, done: int, total: int) -> None:
-        """Shows progress, at most every ten seconds; raises Interrupted if the run is asked to stop."""
+        """Shows progress, at most every ten seconds; raises Interrupted if the run is to stop."""
         if self._is_stopping():
             raise Interrupted
         if time.monotonic() - self._shown > _SECONDS_BETWEEN_LINES:
@@ -90,7 +90,7 @@ def compute_stage(
     quiet: bool = False,
     about: Mapping[str, Any] | None = None,
 ) -> Fitted:
-    """Runs a stage that computes, unless it is done; artefacts that are whole are not computed again.
+    """Runs a stage that computes, unless it is done; complete artefacts are not computed again.
 
     In a job of several processes the first computes, and the others wait.
 
@@ -121,7 +121,7 @@ def compute_stage(
             if jax.process_count() > 1:
                 metrics = shard.gather_objects(metrics)[0]
         except Interrupted:
-            progress.say('asked to stop: the same command goes on with the artefacts that are left')
+            progress.say('stopped on request: the same command computes the remaining artefacts')
             status.write('stopped', 0)
             return Fitted(None, {}, 'stopped', path)
         except BaseException as error:

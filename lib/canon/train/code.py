@@ -33,56 +33,56 @@ def digest_code(experiment: Experiment) -> str:
     return hashlib.sha256(f'{platform.python_version()}\n{text}'.encode()).hexdigest()[:16]
 
 
-def _describe(value: Any, seen: dict[int, Any]) -> Iterator[str]:
+def _describe(value: Any, visited: dict[int, Any]) -> Iterator[str]:
     """Yields lines that are equal in two processes if the code is.
 
-    seen: what was described, by id; holding it keeps any id from being used twice.
+    visited: values that were described, by id; holding it keeps any id from being used twice.
     """
     if isinstance(value, _PLAIN):
         yield repr(value)
         return
-    if id(value) in seen or (isinstance(value, tuple | list | Mapping) and len(value) > _LONGEST):
+    if id(value) in visited or (isinstance(value, tuple | list | Mapping) and len(value) > _LONGEST):
         return
-    seen[id(value)] = value
+    visited[id(value)] = value
     if isinstance(value, tuple | list):
         for item in value:
-            yield from _describe(item, seen)
+            yield from _describe(item, visited)
     elif isinstance(value, Mapping):
         for key in sorted(value, key=str):
             yield str(key)
-            yield from _describe(value[key], seen)
+            yield from _describe(value[key], visited)
     elif isinstance(value, functools.partial):
-        yield from _describe((value.func, value.args, value.keywords), seen)
+        yield from _describe((value.func, value.args, value.keywords), visited)
     elif isinstance(value, types.MethodType):
-        yield from _describe(value.__func__, seen)
+        yield from _describe(value.__func__, visited)
     elif isinstance(value, types.FunctionType):
-        yield from _describe_function(inspect.unwrap(value), seen)
+        yield from _describe_function(inspect.unwrap(value), visited)
     elif isinstance(value, type):
         for name, item in sorted(vars(value).items()):
             if isinstance(item, types.FunctionType):
                 yield name
-                yield from _describe(item, seen)
+                yield from _describe(item, visited)
     elif dataclasses.is_dataclass(value):  # a network
-        yield from _describe(type(value), seen)
+        yield from _describe(type(value), visited)
         for field in dataclasses.fields(value):
             yield field.name
-            yield from _describe(getattr(value, field.name, None), seen)
+            yield from _describe(getattr(value, field.name, None), visited)
     elif isinstance(getattr(value, '__wrapped__', None), types.FunctionType):  # a jitted function
-        yield from _describe(value.__wrapped__, seen)
+        yield from _describe(value.__wrapped__, visited)
 
 
-def _describe_function(function: types.FunctionType, seen: dict[int, Any]) -> Iterator[str]:
+def _describe_function(function: types.FunctionType, visited: dict[int, Any]) -> Iterator[str]:
     yield from _describe_code(function.__code__)
-    yield from _describe((function.__defaults__, function.__kwdefaults__), seen)
+    yield from _describe((function.__defaults__, function.__kwdefaults__), visited)
     for cell in function.__closure__ or ():
         try:
-            yield from _describe(cell.cell_contents, seen)
+            yield from _describe(cell.cell_contents, visited)
         except ValueError:  # a cell that has no value yet
             continue
     for name in function.__code__.co_names:
         called = function.__globals__.get(name)
         if isinstance(called, types.FunctionType | type) and called.__module__ == function.__module__:
-            yield from _describe(called, seen)
+            yield from _describe(called, visited)
         elif isinstance(called, _PLAIN) and name.isidentifier():
             yield f'{name} = {called!r}'
 

@@ -60,7 +60,7 @@ class EvaluationSession(Session):
                 if self.writer is not None:
                     self.writer.write(0, {**own, f'{name}/seconds': time.perf_counter() - began})
         except Interrupted:
-            self.progress.say('asked to stop: the same command evaluates again')
+            self.progress.say('stopped on request: the same command evaluates again')
             return 'stopped'
         self.final = {'weights': weights, 'metrics': metrics}
         draw_figures(self.experiment.evals, sums, lambda: (params, mutable), self.workdir, self.writer, 0)

@@ -31,7 +31,7 @@ class Evaluation(NamedTuple):
 
 
 class Interrupted(Exception):
-    """A long computation was asked to stop before its end."""
+    """A long computation was stopped on request."""
 
 
 def compile_measure(evaluator: Evaluator, mesh) -> Callable:
@@ -43,7 +43,7 @@ def compile_measure(evaluator: Evaluator, mesh) -> Callable:
     return backend.jit(evaluator.measure, out_shardings=out)
 
 
-def metric_names(evaluator: Evaluator, state: State, measure: Callable) -> set[str] | None:
+def list_metric_names(evaluator: Evaluator, state: State, measure: Callable) -> set[str] | None:
     """Returns the names of the metrics of `evaluator`, from the shapes of an abstract state; None if they cannot tell.
 
     It reads one batch, and passes accumulators of zeros to `finish`.

@@ -89,7 +89,7 @@ class Watchdog:
         self._last = now
 
     def resume(self) -> None:
-        """Notes the begin of a step, after a rest."""
+        """Notes the beginning of a step, after a rest."""
         self._last = self._last or time.monotonic()
 
     def rest(self) -> None:

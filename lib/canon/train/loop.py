@@ -207,7 +207,7 @@ class TrainingSession(Session):
         if step and (step % s.log_every == 0 or last or stopping):
             self._log_row(step)
         if stopping:
-            self.progress.say(f'asked to stop: saving at step {step}')
+            self.progress.say(f'stopping on request: saving at step {step}')
             return state, 'stopped'
         if save:
             state = self._save(state)
@@ -217,7 +217,7 @@ class TrainingSession(Session):
             if self.monitor.is_out_of_patience() and not last:
                 return self._stop_early(state, step), 'early'
         except Interrupted:
-            self.progress.say(f'asked to stop: saving at step {step}; the evaluation is redone on resuming')
+            self.progress.say(f'stopping on request: saving at step {step}; the evaluation is redone on resuming')
             return state, 'stopped'
         except Exception:
             self._rescue(state)
@@ -323,7 +323,7 @@ class TrainingSession(Session):
                 *(self.final or {}, self.workdir),
             )
         except Interrupted:
-            self.progress.say('asked to stop while the finished run was evaluated; the same command does the rest')
+            self.progress.say('stopped on request while the finished run was evaluated; the same command does the rest')
             return 'stopped'
         if handover is not None:
             self.final = handover.final

@@ -30,7 +30,7 @@ class Monitor:
         self.metrics: dict[str, float] = {}  # of these
         self.ranked: dict[str, Any] | None = None  # the best step by `run.checkpoint.best`, its value and metrics
         self.best: float | None = None  # of early stopping
-        self.bad = 0  # evaluations in a row that were no improvement
+        self.bad = 0  # evaluations in a row without an improvement
 
     def dump(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps."""

@@ -12,7 +12,7 @@ import jax
 
 from canon.errors import CanonError, UsageError
 from canon.train.code import digest_code
-from canon.train.evaluation import Evaluation, compile_measure, evaluate, metric_names
+from canon.train.evaluation import Evaluation, compile_measure, evaluate, list_metric_names
 from canon.train.guard import Stopper, Watchdog
 from canon.train.log import MetricsWriter, Progress
 from canon.train.monitor import Monitor
@@ -81,7 +81,7 @@ class Session:
         self.monitor = Monitor(self.setup, config)
         self.measures = {n: compile_measure(e, self.setup.mesh) for n, e in self.experiment.evals.items()}
         self.monitor.check_names(
-            lambda name: metric_names(self.experiment.evals[name], self.setup.target, self.measures[name])
+            lambda name: list_metric_names(self.experiment.evals[name], self.setup.target, self.measures[name])
         )
         if self.main:
             resources.enter_context(lock_workdir(workdir))

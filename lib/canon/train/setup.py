@@ -1,4 +1,4 @@
-"""`make_setup`: an experiment and its config become compiled functions over a mesh; nothing is written anywhere."""
+"""Makes of an experiment and its config functions over a mesh; nothing is written anywhere."""
 
 from __future__ import annotations
 
@@ -35,25 +35,29 @@ from canon.train.types import Config, Experiment, State
 class Setup(NamedTuple):
     """An experiment on a mesh, before its first step."""
 
-    experiment: Experiment  # as `bind` returns it: its optimizer made, its data those of this process
+    experiment: Experiment  # as `bind` returns it: with its optimizer, and the rows of this process
     settings: Settings
     seed: int
     mesh: Mesh
-    tx: Any
-    step: Any  # step(constants, state, batch)
-    constants: Any  # the constant rates, decays and momenta of `tx`, arguments of the compiled step
-    init: Any
-    first: Any  # the first batch, placed
-    target: State  # abstract, with shardings
-    layout: State  # shardings
-    names: tuple[str, ...]  # of the step's metrics
-    forward: Any = None  # of `statistics.make_forward`, where averaged weights have statistics of their own
+    tx: Any  # the optimizer
+    step: Any  # (constants, state, batch) -> (state, metrics); None if nothing is trained
+    constants: Any  # rates, decays and momenta of `tx`: as arguments, runs that differ in them share a program
+    init: Any  # first batch -> state
+    first: Any  # the first batch, on the devices
+    target: State  # shapes, dtypes and shardings of the state
+    layout: State  # shardings of the state
+    names: tuple[str, ...]  # of the metrics of a step
+    forward: Any = None  # of `statistics.make_forward`, if averaged weights have statistics of their own
 
     def initial_state(self) -> State:
+        """Initialises the state on the devices."""
         return jax.jit(self.init, out_shardings=self.layout)(self.first)
 
     def starting_state(self, read: Any = None) -> State:
-        """The initial state, or what `run.init_from` names in its place; read: `Experiment.read`."""
+        """Returns the state before the first step, with the parameters that `run.init_from` names.
+
+        read: `Experiment.read`.
+        """
         state = self.initial_state()
         if self.settings.init_from is None:
             return state
@@ -63,7 +67,7 @@ class Setup(NamedTuple):
         return state._replace(opt=opt)
 
     def refresh_statistics(self, state: State, data: Any) -> State:
-        """Measures the batch statistics of averaged weights over the batches of `data` that were trained on last."""
+        """Measures the batch statistics of averaged weights over the last training batches of `data`."""
         step = int(state.step)
         if self.forward is None or step == 0:
             return state
@@ -73,7 +77,10 @@ class Setup(NamedTuple):
         return state._replace(mutable=jax.device_put(state.mutable, self.layout.mutable))
 
     def compiled_step(self):
-        """The step, jitted with donated state. Metrics come packed in one array [2, n]: one transfer a step."""
+        """Jits the step with donated state: (state, batch) -> (state, metrics [2, names]).
+
+        The totals and weights of all metrics come in one array, so that a step costs one transfer to the host.
+        """
 
         def packed(constants, state, batch):
             state, metrics = self.step(constants, state, batch)
@@ -91,7 +98,7 @@ class Setup(NamedTuple):
 
 
 def make_setup(experiment: Experiment, config: Config) -> Setup:
-    """Builds what `fit` needs before its first step; `replay` and `evaluate_run` build on it, too.
+    """Prepares an experiment for `fit`, for evaluation and for replay.
 
     Args:
       experiment: what is trained.
@@ -123,7 +130,7 @@ def make_setup(experiment: Experiment, config: Config) -> Setup:
     constants, names = None, ()
     if step is not None:
         step, constants, (_, metrics) = lift_constants(step, abstract, first)
-        names = _metric_names(metrics)
+        names = _order_names(metrics)
     return Setup(experiment, s, seed, mesh, experiment.tx, step, constants, init, first, target, layout, names, forward)
 
 
@@ -208,7 +215,8 @@ def _check_seed(seed: Any) -> int:
     return int(seed)
 
 
-def _metric_names(metrics: Mapping[str, Any]) -> tuple[str, ...]:
+def _order_names(metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the names of the metrics of a step, the loss first; raises UsageError unless they are means."""
     for name, value in metrics.items():
         leaves = jax.tree.leaves(value)
         if len(leaves) != 2 or any(leaf.shape for leaf in leaves):

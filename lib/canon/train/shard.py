@@ -120,8 +120,8 @@ def state_shardings(
 ) -> State:
     """Returns the layout of an (abstract) state.
 
-    The state of the optimizer lies like the parameters that it belongs to, and what a row of the batch carries lies
-    with the row.
+    The state of the optimizer is laid out like the parameters that it belongs to, and what a row of the batch carries
+    like the batch.
 
     Args:
       tx: the optimizer.

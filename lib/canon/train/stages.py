@@ -113,7 +113,7 @@ def _make(stage: Stage, finished: Mapping[str, Path]) -> tuple[Experiment, Confi
 
 
 def _check(stages: Sequence[Stage]) -> None:
-    """Raises UsageError for stages that are not a list of distinct names, each with one thing to do."""
+    """Raises UsageError for stages that are not a list of distinct names, each of which either trains or computes."""
     if not stages:
         raise UsageError('an experiment in stages has no stage')
     names = [stage.name for stage in stages]

@@ -71,7 +71,7 @@ class Data(Protocol):
     A job of several processes needs one more method, `for_process(index, count) -> Data`: the same data whose batches
     hold only the rows of process `index` of `count`, with the `batch_size`, the `num_examples` and the `len` of the
     whole. Concatenated in the order of the processes, their batches are the batch of one process. Training calls it
-    on the data of an experiment, once; called again on what it returned, it cuts the whole, not a part of it.
+    on the data of an experiment, once; called on what it returned, it again cuts the full batches.
     """
 
     def __getitem__(self, step: int) -> Batch: ...
