@@ -69,7 +69,7 @@ def test_the_rows_of_two_processes_are_the_batch(size, sampler, step):
     same(whole, data[step])
 
 
-def test_random_streams_are_told_apart_by_name():
+def test_random_streams_have_numbers_of_their_own():
     assert len(set(keys.STREAMS.values())) == len(keys.STREAMS)
     draws = {name: keys.stream(name, 3, 14).integers(2**63) for name in keys.STREAMS}
     assert len(set(draws.values())) == len(draws)
@@ -133,7 +133,7 @@ def test_the_seed_matters_and_the_visit_too():
     assert len({one[step]['image'].tobytes() for step in range(30)}) > 5
 
 
-def test_augmentation_depends_on_the_example_and_visit_not_on_its_company():
+def test_augmentation_depends_on_the_example_and_the_visit_not_on_the_batch():
     """The same example on the same visit looks alike in batches of any size and place."""
     small, large = Batches(source(12), 3, 5, AUGMENT), Batches(source(12), 8, 5, AUGMENT)
 
@@ -147,7 +147,7 @@ def test_augmentation_depends_on_the_example_and_visit_not_on_its_company():
     assert dict(seen(small, 16)) == dict(seen(large, 6))
 
 
-def test_links_of_a_chain_draw_apart():
+def test_links_of_a_chain_draw_independently():
     draw = Transform(lambda e, key: {**e, f'draw{len(e)}': rng(key).random(4)}, random=True)
     batch = Batches(Arrays({'number': np.arange(50)}), 50, 0, (draw, draw))[0]
     drawn = np.concatenate([batch['draw1'], batch['draw2']]).ravel()
@@ -217,14 +217,14 @@ def test_a_sampler_may_be_of_any_module(tmp_path, monkeypatch):
 
 @given(sizes, st.sampled_from([1, 2]), st.booleans())
 @settings(deadline=None, max_examples=40)
-def test_once_counts_each_example_once(size, shards, whole):
-    n, batch_size = size[0], size[1] * shards
-    parts = [Once(source(n), batch_size, AUGMENT, threads=0).for_process(k, shards) for k in range(shards)]
+def test_once_counts_each_example_once(size, processes, whole):
+    n, batch_size = size[0], size[1] * processes
+    parts = [Once(source(n), batch_size, AUGMENT, threads=0).for_process(k, processes) for k in range(processes)]
     assert {len(part) for part in parts} == {-(-n // batch_size)}
     numbers = []
     for batches in zip(*(part.iterate() for part in parts), strict=True):
         for batch in batches:
-            assert batch['mask'].shape == (batch_size // shards,) == batch['number'].shape
+            assert batch['mask'].shape == (batch_size // processes,) == batch['number'].shape
             assert not batch['image'][~batch['mask']].any()
             assert not batch['number'][~batch['mask']].any()
             numbers.append(batch['number'][batch['mask']])
@@ -244,7 +244,7 @@ def test_once_sums_exactly_and_starts_anywhere():
 
 
 @pytest.mark.parametrize('make', [Batches, Once])
-def test_what_does_not_fit_is_refused(make):
+def test_wrong_sizes_and_transforms_are_refused(make):
     with pytest.raises(UsageError, match='no examples'):
         make(source(0), 4)
     with pytest.raises(UsageError, match='batch_size=5 is not a positive multiple of the 2 processes'):

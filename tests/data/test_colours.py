@@ -81,7 +81,7 @@ def test_operations_on_levels_are_pillows(channels):
         assert abs(255 * floats - function(image)).max() <= 1
 
 
-def test_a_turn_of_the_hue_exchanges_the_primaries():
+def test_shifting_the_hue_permutes_the_primaries():
     primaries = np.eye(3, dtype=np.uint8)[None] * 200
     np.testing.assert_array_equal(colour.shift_hue(primaries, 1 / 3), np.roll(primaries, 1, 2))
     np.testing.assert_array_equal(colour.shift_hue(primaries, -1 / 3), np.roll(primaries, -1, 2))
@@ -116,7 +116,7 @@ def test_grey_is_luma_in_every_channel():
 # --- noise -----------------------------------------------------------------------------------------------------------
 
 
-def test_principal_colours_are_those_of_the_covariance():
+def test_colour_axes_are_those_of_the_covariance():
     images = [picture((9, 11, 3), seed) // np.array([1, 2, 5], np.uint8) for seed in range(4)]
     deviations, axes = colour.fit_colour_axes(images)
     pixels = np.concatenate([i.reshape(-1, 3) for i in images])
@@ -126,7 +126,7 @@ def test_principal_colours_are_those_of_the_covariance():
     assert (np.diff(deviations) <= 0).all()
 
 
-def test_pca_noise_is_one_colour_an_image_of_the_covariance_in_closed_form():
+def test_pca_noise_is_one_colour_per_image_with_the_covariance_in_closed_form():
     image = np.full((5, 4, 3), 0.5, np.float32)
     noise = transforms.pca_noise()
     shifts = []
@@ -290,7 +290,7 @@ def _at_the_border(name, amount, size):
     return (inside == 0) & (reach == 1)
 
 
-def test_operations_are_drawn_evenly_and_as_many_as_asked():
+def test_operations_are_drawn_uniformly_and_in_the_given_number():
     """Marked by what they do to the boxes: of three warps, each alone and all pairs occur."""
     names = ('translate_x', 'translate_y', 'identity')
     augment = transforms.rand_augment(2, 10, operations=names)
@@ -326,7 +326,7 @@ def test_cutout_is_one_square_that_contains_its_middle(size, height, width, visi
         assert span <= size
 
 
-def test_cutouts_middle_is_any_pixel():
+def test_the_centre_of_cutout_is_any_pixel():
     image = np.full((5, 7, 1), 9, np.uint8)
     places = [
         np.flatnonzero(transforms.cutout(1).apply({'image': image}, Key(0, v, 0))['image'] == 0) for v in range(900)
@@ -388,7 +388,7 @@ def test_mixup_with_a_probability_and_in_an_evaluation():
 
 
 @pytest.mark.parametrize(
-    ('spec', 'said'),
+    ('spec', 'message'),
     [
         ({'name': 'mixup', 'num_classes': 3, 'alpha': 0}, 'alpha=0 is not positive'),
         ({'name': 'cutout', 'size': 0}, 'cutout: size=0'),
@@ -400,13 +400,13 @@ def test_mixup_with_a_probability_and_in_an_evaluation():
         ({'name': 'pca_noise', 'deviations': (1.0, 2.0)}, 'pca_noise'),
     ],
 )
-def test_wrong_arguments_are_refused(spec, said):
+def test_wrong_arguments_are_refused(spec, message):
     with pytest.raises(UsageError) as error:
         transforms.make(spec)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
-def test_what_cannot_be_mixed_or_coloured_is_named():
+def test_examples_that_cannot_be_mixed_or_coloured_are_named():
     ragged = [{'image': np.zeros((4, 4 + i, 3), np.uint8), 'label': np.asarray(i)} for i in range(9)]
     mix = transforms.mixup(9)
     with pytest.raises(CanonError, match=r"mixup: example 8 has 'image' of uint8 \(4, 12, 3\) and . of uint8"):

@@ -92,7 +92,7 @@ def test_a_file_cut_short_is_named(tmp_path, kind, share, capfd):
             transform.apply({'image': image_files.read_encoded(file)}, Key(0, 0, 0))
 
 
-def test_what_is_no_image_is_named(tmp_path):
+def test_files_that_are_not_images_are_named(tmp_path):
     (tmp_path / 'a.jpg').write_text('hello')
     for read in (image_files.read_image, lambda file: image_files.read_head(image_files.read_encoded(file))):
         with pytest.raises(CanonError, match=r'a\.jpg cannot be read \(cannot identify image file\)'):
@@ -184,14 +184,14 @@ def test_a_folder_gives_bytes_that_are_kept_and_decoded_later(photos):
         np.testing.assert_array_equal(*(next(batches)['image'] for batches in fused))
 
 
-def test_undecoded_images_are_named_where_pixels_are_wanted(photos):
+def test_undecoded_images_are_named_where_pixels_are_needed(photos):
     lazy = load('folder', path=photos, decode=False)
     for links in ((transforms.resize(8),), (transforms.center_crop(8),), (transforms.random_flip(p=1.0),), ()):
         with pytest.raises(CanonError, match=r"\.jpg is not decoded yet: put 'decode' before"):
             Batches(lazy, 2, transforms=links)[0]
 
 
-def test_of_decoded_images_the_fused_crop_is_the_crop():
+def test_the_fused_crop_of_decoded_images_is_the_crop():
     image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
     for visit in range(5):
         key = Key(0, visit, 3)
@@ -201,7 +201,7 @@ def test_of_decoded_images_the_fused_crop_is_the_crop():
         )
 
 
-def test_encoded_images_travel():
+def test_encoded_images_are_pickled():
     image = pickle.loads(pickle.dumps(Encoded(b'abc\0', 'name', False, 7)))
     assert (bytes(image), image.name, image.rotate, image.max_pixels) == (b'abc\0', 'name', False, 7)
 
@@ -235,7 +235,7 @@ def save_turned(file, orientation: int, by: str) -> np.ndarray:
 
 @pytest.mark.parametrize('orientation', range(1, 9))
 @pytest.mark.parametrize(('suffix', 'by'), [('jpg', 'exif'), ('jpg', 'xmp'), ('png', 'exif'), ('tiff', 'exif')])
-def test_every_orientation_is_shown_and_told_by_the_head(tmp_path, suffix, by, orientation):
+def test_every_orientation_is_applied_by_the_decoder_and_the_header(tmp_path, suffix, by, orientation):
     """A TIFF was turned twice in the head, and a JPEG turned by XMP alone in the head only: crops left the image."""
     file = tmp_path / f'a.{suffix}'
     expected = save_turned(file, orientation, by)
@@ -249,7 +249,7 @@ def test_every_orientation_is_shown_and_told_by_the_head(tmp_path, suffix, by, o
         assert crop.apply({'image': encoded}, Key(0, visit, 0))['image'].shape == (16, 16, 3)
 
 
-def test_an_orientation_that_does_not_exist_is_none(tmp_path):
+def test_unknown_orientations_are_ignored(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 42
     smooth().save(tmp_path / 'a.jpg', exif=exif)

@@ -142,7 +142,7 @@ def test_a_warp_is_bilinear_interpolation_at_the_point_it_comes_from():
             assert abs(out[row, column] - expected).max() < 0.52
 
 
-def test_matrices_are_what_they_say():
+def test_matrices_map_points_as_documented():
     square = np.array([[0, 0], [10, 0], [10, 6], [0, 6]], float)
     for moved in (square[[1, 2, 3, 0]], np.array([[1, 2], [9, 1], [8, 7], [2, 5.0]])):
         np.testing.assert_allclose(geometry.transform_points(square, geometry.perspective(square, moved)), moved)
@@ -178,7 +178,7 @@ def test_masks_are_cropped_flipped_and_padded_to_the_pixel():
         assert not out['image'][..., 0][~seen].any() or (image == 255).any()
 
 
-def test_boxes_out_of_sight_are_dropped_with_all_that_is_theirs():
+def test_boxes_outside_the_image_are_dropped_with_their_fields():
     example = {
         'image': np.zeros((10, 10, 3), np.uint8),
         'boxes': np.array([[0, 0, 2, 2], [4, 4, 6, 6], [1, 4, 4, 6]], np.float32),
@@ -253,7 +253,7 @@ def test_random_resized_crops_stay_inside(height, width, visit):
     assert 0 <= y0 < y1 <= height
 
 
-def test_an_image_that_no_window_fits_gives_its_middle():
+def test_an_image_that_no_window_fits_gives_its_centre():
     """torchvision's fallback: 100 x 10 pixels, wider than 4/3 of its height."""
     never = ((1.0, 1.0), (3 / 4, 4 / 3))
     assert geometry.draw_crop_box(np.random.default_rng(0), 10, 100, *never) == (43, 0, 56, 10)
@@ -379,7 +379,7 @@ def test_flipped_views_and_read_only_arrays_can_be_moved(move):
 
 
 @pytest.mark.parametrize(
-    ('fields', 'said'),
+    ('fields', 'message'),
     [
         ({'boxes': np.zeros(4)}, r"'boxes' has the shape \(4,\); boxes are \[K, 4\]"),
         ({'boxes': np.zeros((2, 4)), 'labels': np.zeros(3)}, "'labels' has 3 rows for 2 boxes"),
@@ -387,13 +387,13 @@ def test_flipped_views_and_read_only_arrays_can_be_moved(move):
         ({'masks': np.zeros((6, 4))}, r"'masks' has the shape \(6, 4\); \[K, H, W\]"),
     ],
 )
-def test_what_cannot_move_along_is_named(fields, said):
-    with pytest.raises(CanonError, match=said):
+def test_fields_that_do_not_fit_the_image_are_named(fields, message):
+    with pytest.raises(CanonError, match=message):
         transforms.random_flip(p=1.0).apply({'image': np.zeros((6, 4, 3), np.uint8), **fields}, Key(0, 0, 0))
 
 
 @pytest.mark.parametrize(
-    ('image', 'said'),
+    ('image', 'message'),
     [
         (np.zeros((4, 4, 3)), 'float64'),
         (np.zeros((4, 4, 3), np.uint16), 'uint16'),
@@ -401,15 +401,15 @@ def test_what_cannot_move_along_is_named(fields, said):
         (np.zeros((0, 4, 3), np.uint8), r'shape \(0, 4, 3\)'),
     ],
 )
-def test_images_of_another_kind_are_named(image, said):
+def test_images_of_another_kind_are_named(image, message):
     for name in ('random_resized_crop', 'random_rotation', 'resize_short', 'random_perspective', 'rand_augment'):
         make, arguments = MOVES[name]
-        with pytest.raises(CanonError, match=f'{name} takes .*example 8 .*{said}'):
+        with pytest.raises(CanonError, match=f'{name} takes .*example 8 .*{message}'):
             make(**arguments).apply({'image': image}, Key(0, 0, 8))
 
 
 @pytest.mark.parametrize(
-    ('spec', 'said'),
+    ('spec', 'message'),
     [
         ({'name': 'random_resized_crop', 'size': 0}, 'random_resized_crop: size=0 is neither'),
         ({'name': 'random_resized_crop', 'size': 8, 'scale': (1, 0.5)}, 'scale=(1, 0.5) must be (low, high)'),
@@ -425,13 +425,13 @@ def test_images_of_another_kind_are_named(image, said):
         ),
     ],
 )
-def test_wrong_arguments_are_refused(spec, said):
+def test_wrong_arguments_are_refused(spec, message):
     with pytest.raises(UsageError) as error:
         transforms.make(spec)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
-def test_views_refuse_boxes():
+def test_crops_for_testing_refuse_boxes():
     with pytest.raises(CanonError, match="ten_crop: 'boxes' of example 3 cannot follow"):
         transforms.ten_crop(2).apply({'image': np.zeros((4, 4, 3), np.uint8), 'boxes': np.zeros((1, 4))}, Key(0, 0, 3))
     with pytest.raises(CanonError, match='crop of 5x5: example 3 is smaller, 4x4'):
@@ -441,7 +441,7 @@ def test_views_refuse_boxes():
 # --- randomness ------------------------------------------------------------------------------------------------------
 
 
-def test_moves_are_functions_of_the_key(move):
+def test_geometric_transforms_are_functions_of_the_key(move):
     example = {'image': np.random.default_rng(0).integers(0, 256, (H, W, 3), np.uint8)}
     if not move.random:
         return

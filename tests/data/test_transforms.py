@@ -115,12 +115,12 @@ def test_a_label_out_of_range_is_named_with_its_example(label, make):
 
 
 def test_images_of_a_wrong_size_are_named():
-    for transform, said in [
+    for transform, message in [
         (transforms.pad(4), 'example 2 is larger, 5x6'),
         (transforms.center_crop(7), 'example 2 is smaller, 5x6'),
         (transforms.random_crop(9, padding=1), 'example 2 is smaller, 5x6'),
     ]:
-        with pytest.raises(CanonError, match=said):
+        with pytest.raises(CanonError, match=message):
             run(transform)
     with pytest.raises(CanonError, match='int64'):
         run(transforms.resize(3), IMAGE.astype(np.int64))
@@ -140,7 +140,7 @@ def test_a_chain_from_a_config():
 
 
 @pytest.mark.parametrize(
-    ('spec', 'said'),
+    ('spec', 'message'),
     [
         (
             {'chain': ('random_flop',)},
@@ -156,10 +156,10 @@ def test_a_chain_from_a_config():
         ({'name': 'make'}, "no transform is called 'make'"),
     ],
 )
-def test_a_wrong_chain_is_refused_in_one_line(spec, said):
+def test_a_wrong_chain_is_refused_in_one_line(spec, message):
     with pytest.raises(UsageError) as error:
         transforms.make(spec)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert '\n' not in str(error.value)
 
 
