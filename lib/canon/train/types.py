@@ -72,6 +72,9 @@ class Data(Protocol):
     hold only the rows of process `index` of `count`, with the `batch_size`, the `num_examples` and the `len` of the
     whole. Concatenated in the order of the processes, their batches are the batch of one process. Training calls it
     on the data of an experiment, once; called on what it returned, it again cuts the full batches.
+
+    Training data whose first batch takes long to read may have an attribute `example`, a batch of zeros that the model
+    is initialised by, so that evaluating a run reads no training data.
     """
 
     def __getitem__(self, step: int) -> Batch: ...
