@@ -93,13 +93,16 @@ def test_without_directions_the_colour_is_one():
 
 def test_cones_of_no_width_are_points():
     """The integrated encoding of variance 0 has the sines and cosines of the plain one, and mip-NeRF's colour pads."""
-    thin = fq.integrated_positional_encoding(AT.positions, jnp.zeros_like(AT.positions), 3).reshape(4, 5, 2, 3, 3)
-    plain = fq.positional_encoding(AT.positions, 3)[..., 3:].reshape(4, 5, 3, 2, 3).swapaxes(2, 3)
+    x = AT.positions
+    thin, plain = jax.jit(
+        lambda: (fq.integrated_positional_encoding(x, jnp.zeros_like(x), 3), fq.positional_encoding(x, 3)[..., 3:])
+    )()
+    thin, plain = thin.reshape(4, 5, 2, 3, 3), plain.reshape(4, 5, 3, 2, 3).swapaxes(2, 3)
     np.testing.assert_allclose(thin, plain, atol=1e-6)
     field = models.make('nerf.mip_nerf', layers=2, width=8)
     variables = initialise(field, CONES)
     variables['params']['colour']['bias'] += 100
-    np.testing.assert_allclose(field.apply(variables, CONES)[1], 1.001, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(field.apply)(variables, CONES)[1], 1.001, atol=1e-5)
     np.testing.assert_allclose(field.density(jnp.array([1.0])), np.log(2), rtol=1e-6)
 
 
@@ -108,9 +111,10 @@ def test_a_deformed_scene_is_the_canonical_one_at_time_0():
     start = AT._replace(times=jnp.zeros((4, 1)))
     variables = initialise(field, start)
     canonical = {'params': variables['params']['canonical']}
-    still = field.canonical.apply(canonical, AT)
-    np.testing.assert_allclose(field.apply(variables, start)[0], still[0], atol=1e-6)
-    assert np.abs(field.apply(variables, AT._replace(times=jnp.ones((4, 1))))[0] - still[0]).max() > 1e-4
+    still = jax.jit(field.canonical.apply)(canonical, AT)
+    apply = jax.jit(field.apply)
+    np.testing.assert_allclose(apply(variables, start)[0], still[0], atol=1e-6)
+    assert np.abs(apply(variables, AT._replace(times=jnp.ones((4, 1))))[0] - still[0]).max() > 1e-4
 
 
 def test_the_schedule_of_frequencies_hides_the_high_ones():
@@ -119,10 +123,11 @@ def test_the_schedule_of_frequencies_hides_the_high_ones():
     variables = initialise(field, AT)
     hidden = dict(variables['params'], layer_0=dict(variables['params']['layer_0']))
     hidden['layer_0']['kernel'] = hidden['layer_0']['kernel'].at[3:].set(0)
-    early = field.apply(variables, AT._replace(progress=jnp.zeros(())))[0]
-    np.testing.assert_allclose(early, field.apply({'params': hidden}, AT)[0], atol=1e-6)
-    late = field.apply(variables, AT._replace(progress=jnp.ones(())))[0]
-    np.testing.assert_array_equal(late, field.apply(variables, AT)[0])
+    apply = jax.jit(field.apply)
+    early = apply(variables, AT._replace(progress=jnp.zeros(())))[0]
+    np.testing.assert_allclose(early, apply({'params': hidden}, AT)[0], atol=1e-6)
+    late = apply(variables, AT._replace(progress=jnp.ones(())))[0]
+    np.testing.assert_array_equal(late, apply(variables, AT)[0])
 
 
 @pytest.mark.parametrize('name', ['hash_field', 'voxels'])

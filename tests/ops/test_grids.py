@@ -50,9 +50,10 @@ def test_levels_are_the_papers():
 def test_hashed_features_are_those_of_loops():
     table = rng.normal(size=(GRID.total, 3))
     with jax.enable_x64(True):
-        actual = grids.hash_encoding(jnp.asarray(table), jnp.asarray(PLACES), GRID)
+        encode = jax.jit(grids.hash_encoding, static_argnums=2)
+        actual = encode(jnp.asarray(table), jnp.asarray(PLACES), GRID)
         np.testing.assert_allclose(actual, [loops(table, x) for x in PLACES], atol=1e-12)
-    single = grids.hash_encoding(jnp.asarray(table, jnp.float32), jnp.asarray(PLACES, jnp.float32), GRID)
+    single = encode(jnp.asarray(table, jnp.float32), jnp.asarray(PLACES, jnp.float32), GRID)
     np.testing.assert_allclose(single, actual, atol=2e-5)
 
 
@@ -62,7 +63,8 @@ def test_the_largest_grid_hashes_without_overflow():
     x = np.array([1.0, 1.0, 1.0])
     expected = [(2048 ^ 2048 * 2654435761 ^ 2048 * 805459861) % 16 + 16]
     with jax.enable_x64(True):
-        np.testing.assert_allclose(grids.hash_encoding(jnp.asarray(table), jnp.asarray(x), paper)[1:], expected)
+        encode = jax.jit(grids.hash_encoding, static_argnums=2)
+        np.testing.assert_allclose(encode(jnp.asarray(table), jnp.asarray(x), paper)[1:], expected)
 
 
 def test_a_linear_function_is_interpolated_exactly():
@@ -70,7 +72,7 @@ def test_a_linear_function_is_interpolated_exactly():
     values = np.stack((2 * axes[0] - axes[1] + 3 * axes[2], axes[0] * axes[1] * axes[2]), -1)
     x, y, z = PLACES.T
     with jax.enable_x64(True):
-        actual = grids.interpolate_trilinear(jnp.asarray(values), jnp.asarray(PLACES))
+        actual = jax.jit(grids.interpolate_trilinear)(jnp.asarray(values), jnp.asarray(PLACES))
         np.testing.assert_allclose(actual[:, 0], 2 * x - y + 3 * z, atol=1e-12)
         np.testing.assert_allclose(actual[:, 1], x * y * z, atol=1e-12)  # within each cell it is trilinear itself
 
@@ -81,11 +83,12 @@ def test_gradients_are_finite_differences(kind):
     x = rng.uniform(0.01, 0.99, (9, 3))
     with jax.enable_x64(True):
 
+        @jax.jit
         def value(table, x):
             result = grids.hash_encoding(table, x, GRID) if kind == 'hashed' else grids.interpolate_trilinear(table, x)
             return jnp.sin(result).sum()
 
-        for i, grad in enumerate(jax.grad(value, (0, 1))(jnp.asarray(table), jnp.asarray(x))):
+        for i, grad in enumerate(jax.jit(jax.grad(value, (0, 1)))(jnp.asarray(table), jnp.asarray(x))):
             direction = np.random.default_rng(i).normal(size=grad.shape)
             ahead, back = (
                 [v + h * direction if i == j else v for j, v in enumerate((table, x))] for h in (1e-7, -1e-7)

@@ -38,9 +38,10 @@ def test_a_pinhole_by_hand():
 def test_points_on_rays_project_to_their_pixels():
     with jax.enable_x64(True):
         at = np.float64(rays.pixel_grid(CAMERA))
-        origins, directions = rays.generate_rays(CAMERA, jnp.asarray(pose()), at)
+        origins, directions = jax.jit(rays.generate_rays, static_argnums=0)(CAMERA, jnp.asarray(pose()), at)
         t = np.random.default_rng(1).uniform(0.5, 9, at.shape[:2])
-        positions, depth = rays.project(CAMERA, jnp.asarray(pose()), origins + t[..., None] * directions)
+        project = jax.jit(rays.project, static_argnums=0)
+        positions, depth = project(CAMERA, jnp.asarray(pose()), origins + t[..., None] * directions)
         np.testing.assert_allclose(positions, at, atol=1e-9)
         np.testing.assert_allclose(depth, t, rtol=1e-12)  # t is the depth along the axis
 

@@ -11,8 +11,9 @@ from canon.ops import volume_rendering as vr
 rng = np.random.default_rng(0)
 
 
-def render(density, delta, colours, t, **options):
-    return vr.accumulate_along_rays(vr.weights(density, delta), colours, t, **options)
+@jax.jit
+def render(density, delta, colours, t, background=None):
+    return vr.accumulate_along_rays(vr.weights(density, delta), colours, t, background)
 
 
 @pytest.mark.parametrize('cuts', [1, 7, 200])
@@ -30,11 +31,15 @@ def test_the_quadratures_error_falls_with_the_square_of_the_step():
     """sigma = t, c = t on [0, 2] by midpoints: C = int t^2 exp(-t^2 / 2) dt = sqrt(pi / 2) erf(sqrt 2) - 2 e^-2."""
     from math import erf, exp, pi, sqrt
 
-    expected, errors = sqrt(pi / 2) * erf(sqrt(2)) - 2 * exp(-2), []
+    expected = sqrt(pi / 2) * erf(sqrt(2)) - 2 * exp(-2)
+
+    def colour(n):
+        t = (jnp.arange(n) + 0.5) * (2 / n)
+        return render(t, jnp.full(n, 2 / n), t[:, None], t).colour[0]
+
     with jax.enable_x64(True):
-        for n in (16, 32, 64, 128):
-            t = (jnp.arange(n) + 0.5) * (2 / n)
-            errors.append(abs(render(t, jnp.full(n, 2 / n), t[:, None], t).colour[0] - expected))
+        colours = jax.jit(lambda: jnp.stack([colour(n) for n in (16, 32, 64, 128)]))()
+    errors = np.abs(colours - expected)
     np.testing.assert_allclose(np.log2(np.divide(errors[:-1], errors[1:])), 2, atol=0.05)
 
 
@@ -70,11 +75,17 @@ def test_gradients_are_finite_differences():
     ]
     with jax.enable_x64(True):
 
+        @jax.jit
         def value(density, delta, colours, t):
-            seen = render(density, delta, colours, t, background=0.3)
-            return jnp.sin(seen.colour).sum() + seen.distance.sum() + seen.disparity.sum() + (seen.weights**2).sum()
+            rendered = render(density, delta, colours, t, background=0.3)
+            return (
+                jnp.sin(rendered.colour).sum()
+                + rendered.distance.sum()
+                + rendered.disparity.sum()
+                + (rendered.weights**2).sum()
+            )
 
-        for i, grad in enumerate(jax.grad(value, (0, 1, 2, 3))(*inputs)):
+        for i, grad in enumerate(jax.jit(jax.grad(value, (0, 1, 2, 3)))(*inputs)):
             direction = np.random.default_rng(i).normal(size=grad.shape)
             ahead, back = ([x + h * direction if i == j else x for j, x in enumerate(inputs)] for h in (1e-6, -1e-6))
             numeric = (value(*ahead) - value(*back)) / 2e-6
@@ -91,17 +102,17 @@ def test_nothing_and_walls_give_no_nan(last):
     colours = jnp.asarray(rng.uniform(size=(5, 4, 3)), jnp.float32)
 
     def value(density, delta, colours):
-        seen = render(density, delta, colours, t, background=1.0)
-        return seen.colour.sum() + seen.disparity.sum() + seen.distance.sum(), seen
+        rendered = render(density, delta, colours, t, background=1.0)
+        return rendered.colour.sum() + rendered.disparity.sum() + rendered.distance.sum(), rendered
 
-    grads, seen = jax.grad(value, (0, 1, 2), has_aux=True)(density, delta, colours)
-    for array in (*grads, *seen, seen.disparity, seen.distance):
+    grads, rendered = jax.jit(jax.grad(value, (0, 1, 2), has_aux=True))(density, delta, colours)
+    for array in (*grads, *rendered, rendered.disparity, rendered.distance):
         assert np.isfinite(array).all()
-    np.testing.assert_array_equal(seen.colour[0], 1)
-    assert seen.opacity[0] == seen.disparity[0] == seen.distance[0] == 0
-    np.testing.assert_array_equal(seen.weights[3], [1, 0, 0, 0])
-    np.testing.assert_array_equal(seen.colour[3], colours[3, 0])
-    np.testing.assert_array_equal(seen.weights[1, 1], 0)  # its interval has no length
+    np.testing.assert_array_equal(rendered.colour[0], 1)
+    assert rendered.opacity[0] == rendered.disparity[0] == rendered.distance[0] == 0
+    np.testing.assert_array_equal(rendered.weights[3], [1, 0, 0, 0])
+    np.testing.assert_array_equal(rendered.colour[3], colours[3, 0])
+    np.testing.assert_array_equal(rendered.weights[1, 1], 0)  # its interval has no length
 
 
 def test_intervals_are_lengths_in_the_world():
