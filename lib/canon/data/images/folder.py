@@ -109,6 +109,7 @@ class Folder:
         return {'image': read(file, self.max_pixels), 'label': np.asarray(label)}
 
     def labels(self) -> np.ndarray:
+        """Returns the labels [n], without reading images."""
         return np.array([label for _, label in self.files], np.int64)
 
     def __repr__(self) -> str:

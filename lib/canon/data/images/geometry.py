@@ -71,10 +71,12 @@ SpatialSpec = SpatialFields | Mapping[str, Any] | None
 
 
 def translation(x: float, y: float) -> np.ndarray:
+    """Maps (u, v) to (u + x, v + y)."""
     return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], np.float64)
 
 
 def scaling(x: float, y: float) -> np.ndarray:
+    """Maps (u, v) to (x u, y v)."""
     return np.array([[x, 0, 0], [0, y, 0], [0, 0, 1]], np.float64)
 
 
@@ -200,6 +202,7 @@ def resample(image: np.ndarray, size: Size, method: str, box: Box | None = None)
 
 
 def check_method(method: str, what: str, others: tuple[str, ...] = ()) -> None:
+    """Raises UsageError unless `method` is one of `METHODS` or `others`."""
     if method not in METHODS and method not in others:
         raise UsageError(f'{what}: no method is called {method!r}; there are {", ".join((*others, *METHODS))}')
 

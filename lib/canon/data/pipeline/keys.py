@@ -13,7 +13,7 @@ import numpy as np
 from canon.errors import CanonError
 from canon.named import suggest
 
-# The random streams of Canon that are not of one example. A stream's number goes into its seed, so a new stream takes
+# The random streams that do not belong to one example. A stream's number goes into its seed, so a new stream takes
 # the next free number, and a number never changes: it would change every run that draws from the stream.
 STREAMS = {
     'shuffled order': 0,  # of (seed, epoch)

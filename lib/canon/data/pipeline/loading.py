@@ -1,4 +1,4 @@
-"""`load`: a data set by name."""
+"""Loads data sets by name."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DATA_SETS = named.Catalogue(
 
 
 class WithInfo:
-    """A source whose `info` is given: for what has only `len` and `[i]`."""
+    """A source made of anything that has `len` and `[i]`, and of its `info`."""
 
     def __init__(self, examples: Any, info: Info):
         self.examples, self.info = examples, info

@@ -101,6 +101,7 @@ class Arrays:
         return {field: array[index, ...] for field, array in self.arrays.items()}
 
     def labels(self) -> np.ndarray:
+        """Returns the field 'label'. Raises UsageError if there is none."""
         if 'label' not in self.arrays:
             raise UsageError(f"{self!r} has no field 'label'; its fields are {', '.join(self.arrays)}")
         return self.arrays['label']
@@ -151,6 +152,7 @@ class Cached:
         self._kept[index] = example
 
     def labels(self) -> np.ndarray:
+        """Returns the labels of the source, without keeping its examples."""
         return labels(self.source)
 
     def __reduce__(self):
