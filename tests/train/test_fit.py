@@ -295,7 +295,7 @@ def test_a_plateau_rule_knows_an_evaluation_that_came_after_the_save(tmp_path):
 
 def test_what_a_run_reports_is_what_it_hands_on(tmp_path):
     """The best step's metrics, by all evaluators, as `evaluate_run` finds them; averages are evaluated themselves."""
-    made = toy.experiment()
+    made = toy.linear()
     made = made._replace(evals={'val': toy.evaluator(made.task), 'rare': toy.evaluator(made.task, length=2)})
     for name, checkpoint in [
         ('best', dict(every=2, keep=1, best='val/accuracy', mode='min')),
