@@ -15,17 +15,19 @@ def test_frequencies_number_by_number():
     x = rng.normal(size=(4, 3))
     expected = [[*row, *(f(2.0**level * v) for level in range(10) for f in (np.sin, np.cos) for v in row)] for row in x]
     with jax.enable_x64(True):
-        np.testing.assert_allclose(fq.positional_encoding(jnp.asarray(x), 10), expected, atol=1e-12)
-    assert fq.positional_encoding(jnp.ones((2, 3)), 10).shape[-1] == 63
-    assert fq.positional_encoding(jnp.ones((2, 3)), 4).shape[-1] == 27
+        encode = jax.jit(fq.positional_encoding, static_argnums=1)
+        np.testing.assert_allclose(encode(jnp.asarray(x), 10), expected, atol=1e-12)
+    for levels, size in ((10, 63), (4, 27)):
+        assert jax.eval_shape(lambda x, n=levels: fq.positional_encoding(x, n), jnp.ones((2, 3))).shape == (2, size)
     with pytest.raises(UsageError, match='levels >= 0, got -1'):
         fq.positional_encoding(jnp.ones(3), -1)
 
 
 def test_the_free_mask_lets_bands_in_from_the_lowest():
+    frequency_mask = jax.jit(lambda progress: fq.frequency_mask(progress, 2))
     for progress, expected in ((0, [1, 0, 0, 0, 0]), (0.1, [1, 0.5, 0, 0, 0]), (0.5, [1, 1, 1, 0.5, 0]), (1, [1] * 5)):
-        np.testing.assert_allclose(fq.frequency_mask(progress, 2), np.repeat(expected, 3), atol=1e-6)
-    np.testing.assert_allclose(fq.frequency_mask(3.0, 2), 1)
+        np.testing.assert_allclose(frequency_mask(float(progress)), np.repeat(expected, 3), atol=1e-6)
+    np.testing.assert_allclose(frequency_mask(3.0), 1)
 
 
 def test_frustums_have_the_moments_of_points_drawn_in_them():
@@ -41,7 +43,7 @@ def test_frustums_have_the_moments_of_points_drawn_in_them():
         + (r * np.cos(angle))[:, None] * across[0]
         + (r * np.sin(angle))[:, None] * across[1]
     )
-    mean, variance = fq.conical_frustum_gaussians(*map(jnp.asarray, ([t0, t1], origin, direction, [radius])))
+    mean, variance = jax.jit(fq.conical_frustum_gaussians)(*map(jnp.asarray, ([t0, t1], origin, direction, [radius])))
     np.testing.assert_allclose(mean[0], drawn.mean(0), atol=2e-3)
     np.testing.assert_allclose(variance[0], drawn.var(0), rtol=0.01)
 
@@ -52,7 +54,7 @@ def test_integrated_encoding_is_the_mean_of_encodings():
     phases = np.concatenate([drawn * 2.0**level for level in range(4)], -1)
     expected = np.concatenate((np.sin(phases).mean(0), np.cos(phases).mean(0)))
     np.testing.assert_allclose(
-        fq.integrated_positional_encoding(jnp.asarray(mean), jnp.asarray(variance), 4), expected, atol=5e-3
+        jax.jit(lambda *x: fq.integrated_positional_encoding(*x, 4))(mean, variance), expected, atol=5e-3
     )
 
 
@@ -63,11 +65,11 @@ def test_harmonics_are_orthonormal_and_the_first_are_known():
     r = np.sqrt(1 - z**2)
     directions = np.stack((np.outer(r, np.cos(angle)), np.outer(r, np.sin(angle)), np.tile(z[:, None], 16)), -1)
     with jax.enable_x64(True):
-        y = np.asarray(fq.spherical_harmonics(jnp.asarray(directions)))
+        y = np.asarray(jax.jit(fq.spherical_harmonics)(jnp.asarray(directions)))
     products = np.einsum('zap,zaq,z->pq', y, y, weight * 2 * np.pi / 16)
     np.testing.assert_allclose(products, np.eye(16), atol=1e-12)
     # instant-ngp's constants, as printed there.
-    first = fq.spherical_harmonics(jnp.array([0.0, 0.0, 1.0]))
+    first = jax.jit(fq.spherical_harmonics)(jnp.array([0.0, 0.0, 1.0]))
     np.testing.assert_allclose(first[jnp.array([0, 2, 6, 12])], [0.2820948, 0.4886025, 0.6307831, 0.7463527], rtol=1e-5)
-    np.testing.assert_allclose(fq.spherical_harmonics(jnp.array([1.0, 0.0, 0.0]))[jnp.array([3, 13, 15])],
+    np.testing.assert_allclose(jax.jit(fq.spherical_harmonics)(jnp.array([1.0, 0.0, 0.0]))[jnp.array([3, 13, 15])],
                                [-0.4886025, 0.4570458, -0.5900436], rtol=1e-5)  # fmt: skip

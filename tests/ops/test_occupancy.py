@@ -21,8 +21,8 @@ def test_a_place_has_the_number_of_the_cell_that_it_lies_in():
 
 
 def test_the_parts_of_the_cells_are_all_cells_each_once():
-    """A place of each cell of the part that is said, and within it."""
-    parts = jax.vmap(lambda key: occupancy.sample_cells(key, 4, 16))(jax.random.split(jax.random.key(0), 200))
+    """Each group has a position in each of its cells."""
+    parts = jax.jit(jax.vmap(lambda key: occupancy.sample_cells(key, 4, 16)))(jax.random.split(jax.random.key(0), 200))
     seen = set()
     for which, positions in zip(*parts, strict=True):
         cells = np.floor(np.asarray(positions) * 4).astype(int)
@@ -41,22 +41,28 @@ def test_cells_keep_the_most_they_had_and_forget_it():
     np.testing.assert_allclose(occupancy.update_cells(grid, jnp.int32(3), result, 0.9).ravel(), expected, rtol=1e-6)
 
 
+@jax.jit
+def pack_and_unpack(mask, values):
+    index, complete = occupancy.pack(mask, len(values))
+    grads = jax.grad(lambda v: (occupancy.unpack(v, index, (6, 5)) * 2).sum())(values)
+    return index, complete, occupancy.unpack(values, index, (6, 5)), grads
+
+
 @pytest.mark.parametrize('size', [1, 7, 30, 60])
 def test_what_is_packed_is_where_the_mask_is_row_by_row(size):
     mask = rng.uniform(size=(6, 5)) < 0.5
-    index, whole = occupancy.pack(jnp.asarray(mask), size)
+    values = rng.normal(size=(size, 2))
+    index, complete, unpacked, grads = pack_and_unpack(mask, values)
     positions = np.flatnonzero(mask)[:size]
     np.testing.assert_array_equal(index[: len(positions)], positions)
     rest = np.asarray(index[len(positions) :])
     assert (rest >= mask.size).all()
     assert len(set(rest.tolist())) == len(rest)
-    np.testing.assert_array_equal(whole, mask.sum(1).cumsum() <= size)
-    values = jnp.asarray(rng.normal(size=(size, 2)))
+    np.testing.assert_array_equal(complete, mask.sum(1).cumsum() <= size)
     expected = np.zeros((30, 2))
     expected[positions] = values[: len(positions)]
-    np.testing.assert_allclose(occupancy.unpack(values, index, (6, 5)).reshape(30, 2), expected, rtol=1e-6)
-    # What is spread carries its gradient back, what had no place none.
-    grads = jax.grad(lambda v: (occupancy.unpack(v, index, (6, 5)) * 2).sum())(values)
+    np.testing.assert_allclose(unpacked.reshape(30, 2), expected, rtol=1e-6)
+    # Packed entries carry their gradient back, unused slots none.
     np.testing.assert_array_equal(grads, np.where(np.arange(size)[:, None] < len(positions), 2, 0) * np.ones((1, 2)))
 
 
