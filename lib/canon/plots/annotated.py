@@ -49,7 +49,7 @@ def _draw_example(axes: Axes, example: Mapping[str, Any]) -> None:
         axes.imshow(_make_layer(mask, _colour(number)), extent=extent, interpolation='nearest')
     if 'segmentation' in example:
         classes = np.asarray(example['segmentation']).reshape(height, width)
-        for label in np.unique(classes[classes > 0]):
+        for label in np.unique(classes[classes > 0]):  # 0 is the background and stays transparent
             colour = (1.0, 1.0, 1.0) if label == _VOID else _colour(int(label) - 1)
             axes.imshow(_make_layer(classes == label, colour), extent=extent, interpolation='nearest')
     for number, (x0, y0, x1, y1) in enumerate(np.asarray(example.get('boxes', ()), float).reshape(-1, 4)):

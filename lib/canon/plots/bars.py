@@ -19,7 +19,7 @@ def draw_class_accuracy(counts: np.ndarray, names: Sequence[str]) -> Figure:
     sizes = counts.sum(1)
     present = np.flatnonzero(sizes)
     accuracy = np.diagonal(counts)[present] / sizes[present]
-    order = np.argsort(accuracy, kind='stable')
+    order = np.argsort(accuracy, kind='stable')  # classes of equal accuracy keep their order
     drawn = order
     if len(order) > _MAX_BARS:
         drawn = np.concatenate([order[: _MAX_BARS // 2], order[-_MAX_BARS // 2 :]])
@@ -27,6 +27,7 @@ def draw_class_accuracy(counts: np.ndarray, names: Sequence[str]) -> Figure:
     axes = figure.add_subplot()
     rows = np.arange(len(drawn))
     axes.barh(rows, accuracy[drawn], color='#4c78a8')
+    # Counts beside the names show how much an accuracy of few examples can be trusted.
     labels = [f'{names[present[i]]} ({np.diagonal(counts)[present[i]]} of {sizes[present[i]]})' for i in drawn]
     axes.set_yticks(rows, labels, fontsize=8)
     if len(drawn) < len(order):

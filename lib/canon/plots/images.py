@@ -21,6 +21,7 @@ def draw_confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
     size = min(2.2 + 0.24 * classes, 14)
     figure = Figure(figsize=(size + 0.6, size), layout='constrained')
     axes = figure.add_subplot()
+    # Colours are fractions of the true class, so that classes of different sizes can be compared.
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     image = axes.imshow(share, cmap='Blues', vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, fraction=0.046, label='fraction of the true class')

@@ -20,6 +20,7 @@ def draw_filters(kernels: np.ndarray, name: str = '') -> Figure:
     """
     kernels = np.asarray(kernels, np.float32)[..., :_MAX_FILTERS]
     height, width, _, number = kernels.shape
+    # One scale per filter: under a common scale weak filters would all be grey.
     largest = np.abs(kernels).max((0, 1, 2), keepdims=True)
     images = np.moveaxis(0.5 + kernels / np.maximum(2 * largest, 1e-12), -1, 0)
     columns = min(number, 16)
@@ -50,6 +51,7 @@ def draw_feature_maps(images: np.ndarray, stages: Mapping[str, np.ndarray], chan
         axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap='gray', interpolation='nearest')
     for row, (name, maps) in zip(grid[1:], stages.items(), strict=True):
         maps = np.asarray(maps, np.float32)
+        # The same channels for all images, so that columns can be compared.
         chosen = np.sort(np.argsort(-maps.std((0, 1, 2)), kind='stable')[:channels])
         for axes, maps_of_image in zip(row, maps[..., chosen], strict=True):
             tiles = np.moveaxis(_stretch_channels(maps_of_image), -1, 0)[..., None]

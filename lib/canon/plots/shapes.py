@@ -35,6 +35,7 @@ def draw_meshes(meshes: Sequence[tuple[str, np.ndarray, np.ndarray]], half: floa
         if len(faces):
             triangles = np.asarray(vertices)[np.asarray(faces)]
             colours = _shade(triangles)
+            # Edges in the colours of the faces hide the seams of antialiasing between them.
             axes.add_collection3d(Poly3DCollection(triangles, facecolors=colours, edgecolors=colours, lw=0.3))
     return figure
 
@@ -68,6 +69,7 @@ def draw_slices(fields: Sequence[tuple[str, np.ndarray]], half: float, columns: 
 
 
 def _draw_slice(axes: Axes, values: np.ndarray, half: float) -> None:
+    # Values outside are unbounded; the scale of those inside keeps the neighbourhood of the surface visible.
     inside = np.abs(values[values < 0])
     reach = float(inside.max()) if inside.size else max(float(np.abs(values).max()), 1e-6)
     line = np.linspace(-half, half, len(values))

@@ -62,6 +62,7 @@ def animate_paths(
     heads = [axes.plot([], [], 'o', color=f'C{i}', markersize=5)[0] for i in range(len(paths))]
     _draw_start_and_legend(axes, paths)
     last = min(len(path) for path in paths.values()) - 1
+    # Most of the distance is covered in the first steps.
     steps = np.unique(np.rint(last * np.linspace(0, 1, frames) ** 2).astype(int))
     hold = [last] * max(len(steps) // 6, 1)
 
@@ -82,6 +83,7 @@ def _draw_landscape(landscape: Landscape):
     axes = figure.subplots()
     # The grid may miss the minima, whose heights are the lowest.
     low = min([heights.min(), *(float(landscape.height(np.asarray(m))) for m in landscape.minima)])
+    # Geometric levels show the bottom of narrow valleys, where optimizers spend most of their steps.
     levels = low + (heights.max() - low) * np.geomspace(1e-4, 1, 16)
     axes.contour(x, y, heights, levels=levels, colors='0.75', linewidths=0.6, linestyles='solid')
     for minimum in landscape.minima:

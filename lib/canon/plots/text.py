@@ -50,6 +50,7 @@ def draw_frame_probabilities(image: np.ndarray, probabilities: np.ndarray, chara
     """
     probabilities = np.asarray(probabilities)
     height, width = image.shape[:2]
+    # The receptive fields of frames overlap, so positions are approximate.
     frames = np.linspace(0, width, len(probabilities))
     figure = Figure(figsize=(7, 7 * height / width + 2.2), layout='constrained')
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(7 * height / width, 2.2))
@@ -93,6 +94,7 @@ def draw_surprisal(tokens: Sequence[str], bits: np.ndarray, title: str = '', col
     rows = (places[-1][0] if places else 0) + 1
     figure, axes = _text_axes(rows, columns)
     most = max(float(bits.max(initial=0)), 1.0)
+    # The darkest 15 % of the colour map are left out: black text would not be legible on them.
     colours = matplotlib.colormaps['Oranges']
     for token, (row, column, width), surprisal in zip(tokens, places, bits, strict=True):
         axes.add_patch(Rectangle((column, row), width, 1, facecolor=colours(0.85 * surprisal / most), linewidth=0))

@@ -115,6 +115,7 @@ def deepsdf_system(
         if normals is None:
             raise UsageError('DeepSDF learns from distances: give points with normals (six columns), or a mesh')
         chosen = rng.integers(len(points), size=observed)
+        # Points on the surface itself say nothing about the sign: every other one is moved in, the rest out.
         shift = np.where(np.arange(observed) % 2, offset, -offset)
         shifted = points[chosen] + shift[:, None] * unit_normals(normals[chosen])
         return {'points': shifted.astype(np.float32), 'distance': shift.astype(np.float32)}
@@ -135,6 +136,7 @@ def _draw_batches(
     pool = SamplePool(shapes, lambda s, n, rng: sample_distances(s, n, rng, variances), pool_size, seed)
 
     def draw_row(shape: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        # Twice as many as needed, so that both signs are there to be balanced.
         points, distances = pool.sample(shape, 2 * samples, rng)
         chosen = balance_signs(distances, samples, rng)
         return points[chosen], distances[chosen]
@@ -172,6 +174,7 @@ def fit_codes(error: Callable[[jax.Array], jax.Array], shape: tuple[int, int], s
       codes [B, C], starting from N(0, 0.01^2).
     """
     tx = optim.adam(optim.step_decay(rate, (max(steps // 2, 1),)))
+    # A fixed key: the code of a shape does not depend on when it is fitted.
     start = 0.01 * jax.random.normal(jax.random.key(0), shape)
 
     def update(state, _):
