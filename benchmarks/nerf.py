@@ -1,12 +1,14 @@
-"""NeRF's train step in microbatches, compared with the same step without and with torch; the hash grid with NeRF.
+"""NeRF's train step: microbatches against none and against torch; the hash grid against NeRF; a rendered view.
 
     python -m benchmarks.nerf [--rounds=5] [--only=vanilla_64,vanilla_1024,hash,view] [--torch=PYTHON]
 
-vanilla_64, vanilla_1024: 64 and 1,024 rays, 64 coarse and 64 more fine samples, two networks of 8 x 256, Adam. Canon's
-side is the default on a CPU, microbatches of 16 rays; `whole` is the same step without them, torch's is eager.
-hash: a step of `configs/nerf/traced.py` (12 levels of 2^15 rows, occupancy grid, Adam) that evaluates 12,288 points,
-compared with the whole step of 64 rays, which evaluates as many: the ratio is per point. view: 100 x 100 pixels from
-that hash grid, in at most 2,000 ms. How the sides take turns: benchmarks/beside.py. Measured: docs/view_synthesis.md.
+- vanilla_64, vanilla_1024: 64 and 1,024 rays, 64 coarse samples and 64 more fine ones, two networks of 8 x 256, Adam.
+  Canon's side has the default of a CPU, microbatches of 16 rays; `whole` is the step without them; torch's is eager.
+- hash: a step of `configs/nerf/traced.py` (12 levels of 2^15 rows, occupancy grid, Adam) that evaluates 12,288 points,
+  against the whole step of 64 rays, which evaluates as many: the ratio is per point.
+- view: 100 x 100 pixels from that hash grid, in at most 2,000 ms.
+
+How the sides take turns: benchmarks/beside.py. Results: docs/view_synthesis.md.
 """
 
 from collections.abc import Callable
@@ -27,42 +29,44 @@ from experiments import configs, view_synthesis
 SAMPLES = RenderSettings(coarse=64, fine=64)
 
 
-def vanilla(rays: int, microbatch: int | None) -> Callable:
-    """A donated step of the published network."""
+def make_nerf_step(rays: int, microbatch: int | None) -> Callable:
+    """Compiles the step of the published network."""
     views = scenes.load_views('traced', size=16, views=4)
     task = radiance_field_task(models.make('nerf.nerf'), views, SAMPLES, RadianceLoss(microbatch=microbatch))
-    return stepper(task, optim.adam(5e-4), sample_rays(views, 0, 0, rays))
+    return make_stepper(task, optim.adam(5e-4), sample_rays(views, 0, 0, rays))
 
 
-def hash_config():
+def make_hash_config():
+    """The config of the hash grid, with as many points per step as NeRF evaluates for 64 rays."""
     config = configs.load(str(configs.ROOT / 'configs/nerf/traced.py'))
     config.data.batch_size, config.render.budget, config.data.source.views = 1024, 12, 4
     config.data.evals.test.views, config.data.evals.test.split = 1, 'train'
     return config
 
 
-def hashed() -> Callable:
-    """A donated step of the hash grid; its occupancy is full, so that every slot is a point inside of the box."""
-    config = hash_config()
+def make_hash_step() -> Callable:
+    """Compiles the step of the hash grid; all cells are occupied, so every slot of the budget is a point in the box."""
+    config = make_hash_config()
     experiment = bind(view_synthesis.make(config), config)
-    return stepper(experiment.task, experiment.tx, experiment.train[0])
+    return make_stepper(experiment.task, experiment.tx, experiment.train[0])
 
 
-def stepper(task, tx, batch) -> Callable:
-    held = [init_state(task, tx, 0, batch)]
+def make_stepper(task, tx, batch) -> Callable:
+    """Compiles a step with donated state, which the returned function carries from call to call."""
+    state = [init_state(task, tx, 0, batch)]
     step = backend.jit(make_step(task, tx, 0), donate_argnums=0)
-    compiled = step.lower(held[0], batch).compile()
+    compiled = step.lower(state[0], batch).compile()
 
     def call():
-        held[0], metrics = compiled(held[0], batch)
+        state[0], metrics = compiled(state[0], batch)
         return metrics
 
     return call
 
 
-def view() -> Callable:
-    """A whole picture, after some steps have shown the occupancy grid what is empty."""
-    config = hash_config()
+def make_view_renderer() -> Callable:
+    """Compiles the rendering of a whole view, after some steps have emptied cells of the occupancy grid."""
+    config = make_hash_config()
     experiment = bind(view_synthesis.make(config), config)
     state = init_state(experiment.task, experiment.tx, 0, experiment.train[0])
     step = jax.jit(make_step(experiment.task, experiment.tx, 0), donate_argnums=0)
@@ -76,13 +80,17 @@ def view() -> Callable:
 
 WORKS = {
     'vanilla_64': Work(
-        {'canon': lambda: vanilla(64, None), 'whole': lambda: vanilla(64, 0)}, 2, {'whole': 0.85, 'torch': 0.4}
+        {'canon': lambda: make_nerf_step(64, None), 'whole': lambda: make_nerf_step(64, 0)},
+        2,
+        {'whole': 0.85, 'torch': 0.4},
     ),
     'vanilla_1024': Work(
-        {'canon': lambda: vanilla(1024, None), 'whole': lambda: vanilla(1024, 0)}, 1, {'whole': 0.85, 'torch': 0.7}
+        {'canon': lambda: make_nerf_step(1024, None), 'whole': lambda: make_nerf_step(1024, 0)},
+        1,
+        {'whole': 0.85, 'torch': 0.7},
     ),
-    'hash': Work({'canon': hashed, 'nerf': lambda: vanilla(64, 0)}, 2, {'nerf': 0.15}),
-    'view': Work({'canon': view}, 1, {'canon': 2000}),
+    'hash': Work({'canon': make_hash_step, 'nerf': lambda: make_nerf_step(64, 0)}, 2, {'nerf': 0.15}),
+    'view': Work({'canon': make_view_renderer}, 1, {'canon': 2000}),
 }
 
 

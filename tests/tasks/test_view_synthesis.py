@@ -28,7 +28,7 @@ from canon.tasks.view_synthesis import (
     warn_if_rays_miss_box,
 )
 from canon.train import At
-from canon.train.step import sum_gradient
+from canon.train.step import mean_gradient, sum_gradient
 from tests.rendering.test_radiance_fields import Ball
 
 
@@ -45,21 +45,24 @@ class Field:
 
 
 def test_microbatches_have_the_gradient_of_the_whole(views):
-    """Without draws; the sums too. Their size does not matter, and 16 rays are taken by default on a CPU."""
+    """Without draws; the sums too. Their size does not matter, nor whether run.accumulate cuts the batch as well."""
     settings = RenderSettings(coarse=8, fine=8, jitter=False)
     field = models.make('nerf.nerf', layers=2, width=16, levels=3)
     batch = sample_rays(views, 0, 0, 64)
     tasks = {
-        rows: radiance_field_task(field, views, settings, RadianceLoss(microbatch=rows)) for rows in (0, 32, None, 24)
+        rows: radiance_field_task(field, views, settings, RadianceLoss(microbatch=rows))
+        for rows in (0, 16, 24, 32, None)
     }
     params = tasks[0].init(jax.random.key(0), batch)['params']
     at = At(jax.random.key(1), 0)
 
     @jax.jit
     def gradients(params):
-        return [sum_gradient(tasks[rows], params, {}, batch, at) for rows in (0, 32, None)]
+        combined = mean_gradient(tasks[16], params, {}, batch, at, accumulate=2)
+        return [sum_gradient(tasks[rows], params, {}, batch, at) for rows in (0, 32, None)], combined
 
-    whole, *others = jax.device_get(gradients(params))
+    (whole, *others), combined = jax.device_get(gradients(params))
+    others.append((jax.tree.map(lambda x: 64 * x, combined[0]), *combined[1:]))
     for other in others:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5), whole, other)
     with pytest.raises(UsageError, match='microbatches of 24 rays do not divide a batch of 64'):
