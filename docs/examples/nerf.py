@@ -1,6 +1,6 @@
 """Trains a radiance field on the embedded scene and renders it from new poses, with the library alone.
 
-    python docs/examples/nerf.py --folder=nerf_example        # about 30 s on 2 CPU cores
+    python docs/examples/nerf.py --folder=nerf_example        # 30 s of CPU time
 
 Leaves view.png and orbit.gif next to what every run leaves (report.html, checkpoints). For the original NeRF take
 
