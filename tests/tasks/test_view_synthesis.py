@@ -175,6 +175,19 @@ def test_the_penalty_is_added_with_its_weight(views):
     np.testing.assert_allclose(b.total, a.total + 0.5 * sums['occlusion'].total, rtol=1e-5)
 
 
+def test_the_frequency_mask_follows_the_step(views):
+    """All frequencies are visible once `frequency_steps` have passed; before that the loss is another one."""
+    field = models.make('nerf.nerf', layers=1, width=8, levels=3, view_levels=1, skip=None)
+    batch = sample_rays(views, 0, 0, 16)
+    settings = RenderSettings(coarse=8, fine=0, jitter=False)
+    plain, scheduled = (radiance_field_task(field, views, settings, RadianceLoss(frequency_steps=n)) for n in (0, 10))
+    params = plain.init(jax.random.key(0), batch)['params']
+    loss = jax.jit(lambda step: scheduled.loss(params, {}, batch, At(jax.random.key(1), step))[0].total)
+    expected = jax.jit(lambda: plain.loss(params, {}, batch, At(jax.random.key(1), 0))[0].total)()
+    np.testing.assert_allclose([loss(10), loss(25)], expected, rtol=1e-6)
+    assert abs(loss(0) - expected) > 1e-4 * expected
+
+
 FOUR = """
 import json
 import jax
