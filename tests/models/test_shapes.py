@@ -223,7 +223,7 @@ def test_invalid_sizes():
         ('deepsdf.deepsdf', dict(width=64), 'narrower than model.width=64'),
         ('deepsdf.deepsdf', dict(skip=8), 'model.skip=8'),
         ('igr.igr', dict(skip=0), 'model.skip=0'),
-        ('igr.igr', dict(beta=-1), 'got layers=8, width=512, beta=-1'),
+        ('igr.igr', dict(beta=-1), 'model.beta=-1 must be'),
         ('occupancy.point_cloud', dict(blocks=0), 'model.blocks=0'),
     ):
         with pytest.raises(UsageError, match=message):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.nn import initializers as init
 
 from canon.errors import UsageError
-from canon.named import DropRate
+from canon.named import Count, DropRate
 from canon.ops import dense
 
 # PyTorch's default for linear layers: U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
@@ -75,10 +75,10 @@ class DeepSDF(linen.Module):
 
 
 def deepsdf(
-    layers: int = 8,
-    width: int = 512,
+    layers: Count = 8,
+    width: Count = 512,
     skip: int | None = 4,
-    code: int = 256,
+    code: Count = 256,
     dropout: DropRate = 0.2,
     weight_norm: bool = True,
 ) -> DeepSDF:
@@ -93,10 +93,8 @@ def deepsdf(
       weight_norm: whether the hidden layers have weight normalisation.
 
     Raises:
-      UsageError: a size is not positive, or the inputs are wider than the layers.
+      UsageError: there is no layer `skip`, or the inputs are wider than the layers.
     """
-    if min(layers, width, code) < 1:
-        raise UsageError(f'model.layers={layers}, model.width={width} and model.code={code} must be at least 1')
     if skip is not None and not (0 < skip < layers and code + 3 < width):
         raise UsageError(
             f'model.skip={skip} must lie between the first and the last of {layers} layers, and a code of {code} with '

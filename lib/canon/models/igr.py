@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import flax.linen as linen
 import jax
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 from jax.nn import initializers as init
 
 from canon.errors import UsageError
-from canon.named import Positive
+from canon.named import Count, NonNegative, Positive, Range
 from canon.nn import Dense
 
 
@@ -49,7 +50,13 @@ class IGR(linen.Module):
         return jax.nn.softplus(self.beta * x) / self.beta if self.beta else linen.relu(x)
 
 
-def igr(layers: int = 8, width: int = 512, skip: int | None = 4, beta: float = 100.0, radius: Positive = 1.0) -> IGR:
+def igr(
+    layers: Count = 8,
+    width: Annotated[int, Range(4)] = 512,
+    skip: int | None = 4,
+    beta: NonNegative = 100.0,
+    radius: Positive = 1.0,
+) -> IGR:
     """The published network: 8 layers of 512 with softplus.
 
     Args:
@@ -60,12 +67,8 @@ def igr(layers: int = 8, width: int = 512, skip: int | None = 4, beta: float = 1
       radius: of the sphere that the network approximates at initialisation.
 
     Raises:
-      UsageError: a size is out of range.
+      UsageError: there is no layer `skip`.
     """
-    if layers < 1 or width < 4 or beta < 0:
-        raise UsageError(
-            f'expected model.layers >= 1, model.width >= 4, model.beta >= 0; got {layers=}, {width=}, {beta=}'
-        )
     if skip is not None and not 0 < skip < layers:
         raise UsageError(f'model.skip={skip} must lie between the first and the last of {layers} layers')
     return IGR(layers, width, skip, beta, radius)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.nn import initializers as init
 
 from canon import nn
-from canon.errors import UsageError
+from canon.named import Count
 
 # PyTorch's default for linear layers: U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 _UNIFORM = init.variance_scaling(1 / 3, 'fan_in', 'uniform')
@@ -124,7 +124,7 @@ class OccupancyNetwork(linen.Module):
         return self.decoder(points, code, train)
 
 
-def point_cloud(code: int = 512, hidden: int = 512, width: int = 256, blocks: int = 5) -> OccupancyNetwork:
+def point_cloud(code: Count = 512, hidden: Count = 512, width: Count = 256, blocks: Count = 5) -> OccupancyNetwork:
     """The published network for point clouds: an encoder of 5 blocks of 512, a decoder of 5 blocks of 256.
 
     Args:
@@ -132,13 +132,7 @@ def point_cloud(code: int = 512, hidden: int = 512, width: int = 256, blocks: in
       hidden: features of the encoder's blocks.
       width: features of the decoder's blocks.
       blocks: of each.
-
-    Raises:
-      UsageError: a size is not positive.
     """
-    for key, size in dict(code=code, hidden=hidden, width=width, blocks=blocks).items():
-        if size < 1:
-            raise UsageError(f'model.{key}={size} must be at least 1')
     return OccupancyNetwork(code, hidden, width, blocks)
 
 
