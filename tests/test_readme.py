@@ -93,28 +93,33 @@ ADDITIONS = {
         def points(split: str, n: int = 8):
             return [{'image': np.full((2, 2, 1), i, np.uint8), 'label': np.int64(i % 2)} for i in range(n)]
     """,
-    'experiments/separation.py': """
-        import jax
-        from canon import data, models, optim
+    'lib/canon/tasks/separation.py': """
         from canon.losses import softmax_cross_entropy
         from canon.metrics import Mean
-        from canon.train import Experiment, Task
+        from canon.train import Task
 
-        def make(config):
-            model = models.make(**config.model)
+        def separation_task(model):
             scores = lambda params, batch: model.apply({'params': params}, batch['image'] / 255)
-            task = Task(
+            return Task(
                 init=lambda key, batch: {'params': model.init(key, batch['image'] / 255)['params']},
                 loss=lambda params, mutable, batch, at: (
                     Mean.of(softmax_cross_entropy(scores(params, batch), batch['label'])), (mutable, {})
                 ),
                 predict=lambda params, mutable, batch: scores(params, batch),
             )
+    """,
+    'experiments/separation.py': """
+        from canon import data, models
+        from canon.tasks import separation
+        from canon.train import Experiment
+
+        def make(config):
+            task = separation.separation_task(models.make(**config.model))
             source = data.load(config.data.name, 'train', **config.data.source)
             transforms = data.transforms.make(config.data.transforms)
             train = data.Batches(source, config.data.batch_size, transforms=transforms)
             assert train[0]['image'].min() >= 248, 'the transform has been applied'
-            return Experiment(task, optim.make(config.tx), train)
+            return Experiment(task, config.tx, train)
 
         def offline(config):
             return config
