@@ -33,6 +33,22 @@ def shapes_of(model, size):
     return jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(size, np.float32))
 
 
+def count(tree) -> int:
+    """The number of parameters."""
+    return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree))
+
+
+def drawn_variables(model):
+    """Variables of a network without a golden, drawn by the names and shapes of its leaves."""
+    like = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var', 'bias': 'bias'}
+
+    def draw(path, leaf):
+        path = [k.key for k in path]
+        return drawn('/'.join(path) + '.' + like[path[-1]], leaf.shape[::-1]).transpose()
+
+    return jax.tree_util.tree_map_with_path(draw, shapes_of(model, (1, 32, 32, 3)))
+
+
 def check_bfloat16(model, size):
     """A network of dtype 'bfloat16' keeps float32 parameters and answers in bfloat16, its stages too."""
     x = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)

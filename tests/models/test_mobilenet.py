@@ -10,8 +10,16 @@ from canon import models, weights
 from canon.errors import UsageError
 from canon.models import mobilenet
 from canon.weights import mobilenet as published
-from tests.models.drawn import drawn, drawn_with_projections, images
-from tests.models.goldens import Golden, check_bfloat16, check_evaluated, check_trained, shapes_of
+from tests.models.drawn import drawn_with_projections, images
+from tests.models.goldens import (
+    Golden,
+    check_bfloat16,
+    check_evaluated,
+    check_trained,
+    count,
+    drawn_variables,
+    shapes_of,
+)
 from tests.models.reach import check_fields, field
 
 V1_PARAMETERS = {1.0: 4_231_976, 0.75: 2_585_560, 0.5: 1_331_592, 0.25: 470_072}
@@ -28,14 +36,14 @@ def make(name: str, **kwargs) -> Any:
     return models.make(f'mobilenet.{name}', **kwargs)
 
 
-def count(tree) -> int:
-    return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree))
-
-
 @pytest.mark.parametrize(
     ('name', 'kwargs', 'parameters'),
-    [('mobilenet_v1', {'width_multiplier': w}, n) for w, n in V1_PARAMETERS.items()]
-    + [('mobilenet_v2', {'width_multiplier': w}, n) for w, n in V2_PARAMETERS.items()]
+    [
+        # Width 1 and the narrowest in the fast suite; each takes a second to trace.
+        pytest.param(name, {'width_multiplier': w}, n, marks=[pytest.mark.slow] * (w not in (0.25, 0.35, 1.0)))
+        for name, counts in (('mobilenet_v1', V1_PARAMETERS), ('mobilenet_v2', V2_PARAMETERS))
+        for w, n in counts.items()
+    ]
     + [('mobilenet_v1', {'separable': False}, 29_294_088)],  # Table 4: 29.3 million
 )
 def test_parameters(name, kwargs, parameters):
@@ -92,13 +100,21 @@ def drawn_for(golden, model, names):
     return weights.from_torch(tensors, shapes_of(model, (1, 64, 64, 3)), names)
 
 
-@pytest.mark.parametrize('name', GOLDENS)
-def test_published_evaluated(name):
+@pytest.mark.parametrize(
+    ('name', 'parts'),
+    [
+        ('mobilenet_v1', ('small', 'odd')),
+        ('mobilenet_v2', ('small',)),
+        pytest.param('mobilenet_v2', ('odd',), marks=pytest.mark.slow),  # another program of 53 convolutions
+    ],
+)
+def test_published_evaluated(name, parts):
     golden, (names, kwargs) = Golden(name), GOLDENS[name]
     model = make(name, **kwargs)
     variables = drawn_for(golden, model, names[f'mobilenet.{name}'])
-    check_evaluated(model, variables, (2, 64, 80), golden.parts['small'])
-    check_evaluated(model, variables, (1, 97, 97), golden.parts['odd'])
+    sizes = {'small': (2, 64, 80), 'odd': (1, 97, 97)}
+    for part in parts:
+        check_evaluated(model, variables, sizes[part], golden.parts[part])
 
 
 @pytest.mark.parametrize('double', [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -108,16 +124,6 @@ def test_published_training(name, double):
     model, names = make(name, dropout=0.0, **kwargs), names[f'mobilenet.{name}']
     variables = drawn_for(golden, model, names)
     check_trained(model, variables, (4, 72, 88), golden.parts['train'], names, golden.shapes, double)
-
-
-def drawn_variables(model):
-    like = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var', 'bias': 'bias'}
-
-    def draw(path, leaf):
-        path = [k.key for k in path]
-        return drawn('/'.join(path) + '.' + like[path[-1]], leaf.shape[::-1]).transpose()
-
-    return jax.tree_util.tree_map_with_path(draw, shapes_of(model, (1, 32, 32, 3)))
 
 
 def float64(variables, eps, act, same):
@@ -184,8 +190,8 @@ def test_v2_in_float64(bottleneck, residual):
     variables, x = drawn_variables(model), images(2, 45, 64)
     unit, dense = float64(variables, 1e-5, relu6, same=False)
     y, want = unit(x.astype(np.float64), None, 'conv1', 'bn1', stride=2), {}
-    for row, (count, stride) in enumerate(((1, 1), (2, 2), (3, 2), (4, 2), (3, 1), (3, 2), (1, 1)), start=1):
-        for place in range(1, count + 1):
+    for row, (blocks, stride) in enumerate(((1, 1), (2, 2), (3, 2), (4, 2), (3, 1), (3, 2), (1, 1)), start=1):
+        for place in range(1, blocks + 1):
             name, before = f'bottleneck{row}_{place}', y
             y = unit(y, name, 'expand') if row > 1 else y
             y = unit(y, name, 'depthwise', stride=stride if place == 1 else 1)
@@ -212,8 +218,8 @@ def test_receptive_field_and_stride_of_v1():
 def test_receptive_field_and_stride_of_v2():
     windows, ways = [(3, 2, 1)], {}
     ways['conv1'] = list(windows)
-    for row, (count, stride) in enumerate(((1, 1), (2, 2), (3, 2), (4, 2), (3, 1), (3, 2), (1, 1)), start=1):
-        windows += [(3, stride, 1)] + [(3, 1, 1)] * (count - 1)
+    for row, (blocks, stride) in enumerate(((1, 1), (2, 2), (3, 2), (4, 2), (3, 1), (3, 2), (1, 1)), start=1):
+        windows += [(3, stride, 1)] + [(3, 1, 1)] * (blocks - 1)
         ways[f'bottleneck{row}'] = list(windows)
     ways['conv_last'] = list(windows)
     first, last = field(windows, 20)
@@ -231,7 +237,7 @@ def test_initialisation():
         model = make(name)
         x = np.zeros((1, 32, 32, 3), np.float32)
         made = jax.jit(lambda key, model=model, few=few, x=x: {k: model.init(key, x)['params'][k] for k in few})
-        for path, leaf in jax.tree_util.tree_leaves_with_path(made(jax.random.key(3))):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(made(jax.random.key(3, impl='rbg'))):
             keys = [k.key for k in path]
             if keys[-1] == 'kernel':
                 want = 0.09 * 0.87962566

@@ -13,7 +13,7 @@ from canon.errors import UsageError
 from canon.models import vgg
 from canon.weights.vgg import TIMM, TORCHVISION
 from tests.models.drawn import distance, images
-from tests.models.goldens import Golden, check_bfloat16, check_evaluated, shapes_of
+from tests.models.goldens import Golden, check_bfloat16, check_evaluated, count, shapes_of
 from tests.models.reach import check_fields
 
 KEYS = Path(__file__).parent / 'golden/vgg_keys.txt'
@@ -21,10 +21,6 @@ KEYS = Path(__file__).parent / 'golden/vgg_keys.txt'
 
 def make(name, **kwargs) -> Any:
     return models.make(f'vgg.{name}', **kwargs)
-
-
-def count(tree) -> int:
-    return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree))
 
 
 def test_the_table_of_counts():

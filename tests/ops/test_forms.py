@@ -109,7 +109,8 @@ def test_under_vmap(name):
             )(*arrays)
 
         mapped = jax.jit(jax.vmap(gradient))(*arrays)
-        rows = [jax.jit(lambda *a: gradient(*a))(*(a[i] for a in arrays)) for i in range(2)]
+        of_a_row = jax.jit(lambda *a: gradient(*a))
+        rows = [of_a_row(*(a[i] for a in arrays)) for i in range(2)]
     for m, *r in zip(mapped, *rows, strict=True):
         np.testing.assert_allclose(m, np.stack(r), rtol=1e-12, atol=1e-12)
 
