@@ -76,7 +76,7 @@ def shapes(folder):
 
 
 def volume(folder):
-    small = {'data.source.size': 12, 'data.picture': 11, 'data.views': 6, 'data.evals.test.views': 2}
+    small = {'data.source.size': 12, 'data.picture': 12, 'data.views': 6, 'data.evals.test.views': 2}
     return generated(
         'volume_rendering/phantom', test_batches=None, **small, **{'render.count': 16, 'model.vertices': 8}
     )
