@@ -3,8 +3,8 @@
     ./launch.sh run configs/volume_rendering/phantom.py            # `:smoke` takes a minute
     ./launch.sh predict --workdir=runs/volume_rendering/phantom-smoke/default --input=learnt
 
-Measured on 2 shared CPU cores, whole commands. `:smoke`, 40^3 voxels: held-out pictures 35.9 dB, the volume itself
-25.4 dB (a root mean square error of 0.054), 13 to 35 s. The full form, 64^3 from 64 pictures: 39.1 and 28.3 dB, 506 s.
+Measured on 2 shared CPU cores, whole commands. `:smoke`, 40^3 voxels: held-out pictures 35.8 dB, the volume itself
+25.5 dB (a root mean square error of 0.053), 13 to 35 s. The full form, 64^3 from 64 pictures: 39.1 and 28.3 dB, 506 s.
 With a tenth of the total variation (0.0003) the volume of `:smoke` had 19.9 dB.
 """
 
