@@ -187,9 +187,9 @@ def test_what_is_refused():
         models.make('lenet.lenet5', pool='mean')
     with pytest.raises(UsageError, match=r"model\.classes: lenet5 takes no such key; did you mean 'num_classes'"):
         models.make('lenet.lenet5', classes=3)
-    with pytest.raises(UsageError, match='pad or resize'):
+    with pytest.raises(UsageError, match='LeNet-5 takes images of at least 32x32, not 28x28; resize them'):
         models.make('lenet.lenet5').init(jax.random.key(0), np.zeros((1, 28, 28, 1)))
-    with pytest.raises(UsageError, match='pad or resize'):
+    with pytest.raises(UsageError, match='LeNet-5 takes images of at least 32x32, not 28x28; resize them'):
         models.make('lenet.lenet5_1998').init(jax.random.key(0), np.zeros((1, 28, 28, 1)))
     with pytest.raises(UsageError, match=r'model\.num_classes=11: LeNet-5 of 1998 has bitmaps of the ten digits'):
         models.make('lenet.lenet5_1998', num_classes=11)

@@ -33,7 +33,7 @@ from canon import ops
 from canon.errors import UsageError
 from canon.models import cite
 from canon.named import Count, DropRate
-from canon.nn import Conv, Network
+from canon.nn import Conv, Network, check_images
 
 _ACTIVATIONS: dict[str, Callable] = {'tanh': ops.tanh, 'relu': ops.relu, 'sigmoid': ops.sigmoid}
 _POOLS: dict[str, Callable] = {'average': ops.avg_pool, 'max': ops.max_pool}
@@ -83,7 +83,7 @@ class LeNet5(Network):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
-        _check(images)
+        check_images(images, 32, 'LeNet-5')
         act, pool = _ACTIVATIONS[self.activation], _POOLS[self.pool]
         conv = partial(Conv, dtype=self.dtype, kernel_init=init.lecun_normal())
         stages = {}
@@ -111,7 +111,7 @@ class LeNet5Of1998(Network):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
-        _check(images)
+        check_images(images, 32, 'LeNet-5')
         f = ops.scaled_tanh
         conv = partial(Conv, kernel_size=5, dtype=self.dtype, kernel_init=_uniform)
         subsample = partial(_Subsampling, dtype=self.dtype)
@@ -211,11 +211,6 @@ def lenet5_1998(num_classes: Count = 10, dtype: str | None = None) -> LeNet5Of19
     if not 1 <= num_classes <= 10:
         raise UsageError(f'model.num_classes={num_classes}: LeNet-5 of 1998 has bitmaps of the ten digits only')
     return LeNet5Of1998(num_classes, None if dtype is None else jnp.dtype(dtype))
-
-
-def _check(images: jax.Array) -> None:
-    if images.ndim != 4 or min(images.shape[1:3]) < 32:
-        raise UsageError(f'LeNet-5 takes images [B, 32, 32, C] or larger, not {images.shape}; pad or resize them')
 
 
 def _uniform(key, shape, dtype=jnp.float32) -> jax.Array:

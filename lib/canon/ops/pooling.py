@@ -43,9 +43,13 @@ def max_pool(
 def _resolve_window(
     images: jax.Array, window: int | Sequence[int], stride: int | Sequence[int] | None
 ) -> tuple[Pair, Pair]:
+    _check_rank(images)
+    return pair(window, 'window'), pair(window if stride is None else stride, 'stride')
+
+
+def _check_rank(images: jax.Array) -> None:
     if images.ndim != 4:
         raise UsageError(f'pooling takes images [B, H, W, C], not {images.shape}')
-    return pair(window, 'window'), pair(window if stride is None else stride, 'stride')
 
 
 def _lowest(dtype) -> np.ndarray:
@@ -127,8 +131,7 @@ _sum_of_shifts.defvjp(
 def adaptive_avg_pool(images: jax.Array, size: int | Sequence[int]) -> jax.Array:
     """Averages to [B, *size, C]: cell i of o is the mean of rows floor(i n / o) .. ceil((i + 1) n / o), as in torch."""
     size = pair(size)
-    if images.ndim != 4:
-        raise UsageError(f'pooling takes images [B, H, W, C], not {images.shape}')
+    _check_rank(images)
     if size == (1, 1):  # a plain mean, which XLA fuses
         return images.mean((1, 2), keepdims=True)
     if images.shape[1:3] == size:
