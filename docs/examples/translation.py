@@ -2,8 +2,8 @@
 
     python docs/examples/translation.py 'Restart the kernel'
 
-Needs Canon and `pip install jupyterlab-language-pack-fr-FR`; two minutes on two CPU cores. Run again, it goes on from
-its last checkpoint.
+Needs Canon and `pip install jupyterlab-language-pack-fr-FR`; a few minutes on two CPU cores. A second run resumes from
+the last checkpoint.
 """
 
 import sys
