@@ -63,7 +63,8 @@ def get_config(arg: str = '') -> ConfigDict:
                 evals=dict(valid=dict(every='1 epoch'), test=dict(every='100%')),
                 checkpoint=dict(every='25%' if smoke else '1 epoch', best='valid/loss', mode='min'),
             ),
-            # For `predict`: words and texts per prompt; top_p samples from the likeliest words of this total probability
+            # For `predict`: words and texts per prompt; top_p samples from the likeliest words of this total
+            # probability.
             sample=dict(length=100, count=2, temperature=1.0, top_k=placeholder(int), top_p=0.95, seed=0),
             target=dict(metric='test/perplexity', at_most=52.0 if smoke else 66.0 if wikitext else 59.0),
         )
