@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from canon.data import Batches, Key, cached, load, rng, transforms
+from canon.data import Batches, Key, cache_if_small, load, rng, transforms
 from canon.data.images import geometry, image_files
 from canon.data.images.image_files import Encoded
 from canon.errors import CanonError, UsageError
@@ -171,7 +171,7 @@ def test_a_folder_gives_bytes_that_are_kept_and_decoded_later(photos):
     eager, lazy = load('folder', path=photos), load('folder', path=photos, decode=False)
     crop = (transforms.random_resized_crop(16), transforms.random_flip())
     ours = (transforms.decode_random_resized_crop(16), transforms.random_flip())
-    kept = cached(lazy, 1 << 20)
+    kept = cache_if_small(lazy, 1 << 20)
     for batch, expected in zip(
         (Batches(kept, 6, transforms=(transforms.decode(), *crop), threads=0)[k] for k in range(3)),
         (Batches(eager, 6, transforms=crop, threads=0)[k] for k in range(3)),

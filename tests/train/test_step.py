@@ -187,7 +187,7 @@ def test_what_a_row_carries_is_laid_out_like_the_row():
     state = jax.eval_shape(lambda x: init_state(carrying_task(), optax.sgd(0.1), 0, {'x': x}), jnp.zeros((4, 2)))
     layout = shard.state_shardings(optax.sgd(0.1), state, mesh)
     assert layout.mutable[CARRY]['sum'] == shard.batch_sharding(mesh)
-    assert layout.mutable['count'] == shard.replicated(mesh)
+    assert layout.mutable['count'] == shard.replicated_sharding(mesh)
 
 
 def test_an_evaluation_carries_its_own_rows_from_batch_to_batch():

@@ -9,7 +9,7 @@ from canon.data.pipeline.keys import Key, rng
 from canon.data.pipeline.loading import DATA_SETS, is_own, load
 from canon.data.pipeline.mixing import Interleaved, Zipped
 from canon.data.pipeline.order import balanced, in_order, shuffled
-from canon.data.pipeline.source import Arrays, Cached, Info, Source, cached, labels
+from canon.data.pipeline.source import Arrays, Cached, Info, Source, cache_if_small, labels
 from canon.data.pipeline.synthetic import Generated, fake
 from canon.data.scenes import meshes, shapes, views
 from canon.data.text import corpora, parallel_text, vocabulary
@@ -21,6 +21,6 @@ from canon.data.text.vocabulary import Vocabulary
 __all__ = [
     'DATA_SETS', 'Alphabet', 'Arrays', 'Batches', 'Buckets', 'BucketsOnce', 'Cached', 'Generated', 'Info',
     'Interleaved', 'Key', 'Mapped', 'Once', 'Pairs', 'Source', 'Streams', 'StreamsOnce', 'Transform', 'Vocabulary',
-    'Zipped', 'balanced', 'cached', 'corpora', 'fake', 'image_files', 'in_order', 'is_own', 'labels', 'load',
+    'Zipped', 'balanced', 'cache_if_small', 'corpora', 'fake', 'image_files', 'in_order', 'is_own', 'labels', 'load',
     'meshes', 'order', 'parallel_text', 'rng', 'shapes', 'shuffled', 'splits', 'transforms', 'views', 'vocabulary',
 ]  # fmt: skip

@@ -54,7 +54,7 @@ class KneserNey:
         if not len(tokens):
             raise UsageError('an n-gram model needs a text, but there are no tokens')
         self.vocabulary_size, self.order = vocabulary_size, order
-        self._orders = self._count(self._padded(tokens))
+        self._orders = self._count(self._pad_stream(tokens))
 
     @property
     def discounts(self) -> list[tuple[float, float, float]]:
@@ -63,19 +63,19 @@ class KneserNey:
 
     def log_probs(self, tokens: np.ndarray) -> np.ndarray:
         """Returns log p of each token of a text given those before it, in nats, float64 [n]."""
-        padded = self._padded(tokens)
+        padded = self._pad_stream(tokens)
         return np.log(self._interpolate(padded, np.arange(self.order - 1, len(padded))))
 
     def probabilities(self, context: np.ndarray) -> np.ndarray:
         """Returns p(w | context) of all V tokens, float64 [V]; the context is all tokens of a text up to w."""
         n, size = self.order, self.vocabulary_size
-        padded = self._padded(context)
+        padded = self._pad_stream(context)
         rows = np.empty((size, n), np.int64)
         rows[:, : n - 1] = padded[len(padded) - (n - 1) :]
         rows[:, -1] = np.arange(size)
         return self._interpolate(rows.ravel(), np.arange(n - 1, size * n, n))
 
-    def _padded(self, tokens: np.ndarray) -> np.ndarray:
+    def _pad_stream(self, tokens: np.ndarray) -> np.ndarray:
         """Returns the tokens after n - 1 boundary marks, which have the number V."""
         tokens = np.asarray(tokens, np.int64)
         if tokens.size and not 0 <= tokens.min() <= tokens.max() < self.vocabulary_size:

@@ -112,12 +112,12 @@ class GoogLeNet(Network):
         ones, threes, fives, projection = INCEPTIONS[name]
         return {
             'branch1x1': (Unit(ones),),
-            'branch3x3': (*self._reduced(threes[0]), Unit(threes[1], 3)),
-            'branch5x5': (*self._reduced(fives[0]), Unit(fives[1], 3 if self.norm else 5)),
-            'branch_pool': (partial(ops.max_pool, window=3, stride=1, padding=1), *self._reduced(projection)),
+            'branch3x3': (*self._reduce(threes[0]), Unit(threes[1], 3)),
+            'branch5x5': (*self._reduce(fives[0]), Unit(fives[1], 3 if self.norm else 5)),
+            'branch_pool': (partial(ops.max_pool, window=3, stride=1, padding=1), *self._reduce(projection)),
         }
 
-    def _reduced(self, channels: int) -> tuple[Unit, ...]:
+    def _reduce(self, channels: int) -> tuple[Unit, ...]:
         return (Unit(channels),) if self.reductions else ()
 
     def _lrn(self, x: jax.Array) -> jax.Array:

@@ -85,10 +85,10 @@ class MobileNetV1(Network):
         kernel_init = init.truncated_normal(0.09)
         unit = partial(_unit, activation=self.activation, eps=self.eps, dtype=self.dtype, kernel_init=kernel_init)
         stages = {}
-        x = stages['conv1'] = unit(images, self._scaled(32), 3, 2, self.padding, name='conv1', norm='bn1', train=train)
+        x = stages['conv1'] = unit(images, self._widen(32), 3, 2, self.padding, name='conv1', norm='bn1', train=train)
         for place, (channels, stride) in enumerate(BLOCKS, start=1):
             block = SeparableBlock(
-                self._scaled(channels), stride, self.padding, self.separable, unit, name=f'block{place}'
+                self._widen(channels), stride, self.padding, self.separable, unit, name=f'block{place}'
             )
             x = stages[f'block{place}'] = block(x, train)
         if features:
@@ -96,7 +96,7 @@ class MobileNetV1(Network):
         x = nn.Dropout(self.dropout, deterministic=not train)(x.mean((1, 2)))
         return nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=kernel_init, name='classifier')(x)
 
-    def _scaled(self, channels: int) -> int:
+    def _widen(self, channels: int) -> int:
         return int(channels * self.width_multiplier)  # rounded down, as in the authors' code
 
 

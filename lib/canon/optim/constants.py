@@ -19,14 +19,14 @@ _lookup: ContextVar[Callable[[float], jax.Array | None] | None] = ContextVar('lo
 def constant_scalar(value: float | jax.Array) -> jax.Array:
     """Returns a strongly typed scalar: for a float the argument that `lift_constants` made of it, else a literal."""
     lookup = _lookup.get()
-    lifted = lookup(value) if lookup is not None and isinstance(value, float) else None
-    return scalar(value if lifted is None else lifted)
+    argument = lookup(value) if lookup is not None and isinstance(value, float) else None
+    return scalar(value if argument is None else argument)
 
 
 def lift_constants(function: Callable, *args: Any) -> tuple[Callable, np.ndarray, Any]:
     """Makes the constant rates, weight decays and momenta in a function its first argument.
 
-    XLA compiles constants into the program. `jax.jit(lifted)` is the same program for any values, so runs that differ
+    XLA compiles constants into the program. `jax.jit(call)` is the same program for any values, so runs that differ
     only in these share one entry of the compilation cache. Constants are identified by their values: whether a
     transform is traced once or several times makes no difference. An update that is itself jitted keeps its literals,
     which are in JAX's trace of it.
@@ -36,20 +36,20 @@ def lift_constants(function: Callable, *args: Any) -> tuple[Callable, np.ndarray
       args: its arguments; `jax.ShapeDtypeStruct`s suffice.
 
     Returns:
-      `lifted`, for which `lifted(values, *args)` equals `function(*args)`; the `values`; and the abstract result.
+      `call`, for which `call(values, *args)` equals `function(*args)`; the `values`; and the abstract result.
     """
     places: dict[float, int] = {}
 
     def collect(value: float) -> None:
         places.setdefault(value, len(places))
 
-    def lifted(values, *args):
+    def call(values, *args):
         with _set_lookup(lambda value: values[places[value]] if value in places else None):
             return function(*args)
 
     with _set_lookup(collect):
         result = jax.eval_shape(lambda *args: function(*args), *args)  # a new function: JAX has no trace of it yet
-    return lifted, np.asarray(scalar(list(places))), result
+    return call, np.asarray(scalar(list(places))), result
 
 
 @contextlib.contextmanager

@@ -38,7 +38,7 @@ def compile_measure(evaluator: Evaluator, mesh) -> Callable:
     """Jits `evaluator.measure` over the mesh, with its accumulators on every process; not one that is `on_host`."""
     if evaluator.on_host:
         return evaluator.measure
-    sums = shard.replicated(mesh)
+    sums = shard.replicated_sharding(mesh)
     out = sums if evaluator.start is None else (sums, shard.batch_sharding(mesh))
     return backend.jit(evaluator.measure, out_shardings=out)
 

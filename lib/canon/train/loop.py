@@ -198,7 +198,7 @@ class TrainingSession(Session):
         """Does all that is due between two steps: a log row, a save, evaluations, the end."""
         s, stopping = self.settings, self.stopper.is_stopping(step)
         last = step >= self.limit
-        due = self.monitor.due(step)
+        due = self.monitor.list_due(step)
         ranks = self.monitor.evaluator_of(s.checkpoint.best or '') in due
         save = step and (step % s.checkpoint.every == 0 or ranks or (due and last))
         if step and (step % s.log_every == 0 or due or save or last or stopping):
@@ -230,7 +230,7 @@ class TrainingSession(Session):
         assert early is not None
         self.progress.say(f'early stop at step {step}: {early.metric} is no better than {self.monitor.best}')
         self._log_row(step)
-        for name in self.monitor.left(step):
+        for name in self.monitor.list_unmeasured(step):
             state = self._evaluate(name, state, step)
         return state
 

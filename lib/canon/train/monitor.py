@@ -58,14 +58,14 @@ class Monitor:
             if metrics is not None:
                 _refuse_unmeasured(key, metric, [f'{name}/{metric}' for metric in metrics])
 
-    def due(self, step: int) -> list[str]:
+    def list_due(self, step: int) -> list[str]:
         """Returns the evaluators that run after `step` and have not yet."""
         last, evals = self._settings.steps, self._settings.evals
         every = {name: evals[name].every if name in evals else last for name in self._evaluators}
         due = [name for name, n in every.items() if step and (step % n == 0 or step >= last)]
         return [name for name in due if self.measured.get(name, 0) < step]
 
-    def left(self, step: int) -> list[str]:
+    def list_unmeasured(self, step: int) -> list[str]:
         """Returns all evaluators that have not run after `step`."""
         return [name for name in self._evaluators if self.measured.get(name, 0) < step]
 

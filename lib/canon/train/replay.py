@@ -57,7 +57,7 @@ def replay_step(experiment: Experiment, config: Config, workdir: Path | str, ste
     """
     setup, state = _load_before(experiment, config, Path(workdir).expanduser().absolute(), step)
     # Unlike `fit` it donates nothing: the state before the step is compared with the one after it.
-    run = backend.jit(setup.step, out_shardings=(setup.layout, shard.replicated(setup.mesh)))
+    run = backend.jit(setup.step, out_shardings=(setup.layout, shard.replicated_sharding(setup.mesh)))
     data, rows = setup.experiment.train, shard.batch_sharding(setup.mesh)
     for number in range(int(state.step), step - 1):
         state, _ = run(setup.constants, state, shard.put(data[number], rows))

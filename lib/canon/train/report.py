@@ -32,7 +32,7 @@ def write_report(workdir: Path | str) -> Path:
         status=_status(workdir),
         about=_about(workdir),
         config=json.dumps(read_json(workdir / 'config.json'), indent=2),
-        pictures=[_picture(p) for p in _ordered(figures)],
+        pictures=[_picture(p) for p in _order_figures(figures)],
         speed=_speed(rows),
     )
     path = workdir / 'report.html'
@@ -79,7 +79,7 @@ def _speed(rows: list[dict]) -> dict[str, float] | None:
     return {'step': 1e3 * middle['train/step_seconds'], 'data': 1e3 * middle['train/data_seconds']}
 
 
-def _ordered(figures: Path) -> list[Path]:
+def _order_figures(figures: Path) -> list[Path]:
     """Returns the curves, then the other pictures by name."""
     paths = [path for path in figures.iterdir() if path.suffix in _PICTURES]
     return sorted(paths, key=lambda p: (p.stem != 'curves', p.stem))

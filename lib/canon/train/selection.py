@@ -58,14 +58,14 @@ def select(setup: Any, checkpoints: Checkpoints, step: int | None = None) -> Sel
         return None
     if choice.name == 'last':
         restored = checkpoints.restore(setup.target)
-        return None if restored is None else _as_selected(restored[0], 'last')
+        return None if restored is None else _make_selected(restored[0], 'last')
     if len(choice.steps) == 1:
         restored = checkpoints.restore(setup.target, choice.steps[0])
-        return None if restored is None else _as_selected(restored[0], choice.name)
+        return None if restored is None else _make_selected(restored[0], choice.name)
     return _average(setup, checkpoints, choice)
 
 
-def _as_selected(state: Any, name: str) -> Selected:
+def _make_selected(state: Any, name: str) -> Selected:
     return Selected(Choice(name, (int(state.step),)), *evaluated_variables(state))
 
 

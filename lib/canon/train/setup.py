@@ -82,14 +82,14 @@ class Setup(NamedTuple):
         The totals and weights of all metrics come in one array, so that a step costs one transfer to the host.
         """
 
-        def packed(constants, state, batch):
+        def pack_metrics(constants, state, batch):
             state, metrics = self.step(constants, state, batch)
             columns = [jnp.stack([jnp.asarray(p, jnp.float32) for p in metrics[n]]) for n in self.names]
             return state, jnp.stack(columns, axis=1)
 
-        rows, everywhere = shard.batch_sharding(self.mesh), shard.replicated(self.mesh)
+        rows, everywhere = shard.batch_sharding(self.mesh), shard.replicated_sharding(self.mesh)
         jitted = backend.jit(
-            packed,
+            pack_metrics,
             donate_argnums=1,
             in_shardings=(everywhere, self.layout, rows),
             out_shardings=(self.layout, everywhere),
@@ -121,7 +121,7 @@ def make_setup(experiment: Experiment, config: Config) -> Setup:
     if s.bn_batches and experiment.train is not None and needs_statistics(abstract):
         init, step = _add_statistics_after(init), carry_statistics(step)
         abstract = jax.eval_shape(init, first)
-        forward = make_forward(experiment.task, seed, out_shardings=shard.replicated(mesh))
+        forward = make_forward(experiment.task, seed, out_shardings=shard.replicated_sharding(mesh))
     layout = shard.state_shardings(experiment.tx, abstract, mesh, s.shard.rules, s.shard.fsdp)
     target = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract, layout

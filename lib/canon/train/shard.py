@@ -62,7 +62,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec('data'))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the layout of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
@@ -110,7 +110,7 @@ def param_shardings(params: Any, mesh: Mesh, rules: Sequence = (), fsdp: int | N
                 return NamedSharding(mesh, _check_axes(tuple(axes), leaf.shape, mesh, name))
         if fsdp is not None and leaf.size >= fsdp:
             return NamedSharding(mesh, _divide_longest(leaf.shape, mesh.shape['data']))
-        return replicated(mesh)
+        return replicated_sharding(mesh)
 
     return tree_map_with_path(choose, params)
 
@@ -130,7 +130,7 @@ def state_shardings(
       rules: see `param_shardings`.
       fsdp: see `param_shardings`.
     """
-    everywhere, rows = replicated(mesh), batch_sharding(mesh)
+    everywhere, rows = replicated_sharding(mesh), batch_sharding(mesh)
     params = param_shardings(state.params, mesh, rules, fsdp)
     return State(
         step=everywhere,

@@ -15,7 +15,7 @@ import numpy as np
 from canon.data.pipeline import order
 from canon.data.pipeline.chain import Mapped, Transform, apply_chain, split_chain
 from canon.data.pipeline.keys import Key
-from canon.data.pipeline.source import Example, Source, cached, read_examples
+from canon.data.pipeline.source import Example, Source, cache_if_small, read_examples
 from canon.data.pipeline.workers import prepare_worker, signals_held, single_threaded_opencv
 from canon.errors import CanonError, UsageError
 
@@ -162,7 +162,7 @@ class _Rows:
         if seed < 0:
             raise UsageError(f'seed={seed} is negative')
         fixed, self.transforms = split_chain(transforms)
-        self.source = cached(Mapped(source, fixed) if fixed else source, memory_limit)
+        self.source = cache_if_small(Mapped(source, fixed) if fixed else source, memory_limit)
         self.seed = seed
 
     def read(self, ids: Sequence[int], visits: Sequence[int]) -> list[Example]:

@@ -162,7 +162,7 @@ class Cached:
         return f'Cached({self.source!r})'
 
 
-def cached(source: Source, memory_limit: int) -> Source:
+def cache_if_small(source: Source, memory_limit: int) -> Source:
     """Wraps a source in `Cached` if it is not in memory already and, judging by eight examples, fits into the limit."""
     if memory_limit <= 0 or getattr(source, 'in_memory', False) or not len(source):
         return source

@@ -24,7 +24,7 @@ def ten_crop(size: int | tuple[int, int], field: str = 'image') -> Transform:
 
     def crop(image, key):
         geometry.check_fits(size, image, key)
-        return _with_mirrored(_corners_and_centre(image, size))
+        return _add_mirror_images(_corners_and_centre(image, size))
 
     return _make_transform(crop, 'ten_crop', field)
 
@@ -53,7 +53,7 @@ def grid_crops(
 
     def crop(image, key):
         resized = [_resize_short(image, scale, method) for scale in scales]
-        return [view for scaled in resized for view in _with_mirrored(_grid_windows(scaled, size, grid))]
+        return [view for scaled in resized for view in _add_mirror_images(_grid_windows(scaled, size, grid))]
 
     return _make_transform(crop, 'grid_crops', field)
 
@@ -74,7 +74,7 @@ def googlenet_crops(
         for scale in scales:
             for square in _squares(_resize_short(image, scale, method)):
                 resized = geometry.resample(square, (size, size), method)
-                views += _with_mirrored([*_corners_and_centre(square, (size, size)), resized])
+                views += _add_mirror_images([*_corners_and_centre(square, (size, size)), resized])
         return views
 
     return _make_transform(crop, 'googlenet_crops', field)
@@ -111,7 +111,7 @@ def _squares(image) -> Iterator[np.ndarray]:
         yield image[start : start + side] if upright else image[:, start : start + side]
 
 
-def _with_mirrored(views) -> list[np.ndarray]:
+def _add_mirror_images(views) -> list[np.ndarray]:
     return [*views, *(view[:, ::-1] for view in views)]
 
 
