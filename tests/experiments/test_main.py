@@ -266,7 +266,7 @@ WRONG = {
     'image too small': (
         [SMOKE, '--config.data.train.transforms.resize.size=16'],
         2,
-        r'images \[B, 32, 32, C\] or larger',
+        'images of at least 32x32, not 16x16',
     ),
     'wrong length': ([SMOKE, '--config.run.steps=3 epoks'], 2, r"run\.steps='3 epoks' is not a length"),
 }
