@@ -268,7 +268,7 @@ case $verb in
 
   test)
     CANON_EXTRAS="${CANON_EXTRAS-} test"
-    workers=(-n 2 --dist loadfile) # for the suite; a file or two are faster in one process
+    workers=(-n 2 --dist loadfile --no-loadscope-reorder) # for the suite; a file or two are faster in one process
     for arg; do
       shift
       [[ $arg == -* || ! -e ${arg%%::*} ]] || workers=()

@@ -24,6 +24,20 @@ jax.config.update('jax_compilation_cache_dir', os.path.expanduser('~/.cache/cano
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 jax.config.update('jax_persistent_cache_min_entry_size_bytes', 0)
 
+# Files of few but long tests. Handed out last, one of them would keep a worker busy after the other is done.
+LONGEST = (
+    'tests/test_readme.py',
+    'tests/experiments/test_two_processes.py',
+    'tests/slurm/test_slurm.py',
+    'tests/test_campaign.py',
+    'tests/experiments/test_main.py',
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Moves the longest files to the front; their order is that of the workers, too."""
+    items.sort(key=lambda item: item.nodeid.partition('::')[0] not in LONGEST)
+
 
 @pytest.fixture(scope='session')
 def root() -> Path:

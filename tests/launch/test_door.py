@@ -27,7 +27,7 @@ from tests.launch.conftest import House
         (['ledger', 'lenet'], '-m launch.ledger lenet'),
         (['prepare', 'digits'], '-m launch.prepare digits'),
         (['tpu', 'pod', 'c.py'], r'gcloud compute tpus tpu-vm ssh pod --worker=all --command=cd\ ~/canon'),
-        (['test', '--all', '-k', 'door'], "-m pytest -n 2 --dist loadfile -m '' -k door"),
+        (['test', '--all', '-k', 'door'], "-m pytest -n 2 --dist loadfile --no-loadscope-reorder -m '' -k door"),
         (['lint'], '-m ty check'),
         (['pins'], 'requirements.txt'),
     ],
