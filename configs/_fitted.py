@@ -1,4 +1,4 @@
-"""What configs share that fit one scene, object or volume: a rate that falls over the run, and when to look."""
+"""Shared settings of configs that fit one scene, object or volume: a falling rate, and when to evaluate."""
 
 from collections.abc import Iterable
 from typing import Any

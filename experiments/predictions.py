@@ -1,4 +1,4 @@
-"""What `predict` of an experiment yields, and the writer of it: one table, files and texts.
+"""Predictions that `predict` of an experiment yields, and their writer: one table, files and texts.
 
 An experiment yields a `Prediction` per input, and perhaps one for all of them:
 

@@ -1,4 +1,4 @@
-"""What the commands of `launch.sh` share: options of their own, flags that go on to main, running main."""
+"""Shared parts of the commands of `launch.sh`: options of their own, flags that go on to main, running main."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the configs of classes of shapes share: synthetic bodies, some of them held out, or a folder of meshes."""
+"""Data of the configs that learn classes of shapes: synthetic bodies, some of them held out, or a folder of meshes."""
 
 from typing import Any
 

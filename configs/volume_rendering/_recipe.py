@@ -1,4 +1,4 @@
-"""What the configs of volumes share: keys of files, four held-out views, and Adam with a decaying rate."""
+"""Shared settings of the configs of volumes: keys of files, four held-out views, and Adam with a decaying rate."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What language models and translation models have in common: the methods that tasks and decoders call.
+"""Protocols of language models and translation models: the methods that tasks and decoders call.
 
 The models are linen modules, so each method but `LanguageModel.start` is called through `apply`:
 

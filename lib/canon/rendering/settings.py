@@ -1,4 +1,4 @@
-"""How a radiance field is rendered: the settings that `canon.rendering.radiance_fields` reads."""
+"""Settings of rendering a radiance field, which `canon.rendering.radiance_fields` reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What evaluations have come to so far: which are due, which step is the best, and when to stop early."""
+"""Keeps account of evaluations: which are due, which step is the best, and when to stop early."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all methods of learning shapes have in common: the type of a method, its batches and its pools of samples."""
+"""The common ground of methods that learn shapes: the type of a method, its batches and its pools of samples."""
 
 from __future__ import annotations
 
