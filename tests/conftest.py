@@ -12,21 +12,27 @@ import jax
 import pytest
 from absl import flags
 
-WORKER = os.environ.get('PYTEST_XDIST_WORKER')  # 'gw0', ...; None in the controller and without xdist
-
 flags.FLAGS.mark_as_parsed()  # grain's workers read absl flags
 
 jax.config.update('jax_compilation_cache_dir', os.path.expanduser('~/.cache/canon/xla-tests'))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 jax.config.update('jax_persistent_cache_min_entry_size_bytes', 0)
 
-if WORKER and hasattr(os, 'sched_setaffinity'):
-    # Two pools of as many threads as there are cores would contend. XLA sizes its pool by the affinity that it finds
-    # when it starts; afterwards this thread, and the processes that tests start from it, may use every core again.
-    _cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {sorted(_cores)[int(WORKER.removeprefix('gw')) % len(_cores)]})
+
+def pytest_configure(config):
+    """Starts XLA with one core in each of xdist's workers: two pools of as many threads as cores would contend.
+
+    XLA sizes its pool by the affinity that it finds when it starts. Afterwards the worker, and the processes that its
+    tests start, may use every core again.
+    """
+    if not hasattr(config, 'workerinput') or not hasattr(os, 'sched_setaffinity'):
+        return
+    cores = os.sched_getaffinity(0)
+    worker = int(config.workerinput['workerid'].removeprefix('gw'))
+    os.sched_setaffinity(0, {sorted(cores)[worker % len(cores)]})
     jax.devices()
-    os.sched_setaffinity(0, _cores)
+    os.sched_setaffinity(0, cores)
+
 
 # Files of few but long tests. Handed out last, one of them would keep a worker busy after the other is done.
 LONGEST = (
