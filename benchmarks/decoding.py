@@ -24,7 +24,7 @@ BATCH, SOURCE, LENGTH, VOCAB, END = 8, 32, 64, 8000, 0
 
 def make_translator() -> tuple[Any, Any, jax.Array, jax.Array]:
     """Returns (model, variables, source tokens [B, S], source lengths [B])."""
-    model = models.make('transformer.transformer', vocab=VOCAB, layers=3, d_model=256, d_ff=1024, heads=8)
+    model = models.make_model('transformer.transformer', vocab=VOCAB, layers=3, d_model=256, d_ff=1024, heads=8)
     source = jnp.asarray(np.random.default_rng(0).integers(1, VOCAB, (BATCH, SOURCE)))
     lengths, target = jnp.full(BATCH, SOURCE), jnp.ones((BATCH, LENGTH), jnp.int32)
     return model, jax.jit(model.init)(jax.random.key(0), source, lengths, target), source, lengths

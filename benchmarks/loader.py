@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 import grain
 import numpy as np
 
-from canon.data import Arrays, Batches, load, transforms
+from canon.data import Arrays, Batches, load_source, transforms
 
 BATCH = 128
 DOCUMENTED = 20_000  # images/s
@@ -77,7 +77,7 @@ def main() -> int:
     labels = generator.integers(0, 10, 60_000)
     memory = Arrays({'image': images, 'label': labels})
     with tempfile.TemporaryDirectory() as data_dir:
-        digits = load('digits', data_dir=data_dir)
+        digits = load_source('digits', data_dir=data_dir)
         loaders = {
             'canon, 2 threads': canon(memory, 2),
             'canon, no thread': canon(memory, 0),

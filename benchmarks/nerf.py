@@ -32,7 +32,7 @@ SAMPLES = RenderSettings(coarse=64, fine=64)
 def make_nerf_step(rays: int, microbatch: int | None) -> Callable:
     """Compiles the step of the published network."""
     views = scenes.load_views('traced', size=16, views=4)
-    task = radiance_field_task(models.make('nerf.nerf'), views, SAMPLES, RadianceLoss(microbatch=microbatch))
+    task = radiance_field_task(models.make_model('nerf.nerf'), views, SAMPLES, RadianceLoss(microbatch=microbatch))
     return make_stepper(task, optim.adam(5e-4), sample_rays(views, 0, 0, rays))
 
 

@@ -29,8 +29,8 @@ class EvaluatorSettings:
 
     Attributes:
       split: of the data, as 'test' or 'train[90%:]'.
-      transforms: as of `canon.data.transforms.make`; one that makes crops [K, H, W, C], such as `ten_crop`, averages
-        the K posteriors.
+      transforms: as of `canon.data.transforms.make_transforms`; one that makes crops [K, H, W, C], such as `ten_crop`,
+        averages the K posteriors.
       scales: lengths of the shorter side over which posteriors are averaged; empty for the image as it is.
       flip: whether mirror images are averaged as well.
       trained_on: allows images of the training split, to measure how well they are fitted.
@@ -100,7 +100,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     """
     first = min(config.data.evals, default=None)
     settings = EvaluatorSettings('') if first is None else _settings(config, first)
-    transforms = data.transforms.make(settings.transforms, f'data.evals.{first}.transforms')
+    transforms = data.transforms.make_transforms(settings.transforms, f'data.evals.{first}.transforms')
     options = config.data.get('source', {})
     files = data.image_files.Files(
         source, **{k: options[k] for k in ('unreadable', 'max_pixels') if options.get(k) is not None}
@@ -133,12 +133,12 @@ def served(config: ConfigDict, experiment: Experiment) -> Served:
 
 def _model(config: ConfigDict) -> tuple[Any, Callable]:
     """Returns the network, and the function from a batch to its input."""
-    return models.make(**config.model), named.call(tasks.make_image_input, config.input, 'input')
+    return models.make_model(**config.model), named.call(tasks.make_image_input, config.input, 'input')
 
 
 def _load(config: ConfigDict, split: str) -> data.Source:
     options = {k: v for k, v in config.data.get('source', {}).items() if v is not None}
-    return data.load(config.data.name, split, data_dir=config.data.get('data_dir'), **options)
+    return data.load_source(config.data.name, split, data_dir=config.data.get('data_dir'), **options)
 
 
 def _settings(config: ConfigDict, name: str) -> EvaluatorSettings:
@@ -148,7 +148,7 @@ def _settings(config: ConfigDict, name: str) -> EvaluatorSettings:
 def _transforms(config: ConfigDict, spec: Mapping[str, Any] | None, where: str):
     """Makes the config's transforms after a check of the labels: on the host an invalid one can still be named."""
     check = data.transforms.check_label(num_classes=config.model.num_classes, soft_labels=_soft_labels(config))
-    return (check, *data.transforms.make(spec, where))
+    return (check, *data.transforms.make_transforms(spec, where))
 
 
 def _soft_labels(config: ConfigDict) -> bool:

@@ -110,7 +110,7 @@ def _make_sampler(config: ConfigDict, model: Any) -> Callable[..., list[str]]:
 
 def _make_model(config: ConfigDict, vocabulary_size: int) -> Any:
     arguments = named.to_plain(config.model)
-    return models.make(arguments.pop('name'), vocab=vocabulary_size, **arguments)
+    return models.make_model(arguments.pop('name'), vocab=vocabulary_size, **arguments)
 
 
 def _build_vocabulary(config: ConfigDict, corpus: corpora.Corpus) -> vocabulary.Vocabulary:

@@ -100,7 +100,7 @@ def _system(config: ConfigDict, about: Mapping[str, Any]) -> ShapeSystem:
             f'no method of learning shapes is called system.name={name!r}{named.suggest(str(name), SYSTEMS)}'
         )
     bound = dict(
-        model=models.make(**config.model),
+        model=models.make_model(**config.model),
         num_shapes=about['shapes'],
         batch_size=config.data.batch_size,
         shape_name=about['first_shape'],

@@ -74,7 +74,7 @@ def make(config: ConfigDict) -> Experiment:
     named.check(named.to_plain(config.data.batch_size), named.Count, 'data.batch_size')
     settings = named.call(TrainSettings, config.data.train, 'data.train')
     source = _load(config, settings.split)
-    transforms = data.transforms.make(settings.transforms, 'data.train.transforms')
+    transforms = data.transforms.make_transforms(settings.transforms, 'data.train.transforms')
     shape = infer_image_shape(source, transforms, 'data.train')
     experiment = without_data(config, dict(image_shape=shape, num_examples=len(source)))
     train = data.Batches(source, seed=config.seed, sampler=settings.sampler, transforms=transforms, **reading(config))
@@ -96,7 +96,7 @@ def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
         'mask': np.ones(size, bool),
     }
     train = data.Generated(lambda step: batch, size, about['num_examples'])
-    model = models.make(**named.to_plain(config.model))
+    model = models.make_model(**named.to_plain(config.model))
     task = recognition_task(model, named.call(make_grey_input, config.input, 'input'))
     return Experiment(task, config.tx, train, about=about)
 
@@ -116,7 +116,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     """
     first = min(config.data.evals, default=None)
     settings = EvalSettings('') if first is None else _eval_settings(config, first)
-    transforms = data.transforms.make(settings.transforms, f'data.evals.{first}.transforms')
+    transforms = data.transforms.make_transforms(settings.transforms, f'data.evals.{first}.transforms')
     files = data.image_files.Files(source)
     batches = data.Once(files, config.data.batch_size, transforms, memory_limit=0).iterate()
     readings = read_batches(experiment.task, params, mutable, batches, _alphabet(config), settings.beam or _BEAM_WIDTH)
@@ -144,7 +144,7 @@ def _evaluator(config: ConfigDict, experiment: Experiment, name: str) -> Evaluat
     source = _load(config, settings.split)
     if not settings.trained_on:
         check_held_out(config.data.train.split, settings.split, source.info.total, where)
-    transforms = data.transforms.make(settings.transforms, f'{where}.transforms')
+    transforms = data.transforms.make_transforms(settings.transforms, f'{where}.transforms')
     batches = data.Once(source, transforms=transforms, **reading(config))
     return recognition_evaluator(experiment.task, batches, _alphabet(config), settings.beam)
 

@@ -181,4 +181,4 @@ def _build_languages(config: ConfigDict, pairs: parallel_text.Sentences | None) 
 def _make_model(config: ConfigDict, languages: Languages) -> Any:
     arguments = named.to_plain(config.model)
     sizes: dict[str, Any] = dict(vocab=len(languages.target), source_vocab=languages.source_size)
-    return models.make(**{**sizes, **arguments})
+    return models.make_model(**{**sizes, **arguments})

@@ -123,7 +123,7 @@ def build_system(
 
     views: those that are trained on; whether they have alpha settles the background.
     """
-    model, loss = models.make(**config.model), config.get('loss', {})
+    model, loss = models.make_model(**config.model), config.get('loss', {})
     if config.render.get('name'):
         surface = named.call(surfaces.SurfaceSettings, config.render, 'render')
         if views.images.shape[-1] != 4:

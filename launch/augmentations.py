@@ -141,7 +141,7 @@ def draw_sheet(example: dict[str, Any], links: Sequence[tuple[str, dict[str, Any
     """Draws an example unchanged, then after each of the transforms alone."""
     results, titles = [example], ['original']
     for name, arguments in links:
-        (link,) = transforms.make(dict(name=name, **arguments))
+        (link,) = transforms.make_transforms(dict(name=name, **arguments))
         results.append(link.apply(example, Key(0, VISIT, 0)))
         titles.append(format_title(name, arguments))
     return plots.draw_annotated_images(results, titles)

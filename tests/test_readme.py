@@ -114,9 +114,9 @@ ADDITIONS = {
         from canon.train import Experiment
 
         def make(config):
-            task = separation.separation_task(models.make(**config.model))
-            source = data.load(config.data.name, 'train', **config.data.source)
-            transforms = data.transforms.make(config.data.transforms)
+            task = separation.separation_task(models.make_model(**config.model))
+            source = data.load_source(config.data.name, 'train', **config.data.source)
+            transforms = data.transforms.make_transforms(config.data.transforms)
             train = data.Batches(source, config.data.batch_size, transforms=transforms)
             assert train[0]['image'].min() >= 248, 'the transform has been applied'
             return Experiment(task, config.tx, train)
@@ -188,12 +188,12 @@ DATA_SETS = {
     """,
 }
 LOADED = """
-    from canon.data import corpora, load, parallel_text, shapes, views
+    from canon.data import corpora, load_source, parallel_text, shapes, views
     from canon.data.scenes import volumes
 
     for name in '', 'canon.data.{room}.smith2026:':
         images, text, scenes = (name.format(room=room) for room in ('images', 'text', 'scenes'))
-        assert len(load(f'{images}squares', n=5)) == 5
+        assert len(load_source(f'{images}squares', n=5)) == 5
         assert list(corpora.corpus(f'{text}sayings', n=1).lines('test')) == ['test 0']
         assert parallel_text.load_pairs(f'{text}proverbs', 'valid[1:3]') == [('valid 1', '1'), ('valid 2', '2')]
         assert views.load_views(f'{scenes}corridor', size=9).images.shape[1] == 9

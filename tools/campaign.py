@@ -204,8 +204,8 @@ import sys, jax, jax.numpy as jnp
 from canon import models, weights
 from experiments import configs
 model = configs.load('configs/classification/mobilenet_v2.py:smoke').model
-variables = jax.jit(models.make(**model).init)(jax.random.key(0), jnp.zeros((1, 32, 32, 1)))
-weights.save(sys.argv[1], model.name, variables)
+variables = jax.jit(models.make_model(**model).init)(jax.random.key(0), jnp.zeros((1, 32, 32, 1)))
+weights.save_variables(sys.argv[1], model.name, variables)
 """
     with tempfile.TemporaryDirectory(prefix='campaign-weights-') as folder:
         path = Path(folder) / 'net.safetensors'

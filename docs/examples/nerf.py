@@ -4,7 +4,7 @@
 
 Leaves view.png and orbit.gif next to what every run leaves (report.html, checkpoints). For the original NeRF take
 
-    field = models.make('nerf.nerf')
+    field = models.make_model('nerf.nerf')
     settings = RenderSettings(coarse=64, fine=128)
 """
 
@@ -26,7 +26,7 @@ def main(folder: Path, steps: int, size: int, rays: int) -> None:
     held_out = scenes.load_views('traced', 'test', size=size, views=4)
 
     # A dense grid of features with small networks, and an occupancy grid that skips empty space.
-    field = models.make('instant_ngp.voxels', vertices=48, low=-1.3, high=1.3)
+    field = models.make_model('instant_ngp.voxels', vertices=48, low=-1.3, high=1.3)
     sampling = dict(coarse=64, fine=0, shared=True, casting='intervals')
     skipping = dict(box=(-1.3, 1.3), cells=32, budget=10, decay=0.8)
     settings = RenderSettings(**sampling, **skipping, background='random')

@@ -22,7 +22,7 @@ def build_translator(size: int = 1500, width: int = 96):
     """Returns the training pairs, and an untrained translator with subwords of both languages."""
     pairs = parallel_text.load_pairs('catalogue', 'train')  # [('Restart', 'Redémarrer'), ...]
     languages = parallel_text.build_languages(pairs, level='subword', size=size)
-    model = models.make(
+    model = models.make_model(
         'seq2seq.bahdanau',
         vocab=len(languages.target),
         source_vocab=languages.source_size,

@@ -76,7 +76,7 @@ def count_multiply_adds(config: Mapping[str, Any]) -> float:
     """Counts the multiply-adds of a config's network for one test image."""
     size = get_setting(config, 'data.evals.test.transforms.resize.size')
     model = {key: value for key, value in config['model'].items() if value is not None}
-    return trace_network(models.make(**model), size, len(get_setting(config, 'input.mean'))).multiply_adds
+    return trace_network(models.make_model(**model), size, len(get_setting(config, 'input.mean'))).multiply_adds
 
 
 def _as_keys(keys: str | Sequence[str]) -> Sequence[str]:

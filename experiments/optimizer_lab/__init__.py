@@ -1,8 +1,8 @@
 """Several optimizers side by side in one run, on a small task of this folder or on any other experiment.
 
 `config.of` names the experiment: a module of this folder (`surfaces`, `digits`, `adding`) or of `experiments`.
-`config.optimizers` is {name: spec for `canon.optim.make`}, of which `config.only` may select a few; `config.scale`
-multiplies every learning rate, for a sweep around each optimizer's own. See `canon.tasks.optimizer_lab`.
+`config.optimizers` is {name: spec for `canon.optim.make_optimizer`}, of which `config.only` may select a few;
+`config.scale` multiplies every learning rate, for a sweep around each optimizer's own. See `canon.tasks.optimizer_lab`.
 """
 
 from __future__ import annotations

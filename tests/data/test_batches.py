@@ -22,7 +22,7 @@ from canon.data.pipeline.loading import WithInfo
 from canon.data.pipeline.order import balanced, shuffled
 from canon.errors import CanonError, UsageError
 
-AUGMENT = transforms.make(
+AUGMENT = transforms.make_transforms(
     {'chain': ('crop', 'random_flip', 'to_float'), 'crop': {'name': 'random_crop', 'size': 5, 'padding': 2}}
 )
 
@@ -297,7 +297,9 @@ class Counting:
 
 def test_small_sources_are_decoded_once():
     small = Counting(100)
-    batches = Batches(small, 10, transforms=transforms.make({'chain': ('to_float', 'random_flip')}), threads=0)
+    batches = Batches(
+        small, 10, transforms=transforms.make_transforms({'chain': ('to_float', 'random_flip')}), threads=0
+    )
     small.reads[:] = 0  # the probe that measured the examples
     for step in range(40):
         batches[step]

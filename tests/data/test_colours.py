@@ -402,7 +402,7 @@ def test_mixup_with_a_probability_and_in_an_evaluation():
 )
 def test_wrong_arguments_are_refused(spec, message):
     with pytest.raises(UsageError) as error:
-        transforms.make(spec)
+        transforms.make_transforms(spec)
     assert message in str(error.value)
 
 

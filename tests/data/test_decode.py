@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from canon.data import Batches, Key, cache_if_small, load, rng, transforms
+from canon.data import Batches, Key, cache_if_small, load_source, rng, transforms
 from canon.data.images import geometry, image_files
 from canon.data.images.image_files import Encoded
 from canon.errors import CanonError, UsageError
@@ -168,7 +168,7 @@ def photos(tmp_path):
 
 
 def test_a_folder_gives_bytes_that_are_kept_and_decoded_later(photos):
-    eager, lazy = load('folder', path=photos), load('folder', path=photos, decode=False)
+    eager, lazy = load_source('folder', path=photos), load_source('folder', path=photos, decode=False)
     crop = (transforms.random_resized_crop(16), transforms.random_flip())
     ours = (transforms.decode_random_resized_crop(16), transforms.random_flip())
     kept = cache_if_small(lazy, 1 << 20)
@@ -185,7 +185,7 @@ def test_a_folder_gives_bytes_that_are_kept_and_decoded_later(photos):
 
 
 def test_undecoded_images_are_named_where_pixels_are_needed(photos):
-    lazy = load('folder', path=photos, decode=False)
+    lazy = load_source('folder', path=photos, decode=False)
     for links in ((transforms.resize(8),), (transforms.center_crop(8),), (transforms.random_flip(p=1.0),), ()):
         with pytest.raises(CanonError, match=r"\.jpg is not decoded yet: put 'decode' before"):
             Batches(lazy, 2, transforms=links)[0]
@@ -308,14 +308,14 @@ def test_an_image_that_is_too_large_is_refused_by_its_head(tmp_path, caplog):
     with pytest.raises(CanonError, match=r'huge\.jpg cannot be read .*3600000000 pixels'):
         image_files.read_head(image_files.read_encoded(tmp_path / 'a' / 'huge.jpg'))
     with pytest.raises(CanonError, match=r'1 of 3 images .*huge\.jpg \(the first: .*3600000000 pixels'):
-        load('folder', 'all', path=tmp_path)
-    source = load('folder', 'all', path=tmp_path, unreadable='skip')
+        load_source('folder', 'all', path=tmp_path)
+    source = load_source('folder', 'all', path=tmp_path, unreadable='skip')
     assert [file.name for file in source.skipped] == ['huge.jpg']
     assert 'huge.jpg' in caplog.text
     with pytest.raises(CanonError, match='8x8 is more than max_pixels=63'):
-        load('folder', 'all', path=tmp_path, max_pixels=63, unreadable='skip')
+        load_source('folder', 'all', path=tmp_path, max_pixels=63, unreadable='skip')
     (tmp_path / 'a' / 'huge.jpg').unlink()
-    assert load('folder', 'all', path=tmp_path, max_pixels=64, decode=False)[0]['image'].max_pixels == 64
+    assert load_source('folder', 'all', path=tmp_path, max_pixels=64, decode=False)[0]['image'].max_pixels == 64
 
 
 def test_less_known_suffixes_are_read_and_others_counted(tmp_path, caplog):
@@ -324,7 +324,7 @@ def test_less_known_suffixes_are_read_and_others_counted(tmp_path, caplog):
         smooth().save(tmp_path / 'a' / name, form)
     for name in ('e.heic', 'f.HEIC', 'g.cr2', 'notes.txt', 'README'):
         (tmp_path / 'a' / name).write_bytes(b'x')
-    source = load('folder', 'all', path=tmp_path)
+    source = load_source('folder', 'all', path=tmp_path)
     assert sorted(file.name for file, _ in source.files) == ['a.jfif', 'b.JPE', 'c.jp2', 'd.avif']
     for i in range(4):
         assert abs(source[i]['image'].astype(int) - np.asarray(smooth())).mean() < 6
@@ -335,7 +335,7 @@ def test_a_pipe_in_a_folder_does_not_hang(tmp_path):
     (tmp_path / 'a').mkdir()
     smooth().save(tmp_path / 'a' / 'x.png')
     os.mkfifo(tmp_path / 'a' / 'y.png')
-    assert len(load('folder', 'all', path=tmp_path)) == 1
+    assert len(load_source('folder', 'all', path=tmp_path)) == 1
     assert len(image_files.Files(tmp_path).paths) == 1
     with pytest.raises(CanonError, match='not a regular file'):
         image_files.read_image(tmp_path / 'a' / 'y.png')
@@ -348,7 +348,7 @@ def test_names_that_are_not_utf_8_are_read(tmp_path):
     os.mkdir(root + b'/caf\xe9')
     for i in range(3):
         smooth(8, 8).save(root + b'/caf\xe9/\xff%d.png' % i)
-    source = load('folder', 'all', path=tmp_path)
+    source = load_source('folder', 'all', path=tmp_path)
     assert len([source[i] for i in range(len(source))]) == 3
     assert source.info.class_names == ('caf\ufffd',)
 

@@ -427,7 +427,7 @@ def test_images_of_another_kind_are_named(image, message):
 )
 def test_wrong_arguments_are_refused(spec, message):
     with pytest.raises(UsageError) as error:
-        transforms.make(spec)
+        transforms.make_transforms(spec)
     assert message in str(error.value)
 
 
@@ -461,7 +461,7 @@ def test_geometric_transforms_are_functions_of_the_key(move):
 def test_batches_do_not_depend_on_threads_or_hosts():
     images = np.random.default_rng(0).integers(0, 256, (12, 20, 24, 3), np.uint8)
     source = Arrays({'image': images, 'label': np.arange(12) % 4, 'boxes': np.tile([[[2.0, 3, 9, 8]]], (12, 1, 1))})
-    chain = transforms.make(
+    chain = transforms.make_transforms(
         dict(
             chain=('random_resized_crop', 'random_flip', 'rand_augment', 'pca_noise', 'pad_boxes', 'mixup'),
             random_resized_crop=dict(size=16),

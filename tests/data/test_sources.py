@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from canon.data import Arrays, Batches, Info, Source, labels, load
+from canon.data import Arrays, Batches, Info, Source, labels, load_source
 from canon.data.images import image_files
 from canon.data.pipeline import arrays, splits
 from canon.data.pipeline.splits import parse_split, to_slice
@@ -27,7 +27,7 @@ def data_dir(tmp_path_factory):
 
 
 def test_digits_are_scikit_learns(data_dir):
-    train, test = load('digits', data_dir=data_dir), load('digits', 'test', data_dir)
+    train, test = load_source('digits', data_dir=data_dir), load_source('digits', 'test', data_dir)
     assert (len(train), len(test)) == (1437, 360)
     assert isinstance(train, Source)
     assert train.info == Info('digits', 'train', 10, tuple('0123456789'), 1437)
@@ -55,10 +55,10 @@ def test_digits_have_not_been_split_anew():
 
 
 def test_digits_slices(data_dir):
-    parts = [load('digits', f'train[{s}]', data_dir) for s in (':90%', '90%:')]
+    parts = [load_source('digits', f'train[{s}]', data_dir) for s in (':90%', '90%:')]
     assert sum(map(len, parts)) == 1437
-    assert len(load('digits', 'train+test', data_dir)) == 1797
-    whole = load('digits', 'train', data_dir)
+    assert len(load_source('digits', 'train+test', data_dir)) == 1797
+    whole = load_source('digits', 'train', data_dir)
     np.testing.assert_array_equal(parts[1][0]['image'], whole[len(parts[0])]['image'])
 
 
@@ -66,16 +66,16 @@ def test_two_processes_prepare_the_digits_at_once_and_import_neither_jax_nor_ten
     """This process and another one, which begin together."""
     code = textwrap.dedent(f"""
         import sys
-        from canon.data import load
+        from canon.data import load_source
         import canon.data.images.digits
         print('ready', flush=True)
-        source = load('digits', data_dir={str(tmp_path / 'new')!r})
+        source = load_source('digits', data_dir={str(tmp_path / 'new')!r})
         print(len(source), [name for name in ('tensorflow', 'jax', 'grain') if name in sys.modules])
     """)
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with subprocess.Popen([sys.executable, '-c', code], **pipes) as process:
         process.stdout.readline()
-        assert len(load('digits', data_dir=tmp_path / 'new')) == 1437
+        assert len(load_source('digits', data_dir=tmp_path / 'new')) == 1437
         out, err = process.communicate(timeout=100)
     assert (out, process.returncode) == ('1437 []\n', 0), err
     assert [p.name for p in (tmp_path / 'new').iterdir()] == ['digits']  # no scratch left behind
@@ -84,7 +84,7 @@ def test_two_processes_prepare_the_digits_at_once_and_import_neither_jax_nor_ten
 def test_an_unwritable_data_directory_is_named(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(CanonError, match=f'cannot write the digits to {tmp_path}/file'):
-        load('digits', data_dir=tmp_path / 'file')
+        load_source('digits', data_dir=tmp_path / 'file')
 
 
 # --- folder ----------------------------------------------------------------------------------------------------------
@@ -113,13 +113,13 @@ def content(source) -> dict[bytes, int]:
 
 
 def test_a_folder_holds_each_image_with_its_class(animals):
-    source = load('folder', 'all', path=str(animals))
+    source = load_source('folder', 'all', path=str(animals))
     assert source.info.class_names == ('Ant', 'cat', 'dog')
     assert source.info.num_classes == 3
     expected = {np.asarray(picture(s)).tobytes(): y for s, y in enumerate([1, 1, 1, 2, 2, 0])}
     assert content(source) == expected
     assert labels(source).tolist() == [int(source[i]['label']) for i in range(6)]
-    parts = [load('folder', f'all[{s}]', path=animals) for s in (':50%', '50%:')]
+    parts = [load_source('folder', f'all[{s}]', path=animals) for s in (':50%', '50%:')]
     assert [len(p) for p in parts] == [3, 3]
     assert content(parts[0]) | content(parts[1]) == expected
 
@@ -129,12 +129,12 @@ def test_splits_share_their_class_numbers(animals, tmp_path_factory):
     (root / 'train').symlink_to(animals)
     (root / 'test' / 'dog').mkdir(parents=True)
     picture(9).save(root / 'test' / 'dog' / 'x.png')
-    test = load('folder', 'test', path=root)
+    test = load_source('folder', 'test', path=root)
     assert len(test) == 1
     assert test[0]['label'] == 2  # as in train, though test has only dogs
-    assert len(load('folder', path=root)) == 6
+    assert len(load_source('folder', path=root)) == 6
     with pytest.raises(UsageError, match=r"no split 'tset'; did you mean 'test'\?"):
-        load('folder', 'tset', path=root)
+        load_source('folder', 'tset', path=root)
 
 
 def test_a_folder_without_splits_is_divided(tmp_path, caplog):
@@ -143,15 +143,17 @@ def test_a_folder_without_splits_is_divided(tmp_path, caplog):
         for i in range(count):
             picture(i).save(tmp_path / name / f'{i}.png')
     with caplog.at_level('INFO', 'canon'):
-        parts = {split: load('folder', split, path=tmp_path) for split in ('train', 'test', 'all')}
+        parts = {split: load_source('folder', split, path=tmp_path) for split in ('train', 'test', 'all')}
     names = {split: {file for file, _ in part.files} for split, part in parts.items()}
     assert names['train'] | names['test'] == names['all']
     assert not names['train'] & names['test']
     counts = {split: np.bincount(labels(part), minlength=3).tolist() for split, part in parts.items()}
     assert counts == {'train': [8, 1, 1], 'test': [2, 1, 0], 'all': [10, 2, 1]}
     assert caplog.text.count('has no splits: 10 images to train and 3 to test') == 1
-    assert [file for file, _ in load('folder', 'test', path=tmp_path).files] == [f for f, _ in parts['test'].files]
-    assert np.bincount(labels(load('folder', 'test', path=tmp_path, held_out=0.5))).tolist() == [5, 1]
+    assert [file for file, _ in load_source('folder', 'test', path=tmp_path).files] == [
+        f for f, _ in parts['test'].files
+    ]
+    assert np.bincount(labels(load_source('folder', 'test', path=tmp_path, held_out=0.5))).tolist() == [5, 1]
 
 
 @pytest.mark.parametrize(
@@ -213,9 +215,9 @@ def test_unreadable_images_are_refused_by_name(animals):
     with pytest.raises(
         CanonError, match=r'1 of 8 images in .* cannot be read: cat/empty\.jpg \(the first: .*unreadable=.skip'
     ):
-        load('folder', 'all', path=animals)
+        load_source('folder', 'all', path=animals)
     (animals / 'cat' / 'empty.jpg').unlink()
-    source = load(
+    source = load_source(
         'folder', 'all', path=animals
     )  # a cut file has a sound head; it is refused when its pixels are wanted
     with pytest.raises(CanonError, match=r'dog/cut\.jpg cannot be read'):
@@ -224,7 +226,7 @@ def test_unreadable_images_are_refused_by_name(animals):
 
 def test_unreadable_images_are_skipped_and_counted(animals, caplog):
     break_two(animals)
-    source = load('folder', 'all', path=animals, unreadable='skip')
+    source = load_source('folder', 'all', path=animals, unreadable='skip')
     assert len(content(source)) == 6
     assert [p.name for p in source.skipped] == ['empty.jpg', 'cut.jpg']
     assert '2 of 8 images' in caplog.text
@@ -233,7 +235,7 @@ def test_unreadable_images_are_skipped_and_counted(animals, caplog):
 
 def test_a_class_without_images_keeps_its_number(animals, caplog):
     (animals / 'bee').mkdir()
-    source = load('folder', 'all', path=animals)
+    source = load_source('folder', 'all', path=animals)
     assert source.info.class_names == ('Ant', 'bee', 'cat', 'dog')
     assert sorted(labels(source).tolist()) == [0, 2, 2, 2, 3, 3]
     assert "'bee' has no images" in caplog.text
@@ -258,7 +260,7 @@ def test_wrong_folders_are_refused(animals, tmp_path_factory):
         ({}, "needs 'path'"),
     ]:
         with pytest.raises(UsageError, match=said):
-            load('folder', **arguments)
+            load_source('folder', **arguments)
 
 
 def test_plain_files_stand_in_the_order_of_their_names(animals):
@@ -278,21 +280,21 @@ def test_npz(tmp_path):
     image, label = np.arange(60).reshape(10, 2, 3), np.arange(10) % 4
     np.savez_compressed(tmp_path / 'train.npz', image=image, label=label)
     np.savez(tmp_path / 'test.npz', x=image[::-1])
-    source = load('npz', path=tmp_path / 'train.npz', class_names=tuple('abcd'))
+    source = load_source('npz', path=tmp_path / 'train.npz', class_names=tuple('abcd'))
     assert source.info.num_classes == 4
     np.testing.assert_array_equal(source[7]['image'], image[7, ..., None])  # grey images have one channel
     assert source[7]['label'] == 3
-    np.testing.assert_array_equal(labels(load('npz', 'train[20%:5]', path=tmp_path)), label[2:5])
-    test = load('npz', 'test', path=tmp_path, fields={'image': 'x'})
+    np.testing.assert_array_equal(labels(load_source('npz', 'train[20%:5]', path=tmp_path)), label[2:5])
+    test = load_source('npz', 'test', path=tmp_path, fields={'image': 'x'})
     np.testing.assert_array_equal(test[0]['image'], image[9, ..., None])
     with pytest.raises(UsageError, match="one file and has no split 'test'"):
-        load('npz', 'test', path=tmp_path / 'train.npz')
+        load_source('npz', 'test', path=tmp_path / 'train.npz')
     with pytest.raises(UsageError, match=r'no vali\.npz.*test, train'):
-        load('npz', 'vali', path=tmp_path)
+        load_source('npz', 'vali', path=tmp_path)
     with pytest.raises(UsageError, match="no array 'imag'; did you mean 'image'"):
-        load('npz', path=tmp_path, fields={'image': 'imag'})
+        load_source('npz', path=tmp_path, fields={'image': 'imag'})
     with pytest.raises(CanonError, match=r'2 of 10 labels are not in 0\.\.2; the first is label 3 of example 3'):
-        load('npz', path=tmp_path, num_classes=3)
+        load_source('npz', path=tmp_path, num_classes=3)
 
 
 def test_npz_that_cannot_be_used(tmp_path):
@@ -310,7 +312,7 @@ def test_npz_that_cannot_be_used(tmp_path):
         ('cut.npz', CanonError, 'cannot be read as .npz'),
     ]:
         with pytest.raises(kind, match=said):
-            load('npz', path=tmp_path / name)
+            load_source('npz', path=tmp_path / name)
 
 
 @pytest.mark.parametrize(('images', 'labels_'), [('x_{}', 'y_{}'), ('{}_images', '{}_labels')])
@@ -322,12 +324,12 @@ def test_one_npz_with_all_its_splits(tmp_path, images, labels_):
         stored[images.format(split)] = rng.integers(256, size=(n, 4, 6), dtype=np.uint8)
         stored[labels_.format(split)] = rng.integers(3, size=(n, 1))
     np.savez(tmp_path / 'all.npz', **stored)
-    test = load('npz', 'test[1:]', path=tmp_path / 'all.npz')
+    test = load_source('npz', 'test[1:]', path=tmp_path / 'all.npz')
     np.testing.assert_array_equal(test[0]['image'], stored[images.format('test')][1][..., None])
     np.testing.assert_array_equal(labels(test), stored[labels_.format('test')][1:, 0])
-    assert len(load('npz', path=tmp_path / 'all.npz')) == 5
+    assert len(load_source('npz', path=tmp_path / 'all.npz')) == 5
     with pytest.raises(UsageError, match=r"no split 'tset'; did you mean 'test'\?"):
-        load('npz', 'tset', path=tmp_path / 'all.npz')
+        load_source('npz', 'tset', path=tmp_path / 'all.npz')
 
 
 @pytest.mark.parametrize(
@@ -342,17 +344,17 @@ def test_one_npz_with_all_its_splits(tmp_path, images, labels_):
 def test_labels_of_npz_are_integers(tmp_path, stored, message):
     np.savez(tmp_path / 'a.npz', image=np.zeros((4, 2, 2), np.uint8), label=stored)
     with pytest.raises(CanonError, match=message):
-        load('npz', path=tmp_path / 'a.npz')
+        load_source('npz', path=tmp_path / 'a.npz')
 
 
 def test_too_many_classes_for_the_labels_are_told(tmp_path, caplog):
     np.savez(tmp_path / 'a.npz', image=np.zeros((4, 2, 2), np.uint8), label=[0, 1, 2, 1])
-    load('npz', path=tmp_path / 'a.npz', num_classes=3)
+    load_source('npz', path=tmp_path / 'a.npz', num_classes=3)
     assert not caplog.text
-    load('npz', path=tmp_path / 'a.npz', num_classes=5)
+    load_source('npz', path=tmp_path / 'a.npz', num_classes=5)
     assert 'num_classes=5, but the largest label is 2' in caplog.text
     with pytest.raises(UsageError, match='class_names has 2 names'):
-        load('npz', path=tmp_path / 'a.npz', num_classes=3, class_names=('a', 'b'))
+        load_source('npz', path=tmp_path / 'a.npz', num_classes=3, class_names=('a', 'b'))
 
 
 @pytest.mark.parametrize('shape', ['(1000000000000000000,)', '(3000000000, 100)', '(-4, 1)', '(4, 3)'])
@@ -362,7 +364,7 @@ def test_a_header_that_promises_another_size_is_refused(tmp_path, shape):
     with zipfile.ZipFile(tmp_path / 'a.npz', 'w') as archive:
         archive.writestr('image.npy', b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header + b'1234')
     with pytest.raises(CanonError, match=r"a\.npz cannot be read as \.npz: array 'image' of shape"):
-        load('npz', path=tmp_path / 'a.npz')
+        load_source('npz', path=tmp_path / 'a.npz')
 
 
 @pytest.mark.parametrize('header', ["{'descr': '|u1', 'shape': (4,", "{'descr': '|u1' 'shape'}", 'hello', "{'a"])
@@ -376,7 +378,7 @@ def test_a_header_that_is_no_python_is_one_line(tmp_path, header):
     with zipfile.ZipFile(tmp_path / 'a.npz', 'w') as archive:
         archive.writestr('image.npy', array)
     with pytest.raises(CanonError, match=r'a\.npz cannot be read as \.npz'):
-        load('npz', path=tmp_path / 'a.npz')
+        load_source('npz', path=tmp_path / 'a.npz')
 
 
 # --- the rest --------------------------------------------------------------------------------------------------------
@@ -414,6 +416,6 @@ def test_labels_are_read_where_the_source_cannot_tell():
 
 def test_what_a_named_set_does_not_take(data_dir):
     with pytest.raises(UsageError, match=r"data 'digits'\.path: digits takes no such key"):
-        load('digits', data_dir=data_dir, path='.')
+        load_source('digits', data_dir=data_dir, path='.')
     with pytest.raises(UsageError, match=r"no split 'tset'; did you mean 'test'\?"):
-        load('digits', 'tset', data_dir)
+        load_source('digits', 'tset', data_dir)

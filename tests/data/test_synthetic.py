@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from canon.data import Generated, fake, load
+from canon.data import Generated, fake, load_source
 from canon.errors import UsageError
 
 
@@ -30,7 +30,7 @@ def test_processes_cut_their_rows_of_generated_batches():
 
 
 def test_a_random_image_depends_on_its_split_and_number_only():
-    a, b = load('fake', num_examples=5, size=8), fake(num_examples=9, size=8)
+    a, b = load_source('fake', num_examples=5, size=8), fake(num_examples=9, size=8)
     np.testing.assert_array_equal(a[3]['image'], b[3]['image'])
     assert not np.array_equal(a[3]['image'], a[4]['image'])
     assert not np.array_equal(a[3]['image'], fake('test', size=8)[3]['image'])

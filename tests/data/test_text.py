@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from canon.data import Alphabet, Batches, load
+from canon.data import Alphabet, Batches, load_source
 from canon.data.images.digits import held_out
 from canon.data.text.digit_lines import _load_digits
 from canon.errors import CanonError, UsageError
@@ -57,15 +57,18 @@ def test_no_digit_is_in_both_splits():
 
 
 def test_a_line_is_a_function_of_split_and_number():
-    lines, few = load('digit_lines', num_examples=50), load('digit_lines', 'train[10:20]', num_examples=50)
+    lines, few = (
+        load_source('digit_lines', num_examples=50),
+        load_source('digit_lines', 'train[10:20]', num_examples=50),
+    )
     assert (len(lines), len(few)) == (50, 10)
     np.testing.assert_array_equal(lines[13]['image'], few[3]['image'])
-    assert not np.array_equal(lines[0]['image'], load('digit_lines', 'test')[0]['image'])
+    assert not np.array_equal(lines[0]['image'], load_source('digit_lines', 'test')[0]['image'])
     assert not np.array_equal(lines[0]['image'], lines[1]['image'])
 
 
 def test_lines_have_all_lengths_and_digits_and_ink_for_each():
-    lines = load('digit_lines', num_examples=200, most=4, width=80)
+    lines = load_source('digit_lines', num_examples=200, most=4, width=80)
     examples = [lines[i] for i in range(200)]
     assert all(e['image'].shape == (32, 80, 1) and e['image'].dtype == np.uint8 for e in examples)
     assert {int(e['label_length']) for e in examples} == {1, 2, 3, 4}
@@ -77,7 +80,7 @@ def test_lines_have_all_lengths_and_digits_and_ink_for_each():
 
 
 def test_lines_make_batches():
-    batch = Batches(load('digit_lines', num_examples=20), 8)[1]
+    batch = Batches(load_source('digit_lines', num_examples=20), 8)[1]
     assert {name: x.shape for name, x in batch.items()} == {
         'image': (8, 32, 100, 1),
         'label': (8, 5),
@@ -88,11 +91,11 @@ def test_lines_make_batches():
 
 def test_lines_that_do_not_fit():
     with pytest.raises(UsageError, match=r'5 digits need 100x28 pixels, not 64x32'):
-        load('digit_lines', width=64)
+        load_source('digit_lines', width=64)
     with pytest.raises(UsageError, match=r'most=6 <= max_length=5 must hold'):
-        load('digit_lines', most=6, width=200)
+        load_source('digit_lines', most=6, width=200)
     with pytest.raises(CanonError, match="'0' is not in the alphabet"):
-        load('digit_lines', alphabet=Alphabet('123'))
+        load_source('digit_lines', alphabet=Alphabet('123'))
 
 
 # --- words -----------------------------------------------------------------------------------------------------------
@@ -113,17 +116,17 @@ def read(source):
 
 def test_a_list_of_files_and_texts(folder):
     (folder / 'train.csv').write_text('file,text\na.png,Hello\ndeep/1_Lube_45.png,42\n')
-    words = load('words', path=str(folder), alphabet=Alphabet(ignore_case=True))
+    words = load_source('words', path=str(folder), alphabet=Alphabet(ignore_case=True))
     assert read(words) == ['hello', '42']
     np.testing.assert_array_equal(words[0]['image'], np.asarray(Image.open(folder / 'a.png')))
     assert words[0]['label'].shape == (25,)
-    assert read(load('words', 'train[1:]', path=str(folder), alphabet=Alphabet(ignore_case=True))) == ['42']
+    assert read(load_source('words', 'train[1:]', path=str(folder), alphabet=Alphabet(ignore_case=True))) == ['42']
 
 
 def test_icdar_writes_a_byte_order_mark_quotes_and_spaces(folder):
     (folder / 'test.csv').write_bytes('\ufeffa.png, "say \\"hi, you\\""\r\n\r\n'.encode())
     alphabet = Alphabet('abcdefghijklmnopqrstuvwxyz ",')
-    assert read(load('words', 'test', path=str(folder), alphabet=alphabet)) == ['say "hi, you"']
+    assert read(load_source('words', 'test', path=str(folder), alphabet=alphabet)) == ['say "hi, you"']
 
 
 @pytest.mark.parametrize(
@@ -148,9 +151,9 @@ def test_signs_in_a_list(folder, row, text):
     alphabet = Alphabet(''.join(map(chr, range(32, 127))))
     if text is None:
         with pytest.raises(CanonError, match=r'train\.csv, line 1: .* is not a row file,text'):
-            load('words', path=str(folder), alphabet=alphabet)
+            load_source('words', path=str(folder), alphabet=alphabet)
     else:
-        assert read(load('words', path=str(folder), alphabet=alphabet)) == [text, 'last']
+        assert read(load_source('words', path=str(folder), alphabet=alphabet)) == [text, 'last']
 
 
 def test_what_csv_writes_is_read(folder):
@@ -159,20 +162,20 @@ def test_what_csv_writes_is_read(folder):
     texts = [''.join(letters) for n in (1, 2, 3) for letters in itertools.product('a,"\\', repeat=n)]
     with (folder / 'train.csv').open('w', newline='') as file:
         csv.writer(file).writerows(('a.png', text) for text in texts)
-    words = load('words', path=str(folder), alphabet=alphabet)
+    words = load_source('words', path=str(folder), alphabet=alphabet)
     assert [text.decode() for text in words.texts] == texts
 
 
 def test_synth90k_has_the_text_in_the_name(folder):
     (folder / 'annotation_val.txt').write_text('./deep/1_Lube_45.png 45\n./deep/2_x2_46.png 46\n')
-    assert read(load('words', 'val', path=str(folder), alphabet=Alphabet(ignore_case=True))) == ['lube', 'x2']
+    assert read(load_source('words', 'val', path=str(folder), alphabet=Alphabet(ignore_case=True))) == ['lube', 'x2']
 
 
 def test_texts_outside_the_alphabet(folder, caplog):
     (folder / 'train.csv').write_text('a.png,caffè\na.png,tea\na.png,waterfall\n')
     with pytest.raises(CanonError, match=r"train\.csv, line 1: 'caffè': 'è' is not in the alphabet"):
-        load('words', path=str(folder))
-    assert read(load('words', path=str(folder), outside='skip', max_length=5)) == ['tea']
+        load_source('words', path=str(folder))
+    assert read(load_source('words', path=str(folder), outside='skip', max_length=5)) == ['tea']
     assert '2 of 3 words' in caplog.text
 
 
@@ -180,44 +183,44 @@ def test_published_results_count_words_without_their_punctuation(folder, caplog)
     """Signs are taken out, not the words with them: of IIIT5K's 3,000 words to test on, 363 hold some."""
     (folder / 'train.csv').write_text("a.png,DON'T!\na.png,$5.00\na.png,caffè\na.png,!\na.png,waterfall\n")
     alphabet = Alphabet(ignore_case=True)
-    assert read(load('words', path=str(folder), alphabet=alphabet, outside='filter')) == [
+    assert read(load_source('words', path=str(folder), alphabet=alphabet, outside='filter')) == [
         'dont', '500', 'caff', 'waterfall'
     ]  # fmt: skip
     assert '1 of 5 words' in caplog.text
-    assert len(load('words', path=str(folder), alphabet=alphabet, outside='filter', max_length=5)) == 3
+    assert len(load_source('words', path=str(folder), alphabet=alphabet, outside='filter', max_length=5)) == 3
 
 
 def test_what_words_refuse(folder):
     with pytest.raises(UsageError, match='there is no folder'):
-        load('words', path=str(folder / 'nowhere'))
+        load_source('words', path=str(folder / 'nowhere'))
     with pytest.raises(UsageError, match=r'neither train\.csv \(rows file,text\) nor annotation_train\.txt'):
-        load('words', path=str(folder))
+        load_source('words', path=str(folder))
     (folder / 'train.csv').write_text('a.png,x\na.png;y\n')
     with pytest.raises(UsageError, match=r"neither trian\.csv .*did you mean 'train'"):
-        load('words', 'trian', path=str(folder))
+        load_source('words', 'trian', path=str(folder))
     with pytest.raises(CanonError, match=r"train\.csv, line 2: 'a\.png;y' is not a row file,text"):
-        load('words', path=str(folder))
+        load_source('words', path=str(folder))
     (folder / 'train.csv').write_text('b.png,x\n')
     with pytest.raises(UsageError, match=r'names b\.png, which is not in'):
-        load('words', path=str(folder))
+        load_source('words', path=str(folder))
     for outside in ('../b.png', '/b.png'):
         (folder / 'train.csv').write_text(f'{outside},x\n')
         with pytest.raises(UsageError, match=rf"train\.csv, line 1: '{outside}' points outside"):
-            load('words', path=str(folder))
+            load_source('words', path=str(folder))
     (folder / 'train.csv').write_text('file,text\n')
     with pytest.raises(UsageError, match="lists no words for 'train'"):
-        load('words', path=str(folder))
+        load_source('words', path=str(folder))
     (folder / 'annotation_test.txt').write_text('deep/word.png 3\n')
     with pytest.raises(CanonError, match=r'line 1: .deep/word\.png 3. is not a file name such as'):
-        load('words', 'test', path=str(folder))
+        load_source('words', 'test', path=str(folder))
     (folder / 'train.csv').write_text('a.png,x\n')
     with pytest.raises(UsageError, match="outside='ignore' must be one of"):
-        load('words', path=str(folder), outside='ignore')
+        load_source('words', path=str(folder), outside='ignore')
 
 
 def test_an_image_that_is_cut_short_is_named(folder):
     (folder / 'train.csv').write_text('a.png,x\n')
-    words = load('words', path=str(folder))
+    words = load_source('words', path=str(folder))
     (folder / 'a.png').write_bytes((folder / 'a.png').read_bytes()[:60])
     with pytest.raises(CanonError, match=r'a\.png cannot be read .*remove its line from train\.csv'):
         words[0]

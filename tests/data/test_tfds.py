@@ -10,7 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from canon.data import Batches, Key, labels, load, transforms
+from canon.data import Batches, Key, labels, load_source, transforms
 from canon.errors import CanonError, UsageError
 
 F = tfds.features
@@ -90,7 +90,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def source(data_dir):
-    return load('canon_fabricated/few', data_dir=data_dir)
+    return load_source('canon_fabricated/few', data_dir=data_dir)
 
 
 def by_id(source):
@@ -127,14 +127,14 @@ def test_jpegs_have_the_channels_that_the_feature_promises(source):
 
 
 def test_images_may_stay_as_in_their_files(data_dir, source):
-    lazy = by_id(load('canon_fabricated/few', data_dir=data_dir, decode=False))
+    lazy = by_id(load_source('canon_fabricated/few', data_dir=data_dir, decode=False))
     for i, e in by_id(source).items():
         assert lazy[i]['image'] == example(i)['image']
         decoded = transforms.decode().apply(lazy[i], Key(0, 0, 0))
         np.testing.assert_array_equal(decoded['image'], e['image'])
         np.testing.assert_array_equal(decoded['mask'], e['mask'])  # only the field 'image' waits
     with pytest.raises(UsageError, match=r"'digits': decode=False is for images of 3 channels"):
-        load('digits', data_dir=data_dir, decode=False)
+        load_source('digits', data_dir=data_dir, decode=False)
 
 
 def test_info_and_labels(source):
@@ -145,7 +145,7 @@ def test_info_and_labels(source):
 
 def test_configs_versions_splits_and_slices(data_dir):
     def read(name, split='train'):
-        return load(name, split, data_dir)
+        return load_source(name, split, data_dir)
 
     assert len(read('canon_fabricated/more:1.2.0')) == 12
     parts = [read('canon_fabricated/few', s) for s in ('train[:75%]', 'train[75%:]', 'train+test', 'test')]
@@ -164,14 +164,14 @@ def test_configs_versions_splits_and_slices(data_dir):
 
 def test_a_missing_set_is_answered_with_the_command(data_dir, monkeypatch):
     with pytest.raises(UsageError) as error:
-        load('canon_fabricate', data_dir=data_dir)
+        load_source('canon_fabricate', data_dir=data_dir)
     command = f'`./launch.sh prepare canon_fabricate --data_dir {data_dir}`'
     assert str(error.value) == (
         f"data set 'canon_fabricate' is not in {data_dir}; {command} puts it there; did you mean 'canon_fabricated'?"
     )
     monkeypatch.setenv('HOME', str(data_dir))
     with pytest.raises(UsageError, match=r'is not in .*/tensorflow_datasets; `./launch.sh prepare voc/2007` puts'):
-        load('voc/2007')
+        load_source('voc/2007')
 
 
 def test_a_set_in_tfrecord_is_answered_with_the_command(data_dir, tmp_path):
@@ -182,7 +182,7 @@ def test_a_set_in_tfrecord_is_answered_with_the_command(data_dir, tmp_path):
     info = json.loads((made / 'dataset_info.json').read_text())
     (made / 'dataset_info.json').write_text(json.dumps({**info, 'fileFormat': 'tfrecord'}))
     with pytest.raises(UsageError, match=r'as tfrecord, which has no random access; `./launch.sh prepare canon_fabr'):
-        load('canon_fabricated/few', data_dir=tmp_path)
+        load_source('canon_fabricated/few', data_dir=tmp_path)
 
 
 @pytest.mark.parametrize('file', ['dataset_info.json', 'features.json'])
@@ -192,7 +192,7 @@ def test_damaged_descriptions_of_a_set_are_one_line(data_dir, tmp_path, file, st
     shutil.copytree(data_dir / 'canon_fabricated' / 'few' / '1.2.0', made)
     (made / file).write_bytes(stored)
     with pytest.raises(CanonError, match=r'1\.2\.0 is damaged \(.*\); delete it, then `./launch.sh prepare') as error:
-        load('canon_fabricated/few', data_dir=tmp_path)
+        load_source('canon_fabricated/few', data_dir=tmp_path)
     assert '\n' not in str(error.value)
 
 
@@ -208,14 +208,14 @@ def test_a_damaged_set_is_named(data_dir, tmp_path):
         else:
             shard.write_bytes(broken)
         with pytest.raises(CanonError, match=f'{made}.*prepare canon_fabricated/few') as error:
-            load('canon_fabricated/few', data_dir=tmp_path)[0]
+            load_source('canon_fabricated/few', data_dir=tmp_path)[0]
         assert '\n' not in str(error.value)
 
 
 def test_batches_of_it_in_worker_processes_without_tensorflow(data_dir):
-    source = load('canon_fabricated/few', data_dir=data_dir)
+    source = load_source('canon_fabricated/few', data_dir=data_dir)
     spec = dict(keep_fields=dict(fields=('id', 'image')), resize=dict(size=8))
-    chain = transforms.make(dict(chain=('keep_fields', 'resize', 'random_flip'), **spec))
+    chain = transforms.make_transforms(dict(chain=('keep_fields', 'resize', 'random_flip'), **spec))
     plain, workers = Batches(source, 5, 1, chain), Batches(source, 5, 1, chain, workers=1)
     for step, batch in zip(range(2, 5), workers.iterate(2), strict=False):
         assert all(np.array_equal(batch[k], plain[step][k]) for k in ('id', 'image', 'mask'))

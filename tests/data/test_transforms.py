@@ -130,13 +130,13 @@ def test_a_chain_from_a_config():
     spec = ConfigDict(
         {'chain': ('pad', 'flip', 'image.to_float'), 'pad': {'size': 8}, 'flip': {'name': 'random_flip', 'p': 1.0}}
     )
-    chain = transforms.make(spec)
+    chain = transforms.make_transforms(spec)
     assert [t.random for t in chain] == [False, True, False]
     assert [len(part) for part in split_chain(chain)] == [1, 2]
     out = apply_chain(chain, {'image': IMAGE}, Key(0, 0, 0))['image']
     np.testing.assert_allclose(out, np.pad(IMAGE, ((1, 2), (1, 1), (0, 0)))[:, ::-1] / np.float32(255), atol=1e-7)
-    assert transforms.make({'name': 'to_float'})[0].random is False
-    assert transforms.make(None) == transforms.make({}) == ()
+    assert transforms.make_transforms({'name': 'to_float'})[0].random is False
+    assert transforms.make_transforms(None) == transforms.make_transforms({}) == ()
 
 
 @pytest.mark.parametrize(
@@ -153,12 +153,12 @@ def test_a_chain_from_a_config():
         ({'name': 'pad', 'size': 0}, 'pad: size=0 is neither'),
         ({'name': 'resize', 'size': 3, 'method': 'cubic'}, "no method is called 'cubic'"),
         ({'name': 'random_shift', 'pixels': -1}, 'negative'),
-        ({'name': 'make'}, "no transform is called 'make'"),
+        ({'name': 'make_transforms'}, "no transform is called 'make_transforms'"),
     ],
 )
 def test_a_wrong_chain_is_refused_in_one_line(spec, message):
     with pytest.raises(UsageError) as error:
-        transforms.make(spec)
+        transforms.make_transforms(spec)
     assert message in str(error.value)
     assert '\n' not in str(error.value)
 

@@ -123,7 +123,7 @@ def test_values_that_no_experiment_takes_are_one_line_that_names_the_key(flags, 
 
     def make():
         check_values(config)
-        models.make(**config.model)
+        models.make_model(**config.model)
         make_loss(**config.loss)
 
     with pytest.raises(UsageError, match='^' + re.escape(message)):

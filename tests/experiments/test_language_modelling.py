@@ -59,7 +59,7 @@ def path(tmp_path):
 
 
 def test_rows_go_on_where_their_window_ended_and_begin_anew_with_the_text():
-    model = models.make('rnn_lm.language_model', vocab=9, embed=6, hidden=8, layers=2)
+    model = models.make_model('rnn_lm.language_model', vocab=9, embed=6, hidden=8, layers=2)
     task = language_task(model)
     tokens = np.random.default_rng(0).integers(9, size=61)
     streams = Streams(tokens, 4, 8)  # 16 tokens a stream, two windows an epoch
@@ -80,7 +80,7 @@ def test_rows_go_on_where_their_window_ended_and_begin_anew_with_the_text():
 
 def test_drawn_windows_read_the_text_as_one_pass_does(root):
     """Windows of drawn lengths are padded; neither the carry nor the penalties may notice it (Merity et al. 2018)."""
-    model = models.make('rnn_lm.language_model', vocab=9, embed=6, hidden=8, layers=2)
+    model = models.make_model('rnn_lm.language_model', vocab=9, embed=6, hidden=8, layers=2)
     task = language_task(model)
     penalised = language_task(model, activation=1.0)
     tokens = np.random.default_rng(1).integers(9, size=239)
@@ -116,7 +116,7 @@ def test_drawn_windows_read_the_text_as_one_pass_does(root):
 
 def test_the_penalties_of_awd_lstm():
     """Merity et al. 2018, section 4.6, added to the mean over the words."""
-    model = models.make('rnn_lm.language_model', vocab=9, embed=6, hidden=8, layers=1)
+    model = models.make_model('rnn_lm.language_model', vocab=9, embed=6, hidden=8, layers=1)
     streams = Streams(np.random.default_rng(0).integers(9, size=64), 4, 8)
     batch = streams[1]  # not the first: it starts from the carry
     plain, told = language_task(model), language_task(model, activation=2.0, slowness=3.0)
@@ -245,7 +245,7 @@ def test_settings_are_refused_before_training(path, key, value, message):
 @pytest.mark.parametrize('name', SHAPES)
 def test_language_models_have_one_interface(name):
     """`canon.models.protocols`: windows, and tokens one after the other, whether a state is carried or not."""
-    model = models.make(name, vocab=9, **SHAPES[name])
+    model = models.make_model(name, vocab=9, **SHAPES[name])
     assert isinstance(model, LanguageModel)
     assert model.carries_state == name.startswith('rnn')
     tokens = np.arange(8).reshape(2, 4)
@@ -309,7 +309,7 @@ def test_evaluating_on_the_training_text_is_refused_unless_it_is_stated(path):
 
 def test_the_same_prompt_has_the_same_continuations():
     words = vocabulary.build(TEXT, 'character')
-    model = models.make('rnn_lm.language_model', vocab=len(words), **SHAPES['rnn_lm.language_model'])
+    model = models.make_model('rnn_lm.language_model', vocab=len(words), **SHAPES['rnn_lm.language_model'])
     params = model.init(KEY, np.zeros((1, 2), int))['params']
     sample = make_sampler(model, length=5, count=2, seed=3)
     assert sample(params, words, 'the') == sample(params, words, 'the')

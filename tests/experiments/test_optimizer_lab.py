@@ -59,7 +59,7 @@ def test_each_path_is_that_of_a_hand_loop(descended):
     assert len(specs) == 9
     for name, spec in specs.items():
         spec = {k: v for k, v in spec.items() if k != 'name'} if 'chain' in spec else spec
-        expected = descend(optim.make(spec), SURFACES['ravine'], SURFACES['ravine'].start, 12)
+        expected = descend(optim.make_optimizer(spec), SURFACES['ravine'], SURFACES['ravine'].start, 12)
         path = np.asarray(fitted.state.mutable['paths'][name])
         assert path.shape == (13, 2)
         # an ulp more or less in a product, which the ravine stretches by up to |1 - 50 epsilon| a step

@@ -27,7 +27,7 @@ def config(**source):
 def test_images_of_a_folder_are_read_and_the_model_is_exported(tmp_path):
     made = config()
     experiment = text_recognition.make(made)
-    lines = data.load('digit_lines', 'test', num_examples=5)
+    lines = data.load_source('digit_lines', 'test', num_examples=5)
     (tmp_path / 'images').mkdir()
     for i in range(5):
         Image.fromarray(lines[i]['image'][..., 0]).save(tmp_path / 'images' / f'{i}.png')

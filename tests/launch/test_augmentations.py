@@ -11,7 +11,7 @@ from launch import augmentations
 DATA_ONLY = {
     'check_label',
     'keep_fields',
-    'make',
+    'make_transforms',
     'one_hot',
     'pad_boxes',
     'rename',

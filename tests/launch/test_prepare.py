@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from canon.data import load
+from canon.data import load_source
 from canon.errors import CanonError, UsageError, run_command
 from launch import prepare
 from tests.data import test_tfds
@@ -47,7 +47,7 @@ def test_a_set_is_prepared_once_and_read(stock, tmp_path, capsys):
     folder = tmp_path / 'canon_fabricated' / 'few' / '1.2.0'
     assert f'now in {folder}' in capsys.readouterr().out
     written = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
-    source = load('canon_fabricated/few', data_dir=tmp_path)
+    source = load_source('canon_fabricated/few', data_dir=tmp_path)
     assert sorted(int(source[i]['id']) for i in range(12)) == list(range(12))
     assert run(arguments) == 0
     assert f'already in {folder}' in capsys.readouterr().out
@@ -63,9 +63,9 @@ def test_another_format_is_replaced_and_renamed(stock, tmp_path):
     info = json.loads((folder / 'dataset_info.json').read_text())
     (folder / 'dataset_info.json').write_text(json.dumps({**info, 'fileFormat': 'tfrecord'}))
     with pytest.raises(UsageError, match='prepare canon_fabricated/few'):
-        load('canon_fabricated/few', data_dir=tmp_path)
+        load_source('canon_fabricated/few', data_dir=tmp_path)
     assert run(['canon_fabricated/few', '--data_dir', str(tmp_path)]) == 0
-    assert len(load('canon_fabricated/few', data_dir=tmp_path)) == 12
+    assert len(load_source('canon_fabricated/few', data_dir=tmp_path)) == 12
     assert sorted(p.name for p in folder.parent.iterdir()) == ['1.2.0', '1.2.0.tfrecord']
 
 

@@ -19,12 +19,12 @@ NAMES = TORCHVISION['alexnet.alexnet_one_tower']
 
 
 def make(name='alexnet', **kwargs) -> Any:
-    return models.make(f'alexnet.{name}', **kwargs)
+    return models.make_model(f'alexnet.{name}', **kwargs)
 
 
 def test_the_table_of_counts():
     for row in alexnet.TABLE:
-        made = shapes_of(models.make(row['name'], **row['arguments']), (1, row['size'], row['size'], 3))
+        made = shapes_of(models.make_model(row['name'], **row['arguments']), (1, row['size'], row['size'], 3))
         assert count(made['params']) == row['parameters']
 
 

@@ -34,7 +34,7 @@ def images_of(names, size):
 
 def test_the_documented_stages_are_those_of_the_traces(root):
     for names, size, expected in documented(root):
-        model = models.make(names[0])
+        model = models.make_model(names[0])
         stages = trace_stages(model, size, images_of(names, size)[-1])
         assert {s: (name, stages[name].channels) for s, name in select_pyramid(stages).items()} == expected, names[0]
         for stage in stages.values():
@@ -53,7 +53,7 @@ def test_networks_of_one_row_have_the_same_stages(root):
     for names, size, _ in documented(root):
         rows = {}
         for name in [n for n in names if n not in DEEP] if len(names) > 1 else []:
-            model = models.make(name)
+            model = models.make_model(name)
             assert isinstance(model, Network)
             images = jax.ShapeDtypeStruct(images_of(names, size), np.float32)
             stages, variables = jax.eval_shape(
@@ -68,7 +68,7 @@ def test_networks_of_one_row_have_the_same_stages(root):
 @pytest.mark.parametrize('name', ['resnet.resnet18', 'vgg.vgg11', 'inception.inception_v3', 'mobilenet.mobilenet_v2'])
 def test_a_stride_is_that_of_the_maps(name):
     """A stage has size / stride places, less what unpadded windows lose at the border."""
-    stages, model = trace_stages(models.make(name), 320), models.make(name)
+    stages, model = trace_stages(models.make_model(name), 320), models.make_model(name)
     images = jax.ShapeDtypeStruct((1, 320, 320, 3), np.float32)
     shapes, _ = jax.eval_shape(
         lambda key, x: model.init_with_output(key, x, method='features'), jax.random.key(0), images

@@ -16,7 +16,7 @@ def count(tree):
 
 def shapes(width=100, **kwargs):
     """(abstract variables, abstract logits)."""
-    model, images = models.make('crnn.crnn', **kwargs), np.zeros((2, 32, width, 1), np.float32)
+    model, images = models.make_model('crnn.crnn', **kwargs), np.zeros((2, 32, width, 1), np.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     return variables, jax.eval_shape(model.apply, variables, images)
 
@@ -92,7 +92,7 @@ def lstm(p, frames):
 
 @pytest.mark.parametrize('batch_norm', [(5, 6), (3, 5, 7)])
 def test_forward(batch_norm):
-    model = models.make('crnn.crnn', **SMALL, batch_norm=batch_norm)
+    model = models.make_model('crnn.crnn', **SMALL, batch_norm=batch_norm)
     rng = np.random.default_rng(0)
     images = rng.normal(size=(2, 32, 40, 1)).astype(np.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
@@ -113,9 +113,9 @@ def test_bfloat16_keeps_parameters_and_logits_in_float32():
 
 def test_what_is_refused():
     with pytest.raises(UsageError, match=r'model\.features=\(1, 2\) has 2 widths; CRNN has seven convolutions'):
-        models.make('crnn.crnn', features=(1, 2))
+        models.make_model('crnn.crnn', features=(1, 2))
     with pytest.raises(UsageError, match=r'model\.batch_norm=\(5, 8\)'):
-        models.make('crnn.crnn', batch_norm=(5, 8))
-    model = models.make('crnn.crnn', **SMALL)
+        models.make_model('crnn.crnn', batch_norm=(5, 8))
+    model = models.make_model('crnn.crnn', **SMALL)
     with pytest.raises(UsageError, match='32 pixels high, not 48; resize them'):
         jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 48, 100, 1)))

@@ -19,7 +19,7 @@ NAMES = TORCHVISION['googlenet.googlenet']
 
 
 def make(**kwargs) -> Any:
-    return models.make('googlenet.googlenet', **kwargs)
+    return models.make_model('googlenet.googlenet', **kwargs)
 
 
 @pytest.fixture(scope='module')
@@ -266,5 +266,5 @@ def test_heads_keep_the_size_they_were_made_for():
 
 def test_the_table():
     for row in googlenet.TABLE:
-        made = shapes_of(models.make(row['name'], **row['arguments']), (1, row['size'], row['size'], 3))
+        made = shapes_of(models.make_model(row['name'], **row['arguments']), (1, row['size'], row['size'], 3))
         assert count(made['params']) == row['parameters']

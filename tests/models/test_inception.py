@@ -20,7 +20,7 @@ V3, V4 = TORCHVISION['inception.inception_v3'], TIMM['inception.inception_v4']
 
 
 def make(name: str, **kwargs) -> Any:
-    return models.make(f'inception.{name}', **kwargs)
+    return models.make_model(f'inception.{name}', **kwargs)
 
 
 @cache

@@ -18,7 +18,7 @@ def count(tree):
 
 @functools.cache
 def variables(name='lenet.lenet5', **kwargs):
-    model = models.make(name, **kwargs)
+    model = models.make_model(name, **kwargs)
     return model, jax.jit(model.init)(jax.random.key(0, impl='rbg'), np.zeros((1, 32, 32, 1), np.float32))
 
 
@@ -173,7 +173,7 @@ def test_published_initialisation():
 
 
 def test_receptive_fields():
-    model = models.make('lenet.lenet5')
+    model = models.make_model('lenet.lenet5')
     windows = {'C1': [(5, 1, 0)]}
     for name, before, window in (('S2', 'C1', (2, 2, 0)), ('C3', 'S2', (5, 1, 0)), ('S4', 'C3', (2, 2, 0)),
                                  ('C5', 'S4', (5, 1, 0))):  # fmt: skip
@@ -184,12 +184,12 @@ def test_receptive_fields():
 
 def test_what_is_refused():
     with pytest.raises(UsageError, match=r"model\.pool='mean' is unknown; there are average, max"):
-        models.make('lenet.lenet5', pool='mean')
+        models.make_model('lenet.lenet5', pool='mean')
     with pytest.raises(UsageError, match=r"model\.classes: lenet5 takes no such key; did you mean 'num_classes'"):
-        models.make('lenet.lenet5', classes=3)
+        models.make_model('lenet.lenet5', classes=3)
     with pytest.raises(UsageError, match='LeNet-5 takes images of at least 32x32, not 28x28; resize them'):
-        models.make('lenet.lenet5').init(jax.random.key(0), np.zeros((1, 28, 28, 1)))
+        models.make_model('lenet.lenet5').init(jax.random.key(0), np.zeros((1, 28, 28, 1)))
     with pytest.raises(UsageError, match='LeNet-5 takes images of at least 32x32, not 28x28; resize them'):
-        models.make('lenet.lenet5_1998').init(jax.random.key(0), np.zeros((1, 28, 28, 1)))
+        models.make_model('lenet.lenet5_1998').init(jax.random.key(0), np.zeros((1, 28, 28, 1)))
     with pytest.raises(UsageError, match=r'model\.num_classes=11: LeNet-5 of 1998 has bitmaps of the ten digits'):
-        models.make('lenet.lenet5_1998', num_classes=11)
+        models.make_model('lenet.lenet5_1998', num_classes=11)

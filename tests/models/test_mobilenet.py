@@ -33,7 +33,7 @@ GOLDENS = {
 
 
 def make(name: str, **kwargs) -> Any:
-    return models.make(f'mobilenet.{name}', **kwargs)
+    return models.make_model(f'mobilenet.{name}', **kwargs)
 
 
 @pytest.mark.parametrize(

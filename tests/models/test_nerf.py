@@ -26,7 +26,7 @@ def initialise(field, samples):
 
 
 def shapes(name, at, **arguments):
-    field = models.make(name, **arguments)
+    field = models.make_model(name, **arguments)
     return jax.eval_shape(lambda: field.init(jax.random.key(0), at))
 
 
@@ -45,7 +45,7 @@ def test_parameters_as_published():
 
 
 def test_the_networks_equations():
-    field = models.make('nerf.nerf', layers=6, width=16, levels=3, view_levels=2, view_width=8)
+    field = models.make_model('nerf.nerf', layers=6, width=16, levels=3, view_levels=2, view_width=8)
     with jax.enable_x64(True):
         variables = initialise(field, AT)
         variables = jax.tree.map(lambda x: np.asarray(x) + 0.1 * rng.normal(size=x.shape), variables)
@@ -73,7 +73,7 @@ def test_the_networks_equations():
     ('nerf.nerf', dict(layers=2, width=8)), ('instant_ngp.hash_field', dict(levels=2, finest=32, size=64)),
 ])  # fmt: skip
 def test_the_density_depends_on_the_place_alone(name, arguments):
-    field = models.make(name, **arguments)
+    field = models.make_model(name, **arguments)
     variables = initialise(field, AT)
     apply = jax.jit(field.apply)
     a, first = apply(variables, AT)
@@ -84,7 +84,7 @@ def test_the_density_depends_on_the_place_alone(name, arguments):
 
 
 def test_without_directions_the_colour_is_one():
-    field = models.make('nerf.nerf', layers=2, width=8, view_levels=-1)
+    field = models.make_model('nerf.nerf', layers=2, width=8, view_levels=-1)
     variables = initialise(field, AT)
     np.testing.assert_array_equal(
         *(field.apply(variables, AT._replace(directions=w))[1] for w in (AT.directions, -AT.directions))
@@ -99,7 +99,7 @@ def test_cones_of_no_width_are_points():
     )()
     thin, plain = thin.reshape(4, 5, 2, 3, 3), plain.reshape(4, 5, 3, 2, 3).swapaxes(2, 3)
     np.testing.assert_allclose(thin, plain, atol=1e-6)
-    field = models.make('nerf.mip_nerf', layers=2, width=8)
+    field = models.make_model('nerf.mip_nerf', layers=2, width=8)
     variables = initialise(field, CONES)
     variables['params']['colour']['bias'] += 100
     np.testing.assert_allclose(jax.jit(field.apply)(variables, CONES)[1], 1.001, atol=1e-5)
@@ -107,7 +107,7 @@ def test_cones_of_no_width_are_points():
 
 
 def test_a_deformed_scene_is_the_canonical_one_at_time_0():
-    field = models.make('nerf.d_nerf', layers=2, width=8, skip=None)
+    field = models.make_model('nerf.d_nerf', layers=2, width=8, skip=None)
     start = AT._replace(times=jnp.zeros((4, 1)))
     variables = initialise(field, start)
     canonical = {'params': variables['params']['canonical']}
@@ -119,7 +119,7 @@ def test_a_deformed_scene_is_the_canonical_one_at_time_0():
 
 def test_the_schedule_of_frequencies_hides_the_high_ones():
     """At progress 0 only the place itself is seen: the density is piecewise linear between layers' kinks."""
-    field = models.make('nerf.nerf', layers=1, width=8, levels=6, skip=None)
+    field = models.make_model('nerf.nerf', layers=1, width=8, levels=6, skip=None)
     variables = initialise(field, AT)
     hidden = dict(variables['params'], layer_0=dict(variables['params']['layer_0']))
     hidden['layer_0']['kernel'] = hidden['layer_0']['kernel'].at[3:].set(0)
@@ -133,7 +133,7 @@ def test_the_schedule_of_frequencies_hides_the_high_ones():
 @pytest.mark.parametrize('name', ['hash_field', 'voxels'])
 def test_outside_of_its_box_a_grid_is_empty(name):
     small = dict(levels=2, finest=32, size=64) if name == 'hash_field' else dict(vertices=4)
-    field = models.make(f'instant_ngp.{name}', low=-0.5, high=0.5, **small)
+    field = models.make_model(f'instant_ngp.{name}', low=-0.5, high=0.5, **small)
     variables = initialise(field, AT)
     density = jax.jit(lambda: field.density(field.apply(variables, AT)[0]))()
     inside = (np.abs(AT.positions) <= 0.5).all(-1)
@@ -159,7 +159,7 @@ def test_the_exponential_is_cut():
 )
 def test_what_is_refused(name, arguments, message):
     with pytest.raises(UsageError, match=message):
-        models.make(name, **arguments)
+        models.make_model(name, **arguments)
 
 
 def test_inputs_that_are_missing_are_named():

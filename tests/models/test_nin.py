@@ -16,7 +16,7 @@ from tests.models.reach import check_fields
 
 
 def make(name, **kwargs) -> Any:
-    return models.make(f'nin.{name}', **kwargs)
+    return models.make_model(f'nin.{name}', **kwargs)
 
 
 def layers(name) -> dict[str, tuple[int, ...]]:
@@ -37,7 +37,7 @@ def test_the_authors_definitions():
         'conv4': (3, 3, 384, 1024), 'cccp7': (1, 1, 1024, 1024), 'cccp8': (1, 1, 1024, 1000),
     }  # fmt: skip
     for row in nin.TABLE:
-        made = shapes_of(models.make(row['name'], **row['arguments']), (1, row['size'], row['size'], 3))
+        made = shapes_of(models.make_model(row['name'], **row['arguments']), (1, row['size'], row['size'], 3))
         assert sum(int(np.prod(x.shape)) for x in jax.tree.leaves(made)) == row['parameters']
 
 

@@ -36,7 +36,7 @@ SLOW = ('resnet1202_cifar', 'preact_resnet1001')
 
 
 def make(name: str, **kwargs) -> Any:
-    return models.make(f'resnet.{name}', **kwargs)
+    return models.make_model(f'resnet.{name}', **kwargs)
 
 
 def names(network: str):

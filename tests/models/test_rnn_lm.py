@@ -15,7 +15,7 @@ def count(params) -> int:
 
 
 def make_model(seed=0, **kwargs):
-    model = models.make('rnn_lm.language_model', vocab=11, **{'embed': 6, 'hidden': 8, **kwargs})
+    model = models.make_model('rnn_lm.language_model', vocab=11, **{'embed': 6, 'hidden': 8, **kwargs})
     tokens = np.random.default_rng(seed).integers(11, size=(3, 12))
     return model, jax.jit(model.init)(jax.random.key(seed), tokens[:1]), tokens
 
@@ -23,10 +23,12 @@ def make_model(seed=0, **kwargs):
 def test_parameters():
     """Zaremba et al.'s small model in closed form; AWD-LSTM's published count less cuDNN's second biases."""
     small = jax.eval_shape(
-        models.make('rnn_lm.language_model', vocab=10_000).init, jax.random.key(0), jnp.zeros((1, 2), int)
+        models.make_model('rnn_lm.language_model', vocab=10_000).init, jax.random.key(0), jnp.zeros((1, 2), int)
     )
     assert count(small['params']) == 10_000 * 200 + 2 * (4 * 200 * 400 + 4 * 200) + 10_000 * 201
-    awd = jax.eval_shape(models.make('rnn_lm.awd_lstm', vocab=10_000).init, jax.random.key(0), jnp.zeros((1, 2), int))
+    awd = jax.eval_shape(
+        models.make_model('rnn_lm.awd_lstm', vocab=10_000).init, jax.random.key(0), jnp.zeros((1, 2), int)
+    )
     assert count(awd['params']) == 24_221_600 - 4 * (1150 + 1150 + 400)
 
 
@@ -118,7 +120,7 @@ def test_weight_drop_touches_recurrent_matrices_alone():
 )
 def test_what_is_refused(kwargs, message):
     with pytest.raises(UsageError, match=message):
-        models.make('rnn_lm.language_model', vocab=11, **kwargs)
+        models.make_model('rnn_lm.language_model', vocab=11, **kwargs)
 
 
 def test_tokens_of_one_axis_are_refused():

@@ -31,7 +31,7 @@ FORMS = {
 def draw_model(name, **arguments):
     """Returns a model of 8 units with random parameters: zeros would hide missing terms."""
     sizes = dict(vocab=VOCAB, source_vocab=SOURCE, embed=6, hidden=8, start='glorot')
-    model = models.make(f'seq2seq.{name.split()[0]}', **sizes | arguments)
+    model = models.make_model(f'seq2seq.{name.split()[0]}', **sizes | arguments)
     shapes = jax.eval_shape(model.init, jax.random.key(0), TOKENS, LENGTHS, TARGET)
     rng = np.random.default_rng(1)
     return model, jax.tree.map(lambda x: np.float32(0.55 * rng.normal(size=x.shape)), shapes)
@@ -170,7 +170,7 @@ def test_published_counts():
         length = jax.ShapeDtypeStruct((1,), np.int32)
         return jax.eval_shape(model.init, jax.random.key(0), token, length, token)['params']
 
-    p = shapes(models.make('seq2seq.sutskever', vocab=80_000, source_vocab=160_000))
+    p = shapes(models.make_model('seq2seq.sutskever', vocab=80_000, source_vocab=160_000))
     assert round(count(p) / 1e6) == 384
     assert round(count([p['encoder'], p['decoder']]) / 1e6) == 64
     n, m, half, v = 1000, 620, 500, 30_000
@@ -183,16 +183,16 @@ def test_published_counts():
         + n * n + 2 * n * n + n  # alignment
         + 2 * half * (n + m + 2 * n) + 2 * half + half * v + v  # the output
     )  # fmt: skip
-    assert count(shapes(models.make('seq2seq.bahdanau', vocab=v, source_vocab=v))) == by_hand
+    assert count(shapes(models.make_model('seq2seq.bahdanau', vocab=v, source_vocab=v))) == by_hand
 
 
 def test_bad_arguments_name_their_key():
     with pytest.raises(UsageError, match=r"model.score='generl' is not a score of attention; did you mean 'general'"):
-        models.make('seq2seq.luong', vocab=5, score='generl')
+        models.make_model('seq2seq.luong', vocab=5, score='generl')
     with pytest.raises(UsageError, match=r'model.hidden=0 must be at least 1'):
-        models.make('seq2seq.sutskever', vocab=5, hidden=0)
+        models.make_model('seq2seq.sutskever', vocab=5, hidden=0)
     with pytest.raises(UsageError, match=r"model.start='he' is not an initialisation"):
-        models.make('seq2seq.bahdanau', vocab=5, start='he')
+        models.make_model('seq2seq.bahdanau', vocab=5, start='he')
     model, variables = draw_model('bahdanau')
     with pytest.raises(UsageError, match=r'takes source \[B, S\] and lengths \[B\], not \(3, 7\) and \(2,\)'):
         jax.eval_shape(model.apply, variables, TOKENS, LENGTHS[:2], TARGET)
@@ -212,7 +212,7 @@ def copies(rows=64, words=60, longest=10, seed=0):
 @pytest.mark.slow
 def test_luongs_form_learns_to_look_at_the_word_it_copies():
     sizes = dict(vocab=60, source_vocab=60, embed=96, hidden=128, layers=1, dropout=0.0, start='glorot')
-    model = models.make('seq2seq.luong', **sizes, cell='gru', reverse=False)
+    model = models.make_model('seq2seq.luong', **sizes, cell='gru', reverse=False)
     batches = copies()
     params = model.init(jax.random.key(0), *next(batches))['params']
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(4e-3))

@@ -26,7 +26,7 @@ def count(params):
 
 @pytest.mark.parametrize('name', PUBLISHED)
 def test_counts_are_those_of_the_published_code(name):
-    shapes = jax.eval_shape(models.make(name).init, jax.random.key(0), *INPUTS[name](256))
+    shapes = jax.eval_shape(models.make_model(name).init, jax.random.key(0), *INPUTS[name](256))
     assert count(shapes['params']) == PUBLISHED[name]
 
 
@@ -41,7 +41,7 @@ def perturb(model, *inputs):
 def test_deepsdf_in_float64():
     rng = np.random.default_rng(0)
     codes, points = rng.normal(size=(2, 4)), rng.normal(size=(2, 3, 3))
-    model = models.make('deepsdf.deepsdf', layers=4, width=12, skip=2, code=4)
+    model = models.make_model('deepsdf.deepsdf', layers=4, width=12, skip=2, code=4)
     params = perturb(model, codes, points)['params']
     output = jax.jit(model.apply)({'params': params}, codes, points)
     assert params['layer_1']['kernel'].shape == (12, 12 - 7)
@@ -76,7 +76,7 @@ def test_normalised_weights_start_as_they_are_drawn():
 
 
 def test_dropout_only_in_training():
-    model = models.make('deepsdf.deepsdf', layers=3, width=64, skip=None, code=2)
+    model = models.make_model('deepsdf.deepsdf', layers=3, width=64, skip=None, code=2)
     inputs = np.ones((1, 2)), np.ones((1, 4, 3))
     variables = model.init(jax.random.key(0), *inputs)
     runs = [model.apply(variables, *inputs, train=True, rngs={'dropout': jax.random.key(k)}) for k in (0, 1)]
@@ -86,7 +86,7 @@ def test_dropout_only_in_training():
 
 def distance_from_a_sphere(radius, seeds=6, **sizes):
     """Means over seeds of |f - (|x| - r)| and of the correlation, at 300 points."""
-    model = models.make('igr.igr', radius=radius, **sizes)
+    model = models.make_model('igr.igr', radius=radius, **sizes)
     points = np.float32(np.random.default_rng(0).normal(size=(300, 3)))
     run = jax.jit(lambda key: model.apply(model.init(key, points), points))
     values = np.stack([run(jax.random.key(seed)) for seed in range(seeds)])
@@ -109,7 +109,7 @@ def test_igr_is_initialised_as_a_sphere():
 
 
 def test_igr_in_float64():
-    model = models.make('igr.igr', layers=3, width=8, skip=2, beta=100.0)
+    model = models.make_model('igr.igr', layers=3, width=8, skip=2, beta=100.0)
     points = np.random.default_rng(1).normal(size=(6, 3)) / 4
     params = perturb(model, points)['params']
     output = jax.jit(model.apply)({'params': params}, points)
@@ -126,7 +126,7 @@ def test_igr_in_float64():
 def test_the_eikonal_gradient_against_finite_differences():
     """The gradient in the parameters of a loss of the gradient in the points, in float64."""
     with jax.enable_x64(True):
-        model = models.make('igr.igr', layers=3, width=6, skip=1, beta=5.0)
+        model = models.make_model('igr.igr', layers=3, width=6, skip=1, beta=5.0)
         rng = np.random.default_rng(2)
         points, normals = rng.normal(size=(2, 5, 3))
         params = jax.tree.map(lambda x: np.float64(x), perturb(model, points)['params'])
@@ -180,7 +180,7 @@ def test_occupancy_in_float64():
     """Every block of encoder and decoder by hand, in the mode in which it is used."""
     rng = np.random.default_rng(4)
     points, cloud = rng.normal(size=(2, 3, 3)), rng.normal(size=(2, 6, 3))
-    model = models.make('occupancy.point_cloud', code=5, hidden=4, width=6, blocks=2)
+    model = models.make_model('occupancy.point_cloud', code=5, hidden=4, width=6, blocks=2)
     variables = perturb(model, points, cloud)
     output = jax.jit(model.apply)(variables, points, cloud)
     codes = jax.jit(lambda v: model.apply(v, cloud, method='encode'))(variables)
@@ -210,7 +210,7 @@ def test_occupancy_in_float64():
 def test_the_order_of_a_cloud_does_not_matter():
     rng = np.random.default_rng(6)
     cloud = rng.normal(size=(1, 9, 3))
-    model = models.make('occupancy.point_cloud', code=5, hidden=4, width=6, blocks=2)
+    model = models.make_model('occupancy.point_cloud', code=5, hidden=4, width=6, blocks=2)
     variables = perturb(model, cloud, cloud)
     encode = jax.jit(lambda c: model.apply(variables, c, method='encode'))
     codes = [encode(c) for c in (cloud, cloud[:, ::-1])]
@@ -227,4 +227,4 @@ def test_invalid_sizes():
         ('occupancy.point_cloud', dict(blocks=0), 'model.blocks=0'),
     ):
         with pytest.raises(UsageError, match=message):
-            models.make(name, **arguments)
+            models.make_model(name, **arguments)

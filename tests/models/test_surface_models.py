@@ -22,9 +22,9 @@ def test_parameters():
     field, generator = 3 * 256 + 256 + 512 + 3 * layer, 5 * layer + 256 * 3 + 3
     lstm = 4 * 16 * (256 + 16) + 64
     rays = jnp.ones((2, 3)), jnp.ones((2, 3))
-    srn = jax.eval_shape(models.make('srn.srn').init, jax.random.key(0), *rays)
+    srn = jax.eval_shape(models.make_model('srn.srn').init, jax.random.key(0), *rays)
     assert count(srn) == field + lstm + 17 + generator == 550_228
-    dvr = jax.eval_shape(models.make('dvr.dvr').init, jax.random.key(0), jnp.ones((2, 3)))
+    dvr = jax.eval_shape(models.make_model('dvr.dvr').init, jax.random.key(0), jnp.ones((2, 3)))
     assert count(dvr) == 3 * 512 + 512 + 10 * (512 * 512 + 512) + 512 * 4 + 4 == 2_630_660
 
 
@@ -39,7 +39,7 @@ def sigmoid(x):
 
 
 def test_srns_equations():
-    model = models.make('srn.srn', width=6, layers=3, generator_layers=2, hidden=4, steps=2, start=1.5)
+    model = models.make_model('srn.srn', width=6, layers=3, generator_layers=2, hidden=4, steps=2, start=1.5)
     origins, directions = rng.normal(size=(5, 3)), rng.normal(size=(5, 3))
     with jax.enable_x64(True):
         variables = drawn(model, jnp.asarray(origins), jnp.asarray(directions))
@@ -69,7 +69,7 @@ def test_srns_equations():
 
 
 def test_srns_marching_begins_at_random_and_forgets_nothing_at_first():
-    model = models.make('srn.srn', width=6, layers=1, generator_layers=1, steps=1, start=2.0, spread=0.1)
+    model = models.make_model('srn.srn', width=6, layers=1, generator_layers=1, steps=1, start=2.0, spread=0.1)
     rays = jnp.ones((2000, 3)), jnp.ones((2000, 3))
     variables = jax.jit(model.init)(jax.random.key(0), *rays)
     bias = variables['params']['marcher']['forward_0']['bias']
@@ -88,7 +88,7 @@ def test_the_gradient_of_the_marcher_is_cut():
 
 
 def test_dvrs_equations():
-    model = models.make('dvr.dvr', width=7, blocks=2)
+    model = models.make_model('dvr.dvr', width=7, blocks=2)
     points = rng.normal(size=(4, 5, 3))
     with jax.enable_x64(True):
         variables = drawn(model, jnp.asarray(points))
@@ -110,7 +110,7 @@ def test_dvrs_equations():
 
 def test_dvr_starts_as_torch_does():
     """Blocks add a constant at first; weights are even in +-1 / sqrt(inputs)."""
-    p = jax.jit(models.make('dvr.dvr', width=128, blocks=1).init)(jax.random.key(0), jnp.ones((1, 3)))['params']
+    p = jax.jit(models.make_model('dvr.dvr', width=128, blocks=1).init)(jax.random.key(0), jnp.ones((1, 3)))['params']
     np.testing.assert_array_equal(p['block_0_1']['kernel'], 0)
     for name, inputs in (('point', 3), ('block_0_0', 128), ('out', 128)):
         kernel = p[name]['kernel']
@@ -124,4 +124,4 @@ def test_dvr_starts_as_torch_does():
 def test_what_is_refused(name, arguments):
     ((key, value),) = arguments.items()
     with pytest.raises(UsageError, match=rf'model\.{key}={value} must be at least 1'):
-        models.make(name, **arguments)
+        models.make_model(name, **arguments)

@@ -42,7 +42,7 @@ def parameters(vocab, d, ff):
 )
 def test_parameters(name, d, ff, total, published):
     """The paper's numbers are of a vocabulary of about 37,000: 3 % and 0.6 % from ours of just that."""
-    model = models.make(f'transformer.{name}', vocab=37_000)
+    model = models.make_model(f'transformer.{name}', vocab=37_000)
     shapes = jax.eval_shape(model.init, jax.random.key(0), SOURCE, LENGTHS, TARGET)['params']
     assert count(shapes) == parameters(37_000, d, ff) == total
     assert abs(total / published - 1) < 0.031
@@ -50,7 +50,7 @@ def test_parameters(name, d, ff, total, published):
 
 
 def test_parameters_of_a_language_model():
-    model = models.make(
+    model = models.make_model(
         'transformer.causal_transformer', vocab=256, layers=3, d_model=64, d_ff=100, heads=4, norm='post'
     )
     shapes = jax.eval_shape(model.init, jax.random.key(0), TARGET)['params']
@@ -120,7 +120,7 @@ def forward(p, source, length, target, pre):
 
 @pytest.mark.parametrize('form', FORMS)
 def test_equals_numpy(form):
-    model = models.make('transformer.transformer', **SMALL, **form)
+    model = models.make_model('transformer.transformer', **SMALL, **form)
     variables = draw_variables(model, SOURCE, LENGTHS, TARGET)
     actual = jax.jit(model.apply)(variables, SOURCE, LENGTHS, TARGET)
     p = jax.tree.map(np.float64, variables['params'])
@@ -131,7 +131,7 @@ def test_equals_numpy(form):
 
 @pytest.mark.parametrize('form', [dict(norm='post'), dict(norm='pre', tied=False)])
 def test_a_language_model_equals_numpy(form):
-    model = models.make('transformer.causal_transformer', **SMALL, **form)
+    model = models.make_model('transformer.causal_transformer', **SMALL, **form)
     variables = draw_variables(model, TARGET)
     actual = jax.jit(model.apply)(variables, TARGET).logits
     p = jax.tree.map(np.float64, variables['params'])
@@ -146,7 +146,7 @@ def test_a_language_model_equals_numpy(form):
 @pytest.mark.parametrize('form', FORMS)
 def test_steps_with_a_cache_give_the_logits_of_one_go(form):
     """A token at a time under `scan`, in a cache with room to spare; and a prompt of four, then two more."""
-    model = models.make('transformer.transformer', **SMALL, **form)
+    model = models.make_model('transformer.transformer', **SMALL, **form)
     variables = draw_variables(model, SOURCE, LENGTHS, TARGET)
 
     @jax.jit
@@ -173,7 +173,7 @@ def test_steps_with_a_cache_give_the_logits_of_one_go(form):
 
 
 def test_a_language_models_steps_give_the_logits_of_one_go():
-    model = models.make('transformer.causal_transformer', **SMALL)
+    model = models.make_model('transformer.causal_transformer', **SMALL)
     variables = draw_variables(model, TARGET)
     state = model.start(3, 6)
     step = jax.jit(lambda state, tokens: model.apply(variables, state, tokens, method='step')[::-1])
@@ -185,7 +185,7 @@ def test_a_language_models_steps_give_the_logits_of_one_go():
 @pytest.mark.parametrize('form', FORMS[:2])
 def test_search_with_a_cache_finds_what_search_without_finds(form):
     """Against evaluating all positions again at each step: greedy, and the scores of a beam's hypotheses."""
-    model = models.make('transformer.transformer', **{**SMALL, 'layers': 1}, **form)
+    model = models.make_model('transformer.transformer', **{**SMALL, 'layers': 1}, **form)
     variables = jax.tree.map(lambda p: 0.7 * p, draw_variables(model, SOURCE, LENGTHS, TARGET))
     one_go = jax.jit(lambda target: jax.nn.log_softmax(model.apply(variables, SOURCE, LENGTHS, target)))
 
@@ -217,7 +217,7 @@ def test_search_with_a_cache_finds_what_search_without_finds(form):
 
 
 def test_padding_and_the_future_change_nothing():
-    model = models.make('transformer.transformer', **SMALL)
+    model = models.make_model('transformer.transformer', **SMALL)
     variables = draw_variables(model, SOURCE, LENGTHS, TARGET)
     apply = jax.jit(model.apply)
     logits = apply(variables, SOURCE, LENGTHS, TARGET)
@@ -230,7 +230,7 @@ def test_padding_and_the_future_change_nothing():
 
 
 def test_gradients_are_finite_with_an_empty_source():
-    model = models.make('transformer.transformer', **SMALL)
+    model = models.make_model('transformer.transformer', **SMALL)
     variables = draw_variables(model, SOURCE, LENGTHS, TARGET)
 
     @jax.jit
@@ -249,7 +249,7 @@ def test_dropout_stands_where_the_paper_has_it():
 
     All outputs of dropped sub-layers are zero with a rate near 1, so what is left of a block is its normalisations.
     """
-    model = models.make('transformer.transformer', **{**SMALL, 'layers': 1}, dropout=1 - 1e-7)
+    model = models.make_model('transformer.transformer', **{**SMALL, 'layers': 1}, dropout=1 - 1e-7)
     variables = draw_variables(model, SOURCE, LENGTHS, TARGET)
 
     def train(model):
@@ -265,7 +265,7 @@ def test_dropout_stands_where_the_paper_has_it():
         x = norm(p['decoder']['block1'][name], x)
     expected = np.broadcast_to(x @ p['embedding']['embedding'].T, logits.shape)
     np.testing.assert_allclose(logits, expected, atol=1e-5)
-    model = models.make('transformer.transformer', **{**SMALL, 'layers': 1}, dropout=0.3)
+    model = models.make_model('transformer.transformer', **{**SMALL, 'layers': 1}, dropout=0.3)
     variables = draw_variables(model, SOURCE, LENGTHS, TARGET)
     apply = train(model)
     a, b = (apply(variables, jax.random.key(i)) for i in (0, 1))
@@ -273,7 +273,7 @@ def test_dropout_stands_where_the_paper_has_it():
 
 
 def test_weights_for_drawing():
-    model = models.make('transformer.transformer', **SMALL)
+    model = models.make_model('transformer.transformer', **SMALL)
     variables = draw_variables(model, SOURCE, LENGTHS, TARGET)
     logits, actual = jax.jit(lambda v: model.apply(v, SOURCE, LENGTHS, TARGET, mutable=['attention']))(variables)
     np.testing.assert_allclose(logits, jax.jit(model.apply)(variables, SOURCE, LENGTHS, TARGET), atol=1e-4)
@@ -286,7 +286,7 @@ def test_weights_for_drawing():
 
 def test_bfloat16():
     small = {**SMALL, 'layers': 1}
-    model = models.make('transformer.transformer', **small, dtype='bfloat16')
+    model = models.make_model('transformer.transformer', **small, dtype='bfloat16')
     variables = jax.jit(model.init)(jax.random.key(0), SOURCE, LENGTHS, TARGET)
     assert {p.dtype for p in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
 
@@ -298,14 +298,14 @@ def test_bfloat16():
 
     logits, memory, state, steps = decode(variables)
     assert logits.dtype == np.float32
-    wide = jax.jit(models.make('transformer.transformer', **small).apply)(variables, SOURCE, LENGTHS, TARGET)
+    wide = jax.jit(models.make_model('transformer.transformer', **small).apply)(variables, SOURCE, LENGTHS, TARGET)
     np.testing.assert_allclose(logits, wide, atol=0.05 * np.abs(wide).max())
     assert {x.dtype for x in jax.tree.leaves((memory.layers, state.layers))} == {np.dtype(jnp.bfloat16)}
     np.testing.assert_allclose(steps, logits, atol=0.05 * np.abs(wide).max())
 
 
 def test_a_token_outside_of_the_vocabulary_makes_its_row_nan():
-    model = models.make('transformer.causal_transformer', **SMALL)
+    model = models.make_model('transformer.causal_transformer', **SMALL)
     logits = jax.jit(model.apply)(draw_variables(model, TARGET), np.array([[3, 11, 2], [3, 10, 2]])).logits
     assert np.isnan(logits[0]).all()
     assert np.isfinite(logits[1]).all()
@@ -333,7 +333,7 @@ def test_the_papers_schedule():
     assert f'{rate(steps):.2e}' == '6.99e-04'
     # A config writes the same.
     schedule = dict(name='warmup', steps=steps, then=dict(name='inverse_sqrt', init=(d * steps) ** -0.5, steps=steps))
-    tx = optim.make(dict(name='sgd', learning_rate=schedule))
+    tx = optim.make_optimizer(dict(name='sgd', learning_rate=schedule))
     state, one = tx.init(jnp.zeros(())), jnp.ones(())
     moved = []
     for _ in range(4):
@@ -368,11 +368,11 @@ def test_fairseqs_label_smoothing_is_ours_of_another_rate():
 )
 def test_what_is_refused(arguments, message):
     with pytest.raises(UsageError, match=message):
-        models.make('transformer.transformer', **{**SMALL, **arguments})
+        models.make_model('transformer.transformer', **{**SMALL, **arguments})
 
 
 def test_inputs_that_do_not_fit_are_refused():
-    model = models.make('transformer.transformer', **SMALL)
+    model = models.make_model('transformer.transformer', **SMALL)
     variables = draw_variables(model, SOURCE, LENGTHS, TARGET)
 
     def apply(*arguments, method=None):

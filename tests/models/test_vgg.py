@@ -20,12 +20,12 @@ KEYS = Path(__file__).parent / 'golden/vgg_keys.txt'
 
 
 def make(name, **kwargs) -> Any:
-    return models.make(f'vgg.{name}', **kwargs)
+    return models.make_model(f'vgg.{name}', **kwargs)
 
 
 def test_the_table_of_counts():
     for row in vgg.TABLE:
-        made = shapes_of(models.make(row['name'], **row['arguments']), (1, row['size'], row['size'], 3))
+        made = shapes_of(models.make_model(row['name'], **row['arguments']), (1, row['size'], row['size'], 3))
         assert count(made['params']) == row['parameters']
     millions = dict(vgg11=133, vgg11_lrn=133, vgg13=133, vgg16_c=134, vgg16=138, vgg19=144)  # Table 2
     by_name = {row['name']: row['parameters'] for row in vgg.TABLE if not row['arguments']}
@@ -55,7 +55,7 @@ def published_keys():
 def test_names_and_shapes_are_the_publishers():
     for (publisher, entry), theirs in published_keys().items():
         names = {'torchvision': TORCHVISION, 'timm': TIMM}[publisher][entry]
-        like = shapes_of(models.make(entry.split()[0], batch_norm='batch_norm' in entry), (1, 32, 32, 3))
+        like = shapes_of(models.make_model(entry.split()[0], batch_norm='batch_norm' in entry), (1, 32, 32, 3))
         like = {collection: like[collection] for collection in ('params', 'batch_stats') if collection in like}
         empty = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), like)
         ours = weights.to_torch(empty, names)

@@ -16,7 +16,7 @@ from tests.models.reach import check_fields
 
 
 def make(**kwargs) -> Any:
-    return models.make('zfnet.zfnet', **kwargs)
+    return models.make_model('zfnet.zfnet', **kwargs)
 
 
 def test_counts_and_sides_of_figure_3():

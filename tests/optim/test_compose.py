@@ -311,7 +311,7 @@ def test_the_names_of_optax(optim):
     same(optim.adagrad(initial_accumulator_value=0.5), optim.adagrad(initial_accumulator=0.5))
     same(optim.trace(decay=0.5), optim.trace(0.5))
     same(optim.muon(0.1, beta=0.5, ns_steps=2), optim.muon(0.1, 0.5, steps=2))
-    same(optim.make(dict(name='adadelta', rho=0.5)), optim.adadelta(decay=0.5))
+    same(optim.make_optimizer(dict(name='adadelta', rho=0.5)), optim.adadelta(decay=0.5))
     theirs = optim.schedule_free(optim.sgd(0.1), b1=0.5, weight_lr_power=1.0)
     same(theirs, optim.schedule_free(optim.sgd(0.1), 0.5, 1.0))
     mask = {'kernel': True, 'bias': False}

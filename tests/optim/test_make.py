@@ -27,7 +27,7 @@ def same(a, b):
 
 
 def test_one_link_is_the_function_called():
-    same(run(optim.make(dict(name='adam', learning_rate=0.1, b1=0.5))), run(optim.adam(0.1, b1=0.5)))
+    same(run(optim.make_optimizer(dict(name='adam', learning_rate=0.1, b1=0.5))), run(optim.adam(0.1, b1=0.5)))
 
 
 def test_a_chain_keeps_the_order_that_a_config_dict_would_sort():
@@ -40,12 +40,12 @@ def test_a_chain_keeps_the_order_that_a_config_dict_would_sort():
         )
     )
     by_hand = optax.chain(optim.clip_by_global_norm(1.0), optim.momentum(0.1), optim.ema(0.9))
-    same(run(optim.make(spec)), run(by_hand))
+    same(run(optim.make_optimizer(spec)), run(by_hand))
 
 
 def test_schedules_nest():
     spec = dict(name='sgd', learning_rate=dict(name='warmup', steps=2, then=dict(name='cosine', init=1.0, steps=4)))
-    tx = optim.make(spec)
+    tx = optim.make_optimizer(spec)
     state, rates = tx.init(PARAMS), []
     for _ in range(7):
         _, state = tx.update(GRADS, state, PARAMS)
@@ -59,8 +59,8 @@ def test_schedules_nest():
 def test_optax_by_name():
     spec = dict(name='optax.lion', learning_rate=dict(name='linear_decay', init=0.1, final=0.0, steps=2))
     by_hand = optax.lion(optax.linear_schedule(0.1, 0.0, 2))
-    same(run(optim.make(spec))[0], run(by_hand)[0])
-    assert isinstance(optim.make(dict(name='optax.contrib.muon', learning_rate=0.1)), tuple)
+    same(run(optim.make_optimizer(spec))[0], run(by_hand)[0])
+    assert isinstance(optim.make_optimizer(dict(name='optax.contrib.muon', learning_rate=0.1)), tuple)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_optax_by_name():
 )
 def test_slips_are_answered(spec, message):
     with pytest.raises(UsageError, match=message):
-        optim.make(spec)
+        optim.make_optimizer(spec)
 
 
 PLATEAU = dict(name='divide_on_plateau', metric='test/loss', patience=2, mode='min')
@@ -109,7 +109,7 @@ def test_the_recipes_of_the_notes(name):
             momentum=dict(learning_rate=rate),
         )
     )
-    tx = optim.make(spec)
+    tx = optim.make_optimizer(spec)
     params, state = PARAMS, tx.init(PARAMS)
     w = np.asarray(PARAMS['a'], np.float64)
     g, v = np.asarray(GRADS['a'], np.float64), 0.0
@@ -127,15 +127,15 @@ def test_the_recipes_of_the_notes(name):
 
 def test_the_recipe_of_crnn():
     spec = dict(name='adadelta', decay=0.9, eps=1e-6, eps_in_sqrt=True)
-    same(run(optim.make(spec)), run(optim.adadelta(eps_in_sqrt=True)))
+    same(run(optim.make_optimizer(spec)), run(optim.adadelta(eps_in_sqrt=True)))
 
 
 def test_a_chain_inside_a_wrapper():
     inner = dict(
         chain=('clip', 'adam'), clip=dict(name='clip_by_global_norm', max_norm=1.0), adam=dict(learning_rate=0.1)
     )
-    tx = optim.make(dict(name='schedule_free', tx={**inner, 'adam': dict(learning_rate=0.1, b1=0.0)}))
+    tx = optim.make_optimizer(dict(name='schedule_free', tx={**inner, 'adam': dict(learning_rate=0.1, b1=0.0)}))
     by_hand = optim.schedule_free(optax.chain(optim.clip_by_global_norm(1.0), optim.adam(0.1, b1=0.0)))
     same(run(tx), run(by_hand))
     with pytest.raises(UsageError, match=r'tx\.tx\.adam\.b3: .*'):
-        optim.make(dict(name='skip_nonfinite', tx={**inner, 'adam': dict(learning_rate=0.1, b3=0.0)}))
+        optim.make_optimizer(dict(name='skip_nonfinite', tx={**inner, 'adam': dict(learning_rate=0.1, b3=0.0)}))

@@ -106,17 +106,17 @@ def test_partition_from_a_config(optim):
     )
     by_hand = optim.partition({'bias$': optim.sgd(0.5), '.*': optim.adam(optim.cosine(0.1, steps=10))})
     params, grads = network(), network()
-    a, b = (tx.update(grads, tx.init(params), params)[0] for tx in (optim.make(spec), by_hand))
+    a, b = (tx.update(grads, tx.init(params), params)[0] for tx in (optim.make_optimizer(spec), by_hand))
     same(a, b)
     with pytest.raises(UsageError, match=r"tx\.baises is in no rule of tx\.rules; did you mean 'biases'"):
-        optim.make({**spec, 'baises': {}})
+        optim.make_optimizer({**spec, 'baises': {}})
     with pytest.raises(UsageError, match=r'tx\.biases: no optimizer is called'):
-        optim.make({k: v for k, v in spec.items() if k != 'biases'})
+        optim.make_optimizer({k: v for k, v in spec.items() if k != 'biases'})
 
 
 def test_wrappers_from_a_config(optim):
     spec = dict(name='skip_nonfinite', tx=dict(name='master_weights', tx=dict(name='adam', learning_rate=0.1)))
-    state = optim.make(spec).init(network())
+    state = optim.make_optimizer(spec).init(network())
     assert isinstance(state, optim.SkipState)
     assert isinstance(state.inner, optim.MasterState)
 

@@ -85,7 +85,7 @@ def test_where_all_is_occupied_packed_samples_are_all_samples(views):
     """With room for all of them and an occupancy grid that leaves nothing out; gradients too."""
     box = dict(casting='intervals', coarse=8, fine=0, shared=True, box=(-1.5, 1.5), jitter=False)
     plain, packed = RenderSettings(**box), RenderSettings(**box, cells=4, budget=8)
-    field = models.make('nerf.nerf', layers=2, width=16, levels=3)
+    field = models.make_model('nerf.nerf', layers=2, width=16, levels=3)
     batch = jax.tree.map(jnp.asarray, view_rays(views, 0))
     rays = cast_rays(views.camera, plain, views.near, views.far, batch)
     params = radiance_field_task(field, views, plain).init(jax.random.key(0), batch)['params']

@@ -83,7 +83,7 @@ def test_each_optimizer_learns_what_it_learns_alone(tmp_path):
     experiment = side_by_side(toy.experiment(), specs | diverging, config['seed'])
     together = fit(experiment, config, tmp_path / 'together', quiet=True)
     for name, spec in specs.items():
-        alone = fit(toy.experiment(tx=optim.make(spec)), config, tmp_path / name, quiet=True)
+        alone = fit(toy.experiment(tx=optim.make_optimizer(spec)), config, tmp_path / name, quiet=True)
         same = lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-4, atol=2e-6)  # noqa: E731
         jax.tree.map(same, together.state.params[name], alone.state.params)
         jax.tree.map(same, together.state.mutable['optimizers'][name], alone.state.mutable)
@@ -105,7 +105,7 @@ def test_effective_rates_on_a_constant_gradient():
         'adadelta': dict(name='adadelta', learning_rate=3.0, decay=0.5, eps=0.25, eps_in_sqrt=True),
     }
     for name, spec in specs.items():
-        tx = optim.make(spec)
+        tx = optim.make_optimizer(spec)
         state = tx.init(params)
         for k in range(1, 31):
             _, state = tx.update(grads, state, params)

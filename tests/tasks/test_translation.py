@@ -39,4 +39,4 @@ def test_the_example_trains_and_translates(example, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('name', ['seq2seq.sutskever', 'seq2seq.luong', 'seq2seq.bahdanau', 'transformer.base'])
 def test_translation_models_have_one_interface(name):
-    assert isinstance(models.make(name, vocab=9), TranslationModel)
+    assert isinstance(models.make_model(name, vocab=9), TranslationModel)

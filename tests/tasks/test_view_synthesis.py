@@ -47,7 +47,7 @@ class Field:
 def test_microbatches_have_the_gradient_of_the_whole(views):
     """Without draws; the sums too. Their size does not matter, nor whether run.accumulate cuts the batch as well."""
     settings = RenderSettings(coarse=8, fine=8, jitter=False)
-    field = models.make('nerf.nerf', layers=2, width=16, levels=3)
+    field = models.make_model('nerf.nerf', layers=2, width=16, levels=3)
     batch = sample_rays(views, 0, 0, 64)
     tasks = {
         rows: radiance_field_task(field, views, settings, RadianceLoss(microbatch=rows))
@@ -70,7 +70,7 @@ def test_microbatches_have_the_gradient_of_the_whole(views):
 
 
 def test_microbatches_are_as_large_as_a_cache_holds_and_divide_the_batch():
-    published, narrow = models.make('nerf.nerf'), models.make('nerf.nerf', width=64)
+    published, narrow = models.make_model('nerf.nerf'), models.make_model('nerf.nerf', width=64)
     rows = choose_microbatch
     assert rows(published, RenderSettings(64, 128), 1024) == rows(published, RenderSettings(64, 64), 64) == 16
     assert rows(narrow, RenderSettings(32, 32), 256) == 128
@@ -79,7 +79,7 @@ def test_microbatches_are_as_large_as_a_cache_holds_and_divide_the_batch():
 
 def test_the_fine_samples_places_carry_no_gradient_to_the_coarse_network(views):
     settings = RenderSettings(coarse=8, fine=8)
-    field = models.make('nerf.nerf', layers=2, width=16, levels=3)
+    field = models.make_model('nerf.nerf', layers=2, width=16, levels=3)
     batch = sample_rays(views, 0, 0, 16)
     task = radiance_field_task(field, views, settings, RadianceLoss(coarse=0.0, microbatch=0))
     params = task.init(jax.random.key(0), batch)['params']
@@ -90,7 +90,7 @@ def test_the_fine_samples_places_carry_no_gradient_to_the_coarse_network(views):
 
 
 def test_a_picture_in_chunks_is_the_picture(views):
-    field = models.make('instant_ngp.voxels', vertices=4)
+    field = models.make_model('instant_ngp.voxels', vertices=4)
     task = radiance_field_task(field, views, RenderSettings(coarse=8, fine=8, shared=True, casting='intervals'))
     batch = view_rays(views, 0)
     params = task.init(jax.random.key(0), batch)['params']
@@ -160,7 +160,7 @@ def test_freenerfs_penalty():
 
 
 def test_the_penalty_is_added_with_its_weight(views):
-    field = models.make('nerf.nerf', layers=2, width=16, levels=3)
+    field = models.make_model('nerf.nerf', layers=2, width=16, levels=3)
     batch = sample_rays(views, 0, 0, 32)
     settings = RenderSettings(coarse=8, fine=8, jitter=False)
     plain, with_it = (
@@ -177,7 +177,7 @@ def test_the_penalty_is_added_with_its_weight(views):
 
 def test_the_frequency_mask_follows_the_step(views):
     """All frequencies are visible once `frequency_steps` have passed; before that the loss is another one."""
-    field = models.make('nerf.nerf', layers=1, width=8, levels=3, view_levels=1, skip=None)
+    field = models.make_model('nerf.nerf', layers=1, width=8, levels=3, view_levels=1, skip=None)
     batch = sample_rays(views, 0, 0, 16)
     settings = RenderSettings(coarse=8, fine=0, jitter=False)
     plain, scheduled = (radiance_field_task(field, views, settings, RadianceLoss(frequency_steps=n)) for n in (0, 10))
@@ -205,8 +205,8 @@ packed = RenderSettings(coarse=8, fine=0, shared=True, casting='intervals', box=
 parts = RenderSettings(coarse=4, fine=4)
 out = {}
 for name, field, settings in (
-    ('packed', models.make('instant_ngp.voxels', vertices=4, width=8, low=-1.3, high=1.3), packed),
-    ('parts', models.make('nerf.nerf', layers=2, width=8, levels=2), parts),
+    ('packed', models.make_model('instant_ngp.voxels', vertices=4, width=8, low=-1.3, high=1.3), packed),
+    ('parts', models.make_model('nerf.nerf', layers=2, width=8, levels=2), parts),
 ):
     task = radiance_field_task(field, views, settings, RadianceLoss(microbatch=None if settings.cells else 16))
     data = ray_batches(views, 64)

@@ -178,7 +178,7 @@ def test_an_absurd_shape_is_one_line(folder, target, key):
 
 def test_another_optimizer_is_named_before_anything_is_read(folder):
     chain = dict(chain=('sgd', 'ema'), sgd=dict(learning_rate=0.1), ema=dict(decay=0.9))
-    target = make_setup(toy.experiment(tx=optim.make(chain)), toy.config()).target
+    target = make_setup(toy.experiment(tx=optim.make_optimizer(chain)), toy.config()).target
     with pytest.raises(UsageError, match=r'optimizer state does not fit: opt/.* is .* there and .* here'):
         restore(folder, target)
 
@@ -207,7 +207,7 @@ CHAINS = {
 def test_a_run_hands_on_the_weights_that_it_evaluated(tmp_path, name, average):
     """What `init_from` reads of a run is what `load_trained` gives: an average with its statistics, if any."""
     config = toy.config(6, checkpoint=dict(every=3, keep=2, average=average), evals=dict(test=dict(every=1)))
-    experiment = toy.experiment(tx=optim.make(CHAINS[name]))
+    experiment = toy.experiment(tx=optim.make_optimizer(CHAINS[name]))
     fitted = fit(experiment, config, tmp_path, quiet=True)
     run, stored = load_trained(experiment, config, tmp_path), read_model(tmp_path)
     expected = name_model(State(0, run.params, run.mutable, None))

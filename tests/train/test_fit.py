@@ -157,12 +157,12 @@ def test_a_plateau_rule_is_fed_by_the_evaluator_and_resumes(tmp_path):
         plateau=dict(name='divide_on_plateau', by=10, patience=2, metric='test/accuracy', mode='max'),
     )
     config = toy.config(steps=12, log_every=1, evals=dict(test=dict(every=2)))
-    made = scripted([0.5] * 20)._replace(tx=optim.make(spec))
+    made = scripted([0.5] * 20)._replace(tx=optim.make_optimizer(spec))
     fit(made, config | {'run': config['run'] | {'stop_after': 5}}, tmp_path, quiet=True)
     fitted = fit(made, config, tmp_path, quiet=True)
     factors = [float(v) for k, v in optim.hyperparams(fitted.state.opt).items() if 'factor' in k]
     assert factors == [pytest.approx(0.01)]
-    misspelt = optim.make(spec | {'plateau': spec['plateau'] | {'metric': 'tset/accuracy'}})
+    misspelt = optim.make_optimizer(spec | {'plateau': spec['plateau'] | {'metric': 'tset/accuracy'}})
     with pytest.raises(UsageError, match=r'the plateau rule=.tset/accuracy. names no evaluator'):
         fit(made._replace(tx=misspelt), config, tmp_path / 'other', quiet=True)
 
@@ -284,7 +284,7 @@ def test_a_plateau_rule_knows_an_evaluation_that_came_after_the_save(tmp_path):
                 raise KeyboardInterrupt
             return super().__getitem__(step)
 
-    made = scripted([0.5] * 20)._replace(tx=optim.make(spec))
+    made = scripted([0.5] * 20)._replace(tx=optim.make_optimizer(spec))
     with pytest.raises(KeyboardInterrupt):
         fit(made._replace(train=Killed()), config, tmp_path, quiet=True)
     assert max(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == 6
@@ -557,7 +557,12 @@ def test_init_from_gives_averages_their_start_too(tmp_path):
     old, _ = evaluated_variables(fit(toy.experiment(), toy.config(), tmp_path / 'old', quiet=True).state)
     config = toy.config(steps=1, init_from=dict(path=str(tmp_path / 'old')))
     for name, tx in [
-        ('ema', optim.make(dict(chain=('sgd', 'ema'), sgd=dict(learning_rate=0.0), ema=dict(decay=0.9, debias=False)))),
+        (
+            'ema',
+            optim.make_optimizer(
+                dict(chain=('sgd', 'ema'), sgd=dict(learning_rate=0.0), ema=dict(decay=0.9, debias=False))
+            ),
+        ),
         ('master', optim.master_weights(optim.sgd(0.0))),
     ]:
         state = fit(toy.experiment(tx=tx), config, tmp_path / name, quiet=True).state

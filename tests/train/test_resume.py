@@ -255,7 +255,7 @@ def test_a_run_that_is_forced_on_at_another_rate_trains_at_it(tmp_path):
     for steps, rate in ((2, 0.5), (4, 0.125)):
         config = toy.config(steps=steps, log_every=1, evals=dict(test=dict(every=4)))
         config['tx'] = dict(name='adamw', learning_rate=rate, weight_decay=rate)
-        made = toy.experiment(toy.Net(batch_norm=False, width=1), tx=optim.make(config['tx']))
+        made = toy.experiment(toy.Net(batch_norm=False, width=1), tx=optim.make_optimizer(config['tx']))
         fitted = fit(made, config, tmp_path, force=True, quiet=True)
     assert json.loads((tmp_path / 'config.json').read_text())['tx']['learning_rate'] == 0.125
     rows = [r for r in read_rows(tmp_path / 'metrics.jsonl') if 'train/learning_rate' in r]

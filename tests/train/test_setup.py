@@ -24,7 +24,7 @@ def test_the_optimizer_of_a_config_is_made_with_lengths_in_steps():
     """2 epochs of 64 examples in batches of 16 are 8 steps; half of them are 4."""
     tx = COSINE | {'learning_rate': COSINE['learning_rate'] | {'steps': '50%'}}
     bound = bind(toy.linear()._replace(tx=tx), toy.config(steps='2 epochs'))
-    expected = optim.make(COSINE | {'learning_rate': COSINE['learning_rate'] | {'steps': 4}})
+    expected = optim.make_optimizer(COSINE | {'learning_rate': COSINE['learning_rate'] | {'steps': 4}})
     params, grads = {'w': jnp.ones(3)}, {'w': jnp.full(3, 0.5)}
     states = [made.init(params) for made in (bound.tx, expected)]
     for _ in range(6):

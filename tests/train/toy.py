@@ -95,7 +95,7 @@ def evaluator(of, length=3):
 
 def experiment(net=None, tx=None, batch_size=16, **changes):
     of = task(net)
-    tx = tx or optim.make(
+    tx = tx or optim.make_optimizer(
         dict(
             chain=('clip', 'adam', 'ema'),
             clip=dict(name='clip_by_global_norm', max_norm=1.0),

@@ -72,8 +72,8 @@ def test_layouts_are_torchs():
 
 def test_there_and_back_is_the_identity(tmp_path):
     ours = variables()
-    weights.save(tmp_path / 'deep' / 'net.safetensors', 'toy.net', ours)
-    back = weights.load(
+    weights.save_variables(tmp_path / 'deep' / 'net.safetensors', 'toy.net', ours)
+    back = weights.load_variables(
         tmp_path / 'deep' / 'net.safetensors', 'toy.net', jax.eval_shape(Net().init, jax.random.key(0), IMAGES)
     )
     jax.tree.map(np.testing.assert_array_equal, back, ours)
@@ -84,7 +84,7 @@ def test_half_precision_becomes_float32(tmp_path):
 
     tensors = {k: v.astype(ml_dtypes.bfloat16) for k, v in weights.to_torch(variables(), NAMES).items()}
     weights.write(tmp_path / 'a.safetensors', tensors)
-    back = weights.load(tmp_path / 'a.safetensors', 'toy.net', variables())
+    back = weights.load_variables(tmp_path / 'a.safetensors', 'toy.net', variables())
     assert back['params']['conv']['kernel'].dtype == np.float32
     np.testing.assert_allclose(back['params']['conv']['kernel'], variables()['params']['conv']['kernel'], rtol=1e-2)
 
@@ -128,12 +128,12 @@ def test_from_the_hub(tmp_path, monkeypatch):
     """The download itself is huggingface_hub's; ours is what is asked for."""
     import huggingface_hub
 
-    weights.save(tmp_path / 'model.safetensors', 'toy.net', variables())
+    weights.save_variables(tmp_path / 'model.safetensors', 'toy.net', variables())
     asked = []
     monkeypatch.setattr(
         huggingface_hub, 'hf_hub_download', lambda *a: asked.append(a) or str(tmp_path / 'model.safetensors')
     )
-    weights.load('timm/toy', 'toy.net', variables())
+    weights.load_variables('timm/toy', 'toy.net', variables())
     assert asked == [('timm/toy', 'model.safetensors')]
 
     def refuse(*_):
@@ -164,21 +164,23 @@ def test_errors_of_files(tmp_path):
 @pytest.mark.parametrize('batch_norm', [False, True])
 def test_a_network_of_several_forms_is_written_in_its_own(tmp_path, batch_norm):
     """VGG with batch normalisation numbers its layers otherwise; under the plain net's names it would lose some."""
-    net = models.make('vgg.vgg11', batch_norm=batch_norm, width=0.0625, num_classes=3)
+    net = models.make_model('vgg.vgg11', batch_norm=batch_norm, width=0.0625, num_classes=3)
     shapes = jax.eval_shape(net.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
     rng = np.random.default_rng(0)
     ours = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), shapes)
-    weights.save(tmp_path / 'vgg.safetensors', 'vgg.vgg11', ours)
+    weights.save_variables(tmp_path / 'vgg.safetensors', 'vgg.vgg11', ours)
     written = weights.read(tmp_path / 'vgg.safetensors')
     assert len(written) == len(jax.tree.leaves(ours))
     assert ('features.1.running_mean' in written) == batch_norm
-    jax.tree.map(np.testing.assert_array_equal, weights.load(tmp_path / 'vgg.safetensors', 'vgg.vgg11', shapes), ours)
+    jax.tree.map(
+        np.testing.assert_array_equal, weights.load_variables(tmp_path / 'vgg.safetensors', 'vgg.vgg11', shapes), ours
+    )
 
 
 def test_a_form_that_nobody_publishes_is_refused(tmp_path):
     ours = {'params': {'conv9_9': {'kernel': np.zeros((1, 1, 1, 1), np.float32)}}}
     with pytest.raises(UsageError, match=r"no published weights are known for this form of model 'vgg\.vgg11'"):
-        weights.save(tmp_path / 'vgg.safetensors', 'vgg.vgg11', ours)
+        weights.save_variables(tmp_path / 'vgg.safetensors', 'vgg.vgg11', ours)
 
 
 def test_what_is_saved_is_a_whole_network(tmp_path):
@@ -190,14 +192,14 @@ def test_what_is_saved_is_a_whole_network(tmp_path):
         ({'params': whole['params']}, 'batch_stats lacks norm; give all that model.init gives'),
     ]:
         with pytest.raises(UsageError, match=message):
-            weights.save(tmp_path / 'a.safetensors', 'toy.net', broken)
+            weights.save_variables(tmp_path / 'a.safetensors', 'toy.net', broken)
         with pytest.raises(UsageError, match=message):
             weights.to_torch(broken, NAMES)
     assert not (tmp_path / 'a.safetensors').exists()
 
 
 def zeros_of(name, **arguments):
-    net = models.make(name, num_classes=3, **arguments)
+    net = models.make_model(name, num_classes=3, **arguments)
     shapes = jax.eval_shape(net.init, jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
 
@@ -211,8 +213,8 @@ def test_another_depths_name_is_refused(tmp_path):
     ]:
         ours = zeros_of(source, **arguments)
         with pytest.raises(UsageError, match=r'these variables are not all of|no published weights are known for this'):
-            weights.save(tmp_path / 'a.safetensors', named, ours)
-        weights.save(tmp_path / 'a.safetensors', source, ours)
+            weights.save_variables(tmp_path / 'a.safetensors', named, ours)
+        weights.save_variables(tmp_path / 'a.safetensors', source, ours)
     bottlenecks = {'conv2_1': {'conv3': {'kernel': np.zeros((1, 1, 2, 2))}}}
     resnet34 = published.find_names('resnet.resnet34')['torchvision', 'resnet.resnet34']
     assert not resnet34.fits({'params': bottlenecks})
@@ -224,7 +226,7 @@ def test_another_depths_name_is_refused(tmp_path):
 @pytest.mark.parametrize('name', ['resnet.resnet50', 'mobilenet.mobilenet_v2', 'inception.inception_v4'])
 def test_every_required_module_is_one_of_the_network(name):
     """`required` is written by hand in some families: what it names must be in the network."""
-    net = models.make(name, num_classes=3)
+    net = models.make_model(name, num_classes=3)
     shapes = jax.eval_shape(net.init, jax.random.key(0), np.zeros((1, 128, 128, 3), np.float32))
     for names in published.find_names(name).values():
         assert names.required
@@ -237,7 +239,7 @@ def test_integers_are_codes_not_weights(tmp_path, dtype):
     tensors = {k: (20 * v).astype(dtype) for k, v in weights.to_torch(variables(), NAMES).items()}
     weights.write(tmp_path / 'a.safetensors', tensors)
     with pytest.raises(UsageError, match=rf'a.safetensors: features.0.bias is {dtype}; weights are floats'):
-        weights.load(tmp_path / 'a.safetensors', 'toy.net', variables())
+        weights.load_variables(tmp_path / 'a.safetensors', 'toy.net', variables())
 
 
 @pytest.mark.parametrize('kind', ['float8_e4m3fn', 'float8_e5m2'])
@@ -246,7 +248,7 @@ def test_eight_bit_floats_become_float32(tmp_path, kind):
 
     tensors = {k: v.astype(getattr(ml_dtypes, kind)) for k, v in weights.to_torch(variables(), NAMES).items()}
     weights.write(tmp_path / 'a.safetensors', tensors)
-    back = weights.load(tmp_path / 'a.safetensors', 'toy.net', variables())
+    back = weights.load_variables(tmp_path / 'a.safetensors', 'toy.net', variables())
     kernel = variables()['params']['conv']['kernel']
     expected = kernel.astype(getattr(ml_dtypes, kind)).astype(np.float32)
     np.testing.assert_array_equal(back['params']['conv']['kernel'], expected)
@@ -257,7 +259,7 @@ def test_eight_bit_floats_become_float32(tmp_path, kind):
 def test_prefixes_of_wrappers_are_taken_off(tmp_path, prefix):
     tensors = {prefix + k: v for k, v in weights.to_torch(variables(), NAMES).items()}
     weights.write(tmp_path / 'a.safetensors', tensors | {'n_averaged': np.array(7)})
-    back = weights.load(tmp_path / 'a.safetensors', 'toy.net', variables())
+    back = weights.load_variables(tmp_path / 'a.safetensors', 'toy.net', variables())
     jax.tree.map(np.testing.assert_array_equal, back, variables())
 
 
@@ -299,7 +301,7 @@ def test_what_a_pth_may_hold(tmp_path, monkeypatch):
         {'checkpoint': {'weights': tensors}},
     ):
         held['content'] = content
-        back = weights.load(path, 'toy.net', variables())
+        back = weights.load_variables(path, 'toy.net', variables())
         jax.tree.map(np.testing.assert_array_equal, back, variables())
     for content, message in [
         ([Tensor(np.zeros(3))], 'holds a list, not a mapping'),
@@ -361,14 +363,14 @@ def test_a_backbone_is_filled_and_the_rest_keeps_its_initialisation(tmp_path, na
     from canon.train.types import State
 
     images = np.zeros((1, 64, 64, 3), np.float32)
-    network = models.make(name, num_classes=3, **arguments)
+    network = models.make_model(name, num_classes=3, **arguments)
     rng = np.random.default_rng(0)
     published_variables = jax.tree.map(
         lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32),
         jax.eval_shape(network.init, jax.random.key(0), images),
     )
     path = str(tmp_path / 'published.safetensors')
-    weights.save(path, name, published_variables)
+    weights.save_variables(path, name, published_variables)
 
     detector = Detector(network, stage)
     shapes = jax.eval_shape(detector.init, jax.random.key(0), images)

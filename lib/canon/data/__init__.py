@@ -6,7 +6,7 @@ from canon.data.pipeline import order, splits
 from canon.data.pipeline.batches import Batches, Once
 from canon.data.pipeline.chain import Mapped, Transform
 from canon.data.pipeline.keys import Key, rng
-from canon.data.pipeline.loading import DATA_SETS, is_own, load
+from canon.data.pipeline.loading import DATA_SETS, is_own, load_source
 from canon.data.pipeline.mixing import Interleaved, Zipped
 from canon.data.pipeline.order import balanced, in_order, shuffled
 from canon.data.pipeline.source import Arrays, Cached, Info, Source, cache_if_small, labels
@@ -21,6 +21,7 @@ from canon.data.text.vocabulary import Vocabulary
 __all__ = [
     'DATA_SETS', 'Alphabet', 'Arrays', 'Batches', 'Buckets', 'BucketsOnce', 'Cached', 'Generated', 'Info',
     'Interleaved', 'Key', 'Mapped', 'Once', 'Pairs', 'Source', 'Streams', 'StreamsOnce', 'Transform', 'Vocabulary',
-    'Zipped', 'balanced', 'cache_if_small', 'corpora', 'fake', 'image_files', 'in_order', 'is_own', 'labels', 'load',
-    'meshes', 'order', 'parallel_text', 'rng', 'shapes', 'shuffled', 'splits', 'transforms', 'views', 'vocabulary',
+    'Zipped', 'balanced', 'cache_if_small', 'corpora', 'fake', 'image_files', 'in_order', 'is_own', 'labels',
+    'load_source', 'meshes', 'order', 'parallel_text', 'rng', 'shapes', 'shuffled', 'splits', 'transforms', 'views',
+    'vocabulary',
 ]  # fmt: skip

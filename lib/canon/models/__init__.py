@@ -69,7 +69,7 @@ def cite(
     )
 
 
-def make(name: str, where: str = 'model', **arguments):
+def make_model(name: str, where: str = 'model', **arguments):
     """Builds `canon.models.<name>(**arguments)`, a linen module. Raises UsageError with similar names."""
     dtype = arguments.get('dtype')
     if isinstance(dtype, str) and dtype not in _DTYPES:
@@ -98,7 +98,7 @@ def tabulate(match: str = '') -> Iterator[NetworkRow]:
         network = (row['name'], row['arguments'], row['size'], row['channels'])
         if str(network) not in counts:
             name, arguments, size, channels = network
-            counts[str(network)] = trace_network(make(name, **arguments), size, channels)
+            counts[str(network)] = trace_network(make_model(name, **arguments), size, channels)
         ours = counts[str(network)]
         published = (row[key] for key in ('parameters', 'multiply_adds', 'top1', 'top5', 'source'))
         yield NetworkRow(row['name'], row['arguments'], row['size'], *ours, *published)

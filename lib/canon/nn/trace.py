@@ -90,7 +90,7 @@ def trace_stages(model: Any, size: int | Pair = 224, channels: int = 3) -> dict[
     """Finds stride, channels and receptive field of every stage that `model.features` returns, in their order.
 
     >>> from canon import models
-    >>> {name: stage.stride[0] for name, stage in trace_stages(models.make('resnet.resnet18')).items()}
+    >>> {name: stage.stride[0] for name, stage in trace_stages(models.make_model('resnet.resnet18')).items()}
     {'conv1': 2, 'conv2_x': 4, 'conv3_x': 8, 'conv4_x': 16, 'conv5_x': 32}
 
     Args:
@@ -120,7 +120,7 @@ def select_pyramid(stages: Mapping[str, StageTrace]) -> dict[int, str]:
     """Selects the last, semantically strongest stage of each stride: {stride: name}, as feature pyramids use them.
 
     >>> from canon import models
-    >>> select_pyramid(trace_stages(models.make('mobilenet.mobilenet_v2')))
+    >>> select_pyramid(trace_stages(models.make_model('mobilenet.mobilenet_v2')))
     {2: 'bottleneck1', 4: 'bottleneck2', 8: 'bottleneck3', 16: 'bottleneck5', 32: 'conv_last'}
 
     Args:

@@ -34,7 +34,7 @@ from canon.optim.descent import (
     sgd,
     trace,
 )
-from canon.optim.factory import make
+from canon.optim.factory import make_optimizer
 from canon.optim.groups import PartitionState, freeze, partition, scale_rates
 from canon.optim.layerwise import lamb, lars, scale_by_trust_ratio
 from canon.optim.learning_rate import LearningRateState, scale_by_learning_rate
@@ -105,7 +105,7 @@ __all__ = [
     'linear_decay',
     'lion',
     'lookahead_params',
-    'make',
+    'make_optimizer',
     'master_weights',
     'momentum',
     'muon',

@@ -1,4 +1,4 @@
-"""Makes optimizers from configs: `make(dict(name='adam', learning_rate=1e-3))`."""
+"""Makes optimizers from configs: `make_optimizer(dict(name='adam', learning_rate=1e-3))`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def find_optimizer(name: str, where: str = 'tx') -> Callable:
     return _functions()[name]
 
 
-def make(spec: Mapping[str, Any], where: str = 'tx') -> optax.GradientTransformation:
+def make_optimizer(spec: Mapping[str, Any], where: str = 'tx') -> optax.GradientTransformation:
     """Makes the transform that a config describes.
 
     | spec | transform |
@@ -100,7 +100,7 @@ def _partition(arguments: dict, where: str) -> optax.GradientTransformation:
     transforms = {}
     for key in keys:
         spec = dict(arguments.get(key, {}))
-        transforms[key] = make(spec if 'chain' in spec else {'name': key, **spec}, f'{where}.{key}')
+        transforms[key] = make_optimizer(spec if 'chain' in spec else {'name': key, **spec}, f'{where}.{key}')
     return partition([(pattern, transforms[key]) for pattern, key in rules])
 
 
@@ -131,7 +131,7 @@ def _value(value: Any, where: str) -> Any:
         return value
     name = value.get('name')
     if name is None or name == 'partition':
-        return make(value, where)
+        return make_optimizer(value, where)
     if ':' not in name and not name.startswith('optax.') and name not in _functions():
         names = [*_names(schedules=True), *_names(schedules=False)]
         raise UsageError(f'{where}: no schedule or optimizer is called {name!r}{named.suggest(name, names)}')

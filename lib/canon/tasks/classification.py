@@ -1,6 +1,6 @@
 """Image classification: the task, prediction from several views, and the evaluator.
 
-    task = classification_task(models.make('resnet.resnet18', num_classes=10), make_image_input(0.5, 0.25))
+    task = classification_task(models.make_model('resnet.resnet18', num_classes=10), make_image_input(0.5, 0.25))
     evaluator = classification_evaluator(task.predict, batches, class_names)
 
 The model is any linen module from images [B, H, W, C] to logits [B, num_classes]. Batches hold 'image' uint8

@@ -1,7 +1,7 @@
 """Language modelling: the task, its evaluator, an n-gram baseline, and sampling of text.
 
     vocabulary = build(corpus.lines('train'), level='character')
-    model = models.make('rnn_lm.language_model', vocab=len(vocabulary))
+    model = models.make_model('rnn_lm.language_model', vocab=len(vocabulary))
     train = Streams(vocabulary.stream(corpus.lines('train')), batch_size=32, length=64)
     experiment = Experiment(language_task(model), optax.adam(1e-3), train)
 

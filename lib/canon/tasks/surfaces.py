@@ -3,7 +3,7 @@
 SRN (Sitzmann et al. 2019) learns with an LSTM where a ray ends; DVR (Niemeyer et al. 2020) finds the level set of an
 occupancy network. Batches are those of `canon.data.scenes.ray_batches`, from pictures with alpha.
 
-    task = dvr_task(models.make('dvr.dvr'), views, SurfaceSettings('dvr'), DVRLoss())
+    task = dvr_task(models.make_model('dvr.dvr'), views, SurfaceSettings('dvr'), DVRLoss())
     evaluator = surface_evaluator(task, held_out, SurfaceSettings('dvr'))
 """
 

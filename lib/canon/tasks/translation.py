@@ -1,7 +1,7 @@
 """Translation: the task, the translator, its evaluator and its figures, for encoder-decoders with or without attention.
 
     languages = build_languages(pairs, level='subword', size=1500)
-    model = models.make('seq2seq.bahdanau', vocab=len(languages.target), source_vocab=languages.source_size)
+    model = models.make_model('seq2seq.bahdanau', vocab=len(languages.target), source_vocab=languages.source_size)
     task = translation_task(model, languages.first_token)
     translator = Translator(model, languages, SearchSettings(beams=4))
     evaluator = translation_evaluator(task, translator, Pairs(held_out, *languages).buckets((10, 50)))

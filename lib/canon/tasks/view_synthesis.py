@@ -4,7 +4,7 @@ A field is trained so that its renderings match pictures of a scene, and then re
 (Mildenhall et al. 2020, NeRF).
 
     views = canon.data.views.load_views('traced', size=64)
-    task = radiance_field_task(models.make('nerf.nerf'), views, RenderSettings())
+    task = radiance_field_task(models.make_model('nerf.nerf'), views, RenderSettings())
     experiment = Experiment(task, optim.adam(5e-4), ray_batches(views, 1024), {'test': view_evaluator(task, held_out)})
 
 docs/examples/nerf.py is a complete script. Batches: `canon.data.scenes.ray_batches`.
@@ -42,6 +42,7 @@ from canon.rendering import (
     render_rays,
     update_occupancy,
 )
+from canon.tasks.padding import pad_rows, round_up_to_devices
 from canon.train import Evaluator, Task
 from canon.train.step import accumulate_gradient, sum_gradient
 
@@ -280,14 +281,13 @@ def view_evaluator(
     size, count = views.camera.size, len(views.images)
     predict = predict_in_chunks(task)
     pixels = size[0] * size[1]
-    rows = -(-pixels // jax.device_count()) * jax.device_count()
+    rows = round_up_to_devices(pixels)
 
     def view_batch(view):
-        """All pixels of a view; the last one is repeated until the number of devices divides them."""
-        batch = view_rays(views, view, pixel_center) | dict(view_inputs(view))
-        return {name: np.pad(x, [(0, rows - pixels)] + [(0, 0)] * (x.ndim - 1), 'edge') for name, x in batch.items()}
+        return pad_rows(view_rays(views, view, pixel_center) | dict(view_inputs(view)), rows)
 
     def measure(params, mutable, batch):
+        # Cut rather than masked: SSIM needs the picture, not its pixels.
         outputs = jax.tree.map(lambda x: x[:pixels], predict(params, mutable, batch))
         batch = jax.tree.map(lambda x: x[:pixels], batch)
         # A picture is clipped before it is compared, as it would be in a file.

@@ -187,7 +187,7 @@ def bind(experiment: Experiment, config: Config) -> Experiment:
     if isinstance(experiment.tx, Mapping | ConfigDict):
         spec = named.to_plain(experiment.tx)
         resolved = _resolve_lengths(experiment, {**named.to_plain(config), 'tx': spec})
-        experiment = experiment._replace(tx=optim.make(resolved.tx))
+        experiment = experiment._replace(tx=optim.make_optimizer(resolved.tx))
     elif experiment.tx is None and experiment.train is None:
         experiment = experiment._replace(tx=optax.identity())
     evals = {n: e._replace(data=shard.local_data(e.data, f'evals.{n}')) for n, e in experiment.evals.items()}

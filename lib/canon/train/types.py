@@ -109,8 +109,8 @@ class Experiment(NamedTuple):
     """A task bound to its optimizer and its data: what `fit` runs.
 
     task:  what is learnt.
-    tx:    a gradient transformation, or the mapping in a config that describes one (`optim.make`): training makes it,
-           with its lengths in steps.
+    tx:    a gradient transformation, or the mapping in a config that describes one (`optim.make_optimizer`): training
+           makes it, with its lengths in steps.
     train: training data; None if nothing is trained. `fit` then runs every evaluator once, and needs no `tx`.
     evals: the evaluators, by name.
     step:  the last resort for unusual updates, in place of `make_step`: (state, batch) -> (state, {name: Mean}). It

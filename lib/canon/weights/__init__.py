@@ -2,9 +2,9 @@
 
 from canon.weights.files import is_weights, read, write
 from canon.weights.layout import Names, from_torch, substitute, to_torch
-from canon.weights.published import find_names, load, reader, save
+from canon.weights.published import find_names, load_variables, reader, save_variables
 
 __all__ = [
-    'Names', 'find_names', 'from_torch', 'is_weights', 'load', 'read', 'reader', 'save', 'substitute', 'to_torch',
-    'write',
+    'Names', 'find_names', 'from_torch', 'is_weights', 'load_variables', 'read', 'reader', 'save_variables',
+    'substitute', 'to_torch', 'write',
 ]  # fmt: skip

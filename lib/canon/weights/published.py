@@ -36,7 +36,7 @@ def find_names(model: str) -> dict[tuple[str, str], Names]:
     return matching
 
 
-def load(source: str | Path, model: str, like: Mapping[str, Any]) -> dict[str, Any]:
+def load_variables(source: str | Path, model: str, like: Mapping[str, Any]) -> dict[str, Any]:
     """Loads the variables of `model` from a file, or from OWNER/NAME of the hub.
 
     Args:
@@ -51,7 +51,7 @@ def load(source: str | Path, model: str, like: Mapping[str, Any]) -> dict[str, A
     return layout.from_torch(tensors, like, _best(tensors, model, like), str(source))
 
 
-def save(path: str | Path, model: str, variables: Mapping[str, Any], publisher: str = 'torchvision') -> None:
+def save_variables(path: str | Path, model: str, variables: Mapping[str, Any], publisher: str = 'torchvision') -> None:
     """Writes the variables of `model` as `.safetensors` under the names of a publisher, for its own code to load.
 
     Args:

@@ -25,7 +25,10 @@ def _reads_examples(function: Callable) -> bool:
 
 DATA_SETS = named.Catalogue(
     'data set',
-    ('canon.data.images', 'canon.data.text', 'canon.data.pipeline.arrays', 'canon.data.pipeline.synthetic'),
+    (
+        'canon.data.images', 'canon.data.text', 'canon.data.detection', 'canon.data.pipeline.arrays',
+        'canon.data.pipeline.synthetic',
+    ),  # fmt: skip
     _reads_examples,
 )
 
@@ -48,7 +51,7 @@ def is_own(name: str) -> bool:
     return not named.IMPORTED.fullmatch(name) and DATA_SETS.get(name) is not None
 
 
-def load(name: str, split: str = 'train', data_dir: str | os.PathLike | None = None, **kwargs: Any) -> Source:
+def load_source(name: str, split: str = 'train', data_dir: str | os.PathLike | None = None, **kwargs: Any) -> Source:
     """Loads one split of the data set `name`.
 
     A name is that of a public function of `canon.data.images`, `canon.data.text`, `pipeline.arrays` or

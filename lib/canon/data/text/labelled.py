@@ -6,7 +6,7 @@ from typing import Any
 
 from canon import named
 from canon.data.pipeline.chain import Mapped, Transform
-from canon.data.pipeline.loading import DATA_SETS, load
+from canon.data.pipeline.loading import DATA_SETS, load_source
 from canon.data.pipeline.source import Source
 from canon.data.text.alphabets import Alphabet
 from canon.errors import CanonError, UsageError
@@ -23,7 +23,7 @@ def load_labelled(
     dropped, since texts cannot be stacked.
 
     Args:
-      name: of the data set, as `canon.data.load` takes it.
+      name: of the data set, as `canon.data.load_source` takes it.
       split: may be sliced, such as 'train[:90%]'.
       alphabet: the characters of classes 1, 2, ...
       max_length: characters of the longest label.
@@ -40,7 +40,7 @@ def load_labelled(
         options['alphabet'] = alphabet
     if 'max_length' in arguments:
         options['max_length'] = max_length
-    source = load(name, split, data_dir=data_dir, **options)
+    source = load_source(name, split, data_dir=data_dir, **options)
     fields = source[0]  # a source states its fields only by its examples
     if {'image', 'label', 'label_length'} <= fields.keys():
         return source

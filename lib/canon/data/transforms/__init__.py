@@ -3,7 +3,7 @@
 A function such as `random_flip(p=0.5)` returns a `canon.data.Transform`, whose `apply(example, key)` returns a new
 example and leaves the given one unchanged. `key` identifies its randomness (`canon.data.pipeline.keys`). The
 deterministic transforms before the first random one are applied before the cache, hence once; the others on every
-visit. A new transform is a public function of a module of this package; `make` finds it by its name.
+visit. A new transform is a public function of a module of this package; `make_transforms` finds it by its name.
 """
 
 from collections.abc import Callable, Mapping
@@ -49,10 +49,11 @@ from canon.data.transforms.randaugment import rand_augment
 
 __all__ = [
     'center_crop', 'check_label', 'colour_jitter', 'colour_shift', 'cutout', 'decode', 'decode_random_resized_crop',
-    'googlenet_crops', 'grid_crops', 'keep_fields', 'make', 'mixup', 'one_hot', 'pad', 'pad_boxes', 'pca_noise',
-    'rand_augment', 'random_affine', 'random_blur', 'random_crop', 'random_flip', 'random_grey', 'random_perspective',
-    'random_resized_crop', 'random_rotation', 'random_scale', 'random_shift', 'random_translate', 'rename', 'resize',
-    'resize_short', 'scale_jitter', 'standardise', 'ten_crop', 'to_float', 'to_uint8',
+    'googlenet_crops', 'grid_crops', 'keep_fields', 'make_transforms', 'mixup', 'one_hot', 'pad', 'pad_boxes',
+    'pca_noise', 'rand_augment', 'random_affine', 'random_blur', 'random_crop', 'random_flip', 'random_grey',
+    'random_perspective', 'random_resized_crop', 'random_rotation', 'random_scale', 'random_shift',
+    'random_translate', 'rename', 'resize', 'resize_short', 'scale_jitter', 'standardise', 'ten_crop', 'to_float',
+    'to_uint8',
 ]  # fmt: skip
 
 
@@ -60,7 +61,7 @@ __all__ = [
 TRANSFORMS = named.Catalogue('transform', (__name__,))
 
 
-def make(spec: Mapping[str, Any] | None, where: str = 'transforms') -> tuple[Transform, ...]:
+def make_transforms(spec: Mapping[str, Any] | None, where: str = 'transforms') -> tuple[Transform, ...]:
     """Makes the transforms of a config.
 
     Args:
@@ -72,7 +73,7 @@ def make(spec: Mapping[str, Any] | None, where: str = 'transforms') -> tuple[Tra
     Raises:
       UsageError: there is no such name or argument.
 
-        >>> len(make(dict(chain=('random_crop', 'to_float'), random_crop=dict(size=28, padding=2))))
+        >>> len(make_transforms(dict(chain=('random_crop', 'to_float'), random_crop=dict(size=28, padding=2))))
         2
     """
     return tuple(named.make_chain(spec, _make_link, where)) if spec else ()

@@ -34,7 +34,7 @@ def side_by_side(base: Experiment, specs: Mapping[str, Any], seed: int, compare:
 
     Args:
       base: the experiment.
-      specs: {name: arguments of `optim.make`}, with lengths in steps.
+      specs: {name: arguments of `optim.make_optimizer`}, with lengths in steps.
       seed: of all randomness in training; each copy gets the same keys.
       compare: names of two optimizers; evaluators then report `ratio/loss`, the loss of the first over the second's.
 
@@ -48,7 +48,7 @@ def side_by_side(base: Experiment, specs: Mapping[str, Any], seed: int, compare:
     if len(compare) not in (0, 2) or not set(compare) <= set(names):
         raise UsageError(f'compare={compare} must be two of the optimizers, {", ".join(names)}')
     transforms = {
-        name: optim.skip_nonfinite(optim.make(_unnamed_chain(spec), f'optimizers.{name}'))
+        name: optim.skip_nonfinite(optim.make_optimizer(_unnamed_chain(spec), f'optimizers.{name}'))
         for name, spec in specs.items()
     }
     task = _copy_task(base.task, names)

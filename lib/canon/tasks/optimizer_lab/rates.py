@@ -27,7 +27,7 @@ def effective_rate(spec: Mapping[str, Any], state: Any) -> jax.Array | None:
     count: the weight of a pixel that is always black has no gradient.
 
     Args:
-      spec: of the optimizer, as `optim.make` takes it.
+      spec: of the optimizer, as `optim.make_optimizer` takes it.
       state: of the optimizer.
 
     Returns:
