@@ -231,6 +231,18 @@ def test_what_is_measured():
     assert len(figures['slices'].axes) == 6
 
 
+def test_batches_that_the_devices_do_not_divide_are_filled_and_masked(monkeypatch):
+    bodies = shapes.make_bodies(('sphere',), 2, 'test')
+    settings = ShapeEvaluation(batch_size=1, points=2000, resolution=12, surface=500)
+    expected = evaluate(shape_evaluator(Smaller(0.05), bodies, settings), {}, {}, shard.make_mesh(1))
+    monkeypatch.setattr(jax, 'device_count', lambda: 3)
+    evaluator = shape_evaluator(Smaller(0.05), bodies, settings)
+    assert len(evaluator.data) == 1
+    assert evaluator.data[0]['mask'].tolist() == [True, True, False]
+    measured = evaluator.finish(jax.device_get(evaluator.measure({}, {}, evaluator.data[0])))
+    assert measured == pytest.approx(expected.metrics, rel=1e-5)
+
+
 def test_a_missing_surface_is_counted_and_costs():
     bodies = shapes.make_bodies(('sphere',), 2, 'test')
     evaluator = shape_evaluator(Smaller(1.0), bodies, ShapeEvaluation(points=50, resolution=6, surface=50))

@@ -66,6 +66,20 @@ def test_a_few_steps_come_nearer(learn, error):
     assert set(figures) == {'views', 'slices' if learn == 'volume' else 'table'}
 
 
+def test_the_pixels_that_fill_a_batch_do_not_count(monkeypatch):
+    truth = TrueVolume(volumes.shepp_logan(8), RayCastingSettings(mode='xray', count=8))
+    camera = traced.pinhole_camera(5)
+    task = recovery_task(truth, RecoverySettings(vertices=6))
+    params = task.init(jax.random.key(0), None)['params']
+    results = []
+    for devices in (1, 3):
+        monkeypatch.setattr(jax, 'device_count', lambda count=devices: count)
+        evaluator = recovery_evaluator(task, truth, camera, HeldOutViews(views=1), 0)
+        assert len(evaluator.data[0]['origin']) == evaluator.data.batch_size == {1: 25, 3: 27}[devices]
+        results.append(evaluator.finish(jax.device_get(jax.jit(evaluator.measure)(params, {}, evaluator.data[0]))))
+    assert results[0] == pytest.approx(results[1], rel=1e-6)
+
+
 def test_batches_are_functions_of_seed_and_step():
     truth = TrueVolume(volumes.shepp_logan(12), RayCastingSettings(mode='xray'))
     batches = pixel_batches(truth, traced.pinhole_camera(12), views=6, batch_size=128)

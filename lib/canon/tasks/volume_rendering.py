@@ -42,6 +42,7 @@ from canon.rendering.volumes import (
     render_orbit,
     render_picture,
 )
+from canon.tasks.padding import pad_rows, round_up_to_devices
 from canon.train import Evaluator, Task
 
 LEARNED = ('volume', 'table')
@@ -229,17 +230,20 @@ def recovery_evaluator(task: Task, truth: TrueVolume, camera: Camera, held_out: 
       seed: of their poses.
     """
     views, size = held_out.views, camera.size
-    pixels = render_views(truth, camera, held_out.split, views, seed)
-    origins, directions, colours = (x.reshape(views, -1, x.shape[-1]) for x in pixels)
+    pixels = size[0] * size[1]
+    rows = round_up_to_devices(pixels)
+    rendered = render_views(truth, camera, held_out.split, views, seed)
+    origins, directions, colours = (x.reshape(views, pixels, x.shape[-1]) for x in rendered)
 
     def read(view):
-        return {'origin': origins[view], 'direction': directions[view], 'colour': colours[view]}
+        return pad_rows({'origin': origins[view], 'direction': directions[view], 'colour': colours[view]}, rows)
 
-    batches = Generated(read, len(origins[0]), views, views)
+    batches = Generated(read, rows, views, views)
 
     def measure(params, mutable, batch):
-        picture = task.predict(params, mutable, batch)['colour'].reshape(1, *size, -1)
-        sums = {'psnr': psnr(jnp.clip(picture, 0, 1), batch['colour'].reshape(picture.shape))}
+        # The PSNR is of a whole picture: padding is cut off, since a mean over a mask would be another mean.
+        picture = task.predict(params, mutable, batch)['colour'][:pixels].reshape(1, *size, -1)
+        sums = {'psnr': psnr(jnp.clip(picture, 0, 1), batch['colour'][:pixels].reshape(picture.shape))}
         values, table = resolve_parts(params, truth)
         if 'volume' in params:
             sums['volume_mse'] = Mean.of(jnp.square(values - truth.resample(values.shape)))
@@ -258,7 +262,7 @@ def recovery_evaluator(task: Task, truth: TrueVolume, camera: Camera, held_out: 
         predict = jax.jit(task.predict)
         pictures, titles = [], []
         for i in range(min(views, _DRAWN_VIEWS)):
-            recovered = np.asarray(predict(params, mutable, batches[i])['colour']).reshape(*size, -1)
+            recovered = np.asarray(predict(params, mutable, batches[i])['colour'])[:pixels].reshape(*size, -1)
             pictures += [np.broadcast_to(x, (*size, 3)) for x in (colours[i].reshape(*size, -1), recovered)]
             titles += ['truth', 'recovered']
         figures = {'views': plots.draw_gallery(_to_bytes(np.stack(pictures)), titles, columns=6)}

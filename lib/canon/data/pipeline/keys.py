@@ -22,12 +22,16 @@ STREAMS = {
     'window lengths': 3,  # of (seed, epoch)
     'interleaved turns': 4,  # of (seed, epoch)
     'rays': 5,  # of (seed, step, 0)
-    'shape batches': 6,  # of (seed, step, row); also what is drawn once per run: of (seed, shape) and of (seed,)
+    # Of (seed, step, row), and what is drawn once per run: of (seed, shape) and of (seed,). Since trailing zeros do not
+    # count, the pool of shape n and row 0 of step n begin with the same bits; a stream of its own for pools would be
+    # cleaner, but would change every run that learns shapes.
+    'shape batches': 6,
     'shape observations': 7,  # of (shape,): what an evaluator shows of a held-out shape
     'shape surfaces': 8,  # of (shape,): the points at which meshes are compared
     'shape volumes': 9,  # of (): the points at which an extracted mesh is scored
     'volume pixels': 10,  # of (seed, step)
     'interleaved draws': 11,  # of (seed, block)
+    'digit scenes': 12,  # of (seed, split, scene)
 }
 _MASK = (1 << 64) - 1
 _local = threading.local()

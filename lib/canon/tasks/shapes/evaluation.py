@@ -19,6 +19,7 @@ from canon.errors import CanonError
 from canon.metrics import Mean
 from canon.metrics.shapes import SurfaceScores, compare_surfaces, iou, score_missing_surface
 from canon.named import Count, Positive, Range
+from canon.tasks.padding import round_up_to_devices
 from canon.tasks.shapes.system import ShapeSystem
 from canon.train import Evaluator
 
@@ -37,7 +38,7 @@ class ShapeEvaluation:
     Attributes:
       split: of the shapes, 'train' or 'test'.
       count: how many of them; None takes all.
-      batch_size: shapes evaluated at a time.
+      batch_size: shapes evaluated at a time, rounded up to a multiple of the devices.
       points: for the IoU, uniform in the cube.
       resolution: cells per side of the grid on which the surface is extracted.
       surface: points sampled on each of the two surfaces that are compared.
@@ -71,7 +72,7 @@ def shape_evaluator(
       watertight: whether all shapes have an inside; None reads them to find out.
     """
     shapes = shapes[: settings.count]
-    side = settings.resolution + 1
+    side, batch_size = settings.resolution + 1, round_up_to_devices(settings.batch_size)
     closed = all(shape.watertight for shape in shapes) if watertight is None else watertight
     names = _SCORES if closed else (*_SCORES, *_ONE_SIDED)
 
@@ -86,7 +87,7 @@ def shape_evaluator(
         return row
 
     def read_batch(step: int) -> dict[str, Any]:
-        numbers = np.arange(step * settings.batch_size, (step + 1) * settings.batch_size)
+        numbers = np.arange(step * batch_size, (step + 1) * batch_size)
         # Rows after the last shape repeat it and are masked.
         rows = [read_row(int(min(i, len(shapes) - 1))) for i in numbers]
         batch = {'observed': _stack([row['observed'] for row in rows])}
@@ -136,8 +137,7 @@ def shape_evaluator(
         meshes = {i: extract(i, grids[i]) for i in chosen}
         return draw_shapes({i: shapes[i] for i in chosen}, grids, meshes, system.half)
 
-    length = -(-len(shapes) // settings.batch_size)
-    batches = data.Generated(read_batch, settings.batch_size, len(shapes), length)
+    batches = data.Generated(read_batch, batch_size, len(shapes), -(-len(shapes) // batch_size))
     return Evaluator(batches, measure, finish, draw)
 
 
