@@ -54,12 +54,13 @@ def is_own(name: str) -> bool:
 def load_source(name: str, split: str = 'train', data_dir: str | os.PathLike | None = None, **kwargs: Any) -> Source:
     """Loads one split of the data set `name`.
 
-    A name is that of a public function of `canon.data.images`, `canon.data.text`, `pipeline.arrays` or
-    `pipeline.synthetic` that takes `split` and returns a source: 'digits' (embedded; prepared on first use), 'folder'
-    (path=, one folder of images per class), 'npz' (path=), 'fake' (random images), 'digit_lines' (embedded: lines of
-    text), 'words' (path=, images with their texts). 'package.module:function' is such a function of any other module;
-    it returns anything with `len` and `[i]`, perhaps with an `info`. All other names are those of TFDS sets, prepared
-    in array_record: 'mnist', 'voc/2007', 'voc/2007:4.0.0'.
+    A name is that of a public function of `canon.data.images`, `canon.data.text`, `canon.data.detection`,
+    `pipeline.arrays` or `pipeline.synthetic` that takes `split` and returns a source: 'digits' (embedded; prepared on
+    first use), 'folder' (path=, one folder of images per class), 'npz' (path=), 'fake' (random images), 'digit_lines'
+    (embedded: lines of text), 'words' (path=, images with their texts), 'digit_scenes' (embedded: scenes with boxes and
+    label maps). 'package.module:function' is such a function of any other module; it returns anything with `len` and
+    `[i]`, perhaps with an `info`. All other names are those of TFDS sets, prepared in array_record: 'mnist',
+    'voc/2007', 'voc/2007:4.0.0'.
 
     Args:
       name: the data set.

@@ -1,0 +1,1 @@
+"""Images with boxes and label maps: readers of detection and segmentation data, embedded scenes, batches by size."""
