@@ -25,6 +25,7 @@ _NEVER = -1e30  # stands for log 0: finite, so that subtracting it from itself g
 def dot_scores(query: jax.Array, keys: jax.Array, scale: float = 1.0) -> jax.Array:
     """Returns scale q^T k, [..., T, S]: Luong et al. 2015, eq. 8 'dot'; for scale d^-0.5 Vaswani et al. 2017, eq. 1."""
     _check_widths(query, keys)
+    # Products of bfloat16 are summed in float32: the softmax turns an absolute error of a score into a relative one.
     return jnp.einsum('...td,...sd->...ts', query, keys, preferred_element_type=_accumulator_dtype(query)) * scale
 
 
@@ -116,6 +117,7 @@ def scaled_dot_product(
 
 def _library_attention(query, keys, values, mask, scale):
     """Calls jax.nn, which takes [B, T, h, d] and returns the mean of all values, not 0, if all keys are masked."""
+    # Without an axis of heads there is one head; a mask [B, T, S] gets that axis, a mask [T, S] broadcasts as it is.
     inputs = (query, keys, values)
     if query.ndim == 3:
         inputs = tuple(x[:, None] for x in inputs)
@@ -137,6 +139,7 @@ def _exponentials(scores: jax.Array, mask: jax.Array | None) -> tuple[jax.Array,
     unnormalised = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
     if mask is None:
         return unnormalised, unnormalised.sum(-1, keepdims=True)
+    # If all keys are masked, every score is the maximum and exp gives 1: the weights become 0 and their sum 1 below.
     unnormalised = jnp.where(mask, unnormalised, 0)
     total = unnormalised.sum(-1, keepdims=True)
     return unnormalised, jnp.where(total > 0, total, 1)
@@ -185,6 +188,7 @@ def _check(scores: tuple[int, ...], values: jax.Array, mask: jax.Array | None) -
         return
     if mask.dtype != bool:
         raise UsageError(f'a mask is boolean, True where a query may attend, not {mask.dtype}')
+    # Broadcasting aligns the last axes, so the shapes are compared from the end.
     fits = mask.ndim <= len(scores) and all(m in (1, s) for m, s in zip(mask.shape[::-1], scores[::-1], strict=False))
     if not fits:
         raise UsageError(f'a mask {mask.shape} does not broadcast to scores {tuple(scores)}')

@@ -27,6 +27,8 @@ def map_in_chunks(function: Callable[[Any], Any], rows: Any, size: int, axis: in
     # `lax.map` has a `batch_size`, but compiles the function once more for the remainder; padding compiles it once.
     def split(x):
         x = jnp.moveaxis(x, axis, 0)
+        # Padded with the first rows and not with zeros: what is computed of them is dropped, but it may not be NaN
+        # either.
         padded = jnp.concatenate((x, x[: total - count]))
         return jnp.moveaxis(padded.reshape(-1, size, *x.shape[1:]), 1, axis + 1)
 

@@ -76,6 +76,7 @@ def _conv_on_cpu(images: jax.Array, kernel: jax.Array, windows: Windows, groups:
 def _pointwise(images: jax.Array, kernel: jax.Array, windows: Windows) -> jax.Array:
     """Computes a 1x1 convolution as one matrix product over the pixels of its windows."""
     if windows.stride != (1, 1) or any(any(r) for r in windows.padding):
+        # The stride drops pixels before the product, which would compute outputs that nobody reads otherwise.
         images = pad_images(images, windows.padding)[:, :: windows.stride[0], :: windows.stride[1]]
     pixels = images.reshape(-1, images.shape[-1])
     return (pixels @ kernel[0, 0]).reshape(*images.shape[:3], kernel.shape[3])
@@ -118,6 +119,8 @@ def conv_transpose(
     # Beyond that the convolution it transposes would have more windows.
     if any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)):
         raise UsageError(f'output_padding={extra} must be less than the stride {stride} or the dilation {dilation}')
+    # `lhs_dilation` puts stride - 1 zeros between the pixels; a padding of (k - 1) d would be the full correlation, of
+    # which the padding of the transposed convolution cuts p off again.
     explicit = [
         ((k - 1) * d - p, (k - 1) * d - p + e)
         for k, d, p, e in zip(kernel.shape[:2], dilation, padding, extra, strict=True)
@@ -137,6 +140,7 @@ def conv_transpose(
 def _transpose_kernel(kernel: jax.Array, groups: int) -> jax.Array:
     """Rotates [h, w, N / groups, C] by 180 degrees and swaps its channels within each group: [h, w, C / groups, N]."""
     h, w, per_group, channels = kernel.shape
+    # lax numbers the outputs of a grouped convolution group by group, so the groups come before N / groups.
     kernel = kernel[::-1, ::-1].reshape(h, w, per_group, groups, channels // groups)
     return kernel.transpose(0, 1, 4, 3, 2).reshape(h, w, channels // groups, groups * per_group)
 

@@ -102,7 +102,7 @@ def _search(log_probs: jax.Array, length: jax.Array, width: int, blank: int, max
 
 
 def _advance(beams: _Beams, log_p: jax.Array, blank: int) -> _Beams:
-    """Advances by one frame: a prefix stays or is extended by a character; ways to the same prefix add up."""
+    """Advances by one frame: a prefix stays or is extended by a character; paths to the same prefix add up."""
     width, max_length, classes = *beams.labels.shape, len(log_p)
     index = jnp.arange(width)
     last = jnp.where(beams.lengths > 0, beams.labels[index, jnp.maximum(beams.lengths - 1, 0)], blank)

@@ -29,9 +29,11 @@ def dot_general(x: jax.Array, kernel: jax.Array, numbers: Numbers, *args: Any, *
     (x_axes, kernel_axes), batch = numbers
     k = len(x_axes)
     plain = tuple(x_axes) == tuple(range(x.ndim - k, x.ndim)) and tuple(kernel_axes) == tuple(range(k))
+    # With fewer than two free axes there is nothing to merge.
     if not cpu_form() or not plain or any(map(len, batch)) or x.ndim - k < 2:
         return lax.dot_general(x, kernel, numbers, *args, **keywords)
     size = prod(kernel.shape[:k])
+    # Neighbouring axes are merged, so the reshapes move nothing in memory.
     rows, matrix = x.reshape(-1, size), kernel.reshape(size, -1)
     y = lax.dot_general(rows, matrix, (((1,), (0,)), ((), ())), *args, **keywords)
     return y.reshape(*x.shape[: x.ndim - k], *kernel.shape[k:])

@@ -35,6 +35,7 @@ def _backward(windows, residuals, dy):
     zeros = [jnp.zeros((), p.dtype) for p in products]
     # One variadic reduction over the columns: a reduction per tap would read `dy` k x k times.
     rows = lax.reduce(products, zeros, lambda a, b: [x + y for x, y in zip(a, b, strict=True)], (2,))
+    # What is left, [B, H', C] per tap, is 1 / W' of the products and cheap to sum in any order.
     dkernel = jnp.stack([r.sum((0, 1)) for r in rows]).reshape(kernel.shape).astype(kernel.dtype)
     return dimages, dkernel
 
@@ -43,7 +44,7 @@ depthwise_conv.defvjp(_forward, _backward)
 
 
 def _filters(kernel: jax.Array) -> jax.Array:
-    """[taps, C]"""
+    """Returns the filters of all taps, [taps, C], in float32 at least."""
     return _widen(kernel).reshape(-1, kernel.shape[-1])
 
 

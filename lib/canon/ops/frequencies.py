@@ -39,6 +39,7 @@ def frequency_mask(progress: jax.Array | float, levels: int, dimensions: int = 3
     x is visible; bands then appear one after another, the lowest first; at 1 all are visible.
     """
     bands = 1 + 2 * levels
+    # Band b fades in while the progress runs from (b - 1) / bands to b / bands; band 0, x itself, is always visible.
     visible = jnp.minimum(bands * jnp.asarray(progress, jnp.float32) + 1, bands)
     return jnp.repeat(jnp.clip(visible - jnp.arange(bands), 0, 1), dimensions, total_repeat_length=bands * dimensions)
 
@@ -64,6 +65,7 @@ def conical_frustum_gaussians(
     along = half**2 / 3 - 4 / 15 * half**4 * (12 * middle**2 - half**2) / scale**2
     across = radii**2 * (middle**2 / 4 + 5 / 12 * half**2 - 4 / 15 * half**4 / scale)
     square = directions**2
+    # The diagonal of I - d d^T / |d|^2: the disc of the cone is perpendicular to the ray.
     perpendicular = 1 - square / square.sum(-1, keepdims=True)
     variance = along[..., None] * square[..., None, :] + across[..., None] * perpendicular[..., None, :]
     return origins[..., None, :] + t[..., None] * directions[..., None, :], variance
@@ -89,6 +91,7 @@ def spherical_harmonics(directions: jax.Array) -> jax.Array:
     """
     x, y, z = directions[..., 0], directions[..., 1], directions[..., 2]
     xx, yy, zz = x * x, y * y, z * z
+    # Functions that differ only in the axis share a factor, so 10 serve all 16.
     c = [
         np.sqrt(n / np.pi) for n in (1 / 4, 3 / 4, 15 / 4, 5 / 16, 15 / 16, 35 / 32, 105 / 4, 21 / 32, 7 / 16, 105 / 16)
     ]

@@ -99,6 +99,7 @@ def _symmetric(padding: Pair) -> Sequence[Pair]:
 
 def _fit(low: int, high: int, n: int, k: int, s: int, ceil_mode: bool) -> Pair:
     """Extends or cuts the high side of one axis so that the last window ends at the last pixel."""
+    # Rounded up, a window fits even if it lacks pixels, as long as they are fewer than a stride.
     spare = n + low + high - k
     if spare < 0 and not (ceil_mode and spare > -s):
         raise UsageError(
@@ -107,4 +108,5 @@ def _fit(low: int, high: int, n: int, k: int, s: int, ceil_mode: bool) -> Pair:
     count = (-(-spare // s) if ceil_mode else spare // s) + 1
     if ceil_mode and (count - 1) * s >= n + low:  # it would start in the padding: Caffe and torch drop it
         count -= 1
+    # Negative if the last window ends before the last pixel: that side is then cropped and not padded.
     return low, (count - 1) * s + k - n - low

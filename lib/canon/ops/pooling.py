@@ -58,7 +58,7 @@ def _lowest(dtype) -> np.ndarray:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _max_of_shifts(images: jax.Array, windows: Windows) -> jax.Array:
-    """The form for XLA:CPU: the plain form's gradient, select-and-scatter, runs there pixel by pixel on one core."""
+    """Computes the form for XLA:CPU, where the plain form's gradient, select-and-scatter, runs on one core."""
     # Without a gradient no argmax is needed: the maximum of the slices is one fused loop.
     return reduce(jnp.maximum, slice_taps(pad_images(images, windows.padding, _lowest(images.dtype)), windows))
 

@@ -86,7 +86,10 @@ def _forward(function, search, least, params, origins, directions, near, far):
 
 
 def _backward(function, search, least, residuals, cotangent):
-    """DVR, eq. 7: dt / dtheta = -(df/dp . d)^-1 df/dtheta; likewise for origins and directions through p = o + t d."""
+    """Returns the gradients by DVR's eq. 7, dt / dtheta = -(df/dp . d)^-1 df/dtheta.
+
+    Likewise for origins and directions, through p = o + t d.
+    """
     params, origins, directions, (t, hit, _) = residuals
 
     def level(params, origins, directions, t):

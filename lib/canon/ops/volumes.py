@@ -88,6 +88,7 @@ def apply_transfer_function(table: jax.Array, values: jax.Array, low: float = 0.
     if table.ndim != 2 or len(table) < 2:
         raise UsageError(f'expected a transfer function [K, C] with at least two rows, got shape {table.shape}')
     position = jnp.clip((values - low) / (high - low), 0, 1) * (len(table) - 1)
+    # The last value belongs to the last pair of rows, with a fraction of 1: row + 1 stays within the table.
     row = jnp.minimum(position.astype(jnp.int32), len(table) - 2)
     fraction = (position - row)[..., None]
     return (1 - fraction) * table[row] + fraction * table[row + 1]
@@ -130,6 +131,7 @@ def make_shader(
         if light is not None:
             gradient = estimate_gradient(volume, points, low, high)
             length = jnp.sqrt((gradient * gradient).sum(-1) + 1e-12)  # no 0 / 0 in homogeneous regions
+            # Two-sided: the sign of the gradient tells which side is denser, not which one faces the light.
             colours = colours * (0.25 + 0.75 * jnp.abs((gradient * light).sum(-1)) / length)[..., None]
         return opacity_to_density(classified[..., 3], reference), colours
 
@@ -137,11 +139,12 @@ def make_shader(
 
 
 def total_variation(volume: jax.Array, width: float = 1e-2) -> jax.Array:
-    """The mean over voxels of |gradient|, in values per voxel: Rudin, Osher & Fatemi 1992. A scalar.
+    """Computes the mean over voxels of |gradient|, in values per voxel: Rudin, Osher & Fatemi 1992. A scalar.
 
     As sqrt(|gradient|^2 + width^2) - width, which is smooth where the volume is constant.
     """
     x, y, z = (jnp.diff(volume, axis=axis) for axis in range(3))
+    # Forward differences, at the voxels that have a next one along all three axes.
     square = x[:, :-1, :-1] ** 2 + y[:-1, :, :-1] ** 2 + z[:-1, :-1] ** 2
     return (jnp.sqrt(square + width**2) - width).mean()
 
@@ -173,7 +176,7 @@ def render_emission(
 
 
 def _render_until_opaque(shader, segments: RaySegments, count: int, stop: float, block: int, background):
-    """`render_emission` block by block: sums over blocks, each weighted by the transmittance of those before it."""
+    """Renders as `render_emission`, block by block, until the transmittance of every ray is at most `stop`."""
     blocks = -(-count // block)
 
     def render_block(number, depth):
@@ -181,6 +184,7 @@ def _render_until_opaque(shader, segments: RaySegments, count: int, stop: float,
         t, delta = _midpoints(segments, count, index)
         density, colours = shader(_points_at(segments, t))
         delta = jnp.where(index < count, delta, 0)  # intervals of the last block that lie beyond the segment
+        # Compositing is associative: a block counts by the transmittance of all blocks before it.
         weights = vr.weights(density, delta) * jnp.exp(-depth)[..., None]
         return vr.accumulate_along_rays(weights, colours, t), depth + vr.optical_depths(density, delta).sum(-1)
 
@@ -192,6 +196,7 @@ def _render_until_opaque(shader, segments: RaySegments, count: int, stop: float,
 
     shape = jax.eval_shape(render_block, 0, segments.near)[0]
     zeros = tuple(jnp.zeros(x.shape, x.dtype) for x in shape[:3])
+    # Whole blocks are written; what the last one has beyond `count` is cut off below.
     weights = jnp.zeros((*segments.near.shape, blocks * block), shape.weights.dtype)
     # Rays that miss count as opaque, so that no block is evaluated for them.
     depth = jnp.where(segments.far > segments.near, 0, jnp.inf).astype(shape.weights.dtype)
@@ -206,7 +211,7 @@ def _render_until_opaque(shader, segments: RaySegments, count: int, stop: float,
 def project_maximum(
     volume: jax.Array, segments: RaySegments, count: int, low=-1.0, high=1.0
 ) -> tuple[jax.Array, jax.Array]:
-    """Maximum intensity projection: the largest of `count` samples of each ray [...], and its distance t [...].
+    """Projects the maximum intensity: the largest of `count` samples of each ray [...], and its distance t [...].
 
     Args:
       volume: [X, Y, Z].
@@ -217,6 +222,7 @@ def project_maximum(
     _check_counts(count)
     t, _ = _midpoints(segments, count, jnp.arange(count))
     values = sample_volume(volume, _points_at(segments, t), low, high)
+    # Picked by its index and not by `max`, since its distance is returned too; the gradient is that of the one sample.
     largest = values.argmax(-1)[..., None]
     return jnp.take_along_axis(values, largest, -1)[..., 0], jnp.take_along_axis(t, largest, -1)[..., 0]
 
@@ -236,7 +242,7 @@ def integrate_along_rays(volume: jax.Array, segments: RaySegments, count: int, l
 
 
 def transmittance(integral: jax.Array) -> jax.Array:
-    """The fraction of light that passes: I / I_0 = exp(-integral of the attenuation), the Beer-Lambert law."""
+    """Returns the fraction of light that passes: I / I_0 = exp(-integral of the attenuation), the Beer-Lambert law."""
     return jnp.exp(-integral)
 
 
@@ -276,6 +282,7 @@ def intersect_iso_surface(
     """
     level = jnp.asarray(level, volume.dtype)
 
+    # Volume and level are arguments: the implicit gradient does not reach what a function closes over.
     def above_level(params, points):
         return sample_volume(params[0], points, low, high) - params[1]
 
@@ -283,6 +290,7 @@ def intersect_iso_surface(
     points = segments.origins + crossing.t[..., None] * segments.directions
     gradient = estimate_gradient(volume, points, low, high)
     square = (gradient * gradient).sum(-1, keepdims=True)
+    # As in `norms.safe_norm`: the inner `where` keeps the derivative of the root finite where there is no normal.
     valid = crossing.hit[..., None] & (square > 0)
     normals = jnp.where(valid, gradient / jnp.sqrt(jnp.where(valid, square, 1)), 0)
     faces_away = (normals * segments.directions).sum(-1, keepdims=True) > 0
@@ -299,7 +307,7 @@ def shade_phong(
     specular: float = 0.25,
     shininess: float = 20.0,
 ) -> jax.Array:
-    """Phong's reflection model (Phong 1975): I = (ambient + diffuse (n.l)+) colour + specular (r.v)+^shininess.
+    """Shades by Phong's model (Phong 1975): I = (ambient + diffuse (n.l)+) colour + specular (r.v)+^shininess.
 
     Args:
       normals: unit normals [..., 3].
@@ -328,6 +336,7 @@ def _midpoints(segments: RaySegments, count: int, index: jax.Array) -> tuple[jax
     """Returns the midpoints t [..., N] of the intervals `index` [N] of `count`, and their lengths in world units."""
     step = (segments.far - segments.near)[..., None] / count
     t = segments.near[..., None] + step * (index + 0.5).astype(step.dtype)
+    # t counts in lengths of the direction, which need not be 1.
     length = step * jnp.linalg.norm(segments.directions, axis=-1, keepdims=True)
     return t, jnp.broadcast_to(length, t.shape)
 

@@ -97,6 +97,7 @@ class LSTMCell(NamedTuple):
         return (o * m, c), (i, f, g, o, m)
 
     def backward(self, layout, w, saved, old, dnew):
+        # `c` is the old cell; the gradient of the new one, dc, also receives what h = o tanh(m) passes down.
         (i, f, g, o, m), (dh, dc), c = saved, dnew, old[1]
         do = dh * m * o * (1 - o)
         dm = dh * o * (1 - m * m)
@@ -129,6 +130,7 @@ class GRUCell(NamedTuple):
         q = q if w[1] is None else q + w[1]
         r, u = sigmoid(z[0] + r), sigmoid(z[1] + u)
         n = jnp.tanh(z[2] + r * q)
+        # (1 - u) n + u h with one product instead of two.
         return (n + u * (h - n),), (r, u, n, q)
 
     def backward(self, layout, w, saved, old, dnew):
@@ -169,6 +171,7 @@ class ChoGRUCell(NamedTuple):
         return (dh,), layout.join((dr, du, dn)), ()
 
     def weight_gradients(self, layout, saved, old, dz, extra, weights):
+        # The candidate multiplies r h and not h, so its gradient is an outer product of its own.
         dr, du, dn = layout.split(dz, 3)
         gates = layout.sum_outer(old[0], layout.join((dr, du)))
         candidate = layout.sum_outer(saved[0] * old[0], layout.join((dn,)))

@@ -20,7 +20,7 @@ def rnn(
     reverse: bool = False,
     activation: str = 'tanh',
 ) -> tuple[jax.Array, jax.Array]:
-    """s_t = f(x_t U + s_{t-1} W + b): the network of Elman 1990.
+    """Runs the network of Elman 1990: s_t = f(x_t U + s_{t-1} W + b).
 
     Args:
       x: sequences [B, T, I].
@@ -38,6 +38,7 @@ def rnn(
     Raises:
       UsageError: shapes do not fit, a length is beyond T, or there is no such activation.
     """
+    # The backward pass knows the value of the activation and not its argument, so the slope must be a function of it.
     if activation not in SLOPES:
         raise UsageError(f'no recurrence has the activation {activation!r}{suggest(activation, SLOPES)}')
     start = None if initial is None else (initial,)
@@ -56,7 +57,7 @@ def lstm(
     cell_kernel: jax.Array | None = None,
     cell_bias: jax.Array | None = None,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """The LSTM of Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000, without peepholes.
+    """Runs the LSTM of Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000, without peepholes.
 
     i, f, g, o = x_t kernel + h_{t-1} recurrent + bias
     c_t = sigmoid(f) c_{t-1} + sigmoid(i) tanh(g)
@@ -80,6 +81,7 @@ def lstm(
     Raises:
       UsageError: shapes do not fit or a length is beyond T.
     """
+    # None is a tree without leaves: a cell without the map compiles to a program without it.
     _check_extra(recurrent, cell_kernel=cell_kernel, cell_bias=cell_bias)
     weights = (recurrent, cell_kernel, cell_bias)
     outputs, (h, c) = run_cell(LSTMCell(), x, kernel, weights, bias, initial, lengths, reverse)
@@ -97,7 +99,7 @@ def gru(
     reverse: bool = False,
     reset_after: bool = True,
 ) -> tuple[jax.Array, jax.Array]:
-    """The GRU of Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder".
+    """Runs the GRU of Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder".
 
     r = sigmoid(x_r + h W_r), z = sigmoid(x_z + h W_z), where x_. = x_t kernel + bias
     n = tanh(x_n + r (h W_n + candidate_bias)) with `reset_after`, tanh(x_n + (r h) W_n) without
@@ -121,11 +123,13 @@ def gru(
     Raises:
       UsageError: shapes do not fit, a length is beyond T, or a bias is given that this form does not have.
     """
+    # Before the product there is no place for a second bias: it would add up with that of x.
     if candidate_bias is not None and not reset_after:
         raise UsageError('reset_after=False has no candidate_bias; leave it out')
     _check_extra(recurrent, candidate_bias=candidate_bias)
     start = None if initial is None else (initial,)
     weights = (recurrent, candidate_bias) if reset_after else (recurrent,)
+    # Two cells, since their products differ: one with [H, 3 H], or [H, 2 H] and then [H, H], which waits for r.
     cell = GRUCell() if reset_after else ChoGRUCell()
     outputs, (state,) = run_cell(cell, x, kernel, weights, bias, start, lengths, reverse)
     return outputs, state
@@ -133,6 +137,7 @@ def gru(
 
 def _check_extra(recurrent: jax.Array, **extra: jax.Array | None) -> None:
     """Raises UsageError unless kernels are [H, H] and biases [H]."""
+    # The weights that all cells have are checked in `run_cell`.
     for name, value in extra.items():
         shape = recurrent.shape[:1] * (2 if name.endswith('kernel') else 1)
         if value is not None and value.shape != shape:

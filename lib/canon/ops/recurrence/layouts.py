@@ -22,34 +22,34 @@ class Layout(Protocol):
     """How the arrays of a step are stored and multiplied."""
 
     def transpose(self, rows: jax.Array) -> jax.Array:
-        """[..., B, H] to this layout's order of axes, or back."""
+        """Moves [..., B, H] to this layout's order of axes, or back."""
 
     def broadcast(self, bias: jax.Array) -> jax.Array:
-        """A bias [H] in a shape that adds to a state."""
+        """Returns a bias [H] in a shape that adds to a state."""
 
     def project(self, x: jax.Array, kernel: jax.Array, bias: jax.Array | None, gates: int) -> Any:
-        """x kernel + bias for all steps at once, joined: x [T, B, I], kernel [I, n H]."""
+        """Computes x kernel + bias for all steps at once, joined: x [T, B, I], kernel [I, n H]."""
 
     def arrange(self, w: jax.Array, transposed: bool) -> Any:
-        """Weights [H, n H] as `multiply` takes them, or as `multiply_transposed` does."""
+        """Returns weights [H, n H] as `multiply` takes them, or as `multiply_transposed` does."""
 
     def multiply(self, h: jax.Array, w: Any) -> Sequence[jax.Array]:
-        """h w, by gates."""
+        """Computes h w, by gates."""
 
     def multiply_transposed(self, joined: Any, w: Any) -> jax.Array:
-        """joined w^T."""
+        """Computes joined w^T."""
 
     def split(self, joined: Any, gates: int) -> Sequence[jax.Array]:
-        """The gates of a joined value."""
+        """Returns the gates of a joined value."""
 
     def join(self, z: Sequence[jax.Array]) -> Any:
-        """The joined value of gates."""
+        """Returns the joined value of gates."""
 
     def sum_outer(self, h: jax.Array, joined: Any) -> jax.Array:
-        """The sum of h_t^T joined_t over all steps: [H, n H]."""
+        """Sums h_t^T joined_t over all steps: [H, n H]."""
 
     def sum_steps(self, joined: Any) -> jax.Array:
-        """The sum of joined over steps and sequences: [n H]."""
+        """Sums joined over steps and sequences: [n H]."""
 
 
 class JointGates(NamedTuple):
@@ -81,6 +81,7 @@ class JointGates(NamedTuple):
         return jnp.concatenate(z, -1)
 
     def sum_outer(self, h, joined):
+        # Steps and sequences become one axis, so a single product sums over both.
         return _product(h.reshape(-1, h.shape[-1]).T, joined.reshape(-1, joined.shape[-1]))
 
     def sum_steps(self, joined):
@@ -135,6 +136,7 @@ class ColumnStates(NamedTuple):
         return bias[:, None]
 
     def project(self, x, kernel, bias, gates):
+        # Transposed once for all steps, so that the loop reads columns.
         return JointGates().project(x, kernel, bias, gates).swapaxes(1, 2)
 
     def arrange(self, w, transposed):
@@ -172,6 +174,7 @@ def accumulator_type(dtype: Any) -> Any:
 
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
-    """a b in the narrower of their types, summed in float32 at least."""
+    """Computes a b in the narrower of their types, summed in float32 at least."""
+    # A float32 state is rounded to the weights' bfloat16, not the weights widened: only narrow products are faster.
     dtype = a.dtype if a.dtype.itemsize < b.dtype.itemsize else b.dtype
     return jnp.matmul(a.astype(dtype), b.astype(dtype), preferred_element_type=accumulator_type(dtype))

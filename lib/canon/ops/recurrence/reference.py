@@ -16,13 +16,13 @@ State = tuple[jax.Array, ...]
 
 
 def step_rnn(w: Mapping[str, jax.Array], x: jax.Array, state: State, activation: Callable = jnp.tanh) -> State:
-    """s' = f(x U + s W + b) (Elman 1990)."""
+    """Computes s' = f(x U + s W + b) (Elman 1990)."""
     (s,) = state
     return (activation(x @ w['kernel'] + s @ w['recurrent'] + w['bias']),)
 
 
 def step_lstm(w: Mapping[str, jax.Array], x: jax.Array, state: State) -> State:
-    """The LSTM of Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000."""
+    """Computes a step of the LSTM of Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000."""
     h, c = state
     i, f, g, o = jnp.split(x @ w['kernel'] + h @ w['recurrent'] + w['bias'], 4, axis=-1)
     c = sigmoid(f) * c + sigmoid(i) * jnp.tanh(g)
@@ -31,7 +31,7 @@ def step_lstm(w: Mapping[str, jax.Array], x: jax.Array, state: State) -> State:
 
 
 def step_gru(w: Mapping[str, jax.Array], x: jax.Array, state: State) -> State:
-    """The GRU of Cho et al. 2014 with the reset gate after the product, as in cuDNN and torch."""
+    """Computes a step of the GRU of Cho et al. 2014 with the reset gate after the product, as in cuDNN and torch."""
     (h,) = state
     xr, xz, xn = jnp.split(x @ w['kernel'] + w['bias'], 3, axis=-1)
     hr, hz, hn = jnp.split(h @ w['recurrent'], 3, axis=-1)
@@ -41,7 +41,7 @@ def step_gru(w: Mapping[str, jax.Array], x: jax.Array, state: State) -> State:
 
 
 def step_gru_reset_before(w: Mapping[str, jax.Array], x: jax.Array, state: State) -> State:
-    """The GRU as in the paper (Cho et al. 2014, eq. 5 to 8): the reset gate before the product."""
+    """Computes a step of the GRU of the paper (Cho et al. 2014, eq. 5 to 8): the reset gate before the product."""
     (h,) = state
     xr, xz, xn = jnp.split(x @ w['kernel'] + w['bias'], 3, axis=-1)
     wr, wz, wn = jnp.split(w['recurrent'], 3, axis=-1)
@@ -75,8 +75,10 @@ def scan_cell(
     def body(state, now):
         x, t = now
         valid = (t < lengths)[:, None]
+        # Padding keeps the state, so that the last one is the state after each sequence's own last step.
         state = tuple(jnp.where(valid, new, old) for new, old in zip(step(w, x, state), state, strict=True))
         return state, jnp.where(valid, state[0], 0)
 
+    # In reverse the scan starts at T - 1 and keeps the initial state until a sequence's own end.
     state, outputs = jax.lax.scan(body, initial, (x.swapaxes(0, 1), jnp.arange(x.shape[1])), reverse=reverse)
     return outputs.swapaxes(0, 1), state

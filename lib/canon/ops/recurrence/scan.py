@@ -66,6 +66,7 @@ def _scan_forward(cell, layout, reverse, z, weights, state, mask, save=True):
         z = tuple(x.astype(state[0].dtype) for x in layout.split(z, cell.gates))
         new, saved = cell.forward(layout, w, z, state)
         new = _select(mask, new, state)
+        # Without a gradient only the outputs are stacked: no step's activations stay in memory.
         return new, (new[0], (saved, state) if save else None)
 
     last, (outputs, residuals) = lax.scan(step, state, (z, mask), reverse=reverse)
@@ -83,7 +84,9 @@ def _scan_backward(cell, layout, reverse, residuals, gradients):
         doutput, saved, old, mask = now
         dstate = (dstate[0] + doutput, *dstate[1:])
         dold, dz, extra = cell.backward(layout, w, saved, old, dstate)
+        # The weights' gradient sums over all steps, to which padding must contribute zeros.
         dz, extra = _select(mask, (dz, extra), jax.tree.map(jnp.zeros_like, (dz, extra)))
+        # Stacked in the type of z, which halves what bfloat16 has to store.
         return _select(mask, dold, dstate), jax.tree.map(lambda d: d.astype(dtype), (dz, extra))
 
     dstate, (dz, extra) = lax.scan(step, dstate, (doutputs, saved, old, mask), reverse=not reverse)
@@ -112,11 +115,11 @@ def check_lengths(lengths: Any, rows: int, steps: int) -> jax.Array:
     Raises UsageError unless they are integers, and within 0 and T if they are known when the program is traced; those
     that are not known then count as T beyond it.
     """
-    known = not isinstance(lengths, Tracer)
-    lengths = np.asarray(lengths) if known else lengths
+    is_concrete = not isinstance(lengths, Tracer)
+    lengths = np.asarray(lengths) if is_concrete else lengths
     if lengths.shape != (rows,) or not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise UsageError(f'lengths {lengths.dtype}{list(lengths.shape)} should be integers, one for each of {rows}')
-    if known and rows and (lengths.min() < 0 or lengths.max() > steps):
+    if is_concrete and rows and (lengths.min() < 0 or lengths.max() > steps):
         raise UsageError(f'lengths from {lengths.min()} to {lengths.max()} should be within the {steps} steps given')
     return jnp.asarray(lengths)
 
