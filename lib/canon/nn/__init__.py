@@ -11,6 +11,7 @@ from canon.nn.layers import (
     ConvTranspose,
     Dense,
     DenseGeneral,
+    L2Norm,
     SeparableConv,
     he_normal,
     make_divisible,
@@ -23,7 +24,7 @@ from canon.nn.recurrent import GRU, LSTM, RNN
 
 __all__ = [
     'GRU', 'LSTM', 'RNN', 'AdditiveAttention', 'BatchNorm', 'Conv', 'ConvTranspose', 'ConvUnit', 'Dense',
-    'DenseGeneral', 'DotProductAttention', 'GeneralAttention', 'Mixed', 'MultiHeadAttention', 'Network',
+    'DenseGeneral', 'DotProductAttention', 'GeneralAttention', 'L2Norm', 'Mixed', 'MultiHeadAttention', 'Network',
     'SeparableConv', 'Unit', 'check_images', 'he_normal', 'make_divisible', 'reestimate', 'scale_channels',
     'to_inception_range',
 ]  # fmt: skip

@@ -151,6 +151,21 @@ class BatchNorm(nn.Module):
         return y
 
 
+class L2Norm(nn.Module):
+    """L2 normalisation across channels with a learned scale per channel (`canon.ops.l2_normalize`), as in SSD.
+
+    Its parameter is `channel_scale` [C]: unlike the `scale` of a `BatchNorm` it comes without statistics.
+    """
+
+    initial_scale: float = 20.0
+    eps: float = 1e-10
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.param('channel_scale', init.constant(self.initial_scale), (x.shape[-1],), jnp.float32)
+        return ops.l2_normalize(x, scale, self.eps)
+
+
 def reestimate(forward: Callable[[Any, Any], Any], batch_stats: Any, batches: Any, decay: float | None = None) -> Any:
     """Estimates 'batch_stats' again over `batches`: for averaged weights, AdaBN, or the paper's inference (Alg. 2).
 

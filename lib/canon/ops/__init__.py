@@ -1,17 +1,20 @@
 """Array in, array out: what layers and losses are made of. Knows no parameters' names and no modules."""
 
 from canon import backend
-from canon.ops import attention, ctc, decoding, dense, recurrence
+from canon.ops import attention, boxes, ctc, decoding, dense, matching, nms, priors, recurrence
 from canon.ops.activations import activation, elu, leaky_relu, relu, relu6, scaled_tanh, sigmoid, tanh
 from canon.ops.chunks import map_in_chunks
 from canon.ops.convolution import conv, conv_transpose
-from canon.ops.normalisation import batch_norm, batch_norm_train, lrn, lrn_within
+from canon.ops.normalisation import batch_norm, batch_norm_train, l2_normalize, lrn, lrn_within
 from canon.ops.padding import resolve_padding
 from canon.ops.pooling import adaptive_avg_pool, avg_pool, max_pool
 from canon.ops.positions import sinusoids
+from canon.ops.upsampling import bilinear_deconv, bilinear_deconv_kernel, bilinear_kernel, upsample_bilinear
 
 __all__ = [
-    'activation', 'adaptive_avg_pool', 'attention', 'avg_pool', 'backend', 'batch_norm', 'batch_norm_train', 'conv',
-    'conv_transpose', 'ctc', 'decoding', 'dense', 'elu', 'leaky_relu', 'lrn', 'lrn_within', 'map_in_chunks', 'max_pool',
-    'recurrence', 'relu', 'relu6', 'resolve_padding', 'scaled_tanh', 'sigmoid', 'sinusoids', 'tanh',
+    'activation', 'adaptive_avg_pool', 'attention', 'avg_pool', 'backend', 'batch_norm', 'batch_norm_train',
+    'bilinear_deconv', 'bilinear_deconv_kernel', 'bilinear_kernel', 'boxes', 'conv', 'conv_transpose', 'ctc',
+    'decoding', 'dense', 'elu', 'l2_normalize', 'leaky_relu', 'lrn', 'lrn_within', 'map_in_chunks', 'matching',
+    'max_pool', 'nms', 'priors', 'recurrence', 'relu', 'relu6', 'resolve_padding', 'scaled_tanh', 'sigmoid',
+    'sinusoids', 'tanh', 'upsample_bilinear',
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Normalisation of activations [B, H, W, C]: batch normalisation, and AlexNet's local response normalisation."""
+"""Normalisation of activations [B, H, W, C]: batch normalisation, AlexNet's local responses, and L2 across channels."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -64,6 +64,16 @@ def _widen(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+def l2_normalize(x: jax.Array, scale: jax.Array, eps: float = 1e-10) -> jax.Array:
+    """Computes scale x / sqrt(sum_c x_c^2 + eps) across the channels of x [..., C].
+
+    From ParseNet (Liu et al. 2015, section 3.3); SSD normalises conv4_3 in this way, with a learned scale [C]. The
+    gradient at the zero vector is finite.
+    """
+    wide = _widen(x)
+    return (wide * lax.rsqrt(jnp.square(wide).sum(-1, keepdims=True) + eps) * scale).astype(x.dtype)
+
+
 def lrn(
     x: jax.Array, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0, divide_by_n: bool = False
 ) -> jax.Array:
@@ -104,7 +114,7 @@ def _normalise(x: jax.Array, window: tuple[int, ...], alpha: float, beta: float,
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
 def _normalise_on_cpu(x: jax.Array, window: tuple[int, ...], alpha: float, beta: float, k: float) -> jax.Array:
-    """The form for XLA:CPU: the window as a sum of shifted slices, no general power, the gradient in closed form."""
+    """Computes the form for XLA:CPU: a sum of shifted slices, no general power, the gradient in closed form."""
     return _cpu_forward(x, window, alpha, beta, k)[0]
 
 
