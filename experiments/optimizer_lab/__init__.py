@@ -19,17 +19,14 @@ from ml_collections import ConfigDict
 from canon import named
 from canon.errors import UsageError
 from canon.tasks.optimizer_lab import side_by_side
-from canon.train import Experiment, lengths
+from canon.train import Experiment
 
 
 def make(config: ConfigDict) -> Experiment:
     """Makes the experiment `config.of` with a copy of its parameters for each of `config.optimizers`."""
     module = _load(config.of)
     base = module.make(_with_any_tx(config))
-    # The optimizers are made here, not in `train`, since their updates are partitioned by copy.
-    size, examples = (getattr(base.train, key, None) for key in ('batch_size', 'num_examples'))
-    config = lengths.resolve(config, size, examples)
-    experiment = side_by_side(base, select_optimizers(config), config.seed, tuple(config.get('compare', ())))
+    experiment = side_by_side(base, select_optimizers(config), tuple(config.get('compare', ())))
     return module.finish(experiment, config) if hasattr(module, 'finish') else experiment
 
 

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from canon import named
 from canon.errors import UsageError
 from canon.tasks.optimizer_lab import SURFACES, Surface, record_paths, surface_experiment
-from canon.train import Experiment
+from canon.train import Experiment, lengths
 
 
 def make(config: ConfigDict) -> Experiment:
@@ -17,8 +17,10 @@ def make(config: ConfigDict) -> Experiment:
 
 def finish(experiment: Experiment, config: ConfigDict) -> Experiment:
     """Records and draws the path of each optimizer."""
-    title = f'{config.surface.name}, {config.run.steps} steps: optimizer and final loss'
-    return record_paths(experiment, _surface(config), config.run.steps, title)
+    # The paths are arrays of the state, with a row per step, so their length is needed before training resolves it.
+    steps = lengths.resolve({'run': {'steps': config.run.steps}}, None, None).run.steps
+    title = f'{config.surface.name}, {steps} steps: optimizer and final loss'
+    return record_paths(experiment, _surface(config), steps, title)
 
 
 def _surface(config: ConfigDict) -> Surface:

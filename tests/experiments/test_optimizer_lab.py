@@ -12,7 +12,7 @@ import pytest
 from canon import optim
 from canon.errors import UsageError
 from canon.tasks.optimizer_lab import SURFACES
-from canon.train import fit
+from canon.train import bind, fit
 from canon.train.log import read_rows
 from canon.train.runs import Run
 from experiments import configs
@@ -130,7 +130,7 @@ def test_what_is_refused(root, changes, message):
         for key, value in changes.items():
             config[key] = value
     with pytest.raises(UsageError, match=message):
-        make(config)
+        bind(make(config), config)
 
 
 def test_rates_are_scaled(root):

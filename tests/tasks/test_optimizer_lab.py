@@ -80,7 +80,7 @@ def test_each_optimizer_learns_what_it_learns_alone(tmp_path):
     specs = {'a': dict(name='sgd', learning_rate=0.1), 'b': dict(name='adam', learning_rate=1e-2)}
     diverging = {'c': dict(name='sgd', learning_rate=1e38)}
     config = toy.config(steps=6, checkpoint=dict(every=100))
-    experiment = side_by_side(toy.experiment(), specs | diverging, config['seed'])
+    experiment = side_by_side(toy.experiment(), specs | diverging)
     together = fit(experiment, config, tmp_path / 'together', quiet=True)
     for name, spec in specs.items():
         alone = fit(toy.experiment(tx=optim.make_optimizer(spec)), config, tmp_path / name, quiet=True)

@@ -608,7 +608,7 @@ def test_a_step_of_ones_own(tmp_path):
         params = jax.tree.map(lambda p: p - 1, state.params)
         return state._replace(step=state.step + 1, params=params), {'loss': Mean(jnp.float32(1), jnp.float32(1))}
 
-    made = toy.linear(step=step)
+    made = toy.linear(make_step=lambda task, tx, seed: step)
     start = fit(made, toy.config(steps=1), tmp_path / 'a', quiet=True).state.params
     end = fit(made, toy.config(steps=4), tmp_path / 'b', quiet=True).state.params
     np.testing.assert_allclose(end['Dense_0']['bias'], start['Dense_0']['bias'] - 3)

@@ -74,7 +74,8 @@ def test_data_are_cut_to_the_rows_of_a_process(monkeypatch):
 
 
 def test_a_step_of_ones_own_does_not_accumulate():
-    made = toy.linear(step=lambda state, batch: (state, {'loss': Mean(jnp.ones(()), jnp.ones(()))}))
+    one = Mean(jnp.ones(()), jnp.ones(()))
+    made = toy.linear(make_step=lambda task, tx, seed: lambda state, batch: (state, {'loss': one}))
     with pytest.raises(UsageError, match=r'run\.accumulate=2: the experiment defines its own step'):
         make_setup(made, toy.config(accumulate=2))
     assert make_setup(made, toy.config()).names == ('loss',)

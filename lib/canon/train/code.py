@@ -25,7 +25,7 @@ def digest_code(experiment: Experiment) -> str:
     therefore has another digest.
     """
     task = experiment.task
-    functions: list[Any] = [task.init, task.loss, task.predict, experiment.step]
+    functions: list[Any] = [task.init, task.loss, task.predict, experiment.make_step]
     functions += [] if task.gradient is None else [task.gradient]
     for _, evaluator in sorted(experiment.evals.items()):
         functions += [evaluator.measure, evaluator.finish, evaluator.start]

@@ -138,14 +138,14 @@ def _make_step(experiment: Experiment, seed: int, accumulate: int) -> Any:
     """Returns the step of an experiment; None if it trains nothing."""
     if experiment.train is None:
         return None
-    if experiment.step is None:
+    if experiment.make_step is None:
         return make_step(experiment.task, experiment.tx, seed, accumulate)
     if accumulate > 1:
         raise UsageError(
             f'run.accumulate={accumulate}: the experiment defines its own step, which takes whole batches; remove '
             'run.accumulate, or give the task a gradient (`Task.gradient`) instead of a step'
         )
-    return experiment.step
+    return experiment.make_step(experiment.task, experiment.tx, seed)
 
 
 def _add_statistics_after(init: Any) -> Any:

@@ -113,8 +113,8 @@ class Experiment(NamedTuple):
            makes it, with its lengths in steps.
     train: training data; None if nothing is trained. `fit` then runs every evaluator once, and needs no `tx`.
     evals: the evaluators, by name.
-    step:  the last resort for unusual updates, in place of `make_step`: (state, batch) -> (state, {name: Mean}). It
-           cannot accumulate; a gradient of the task (`Task.gradient`) can.
+    make_step: the last resort for unusual updates, in place of `canon.train.make_step`: (task, tx, seed) -> a step,
+           (state, batch) -> (state, {name: Mean}). It cannot accumulate; a gradient of the task (`Task.gradient`) can.
     about: what `run.json` records of the data (class names, shapes), so that the run can be used without them.
     read:  reads published weights for `run.init_from.path`: (path, {name: leaf} of parameters and mutable) -> {name:
            array}, or None for a path that it cannot read, such as a run's (`canon.weights.reader`).
@@ -124,6 +124,6 @@ class Experiment(NamedTuple):
     tx: Any = None  # optax.GradientTransformation | Mapping[str, Any]
     train: Any = None  # Data | None
     evals: Mapping[str, Evaluator] = {}
-    step: Callable[[State, Batch], tuple[State, Mapping[str, Mean]]] | None = None
+    make_step: Callable[[Task, Any, int], Callable[[State, Batch], tuple[State, Mapping[str, Mean]]]] | None = None
     about: Mapping[str, Any] = {}
     read: Callable[[str, Mapping[str, Any]], Mapping[str, Any] | None] | None = None

@@ -7,7 +7,8 @@ gradients are taken at the look-ahead point, evaluation happens at the averaged 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -25,7 +26,7 @@ from canon.train.step import mean_gradient
 COPIES = 'optimizers'  # where `mutable` holds the batch statistics of each copy
 
 
-def side_by_side(base: Experiment, specs: Mapping[str, Any], seed: int, compare: tuple[str, ...] = ()) -> Experiment:
+def side_by_side(base: Experiment, specs: Mapping[str, Any], compare: tuple[str, ...] = ()) -> Experiment:
     """Trains a copy of the parameters of `base` with each optimizer; its metrics become 'OPTIMIZER/metric'.
 
     An optimizer that diverges stands still from then on (`optim.skip_nonfinite`) and does not stop the others.
@@ -34,27 +35,35 @@ def side_by_side(base: Experiment, specs: Mapping[str, Any], seed: int, compare:
 
     Args:
       base: the experiment.
-      specs: {name: arguments of `optim.make_optimizer`}, with lengths in steps.
-      seed: of all randomness in training; each copy gets the same keys.
+      specs: {name: arguments of `optim.make_optimizer`}, with lengths in any unit.
       compare: names of two optimizers; evaluators then report `ratio/loss`, the loss of the first over the second's.
 
     Returns:
       An experiment whose evaluators also report the worst optimizer (`worst/loss`, `worst/accuracy`).
 
     Raises:
-      UsageError: `compare` does not name two optimizers, or a spec is invalid.
+      UsageError: `compare` does not name two optimizers; later, when training makes the optimizers, a spec is invalid.
     """
     names = list(specs)
     if len(compare) not in (0, 2) or not set(compare) <= set(names):
         raise UsageError(f'compare={compare} must be two of the optimizers, {", ".join(names)}')
+    # A mapping, as a config has it: training makes the optimizer, once it knows how many steps an epoch has.
+    tx = {'name': f'{__name__}:partition_copies', 'optimizers': tuple(specs.items())}
+    evals = {name: _copy_evaluator(evaluator, names, compare) for name, evaluator in base.evals.items()}
+    task, make_step = _copy_task(base.task, names), partial(make_copies_step, specs)
+    return base._replace(task=task, tx=tx, evals=evals, make_step=make_step)
+
+
+def partition_copies(optimizers: Sequence[tuple[str, Mapping[str, Any]]]) -> optax.GradientTransformation:
+    """Makes the optimizer of all copies: that of each copy updates the parameters below the copy's name.
+
+    optimizers: pairs (name, arguments of `optim.make_optimizer`), with lengths in steps.
+    """
     transforms = {
         name: optim.skip_nonfinite(optim.make_optimizer(_unnamed_chain(spec), f'optimizers.{name}'))
-        for name, spec in specs.items()
+        for name, spec in optimizers
     }
-    task = _copy_task(base.task, names)
-    tx = partition_by(lambda params: _find_owners(params, names), transforms)
-    evals = {name: _copy_evaluator(evaluator, names, compare) for name, evaluator in base.evals.items()}
-    return base._replace(task=task, tx=tx, evals=evals, step=_make_step(task, tx, specs, seed))
+    return partition_by(lambda params: _find_owners(params, list(transforms)), transforms)
 
 
 def _copy_task(base: Task, names: list[str]) -> Task:
@@ -79,8 +88,20 @@ def _copy_task(base: Task, names: list[str]) -> Task:
     return Task(init, loss, predict)
 
 
-def _make_step(task: Task, tx: Any, specs: Mapping[str, Any], seed: int):
-    """`canon.train.make_step` for copies: the loss is the mean of those that are finite, rates are those of each."""
+def make_copies_step(
+    specs: Mapping[str, Any], task: Task, tx: optax.GradientTransformation, seed: int
+) -> Callable[[State, Any], tuple[State, dict[str, Mean]]]:
+    """`canon.train.make_step` for copies, which it cannot make: what is skipped and reported is that of each copy.
+
+    The loss is the mean of those that are finite. A copy that skips its update keeps its batch statistics, while those
+    of the others change; `make_step` restores all or none.
+
+    Args:
+      specs: of `side_by_side`.
+      task: the task of all copies.
+      tx: of `partition_copies`.
+      seed: of all randomness in training; each copy gets the same keys.
+    """
 
     def step(state: State, batch):
         at = At(step_key(seed, state.step), state.step)

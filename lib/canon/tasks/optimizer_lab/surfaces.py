@@ -93,19 +93,25 @@ def record_paths(experiment: Experiment, surface: Surface, steps: int, title: st
       steps: of the run.
       title: of the figure.
     """
-    task, step = experiment.task, experiment.step
-    assert step is not None  # side_by_side defines one
+    task, make_step = experiment.task, experiment.make_step
+    assert make_step is not None  # side_by_side defines one
 
     def init(key, batch):
         variables = task.init(key, batch)
+        # A fixed size, since the state of a compiled step cannot grow; steps to come are at the start.
         path = jnp.tile(jnp.asarray(surface.start, jnp.float32), (steps + 1, 1))
         return {**variables, PATHS: {name: path for name in variables['params']}}
 
-    def recording_step(state, batch):
-        state, metrics = step(state, batch)
-        points, paths = optim.eval_params(state.params, state.opt), state.mutable[PATHS]
-        paths = {name: path.at[state.step].set(points[name]['point']) for name, path in paths.items()}
-        return state._replace(mutable={**state.mutable, PATHS: paths}), metrics
+    def make_recording_step(task, tx, seed):
+        step = make_step(task, tx, seed)
+
+        def recording_step(state, batch):
+            state, metrics = step(state, batch)
+            points, paths = optim.eval_params(state.params, state.opt), state.mutable[PATHS]
+            paths = {name: path.at[state.step].set(points[name]['point']) for name, path in paths.items()}
+            return state._replace(mutable={**state.mutable, PATHS: paths}), metrics
+
+        return recording_step
 
     def draw(params, mutable, sums):
         paths = {name: np.asarray(mutable[PATHS][name]) for name in params}
@@ -117,4 +123,4 @@ def record_paths(experiment: Experiment, surface: Surface, steps: int, title: st
         }
 
     evals = {name: evaluator._replace(draw=draw) for name, evaluator in experiment.evals.items()}
-    return experiment._replace(task=task._replace(init=init), step=recording_step, evals=evals)
+    return experiment._replace(task=task._replace(init=init), make_step=make_recording_step, evals=evals)
