@@ -99,9 +99,8 @@ def tabulate(match: str = '') -> Iterator[NetworkRow]:
         if str(network) not in counts:
             name, arguments, size, channels = network
             counts[str(network)] = trace_network(make_model(name, **arguments), size, channels)
-        ours = counts[str(network)]
         published = (row[key] for key in ('parameters', 'multiply_adds', 'top1', 'top5', 'source'))
-        yield NetworkRow(row['name'], row['arguments'], row['size'], *ours, *published)
+        yield NetworkRow(row['name'], row['arguments'], row['size'], *counts[str(network)], *published)
 
 
 def list_citations() -> Iterator[dict[str, Any]]:

@@ -24,7 +24,7 @@ from canon.errors import UsageError
 from canon.named import Count
 from canon.nn import LSTM, BatchNorm, Conv, Dense, check_images
 
-HEIGHT = 32
+HEIGHT = 32  # four poolings halve it to 2 rows, which the 2x2 convolution takes to one
 
 
 class CRNN(linen.Module):
@@ -75,6 +75,7 @@ class BiLSTM(linen.Module):
 
     @linen.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        # The initialisation of flax's LSTM cell: LeCun's normal kernels, and forget biases of 0.
         options: dict[str, Any] = dict(forget_bias=0.0, kernel_init=init.lecun_normal())
         x, _ = LSTM(self.hidden, bidirectional=True, **options, name='lstm')(x)
         return Dense(self.features, name='output')(x)

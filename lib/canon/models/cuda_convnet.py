@@ -63,7 +63,7 @@ class ConvNet(Network):
             if self.norm == 'batch':
                 x = BatchNorm(dtype=self.dtype, name=f'{part}_bn')(x, train)
             x = ops.activation(self.activation)(x)
-            if self.norm == 'lrn':
+            if self.norm == 'lrn':  # after the activation, as in AlexNet; a batch norm comes before it
                 x = ops.lrn(x)
         return x
 
@@ -76,7 +76,7 @@ def cifar10(
     width: int = 32,
     dtype: str | None = None,
 ) -> ConvNet:
-    """The network above.
+    """Builds the network above.
 
     Args:
       num_classes: number of logits.
@@ -90,9 +90,9 @@ def cifar10(
       UsageError: the activation, the norm or the kernels are unknown, or the width is below 1.
     """
     ops.activation(activation)  # raises for an unknown name, before anything is traced
-    for key, value, known in (('norm', norm, _NORMS), ('kernels', kernels, _KERNELS)):
-        if value not in known:
-            raise UsageError(f'model.{key}={value!r} is unknown{suggest(value, known)}')
+    for key, value, choices in (('norm', norm, _NORMS), ('kernels', kernels, _KERNELS)):
+        if value not in choices:
+            raise UsageError(f'model.{key}={value!r} is unknown{suggest(value, choices)}')
     if width < 1:
         raise UsageError(f'model.width={width} yields no channels; it must be at least 1')
     return ConvNet(num_classes, activation, norm, kernels, width, None if dtype is None else jnp.dtype(dtype))

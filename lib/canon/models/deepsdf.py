@@ -43,6 +43,7 @@ class WeightNormDense(linen.Module):
         bias = self.param('bias', _uniform_bias(inputs), (self.features,))
         if not self.normalise:
             return dense.product(x, kernel) + bias
+        # With g = |v| the layer starts as the plain one, x v + b.
         norm = jnp.linalg.norm(kernel, axis=0)
         scale = self.param('scale', lambda _: norm)
         return dense.product(x, kernel * (scale / norm)) + bias
@@ -61,6 +62,7 @@ class DeepSDF(linen.Module):
     @linen.compact
     def __call__(self, codes: jax.Array, points: jax.Array, train: bool = False) -> jax.Array:
         """Predicts signed distances [B, N] in -1..1 at points [B, N, 3] of shapes with codes [B, code]."""
+        # Every point sees the whole code: a shape is a function of position once its code is fixed.
         codes = jnp.broadcast_to(codes[:, None], (*points.shape[:2], codes.shape[-1]))
         inputs = jnp.concatenate((codes, points), -1)
         hidden = inputs
@@ -71,6 +73,7 @@ class DeepSDF(linen.Module):
             width = self.width - inputs.shape[-1] if layer + 1 == self.skip else self.width
             hidden = linen.relu(WeightNormDense(width, self.weight_norm, name=f'layer_{layer}')(hidden))
             hidden = linen.Dropout(self.dropout, deterministic=not train)(hidden)
+        # The last layer is plain, and a tanh bounds the distance: as in the authors' code.
         return jnp.tanh(WeightNormDense(1, False, name='distance')(hidden)[..., 0])
 
 
@@ -82,7 +85,7 @@ def deepsdf(
     dropout: DropRate = 0.2,
     weight_norm: bool = True,
 ) -> DeepSDF:
-    """The published decoder: 8 layers of 512 with weight normalisation, and a final tanh.
+    """Builds the published decoder: 8 layers of 512 with weight normalisation, and a final tanh.
 
     Args:
       layers: hidden layers.

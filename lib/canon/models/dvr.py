@@ -47,7 +47,7 @@ def dvr(width: int = 512, blocks: int = 5) -> DVR:
 
 
 def _uniform_dense(x: jax.Array, features: int, name: str, kernel_init=None) -> jax.Array:
-    """A dense layer with torch's default initialisation: uniform in +-1 / sqrt(inputs), weights and biases."""
+    """Applies a dense layer initialised as torch's: weights and biases uniform in +-1 / sqrt(inputs)."""
     bound = x.shape[-1] ** -0.5
 
     def uniform(key, shape, dtype):

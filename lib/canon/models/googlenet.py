@@ -124,6 +124,7 @@ class GoogLeNet(Network):
         return x if self.norm else ops.lrn(x, 5, 1e-4, 0.75, k=1.0, divide_by_n=True)
 
     def _head(self, name: str, x: jax.Array, unit: Callable, train: bool) -> None:
+        # Either pool takes the 14x14 of images of 224 to 4x4; the adaptive one does so for every size.
         pool = partial(ops.adaptive_avg_pool, size=4)
         if not self.norm:
             pool = partial(ops.avg_pool, window=5, stride=3, ceil_mode=True)
@@ -182,7 +183,7 @@ def googlenet(
     reductions: bool = True,
     dtype: str | None = None,
 ) -> GoogLeNet:
-    """GoogLeNet.
+    """Builds GoogLeNet.
 
     Args:
       num_classes: number of logits.

@@ -38,15 +38,19 @@ class IGR(linen.Module):
             if layer == self.skip:
                 # Dividing by sqrt(2) keeps the variance, on which the geometric initialisation relies.
                 hidden = jnp.concatenate((hidden, points), -1) / math.sqrt(2)
+            # Narrower by the point before the skip connection, so that the next layer has `width` inputs.
             width = self.width - 3 if layer + 1 == self.skip else self.width
+            # SAL, theorem 1: kernels from N(0, 2 / outputs) and zero biases keep |x| in expectation through ReLU
+            # layers, ...
             kernel = init.normal(math.sqrt(2 / width))
             hidden = self._softplus(Dense(width, kernel_init=kernel, name=f'layer_{layer}')(hidden))
+        # ... and nearly equal positive weights of the last layer turn it into about |x| - radius.
         kernel = _normal(math.sqrt(math.pi / self.width), 1e-5)
         out = Dense(1, kernel_init=kernel, bias_init=init.constant(-self.radius), name='distance')(hidden)
         return out[..., 0]
 
     def _softplus(self, x: jax.Array) -> jax.Array:
-        """log(1 + exp(beta x)) / beta, a ReLU with continuous derivatives; the ReLU itself for beta = 0."""
+        """Computes log(1 + exp(beta x)) / beta, a ReLU with continuous derivatives; the ReLU itself for beta = 0."""
         return jax.nn.softplus(self.beta * x) / self.beta if self.beta else linen.relu(x)
 
 
@@ -57,7 +61,7 @@ def igr(
     beta: NonNegative = 100.0,
     radius: Positive = 1.0,
 ) -> IGR:
-    """The published network: 8 layers of 512 with softplus.
+    """Builds the published network: 8 layers of 512 with softplus.
 
     Args:
       layers: hidden layers.

@@ -106,7 +106,7 @@ class Inception(Network):
                 stages[name] = x = self.unit(*layer, name=name)(x, train)
             elif isinstance(layer, Mapping):
                 stages[name] = x = Mixed(layer, self.unit, name=name)(x, train)
-            else:
+            else:  # a pooling is not a stage: it has no features of its own
                 x = layer(x)
             if heads and name == self.head_after:
                 logits = self.head(name='head')(x, train)
@@ -158,7 +158,7 @@ def bn_inception(
     width: float = 1.0,
     dtype: str | None = None,
 ) -> Inception:
-    """BN-Inception, figure 5, padded as in the authors' code ('same'), with pool projections of 96 in 4c and 4d.
+    """Builds BN-Inception, figure 5, padded as in the authors' code ('same'), with pool projections of 96 in 4c and 4d.
 
     Figure 5 prints 128 there, which contradicts its own 576 channels; the authors' code has 96. The paper trains
     without dropout. Arguments as of the module, and:
@@ -219,12 +219,11 @@ def inception_v2(
     width: float = 1.0,
     dtype: str | None = None,
 ) -> Inception:
-    """Inception-v2 of "Rethinking", section 6: table 1, with modules as its figures 5, 6 and 7 draw them.
+    """Builds Inception-v2 of "Rethinking", section 6: table 1, with modules as its figures 5, 6 and 7 draw them.
 
     The paper refers to a supplement for the sizes inside the modules; here they are v3's, which give the table's
-    widths: 288, 768, 1280, 2048. Where v3 has four modules on 17x17 the table has five: 128, 160, 160, 160, 192 filters
-      wide.
-    The number of parameters is therefore ours; the paper prints none. Arguments as of the module, and:
+    widths: 288, 768, 1280, 2048. Where v3 has four modules on 17x17 the table has five, here 128, 160, 160, 160 and 192
+    filters wide. The number of parameters is therefore ours; the paper prints none. Arguments as of the module, and:
 
     Args:
       auxiliary: adds the head of figure 8, whose fully connected layer (1024) is not normalised, unlike v3's.
@@ -235,8 +234,8 @@ def inception_v2(
         'conv_2a': Unit(32, 3, 1, 'valid'),
         'conv_2b': Unit(64, 3),
         'pool_3a': _HALVE,
-        'conv_3b': Unit(80, 3, 1, 'valid'),
-        'conv_4a': Unit(192, 3, 2, 'valid'),
+        'conv_3b': Unit(80, 3, 1, 'valid'),  # 3x3 in table 1; the released v3 has 1x1
+        'conv_4a': Unit(192, 3, 2, 'valid'),  # its stride stands where v3 pools
         'conv_4b': Unit(288, 3),  # 35x35 in and out: padded, though table 1 marks one convolution only
         **{f'mixed_5{letter}': _figure_5(3, 64, average) for letter in 'bcd'},
         'mixed_6a': _reduction_35(),
@@ -268,7 +267,9 @@ def inception_v3(
     width: float = 1.0,
     dtype: str | None = None,
 ) -> Inception:
-    """Inception-v3 as its authors released it and torchvision and timm publish it. Arguments as of the module, and:
+    """Builds Inception-v3 as its authors released it, and torchvision and timm publish it.
+
+    Arguments as of the module, and:
 
     Args:
       auxiliary: adds the batch-normalised head on mixed_6e; its logits are 'auxiliary'. It takes images of 299x299 or
@@ -291,6 +292,7 @@ def inception_v3(
         'mixed_7a': _reduction_17(),
         **{f'mixed_7{letter}': _figure_7(average) for letter in 'bc'},
     }
+    # The released code draws from truncated normals of fixed deviations, not by fan-in.
     normal = init.truncated_normal
     unit = partial(ConvUnit, width=width, decay=norm_decay, kernel_init=normal(0.1), dtype=kind)
     head = partial(
@@ -322,6 +324,7 @@ def _figure_5(size: int, projection: int, average: Callable) -> dict:
 
 def _figure_6(n: int, average: Callable) -> dict:
     """Returns a module on 17x17: 7x7 as 1x7 and 7x1, n filters wide inside."""
+    # 4 x 192 = 768 channels, whatever n is: only the inside of the 7x7 branches widens with depth.
     return {
         'branch1x1': (Unit(192),),
         'branch7x7': (Unit(n), Unit(n, (1, 7)), Unit(192, (7, 1))),
@@ -332,6 +335,7 @@ def _figure_6(n: int, average: Callable) -> dict:
 
 def _figure_7(average: Callable) -> dict:
     """Returns a module on 8x8: 3x3 as 1x3 and 3x1 in parallel."""
+    # 320 + 2 x 384 + 2 x 384 + 192 = 2048 channels.
     return {
         'branch1x1': (Unit(320),),
         'branch3x3': (Unit(384), (Unit(384, (1, 3)), Unit(384, (3, 1)))),
@@ -365,7 +369,7 @@ def inception_v4(
     width: float = 1.0,
     dtype: str | None = None,
 ) -> Inception:
-    """Inception-v4, figure 9: the stem, 4 Inception-A, Reduction-A, 7 Inception-B, Reduction-B, 3 Inception-C.
+    """Builds Inception-v4, figure 9: the stem, 4 Inception-A, Reduction-A, 7 Inception-B, Reduction-B, 3 Inception-C.
 
     Reduction-A has k, l, m, n = 192, 224, 256, 384. Arguments as of the module.
     """
@@ -386,12 +390,12 @@ def inception_v4(
 
 
 _V4_STEM = {  # figure 3
-    'stem_mixed1': {'branch_pool': (_HALVE,), 'branch3x3': (Unit(96, 3, 2, 'valid'),)},
-    'stem_mixed2': {
+    'stem_mixed1': {'branch_pool': (_HALVE,), 'branch3x3': (Unit(96, 3, 2, 'valid'),)},  # 64 + 96 channels
+    'stem_mixed2': {  # 96 + 96
         'branch3x3': (Unit(64), Unit(96, 3, 1, 'valid')),
         'branch7x7': (Unit(64), Unit(64, (1, 7)), Unit(64, (7, 1)), Unit(96, 3, 1, 'valid')),
     },
-    'stem_mixed3': {'branch3x3': (Unit(192, 3, 2, 'valid'),), 'branch_pool': (_HALVE,)},
+    'stem_mixed3': {'branch3x3': (Unit(192, 3, 2, 'valid'),), 'branch_pool': (_HALVE,)},  # 192 + 192
 }
 _V4_A = {  # figure 4
     'branch1x1': (Unit(96),),

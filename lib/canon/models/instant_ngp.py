@@ -28,7 +28,7 @@ _EMPTY = -1e4  # a raw density whose activation is 0
 
 @jax.custom_jvp
 def truncated_exp(raw: jax.Array) -> jax.Array:
-    """exp(raw), with the derivative exp(clip(raw, -15, 15)) so that updates stay bounded, as in instant-ngp's code."""
+    """Computes exp(raw), with the derivative exp(clip(raw, -15, 15)), which bounds updates as in instant-ngp's code."""
     return jnp.exp(jnp.minimum(raw, 80.0))  # exp(88.8) overflows float32
 
 
@@ -84,6 +84,7 @@ class GridField(linen.Module):
         """Returns the features of the grid at x [..., 3] in the unit cube."""
 
         def uniform(key, shape):
+            # Near zero, so that the scene starts out uniform: what differs from place to place is learnt.
             return jax.random.uniform(key, shape, jnp.float32, -self.spread, self.spread)
 
         if isinstance(self.grid, int):

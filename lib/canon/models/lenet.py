@@ -91,6 +91,7 @@ class LeNet5(Network):
         x = stages['S2'] = pool(x, 2)
         x = stages['C3'] = act(conv(16, 5, name='C3')(x))
         x = stages['S4'] = pool(x, 2)
+        # A convolution as in the paper, though its map is 1x1: larger images would give more than one place.
         x = stages['C5'] = act(conv(120, 5, name='C5')(x))
         if features:
             return stages
@@ -175,7 +176,7 @@ def lenet5(
     dropout: DropRate = 0.0,
     dtype: str | None = None,
 ) -> LeNet5:
-    """LeNet-5 in its modern form, for images of 32x32.
+    """Builds LeNet-5 in its modern form, for images of 32x32.
 
     Args:
       num_classes: number of logits.
@@ -187,14 +188,14 @@ def lenet5(
     Raises:
       UsageError: `activation` or `pool` is unknown.
     """
-    for key, value, known in (('activation', activation, _ACTIVATIONS), ('pool', pool, _POOLS)):
-        if value not in known:
-            raise UsageError(f'model.{key}={value!r} is unknown; there are {", ".join(known)}')
+    for key, value, choices in (('activation', activation, _ACTIVATIONS), ('pool', pool, _POOLS)):
+        if value not in choices:
+            raise UsageError(f'model.{key}={value!r} is unknown; there are {", ".join(choices)}')
     return LeNet5(num_classes, activation, pool, dropout, None if dtype is None else jnp.dtype(dtype))
 
 
 def lenet5_1998(num_classes: Count = 10, dtype: str | None = None) -> LeNet5Of1998:
-    """LeNet-5 as published, for 32x32 images of up to ten digits.
+    """Builds LeNet-5 as published, for 32x32 images of up to ten digits.
 
     Logits are the negative penalties: train with `canon.losses.maximum_a_posteriori` for the paper's eq. 9, or with the
     negative logit of the label for its eq. 8. Weights are initialised from U(+-2.4 / F), F the fan-in of the unit

@@ -176,6 +176,7 @@ class InvertedResidual(nn.Module):
         # The published weights have no expansion where it would keep the number of channels.
         y = x if self.expansion == 1 else unit(x, hidden, 1, name='expand')
         y = unit(y, hidden, 3, self.stride, 1, groups=hidden, name='depthwise')
+        # Linear by default: a ReLU on so few channels would destroy information (section 3.2).
         y = unit(y, self.features, 1, name='project', activation=self.bottleneck)
         return x + y if self.residual and x.shape == y.shape else y  # between bottlenecks, not between expansions
 
@@ -199,7 +200,7 @@ def mobilenet_v1(
     dropout: DropRate = 0.001,
     dtype: str | None = None,
 ) -> MobileNetV1:
-    """MobileNet; the paper's resolution multiplier is the size of the images, 224, 192, 160 or 128 (from 32).
+    """Builds MobileNet; the paper's resolution multiplier is the size of the images, 224, 192, 160 or 128 (from 32).
 
     Kernels are initialised as in the authors' TensorFlow code, from N(0, 0.09^2) truncated at two deviations; biases
     with 0. timm's mobilenetv1_100 takes activation='relu6', padding=1 and eps=1e-5.
@@ -218,7 +219,7 @@ def mobilenet_v1(
     Raises:
       UsageError: the width leaves no channels, or the activation is unknown.
     """
-    ops.activation(activation)
+    ops.activation(activation)  # raises for an unknown name, before anything is traced
     _check_width(width_multiplier)
     dtype_ = None if dtype is None else jnp.dtype(dtype)
     return MobileNetV1(num_classes, width_multiplier, separable, activation, padding, eps, dropout, dtype_)
@@ -232,7 +233,7 @@ def mobilenet_v2(
     dropout: DropRate = 0.2,
     dtype: str | None = None,
 ) -> MobileNetV2:
-    """MobileNetV2 in torchvision's form: symmetric padding, eps 1e-5 in the norms; for images of any size from 32.
+    """Builds MobileNetV2 in torchvision's form: symmetric padding, eps 1e-5 in the norms; for images from 32x32 up.
 
     Convolutions are initialised from N(0, 2 / fan-out), the classifier from N(0, 0.01^2), biases with 0.
 

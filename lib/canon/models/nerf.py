@@ -28,7 +28,7 @@ from canon.rendering.samples import Samples
 
 
 def _shifted_softplus(raw: jax.Array) -> jax.Array:
-    """log(1 + exp(raw - 1)): mip-NeRF, section 3.3. Smooth, and the scene starts out thin."""
+    """Computes log(1 + exp(raw - 1)): mip-NeRF, section 3.3. Smooth, and the scene starts out thin."""
     return jax.nn.softplus(raw - 1)
 
 
@@ -60,15 +60,13 @@ class NeRF(linen.Module):
         """Returns raw densities [..., N] and colours [..., N, 3]."""
         inputs = self._encode(samples)
         h = _trunk(inputs, self.layers, self.width, self.skip)
-        density = _glorot_dense(1, 'density_out')(h)[
-            ..., 0
-        ]  # before the direction enters: it depends on position alone
+        # Before the direction enters: the density depends on the position alone.
+        density = _glorot_dense(1, 'density_out')(h)[..., 0]
         if self.view_levels >= 0:
             mask = None if samples.progress is None else fq.frequency_mask(samples.progress, self.view_levels)
             # Directions are encoded at unit length; their length is a matter of the camera.
-            views = fq.positional_encoding(rays.normalise_directions(samples.directions), self.view_levels, mask)[
-                ..., None, :
-            ]
+            directions = rays.normalise_directions(samples.directions)
+            views = fq.positional_encoding(directions, self.view_levels, mask)[..., None, :]
             h = _glorot_dense(self.width, 'bottleneck')(h)  # without an activation, as in the authors' code
             h = jnp.concatenate((h, jnp.broadcast_to(views, (*h.shape[:-1], views.shape[-1]))), -1)
             h = linen.relu(_glorot_dense(self.view_width, 'view')(h))
@@ -193,7 +191,7 @@ def _trunk(inputs: jax.Array, layers: int, width: int, skip: int | None) -> jax.
 
 
 def _glorot_dense(features: int, name: str) -> Dense:
-    """A dense layer with Glorot's uniform initialisation and zero biases: Keras' defaults, as in the authors' code."""
+    """Makes a dense layer with Keras' defaults, as in the authors' code: Glorot's uniform kernel and zero biases."""
     return Dense(features, kernel_init=init.glorot_uniform(), name=name)
 
 

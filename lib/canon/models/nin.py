@@ -105,7 +105,9 @@ class NIN(Network):
 
 
 def nin_cifar(num_classes: Count = 10, dropout: DropRate = 0.5, width: float = 1.0, dtype: str | None = None) -> NIN:
-    """The network of three blocks for CIFAR's 32x32 images. Kernels are initialised from N(0, 0.05), biases with 0.
+    """Builds the network of three blocks for CIFAR's 32x32 images.
+
+    Kernels are initialised from N(0, 0.05), biases with 0.
 
     Args:
       num_classes: number of logits.
@@ -119,7 +121,9 @@ def nin_cifar(num_classes: Count = 10, dropout: DropRate = 0.5, width: float = 1
 def nin_imagenet(
     num_classes: Count = 1000, dropout: DropRate = 0.5, width: float = 1.0, dtype: str | None = None
 ) -> NIN:
-    """The network of four blocks for ImageNet. Kernels are initialised from N(0, 0.05) or N(0, 0.01), biases with 0.
+    """Builds the network of four blocks for ImageNet.
+
+    Kernels are initialised from N(0, 0.05) or N(0, 0.01), biases with 0.
 
     Args:
       num_classes: number of logits.

@@ -29,8 +29,10 @@ class ConditionalBatchNorm(linen.Module):
     def __call__(self, x: jax.Array, code: jax.Array, train: bool = False) -> jax.Array:
         """Normalises x [B, N, F] over shapes and points, conditioned on codes [B, C]."""
         size = x.shape[-1]
+        # One factor and one offset per shape and feature: the code reaches the decoder by these alone.
         gamma = nn.Dense(size, kernel_init=init.zeros, bias_init=init.ones, name='gamma')(code)
         beta = nn.Dense(size, kernel_init=init.zeros, name='beta')(code)
+        # Statistics are shared by all shapes of a batch; only scale and shift are the shape's own.
         normalised = nn.BatchNorm(use_scale=False, use_bias=False, name='norm')(x, train)
         return gamma[:, None] * normalised + beta[:, None]
 
@@ -81,6 +83,7 @@ class PointEncoder(linen.Module):
                 pooled = jnp.broadcast_to(features.max(1, keepdims=True), features.shape)
                 features = jnp.concatenate((features, pooled), -1)
             features = EncoderBlock(self.hidden, name=f'block_{block}')(features)
+        # The maximum over points does not depend on their order (PointNet).
         return _dense(self.code, 'code')(linen.relu(features.max(1)))
 
 
@@ -125,7 +128,7 @@ class OccupancyNetwork(linen.Module):
 
 
 def point_cloud(code: Count = 512, hidden: Count = 512, width: Count = 256, blocks: Count = 5) -> OccupancyNetwork:
-    """The published network for point clouds: an encoder of 5 blocks of 512, a decoder of 5 blocks of 256.
+    """Builds the published network for point clouds: an encoder of 5 blocks of 512, a decoder of 5 blocks of 256.
 
     Args:
       code: size of the latent codes.
@@ -137,5 +140,5 @@ def point_cloud(code: Count = 512, hidden: Count = 512, width: Count = 256, bloc
 
 
 def _dense(features: int, name: str) -> nn.Dense:
-    """A dense layer with PyTorch's initial weights; its biases start at 0, not uniform as PyTorch's do."""
+    """Makes a dense layer with PyTorch's initial weights; its biases start at 0, not uniform as PyTorch's do."""
     return nn.Dense(features, kernel_init=_UNIFORM, name=name)

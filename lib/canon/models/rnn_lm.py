@@ -65,19 +65,23 @@ class RecurrentLM(linen.Module):
         if tokens.ndim != 2:
             raise UsageError(f'a language model takes tokens [B, T], not {tokens.shape}')
         state = self.start(len(tokens)) if state is None else state
+        # An id beyond the vocabulary makes its row NaN, instead of passing for another word.
         x = self._drop(jnp.take(self._embedding(train), tokens, axis=0, fill_value=jnp.nan), self.dropout_input, train)
         last_states, outputs = [], x
         for number, (layer, initial) in enumerate(zip(self.recurrent, state, strict=True), 1):
+            # The layers are separate modules, since dropout and widths change from layer to layer.
             outputs, last_state = layer(x, lengths, initial=initial)
             last_states.append(last_state)
             x = self._drop(outputs, self.dropout if number == self.layers else self.dropout_hidden, train)
         logits = dense.product(x, self.embedding.T.astype(x.dtype)) + self.bias if self.tied else self.output(x)
+        # The loss normalises over the vocabulary, for which bfloat16 has too few digits.
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         return LanguageOutput(logits, tuple(last_states), outputs, x)
 
     def start(self, batch_size: int, length: int = 0) -> Any:
         """Returns the zero state of each layer. A recurrent state has one size, whatever `length` is."""
         del length
+        # `parent=None`: within a bound module linen would otherwise register the cell as a submodule.
         return tuple(_CELLS[self.cell](width, parent=None).start(batch_size) for width in self.widths)
 
     def extend(self, state: Any, tokens: jax.Array) -> tuple[jax.Array, Any]:
@@ -93,6 +97,7 @@ class RecurrentLM(linen.Module):
     def _embedding(self, train: bool) -> jax.Array:
         """Returns the embedding matrix; in training some words are zero at all of their positions (section 4.3)."""
         table = self.embedding if self.dtype is None else self.embedding.astype(self.dtype)
+        # One mask over rows of the table, so that a word is dropped at all of its positions.
         return self._drop_masked(table, self.dropout_embedding, (self.vocab, 1)) if train else table
 
     def _drop(self, x: jax.Array, rate: float, train: bool) -> jax.Array:
@@ -116,7 +121,7 @@ def language_model(
     dropout_embedding: DropRate = 0.0,
     dtype: str | None = None,
 ) -> RecurrentLM:
-    """A recurrent language model; the defaults are Zaremba et al.'s small LSTM.
+    """Builds a recurrent language model; the defaults are Zaremba et al.'s small LSTM.
 
     Args:
       vocab: V, tokens of the vocabulary.
@@ -163,12 +168,13 @@ def awd_lstm(
     dropout_embedding: DropRate = 0.1,
     dtype: str | None = None,
 ) -> RecurrentLM:
-    """AWD-LSTM with the settings of its authors' README for PTB; arguments as in `language_model`.
+    """Builds AWD-LSTM with the settings of its authors' README for PTB; arguments as in `language_model`.
 
     Tied, 24,210,800 parameters with 10,000 words (theirs prints 24,221,600: cuDNN has two bias vectors for each of
     ours). For WikiText-2 they set dropout_hidden=0.2 and dropout_input=0.65. DropConnect on the recurrent weights is
     a transformation of the parameters, `weight_drop`, applied by the loss.
     """
+    # Tied (section 4.4), with an embedding narrower than the hidden layers (section 4.5).
     rates = dropout, dropout_input, dropout_hidden, dropout_embedding
     return language_model(vocab, 'lstm', embed, hidden, layers, True, *rates, dtype)
 
@@ -180,6 +186,7 @@ def weight_drop(params: Any, rate: float, key: jax.Array) -> Any:
     """
     leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
     keys = jax.random.split(key, len(leaves))
+    # The keys are split by leaf, so a leaf's mask does not depend on which others are dropped.
     rates = [(rate if 'recurrent' in keystr(path[-1:]) else 0.0) for path, _ in leaves]
     dropped = [_drop_elements(x, r, x.shape, k) for (_, x), r, k in zip(leaves, rates, keys, strict=True)]
     return treedef.unflatten(dropped)
@@ -193,5 +200,5 @@ def _drop_elements(x: jax.Array, rate: float, shape: tuple[int, ...], key: jax.A
 
 
 def _uniform(key, shape, dtype=jnp.float32) -> jax.Array:
-    """U(-0.1, 0.1), as AWD-LSTM's embedding and all weights of Zaremba et al.'s small model."""
+    """Draws from U(-0.1, 0.1), as AWD-LSTM's embedding and all weights of Zaremba et al.'s small model."""
     return jax.random.uniform(key, shape, dtype, -0.1, 0.1)

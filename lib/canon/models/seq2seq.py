@@ -125,6 +125,7 @@ class EncoderDecoder(linen.Module):
         memory, state = self.encode(source, lengths, train)
         logits, _, weights = self.decode(memory, state, target, train)
         if weights is not None and not self.is_initializing():
+            # One array instead of the tuple that `sow` grows by default; the axis of heads is that of the Transformer.
             self.sow('attention', 'cross', weights[:, None], reduce_fn=lambda _, new: new, init_fn=lambda: None)
         return logits
 
@@ -183,6 +184,7 @@ class EncoderDecoder(linen.Module):
         self, step: Callable, memory: EncodedSource, state: DecoderState, x: jax.Array, train: bool
     ) -> tuple[DecoderState, Any]:
         """Scans `step(self, state, memory, x [R, I], train) -> (state, outputs)` along the time axis of x [R, T, I]."""
+        # A new dropout mask per step, the same parameters; the memory is broadcast, and not copied into every step.
         scanned = linen.scan(
             lambda module, state, memory, x: step(module, state, memory, x, train),
             variable_broadcast='params',
@@ -206,6 +208,7 @@ def _group_by_source(memory: EncodedSource, weights: jax.Array) -> jax.Array:
 def _reverse(x: jax.Array, lengths: jax.Array) -> jax.Array:
     """Reverses the first lengths[b] entries of each row b of x [B, S, ...]; the padding after them stays in place."""
     position, lengths = jnp.arange(x.shape[1]), lengths[:, None]
+    # A gather and not a flip, which would put the padding first.
     index = jnp.where(position < lengths, lengths - 1 - position, position)
     return jnp.take_along_axis(x, index.reshape(index.shape + (1,) * (x.ndim - 2)), 1)
 
@@ -302,6 +305,7 @@ class Bahdanau(EncoderDecoder):
         self.deep, self.output = s.make_dense(2 * self.maxout), s.make_dense(s.vocab)
 
     def encode(self, source: jax.Array, lengths: jax.Array, train: bool = False) -> tuple[EncodedSource, DecoderState]:
+        # The state of an LSTM is (h, c), that of the other cells h.
         lstm = self.settings.cell == 'lstm'
         outputs, states = self.encoder(self._embed_source(source, lengths, train), lengths, train=train)
         backward = states[-1][0] if lstm else states[-1]  # the last layer's backward direction has read the whole
@@ -316,6 +320,7 @@ class Bahdanau(EncoderDecoder):
     ) -> tuple[jax.Array, DecoderState, jax.Array | None]:
         y = self._embed_target(tokens, train)
         state, (h, context, weights) = self._scan(Bahdanau._step_with_attention, memory, state, y, train)
+        # U_o, V_o and C_o as one matrix over the concatenation; adjacent outputs are the pairs of the maxout.
         pairs = self.deep(jnp.concatenate([h, y, context], -1))
         t = pairs.reshape(*pairs.shape[:-1], self.maxout, 2).max(-1)
         logits = _widen(self.output(self.drop(t, deterministic=not train)))
@@ -346,7 +351,7 @@ def sutskever(
     start: str = 'paper',
     dtype: str | None = None,
 ) -> Luong:
-    """An encoder-decoder without attention; the defaults are the paper's.
+    """Builds an encoder-decoder without attention; the defaults are the paper's.
 
     Args:
       vocab: tokens of the target vocabulary.
@@ -381,7 +386,7 @@ def luong(
     start: str = 'paper',
     dtype: str | None = None,
 ) -> Luong:
-    """An encoder-decoder with global attention; arguments as in `sutskever`, and three more.
+    """Builds an encoder-decoder with global attention; arguments as in `sutskever`, and three more.
 
     Args:
       score: of attention: 'dot', 'general', 'concat' (additive), or 'scaled_dot'.
@@ -410,7 +415,7 @@ def bahdanau(
     start: str = 'paper',
     dtype: str | None = None,
 ) -> Bahdanau:
-    """RNNsearch; arguments as in `sutskever`, and two more.
+    """Builds RNNsearch; arguments as in `sutskever`, and two more.
 
     Args:
       align: width of the alignment model.

@@ -58,6 +58,7 @@ class SRN(linen.Module):
         if key is not None:
             t = t + self.spread * jax.random.normal(key, t.shape, t.dtype)
         state = marcher.start(len(directions))
+        # Unrolled: ten steps of one small LSTM, whose parameters they share.
         for _ in range(self.steps):
             h, state = marcher.step(state, field(_points_at(origins, directions, t)))
             t = t + step_length(clip_gradient(h))[:, 0] / norms  # steps are lengths in the world
@@ -84,7 +85,7 @@ class NormalisedLayers(linen.Module):
 
 @jax.custom_vjp
 def clip_gradient(h: jax.Array) -> jax.Array:
-    """The identity, with its gradient clipped elementwise to [-10, 10]."""
+    """Returns h; its gradient is clipped elementwise to [-10, 10]."""
     return h
 
 

@@ -105,6 +105,7 @@ class TransformerBlock(linen.Module):
           memory_mask: [B, 1, S], False on padding.
           train: applies dropout.
         """
+        # Queries and memory are the same normalised positions: with pre-norm, f sees LN(x) on both sides.
         attend = partial(self._attend, 'self', self.attention, mask=mask, train=train)
         x = self._residual(self.attention_norm, x, lambda y: attend(y, memory=y), train)
         if memory is not None:
@@ -133,6 +134,7 @@ class TransformerBlock(linen.Module):
           The output [R, T, d_model] and the cache with the new positions.
         """
 
+        # A closure, since the residual path calls a function of one argument and the cache is a second result.
         def attend_to_itself(y: jax.Array) -> jax.Array:
             nonlocal cache
             y, cache = self.attention.extend(y, cache, position)
@@ -160,9 +162,11 @@ class TransformerBlock(linen.Module):
 
     def _attend(self, name: str, layer: MultiHeadAttention, y, memory, mask, train: bool) -> jax.Array:
         """Applies an attention layer; stores its weights if the caller has made the collection 'attention' mutable."""
+        # Only on demand: with the weights the fused attention of an accelerator cannot be used.
         if self.is_initializing() or not self.is_mutable_collection('attention'):
             return layer(y, memory, mask, train)
         y, weights = layer(y, memory, mask, train, weights=True)
+        # The last weights replace earlier ones, where `sow` would append to a tuple.
         self.sow('attention', name, weights, reduce_fn=lambda _, new: new, init_fn=lambda: None)
         return y
 
@@ -191,12 +195,16 @@ class PositionedEmbedding(linen.Module):
     ) -> jax.Array:
         """Embeds tokens at the positions [position, position + T) of a sequence of at most `size`; T if None."""
         d, length = self.settings.d_model, tokens.shape[1]
+        # The table is a constant of the program, so a position that is known only at run time is a slice and not a
+        # sine.
         positions = lax.dynamic_slice_in_dim(jnp.asarray(ops.sinusoids(size or length, d)), position, length)
+        # Scaled by sqrt(d) (section 3.4): entries of variance 1 / d become as large as those of the sinusoids.
         x = jnp.take(self.embedding, tokens, axis=0) * d**0.5 + positions
         return self.drop(x.astype(self.settings.dtype or x.dtype), deterministic=not train)
 
     def logits(self, x: jax.Array) -> jax.Array:
         """Returns x E^T in float32 or wider."""
+        # The product may be of bfloat16, its sums are float32: the loss normalises over the whole vocabulary.
         kind = jnp.promote_types(x.dtype, jnp.float32)
         return ops.dense.product(x, self.embedding.astype(x.dtype).T, kind)
 
@@ -250,6 +258,7 @@ class TransformerDecoder(linen.Module):
         self, embedding: PositionedEmbedding, state: DecoderCache, tokens: jax.Array, memory: SourceCache | None = None
     ) -> tuple[jax.Array, DecoderCache]:
         """Decodes tokens [R, T] that continue from `state`; returns logits [R, T, vocab] and the new state."""
+        # Keys are [R, h, M, d_k]: rows and room of the cache.
         rows, size = state.layers[0].keys.shape[::2]
         sources = rows if memory is None else memory.mask.shape[0]
         if tokens.ndim != 2 or len(tokens) != rows or rows % sources:
@@ -266,6 +275,7 @@ class TransformerDecoder(linen.Module):
         return logits, DecoderCache(state.position + tokens.shape[1], tuple(caches))
 
     def _logits(self, embedding: PositionedEmbedding, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # Pre-norm leaves the residual stream unnormalised, so its scale grows with depth until this last norm.
         if self.settings.norm == 'pre':
             x = self.norm(x)
         if self.tied:
@@ -278,6 +288,7 @@ def _empty_cache(s: BlockSettings, layers: int, rows: int, size: int) -> Decoder
     """Returns a cache of zeros with room for `size` positions; a function of the shapes, which needs no parameters."""
     if size < 1:
         raise UsageError(f'a cache of size={size} holds no token')
+    # The layers share one array of zeros, since arrays are immutable.
     empty = KeyValueCache.empty(rows, s.heads, size, s.d_k, s.d_v, s.dtype or jnp.float32)
     return DecoderCache(jnp.zeros((), jnp.int32), (empty,) * layers)
 
@@ -330,6 +341,7 @@ class Transformer(linen.Module):
 
     def start(self, source: jax.Array, lengths: jax.Array, size: int) -> tuple[SourceCache, DecoderCache]:
         """Returns (memory, state) to decode at most `size` tokens; further ones overwrite the last position."""
+        # The source's keys and values do not change while decoding, so they are computed here, once.
         memory = self.decoder.project(*self.encode(source, lengths))
         return memory, _empty_cache(self.settings, self.layers, len(source), size)
 
@@ -402,7 +414,7 @@ def transformer(
     activation: str | Callable = 'relu',
     dtype: str | None = None,
 ) -> Transformer:
-    """The encoder-decoder; the defaults are the paper's base model, the names those of its Table 3.
+    """Builds the encoder-decoder; the defaults are the paper's base model, the names those of its Table 3.
 
     Args:
       vocab: tokens of the target vocabulary.
@@ -432,14 +444,14 @@ def transformer(
 def base(
     vocab: int, source_vocab: int | None = None, dropout: DropRate = 0.1, norm: str = 'post', dtype: str | None = None
 ) -> Transformer:
-    """The base model of Table 3: 6 + 6 layers, d_model 512, d_ff 2048, 8 heads of 64."""
+    """Builds the base model of Table 3: 6 + 6 layers, d_model 512, d_ff 2048, 8 heads of 64."""
     return transformer(vocab, source_vocab, dropout=dropout, norm=norm, dtype=dtype)
 
 
 def big(
     vocab: int, source_vocab: int | None = None, dropout: DropRate = 0.3, norm: str = 'post', dtype: str | None = None
 ) -> Transformer:
-    """The big model of Table 3: 6 + 6 layers, d_model 1024, d_ff 4096, 16 heads of 64; for En-Fr dropout 0.1 (6.1)."""
+    """Builds the big model of Table 3: 6 + 6 layers, d_model 1024, d_ff 4096, 16 heads of 64; for En-Fr dropout=0.1."""
     return transformer(vocab, source_vocab, d_model=1024, d_ff=4096, heads=16, dropout=dropout, norm=norm, dtype=dtype)
 
 
@@ -459,7 +471,7 @@ def causal_transformer(
     activation: str | Callable = 'relu',
     dtype: str | None = None,
 ) -> CausalTransformer:
-    """The decoder alone as a language model; arguments as of `transformer`, but pre-norm unless norm='post'."""
+    """Builds the decoder alone as a language model; arguments as of `transformer`, but pre-norm by default."""
     settings = _settings(d_model, d_ff, heads, d_k, d_v, dropout, attention_dropout, norm, bias, activation, dtype)
     _check_sizes(vocab=vocab, layers=layers)
     return CausalTransformer(vocab, layers, tied, settings)
@@ -469,6 +481,7 @@ def _settings(
     d_model, d_ff, heads, d_k, d_v, dropout, attention_dropout, norm, bias, activation, dtype
 ) -> BlockSettings:
     _check_sizes(d_model=d_model, d_ff=d_ff, heads=heads)
+    # Widths of heads that are given need not add up to d_model (Table 3, row B).
     if (d_k is None or d_v is None) and d_model % heads:
         raise UsageError(f'model.heads={heads} does not divide model.d_model={d_model}; give d_k and d_v')
     if d_model % 2:
@@ -478,6 +491,7 @@ def _settings(
     for key, rate in (('dropout', dropout), ('attention_dropout', attention_dropout)):
         if not 0 <= rate < 1:
             raise UsageError(f'model.{key}={rate} must be at least 0 and below 1')
+    # Raises for an unknown name, before anything is traced.
     ops.activation(activation)
     d_k, d_v = (d_model // heads if width is None else width for width in (d_k, d_v))
     _check_sizes(d_k=d_k, d_v=d_v)

@@ -59,7 +59,7 @@ class ZFNet(Network):
 
 
 def zfnet(num_classes: Count = 1000, dropout: DropRate = 0.5, width: float = 1.0, dtype: str | None = None) -> ZFNet:
-    """ZFNet for images of 224x224; for other sizes, fc6 has the size that pool5 requires.
+    """Builds ZFNet for images of 224x224; for other sizes, fc6 has the size that pool5 requires.
 
     Kernels are initialised from N(0, 0.01), biases with 0.
 

@@ -43,6 +43,7 @@ class GeneralAttention(nn.Module):
     def __call__(self, query: jax.Array, memory: jax.Array, mask: jax.Array | None = None, weights: bool = False):
         kernel = self.param('kernel', self.kernel_init, (query.shape[-1], memory.shape[-1]), jnp.float32)
         query, memory, kernel = promote_dtype(query, memory, kernel, dtype=self.dtype)
+        # The query is multiplied by W and not the memory: a decoder has one query per step, and S keys.
         return attention.dot_product(dense.product(query, kernel), memory, memory, mask, weights=weights)
 
 
@@ -78,6 +79,7 @@ class AdditiveAttention(nn.Module):
     ):
         projected = self.project(memory) if projected is None else projected
         query = self.query(query)
+        # The two projections cast to the type of the computation; v belongs to no layer that would.
         scores = attention.additive_scores(query, projected, self.v.astype(query.dtype))
         return attention.attend(scores, memory, mask, weights=weights)
 
@@ -93,6 +95,8 @@ class KeyValueCache(NamedTuple):
         cls, batch_size: int, heads: int, size: int, d_k: int, d_v: int, dtype: Any = jnp.float32
     ) -> 'KeyValueCache':
         """Returns a cache of zeros with room for `size` positions."""
+        # Of its final size from the start: a cache that grew would change the shapes of every step, and compile it
+        # again.
         shape = (batch_size, heads, size)
         return cls(jnp.zeros((*shape, d_k), dtype), jnp.zeros((*shape, d_v), dtype))
 
@@ -129,6 +133,7 @@ class MultiHeadAttention(nn.Module):
 
     def setup(self):
         keywords: dict[str, Any] = dict(use_bias=self.use_bias, dtype=self.dtype, kernel_init=self.kernel_init)
+        # linen initialises a kernel [d, h, d_k] as the matrix [d, h d_k], so Glorot's fan-out is that of all heads.
         self.query = DenseGeneral((self.heads, self.d_k), **keywords)
         self.key = DenseGeneral((self.heads, self.d_k), **keywords)
         self.value = DenseGeneral((self.heads, self.d_v), **keywords)
@@ -173,12 +178,15 @@ class MultiHeadAttention(nn.Module):
     ):
         """Attends from query [B, T, d] to keys and values of `project` or `extend`; arguments as in `__call__`."""
         heads = self.query(query).swapaxes(1, 2)
+        # A mask [B, T, S] gets an axis of heads; [B, h, T, S] has one, and [T, S] broadcasts as it is.
         if mask is not None and mask.ndim == 3:
             mask = mask[:, None]
+        # Dropout needs the weights themselves, which the fused attention of an accelerator never forms.
         dropping = train and self.dropout > 0
         attended = attention.scaled_dot_product(heads, *cache, mask=mask, weights=weights or dropping)
         context, probabilities = attended if weights or dropping else (attended, None)
         if dropping:
+            # The context without dropout is not used then, and XLA removes it; the weights are returned before dropout.
             dropped = self.drop(probabilities, deterministic=False)
             context = dropped.astype(cache.values.dtype) @ cache.values
         context = self.output(context.swapaxes(1, 2))
@@ -208,4 +216,5 @@ class MultiHeadAttention(nn.Module):
             lax.dynamic_update_slice_in_dim(cache.keys, keys.astype(cache.keys.dtype), position, 2),
             lax.dynamic_update_slice_in_dim(cache.values, values.astype(cache.values.dtype), position, 2),
         )
+        # The causal mask also hides the room beyond the new positions, which holds the cache's zeros.
         return self.attend(x, cache, attention.causal_mask(new, size, position)), cache

@@ -20,9 +20,7 @@ class ConvUnit(nn.Module):
     kernel_size: int | Sequence[int] = 1
     stride: int = 1
     padding: Padding = 'same'
-    multiplier: int | None = (
-        None  # None: a full convolution; else separable, with this many depthwise filters per channel
-    )
+    multiplier: int | None = None  # of a separable convolution: depthwise filters per channel; None: a full one
     width: float = 1.0  # multiplies `features`
     norm: bool = True  # False: a bias instead of the normalisation
     decay: float = 0.9

@@ -41,6 +41,7 @@ def check_images(images: jax.Array, least: int, network: str, channels: int | No
 
     Raises UsageError, naming the network, otherwise.
     """
+    # Checked before the first layer: a window that does not fit would name a map deep inside the network.
     if images.ndim != 4:
         raise UsageError(f'{network} takes images [B, H, W, C], not {images.shape}')
     if min(images.shape[1:3]) < least:

@@ -55,6 +55,7 @@ class _Direction(nn.Module):
         }
         # The state stays float32 (canon.ops.recurrence): only inputs and parameters are cast.
         x, *values = promote_dtype(x, *params.values(), dtype=self.dtype)
+        # Parameters have the names of the function's arguments.
         return self.scan(x, **dict(zip(params, values, strict=True)), initial=initial, lengths=lengths, reverse=reverse)
 
 
@@ -62,6 +63,8 @@ def _init_by_gates(init_gate: Callable, gates: int) -> Callable:
     """Returns an initializer of [I, n H] that draws the [I, H] of each gate on its own."""
 
     def initialise(key, shape, dtype):
+        # Glorot's and the orthogonal rule depend on the shape: drawn at once, [H, n H] would have other fans, and be
+        # orthogonal across gates only.
         part = (shape[0], shape[1] // gates)
         return jnp.concatenate([init_gate(k, part, dtype) for k in jax.random.split(key, gates)], 1)
 
@@ -144,12 +147,14 @@ class Recurrent(nn.Module):
             raise UsageError(f'initial holds {len(start)} states, not one for each of {count}')
         state = []
         for layer in range(self.layers):
+            # Between layers only: neither the inputs nor the last outputs are dropped, as in torch.
             if layer:
                 x = self.drop(x, deterministic=not train)
             results = [self.forward[layer](x, start[directions * layer], lengths, False)]
             if self.bidirectional:
                 results.append(self.backward[layer](x, start[directions * layer + 1], lengths, True))
             x = jnp.concatenate([outputs for outputs, _ in results], -1) if self.bidirectional else results[0][0]
+            # Layer by layer, forward before backward: torch's order.
             state += [last for _, last in results]
         return x, tuple(state)
 
@@ -247,5 +252,6 @@ class GRU(Recurrent):
 
     def cell(self) -> dict[str, Any]:
         scan = partial(recurrence.gru, reset_after=self.reset_after)
+        # Only where r multiplies it: a bias outside of the reset gate would add up with that of x.
         extra = {'candidate_bias': (init.zeros, (self.hidden,))} if self.reset_after and self.use_bias else {}
         return dict(scan=scan, gates=3, bias_init=init.zeros, extra=extra)

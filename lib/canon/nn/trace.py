@@ -1,7 +1,7 @@
-"""Reads off a network's trace what it costs and what it sees: parameters, multiply-adds, receptive fields, strides.
+"""Counts parameters and multiply-adds of networks, and finds the receptive fields and strides of their maps.
 
-Nothing is computed: the network becomes a jaxpr, which is walked once. Of every array that depends on the images the
-walk keeps the receptive field of one place, and how far apart the fields of two neighbouring places are.
+Nothing is computed: the network is traced to a jaxpr, which is walked once. For every map that depends on the images
+the walk keeps the receptive field of one place, and the distance between the fields of two neighbouring places.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -143,6 +143,7 @@ def _trace(model: Any, size: int | Pair, channels: int, method: Callable | None 
 def _leading_to(equations: list[Any], jaxpr: Any, count: int) -> list[Any]:
     """Returns the equations that the first `count` outputs depend on, in order."""
     needed, selected = {v for v in jaxpr.outvars[:count] if isinstance(v, core.Var)}, []
+    # Backwards, so that an equation is reached after all that read its outputs.
     for equation in reversed(equations):
         if not needed.isdisjoint(equation.outvars):
             selected.append(equation)
@@ -158,13 +159,13 @@ class _Walk:
         self.ends: list[Field] = []  # of the maps that end in something other than a map: a flattening, a mean
 
     def over(self, equations: list[Any], jaxpr: Any, states: list[Any]) -> list[Any]:
-        known = dict(zip(jaxpr.invars, states, strict=True))
+        state_of = dict(zip(jaxpr.invars, states, strict=True))
         for equation in equations:
-            inputs = [known.get(v) if isinstance(v, core.Var) else None for v in equation.invars]
-            if all(state is None for state in inputs):
+            inputs = [state_of.get(v) if isinstance(v, core.Var) else None for v in equation.invars]
+            if all(state is None for state in inputs):  # of parameters and constants alone
                 continue
-            known.update(zip(equation.outvars, self._step(equation, inputs), strict=True))
-        return [known.get(v) if isinstance(v, core.Var) else None for v in jaxpr.outvars]
+            state_of.update(zip(equation.outvars, self._step(equation, inputs), strict=True))
+        return [state_of.get(v) if isinstance(v, core.Var) else None for v in jaxpr.outvars]
 
     def _step(self, equation: Any, inputs: list[Any]) -> list[Any]:
         name = equation.primitive.name
@@ -210,6 +211,7 @@ def _multiply_adds(equation: Any) -> int:
         kernel = equation.invars[1].aval.shape
         return out.size * int(np.prod([kernel[i] for i in params['dimension_numbers'].rhs_spec[1:]]))
     if equation.primitive.name == 'dot_general':
+        # Batch and free axes are those of the output; each of its entries is a sum over the contracted ones.
         (contracted, _), _ = params['dimension_numbers']
         return out.size * int(np.prod([equation.invars[0].aval.shape[i] for i in contracted]))
     return 0
