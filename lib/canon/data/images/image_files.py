@@ -32,7 +32,7 @@ _SUFFIXES |= {'.webp'} if features.check('webp') else set()
 _SUFFIXES |= {'.avif'} if features.check('avif') else set()
 _SUFFIXES |= {'.j2k', '.jp2', '.jpx'} if features.check('jpg_2000') else set()
 _TEXTS = {'.csv', '.html', '.json', '.md', '.txt', '.xml', '.yaml', '.yml'}  # describe images, in the same folders
-_UNREADABLE = (
+UNREADABLE = (
     OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, AttributeError, EOFError, MemoryError,
     RuntimeError, struct.error, cv2.error, Image.DecompressionBombError,
 )  # fmt: skip
@@ -154,7 +154,7 @@ def decode_image(image: Encoded, reduce: int = 1) -> np.ndarray:
             _check_pixels(*opened.size, image.max_pixels)
             rotated = ImageOps.exif_transpose(opened) if image.rotate else opened
             pixels = np.asarray(_to_rgb(rotated, opened.format))
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _make_error(image.name, error) from error
     return pixels[::reduce, ::reduce]
 
@@ -177,7 +177,7 @@ def _decode_jpeg(image: Encoded, reduce: int) -> np.ndarray | None:
     if not image.rotate or not (b'Exif\0\0' in image or b'Orientation' in image):
         return pixels
     with Image.open(io.BytesIO(image)) as opened:
-        return _rotate(pixels, _read_orientation(opened))
+        return _rotate(pixels, read_orientation(opened))
 
 
 def _rotate(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -191,11 +191,11 @@ def _rotate(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def _read_orientation(opened: Image.Image) -> int:
+def read_orientation(opened: Image.Image) -> int:
     """Returns the orientation 1 to 8 from EXIF, else from XMP; 1 if neither has one or they are broken."""
     try:
         orientation = opened.getexif().get(_ORIENTATION, 1)
-    except _UNREADABLE:
+    except UNREADABLE:
         return 1
     return orientation if orientation in range(1, 9) else 1
 
@@ -262,13 +262,23 @@ def read_head(image: Encoded) -> Head:
         with Image.open(io.BytesIO(image)) as opened:
             width, height = opened.size
             _check_pixels(width, height, image.max_pixels)
-            orientation = _read_orientation(opened) if image.rotate else 1
+            orientation = read_orientation(opened) if image.rotate else 1
             is_rotated = opened.format == 'TIFF'  # Pillow rotates these as it opens them
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _make_error(image.name, error) from error
     if orientation >= 5 and not is_rotated:  # rows and columns are exchanged
         width, height = height, width
     return Head(height, width, image.startswith(_JPEG) and orientation == 1)
+
+
+def drop_rotation(image: Encoded) -> Encoded:
+    """Returns the image to be decoded as its pixels are stored, whatever its EXIF says."""
+    return Encoded(bytes(image), image.name, rotate=False, max_pixels=image.max_pixels)
+
+
+def is_image_name(name: str) -> bool:
+    """Returns whether the ending of a file's name is one of images."""
+    return Path(name).suffix.lower() in _SUFFIXES
 
 
 def find_images(path: Path) -> Iterator[Path]:
@@ -278,7 +288,7 @@ def find_images(path: Path) -> Iterator[Path]:
     """
     others: Counter[str] = Counter()
     for file in _files_below(path):
-        if Path(file.name).suffix.lower() in _SUFFIXES:
+        if is_image_name(file.name):
             yield Path(file.path)
         elif (suffix := Path(file.name).suffix.lower()) not in _TEXTS:
             others[suffix or 'without suffix'] += 1
@@ -318,7 +328,7 @@ def explain_unreadable(file: Path, max_pixels: int = MAX_PIXELS, decode_pixels: 
                 _check_pixels(*opened.size, max_pixels)
     except CanonError as error:
         return str(error).removeprefix(f'{file} cannot be read ').removesuffix('; repair or remove it').strip('()')
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         return re.sub(r" ?'[^']*'$", '', str(error)) or type(error).__name__
     return ''
 

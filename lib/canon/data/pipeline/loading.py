@@ -26,9 +26,9 @@ def _reads_examples(function: Callable) -> bool:
 DATA_SETS = named.Catalogue(
     'data set',
     (
-        'canon.data.images', 'canon.data.text', 'canon.data.detection', 'canon.data.pipeline.arrays',
-        'canon.data.pipeline.synthetic',
-    ),  # fmt: skip
+        *('canon.data.images', 'canon.data.text', 'canon.data.detection'),
+        *('canon.data.pipeline.arrays', 'canon.data.pipeline.synthetic'),
+    ),
     _reads_examples,
 )
 

@@ -1,0 +1,354 @@
+"""Images with boxes as a source, and the checks of their annotations that all readers share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+
+from canon.data.detection.file_trees import FileTree
+from canon.data.images import image_files
+from canon.data.pipeline import splits
+from canon.data.pipeline.source import Example, Info
+from canon.errors import CanonError, UsageError
+
+Invalid = Literal['error', 'drop', 'clip']
+Empty = Literal['keep', 'drop', 'error']
+
+# What may be wrong in a data set, and how a user can fix it.
+_FIXES = {
+    'boxes without area': 'correct or remove them',
+    'boxes that reach outside of the image': 'correct them',
+    'boxes that are not four finite numbers': 'correct them',
+    'objects of classes that are not listed': 'add the classes to class_names',
+    'images that are listed and missing': 'restore them, or remove them from the list',
+    'images that cannot be read': 'restore them',
+    'images listed twice': 'list each once',
+    'images without annotations': 'annotate them, or remove them from the list',
+    'annotations that cannot be read': 'correct them',
+    'images without objects': 'annotate or remove them',
+    'doubled ids': 'number each once',
+    'annotations of images that are not listed': 'correct their image_id',
+    'label maps that are missing': 'add one per image, of the same name',
+    'images that are missing for a label map': 'add one per label map, of the same name',
+    'label maps of another size than their image': 'make them equal',
+    'label maps with values above the classes': 'list more classes in class_names, or list the values in void',
+    'label maps that cannot be read': 'save them as PNG with one channel or a palette',
+}
+_CLIPPED = 'boxes that reach outside of the image'
+
+
+class Defect(NamedTuple):
+    """Something wrong with an annotation: what, in which file, and the details."""
+
+    kind: str
+    file: str
+    detail: str = ''
+
+    def __str__(self) -> str:
+        return f'{self.file} ({self.detail})' if self.detail else self.file
+
+
+class DefectLog:
+    """Collects the defects of a data set, so that one line reports all of them before anything is trained."""
+
+    def __init__(self, name: str, invalid: str):
+        """
+        Args:
+          name: of the data set, for messages.
+          invalid: 'error' makes `report` raise, 'drop' and 'clip' make it log.
+        """
+        if invalid not in get_args(Invalid):
+            raise UsageError(f"invalid={invalid!r} must be 'error', 'drop' or 'clip'")
+        self.name, self.invalid, self.defects = name, invalid, []
+
+    def add(self, kind: str, file: str, detail: str = '') -> None:
+        self.defects.append(Defect(kind, file, detail))
+
+    def report(self) -> tuple[Defect, ...]:
+        """Returns the defects after logging them in one line per kind.
+
+        Raises UsageError instead, with all kinds in one line, if `invalid` is 'error'.
+        """
+        kinds: dict[str, list[Defect]] = {}
+        for defect in self.defects:
+            kinds.setdefault(defect.kind, []).append(defect)
+        lines = {kind: f'{kind}: {len(those)}, the first in {those[0]}' for kind, those in kinds.items()}
+        if lines and self.invalid == 'error':
+            other = "invalid='clip' or 'drop'" if _CLIPPED in lines else "invalid='drop'"
+            text = '; '.join(f'{line}; {_FIXES[kind]}' for kind, line in lines.items())
+            raise UsageError(f'{self.name}: {text}; or set {other}')
+        for kind, line in lines.items():
+            done = 'clipped' if kind == _CLIPPED and self.invalid == 'clip' else 'dropped'
+            logging.getLogger('canon').warning('%s: %s; %s', self.name, line, done)
+        return tuple(self.defects)
+
+
+class ImageRecord(NamedTuple):
+    """What an annotation file states about one image.
+
+    Attributes:
+      image: the name of its file.
+      source: where it is stated, for messages.
+      boxes: [K, 4] of [x0, y0, x1, y1] in pixels at pixel edges.
+      classes: K names.
+      difficult: K flags; none is if None.
+      crowd: K flags; none is if None.
+      size: (height, width) that the annotation is made for; that of the file if None.
+      id: of the image; its number in the source if None.
+      segments: K masks in COCO's forms, to be decoded by `coco.decode_segments`.
+    """
+
+    image: str
+    source: str
+    boxes: Sequence[Sequence[float]] | np.ndarray
+    classes: Sequence[str]
+    difficult: Sequence[bool] | None = None
+    crowd: Sequence[bool] | None = None
+    size: tuple[int, int] | None = None
+    id: int | None = None
+    segments: Sequence | None = None
+
+
+class AnnotatedImages:
+    """A source of images with boxes, of any sizes.
+
+    Its examples have `image` uint8 [H, W, 3] (or the bytes of the file), `boxes` float32 [K, 4] of [x0, y0, x1, y1] in
+    pixels at pixel edges, `labels` int32 [K] without a background, `difficult` and `crowd` bool [K], `image_id` int64
+    and `original_size` int32 [2], (height, width).
+
+    Attributes:
+      names: of the image files, by number.
+      ids: int64 [n], of the images.
+      defects: what was wrong and was dropped or clipped.
+    """
+
+    def __init__(
+        self,
+        files: FileTree,
+        records: Sequence[ImageRecord],
+        labels: Sequence[np.ndarray],
+        info: Info,
+        defects: Sequence[Defect] = (),
+        decode: bool = True,
+        max_pixels: int = image_files.MAX_PIXELS,
+    ):
+        """
+        Args:
+          files: the folder or tar that holds the images.
+          records: checked, with a size each.
+          labels: of each record, int [K].
+          info: of the source.
+          defects: what the check found.
+          decode: if False, `image` holds the bytes of the file, for the transform `decode`.
+          max_pixels: an image with more is not read.
+        """
+        # Flat arrays instead of a list of objects: a hundredth of the time to pickle for a worker.
+        self.files, self.info, self.defects = files, info, tuple(defects)
+        self.names = tuple(record.image for record in records)
+        self._sources = tuple(record.source for record in records)
+        self._sizes = np.array([record.size for record in records], np.int32).reshape(-1, 2)
+        self._starts = np.cumsum([0, *map(len, labels)])
+        self.ids = np.array([i if record.id is None else record.id for i, record in enumerate(records)], np.int64)
+        self._boxes = _join([np.asarray(r.boxes, np.float32).reshape(-1, 4) for r in records], (0, 4), np.float32)
+        self._labels = _join(labels, (0,), np.int32)
+        self._difficult, self._crowd = (
+            _join([_expand_flags(getattr(record, field), len(record.classes)) for record in records], (0,), bool)
+            for field in ('difficult', 'crowd')
+        )
+        self._decode, self._max_pixels = decode, max_pixels
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Example:
+        """Raises CanonError, which names the file, for an image that is broken or not of the annotated size."""
+        objects = self.slice_objects(index)
+        return {
+            'image': self._read_image(index),
+            'boxes': self._boxes[objects].copy(),
+            'labels': self._labels[objects].copy(),
+            'difficult': self._difficult[objects].copy(),
+            'crowd': self._crowd[objects].copy(),
+            'image_id': self.ids[index],
+            'original_size': self._sizes[index].copy(),
+        }
+
+    def slice_objects(self, index: int) -> slice:
+        """Returns which of all objects are those of an image."""
+        return slice(self._starts[index], self._starts[index + 1])
+
+    def image_sizes(self) -> np.ndarray:
+        """Returns the sizes of all images, int32 [n, 2] of (height, width), without reading them."""
+        return self._sizes
+
+    def count_objects(self) -> np.ndarray:
+        """Returns the number of objects of each class, int [C]."""
+        return np.bincount(self._labels, minlength=self.info.num_classes or 0)
+
+    def count_per_image(self) -> np.ndarray:
+        """Returns the number of objects of each image, int [n]."""
+        return np.diff(self._starts)
+
+    def _read_image(self, index: int) -> np.ndarray | image_files.Encoded:
+        encoded = self.files.read_encoded(self.names[index], self._max_pixels)
+        expected = tuple(self._sizes[index].tolist())
+        if not self._decode:
+            head = image_files.read_head(encoded)
+            return encoded if (head.height, head.width) == expected else image_files.drop_rotation(encoded)
+        image = image_files.decode_image(encoded)
+        if image.shape[:2] == expected:
+            return image
+        # Some tools annotate the pixels as they are stored, others after the rotation that EXIF asks for.
+        stored = image_files.decode_image(image_files.drop_rotation(encoded))
+        if stored.shape[:2] == expected:
+            return stored
+        shown = '{1}x{0}'.format(*image.shape[:2]), '{1}x{0}'.format(*expected)
+        raise CanonError(
+            f'{encoded.name} is {shown[0]} pixels, but {self._sources[index]} states {shown[1]}; correct the annotation'
+        )
+
+    def __repr__(self) -> str:
+        return f'AnnotatedImages({self.info.name}, {self.info.split}, {len(self)} images)'
+
+
+def check_records(
+    files: FileTree,
+    records: Iterable[ImageRecord],
+    class_names: Sequence[str],
+    log: DefectLog,
+    empty: str = 'keep',
+    normalised: bool = False,
+) -> tuple[list[ImageRecord], list[np.ndarray]]:
+    """Checks annotations, drops what is wrong, and reports it.
+
+    Args:
+      files: the folder or tar that holds the images.
+      records: of all images.
+      class_names: the classes, in the order of their labels.
+      log: receives the defects; its `invalid` decides what happens to boxes outside of an image.
+      empty: what happens to images without objects: 'keep', 'drop' or 'error'.
+      normalised: whether boxes are in 0..1 of the image; they are then scaled to pixels.
+
+    Returns:
+      the records that are kept, with a size each; and the labels int [K] of each.
+
+    Raises:
+      UsageError: there is a defect and `log` raises, or nothing is left.
+    """
+    if empty not in get_args(Empty):
+        raise UsageError(f"empty={empty!r} must be 'keep', 'drop' or 'error'")
+    numbers = {name: label for label, name in enumerate(class_names)}
+    if len(numbers) != len(class_names):
+        raise UsageError(f'{log.name}: class_names={tuple(class_names)} names a class twice')
+    kept, labels, without = [], [], []
+    for record in records:
+        checked = _find_size(files, record, log)
+        if checked is None:
+            continue
+        checked, own_labels = _check_objects(checked, numbers, log, normalised)
+        if not len(own_labels):
+            without.append(record.source)
+            if empty != 'keep':
+                continue
+        kept.append(checked)
+        labels.append(own_labels)
+    if without and empty == 'error':
+        raise UsageError(
+            f'{log.name}: images without objects: {len(without)}, the first in {without[0]}; annotate or remove them, '
+            "or set empty='keep' or 'drop'"
+        )
+    log.report()
+    if without:
+        done = "kept as background; empty='drop' leaves them out" if empty == 'keep' else 'left out'
+        text = '%s: images without objects: %d, the first in %s; %s'
+        logging.getLogger('canon').info(text, log.name, len(without), without[0], done)
+    if not kept:
+        raise UsageError(f'{log.name}: no images are left')
+    return kept, labels
+
+
+def select_names(split: str, list_names: Callable[[str], Sequence[str]]) -> tuple[list[str], int | None]:
+    """Returns the names of a split, which may be sliced and summed, and how many the whole split has.
+
+    Args:
+      split: 'train', 'train[:90%]', 'train+val'.
+      list_names: returns all names of the split of one name.
+    """
+    selected, total = [], None
+    for part in split.split('+'):
+        base, first, last = splits.parse_split(part)
+        names = list(list_names(base))
+        total = len(names) if part == split else None
+        selected += names[splits.to_slice(first, last, len(names))]
+    return selected, total
+
+
+def drop_repeated(names: Sequence[str], log: DefectLog, where: str) -> list[str]:
+    """Returns the names without repetitions, each of which is a defect."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            log.add('images listed twice', where, name)
+        seen.add(name)
+    return list(dict.fromkeys(names))
+
+
+def _find_size(files: FileTree, record: ImageRecord, log: DefectLog) -> ImageRecord | None:
+    """Returns the record with the size of its image, None if the image is missing or broken."""
+    if not files.has_file(record.image):
+        log.add('images that are listed and missing', files.show(record.image), f'listed by {record.source}')
+        return None
+    if record.size is not None:
+        return record
+    try:
+        return record._replace(size=files.read_image_size(record.image).rotated)
+    except CanonError as error:
+        log.add('images that cannot be read', str(error))
+        return None
+
+
+def _check_objects(record, numbers, log, normalised) -> tuple[ImageRecord, np.ndarray]:
+    """Returns the record and the labels of its objects without the objects that are dropped."""
+    height, width = record.size
+    try:
+        boxes = np.asarray(record.boxes, np.float64).reshape(len(record.classes), 4)
+    except (ValueError, TypeError) as error:
+        log.add('boxes that are not four finite numbers', record.source, str(error))
+        return record._replace(boxes=[], classes=(), difficult=None, crowd=None, segments=None), np.zeros(0, np.int32)
+    boxes = boxes * (width, height, width, height) if normalised else boxes
+    # Boxes in float32, and those that were divided by the size of their image, are rounded.
+    slack = 1e-4 * max(height, width)
+    clipped = np.clip(boxes, 0, (width, height, width, height))
+    labels = np.array([numbers.get(name, -1) for name in record.classes], np.int32)
+    finite = np.isfinite(boxes).all(1)
+    inside = np.abs(boxes - clipped).max(1, initial=0) <= slack
+    wrong = {
+        'objects of classes that are not listed': labels < 0,
+        'boxes that are not four finite numbers': ~finite,
+        'boxes without area': finite & ~(boxes[:, 2:] > boxes[:, :2]).all(1),
+        _CLIPPED: finite & ~inside,
+    }
+    keep = np.ones(len(labels), bool)
+    for k in np.flatnonzero(np.any(list(wrong.values()), 0)):
+        kind = next(kind for kind, objects in wrong.items() if objects[k])
+        shown = f'object {k + 1}: [{", ".join(f"{x:g}" for x in boxes[k])}] in {width}x{height}'
+        log.add(kind, record.source, f'object {k + 1}: {record.classes[k]!r}' if labels[k] < 0 else shown)
+        keep[k] = kind == _CLIPPED and log.invalid == 'clip' and (clipped[k, 2:] > clipped[k, :2]).all()
+    chosen = np.flatnonzero(keep)
+    parts = {
+        field: None if (values := getattr(record, field)) is None else [values[k] for k in chosen]
+        for field in ('difficult', 'crowd', 'segments')
+    }
+    classes = [record.classes[k] for k in chosen]
+    return record._replace(boxes=clipped[chosen], classes=classes, **parts), labels[chosen]
+
+
+def _join(arrays: Sequence[np.ndarray], empty: tuple[int, ...], dtype) -> np.ndarray:
+    return np.concatenate([np.zeros(empty, dtype), *(np.asarray(array, dtype) for array in arrays)])
+
+
+def _expand_flags(flags: Sequence[bool] | None, count: int) -> np.ndarray:
+    return np.zeros(count, bool) if flags is None else np.asarray(flags, bool)

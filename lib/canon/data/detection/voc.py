@@ -1,0 +1,196 @@
+"""Reads data sets in the layout of Pascal VOC: boxes of detection, label maps of segmentation; and SBD's label maps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated
+from xml.etree import ElementTree
+
+from canon import named
+from canon.data.detection.annotations import (
+    AnnotatedImages,
+    DefectLog,
+    Empty,
+    ImageRecord,
+    Invalid,
+    check_records,
+    drop_repeated,
+    select_names,
+)
+from canon.data.detection.file_trees import FileTree
+from canon.data.detection.label_maps import LabelMaps, check_label_maps
+from canon.data.images import image_files
+from canon.data.pipeline.source import Info
+from canon.errors import CanonError, UsageError, first_line
+
+VOC_CLASSES = (
+    'aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable', 'dog',
+    'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor',
+)  # fmt: skip
+_YEAR = re.compile(r'(?:(?P<year>\d{4})-)?(?P<image_set>.+)')
+_SUFFIXES = ('.jpg', '.jpeg', '.png', '.JPG', '.bmp')
+_FLAGS = {'0': False, '1': True}
+
+Years = tuple[Annotated[int, named.Range(1000, 9999)], ...]
+
+
+def voc_detection(
+    path: str,
+    split: str = 'trainval',
+    years: Years = (),
+    class_names: Sequence[str] = VOC_CLASSES,
+    invalid: Invalid = 'error',
+    empty: Empty = 'keep',
+    decode: bool = True,
+    max_pixels: named.Count = image_files.MAX_PIXELS,
+) -> AnnotatedImages:
+    """Reads the boxes of a data set in the layout of Pascal VOC (Everingham et al. 2010).
+
+    The folder has `JPEGImages/*.jpg`, `Annotations/*.xml` and the image sets `ImageSets/Main/<split>.txt`, or folders
+    `VOC2007`, `VOC2012`, ... of this form. Boxes of VOC are 1-based and include both ends: [xmin, ymin, xmax, ymax]
+    becomes [xmin - 1, ymin - 1, xmax, ymax], at pixel edges.
+
+    Args:
+      path: the folder, or an uncompressed tar of it.
+      split: an image set, sliced or summed: 'trainval', 'train[:90%]', 'train+val'. A year may precede it; SSD's
+        07++12 is '2007-trainval+2007-test+2012-trainval'.
+      years: the years of a split without one, such as (2007, 2012); may be empty if the folder has one year.
+      class_names: in the order of their labels; the 20 of VOC by default.
+      invalid: 'error' refuses a set with boxes that have no area or reach outside of their image, objects of other
+        classes, or images or annotations that are missing or broken; all are counted and the first of each kind is
+        named. 'drop' leaves these boxes and images out, and 'clip' as well, except that it clips boxes which reach
+        outside.
+      empty: 'keep' keeps images without objects, 'drop' leaves them out, 'error' refuses them.
+      decode: if False, the field 'image' holds the bytes of the file, for the transform `decode`.
+      max_pixels: an image with more is not read.
+
+    Raises:
+      UsageError: the folder, the year or the image set is missing, or the annotations are refused.
+    """
+    files = FileTree(path)
+    log = DefectLog(str(files.root), invalid)
+    names, total = select_names(split, lambda base: _list_images(files, base, years, 'Main'))
+    records = []
+    for name in drop_repeated(names, log, f'{split} of {files.root}'):
+        image, annotation = _find_image(files, name), f'{_folder(name)}Annotations/{_stem(name)}.xml'
+        if not files.has_file(annotation):
+            log.add('images without annotations', files.show(annotation))
+            continue
+        try:
+            records.append(_parse_annotation(files, image, annotation))
+        except CanonError as error:
+            log.add('annotations that cannot be read', str(error))
+    kept, labels = check_records(files, records, class_names, log, empty)
+    info = Info(str(files.root), split, len(class_names), tuple(class_names), total)
+    return AnnotatedImages(files, kept, labels, info, log.defects, decode, max_pixels)
+
+
+def voc_segmentation(
+    path: str,
+    split: str = 'train',
+    years: Years = (),
+    class_names: Sequence[str] = ('background', *VOC_CLASSES),
+    void: Sequence[int] = (),
+    invalid: Invalid = 'error',
+    max_pixels: named.Count = image_files.MAX_PIXELS,
+) -> LabelMaps:
+    """Reads the label maps `SegmentationClass/*.png` of Pascal VOC, with 255 for void pixels.
+
+    The image sets are `ImageSets/Segmentation/<split>.txt`. The other arguments and the errors are those of
+    `voc_detection` and `label_maps`.
+    """
+    files = FileTree(path)
+    log = DefectLog(str(files.root), invalid)
+    names, total = select_names(split, lambda base: _list_images(files, base, years, 'Segmentation'))
+    names = drop_repeated(names, log, f'{split} of {files.root}')
+    pairs = [(_find_image(files, name), f'{_folder(name)}SegmentationClass/{_stem(name)}.png') for name in names]
+    info = Info(str(files.root), split, len(class_names), tuple(class_names), total)
+    return check_label_maps(files, pairs, void, info, log, max_pixels)
+
+
+def _list_images(files: FileTree, split: str, years: Years, task: str) -> list[str]:
+    """Returns 'VOC2007/000001' of each image of an image set, or '000001' if the folder has no years."""
+    match = _YEAR.fullmatch(split)
+    assert match is not None  # every split has this form
+    roots = _find_roots(files, (int(match['year']),) if match['year'] else years)
+    names = []
+    for root in roots:
+        folder = f'{root}ImageSets/{task}'
+        listing = f'{folder}/{match["image_set"]}.txt'
+        if not files.has_file(listing):
+            known = [name.removesuffix('.txt') for name in files.list_names(folder) if '_' not in name]
+            raise UsageError(
+                f'there is no image set {files.show(listing)}{named.suggest(match["image_set"], known)}'
+                if known
+                else f'there is no image set {files.show(listing)}; check path and years'
+            )
+        # Lists per class have a second column, whether the image shows the class.
+        names += [f'{root}{line.split()[0]}' for line in files.read_lines(listing) if line.strip()]
+    return names
+
+
+def _find_roots(files: FileTree, years: Sequence[int]) -> list[str]:
+    """Returns the folders of the years: [''] if `path` is such a folder itself."""
+    if files.has_folder('JPEGImages'):
+        if len(years) > 1:
+            raise UsageError(f'{files.root} is one year of VOC; give the folder above it for years={tuple(years)}')
+        return ['']
+    prefix = 'VOCdevkit/' if files.has_folder('VOCdevkit') else ''
+    known = [name for name in files.list_names(prefix.rstrip('/')) if re.fullmatch(r'VOC\d{4}', name)]
+    chosen = [f'VOC{year}' for year in years] if years else known
+    missing = [name for name in chosen if name not in known]
+    if missing or not chosen:
+        there = f'; there are {", ".join(known)}' if known else f'; check that {files.root} is the folder of VOC'
+        raise UsageError(f'{files.root} has no folder {", ".join(missing) or "JPEGImages or VOC2007"}{there}')
+    if not years and len(known) > 1:
+        raise UsageError(f"{files.root} has {', '.join(known)}; give years=, or a split such as '{known[0][3:]}-train'")
+    return [f'{prefix}{name}/' for name in chosen]
+
+
+def _folder(name: str) -> str:
+    return name[: name.rfind('/') + 1]
+
+
+def _stem(name: str) -> str:
+    return name[name.rfind('/') + 1 :]
+
+
+def _find_image(files: FileTree, name: str) -> str:
+    """Returns the name of an image's file, that of a .jpg if there is none."""
+    candidates = [f'{_folder(name)}JPEGImages/{_stem(name)}{suffix}' for suffix in _SUFFIXES]
+    return next((candidate for candidate in candidates if files.has_file(candidate)), candidates[0])
+
+
+def _parse_annotation(files: FileTree, image: str, annotation: str) -> ImageRecord:
+    """Parses the XML of an image. Raises CanonError, which names the file and the element."""
+    source = files.show(annotation)
+    try:
+        root = ElementTree.fromstring(files.read_bytes(annotation))
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise CanonError(f'{source} is not XML ({first_line(error)})') from error
+    boxes, classes, difficult = [], [], []
+    for number, element in enumerate(root.findall('object'), 1):  # `part` elements within have boxes of their own
+        where = f'{source}, object {number}'
+        classes.append((element.findtext('name') or '').strip())
+        box = element.find('bndbox')
+        if box is None:
+            raise CanonError(f'{where} has no bndbox')
+        x0, y0, x1, y1 = (_parse_number(box, tag, where) for tag in ('xmin', 'ymin', 'xmax', 'ymax'))
+        boxes.append((x0 - 1, y0 - 1, x1, y1))
+        flag = (element.findtext('difficult') or '0').strip()
+        if flag not in _FLAGS:
+            raise CanonError(f'{where}: difficult is {flag!r}, not 0 or 1')
+        difficult.append(_FLAGS[flag])
+    size = root.find('size')
+    height, width = (0 if size is None else int(_parse_number(size, tag, source)) for tag in ('height', 'width'))
+    shape = (height, width) if height > 0 and width > 0 else None  # some tools write 0 for a size they do not know
+    return ImageRecord(image, source, boxes, classes, difficult, size=shape)
+
+
+def _parse_number(element, tag: str, where: str) -> float:
+    text = (element.findtext(tag) or '').strip()
+    try:
+        return float(text)
+    except ValueError:
+        raise CanonError(f'{where}: {tag} is {text!r}, not a number') from None
