@@ -1,6 +1,7 @@
 """Transforms of an example's fields: selecting, renaming, checking labels, padding boxes."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 
@@ -75,30 +76,49 @@ def one_hot(num_classes: named.Count, field: str = 'label') -> Transform:
 
 
 def pad_boxes(
-    count: int, boxes: str = 'boxes', per_box: tuple[str, ...] = ('labels',), valid: str = 'valid'
+    count: named.Count,
+    boxes: str = 'boxes',
+    per_box: tuple[str, ...] = ('labels', 'difficult', 'crowd', 'area'),
+    valid: str = 'valid',
+    overflow: Literal['error', 'truncate'] = 'error',
+    truncated: str = 'truncated',
 ) -> Transform:
     """Pads boxes [K, 4] and their fields with zeros to `count` rows, so that examples can be stacked.
 
     Args:
       count: rows of the result.
       boxes: field of the boxes.
-      per_box: fields with one row per box.
+      per_box: fields with one row per box; those that an example lacks are skipped.
       valid: field to add, bool [count], true on the K real rows.
+      overflow: for more boxes than `count`, 'error' raises CanonError when applied. 'truncate' keeps the `count`
+        largest, in their order: the smallest are the least visible.
+      truncated: field that 'truncate' adds, int32 [], the number of boxes that were left out.
 
-    Raises CanonError, when applied, for more boxes than `count`.
+    Raises UsageError for a count that is not positive.
     """
     names = (boxes, *((per_box,) if isinstance(per_box, str) else per_box))
     if count < 1:
         raise UsageError(f'pad_boxes: count={count} is not positive')
+    if overflow not in ('error', 'truncate'):
+        raise UsageError(f"pad_boxes: overflow={overflow!r} must be 'error' or 'truncate'")
 
     def apply(example, key):
-        k, out = len(_get(example, boxes)), dict(example)
+        corners, out = np.asarray(_get(example, boxes)), dict(example)
+        k, rows = len(corners), slice(None)
         if k > count:
-            raise CanonError(f'pad_boxes: example {key.id} has {k} boxes, more than count={count}')
+            if overflow == 'error':
+                raise CanonError(
+                    f'pad_boxes: example {key.id} has {k} boxes, more than count={count}; increase count, or set '
+                    "overflow='truncate'"
+                )
+            areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
+            rows = np.sort(np.argsort(-areas, kind='stable')[:count])
         for name in names:
             if name in example:
-                values = np.asarray(example[name])
-                out[name] = np.concatenate([values, np.zeros((count - k, *values.shape[1:]), values.dtype)])
+                values = np.asarray(example[name])[rows]
+                out[name] = np.concatenate([values, np.zeros((count - len(values), *values.shape[1:]), values.dtype)])
+        if overflow == 'truncate':
+            out[truncated] = np.int32(max(k - count, 0))
         return {**out, valid: np.arange(count) < k}
 
     return Transform(apply)
