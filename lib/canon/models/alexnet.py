@@ -63,6 +63,7 @@ class AlexNet(Network):
     variant: _Variant
     he: bool
     dtype: jnp.dtype | None
+    ceil_mode: bool = False  # of the pooling, as in Caffe; the same for images of 227x227
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
@@ -70,20 +71,21 @@ class AlexNet(Network):
         normal, bias = self._normal(0.01), init.constant(0.0 if self.he else self.variant.bias)
         conv = partial(Conv, dtype=self.dtype, kernel_init=normal)
         dense = partial(nn.Dense, dtype=self.dtype)
+        pool = partial(ops.max_pool, window=3, stride=2, ceil_mode=self.ceil_mode)
         scale = partial(scale_channels, width=self.width, groups=2)  # even, so that both groups get the same number
         stages = {}
         x = stages['conv1'] = ops.relu(conv(scale(96), 11, stride=4, name='conv1')(images))
-        x = ops.max_pool(self._lrn(x), 3, 2)
+        x = pool(self._lrn(x))
         # Biases of 1 where the paper has them: ReLUs are active from the first step.
         x = conv(scale(256), 5, padding=2, groups=2, bias_init=bias, name='conv2')(x)
         x = stages['conv2'] = ops.relu(x)
-        x = ops.max_pool(self._lrn(x), 3, 2)
+        x = pool(self._lrn(x))
         x = stages['conv3'] = ops.relu(conv(scale(384), 3, padding=1, name='conv3')(x))
         x = conv(scale(384), 3, padding=1, groups=2, bias_init=bias, name='conv4')(x)
         x = stages['conv4'] = ops.relu(x)
         x = conv(scale(256), 3, padding=1, groups=2, bias_init=bias, name='conv5')(x)
         x = stages['conv5'] = ops.relu(x)
-        x = stages['pool5'] = ops.max_pool(x, 3, 2)
+        x = stages['pool5'] = pool(x)
         if features:
             return stages
         x = x.reshape(x.shape[0], -1)

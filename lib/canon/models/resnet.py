@@ -33,7 +33,7 @@ from canon import ops
 from canon.errors import UsageError
 from canon.models import cite
 from canon.named import Count, call, suggest
-from canon.nn import BatchNorm, Conv, Network, check_images
+from canon.nn import BatchNorm, Conv, Network, check_images, scale_channels
 
 _MSRA, _TORCH = 'the authors, one crop; multiply-adds Table 1', 'torchvision V1'
 _CIFAR, _PREACT = 'He et al. 2015, Table 6, CIFAR-10', 'He et al. 2016, Table 4, CIFAR-10'
@@ -74,9 +74,10 @@ class _Form(NamedTuple):
     frozen_norm: bool
     dtype: Any
 
-    def conv(self, features: int, size: int, name: str, stride: int = 1) -> Conv:
+    def conv(self, features: int, size: int, name: str, stride: int = 1, dilation: int = 1) -> Conv:
         # Symmetric padding, as in Caffe and torch; 'same' would shift strided windows. A norm follows: no bias.
-        return Conv(features, size, stride, size // 2, use_bias=False, dtype=self.dtype, name=name)
+        padding = dilation * (size // 2)
+        return Conv(features, size, stride, padding, dilation, use_bias=False, dtype=self.dtype, name=name)
 
     def norm(self, name: str, last: bool = False) -> BatchNorm:
         scale = initializers.zeros if last and self.zero_init_last else initializers.ones
@@ -96,19 +97,28 @@ class ResNet(Network):
     cifar: bool
     num_classes: int
     form: _Form
+    output_stride: int = 32
+    width: float = 1.0
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
         check_images(images, 4 if self.cifar else 32, 'this ResNet')
         form, stages = self.form, {}
-        x = form.conv(self.widths[0], 3 if self.cifar else 7, 'conv1', 1 if self.cifar else 2)(images)
+        widths = [scale_channels(channels, self.width) for channels in self.widths]
+        x = form.conv(widths[0], 3 if self.cifar else 7, 'conv1', 1 if self.cifar else 2)(images)
         x = stages['conv1'] = ops.relu(form.norm('bn1')(x, train))
         if not self.cifar:  # images of 32x32 are small enough without a pooling
             x = ops.max_pool(x, 3, 2, padding=1)
-        for stage, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True), start=2):
+        reached, dilation = 1 if self.cifar else 4, 1
+        for stage, (width, depth) in enumerate(zip(widths, self.depths, strict=True), start=2):
+            strides = stage > 2  # the pooling already reduced conv2_x
+            dilates = strides and reached >= self.output_stride
+            reached *= 1 if dilates or not strides else 2
             for place in range(1, depth + 1):
-                stride = 2 if place == 1 and stage > 2 else 1  # the pooling already reduced conv2_x
-                x = self.block(width, stride, form, name=f'conv{stage}_{place}')(x, train)
+                stride = 2 if place == 1 and strides and not dilates else 1
+                x = self.block(width, stride, form, dilation, name=f'conv{stage}_{place}')(x, train)
+                if place == 1 and dilates:  # the first block still reads its neighbours where the stride would have
+                    dilation *= 2
             stages[f'conv{stage}_x'] = x
         return stages if features else _classifier(self.num_classes, form)(x.mean((1, 2)))
 
@@ -119,13 +129,14 @@ class BasicBlock(nn.Module):
     width: int
     stride: int
     form: _Form
+    dilation: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         form = self.form
-        y = form.conv(self.width, 3, 'conv1', self.stride)(x)
+        y = form.conv(self.width, 3, 'conv1', self.stride, self.dilation)(x)
         y = ops.relu(form.norm('bn1')(y, train))
-        y = form.norm('bn2', last=True)(form.conv(self.width, 3, 'conv2')(y), train)
+        y = form.norm('bn2', last=True)(form.conv(self.width, 3, 'conv2', dilation=self.dilation)(y), train)
         return _add_shortcut(x, y, self.stride, form, train)
 
 
@@ -135,6 +146,7 @@ class Bottleneck(nn.Module):
     width: int
     stride: int
     form: _Form
+    dilation: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -143,7 +155,7 @@ class Bottleneck(nn.Module):
         first, second = (self.stride, 1) if form.stride_at == '1x1' else (1, self.stride)
         y = form.conv(self.width, 1, 'conv1', first)(x)
         y = ops.relu(form.norm('bn1')(y, train))
-        y = form.conv(self.width, 3, 'conv2', second)(y)
+        y = form.conv(self.width, 3, 'conv2', second, self.dilation)(y)
         y = ops.relu(form.norm('bn2')(y, train))
         y = form.norm('bn3', last=True)(form.conv(4 * self.width, 1, 'conv3')(y), train)
         return _add_shortcut(x, y, self.stride, form, train)
@@ -219,6 +231,8 @@ def resnet18(
     plain: bool = False,
     zero_init_last: bool = False,
     frozen_norm: bool = False,
+    output_stride: int = 32,
+    width: float = 1.0,
     dtype: str | None = None,
 ) -> ResNet:
     """The residual network of 18 layers, for images of 224x224 and of any size from 32.
@@ -236,17 +250,22 @@ def resnet18(
       zero_init_last: initialises the scale of a block's last norm with 0 (not in the paper), so that the block starts
         as its shortcut.
       frozen_norm: normalises by the running statistics in training as well, to fine-tune detectors.
+      output_stride: 32, or 16 or 8 for segmentation: the last one or two stages, instead of halving the resolution,
+        double the dilation of their 3x3 convolutions. The parameters are the same.
+      width: multiplies all channels (not in the paper).
       dtype: of the computation, such as 'bfloat16'; parameters stay float32.
 
     Raises:
-      UsageError: `shortcut` or `stride_at` is unknown.
+      UsageError: `shortcut`, `stride_at` or `output_stride` is unknown, or the width leaves no channels.
     """
+    if output_stride not in (8, 16, 32):
+        raise UsageError(f'model.output_stride={output_stride} is not one of 8, 16, 32')
     for key, value, known in (('shortcut', shortcut, _SHORTCUTS), ('stride_at', stride_at, _STRIDES)):
         if value not in known:
             raise UsageError(f'model.{key}={value!r} is unknown{suggest(value, known)}')
     dtype_ = None if dtype is None else jnp.dtype(dtype)
     form = _Form(shortcut, stride_at, plain, zero_init_last, frozen_norm, dtype_)
-    return ResNet(BasicBlock, (2, 2, 2, 2), (64, 128, 256, 512), False, num_classes, form)
+    return ResNet(BasicBlock, (2, 2, 2, 2), (64, 128, 256, 512), False, num_classes, form, output_stride, width)
 
 
 def resnet34(**arguments: Any) -> ResNet:

@@ -80,6 +80,7 @@ class VGG(Network):
     width: float
     kernel_init: initializers.Initializer
     dtype: jnp.dtype | None
+    ceil_mode: bool = False  # of the pooling: Caffe's, whose last window may reach beyond the map
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
@@ -96,7 +97,7 @@ class VGG(Network):
             stages[f'conv{column}'] = x
             if self.lrn and column == 1:  # after conv1_1, the only convolution of A's first column
                 x = ops.lrn(x)
-            x = ops.max_pool(x, 2)
+            x = ops.max_pool(x, 2, ceil_mode=self.ceil_mode)
         stages['pool5'] = x
         if features:
             return stages
