@@ -45,6 +45,7 @@ class Interleaved:
         batch_size: Count | None = None,
         threads: Annotated[int, Range(0)] = 2,
         workers: Annotated[int, Range(0)] = 0,
+        aligned: bool = False,
     ):
         """
         Args:
@@ -58,12 +59,14 @@ class Interleaved:
             a multiple of the greatest common divisor of the parts' sizes.
           threads: threads that prepare batches ahead; 0 prepares each batch when it is requested.
           workers: processes that prepare batches ahead, instead of threads.
+          aligned: read every part at the number of the step. Parts with the same examples and seed, which differ by
+            their transforms, then share one order: an epoch is one pass.
 
         Raises:
           UsageError: there are no parts, both counts and weights, or not one of them per part; the weights sum to 0; or
             rounds are epochs and a part does not know its size.
         """
-        self.parts, self.seed, self.shuffled = tuple(parts), seed, shuffled
+        self.parts, self.seed, self.shuffled, self.aligned = tuple(parts), seed, shuffled, aligned
         self.threads, self.workers = threads, workers
         for name, values in (('counts', counts), ('weights', weights)):
             if not self.parts or (values is not None and len(values) != len(self.parts)):
@@ -84,8 +87,8 @@ class Interleaved:
         self._counts = tuple(counts or ())
         self._weights = tuple(float(w) for w in weights or ())
         self.batch_size: Any = batch_size or _mean_size(sizes, self._counts or self._weights)
-        self.num_examples: Any = None if None in examples else sum(examples)
-        if epochs:
+        self.num_examples: Any = None if None in examples else examples[0] if aligned else sum(examples)
+        if epochs and not aligned:
             self.num_examples = sum(self._counts) * self.batch_size  # an epoch is then a round, exactly
 
     @property
@@ -104,6 +107,11 @@ class Interleaved:
         """Returns which part has the batch of `step`, and which of that part's batches it is."""
         if step < 0:
             raise IndexError(f'step {step} is negative')
+        part, number = self._find_turn(step)
+        return part, step if self.aligned else number
+
+    def _find_turn(self, step: int) -> tuple[int, int]:
+        """Returns the part of a step, and how often it had its turn before."""
         if self._weights:
             block, place = divmod(step, _DRAWS)
             order = _draw_parts(self._weights, self.seed, block)
@@ -123,6 +131,54 @@ class Interleaved:
     def iterate(self, start: int = 0) -> Iterator[Any]:
         """Yields self[start], self[start + 1], ..., prepared ahead."""
         return prefetch(self, start, ENDLESS, self.threads, self.workers)
+
+
+class Concatenated:
+    """Evaluation batches of several data sets, or of images of several sizes, one after the other.
+
+    Each part is an evaluation of its own (`Once`), so that its last batch may have rows of padding.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Any],
+        threads: Annotated[int, Range(0)] = 2,
+        workers: Annotated[int, Range(0)] = 0,
+    ):
+        """
+        Args:
+          parts: finite data of one batch size. Their own threads and workers are not used.
+          threads: threads that prepare batches ahead; 0 prepares each batch when it is requested.
+          workers: processes that prepare batches ahead, instead of threads.
+
+        Raises UsageError if there are no parts, or their batch sizes differ.
+        """
+        sizes = {part.batch_size for part in parts}
+        if len(sizes) != 1:
+            raise UsageError(f'Concatenated: the parts need one batch size, not {sorted(sizes) or "no parts"}')
+        self.parts, self.threads, self.workers = list(parts), threads, workers
+        self.batch_size, self.num_examples = sizes.pop(), sum(part.num_examples for part in parts)
+
+    def for_process(self, index: int, count: int) -> Concatenated:
+        """Returns the same data whose batches hold only the rows of process `index` of `count`."""
+        rows = copy.copy(self)
+        rows.parts = [part.for_process(index, count) for part in self.parts]
+        return rows
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __getitem__(self, index: int) -> Any:
+        place = index
+        for part in self.parts:
+            if 0 <= place < len(part):
+                return part[place]
+            place -= len(part)
+        raise IndexError(f'batch {index} of {len(self)}')
+
+    def iterate(self, start: int = 0) -> Iterator[Any]:
+        """Yields self[start], ..., self[len(self) - 1], prepared ahead."""
+        return prefetch(self, start, len(self), self.threads, self.workers)
 
 
 class Zipped:

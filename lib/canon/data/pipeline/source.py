@@ -162,6 +162,26 @@ class Cached:
         return f'Cached({self.source!r})'
 
 
+class Subset:
+    """Some examples of a source, in a given order."""
+
+    def __init__(self, source: Source, ids: Iterable[int]):
+        self.source, self.info, self.ids = source, source.info, tuple(int(i) for i in ids)
+        self.in_memory = getattr(source, 'in_memory', False)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.source[self.ids[index]]
+
+    def __getitems__(self, ids: Sequence[int]) -> list[Example]:
+        return read_examples(self.source, [self.ids[i] for i in ids])
+
+    def __repr__(self) -> str:
+        return f'Subset({self.source!r}, {len(self)} examples)'
+
+
 def cache_if_small(source: Source, memory_limit: int) -> Source:
     """Wraps a source in `Cached` if it is not in memory already and, judging by eight examples, fits into the limit."""
     if memory_limit <= 0 or getattr(source, 'in_memory', False) or not len(source):
