@@ -39,6 +39,7 @@ def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
 def adjust_sharpness(image: np.ndarray, factor: float) -> np.ndarray:
     """Blends with the image smoothed by [[1, 1, 1], [1, 5, 1], [1, 1, 1]] / 13; the outermost pixels stay."""
     smooth = image.astype(np.float32)
+    # A smaller image has no inner pixels.
     if min(image.shape[:2]) >= 3:
         kernel = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
         filtered = cv2.filter2D(smooth, -1, kernel).reshape(image.shape)
@@ -129,11 +130,15 @@ def fit_colour_axes(images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarra
     if not count:
         raise CanonError('fit_colour_axes: there are no images')
     mean = total / count
+    # One pass over images that need not fit into memory; float64 keeps the difference of two large numbers exact
+    # enough.
     variances, axes = np.linalg.eigh(products / count - np.outer(mean, mean))
+    # Rounding may make the least variance negative, as that of grey images.
     return np.sqrt(np.maximum(variances[::-1], 0)), axes[:, ::-1]
 
 
 def _blend(degenerate: np.ndarray, image: np.ndarray, factor: float) -> np.ndarray:
+    # Floats are in 0..1, and `_from_levels` takes levels.
     full = 1 if image.dtype == np.uint8 else 255
     return _from_levels(image, full * (degenerate + factor * (image - degenerate)))
 

@@ -92,6 +92,7 @@ def prepare(data_dir: Path) -> Path:
         return folder
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
+        # In the same file system, so that the finished folder can be renamed, which is atomic.
         scratch = tempfile.mkdtemp(prefix='.digits-', dir=data_dir)
         try:
             _write(scratch)

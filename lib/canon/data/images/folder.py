@@ -140,11 +140,11 @@ def _divide(files, test: bool, held_out: float, root: Path):
     counts: dict[int, int] = {}
     for _, y in files:
         counts[y] = counts.get(y, 0) + 1
-    left = {y: min(max(round(held_out * n), 1), n - 1) if held_out else 0 for y, n in counts.items()}
-    sides: tuple[list, list] = ([], [])
+    to_test = {y: min(max(round(held_out * n), 1), n - 1) if held_out else 0 for y, n in counts.items()}
+    sides: tuple[list, list] = ([], [])  # train, test
     for file, y in files:
-        sides[left[y] > 0].append((file, y))
-        left[y] -= 1
+        sides[to_test[y] > 0].append((file, y))
+        to_test[y] -= 1
     _log_division(root, *map(len, sides))
     if not sides[test]:
         raise UsageError(f'{root}: no image is left for {("train", "test")[test]!r} with held_out={held_out}')
@@ -173,6 +173,7 @@ def _printable(name: str) -> str:
 
 def _check(files, below: Path, skip: bool, max_pixels: int):
     """Returns the files that can be read, and those that cannot."""
+    # Threads suffice: reading and decoding release the interpreter's lock.
     with ThreadPoolExecutor(4) as pool:
         reasons = list(pool.map(lambda f: explain_unreadable(f[0], max_pixels, decode_pixels=skip), files))
     bad = report_unreadable({f: reason for (f, _), reason in zip(files, reasons, strict=True)}, below, skip)

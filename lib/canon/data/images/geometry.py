@@ -105,6 +105,7 @@ def perspective(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Returns the perspective that maps four points [4, 2] to four others; no three of either may be on a line."""
     rows = []
     for (x, y), (u, v) in zip(before, after, strict=True):
+        # u (g x + h y + 1) = a x + b y + c and likewise v: linear in the eight unknowns a .. h, the ninth being 1.
         rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
     solution = np.linalg.solve(np.array(rows, np.float64), np.asarray(after, np.float64).ravel())
     return np.append(solution, 1).reshape(3, 3)
@@ -128,6 +129,7 @@ def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 def transform_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Returns the axis-aligned boxes around the mapped corners of `boxes` [K, 4], float64, not clipped."""
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    # All four corners: after a rotation any of them may be outermost.
     corners = transform_points(boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2), matrix)
     return np.concatenate([corners.min(1), corners.max(1)], -1)
 
@@ -162,6 +164,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: Size, fill: float = 0) -> 
 def warp_nearest(values: np.ndarray, matrix: np.ndarray, size: Size, fill: float = 0) -> np.ndarray:
     """Warps labels or masks [..., H, W] of any type, taking the value at the nearest centre of a pixel."""
     height, width = values.shape[-2:]
+    # From each centre of the result back into the input, so that no pixel of the result stays empty.
     y, x = np.mgrid[: size[0], : size[1]] + 0.5
     u, v, w = np.linalg.inv(matrix) @ np.stack([x.ravel(), y.ravel(), np.ones(x.size)])
     with np.errstate(divide='ignore', invalid='ignore'):  # w is 0 on the horizon of a perspective

@@ -32,6 +32,7 @@ _SUFFIXES |= {'.webp'} if features.check('webp') else set()
 _SUFFIXES |= {'.avif'} if features.check('avif') else set()
 _SUFFIXES |= {'.j2k', '.jp2', '.jpx'} if features.check('jpg_2000') else set()
 _TEXTS = {'.csv', '.html', '.json', '.md', '.txt', '.xml', '.yaml', '.yml'}  # describe images, in the same folders
+# What decoders raise for damaged files: nearly anything, since they interpret bytes that nobody has checked.
 UNREADABLE = (
     OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, AttributeError, EOFError, MemoryError,
     RuntimeError, struct.error, cv2.error, Image.DecompressionBombError,
@@ -43,7 +44,7 @@ _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2
 
 
 class Head(NamedTuple):
-    """What the header of a file tells about the image that `decode_image` will return."""
+    """The size of the image that `decode_image` will return, read from the header of its file."""
 
     height: int
     width: int
@@ -69,6 +70,7 @@ class Encoded(bytes):
         return self
 
     def __getattr__(self, attribute: str):
+        # A transform of pixels that comes before `decode` asks for these: name the fix instead of a missing attribute.
         if attribute in ('shape', 'dtype', 'ndim'):
             raise CanonError(f"{self.name} is not decoded yet: put 'decode' before the transforms of its pixels")
         raise AttributeError(attribute)
@@ -203,6 +205,8 @@ def read_orientation(opened: Image.Image) -> int:
 def _read_jpeg_size(data: bytes) -> tuple[int, int] | None:
     """Returns (width, height) from the header of the first frame; None if there is none."""
     at = 2
+    # A JPEG is a sequence of segments, each a marker 0xFF.. and, but for a few, its length; the first frame has the
+    # size.
     while at + 9 <= len(data):
         if data[at] != 0xFF:
             return None

@@ -153,6 +153,7 @@ def read_arrays(file: Path, archive, fields: Mapping[str, str]) -> dict[str, np.
 def _check_size(archive: zipfile.ZipFile, name: str) -> None:
     """Raises ValueError if the header of an array does not fit its entry: numpy allocates what the header states."""
     entry = archive.getinfo(f'{name}.npy' if f'{name}.npy' in archive.namelist() else name)
+    # A header of a few bytes may claim terabytes, which would be allocated before they are found missing.
     if entry.file_size > _DEFLATED * max(entry.compress_size, 1):
         raise ValueError(f'array {name!r} cannot have {entry.file_size} bytes')
     with archive.open(entry) as opened:
@@ -160,6 +161,7 @@ def _check_size(archive: zipfile.ZipFile, name: str) -> None:
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(opened)
         start = opened.tell()
+    # Arrays of objects have no size of their own; numpy refuses to read them without pickle.
     if not dtype.hasobject and start + math.prod(shape) * dtype.itemsize != entry.file_size:
         raise ValueError(f'array {name!r} of shape {list(shape)} does not fit the {entry.file_size} bytes that it has')
 

@@ -62,6 +62,7 @@ class Batches:
         Raises:
           UsageError: the source is empty, the batch size or the seed is not valid, or the sampler does not exist.
         """
+        # Processes would each fill a cache of their own, with examples that another one reads next time.
         self._rows = _Rows(source, batch_size, seed, transforms, 0 if workers else memory_limit)
         self._order = order.make_order(sampler, source, seed, batch_size)
         self.threads, self.workers = threads, workers
@@ -79,6 +80,8 @@ class Batches:
     def __getitem__(self, step: int) -> Batch:
         if step < 0:
             raise IndexError(f'step {step} is negative')
+        # Positions are those of the global stream, of which this process takes its rows: the batch does not depend on
+        # how many processes there are.
         start, rows = int(step) * self.batch_size, self._rows.local
         ids, visits = self._order(np.arange(start + rows.start, start + rows.stop))
         examples = self._rows.read(ids.tolist(), visits.tolist())
@@ -106,6 +109,7 @@ class Once:
         memory_limit: int = 1 << 30,
     ):
         """Arguments and errors are those of `Batches`. Random transforms are allowed; every pass draws the same."""
+        # The seed is 0, whatever that of the run: random transforms draw the same in every evaluation of every run.
         self._rows = _Rows(source, batch_size, 0, transforms, 0 if workers else memory_limit)
         self.threads, self.workers = threads, workers
         self.source, self.batch_size, self.num_examples = source, batch_size, len(source)
@@ -162,6 +166,7 @@ class _Rows:
         if seed < 0:
             raise UsageError(f'seed={seed} is negative')
         fixed, self.transforms = split_chain(transforms)
+        # What does not depend on the visit is computed once, before the cache.
         self.source = cache_if_small(Mapped(source, fixed) if fixed else source, memory_limit)
         self.seed = seed
 
@@ -169,6 +174,7 @@ class _Rows:
         examples = read_examples(self.source, ids)
         if not self.transforms:
             return examples
+        # One key per example and visit, not per batch: neither the order nor the neighbours change an augmentation.
         keys = [Key(self.seed, visit, i) for i, visit in zip(ids, visits, strict=True)]
         return [apply_chain(self.transforms, e, key, self.source) for e, key in zip(examples, keys, strict=True)]
 
@@ -185,9 +191,8 @@ def stack(examples: Sequence[Example]) -> Batch:
 
 def _stack(values: list[Any], field: str) -> np.ndarray:
     try:
-        return (
-            np.stack(values) if np.ndim(values[0]) else np.array(values)
-        )  # np.stack takes 14 times as long for scalars
+        # np.stack takes 14 times as long for scalars.
+        return np.stack(values) if np.ndim(values[0]) else np.array(values)
     except ValueError:
         shapes = ' and '.join(sorted({str(np.shape(v)) for v in values})[:3])
         raise CanonError(f'field {field!r} has shapes {shapes} in one batch; resize, pad or drop it') from None
@@ -217,6 +222,7 @@ def prefetch(batches: Any, start: int, stop: int, threads: int, workers: int) ->
     """Yields batches[start], ..., batches[stop - 1], prepared ahead by threads, or by processes (`workers`)."""
     import grain  # takes 3 s and imports jax, which reading a source does not need
 
+    # Four batches per thread are held ready, so that one that is slow to read does not stop the device.
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
     stream = grain.MapDataset.source(_From(batches, start, stop)).to_iter_dataset(options)
     if workers:

@@ -49,6 +49,7 @@ def apply_chain(transforms: Sequence[Transform], example: Example, key: Key, sou
     link = 0
     for i, transform in enumerate(transforms):
         if transform.random:
+            # Deterministic links do not count: adding one does not change what the random ones draw.
             key = Key(key.seed, key.visit, key.id, link)
             link += 1
         if transform.pairs:
@@ -70,6 +71,8 @@ class _Others:
         return len(self.source)
 
     def __getitem__(self, index: int) -> Example:
+        # The partner goes through the same links with its own key, so it is what it would be as an example of this
+        # visit.
         (example,) = read_examples(self.source, [index])
         return apply_chain(self.transforms, example, Key(self.key.seed, self.key.visit, index), self.source)
 

@@ -94,6 +94,7 @@ class Interleaved:
     @property
     def steps_per_epoch(self) -> float:
         """Steps of a round where a round is an epoch of every part; otherwise those that draw as many examples."""
+        # A whole number where it is one, so that '1 epoch' is an exact number of steps.
         exact, rest = divmod(self.num_examples, self.batch_size)
         return self.num_examples / self.batch_size if rest else exact
 
@@ -116,6 +117,7 @@ class Interleaved:
             block, place = divmod(step, _DRAWS)
             order = _draw_parts(self._weights, self.seed, block)
             part = int(order[place])
+            # Random access without a state: the earlier draws of the part are counted, whole blocks from a cache.
             earlier = sum(_count_draws(self._weights, self.seed, b)[part] for b in range(block))
         else:
             rounds, place = divmod(step, sum(self._counts))
@@ -226,6 +228,7 @@ class Zipped:
         examples = getattr(leader, 'num_examples', None)
         self.num_examples: Any = None
         if self.batch_size and examples is not None:
+            # The steps of an epoch are those of the leading part; a step draws more rows than that part's.
             self.num_examples = round(examples / leader.batch_size * self.batch_size)
         self._process = (0, 1)
 
@@ -247,6 +250,7 @@ class Zipped:
         rows = process_rows(self.batch_size, *self._process)
         pieces, first = [], 0
         for number, part in enumerate(self.parts.values()):
+            # The rows that this process and the part have in common, counted within the part.
             low, high = (min(max(row - first, 0), part.batch_size) for row in (rows.start, rows.stop))
             if low < high:
                 batch = _read_rows(part, step, low, high)

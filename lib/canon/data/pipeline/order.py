@@ -54,7 +54,7 @@ def in_order(n: int) -> Order:
 
 def shuffled(n: int, seed: int) -> Order:
     """Draws a new permutation for every epoch; a batch may cross from one to the next, so nothing is dropped."""
-    return functools.partial(_shuffled, n, seed)
+    return functools.partial(_permute_epochs, n, seed)
 
 
 def balanced(source: Source, seed: int, batch_size: int, field: str = 'label') -> Order:
@@ -74,9 +74,10 @@ def _in_order(n, positions):
     return positions % n, positions // n
 
 
-def _shuffled(n, seed, positions):
+def _permute_epochs(n, seed, positions):
     visits, places = np.divmod(positions, n)
     ids = np.empty_like(positions)
+    # A batch may span the end of an epoch, or several epochs of a small source.
     for visit in np.unique(visits):
         at = visits == visit
         ids[at] = _permutation(n, seed, int(visit))[places[at]]
@@ -116,10 +117,12 @@ class _Balanced:
         held = self._cycle[c]
         if held[0] != cycle:
             generator = keys.stream('balanced groups', self.seed, c, cycle)
+            # Only the permutation in use is kept: positions come in order, so another one is rarely needed.
             held = self._cycle[c] = cycle, generator.permutation(self.groups[c])
         return held[1][place], cycle
 
 
+# By what they return, so that a new sampler is a new function of this module.
 _SAMPLERS = named.Catalogue(
     'sampler', (__name__,), lambda function: named.get_return_type(function) == Order and function is not make_order
 )

@@ -138,10 +138,13 @@ class Cached:
         fresh = dict(zip(missing, read_examples(self.source, missing), strict=True))
         for i, example in fresh.items():
             self._keep(i, example)
+        # A new dict each, since transforms may add fields; what did not fit into the limit is only in `fresh`.
         return [dict(kept[i] or fresh[i]) for i in ids]
 
     def _keep(self, index: int, example: Example) -> None:
         size = estimate_bytes(example)
+        # Two threads may decode and account for the same example at once: the room is then smaller than it need be,
+        # which changes no result.
         with self._lock:
             if self._kept[index] is not None or size > self._room:
                 return
@@ -186,6 +189,7 @@ def cache_if_small(source: Source, memory_limit: int) -> Source:
     """Wraps a source in `Cached` if it is not in memory already and, judging by eight examples, fits into the limit."""
     if memory_limit <= 0 or getattr(source, 'in_memory', False) or not len(source):
         return source
+    # Spread over the source, since neighbours may be alike: of one class, of one camera.
     probe = np.unique(np.linspace(0, len(source) - 1, 8).astype(int)).tolist()
     size = float(np.mean([estimate_bytes(example) for example in read_examples(source, probe)]))
     return Cached(source, memory_limit) if size * len(source) <= memory_limit else source

@@ -47,6 +47,7 @@ def _slices_share(a, b, total: int | None) -> bool:
     places = [place for place in (*a[1:], *b[1:]) if place]
     if total is None and not all(place.endswith('%') for place in places):
         return False
+    # Percentages mean the same for any number of examples, up to rounding, in which adjacent slices agree.
     n = _MANY if total is None else total
     ranges = [range(n)[to_slice(*part[1:], n)] for part in (a, b)]
     return max(r.start for r in ranges) < min(r.stop for r in ranges)

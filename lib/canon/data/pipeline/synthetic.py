@@ -97,6 +97,7 @@ class FakeImages:
         return self.num_examples
 
     def __getitem__(self, index: int) -> Example:
+        # The name of the split seeds its examples, so that 'train' and 'test' differ.
         rng = np.random.default_rng((*self.split.encode(), index))
         image = rng.integers(256, size=self.shape, dtype=np.uint8)
         return {'image': image, 'label': np.int64(rng.integers(self.num_classes))}

@@ -92,6 +92,8 @@ class Prepared:
         self._images = {k: f for k, f in self.features.items() if isinstance(f, tfds.features.Image)}
         if not decode and (feature := self._images.get('image')) and feature.shape[-1] != 3:
             raise UsageError(f'data {name!r}: decode=False is for images of 3 channels; these are {feature.shape}')
+        # Images come as bytes and are decoded here: TFDS without TensorFlow decodes some of them differently
+        # (`_decode`).
         decoders = {k: tfds.decode.SkipDecoding() for k in self._images}
         try:
             self._records: Any = builder.as_data_source(split=split, decoders=decoders or None)

@@ -62,6 +62,7 @@ def prepare_worker(index: int, count: int) -> None:
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
+    # A parent that is killed cannot close its readers, which would keep its memory and its files for ever.
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
 

@@ -100,6 +100,7 @@ def _corners_and_centre(image, size) -> list[np.ndarray]:
 
 
 def _grid_windows(image, size, grid) -> list[np.ndarray]:
+    # Evenly spaced from border to border, so windows of a small image overlap.
     tops, lefts = (np.rint(np.linspace(0, side - size, grid)).astype(int) for side in image.shape[:2])
     return [image[top : top + size, left : left + size] for top in tops for left in lefts]
 

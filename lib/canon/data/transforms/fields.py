@@ -59,6 +59,7 @@ def _check_distribution(label: np.ndarray, num_classes: int, soft_labels: bool, 
         raise CanonError(f'{shown}, not one integer{hint}')
     if label.shape != (num_classes,) or not np.issubdtype(label.dtype, np.floating):
         raise CanonError(f'{shown}, neither one integer nor a distribution, float [{num_classes}]')
+    # Sums of float32 or of rounded percentages are not exactly 1.
     if not (label >= 0).all() or abs(float(label.sum()) - 1) > 1e-3:
         raise CanonError(
             f'{what} is not a distribution: the least share is {label.min():.4g}, the sum {label.sum():.4g}'
@@ -111,6 +112,7 @@ def pad_boxes(
                     f'pad_boxes: example {key.id} has {k} boxes, more than count={count}; increase count, or set '
                     "overflow='truncate'"
                 )
+            # The order of the boxes stays: other fields, and ties in an evaluation, may depend on it.
             areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
             rows = np.sort(np.argsort(-areas, kind='stable')[:count])
         for name in names:

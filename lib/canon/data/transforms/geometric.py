@@ -162,6 +162,7 @@ def decode_random_resized_crop(
         height, width, can_reduce = image_files.read_head(encoded)
         box = geometry.draw_crop_box(borrowed_rng(key), height, width, scale, ratio)
         step = _choose_reduction(box, size) if can_reduce else 1
+        # In pixels of the reduced image, whose sides are rounded up.
         x0, y0, x1, y1 = (min(round(b / step), -(-s // step)) for b, s in zip(box, (width, height) * 2, strict=True))
         part = geometry.resample(image_files.decode_image(encoded, step)[y0:y1, x0:x1], size, 'fast')
         box = tuple(step * b for b in (x0, y0, x1, y1))  # what was really cropped, so that boxes fit exactly
@@ -278,6 +279,7 @@ def random_affine(
         factor = generator.uniform(*scale)
         x, y = generator.uniform(-translate, translate, 2)
         shearing = geometry.shearing(generator.uniform(-shear, shear), 0)
+        # The rightmost is applied first.
         linear = rotation @ geometry.scaling(factor, factor) @ shearing
         return geometry.translation(x * width, y * height) @ geometry.recentre(linear, width / 2, height / 2)
 
@@ -305,6 +307,7 @@ def random_perspective(
 
     def draw_matrix(generator, height, width):
         corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
+        # Only inwards, as in torchvision: outwards a part of the image would leave the frame.
         inwards = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
         moves = generator.random((4, 2)) * distortion / 2 * [width, height]
         return geometry.perspective(corners, corners + inwards * moves)

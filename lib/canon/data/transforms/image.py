@@ -178,6 +178,7 @@ def standardise(mean: float | tuple[float, ...], std: float | tuple[float, ...],
 
 def _crop_padded(image, top, left, height, width, value):
     """Returns image[top:top+height, left:left+width], where what lies outside the image is `value`."""
+    # The window is inside of most images: a view, without a copy.
     if top >= 0 and left >= 0 and top + height <= image.shape[0] and left + width <= image.shape[1]:
         return image[top : top + height, left : left + width]
     out = np.full((height, width, *image.shape[2:]), value, image.dtype)

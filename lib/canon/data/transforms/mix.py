@@ -46,11 +46,13 @@ def mixup(
         chance, share, partner = generator.random(), generator.beta(alpha, alpha), int(generator.integers(len(others)))
         if chance >= p:
             return {**example, label: to_distribution(example, key)}
+        # It may be the example itself, as in the shuffled batch of the paper's code.
         other = others[partner]
         a, b = example[field], other[field]
         if a.shape != b.shape or a.dtype != b.dtype:
             kinds = f'{a.dtype} {a.shape} and {partner} of {b.dtype} {b.shape}'
             raise CanonError(f'mixup: example {key.id} has {field!r} of {kinds}; resize or crop before')
+        # In float32: Python floats would make it float64, twice the memory traffic.
         mixed = np.float32(share) * a + np.float32(1 - share) * b
         mixed = np.rint(mixed).astype(np.uint8) if a.dtype == np.uint8 else mixed.astype(a.dtype)
         first, second = to_distribution(example, key), to_distribution(other, key._replace(id=partner))

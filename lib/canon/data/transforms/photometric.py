@@ -38,6 +38,7 @@ def pca_noise(
     basis, lengths = np.asarray(axes, np.float64), np.asarray(deviations, np.float64)
     if basis.shape != (3, 3) or lengths.shape != (3,):
         raise UsageError(f'pca_noise: axes are 3x3 and deviations are 3; these are {basis.shape} and {lengths.shape}')
+    # Each column times its deviation, once, outside of the loop over examples.
     scaled = basis * lengths
 
     def apply(example, key):

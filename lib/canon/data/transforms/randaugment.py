@@ -85,6 +85,7 @@ _COLOURS = {
     'identity': lambda image, a: image,
     'auto_contrast': lambda image, a: colour.autocontrast(image),
     'equalize': lambda image, a: colour.equalise(image),
+    # A sign means nothing to these two, hence the absolute values.
     'solarize': lambda image, a: colour.solarise(image, 256 * (1 - abs(a))),
     'posterize': lambda image, a: colour.posterise(image, 8 - round(4 * abs(a))),
     'color': lambda image, a: colour.adjust_saturation(image, 1 + 0.9 * a),
