@@ -17,6 +17,7 @@ _forced: ContextVar[str | None] = ContextVar('canon_ops_form', default=None)
 
 def cpu_form() -> bool:
     """Returns whether to trace the form for XLA's CPU compiler: True on a CPU, unless `forms` overrides it."""
+    # Read while tracing, so the choice is a constant of the compiled program.
     return (_forced.get() or jax.default_backend()) == 'cpu'
 
 
@@ -28,6 +29,7 @@ def forms(kind: str) -> Generator[None]:
     """
     if kind not in ('cpu', 'plain'):
         raise ValueError(f"forms are 'cpu' or 'plain', not {kind!r}")
+    # A context variable and not a global: threads that trace at the same time do not see each other's.
     token = _forced.set(kind)
     try:
         yield

@@ -33,6 +33,7 @@ def surface_loss(values: jax.Array, gradients: jax.Array, normals: jax.Array | N
       normals: of the surface, n, [..., 3]; None leaves the loss |f|.
       tau: weight of the normals.
     """
+    # With tau = 0 the derivative of the gradients is not needed, so it is not traced either.
     if normals is None or not tau:
         return jnp.abs(values)
     return jnp.abs(values) + tau * safe_norm(gradients - normals)

@@ -116,8 +116,8 @@ class KneserNey:
             count = np.where(gram >= 0, order.counts[gram], 0)
             total = np.where(context >= 0, order.totals[context], 0)
             discounted = np.maximum(count - _discount(count, order.discounts), 0)
-            known = total > 0
-            p = np.where(known, (discounted + order.backoff[context] * p) / np.where(known, total, 1), p)
+            occurs = total > 0
+            p = np.where(occurs, (discounted + order.backoff[context] * p) / np.where(occurs, total, 1), p)
         return p
 
 

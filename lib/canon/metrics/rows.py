@@ -29,6 +29,7 @@ class Rows(NamedTuple):
         return cls(((values, mask),))
 
     def __add__(self, other: Rows) -> Rows:  # ty: ignore[incompatible-method-override]
+        # Tuples and not arrays are concatenated: batches of other shapes are kept as they are.
         return Rows(self.parts + other.parts)
 
     def each(self) -> Iterator[Any]:

@@ -15,13 +15,14 @@ from canon.errors import UsageError
 
 
 def iou(inside: jax.Array, true_inside: jax.Array) -> jax.Array:
-    """|A and B| / |A or B| per shape [B], from whether points [B, N] are inside; 1 where both shapes are empty.
+    """Computes |A and B| / |A or B| per shape [B], from whether points [B, N] are inside; 1 if both shapes are empty.
 
     Mescheder et al. 2019, section 4, with points drawn uniformly from the box.
     """
     if inside.shape != true_inside.shape:
         raise UsageError(f'iou: expected the same points for both shapes, got {inside.shape} and {true_inside.shape}')
     intersection, union = (inside & true_inside).sum(-1), (inside | true_inside).sum(-1)
+    # `maximum` keeps 0 / 0 out of the branch that is not taken.
     return jnp.where(union > 0, intersection / jnp.maximum(union, 1), 1.0)
 
 
@@ -68,7 +69,7 @@ def compare_surfaces(
     """
     if not len(points) or not len(true_points):
         raise UsageError(f'expected points on both surfaces, got {len(points)} and {len(true_points)} true ones')
-    to_truth, nearest_true = _nearest(points, true_points)
+    to_truth, nearest_true = _nearest(points, true_points)  # both directions: parts may be missing or invented
     from_truth, nearest = _nearest(true_points, points)
     consistency = float('nan')
     if normals is not None and true_normals is not None:

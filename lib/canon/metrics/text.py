@@ -70,6 +70,7 @@ def word_accuracy(
 ) -> Mean:
     """Computes the share of texts that are read without an error. Arguments as in `character_error_rate`."""
     width = min(readings.shape[1], labels.shape[1])
+    # Texts of other lengths are unequal anyway, so comparing the columns that both have suffices.
     padding = jnp.arange(width) >= label_lengths[:, None]
     equal = ((readings[:, :width] == labels[:, :width]) | padding).all(1)
     return Mean.of(equal & (reading_lengths == label_lengths), mask)

@@ -17,7 +17,7 @@ _K1, _K2 = 0.01, 0.03  # of Wang et al. 2004, section III-C
 
 
 def psnr(pictures: jax.Array, truth: jax.Array, mask: jax.Array | None = None) -> Mean:
-    """Peak signal-to-noise ratio, -10 log10 of each picture's mean squared error, in decibels.
+    """Computes the peak signal-to-noise ratio, -10 log10 of each picture's mean squared error, in decibels.
 
     Args:
       pictures: [B, H, W, C] in [0, 1].
@@ -32,7 +32,9 @@ def psnr(pictures: jax.Array, truth: jax.Array, mask: jax.Array | None = None) -
 def ssim(
     pictures: jax.Array, truth: jax.Array, mask: jax.Array | None = None, window: int = 11, sigma: float = 1.5
 ) -> Mean:
-    """Structural similarity: Wang et al. 2004, eq. 13, averaged over windows within the picture and over channels.
+    """Computes the structural similarity of Wang et al. 2004, eq. 13, averaged over windows and channels.
+
+    Windows lie within the picture.
 
     Args:
       pictures: [B, H, W, C] in [0, 1].

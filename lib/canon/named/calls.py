@@ -60,7 +60,7 @@ def combine_arguments(*functions: Callable, without: Iterable[str] = ()) -> Call
     combined = {p.name: p for function in functions for p in list_parameters(function) if p.name not in without}
 
     def settings(**_: Any) -> None:
-        """Replaced below."""
+        """Stands for the functions; its docstring and signature are replaced below."""
 
     # `describe_keys` reads the docstrings; a class that is not a dataclass documents its arguments in `__init__`.
     documented = [f.__init__ if inspect.isclass(f) and not dataclasses.is_dataclass(f) else f for f in functions]

@@ -55,6 +55,7 @@ def draw_alignments(
         if i >= len(heads):
             axes.axis('off')
             continue
+        # One scale for all heads: a head that attends everywhere stays dark.
         axes.imshow(heads[i], cmap='gray', vmin=0, vmax=1, aspect='auto', interpolation='nearest')
         axes.set_title(titles[i], fontsize=8)
         _label_words(axes, target if i % columns == 0 else (), source if i < columns else (), cell)

@@ -20,22 +20,22 @@ def draw_class_accuracy(counts: np.ndarray, names: Sequence[str]) -> Figure:
     present = np.flatnonzero(sizes)
     accuracy = np.diagonal(counts)[present] / sizes[present]
     order = np.argsort(accuracy, kind='stable')  # classes of equal accuracy keep their order
-    drawn = order
+    classes = order
     if len(order) > _MAX_BARS:
-        drawn = np.concatenate([order[: _MAX_BARS // 2], order[-_MAX_BARS // 2 :]])
-    figure = Figure(figsize=(5, 1.1 + 0.24 * max(len(drawn), 3)), layout='constrained')
+        classes = np.concatenate([order[: _MAX_BARS // 2], order[-_MAX_BARS // 2 :]])
+    figure = Figure(figsize=(5, 1.1 + 0.24 * max(len(classes), 3)), layout='constrained')
     axes = figure.add_subplot()
-    rows = np.arange(len(drawn))
-    axes.barh(rows, accuracy[drawn], color='#4c78a8')
+    rows = np.arange(len(classes))
+    axes.barh(rows, accuracy[classes], color='#4c78a8')
     # Counts beside the names show how much an accuracy of few examples can be trusted.
-    labels = [f'{names[present[i]]} ({np.diagonal(counts)[present[i]]} of {sizes[present[i]]})' for i in drawn]
+    labels = [f'{names[present[i]]} ({np.diagonal(counts)[present[i]]} of {sizes[present[i]]})' for i in classes]
     axes.set_yticks(rows, labels, fontsize=8)
-    if len(drawn) < len(order):
+    if len(classes) < len(order):
         axes.axhline(_MAX_BARS / 2 - 0.5, color='k', linewidth=0.8, linestyle='--')
     mean = float(accuracy.mean()) if len(accuracy) else float('nan')
     axes.axvline(mean, color='#f58518', linewidth=1.2, label=f'mean of {len(order)} classes {mean:.4f}')
-    selection = f': {_MAX_BARS // 2} worst, {_MAX_BARS // 2} best' if len(drawn) < len(order) else ''
-    axes.set(xlim=(0, 1), ylim=(len(drawn) - 0.4, -0.6), xlabel='fraction of the class that is correct')
+    selection = f': {_MAX_BARS // 2} worst, {_MAX_BARS // 2} best' if len(classes) < len(order) else ''
+    axes.set(xlim=(0, 1), ylim=(len(classes) - 0.4, -0.6), xlabel='fraction of the class that is correct')
     axes.set_title(f'accuracy by class{selection}', fontsize=10)
     _style(axes)
     figure.legend(loc='outside lower right', frameon=False, fontsize=8)

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-_MAX_FILTERS = 256
+_MAX_FILTERS = 256  # 16 rows of 16, which are still large enough to see
 
 
 def draw_filters(kernels: np.ndarray, name: str = '') -> Figure:

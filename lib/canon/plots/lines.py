@@ -18,6 +18,7 @@ def draw_curves(series: Mapping[str, Sequence[tuple[float, float]]], xlabel: str
     panels: dict[str, dict[str, Sequence]] = {}
     for name, points in series.items():
         group, _, metric = name.rpartition('/')
+        # 'train/loss' and 'test/loss' are two lines of the panel 'loss'.
         panels.setdefault(metric, {})[group or metric] = points
     columns = min(len(panels), 3) or 1
     rows = -(-len(panels) // columns) or 1

@@ -64,6 +64,7 @@ def animate_paths(
     last = min(len(path) for path in paths.values()) - 1
     # Most of the distance is covered in the first steps.
     steps = np.unique(np.rint(last * np.linspace(0, 1, frames) ** 2).astype(int))
+    # The end is shown for a sixth of the frames, before the animation restarts.
     hold = [last] * max(len(steps) // 6, 1)
 
     def draw(step):

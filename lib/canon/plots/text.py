@@ -117,6 +117,7 @@ def draw_translations(rows: Sequence[tuple[str, str, str]], title: str = '', col
         for text, colour in zip(texts, ('black', '0.5', 'C0'), strict=True):
             lines += [(part, colour) for part in textwrap.wrap(text, columns) or ['']]
         lines.append(('', 'black'))
+    # Lines are laid out by hand: matplotlib wraps text only at the edge of a figure.
     figure, axes = _text_axes(len(lines), columns)
     for row, (line, colour) in enumerate(lines):
         axes.text(0, row + 0.75, line, family='monospace', fontsize=7.3, color=colour, parse_math=False)

@@ -9,7 +9,7 @@ from canon import named
 from canon.errors import UsageError
 from canon.ops import volume_rendering as vr
 
-CASTING = ('points', 'intervals', 'cones')
+CASTING = ('points', 'intervals', 'cones')  # of NeRF, of grids and of mip-NeRF
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ def strip_prefixes(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     Scalars without the prefix, such as the count of an averaged model, are dropped.
     """
     stripped = dict(tensors)
+    # Wrappers nest, so prefixes are stripped until none is left.
     while prefix := next((p for p in _PREFIXES if _is_prefix(p, stripped)), None):
         stripped = {key.removeprefix(prefix): value for key, value in stripped.items() if key.startswith(prefix)}
     return stripped
@@ -94,20 +95,20 @@ def _deserialise(path: Path) -> dict[str, np.ndarray]:
     import ml_dtypes
     from safetensors import deserialize
 
-    known: dict[str, Any] = {
+    dtypes: dict[str, Any] = {
         'F64': np.float64,
         'F32': np.float32,
         'F16': np.float16,
         'BF16': ml_dtypes.bfloat16,
         'BOOL': bool,
     }
-    known |= {f'{kind}{bits}': f'{"u" * (kind == "U")}int{bits}' for kind in 'IU' for bits in (8, 16, 32, 64)}
-    known |= {name: getattr(ml_dtypes, ours) for name, ours in _FLOAT8.items()}
+    dtypes |= {f'{kind}{bits}': f'{"u" * (kind == "U")}int{bits}' for kind in 'IU' for bits in (8, 16, 32, 64)}
+    dtypes |= {name: getattr(ml_dtypes, ours) for name, ours in _FLOAT8.items()}
     tensors = {}
     for key, entry in deserialize(path.read_bytes()):
-        if entry['dtype'] not in known:
+        if entry['dtype'] not in dtypes:
             raise CanonError(f'{path}: {key} is {entry["dtype"]}, which is not supported; convert it to a float type')
-        tensors[key] = np.frombuffer(entry['data'], known[entry['dtype']]).reshape(entry['shape'])
+        tensors[key] = np.frombuffer(entry['data'], dtypes[entry['dtype']]).reshape(entry['shape'])
     return tensors
 
 
@@ -139,6 +140,7 @@ def _find_state_dict(stored: Any, path: Path) -> dict[str, Any]:
     """
     if not isinstance(stored, Mapping):
         raise CanonError(f'{path} holds a {type(stored).__name__}, not a mapping of names to tensors')
+    # `False` sorts first: an average comes after all others, whatever its size.
     mappings = sorted(_find_mappings(stored), key=lambda item: ('ema' in item[0], -len(item[1])))
     if not mappings:
         raise CanonError(f'{path} holds no tensors; its keys are {", ".join(map(str, list(stored)[:5])) or "none"}')
@@ -157,6 +159,7 @@ def _find_mappings(stored: Mapping, key: str = '') -> Iterator[tuple[str, dict[s
 
 def _parse_hub(source: str) -> tuple[str, str] | None:
     """Parses `OWNER/NAME[:FILE]` to (OWNER/NAME, FILE); None for what looks like a local path, though mistyped."""
+    # A mistyped path must not become a request to the hub: a known suffix or an existing folder means a local file.
     match = re.fullmatch(r'(hub:)?(([\w-]+)/[\w.-]+?)(?::([\w./-]+))?', source)
     if not match or (not match[1] and (match[2].endswith(_SUFFIXES) or Path(match[3]).is_dir())):
         return None

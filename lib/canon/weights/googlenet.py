@@ -3,6 +3,7 @@
 from canon.weights.layout import Names, substitute
 
 _MODULE = substitute(
+    # The order matters: torchvision counts the 1x1 before conv2 as its conv2, and so conv2 as conv3.
     (r'^conv2/', 'conv3/'),
     (r'^conv2_reduce/', 'conv2/'),
     (r'^inception_', 'inception'),

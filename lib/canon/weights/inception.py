@@ -49,11 +49,11 @@ def _v4(path: str) -> str:
     if block in ('stem_mixed1', 'stem_mixed3'):  # one convolution and a pooling
         return f'{module}.conv.{leaf}'
     name, place, letter = _V4_PLACE.findall(branch[0])[0]
-    theirs = f'{module}.branch{_V4_BRANCHES[kind].index(name)}'
+    branch_path = f'{module}.branch{_V4_BRANCHES[kind].index(name)}'
     if name == 'branch_pool':
-        return f'{theirs}.1.{leaf}'  # after the pooling
+        return f'{branch_path}.1.{leaf}'  # after the pooling
     joint = '_' if kind == 'inception_c' else '.'  # timm's Inception-C names branches 'branch1_0', not 'branch1.0'
-    return f'{theirs}{joint}{int(place) - 1}{letter}.{leaf}' if place else f'{theirs}.{leaf}'
+    return f'{branch_path}{joint}{int(place) - 1}{letter}.{leaf}' if place else f'{branch_path}.{leaf}'
 
 
 _V4_COUNTS = {'stem_conv': 3, 'stem_mixed': 3, 'inception_a': 4, 'inception_b': 7, 'inception_c': 3}

@@ -93,6 +93,7 @@ def from_torch(
     keyed = list(_list_keys(like, names))
     expected = {key for key, *_ in keyed}
     missing = sorted(expected - tensors.keys())
+    # Keys that are left over are an error too: a deeper network would load into a shallower one otherwise.
     over = sorted(k for k in tensors.keys() - expected if not re.search(names.ignored, k))
     if missing or over:
         raise UsageError(
@@ -145,12 +146,12 @@ def rename_tensors(tensors: Mapping[str, np.ndarray], like: Mapping[str, Any], n
     Keys without a counterpart in `like` stay as they are, except those that `names` ignores.
     """
     paths = {key: path for key, path, _ in _list_keys(like, names)}
-    known = {
+    renamed = {
         _flat(path): _from_torch_layout(_float32(tensors[key], key), path, names)
         for key, path in paths.items()
         if key in tensors
     }
-    return known | {k: v for k, v in tensors.items() if k not in paths and not re.search(names.ignored, k)}
+    return renamed | {k: v for k, v in tensors.items() if k not in paths and not re.search(names.ignored, k)}
 
 
 def nest_leaves(leaves: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,6 +172,7 @@ def _list_keys(variables: Mapping[str, Any], names: Names):
 
 
 def _torch_shape(shape: tuple[int, ...], path: tuple[str, ...], names: Names) -> tuple[int, ...]:
+    # A view of one number: only the shape is computed, and `like` may hold shapes without arrays.
     return _to_torch_layout(np.broadcast_to(np.float32(0), shape), path, names).shape
 
 
@@ -192,11 +194,12 @@ def _from_torch_layout(value: np.ndarray, path: tuple[str, ...], names: Names) -
         return value
     module = '/'.join(path[1:-1])
     if size := names.flattened.get(module) or names.convolved.get(module):
+        # A window [N, C, h, w] and a row [N, C h w] reshape alike.
         n = len(value)
         return value.reshape(n, -1, *size).transpose(2, 3, 1, 0).reshape(-1, n)
     return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
 
 
-def _summarise(what: str, rows: list[str], most: int = 8) -> str:
+def _summarise(title: str, rows: list[str], most: int = 8) -> str:
     text = ', '.join(rows[:most]) or 'nothing'
-    return f'{what} {text}'.strip() + (f' and {len(rows) - most} more' if len(rows) > most else '')
+    return f'{title} {text}'.strip() + (f' and {len(rows) - most} more' if len(rows) > most else '')

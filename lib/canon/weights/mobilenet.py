@@ -35,10 +35,11 @@ def _timm_v2(path: str) -> str:
     if match is None:
         return _TIMM.get(path, path)
     row, place, layer = int(match[1]), int(match[2]), match[3]
+    # timm numbers the layers of a block: without an expansion its projection is conv_pw and its norms bn1 and bn2.
     first = {'depthwise': 'conv_dw', 'depthwise_bn': 'bn1', 'project': 'conv_pw', 'project_bn': 'bn2'}
-    other = {'expand': 'conv_pw', 'expand_bn': 'bn1', 'depthwise': 'conv_dw', 'depthwise_bn': 'bn2'}
-    other |= {'project': 'conv_pwl', 'project_bn': 'bn3'}
-    return f'blocks.{row - 1}.{place - 1}.{(first if row == 1 else other)[layer]}'
+    later = {'expand': 'conv_pw', 'expand_bn': 'bn1', 'depthwise': 'conv_dw', 'depthwise_bn': 'bn2'}
+    later |= {'project': 'conv_pwl', 'project_bn': 'bn3'}
+    return f'blocks.{row - 1}.{place - 1}.{(first if row == 1 else later)[layer]}'
 
 
 def _timm_v1(path: str) -> str:

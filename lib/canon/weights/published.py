@@ -22,17 +22,17 @@ PUBLISHERS = ('torchvision', 'timm')
 
 def find_names(model: str) -> dict[tuple[str, str], Names]:
     """Returns {(publisher, entry): Names} of a constructor, 'resnet.resnet50'. Raises UsageError if there are none."""
-    matching, known = {}, set()
+    matching, models = {}, set()
     package = importlib.import_module(__package__ or 'canon.weights')
     for info in pkgutil.iter_modules(package.__path__):
         module = importlib.import_module(f'{package.__name__}.{info.name}')
         for publisher in PUBLISHERS:
             for entry, names in getattr(module, publisher.upper(), {}).items():
-                known.add(entry.split()[0])
+                models.add(entry.split()[0])  # an entry may name a form too: 'vgg.vgg16 batch_norm'
                 if entry.split()[0] == model:
                     matching[publisher, entry] = names
     if not matching:
-        raise UsageError(f'no published weights are known for model {model!r}{suggest(model, known)}')
+        raise UsageError(f'no published weights are known for model {model!r}{suggest(model, models)}')
     return matching
 
 
@@ -48,7 +48,7 @@ def load_variables(source: str | Path, model: str, like: Mapping[str, Any]) -> d
       UsageError: keys are missing, left over or of another shape; it lists them.
     """
     tensors = files.strip_prefixes(files.read(source))
-    return layout.from_torch(tensors, like, _best(tensors, model, like), str(source))
+    return layout.from_torch(tensors, like, choose_names(tensors, model, like), str(source))
 
 
 def save_variables(path: str | Path, model: str, variables: Mapping[str, Any], publisher: str = 'torchvision') -> None:
@@ -63,6 +63,7 @@ def save_variables(path: str | Path, model: str, variables: Mapping[str, Any], p
     Raises:
       UsageError: the publisher has no such network, or the variables are incomplete or another network's.
     """
+    # Checked first: a file without running means and variances would only fail where it is read.
     layout.check_variables(variables)
     fitting = _fitting(model, variables)
     if publisher not in fitting:
@@ -94,7 +95,7 @@ def reader(model: str, at: str = '') -> Callable[[str, Mapping[str, Any]], dict[
             return None
         subtree, rest = _split(leaves, at)  # the rest is handed back as it is: the initialisation
         tensors, variables = files.strip_prefixes(files.read(source)), layout.nest_leaves(subtree)
-        arrays = layout.rename_tensors(tensors, variables, _best(tensors, model, variables))
+        arrays = layout.rename_tensors(tensors, variables, choose_names(tensors, model, variables))
         return rest | {_join(name, at) if name in subtree else name: array for name, array in arrays.items()}
 
     return read
@@ -128,9 +129,10 @@ def _join(name: str, at: str) -> str:
     return f'{collection}{at}/{name.removeprefix(collection)}'
 
 
-def _best(tensors: Mapping[str, Any], model: str, like: Mapping[str, Any]) -> Names:
+def choose_names(tensors: Mapping[str, Any], model: str, like: Mapping[str, Any]) -> Names:
     """Returns the names that cover most keys of the file."""
     fitting = [names for forms in _fitting(model, like).values() for names in forms]
+    # Publishers name the same shapes differently; the file tells which of them wrote it.
     return max(fitting, key=lambda names: len(layout.torch_keys(like, names) & tensors.keys()))
 
 

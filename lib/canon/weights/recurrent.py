@@ -37,6 +37,7 @@ def layer_from_torch(tensors: Mapping[str, Any], prefix: str = '') -> dict[str, 
     if any(key.startswith('weight_hr_') for key in state):
         raise UsageError(f'{prefix}weight_hr_l0: an LSTM with projections (proj_size) is not supported')
     params = {}
+    # Layers are counted by their keys, since a state dict does not record their number.
     while f'weight_ih_l{len(params)}' in state:
         params[f'forward_{len(params)}'] = _direction_from_torch(state, f'l{len(params)}', prefix)
     if not params:
@@ -68,12 +69,12 @@ def layer_to_torch(params: Mapping[str, Any], prefix: str = '') -> dict[str, np.
     with `reset_after=False`.
     """
     tensors = {}
-    for name, own in params.items():
+    for name, direction in params.items():
         match = re.fullmatch(r'(forward|backward)_(\d+)', name)
         if match is None:
             raise UsageError(f'{name}: recurrent layers of torch have no such parameters')
         place = f'l{match[2]}' + ('_reverse' if match[1] == 'backward' else '')
-        tensors |= {f'{prefix}{key}_{place}': value for key, value in _direction_to_torch(own, name).items()}
+        tensors |= {f'{prefix}{key}_{place}': value for key, value in _direction_to_torch(direction, name).items()}
     return tensors
 
 
@@ -82,6 +83,7 @@ def _direction_to_torch(params: Mapping[str, Any], name: str) -> dict[str, np.nd
     tensors = {'weight_ih': params['kernel'].T, 'weight_hh': params['recurrent'].T}
     if 'bias' not in params:
         return tensors
+    # torch adds both biases, so all of ours goes into the first one.
     inner = np.zeros_like(params['bias'])
     if 'candidate_bias' in params:
         inner[-len(params['candidate_bias']) :] = params['candidate_bias']
@@ -116,6 +118,7 @@ def cell_to_flax(params: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
     """Returns the parameters of a flax cell from `forward_k` or `backward_k`; errors as in `layer_to_torch`."""
     params = _as_arrays(params, 'the layer')
     gates = _count_gates(params)
+    # flax has one Dense per gate and side: 'ii' is input to input gate, 'hf' is state to forget gate.
     sides = {'i': np.split(params['kernel'], gates, 1), 'h': np.split(params['recurrent'], gates, 1)}
     cell = {
         side + gate: {'kernel': kernel}

@@ -18,8 +18,8 @@ def _number_layers(rows: tuple[int, ...], batch_norm: bool) -> dict[str, str]:
             keys[f'conv{column}_{row}'] = f'features.{number}'
             if batch_norm:
                 keys[f'bn{column}_{row}'] = f'features.{number + 1}'
-            number += 3 if batch_norm else 2
-        number += 1
+            number += 3 if batch_norm else 2  # with the ReLU
+        number += 1  # the pooling
     return keys
 
 
