@@ -51,6 +51,7 @@ class Alphabet:
     def find_problem(self, text: str, max_length: int) -> str | None:
         """Returns why `text` cannot be encoded, or None if it can."""
         text = text.lower() if self.ignore_case else text
+        # Sorted, so that the message is the same in every process: the order of a set is not.
         unknown = sorted(set(text) - set(self.characters))
         if unknown:
             return f'{unknown[0]!r} is not in the alphabet {self.characters!r}'

@@ -20,7 +20,9 @@ from canon import named
 from canon.data.text import text_files
 from canon.errors import CanonError, UsageError
 
+# The first four bytes of a `.mo` file give its byte order, as the format codes of `struct`.
 _MAGIC = {b'\xde\x12\x04\x95': '<', b'\x95\x04\x12\xde': '>'}
+# Of printf ('%s', '%(name)d', '%5.2f') and of str.format ('{}', '{name!r}', '{0:>3}').
 _PLACEHOLDERS = re.compile(r'%(?:\(\w+\))?[#0+-]*\d*(?:\.\d+)?[a-zA-Z%]|\{\w*(?:[.!:][^{}]*)?\}')
 _NAMES = re.compile(r'%\(\w+\)|\{\w+\}|<\w+>')  # in which an underscore does not mark an access key
 _PLURAL_COUNT = 2  # the number for which the plural form is read
@@ -42,6 +44,7 @@ def read_messages(file: str | Path) -> Iterator[tuple[str, str, bool]]:
     data = text_files.read_bytes(path)
     try:
         translations = gettext.GNUTranslations(io.BytesIO(data))
+        # The empty key holds the header, which is no message.
         keys = [key.decode(translations.charset() or 'utf-8') for key in _keys(data)]
         messages = [message for key in keys if key for message in _translate_forms(translations, key)]
     except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError, struct.error) as error:
@@ -91,6 +94,7 @@ def read_pairs(files: Iterable[str | Path], accelerators: str = '', name: str = 
             counts['with plural forms'] += plural
             if not source or not target:
                 counts['without translation'] += 1
+            # A singular may leave its number out: 'one file' for '%d files'.
             elif _placeholders(source) != _placeholders(target) and not plural:
                 counts['whose placeholders differ'] += 1
             elif source in pairs:

@@ -52,6 +52,7 @@ class Corpus:
 
     def lines(self, split: str) -> Iterator[str]:
         """Yields the lines of a split. Raises UsageError for an unknown or empty one."""
+        # Read lazily: a corpus may be larger than memory, and is known to be empty only after its end.
         empty = True
         for line in self._lines(split):
             empty = False
@@ -175,6 +176,7 @@ def tfds_corpus(
         if field not in source.features:
             raise UsageError(f'data {name!r} has no field {field!r}{named.suggest(field, source.features)}')
         for i in range(len(source)):
+            # At line feeds alone: `splitlines` would also split at form feeds and U+2028, which are text.
             yield from str(source[i][field]).split('\n')
 
     return Corpus(name, lines, slices)
@@ -204,6 +206,7 @@ def _read_fraction(root: Path, held_out: float, split: str) -> list[str]:
     tail = round(held_out * len(lines))
     if not tail:
         raise UsageError(f'held_out={held_out} of the {len(lines)} lines of {root} is less than a line; raise it')
+    # From the end, in order: a random choice of lines would put halves of one passage into different splits.
     train, test = len(lines) - 2 * tail, len(lines) - tail
     bounds = {'train': slice(train), 'valid': slice(train, test), 'test': slice(test, None)}
     _find_split(dict.fromkeys(bounds, ''), split, str(root))
@@ -219,15 +222,16 @@ def _collect_pydoc() -> dict[str, str]:
     """Returns {split: text}."""
     from pydoc_data.topics import topics
 
-    seen: set[str] = set()
+    known: set[str] = set()  # paragraphs of the topics so far
     paragraphs: dict[str, list[str]] = {'train': [], **{split: [] for split in _HELD_OUT}}
     owner = {topic: split for split, held_out in _HELD_OUT.items() for topic in held_out}
     order = {split: i for i, split in enumerate((*_HELD_OUT, 'train'))}
+    # Held-out topics first: a quoted paragraph belongs to the topic that has it first, so training gets what is left.
     for topic in sorted(topics, key=lambda t: (order[owner.get(t, 'train')], t)):
         for paragraph in topics[topic].strip().split('\n\n'):
-            if len(paragraph) <= _PARAGRAPH or paragraph.strip() not in seen:
+            if len(paragraph) <= _PARAGRAPH or paragraph.strip() not in known:
                 paragraphs[owner.get(topic, 'train')].append(paragraph.strip('\n'))
-            seen.add(paragraph.strip())
+            known.add(paragraph.strip())
     if not all(paragraphs.values()):
         logging.getLogger('canon').warning('pydoc_data.topics of Python %s lacks topics', platform.python_version())
     return {split: '\n\n'.join(parts) for split, parts in paragraphs.items()}

@@ -84,6 +84,7 @@ class DigitLines:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Example:
+        # The position in the whole split, so that a line is the same in every slice of it.
         rng = np.random.default_rng((*self.split.encode(), self.ids[index]))
         images, labels = _load_digits(self.split == 'test')
         chosen = rng.integers(len(labels), size=rng.integers(self.counts[0], self.counts[1] + 1))
@@ -114,6 +115,7 @@ def _compose_line(digits: list[np.ndarray], shape: tuple[int, int], rng: np.rand
         top = int(rng.integers(0, height - h + 1))
         scaled = np.asarray(Image.fromarray(digit).resize((w, h), Image.Resampling.BILINEAR))
         window = line[top : top + h, left : left + w]
+        # Where digits touch, the brighter ink stays, as where two strokes cross.
         np.maximum(window, scaled, out=window)
         left += w
     return line

@@ -42,6 +42,7 @@ class _StreamLayout:
         offsets = begin + np.arange(width)
         positions = np.asarray(self.rows)[:, None] * self.stride + offsets
         mask = (np.arange(width) < length) & (offsets < self.stride) & (positions < len(self.tokens))
+        # Positions beyond the text are read at 0, and masked: the index has to be valid.
         target = np.where(mask, self.tokens[np.where(mask, positions, 0)], 0)
         # A stream continues where the previous one ends, so its first input is the last token of that one.
         previous = np.where(mask & (positions > 0), self.tokens[np.where(mask, positions - 1, 0)], self.start)
@@ -92,6 +93,7 @@ class Streams:
             raise UsageError(f'deviation={deviation} must not be negative, and half={half} must be a probability')
         self._layout = _StreamLayout(tokens, batch_size, length, start)
         self._lengths = _DrawnWindows(self._layout.stride, length, deviation, half, seed) if deviation else None
+        # One width for all windows, so that the training step is compiled once.
         self.width = length + round(_MAX_DEVIATIONS * deviation)
         self.batch_size, self.length = batch_size, length
         mean = (1 - half) * length + half * length / 2 if deviation else length
@@ -172,6 +174,8 @@ class _DrawnWindows:
     def window(self, step: int) -> tuple[int, int]:
         """Returns the offset of window `step` within its epoch, and its length."""
         with self._lock:
+            # Where a window begins depends on the lengths before it, so all epochs up to that of the step are drawn,
+            # also by a run that is resumed.
             while len(self._windows) <= step:
                 self._windows += _draw_epoch(*self._arguments, self._epochs)
                 self._epochs += 1
@@ -185,6 +189,7 @@ def _draw_epoch(stride, length, deviation, half, seed, epoch) -> list[tuple[int,
     while begin < stride:
         mean = length / 2 if rng.random() < half else length
         drawn = int(np.clip(int(rng.normal(mean, deviation)), least, most))
+        # The last window ends with the stream.
         windows.append((begin, min(drawn, stride - begin)))
         begin += drawn
     return windows

@@ -30,6 +30,7 @@ def read_lines(path: str | Path) -> Iterator[str]:
         with gzip.open(file) if file.suffix == '.gz' else file.open('rb') as stream:
             for number, line in enumerate(stream, 1):
                 line = line.removeprefix(_BOM) if number == 1 else line
+                # Bytes are split before they are decoded, so that an error can name its line.
                 yield line.removesuffix(b'\n').removesuffix(b'\r').decode()
     except UnicodeDecodeError as error:
         raise CanonError(

@@ -37,7 +37,7 @@ _BYTES = 256
 
 
 class About(NamedTuple):
-    """What a run stores in `run.json`, as a list, to identify its vocabulary."""
+    """The identity of a vocabulary, which a run stores in `run.json` as a list."""
 
     level: str
     size: int
@@ -84,6 +84,8 @@ class Vocabulary:
 
     def extend_text(self, prompt: str, ids: Sequence[int]) -> str:
         """Returns `prompt` followed by the text of `ids`, with one space between words where words have spaces."""
+        # Ids are decoded after those of the prompt, not alone: only there is it decided whether a space precedes a
+        # word.
         prompt_ids = self.encode(prompt)
         decoded_prompt, text = self.decode(prompt_ids), self.decode([*prompt_ids, *ids])
         text = text.removeprefix(decoded_prompt) if text.startswith(decoded_prompt) else self.decode(ids)
@@ -160,6 +162,7 @@ class ByteVocabulary(Vocabulary):
         return len(self.specials) + _BYTES
 
     def encode(self, text: str) -> np.ndarray:
+        # The specials come first, so byte b is token b + len(specials).
         return np.frombuffer(text.encode(), np.uint8).astype(np.int32) + len(self.specials)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -194,7 +197,10 @@ class CharacterVocabulary(Vocabulary):
         return len(self.specials) + len(self.symbols)
 
     def encode(self, text: str) -> np.ndarray:
+        # UTF-32 has one number per character, so that a binary search finds the ids of all of them without a Python
+        # loop.
         codes = np.frombuffer(text.encode('utf-32-le', 'surrogatepass'), np.uint32)
+        # The place of an unknown character is that of its successor, or beyond the end; comparing the codes tells it.
         ranks = np.searchsorted(self._codes, codes, sorter=self._order).clip(max=len(self._codes) - 1)
         indices = self._order[ranks]
         known = self._codes[indices] == codes
@@ -241,6 +247,7 @@ class WordVocabulary(Vocabulary):
 
     def encode(self, text: str) -> np.ndarray:
         words = self._split_words(text)
+        # Nearly all lines have known words only: the exception is cheaper than a test per word.
         try:
             return np.array([self._ids[word] for word in words], np.int32)
         except KeyError as error:
@@ -287,9 +294,9 @@ class SubwordVocabulary(Vocabulary):
         return len(self._pieces)
 
     def encode(self, text: str) -> np.ndarray:
-        return np.array(
-            self._pieces.encode(text.replace(_SPACE, _LITERAL_SPACE).replace('<unk>', _LITERAL_UNK)), np.int32
-        )
+        # Otherwise a text that contains U+2581 would be decoded with a space, and one with '<unk>' with the token.
+        text = text.replace(_SPACE, _LITERAL_SPACE).replace('<unk>', _LITERAL_UNK)
+        return np.array(self._pieces.encode(text), np.int32)
 
     def decode(self, ids: Iterable[int]) -> str:
         lines: list[list[int]] = [[]]
@@ -358,6 +365,7 @@ def build(
     for line in lines:
         counts.update(split_line(line))
     if level == 'word':
+        # PTB has '<unk>' as a word already; it is the special, and must not take a second id.
         for special in specials:
             counts.pop(special, None)
     symbols = _select_most_frequent(counts, level, size, min_count, specials)
@@ -409,6 +417,7 @@ def _compile_word_pattern() -> re.Pattern[str]:
     U+200C and U+200D, which occur within words and never begin one (Unicode Annex 29, rule WB4).
     """
     codes = [i for i in range(sys.maxunicode + 1) if unicodedata.category(chr(i))[0] == 'M'] + [0x200C, 0x200D]
+    # As ranges, which keep the pattern short.
     runs: list[list[int]] = []
     for code in sorted(codes):
         if runs and code == runs[-1][1] + 1:

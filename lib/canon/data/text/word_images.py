@@ -19,8 +19,11 @@ from canon.errors import CanonError, UsageError
 
 _SYNTH90K = 'annotation_'
 _OUTSIDE = ('refuse', 'filter', 'skip')
+# The file, in quotes or without a comma, and the text after it. Not the csv module, to which a text that begins with a
+# quote goes on over the following lines.
 _ROW = re.compile(r'(?P<file>\s*"(?:[^"]|"")*"\s*|[^,]*),(?P<space>\s*)(?P<text>.*)')
 _HEADER = re.compile(r'\s*"?file"?\s*,\s*"?text"?\s*', re.IGNORECASE)
+# Escapes within quotes: RFC 4180 doubles a quote (some writers put a backslash before it); ICDAR also escapes backslashes.
 _RFC, _ICDAR = re.compile(r'""|\\"(?!")'), re.compile(r'""|\\["\\]')
 
 
@@ -68,6 +71,7 @@ def words(
         if problem:
             skipped += 1
             continue
+        # The list may come from anywhere; only the name is checked, since opening millions of files takes hours.
         path_within(root, file, f'{listing}, line {number}')
         files.append(file.encode())
         texts.append(text.encode())
@@ -78,6 +82,7 @@ def words(
     source = Words(root, listing, files[part], texts[part], alphabet, max_length, info)
     if not len(source):
         raise UsageError(f'{listing} lists no words for {split!r}')
+    # One image is looked for at once: a wrong folder is the usual mistake.
     first_file = source.files[0].decode()
     if not (root / first_file).is_file():
         raise UsageError(f'{listing} names {first_file}, which is not in {root}')
@@ -166,4 +171,5 @@ def _unquote(cell: str, icdar: bool) -> str | None:
 def _parse_synth90k(line: str, number: int) -> tuple[str, str] | None:
     file = line.split()[0]
     parts = Path(file).stem.split('_')
+    # NUMBER_TEXT_LEXICON-INDEX; the text is written with its capitals.
     return (file, parts[1]) if len(parts) == 3 else None
