@@ -27,13 +27,7 @@ from canon.data.scenes.views import Views, hold_out, join_cameras
 from canon.errors import CanonError, UsageError, first_line
 
 _LENS = ('k1', 'k2', 'p1', 'p2')
-_PINHOLE_MODELS = (
-    'OPENCV',
-    'PINHOLE',
-    'SIMPLE_PINHOLE',
-    'SIMPLE_RADIAL',
-    'RADIAL',
-)  # camera_model, as nerfstudio names it
+_PINHOLE_MODELS = ('OPENCV', 'PINHOLE', 'SIMPLE_PINHOLE', 'SIMPLE_RADIAL', 'RADIAL')  # nerfstudio's camera_model
 _INTRINSICS = ('fl_x', 'fl_y', 'cx', 'cy', 'w', 'h', 'camera_angle_x', 'camera_angle_y', *_LENS)
 _PILLOW_ERRORS = (OSError, ValueError, SyntaxError)
 _NEAR, _FAR = 0.25, 2.0  # near and far in depths of what cameras look at, if a format has neither bounds nor points
@@ -160,6 +154,7 @@ def llff(
         raise CanonError(f'{file} must be [N, 17] (a 3x5 matrix and two bounds per picture), got {list(rows.shape)}')
     if not np.isfinite(rows).all():
         raise CanonError(f'{file}: row {np.flatnonzero(~np.isfinite(rows).all(1))[0]} has numbers that are not finite')
+    # Of the five columns of a pose three are axes, the fourth is the position and the fifth (height, width, focal).
     matrices, bounds = rows[:, :15].reshape(-1, 3, 5).astype(np.float64), rows[:, 15:]
     small = root / f'images_{factor}'
     images_folder = small if factor > 1 and small.is_dir() else root / 'images'
@@ -183,6 +178,7 @@ def llff(
         camera = Camera((focal, focal), (width / 2, height / 2), (int(height), int(width)))
         cameras.append(fit_camera(camera, size, file).resize(images.shape[1:3]))
     camera, intrinsics = join_cameras(cameras)
+    # The bounds are percentiles of the depths of sparse points; NeRF's code leaves a margin in front of them.
     near, far = 0.9 * scale * bounds.min(), scale * bounds.max()
     return Views(
         images,
@@ -198,6 +194,7 @@ def llff(
 
 def recentre_poses(poses: np.ndarray) -> np.ndarray:
     """Returns poses [N, 4, 4] relative to the mean camera: mean position and viewing direction, mean up vertical."""
+    # Sums instead of means: only their directions matter.
     mean = make_pose(poses[:, :3, 2].sum(0), poses[:, :3, 1].sum(0), poses[:, :3, 3].mean(0))
     return np.linalg.inv(mean) @ poses
 

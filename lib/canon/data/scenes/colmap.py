@@ -144,6 +144,7 @@ def _bounds(shots: list[Shot], points: dict[int, np.ndarray], folder: Path) -> t
     depths = depths[depths > 0]  # points behind their camera are wrong triangulations
     if not len(depths):
         raise CanonError(f'{folder} has no points that a camera observes, so near and far must be given')
+    # A single wrong match would otherwise stretch the range that rays are sampled over.
     near, far = np.percentile(depths, (_OUTLIERS, 100 - _OUTLIERS))
     return float(near * (1 - _MARGIN)), float(far * (1 + _MARGIN))
 
@@ -231,6 +232,7 @@ def _points_bin(file: Path) -> dict[int, np.ndarray]:
     for _ in range(data.take('Q')[0]):
         number, *position = data.take('Q3d')
         *_, length = data.take('3BdQ')  # colour, reprojection error, length of the track
+        # The track, pairs of a picture and a feature, is only skipped.
         data.rows(np.dtype('<i4'), 2 * length)
         points[number] = _point(position, number, file)
     return points
@@ -258,6 +260,7 @@ def _shots_txt(file: Path) -> list[Shot]:
     for head in lines:
         if head:
             _, *pose, camera, name = (*head[:9], ' '.join(head[9:]))
+            # The second line of a picture has x, y and the point of each feature.
             points = np.array(next(lines, [])[2::3], np.int64)
             values = tuple(float(v) for v in pose)
             shots.append(Shot(name, int(camera), _pose(values[:4], values[4:], name, file), points))

@@ -60,10 +60,12 @@ class MeshDistance:
         """Finds the nearest points of the surface to points [N, 3]."""
         points = np.asarray(points, float)
         weights, face = np.empty((len(points), 3)), np.empty(len(points), int)
+        # Most points are certain after 8 candidates; the others are searched again among four times as many.
         todo, count = np.arange(len(points)), 8
         while todo.size:
             count = min(count, self._tree.n)
             uncertain = []
+            # In parts, so that memory does not grow with the number of points.
             for part in np.array_split(todo, -(-todo.size * count // _PAIRS)):
                 face[part], weights[part], certain = self._nearest_candidate(points[part], count)
                 uncertain.append(part[~certain])
@@ -116,6 +118,7 @@ def _cut(triangles: np.ndarray, longest: float, limit: int) -> tuple[np.ndarray,
         long = edges.max(1) > longest
         if not long.any() or len(triangles) + long.sum() > max(limit, len(source)):
             return triangles, source
+        # Vertices a, b, c in order, with ab the longest edge: the orientation is kept.
         first = edges[long].argmax(1)[:, None] + np.arange(3)
         a, b, c = np.moveaxis(np.take_along_axis(triangles[long], (first % 3)[..., None], 1), 1, 0)
         half = (a + b) / 2
@@ -132,6 +135,7 @@ def nearest_weights(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     a, b, c = np.moveaxis(triangles, -2, 0)
     dot = lambda x, y: (x * y).sum(-1)  # noqa: E731
     ab, ac = b - a, c - a
+    # The names are Ericson's; each sign says on which side of a vertex's or an edge's region a point lies.
     d1, d2 = dot(ab, points - a), dot(ac, points - a)
     d3, d4 = dot(ab, points - b), dot(ac, points - b)
     d5, d6 = dot(ab, points - c), dot(ac, points - c)

@@ -18,7 +18,7 @@ _OPEN_GAP = 2 * np.pi / 3  # a gap between cameras, as an angle on their circle,
 
 
 class Frame(NamedTuple):
-    """What cameras look at.
+    """The region that cameras look at: its centre, the up direction, and depths.
 
     Attributes:
       centre: [3], the point closest to all optical axes.
@@ -44,6 +44,8 @@ def look_at_frame(poses: np.ndarray, near: float | None = None, far: float | Non
     positions, axes = poses[:, :3, 3].astype(float), -poses[:, :3, 2].astype(float)
     spread = float(np.sqrt(positions.var(0).sum()))
     across = np.eye(3) - axes[:, :, None] * axes[:, None]  # projections onto the plane perpendicular to each axis
+    # The squared distance of a point to an axis is a quadratic form of that projection: the normal equations of their
+    # sum.
     centre = np.linalg.lstsq(across.sum(0), (across @ positions[..., None]).sum(0)[:, 0], rcond=None)[0]
     depths = ((centre - positions) * axes).sum(-1)
     misses = np.linalg.norm((across @ (centre - positions)[..., None])[..., 0], axis=-1)
@@ -61,6 +63,7 @@ def world_up(poses: np.ndarray) -> np.ndarray:
     If those axes do not determine it, since all cameras face one way, it is the mean of the cameras' own up.
     """
     right, up = poses[:, :3, 0].astype(float), poses[:, :3, 1].astype(float).mean(0)
+    # The least eigenvalue belongs to the direction that all right axes avoid: the vertical.
     squares, axes = np.linalg.eigh((right[:, :, None] * right[:, None]).mean(0))
     level = axes[:, 0] if squares[1] > _MIN_TURN else up - (up @ axes[:, 2]) * axes[:, 2]
     length = np.linalg.norm(level)
@@ -114,6 +117,7 @@ def orbit_poses(poses: np.ndarray, frames: int, frame: Frame | None = None) -> n
     if gaps[widest] > _OPEN_GAP:
         covered = 2 * np.pi - gaps[widest]
         middle = angles[(widest + 1) % len(angles)] + covered / 2
+        # The swing slows down at its ends, and the loop closes without a jump.
         turns = middle + covered / 2 * np.sin(turns)
     radius, height = np.linalg.norm(level, axis=-1).mean(), heights.mean()
     circle = np.cos(turns)[:, None] * first + np.sin(turns)[:, None] * second

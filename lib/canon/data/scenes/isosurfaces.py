@@ -60,6 +60,7 @@ def extract_iso_surface(values: np.ndarray, half: float, level: float = 0.0) -> 
         raise CanonError(f'there is no surface: the field is {low:g} to {high:g}, nowhere below the level {level:g}')
     spacing = 2 * half / (np.asarray(values.shape) - 1)
     padded = np.pad(np.asarray(values, np.float64) - level, 1, constant_values=_OUTSIDE * float(spacing.max()))
+    # 'ascent' orients faces outwards for fields that are negative inside.
     vertices, faces, _, _ = marching_cubes(padded.astype(np.float32), 0.0, gradient_direction='ascent')
     return clean_mesh((vertices - 1) * spacing - half, faces)
 
@@ -120,6 +121,7 @@ def sample_near_level(
         pending[:] = False
         for depth in range(upsamplings):
             step = 1 << (upsamplings - depth)  # vertices of the fine grid per cell of this depth
+            # A cell exists once its parent has been divided.
             exists = True if depth == 0 else _double(divided[depth - 1])
             new = _crosses_level(values, step, level) & exists & ~divided[depth]
             divided[depth] |= new
@@ -137,6 +139,7 @@ def _any_in_cells(flags: np.ndarray, step: int) -> np.ndarray:
     for axis in range(3):
         starts = np.arange(0, flags.shape[axis] - 1, step)
         ends = np.take(flags, starts + step, axis)
+        # A cell includes both of its walls, which it shares with its neighbours.
         flags = np.logical_or.reduceat(flags, starts, axis) | ends
     return flags
 

@@ -69,6 +69,7 @@ def capture(
         'colmap': dict(hold=hold, images=images, **limits) | ({'model': file} if file else {}),
     }
     views = _LAYOUTS[name](str(path), split, factor=chosen, **arguments[name])
+    # A default of the reader is no measurement: it is replaced by a guess from the normalised frame.
     near_is_known = name in ('llff', 'colmap') or near is not None
     return normalise_scene(views, views.near if near_is_known else None, None if far is None else views.far)
 
@@ -116,6 +117,7 @@ def normalise_scene(views: Views, near: float | None = None, far: float | None =
         raise UsageError('these views have no frame; normalise views from a reader of captures')
     alpha = views.images.shape[-1] == 4
     height, width = views.camera.size
+    # The tangent of half the smaller angle of view: what a camera sees at depth 1.
     reach = min(height / views.camera.focal[1], width / views.camera.focal[0]) / 2
     scale = 1 / (frame.mean * reach if alpha else frame.mean)
     rotation = _rotate_to_z(frame.up)
@@ -138,6 +140,7 @@ def _rotate_to_z(up: np.ndarray) -> np.ndarray:
     """Returns the smallest rotation [3, 3] that maps the unit vector `up` to z."""
     z = np.array([0.0, 0, 1])
     axis, cosine = np.cross(up, z), float(up @ z)
+    # The formula divides by 1 + cosine; a half turn about x is one of many answers.
     if cosine < -1 + 1e-9:
         return np.diag([1.0, -1, -1])
     cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])

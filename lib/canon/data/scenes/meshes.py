@@ -85,6 +85,7 @@ def clean_mesh(vertices: np.ndarray, faces: np.ndarray) -> Trimesh:
     import trimesh
 
     mesh = trimesh.Trimesh(np.asarray(vertices, float), np.asarray(faces), process=False)
+    # trimesh rounds to a number of decimal places, so a small mesh needs more of them.
     digits = max(8, 8 - round(np.log10(_extent(mesh.vertices))))
     digits = min(digits, 15 - round(np.log10(np.abs(mesh.vertices).max())))  # the precision of float64
     mesh.merge_vertices(merge_tex=True, merge_norm=True, digits_vertex=digits)

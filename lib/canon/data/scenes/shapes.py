@@ -111,6 +111,7 @@ def _list_files(path: Path, split: str) -> list[Path]:
         raise UsageError(f'data.path={root} holds no meshes ({", ".join(meshes.EXTENSIONS)})')
     if has_splits or len(files) == 1:
         return files
+    # By place in the sorted list: no random numbers, and the same division on every machine.
     held_out = files[9::10] or files[-1:]
     return held_out if split == 'test' else [file for file in files if file not in held_out]
 
@@ -174,6 +175,7 @@ class MeshShape:
             hidden = np.flatnonzero(self._is_hidden(points, normals))
             if not hidden.size:
                 break
+            # Rejection keeps the rest uniform by area.
             points[hidden], normals[hidden] = meshes.sample_mesh(self.mesh, hidden.size, rng)
         return points, normals
 
@@ -295,6 +297,7 @@ class AnalyticShape:
             if not off.size:
                 break
             gradient = self._gradient(points[off])
+            # Near a blend the gradient is shorter than 1; a bound keeps the steps from overshooting.
             square = np.maximum((gradient**2).sum(-1, keepdims=True), 0.25)
             points[off] -= value[off, None] * gradient / square
         normals = self._gradient(points)
@@ -310,6 +313,7 @@ class AnalyticShape:
 def _smooth_minimum(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
     if not width:
         return np.minimum(a, b)
+    # The polynomial smooth minimum of Quilez: equal to the minimum where |a - b| is at least `width`.
     share = np.clip(0.5 + 0.5 * (b - a) / width, 0, 1)
     return b + (a - b) * share - width * share * (1 - share)
 

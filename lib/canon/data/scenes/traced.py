@@ -104,11 +104,11 @@ def traced(
     if only is not None and not (only and set(only) <= set(range(count))):
         raise UsageError(f'traced: only={tuple(only)} must hold indices of objects, 0..{count - 1}')
     only = None if only is None else tuple(int(i) for i in only)
-    return _traced(split, int(views), int(size), int(seed), bool(motion), int(samples), bool(facing), only)
+    return _render_views(split, int(views), int(size), int(seed), bool(motion), int(samples), bool(facing), only)
 
 
 @cache
-def _traced(
+def _render_views(
     split: str,
     views: int,
     size: int,
@@ -170,11 +170,8 @@ def sample_poses(split: str, count: int, seed: int = 0, facing: bool = False) ->
     azimuth, height, times = ((start + np.arange(1, count + 1)[:, None] / root ** np.arange(1, 4)) % 1).T
     if facing:
         angles, sines = _FACING_ANGLE + 0.5 * (azimuth - 0.5), _FACING_SINE + 0.2 * (height - 0.5)
-    else:
-        angles, sines = (
-            2 * np.pi * azimuth,
-            _LOW + (_HIGH - _LOW) * height,
-        )  # uniform in the sine is uniform on the sphere
+    else:  # uniform in the sine is uniform on the sphere (Archimedes)
+        angles, sines = 2 * np.pi * azimuth, _LOW + (_HIGH - _LOW) * height
     poses = [look_at(_eye(angle, sine)) for angle, sine in zip(angles, sines, strict=True)]
     return np.stack(poses).astype(np.float32), times.astype(np.float32)
 
@@ -227,6 +224,7 @@ def trace_depths(
     camera: Camera, pose: np.ndarray, time: float = 0.0, only: tuple[int, ...] | None = None
 ) -> np.ndarray:
     """Traces the ray through each pixel's centre: its distance to the first object, float32 [H, W], or inf."""
+    # In float64, since these depths are compared with learnt ones as exact.
     eye, directions = _rays(camera, pose, 1, np.float64)
     return _nearest(scene_objects(time, only), eye, directions)[0].reshape(camera.size).astype(np.float32)
 
@@ -272,6 +270,7 @@ def _slabs(box: Box, origin: np.ndarray, directions: np.ndarray) -> tuple[np.nda
     """Returns the distances [3, P] at which rays enter and leave the slab between each pair of the box's faces."""
     rotation = _rotation(box).astype(directions.dtype)
     origin, directions = rotation @ (origin - np.asarray(box.centre, directions.dtype)[:, None]), rotation @ directions
+    # A ray parallel to a slab gets a huge but finite inverse: infinity times 0 would be NaN.
     inverse = 1 / np.where(directions == 0, np.finfo(directions.dtype).tiny * 4, directions)
     middle, half = -origin * inverse, np.asarray(box.half, directions.dtype)[:, None] * np.abs(inverse)
     return middle - half, middle + half
@@ -305,6 +304,7 @@ def _light(obj: Ball | Box, others: tuple[Ball | Box, ...], points: np.ndarray, 
     sun = _SUN.astype(points.dtype)[:, None]
     normal, albedo = _surface(obj, points, directions)
     lit = np.maximum((normal * sun).sum(0), 0)
+    # Shadow rays start on the surface itself, which is not among `others`, so no offset is needed.
     lit[lit > 0] *= np.isinf(_nearest(others, points[:, lit > 0], sun)[0])
     half = sun - directions
     half /= np.linalg.norm(half, axis=0)
@@ -312,6 +312,7 @@ def _light(obj: Ball | Box, others: tuple[Ball | Box, ...], points: np.ndarray, 
     sky = _SKYLIGHT[:, None] * (0.65 + 0.35 * normal[2]) * _sky_visibility(others, points, normal)
     reflection = obj.gloss * (0.04 + 0.5 * np.clip(1 + (normal * directions).sum(0), 0, 1) ** 5)
     light = albedo * (lit * _SUNLIGHT[:, None] + sky) + shine + reflection * sky
+    # From linear light to display values, by a plain gamma.
     return np.clip(light, 0, 1) ** (1 / 2.2)
 
 

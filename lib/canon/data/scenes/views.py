@@ -140,6 +140,7 @@ def _is_invertible(plane: np.ndarray, lens: np.ndarray) -> np.ndarray:
     k1, k2, p1, p2 = np.moveaxis(lens, -1, 0)
     x, y = np.zeros((2, *plane.shape[:-1]))
     invertible = np.ones(plane.shape[:-1], bool)
+    # Small steps from the centre outwards keep Newton's method on the branch of the inverse that a lens has.
     for fraction in np.linspace(0, 1, 65)[1:]:
         target_x, target_y = fraction * plane[..., 0], fraction * plane[..., 1]
         for _ in range(4):
@@ -167,6 +168,7 @@ def join_cameras(cameras: Sequence[Camera]) -> tuple[Camera, np.ndarray | None]:
     if len(set(cameras)) == 1:  # exactly equal: then batches need not carry intrinsics
         return cameras[0], None
     each = np.array([camera.intrinsics for camera in cameras], np.float64)
+    # Without distortion, four numbers per ray are sent to the device instead of eight.
     each = each if each[:, 4:].any() else each[:, :4]
     fx, fy, cx, cy, *lens = np.median(each, 0).tolist()
     return Camera((fx, fy), (cx, cy), cameras[0].size, tuple(lens)), each.astype(np.float32)

@@ -181,6 +181,7 @@ def _read_raw(path: Path, shape: Sequence[int] | None, dtype: str) -> np.ndarray
             f'{path} has {size:,} bytes, and {"x".join(map(str, shape))} voxels of {kind.name} are {expected:,}; '
             'correct shape or dtype'
         )
+    # x varies fastest in the file: the last axis of numpy's order, hence reversed and transposed.
     return np.fromfile(path, kind).reshape(shape[::-1]).T
 
 
@@ -204,6 +205,7 @@ def _select_frame(values: np.ndarray, path: Path, frame: int | None) -> np.ndarr
 
 def _fill_invalid(values: np.ndarray, path: Path, fill: float | None) -> np.ndarray:
     """Returns numbers in native byte order, with `fill` in place of those that are NaN or infinite."""
+    # Integers keep their type: converting 16 bits to floats would double the memory before anything is scaled.
     if values.dtype.kind in 'iub':
         kind = np.dtype(np.uint8) if values.dtype.kind == 'b' else values.dtype.newbyteorder('=')
         return np.ascontiguousarray(values, kind)
@@ -248,6 +250,7 @@ def shepp_logan(size: Annotated[int, Range(2, 1024)] = 64, samples: Count = 2) -
     """
     axis, voxel = np.linspace(-1, 1, size), 2 / (size - 1)
     total = np.zeros((size,) * 3)
+    # Supersampling one offset at a time: all of them at once would take samples^3 times the memory.
     for offset in np.ndindex(samples, samples, samples):
         x, y, z = (axis + voxel * ((i + 0.5) / samples - 0.5) for i in offset)
         total += phantom_at(np.stack(np.meshgrid(x, y, z, indexing='ij'), -1))
@@ -275,6 +278,7 @@ def phantom_integrals(origins: np.ndarray, directions: np.ndarray) -> np.ndarray
     for row in SHEPP_LOGAN:
         start, direction = _to_unit_ball(row, origins, row[4:7]), _to_unit_ball(row, directions, 0)
         square = (direction**2).sum(-1)
+        # Of the unit ball: the point of the line nearest to the centre, and Pythagoras.
         nearest = start - ((start * direction).sum(-1) / square)[..., None] * direction
         half_chord = np.sqrt(np.maximum(1 - (nearest**2).sum(-1), 0) / square)
         total += row[0] * 2 * half_chord * np.linalg.norm(directions, axis=-1)

@@ -52,6 +52,7 @@ def voxel_distances(voxels: np.ndarray, half: float) -> np.ndarray:
     if voxels.all() or not voxels.any():
         raise CanonError(f'voxels that are all {"full" if voxels.all() else "empty"} have no surface')
     outside, inside = distance_transform_edt(~voxels), distance_transform_edt(voxels)
+    # The transform measures to the nearest centre of the other kind; the boundary is half a cell before it.
     cells = np.where(voxels, 0.5 - inside, outside - 0.5)
     return cells * (2 * half / len(voxels))
 

@@ -197,6 +197,7 @@ def _choose_flips(triangles: np.ndarray, body: np.ndarray, volumes: np.ndarray) 
         near = [i for i in closed[position + 1 :] if (lows[i] < highs[k]).all() and (highs[i] > lows[k]).all()]
         number = WindingNumber(parts[k]) if near else None
         inside = {i: number(probes[i]) != 0 for i in near} if number else {}
+        # A winding number below 0: the body would be a cavity in empty space.
         if around[k].min() + signs[k] < 0:
             signs[k] = -signs[k]
             for i, contained in inside.items():

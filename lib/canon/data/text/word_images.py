@@ -23,7 +23,8 @@ _OUTSIDE = ('refuse', 'filter', 'skip')
 # quote goes on over the following lines.
 _ROW = re.compile(r'(?P<file>\s*"(?:[^"]|"")*"\s*|[^,]*),(?P<space>\s*)(?P<text>.*)')
 _HEADER = re.compile(r'\s*"?file"?\s*,\s*"?text"?\s*', re.IGNORECASE)
-# Escapes within quotes: RFC 4180 doubles a quote (some writers put a backslash before it); ICDAR also escapes backslashes.
+# Escapes within quotes: RFC 4180 doubles a quote (some writers put a backslash before it); ICDAR escapes backslashes
+# as well.
 _RFC, _ICDAR = re.compile(r'""|\\"(?!")'), re.compile(r'""|\\["\\]')
 
 
