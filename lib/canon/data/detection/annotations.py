@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from canon.errors import CanonError, UsageError
 
 Invalid = Literal['error', 'drop', 'clip']
 Empty = Literal['keep', 'drop', 'error']
+Item = TypeVar('Item')
 
 # What may be wrong in a data set, and how a user can fix it.
 _FIXES = {
@@ -29,6 +30,7 @@ _FIXES = {
     'images without annotations': 'annotate them, or remove them from the list',
     'annotations that cannot be read': 'correct them',
     'images without objects': 'annotate or remove them',
+    'masks that cannot be read': "correct them, or set target='detection'",
     'doubled ids': 'number each once',
     'annotations of images that are not listed': 'correct their image_id',
     'label maps that are missing': 'add one per image, of the same name',
@@ -98,7 +100,8 @@ class ImageRecord(NamedTuple):
       crowd: K flags; none is if None.
       size: (height, width) that the annotation is made for; that of the file if None.
       id: of the image; its number in the source if None.
-      segments: K masks in COCO's forms, to be decoded by `coco.decode_segments`.
+      areas: K areas in pixels^2 by which COCO sorts objects into small, medium and large.
+      masks: K encoded masks, in the form that the reader decodes.
     """
 
     image: str
@@ -109,7 +112,17 @@ class ImageRecord(NamedTuple):
     crowd: Sequence[bool] | None = None
     size: tuple[int, int] | None = None
     id: int | None = None
-    segments: Sequence | None = None
+    areas: Sequence[float] | None = None
+    masks: Sequence[bytes] | None = None
+
+    def choose(self, objects: Sequence[int] | np.ndarray) -> ImageRecord:
+        """Returns the record with only these objects, by their numbers."""
+        fields = ('boxes', 'classes', 'difficult', 'crowd', 'areas', 'masks')
+        chosen: dict[str, Any] = {}
+        for field in fields:
+            values = getattr(self, field)
+            chosen[field] = None if values is None else [values[k] for k in objects]
+        return self._replace(**chosen)
 
 
 class AnnotatedImages:
@@ -117,7 +130,7 @@ class AnnotatedImages:
 
     Its examples have `image` uint8 [H, W, 3] (or the bytes of the file), `boxes` float32 [K, 4] of [x0, y0, x1, y1] in
     pixels at pixel edges, `labels` int32 [K] without a background, `difficult` and `crowd` bool [K], `image_id` int64
-    and `original_size` int32 [2], (height, width).
+    and `original_size` int32 [2], (height, width); where the annotations state areas, also `area` float32 [K].
 
     Attributes:
       names: of the image files, by number.
@@ -155,9 +168,11 @@ class AnnotatedImages:
         self._boxes = _join([np.asarray(r.boxes, np.float32).reshape(-1, 4) for r in records], (0, 4), np.float32)
         self._labels = _join(labels, (0,), np.int32)
         self._difficult, self._crowd = (
-            _join([_expand_flags(getattr(record, field), len(record.classes)) for record in records], (0,), bool)
+            _join([expand_flags(getattr(record, field), len(record.classes)) for record in records], (0,), bool)
             for field in ('difficult', 'crowd')
         )
+        areas = [record.areas for record in records if record.areas is not None]
+        self._areas = _join(areas, (0,), np.float32) if len(areas) == len(records) else None
         self._decode, self._max_pixels = decode, max_pixels
 
     def __len__(self) -> int:
@@ -166,12 +181,14 @@ class AnnotatedImages:
     def __getitem__(self, index: int) -> Example:
         """Raises CanonError, which names the file, for an image that is broken or not of the annotated size."""
         objects = self.slice_objects(index)
+        area = {} if self._areas is None else {'area': self._areas[objects].copy()}
         return {
             'image': self._read_image(index),
             'boxes': self._boxes[objects].copy(),
             'labels': self._labels[objects].copy(),
             'difficult': self._difficult[objects].copy(),
             'crowd': self._crowd[objects].copy(),
+            **area,
             'image_id': self.ids[index],
             'original_size': self._sizes[index].copy(),
         }
@@ -248,7 +265,7 @@ def check_records(
         checked = _find_size(files, record, log)
         if checked is None:
             continue
-        checked, own_labels = _check_objects(checked, numbers, log, normalised)
+        checked, own_labels = check_objects(checked, numbers, log, normalised)
         if not len(own_labels):
             without.append(record.source)
             if empty != 'keep':
@@ -270,19 +287,20 @@ def check_records(
     return kept, labels
 
 
-def select_names(split: str, list_names: Callable[[str], Sequence[str]]) -> tuple[list[str], int | None]:
-    """Returns the names of a split, which may be sliced and summed, and how many the whole split has.
+def select_split(split: str, list_items: Callable[[str], Sequence[Item]]) -> tuple[list[Item], int | None]:
+    """Returns the items of a split, which may be sliced and summed, and how many the whole split has; None for a sum.
 
     Args:
       split: 'train', 'train[:90%]', 'train+val'.
-      list_names: returns all names of the split of one name.
+      list_items: returns all items of the split of one name.
     """
-    selected, total = [], None
+    selected: list[Item] = []
+    total = None
     for part in split.split('+'):
         base, first, last = splits.parse_split(part)
-        names = list(list_names(base))
-        total = len(names) if part == split else None
-        selected += names[splits.to_slice(first, last, len(names))]
+        items = list(list_items(base))
+        total = len(items) if part == split else None
+        selected += items[splits.to_slice(first, last, len(items))]
     return selected, total
 
 
@@ -310,25 +328,42 @@ def _find_size(files: FileTree, record: ImageRecord, log: DefectLog) -> ImageRec
         return None
 
 
-def _check_objects(record, numbers, log, normalised) -> tuple[ImageRecord, np.ndarray]:
-    """Returns the record and the labels of its objects without the objects that are dropped."""
+def check_objects(
+    record: ImageRecord, numbers: Mapping[str, int], log: DefectLog, normalised: bool = False
+) -> tuple[ImageRecord, np.ndarray]:
+    """Checks the objects of one image and drops those that are wrong.
+
+    Args:
+      record: with a size.
+      numbers: {class name: label}.
+      log: receives the defects; its `invalid` decides what happens to boxes outside of the image.
+      normalised: whether the boxes are in 0..1.
+
+    Returns:
+      the record of the objects that are kept, with boxes in pixels within the image; and their labels, int32 [K].
+    """
+    assert record.size is not None
     height, width = record.size
     try:
         boxes = np.asarray(record.boxes, np.float64).reshape(len(record.classes), 4)
     except (ValueError, TypeError) as error:
         log.add('boxes that are not four finite numbers', record.source, str(error))
-        return record._replace(boxes=[], classes=(), difficult=None, crowd=None, segments=None), np.zeros(0, np.int32)
+        return record.choose([]), np.zeros(0, np.int32)
     boxes = boxes * (width, height, width, height) if normalised else boxes
+
+    def has_area(corners):
+        return (corners[..., 2:] > corners[..., :2]).all(-1)
+
     # Boxes in float32, and those that were divided by the size of their image, are rounded.
     slack = 1e-4 * max(height, width)
     clipped = np.clip(boxes, 0, (width, height, width, height))
     labels = np.array([numbers.get(name, -1) for name in record.classes], np.int32)
     finite = np.isfinite(boxes).all(1)
     inside = np.abs(boxes - clipped).max(1, initial=0) <= slack
-    wrong = {
+    wrong: dict[str, Any] = {
         'objects of classes that are not listed': labels < 0,
         'boxes that are not four finite numbers': ~finite,
-        'boxes without area': finite & ~(boxes[:, 2:] > boxes[:, :2]).all(1),
+        'boxes without area': finite & ~(has_area(boxes) & (has_area(clipped) | ~inside)),
         _CLIPPED: finite & ~inside,
     }
     keep = np.ones(len(labels), bool)
@@ -336,19 +371,14 @@ def _check_objects(record, numbers, log, normalised) -> tuple[ImageRecord, np.nd
         kind = next(kind for kind, objects in wrong.items() if objects[k])
         shown = f'object {k + 1}: [{", ".join(f"{x:g}" for x in boxes[k])}] in {width}x{height}'
         log.add(kind, record.source, f'object {k + 1}: {record.classes[k]!r}' if labels[k] < 0 else shown)
-        keep[k] = kind == _CLIPPED and log.invalid == 'clip' and (clipped[k, 2:] > clipped[k, :2]).all()
-    chosen = np.flatnonzero(keep)
-    parts = {
-        field: None if (values := getattr(record, field)) is None else [values[k] for k in chosen]
-        for field in ('difficult', 'crowd', 'segments')
-    }
-    classes = [record.classes[k] for k in chosen]
-    return record._replace(boxes=clipped[chosen], classes=classes, **parts), labels[chosen]
+        keep[k] = kind == _CLIPPED and log.invalid == 'clip' and has_area(clipped[k])
+    return record._replace(boxes=clipped).choose(np.flatnonzero(keep)), labels[keep]
 
 
-def _join(arrays: Sequence[np.ndarray], empty: tuple[int, ...], dtype) -> np.ndarray:
+def _join(arrays: Sequence, empty: tuple[int, ...], dtype) -> np.ndarray:
     return np.concatenate([np.zeros(empty, dtype), *(np.asarray(array, dtype) for array in arrays)])
 
 
-def _expand_flags(flags: Sequence[bool] | None, count: int) -> np.ndarray:
+def expand_flags(flags: Sequence[bool] | None, count: int) -> np.ndarray:
+    """Returns flags as bool [count], all false if None."""
     return np.zeros(count, bool) if flags is None else np.asarray(flags, bool)

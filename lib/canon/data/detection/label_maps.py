@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from canon import named
-from canon.data.detection.annotations import Defect, DefectLog, Invalid, drop_repeated, select_names
+from canon.data.detection.annotations import Defect, DefectLog, Invalid, drop_repeated, select_split
 from canon.data.detection.file_trees import FileTree
 from canon.data.images import image_files
 from canon.data.pipeline.source import Example, Info
@@ -63,9 +63,8 @@ def label_maps(
         raise UsageError('label_maps needs class_names, the names of the values 0, 1, ... of the label maps')
     files = FileTree(path)
     log = DefectLog(str(files.root), invalid)
-    names, total = select_names(split, lambda base: _list_pairs(files, base, images, maps, log))
+    pairs, total = select_split(split, lambda base: _list_pairs(files, base, images, maps, log))
     info = Info(str(files.root), split, len(class_names), tuple(class_names), total)
-    pairs = [(image, label_map) for image, label_map in (name.split('\n') for name in names)]
     return check_label_maps(files, pairs, void, info, log, max_pixels)
 
 
@@ -136,14 +135,12 @@ class LabelMaps:
 
 
 def read_label_map(files: FileTree, name: str) -> np.ndarray:
-    """Reads the values of a label map, uint8 [H, W]; of a palette image its indices.
+    """Reads the values of a label map, uint8 [H, W]: a PNG, of a palette its indices; or SBD's .mat.
 
     Raises CanonError, which names the file, if it is broken, has several channels or values above 255.
     """
     try:
-        with Image.open(io.BytesIO(files.read_bytes(name))) as image:
-            values = np.asarray(image)
-            mode = image.mode
+        values, mode = (_read_matlab if name.endswith('.mat') else _read_png)(files.read_bytes(name))
     except image_files.UNREADABLE as error:
         raise CanonError(f'{files.show(name)} cannot be read ({first_line(error)})') from error
     if values.ndim != 2 or not (values.dtype == bool or np.issubdtype(values.dtype, np.integer)):
@@ -151,6 +148,23 @@ def read_label_map(files: FileTree, name: str) -> np.ndarray:
     if values.dtype != np.uint8 and (values.min(initial=0) < 0 or values.max(initial=0) > 255):
         raise CanonError(f'{files.show(name)} has values above 255')
     return values.astype(np.uint8)
+
+
+def _read_png(content: bytes) -> tuple[np.ndarray, str]:
+    """Returns the values of an image, indices where it has a palette, and its mode."""
+    with Image.open(io.BytesIO(content)) as image:
+        return np.asarray(image), image.mode
+
+
+def _read_matlab(content: bytes) -> tuple[np.ndarray, str]:
+    """Returns the values of `GTcls.Segmentation`, as SBD stores them."""
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        return loadmat(io.BytesIO(content), squeeze_me=True)['GTcls']['Segmentation'].item(), 'GTcls.Segmentation'
+    except (MatReadError, KeyError, IndexError, NotImplementedError) as error:
+        raise ValueError(f'it has no GTcls.Segmentation: {first_line(error)}') from error
 
 
 def check_label_maps(
@@ -221,8 +235,8 @@ def _check_pair(files, image, label_map, expected) -> tuple[tuple[int, int] | No
     return values.shape, []
 
 
-def _list_pairs(files, split, images, maps, log) -> list[str]:
-    """Returns 'image\\nlabel map' of each pair of a split, by the names without their endings."""
+def _list_pairs(files, split, images, maps, log) -> list[tuple[str, str]]:
+    """Returns the names of the image and the label map of each pair of a split, in the order of the names."""
     layouts = [(images, maps)] if images is not None or maps is not None else _LAYOUTS
     if None in layouts[0]:
         raise UsageError(f'label_maps: images={images!r} and maps={maps!r} are given both or not at all')
@@ -238,7 +252,7 @@ def _list_pairs(files, split, images, maps, log) -> list[str]:
         log.add('label maps that are missing', files.show(f'{map_folder}/{stem}'))
     for stem in sorted(by_stem[1].keys() - by_stem[0].keys()):
         log.add('images that are missing for a label map', files.show(by_stem[1][stem]))
-    return [f'{by_stem[0][stem]}\n{by_stem[1][stem]}' for stem in sorted(by_stem[0].keys() & by_stem[1].keys())]
+    return [(by_stem[0][stem], by_stem[1][stem]) for stem in sorted(by_stem[0].keys() & by_stem[1].keys())]
 
 
 def _list_stems(files, folder, log) -> dict[str, str]:

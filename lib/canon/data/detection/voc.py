@@ -16,7 +16,7 @@ from canon.data.detection.annotations import (
     Invalid,
     check_records,
     drop_repeated,
-    select_names,
+    select_split,
 )
 from canon.data.detection.file_trees import FileTree
 from canon.data.detection.label_maps import LabelMaps, check_label_maps
@@ -70,7 +70,7 @@ def voc_detection(
     """
     files = FileTree(path)
     log = DefectLog(str(files.root), invalid)
-    names, total = select_names(split, lambda base: _list_images(files, base, years, 'Main'))
+    names, total = select_split(split, lambda base: _list_images(files, base, years, 'Main'))
     records = []
     for name in drop_repeated(names, log, f'{split} of {files.root}'):
         image, annotation = _find_image(files, name), f'{_folder(name)}Annotations/{_stem(name)}.xml'
@@ -102,10 +102,52 @@ def voc_segmentation(
     """
     files = FileTree(path)
     log = DefectLog(str(files.root), invalid)
-    names, total = select_names(split, lambda base: _list_images(files, base, years, 'Segmentation'))
+    names, total = select_split(split, lambda base: _list_images(files, base, years, 'Segmentation'))
     names = drop_repeated(names, log, f'{split} of {files.root}')
     pairs = [(_find_image(files, name), f'{_folder(name)}SegmentationClass/{_stem(name)}.png') for name in names]
     info = Info(str(files.root), split, len(class_names), tuple(class_names), total)
+    return check_label_maps(files, pairs, void, info, log, max_pixels)
+
+
+def sbd_segmentation(
+    path: str,
+    split: str = 'train',
+    void: Sequence[int] = (),
+    invalid: Invalid = 'error',
+    max_pixels: named.Count = image_files.MAX_PIXELS,
+) -> LabelMaps:
+    """Reads the Semantic Boundaries Dataset (Hariharan et al. 2011): label maps of the classes of VOC in MATLAB files.
+
+    The folder `dataset` of its archive, or the one that holds it, has `img/*.jpg`, `cls/*.mat` and the lists
+    `train.txt` and `val.txt`; further lists may be put next to them, such as the training images that are not in VOC's
+    validation set.
+
+    Args:
+      path: the folder, or an uncompressed tar of it.
+      split: the name of a list; may be sliced and summed, 'train+val'.
+      void: values that become 255; SBD has none.
+      invalid: as of `label_maps`.
+      max_pixels: an image with more is not read.
+
+    Raises:
+      UsageError: the list is missing, or a label map is refused.
+    """
+    files = FileTree(path)
+    prefix = '' if files.has_folder('cls') else 'dataset/'
+    log = DefectLog(str(files.root), invalid)
+
+    def list_pairs(base: str) -> list[tuple[str, str]]:
+        listing = f'{prefix}{base}.txt'
+        if not files.has_file(listing):
+            known = [n.removesuffix('.txt') for n in files.list_names(prefix.rstrip('/')) if n.endswith('.txt')]
+            raise UsageError(f'there is no list {files.show(listing)}{named.suggest(base, known)}')
+        names = [line.strip() for line in files.read_lines(listing) if line.strip()]
+        names = drop_repeated(names, log, files.show(listing))
+        return [(f'{prefix}img/{name}.jpg', f'{prefix}cls/{name}.mat') for name in names]
+
+    pairs, total = select_split(split, list_pairs)
+    classes = ('background', *VOC_CLASSES)
+    info = Info(str(files.root), split, len(classes), classes, total)
     return check_label_maps(files, pairs, void, info, log, max_pixels)
 
 
