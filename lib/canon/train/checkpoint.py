@@ -51,6 +51,7 @@ class Checkpoints:
         self._open()
 
     def _open(self) -> None:
+        # A step is kept if any policy wants it.
         policies: list[Any] = [preservation.LatestN(max(self.settings.keep, 1))]
         best_fn = None
         if self.settings.best is not None and not self.read_only:  # a reader ranks them itself: see `best_step`
@@ -126,6 +127,7 @@ class Checkpoints:
             self._rank(step, value)
             return False
         items = ocp.args.Composite(
+            # In two items, so that the weights can be read without the optimizer that trained them (`read_model`).
             model=ocp.args.PyTreeSave({'params': state.params, 'mutable': state.mutable}),
             opt=ocp.args.PyTreeSave({'step': state.step, 'opt': state.opt}),
             progress=ocp.args.JsonSave({**progress, AVERAGES: find_averages({'opt': state.opt})}),
@@ -200,6 +202,7 @@ class Checkpoints:
         why = 'the disk is full; free some space and run again to resume' if full else files.shorten_error(error)
         with contextlib.suppress(Exception):
             self._manager.wait_until_finished()  # the save before may still be on its way, and count as intact
+        # Orbax gives a folder its plain number only when it is complete.
         finished = self._list_finished()
         if self.saved is not None and self.saved not in finished:
             step = self.saved  # an asynchronous save failed, and the next one reported it
@@ -245,6 +248,7 @@ class Checkpoints:
         if damage is not None:
             return damage
         try:
+            # Before anything is read: Orbax reports a misfit as one of many kinds of error, like damage.
             files.refuse_misfit(target, self.directory / str(step))
             return self._read(target, step)
         except UsageError:
@@ -298,6 +302,7 @@ class Checkpoints:
             )
         if self.read_only:
             return
+        # Orbax keeps a list of the steps, which must not be moved under it.
         self._manager.close()
         if jax.process_index() == 0:
             for step in damaged:

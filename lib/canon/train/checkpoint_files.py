@@ -66,6 +66,7 @@ def read_metadata(path: Path) -> Any:
 def read_numpy(path: Path) -> Any:
     """Returns a saved tree as numpy, whatever devices its arrays were on."""
     stored = read_metadata(path)
+    # A damaged shape may ask for petabytes, and the system ends a process that allocates too much.
     memory = host_memory()
     for name, array in flatten_names(stored).items():
         if math.prod(array.shape) * np.dtype(array.dtype).itemsize > memory:
@@ -102,6 +103,7 @@ def _shape(leaves: Mapping[str, Any], name: str) -> tuple[int, ...] | str:
 def read_value(folder: Path) -> float | None:
     """Returns the value that ranks a checkpoint; None if it has none, or if its file is damaged."""
     try:
+        # The value may be written after the digests of the checkpoint, and then has been added to them.
         digest = (read_digests(folder) or {}).get(_VALUE)
         if digest is not None and compare_digest(folder, _VALUE, digest) is not None:
             return None
@@ -123,6 +125,7 @@ def write_value(folder: Path, value: float) -> None:
 
 def write_amendment(folder: Path, progress: Mapping[str, Any]) -> None:
     """Adds to a checkpoint what was evaluated after it was saved."""
+    # The progress is text within JSON, so that the checksum is of the very characters that are read again.
     text = json.dumps(progress)
     replace_text(folder / _AMENDMENT, json.dumps({'crc': zlib.crc32(text.encode()), 'progress': text}))
 

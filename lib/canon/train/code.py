@@ -41,6 +41,7 @@ def _describe(value: Any, visited: dict[int, Any]) -> Iterator[str]:
     if isinstance(value, _PLAIN):
         yield repr(value)
         return
+    # What occurs several times, or calls itself, is described once.
     if id(value) in visited or (isinstance(value, tuple | list | Mapping) and len(value) > _LONGEST):
         return
     visited[id(value)] = value

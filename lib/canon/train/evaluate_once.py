@@ -25,6 +25,7 @@ class EvaluationSession(Session):
     def run(self) -> Fitted:
         source = self.settings.init_from
         weights = 'untrained weights' if source is None else f'weights from {source.path}'
+        # Every process reads the status before the first one overwrites it.
         before = read_mapping(self.workdir / 'status.json')
         shard.wait_for_all('the status of the run is read')
         state = self.setup.starting_state(self.experiment.read)

@@ -38,6 +38,7 @@ def compile_measure(evaluator: Evaluator, mesh) -> Callable:
     """Jits `evaluator.measure` over the mesh, with its accumulators on every process; not one that is `on_host`."""
     if evaluator.on_host:
         return evaluator.measure
+    # Each process ends with the sums over all of them: XLA adds over devices, since the result is replicated.
     sums = shard.replicated_sharding(mesh)
     out = sums if evaluator.start is None else (sums, shard.batch_sharding(mesh))
     return backend.jit(evaluator.measure, out_shardings=out)
@@ -60,6 +61,7 @@ def list_metric_names(evaluator: Evaluator, state: State, measure: Callable) -> 
     else:
         carry = jax.eval_shape(evaluator.start, params, batch)
         sums, _ = jax.eval_shape(measure, params, {**mutable, CARRY: carry}, batch)
+    # `finish` is any Python code, so only calling it can list its metrics.
     zeros = _widen(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), sums))
     try:
         with np.errstate(all='ignore'), warnings.catch_warnings(action='ignore'):
@@ -107,6 +109,7 @@ def _add_on_devices(evaluator: Evaluator, params, mutable, mesh, measure, on_bat
         else:
             carry = jax.jit(evaluator.start, out_shardings=sharding)(params, placed) if carry is None else carry
             accumulators, carry = measure(params, {**mutable, CARRY: carry}, placed)
+        # Adding would wait for the device; a few batches later the result is there.
         waiting.append(accumulators)
         if len(waiting) > _AHEAD:
             sums = _add(sums, waiting.popleft())
@@ -139,6 +142,7 @@ def join_sums(parts: Sequence[Any]) -> Any:
 
     def join(*leaves):
         if isinstance(leaves[0], Rows):
+            # Batch by batch, and within a batch process by process: the order in which one process reads the rows.
             batches = itertools.zip_longest(*(rows.parts for rows in leaves))
             return Rows(tuple(part for batch in batches for part in batch if part is not None))
         return functools.reduce(operator.add, leaves)

@@ -34,6 +34,7 @@ def draw_figures(
     drawers = {name: e.draw for name, e in evals.items() if e.draw is not None and name in sums}
     if not drawers:
         return
+    # All processes take part in gathering; drawing is for the one that writes.
     params, mutable = shard.to_host(variables())
     if writer is None:
         return

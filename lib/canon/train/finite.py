@@ -50,6 +50,7 @@ class FiniteGuard:
             return values
         if SKIPPED in named and named[SKIPPED][0] > 0:
             self._count_skip(step)
+            # A weight of 0 leaves the step out of the means of the log row.
             return np.where(np.array(self._names) == SKIPPED, values, 0)
         raise NonFinite(self._describe(step, named))
 
@@ -68,6 +69,7 @@ class FiniteGuard:
     def _count_skip(self, step: int) -> None:
         """Raises NonFinite once skipping cannot be the answer to a few bad batches."""
         self.skipped += 1
+        # A short run in which every single update was skipped has learnt nothing either.
         if self.skipped >= _MOST_SKIPPED or self.skipped == step >= self._limit:
             raise NonFinite(
                 f'all of the last {self.skipped} updates were skipped, up to step {step}: their loss or gradient was '

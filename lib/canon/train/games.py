@@ -57,7 +57,9 @@ def game(players: Mapping[str, tuple[str, Loss]]) -> Callable:
         for name, (_, loss) in players.items():
             places = [i for i, owner in enumerate(owners) if owner == name]
 
+            # The arguments with defaults hold the values of this turn of the loop.
             def total(own, loss=loss, places=places, mutable=mutable):
+                # The other players' parameters are constants of this gradient.
                 merged = list(leaves)
                 for i, leaf in zip(places, own, strict=True):
                     merged[i] = leaf

@@ -33,6 +33,7 @@ class Stopper:
 
     def __enter__(self) -> Stopper:
         if threading.current_thread() is threading.main_thread():
+            # SIGTERM belongs to the preemption service in a job of several processes.
             numbers = [signal.SIGINT] if jax.process_count() > 1 else [signal.SIGTERM, signal.SIGINT]
             self._handlers = {s: signal.signal(s, self._handle) for s in numbers}
         return self
@@ -100,6 +101,7 @@ class Watchdog:
         """Returns the seconds that the present step may take; None until a median is known."""
         if len(self._times) < 5:
             return None
+        # The median, since a few steps are slow without hanging: the disk, another job on the machine.
         return max(self._settings.factor * statistics.median(tuple(self._times)), self._settings.least)
 
     def _watch(self) -> None:

@@ -55,6 +55,7 @@ def init_from(state: State, settings: InitFrom, read: Callable | None = None) ->
     path = settings.path or ''
     stored = None if read is None else read(path, name_model(state))
     stored = read_model(path) if stored is None else stored
+    # All problems are collected, so that one message is enough to write the rules.
     used, missing, misfit, new = set(), [], [], []
 
     def take(path, leaf):
@@ -129,6 +130,7 @@ def _find_checkpoints(path: Path) -> list[Path]:
 
     def find_best() -> int | None:
         values = {s: v for s in steps if (v := read_value(folder / str(s))) is not None}
+        # Runs of earlier versions took every metric to be maximised.
         if values and settings.get('mode') not in ('min', 'max'):
             raise UsageError(
                 f'{folder.parent} does not state run.checkpoint.mode, so its best checkpoint is unknown; name the '
@@ -164,6 +166,7 @@ def _read_evaluated(folder: Path) -> tuple[Any, dict[str, Any]]:
         raise
     except Exception as error:  # of Orbax, tensorstore or JSON: the folder is not what a run wrote
         raise CanonError(f'the checkpoint {folder} cannot be read: {shorten_error(error)}') from error
+    # Of averaged weights: their own statistics take the place of those of the trained weights.
     if AVERAGED in mutable:
         mutable[TRAINED] = mutable.pop(AVERAGED)
     return params, mutable

@@ -87,4 +87,5 @@ def steps_in(length: str | int, where: str, batch_size: int | None, num_examples
     steps = amount * per_unit[unit]
     if not steps <= MOST:
         raise UsageError(f'{where}={length!r} is too long: a run has at most {MOST} steps')
+    # '1%' of a smoke run is a step, not none: an interval of 0 would never come.
     return max(round(steps), 1 if amount > 0 else 0)

@@ -46,6 +46,7 @@ class MetricsWriter:
             if self.path.exists():
                 replace_text(self.path, ''.join(_line(row) for row in kept))
             self._file = self.path.open('a')
+        # An event file cannot be edited; a session that starts at a step makes TensorBoard forget later events.
         resumed = any(workdir.glob('events.out.tfevents.*'))
         purged = [row for row in kept if row['step'] == resume_at] if resumed else []
         self._events = _Events(workdir, resume_at if resumed else None, purged) if tensorboard else None

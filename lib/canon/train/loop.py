@@ -95,6 +95,7 @@ class TrainingSession(Session):
                 self.write_status('running', start)
                 state, status = self._train(state, start)
                 self._profile(None)
+                # Before the weights are measured: an evaluation that fails or is interrupted loses no step.
                 state = self._save(state)
                 self.checkpoints.wait()
                 if status != 'stopped':
@@ -148,22 +149,27 @@ class TrainingSession(Session):
             state, status = self._boundary(state, step)
             if status is not None or step >= self.limit:
                 return state, status or ('done' if step >= self.settings.steps else 'stopped')
+            # Only once a step is to be made: a finished run reads no data.
             if batches is None:
                 batches = self.experiment.train.iterate(step)
             self.window.resume()
             self.dog.resume()
             began = time.perf_counter()
+            # The state is sound if reading fails, such as for a damaged file; after a failed step it is donated and
+            # gone.
             try:
                 batch = shard.put(next(batches), layout)
             except Exception:
                 self._rescue(state)
                 raise
             self.window.data_seconds += time.perf_counter() - began
+            # jit compiles once per shape. Seconds of compilation are no hang for the watchdog, nor time of a step.
             shape = tuple(x.shape for x in jax.tree.leaves(batch))
             compiles = shape not in shapes
             if compiles:
                 began = self._announce_compilation(first=not shapes)
             self._profile(step)
+            # Returns at once: the device computes while the host reads the next batch.
             state, metrics = compiled(state, batch)
             step += 1
             self.waiting.append((step, metrics))
@@ -199,8 +205,10 @@ class TrainingSession(Session):
         s, stopping = self.settings, self.stopper.is_stopping(step)
         last = step >= self.limit
         due = self.monitor.list_due(step)
+        # A step whose evaluation may rank it among the best has to be on disk, whatever `every` says.
         ranks = self.monitor.evaluator_of(s.checkpoint.best or '') in due
         save = step and (step % s.checkpoint.every == 0 or ranks or (due and last))
+        # Whatever happens between steps waits for the device first, so that its time does not count as that of steps.
         if step and (step % s.log_every == 0 or due or save or last or stopping):
             self._read(every=True)
             self.window.pause()
@@ -266,9 +274,11 @@ class TrainingSession(Session):
         value = self.monitor.record(name, step, metrics)
         if self.writer is not None:
             self.writer.write(step, {**metrics, f'{name}/seconds': time.perf_counter() - began})
+        # Sums may hold an evaluator's rows: those of other steps than the newest and the best are freed.
         best = (self.monitor.ranked or {}).get('step')
         self.sums = {at: kept for at, kept in self.sums.items() if at in (step, best)}
         self.sums.setdefault(step, {})[name] = result.sums
+        # A plateau schedule reads the metric from the optimizer's state.
         state = state._replace(opt=optim.observe(state.opt, metrics))
         self.observed |= metrics
         self.checkpoints.amend(step, self._dump(), value)
@@ -287,9 +297,11 @@ class TrainingSession(Session):
 
     def _save(self, state: State) -> State:
         step = int(state.step)
+        # Nothing is learnt at step 0; a step that is due twice (by `every` and at the end) is saved once.
         if step == 0 or step in self.checkpoints.steps():
             return state
         self.dog.rest()
+        # A checkpoint of NaN would be restored again and again; the one before stays the newest.
         self.finite.check_params(state)
         state = self._refresh(state)
         self.observed = {}  # they are in the state that is saved

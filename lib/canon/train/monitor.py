@@ -118,6 +118,7 @@ class Monitor:
         """Keeps the metrics of the best step, the latest of several: a run may report them at its end."""
         mode = self._settings.checkpoint.mode
         best = None if self.ranked is None else self.ranked['value']
+        # Better than None: finite. Of equal values the later step wins, as among the saved ones (`best_step`).
         if value is not None and is_better(value, None, mode) and (best is None or not is_better(best, value, mode)):
             self.ranked = {'step': step, 'value': value}
         if self.ranked is not None and self.ranked['step'] == step:

@@ -64,6 +64,7 @@ def replay_step(experiment: Experiment, config: Config, workdir: Path | str, ste
     batch = data[step - 1]
     placed = shard.put(batch, rows)
     after, metrics = run(setup.constants, state, placed)
+    # The step returns no gradient, so it is computed once more, at the same state and batch.
     grads = backend.jit(lambda s, b: _gradient_at(setup, s, b))(state, placed)
     before, after, grads = shard.to_host((state.params, after.params, grads))
     leaves = [

@@ -75,6 +75,7 @@ def _speed(rows: list[dict]) -> dict[str, float] | None:
     steps = [r for r in rows if 'train/step_seconds' in r and 'train/data_seconds' in r]
     if not steps:
         return None
+    # The row of the median: one slow row, such as the first, does not decide.
     middle = sorted(steps, key=lambda r: r['train/step_seconds'])[len(steps) // 2]
     return {'step': 1e3 * middle['train/step_seconds'], 'data': 1e3 * middle['train/data_seconds']}
 

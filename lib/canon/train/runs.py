@@ -101,6 +101,7 @@ def find_runs(folder: Path) -> list[Run]:
 def read_curves(folders: Sequence[Path], metric: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns the steps [N] that the logs of all runs have, and the metric [runs, N] at these steps."""
     logs = [{row['step']: row[metric] for row in read_rows(f / 'metrics.jsonl') if metric in row} for f in folders]
+    # Runs of a sweep may have stopped at different steps: a mean over seeds needs all of them.
     steps = sorted(set.intersection(*map(set, logs))) if logs else []
     return np.array(steps), np.array([[log[step] for step in steps] for log in logs])
 

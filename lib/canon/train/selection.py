@@ -15,7 +15,7 @@ from canon.train.types import Mutable, Params
 
 
 class Choice(NamedTuple):
-    """Which weights: the 'last', the 'best', an 'average', or those 'chosen' by their step."""
+    """The weights that are handed on: the 'last', the 'best', an 'average', or those 'chosen' by their step."""
 
     name: str
     steps: tuple[int, ...]  # several for an average
@@ -70,5 +70,6 @@ def _make_selected(state: Any, name: str) -> Selected:
 
 
 def _average(setup: Any, checkpoints: Checkpoints, choice: Choice) -> Selected:
+    # A generator: one checkpoint at a time is in memory next to the sum.
     restored = (checkpoints.restore(setup.target, step) for step in choice.steps)
     return Selected(choice, *average_variables(evaluated_variables(saved[0]) for saved in restored if saved))

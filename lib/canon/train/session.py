@@ -25,7 +25,7 @@ _log = logging.getLogger('canon')
 
 
 class Fitted(NamedTuple):
-    """What `fit` returns.
+    """The result of `fit`.
 
     state:   the last state; None for a stage that computes.
     metrics: those of the weights that the run hands on; of a stopped run the newest of each evaluator.
@@ -73,12 +73,14 @@ class Session:
         """
         self.main = jax.process_index() == 0
         self.quiet = quiet or not self.main
+        # All that can be wrong with a config is found before the folder is touched.
         self.setup = make_setup(experiment, config)
         self.experiment, self.settings = self.setup.experiment, self.setup.settings
         self.code = digest_code(self.experiment)
         self.begun_with = read_mapping(workdir.expanduser() / 'run.json').get('code')
         about = {**about, 'experiment': dict(self.experiment.about), 'code': self.begun_with or self.code}
         self.monitor = Monitor(self.setup, config)
+        # Compiled once, whatever the number of evaluations.
         self.measures = {n: compile_measure(e, self.setup.mesh) for n, e in self.experiment.evals.items()}
         self.monitor.check_names(
             lambda name: list_metric_names(self.experiment.evals[name], self.setup.target, self.measures[name])

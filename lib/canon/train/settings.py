@@ -20,7 +20,7 @@ Steps = Annotated[int, Range(1, lengths.MOST)]
 
 @dataclass(frozen=True)
 class Checkpointing:
-    """Which checkpoints are saved, kept and handed on.
+    """The checkpoints that are saved, kept and handed on.
 
     Attributes:
       every: steps between saves.
@@ -70,7 +70,7 @@ class Eval:
 
 @dataclass(frozen=True)
 class InitFrom:
-    """Where parameters come from instead of an initialisation.
+    """The source of parameters that are not initialised: another run, a stage or published weights.
 
     Attributes:
       path: the folder of a run, for the weights that it hands on (its average, else its best, else its last), or one of
@@ -89,7 +89,7 @@ class InitFrom:
 
 @dataclass(frozen=True)
 class MeshSettings:
-    """How many devices are along each axis of the mesh.
+    """The numbers of devices along the axes of the mesh.
 
     Attributes:
       data: devices over which batches are divided; -1 takes all that are left.
@@ -102,7 +102,7 @@ class MeshSettings:
 
 @dataclass(frozen=True)
 class Shard:
-    """Which parameters are divided over devices: see `shard.param_shardings`.
+    """The division of parameters over devices: see `shard.param_shardings`.
 
     Attributes:
       rules: pairs (regex, axes).
@@ -141,7 +141,7 @@ class WatchdogSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """How `fit` runs an experiment, with lengths already in steps.
+    """The settings of one run of `fit`, with lengths already in steps.
 
     Attributes:
       steps: length of the whole run, which schedules see; 0 if nothing is trained.
@@ -202,6 +202,7 @@ def make_settings(run: Mapping[str, Any]) -> Settings:
             raise UsageError(
                 f'run.{key}={run[key]!r} must be a dict of {", ".join(f.name for f in dataclasses.fields(kind))}'
             )
+        # None is a placeholder that `fill_placeholders` put there for the command line.
         section = {k: v for k, v in (run.pop(key, None) or {}).items() if v is not None}
         stated = {k for k, v in section.items() if v != ()}
         if section and (key not in _SWITCHES or stated & set(_SWITCHES[key])):

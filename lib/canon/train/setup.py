@@ -113,9 +113,11 @@ def make_setup(experiment: Experiment, config: Config) -> Setup:
     mesh = shard.make_mesh(s.mesh.data, s.mesh.model)
     _check_batches(experiment, mesh, s.accumulate)
     rows = shard.batch_sharding(mesh)
+    # Initialisation reads a real batch: data-dependent ones (LSUV) need its values, all of them its shapes.
     first = shard.put(_read_first_batch(experiment), rows)
     step = _make_step(experiment, seed, s.accumulate)
     init = partial(init_state, experiment.task, experiment.tx, seed)
+    # Shapes only: nothing is allocated before it is known to fit.
     abstract = jax.eval_shape(init, first)
     forward = None
     if s.bn_batches and experiment.train is not None and needs_statistics(abstract):

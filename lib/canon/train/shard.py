@@ -170,6 +170,7 @@ def gather_objects(value: Any) -> list[Any]:
 
     data = np.frombuffer(pickle.dumps(value), np.uint8)  # as bytes: without x64 JAX would round float64
     sizes = np.ravel(multihost_utils.process_allgather(np.int32(len(data))))
+    # All processes must send arrays of one shape.
     padded = np.zeros(sizes.max(), np.uint8)
     padded[: len(data)] = data
     gathered = np.reshape(multihost_utils.process_allgather(padded), (len(sizes), -1))

@@ -57,6 +57,7 @@ def run_stages(what: Experiment | Sequence[Stage], config: Config, workdir: Path
     _check(what)
     finished, fitted = {}, None
     for folder, stage in _folders(what, workdir):
+        # The last stage is run even if it is done: it returns its result from its files, and warns of new code.
         if stage is what[-1] or not _is_done(folder):
             fitted = _run_stage(stage, dict(finished), config, folder, options)
             if fitted.status == 'stopped':

@@ -50,6 +50,7 @@ def make_step(
 
     def step(state: State, batch: Batch):
         at = At(step_key(seed, state.step), state.step)
+        # Nesterov's momentum and schedule-free methods take the gradient elsewhere than at the parameters.
         point = optim.lookahead_params(state.params, state.opt)
         grads, loss, mutable, metrics = mean_gradient(task, point, state.mutable, batch, at, accumulate)
         updates, opt = tx.update(grads, state.opt, state.params)
@@ -88,6 +89,7 @@ def mean_gradient(
 
     def divide(gradient):
         total, weight = gradient if isinstance(gradient, Mean) else (gradient, loss.weight)
+        # If nothing has weight (a batch of padding), the gradient is 0 instead of NaN.
         scale = jnp.where(weight > 0, 1 / jnp.maximum(weight, 1e-30), 0)
         return total * scale.astype(total.dtype)
 
@@ -106,6 +108,7 @@ def sum_gradient(
         loss, (new, metrics) = task.loss(params, mutable, batch, at)
         return loss.total, (loss, new, metrics)
 
+    # The gradient of the sum, not of the mean: sums add over microbatches and processes, means do not.
     grads, (loss, new, metrics) = jax.grad(total, has_aux=True)(params)
     return grads, loss, new, dict(metrics)
 
@@ -143,6 +146,7 @@ def accumulate_gradient(task: Task, params: Params, mutable: Mutable, batch: Bat
     if task.gradient is not None:
         like = jax.eval_shape(lambda: part_gradient(mutable, *jax.tree.map(lambda x: x[0], items))[0])
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, _accumulator_dtype(x)), like)
+    # A scan, so that one microbatch's activations are in memory at a time and the program does not grow with `parts`.
     (grads, mutable), (losses, metrics, carry) = jax.lax.scan(body, (zeros, mutable), items)
     grads = jax.tree.map(lambda g, x: g.astype(x.dtype), grads, like)
     loss, metrics = jax.tree.map(lambda x: x.sum(0), (losses, metrics))

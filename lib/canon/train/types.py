@@ -25,14 +25,14 @@ def is_carried(name: str) -> bool:
 
 
 class At(NamedTuple):
-    """Where in training a loss is evaluated: its schedules read the step, and its randomness comes from the key."""
+    """The point in training at which a loss is evaluated: schedules read the step, randomness comes from the key."""
 
     key: Key  # `fold_in(key(seed), step)`, of a microbatch folded with its index
     step: Any  # int32 scalar: updates made before this one
 
 
 class Task(NamedTuple):
-    """What is learnt, as pure functions.
+    """A learning task as pure functions.
 
     init:     (key, batch) -> variables, a dict with 'params' and whatever else flows from batch to batch
               ('batch_stats', an occupancy grid): that rest is called `mutable`. Its collection 'carry' holds one entry

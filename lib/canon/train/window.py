@@ -25,6 +25,7 @@ class Window:
 
     def pause(self) -> None:
         """Stops the clock during an evaluation, a save or a compilation."""
+        # `seconds` includes those before the run was resumed, which are kept apart.
         self._spent, self._since = self.seconds() - self._earlier[0], None
 
     def resume(self) -> None:

@@ -51,6 +51,7 @@ def open_workdir(workdir: Path | str, config: Config, about: Mapping[str, Any], 
         damaged; or the config holds a value that cannot be written and compared.
     """
     path = Path(workdir).expanduser().absolute()
+    # Through JSON and back, as the stored config has been: tuples are lists on both sides.
     mine = json.loads(json.dumps(_to_json(to_plain(config))))
     _make_folder(path, main)
     if not force:
@@ -148,6 +149,7 @@ def is_abandoned(workdir: Path) -> bool:
         return False
     try:
         with (workdir / LOCK).open() as file:
+            # A shared lock is granted at once if no run holds an exclusive one.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return False
@@ -215,6 +217,7 @@ def write_status(workdir: Path, status: Mapping[str, Any]) -> None:
 
 def replace_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all; raises OSError with its name."""
+    # A rename is atomic: readers see the old file or the new one, and a kill leaves one of them.
     part = path.with_name(path.name + '.part')
     try:
         part.write_text(text)
