@@ -1,15 +1,17 @@
 """Data on the host: sources of examples, transforms, batches by number. Knows no model and imports no jax."""
 
 from canon.data import transforms
+from canon.data.detection.sized_batches import SizedBatches, evaluate_by_size
+from canon.data.detection.tfds_boxes import load_boxes
 from canon.data.images import image_files
 from canon.data.pipeline import order, splits
 from canon.data.pipeline.batches import Batches, Once
 from canon.data.pipeline.chain import Mapped, Transform
 from canon.data.pipeline.keys import Key, rng
 from canon.data.pipeline.loading import DATA_SETS, is_own, load_source
-from canon.data.pipeline.mixing import Interleaved, Zipped
+from canon.data.pipeline.mixing import Concatenated, Interleaved, Zipped
 from canon.data.pipeline.order import balanced, in_order, shuffled
-from canon.data.pipeline.source import Arrays, Cached, Info, Source, cache_if_small, labels
+from canon.data.pipeline.source import Arrays, Cached, Info, Source, Subset, cache_if_small, labels
 from canon.data.pipeline.synthetic import Generated, fake
 from canon.data.scenes import meshes, shapes, views
 from canon.data.text import corpora, parallel_text, vocabulary
@@ -19,9 +21,9 @@ from canon.data.text.streams import Streams, StreamsOnce
 from canon.data.text.vocabulary import Vocabulary
 
 __all__ = [
-    'DATA_SETS', 'Alphabet', 'Arrays', 'Batches', 'Buckets', 'BucketsOnce', 'Cached', 'Generated', 'Info',
-    'Interleaved', 'Key', 'Mapped', 'Once', 'Pairs', 'Source', 'Streams', 'StreamsOnce', 'Transform', 'Vocabulary',
-    'Zipped', 'balanced', 'cache_if_small', 'corpora', 'fake', 'image_files', 'in_order', 'is_own', 'labels',
-    'load_source', 'meshes', 'order', 'parallel_text', 'rng', 'shapes', 'shuffled', 'splits', 'transforms', 'views',
-    'vocabulary',
+    'DATA_SETS', 'Alphabet', 'Arrays', 'Batches', 'Buckets', 'BucketsOnce', 'Cached', 'Concatenated', 'Generated',
+    'Info', 'Interleaved', 'Key', 'Mapped', 'Once', 'Pairs', 'SizedBatches', 'Source', 'Streams', 'StreamsOnce',
+    'Subset', 'Transform', 'Vocabulary', 'Zipped', 'balanced', 'cache_if_small', 'corpora', 'evaluate_by_size', 'fake',
+    'image_files', 'in_order', 'is_own', 'labels', 'load_boxes', 'load_source', 'meshes', 'order', 'parallel_text',
+    'rng', 'shapes', 'shuffled', 'splits', 'transforms', 'views', 'vocabulary',
 ]  # fmt: skip
