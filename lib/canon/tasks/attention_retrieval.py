@@ -39,6 +39,7 @@ def draw_retrieval_batch(rng: np.random.Generator, batch_size: int, places: int,
       'key' int32 [B, P], distinct symbols; 'value' int32 [B, P], the class of each; 'query' int32 [B], one of the keys;
       'target' int32 [B], its class.
     """
+    # Without repetition in a row: a repeated key would have two values.
     keys = rng.permuted(np.tile(np.arange(symbols, dtype=np.int32), (batch_size, 1)), axis=1)[:, :places]
     values = rng.integers(CLASSES, size=(batch_size, places), dtype=np.int32)
     rows, place = np.arange(batch_size), rng.integers(places, size=batch_size)
@@ -64,6 +65,7 @@ class Retriever(linen.Module):
         if self.form not in SCORES:
             near = named.suggest(self.form, SCORES)
             raise UsageError(f'model.form={self.form!r} must be one of {", ".join(SCORES)}{near}')
+        # Flax would scale embeddings by 1 / sqrt(d_k), which hides the effect that is measured here.
         unit_normal = init.normal(1.0)
         self.queries = linen.Embed(self.symbols, self.d_k, embedding_init=unit_normal)
         self.keys = linen.Embed(self.symbols, self.d_k, embedding_init=unit_normal)

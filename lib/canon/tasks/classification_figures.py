@@ -34,6 +34,7 @@ def draw_network(
       {title: matplotlib Figure}.
     """
     images = batch['image'][np.flatnonzero(batch['mask'])[:_HISTOGRAM_IMAGES]]
+    # Of several crops of each image, the first.
     images = images[:, 0] if images.ndim == 5 else images
     variables = {'params': params, **mutable}
     figures = {}
@@ -72,6 +73,7 @@ def first_filters(model: Any, variables, images: jax.Array) -> tuple[str, np.nda
 
     def record(call, args, kwargs, context):
         kernel = context.module.variables.get('params', {}).get('kernel')
+        # Of a 2D convolution; a dense layer's has two dimensions.
         if getattr(kernel, 'ndim', 0) == 4:
             kernels.append(('/'.join(context.module.path), np.asarray(kernel)))
         return call(*args, **kwargs)

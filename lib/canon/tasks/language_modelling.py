@@ -69,6 +69,7 @@ def language_task(
     def read_window(params, mutable, batch, **options) -> LanguageOutput:
         state = None
         if model.carries_state:
+            # Every state begins at zero, so resetting a row is zeroing it.
             state = jax.tree.map(lambda s: jnp.where(batch['first'][:, None], 0, s), mutable[CARRY])
         return model.apply({'params': params}, batch['input'], state, lengths=batch['mask'].sum(1), **options)
 
@@ -81,8 +82,10 @@ def language_task(
         dropped = weight_drop(params, weight_dropout, jax.random.fold_in(at.key, 1))
         output = read_window(dropped, mutable, batch, train=True, rngs={'dropout': at.key})
         total, weight = metrics.Mean.of(losses.softmax_cross_entropy(output.logits, target, label_smoothing), mask)
+        # Without smoothing and penalties, so that training and evaluation report the same quantity.
         nats = metrics.Mean.of(losses.softmax_cross_entropy(output.logits, target), mask)
         if activation or slowness:
+            # The penalties are means over tokens; times the weight they are sums, as the loss is.
             total = total + penalise(output, mask) * weight
         mutable = {**mutable, CARRY: output.state} if model.carries_state else mutable
         return metrics.Mean(total, weight), (mutable, {'nats': nats})
@@ -201,6 +204,7 @@ def make_sampler(
     compiled = backend.jit(continue_tokens)
 
     def sample(params, vocabulary: Vocabulary, prompt: str) -> list[str]:
+        # A text begins after the end of the one before: <eos> is the first input, as in training.
         tokens = np.append(np.int32(vocabulary.eos or 0), vocabulary.encode(prompt))[None].repeat(count, 0)
         continuations = np.asarray(compiled(params, tokens, jax.random.key(seed)))
         return [vocabulary.extend_text(prompt, ids) for ids in continuations]
@@ -214,6 +218,7 @@ def _plot_surprise(task: Task, model: Any, batches: StreamsOnce, vocabulary: Voc
     mutable = {CARRY: model.start(1, batches.length)} if model.carries_state else {}
     tokens, bits = [], []
     for batch in batches.iterate():
+        # The first stream is the beginning of the text, whatever the batch size.
         first_stream = {key: value[:1] for key, value in batch.items()}
         nats, state = predict(params, mutable, first_stream)
         mutable = {CARRY: state} if mutable else {}

@@ -145,6 +145,7 @@ def memory_evaluator(task: Task, model: Any, initial: Any, batches: Generated, b
     """
 
     def measure(params, mutable, batch):
+        # The loss draws nothing at random, so it needs no key.
         loss, (_, metrics) = task.loss(params, mutable, batch, At(None, 0))
         gradients = {
             'gradient': gradient_by_lag(model, params, batch['input']),
@@ -197,6 +198,7 @@ def gradient_by_lag(model: Any, params: Any, inputs: jax.Array) -> Mean:
         return (direction * hidden).sum()
 
     gradients = jax.tree.leaves(jax.grad(project_last)(offsets))
+    # Over all parts of the state: an LSTM passes its gradient through h and through c.
     squares = jnp.stack([jnp.square(g).sum(-1) for g in gradients]).sum(0)  # [T, B]
     return Mean(jnp.sqrt(squares[::-1]).sum(1), jnp.asarray(rows, jnp.float32))
 

@@ -24,6 +24,7 @@ def draw_train_and_test(
       test_batches: of the test set, which shares no batch with training.
     """
 
+    # Training and test batches come from one numbering, so that no number, hence no batch, is in both.
     def batch(number: int) -> Any:
         return draw(np.random.default_rng((seed, number)))
 

@@ -75,6 +75,7 @@ def recognition_task(model: Any, make_input: Callable[[Any], jax.Array]) -> Task
     def loss(params, mutable, batch, at):
         logits, updates = model.apply({'params': params, **mutable}, make_input(batch), train=True, mutable=[*mutable])
         per_text = losses.ctc(logits, _frame_counts(logits), batch['label'], batch['label_length'])
+        # An infinite loss would make the mean infinite, although nothing can be learnt from its text.
         possible = jnp.isfinite(per_text)
         mean = metrics.Mean.of(per_text, batch['mask'] & possible)
         return mean, (dict(updates), {'impossible': metrics.Mean.of(~possible, batch['mask'])})
@@ -104,6 +105,7 @@ def recognition_evaluator(task: Task, batches: Any, alphabet: Alphabet, beam_wid
         loss = losses.ctc(log_probs, _frame_counts(log_probs), *target)
         labels, lengths, _ = decode_labels(log_probs, beam_width)
         return {
+            # As in training, so that the two curves can be compared.
             'loss': metrics.Mean.of(loss, mask & jnp.isfinite(loss)),
             'word_accuracy': metrics.word_accuracy(labels, lengths, *target, mask),
             'character_error_rate': metrics.character_error_rate(labels, lengths, *target, mask),

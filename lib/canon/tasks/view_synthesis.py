@@ -3,7 +3,7 @@
 A field is trained so that its renderings match pictures of a scene, and then rendered from where no picture was taken
 (Mildenhall et al. 2020, NeRF).
 
-    views = canon.data.views.load_views('traced', size=64)
+    views = canon.data.scenes.views.load_views('traced', size=64)
     task = radiance_field_task(models.make_model('nerf.nerf'), views, RenderSettings())
     experiment = Experiment(task, optim.adam(5e-4), ray_batches(views, 1024), {'test': view_evaluator(task, held_out)})
 
@@ -87,6 +87,7 @@ def radiance_field_task(
     Returns:
       A task whose `predict` gives 'colour' [B, 3] over the background, 'distance' and 'opacity' [B].
     """
+    # Normalised device coordinates map the near plane to 0 and infinity to 1 (NeRF, appendix C).
     limits = (0.0, 1.0) if settings.ndc else (views.near, views.far)
 
     def init(key, batch):
@@ -111,8 +112,10 @@ def radiance_field_task(
             target = vr.over(target[:, :3] * target[:, 3:], target[:, 3], 0 if background is None else background)
         grid = mutable['occupancy'] if settings.cells else None
         levels = render_rays(field, params, rays, settings, render_key, grid)
+        # Both levels are supervised: the coarse one must place the samples of the fine one (NeRF, eq. 6).
         errors = [_squared_errors(level, target, background) for level in levels]
         complete = levels[-1].complete
+        # Rays whose samples did not fit into the packed batch have neither an error nor a weight.
         count = jnp.float32(len(target)) if complete is None else complete.sum().astype(jnp.float32)
         metrics = {'mse': Mean(errors[-1].sum(), count)}  # of the fine level, without the coarse one's
         total = errors[-1].sum() + weights.coarse * sum(error.sum() for error in errors[:-1])
@@ -199,6 +202,7 @@ def warn_if_rays_miss_box(views: Views, settings: RenderSettings, box: tuple[flo
     box = settings.box or box
     if box is None or settings.contract or settings.ndc:
         return
+    # A thousand rays suffice to tell a box that is missed from one that is met.
     batch = jax.tree.map(jnp.asarray, sample_rays(views, 0, 0, 1024))
     rays = cast_rays(views.camera, replace(settings, box=tuple(box), cells=0), views.near, views.far, batch)
     coverage = float((rays.far > rays.near).mean())  # rays that miss have an empty interval

@@ -52,7 +52,7 @@ _ANGLE = 0.6  # of the camera about z in the pictures of all modes, radians
 
 @dataclass(frozen=True)
 class RecoverySettings:
-    """What is recovered; config.model.
+    """The unknowns of a recovery; config.model.
 
     Attributes:
       learn: 'volume', 'table' (the transfer function) or both; what is not learned is known.
@@ -186,6 +186,7 @@ def recovery_task(truth: TrueVolume, recovery: RecoverySettings, loss: RecoveryL
       A task whose `predict` gives {'colour': [B, C]}.
     """
     settings, weights = truth.settings, loss
+    # `half` is 1 along the longest side, so voxels are about cubes.
     shape = tuple(max(2, round(1 + (recovery.vertices - 1) * h)) for h in truth.half.tolist())
 
     def init(key, batch):
@@ -212,6 +213,7 @@ def recovery_task(truth: TrueVolume, recovery: RecoverySettings, loss: RecoveryL
 
 def resolve_parts(params: Mapping[str, jax.Array], truth: TrueVolume) -> tuple[jax.Array, jax.Array]:
     """Returns (values, table): what is learned, and the truth for the rest."""
+    # The sigmoid keeps colours and opacities in 0..1 without a constraint.
     table = jax.nn.sigmoid(params['table']) if 'table' in params else jnp.asarray(truth.table)
     return params.get('volume', jnp.asarray(truth.values)), table
 
@@ -246,6 +248,7 @@ def recovery_evaluator(task: Task, truth: TrueVolume, camera: Camera, held_out: 
         sums = {'psnr': psnr(jnp.clip(picture, 0, 1), batch['colour'][:pixels].reshape(picture.shape))}
         values, table = resolve_parts(params, truth)
         if 'volume' in params:
+            # The truth may have another resolution than what is learned.
             sums['volume_mse'] = Mean.of(jnp.square(values - truth.resample(values.shape)))
         if 'table' in params:
             sums['table_error'] = measure_table_error(table, truth)

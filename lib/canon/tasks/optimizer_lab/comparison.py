@@ -106,6 +106,7 @@ def make_copies_step(
     def step(state: State, batch):
         at = At(step_key(seed, state.step), state.step)
         point = optim.lookahead_params(state.params, state.opt)
+        # One backward pass for all: the sum of the losses has the gradient of each in its own copy.
         grads, _, mutable, metrics = mean_gradient(task, point, state.mutable, batch, at)
         updates, opt = tx.update(grads, state.opt, state.params)
         groups = optim.find_state(opt, optim.PartitionState).groups
@@ -142,6 +143,7 @@ def _copy_evaluator(base: Evaluator, names: list[str], compare: tuple[str, ...])
         values = {f'{name}/{key}': value for name, metrics in by_name.items() for key, value in metrics.items()}
         for key in by_name[names[0]]:
             column = [metrics[key] for metrics in by_name.values()]
+            # A loss is better when lower; all other metrics here are accuracies.
             values[f'worst/{key}'] = max(column) if 'loss' in key else min(column)
         if compare:
             values['ratio/loss'] = by_name[compare[0]]['loss'] / by_name[compare[1]]['loss']

@@ -99,6 +99,7 @@ def deepsdf_system(
         def error(codes):
             distances = field(params, mutable, codes, observations['points'])
             fit = losses.clamped_l1(distances, observations['distance'], delta).mean(-1)
+            # A mean over the components of a code, as in the authors' reconstruct.py; training sums them.
             return (fit + prior * jnp.square(codes).mean(-1)).sum()
 
         return fit_codes(error, (len(observations['points']), model.code), steps, rate)

@@ -33,7 +33,7 @@ _ONE_SIDED = ('accuracy', 'completeness')  # reported where shapes are open and 
 
 @dataclass(frozen=True)
 class ShapeEvaluation:
-    """How shapes are evaluated; an entry of config.data.evals.
+    """The evaluation of shapes; an entry of config.data.evals.
 
     Attributes:
       split: of the shapes, 'train' or 'test'.
@@ -73,6 +73,7 @@ def shape_evaluator(
     """
     shapes = shapes[: settings.count]
     side, batch_size = settings.resolution + 1, round_up_to_devices(settings.batch_size)
+    # One open shape decides for all: metrics are means over shapes, which must have them all.
     closed = all(shape.watertight for shape in shapes) if watertight is None else watertight
     names = _SCORES if closed else (*_SCORES, *_ONE_SIDED)
 
@@ -126,6 +127,7 @@ def shape_evaluator(
 
     def finish(sums):
         scores = [score(int(index), values) for index, values in sums['rows'].each()]
+        # A shape without a surface counts as wrong by the diagonal of the cube, instead of being left out.
         missing = score_missing_surface(2 * system.half * 3**0.5)
         means = {name: float(np.mean([getattr(s or missing, name) for s in scores])) for name in names}
         volumes = {'iou': sums['iou'].value} if closed else {}

@@ -56,6 +56,7 @@ def igr_system(
 
     def values_and_gradients(params, positions):
         """The field [N] and its gradients [N, 3]."""
+        # One backward pass for all points: value i depends on point i alone, so the gradient of the sum has theirs.
         values, pullback = jax.vjp(lambda x: model.apply({'params': params}, x), positions)
         return values, pullback(jnp.ones_like(values))[0]
 

@@ -56,6 +56,7 @@ def occupancy_system(
         logits, updates = model.apply(variables, batch['points'], batch['cloud'], True, mutable=['batch_stats'])
         nats = losses.binary_cross_entropy(logits, batch['inside'])
         overlap = metrics.Mean.of(iou(logits > threshold_logit, batch['inside']))
+        # The weight is the number of shapes: a sum over the samples of each, as in eq. 3.
         mean = metrics.Mean(nats.sum(), jnp.float32(len(nats)))
         return mean, (updates, {'nats': metrics.Mean.of(nats), 'iou': overlap})
 

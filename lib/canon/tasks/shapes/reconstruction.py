@@ -49,7 +49,7 @@ class ExtractionSettings:
 
 
 class Observation(NamedTuple):
-    """What is known of a shape that is to be reconstructed.
+    """The observation from which a shape is reconstructed.
 
     Attributes:
       name: of the shape.

@@ -114,6 +114,7 @@ class SamplePool:
         if number not in self._pools:
             # The pool depends on the seed and the shape alone, not on the step that needs it first.
             arrays = self.draw(self.shapes[number], self.size, stream('shape batches', self.seed, number))
+            # float32 halves the memory, and is what the network reads.
             self._pools[number] = tuple(x.astype(np.float32) if x.dtype == np.float64 else x for x in arrays)
         chosen = rng.integers(self.size, size=count)
         return tuple(x[chosen] for x in self._pools[number])
