@@ -19,6 +19,8 @@ dilated ResNet of stride 8, and `skip_fcn` puts the skips on any backbone.
 """
 
 from collections.abc import Mapping
+from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -91,17 +93,21 @@ class FCN(nn.Module):
         border, shape = self.trunk.border, images.shape[1:3]
         check_images(images, 1 if border else 32, 'this FCN')
         padded = jnp.pad(images, ((0, 0), (border, border), (border, border), (0, 0)))
-        stages, last, x, grid = self.backbone.features(padded, train), 'upscore', None, None
-        for name, (stage, pooled, own) in tuple(self.trunk.maps.items())[: 1 + self.skips]:
+        stages, last = self.backbone.features(padded, train), 'upscore'
+
+        def read_map(name):
+            stage, pooled, grid = self.trunk.maps[name]
             features = ops.max_pool(stages[stage], 2, ceil_mode=True) if pooled else stages[stage]
-            own = _Grid(own.stride, own.centre - border)
-            if grid is None:
-                features, grid = self._classify(features, own, train)
-                x = self._score('score_fr', features)
-            else:
-                upscore = 'upscore2' if name == 'pool4' else 'upscore_pool4'
-                x, grid = self._fuse(upscore, x, grid, self._score(f'score_{name}', features), own)
-                last = f'upscore{grid.stride}'
+            return features, _Grid(grid.stride, grid.centre - border)
+
+        coarsest, *skips = self.trunk.maps
+        features, grid = self._classify(*read_map(coarsest), train)
+        x = self._score(f'score_{coarsest}', features)
+        for name in skips[: self.skips]:
+            features, own = read_map(name)
+            upscore = 'upscore2' if name == 'pool4' else 'upscore_pool4'
+            x, grid = self._fuse(upscore, x, grid, self._score(f'score_{name}', features), own)
+            last = f'upscore{grid.stride}'
         return self._upscore(last, x, grid.stride, grid.centre, shape)
 
     def _classify(self, x: jax.Array, grid: _Grid, train: bool) -> tuple[jax.Array, _Grid]:
@@ -156,7 +162,7 @@ class FCN(nn.Module):
 class SkipFCN(nn.Module):
     """Images [B, H, W, C] -> logits [B, H, W, num_classes]: scores of a backbone's stages, fused coarse to fine.
 
-    Modules: `backbone`, score<stride> for every stage; with `channels`, also lateral<stride> and fuse<stride>.
+    Modules: `backbone`, score<stride> for every stage; with `channels` instead lateral<stride>, fuse<stride>, and score.
     """
 
     backbone: Network
@@ -171,12 +177,11 @@ class SkipFCN(nn.Module):
         check_images(images, max(self.stages), 'this FCN')
         stages = self.backbone.features(images, train)
         strides = sorted(self.stages, reverse=True)
-        x = None
-        for coarser, stride in zip((None, *strides), strides, strict=False):
+        x = self._project(strides[0], stages[self.stages[strides[0]]], train)
+        for coarser, stride in pairwise(strides):
             skip = self._project(stride, stages[self.stages[stride]], train)
-            if x is not None and coarser is not None:
-                skip = skip + ops.upsample_bilinear(x, coarser // stride, skip.shape[1:3])
-            x = skip if self.channels is None else self._unit(f'fuse{stride}', skip, 3, train)
+            x = skip + ops.upsample_bilinear(x, coarser // stride, skip.shape[1:3])
+            x = x if self.channels is None else self._unit(f'fuse{stride}', x, 3, train)
         if self.channels is not None:
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
             x = self._score('score', x)
@@ -211,12 +216,12 @@ class DilatedFCN(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         stages, shape = self.backbone.features(images, train), images.shape[1:3]
-        head = dict(num_classes=self.num_classes, dropout=self.dropout, dtype=self.dtype)
+        head = partial(DilatedHead, self.num_classes, self.dropout, self.dtype)
         if self.auxiliary and (train or self.is_mutable_collection('auxiliary')):
-            logits = DilatedHead(**head, name='auxiliary')(stages['conv4_x'], shape, train)
+            logits = head(name='auxiliary')(stages['conv4_x'], shape, train)
             if not self.is_initializing():  # `init` would return the sown logits as variables
                 self.sow('auxiliary', 'logits', logits)
-        return DilatedHead(**head, name='head')(stages['conv5_x'], shape, train)
+        return head(name='head')(stages['conv5_x'], shape, train)
 
 
 class DilatedHead(nn.Module):
@@ -363,7 +368,10 @@ def skip_fcn(
     Raises:
       UsageError: the backbone has no stage of a stride.
     """
-    network = models.make_model(**{'dtype': dtype, **backbone}, where='model.backbone')
+    arguments: dict[str, Any] = {'dtype': dtype, **backbone}
+    if 'name' not in arguments:
+        raise UsageError("model.backbone needs a name, such as 'resnet.resnet18'")
+    network = models.make_model(where='model.backbone', **arguments)
     if not isinstance(network, Network):
         raise UsageError(f'model.backbone.name={backbone["name"]!r} has no stages; choose a network of images')
     pyramid = select_pyramid(trace_stages(network))
