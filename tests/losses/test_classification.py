@@ -17,13 +17,13 @@ def test_against_the_definition(smoothing):
     logits = rng.normal(scale=30, size=(50, 7))
     labels = rng.integers(7, size=50)
     target = (1 - smoothing) * np.eye(7)[labels] + smoothing / 7
-    wanted = -(target * log_softmax(logits, axis=-1)).sum(-1)
-    found = softmax_cross_entropy(jnp.asarray(logits, jnp.float32), jnp.asarray(labels), smoothing)
-    np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-5)
+    expected = -(target * log_softmax(logits, axis=-1)).sum(-1)
+    actual = softmax_cross_entropy(jnp.asarray(logits, jnp.float32), jnp.asarray(labels), smoothing)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-5)
     of_distributions = softmax_cross_entropy(
         jnp.asarray(logits, jnp.float32), jnp.asarray(np.eye(7)[labels]), smoothing, soft_labels=True
     )
-    np.testing.assert_allclose(of_distributions, wanted, rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(of_distributions, expected, rtol=1e-6, atol=1e-5)
 
 
 def test_huge_logits_and_bf16_stay_finite():
@@ -49,19 +49,19 @@ def map_criterion(penalties, labels, j):
 def test_map_against_the_equation(j):
     rng = np.random.default_rng(1)
     penalties, labels = rng.uniform(0, 20, (50, 10)), rng.integers(10, size=50)
-    found = maximum_a_posteriori(jnp.asarray(-penalties, jnp.float32), jnp.asarray(labels), j)
-    np.testing.assert_allclose(found, map_criterion(penalties, labels, j), rtol=2e-6, atol=2e-6)
+    actual = maximum_a_posteriori(jnp.asarray(-penalties, jnp.float32), jnp.asarray(labels), j)
+    np.testing.assert_allclose(actual, map_criterion(penalties, labels, j), rtol=2e-6, atol=2e-6)
 
 
 def test_map_gradient_by_finite_differences():
     rng = np.random.default_rng(2)
     penalties, labels = rng.uniform(0, 5, (4, 6)), rng.integers(6, size=4)
     gradient = -jax.grad(lambda z: maximum_a_posteriori(z, jnp.asarray(labels)).sum())(jnp.asarray(-penalties))
-    for at in np.ndindex(penalties.shape):
+    for index in np.ndindex(penalties.shape):
         step = np.zeros_like(penalties)
-        step[at] = 1e-6
+        step[index] = 1e-6
         up, down = (map_criterion(penalties + s, labels, 0.1).sum() for s in (step, -step))
-        assert abs(gradient[at] - (up - down) / 2e-6) < 1e-5
+        assert abs(gradient[index] - (up - down) / 2e-6) < 1e-5
 
 
 def test_map_leaves_distant_classes_alone():
@@ -134,8 +134,8 @@ def test_ignored_labels_have_no_loss_and_no_gradient(smoothing):
     gradient = jax.jit(jax.value_and_grad(total, has_aux=True), static_argnums=2)
     (_, plain), by_logits = gradient(logits, labels, None)
     for label in (255, -1):
-        (_, found), by_spoilt = gradient(spoilt, np.where(void, label, labels), label)
-        np.testing.assert_allclose(found, np.where(void, 0, plain), rtol=1e-6)
+        (_, actual), by_spoilt = gradient(spoilt, np.where(void, label, labels), label)
+        np.testing.assert_allclose(actual, np.where(void, 0, plain), rtol=1e-6)
         np.testing.assert_allclose(by_spoilt, np.where(void[..., None], 0, by_logits), rtol=1e-5, atol=1e-7)
     everywhere = softmax_cross_entropy(logits, np.full((2, 3, 2), 255), smoothing, ignore_label=255)
     np.testing.assert_array_equal(everywhere, 0)

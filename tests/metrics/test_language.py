@@ -31,8 +31,8 @@ def test_discounts_by_hand():
     model = KneserNey(np.repeat(np.arange(10), counts), 11, order=1)
     np.testing.assert_allclose(model.discounts[0], (0.4, 1.2, 2.2))
     freed = 4 * 0.4 + 3 * 1.2 + 3 * 2.2
-    wanted = [(c - d + freed / 11) / 20 for c, d in zip(counts, [0.4] * 4 + [1.2] * 3 + [2.2] * 3, strict=True)]
-    np.testing.assert_allclose(model.probabilities([]), [*wanted, freed / 11 / 20])
+    expected = [(c - d + freed / 11) / 20 for c, d in zip(counts, [0.4] * 4 + [1.2] * 3 + [2.2] * 3, strict=True)]
+    np.testing.assert_allclose(model.probabilities([]), [*expected, freed / 11 / 20])
 
 
 class Dicts:
@@ -81,8 +81,8 @@ def test_against_loops_over_dicts(order):
     held_out = rng.integers(0, 10, 60)  # 9 never occurs in the text
     fast, slow = KneserNey(text, 10, order), Dicts(text.tolist(), 10, order)
     begun = (10,) * (order - 1) + tuple(held_out.tolist())
-    wanted = [slow.p(begun[i], begun[i - order + 1 : i]) for i in range(order - 1, len(begun))]
-    np.testing.assert_allclose(np.exp(fast.log_probs(held_out)), wanted, rtol=1e-12)
+    expected = [slow.p(begun[i], begun[i - order + 1 : i]) for i in range(order - 1, len(begun))]
+    np.testing.assert_allclose(np.exp(fast.log_probs(held_out)), expected, rtol=1e-12)
     np.testing.assert_allclose(fast.discounts, [slow.discounts[k] for k in range(1, order + 1)])
     if 1 < order < 4:
         assert fast.discounts[-1] != (0.5, 1.0, 1.5)  # the paper's own are tried
@@ -92,9 +92,9 @@ def test_against_loops_over_dicts(order):
 def test_probabilities_sum_to_one(order):
     text = np.random.default_rng(0).integers(0, 12, 500)
     model = KneserNey(text, 15, order)
-    seen = [text[:i] for i in (0, 1, 2, 9, 77)]
+    contexts = [text[:i] for i in (0, 1, 2, 9, 77)]
     unseen = [[13], [13, 14, 13, 14], [0, 14], [14, 0, 0, 0]]
-    for context in (*seen, *unseen):
+    for context in (*contexts, *unseen):
         p = model.probabilities(context)
         assert p.sum() == pytest.approx(1, abs=1e-12)
         assert p.min() > 0
@@ -102,14 +102,14 @@ def test_probabilities_sum_to_one(order):
     np.testing.assert_allclose(np.exp(model.log_probs(text[:20])), chosen)
 
 
-def test_what_the_model_refuses():
-    for tokens, order, wanted in (
+def test_bad_arguments_are_refused():
+    for tokens, order, message in (
         ([], 2, 'needs a text'),
         ([1], 0, 'order=0'),
         ([7], 2, 'vocabulary_size=5'),
         ([-1], 2, '-1'),
     ):
-        with pytest.raises(UsageError, match=wanted):
+        with pytest.raises(UsageError, match=message):
             KneserNey(np.array(tokens), 5, order)
 
 

@@ -45,11 +45,11 @@ def test_a_mean_over_trailing_axes_weighs_every_element():
 
 def test_the_sum_of_two_trees():
     a = {'m': Mean(jnp.float32(1), jnp.float32(2)), 'c': jnp.eye(2)}
-    both = add(a, a)
-    assert isinstance(both['m'], Mean)
-    assert float(both['m'].value) == 0.5
-    np.testing.assert_array_equal(both['c'], 2 * np.eye(2))
-    assert jax.tree.structure(both) == jax.tree.structure(a)
+    total = add(a, a)
+    assert isinstance(total['m'], Mean)
+    assert float(total['m'].value) == 0.5
+    np.testing.assert_array_equal(total['c'], 2 * np.eye(2))
+    assert jax.tree.structure(total) == jax.tree.structure(a)
 
 
 def test_classification_against_sklearn():
@@ -58,29 +58,29 @@ def test_classification_against_sklearn():
     rng = np.random.default_rng(1)
     logits, labels = rng.normal(size=(200, 9)).astype(np.float32), rng.integers(9, size=200)
     mask = rng.random(200) < 0.8
-    shown = logits[mask], labels[mask]
-    guess = shown[0].argmax(-1)
-    np.testing.assert_allclose(accuracy(logits, labels, mask).value, accuracy_score(shown[1], guess), rtol=1e-6)
-    np.testing.assert_array_equal(confusion(logits, labels, mask), confusion_matrix(shown[1], guess, labels=range(9)))
+    valid = logits[mask], labels[mask]
+    guess = valid[0].argmax(-1)
+    np.testing.assert_allclose(accuracy(logits, labels, mask).value, accuracy_score(valid[1], guess), rtol=1e-6)
+    np.testing.assert_array_equal(confusion(logits, labels, mask), confusion_matrix(valid[1], guess, labels=range(9)))
     for k in (1, 3, 9):
-        wanted = top_k_accuracy_score(shown[1], shown[0], k=k, labels=range(9)) if k < 9 else 1.0
-        np.testing.assert_allclose(top_k(logits, labels, k, mask).value, wanted, rtol=1e-6)
+        expected = top_k_accuracy_score(valid[1], valid[0], k=k, labels=range(9)) if k < 9 else 1.0
+        np.testing.assert_allclose(top_k(logits, labels, k, mask).value, expected, rtol=1e-6)
 
 
-def test_a_tie_is_no_hit():
+def test_a_tie_is_not_a_hit():
     assert float(top_k(jnp.zeros((2, 5)), jnp.array([0, 4]), 1).value) == 0
 
 
 @pytest.mark.parametrize('k', [1, 2, 5, 6])
-def test_a_distribution_counts_for_what_it_gives_the_guess(k):
+def test_a_prediction_scores_its_probability_under_a_distribution(k):
     """Against a loop in float64; one-hot distributions count as their labels."""
     rng = np.random.default_rng(k)
     logits = rng.normal(size=(40, 6)).astype(np.float32)
     logits[3] = 1.0  # all equal
     soft = rng.dirichlet(np.ones(6), size=40)
     rows = list(zip(soft, logits, strict=True))
-    wanted = [sum(p for p, z in zip(q, row, strict=True) if (row >= z).sum() <= k) for q, row in rows]
-    np.testing.assert_allclose(top_k(logits, soft, k, soft_labels=True).value, np.mean(wanted), rtol=1e-5)
+    expected = [sum(p for p, z in zip(q, row, strict=True) if (row >= z).sum() <= k) for q, row in rows]
+    np.testing.assert_allclose(top_k(logits, soft, k, soft_labels=True).value, np.mean(expected), rtol=1e-5)
     labels = rng.integers(6, size=40)
     np.testing.assert_allclose(
         top_k(logits, np.eye(6)[labels], k, soft_labels=True).value, top_k(logits, labels, k).value, rtol=1e-6
@@ -89,7 +89,7 @@ def test_a_distribution_counts_for_what_it_gives_the_guess(k):
     np.testing.assert_allclose(accuracy(logits, soft, soft_labels=True).value, np.mean(best), rtol=1e-5)
 
 
-def test_a_logit_that_is_no_number_is_no_hit():
+def test_a_nan_logit_is_not_a_hit():
     logits = jnp.full((4, 6), jnp.nan)
     for k in (1, 5, 6):
         assert float(top_k(logits, jnp.arange(4), k).value) == 0
@@ -101,11 +101,11 @@ def test_class_accuracy_against_sklearn():
 
     rng = np.random.default_rng(2)
     logits, labels = rng.normal(size=(300, 7)), rng.integers(6, size=300)  # no example of class 6
-    found = class_accuracy(confusion(logits, labels))
-    assert np.isnan(found[6])
+    actual = class_accuracy(confusion(logits, labels))
+    assert np.isnan(actual[6])
     guess = logits.argmax(-1)
-    np.testing.assert_allclose(found[:6], recall_score(labels, guess, labels=range(6), average=None), rtol=1e-12)
-    np.testing.assert_allclose(np.nanmean(found), balanced_accuracy_score(labels, guess), rtol=1e-12)
+    np.testing.assert_allclose(actual[:6], recall_score(labels, guess, labels=range(6), average=None), rtol=1e-12)
+    np.testing.assert_allclose(np.nanmean(actual), balanced_accuracy_score(labels, guess), rtol=1e-12)
 
 
 def expected_calibration_error(probabilities, labels, bins):
@@ -128,28 +128,30 @@ def test_calibration_against_its_definition(bins, scale):
     mask = rng.random(500) < 0.7
     padded = np.where(mask[:, None], probabilities, np.nan).astype(np.float32)
     halves = [Reliability.of(padded[part], labels[part], mask[part], bins) for part in (slice(200), slice(200, 500))]
-    found = halves[0] + halves[1]
-    wanted = expected_calibration_error(probabilities[mask], labels[mask], bins)
-    np.testing.assert_allclose((found.error, found.worst), wanted, rtol=1e-4)
-    np.testing.assert_array_equal(add(*halves).count, found.count)
-    assert float(np.sum(found.count)) == mask.sum()
+    reliability = halves[0] + halves[1]
+    expected = expected_calibration_error(probabilities[mask], labels[mask], bins)
+    np.testing.assert_allclose((reliability.error, reliability.worst), expected, rtol=1e-4)
+    np.testing.assert_array_equal(add(*halves).count, reliability.count)
+    assert float(np.sum(reliability.count)) == mask.sum()
 
 
 def test_a_confidence_on_an_edge_belongs_to_the_bin_below():
     """((m - 1) / M, m / M]: 0.5 of two classes in the first of two bins, 1.0 in the last."""
-    found = Reliability.of(np.array([[0.5, 0.5], [1.0, 0.0], [0.25, 0.75]], np.float32), np.array([0, 0, 0]), bins=4)
-    np.testing.assert_array_equal(found.count, [0, 1, 1, 1])
-    np.testing.assert_array_equal(found.right, [0, 1, 0, 1])
+    reliability = Reliability.of(
+        np.array([[0.5, 0.5], [1.0, 0.0], [0.25, 0.75]], np.float32), np.array([0, 0, 0]), bins=4
+    )
+    np.testing.assert_array_equal(reliability.count, [0, 1, 1, 1])
+    np.testing.assert_array_equal(reliability.right, [0, 1, 0, 1])
 
 
 def test_brier_score_against_sklearn_and_its_bounds():
     from sklearn.metrics import brier_score_loss
 
     rng = np.random.default_rng(4)
-    drawn, labels = rng.dirichlet(np.ones(5), size=100), rng.integers(5, size=100)
-    probabilities = drawn.astype(np.float32)
-    wanted = brier_score_loss(labels, drawn, labels=range(5), scale_by_half=False)
-    np.testing.assert_allclose(brier(probabilities, labels).value, wanted, rtol=1e-5)
+    distributions, labels = rng.dirichlet(np.ones(5), size=100), rng.integers(5, size=100)
+    probabilities = distributions.astype(np.float32)
+    expected = brier_score_loss(labels, distributions, labels=range(5), scale_by_half=False)
+    np.testing.assert_allclose(brier(probabilities, labels).value, expected, rtol=1e-5)
     eye = np.eye(5, dtype=np.float32)
     assert float(brier(eye[(labels + 1) % 5], labels).value) == 2
     assert float(brier(eye[labels], labels).value) == 0
@@ -158,14 +160,14 @@ def test_brier_score_against_sklearn_and_its_bounds():
 def test_rows_are_kept_in_order_without_padding_whatever_the_batches_shapes():
     first = Rows.of({'x': np.array([[1, 2], [3, 4]]), 'n': np.array([5, 6])}, np.array([True, False]))
     second = Rows.of({'x': np.array([[7, 8, 9]]), 'n': np.array([10])}, np.array([True]))
-    both = add({'rows': first, 'mean': Mean(1.0, 2.0)}, {'rows': second, 'mean': Mean(3.0, 4.0)})
-    assert both['mean'] == Mean(4.0, 6.0)
-    found = list(both['rows'].each())
-    assert [row['x'].tolist() for row in found] == [[1, 2], [7, 8, 9]]
-    assert [int(row['n']) for row in found] == [5, 10]
+    total = add({'rows': first, 'mean': Mean(1.0, 2.0)}, {'rows': second, 'mean': Mean(3.0, 4.0)})
+    assert total['mean'] == Mean(4.0, 6.0)
+    rows = list(total['rows'].each())
+    assert [row['x'].tolist() for row in rows] == [[1, 2], [7, 8, 9]]
+    assert [int(row['n']) for row in rows] == [5, 10]
 
 
-def test_a_mask_of_rows_masks_whole_label_maps():
+def test_a_mask_of_rows_masks_their_label_maps():
     """B = W on purpose: plain broadcasting would align the mask's rows with the columns of the map."""
     rng = np.random.default_rng(0)
     logits, labels, mask = rng.normal(size=(3, 4, 3, 2)), rng.integers(0, 2, (3, 4, 3)), np.array([True, False, True])
@@ -208,8 +210,8 @@ def test_void_labels_and_masked_rows_of_any_leading_shape_against_loops(labelled
     logits, labels, mask, counted = labelled
     rows = np.array([logits[at] for at in counted], np.float64)
     truth = np.array([labels[at] for at in counted], int)
-    found = jax.jit(lambda *a: _scores(*a, VOID))(logits, labels, mask)
-    np.testing.assert_array_equal(found['confusion'], confusion_matrix(truth, rows.argmax(-1), labels=range(CLASSES)))
+    scores = jax.jit(lambda *a: _scores(*a, VOID))(logits, labels, mask)
+    np.testing.assert_array_equal(scores['confusion'], confusion_matrix(truth, rows.argmax(-1), labels=range(CLASSES)))
     p = np.exp(rows) / np.exp(rows).sum(-1, keepdims=True)
     expected = {
         'loss': sum(-np.log(q[t]) for q, t in zip(p, truth, strict=True)) / len(truth),
@@ -218,9 +220,9 @@ def test_void_labels_and_masked_rows_of_any_leading_shape_against_loops(labelled
         'brier': sum(((q - np.eye(CLASSES)[t]) ** 2).sum() for q, t in zip(p, truth, strict=True)) / len(truth),
     }
     for name, value in expected.items():
-        np.testing.assert_allclose(found[name].value, value, rtol=1e-5, err_msg=name)
-        assert float(found[name].weight) == len(truth)
-    reliability = Reliability(*(np.asarray(x) for x in found['reliability']))
+        np.testing.assert_allclose(scores[name].value, value, rtol=1e-5, err_msg=name)
+        assert float(scores[name].weight) == len(truth)
+    reliability = Reliability(*(np.asarray(x) for x in scores['reliability']))
     np.testing.assert_allclose(reliability.error, expected_calibration_error(p, truth, 15)[0], rtol=1e-5)
 
 
@@ -258,10 +260,12 @@ def test_distributions_of_any_leading_shape():
     rng = np.random.default_rng(3)
     logits, soft = rng.normal(size=(3, 2, 3, 4)).astype(np.float32), rng.dirichlet(np.ones(4), size=(3, 2, 3))
     mask = np.array([True, False, True])
-    counted = [at for at in np.ndindex(3, 2, 3) if mask[at[0]]]
-    found = accuracy(logits, soft, mask, soft_labels=True)
-    np.testing.assert_allclose(found.value, np.mean([soft[at][logits[at].argmax()] for at in counted]), rtol=1e-5)
-    assert float(found.weight) == len(counted)
+    counted = [index for index in np.ndindex(3, 2, 3) if mask[index[0]]]
+    actual = accuracy(logits, soft, mask, soft_labels=True)
+    np.testing.assert_allclose(
+        actual.value, np.mean([soft[index][logits[index].argmax()] for index in counted]), rtol=1e-5
+    )
+    assert float(actual.weight) == len(counted)
     labels = rng.integers(4, size=(3, 2, 3))
     for score in (accuracy, confusion, lambda *a, **k: top_k(*a[:2], 2, *a[2:], **k)):
         jax.tree.map(

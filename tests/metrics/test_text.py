@@ -57,7 +57,7 @@ def test_rates():
     assert float(word_accuracy(*readings, *labels).value) == pytest.approx(1 / 4)
 
 
-def test_a_word_is_right_only_as_a_whole():
+def test_a_word_is_right_only_without_errors():
     labels = words('abc', 'abc', 'abc', '', 'abcdefg', width=7)
     readings = words('abc', 'ab', 'abcd', '', 'abcdefgh', width=8)
     assert float(word_accuracy(*readings, *labels).total) == 2

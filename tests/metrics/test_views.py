@@ -15,9 +15,9 @@ peer = pytest.importorskip('skimage.metrics')
 
 @pytest.fixture(scope='module')
 def pairs():
-    told = views.blend_background(views.load_views('traced', views=3, size=32), 'white') / 255
-    noise = np.random.default_rng(0).normal(size=told.shape) * np.array([0.01, 0.05, 0.2])[:, None, None, None]
-    return np.clip(told + noise, 0, 1), told
+    truth = views.blend_background(views.load_views('traced', views=3, size=32), 'white') / 255
+    noise = np.random.default_rng(0).normal(size=truth.shape) * np.array([0.01, 0.05, 0.2])[:, None, None, None]
+    return np.clip(truth + noise, 0, 1), truth
 
 
 def ours(function, pairs, **more):

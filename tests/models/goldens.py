@@ -87,11 +87,11 @@ def check_trained(model, variables, size, golden, names, keys, double: bool):
     kind = np.float64 if double else np.float32
     with jax.enable_x64(double):
         logits, changed = jax.tree.map(np.asarray, step(jax.tree.map(kind, variables), kind(images(*size))))
-    found = {'logits': logits} | {k: v for k, (v,) in changed.get('auxiliary', {}).items()}
+    outputs = {'logits': logits} | {k: v for k, (v,) in changed.get('auxiliary', {}).items()}
     rows = [k for k in golden if k not in ('own_errors', 'statistics')]
-    assert found.keys() == set(rows)
+    assert outputs.keys() == set(rows)
     for name, own in zip(rows, golden['own_errors'], strict=True):
-        error = np.abs(found[name] - golden[name]).max() / np.abs(golden[name]).max()
+        error = np.abs(outputs[name] - golden[name]).max() / np.abs(golden[name]).max()
         assert error < (1e-6 if double else 2 * own), (name, error, own)
     ours = weights.to_torch({**variables, 'batch_stats': changed['batch_stats']}, names)
     running = [k for k in keys if '.running_' in k]

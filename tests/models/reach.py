@@ -1,4 +1,4 @@
-"""Which rows of the image a stage's place sees: by arithmetic over windows, and by lighting single rows of the network.
+"""Receptive fields of stages: by arithmetic over windows, and by lighting single rows of the image.
 
 An image that is zero but for one row, and a network without biases whose kernels are all positive, give a stage that is
 zero exactly where it does not see that row: whatever the depth, nothing drowns in rounding.
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def field(windows, place: int) -> tuple[int, int]:
-    """First and last row that `place` sees through windows (size, stride, padding above), from the image on."""
+    """Returns the first and last row of the image that `place` sees through windows (size, stride, padding above)."""
     first, extent, jump = 0, 1, 1
     for size, stride, padding in windows:
         first -= padding * jump
@@ -19,8 +19,10 @@ def field(windows, place: int) -> tuple[int, int]:
     return first + place * jump, first + place * jump + extent - 1
 
 
-def check_fields(model, shapes, ways: dict[str, list], height: int, width: int) -> None:
-    """`ways`: {stage: windows of its widest way}. Its middle place sees the outermost rows of its field, none beyond.
+def check_fields(model, shapes, paths: dict[str, list], height: int, width: int) -> None:
+    """Checks that the middle place of each stage sees the outermost rows of its field, and none beyond.
+
+    paths: {stage: windows of its widest path}.
 
     Stride and padding are right where both edges are: a place further on is checked too.
     """
@@ -28,7 +30,7 @@ def check_fields(model, shapes, ways: dict[str, list], height: int, width: int) 
     x = jax.ShapeDtypeStruct((1, height, width, 3), np.float32)
     stages = jax.eval_shape(lambda v, x: model.apply(v, x, method='features'), shapes, x)
     cases = []
-    for name, windows in ways.items():
+    for name, windows in paths.items():
         middle = stages[name].shape[1] // 2
         for place in (middle, middle + 1):
             first, last = field(windows, place)
@@ -41,8 +43,8 @@ def check_fields(model, shapes, ways: dict[str, list], height: int, width: int) 
 
     @jax.jit
     def sees(x):
-        seen = model.apply(variables, x[None], method='features')
-        return {name: (seen[name] > 0).any((0, 2, 3)) for name in ways}
+        stages_of_row = model.apply(variables, x[None], method='features')
+        return {name: (stages_of_row[name] > 0).any((0, 2, 3)) for name in paths}
 
     for image, (name, place, row, expected) in zip(lit, cases, strict=True):
         assert bool(sees(image)[name][place]) == expected, (name, place, row)

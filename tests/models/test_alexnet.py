@@ -31,14 +31,14 @@ def test_the_table_of_counts():
 def test_sides_and_units_of_the_paper():
     """Figure 2: 253,440 units after conv1 need it to stand over 55x55 of 48 + 48 maps, hence 227 pixels."""
     model = make()
-    made = shapes_of(model, (1, 227, 227, 3))
+    variables = shapes_of(model, (1, 227, 227, 3))
     x = jax.ShapeDtypeStruct((1, 227, 227, 3), np.float32)
-    stages = jax.eval_shape(lambda v, x: model.apply(v, x, method='features'), made, x)
+    stages = jax.eval_shape(lambda v, x: model.apply(v, x, method='features'), variables, x)
     assert {k: s.shape[1:] for k, s in stages.items()} == {
         'conv1': (55, 55, 96), 'conv2': (27, 27, 256), 'conv3': (13, 13, 384), 'conv4': (13, 13, 384),
         'conv5': (13, 13, 256), 'pool5': (6, 6, 256),
     }  # fmt: skip
-    assert {k: p['kernel'].shape for k, p in made['params'].items()} == {
+    assert {k: p['kernel'].shape for k, p in variables['params'].items()} == {
         'conv1': (11, 11, 3, 96), 'conv2': (5, 5, 48, 256), 'conv3': (3, 3, 256, 384), 'conv4': (3, 3, 192, 384),
         'conv5': (3, 3, 192, 256), 'fc6': (9216, 4096), 'fc7': (4096, 4096), 'fc8': (4096, 1000),
     }  # fmt: skip
@@ -71,11 +71,11 @@ def two_halves(params, x):
     gpus = (0, 1)
     x = [pool(norm(conv(x, 'conv1', g, s=4))) for g in gpus]
     x = [pool(norm(conv(x[g], 'conv2', g, pad=2))) for g in gpus]
-    both = np.concatenate(x, -1)
-    x = [conv(both, 'conv3', g, pad=1) for g in gpus]
+    joined = np.concatenate(x, -1)
+    x = [conv(joined, 'conv3', g, pad=1) for g in gpus]
     x = [conv(x[g], 'conv4', g, pad=1) for g in gpus]
     x = [pool(conv(x[g], 'conv5', g, pad=1)) for g in gpus]
-    x = np.concatenate(x, -1).reshape(len(both), -1)
+    x = np.concatenate(x, -1).reshape(len(joined), -1)
     for layer in ('fc6', 'fc7'):
         x = np.maximum(x @ p[layer]['kernel'] + p[layer]['bias'], 0)
     return x @ p['fc8']['kernel'] + p['fc8']['bias']
@@ -90,41 +90,41 @@ def test_the_groups_are_two_half_networks():
     def run(x):
         variables = model.init(jax.random.key(0, impl='rbg'), x)
         loud = jax.tree_util.tree_map_with_path(lambda path, a: 5 * a if path[-1].key == 'kernel' else a, variables)
-        whole = model.clone(variant=model.variant._replace(per_group=False))
-        return loud, model.apply(loud, x), whole.apply(loud, x), across.apply(loud, x)
+        undivided = model.clone(variant=model.variant._replace(per_group=False))
+        return loud, model.apply(loud, x), undivided.apply(loud, x), across.apply(loud, x)
 
-    variables, found, whole, caffe = run(x)
-    want = two_halves(variables['params'], x.astype(np.float64))
-    scale = np.abs(want).max()
-    assert np.abs(found - want).max() < 3e-6 * scale
-    assert np.abs(whole - want).max() > 1e-3 * scale
-    assert np.abs(caffe - want).max() > 1e-3 * scale
+    variables, actual, undivided, caffe = run(x)
+    expected = two_halves(variables['params'], x.astype(np.float64))
+    scale = np.abs(expected).max()
+    assert np.abs(actual - expected).max() < 3e-6 * scale
+    assert np.abs(undivided - expected).max() > 1e-3 * scale
+    assert np.abs(caffe - expected).max() > 1e-3 * scale
 
 
 @pytest.fixture(scope='module')
 def golden():
-    found = Golden('alexnet')
+    stored = Golden('alexnet')
     model = make('alexnet_one_tower')
-    return found, model, found.variables(shapes_of(model, (1, 224, 224, 3)), NAMES)
+    return stored, model, stored.variables(shapes_of(model, (1, 224, 224, 3)), NAMES)
 
 
 @pytest.mark.parametrize(('part', 'size'), [('large', (1, 224, 224)), ('small', (2, 100, 70))])
 def test_torchvision(golden, part, size):
-    found, model, variables = golden
-    check_evaluated(model, variables, size, found.parts[part])
+    actual, model, variables = golden
+    check_evaluated(model, variables, size, actual.parts[part])
 
 
 def test_receptive_fields_and_strides():
     pool, same = (3, 2, 0), (3, 1, 1)
     for name, first in (('alexnet', (11, 4, 0)), ('alexnet_one_tower', (11, 4, 2))):
-        ways = {'conv1': [first]}
-        ways['conv2'] = [*ways['conv1'], pool, (5, 1, 2)]
-        ways['conv3'] = [*ways['conv2'], pool, same]
-        ways['conv4'] = [*ways['conv3'], same]
-        ways['conv5'] = [*ways['conv4'], same]
-        ways['pool5'] = [*ways['conv5'], pool]
+        paths = {'conv1': [first]}
+        paths['conv2'] = [*paths['conv1'], pool, (5, 1, 2)]
+        paths['conv3'] = [*paths['conv2'], pool, same]
+        paths['conv4'] = [*paths['conv3'], same]
+        paths['conv5'] = [*paths['conv4'], same]
+        paths['pool5'] = [*paths['conv5'], pool]
         model = make(name, width=0.05)
-        check_fields(model, shapes_of(model, (1, 67, 67, 3)), ways, 450, 67)
+        check_fields(model, shapes_of(model, (1, 67, 67, 3)), paths, 450, 67)
 
 
 def test_initialisation():
@@ -135,13 +135,13 @@ def test_initialisation():
         for name, layer in params.items():
             raised = name in ('conv2', 'conv4', 'conv5', 'fc6', 'fc7')
             assert (layer['bias'] == np.float32(bias if raised else 0)).all(), name
-            want = std if name in ('fc6', 'fc7') else 0.01
-            assert abs(layer['kernel'].std() / want - 1) < 4 / np.sqrt(layer['kernel'].size), name
+            expected = std if name in ('fc6', 'fc7') else 0.01
+            assert abs(layer['kernel'].std() / expected - 1) < 4 / np.sqrt(layer['kernel'].size), name
     params = jax.jit(make(init='he', width=0.1).init)(key, x)['params']
     for name, layer in params.items():
         assert (layer['bias'] == 0).all(), name
-        want = np.sqrt(2 / np.prod(layer['kernel'].shape[:-1]))
-        assert abs(layer['kernel'].std() / want - 1) < 4 / np.sqrt(layer['kernel'].size), name
+        expected = np.sqrt(2 / np.prod(layer['kernel'].shape[:-1]))
+        assert abs(layer['kernel'].std() / expected - 1) < 4 / np.sqrt(layer['kernel'].size), name
     params = jax.jit(make('alexnet_one_tower', width=0.1).init)(key, x)['params']
     for name, layer in params.items():
         bound = np.prod(layer['kernel'].shape[:-1]) ** -0.5
@@ -150,7 +150,7 @@ def test_initialisation():
         assert abs(layer['kernel'].std() * np.sqrt(3) / bound - 1) < 4 / np.sqrt(layer['kernel'].size), name
 
 
-def test_where_dropout_stands():
+def test_positions_of_dropout():
     """After fc6 and fc7 in 2012, so some of fc8's inputs vanish; before them in torchvision's, so none does there."""
     x = jnp.asarray(images(1, 67, 67))
     for name, zeros in (('alexnet', (0.3, 0.7)), ('alexnet_one_tower', (0.0, 0.0))):
@@ -177,7 +177,7 @@ def test_bfloat16():
         check_bfloat16(make(name, dtype='bfloat16'), 67)
 
 
-def test_what_is_refused():
+def test_bad_arguments_are_refused():
     for name, least in (('alexnet', 67), ('alexnet_one_tower', 63)):
         shapes_of(make(name), (1, least, least, 3))
         with pytest.raises(UsageError, match=f'at least {least}x{least}, not {least - 1}x{least}; resize'):

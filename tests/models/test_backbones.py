@@ -18,7 +18,7 @@ DEEP = (
 )  # fmt: skip
 
 
-def documented(root):
+def read_documented_stages(root):
     """[(names, size of the images, {stride: (stage, channels)})] of the table of stages."""
     text = (root / 'docs/networks.md').read_text().partition('## Stages of the backbones')[2]
     rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in text.splitlines() if line.startswith('|')]
@@ -33,7 +33,7 @@ def images_of(names, size):
 
 
 def test_the_documented_stages_are_those_of_the_traces(root):
-    for names, size, expected in documented(root):
+    for names, size, expected in read_documented_stages(root):
         model = models.make_model(names[0])
         stages = trace_stages(model, size, images_of(names, size)[-1])
         assert {s: (name, stages[name].channels) for s, name in select_pyramid(stages).items()} == expected, names[0]
@@ -45,12 +45,12 @@ def test_the_documented_stages_are_those_of_the_traces(root):
 def test_every_classifier_is_documented(root):
     families = {row['name'].partition('.')[0] for row in models.list_citations()} | {'cuda_convnet'}
     constructors = {name for name in public_functions('canon.models') if name.partition('.')[0] in families}
-    assert {name for names, *_ in documented(root) for name in names} == constructors
+    assert {name for names, *_ in read_documented_stages(root) for name in names} == constructors
 
 
 def test_networks_of_one_row_have_the_same_stages(root):
     """Names, channels and maps, from shapes alone; and initialising by `features` leaves out the classifier."""
-    for names, size, _ in documented(root):
+    for names, size, _ in read_documented_stages(root):
         rows = {}
         for name in [n for n in names if n not in DEEP] if len(names) > 1 else []:
             model = models.make_model(name)

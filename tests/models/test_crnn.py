@@ -111,7 +111,7 @@ def test_bfloat16_keeps_parameters_and_logits_in_float32():
     assert logits.dtype == np.float32
 
 
-def test_what_is_refused():
+def test_bad_arguments_are_refused():
     with pytest.raises(UsageError, match=r'model\.features=\(1, 2\) has 2 widths; CRNN has seven convolutions'):
         models.make_model('crnn.crnn', features=(1, 2))
     with pytest.raises(UsageError, match=r'model\.batch_norm=\(5, 8\)'):

@@ -37,10 +37,10 @@ def golden():
     ],
 )
 def test_parameters(kwargs, parameters):
-    made = shapes_of(make(**kwargs), (1, 224, 224, 3))
-    assert count(made['params']) == parameters
+    variables = shapes_of(make(**kwargs), (1, 224, 224, 3))
+    assert count(variables['params']) == parameters
     if not kwargs:  # the column "params" of table 1; 3a's is 163,696 with biases where the table prints 159K
-        sizes = {k: count(v) for k, v in made['params'].items()}
+        sizes = {k: count(v) for k, v in variables['params'].items()}
         assert sizes['conv1'] == 9472
         assert [round(sizes[f'inception_{k}'] / 1e3) for k in googlenet.INCEPTIONS] == [
             164, 389, 376, 449, 510, 605, 868, 1043, 1444,
@@ -49,20 +49,20 @@ def test_parameters(kwargs, parameters):
 
 def test_parameters_of_the_naive_module():
     """Figure 2(a): no 1x1 in front of the 3x3 and the 5x5 or behind the pooling, which passes all its channels on."""
-    made = shapes_of(make(auxiliary=False, reductions=False), (1, 224, 224, 3))['params']
+    params = shapes_of(make(auxiliary=False, reductions=False), (1, 224, 224, 3))['params']
     inputs = 192
     for name, (ones, (_, threes), (_, fives), _) in googlenet.INCEPTIONS.items():
         expected = sum(inputs * n * k * k + n for n, k in ((ones, 1), (threes, 3), (fives, 5)))
-        assert count(made[f'inception_{name}']) == expected
+        assert count(params[f'inception_{name}']) == expected
         inputs += ones + threes + fives
-    assert count(made['fc']) == (inputs + 1) * 1000
+    assert count(params['fc']) == (inputs + 1) * 1000
 
 
 def test_width():
-    made = shapes_of(make(width=0.25), (1, 224, 224, 3))['params']
-    assert made['conv1']['conv']['kernel'].shape == (7, 7, 3, 16)
-    assert made['inception_5b']['branch3x3_2']['conv']['kernel'].shape == (3, 3, 48, 96)
-    assert made['head_4a']['conv']['conv']['kernel'].shape == (1, 1, 128, 32)
+    params = shapes_of(make(width=0.25), (1, 224, 224, 3))['params']
+    assert params['conv1']['conv']['kernel'].shape == (7, 7, 3, 16)
+    assert params['inception_5b']['branch3x3_2']['conv']['kernel'].shape == (3, 3, 48, 96)
+    assert params['head_4a']['conv']['conv']['kernel'].shape == (1, 1, 128, 32)
     with pytest.raises(UsageError, match=r'model.width=0\.001'):
         shapes_of(make(width=0.001), (1, 224, 224, 3))
 
@@ -102,7 +102,7 @@ def test_torchvision_training(golden, double):
     check_trained(model, variables, (4, 72, 88), golden.parts['train'], NAMES, golden.shapes, double)
 
 
-def drawn_like(leaf):
+def draw_like(leaf):
     rng = np.random.default_rng(leaf.shape)
     deviation = np.sqrt(2 / np.prod(leaf.shape[:-1])) if len(leaf.shape) > 1 else 0.1
     return (deviation * rng.standard_normal(leaf.shape)).astype(np.float32)
@@ -161,34 +161,34 @@ def test_the_paper_in_float64():
     """80x80 images: the heads' 5x5 pool stands on a 5x5 map, the pools meet even and odd sizes."""
     model = make(num_classes=7, dropout=0.0, auxiliary_dropout=0.0)
     x = images(2, 80, 80)
-    variables = jax.tree.map(drawn_like, shapes_of(model, x.shape))
+    variables = jax.tree.map(draw_like, shapes_of(model, x.shape))
 
     @jax.jit
-    def all_of(variables, x):
+    def compute_all(variables, x):
         logits, heads = model.apply(variables, x, True, mutable=['auxiliary'])
         return {'logits': logits, **model.apply(variables, x, method='features')} | {
             k: v for k, (v,) in heads['auxiliary'].items()
         }
 
-    found, want = all_of(variables, x), float64(variables['params'], x.astype(np.float64))
-    assert found.keys() == want.keys()
-    for name, value in want.items():
-        assert np.abs(found[name] - value).max() / np.abs(value).max() < 2e-6, name
+    actual, expected = compute_all(variables, x), float64(variables['params'], x.astype(np.float64))
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        assert np.abs(actual[name] - value).max() / np.abs(value).max() < 2e-6, name
 
 
 @pytest.mark.slow
 def test_receptive_field_and_stride():
     """By table 1: 5x5 is the widest of a module, and a pool has no padding of its own."""
     model = make(auxiliary=False, num_classes=2)
-    windows, ways = [(7, 2, 3)], {}
-    ways['conv1'] = list(windows)
+    windows, paths = [(7, 2, 3)], {}
+    paths['conv1'] = list(windows)
     windows += [(3, 2, 0), (3, 1, 1)]
-    ways['conv2'] = list(windows)
+    paths['conv2'] = list(windows)
     for name in googlenet.INCEPTIONS:
         windows += [(3, 2, 0)] * (name in ('3a', '4a', '5a')) + [(5, 1, 2)]
-        ways[f'inception_{name}'] = list(windows)
+        paths[f'inception_{name}'] = list(windows)
     some = ('conv1', 'conv2', 'inception_3a', 'inception_4a', 'inception_4e', 'inception_5b')
-    check_fields(model, shapes_of(model, (1, 64, 64, 3)), {k: ways[k] for k in some}, 1100, 31)
+    check_fields(model, shapes_of(model, (1, 64, 64, 3)), {k: paths[k] for k in some}, 1100, 31)
 
 
 @pytest.mark.parametrize(
@@ -207,9 +207,9 @@ def test_initialisation(variant, deviation):
 
     for path, leaf in initial(jax.random.key(3, impl='rbg')).items():
         if path.endswith('kernel'):
-            want = deviation(np.prod(leaf.shape[:-1]))
-            assert abs(leaf.std() / want - 1) < 5 / np.sqrt(leaf.size), path
-            assert variant != 'paper' or np.abs(leaf).max() < np.sqrt(3) * want * (1 + 1e-6)
+            expected = deviation(np.prod(leaf.shape[:-1]))
+            assert abs(leaf.std() / expected - 1) < 5 / np.sqrt(leaf.size), path
+            assert variant != 'paper' or np.abs(leaf).max() < np.sqrt(3) * expected * (1 + 1e-6)
         elif leaf is not None:
             ahead = variant == 'paper' and not path.endswith(('fc2/bias', 'fc/bias'))
             assert (leaf == np.float32(0.2 if ahead else 0)).all(), path
@@ -241,7 +241,7 @@ def build(kwargs, size, channels=3):
     return shapes_of(make(**kwargs), (1, *size, channels))
 
 
-def test_what_is_refused():
+def test_bad_arguments_are_refused():
     with pytest.raises(UsageError, match=r"model\.variant='caffe' is unknown; there are paper, torchvision"):
         make(variant='caffe')
     with pytest.raises(UsageError, match='GoogLeNet with its heads takes images of at least 47x47, not 46x64; resize'):
@@ -257,11 +257,11 @@ def test_what_is_refused():
 
 
 def test_heads_keep_the_size_they_were_made_for():
-    model, made = make(dropout=0.0, auxiliary_dropout=0.0), build({}, (224, 224))
+    model, variables = make(dropout=0.0, auxiliary_dropout=0.0), build({}, (224, 224))
     x = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
     with pytest.raises(UsageError, match=r'auxiliary head_4a was made for 16 pixels and gets 1; train on images of'):
-        jax.eval_shape(lambda v, x: model.apply(v, x, True, mutable=['auxiliary']), made, x)
-    assert jax.eval_shape(model.apply, made, x).shape == (1, 1000)  # without training, any size does
+        jax.eval_shape(lambda v, x: model.apply(v, x, True, mutable=['auxiliary']), variables, x)
+    assert jax.eval_shape(model.apply, variables, x).shape == (1, 1000)  # without training, any size does
 
 
 def test_the_table():

@@ -29,10 +29,11 @@ def build(name: str, size=(75, 75), channels=3, **kwargs):
 
 
 def stages_of(name, size):
-    model, made = make(name), build(name, (size, size))
+    model, variables = make(name), build(name, (size, size))
     x = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
     return {
-        k: s.shape[1:] for k, s in jax.eval_shape(lambda v, x: model.apply(v, x, method='features'), made, x).items()
+        k: s.shape[1:]
+        for k, s in jax.eval_shape(lambda v, x: model.apply(v, x, method='features'), variables, x).items()
     }
 
 
@@ -60,9 +61,9 @@ def test_parameters_of_v2():
     def conv(area, channels, filters):
         return area * channels * filters + 2 * filters
 
-    made = build('inception_v2', (299, 299))['params']
+    params = build('inception_v2', (299, 299))['params']
     v3 = build('inception_v3', (299, 299))['params']
-    sizes, of_v3 = ({k: count(v) for k, v in p.items()} for p in (made, v3))
+    sizes, of_v3 = ({k: count(v) for k, v in p.items()} for p in (params, v3))
     assert {k for k in sizes if sizes[k] != of_v3.get(k)} == {
         'conv_3b', 'conv_4b', 'mixed_5b', 'mixed_5c', 'mixed_5d', 'mixed_6e', 'mixed_6f', 'head',
     }  # fmt: skip
@@ -73,7 +74,7 @@ def test_parameters_of_v2():
     assert sizes['mixed_6e'] == of_v3['mixed_6d']
     assert sizes['mixed_6f'] == of_v3['mixed_6e']
     assert sizes['head'] == conv(1, 768, 128) + 25 * 128 * 1024 + 1024 + 1025 * 1000
-    assert count(made) == 30_355_632
+    assert count(params) == 30_355_632
 
 
 def test_the_table():
@@ -243,7 +244,7 @@ def float64(variables, x):
     return out
 
 
-def drawn_like(path, leaf):
+def draw_like(path, leaf):
     rng, kind = np.random.default_rng(leaf.shape), path[-1].key
     if kind == 'kernel':
         value = rng.standard_normal(leaf.shape) * np.sqrt(2 / np.prod(leaf.shape[:-1]))
@@ -255,22 +256,22 @@ def drawn_like(path, leaf):
 def test_bn_inception_in_float64():
     """77x70 images: halvings of odd and even sizes."""
     model, x = make('bn_inception', num_classes=7), images(1, 77, 70)
-    variables = jax.tree_util.tree_map_with_path(drawn_like, shapes_of(model, x.shape))
+    variables = jax.tree_util.tree_map_with_path(draw_like, shapes_of(model, x.shape))
 
     @jax.jit
     def both(variables, x):
         return {'logits': model.apply(variables, x), **model.apply(variables, x, method='features')}
 
-    found, want = both(variables, x), float64(variables, x.astype(np.float64))
-    assert found.keys() == want.keys()
-    for name, value in want.items():
-        assert np.abs(found[name] - value).max() / np.abs(value).max() < 3e-6, name
+    actual, expected = both(variables, x), float64(variables, x.astype(np.float64))
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        assert np.abs(actual[name] - value).max() / np.abs(value).max() < 3e-6, name
 
 
 def test_bn_inception_variants():
     """Sigmoids for ReLUs; biases for normalisation: one number a filter in place of two."""
     model, x = make('bn_inception', activation='sigmoid', num_classes=3), images(1, 32, 32)
-    variables = jax.tree_util.tree_map_with_path(drawn_like, shapes_of(model, x.shape))
+    variables = jax.tree_util.tree_map_with_path(draw_like, shapes_of(model, x.shape))
     conv1 = jax.jit(lambda v, x: model.apply(v, x, method='features')['conv1'])(variables, x)
     pre = jax.jit(
         lambda v, x: make('bn_inception', activation='linear', num_classes=3).apply(v, x, method='features')['conv1']
@@ -298,22 +299,22 @@ REDUCE = [(3, 1, 1), (3, 2, 0)]
 @pytest.mark.slow
 def test_receptive_field_of_v3():
     stem = STEM['v3']
-    ways = {'conv_2b': stem[:3], 'conv_4a': stem[:5], 'mixed_5d': stem + 3 * A, 'mixed_6a': stem + 3 * A + REDUCE}
-    check_fields(make('inception_v3', auxiliary=False), build('inception_v3', auxiliary=False), ways, 420, 75)
+    paths = {'conv_2b': stem[:3], 'conv_4a': stem[:5], 'mixed_5d': stem + 3 * A, 'mixed_6a': stem + 3 * A + REDUCE}
+    check_fields(make('inception_v3', auxiliary=False), build('inception_v3', auxiliary=False), paths, 420, 75)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ('name', 'ways', 'height'),
+    ('name', 'paths', 'height'),
     [
         ('inception_v3', {'mixed_7c': STEM['v3'] + 3 * A + REDUCE + 4 * C + [(7, 1, 3), (3, 2, 0)] + 2 * A}, 2200),
         ('inception_v2', {'mixed_5d': STEM['v2'] + 3 * A, 'mixed_6b': STEM['v2'] + 3 * A + REDUCE + C}, 700),
         ('inception_v4', {'inception_a4': STEM['v4'] + 4 * A, 'inception_b1': STEM['v4'] + 4 * A + REDUCE + C}, 800),
     ],
 )
-def test_receptive_field(name, ways, height):
+def test_receptive_field(name, paths, height):
     kwargs = {} if name == 'inception_v4' else {'auxiliary': False}
-    check_fields(make(name, **kwargs), build(name, **kwargs), ways, height, 75)
+    check_fields(make(name, **kwargs), build(name, **kwargs), paths, height, 75)
 
 
 # --- initialisation, types, errors ---
@@ -324,7 +325,7 @@ def test_initialisation(name):
     """A normal truncated at two deviations has 0.87962566 of the deviation; the variance 2 / fan-in is after that."""
     model, size = make(name), 32 if name == 'bn_inception' else 299
     cut = 0.87962566
-    want = {
+    expected = {
         'inception_v3': {'mixed_5b/branch3x3dbl_2/conv': 0.1 * cut, 'head/conv1/conv': 0.01 * cut, 'fc': 0.1 * cut}
         | {'head/fc': 0.001 * cut},
         'bn_inception': {'inception_3a/branch3x3_2/conv': np.sqrt(2 / (9 * 64)), 'fc': np.sqrt(2 / 1024)},
@@ -333,11 +334,11 @@ def test_initialisation(name):
     @jax.jit
     def initial(key):  # of the rest nothing is computed
         layers = flatten_dict(model.init(key, np.zeros((1, size, size, 3), np.float32))['params'], sep='/')
-        return {k: layers[f'{k}/kernel'] for k in want}
+        return {k: layers[f'{k}/kernel'] for k in expected}
 
     for path, kernel in initial(jax.random.key(5, impl='rbg')).items():
-        assert abs(kernel.std() / want[path] - 1) < 5 / np.sqrt(kernel.size), path
-        assert np.abs(kernel).max() < 2.0001 * want[path] / cut
+        assert abs(kernel.std() / expected[path] - 1) < 5 / np.sqrt(kernel.size), path
+        assert np.abs(kernel).max() < 2.0001 * expected[path] / cut
 
 
 def test_the_head_only_trains():
@@ -345,10 +346,10 @@ def test_the_head_only_trains():
     x = jax.ShapeDtypeStruct((2, 299, 299, 3), np.float32)
     variables = build('inception_v3', (299, 299), num_classes=5, dropout=0.0)
     assert variables.keys() == {'params', 'batch_stats'}
-    kept = ['auxiliary', 'batch_stats']
-    _, changed = jax.eval_shape(lambda v, x: model.apply(v, x, True, mutable=kept), variables, x)
+    collections = ['auxiliary', 'batch_stats']
+    _, changed = jax.eval_shape(lambda v, x: model.apply(v, x, True, mutable=collections), variables, x)
     assert [a.shape for a in changed['auxiliary']['auxiliary']] == [(2, 5)]
-    assert 'auxiliary' not in jax.eval_shape(lambda v, x: model.apply(v, x, mutable=kept), variables, x)[1]
+    assert 'auxiliary' not in jax.eval_shape(lambda v, x: model.apply(v, x, mutable=collections), variables, x)[1]
     small = jax.ShapeDtypeStruct((1, 75, 80, 3), np.float32)
     assert jax.eval_shape(model.apply, variables, small).shape == (1, 5)
 
@@ -357,7 +358,7 @@ def test_bfloat16():
     check_bfloat16(make('bn_inception', dtype='bfloat16'), 32)
 
 
-def test_what_is_refused():
+def test_bad_arguments_are_refused():
     with pytest.raises(UsageError, match='BN-Inception takes images of at least 32x32, not 31x40; resize them'):
         build('bn_inception', (31, 40))
     for name in ('inception_v2', 'inception_v3', 'inception_v4'):

@@ -53,22 +53,22 @@ def forward(params, images):
 
 @pytest.mark.parametrize(('dtype', 'tolerance'), [(None, 2e-6), ('bfloat16', 3e-2)])
 def test_forward(dtype, tolerance):
-    model, made = variables(dtype=dtype)
-    assert all(x.dtype == np.float32 for x in jax.tree.leaves(made))
+    model, initial = variables(dtype=dtype)
+    assert all(x.dtype == np.float32 for x in jax.tree.leaves(initial))
     images = np.random.default_rng(0).normal(size=(3, 32, 32, 1)).astype(np.float32)
-    wanted = forward(made['params'], images)
-    found = np.asarray(jax.jit(model.apply)(made, images), np.float64)
-    np.testing.assert_allclose(found, wanted, atol=tolerance * np.abs(wanted).max())
+    expected = forward(initial['params'], images)
+    actual = np.asarray(jax.jit(model.apply)(initial, images), np.float64)
+    np.testing.assert_allclose(actual, expected, atol=tolerance * np.abs(expected).max())
 
 
-def test_stages_are_what_the_logits_are_made_of():
-    model, made = variables()
+def test_logits_are_computed_from_the_stages():
+    model, initial = variables()
     images = np.random.default_rng(1).normal(size=(2, 32, 32, 1)).astype(np.float32)
-    logits, stages = jax.jit(lambda v, x: (model.apply(v, x), model.apply(v, x, method='features')))(made, images)
+    logits, stages = jax.jit(lambda v, x: (model.apply(v, x), model.apply(v, x, method='features')))(initial, images)
     assert {name: x.shape[1:] for name, x in stages.items()} == {
         'C1': (28, 28, 6), 'S2': (14, 14, 6), 'C3': (10, 10, 16), 'S4': (5, 5, 16), 'C5': (1, 1, 120),
     }  # fmt: skip
-    p = made['params']
+    p = initial['params']
     f6 = np.tanh(stages['C5'][:, 0, 0] @ p['F6']['kernel'] + p['F6']['bias'])
     np.testing.assert_allclose(logits, f6 @ p['output']['kernel'] + p['output']['bias'], atol=2e-6)
 
@@ -79,11 +79,11 @@ def published(**kwargs):
 
 def test_the_published_one_has_60000_parameters():
     """All numbers are those of section II.B; the output layer is fixed."""
-    _, made = published()
-    sizes = {name: count(layer) for name, layer in made['params'].items()}
+    _, initial = published()
+    sizes = {name: count(layer) for name, layer in initial['params'].items()}
     assert sizes == {'C1': 156, 'S2': 12, 'C3': 1516, 'S4': 32, 'C5': 48120, 'F6': 10164}
     assert sum(sizes.values()) == 60000
-    assert made.keys() == {'params'}
+    assert initial.keys() == {'params'}
 
 
 def test_table_i():
@@ -99,7 +99,7 @@ def test_table_i():
     assert [tuple(n for n, seen in enumerate(lenet._C3) if m in seen) for m in range(6)] == rows
 
 
-def published_forward(params, images):
+def forward_1998(params, images):
     """The network of section II.B in loops, float64: the penalties y."""
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
 
@@ -134,12 +134,12 @@ def published_forward(params, images):
 
 @pytest.mark.parametrize(('dtype', 'tolerance'), [(None, 2e-6), ('bfloat16', 3e-2)])
 def test_published_forward(dtype, tolerance):
-    model, made = published(dtype=dtype)
-    assert all(x.dtype == np.float32 for x in jax.tree.leaves(made))
+    model, initial = published(dtype=dtype)
+    assert all(x.dtype == np.float32 for x in jax.tree.leaves(initial))
     images = np.random.default_rng(0).uniform(-0.1, 1.175, (3, 32, 32, 1)).astype(np.float32)
-    wanted = -published_forward(made['params'], images)
-    found = np.asarray(jax.jit(model.apply)(made, images), np.float64)
-    np.testing.assert_allclose(found, wanted, atol=tolerance * np.abs(wanted).max())
+    expected = -forward_1998(initial['params'], images)
+    actual = np.asarray(jax.jit(model.apply)(initial, images), np.float64)
+    np.testing.assert_allclose(actual, expected, atol=tolerance * np.abs(expected).max())
 
 
 def test_the_pictures_of_the_digits():
@@ -182,7 +182,7 @@ def test_receptive_fields():
     check_fields(model, shapes, windows, 80, 32)
 
 
-def test_what_is_refused():
+def test_bad_arguments_are_refused():
     with pytest.raises(UsageError, match=r"model\.pool='mean' is unknown; there are average, max"):
         models.make_model('lenet.lenet5', pool='mean')
     with pytest.raises(UsageError, match=r"model\.classes: lenet5 takes no such key; did you mean 'num_classes'"):

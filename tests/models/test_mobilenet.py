@@ -51,10 +51,10 @@ def test_parameters(name, kwargs, parameters):
 
 
 def test_the_table():
-    known = {'mobilenet_v1': V1_PARAMETERS, 'mobilenet_v2': V2_PARAMETERS}
+    counts = {'mobilenet_v1': V1_PARAMETERS, 'mobilenet_v2': V2_PARAMETERS}
     for row in mobilenet.TABLE:
         if row['arguments'].get('separable', True):
-            widths = known[row['name'].removeprefix('mobilenet.')]
+            widths = counts[row['name'].removeprefix('mobilenet.')]
             assert row['parameters'] == widths[row['arguments'].get('width_multiplier', 1.0)]
 
 
@@ -90,12 +90,12 @@ def test_stages():
 def test_names_and_shapes(golden, names, model):
     shapes, like = Golden(golden).shapes, shapes_of(model, (1, 64, 64, 3))
     names = names['mobilenet.mobilenet_v1' if golden == 'mobilenet_v1' else 'mobilenet.mobilenet_v2']
-    made = weights.from_torch({k: np.broadcast_to(np.float32(0), s) for k, s in shapes.items()}, like, names)
-    assert jax.tree.map(np.shape, made) == jax.tree.map(np.shape, like)
-    assert weights.to_torch(made, names).keys() == shapes.keys()
+    converted = weights.from_torch({k: np.broadcast_to(np.float32(0), s) for k, s in shapes.items()}, like, names)
+    assert jax.tree.map(np.shape, converted) == jax.tree.map(np.shape, like)
+    assert weights.to_torch(converted, names).keys() == shapes.keys()
 
 
-def drawn_for(golden, model, names):
+def draw_for(golden, model, names):
     tensors = {k: drawn_with_projections(k, s) for k, s in golden.shapes.items()}
     return weights.from_torch(tensors, shapes_of(model, (1, 64, 64, 3)), names)
 
@@ -111,7 +111,7 @@ def drawn_for(golden, model, names):
 def test_published_evaluated(name, parts):
     golden, (names, kwargs) = Golden(name), GOLDENS[name]
     model = make(name, **kwargs)
-    variables = drawn_for(golden, model, names[f'mobilenet.{name}'])
+    variables = draw_for(golden, model, names[f'mobilenet.{name}'])
     sizes = {'small': (2, 64, 80), 'odd': (1, 97, 97)}
     for part in parts:
         check_evaluated(model, variables, sizes[part], golden.parts[part])
@@ -122,7 +122,7 @@ def test_published_evaluated(name, parts):
 def test_published_training(name, double):
     golden, (names, kwargs) = Golden(name), GOLDENS[name]
     model, names = make(name, dropout=0.0, **kwargs), names[f'mobilenet.{name}']
-    variables = drawn_for(golden, model, names)
+    variables = draw_for(golden, model, names)
     check_trained(model, variables, (4, 72, 88), golden.parts['train'], names, golden.shapes, double)
 
 
@@ -139,9 +139,9 @@ def float64(variables, eps, act, same):
         kernel, norm = params[name]['kernel'], norm or f'{name}_bn'
         k, depthwise = kernel.shape[0], kernel.shape[2] == 1
         x = np.pad(x, ((0, 0), sides(x.shape[1], k, stride), sides(x.shape[2], k, stride), (0, 0)))
-        seen = np.lib.stride_tricks.sliding_window_view(x, (k, k), (1, 2))[:, ::stride, ::stride]
+        patches = np.lib.stride_tricks.sliding_window_view(x, (k, k), (1, 2))[:, ::stride, ::stride]
         rule = 'bhwcij,ijzc->bhwc' if depthwise else 'bhwcij,ijcn->bhwn'
-        y = np.einsum(rule, seen, kernel, optimize=True)
+        y = np.einsum(rule, patches, kernel, optimize=True)
         y = (y - stats[norm]['mean']) / np.sqrt(stats[norm]['var'] + eps)
         return act(y * params[norm]['scale'] + params[norm]['bias'])
 
@@ -161,9 +161,9 @@ def both(model, variables, x):
     return call(variables, x)
 
 
-def check(found, want):
-    for stage, value in want.items():
-        assert np.abs(found[stage] - value).max() / np.abs(value).max() < 5e-6, stage
+def check(actual, expected):
+    for stage, value in expected.items():
+        assert np.abs(actual[stage] - value).max() / np.abs(value).max() < 5e-6, stage
 
 
 @pytest.mark.parametrize('separable', [True, False])
@@ -172,15 +172,15 @@ def test_v1_in_float64(separable):
     model = make('mobilenet_v1', num_classes=7, width_multiplier=0.25, separable=separable)
     variables, x = drawn_variables(model), images(2, 45, 64)
     unit, dense = float64(variables, 1e-3, relu, same=True)
-    y, want = unit(x.astype(np.float64), None, 'conv1', 'bn1', stride=2), {}
+    y, expected = unit(x.astype(np.float64), None, 'conv1', 'bn1', stride=2), {}
     strides = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
     for i, stride in enumerate(strides, start=1):
         if separable:
             y = unit(unit(y, f'block{i}', 'depthwise', stride=stride), f'block{i}', 'pointwise')
         else:
             y = unit(y, f'block{i}', 'full', stride=stride)
-        want[f'block{i}'] = y
-    check(both(model, variables, x), want | {'logits': dense(y.mean((1, 2)))})
+        expected[f'block{i}'] = y
+    check(both(model, variables, x), expected | {'logits': dense(y.mean((1, 2)))})
 
 
 @pytest.mark.parametrize(('bottleneck', 'residual'), [('relu6', True), ('linear', False)])
@@ -189,7 +189,7 @@ def test_v2_in_float64(bottleneck, residual):
     model = make('mobilenet_v2', num_classes=7, width_multiplier=0.35, bottleneck=bottleneck, residual=residual)
     variables, x = drawn_variables(model), images(2, 45, 64)
     unit, dense = float64(variables, 1e-5, relu6, same=False)
-    y, want = unit(x.astype(np.float64), None, 'conv1', 'bn1', stride=2), {}
+    y, expected = unit(x.astype(np.float64), None, 'conv1', 'bn1', stride=2), {}
     for row, (blocks, stride) in enumerate(((1, 1), (2, 2), (3, 2), (4, 2), (3, 1), (3, 2), (1, 1)), start=1):
         for place in range(1, blocks + 1):
             name, before = f'bottleneck{row}_{place}', y
@@ -197,35 +197,35 @@ def test_v2_in_float64(bottleneck, residual):
             y = unit(y, name, 'depthwise', stride=stride if place == 1 else 1)
             y = unit(y, name, 'project', act=relu6 if bottleneck == 'relu6' else np.asarray)
             y = y + before if residual and place > 1 else y
-        want[f'bottleneck{row}'] = y
-    y = want['conv_last'] = unit(y, None, 'conv_last', 'bn_last')
-    check(both(model, variables, x), want | {'logits': dense(y.mean((1, 2)))})
+        expected[f'bottleneck{row}'] = y
+    y = expected['conv_last'] = unit(y, None, 'conv_last', 'bn_last')
+    check(both(model, variables, x), expected | {'logits': dense(y.mean((1, 2)))})
 
 
 def test_receptive_field_and_stride_of_v1():
     """On an even size TensorFlow pads a strided window below alone. 315 is Araujo et al. 2019's."""
-    windows, ways = [(3, 2, 0)], {}
-    ways['conv1'] = list(windows)
+    windows, paths = [(3, 2, 0)], {}
+    paths['conv1'] = list(windows)
     for i, stride in enumerate((1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1), start=1):
         windows.append((3, stride, int(stride == 1)))
-        ways[f'block{i}'] = list(windows)
+        paths[f'block{i}'] = list(windows)
     first, last = field(windows, 20)
     assert last - first + 1 == 315
     model = make('mobilenet_v1', num_classes=2, width_multiplier=0.25)
-    check_fields(model, shapes_of(model, (1, 32, 32, 3)), ways, 992, 32)
+    check_fields(model, shapes_of(model, (1, 32, 32, 3)), paths, 992, 32)
 
 
 def test_receptive_field_and_stride_of_v2():
-    windows, ways = [(3, 2, 1)], {}
-    ways['conv1'] = list(windows)
+    windows, paths = [(3, 2, 1)], {}
+    paths['conv1'] = list(windows)
     for row, (blocks, stride) in enumerate(((1, 1), (2, 2), (3, 2), (4, 2), (3, 1), (3, 2), (1, 1)), start=1):
         windows += [(3, stride, 1)] + [(3, 1, 1)] * (blocks - 1)
-        ways[f'bottleneck{row}'] = list(windows)
-    ways['conv_last'] = list(windows)
+        paths[f'bottleneck{row}'] = list(windows)
+    paths['conv_last'] = list(windows)
     first, last = field(windows, 20)
     assert last - first + 1 == 491
     model = make('mobilenet_v2', num_classes=2, width_multiplier=0.35)
-    check_fields(model, shapes_of(model, (1, 32, 32, 3)), ways, 1376, 32)
+    check_fields(model, shapes_of(model, (1, 32, 32, 3)), paths, 1376, 32)
 
 
 def test_initialisation():
@@ -240,12 +240,12 @@ def test_initialisation():
         for path, leaf in jax.tree_util.tree_leaves_with_path(made(jax.random.key(3, impl='rbg'))):
             keys = [k.key for k in path]
             if keys[-1] == 'kernel':
-                want = 0.09 * 0.87962566
+                expected = 0.09 * 0.87962566
                 if name == 'mobilenet_v2':
-                    want = 0.01 if keys[0] == 'classifier' else np.sqrt(2 / (leaf.shape[0] ** 2 * leaf.shape[3]))
+                    expected = 0.01 if keys[0] == 'classifier' else np.sqrt(2 / (leaf.shape[0] ** 2 * leaf.shape[3]))
                 else:
                     assert np.abs(leaf).max() <= 0.18
-                assert abs(leaf.std() / want - 1) < 4 / np.sqrt(2 * leaf.size), keys
+                assert abs(leaf.std() / expected - 1) < 4 / np.sqrt(2 * leaf.size), keys
             else:
                 assert (leaf == (keys[-1] == 'scale')).all(), keys
 
@@ -255,7 +255,7 @@ def test_bfloat16(name):
     check_bfloat16(make(name, dtype='bfloat16', width_multiplier=0.5), 32)
 
 
-def test_what_is_refused():
+def test_bad_arguments_are_refused():
     with pytest.raises(UsageError, match=r"model\.bottleneck='relu' is unknown; did you mean 'relu6'"):
         make('mobilenet_v2', bottleneck='relu')
     for name in GOLDENS:

@@ -25,9 +25,9 @@ def initialise(field, samples):
     return jax.jit(field.init)(jax.random.key(0), samples)
 
 
-def shapes(name, at, **arguments):
+def shapes(name, samples, **arguments):
     field = models.make_model(name, **arguments)
-    return jax.eval_shape(lambda: field.init(jax.random.key(0), at))
+    return jax.eval_shape(lambda: field.init(jax.random.key(0), samples))
 
 
 def test_parameters_as_published():
@@ -72,7 +72,7 @@ def test_the_networks_equations():
 @pytest.mark.parametrize(('name', 'arguments'), [
     ('nerf.nerf', dict(layers=2, width=8)), ('instant_ngp.hash_field', dict(levels=2, finest=32, size=64)),
 ])  # fmt: skip
-def test_the_density_depends_on_the_place_alone(name, arguments):
+def test_the_density_depends_on_the_position_alone(name, arguments):
     field = models.make_model(name, **arguments)
     variables = initialise(field, AT)
     apply = jax.jit(field.apply)
@@ -142,7 +142,7 @@ def test_outside_of_its_box_a_grid_is_empty(name):
     assert (density[inside] > 0).all()
 
 
-def test_the_exponential_is_cut():
+def test_the_exponential_is_truncated():
     value, grad = jax.value_and_grad(lambda x: truncated_exp(x).sum())(jnp.array([0.0, -100, 1e30, 20]))
     assert np.isfinite(value)
     np.testing.assert_allclose(grad, np.exp([0, -15, 15, 15]), rtol=1e-6)
@@ -157,7 +157,7 @@ def test_the_exponential_is_cut():
         ('instant_ngp.hash_field', dict(size=1000), 'a power of 2 of rows'),
     ],
 )
-def test_what_is_refused(name, arguments, message):
+def test_bad_arguments_are_refused(name, arguments, message):
     with pytest.raises(UsageError, match=message):
         models.make_model(name, **arguments)
 

@@ -84,10 +84,10 @@ def test_in_float64(name, size, strides, stds):
         variables = model.init(jax.random.key(0, impl='rbg'), x)
         return variables, model.apply(variables, x)
 
-    variables, found = run(x)
-    want = float64(variables['params'], x.astype(np.float64), strides)
-    assert (want > 0).any()
-    assert np.abs(found - want).max() < 3e-6 * np.abs(want).max()
+    variables, actual = run(x)
+    expected = float64(variables['params'], x.astype(np.float64), strides)
+    assert (expected > 0).any()
+    assert np.abs(actual - expected).max() < 3e-6 * np.abs(expected).max()
     for layer, p in variables['params'].items():
         assert (p['bias'] == 0).all(), layer
         assert abs(p['kernel'].std() / stds.get(layer, 0.05) - 1) < 4 / np.sqrt(p['kernel'].size), layer
@@ -97,15 +97,15 @@ def test_receptive_fields_and_strides():
     firsts = {'nin_cifar': [(5, 1, 2), (5, 1, 2), (3, 1, 1)],
               'nin_imagenet': [(11, 4, 0), (5, 1, 2), (3, 1, 1), (3, 1, 1)]}  # fmt: skip
     for name, first in firsts.items():
-        ways, windows = {}, []
+        paths, windows = {}, []
         for i, window in enumerate(first, start=1):
             windows += ([(3, 2, 0)] if i > 1 else []) + [window]
-            ways[f'mlpconv{i}'] = list(windows)
+            paths[f'mlpconv{i}'] = list(windows)
         model = make(name, width=0.05, num_classes=2)
-        check_fields(model, shapes_of(model, (1, 40, 40, 3)), ways, 350, 40)
+        check_fields(model, shapes_of(model, (1, 40, 40, 3)), paths, 350, 40)
 
 
-def test_dropout_stands_behind_the_poolings():
+def test_dropout_follows_the_poolings():
     """It is drawn in training only, twice on CIFAR and once on ImageNet."""
     for name, times in (('nin_cifar', 2), ('nin_imagenet', 1)):
         model, x = make(name), jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
@@ -118,7 +118,7 @@ def test_dropout_stands_behind_the_poolings():
         assert 'random_bits' not in str(jax.make_jaxpr(model.apply)(variables, x))
 
 
-def test_bfloat16_and_what_is_refused():
+def test_bfloat16_and_bad_arguments():
     x = jax.ShapeDtypeStruct((1, 40, 40, 3), np.float32)
     for name, least in (('nin_cifar', 4), ('nin_imagenet', 39)):
         model = make(name, dtype='bfloat16')

@@ -64,7 +64,7 @@ def test_layers():
 
 def test_shortcuts_and_plain_nets():
     """Parameters of options A, B and C of section 4.1, and of a plain net: that of A."""
-    found = {
+    counts = {
         k: count(shapes_of(make('resnet34', **a), (1, 32, 32, 3))['params'])
         for k, a in {
             'A': {'shortcut': 'padding'},
@@ -76,7 +76,7 @@ def test_shortcuts_and_plain_nets():
     widths, depths = (64, 128, 256, 512), (3, 4, 6, 3)
     new = sum(a * b + 2 * b for a, b in pairwise(widths))  # 1x1 kernels and their norms
     same = sum((d - (w > 64)) * (w * w + 2 * w) for w, d in zip(widths, depths, strict=True))
-    assert found == {'A': IMAGENET[34] - new, 'B': IMAGENET[34], 'C': IMAGENET[34] + same, 'plain': IMAGENET[34] - new}
+    assert counts == {'A': IMAGENET[34] - new, 'B': IMAGENET[34], 'C': IMAGENET[34] + same, 'plain': IMAGENET[34] - new}
 
 
 def test_stages():
@@ -107,9 +107,9 @@ def test_names_and_shapes_at_torchvision(name):
     name = name.removeprefix('resnet.')
     golden, like = Golden(name), shapes_of(make(name), (1, 64, 64, 3))
     zeros = {k: np.broadcast_to(np.float32(0), s) for k, s in golden.shapes.items()}
-    made = weights.from_torch(zeros, like, names(name))
-    assert jax.tree.map(np.shape, made) == jax.tree.map(np.shape, like)
-    assert weights.to_torch(made, names(name)).keys() == golden.shapes.keys()
+    converted = weights.from_torch(zeros, like, names(name))
+    assert jax.tree.map(np.shape, converted) == jax.tree.map(np.shape, like)
+    assert weights.to_torch(converted, names(name)).keys() == golden.shapes.keys()
 
 
 def check_both_sizes(name, parts):
@@ -197,10 +197,10 @@ def float64(variables, x, block, plain=False, v1=False):
     """The network in windows and sums: {stage: values}, for what torchvision has no counterpart of."""
     layers = jax.tree.map(lambda a: np.asarray(a, np.float64), variables['params'])
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables['batch_stats']):
-        at = layers
+        node = layers
         for key in path[:-1]:
-            at = at[key.key]
-        at[path[-1].key] = np.asarray(leaf, np.float64)
+            node = node[key.key]
+        node[path[-1].key] = np.asarray(leaf, np.float64)
     out, imagenet = {}, layers['conv1']['kernel'].shape[0] == 7
     x = conv(x, layers['conv1'], 2 if imagenet else 1)
     x = out['conv1'] = relu(bn(x, layers['bn1'])) if 'bn1' in layers else x
@@ -233,17 +233,17 @@ def test_the_papers_in_float64(name, kwargs, block, depth):
     """Odd sizes, of which a stride keeps the first row; statistics drawn near identity."""
     model = make(name, num_classes=7, **kwargs).clone(**depth or {})
     variables, x = drawn_variables(model), images(2, 37, 33)
-    found = jax.jit(lambda v, x: model.apply(v, x, method='features') | {'logits': model.apply(v, x)})(variables, x)
-    want = float64(variables, x, block, kwargs.get('plain', False), kwargs.get('stride_at') == '1x1')
-    assert found.keys() == want.keys()
-    for stage, value in want.items():
-        assert np.abs(found[stage] - value).max() / np.abs(value).max() < 5e-6, stage
+    actual = jax.jit(lambda v, x: model.apply(v, x, method='features') | {'logits': model.apply(v, x)})(variables, x)
+    expected = float64(variables, x, block, kwargs.get('plain', False), kwargs.get('stride_at') == '1x1')
+    assert actual.keys() == expected.keys()
+    for stage, value in expected.items():
+        assert np.abs(actual[stage] - value).max() / np.abs(value).max() < 5e-6, stage
 
 
-def ways(model, bottlenecks: bool, v1: bool, plain_stem: bool = False):
-    """{stage: windows of its widest way}: the residual branches, all of them."""
+def list_paths(model, bottlenecks: bool, v1: bool, plain_stem: bool = False):
+    """Returns {stage: windows of its widest path}, which is that through all residual branches."""
     windows = [(3, 1, 1)] if plain_stem else [(7, 2, 3)]
-    found = {'conv1': list(windows)}
+    paths = {'conv1': list(windows)}
     windows += [] if plain_stem else [(3, 2, 1)]
     for stage, depth in enumerate(model.depths, start=2):
         for place in range(depth):
@@ -252,8 +252,8 @@ def ways(model, bottlenecks: bool, v1: bool, plain_stem: bool = False):
                 windows += [(1, stride, 0), (3, 1, 1)] if v1 else [(3, stride, 1)]
             else:
                 windows += [(3, stride, 1), (3, 1, 1)]
-        found[f'conv{stage}_x'] = list(windows)
-    return found
+        paths[f'conv{stage}_x'] = list(windows)
+    return paths
 
 
 @pytest.mark.parametrize(
@@ -267,15 +267,15 @@ def ways(model, bottlenecks: bool, v1: bool, plain_stem: bool = False):
 def test_receptive_field_and_stride(name, kwargs, extent):
     """Edges at single pixels; the extents are those of the literature (Araujo et al. 2019 give 435 and 483)."""
     model = make(name, num_classes=2, **kwargs)
-    seen = ways(model, name == 'resnet50', bool(kwargs))
-    first, last = field(seen['conv5_x'], 100)
+    paths = list_paths(model, name == 'resnet50', bool(kwargs))
+    first, last = field(paths['conv5_x'], 100)
     assert last - first + 1 == extent
-    check_fields(model, shapes_of(model, (1, 32, 32, 3)), seen, 1100, 32)
+    check_fields(model, shapes_of(model, (1, 32, 32, 3)), paths, 1100, 32)
 
 
 def test_receptive_field_and_stride_on_cifar():
     model = make('resnet20_cifar', num_classes=2)
-    check_fields(model, shapes_of(model, (1, 32, 32, 3)), ways(model, False, False, plain_stem=True), 240, 8)
+    check_fields(model, shapes_of(model, (1, 32, 32, 3)), list_paths(model, False, False, plain_stem=True), 240, 8)
 
 
 def initialised(model):
@@ -299,8 +299,8 @@ def test_initialisation(name, kwargs, depth, zero):
             assert np.abs(leaf).max() == pytest.approx(leaf.shape[0] ** -0.5, rel=2e-2)
             assert abs(leaf.std() / (leaf.shape[0] * 3) ** -0.5 - 1) < 3 / np.sqrt(leaf.size)
         elif keys[-1] == 'kernel':
-            want = np.sqrt(2 / (leaf.shape[0] * leaf.shape[1] * leaf.shape[3]))
-            assert abs(leaf.std() / want - 1) < 4 / np.sqrt(2 * leaf.size), keys
+            expected = np.sqrt(2 / (leaf.shape[0] * leaf.shape[1] * leaf.shape[3]))
+            assert abs(leaf.std() / expected - 1) < 4 / np.sqrt(2 * leaf.size), keys
         elif keys[-1] == 'scale':
             assert (leaf == (0 if keys[-2] == zero else 1)).all(), keys
         else:
@@ -322,11 +322,11 @@ def test_frozen_norms():
     variables, x = drawn_variables(model), images(2, 16, 16)
 
     @jax.jit
-    def all_of(variables, x):
+    def compute_all(variables, x):
         trained, changed = model.apply(variables, x, True, mutable=['batch_stats'])
         return trained, changed, model.apply(variables, x), free.apply(variables, x, True, mutable=['batch_stats'])[0]
 
-    trained, changed, evaluated, free_trained = all_of(variables, x)
+    trained, changed, evaluated, free_trained = compute_all(variables, x)
     np.testing.assert_array_equal(trained, evaluated)
     assert np.abs(free_trained - trained).max() > 1e-3
     jax.tree.map(np.testing.assert_array_equal, changed['batch_stats'], variables['batch_stats'])
@@ -337,7 +337,7 @@ def test_bfloat16(name):
     check_bfloat16(make(name, dtype='bfloat16'), 32)
 
 
-def test_what_is_refused():
+def test_bad_arguments_are_refused():
     with pytest.raises(UsageError, match=r"model\.shortcut='project' is unknown; did you mean 'projection'"):
         make('resnet50', shortcut='project')
     with pytest.raises(UsageError, match=r"model\.stride_at='1' is unknown; there are 1x1, 3x3"):

@@ -34,27 +34,27 @@ def test_parameters():
 
 @pytest.mark.parametrize('cell', ['lstm', 'gru', 'rnn'])
 @pytest.mark.parametrize('tied', [False, True])
-def test_windows_and_steps_read_as_the_whole_text(cell, tied):
+def test_windows_and_steps_equal_the_full_text(cell, tied):
     model, variables, tokens = make_model(cell=cell, tied=tied, layers=2)
     apply = jax.jit(model.apply)
     step = jax.jit(lambda state, token: model.apply(variables, state, token, method='step'))
-    whole = apply(variables, tokens)
+    full = apply(variables, tokens)
     state, windows = model.start(3), []
     for begin in (0, 4, 8):
         output = apply(variables, tokens[:, begin : begin + 4], state)
         state, windows = output.state, [*windows, output.logits]
-    np.testing.assert_allclose(np.concatenate(windows, 1), whole.logits, atol=1e-6)
+    np.testing.assert_allclose(np.concatenate(windows, 1), full.logits, atol=1e-6)
     state, rows = model.start(3), []
     for token in tokens.T:
         logits, state = step(state, token)
         rows.append(logits)
-    np.testing.assert_allclose(np.stack(rows, 1), whole.logits, atol=1e-6)
-    ends = zip(jax.tree.leaves(state), jax.tree.leaves(whole.state), strict=True)
+    np.testing.assert_allclose(np.stack(rows, 1), full.logits, atol=1e-6)
+    ends = zip(jax.tree.leaves(state), jax.tree.leaves(full.state), strict=True)
     for a, b in ends:
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-def test_nothing_looks_ahead():
+def test_logits_do_not_depend_on_later_tokens():
     model, variables, tokens = make_model()
     other = tokens.copy()
     other[:, 7] = (other[:, 7] + 1) % 11
@@ -101,9 +101,9 @@ def test_weight_drop_touches_recurrent_matrices_alone():
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(thin), strict=True):
         if path[-1].key == 'recurrent':
             dropped += 1
-            kept = np.asarray(b) != 0
-            np.testing.assert_allclose(np.asarray(b)[kept], np.asarray(a)[kept] / 0.75, rtol=1e-6)
-            assert 0.2 < 1 - kept.mean() < 0.3
+            remaining = np.asarray(b) != 0
+            np.testing.assert_allclose(np.asarray(b)[remaining], np.asarray(a)[remaining] / 0.75, rtol=1e-6)
+            assert 0.2 < 1 - remaining.mean() < 0.3
         else:
             np.testing.assert_array_equal(a, b)
     assert dropped == 2
@@ -118,7 +118,7 @@ def test_weight_drop_touches_recurrent_matrices_alone():
         ({'dropout_input': 1.0}, r'model.dropout_input=1.0 must be a number at least 0 and below 1'),
     ],
 )
-def test_what_is_refused(kwargs, message):
+def test_bad_arguments_are_refused(kwargs, message):
     with pytest.raises(UsageError, match=message):
         models.make_model('rnn_lm.language_model', vocab=11, **kwargs)
 

@@ -46,21 +46,21 @@ def widen(variables):
 
 
 @pytest.mark.parametrize('form', FORMS)
-def test_steps_come_to_what_the_whole_does_and_padding_to_nothing(form):
+def test_steps_equal_all_positions_at_once_and_padding_changes_nothing(form):
     model, variables = draw_model(form, **FORMS[form])
-    whole, stored = compiled(model, mutable=['attention'])(variables, TOKENS, LENGTHS, TARGET)
+    full, stored = compiled(model, mutable=['attention'])(variables, TOKENS, LENGTHS, TARGET)
     memory, state = compiled(model, 'start')(variables, TOKENS, LENGTHS, 9)
     logits, step = [], compiled(model, 'step')
     for t in range(TARGET.shape[1]):
         row, state = step(variables, memory, state, TARGET[:, t])
         logits.append(row)
-    np.testing.assert_allclose(jnp.stack(logits, 1), whole, atol=5e-6)
+    np.testing.assert_allclose(jnp.stack(logits, 1), full, atol=5e-6)
     apply = compiled(model)
     other = np.where(np.arange(7) < LENGTHS[:, None], TOKENS, 1)
     longer = np.pad(other, ((0, 0), (0, 3)), constant_values=5)
-    np.testing.assert_allclose(apply(variables, longer, LENGTHS, TARGET), whole, atol=5e-6)
+    np.testing.assert_allclose(apply(variables, longer, LENGTHS, TARGET), full, atol=5e-6)
     alone = apply(variables, TOKENS[1:2, :4], LENGTHS[1:2], TARGET[1:2])
-    np.testing.assert_allclose(alone[0], whole[1], atol=5e-6)
+    np.testing.assert_allclose(alone[0], full[1], atol=5e-6)
     if not form.startswith('sutskever'):
         weights = stored['attention']['cross']
         assert weights.shape == (3, 1, 5, 7)
@@ -71,7 +71,7 @@ def test_steps_come_to_what_the_whole_does_and_padding_to_nothing(form):
 
 
 @pytest.mark.parametrize('form', ['sutskever', 'luong general', 'bahdanau'])
-def test_several_hypotheses_look_at_one_source(form):
+def test_several_hypotheses_share_one_source(form):
     model, variables = draw_model(form, **FORMS[form])
     memory, state = compiled(model, 'start')(variables, TOKENS, LENGTHS, 9)
     twice = jax.tree.map(lambda x: np.repeat(x, 2, 0), state)
@@ -154,7 +154,7 @@ def test_luong_word_by_word():
             np.testing.assert_allclose(logits[row, t], dense(p['output'], fed), atol=2e-5)
 
 
-def test_a_source_read_backwards_keeps_its_padding_behind():
+def test_a_reversed_source_keeps_its_padding_at_the_end():
     actual = _reverse(jnp.array([[1, 2, 3, 0], [4, 0, 0, 0]]), jnp.array([3, 1]))
     np.testing.assert_array_equal(actual, [[3, 2, 1, 0], [4, 0, 0, 0]])
 
@@ -210,7 +210,7 @@ def copies(rows=64, words=60, longest=10, seed=0):
 
 
 @pytest.mark.slow
-def test_luongs_form_learns_to_look_at_the_word_it_copies():
+def test_luongs_form_learns_to_attend_to_the_word_it_copies():
     sizes = dict(vocab=60, source_vocab=60, embed=96, hidden=128, layers=1, dropout=0.0, start='glorot')
     model = models.make_model('seq2seq.luong', **sizes, cell='gru', reverse=False)
     batches = copies()

@@ -68,7 +68,7 @@ def test_srns_equations():
         np.testing.assert_allclose(colours[i], (v @ p['colour']['kernel'] + p['colour']['bias']) / 2 + 0.5, rtol=1e-9)
 
 
-def test_srns_marching_begins_at_random_and_forgets_nothing_at_first():
+def test_srns_marching_starts_at_random_distances():
     model = models.make_model('srn.srn', width=6, layers=1, generator_layers=1, steps=1, start=2.0, spread=0.1)
     rays = jnp.ones((2000, 3)), jnp.ones((2000, 3))
     variables = jax.jit(model.init)(jax.random.key(0), *rays)
@@ -79,7 +79,7 @@ def test_srns_marching_begins_at_random_and_forgets_nothing_at_first():
     np.testing.assert_allclose((t.mean(), t.std()), (2, 0.1), atol=0.01)
 
 
-def test_the_gradient_of_the_marcher_is_cut():
+def test_the_gradient_of_the_marcher_is_clipped():
     h = jnp.array([1.0, 2.0, 3.0])
     np.testing.assert_array_equal(clip_gradient(h), h)
     np.testing.assert_array_equal(
@@ -121,7 +121,7 @@ def test_dvr_starts_as_torch_does():
 @pytest.mark.parametrize(
     ('name', 'arguments'), [('srn.srn', {'steps': 0}), ('srn.srn', {'width': 0}), ('dvr.dvr', {'blocks': 0})]
 )
-def test_what_is_refused(name, arguments):
+def test_bad_arguments_are_refused(name, arguments):
     ((key, value),) = arguments.items()
     with pytest.raises(UsageError, match=rf'model\.{key}={value} must be at least 1'):
         models.make_model(name, **arguments)

@@ -79,13 +79,13 @@ def attend(p, x, memory, visible):
     return y + p['output'].get('bias', 0)
 
 
-def block(p, x, visible, memory=None, shown=(), pre=False):
+def block(p, x, visible, memory=None, valid=(), pre=False):
     def residual(name, x, f):
         return x + f(norm(p[name], x)) if pre else norm(p[name], x + f(x))
 
     x = residual('attention_norm', x, lambda y: attend(p['attention'], y, y, visible))
     if memory is not None:
-        x = residual('cross_norm', x, lambda y: attend(p['cross_attention'], y, memory, lambda t: shown))
+        x = residual('cross_norm', x, lambda y: attend(p['cross_attention'], y, memory, lambda t: valid))
     wide, narrow = p['wide'], p['narrow']
     return residual(
         'feed_norm',
@@ -102,10 +102,10 @@ def embed(table, tokens):
     return table[tokens] * np.sqrt(d) + places
 
 
-def decode(p, table, tokens, memory=None, shown=(), pre=False):
+def decode(p, table, tokens, memory=None, valid=(), pre=False):
     x = embed(table, tokens)
     for i in (1, 2):
-        x = block(p[f'block{i}'], x, lambda t: range(t + 1), memory, shown, pre)
+        x = block(p[f'block{i}'], x, lambda t: range(t + 1), memory, valid, pre)
     x = norm(p['norm'], x) if pre else x
     return x @ p['output']['kernel'] + p['output']['bias'] if 'output' in p else x @ table.T
 
@@ -144,7 +144,7 @@ def test_a_language_model_equals_numpy(form):
 
 
 @pytest.mark.parametrize('form', FORMS)
-def test_steps_with_a_cache_give_the_logits_of_one_go(form):
+def test_steps_with_a_cache_equal_all_positions_at_once(form):
     """A token at a time under `scan`, in a cache with room to spare; and a prompt of four, then two more."""
     model = models.make_model('transformer.transformer', **SMALL, **form)
     variables = draw_variables(model, SOURCE, LENGTHS, TARGET)
@@ -172,7 +172,7 @@ def test_steps_with_a_cache_give_the_logits_of_one_go(form):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_a_language_models_steps_give_the_logits_of_one_go():
+def test_steps_of_a_language_model_equal_all_positions_at_once():
     model = models.make_model('transformer.causal_transformer', **SMALL)
     variables = draw_variables(model, TARGET)
     state = model.start(3, 6)
@@ -183,7 +183,7 @@ def test_a_language_models_steps_give_the_logits_of_one_go():
 
 
 @pytest.mark.parametrize('form', FORMS[:2])
-def test_search_with_a_cache_finds_what_search_without_finds(form):
+def test_search_with_and_without_a_cache_agree(form):
     """Against evaluating all positions again at each step: greedy, and the scores of a beam's hypotheses."""
     model = models.make_model('transformer.transformer', **{**SMALL, 'layers': 1}, **form)
     variables = jax.tree.map(lambda p: 0.7 * p, draw_variables(model, SOURCE, LENGTHS, TARGET))
@@ -216,7 +216,7 @@ def test_search_with_a_cache_finds_what_search_without_finds(form):
 # --- what else it promises ----------------------------------------------------------------------------------------
 
 
-def test_padding_and_the_future_change_nothing():
+def test_padding_and_later_tokens_change_nothing():
     model = models.make_model('transformer.transformer', **SMALL)
     variables = draw_variables(model, SOURCE, LENGTHS, TARGET)
     apply = jax.jit(model.apply)
@@ -244,7 +244,7 @@ def test_gradients_are_finite_with_an_empty_source():
     assert all(np.abs(g).max() > 0 for g in grads)
 
 
-def test_dropout_stands_where_the_paper_has_it():
+def test_positions_of_dropout_are_the_papers():
     """On the sums of embeddings and positions, and on each sub-layer's output.
 
     All outputs of dropped sub-layers are zero with a rate near 1, so what is left of a block is its normalisations.
@@ -334,10 +334,10 @@ def test_the_papers_schedule():
     # A config writes the same.
     schedule = dict(name='warmup', steps=steps, then=dict(name='inverse_sqrt', init=(d * steps) ** -0.5, steps=steps))
     tx = optim.make_optimizer(dict(name='sgd', learning_rate=schedule))
-    state, one = tx.init(jnp.zeros(())), jnp.ones(())
+    state, unit = tx.init(jnp.zeros(())), jnp.ones(())
     moved = []
     for _ in range(4):
-        update, state = tx.update(one, state, jnp.zeros(()))
+        update, state = tx.update(unit, state, jnp.zeros(()))
         moved.append(-float(update))
     np.testing.assert_allclose(moved, [n * (d * steps**3) ** -0.5 for n in range(4)], rtol=1e-6)
 
@@ -366,7 +366,7 @@ def test_fairseqs_label_smoothing_is_ours_of_another_rate():
         (dict(head=2), r'model\.head: transformer takes no such key; did you mean'),
     ],
 )
-def test_what_is_refused(arguments, message):
+def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(UsageError, match=message):
         models.make_model('transformer.transformer', **{**SMALL, **arguments})
 

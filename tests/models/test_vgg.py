@@ -44,12 +44,12 @@ def test_weight_layers():
 
 def published_keys():
     """{(publisher, our entry): {key: shape}} of torchvision's and timm's state_dicts."""
-    found: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {}
+    keys: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {}
     for line in KEYS.read_text().splitlines():
         publisher, net, key, shape = line.split()
         entry = 'vgg.' + net.removesuffix('_bn') + (' batch_norm' if net.endswith('_bn') else '')
-        found.setdefault((publisher, entry), {})[key] = tuple(map(int, shape.split(',')))
-    return found
+        keys.setdefault((publisher, entry), {})[key] = tuple(map(int, shape.split(',')))
+    return keys
 
 
 def test_names_and_shapes_are_the_publishers():
@@ -87,19 +87,19 @@ def test_torchvision(name):
     for part, size in (('large', (1, 224, 224)), ('small', (2, 100, 70))):
         check_evaluated(model, variables, size, golden.parts[part])
     if batch_norm:
-        trained_as(golden, model, variables, names)
+        check_training_pass(golden, model, variables, names)
 
 
-def trained_as(golden, model, variables, names):
+def check_training_pass(golden, model, variables, names):
     """The logits of one training pass, and every running statistic after it, within 1e-5 of the largest value."""
     step = jax.jit(lambda v, x: model.apply(v, x, True, mutable=['batch_stats']))
     logits, changed = step(variables, images(4, 64, 72))
-    want = golden.parts['train']
-    assert np.abs(logits - want['logits']).max() < 1e-5 * np.abs(want['logits']).max()
+    expected = golden.parts['train']
+    assert np.abs(logits - expected['logits']).max() < 1e-5 * np.abs(expected['logits']).max()
     ours = weights.to_torch({**variables, 'batch_stats': changed['batch_stats']}, names)
     running = [key for key in golden.shapes if '.running_' in key]
     assert set(running) == {key for key in ours if '.running_' in key}
-    far = {key: distance(ours[key], row) for key, row in zip(running, want['statistics'], strict=True)}
+    far = {key: distance(ours[key], row) for key, row in zip(running, expected['statistics'], strict=True)}
     assert max(far.values()) < 1e-5, far
 
 
@@ -119,10 +119,10 @@ def test_dense_evaluation():
             dense.apply(variables, large, method='features')['pool5'],
         )
 
-    variables, logits, one, many, pool5 = run(crop, large)
+    variables, logits, single, many, pool5 = run(crop, large)
     assert shapes_of(dense, (1, 290, 256, 3)) == shapes_of(plain, (1, 224, 224, 3))
-    assert one.shape == (2, 1, 1, 3)
-    np.testing.assert_allclose(one[:, 0, 0], logits, atol=1e-6 * np.abs(logits).max())
+    assert single.shape == (2, 1, 1, 3)
+    np.testing.assert_allclose(single[:, 0, 0], logits, atol=1e-6 * np.abs(logits).max())
     assert pool5.shape[1:3] == (9, 8)
     assert many.shape == (1, 3, 2, 3)
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), variables['params'])
@@ -134,7 +134,7 @@ def test_dense_evaluation():
         np.testing.assert_allclose(many[0, i, j], x, atol=3e-6 * np.abs(x).max())
 
 
-def test_shallow_to_deep_takes_what_the_paper_says():
+def test_shallow_to_deep_transfers_the_papers_layers():
     """Section 3.1: A's first four convolutions and fully connected layers, of the same shapes in the deeper nets."""
     taken = {'conv1_1', 'conv2_1', 'conv3_1', 'conv3_2', 'fc6', 'fc7', 'fc8'}
     for batch_norm in (False, True):
@@ -143,31 +143,33 @@ def test_shallow_to_deep_takes_what_the_paper_says():
         assert {name.partition('/')[0] for name in convolutions[:4]} == {n for n in taken if n.startswith('conv')}
         for net in ('vgg13', 'vgg16_c', 'vgg16', 'vgg19'):
             deep = flat(shapes_of(make(net, batch_norm=batch_norm), (1, 32, 32, 3)))
-            kept = {name for name in deep if not re.search(vgg.SHALLOW_TO_DEEP['new'], name)}
+            transferred = {name for name in deep if not re.search(vgg.SHALLOW_TO_DEEP['new'], name)}
             layers = taken | ({name.replace('conv', 'bn') for name in taken} if batch_norm else set())
-            assert {name.removeprefix('batch_stats/').partition('/')[0] for name in kept} == layers, net
-            assert {name: deep[name].shape for name in kept} == {name: shallow[name].shape for name in kept}
+            assert {name.removeprefix('batch_stats/').partition('/')[0] for name in transferred} == layers, net
+            assert {name: deep[name].shape for name in transferred} == {
+                name: shallow[name].shape for name in transferred
+            }
 
 
 def flat(variables) -> dict[str, Any]:
     """Names as `run.init_from` sees them."""
-    found = {}
+    leaves = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         keys = [k.key for k in path]
-        found['/'.join(keys[1:] if keys[0] == 'params' else keys)] = leaf
-    return found
+        leaves['/'.join(keys[1:] if keys[0] == 'params' else keys)] = leaf
+    return leaves
 
 
 def test_receptive_fields_and_strides():
-    pool, ways = (2, 2, 0), {}
+    pool, paths = (2, 2, 0), {}
     windows: list[tuple[int, int, int]] = []
     for column, kernels in enumerate(vgg._KERNELS['C'], start=1):
         windows += [(k, 1, k // 2) for k in kernels]
-        ways[f'conv{column}'] = list(windows)
+        paths[f'conv{column}'] = list(windows)
         windows.append(pool)
-    ways['pool5'] = windows
+    paths['pool5'] = windows
     model = make('vgg16_c', width=1 / 32)
-    check_fields(model, shapes_of(model, (1, 32, 32, 3)), ways, 420, 32)
+    check_fields(model, shapes_of(model, (1, 32, 32, 3)), paths, 420, 32)
 
 
 def test_initialisation():
@@ -187,7 +189,7 @@ def test_initialisation():
     assert abs(he.std() / np.sqrt(2 / (9 * 32)) - 1) < 4 / np.sqrt(np.prod(shape))
 
 
-def test_lrn_is_what_sets_a_lrn_apart():
+def test_a_lrn_differs_by_lrn_alone():
     """After conv1 alone: the stages up to it are A's, those beyond are what follows from a normalised conv1."""
     a, lrn = make('vgg11', width=1 / 16), make('vgg11_lrn', width=1 / 16)
     x = 100 * images(1, 32, 32)
@@ -199,21 +201,23 @@ def test_lrn_is_what_sets_a_lrn_apart():
 
     variables, plain, normed = run(x)
     np.testing.assert_array_equal(plain['conv1'], normed['conv1'])
-    one = np.asarray(normed['conv1'], np.float64)
-    squares = np.pad(one**2, ((0, 0),) * 3 + ((2, 2),))
-    one /= (2 + 1e-4 * sum(squares[..., i : i + one.shape[-1]] for i in range(5))) ** 0.75
-    one = one.reshape(1, 16, 2, 16, 2, -1).max((2, 4))
+    normalised = np.asarray(normed['conv1'], np.float64)
+    squares = np.pad(normalised**2, ((0, 0),) * 3 + ((2, 2),))
+    normalised /= (2 + 1e-4 * sum(squares[..., i : i + normalised.shape[-1]] for i in range(5))) ** 0.75
+    normalised = normalised.reshape(1, 16, 2, 16, 2, -1).max((2, 4))
     kernel = np.asarray(variables['params']['conv2_1']['kernel'], np.float64)
-    seen = np.lib.stride_tricks.sliding_window_view(np.pad(one, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), (1, 2))
-    want = np.maximum(np.einsum('bhwcij,ijcn->bhwn', seen, kernel), 0)
-    assert np.abs(normed['conv2'] - want).max() < 3e-6 * want.max()
+    patches = np.lib.stride_tricks.sliding_window_view(
+        np.pad(normalised, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), (1, 2)
+    )
+    expected = np.maximum(np.einsum('bhwcij,ijcn->bhwn', patches, kernel), 0)
+    assert np.abs(normed['conv2'] - expected).max() < 3e-6 * expected.max()
 
 
 def test_bfloat16():
     check_bfloat16(make('vgg16', dtype='bfloat16', batch_norm=True), 32)
 
 
-def test_what_is_refused():
+def test_bad_arguments_are_refused():
     with pytest.raises(UsageError, match='VGG takes images of at least 32x32, not 31x40; resize'):
         shapes_of(make('vgg19'), (1, 31, 40, 3))
     with pytest.raises(UsageError, match='dense VGG takes images of at least 224x224, not 200x300; resize'):

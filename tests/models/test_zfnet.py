@@ -21,8 +21,8 @@ def make(**kwargs) -> Any:
 
 def test_counts_and_sides_of_figure_3():
     model = make()
-    made = shapes_of(model, (1, 224, 224, 3))
-    sizes = [sum(int(np.prod(leaf.shape)) for leaf in layer.values()) for layer in made['params'].values()]
+    variables = shapes_of(model, (1, 224, 224, 3))
+    sizes = [sum(int(np.prod(leaf.shape)) for leaf in layer.values()) for layer in variables['params'].values()]
     by_hand = [
         7 * 7 * 3 * 96 + 96, 5 * 5 * 96 * 256 + 256, 3 * 3 * 256 * 384 + 384, 3 * 3 * 384 * 384 + 384,
         3 * 3 * 384 * 256 + 256, 6 * 6 * 256 * 4096 + 4096, 4096 * 4096 + 4096, 4096 * 1000 + 1000,
@@ -30,7 +30,7 @@ def test_counts_and_sides_of_figure_3():
     assert sizes == by_hand
     assert sum(sizes) == zfnet.TABLE[0]['parameters']
     x = jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
-    stages = jax.eval_shape(lambda v, x: model.apply(v, x, method='features'), made, x)
+    stages = jax.eval_shape(lambda v, x: model.apply(v, x, method='features'), variables, x)
     assert [s.shape[1] for s in stages.values()] == [110, 26, 13, 13, 13, 6]
 
 
@@ -72,9 +72,9 @@ def test_the_paper_in_float64():
         loud = jax.tree.map(lambda a: 10 * a, variables)
         return loud, model.apply(loud, x)
 
-    variables, found = run(x)
-    want = float64(variables['params'], x.astype(np.float64))
-    assert np.abs(found - want).max() < 3e-6 * np.abs(want).max()
+    variables, actual = run(x)
+    expected = float64(variables['params'], x.astype(np.float64))
+    assert np.abs(actual - expected).max() < 3e-6 * np.abs(expected).max()
     for name, layer in variables['params'].items():
         assert abs(layer['kernel'].std() / 0.1 - 1) < 4 / np.sqrt(layer['kernel'].size), name
         assert (layer['bias'] == 0).all(), name
@@ -82,17 +82,17 @@ def test_the_paper_in_float64():
 
 def test_receptive_fields_and_strides():
     pool, same = (3, 2, 0), (3, 1, 1)
-    ways = {'conv1': [(7, 2, 1)]}
-    ways['conv2'] = [*ways['conv1'], pool, (5, 2, 0)]
-    ways['conv3'] = [*ways['conv2'], pool, same]
-    ways['conv4'] = [*ways['conv3'], same]
-    ways['conv5'] = [*ways['conv4'], same]
-    ways['pool5'] = [*ways['conv5'], pool]
+    paths = {'conv1': [(7, 2, 1)]}
+    paths['conv2'] = [*paths['conv1'], pool, (5, 2, 0)]
+    paths['conv3'] = [*paths['conv2'], pool, same]
+    paths['conv4'] = [*paths['conv3'], same]
+    paths['conv5'] = [*paths['conv4'], same]
+    paths['pool5'] = [*paths['conv5'], pool]
     model = make(width=0.05)
-    check_fields(model, shapes_of(model, (1, 47, 47, 3)), ways, 400, 47)
+    check_fields(model, shapes_of(model, (1, 47, 47, 3)), paths, 400, 47)
 
 
-def test_bfloat16_and_what_is_refused():
+def test_bfloat16_and_bad_arguments():
     x = jax.ShapeDtypeStruct((1, 47, 47, 3), np.float32)
     model = make(dtype='bfloat16')
     variables = jax.eval_shape(model.init, jax.random.key(0), x)

@@ -99,7 +99,7 @@ extend = jax.jit(lambda params, *arguments: CACHED.apply(params, *arguments, met
 
 
 @pytest.mark.parametrize('sizes', [(1,) * T, (3, 1), (T,), (1, 3)])
-def test_a_cache_gives_what_one_go_gives(sizes):
+def test_steps_with_a_cache_equal_all_positions_at_once(sizes):
     layer, x = CACHED, np.float32(inputs()[0])
     params = draw_variables(layer, x)
     expected = jax.jit(layer.apply)(params, x, mask=attention.causal_mask(T))
@@ -142,7 +142,7 @@ def test_additive_attention_is_bahdanaus():
     np.testing.assert_allclose(step, context[:, 1:2], atol=1e-6)
 
 
-def test_additive_attention_begins_uniform():
+def test_additive_attention_starts_uniform():
     x, memory = map(np.float32, inputs())
     layer = AdditiveAttention(6)
     _, weights = layer.apply(layer.init(jax.random.key(0), x, memory), x, memory, weights=True)

@@ -66,12 +66,12 @@ def test_layers_are_the_operations(layer, by_hand):
 @pytest.mark.parametrize(('kernel', 'filters', 'fan'), [(3, 64, 9 * 64), (7, 32, 49 * 32)])
 def test_initial_kernels_are_he_et_als(kernel, filters, fan):
     """Eq. 14, backward form: variance 2 / (k^2 N)."""
-    drawn = np.asarray(Conv(1, 1).kernel_init(jax.random.key(0), (kernel, kernel, 128, filters)))
-    assert abs(drawn.var() / (2 / fan) - 1) < 0.03
-    assert abs(drawn.mean()) < 0.03 * drawn.std()
+    values = np.asarray(Conv(1, 1).kernel_init(jax.random.key(0), (kernel, kernel, 128, filters)))
+    assert abs(values.var() / (2 / fan) - 1) < 0.03
+    assert abs(values.mean()) < 0.03 * values.std()
 
 
-def moved(layer, x, times=1):
+def update_statistics(layer, x, times=1):
     variables = layer.init(jax.random.key(0), x)
     for _ in range(times):
         y, mutated = layer.apply(variables, x, train=True, mutable=['batch_stats'])
@@ -84,11 +84,11 @@ def test_running_statistics():
     x = drawn(4, 3, 2, 5) * 3 + 1
     axes = (0, 1, 2)
     for unbiased in (True, False):
-        _, stats = moved(BatchNorm(decay=0.8, unbiased=unbiased), x, times=2)
+        _, stats = update_statistics(BatchNorm(decay=0.8, unbiased=unbiased), x, times=2)
         np.testing.assert_allclose(stats['mean'], 0.36 * x.mean(axes), rtol=1e-5)
         np.testing.assert_allclose(stats['var'], 0.64 + 0.36 * x.var(axes, ddof=int(unbiased)), rtol=1e-5)
-    _, flax = moved(FlaxNorm(), x, times=2)
-    _, ours = moved(BatchNorm(decay=0.8, unbiased=False), x, times=2)
+    _, flax = update_statistics(FlaxNorm(), x, times=2)
+    _, ours = update_statistics(BatchNorm(decay=0.8, unbiased=False), x, times=2)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), ours, flax['BatchNorm_0'])
 
 
@@ -107,7 +107,7 @@ def test_initialisation_moves_no_statistics():
 def test_statistics_stay_float32_under_bfloat16():
     """A mean of 1000 steps of 0.001: bfloat16 statistics would stand still."""
     x = (drawn(64, 4, 4, 3) * 0.01 + 1).astype(jnp.bfloat16)
-    y, stats = moved(BatchNorm(decay=0.999), x, times=2)
+    y, stats = update_statistics(BatchNorm(decay=0.999), x, times=2)
     assert y.dtype == jnp.bfloat16
     assert {s.dtype for s in jax.tree.leaves(stats)} == {jnp.dtype('float32')}
     exact = np.asarray(x, np.float64)
@@ -188,7 +188,7 @@ def test_widths_of_mobilenet_v2():
 
 
 @pytest.mark.parametrize(
-    ('call', 'said'),
+    ('call', 'message'),
     [
         (lambda: Conv(4, 3, groups=3).init(jax.random.key(0), jnp.zeros((1, 5, 5, 4))), 'groups=3'),
         (lambda: Conv(4, 3, groups=2).init(jax.random.key(0), jnp.zeros((1, 2, 2, 4))), 'does not fit'),
@@ -200,7 +200,7 @@ def test_widths_of_mobilenet_v2():
         (lambda: check_images(jnp.zeros((1, 5, 5, 1)), 4, 'net', 3), '3 channels'),
     ],
 )
-def test_what_does_not_fit_is_said(call, said):
-    with pytest.raises(UsageError, match=said) as caught:
+def test_shapes_that_do_not_fit_are_refused(call, message):
+    with pytest.raises(UsageError, match=message) as caught:
         call()
     assert '\n' not in str(caught.value)

@@ -49,9 +49,9 @@ def test_equals_torch(case):
         results |= dict.fromkeys(biases, own['bias'])
         if case == 'gru':
             results[biases[1]] = np.concatenate([own['bias'][:6], own['candidate_bias']])
-    assert {f'{case}/{what}' for what in results} == {key for key in GOLDEN if key.startswith(f'{case}/')}
-    for what, value in results.items():
-        np.testing.assert_allclose(value, GOLDEN[f'{case}/{what}'], rtol=1e-10, atol=1e-12, err_msg=what)
+    assert {f'{case}/{quantity}' for quantity in results} == {key for key in GOLDEN if key.startswith(f'{case}/')}
+    for quantity, value in results.items():
+        np.testing.assert_allclose(value, GOLDEN[f'{case}/{quantity}'], rtol=1e-10, atol=1e-12, err_msg=quantity)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_windows_and_steps_equal_the_whole_sequence(layer):
     @jax.jit
     def run(x):
         variables = layer.init(jax.random.key(0), x)
-        whole = layer.apply(variables, x)
+        full = layer.apply(variables, x)
         parts, state = [], layer.start(3)
         for part in (x[:, :2], x[:, 2:]):
             outputs, state = layer.apply(variables, part, initial=state)
@@ -74,12 +74,12 @@ def test_windows_and_steps_equal_the_whole_sequence(layer):
             return state, outputs
 
         last, steps = jax.lax.scan(step, layer.start(3), x.swapaxes(0, 1))
-        return whole, (jnp.concatenate(parts, 1), state), (steps.swapaxes(0, 1), last)
+        return full, (jnp.concatenate(parts, 1), state), (steps.swapaxes(0, 1), last)
 
-    whole, windows, steps = run(X)
+    full, windows, steps = run(X)
     for results in (windows, steps):
-        assert jax.tree.structure(results) == jax.tree.structure(whole)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), results, whole)
+        assert jax.tree.structure(results) == jax.tree.structure(full)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), results, full)
 
 
 def test_output_map():
@@ -99,7 +99,7 @@ def test_output_map():
     np.testing.assert_allclose(outputs, expected, rtol=1e-6)
 
 
-def test_how_parameters_are_initialised():
+def test_initialisation():
     params, default = jax.jit(
         lambda key: [layer.init(key, X)['params']['forward_0'] for layer in (LSTM(6, forget_bias=0.5), LSTM(6))]
     )(jax.random.key(0))
@@ -136,10 +136,10 @@ def test_dropout_is_applied_between_layers(locked):
         )
 
     full, dropped, evaluated, trained = map(np.asarray, run(variables, x))
-    kept = dropped != 0
-    np.testing.assert_allclose(dropped, np.where(kept, 2 * full, 0), rtol=1e-6)
-    assert 0.3 < kept.mean() < 0.7
-    assert (kept == kept[:, :1]).all() == locked
+    remaining = dropped != 0
+    np.testing.assert_allclose(dropped, np.where(remaining, 2 * full, 0), rtol=1e-6)
+    assert 0.3 < remaining.mean() < 0.7
+    assert (remaining == remaining[:, :1]).all() == locked
     np.testing.assert_array_equal(evaluated, trained)
 
 
@@ -166,7 +166,7 @@ def test_bfloat16(layer):
         (RNN(3, activation='tahn'), "'tahn'; did you mean 'tanh'"),
     ],
 )
-def test_what_is_refused(layer, message):
+def test_bad_settings_are_refused(layer, message):
     with pytest.raises(UsageError, match=message):
         layer.init(jax.random.key(0), X)
 

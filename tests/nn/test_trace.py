@@ -34,18 +34,18 @@ class Small(Network):
 
 
 def test_by_hand():
-    found = trace_network(Small(), (64, 48))
+    trace = trace_network(Small(), (64, 48))
     maps = 32 * 24 * 8 * 25 * 3
     maps += 16 * 12 * (8 * 9 + 8 * 6) + 16 * 12 * 6 * 9 * 3 + 16 * 12 * 4 * 7 * 6
     dense = 8 * 6 * 10 * 5 + 5 * 3
-    assert found.multiply_adds == maps + dense
+    assert trace.multiply_adds == maps + dense
     parameters = 25 * 3 * 8 + 8 + 2 * 8 + (9 * 8 + 8 * 6 + 6) + (9 * 3 * 6 + 6) + (7 * 6 * 4 + 4)
-    assert found.parameters == parameters + (8 * 6 * 10 * 5 + 5) + (5 * 3 + 3) + (10 * 10 + 10)
+    assert trace.parameters == parameters + (8 * 6 * 10 * 5 + 5) + (5 * 3 + 3) + (10 * 10 + 10)
 
 
 def test_field_is_the_support_of_a_gradient(monkeypatch):
     """Of the middle place of the last map; all kernels positive, and averages for maxima, so that nothing hides."""
-    model, found = Small(), trace_network(Small(), 128)
+    model, trace = Small(), trace_network(Small(), 128)
     monkeypatch.setattr(ops, 'max_pool', ops.avg_pool)
     monkeypatch.setattr(ops, 'relu6', ops.relu)
     x = np.ones((1, 128, 128, 3), np.float32)
@@ -53,20 +53,20 @@ def test_field_is_the_support_of_a_gradient(monkeypatch):
     variables = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.1, leaf.dtype), shapes)
 
     @jax.jit
-    def seen(row, column):
+    def pixels_of(row, column):
         last = lambda x: model.apply(variables, x, method='features')['last'][0, row, column].sum()  # noqa: E731
         return jax.grad(last)(x)[0].sum(-1)
 
     def support(row, column):
-        where = np.asarray(seen(row, column)) > 0
+        where = np.asarray(pixels_of(row, column)) > 0
         return [np.flatnonzero(where.any(1 - axis)) for axis in (0, 1)]
 
     middle, below, beside = support(8, 8), support(9, 8), support(8, 9)
-    assert tuple(int(rows[-1] - rows[0] + 1) for rows in middle) == found.field
-    assert (below[0][0] - middle[0][0], beside[1][0] - middle[1][0]) == found.stride == (8, 8)
+    assert tuple(int(rows[-1] - rows[0] + 1) for rows in middle) == trace.field
+    assert (below[0][0] - middle[0][0], beside[1][0] - middle[1][0]) == trace.stride == (8, 8)
 
 
-def test_calls_are_looked_into():
+def test_nested_calls_are_traced():
     class Called(Network):
         @nn.compact
         def __call__(self, images, train=False, features=False):

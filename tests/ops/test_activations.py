@@ -29,17 +29,17 @@ def test_value_and_slope(name):
     formula, step = FORMULAS[name], 1e-6
     with jax.enable_x64(True):
         values, slopes = jax.vmap(jax.value_and_grad(ops.activation(name)))(jnp.asarray(z))
-        ends = {at: jax.grad(ops.activation(name))(jnp.asarray(at, float)) for at in KINKS.get(name, {})}
+        ends = {kink: jax.grad(ops.activation(name))(jnp.asarray(kink, float)) for kink in KINKS.get(name, {})}
         _, forward = jax.jvp(ops.activation(name), (jnp.asarray(z),), (jnp.ones(len(z)),))
     np.testing.assert_allclose(values, formula(np.asarray(z)), rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(slopes, (formula(z + step) - formula(z - step)) / (2 * step), rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(forward, slopes, rtol=1e-12, atol=1e-15)
-    for at, slope in KINKS.get(name, {}).items():
-        assert ends[at] == slope, (name, at)
+    for kink, slope in KINKS.get(name, {}).items():
+        assert ends[kink] == slope, (name, kink)
 
 
 @pytest.mark.parametrize('name', ACTIVATIONS)
-def test_far_out(name):
+def test_large_arguments_are_finite(name):
     """No gradient is NaN where exp overflows."""
     for z in (-1e4, 1e4):
         value, slope = jax.value_and_grad(ops.activation(name))(z)
@@ -47,7 +47,7 @@ def test_far_out(name):
         assert np.isfinite(slope)
 
 
-def test_a_name_that_is_not_there():
+def test_unknown_names_are_refused():
     with pytest.raises(UsageError, match='relu6'):
         ops.activation('relu_6')
     assert ops.activation(jnp.sin) is jnp.sin

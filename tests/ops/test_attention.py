@@ -37,9 +37,9 @@ def loops(score, mask):
     """(context, weights) in float64, key by key."""
     context, weights = np.zeros((B, H, T, V)), np.zeros((B, H, T, S))
     for b, h, t in np.ndindex(B, H, T):
-        seen = np.flatnonzero(mask[b, 0, t]) if mask is not None else np.arange(S)
-        e = np.array([score(Q[b, h, t], K[b, h, s]) for s in seen])
-        for s, share in zip(seen, np.exp(e) / np.exp(e).sum(), strict=True):
+        visible = np.flatnonzero(mask[b, 0, t]) if mask is not None else np.arange(S)
+        e = np.array([score(Q[b, h, t], K[b, h, s]) for s in visible])
+        for s, share in zip(visible, np.exp(e) / np.exp(e).sum(), strict=True):
             weights[b, h, t, s] = share
             context[b, h, t] += share * X[b, h, s]
     return context, weights
@@ -76,16 +76,16 @@ def test_gradients_are_finite_differences(kind, weights):
         value = jax.jit(value)
         for i, grad in enumerate(grads):
             assert np.isfinite(grad).all()
-            way = np.random.default_rng(i).normal(size=grad.shape)
-            ahead, back = ([v + h * way if i == j else v for j, v in enumerate((Q, K, X))] for h in (1e-6, -1e-6))
+            direction = np.random.default_rng(i).normal(size=grad.shape)
+            ahead, back = ([v + h * direction if i == j else v for j, v in enumerate((Q, K, X))] for h in (1e-6, -1e-6))
             numeric = (value(*ahead) - value(*back)) / 2e-6
-            np.testing.assert_allclose((grad * way).sum(), numeric, rtol=1e-6)
+            np.testing.assert_allclose((grad * direction).sum(), numeric, rtol=1e-6)
         np.testing.assert_array_equal(grads[0][:, :, 2], 0)
 
 
 @pytest.mark.parametrize('form', ['cpu', 'plain'])
 @pytest.mark.parametrize('kind', [np.float32, jnp.bfloat16])
-def test_where_all_is_masked_there_are_zeros_and_zero_gradients(form, kind):
+def test_fully_masked_queries_have_zero_context_and_gradients(form, kind):
     inputs = [jnp.asarray(v, kind) * 100 for v in (Q, K, X)]
     nothing = np.zeros((B, 1, T, S), bool)
     with backend.forms(form):
@@ -118,12 +118,14 @@ def test_the_softmax_of_bfloat16_is_of_float32():
     weights = attention.softmax(scores)
     assert weights.dtype == jnp.float32
     np.testing.assert_allclose(weights, 1 / 257, rtol=1e-6)
-    one = np.float32(rng.normal(size=(1, 1, 64)))
+    query = np.float32(rng.normal(size=(1, 1, 64)))
     keys = np.float32(rng.normal(size=(1, 9, 64)))
-    wide, narrow = (attention.dot_scores(jnp.asarray(one, t), jnp.asarray(keys, t)) for t in (np.float32, jnp.bfloat16))
+    wide, narrow = (
+        attention.dot_scores(jnp.asarray(query, t), jnp.asarray(keys, t)) for t in (np.float32, jnp.bfloat16)
+    )
     assert narrow.dtype == jnp.float32
     np.testing.assert_allclose(narrow, wide, atol=0.1)
-    assert attention.dot_product(*(jnp.asarray(v, jnp.bfloat16) for v in (one, keys, keys))).dtype == jnp.bfloat16
+    assert attention.dot_product(*(jnp.asarray(v, jnp.bfloat16) for v in (query, keys, keys))).dtype == jnp.bfloat16
 
 
 def test_large_scores_do_not_overflow():
@@ -136,14 +138,14 @@ def test_masks():
     lengths = np.array([3, 0, 5])
     padding = attention.padding_mask(lengths, 5)
     assert padding.shape == (3, 1, 5)
-    both = padding & attention.causal_mask(4, 5, 1)
+    combined = padding & attention.causal_mask(4, 5, 1)
     for b, t, s in np.ndindex(3, 4, 5):
         assert padding[b, 0, s] == (s < lengths[b])
-        assert both[b, t, s] == (s < lengths[b] and s <= t + 1)
+        assert combined[b, t, s] == (s < lengths[b] and s <= t + 1)
     np.testing.assert_array_equal(attention.causal_mask(4), np.tril(np.ones((4, 4), bool)))
 
 
-def test_what_lies_behind_the_mask_changes_nothing():
+def test_masked_keys_change_nothing():
     mask = attention.padding_mask(jnp.array([2, 4]), S)[:, None] & attention.causal_mask(T, S)
     other_k, other_x = K.copy(), X.copy()
     for b, length in enumerate((2, 4)):
@@ -164,7 +166,7 @@ def test_what_lies_behind_the_mask_changes_nothing():
         ),
     ],
 )
-def test_what_is_refused(arguments, message):
+def test_shapes_that_do_not_fit_are_refused(arguments, message):
     with pytest.raises(UsageError, match=message):
         attention.dot_product(*arguments)
 

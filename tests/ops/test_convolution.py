@@ -1,4 +1,4 @@
-"""Convolution: its transpose is its gradient, groups are separate networks, and what does not fit is said."""
+"""Convolution: its transpose is its gradient, groups are separate networks, and what does not fit is message."""
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +29,8 @@ def test_the_transpose_is_the_gradient_by_the_images(kernel, stride, padding, di
                 wide.shape[1:3], y.shape[1:3], kernel, *map(pair, (stride, padding, dilation)), strict=True
             )
         ]
-        found = ops.conv_transpose(y, jnp.asarray(weights), stride, padding, extra, dilation, groups)
-        np.testing.assert_allclose(found, pull(y)[0], rtol=1e-11, atol=1e-11)
+        actual = ops.conv_transpose(y, jnp.asarray(weights), stride, padding, extra, dilation, groups)
+        np.testing.assert_allclose(actual, pull(y)[0], rtol=1e-11, atol=1e-11)
 
 
 def pair(v):
@@ -44,7 +44,7 @@ def test_groups_do_not_see_one_another(form):
     for groups, each, filters in ((3, 2, 4), (40, 2, 1), (4, 1, 3)):
         x, w = rng.normal(size=(2, 6, 5, groups * each)), rng.normal(size=(3, 3, each, groups * filters))
         with jax.enable_x64(True), backend.forms(form):
-            whole = jax.jit(lambda x, w, g=groups: ops.conv(x, w, 2, 1, groups=g))(x, w)
+            joint = jax.jit(lambda x, w, g=groups: ops.conv(x, w, 2, 1, groups=g))(x, w)
             some = [
                 ops.conv(
                     jnp.asarray(x[..., g * each : (g + 1) * each]),
@@ -55,14 +55,14 @@ def test_groups_do_not_see_one_another(form):
                 for g in range(min(groups, 5))
             ]
         for g, part in enumerate(some):
-            np.testing.assert_allclose(whole[..., g * filters : (g + 1) * filters], part, rtol=1e-11, atol=1e-11)
+            np.testing.assert_allclose(joint[..., g * filters : (g + 1) * filters], part, rtol=1e-11, atol=1e-11)
 
 
 X, W = jnp.zeros((1, 8, 8, 4)), jnp.zeros((3, 3, 4, 6))
 
 
 @pytest.mark.parametrize(
-    ('call', 'said'),
+    ('call', 'message'),
     [
         (lambda: ops.conv(X[0], W), 'images \\[B, H, W, C\\]'),
         (lambda: ops.conv(X[..., :3], W), 'takes 4 channels'),
@@ -81,7 +81,7 @@ X, W = jnp.zeros((1, 8, 8, 4)), jnp.zeros((3, 3, 4, 6))
         (lambda: ops.adaptive_avg_pool(X, 0), 'size'),
     ],
 )
-def test_what_does_not_fit_is_said(call, said):
-    with pytest.raises(UsageError, match=said) as caught:
+def test_shapes_that_do_not_fit_are_refused(call, message):
+    with pytest.raises(UsageError, match=message) as caught:
         call()
     assert '\n' not in str(caught.value)

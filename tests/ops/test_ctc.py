@@ -51,7 +51,7 @@ def test_best_path_is_the_likeliest_path_collapse(blank):
     np.testing.assert_allclose(readings.log_probs, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_blank_keeps_equal_characters_apart():
+def test_a_blank_separates_equal_characters():
     path = np.array([[1, 1, 0, 1, 2, 2, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0], [1, 2, 1, 1, 2, 1, 1, 1]])
     readings = best_path(jnp.asarray(np.eye(3)[path]), jnp.array([8, 8, 6]))
     assert texts(readings) == [(1, 1, 2), (), (1, 2, 1, 2, 1)]

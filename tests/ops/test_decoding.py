@@ -215,23 +215,23 @@ def test_impossible_tokens():
 def test_restricted_logits(keywords):
     """Against a loop over the sorted tokens; tokens that are left out have -inf."""
     logits = np.random.default_rng(3).normal(size=(20, 7)) * 2
-    kept, tokens = decoding.restrict_logits(jnp.asarray(logits, jnp.float32), **keywords)
+    restricted, tokens = decoding.restrict_logits(jnp.asarray(logits, jnp.float32), **keywords)
     for row, (values, names) in zip(
-        logits / keywords.get('temperature', 1), zip(kept, tokens, strict=True), strict=True
+        logits / keywords.get('temperature', 1), zip(restricted, tokens, strict=True), strict=True
     ):
-        left = sorted(range(7), key=lambda t: -row[t])[: keywords.get('top_k', 7)]
-        p = np.exp(row[left]) / np.exp(row[left]).sum()
+        ranked_ids = sorted(range(7), key=lambda t: -row[t])[: keywords.get('top_k', 7)]
+        p = np.exp(row[ranked_ids]) / np.exp(row[ranked_ids]).sum()
         enough = next((n for n in range(1, len(p)) if p[:n].sum() >= keywords.get('top_p', 2)), len(p))
-        there = np.isfinite(values)
-        assert set(map(int, names[there])) == set(left[:enough])
-        np.testing.assert_allclose(values[there], row[np.asarray(names)[there]], rtol=1e-6)
+        finite = np.isfinite(values)
+        assert set(map(int, names[finite])) == set(ranked_ids[:enough])
+        np.testing.assert_allclose(values[finite], row[np.asarray(names)[finite]], rtol=1e-6)
 
 
 def test_top_k_of_equals_and_top_p_of_one():
-    kept, tokens = decoding.restrict_logits(jnp.zeros((1, 5)), top_k=2)
+    restricted, tokens = decoding.restrict_logits(jnp.zeros((1, 5)), top_k=2)
     np.testing.assert_array_equal(tokens, [[0, 1]])
-    kept, tokens = decoding.restrict_logits(jnp.array([[9.0, 0.0, 0.0]]), top_p=1e-6)
-    np.testing.assert_array_equal(np.isfinite(kept), [[True, False, False]])
+    restricted, tokens = decoding.restrict_logits(jnp.array([[9.0, 0.0, 0.0]]), top_p=1e-6)
+    np.testing.assert_array_equal(np.isfinite(restricted), [[True, False, False]])
     assert np.isfinite(decoding.restrict_logits(jnp.zeros((1, 5)), top_p=1.0)[0]).all()
 
 
@@ -280,6 +280,6 @@ def test_the_length_penalty():
         (lambda: decoding.restrict_logits(jnp.zeros((1, 3)), top_p=1.5), r'top_p=1\.5 must be above 0'),
     ],
 )
-def test_what_is_refused(call, message):
+def test_bad_arguments_are_refused(call, message):
     with pytest.raises(UsageError, match=message):
         call()

@@ -61,25 +61,25 @@ def both(name, dtype, wrap=lambda f: f):
         y, pull = jax.vjp(wrap(function), *arrays)
         return y, pull(jax.tree.map(lambda v: jnp.cos(jnp.arange(v.size)).reshape(v.shape).astype(v.dtype), y))
 
-    found = {}
+    results = {}
     for form in ('cpu', 'plain'):
         with backend.forms(form):
-            found[form] = jax.jit(lambda *a: run(*a))(*arrays)
-    return found
+            results[form] = jax.jit(lambda *a: run(*a))(*arrays)
+    return results
 
 
 @pytest.mark.parametrize('name', [n for n in CASES if n != 'batch norm'])
 def test_forms_are_equal(name):
     with jax.enable_x64(True):
-        found = both(name, jnp.float64)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), found['cpu'], found['plain'])
+        actual = both(name, jnp.float64)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), actual['cpu'], actual['plain'])
 
 
 @pytest.mark.parametrize('name', ['depthwise, stride 2', 'grouped', 'pointwise', 'max', 'average', 'lrn'])
 def test_forms_are_equal_in_bfloat16(name):
     """Each form rounds sums once: they differ by no more than a unit of bfloat16's last place or two."""
-    found = both(name, jnp.bfloat16)
-    for a, b in zip(jax.tree.leaves(found['cpu']), jax.tree.leaves(found['plain']), strict=True):
+    actual = both(name, jnp.bfloat16)
+    for a, b in zip(jax.tree.leaves(actual['cpu']), jax.tree.leaves(actual['plain']), strict=True):
         assert a.dtype == b.dtype == jnp.bfloat16
         a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
         assert np.abs(a - b).max() <= 2**-6 * np.abs(b).max()
@@ -130,15 +130,15 @@ def test_not_a_number_gets_through_max_pooling(form):
     x = np.zeros((1, 6, 6, 1), np.float32)
     x[0, 2, 3] = np.nan
     with backend.forms(form):
-        seen = jax.jit(lambda x: ops.max_pool(x, 2))(x)
+        pooled = jax.jit(lambda x: ops.max_pool(x, 2))(x)
         value = jax.jit(lambda x: jax.vjp(lambda x: ops.max_pool(x, 2), x)[0])(x)
     expected = np.zeros((3, 3), bool)
     expected[1, 1] = True
-    np.testing.assert_array_equal(np.isnan(seen)[0, :, :, 0], expected)
+    np.testing.assert_array_equal(np.isnan(pooled)[0, :, :, 0], expected)
     np.testing.assert_array_equal(np.isnan(value)[0, :, :, 0], expected)
 
 
-def test_whole_numbers_are_pooled():
+def test_integers_are_pooled():
     x = np.random.default_rng(0).integers(-100, 100, (1, 6, 6, 2), np.int32)
     for form in ('cpu', 'plain'):
         with backend.forms(form):

@@ -37,15 +37,15 @@ def test_frustums_have_the_moments_of_points_drawn_in_them():
     t = rng.uniform(t0**3, t1**3, n) ** (1 / 3)
     across = np.linalg.svd(direction[None])[2][1:]
     angle, r = rng.uniform(0, 2 * np.pi, n), np.sqrt(rng.uniform(size=n)) * radius * t
-    drawn = (
+    points = (
         origin
         + t[:, None] * direction
         + (r * np.cos(angle))[:, None] * across[0]
         + (r * np.sin(angle))[:, None] * across[1]
     )
     mean, variance = jax.jit(fq.conical_frustum_gaussians)(*map(jnp.asarray, ([t0, t1], origin, direction, [radius])))
-    np.testing.assert_allclose(mean[0], drawn.mean(0), atol=2e-3)
-    np.testing.assert_allclose(variance[0], drawn.var(0), rtol=0.01)
+    np.testing.assert_allclose(mean[0], points.mean(0), atol=2e-3)
+    np.testing.assert_allclose(variance[0], points.var(0), rtol=0.01)
 
 
 def test_integrated_encoding_is_the_mean_of_encodings():

@@ -28,7 +28,9 @@ def with_gradients(function, inputs):
 @pytest.mark.parametrize('name', CASES)
 def test_equals_torch(name, form):
     function, cases = getattr(ops, name), CASES[name]
-    inputs = [[GOLDEN[f'{i}/{what}'] for what in ('x', 'kernel') if f'{i}/{what}' in GOLDEN] for i, _ in cases]
+    inputs = [
+        [GOLDEN[f'{i}/{quantity}'] for quantity in ('x', 'kernel') if f'{i}/{quantity}' in GOLDEN] for i, _ in cases
+    ]
 
     def every(inputs):
         return [
@@ -38,10 +40,12 @@ def test_equals_torch(name, form):
 
     with jax.enable_x64(True), backend.forms(form):
         results = jax.jit(every)(inputs)
-    for (i, keywords), found in zip(cases, results, strict=True):
-        for what, value in zip(('y', 'dx', 'dkernel'), found, strict=False):
-            expected = GOLDEN[f'{i}/{what}']
-            np.testing.assert_allclose(value, expected, rtol=1e-10, atol=1e-10, err_msg=f'{name}, {keywords}, {what}')
+    for (i, keywords), actual in zip(cases, results, strict=True):
+        for quantity, value in zip(('y', 'dx', 'dkernel'), actual, strict=False):
+            expected = GOLDEN[f'{i}/{quantity}']
+            np.testing.assert_allclose(
+                value, expected, rtol=1e-10, atol=1e-10, err_msg=f'{name}, {keywords}, {quantity}'
+            )
 
 
 def test_batch_norm_in_training_and_frozen():
@@ -61,7 +65,7 @@ def test_batch_norm_in_training_and_frozen():
             y, pull, mutated = jax.vjp(forward, x, params, has_aux=True)
             dx, dparams = pull(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
             stats = mutated['batch_stats']
-            found = {'y': y, 'dx': dx, 'dscale': dparams['scale'], 'dbias': dparams['bias'], **stats}
-            for what, value in found.items():
-                expected = GOLDEN[f'bn/{step}/{what}']
-                np.testing.assert_allclose(value, expected, rtol=1e-10, atol=1e-10, err_msg=f'step {step}: {what}')
+            actual = {'y': y, 'dx': dx, 'dscale': dparams['scale'], 'dbias': dparams['bias'], **stats}
+            for quantity, value in actual.items():
+                expected = GOLDEN[f'bn/{step}/{quantity}']
+                np.testing.assert_allclose(value, expected, rtol=1e-10, atol=1e-10, err_msg=f'step {step}: {quantity}')

@@ -97,7 +97,7 @@ def test_gradients_are_finite_differences(kind):
             np.testing.assert_allclose((grad * direction).sum(), numeric, rtol=1e-6, atol=1e-6)
 
 
-def test_what_lies_outside_is_at_the_wall():
+def test_positions_outside_are_clamped_to_the_faces():
     grid = jnp.asarray(rng.normal(size=(3, 3, 3, 1)))
     a, b = grids.interpolate_trilinear(grid, jnp.array([[-4.0, 0.2, 9.0], [0.0, 0.2, 1.0]]))
     np.testing.assert_array_equal(a, b)
@@ -112,6 +112,6 @@ def test_what_lies_outside_is_at_the_wall():
         (lambda: grids.interpolate_trilinear(jnp.ones((3, 3, 3)), jnp.ones(3)), 'a dense grid is'),
     ],
 )
-def test_what_is_refused(call, message):
+def test_bad_arguments_are_refused(call, message):
     with pytest.raises(UsageError, match=message):
         call()

@@ -69,8 +69,8 @@ def batch_norm(x, scale, bias, eps, dy, dmean, dvar):
         dhat = upstream * scale[c]
         by_var = (dhat * (values - mean[c])).sum() * -0.5 * (var[c] + eps) ** -1.5 + dvar[c]
         by_mean = -dhat.sum() / np.sqrt(var[c] + eps) + dmean[c]
-        found = dhat / np.sqrt(var[c] + eps) + by_var * 2 * (values - mean[c]) / m + by_mean / m
-        dx[..., c] = found.reshape(x.shape[:-1])
+        actual = dhat / np.sqrt(var[c] + eps) + by_var * 2 * (values - mean[c]) / m + by_mean / m
+        dx[..., c] = actual.reshape(x.shape[:-1])
     return y, mean, var, dx, dscale, dy.sum(tuple(range(x.ndim - 1)))
 
 
@@ -94,8 +94,8 @@ def test_batch_norm_equals_the_loop(shape):
     """mean and var are outputs too, and what flows back through them is counted."""
     values = drawn(shape)
     with jax.enable_x64(True):
-        found = ours(*values)
-    for what, a, b in zip(('y', 'mean', 'var', 'dx', 'dscale', 'dbias'), found, batch_norm(*values), strict=True):
+        actual = ours(*values)
+    for what, a, b in zip(('y', 'mean', 'var', 'dx', 'dscale', 'dbias'), actual, batch_norm(*values), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12, err_msg=what)
 
 
@@ -103,9 +103,9 @@ def test_batch_norm_far_from_zero():
     """float32 with a mean of 100 deviations: the sum of squares less the squared mean would have lost five digits."""
     values = [v if isinstance(v, float) else v.astype(np.float32) for v in drawn((8, 16, 16, 4), offset=100.0)]
     exact = batch_norm(*(v if isinstance(v, float) else v.astype(np.float64) for v in values))
-    for what, a, b in zip(('y', 'mean', 'var', 'dx', 'dscale', 'dbias'), ours(*values), exact, strict=True):
-        limit = 2e-6 if what in ('mean', 'var') else 1e-4
-        assert np.abs(a - b).max() <= limit * np.abs(b).max(), what
+    for quantity, a, b in zip(('y', 'mean', 'var', 'dx', 'dscale', 'dbias'), ours(*values), exact, strict=True):
+        limit = 2e-6 if quantity in ('mean', 'var') else 1e-4
+        assert np.abs(a - b).max() <= limit * np.abs(b).max(), quantity
 
 
 def test_statistics_are_float32_under_bfloat16():

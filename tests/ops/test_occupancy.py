@@ -11,7 +11,7 @@ from canon.ops import occupancy
 rng = np.random.default_rng(0)
 
 
-def test_a_place_has_the_number_of_the_cell_that_it_lies_in():
+def test_lookup_returns_the_entry_of_the_cell():
     grid = rng.uniform(size=(4, 4, 4))
     x = np.concatenate((rng.uniform(-0.2, 1.2, (50, 3)), [[0, 0, 0], [1, 1, 1], [0.25, 0.5, 0.75]]))
     for actual, place in zip(occupancy.lookup_density(jnp.asarray(grid), jnp.asarray(x)), x, strict=True):
@@ -20,19 +20,19 @@ def test_a_place_has_the_number_of_the_cell_that_it_lies_in():
         np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
-def test_the_parts_of_the_cells_are_all_cells_each_once():
+def test_the_groups_partition_the_cells():
     """Each group has a position in each of its cells."""
     parts = jax.jit(jax.vmap(lambda key: occupancy.sample_cells(key, 4, 16)))(jax.random.split(jax.random.key(0), 200))
-    seen = set()
+    covered = set()
     for which, positions in zip(*parts, strict=True):
         cells = np.floor(np.asarray(positions) * 4).astype(int)
         rows = (cells[:, 0] * 4 + cells[:, 1]) * 4 + cells[:, 2]
         np.testing.assert_array_equal(rows, np.arange(int(which), 64, 16))
-        seen |= set(rows.tolist())
-    assert seen == set(range(64))
+        covered |= set(rows.tolist())
+    assert covered == set(range(64))
 
 
-def test_cells_keep_the_most_they_had_and_forget_it():
+def test_cells_keep_a_decaying_maximum():
     grid = jnp.asarray(rng.uniform(size=(4, 4, 4)), jnp.float32)
     result = jnp.asarray(rng.uniform(size=4), jnp.float32)
     expected = np.asarray(grid).ravel().copy()
@@ -49,7 +49,7 @@ def pack_and_unpack(mask, values):
 
 
 @pytest.mark.parametrize('size', [1, 7, 30, 60])
-def test_what_is_packed_is_where_the_mask_is_row_by_row(size):
+def test_packing_keeps_masked_entries_row_by_row(size):
     mask = rng.uniform(size=(6, 5)) < 0.5
     values = rng.normal(size=(size, 2))
     index, complete, unpacked, grads = pack_and_unpack(mask, values)
@@ -66,7 +66,7 @@ def test_what_is_packed_is_where_the_mask_is_row_by_row(size):
     np.testing.assert_array_equal(grads, np.where(np.arange(size)[:, None] < len(positions), 2, 0) * np.ones((1, 2)))
 
 
-def test_what_is_refused():
+def test_bad_arguments_are_refused():
     with pytest.raises(UsageError, match=r'an occupancy grid is \[n, n, n\]'):
         occupancy.lookup_density(jnp.zeros((2, 2, 3)), jnp.zeros(3))
     with pytest.raises(UsageError, match=r'5\^3 cells cannot be divided into 16 equal groups'):

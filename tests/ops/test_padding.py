@@ -29,7 +29,7 @@ def width_of(convention) -> int:
     [(c, mode) for c in CONVENTIONS for mode in (False, True) if not (mode and c in ('same', 'same_lower'))],
     ids=str,
 )
-def test_windows_lie_where_the_convention_says(convention, ceil_mode):
+def test_positions_of_windows_follow_the_convention(convention, ceil_mode):
     """All kernels 1-7, strides 1-4, sizes 1-20, dilations 1-2: the first window, how many, and that none is cut."""
     tried = 0
     for k, s, n, d in AXES:
@@ -86,7 +86,7 @@ def check(rows_of_cases, form):
 
     with jax.enable_x64(True), backend.forms(form):
         results = jax.jit(every)(images, kernels)
-    for x, w, row, found in zip(images, kernels, rows_of_cases, results, strict=True):
+    for x, w, row, results_of_case in zip(images, kernels, rows_of_cases, results, strict=True):
         k, s, n, d, p, g = row
         wide = [windows.starts(p, *axis) for axis in zip(n, k, s, d, strict=True)]
         places = [windows.starts(p, *axis) for axis in zip(n, k, s, strict=True)]
@@ -97,8 +97,8 @@ def check(rows_of_cases, form):
             windows.avg_pool(x, k, places, [a - n_ for a, n_ in zip(after, n, strict=True)]),
             windows.avg_pool(x, k, places, None),
         )
-        for what, a, b in zip(('conv', 'max', 'avg', 'avg, own pixels'), found, expected, strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11, err_msg=f'{what} {row}')
+        for operation, a, b in zip(('conv', 'max', 'avg', 'avg, own pixels'), results_of_case, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11, err_msg=f'{operation} {row}')
 
 
 def after_of(p, n, k, s, places):
@@ -113,13 +113,13 @@ def rows(pairs):
 
     Where a padding is as wide as the window, windows may see nothing: such do not count as fitting.
     """
-    found = []
+    cases = []
     for i, ((k, s, n, d), (j, t, m, e)) in enumerate(pairs):
         axes = (n, k, s, d), (m, j, t, e), (n, k, s), (m, j, t)
         turn = CONVENTIONS[i % len(CONVENTIONS) :] + CONVENTIONS[: i % len(CONVENTIONS)]
         p = next(p for p in turn if width_of(p) < min(k, j) and all(windows.starts(p, *a) for a in axes))
-        found.append(((k, j), (s, t), (n, m), (d, e), p, (1, 2, 4, 1)[i % 4]))
-    return found
+        cases.append(((k, j), (s, t), (n, m), (d, e), p, (1, 2, 4, 1)[i % 4]))
+    return cases
 
 
 @pytest.mark.parametrize('form', ['cpu', 'plain'])
@@ -142,7 +142,7 @@ def test_operations_equal_a_loop_for_all_sizes(k, form):
 
 
 @pytest.mark.parametrize(
-    ('padding', 'said'),
+    ('padding', 'message'),
     [
         ('smae', 'unknown'),
         (-1, 'negative'),
@@ -151,7 +151,7 @@ def test_operations_equal_a_loop_for_all_sizes(k, form):
         ('valid', 'does not fit'),
     ],
 )
-def test_what_does_not_fit_is_said(padding, said):
-    with pytest.raises(UsageError, match=said) as caught:
+def test_windows_that_do_not_fit_are_refused(padding, message):
+    with pytest.raises(UsageError, match=message) as caught:
         ops.conv(jnp.zeros((1, 4, 9, 2)), jnp.zeros((5, 5, 2, 3)), padding=padding)
     assert '\n' not in str(caught.value)

@@ -37,12 +37,12 @@ def test_a_pinhole_by_hand():
 
 def test_points_on_rays_project_to_their_pixels():
     with jax.enable_x64(True):
-        at = np.float64(rays.pixel_grid(CAMERA))
-        origins, directions = jax.jit(rays.generate_rays, static_argnums=0)(CAMERA, jnp.asarray(pose()), at)
-        t = np.random.default_rng(1).uniform(0.5, 9, at.shape[:2])
+        pixels = np.float64(rays.pixel_grid(CAMERA))
+        origins, directions = jax.jit(rays.generate_rays, static_argnums=0)(CAMERA, jnp.asarray(pose()), pixels)
+        t = np.random.default_rng(1).uniform(0.5, 9, pixels.shape[:2])
         project = jax.jit(rays.project, static_argnums=0)
         positions, depth = project(CAMERA, jnp.asarray(pose()), origins + t[..., None] * directions)
-        np.testing.assert_allclose(positions, at, atol=1e-9)
+        np.testing.assert_allclose(positions, pixels, atol=1e-9)
         np.testing.assert_allclose(depth, t, rtol=1e-12)  # t is the depth along the axis
 
 
@@ -97,13 +97,13 @@ def test_strong_lenses_are_inverted_up_to_where_they_fold(lens):
 
 def test_a_camera_for_each_ray():
     cameras = [CAMERA, CAMERA._replace(focal=(50.0, 55.0), centre=(28.0, 22.0), distortion=(0.05, 0, 0, 0.001))]
-    at = jnp.asarray([[7.0, 9.0], [40.0, 30.0]])
+    pixels = jnp.asarray([[7.0, 9.0], [40.0, 30.0]])
     together = CAMERA.with_intrinsics(np.array([camera.intrinsics for camera in cameras], np.float32))
     for function in map(jax.jit, (rays.unproject, rays.cone_radii)):
-        result = function(together, at)
+        result = function(together, pixels)
         for i, camera in enumerate(cameras):
-            np.testing.assert_allclose(result[i], function(camera, at[i]), rtol=1e-5, atol=1e-6)
-    directions = rays.unproject(together, at)
+            np.testing.assert_allclose(result[i], function(camera, pixels[i]), rtol=1e-5, atol=1e-6)
+    directions = rays.unproject(together, pixels)
     for i, camera in enumerate(cameras):
         for result, alone in zip(
             rays.to_ndc(together, jnp.zeros((2, 3)), directions),
@@ -171,11 +171,11 @@ def test_stratified_samples_are_uniform_in_bins_between_middles():
     near, far = np.array([2.0, 1.0]), np.array([6.0, 5.0])
     regular = np.asarray(rays.sample_stratified(None, near, far, 5))
     np.testing.assert_allclose(regular, [[2, 3, 4, 5, 6], [1, 2, 3, 4, 5]])
-    drawn = np.stack([rays.sample_stratified(jax.random.key(i), near, far, 5) for i in range(400)])
+    samples = np.stack([rays.sample_stratified(jax.random.key(i), near, far, 5) for i in range(400)])
     low, high = [2, 2.5, 3.5, 4.5, 5.5], [2.5, 3.5, 4.5, 5.5, 6]
-    assert (drawn[:, 0] >= low).all()
-    assert (drawn[:, 0] <= high).all()
-    np.testing.assert_allclose(drawn[:, 0].mean(0), np.add(low, high) / 2, atol=0.06)
+    assert (samples[:, 0] >= low).all()
+    assert (samples[:, 0] <= high).all()
+    np.testing.assert_allclose(samples[:, 0].mean(0), np.add(low, high) / 2, atol=0.06)
     np.testing.assert_allclose(
         1 / rays.sample_stratified(None, 1.0, 4.0, 4, inverse=True), [1, 0.75, 0.5, 0.25], rtol=1e-6
     )
@@ -226,11 +226,11 @@ def test_resampling_inverts_the_distribution():
 @pytest.mark.parametrize('even', [False, True])
 def test_random_resampling_has_the_histograms_shares(even):
     edges, weights = jnp.linspace(0.0, 4.0, 5), jnp.array([0.1, 0.0, 0.6, 0.3])
-    drawn = rays.sample_pdf(jax.random.key(0), edges, weights, 40000, stratify=even)
-    assert (np.diff(drawn) >= 0).all()
-    share = np.histogram(drawn, edges)[0] / 40000
+    samples = rays.sample_pdf(jax.random.key(0), edges, weights, 40000, stratify=even)
+    assert (np.diff(samples) >= 0).all()
+    share = np.histogram(samples, edges)[0] / 40000
     np.testing.assert_allclose(share, weights, atol=1e-3 if even else 1e-2)
-    inside = np.asarray(drawn)[(drawn > 2) & (drawn < 3)]
+    inside = np.asarray(samples)[(samples > 2) & (samples < 3)]
     np.testing.assert_allclose(np.histogram(inside, 4, (2, 3))[0] / len(inside), 0.25, atol=0.01)
 
 
@@ -263,6 +263,6 @@ def test_blurred_weights_are_the_means_of_the_maxima():
         (lambda: rays.distort(jnp.ones(2), (0.1,) * 6), 'at most the coefficients k1, k2, p1, p2; got 6'),
     ],
 )
-def test_what_is_refused(call, message):
+def test_bad_arguments_are_refused(call, message):
     with pytest.raises(UsageError, match=message):
         call()

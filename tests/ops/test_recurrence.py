@@ -222,24 +222,24 @@ def test_gradients_in_float32_and_padding_that_is_not_a_number(name, layout):
 
 
 @pytest.mark.parametrize('name', ['rnn', 'lstm, mapped', 'gru', 'gru, reset before'])
-def test_a_carried_state_goes_on(name):
+def test_windows_with_a_carried_state_equal_the_full_sequence(name):
     """Two windows equal the whole sequence, of one row too; no step at all leaves state and gradients as they are."""
     x, w, initial = jax.tree.map(np.float32, draw_arguments(name, rows=1))
     call = CELLS[name][0]
 
     @jax.jit
     def run(x, w, initial):
-        whole = call(x, **w, initial=initial)
+        full = call(x, **w, initial=initial)
         parts, state = [], initial
         for start, stop in ((0, 1), (1, 1), (1, T)):
             outputs, state = call(x[:, start:stop], **w, initial=state)
             assert outputs.shape == (1, stop - start, H)
             parts.append(outputs)
         gradients = jax.grad(lambda w, s: weigh(call(x[:, :0], **w, initial=s)), (0, 1))(w, initial)
-        return whole, (jnp.concatenate(parts, 1), state), gradients
+        return full, (jnp.concatenate(parts, 1), state), gradients
 
-    whole, windows, gradients = run(x, w, initial)
-    compare(windows, whole, rtol=1e-6, atol=1e-6)
+    full, windows, gradients = run(x, w, initial)
+    compare(windows, full, rtol=1e-6, atol=1e-6)
     assert not any(leaf.any() for leaf in jax.tree.leaves(gradients[0]))
     assert all(leaf.any() for leaf in jax.tree.leaves(gradients[1]))
 
@@ -320,13 +320,13 @@ def test_under_vmap():
         (dict(lengths=[1.0, 2, 3, 4]), 'should be integers'),
     ],
 )
-def test_what_is_refused(change, message):
+def test_shapes_that_do_not_fit_are_refused(change, message):
     x, w, initial = draw_arguments('gru')
     with pytest.raises(UsageError, match=message):
         recurrence.gru(**{'x': x, **w, 'initial': initial, **change})
 
 
-def test_what_else_is_refused():
+def test_bad_arguments_are_refused():
     x, w, initial = draw_arguments('lstm')
     with pytest.raises(UsageError, match='should be 2 of'):
         recurrence.lstm(x, **w, initial=initial[:1])

@@ -43,7 +43,7 @@ def closed_form(origins, directions):
     return t, RADIUS / along, q / along[:, None], -q / along[:, None], -t[:, None] * q / along[:, None]
 
 
-def test_a_sphere_is_met_where_the_quadratic_says_and_moves_as_it_says():
+def test_crossings_of_a_sphere_and_their_gradients_solve_the_quadratic():
     origins, directions = make_rays()
     t, by_radius, by_centre, by_origin, by_way = closed_form(origins, directions)
     met = np.isfinite(t)
@@ -113,14 +113,14 @@ def test_gradients_are_finite_differences():
             np.testing.assert_allclose((grad * direction).sum(), (ahead - back) / 2e-6, rtol=1e-6)
 
 
-def test_blocks_do_not_change_what_is_found():
+def test_blocks_do_not_change_the_crossings():
     def find(block):
         return surfaces.find_first_crossing(ball, params(), *map(jnp.asarray, rays), 0.0, 12.0, 64, block=block)
 
     rays = make_rays()
-    whole, *others = jax.jit(lambda: [find(block) for block in (64, 7, 1000)])()
+    reference, *others = jax.jit(lambda: [find(block) for block in (64, 7, 1000)])()
     for other in others:
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), other, whole)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), other, reference)
 
 
 def test_the_search_ends_when_all_have_hit():
@@ -157,7 +157,7 @@ def test_rays_that_begin_inside():
     assert not find(2.0, True).hit[0]  # near = far: no ray at all
 
 
-def test_a_surface_that_is_grazed_throws_no_step_far():
+def test_gradients_of_grazing_rays_are_bounded():
     """f = z - 0.5 along a ray that comes nearer to it by 1e-6 a length: the slope is taken to be 1e-3."""
     origin, direction = jnp.array([[0.0, 0.0, 0.5 - 1e-6]]), jnp.array([[1.0, 0.0, 1e-6]])
 
@@ -167,6 +167,6 @@ def test_a_surface_that_is_grazed_throws_no_step_far():
     assert 900 < abs(jax.jit(jax.grad(depth))(jnp.array(0.5))) <= 1e3 * (1 + 1e-5)
 
 
-def test_what_is_refused():
+def test_bad_arguments_are_refused():
     with pytest.raises(UsageError, match='count=0 >= 1'):
         surfaces.find_first_crossing(ball, params(), jnp.zeros((1, 3)), jnp.ones((1, 3)), 0.0, 1.0, 0)

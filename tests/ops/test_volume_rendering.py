@@ -43,7 +43,7 @@ def test_the_quadratures_error_falls_with_the_square_of_the_step():
     np.testing.assert_allclose(np.log2(np.divide(errors[:-1], errors[1:])), 2, atol=0.05)
 
 
-def test_equals_the_product_of_what_is_let_through():
+def test_weights_equal_products_of_transmittances():
     density, delta = rng.uniform(0, 3, (4, 9)), rng.uniform(0, 1, (4, 9))
     colours, t = rng.uniform(size=(4, 9, 3)), np.sort(rng.uniform(2, 6, (4, 9)))
     with jax.enable_x64(True):

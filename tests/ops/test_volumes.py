@@ -103,7 +103,7 @@ def test_emission_of_a_ramp_of_density_falls_with_the_square_of_the_step():
 
 
 @pytest.mark.usefixtures('x64')
-def test_the_surface_of_a_sphere_is_where_it_is_and_faces_as_it_does():
+def test_hits_and_normals_of_a_sphere():
     """Voxels of r - |p|: errors of depth and of normal fall with the square of the voxel."""
     radius, segments, errors = 0.6, make_segments(60, -0.4, 0.4), []
     a = np.asarray((segments.directions**2).sum(-1))
@@ -232,7 +232,7 @@ def test_extinction_is_the_step_corrected_opacity():
 
 
 @pytest.mark.usefixtures('x64')
-def test_ending_early_changes_nothing_but_what_is_hidden():
+def test_ending_early_changes_only_hidden_samples():
     volume, table, segments = rng.uniform(size=(5, 4, 6)), rng.uniform(0.2, 0.9, (7, 4)), make_segments()
     shader = volumes.make_shader(jnp.asarray(volume), jnp.asarray(table), 0.1, LOW, HIGH)
     full = jax.jit(lambda: volumes.render_emission(shader, segments, 40, background=0.5))()
@@ -323,6 +323,6 @@ def test_gradients_are_finite_differences(kind):
         (lambda: volumes.render_emission(lambda x: x, make_segments(1), 4, stop=0.1, block=0), 'block=0'),
     ],
 )
-def test_what_is_refused(call, message):
+def test_bad_arguments_are_refused(call, message):
     with pytest.raises(UsageError, match=message):
         call()

@@ -20,11 +20,11 @@ def over(size, padding=1):
     return Windows(size, (3, 3), (1, 1), resolve_padding(padding, size, (3, 3), (1, 1)))
 
 
-def form(function, at):
+def form(function, spec):
     """(images, kernel, dy) -> (outputs, the gradient by the images, that by the kernel)"""
 
     def run(images, kernel, dy):
-        y, back = jax.vjp(lambda x, k: function(x, k, at), images, kernel)
+        y, back = jax.vjp(lambda x, k: function(x, k, spec), images, kernel)
         return y, *back(dy)
 
     return jax.jit(run)
@@ -50,31 +50,32 @@ def test_every_convention_and_odd_sizes(monkeypatch):
     """All in one program, which compiles faster than one for each."""
     monkeypatch.setattr('canon.ops.winograd._MIN_KERNEL_GRADIENT_CHANNELS', 1)
     cases = [over(size, padding) for padding, sizes in CONVENTIONS for size in sizes]
-    arrays = [(drawn(2, *at.size, 3), drawn(3, 3, 3, 5, seed=1), drawn(2, *at.out, 5, seed=2)) for at in cases]
+    arrays = [(drawn(2, *spec.size, 3), drawn(3, 3, 3, 5, seed=1), drawn(2, *spec.out, 5, seed=2)) for spec in cases]
 
     @jax.jit
     def both(arrays):
         return [
-            (form(winograd_conv, at)(*case), form(plain, at)(*case)) for at, case in zip(cases, arrays, strict=True)
+            (form(winograd_conv, spec)(*case), form(plain, spec)(*case))
+            for spec, case in zip(cases, arrays, strict=True)
         ]
 
     with jax.enable_x64(True):
         results = both(arrays)
-    for at, case, (found, expected) in zip(cases, arrays, results, strict=True):
-        places = [[i - low for i in range(n)] for (low, _), n in zip(at.padding, at.out, strict=True)]
+    for spec, case, (actual, expected) in zip(cases, arrays, results, strict=True):
+        places = [[i - low for i in range(n)] for (low, _), n in zip(spec.padding, spec.out, strict=True)]
         looped = windows.conv(*case[:2], places, (1, 1), 1)
-        for a, b in zip((found[0], *found), (looped, *expected), strict=True):
-            np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max(), err_msg=str(at))
+        for a, b in zip((actual[0], *actual), (looped, *expected), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max(), err_msg=str(spec))
 
 
-def test_it_errs_as_little_as_the_plain_form():
+def test_the_error_is_that_of_the_plain_form():
     """In float32 against float64, at a layer's own number of channels; larger tiles would err twenty times as much."""
-    at = over((14, 14))
+    spec = over((14, 14))
     arrays = drawn(1, 14, 14, 256), drawn(3, 3, 256, 96, seed=1) / 48, drawn(1, 14, 14, 96, seed=2)
     with jax.enable_x64(True):
-        exact = [np.asarray(a) for a in form(plain, at)(*arrays)]
+        exact = [np.asarray(a) for a in form(plain, spec)(*arrays)]
     narrow = [jnp.asarray(a, jnp.float32) for a in arrays]
-    for ours, theirs, truth in zip(form(winograd_conv, at)(*narrow), form(plain, at)(*narrow), exact, strict=True):
+    for ours, theirs, truth in zip(form(winograd_conv, spec)(*narrow), form(plain, spec)(*narrow), exact, strict=True):
         far = [np.abs(a - truth).max() / np.abs(truth).max() for a in (ours, theirs)]
         assert far[0] < 2e-6, far
         assert far[0] < 4 * far[1], far
@@ -103,10 +104,10 @@ def test_an_empty_batch(monkeypatch):
     np.testing.assert_array_equal(dk, np.zeros((3, 3, 3, 4)))
 
 
-def test_who_gets_it():
+def test_which_convolutions_use_it():
     """ResNet-50's stages in a batch of 8; not where it was measured to lose, nor where it does not apply."""
 
-    def paid(images, kernel, dtype=jnp.float32, padding=1, stride=1, dilation=1, groups=1):
+    def uses_winograd(images, kernel, dtype=jnp.float32, padding=1, stride=1, dilation=1, groups=1):
         x, k = jax.ShapeDtypeStruct(images, dtype), jax.ShapeDtypeStruct(kernel, dtype)
 
         def trace(x, k):
@@ -116,17 +117,17 @@ def test_who_gets_it():
             return 'conv_general_dilated' not in str(jax.make_jaxpr(lambda x, k: trace(x, k))(x, k))
 
     for size, width in ((56, 64), (28, 128), (14, 256), (7, 512)):
-        assert paid((8, size, size, width), (3, 3, width, width))
-    assert paid((8, 14, 14, 512), (3, 3, 256, 512), groups=2)
-    assert paid((8, 14, 14, 256), (3, 3, 256, 256), jnp.float64)
-    assert not paid((8, 14, 14, 256), (3, 3, 256, 256), jnp.bfloat16)
-    assert not paid((1, 7, 7, 512), (3, 3, 512, 512))
-    assert not paid((8, 56, 56, 32), (3, 3, 32, 64))
-    assert not paid((256, 224, 224, 64), (3, 3, 64, 64))  # eight times the images' memory
-    assert not paid((0, 14, 14, 256), (3, 3, 256, 256))
-    assert not paid((8, 14, 14, 256), (3, 3, 256, 256), stride=2)
-    assert not paid((8, 14, 14, 256), (3, 3, 256, 256), dilation=2, padding=2)
-    assert not paid((8, 14, 14, 256), (5, 5, 256, 256), padding=2)
+        assert uses_winograd((8, size, size, width), (3, 3, width, width))
+    assert uses_winograd((8, 14, 14, 512), (3, 3, 256, 512), groups=2)
+    assert uses_winograd((8, 14, 14, 256), (3, 3, 256, 256), jnp.float64)
+    assert not uses_winograd((8, 14, 14, 256), (3, 3, 256, 256), jnp.bfloat16)
+    assert not uses_winograd((1, 7, 7, 512), (3, 3, 512, 512))
+    assert not uses_winograd((8, 56, 56, 32), (3, 3, 32, 64))
+    assert not uses_winograd((256, 224, 224, 64), (3, 3, 64, 64))  # eight times the images' memory
+    assert not uses_winograd((0, 14, 14, 256), (3, 3, 256, 256))
+    assert not uses_winograd((8, 14, 14, 256), (3, 3, 256, 256), stride=2)
+    assert not uses_winograd((8, 14, 14, 256), (3, 3, 256, 256), dilation=2, padding=2)
+    assert not uses_winograd((8, 14, 14, 256), (5, 5, 256, 256), padding=2)
     images, kernel = (
         jax.ShapeDtypeStruct((8, 14, 14, 64), jnp.float32),
         jax.ShapeDtypeStruct((3, 3, 64, 64), jnp.float64),

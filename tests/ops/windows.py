@@ -19,15 +19,15 @@ def starts(convention, n: int, k: int, s: int, d: int = 1, ceil_mode: bool = Fal
     before, after = {'valid': (0, 0)}.get(convention) or (
         (convention, convention) if isinstance(convention, int) else convention
     )
-    found, at = [], -before
-    while at + extent <= n + after:
-        found.append(at)
-        at += s
+    positions, position = [], -before
+    while position + extent <= n + after:
+        positions.append(position)
+        position += s
     # Caffe, torch: rounding up adds a window that hangs over, unless it would start in the padding behind the image
-    hangs = found[-1] + extent < n + after if found else extent - s < n + before + after
-    if ceil_mode and hangs and at < n:
-        found.append(at)
-    return found
+    hangs = positions[-1] + extent < n + after if positions else extent - s < n + before + after
+    if ceil_mode and hangs and position < n:
+        positions.append(position)
+    return positions
 
 
 def over_windows(images, window, places, dilation, fold):

@@ -25,7 +25,7 @@ def test_rows_are_target_words_and_columns_source_words():
     figure.canvas.draw()
 
 
-def test_heads_stand_in_a_grid_with_words_at_its_edges():
+def test_heads_are_drawn_in_a_grid_with_words_at_its_edges():
     weights = np.random.default_rng(0).random((5, 2, 3))
     axes = plots.draw_alignments(weights, ['x', 'y'], ['a', 'b', 'c'], columns=3).axes
     for i in range(5):
@@ -39,7 +39,7 @@ def test_heads_stand_in_a_grid_with_words_at_its_edges():
     )
 
 
-def test_what_is_refused():
+def test_bad_input_is_refused():
     with pytest.raises(UsageError, match=r'weights \(3, 2\) are not .* of 2 target and 3 source words'):
         plots.draw_alignments(np.zeros((3, 2)), ['x', 'y'], ['a', 'b', 'c'])
     with pytest.raises(UsageError, match='1 titles for 2 heads'):

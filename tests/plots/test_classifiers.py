@@ -21,10 +21,10 @@ def test_a_mosaic_is_filled_row_by_row():
 def test_filters_are_stretched_each_for_itself_with_zero_in_grey(channels):
     kernels = np.zeros((2, 2, channels, 3))
     kernels[0, 0, 0, 0], kernels[1, 1, 0, 1] = -5.0, 0.01
-    shown = image_of(plots.draw_filters(kernels)).reshape(2, 8, -1)[..., 0]
-    np.testing.assert_allclose(shown[:, :2], [[0, 0.5], [0.5, 0.5]])
-    np.testing.assert_allclose(shown[:, 3:5], [[0.5, 0.5], [0.5, 1]])
-    np.testing.assert_allclose(shown[:, 6:], 0.5)
+    sheet = image_of(plots.draw_filters(kernels)).reshape(2, 8, -1)[..., 0]
+    np.testing.assert_allclose(sheet[:, :2], [[0, 0.5], [0.5, 0.5]])
+    np.testing.assert_allclose(sheet[:, 3:5], [[0.5, 0.5], [0.5, 1]])
+    np.testing.assert_allclose(sheet[:, 6:], 0.5)
 
 
 def test_feature_maps_are_the_channels_that_vary_most_at_one_place_in_every_column():
@@ -36,22 +36,22 @@ def test_feature_maps_are_the_channels_that_vary_most_at_one_place_in_every_colu
     np.testing.assert_array_equal(right[[0, 1, 3, 4]], [[0, 0], [0, 1], [0, 0], [0, 0]])
 
 
-def test_histograms_say_how_many_values_are_zero():
+def test_histograms_report_the_share_of_zeros():
     figure = plots.draw_histograms({'relu': np.array([0, 0, 0, 1.0]), 'linear': np.array([1.0, 2.0, np.nan])})
     assert [axes.get_title() for axes in figure.axes] == ['relu: 75% zero', 'linear: 0% zero']
 
 
-def test_of_many_classes_the_worst_and_the_best_are_shown():
+def test_of_many_classes_the_worst_and_the_best_are_drawn():
     right = np.random.default_rng(0).permutation(np.arange(100))
     counts = np.diag(right) + np.roll(np.diag(100 - right), 1, axis=1)
     counts[7] = 0  # without examples
     axes = plots.draw_class_accuracy(counts, [f'c{i}' for i in range(100)]).axes[0]
-    shown = [bar.get_width() for bar in axes.patches]
-    known = np.sort(np.delete(right, 7)) / 100
-    np.testing.assert_allclose(shown, [*known[:20], *known[-20:]])
-    first = int(np.flatnonzero(right == round(100 * known[0]))[0])
+    widths = [bar.get_width() for bar in axes.patches]
+    accuracies = np.sort(np.delete(right, 7)) / 100
+    np.testing.assert_allclose(widths, [*accuracies[:20], *accuracies[-20:]])
+    first = int(np.flatnonzero(right == round(100 * accuracies[0]))[0])
     assert axes.get_yticklabels()[0].get_text() == f'c{first} ({right[first]} of 100)'
-    assert f'{known.mean():.4f}' in axes.get_lines()[-1].get_label()
+    assert f'{accuracies.mean():.4f}' in axes.get_lines()[-1].get_label()
 
 
 def test_a_reliability_diagram_shows_accuracy_and_the_gap_to_confidence():

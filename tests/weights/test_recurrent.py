@@ -44,14 +44,14 @@ def test_flax(name, reverse):
     layer = layer.clone(bidirectional=reverse)
     if reverse:
         tree['backward_0'] = ours
-    found = layer.apply({'params': tree}, X, LENGTHS)[0][..., -5:]
-    wanted = peer.apply(variables, X, seq_lengths=LENGTHS)
+    actual = layer.apply({'params': tree}, X, LENGTHS)[0][..., -5:]
+    expected = peer.apply(variables, X, seq_lengths=LENGTHS)
     for row, length in enumerate(LENGTHS):
-        np.testing.assert_allclose(found[row, :length], wanted[row, :length], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(actual[row, :length], expected[row, :length], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize('layer', [RNN(5, 2), LSTM(5, 2, bidirectional=True), GRU(5, use_bias=False), GRU(5, 3)])
-def test_there_and_back(layer):
+def test_round_trip(layer):
     params = drawn(jax.eval_shape(layer.init, jax.random.key(0), X))['params']
     tensors = recurrent.layer_to_torch(params, 'encoder.')
     assert all(key.startswith('encoder.') for key in tensors)
@@ -59,7 +59,7 @@ def test_there_and_back(layer):
     same(recurrent.layer_from_torch({**tensors, 'decoder.weight': np.zeros(3)}, 'encoder.'), params)
 
 
-def test_what_is_refused():
+def test_bad_input_is_refused():
     def params(layer):
         return drawn(jax.eval_shape(layer.init, jax.random.key(0), X))['params']
 

@@ -66,11 +66,11 @@ def test_layouts_are_torchs():
             for j in range(4):
                 y[:, o, i, j] = (x[:, part, i : i + 3, j : j + 2] * torch['features.0.weight'][o]).sum((1, 2, 3))
     y = y / np.sqrt(1 + 1e-5)
-    want = y.reshape(2, -1) @ torch['classifier.weight'].T
-    assert np.abs(want - np.asarray(Net().apply(ours, IMAGES))).max() < 1e-5
+    expected = y.reshape(2, -1) @ torch['classifier.weight'].T
+    assert np.abs(expected - np.asarray(Net().apply(ours, IMAGES))).max() < 1e-5
 
 
-def test_there_and_back_is_the_identity(tmp_path):
+def test_a_round_trip_is_the_identity(tmp_path):
     ours = variables()
     weights.save_variables(tmp_path / 'deep' / 'net.safetensors', 'toy.net', ours)
     back = weights.load_variables(
@@ -99,7 +99,7 @@ def test_another_network_is_an_error_that_lists_what_differs(tmp_path):
         weights.from_torch(weights.to_torch(variables(), NAMES), variables(7), NAMES)
 
 
-def test_a_reader_gives_our_names_and_leaves_strangers(tmp_path):
+def test_a_reader_renames_known_keys_and_keeps_the_others(tmp_path):
     tensors = weights.to_torch(variables(), NAMES) | {'extra.weight': np.zeros(3, np.float32)}
     weights.write(tmp_path / 'a.safetensors', tensors)
     flat = {'conv/kernel': 0, 'conv/bias': 0, 'norm/scale': 0, 'norm/bias': 0, 'batch_stats/norm/mean': 0,
@@ -129,12 +129,12 @@ def test_from_the_hub(tmp_path, monkeypatch):
     import huggingface_hub
 
     weights.save_variables(tmp_path / 'model.safetensors', 'toy.net', variables())
-    asked = []
+    requests = []
     monkeypatch.setattr(
-        huggingface_hub, 'hf_hub_download', lambda *a: asked.append(a) or str(tmp_path / 'model.safetensors')
+        huggingface_hub, 'hf_hub_download', lambda *a: requests.append(a) or str(tmp_path / 'model.safetensors')
     )
     weights.load_variables('timm/toy', 'toy.net', variables())
-    assert asked == [('timm/toy', 'model.safetensors')]
+    assert requests == [('timm/toy', 'model.safetensors')]
 
     def refuse(*_):
         raise OSError('no network')
@@ -183,13 +183,13 @@ def test_a_form_that_nobody_publishes_is_refused(tmp_path):
         weights.save_variables(tmp_path / 'vgg.safetensors', 'vgg.vgg11', ours)
 
 
-def test_what_is_saved_is_a_whole_network(tmp_path):
+def test_incomplete_variables_are_not_saved(tmp_path):
     """Bare parameters wrote an empty file; without statistics, or under another depth's name, half a network."""
-    whole = variables()
+    complete = variables()
     for broken, message in [
-        (whole['params'], r"expected variables .'params': \.\.\., 'batch_stats': \.\.\.., got conv, head, norm"),
+        (complete['params'], r"expected variables .'params': \.\.\., 'batch_stats': \.\.\.., got conv, head, norm"),
         ({}, 'got nothing'),
-        ({'params': whole['params']}, 'batch_stats lacks norm; give all that model.init gives'),
+        ({'params': complete['params']}, 'batch_stats lacks norm; give all that model.init gives'),
     ]:
         with pytest.raises(UsageError, match=message):
             weights.save_variables(tmp_path / 'a.safetensors', 'toy.net', broken)
@@ -256,7 +256,7 @@ def test_eight_bit_floats_become_float32(tmp_path, kind):
 
 
 @pytest.mark.parametrize('prefix', ['module.', '_orig_mod.', 'model.', 'module._orig_mod.', 'model._orig_mod.module.'])
-def test_prefixes_of_wrappers_are_taken_off(tmp_path, prefix):
+def test_prefixes_of_wrappers_are_stripped(tmp_path, prefix):
     tensors = {prefix + k: v for k, v in weights.to_torch(variables(), NAMES).items()}
     weights.write(tmp_path / 'a.safetensors', tensors | {'n_averaged': np.array(7)})
     back = weights.load_variables(tmp_path / 'a.safetensors', 'toy.net', variables())
@@ -284,7 +284,7 @@ class Tensor:
         return self.array
 
 
-def test_what_a_pth_may_hold(tmp_path, monkeypatch):
+def test_contents_of_a_pth(tmp_path, monkeypatch):
     """Parameters with gradients and nested mappings are read; what holds no tensors is one line."""
     ours = weights.to_torch(variables(), NAMES)
     tensors = {f'module.{k}': Tensor(v, requires_grad=True) for k, v in ours.items()}
@@ -313,7 +313,7 @@ def test_what_a_pth_may_hold(tmp_path, monkeypatch):
             weights.read(path)
 
 
-def test_a_mistyped_path_is_not_looked_for_at_the_hub(tmp_path, monkeypatch):
+def test_a_mistyped_path_is_not_requested_from_the_hub(tmp_path, monkeypatch):
     import huggingface_hub
 
     def refuse(*_):
