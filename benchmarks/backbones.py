@@ -82,15 +82,16 @@ class MobileNetV2(nn.Module):
 # --- what is timed ------------------------------------------------------------------------------------------------
 
 
-def drawn(*shape: int) -> jax.Array:
+def draw_array(*shape: int) -> jax.Array:
+    """Draws an array of normal numbers, the same in every process."""
     return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
 
 
-def parameters(variables) -> int:
+def count_parameters(variables) -> int:
     return sum(p.size for p in jax.tree.leaves(variables['params']))
 
 
-def networks(name: str) -> dict[str, nn.Module]:
+def make_networks(name: str) -> dict[str, nn.Module]:
     if name == 'resnet50':
         return {'canon': resnet.resnet50(), 'linen': ResNet50()}
     return {'canon': mobilenet.mobilenet_v2(dropout=0.0), 'linen': MobileNetV2()}
@@ -101,26 +102,27 @@ def compiler_options(side: str) -> dict:
     return backend.compiler_options() if side == 'canon' else {}
 
 
-def variables_of(model: nn.Module, x: jax.Array):
+def init_variables(model: nn.Module, x: jax.Array):
     return backend.jit(model.init)(jax.random.key(0), x)
 
 
-def forward(name: str, side: str) -> Callable:
-    x, model = drawn(BATCH, SIZE, SIZE, 3), networks(name)[side]
-    variables = variables_of(model, x)
+def make_forward(name: str, side: str) -> Callable:
+    x, model = draw_array(BATCH, SIZE, SIZE, 3), make_networks(name)[side]
+    variables = init_variables(model, x)
     call = jax.jit(model.apply, compiler_options=compiler_options(side))
     return lambda: call(variables, x)
 
 
-def train(name: str, side: str) -> Callable:
-    x, models = drawn(BATCH, SIZE, SIZE, 3), networks(name)
-    counts = [parameters(jax.eval_shape(model.init, jax.random.key(0), x)) for model in models.values()]
+def make_train_step(name: str, side: str) -> Callable:
+    x, models = draw_array(BATCH, SIZE, SIZE, 3), make_networks(name)
+    # Times of different networks would compare nothing.
+    counts = [count_parameters(jax.eval_shape(model.init, jax.random.key(0), x)) for model in models.values()]
     assert counts[0] == counts[1], f'not the same network: {counts} parameters'
     tx = optim.momentum(0.01) if side == 'canon' else optax.sgd(0.01, 0.9)
-    return trainer(models[side], tx, x, compiler_options(side), side)
+    return compile_step(models[side], tx, x, compiler_options(side), side)
 
 
-def trainer(model: nn.Module, tx: Any, x: jax.Array, options: dict, side: str) -> Callable:
+def compile_step(model: nn.Module, tx: Any, x: jax.Array, options: dict, side: str) -> Callable:
     """One donated step of SGD with momentum; prints what its compilation took."""
     labels = jnp.arange(BATCH)
 
@@ -131,35 +133,36 @@ def trainer(model: nn.Module, tx: Any, x: jax.Array, options: dict, side: str) -
             )
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), mutated['batch_stats']
 
-        (value, moved), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        (value, stats_after), grads = jax.value_and_grad(loss, has_aux=True)(params)
         updates, state = tx.update(grads, state, params)
-        return optax.apply_updates(params, updates), moved, state, value
+        return optax.apply_updates(params, updates), stats_after, state, value
 
-    variables = variables_of(model, x)
-    held = [variables['params'], variables['batch_stats'], jax.jit(tx.init)(variables['params'])]
-    traced = jax.jit(step, donate_argnums=(0, 1, 2), compiler_options=options).lower(*held)
+    variables = init_variables(model, x)
+    # Donated buffers may not be used again: each call passes on what the one before returned.
+    carry = [variables['params'], variables['batch_stats'], jax.jit(tx.init)(variables['params'])]
+    traced = jax.jit(step, donate_argnums=(0, 1, 2), compiler_options=options).lower(*carry)
     wall, cpu = time.perf_counter(), time.process_time()
     compiled = traced.compile()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     print(f'  {side}: the train step compiles in {cpu:.1f} s of CPU ({wall:.1f} s)', file=sys.stderr, flush=True)
 
     def call():
-        *held[:], value = compiled(*held)
+        *carry[:], value = compiled(*carry)
         return value
 
     return call
 
 
-def operation(functions: dict[str, Callable], shapes: tuple, side: str, gradient: bool = True) -> Callable:
+def compile_operation(functions: dict[str, Callable], shapes: tuple, side: str, gradient: bool = True) -> Callable:
     """A compiled operation of arrays of these shapes, with its gradient or without."""
-    function, inputs = functions[side], [drawn(*shape) for shape in shapes]
+    function, inputs = functions[side], [draw_array(*shape) for shape in shapes]
 
     def with_gradient(upstream, *inputs):
         y, pull = jax.vjp(function, *inputs)
         return y, pull(upstream)
 
-    if gradient:
-        inputs = [drawn(*jax.eval_shape(function, *inputs).shape), *inputs]
+    if gradient:  # of random numbers: that of a sum would be an array of ones, which XLA simplifies away
+        inputs = [draw_array(*jax.eval_shape(function, *inputs).shape), *inputs]
     call = jax.jit(with_gradient if gradient else function, compiler_options=compiler_options(side))
     return lambda: call(*inputs)
 
@@ -190,23 +193,23 @@ OPERATIONS: dict[str, tuple[dict[str, Callable], tuple]] = {
 
 
 def make_operation(name: str, side: str) -> Callable:
-    return operation(*OPERATIONS[name], side, gradient=name != 'lrn')
+    return compile_operation(*OPERATIONS[name], side, gradient=name != 'lrn')
 
 
-def work(make: Callable[[str, str], Callable], name: str, calls: int, linen: float, torch: float) -> Work:
+def make_work(make: Callable[[str, str], Callable], name: str, calls: int, linen: float, torch: float) -> Work:
     """The comparison of what make(name, side) builds. linen, torch: the ratios to reach."""
     sides = {side: functools.partial(make, name, side) for side in ('canon', 'linen')}
     return Work(sides, calls, {'linen': linen, 'torch': torch})
 
 
 WORKS = {
-    'max_pool': work(make_operation, 'max_pool', 5, 0.3, 2.0),
-    'lrn': work(make_operation, 'lrn', 10, 0.6, 0.3),
-    'batch_norm': work(make_operation, 'batch_norm', 5, 0.8, 0.9),
-    'mobilenet_v2_forward': work(forward, 'mobilenet_v2', 2, 0.2, 0.5),
-    'resnet50_forward': work(forward, 'resnet50', 1, 0.7, 0.9),
-    'mobilenet_v2_train': work(train, 'mobilenet_v2', 1, 0.15, 1.1),
-    'resnet50_train': work(train, 'resnet50', 1, 0.35, 1.0),
+    'max_pool': make_work(make_operation, 'max_pool', 5, 0.3, 2.0),
+    'lrn': make_work(make_operation, 'lrn', 10, 0.6, 0.3),
+    'batch_norm': make_work(make_operation, 'batch_norm', 5, 0.8, 0.9),
+    'mobilenet_v2_forward': make_work(make_forward, 'mobilenet_v2', 2, 0.2, 0.5),
+    'resnet50_forward': make_work(make_forward, 'resnet50', 1, 0.7, 0.9),
+    'mobilenet_v2_train': make_work(make_train_step, 'mobilenet_v2', 1, 0.15, 1.1),
+    'resnet50_train': make_work(make_train_step, 'resnet50', 1, 0.35, 1.0),
 }
 
 

@@ -61,7 +61,7 @@ PAIRS = {
 }
 
 
-def updater(tx, shapes):
+def make_update(tx, shapes):
     """A function that makes one donated update, and the compiled program."""
     rng = np.random.default_rng(0)
     params = {f'p{i:03}': jnp.asarray(rng.normal(size=s), jnp.float32) for i, s in enumerate(shapes)}
@@ -84,7 +84,7 @@ def updater(tx, shapes):
 def count_bytes(tx):
     """Bytes per parameter of one donated update, and of its temporary memory, by XLA."""
     shapes = [(512, 512)] * 3
-    compiled = updater(tx, shapes)[1]
+    compiled = make_update(tx, shapes)[1]
     size = sum(map(np.prod, shapes))
     return compiled.cost_analysis()['bytes accessed'] / size, compiled.memory_analysis().temp_size_in_bytes / size
 
@@ -92,9 +92,9 @@ def count_bytes(tx):
 def adam_error(tx, steps=20_000, size=64):
     """Median and largest relative error of the updates against float64."""
     grads = np.random.default_rng(0).normal(size=(steps, size)).astype(np.float32)
-    seen = jax.jit(lambda gs: jax.lax.scan(lambda s, g: tx.update(g, s)[::-1], tx.init(gs[0]), gs)[1])(grads)
+    scan = jax.jit(lambda gs: jax.lax.scan(lambda s, g: tx.update(g, s)[::-1], tx.init(gs[0]), gs)[1])
     s, r, errors = np.zeros(size), np.zeros(size), []
-    for k, (g, u) in enumerate(zip(grads.astype(np.float64), np.asarray(seen), strict=True), start=1):
+    for k, (g, u) in enumerate(zip(grads.astype(np.float64), np.asarray(scan(grads)), strict=True), start=1):
         s, r = 0.9 * s + 0.1 * g, 0.999 * r + 0.001 * g**2
         exact = -(s / (1 - 0.9**k)) / (np.sqrt(r / (1 - 0.999**k)) + 1e-8)
         errors.append(np.abs(u - exact) / np.abs(exact))
@@ -118,7 +118,7 @@ def print_errors() -> None:
 
 
 def build(name: str, tree: str, side: int) -> Callable:
-    return updater(PAIRS[name][side](), TREES[tree]())[0]
+    return make_update(PAIRS[name][side](), TREES[tree]())[0]
 
 
 def compare(name: str, tree: str) -> Work:

@@ -30,7 +30,7 @@ CELLS = {
 }
 
 
-def train(kind: str, hidden: int, side: str) -> Callable:
+def make_train_step(kind: str, hidden: int, side: str) -> Callable:
     """Returns the train step of one side; both sides start from the same weights."""
     layer, cell = CELLS[kind]
     ours, peer = layer(hidden), linen.RNN(cell(hidden))
@@ -39,22 +39,22 @@ def train(kind: str, hidden: int, side: str) -> Callable:
     ((_, inner),) = variables['params'].items()
     same = {'params': {'forward_0': jax.tree.map(jnp.asarray, recurrent.cell_from_flax(inner))}}
     if side == 'canon':
-        return trainer(lambda v: ours.apply(v, x)[0], same, backend.compiler_options())
-    return trainer(lambda v: peer.apply(v, x), variables, {})
+        return compile_step(lambda v: ours.apply(v, x)[0], same, backend.compiler_options())
+    return compile_step(lambda v: peer.apply(v, x), variables, {})
 
 
-def trainer(outputs: Callable, variables: Any, options: dict) -> Callable:
+def compile_step(outputs: Callable, variables: Any, options: dict) -> Callable:
     """Compiles a step of SGD with donated variables."""
 
     def step(variables):
         value, gradient = jax.value_and_grad(lambda v: jnp.square(outputs(v)).mean())(variables)
         return jax.tree.map(lambda v, g: v - 0.1 * g, variables, gradient), value
 
-    held = [variables]
+    carry = [variables]  # donated, so each call passes on what the one before returned
     compiled = jax.jit(step, donate_argnums=0, compiler_options=options).lower(variables).compile()
 
     def call():
-        held[0], value = compiled(held[0])
+        carry[0], value = compiled(carry[0])
         return value
 
     return call
@@ -67,7 +67,7 @@ AIMS = {
 }
 WORKS = {
     f'{kind}_{hidden}': Work(
-        {side: functools.partial(train, kind, hidden, side) for side in ('canon', 'linen')}, 3, AIMS[kind]
+        {side: functools.partial(make_train_step, kind, hidden, side) for side in ('canon', 'linen')}, 3, AIMS[kind]
     )
     for kind in CELLS
     for hidden in SIZES

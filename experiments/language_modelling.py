@@ -61,6 +61,7 @@ def make(config: ConfigDict) -> Experiment:
     for name in sorted(config.data.evals):
         settings = named.call(TextEvalSettings, config.data.evals[name], f'data.evals.{name}')
         _check_held_out(corpus, settings, f'data.evals.{name}')
+        # Read once for both: the tokens, and the characters by which bits per character are counted.
         lines = list(corpus.lines(settings.split))
         held_out, characters = words.stream(lines), sum(len(line) + 1 for line in lines)
         baseline = ngram_baseline(tokens, held_out, len(words), settings.ngram) if settings.ngram else None
@@ -86,6 +87,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     Each text is a row; `samples.txt` holds them all.
     """
     words = _build_vocabulary(config, _load_corpus(config))
+    # An empty prompt continues from the beginning of a text.
     prompts = [line for line in text_files.read_input(source) if line] or ['']
     sample = _make_sampler(config, _make_model(config, len(words)))
     texts = []

@@ -75,13 +75,16 @@ def _parse(argv: list[str]) -> _Command:
     from canon.configuration import check_values, is_config, run_folder
     from experiments import overrides
 
+    # Overrides are taken out first: absl knows no flag of the form --config.KEY.
     pairs, words = overrides.read_flags(argv)
     help_requested = any(word in ('-h', '--help', '-help', '--helpfull', '--helpshort') for word in words)
     try:
+        # Flags may follow the config, as in `run CONFIG --force`.
         FLAGS.set_gnu_getopt(True)
         positional = FLAGS([word for word in words if not re.fullmatch(r'-h|--?help(full|short)?', word)])[1:]
     except flags.Error as error:
         raise UsageError(f'{error}; see --help') from error
+    # The config may be given as a word of its own, too: `main configs/x/y.py`.
     source = FLAGS.config
     if source is None and positional and is_config(positional[0]):
         source = positional.pop(0)
@@ -119,6 +122,7 @@ def _help(source: str | None) -> str:
 
 def _run(command: _Command) -> None:
     config, workdir = command.config, command.workdir
+    # Before JAX is imported, so that a misspelt name is reported at once.
     protocol.check_name(config.get('experiment'))
     import jax
 
@@ -128,10 +132,12 @@ def _run(command: _Command) -> None:
     _join_job()  # before anything asks JAX for its devices
     if FLAGS.compilation_cache:
         jax.config.update('jax_compilation_cache_dir', os.path.expanduser(FLAGS.compilation_cache))
+        # JAX's own threshold of a second would leave out most programs of a small network on a CPU.
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
     module = protocol.load(config.experiment)
     try:
         experiment = _make(config, module, workdir)
+    # A key that an experiment needs and the config lacks; any other such error is a bug, and keeps its traceback.
     except (AttributeError, KeyError) as error:
         key = find_missing_key(error, config)
         if key is None:
@@ -246,6 +252,7 @@ def _export(config, module, experiment, workdir) -> None:
 
     if not isinstance(module, protocol.Exports):
         raise UsageError(f'experiment {config.experiment!r} has nothing to export (it has no `served`)')
+    # An untrained model may be exported, to see its size and its interface.
     run = load_trained(experiment, config, workdir, FLAGS.step, untrained=True)
     output = _output_folder(FLAGS.output) if FLAGS.output else workdir / 'export'
     lines = export_stablehlo(module.served(config, experiment), run.params, run.mutable, output)

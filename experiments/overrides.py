@@ -35,6 +35,7 @@ def load(source: str | None, workdir: str | None = None) -> ConfigDict:
 
 def apply(config: ConfigDict, pairs: Pairs) -> dict[str, Any]:
     """Applies (dotted key, text) pairs to `config` in place; returns {key: value} (`configuration.apply_overrides`)."""
+    # The experiment may itself be overridden, and its sections with it.
     experiment = dict(pairs).get('experiment', config.get('experiment'))
     return configuration.apply_overrides(config, pairs, _sections(experiment))
 
@@ -47,5 +48,6 @@ def describe(config: ConfigDict, source: str) -> list[str]:
 def _sections(experiment: Any) -> Sections:
     try:
         return getattr(importlib.import_module(f'experiments.{experiment}'), 'SECTIONS', {})
+    # An experiment that does not exist is reported when it is made, with the near names.
     except ImportError:
         return {}

@@ -23,7 +23,7 @@ _LISTED = 6  # files that the summary names
 
 
 class Prediction(NamedTuple):
-    """What a model says about one input.
+    """The prediction of a model for one input.
 
     Attributes:
       row: {column: value}, a row of `predictions.csv`. All rows have the same columns; without any, there is none.
@@ -79,6 +79,7 @@ class _Table:
 
     def add(self, row: Mapping[str, Any]) -> None:
         if self._file is None:
+            # Not before: a command that fails at its first input leaves no empty table.
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # File names are bytes: those that are not UTF-8 are written as they are.
             self._file = self.path.open('w', newline='', encoding='utf-8', errors='surrogateescape')

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # `./launch.sh run --help` takes no JAX
 
 @runtime_checkable
 class ExperimentModule(Protocol):
-    """What every experiment offers."""
+    """The functions that every experiment has."""
 
     def make(self, config: ConfigDict) -> Experiment | list[Stage]:
         """Returns the experiment of a locked config, or its stages in order.
@@ -85,13 +85,15 @@ class HasSections(Protocol):
     """An experiment whose config has sections of its own."""
 
     # {path of a section: {name: function}}, the first if the section has no `name`; `*` in a path is any key. For
-    # 'data.source' there may be a catalogue, from which data.name selects. The command line may set every argument.
+    # 'data.source', from which data.name selects, a mapping adds to the data sets that all experiments share, and a
+    # catalogue replaces them. The command line may set every argument.
     SECTIONS: Mapping[str, Mapping[str, Callable] | Catalogue]
 
 
 def names() -> list[str]:
     """Returns the names of all experiments: modules and packages here that define `make` (none is imported)."""
     folder = Path(__file__).parent
+    # As text: importing every experiment would import JAX and take seconds.
     files = [*folder.glob('*.py'), *folder.glob('*/__init__.py')]
     return sorted((p.parent if p.stem == '__init__' else p).stem for p in files if '\ndef make(' in p.read_text())
 

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from canon import data, models, named, weights
 from canon.data.images.checks import check_held_out, infer_image_shape
+from canon.errors import UsageError
 from canon.tasks import segmentation as tasks
 from canon.tasks.classification import check_shapes, class_names, make_image_input
 from canon.tasks.segmentation_figures import encode_label_map, find_ground, overlay_label_map
@@ -20,6 +21,8 @@ from canon.train import Evaluator, Experiment
 from canon.weights.stablehlo import Served
 from experiments.images import reading, reading_options
 from experiments.predictions import Prediction
+
+_BY_PATH = ('label_maps', 'voc_segmentation', 'sbd_segmentation')
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,15 @@ class TrainSettings:
 class EvalSettings:
     """An entry of config.data.evals. split: may be sliced, 'test[:1000]'. transforms: a chain, as in data.train.
     flip: averages the probabilities of the mirror image in. trained_on: the split may share images with data.train.
+    name, source: another data set than data.name, as SBD is evaluated on VOC.
     """
 
     split: str
     transforms: Mapping[str, Any] | None = None
     flip: bool = False
     trained_on: bool = False
+    name: str | None = None
+    source: Mapping[str, Any] | None = None
 
 
 # The functions whose arguments the sections of a config hold, so that the command line may set each of them.
@@ -60,7 +66,7 @@ def make(config: ConfigDict) -> Experiment:
     """Makes the experiment from config.data, config.input, config.model, config.loss and config.tx."""
     named.check(named.to_plain(config.data.batch_size), named.Count, 'data.batch_size')
     settings = named.call(TrainSettings, config.data.train, 'data.train')
-    source = _load(config, settings.split)
+    source = _load(config, config.data.name, settings.split, config.data.get('source', {}))
     names = class_names(source, config.model.num_classes)
     transforms = _transforms(config, settings.transforms, 'data.train.transforms')
     shape = infer_image_shape(source, transforms, 'data.train')
@@ -97,7 +103,7 @@ def offline(config: ConfigDict) -> ConfigDict:
             config.data.source = dict(target='segmentation', num_examples=64)
             config.data.train.split, config.model.num_classes = 'train', max(config.model.num_classes, 11)
             for settings in config.data.evals.values():
-                settings.split = 'test'
+                settings.split, settings.name = 'test', None
     return config
 
 
@@ -136,9 +142,11 @@ def _loss(config: ConfigDict) -> tasks.SegmentationLoss:
     return named.call(tasks.SegmentationLoss, config.get('loss', {}), 'loss')
 
 
-def _load(config: ConfigDict, split: str) -> data.Source:
-    options = {key: value for key, value in config.data.get('source', {}).items() if value is not None}
-    return data.load_source(config.data.name, split, data_dir=config.data.get('data_dir'), **options)
+def _load(config: ConfigDict, name: str, split: str, options: Mapping[str, Any]) -> data.Source:
+    arguments = {key: value for key, value in options.items() if value is not None}
+    if name in _BY_PATH and 'path' not in arguments:
+        raise UsageError(f'data {name!r} is read from files: give --config.data.source.path=FOLDER_OR_TAR')
+    return data.load_source(name, split, data_dir=config.data.get('data_dir'), **arguments)
 
 
 def _transforms(config: ConfigDict, spec: Mapping[str, Any] | None, where: str):
@@ -148,8 +156,11 @@ def _transforms(config: ConfigDict, spec: Mapping[str, Any] | None, where: str):
 
 def _evaluator(config: ConfigDict, experiment: Experiment, name: str) -> Evaluator:
     settings, where = named.call(EvalSettings, config.data.evals[name], f'data.evals.{name}'), f'data.evals.{name}'
-    source = _load(config, settings.split)
-    if not settings.trained_on:
+    if settings.name is None:
+        source = _load(config, config.data.name, settings.split, config.data.get('source', {}))
+    else:
+        source = _load(config, settings.name, settings.split, settings.source or {})
+    if not settings.trained_on and settings.name is None:
         check_held_out(config.data.train.split, settings.split, source.info.total, where)
     transforms = _transforms(config, settings.transforms, f'{where}.transforms')
     predict = tasks.average_flips(experiment.task.predict) if settings.flip else experiment.task.predict

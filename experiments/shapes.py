@@ -41,6 +41,7 @@ def make(config: ConfigDict) -> Experiment:
     train = _load_shapes(config, config.data.train.split)
     about = dict(shapes=len(train), first_shape=train[0].name)
     system = _system(config, about)
+    # Checked before the first step, all of them: the first open mesh may otherwise be drawn after an hour.
     known = [(train, f'{config.system.name} learns from insides')]
     evals = {}
     for name in sorted(config.data.evals):
@@ -105,6 +106,7 @@ def _system(config: ConfigDict, about: Mapping[str, Any]) -> ShapeSystem:
         batch_size=config.data.batch_size,
         shape_name=about['first_shape'],
     )
+    # Methods differ in what they need: IGR has one shape, and its name; the others have their number.
     bound = {key: value for key, value in bound.items() if named.accepts(SYSTEMS[name], key)}
     return named.call(SYSTEMS[name], _join(bound, arguments, 'system'), 'system')
 

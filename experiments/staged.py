@@ -68,9 +68,11 @@ def _stage_config(config: ConfigDict, name: str) -> ConfigDict:
     stages = base.pop('stages')
     order = list(stages['chain'])
     merged = merge({**base, 'experiment': stages['experiment']}, stages[name])
+    # Only the last stage is held to the target of the config.
     if name != order[-1]:
         merged.pop('target', None)
     init = merged['run'].get('init_from') or {}
+    # Only where the stage itself asks for it: a stage is not initialised from the one before unless it says so.
     if 'init_from' in stages[name].get('run', {}) and not init.get('path') and not init.get('stage'):
         if name == order[0]:
             raise UsageError(f'stages.{name}.run.init_from: no stage comes before; give it a path')

@@ -1,9 +1,10 @@
-"""Text recognition: any model that scores characters frame by frame, on any images with texts, trained by CTC."""
+"""Binds a config to text recognition: any model that scores characters frame by frame, on any images with texts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated, Any
 
 import jax.numpy as jnp
@@ -11,14 +12,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from canon import data, models, named, plots
-from canon.data.images.checks import check_held_out, infer_image_shape
+from canon.data.images.checks import infer_image_shape
 from canon.data.text.alphabets import ALPHANUMERIC, Alphabet
 from canon.data.text.labelled import load_labelled
 from canon.errors import UsageError
 from canon.tasks.text_recognition import make_grey_input, read_batches, recognition_evaluator, recognition_task
 from canon.train import Evaluator, Experiment
 from canon.weights.stablehlo import Served
-from experiments.images import SHEET, reading, reading_options
+from experiments import images
 from experiments.predictions import Prediction
 
 _BEAM_WIDTH = 10  # of `predict`, where the first evaluator decodes the best path
@@ -26,8 +27,12 @@ _BEAM_WIDTH = 10  # of `predict`, where the first evaluator decodes the best pat
 
 @dataclass(frozen=True)
 class TextSettings:
-    """config.text. max_length: characters of the longest label. characters: of classes 1, 2, ...
-    ignore_case: texts become lower case.
+    """config.text.
+
+    Attributes:
+      max_length: characters of the longest label.
+      characters: of classes 1, 2, ...; class 0 is the blank.
+      ignore_case: texts become lower case.
     """
 
     max_length: named.Count
@@ -35,50 +40,38 @@ class TextSettings:
     ignore_case: bool = False
 
 
-@dataclass(frozen=True)
-class TrainSettings:
-    """config.data.train. split: may be sliced, 'train[:90%]'. sampler: 'shuffled', 'in_order' or a sampler's mapping.
-    transforms: a chain, applied before the network's input is made.
+@dataclass(frozen=True, kw_only=True)
+class EvalSettings(images.HeldOutImages):
+    """An entry of config.data.evals.
+
+    Attributes:
+      beam: width of the prefix beam search; 0 decodes the best path.
     """
 
-    split: str
-    sampler: Any = 'shuffled'
-    transforms: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class EvalSettings:
-    """An entry of config.data.evals. split: may be sliced, 'test[:1000]'. transforms: a chain, as in data.train.
-    beam: width of the prefix beam search; 0 decodes the best path. trained_on: the split may share images with
-    data.train.
-    """
-
-    split: str
-    transforms: Mapping[str, Any] | None = None
     beam: Annotated[int, named.Range(0)] = 0
-    trained_on: bool = False
 
 
 # The functions whose arguments the sections of a config hold, so that the command line may set each of them.
 SECTIONS = {
     'input': {'make_grey_input': make_grey_input},
     'text': {'TextSettings': TextSettings},
-    'data.train': {'TrainSettings': TrainSettings},
+    'data.train': {'TrainImages': images.TrainImages},
     'data.evals.*': {'EvalSettings': EvalSettings},
-    'data.reading': {'reading_options': reading_options},
+    'data.reading': {'reading_options': images.reading_options},
 }
 
 
 def make(config: ConfigDict) -> Experiment:
     """Makes the experiment from config.data, config.text, config.input, config.model and config.tx."""
     named.check(named.to_plain(config.data.batch_size), named.Count, 'data.batch_size')
-    settings = named.call(TrainSettings, config.data.train, 'data.train')
+    settings = named.call(images.TrainImages, config.data.train, 'data.train')
     source = _load(config, settings.split)
     transforms = data.transforms.make_transforms(settings.transforms, 'data.train.transforms')
     shape = infer_image_shape(source, transforms, 'data.train')
     experiment = without_data(config, dict(image_shape=shape, num_examples=len(source)))
-    train = data.Batches(source, seed=config.seed, sampler=settings.sampler, transforms=transforms, **reading(config))
-    evals = {name: _evaluator(config, experiment, name) for name in sorted(config.data.evals)}
+    sampler = settings.sampler
+    train = data.Batches(source, seed=config.seed, sampler=sampler, transforms=transforms, **images.reading(config))
+    evals = {name: _make_evaluator(config, experiment, name) for name in sorted(config.data.evals)}
     return experiment._replace(train=train, evals=evals)
 
 
@@ -89,13 +82,8 @@ def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
         raise UsageError(
             f'model.num_classes={config.model.num_classes}, but text.characters has {len(alphabet)}; set it to that'
         )
-    batch = {
-        'image': np.zeros((size, *about['image_shape']), np.uint8),
-        'label': np.zeros((size, settings.max_length), np.int32),
-        'label_length': np.zeros(size, np.int32),
-        'mask': np.ones(size, bool),
-    }
-    train = data.Generated(lambda step: batch, size, about['num_examples'])
+    label = np.zeros((size, settings.max_length), np.int32)
+    train = images.placeholder_data(config, about, label=label, label_length=np.zeros(size, np.int32))
     model = models.make_model(**named.to_plain(config.model))
     task = recognition_task(model, named.call(make_grey_input, config.input, 'input'))
     return Experiment(task, config.tx, train, about=about)
@@ -114,19 +102,17 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
 
     Images go through the transforms of the first evaluator, which also sets the beam width.
     """
-    first = min(config.data.evals, default=None)
-    settings = EvalSettings('') if first is None else _eval_settings(config, first)
-    transforms = data.transforms.make_transforms(settings.transforms, f'data.evals.{first}.transforms')
+    settings, transforms = images.first_settings(config, EvalSettings)
     files = data.image_files.Files(source)
     batches = data.Once(files, config.data.batch_size, transforms, memory_limit=0).iterate()
     readings = read_batches(experiment.task, params, mutable, batches, _alphabet(config), settings.beam or _BEAM_WIDTH)
-    sheet = []
-    for path, (image, _, text, probability) in zip(files.paths, (r for rows in readings for r in rows), strict=True):
-        yield Prediction(row={'file': str(path), 'text': text, 'probability': f'{probability:.4f}'})
-        if len(sheet) < SHEET:
-            sheet.append((image, f'{text} {probability:.2f}'))
-    images, titles = zip(*sheet, strict=True)
-    yield Prediction(files={'predictions.png': plots.draw_text_images(np.stack(images), titles)})
+
+    def read():
+        for path, (image, _, text, probability) in zip(files.paths, chain.from_iterable(readings), strict=True):
+            row = {'file': str(path), 'text': text, 'probability': f'{probability:.4f}'}
+            yield row, image, f'{text} {probability:.2f}'
+
+    return images.predict_images(read(), plots.draw_text_images)
 
 
 def served(config: ConfigDict, experiment: Experiment) -> Served:
@@ -139,13 +125,11 @@ def served(config: ConfigDict, experiment: Experiment) -> Served:
     return Served(probabilities, tuple(shape), 'uint8', {'blank': 0, 'characters': _alphabet(config).characters})
 
 
-def _evaluator(config: ConfigDict, experiment: Experiment, name: str) -> Evaluator:
-    settings, where = _eval_settings(config, name), f'data.evals.{name}'
-    source = _load(config, settings.split)
-    if not settings.trained_on:
-        check_held_out(config.data.train.split, settings.split, source.info.total, where)
-    transforms = data.transforms.make_transforms(settings.transforms, f'{where}.transforms')
-    batches = data.Once(source, transforms=transforms, **reading(config))
+def _make_evaluator(config: ConfigDict, experiment: Experiment, name: str) -> Evaluator:
+    where = f'data.evals.{name}'
+    settings = named.call(EvalSettings, config.data.evals[name], where)
+    source, transforms = images.load_held_out(config, settings, where, _load)
+    batches = data.Once(source, transforms=transforms, **images.reading(config))
     return recognition_evaluator(experiment.task, batches, _alphabet(config), settings.beam)
 
 
@@ -155,10 +139,6 @@ def _load(config: ConfigDict, split: str) -> data.Source:
     if d.name == 'words' and 'path' not in options:
         raise UsageError('data words need --config.data.source.path=FOLDER, which holds train.csv (rows file,text)')
     return load_labelled(d.name, split, _alphabet(config), _text(config).max_length, d.get('data_dir'), **options)
-
-
-def _eval_settings(config: ConfigDict, name: str) -> EvalSettings:
-    return named.call(EvalSettings, config.data.evals[name], f'data.evals.{name}')
 
 
 def _text(config: ConfigDict) -> TextSettings:

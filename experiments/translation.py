@@ -20,31 +20,28 @@ _PRINTED = 20  # translations that `predict` prints
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairEvalSettings(SearchSettings):
-    """An entry of config.data.evals.
-
-    split: may be sliced, 'test[:1000]'. batch_size: sentences per batch. bounds: chrF is also reported by the words of
-    the source, up to each bound and beyond the last. alignments: figures of attention. longer: how pairs longer than
-    the last bucket are treated: one that is 'cut' counts as it is translated. tokenize: a tokenizer of sacrebleu for
-    BLEU; None is that of the target language (`metrics.bleu_tokenizer`). trained_on: the split may share sentences
-    with data.train. beams, alpha, extra: of the search, as in config.search.
-    """
-
-    split: str
-    batch_size: named.Count = 32
-    bounds: tuple[named.Count, ...] = ()
-    alignments: Annotated[int, named.Range(0)] = 2
-    longer: str = 'cut'
-    tokenize: str | None = None
-    trained_on: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
 class PredictSettings(SearchSettings):
     """config.search, of `predict`. batch_size: sentences per batch. alignments: of the first sentences, as figures."""
 
     batch_size: named.Count = 32
     alignments: Annotated[int, named.Range(0)] = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairEvalSettings(PredictSettings):
+    """An entry of config.data.evals.
+
+    split: may be sliced, 'test[:1000]'. bounds: chrF is also reported by the words of the source, up to each bound and
+    beyond the last. longer: how pairs longer than the last bucket are treated: one that is 'cut' counts as it is
+    translated. tokenize: a tokenizer of sacrebleu for BLEU; None is that of the target language
+    (`metrics.bleu_tokenizer`). trained_on: the split may share sentences with data.train.
+    """
+
+    split: str
+    bounds: tuple[named.Count, ...] = ()
+    longer: str = 'cut'
+    tokenize: str | None = None
+    trained_on: bool = False
 
 
 _GIVEN = ('sentences', 'source', 'target', 'max_length', 'info')  # arguments of Pairs that are no settings
@@ -77,11 +74,13 @@ def make(config: ConfigDict) -> Experiment:
     named.call(PredictSettings, config.get('search', {}), 'search')  # raises before hours of training
     arguments = {'model': model, 'first_token': languages.first_token, **config.loss}
     task = named.call(translation_task, arguments, 'loss')
+    # A key of config.data.train, but an argument of `Pairs`; the others are those of `Buckets`.
     longer = {'longer': section.pop('longer')} if 'longer' in section else {}
     pairs = Pairs(sentences, *languages, max_length=bounds[-1], **longer)
     arguments = {'parts': pairs.buckets(bounds), 'seed': config.seed, **section}
     train = named.call(Buckets, arguments, 'data.train')
     evals = {name: _make_evaluator(config, name, task, model, languages, bounds) for name in sorted(config.data.evals)}
+    # Recorded in run.json: a vocabulary of another text, or other pairs, are refused when the run is resumed.
     counts = dict(train=len(pairs), longer=pairs.skipped + pairs.cut)
     about = dict(vocabulary=[list(side.about) for side in languages], pairs=counts)
     return Experiment(task, config.tx, train, evals, about=about)
@@ -107,22 +106,20 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     feed alone, and surrounding white space is dropped. The alignments of the first lines are plotted if the model has
     attention.
     """
-    named_codes = [config.data.get('source', {}).get(side) for side in ('source', 'target')]
-    lines = [line.strip() for line in text_files.read_input(source, [f'.{code}' for code in named_codes if code])]
+    codes = [config.data.get('source', {}).get(side) for side in ('source', 'target')]  # endings of files, such as 'de'
+    lines = [line.strip() for line in text_files.read_input(source, [f'.{code}' for code in codes if code])]
     languages = _build_languages(config, None)
     settings = named.call(PredictSettings, config.get('search', {}), 'search')
     translator = Translator(_make_model(config, languages), languages, settings)
-    translations = translator.translate(params, [line for line in lines if line], settings.batch_size)
     texts, number = [], 0
-    for line in lines:
-        if not line:
-            texts.append('')
+    for line, translation in translator.translate_lines(params, lines, settings.batch_size):
+        # A vocabulary of characters may produce line feeds, which would shift the lines of the output.
+        texts.append('' if translation is None else ' '.join(translation.text.split('\n')))
+        if translation is None:
             continue
-        translation, number, files = next(translations), number + 1, {}
-        texts.append(' '.join(translation.text.split('\n')))
-        if number <= settings.alignments:
-            figure = plot_alignment(translator, params, translation)
-            files = {f'alignment-{number}.png': figure} if figure is not None else {}
+        number += 1
+        figure = plot_alignment(translator, params, translation) if number <= settings.alignments else None
+        files = {} if figure is None else {f'alignment-{number}.png': figure}
         yield Prediction({'source': line, 'translation': texts[-1]}, files, texts[-1] if number <= _PRINTED else '')
     yield Prediction(files={'translations.txt': ''.join(f'{text}\n' for text in texts)})
 
@@ -132,14 +129,12 @@ def _make_evaluator(
 ) -> Evaluator:
     where = f'data.evals.{name}'
     settings = named.call(PairEvalSettings, config.data.evals[name], where)
-    train = config.data.train.split
-    if not settings.trained_on and parallel_text.share_sentences(train, settings.split, **_source(config)):
-        raise UsageError(
-            f'{where}.split={settings.split!r} shares sentences with data.train.split={train!r}: hold some out, as'
-            f" 'train[:90%]' and 'train[90%:]', or say {where}.trained_on=True"
-        )
+    if not settings.trained_on:
+        parallel_text.check_held_out_sentences(config.data.train.split, settings.split, where, **_source(config))
     sentences = _load_pairs(config, settings.split)
     pairs = Pairs(sentences, *languages, max_length=bounds[-1], longer=settings.longer)
+    source = config.data.get('source', {})
+    language = source.get('language') if config.data.name == 'catalogue' else source.get('target')
     return translation_evaluator(
         task,
         Translator(model, languages, settings),
@@ -147,14 +142,8 @@ def _make_evaluator(
         settings.batch_size,
         settings.bounds,
         settings.alignments,
-        settings.tokenize or metrics.bleu_tokenizer(_target_language(config)),
+        settings.tokenize or metrics.bleu_tokenizer(language),
     )
-
-
-def _target_language(config: ConfigDict) -> str | None:
-    """Returns the code of the target language if the config has it."""
-    source = config.data.get('source', {})
-    return source.get('language') if config.data.name == 'catalogue' else source.get('target')
 
 
 def _source(config: ConfigDict) -> dict[str, Any]:

@@ -7,6 +7,7 @@ compare systems.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from canon import models, named
+from canon.configuration import apply_form
 from canon.data.scenes import views as scene_views
 from canon.data.scenes.ray_batches import ray_batches
 from canon.data.scenes.views import Views
@@ -35,8 +37,13 @@ from experiments.predictions import Prediction
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """config.data.train. split: of the scene. views: number of them to train on, evenly spaced; None for all.
-    crop_steps, single_view: of `canon.data.scenes.ray_batches.ray_batches`.
+    """config.data.train.
+
+    Attributes:
+      split: of the scene.
+      views: number of them to train on, evenly spaced; None for all.
+      crop_steps: the first steps, which sample the central half of the pictures alone (`ray_batches`).
+      single_view: takes all rays of a batch from one view.
     """
 
     split: str = 'train'
@@ -74,6 +81,7 @@ def make(config: ConfigDict) -> Experiment:
     views = load_views(config, settings.split, settings.views)
     make_task, make_evaluator = build_system(config, views)
     if not config.render.get('name'):
+        # A box of the model (a grid) bounds what it can represent, as the renderer's bounds what is sampled.
         box = (config.model.low, config.model.high) if 'low' in config.model and 'high' in config.model else None
         warn_if_rays_miss_box(views, named.call(RenderSettings, config.render, 'render'), box)
     train = ray_batches(
@@ -102,10 +110,12 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
 
     source: 'FRAMES' or 'FRAMESxSIZE', such as 60x200, with the longer side in pixels.
     """
-    frames, _, side = source.partition('x')
-    if not frames.isdigit() or int(frames) < 1 or (side and not side.isdigit()):
+    match = re.fullmatch(r'0*([1-9]\d*)(?:x(\d+))?', source)
+    if match is None:
         raise UsageError(f'--input={source}: give the number of frames, optionally with a size: 60 or 60x200')
+    frames, side = match.groups()
     config = apply_form(config)
+    # All views of the split: they decide the orbit and the background, and none is drawn from.
     views = load_views(config, config.data.train.get('split', 'train'))
     if side:
         views = views._replace(camera=views.camera.scale(int(side) / max(views.camera.size)))
@@ -123,34 +133,23 @@ def build_system(
 
     views: those that are trained on; whether they have alpha settles the background.
     """
-    model, loss = models.make_model(**config.model), config.get('loss', {})
+    model, loss, center = models.make_model(**config.model), config.get('loss', {}), _center(config)
     if config.render.get('name'):
         surface = named.call(surfaces.SurfaceSettings, config.render, 'render')
-        if views.images.shape[-1] != 4:
-            raise UsageError(f'render.name={surface.name} needs pictures with alpha, which masks the object')
-        make_surface_task, weights = surfaces.SYSTEMS[surface.name]
-        weights = named.call(weights, loss, 'loss')
+        surfaces.check_alpha(views, surface)
+        make_surface_task, weights_class = surfaces.SYSTEMS[surface.name]
+        weights = named.call(weights_class, loss, 'loss')
         return (
             lambda views: make_surface_task(model, views, surface, weights),
-            lambda task, views: surfaces.surface_evaluator(task, views, surface, _center(config)),
+            lambda task, views: surfaces.surface_evaluator(task, views, surface, center),
         )
     weights = named.call(RadianceLoss, loss, 'loss')
     settings = named.call(RenderSettings, config.render, 'render')
     settings = resolve_background(settings, views, config.data.get('opaque', False))
     return (
         lambda views: radiance_field_task(model, views, settings, weights),
-        lambda task, views: view_evaluator(task, views, settings.background, _center(config)),
+        lambda task, views: view_evaluator(task, views, settings.background, center),
     )
-
-
-def apply_form(config: ConfigDict) -> ConfigDict:
-    """Returns the config with the blocks of the form that `config.form` names."""
-    forms = named.to_plain(config.get('forms', {}))
-    if not forms:
-        return config
-    if config.form not in forms:
-        raise UsageError(f'form={config.form!r} is not one of {", ".join(map(repr, forms))}')
-    return ConfigDict({**named.to_plain(config), **forms[config.form]})
 
 
 def load_views(
@@ -161,6 +160,7 @@ def load_views(
     count: views to keep, evenly spaced; None for all.
     """
     arguments = {**named.to_plain(config.data.get('source', {})), **(source or {})}
+    # None stands for a default of the reader: a placeholder that the command line may set.
     arguments = {key: value for key, value in arguments.items() if value is not None}
     if config.data.get('path'):
         arguments['path'] = config.data.path

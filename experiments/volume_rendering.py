@@ -49,6 +49,7 @@ def make(config: ConfigDict) -> Experiment:
         named.check(data[key], Count, f'data.{key}')
     fine = data.get('fine', 2)
     named.check(fine, Count, 'data.fine')
+    # The pictures are rendered more finely than they are fitted, or the model would be given its own errors.
     truth, camera = TrueVolume(_load(config), settings, fine), traced.pinhole_camera(data.picture)
     train = pixel_batches(truth, camera, data.views, data.batch_size, config.seed)
     task = recovery_task(truth, recovery, named.call(RecoveryLoss, config.get('loss', {}), 'loss'))

@@ -114,6 +114,7 @@ def flowers() -> dict[str, Any]:
     """Returns a photograph of two dahlias with their masks (by their orange) and boxes."""
     image = photograph('flower.jpg')
     orange = (image[..., 0].astype(int) > image[..., 2] + 60).astype(np.uint8)
+    # Opening removes specks of orange in the background.
     opened = cv2.morphologyEx(orange, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (11, 11)))
     _, parts, stats, _ = cv2.connectedComponentsWithStats(opened)
     largest = np.argsort(-stats[1:, cv2.CC_STAT_AREA])[:2] + 1
@@ -168,6 +169,7 @@ def draw_mixup(examples: dict[str, dict[str, Any]]) -> Figure:
     source = [{'image': e['image'], 'label': np.asarray(k)} for k, e in enumerate(examples.values())]
     link = transforms.mixup(num_classes=2, alpha=1.0)
     results = [link.apply(source[0], Key(0, visit, 0), source) for visit in range(20)]
+    # Mixtures of nearly one image alone would show nothing.
     results = sorted((r for r in results if 0.1 < r['label'][0] < 0.9), key=lambda r: -r['label'][0])[::2][:4]
     titles = [', '.join(f'{n} {share:.2f}' for n, share in zip(examples, r['label'], strict=True)) for r in results]
     return plots.draw_annotated_images(results, titles)

@@ -76,9 +76,8 @@ def submit(options: Any, points: Sequence[list[str]], parallel: int = 0) -> int:
         nodes=options.nodes,
         tasks_per_node=tasks,
         timeout_min=options.minutes,
-        slurm_signal_delay_s=min(
-            90, 20 * options.minutes
-        ),  # a short job would be warned before it has made any progress
+        # A short job would be warned before it has made any progress.
+        slurm_signal_delay_s=min(90, 20 * options.minutes),
         slurm_array_parallelism=parallel or len(points),
         slurm_srun_args=['--kill-on-bad-exit=1'],  # when one process of a job fails, the others end too
         slurm_additional_parameters={'requeue': True, **extra},
@@ -125,6 +124,7 @@ class Job:
             stdin=subprocess.DEVNULL,
             preexec_fn=ignore_warning,
         )
+        # A signal may arrive before there is a process to pass it on to.
         if self.signalled:
             self._stop(signal.SIGTERM, None)
         status = self.process.wait()
@@ -153,6 +153,7 @@ class Job:
         if 'SLURM_ARRAY_TASK_ID' in os.environ:  # the plain number would requeue the whole array
             job = f'{os.environ["SLURM_ARRAY_JOB_ID"]}_{os.environ["SLURM_ARRAY_TASK_ID"]}'
         state = _slurm('squeue', '-h', '-j', job, '-o', '%T').stdout.strip()
+        # After `scancel` Slurm has the job as COMPLETING: it is meant to end.
         if state == 'RUNNING' or self.warned:
             requeued = _slurm('scontrol', 'requeue', job)
             print(f'job {job}: {reason}; back into the queue {requeued.stderr.strip()}', flush=True)

@@ -3,7 +3,7 @@
 import pytest
 from ml_collections import ConfigDict
 
-from canon import configuration
+from canon import configuration, named
 from canon.errors import UsageError
 
 CONFIG = """
@@ -59,6 +59,18 @@ def test_its_keys_are_described(file):
 def test_a_file_that_does_not_exist_suggests_known_ones(tmp_path):
     with pytest.raises(UsageError, match=r"no config at cicles\.py; did you mean 'circles\.py'"):
         configuration.load_config('cicles.py', ['circles.py'])
+
+
+def test_a_section_of_an_experiment_adds_data_sets():
+    def mine(split: str = 'train', colour: str = 'red'):
+        return []
+
+    config = ConfigDict(dict(data=dict(name='mine', source=dict())))
+    assert configuration.find_function(config, 'data.source', {'data.source': {'mine': mine}}) is mine
+    config.data.name = 'digits'  # one that all experiments share
+    assert configuration.find_function(config, 'data.source', {'data.source': {'mine': mine}}).__name__ == 'digits'
+    nothing = named.Catalogue('text', ('canon.data.text',), lambda function: False)
+    assert configuration.find_function(config, 'data.source', {'data.source': nothing}) is None
 
 
 def test_nested_configs_are_read_and_merged():

@@ -490,6 +490,7 @@ def execute_case(case: Case, folder: Path, log: Path) -> None:
     """The child: runs the command with its output in `log`; does not return."""
     status = 1
     try:
+        # A group of its own, so that its reader processes are killed with it.
         os.setsid()
         root = Path(__file__).resolve().parents[1]
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

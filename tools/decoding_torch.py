@@ -20,7 +20,7 @@ class Attention(nn.Module):
     def heads(self, x):
         return x.view(len(x), -1, HEADS, D // HEADS).transpose(1, 2)
 
-    def look(self, x, keys, values):
+    def attend(self, x, keys, values):
         y = F.scaled_dot_product_attention(self.heads(self.query(x)), keys, values)
         return self.output(y.transpose(1, 2).reshape(len(x), -1, D))
 
@@ -35,8 +35,8 @@ class Layer(nn.Module):
     def forward(self, x, i, keys, values, cross):
         keys[:, :, i : i + 1] = self.own.heads(self.own.key(x))
         values[:, :, i : i + 1] = self.own.heads(self.own.value(x))
-        x = self.norms[0](x + self.own.look(x, keys[:, :, : i + 1], values[:, :, : i + 1]))
-        x = self.norms[1](x + self.cross.look(x, *cross))
+        x = self.norms[0](x + self.own.attend(x, keys[:, :, : i + 1], values[:, :, : i + 1]))
+        x = self.norms[1](x + self.cross.attend(x, *cross))
         return self.norms[2](x + self.narrow(F.relu(self.wide(x))))
 
 
@@ -55,14 +55,14 @@ class Decoding:
         memory = self.encoder(self.embedding(self.source) * D**0.5 + self.places[:SOURCE])
         cross = [(at.heads(at.key(memory)), at.heads(at.value(memory))) for at in (x.cross for x in self.layers)]
         caches = [torch.zeros(2, BATCH, HEADS, LENGTH, D // HEADS) for _ in self.layers]
-        tokens, said = torch.ones(BATCH, 1, dtype=torch.long), []
+        tokens, decoded = torch.ones(BATCH, 1, dtype=torch.long), []
         for i in range(LENGTH):
             x = self.embedding(tokens) * D**0.5 + self.places[i]
             for layer, (keys, values), memory in zip(self.layers, caches, cross, strict=True):
                 x = layer(x, i, keys, values, memory)
             tokens = (x[:, 0] @ self.embedding.weight.T).argmax(-1, keepdim=True)
-            said.append(tokens)
-        return torch.cat(said, 1)
+            decoded.append(tokens)
+        return torch.cat(decoded, 1)
 
 
 if __name__ == '__main__':

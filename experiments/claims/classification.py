@@ -37,6 +37,7 @@ def draw_best_forms(
         (format_settings(config, form), float(get_setting(config, over)), _read_metric(run, metric), run.folder)
         for run, config in finished_runs(runs)
     ]
+    # `row=row` binds the value of this turn: a closure would see the last one.
     curves = {panel: lambda name, folders, row=row: _read_curve(folders, row) for panel, row in panels.items()}
     unit = f'{over.rpartition(".")[2]} '
     return plots.draw_best(points, curves, unit, xlabel=over, ylabel=_metric_label(metric), title=title)

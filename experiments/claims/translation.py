@@ -29,6 +29,7 @@ def plot_chrf_by_length(runs: Sequence[Any], form: str, over: str) -> Figure:
                 bins.setdefault(name.removeprefix('test/chrf').removeprefix('_'), []).append(value)
     lines = {}
     for name, by_value in scores.items():
+        # Each form at its own best value: one that suits all would favour one of them.
         best = max(by_value, key=lambda value: plots.median_score(by_value[value]['']))
         lines[f'{name}, {best:g}'] = by_value[best]
     bounds = sorted(int(name[3:]) for name in next(iter(lines.values())) if name.startswith('to_'))

@@ -70,6 +70,7 @@ def read_training_seconds(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Returns the seconds of training, without evaluations and compilation, and the PSNR [n] at each evaluation."""
     seconds, last_step, points = 0.0, 0, []
     for row in read_rows(folder / 'metrics.jsonl'):
+        # A row has the mean time of the steps since the row before.
         if 'train/step_seconds' in row:
             seconds += (row['step'] - last_step) * row['train/step_seconds']
             last_step = row['step']

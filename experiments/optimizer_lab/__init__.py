@@ -66,6 +66,7 @@ def _with_any_tx(config: ConfigDict) -> ConfigDict:
 
 
 def _load(of: str) -> ModuleType:
+    # A small task of this folder, else any experiment.
     for name in (f'{__name__}.{of}', f'experiments.{of}'):
         if of.isidentifier() and importlib.util.find_spec(name) is not None:
             module = importlib.import_module(name)

@@ -19,6 +19,7 @@ from canon.tasks.classification import (
     make_image_input,
     make_loss,
     many_views,
+    rank_classes,
 )
 from canon.tasks.classification_figures import compute_stages, draw_network, first_filters
 from canon.train import At
@@ -473,6 +474,11 @@ def test_images_of_other_channels_are_one_line(images):
     for compute in (task.predict, lambda *a: task.loss(*a, At(KEY, 0))):
         with pytest.raises(UsageError, match='the parameters are not for images of 8x8x1; give images of'):
             compute(params, mutable, batch_of(images[..., :1]))
+
+
+def test_equal_classes_are_ranked_in_their_order():
+    ranked = rank_classes(np.array([0.2, 0.4, 0.4, 0.0]), ['ant', 'bee', 'cat', 'dog'])
+    assert ranked == [('bee', 0.4), ('cat', 0.4), ('ant', 0.2)]
 
 
 def test_a_folder_without_images_is_refused(trained, tmp_path):

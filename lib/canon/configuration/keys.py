@@ -67,7 +67,11 @@ def _settings_class(path: str) -> type | None:
 
 def _argument_doc(function: Callable, name: str) -> str:
     """Returns the text after `name: ` in a docstring up to the end of its sentence, or ''."""
-    text = ' '.join(inspect.cleandoc(function.__doc__ or '').split())
+    # A settings class may inherit fields, which the class that defines them documents.
+    docstrings = [
+        inspect.cleandoc(f.__doc__ or '') for f in getattr(function, '__mro__', [function]) if f is not object
+    ]
+    text = ' '.join('\n\n'.join(docstrings).split())
     # Several arguments may share a text: `low, high: bounds of the scale.`
     match = re.search(rf'(?:^|[.;:] )(?:\w+, )*{name}(?:, \w+)*: (.+?)(?=[.;](?: |$)|$)', text)
     return match[1] if match else ''

@@ -8,6 +8,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from canon.errors import UsageError
+from canon.named import to_plain
+
 
 def get_value(config: ConfigDict, key: str) -> Any:
     """Returns the value of a dotted key; None if there is none."""
@@ -46,6 +49,22 @@ def _list_sections(config: ConfigDict, path: str) -> Iterator[tuple[str, ConfigD
     for key in config:
         if isinstance(config[key], ConfigDict):
             yield from _list_sections(config[key], f'{path}.{key}'.strip('.'))
+
+
+def apply_form(config: ConfigDict) -> ConfigDict:
+    """Returns the config with the sections of the form that `config.form` names, as a whole, in place of its own.
+
+    `config.forms` is {name: {section: its keys}}, so that one value in a sweep compares systems. The result of a config
+    without forms is the config itself.
+
+    Raises UsageError for a form that is not among them.
+    """
+    forms = to_plain(config.get('forms', {}))
+    if not forms:
+        return config
+    if config.form not in forms:
+        raise UsageError(f'form={config.form!r} is not one of {", ".join(map(repr, forms))}')
+    return ConfigDict({**to_plain(config), **forms[config.form]})
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 from canon import named
 from canon.errors import UsageError
 
-# {path of a section: {name: function}, or a catalogue for data.source}; `*` in a path is any key.
+# {path of a section: {name: function}}; `*` in a path is any key. For data.source, whose function data.name selects, a
+# mapping adds to the data sets that all experiments share, and a catalogue replaces them.
 Sections = Mapping[str, Mapping[str, Callable] | named.Catalogue]
 
 
@@ -27,8 +28,11 @@ def find_function(config: ConfigDict, path: str, sections: Mapping[str, Any] = {
     if path == 'data.source' and isinstance(config.data.get('source'), ConfigDict):
         from canon.data.pipeline import loading
 
-        data_sets = loading.DATA_SETS if own is None else own  # selected by data.name, not by a name of their own
-        return _try(data_sets.get, str(config.data.get('name')))
+        name = str(config.data.get('name'))
+        if isinstance(own, Mapping) and name in own:
+            return own[name]
+        data_sets = own if isinstance(own, named.Catalogue) else loading.DATA_SETS
+        return _try(data_sets.get, name)
     find = find_by_name(path)
     section = config
     for part in path.split('.'):

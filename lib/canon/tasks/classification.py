@@ -112,6 +112,7 @@ def classification_task(
     """
 
     def init(key, batch):
+        # One image: parameters do not depend on the number of images, and a large batch would only take memory.
         variables = dict(model.init(key, make_input({'image': batch['image'][:1]}), train=False))
         variables.pop('auxiliary', None)  # what a user's model may sow even while it is initialised
         return variables
@@ -231,6 +232,7 @@ def classification_evaluator(
         recalls = metrics.class_accuracy(sums['confusion'])
         return {
             **means,
+            # A class without examples has no recall (NaN) and does not count.
             'class_accuracy': np.nanmean(recalls) if np.isfinite(recalls).any() else np.nan,
             'calibration_error': sums['reliability'].error,
         }
@@ -272,9 +274,10 @@ def classify(
             yield middle_crop(images[i]), probabilities[i]
 
 
-def draw_sheet(samples: Sequence[tuple[np.ndarray, str]]):
-    """Draws a contact sheet of (image [H, W, C], title) pairs."""
-    return plots.draw_gallery(np.stack([image for image, _ in samples]), [title for _, title in samples])
+def rank_classes(probabilities: np.ndarray, names: Sequence[str], count: int = 3) -> list[tuple[str, float]]:
+    """Returns (name, probability) of the `count` most likely classes, the likeliest first."""
+    best = np.argsort(-probabilities, kind='stable')[:count]  # stable: of equal ones the first class
+    return [(names[i], float(probabilities[i])) for i in best]
 
 
 def _match_channels(images: np.ndarray, channels: int) -> np.ndarray:
@@ -325,6 +328,7 @@ def check_shapes(task: Task, predict: Predict, shape: tuple[int, ...], other: tu
     Raises:
       UsageError: the model does not take them.
     """
+    # Shapes stand in for arrays: tracing finds a misfit without computing anything.
     batch, others = (
         {'image': jax.ShapeDtypeStruct((1, *s), np.uint8), 'label': jax.ShapeDtypeStruct((1,), np.int32)}
         for s in (shape, other)
@@ -334,6 +338,7 @@ def check_shapes(task: Task, predict: Predict, shape: tuple[int, ...], other: tu
     try:
         jax.eval_shape(predict, params, variables, others)
     except (FlaxError, TypeError, ValueError) as error:
+        # A clear line of ours gets the evaluator's name in front; an error of Flax or of XLA is replaced by one.
         if isinstance(error, UsageError) and not isinstance(error.__cause__, FlaxError):
             raise UsageError(f'{where}: {error}') from error
         sizes = 'x'.join(map(str, other)), 'x'.join(map(str, shape))

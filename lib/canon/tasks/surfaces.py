@@ -33,7 +33,7 @@ from canon.train import Evaluator, Task
 
 @dataclass(frozen=True)
 class SurfaceSettings:
-    """How a surface is rendered. In a config these are the keys of `config.render`.
+    """The rendering of a surface. In a config these are the keys of `config.render`.
 
     Attributes:
       name: 'srn' or 'dvr', the system.
@@ -59,6 +59,12 @@ class SurfaceSettings:
             raise UsageError(f"render.background={self.background!r} must be 'white' or 'black'")
         if not self.box[0] < self.box[1]:
             raise UsageError(f'render.box={self.box} must be (low, high) with low below high')
+
+
+def check_alpha(views: Views, settings: SurfaceSettings) -> None:
+    """Raises UsageError for pictures without alpha: a surface is learnt from the mask of the object."""
+    if views.images.shape[-1] != 4:
+        raise UsageError(f'render.name={settings.name} needs pictures with alpha, which masks the object')
 
 
 def _cast_rays(camera: Camera, batch: Any) -> tuple[jax.Array, jax.Array]:
@@ -157,7 +163,7 @@ def dvr_task(model: Any, views: Views, settings: SurfaceSettings, weights: DVRLo
     def occupancy(params, points):
         return model.apply({'params': params}, points)[0]
 
-    def cast_clipped(batch):
+    def cast_and_clip(batch):
         origins, directions = _cast_rays(views.camera, batch)
         near, far = rays.intersect_box(origins, directions, *settings.box)
         return origins, directions, jnp.clip(near, views.near, views.far), jnp.clip(far, views.near, views.far)
@@ -172,12 +178,13 @@ def dvr_task(model: Any, views: Views, settings: SurfaceSettings, weights: DVRLo
         return crossing, points, model.apply({'params': params}, points)[1]
 
     def loss(params, mutable, batch, at):
-        clipped_rays = cast_clipped(batch)
+        clipped_rays = cast_and_clip(batch)
         origins, directions, near, far = clipped_rays
         target = batch['colour'].astype(jnp.float32) / 255
         inside = target[:, 3] > 0.5  # the object's mask
         crossing, points, colour = render(params, clipped_rays)
         *point_keys, normal_key = jax.random.split(at.key, 3)
+        # Two independent points per ray, one for each of the two cross-entropies.
         random_points = [origins + _draw_between(k, near, far)[:, None] * directions for k in point_keys]
         error = jnp.abs(colour - target[:, :3]).sum(-1)
         # The point of a hit is a constant here: this loss lowers the occupancy there and does not move the point.
@@ -185,6 +192,7 @@ def dvr_task(model: Any, views: Views, settings: SurfaceSettings, weights: DVRLo
         free = jax.nn.softplus(occupancy(params, free_points))  # the cross-entropy with 0
         occupied = jax.nn.softplus(-occupancy(params, random_points[1]))  # the cross-entropy with 1
         terms = {
+            # Each term has its own set of rays; `where` also stops gradients from the others.
             'colour': jnp.where(inside & crossing.hit, error, 0),
             'free': jnp.where(inside, 0, free),
             'occupied': jnp.where(inside & ~crossing.hit, occupied, 0),
@@ -197,7 +205,7 @@ def dvr_task(model: Any, views: Views, settings: SurfaceSettings, weights: DVRLo
         return Mean.of(per_ray), (mutable, metrics | {'mask': Mean.of(crossing.hit == inside)})
 
     def predict(params, mutable, batch):
-        crossing, _, colour = render(params, cast_clipped(batch))
+        crossing, _, colour = render(params, cast_and_clip(batch))
         opacity = crossing.hit.astype(colour.dtype)
         return {'colour': _over_background(colour, opacity, settings), 'distance': crossing.t, 'opacity': opacity}
 
@@ -252,6 +260,7 @@ def surface_evaluator(task: Task, views: Views, settings: SurfaceSettings, pixel
             valid = hit & inside & jnp.isfinite(batch['depth'])
             metrics['depth_error'] = Mean.of(jnp.abs(outputs['distance'] - jnp.where(valid, batch['depth'], 0)), valid)
         if settings.name == 'dvr':
+            # Intersection over union of all pixels of all views together: counts add exactly.
             metrics['mask_iou'] = Mean((hit & inside).sum() * 1.0, (hit | inside).sum() * 1.0)
         return metrics
 

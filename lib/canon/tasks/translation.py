@@ -67,6 +67,7 @@ def translation_task(
     def compute_logits(params, batch, **options):
         """Returns logits [B, T, V], and the mask [B, T] of tokens that are not padding."""
         target = jnp.asarray(batch['target'])
+        # Teacher forcing: the target shifted right by one.
         inputs = jnp.concatenate([jnp.full_like(target[:, :1], first_token), target[:, :-1]], 1)
         logits = model.apply({'params': params}, batch['source'], batch['source_length'], inputs, **options)
         valid = jnp.arange(target.shape[1]) < jnp.asarray(batch['target_length'])[:, None]
@@ -78,6 +79,7 @@ def translation_task(
         # e / (V - 1) for the wrong tokens is the uniform form of rate e V / (V - 1).
         rate = label_smoothing * (size / (size - 1) if smoothing == 'others' else 1.0)
         nats = losses.softmax_cross_entropy(logits, batch['target'])
+        # Computed once where there is no smoothing: the vocabulary makes it the dearest term.
         smoothed = losses.softmax_cross_entropy(logits, batch['target'], rate) if rate else nats
         measured = {'nats': metrics.Mean.of(nats, mask), 'accuracy': metrics.accuracy(logits, batch['target'], mask)}
         return metrics.Mean.of(smoothed, mask), (mutable, measured)
@@ -94,7 +96,7 @@ def translation_task(
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
-    """How translations are searched for.
+    """The search for translations.
 
     beams: hypotheses that are kept at each step; 1 is greedy decoding. alpha: exponent of the length penalty
     (`canon.ops.decoding.length_penalty`). extra: tokens that a translation may have more than its source, <eos>
@@ -138,6 +140,7 @@ class Translator:
         settings, end = self.settings, self.languages.target.eos
         assert end is not None
         source, lengths = jnp.asarray(source), jnp.asarray(lengths)
+        # The arrays are as long as the widest source of the batch may need; each row stops at its own limit.
         size, limits = source.shape[1] + settings.extra, lengths + settings.extra
         memory, state = call('start', source, lengths, size)
         first = jnp.full(len(source), self.languages.first_token, jnp.int32)
@@ -151,6 +154,11 @@ class Translator:
         """Yields the translation of each sentence, batch by batch, in their order.
 
         Sentences are not sorted by length: a batch is as wide as its longest sentence, rounded up.
+
+        Args:
+          params: of the model.
+          sentences: none of them empty; see `translate_lines` for the lines of a file.
+          batch_size: sentences that are translated at once.
         """
         source = self.languages.source
         assert source.eos is not None
@@ -164,6 +172,17 @@ class Translator:
             for i in range(len(batch)):
                 yield self.spell(tokens[i], lengths[i], targets[i], counts[i])
 
+    def translate_lines(
+        self, params: Any, lines: Sequence[str], batch_size: int = 32
+    ) -> Iterator[tuple[str, Translation | None]]:
+        """Yields (line, its translation) for each line, or (line, None) for an empty one.
+
+        Empty lines are not translated, but keep their place: line n of the output stays that of line n of the input.
+        """
+        translations = self.translate(params, [line for line in lines if line], batch_size)
+        for line in lines:
+            yield line, next(translations) if line else None
+
     def spell(self, source: np.ndarray, length: int, target: np.ndarray, count: int) -> Translation:
         """Returns the translation that `length` tokens of a source and `count` tokens of its target stand for."""
         tokens, words = target[:count], self.languages.target
@@ -175,6 +194,7 @@ class Translator:
 
         None for a model without attention.
         """
+        # The decoder's inputs that produced the translation: it without its last token.
         inputs = np.append(self.languages.first_token, translation.target[: max(len(translation.target), 1) - 1])
         source, lengths = _pad_sentences([translation.source], self.languages.source.pad or 0)
         # Under the causal mask the padding of the inputs changes nothing; it saves compiling each length.
@@ -186,6 +206,7 @@ class Translator:
 
     def _attend(self, params, source, lengths, inputs) -> jax.Array | None:
         _, stored = self.model.apply({'params': params}, source, lengths, inputs, mutable=['attention'])
+        # Layers sow their weights in the order of the network; the last one is nearest to the output.
         layers = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(stored) if 'cross' in str(path[-1])]
         return layers[-1] if layers else None
 
@@ -232,6 +253,7 @@ def translation_evaluator(
       UsageError: the tokenizer does not exist, or its package is missing.
     """
     metrics.check_tokenizer(tokenize)
+    # In the order in which `BucketsOnce` yields them, so row i of the accumulator is pair i.
     pairs = [pair for part in parts for pair in part.sentences]
     sources, references = zip(*pairs, strict=True)
 
@@ -241,6 +263,7 @@ def translation_evaluator(
         return {
             'nats': metrics.Mean.of(nats, mask),
             'accuracy': metrics.Mean.of(likeliest == batch['target'], mask),
+            # Rows, not sums: BLEU is of the whole corpus, and its counts do not add over batches of text.
             'rows': metrics.Rows.of((batch['source'], batch['source_length'], *translations), batch['mask']),
         }
 

@@ -61,6 +61,18 @@ def load_pairs(name: str, split: str = 'train', data_dir: str | os.PathLike | No
     return part
 
 
+def check_held_out_sentences(train: str, split: str, where: str, **arguments: Any) -> None:
+    """Raises UsageError if the split of an evaluator shares sentences with the training split.
+
+    where: the evaluator's section of the config. **arguments: of `load_pairs`, except for the split.
+    """
+    if share_sentences(train, split, **arguments):
+        raise UsageError(
+            f'{where}.split={split!r} shares sentences with data.train.split={train!r}: hold some out, as'
+            f" 'train[:90%]' and 'train[90%:]', or say {where}.trained_on=True"
+        )
+
+
 def share_sentences(
     first: str, second: str, name: str, data_dir: str | os.PathLike | None = None, **kwargs: Any
 ) -> bool:
@@ -68,6 +80,7 @@ def share_sentences(
     if splits.share_examples(first, second, None):
         return True
     (base, _, slice1), (other, _, slice2) = first.partition('['), second.partition('[')
+    # Counting may open a large set, so it is done only for slices by numbers of the same split.
     counted = [place for place in re.findall(r'-?\d+%?', slice1 + slice2) if not place.endswith('%')]
     if base != other or not counted:  # slices by percentages compare without the number of pairs
         return False
@@ -102,6 +115,7 @@ def files(path: str, source: str, target: str, split: str = 'train') -> Sentence
         if not file.is_file():
             names = [p.name.removesuffix('.gz') for p in root.iterdir()]
             raise UsageError(f'{root} has no {file.name}{named.suggest(file.name, names)}')
+    # A missing line is None: files of different lengths are not parallel from some line on, and must not be cut to fit.
     rows = list(zip_longest(*map(text_files.read_lines, sides)))
     counts = [sum(row[i] is not None for row in rows) for i in (0, 1)]
     if counts[0] != counts[1]:
@@ -159,6 +173,7 @@ def _catalogue(package: str, language: str, domain: str | None, accelerators: st
 
 def assign_split(sentence: str) -> str:
     """Returns 'train', 'valid' or 'test' for 85 %, 5 % and 10 % of all sentences, by a hash of letters and digits."""
+    # A hash and not the position, so that a new version of the package leaves sentences in their splits.
     letters = re.sub(r'[\W_]+', ' ', sentence.lower()).strip()
     bucket = int.from_bytes(hashlib.sha256((letters or sentence).encode()).digest()[:8], 'big') % 20
     return 'test' if bucket < 2 else 'valid' if bucket < 3 else 'train'
@@ -326,10 +341,12 @@ class Pairs:
         longest = self.lengths().max(1)
         if not bounds or bounds != sorted(set(bounds)) or bounds[-1] < longest.max():
             raise UsageError(f'buckets={tuple(bounds)} must rise to the longest pair, {longest.max()} tokens')
+        # The first bound that is at least the length.
         groups = np.searchsorted(bounds, longest)
         return [self._select(np.flatnonzero(groups == i), b) for i, b in enumerate(bounds) if (groups == i).any()]
 
     def _select(self, ids: np.ndarray, bound: int) -> Pairs:
+        # Without `__init__`: the sentences are encoded already.
         part = object.__new__(Pairs)
         part.vocabularies, part.max_length, part.info = self.vocabularies, bound, self.info
         part.shape, part.skipped, part.cut = (bound, bound), 0, 0
@@ -374,7 +391,9 @@ class Buckets(Interleaved):
         """
         if (batch_size is None) == (tokens is None):
             raise UsageError(f'batch_size={batch_size} and tokens={tokens}: batches are of one or of the other')
+        # By `tokens`: of shorter sentences more, so that a step takes about the same time and memory in every bucket.
         rows = [batch_size or max((tokens or 0) // part.max_length // multiple * multiple, multiple) for part in parts]
+        # `Interleaved` prepares whole batches ahead, so the buckets need no threads of their own.
         data = [Batches(part, b, seed, threads=0) for part, b in zip(parts, rows, strict=True)]
         steps = [-(-len(part) // b) for part, b in zip(parts, rows, strict=True)]
         mean = sum(n * b for n, b in zip(steps, rows, strict=True)) / sum(steps)
