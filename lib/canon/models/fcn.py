@@ -162,7 +162,7 @@ class FCN(nn.Module):
 class SkipFCN(nn.Module):
     """Images [B, H, W, C] -> logits [B, H, W, num_classes]: scores of a backbone's stages, fused coarse to fine.
 
-    Modules: `backbone`, score<stride> for every stage; with `channels` instead lateral<stride>, fuse<stride>, and score.
+    Modules: `backbone`, score<stride> for each stage; with `channels` instead lateral<stride>, fuse<stride>, score.
     """
 
     backbone: Network

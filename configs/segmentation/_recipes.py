@@ -1,0 +1,125 @@
+"""Shared parts of the recipes: the FCN paper's on Pascal VOC, and scenes of digits."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+_KEEP = dict(fields=('image', 'segmentation'))  # of an example; sources also have image_id and original_size
+
+
+def voc(model: str, rate: float, new: str, weights: str) -> ConfigDict:
+    """Returns the paper's recipe for training one network after the other: Shelhamer et al. 2017, section 4.2.
+
+    SGD on single images with momentum 0.99 and weight decay 5e-4, the loss summed over the pixels, the learning rate
+    constant and twice as high for biases, which do not decay; 100,000 steps.
+
+    Args:
+      model: name of the network.
+      rate: the learning rate.
+      new: regex of the parameters that `run.init_from` does not have.
+      weights: what `run.init_from.path` is, for the comment.
+    """
+    # The largest side of VOC's images is 500: one size, and what is padded is void.
+    chain = dict(chain=('keep_fields', 'pad'), keep_fields=_KEEP, pad=dict(size=500, value=117))
+    return ConfigDict(
+        dict(
+            experiment='segmentation',
+            seed=0,
+            data=dict(
+                name='sbd_segmentation',  # 8,498 training images
+                source=dict(path=placeholder(str)),  # the folder `dataset` of SBD, or a tar of it
+                reading=dict(threads=4, workers=0),
+                batch_size=1,
+                train=dict(split='train', sampler='shuffled', transforms=chain),
+                evals=dict(
+                    # The 736 images of VOC 2011's validation set that SBD's training set lacks: the authors' list.
+                    seg11valid=dict(
+                        split='seg11valid',
+                        name='voc_segmentation',
+                        source=dict(path=placeholder(str), years=(2011,)),
+                        transforms=chain,
+                    )
+                ),
+            ),
+            input=dict(mean=(0.48109, 0.45752, 0.40787), std=1 / 255),  # Caffe: pixels in 0..255 less their mean
+            model=dict(name=model, num_classes=21, dtype=placeholder(str)),
+            loss=dict(reduction='sum', balance=0.0, label_smoothing=0.0),
+            tx=dict(
+                chain=('decay', 'momentum', 'scale_rates'),
+                decay=dict(name='add_decayed_weights', weight_decay=5e-4, where='kernel$'),
+                momentum=dict(learning_rate=rate, momentum=0.99),
+                scale_rates=dict(rules=(('bias$', 2.0), ('.*', 1.0))),
+            ),
+            predict=dict(shorter_side=placeholder(int), multiple=1, flip=False),  # the border of 100 takes any size
+            run=dict(
+                steps='100000 steps',
+                log_every='100 steps',
+                evals=dict(seg11valid=dict(every='4000 steps')),
+                checkpoint=dict(every='4000 steps', best='seg11valid/mean_iu', mode='max'),
+                init_from=dict(path=placeholder(str), new=new),  # see `weights` in the docstring of the config
+            ),
+            target=dict(metric='seg11valid/mean_iu', at_least=0.6, ci=False),
+        )
+    )
+
+
+def scenes(
+    model: Mapping[str, Any],
+    steps: int,
+    at_least: float,
+    rate: Any = 3e-3,
+    batch_size: int = 16,
+    ci: bool = False,
+    num_examples: int = 2048,
+    **source: Any,
+) -> ConfigDict:
+    """Returns a recipe on scenes of digits: AdamW with a cosine schedule.
+
+    Args:
+      model: name and arguments of the network.
+      steps: length of the run.
+      at_least: mean IU for the ledger.
+      rate: the highest learning rate.
+      batch_size: scenes per step.
+      ci: whether CI runs it.
+      num_examples: scenes for training.
+      **source: further arguments of `canon.data.detection.digit_scenes`.
+    """
+    chain = dict(chain=('keep_fields',), keep_fields=_KEEP)
+    return ConfigDict(
+        dict(
+            experiment='segmentation',
+            seed=0,
+            data=dict(
+                name='digit_scenes',
+                source=dict(target='segmentation', num_examples=num_examples, **source),
+                reading=dict(threads=2, workers=0),  # threads that prepare batches ahead, or processes
+                batch_size=batch_size,
+                train=dict(split='train', sampler='shuffled', transforms=chain),
+                evals=dict(test=dict(split='test[:256]', transforms=chain)),
+            ),
+            input=dict(mean=0.45, std=0.25),  # of pixels in [0, 1]
+            model=dict(num_classes=11, dtype=placeholder(str), **model),
+            loss=dict(reduction='mean', balance=0.0, label_smoothing=0.0),  # balance: exponent of class weights
+            tx=dict(
+                chain=('clip', 'adamw'),
+                clip=dict(name='clip_by_global_norm', max_norm=5.0),
+                adamw=dict(
+                    weight_decay=1e-2,
+                    learning_rate=dict(
+                        name='warmup', steps='5%', then=dict(name='cosine', init=rate, final=0.0, steps='95%')
+                    ),
+                ),
+            ),
+            predict=dict(shorter_side=placeholder(int), multiple=32, flip=False),
+            run=dict(
+                steps=steps,
+                log_every='5%',
+                evals=dict(test=dict(every='25%')),
+                checkpoint=dict(every='50%'),
+            ),
+            target=dict(metric='test/mean_iu', at_least=at_least, ci=ci),  # what the ledger checks
+        )
+    )
