@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,32 +14,18 @@ from canon import data, models, named, plots, weights
 from canon.data.images.checks import infer_image_shape
 from canon.tasks import classification as tasks
 from canon.tasks.classification_figures import draw_network
+from canon.tasks.image_settings import reading_options
+from canon.tasks.predictions import Prediction, predict_images
 from canon.train import Evaluator, Experiment, Task
 from canon.weights.stablehlo import Served
 from experiments import images
-from experiments.predictions import Prediction
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluatorSettings(images.HeldOutImages):
-    """An entry of config.data.evals. Transforms may make crops [K, H, W, C], such as `ten_crop`, over which posteriors
-    are averaged.
-
-    Attributes:
-      scales: lengths of the shorter side over which posteriors are averaged; empty for the image as it is.
-      flip: whether mirror images are averaged as well.
-    """
-
-    scales: tuple[named.Count, ...] = ()
-    flip: bool = False
-
 
 # The functions whose arguments the sections of a config hold, so that the command line may set each of them.
 SECTIONS = {
     'loss': tasks.LOSSES,
     'input': {'make_image_input': tasks.make_image_input},
-    'data.evals.*': {'EvaluatorSettings': EvaluatorSettings},
-    'data.reading': {'reading_options': images.reading_options},
+    'data.evals.*': {'ClassificationEvaluation': tasks.ClassificationEvaluation},
+    'data.reading': {'reading_options': reading_options},
 }
 
 
@@ -87,7 +72,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
 
     Images go through the transforms, scales and mirroring of the first evaluator.
     """
-    settings, transforms = images.first_settings(config, EvaluatorSettings)
+    settings, transforms = images.first_settings(config, tasks.ClassificationEvaluation)
     options = config.data.get('source', {})
     options = {key: options[key] for key in ('unreadable', 'max_pixels') if options.get(key) is not None}
     files = data.image_files.Files(source, **options)
@@ -105,7 +90,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
             yield row, image, '{} {:.2f}'.format(*ranked[0])
 
     skipped = f', {len(files.skipped)} skipped' if files.skipped else ''
-    return images.predict_images(classify(), plots.draw_gallery, lambda count: f'{count} images classified{skipped}')
+    return predict_images(classify(), plots.draw_gallery, lambda count: f'{count} images classified{skipped}')
 
 
 def served(config: ConfigDict, experiment: Experiment) -> Served:
@@ -122,7 +107,7 @@ def _make_evaluator(
     config: ConfigDict, name: str, task: Task, shape: tuple[int, ...], names: list[str], draw: Callable | None
 ) -> Evaluator:
     where = f'data.evals.{name}'
-    settings = named.call(EvaluatorSettings, config.data.evals[name], where)
+    settings = named.call(tasks.ClassificationEvaluation, config.data.evals[name], where)
     source, chain = images.load_held_out(config, settings, where, _load)
     transforms = (_check_label(config), *chain)
     predict = tasks.many_views(task.predict, settings.scales, settings.flip)

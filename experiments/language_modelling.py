@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -12,34 +11,24 @@ from canon import models, named
 from canon.data.text import corpora, text_files, vocabulary
 from canon.data.text.streams import Streams, StreamsOnce
 from canon.errors import UsageError
-from canon.tasks.language_modelling import language_evaluator, language_task, make_sampler, ngram_baseline
+from canon.tasks.language_modelling import (
+    LanguageEvaluation,
+    language_evaluator,
+    language_task,
+    make_sampler,
+    ngram_baseline,
+)
+from canon.tasks.predictions import Prediction
 from canon.train import Experiment
-from experiments.predictions import Prediction
 
 _SEPARATOR = '\n\n----\n\n'  # between the texts of samples.txt
-
-
-@dataclass(frozen=True)
-class TextEvalSettings:
-    """An entry of config.data.evals.
-
-    split: 'valid' or 'test'. batch_size: streams that are read in parallel; 1 as the papers test. length: tokens of a
-    window. ngram: order of the Kneser-Ney baseline on the same text; 0 for none. trained_on: the split may be one that
-    is trained on.
-    """
-
-    split: str
-    batch_size: named.Count
-    length: named.Count
-    ngram: Annotated[int, named.Range(0)] = 0
-    trained_on: bool = False
 
 
 # The functions whose arguments the sections of a config hold.
 SECTIONS: dict[str, Any] = {
     'data.source': corpora.CORPORA,
     'data.train': {'Streams': named.combine_arguments(Streams, without=('tokens', 'start', 'seed'))},
-    'data.evals.*': {'TextEvalSettings': TextEvalSettings},
+    'data.evals.*': {'LanguageEvaluation': LanguageEvaluation},
     'vocabulary': {'build': named.combine_arguments(vocabulary.build, without=('lines',))},
     'loss': {'language_task': named.combine_arguments(language_task, without=('model',))},
     'sample': {'make_sampler': named.combine_arguments(make_sampler, without=('model',))},
@@ -59,7 +48,7 @@ def make(config: ConfigDict) -> Experiment:
     train = named.call(Streams, arguments, 'data.train')
     evals = {}
     for name in sorted(config.data.evals):
-        settings = named.call(TextEvalSettings, config.data.evals[name], f'data.evals.{name}')
+        settings = named.call(LanguageEvaluation, config.data.evals[name], f'data.evals.{name}')
         _check_held_out(corpus, settings, f'data.evals.{name}')
         # Read once for both: the tokens, and the characters by which bits per character are counted.
         lines = list(corpus.lines(settings.split))
@@ -98,7 +87,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     yield Prediction(files={'samples.txt': _SEPARATOR.join(texts) + '\n'})
 
 
-def _check_held_out(corpus: corpora.Corpus, settings: TextEvalSettings, where: str) -> None:
+def _check_held_out(corpus: corpora.Corpus, settings: LanguageEvaluation, where: str) -> None:
     if not settings.trained_on and corpus.overlap('train', settings.split):
         raise UsageError(
             f'{where}.split={settings.split!r} shares text with the training split of {corpus.name!r}: evaluate on'

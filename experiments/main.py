@@ -222,8 +222,8 @@ def _evaluate(config, module, experiment, workdir) -> None:
 
 
 def _predict(config, module, experiment, workdir) -> None:
+    from canon.tasks.predictions import write_predictions
     from canon.train import load_trained
-    from experiments.predictions import write
 
     if not isinstance(module, protocol.Predicts):
         raise UsageError(f'experiment {config.experiment!r} has no predict')
@@ -233,7 +233,7 @@ def _predict(config, module, experiment, workdir) -> None:
     output = _output_folder(FLAGS.output) if FLAGS.output else workdir / 'predictions'
     predictions = module.predict(config, experiment, run.params, run.mutable, FLAGS.input)
     if _first_process():
-        _print(write(predictions, output))
+        _print(write_predictions(predictions, output))
     else:
         collections.deque(predictions, maxlen=0)  # every process computes; the first one writes
 

@@ -18,9 +18,9 @@ from canon.named import Catalogue, suggest
 if TYPE_CHECKING:  # `./launch.sh run --help` takes no JAX
     from ml_collections import ConfigDict
 
+    from canon.tasks.predictions import Prediction
     from canon.train import Experiment, Stage
     from canon.weights.stablehlo import Served
-    from experiments.predictions import Prediction
 
 
 @runtime_checkable
@@ -50,7 +50,7 @@ class Predicts(Protocol):
     def predict(
         self, config: ConfigDict, experiment: Experiment, params: Any, mutable: Any, source: str
     ) -> Iterator[Prediction]:
-        """Yields predictions in the order of the inputs; `experiments.predictions.write` writes them.
+        """Yields predictions in the order of the inputs; `canon.tasks.predictions.write_predictions` writes them.
 
         Args:
           config: that of the run, or of the last stage of a run in stages.

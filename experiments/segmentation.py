@@ -16,11 +16,11 @@ from canon.data.images.checks import check_held_out, infer_image_shape
 from canon.errors import UsageError
 from canon.tasks import segmentation as tasks
 from canon.tasks.classification import check_shapes, class_names, make_image_input
+from canon.tasks.predictions import Prediction
 from canon.tasks.segmentation_figures import encode_label_map, find_ground, overlay_label_map
 from canon.train import Evaluator, Experiment
 from canon.weights.stablehlo import Served
 from experiments.images import reading, reading_options
-from experiments.predictions import Prediction
 
 _BY_PATH = ('label_maps', 'voc_segmentation', 'sbd_segmentation')
 

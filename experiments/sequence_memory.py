@@ -6,8 +6,7 @@ config.data: `problem` ('copy' or 'adding'), `gap`, `batch_size`, `test_batches`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -15,32 +14,20 @@ from ml_collections import ConfigDict
 from canon import named, nn
 from canon.errors import UsageError
 from canon.nn.recurrent import Recurrent
-from canon.tasks.sequence_memory import PROBLEMS, SequenceReadout, memory_evaluator, memory_task
+from canon.tasks.sequence_memory import PROBLEMS, MemorySettings, SequenceReadout, memory_evaluator, memory_task
 from canon.tasks.synthetic import draw_train_and_test
 from canon.train import Experiment
 
 CELLS: dict[str, Any] = {'rnn': nn.RNN, 'lstm': nn.LSTM, 'gru': nn.GRU}
 
 
-@dataclass(frozen=True)
-class DataSettings:
-    """config.data. problem: 'copy' or 'adding'. gap: steps over which the network has to remember.
-    batch_size: sequences per step. test_batches: batches of the evaluator.
-    """
-
-    problem: str
-    gap: Annotated[int, named.Range(2)] = 50
-    batch_size: named.Count = 32
-    test_batches: named.Count = 10
-
-
 # The functions whose arguments the sections of a config hold, so that the command line may set each of them.
-SECTIONS = {'data': {'DataSettings': DataSettings}, 'model': CELLS}
+SECTIONS = {'data': {'MemorySettings': MemorySettings}, 'model': CELLS}
 
 
 def make(config: ConfigDict) -> Experiment:
     """Makes the experiment from config.data, config.model and config.tx."""
-    settings = named.call(DataSettings, config.data, 'data')
+    settings = named.call(MemorySettings, config.data, 'data')
     if settings.problem not in PROBLEMS:
         near = named.suggest(settings.problem, PROBLEMS)
         raise UsageError(f'data.problem={settings.problem!r} must be one of {", ".join(PROBLEMS)}{near}')

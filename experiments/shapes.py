@@ -12,6 +12,7 @@ from canon import models, named
 from canon.data.scenes import meshes, shapes
 from canon.errors import UsageError
 from canon.named import Count
+from canon.tasks.predictions import Prediction
 from canon.tasks.shapes import (
     SYSTEMS,
     ExtractionSettings,
@@ -22,7 +23,6 @@ from canon.tasks.shapes import (
     shape_evaluator,
 )
 from canon.train import Experiment
-from experiments.predictions import Prediction
 
 # The functions whose arguments the sections of a config hold, so that the command line may set each of them.
 SECTIONS = {

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import chain
-from typing import Annotated, Any
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,58 +12,40 @@ from ml_collections import ConfigDict
 
 from canon import data, models, named, plots
 from canon.data.images.checks import infer_image_shape
-from canon.data.text.alphabets import ALPHANUMERIC, Alphabet
+from canon.data.text.alphabets import Alphabet
 from canon.data.text.labelled import load_labelled
 from canon.errors import UsageError
-from canon.tasks.text_recognition import make_grey_input, read_batches, recognition_evaluator, recognition_task
+from canon.tasks.image_settings import TrainImages, reading_options
+from canon.tasks.predictions import Prediction, predict_images
+from canon.tasks.text_recognition import (
+    RecognitionEvaluation,
+    TextSettings,
+    make_grey_input,
+    read_batches,
+    recognition_evaluator,
+    recognition_task,
+)
 from canon.train import Evaluator, Experiment
 from canon.weights.stablehlo import Served
 from experiments import images
-from experiments.predictions import Prediction
 
 _BEAM_WIDTH = 10  # of `predict`, where the first evaluator decodes the best path
-
-
-@dataclass(frozen=True)
-class TextSettings:
-    """config.text.
-
-    Attributes:
-      max_length: characters of the longest label.
-      characters: of classes 1, 2, ...; class 0 is the blank.
-      ignore_case: texts become lower case.
-    """
-
-    max_length: named.Count
-    characters: str = ALPHANUMERIC
-    ignore_case: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalSettings(images.HeldOutImages):
-    """An entry of config.data.evals.
-
-    Attributes:
-      beam: width of the prefix beam search; 0 decodes the best path.
-    """
-
-    beam: Annotated[int, named.Range(0)] = 0
 
 
 # The functions whose arguments the sections of a config hold, so that the command line may set each of them.
 SECTIONS = {
     'input': {'make_grey_input': make_grey_input},
     'text': {'TextSettings': TextSettings},
-    'data.train': {'TrainImages': images.TrainImages},
-    'data.evals.*': {'EvalSettings': EvalSettings},
-    'data.reading': {'reading_options': images.reading_options},
+    'data.train': {'TrainImages': TrainImages},
+    'data.evals.*': {'RecognitionEvaluation': RecognitionEvaluation},
+    'data.reading': {'reading_options': reading_options},
 }
 
 
 def make(config: ConfigDict) -> Experiment:
     """Makes the experiment from config.data, config.text, config.input, config.model and config.tx."""
     named.check(named.to_plain(config.data.batch_size), named.Count, 'data.batch_size')
-    settings = named.call(images.TrainImages, config.data.train, 'data.train')
+    settings = named.call(TrainImages, config.data.train, 'data.train')
     source = _load(config, settings.split)
     transforms = data.transforms.make_transforms(settings.transforms, 'data.train.transforms')
     shape = infer_image_shape(source, transforms, 'data.train')
@@ -102,7 +83,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
 
     Images go through the transforms of the first evaluator, which also sets the beam width.
     """
-    settings, transforms = images.first_settings(config, EvalSettings)
+    settings, transforms = images.first_settings(config, RecognitionEvaluation)
     files = data.image_files.Files(source)
     batches = data.Once(files, config.data.batch_size, transforms, memory_limit=0).iterate()
     readings = read_batches(experiment.task, params, mutable, batches, _alphabet(config), settings.beam or _BEAM_WIDTH)
@@ -112,7 +93,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
             row = {'file': str(path), 'text': text, 'probability': f'{probability:.4f}'}
             yield row, image, f'{text} {probability:.2f}'
 
-    return images.predict_images(read(), plots.draw_text_images)
+    return predict_images(read(), plots.draw_text_images)
 
 
 def served(config: ConfigDict, experiment: Experiment) -> Served:
@@ -127,7 +108,7 @@ def served(config: ConfigDict, experiment: Experiment) -> Served:
 
 def _make_evaluator(config: ConfigDict, experiment: Experiment, name: str) -> Evaluator:
     where = f'data.evals.{name}'
-    settings = named.call(EvalSettings, config.data.evals[name], where)
+    settings = named.call(RecognitionEvaluation, config.data.evals[name], where)
     source, transforms = images.load_held_out(config, settings, where, _load)
     batches = data.Once(source, transforms=transforms, **images.reading(config))
     return recognition_evaluator(experiment.task, batches, _alphabet(config), settings.beam)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -12,36 +11,18 @@ from canon import metrics, models, named
 from canon.data.text import parallel_text, text_files, vocabulary
 from canon.data.text.parallel_text import Buckets, Languages, Pairs, build_languages
 from canon.errors import UsageError
-from canon.tasks.translation import SearchSettings, Translator, plot_alignment, translation_evaluator, translation_task
+from canon.tasks.predictions import Prediction
+from canon.tasks.translation import (
+    TranslationEvaluation,
+    TranslationSettings,
+    Translator,
+    plot_alignment,
+    translation_evaluator,
+    translation_task,
+)
 from canon.train import Evaluator, Experiment, Task
-from experiments.predictions import Prediction
 
 _PRINTED = 20  # translations that `predict` prints
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictSettings(SearchSettings):
-    """config.search, of `predict`. batch_size: sentences per batch. alignments: of the first sentences, as figures."""
-
-    batch_size: named.Count = 32
-    alignments: Annotated[int, named.Range(0)] = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairEvalSettings(PredictSettings):
-    """An entry of config.data.evals.
-
-    split: may be sliced, 'test[:1000]'. bounds: chrF is also reported by the words of the source, up to each bound and
-    beyond the last. longer: how pairs longer than the last bucket are treated: one that is 'cut' counts as it is
-    translated. tokenize: a tokenizer of sacrebleu for BLEU; None is that of the target language
-    (`metrics.bleu_tokenizer`). trained_on: the split may share sentences with data.train.
-    """
-
-    split: str
-    bounds: tuple[named.Count, ...] = ()
-    longer: str = 'cut'
-    tokenize: str | None = None
-    trained_on: bool = False
 
 
 _GIVEN = ('sentences', 'source', 'target', 'max_length', 'info')  # arguments of Pairs that are no settings
@@ -50,14 +31,14 @@ _GIVEN = ('sentences', 'source', 'target', 'max_length', 'info')  # arguments of
 SECTIONS: dict[str, Any] = {
     'data.source': parallel_text.PARALLEL_TEXTS,
     'data.train': {'Buckets': named.combine_arguments(Pairs, Buckets, without=(*_GIVEN, 'parts', 'seed'))},
-    'data.evals.*': {'PairEvalSettings': PairEvalSettings},
+    'data.evals.*': {'TranslationEvaluation': TranslationEvaluation},
     'vocabulary': {
         'build_languages': named.combine_arguments(
             build_languages, vocabulary.build, without=('pairs', 'settings', 'lines')
         ),
     },
     'loss': {'translation_task': named.combine_arguments(translation_task, without=('model', 'first_token'))},
-    'search': {'PredictSettings': PredictSettings},
+    'search': {'TranslationSettings': TranslationSettings},
 }
 
 
@@ -71,7 +52,7 @@ def make(config: ConfigDict) -> Experiment:
     sentences = _load_pairs(config, config.data.train.split)
     languages = _build_languages(config, sentences)
     model = _make_model(config, languages)
-    named.call(PredictSettings, config.get('search', {}), 'search')  # raises before hours of training
+    named.call(TranslationSettings, config.get('search', {}), 'search')  # raises before hours of training
     arguments = {'model': model, 'first_token': languages.first_token, **config.loss}
     task = named.call(translation_task, arguments, 'loss')
     # A key of config.data.train, but an argument of `Pairs`; the others are those of `Buckets`.
@@ -109,7 +90,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     codes = [config.data.get('source', {}).get(side) for side in ('source', 'target')]  # endings of files, such as 'de'
     lines = [line.strip() for line in text_files.read_input(source, [f'.{code}' for code in codes if code])]
     languages = _build_languages(config, None)
-    settings = named.call(PredictSettings, config.get('search', {}), 'search')
+    settings = named.call(TranslationSettings, config.get('search', {}), 'search')
     translator = Translator(_make_model(config, languages), languages, settings)
     texts, number = [], 0
     for line, translation in translator.translate_lines(params, lines, settings.batch_size):
@@ -128,7 +109,7 @@ def _make_evaluator(
     config: ConfigDict, name: str, task: Task, model: Any, languages: Languages, bounds: tuple[int, ...]
 ) -> Evaluator:
     where = f'data.evals.{name}'
-    settings = named.call(PairEvalSettings, config.data.evals[name], where)
+    settings = named.call(TranslationEvaluation, config.data.evals[name], where)
     if not settings.trained_on:
         parallel_text.check_held_out_sentences(config.data.train.split, settings.split, where, **_source(config))
     sentences = _load_pairs(config, settings.split)

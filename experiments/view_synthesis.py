@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -20,11 +19,13 @@ from canon.data.scenes import views as scene_views
 from canon.data.scenes.ray_batches import ray_batches
 from canon.data.scenes.views import Views
 from canon.errors import UsageError
-from canon.named import Count
 from canon.rendering import RenderSettings
 from canon.tasks import surfaces
+from canon.tasks.predictions import Prediction
 from canon.tasks.view_synthesis import (
+    EvaluatedViews,
     RadianceLoss,
+    TrainViews,
     radiance_field_task,
     render_novel_views,
     resolve_background,
@@ -32,39 +33,11 @@ from canon.tasks.view_synthesis import (
     warn_if_rays_miss_box,
 )
 from canon.train import Evaluator, Experiment, Task
-from experiments.predictions import Prediction
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """config.data.train.
-
-    Attributes:
-      split: of the scene.
-      views: number of them to train on, evenly spaced; None for all.
-      crop_steps: the first steps, which sample the central half of the pictures alone (`ray_batches`).
-      single_view: takes all rays of a batch from one view.
-    """
-
-    split: str = 'train'
-    views: Count | None = None
-    crop_steps: int = 0
-    single_view: bool = False
-
-
-@dataclass(frozen=True)
-class EvalSettings:
-    """An entry of config.data.evals. split, views: as in data.train. source: overrides config.data.source."""
-
-    split: str
-    views: Count | None = None
-    source: Mapping[str, Any] | None = None
-
 
 # The functions whose arguments the sections of a config hold, so that the command line may set each of them.
 SECTIONS = {
-    'data.train': {'TrainSettings': TrainSettings},
-    'data.evals.*': {'EvalSettings': EvalSettings},
+    'data.train': {'TrainViews': TrainViews},
+    'data.evals.*': {'EvaluatedViews': EvaluatedViews},
     'render': {
         'RenderSettings': RenderSettings,
         'srn': surfaces.SurfaceSettings,
@@ -77,7 +50,7 @@ SECTIONS = {
 def make(config: ConfigDict) -> Experiment:
     """Makes the experiment from config.data, config.model, config.render, config.loss and config.tx."""
     config = apply_form(config)
-    settings = named.call(TrainSettings, config.data.train, 'data.train')
+    settings = named.call(TrainViews, config.data.train, 'data.train')
     views = load_views(config, settings.split, settings.views)
     make_task, make_evaluator = build_system(config, views)
     if not config.render.get('name'):
@@ -89,7 +62,7 @@ def make(config: ConfigDict) -> Experiment:
     )
     evals = {}
     for name in sorted(config.data.evals):
-        spec = named.call(EvalSettings, config.data.evals[name], f'data.evals.{name}')
+        spec = named.call(EvaluatedViews, config.data.evals[name], f'data.evals.{name}')
         held_out = load_views(config, spec.split, spec.views, spec.source)
         # Their own camera casts their rays: they may be smaller than the pictures that are trained on.
         evals[name] = make_evaluator(make_task(held_out), held_out)

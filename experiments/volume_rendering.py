@@ -12,6 +12,7 @@ from canon.data.scenes import traced, volumes
 from canon.errors import UsageError
 from canon.named import Count
 from canon.rendering.volumes import RayCastingSettings
+from canon.tasks.predictions import Prediction
 from canon.tasks.volume_rendering import (
     HeldOutViews,
     RecoveryLoss,
@@ -24,7 +25,6 @@ from canon.tasks.volume_rendering import (
     resolve_parts,
 )
 from canon.train import Experiment
-from experiments.predictions import Prediction
 
 # The functions whose arguments the sections of a config hold, so that the command line may set each of them.
 SECTIONS = {

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from canon.data.scenes import volumes
 from canon.rendering.volumes import GENERIC, HEAD, make_transfer_table
+from canon.tasks.predictions import Prediction, write_predictions
 from canon.tasks.volume_rendering import draw_volume
-from experiments.predictions import Prediction, write
 from experiments.volume_rendering import FILE_KEYS
 from launch import tools
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     files, summary = draw_volume(
         volume.scaled, volume.half, table, options.size, options.frames, options.level, volume.name
     )
-    print(write([Prediction(files=files, text=summary)], options.output))
+    print(write_predictions([Prediction(files=files, text=summary)], options.output))
     return 0
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from canon import plots
-from canon.train.log import read_rows
-from canon.train.runs import Run, finished_runs, get_setting, read_curves
+from canon.train.runs import (
+    Run,
+    finished_runs,
+    get_setting,
+    interpolate_crossing,
+    read_curves,
+    read_training_seconds,
+)
 
 PSNR = 'test/psnr'
 Label = Callable[[Mapping[str, Any]], str]  # the legend of a run, from its config
@@ -56,7 +60,7 @@ def plot_against_seconds(runs: Sequence[Run], label: Label, threshold: float) ->
     """Plots held-out PSNR against seconds of training, with the seconds until each run reaches `threshold` dB."""
     figure, axes = _psnr_axes(f'seconds to {threshold:g} dB')
     for run, config in finished_runs(runs):
-        seconds, values = read_training_seconds(run.folder)
+        seconds, values = read_training_seconds(run.folder, PSNR)
         first = interpolate_crossing(seconds, values, threshold)
         result = 'not reached' if first is None else f'{first:.1f} s'
         axes.plot(seconds, values, '.-', label=f'{label(config)}: {result}')
@@ -64,31 +68,6 @@ def plot_against_seconds(runs: Sequence[Run], label: Label, threshold: float) ->
     axes.set(xlabel='seconds of training', xscale='log')
     axes.legend(frameon=False)
     return figure
-
-
-def read_training_seconds(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the seconds of training, without evaluations and compilation, and the PSNR [n] at each evaluation."""
-    seconds, last_step, points = 0.0, 0, []
-    for row in read_rows(folder / 'metrics.jsonl'):
-        # A row has the mean time of the steps since the row before.
-        if 'train/step_seconds' in row:
-            seconds += (row['step'] - last_step) * row['train/step_seconds']
-            last_step = row['step']
-        if PSNR in row:
-            points.append((seconds, row[PSNR]))
-    return np.array([s for s, _ in points]), np.array([v for _, v in points])
-
-
-def interpolate_crossing(seconds: np.ndarray, values: np.ndarray, threshold: float) -> float | None:
-    """Returns when `values` first reach `threshold`, linear between evaluations; None if they never do."""
-    above = np.flatnonzero(values >= threshold)
-    if not len(above):
-        return None
-    i = above[0]
-    if i == 0:
-        return float(seconds[0])
-    fraction = (threshold - values[i - 1]) / (values[i] - values[i - 1])
-    return float(seconds[i - 1] + fraction * (seconds[i] - seconds[i - 1]))
 
 
 def _psnr_axes(title: str):

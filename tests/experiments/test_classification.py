@@ -22,12 +22,12 @@ from canon.tasks.classification import (
     rank_classes,
 )
 from canon.tasks.classification_figures import compute_stages, draw_network, first_filters
+from canon.tasks.predictions import write_predictions
 from canon.train import At
 from canon.train.evaluation import evaluate
 from canon.train.shard import make_mesh
 from canon.weights.stablehlo import export_stablehlo
 from experiments import classification
-from experiments.predictions import write
 
 
 class Net(nn.Module):
@@ -427,7 +427,7 @@ def test_files_of_every_kind_are_read_as_one_picture(trained, tmp_path, capsys):
     picture.convert('RGB').quantize(256).save(tmp_path / 'd.png')
     picture.convert('RGBA').save(tmp_path / 'e.png')
     picture.convert('RGB').convert('CMYK').save(tmp_path / 'f.tif')
-    said = write(classification.predict(config, experiment, params, {}, str(tmp_path)), tmp_path / 'out')
+    said = write_predictions(classification.predict(config, experiment, params, {}, str(tmp_path)), tmp_path / 'out')
     assert said.startswith('6 rows in')
     assert 'predictions.png' in said
     assert capsys.readouterr().out == '6 images classified\n'
@@ -450,7 +450,7 @@ def test_a_broken_file_is_named(trained, tmp_path, kind):
     whole = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes({'empty': b'', 'text': b'no image'}.get(kind, whole[: len(whole) // 2]))
     with pytest.raises(CanonError, match=f'{tmp_path / name} cannot be read .* repair or remove it') as caught:
-        write(classification.predict(config, experiment, params, {}, str(tmp_path)), tmp_path / 'out')
+        write_predictions(classification.predict(config, experiment, params, {}, str(tmp_path)), tmp_path / 'out')
     assert '\n' not in str(caught.value)
 
 
@@ -462,7 +462,7 @@ def test_a_run_that_skips_unreadable_images_predicts_the_others(trained, tmp_pat
         Image.fromarray(np.full((40, 40, 3), 90, np.uint8)).save(tmp_path / name)
     (tmp_path / 'b.png').write_bytes(b'no image')
     out = tmp_path / 'out'
-    write(classification.predict(config, experiment, params, {}, str(tmp_path)), out)
+    write_predictions(classification.predict(config, experiment, params, {}, str(tmp_path)), out)
     assert capsys.readouterr().out == '2 images classified, 1 skipped\n'
     rows = (out / 'predictions.csv').read_text().splitlines()[1:]
     assert [row.split(',')[0] for row in rows] == [str(tmp_path / 'a.png'), str(tmp_path / 'c.png')]
@@ -484,7 +484,7 @@ def test_equal_classes_are_ranked_in_their_order():
 def test_a_folder_without_images_is_refused(trained, tmp_path):
     config, experiment, params = trained
     with pytest.raises(UsageError, match='holds no images'):
-        write(classification.predict(config, experiment, params, {}, str(tmp_path)), tmp_path / 'out')
+        write_predictions(classification.predict(config, experiment, params, {}, str(tmp_path)), tmp_path / 'out')
 
 
 # --- export ---------------------------------------------------------------------------------------------------------

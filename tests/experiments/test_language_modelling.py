@@ -13,12 +13,13 @@ from canon.data.text.streams import Streams
 from canon.errors import UsageError
 from canon.metrics import KneserNey
 from canon.models.protocols import LanguageModel
+from canon.tasks import predictions
 from canon.tasks.language_modelling import language_task, make_sampler
 from canon.train import At, fit, make_step, shard
 from canon.train.evaluation import evaluate
 from canon.train.setup import make_setup
 from canon.train.types import CARRY
-from experiments import configs, overrides, predictions
+from experiments import configs, overrides
 from experiments import language_modelling as lm
 
 TEXT = ['the cat sat on the mat', 'the dog sat on the log', 'a cat and a dog sat', 'on the mat the dog ate'] * 6
@@ -188,14 +189,16 @@ def test_writing_goes_on_from_prompts(path, tmp_path, name):
     state = make_setup(experiment, config).starting_state()
     yielded = list(lm.predict(config, experiment, state.params, state.mutable, 'the '))
     assert [set(prediction.row) for prediction in yielded] == [{'prompt', 'text'}] * 2 + [set()]
-    predictions.write(yielded, tmp_path / 'out')
+    predictions.write_predictions(yielded, tmp_path / 'out')
     texts = (tmp_path / 'out' / 'samples.txt').read_text().removesuffix('\n').split('\n\n----\n\n')
     assert len(texts) == 2
     assert all(text.startswith('the ') for text in texts)
     prompts = tmp_path / 'prompts.txt'
     prompts.write_text('a\ndog\n')
     config.sample = dict(length=4, temperature=0)
-    predictions.write(lm.predict(config, experiment, state.params, state.mutable, str(prompts)), tmp_path / 'two')
+    predictions.write_predictions(
+        lm.predict(config, experiment, state.params, state.mutable, str(prompts)), tmp_path / 'two'
+    )
     texts = (tmp_path / 'two' / 'samples.txt').read_text().removesuffix('\n').split('\n\n----\n\n')
     assert [text[:1] for text in texts] == ['a', 'd']
 

@@ -9,10 +9,11 @@ from ml_collections import ConfigDict
 
 from canon.data.scenes import meshes
 from canon.errors import CanonError, UsageError
+from canon.tasks import predictions
 from canon.train import shard
 from canon.train.evaluation import evaluate
 from canon.train.setup import make_setup
-from experiments import configs, overrides, predictions
+from experiments import configs, overrides
 from experiments import shapes as experiment
 
 MODELS = {
@@ -130,7 +131,7 @@ def test_predicting_from_all_that_can_be_read(tmp_path, capsys):
     np.save(tmp_path / 'cloud.npy', body.vertices)
     for source, text in ((tmp_path / 'ball.obj', 'IoU 0.'), (tmp_path / 'cloud.npy', ''), ('test:1', 'IoU 0.')):
         written = experiment.predict(made, bound, biased, state.mutable, str(source))
-        predictions.write(written, tmp_path / 'out')
+        predictions.write_predictions(written, tmp_path / 'out')
         printed = capsys.readouterr().out
         assert text in printed
         assert 'vertices' in printed

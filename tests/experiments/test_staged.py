@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from canon.configuration import make_stage_config
 from canon.errors import UsageError
 from canon.models import vgg
 from canon.named import to_plain
@@ -34,7 +35,7 @@ def config(root):
 
 
 def test_stages_are_the_config_with_their_own_keys_over_it(config):
-    small, large = (staged._stage_config(config, name) for name in ('small', 'large'))
+    small, large = (make_stage_config(config, name) for name in ('small', 'large'))
     assert (small.model.activation, small.run.steps) == ('relu', 1)
     assert 'activation' not in large.model
     assert large.run.steps == 2
@@ -64,7 +65,7 @@ def config_of_first(config):
 
 def test_what_is_refused(config):
     with pytest.raises(UsageError, match=r'stages\.large\.run\.init_from: no stage comes before; give it a path'):
-        staged._stage_config(config_of_first(config), 'large')
+        make_stage_config(config_of_first(config), 'large')
     config.stages.chain = ('small', 'larg')
     with pytest.raises(UsageError, match=r"stages\.chain names 'larg', which is not a stage; did you mean 'large'"):
         staged.make(config)
@@ -80,7 +81,7 @@ def test_what_is_refused(config):
 def test_vgg_d_begins_from_a(argument, root):
     config = configs.load(f'{root}/{CONFIG}{argument}')
     assert config.stages.D.run.init_from.new == vgg.SHALLOW_TO_DEEP['new']
-    a, d = (staged._stage_config(config, name) for name in ('A', 'D'))
+    a, d = (make_stage_config(config, name) for name in ('A', 'D'))
     assert (a.model.name, d.model.name) == ('vgg.vgg11', 'vgg.vgg16')
     assert jax.tree.structure(dict(a.model)) == jax.tree.structure(dict(d.model))
     assert d.run.init_from.stage == 'A'

@@ -10,7 +10,8 @@ from PIL import Image
 
 from canon import data
 from canon.errors import CanonError, UsageError
-from experiments import configs, overrides, predictions, text_recognition
+from canon.tasks import predictions
+from experiments import configs, overrides, text_recognition
 
 
 def config(**source):
@@ -36,7 +37,7 @@ def test_images_of_a_folder_are_read_and_the_model_is_exported(tmp_path):
     params = variables.pop('params')
     without = text_recognition.without_data(made, experiment.about)
     predicted = text_recognition.predict(made, without, params, variables, str(tmp_path / 'images'))
-    assert predictions.write(predicted, tmp_path / 'out').startswith('5 rows in ')
+    assert predictions.write_predictions(predicted, tmp_path / 'out').startswith('5 rows in ')
     with (tmp_path / 'out' / 'predictions.csv').open() as file:
         head, *rows = csv.reader(file)
     assert head == ['file', 'text', 'probability']

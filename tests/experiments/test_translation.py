@@ -15,12 +15,13 @@ from canon import metrics
 from canon.data.text import parallel_text, text_files, vocabulary
 from canon.data.text.parallel_text import build_languages
 from canon.errors import CanonError, UsageError
+from canon.tasks import predictions
 from canon.tasks.translation import SearchSettings, Translation, Translator
 from canon.train import At, fit, shard
 from canon.train.evaluation import evaluate
 from canon.train.runs import Run
 from canon.train.setup import make_setup
-from experiments import overrides, predictions
+from experiments import overrides
 from experiments import translation as tr
 from experiments.claims.translation import plot_chrf_by_length
 
@@ -158,7 +159,7 @@ def test_lines_of_a_file_are_translated_in_order(folder, tmp_path, kind):
     lines = ['one two', '', 'three', 'four five six three one', 'two']
     (tmp_path / 'lines.txt').write_text('\n'.join(lines) + '\n')
     yielded = list(tr.predict(config, experiment, state.params, {}, str(tmp_path / 'lines.txt')))
-    predictions.write(yielded, tmp_path / 'out')
+    predictions.write_predictions(yielded, tmp_path / 'out')
     written = (tmp_path / 'out' / 'translations.txt').read_text().split('\n')[:-1]
     assert len(written) == 5
     assert written[1] == ''
@@ -166,7 +167,9 @@ def test_lines_of_a_file_are_translated_in_order(folder, tmp_path, kind):
     assert [row['source'] for row in rows] == [line for line in lines if line]
     assert [row['translation'] for row in rows] == [text for line, text in zip(lines, written, strict=True) if line]
     assert (tmp_path / 'out' / 'alignment-1.png').is_file() == (kind != 'sutskever')
-    predictions.write(tr.predict(config, experiment, state.params, {}, 'four five six three one'), tmp_path / 'one')
+    predictions.write_predictions(
+        tr.predict(config, experiment, state.params, {}, 'four five six three one'), tmp_path / 'one'
+    )
     assert (tmp_path / 'one' / 'translations.txt').read_text() == written[3] + '\n'
 
 
@@ -305,7 +308,7 @@ def test_lines_are_read_as_those_of_training_are(folder, tmp_path, monkeypatch):
         yield from (Translation(f'{line}\nand more', np.zeros(1), np.zeros(1)) for line in lines)
 
     def predict(source):
-        predictions.write(tr.predict(config, experiment, state.params, {}, source), tmp_path / 'out')
+        predictions.write_predictions(tr.predict(config, experiment, state.params, {}, source), tmp_path / 'out')
 
     monkeypatch.setattr(Translator, 'translate', translate)
     monkeypatch.setattr(tr, 'plot_alignment', lambda *_: None)

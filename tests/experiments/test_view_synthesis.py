@@ -10,9 +10,10 @@ from ml_collections import ConfigDict
 from canon.data import Generated
 from canon.data.scenes import views as sources
 from canon.errors import UsageError
+from canon.tasks import predictions
 from canon.train import NonFinite, bind, fit, make_step
 from canon.train.step import init_state
-from experiments import configs, predictions, view_synthesis
+from experiments import configs, view_synthesis
 from experiments.claims import view_synthesis as claims
 
 
@@ -76,7 +77,7 @@ def test_an_orbit_is_written(root, tmp_path):
     params = mutable.pop('params')
     (prediction,) = view_synthesis.predict(config, experiment, params, mutable, '3x20')
     assert prediction.text.startswith('3 frames of 20x20')
-    predictions.write([prediction], tmp_path)
+    predictions.write_predictions([prediction], tmp_path)
     assert imageio.imread(tmp_path / 'orbit.gif').shape[0] == 3
     assert (tmp_path / 'orbit.mp4').stat().st_size > 100
     with pytest.raises(UsageError, match='give the number of frames'):
@@ -93,7 +94,7 @@ def test_seconds_until_a_psnr_is_reached(tmp_path):
         {'step': 6, 'test/psnr': 30.0},
     ]
     (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
-    seconds, values = claims.read_training_seconds(tmp_path)
+    seconds, values = claims.read_training_seconds(tmp_path, 'test/psnr')
     np.testing.assert_allclose(seconds, [2, 4])
     np.testing.assert_allclose(values, [20, 30])
     assert claims.interpolate_crossing(seconds, values, 25) == pytest.approx(3)

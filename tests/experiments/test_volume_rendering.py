@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from canon.errors import UsageError
-from experiments import configs, overrides, predictions, volume_rendering
+from canon.tasks import predictions
+from experiments import configs, overrides, volume_rendering
 
 
 def small(root, name, **changes):
@@ -42,7 +43,7 @@ def test_a_file_and_what_is_recovered_are_drawn(root, tmp_path, capsys, monkeypa
     monkeypatch.setattr(volume_rendering, 'draw_volume', draw_volume)
     for source, text in ((str(tmp_path / 'ball.npy'), 'ball.npy'), ('learnt', 'learnt')):
         output = tmp_path / 'out' / text
-        predictions.write(volume_rendering.predict(config, experiment, params, {}, source), output)
+        predictions.write_predictions(volume_rendering.predict(config, experiment, params, {}, source), output)
         assert capsys.readouterr().out.startswith(text)
         assert imageio.imread(output / 'orbit.gif').shape == (2, 12, 12, 3)
     (file_values, file_table), (values, table) = drawn

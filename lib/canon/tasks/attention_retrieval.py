@@ -7,6 +7,7 @@ section 3.2.1, footnote 4). A linear map takes the attended value to the classes
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as linen
@@ -24,6 +25,18 @@ from canon.train import At, Evaluator, Task
 
 CLASSES = 8
 SCORES = ('dot_product', 'scaled_dot_product', 'additive')
+
+
+@dataclass(frozen=True)
+class RetrievalSettings:
+    """config.data. batch_size: rows per step. test_batches: batches of the evaluator. places: key-value pairs per row.
+    symbols: that the keys of a row are drawn from, without repetition.
+    """
+
+    batch_size: named.Count = 64
+    test_batches: named.Count = 10
+    places: named.Count = 8
+    symbols: named.Count = 32
 
 
 def draw_retrieval_batch(rng: np.random.Generator, batch_size: int, places: int, symbols: int) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ classes [B, num_classes], with `soft_labels`) and 'mask' bool [B], False for pad
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from logging import getLogger
 from typing import Any
@@ -22,6 +23,7 @@ from flax.errors import FlaxError, ScopeParamShapeError
 
 from canon import backend, data, losses, metrics, named, plots
 from canon.errors import UsageError
+from canon.tasks.image_settings import HeldOutImages
 from canon.tasks.samples import empty_title, select_samples
 from canon.train import Evaluator, Task
 
@@ -72,6 +74,20 @@ def make_softmax_cross_entropy(label_smoothing: named.Probability = 0.0, soft_la
 def make_maximum_a_posteriori(j: named.Positive = 0.1) -> Loss:
     """Binds the arguments of `losses.maximum_a_posteriori`, the loss of LeNet-5 (1998), for integer labels."""
     return partial(losses.maximum_a_posteriori, j=j)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationEvaluation(HeldOutImages):
+    """An entry of config.data.evals. Transforms may make crops [K, H, W, C], such as `ten_crop`, over which posteriors
+    are averaged.
+
+    Attributes:
+      scales: lengths of the shorter side over which posteriors are averaged; empty for the image as it is.
+      flip: whether mirror images are averaged as well.
+    """
+
+    scales: tuple[named.Count, ...] = ()
+    flip: bool = False
 
 
 LOSSES = {

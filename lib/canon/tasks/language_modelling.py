@@ -12,6 +12,7 @@ Models are those of `canon.models.protocols.LanguageModel`, recurrent or not; ba
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any
 
@@ -101,6 +102,22 @@ def _mean_square(x: jax.Array, mask: jax.Array) -> jax.Array:
     """Returns the mean of x^2 [B, T, H] where `mask` [B, T] is true, 0 if it is true nowhere."""
     squares = metrics.Mean.of(jnp.square(x), mask)
     return squares.total / jnp.maximum(squares.weight, 1)
+
+
+@dataclass(frozen=True)
+class LanguageEvaluation:
+    """An entry of config.data.evals.
+
+    split: 'valid' or 'test'. batch_size: streams that are read in parallel; 1 as the papers test. length: tokens of a
+    window. ngram: order of the Kneser-Ney baseline on the same text; 0 for none. trained_on: the split may be one that
+    is trained on.
+    """
+
+    split: str
+    batch_size: Count
+    length: Count
+    ngram: Annotated[int, Range(0)] = 0
+    trained_on: bool = False
 
 
 def language_evaluator(

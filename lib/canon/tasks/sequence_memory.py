@@ -11,14 +11,15 @@ over the gap reaches the `baseline` of the problem, and no less.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
 
 import flax.linen as linen
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from canon import losses, plots
+from canon import losses, named, plots
 from canon.data import Generated
 from canon.metrics import Mean
 from canon.nn import Dense
@@ -26,6 +27,18 @@ from canon.train import At, Evaluator, Task
 
 LETTERS, COPIED = 8, 10  # letters of the copy problem's alphabet, and how many each sequence copies
 BLANK, DELIMITER, SYMBOLS = LETTERS, LETTERS + 1, LETTERS + 2
+
+
+@dataclass(frozen=True)
+class MemorySettings:
+    """config.data. problem: 'copy' or 'adding'. gap: steps over which the network has to remember.
+    batch_size: sequences per step. test_batches: batches of the evaluator.
+    """
+
+    problem: str
+    gap: Annotated[int, named.Range(2)] = 50
+    batch_size: named.Count = 32
+    test_batches: named.Count = 10
 
 
 class MemoryProblem(NamedTuple):

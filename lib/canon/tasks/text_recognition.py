@@ -11,22 +11,50 @@ their characters: the loss sums over all alignments (Shi et al. 2015, section 2.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from canon import backend, losses, metrics, plots
-from canon.data.text.alphabets import Alphabet
+from canon.data.text.alphabets import ALPHANUMERIC, Alphabet
 from canon.errors import UsageError
-from canon.named import Positive
+from canon.named import Count, Positive, Range
 from canon.ops.ctc import Readings, best_path, prefix_beam_search
+from canon.tasks.image_settings import HeldOutImages
 from canon.tasks.samples import empty_title, select_samples
 from canon.train import Evaluator, Task
 
 _LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue, ITU-R BT.601
 _Reading = tuple[np.ndarray, str, str, float]  # image, target, text that the model reads, its probability
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """config.text.
+
+    Attributes:
+      max_length: characters of the longest label.
+      characters: of classes 1, 2, ...; class 0 is the blank.
+      ignore_case: texts become lower case.
+    """
+
+    max_length: Count
+    characters: str = ALPHANUMERIC
+    ignore_case: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecognitionEvaluation(HeldOutImages):
+    """An entry of config.data.evals.
+
+    Attributes:
+      beam: width of the prefix beam search; 0 decodes the best path.
+    """
+
+    beam: Annotated[int, Range(0)] = 0
 
 
 def make_grey_input(mean: float = 0.5, std: Positive = 0.5) -> Callable[[Any], jax.Array]:

@@ -108,6 +108,31 @@ class SearchSettings:
     extra: Annotated[int, Range(0)] = 50
 
 
+@dataclass(frozen=True, kw_only=True)
+class TranslationSettings(SearchSettings):
+    """config.search, of `predict`. batch_size: sentences per batch. alignments: of the first sentences, as figures."""
+
+    batch_size: Count = 32
+    alignments: Annotated[int, Range(0)] = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranslationEvaluation(TranslationSettings):
+    """An entry of config.data.evals.
+
+    split: may be sliced, 'test[:1000]'. bounds: chrF is also reported by the words of the source, up to each bound and
+    beyond the last. longer: how pairs longer than the last bucket are treated: one that is 'cut' counts as it is
+    translated. tokenize: a tokenizer of sacrebleu for BLEU; None is that of the target language
+    (`metrics.bleu_tokenizer`). trained_on: the split may share sentences with data.train.
+    """
+
+    split: str
+    bounds: tuple[Count, ...] = ()
+    longer: str = 'cut'
+    tokenize: str | None = None
+    trained_on: bool = False
+
+
 class Translation(NamedTuple):
     """A sentence and its translation: text, and int32 tokens [n] with <eos> and without padding."""
 

@@ -73,6 +73,32 @@ class RadianceLoss:
     frequency_steps: Annotated[int, Range(0)] = 0
 
 
+@dataclass(frozen=True)
+class TrainViews:
+    """config.data.train.
+
+    Attributes:
+      split: of the scene.
+      views: number of them to train on, evenly spaced; None for all.
+      crop_steps: the first steps, which sample the central half of the pictures alone (`ray_batches`).
+      single_view: takes all rays of a batch from one view.
+    """
+
+    split: str = 'train'
+    views: Count | None = None
+    crop_steps: int = 0
+    single_view: bool = False
+
+
+@dataclass(frozen=True)
+class EvaluatedViews:
+    """An entry of config.data.evals. split, views: as in data.train. source: overrides config.data.source."""
+
+    split: str
+    views: Count | None = None
+    source: Mapping[str, Any] | None = None
+
+
 def radiance_field_task(
     field: Any, views: Views, settings: RenderSettings, weights: RadianceLoss = RadianceLoss()
 ) -> Task:

@@ -106,6 +106,31 @@ def read_curves(folders: Sequence[Path], metric: str) -> tuple[np.ndarray, np.nd
     return np.array(steps), np.array([[log[step] for step in steps] for log in logs])
 
 
+def read_training_seconds(folder: Path, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the seconds of training, without evaluations and compilation, and the metric [n] at each evaluation."""
+    seconds, last_step, points = 0.0, 0, []
+    for row in read_rows(folder / 'metrics.jsonl'):
+        # A row has the mean time of the steps since the row before.
+        if 'train/step_seconds' in row:
+            seconds += (row['step'] - last_step) * row['train/step_seconds']
+            last_step = row['step']
+        if metric in row:
+            points.append((seconds, row[metric]))
+    return np.array([s for s, _ in points]), np.array([v for _, v in points])
+
+
+def interpolate_crossing(seconds: np.ndarray, values: np.ndarray, threshold: float) -> float | None:
+    """Returns when `values` first reach `threshold`, linear between evaluations; None if they never do."""
+    above = np.flatnonzero(values >= threshold)
+    if not len(above):
+        return None
+    i = above[0]
+    if i == 0:
+        return float(seconds[0])
+    fraction = (threshold - values[i - 1]) / (values[i] - values[i - 1])
+    return float(seconds[i - 1] + fraction * (seconds[i] - seconds[i - 1]))
+
+
 def describe_result(run: Run | None, metric: str = '') -> str:
     """Returns `test/accuracy 0.9833` (the target's metric unless one is named), or why there is no such number."""
     if run is None:

@@ -1,0 +1,142 @@
+"""Predictions as they are computed, and their writer: one table, files and texts.
+
+A generator yields a `Prediction` per input, and perhaps one for all of them (`predict` of an experiment does):
+
+    def predict():
+        for path, probabilities in ...:
+            yield Prediction(row={'file': path, 'class': names[probabilities.argmax()]})
+        yield Prediction(files={'predictions.png': figure})
+
+    write_predictions(predict(), 'out')
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from canon import plots
+from canon.errors import UsageError
+
+TABLE = 'predictions.csv'
+SHEET = 64  # images on a contact sheet
+_LISTED = 6  # files that the summary names
+
+
+class Prediction(NamedTuple):
+    """The prediction of a model for one input.
+
+    Attributes:
+      row: {column: value}, a row of `predictions.csv`. All rows have the same columns; without any, there is none.
+      files: {name: content}, as of `plots.save_content`: text, bytes, a figure, an image, a video, an animation. A
+        contact sheet of all inputs is a file of the last prediction.
+      text: printed.
+    """
+
+    row: Mapping[str, Any] = {}
+    files: Mapping[str, Any] = {}
+    text: str = ''
+
+
+def write_predictions(predictions: Iterable[Prediction], output: str | Path) -> str:
+    """Writes predictions into a folder as they come and prints their texts.
+
+    Each row is in the table before the next prediction is computed, so that an interrupted command leaves what it has
+    done. Files are replaced as a whole. The folder is made by the first thing that is written.
+
+    Args:
+      predictions: often a generator, which may raise `UsageError` for an input that it cannot read.
+      output: the folder.
+
+    Returns:
+      a line that says what was written and where.
+
+    Raises:
+      UsageError: a row has other columns than the first one, or a file name is invalid or repeated.
+    """
+    folder, table = Path(output), _Table(Path(output) / TABLE)
+    names: dict[str, None] = {}
+    try:
+        for prediction in predictions:
+            if prediction.row:
+                table.add(prediction.row)
+            for name, content in prediction.files.items():
+                _check_name(name, names)
+                plots.save_content(content, folder / name)
+                names[name] = None
+            if prediction.text:
+                print(prediction.text, flush=True)
+    finally:
+        table.close()
+    return _summary(table, folder, list(names))
+
+
+def predict_images(
+    results: Iterable[tuple[Mapping[str, Any], np.ndarray, str]],
+    draw: Callable[[np.ndarray, Sequence[str]], Any],
+    summarise: Callable[[int], str] = lambda count: '',
+) -> Iterator[Prediction]:
+    """Yields a prediction per image, and at last a contact sheet of the first ones.
+
+    Args:
+      results: (row of the table, image [H, W, C], its title on the sheet) for each image.
+      draw: (images [N, H, W, C], titles) -> the sheet.
+      summarise: the number of images -> what is printed at the end.
+    """
+    sheet, count = [], 0
+    for row, image, title in results:
+        yield Prediction(row)
+        count += 1
+        if len(sheet) < SHEET:  # the others are not kept: a folder may hold more images than the memory
+            sheet.append((image, title))
+    images, titles = zip(*sheet, strict=True)
+    yield Prediction(files={'predictions.png': draw(np.stack(images), titles)}, text=summarise(count))
+
+
+class _Table:
+    """A CSV file that is opened by its first row, whose keys are its header."""
+
+    def __init__(self, path: Path):
+        self.path, self.rows, self.columns = path, 0, ()
+        self._file = None
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        if self._file is None:
+            # Not before: a command that fails at its first input leaves no empty table.
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # File names are bytes: those that are not UTF-8 are written as they are.
+            self._file = self.path.open('w', newline='', encoding='utf-8', errors='surrogateescape')
+            self.columns = tuple(row)
+            csv.writer(self._file).writerow(self.columns)
+        if set(row) != set(self.columns):  # the order may differ
+            raise UsageError(
+                f'{self.path}: row {self.rows + 1} has the columns {", ".join(row)}, the first row has '
+                f'{", ".join(self.columns)}; `predict` must yield the same columns each time'
+            )
+        csv.writer(self._file).writerow([row[column] for column in self.columns])
+        self._file.flush()
+        self.rows += 1
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _check_name(name: str, names: Iterable[str]) -> None:
+    path = Path(name)
+    if path.is_absolute() or '..' in path.parts or name == TABLE or not path.name:
+        raise UsageError(f'a prediction has the file {name!r}; expected a path below the output folder, not {TABLE}')
+    if name in names:
+        raise UsageError(f'two predictions have the file {name!r}; `predict` must name each file differently')
+
+
+def _summary(table: _Table, folder: Path, names: list[str]) -> str:
+    rows = [f'{table.rows} {"row" if table.rows == 1 else "rows"} in {table.path}'] if table.rows else []
+    files = [str(folder / name) for name in names[:_LISTED]]
+    if len(names) > _LISTED:
+        files.append(f'and {len(names) - _LISTED} more files in {folder}')
+    return ', '.join(rows + files) or 'nothing was predicted'
