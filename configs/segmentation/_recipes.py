@@ -9,7 +9,7 @@ from ml_collections.config_dict import placeholder
 _KEEP = dict(fields=('image', 'segmentation'))  # of an example; sources also have image_id and original_size
 
 
-def voc(model: str, rate: float, new: str, weights: str) -> ConfigDict:
+def voc(model: str, rate: float, new: str) -> ConfigDict:
     """Returns the paper's recipe for training one network after the other: Shelhamer et al. 2017, section 4.2.
 
     SGD on single images with momentum 0.99 and weight decay 5e-4, the loss summed over the pixels, the learning rate
@@ -19,7 +19,6 @@ def voc(model: str, rate: float, new: str, weights: str) -> ConfigDict:
       model: name of the network.
       rate: the learning rate.
       new: regex of the parameters that `run.init_from` does not have.
-      weights: what `run.init_from.path` is, for the comment.
     """
     # The largest side of VOC's images is 500: one size, and what is padded is void.
     chain = dict(chain=('keep_fields', 'pad'), keep_fields=_KEEP, pad=dict(size=500, value=117))
@@ -44,7 +43,7 @@ def voc(model: str, rate: float, new: str, weights: str) -> ConfigDict:
                 ),
             ),
             input=dict(mean=(0.48109, 0.45752, 0.40787), std=1 / 255),  # Caffe: pixels in 0..255 less their mean
-            model=dict(name=model, num_classes=21, dtype=placeholder(str)),
+            model=dict(name=model, num_classes=21, at_once=False, dtype=placeholder(str)),
             loss=dict(reduction='sum', balance=0.0, label_smoothing=0.0),
             tx=dict(
                 chain=('decay', 'momentum', 'scale_rates'),
@@ -58,7 +57,7 @@ def voc(model: str, rate: float, new: str, weights: str) -> ConfigDict:
                 log_every='100 steps',
                 evals=dict(seg11valid=dict(every='4000 steps')),
                 checkpoint=dict(every='4000 steps', best='seg11valid/mean_iu', mode='max'),
-                init_from=dict(path=placeholder(str), new=new),  # see `weights` in the docstring of the config
+                init_from=dict(path=placeholder(str), new=new),  # a file of weights or a run: the config's docstring
             ),
             target=dict(metric='seg11valid/mean_iu', at_least=0.6, ci=False),
         )
@@ -123,3 +122,20 @@ def scenes(
             target=dict(metric='test/mean_iu', at_least=at_least, ci=ci),  # what the ledger checks
         )
     )
+
+
+def paper_smoke(name: str, at_least: float) -> ConfigDict:
+    """Returns the paper's loss and optimizer on small scenes of digits, for a narrow network from scratch.
+
+    The border of 100 pixels would be most of the work for images of 96, and BatchNorm replaces ImageNet's weights.
+
+    Args:
+      name: of the network.
+      at_least: mean IU for the ledger.
+    """
+    model = dict(name=name, width=1 / 8, border=1, batch_norm=True, dropout=0.0)
+    config = scenes(model, 300, at_least, height=96, width=96, sizes=(24, 64), most=6)
+    config.loss.reduction = 'sum'
+    config.tx = voc(name, 3e-6, '').tx  # the loss is summed over 9,216 pixels, and averaged over images
+    config.tx.momentum.momentum = 0.9  # 0.99 averages over more steps than a third of the run
+    return config

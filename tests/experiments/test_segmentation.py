@@ -1,0 +1,165 @@
+"""Segmentation from a config: a run is resumed bitwise, predicts images of any size, is exported; and refusals."""
+
+import csv
+
+import jax
+import numpy as np
+import pytest
+from ml_collections.config_dict import placeholder
+from PIL import Image
+
+from canon.errors import CanonError, UsageError
+from canon.tasks import predictions
+from canon.train import fit
+from canon.weights.stablehlo import export_stablehlo
+from experiments import configs, segmentation
+
+
+def config(**source):
+    made = configs.load(f'{configs.ROOT}/configs/segmentation/digit_scenes.py:smoke')
+    small = dict(target='segmentation', num_examples=12, height=64, width=64, sizes=(16, 40), most=3)
+    with made.unlocked():
+        made.data.source = small | source
+        made.data.batch_size = 4
+        # Stages beyond stride 4 lead to no scores: they are not compiled.
+        backbone = dict(name='vgg.vgg11', width=1 / 32, batch_norm=True)
+        made.model = dict(name='fcn.skip_fcn', num_classes=11, backbone=backbone, strides=(2, 4), dropout=0.5)
+        made.data.evals.test.split = 'test[:6]'
+        made.run = dict(
+            steps=4,
+            log_every=1,
+            evals=dict(test=dict(every='100%')),
+            checkpoint=dict(every=2, keep=2),
+            tensorboard=False,
+            stop_after=placeholder(int),
+        )
+    return made
+
+
+@pytest.mark.slow  # three runs are compiled, and two draw their figures
+def test_a_resumed_run_is_bitwise_the_one_that_never_stopped(tmp_path):
+    """With dropout and statistics of BatchNorm; evaluated on six images in batches of four."""
+    made = config()
+    straight = fit(segmentation.make(made), made, tmp_path / 'a', quiet=True)
+    made.run.stop_after = 2
+    assert fit(segmentation.make(made), made, tmp_path / 'b', quiet=True).status == 'stopped'
+    made.run.stop_after = None
+    resumed = fit(segmentation.make(made), made, tmp_path / 'b', quiet=True)
+    assert resumed.status == 'done'
+    for before, after in zip(*(jax.tree.leaves(x.state) for x in (straight, resumed)), strict=True):
+        np.testing.assert_array_equal(np.asarray(before), np.asarray(after))
+    assert straight.metrics == resumed.metrics
+    assert (tmp_path / 'b/figures').is_dir()
+
+
+def variables(experiment):
+    batch = experiment.train[0]
+    made = dict(jax.jit(experiment.task.init)(jax.random.key(0, impl='rbg'), batch))
+    return made.pop('params'), made
+
+
+def test_images_of_any_size_are_labelled_and_the_model_is_exported(tmp_path):
+    made = config()
+    experiment = segmentation.without_data(made, segmentation.make(made).about)
+    params, mutable = variables(experiment)
+    rng = np.random.default_rng(0)
+    (tmp_path / 'images/more').mkdir(parents=True)
+    sizes = {'a': (50, 70), 'b': (64, 64), 'more/a': (33, 40)}
+    for name, size in sizes.items():
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(tmp_path / f'images/{name}.png')
+    predicted = segmentation.predict(made, experiment, params, mutable, str(tmp_path / 'images'))
+    predictions.write_predictions(predicted, tmp_path / 'out')
+    with (tmp_path / 'out/predictions.csv').open() as file:
+        head, *rows = csv.reader(file)
+    assert head == ['file', 'background', *'0123456789']
+    assert len(rows) == 3
+    for name, size in sizes.items():
+        with Image.open(tmp_path / f'out/{name}_labels.png') as image:
+            assert image.mode == 'P'
+            labels = np.asarray(image)
+        assert labels.shape == size
+        with Image.open(tmp_path / f'out/{name}_overlay.png') as image:
+            assert np.asarray(image).shape == (*size, 3)
+        (row,) = [r for r in rows if r[0] == str(tmp_path / f'images/{name}.png')]
+        shares = np.bincount(labels.ravel(), minlength=11) / labels.size
+        np.testing.assert_allclose([float(x) for x in row[1:]], shares, atol=1e-4)
+    served = segmentation.served(made, experiment)
+    lines = export_stablehlo(served, params, mutable, tmp_path / 'export')
+    assert float(lines[0].rpartition(' ')[2]) < 1e-5
+    exported = jax.export.deserialize(bytearray((tmp_path / 'export/model.stablehlo').read_bytes()))
+    probabilities = exported.call(rng.integers(0, 256, (5, 64, 64, 3), np.uint8))
+    assert probabilities.shape == (5, 64, 64, 11)
+    np.testing.assert_allclose(np.asarray(probabilities).sum(-1), 1, rtol=1e-5)
+
+
+def test_weights_of_the_classes_are_those_of_the_training_data():
+    made = config()
+    with made.unlocked():
+        made.loss.balance = 0.5
+    weights = segmentation.make(made).about['class_weights']
+    assert len(weights) == 11
+    assert weights[0] == min(weights)  # the ground has most pixels
+
+
+class Painted:
+    """Images of one size with label maps of classes 0 .. 3 and void."""
+
+    def __init__(self, split, size=40, highest=3, field='segmentation'):
+        self.size, self.highest, self.field = size, highest, field
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        labels = np.full((self.size, self.size), 255, np.uint8)
+        labels[:20] = index % (self.highest + 1)
+        return {'image': np.zeros((self.size, self.size, 3), np.uint8), self.field: labels}
+
+
+def painted(**options):
+    made = config()
+    with made.unlocked():
+        made.data.name, made.data.source = f'{__name__}:Painted', options
+        made.data.evals = dict(test=dict(split='test', trained_on=True))
+        made.model.num_classes = 4
+    return made
+
+
+def test_any_source_with_label_maps_is_read():
+    batch = segmentation.make(painted()).evals['test'].data[0]
+    assert set(batch) == {'image', 'segmentation', 'mask'}
+    assert batch['segmentation'].shape == (4, 40, 40)
+
+
+def test_what_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="no field 'segmentation', a label map; they have image, labels"):
+        segmentation.make(painted(field='labels'))
+    with pytest.raises(CanonError, match=r'the label map has class 4, but model.num_classes=4; raise it'):
+        segmentation.make(painted(highest=4)).train[0]
+    small = segmentation.make(painted(size=24))
+    with pytest.raises(UsageError, match='VGG takes images of at least 32x32, not 24x24; resize them'):
+        jax.eval_shape(small.task.init, jax.random.key(0), small.train[0])
+    wrong = config()
+    wrong.model.num_classes = 10
+    with pytest.raises(UsageError, match=r'model\.num_classes=10, but the data have 11 classes; set it to that'):
+        segmentation.make(wrong)
+    for name in ('label_maps', 'voc_segmentation'):
+        wrong = painted()
+        wrong.data.name = name
+        with pytest.raises(UsageError, match=r'give --config\.data\.source\.path=FOLDER_OR_TAR'):
+            segmentation.make(wrong)
+    wrong = config()
+    with wrong.unlocked():
+        wrong.data.evals.test = dict(split='test', transforms=dict(chain=('resize',), resize=dict(size=20)))
+    with pytest.raises(UsageError, match=r'data\.evals\.test: VGG takes images of at least 32x32'):
+        segmentation.make(wrong)
+    for key, value in (('loss.reduction', 'max'), ('loss.balance', 2.0), ('predict.multiple', 0)):
+        wrong = config()
+        with wrong.unlocked(), wrong.ignore_type():
+            wrong.update_from_flattened_dict({key: value})
+        with pytest.raises(UsageError, match=key):
+            build_and_predict(wrong, tmp_path)
+
+
+def build_and_predict(made, folder):
+    next(segmentation.predict(made, segmentation.make(made), {}, {}, str(folder)))
