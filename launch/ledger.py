@@ -117,10 +117,10 @@ def measure(entry: Entry, root: Path, minutes: float) -> list[str]:
 
 def write(page: Path, rows: Iterable[Sequence[str]]) -> None:
     """Replaces the rows of the configs that ran, and drops the rows of configs that no longer exist."""
-    kept = {row[0]: row for row in _read(page) if (configs.ROOT / row[0]).is_file()}
+    rows_by_path = {row[0]: row for row in _read(page) if (configs.ROOT / row[0]).is_file()}
     # A bar in an error message would be a column.
-    kept.update({row[0]: [cell.replace('|', '/') for cell in row] for row in rows})
-    lines = [HEAD, ['---'] * len(HEAD), *(kept[path] for path in sorted(kept))]
+    rows_by_path.update({row[0]: [cell.replace('|', '/') for cell in row] for row in rows})
+    lines = [HEAD, ['---'] * len(HEAD), *(rows_by_path[path] for path in sorted(rows_by_path))]
     page.parent.mkdir(exist_ok=True)
     page.write_text(TITLE + ''.join(f'| {" | ".join(line)} |\n' for line in lines))
 

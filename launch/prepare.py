@@ -111,12 +111,12 @@ def _build(name: str, root: Path) -> Path:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _move(made: Path, folder: Path) -> Path:
+def _move(prepared: Path, folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists() and _read_format(folder) != 'array_record':
         os.rename(folder, folder.with_name(f'{folder.name}.{_read_format(folder)}'))
     try:
-        os.rename(made, folder)
+        os.rename(prepared, folder)
     except OSError:
         if not folder.exists():  # if it does, another process was first, with the same content
             raise

@@ -62,11 +62,11 @@ def test_every_epoch_holds_each_example_once(size, first_epoch, seed):
 @settings(deadline=None, max_examples=40)
 def test_the_rows_of_two_processes_are_the_batch(size, sampler, step):
     n, half = size
-    whole = Batches(source(n), 2 * half, 7, AUGMENT, sampler)[step]
+    global_batch = Batches(source(n), 2 * half, 7, AUGMENT, sampler)[step]
     data = Batches(source(n), 2 * half, 7, AUGMENT, sampler)
     parts = [data.for_process(1 - k, 2).for_process(k, 2)[step] for k in range(2)]  # the last call holds
-    same(whole, {field: np.concatenate([part[field] for part in parts]) for field in whole})
-    same(whole, data[step])
+    same(global_batch, {field: np.concatenate([part[field] for part in parts]) for field in global_batch})
+    same(global_batch, data[step])
 
 
 def test_random_streams_have_numbers_of_their_own():

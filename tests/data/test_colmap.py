@@ -92,10 +92,10 @@ def test_poses_and_lenses_come_back(tmp_path, write, lens):
     eyes, axes = loaded.poses[1:, :3, 3].astype(float), -loaded.poses[1:, :3, 2]  # the first saw no points
     depths = np.concatenate([((point - eyes) * axes).sum(1) for point in POINTS.values()])
     np.testing.assert_allclose([read.near, read.far], np.percentile(depths, (0.1, 99.9)) * (0.9, 1.1), rtol=1e-6)
-    held = views.load_views('colmap', 'test', path=str(tmp_path), factor=2, near=1, far=9)
-    np.testing.assert_allclose(held.poses, loaded.poses[[0, 8]], atol=1e-6)
-    assert held.names == ('sub/00.png', 'sub/08.png')
-    assert held.camera.focal[0] == 15.0
+    held_out = views.load_views('colmap', 'test', path=str(tmp_path), factor=2, near=1, far=9)
+    np.testing.assert_allclose(held_out.poses, loaded.poses[[0, 8]], atol=1e-6)
+    assert held_out.names == ('sub/00.png', 'sub/08.png')
+    assert held_out.camera.focal[0] == 15.0
 
 
 def refusal(folder, **arguments):
@@ -112,10 +112,10 @@ def test_what_cannot_be_read_says_why(tmp_path):
     assert 'near and far must be given' in refusal(tmp_path)
     (tmp_path / 'images' / 'sub' / '03.png').unlink()
     assert '03.png' in refusal(tmp_path, near=1, far=9)
-    whole = (model / 'images.bin').read_bytes()
-    (model / 'images.bin').write_bytes(whole[:-100])
+    sound_bytes = (model / 'images.bin').read_bytes()
+    (model / 'images.bin').write_bytes(sound_bytes[:-100])
     assert 'images.bin is cut short' in refusal(tmp_path)
-    (model / 'images.bin').write_bytes(whole)
+    (model / 'images.bin').write_bytes(sound_bytes)
     (model / 'cameras.bin').write_bytes(struct.pack('<QiiQQ8d', 1, 5, 5, 24, 24, *range(8)))
     assert 'lens 5 is not read' in refusal(tmp_path)
     (model / 'cameras.bin').write_bytes(struct.pack('<QiiQQ3d', 1, 6, 0, 24, 24, 30, 12, 12))

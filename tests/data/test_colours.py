@@ -40,14 +40,14 @@ def test_enhancements_are_pillows(make, name, factor):
     """To one level: Pillow cuts off fractions where we round, and rounds the smoothed image before it blends."""
     image = make()
     expected = np.asarray(ENHANCE[name](Image.fromarray(image)).enhance(factor)).astype(int)
-    ours = getattr(colour, f'adjust_{name}')(image, factor)
-    assert ours.dtype == np.uint8
-    assert abs(ours - expected).max() <= 1
+    enhanced = getattr(colour, f'adjust_{name}')(image, factor)
+    assert enhanced.dtype == np.uint8
+    assert abs(enhanced - expected).max() <= 1
     floats = getattr(colour, f'adjust_{name}')(image.astype(np.float32) / 255, factor)
     assert floats.dtype == np.float32
-    assert abs(255 * floats - ours).max() <= 1.5
+    assert abs(255 * floats - enhanced).max() <= 1.5
     if factor == 1:
-        np.testing.assert_array_equal(ours, image)
+        np.testing.assert_array_equal(enhanced, image)
 
 
 @pytest.mark.parametrize('name', ENHANCE)
@@ -295,12 +295,12 @@ def test_operations_are_drawn_uniformly_and_in_the_given_number():
     names = ('translate_x', 'translate_y', 'identity')
     augment = transforms.rand_augment(2, 10, operations=names)
     image, box = np.zeros((100, 100, 3), np.uint8), np.array([[49.0, 49, 51, 51]])
-    reach, seen = 100 * 150 / 331, {}
+    reach, counts_of_operations = 100 * 150 / 331, {}
     for visit in range(1800):
         out = augment.apply({'image': image, 'boxes': box}, Key(0, visit, 0))['boxes']
         moved = tuple(np.rint((out[0, :2] - 49) / reach).astype(int).tolist()) if len(out) else 'out of sight'
-        seen[moved] = seen.get(moved, 0) + 1
-    share = {moved: n / 1800 for moved, n in seen.items()}
+        counts_of_operations[moved] = counts_of_operations.get(moved, 0) + 1
+    share = {moved: n / 1800 for moved, n in counts_of_operations.items()}
     assert abs(share['out of sight'] - 1 / 9) < 0.03  # twice the same way: 2/9 of the draws, half of their signs
     assert abs(share[0, 0] - (1 / 9 + 1 / 9)) < 0.04  # nothing twice, or there and back
     for moved in ((1, 1), (1, -1), (-1, 1), (-1, -1)):

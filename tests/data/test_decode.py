@@ -106,11 +106,11 @@ def test_files_that_are_not_images_are_named(tmp_path):
 def test_a_reduced_jpeg_is_the_mean_of_its_blocks(tmp_path, kind, reduce):
     file, *_ = write(tmp_path, kind)
     encoded = image_files.read_encoded(file)
-    whole, small = image_files.decode_image(encoded).astype(float), image_files.decode_image(encoded, reduce)
-    height, width = whole.shape[:2]
+    full, small = image_files.decode_image(encoded).astype(float), image_files.decode_image(encoded, reduce)
+    height, width = full.shape[:2]
     assert small.shape == (-(-height // reduce), -(-width // reduce), 3)
     rows, columns = height // reduce, width // reduce
-    means = whole[: rows * reduce, : columns * reduce].reshape(rows, reduce, columns, reduce, 3).mean((1, 3))
+    means = full[: rows * reduce, : columns * reduce].reshape(rows, reduce, columns, reduce, 3).mean((1, 3))
     assert abs(small[:rows, :columns] - means).mean() < 3
 
 
@@ -170,7 +170,7 @@ def photos(tmp_path):
 def test_a_folder_gives_bytes_that_are_kept_and_decoded_later(photos):
     eager, lazy = load_source('folder', path=photos), load_source('folder', path=photos, decode=False)
     crop = (transforms.random_resized_crop(16), transforms.random_flip())
-    ours = (transforms.decode_random_resized_crop(16), transforms.random_flip())
+    links = (transforms.decode_random_resized_crop(16), transforms.random_flip())
     kept = cache_if_small(lazy, 1 << 20)
     for batch, expected in zip(
         (Batches(kept, 6, transforms=(transforms.decode(), *crop), threads=0)[k] for k in range(3)),
@@ -179,7 +179,7 @@ def test_a_folder_gives_bytes_that_are_kept_and_decoded_later(photos):
     ):
         np.testing.assert_array_equal(batch['image'], expected['image'])
         np.testing.assert_array_equal(batch['label'], expected['label'])
-    fused = [Batches(lazy, 6, transforms=ours, threads=threads).iterate() for threads in (0, 3)]
+    fused = [Batches(lazy, 6, transforms=links, threads=threads).iterate() for threads in (0, 3)]
     for _ in range(3):
         np.testing.assert_array_equal(*(next(batches)['image'] for batches in fused))
 

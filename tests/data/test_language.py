@@ -28,14 +28,14 @@ def test_words_by_hand():
 
 @pytest.mark.parametrize('level', ['byte', 'character', 'word', 'subword'])
 def test_round_trips(level):
-    made = vocabulary.build(TEXT * 9, level, **({'size': 48, 'model_type': 'bpe'} if level == 'subword' else {}))
-    again = vocabulary.from_bytes(made.to_bytes())
-    assert again == made
-    assert again.fingerprint == made.fingerprint
-    assert made.decode(made.stream(TEXT)) == '\n'.join([*TEXT, ''])
-    assert [made.decode(made.encode(line)) for line in TEXT] == TEXT
-    assert again.stream(TEXT).tolist() == made.stream(TEXT).tolist()
-    assert made.stream(TEXT).max() < len(made)
+    built = vocabulary.build(TEXT * 9, level, **({'size': 48, 'model_type': 'bpe'} if level == 'subword' else {}))
+    restored = vocabulary.from_bytes(built.to_bytes())
+    assert restored == built
+    assert restored.fingerprint == built.fingerprint
+    assert built.decode(built.stream(TEXT)) == '\n'.join([*TEXT, ''])
+    assert [built.decode(built.encode(line)) for line in TEXT] == TEXT
+    assert restored.stream(TEXT).tolist() == built.stream(TEXT).tolist()
+    assert built.stream(TEXT).max() < len(built)
 
 
 def test_subwords_keep_spaces_and_are_the_same_twice():
@@ -46,20 +46,20 @@ def test_subwords_keep_spaces_and_are_the_same_twice():
 
 
 def test_specials_of_pairs():
-    for made in (
+    for built in (
         vocabulary.build(TEXT, 'word', specials=vocabulary.PAIR_SPECIALS),
         vocabulary.build(TEXT * 9, 'subword', 48, model_type='bpe', specials=vocabulary.PAIR_SPECIALS),
     ):
-        assert (made.pad, made.unk, made.bos, made.eos) == (0, 1, 2, 3)
-        ids = [made.bos, *made.encode('the cat'), made.pad, made.pad]
-        assert made.decode(ids) == 'the cat'
+        assert (built.pad, built.unk, built.bos, built.eos) == (0, 1, 2, 3)
+        ids = [built.bos, *built.encode('the cat'), built.pad, built.pad]
+        assert built.decode(ids) == 'the cat'
 
 
 def test_bytes_and_characters_by_hand():
-    made = vocabulary.build([], 'byte')
-    assert made.encode('é').tolist() == [2 + 0xC3, 2 + 0xA9]
-    assert len(made) == 258
-    assert made.decode([2 + 0xC3]) == '�'
+    built = vocabulary.build([], 'byte')
+    assert built.encode('é').tolist() == [2 + 0xC3, 2 + 0xA9]
+    assert len(built) == 258
+    assert built.decode([2 + 0xC3]) == '�'
     characters = vocabulary.build(['aab', 'a'], 'character')  # a 3, the line feed 2, b 1
     assert characters.stream(['ab']).tolist() == [2, 4, 3]
     assert characters.encode('x').tolist() == [0]
@@ -113,14 +113,14 @@ def test_what_vocabularies_refuse(tmp_path):
 
 
 def test_another_vocabulary_is_refused(tmp_path):
-    one, other = vocabulary.build(['a b'], 'word'), vocabulary.build(['a c'], 'word')
-    one.save(tmp_path / 'vocabulary.json')
-    assert vocabulary.read_vocabulary(tmp_path / 'vocabulary.json') == one
-    vocabulary.check_unchanged(list(one.about), one, 'runs/x')  # as JSON gives it back
+    first, other = vocabulary.build(['a b'], 'word'), vocabulary.build(['a c'], 'word')
+    first.save(tmp_path / 'vocabulary.json')
+    assert vocabulary.read_vocabulary(tmp_path / 'vocabulary.json') == first
+    vocabulary.check_unchanged(list(first.about), first, 'runs/x')  # as JSON gives it back
     with pytest.raises(
         CanonError, match=r'^runs/x was trained with another vocabulary .*: 4 words \(.*\) and 4 words \('
     ):
-        vocabulary.check_unchanged(list(one.about), other, 'runs/x')
+        vocabulary.check_unchanged(list(first.about), other, 'runs/x')
 
 
 # --- corpora ---------------------------------------------------------------------------------------------------------
@@ -139,13 +139,13 @@ def test_files_that_are_no_text(tmp_path):
     (tmp_path / 'empty.txt').touch()
     (tmp_path / 'latin.txt').write_bytes('gut\nschön\n'.encode('latin-1'))
     (tmp_path / 'cut.txt.gz').write_bytes(gzip.compress(b'a line\n' * 99)[:-12])
-    for name, wanted in (
+    for name, message in (
         ('empty.txt', r'empty\.txt is empty'),
         ('latin.txt', r'latin\.txt, line 2 is not UTF-8 text \(invalid'),
         ('cut.txt.gz', r'cut\.txt\.gz cannot be read'),
         ('none.txt', 'there is no file'),
     ):
-        with pytest.raises(CanonError, match=wanted):
+        with pytest.raises(CanonError, match=message):
             list(text_files.read_lines(tmp_path / name))
 
 
@@ -292,13 +292,13 @@ def test_iterating_from_the_middle_and_rows_of_processes():
 
 
 def test_what_streams_refuse():
-    for change, wanted in (
+    for change, message in (
         (dict(tokens=np.arange(3)), '3 tokens do not fill 4 streams'),
         (dict(tokens=np.zeros((3, 3))), r'integers \[n\]'),
         (dict(length=0), 'length=0'),
         (dict(deviation=-1.0), 'deviation=-1'),
     ):
-        with pytest.raises(UsageError, match=wanted):
+        with pytest.raises(UsageError, match=message):
             Streams(**{**dict(tokens=np.arange(40), batch_size=4, length=5), **change})
     with pytest.raises(UsageError, match='batch_size=3'):
         Streams(np.arange(40), 3, 5).for_process(0, 2)

@@ -58,12 +58,16 @@ def test_four_layouts_of_a_scene_are_one(tmp_path, layout):
     np.testing.assert_allclose(result.camera.focal, scene.camera.focal, rtol=1e-6)
     assert 0 < result.near < 0.7
     assert result.far > 1.4
-    held = views.load_views('capture', 'test', path=str(tmp_path / layout), factor=2)
-    assert held.images.shape[1:] == (12, 12, 3)
-    kept = held.poses if layout == 'blender' else np.concatenate([held.poses[:1], result.poses, held.poses[1:]])
+    held_out = views.load_views('capture', 'test', path=str(tmp_path / layout), factor=2)
+    assert held_out.images.shape[1:] == (12, 12, 3)
+    poses = (
+        held_out.poses
+        if layout == 'blender'
+        else np.concatenate([held_out.poses[:1], result.poses, held_out.poses[1:]])
+    )
     among = np.linalg.inv(scene.poses[0].astype(float)) @ scene.poses.astype(float)
     among[:, :3, 3] /= traced.RADIUS
-    np.testing.assert_allclose(np.linalg.inv(kept[0].astype(float)) @ kept, among, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.inv(poses[0].astype(float)) @ poses, among, atol=1e-5)
 
 
 def test_a_capture_from_one_side_is_enclosed(tmp_path):

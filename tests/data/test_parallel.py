@@ -246,19 +246,19 @@ def test_batches_of_buckets_are_a_function_of_the_step():
     numbered = vocabulary.build([f'w{i}' for i in range(23)], 'word', specials=PAIR_SPECIALS)
     pairs = Pairs([(f'w{i}' + ' w0' * (i % 7), 'b') for i in range(23)], numbered, TARGET, max_length=9)
     parts = pairs.buckets([4, 9])
-    data, again = Buckets(parts, 4, seed=5), Buckets(parts, 4, seed=5)
+    data, same_data = Buckets(parts, 4, seed=5), Buckets(parts, 4, seed=5)
     steps = data.steps_per_epoch
     assert steps == sum(-(-len(part) // 4) for part in parts)
     iterator = data.iterate(2)
     for step in range(2, 2 * steps):
-        ours, theirs = next(iterator), again[step]
+        ours, theirs = next(iterator), same_data[step]
         assert all(np.array_equal(ours[k], theirs[k]) for k in theirs)
         assert ours['mask'].all()
     for epochs in (1, 4):  # rows of each bucket follow permutations: no pair falls behind its bucket
-        drawn = np.concatenate([data[i]['source'][:, 0] for i in range(epochs * steps)])
+        drawn_sources = np.concatenate([data[i]['source'][:, 0] for i in range(epochs * steps)])
         for part in parts:
             own = [part[i]['source'][0] for i in range(len(part))]
-            counts = [int((drawn == number).sum()) for number in own]
+            counts = [int((drawn_sources == number).sum()) for number in own]
             assert epochs <= min(counts)
             assert max(counts) - min(counts) <= 1
     halves = [data.for_process(i, 2)[3] for i in (0, 1)]

@@ -122,11 +122,15 @@ def test_clouds_from_files(tmp_path):
     rows = '\n'.join(' '.join(map(str, row)) for row in np.hstack((points, normals)))
     head = '\n'.join(f'property float {name}' for name in names)
     (tmp_path / 'd.ply').write_text(f'ply\nformat ascii 1.0\nelement vertex 20\n{head}\nend_header\n{rows}\n')
-    for name, given in (('a.npy', None), ('b.npz', normals), ('c.xyz', normals), ('d.ply', normals)):
+    for name, expected_normals in (('a.npy', None), ('b.npz', normals), ('c.xyz', normals), ('d.ply', normals)):
         positions, directions = meshes.read_points(tmp_path / name)
         np.testing.assert_allclose(positions, points, rtol=1e-6)
         length = np.linalg.norm(normals, axis=-1, keepdims=True)
-        assert directions is None if given is None else np.allclose(directions, given / length, atol=1e-6)
+        assert (
+            directions is None
+            if expected_normals is None
+            else np.allclose(directions, expected_normals / length, atol=1e-6)
+        )
     np.save(tmp_path / 'e.npy', points[:, :2])
     with pytest.raises(CanonError, match=r'e\.npy: points are numbers \[N, 3\]'):
         meshes.read_points(tmp_path / 'e.npy')

@@ -31,13 +31,13 @@ def test_digits_are_scikit_learns(data_dir):
     assert (len(train), len(test)) == (1437, 360)
     assert isinstance(train, Source)
     assert train.info == Info('digits', 'train', 10, tuple('0123456789'), 1437)
-    ours = sorted(
+    prepared = sorted(
         (np.rint(e['image'][..., 0] * (16 / 255)).astype(int).ravel().tolist(), int(e['label']))
         for source in (train, test)
         for e in (source[i] for i in range(len(source)))
     )
     bunch = load_digits()
-    assert ours == sorted(zip(bunch.data.astype(int).tolist(), bunch.target.tolist(), strict=True))
+    assert prepared == sorted(zip(bunch.data.astype(int).tolist(), bunch.target.tolist(), strict=True))
     assert train[0]['image'].dtype == np.uint8
     assert max(train[i]['image'].max() for i in range(9)) == 255
     counts = np.bincount(labels(test), minlength=10)
@@ -246,7 +246,7 @@ def test_a_class_without_images_keeps_its_number(animals, caplog):
 def test_wrong_folders_are_refused(animals, tmp_path_factory):
     empty = tmp_path_factory.mktemp('empty')
     (empty / 'train').mkdir()
-    for arguments, said in [
+    for arguments, message in [
         ({'path': empty / 'no'}, 'there is no folder'),
         ({'path': empty}, 'holds no images in folders of classes'),
         ({'path': animals, 'split': 'valid'}, "no split 'valid': make .* or take 'train' and 'test' of"),
@@ -259,7 +259,7 @@ def test_wrong_folders_are_refused(animals, tmp_path_factory):
         ({'path': animals, 'unreadible': 'skip'}, "did you mean 'unreadable'"),
         ({}, "needs 'path'"),
     ]:
-        with pytest.raises(UsageError, match=said):
+        with pytest.raises(UsageError, match=message):
             load_source('folder', **arguments)
 
 
@@ -303,7 +303,7 @@ def test_npz_that_cannot_be_used(tmp_path):
     np.savez(tmp_path / 'objects.npz', text=np.array(['a', None], object))
     np.save(tmp_path / 'one.npy', np.zeros(3))
     (tmp_path / 'cut.npz').write_bytes((tmp_path / 'unequal.npz').read_bytes()[:200])
-    for name, kind, said in [
+    for name, kind, message in [
         ('unequal.npz', UsageError, 'need equal first axes; they have image: 4, label: 5'),
         ('scalar.npz', UsageError, 'image: 4, label: None'),
         ('one.npy', UsageError, 'without a name'),
@@ -311,7 +311,7 @@ def test_npz_that_cannot_be_used(tmp_path):
         ('objects.npz', CanonError, 'cannot be read as .npz'),
         ('cut.npz', CanonError, 'cannot be read as .npz'),
     ]:
-        with pytest.raises(kind, match=said):
+        with pytest.raises(kind, match=message):
             load_source('npz', path=tmp_path / name)
 
 
@@ -387,11 +387,11 @@ def test_a_header_that_is_no_python_is_one_line(tmp_path, header):
 def test_slices_meet():
     for n in (1, 7, 100, 1437):
         for percent in range(0, 101, 7):
-            left, right = (
+            first_part, second_part = (
                 to_slice(*parse_split(f'train[:{percent}%]')[1:], n),
                 to_slice(*parse_split(f'train[{percent}%:]')[1:], n),
             )
-            assert [*range(n)[left], *range(n)[right]] == list(range(n))
+            assert [*range(n)[first_part], *range(n)[second_part]] == list(range(n))
     assert list(range(10)[to_slice(*parse_split('train[-3:]')[1:], 10)]) == [7, 8, 9]
     assert list(range(10)[to_slice(*parse_split('train[-30%:]')[1:], 10)]) == [7, 8, 9]
 

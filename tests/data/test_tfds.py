@@ -101,12 +101,12 @@ def test_every_feature_comes_back_as_it_went_in(source):
     examples = by_id(source)
     assert sorted(examples) == list(range(12))
     for i, e in examples.items():
-        given = example(i)
-        assert e['caption'] == given['caption']
+        written = example(i)
+        assert e['caption'] == written['caption']
         assert e['label'] == i % 3
-        assert list(e['tokens']) == given['tokens']
+        assert list(e['tokens']) == written['tokens']
         np.testing.assert_array_equal(e['mask'], rgb(i)[..., :1])
-        np.testing.assert_array_equal(e['spectrum'], given['spectrum'])
+        np.testing.assert_array_equal(e['spectrum'], written['spectrum'])
         np.testing.assert_array_equal(e['lengths'], np.arange(i))
         assert e['lengths'].dtype == np.int32
         assert e['objects/bbox'].shape == (i, 4)
@@ -151,13 +151,13 @@ def test_configs_versions_splits_and_slices(data_dir):
     parts = [read('canon_fabricated/few', s) for s in ('train[:75%]', 'train[75%:]', 'train+test', 'test')]
     assert [len(p) for p in parts] == [9, 3, 15, 3]
     assert by_id(parts[0]).keys() | by_id(parts[1]).keys() == set(range(12))
-    for name, split, said in [
+    for name, split, message in [
         ('canon_fabricated', 'train', 'several forms; say canon_fabricated/few or canon_fabricated/more'),
         ('canon_fabricated/few:2.0.0', 'train', 'holds no version 2.0.0; there are 1.2.0'),
         ('canon_fabricated/few', 'trian', r"no split 'trian'; did you mean 'train'\?"),
         ('canon_fabricated/few', 'train[a]', 'no split .*train'),
     ]:
-        with pytest.raises(UsageError, match=said) as error:
+        with pytest.raises(UsageError, match=message) as error:
             read(name, split)
         assert '\n' not in str(error.value)
 
@@ -175,12 +175,12 @@ def test_a_missing_set_is_answered_with_the_command(data_dir, monkeypatch):
 
 
 def test_a_set_in_tfrecord_is_answered_with_the_command(data_dir, tmp_path):
-    made = tmp_path / 'canon_fabricated' / 'few' / '1.2.0'
-    made.mkdir(parents=True)
+    folder = tmp_path / 'canon_fabricated' / 'few' / '1.2.0'
+    folder.mkdir(parents=True)
     for file in (data_dir / 'canon_fabricated' / 'few' / '1.2.0').iterdir():
-        (made / file.name.replace('array_record', 'tfrecord')).write_bytes(file.read_bytes())
-    info = json.loads((made / 'dataset_info.json').read_text())
-    (made / 'dataset_info.json').write_text(json.dumps({**info, 'fileFormat': 'tfrecord'}))
+        (folder / file.name.replace('array_record', 'tfrecord')).write_bytes(file.read_bytes())
+    info = json.loads((folder / 'dataset_info.json').read_text())
+    (folder / 'dataset_info.json').write_text(json.dumps({**info, 'fileFormat': 'tfrecord'}))
     with pytest.raises(UsageError, match=r'as tfrecord, which has no random access; `./launch.sh prepare canon_fabr'):
         load_source('canon_fabricated/few', data_dir=tmp_path)
 
@@ -197,17 +197,17 @@ def test_damaged_descriptions_of_a_set_are_one_line(data_dir, tmp_path, file, st
 
 
 def test_a_damaged_set_is_named(data_dir, tmp_path):
-    made = tmp_path / 'canon_fabricated' / 'few' / '1.2.0'
-    made.mkdir(parents=True)
+    folder = tmp_path / 'canon_fabricated' / 'few' / '1.2.0'
+    folder.mkdir(parents=True)
     for file in (data_dir / 'canon_fabricated' / 'few' / '1.2.0').iterdir():
-        (made / file.name).write_bytes(file.read_bytes())
-    shard = next(made.glob('*train*'))
+        (folder / file.name).write_bytes(file.read_bytes())
+    shard = next(folder.glob('*train*'))
     for broken in (shard.read_bytes()[:300], None):
         if broken is None:
             shard.unlink()
         else:
             shard.write_bytes(broken)
-        with pytest.raises(CanonError, match=f'{made}.*prepare canon_fabricated/few') as error:
+        with pytest.raises(CanonError, match=f'{folder}.*prepare canon_fabricated/few') as error:
             load_source('canon_fabricated/few', data_dir=tmp_path)[0]
         assert '\n' not in str(error.value)
 

@@ -37,18 +37,18 @@ def first_hits(camera, pose, time):
     return far, who
 
 
-def roots(thing, eye, direction):
-    offset = eye - thing.centre
-    if isinstance(thing, traced.Ball):
-        result = np.roots([direction @ direction, 2 * direction @ offset, offset @ offset - thing.radius**2])
+def roots(body, eye, direction):
+    offset = eye - body.centre
+    if isinstance(body, traced.Ball):
+        result = np.roots([direction @ direction, 2 * direction @ offset, offset @ offset - body.radius**2])
         return result.real[np.abs(result.imag) < 1e-12]
-    c, s = math.cos(thing.turn), math.sin(thing.turn)
+    c, s = math.cos(body.turn), math.sin(body.turn)
     axes, result = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]), []
     for k in range(3):
         for side in (-1, 1):
-            t = (side * thing.half[k] - axes[k] @ offset) / (axes[k] @ direction)
+            t = (side * body.half[k] - axes[k] @ offset) / (axes[k] @ direction)
             at = axes @ (offset + t * direction)
-            if all(abs(at[m]) <= thing.half[m] + 1e-9 for m in range(3) if m != k):
+            if all(abs(at[m]) <= body.half[m] + 1e-9 for m in range(3) if m != k):
                 result.append(t)
     return result
 
@@ -56,12 +56,12 @@ def roots(thing, eye, direction):
 @pytest.mark.parametrize('motion', [False, True])
 def test_depth_is_where_rays_meet_spheres_and_boxes(motion):
     scene = small(views=2, motion=motion)
-    seen = set()
+    hit_objects = set()
     for i, pose in enumerate(scene.poses):
         expected, who = first_hits(scene.camera, pose, float(scene.times[i]) if motion else 0.0)
         np.testing.assert_allclose(scene.depths[i], expected, rtol=1e-6)
-        seen |= set(who.ravel())
-    assert len(seen) > 4, 'the two views show too little to judge'
+        hit_objects |= set(who.ravel())
+    assert len(hit_objects) > 4, 'the two views show too little to judge'
     hit = np.isfinite(scene.depths)
     assert scene.near < scene.depths[hit].min()
     assert scene.depths[hit].max() < scene.far
@@ -152,10 +152,10 @@ def test_smaller_pictures_weigh_colours_by_their_alpha(tmp_path):
     image[0, 0] = 200, 100, 50, 255  # the one opaque pixel of its block
     image[2:, 2:] = 40, 80, 120, 100
     Image.fromarray(image).save(tmp_path / 'a.png')
-    made, size = captures.read_pictures([tmp_path / 'a.png'], 2)
+    reduced, size = captures.read_pictures([tmp_path / 'a.png'], 2)
     assert size == (4, 4)
-    np.testing.assert_array_equal(made[0, 0, 0], [200, 100, 50, 64])
-    np.testing.assert_array_equal(made[0, 1, 1], [40, 80, 120, 100])
+    np.testing.assert_array_equal(reduced[0, 0, 0], [200, 100, 50, 64])
+    np.testing.assert_array_equal(reduced[0, 1, 1], [40, 80, 120, 100])
 
 
 def test_backgrounds():
@@ -203,10 +203,10 @@ def test_ngp_reads_the_whole_camera(tmp_path, caplog):
     np.testing.assert_array_equal(read.poses, scene.poses[1:8])
     np.testing.assert_array_equal(read.images, scene.images[1:8])
     assert read.camera == ((30.0, 31.0), (12.5, 11.5), (24, 24), (0.1, 0.01, 0.002, -0.003))
-    held = views.load_views('ngp', 'test', path=str(folder / 'transforms.json'), factor=2)
-    np.testing.assert_array_equal(held.poses, scene.poses[[0, 8]])
-    assert held.camera.focal == (15.0, 15.5)
-    assert held.camera.size == (12, 12)
+    held_out = views.load_views('ngp', 'test', path=str(folder / 'transforms.json'), factor=2)
+    np.testing.assert_array_equal(held_out.poses, scene.poses[[0, 8]])
+    assert held_out.camera.focal == (15.0, 15.5)
+    assert held_out.camera.size == (12, 12)
     assert not caplog.records
     (folder / '03.png').unlink()
     names = [name for split in ('train', 'test') for name in views.load_views('ngp', split, path=str(folder)).names]

@@ -90,10 +90,10 @@ SPOTS = np.array([[0.0, 0, 0], [0.4, 0, 0], [0.7, 0, 0], [3, 0, 0], [3, 0, 2.1],
 def test_bodies_face_outwards_and_cavities_stay(bodies, expected):
     vertices, faces = union(*bodies)
     for flipped in (None, 0, 11, 13, len(faces) - 1):  # none or one face is turned as well
-        given = faces.copy()
+        flipped_faces = faces.copy()
         if flipped is not None:
-            given[flipped] = given[flipped, ::-1]
-        oriented = orient_bodies(vertices, given)
+            flipped_faces[flipped] = flipped_faces[flipped, ::-1]
+        oriented = orient_bodies(vertices, flipped_faces)
         assert count_unpaired_edges(oriented) == 0
         np.testing.assert_array_equal(WindingNumber(vertices[oriented])(SPOTS), expected)
 

@@ -67,15 +67,15 @@ def test_the_page_describes_the_batches_of_every_experiment(root, built):
     tables = read_tables(root)
     of_evaluators = {file: table for files, evaluators, table in tables if evaluators for file in files}
     for files, evaluators, table in tables:
-        seen = set()
+        described = set()
         for file in files:
             experiment = built[file][1]
             batches = [] if evaluators else [(file, experiment.train[0])]
             if evaluators or file not in of_evaluators:
                 batches += [(f'{file} {name}', e.data[0]) for name, e in experiment.evals.items()]
             for what, batch in batches:
-                seen |= check(batch, table, what)
-        unseen = table.keys() - seen
+                described |= check(batch, table, what)
+        unseen = table.keys() - described
         assert all(table[key][2] for key in unseen), f'{files} have no {unseen}'
     others = {'staged', 'images'}  # stages of other experiments; what they have in common
     assert {name for name, _ in built.values()} | others >= set(protocol.names())

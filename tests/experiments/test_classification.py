@@ -96,14 +96,16 @@ def test_a_map_of_scores_is_averaged_before_the_softmax(images):
 def test_scales_and_mirror_images_are_averaged_as_posteriors(images):
     task, params, mutable = set_up(Net(), images)
     wide = np.concatenate([images, images[::-1]], axis=2)  # 8 x 16
-    found = softmax(jax.jit(many_views(task.predict, scales=(5, 8), flip=True))(params, mutable, {'image': wide}), -1)
+    posteriors = softmax(
+        jax.jit(many_views(task.predict, scales=(5, 8), flip=True))(params, mutable, {'image': wide}), -1
+    )
     small = np.stack([np.asarray(Image.fromarray(x).resize((10, 5), Image.Resampling.BILINEAR)) for x in wide])
     views = [small, wide, small[:, :, ::-1], wide[:, :, ::-1]]
-    wanted = np.mean([softmax(task.predict(params, mutable, {'image': v}), -1) for v in views], axis=0)
-    np.testing.assert_allclose(found, wanted, atol=2e-3)  # Pillow rounds the small ones to whole grey levels
+    expected = np.mean([softmax(task.predict(params, mutable, {'image': v}), -1) for v in views], axis=0)
+    np.testing.assert_allclose(posteriors, expected, atol=2e-3)  # Pillow rounds the small ones to whole grey levels
     flipped = softmax(jax.jit(many_views(task.predict, flip=True))(params, mutable, {'image': wide}), -1)
-    wanted = np.mean([softmax(task.predict(params, mutable, {'image': v}), -1) for v in views[1::2]], axis=0)
-    np.testing.assert_allclose(flipped, wanted, rtol=1e-5)
+    expected = np.mean([softmax(task.predict(params, mutable, {'image': v}), -1) for v in views[1::2]], axis=0)
+    np.testing.assert_allclose(flipped, expected, rtol=1e-5)
 
 
 def test_a_scale_above_the_images_is_refused(images):
@@ -169,20 +171,20 @@ def test_the_evaluator_against_sklearn(images):
     task, params, mutable = set_up(Net(classes=12), images)
     batches = data.Once(source, 16)
     evaluator = classification_evaluator(task.predict, batches, [str(i) for i in range(12)])
-    found = evaluate(evaluator, params, mutable, make_mesh(-1, 1)).metrics
+    measured = evaluate(evaluator, params, mutable, make_mesh(-1, 1)).metrics
     labels = source.labels()
     chances = softmax(np.asarray(task.predict(params, mutable, source.arrays), np.float64), -1)
     guess, every = chances.argmax(-1), range(12)
-    wanted = {
+    expected = {
         'loss': metrics.log_loss(labels, chances, labels=every),
         'accuracy': metrics.accuracy_score(labels, guess),
         'class_accuracy': metrics.balanced_accuracy_score(labels, guess),
         'top5_accuracy': metrics.top_k_accuracy_score(labels, chances, k=5, labels=every),
         'brier': metrics.brier_score_loss(labels, chances, labels=every, scale_by_half=False),
     }
-    assert found.keys() == wanted.keys() | {'calibration_error'}
-    for name, value in wanted.items():
-        assert found[name] == pytest.approx(value, rel=1e-4), name
+    assert measured.keys() == expected.keys() | {'calibration_error'}
+    for name, value in expected.items():
+        assert measured[name] == pytest.approx(value, rel=1e-4), name
 
 
 # --- pictures -------------------------------------------------------------------------------------------------------
@@ -319,11 +321,11 @@ def write_npz(path, **arrays):
 def test_kerass_arrays_with_labels_in_columns_are_classes(tmp_path, caplog):
     """[N, 28, 28] and labels [N, 1]: they passed for distributions and trained a model at chance."""
     write_npz(tmp_path / 'mnist.npz')
-    made = classification.make(npz_config(tmp_path / 'mnist.npz', **{'model.num_classes': 3}))
-    batch = made.train[0]
+    experiment = classification.make(npz_config(tmp_path / 'mnist.npz', **{'model.num_classes': 3}))
+    batch = experiment.train[0]
     assert batch['image'].shape == (4, 32, 32, 1)
     assert batch['label'].shape == (4,)
-    assert len(made.evals['test'].data) == 2
+    assert len(experiment.evals['test'].data) == 2
     assert not caplog.text
     classification.make(npz_config(tmp_path / 'mnist.npz'))
     assert 'model.num_classes=10, but the data have 3 classes' in caplog.text
@@ -385,11 +387,11 @@ def test_the_readmes_folder_of_classes_is_trained_and_tested_on_different_images
     config = configs.load(f'{root}/configs/classification/lenet_digits.py')
     with config.unlocked():
         config.data.name, config.data.source, config.model.num_classes = 'folder', dict(path=str(tmp_path)), 3
-    made = classification.make(config)
-    trained_on = set(made.train.source.files)
-    assert len(trained_on) + len(made.evals['test'].data.source.files) <= 30
-    assert len(made.evals['test'].data.source.files) == 6
-    for evaluator in made.evals.values():
+    experiment = classification.make(config)
+    trained_on = set(experiment.train.source.files)
+    assert len(trained_on) + len(experiment.evals['test'].data.source.files) <= 30
+    assert len(experiment.evals['test'].data.source.files) == 6
+    for evaluator in experiment.evals.values():
         assert not trained_on & set(evaluator.data.source.files)
 
 
@@ -397,10 +399,10 @@ def test_without_its_data_an_experiment_has_the_same_state():
     from canon.train.setup import make_setup
 
     config = lenet()
-    made = classification.make(config)
-    again = classification.without_data(config, made.about)
-    assert again.about == made.about
-    assert make_setup(again, config).target == make_setup(made, config).target
+    experiment = classification.make(config)
+    without_data = classification.without_data(config, experiment.about)
+    assert without_data.about == experiment.about
+    assert make_setup(without_data, config).target == make_setup(experiment, config).target
 
 
 # --- a folder -------------------------------------------------------------------------------------------------------

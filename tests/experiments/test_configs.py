@@ -34,10 +34,10 @@ def test_every_config_takes_an_abstract_step(source, root, tmp_path_factory):
     module = importlib.import_module(f'experiments.{config.experiment}')
     if 'data' in config and 'data_dir' in config.data:
         config.data.data_dir = str(tmp_path_factory.getbasetemp() / 'tfds')
-    made = module.make(module.offline(config))
+    experiment = module.make(module.offline(config))
     if source.endswith(':imagenette'):  # the paper's form, which is traced, with other data
         return
-    stages = [made] if isinstance(made, Experiment) else [made[0].make(None)[0]]
+    stages = [experiment] if isinstance(experiment, Experiment) else [experiment[0].make(None)[0]]
     for experiment in stages:
         setup = make_setup(experiment, config)  # evaluates the shapes of init and of one step
         assert setup.names[0] == 'loss'

@@ -66,16 +66,16 @@ def test_rows_go_on_where_their_window_ended_and_begin_anew_with_the_text():
     streams = Streams(tokens, 4, 8)  # 16 tokens a stream, two windows an epoch
     variables = dict(task.init(KEY, streams[0]))
     params = variables.pop('params')
-    whole = {k: np.concatenate([streams[0][k], streams[1][k]], 1) for k in ('input', 'target', 'mask')}
-    read = jax.jit(model.apply)({'params': params}, whole['input'])
+    long_window = {k: np.concatenate([streams[0][k], streams[1][k]], 1) for k in ('input', 'target', 'mask')}
+    read = jax.jit(model.apply)({'params': params}, long_window['input'])
     log_p = log_softmax(np.asarray(read.logits, np.float64), -1)
-    expected = -np.take_along_axis(log_p, whole['target'][..., None], -1)[..., 0]
+    expected = -np.take_along_axis(log_p, long_window['target'][..., None], -1)[..., 0]
     mutable, sums, compute_loss = variables, [], jax.jit(task.loss)
     for step in range(4):
         loss, (mutable, measured) = compute_loss(params, mutable, streams[step], At(KEY, 0))
         sums.append(float(loss.total))
         np.testing.assert_allclose(measured['nats'].total, loss.total)
-    parts = [(expected * whole['mask'])[:, i : i + 8].sum() for i in (0, 8)]
+    parts = [(expected * long_window['mask'])[:, i : i + 8].sum() for i in (0, 8)]
     np.testing.assert_allclose(sums, parts * 2, rtol=1e-5)  # the second epoch begins anew
 
 
@@ -89,10 +89,10 @@ def test_drawn_windows_read_the_text_as_one_pass_does(root):
     stride = -(-len(tokens) // 4)
     variables = dict(task.init(KEY, streams[0]))
     params = variables.pop('params')
-    whole = Streams(tokens, 4, stride)[0]
-    read = jax.jit(model.apply)({'params': params}, whole['input'])
+    one_window = Streams(tokens, 4, stride)[0]
+    read = jax.jit(model.apply)({'params': params}, one_window['input'])
     log_p = log_softmax(np.asarray(read.logits, np.float64), -1)
-    expected = -np.take_along_axis(log_p, whole['target'][..., None], -1)[..., 0]
+    expected = -np.take_along_axis(log_p, one_window['target'][..., None], -1)[..., 0]
     outputs = np.asarray(read.outputs, np.float64)
     predict, losses = jax.jit(task.predict), [jax.jit(t.loss) for t in (task, penalised)]
     mutable, begin, begins = variables, 0, []
@@ -101,11 +101,11 @@ def test_drawn_windows_read_the_text_as_one_pass_does(root):
         length = int(batch['mask'].sum(1).max())
         begins.append(begin)
         nats, carry = predict(params, mutable, batch)
-        there = batch['mask'][:, :length]
+        mask = batch['mask'][:, :length]
         window = slice(begin, begin + length)
-        np.testing.assert_allclose(nats[:, :length][there], expected[:, window][there], rtol=1e-4)
+        np.testing.assert_allclose(nats[:, :length][mask], expected[:, window][mask], rtol=1e-4)
         plain, penalty = (compute_loss(params, mutable, batch, At(KEY, 0))[0] for compute_loss in losses)
-        square = (outputs[:, window][there] ** 2).mean()
+        square = (outputs[:, window][mask] ** 2).mean()
         np.testing.assert_allclose(penalty.value - plain.value, square, rtol=1e-3)
         mutable, begin = {CARRY: carry}, begin + length
     assert begin == stride
@@ -120,13 +120,13 @@ def test_the_penalties_of_awd_lstm():
     model = models.make_model('rnn_lm.language_model', vocab=9, embed=6, hidden=8, layers=1)
     streams = Streams(np.random.default_rng(0).integers(9, size=64), 4, 8)
     batch = streams[1]  # not the first: it starts from the carry
-    plain, told = language_task(model), language_task(model, activation=2.0, slowness=3.0)
+    plain, penalised = language_task(model), language_task(model, activation=2.0, slowness=3.0)
     variables = dict(plain.init(KEY, batch))
     params = variables.pop('params')
     state = jax.tree.map(lambda s: s + 0.3, variables[CARRY])
     outputs = np.asarray(jax.jit(model.apply)({'params': params}, batch['input'], state).outputs, np.float64)
     penalty = 2.0 * (outputs**2).mean() + 3.0 * (np.diff(outputs, axis=1) ** 2).mean()
-    first, second = (jax.jit(t.loss)(params, {CARRY: state}, batch, At(KEY, 0))[0] for t in (plain, told))
+    first, second = (jax.jit(t.loss)(params, {CARRY: state}, batch, At(KEY, 0))[0] for t in (plain, penalised))
     np.testing.assert_allclose(second.value - first.value, penalty, rtol=1e-4)
 
 

@@ -61,7 +61,7 @@ def call(root, data_dir):
     """Does what `command` does in this process, which has imported JAX already."""
 
     def run(*words, config=SMOKE):
-        given = [f'--config={config}', f'--config.data.data_dir={data_dir}'] if config else []
+        flags_of_config = [f'--config={config}', f'--config.data.data_dir={data_dir}'] if config else []
         reset_flags()
         out, err = io.StringIO(), io.StringIO()
         handler, log = StreamHandler(err), getLogger('canon')
@@ -74,7 +74,7 @@ def call(root, data_dir):
                 stack.enter_context(pytest.MonkeyPatch.context()).setattr(main, '_silence_libraries', lambda: None)
                 stack.enter_context(contextlib.redirect_stdout(out))
                 stack.enter_context(contextlib.redirect_stderr(err))
-                words = ['main', *given, *words, '--compilation_cache=']
+                words = ['main', *flags_of_config, *words, '--compilation_cache=']
                 status = run_command(lambda: main._run(main._parse(words)))
         finally:
             log.removeHandler(handler)
@@ -153,12 +153,12 @@ def test_evaluate_finds_what_the_run_measured(call, finished):
     assert done.returncode == 0, done.stderr
     best, values = best_step(folder)
     file = next(folder.glob('evaluation-*.json'))
-    found = json.loads(file.read_text())
-    assert (found['step'], found['weights']) == (best, 'best')
-    assert found['test/accuracy'] == pytest.approx(values[best]['test/accuracy'], abs=1e-9)
+    evaluation = json.loads(file.read_text())
+    assert (evaluation['step'], evaluation['weights']) == (best, 'best')
+    assert evaluation['test/accuracy'] == pytest.approx(values[best]['test/accuracy'], abs=1e-9)
     status = json.loads((folder / 'status.json').read_text())
     assert status['weights'] == f'best weights, of step {best}'
-    assert {k: v for k, v in found.items() if '/' in k} == pytest.approx(status['metrics'], abs=1e-6)
+    assert {k: v for k, v in evaluation.items() if '/' in k} == pytest.approx(status['metrics'], abs=1e-6)
 
 
 def best_step(folder):
@@ -370,10 +370,10 @@ def test_two_processes_on_loopback_learn_what_one_does(root, data_dir, command, 
     with ThreadPoolExecutor(2) as pool:
         ranks = list(pool.map(rank, range(2)))
     assert [r.returncode for r in ranks] == [0, 0], ranks[0].stderr + ranks[1].stderr
-    one, two = read_model(tmp_path / 'one'), read_model(tmp_path / 'two')
-    assert one.keys() == two.keys()
-    for name in one:
-        np.testing.assert_allclose(two[name], one[name], rtol=2e-5, atol=2e-5, err_msg=name)
+    alone, together = read_model(tmp_path / 'one'), read_model(tmp_path / 'two')
+    assert alone.keys() == together.keys()
+    for name in alone:
+        np.testing.assert_allclose(together[name], alone[name], rtol=2e-5, atol=2e-5, err_msg=name)
     rows = [read_rows(tmp_path / x / 'metrics.jsonl') for x in ('one', 'two')]
     for a, b in zip(*rows, strict=True):
         for key in ('train/loss', 'train/accuracy', 'test/accuracy', 'test/loss'):

@@ -30,7 +30,7 @@ SYSTEMS = {
 
 def config(system, path=None, **changes):
     single = system == 'eikonal'
-    made = ConfigDict(
+    values = ConfigDict(
         dict(
             experiment='shapes',
             seed=0,
@@ -58,8 +58,8 @@ def config(system, path=None, **changes):
             extract=dict(resolution=8, upsamplings=1),
         )
     )
-    made.update_from_flattened_dict(changes)
-    return made
+    values.update_from_flattened_dict(changes)
+    return values
 
 
 def start(made):
@@ -92,28 +92,28 @@ def test_training_meshes_are_read_only_to_train(tmp_path):
     (tmp_path / 'train').mkdir()
     (tmp_path / 'train' / 'broken.ply').write_text('nothing')
     meshes.write_mesh(trimesh.creation.icosphere(1), tmp_path / 'test' / 'ball.ply')
-    made = config('occupancy', str(tmp_path))
-    bound, state = start(made)
+    occupancy_config = config('occupancy', str(tmp_path))
+    bound, state = start(occupancy_config)
     assert 'iou' in evaluate(bound.evals['test'], state.params, state.mutable, shard.make_mesh(1)).metrics
     with pytest.raises(CanonError, match=r'broken\.ply cannot be read'):
         next(bound.train.iterate())
-    made.data.path = str(tmp_path / 'moved')
-    without = experiment.without_data(made, bound.about)
-    target = make_setup(without, made).target
+    occupancy_config.data.path = str(tmp_path / 'moved')
+    without = experiment.without_data(occupancy_config, bound.about)
+    target = make_setup(without, occupancy_config).target
     assert jax.tree.map(jnp.shape, target.params) == jax.tree.map(jnp.shape, state.params)
 
 
 def test_igr_takes_an_open_mesh_and_is_measured_by_distances(tmp_path):
     bowl().export(tmp_path / 'bowl.ply')
-    made = config('eikonal', str(tmp_path / 'bowl.ply'), **{'model.radius': 0.9})
-    bound, state = start(made)
+    igr_config = config('eikonal', str(tmp_path / 'bowl.ply'), **{'model.radius': 0.9})
+    bound, state = start(igr_config)
     assert bound.train[0]['points'].shape == (8, 3)
     result = evaluate(bound.evals['test'], state.params, {}, shard.make_mesh(1))
     assert set(result.metrics) == {
         'chamfer_l1', 'chamfer_l2', 'normal_consistency', 'f_score', 'accuracy', 'completeness', 'empty'
     }  # fmt: skip
     assert set(bound.evals['test'].draw(state.params, {}, result.sums)) == {'meshes', 'slices'}
-    (prediction,) = experiment.predict(made, bound, state.params, {}, 'train:0')
+    (prediction,) = experiment.predict(igr_config, bound, state.params, {}, 'train:0')
     assert 'vertices' in prediction.text
     assert 'IoU' not in prediction.text
 
@@ -121,8 +121,8 @@ def test_igr_takes_an_open_mesh_and_is_measured_by_distances(tmp_path):
 @pytest.mark.slow
 def test_predicting_from_all_that_can_be_read(tmp_path, capsys):
     """A network that says inside everywhere: its surface is the border of the box, in the units of what it is given."""
-    made = config('occupancy')
-    bound, state = start(made)
+    occupancy_config = config('occupancy')
+    bound, state = start(occupancy_config)
     biased = jax.tree.map(jnp.copy, state.params)
     biased['decoder']['logit']['bias'] = jnp.full(1, 5.0)
     body = trimesh.creation.icosphere(2, 3.0)
@@ -130,7 +130,7 @@ def test_predicting_from_all_that_can_be_read(tmp_path, capsys):
     meshes.write_mesh(body, tmp_path / 'ball.obj')
     np.save(tmp_path / 'cloud.npy', body.vertices)
     for source, text in ((tmp_path / 'ball.obj', 'IoU 0.'), (tmp_path / 'cloud.npy', ''), ('test:1', 'IoU 0.')):
-        written = experiment.predict(made, bound, biased, state.mutable, str(source))
+        written = experiment.predict(occupancy_config, bound, biased, state.mutable, str(source))
         predictions.write_predictions(written, tmp_path / 'out')
         printed = capsys.readouterr().out
         assert text in printed
@@ -140,10 +140,10 @@ def test_predicting_from_all_that_can_be_read(tmp_path, capsys):
     assert sorted(p.suffix for p in (tmp_path / 'out').glob('cloud.*')) == ['.glb', '.obj', '.ply']
     biased['decoder']['logit']['bias'] = jnp.full(1, -5.0)
     with pytest.raises(CanonError, match='there is no surface'):
-        list(experiment.predict(made, bound, biased, state.mutable, 'test:0'))
+        list(experiment.predict(occupancy_config, bound, biased, state.mutable, 'test:0'))
     for source, message in (('test:9', 'has 6 shapes'), ('none.ply', 'neither a file of triangles or points')):
         with pytest.raises(UsageError, match=message):
-            list(experiment.predict(made, bound, biased, state.mutable, source))
+            list(experiment.predict(occupancy_config, bound, biased, state.mutable, source))
 
 
 @pytest.mark.parametrize(
@@ -171,21 +171,21 @@ def test_settings_out_of_range(system, changes, message):
 def test_keys_that_do_not_exist():
     with pytest.raises(UsageError, match=r"called system.name='ocupancy'; did you mean 'occupancy'"):
         experiment.make(config('occupancy', **{'system.name': 'ocupancy'}))
-    made = config('occupancy')
-    made.system.clouds = 3
+    occupancy_config = config('occupancy')
+    occupancy_config.system.clouds = 3
     with pytest.raises(UsageError, match=r"system.clouds: occupancy_system takes no such key; did you mean 'cloud'"):
-        experiment.make(made)
-    made = config('occupancy')
-    made.system.num_shapes = 3
+        experiment.make(occupancy_config)
+    occupancy_config = config('occupancy')
+    occupancy_config.system.num_shapes = 3
     with pytest.raises(UsageError, match=r'system.num_shapes follows from other keys of the config; remove it'):
-        experiment.make(made)
+        experiment.make(occupancy_config)
     with pytest.raises(UsageError, match=r'data.path=none: there is no such file or folder'):
         experiment.make(config('occupancy', 'none'))
 
 
 def test_keys_left_to_their_defaults_can_be_overridden(root):
     """Every key of the task's own sections, also those that the config does not state."""
-    made = configs.load(f'{root}/configs/shapes/deepsdf.py:smoke')
+    deepsdf_config = configs.load(f'{root}/configs/shapes/deepsdf.py:smoke')
     keys = {
         'system.code_std': ('0.5', 0.5),
         'system.variances': ('0.01,0.001', (0.01, 0.001)),
@@ -193,8 +193,8 @@ def test_keys_left_to_their_defaults_can_be_overridden(root):
         'data.evals.test.threshold': ('0.02', 0.02),
         'data.family.seed': ('3', 3),
     }
-    values = overrides.apply(made, [(key, text) for key, (text, _) in keys.items()])
+    values = overrides.apply(deepsdf_config, [(key, text) for key, (text, _) in keys.items()])
     assert values == {key: value for key, (_, value) in keys.items()}
-    assert made.system.code_std == 0.5
+    assert deepsdf_config.system.code_std == 0.5
     with pytest.raises(UsageError, match='no key'):
-        overrides.apply(made, [('system.code_sdt', '0.5')])
+        overrides.apply(deepsdf_config, [('system.code_sdt', '0.5')])

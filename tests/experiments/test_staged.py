@@ -20,18 +20,18 @@ CONFIG = 'configs/classification/vgg_shallow_to_deep.py'
 
 @pytest.fixture
 def config(root):
-    made = to_plain(configs.load(f'{root}/configs/classification/lenet_digits.py:smoke'))
-    made['experiment'] = 'staged'
-    made['run'] = dict(steps=2)
-    made['data']['evals'] = {}
-    made['stages'] = dict(
+    values = to_plain(configs.load(f'{root}/configs/classification/lenet_digits.py:smoke'))
+    values['experiment'] = 'staged'
+    values['run'] = dict(steps=2)
+    values['data']['evals'] = {}
+    values['stages'] = dict(
         experiment='classification',
         chain=('small', 'large'),
         small=dict(model=dict(activation='relu'), run=dict(steps=1), tx=dict(learning_rate=0.1)),
         large=dict(run=dict(init_from=dict(new='^output/'))),
     )
-    made['tx'] = dict(name='sgd', learning_rate=0.0)
-    return ConfigDict(made)
+    values['tx'] = dict(name='sgd', learning_rate=0.0)
+    return ConfigDict(values)
 
 
 def test_stages_are_the_config_with_their_own_keys_over_it(config):

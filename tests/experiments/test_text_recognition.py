@@ -26,8 +26,8 @@ def config(**source):
 
 
 def test_images_of_a_folder_are_read_and_the_model_is_exported(tmp_path):
-    made = config()
-    experiment = text_recognition.make(made)
+    digits_config = config()
+    experiment = text_recognition.make(digits_config)
     lines = data.load_source('digit_lines', 'test', num_examples=5)
     (tmp_path / 'images').mkdir()
     for i in range(5):
@@ -35,8 +35,8 @@ def test_images_of_a_folder_are_read_and_the_model_is_exported(tmp_path):
     batch = {name: jnp.asarray(x) for name, x in experiment.train[0].items()}
     variables = dict(jax.jit(experiment.task.init)(jax.random.key(0), batch))
     params = variables.pop('params')
-    without = text_recognition.without_data(made, experiment.about)
-    predicted = text_recognition.predict(made, without, params, variables, str(tmp_path / 'images'))
+    without = text_recognition.without_data(digits_config, experiment.about)
+    predicted = text_recognition.predict(digits_config, without, params, variables, str(tmp_path / 'images'))
     assert predictions.write_predictions(predicted, tmp_path / 'out').startswith('5 rows in ')
     with (tmp_path / 'out' / 'predictions.csv').open() as file:
         head, *rows = csv.reader(file)
@@ -45,7 +45,7 @@ def test_images_of_a_folder_are_read_and_the_model_is_exported(tmp_path):
     assert all(0 <= float(p) <= 1 and set(text) <= set('0123456789') for _, text, p in rows)
     assert (tmp_path / 'out' / 'predictions.png').stat().st_size > 1000
     images = np.stack([lines[i]['image'] for i in range(3)])
-    probabilities = text_recognition.served(made, without).function(params, variables, images)
+    probabilities = text_recognition.served(digits_config, without).function(params, variables, images)
     assert probabilities.shape == (3, 26, 11)
     np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
 
@@ -64,12 +64,12 @@ class Captions:
 
 
 def captions_config(**options):
-    made = config()
-    made.data.name = f'{__name__}:Captions'
-    with made.unlocked():
-        made.data.source = options
-        made.data.evals = dict(test=dict(split='test'))
-    return made
+    changed = config()
+    changed.data.name = f'{__name__}:Captions'
+    with changed.unlocked():
+        changed.data.source = options
+        changed.data.evals = dict(test=dict(split='test'))
+    return changed
 
 
 def test_any_source_with_images_and_texts_is_read():
@@ -85,8 +85,13 @@ def test_any_source_with_images_and_texts_is_read():
 
 
 def test_keys_that_the_config_leaves_to_their_defaults_can_be_set():
-    made = overrides.load(f'{configs.ROOT}/configs/text_recognition/crnn_digits.py:smoke')
-    del made.text['ignore_case'], made.input['std'], made.data.train['sampler'], made.data.evals.test['beam']
+    digits_config = overrides.load(f'{configs.ROOT}/configs/text_recognition/crnn_digits.py:smoke')
+    del (
+        digits_config.text['ignore_case'],
+        digits_config.input['std'],
+        digits_config.data.train['sampler'],
+        digits_config.data.evals.test['beam'],
+    )
     pairs = {
         'text.ignore_case': True,
         'input.std': 0.25,
@@ -96,28 +101,32 @@ def test_keys_that_the_config_leaves_to_their_defaults_can_be_set():
         'data.reading.memory_limit': 1000,
         'data.source.least': 2,
     }
-    assert overrides.apply(made, [(key, str(value)) for key, value in pairs.items()]) == pairs
-    assert (made.text.ignore_case, made.data.evals.test.beam, made.data.source.least) == (True, 3, 2)
+    assert overrides.apply(digits_config, [(key, str(value)) for key, value in pairs.items()]) == pairs
+    assert (digits_config.text.ignore_case, digits_config.data.evals.test.beam, digits_config.data.source.least) == (
+        True,
+        3,
+        2,
+    )
     for key, near in (('text.ignore_cas', 'text.ignore_case'), ('data.evals.test.bean', 'data.evals.test.beam')):
         with pytest.raises(UsageError, match=f"no key '{key}'; did you mean '{near}'"):
-            overrides.apply(made, [(key, '1')])
+            overrides.apply(digits_config, [(key, '1')])
     with pytest.raises(UsageError, match=r'data\.evals\.test\.beam=wide: must be a whole number'):
-        overrides.apply(made, [('data.evals.test.beam', 'wide')])
+        overrides.apply(digits_config, [('data.evals.test.beam', 'wide')])
 
 
 def test_an_evaluator_on_lines_of_the_training_split_is_refused_unless_it_says_so():
-    made = config()
-    with made.unlocked():
-        made.data.train.split = 'train[:48]'
-        made.data.evals = dict(validation=dict(split='train[40:]'))
+    digits_config = config()
+    with digits_config.unlocked():
+        digits_config.data.train.split = 'train[:48]'
+        digits_config.data.evals = dict(validation=dict(split='train[40:]'))
     message = r"data\.evals\.validation\.split='train\[40:\]' shares images with data\.train\.split='train\[:48\]'"
     with pytest.raises(UsageError, match=message):
-        text_recognition.make(made)
-    made.data.evals.validation.split = 'train[48:]'
-    assert len(text_recognition.make(made).evals['validation'].data) == 4
-    with made.unlocked():
-        made.data.evals.validation = dict(split='train[40:]', trained_on=True)
-    assert len(text_recognition.make(made).evals['validation'].data) == 6
+        text_recognition.make(digits_config)
+    digits_config.data.evals.validation.split = 'train[48:]'
+    assert len(text_recognition.make(digits_config).evals['validation'].data) == 4
+    with digits_config.unlocked():
+        digits_config.data.evals.validation = dict(split='train[40:]', trained_on=True)
+    assert len(text_recognition.make(digits_config).evals['validation'].data) == 6
 
 
 def test_what_is_refused():

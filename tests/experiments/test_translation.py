@@ -176,16 +176,16 @@ def test_lines_of_a_file_are_translated_in_order(folder, tmp_path, kind):
 def test_vocabularies_are_shared_and_kept_where_asked(folder, tmp_path):
     apart = tr._build_languages(make_config(folder), None)
     assert apart.source != apart.target
-    kept = {'vocabulary.shared': True, 'vocabulary.path': str(tmp_path / 'words' / 'both.json')}
+    settings = {'vocabulary.shared': True, 'vocabulary.path': str(tmp_path / 'words' / 'both.json')}
     config = make_config(
-        folder, 'transformer', vocabulary=dict(level='word', shared=True, path=kept['vocabulary.path'])
+        folder, 'transformer', vocabulary=dict(level='word', shared=True, path=settings['vocabulary.path'])
     )
-    both = tr._build_languages(config, None)
-    assert both.source == both.target == vocabulary.read_vocabulary(kept['vocabulary.path'])
+    shared = tr._build_languages(config, None)
+    assert shared.source == shared.target == vocabulary.read_vocabulary(settings['vocabulary.path'])
     _, state = start(config)
     assert set(state.params) & {'embedding', 'source_embedding'} == {'embedding'}
     (folder / 'train.en').write_text('zebra\n' * 200)
-    assert tr._build_languages(config, None) == both  # read, not built
+    assert tr._build_languages(config, None) == shared  # read, not built
 
 
 def test_pairs_that_are_too_long_are_counted_and_other_data_refused(folder, caplog):

@@ -16,10 +16,10 @@ SCHEDULE = dict(
 def recurrent(folder):
     """Its windows have drawn lengths, and each row carries its state."""
     (folder / 'text.txt').write_text('\n'.join(TEXT) + '\n')
-    made = test_language_modelling.make_config(folder / 'text.txt')
-    made.data.train = dict(batch_size=4, length=8, deviation=1.0)
-    made.loss = dict(activation=1.0, slowness=1.0, weight_dropout=0.2)
-    return made
+    config = test_language_modelling.make_config(folder / 'text.txt')
+    config.data.train = dict(batch_size=4, length=8, deviation=1.0)
+    config.loss = dict(activation=1.0, slowness=1.0, weight_dropout=0.2)
+    return config
 
 
 def translation(folder):
@@ -29,35 +29,35 @@ def translation(folder):
 
 
 def text_recognition(folder):
-    made = configs.load(f'{job.ROOT}/configs/text_recognition/crnn_digits.py:smoke')
-    made.data.source.num_examples = 64
-    made.data.train.split = 'train'
-    made.data.evals = dict(test=dict(split='test[:20]'))
-    made.model.features, made.model.hidden = (4, 4, 4, 4, 4, 4, 4), 4
-    return made
+    config = configs.load(f'{job.ROOT}/configs/text_recognition/crnn_digits.py:smoke')
+    config.data.source.num_examples = 64
+    config.data.train.split = 'train'
+    config.data.evals = dict(test=dict(split='test[:20]'))
+    config.model.features, config.model.hidden = (4, 4, 4, 4, 4, 4, 4), 4
+    return config
 
 
 def generated(name, test_batches=2, **changes):
-    made = configs.load(f'{job.ROOT}/configs/{name}.py:smoke')
+    config = configs.load(f'{job.ROOT}/configs/{name}.py:smoke')
     batches = {} if test_batches is None else {'data.test_batches': test_batches}
-    made.update_from_flattened_dict({'data.batch_size': 8, **batches, **changes})
-    return made
+    config.update_from_flattened_dict({'data.batch_size': 8, **batches, **changes})
+    return config
 
 
 def rays(name, **changes):
     """Images of 15 x 15 rays, which two devices do not divide."""
-    made = configs.load(f'{job.ROOT}/configs/{name}.py:smoke')
+    config = configs.load(f'{job.ROOT}/configs/{name}.py:smoke')
     small = {'data.source.size': 15, 'data.source.samples': 1, 'data.batch_size': 64, 'data.evals.test.views': 2}
-    with made.unlocked():
-        made.update_from_flattened_dict({**small, **changes})
-    return made
+    with config.unlocked():
+        config.update_from_flattened_dict({**small, **changes})
+    return config
 
 
 def classification(folder):
-    made = configs.load(f'{job.ROOT}/configs/classification/lenet_digits.py:smoke')
-    made.data.batch_size, made.model.dropout = 16, 0.0
-    made.data.evals = dict(test=dict(split='test[:21]', transforms=made.data.evals.test.transforms))
-    return made
+    config = configs.load(f'{job.ROOT}/configs/classification/lenet_digits.py:smoke')
+    config.data.batch_size, config.model.dropout = 16, 0.0
+    config.data.evals = dict(test=dict(split='test[:21]', transforms=config.data.evals.test.transforms))
+    return config
 
 
 def shapes(folder):
@@ -112,16 +112,16 @@ NAMES = {'recurrent': 'language_modelling', 'translation': 'translation'}
 def runs(tmp_path_factory):
     """The configs by name, and the folder in which one job of two processes has trained them."""
     folder = tmp_path_factory.mktemp('two')
-    made = {}
+    all_configs = {}
     for name, make in EXPERIMENTS.items():
         data = folder / f'data-{name}'
         data.mkdir()
-        made[name] = make(data)
-        made[name].run = SCHEDULE
+        all_configs[name] = make(data)
+        all_configs[name].run = SCHEDULE
         if name in NAMES:
-            made[name].experiment = NAMES[name]
-    job.train_in_two_processes(made, folder)
-    return made, folder
+            all_configs[name].experiment = NAMES[name]
+    job.train_in_two_processes(all_configs, folder)
+    return all_configs, folder
 
 
 @pytest.mark.parametrize('name', EXPERIMENTS)

@@ -57,10 +57,10 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_how_to_look(root, tmp_p
     experiment = view_synthesis.make(config)
 
     def batch(step):
-        given = experiment.train[step]
-        colour = given['colour'].astype(np.float32)
+        sound_batch = experiment.train[step]
+        colour = sound_batch['colour'].astype(np.float32)
         colour[5] = np.nan if step == 4 else colour[5]
-        return given | {'colour': colour}
+        return sound_batch | {'colour': colour}
 
     poisoned = experiment._replace(train=Generated(batch, 64), evals={})
     config.run.evals = {}
@@ -116,16 +116,16 @@ def test_a_form_takes_the_place_of_the_blocks_that_it_names(root):
 def test_two_processes_share_the_rays_of_one(root, monkeypatch):
     """For training and for whole pictures, the pixels of which two devices do not divide: the last is repeated."""
     config = small(root, **{'data.source.size': 15, 'data.evals.test.views': 2})
-    one = view_synthesis.make(config)
+    alone = view_synthesis.make(config)
     monkeypatch.setattr(jax, 'device_count', lambda: 2)
-    two = view_synthesis.make(config)
-    halves = [two.train.for_process(index, 2) for index in range(2)]
+    together = view_synthesis.make(config)
+    halves = [together.train.for_process(index, 2) for index in range(2)]
     for step in (0, 3):
         a, b = (half[step] for half in halves)
-        for name, expected in one.train[step].items():
+        for name, expected in alone.train[step].items():
             np.testing.assert_array_equal(np.concatenate((a[name], b[name])), expected)
-    whole = one.evals['test'].data[1]
-    a, b = (two.evals['test'].data.for_process(index, 2)[1] for index in range(2))
+    whole = alone.evals['test'].data[1]
+    a, b = (together.evals['test'].data.for_process(index, 2)[1] for index in range(2))
     for name, expected in whole.items():
         assert len(a[name]) == len(b[name]) == 113
         result = np.concatenate((a[name], b[name]))

@@ -34,10 +34,10 @@ def test_a_file_and_what_is_recovered_are_drawn(root, tmp_path, capsys, monkeypa
     params = experiment.task.init(jax.random.key(0), experiment.train[0])['params']
     ball = 1 - np.linalg.norm(np.stack(np.meshgrid(*(np.linspace(-1, 1, 9),) * 3)), axis=0)
     np.save(tmp_path / 'ball.npy', ball)
-    drawn = []
+    calls_of_drawing = []
 
     def draw_volume(values, half, table=None, name=''):  # the real one is tested in tests/tasks
-        drawn.append((values, table))
+        calls_of_drawing.append((values, table))
         return {'orbit.gif': np.random.default_rng(0).integers(256, size=(2, 12, 12, 3), dtype=np.uint8)}, name
 
     monkeypatch.setattr(volume_rendering, 'draw_volume', draw_volume)
@@ -46,7 +46,7 @@ def test_a_file_and_what_is_recovered_are_drawn(root, tmp_path, capsys, monkeypa
         predictions.write_predictions(volume_rendering.predict(config, experiment, params, {}, source), output)
         assert capsys.readouterr().out.startswith(text)
         assert imageio.imread(output / 'orbit.gif').shape == (2, 12, 12, 3)
-    (file_values, file_table), (values, table) = drawn
+    (file_values, file_table), (values, table) = calls_of_drawing
     np.testing.assert_allclose(file_values, (ball - ball.min()) / np.ptp(ball), rtol=1e-6)
     assert file_table is None
     np.testing.assert_allclose(values, np.full((6, 6, 6), 0.1), rtol=1e-6)

@@ -58,7 +58,7 @@ def test_tfds_data_are_prepared_in_the_environment_with_tensorflow(house):
 
 
 @pytest.mark.parametrize(
-    ('words', 'said'),
+    ('words', 'message'),
     [
         (['rnu', 'c.py'], "no verb is called 'rnu'; there are run, eval"),
         (['configs/toy/a.py:smoke'], 'did you mean: ./launch.sh run configs/toy/a.py:smoke'),
@@ -69,11 +69,11 @@ def test_tfds_data_are_prepared_in_the_environment_with_tensorflow(house):
         (['run', 'configs/toy/b.py'], "no config at configs/toy/b.py; did you mean 'configs/toy/a.py'?"),
     ],
 )
-def test_wrong_usage_is_one_line_and_status_2(house, words, said):
+def test_wrong_usage_is_one_line_and_status_2(house, words, message):
     house.config('a')
     done = house.launch(*words)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert done.stderr.count('\n') == 1
 
 

@@ -25,12 +25,12 @@ def one(text: str) -> models.NetworkRow:
 
 def test_multiply_adds_of_mobilenets():
     """Tables 6 and 7 of the paper, which round down or to the nearest; here to a tenth of a million."""
-    found = {(r.arguments.get('width_multiplier', 1.0), r.size): r for r in list(models.tabulate('mobilenet_v1'))[:7]}
-    assert {k: round(r.multiply_adds / 1e6, 1) for k, r in found.items()} == {
+    rows = {(r.arguments.get('width_multiplier', 1.0), r.size): r for r in list(models.tabulate('mobilenet_v1'))[:7]}
+    assert {k: round(r.multiply_adds / 1e6, 1) for k, r in rows.items()} == {
         (1.0, 224): 568.7, (0.75, 224): 325.4, (0.5, 224): 149.5, (0.25, 224): 41.0,
         (1.0, 192): 418.1, (1.0, 160): 290.7, (1.0, 128): 186.4,
     }  # fmt: skip
-    for row in found.values():
+    for row in rows.values():
         assert row.published_multiply_adds is not None
         assert abs(row.multiply_adds - row.published_multiply_adds) < 1e6
         assert row.parameters == row.published_parameters
@@ -40,12 +40,12 @@ def test_multiply_adds_of_mobilenets():
 def test_multiply_adds_of_resnets(name):
     """torchvision's to three digits; the paper's Table 1 cuts to one (34 layers have 3.64e9 there, 3.6 printed)."""
     for row in models.tabulate(name):
-        theirs = row.published_multiply_adds
-        assert theirs is not None
+        published = row.published_multiply_adds
+        assert published is not None
         if 'torchvision' in str(row.source):
-            assert abs(row.multiply_adds - theirs) < 0.0005e9
+            assert abs(row.multiply_adds - published) < 0.0005e9
         else:
-            assert -0.01e9 < row.multiply_adds - theirs < 0.1e9
+            assert -0.01e9 < row.multiply_adds - published < 0.1e9
 
 
 @pytest.mark.parametrize('text', ['alexnet.alexnet_one_tower', 'vgg.vgg16', 'mobilenet.mobilenet_v1'])

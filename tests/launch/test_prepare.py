@@ -82,31 +82,31 @@ def test_digits_are_prepared_without_tensorflow(tmp_path, capsys):
 
 
 def test_a_damaged_set_is_not_taken_for_a_prepared_one(tmp_path, capsys):
-    made = tmp_path / 'digits' / '1.0.0'
-    made.mkdir(parents=True)
+    folder = tmp_path / 'digits' / '1.0.0'
+    folder.mkdir(parents=True)
     for stored in (b'', b'null', b'\xff'):
-        (made / 'dataset_info.json').write_bytes(stored)
+        (folder / 'dataset_info.json').write_bytes(stored)
         assert run(['digits', '--data_dir', str(tmp_path)]) == 1
         error = capsys.readouterr().err
-        assert f'{made}/dataset_info.json is damaged' in error
-        assert f'delete {made}' in error
+        assert f'{folder}/dataset_info.json is damaged' in error
+        assert f'delete {folder}' in error
         assert error.count('\n') == 1
 
 
 @pytest.mark.parametrize(
-    ('name', 'status', 'said'),
+    ('name', 'status', 'message'),
     [
         ('mnit', 2, "TFDS knows no data set 'mnit'; did you mean 'mnist'"),
         ('folder', 2, "'folder' needs no preparation"),
         ('mnist', 1, '`./launch.sh prepare mnist` makes one that does'),
     ],
 )
-def test_data_that_cannot_be_prepared_are_one_line(name, status, said, tmp_path, capsys, monkeypatch):
+def test_data_that_cannot_be_prepared_are_one_line(name, status, message, tmp_path, capsys, monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if name == 'tensorflow' else find_spec(name))
     assert run([name, '--data_dir', str(tmp_path)]) == status
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert error.count('\n') == 1
 
 

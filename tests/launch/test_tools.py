@@ -70,7 +70,7 @@ def test_a_sweep_prints_its_commands(house):
 
 
 @pytest.mark.parametrize(
-    ('words', 'said'),
+    ('words', 'message'),
     [
         (['toy/plain.py'], 'configs/toy/plain.py has no sweep()'),
         (['toy/empty.py'], 'gave nothing'),
@@ -82,14 +82,14 @@ def test_a_sweep_prints_its_commands(house):
         (['toy/syntax.py'], 'syntax.py cannot be read: SyntaxError'),
     ],
 )
-def test_a_sweep_refuses_in_one_line(house, words, said):
+def test_a_sweep_refuses_in_one_line(house, words, message):
     house.config('plain')
     house.config('empty', text='def get_config(): pass\n\ndef sweep(): return []\n')
     house.config('words', text="def get_config(): pass\n\ndef sweep(): return ['rate']\n")
     house.config('syntax', text='def get_config(:')
     done = house.call('sweep', f'configs/{words[0]}', *words[1:])
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert done.stderr.count('\n') == 1
 
 
@@ -137,7 +137,7 @@ def test_a_sweep_over_words_and_seeds_is_drawn(house):
 
 def test_a_picture_has_each_run_at_the_value_of_its_config(tmp_path):
     """A run that leaves the swept key to its config is drawn at that value; one without the key is not drawn."""
-    found = [
+    all_runs = [
         Run(tmp_path, 'c.py', {'rate': 0.1}, {}, 'done', metrics={'loss': 1.0}, values={'rate': 0.1}),
         Run(tmp_path, 'c.py', {}, {}, 'done', metrics={'loss': 2.0}, values={'rate': 0.2}),
         Run(tmp_path, 'c.py', {'seed': 1}, {}, 'done', metrics={'loss': 4.0}, values={'rate': 0.2, 'seed': 1}),
@@ -146,7 +146,7 @@ def test_a_picture_has_each_run_at_the_value_of_its_config(tmp_path):
     figures = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(table, '_save', lambda figure, path: figures.append(figure) or path)
-        table.draw(found, 'loss', tmp_path / 'table.png')
+        table.draw(all_runs, 'loss', tmp_path / 'table.png')
     lines = [line.get_xydata().tolist() for line in figures[0].axes[0].lines if line.get_linestyle() == '-']
     assert lines == [[[0.1, 1.0], [0.2, 3.0]]]
 
@@ -170,13 +170,13 @@ def test_a_run_in_stages_is_one_row(tmp_path):
 def test_a_table_refuses_in_one_line(house, tmp_path):
     config = house.config('a')
     (house.root / 'empty').mkdir()
-    for words, status, said in (
+    for words, status, message in (
         (['empty'], 1, 'no runs below empty'),
         (['nowhere'], 2, 'no folder nowhere'),
     ):
         done = house.call('table', *words)
         assert (done.returncode, done.stderr.count('\n')) == (status, 1)
-        assert said in done.stderr
+        assert message in done.stderr
     house.run(config)
     assert 'no picture' in house.call('table', 'runs').stdout
     for word in ('--sort=test/acuracy', '--metric=test/acuracy'):
@@ -224,10 +224,10 @@ def test_the_ledger_leaves_the_published_page_alone_unless_it_is_saved(house):
 
 def test_the_ledger_refuses_in_one_line(house):
     house.config('good')
-    for word, said in (('goood', "no config matches 'goood'"), ('(', 'not a regular expression')):
+    for word, message in (('goood', "no config matches 'goood'"), ('(', 'not a regular expression')):
         done = house.call('ledger', word)
         assert (done.returncode, done.stderr.count('\n')) == (2, 1)
-        assert said in done.stderr
+        assert message in done.stderr
 
 
 def test_slurm_without_slurm_is_one_line(house, tmp_path):
@@ -238,11 +238,11 @@ def test_slurm_without_slurm_is_one_line(house, tmp_path):
     done = house.launch('slurm', config, PATH=str(tmp_path / 'bin'))  # importing submitit resets all logging
     assert (done.returncode, done.stderr.count('\n')) == (1, 1), done.stderr
     assert 'no sbatch here' in done.stderr
-    for word, said in (
+    for word, message in (
         ('--taks=2', "did you mean '--tasks'"),
         ('--tasks=0', 'at least 1'),
         ('--sbatch==1', 'KEY=VALUE'),
     ):
         done = house.call('slurm', config, word)
         assert (done.returncode, done.stderr.count('\n')) == (2, 1)
-        assert said in done.stderr
+        assert message in done.stderr

@@ -153,10 +153,10 @@ def test_points_of_a_mesh_file_are_its_own(tmp_path):
 def test_batches_do_not_depend_on_the_processes(name):
     """Each of two processes draws one half of what one process draws, and the example has their layout."""
     _, _, batches = make(name, batch_size=8)
-    whole = batches[2]
+    global_batch = batches[2]
     halves = [batches.for_process(i, 2) for i in range(2)]
-    joined = {key: np.concatenate([half[2][key] for half in halves]) for key in whole}
-    for key, values in whole.items():
+    joined = {key: np.concatenate([half[2][key] for half in halves]) for key in global_batch}
+    for key, values in global_batch.items():
         np.testing.assert_array_equal(joined[key], values)
         assert (values.shape, values.dtype) == (batches.example[key].shape, batches.example[key].dtype)
         assert halves[0].example[key].shape == halves[0][2][key].shape

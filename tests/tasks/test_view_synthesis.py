@@ -94,10 +94,10 @@ def test_a_picture_in_chunks_is_the_picture(views):
     task = radiance_field_task(field, views, RenderSettings(coarse=8, fine=8, shared=True, casting='intervals'))
     batch = view_rays(views, 0)
     params = task.init(jax.random.key(0), batch)['params']
-    whole = jax.jit(task.predict)(params, {}, batch)
+    at_once = jax.jit(task.predict)(params, {}, batch)
     for chunk in (100, 1000):
         actual = jax.jit(predict_in_chunks(task, chunk))(params, {}, batch)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), actual, whole)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), actual, at_once)
 
 
 def test_samples_in_empty_cells_are_skipped_and_rays_without_room_do_not_count(views):

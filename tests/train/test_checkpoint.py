@@ -80,7 +80,7 @@ OPTIONAL = ('_CHECKPOINT_METADATA', 'commit_success.txt', 'metrics/metrics', 'ev
 def test_damage_is_never_restored(folder, target, kind):
     """What is read afterwards is step 5 where a file of the state is damaged, and else step 10 as it was saved."""
     saved = {step: jax.tree.leaves(restore(folder, target, step=step)[0]) for step in (5, 10)}
-    kept = shutil.copytree(folder / '10', folder.parent / 'kept')
+    sound_copy = shutil.copytree(folder / '10', folder.parent / 'kept')
     for name in (*REQUIRED, *OPTIONAL):
         DAMAGE[kind](folder / '10' / name)
         state, _ = restore(folder, target)
@@ -89,7 +89,7 @@ def test_damage_is_never_restored(folder, target, kind):
             np.testing.assert_array_equal(leaf, expected, err_msg=name)
         for path in folder.glob('*10*'):
             shutil.rmtree(path)
-        shutil.copytree(kept, folder / '10')
+        shutil.copytree(sound_copy, folder / '10')
 
 
 @pytest.mark.parametrize('name', ['model/params.Dense_0.bias/0', 'opt/step/0'])

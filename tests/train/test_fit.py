@@ -99,9 +99,9 @@ def test_a_replayed_step_is_the_step_that_happened(tmp_path):
 
 
 def test_evaluators_keep_their_own_cadence_and_run_at_the_end(tmp_path):
-    made = toy.linear()
-    made = made._replace(evals={'often': made.evals['test'], 'seldom': made.evals['test']})
-    fit(made, toy.config(steps=10, evals=dict(often=dict(every=3))), tmp_path, quiet=True)
+    experiment = toy.linear()
+    experiment = experiment._replace(evals={'often': experiment.evals['test'], 'seldom': experiment.evals['test']})
+    fit(experiment, toy.config(steps=10, evals=dict(often=dict(every=3))), tmp_path, quiet=True)
     rows = read_rows(tmp_path / 'metrics.jsonl')
     assert [r['step'] for r in rows if 'often/accuracy' in r] == [3, 6, 9, 10]
     assert [r['step'] for r in rows if 'seldom/accuracy' in r] == [10]
@@ -109,16 +109,16 @@ def test_evaluators_keep_their_own_cadence_and_run_at_the_end(tmp_path):
 
 def test_evaluation_is_exact_and_of_the_average(tmp_path):
     """The metric of the run equals one computed in numpy from the averaged parameters."""
-    made = toy.experiment()
-    fitted = fit(made, toy.config(), tmp_path, quiet=True)
+    experiment = toy.experiment()
+    fitted = fit(experiment, toy.config(), tmp_path, quiet=True)
     average, mutable = evaluated_variables(fitted.state)
     assert not np.array_equal(average['Dense_0']['bias'], fitted.state.params['Dense_0']['bias'])
-    right = seen = 0
-    for batch in made.evals['test'].data.iterate():
-        guess = np.asarray(made.task.predict(average, mutable, batch)).argmax(-1)
+    right = count = 0
+    for batch in experiment.evals['test'].data.iterate():
+        guess = np.asarray(experiment.task.predict(average, mutable, batch)).argmax(-1)
         right += ((guess == batch['label']) & batch['mask']).sum()
-        seen += batch['mask'].sum()
-    assert fitted.metrics['test/accuracy'] == pytest.approx(right / seen, abs=1e-12)
+        count += batch['mask'].sum()
+    assert fitted.metrics['test/accuracy'] == pytest.approx(right / count, abs=1e-12)
 
 
 def scripted(values):
@@ -139,12 +139,12 @@ def test_early_stop_counts_evaluations_without_improvement_across_a_resume(tmp_p
         evals=dict(test=dict(every=2)),
         early_stop=dict(metric='test/accuracy', patience=3, min_delta=0.05, mode='max'),
     )
-    made = scripted([0.5, 0.7, 0.72, 0.74, float('nan'), 0.9])
-    stopped = fit(made, config | {'run': config['run'] | {'stop_after': 7}}, tmp_path, quiet=True)
+    experiment = scripted([0.5, 0.7, 0.72, 0.74, float('nan'), 0.9])
+    stopped = fit(experiment, config | {'run': config['run'] | {'stop_after': 7}}, tmp_path, quiet=True)
     assert stopped.status == 'stopped'
-    fitted = fit(made, config, tmp_path, quiet=True)
+    fitted = fit(experiment, config, tmp_path, quiet=True)
     assert (fitted.status, int(fitted.state.step)) == ('early', 10)
-    again = fit(made, config, tmp_path, quiet=True)
+    again = fit(experiment, config, tmp_path, quiet=True)
     assert (again.status, int(again.state.step)) == ('early', 10)
     assert json.loads((tmp_path / 'status.json').read_text())['state'] == 'done'
 
@@ -157,49 +157,49 @@ def test_a_plateau_rule_is_fed_by_the_evaluator_and_resumes(tmp_path):
         plateau=dict(name='divide_on_plateau', by=10, patience=2, metric='test/accuracy', mode='max'),
     )
     config = toy.config(steps=12, log_every=1, evals=dict(test=dict(every=2)))
-    made = scripted([0.5] * 20)._replace(tx=optim.make_optimizer(spec))
-    fit(made, config | {'run': config['run'] | {'stop_after': 5}}, tmp_path, quiet=True)
-    fitted = fit(made, config, tmp_path, quiet=True)
+    experiment = scripted([0.5] * 20)._replace(tx=optim.make_optimizer(spec))
+    fit(experiment, config | {'run': config['run'] | {'stop_after': 5}}, tmp_path, quiet=True)
+    fitted = fit(experiment, config, tmp_path, quiet=True)
     factors = [float(v) for k, v in optim.hyperparams(fitted.state.opt).items() if 'factor' in k]
     assert factors == [pytest.approx(0.01)]
     misspelt = optim.make_optimizer(spec | {'plateau': spec['plateau'] | {'metric': 'tset/accuracy'}})
     with pytest.raises(UsageError, match=r'the plateau rule=.tset/accuracy. names no evaluator'):
-        fit(made._replace(tx=misspelt), config, tmp_path / 'other', quiet=True)
+        fit(experiment._replace(tx=misspelt), config, tmp_path / 'other', quiet=True)
 
 
 def test_an_early_stop_evaluates_with_all(tmp_path):
-    made = scripted([0.9, 0.1, 0.7])
-    made = made._replace(evals={'val': made.evals['test'], 'final': toy.evaluator(made.task)})
+    experiment = scripted([0.9, 0.1, 0.7])
+    experiment = experiment._replace(evals={'val': experiment.evals['test'], 'final': toy.evaluator(experiment.task)})
     early = dict(metric='val/accuracy', patience=1, mode='max')
-    fitted = fit(made, toy.config(40, evals=dict(val=dict(every=2)), early_stop=early), tmp_path, quiet=True)
+    fitted = fit(experiment, toy.config(40, evals=dict(val=dict(every=2)), early_stop=early), tmp_path, quiet=True)
     assert (fitted.status, int(fitted.state.step)) == ('early', 4)
     assert fitted.metrics.keys() == {'val/accuracy', 'final/accuracy'}
 
 
 def test_a_step_that_is_saved_on_stopping_is_ranked_when_it_is_evaluated(tmp_path):
     """SIGTERM in the evaluation of step 4, the best one: it is saved without its value, and must not be lost."""
-    made = scripted([])
-    test = made.evals['test']._replace(data=stopping(3), finish=script([0.1, 0.9, 0.3, 0.2]))
-    made = made._replace(evals={'test': test})
+    experiment = scripted([])
+    test = experiment.evals['test']._replace(data=stopping(3), finish=script([0.1, 0.9, 0.3, 0.2]))
+    experiment = experiment._replace(evals={'test': test})
     config = toy.config(
         8,
         evals=dict(test=dict(every=2)),
         checkpoint=dict(every=100, best='test/accuracy', mode='max', keep=1),
         log_every=1,
     )
-    assert fit(made, config, tmp_path, quiet=True).status == 'stopped'
-    assert fit(made, config, tmp_path, quiet=True).status == 'done'
+    assert fit(experiment, config, tmp_path, quiet=True).status == 'stopped'
+    assert fit(experiment, config, tmp_path, quiet=True).status == 'done'
     assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir() if p.name.isdigit()) == [4, 8]
 
 
 def stopping(at, then=lambda: signal.raise_signal(signal.SIGTERM), **options):
     """Evaluation data: `then` happens when they are read for the `at`-th time, the look at the first batch included."""
-    left = {'reads': at}
+    remaining = {'reads': at}
 
     class Stopping(toy.Stream):
         def iterate(self, start=0):
-            left['reads'] -= 1
-            if left['reads'] == 0:
+            remaining['reads'] -= 1
+            if remaining['reads'] == 0:
                 then()
             return super().iterate(start)
 
@@ -208,30 +208,30 @@ def stopping(at, then=lambda: signal.raise_signal(signal.SIGTERM), **options):
 
 def test_a_signal_in_an_evaluation_of_an_early_stop_loses_nothing(tmp_path):
     """The step is saved before; the command again does the evaluations that were broken off, and no others."""
-    made = scripted([0.9, 0.1])
-    final = toy.evaluator(made.task)._replace(data=stopping(1))
-    made = made._replace(evals={'val': made.evals['test'], 'final': final})
+    experiment = scripted([0.9, 0.1])
+    final = toy.evaluator(experiment.task)._replace(data=stopping(1))
+    experiment = experiment._replace(evals={'val': experiment.evals['test'], 'final': final})
     early = dict(metric='val/accuracy', patience=1, mode='max')
     config = toy.config(40, evals=dict(val=dict(every=2)), early_stop=early)
-    stopped = fit(made, config, tmp_path, quiet=True)
+    stopped = fit(experiment, config, tmp_path, quiet=True)
     assert (stopped.status, int(stopped.state.step)) == ('stopped', 4)
-    fitted = fit(made, config, tmp_path, quiet=True)
+    fitted = fit(experiment, config, tmp_path, quiet=True)
     assert (fitted.status, fitted.metrics.keys()) == ('early', {'val/accuracy', 'final/accuracy'})
     before = (tmp_path / 'status.json').read_text()
-    again = fit(made, config, tmp_path, quiet=True)  # the scripted accuracies are used up: nothing is evaluated
+    again = fit(experiment, config, tmp_path, quiet=True)  # the scripted accuracies are used up: nothing is evaluated
     assert (again.status, again.metrics) == ('early', fitted.metrics)
     assert json.loads((tmp_path / 'status.json').read_text())['metrics'] == json.loads(before)['metrics']
 
 
 def test_a_signal_while_pictures_are_made_again_stops_the_run(tmp_path):
-    made = toy.linear()
-    drawing = made.evals['test']._replace(draw=lambda *_: {'nothing': toy_figure()})
+    experiment = toy.linear()
+    drawing = experiment.evals['test']._replace(draw=lambda *_: {'nothing': toy_figure()})
     fit(toy.linear(), toy.config(), tmp_path, quiet=True)  # a run that ended before its pictures
     assert (
-        fit(made._replace(evals={'test': drawing._replace(data=stopping(1))}), toy.config(), tmp_path).status
+        fit(experiment._replace(evals={'test': drawing._replace(data=stopping(1))}), toy.config(), tmp_path).status
         == 'stopped'
     )
-    assert fit(made._replace(evals={'test': drawing}), toy.config(), tmp_path, quiet=True).status == 'done'
+    assert fit(experiment._replace(evals={'test': drawing}), toy.config(), tmp_path, quiet=True).status == 'done'
     assert (tmp_path / 'figures' / 'test-nothing.png').exists()
 
 
@@ -246,13 +246,13 @@ def test_an_evaluation_that_raises_loses_no_step(tmp_path, evals):
     def fail():
         raise OSError('the data are gone')
 
-    made = toy.linear()
-    made = made._replace(evals={'test': made.evals['test']._replace(data=stopping(1, fail))})
+    experiment = toy.linear()
+    experiment = experiment._replace(evals={'test': experiment.evals['test']._replace(data=stopping(1, fail))})
     steps = 7 if evals else 9
     with pytest.raises(OSError, match='the data are gone'):
-        fit(made, toy.config(9, evals=evals), tmp_path, quiet=True)
+        fit(experiment, toy.config(9, evals=evals), tmp_path, quiet=True)
     assert max(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == steps
-    fitted = fit(made, toy.config(9, evals=evals), tmp_path, quiet=True)
+    fitted = fit(experiment, toy.config(9, evals=evals), tmp_path, quiet=True)
     straight = fit(toy.linear(), toy.config(9, evals=evals), tmp_path / 'straight', quiet=True)
     assert fitted.metrics == straight.metrics
 
@@ -284,34 +284,36 @@ def test_a_plateau_rule_knows_an_evaluation_that_came_after_the_save(tmp_path):
                 raise KeyboardInterrupt
             return super().__getitem__(step)
 
-    made = scripted([0.5] * 20)._replace(tx=optim.make_optimizer(spec))
+    experiment = scripted([0.5] * 20)._replace(tx=optim.make_optimizer(spec))
     with pytest.raises(KeyboardInterrupt):
-        fit(made._replace(train=Killed()), config, tmp_path, quiet=True)
+        fit(experiment._replace(train=Killed()), config, tmp_path, quiet=True)
     assert max(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == 6
-    fitted = fit(made, config, tmp_path, quiet=True)
+    fitted = fit(experiment, config, tmp_path, quiet=True)
     factors = [float(v) for k, v in optim.hyperparams(fitted.state.opt).items() if 'factor' in k]
     assert factors == [pytest.approx(0.1)]  # evaluations at 2 (best), 4, 6 (divides), 8
 
 
 def test_what_a_run_reports_is_what_it_hands_on(tmp_path):
     """The best step's metrics, by all evaluators, as `evaluate_run` finds them; averages are evaluated themselves."""
-    made = toy.linear()
-    made = made._replace(evals={'val': toy.evaluator(made.task), 'rare': toy.evaluator(made.task, length=2)})
+    experiment = toy.linear()
+    experiment = experiment._replace(
+        evals={'val': toy.evaluator(experiment.task), 'rare': toy.evaluator(experiment.task, length=2)}
+    )
     for name, checkpoint in [
         ('best', dict(every=2, keep=1, best='val/accuracy', mode='min')),
         ('average', dict(every=2, keep=3, average=2)),
         ('last', dict(every=2)),
     ]:
         config = toy.config(8, evals=dict(val=dict(every=2)), checkpoint=checkpoint)
-        fitted = fit(made, config, tmp_path / name, quiet=True)
-        found = evaluate_run(made, config, tmp_path / name)
-        assert found['weights'] == name
-        assert {k: v for k, v in found.items() if '/' in k} == pytest.approx(fitted.metrics, abs=1e-12)
+        fitted = fit(experiment, config, tmp_path / name, quiet=True)
+        evaluated = evaluate_run(experiment, config, tmp_path / name)
+        assert evaluated['weights'] == name
+        assert {k: v for k, v in evaluated.items() if '/' in k} == pytest.approx(fitted.metrics, abs=1e-12)
         status = json.loads((tmp_path / name / 'status.json').read_text())
         assert (status['metrics'], status['weights']) == (fitted.metrics, fitted.weights)
         assert fitted.weights.startswith(f'{name} weights, of step')
-        assert fitted.weights.endswith(str(found['step']))
-        assert fit(made, config, tmp_path / name, quiet=True).metrics == fitted.metrics
+        assert fitted.weights.endswith(str(evaluated['step']))
+        assert fit(experiment, config, tmp_path / name, quiet=True).metrics == fitted.metrics
     values = [r['val/accuracy'] for r in read_rows(tmp_path / 'best' / 'metrics.jsonl') if 'val/accuracy' in r]
     assert min(values) < values[-1]  # the best by this direction is not the last
     best = json.loads((tmp_path / 'best' / 'status.json').read_text())
@@ -348,10 +350,10 @@ def test_averaged_weights_have_statistics_of_their_own(tmp_path, average):
         return Mean.of(task.predict(params, mutable, batch))
 
     one = Evaluator(Generated(lambda step: {'x': x[step]}, 64, length=20), measure, lambda sums: {'mean': sums.value})
-    made = Experiment(task, tx, data, {'test': one})
+    experiment = Experiment(task, tx, data, {'test': one})
     run = dict(steps=20, bn_batches=20, checkpoint=dict(every=19, keep=2, average=average), tensorboard=False)
-    fitted = fit(made, {'run': run}, tmp_path, quiet=True)
-    selected = load_trained(made, {'run': run}, tmp_path)
+    fitted = fit(experiment, {'run': run}, tmp_path, quiet=True)
+    selected = load_trained(experiment, {'run': run}, tmp_path)
     w = np.asarray(selected.params['w'], np.float64)
     assert np.abs(w - fitted.state.params['w']).min() > 0.02
     mean, var = x.astype(np.float64).mean((0, 1)), x.astype(np.float64).var(1).mean(0)
@@ -365,7 +367,7 @@ def test_averaged_weights_have_statistics_of_their_own(tmp_path, average):
     np.testing.assert_allclose(given['w'], w, rtol=1e-6)
     np.testing.assert_allclose(given['batch_stats/mean'], selected.mutable['batch_stats']['mean'], rtol=1e-6)
     assert fitted.metrics['test/mean'] == pytest.approx(0, abs=1e-4 if average == 1 else 0.1)
-    assert evaluate_run(made, {'run': run}, tmp_path)['test/mean'] == pytest.approx(fitted.metrics['test/mean'])
+    assert evaluate_run(experiment, {'run': run}, tmp_path)['test/mean'] == pytest.approx(fitted.metrics['test/mean'])
 
 
 def test_metrics_that_nothing_measures_are_found_before_the_first_step(tmp_path):
@@ -382,16 +384,16 @@ def test_metrics_that_nothing_measures_are_found_before_the_first_step(tmp_path)
 
 
 def test_metrics_that_zeros_cannot_name_are_checked_when_they_are_measured(tmp_path):
-    made = toy.linear()
-    test = made.evals['test']._replace(finish=lambda sums: {'share': 1 / int(sums['accuracy'].weight)})
+    experiment = toy.linear()
+    test = experiment.evals['test']._replace(finish=lambda sums: {'share': 1 / int(sums['accuracy'].weight)})
     config = toy.config(4, checkpoint=dict(every=5, best='test/shar', mode='max'))
     with pytest.raises(UsageError, match=r"run\.checkpoint\.best='test/shar' .*did you mean 'test/share'"):
-        fit(made._replace(evals={'test': test}), config, tmp_path, quiet=True)
+        fit(experiment._replace(evals={'test': test}), config, tmp_path, quiet=True)
     assert [p.name for p in (tmp_path / 'checkpoints').iterdir()] == ['4']
 
 
 def test_a_finished_run_of_edited_code_says_so(tmp_path, caplog, capsys):
-    def made(scale):
+    def experiment(scale):
         of = toy.linear_task()
 
         def loss(params, mutable, batch, at):
@@ -400,25 +402,25 @@ def test_a_finished_run_of_edited_code_says_so(tmp_path, caplog, capsys):
 
         return toy.linear()._replace(task=of._replace(loss=loss))
 
-    fit(made(1.0), toy.config(4), tmp_path, quiet=True)
-    fit(made(1.0), toy.config(4), tmp_path)
+    fit(experiment(1.0), toy.config(4), tmp_path, quiet=True)
+    fit(experiment(1.0), toy.config(4), tmp_path)
     assert 'was already done at step 4: nothing is trained' in capsys.readouterr().out
     assert 'code of the experiment' not in caplog.text
-    fit(made(2.0), toy.config(4), tmp_path)
+    fit(experiment(2.0), toy.config(4), tmp_path)
     assert 'the code of the experiment is not the one that the run began with' in caplog.text
 
 
 def test_a_digest_of_code_knows_values_and_instructions():
-    def made(loss):
+    def experiment(loss):
         return digest_code(toy.experiment()._replace(task=toy.task()._replace(loss=loss)))
 
     def power(n):
         return lambda params, mutable, batch, at: params**n
 
-    assert made(power(2)) == made(power(2))
-    assert made(power(2)) != made(power(3))
-    assert made(lambda p, m, b, k: p + 1) != made(lambda p, m, b, k: p - 1)
-    assert made(functools.partial(power, 2)) != made(functools.partial(power, 3))
+    assert experiment(power(2)) == experiment(power(2))
+    assert experiment(power(2)) != experiment(power(3))
+    assert experiment(lambda p, m, b, k: p + 1) != experiment(lambda p, m, b, k: p - 1)
+    assert experiment(functools.partial(power, 2)) != experiment(functools.partial(power, 3))
 
     def network(slope):
         class Net(nn.Module):
@@ -433,9 +435,9 @@ def test_a_digest_of_code_knows_values_and_instructions():
     def through(net):
         return lambda params, mutable, batch, at: net.apply(params, batch)
 
-    assert made(through(network(1)())) == made(through(network(1)()))
-    assert made(through(network(1)())) != made(through(network(2)()))
-    assert made(through(network(1)())) != made(through(network(1)(width=3)))
+    assert experiment(through(network(1)())) == experiment(through(network(1)()))
+    assert experiment(through(network(1)())) != experiment(through(network(2)()))
+    assert experiment(through(network(1)())) != experiment(through(network(1)(width=3)))
 
 
 def test_a_run_whose_every_update_is_skipped_fails(tmp_path):
@@ -443,18 +445,18 @@ def test_a_run_whose_every_update_is_skipped_fails(tmp_path):
         def __getitem__(self, step):
             return super().__getitem__(step) | {'image': np.full((16, 6, 6, 1), np.nan, np.float32)}
 
-    made = toy.experiment(tx=optim.skip_nonfinite(optim.sgd(0.1)))._replace(train=Bad())
+    experiment = toy.experiment(tx=optim.skip_nonfinite(optim.sgd(0.1)))._replace(train=Bad())
     with pytest.raises(NonFinite, match=r'all of the last 4 updates were skipped, up to step 4'):
-        fit(made, toy.config(4), tmp_path / 'short', quiet=True)
+        fit(experiment, toy.config(4), tmp_path / 'short', quiet=True)
     with pytest.raises(NonFinite, match=r'all of the last 100 updates were skipped, up to step 100'):
-        fit(made, toy.config(400, log_every=200, checkpoint=dict(every=400)), tmp_path / 'long', quiet=True)
+        fit(experiment, toy.config(400, log_every=200, checkpoint=dict(every=400)), tmp_path / 'long', quiet=True)
 
 
 def test_skipping_within_groups_goes_on_and_is_counted(tmp_path):
     """Each group of the optimizer skips by itself, and its count has a name of its own."""
     groups = {'Dense': optim.skip_nonfinite(optim.sgd(0.1)), '.*': optim.skip_nonfinite(optim.adam(0.01))}
-    made = poisoned(4)._replace(tx=optim.partition(groups))
-    fitted = fit(made, toy.config(log_every=2), tmp_path, quiet=True)
+    experiment = poisoned(4)._replace(tx=optim.partition(groups))
+    fitted = fit(experiment, toy.config(log_every=2), tmp_path, quiet=True)
     assert fitted.status == 'done'
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((fitted.state.params, fitted.state.mutable)))
     skipped = {r['step']: r['train/skipped'] for r in read_rows(tmp_path / 'metrics.jsonl') if 'train/skipped' in r}
@@ -463,9 +465,9 @@ def test_skipping_within_groups_goes_on_and_is_counted(tmp_path):
 
 def test_a_group_that_does_not_skip_ends_the_run(tmp_path):
     groups = {'Dense': optim.skip_nonfinite(optim.sgd(0.1)), '.*': optim.sgd(0.1)}
-    made = poisoned(4)._replace(tx=optim.partition(groups))
+    experiment = poisoned(4)._replace(tx=optim.partition(groups))
     with pytest.raises(NonFinite):
-        fit(made, toy.config(), tmp_path, quiet=True)
+        fit(experiment, toy.config(), tmp_path, quiet=True)
     assert not list((tmp_path / 'checkpoints').iterdir())
 
 
@@ -506,7 +508,7 @@ def test_the_second_interrupt_outlives_a_finaliser():
 
 
 def test_evaluations_and_saves_are_no_part_of_a_step(tmp_path):
-    made = toy.linear()
+    experiment = toy.linear()
 
     class Slow(toy.Stream):
         def iterate(self, start=0):
@@ -518,9 +520,9 @@ def test_evaluations_and_saves_are_no_part_of_a_step(tmp_path):
             time.sleep(0.01)
             return super().__getitem__(step)
 
-    test = made.evals['test']._replace(data=Slow(length=1, seed=9))
-    made = made._replace(train=Steady(), evals={'test': test})
-    fit(made, toy.config(20, log_every=4, evals=dict(test=dict(every=2))), tmp_path, quiet=True)
+    test = experiment.evals['test']._replace(data=Slow(length=1, seed=9))
+    experiment = experiment._replace(train=Steady(), evals={'test': test})
+    fit(experiment, toy.config(20, log_every=4, evals=dict(test=dict(every=2))), tmp_path, quiet=True)
     times = [r['train/step_seconds'] for r in read_rows(tmp_path / 'metrics.jsonl') if 'train/loss' in r][1:]
     assert min(times) > 0.009  # no step is left out
     assert min(times) < 0.2  # and two evaluations of 0.5 s in a window of four steps would add 0.25 s to each
@@ -529,8 +531,8 @@ def test_evaluations_and_saves_are_no_part_of_a_step(tmp_path):
 def test_init_from_takes_what_the_rules_name(tmp_path):
     fit(toy.experiment(), toy.config(), tmp_path / 'old', quiet=True)
     init = dict(path=str(tmp_path / 'old'), rules=(('^Conv_0/(.*)', r'Conv_0/\1'),), new='^Dense_0/')
-    made = toy.experiment(tx=optim.sgd(0.0))
-    fitted = fit(made, toy.config(steps=1, init_from=init), tmp_path / 'new', quiet=True)
+    experiment = toy.experiment(tx=optim.sgd(0.0))
+    fitted = fit(experiment, toy.config(steps=1, init_from=init), tmp_path / 'new', quiet=True)
     from canon.train.init_from import read_model
 
     old, new = read_model(tmp_path / 'old'), fitted.state.params
@@ -540,16 +542,16 @@ def test_init_from_takes_what_the_rules_name(tmp_path):
 
 def test_init_from_takes_what_the_experiment_reads(tmp_path):
     """Published weights: a path that is no run, which `Experiment.read` knows."""
-    asked = []
+    calls = []
 
     def read(path, leaves):
-        asked.append((path, set(leaves)))
+        calls.append((path, set(leaves)))
         return {name: np.full(leaf.shape, 7.0, np.float32) for name, leaf in leaves.items()}
 
-    made = toy.experiment(tx=optim.sgd(0.0))._replace(read=read)
-    fitted = fit(made, toy.config(steps=1, init_from=dict(path='x.pth')), tmp_path / 'new', quiet=True)
-    assert asked[0][0] == 'x.pth'
-    assert {'Conv_0/kernel', 'batch_stats/BatchNorm_0/mean'} <= asked[0][1]
+    experiment = toy.experiment(tx=optim.sgd(0.0))._replace(read=read)
+    fitted = fit(experiment, toy.config(steps=1, init_from=dict(path='x.pth')), tmp_path / 'new', quiet=True)
+    assert calls[0][0] == 'x.pth'
+    assert {'Conv_0/kernel', 'batch_stats/BatchNorm_0/mean'} <= calls[0][1]
     assert all((np.asarray(leaf) == 7).all() for leaf in jax.tree.leaves(fitted.state.params))
 
 
@@ -571,10 +573,10 @@ def test_init_from_gives_averages_their_start_too(tmp_path):
 
 
 def test_skipping_non_finite_updates_goes_on(tmp_path):
-    made = poisoned(4)._replace(tx=optim.skip_nonfinite(optim.sgd(0.1)))
+    experiment = poisoned(4)._replace(tx=optim.skip_nonfinite(optim.sgd(0.1)))
     of = toy.task(toy.Net(batch_norm=False))
-    made = made._replace(task=of, evals={'test': toy.evaluator(of)})
-    fitted = fit(made, toy.config(log_every=1), tmp_path, quiet=True)
+    experiment = experiment._replace(task=of, evals={'test': toy.evaluator(of)})
+    fitted = fit(experiment, toy.config(log_every=1), tmp_path, quiet=True)
     assert fitted.status == 'done'
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted.state.params))
 
@@ -584,9 +586,9 @@ def test_a_signal_while_the_pictures_are_drawn_waits_for_them(tmp_path):
         signal.raise_signal(signal.SIGTERM)
         return {}
 
-    made = toy.linear()
-    made = made._replace(evals={'test': made.evals['test']._replace(draw=draw)})
-    assert fit(made, toy.config(), tmp_path, quiet=True).status == 'done'
+    experiment = toy.linear()
+    experiment = experiment._replace(evals={'test': experiment.evals['test']._replace(draw=draw)})
+    assert fit(experiment, toy.config(), tmp_path, quiet=True).status == 'done'
     assert json.loads((tmp_path / 'status.json').read_text())['state'] == 'done'
 
 
@@ -608,9 +610,9 @@ def test_a_step_of_ones_own(tmp_path):
         params = jax.tree.map(lambda p: p - 1, state.params)
         return state._replace(step=state.step + 1, params=params), {'loss': Mean(jnp.float32(1), jnp.float32(1))}
 
-    made = toy.linear(make_step=lambda task, tx, seed: step)
-    start = fit(made, toy.config(steps=1), tmp_path / 'a', quiet=True).state.params
-    end = fit(made, toy.config(steps=4), tmp_path / 'b', quiet=True).state.params
+    experiment = toy.linear(make_step=lambda task, tx, seed: step)
+    start = fit(experiment, toy.config(steps=1), tmp_path / 'a', quiet=True).state.params
+    end = fit(experiment, toy.config(steps=4), tmp_path / 'b', quiet=True).state.params
     np.testing.assert_allclose(end['Dense_0']['bias'], start['Dense_0']['bias'] - 3)
 
 
@@ -630,14 +632,14 @@ def test_stages_run_in_order_resume_and_hand_on(tmp_path):
 
     stages = [Stage('first', first), Stage('second', second)]
     fitted = run_stages(stages, {}, tmp_path, quiet=True)
-    again = run_stages(stages, {}, tmp_path, quiet=True)
+    resumed = run_stages(stages, {}, tmp_path, quiet=True)
     assert built == ['first', 'second', 'second']
     assert fitted.workdir == tmp_path / '1-second'
     from canon.train.init_from import read_model
 
     for name, value in read_model(tmp_path / '0-first').items():
         if 'batch_stats' not in name:
-            np.testing.assert_array_equal(read_model(again.workdir)[name], value)
+            np.testing.assert_array_equal(read_model(resumed.workdir)[name], value)
 
 
 def test_the_watchdog_dumps_stacks_of_a_step_that_hangs(tmp_path, capfd):
@@ -696,14 +698,14 @@ def test_a_profile_cut_short_by_the_end_is_written(tmp_path):
 def test_figures_of_an_evaluator_are_saved(tmp_path):
     from canon import plots
 
-    made = toy.linear()
+    experiment = toy.linear()
 
     def pictures(params, mutable, sums):
         assert isinstance(jax.tree.leaves(params)[0], np.ndarray)
         return {'confusion': plots.draw_confusion_matrix(sums['confusion'], list('abc'))}
 
-    made = made._replace(evals={'test': made.evals['test']._replace(draw=pictures)})
-    fit(made, toy.config(), tmp_path, quiet=True)
+    experiment = experiment._replace(evals={'test': experiment.evals['test']._replace(draw=pictures)})
+    fit(experiment, toy.config(), tmp_path, quiet=True)
     assert (tmp_path / 'figures' / 'test-confusion.png').stat().st_size > 1000
 
 
@@ -721,9 +723,9 @@ def test_an_animation_of_an_evaluator_is_saved_and_stands_in_the_report(tmp_path
         (dot,) = axes.plot([], [], 'o')
         return {'dot': plots.Animation(figure, lambda i: dot.set_data([i], [i]), range(3), milliseconds=120)}
 
-    made = toy.linear()
-    made = made._replace(evals={'test': made.evals['test']._replace(draw=pictures)})
-    fit(made, toy.config(), tmp_path, quiet=True)
+    experiment = toy.linear()
+    experiment = experiment._replace(evals={'test': experiment.evals['test']._replace(draw=pictures)})
+    fit(experiment, toy.config(), tmp_path, quiet=True)
     with Image.open(tmp_path / 'figures' / 'test-dot.gif') as picture:
         assert (picture.size, picture.n_frames, picture.info['duration']) == ((50, 50), 3, 120)
     assert 'src="data:image/gif;base64,' in Path(write_report(tmp_path)).read_text()
@@ -796,14 +798,14 @@ def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_a_loss_that_is_no_mean_is_explained(tmp_path):
-    made = toy.linear()
+    experiment = toy.linear()
 
     def loss(params, mutable, batch, at):
-        total, (mutable, _) = made.task.loss(params, mutable, batch, at)
+        total, (mutable, _) = experiment.task.loss(params, mutable, batch, at)
         return total, (mutable, {'accuracy': jnp.zeros(3)})
 
     with pytest.raises(UsageError, match="the metric 'accuracy' of the task is not a Mean"):
-        fit(made._replace(task=made.task._replace(loss=loss)), toy.config(), tmp_path, quiet=True)
+        fit(experiment._replace(task=experiment.task._replace(loss=loss)), toy.config(), tmp_path, quiet=True)
 
 
 def test_the_report_holds_everything_itself(tmp_path):

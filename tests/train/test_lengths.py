@@ -53,10 +53,10 @@ def test_what_cannot_be_known_is_said(run, message):
 
 
 def test_placeholders_fill_every_key_and_changes_nothing():
-    given = dict(steps=100, checkpoint=dict(best='test/accuracy', mode='max'), evals=dict(test=dict(every=7)))
-    filled = ConfigDict(dict(run=fill_placeholders(given)))
+    stated = dict(steps=100, checkpoint=dict(best='test/accuracy', mode='max'), evals=dict(test=dict(every=7)))
+    filled = ConfigDict(dict(run=fill_placeholders(stated)))
     assert filled.run.steps == '100 steps'
     assert filled.run.checkpoint.keep == 1
     assert filled.run.stop_after is None
     resolved = lengths.resolve(filled, 10, 100)
-    assert make_settings(resolved.run) == make_settings(given)
+    assert make_settings(resolved.run) == make_settings(stated)

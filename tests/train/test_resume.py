@@ -291,12 +291,12 @@ def test_best_and_newest_are_kept(tmp_path, monkeypatch):
         )
 
     def experiment():
-        made, count = toy.linear(), iter(values.items())
+        experiment_of_values, count = toy.linear(), iter(values.items())
 
         def finish(sums):
             return {'accuracy': next(count)[1] if sums['accuracy'].weight else 0.0}
 
-        return made._replace(evals={'test': made.evals['test']._replace(finish=finish)})
+        return experiment_of_values._replace(evals={'test': experiment_of_values.evals['test']._replace(finish=finish)})
 
     started = experiment()
     fit(started, config(stop_after=6), tmp_path, quiet=True)

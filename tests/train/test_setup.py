@@ -59,26 +59,28 @@ def test_data_are_cut_to_the_rows_of_a_process(monkeypatch):
             cut.part = (index, count)
             return cut
 
-    made = toy.linear()
-    made = made._replace(train=Sharded(), evals={'test': made.evals['test']._replace(data=Sharded(length=3))})
-    assert bind(made, toy.config()).train is made.train  # one process reads everything
+    experiment = toy.linear()
+    experiment = experiment._replace(
+        train=Sharded(), evals={'test': experiment.evals['test']._replace(data=Sharded(length=3))}
+    )
+    assert bind(experiment, toy.config()).train is experiment.train  # one process reads everything
     monkeypatch.setattr(jax, 'process_count', lambda: 4)
     monkeypatch.setattr(jax, 'process_index', lambda: 2)
-    bound = bind(bind(made, toy.config()), toy.config())
+    bound = bind(bind(experiment, toy.config()), toy.config())
     assert bound.train.part == bound.evals['test'].data.part == (2, 4)
-    whole = made.evals['test']._replace(data=Whole())
+    whole = experiment.evals['test']._replace(data=Whole())
     with pytest.raises(UsageError, match=r'evals\.test: Whole has no method for_process\(index, count\)'):
-        bind(made._replace(evals={'test': whole}), toy.config())
+        bind(experiment._replace(evals={'test': whole}), toy.config())
     with pytest.raises(UsageError, match=r'data: Whole has no method for_process'):
-        bind(made._replace(train=Whole()), toy.config())
+        bind(experiment._replace(train=Whole()), toy.config())
 
 
 def test_a_step_of_ones_own_does_not_accumulate():
     one = Mean(jnp.ones(()), jnp.ones(()))
-    made = toy.linear(make_step=lambda task, tx, seed: lambda state, batch: (state, {'loss': one}))
+    experiment = toy.linear(make_step=lambda task, tx, seed: lambda state, batch: (state, {'loss': one}))
     with pytest.raises(UsageError, match=r'run\.accumulate=2: the experiment defines its own step'):
-        make_setup(made, toy.config(accumulate=2))
-    assert make_setup(made, toy.config()).names == ('loss',)
+        make_setup(experiment, toy.config(accumulate=2))
+    assert make_setup(experiment, toy.config()).names == ('loss',)
 
 
 def test_a_new_batch_shape_is_compiled_in_peace(tmp_path, capfd):

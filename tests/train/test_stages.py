@@ -37,11 +37,11 @@ def config(steps, **run):
 
 def test_a_stage_begins_from_one_that_it_names(tmp_path):
     """Three stages: the last begins from the first, not from the one before it."""
-    seen = []
+    stages_seen = []
 
     def make(name, *changes, **run):
         def make_stage(stages):
-            seen.append((name, dict(stages)))
+            stages_seen.append((name, dict(stages)))
             return line(*changes), config(**run)
 
         return make_stage
@@ -54,7 +54,7 @@ def test_a_stage_begins_from_one_that_it_names(tmp_path):
     ]
     fitted = run_stages(stages, {}, tmp_path, quiet=True)
     folders = {name: tmp_path / f'{i}-{name}' for i, name in enumerate(('first', 'second', 'third'))}
-    assert seen == [('first', {}), ('second', {'first': folders['first']})]
+    assert stages_seen == [('first', {}), ('second', {'first': folders['first']})]
     _, made, folder = last_stage(stages, {}, tmp_path)
     assert (folder, made['run']['init_from']['path']) == (folders['third'], str(folders['first']))
     first = run_stages([*stages[:1]], {}, tmp_path, quiet=True)
@@ -114,18 +114,18 @@ def be_stopped(artefacts):
 
 
 def test_artefacts_are_computed_once_and_found_by_later_stages(tmp_path):
-    computing, found = Computing(), []
+    computing, folders_found = Computing(), []
 
     def make(stages):
         folder = stages['features'] / 'artefacts'
-        found.append(sorted(p.relative_to(folder).as_posix() for p in folder.rglob('*') if p.is_file()))
+        folders_found.append(sorted(p.relative_to(folder).as_posix() for p in folder.rglob('*') if p.is_file()))
         return line(), config(2)
 
     stages = [Stage('features', run=computing.run), Stage('fit', make)]
     for _ in range(2):
         assert run_stages(stages, config(2), tmp_path, quiet=True).status == 'done'
     assert computing.calls == ['features', 'ridge']
-    assert found == [['features.npz', 'ridge/half', 'ridge/weights']] * 2
+    assert folders_found == [['features.npz', 'ridge/half', 'ridge/weights']] * 2
     status = json.loads((tmp_path / '0-features' / 'status.json').read_text())
     assert (status['state'], status['metrics']) == ('done', {'ridge/sum': 10.0})
     assert [row['ridge/sum'] for row in read_rows(tmp_path / '0-features' / 'metrics.jsonl')] == [10.0]

@@ -176,10 +176,10 @@ def test_a_row_keeps_what_it_carries_through_microbatches(accumulate):
     states = [init_state(task, tx, 0, {'x': batches[0]}) for _ in range(2)]
     for x in batches:
         states = [make_step(task, tx, 0, n)(s, {'x': x})[0] for n, s in zip((1, accumulate), states, strict=True)]
-    whole, cut = states
-    np.testing.assert_allclose(cut.mutable[CARRY]['sum'], whole.mutable[CARRY]['sum'], rtol=1e-6)
-    np.testing.assert_allclose(cut.params['w'], whole.params['w'], rtol=1e-6)
-    assert (float(whole.mutable['count']), float(cut.mutable['count'])) == (3, 3 * accumulate)
+    at_once, in_microbatches = states
+    np.testing.assert_allclose(in_microbatches.mutable[CARRY]['sum'], at_once.mutable[CARRY]['sum'], rtol=1e-6)
+    np.testing.assert_allclose(in_microbatches.params['w'], at_once.params['w'], rtol=1e-6)
+    assert (float(at_once.mutable['count']), float(in_microbatches.mutable['count'])) == (3, 3 * accumulate)
 
 
 def test_what_a_row_carries_is_laid_out_like_the_row():
@@ -201,12 +201,12 @@ def test_an_evaluation_carries_its_own_rows_from_batch_to_batch():
     data = Generated(lambda step: {'x': x[step]}, 2, length=3)
     evaluator = Evaluator(data, measure, lambda s: {'mean': s.value}, start=lambda params, b: {'sum': 0 * b['x']})
     state = init_state(carrying_task(), optax.sgd(0.1), 0, {'x': np.ones((8, 2), np.float32)})
-    found = evaluate(evaluator, state.params, state.mutable, shard.make_mesh(1)).metrics['mean']
+    mean = evaluate(evaluator, state.params, state.mutable, shard.make_mesh(1)).metrics['mean']
     sums, total = [], np.zeros((2, 2))
     for batch in x:
         total = 0.5 * total + batch
         sums += list(total[:, 0])
-    assert found == pytest.approx(np.mean(sums), rel=1e-6)
+    assert mean == pytest.approx(np.mean(sums), rel=1e-6)
 
 
 def test_a_run_begins_from_parameters_and_not_from_what_rows_carried(tmp_path):

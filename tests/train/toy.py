@@ -133,10 +133,10 @@ def linear_task():
 
 def make(config):
     """The toy experiment, with one more evaluator that sorts the rows of each process on the host."""
-    made = experiment()
+    toy_experiment = experiment()
 
     def measure(params, mutable, batch):
-        logits = np.asarray(made.task.predict(params, mutable, batch))
+        logits = np.asarray(toy_experiment.task.predict(params, mutable, batch))
         order = np.argsort(logits.max(-1))
         return {
             'top': metrics.Mean(logits.max(-1)[batch['mask']].sum(dtype=np.float64), batch['mask'].sum()),
@@ -149,7 +149,7 @@ def make(config):
         return {'top': sums['top'].value, 'trend': trend, 'label': (rows[:, 1] * np.arange(len(rows))).mean()}
 
     host = Evaluator(Stream(length=3, seed=9), measure, finish, on_host=True)
-    return made._replace(evals={**made.evals, 'host': host})
+    return toy_experiment._replace(evals={**toy_experiment.evals, 'host': host})
 
 
 def config(steps=10, **run):

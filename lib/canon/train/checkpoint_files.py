@@ -83,8 +83,8 @@ def refuse_misfit(target: State, folder: Path) -> None:
     opt = flatten_names(read_metadata(folder / 'opt'))
     target_opt = flatten_names({'step': target.step, 'opt': target.opt})
     pairs = (('', stored, name_model(target)), ('its optimizer state does not fit: ', opt, target_opt))
-    for title, there, here in pairs:
-        differ = [n for n in sorted(there.keys() | here.keys()) if _shape(there, n) != _shape(here, n)]
+    for title, saved, expected in pairs:
+        differ = [n for n in sorted(saved.keys() | expected.keys()) if _shape(saved, n) != _shape(expected, n)]
         if differ:
             name = differ[0]
             more = f' ({len(differ)} such)' if len(differ) > 1 else ''
@@ -92,7 +92,7 @@ def refuse_misfit(target: State, folder: Path) -> None:
                 more += '; a new run takes its parameters alone with run.init_from'
             raise UsageError(
                 f'checkpoint {folder} is of another model or optimizer: {title}{name} is '
-                f'{_shape(there, name)} there and {_shape(here, name)} here{more}'
+                f'{_shape(saved, name)} there and {_shape(expected, name)} here{more}'
             )
 
 

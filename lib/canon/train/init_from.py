@@ -77,16 +77,16 @@ def init_from(state: State, settings: InitFrom, read: Callable | None = None) ->
 
     params = tree_map_with_path(take, state.params)
     mutable = tree_map_with_path(take, state.mutable)
-    left = sorted(name for name in set(stored) - used if not is_carried(name))
+    unused = sorted(name for name in set(stored) - used if not is_carried(name))
     if missing or misfit:
         raise UsageError(
             f'run.init_from: {path} does not fit. Missing there: {missing or "nothing"}. Other shape: '
-            f'{misfit or "nothing"}. Left over: {left or "nothing"}. Rename with run.init_from.rules, or name what '
+            f'{misfit or "nothing"}. Left over: {unused or "nothing"}. Rename with run.init_from.rules, or name what '
             'keeps its initialisation in run.init_from.new'
         )
     _log.info(
         'init_from %s: %d arrays taken; keep their initialisation: %s; left over there: %s',
-        *(path, len(used), ', '.join(new) or 'none', ', '.join(left) or 'none'),
+        *(path, len(used), ', '.join(new) or 'none', ', '.join(unused) or 'none'),
     )
     return state._replace(params=params, mutable=mutable)
 

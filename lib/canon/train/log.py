@@ -41,14 +41,14 @@ class MetricsWriter:
           measured: {evaluator: step of its newest evaluation} in the checkpoint; None keeps all rows of `resume_at`.
         """
         self.path = workdir / 'metrics.jsonl'
-        kept = [row for row in read_rows(self.path) if _is_known(row, resume_at, measured)]
+        known_rows = [row for row in read_rows(self.path) if _is_known(row, resume_at, measured)]
         with _named_errors(self.path):
             if self.path.exists():
-                replace_text(self.path, ''.join(_line(row) for row in kept))
+                replace_text(self.path, ''.join(_line(row) for row in known_rows))
             self._file = self.path.open('a')
         # An event file cannot be edited; a session that starts at a step makes TensorBoard forget later events.
         resumed = any(workdir.glob('events.out.tfevents.*'))
-        purged = [row for row in kept if row['step'] == resume_at] if resumed else []
+        purged = [row for row in known_rows if row['step'] == resume_at] if resumed else []
         self._events = _Events(workdir, resume_at if resumed else None, purged) if tensorboard else None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:

@@ -125,13 +125,13 @@ class Session:
         self.progress.say(f'{title}  {name}: {shown}')
         return result
 
-    def warn_of_new_code(self, kept: str) -> None:
-        """Warns if the run was begun by other code; `kept` says what is left of that."""
+    def warn_of_new_code(self, remains: str) -> None:
+        """Warns if the run was begun by other code; `remains` says what is left of that."""
         if self.begun_with not in (None, self.code):
             _log.warning(
                 '%s: the code of the experiment is not the one that the run began with; %s. Give another --workdir to '
                 'train with the new code from the start',
-                *(self.workdir, kept),
+                *(self.workdir, remains),
             )
 
     def metrics_and_weights(self) -> tuple[dict[str, float], str]:

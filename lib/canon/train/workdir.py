@@ -52,13 +52,19 @@ def open_workdir(workdir: Path | str, config: Config, about: Mapping[str, Any], 
     """
     path = Path(workdir).expanduser().absolute()
     # Through JSON and back, as the stored config has been: tuples are lists on both sides.
-    mine = json.loads(json.dumps(_to_json(to_plain(config))))
+    config_now = json.loads(json.dumps(_to_json(to_plain(config))))
     _make_folder(path, main)
     if not force:
-        theirs = load_json(path / 'config.json', 'or --force to write it again')
-        differ = [k for k in _find_differences(theirs, mine) if not _FREE.search(k)] if theirs is not None else []
+        config_before = load_json(path / 'config.json', 'or --force to write it again')
+        differ = (
+            [k for k in _find_differences(config_before, config_now) if not _FREE.search(k)]
+            if config_before is not None
+            else []
+        )
         if differ:
-            shown = '; '.join(f'{k} was {_get_dotted(theirs, k)!r}, is {_get_dotted(mine, k)!r}' for k in differ[:5])
+            shown = '; '.join(
+                f'{k} was {_get_dotted(config_before, k)!r}, is {_get_dotted(config_now, k)!r}' for k in differ[:5]
+            )
             more = f' and {len(differ) - 5} more' if len(differ) > 5 else ''
             raise UsageError(
                 f'workdir {path} belongs to another config: {shown}{more}; give another --workdir, or --force'
@@ -69,7 +75,7 @@ def open_workdir(workdir: Path | str, config: Config, about: Mapping[str, Any], 
         if about.get('config') is None and old.get('config') is not None:  # resumed by its workdir alone
             overrides = {**(old.get('overrides') or {}), **(about.get('overrides') or {})}
             about = {**about, 'config': old['config'], 'overrides': overrides}
-        replace_text(path / 'config.json', json.dumps(mine, indent=1) + '\n')  # Infinity stays: `max_norm` may be
+        replace_text(path / 'config.json', json.dumps(config_now, indent=1) + '\n')  # Infinity stays: `max_norm` may be
         write_json(path / 'run.json', {**provenance(), **about})
     return path
 
@@ -279,11 +285,11 @@ def provenance() -> dict[str, Any]:
     """Returns the git revision, the versions and the devices of this process."""
     import jax
 
-    here = Path(__file__).parent
+    source_folder = Path(__file__).parent
     packages = ('canon', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
     return {
-        'revision': _git(here, 'rev-parse', 'HEAD'),
-        'dirty': bool(_git(here, 'status', '--porcelain', '--untracked-files=no')),
+        'revision': _git(source_folder, 'rev-parse', 'HEAD'),
+        'dirty': bool(_git(source_folder, 'status', '--porcelain', '--untracked-files=no')),
         'python': platform.python_version(),
         'versions': {name: metadata.version(name) for name in packages},
         'devices': [f'{d.platform}:{d.device_kind}' for d in jax.devices()],

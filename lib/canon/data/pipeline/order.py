@@ -114,12 +114,12 @@ class _Balanced:
     def _draw(self, c, r):
         """Returns the example of class c in round r, and its visit: a class has one example per round."""
         cycle, place = divmod(r, len(self.groups[c]))
-        held = self._cycle[c]
-        if held[0] != cycle:
+        cached = self._cycle[c]
+        if cached[0] != cycle:
             generator = keys.stream('balanced groups', self.seed, c, cycle)
             # Only the permutation in use is kept: positions come in order, so another one is rarely needed.
-            held = self._cycle[c] = cycle, generator.permutation(self.groups[c])
-        return held[1][place], cycle
+            cached = self._cycle[c] = cycle, generator.permutation(self.groups[c])
+        return cached[1][place], cycle
 
 
 # By what they return, so that a new sampler is a new function of this module.

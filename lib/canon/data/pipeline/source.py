@@ -131,15 +131,15 @@ class Cached:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, ids: Sequence[int]) -> list[Example]:
-        kept = self._kept
-        missing = [i for i in dict.fromkeys(ids) if kept[i] is None]
+        cache = self._kept
+        missing = [i for i in dict.fromkeys(ids) if cache[i] is None]
         if not missing:
-            return [dict(kept[i]) for i in ids]  # ty: ignore[no-matching-overload]
+            return [dict(cache[i]) for i in ids]  # ty: ignore[no-matching-overload]
         fresh = dict(zip(missing, read_examples(self.source, missing), strict=True))
         for i, example in fresh.items():
             self._keep(i, example)
         # A new dict each, since transforms may add fields; what did not fit into the limit is only in `fresh`.
-        return [dict(kept[i] or fresh[i]) for i in ids]
+        return [dict(cache[i] or fresh[i]) for i in ids]
 
     def _keep(self, index: int, example: Example) -> None:
         size = estimate_bytes(example)

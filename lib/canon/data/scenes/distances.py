@@ -140,18 +140,18 @@ def nearest_weights(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     d3, d4 = dot(ab, points - b), dot(ac, points - b)
     d5, d6 = dot(ab, points - c), dot(ac, points - c)
     va, vb, vc = d3 * d6 - d5 * d4, d5 * d2 - d1 * d6, d1 * d4 - d3 * d2
-    one, zero = np.ones_like(d1), np.zeros_like(d1)
+    ones, zeros = np.ones_like(d1), np.zeros_like(d1)
     tiny = np.finfo(float).tiny  # degenerate triangles divide 0 by it
     share = lambda x, y: np.clip(x / np.where(x + y == 0, tiny, x + y), 0, 1)  # noqa: E731
     on_ab, on_ac, on_bc = share(d1, -d3), share(d2, -d6), share(d4 - d3, d5 - d6)
     total = np.where(va + vb + vc == 0, tiny, va + vb + vc)
     regions = (
-        ((d1 <= 0) & (d2 <= 0), (one, zero, zero)),
-        ((d3 >= 0) & (d4 <= d3), (zero, one, zero)),
-        ((d6 >= 0) & (d5 <= d6), (zero, zero, one)),
-        ((vc <= 0) & (d1 >= 0) & (d3 <= 0), (1 - on_ab, on_ab, zero)),
-        ((vb <= 0) & (d2 >= 0) & (d6 <= 0), (1 - on_ac, zero, on_ac)),
-        ((va <= 0) & (d4 >= d3) & (d5 >= d6), (zero, 1 - on_bc, on_bc)),
+        ((d1 <= 0) & (d2 <= 0), (ones, zeros, zeros)),
+        ((d3 >= 0) & (d4 <= d3), (zeros, ones, zeros)),
+        ((d6 >= 0) & (d5 <= d6), (zeros, zeros, ones)),
+        ((vc <= 0) & (d1 >= 0) & (d3 <= 0), (1 - on_ab, on_ab, zeros)),
+        ((vb <= 0) & (d2 >= 0) & (d6 <= 0), (1 - on_ac, zeros, on_ac)),
+        ((va <= 0) & (d4 >= d3) & (d5 >= d6), (zeros, 1 - on_bc, on_bc)),
     )
     conditions = [condition for condition, _ in regions]
     interior = (va / total, vb / total, vc / total)

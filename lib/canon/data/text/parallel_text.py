@@ -306,14 +306,14 @@ class Pairs:
             )
         self.skipped = sum(over) if longer == 'skip' else 0
         self.cut = sum(over) if longer == 'cut' else 0
-        kept = [i for i, long in enumerate(over) if not (long and longer == 'skip')]
-        self.sentences = [sentences[i] for i in kept]
-        self._tokens = [tuple(_shorten(side, max_length) for side in encoded[i]) for i in kept]
+        kept_ids = [i for i, long in enumerate(over) if not (long and longer == 'skip')]
+        self.sentences = [sentences[i] for i in kept_ids]
+        self._tokens = [tuple(_shorten(side, max_length) for side in encoded[i]) for i in kept_ids]
         if any(over):
             log = logging.getLogger('canon')
             result = 'left out' if self.skipped else 'cut'
             log.warning('%d of %d pairs are longer than max_length=%d and %s', sum(over), len(over), max_length, result)
-        if not kept:
+        if not kept_ids:
             raise UsageError(f'none of {len(over)} sentence pairs has at most max_length={max_length} tokens')
 
     def __len__(self) -> int:

@@ -188,8 +188,8 @@ def _draw_epoch(stride, length, deviation, half, seed, epoch) -> list[tuple[int,
     begin, windows = 0, []
     while begin < stride:
         mean = length / 2 if rng.random() < half else length
-        drawn = int(np.clip(int(rng.normal(mean, deviation)), least, most))
+        drawn_length = int(np.clip(int(rng.normal(mean, deviation)), least, most))
         # The last window ends with the stream.
-        windows.append((begin, min(drawn, stride - begin)))
-        begin += drawn
+        windows.append((begin, min(drawn_length, stride - begin)))
+        begin += drawn_length
     return windows

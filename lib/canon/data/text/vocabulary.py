@@ -392,11 +392,11 @@ def from_bytes(data: bytes, name: str = 'a vocabulary') -> Vocabulary:
         raise CanonError(f'{name} is not a vocabulary of Canon ({error}); build it again') from error
 
 
-def check_unchanged(stored: Sequence[Any], now: Vocabulary, where: str) -> None:
-    """Raises CanonError unless `stored`, an `About` that the run `where` kept, is that of the vocabulary `now`."""
+def check_unchanged(stored: Sequence[Any], current: Vocabulary, where: str) -> None:
+    """Raises CanonError unless `stored`, an `About` that the run `where` kept, is that of the vocabulary `current`."""
     before = About(*stored)
-    if before != now.about:
-        sizes = ' and '.join(f'{a.size} {a.level}s ({a.fingerprint})' for a in (before, now.about))
+    if before != current.about:
+        sizes = ' and '.join(f'{a.size} {a.level}s ({a.fingerprint})' for a in (before, current.about))
         raise CanonError(
             f'{where} was trained with another vocabulary than this text and these settings give: {sizes};'
             ' restore the text and the settings, or start in another folder'
