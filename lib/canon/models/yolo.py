@@ -1,0 +1,243 @@
+"""YOLO: Redmon, Divvala, Girshick, Farhadi, "You only look once: unified, real-time object detection", 2016.
+
+24 convolutions (figure 3) and two fully connected layers divide the image into S x S cells. Each cell predicts N boxes
+with a confidence each, and one score per class. Activations are leaky ReLUs of slope 0.1, the last layer is linear.
+
+| network | convolutions | image | output (20 classes) | parameters | VOC07 mAP (07+12) |
+|---|---|---|---|---|---|
+| `yolo` | 24 | 448 | 7 x 7 x 30 | 271,703,550 | 63.4 % at 45 frames per second |
+| `fast_yolo` | 9 | 448 | 7 x 7 x 30 | 45,089,374 | 52.7 % at 155 |
+
+The output of a cell is [C class scores, N confidences, N boxes], which `split_output` separates. A box is (x, y, w, h):
+the centre relative to the cell, 0 at its left and top edge and 1 at its right and bottom one, and the square roots of
+width and height relative to the image, as the loss compares them (eq. 3); `decode_boxes` computes corner boxes. At test
+the score of a class is its class score times the confidence of the box (eq. 1).
+"""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn import initializers
+
+from canon import ops
+from canon.errors import UsageError
+from canon.models import cite
+from canon.named import Count, DropRate
+from canon.nn import BatchNorm, Conv, Network, scale_channels
+
+_SOURCE = 'Redmon et al. 2016, Table 1, VOC07 mAP'
+TABLE = (
+    cite('yolo.yolo', 271_703_550, None, None, f'{_SOURCE} 63.4', size=448),
+    cite('yolo.fast_yolo', None, None, None, f'{_SOURCE} 52.7', size=448),
+)
+
+# (kernel size, channels) of the convolutions of a stage; a 2x2 pooling follows each of the first four.
+_STAGES = (
+    ((7, 64),),
+    ((3, 192),),
+    ((1, 128), (3, 256), (1, 256), (3, 512)),
+    (*((1, 256), (3, 512)) * 4, (1, 512), (3, 1024)),
+    (*((1, 512), (3, 1024)) * 2, (3, 1024), (3, 1024)),
+    ((3, 1024), (3, 1024)),
+)
+_FAST_STAGES = (*(((3, channels),) for channels in (16, 32, 64, 128, 256, 512)), ((3, 1024),) * 3)
+
+
+class YOLO(Network):
+    """Images [B, size, size, 3] -> [B, S, S, N * 5 + C]; stages conv1, conv2, ..., the last of each resolution.
+
+    Convolutions are named conv<stage>_<index>, their normalisations bn<stage>_<index>; the fully connected layers 'fc1'
+    (of `fast_yolo` also 'fc0') and 'output'.
+
+    Attributes:
+      convolutions: (kernel size, channels) by stage.
+      halvings: for each stage how it halves the resolution: 'first' or 'last' convolution strided, 'pool' after it, or
+        a combination; '' keeps it.
+      hidden: units of the fully connected layers before the output.
+      size: of the images.
+      grid: S, cells along each side.
+      num_classes: C.
+      num_boxes: N per cell.
+      batch_norm: after every convolution, in place of its bias.
+      dropout: rate after the last hidden layer.
+      dtype: of the computation.
+    """
+
+    convolutions: tuple[tuple[tuple[int, int], ...], ...]
+    halvings: tuple[str, ...]
+    hidden: tuple[int, ...]
+    size: int
+    grid: int
+    num_classes: int
+    num_boxes: int
+    batch_norm: bool
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
+        if images.ndim != 4 or (not features and images.shape[1:3] != (self.size, self.size)):
+            raise UsageError(
+                f'this YOLO takes images [B, {self.size}, {self.size}, C], not {images.shape}: resize them, or set '
+                'model.size'
+            )
+        leaky = partial(ops.leaky_relu, slope=0.1)
+        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=initializers.glorot_uniform())
+        x, stages = images, {}
+        for stage, (convolutions, halving) in enumerate(zip(self.convolutions, self.halvings, strict=True), start=1):
+            for index, (kernel_size, channels) in enumerate(convolutions, start=1):
+                strided = ('first' in halving and index == 1) or ('last' in halving and index == len(convolutions))
+                shape = (channels, kernel_size, 2 if strided else 1, kernel_size // 2)
+                x = Conv(*shape, use_bias=not self.batch_norm, dtype=self.dtype, name=f'conv{stage}_{index}')(x)
+                if self.batch_norm:
+                    x = BatchNorm(dtype=self.dtype, name=f'bn{stage}_{index}')(x, train)
+                x = leaky(x)
+            stages[f'conv{stage}'] = x
+            if 'pool' in halving:
+                x = ops.max_pool(x, 2)
+        if features:
+            return stages
+        x = x.reshape(len(x), -1)
+        for place, units in enumerate(self.hidden):
+            layer = f'fc{2 - len(self.hidden) + place}'
+            x = leaky(dense(units, name=layer)(x))
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = dense(self.grid**2 * (5 * self.num_boxes + self.num_classes), name='output')(x)
+        return x.reshape(len(x), self.grid, self.grid, -1).astype(jnp.float32)
+
+    def split_output(self, output: jax.Array) -> dict[str, jax.Array]:
+        """Separates the output of this network; see `canon.models.yolo.split_output`."""
+        return split_output(output, self.num_classes, self.num_boxes)
+
+
+def split_output(output: jax.Array, num_classes: int, num_boxes: int = 2) -> dict[str, jax.Array]:
+    """Separates the output [..., S, S, N * 5 + C] of a YOLO.
+
+    Args:
+      output: of the network.
+      num_classes: C.
+      num_boxes: N.
+
+    Returns:
+      {'class_scores': [..., S, S, C], 'confidence': [..., S, S, N], 'boxes': [..., S, S, N, 4]}, a box being
+      (x, y, sqrt w, sqrt h).
+
+    Raises:
+      UsageError: the last axis is not N * 5 + C long.
+    """
+    if output.shape[-1] != 5 * num_boxes + num_classes:
+        raise UsageError(
+            f'an output {output.shape} does not have {num_classes} class scores and 5 values for each of {num_boxes} '
+            'boxes per cell; give the num_classes and num_boxes of the model'
+        )
+    scores, confidence, boxes = jnp.split(output, (num_classes, num_classes + num_boxes), -1)
+    return {
+        'class_scores': scores,
+        'confidence': confidence,
+        'boxes': boxes.reshape(*boxes.shape[:-1], num_boxes, 4),
+    }
+
+
+def decode_boxes(boxes: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Computes corner boxes in pixels of boxes relative to their cells.
+
+    Args:
+      boxes: [..., S, S, N, 4] of (x, y, sqrt w, sqrt h), from `split_output`; the axes of cells are rows and columns.
+      size: (height, width) of the image.
+
+    Returns:
+      [..., S, S, N, 4] of [x0, y0, x1, y1]; they may reach beyond the image.
+    """
+    rows, columns = boxes.shape[-4:-2]
+    height, width = size
+    x = (boxes[..., 0] + jnp.arange(columns)[:, None]) * (width / columns)
+    y = (boxes[..., 1] + jnp.arange(rows)[:, None, None]) * (height / rows)
+    # The square also makes a negative root a valid size, as in the authors' code.
+    half_width, half_height = jnp.square(boxes[..., 2]) * (width / 2), jnp.square(boxes[..., 3]) * (height / 2)
+    return jnp.stack([x - half_width, y - half_height, x + half_width, y + half_height], -1)
+
+
+def yolo(
+    num_classes: Count = 20,
+    num_boxes: Count = 2,
+    size: Count = 448,
+    stride: Count = 64,
+    width: float = 1.0,
+    hidden: Count = 4096,
+    batch_norm: bool = False,
+    dropout: DropRate = 0.5,
+    dtype: str | None = None,
+) -> YOLO:
+    """The network of figure 3: 24 convolutions, and fully connected layers of 4096 units and of the output.
+
+    Args:
+      num_classes: C, without a background.
+      num_boxes: N per cell.
+      size: of the images, a multiple of the stride.
+      stride: pixels of a cell, 64 in the paper: S = size / stride. A smaller power of 2 leaves out the last halvings,
+        for small images.
+      width: multiplies the channels of the convolutions (not in the paper).
+      hidden: units of the fully connected layer.
+      batch_norm: after every convolution, for training from scratch (not in the paper).
+      dropout: rate after the fully connected layer.
+      dtype: of the computation, such as 'bfloat16'; parameters and the output stay float32.
+
+    Raises:
+      UsageError: the stride is not a power of 2 up to 64, the size is not a multiple of it, or the width leaves no
+        channels.
+    """
+    halvings = ('first pool', 'pool', 'pool', 'pool', 'last', '')
+    return _build(_STAGES, halvings, (hidden,), num_classes, num_boxes, size, stride, width, batch_norm, dropout, dtype)
+
+
+def fast_yolo(
+    num_classes: Count = 20,
+    num_boxes: Count = 2,
+    size: Count = 448,
+    stride: Count = 64,
+    width: float = 1.0,
+    hidden: tuple[int, ...] = (256, 4096),
+    batch_norm: bool = False,
+    dropout: DropRate = 0.5,
+    dtype: str | None = None,
+) -> YOLO:
+    """Fast YOLO: 9 convolutions of fewer channels. The paper does not list them; these are of the authors' release.
+
+    Arguments as of `yolo`; hidden: units of both fully connected layers before the output.
+    """
+    halvings = ('pool',) * 6 + ('',)
+    hidden = tuple(hidden)
+    return _build(
+        _FAST_STAGES, halvings, hidden, num_classes, num_boxes, size, stride, width, batch_norm, dropout, dtype
+    )
+
+
+def _build(stages, halvings, hidden, num_classes, num_boxes, size, stride, width, batch_norm, dropout, dtype) -> YOLO:
+    if stride not in (2, 4, 8, 16, 32, 64) or size % stride:
+        raise UsageError(
+            f'model.stride={stride} must be a power of 2 from 2 to 64, and model.size={size} a multiple of it'
+        )
+    return YOLO(
+        tuple(tuple((k, scale_channels(channels, width)) for k, channels in stage) for stage in stages),
+        _shorten(halvings, stride),
+        hidden,
+        size,
+        size // stride,
+        num_classes,
+        num_boxes,
+        batch_norm,
+        dropout,
+        None if dtype is None else jnp.dtype(dtype),
+    )
+
+
+def _shorten(halvings: tuple[str, ...], stride: int) -> tuple[str, ...]:
+    """Leaves out the last halvings beyond the given stride."""
+    remaining, shortened = stride.bit_length() - 1, []
+    for words in map(str.split, halvings):
+        shortened.append(' '.join(words[:remaining]))
+        remaining -= len(words[:remaining])
+    return tuple(shortened)
