@@ -149,6 +149,7 @@ def _run(command: _Command) -> None:
     from canon.train.stages import last_stage
     from canon.train.workdir import check_about
 
+    # A run in stages is evaluated, exported and replayed as its last stage.
     experiment, config, workdir = last_stage(experiment, config, workdir)
     module = protocol.load(str(config['experiment']))  # the experiment of the last stage
     check_about(workdir, experiment.about)

@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from canon import models, named
+from canon.configuration import join_arguments
 from canon.data.scenes import meshes, shapes
 from canon.errors import UsageError
 from canon.named import Count
@@ -39,6 +40,7 @@ def make(config: ConfigDict) -> Experiment:
     Files are found here and read when they are first used, so that evaluating reads no training mesh.
     """
     train = _load_shapes(config, config.data.train.split)
+    # What `without_data` needs: the number of codes, and the one shape that IGR knows.
     about = dict(shapes=len(train), first_shape=train[0].name)
     system = _system(config, about)
     # Checked before the first step, all of them: the first open mesh may otherwise be drawn after an hour.
@@ -87,7 +89,9 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
 
 def _load_shapes(config: ConfigDict, split: str) -> list[shapes.Shape]:
     bound = dict(path=config.data.path, split=split, space=config.data.space)
-    return named.call(shapes.load_shapes, _join(bound, config.data.get('family', {}), 'data.family'), 'data.family')
+    return named.call(
+        shapes.load_shapes, join_arguments(bound, config.data.get('family', {}), 'data.family'), 'data.family'
+    )
 
 
 def _system(config: ConfigDict, about: Mapping[str, Any]) -> ShapeSystem:
@@ -108,15 +112,7 @@ def _system(config: ConfigDict, about: Mapping[str, Any]) -> ShapeSystem:
     )
     # Methods differ in what they need: IGR has one shape, and its name; the others have their number.
     bound = {key: value for key, value in bound.items() if named.accepts(SYSTEMS[name], key)}
-    return named.call(SYSTEMS[name], _join(bound, arguments, 'system'), 'system')
-
-
-def _join(bound: Mapping[str, Any], section: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Joins arguments that follow from the rest of the config with those of a section, which may not repeat them."""
-    section = named.to_plain(section)
-    if repeated := sorted(bound.keys() & section.keys()):
-        raise UsageError(f'{where}.{repeated[0]} follows from other keys of the config; remove it')
-    return {**bound, **section}
+    return named.call(SYSTEMS[name], join_arguments(bound, arguments, 'system'), 'system')
 
 
 def _extraction(config: ConfigDict) -> ExtractionSettings:

@@ -117,6 +117,7 @@ def _make_evaluator(config: ConfigDict, experiment: Experiment, name: str) -> Ev
 def _load(config: ConfigDict, split: str) -> data.Source:
     d = config.data
     options = {key: value for key, value in d.get('source', {}).items() if value is not None}
+    # The function itself would report a missing argument, without what belongs into the folder.
     if d.name == 'words' and 'path' not in options:
         raise UsageError('data words need --config.data.source.path=FOLDER, which holds train.csv (rows file,text)')
     return load_labelled(d.name, split, _alphabet(config), _text(config).max_length, d.get('data_dir'), **options)

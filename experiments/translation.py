@@ -143,6 +143,7 @@ def _build_languages(config: ConfigDict, pairs: parallel_text.Sentences | None) 
     """Builds the vocabularies of config.vocabulary; reads the sentences, unless given, only if they are needed."""
 
     def read():
+        # A generator: vocabularies that are read from a file need no sentence.
         yield from _load_pairs(config, config.data.train.split) if pairs is None else pairs
 
     return named.call(build_languages, {'pairs': read(), **named.to_plain(config.vocabulary)}, 'vocabulary')

@@ -40,6 +40,7 @@ def make(config: ConfigDict) -> Experiment:
     """Makes the experiment from config.data, config.model, config.render, config.loss and config.tx."""
     settings = _settings(config)
     recovery = named.call(RecoverySettings, config.model, 'model')
+    # Maxima and lit surfaces have no gradient in most voxels.
     if settings.mode not in ('xray', 'emission'):
         raise UsageError(f'render.mode={settings.mode!r} cannot be learned from; xray and emission can')
     if settings.mode == 'xray' and 'table' in recovery.learn:

@@ -117,6 +117,7 @@ def flowers() -> dict[str, Any]:
     # Opening removes specks of orange in the background.
     opened = cv2.morphologyEx(orange, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (11, 11)))
     _, parts, stats, _ = cv2.connectedComponentsWithStats(opened)
+    # Component 0 is the background.
     largest = np.argsort(-stats[1:, cv2.CC_STAT_AREA])[:2] + 1
     masks = np.stack([parts == k for k in largest])
     boxes = [[x, y, x + w, y + h] for x, y, w, h in stats[largest, :4]]

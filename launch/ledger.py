@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     page = configs.ROOT / ('docs' if options.save else 'runs') / 'ledger.md'
     rows = []
+    # A new folder, so that no finished run is taken for this one.
     with tempfile.TemporaryDirectory(prefix='canon-ledger-') as root:
         for entry in list_entries(options.filter, options.ci):
             print(f'{entry.path} ...', end=' ', flush=True)
@@ -85,6 +86,7 @@ def read_entry(path: str) -> Entry | None:
     try:
         target = configs.load(f'{path}:smoke').get('target')
     except CanonError as error:
+        # It counts as fast, so that a config that is broken fails in CI.
         return Entry(path, {'ci': True}, str(error))
     return Entry(path, dict(target)) if target else None
 

@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.markdown:
         heads.append(format_line(['---' if width < 0 else '---:' for width in _COLUMNS.values()]))
     others = other_networks(options.match)
+    # A filter that matches no image network may still match one of the others.
     try:
         for row in models.tabulate(options.match):
             while heads:  # not before the first row, which may raise

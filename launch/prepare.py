@@ -49,6 +49,7 @@ def prepare(name: str, data_dir: Path | None = None) -> tuple[Path, bool]:
     existing = _find(name, root)
     if existing and _read_format(existing) == 'array_record':
         return existing, False
+    # The embedded set needs neither TFDS's catalogue nor TensorFlow.
     if name == 'digits':
         return digits.prepare(root), True
     _check_name(name)
@@ -113,6 +114,7 @@ def _build(name: str, root: Path) -> Path:
 
 def _move(prepared: Path, folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
+    # The old format is kept under another name: TensorFlow users of the same folder may still read it.
     if folder.exists() and _read_format(folder) != 'array_record':
         os.rename(folder, folder.with_name(f'{folder.name}.{_read_format(folder)}'))
     try:

@@ -83,6 +83,7 @@ def tabulate(runs: Sequence[Run], metric: str | None, folder: Path) -> tuple[lis
 
 def layout(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Returns an aligned table: numbers to the right, words to the left."""
+    # Columns are as wide as their widest cell, which is known only when all are formatted.
     cells = [list(names), *([_format(value) for value in row] for row in rows)]
     numeric = [all(_is_number(row[i]) or row[i] is None for row in rows) for i in range(len(names))]
     widths = [max(len(row[i]) for row in cells) for i in range(len(names))]
@@ -114,6 +115,7 @@ def draw(runs: Sequence[Run], metric: str, path: Path) -> Path | None:
     lines: dict[str, dict[float, list[float]]] = {}
     for run, x in zip(measured, positions, strict=True):
         line = lines.setdefault(label({k: _get_value(run, k) for k in others if _get_value(run, k) is not None}), {})
+        # Several values at one place are seeds.
         line.setdefault(x, []).append(run.metrics[metric])
 
     from matplotlib.figure import Figure  # takes a second, which a table does not need
@@ -124,6 +126,7 @@ def draw(runs: Sequence[Run], metric: str, path: Path) -> Path | None:
         xs, colour = sorted(line), f'C{i % 10}'
         axes.plot(xs, [sum(line[x]) / len(line[x]) for x in xs], '-', color=colour, label=name)
         axes.plot([x for x in xs for _ in line[x]], [y for x in xs for y in line[x]], 'o', color=colour, markersize=4)
+    # The target of the config as a dotted line; the runs of one sweep share it.
     for target in [run.target for run in measured if run.target.get('metric') == metric][:1]:
         for bound in ('at_least', 'at_most'):
             if bound in target:

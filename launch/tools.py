@@ -45,6 +45,7 @@ def parse(parser: Parser, argv: Sequence[str] | None, refused: str = '') -> tupl
     if '--' in words:
         words.remove('--')  # only the first: it separates, a second one would be a value
     pairs, words = read_flags(words)
+    # Overrides were taken out before: argparse knows no flag of the form --config.KEY.
     options, flags = parser.parse_known_args(_join_values(words))
     flags += [f'--config.{key}={text}' for key, text in pairs]
     # argparse would only say that it does not know the flag; this names the near ones.

@@ -23,6 +23,7 @@ def draw_attention_scale(all_runs: Sequence[Run]) -> Figure:
         widths = sorted(points[form])
         jacobian = [plots.median_score([m['test/jacobian'] for m in points[form][width]]) for width in widths]
         left.plot(widths, jacobian, 'o-', color=f'C{i}', label=form.replace('_', ' '))
+        # The best rate of each width: one rate for all would favour the scores that are scaled for it.
         best = [max(m['test/accuracy'] for m in points[form][width]) for width in widths]
         right.plot(widths, best, 'o-', color=f'C{i}', label=form.replace('_', ' '))
     left.set(ylabel="norm of the softmax's Jacobian before training", yscale='log')

@@ -67,6 +67,7 @@ def draw_costs(
     for run, config in finished_runs(runs):
         group = format_settings(config, line) if line else ''
         name = format_settings(config, [key for key in _as_keys(form) if key not in _as_keys(line)])
+        # Seeds of one form are one point: their scores are collected under its cost.
         _, scores = points.setdefault(group, {}).setdefault(name, (cost(config), []))
         scores.append(_read_metric(run, metric))
     labels = dict(xlabel=xlabel, ylabel=_metric_label(metric), title=title)

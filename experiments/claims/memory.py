@@ -24,6 +24,7 @@ def draw_memory(all_runs: Sequence[Run], problem: str) -> Figure:
         medians = [plots.median_score([metrics['test/relative_loss'] for metrics in by_gap[gap]]) for gap in gaps]
         left.plot(gaps, medians, 'o-', color=f'C{i}', label=cell)
         for prefix, style in (('test/gradient_lag_', '-'), ('test/initial_gradient_lag_', ':')):
+            # The widest gap, one run: the lags of all seeds would hide each other.
             metrics = by_gap[gaps[-1]][0]
             lags = sorted((int(key[len(prefix) :]), value) for key, value in metrics.items() if key.startswith(prefix))
             label = cell if style == '-' else f'{cell} before training'

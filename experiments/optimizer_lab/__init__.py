@@ -45,6 +45,7 @@ def select_optimizers(config: Mapping[str, Any] | ConfigDict) -> dict[str, dict[
             raise UsageError(f'only={only}: no optimizer is called {name!r}{named.suggest(name, optimizers)}')
     if not optimizers:
         raise UsageError('optimizers is empty; give {name: spec of an optimizer}')
+    # The key names the optimizer unless the spec does, so that one optimizer may occur twice.
     specs = {name: {'name': name, **optimizers[name]} for name in only or sorted(optimizers)}
     return {name: _scale_rate(spec, scale, f'optimizers.{name}') for name, spec in specs.items()}
 

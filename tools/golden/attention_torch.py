@@ -29,8 +29,8 @@ def with_gradients(name: str, function, *arrays: np.ndarray) -> dict[str, np.nda
     arrays = [torch.tensor(x, requires_grad=True) for x in arrays]
     y = function(*arrays)
     (y * torch.arange(y.numel(), dtype=torch.float64).cos().reshape(y.shape)).sum().backward()
-    found = {f'{name}/y': y} | {f'{name}/d{i}': x.grad for i, x in enumerate(arrays)}
-    return {key: value.detach().numpy() for key, value in found.items()}
+    outputs = {f'{name}/y': y} | {f'{name}/d{i}': x.grad for i, x in enumerate(arrays)}
+    return {key: value.detach().numpy() for key, value in outputs.items()}
 
 
 def main(path: str) -> None:

@@ -50,11 +50,11 @@ def batch(size):
 
 
 def evaluated(network, stages, size):
-    x, found = batch(size), {'logits': network(batch(size)).numpy()}
+    x, outputs = batch(size), {'logits': network(batch(size)).numpy()}
     for i, layer in enumerate(network.features, start=1):
         x = layer(x.clone())  # ReLUs work in place
-        found |= {name: digest(x.numpy().transpose(0, 2, 3, 1)) for name, count in stages.items() if count == i}
-    return found
+        outputs |= {name: digest(x.numpy().transpose(0, 2, 3, 1)) for name, count in stages.items() if count == i}
+    return outputs
 
 
 def trained(network):
@@ -75,7 +75,7 @@ def main():
             FOLDER / f'{name}.npz',
             keys=np.array(list(keys)),
             shapes=np.array([','.join(map(str, s)) for s in keys.values()]),
-            **{f'{part}/{row}': value for part, found in parts.items() for row, value in found.items()},
+            **{f'{part}/{row}': value for part, outputs in parts.items() for row, value in outputs.items()},
         )
     lines = []
     for name in [f'vgg{n}{bn}' for n in (11, 13, 16, 19) for bn in ('', '_bn')]:

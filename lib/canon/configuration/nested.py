@@ -51,6 +51,17 @@ def _list_sections(config: ConfigDict, path: str) -> Iterator[tuple[str, ConfigD
             yield from _list_sections(config[key], f'{path}.{key}'.strip('.'))
 
 
+def join_arguments(bound: Mapping[str, Any], section: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Joins arguments that follow from the rest of the config with those of a section, which may not repeat them.
+
+    where: the section. Raises UsageError for an argument that is in both.
+    """
+    section = to_plain(section)
+    if repeated := sorted(bound.keys() & section.keys()):
+        raise UsageError(f'{where}.{repeated[0]} follows from other keys of the config; remove it')
+    return {**bound, **section}
+
+
 def apply_form(config: ConfigDict) -> ConfigDict:
     """Returns the config with the sections of the form that `config.form` names, as a whole, in place of its own.
 

@@ -47,6 +47,7 @@ def make_image_input(
     Raises:
       UsageError: `mean` is not finite or `std` not positive; later, that images have another number of channels.
     """
+    # One number, or one per channel, broadcasts over [B, H, W, C] as a vector.
     shift, scale = np.asarray(mean, np.float32).reshape(-1), np.asarray(std, np.float32).reshape(-1)
     if not np.isfinite(shift).all():
         raise UsageError(f'input.mean={mean} must be finite')
@@ -233,6 +234,7 @@ def classification_evaluator(
         labels = labels.argmax(-1) if soft_labels and labels.shape == scores.shape else labels
         probabilities = jax.nn.softmax(scores)
         sums = {
+            # Without the smoothing of the training loss, so that runs with and without it compare.
             'loss': metrics.Mean.of(losses.softmax_cross_entropy(scores, labels), mask),
             'accuracy': metrics.accuracy(scores, labels, mask),
             'brier': metrics.brier(probabilities, labels, mask),

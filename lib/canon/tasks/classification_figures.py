@@ -54,6 +54,7 @@ def compute_stages(
     model: Any, make_input: Callable[[Any], jax.Array], variables: Any, images: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Computes {stage: its values}, in the order of the network; empty for a model without `features`."""
+    # A method of the class: a network may have a field of that name, such as the widths of its layers.
     if not callable(getattr(type(model), 'features', None)):
         return {}
     names: list[str] = []

@@ -80,6 +80,7 @@ def language_task(
 
     def loss(params, mutable, batch, at):
         mask, target = batch['mask'], batch['target']
+        # Another key than that of the other dropouts, whose masks would otherwise be correlated with these.
         dropped = weight_drop(params, weight_dropout, jax.random.fold_in(at.key, 1))
         output = read_window(dropped, mutable, batch, train=True, rngs={'dropout': at.key})
         total, weight = metrics.Mean.of(losses.softmax_cross_entropy(output.logits, target, label_smoothing), mask)

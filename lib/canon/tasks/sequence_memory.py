@@ -197,6 +197,7 @@ def gradient_by_lag(model: Any, params: Any, inputs: jax.Array) -> Mean:
     start = jax.tree.map(lambda s: s.astype(inputs.dtype), model.layer.start(rows))
     # The gradient by a zero that is added to the state after each step is that by the state itself.
     offsets = jax.tree.map(lambda s: jnp.zeros((steps, *s.shape)), start)
+    # A fixed key: the same directions before and after training, and for all lags.
     direction = jax.random.normal(jax.random.key(0), (rows, model.layer.hidden))
     direction /= jnp.linalg.norm(direction, axis=-1, keepdims=True)
 

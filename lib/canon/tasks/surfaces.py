@@ -109,6 +109,7 @@ def srn_task(model: Any, views: Views, settings: SurfaceSettings, weights: SRNLo
         return {'params': model.init(key, origins, directions)['params']}
 
     def loss(params, mutable, batch, at):
+        # SRN has no opacity: it learns the pictures with their background.
         target = batch['colour'].astype(jnp.float32) / 255
         target = _over_background(target[:, :3], target[:, 3], settings)
         colour, t = model.apply({'params': params}, *_cast_rays(views.camera, batch), at.key)

@@ -186,6 +186,7 @@ def read_batches(
     """
 
     @backend.jit
+    # Compiled once for all batches, which have one shape.
     def decode(params, mutable, batch):
         return decode_labels(task.predict(params, mutable, batch), beam_width)
 

@@ -352,6 +352,7 @@ def plot_alignment(translator: Translator, params: Any, translation: Translation
 
 def _plot_examples(pairs: Sequence[tuple[str, str]], texts: Sequence[str], tokenize: str):
     """Shows sentences spread evenly over the data, with their references and translations."""
+    # Pairs come bucket after bucket, so an even spread shows short and long ones.
     ids = np.linspace(0, len(texts) - 1, min(_PLOTTED_SENTENCES, len(texts))).astype(int)
     bleu = metrics.bleu(texts, [reference for _, reference in pairs], tokenize)
     title = f'source, reference, translation; BLEU {bleu.value:.1f} ({bleu.signature})'

@@ -225,6 +225,7 @@ def warn_if_rays_miss_box(views: Views, settings: RenderSettings, box: tuple[flo
 
     box: (low, high) of the field, used if `settings.box` is None.
     """
+    # The renderer samples within its own box, whatever the field's.
     box = settings.box or box
     if box is None or settings.contract or settings.ndc:
         return

@@ -76,7 +76,7 @@ class RecoverySettings:
 
 @dataclass(frozen=True)
 class RecoveryLoss:
-    """The loss of a recovery beside the squared error; config.loss.
+    """The terms of a recovery's loss besides the squared error; config.loss.
 
     Attributes:
       variation: weight of the total variation of a learned volume.
@@ -112,6 +112,7 @@ class TrueVolume:
 
     def __init__(self, volume: Volume, settings: RayCastingSettings, fine: int = 2):
         self.values, self.half, self.settings = volume.scaled, volume.half.astype(np.float32), settings
+        # Only X-rays are plain line integrals; emission and absorption depend on the order along the ray.
         self.integrals = volume.integrals if settings.mode == 'xray' else None
         self.table = make_transfer_table(settings.table)
         arrays = jnp.asarray(self.values), jnp.asarray(self.table), jnp.asarray(self.half)
@@ -163,6 +164,7 @@ def pixel_batches(truth: TrueVolume, camera: Camera, views: int, batch_size: int
     origins, directions, colours = render_views(truth, camera, 'train', views, seed)
 
     def draw(step):
+        # With replacement, and a stream per step, so that any step can be replayed.
         chosen = stream('volume pixels', seed, step).integers(len(colours), size=batch_size)
         return {'origin': origins[chosen], 'direction': directions[chosen], 'colour': colours[chosen]}
 
@@ -356,6 +358,7 @@ def draw_volume(
         raise UsageError(f'expected size >= 4 pixels and frames >= 1, got {size=}, {frames=}')
     from skimage.filters import threshold_otsu
 
+    # Otsu's threshold separates two populations of voxels, such as tissue and air, without a setting.
     level = float(threshold_otsu(values)) if level is None else level
     table = make_transfer_table(GENERIC) if table is None else table
     pictures = [render_picture(values, table, half, mode, size, _ANGLE, level) for mode in MODES]

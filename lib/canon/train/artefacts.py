@@ -119,6 +119,7 @@ def compute_stage(
             status.write('running', 0)
             metrics = _run_on_first(run, stages, path, progress) if main else {}
             if jax.process_count() > 1:
+                # The others wait here until the first process has computed.
                 metrics = shard.gather_objects(metrics)[0]
         except Interrupted:
             progress.say('stopped on request: the same command computes the remaining artefacts')

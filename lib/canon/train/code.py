@@ -80,6 +80,7 @@ def _describe_function(function: types.FunctionType, visited: dict[int, Any]) ->
             yield from _describe(cell.cell_contents, visited)
         except ValueError:  # a cell that has no value yet
             continue
+    # Functions of other modules are not followed: a digest of all of JAX would change with every version.
     for name in function.__code__.co_names:
         called = function.__globals__.get(name)
         if isinstance(called, types.FunctionType | type) and called.__module__ == function.__module__:

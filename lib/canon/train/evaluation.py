@@ -122,6 +122,7 @@ def _add_on_devices(evaluator: Evaluator, params, mutable, mesh, measure, on_bat
 
 def _add_on_host(evaluator: Evaluator, params, mutable, mesh, measure, on_batch) -> Any:
     """Each process measures its own rows, with parameters on its own devices; sums are added over processes at last."""
+    # A computation over the devices of all processes would wait for the others, which are at other rows.
     params, mutable = shard.to_local((params, mutable))
     total, sums, carry = len(evaluator.data), None, None
     for done, batch in enumerate(evaluator.data.iterate(), 1):

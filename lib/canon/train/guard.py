@@ -69,6 +69,7 @@ class Watchdog:
 
     def __init__(self, workdir: Path, settings: WatchdogSettings):
         self._path, self._settings = workdir / 'stacks.txt', settings
+        # The last hundred steps: a step becomes slower or faster as the data change.
         self._times: deque[float] = deque(maxlen=101)
         self._last: float | None = None
         self._end = threading.Event()
@@ -105,6 +106,7 @@ class Watchdog:
         return max(self._settings.factor * statistics.median(tuple(self._times)), self._settings.least)
 
     def _watch(self) -> None:
+        # Often enough to dump within a quarter of the shortest limit, rarely enough to cost nothing.
         while not self._end.wait(min(self._settings.least / 4, 5.0)):
             last, limit = self._last, self.limit()
             if last is not None and limit is not None and time.monotonic() - last > limit:

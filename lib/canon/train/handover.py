@@ -79,8 +79,10 @@ def measure_selected(
 def _find_known(choice: Choice, step: int, monitor: Monitor, final: Mapping[str, Any]) -> Mapping[str, float]:
     """Returns the metrics of the chosen weights that are known already."""
     at = choice.steps[-1]
+    # A run that was resumed after its end: nothing has changed since.
     if final.get('weights') == str(choice):
         return final['metrics']
+    # No step of training had these weights.
     if choice.name == 'average':
         return {}
     if at == step:

@@ -195,6 +195,7 @@ class Progress:
         self.steps, self.quiet = steps, quiet
         self._begin, self._start = time.perf_counter(), start
         self._bar = None
+        # A pipe or a log file gets plain lines: a live line would fill it with control characters.
         if not quiet and sys.stderr.isatty():
             form = '{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]{postfix}'
             self._bar = tqdm(
@@ -218,6 +219,7 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(text)
         elif not self.quiet:
+            # Since the start of this process: a resumed run does not count the steps before.
             rate = (step - self._start) / max(time.perf_counter() - self._begin, 1e-9)
             left = (self.steps - step) / rate if rate > 0 else float('inf')
             print(f'step {step}/{self.steps}  {text}  {rate:.1f} steps/s  {_clock(left)} left', flush=True)

@@ -83,6 +83,7 @@ class Monitor:
         for key, metric in self._selecting:  # those whose names were not known in advance
             if self.evaluator_of(metric) == name:
                 _refuse_unmeasured(key, metric, metrics)
+        # New dicts, not updates in place: a dump that is still being written keeps its own.
         self.metrics = {**self.metrics, **metrics}
         self.measured = {**self.measured, name: step}
         self._count_improvement(metrics)

@@ -68,6 +68,7 @@ def _series(rows: list[dict]) -> dict[str, list[tuple[float, float]]]:
             if name != 'step' and not name.endswith(_HIDDEN):
                 series.setdefault(name, []).append((row['step'], value))
     metrics = [name.rpartition('/')[2] for name in series]
+    # A metric that both have, such as the loss, is what a reader compares first.
     return dict(sorted(series.items(), key=lambda item: -metrics.count(item[0].rpartition('/')[2])))
 
 

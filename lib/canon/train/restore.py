@@ -46,6 +46,7 @@ def load_state(
     if not folder.is_dir():
         return Loaded(setup, _starting_state(setup, folder.parent, step, untrained))
     with Checkpoints(folder, setup.settings.checkpoint, read_only=True) as checkpoints:  # a run may be writing there
+        # The state, not the selected weights: an average of several checkpoints has no optimizer state.
         if step is None:
             step = checkpoints.best_step()
         restored = checkpoints.restore(setup.target, step)

@@ -56,6 +56,7 @@ def select(setup: Any, checkpoints: Checkpoints, step: int | None = None) -> Sel
     choice = choose(setup.settings.checkpoint, checkpoints, step)
     if choice is None:
         return None
+    # Without a step, so that a damaged newest checkpoint gives way to the one before it.
     if choice.name == 'last':
         restored = checkpoints.restore(setup.target)
         return None if restored is None else _make_selected(restored[0], 'last')

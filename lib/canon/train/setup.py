@@ -84,6 +84,7 @@ class Setup(NamedTuple):
 
         def pack_metrics(constants, state, batch):
             state, metrics = self.step(constants, state, batch)
+            # float32, whatever the model computes in: a sum of losses in bfloat16 has three digits.
             columns = [jnp.stack([jnp.asarray(p, jnp.float32) for p in metrics[n]]) for n in self.names]
             return state, jnp.stack(columns, axis=1)
 

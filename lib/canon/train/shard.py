@@ -214,6 +214,7 @@ def host_memory() -> int:
 
 def device_memory() -> int:
     """Returns the bytes that a device of this process may hold; of a CPU, its share of the host's memory."""
+    # A CPU has no statistics; its devices share the memory of the machine.
     limit = (jax.local_devices()[0].memory_stats() or {}).get('bytes_limit')
     return int(limit or host_memory() // jax.local_device_count())
 

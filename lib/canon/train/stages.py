@@ -77,6 +77,7 @@ def last_stage(
     if isinstance(what, Experiment):
         return what, config, Path(workdir)
     _check(what)
+    # Of an unfinished run, the stage that it has reached.
     begun = [(folder, stage) for folder, stage in _folders(what, workdir) if folder.is_dir()]
     trains = [i for i, (_, stage) in enumerate(begun) if stage.make is not None]
     if not trains:

@@ -77,6 +77,7 @@ def average_variables(variables: Iterable[tuple[Params, Mutable]]) -> tuple[Para
     Floating-point leaves are added in float32 at least, one pair at a time; of other leaves the last one is returned.
     """
     total, count, mutable, newest = None, 0, {}, {}
+    # One at a time: `variables` may be read from disk as they are needed.
     for params, mutable in variables:
         newest = {'params': params, **{name: value for name, value in mutable.items() if name == TRAINED}}
         widened = jax.tree.map(_widen, newest)

@@ -84,6 +84,7 @@ def _make_folder(path: Path, main: bool) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
         if main:
+            # Whether the folder can be written is known only by writing: permissions, quotas, read-only mounts.
             replace_text(path / '.writable', '{}\n')
             (path / '.writable').unlink()
     except OSError as error:

@@ -20,6 +20,8 @@ def infer_image_shape(source: Source, transforms: Sequence[Transform], where: st
     another shape.
     """
     try:
+        # Through the same code as a batch, so that what is checked is what the model gets; nothing is cached for one
+        # image.
         image = Once(source, 1, transforms, memory_limit=0)[0]['image'][0]
     except KeyError as error:
         fields = ', '.join(map(str, source[0]))

@@ -49,11 +49,23 @@ def adjust_sharpness(image: np.ndarray, factor: float) -> np.ndarray:
 
 def shift_hue(image: np.ndarray, turn: float) -> np.ndarray:
     """Turns the hue of HSV by the share `turn` of its circle. Grey images stay."""
+    return adjust_hsv(image, turn)
+
+
+def adjust_hsv(image: np.ndarray, turn: float = 0, saturation: float = 1, value: float = 1) -> np.ndarray:
+    """Turns the hue of HSV by the share `turn` of its circle, and multiplies its saturation and its value.
+
+    Both are clipped to their ranges. Grey images have a value alone.
+    """
     if count_channels(image) == 1:
-        return image
+        return image if value == 1 else adjust_brightness(image, value)
     unit = image.astype(np.float32) / 255 if image.dtype == np.uint8 else image
     hsv = cv2.cvtColor(np.ascontiguousarray(unit), cv2.COLOR_RGB2HSV)
     hsv[..., 0] = (hsv[..., 0] + 360 * turn) % 360
+    if saturation != 1:
+        hsv[..., 1] = np.minimum(hsv[..., 1] * np.float32(saturation), 1)
+    if value != 1:
+        hsv[..., 2] = np.minimum(hsv[..., 2] * np.float32(value), 1)
     return _from_levels(image, 255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
 
 
@@ -82,6 +94,7 @@ def autocontrast(image: np.ndarray) -> np.ndarray:
     """Stretches each channel linearly, its darkest level to 0 and its brightest to 255."""
     low, high = image.min((0, 1)).astype(np.float32), image.max((0, 1)).astype(np.float32)
     unit = (image - low) / np.where(high > low, high - low, 1)
+    # A channel of one level has no contrast to stretch.
     return np.where(high > low, _from_levels(image, 255 * unit), image)
 
 
@@ -94,6 +107,7 @@ def equalise(image: np.ndarray) -> np.ndarray:
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
     """Blurs with a Gaussian cut off at four standard deviations; the border is mirrored, not repeated."""
+    # OpenCV's own choice of a size for uint8 cuts off at three deviations.
     size = 2 * int(np.ceil(4 * sigma)) + 1
     return cv2.GaussianBlur(image, (size, size), sigma, borderType=cv2.BORDER_REFLECT_101).reshape(image.shape)
 

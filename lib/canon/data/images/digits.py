@@ -73,6 +73,7 @@ def arrays() -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
+    # 16 levels above black; 255 / 16 spreads them over the range of other images.
     return np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None], bunch.target
 
 

@@ -69,7 +69,7 @@ def capture(
         'colmap': dict(hold=hold, images=images, **limits) | ({'model': file} if file else {}),
     }
     views = _LAYOUTS[name](str(path), split, factor=chosen, **arguments[name])
-    # A default of the reader is no measurement: it is replaced by a guess from the normalised frame.
+    # A default of the reader is not a measurement: it is replaced by a guess from the normalised frame.
     near_is_known = name in ('llff', 'colmap') or near is not None
     return normalise_scene(views, views.near if near_is_known else None, None if far is None else views.far)
 

@@ -15,7 +15,7 @@ ALPHANUMERIC = '0123456789abcdefghijklmnopqrstuvwxyz'
 
 @dataclass(frozen=True)
 class Alphabet:
-    """The characters that a recogniser tells apart: `characters[i]` is class i + 1.
+    """The characters that a recogniser distinguishes: `characters[i]` is class i + 1.
 
     Attributes:
       characters: without repetition, at least one.

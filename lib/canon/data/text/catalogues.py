@@ -44,7 +44,7 @@ def read_messages(file: str | Path) -> Iterator[tuple[str, str, bool]]:
     data = text_files.read_bytes(path)
     try:
         translations = gettext.GNUTranslations(io.BytesIO(data))
-        # The empty key holds the header, which is no message.
+        # The empty key holds the header, which is not a message.
         keys = [key.decode(translations.charset() or 'utf-8') for key in _keys(data)]
         messages = [message for key in keys if key for message in _translate_forms(translations, key)]
     except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError, struct.error) as error:
@@ -135,6 +135,7 @@ def find_installed(package: str, language: str, domain: str | None = None) -> li
 def _normalise(text: str, accelerators: str) -> str:
     """Returns the text with single spaces and without the mark of its access key."""
     for mark in accelerators:
+        # Underscores within placeholders and tags are matched first, and kept.
         bare = re.sub(rf'({_NAMES.pattern})|{re.escape(mark)}', lambda m: m[1] or '', text)
         text = bare if len(bare) == len(text) - 1 else text  # an entry has one access key
     return ' '.join(text.split())

@@ -50,6 +50,14 @@ class Corpus:
         """Whether two splits share text: they are the same, or are read from the same file or overlapping slices."""
         return splits.share_examples(self._origins.get(first, first), self._origins.get(second, second), None)
 
+    def check_held_out(self, split: str, where: str) -> None:
+        """Raises UsageError if a split shares text with 'train'; where: the evaluator's section of the config."""
+        if self.overlap('train', split):
+            raise UsageError(
+                f'{where}.split={split!r} shares text with the training split of {self.name!r}: evaluate on another'
+                f' split, or say {where}.trained_on=True'
+            )
+
     def lines(self, split: str) -> Iterator[str]:
         """Yields the lines of a split. Raises UsageError for an unknown or empty one."""
         # Read lazily: a corpus may be larger than memory, and is known to be empty only after its end.
@@ -67,6 +75,7 @@ class Corpus:
         for split in SPLITS:
             counts = [0, 0, 0]
             for line in self.lines(split):
+                # A line feed counts as a character, as in bits per character.
                 counts = [counts[0] + 1, counts[1] + len(line.split()), counts[2] + len(line) + 1]
                 digest.update(f'{line}\n'.encode())
             counted[split] = dict(zip(('lines', 'words', 'characters'), counts, strict=True))

@@ -65,8 +65,8 @@ def _reason(error: Exception) -> str:
 def read_input(source: str, suffixes: Iterable[str] = ()) -> list[str]:
     """Returns the lines of the file `source`, plain or .gz, or [source] if it is a sentence.
 
-    A missing file is told from a sentence by its form: it has a separator ('runs/test') or an ending of text files
-    ('test.txt', or one of `suffixes`); a source with spaces needs both to be taken for a file name.
+    A missing file is distinguished from a sentence by its form: it has a separator ('runs/test') or an ending of text
+    files ('test.txt', or one of `suffixes`); a source with spaces needs both to be taken for a file name.
 
     Raises UsageError for a folder, for a file name that does not exist, and for text that is not UTF-8; CanonError as
     `read_lines`.

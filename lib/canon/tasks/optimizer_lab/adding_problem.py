@@ -64,6 +64,7 @@ def draw_sparse_rnn(seed: int, hidden: int, radius: float) -> dict[str, np.ndarr
       radius: spectral radius of the recurrent weights; theirs is 1.1.
     """
     rng = np.random.default_rng((seed, TEST_BATCH))
+    # Column j holds the incoming connections of unit j, since the step is h @ W.
     recurrent = np.zeros((hidden, hidden))
     for unit in range(hidden):
         recurrent[rng.choice(hidden, INCOMING, replace=False), unit] = rng.normal(size=INCOMING)

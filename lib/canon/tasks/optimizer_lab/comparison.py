@@ -72,6 +72,7 @@ def _copy_task(base: Task, names: list[str]) -> Task:
     def init(key, batch):
         variables = dict(base.init(key, batch))
         params = variables.pop('params')
+        # All copies begin with the same parameters.
         return {'params': {name: params for name in names}, COPIES: {name: variables for name in names}}
 
     def loss(params, mutable, batch, at):

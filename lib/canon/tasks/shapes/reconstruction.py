@@ -101,6 +101,7 @@ def observe_shape(system: ShapeSystem, shape: shapes.Shape) -> Observation:
     """Observes a shape of a data set, such as `shapes.load_shapes(...)[3]`."""
     identity = meshes.Normalisation(np.zeros(3), 1.0)
     normalisation = shape.normalisation if isinstance(shape, shapes.MeshShape) else identity
+    # The same observation in every call: a reconstruction can be repeated.
     arrays = system.observe(shape, np.random.default_rng(0))
     return Observation(shape.name, normalisation, arrays, shape if shape.watertight else None)
 
