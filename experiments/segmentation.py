@@ -11,13 +11,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from canon import data, models, named, weights
+from canon import data, models, named, plots, weights
 from canon.data.images.checks import check_held_out, infer_image_shape
 from canon.errors import UsageError
 from canon.tasks import segmentation as tasks
 from canon.tasks.classification import check_shapes, class_names, make_image_input
 from canon.tasks.predictions import Prediction
-from canon.tasks.segmentation_figures import encode_label_map, find_ground, overlay_label_map
 from canon.train import Evaluator, Experiment
 from canon.weights.stablehlo import Served
 from experiments.images import reading, reading_options
@@ -121,10 +120,10 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     for i, (path, labels) in enumerate(zip(files.paths, label_maps, strict=True)):
         shares = np.bincount(labels.ravel(), minlength=len(names)) / labels.size
         place = Path(path).relative_to(root).with_suffix('')
-        overlay = overlay_label_map(files[i]['image'], labels, ground=find_ground(names))
+        overlay = plots.paint_label_map(files[i]['image'], labels, background=tasks.find_background(names))
         yield Prediction(
             row={'file': str(path)} | {name: f'{share:.4f}' for name, share in zip(names, shares, strict=True)},
-            files={f'{place}_labels.png': encode_label_map(labels), f'{place}_overlay.png': overlay},
+            files={f'{place}_labels.png': tasks.make_palette_image(labels), f'{place}_overlay.png': overlay},
         )
 
 

@@ -15,6 +15,7 @@ from canon.nn.trace import trace_network
 from canon.weights.fcn import TORCHVISION
 from tests.models.drawn import images
 from tests.models.goldens import Golden, count, drawn_variables, shapes_of
+from tests.models.reach import field
 
 PAPER = {'fcn32s': 134_346_581, 'fcn16s': 134_357_354, 'fcn8s': 134_362_751}
 SKIPS = {'fcn32s': 0, 'fcn16s': 1, 'fcn8s': 2}
@@ -146,22 +147,32 @@ def test_images_of_any_size(make):
         assert jax.eval_shape(model.apply, variables, x).shape == (2, height, width, 5)
 
 
-@pytest.mark.parametrize('make', [
-    partial(fcn.fcn16s, border=1, width=1 / 32), partial(fcn.fcn8s, border=1, width=1 / 32, upsampling='learned'),
-    partial(fcn.fcn_alexnet, width=1 / 32), partial(fcn.fcn_googlenet, width=1 / 16),
-])  # fmt: skip
-def test_a_shifted_image_has_shifted_logits(make):
-    """By the stride, away from the border: the crops are those of every place, whatever the image holds."""
-    model = make(num_classes=2)
-    size = 480 if 'alexnet' in str(make) else 256
-    wide = np.zeros((1, size, size + 32, 3), np.float32)
-    middle = slice(size // 2 - 16, size // 2 + 16)
-    wide[:, middle, middle] = images(1, 32, 32)
-    variables, apply = filled(model, (1, size, size, 3)), jax.jit(model.apply)
-    still, moved = (np.asarray(apply(variables, x)) for x in (wide[:, :, :-32], wide[:, :, 32:]))
-    inside = still[:, 64:-64, 96:-64], moved[:, 64:-64, 64:-96]
-    np.testing.assert_allclose(*inside, atol=1e-4 * np.abs(still).max())
-    assert np.ptp(inside[0]) > 1e-3
+VGG = [*[(3, 1, 1)] * 2, (2, 2, 0), *[(3, 1, 1)] * 2, (2, 2, 0)]
+VGG_POOLS = {'pool3': [*VGG, *[(3, 1, 1)] * 3, (2, 2, 0)]}
+VGG_POOLS['pool4'] = [*VGG_POOLS['pool3'], *[(3, 1, 1)] * 3, (2, 2, 0)]
+VGG_POOLS['fr'] = [*VGG_POOLS['pool4'], *[(3, 1, 1)] * 3, (2, 2, 0)]
+ALEXNET = [(11, 4, 0), (3, 2, 0), (5, 1, 2), (3, 2, 0), *[(3, 1, 1)] * 3, (3, 2, 0)]
+STEM, FIVE = [(7, 2, 3), (3, 2, 0), (3, 1, 1), (3, 2, 0)], (5, 1, 2)
+GOOGLENET = [*STEM, FIVE, FIVE, (3, 2, 0), *[FIVE] * 5, (3, 2, 0), FIVE, FIVE]
+TORCHVISIONS = [*STEM, *[(3, 1, 1)] * 2, (3, 2, 0), *[(3, 1, 1)] * 5, (2, 2, 0), *[(3, 1, 1)] * 2]
+
+
+@pytest.mark.parametrize(
+    ('model', 'windows'),
+    [
+        (fcn.fcn8s(), VGG_POOLS),
+        (fcn.fcn8s(border=1), VGG_POOLS),
+        (fcn.fcn_alexnet(), {'fr': ALEXNET}),
+        (fcn.fcn_googlenet(), {'fr': GOOGLENET}),
+        (fcn.fcn_googlenet(variant='torchvision'), {'fr': TORCHVISIONS}),
+    ],
+)
+def test_maps_lie_at_the_centres_of_their_receptive_fields(model, windows):
+    """Crops and interpolation follow from these numbers, so that no score is shifted against the image."""
+    assert model.trunk.maps.keys() == windows.keys()
+    for name, (_, _, grid) in model.trunk.maps.items():
+        first, second = (sum(field(windows[name], place)) / 2 for place in (0, 1))
+        assert (grid.centre, grid.stride) == (first, second - first), name
 
 
 def test_precision_of_the_computation():

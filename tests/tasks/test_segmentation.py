@@ -5,14 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-from canon import data
+from canon import data, plots
 from canon.data.pipeline.chain import apply_chain
 from canon.data.pipeline.keys import Key
 from canon.errors import CanonError, UsageError
 from canon.tasks import segmentation as tasks
-from canon.tasks import segmentation_figures as figures
 from canon.tasks.classification import make_image_input
 from canon.train import At
 
@@ -180,32 +180,12 @@ def test_flips_are_averaged_and_mirrored_back():
 # --- figures and refusals ---------------------------------------------------------------------------------------------
 
 
-def test_colours_are_those_of_pascal_voc():
-    palette = figures.make_palette()
-    known = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 8: (64, 0, 0), 15: (192, 128, 128), 20: (0, 64, 128)}
-    assert {k: tuple(map(int, palette[k])) for k in known} == known
-    assert tuple(map(int, palette[255])) == (224, 224, 192)
-    assert len({tuple(colour) for colour in palette}) == 256
-
-
 def test_label_maps_are_stored_as_classes(tmp_path):
-    from PIL import Image
-
     labels = np.array([[0, 1, 20], [255, 3, 2]], np.uint8)
-    (tmp_path / 'x.png').write_bytes(figures.encode_label_map(labels))
+    plots.save_content(tasks.make_palette_image(labels), tmp_path / 'x.png')
     with Image.open(tmp_path / 'x.png') as image:
         np.testing.assert_array_equal(np.asarray(image), labels)
-        np.testing.assert_array_equal(np.asarray(image.convert('RGB')), figures.make_palette()[labels])
-
-
-def test_overlays_leave_void_and_the_ground_clear():
-    image, labels = np.full((1, 3, 3), 100, np.uint8), np.array([[0, 1, 255]], np.uint8)
-    np.testing.assert_array_equal(
-        figures.overlay_label_map(image, labels, 0.5)[0], [[100] * 3, [114, 50, 50], [100] * 3]
-    )
-    assert figures.overlay_label_map(image, labels, 0.5, ground=None)[0, 0].tolist() == [50] * 3
-    assert figures.find_ground(('background', 'cat')) == 0
-    assert figures.find_ground(('sky',)) is None
+        np.testing.assert_array_equal(np.asarray(image.convert('RGB')), plots.make_voc_palette()[labels])
 
 
 def test_the_worst_images_are_shown_first():
@@ -219,7 +199,7 @@ def test_the_worst_images_are_shown_first():
     first, worst = tasks._select_images(see, {}, {}, batches, 3)
     scores = [score for *_, score in worst]
     assert scores == sorted(scores)
-    assert len(first) == len(worst) == 12
+    assert len(first) == len(worst) == 8
     assert np.isfinite(scores).all()
     np.testing.assert_array_equal(worst[0][1], maps[19])
     evaluator = tasks.segmentation_evaluator(see, batches, NAMES)

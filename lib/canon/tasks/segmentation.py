@@ -18,6 +18,7 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from canon import backend, losses, metrics, named, plots
 from canon.data.pipeline.chain import Transform
@@ -25,10 +26,9 @@ from canon.data.pipeline.source import Source
 from canon.errors import CanonError, UsageError
 from canon.metrics.segmentation import VOID, class_iu, count_pixels, score_segmentation
 from canon.tasks.classification import apply_network
-from canon.tasks.segmentation_figures import draw_label_maps
 from canon.train import Evaluator, Task
 
-_SAMPLES = 12  # images in a figure
+_SAMPLES = 8  # images in a figure
 _GALLERY_EXAMPLES = 1000  # among which the worst are chosen
 
 
@@ -216,12 +216,38 @@ def segmentation_evaluator(predict: Callable, batches: Any, names: Sequence[str]
         first, worst = _select_images(predict, params, mutable, batches, len(names))
         subset = f' of the first {_GALLERY_EXAMPLES}' if batches.num_examples > _GALLERY_EXAMPLES else ''
         return {
-            'predictions': draw_label_maps(first, names, 'image, truth, prediction'),
-            'worst images': draw_label_maps(worst, names, f'lowest mean IU{subset}: image, truth, prediction'),
+            'predictions': _draw_rows(first, names),
+            f'worst images{subset}': _draw_rows(worst, names),
+            'IU by class': plots.draw_class_scores(class_iu(sums['confusion']), names, 'intersection over union'),
             'confusion matrix': plots.draw_confusion_matrix(sums['confusion'], names),
         }
 
     return Evaluator(batches, measure, finish, draw)
+
+
+def _draw_rows(rows: Sequence[tuple], names: Sequence[str]):
+    """Draws rows (image, truth, prediction, mean IU); void pixels are void in the predictions too."""
+    # So that the eye compares what the metric compares.
+    shown = [np.where(truth == VOID, VOID, prediction) for _, truth, prediction, _ in rows]
+    return plots.draw_label_maps(
+        [image for image, *_ in rows],
+        {'truth': [truth for _, truth, *_ in rows], 'prediction': shown},
+        names,
+        [f'mean IU {score:.2f}' for *_, score in rows],
+        background=find_background(names),
+    )
+
+
+def find_background(names: Sequence[str]) -> int:
+    """Returns the class that figures leave clear: 0 if it is called 'background', else none, -1."""
+    return 0 if names and names[0] == 'background' else -1
+
+
+def make_palette_image(labels: np.ndarray) -> Image.Image:
+    """Returns a label map uint8 [H, W] as an image whose pixels are classes, shown in the colours of Pascal VOC."""
+    image = Image.fromarray(labels, mode='P')
+    image.putpalette(plots.make_voc_palette().ravel().tolist())
+    return image
 
 
 def _select_images(predict, params, mutable, batches, num_classes: int) -> tuple[list[tuple], list[tuple]]:
