@@ -37,9 +37,9 @@ def claim(
             seed=0,
             data=dict(
                 name='digits',
-                data_dir='~/tensorflow_datasets',
-                source=dict(path=placeholder(str)),
-                reading=dict(threads=2, workers=0),
+                data_dir='~/tensorflow_datasets',  # where the digits are written once, as a TFDS set
+                source=dict(path=placeholder(str)),  # of data.name=folder or npz
+                reading=dict(threads=2, workers=0),  # that prepare batches ahead
                 batch_size=batch_size,
                 train=dict(
                     split='train',
@@ -48,11 +48,12 @@ def claim(
                 ),
                 evals=dict(test=dict(split='test', transforms=dict(chain=('resize',), resize=dict(size=size)))),
             ),
-            input=dict(mean=(0.3,), std=(0.35,)),
+            input=dict(mean=(0.3,), std=(0.35,)),  # of the digits' pixels, about
             model=dict(num_classes=10, **model),
             loss=dict(label_smoothing=0.0),
             tx=dict(
                 chain=('decay', 'momentum'),
+                # Biases and norms do not decay.
                 decay=dict(name='add_decayed_weights', weight_decay=weight_decay, where='kernel$'),
                 momentum=dict(learning_rate=rate, momentum=0.9),
             ),
@@ -61,7 +62,7 @@ def claim(
                 log_every=log_every,
                 evals=dict(test=dict(every='25%')),
                 checkpoint=dict(every='100%'),
-                tensorboard=False,
+                tensorboard=False,  # a sweep has many runs, and `table` reads their own logs
             ),
             target=dict(metric='test/accuracy', at_least=at_least),
         )

@@ -17,8 +17,8 @@ def get_config(arg: str = '') -> ConfigDict:
             experiment='attention_retrieval',
             seed=0,
             data=dict(
-                batch_size=64,
-                test_batches=10,
+                batch_size=64,  # rows per step
+                test_batches=10,  # of the evaluator
                 places=8,  # key-value pairs per row
                 symbols=32,  # that the keys of a row are drawn from
             ),
@@ -26,6 +26,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 form='scaled_dot_product',  # or 'dot_product', 'additive'
                 d_k=64,  # width of queries and keys
             ),
+            # Between the rates of the sweep.
             tx=dict(chain=('momentum',), momentum=dict(learning_rate=0.3, momentum=0.9)),
             run=dict(
                 steps=300,

@@ -19,13 +19,13 @@ def get_config(arg: str = '') -> ConfigDict:
             data=dict(
                 problem='adding',  # or 'copy'
                 gap=20 if smoke else 50,  # steps over which the network has to remember
-                batch_size=32,
-                test_batches=10,
+                batch_size=32,  # sequences per step
+                test_batches=10,  # of the evaluator
             ),
             model=dict(name='lstm', hidden=64),  # or 'rnn', 'gru'; further arguments are those of the layer
             tx=dict(
                 chain=('clip', 'adam'),  # clipped, since gradients of the RNN also explode (Pascanu et al. 2013)
-                clip=dict(name='clip_by_global_norm', max_norm=1.0),
+                clip=dict(name='clip_by_global_norm', max_norm=1.0),  # norm of the whole gradient
                 adam=dict(learning_rate=3e-3),
             ),
             run=dict(

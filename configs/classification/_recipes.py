@@ -176,13 +176,13 @@ def rmsprop(
     return dict(
         chain=order,
         decay=dict(name='add_decayed_weights', weight_decay=weight_decay, **({'where': where} if where else {})),
-        scale_by_rms=dict(decay=0.9, eps=1.0, eps_in_sqrt=True),
+        scale_by_rms=dict(decay=0.9, eps=1.0, eps_in_sqrt=True),  # in the root, as TensorFlow has it
         rate=dict(
             name='scale_by_learning_rate',
             learning_rate=dict(name='exponential', init=init, decay=decay_rate, steps=every, staircase=True),
         ),
-        trace=dict(momentum=0.9),
-        ema=dict(decay=0.9999),
+        trace=dict(momentum=0.9),  # after the rate, so that a lower rate does not scale what has accumulated
+        ema=dict(decay=0.9999),  # evaluated are the averaged weights
         **links,
     )
 

@@ -19,7 +19,7 @@ def get_config(arg: str = ''):
         train=dict(chain=('decode_random_resized_crop', 'random_flip'), decode_random_resized_crop=dict(size=224)),
         evals=dict(validation=one_crop(224, 256)),
         input=IMAGENET,
-        model=dict(name='mobilenet.mobilenet_v2', width_multiplier=1.0, dropout=0.2),
+        model=dict(name='mobilenet.mobilenet_v2', width_multiplier=1.0, dropout=0.2),  # width_multiplier: of all layers
         tx=rmsprop(0.045, 0.98, '1 epoch', 4e-5, 'kernel$'),  # biases and norms do not decay
         run=dict(steps='300 epochs', log_every=100, eval_every='5 epochs'),
         target=dict(metric='validation/accuracy', at_least=0.72),

@@ -43,6 +43,8 @@ def get_config(arg: str = '') -> ConfigDict:
                 ),
                 evals=dict(valid=dict(evaluation, split='valid'), test=dict(evaluation, split='test', batch_size=1)),
             ),
+            # PTB and WikiText come split into words, with '<unk>' for the rare ones; Python's documentation is plain text,
+            # so that its words are split here, and those that occur once are unknown.
             vocabulary=dict(level='word', min_count=2, split='punctuation') if smoke else dict(level='word'),
             model=model,
             loss=dict(
@@ -52,9 +54,9 @@ def get_config(arg: str = '') -> ConfigDict:
             ),
             tx=dict(
                 chain=('decay', 'clip', 'sgd', 'average_on_plateau'),
-                decay=dict(name='add_decayed_weights', weight_decay=1.2e-6),
-                clip=dict(name='clip_by_global_norm', max_norm=0.25),
-                sgd=dict(learning_rate=30.0),
+                decay=dict(name='add_decayed_weights', weight_decay=1.2e-6),  # coupled, added to the gradient
+                clip=dict(name='clip_by_global_norm', max_norm=0.25),  # norm of the whole gradient
+                sgd=dict(learning_rate=30.0),  # per word of the mean loss
                 average_on_plateau=dict(metric='valid/loss', mode='min', patience=5),  # NT-ASGD
             ),
             run=dict(

@@ -18,6 +18,7 @@ from ml_collections.config_dict import placeholder
 
 ARGUMENTS = ('smoke', 'wikitext103')
 
+# Layers, width of the model and of the hidden layer, heads (of d_k and d_v, else d_model / heads), and dropout.
 _SHAPES = {
     '': dict(layers=6, d_model=256, d_ff=1024, heads=4, dropout=0.2),
     'smoke': dict(layers=3, d_model=128, d_ff=512, heads=4, dropout=0.1),
@@ -37,6 +38,7 @@ _TARGETS = {
 
 def get_config(arg: str = '') -> ConfigDict:
     smoke, wikitext = arg == 'smoke', arg == 'wikitext103'
+    # Streams in parallel; tokens per window; order of the Kneser-Ney baseline, 0 for none.
     evaluation = dict(batch_size=8, length=_STREAMS[arg]['length'], ngram=0 if wikitext else 5)
     rate = 2.5e-4 if wikitext else 2e-3 if smoke else 1e-3
     return ConfigDict(
@@ -51,30 +53,33 @@ def get_config(arg: str = '') -> ConfigDict:
                 evals=dict(test=dict(evaluation, split='test'), valid=dict(evaluation, split='valid')),
             ),
             vocabulary=dict(level='word' if wikitext else 'character', size=placeholder(int)),  # None takes all
-            model=dict(name='transformer.causal_transformer', norm='pre', **_SHAPES[arg]),
-            loss=dict(label_smoothing=0.0),
+            model=dict(name='transformer.causal_transformer', norm='pre', **_SHAPES[arg]),  # norm: before each sublayer
+            loss=dict(label_smoothing=0.0),  # probability that is spread over all tokens
             tx=dict(
                 chain=('clip', 'adam'),
                 clip=dict(name='clip_by_global_norm', max_norm=0.25 if wikitext else 1.0),
                 adam=dict(
                     learning_rate=dict(
-                        name='warmup', steps='4%', then=dict(name='cosine', init=rate, final=0.0, steps='96%')
+                        # A linear rise to the rate, then a cosine down to 0.
+                        name='warmup',
+                        steps='4%',
+                        then=dict(name='cosine', init=rate, final=0.0, steps='96%'),
                     )
                 ),
             ),
             run=dict(
                 steps=1200 if smoke else 200_000 if wikitext else '40 epochs',
-                log_every='4%',
+                log_every='4%',  # of the run
                 evals=dict(valid=dict(every='5%' if wikitext else '25%'), test=dict(every='50%')),
-                checkpoint=dict(every='25%', best='valid/loss', mode='min'),
+                checkpoint=dict(every='25%', best='valid/loss', mode='min'),  # best: whose checkpoint is handed on
             ),
             # Of `predict`. A prompt and its continuation fit into a window: later positions have not been trained on.
             sample=dict(
-                length=_STREAMS[arg]['length'] - 16,
-                count=2,
-                temperature=0.8,
-                top_k=placeholder(int),
-                top_p=0.95,
+                length=_STREAMS[arg]['length'] - 16,  # tokens of a continuation
+                count=2,  # texts per prompt
+                temperature=0.8,  # divides the logits; 0 takes the likeliest token
+                top_k=placeholder(int),  # samples from this many likeliest tokens; None for all
+                top_p=0.95,  # samples from the fewest tokens with this probability in total
                 seed=0,
             ),
             target=_TARGETS[arg],

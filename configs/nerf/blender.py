@@ -19,6 +19,7 @@ def get_config(arg: str = ''):
     result = config(
         size=64,
         batch_size=256 if smoke else 1024,
+        # The first steps sample the centre of the pictures; all rays of a step are of one picture.
         train=dict(crop_steps=50 if smoke else 500, single_view=True),
         model=dict(name='nerf.nerf', **(NARROW if smoke else {})),
         render=dict(coarse=32 if smoke else 64, fine=32 if smoke else 128, background='white', density_noise=0.0),
@@ -26,7 +27,7 @@ def get_config(arg: str = ''):
         steps=600 if smoke else 500_000,
         at_least=16.5 if smoke else 32.0,
     )
-    result.data.pixel_center = 0.0
+    result.data.pixel_center = 0.0  # rays through pixel corners, as the authors' code casts them
     if not smoke:
         result.data.name, result.data.source = 'blender', dict(near=2.0, far=6.0, factor=1)
         result.data.evals = dict(val=dict(split='val', views=4), test=dict(split='test', views=200))

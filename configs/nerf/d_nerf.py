@@ -15,9 +15,11 @@ def get_config(arg: str = ''):
     smoke = arg == 'smoke'
     return config(
         size=64 if smoke else 100,
-        source=dict(motion=True, views=100),
+        source=dict(motion=True, views=100),  # each picture at a time of its own
         batch_size=256 if smoke else 1024,
+        # time_levels: frequencies of the encoding of time.
         model=dict(name='nerf.d_nerf', **(NARROW | dict(time_levels=4) if smoke else {})),
+        # Samples per ray of each level.
         render=dict(coarse=32 if smoke else 64, fine=32 if smoke else 128, background='white'),
         tx=adam(3e-3 if smoke else 5e-4, eps=1e-7),
         evals=dict(test=dict(split='test', views=4 if smoke else 8)),

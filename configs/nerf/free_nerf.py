@@ -18,9 +18,11 @@ def get_config(arg: str = ''):
     return config(
         size=64 if smoke else 100,
         batch_size=256 if smoke else 1024,
-        train=dict(views=8),
+        train=dict(views=8),  # evenly spaced: too few to determine the scene
         model=dict(name='nerf.nerf', **(NARROW if smoke else {})),
+        # Samples per ray of each level.
         render=dict(coarse=32 if smoke else 64, fine=32 if smoke else 128, background='white'),
+        # Weight and samples of the occlusion penalty; steps until all frequencies are revealed.
         loss=dict(occlusion=0.01, occlusion_range=10 if smoke else 20, frequency_steps=int(0.9 * steps)),
         tx=adam(3e-3 if smoke else 5e-4, eps=1e-7),
         steps=steps,

@@ -16,12 +16,12 @@ def get_config(arg: str = ''):
     smoke = arg == 'smoke'
     result = config(
         size=64,
-        source=dict(facing=True, views=20),
+        source=dict(facing=True, views=20),  # a forward-facing capture of the embedded scene
         batch_size=256 if smoke else 4096,
         model=dict(name='nerf.nerf', **(NARROW if smoke else {})),
         render=dict(
-            coarse=32 if smoke else 64,
-            fine=32 if smoke else 128,
+            coarse=32 if smoke else 64,  # samples per ray of the coarse level
+            fine=32 if smoke else 128,  # further samples, where the coarse level has found density
             background='black',
             density_noise=1.0,  # standard deviation of the noise on raw densities
             ndc=True,  # normalised device coordinates
@@ -32,7 +32,7 @@ def get_config(arg: str = ''):
     )
     result.data.pixel_center = 0.0
     if not smoke:
-        result.tx.learning_rate.steps = '125%'
+        result.tx.learning_rate.steps = '125%'  # the decay is over 250,000 steps, of which 200,000 are run
         result.data.name, result.data.source = 'llff', dict(factor=4, hold=8)
         result.data.evals.test.views = 8
         result.run.evals.test.every = '5%'

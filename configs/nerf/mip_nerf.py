@@ -22,14 +22,14 @@ def get_config(arg: str = ''):
             coarse=32 if smoke else 128,  # conical frustums per ray of each level
             fine=32 if smoke else 128,
             shared=True,  # one network for both levels
-            casting='cones',
+            casting='cones',  # integrates the encoding over each frustum
             background='white',
         ),
         evals=dict(
             test=dict(split='test', views=8),
             far=dict(split='test', views=8, source=dict(size=size // 4, samples=8)),
         ),
-        loss=dict(coarse=0.1),
+        loss=dict(coarse=0.1),  # weight of the coarse level's error, as in the paper
         tx=adam(3e-3 if smoke else 5e-4, final=0.01, eps=1e-8),
         steps=600 if smoke else 20_000,
         at_least=17.0 if smoke else 30.0,

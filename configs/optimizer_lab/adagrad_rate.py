@@ -19,10 +19,10 @@ def get_config(arg: str = '') -> ConfigDict:
     return ConfigDict(
         dict(
             experiment='optimizer_lab',
-            of='digits',
+            of='digits',  # the task: experiments/optimizer_lab/digits.py
             seed=0,
             data=dict(batch_size=64, data_dir='~/tensorflow_datasets'),
-            net=dict(hidden=(128, 64, 32, 8, 32, 64, 128), goal='reconstruct'),
+            net=dict(hidden=(128, 64, 32, 8, 32, 64, 128), goal='reconstruct'),  # the bottleneck has eight units
             only=(),  # names of the optimizers to train; all if empty
             compare=('adagrad', 'rmsprop'),  # reports ratio/loss, the loss of the first over the second's
             scale=1.0,  # multiplies every learning rate

@@ -15,12 +15,13 @@ def get_config(arg: str = '') -> ConfigDict:
     return ConfigDict(
         dict(
             experiment='optimizer_lab',
-            of='digits',
+            of='digits',  # the task: experiments/optimizer_lab/digits.py
             seed=0,
-            data=dict(batch_size=64, data_dir='~/tensorflow_datasets'),
-            net=dict(hidden=(64, 64), goal='classify'),
+            data=dict(batch_size=64, data_dir='~/tensorflow_datasets'),  # data_dir: where the digits are written once
+            net=dict(hidden=(64, 64), goal='classify'),  # units of the tanh layers; or goal='reconstruct'
             only=(),  # names of the optimizers to train; all if empty
             scale=1.0,  # multiplies every learning rate
+            # {name: arguments of canon.optim.NAME}, each rate about the best of a small sweep.
             optimizers=dict(
                 sgd=dict(learning_rate=0.3),
                 momentum=dict(learning_rate=0.03, momentum=0.9),

@@ -20,8 +20,9 @@ def get_config(arg: str = '') -> ConfigDict:
     return ConfigDict(
         dict(
             experiment='optimizer_lab',
-            of='adding',
+            of='adding',  # the task: experiments/optimizer_lab/adding.py
             seed=0,
+            # Steps of a sequence; sequences per batch; batches of the evaluator.
             data=dict(length=12 if smoke else 20, batch_size=50, test_batches=20),
             net=dict(
                 hidden=50,  # units

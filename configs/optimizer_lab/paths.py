@@ -30,7 +30,7 @@ def get_config(arg: str = '') -> ConfigDict:
     return ConfigDict(
         dict(
             experiment='optimizer_lab',
-            of='surfaces',
+            of='surfaces',  # the task: experiments/optimizer_lab/surfaces.py
             seed=0,
             surface=dict(
                 name=surface,
@@ -41,10 +41,11 @@ def get_config(arg: str = '') -> ConfigDict:
             optimizers=dict(
                 sgd=dict(learning_rate=rates['sgd']),
                 momentum=dict(learning_rate=rates['momentum'], momentum=0.9),
+                # stored='theta': the parameters that are kept are theta, not the look-ahead point.
                 nesterov=dict(learning_rate=rates['nesterov'], momentum=0.9, stored='theta'),
                 adagrad=dict(learning_rate=rates['adagrad']),
                 rmsprop=dict(learning_rate=rates['rmsprop']),
-                adadelta=dict(learning_rate=rates['adadelta'], eps=1e-3),
+                adadelta=dict(learning_rate=rates['adadelta'], eps=1e-3),  # its first steps are about eps
                 adam=dict(learning_rate=rates['adam']),
                 schedule_free=dict(tx=dict(name='sgd', learning_rate=rates['free'])),
             ),
