@@ -83,7 +83,7 @@ class DefectLog:
             text = '; '.join(f'{line}; {_FIXES[kind]}' for kind, line in lines.items())
             raise UsageError(f'{self.name}: {text}; or set {other}')
         for kind, line in lines.items():
-            done = 'clipped' if kind == _CLIPPED and self.invalid == 'clip' else 'dropped'
+            done = 'clipped, or dropped if nothing is left' if kind == _CLIPPED and self.invalid == 'clip' else 'dropped'
             logging.getLogger('canon').warning('%s: %s; %s', self.name, line, done)
         return tuple(self.defects)
 

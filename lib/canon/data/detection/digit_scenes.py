@@ -61,9 +61,9 @@ def digit_scenes(
     Raises:
       UsageError: there is no such split, or the digits do not fit into the image.
 
-    >>> scene = digit_scenes('test', target='instances')[3]
+    >>> scene = digit_scenes('test', target='instances')[0]
     >>> scene['image'].shape, scene['boxes'].shape, scene['masks'].shape
-    ((128, 128, 3), (5, 4), (5, 128, 128))
+    ((128, 128, 3), (10, 4), (10, 128, 128))
     """
     return DigitScenes(split, num_examples, target, height, width, most, sizes, clutter, min_visible, seed)
 
