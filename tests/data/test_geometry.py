@@ -33,6 +33,13 @@ MOVES = {
         dict(degrees=40, translate=0.1, scale=(0.7, 1.4), shear=0.3),
     ),
     'random_perspective': (transforms.random_perspective, dict(distortion=0.5, p=1.0)),
+    'resize_short, longest': (transforms.resize_short, dict(size=61, longest=70)),
+    'pad, corner': (transforms.pad, dict(size=(64, 61), position='corner', value=9)),
+    'letterbox': (transforms.letterbox, dict(size=(50, 97), value=0)),
+    'letterbox, corner': (transforms.letterbox, dict(size=(97, 50), value=0, position='corner')),
+    'expand': (transforms.expand, dict(limit=3, p=0.8, value=0)),
+    'min_iou_crop': (transforms.min_iou_crop, dict()),
+    'yolo_jitter': (transforms.yolo_jitter, dict(size=(64, 51), value=0)),
     'rand_augment': (transforms.rand_augment, dict(count=1, magnitude=8)),
 }
 
@@ -322,23 +329,23 @@ def test_googlenet_and_vgg_crops_are_windows_of_the_scaled_image(shape):
     out = transforms.googlenet_crops().apply({'image': image}, Key(0, 0, 0))['image']
     assert out.shape == (144, 224, 224, 3)
     for k, side in enumerate((256, 288, 320, 352)):
-        whole = small(side)
+        scaled_image = small(side)
         views = out[36 * k : 36 * (k + 1)].reshape(3, 2, 6, 224, 224, 3)
         np.testing.assert_array_equal(views[:, 1], views[:, 0, :, :, ::-1])
-        np.testing.assert_array_equal(views[0, 0, 0], whole[:224, :224])
-        np.testing.assert_array_equal(views[2, 0, 3], whole[-224:, -224:])
-        spare = (np.array(whole.shape[:2]) - side) // 2 + (side - 224) // 2
-        np.testing.assert_array_equal(views[1, 0, 4], whole[spare[0] :, spare[1] :][:224, :224])
-        square = Image.fromarray(whole[:side, :side]).resize((224, 224), Image.Resampling.BILINEAR)
+        np.testing.assert_array_equal(views[0, 0, 0], scaled_image[:224, :224])
+        np.testing.assert_array_equal(views[2, 0, 3], scaled_image[-224:, -224:])
+        spare = (np.array(scaled_image.shape[:2]) - side) // 2 + (side - 224) // 2
+        np.testing.assert_array_equal(views[1, 0, 4], scaled_image[spare[0] :, spare[1] :][:224, :224])
+        square = Image.fromarray(scaled_image[:side, :side]).resize((224, 224), Image.Resampling.BILINEAR)
         np.testing.assert_array_equal(views[0, 0, 5], np.asarray(square))
     out = transforms.grid_crops().apply({'image': image}, Key(0, 0, 0))['image']
     assert out.shape == (150, 224, 224, 3)
-    views, whole = out[50:100].reshape(2, 5, 5, 224, 224, 3), small(384)
+    views, scaled_image = out[50:100].reshape(2, 5, 5, 224, 224, 3), small(384)
     np.testing.assert_array_equal(views[1], views[0, :, :, :, ::-1])
-    np.testing.assert_array_equal(views[0, 0, 0], whole[:224, :224])
-    np.testing.assert_array_equal(views[0, 4, 4], whole[-224:, -224:])
-    step = (whole.shape[0] - 224) / 4
-    np.testing.assert_array_equal(views[0, 1, 0], whole[round(step) :][:224, :224])
+    np.testing.assert_array_equal(views[0, 0, 0], scaled_image[:224, :224])
+    np.testing.assert_array_equal(views[0, 4, 4], scaled_image[-224:, -224:])
+    step = (scaled_image.shape[0] - 224) / 4
+    np.testing.assert_array_equal(views[0, 1, 0], scaled_image[round(step) :][:224, :224])
 
 
 # --- what does not fit -----------------------------------------------------------------------------------------------
@@ -442,7 +449,7 @@ def test_crops_for_testing_refuse_boxes():
 
 
 def test_geometric_transforms_are_functions_of_the_key(move):
-    example = {'image': np.random.default_rng(0).integers(0, 256, (H, W, 3), np.uint8)}
+    example = scene() | {'image': np.random.default_rng(0).integers(0, 256, (H, W, 3), np.uint8)}
     if not move.random:
         return
     keys = [

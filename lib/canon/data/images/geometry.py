@@ -28,7 +28,7 @@ METHODS = {
     'lanczos': Image.Resampling.LANCZOS,
 }
 
-
+PLACEMENT = 'placement'  # the field that `transform_fields` composes
 Box = tuple[float, ...]  # x0, y0, x1, y1
 Size = tuple[int, int]  # height, width
 
@@ -40,7 +40,7 @@ class SpatialFields(NamedTuple):
       boxes: float [K, 4] of [x0, y0, x1, y1] in pixels; becomes float32, clipped to the image.
       masks: [K, H, W], one per box; what enters from outside the image is 0.
       segmentation: [H, W] or [H, W, 1], a class per pixel; what enters is `void` (false where it is boolean).
-      per_box: fields [K, ...] with one row per box.
+      per_box: fields [K, ...] with one row per box. Those that an example lacks are skipped.
       void: the class of pixels without one.
       min_visible: drops a box, with its rows of `masks` and `per_box`, if less than this share of its transformed area
         is inside the image. 0 drops boxes that are wholly outside, 1 those that are not wholly inside.
@@ -49,7 +49,7 @@ class SpatialFields(NamedTuple):
     boxes: str = 'boxes'
     masks: str = 'masks'
     segmentation: str = 'segmentation'
-    per_box: tuple[str, ...] = ('labels',)
+    per_box: tuple[str, ...] = ('labels', 'difficult', 'crowd', 'area')
     void: int = 255
     min_visible: named.Probability = 0.0
 
@@ -175,6 +175,11 @@ def warp_nearest(values: np.ndarray, matrix: np.ndarray, size: Size, fill: float
     return np.where(inside, warped, np.asarray(fill).astype(values.dtype)).reshape(*values.shape[:-2], *size)
 
 
+def is_axis_aligned(matrix: np.ndarray) -> bool:
+    """Tells whether a matrix only scales, mirrors and translates."""
+    return not (matrix[0, 1] or matrix[1, 0] or matrix[2, 0] or matrix[2, 1]) and matrix[2, 2] == 1
+
+
 def resample(image: np.ndarray, size: Size, method: str, box: Box | None = None) -> np.ndarray:
     """Resizes an image [H, W, C], uint8 or float32, or the part `box` of it, with antialiasing.
 
@@ -204,6 +209,19 @@ def resample(image: np.ndarray, size: Size, method: str, box: Box | None = None)
     return np.stack([resize(image[..., c]) for c in range(image.shape[2])], -1)
 
 
+def crop_padded(
+    image: np.ndarray, top: int, left: int, height: int, width: int, value: float | np.ndarray | tuple[float, ...]
+) -> np.ndarray:
+    """Returns the window [height, width] at (top, left), where what lies outside of the image is `value`."""
+    if top >= 0 and left >= 0 and top + height <= image.shape[0] and left + width <= image.shape[1]:
+        return image[top : top + height, left : left + width]
+    out = np.full((height, width, *image.shape[2:]), value, image.dtype)
+    visible = image[max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)]
+    y, x = max(-top, 0), max(-left, 0)  # where the visible part begins in the window
+    out[y : y + visible.shape[0], x : x + visible.shape[1]] = visible
+    return out
+
+
 def check_method(method: str, what: str, others: tuple[str, ...] = ()) -> None:
     """Raises UsageError unless `method` is one of `METHODS` or `others`."""
     if method not in METHODS and method not in others:
@@ -220,8 +238,13 @@ def transform_fields(
     matrix: np.ndarray,
     along: SpatialFields,
     before: Size | None = None,
+    place: bool = False,
 ) -> Example:
     """Replaces the image of an example by a transformed one, and transforms the fields that go with it.
+
+    A field 'placement', float32 [4], is composed with the matrix: (scale_x, scale_y, shift_x, shift_y) with x' =
+    scale_x x + shift_x from pixels of the original image to those of the example's. Predictions are mapped back by it.
+    It becomes NaN where a matrix does more than scale and shift, so that no wrong place is computed from it.
 
     Args:
       example: an example whose field `field` is the image as it was.
@@ -230,16 +253,34 @@ def transform_fields(
       matrix: what maps the old image to the new one.
       along: the fields of boxes and masks.
       before: the old image's size, if the example does not hold it decoded.
+      place: adds 'placement' to an example that has boxes or 'original_size', with the identity before `matrix`. Only
+        transforms that apply to every example may: fields must be the same in all rows of a batch.
 
     Raises:
       CanonError: boxes are not [K, 4], masks do not fit the image, or fields per box have another length.
     """
     out = {**example, field: image}
+    if PLACEMENT in example or (place and (along.boxes in example or 'original_size' in example)):
+        out[PLACEMENT] = _compose_placement(example.get(PLACEMENT), matrix)
     if along.boxes in example:
         _transform_box_fields(out, matrix, image.shape[:2], along)
     if along.masks in out or along.segmentation in out:
         _transform_mask_fields(out, before or example[field].shape[:2], matrix, image.shape[:2], along)
     return out
+
+
+def _compose_placement(placement: np.ndarray | None, matrix: np.ndarray) -> np.ndarray:
+    scale = np.diagonal(matrix)[:2]
+    if not is_axis_aligned(matrix) or (scale <= 0).any():
+        return np.full(4, np.nan, np.float32)
+    old = np.array((1, 1, 0, 0), np.float64) if placement is None else np.asarray(placement, np.float64)
+    return np.concatenate([scale * old[:2], scale * old[2:] + matrix[:2, 2]]).astype(np.float32)
+
+
+def keep_boxes(example: Example, kept: np.ndarray, along: SpatialFields) -> Example:
+    """Returns the example with the boxes where `kept`, bool [K], is true, and their rows of masks and fields."""
+    names = [name for name in (along.boxes, along.masks, *along.per_box) if name in example]
+    return {**example, **{name: np.asarray(example[name])[kept] for name in names}}
 
 
 def _transform_box_fields(out, matrix, size, along):
@@ -249,14 +290,14 @@ def _transform_box_fields(out, matrix, size, along):
     mapped = transform_boxes(boxes, matrix)
     clipped = clip_boxes(mapped, size)
     visible = box_area(clipped)
-    kept = (visible > 0) & (visible >= along.min_visible * box_area(mapped))  # an unclipped box has the same area
-    out[along.boxes] = clipped[kept].astype(np.float32)
+    keep = (visible > 0) & (visible >= along.min_visible * box_area(mapped))  # an unclipped box has the same area
+    out[along.boxes] = clipped[keep].astype(np.float32)
     for name in (along.masks, *along.per_box):
         if name in out:
             values = np.asarray(out[name])
             if len(values) != len(boxes):
                 raise CanonError(f'field {name!r} has {len(values)} rows for {len(boxes)} boxes')
-            out[name] = values[kept]
+            out[name] = values[keep]
 
 
 def _transform_mask_fields(out, before, matrix, size, along):
@@ -327,10 +368,17 @@ def check_fits(size: Size, image: np.ndarray, key: Key, padding: int = 0) -> Non
         raise CanonError(f'crop of {sizes}; resize or pad it')
 
 
-def scale_short_side(shape: Size, size: int) -> Size:
-    """Returns `shape` (height, width) scaled so that its shorter side is `size`; the longer one is rounded down."""
-    height, width = shape
-    return (size, width * size // height) if height <= width else (height * size // width, size)
+def scale_short_side(shape: Size, size: int, longest: int | None = None) -> Size:
+    """Returns `shape` (height, width) scaled so that its shorter side is `size`; the longer one is rounded down.
+
+    If the longer one would exceed `longest`, it is `longest`, and the shorter one is smaller (rounded as torchvision
+    does it: from the longer side as already rounded).
+    """
+    short, long = min(shape), max(shape)
+    short, long = size, long * size // short
+    if longest is not None and long > longest:
+        short, long = max(longest * short // long, 1), longest
+    return (short, long) if shape[0] <= shape[1] else (long, short)
 
 
 def draw_crop_box(

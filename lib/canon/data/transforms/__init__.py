@@ -12,6 +12,15 @@ from typing import Any
 from canon import named
 from canon.data.pipeline.chain import Transform
 from canon.data.transforms.crops import googlenet_crops, grid_crops, ten_crop
+from canon.data.transforms.detection import (
+    expand,
+    letterbox,
+    min_iou_crop,
+    random_hsv,
+    record_placement,
+    ssd_photometric,
+    yolo_jitter,
+)
 from canon.data.transforms.fields import check_label, keep_fields, one_hot, pad_boxes, rename
 from canon.data.transforms.geometric import (
     decode,
@@ -49,11 +58,11 @@ from canon.data.transforms.randaugment import rand_augment
 
 __all__ = [
     'center_crop', 'check_label', 'colour_jitter', 'colour_shift', 'cutout', 'decode', 'decode_random_resized_crop',
-    'googlenet_crops', 'grid_crops', 'keep_fields', 'make_transforms', 'mixup', 'one_hot', 'pad', 'pad_boxes',
-    'pca_noise', 'rand_augment', 'random_affine', 'random_blur', 'random_crop', 'random_flip', 'random_grey',
-    'random_perspective', 'random_resized_crop', 'random_rotation', 'random_scale', 'random_shift',
-    'random_translate', 'rename', 'resize', 'resize_short', 'scale_jitter', 'standardise', 'ten_crop', 'to_float',
-    'to_uint8',
+    'expand', 'googlenet_crops', 'grid_crops', 'keep_fields', 'letterbox', 'make_transforms', 'min_iou_crop', 'mixup',
+    'one_hot', 'pad', 'pad_boxes', 'pca_noise', 'rand_augment', 'random_affine', 'random_blur', 'random_crop',
+    'random_flip', 'random_grey', 'random_hsv', 'random_perspective', 'random_resized_crop', 'random_rotation',
+    'random_scale', 'random_shift', 'random_translate', 'record_placement', 'rename', 'resize', 'resize_short',
+    'scale_jitter', 'ssd_photometric', 'standardise', 'ten_crop', 'to_float', 'to_uint8', 'yolo_jitter',
 ]  # fmt: skip
 
 

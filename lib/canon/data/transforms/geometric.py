@@ -33,24 +33,37 @@ def decode(field: str = 'image') -> Transform:
     return Transform(apply)
 
 
-def resize_short(size: int, method: str = 'bilinear', field: str = 'image', along: SpatialSpec = None) -> Transform:
+def resize_short(
+    size: int,
+    longest: int | None = None,
+    method: str = 'bilinear',
+    field: str = 'image',
+    along: SpatialSpec = None,
+) -> Transform:
     """Resizes so that the shorter side has `size` pixels, keeping the aspect, with antialiasing.
 
     Args:
-      size: the longer side is rounded down, as in torchvision.
+      size: of the shorter side; the longer one is rounded down, as in torchvision.
+      longest: bound of the longer side, for which the shorter one gets smaller than `size`; None for none. Detectors
+        that see whole images take 600 and 1000 (Girshick 2015, "Fast R-CNN", section 5) or 800 and 1333.
       method: as in `resize`.
       field: of the image.
       along: fields to transform along with it.
     """
     geometry.check_side(size, 'resize_short')
+    if longest is not None:
+        geometry.check_side(longest, 'resize_short', 'longest')
+        if longest < size:
+            raise UsageError(f'resize_short: longest={longest} is smaller than size={size}')
     geometry.check_method(method, 'resize_short')
     along = SpatialFields.parse(along, 'resize_short')
 
     def apply(example, key):
         image = geometry.get_pixels(example, field, key, 'resize_short')
-        box, shape = (0, 0, image.shape[1], image.shape[0]), geometry.scale_short_side(image.shape[:2], size)
+        shape = geometry.scale_short_side(image.shape[:2], size, longest)
         resized = geometry.resample(image, shape, method)
-        return geometry.transform_fields(example, field, resized, geometry.box_to_canvas(box, shape), along)
+        matrix = geometry.box_to_canvas((0, 0, image.shape[1], image.shape[0]), shape)
+        return geometry.transform_fields(example, field, resized, matrix, along, place=True)
 
     return Transform(apply)
 

@@ -4,6 +4,8 @@ Those that move pixels transform boxes and masks along with them; `along` names 
 (`canon.data.images.geometry.SpatialFields`).
 """
 
+from typing import Literal
+
 import numpy as np
 
 from canon import named
@@ -32,34 +34,49 @@ def resize(
         image = geometry.get_pixels(example, field, key, 'resize')
         box = (0, 0, image.shape[1], image.shape[0])
         resized = geometry.resample(image, size, method)
-        return geometry.transform_fields(example, field, resized, geometry.box_to_canvas(box, size), along)
+        matrix = geometry.box_to_canvas(box, size)
+        return geometry.transform_fields(example, field, resized, matrix, along, place=True)
 
     return Transform(apply)
 
 
-def pad(size: int | tuple[int, int], value: float = 0, field: str = 'image', along: SpatialSpec = None) -> Transform:
+def pad(
+    size: int | tuple[int, int],
+    value: float | tuple[float, ...] = 0,
+    position: Literal['centre', 'corner'] = 'centre',
+    field: str = 'image',
+    along: SpatialSpec = None,
+) -> Transform:
     """Pads to `size` (height, width) with `value`, the image in the middle: LeNet-5 takes 28x28 as 32x32.
 
     Args:
       size: one number for a square.
-      value: of the new pixels.
+      value: of the new pixels, one number or one per channel, in the image's units.
+      position: of the image, in the middle or in the upper left corner, as batches of detectors have it.
       field: of the image.
       along: fields to transform along with it.
 
     Raises CanonError, when applied, for an image larger than `size`.
     """
     (height, width), along = geometry.parse_size(size, 'pad'), SpatialFields.parse(along, 'pad')
+    if position not in ('centre', 'corner'):
+        raise UsageError(f"pad: position={position!r} is neither 'centre' nor 'corner'")
 
     def apply(example, key):
         image = example[field]
         # If the rest is odd, the extra row is below and the extra column at the right.
         top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
+        if position == 'corner':
+            top, left = min(top, 0), min(left, 0)
         if top < 0 or left < 0:
             sizes = f'{height}x{width}: example {key.id} is larger, {image.shape[0]}x{image.shape[1]}'
             raise CanonError(f'pad to {sizes}; resize it first')
+        if np.ndim(value) and np.shape(value) != image.shape[2:]:
+            raise CanonError(f'pad: value={value} does not fit example {key.id} of {image.shape[2:]} channels')
         out = np.full((height, width, *image.shape[2:]), value, image.dtype)
         out[top : top + image.shape[0], left : left + image.shape[1]] = image
-        return geometry.transform_fields(example, field, out, geometry.translation(left, top), along)
+        matrix = geometry.translation(left, top)
+        return geometry.transform_fields(example, field, out, matrix, along, place=True)
 
     return Transform(apply)
 
@@ -76,7 +93,8 @@ def center_crop(size: int | tuple[int, int], field: str = 'image', along: Spatia
         geometry.check_fits((height, width), image, key)
         top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
         part = image[top : top + height, left : left + width]
-        return geometry.transform_fields(example, field, part, geometry.translation(-left, -top), along)
+        matrix = geometry.translation(-left, -top)
+        return geometry.transform_fields(example, field, part, matrix, along, place=True)
 
     return Transform(apply)
 
@@ -120,7 +138,7 @@ def random_crop(
         generator = borrowed_rng(key)
         # One random() per axis is three times as fast as integers(), which matters for images of CIFAR's size.
         top, left = (int(generator.random() * (s + 1)) - padding for s in spare)
-        part = _crop_padded(image, top, left, height, width, value)
+        part = geometry.crop_padded(image, top, left, height, width, value)
         return geometry.transform_fields(example, field, part, geometry.translation(-left, -top), along)
 
     return Transform(apply, random=True)
@@ -135,7 +153,7 @@ def random_shift(pixels: int, value: float = 0, field: str = 'image', along: Spa
     def apply(example, key):
         image, generator = example[field], borrowed_rng(key)
         top, left = (int(generator.random() * (2 * pixels + 1)) - pixels for _ in range(2))
-        part = _crop_padded(image, top, left, *image.shape[:2], value)
+        part = geometry.crop_padded(image, top, left, *image.shape[:2], value)
         return geometry.transform_fields(example, field, part, geometry.translation(-left, -top), along)
 
     return Transform(apply, random=True)
@@ -174,15 +192,3 @@ def standardise(mean: float | tuple[float, ...], std: float | tuple[float, ...],
         return {**example, field: (example[field].astype(np.float32) - mean_array) * scale}
 
     return Transform(apply)
-
-
-def _crop_padded(image, top, left, height, width, value):
-    """Returns image[top:top+height, left:left+width], where what lies outside the image is `value`."""
-    # The window is inside of most images: a view, without a copy.
-    if top >= 0 and left >= 0 and top + height <= image.shape[0] and left + width <= image.shape[1]:
-        return image[top : top + height, left : left + width]
-    out = np.full((height, width, *image.shape[2:]), value, image.dtype)
-    visible = image[max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)]
-    y, x = max(-top, 0), max(-left, 0)  # where the visible part begins in the window
-    out[y : y + visible.shape[0], x : x + visible.shape[1]] = visible
-    return out
