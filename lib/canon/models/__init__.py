@@ -110,7 +110,8 @@ def list_citations() -> Iterator[dict[str, Any]]:
 
 
 _FAMILIES = (
-    'lenet', 'alexnet', 'cuda_convnet', 'zfnet', 'nin', 'vgg', 'googlenet', 'inception', 'resnet', 'mobilenet'
+    'lenet', 'alexnet', 'cuda_convnet', 'zfnet', 'nin', 'vgg', 'googlenet', 'inception', 'resnet', 'mobilenet', 'fcn',
+    'yolo', 'ssd'
 )  # fmt: skip
 
 
