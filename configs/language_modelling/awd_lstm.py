@@ -43,8 +43,8 @@ def get_config(arg: str = '') -> ConfigDict:
                 ),
                 evals=dict(valid=dict(evaluation, split='valid'), test=dict(evaluation, split='test', batch_size=1)),
             ),
-            # PTB and WikiText come split into words, with '<unk>' for the rare ones; Python's documentation is plain text,
-            # so that its words are split here, and those that occur once are unknown.
+            # PTB and WikiText come split into words, with '<unk>' for the rare ones; Python's documentation is plain
+            # text, so that its words are split here, and those that occur once are unknown.
             vocabulary=dict(level='word', min_count=2, split='punctuation') if smoke else dict(level='word'),
             model=model,
             loss=dict(
