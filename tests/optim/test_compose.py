@@ -320,7 +320,7 @@ def test_the_names_of_optax(optim):
         same(make(0.1, weight_decay=0.5, mask=mask), by_regex)
         same(make(0.1, weight_decay=0.5, mask=lambda params: mask), by_regex)
     moments = optim.adam(0.1, mu_dtype='bfloat16').init(PARAMS)[0]
-    assert (moments.mean['bias'].dtype, moments.mean_square['bias'].dtype) == (jnp.bfloat16, jnp.float32)
+    assert (moments.mu['bias'].dtype, moments.nu['bias'].dtype) == (jnp.bfloat16, jnp.float32)
     assert optim.sgd(0.1, 0.9, accumulator_dtype='bfloat16').init(PARAMS)[0].velocity['bias'].dtype == jnp.bfloat16
 
 

@@ -98,5 +98,5 @@ def test_an_average_between_the_ends_of_float32_is_finite(optim):
     """2.7e38 - (-2.7e38) overflows; the average of the two does not."""
     for b1 in (0.9, 0.1):
         state = (tx := optim.scale_by_adam(b1)).init(jnp.zeros(()))
-        _, state = tx.update(jnp.float32(-2.7e38), state._replace(mean=jnp.float32(2.7e38)))
-        np.testing.assert_allclose(float(state.mean), 2.7e38 * (2 * b1 - 1), rtol=1e-5)
+        _, state = tx.update(jnp.float32(-2.7e38), state._replace(mu=jnp.float32(2.7e38)))
+        np.testing.assert_allclose(float(state.mu), 2.7e38 * (2 * b1 - 1), rtol=1e-5)

@@ -79,16 +79,16 @@ for name, make in {**{name: ALL[name] for name in chosen}, **others}.items():
 
 # which leaves are laid out like a parameter
 adam = optim.opt_state_shardings(optim.adam(0.1), abstract, shardings, everywhere)
-assert optim.find_state(adam, optim.AdamState).mean == shardings
+assert optim.find_state(adam, optim.AdamState).mu == shardings
 assert optim.find_state(adam, optim.AdamState).count == everywhere
 # a path that ends like a shorter parameter's belongs to the longer one
 nested = {'a': jax.ShapeDtypeStruct((8,), 'float32'), 'b': {'a': jax.ShapeDtypeStruct((8,), 'float32')}}
 two = {'a': NamedSharding(mesh, P('data')), 'b': {'a': NamedSharding(mesh, P('model'))}}
 nested = optim.opt_state_shardings(optim.adam(0.1), nested, two, everywhere)
-assert optim.find_state(nested, optim.AdamState).mean == two
+assert optim.find_state(nested, optim.AdamState).mu == two
 # one bare array
 bare = optim.opt_state_shardings(optim.adam(0.1), jax.ShapeDtypeStruct((8,), 'float32'), two['a'], everywhere)
-assert optim.find_state(bare, optim.AdamState).mean == two['a']
+assert optim.find_state(bare, optim.AdamState).mu == two['a']
 assert optim.find_state(bare, optim.AdamState).count == everywhere
 """
 

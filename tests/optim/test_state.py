@@ -131,7 +131,7 @@ def test_hyperparams_of_optax_injection_are_found(optim):
 def test_find_goes_through_any_nesting(optim):
     tx = optax.chain(optax.masked(optim.adam(0.1), {'a': True, 'b': False}), optim.ema(0.9))
     state = tx.init(PARAMS)
-    assert optim.find_state(state, optim.AdamState).mean['a'].shape == (3,)
+    assert optim.find_state(state, optim.AdamState).mu['a'].shape == (3,)
     assert optim.find_state(state, optim.TraceState) is None
     with pytest.raises(UsageError, match='2 AdamState'):
         optim.find_state((state, state), optim.AdamState)

@@ -37,7 +37,7 @@ def test_the_first_rule_wins_and_states_hold_their_own_leaves_only(optim):
     same(updates['head']['bias'], jnp.zeros(3))
     same(updates['Conv_0']['bias'], -0.5 * grads['Conv_0']['bias'])
     np.testing.assert_allclose(jnp.abs(updates['head']['kernel']), 0.1, rtol=1e-5)
-    assert {x.shape for x in jax.tree.leaves(optim.find_state(state, optim.AdamState).mean)} == {(3, 3, 2, 4), (6, 3)}
+    assert {x.shape for x in jax.tree.leaves(optim.find_state(state, optim.AdamState).mu)} == {(3, 3, 2, 4), (6, 3)}
     assert set(optim.hyperparams(state)) == {'bias/learning_rate', 'rest/learning_rate'}
 
 

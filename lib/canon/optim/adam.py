@@ -1,4 +1,4 @@
-"""Adam (notes 2.2.3), AdamW and NAdam."""
+"""Adam, AdamW and NAdam. Their moments are called mu and nu, as in optax; the papers have m and v."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from canon.optim.schedules import Schedule
 
 class NadamState(NamedTuple):
     count: jax.Array
-    log_product: jax.Array  # of all momenta mu so far
-    mean: Tree
-    mean_square: Tree
+    log_product: jax.Array  # of all momenta beta_1 .. beta_k
+    mu: Tree
+    nu: Tree
 
 
 class AdamState(NamedTuple):
     count: jax.Array
-    mean: Tree  # of the gradients: s of the notes, m of the paper
-    mean_square: Tree  # r of the notes, v of the paper
+    mu: Tree  # first moment: the average of the gradients, m of the paper
+    nu: Tree  # second moment: the average of their squares, v of the paper
 
 
 def adam(
@@ -51,10 +51,10 @@ def adam(
     state_dtype=None,
     mu_dtype=None,
 ) -> GradientTransformation:
-    """s <- b1 s + (1 - b1) g; r <- b2 r + (1 - b2) g^2;
-    theta <- theta - epsilon_k s_hat / (eps + sqrt r_hat), with s_hat = s / (1 - b1^k), r_hat = r / (1 - b2^k).
+    """mu <- b1 mu + (1 - b1) g; nu <- b2 nu + (1 - b2) g^2;
+    theta <- theta - epsilon_k mu_hat / (eps + sqrt nu_hat), with mu_hat = mu / (1 - b1^k), nu_hat = nu / (1 - b2^k).
 
-    Notes 2.2.3; Kingma & Ba 2015, algorithm 1. The equation of `optax.adam` and `torch.optim.Adam`, with a tenth of
+    Kingma & Ba 2015, algorithm 1. The equation of `optax.adam` and `torch.optim.Adam`, with a tenth of
     their error in float32: see `scale_by_adam`.
     """
     return chain(scale_by_adam(b1, b2, eps, state_dtype, mu_dtype), scale_by_learning_rate(learning_rate))
@@ -72,7 +72,7 @@ def adamw(
     mu_dtype=None,
     mask: Tree | Callable[[Tree], Tree] | None = None,
 ) -> GradientTransformation:
-    """theta <- theta - epsilon_k (s_hat / (eps + sqrt r_hat) + weight_decay theta).
+    """theta <- theta - epsilon_k (mu_hat / (eps + sqrt nu_hat) + weight_decay theta).
 
     Loshchilov & Hutter 2019, algorithm 2, in the convention of torch and optax: the decay is multiplied by the rate. In
     the paper it is multiplied by the schedule alone, epsilon_k / base. The default decay of 0.01 is torch's; optax has
@@ -91,6 +91,7 @@ def adamw(
       mask: the parameters to decay, as optax takes them, in place of `where`.
     """
     if base_learning_rate is not None:
+        # The chain multiplies the decay by epsilon_k: divided by the base, the factor of the schedule remains.
         base_learning_rate = to_number('base_learning_rate', base_learning_rate, above=0)
         weight_decay = to_number('weight_decay', weight_decay) / base_learning_rate
     return chain(
@@ -107,11 +108,12 @@ def nadam(
     eps: float = 1e-8,
     momentum_decay: float | None = 4e-3,
 ) -> GradientTransformation:
-    """Adam with Nesterov's look-ahead: s_hat = mu_{k+1} s / (1 - mu_1 .. mu_{k+1}) + (1 - mu_k) g / (1 - mu_1 .. mu_k).
+    """mu_hat = beta_{k+1} mu / (1 - beta_1 .. beta_{k+1}) + (1 - beta_k) g / (1 - beta_1 .. beta_k) in Adam's step.
 
-    Dozat 2016, algorithm 2, with his mu_k = b1 (1 - 0.96^(momentum_decay k) / 2), which is also the decay of s.
-    `torch.optim.NAdam` has the same weights but decays s by b1, so that its first steps differ.
-    `momentum_decay=None` keeps mu_k = b1, as `optax.nadam` does.
+    Adam with Nesterov's look-ahead: Dozat 2016, algorithm 2, with his momenta
+    beta_k = b1 (1 - 0.96^(momentum_decay k) / 2), which are also the decay of mu. `torch.optim.NAdam` has the same
+    weights but decays mu by b1, so that its first steps differ. `momentum_decay=None` keeps beta_k = b1, as
+    `optax.nadam` does.
     """
     return chain(scale_by_nadam(b1, b2, eps, momentum_decay), scale_by_learning_rate(learning_rate))
 
@@ -119,15 +121,15 @@ def nadam(
 def scale_by_adam(
     b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, state_dtype=None, mu_dtype=None
 ) -> GradientTransformation:
-    """u <- s_hat / (eps + sqrt r_hat). See `adam`.
+    """u <- mu_hat / (eps + sqrt nu_hat). See `adam`.
 
     The averages are computed by `lerp` and the corrections by expm1: the median error of float32 against float64 is
     4e-7, where the textbook form (optax's) has 7e-6, because 1 - float32(0.999) has an error of 1e-5 and 1 - b2^k
     cancels.
 
     state_dtype: a narrower type for both averages; the step uses the rounded values. In bfloat16 an average moves
-        only while (1 - b2) |g^2 - r| is above r / 512: with b2=0.999 r stalls near half of g^2, so choose b2 <= 0.95.
-    mu_dtype: the type of s alone, as in optax; None: `state_dtype`.
+        only while (1 - b2) |g^2 - nu| is above nu / 512: with b2=0.999 nu stalls near half of g^2; choose b2 <= 0.95.
+    mu_dtype: the type of mu alone, as in optax; `state_dtype` if None.
     """
     b1, b2 = to_number('b1', b1, below=1.0), to_number('b2', b2, below=1.0)
     eps = to_number('eps', eps)
@@ -137,17 +139,19 @@ def scale_by_adam(
 
     def update(updates, state, params=None):
         count = next_count(state.count)
-        correct_s, correct_r = 1 / one_minus_power(b1, count), 1 / one_minus_power(b2, count)
+        # Reciprocals of scalars, so that an element is multiplied and not divided.
+        correct_mu, correct_nu = 1 / one_minus_power(b1, count), 1 / one_minus_power(b2, count)
 
-        def kernel(u, s, r):
+        def kernel(u, mu, nu):
             u = wide(u)
-            s = lerp(wide(s), u, b1).astype(s.dtype)
-            r = lerp(wide(r), u * u, b2).astype(r.dtype)
-            divisor = jnp.sqrt(times(correct_r, wide(r))) + cast(eps, u)
-            return ratio(times(correct_s, wide(s)), divisor), s, r
+            # Rounded to the stored type before they are used: the step is a function of the new state.
+            mu = lerp(wide(mu), u, b1).astype(mu.dtype)
+            nu = lerp(wide(nu), u * u, b2).astype(nu.dtype)
+            divisor = jnp.sqrt(times(correct_nu, wide(nu))) + cast(eps, u)
+            return ratio(times(correct_mu, wide(mu)), divisor), mu, nu
 
-        updates, mean, mean_square = per_leaf(kernel, updates, state.mean, state.mean_square)
-        return updates, AdamState(count, mean, mean_square)
+        updates, mu, nu = per_leaf(kernel, updates, state.mu, state.nu)
+        return updates, AdamState(count, mu, nu)
 
     return GradientTransformation(init, update)
 
@@ -155,14 +159,14 @@ def scale_by_adam(
 def scale_by_nadam(
     b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, momentum_decay: float | None = 4e-3
 ) -> GradientTransformation:
-    """u <- the direction of `nadam`, in which s decays by mu_k too."""
+    """u <- the direction of `nadam`, in which mu decays by beta_k too."""
     b1, b2 = to_number('b1', b1, below=1.0), to_number('b2', b2, below=1.0)
     eps = to_number('eps', eps)
 
     if momentum_decay is not None:
         momentum_decay = to_number('momentum_decay', momentum_decay)
 
-    def mu(count):
+    def momentum_at(count):
         if momentum_decay is None:
             return scalar(b1)
         return b1 * (1 - 0.5 * jnp.exp(scalar(count) * (momentum_decay * math.log(0.96))))
@@ -172,20 +176,21 @@ def scale_by_nadam(
 
     def update(updates, state, params=None):
         count = next_count(state.count)
-        now, ahead = mu(count), mu(next_count(count))
-        log_product = state.log_product + jnp.log(now)
-        of_mean = ahead / -jnp.expm1(log_product + jnp.log(ahead))
-        of_update = (1 - now) / -jnp.expm1(log_product)
-        correct_r = 1 / one_minus_power(b2, count)
+        momentum, next_momentum = momentum_at(count), momentum_at(next_count(count))
+        # The product is kept as its logarithm: expm1 of it is 1 - product without cancellation.
+        log_product = state.log_product + jnp.log(momentum)
+        of_mu = next_momentum / -jnp.expm1(log_product + jnp.log(next_momentum))
+        of_update = (1 - momentum) / -jnp.expm1(log_product)
+        correct_nu = 1 / one_minus_power(b2, count)
 
-        def kernel(u, s, r):
+        def kernel(u, mu, nu):
             u = wide(u)
-            s = s + times(1 - now, u - s)
-            r = lerp(r, u * u, b2)
-            divisor = jnp.sqrt(times(correct_r, r)) + cast(eps, u)
-            return ratio(times(of_mean, s) + times(of_update, u), divisor), s, r
+            mu = mu + times(1 - momentum, u - mu)
+            nu = lerp(nu, u * u, b2)
+            divisor = jnp.sqrt(times(correct_nu, nu)) + cast(eps, u)
+            return ratio(times(of_mu, mu) + times(of_update, u), divisor), mu, nu
 
-        updates, mean, mean_square = per_leaf(kernel, updates, state.mean, state.mean_square)
-        return updates, NadamState(count, log_product, mean, mean_square)
+        updates, mu, nu = per_leaf(kernel, updates, state.mu, state.nu)
+        return updates, NadamState(count, log_product, mu, nu)
 
     return GradientTransformation(init, update)

@@ -1,4 +1,4 @@
-"""Per-parameter learning rates from squared gradients: AdaGrad, RMSProp and Adadelta (notes 2.2.1, 2.2.2)."""
+"""Per-parameter learning rates from squared gradients: AdaGrad, RMSProp and Adadelta."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def adagrad(
 ) -> GradientTransformation:
     """r <- r + g^2; theta <- theta - epsilon_k g / (eps + sqrt r).
 
-    Notes 2.2.1; Duchi et al. 2011, figure 1; Goodfellow et al., algorithm 8.4.
+    Duchi et al. 2011, figure 1; Goodfellow et al. 2016, algorithm 8.4.
     `torch.optim.Adagrad(eps=1e-7)` is the same (its default eps is 1e-10). `optax.adagrad` starts r at 0.1
     and puts eps inside the root.
     """
@@ -43,9 +43,9 @@ def rmsprop(
 ) -> GradientTransformation:
     """r <- decay r + (1 - decay) g^2; theta <- theta - epsilon_k g / (eps + sqrt r).
 
-    Notes 2.2.2; Hinton's lecture 6e (without eps). With `eps_in_sqrt` the divisor is sqrt(r + eps):
-    Goodfellow et al., algorithm 8.5, and optax's default with eps=1e-8. `torch.optim.RMSprop(alpha=0.9,
-    eps=1e-6)` is the notes' form (its own defaults are 0.99 and 1e-8).
+    Hinton's lecture 6e, which has no eps. Here it is outside of the root, as in the project's notes and in
+    `torch.optim.RMSprop(alpha=0.9, eps=1e-6)` (whose own defaults are 0.99 and 1e-8). With `eps_in_sqrt` the divisor is
+    sqrt(r + eps): Goodfellow et al. 2016, algorithm 8.5, and optax's default with eps=1e-8.
     """
     return chain(scale_by_rms(decay, eps, eps_in_sqrt), scale_by_learning_rate(learning_rate))
 
@@ -57,9 +57,10 @@ def adadelta(
     """r <- decay r + (1 - decay) g^2; u = g (eps + sqrt t) / (eps + sqrt r); t <- decay t + (1 - decay) u^2;
     theta <- theta - u.
 
-    Notes 2.2.2. With `eps_in_sqrt` it is Zeiler 2012, algorithm 1 (his decay is 0.95): u = g sqrt((t + eps) / (r +
-    eps)), the form of torch and optax. The notes' form starts a thousand times slower: its first step is about eps,
-    Zeiler's about sqrt(eps); choose eps near 1e-3 for it. `learning_rate` scales the step but not t, as in torch.
+    Zeiler 2012, algorithm 1 (his decay is 0.95), with eps outside of the roots as in the project's notes. With
+    `eps_in_sqrt` it is Zeiler's own u = g sqrt((t + eps) / (r + eps)), the form of torch and optax. The notes' form
+    starts a thousand times slower: its first step is about eps, Zeiler's about sqrt(eps); choose eps near 1e-3 for it.
+    `learning_rate` scales the step but not t, as in torch.
     `optax.adadelta()` with its own defaults ascends (its rate of None drops the sign).
     """
     return chain(scale_by_adadelta(decay, eps, eps_in_sqrt), scale_by_learning_rate(learning_rate))
@@ -76,7 +77,7 @@ def scale_by_rss(eps: float = 1e-7, initial_accumulator: float = 0.0) -> Gradien
     def update(updates, state, params=None):
         def kernel(u, r):
             u = wide(u)
-            r = r + u * u
+            r = r + u * u  # of this gradient too: the divisor is 0 only where every gradient was
             return ratio(u, jnp.sqrt(r) + cast(eps, u)), r
 
         updates, sum_of_squares = per_leaf(kernel, updates, state.sum_of_squares)
@@ -117,18 +118,18 @@ def scale_by_adadelta(decay: float = 0.9, eps: float = 1e-6, eps_in_sqrt: bool =
 
     # Roots and quotients are taken before numerator and denominator are combined: eps / g^2 underflows from g = 1e17
     # on.
-    def zeiler(u, r, t, rho, delta):
+    def step_eps_inside(u, r, t, rho, delta):
         g, r = u * u, lerp(r, u * u, rho)
         t = lerp(t, (t + delta) * jnp.where(jnp.isinf(r), 0, g / (r + delta)), rho)
         return jnp.sqrt(t + rho * delta) * (u / jnp.sqrt(rho * (r + delta) + (1 - rho) * g)), r, t
 
-    def notes(u, r, t, rho, delta):
+    def step_eps_outside(u, r, t, rho, delta):
         r = lerp(r, u * u, rho)
         u = (jnp.sqrt(t) + delta) / (jnp.sqrt(r) + delta) * u
         return u, r, lerp(t, u * u, rho)
 
     def update(updates, state, params=None):
-        step = zeiler if eps_in_sqrt else notes
+        step = step_eps_inside if eps_in_sqrt else step_eps_outside
 
         def kernel(u, r, t):
             return step(wide(u), r, t, cast(decay, r), cast(eps, r))

@@ -43,7 +43,7 @@ def per_leaf(
     """
     leaves, treedef = jax.tree.flatten(updates)
     others = [_flatten_like(updates, treedef, tree) for tree in (*accumulators, *given)]
-    if paths:
+    if paths:  # the name of the path comes first, the update after it
         others = [leaves, *others]
         leaves = [path_name(path) for path, _ in tree_flatten_with_path(updates)[0]]
     results = [kernel(*row) for row in zip(leaves, *others, strict=True)]
@@ -77,15 +77,15 @@ def check_params(params: Tree) -> None:
             raise UsageError(f'{name} is {dtype}; only floating-point parameters are trained: freeze it, or remove it')
 
 
-def refuse_buckets(params: Tree, what: str) -> None:
+def refuse_buckets(params: Tree, rule: str) -> None:
     """Raises UsageError inside `bucket_leaves`, for rules that treat leaves differently."""
     if isinstance(params, dict) and BUCKETS in params:
-        raise UsageError(f'{what} cannot be applied to the leaves of a bucket; put it outside of bucket_leaves')
+        raise UsageError(f'{rule} cannot be applied to the leaves of a bucket; put it outside of bucket_leaves')
 
 
-def require_params(params: Tree, what: str) -> Tree:
+def require_params(params: Tree, rule: str) -> Tree:
     if params is None:
-        raise UsageError(f'{what} needs the parameters: call update(updates, state, params)')
+        raise UsageError(f'{rule} needs the parameters: call update(updates, state, params)')
     return params
 
 
@@ -125,6 +125,7 @@ def zero_count() -> jax.Array:
 
 def next_count(count: jax.Array) -> jax.Array:
     """Returns count + 1, saturating at the largest int32."""
+    # A comparison and not `minimum(count + 1, largest)`, whose sum would overflow first.
     return count + (count < np.iinfo(np.int32).max).astype(jnp.int32)
 
 
@@ -150,6 +151,7 @@ def lerp(average: jax.Array, value: jax.Array, decay: float | jax.Array) -> jax.
     The step starts from the term with the larger weight, so that it is not rounded in the difference. If the difference
     overflows, or the average has, the plain form is used, whose terms do not.
     """
+    # The decay is known when the update is traced, unless it is a tracer: one form is compiled then.
     decay = cast(decay, average)
     difference = value - average
     if isinstance(decay, Tracer):
@@ -175,25 +177,25 @@ def accept_names(**names: str) -> Callable:
     """Returns a decorator that accepts optax's names: `accept_names(rho='decay')` takes `rho` for `decay`."""
 
     def decorate(function: Callable) -> Callable:
-        own, title = inspect.signature(function), getattr(function, '__name__', '')
-        others = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in names]
+        signature, title = inspect.signature(function), getattr(function, '__name__', '')
+        aliases = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in names]
 
         @functools.wraps(function)
         def call(*args, **kwargs):
-            given = {names[other]: (other, kwargs.pop(other)) for other in names if other in kwargs}
-            bound = own.bind_partial(*args, **kwargs)
-            for name, (other, value) in given.items():
+            values = {names[alias]: (alias, kwargs.pop(alias)) for alias in names if alias in kwargs}
+            bound = signature.bind_partial(*args, **kwargs)
+            for name, (alias, value) in values.items():
                 if value is None:
                     continue
-                default = own.parameters[name].default
+                default = signature.parameters[name].default
                 ours = bound.arguments.get(name, default)
                 if not isinstance(ours, jax.Array) and ours != default:  # optax injects defaults too, as arrays
-                    raise UsageError(f'{other} is {name} of {title}; give one of them')
+                    raise UsageError(f'{alias} is {name} of {title}; give one of them')
                 bound.arguments[name] = value
             return function(*bound.args, **bound.kwargs)
 
         # Read by canon.named and by optax.inject_hyperparams.
-        call.__signature__ = own.replace(parameters=[*own.parameters.values(), *others])  # ty: ignore
+        call.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *aliases])  # ty: ignore
         return call
 
     return decorate
@@ -221,6 +223,7 @@ def to_integer(name: str, value, least: int = 1, traced: bool = False) -> int:
     kind = getattr(value, 'dtype', np.asarray(value).dtype)
     if isinstance(value, str) or jnp.shape(value) or not np.issubdtype(kind, np.integer):
         raise UsageError(f'{name}={value!r} must be an integer of at least {least}')
+    # Lengths are compared with counts, which are int32.
     if not least <= value < 2**31:
         raise UsageError(f'{name}={value!r} must be an integer of at least {least} and below 2^31')
     return int(value)

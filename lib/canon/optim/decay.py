@@ -68,8 +68,10 @@ def add_decayed_weights(
     def update(updates, state, params=None):
         params = require_params(params, 'add_decayed_weights')
         decayed = decayed_paths(params)
+        # What `set_hyperparams` has set overrides the argument.
         decay = jnp.where(state.pinned, state.weight_decay, constant_scalar(weight_decay))
 
+        # Which leaves decay is decided by their names while tracing: the compiled update has no branches.
         def kernel(path, u, p):
             return (wide(u) + times(decay, wide(p)) if path in decayed else u,)
 

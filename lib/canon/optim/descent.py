@@ -1,7 +1,7 @@
-"""Gradient descent, momentum and Nesterov's momentum (notes 2.1).
+"""Gradient descent, momentum and Nesterov's momentum.
 
 The order of the links in a chain decides the rule: with the learning rate before the velocity, the rate is inside the
-velocity (Sutskever et al. 2013, the notes); with the rate after it, the rate is outside (torch, optax). The two agree
+velocity (Sutskever et al. 2013); with the rate after it, the rate is outside (torch, optax). The two agree
 as long as the rate is constant, and differ after every change of it.
 """
 
@@ -55,7 +55,7 @@ def sgd(
 ) -> GradientTransformation:
     """theta <- theta - epsilon_k g; with momentum v <- momentum v + g; theta <- theta - epsilon_k v.
 
-    Notes 2.1.1; Goodfellow et al., algorithm 8.1. As `optax.sgd` and `torch.optim.SGD`, with the rate outside
+    Goodfellow et al. 2016, algorithm 8.1. As `optax.sgd` and `torch.optim.SGD`, with the rate outside
     of the velocity; `momentum` and `nesterov` are the rules of the papers, with the rate inside.
     """
     if momentum is None:
@@ -69,7 +69,7 @@ def momentum(
 ) -> GradientTransformation:
     """v <- momentum v - epsilon_k g; theta <- theta + v.
 
-    Notes 2.1.2; Sutskever et al. 2013, eq. 1-2; also AlexNet's rule. A drop of the rate does not change the accumulated
+    Sutskever et al. 2013, eq. 1-2; also AlexNet's rule. A drop of the rate does not change the accumulated
     velocity. With `rate_inside=False` v <- momentum v + g; theta <- theta - epsilon_k v, which is
     `optax.sgd(momentum=)` and `torch.optim.SGD(momentum=)`: a drop scales the accumulated velocity down too. With a
     constant rate the two agree; after a drop to a tenth they differ by a few per cent.
@@ -89,7 +89,7 @@ def nesterov(
 ) -> GradientTransformation:
     """v <- momentum v - epsilon_k grad f(theta + momentum v); theta <- theta + v.
 
-    Notes 2.1.2; Sutskever et al. 2013, eq. 3-4. The trajectory is exact, also under a changing rate, in two forms.
+    Sutskever et al. 2013, eq. 3-4. The trajectory is exact, also under a changing rate, in two forms.
 
     stored='lookahead': the loop's parameters are phi = theta + momentum v, where the gradient is taken anyway, so this
         works in any loop. `eval_params` returns theta. Weight decay before it decays phi, as the gradient of an L2 term
@@ -134,7 +134,7 @@ def _accumulate_velocity(state_type, momentum, nesterov: bool, state_dtype) -> G
         decay = ahead if state_type is TraceState else state.momentum  # that of the point the gradient is of
 
         def kernel(u, v):
-            u = wide(u)
+            u = wide(u)  # v is rounded to its stored type before the step uses it
             v = (times(decay, wide(v)) + u).astype(v.dtype)
             return (u + times(ahead, wide(v)) if nesterov else wide(v)), v
 
@@ -145,4 +145,5 @@ def _accumulate_velocity(state_type, momentum, nesterov: bool, state_dtype) -> G
 
 
 def _chain_rate(rate_inside: bool, rate: GradientTransformation, velocity: GradientTransformation):
+    # With the rate first the velocity accumulates steps; with the rate last it accumulates gradients.
     return chain(rate, velocity) if rate_inside else chain(velocity, rate)

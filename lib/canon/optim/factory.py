@@ -83,13 +83,14 @@ def _link(name: str, arguments: dict, where: str) -> optax.GradientTransformatio
     if _return_type(function) == Schedule:
         raise UsageError(f'{where}: {name!r} is a schedule; give it as a learning_rate')
     tx = _call(function, arguments, where)
+    # By its methods, not its class: a function of another library may return a pair of its own.
     if not (hasattr(tx, 'init') and hasattr(tx, 'update')):
         raise UsageError(f'{where}: {name!r} does not return a gradient transformation')
     return tx
 
 
 def _partition(arguments: dict, where: str) -> optax.GradientTransformation:
-    """`dict(name='partition', rules=(('kernel$', 'muon'), ('.*', 'adam')), muon=dict(...), adam=dict(...))`."""
+    """Makes the transform of `dict(name='partition', rules=(('kernel$', 'muon'), ...), muon=dict(...), ...)`."""
     if 'rules' not in arguments:
         raise UsageError(f'{where}: partition needs rules, pairs of a regex and the key of a transform next to rules')
     rules = [tuple(pair) for pair in arguments.pop('rules')]
@@ -100,6 +101,7 @@ def _partition(arguments: dict, where: str) -> optax.GradientTransformation:
     transforms = {}
     for key in keys:
         spec = dict(arguments.get(key, {}))
+        # The key of a rule is the name of its optimizer unless its spec has one.
         transforms[key] = make_optimizer(spec if 'chain' in spec else {'name': key, **spec}, f'{where}.{key}')
     return partition([(pattern, transforms[key]) for pattern, key in rules])
 
@@ -110,6 +112,7 @@ def _find_in_optax(name: str, where: str) -> Callable:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise UsageError(f'{where}: there is no module {module_name!r}') from error
+    # optax exports classes of states and types too, whose names are capitalised.
     functions = {k: v for k, v in vars(module).items() if callable(v) and k.islower() and not k.startswith('_')}
     if attribute not in functions:
         raise UsageError(f'{where}: optax has no {name!r}{named.suggest(attribute, functions)}')
@@ -130,7 +133,7 @@ def _value(value: Any, where: str) -> Any:
     if not isinstance(value, Mapping):
         return value
     name = value.get('name')
-    if name is None or name == 'partition':
+    if name is None or name == 'partition':  # a chain has no name
         return make_optimizer(value, where)
     if ':' not in name and not name.startswith('optax.') and name not in _functions():
         names = [*_names(schedules=True), *_names(schedules=False)]

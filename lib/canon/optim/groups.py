@@ -49,12 +49,12 @@ def partition(rules: Rules) -> GradientTransformationExtraArgs:
 def partition_by(
     owners: Callable[[Tree], list[int]], transforms: Mapping[str, GradientTransformation]
 ) -> GradientTransformationExtraArgs:
-    """`partition` by a function: `owners(params)` returns for each leaf the index of its transform."""
+    """Partitions by a function: `owners(params)` returns for each leaf the index of its transform."""
     names, inner = list(transforms), [with_extra_args_support(tx) for tx in transforms.values()]
 
-    def mask_others(tree, owner, mine):
+    def mask_others(tree, owner, index):
         leaves, treedef = jax.tree.flatten(tree)
-        return treedef.unflatten([x if i == mine else MaskedNode() for x, i in zip(leaves, owner, strict=True)])
+        return treedef.unflatten([x if i == index else MaskedNode() for x, i in zip(leaves, owner, strict=True)])
 
     def init(params):
         owner = owners(params)
@@ -66,6 +66,7 @@ def partition_by(
         )
 
     def update(updates, state, params=None, **extra):
+        # Rules match paths while tracing, and the updates have the paths of the parameters.
         owner = owners(updates if params is None else params)
         treedef = jax.tree.structure(updates)
         results, groups = [], {}
@@ -73,6 +74,7 @@ def partition_by(
             given = None if params is None else mask_others(params, owner, i)
             new, groups[name] = tx.update(mask_others(updates, owner, i), state.groups[name], given, **extra)
             results.append(treedef.flatten_up_to(new))
+        # Every result has all leaves, of which only its transform's own are not masked.
         merged = [results[i][leaf] for leaf, i in enumerate(owner)]
         return treedef.unflatten(merged), PartitionState(groups)
 
@@ -95,6 +97,7 @@ def freeze(where: str | None = None) -> GradientTransformation:
         frozen = select_paths(where, updates)
 
         def kernel(path, u, *p):
+            # In the type of the parameter: the gradient of an integer is a float0, which cannot be added to it.
             return (jnp.zeros(jnp.shape(u), jnp.result_type(*p or (u,))) if path in frozen else u,)
 
         given = () if params is None else (params,)
@@ -120,6 +123,7 @@ def scale_rates(rules: Rules) -> GradientTransformation:
         treedef = jax.tree.structure(updates)
         factors = treedef.unflatten([pairs[i][1] for i in match_rules(pairs, updates)])
         same = lambda factor: isinstance(factor, float) and factor == 1  # noqa: E731
+        # A factor of 1 changes neither the value nor the type of the update.
         kernel = lambda u, factor: u if same(factor) else times(scalar(factor), wide(u))  # noqa: E731
         return jax.tree.map(kernel, updates, factors), state
 

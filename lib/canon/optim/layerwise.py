@@ -28,6 +28,7 @@ def lars(
     optax divides by the norm of the sum, ||g + weight_decay theta||.
     """
     ratio = scale_by_trust_ratio(weight_decay, trust_coefficient, eps, vectors, separate_norms=True)
+    # The rate comes before the velocity, as in algorithm 1: v accumulates steps.
     return chain(ratio, scale_by_learning_rate(learning_rate), trace(momentum))
 
 
@@ -39,12 +40,13 @@ def lamb(
     weight_decay: float = 0.01,
     vectors: bool = False,
 ) -> GradientTransformation:
-    """u = s_hat / (eps + sqrt r_hat) + weight_decay theta; theta <- theta - epsilon_k u ||theta|| / ||u||.
+    """u = mu_hat / (eps + sqrt nu_hat) + weight_decay theta; theta <- theta - epsilon_k u ||theta|| / ||u||.
 
     You et al. 2020, algorithm 2, with the identity for phi. Vectors get Adam's step without ratio and decay, as in
     BERT's recipe; `vectors=True` includes them, as `optax.lamb` does. A ratio with a norm of zero is 1.
     """
     ratio = scale_by_trust_ratio(weight_decay, vectors=vectors)
+    # The ratio comes after Adam's division: it compares the norm of the step, decay included, with the weights'.
     return chain(scale_by_adam(b1, b2, eps), ratio, scale_by_learning_rate(learning_rate))
 
 

@@ -15,7 +15,7 @@ from canon.optim.schedules import Schedule
 
 
 class LionState(NamedTuple):
-    mean: Tree
+    mu: Tree
 
 
 @accept_names(mu_dtype='state_dtype')
@@ -58,7 +58,7 @@ def scale_by_lion(b1: float = 0.9, b2: float = 0.99, state_dtype=None) -> Gradie
             m = lerp(wide(m), u, b2).astype(m.dtype)
             return jnp.sign(cast(of_mean, u) * wide(m) + cast(of_update, u) * u), m
 
-        updates, mean = per_leaf(kernel, updates, state.mean)
-        return updates, LionState(mean)
+        updates, mu = per_leaf(kernel, updates, state.mu)
+        return updates, LionState(mu)
 
     return GradientTransformation(lambda params: LionState(zeros(params, state_dtype)), update)

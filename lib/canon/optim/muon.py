@@ -33,7 +33,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan et al.: the steepest polyn
 
 
 class MuonState(NamedTuple):
-    mean: Tree
+    mu: Tree
 
 
 @accept_names(beta='momentum', ns_steps='steps')
@@ -78,6 +78,7 @@ def muon(
         by_adam = [adam_where is not None and compile_pattern(adam_where).search(name) is not None for name in names]
         if adam_where is not None and names and not any(by_adam):
             raise UsageError(f'adam_where={adam_where!r} matches no parameter{suggest(adam_where, names)}')
+        # 0 is Muon's group, 1 AdamW's: a vector has no singular values to equalise.
         return [int(yes or jnp.ndim(p) < 2) for yes, (_, p) in zip(by_adam, leaves, strict=True)]
 
     matrices = chain(
@@ -109,13 +110,14 @@ def scale_by_muon(
                 raise UsageError(f'{path} has shape {u.shape}; muon is for matrices, give it to adam')
             u = wide(u)
             m = lerp(m, u, momentum)
+            # Rows are all axes but the outputs: a convolution is the matrix that it applies to patches.
             matrix = (lerp(u, m, 1 - momentum) if nesterov else m).reshape(-1, u.shape[-1])
             inputs, outputs = matrix.shape
             factor = max(1, outputs / max(inputs, 1)) ** 0.5 if scale == 'width' else 0.2 * max(matrix.shape) ** 0.5
             return factor * orthogonalize(matrix, steps).reshape(u.shape), m
 
-        updates, mean = per_leaf(kernel, updates, state.mean, paths=True)
-        return updates, MuonState(mean)
+        updates, mu = per_leaf(kernel, updates, state.mu, paths=True)
+        return updates, MuonState(mu)
 
     return GradientTransformation(init, update)
 
@@ -127,11 +129,13 @@ def orthogonalize(matrix: jax.Array, steps: int = 5, eps: float = 1e-7) -> jax.A
     computed in the type of the matrix; the author uses bfloat16.
     """
     a, b, c = COEFFICIENTS
+    # X X^T is then of the smaller of the two sizes.
     x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     # Divides by the largest entry first: squares overflow from 1.8e19 on.
     largest = jnp.max(jnp.abs(x), initial=0)
     largest = jnp.where(largest == 0, 1, largest)
     x = x / largest
+    # eps / largest, since x was divided by it: together matrix / (||matrix|| + eps).
     x = x / (jnp.sqrt(jnp.sum(x * x)) + eps / largest)
 
     def iterate(_, x):

@@ -1,4 +1,4 @@
-"""Divides the learning rate when a metric stops improving, as done by hand for AlexNet, VGG, ResNet (notes 2.5)."""
+"""Divides the learning rate when a metric stops improving, as done by hand for AlexNet, VGG and ResNet."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ def eval_params(params: Tree, opt_state) -> Tree:
     """
     for state in find_states(opt_state, ScheduleFreeState):
         params = _overlay(params, state.z, lambda y, z, s=state: recover_average(y, z, s.interpolation))
+    # The loop's parameters are phi = theta + momentum v.
     for state in find_states(opt_state, NesterovState):
         params = _overlay(params, state.velocity, lambda p, v, s=state: wide(p) - times(s.momentum, wide(v)))
     for kind in (EmaState, LateAverageState):  # last, since an average takes precedence

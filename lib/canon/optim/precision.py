@@ -31,6 +31,7 @@ def master_weights(tx: GradientTransformation) -> GradientTransformationExtraArg
 
     def update(updates, state, params=None, **extra):
         params = require_params(params, 'master_weights')
+        # `tx` gets the master for the parameters, so that decay and averages do not see their rounding.
         updates, inner = tx.update(updates, state.inner, state.master, **extra)
 
         def kernel(u, master, p):

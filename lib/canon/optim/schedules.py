@@ -39,6 +39,7 @@ def linear_decay(init: float, final: float, steps: int) -> Schedule:
 
     def rate(count):
         a, b = _fractions(count, steps)
+        # A weighted sum of the ends reaches both exactly; init + a (final - init) need not.
         return b * init + a * final
 
     return rate
@@ -82,7 +83,7 @@ def cosine(init: float, final: float = 0.0, *, steps: int) -> Schedule:
 
 
 def warmup(steps: int, then: Schedule, init: float = 0.0) -> Schedule:
-    """Linear from init to `then(0)` over `steps` updates, then `then`, which counts from the end of the warm-up.
+    """Rises linearly from init to `then(0)` over `steps` updates, then follows `then`, which counts from there.
 
     Goyal et al. 2017, section 2.2. With init=0 the first update does not change the parameters.
     """
@@ -96,6 +97,7 @@ def warmup(steps: int, then: Schedule, init: float = 0.0) -> Schedule:
     def rate(count):
         a, b = _fractions(count, steps)
         rising = b * init + a * then(jnp.zeros((), jnp.int32))
+        # Both branches are evaluated at every count: `maximum` keeps that of `then` valid during the warm-up.
         return jnp.where(jnp.asarray(count) < steps, rising, then(jnp.maximum(count - steps, 0)))
 
     return rate

@@ -39,8 +39,8 @@ class Side(NamedTuple):
 
 class SoapState(NamedTuple):
     count: jax.Array
-    mean: Tree  # of the gradients, not rotated
-    mean_square: Tree  # of the rotated gradients
+    mu: Tree  # first moment of the gradients, not rotated
+    nu: Tree  # second moment of the rotated gradients
     sides: tuple  # for each leaf (left, right), each a Side or None
 
 
@@ -94,21 +94,23 @@ def scale_by_soap(
 
     def update(updates, state, params=None):
         count = next_count(state.count)
-        correct_s, correct_r = 1 / one_minus_power(b1, count), 1 / one_minus_power(b2, count)
+        correct_mu, correct_nu = 1 / one_minus_power(b1, count), 1 / one_minus_power(b2, count)
 
-        def kernel(u, s, r, sides):
+        def kernel(u, mu, nu, sides):
             u = wide(u)
             g = _matrix(u)
             sides = tuple(_update_gram(side, g if i == 0 else g.T, b2) for i, side in enumerate(sides))
-            sides, r = _update_bases(sides, _matrix(r), count, every)
-            s = lerp(s, u, b1)
-            r = lerp(r, _rotate(g, sides) ** 2, b2)
-            divisor = jnp.sqrt(times(correct_r, r)) + cast(eps, u)
-            direction = ratio(times(correct_s, _rotate(_matrix(s), sides)), divisor)
-            return _rotate(direction, sides, back=True).reshape(u.shape), s, r.reshape(u.shape), sides
+            sides, nu = _update_bases(sides, _matrix(nu), count, every)
+            # mu stays in the basis of the parameters and is rotated for the step; squares cannot be rotated later.
+            mu = lerp(mu, u, b1)
+            nu = lerp(nu, _rotate(g, sides) ** 2, b2)
+            divisor = jnp.sqrt(times(correct_nu, nu)) + cast(eps, u)
+            direction = ratio(times(correct_mu, _rotate(_matrix(mu), sides)), divisor)
+            return _rotate(direction, sides, back=True).reshape(u.shape), mu, nu.reshape(u.shape), sides
 
         treedef = jax.tree.structure(updates)
-        checked = per_leaf(lambda u, s, r: (u, s, r), updates, state.mean, state.mean_square)
+        # `per_leaf` checks the shapes; it cannot map over `sides`, which has two entries per leaf.
+        checked = per_leaf(lambda u, mu, nu: (u, mu, nu), updates, state.mu, state.nu)
         sides = treedef.unflatten(list(state.sides))
         columns = [treedef.flatten_up_to(tree) for tree in (*checked, sides)]
         rows = [kernel(*row) for row in zip(*columns, strict=True)]
@@ -140,27 +142,29 @@ def _update_gram(side: Side | None, g: jax.Array, decay: float) -> Side | None:
     return Side(lerp(side.gram, gram, decay), side.basis)
 
 
-def _update_bases(sides, r, count, every: int):
-    """Updates the bases at the first update and at every `every`-th; returns the sides, and r in the new order."""
+def _update_bases(sides, nu, count, every: int):
+    """Updates the bases at the first update and at every `every`-th; returns the sides, and nu in the new order."""
 
-    def decompose(sides, r):
-        return tuple(s and Side(s.gram, jnp.linalg.eigh(s.gram)[1][:, ::-1]) for s in sides), r
+    def decompose(sides, nu):
+        # `eigh` sorts ascending; the largest eigenvalue comes first, as `refine` keeps it.
+        return tuple(s and Side(s.gram, jnp.linalg.eigh(s.gram)[1][:, ::-1]) for s in sides), nu
 
-    def refine(sides, r):
+    def refine(sides, nu):
         new = []
         for axis, side in enumerate(sides):
             if side is not None:
+                # Rayleigh quotients: the eigenvalues as the present basis estimates them.
                 values = jnp.sum(side.basis * (side.gram @ side.basis), axis=0)
                 order = jnp.argsort(-values)
-                r = jnp.take(r, order, axis=axis)
+                nu = jnp.take(nu, order, axis=axis)
                 side = Side(side.gram, jnp.linalg.qr(side.gram @ side.basis[:, order])[0])
             new.append(side)
-        return tuple(new), r
+        return tuple(new), nu
 
     if all(side is None for side in sides):
-        return sides, r
-    which = jnp.where(count == 1, 0, jnp.where(count % every == 0, 1, 2))
-    return jax.lax.switch(which, (decompose, refine, lambda sides, r: (sides, r)), sides, r)
+        return sides, nu
+    branch = jnp.where(count == 1, 0, jnp.where(count % every == 0, 1, 2))
+    return jax.lax.switch(branch, (decompose, refine, lambda sides, nu: (sides, nu)), sides, nu)
 
 
 def _rotate(x: jax.Array, sides, back: bool = False) -> jax.Array:

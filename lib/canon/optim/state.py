@@ -42,13 +42,14 @@ def set_hyperparams(opt_state, **values):
     names = _named_places(opt_state, leaves)
     short = {i: name.rpartition('/')[2] for i, name in names.items()}
     new = [leaf for _, leaf in leaves]
-    at = {path: i for i, (path, _) in enumerate(leaves)}
+    place_of = {path: i for i, (path, _) in enumerate(leaves)}
     for name, value in values.items():
         chosen = [i for i in names if name in (names[i], short[i])]
         if not chosen:
             raise UsageError(f'the optimizer has no hyperparameter {name!r}{suggest(name, names.values())}')
         for i in chosen:
-            pinned = at.get((*leaves[i][0][:-1], GetAttrKey('pinned')))
+            # `pinned` is a field of the same state as the hyperparameter.
+            pinned = place_of.get((*leaves[i][0][:-1], GetAttrKey('pinned')))
             if value is not None:
                 new[i] = _like(new[i], value, name)
             elif pinned is None:
@@ -66,7 +67,7 @@ def overrides(opt_state) -> dict[str, jax.Array]:
 
 
 def find_state(opt_state, kind: type) -> Any:
-    """Returns the state of a link by its type, however nested: `find_state(state, AdamState).mean`; None without one.
+    """Returns the state of a link by its type, however nested: `find_state(state, AdamState).mu`; None without one.
 
     Raises UsageError if there are several: `find_states` lists them.
     """
@@ -105,6 +106,7 @@ def opt_state_shardings(tx, params: Tree, param_shardings: Tree, replicated) -> 
         owner = next((suffix for suffix in suffixes if suffix in shapes), None)
         return shardings[owner] if owner is not None and shapes[owner] == leaf.shape else replicated
 
+    # Only shapes and paths are needed, so nothing is allocated.
     return jax.tree_util.tree_map_with_path(shard_leaf, jax.eval_shape(tx.init, params))
 
 
@@ -123,6 +125,7 @@ def _named_places(opt_state, leaves: list) -> dict[int, str]:
 def _declared_paths(tree, prefix: tuple = ()) -> set[tuple]:
     """Returns the paths of the fields that states declare as `HYPERPARAMETERS`, however nested."""
     paths = {(*prefix, GetAttrKey(field)) for field in getattr(type(tree), 'HYPERPARAMETERS', ())}
+    # A state may hold others, as that of `schedule_free` does: each declares its own fields.
     nodes = tree_flatten_with_path(tree, is_leaf=lambda n: n is not tree and hasattr(type(n), 'HYPERPARAMETERS'))[0]
     for path, node in nodes:
         if hasattr(type(node), 'HYPERPARAMETERS'):
