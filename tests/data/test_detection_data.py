@@ -13,6 +13,7 @@ from PIL import Image
 
 from canon.data import Batches, Key, Once, load_boxes, load_source, transforms
 from canon.data.detection import coco, tfds_boxes
+from canon.data.detection.annotations import check_most
 from canon.errors import CanonError, UsageError
 
 F = tfds.features
@@ -474,6 +475,16 @@ def test_more_boxes_than_the_batch_has_room_for():
     assert (padded['truncated'], padded['valid'].sum()) == (0, 5)
     with pytest.raises(UsageError, match='overflow'):
         transforms.pad_boxes(3, overflow='drop')
+
+
+def test_most_is_checked_before_training(tmp_path):
+    source = voc(write_voc(tmp_path, {'a': GOOD, 'b': GOOD * 3}))
+    check_most(source, 3)
+    with pytest.raises(
+        UsageError, match=r'data\.most=2, but JPEGImages/b\.jpg of AnnotatedImages.* has 3 objects; incr'
+    ):
+        check_most(source, 2)
+    check_most(load_source('digit_scenes'), 0)  # does not know; pad_boxes refuses it
 
 
 def test_batches_of_a_detection_set(tmp_path):

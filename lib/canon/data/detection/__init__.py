@@ -1,1 +1,6 @@
-"""Images with boxes and label maps: readers of detection and segmentation data, embedded scenes, batches by size."""
+"""Images with boxes and label maps: readers, embedded scenes, and batches by size.
+
+Boxes are [x0, y0, x1, y1] in pixels at pixel edges. Readers convert the conventions of their formats, and nothing after
+them does. What is wrong in annotations is counted and named before anything is trained (`annotations.DefectLog`), and
+refused, dropped or clipped as the argument `invalid` asks.
+"""

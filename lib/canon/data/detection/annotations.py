@@ -83,7 +83,8 @@ class DefectLog:
             text = '; '.join(f'{line}; {_FIXES[kind]}' for kind, line in lines.items())
             raise UsageError(f'{self.name}: {text}; or set {other}')
         for kind, line in lines.items():
-            done = 'clipped, or dropped if nothing is left' if kind == _CLIPPED and self.invalid == 'clip' else 'dropped'
+            clips = kind == _CLIPPED and self.invalid == 'clip'
+            done = 'clipped, or dropped if nothing is left' if clips else 'dropped'
             logging.getLogger('canon').warning('%s: %s; %s', self.name, line, done)
         return tuple(self.defects)
 
@@ -285,6 +286,21 @@ def check_records(
     if not kept:
         raise UsageError(f'{log.name}: no images are left')
     return kept, labels
+
+
+def check_most(source: Any, most: int, where: str = 'data.most') -> None:
+    """Raises UsageError, naming `where` and the file, if an image of a source has more than `most` objects.
+
+    Sources that do not know the number of objects of their images are checked by `pad_boxes` as they are read.
+    """
+    if not hasattr(source, 'count_per_image'):
+        return
+    counts = source.count_per_image()
+    if counts.max(initial=0) > most:
+        image = int(counts.argmax())
+        raise UsageError(
+            f'{where}={most}, but {source.names[image]} of {source!r} has {counts[image]} objects; increase it'
+        )
 
 
 def select_split(split: str, list_items: Callable[[str], Sequence[Item]]) -> tuple[list[Item], int | None]:

@@ -55,12 +55,17 @@ def load_source(name: str, split: str = 'train', data_dir: str | os.PathLike | N
     """Loads one split of the data set `name`.
 
     A name is that of a public function of `canon.data.images`, `canon.data.text`, `canon.data.detection`,
-    `pipeline.arrays` or `pipeline.synthetic` that takes `split` and returns a source: 'digits' (embedded; prepared on
-    first use), 'folder' (path=, one folder of images per class), 'npz' (path=), 'fake' (random images), 'digit_lines'
-    (embedded: lines of text), 'words' (path=, images with their texts), 'digit_scenes' (embedded: scenes with boxes and
-    label maps). 'package.module:function' is such a function of any other module; it returns anything with `len` and
-    `[i]`, perhaps with an `info`. All other names are those of TFDS sets, prepared in array_record: 'mnist',
-    'voc/2007', 'voc/2007:4.0.0'.
+    `pipeline.arrays` or `pipeline.synthetic` that takes `split` and returns a source:
+
+    - embedded: 'digits' (prepared on first use), 'digit_lines' (with texts), 'digit_scenes' (with boxes or label maps),
+      'fake' (random images);
+    - of files, path=: 'folder' (a folder per class), 'npz', 'words' (with texts), 'voc_detection', 'coco_detection',
+      'yolo_boxes', 'csv_boxes', 'voc_segmentation', 'sbd_segmentation', 'label_maps';
+    - 'tfds_boxes' (dataset=), a TFDS set with boxes.
+
+    'package.module:function' is such a function of any other module; it returns anything with `len` and `[i]`, perhaps
+    with an `info`. All other names are those of TFDS sets, prepared in array_record: 'mnist', 'voc/2007',
+    'voc/2007:4.0.0'.
 
     Args:
       name: the data set.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -17,8 +16,8 @@ import numpy as np
 
 from canon import named
 from canon.data.pipeline import splits
-from canon.data.pipeline.batches import Batch, Batches, Once
-from canon.data.pipeline.mixing import Interleaved
+from canon.data.pipeline.batches import Batches, Once
+from canon.data.pipeline.mixing import Concatenated, Interleaved
 from canon.data.pipeline.source import Example, Info
 from canon.data.text import catalogues, text_files, vocabulary
 from canon.data.text.vocabulary import Vocabulary
@@ -401,32 +400,11 @@ class Buckets(Interleaved):
         super().__init__(data, seed=seed, shuffled=True, batch_size=size, threads=threads)
 
 
-class BucketsOnce:
+class BucketsOnce(Concatenated):
     """Evaluation batches: each pair once, bucket after bucket; 'mask' as in `Once`."""
 
     def __init__(self, parts: Sequence[Pairs], batch_size: int):
-        self.parts = [Once(part, batch_size, threads=0) for part in parts]
-        self.batch_size, self.num_examples = batch_size, sum(len(part) for part in parts)
-
-    def for_process(self, index: int, count: int) -> BucketsOnce:
-        """Returns the same data whose batches hold only the rows of process `index` of `count`."""
-        part = copy.copy(self)
-        part.parts = [each.for_process(index, count) for each in self.parts]
-        return part
-
-    def __len__(self) -> int:
-        return sum(map(len, self.parts))
-
-    def __getitem__(self, index: int) -> Batch:
-        for part in self.parts:
-            if 0 <= index < len(part):
-                return part[index]
-            index -= len(part)
-        raise IndexError(f'no batch {index}: there are {len(self)}')
-
-    def iterate(self, start: int = 0) -> Iterator[Batch]:
-        """Yields the batches from number `start` on."""
-        return (self[i] for i in range(start, len(self)))
+        super().__init__([Once(part, batch_size, threads=0) for part in parts], threads=0)
 
 
 def _shorten(tokens: np.ndarray, max_length: int) -> np.ndarray:
