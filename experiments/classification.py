@@ -51,6 +51,7 @@ def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
     """Makes the experiment of a run from its `about` in run.json: enough to predict and to export."""
     train = images.placeholder_data(config, about, label=np.zeros(config.data.batch_size, np.int64))
     loss, soft_labels = named.to_plain(config.loss), _soft_labels(config)
+    # The weight of auxiliary heads is an argument of the task; the rest of the section is the loss function's.
     auxiliary = {'auxiliary': loss.pop('auxiliary')} if 'auxiliary' in loss else {}
     named.check(auxiliary.get('auxiliary', 0.0), named.NonNegative, 'loss.auxiliary')
     task = tasks.classification_task(*_model(config), tasks.make_loss(**loss), **auxiliary, soft_labels=soft_labels)
@@ -75,6 +76,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     """
     settings, transforms = images.first_settings(config, tasks.ClassificationEvaluation)
     options = config.data.get('source', {})
+    # Of the data set's options those of reading files: the others do not apply to the user's images.
     options = {key: options[key] for key in ('unreadable', 'max_pixels') if options.get(key) is not None}
     files = data.image_files.Files(source, **options)
     batches = data.Once(files, config.data.batch_size, transforms, memory_limit=0).iterate()

@@ -59,5 +59,6 @@ def placeholder_data(config: ConfigDict, about: Mapping[str, Any], **arrays: np.
       **arrays: the fields of a batch besides 'image' and 'mask'.
     """
     size = config.data.batch_size
+    # Shapes and dtypes are what initialisation and restoring look at.
     batch = {'image': np.zeros((size, *about['image_shape']), np.uint8), **arrays, 'mask': np.ones(size, bool)}
     return data.Generated(lambda step: batch, size, about['num_examples'])

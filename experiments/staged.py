@@ -41,6 +41,7 @@ def offline(config: ConfigDict) -> ConfigDict:
 
 
 def _stage(config: ConfigDict, name: str) -> Stage:
+    # Only the module is looked at here: what a stage needs may not exist before the earlier ones are finished.
     if hasattr(_module(make_stage_config(config, name).experiment), 'compute'):
         return Stage(name, run=partial(_compute, config, name))
     return Stage(name, make=partial(_make, config, name))

@@ -59,7 +59,7 @@ def make(config: ConfigDict) -> Experiment:
 def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
     """Makes the experiment of a run from its `about` in run.json: enough to predict and to export."""
     size, settings, alphabet = config.data.batch_size, _text(config), _alphabet(config)
-    if config.model.num_classes != len(alphabet):
+    if config.model.num_classes != len(alphabet):  # neither counts the blank, which the model adds
         raise UsageError(
             f'model.num_classes={config.model.num_classes}, but text.characters has {len(alphabet)}; set it to that'
         )

@@ -77,6 +77,7 @@ def draw_adding_batch(rng: np.random.Generator, batch_size: int, gap: int) -> di
     (Arjovsky et al. 2016, section 5.2). 'target' float32 [B]: the sum of the two flagged numbers.
     """
     rows, half = np.arange(batch_size), gap // 2
+    # The flagged steps are in different halves, so that they are never the same.
     value, flag = rng.uniform(size=(batch_size, gap)), np.zeros((batch_size, gap))
     flag[rows, rng.integers(half, size=batch_size)] = 1
     flag[rows, rng.integers(half, gap, size=batch_size)] = 1

@@ -185,8 +185,7 @@ def read_batches(
       beam_width: prefixes that the beam search keeps; 0 decodes the best path.
     """
 
-    @backend.jit
-    # Compiled once for all batches, which have one shape.
+    @backend.jit  # compiled once for all batches, which have one shape
     def decode(params, mutable, batch):
         return decode_labels(task.predict(params, mutable, batch), beam_width)
 

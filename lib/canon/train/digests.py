@@ -18,7 +18,7 @@ from canon.train.workdir import replace_text
 NAME = 'digests.json'
 # Orbax writes these two after the digests are taken; nothing is restored from them.
 _LATER = ('_CHECKPOINT_METADATA', 'commit_success.txt')
-_BLOCK = 1 << 22
+_BLOCK = 1 << 22  # bytes in memory at a time: a file may be larger than that
 
 
 def write_digests(folder: Path, names: Iterable[str] | None = None) -> None:
@@ -90,6 +90,7 @@ def _files(folder: Path) -> list[str]:
 
 def _title(name: str) -> str:
     """Returns `the array params.Dense_0.bias (model/params.Dense_0.bias/0)`, or the name of another file."""
+    # Jobs of several processes save in the format OCDBT, in which arrays have no folders of their own.
     item, _, rest = name.partition('/')
     array, _, file = rest.partition('/')
     if item in ('model', 'opt') and file and array not in ('array_metadatas', 'd') and not array.startswith('ocdbt.'):

@@ -206,7 +206,7 @@ class Progress:
         """Measures the rate from here on: what came before was compilation."""
         self._begin, self._start = time.perf_counter(), step
         if self._bar is not None:
-            self._bar.unpause()
+            self._bar.unpause()  # tqdm's own clock
 
     def advance(self, step: int) -> None:
         """Moves the live line to `step`."""

@@ -116,10 +116,11 @@ def _load_before(experiment: Experiment, config: Config, workdir: Path, step: in
     for earlier in sorted((s for s in saved if s < step), reverse=True):
         try:
             return load_state(experiment, config, workdir, earlier)
-        except UsageError:
+        except UsageError:  # another model or optimizer: earlier checkpoints do not fit either
             raise
         except CanonError as error:
             logging.getLogger('canon').warning('%s; an earlier state is used', error)
+    # What init_from names may have changed since: that run may have been trained further.
     if setup.settings.init_from is not None:
         raise UsageError(f'no checkpoint before step {step} in {folder}, and the run began from init_from')
     return Loaded(setup, setup.initial_state())
@@ -133,4 +134,5 @@ def _last_step(setup: Setup, workdir: Path) -> int:
 
 
 def _norm(x: np.ndarray) -> float:
+    # In float32 the squares of a diverging gradient overflow.
     return float(np.linalg.norm(np.asarray(x, np.float64).ravel()))

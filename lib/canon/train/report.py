@@ -14,7 +14,7 @@ from canon import plots
 from canon.train.log import read_rows
 from canon.train.workdir import read_json, read_mapping
 
-_HIDDEN = ('seconds',)
+_HIDDEN = ('seconds',)  # ends of the names that have no curve: the page states the time of a step
 _PICTURES = ('.png', '.gif')
 
 
@@ -88,7 +88,7 @@ def _order_figures(figures: Path) -> list[Path]:
 
 
 def _picture(path: Path) -> dict[str, Any]:
-    data = base64.b64encode(path.read_bytes()).decode()
+    data = base64.b64encode(path.read_bytes()).decode()  # within the page, which can then be sent without its folder
     return {'name': path.stem.replace('-', ' '), 'data': f'data:image/{path.suffix[1:]};base64,{data}'}
 
 

@@ -48,7 +48,7 @@ def load_state(
     with Checkpoints(folder, setup.settings.checkpoint, read_only=True) as checkpoints:  # a run may be writing there
         # The state, not the selected weights: an average of several checkpoints has no optimizer state.
         if step is None:
-            step = checkpoints.best_step()
+            step = checkpoints.best_step()  # None, the newest, if the run keeps no best
         restored = checkpoints.restore(setup.target, step)
     if restored is None:
         raise UsageError(f'{folder} holds no checkpoint yet')

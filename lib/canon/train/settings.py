@@ -204,7 +204,7 @@ def make_settings(run: Mapping[str, Any]) -> Settings:
             )
         # None is a placeholder that `fill_placeholders` put there for the command line.
         section = {k: v for k, v in (run.pop(key, None) or {}).items() if v is not None}
-        stated = {k for k, v in section.items() if v != ()}
+        stated = {k for k, v in section.items() if v != ()}  # it put the default of `rules` there, too
         if section and (key not in _SWITCHES or stated & set(_SWITCHES[key])):
             run[key] = named.call(kind, section, f'run.{key}')
     evals = run.get('evals') or {}

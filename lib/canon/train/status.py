@@ -59,6 +59,7 @@ class Status:
                 'weights': weights,
                 'train_seconds': round(train_seconds, 3),
                 'seconds': round(time.perf_counter() - self._began, 3),
+                # In one line; of an error without text, its class.
                 'error': None if error is None else ' '.join(str(error).split()) or type(error).__name__,
             },
         )

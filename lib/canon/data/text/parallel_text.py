@@ -239,8 +239,8 @@ def build_languages(
         paths = [paths[0].with_name(f'{paths[0].name}.{side}') for side in ('source', 'target')]
     if paths and all(file.is_file() for file in paths):
         sides = [vocabulary.read_vocabulary(file) for file in paths]
-        return Languages(sides[0], sides[-1])
-    pairs = list(pairs)
+        return Languages(sides[0], sides[-1])  # one file, if they share it
+    pairs = list(pairs)  # iterated over twice, and perhaps a generator
     texts = [[text for pair in pairs for text in pair]] if shared else [list(side) for side in zip(*pairs, strict=True)]
     arguments = {'specials': vocabulary.PAIR_SPECIALS, **settings}
     sides = [named.call(vocabulary.build, {'lines': lines, **arguments}, 'vocabulary') for lines in texts]

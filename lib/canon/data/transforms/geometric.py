@@ -22,7 +22,7 @@ _DrawMatrix = Callable[[np.random.Generator, int, int], np.ndarray]  # (generato
 
 
 def decode(field: str = 'image') -> Transform:
-    """Decodes the bytes of an image file (a source with `decode=False`) to uint8 RGB [H, W, 3]; pixels stay."""
+    """Decodes the bytes of an image file (a source with `decode=False`) to uint8 RGB [H, W, 3]; arrays pass."""
 
     def apply(example, key):
         image = example[field]

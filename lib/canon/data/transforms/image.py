@@ -66,7 +66,7 @@ def pad(
         image = example[field]
         # If the rest is odd, the extra row is below and the extra column at the right.
         top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
-        if position == 'corner':
+        if position == 'corner':  # a negative one stays, so that a larger image is refused here, too
             top, left = min(top, 0), min(left, 0)
         if top < 0 or left < 0:
             sizes = f'{height}x{width}: example {key.id} is larger, {image.shape[0]}x{image.shape[1]}'

@@ -99,6 +99,7 @@ def observe_source(
 
 def observe_shape(system: ShapeSystem, shape: shapes.Shape) -> Observation:
     """Observes a shape of a data set, such as `shapes.load_shapes(...)[3]`."""
+    # Shapes by formula are made in the units of the network.
     identity = meshes.Normalisation(np.zeros(3), 1.0)
     normalisation = shape.normalisation if isinstance(shape, shapes.MeshShape) else identity
     # The same observation in every call: a reconstruction can be repeated.
