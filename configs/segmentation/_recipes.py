@@ -6,7 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-_KEEP = dict(fields=('image', 'segmentation'))  # of an example; sources also have image_id and original_size
+KEEP = dict(fields=('image', 'segmentation'))  # of an example; sources also have image_id and original_size
 
 
 def voc(model: str, rate: float, new: str) -> ConfigDict:
@@ -21,7 +21,7 @@ def voc(model: str, rate: float, new: str) -> ConfigDict:
       new: regex of the parameters that `run.init_from` does not have.
     """
     # The largest side of VOC's images is 500: one size, and what is padded is void.
-    chain = dict(chain=('keep_fields', 'pad'), keep_fields=_KEEP, pad=dict(size=500, value=117))
+    chain = dict(chain=('keep_fields', 'pad'), keep_fields=KEEP, pad=dict(size=500, value=117))
     return ConfigDict(
         dict(
             experiment='segmentation',
@@ -86,7 +86,7 @@ def scenes(
       num_examples: scenes for training.
       **source: further arguments of `canon.data.detection.digit_scenes`.
     """
-    chain = dict(chain=('keep_fields',), keep_fields=_KEEP)
+    chain = dict(chain=('keep_fields',), keep_fields=KEEP)
     return ConfigDict(
         dict(
             experiment='segmentation',

@@ -1,0 +1,60 @@
+"""A fully convolutional network on CamVid (Brostow et al. 2009): street scenes of 240x180, 11 classes, from scratch.
+
+    tar xf camvid_240x180.tar -C /data
+    ./launch.sh run configs/segmentation/camvid.py --config.data.source.path=/data/CamVid
+
+The folder has `train`, `trainannot`, `val`, `valannot`, `test` and `testannot`, as in the tutorial of SegNet: 367, 101
+and 233 images; label 11 is void.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from configs.segmentation._recipes import KEEP, scenes
+
+CLASSES = (
+    'sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign', 'fence', 'car', 'pedestrian', 'bicyclist'
+)  # fmt: skip
+
+
+def get_config(arg: str = '') -> ConfigDict:
+    model = dict(
+        name='fcn.skip_fcn',
+        backbone=dict(name='resnet.resnet18', width=0.5),  # half of the channels
+        strides=(2, 4, 8, 16, 32),  # of the stages that are fused: poles and signs are a few pixels wide
+        channels=32,  # of the fused maps
+        dropout=0.1,  # before the scores
+    )
+    plain = dict(chain=('keep_fields',), keep_fields=KEEP)
+    augmented = dict(
+        chain=('keep_fields', 'random_affine', 'random_flip', 'colour_jitter'),
+        keep_fields=KEEP,
+        random_affine=dict(scale=(0.75, 1.6), translate=0.15, fill=110),  # what enters is void
+        colour_jitter=dict(brightness=0.3, contrast=0.3, saturation=0.3),
+    )
+    if arg == 'smoke':
+        config = scenes(model, 200, 0.3, height=96, width=96, sizes=(24, 64), most=6)
+        config.loss.balance = 0.5
+        return config
+    config = scenes(model, 2200, 0.4, rate=2e-3, batch_size=8)
+    config.data.name = 'label_maps'
+    config.data.source = dict(
+        path=placeholder(str),  # the folder CamVid, or an uncompressed tar of it
+        class_names=CLASSES,
+        void=(11,),  # what has none of the classes
+    )
+    config.data.train = dict(split='train', sampler='shuffled', transforms=augmented)
+    config.data.evals = dict(
+        test=dict(split='test', transforms=plain, flip=True),  # flip: averages over the mirror image
+        validation=dict(split='val', transforms=plain, flip=True),  # chooses the checkpoint
+    )
+    config.input = dict(mean=(0.41, 0.42, 0.43), std=(0.3, 0.31, 0.31))  # of the pixels in [0, 1]
+    config.model.num_classes = len(CLASSES)
+    config.loss.balance = 0.5  # exponent of the classes' weights, median frequency / frequency
+    with config.unlocked():
+        config.tx.chain = ('clip', 'adamw', 'ema')
+        config.tx.ema = dict(decay=0.998)  # the averaged weights are evaluated
+        config.predict.shorter_side = 180  # photographs of any size are labelled at the size of the training images
+        config.run.evals = dict(test=dict(every='25%'), validation=dict(every='10%'))
+        config.run.checkpoint = dict(every='10%', best='validation/mean_iu', mode='max')
+    return config
