@@ -120,7 +120,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     for i, (path, labels) in enumerate(zip(files.paths, label_maps, strict=True)):
         shares = np.bincount(labels.ravel(), minlength=len(names)) / labels.size
         place = Path(path).relative_to(root).with_suffix('')
-        overlay = plots.paint_label_map(files[i]['image'], labels, background=tasks.find_background(names))
+        overlay = plots.overlay_label_map(files[i]['image'], labels, background=tasks.find_background(names))
         yield Prediction(
             row={'file': str(path)} | {name: f'{share:.4f}' for name, share in zip(names, shares, strict=True)},
             files={f'{place}_labels.png': tasks.make_palette_image(labels), f'{place}_overlay.png': overlay},

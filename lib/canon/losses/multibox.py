@@ -56,7 +56,7 @@ def multibox_loss(
     detector learns from empty images as well.
 
     Args:
-      offsets: predicted offsets from the priors [B, A, 4], as of `ops.boxes.encode`.
+      offsets: predicted offsets from the priors [B, A, 4], as of `ops.boxes.encode_offsets`.
       logits: [B, A, 1 + classes]; class 0 is the background.
       priors: corner boxes [A, 4] in pixels.
       boxes: of the objects [B, M, 4], in pixels.
@@ -83,7 +83,7 @@ def multibox_loss(
     assigned = jnp.take_along_axis(boxes, index[..., None], axis=1)
     # Priors without an object encode themselves: the logarithm of a padded box of zeros is infinite.
     assigned = jnp.where(positive[..., None], assigned, priors)
-    targets = box_ops.encode(assigned, priors, variances)
+    targets = box_ops.encode_offsets(assigned, priors, variances)
     per_prior = smooth_l1(offsets.astype(targets.dtype) - targets).sum(-1)
     localisation = jnp.where(positive, per_prior, 0).sum()
 

@@ -1,8 +1,8 @@
 """SSD: Liu et al., "SSD: single shot multibox detector", 2016, section 2.1 and figure 2.
 
 A backbone and some extra layers give feature maps of decreasing size; a 3x3 convolution on each of them predicts, for
-each of its prior boxes, the offsets of a box (`canon.ops.boxes.decode`) and the logits of the classes, of which class 0
-is the background.
+each of its prior boxes, the offsets of a box (`canon.ops.boxes.decode_offsets`) and the logits of the classes, of which
+class 0 is the background.
 
 | network | maps | priors | parameters (21 classes) | VOC07 mAP (07+12) |
 |---|---|---|---|---|

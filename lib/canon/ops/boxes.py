@@ -69,7 +69,7 @@ def centers_to_corners(boxes: jax.Array) -> jax.Array:
     return jnp.concatenate([centre - half, centre + half], -1)
 
 
-def encode(boxes: jax.Array, priors: jax.Array, variances: Sequence[float] = VARIANCES) -> jax.Array:
+def encode_offsets(boxes: jax.Array, priors: jax.Array, variances: Sequence[float] = VARIANCES) -> jax.Array:
     """Encodes boxes relative to priors: the targets of SSD (Liu et al. 2016, eq. 2) and Fast R-CNN.
 
     With centres (x, y) and sizes (w, h), of the prior (x_p, y_p) and (w_p, h_p):
@@ -90,13 +90,13 @@ def encode(boxes: jax.Array, priors: jax.Array, variances: Sequence[float] = VAR
     return jnp.concatenate([shift, scale], -1) / jnp.asarray(variances, shift.dtype)
 
 
-def decode(
+def decode_offsets(
     offsets: jax.Array,
     priors: jax.Array,
     variances: Sequence[float] = VARIANCES,
     max_log_size: float | None = _MAX_LOG_SIZE,
 ) -> jax.Array:
-    """Decodes offsets relative to priors to boxes: the inverse of `encode`.
+    """Decodes offsets relative to priors to boxes: the inverse of `encode_offsets`.
 
     Args:
       offsets: [..., 4].

@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from canon.plots.annotated import draw_annotated_images
     from canon.plots.bars import draw_class_accuracy, draw_class_scores, draw_reliability
     from canon.plots.costs import draw_score_by_cost
+    from canon.plots.coverage import draw_prior_coverage, draw_recall_by_size
     from canon.plots.detection import draw_detections, draw_errors, draw_precision_recall
     from canon.plots.images import draw_confusion_matrix, draw_gallery
     from canon.plots.insides import draw_feature_maps, draw_filters, draw_histograms
     from canon.plots.lines import draw_curves
     from canon.plots.saving import save_content
-    from canon.plots.segmentation import draw_label_maps, make_voc_palette, paint_label_map
+    from canon.plots.segmentation import draw_label_maps, make_voc_palette, overlay_label_map
     from canon.plots.shapes import draw_meshes, draw_slices
     from canon.plots.surfaces import Landscape, animate_paths, draw_paths
     from canon.plots.sweeps import best_setting, draw_best, draw_sweep, median_score
@@ -29,12 +30,13 @@ _HOMES = {
     'annotated': ('draw_annotated_images',),
     'bars': ('draw_class_accuracy', 'draw_class_scores', 'draw_reliability'),
     'costs': ('draw_score_by_cost',),
+    'coverage': ('draw_prior_coverage', 'draw_recall_by_size'),
     'detection': ('draw_detections', 'draw_errors', 'draw_precision_recall'),
     'images': ('draw_confusion_matrix', 'draw_gallery'),
     'insides': ('draw_feature_maps', 'draw_filters', 'draw_histograms'),
     'lines': ('draw_curves',),
     'saving': ('save_content',),
-    'segmentation': ('draw_label_maps', 'make_voc_palette', 'paint_label_map'),
+    'segmentation': ('draw_label_maps', 'make_voc_palette', 'overlay_label_map'),
     'shapes': ('draw_meshes', 'draw_slices'),
     'surfaces': ('Landscape', 'animate_paths', 'draw_paths'),
     'sweeps': ('best_setting', 'draw_best', 'draw_sweep', 'median_score'),
@@ -46,9 +48,9 @@ __all__ = [
     'Animation', 'Landscape', 'animate_paths', 'best_setting', 'draw_alignments', 'draw_annotated_images', 'draw_best',
     'draw_class_accuracy', 'draw_class_scores', 'draw_confusion_matrix', 'draw_curves', 'draw_detections',
     'draw_errors', 'draw_feature_maps', 'draw_filters', 'draw_frame_probabilities', 'draw_gallery', 'draw_histograms',
-    'draw_label_maps', 'draw_meshes', 'draw_paths', 'draw_precision_recall', 'draw_reliability', 'draw_score_by_cost',
-    'draw_slices', 'draw_surprisal', 'draw_sweep', 'draw_text_images', 'draw_translations', 'make_voc_palette',
-    'median_score', 'paint_label_map', 'save_content',
+    'draw_label_maps', 'draw_meshes', 'draw_paths', 'draw_precision_recall', 'draw_prior_coverage',
+    'draw_recall_by_size', 'draw_reliability', 'draw_score_by_cost', 'draw_slices', 'draw_surprisal', 'draw_sweep',
+    'draw_text_images', 'draw_translations', 'make_voc_palette', 'median_score', 'overlay_label_map', 'save_content',
 ]  # fmt: skip
 
 

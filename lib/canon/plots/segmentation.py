@@ -24,7 +24,7 @@ def make_voc_palette(count: int = 256) -> np.ndarray:
     return palette
 
 
-def paint_label_map(
+def overlay_label_map(
     image: np.ndarray, labels: np.ndarray, opacity: float = 0.6, palette: np.ndarray | None = None, background: int = 0
 ) -> np.ndarray:
     """Blends a label map over an image: uint8 [H, W, 3].
@@ -73,7 +73,7 @@ def draw_label_maps(
     figure = Figure(figsize=size, layout=_dense_layout())
     for i, image in enumerate(images):
         panels = [(titles[i] if len(titles) else 'image', np.broadcast_to(image, (*image.shape[:2], 3)))]
-        panels += [(name, paint_label_map(image, g[i], opacity, palette, background)) for name, g in maps.items()]
+        panels += [(name, overlay_label_map(image, g[i], opacity, palette, background)) for name, g in maps.items()]
         for k, (title, pixels) in enumerate(panels):
             axes = figure.add_subplot(rows, columns, columns * i + k + 1)
             axes.axis('off')
