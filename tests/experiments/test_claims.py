@@ -9,6 +9,7 @@ from canon.errors import CanonError
 from canon.train.runs import find_runs, finished_runs, format_settings
 from experiments import configs
 from experiments.claims.classification import count_multiply_adds, draw_best_forms, draw_costs
+from experiments.claims.segmentation import draw_strides
 
 
 def write_run(folder, config, metrics):
@@ -54,6 +55,18 @@ def test_results_are_drawn_against_their_cost(runs):
     config = finished_runs(runs)[0][1]
     assert count_multiply_adds(config) == 32**2 * 25 * 32 + 16**2 * 25 * 32 * 32 + 8**2 * 25 * 32 * 64 + 4**2 * 64 * 10
     assert format_settings(config, ('model.activation', 'data.batch_size')) == 'relu, batch_size 64'
+
+
+def test_strides_of_segmentation_networks_are_read_from_their_names(tmp_path):
+    for name, score in (('fcn32s', 0.3), ('fcn8s', 0.5)):
+        for seed in (0, 1):
+            metrics = {'test/mean_iu': score + seed / 100, 'test/pixel_accuracy': 0.9}
+            write_run(tmp_path / f'{name}-{seed}', {'model': {'name': f'fcn.{name}'}, 'seed': seed}, metrics)
+    figure = draw_strides(find_runs(tmp_path))
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    assert {t.get_text() for t in axes.texts} >= {'fcn32s: 0.305', 'fcn8s: 0.505'}
+    assert sorted({x for line in axes.lines for x in line.get_xdata()}) == [8, 32]
 
 
 def test_a_sweep_without_finished_runs_is_one_line(tmp_path):
