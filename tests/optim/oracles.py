@@ -293,16 +293,16 @@ def worst_error(tx, oracle, shapes, seed, steps, dtype, nest=list):
         grads = [gradients(rng, s) for s in shapes]
         given, at = (nest([jnp.asarray(x, dtype) for x in leaves]) for leaves in (grads, params))
         updates, state = tx.update(given, state, at)
-        for u, g, p, one, two in zip(jax.tree.leaves(updates), grads, params, exact, sizes, strict=True):
+        for u, g, p, rule, size in zip(jax.tree.leaves(updates), grads, params, exact, sizes, strict=True):
             g, p = g.astype(np.float64), p.astype(np.float64)
-            expected = one(g, p)
-            scale = np.maximum(np.abs(expected), np.abs(two(np.abs(g), np.abs(p))))
-            if isinstance(one, Lamb | Lars | ScheduleFree):  # norms, and a difference to the parameter
+            expected = rule(g, p)
+            scale = np.maximum(np.abs(expected), np.abs(size(np.abs(g), np.abs(p))))
+            if isinstance(rule, Lamb | Lars | ScheduleFree):  # norms, and a difference to the parameter
                 scale = np.maximum(scale, np.max(np.abs(expected), initial=0.0))
-            if isinstance(one, ScheduleFree):
-                scale = np.maximum(scale, np.abs(p) / one.beta)
+            if isinstance(rule, ScheduleFree):
+                scale = np.maximum(scale, np.abs(p) / rule.beta)
             error = np.abs(np.asarray(u, np.float64) - expected)
-            error = np.where(getattr(one, 'unsure', False) & (error < 1), 0, error)
+            error = np.where(getattr(rule, 'unsure', False) & (error < 1), 0, error)
             assert u.dtype == dtype
             assert np.all(error[scale == 0] == 0)
             worst = max(worst, float(np.max(error / np.where(scale > 0, scale, 1), initial=0.0)))

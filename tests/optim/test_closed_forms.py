@@ -132,7 +132,7 @@ def test_weight_decay_alone_is_a_geometric_series(optim):
     np.testing.assert_allclose(params, 2.0 * (1 - 0.1 * 0.5) ** 10, rtol=2e-6)
 
 
-def test_decay_finds_only_its_parameters(optim):
+def test_decay_selects_only_its_parameters(optim):
     params = {'Dense_0': {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}}
     zero = jax.tree.map(jnp.zeros_like, params)
     tx = optim.adamw(0.1, weight_decay=0.5, where='kernel$')

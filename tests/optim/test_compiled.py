@@ -75,19 +75,19 @@ def cost(tx, leaves=3, shape=(512, 512)):
     compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params).compile()
     size = leaves * shape[0] * shape[1]
     memory = compiled.memory_analysis()
-    whole = [shape for shape in re.findall(r'= \w+\[([\d,]*)\]\S* copy\(', compiled.as_text()) if shape]
+    copied = [shape for shape in re.findall(r'= \w+\[([\d,]*)\]\S* copy\(', compiled.as_text()) if shape]
     kept = memory.argument_size_in_bytes - 4 * size  # all but the gradients is written in place
     assert memory.alias_size_in_bytes == kept
-    return compiled.cost_analysis()['bytes accessed'] / size, memory.temp_size_in_bytes / size, len(whole)
+    return compiled.cost_analysis()['bytes accessed'] / size, memory.temp_size_in_bytes / size, len(copied)
 
 
 @pytest.mark.parametrize('name', LIMITS)
 def test_bytes_temporaries_and_copies(optim, name):
     ours, theirs, moved, temporary, copies = LIMITS[name]
-    found = cost(ours(optim))
+    measured = cost(ours(optim))
     slack = 0.05  # scalars: counts, rates, norms
-    assert found[0] <= moved + slack
-    assert found[1] <= temporary + slack
-    assert found[2] <= copies
+    assert measured[0] <= moved + slack
+    assert measured[1] <= temporary + slack
+    assert measured[2] <= copies
     if theirs is not None:
-        assert found[0] <= cost(theirs())[0] + slack
+        assert measured[0] <= cost(theirs())[0] + slack

@@ -191,7 +191,7 @@ def test_injected_under_jit_and_mapped_over_every_number(optim, name):
 
 
 @pytest.mark.parametrize('name', ALL)
-def test_in_the_containers_of_optax_it_is_as_alone(optim, name):
+def test_the_containers_of_optax_change_nothing(optim, name):
     """Masked, one group of several, and with the mean of two gradients at a time, all in one; under jit."""
     tx = ALL[name](optim)
     labels = {'mine': 'mine', 'hers': 'hers', 'frozen': 'hers'}
@@ -283,7 +283,7 @@ def test_nesterov_is_exact_through_a_change_of_the_momentum(optim):
         np.testing.assert_allclose(optim.eval_params(params, state), theta, rtol=1e-5)
 
 
-def test_what_is_set_overrides_the_argument_until_it_is_handed_back(optim):
+def test_a_value_that_is_set_overrides_the_argument_until_it_is_restored(optim):
     tx = optax.chain(optim.add_decayed_weights(0.5), optim.sgd(0.25, momentum=0.75))
     params = jnp.ones(())
     state = optim.set_hyperparams(tx.init(params), weight_decay=0.0, momentum=0.0, learning_rate=1.0)

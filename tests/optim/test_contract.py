@@ -34,7 +34,7 @@ def test_types_are_those_of_init_and_none_is_weak(optim, name, dtype):
 
 
 @pytest.mark.parametrize('name', ALL)
-def test_a_scan_is_the_loop_and_a_stopped_run_goes_on_bit_for_bit(optim, name):
+def test_a_scan_equals_the_loop_and_a_resumed_run_is_bitwise(optim, name):
     tx = ALL[name](optim)
 
     def step(carry, _):
@@ -44,9 +44,9 @@ def test_a_scan_is_the_loop_and_a_stopped_run_goes_on_bit_for_bit(optim, name):
         return (optax.apply_updates(params, updates), state), None
 
     run = jax.jit(lambda carry, n: jax.lax.scan(step, carry, None, length=n)[0], static_argnums=1)
-    whole = run((PARAMS, tx.init(PARAMS)), 6)
+    full = run((PARAMS, tx.init(PARAMS)), 6)
     half = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), run((PARAMS, tx.init(PARAMS)), 3))
-    jax.tree.map(np.testing.assert_array_equal, run(half, 3), whole)
+    jax.tree.map(np.testing.assert_array_equal, run(half, 3), full)
 
 
 @pytest.mark.parametrize('name', ALL)

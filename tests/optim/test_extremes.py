@@ -18,7 +18,7 @@ def updates_of(tx, *grads):
     return updates
 
 
-def scaled(factor):
+def scale_gradients(factor):
     return jax.tree.map(lambda g: g * jnp.float32(factor), GRADS)
 
 
@@ -42,7 +42,7 @@ LARGE = (
 def test_one_gradient_of_the_size_of_float32_makes_no_nan(optim, name):
     """Then an ordinary one: an accumulator that has overflowed must not spoil what follows."""
     for factor in (1e17, 1e38):
-        updates = updates_of(ALL[name](optim), scaled(factor), GRADS)
+        updates = updates_of(ALL[name](optim), scale_gradients(factor), GRADS)
         assert all(bool(jnp.all(jnp.isfinite(u))) for u in jax.tree.leaves(updates)), factor
 
 
@@ -70,9 +70,9 @@ def test_adadelta_moves_whatever_the_size_of_the_gradients(optim, factor):
 @pytest.mark.parametrize('factor', [1e-3, 1e17, 1e25, 3e38])
 def test_the_direction_of_muon_does_not_depend_on_the_size_of_the_gradient(optim, factor):
     tx = optim.muon(0.1)
-    at_one, there = (updates_of(tx, scaled(f))['kernel'] for f in (1.0, factor))
+    at_one, there = (updates_of(tx, scale_gradients(f))['kernel'] for f in (1.0, factor))
     np.testing.assert_allclose(there, at_one, rtol=1e-3)  # eps is 1e-7 of a norm of 1e-3
-    np.testing.assert_array_equal(updates_of(tx, scaled(0.0))['kernel'], 0)
+    np.testing.assert_array_equal(updates_of(tx, scale_gradients(0.0))['kernel'], 0)
 
 
 def test_newton_schulz_divides_by_norm_plus_eps(optim):

@@ -42,12 +42,12 @@ OPTAX = {
 
 def path(tx, golden):
     params = jnp.asarray(golden['start'])
-    state, seen = tx.init(params), []
+    state, points = tx.init(params), []
     for g in golden['grads']:
         updates, state = tx.update(jnp.asarray(g), state, params)
         params = optax.apply_updates(params, updates)
-        seen.append(np.asarray(params))
-    return np.array(seen)
+        points.append(np.asarray(params))
+    return np.array(points)
 
 
 @pytest.mark.parametrize('drop', [False, True])

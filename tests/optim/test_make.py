@@ -84,7 +84,7 @@ def test_optax_by_name():
         (dict(name='optax.l2_loss', predictions=0.0), 'does not return a gradient transformation'),
     ],
 )
-def test_slips_are_answered(spec, message):
+def test_misspelt_names_are_answered_with_near_ones(spec, message):
     with pytest.raises(UsageError, match=message):
         optim.make_optimizer(spec)
 

@@ -21,11 +21,11 @@ def build(optim, name, **kwargs):
 
 
 def updates(tx, grads=GRADS, params=PARAMS):
-    state, seen = tx.init(params), []
+    state, results = tx.init(params), []
     for g in grads:
         u, state = tx.update(g, state, params)
-        seen.append(u)
-    return seen
+        results.append(u)
+    return results
 
 
 def same(a, b):
@@ -46,7 +46,7 @@ def test_oddness(optim, name):
 
 
 @pytest.mark.parametrize('name', ELEMENTWISE)
-def test_how_leaves_are_cut_does_not_matter(optim, name):
+def test_the_division_into_leaves_does_not_matter(optim, name):
     cut = lambda t: [t['a'][:1], jnp.ravel(t['a'][1:])[::-1], (t['c'], {'z': t['b']})]  # noqa: E731
     tx = build(optim, name)
     whole = [cut(u) for u in updates(tx)]
@@ -144,7 +144,7 @@ def test_adam_fails_where_reddi_et_al_say_and_adagrad_does_not(optim):
     assert play(optim.adagrad(0.5)) < -0.9
 
 
-def test_schedules_end_exactly_and_do_not_mind_large_counts(optim):
+def test_schedules_end_exactly_and_are_exact_for_large_counts(optim):
     f32 = np.float32
     linear, cosine = optim.linear_decay(0.3, 0.007, 1000), optim.cosine(0.3, 0.007, steps=1000)
     for rate in (linear, cosine):

@@ -41,7 +41,7 @@ closed, meta, wrap = test_closed_forms, test_metamorphic, test_wrappers
 drops = functools.partial(test_plateau.test_the_evaluation_of_the_drop, metrics=[5, 4, 4, 4, 4], expected=[1, 1, 1, 10, 10], settings={'patience': 2})  # fmt: skip
 worse = functools.partial(test_plateau.test_the_evaluation_of_the_drop, metrics=[-3, -2.9999], expected=[1, 10], settings={'patience': 1})  # fmt: skip
 upward = functools.partial(test_plateau.test_the_evaluation_of_the_drop, metrics=[1, 2, 3], expected=[1, 1, 1], settings={'patience': 1, 'mode': 'max'})  # fmt: skip
-begun = functools.partial(test_plateau.test_the_average_begins_when_the_algorithm_says, patience=2, mode='min')
+begun = functools.partial(test_plateau.test_the_average_begins_when_the_algorithm_does, patience=2, mode='min')
 margin = functools.partial(test_plateau.test_the_evaluation_of_the_drop, metrics=[1, 0.95, 0.91], expected=[1, 1, 10], settings={'patience': 2, 'min_delta': 0.1})  # fmt: skip
 
 # (the bug, file, what is there, what is put there, the test that must fail)
@@ -51,17 +51,17 @@ KILLS = [
     ('schedule one early', 'learning_rate.py', 'rate_at(state.count))', 'rate_at(state.count + 1))', oracle('sgd')),
     ('count stands still', 'learning_rate.py', 'next_count(state.count), rate', 'state.count, rate', oracle('sgd')),
     ('logged rate is the first', 'learning_rate.py', 'LearningRateState(next_count(state.count), rate,', 'LearningRateState(next_count(state.count), state.learning_rate,', test_state.test_the_rate_used_is_a_leaf_of_the_state),
-    ('schedule ignores the pin', 'learning_rate.py', 'jnp.where(state.pinned, state.learning_rate, rate_at(state.count))', 'rate_at(state.count)', test_state.test_a_rate_that_is_set_rules_until_it_is_handed_back),
+    ('schedule ignores the pin', 'learning_rate.py', 'jnp.where(state.pinned, state.learning_rate, rate_at(state.count))', 'rate_at(state.count)', test_state.test_a_rate_that_is_set_overrides_the_schedule_until_it_is_restored),
     ('rate a constant of the program', 'learning_rate.py', 'else constant_scalar(argument)', 'else scalar(argument)', test_state.test_lifted_constants_are_arguments_of_one_program),
     ('lifted constants mixed up', 'constants.py', 'values[places[value]]', 'values[0]', test_state.test_lifted_constants_are_arguments_of_one_program),
     ('the state wins over the argument', 'learning_rate.py', 'jnp.where(state.pinned, state.learning_rate, rate_at(state.count))', 'state.learning_rate', test_compose.test_a_schedule_injected_by_optax_decides),
     ('linear decay not clamped', 'schedules.py', 'k = jnp.clip(count, 0, steps)', 'k = jnp.asarray(count)', oracle('sgd, linear decay')),
     ('linear decay ends one late', 'schedules.py', 'k = jnp.clip(count, 0, steps)', 'steps = steps + 1\n    k = jnp.clip(count, 0, steps)', oracle('sgd, linear decay')),
-    ('count made float early', 'schedules.py', 'scalar(steps - k) / steps', '1 - scalar(k) / steps', meta.test_schedules_end_exactly_and_do_not_mind_large_counts),
+    ('count made float early', 'schedules.py', 'scalar(steps - k) / steps', '1 - scalar(k) / steps', meta.test_schedules_end_exactly_and_are_exact_for_large_counts),
     ('step decay one late', 'schedules.py', 'jnp.asarray(count) >= length', 'jnp.asarray(count) > length', meta.test_step_decay_divides_at_the_given_counts),
     ('step decay compares floats', 'schedules.py', 'jnp.asarray(count) >= length', 'scalar(count) >= length', meta.test_step_decay_divides_at_the_given_counts),
     ('warm-up does not shift what follows', 'schedules.py', 'then(jnp.maximum(count - steps, 0))', 'then(jnp.maximum(count, 0))', meta.test_other_schedules),
-    ('cosine of the whole circle', 'schedules.py', 'left * (np.pi / 2)', 'left * np.pi', meta.test_schedules_end_exactly_and_do_not_mind_large_counts),
+    ('cosine of the whole circle', 'schedules.py', 'left * (np.pi / 2)', 'left * np.pi', meta.test_schedules_end_exactly_and_are_exact_for_large_counts),
     ('rate outside by default', 'descent.py', 'chain(rate, velocity) if rate_inside else', 'chain(rate, velocity) if not rate_inside else', oracle('momentum')),
     ('velocity dampened', 'descent.py', 'wide(v)) + u).astype', 'wide(v)) + (1 - decay) * u).astype', oracle('momentum')),
     ('Nesterov with the old velocity', 'descent.py', '''            v = (times(decay, wide(v)) + u).astype(v.dtype)
@@ -70,7 +70,7 @@ KILLS = [
     ('Nesterov forgotten', 'descent.py', "momentum, stored == 'lookahead', state_dtype", 'momentum, False, state_dtype', oracle('nesterov')),
     ('theta on the wrong side', 'points.py', 'wide(p) - times(s.momentum', 'wide(p) + times(s.momentum', functools.partial(test_state.test_nesterov_is_exact_through_a_drop_of_the_rate, stored='lookahead')),
     ('no look-ahead', 'points.py', 'wide(p) + times(s.momentum, wide(v))', 'wide(p)', functools.partial(test_state.test_nesterov_is_exact_through_a_drop_of_the_rate, stored='theta')),
-    ('an average hides a look-ahead', 'points.py', 'in find_states(opt_state, NesterovState)', 'in () if find_states(opt_state, EmaState) else find_states(opt_state, NesterovState)', test_state.test_what_is_evaluated_is_settled_leaf_by_leaf),
+    ('an average hides a look-ahead', 'points.py', 'in find_states(opt_state, NesterovState)', 'in () if find_states(opt_state, EmaState) else find_states(opt_state, NesterovState)', test_state.test_evaluated_parameters_are_chosen_leaf_by_leaf),
     ('AdaGrad starts at 0.1', 'adaptive.py', "eps: float = 1e-7, initial_accumulator: float = 0.0\n) -> GradientTransformation:\n    \"\"\"r <- r + g^2", "eps: float = 1e-7, initial_accumulator: float = 0.1\n) -> GradientTransformation:\n    \"\"\"r <- r + g^2", oracle('adagrad')),
     ('AdaGrad forgets', 'adaptive.py', 'r = r + u * u', 'r = 0.999 * r + u * u', oracle('adagrad')),
     ('AdaGrad eps in the root', 'adaptive.py', 'jnp.sqrt(r) + cast(eps, u)), r', 'jnp.sqrt(r + eps)), r', oracle('adagrad')),
@@ -100,7 +100,7 @@ KILLS = [
     ('AdamW: decay after the rate', 'adam.py', '        add_decayed_weights(weight_decay, where, mask),\n        scale_by_learning_rate(learning_rate),', '        scale_by_learning_rate(learning_rate),\n        add_decayed_weights(weight_decay, where, mask),', oracle('adamw')),
     ("AdamW: the paper's decay times the base", 'adam.py', "to_number('weight_decay', weight_decay) / base_learning_rate", "to_number('weight_decay', weight_decay) * base_learning_rate", oracle('adamw, the paper')),
     ('decay grows the weights', 'decay.py', 'wide(u) + times(decay', 'wide(u) - times(decay', closed.test_weight_decay_alone_is_a_geometric_series),
-    ('decay of everything', 'decay.py', 'if path in decayed else u', 'if True else u', closed.test_decay_finds_only_its_parameters),
+    ('decay of everything', 'decay.py', 'if path in decayed else u', 'if True else u', closed.test_decay_selects_only_its_parameters),
     ('NAdam: the next momentum missing', 'adam.py', 'momentum_at(count), momentum_at(next_count(count))', 'momentum_at(count), momentum_at(count)', oracle('nadam')),
     ('NAdam: product without the next', 'adam.py', '-jnp.expm1(log_product + jnp.log(next_momentum))', '-jnp.expm1(log_product)', oracle('nadam, constant momentum')),
     ('clip by each leaf', 'clip.py', 'return per_leaf(lambda u: (times(factor, wide(u)),), updates)[0], state', 'return jax.tree.map(lambda u: u * max_norm / jnp.maximum(global_norm(u), max_norm), updates), state', closed.test_clipping_is_one_factor),
@@ -120,7 +120,7 @@ KILLS = [
     ('Lion: averages swapped', 'lion.py', 'of_mean, of_update = b1 / b2', 'b1, b2 = b2, b1\n    of_mean, of_update = b1 / b2', oracle('lion')),
     ('Muon: a convolution by its last two axes', 'muon.py', '.reshape(-1, u.shape[-1])', '.reshape(-1, u.shape[-1] * u.shape[-2] if u.ndim > 2 else u.shape[-1])', functools.partial(wrap.test_muon_is_its_author_s, shape=(3, 3, 2, 4), scale='width')),
     ('Muon: the heavier momentum', 'muon.py', 'lerp(u, m, 1 - momentum) if nesterov', 'lerp(u, m, momentum) if nesterov', functools.partial(wrap.test_muon_is_its_author_s, shape=(6, 4), scale='rms')),
-    ('SOAP: turned back the wrong way', 'soap.py', 'left.basis if back else left.basis.T', 'left.basis.T if back else left.basis', wrap.test_soap_does_not_mind_a_rotation_of_the_axes_and_adam_does),
+    ('SOAP: turned back the wrong way', 'soap.py', 'left.basis if back else left.basis.T', 'left.basis.T if back else left.basis', wrap.test_soap_is_equivariant_to_rotations_and_adam_is_not),
     ('SOAP: squares keep their order', 'soap.py', 'nu = jnp.take(nu, order, axis=axis)', 'pass', functools.partial(wrap.test_soap_is_the_paper_s, shape=(4, 4))),
     ('schedule-free: plain mean', 'schedule_free.py', 'weight = largest**weight_power', 'weight = largest**0', wrap.test_schedule_free_evaluates_the_average),
     ('schedule-free: evaluates y', 'points.py', 'recover_average(y, z, s.interpolation)', 'wide(y)', wrap.test_schedule_free_evaluates_the_average),
@@ -132,8 +132,8 @@ KILLS = [
     ('the last rule wins', 'groups.py', 'owner.append(matches[0])', 'owner.append(matches[-1])', wrap.test_the_first_rule_wins_and_states_hold_their_own_leaves_only),
     ('frozen leaves pass the gradient on', 'groups.py', 'jnp.zeros(jnp.shape(u), jnp.result_type(*p or (u,)))', 'u', wrap.test_freeze_and_multipliers),
     ('master emits its own step', 'precision.py', 'wide(master.astype(p.dtype)) - wide(p), master', 'u, master', wrap.test_bfloat16_parameters_move_by_steps_below_their_precision),
-    ('state moves on a NaN', 'nonfinite.py', 'lambda: (zeros, state.inner))', 'lambda: (zeros, move()[1]))', functools.partial(wrap.test_non_finite_gradients_are_passed_over_for_ever, bad=float('nan'))),
-    ('infinities pass', 'nonfinite.py', 'jnp.all(jnp.isfinite(leaf))', '~jnp.any(jnp.isnan(leaf))', functools.partial(wrap.test_non_finite_gradients_are_passed_over_for_ever, bad=float('inf'))),
+    ('state moves on a NaN', 'nonfinite.py', 'lambda: (zeros, state.inner))', 'lambda: (zeros, move()[1]))', functools.partial(wrap.test_non_finite_gradients_are_always_skipped, bad=float('nan'))),
+    ('infinities pass', 'nonfinite.py', 'jnp.all(jnp.isfinite(leaf))', '~jnp.any(jnp.isnan(leaf))', functools.partial(wrap.test_non_finite_gradients_are_always_skipped, bad=float('inf'))),
     ('narrow state, wide step', 'descent.py', '''            v = (times(decay, wide(v)) + u).astype(v.dtype)
             return (u + times(ahead, wide(v)) if nesterov else wide(v)), v''', '''            new = times(decay, wide(v)) + u
             return (u + times(ahead, new) if nesterov else new), new.astype(v.dtype)''', wrap.test_a_narrow_state_gives_the_update_of_the_stored_value),

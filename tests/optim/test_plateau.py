@@ -14,11 +14,11 @@ GRADS = {'w': jnp.array([1.0, -2.0, 0.5])}
 
 def factors(optim, metrics, **settings):
     tx = optim.divide_on_plateau('loss', **{'mode': 'min', **settings})
-    state, seen = tx.init(PARAMS), []
+    state, observed = tx.init(PARAMS), []
     for value in metrics:
         state = optim.observe(state, {'loss': value, 'other': 0.0})
-        seen.append(round(1 / float(state.rate_factor)))
-    return seen
+        observed.append(round(1 / float(state.rate_factor)))
+    return observed
 
 
 NAN, INF = float('nan'), float('inf')
@@ -59,7 +59,7 @@ def test_it_divides_the_rate_and_not_the_velocity(optim):
     assert float(optim.hyperparams(state)['rate_factor']) == np.float32(0.1)
 
 
-def test_updates_need_no_metric_and_foreign_metrics_are_no_evaluation(optim):
+def test_updates_need_no_metric_and_foreign_metrics_are_ignored(optim):
     tx = optim.divide_on_plateau('test/loss', 1, mode='min')
     state = tx.init(PARAMS)
     for _ in range(5):
@@ -135,8 +135,8 @@ def begins(metrics, patience, mode='min'):
 
 @pytest.mark.parametrize('mode', ['min', 'max'])
 @pytest.mark.parametrize('patience', [1, 2, 5])
-def test_the_average_begins_when_the_algorithm_says(optim, patience, mode):
-    rng, seen = np.random.default_rng(patience), []
+def test_the_average_begins_when_the_algorithm_does(optim, patience, mode):
+    rng, beginnings = np.random.default_rng(patience), []
     for trial in range(80):
         slope = -1 if mode == 'min' else 1
         metrics = (slope * 0.5 * np.arange(12) + rng.normal(size=12)).astype(np.float32).tolist()
@@ -147,11 +147,11 @@ def test_the_average_begins_when_the_algorithm_says(optim, patience, mode):
         for value in metrics:
             state = optim.observe(state, {'loss': value, 'other': -100.0})
             counts.append(int(state.count))
-        found = counts.index(1) if 1 in counts else None
-        assert found == begins(metrics, patience, mode), metrics
-        seen.append(found)
-    assert None in seen
-    assert len(set(seen)) > 3, seen
+        actual = counts.index(1) if 1 in counts else None
+        assert actual == begins(metrics, patience, mode), metrics
+        beginnings.append(actual)
+    assert None in beginnings
+    assert len(set(beginnings)) > 3, beginnings
 
 
 def test_it_is_the_mean_of_the_parameters_since_then(optim):
@@ -175,7 +175,7 @@ def test_it_is_the_mean_of_the_parameters_since_then(optim):
             np.testing.assert_allclose(optim.eval_params(params, state)['w'], np.mean(visited, 0), rtol=1e-6)
 
 
-def test_what_an_average_on_a_plateau_refuses(optim):
+def test_bad_settings_of_an_average_on_a_plateau(optim):
     with pytest.raises(UsageError, match='patience=0 must be an integer of at least 1'):
         optim.average_on_plateau('loss', 0)
     with pytest.raises(UsageError, match="mode=None must be 'min' or 'max': is 'loss' better when lower or higher"):

@@ -22,14 +22,14 @@ def test_the_rate_used_is_a_leaf_of_the_state(optim):
     rates = []
     for _ in range(4):
         _, state = tx.update(GRADS, state, PARAMS)
-        found = optim.hyperparams(state)
-        rates.append(float(found['learning_rate']))
-        assert float(found['momentum']) == 0.75
-        assert all(x.dtype == jnp.float32 and not x.weak_type for x in found.values())
+        values = optim.hyperparams(state)
+        rates.append(float(values['learning_rate']))
+        assert float(values['momentum']) == 0.75
+        assert all(x.dtype == jnp.float32 and not x.weak_type for x in values.values())
     assert rates == [1.0, 0.75, 0.5, 0.5]
 
 
-def test_a_rate_that_is_set_rules_until_it_is_handed_back(optim):
+def test_a_rate_that_is_set_overrides_the_schedule_until_it_is_restored(optim):
     tx = optim.adam(optim.linear_decay(1.0, 0.0, 4))
     _, state = tx.update(GRADS, tx.init(PARAMS), PARAMS)
     state = optim.set_hyperparams(state, learning_rate=0.125)
@@ -97,11 +97,11 @@ def test_a_sweep_of_the_rate_by_vmap_is_the_runs_one_by_one(optim):
         jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-6), swept, run(rate))
 
 
-def test_names_that_occur_twice_are_told_apart(optim):
+def test_names_that_occur_twice_are_distinguished(optim):
     tx = optax.partition({'x': optim.sgd(0.5), 'y': optim.adamw(0.25)}, {'a': 'x', 'b': {'kernel': 'y'}})
     state = tx.init(PARAMS)
-    found = {k: float(v) for k, v in optim.hyperparams(state).items()}
-    assert found == {'x/learning_rate': 0.5, 'y/learning_rate': 0.25, 'y/weight_decay': np.float32(0.01)}
+    actual = {k: float(v) for k, v in optim.hyperparams(state).items()}
+    assert actual == {'x/learning_rate': 0.5, 'y/learning_rate': 0.25, 'y/weight_decay': np.float32(0.01)}
     state = optim.set_hyperparams(state, **{'y/learning_rate': 1.0})
     assert float(optim.hyperparams(state)['x/learning_rate']) == 0.5
     assert float(optim.hyperparams(state)['y/learning_rate']) == 1.0
@@ -123,7 +123,7 @@ def test_set_hyperparams_refuses(optim, values):
         optim.set_hyperparams(optim.sgd(0.1).init(PARAMS), **values)
 
 
-def test_hyperparams_of_optax_injection_are_found(optim):
+def test_hyperparams_of_optax_injection_are_listed(optim):
     state = optax.chain(optax.clip(1.0), optax.inject_hyperparams(optax.sgd)(0.25)).init(PARAMS)
     assert float(optim.hyperparams(state)['learning_rate']) == 0.25
 
@@ -177,20 +177,20 @@ def test_nesterov_is_exact_through_a_drop_of_the_rate(optim, stored):
 @pytest.mark.parametrize(('decay', 'debias'), [(0.9, True), (0.9, False), (1.0, True)])
 def test_the_average_is_of_the_parameters_after_the_update(optim, decay, debias):
     tx = optax.chain(optim.sgd(0.1), optim.ema(decay, debias))
-    params, state, seen = PARAMS, tx.init(PARAMS), []
+    params, state, trajectory = PARAMS, tx.init(PARAMS), []
     for _ in range(5):
         updates, state = tx.update(quadratic(params), state, params)
         params = optax.apply_updates(params, updates)
-        seen.append(np.asarray(params['a'], np.float64))
+        trajectory.append(np.asarray(params['a'], np.float64))
     ages = np.arange(5)[::-1]
     weights = np.full(5, 0.2) if decay == 1 else (1 - decay) * decay**ages
     if debias:
         weights = weights / weights.sum()
-    expected = weights @ np.array(seen) + (1 - weights.sum()) * np.asarray(PARAMS['a'])
+    expected = weights @ np.array(trajectory) + (1 - weights.sum()) * np.asarray(PARAMS['a'])
     np.testing.assert_allclose(optim.eval_params(params, state)['a'], expected, rtol=2e-6)
 
 
-def test_what_is_evaluated_is_settled_leaf_by_leaf(optim):
+def test_evaluated_parameters_are_chosen_leaf_by_leaf(optim):
     """A group with an average does not hide that another group walks with a look-ahead."""
     averaged, nesterov = optax.chain(optim.sgd(0.1), optim.ema(0.9)), optim.nesterov(0.1)
     tx = optim.partition({'a': averaged, '.*': nesterov})
@@ -198,11 +198,11 @@ def test_what_is_evaluated_is_settled_leaf_by_leaf(optim):
     for _ in range(3):
         updates, state = tx.update(quadratic(params), state, params)
         params = optax.apply_updates(params, updates)
-    seen = optim.eval_params(params, state)
-    np.testing.assert_array_equal(seen['a'], optim.find_state(state, optim.EmaState).average['a'])
+    evaluated = optim.eval_params(params, state)
+    np.testing.assert_array_equal(evaluated['a'], optim.find_state(state, optim.EmaState).average['a'])
     velocity = optim.find_state(state, optim.NesterovState).velocity['b']['kernel']
     assert float(jnp.abs(velocity).min()) > 0
-    np.testing.assert_allclose(seen['b']['kernel'], params['b']['kernel'] - 0.9 * velocity, rtol=1e-6)
+    np.testing.assert_allclose(evaluated['b']['kernel'], params['b']['kernel'] - 0.9 * velocity, rtol=1e-6)
 
 
 def test_average_and_parameters_can_be_donated_together(optim):

@@ -169,7 +169,7 @@ def test_a_narrow_state_gives_the_update_of_the_stored_value(optim):
 
 
 @pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
-def test_non_finite_gradients_are_passed_over_for_ever(optim, bad):
+def test_non_finite_gradients_are_always_skipped(optim, bad):
     params, grads = network(), network()
     poison = {**grads, 'head': {**grads['head'], 'bias': jnp.array([0.0, bad, 1.0])}}
     plain, tx = optim.adamw(0.1), optim.skip_nonfinite(optim.adamw(0.1))
@@ -294,7 +294,7 @@ def test_soap_is_the_paper_s(optim, shape):
     assert np.all(np.isfinite(u))
 
 
-def test_soap_does_not_mind_a_rotation_of_the_axes_and_adam_does(optim):
+def test_soap_is_equivariant_to_rotations_and_adam_is_not(optim):
     """The property that names it: in rotated axes it makes the rotated step."""
     rng = np.random.default_rng(0)
     q = np.linalg.qr(rng.normal(size=(4, 4)))[0]
@@ -321,7 +321,7 @@ def test_soap_keeps_long_sides_and_vectors_in_their_own_axes(optim):
 
 
 @pytest.mark.parametrize('name', ['lamb', 'lars'])
-def test_vectors_are_no_layers_unless_asked(optim, name):
+def test_vectors_are_not_scaled_by_default(optim, name):
     params = {'b': jnp.array([3.0, 4.0]), 'zero': jnp.zeros((2, 2)), 'w': jnp.full((2, 2), 2.0)}
     grads = {'b': jnp.array([1.0, 1.0]), 'zero': jnp.ones((2, 2)), 'w': jnp.ones((2, 2))}
     out = {}
@@ -376,7 +376,7 @@ def test_vectors_are_no_layers_unless_asked(optim, name):
         (lambda o: o.adam(0.1).init({'a': jnp.ones(2, jnp.complex64)}), 'a is complex64'),
     ],
 )
-def test_bad_input_is_answered(optim, make, message):
+def test_bad_input_is_refused(optim, make, message):
     with pytest.raises(UsageError, match=message):
         make(optim)
 
