@@ -159,7 +159,7 @@ def alexnet(
     init: str = 'normal',
     dtype: str | None = None,
 ) -> AlexNet:
-    """AlexNet of 2012, for images of 227x227; for other sizes, fc6 has the size that pool5 requires.
+    """Builds AlexNet of 2012, for images of 227x227; for other sizes, fc6 has the size that pool5 requires.
 
     Args:
       num_classes: number of logits.
@@ -187,7 +187,7 @@ def alexnet(
 def alexnet_one_tower(
     num_classes: Count = 1000, dropout: DropRate = 0.5, width: float = 1.0, dtype: str | None = None
 ) -> OneTower:
-    """torchvision's AlexNet, for images of 224x224 and, by adaptive pooling, of any size from 63.
+    """Builds torchvision's AlexNet, for images of 224x224 and, by adaptive pooling, of any size from 63.
 
     Kernels and biases are initialised from U(+-1 / sqrt(fan-in)), as in torchvision.
 

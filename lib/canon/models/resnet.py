@@ -235,7 +235,7 @@ def resnet18(
     width: float = 1.0,
     dtype: str | None = None,
 ) -> ResNet:
-    """The residual network of 18 layers, for images of 224x224 and of any size from 32.
+    """Builds the residual network of 18 layers, for images of 224x224 and of any size from 32.
 
     Convolutions are initialised from N(0, 2 / fan-out) (He et al. 2015), the classifier from U(+-1 / sqrt(fan-in)), its
     bias with 0.
@@ -260,61 +260,61 @@ def resnet18(
     """
     if output_stride not in (8, 16, 32):
         raise UsageError(f'model.output_stride={output_stride} is not one of 8, 16, 32')
-    for key, value, known in (('shortcut', shortcut, _SHORTCUTS), ('stride_at', stride_at, _STRIDES)):
-        if value not in known:
-            raise UsageError(f'model.{key}={value!r} is unknown{suggest(value, known)}')
+    for key, value, choices in (('shortcut', shortcut, _SHORTCUTS), ('stride_at', stride_at, _STRIDES)):
+        if value not in choices:
+            raise UsageError(f'model.{key}={value!r} is unknown{suggest(value, choices)}')
     dtype_ = None if dtype is None else jnp.dtype(dtype)
     form = _Form(shortcut, stride_at, plain, zero_init_last, frozen_norm, dtype_)
     return ResNet(BasicBlock, (2, 2, 2, 2), (64, 128, 256, 512), False, num_classes, form, output_stride, width)
 
 
 def resnet34(**arguments: Any) -> ResNet:
-    """34 layers. Arguments are those of `resnet18`."""
+    """Builds the network of 34 layers. Arguments are those of `resnet18`."""
     return call(resnet18, arguments, 'model').clone(depths=(3, 4, 6, 3))
 
 
 def resnet50(**arguments: Any) -> ResNet:
-    """50 layers in bottlenecks. Arguments are those of `resnet18`."""
+    """Builds the network of 50 layers in bottlenecks. Arguments are those of `resnet18`."""
     return call(resnet18, arguments, 'model').clone(depths=(3, 4, 6, 3), block=Bottleneck)
 
 
 def resnet101(**arguments: Any) -> ResNet:
-    """101 layers in bottlenecks. Arguments are those of `resnet18`."""
+    """Builds the network of 101 layers in bottlenecks. Arguments are those of `resnet18`."""
     return call(resnet18, arguments, 'model').clone(depths=(3, 4, 23, 3), block=Bottleneck)
 
 
 def resnet152(**arguments: Any) -> ResNet:
-    """152 layers in bottlenecks. Arguments are those of `resnet18`."""
+    """Builds the network of 152 layers in bottlenecks. Arguments are those of `resnet18`."""
     return call(resnet18, arguments, 'model').clone(depths=(3, 8, 36, 3), block=Bottleneck)
 
 
 def resnet20_cifar(num_classes: Count = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
-    """The 20-layer network for CIFAR: images of 32x32 and of any size from 4. Arguments are those of `resnet18`."""
+    """Builds the 20-layer network for CIFAR: images of 32x32, of any size from 4. Arguments are those of `resnet18`."""
     return _cifar(3, dict(num_classes=num_classes, shortcut=shortcut) | arguments)
 
 
 def resnet32_cifar(num_classes: Count = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
-    """32 layers. Arguments are those of `resnet20_cifar`."""
+    """Builds the network of 32 layers. Arguments are those of `resnet20_cifar`."""
     return _cifar(5, dict(num_classes=num_classes, shortcut=shortcut) | arguments)
 
 
 def resnet44_cifar(num_classes: Count = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
-    """44 layers. Arguments are those of `resnet20_cifar`."""
+    """Builds the network of 44 layers. Arguments are those of `resnet20_cifar`."""
     return _cifar(7, dict(num_classes=num_classes, shortcut=shortcut) | arguments)
 
 
 def resnet56_cifar(num_classes: Count = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
-    """56 layers. Arguments are those of `resnet20_cifar`."""
+    """Builds the network of 56 layers. Arguments are those of `resnet20_cifar`."""
     return _cifar(9, dict(num_classes=num_classes, shortcut=shortcut) | arguments)
 
 
 def resnet110_cifar(num_classes: Count = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
-    """110 layers; the paper warms it up at a learning rate of 0.01. Arguments are those of `resnet20_cifar`."""
+    """Builds the network of 110 layers, which the paper warms up at a rate of 0.01. Arguments as of `resnet20_cifar`."""
     return _cifar(18, dict(num_classes=num_classes, shortcut=shortcut) | arguments)
 
 
 def resnet1202_cifar(num_classes: Count = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
-    """1202 layers. Arguments are those of `resnet20_cifar`."""
+    """Builds the network of 1202 layers. Arguments are those of `resnet20_cifar`."""
     return _cifar(200, dict(num_classes=num_classes, shortcut=shortcut) | arguments)
 
 
@@ -327,14 +327,14 @@ def _cifar(depth: int, arguments: dict[str, Any]) -> ResNet:
 def preact_resnet164(
     num_classes: Count = 10, plain: bool = False, frozen_norm: bool = False, dtype: str | None = None
 ) -> PreActResNet:
-    """The 164-layer pre-activation network for CIFAR: images of 32x32 and of any size from 4; strides in the first 1x1.
+    """Builds the 164-layer pre-activation network for CIFAR: images of 32x32 and of any size from 4.
 
-    Arguments and initialisation are those of `resnet18`.
+    The stride is in the first 1x1. Arguments and initialisation are those of `resnet18`.
     """
     dtype_ = None if dtype is None else jnp.dtype(dtype)
     return PreActResNet(18, num_classes, _Form('projection', '1x1', plain, False, frozen_norm, dtype_))
 
 
 def preact_resnet1001(**arguments: Any) -> PreActResNet:
-    """The 1001-layer pre-activation network. Arguments are those of `preact_resnet164`."""
+    """Builds the 1001-layer pre-activation network. Arguments are those of `preact_resnet164`."""
     return call(preact_resnet164, arguments, 'model').clone(depth=111)

@@ -146,7 +146,7 @@ def vgg11(
     std: float = 0.1,
     dtype: str | None = None,
 ) -> VGG:
-    """VGG A.
+    """Builds VGG A.
 
     Args:
       num_classes: number of logits.
@@ -173,25 +173,25 @@ def vgg11(
 
 
 def vgg11_lrn(**arguments: Any) -> VGG:
-    """VGG A-LRN: A with AlexNet's local response normalisation after conv1_1. Arguments are those of `vgg11`."""
+    """Builds VGG A-LRN: A with AlexNet's local response normalisation after conv1_1. Arguments are those of `vgg11`."""
     return call(vgg11, arguments, 'model').clone(lrn=True)
 
 
 def vgg13(**arguments: Any) -> VGG:
-    """VGG B. Arguments are those of `vgg11`."""
+    """Builds VGG B. Arguments are those of `vgg11`."""
     return call(vgg11, arguments, 'model').clone(kernels=_KERNELS['B'])
 
 
 def vgg16_c(**arguments: Any) -> VGG:
-    """VGG C: the third convolution of a column is 1x1. Arguments are those of `vgg11`."""
+    """Builds VGG C: the third convolution of a column is 1x1. Arguments are those of `vgg11`."""
     return call(vgg11, arguments, 'model').clone(kernels=_KERNELS['C'])
 
 
 def vgg16(**arguments: Any) -> VGG:
-    """VGG D. Arguments are those of `vgg11`."""
+    """Builds VGG D. Arguments are those of `vgg11`."""
     return call(vgg11, arguments, 'model').clone(kernels=_KERNELS['D'])
 
 
 def vgg19(**arguments: Any) -> VGG:
-    """VGG E. Arguments are those of `vgg11`."""
+    """Builds VGG E. Arguments are those of `vgg11`."""
     return call(vgg11, arguments, 'model').clone(kernels=_KERNELS['E'])
