@@ -382,13 +382,17 @@ def check_objects(
         'boxes without area': finite & ~(has_area(boxes) & (has_area(clipped) | ~inside)),
         _CLIPPED: finite & ~inside,
     }
+    suspects = np.flatnonzero(np.any(list(wrong.values()), 0))
+    record = record._replace(boxes=clipped)
+    if not len(suspects):  # as nearly always, in sets of a million objects
+        return record, labels
     keep = np.ones(len(labels), bool)
-    for k in np.flatnonzero(np.any(list(wrong.values()), 0)):
+    for k in suspects:
         kind = next(kind for kind, objects in wrong.items() if objects[k])
         shown = f'object {k + 1}: [{", ".join(f"{x:g}" for x in boxes[k])}] in {width}x{height}'
         log.add(kind, record.source, f'object {k + 1}: {record.classes[k]!r}' if labels[k] < 0 else shown)
         keep[k] = kind == _CLIPPED and log.invalid == 'clip' and has_area(clipped[k])
-    return record._replace(boxes=clipped).choose(np.flatnonzero(keep)), labels[keep]
+    return record.choose(np.flatnonzero(keep)), labels[keep]
 
 
 def _join(arrays: Sequence, empty: tuple[int, ...], dtype) -> np.ndarray:
