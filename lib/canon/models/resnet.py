@@ -309,7 +309,7 @@ def resnet56_cifar(num_classes: Count = 10, shortcut: str = 'padding', **argumen
 
 
 def resnet110_cifar(num_classes: Count = 10, shortcut: str = 'padding', **arguments: Any) -> ResNet:
-    """Builds the network of 110 layers, which the paper warms up at a rate of 0.01. Arguments as of `resnet20_cifar`."""
+    """Builds the network of 110 layers, which the paper warms up at a rate of 0.01; otherwise as `resnet20_cifar`."""
     return _cifar(18, dict(num_classes=num_classes, shortcut=shortcut) | arguments)
 
 
