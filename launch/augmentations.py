@@ -45,6 +45,19 @@ SHEETS = {
             ('random_perspective', dict(p=1.0, fill=128)),
         ),
     ),
+    'detection': (
+        'Transforms of detectors',
+        'flowers',
+        (
+            ('letterbox', dict(size=(320, 320))),
+            ('resize_short', dict(size=200, longest=240)),
+            ('expand', dict(limit=4.0, p=1.0)),
+            ('min_iou_crop', dict(overlaps=(0.3, 0.5, 0.7))),
+            ('ssd_photometric', dict(p=1.0)),
+            ('yolo_jitter', dict(size=(224, 224))),
+            ('random_hsv', dict()),
+        ),
+    ),
     'colours': (
         'Photometric transforms',
         'pagoda',
@@ -71,6 +84,17 @@ SHEETS = {
         ),
     ),
 }
+# What SSD and YOLO do to each example, in this order.
+RECIPES = {
+    'SSD': dict(
+        chain=('ssd_photometric', 'expand', 'min_iou_crop', 'resize', 'random_flip'),
+        resize=dict(size=(300, 300)),
+    ),
+    'YOLO': dict(
+        chain=('yolo_jitter', 'random_hsv', 'random_flip'),
+        yolo_jitter=dict(size=(448, 448)),
+    ),
+}
 VISIT = 5  # the visit (epoch) that is shown
 PREFACE = """# Augmentation on the host
 
@@ -85,8 +109,13 @@ neither threads nor hosts nor the rest of the batch change them.
 
 Boxes (`boxes`, [K, 4] of x0, y0, x1, y1 in pixels), one mask per box (`masks`, [K, H, W]) and a segmentation
 (`segmentation`, [H, W]) move along if an example has them; `along=dict(boxes='gt', per_box=('gt_class',))` gives other
-names. Boxes are clipped to the image, and those outside it are dropped with the fields that belong to them; `pad_boxes`
-pads the rest for a batch. A box that is rotated twice grows twice, so combine rotations in one `random_affine`."""
+names. Boxes are clipped to the image, and those outside it are dropped with the fields that belong to them (`labels`,
+`difficult`, `crowd`, `area`); `pad_boxes` pads the rest for a batch. A box that is rotated twice grows twice, so
+combine rotations in one `random_affine`. A segmentation is resampled by the nearest pixel, and what enters is 255.
+
+`placement`, (scale_x, scale_y, shift_x, shift_y) from pixels of the original image to those of the network's canvas, is
+composed by `resize`, `resize_short`, `pad`, `center_crop` and `letterbox` for examples with boxes or an
+`original_size`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,10 +129,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             save(draw_sheet(examples[example], links), folder / f'{name}.jpg')
         save(draw_ten_crop(examples['pagoda']), folder / 'ten_crop.jpg')
         save(draw_mixup(examples), folder / 'mixup.jpg')
+        save(draw_recipes(examples['flowers']), folder / 'recipes.jpg')
         folder.with_name(folder.name + '.md').write_text(render_page(folder.name))
     except OSError as error:
         raise CanonError(f'{folder} cannot be written: {error.strerror}') from error
-    print(f'{folder}.md, {folder}/: {len(SHEETS) + 2} pictures')
+    print(f'{folder}.md, {folder}/: {len(SHEETS) + 3} pictures')
     return 0
 
 
@@ -176,6 +206,16 @@ def draw_mixup(examples: dict[str, dict[str, Any]]) -> Figure:
     return plots.draw_annotated_images(results, titles)
 
 
+def draw_recipes(example: dict[str, Any], visits: int = 4) -> Figure:
+    """Draws what the recipes of detectors make of an example on its first visits."""
+    results, titles = [], []
+    for name, spec in RECIPES.items():
+        links = transforms.make_transforms(spec)
+        results += [chain.apply_chain(links, example, Key(0, visit, 0)) for visit in range(visits)]
+        titles += [f'{name}, visit {visit}' for visit in range(visits)]
+    return plots.draw_annotated_images(results, titles, columns=visits)
+
+
 def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=100, pil_kwargs=dict(quality=82, optimize=True))
 
@@ -188,11 +228,27 @@ def render_page(folder: str) -> str:
     lines: list[str] = [*PREFACE.splitlines()]
     for name, (heading, _, links) in SHEETS.items():
         lines += ['', f'## {heading}', '', f'![{heading}]({folder}/{name}.jpg)', '', *describe(n for n, _ in links)]
+        if name == 'detection':
+            lines += render_recipes(folder)
     lines += ['', '## Several views for evaluation', '', f'![ten_crop]({folder}/ten_crop.jpg)', '']
     lines += describe(('ten_crop', 'grid_crops', 'googlenet_crops'))
     lines += ['', '## Mixtures of two examples', '', f'![mixup]({folder}/mixup.jpg)', '', *describe(('mixup',))]
     lines += ['', '## Decoding', '', *describe(('decode', 'decode_random_resized_crop'))]
     return '\n'.join(lines) + '\n'
+
+
+def render_recipes(folder: str) -> list[str]:
+    """Returns the section that shows whole recipes."""
+    lines = ['', '## The recipes of SSD and YOLO', '', f'![SSD and YOLO]({folder}/recipes.jpg)', '', '```python']
+    for name, spec in RECIPES.items():
+        arguments = [f'    {key}={format_value(value)},' for key, value in spec.items()]
+        lines += [f'transforms = dict(  # {name}', *arguments, ')']
+    return [*lines, '```']
+
+
+def format_value(value: Any) -> str:
+    """Returns a value as a config writes it."""
+    return 'dict(' + ', '.join(f'{k}={v}' for k, v in value.items()) + ')' if isinstance(value, dict) else repr(value)
 
 
 def describe(names: Iterable[str]) -> list[str]:

@@ -14,6 +14,7 @@ DATA_ONLY = {
     'make_transforms',
     'one_hot',
     'pad_boxes',
+    'record_placement',
     'rename',
     'standardise',
     'to_float',
@@ -29,7 +30,7 @@ def test_the_page_is_made_and_is_the_one_in_the_docs(tmp_path, root):
     assert not missing
     for folder in (tmp_path, root / 'docs'):
         pictures = sorted((folder / 'augmentation').glob('*.jpg'))
-        assert len(pictures) == 5
+        assert len(pictures) == 7
         for picture in pictures:
             assert f'(augmentation/{picture.name})' in page
             assert picture.stat().st_size < 300_000

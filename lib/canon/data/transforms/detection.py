@@ -160,9 +160,9 @@ def min_iou_crop(
         reached = _overlap(patches, boxes).max(-1) >= bounds[:, None]
         samplers = np.flatnonzero(reached.any(1))
         choice = int(chance * (len(samplers) + 1))
-        if choice == len(samplers):
+        if choice == 0:
             return example
-        sampler = samplers[choice]
+        sampler = samplers[choice - 1]
         x0, y0, x1, y1 = patches[sampler, reached[sampler].argmax()]
         left, top = int(x0), int(y0)
         right, bottom = min(max(round(x1), left + 1), width), min(max(round(y1), top + 1), height)
