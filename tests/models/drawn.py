@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 
 
-def drawn(key: str, shape) -> np.ndarray:
+def draw_parameter(key: str, shape) -> np.ndarray:
     """The parameter that torch calls `key`, of torch's `shape`, float32. Activations keep their size with depth."""
     rng = np.random.default_rng(zlib.crc32(key.encode()))
     kind = key.rpartition('.')[2]
@@ -24,13 +24,13 @@ def drawn(key: str, shape) -> np.ndarray:
     return value.astype(np.float32)
 
 
-def drawn_with_projections(key: str, shape) -> np.ndarray:
-    """As `drawn`, but torchvision's MobileNetV2 has a quarter of it in its projections.
+def draw_small_projections(key: str, shape) -> np.ndarray:
+    """As `draw_parameter`, but torchvision's MobileNetV2 has a quarter of it in its projections.
 
     No ReLU halves what they put out, and sums of them would be clipped by the next ReLU6 almost everywhere, whose small
     results then carry the rounding of large arguments.
     """
-    value = drawn(key, shape)
+    value = draw_parameter(key, shape)
     return value / 4 if len(shape) == 4 and re.search(r'conv\.[12]\.weight$', key) else value
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from canon import weights
-from tests.models.drawn import digest, distance, drawn, images
+from tests.models.drawn import digest, distance, draw_parameter, images
 
 
 class Golden:
@@ -24,7 +24,7 @@ class Golden:
 
     def variables(self, like, names, without: str = '\0'):
         """Our variables with the drawn weights; `without`: a prefix of keys that are left out."""
-        tensors = {k: drawn(k, s) for k, s in self.shapes.items() if not k.startswith(without)}
+        tensors = {k: draw_parameter(k, s) for k, s in self.shapes.items() if not k.startswith(without)}
         return weights.from_torch(tensors, like, names)
 
 
@@ -38,13 +38,13 @@ def count(tree) -> int:
     return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree))
 
 
-def drawn_variables(model):
+def draw_variables(model):
     """Variables of a network without a golden, drawn by the names and shapes of its leaves."""
     like = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var', 'bias': 'bias'}
 
     def draw(path, leaf):
         path = [k.key for k in path]
-        return drawn('/'.join(path) + '.' + like[path[-1]], leaf.shape[::-1]).transpose()
+        return draw_parameter('/'.join(path) + '.' + like[path[-1]], leaf.shape[::-1]).transpose()
 
     return jax.tree_util.tree_map_with_path(draw, shapes_of(model, (1, 32, 32, 3)))
 
@@ -59,7 +59,7 @@ def check_bfloat16(model, size):
     assert {s.dtype for s in stages.values()} == {np.dtype(jnp.bfloat16)}
 
 
-def check_evaluated(model, variables, size, golden, tolerance=1e-5):
+def check_evaluation(model, variables, size, golden, tolerance=1e-5):
     """Logits, and every stage that the golden names, within `tolerance` of their largest value."""
 
     @jax.jit
@@ -73,7 +73,7 @@ def check_evaluated(model, variables, size, golden, tolerance=1e-5):
     assert max(far.values()) < tolerance, far
 
 
-def check_trained(model, variables, size, golden, names, keys, double: bool):
+def check_training_pass(model, variables, size, golden, names, keys, double: bool):
     """One training pass against torch's in float64: logits, auxiliary logits, each running statistic of torch's `keys`.
 
     double: ours in float64 too, and equal to what the golden stores of it. Otherwise in float32: statistics within

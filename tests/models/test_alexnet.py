@@ -12,7 +12,7 @@ from canon.errors import UsageError
 from canon.models import alexnet
 from canon.weights.alexnet import TORCHVISION
 from tests.models.drawn import images
-from tests.models.goldens import Golden, check_bfloat16, check_evaluated, count, shapes_of
+from tests.models.goldens import Golden, check_bfloat16, check_evaluation, count, shapes_of
 from tests.models.reach import check_fields
 
 NAMES = TORCHVISION['alexnet.alexnet_one_tower']
@@ -111,7 +111,7 @@ def golden():
 @pytest.mark.parametrize(('part', 'size'), [('large', (1, 224, 224)), ('small', (2, 100, 70))])
 def test_torchvision(golden, part, size):
     actual, model, variables = golden
-    check_evaluated(model, variables, size, actual.parts[part])
+    check_evaluation(model, variables, size, actual.parts[part])
 
 
 def test_receptive_fields_and_strides():

@@ -14,7 +14,7 @@ from canon.models import fcn
 from canon.nn.trace import trace_network
 from canon.weights.fcn import TORCHVISION
 from tests.models.drawn import images
-from tests.models.goldens import Golden, count, drawn_variables, shapes_of
+from tests.models.goldens import Golden, count, draw_variables, shapes_of
 from tests.models.reach import field
 
 PAPER = {'fcn32s': 134_346_581, 'fcn16s': 134_357_354, 'fcn8s': 134_362_751}
@@ -213,7 +213,7 @@ def test_logits_of_both_heads_at_torchvision():
 def test_a_classifier_as_convolutions_has_equal_outputs():
     """At its own size; and on a larger image its fully connected layers applied to every window of pool5."""
     model = models.make_model('vgg.vgg11', width=1 / 32, num_classes=5, init='he')
-    variables = drawn_variables(models.make_model('vgg.vgg11', width=1 / 32, num_classes=5, init='he'))
+    variables = draw_variables(models.make_model('vgg.vgg11', width=1 / 32, num_classes=5, init='he'))
     windows = {'fc6': (7, 7), 'fc7': (1, 1), 'fc8': (1, 1)}
     params = weights.convolutionalise(variables, windows)['params']
 

@@ -12,7 +12,7 @@ from canon.errors import UsageError
 from canon.models import googlenet
 from canon.weights.googlenet import TORCHVISION
 from tests.models.drawn import images
-from tests.models.goldens import Golden, check_bfloat16, check_evaluated, check_trained, count, shapes_of
+from tests.models.goldens import Golden, check_bfloat16, check_evaluation, check_training_pass, count, shapes_of
 from tests.models.reach import check_fields
 
 NAMES = TORCHVISION['googlenet.googlenet']
@@ -84,14 +84,14 @@ def test_stages():
 def test_torchvision_small(golden):
     model = make(variant='torchvision', auxiliary=False)
     variables = golden.variables(shapes_of(model, (1, 64, 64, 3)), NAMES, without='aux')
-    check_evaluated(model, variables, (2, 65, 80), golden.parts['small'])
+    check_evaluation(model, variables, (2, 65, 80), golden.parts['small'])
 
 
 @pytest.mark.slow
 def test_torchvision_transform_input(golden):
     model = make(variant='torchvision', transform_input=True)
     variables = golden.variables(shapes_of(model, (1, 64, 64, 3)), NAMES)
-    check_evaluated(model, variables, (1, 224, 224), golden.parts['large'])
+    check_evaluation(model, variables, (1, 224, 224), golden.parts['large'])
 
 
 @pytest.mark.parametrize('double', [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -99,7 +99,7 @@ def test_torchvision_training(golden, double):
     """Running statistics and both heads' logits after one step; torch's order of heads is 4d, 4a."""
     model = make(variant='torchvision', dropout=0.0, auxiliary_dropout=0.0)
     variables = golden.variables(shapes_of(model, (1, 64, 64, 3)), NAMES)
-    check_trained(model, variables, (4, 72, 88), golden.parts['train'], NAMES, golden.shapes, double)
+    check_training_pass(model, variables, (4, 72, 88), golden.parts['train'], NAMES, golden.shapes, double)
 
 
 def draw_like(leaf):

@@ -13,7 +13,7 @@ from canon.errors import UsageError
 from canon.models import inception
 from canon.weights.inception import TIMM, TORCHVISION
 from tests.models.drawn import images
-from tests.models.goldens import Golden, check_bfloat16, check_evaluated, check_trained, count, shapes_of
+from tests.models.goldens import Golden, check_bfloat16, check_evaluation, check_training_pass, count, shapes_of
 from tests.models.reach import check_fields
 
 V3, V4 = TORCHVISION['inception.inception_v3'], TIMM['inception.inception_v4']
@@ -126,13 +126,13 @@ def test_stages_of_v4():
 def test_v3_small():
     golden, model = Golden('inception_v3'), make('inception_v3', auxiliary=False)
     variables = golden.variables(build('inception_v3', auxiliary=False), V3, without='AuxLogits')
-    check_evaluated(model, variables, (2, 75, 107), golden.parts['small'])
+    check_evaluation(model, variables, (2, 75, 107), golden.parts['small'])
 
 
 @pytest.mark.slow
 def test_v3_transform_input():
     golden, model = Golden('inception_v3'), make('inception_v3', transform_input=True)
-    check_evaluated(
+    check_evaluation(
         model, golden.variables(build('inception_v3', (299, 299)), V3), (1, 299, 299), golden.parts['large']
     )
 
@@ -143,28 +143,28 @@ def test_v3_training():
     golden, model = Golden('inception_v3'), make('inception_v3', auxiliary=False, dropout=0.0)
     variables = golden.variables(build('inception_v3', auxiliary=False), V3, without='AuxLogits')
     main = [k for k in golden.shapes if not k.startswith('AuxLogits')]
-    check_trained(model, variables, (2, 107, 123), golden.parts['train'], V3, main, double=True)
+    check_training_pass(model, variables, (2, 107, 123), golden.parts['train'], V3, main, double=True)
 
 
 @pytest.mark.slow
 def test_v3_training_with_its_head():
     golden, model = Golden('inception_v3'), make('inception_v3', dropout=0.0)
     variables = golden.variables(build('inception_v3', (299, 299)), V3)
-    check_trained(model, variables, (2, 299, 299), golden.parts['heads'], V3, golden.shapes, double=True)
+    check_training_pass(model, variables, (2, 299, 299), golden.parts['heads'], V3, golden.shapes, double=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('part', 'size'), [('small', (2, 75, 107)), ('large', (1, 299, 299))])
 def test_v4(part, size):
     golden, model = Golden('inception_v4'), make('inception_v4')
-    check_evaluated(model, golden.variables(build('inception_v4'), V4), size, golden.parts[part])
+    check_evaluation(model, golden.variables(build('inception_v4'), V4), size, golden.parts[part])
 
 
 @pytest.mark.slow
 def test_v4_training():
     golden, model = Golden('inception_v4'), make('inception_v4', dropout=0.0)
     variables = golden.variables(build('inception_v4'), V4)
-    check_trained(model, variables, (2, 107, 123), golden.parts['train'], V4, golden.shapes, double=True)
+    check_training_pass(model, variables, (2, 107, 123), golden.parts['train'], V4, golden.shapes, double=True)
 
 
 def test_published_names():

@@ -10,14 +10,14 @@ from canon import models, weights
 from canon.errors import UsageError
 from canon.models import mobilenet
 from canon.weights import mobilenet as published
-from tests.models.drawn import drawn_with_projections, images
+from tests.models.drawn import draw_small_projections, images
 from tests.models.goldens import (
     Golden,
     check_bfloat16,
-    check_evaluated,
-    check_trained,
+    check_evaluation,
+    check_training_pass,
     count,
-    drawn_variables,
+    draw_variables,
     shapes_of,
 )
 from tests.models.reach import check_fields, field
@@ -96,7 +96,7 @@ def test_names_and_shapes(golden, names, model):
 
 
 def draw_for(golden, model, names):
-    tensors = {k: drawn_with_projections(k, s) for k, s in golden.shapes.items()}
+    tensors = {k: draw_small_projections(k, s) for k, s in golden.shapes.items()}
     return weights.from_torch(tensors, shapes_of(model, (1, 64, 64, 3)), names)
 
 
@@ -114,7 +114,7 @@ def test_published_evaluated(name, parts):
     variables = draw_for(golden, model, names[f'mobilenet.{name}'])
     sizes = {'small': (2, 64, 80), 'odd': (1, 97, 97)}
     for part in parts:
-        check_evaluated(model, variables, sizes[part], golden.parts[part])
+        check_evaluation(model, variables, sizes[part], golden.parts[part])
 
 
 @pytest.mark.parametrize('double', [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -123,7 +123,7 @@ def test_published_training(name, double):
     golden, (names, kwargs) = Golden(name), GOLDENS[name]
     model, names = make(name, dropout=0.0, **kwargs), names[f'mobilenet.{name}']
     variables = draw_for(golden, model, names)
-    check_trained(model, variables, (4, 72, 88), golden.parts['train'], names, golden.shapes, double)
+    check_training_pass(model, variables, (4, 72, 88), golden.parts['train'], names, golden.shapes, double)
 
 
 def float64(variables, eps, act, same):
@@ -170,7 +170,7 @@ def check(actual, expected):
 def test_v1_in_float64(separable):
     """TensorFlow's padding on even and odd sizes, its eps, and full convolutions."""
     model = make('mobilenet_v1', num_classes=7, width_multiplier=0.25, separable=separable)
-    variables, x = drawn_variables(model), images(2, 45, 64)
+    variables, x = draw_variables(model), images(2, 45, 64)
     unit, dense = float64(variables, 1e-3, relu, same=True)
     y, expected = unit(x.astype(np.float64), None, 'conv1', 'bn1', stride=2), {}
     strides = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
@@ -187,7 +187,7 @@ def test_v1_in_float64(separable):
 def test_v2_in_float64(bottleneck, residual):
     """The forms that figure 6 compares; torchvision has the other."""
     model = make('mobilenet_v2', num_classes=7, width_multiplier=0.35, bottleneck=bottleneck, residual=residual)
-    variables, x = drawn_variables(model), images(2, 45, 64)
+    variables, x = draw_variables(model), images(2, 45, 64)
     unit, dense = float64(variables, 1e-5, relu6, same=False)
     y, expected = unit(x.astype(np.float64), None, 'conv1', 'bn1', stride=2), {}
     for row, (blocks, stride) in enumerate(((1, 1), (2, 2), (3, 2), (4, 2), (3, 1), (3, 2), (1, 1)), start=1):

@@ -16,10 +16,10 @@ from tests.models.drawn import images
 from tests.models.goldens import (
     Golden,
     check_bfloat16,
-    check_evaluated,
-    check_trained,
+    check_evaluation,
+    check_training_pass,
     count,
-    drawn_variables,
+    draw_variables,
     shapes_of,
 )
 from tests.models.reach import check_fields, field
@@ -117,7 +117,7 @@ def check_both_sizes(name, parts):
     variables = golden.variables(shapes_of(model, (1, 64, 64, 3)), names(name))
     sizes = {'small': (2, 64, 80), 'odd': (1, 97, 97)}
     for part in parts:
-        check_evaluated(model, variables, sizes[part], golden.parts[part])
+        check_evaluation(model, variables, sizes[part], golden.parts[part])
 
 
 def test_torchvision_18():
@@ -145,7 +145,7 @@ def test_torchvision_training(name, double):
     golden, model = Golden(name), make(name)
     variables = golden.variables(shapes_of(model, (1, 64, 64, 3)), names(name))
     size = (4, 72, 88) if name == 'resnet18' else (8, 96, 128)
-    check_trained(model, variables, size, golden.parts['train'], names(name), golden.shapes, double)
+    check_training_pass(model, variables, size, golden.parts['train'], names(name), golden.shapes, double)
 
 
 def conv(x, layer, stride=1):
@@ -232,7 +232,7 @@ def float64(variables, x, block, plain=False, v1=False):
 def test_the_papers_in_float64(name, kwargs, block, depth):
     """Odd sizes, of which a stride keeps the first row; statistics drawn near identity."""
     model = make(name, num_classes=7, **kwargs).clone(**depth or {})
-    variables, x = drawn_variables(model), images(2, 37, 33)
+    variables, x = draw_variables(model), images(2, 37, 33)
     actual = jax.jit(lambda v, x: model.apply(v, x, method='features') | {'logits': model.apply(v, x)})(variables, x)
     expected = float64(variables, x, block, kwargs.get('plain', False), kwargs.get('stride_at') == '1x1')
     assert actual.keys() == expected.keys()
@@ -319,7 +319,7 @@ def test_a_block_of_zero_scale_is_its_shortcut():
 
 def test_frozen_norms():
     model, free = (make('resnet20_cifar', frozen_norm=f).clone(depths=(1, 1, 1)) for f in (True, False))
-    variables, x = drawn_variables(model), images(2, 16, 16)
+    variables, x = draw_variables(model), images(2, 16, 16)
 
     @jax.jit
     def compute_all(variables, x):

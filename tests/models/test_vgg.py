@@ -13,7 +13,7 @@ from canon.errors import UsageError
 from canon.models import vgg
 from canon.weights.vgg import TIMM, TORCHVISION
 from tests.models.drawn import distance, images
-from tests.models.goldens import Golden, check_bfloat16, check_evaluated, count, shapes_of
+from tests.models.goldens import Golden, check_bfloat16, check_evaluation, count, shapes_of
 from tests.models.reach import check_fields
 
 KEYS = Path(__file__).parent / 'golden/vgg_keys.txt'
@@ -85,7 +85,7 @@ def test_torchvision(name):
     names = TORCHVISION[f'vgg.{net}' + (' batch_norm' if batch_norm else '')]
     variables = golden.variables(shapes_of(model, (1, 224, 224, 3)), names)
     for part, size in (('large', (1, 224, 224)), ('small', (2, 100, 70))):
-        check_evaluated(model, variables, size, golden.parts[part])
+        check_evaluation(model, variables, size, golden.parts[part])
     if batch_norm:
         check_training_pass(golden, model, variables, names)
 

@@ -12,7 +12,7 @@ from canon.models.transformer import BlockSettings, TransformerBlock
 from canon.nn import AdditiveAttention, DotProductAttention, GeneralAttention, MultiHeadAttention
 from canon.nn.attention import KeyValueCache
 from canon.ops import attention
-from tests.models.drawn import drawn
+from tests.models.drawn import draw_parameter
 from tests.nn.attended import BATCH, FF, HEADS, LENGTHS, D, S, T, inputs
 
 GOLDEN = np.load(Path(__file__).parent / 'golden' / 'attention_torch.npz')
@@ -20,30 +20,33 @@ GOLDEN = np.load(Path(__file__).parent / 'golden' / 'attention_torch.npz')
 
 def heads(name=''):
     """Our parameters of the attention that torch calls `name`: kernels [d, h, d_k] and [h, d_v, d]."""
-    weight, bias = drawn(f'{name}in_proj_weight', (3 * D, D)), drawn(f'{name}in_proj_bias', (3 * D,))
-    draw_variables = {
+    weight, bias = draw_parameter(f'{name}in_proj_weight', (3 * D, D)), draw_parameter(f'{name}in_proj_bias', (3 * D,))
+    params = {
         key: {'kernel': w.T.reshape(D, HEADS, D // HEADS), 'bias': b.reshape(HEADS, D // HEADS)}
         for key, w, b in zip(('query', 'key', 'value'), np.split(weight, 3), np.split(bias, 3), strict=True)
     }
-    out = drawn(f'{name}out_proj.weight', (D, D)), drawn(f'{name}out_proj.bias', (D,))
-    return draw_variables | {'output': {'kernel': out[0].T.reshape(HEADS, D // HEADS, D), 'bias': out[1]}}
+    out = draw_parameter(f'{name}out_proj.weight', (D, D)), draw_parameter(f'{name}out_proj.bias', (D,))
+    return params | {'output': {'kernel': out[0].T.reshape(HEADS, D // HEADS, D), 'bias': out[1]}}
 
 
 def block(cross):
     def dense(name, i, o):
-        return {'kernel': drawn(f'{name}.weight', (o, i)).T, 'bias': drawn(f'{name}.bias', (o,))}
+        return {'kernel': draw_parameter(f'{name}.weight', (o, i)).T, 'bias': draw_parameter(f'{name}.bias', (o,))}
 
     def norm(number):
-        return {'scale': drawn(f'norm{number}.weight', (D,)), 'bias': drawn(f'norm{number}.bias', (D,))}
+        return {
+            'scale': draw_parameter(f'norm{number}.weight', (D,)),
+            'bias': draw_parameter(f'norm{number}.bias', (D,)),
+        }
 
-    draw_variables = {
+    params = {
         'attention': heads('self_attn.'),
         'attention_norm': norm(1),
         'wide': dense('linear1', D, FF),
         'narrow': dense('linear2', FF, D),
         'feed_norm': norm(3 if cross else 2),
     }
-    return draw_variables | ({'cross_attention': heads('multihead_attn.'), 'cross_norm': norm(2)} if cross else {})
+    return params | ({'cross_attention': heads('multihead_attn.'), 'cross_norm': norm(2)} if cross else {})
 
 
 def check(name, function, *arrays):
@@ -87,7 +90,7 @@ def test_transformer_layers_equal_torch(norm):
         )
 
 
-def draw_variables(layer, *inputs, seed=0, **keywords):
+def params(layer, *inputs, seed=0, **keywords):
     """Variables of a layer with normal parameters, so that nothing is zero."""
     shapes = jax.eval_shape(lambda: layer.init(jax.random.key(0), *inputs, **keywords))
     rng = np.random.default_rng(seed)
@@ -101,7 +104,7 @@ extend = jax.jit(lambda params, *arguments: CACHED.apply(params, *arguments, met
 @pytest.mark.parametrize('sizes', [(1,) * T, (3, 1), (T,), (1, 3)])
 def test_steps_with_a_cache_equal_all_positions_at_once(sizes):
     layer, x = CACHED, np.float32(inputs()[0])
-    params = draw_variables(layer, x)
+    params = params(layer, x)
     expected = jax.jit(layer.apply)(params, x, mask=attention.causal_mask(T))
     cache, position, outputs = KeyValueCache.empty(BATCH, 2, 6, 3, 5), 0, []
     for size in sizes:
@@ -127,7 +130,7 @@ def test_additive_attention_is_bahdanaus():
     x, memory = map(np.float32, inputs())
     memory = np.concatenate([memory, memory[..., :3]], -1)
     layer = AdditiveAttention(6)
-    params = draw_variables(layer, x, memory)
+    params = params(layer, x, memory)
     mask = attention.padding_mask(jnp.array(LENGTHS), S)
     context, weights = layer.apply(params, x, memory, mask, weights=True)
     p = jax.tree.map(np.float64, params['params'])
@@ -156,7 +159,7 @@ def test_luongs_layers():
         (DotProductAttention(scaled=True), lambda p: np.einsum('btd,bsd->bts', x, memory) / np.sqrt(D)),
         (GeneralAttention(), lambda p: np.einsum('btd,de,bse->bts', x, p['params']['kernel'], memory)),
     ):
-        params = draw_variables(layer, x, memory) or {}
+        params = params(layer, x, memory) or {}
         context, weights = jax.jit(lambda p, layer=layer: layer.apply(p, x, memory, weights=True))(params)
         e = np.exp(scores(params).astype(np.float64))
         expected = e / e.sum(-1, keepdims=True)
@@ -169,7 +172,7 @@ def test_dropout_of_weights_keeps_the_mean():
     """Averaged over 4000 draws the context is that without dropout; what is drawn is the weights, in training only."""
     x, memory = (np.float32(v[:1]) for v in inputs())
     layer = MultiHeadAttention(2, 4, 4, dropout=0.4)
-    params = draw_variables(layer, x, memory)
+    params = params(layer, x, memory)
     draw = jax.jit(jax.vmap(lambda k: layer.apply(params, x, memory, train=True, rngs={'dropout': k})))
     contexts = np.asarray(draw(jax.random.split(jax.random.key(1), 4000)), np.float64)
     plain = layer.apply(params, x, memory)

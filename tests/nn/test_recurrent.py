@@ -10,7 +10,7 @@ import pytest
 from canon.errors import UsageError
 from canon.nn import GRU, LSTM, RNN
 from canon.weights import recurrent
-from tests.models.drawn import drawn
+from tests.models.drawn import draw_parameter
 
 GOLDEN = np.load(Path(__file__).parent / 'golden/recurrent.npz')
 LAYERS = {
@@ -32,8 +32,8 @@ def test_equals_torch(case):
     """Outputs, last states and all gradients of two layers in two directions, with padding."""
     keys = [key.split()[1] for key in GOLDEN if key.startswith(f'{case}/d ') and key != f'{case}/d x']
     with jax.enable_x64(True):
-        tensors = {key: np.float64(drawn(key, GOLDEN[f'{case}/d {key}'].shape)) for key in keys}
-        params, x = recurrent.layer_from_torch(tensors), np.float64(drawn('x', GOLDEN[f'{case}/d x'].shape))
+        tensors = {key: np.float64(draw_parameter(key, GOLDEN[f'{case}/d {key}'].shape)) for key in keys}
+        params, x = recurrent.layer_from_torch(tensors), np.float64(draw_parameter('x', GOLDEN[f'{case}/d x'].shape))
 
         def loss(params, x):
             y, state = LAYERS[case].apply({'params': params}, x, LENGTHS)

@@ -2,7 +2,7 @@
 
     TORCH_PYTHON tools/golden/attention_torch.py tests/nn/golden/attention_torch.npz      (from the checkout's root)
 
-Weights are `drawn` by torch's names, inputs by `inputs`; only what comes out is stored.
+Weights are `draw_parameter` by torch's names, inputs by `inputs`; only what comes out is stored.
 """
 
 import sys
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.models.drawn import drawn
+from tests.models.drawn import draw_parameter
 from tests.nn.attended import BATCH, FF, HEADS, LENGTHS, D, S, T, inputs
 
 
@@ -20,7 +20,7 @@ def filled(layer: torch.nn.Module) -> torch.nn.Module:
     layer = layer.double().eval()
     with torch.no_grad():
         for key, value in layer.named_parameters():
-            value.copy_(torch.tensor(drawn(key, tuple(value.shape))))
+            value.copy_(torch.tensor(draw_parameter(key, tuple(value.shape))))
     return layer
 
 

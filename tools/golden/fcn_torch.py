@@ -16,7 +16,7 @@ import torchvision
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.models.drawn import drawn, images  # noqa: E402
+from tests.models.drawn import draw_parameter, images  # noqa: E402
 
 SIZES = {'odd': (2, 65, 80), 'square': (1, 96, 96)}
 
@@ -26,7 +26,7 @@ def main():
         weights=None, weights_backbone=None, num_classes=21, aux_loss=True
     ).eval()
     state = {k: v for k, v in network.state_dict().items() if not k.endswith('tracked')}
-    tensors = {k: torch.from_numpy(drawn(k, v.shape)) for k, v in state.items()}
+    tensors = {k: torch.from_numpy(draw_parameter(k, v.shape)) for k, v in state.items()}
     network.load_state_dict(network.state_dict() | tensors)
     flat = {'keys': np.array(list(state)), 'shapes': np.array([','.join(map(str, v.shape)) for v in state.values()])}
     for part, size in SIZES.items():

@@ -19,7 +19,7 @@ import torchvision
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.models.drawn import digest, drawn, images  # noqa: E402
+from tests.models.drawn import digest, draw_parameter, images  # noqa: E402
 
 GOOGLENET = {'conv1': 'conv1', 'conv3': 'conv2'} | {
     f'inception{name}': f'inception_{name}' for name in ('3a', '3b', '4a', '4b', '4c', '4d', '4e', '5a', '5b')
@@ -35,7 +35,7 @@ V4 |= {f'features.{19 + i}': f'inception_c{i + 1}' for i in range(3)}
 
 def load(network):
     state = network.state_dict()
-    tensors = {k: torch.from_numpy(drawn(k, v.shape)) for k, v in state.items() if not k.endswith('tracked')}
+    tensors = {k: torch.from_numpy(draw_parameter(k, v.shape)) for k, v in state.items() if not k.endswith('tracked')}
     network.load_state_dict(state | tensors)
     return {k: tuple(v.shape) for k, v in tensors.items()}
 
@@ -44,7 +44,7 @@ def nhwc(tensor):
     return tensor.detach().numpy().transpose(0, 2, 3, 1)
 
 
-def evaluated(network, stages, size):
+def compute_evaluation(network, stages, size):
     outputs = {}
     hooks = [
         network.get_submodule(theirs).register_forward_hook(
@@ -59,7 +59,7 @@ def evaluated(network, stages, size):
     return {'logits': logits.numpy()} | {name: digest(outputs[name]) for name in stages.values()}
 
 
-def trained(network, size, heads):
+def compute_training_pass(network, size, heads):
     """Computes in float64; 'own_errors' is how far torch's float32 logits are from that, relative to the largest."""
     names = ('logits', *heads)
     single, _ = passed(network, size, torch.float32)
@@ -106,9 +106,9 @@ def main():
     write(
         'googlenet',
         shapes,
-        small=evaluated(network, GOOGLENET, (2, 65, 80)),
-        large=evaluated(other, GOOGLENET, (1, 224, 224)),
-        train=trained(network, (4, 72, 88), ('auxiliary_4d', 'auxiliary_4a')),
+        small=compute_evaluation(network, GOOGLENET, (2, 65, 80)),
+        large=compute_evaluation(other, GOOGLENET, (1, 224, 224)),
+        train=compute_training_pass(network, (4, 72, 88), ('auxiliary_4d', 'auxiliary_4a')),
     )
     network, other = inception_v3(), inception_v3(transform_input=True)
     shapes = load(network)
@@ -118,19 +118,19 @@ def main():
     write(
         'inception_v3',
         shapes,
-        small=evaluated(network, V3, (2, 75, 107)),
-        large=evaluated(other, V3, (1, 299, 299)),
-        train=trained(inception_v3(aux_logits=False), (2, 107, 123), ()),
-        heads=trained(network, (2, 299, 299), ('auxiliary',)),
+        small=compute_evaluation(network, V3, (2, 75, 107)),
+        large=compute_evaluation(other, V3, (1, 299, 299)),
+        train=compute_training_pass(inception_v3(aux_logits=False), (2, 107, 123), ()),
+        heads=compute_training_pass(network, (2, 299, 299), ('auxiliary',)),
     )
     network = timm.create_model('inception_v4', pretrained=False)
     shapes = load(network)
     write(
         'inception_v4',
         shapes,
-        small=evaluated(network, V4, (2, 75, 107)),
-        large=evaluated(network, V4, (1, 299, 299)),
-        train=trained(network, (2, 107, 123), ()),
+        small=compute_evaluation(network, V4, (2, 75, 107)),
+        large=compute_evaluation(network, V4, (1, 299, 299)),
+        train=compute_training_pass(network, (2, 107, 123), ()),
     )
 
 

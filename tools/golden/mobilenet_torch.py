@@ -7,9 +7,9 @@ python -m tools.golden.mobilenet_torch      (from the root of the repository; ne
 import timm
 import torchvision
 
-from tests.models.drawn import drawn_with_projections
+from tests.models.drawn import draw_small_projections
 from tools.golden import inception_torch
-from tools.golden.inception_torch import evaluated, load, trained, write
+from tools.golden.inception_torch import compute_evaluation, compute_training_pass, load, write
 
 V2 = {'features.0': 'conv1', 'features.1': 'bottleneck1', 'features.3': 'bottleneck2', 'features.6': 'bottleneck3'}
 V2 |= {'features.10': 'bottleneck4', 'features.13': 'bottleneck5', 'features.16': 'bottleneck6'}
@@ -19,7 +19,7 @@ V1 |= {'blocks.3.0': 'block6', 'blocks.3.5': 'block11', 'blocks.4.0': 'block12',
 
 
 def main():
-    inception_torch.drawn = drawn_with_projections
+    inception_torch.draw_parameter = draw_small_projections
     for name, network, stages in (
         ('mobilenet_v2', torchvision.models.mobilenet_v2(weights=None, dropout=0.0), V2),
         ('mobilenet_v1', timm.create_model('mobilenetv1_100', pretrained=False), V1),
@@ -28,9 +28,9 @@ def main():
         write(
             name,
             shapes,
-            small=evaluated(network, stages, (2, 64, 80)),
-            odd=evaluated(network, stages, (1, 97, 97)),
-            train=trained(network, (4, 72, 88), ()),
+            small=compute_evaluation(network, stages, (2, 64, 80)),
+            odd=compute_evaluation(network, stages, (1, 97, 97)),
+            train=compute_training_pass(network, (4, 72, 88), ()),
         )
     write('mobilenet_keys', load(timm.create_model('mobilenetv2_140', pretrained=False)))
 

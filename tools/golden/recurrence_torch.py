@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.models.drawn import drawn
+from tests.models.drawn import draw_parameter
 
 CASES = {
     'rnn': (torch.nn.RNN, {}),
@@ -31,8 +31,8 @@ def main(path: str) -> None:
     arrays = {}
     for case, (kind, keywords) in CASES.items():
         net = kind(SHAPE[-1], HIDDEN, 2, bidirectional=True, batch_first=True, **keywords).double()
-        net.load_state_dict({k: torch.tensor(drawn(k, v.shape)).double() for k, v in net.state_dict().items()})
-        x = torch.tensor(drawn('x', SHAPE)).double().requires_grad_()
+        net.load_state_dict({k: torch.tensor(draw_parameter(k, v.shape)).double() for k, v in net.state_dict().items()})
+        x = torch.tensor(draw_parameter('x', SHAPE)).double().requires_grad_()
         packed = pack_padded_sequence(x, LENGTHS, batch_first=True, enforce_sorted=False)
         y, state = net(packed)
         y = pad_packed_sequence(y, batch_first=True)[0]

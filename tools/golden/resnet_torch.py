@@ -8,7 +8,7 @@ import timm
 import torch
 import torchvision
 
-from tools.golden.inception_torch import evaluated, load, trained, write
+from tools.golden.inception_torch import compute_evaluation, compute_training_pass, load, write
 
 STAGES = {'relu': 'conv1'} | {f'layer{i}': f'conv{i + 1}_x' for i in range(1, 5)}
 TRAINED = {'resnet18': (4, 72, 88), 'resnet50': (8, 96, 128)}
@@ -25,10 +25,10 @@ def main():
         network, shapes = made(name)
         state = timm.create_model(name, pretrained=False).state_dict()
         assert {k: tuple(v.shape) for k, v in state.items() if not k.endswith('tracked')} == shapes
-        parts = {'small': evaluated(network, STAGES, (2, 64, 80))}
+        parts = {'small': compute_evaluation(network, STAGES, (2, 64, 80))}
         if name in TRAINED:
-            parts['odd'] = evaluated(network, STAGES, (1, 97, 97))
-            parts['train'] = trained(network, TRAINED[name], ())
+            parts['odd'] = compute_evaluation(network, STAGES, (1, 97, 97))
+            parts['train'] = compute_training_pass(network, TRAINED[name], ())
         write(name, shapes, **parts)
 
 

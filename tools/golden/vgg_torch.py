@@ -19,7 +19,7 @@ import torchvision
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.models.drawn import digest, drawn, images  # noqa: E402
+from tests.models.drawn import digest, draw_parameter, images  # noqa: E402
 
 FOLDER = ROOT / 'tests/models/golden'
 # {stage: how many layers of `features` it takes}
@@ -40,7 +40,7 @@ def shapes(network):
 
 def made(name):
     network = torchvision.models.get_model(name, weights=None, dropout=0.0).eval()
-    tensors = {k: torch.from_numpy(drawn(k, s)) for k, s in shapes(network).items()}
+    tensors = {k: torch.from_numpy(draw_parameter(k, s)) for k, s in shapes(network).items()}
     network.load_state_dict(network.state_dict() | tensors)
     return network
 
