@@ -90,7 +90,7 @@ def test_transformer_layers_equal_torch(norm):
         )
 
 
-def params(layer, *inputs, seed=0, **keywords):
+def draw_variables(layer, *inputs, seed=0, **keywords):
     """Variables of a layer with normal parameters, so that nothing is zero."""
     shapes = jax.eval_shape(lambda: layer.init(jax.random.key(0), *inputs, **keywords))
     rng = np.random.default_rng(seed)
@@ -104,7 +104,7 @@ extend = jax.jit(lambda params, *arguments: CACHED.apply(params, *arguments, met
 @pytest.mark.parametrize('sizes', [(1,) * T, (3, 1), (T,), (1, 3)])
 def test_steps_with_a_cache_equal_all_positions_at_once(sizes):
     layer, x = CACHED, np.float32(inputs()[0])
-    params = params(layer, x)
+    params = draw_variables(layer, x)
     expected = jax.jit(layer.apply)(params, x, mask=attention.causal_mask(T))
     cache, position, outputs = KeyValueCache.empty(BATCH, 2, 6, 3, 5), 0, []
     for size in sizes:
@@ -130,7 +130,7 @@ def test_additive_attention_is_bahdanaus():
     x, memory = map(np.float32, inputs())
     memory = np.concatenate([memory, memory[..., :3]], -1)
     layer = AdditiveAttention(6)
-    params = params(layer, x, memory)
+    params = draw_variables(layer, x, memory)
     mask = attention.padding_mask(jnp.array(LENGTHS), S)
     context, weights = layer.apply(params, x, memory, mask, weights=True)
     p = jax.tree.map(np.float64, params['params'])
@@ -159,7 +159,7 @@ def test_luongs_layers():
         (DotProductAttention(scaled=True), lambda p: np.einsum('btd,bsd->bts', x, memory) / np.sqrt(D)),
         (GeneralAttention(), lambda p: np.einsum('btd,de,bse->bts', x, p['params']['kernel'], memory)),
     ):
-        params = params(layer, x, memory) or {}
+        params = draw_variables(layer, x, memory) or {}
         context, weights = jax.jit(lambda p, layer=layer: layer.apply(p, x, memory, weights=True))(params)
         e = np.exp(scores(params).astype(np.float64))
         expected = e / e.sum(-1, keepdims=True)
@@ -172,7 +172,7 @@ def test_dropout_of_weights_keeps_the_mean():
     """Averaged over 4000 draws the context is that without dropout; what is drawn is the weights, in training only."""
     x, memory = (np.float32(v[:1]) for v in inputs())
     layer = MultiHeadAttention(2, 4, 4, dropout=0.4)
-    params = params(layer, x, memory)
+    params = draw_variables(layer, x, memory)
     draw = jax.jit(jax.vmap(lambda k: layer.apply(params, x, memory, train=True, rngs={'dropout': k})))
     contexts = np.asarray(draw(jax.random.split(jax.random.key(1), 4000)), np.float64)
     plain = layer.apply(params, x, memory)
