@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class CanonError(Exception):
-    """A run cannot go on; the command line exits with status 1."""
+    """A run cannot continue; the command line exits with status 1."""
 
 
 class UsageError(CanonError, ValueError):
@@ -27,8 +27,8 @@ def first_line(error: BaseException) -> str:
 def run_command(command: Callable[[], int | None]) -> int:
     """Runs a command of the command line and returns its exit status.
 
-    0: done, if the command returns None; 1: failed; 2: wrong usage; 130: interrupted; 141: whoever read the output has
-    closed it. What went wrong is one line on stderr, and a traceback only for an error that Canon did not foresee.
+    0: done, if the command returns None; 1: failed; 2: wrong usage; 130: interrupted; 141: the reader of the output has
+    closed it. Errors are one line on stderr, with a traceback only if Canon did not foresee them.
     """
     status = 1
     try:

@@ -91,7 +91,7 @@ def test_masked_classes_of_minus_infinity_have_a_finite_loss():
     ('labels', 'message'),
     [
         (np.zeros((4, 1), np.int32), r'labels \[4, 1\] of int32 do not fit logits \[4, 3\]: .* drop their last axis'),
-        (np.full((4, 3), 1 / 3, np.float32), r'expected integers \[4\]; say soft_labels=True'),
+        (np.full((4, 3), 1 / 3, np.float32), r'expected integers \[4\]; set soft_labels=True'),
         (np.zeros((4, 2), np.float32), r'expected integers \[4\]$'),
         (np.zeros(4, np.float32), 'of float32 do not fit'),
         (np.zeros(4, bool), 'of bool do not fit'),

@@ -386,7 +386,7 @@ def test_inputs_that_do_not_fit_are_refused():
         apply(SOURCE, LENGTHS, 0, method='start')
     shapes = apply(SOURCE, LENGTHS, 4, method='start')
     memory, state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-    with pytest.raises(UsageError, match=r'tokens \(2, 1\) do not go on from 3 rows over 3 sources'):
+    with pytest.raises(UsageError, match=r'tokens \(2, 1\) do not continue 3 rows over 3 sources'):
         apply(memory, state, TARGET[:2, 0], method='step')
     with pytest.raises(UsageError, match='6 tokens do not fit into a cache of 4'):
         apply(memory, state, TARGET, method='extend')

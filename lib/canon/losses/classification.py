@@ -93,7 +93,7 @@ def check_labels(logits: jax.Array, labels: jax.Array, soft_labels: bool = False
         expected += f' or distributions {list(logits.shape)}'
     hint = ''
     if labels.shape == logits.shape:
-        hint = '; say soft_labels=True if they are distributions over the classes'
+        hint = '; set soft_labels=True if they are distributions over the classes'
     elif labels.shape == (*logits.shape[:-1], 1):
         hint = '; drop their last axis'
     mismatch = f'labels {list(labels.shape)} of {labels.dtype} do not fit logits {list(logits.shape)}'

@@ -106,7 +106,7 @@ class DeformedNeRF(linen.Module):
         positions = fq.positional_encoding(samples.positions, self.levels)
         inputs = jnp.concatenate((positions, jnp.broadcast_to(times, (*positions.shape[:-1], times.shape[-1]))), -1)
         h = _trunk(inputs, self.layers, self.width, self.skip)
-        # A small initialisation starts from a scene that stands almost still, as in Nerfies.
+        # A small initialisation starts from an almost static scene, as in Nerfies.
         displacement = Dense(3, kernel_init=init.normal(1e-3), name='moved')(h)
         displacement = jnp.where(samples.times[..., None, :] == 0, 0, displacement)  # the paper's eq. 2
         return self.canonical(samples._replace(positions=samples.positions + displacement))

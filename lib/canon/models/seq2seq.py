@@ -308,7 +308,7 @@ class Bahdanau(EncoderDecoder):
         # The state of an LSTM is (h, c), that of the other cells h.
         lstm = self.settings.cell == 'lstm'
         outputs, states = self.encoder(self._embed_source(source, lengths, train), lengths, train=train)
-        backward = states[-1][0] if lstm else states[-1]  # the last layer's backward direction has read the whole
+        backward = states[-1][0] if lstm else states[-1]  # the last layer's backward direction has read it all
         first = jnp.tanh(self.bridge(backward.astype(outputs.dtype))).astype(backward.dtype)
         initial = (first, jnp.zeros_like(first)) if lstm else first
         mask = attention.padding_mask(lengths, source.shape[1])

@@ -262,7 +262,7 @@ class TransformerDecoder(linen.Module):
         rows, size = state.layers[0].keys.shape[::2]
         sources = rows if memory is None else memory.mask.shape[0]
         if tokens.ndim != 2 or len(tokens) != rows or rows % sources:
-            raise UsageError(f'tokens {tokens.shape} do not go on from {rows} rows over {sources} sources')
+            raise UsageError(f'tokens {tokens.shape} do not continue {rows} rows over {sources} sources')
         if tokens.shape[1] > size:
             raise UsageError(f'{tokens.shape[1]} tokens do not fit into a cache of {size}; make a larger one')
         x, caches = embedding(tokens, False, state.position, size), []

@@ -42,7 +42,7 @@ class Catalogue(NamedTuple):
     Attributes:
       kind: what error messages call the functions: 'model', 'volume'.
       modules: names of modules, and of packages, whose modules then all belong to it.
-      accepts: tells the functions from the others of the modules, often by what they return.
+      accepts: selects the functions of this kind among those of the modules, often by what they return.
     """
 
     kind: str

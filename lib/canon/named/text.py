@@ -18,7 +18,7 @@ def parse_text(text: str, allowed: Sequence[set[type]], where: str) -> Any:
     """Reads a value from text, by the types that it may have.
 
     Args:
-      text: as it stands on the command line: `0.1`, `true`, `(1, 2)`, `resize,random_flip`, `None`.
+      text: as written on the command line: `0.1`, `true`, `(1, 2)`, `resize,random_flip`, `None`.
       allowed: sets of plain types, tried in order; {object} allows anything that Python's literals can write.
       where: the flag, for errors.
 

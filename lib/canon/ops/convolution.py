@@ -76,7 +76,7 @@ def _conv_on_cpu(images: jax.Array, kernel: jax.Array, windows: Windows, groups:
 def _pointwise(images: jax.Array, kernel: jax.Array, windows: Windows) -> jax.Array:
     """Computes a 1x1 convolution as one matrix product over the pixels of its windows."""
     if windows.stride != (1, 1) or any(any(r) for r in windows.padding):
-        # The stride drops pixels before the product, which would compute outputs that nobody reads otherwise.
+        # The stride drops pixels before the product, not outputs after it.
         images = pad_images(images, windows.padding)[:, :: windows.stride[0], :: windows.stride[1]]
     pixels = images.reshape(-1, images.shape[-1])
     return (pixels @ kernel[0, 0]).reshape(*images.shape[:3], kernel.shape[3])

@@ -1,7 +1,7 @@
 """Decoders of connectionist temporal classification: the best path and prefix beam search.
 
-Frames are log probabilities [B, T, C] with their `lengths` [B]; the class `blank` is no character. A path has one class
-per frame; its label is the path without repetitions and then without blanks (Graves et al. 2006, section 3).
+Frames are log probabilities [B, T, C] with their `lengths` [B]; the class `blank` is not a character. A path has one
+class per frame; its label is the path without repetitions and then without blanks (Graves et al. 2006, section 3).
 """
 
 from typing import NamedTuple

@@ -45,7 +45,7 @@ def draw_alignments(
     columns = max(min(columns, len(heads)), 1)
     rows = -(-len(heads) // columns) or 1
     cell = 0.26 if len(heads) == 1 else 0.16  # inches per word
-    # The longest word takes the same space beside the rows and above the columns.
+    # The longest word takes the same space next to the rows and above the columns.
     label_size = 0.09 * max((len(word) for word in (*target, *source)), default=1)
     width = columns * max(cell * len(source), 0.8) + label_size + 0.6
     height = rows * (max(cell * len(target), 0.8) + 0.25) + label_size + (0.3 if title else 0)

@@ -29,7 +29,7 @@ def draw_class_accuracy(counts: np.ndarray, names: Sequence[str]) -> Figure:
     axes = figure.add_subplot()
     rows = np.arange(len(classes))
     axes.barh(rows, accuracy[classes], color='#4c78a8')
-    # Counts beside the names show how much an accuracy of few examples can be trusted.
+    # Counts next to the names show how much an accuracy of few examples can be trusted.
     labels = [f'{names[present[i]]} ({np.diagonal(counts)[present[i]]} of {sizes[present[i]]})' for i in classes]
     axes.set_yticks(rows, labels, fontsize=8)
     if len(classes) < len(order):

@@ -28,7 +28,7 @@ def draw_score_by_cost(
     """
     costs = sorted(cost for networks in points.values() for cost, _ in networks.values())
     crowded = len(costs) > _LABELLED_POINTS
-    if crowded:  # 'width 0.5' and 'width 1' are labelled 0.5 and 1, and the title says what they are
+    if crowded:  # 'width 0.5' and 'width 1' are labelled 0.5 and 1, and the title has the rest
         key = next(iter(next(iter(points.values())))).rpartition(' ')[0]
         title = f'{title}; at each point its {key}'
     figure = Figure(figsize=(6.4, 4.4), layout='constrained')

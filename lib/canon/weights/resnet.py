@@ -20,7 +20,7 @@ def _names(layers: int) -> Names:
         if match is None:
             return path
         block, layer = path.split('/')[0], match[3]
-        # A block that this depth lacks must not get a name: depths are told apart by it.
+        # A block that this depth lacks must not get a name: depths are distinguished by it.
         if block not in blocks or (layer in ('conv3', 'bn3') and convolutions == 2):
             raise KeyError(path)
         inner = {'shortcut': 'downsample.0', 'shortcut_bn': 'downsample.1'}.get(layer, layer)

@@ -123,7 +123,7 @@ def gru(
     Raises:
       UsageError: shapes do not fit, a length is beyond T, or a bias is given that this form does not have.
     """
-    # Before the product there is no place for a second bias: it would add up with that of x.
+    # Before the product a second bias would only add up with that of x.
     if candidate_bias is not None and not reset_after:
         raise UsageError('reset_after=False has no candidate_bias; leave it out')
     _check_extra(recurrent, candidate_bias=candidate_bias)
