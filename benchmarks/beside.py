@@ -3,7 +3,8 @@
 Sides take turns in the same minutes on the same machine. A side is stopped by SIGSTOP during the others' turns, so that
 its spinning threads do not slow them. Its environment is chosen by trial for each work, among `SETTINGS`; the times of
 the trial are printed. A ratio is the median over the rounds of Canon's time divided by that side's (below 1 is faster),
-for wall time and CPU time. torch's side is a script in tools/, run by the interpreter that --torch names.
+for wall time and CPU time. The side of another library, mostly torch, is a script in tools/, run by the interpreter
+that the flag of its name gives, as --torch=PYTHON.
 """
 
 import argparse
@@ -33,7 +34,7 @@ class Work(NamedTuple):
 
     sides: Mapping[str, Callable[[], Callable]]  # 'canon' first; each builds a compiled call
     calls: int  # per turn
-    aims: Mapping[str, float]  # ratio to reach against a side; 'torch' is compared when it has an aim
+    aims: Mapping[str, float]  # ratio to reach against a side; the peer is compared when it has an aim
 
 
 class Side:
@@ -104,8 +105,8 @@ def measure(name: str, work: Work, module: str, script: str | None, options) -> 
     commands: dict[str, tuple[list[str], tuple[str, ...]]] = {
         side: ([sys.executable, '-m', module, f'--side={side}'], JAX_SETTINGS) for side in work.sides
     }
-    if options.torch and script and 'torch' in work.aims:
-        commands['torch'] = [options.torch, str(TOOLS / script)], TORCH_SETTINGS
+    if options.interpreter and script and options.peer in work.aims:
+        commands[options.peer] = [options.interpreter, str(TOOLS / script)], TORCH_SETTINGS
     sides = [
         choose_settings(start_sides(side, *command), name, work.calls, options.trials)
         for side, command in commands.items()
@@ -147,24 +148,25 @@ def serve_jax(works: Mapping[str, Work], side: str) -> None:
     )
 
 
-def main(doc: str, works: Mapping[str, Work], module: str, script: str | None = None) -> None:
+def main(doc: str, works: Mapping[str, Work], module: str, script: str | None = None, peer: str = 'torch') -> None:
     """Runs a benchmark: reads its flags, measures in rounds and prints the table.
 
     Args:
       doc: the module's docstring, for --help.
       works: {name: comparison}.
       module: name for `python -m`, which starts the sides.
-      script: torch's side, a file in tools/.
+      script: the peer's side, a file in tools/.
+      peer: name of that side and of the flag of its interpreter.
     """
     parser = argparse.ArgumentParser(description=doc.partition('\n')[0])
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--trials', type=int, default=2, help='turns per setting before the best is chosen')
     parser.add_argument('--only', default=','.join(works), help='names of works, separated by commas')
-    parser.add_argument(
-        '--torch', metavar='PYTHON', help='an interpreter that has torch (and torchvision for backbones)'
-    )
+    needs = 'torch (and torchvision for backbones)' if peer == 'torch' else peer
+    parser.add_argument(f'--{peer}', dest='interpreter', metavar='PYTHON', help=f'an interpreter that has {needs}')
     parser.add_argument('--side', help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.peer = peer
     if options.side:
         return serve_jax(works, options.side)
     chosen = options.only.split(',')
