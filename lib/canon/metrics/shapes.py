@@ -27,7 +27,7 @@ def iou(inside: jax.Array, true_inside: jax.Array) -> jax.Array:
 
 
 class SurfaceScores(NamedTuple):
-    """How close a reconstructed surface is to the true one, each sampled by points.
+    """Scores of a reconstructed surface against the true one, each sampled by points.
 
     Attributes:
       accuracy: mean distance from points of the reconstruction to the nearest true point.

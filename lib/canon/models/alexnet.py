@@ -39,7 +39,7 @@ TABLE = (
 
 
 class _Variant(NamedTuple):
-    """Where the paper and Caffe's bvlc_alexnet differ."""
+    """The settings in which the paper and Caffe's bvlc_alexnet differ."""
 
     k: float  # of LRN
     divide_by_n: bool  # of LRN

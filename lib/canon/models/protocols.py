@@ -13,7 +13,7 @@ import jax
 
 
 class LanguageOutput(NamedTuple):
-    """What a language model computes for a window of tokens [B, T]."""
+    """The outputs of a language model for a window of tokens [B, T]."""
 
     logits: jax.Array  # [B, T, V], float32 or wider; those at t are of the token after tokens[:, t]
     state: Any  # after the window; None for a model whose windows are independent

@@ -6,7 +6,7 @@ zeros and a zero gradient. The softmax is computed in float32 or wider, whatever
 the type of the values. With `weights=True` the functions return (context, weights), the weights in the softmax's type.
 """
 
-from typing import Literal, overload
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,14 +57,18 @@ def softmax(scores: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     return unnormalised / total
 
 
-@overload
-def attend(scores, values, mask=None, weights: Literal[False] = False) -> jax.Array: ...
-@overload
-def attend(scores, values, mask=None, *, weights: Literal[True]) -> tuple[jax.Array, jax.Array]: ...
-@overload
-def attend(scores, values, mask=None, *, weights: bool) -> jax.Array | tuple[jax.Array, jax.Array]: ...
-def attend(scores, values, mask=None, weights=False):
-    """Averages values by softmax(scores) (Bahdanau et al. 2015, eq. 5 and 6). UsageError if shapes do not fit."""
+def attend(scores: jax.Array, values: jax.Array, mask: jax.Array | None = None, weights: bool = False) -> Any:
+    """Averages values by softmax(scores) (Bahdanau et al. 2015, eq. 5 and 6).
+
+    Args:
+      scores: [..., T, S].
+      values: [..., S, d_v].
+      mask: boolean, broadcasts to [..., T, S].
+      weights: also returns the weights.
+
+    Raises:
+      UsageError: the shapes do not fit.
+    """
     _check(scores.shape, values, mask)
     unnormalised, total = _exponentials(scores, mask)
     if weights:
@@ -81,7 +85,7 @@ def dot_product(
     mask: jax.Array | None = None,
     scale: float = 1.0,
     weights: bool = False,
-):
+) -> Any:
     """Attends by `dot_scores` (Luong et al. 2015).
 
     On an accelerator, and without `weights`, it calls `jax.nn.dot_product_attention`; XLA:CPU takes 1.0 to 1.8 times as
@@ -110,7 +114,7 @@ def dot_product(
 
 def scaled_dot_product(
     query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array | None = None, weights: bool = False
-):
+) -> Any:
     """Returns softmax(Q K^T / sqrt(d_k)) V (Vaswani et al. 2017, eq. 1); arguments as in `dot_product`."""
     return dot_product(query, keys, values, mask, query.shape[-1] ** -0.5, weights)
 

@@ -25,7 +25,7 @@ _OPAQUE_DEPTH = 1e4  # an optical depth with transmittance 0 even in float64, sm
 
 
 class Rendered(NamedTuple):
-    """What rays show.
+    """Colours, depths and opacities of rays.
 
     colour: [..., C]. depth: [...], sum w t, not divided by the opacity. opacity: [...], sum w. weights: [..., N].
     """

@@ -247,7 +247,7 @@ def transmittance(integral: jax.Array) -> jax.Array:
 
 
 class SurfaceHits(NamedTuple):
-    """Where rays meet an iso-surface.
+    """The points at which rays meet an iso-surface.
 
     Attributes:
       t, hit: [...], as in `surfaces.Crossing`.

@@ -86,8 +86,8 @@ winograd_conv.defvjp(_forward, _backward)
 
 def _products(left: jax.Array, right: jax.Array, of_left: int, of_right: int) -> jax.Array:
     """Multiplies, for each element of a tile, the two as matrices [.., C] or [.., N], over axis `of_..` of each."""
-    matrices = (a.reshape(16, -1, a.shape[-1]) for a in (left, right))
-    return lax.dot_general(*matrices, (((1 + of_left,), (1 + of_right,)), ((0,), (0,))))
+    a, b = (x.reshape(16, -1, x.shape[-1]) for x in (left, right))
+    return lax.dot_general(a, b, (((1 + of_left,), (1 + of_right,)), ((0,), (0,))))
 
 
 def _filters(matrix: np.ndarray, kernel: jax.Array) -> jax.Array:

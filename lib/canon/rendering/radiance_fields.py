@@ -27,7 +27,7 @@ _GROUPS = 16  # of cells, one of which is updated per step; instant-ngp updates 
 
 
 class LevelOutput(NamedTuple):
-    """What one level renders, over black.
+    """The output of one level, over black.
 
     Attributes:
       colour: [B, 3].

@@ -33,7 +33,7 @@ class Rays(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """What a field is evaluated at.
+    """The inputs of a field: positions along rays, and what the samples of a ray share.
 
     Attributes:
       positions: [..., N, 3].

@@ -50,7 +50,7 @@ _CLAY = (0.85, 0.78, 0.68)
 
 @dataclass(frozen=True)
 class RayCastingSettings:
-    """How a volume is rendered; config.render.
+    """Settings of rendering a volume. In a config these are the keys of `config.render`.
 
     Attributes:
       mode: one of `MODES`; 'xray' and 'emission' can be learned from.

@@ -19,7 +19,7 @@ _WIDE = 400  # units from which XLA:CPU prefers the weights on the left
 
 
 class Layout(Protocol):
-    """How the arrays of a step are stored and multiplied."""
+    """The order of axes and the products of a step's arrays."""
 
     def transpose(self, rows: jax.Array) -> jax.Array:
         """Moves [..., B, H] to this layout's order of axes, or back."""
