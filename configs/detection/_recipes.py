@@ -1,0 +1,247 @@
+"""Shared parts of the recipes: SSD's and YOLO's on Pascal VOC and COCO, and scenes of digits."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+CAFFE = dict(mean=(0.48235, 0.45882, 0.40784), std=1 / 255)  # pixels in 0..255 less the mean (123, 117, 104)
+SSD = dict(  # of section 2.2, as `system`
+    name='ssd',
+    threshold=0.5,  # IoU from which a prior is matched
+    negative_ratio=3.0,  # mined negatives per positive
+    min_negatives=0,  # per image: images without objects have no loss
+    localisation_weight=1.0,  # alpha
+)
+YOLO = dict(name='yolo', coord=5.0, noobj=0.5, rescore=True, use_difficult=False)  # of equation 3
+SIZES = (12.0, 24.0)  # sides in pixels between small, medium and large digits: a third of them each
+
+
+def scenes(
+    model: Mapping[str, Any],
+    system: Mapping[str, Any],
+    steps: int | str,
+    at_least: float,
+    rate: float = 2e-3,
+    batch_size: int = 16,
+    num_examples: int = 8192,
+    test: int = 256,
+    ci: bool = False,
+    transforms: Mapping[str, Any] | None = None,
+    **source: Any,
+) -> ConfigDict:
+    """Returns a recipe on scenes of digits: Adam with a cosine schedule.
+
+    Args:
+      model: name and arguments of the network.
+      system: of learning, such as `SSD`.
+      steps: length of the run.
+      at_least: mAP at IoU 0.5 for the ledger.
+      rate: the highest learning rate.
+      batch_size: scenes per step.
+      num_examples: scenes for training.
+      test: scenes of the evaluation.
+      ci: whether CI runs it.
+      transforms: of training; scenes have one size already.
+      **source: further arguments of `canon.data.detection.digit_scenes`.
+    """
+    return ConfigDict(
+        dict(
+            experiment='detection',
+            seed=0,
+            data=dict(
+                name='digit_scenes',
+                source=dict(num_examples=num_examples, **source),
+                reading=dict(threads=2, workers=0),  # threads that prepare batches ahead, or processes
+                batch_size=batch_size,
+                objects=dict(most=source.get('most', 12), overflow='error'),  # objects per image
+                train=dict(split='train', sampler='shuffled', transforms=transforms),
+                evals=dict(test=dict(split=f'test[:{test}]', sizes=SIZES, year=2010, coco=True)),
+            ),
+            input=dict(mean=0.45, std=0.25),  # of pixels in [0, 1]
+            model=dict(dtype=placeholder(str), **model),
+            system=dict(system),
+            detect=dict(score_threshold=0.01, iou_threshold=0.45, per_class=100, max_detections=100),
+            predict=dict(min_score=0.3),  # of the detections that pictures and tables have
+            tx=dict(
+                chain=('clip', 'adam'),
+                clip=dict(name='clip_by_global_norm', max_norm=10.0),
+                adam=dict(
+                    learning_rate=dict(
+                        name='warmup', steps='3%', then=dict(name='cosine', init=rate, final=0.0, steps='97%')
+                    )
+                ),
+            ),
+            run=dict(
+                steps=steps,
+                log_every='5%',
+                evals=dict(test=dict(every='25%')),
+                checkpoint=dict(every='50%'),
+            ),
+            target=dict(metric='test/map50', at_least=at_least, ci=ci),  # what the ledger checks
+        )
+    )
+
+
+def small_ssd(maps: int = 4, width: float = 0.25) -> dict[str, Any]:
+    """Returns a narrow SSD for scenes of 128 pixels: priors from stride 4 on, upright like digits.
+
+    maps: feature maps that are predicted from, the finest first: strides 4, 8, 16, 32.
+    """
+    sizes = (0.055, 0.11, 0.22, 0.42, 0.7)  # relative to the image, of the square priors
+    return dict(
+        name='ssd.ssd',
+        num_classes=11,  # ten digits and the background
+        backbone=dict(name='vgg.vgg11', width=width, batch_norm=True, init='he'),
+        stages=('conv3', 'conv4', 'conv5')[:maps],
+        extras=(64,) if maps > 3 else (),
+        sizes=sizes[: maps + 1],
+        aspect_ratios=((1.8,),) * maps,  # the median digit is 0.57 times as wide as high
+    )
+
+
+def small_yolo(stride: int = 16, width: float = 0.125) -> dict[str, Any]:
+    """Returns a narrow YOLO for scenes of 128 pixels with `128 / stride` cells along each side."""
+    return dict(
+        name='yolo.fast_yolo',
+        num_classes=10,
+        num_boxes=2,  # per cell
+        size=128,
+        stride=stride,
+        width=width,
+        hidden=(256, 1024),
+        batch_norm=True,
+        dropout=0.2,
+    )
+
+
+def paper(
+    data: Mapping[str, Any],
+    model: Mapping[str, Any],
+    system: Mapping[str, Any],
+    train: Mapping[str, Any],
+    test: Mapping[str, Any],
+    tx: Mapping[str, Any],
+    steps: int | str,
+    batch_size: int,
+    metric: str,
+    at_least: float,
+    input: Mapping[str, Any] = CAFFE,
+    detect: Mapping[str, Any] | None = None,
+) -> ConfigDict:
+    """Returns a recipe of a paper.
+
+    Args:
+      data: name, source, objects, and the splits `train` and `test` with the options of the evaluator.
+      model: name and arguments of the network.
+      system: of learning.
+      train: transforms of training.
+      test: transforms of evaluation.
+      tx: the optimizer.
+      steps: length of the run.
+      batch_size: images per step.
+      metric: of the evaluator 'test'.
+      at_least: its threshold for the ledger.
+      input: mean and std of the pixels.
+      detect: how scores become detections; None is SSD's.
+    """
+    splits = data['splits']
+    return ConfigDict(
+        dict(
+            experiment='detection',
+            seed=0,
+            data=dict(
+                name=data['name'],
+                source=dict(path=placeholder(str), decode=True, **data.get('source', {})),  # a folder or a tar
+                reading=dict(threads=4, workers=0),
+                batch_size=batch_size,
+                objects=data['objects'],
+                train=dict(split=splits['train'], sampler='shuffled', transforms=train),
+                evals=dict(test=dict(split=splits['test'], transforms=test, **data['test'])),
+            ),
+            input=input,
+            model=dict(dtype=placeholder(str), **model),
+            system=dict(system),
+            detect=detect or dict(score_threshold=0.01, iou_threshold=0.45, per_class=400, max_detections=200),
+            predict=dict(min_score=0.3),
+            tx=tx,
+            run=dict(
+                steps=steps,
+                log_every='100 steps',
+                evals=dict(test=dict(every='10%')),
+                checkpoint=dict(every='5%', best=f'test/{metric}', mode='max'),
+                init_from=dict(path=placeholder(str), new=placeholder(str)),  # published weights, or a run
+            ),
+            target=dict(metric=f'test/{metric}', at_least=at_least, ci=False),
+        )
+    )
+
+
+def voc(**test: Any) -> dict[str, Any]:
+    """Returns the data of 07+12: 16,551 training images, tested on the 4,952 of 2007."""
+    return dict(
+        name='voc_detection',
+        objects=dict(most=64, overflow='truncate'),  # the fullest image of 07+12 has 56
+        splits=dict(train='2007-trainval+2012-trainval', test='2007-test'),
+        test=dict(year=2007, **test),  # 11 points, as SSD and YOLO report
+    )
+
+
+def ssd_transforms(size: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the augmentation of section 3.6 in the order of the authors' code, and the transforms of the test."""
+    resize = dict(size=size)  # the aspect changes
+    train = dict(
+        chain=('ssd_photometric', 'expand', 'min_iou_crop', 'resize', 'random_flip'),
+        expand=dict(limit=4.0, p=0.5),  # "zoom out"
+        min_iou_crop=dict(overlaps=(0.1, 0.3, 0.5, 0.7, 0.9)),
+        resize=resize,
+    )
+    return train, dict(chain=('resize',), resize=resize)
+
+
+def sgd(rate: Any, weight_decay: float = 5e-4) -> dict[str, Any]:
+    """Returns SGD with momentum 0.9 as Caffe has it: biases learn twice as fast and do not decay."""
+    return dict(
+        chain=('decay', 'momentum', 'scale_rates'),
+        decay=dict(name='add_decayed_weights', weight_decay=weight_decay, where='kernel$'),
+        momentum=dict(learning_rate=rate, momentum=0.9),
+        scale_rates=dict(rules=(('bias$', 2.0), ('.*', 1.0))),
+    )
+
+
+def shrink(
+    config: ConfigDict,
+    size: int,
+    model: Mapping[str, Any],
+    steps: int,
+    batch_size: int,
+    at_least: float,
+    rate: float,
+) -> ConfigDict:
+    """Returns a paper's recipe on few large digits, with a narrow network from scratch: its loss and augmentation.
+
+    Args:
+      config: of the paper.
+      size: of the scenes, in pixels.
+      model: arguments of the network that change.
+      steps: length of the run.
+      batch_size: scenes per step.
+      at_least: mAP at IoU 0.5 for the ledger.
+      rate: the learning rate, after a warm-up.
+    """
+    sides = size // 4, size // 2
+    small = scenes(
+        {}, {}, steps, at_least, batch_size=batch_size, num_examples=512, test=64, height=size, width=size, sizes=sides,
+        most=4,
+    )  # fmt: skip
+    with config.unlocked():
+        transforms = config.data.train.transforms, config.data.evals.test.transforms
+        config.data, config.run, config.target = small.data, small.run, small.target
+        config.data.train.transforms, config.data.evals.test.transforms = transforms
+        config.data.evals.test.sizes, config.data.evals.test.coco = (size * 0.3, size * 0.4), False
+        config.model.update(dict(model, num_classes=11 if config.system.name == 'ssd' else 10))
+        config.tx.momentum.learning_rate = dict(
+            name='warmup', steps='10%', then=dict(name='cosine', init=rate, final=0.0, steps='90%')
+        )
+    return config

@@ -1,0 +1,35 @@
+"""SSD300 (Liu et al. 2016) on COCO: AP 25.1 on test-dev with the augmentation of section 3.6.
+
+    ./launch.sh run configs/detection/ssd300_coco.py --config.data.source.path=COCO \\
+        --config.run.init_from.path=timm/vgg16.tv_in1k
+
+The authors' recipe for COCO: smaller priors (7 % of the image and up), 400,000 steps of 32 images, the rate 1e-3
+divided by 10 after 280,000 and 360,000 steps. Crowds are not learnt. Not run here. `:smoke`, a narrow network from
+scratch on digits: see the ledger.
+"""
+
+from configs.detection._recipes import SSD, paper, sgd, shrink, ssd_transforms
+
+COCO = dict(
+    name='coco_detection',
+    source=dict(invalid='drop'),  # COCO has boxes without area
+    objects=dict(most=100, overflow='truncate'),
+    splits=dict(train='train2017', test='val2017'),
+    test=dict(year=2010),
+)
+
+
+def get_config(arg: str = ''):
+    config = paper(
+        COCO,
+        dict(name='ssd.ssd300', num_classes=81, sizes='coco', width=1.0, batch_norm=False),
+        dict(SSD, use_difficult=False),
+        *ssd_transforms(300),
+        sgd(dict(name='step_decay', init=1e-3, steps=('280000 steps', '360000 steps'))),
+        steps='400000 steps',
+        batch_size=32,
+        metric='coco_ap',
+        at_least=0.25,
+    )
+    config.run.init_from.new = '^(?!backbone/conv)'
+    return shrink(config, 300, dict(width=0.0625, batch_norm=True), 120, 8, 0.01, 1e-2) if arg == 'smoke' else config

@@ -1,0 +1,27 @@
+"""SSD300 (Liu et al. 2016) on Pascal VOC 07+12, with the augmentation of section 3.6: 77.2 % mAP on the test of 2007.
+
+    ./launch.sh run configs/detection/ssd300_voc.py --config.data.source.path=VOCdevkit \\
+        --config.run.init_from.path=timm/vgg16.tv_in1k
+
+The authors' recipe: 120,000 steps of 32 images, SGD with momentum 0.9 and weight decay 5e-4, the rate 1e-3 divided by
+10 after 80,000 and 100,000 steps. Their fc6 and fc7 start from a decimated VGG-16, ours are drawn. Not run here:
+neither the data nor the weights are available. `:smoke`, a narrow network from scratch on digits: see the ledger.
+"""
+
+from configs.detection._recipes import SSD, paper, sgd, shrink, ssd_transforms, voc
+
+
+def get_config(arg: str = ''):
+    config = paper(
+        voc(),
+        dict(name='ssd.ssd300', num_classes=21, sizes='voc', width=1.0, batch_norm=False),
+        dict(SSD, use_difficult=True),  # difficult objects are learnt, but not evaluated
+        *ssd_transforms(300),
+        sgd(dict(name='step_decay', init=1e-3, steps=('80000 steps', '100000 steps'))),
+        steps='120000 steps',
+        batch_size=32,
+        metric='map50',
+        at_least=0.77,
+    )
+    config.run.init_from.new = '^(?!backbone/conv)'  # fc6, fc7, the extra layers and the predictions
+    return shrink(config, 300, dict(width=0.0625, batch_norm=True), 120, 8, 0.01, 1e-2) if arg == 'smoke' else config

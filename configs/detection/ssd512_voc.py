@@ -1,0 +1,26 @@
+"""SSD512 (Liu et al. 2016) on Pascal VOC 07+12, with the augmentation of section 3.6: 79.8 % mAP on the test of 2007.
+
+    ./launch.sh run configs/detection/ssd512_voc.py --config.data.source.path=VOCdevkit \\
+        --config.run.init_from.path=timm/vgg16.tv_in1k
+
+The recipe is that of `ssd300_voc.py` on images of 512x512, with seven feature maps and 24,564 priors. Not run here.
+`:smoke`, a narrow network from scratch on digits: see the ledger.
+"""
+
+from configs.detection._recipes import SSD, paper, sgd, shrink, ssd_transforms, voc
+
+
+def get_config(arg: str = ''):
+    config = paper(
+        voc(),
+        dict(name='ssd.ssd512', num_classes=21, sizes='voc', width=1.0, batch_norm=False),
+        dict(SSD, use_difficult=True),
+        *ssd_transforms(512),
+        sgd(dict(name='step_decay', init=1e-3, steps=('80000 steps', '100000 steps'))),
+        steps='120000 steps',
+        batch_size=32,
+        metric='map50',
+        at_least=0.79,
+    )
+    config.run.init_from.new = '^(?!backbone/conv)'
+    return shrink(config, 512, dict(width=0.0625, batch_norm=True), 60, 4, 0.01, 1e-2) if arg == 'smoke' else config

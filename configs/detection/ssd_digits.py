@@ -1,0 +1,18 @@
+"""A narrow SSD (Liu et al. 2016) on scenes of handwritten digits: nothing to download.
+
+    ./launch.sh run configs/detection/ssd_digits.py
+
+Scenes of 128x128 with 0 to 12 digits of 8 to 64 pixels in clutter; priors from stride 4 on, since the smallest digits
+have a side of five pixels. Not in the paper: VGG-11 of a quarter of the width with BatchNorm and from scratch, Adam,
+and three negatives at least per image, so that empty scenes teach something.
+"""
+
+from configs.detection._recipes import SSD, scenes, small_ssd
+
+
+def get_config(arg: str = ''):
+    system = dict(SSD, threshold=0.45, min_negatives=3)
+    if arg == 'smoke':
+        small = dict(height=96, width=96, sizes=(12, 48), most=6, clutter=3)
+        return scenes(small_ssd(), system, 1200, 0.7, num_examples=4096, test=128, ci=True, **small)
+    return scenes(small_ssd(), system, 6000, 0.9)

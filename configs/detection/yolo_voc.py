@@ -1,0 +1,49 @@
+"""YOLO (Redmon et al. 2016) on Pascal VOC 07+12: 63.4 % mAP on the test of 2007.
+
+    ./launch.sh run configs/detection/yolo_voc.py --config.data.source.path=VOCdevkit \\
+        --config.run.init_from.path=RUN
+
+The paper's recipe (section 2.2): 135 epochs of batches of 64 with momentum 0.9 and weight decay 5e-4; the rate rises
+from 1e-3 to 1e-2 and is divided by 10 after 75 and 105 epochs; dropout, jitter of 20 %, exposure and saturation up to a
+factor of 1.5. Darknet's gradients are those of half of equation 3, so `scale_rates` has 0.5. The first 20 convolutions
+start from a run that classifies ImageNet, with the parameters that `new` names drawn anew. Not run here. `:smoke`, a
+narrow network from scratch on digits: see the ledger.
+"""
+
+from configs.detection._recipes import YOLO, paper, sgd, shrink, voc
+
+
+def get_config(arg: str = ''):
+    size = 128 if arg == 'smoke' else 448
+    train = dict(
+        chain=('yolo_jitter', 'random_hsv', 'random_flip'),
+        yolo_jitter=dict(size=size, jitter=0.2),  # scaling and translation
+        random_hsv=dict(exposure=1.5, saturation=1.5),
+    )
+    config = paper(
+        voc(),
+        dict(name='yolo.yolo', num_classes=20, num_boxes=2, size=448, width=1.0, batch_norm=False, dropout=0.5),
+        YOLO,
+        train,
+        dict(chain=('resize',), resize=dict(size=size)),
+        sgd(
+            dict(
+                name='warmup',
+                init=1e-3,
+                steps='3 epochs',  # the paper: "for the first epochs"
+                then=dict(name='step_decay', init=1e-2, steps=('72 epochs', '102 epochs')),
+            )
+        ),
+        steps='135 epochs',
+        batch_size=64,
+        metric='map50',
+        at_least=0.63,
+        input=dict(mean=0.0, std=1.0),  # pixels in 0..1
+        detect=dict(score_threshold=0.001, iou_threshold=0.5, per_class=98, max_detections=98),
+    )
+    config.run.init_from.new = '^(conv5_3|conv5_4|conv6|fc1|output)'  # the last four convolutions and the rest
+    config.tx.scale_rates.rules = (('.*', 0.5),)
+    if arg != 'smoke':
+        return config
+    narrow = dict(size=128, stride=16, width=0.0625, hidden=256, batch_norm=True)
+    return shrink(config, 128, narrow, 200, 16, 0.01, 2e-2)

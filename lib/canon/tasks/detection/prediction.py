@@ -1,0 +1,103 @@
+"""Detections of single images: in pixels of the original files, and packed into one array for export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from canon import backend, named
+from canon.metrics import Rows, detection
+from canon.tasks.detection.evaluation import Predict
+
+
+class ImageDetections(NamedTuple):
+    """The detections of one image, best first.
+
+    Attributes:
+      image: uint8 [H, W, 3], as the network receives it; None if it is no longer needed.
+      canvas_boxes: float32 [K, 4] in pixels of `image`.
+      boxes: float32 [K, 4] in pixels of the file.
+      scores: float32 [K].
+      labels: int32 [K].
+    """
+
+    image: np.ndarray | None
+    canvas_boxes: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+    def fields(self) -> dict[str, np.ndarray]:
+        """Returns boxes in pixels of the file, scores and labels by name, as figures take them."""
+        return {'boxes': self.boxes, 'scores': self.scores, 'labels': self.labels}
+
+    def list_rows(self, names: Sequence[str]) -> list[dict[str, str]]:
+        """Lists the detections as rows of a table: class, score, and x0, y0, x1, y1 in pixels of the file."""
+        rows = []
+        for box, score, label in zip(self.boxes, self.scores, self.labels, strict=True):
+            corners = dict(zip(('x0', 'y0', 'x1', 'y1'), (f'{x:.1f}' for x in box), strict=True))
+            rows.append({'class': names[label], 'score': f'{score:.4f}', **corners})
+        return rows
+
+
+@dataclass(frozen=True)
+class PictureSettings:
+    """config.predict.
+
+    Attributes:
+      min_score: detections of lower scores are neither drawn nor listed.
+      width: of a picture in inches, of 100 pixels each.
+    """
+
+    min_score: named.Probability = 0.3
+    width: named.Positive = 6.4
+
+
+def detect_images(
+    predict: Predict, params: Any, mutable: Any, batches: Any, min_score: float = 0.0
+) -> Iterator[ImageDetections]:
+    """Yields the detections of every row of the batches that is not padding.
+
+    Args:
+      predict: as `Task.predict` of a detector.
+      params: its first argument.
+      mutable: its second.
+      batches: an iterable of batches with 'image' and 'mask', perhaps 'placement' and 'original_size'.
+      min_score: detections of lower scores are left out.
+    """
+    infer = backend.jit(predict)
+    for batch in batches:
+        rows = len(batch['image'])
+        found = jax.tree.map(np.asarray, infer(params, mutable, {'image': batch['image']}))
+        nothing = {'boxes': np.zeros((rows, 0, 4), np.float32), 'labels': np.zeros((rows, 0), np.int32)}
+        # The evaluator's mapping to pixels of the file, with images that have no objects.
+        collected = detection.collect_detections(found, {**batch, **nothing, 'valid': np.zeros((rows, 0), bool)})
+        ((values, mask),) = collected.parts
+        for i in np.flatnonzero(mask):
+            chosen = found['valid'][i] & (found['scores'][i] >= min_score)
+            boxes = np.asarray(values['detections']['boxes'])[i][chosen]
+            rest = (found[name][i][chosen] for name in ('scores', 'labels'))
+            yield ImageDetections(batch['image'][i], found['boxes'][i][chosen], boxes, *rest)
+
+
+def collect_rows(predictions: Sequence[ImageDetections]) -> Rows:
+    """Collects detections of images, numbered from 0, as `Rows` of boxes in pixels of the files."""
+    parts = Rows(())
+    for number, image in enumerate(predictions):
+        found = {'boxes': image.boxes, 'scores': image.scores, 'labels': image.labels}
+        found['valid'] = np.ones(len(image.scores), bool)
+        batch = {'boxes': np.zeros((1, 0, 4)), 'labels': np.zeros((1, 0), np.int32), 'valid': np.zeros((1, 0), bool)}
+        found = {name: value[None] for name, value in found.items()}
+        parts = parts + detection.collect_detections(found, {**batch, 'image_id': np.array([number])})
+    return parts
+
+
+def pack_detections(detections: Mapping[str, jax.Array]) -> jax.Array:
+    """Packs detections into float32 [B, D, 6]: x0, y0, x1, y1, score, label; score 0 and label -1 where not valid."""
+    labels = jnp.where(detections['valid'], detections['labels'], -1).astype(jnp.float32)
+    return jnp.concatenate([detections['boxes'], detections['scores'][..., None], labels[..., None]], -1)

@@ -1,0 +1,212 @@
+"""The tasks of detectors that see an image once: SSD (Liu et al. 2016) and YOLO (Redmon et al. 2016).
+
+Both networks score every box of a fixed set; what differs is which box learns which object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from canon import losses, named
+from canon.errors import UsageError
+from canon.metrics import Mean
+from canon.models import yolo
+from canon.ops import boxes as box_ops
+from canon.ops.nms import multiclass_nms
+from canon.tasks.classification import apply_network
+from canon.train import Task
+
+MakeInput = Callable[[Mapping[str, Any]], jax.Array]
+
+
+@dataclass(frozen=True)
+class ObjectSettings:
+    """config.data.objects: the fixed number of objects that every image of a batch has.
+
+    Attributes:
+      most: objects per image; fewer are padded and masked.
+      overflow: what an image with more is: 'error', or 'truncate', which leaves out the smallest.
+    """
+
+    most: named.Count
+    overflow: Literal['error', 'truncate'] = 'error'
+
+
+@dataclass(frozen=True)
+class DetectionSettings:
+    """How the scores of all boxes become detections; the defaults are SSD's (section 3.1).
+
+    Attributes:
+      score_threshold: lower scores are not detections. A low value costs time, not average precision.
+      iou_threshold: of non-maximum suppression within a class.
+      per_class: boxes per class that enter it, the highest scores first.
+      max_detections: D, detections per image.
+    """
+
+    score_threshold: named.Probability = 0.01
+    iou_threshold: named.Probability = 0.45
+    per_class: named.Count = 400
+    max_detections: named.Count = 200
+
+    def select(self, boxes: jax.Array, scores: jax.Array) -> dict[str, jax.Array]:
+        """Selects the detections of boxes [B, A, 4] with scores [B, A, C]: fields [B, D, ...]."""
+        arguments = (self.score_threshold, self.iou_threshold, self.per_class, self.max_detections)
+        return jax.vmap(lambda b, s: multiclass_nms(b, s, *arguments))(boxes, scores)
+
+
+def ssd_task(
+    model: Any,
+    make_input: MakeInput,
+    settings: DetectionSettings = DetectionSettings(),
+    threshold: named.Probability = 0.5,
+    negative_ratio: named.Positive | None = 3.0,
+    min_negatives: int = 0,
+    localisation_weight: named.NonNegative = 1.0,
+    use_difficult: bool = True,
+) -> Task:
+    """The task of SSD: every prior learns its class, and the matched ones their object's box, by the MultiBox loss.
+
+    Objects that are crowds are left out of training. An image without objects has no loss, unless `min_negatives`.
+
+    Args:
+      model: a linen module from images to {'offsets': [B, A, 4], 'logits': [B, A, 1 + classes]}, with a method
+        `priors(height, width)` that gives corner boxes [A, 4].
+      make_input: the network's input from a batch, such as `make_image_input()`.
+      settings: of the detections.
+      threshold: IoU above which a prior is matched to an object.
+      negative_ratio: negatives per positive, of the highest loss ("hard negative mining"); None takes all negatives.
+      min_negatives: negatives per image at least, so that images without objects are learnt from.
+      localisation_weight: alpha of equation 1.
+      use_difficult: whether objects that are marked as difficult are learnt (the authors' choice for VOC).
+    """
+    ratio = float('inf') if negative_ratio is None else negative_ratio
+
+    def init(key, batch):
+        return model.init(key, make_input({'image': batch['image'][:1]}), train=False)
+
+    def loss(params, mutable, batch, at):
+        variables, options = {'params': params, **mutable}, dict(rngs={'dropout': at.key}, mutable=[*mutable])
+        outputs, changed = apply_network(model, variables, make_input(batch), train=True, **options)
+        size = batch['image'].shape[1:3]
+        parts = losses.multibox_loss(
+            outputs['offsets'],
+            outputs['logits'],
+            model.priors(*size),
+            batch['boxes'],
+            batch['labels'],
+            _select_objects(batch, use_difficult),
+            batch['mask'],
+            threshold=threshold,
+            negative_ratio=ratio,
+            min_negatives=min_negatives,
+        )
+        count, images = parts.positives, batch['mask'].sum(dtype=jnp.float32)
+        metrics = {
+            'localisation': Mean(parts.localisation, count),
+            'confidence': Mean(parts.confidence, count),
+            'positives': Mean(count, images),
+        }
+        total = parts.confidence + localisation_weight * parts.localisation
+        return Mean(total, count), (dict(changed), metrics)
+
+    def predict(params, mutable, batch):
+        variables = {'params': params, **mutable}
+        outputs = apply_network(model, variables, make_input({'image': batch['image']}), train=False)
+        offsets, logits = (outputs[name].astype(jnp.float32) for name in ('offsets', 'logits'))
+        size = batch['image'].shape[1:3]
+        priors = model.priors(*size)
+        if len(priors) != offsets.shape[1]:
+            raise UsageError(
+                f'the model has {len(priors)} priors for images of {size[0]}x{size[1]}, but scores {offsets.shape[1]}'
+            )
+        boxes = box_ops.clip(box_ops.decode_offsets(offsets, priors), size)
+        return settings.select(boxes, jax.nn.softmax(logits)[..., 1:])
+
+    return Task(init, loss, predict)
+
+
+def yolo_task(
+    model: Any,
+    make_input: MakeInput,
+    settings: DetectionSettings = DetectionSettings(score_threshold=0.001, iou_threshold=0.5),
+    coord: named.NonNegative = 5.0,
+    noobj: named.NonNegative = 0.5,
+    rescore: bool = True,
+    use_difficult: bool = False,
+) -> Task:
+    """The task of YOLO: the cell that holds the centre of an object learns its box, its class and its confidence.
+
+    The score of a detection is the class score times the confidence (section 2, eq. 1). Objects that are crowds are
+    left out of training, as are difficult ones by default, as in darknet. The loss is per image.
+
+    Args:
+      model: a linen module from images to its outputs, with a method `split_output` that gives
+        {'class_scores': [B, S, S, C], 'confidence': [B, S, S, N], 'boxes': [B, S, S, N, 4]}.
+      make_input: the network's input from a batch, such as `make_image_input()`.
+      settings: of the detections.
+      coord: weight of the coordinates.
+      noobj: weight of the confidences of predictors without an object.
+      rescore: whether a confidence learns the IoU; 1 if not.
+      use_difficult: whether objects that are marked as difficult are learnt.
+    """
+
+    def init(key, batch):
+        return model.init(key, make_input({'image': batch['image'][:1]}), train=False)
+
+    def loss(params, mutable, batch, at):
+        variables, options = {'params': params, **mutable}, dict(rngs={'dropout': at.key}, mutable=[*mutable])
+        outputs, changed = apply_network(model, variables, make_input(batch), train=True, **options)
+        outputs = model.split_output(outputs)
+        parts = losses.yolo_loss(
+            outputs['class_scores'],
+            outputs['confidence'],
+            outputs['boxes'],
+            batch['boxes'],
+            batch['labels'],
+            _select_objects(batch, use_difficult),
+            batch['image'].shape[1:3],
+            batch['mask'],
+            coord=coord,
+            noobj=noobj,
+            rescore=rescore,
+        )
+        names = ('coordinates', 'confidence', 'background', 'classes')
+        metrics = {name: Mean(getattr(parts, name), parts.images) for name in names}
+        metrics |= {'iou': Mean(parts.iou, parts.objects)}
+        return Mean(sum(getattr(parts, name) for name in names), parts.images), (dict(changed), metrics)
+
+    def predict(params, mutable, batch):
+        variables = {'params': params, **mutable}
+        outputs = apply_network(model, variables, make_input({'image': batch['image']}), train=False)
+        outputs = {name: x.astype(jnp.float32) for name, x in model.split_output(outputs).items()}
+        size = batch['image'].shape[1:3]
+        boxes = box_ops.clip(yolo.decode_boxes(outputs['boxes'], size), size)
+        scores = outputs['class_scores'][..., None, :] * outputs['confidence'][..., None]
+        rows, count = len(boxes), scores.shape[-1]
+        return settings.select(boxes.reshape(rows, -1, 4), scores.reshape(rows, -1, count))
+
+    return Task(init, loss, predict)
+
+
+SYSTEMS = {'ssd': ssd_task, 'yolo': yolo_task}
+
+
+def check_num_classes(system: str, num_classes: int, names: Sequence[str]) -> None:
+    """Raises UsageError unless a model of that many classes fits the data's classes; SSD counts the background."""
+    expected = len(names) + (system == 'ssd')
+    if num_classes != expected:
+        background = ', one more for the background' if system == 'ssd' else ''
+        raise UsageError(
+            f'model.num_classes={num_classes}, but the data have {len(names)} classes: set it to {expected}{background}'
+        )
+
+
+def _select_objects(batch: Mapping[str, Any], use_difficult: bool) -> jax.Array:
+    """Returns which objects are learnt, bool [B, M]."""
+    valid = batch['valid'] & ~batch['crowd']
+    return valid if use_difficult else valid & ~batch['difficult']
