@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from canon.data import Batches, Key, Once, load_boxes, load_source, transforms
+from canon.data import Batches, Key, Once, load_boxes, load_source, splits, transforms
 from canon.data.detection import coco, tfds_boxes
 from canon.data.detection.annotations import check_most
 from canon.errors import CanonError, UsageError
@@ -457,6 +457,17 @@ def test_tfds_boxes_become_pixels(tmp_path):
     with pytest.raises(UsageError, match='boxes without area'):
         tfds_boxes.TfdsBoxes(source.prepared, PET, one_based=False, invalid='error')[0]
     assert load_boxes('digit_scenes', 'test').info.num_classes == 10
+
+
+def test_trainval_shares_images_with_its_parts():
+    for first, second, shared in (
+        ('trainval', 'val', True),
+        ('2007-train', '2007-trainval[:50%]', True),
+        ('trainval', 'test', False),
+        ('2007-trainval', '2012-val', False),
+        ('train', 'val', False),
+    ):
+        assert splits.share_examples(first, second, None) == shared
 
 
 # --- static shapes ---------------------------------------------------------------------------------------------------

@@ -31,8 +31,9 @@ def to_slice(first: str | None, last: str | None, n: int) -> slice:
 def share_examples(first: str, second: str, total: int | None) -> bool:
     """Returns whether two splits share examples; each may be a sum such as 'train+test'.
 
-    total: examples of the split that both slice. If None, only slices by percentages are compared. Names in another
-    notation, of a user's data set, share examples if they are equal.
+    total: examples of the split that both slice. If None, only slices by percentages are compared. 'trainval' shares
+    examples with 'train' and 'val', whatever the slices. Names in another notation, of a user's data set, share
+    examples if they are equal.
     """
     try:
         parts = [[parse_split(part) for part in split.split('+')] for split in (first, second)]
@@ -43,7 +44,7 @@ def share_examples(first: str, second: str, total: int | None) -> bool:
 
 def _slices_share(a, b, total: int | None) -> bool:
     if a[0] != b[0]:
-        return False
+        return a[0] in _split_union(b[0]) or b[0] in _split_union(a[0])
     places = [place for place in (*a[1:], *b[1:]) if place]
     if total is None and not all(place.endswith('%') for place in places):
         return False
@@ -51,6 +52,12 @@ def _slices_share(a, b, total: int | None) -> bool:
     n = _MANY if total is None else total
     ranges = [range(n)[to_slice(*part[1:], n)] for part in (a, b)]
     return max(r.start for r in ranges) < min(r.stop for r in ranges)
+
+
+def _split_union(base: str) -> tuple[str, ...]:
+    """Returns the parts of Pascal VOC's image set 'trainval', which may follow a year: '2007-trainval'."""
+    prefix = base.removesuffix('trainval')
+    return (f'{prefix}train', f'{prefix}val') if prefix != base else ()
 
 
 def _place(place: str | None, n: int) -> int | None:
