@@ -53,6 +53,7 @@ def compiler_options() -> dict[str, str]:
     XLA:CPU turns them into YNNPACK fusions by default, whose weight gradients are several times slower than Eigen's
     (jaxlib 0.10.2); its fused reductions are worth keeping.
     """
+    # The option belongs to XLA's CPU compiler.
     if jax.default_backend() != 'cpu':
         return {}
     return {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_REDUCE'}

@@ -34,6 +34,7 @@ def accuracy(
     valid = valid_labels(labels, mask, ignore_label, logits.shape[:-1])
     predictions = logits.argmax(-1)
     if labels.shape == logits.shape:
+        # A distribution credits the predicted class with the probability that it gives it.
         return Mean.of(jnp.take_along_axis(labels, predictions[..., None], -1)[..., 0], valid)
     return Mean.of(predictions == labels, valid)
 

@@ -25,6 +25,7 @@ def psnr(pictures: jax.Array, truth: jax.Array, mask: jax.Array | None = None) -
       mask: bool [B], the pictures that count; None for all.
     """
     _check_shapes(pictures, truth)
+    # One error per picture: the mean of logarithms is not the logarithm of the mean.
     error = jnp.square(pictures - truth).mean((1, 2, 3))
     return Mean.of(-10 * jnp.log10(error), mask)
 

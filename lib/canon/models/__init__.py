@@ -71,6 +71,7 @@ def cite(
 
 def make_model(name: str, where: str = 'model', **arguments):
     """Builds `canon.models.<name>(**arguments)`, a linen module. Raises UsageError with similar names."""
+    # Checked here for all models: `jnp.dtype` would raise a TypeError that does not name the key.
     dtype = arguments.get('dtype')
     if isinstance(dtype, str) and dtype not in _DTYPES:
         raise UsageError(f'{where}.dtype={dtype!r} is not a type that networks compute in{suggest(dtype, _DTYPES)}')
@@ -117,4 +118,5 @@ _FAMILIES = (
 
 def _age(row: dict[str, Any]) -> int:
     family = row['name'].partition('.')[0]
+    # A family without a place in the list comes last.
     return _FAMILIES.index(family) if family in _FAMILIES else len(_FAMILIES)

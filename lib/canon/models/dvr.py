@@ -31,6 +31,7 @@ class DVR(linen.Module):
             # A block starts as the identity, up to a bias: the authors initialise its second layer with zeros.
             h = h + _uniform_dense(linen.relu(inner), self.width, f'block_{block}_1', init.zeros)
         out = _uniform_dense(linen.relu(h), 4, 'out')  # one network for the occupancy logit and the colour
+        # The occupancy stays a logit: its level 0 is the surface, and the loss takes logits.
         return out[..., 0], linen.sigmoid(out[..., 1:])
 
 

@@ -105,6 +105,7 @@ class GoogLeNet(Network):
         if features:
             return stages
 
+        # A mean over all places, 7x7 for images of 224, so that other sizes give one vector too.
         x = nn.Dropout(self.dropout, deterministic=not train)(x.mean((1, 2)))
         return nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=self._initial()['kernel_init'], name='fc')(x)
 

@@ -74,6 +74,7 @@ class GridField(linen.Module):
         h = Dense(self.geometry, use_bias=False, name='density_1')(h)
         # Outside of the box interpolation repeats its walls, which would extend the scene to infinity.
         raw = jnp.where(inside, h[..., 0] + self.shift, _EMPTY)
+        # All outputs of the density network, the raw density among them, feed the colour network.
         views = fq.spherical_harmonics(rays.normalise_directions(samples.directions))[..., None, :]
         h = jnp.concatenate((h, jnp.broadcast_to(views, (*h.shape[:-1], views.shape[-1]))), -1)
         for layer in range(self.colour_layers):

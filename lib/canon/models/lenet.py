@@ -96,6 +96,7 @@ class LeNet5(Network):
         if features:
             return stages
         x = x.reshape(x.shape[0], -1)
+        # Dense layers start from linen's LeCun normal, like the convolutions above.
         x = act(nn.Dense(84, dtype=self.dtype, name='F6')(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.num_classes, dtype=self.dtype, name='output')(x)
@@ -223,4 +224,5 @@ def _codes() -> np.ndarray:
     """Returns the bitmaps row by row, [10, 84] of -1 and 1."""
     rows = [line.split() for line in _DIGITS.strip().splitlines()]
     pictures = [''.join(row[digit] for row in rows) for digit in range(10)]
+    # +-1 is where f bends most: units that reach their targets are not saturated (appendix A).
     return np.array([[1.0 if pixel == '#' else -1.0 for pixel in picture] for picture in pictures], np.float32)

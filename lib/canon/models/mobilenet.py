@@ -112,6 +112,7 @@ class SeparableBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         unit = partial(self.unit, train=train)
+        # Table 4's comparison: one full 3x3 convolution of the same shape.
         if not self.separable:
             return unit(x, self.features, 3, self.stride, self.padding, name='full')
         # One 3x3 filter per channel, then a mixture of channels: 1 / N + 1 / 9 of the cost of a full convolution.
@@ -257,5 +258,6 @@ def mobilenet_v2(
 
 
 def _check_width(width: float) -> None:
+    # conv1 is the narrowest layer, and the first to lose all channels.
     if 32 * width < 1:
         raise UsageError(f'model.width_multiplier={width} leaves none of 32 channels; widen it')

@@ -68,6 +68,7 @@ class NeRF(linen.Module):
             directions = rays.normalise_directions(samples.directions)
             views = fq.positional_encoding(directions, self.view_levels, mask)[..., None, :]
             h = _glorot_dense(self.width, 'bottleneck')(h)  # without an activation, as in the authors' code
+            # A ray has one direction, which is broadcast to its samples.
             h = jnp.concatenate((h, jnp.broadcast_to(views, (*h.shape[:-1], views.shape[-1]))), -1)
             h = linen.relu(_glorot_dense(self.view_width, 'view')(h))
         colour = linen.sigmoid(_glorot_dense(3, 'colour')(h))

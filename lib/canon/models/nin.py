@@ -101,6 +101,7 @@ class NIN(Network):
             kernel_init=init.normal(block.stds[index]),
             name=name,
         )
+        # The last convolution too, as in the authors' code: no logit is negative.
         return ops.relu(layer(x))
 
 

@@ -77,6 +77,7 @@ class PointEncoder(linen.Module):
 
     @linen.compact
     def __call__(self, cloud: jax.Array) -> jax.Array:
+        # Twice as wide, as are the inputs of all later blocks: a point's features and the maxima.
         features = _dense(2 * self.hidden, 'place')(cloud)
         for block in range(self.blocks):
             if block:  # each point sees itself and the maximum over all points

@@ -80,6 +80,7 @@ class _Form(NamedTuple):
         return Conv(features, size, stride, padding, dilation, use_bias=False, dtype=self.dtype, name=name)
 
     def norm(self, name: str, last: bool = False) -> BatchNorm:
+        # With a scale of 0 a block starts as its shortcut (Goyal et al. 2017, section 5.1).
         scale = initializers.zeros if last and self.zero_init_last else initializers.ones
         return BatchNorm(frozen=self.frozen_norm, dtype=self.dtype, scale_init=scale, name=name)
 
@@ -112,6 +113,7 @@ class ResNet(Network):
         reached, dilation = 1 if self.cifar else 4, 1
         for stage, (width, depth) in enumerate(zip(widths, self.depths, strict=True), start=2):
             strides = stage > 2  # the pooling already reduced conv2_x
+            # A stage that would exceed the output stride keeps its resolution and dilates instead.
             dilates = strides and reached >= self.output_stride
             reached *= 1 if dilates or not strides else 2
             for place in range(1, depth + 1):
@@ -270,6 +272,7 @@ def resnet18(
 
 def resnet34(**arguments: Any) -> ResNet:
     """Builds the network of 34 layers. Arguments are those of `resnet18`."""
+    # `call` checks the arguments against the signature of `resnet18` before anything is built.
     return call(resnet18, arguments, 'model').clone(depths=(3, 4, 6, 3))
 
 

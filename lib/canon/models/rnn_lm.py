@@ -73,6 +73,7 @@ class RecurrentLM(linen.Module):
             outputs, last_state = layer(x, lengths, initial=initial)
             last_states.append(last_state)
             x = self._drop(outputs, self.dropout if number == self.layers else self.dropout_hidden, train)
+        # Tied: the score of a word is the product of the output with the word's embedding.
         logits = dense.product(x, self.embedding.T.astype(x.dtype)) + self.bias if self.tied else self.output(x)
         # The loss normalises over the vocabulary, for which bfloat16 has too few digits.
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))

@@ -310,9 +310,11 @@ class Bahdanau(EncoderDecoder):
         outputs, states = self.encoder(self._embed_source(source, lengths, train), lengths, train=train)
         backward = states[-1][0] if lstm else states[-1]  # the last layer's backward direction has read it all
         first = jnp.tanh(self.bridge(backward.astype(outputs.dtype))).astype(backward.dtype)
+        # The paper has a GRU; the cell of an LSTM starts at zero.
         initial = (first, jnp.zeros_like(first)) if lstm else first
         mask = attention.padding_mask(lengths, source.shape[1])
         memory = EncodedSource(outputs, self.attention.project(outputs), mask)
+        # The paper has one layer: further ones start from the same state.
         return memory, DecoderState((initial,) * self.settings.layers, None)
 
     def decode(

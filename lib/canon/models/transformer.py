@@ -200,6 +200,7 @@ class PositionedEmbedding(linen.Module):
         positions = lax.dynamic_slice_in_dim(jnp.asarray(ops.sinusoids(size or length, d)), position, length)
         # Scaled by sqrt(d) (section 3.4): entries of variance 1 / d become as large as those of the sinusoids.
         x = jnp.take(self.embedding, tokens, axis=0) * d**0.5 + positions
+        # Narrowed after the sum: bfloat16 has too few digits to add small differences between positions.
         return self.drop(x.astype(self.settings.dtype or x.dtype), deterministic=not train)
 
     def logits(self, x: jax.Array) -> jax.Array:
@@ -326,6 +327,7 @@ class Transformer(linen.Module):
                 f'a Transformer takes source [B, S] and lengths [B], not {source.shape} and {lengths.shape}'
             )
         mask = attention.padding_mask(lengths, source.shape[1])
+        # With a joint vocabulary both languages share one embedding (section 3.4).
         embedding = self.embedding if self.source_vocab is None else self.source_embedding
         x = embedding(source, train)
         for block in self.encoder:

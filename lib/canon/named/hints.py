@@ -168,6 +168,7 @@ def _fits_option(value: Any, option: Any, ranges: bool) -> bool:
         fits = True
     elif kind is tuple:
         fits = isinstance(value, tuple | list) and _elements_fit(value, typing.get_args(bare), ranges)
+    # A bool is an int in Python, but `layers=True` is a mistake.
     elif kind is float:
         fits = isinstance(value, numbers.Real) and not isinstance(value, bool)
     elif kind is int:

@@ -21,6 +21,7 @@ def tanh(z: jax.Array) -> jax.Array:
 
 def scaled_tanh(z: jax.Array) -> jax.Array:
     """1.7159 tanh(2 z / 3): LeCun et al. 1998, appendix A. It maps +-1 to +-1, with a gain near 1 there."""
+    # 1.7159 is 1 / tanh(2 / 3).
     return 1.7159 * jnp.tanh(2 / 3 * z)
 
 

@@ -38,6 +38,7 @@ class Rendered(NamedTuple):
     @property
     def disparity(self) -> jax.Array:
         """1 / (depth / opacity), as in the original NeRF; 0 for rays through empty space."""
+        # Empty space has an opacity of 0 up to rounding; the inner `where` avoids 0 / 0 in its gradient.
         visible = self.opacity > 1e-10
         return jnp.where(visible, self.opacity / jnp.where(visible, jnp.maximum(self.depth, 1e-10), 1), 0)
 

@@ -94,6 +94,7 @@ def adamw(
         # The chain multiplies the decay by epsilon_k: divided by the base, the factor of the schedule remains.
         base_learning_rate = to_number('base_learning_rate', base_learning_rate, above=0)
         weight_decay = to_number('weight_decay', weight_decay) / base_learning_rate
+    # After Adam's division, which would rescale the decay (that would be the L2 term), and before the rate.
     return chain(
         scale_by_adam(b1, b2, eps, state_dtype, mu_dtype),
         add_decayed_weights(weight_decay, where, mask),
@@ -169,6 +170,7 @@ def scale_by_nadam(
     def momentum_at(count):
         if momentum_decay is None:
             return scalar(b1)
+        # 0.96^x as exp(x log 0.96), with the logarithm in double precision.
         return b1 * (1 - 0.5 * jnp.exp(scalar(count) * (momentum_decay * math.log(0.96))))
 
     def init(params):

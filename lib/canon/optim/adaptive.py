@@ -120,6 +120,7 @@ def scale_by_adadelta(decay: float = 0.9, eps: float = 1e-6, eps_in_sqrt: bool =
     # on.
     def step_eps_inside(u, r, t, rho, delta):
         g, r = u * u, lerp(r, u * u, rho)
+        # Where r has overflowed the quotient would be inf / inf; it counts as 0.
         t = lerp(t, (t + delta) * jnp.where(jnp.isinf(r), 0, g / (r + delta)), rho)
         return jnp.sqrt(t + rho * delta) * (u / jnp.sqrt(rho * (r + delta) + (1 - rho) * g)), r, t
 

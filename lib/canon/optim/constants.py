@@ -47,6 +47,7 @@ def lift_constants(function: Callable, *args: Any) -> tuple[Callable, np.ndarray
         with _set_lookup(lambda value: values[places[value]] if value in places else None):
             return function(*args)
 
+    # Traced once without values, to collect the constants in the order of their first use.
     with _set_lookup(collect):
         result = jax.eval_shape(lambda *args: function(*args), *args)  # a new function: JAX has no trace of it yet
     return call, np.asarray(scalar(list(places))), result

@@ -58,6 +58,7 @@ def sgd(
     Goodfellow et al. 2016, algorithm 8.1. As `optax.sgd` and `torch.optim.SGD`, with the rate outside
     of the velocity; `momentum` and `nesterov` are the rules of the papers, with the rate inside.
     """
+    # Without momentum no velocity is stored.
     if momentum is None:
         return scale_by_learning_rate(learning_rate)
     return chain(trace(momentum, nesterov, state_dtype), scale_by_learning_rate(learning_rate))

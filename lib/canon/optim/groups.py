@@ -142,6 +142,7 @@ def match_rules(pairs: list[tuple[str, Any]], params: Tree) -> list[int]:
         if not matches:
             raise UsageError(f'no rule matches the parameter {name!r}; the rules are {[r for r, _ in pairs]}')
         owner.append(matches[0])
+    # A rule whose leaves all match earlier rules is reported too: it has no effect.
     for i, (pattern, _) in enumerate(pairs):
         if names and i not in owner and pattern != '.*':  # a final rule for the rest may be empty
             raise UsageError(f'the rule {pattern!r} matches no parameter of its own{suggest(pattern, names)}')
@@ -157,6 +158,7 @@ def _pairs(rules: Rules) -> list[tuple[str, Any]]:
 
 def _labels(patterns: Sequence[str]) -> list[str]:
     """Returns names of the groups for checkpoints and logs: the words of each regex, 'rest' if it has none."""
+    # Labels are keys in checkpoints and logs, where a regex would be hard to read and to quote.
     labels = []
     for pattern in patterns:
         label = re.sub(r'\W+', '_', pattern).strip('_') or 'rest'

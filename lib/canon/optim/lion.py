@@ -49,6 +49,7 @@ def scale_by_lion(b1: float = 0.9, b2: float = 0.99, state_dtype=None) -> Gradie
     """
     b1 = to_number('b1', b1, below=1.0)
     b2 = to_number('b2', b2, below=1.0, above=0)  # the step is computed with b1 / b2
+    # Solved for the new average: b1 m + (1 - b1) u with m = (m' - (1 - b2) u) / b2.
     of_mean, of_update = b1 / b2, (1 - b1) - b1 * (1 - b2) / b2
 
     def update(updates, state, params=None):

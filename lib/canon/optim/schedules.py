@@ -76,6 +76,7 @@ def cosine(init: float, final: float = 0.0, *, steps: int) -> Schedule:
 
     def rate(count):
         _, left = _fractions(count, steps)
+        # The same as (1 + cos) / 2, which cancels near the last step.
         weight = jnp.sin(left * (np.pi / 2)) ** 2
         return weight * init + (1 - weight) * final
 

@@ -55,6 +55,7 @@ def draw_feature_maps(images: np.ndarray, stages: Mapping[str, np.ndarray], chan
         chosen = np.sort(np.argsort(-maps.std((0, 1, 2)), kind='stable')[:channels])
         for axes, maps_of_image in zip(row, maps[..., chosen], strict=True):
             tiles = np.moveaxis(_stretch_channels(maps_of_image), -1, 0)[..., None]
+            # NaN is drawn in no colour: the space between maps stays white.
             sheet = tile_images(tiles, max(channels // 2, 1), fill=np.nan)
             axes.imshow(sheet, cmap='viridis', vmin=0, vmax=1, interpolation='nearest')
         row[0].set_ylabel(f'{name}\n{"x".join(map(str, maps.shape[1:]))}', fontsize=8)

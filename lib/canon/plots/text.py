@@ -84,6 +84,7 @@ def draw_surprisal(tokens: Sequence[str], bits: np.ndarray, title: str = '', col
     bits = np.asarray(bits, np.float64)
     places, row, column = [], 0, 0
     for token in tokens:
+        # A token without characters still gets a column, or its surprisal would be invisible.
         width = max(len(token), 1)
         if column and column + width > columns:
             row, column = row + 1, 0

@@ -42,6 +42,7 @@ def rnn(
     if activation not in SLOPES:
         raise UsageError(f'no recurrence has the activation {activation!r}{suggest(activation, SLOPES)}')
     start = None if initial is None else (initial,)
+    # Cells carry tuples of states, of which this one has a single entry.
     outputs, (state,) = run_cell(RNNCell(activation), x, kernel, (recurrent,), bias, start, lengths, reverse)
     return outputs, state
 

@@ -66,7 +66,7 @@ class JointGates(NamedTuple):
         return y if bias is None else y + bias
 
     def arrange(self, w, transposed):
-        return w.T if transposed else w
+        return w.T if transposed else w  # outside of the loop: a transposition is one copy
 
     def multiply(self, h, w):
         return self.split(_product(h, w), w.shape[1] // w.shape[0])
@@ -120,6 +120,7 @@ class SplitGates(NamedTuple):
         return tuple(z)
 
     def sum_outer(self, h, joined):
+        # Joined once, after the loop.
         return jnp.concatenate([JointGates().sum_outer(h, z) for z in joined], 1)
 
     def sum_steps(self, joined):
