@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from canon import data, models, named, plots, weights
+from canon.data.detection.annotations import check_most
 from canon.data.detection.sized_batches import SizedBatches, evaluate_by_size, fill_size
 from canon.data.images.checks import infer_image_shape
 from canon.errors import UsageError
@@ -148,7 +149,11 @@ def _load(config: ConfigDict, split: str) -> data.Source:
     arguments = {key: value for key, value in config.data.get('source', {}).items() if value is not None}
     if config.data.name in _BY_PATH and 'path' not in arguments:
         raise UsageError(f'data {config.data.name!r} is read from files: give --config.data.source.path=FOLDER_OR_TAR')
-    return data.load_source(config.data.name, split, data_dir=config.data.get('data_dir'), **arguments)
+    source = data.load_source(config.data.name, split, data_dir=config.data.get('data_dir'), **arguments)
+    objects = _objects(config)
+    if objects.overflow == 'error':
+        check_most(source, objects.most, 'data.objects.most')
+    return source
 
 
 def _transforms(config: ConfigDict, spec: Mapping[str, Any] | None, where: str, size=None) -> tuple:
