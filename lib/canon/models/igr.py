@@ -40,11 +40,10 @@ class IGR(linen.Module):
                 hidden = jnp.concatenate((hidden, points), -1) / math.sqrt(2)
             # Narrower by the point before the skip connection, so that the next layer has `width` inputs.
             width = self.width - 3 if layer + 1 == self.skip else self.width
-            # SAL, theorem 1: kernels from N(0, 2 / outputs) and zero biases keep |x| in expectation through ReLU
-            # layers, ...
+            # Such kernels and zero biases keep |x| in expectation through ReLU layers (SAL, theorem 1).
             kernel = init.normal(math.sqrt(2 / width))
             hidden = self._softplus(Dense(width, kernel_init=kernel, name=f'layer_{layer}')(hidden))
-        # ... and nearly equal positive weights of the last layer turn it into about |x| - radius.
+        # Nearly equal positive weights then sum to about |x|, from which the bias subtracts the radius.
         kernel = _normal(math.sqrt(math.pi / self.width), 1e-5)
         out = Dense(1, kernel_init=kernel, bias_init=init.constant(-self.radius), name='distance')(hidden)
         return out[..., 0]
