@@ -1,6 +1,7 @@
 """Transforms of detectors: against loops over the same draws, Python's own HSV, and distributions of the papers."""
 
 import colorsys
+import doctest
 import math
 
 import numpy as np
@@ -285,7 +286,13 @@ def test_jitter_moves_each_side_by_a_fifth_at_most():
     assert uniform_distance(np.ravel(moves) / 0.4 + 0.5) < 0.06
 
 
-# --- bad input -------------------------------------------------------------------------------------------------------
+# --- examples and bad input -------------------------------------------------------------------------------------------------------
+
+
+def test_examples_of_docstrings():
+    result = doctest.testmod(transforms.detection)
+    assert result.attempted
+    assert not result.failed
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """VOC's average precision against a loop, COCO's numbers against pycocotools, errors against a scene."""
 
 import collections
+import doctest
 from pathlib import Path
 
 import jax
@@ -320,6 +321,12 @@ def test_every_object_is_right_or_missed_and_every_detection_has_one_kind(rows, 
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
+
+
+def test_examples_of_docstrings():
+    result = doctest.testmod(detection)
+    assert result.attempted
+    assert not result.failed
 
 
 def test_bad_input_is_one_line(drawn, rows):

@@ -1,5 +1,7 @@
 """The metrics of segmentation against scikit-learn's confusion matrix and Jaccard score, in float64."""
 
+import doctest
+
 import jax
 import numpy as np
 import pytest
@@ -60,6 +62,12 @@ def test_the_four_metrics_are_scikit_learns(maps, counts):
 
 def test_no_pixel_has_no_metric():
     assert np.isnan(list(segmentation.score_segmentation(np.zeros((3, 3))).values())).all()
+
+
+def test_examples_of_docstrings():
+    result = doctest.testmod(segmentation)
+    assert result.attempted
+    assert not result.failed
 
 
 def test_bad_input_is_one_line(maps):

@@ -54,6 +54,13 @@ def collect_detections(detections: Mapping[str, Any], batch: Mapping[str, Any]) 
 
     Raises:
       UsageError: a field is missing, or boxes are not [B, D, 4].
+
+        >>> objects = {'boxes': np.array([[[0, 0, 8, 8]]]), 'labels': np.array([[1]]), 'valid': np.array([[True]])}
+        >>> found = {'boxes': np.array([[[0, 0, 8, 6], [20, 20, 30, 30]]]), 'labels': np.array([[1, 1]])}
+        >>> found |= {'scores': np.array([[0.9, 0.8]]), 'valid': np.array([[True, True]])}
+        >>> rows = collect_detections(found, objects)
+        >>> score_voc(rows, num_classes=2).ap.tolist(), round(score_coco(rows, num_classes=2).values['ap'], 2)
+        ([nan, 1.0], 0.6)
     """
     for what, fields, names in (('detections', detections, ('scores',)), ('batch', batch, ())):
         if missing := [name for name in ('boxes', 'labels', 'valid', *names) if name not in fields]:

@@ -76,6 +76,9 @@ def score_segmentation(counts: np.ndarray) -> dict[str, float]:
 
     Args:
       counts: confusion matrix [C, C] of (true class, predicted class).
+
+        >>> score_segmentation(np.array([[3, 1], [0, 4]]))['mean_iu']  # the mean of 3/4 and 4/5
+        0.775
     """
     counts = np.asarray(counts, np.float64)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:

@@ -56,6 +56,12 @@ def letterbox(
       method: as in `resize`.
       field: of the image.
       along: fields to transform along with it.
+
+        >>> from canon.data import Key
+        >>> example = {'image': np.zeros((50, 100, 3), np.uint8), 'boxes': np.array([[0, 0, 100, 50]])}
+        >>> out = letterbox(300).apply(example, Key(seed=0, visit=0, id=0))
+        >>> out['boxes'].tolist(), out['placement'].tolist()
+        ([[0.0, 75.0, 300.0, 225.0]], [3.0, 3.0, 0.0, 75.0])
     """
     size, along = geometry.parse_size(size, 'letterbox'), SpatialFields.parse(along, 'letterbox')
     geometry.check_method(method, 'letterbox')
