@@ -286,7 +286,7 @@ def test_jitter_moves_each_side_by_a_fifth_at_most():
     assert uniform_distance(np.ravel(moves) / 0.4 + 0.5) < 0.06
 
 
-# --- examples and bad input -------------------------------------------------------------------------------------------------------
+# --- examples and bad input ------------------------------------------------------------------------------------------
 
 
 def test_examples_of_docstrings():
