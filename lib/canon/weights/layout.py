@@ -7,6 +7,7 @@
 | `kernel` [h w C, N] of a dense layer on a flattened [h, w, C] | `weight` [N, C h w]; some [N, C, h, w] |
 | `scale`, `bias` | `weight`, `bias` |
 | `mean`, `var` of 'batch_stats' | `running_mean`, `running_var` |
+| `channel_scale` of an `L2Norm` | `scale_weight` |
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from canon.errors import UsageError
 
-_LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
+_LEAVES = {
+    'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var',
+    'channel_scale': 'scale_weight',
+}  # fmt: skip
 
 
 class Names(NamedTuple):
@@ -167,6 +171,7 @@ def _flat(path: tuple[str, ...]) -> str:
 def _list_keys(variables: Mapping[str, Any], names: Names):
     """Yields (torch's key, our path, leaf) of every leaf."""
     for path, leaf in flatten_dict({c: variables[c] for c in ('params', 'batch_stats') if c in variables}).items():
+        # A publisher names modules; what kind of parameter a leaf is decides the end of its key.
         module, kind = '/'.join(path[1:-1]), path[-1]
         yield f'{names.module(module)}.{_LEAVES[kind]}', path, leaf
 
