@@ -148,12 +148,27 @@ def coloured(height, width):
 
 @pytest.mark.parametrize('settings', [
     tasks.AnySize(), tasks.AnySize(multiple=1), tasks.AnySize(multiple=7, flip=True), None,
+    tasks.AnySize(sizes=((64, 64), (40, 50), (80, 80))),
 ])  # fmt: skip
 def test_label_maps_come_back_in_the_size_of_the_image(settings):
     images, labels = zip(*(coloured(*size) for size in ((33, 47), (64, 32), (1, 5), (40, 40))), strict=True)
     for found, expected in zip(tasks.segment(see, {}, {}, images, settings), labels, strict=True):
         assert found.dtype == np.uint8
         np.testing.assert_array_equal(found, expected)
+
+
+def test_sizes_that_are_compiled_are_few():
+    shapes = set()
+
+    def predict(params, mutable, b):
+        shapes.add(b['image'].shape)
+        return see(params, mutable, b)
+
+    images = [coloured(height, width)[0] for height in (20, 33, 40) for width in (30, 41)]
+    list(tasks.segment(predict, {}, {}, images, tasks.AnySize(sizes=((40, 48), (32, 32)))))
+    assert shapes == {(1, 32, 32, 3), (1, 40, 48, 3)}
+    with pytest.raises(UsageError, match=r'predict\.sizes: none of .* holds an image of 41x9'):
+        list(tasks.segment(predict, {}, {}, [coloured(41, 9)[0]], tasks.AnySize(sizes=((40, 48),))))
 
 
 @pytest.mark.parametrize('shorter_side', [48, 160])

@@ -58,11 +58,14 @@ class AnySize:
     Attributes:
       shorter_side: to which images are resized first; None keeps their size.
       multiple: images are padded at the bottom and right to a multiple of it, so that few sizes are compiled.
+      sizes: (height, width) of the only sizes that are compiled; an image is padded to the smallest one that holds it.
+        Empty for multiples of `multiple`.
       flip: whether the probabilities of the mirrored image are averaged in.
     """
 
     shorter_side: named.Count | None = None
     multiple: named.Count = 32
+    sizes: tuple[tuple[int, int], ...] = ()
     flip: bool = False
 
 
@@ -291,6 +294,9 @@ def segment(
       mutable: its second.
       images: uint8 [H, W, C] of any sizes.
       settings: how they are resized and padded; each padded size is compiled once.
+
+    Raises:
+      UsageError: no size of `settings.sizes` holds an image.
     """
     settings = AnySize() if settings is None else settings
     predict = average_flips(predict) if settings.flip else predict
@@ -313,6 +319,14 @@ def _place(image: np.ndarray, settings: AnySize) -> tuple[np.ndarray, tuple[int,
         height, width = max(1, round(height * scale)), max(1, round(width * scale))
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         image = cv2.resize(image, (width, height), interpolation=method).reshape(height, width, -1)
-    bottom, right = (-height % settings.multiple, -width % settings.multiple)
+    bottom, right = -height % settings.multiple, -width % settings.multiple
+    if settings.sizes:
+        holding = [size for size in settings.sizes if size[0] >= height and size[1] >= width]
+        if not holding:
+            raise UsageError(
+                f'predict.sizes: none of {settings.sizes} holds an image of {height}x{width}; add a larger one'
+            )
+        rows, columns = min(holding, key=lambda size: size[0] * size[1])
+        bottom, right = rows - height, columns - width
     # The last row and column repeat: a border of one colour would be an edge that no training image has.
     return np.pad(image, ((0, bottom), (0, right), (0, 0)), mode='edge'), (height, width)
