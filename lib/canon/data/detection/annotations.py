@@ -299,7 +299,8 @@ def check_most(source: Any, most: int, where: str = 'data.most') -> None:
     if counts.max(initial=0) > most:
         image = int(counts.argmax())
         raise UsageError(
-            f'{where}={most}, but {source.names[image]} of {source!r} has {counts[image]} objects; increase it, or truncate'
+            f'{where}={most}, but {source.names[image]} of {source!r} has {counts[image]} objects; increase it, or '
+            'truncate'
         )
 
 
