@@ -84,6 +84,20 @@ def volume(folder):
     )
 
 
+def segmentation(folder):
+    """With statistics of BatchNorm over the global batch, and 21 scenes that two processes do not divide."""
+    made = configs.load(f'{job.ROOT}/configs/segmentation/digit_scenes.py:smoke')
+    with made.unlocked():
+        made.data.source = dict(target='segmentation', num_examples=48, height=64, width=64, sizes=(16, 40), most=3)
+        made.data.evals.test.split = 'test[:21]'
+        made.data.batch_size = 8
+        backbone = dict(name='vgg.vgg11', width=1 / 32, batch_norm=True)
+        made.model = dict(name='fcn.skip_fcn', num_classes=11, backbone=backbone, strides=(2, 4))
+        # The gradients of biases that BatchNorm subtracts are rounding errors: Adam would make steps of them.
+        made.tx = dict(name='momentum', learning_rate=0.02, momentum=0.9)
+    return made
+
+
 def on_host(folder):
     return ConfigDict(dict(toy.config(), module='tests.train.toy'))
 
@@ -99,6 +113,7 @@ EXPERIMENTS = {
     'recurrent': recurrent,
     'translation': translation,
     'text_recognition': text_recognition,
+    'segmentation': segmentation,
     'sequence_memory': lambda folder: generated('claims/memory', **{'data.gap': 5, 'model.hidden': 8}),
     'attention_retrieval': lambda folder: generated('claims/attention_scale'),
     'nerf': lambda folder: rays('nerf/vanilla', **{'render.coarse': 8, 'render.fine': 8, 'model.width': 16}),

@@ -1,6 +1,7 @@
 """Fully convolutional networks: published counts and crops, a float64 network, torchvision's, and the surgery."""
 
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -52,7 +53,7 @@ def test_published_counts_and_receptive_fields():
 
 
 def test_scores_start_at_zero():
-    model = fcn.fcn8s(width=1 / 32, num_classes=3)
+    model: Any = fcn.fcn8s(width=1 / 32, num_classes=3)
     x = images(1, 20, 30)
     assert not np.any(model.apply(jax.jit(model.init)(jax.random.key(0, impl='rbg'), x), x))
 
@@ -124,7 +125,8 @@ def test_networks_against_the_prototxt_in_numpy(name, upsampling):
 
 
 def test_at_once_scales_the_maps_of_the_skips():
-    plain, scaled = (fcn.fcn8s(num_classes=2, width=1 / 64, border=1, at_once=a) for a in (False, True))
+    nets: list[Any] = [fcn.fcn8s(num_classes=2, width=1 / 64, border=1, at_once=a) for a in (False, True)]
+    plain, scaled = nets
     variables, x = filled(plain, (1, 64, 64, 3)), images(1, 64, 64)
     params = dict(variables['params'])
     for name, scale in (('score_pool4', 0.01), ('score_pool3', 0.0001)):
@@ -248,7 +250,7 @@ class Unpadded(nn.Module):
 
 
 def test_the_dense_map_is_the_classifier_slid_over_the_image():
-    model = Unpadded()
+    model: Any = Unpadded()
     variables = filled(model, (1, 12, 14, 3))
     converted = weights.convolutionalise(variables, {'fc1': (4, 5), 'fc2': (1, 1)})
     large = images(1, 19, 22)

@@ -218,6 +218,7 @@ def test_the_worst_images_are_shown_first():
     assert np.isfinite(scores).all()
     np.testing.assert_array_equal(worst[0][1], maps[19])
     evaluator = tasks.segmentation_evaluator(see, batches, NAMES)
+    assert evaluator.draw is not None
     counts = sum(np.asarray(evaluator.measure({}, {}, b)['confusion']) for b in batches.iterate())
     for name, figure in evaluator.draw({}, {}, {'confusion': counts}).items():
         figure.canvas.draw()
