@@ -41,9 +41,9 @@ def digit_scenes(
 
     Digits have a random colour, a height that is log-uniform in `sizes`, and a random aspect. They may overlap, and
     those drawn later hide parts of earlier ones. A digit is placed only where every digit keeps `min_visible` of its
-    pixels visible and no two boxes have an IoU above 0.3; a digit that fits nowhere is left out. The box of a digit
-    bounds its visible pixels, as those of Pascal VOC do. The clutter is lines, triangles, discs and digits that lie on
-    their side, all below the digits.
+    pixels visible and no two boxes, hidden parts included, have an IoU above 0.3; a digit that fits nowhere is left
+    out. The box of a digit bounds its visible pixels, as those of Pascal VOC do. The clutter is lines, triangles, discs
+    and digits that lie on their side, all below the digits.
 
     Args:
       split: 'train' or 'test'; may be sliced, 'test[:512]'.
