@@ -33,6 +33,7 @@ COCO_NAMES = (
     'ap', 'ap50', 'ap75', 'ap_small', 'ap_medium', 'ap_large',
     'ar1', 'ar10', 'ar100', 'ar_small', 'ar_medium', 'ar_large',
 )  # fmt: skip
+_ROUNDING = 2e-4  # pixels within which the coordinates of objects are taken for hundredths
 _RIGHT, _BADLY_LOCATED, _CONFUSED, _DUPLICATE, _BACKGROUND, _MISSED = range(len(ERROR_KINDS))
 
 
@@ -206,8 +207,11 @@ def _flatten(rows: Rows) -> _Table:
 
     image, object_image = join('image', np.int64), join('object_image', np.int64)
     by_image, objects_by_image = np.argsort(image, kind='stable'), np.argsort(object_image, kind='stable')
-    # Thousandths of a pixel: whole numbers come back whole from float32 on the canvas, at which thresholds of area lie.
-    object_boxes = np.round(join('object_boxes', np.float64, (4,)), 3)
+    # Annotations are whole pixels or hundredths, and come back from float32 on the canvas with an error of up to 1e-4
+    # pixels, which would move objects across thresholds of area and overlap. Other numbers stay as they are.
+    object_boxes = join('object_boxes', np.float64, (4,))
+    hundredths = np.round(object_boxes, 2)
+    object_boxes = np.where(np.abs(hundredths - object_boxes) < _ROUNDING, hundredths, object_boxes)
     areas = join('object_area', np.float64) if 'object_area' in columns else _compute_areas(object_boxes)
     return _Table(
         image[by_image],
