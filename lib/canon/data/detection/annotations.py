@@ -29,7 +29,6 @@ _FIXES = {
     'images listed twice': 'list each once',
     'images without annotations': 'annotate them, or remove them from the list',
     'annotations that cannot be read': 'correct them',
-    'images without objects': 'annotate or remove them',
     'masks that cannot be read': "correct them, or set target='detection'",
     'doubled ids': 'number each once',
     'annotations of images that are not listed': 'correct their image_id',
@@ -67,6 +66,7 @@ class DefectLog:
         self.name, self.invalid, self.defects = name, invalid, []
 
     def add(self, kind: str, file: str, detail: str = '') -> None:
+        """Adds a defect of a kind that `_FIXES` lists."""
         self.defects.append(Defect(kind, file, detail))
 
     def report(self) -> tuple[Defect, ...]:

@@ -32,11 +32,13 @@ class FileTree:
             raise UsageError(f'there is no folder or tar file {self.root}')
 
     def has_file(self, name: str) -> bool:
+        """Returns whether there is a file of this name. Raises UsageError for a name that leads out of the folder."""
         if self._members is not None:
             return name in self._members
         return image_files.path_within(self.root, name, str(self.root)).is_file()
 
     def has_folder(self, name: str) -> bool:
+        """Returns whether there is a folder of this name; a tar has those that hold files."""
         if self._members is not None:
             return any(member.startswith(f'{name}/') for member in self._members)
         return (self.root / name).is_dir()
@@ -68,6 +70,7 @@ class FileTree:
             raise CanonError(f'{self.show(name)} cannot be read ({error}); restore it') from error
 
     def read_bytes(self, name: str) -> bytes:
+        """Returns the content of a file. Raises CanonError, which names it, if that fails."""
         with self.open_file(name) as opened:
             return opened.read()
 
