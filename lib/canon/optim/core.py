@@ -42,11 +42,11 @@ def per_leaf(
       UsageError: a shape differs from that of the update, which broadcasting would hide.
     """
     leaves, treedef = jax.tree.flatten(updates)
-    others = [_flatten_like(updates, treedef, tree) for tree in (*accumulators, *given)]
+    inputs = [_flatten_like(updates, treedef, tree) for tree in (*accumulators, *given)]
     if paths:  # the name of the path comes first, the update after it
-        others = [leaves, *others]
+        inputs = [leaves, *inputs]
         leaves = [path_name(path) for path, _ in tree_flatten_with_path(updates)[0]]
-    results = [kernel(*row) for row in zip(leaves, *others, strict=True)]
+    results = [kernel(*row) for row in zip(leaves, *inputs, strict=True)]
     columns = zip(*results, strict=True) if results else [()] * (1 + len(accumulators))
     return tuple(treedef.unflatten(column) for column in columns)
 
@@ -188,8 +188,8 @@ def accept_names(**names: str) -> Callable:
                 if value is None:
                     continue
                 default = signature.parameters[name].default
-                ours = bound.arguments.get(name, default)
-                if not isinstance(ours, jax.Array) and ours != default:  # optax injects defaults too, as arrays
+                current = bound.arguments.get(name, default)
+                if not isinstance(current, jax.Array) and current != default:  # optax injects defaults too, as arrays
                     raise UsageError(f'{alias} is {name} of {title}; give one of them')
                 bound.arguments[name] = value
             return function(*bound.args, **bound.kwargs)
