@@ -61,7 +61,7 @@ KILLS = [
     ('step decay one late', 'schedules.py', 'jnp.asarray(count) >= length', 'jnp.asarray(count) > length', meta.test_step_decay_divides_at_the_given_counts),
     ('step decay compares floats', 'schedules.py', 'jnp.asarray(count) >= length', 'scalar(count) >= length', meta.test_step_decay_divides_at_the_given_counts),
     ('warm-up does not shift what follows', 'schedules.py', 'then(jnp.maximum(count - steps, 0))', 'then(jnp.maximum(count, 0))', meta.test_other_schedules),
-    ('cosine of the whole circle', 'schedules.py', 'left * (np.pi / 2)', 'left * np.pi', meta.test_schedules_end_exactly_and_are_exact_for_large_counts),
+    ('cosine of the whole circle', 'schedules.py', 'remaining * (np.pi / 2)', 'remaining * np.pi', meta.test_schedules_end_exactly_and_are_exact_for_large_counts),
     ('rate outside by default', 'descent.py', 'chain(rate, velocity) if rate_inside else', 'chain(rate, velocity) if not rate_inside else', oracle('momentum')),
     ('velocity dampened', 'descent.py', 'wide(v)) + u).astype', 'wide(v)) + (1 - decay) * u).astype', oracle('momentum')),
     ('Nesterov with the old velocity', 'descent.py', '''            v = (times(decay, wide(v)) + u).astype(v.dtype)

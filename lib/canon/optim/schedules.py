@@ -75,9 +75,9 @@ def cosine(init: float, final: float = 0.0, *, steps: int) -> Schedule:
     to_integer('steps', steps)
 
     def rate(count):
-        _, left = _fractions(count, steps)
+        _, remaining = _fractions(count, steps)
         # The same as (1 + cos) / 2, which cancels near the last step.
-        weight = jnp.sin(left * (np.pi / 2)) ** 2
+        weight = jnp.sin(remaining * (np.pi / 2)) ** 2
         return weight * init + (1 - weight) * final
 
     return rate
