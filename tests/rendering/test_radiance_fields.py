@@ -20,7 +20,7 @@ def views():
     return sources.load_views('traced', 'train', size=16, views=4)
 
 
-def test_rays_of_pixels_meet_the_scene_where_its_depth_says(views):
+def test_rays_hit_the_scene_at_its_depth(views):
     """The traced depths are distances along rays; t is along the camera's axis: points of both must agree."""
     camera = views.camera
     batch = view_rays(views, 1)
@@ -55,7 +55,7 @@ class Ball:
 
 
 @pytest.mark.parametrize('casting', ['points', 'intervals', 'cones'])
-def test_the_fine_level_finds_a_surface_that_the_coarse_one_only_nears(casting):
+def test_the_fine_level_resolves_a_surface_near_which_the_coarse_one_sampled(casting):
     """From distance 4 straight at a ball of radius 1: the surface is at 3, the first sample inside is visible."""
     points = casting == 'points'
     directions = jnp.array([[0.0, 0.0, -1.0], [0.0, 1.0, -1.0]])
@@ -81,7 +81,7 @@ def test_the_fine_level_finds_a_surface_that_the_coarse_one_only_nears(casting):
         assert len(fine.weights[0]) == (80 if points else 64)
 
 
-def test_where_all_is_occupied_packed_samples_are_all_samples(views):
+def test_in_a_full_grid_packed_samples_are_all_samples(views):
     """With room for all of them and an occupancy grid that leaves nothing out; gradients too."""
     box = dict(casting='intervals', coarse=8, fine=0, shared=True, box=(-1.5, 1.5), jitter=False)
     plain, packed = RenderSettings(**box), RenderSettings(**box, cells=4, budget=8)
@@ -126,7 +126,7 @@ def test_each_ray_has_the_camera_of_its_picture(views):
             np.testing.assert_allclose(directions[ray], expected[view][ray], rtol=1e-5, atol=1e-6)
 
 
-def test_a_contracted_scene_is_seen_to_its_far_end(views):
+def test_a_contracted_scene_is_rendered_to_its_far_end(views):
     """A field with a wall 50 away: packed samples and all samples agree on where it is."""
     box = dict(casting='intervals', coarse=64, fine=0, shared=True, contract=True, jitter=False, background='black')
 
