@@ -19,18 +19,18 @@ def get_config(arg: str = ''):
     model = dict(
         name='ssd.ssd',
         num_classes=11 if smoke else 4,
-        backbone=dict(name='vgg.vgg11', width=0.25, batch_norm=True, init='he'),
-        stages=('conv4', 'conv5', 'pool5'),  # strides 8, 16 and 32
+        backbone=dict(name='resnet.resnet18', width=0.375),
+        stages=('conv3_x', 'conv4_x', 'conv5_x'),  # strides 8, 16 and 32
         extras=(),
-        sizes=(0.1, 0.2, 0.35, 0.6),  # platelets are 8 % of the shorter side, red cells 22 %, white cells 40 %
+        sizes=(0.08, 0.18, 0.3, 0.5),  # platelets are 8 % of the shorter side, red cells 21 %, white cells 40 %
         aspect_ratios=((1.5,),) * 3,
     )
-    system = dict(SSD, min_negatives=3)
+    system = dict(SSD, threshold=0.45)
     if smoke:
         few = dict(height=96, width=128, sizes=(24, 64), most=4, clutter=2)
         return scenes(model, system, 600, 0.3, num_examples=2048, test=128, **few)
     resize = dict(size=(192, 256))
-    config = scenes(model, system, 4000, 0.75, batch_size=16, rate=2e-3)
+    config = scenes(model, system, 3000, 0.75, batch_size=8, rate=2e-3)
     config.data.name = 'voc_detection'
     with config.unlocked():
         config.data.source = dict(path=placeholder(str), class_names=CLASSES, invalid='clip')

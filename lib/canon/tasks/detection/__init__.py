@@ -9,7 +9,7 @@ detections: 'boxes' [B, D, 4], 'scores' [B, D], 'labels' [B, D] and 'valid' [B, 
 """
 
 from canon.tasks.detection.evaluation import DetectionEvaluation, detection_evaluator
-from canon.tasks.detection.figures import make_draw
+from canon.tasks.detection.figures import make_draw, recall_by_size
 from canon.tasks.detection.prediction import (
     ImageDetections,
     PictureSettings,
@@ -30,5 +30,5 @@ from canon.tasks.detection.single_shot import (
 __all__ = [
     'SYSTEMS', 'DetectionEvaluation', 'DetectionSettings', 'ImageDetections', 'ObjectSettings', 'PictureSettings',
     'check_num_classes', 'collect_rows', 'detect_images', 'detection_evaluator', 'make_draw', 'measure_prior_coverage',
-    'pack_detections', 'ssd_task', 'yolo_task',
+    'pack_detections', 'recall_by_size', 'ssd_task', 'yolo_task',
 ]  # fmt: skip
