@@ -38,7 +38,7 @@ def count(tree) -> int:
     return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree))
 
 
-def draw_variables(model):
+def draw_variables(model, size=(1, 32, 32, 3)):
     """Variables of a network without a golden, drawn by the names and shapes of its leaves."""
     like = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var', 'bias': 'bias'}
 
@@ -46,7 +46,7 @@ def draw_variables(model):
         path = [k.key for k in path]
         return draw_parameter('/'.join(path) + '.' + like[path[-1]], leaf.shape[::-1]).transpose()
 
-    return jax.tree_util.tree_map_with_path(draw, shapes_of(model, (1, 32, 32, 3)))
+    return jax.tree_util.tree_map_with_path(draw, shapes_of(model, size))
 
 
 def check_bfloat16(model, size):

@@ -338,7 +338,7 @@ def ssd(
     Raises:
       UsageError: the backbone is unknown or has no such stage, or sizes and aspect ratios do not fit the maps.
     """
-    arguments: dict[str, Any] = {'dtype': dtype, **backbone}
+    arguments = {**({} if dtype is None else {'dtype': dtype}), **backbone}
     network = make_model(**arguments, where='model.backbone')
     if not isinstance(network, Network):
         raise UsageError(f'model.backbone={dict(backbone)} has no stages to predict from; take an image network')
