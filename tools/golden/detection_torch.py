@@ -5,8 +5,8 @@ python tools/golden/detection_torch.py      (needs torch, torchvision and numpy,
 detection.npz: boxes, their pairwise IoU and generalised IoU with gradients, encoded and decoded boxes, clipped ones,
 matches of SSD's matcher, and for several thresholds what NMS keeps of clustered, spread and integer boxes. ssd300.npz:
 `ssd300_vgg16` with the weights and the image of tests/models/drawn.py, computed in float64: of all 8,732 priors the
-prior itself, the decoded box, the best class (without the background, from 0) and its score; digests of the raw outputs and of all scores; the
-detections; and the keys and shapes of its state.
+prior itself, the decoded box, the best class (without the background, from 0) and its score; digests of the raw
+outputs and of all scores; the detections; and the keys and shapes of its state.
 """
 
 import sys
