@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from canon import data, models, named, plots, weights
+from canon.configuration import drop_placeholders
 from canon.data.images.checks import infer_image_shape
 from canon.tasks import classification as tasks
 from canon.tasks.classification_figures import draw_network
@@ -75,9 +76,9 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     Images go through the transforms, scales and mirroring of the first evaluator.
     """
     settings, transforms = images.first_settings(config, tasks.ClassificationEvaluation)
-    options = config.data.get('source', {})
+    options = drop_placeholders(config.data.get('source', {}))
     # Of the data set's options those of reading files: the others do not apply to the user's images.
-    options = {key: options[key] for key in ('unreadable', 'max_pixels') if options.get(key) is not None}
+    options = {key: options[key] for key in ('unreadable', 'max_pixels') if key in options}
     files = data.image_files.Files(source, **options)
     batches = data.Once(files, config.data.batch_size, transforms, memory_limit=0).iterate()
     names, channels = experiment.about['class_names'], experiment.about['image_shape'][-1]
@@ -127,7 +128,7 @@ def _model(config: ConfigDict) -> tuple[Any, Callable]:
 
 
 def _load(config: ConfigDict, split: str) -> data.Source:
-    options = {k: v for k, v in config.data.get('source', {}).items() if v is not None}
+    options = drop_placeholders(config.data.get('source', {}))
     return data.load_source(config.data.name, split, data_dir=config.data.get('data_dir'), **options)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from canon import models, named
+from canon.configuration import drop_placeholders
 from canon.data.text import corpora, text_files, vocabulary
 from canon.data.text.streams import Streams, StreamsOnce
 from canon.tasks.language_modelling import (
@@ -104,5 +105,4 @@ def _build_vocabulary(config: ConfigDict, corpus: corpora.Corpus) -> vocabulary.
 def _load_corpus(config: ConfigDict) -> corpora.Corpus:
     data = named.to_plain(config.data)
     named.check(data['name'], str, 'data.name')
-    options = {key: value for key, value in data.get('source', {}).items() if value is not None}
-    return corpora.corpus(data['name'], data.get('data_dir'), **options)
+    return corpora.corpus(data['name'], data.get('data_dir'), **drop_placeholders(data.get('source', {})))

@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from canon import data, models, named, plots
+from canon.configuration import drop_placeholders
 from canon.data.images.checks import infer_image_shape
 from canon.data.text.alphabets import Alphabet
 from canon.data.text.labelled import load_labelled
@@ -116,7 +117,7 @@ def _make_evaluator(config: ConfigDict, experiment: Experiment, name: str) -> Ev
 
 def _load(config: ConfigDict, split: str) -> data.Source:
     d = config.data
-    options = {key: value for key, value in d.get('source', {}).items() if value is not None}
+    options = drop_placeholders(d.get('source', {}))
     # The function itself would report a missing argument, without what belongs into the folder.
     if d.name == 'words' and 'path' not in options:
         raise UsageError('data words need --config.data.source.path=FOLDER, which holds train.csv (rows file,text)')

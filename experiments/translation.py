@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from canon import metrics, models, named
+from canon.configuration import drop_placeholders
 from canon.data.text import parallel_text, text_files, vocabulary
 from canon.data.text.parallel_text import Buckets, Languages, Pairs, build_languages
 from canon.errors import UsageError
@@ -23,8 +24,6 @@ from canon.tasks.translation import (
 from canon.train import Evaluator, Experiment, Task
 
 _PRINTED = 20  # translations that `predict` prints
-
-
 _GIVEN = ('sentences', 'source', 'target', 'max_length', 'info')  # arguments of Pairs that are no settings
 
 # The functions whose arguments the sections of a config hold.
@@ -131,8 +130,7 @@ def _source(config: ConfigDict) -> dict[str, Any]:
     """Returns the arguments of `parallel_text.load_pairs` that do not depend on the split."""
     data = named.to_plain(config.data)
     named.check(data['name'], str, 'data.name')
-    options = {key: value for key, value in data.get('source', {}).items() if value is not None}
-    return {'name': data['name'], 'data_dir': data.get('data_dir'), **options}
+    return {'name': data['name'], 'data_dir': data.get('data_dir'), **drop_placeholders(data.get('source', {}))}
 
 
 def _load_pairs(config: ConfigDict, split: str) -> parallel_text.Sentences:

@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from canon import models, named
-from canon.configuration import apply_form
+from canon.configuration import apply_form, drop_placeholders
 from canon.data.scenes import views as scene_views
 from canon.data.scenes.ray_batches import ray_batches
 from canon.data.scenes.views import Views
@@ -132,9 +132,7 @@ def load_views(
 
     count: views to keep, evenly spaced; None for all.
     """
-    arguments = {**named.to_plain(config.data.get('source', {})), **(source or {})}
-    # None stands for a default of the reader: a placeholder that the command line may set.
-    arguments = {key: value for key, value in arguments.items() if value is not None}
+    arguments = drop_placeholders({**named.to_plain(config.data.get('source', {})), **(source or {})})
     if config.data.get('path'):
         arguments['path'] = config.data.path
     views = scene_views.load_views(config.data.name, split, **arguments)

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from canon import models, plots
+from canon.configuration import drop_placeholders
 from canon.nn.trace import trace_network
 from canon.train.runs import Run, finished_runs, format_settings, get_setting, read_curves
 
@@ -77,7 +78,7 @@ def draw_costs(
 def count_multiply_adds(config: Mapping[str, Any]) -> float:
     """Counts the multiply-adds of a config's network for one test image."""
     size = get_setting(config, 'data.evals.test.transforms.resize.size')
-    model = {key: value for key, value in config['model'].items() if value is not None}
+    model = drop_placeholders(config['model'])
     return trace_network(models.make_model(**model), size, len(get_setting(config, 'input.mean'))).multiply_adds
 
 

@@ -20,6 +20,7 @@ from canon.configuration.files import (
 from canon.configuration.keys import describe_keys
 from canon.configuration.nested import (
     apply_form,
+    drop_placeholders,
     find_missing_key,
     get_value,
     join_arguments,
@@ -31,8 +32,8 @@ from canon.configuration.sections import Sections, find_function
 from canon.configuration.staging import make_stage_config, order_stages
 
 __all__ = [
-    'Sections', 'apply_form', 'apply_overrides', 'check_values', 'config_folder', 'describe_keys', 'find_function',
-    'find_missing_key', 'get_value', 'is_config', 'join_arguments', 'known_keys', 'list_leaves', 'load_config',
-    'load_module', 'make_stage_config', 'merge', 'order_stages', 'read_comments', 'read_flags', 'read_saved_config',
-    'run_folder', 'split_source', 'stated_keys',
+    'Sections', 'apply_form', 'apply_overrides', 'check_values', 'config_folder', 'describe_keys', 'drop_placeholders',
+    'find_function', 'find_missing_key', 'get_value', 'is_config', 'join_arguments', 'known_keys', 'list_leaves',
+    'load_config', 'load_module', 'make_stage_config', 'merge', 'order_stages', 'read_comments', 'read_flags',
+    'read_saved_config', 'run_folder', 'split_source', 'stated_keys',
 ]  # fmt: skip

@@ -62,6 +62,11 @@ def join_arguments(bound: Mapping[str, Any], section: Mapping[str, Any], where: 
     return {**bound, **section}
 
 
+def drop_placeholders(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a section as a dict without the keys that are None: the default of the function that is called stands."""
+    return {key: value for key, value in to_plain(section).items() if value is not None}
+
+
 def apply_form(config: ConfigDict) -> ConfigDict:
     """Returns the config with the sections of the form that `config.form` names, as a whole, in place of its own.
 
