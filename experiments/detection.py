@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,8 @@ def _transforms(config: ConfigDict, spec: Mapping[str, Any] | None, where: str, 
 def _evaluator(config: ConfigDict, experiment: Experiment, name: str) -> Evaluator:
     where = f'data.evals.{name}'
     settings = named.call(tasks.DetectionEvaluation, config.data.evals[name], where)
-    source, _ = images.load_held_out(config, settings, where, _load)
+    # Its transforms are made below, for each size of batches.
+    source, _ = images.load_held_out(config, replace(settings, transforms=None), where, _load)
 
     def transforms(size=None):
         return _transforms(config, settings.transforms, f'{where}.transforms', size)

@@ -140,7 +140,7 @@ class SSD(Network):
             for output, columns in (('offsets', 4), ('logits', self.num_classes)):
                 shapes = 2 + 2 * len(ratios)
                 y = self._head(shapes * columns, name=f'{name}_{output}')(x)
-                outputs[output].append(y.reshape(len(x), -1, columns))
+                outputs[output].append(y.reshape(x.shape[0], -1, columns))
         # Losses and box coding take float32: the exponential of a bfloat16 offset moves a box by several pixels.
         return {name: jnp.concatenate(parts, 1).astype(jnp.float32) for name, parts in outputs.items()}
 

@@ -100,13 +100,13 @@ class YOLO(Network):
                 x = ops.max_pool(x, 2)
         if features:
             return stages
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)
         for place, units in enumerate(self.hidden):
             layer = f'fc{2 - len(self.hidden) + place}'
             x = leaky(dense(units, name=layer)(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = dense(self.grid**2 * (5 * self.num_boxes + self.num_classes), name='output')(x)
-        return x.reshape(len(x), self.grid, self.grid, -1).astype(jnp.float32)
+        return x.reshape(x.shape[0], self.grid, self.grid, -1).astype(jnp.float32)
 
     def split_output(self, output: jax.Array) -> dict[str, jax.Array]:
         """Separates the output of this network; see `canon.models.yolo.split_output`."""

@@ -187,7 +187,7 @@ def yolo_task(
         size = batch['image'].shape[1:3]
         boxes = box_ops.clip(yolo.decode_boxes(outputs['boxes'], size), size)
         scores = outputs['class_scores'][..., None, :] * outputs['confidence'][..., None]
-        rows, count = len(boxes), scores.shape[-1]
+        rows, count = boxes.shape[0], scores.shape[-1]  # the number of images is symbolic in an export
         return settings.select(boxes.reshape(rows, -1, 4), scores.reshape(rows, -1, count))
 
     return Task(init, loss, predict)
