@@ -168,12 +168,17 @@ def test_a_plateau_rule_is_fed_by_the_evaluator_and_resumes(tmp_path):
 
 
 def test_an_early_stop_evaluates_with_all(tmp_path):
-    experiment = scripted([0.9, 0.1, 0.7])
+    """The step of the stop is saved before the other evaluators measure it; the command again keeps their values."""
+    experiment = scripted([0.9, 0.1])
     experiment = experiment._replace(evals={'val': experiment.evals['test'], 'final': toy.evaluator(experiment.task)})
     early = dict(metric='val/accuracy', patience=1, mode='max')
-    fitted = fit(experiment, toy.config(40, evals=dict(val=dict(every=2)), early_stop=early), tmp_path, quiet=True)
+    config = toy.config(40, evals=dict(val=dict(every=2)), early_stop=early, checkpoint=dict(every=2))
+    fitted = fit(experiment, config, tmp_path, quiet=True)
     assert (fitted.status, int(fitted.state.step)) == ('early', 4)
     assert fitted.metrics.keys() == {'val/accuracy', 'final/accuracy'}
+    before = json.loads((tmp_path / 'status.json').read_text())['metrics']
+    assert fit(experiment, config, tmp_path, quiet=True).metrics == fitted.metrics
+    assert json.loads((tmp_path / 'status.json').read_text())['metrics'] == before == fitted.metrics
 
 
 def test_a_step_that_is_saved_on_stopping_is_ranked_when_it_is_evaluated(tmp_path):
@@ -489,6 +494,19 @@ def test_a_stop_keeps_no_more_checkpoints_than_asked(tmp_path):
         fit(toy.linear(), config | {'run': config['run'] | {'stop_after': stop}}, tmp_path, quiet=True)
         assert len(list((tmp_path / 'checkpoints').iterdir())) <= 2
     assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [10, 12]
+
+
+def test_the_last_step_that_is_best_after_a_stop_is_kept_alone(tmp_path):
+    """SIGTERM in the evaluation of step 8, the last and best one: after the command again step 4 is not kept."""
+    experiment = scripted([])
+    test = experiment.evals['test']._replace(data=stopping(5), finish=script([0.1, 0.5, 0.3, 0.9]))
+    experiment = experiment._replace(evals={'test': test})
+    checkpoint = dict(every=100, best='test/accuracy', mode='max', keep=1)
+    config = toy.config(8, evals=dict(test=dict(every=2)), checkpoint=checkpoint)
+    assert fit(experiment, config, tmp_path, quiet=True).status == 'stopped'
+    assert sorted(p.name for p in (tmp_path / 'checkpoints').iterdir()) == ['4', '8']
+    assert fit(experiment, config, tmp_path, quiet=True).status == 'done'
+    assert [p.name for p in (tmp_path / 'checkpoints').iterdir()] == ['8']
 
 
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
