@@ -9,7 +9,7 @@ from ml_collections.config_dict import placeholder
 KEEP = dict(fields=('image', 'segmentation'))  # of an example; sources also have image_id and original_size
 
 
-def voc(model: str, rate: float, new: str) -> ConfigDict:
+def voc(model: str, rate: float, weights: str, new: str) -> ConfigDict:
     """Returns the paper's recipe for training one network after the other: Shelhamer et al. 2017, section 4.2.
 
     SGD on single images with momentum 0.99 and weight decay 5e-4, the loss summed over the pixels, the learning rate
@@ -18,7 +18,8 @@ def voc(model: str, rate: float, new: str) -> ConfigDict:
     Args:
       model: name of the network.
       rate: the learning rate.
-      new: regex of the parameters that `run.init_from` does not have.
+      weights: a file of weights, a repository of the hub, or the folder of a run.
+      new: regex of the parameters that these do not have.
     """
     # The largest side of VOC's images is 500: one size, and what is padded is void.
     chain = dict(chain=('keep_fields', 'pad'), keep_fields=KEEP, pad=dict(size=500, value=117))
@@ -42,7 +43,9 @@ def voc(model: str, rate: float, new: str) -> ConfigDict:
                     )
                 ),
             ),
-            input=dict(mean=(0.48109, 0.45752, 0.40787), std=1 / 255),  # Caffe: pixels in 0..255 less their mean
+            # As torchvision's VGG-16 was trained. For the authors' own, of Caffe (BGR): subtract (0.48109, 0.45752,
+            # 0.40787), and std=1 / 255, which leaves pixels in 0..255.
+            input=dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
             model=dict(name=model, num_classes=21, at_once=False, dtype=placeholder(str)),
             loss=dict(reduction='sum', balance=0.0, label_smoothing=0.0),
             tx=dict(
@@ -57,7 +60,7 @@ def voc(model: str, rate: float, new: str) -> ConfigDict:
                 log_every='100 steps',
                 evals=dict(seg11valid=dict(every='4000 steps')),
                 checkpoint=dict(every='4000 steps', best='seg11valid/mean_iu', mode='max'),
-                init_from=dict(path=placeholder(str), new=new),  # a file of weights or a run: the config's docstring
+                init_from=dict(path=weights, new=new),
             ),
             target=dict(metric='seg11valid/mean_iu', at_least=0.6, ci=False),
         )
@@ -136,6 +139,6 @@ def paper_smoke(name: str, at_least: float) -> ConfigDict:
     model = dict(name=name, width=1 / 8, border=1, batch_norm=True, dropout=0.0)
     config = scenes(model, 300, at_least, height=96, width=96, sizes=(24, 64), most=6)
     config.loss.reduction = 'sum'
-    config.tx = voc(name, 3e-6, '').tx  # the loss is summed over 9,216 pixels, and averaged over images
+    config.tx = voc(name, 3e-6, '', '').tx  # the loss is summed over 9,216 pixels, and averaged over images
     config.tx.momentum.momentum = 0.9  # 0.99 averages over more steps than a third of the run
     return config

@@ -1,7 +1,7 @@
 """FCN-16s on VGG-16 (Long et al. 2015; Shelhamer et al. 2017) on SBD and Pascal VOC, initialised from FCN-32s.
 
     ./launch.sh run configs/segmentation/fcn16s_voc.py --config.data.source.path=SBD/dataset \\
-        --config.data.evals.seg11valid.source.path=VOCdevkit --config.run.init_from.path=RUN_OF_FCN32S
+        --config.data.evals.seg11valid.source.path=VOCdevkit --workdir=runs/segmentation/fcn16s_voc/voc
 
 The scores of pool4 start at zero, so training starts from FCN-32s. Published: mean IU 65.0 on seg11valid. Not run here:
 neither the data nor the weights are available. `:smoke`, the narrow network from scratch on scenes of digits: TODO.
@@ -13,4 +13,4 @@ from configs.segmentation._recipes import paper_smoke, voc
 def get_config(arg: str = ''):
     if arg == 'smoke':
         return paper_smoke('fcn.fcn16s', at_least=0.1)
-    return voc('fcn.fcn16s', 1e-12, new='^score_pool4/')
+    return voc('fcn.fcn16s', 1e-12, weights='runs/segmentation/fcn32s_voc/voc', new='^score_pool4/')

@@ -9,7 +9,7 @@ image. FCN-16s and 8s add the scores of pool4 and pool3 on the way up.
 | `fcn32s`, VGG-16 | fc7 | 19 | 134,346,581 | 63.6 |
 | `fcn16s` | fc7, pool4 | 5, 27 | 134,357,354 | 65.0 |
 | `fcn8s` | fc7, pool4, pool3 | 5, 9, 31 | 134,362,751 | 65.5 |
-| `fcn_alexnet` | fc7 | 18 | 56,942,357 | 48.0 |
+| `fcn_alexnet` | fc7 | 18 | 56,954,261 | 48.0 |
 | `fcn_googlenet` | inception_5b | none | 5,995,077 | 42.5 (CVPR) |
 
 Details of the authors' networks: the first convolution pads by 100 pixels, so that an image of any size has a score,
