@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from canon import data, models, named, plots, weights
+from canon.configuration.nested import apply_form
 from canon.data.detection.annotations import check_most
 from canon.data.detection.sized_batches import SizedBatches, evaluate_by_size, fill_size
 from canon.data.images.checks import infer_image_shape
@@ -43,6 +44,7 @@ SECTIONS = {
 
 def make(config: ConfigDict) -> Experiment:
     """Makes the experiment from config.data, config.input, config.model, config.system, config.detect and config.tx."""
+    config = apply_form(config)
     named.check(named.to_plain(config.data.batch_size), named.Count, 'data.batch_size')
     settings, where = named.call(TrainImages, config.data.train, 'data.train'), 'data.train.transforms'
     source, sizes = _load(config, settings.split), _sizes(config)
@@ -66,6 +68,7 @@ def make(config: ConfigDict) -> Experiment:
 
 def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
     """Makes the experiment of a run from its `about` in run.json: enough to predict and to export."""
+    config = apply_form(config)
     shape = config.data.batch_size, _objects(config).most
     flags = {name: np.zeros(shape, bool) for name in ('difficult', 'crowd', 'valid')}
     objects = dict(boxes=np.zeros((*shape, 4), np.float32), labels=np.zeros(shape, np.int32), **flags)

@@ -11,8 +11,8 @@ from configs.detection._recipes import SSD, scenes, small_ssd
 
 
 def get_config(arg: str = ''):
-    system = dict(SSD, threshold=0.45, min_negatives=3)
+    system = dict(SSD, threshold=0.4, min_negatives=3)
     if arg == 'smoke':
-        small = dict(height=96, width=96, sizes=(12, 48), most=6, clutter=3)
-        return scenes(small_ssd(), system, 1200, 0.7, num_examples=4096, test=128, ci=True, **small)
-    return scenes(small_ssd(), system, 6000, 0.9)
+        small = dict(height=96, width=96, sizes=(12, 48), most=8, clutter=3)
+        return scenes(small_ssd(), system, 1600, 0.7, rate=3e-3, num_examples=4096, test=128, ci=True, **small)
+    return scenes(small_ssd(), system, 6000, 0.9, rate=3e-3)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from canon.plots.costs import draw_score_by_cost
     from canon.plots.coverage import draw_prior_coverage, draw_recall_by_size
     from canon.plots.detection import draw_detections, draw_errors, draw_precision_recall
+    from canon.plots.form_scores import draw_form_scores
     from canon.plots.images import draw_confusion_matrix, draw_gallery
     from canon.plots.insides import draw_feature_maps, draw_filters, draw_histograms
     from canon.plots.lines import draw_curves
@@ -32,6 +33,7 @@ _HOMES = {
     'costs': ('draw_score_by_cost',),
     'coverage': ('draw_prior_coverage', 'draw_recall_by_size'),
     'detection': ('draw_detections', 'draw_errors', 'draw_precision_recall'),
+    'form_scores': ('draw_form_scores',),
     'images': ('draw_confusion_matrix', 'draw_gallery'),
     'insides': ('draw_feature_maps', 'draw_filters', 'draw_histograms'),
     'lines': ('draw_curves',),
@@ -47,8 +49,8 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     'Animation', 'Landscape', 'animate_paths', 'best_setting', 'draw_alignments', 'draw_annotated_images', 'draw_best',
     'draw_class_accuracy', 'draw_class_scores', 'draw_confusion_matrix', 'draw_curves', 'draw_detections',
-    'draw_errors', 'draw_feature_maps', 'draw_filters', 'draw_frame_probabilities', 'draw_gallery', 'draw_histograms',
-    'draw_label_maps', 'draw_meshes', 'draw_paths', 'draw_precision_recall', 'draw_prior_coverage',
+    'draw_errors', 'draw_feature_maps', 'draw_filters', 'draw_form_scores', 'draw_frame_probabilities', 'draw_gallery',
+    'draw_histograms', 'draw_label_maps', 'draw_meshes', 'draw_paths', 'draw_precision_recall', 'draw_prior_coverage',
     'draw_recall_by_size', 'draw_reliability', 'draw_score_by_cost', 'draw_slices', 'draw_surprisal', 'draw_sweep',
     'draw_text_images', 'draw_translations', 'make_voc_palette', 'median_score', 'overlay_label_map', 'save_content',
 ]  # fmt: skip

@@ -43,10 +43,11 @@ def make_draw(
         first = visible.image_ids[:_SAMPLES]
         coco = detection.score_coco(rows, len(names), areas) if settings.coco else None
         notes = [f'{count} objects' for count in scores.objects]
+        label = 'average precision at IoU 0.5' + ('' if coco is None else ' (by size: 0.5 to 0.95)')
         figures = {
             'precision and recall': plots.draw_precision_recall(scores.recall, scores.precision, scores.ap, names),
             'average precision': plots.draw_class_scores(
-                scores.ap, names, 'average precision at IoU 0.5', None if coco is None else coco.size_ap, notes
+                scores.ap, names, label, None if coco is None else coco.size_ap, notes
             ),
             'errors': plots.draw_errors(errors.counts, detection.ERROR_KINDS, names),
             'found by size': plots.draw_recall_by_size(*recall_by_size(matches)),

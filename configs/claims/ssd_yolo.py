@@ -1,0 +1,42 @@
+"""A claim: YOLO locates worse than SSD and misses small objects (Liu et al. 2016, section 3.1; Redmon et al., 4.2).
+
+    ./launch.sh sweep configs/claims/ssd_yolo.py
+    ./launch.sh table runs/claims/ssd_yolo
+
+YOLO has a cell of 16 pixels for each object, and its boxes come from fully connected layers on the coarsest map; SSD
+has priors of several shapes from stride 4 on. Both narrow networks see the same scenes, sizes and number of steps.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.detection._recipes import SSD, YOLO, scenes, small_ssd, small_yolo
+
+
+def get_config(arg: str = ''):
+    ssd = dict(SSD, threshold=0.4, min_negatives=3)
+    easy = dict(sizes=(12, 64), most=6, clutter=3)
+    config = scenes(small_ssd(), ssd, 400 if arg == 'smoke' else 2000, 0.1, num_examples=4096, test=256, **easy)
+    config.forms = ConfigDict(
+        dict(
+            ssd=dict(model=small_ssd(), system=ssd),
+            yolo=dict(model=small_yolo(), system=YOLO),
+        )
+    )
+    config.form = 'ssd'  # whose sections replace those of the config
+    return config
+
+
+def sweep():
+    for form in ('ssd', 'yolo'):
+        for seed in (0, 1):
+            yield {'form': form, 'seed': seed}
+
+
+def pictures(runs):
+    from experiments.claims.detection import ERRORS, PRECISION, draw_scores
+
+    title = 'SSD and YOLO on scenes of digits'
+    return {
+        'precision': draw_scores(runs, lambda config: config['form'], PRECISION, title),
+        'errors': draw_scores(runs, lambda config: config['form'], ERRORS, f'{title}: what the detections are'),
+    }

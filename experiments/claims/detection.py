@@ -1,0 +1,45 @@
+"""Figures of sweeps over detectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from canon import plots
+from canon.train.runs import Run, finished_runs
+
+PRECISION = {
+    'test/map50': 'mAP at 0.5',
+    'test/coco_ap': 'AP',
+    'test/coco_ap_small': 'AP, small',
+    'test/coco_ap_medium': 'AP, medium',
+    'test/coco_ap_large': 'AP, large',
+}
+ERRORS = {
+    'test/right': 'right',
+    'test/badly_located': 'badly located',
+    'test/confused': 'confused',
+    'test/background': 'background',
+    'test/missed': 'missed objects',
+}
+
+
+def draw_scores(
+    runs: Sequence[Run], name: Callable[[Mapping[str, Any]], str], metrics: Mapping[str, str], title: str = ''
+) -> Figure:
+    """Draws metrics of the last evaluation side by side for each form of a detector, with all seeds.
+
+    Args:
+      runs: of the sweep.
+      name: of the form that a config is of.
+      metrics: {logged name: text under its bars}, such as `PRECISION` and `ERRORS`.
+      title: of the figure.
+    """
+    scores: dict[str, dict[str, list[float]]] = {}
+    for run, config in finished_runs(runs):
+        values = scores.setdefault(name(config), {text: [] for text in metrics.values()})
+        for metric, text in metrics.items():
+            values[text].append(float(run.metrics.get(metric, float('nan'))))
+    return plots.draw_form_scores(scores, title)
