@@ -142,7 +142,8 @@ def test_at_once_scales_the_maps_of_the_skips():
     params = dict(variables['params'])
     for name, scale in (('score_pool4', 0.01), ('score_pool3', 0.0001)):
         params[name] = {**params[name], 'kernel': params[name]['kernel'] * scale}
-    np.testing.assert_allclose(scaled.apply(variables, x), plain.apply({'params': params}, x), rtol=1e-5, atol=1e-6)
+    found, expected = jax.jit(scaled.apply)(variables, x), jax.jit(plain.apply)({'params': params}, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize('make', [
@@ -265,10 +266,10 @@ def test_the_dense_map_is_the_classifier_slid_over_the_image():
     variables = filled(model, (1, 12, 14, 3))
     converted = weights.convolutionalise(variables, {'fc1': (4, 5), 'fc2': (1, 1)})
     large = images(1, 19, 22)
-    dense = model.apply(converted, large, dense=True)
+    dense = jax.jit(partial(model.apply, dense=True))(converted, large)
     assert dense.shape == (1, 4, 5, 3)
     crops = np.concatenate([large[:, 2 * i : 2 * i + 12, 2 * j : 2 * j + 14] for i in range(4) for j in range(5)])
-    np.testing.assert_allclose(dense.reshape(20, 3), model.apply(variables, crops), atol=1e-6)
+    np.testing.assert_allclose(dense.reshape(20, 3), jax.jit(model.apply)(variables, crops), atol=1e-6)
 
 
 def test_published_classifiers_fill_the_convolutions(tmp_path):
