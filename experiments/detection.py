@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from canon.tasks.classification import make_image_input
 from canon.tasks.image_settings import TrainImages, reading_options
 from canon.tasks.predictions import Prediction
 from canon.train import Evaluator, Experiment, Task
+from canon.weights import ssd
 from canon.weights.stablehlo import Served
 from experiments import images
 
@@ -73,7 +74,7 @@ def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
     flags = {name: np.zeros(shape, bool) for name in ('difficult', 'crowd', 'valid')}
     objects = dict(boxes=np.zeros((*shape, 4), np.float32), labels=np.zeros(shape, np.int32), **flags)
     train = images.placeholder_data(config, about, **objects)
-    return Experiment(_task(config, about), config.tx, train, about=about, read=weights.reader(config.model.name))
+    return Experiment(_task(config, about), config.tx, train, about=about, read=_reader(config.model))
 
 
 def offline(config: ConfigDict) -> ConfigDict:
@@ -139,6 +140,14 @@ def _task(config: ConfigDict, about: Mapping[str, Any]) -> Task:
     settings = named.call(tasks.DetectionSettings, config.get('detect', {}), 'detect')
     bound = dict(model=model, make_input=named.call(make_image_input, config.input, 'input'), settings=settings)
     return named.call(tasks.SYSTEMS[name], {**bound, **arguments}, 'system')
+
+
+def _reader(model: ConfigDict) -> Callable:
+    """Returns the function that reads published weights: of SSD300, or of a classifier for the backbone."""
+    if model.name in ssd.MODELS:
+        return ssd.ssd_reader(model.name)
+    backbone = model.get('backbone', {}).get('name')
+    return weights.reader(model.name) if backbone is None else weights.reader(backbone, at='backbone')
 
 
 def _objects(config: ConfigDict) -> tasks.ObjectSettings:

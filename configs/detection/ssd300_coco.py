@@ -31,5 +31,4 @@ def get_config(arg: str = ''):
         metric='coco_ap',
         at_least=0.25,
     )
-    config.run.init_from.new = '^(?!backbone/conv)'
     return shrink(config, 300, dict(width=0.0625, batch_norm=True), 120, 8, 0.01, 1e-2) if arg == 'smoke' else config

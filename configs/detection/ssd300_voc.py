@@ -4,8 +4,9 @@
         --config.run.init_from.path=timm/vgg16.tv_in1k
 
 The authors' recipe: 120,000 steps of 32 images, SGD with momentum 0.9 and weight decay 5e-4, the rate 1e-3 divided by
-10 after 80,000 and 100,000 steps. Their fc6 and fc7 start from a decimated VGG-16, ours are drawn. Not run here:
-neither the data nor the weights are available. `:smoke`, a narrow network from scratch on digits: see the ledger.
+10 after 80,000 and 100,000 steps. fc6 and fc7 start from those of the classifier, reduced as in
+section 3. Not run here: neither the data nor the weights are available. `:smoke`, a narrow network from scratch on
+digits: see the ledger.
 """
 
 from configs.detection._recipes import SSD, paper, sgd, shrink, ssd_transforms, voc
@@ -23,5 +24,4 @@ def get_config(arg: str = ''):
         metric='map50',
         at_least=0.77,
     )
-    config.run.init_from.new = '^(?!backbone/conv)'  # fc6, fc7, the extra layers and the predictions
     return shrink(config, 300, dict(width=0.0625, batch_norm=True), 120, 8, 0.01, 1e-2) if arg == 'smoke' else config

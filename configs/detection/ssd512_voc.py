@@ -22,5 +22,4 @@ def get_config(arg: str = ''):
         metric='map50',
         at_least=0.79,
     )
-    config.run.init_from.new = '^(?!backbone/conv)'
     return shrink(config, 512, dict(width=0.0625, batch_norm=True), 60, 4, 0.01, 1e-2) if arg == 'smoke' else config
