@@ -4,7 +4,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments import configs
-from tests.experiments import job, test_language_modelling, test_translation
+from tests.experiments import job, test_detection, test_language_modelling, test_translation
 from tests.train import toy
 
 TEXT = test_language_modelling.TEXT
@@ -98,6 +98,17 @@ def segmentation(folder):
     return made
 
 
+def detection(folder):
+    """With mined negatives, N over the global batch, and 21 scenes that two processes do not divide."""
+    made = test_detection.config()
+    with made.unlocked():
+        made.data.source.num_examples = 48
+        made.data.batch_size = 8
+        made.data.evals.test.split = 'test[:21]'
+        made.tx = dict(name='momentum', learning_rate=0.005, momentum=0.9)  # as for segmentation
+    return made
+
+
 def on_host(folder):
     return ConfigDict(dict(toy.config(), module='tests.train.toy'))
 
@@ -114,6 +125,7 @@ EXPERIMENTS = {
     'translation': translation,
     'text_recognition': text_recognition,
     'segmentation': segmentation,
+    'detection': detection,
     'sequence_memory': lambda folder: generated('claims/memory', **{'data.gap': 5, 'model.hidden': 8}),
     'attention_retrieval': lambda folder: generated('claims/attention_scale'),
     'nerf': lambda folder: rays('nerf/vanilla', **{'render.coarse': 8, 'render.fine': 8, 'model.width': 16}),
