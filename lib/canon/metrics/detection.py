@@ -57,9 +57,9 @@ def collect_detections(detections: Mapping[str, Any], batch: Mapping[str, Any]) 
       UsageError: a field is missing, or boxes are not [B, D, 4].
 
         >>> objects = {'boxes': np.array([[[0, 0, 8, 8]]]), 'labels': np.array([[1]]), 'valid': np.array([[True]])}
-        >>> found = {'boxes': np.array([[[0, 0, 8, 6], [20, 20, 30, 30]]]), 'labels': np.array([[1, 1]])}
-        >>> found |= {'scores': np.array([[0.9, 0.8]]), 'valid': np.array([[True, True]])}
-        >>> rows = collect_detections(found, objects)
+        >>> predicted = {'boxes': np.array([[[0, 0, 8, 6], [20, 20, 30, 30]]]), 'labels': np.array([[1, 1]])}
+        >>> predicted |= {'scores': np.array([[0.9, 0.8]]), 'valid': np.array([[True, True]])}
+        >>> rows = collect_detections(predicted, objects)
         >>> score_voc(rows, num_classes=2).ap.tolist(), round(score_coco(rows, num_classes=2).values['ap'], 2)
         ([nan, 1.0], 0.6)
     """
@@ -68,26 +68,26 @@ def collect_detections(detections: Mapping[str, Any], batch: Mapping[str, Any]) 
             raise UsageError(f'collect_detections: the {what} have no {missing[0]!r}, only {sorted(fields)}')
         if fields['boxes'].ndim != 3 or fields['boxes'].shape[-1] != 4:
             raise UsageError(f'collect_detections: boxes of the {what} are {fields["boxes"].shape}, not [B, N, 4]')
-    numpy = jnp if isinstance(detections['boxes'], jax.Array) or isinstance(batch['boxes'], jax.Array) else np
+    xp = jnp if isinstance(detections['boxes'], jax.Array) or isinstance(batch['boxes'], jax.Array) else np
     rows = len(batch['boxes'])
-    nothing = numpy.zeros(batch['valid'].shape, bool)
+    no_flags = xp.zeros(batch['valid'].shape, bool)
     boxes = _to_original(detections['boxes'], batch)
     if 'original_size' in batch:
         limits = batch['original_size'][:, [1, 0, 1, 0]][:, None].astype(boxes.dtype)
-        boxes = numpy.clip(boxes, 0, limits)
-    found = {'boxes': boxes, **{name: detections[name] for name in ('scores', 'labels', 'valid')}}
+        boxes = xp.clip(boxes, 0, limits)
+    predicted = {'boxes': boxes, **{name: detections[name] for name in ('scores', 'labels', 'valid')}}
     truth = {
         'boxes': _to_original(batch['boxes'], batch),
         'labels': batch['labels'],
         'valid': batch['valid'],
-        'difficult': batch.get('difficult', nothing),
-        'crowd': batch.get('crowd', nothing),
+        'difficult': batch.get('difficult', no_flags),
+        'crowd': batch.get('crowd', no_flags),
     }
     if 'area' in batch:
         truth['area'] = batch['area']
-    image_id = batch.get('image_id', numpy.zeros(rows, numpy.int32))
-    mask = batch.get('mask', numpy.ones(rows, bool))
-    return Rows.of({'detections': found, 'truth': truth, 'image_id': image_id}, mask)
+    image_id = batch.get('image_id', xp.zeros(rows, xp.int32))
+    mask = batch.get('mask', xp.ones(rows, bool))
+    return Rows.of({'detections': predicted, 'truth': truth, 'image_id': image_id}, mask)
 
 
 def _to_original(boxes, batch):
@@ -363,18 +363,18 @@ def score_coco(rows: Rows, num_classes: int, sizes: tuple[float, float] = COCO_S
     table = _flatten(rows)
     _check_labels(num_classes, table.labels, table.object_labels)
     if not len(table.image_ids):
-        nothing = np.full(num_classes, np.nan)
-        return CocoScores(dict.fromkeys(COCO_NAMES, np.nan), nothing, nothing, np.full((num_classes, 3), np.nan))
+        undefined = np.full((num_classes, 3), np.nan)
+        return CocoScores(dict.fromkeys(COCO_NAMES, np.nan), undefined[:, 0], undefined[:, 0], undefined)
     objects = _to_annotations(
         table.object_image, table.object_boxes, table.object_labels, area=table.object_areas, iscrowd=table.crowd
     )
-    found = _to_annotations(
+    detections = _to_annotations(
         table.image, table.boxes, table.labels, area=_compute_areas(table.boxes), score=table.scores
     )
     images = [{'id': i + 1} for i in range(len(table.image_ids))]
     categories = [{'id': i + 1} for i in range(num_classes)]
     truth, results = COCO(), COCO()
-    for api, instances in ((truth, objects), (results, found)):
+    for api, instances in ((truth, objects), (results, detections)):
         # `loadRes` would add a polygon to each detection, which takes longer than the scoring.
         api.dataset = {'images': images, 'annotations': instances, 'categories': categories}
         api.createIndex()

@@ -57,10 +57,10 @@ def draw_detections(
         if truth is not None:
             _draw_boxes(axes[0], images[i], truth[i], class_names)
             axes[0].set_title(f'{title}: truth' if title else 'truth', fontsize=8)
-        found = {name: np.asarray(values) for name, values in detections[i].items()}
-        confident = found['scores'] >= score_threshold
-        found['valid'] = confident & found.get('valid', True)
-        _draw_boxes(axes[-1], images[i], found, class_names)
+        predicted = {name: np.asarray(values) for name, values in detections[i].items()}
+        confident = predicted['scores'] >= score_threshold
+        predicted['valid'] = confident & predicted.get('valid', True)
+        _draw_boxes(axes[-1], images[i], predicted, class_names)
         prediction = f'predictions from {score_threshold:g}' if truth is not None else title
         axes[-1].set_title(prediction, fontsize=8)
     return figure
