@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# Boxes of a tile, and selected ones that it is compared with at once. Tiles of 64 to 256 take XLA:CPU 1.2 to 2.5 times as
-# long for 2,000 boxes: their matrices of comparisons leave the first-level cache, and more of the work is in vain.
+# Boxes of a tile, and selected ones that it is compared with at once. Tiles of 64 to 256 take XLA:CPU 1.2 to 2.5 times
+# as long for 2,000 boxes: their matrices of comparisons leave the first-level cache, and more work is in vain.
 _TILE, _CHUNK = 32, 64
 
 

@@ -1,0 +1,65 @@
+"""Torch's side of benchmarks/detection.py. It needs torch and torchvision, and imports nothing of Canon."""
+
+import torch
+import torchvision
+from boxes import draw_boxes, draw_objects
+from torchvision.models.detection.image_list import ImageList
+from turns import serve_torch
+
+BATCH, SIZE, CLASSES, OBJECTS = 4, 300, 91, 8
+
+
+def suppress(kind: str, threshold: float):
+    boxes, scores = map(torch.from_numpy, draw_boxes(kind, 2000))
+    return lambda: torchvision.ops.nms(boxes, scores, threshold)
+
+
+def build_ssd():
+    net = torchvision.models.detection.ssd300_vgg16(weights=None, weights_backbone=None, num_classes=CLASSES)
+    images = torch.randn(BATCH, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
+    return net.to(memory_format=torch.channels_last), images
+
+
+def forward():
+    """The backbone and the heads, without the normalisation of the images and the suppression."""
+    net, images = build_ssd()
+    net.eval()
+
+    def call():
+        with torch.no_grad():
+            return net.head(list(net.backbone(images).values()))
+
+    return call
+
+
+def train():
+    """The same with matching, the MultiBox loss, its gradient and SGD with momentum."""
+    net, images = build_ssd()
+    boxes, labels = map(torch.from_numpy, draw_objects(BATCH, OBJECTS, SIZE, CLASSES - 1))
+    targets = [{'boxes': b, 'labels': c + 1} for b, c in zip(boxes, labels, strict=True)]
+    optimizer = torch.optim.SGD(net.parameters(), 1e-3, 0.9)
+    box_iou, sizes = torchvision.ops.box_iou, [(SIZE, SIZE)] * BATCH
+
+    def call():
+        optimizer.zero_grad()
+        maps = list(net.backbone(images).values())
+        priors = net.anchor_generator(ImageList(images, sizes), maps)
+        matches = [net.proposal_matcher(box_iou(t['boxes'], p)) for t, p in zip(targets, priors, strict=True)]
+        sum(net.compute_loss(targets, net.head(maps), priors, matches).values()).backward()
+        optimizer.step()
+
+    return call
+
+
+WORKS = {
+    'nms_clustered_0.5': lambda: suppress('clustered', 0.5),
+    'nms_clustered_0.7': lambda: suppress('clustered', 0.7),
+    'nms_spread_0.5': lambda: suppress('spread', 0.5),
+    'nms_spread_0.7': lambda: suppress('spread', 0.7),
+    'ssd300_forward': forward,
+    'ssd300_train': train,
+}
+
+
+if __name__ == '__main__':
+    serve_torch(WORKS)
