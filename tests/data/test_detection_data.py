@@ -328,6 +328,26 @@ def test_coco_masks_and_label_maps(tmp_path):
     assert read_coco(root, target='instances', invalid='drop')[1]['masks'].shape == (0, 30, 40)
 
 
+@pytest.mark.parametrize(
+    ('segmentation', 'message'),
+    [
+        ([[0, 0, 1e12, 0, 1e12, 1e12]], 'a polygon leads far out of the image'),
+        ([[0, 0, float('nan'), 0, 9, 9]], 'a polygon leads far out of the image'),
+        ({'size': [30, 40], 'counts': 'junk'}, 'annotation 1'),
+        ({'counts': [1200]}, "'size'"),
+        (None, 'annotation 1'),
+    ],
+)
+def test_masks_that_would_take_all_memory_or_crash(tmp_path, segmentation, message):
+    content = coco_content()
+    content['annotations'][0]['segmentation'] = segmentation
+    with pytest.raises(UsageError, match=f'masks that cannot be read: 1, .*{message}'):
+        read_coco(write_coco(tmp_path, content), target='instances')
+    content['images'][1]['width'] = 10**12
+    with pytest.raises(UsageError, match=r'annotations that cannot be read: 1, .*its size is 1000000000000x30'):
+        read_coco(write_coco(tmp_path, content))
+
+
 def test_wrong_coco_files(tmp_path):
     content = coco_content()
     content['annotations'] += [
@@ -354,6 +374,12 @@ def test_wrong_coco_files(tmp_path):
         ({'images': []}, "needs a list 'annotations'"),
         ({**content, 'images': [{'id': 3}]}, "an entry has no 'height'"),
         ([], "needs a list 'images'"),
+        ({**content, 'categories': [{'id': 3}]}, "each category needs a number 'id' and a text 'name'"),
+        ({**content, 'images': [{**content['images'][0], 'id': '9.jpg'}]}, "each image needs a number 'id'"),
+        (
+            {**coco_content(), 'annotations': [{**coco_content()['annotations'][0], 'area': 'large'}]},
+            'could not convert',
+        ),
     ):
         with pytest.raises(CanonError, match=message):
             read_coco(write_coco(tmp_path, broken))

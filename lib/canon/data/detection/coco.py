@@ -82,7 +82,7 @@ def coco_detection(
         folder = _find_folder(files, _IMAGES if images is None else (images,), base)
         content = _read_json(files, file)
         contents.append((content, files.show(file)))
-        return _make_records(content, files.show(file), folder, target != 'detection', log)
+        return _make_records(content, files.show(file), folder, target != 'detection', log, max_pixels)
 
     records, total = select_split(split, list_records)
     names = _choose_classes(contents, class_names)
@@ -133,6 +133,9 @@ def encode_mask(segmentation: Any, size: tuple[int, int]) -> bytes:
     if isinstance(segmentation, list):
         if not segmentation or any(len(polygon) < 6 or len(polygon) % 2 for polygon in segmentation):
             raise ValueError('a polygon needs three points at least')
+        points = np.concatenate([np.asarray(polygon, np.float64) for polygon in segmentation])
+        if not (np.abs(points) <= 2 * max(size)).all():  # it would be rasterised, however far away; also refuses NaN
+            raise ValueError('a polygon leads far out of the image')
         return codec.merge(codec.frPyObjects(segmentation, *size))['counts']
     counts = segmentation['counts']
     if tuple(segmentation['size']) != size:
@@ -141,7 +144,9 @@ def encode_mask(segmentation: Any, size: tuple[int, int]) -> bytes:
         if sum(counts) != size[0] * size[1]:
             raise ValueError(f'its run lengths cover {sum(counts)} pixels, the image has {size[0] * size[1]}')
         return codec.frPyObjects(segmentation, *size)['counts']
-    return counts.encode() if isinstance(counts, str) else counts
+    counts = counts.encode() if isinstance(counts, str) else counts
+    codec.decode([{'size': list(size), 'counts': counts}])  # raises for run lengths that do not fill the image
+    return counts
 
 
 def decode_masks(counts: Sequence[bytes], size: tuple[int, int]) -> np.ndarray:
@@ -199,10 +204,16 @@ def _read_json(files: FileTree, file: str) -> dict[str, list]:
         entries = content.get(key) if isinstance(content, Mapping) else None
         if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
             raise CanonError(f"{shown} is not in COCO's format: it needs a list {key!r} of objects")
+    if not all(isinstance(image.get('id'), int) for image in content['images']):
+        raise CanonError(f"{shown} is not in COCO's format: each image needs a number 'id'")
+    if not all(isinstance(c.get('id'), int) and isinstance(c.get('name'), str) for c in content['categories']):
+        raise CanonError(f"{shown} is not in COCO's format: each category needs a number 'id' and a text 'name'")
     return content
 
 
-def _make_records(content: dict, shown: str, folder: str, with_masks: bool, log: DefectLog) -> list[ImageRecord]:
+def _make_records(
+    content: dict, shown: str, folder: str, with_masks: bool, log: DefectLog, max_pixels: int
+) -> list[ImageRecord]:
     """Returns the records of all images of a file, in its order, with the names of categories as classes."""
     try:
         images, annotations = (_index_by_id(content[key], key, shown, log) for key in ('images', 'annotations'))
@@ -219,6 +230,9 @@ def _make_records(content: dict, shown: str, folder: str, with_masks: bool, log:
         for image_id, image in images.items():
             size = (int(image['height']), int(image['width']))
             source = f'{shown}, image {image_id} ({image["file_name"]})'
+            if min(size) < 1 or size[0] * size[1] > max_pixels:  # a mask of an absurd size would take all memory
+                log.add('annotations that cannot be read', source, f'its size is {size[1]}x{size[0]}')
+                continue
             objects = of_image[image_id]
             masks = [_try_to_encode(a, size, source, log) for a in objects] if with_masks else None
             if masks is not None:
@@ -229,7 +243,7 @@ def _make_records(content: dict, shown: str, folder: str, with_masks: bool, log:
                 categories.get(a['category_id'], {'name': f'category {a["category_id"]}'})['name'] for a in objects
             ]
             boxes = [(x, y, x + w, y + h) for x, y, w, h in (a['bbox'] for a in objects)]
-            areas = [a['area'] if 'area' in a else a['bbox'][2] * a['bbox'][3] for a in objects]
+            areas = [float(a['area'] if 'area' in a else a['bbox'][2] * a['bbox'][3]) for a in objects]
             crowd = [bool(a.get('iscrowd', 0)) for a in objects]
             name = folder + image['file_name']
             records.append(ImageRecord(name, source, boxes, classes, None, crowd, size, image_id, areas, masks))
