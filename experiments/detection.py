@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from canon import data, models, named, plots, weights
+from canon import data, models, named, weights
 from canon.configuration.nested import apply_form
 from canon.data.detection.annotations import check_most
 from canon.data.detection.sized_batches import SizedBatches, evaluate_by_size, fill_size
 from canon.data.images.checks import infer_image_shape
 from canon.errors import UsageError
-from canon.metrics.detection import list_coco_results
 from canon.tasks import detection as tasks
 from canon.tasks.classification import make_image_input
 from canon.tasks.image_settings import TrainImages, reading_options
@@ -93,30 +90,18 @@ def offline(config: ConfigDict) -> ConfigDict:
 def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str) -> Iterator[Prediction]:
     """Detects the objects of every image of a folder (or of one image), after the transforms of the first evaluator.
 
-    Of each image: a picture with its boxes, and a row per detection, in pixels of the file. At last all detections as
-    COCO's result JSON, whose image_id counts the images from 0.
+    See `canon.tasks.detection.predict_files` for what is written.
     """
     settings = named.call(tasks.PictureSettings, config.get('predict', {}), 'predict')
-    evaluation, _ = images.first_settings(config, tasks.DetectionEvaluation)
-    size = experiment.about['image_shape'][:2] if _sizes(config) else None
-    chain = data.transforms.make_transforms(fill_size(evaluation.transforms, size or (1, 1)), 'data.evals')
-    names, files = experiment.about['class_names'], data.image_files.Files(source)
-    root = Path(source) if Path(source).is_dir() else Path(source).parent
-    chain = (data.transforms.record_placement(), *chain)
+    first = min(config.data.evals, default=None)
+    spec = fill_size({} if first is None else config.data.evals[first].get('transforms'), _predicted_size(experiment))
+    transforms = data.transforms.make_transforms(spec, f'data.evals.{first}.transforms')
+    files, names = data.image_files.Files(source), experiment.about['class_names']
+    # The sizes of the files are recorded before the transforms: boxes are mapped back to them.
+    chain = (data.transforms.record_placement(), *transforms)
     batches = data.Once(files, config.data.batch_size, chain, memory_limit=0).iterate()
-    results = []
     found = tasks.detect_images(experiment.task.predict, params, mutable, batches, settings.min_score)
-    for number, (path, image) in enumerate(zip(files.paths, found, strict=True)):
-        results.append(image._replace(image=None))
-        for row in image.list_rows(names):
-            yield Prediction(row={'file': str(path), 'image_id': number, **row})
-        picture = plots.draw_detections(
-            [files[number]['image']], [image.fields()], names, columns=1, width=settings.width
-        )
-        yield Prediction(files={f'{Path(path).relative_to(root).with_suffix("")}_boxes.png': picture})
-    coco = json.dumps(list_coco_results(tasks.collect_rows(results)))
-    count = sum(len(image.scores) for image in results)
-    yield Prediction(files={'detections.json': coco}, text=f'{count} objects in {len(results)} images')
+    return tasks.predict_files(files, found, names, settings)
 
 
 def served(config: ConfigDict, experiment: Experiment) -> Served:
@@ -140,6 +125,12 @@ def _task(config: ConfigDict, about: Mapping[str, Any]) -> Task:
     settings = named.call(tasks.DetectionSettings, config.get('detect', {}), 'detect')
     bound = dict(model=model, make_input=named.call(make_image_input, config.input, 'input'), settings=settings)
     return named.call(tasks.SYSTEMS[name], {**bound, **arguments}, 'system')
+
+
+def _predicted_size(experiment: Experiment) -> tuple[int, int]:
+    """Returns the (height, width) of training, for transforms whose size is that of the batch."""
+    height, width, _ = experiment.about['image_shape']
+    return height, width
 
 
 def _reader(model: ConfigDict) -> Callable:

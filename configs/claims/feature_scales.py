@@ -31,7 +31,7 @@ def get_config(arg: str = ''):
     easy = dict(height=96, width=96, sizes=(12, 48), most=6, clutter=3)
     first = next(iter(FORMS))
     steps = 400 if arg == 'smoke' else 1200
-    config = scenes(_model(first), system, steps, 0.1, num_examples=4096, test=256, **easy)
+    config = scenes(_model(first), system, steps, 0.1, num_examples=4096, test=256, source=easy)
     config.forms = ConfigDict({name: dict(model=_model(name)) for name in FORMS})
     config.form = first  # whose model replaces that of the config
     return config

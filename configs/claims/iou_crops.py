@@ -16,7 +16,7 @@ def get_config(arg: str = ''):
     easy = dict(height=size, width=size, sizes=(12, 48), most=6, clutter=3)
     steps = 400 if arg == 'smoke' else 1500
     system = dict(SSD, threshold=0.4)
-    return scenes(small_ssd(), system, steps, 0.1, num_examples=512, test=256, transforms=chain, **easy)
+    return scenes(small_ssd(), system, steps, 0.1, num_examples=512, test=256, transforms=chain, source=easy)
 
 
 def sweep():

@@ -29,7 +29,7 @@ def scenes(
     test: int = 256,
     ci: bool = False,
     transforms: Mapping[str, Any] | None = None,
-    **source: Any,
+    source: Mapping[str, Any] | None = None,
 ) -> ConfigDict:
     """Returns a recipe on scenes of digits: Adam with a cosine schedule.
 
@@ -44,8 +44,9 @@ def scenes(
       test: scenes of the evaluation.
       ci: whether CI runs it.
       transforms: of training; scenes have one size already.
-      **source: further arguments of `canon.data.detection.digit_scenes`.
+      source: further arguments of `canon.data.detection.digit_scenes`.
     """
+    source = source or {}
     return ConfigDict(
         dict(
             experiment='detection',
@@ -101,16 +102,16 @@ def small_ssd(maps: int = 4, width: float = 0.25) -> dict[str, Any]:
     )
 
 
-def small_yolo(stride: int = 16, width: float = 0.125) -> dict[str, Any]:
-    """Returns a narrow YOLO for scenes of 128 pixels with `128 / stride` cells along each side."""
+def small_yolo(width: float = 0.125) -> dict[str, Any]:
+    """Returns a narrow YOLO for scenes of 128 pixels, with 8x8 cells."""
     return dict(
-        name='yolo.fast_yolo',
+        name='yolo.yolo',
         num_classes=10,
         num_boxes=2,  # per cell
         size=128,
-        stride=stride,
+        stride=16,  # pixels of a cell
         width=width,
-        hidden=(256, 1024),
+        hidden=1024,
         batch_norm=True,
         dropout=0.2,
     )
@@ -231,10 +232,8 @@ def shrink(
       rate: the learning rate, after a warm-up.
     """
     sides = size // 4, size // 2
-    small = scenes(
-        {}, {}, steps, at_least, batch_size=batch_size, num_examples=512, test=64, height=size, width=size, sizes=sides,
-        most=4,
-    )  # fmt: skip
+    source = dict(height=size, width=size, sizes=sides, most=4)
+    small = scenes({}, {}, steps, at_least, batch_size=batch_size, num_examples=512, test=64, source=source)
     with config.unlocked():
         transforms = config.data.train.transforms, config.data.evals.test.transforms
         config.data, config.run, config.target = small.data, small.run, small.target

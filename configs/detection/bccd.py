@@ -28,7 +28,7 @@ def get_config(arg: str = ''):
     system = dict(SSD, threshold=0.45)
     if smoke:
         few = dict(height=96, width=128, sizes=(24, 64), most=4, clutter=2)
-        return scenes(model, system, 600, 0.3, num_examples=2048, test=128, **few)
+        return scenes(model, system, 600, 0.3, num_examples=2048, test=128, source=few)
     resize = dict(size=(192, 256))
     config = scenes(model, system, 3000, 0.75, batch_size=8, rate=2e-3)
     config.data.name = 'voc_detection'

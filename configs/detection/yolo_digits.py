@@ -3,8 +3,7 @@
     ./launch.sh run configs/detection/yolo_digits.py
 
 The scenes are those of `ssd_digits.py`. 8x8 cells of 16 pixels, each with one object at most: of two digits whose
-centres share a cell, one cannot be found. Not in the paper: the nine convolutions of Fast YOLO at an eighth of the
-width, BatchNorm and Adam, from scratch.
+centres share a cell, one cannot be found. Not in the paper: 3/16 of the width, BatchNorm and Adam, from scratch.
 """
 
 from configs.detection._recipes import YOLO, scenes, small_yolo
@@ -13,5 +12,5 @@ from configs.detection._recipes import YOLO, scenes, small_yolo
 def get_config(arg: str = ''):
     if arg == 'smoke':
         small = dict(sizes=(24, 64), most=4, clutter=3)
-        return scenes(small_yolo(), YOLO, 1000, 0.3, batch_size=16, num_examples=4096, test=128, **small)
-    return scenes(small_yolo(width=0.25), YOLO, 8000, 0.65)
+        return scenes(small_yolo(), YOLO, 1200, 0.3, num_examples=4096, test=128, source=small)
+    return scenes(small_yolo(width=0.1875), YOLO, 10000, 0.65)

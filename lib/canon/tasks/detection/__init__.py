@@ -16,6 +16,7 @@ from canon.tasks.detection.prediction import (
     collect_rows,
     detect_images,
     pack_detections,
+    predict_files,
 )
 from canon.tasks.detection.prior_coverage import measure_prior_coverage
 from canon.tasks.detection.single_shot import (
@@ -30,5 +31,5 @@ from canon.tasks.detection.single_shot import (
 __all__ = [
     'SYSTEMS', 'DetectionEvaluation', 'DetectionSettings', 'ImageDetections', 'ObjectSettings', 'PictureSettings',
     'check_num_classes', 'collect_rows', 'detect_images', 'detection_evaluator', 'make_draw', 'measure_prior_coverage',
-    'pack_detections', 'recall_by_size', 'ssd_task', 'yolo_task',
+    'pack_detections', 'predict_files', 'recall_by_size', 'ssd_task', 'yolo_task',
 ]  # fmt: skip

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from canon import backend, named
+from canon import backend, named, plots
 from canon.metrics import Rows, detection
 from canon.tasks.detection.evaluation import Predict
+from canon.tasks.predictions import Prediction
 
 
 class ImageDetections(NamedTuple):
@@ -95,6 +99,32 @@ def collect_rows(predictions: Sequence[ImageDetections]) -> Rows:
         found = {name: value[None] for name, value in found.items()}
         parts = parts + detection.collect_detections(found, {**batch, 'image_id': np.array([number])})
     return parts
+
+
+def predict_files(
+    files: Any, found: Iterable[ImageDetections], names: Sequence[str], settings: PictureSettings
+) -> Iterator[Prediction]:
+    """Yields predictions of image files: pictures with boxes, rows of a table, and COCO's result JSON at last.
+
+    A row has the file, its number as image_id, and what `ImageDetections.list_rows` gives.
+
+    Args:
+      files: `canon.data.image_files.Files`.
+      found: the detections of each file, of `detect_images`.
+      names: of the classes.
+      settings: of the pictures.
+    """
+    root, results = Path(os.path.commonpath([path.parent for path in files.paths])), []
+    for number, (path, image) in enumerate(zip(files.paths, found, strict=True)):
+        results.append(image._replace(image=None))  # a folder may hold more pixels than the memory
+        for row in image.list_rows(names):
+            yield Prediction(row={'file': str(path), 'image_id': number, **row})
+        pixels = [files[number]['image']]
+        picture = plots.draw_detections(pixels, [image.fields()], names, columns=1, width=settings.width)
+        yield Prediction(files={f'{path.relative_to(root).with_suffix("")}_boxes.png': picture})
+    count = sum(len(image.scores) for image in results)
+    coco = json.dumps(detection.list_coco_results(collect_rows(results)))
+    yield Prediction(files={'detections.json': coco}, text=f'{count} objects in {len(results)} images')
 
 
 def pack_detections(detections: Mapping[str, jax.Array]) -> jax.Array:
