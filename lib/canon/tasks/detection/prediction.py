@@ -76,15 +76,16 @@ def detect_images(
     """
     infer = backend.jit(predict)
     for batch in batches:
-        rows = len(batch['image'])
         found = jax.tree.map(np.asarray, infer(params, mutable, {'image': batch['image']}))
-        nothing = {'boxes': np.zeros((rows, 0, 4), np.float32), 'labels': np.zeros((rows, 0), np.int32)}
+        rows = np.flatnonzero(batch['mask'])
+        found, batch = ({name: values[rows] for name, values in fields.items()} for fields in (found, batch))
+        count = len(rows)
+        nothing = {'boxes': np.zeros((count, 0, 4), np.float32), 'labels': np.zeros((count, 0), np.int32)}
         # The evaluator's mapping to pixels of the file, with images that have no objects.
-        collected = detection.collect_detections(found, {**batch, **nothing, 'valid': np.zeros((rows, 0), bool)})
-        ((values, mask),) = collected.parts
-        for i in np.flatnonzero(mask):
+        collected = detection.collect_detections(found, {**batch, **nothing, 'valid': np.zeros((count, 0), bool)})
+        for i, row in enumerate(collected.each()):
             chosen = found['valid'][i] & (found['scores'][i] >= min_score)
-            boxes = np.asarray(values['detections']['boxes'])[i][chosen]
+            boxes = row['detections']['boxes'][chosen].astype(np.float32)
             rest = (found[name][i][chosen] for name in ('scores', 'labels'))
             yield ImageDetections(batch['image'][i], found['boxes'][i][chosen], boxes, *rest)
 
