@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
@@ -163,7 +164,7 @@ def _read_matlab(content: bytes) -> tuple[np.ndarray, str]:
 
     try:
         return loadmat(io.BytesIO(content), squeeze_me=True)['GTcls']['Segmentation'].item(), 'GTcls.Segmentation'
-    except (MatReadError, KeyError, IndexError, NotImplementedError) as error:
+    except (MatReadError, zlib.error, LookupError, NameError, NotImplementedError) as error:  # of damaged files
         raise ValueError(f'it has no GTcls.Segmentation: {first_line(error)}') from error
 
 
