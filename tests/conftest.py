@@ -19,19 +19,30 @@ jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 jax.config.update('jax_persistent_cache_min_entry_size_bytes', 0)
 
 
-def pytest_configure(config):
-    """Starts XLA with one core in each of xdist's workers: two pools of as many threads as cores would contend.
+def choose_pool_cores(config) -> list[int]:
+    """Returns the cores for XLA's pool of threads: one in each of xdist's workers, else all; empty if unknown."""
+    if not hasattr(os, 'sched_getaffinity'):
+        return []
+    cores = sorted(os.sched_getaffinity(0))
+    if not hasattr(config, 'workerinput'):
+        return cores
+    return [cores[int(config.workerinput['workerid'].removeprefix('gw')) % len(cores)]]
 
-    XLA sizes its pool by the affinity that it finds when it starts. Afterwards the worker, and the processes that its
-    tests start, may use every core again.
-    """
-    if not hasattr(config, 'workerinput') or not hasattr(os, 'sched_setaffinity'):
+
+def start_xla(cores: list[int]) -> None:
+    """Starts XLA with a thread per core of `cores`; the process itself may use every core."""
+    if not cores:
         return
-    cores = os.sched_getaffinity(0)
-    worker = int(config.workerinput['workerid'].removeprefix('gw'))
-    os.sched_setaffinity(0, {sorted(cores)[worker % len(cores)]})
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)  # XLA sizes its pool by the affinity that it finds when it starts
     jax.devices()
-    os.sched_setaffinity(0, cores)
+    os.sched_setaffinity(0, allowed)
+
+
+def pytest_configure(config):
+    """Starts XLA with one core in each of xdist's workers: two pools of as many threads as cores would contend."""
+    if hasattr(config, 'workerinput'):
+        start_xla(choose_pool_cores(config))
 
 
 # Files of few but long tests. Handed out last, one of them would keep a worker busy after the other is done.
@@ -53,6 +64,15 @@ def pytest_collection_modifyitems(items):
 def root() -> Path:
     """The root of the repository."""
     return Path(__file__).parents[1]
+
+
+@pytest.fixture(scope='session')
+def same_pool(pytestconfig) -> str:
+    """Source for another process: gives XLA there as many threads as here.
+
+    XLA divides long sums among its threads, so results are bitwise equal only between pools of one size.
+    """
+    return f'from tests import conftest\nconftest.start_xla({choose_pool_cores(pytestconfig)})\n'
 
 
 @pytest.fixture(scope='module', autouse=True)

@@ -67,10 +67,7 @@ def test_rows_after_the_checkpoint_are_dropped(tmp_path):
 
 
 SLOW_RUN = """
-import sys, time
-sys.path.insert(0, {root!r})
-import jax
-jax.config.update('jax_compilation_cache_dir', {cache!r})
+import time
 from canon.train import fit
 from tests.train import toy
 
@@ -85,8 +82,7 @@ print('STATUS', fitted.status, int(fitted.state.step))
 """
 
 
-def start(root, workdir):
-    code = SLOW_RUN.format(root=str(root), cache=jax.config.jax_compilation_cache_dir, workdir=str(workdir))
+def start(root, code):
     return subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True, cwd=root)
 
 
@@ -100,8 +96,8 @@ def wait_for(path, text, process, seconds=120):
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_ends_well(root, tmp_path, number):
-    process = start(root, tmp_path / 'run')
+def test_a_signal_saves_and_ends_well(root, same_pool, tmp_path, number):
+    process = start(root, same_pool + SLOW_RUN.format(workdir=str(tmp_path / 'run')))
     wait_for(tmp_path / 'run' / 'metrics.jsonl', '"step": 3,', process)
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
@@ -117,17 +113,14 @@ def test_a_signal_saves_and_ends_well(root, tmp_path, number):
 
 
 KILLED_RUN = """
-import pathlib, sys
-sys.path.insert(0, {root!r})
-import jax
-jax.config.update('jax_compilation_cache_dir', {cache!r})
+import pathlib
 from canon.train import fit
 from tests.train import test_resume
 
 workdir = pathlib.Path({workdir!r})
 fit(test_resume.killed_experiment(workdir / 'place'), test_resume.KILLED, workdir)
 """
-KILLED = toy.config(16, log_every=3, evals=dict(test=dict(every=2)), checkpoint=dict(every=1, keep=2))
+KILLED = toy.config(20, log_every=3, evals=dict(test=dict(every=2)), checkpoint=dict(every=1, keep=2))
 
 
 def killed_experiment(place=None):
@@ -153,7 +146,8 @@ def wait_until(condition, process, seconds=120):
         time.sleep(0.001)
 
 
-def test_kill_9_loses_nothing_that_was_saved(root, tmp_path):
+@pytest.mark.slow  # three processes
+def test_kill_9_loses_nothing_that_was_saved(root, same_pool, tmp_path):
     """Kills in an evaluation, in a save, and at a random moment; then the run is the one that was never killed."""
     run, rng = tmp_path / 'run', np.random.default_rng()
     (run / 'checkpoints').mkdir(parents=True)
@@ -165,9 +159,7 @@ def test_kill_9_loses_nothing_that_was_saved(root, tmp_path):
 
     newest = 0
     for where in ('evaluation', 'save', 'anywhere'):
-        cache = jax.config.jax_compilation_cache_dir
-        code = KILLED_RUN.format(root=str(root), cache=cache, workdir=str(run))
-        process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True, cwd=root)
+        process = start(root, same_pool + KILLED_RUN.format(workdir=str(run)))
         wait_until(lambda seen=newest: steps() and steps()[-1] >= seen + 2, process)
         if where == 'evaluation':
             wait_until(lambda: place.read_text() == 'evaluation', process)
