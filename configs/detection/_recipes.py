@@ -202,7 +202,10 @@ def ssd_transforms(size: int) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def sgd(rate: Any, weight_decay: float = 5e-4) -> dict[str, Any]:
-    """Returns SGD with momentum 0.9 as Caffe has it: kernels and the scale of conv4_3 decay, biases learn twice as fast."""
+    """Returns SGD with momentum 0.9 as Caffe has it.
+
+    Kernels and the scale of conv4_3 decay; biases learn twice as fast and do not.
+    """
     return dict(
         chain=('decay', 'momentum', 'scale_rates'),
         decay=dict(name='add_decayed_weights', weight_decay=weight_decay, where=r'(kernel|channel_scale)$'),
