@@ -96,6 +96,8 @@ def test_lines_that_do_not_fit():
         load_source('digit_lines', most=6, width=200)
     with pytest.raises(CanonError, match="'0' is not in the alphabet"):
         load_source('digit_lines', alphabet=Alphabet('123'))
+    with pytest.raises(UsageError, match=r"digit_lines has no split 'tset'; did you mean 'test'"):
+        load_source('digit_lines', 'tset[:100]')
 
 
 # --- words -----------------------------------------------------------------------------------------------------------

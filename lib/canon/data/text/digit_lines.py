@@ -11,10 +11,11 @@ from canon.data.pipeline import splits
 from canon.data.pipeline.source import Example, Info
 from canon.data.text.alphabets import Alphabet
 from canon.errors import UsageError
-from canon.named import Count
+from canon.named import Count, suggest
 
 # Pixels of a digit, and between two digits (negative ones touch); ranges include both ends.
 _HEIGHTS, _WIDTHS, _GAPS = (18, 28), (12, 20), (-2, 8)
+_SPLITS = ('train', 'val', 'validation', 'test')
 
 
 def digit_lines(
@@ -30,11 +31,11 @@ def digit_lines(
     """Makes lines of handwritten digits with their texts, from scikit-learn's set.
 
     Digits have random sizes, heights and distances, light on dark with noise. Line i is a function of (split, i). The
-    lines of 'test' are made of the 360 digits that the data set `digits` holds out, all others of the 1,437 remaining
-    ones, so that no handwritten digit is in both.
+    lines of 'test' are made of the 360 digits that the data set `digits` holds out, those of the other splits of the
+    1,437 remaining ones, so that no handwritten digit is in both.
 
     Args:
-      split: may be sliced, 'test[:1000]'.
+      split: 'train', 'val', 'validation' or 'test'; may be sliced, 'test[:1000]'.
       num_examples: lines of the whole split.
       alphabet: the characters of labels, with the ten digits among them.
       max_length: characters of the longest label.
@@ -44,7 +45,7 @@ def digit_lines(
       width: of the images, in pixels.
 
     Raises:
-      UsageError: the longest line does not fit into the image or the label.
+      UsageError: there is no such split, or the longest line does not fit into the image or the label.
     """
     return DigitLines(split, num_examples, alphabet, max_length, least, most, height, width)
 
@@ -72,6 +73,8 @@ class DigitLines:
                 'increase width or decrease most'
             )
         base, first, last = splits.parse_split(split)
+        if base not in _SPLITS:  # a misspelt 'test' would be drawn from the digits of training
+            raise UsageError(f'digit_lines has no split {base!r}{suggest(base, _SPLITS)}')
         self.ids = range(num_examples)[splits.to_slice(first, last, num_examples)]
         self.split, self.alphabet, self.max_length = base, alphabet, max_length
         self.counts, self.shape = (least, most), (height, width)
