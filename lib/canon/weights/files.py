@@ -28,9 +28,9 @@ def is_weights(source: str | Path) -> bool:
 def read(source: str | Path) -> dict[str, np.ndarray]:
     """Reads {key: array} from a file of weights, or from OWNER/NAME[:FILE] of the hub.
 
-    Files are `.safetensors`, or torch's `.pth`, `.pt` and `.bin` (which need torch). FILE is `model.safetensors` by
-    default. A source with the suffix of a weights file, or that begins with a local folder, is never looked up at the
-    hub unless it starts with `hub:`.
+    Files are `.safetensors`, or torch's `.pth`, `.pt` and `.bin`, for which torch need not be installed. FILE is
+    `model.safetensors` by default. A source with the suffix of a weights file, or that begins with a local folder, is
+    never looked up at the hub unless it starts with `hub:`.
 
     Raises UsageError for a missing file or one of another kind, CanonError for one that cannot be read or fetched.
     """
@@ -114,17 +114,23 @@ def _deserialise(path: Path) -> dict[str, np.ndarray]:
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
     try:
-        import torch  # ty: ignore[import-not-found]
-    except ImportError as error:
-        raise UsageError(f'{path} takes torch to read: install it, or convert the file to .safetensors') from error
-    try:
-        tensors = torch.load(path, map_location='cpu', weights_only=True)  # a pickle could run any code
+        tensors = _load_torch(path)
     except Exception as error:
-        raise CanonError(f'{path} cannot be read by torch: {" ".join(str(error).split())[:200]}') from error
+        raise CanonError(f'{path} cannot be read as a file of torch: {" ".join(str(error).split())[:200]}') from error
     tensors = _find_state_dict(tensors, path)
     if quantised := next((key for key, value in tensors.items() if getattr(value, 'is_quantized', False)), None):
         raise CanonError(f'{path}: {quantised} is quantised; give a file of floats')
     return {key: _array(value) for key, value in tensors.items()}
+
+
+def _load_torch(path: Path) -> Any:
+    try:
+        import torch  # ty: ignore[import-not-found]
+    except ImportError:
+        from canon.weights.torch_files import load_torch_file
+
+        return load_torch_file(path)
+    return torch.load(path, map_location='cpu', weights_only=True)  # a pickle could run any code
 
 
 def _array(tensor: Any) -> np.ndarray:

@@ -40,7 +40,7 @@ def load_variables(source: str | Path, model: str, like: Mapping[str, Any]) -> d
     """Loads the variables of `model` from a file, or from OWNER/NAME of the hub.
 
     Args:
-      source: a `.safetensors` file, a `.pth` file (where torch is installed), or OWNER/NAME[:FILE].
+      source: a `.safetensors` file, a `.pth` file, or OWNER/NAME[:FILE].
       model: the constructor's name, 'resnet.resnet50'.
       like: what `model.init` returns, arrays or shapes.
 
