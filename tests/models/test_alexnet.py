@@ -14,6 +14,7 @@ from canon.weights.alexnet import TORCHVISION
 from tests.models.drawn import images
 from tests.models.goldens import Golden, check_bfloat16, check_evaluation, count, shapes_of
 from tests.models.reach import check_fields
+from tests.quick import quick_jit
 
 NAMES = TORCHVISION['alexnet.alexnet_one_tower']
 
@@ -86,7 +87,7 @@ def test_the_groups_are_two_half_networks():
     model, across = make(num_classes=7, width=0.125), make(num_classes=7, width=0.125, variant='caffe')
     x = 3000 * images(2, 99, 83)
 
-    @jax.jit
+    @quick_jit
     def run(x):
         variables = model.init(jax.random.key(0, impl='rbg'), x)
         loud = jax.tree_util.tree_map_with_path(lambda path, a: 5 * a if path[-1].key == 'kernel' else a, variables)
@@ -131,18 +132,18 @@ def test_initialisation():
     """Section 5: N(0, 0.01), and biases of 1 in conv2, conv4, conv5, fc6, fc7. Caffe's: 0.1, and 0.005 in fc6, fc7."""
     x, key = np.zeros((1, 67, 67, 3), np.float32), jax.random.key(0, impl='rbg')  # it compiles faster
     for variant, bias, std in (('paper', 1.0, 0.01), ('caffe', 0.1, 0.005)):
-        params = jax.jit(make(variant=variant, width=0.1).init)(key, x)['params']
+        params = quick_jit(make(variant=variant, width=0.1).init)(key, x)['params']
         for name, layer in params.items():
             raised = name in ('conv2', 'conv4', 'conv5', 'fc6', 'fc7')
             assert (layer['bias'] == np.float32(bias if raised else 0)).all(), name
             expected = std if name in ('fc6', 'fc7') else 0.01
             assert abs(layer['kernel'].std() / expected - 1) < 4 / np.sqrt(layer['kernel'].size), name
-    params = jax.jit(make(init='he', width=0.1).init)(key, x)['params']
+    params = quick_jit(make(init='he', width=0.1).init)(key, x)['params']
     for name, layer in params.items():
         assert (layer['bias'] == 0).all(), name
         expected = np.sqrt(2 / np.prod(layer['kernel'].shape[:-1]))
         assert abs(layer['kernel'].std() / expected - 1) < 4 / np.sqrt(layer['kernel'].size), name
-    params = jax.jit(make('alexnet_one_tower', width=0.1).init)(key, x)['params']
+    params = quick_jit(make('alexnet_one_tower', width=0.1).init)(key, x)['params']
     for name, layer in params.items():
         bound = np.prod(layer['kernel'].shape[:-1]) ** -0.5
         for leaf in layer.values():
@@ -156,7 +157,7 @@ def test_positions_of_dropout():
     for name, zeros in (('alexnet', (0.3, 0.7)), ('alexnet_one_tower', (0.0, 0.0))):
         model = make(name, width=0.1, num_classes=3)
 
-        @jax.jit
+        @quick_jit
         def inputs(x, model=model):
             variables = model.init(jax.random.key(0, impl='rbg'), x)
             high = jax.tree.map(lambda a: jnp.abs(a) + 0.1, variables)['params']  # no ReLU of fc7 is shut

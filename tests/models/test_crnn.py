@@ -6,6 +6,7 @@ import pytest
 
 from canon import models
 from canon.errors import UsageError
+from tests.quick import quick_jit
 
 SMALL = dict(num_classes=3, features=(3, 4, 5, 4, 6, 5, 4), hidden=5)
 
@@ -99,7 +100,7 @@ def test_forward(batch_norm):
     variables = jax.tree.map(lambda x: rng.uniform(0.2, 0.4, x.shape) * rng.choice((-1, 1), x.shape), variables)
     variables = {**variables, 'batch_stats': jax.tree.map(np.abs, variables['batch_stats'])}
     variables = jax.tree.map(np.float32, variables)
-    logits = np.asarray(jax.jit(model.apply)(variables, images), np.float64)
+    logits = np.asarray(quick_jit(model.apply)(variables, images), np.float64)
     expected = np.stack([forward(variables, image.astype(np.float64), batch_norm) for image in images])
     assert logits.shape == (2, 11, 4)
     np.testing.assert_allclose(logits, expected, atol=3e-6 * np.abs(expected).max())

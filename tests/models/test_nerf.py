@@ -11,6 +11,7 @@ from canon.models.instant_ngp import truncated_exp
 from canon.models.nerf import Samples
 from canon.ops import frequencies as fq
 from canon.ops import grids
+from tests.quick import quick_jit
 
 rng = np.random.default_rng(0)
 AT = Samples(*(jnp.asarray(rng.uniform(-1, 1, shape)) for shape in ((4, 5, 3), (4, 3))))
@@ -22,7 +23,7 @@ def count(variables) -> int:
 
 
 def initialise(field, samples):
-    return jax.jit(field.init)(jax.random.key(0), samples)
+    return quick_jit(field.init)(jax.random.key(0), samples)
 
 
 def shapes(name, samples, **arguments):
@@ -49,7 +50,7 @@ def test_the_networks_equations():
     with jax.enable_x64(True):
         variables = initialise(field, AT)
         variables = jax.tree.map(lambda x: np.asarray(x) + 0.1 * rng.normal(size=x.shape), variables)
-        density, colour = jax.jit(field.apply)(variables, AT)
+        density, colour = quick_jit(field.apply)(variables, AT)
     p = variables['params']
 
     def dense(x, name):
@@ -75,7 +76,7 @@ def test_the_networks_equations():
 def test_the_density_depends_on_the_position_alone(name, arguments):
     field = models.make_model(name, **arguments)
     variables = initialise(field, AT)
-    apply = jax.jit(field.apply)
+    apply = quick_jit(field.apply)
     a, first = apply(variables, AT)
     b, second = apply(variables, AT._replace(directions=-AT.directions))
     np.testing.assert_array_equal(a, b)
@@ -94,7 +95,7 @@ def test_without_directions_the_colour_is_one():
 def test_cones_of_no_width_are_points():
     """The integrated encoding of variance 0 has the sines and cosines of the plain one, and mip-NeRF's colour pads."""
     x = AT.positions
-    thin, plain = jax.jit(
+    thin, plain = quick_jit(
         lambda: (fq.integrated_positional_encoding(x, jnp.zeros_like(x), 3), fq.positional_encoding(x, 3)[..., 3:])
     )()
     thin, plain = thin.reshape(4, 5, 2, 3, 3), plain.reshape(4, 5, 3, 2, 3).swapaxes(2, 3)
@@ -102,7 +103,7 @@ def test_cones_of_no_width_are_points():
     field = models.make_model('nerf.mip_nerf', layers=2, width=8)
     variables = initialise(field, CONES)
     variables['params']['colour']['bias'] += 100
-    np.testing.assert_allclose(jax.jit(field.apply)(variables, CONES)[1], 1.001, atol=1e-5)
+    np.testing.assert_allclose(quick_jit(field.apply)(variables, CONES)[1], 1.001, atol=1e-5)
     np.testing.assert_allclose(field.density(jnp.array([1.0])), np.log(2), rtol=1e-6)
 
 
@@ -111,8 +112,8 @@ def test_a_deformed_scene_is_the_canonical_one_at_time_0():
     start = AT._replace(times=jnp.zeros((4, 1)))
     variables = initialise(field, start)
     canonical = {'params': variables['params']['canonical']}
-    still = jax.jit(field.canonical.apply)(canonical, AT)
-    apply = jax.jit(field.apply)
+    still = quick_jit(field.canonical.apply)(canonical, AT)
+    apply = quick_jit(field.apply)
     np.testing.assert_allclose(apply(variables, start)[0], still[0], atol=1e-6)
     assert np.abs(apply(variables, AT._replace(times=jnp.ones((4, 1))))[0] - still[0]).max() > 1e-4
 
@@ -123,7 +124,7 @@ def test_the_schedule_of_frequencies_hides_the_high_ones():
     variables = initialise(field, AT)
     hidden = dict(variables['params'], layer_0=dict(variables['params']['layer_0']))
     hidden['layer_0']['kernel'] = hidden['layer_0']['kernel'].at[3:].set(0)
-    apply = jax.jit(field.apply)
+    apply = quick_jit(field.apply)
     early = apply(variables, AT._replace(progress=jnp.zeros(())))[0]
     np.testing.assert_allclose(early, apply({'params': hidden}, AT)[0], atol=1e-6)
     late = apply(variables, AT._replace(progress=jnp.ones(())))[0]
@@ -135,7 +136,7 @@ def test_outside_of_its_box_a_grid_is_empty(name):
     small = dict(levels=2, finest=32, size=64) if name == 'hash_field' else dict(vertices=4)
     field = models.make_model(f'instant_ngp.{name}', low=-0.5, high=0.5, **small)
     variables = initialise(field, AT)
-    density = jax.jit(lambda: field.density(field.apply(variables, AT)[0]))()
+    density = quick_jit(lambda: field.density(field.apply(variables, AT)[0]))()
     inside = (np.abs(AT.positions) <= 0.5).all(-1)
     assert inside.any()
     np.testing.assert_array_equal(density[~inside], 0)

@@ -13,6 +13,7 @@ from canon.models import nin
 from tests.models.drawn import images
 from tests.models.goldens import shapes_of
 from tests.models.reach import check_fields
+from tests.quick import quick_jit
 
 
 def make(name, **kwargs) -> Any:
@@ -79,7 +80,7 @@ def float64(params, x, strides):
 def test_in_float64(name, size, strides, stds):
     model, x = make(name, num_classes=5, width=0.1), 100 * images(2, size, size)
 
-    @jax.jit
+    @quick_jit
     def run(x):
         variables = model.init(jax.random.key(0, impl='rbg'), x)
         return variables, model.apply(variables, x)

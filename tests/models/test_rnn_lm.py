@@ -8,6 +8,7 @@ import pytest
 from canon import models
 from canon.errors import UsageError
 from canon.models.rnn_lm import weight_drop
+from tests.quick import quick_jit
 
 
 def count(params) -> int:
@@ -17,7 +18,7 @@ def count(params) -> int:
 def make_model(seed=0, **kwargs):
     model = models.make_model('rnn_lm.language_model', vocab=11, **{'embed': 6, 'hidden': 8, **kwargs})
     tokens = np.random.default_rng(seed).integers(11, size=(3, 12))
-    return model, jax.jit(model.init)(jax.random.key(seed), tokens[:1]), tokens
+    return model, quick_jit(model.init)(jax.random.key(seed), tokens[:1]), tokens
 
 
 def test_parameters():
@@ -36,8 +37,8 @@ def test_parameters():
 @pytest.mark.parametrize('tied', [False, True])
 def test_windows_and_steps_equal_the_full_text(cell, tied):
     model, variables, tokens = make_model(cell=cell, tied=tied, layers=2)
-    apply = jax.jit(model.apply)
-    step = jax.jit(lambda state, token: model.apply(variables, state, token, method='step'))
+    apply = quick_jit(model.apply)
+    step = quick_jit(lambda state, token: model.apply(variables, state, token, method='step'))
     full = apply(variables, tokens)
     state, windows = model.start(3), []
     for begin in (0, 4, 8):
@@ -58,7 +59,7 @@ def test_logits_do_not_depend_on_later_tokens():
     model, variables, tokens = make_model()
     other = tokens.copy()
     other[:, 7] = (other[:, 7] + 1) % 11
-    apply = jax.jit(model.apply)
+    apply = quick_jit(model.apply)
     a, b = (np.asarray(apply(variables, t).logits) for t in (tokens, other))
     np.testing.assert_array_equal(a[:, :7], b[:, :7])
     assert (np.abs(a[:, 7:] - b[:, 7:]).max(-1) > 0).all()
@@ -66,7 +67,7 @@ def test_logits_do_not_depend_on_later_tokens():
 
 def test_a_tied_output_is_the_embedding():
     model, variables, tokens = make_model(tied=True, layers=1)
-    output = jax.jit(model.apply)(variables, tokens)
+    output = quick_jit(model.apply)(variables, tokens)
     p = variables['params']
     expected = np.asarray(output.outputs, np.float64) @ np.asarray(p['embedding'], np.float64).T + p['bias']
     np.testing.assert_allclose(output.logits, expected, atol=1e-5)
@@ -74,7 +75,7 @@ def test_a_tied_output_is_the_embedding():
 
 def train(model, variables, tokens, seed):
     rngs = {'dropout': jax.random.key(seed)}
-    return jax.jit(lambda variables: model.apply(variables, tokens, train=True, rngs=rngs))(variables)
+    return quick_jit(lambda variables: model.apply(variables, tokens, train=True, rngs=rngs))(variables)
 
 
 def test_dropout_is_locked_over_time_and_drops_whole_words():
@@ -87,7 +88,7 @@ def test_dropout_is_locked_over_time_and_drops_whole_words():
     model, variables, _ = make_model(dropout_embedding=0.5)
     words = np.tile(np.arange(11)[:, None], 2)
     bare = np.asarray(train(model, variables, words, 3).logits)[:, 0]
-    alone = np.asarray(jax.jit(model.apply)(variables, words).logits)
+    alone = np.asarray(quick_jit(model.apply)(variables, words).logits)
     silent = np.isclose(bare[:, None], bare[None], atol=1e-6).all(-1).sum(1)  # words without a vector are all alike
     assert 2 <= silent.max() <= 9
     assert not np.allclose(bare, alone[:, 0])

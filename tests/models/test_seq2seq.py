@@ -11,6 +11,7 @@ from canon import models
 from canon.errors import UsageError
 from canon.models.seq2seq import _reverse
 from canon.ops import decoding
+from tests.quick import quick_jit
 
 VOCAB, SOURCE = 13, 11
 RNG = np.random.default_rng(0)
@@ -38,7 +39,7 @@ def draw_model(name, **arguments):
 
 
 def compiled(model, method=None, **options):
-    return jax.jit(lambda variables, *inputs: model.apply(variables, *inputs, method=method, **options))
+    return quick_jit(lambda variables, *inputs: model.apply(variables, *inputs, method=method, **options))
 
 
 def widen(variables):
@@ -81,7 +82,7 @@ def test_several_hypotheses_share_one_source(form):
         row, _ = apply(variables, memory, state, tokens[k::2])
         np.testing.assert_allclose(logits[k::2], row, atol=2e-6)
 
-    @jax.jit
+    @quick_jit
     def search(memory, state):
         step = lambda state, tokens: model.apply(variables, memory, state, tokens, method='step')  # noqa: E731
         first = jnp.zeros(3, jnp.int32)

@@ -7,6 +7,7 @@ import pytest
 
 from canon import losses, models
 from canon.errors import UsageError
+from tests.quick import quick_jit
 
 PUBLISHED = {  # counted in torch with the authors' classes
     'deepsdf.deepsdf': 1_843_195,
@@ -32,7 +33,7 @@ def test_counts_are_those_of_the_published_code(name):
 
 def perturb(model, *inputs):
     """Initial variables with noise, so that zeros and ones hide nothing."""
-    variables = jax.jit(model.init)(jax.random.key(1), *inputs)
+    variables = quick_jit(model.init)(jax.random.key(1), *inputs)
     leaves, tree = jax.tree.flatten(variables)
     rng = np.random.default_rng(5)
     return jax.tree.unflatten(tree, [np.float32(x + 0.1 * np.abs(rng.normal(size=x.shape))) for x in leaves])
@@ -43,7 +44,7 @@ def test_deepsdf_in_float64():
     codes, points = rng.normal(size=(2, 4)), rng.normal(size=(2, 3, 3))
     model = models.make_model('deepsdf.deepsdf', layers=4, width=12, skip=2, code=4)
     params = perturb(model, codes, points)['params']
-    output = jax.jit(model.apply)({'params': params}, codes, points)
+    output = quick_jit(model.apply)({'params': params}, codes, points)
     assert params['layer_1']['kernel'].shape == (12, 12 - 7)
 
     def layer(name, x, normed=True):
@@ -88,7 +89,7 @@ def distance_from_a_sphere(radius, seeds=6, **sizes):
     """Means over seeds of |f - (|x| - r)| and of the correlation, at 300 points."""
     model = models.make_model('igr.igr', radius=radius, **sizes)
     points = np.float32(np.random.default_rng(0).normal(size=(300, 3)))
-    run = jax.jit(lambda key: model.apply(model.init(key, points), points))
+    run = quick_jit(lambda key: model.apply(model.init(key, points), points))
     values = np.stack([run(jax.random.key(seed)) for seed in range(seeds)])
     expected = np.linalg.norm(points, axis=-1) - radius
     return np.abs(values - expected).mean(), np.mean([np.corrcoef(f, expected)[0, 1] for f in values])
@@ -112,7 +113,7 @@ def test_igr_in_float64():
     model = models.make_model('igr.igr', layers=3, width=8, skip=2, beta=100.0)
     points = np.random.default_rng(1).normal(size=(6, 3)) / 4
     params = perturb(model, points)['params']
-    output = jax.jit(model.apply)({'params': params}, points)
+    output = quick_jit(model.apply)({'params': params}, points)
     for x, value in zip(points, output, strict=True):
         h = x
         for i in range(3):
@@ -136,7 +137,7 @@ def test_the_eikonal_gradient_against_finite_differences():
             slopes = back(jnp.ones_like(values))[0]
             return (losses.eikonal_loss(slopes) + losses.surface_loss(values, slopes, normals, 0.7)).sum()
 
-        slopes, run, step = jax.tree.leaves(jax.jit(jax.grad(loss))(params)), jax.jit(loss), 1e-6
+        slopes, run, step = jax.tree.leaves(quick_jit(jax.grad(loss))(params)), quick_jit(loss), 1e-6
         leaves, tree = jax.tree.flatten(params)
         for index, leaf in enumerate(leaves):
             direction = rng.normal(size=leaf.shape)
@@ -182,8 +183,8 @@ def test_occupancy_in_float64():
     points, cloud = rng.normal(size=(2, 3, 3)), rng.normal(size=(2, 6, 3))
     model = models.make_model('occupancy.point_cloud', code=5, hidden=4, width=6, blocks=2)
     variables = perturb(model, points, cloud)
-    output = jax.jit(model.apply)(variables, points, cloud)
-    codes = jax.jit(lambda v: model.apply(v, cloud, method='encode'))(variables)
+    output = quick_jit(model.apply)(variables, points, cloud)
+    codes = quick_jit(lambda v: model.apply(v, cloud, method='encode'))(variables)
     params, stats = (jax.tree.map(np.float64, variables[k]) for k in ('params', 'batch_stats'))
     relu = lambda x: np.maximum(x, 0)  # noqa: E731
     dense = lambda p, x: x @ p['kernel'] + p.get('bias', 0)  # noqa: E731
@@ -212,7 +213,7 @@ def test_the_order_of_a_cloud_does_not_matter():
     cloud = rng.normal(size=(1, 9, 3))
     model = models.make_model('occupancy.point_cloud', code=5, hidden=4, width=6, blocks=2)
     variables = perturb(model, cloud, cloud)
-    encode = jax.jit(lambda c: model.apply(variables, c, method='encode'))
+    encode = quick_jit(lambda c: model.apply(variables, c, method='encode'))
     codes = [encode(c) for c in (cloud, cloud[:, ::-1])]
     np.testing.assert_allclose(*codes, rtol=1e-6)
 

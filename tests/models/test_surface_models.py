@@ -8,6 +8,7 @@ import pytest
 from canon import models
 from canon.errors import UsageError
 from canon.models.srn import clip_gradient
+from tests.quick import quick_jit
 
 rng = np.random.default_rng(0)
 
@@ -30,7 +31,7 @@ def test_parameters():
 
 def drawn(model, *given):
     """Its variables in float64, moved away from their special starts."""
-    variables = jax.jit(model.init)(jax.random.key(0), *given)
+    variables = quick_jit(model.init)(jax.random.key(0), *given)
     return jax.tree.map(lambda x: np.asarray(x, np.float64) + 0.1 * rng.normal(size=x.shape), variables)
 
 
@@ -43,7 +44,7 @@ def test_srns_equations():
     origins, directions = rng.normal(size=(5, 3)), rng.normal(size=(5, 3))
     with jax.enable_x64(True):
         variables = drawn(model, jnp.asarray(origins), jnp.asarray(directions))
-        colours, distances = jax.jit(model.apply)(variables, jnp.asarray(origins), jnp.asarray(directions))
+        colours, distances = quick_jit(model.apply)(variables, jnp.asarray(origins), jnp.asarray(directions))
     p = variables['params']
 
     def stack(x, name, layers):
@@ -71,11 +72,11 @@ def test_srns_equations():
 def test_srns_marching_starts_at_random_distances():
     model = models.make_model('srn.srn', width=6, layers=1, generator_layers=1, steps=1, start=2.0, spread=0.1)
     rays = jnp.ones((2000, 3)), jnp.ones((2000, 3))
-    variables = jax.jit(model.init)(jax.random.key(0), *rays)
+    variables = quick_jit(model.init)(jax.random.key(0), *rays)
     bias = variables['params']['marcher']['forward_0']['bias']
     np.testing.assert_array_equal(bias, [0] * 16 + [1] * 16 + [0] * 32)
     still = dict(variables['params'], length=jax.tree.map(jnp.zeros_like, variables['params']['length']))
-    t = jax.jit(model.apply)({'params': still}, *rays, jax.random.key(1))[1]
+    t = quick_jit(model.apply)({'params': still}, *rays, jax.random.key(1))[1]
     np.testing.assert_allclose((t.mean(), t.std()), (2, 0.1), atol=0.01)
 
 
@@ -92,7 +93,7 @@ def test_dvrs_equations():
     points = rng.normal(size=(4, 5, 3))
     with jax.enable_x64(True):
         variables = drawn(model, jnp.asarray(points))
-        logits, colours = jax.jit(model.apply)(variables, jnp.asarray(points))
+        logits, colours = quick_jit(model.apply)(variables, jnp.asarray(points))
     p = variables['params']
 
     def dense(x, name):
@@ -110,7 +111,7 @@ def test_dvrs_equations():
 
 def test_dvr_starts_as_torch_does():
     """Blocks add a constant at first; weights are even in +-1 / sqrt(inputs)."""
-    p = jax.jit(models.make_model('dvr.dvr', width=128, blocks=1).init)(jax.random.key(0), jnp.ones((1, 3)))['params']
+    p = quick_jit(models.make_model('dvr.dvr', width=128, blocks=1).init)(jax.random.key(0), jnp.ones((1, 3)))['params']
     np.testing.assert_array_equal(p['block_0_1']['kernel'], 0)
     for name, inputs in (('point', 3), ('block_0_0', 128), ('out', 128)):
         kernel = p[name]['kernel']

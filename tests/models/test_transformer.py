@@ -8,6 +8,7 @@ import pytest
 from canon import losses, models, ops, optim
 from canon.errors import UsageError
 from canon.ops import decoding
+from tests.quick import quick_jit
 
 SMALL = dict(vocab=11, layers=2, d_model=8, d_ff=12, heads=2)
 rng = np.random.default_rng(0)
@@ -122,7 +123,7 @@ def forward(p, source, length, target, pre):
 def test_equals_numpy(form):
     model = models.make_model('transformer.transformer', **SMALL, **form)
     variables = draw_variables(model, SOURCE, LENGTHS, TARGET)
-    actual = jax.jit(model.apply)(variables, SOURCE, LENGTHS, TARGET)
+    actual = quick_jit(model.apply)(variables, SOURCE, LENGTHS, TARGET)
     p = jax.tree.map(np.float64, variables['params'])
     pre = form.get('norm') == 'pre'
     expected = np.stack([forward(p, *row, pre) for row in zip(SOURCE, LENGTHS, TARGET, strict=True)])
@@ -133,7 +134,7 @@ def test_equals_numpy(form):
 def test_a_language_model_equals_numpy(form):
     model = models.make_model('transformer.causal_transformer', **SMALL, **form)
     variables = draw_variables(model, TARGET)
-    actual = jax.jit(model.apply)(variables, TARGET).logits
+    actual = quick_jit(model.apply)(variables, TARGET).logits
     p = jax.tree.map(np.float64, variables['params'])
     pre = form['norm'] == 'pre'
     expected = np.stack([decode(p['decoder'], p['embedding']['embedding'], row, pre=pre) for row in TARGET])
@@ -149,7 +150,7 @@ def test_steps_with_a_cache_equal_all_positions_at_once(form):
     model = models.make_model('transformer.transformer', **SMALL, **form)
     variables = draw_variables(model, SOURCE, LENGTHS, TARGET)
 
-    @jax.jit
+    @quick_jit
     def each(variables):
         memory, state = model.apply(variables, SOURCE, LENGTHS, 9, method='start')
 
@@ -163,7 +164,7 @@ def test_steps_with_a_cache_equal_all_positions_at_once(form):
         state, logits = jax.lax.scan(step, state, TARGET.T)
         return logits.swapaxes(0, 1), jnp.concatenate(parts, 1), state, two
 
-    expected = jax.jit(model.apply)(variables, SOURCE, LENGTHS, TARGET)
+    expected = quick_jit(model.apply)(variables, SOURCE, LENGTHS, TARGET)
     steps, parts, state, two = each(variables)
     for actual in (steps, parts):
         np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
@@ -176,9 +177,12 @@ def test_steps_of_a_language_model_equal_all_positions_at_once():
     model = models.make_model('transformer.causal_transformer', **SMALL)
     variables = draw_variables(model, TARGET)
     state = model.start(3, 6)
-    step = jax.jit(lambda state, tokens: model.apply(variables, state, tokens, method='step')[::-1])
-    _, actual = jax.lax.scan(step, state, TARGET.T)
-    expected = jax.jit(model.apply)(variables, TARGET).logits
+    _, actual = quick_jit(
+        lambda state, targets: jax.lax.scan(
+            lambda state, tokens: model.apply(variables, state, tokens, method='step')[::-1], state, targets
+        )
+    )(state, TARGET.T)
+    expected = quick_jit(model.apply)(variables, TARGET).logits
     np.testing.assert_allclose(actual.swapaxes(0, 1), expected, atol=1e-5 * np.abs(expected).max())
 
 
@@ -187,9 +191,9 @@ def test_search_with_and_without_a_cache_agree(form):
     """Against evaluating all positions again at each step: greedy, and the scores of a beam's hypotheses."""
     model = models.make_model('transformer.transformer', **{**SMALL, 'layers': 1}, **form)
     variables = jax.tree.map(lambda p: 0.7 * p, draw_variables(model, SOURCE, LENGTHS, TARGET))
-    one_go = jax.jit(lambda target: jax.nn.log_softmax(model.apply(variables, SOURCE, LENGTHS, target)))
+    one_go = quick_jit(lambda target: jax.nn.log_softmax(model.apply(variables, SOURCE, LENGTHS, target)))
 
-    @jax.jit
+    @quick_jit
     def search(variables):
         memory, state = model.apply(variables, SOURCE, LENGTHS, 5, method='start')
         step = lambda state, tokens: model.apply(variables, memory, state, tokens, method='step')  # noqa: E731
@@ -219,7 +223,7 @@ def test_search_with_and_without_a_cache_agree(form):
 def test_padding_and_later_tokens_change_nothing():
     model = models.make_model('transformer.transformer', **SMALL)
     variables = draw_variables(model, SOURCE, LENGTHS, TARGET)
-    apply = jax.jit(model.apply)
+    apply = quick_jit(model.apply)
     logits = apply(variables, SOURCE, LENGTHS, TARGET)
     other, later = SOURCE.copy(), TARGET.copy()
     other[1, 2:], other[2], later[:, 4:] = 7, 3, 5
@@ -233,7 +237,7 @@ def test_gradients_are_finite_with_an_empty_source():
     model = models.make_model('transformer.transformer', **SMALL)
     variables = draw_variables(model, SOURCE, LENGTHS, TARGET)
 
-    @jax.jit
+    @quick_jit
     @jax.grad
     def gradient(variables):
         logits = model.apply(variables, SOURCE, LENGTHS, TARGET)
@@ -256,7 +260,7 @@ def test_positions_of_dropout_are_the_papers():
         def apply(variables, key):
             return model.apply(variables, SOURCE, LENGTHS, TARGET, train=True, rngs={'dropout': key})
 
-        return jax.jit(apply)
+        return quick_jit(apply)
 
     logits = train(model)(variables, jax.random.key(0))
     p = jax.tree.map(np.float64, variables['params'])
@@ -275,8 +279,8 @@ def test_positions_of_dropout_are_the_papers():
 def test_weights_for_drawing():
     model = models.make_model('transformer.transformer', **SMALL)
     variables = draw_variables(model, SOURCE, LENGTHS, TARGET)
-    logits, actual = jax.jit(lambda v: model.apply(v, SOURCE, LENGTHS, TARGET, mutable=['attention']))(variables)
-    np.testing.assert_allclose(logits, jax.jit(model.apply)(variables, SOURCE, LENGTHS, TARGET), atol=1e-4)
+    logits, actual = quick_jit(lambda v: model.apply(v, SOURCE, LENGTHS, TARGET, mutable=['attention']))(variables)
+    np.testing.assert_allclose(logits, quick_jit(model.apply)(variables, SOURCE, LENGTHS, TARGET), atol=1e-4)
     cross = actual['attention']['decoder']['block2']['cross']
     assert cross.shape == (3, 2, 6, 5)
     np.testing.assert_allclose(cross.sum(-1), np.broadcast_to([[[1]], [[1]], [[0]]], (3, 2, 6)), atol=1e-6)
@@ -287,10 +291,10 @@ def test_weights_for_drawing():
 def test_bfloat16():
     small = {**SMALL, 'layers': 1}
     model = models.make_model('transformer.transformer', **small, dtype='bfloat16')
-    variables = jax.jit(model.init)(jax.random.key(0), SOURCE, LENGTHS, TARGET)
+    variables = quick_jit(model.init)(jax.random.key(0), SOURCE, LENGTHS, TARGET)
     assert {p.dtype for p in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
 
-    @jax.jit
+    @quick_jit
     def decode(variables):
         memory, state = model.apply(variables, SOURCE, LENGTHS, 6, method='start')
         steps, _ = model.apply(variables, memory, state, TARGET, method='extend')
@@ -298,7 +302,7 @@ def test_bfloat16():
 
     logits, memory, state, steps = decode(variables)
     assert logits.dtype == np.float32
-    wide = jax.jit(models.make_model('transformer.transformer', **small).apply)(variables, SOURCE, LENGTHS, TARGET)
+    wide = quick_jit(models.make_model('transformer.transformer', **small).apply)(variables, SOURCE, LENGTHS, TARGET)
     np.testing.assert_allclose(logits, wide, atol=0.05 * np.abs(wide).max())
     assert {x.dtype for x in jax.tree.leaves((memory.layers, state.layers))} == {np.dtype(jnp.bfloat16)}
     np.testing.assert_allclose(steps, logits, atol=0.05 * np.abs(wide).max())
@@ -306,7 +310,7 @@ def test_bfloat16():
 
 def test_a_token_outside_of_the_vocabulary_makes_its_row_nan():
     model = models.make_model('transformer.causal_transformer', **SMALL)
-    logits = jax.jit(model.apply)(draw_variables(model, TARGET), np.array([[3, 11, 2], [3, 10, 2]])).logits
+    logits = quick_jit(model.apply)(draw_variables(model, TARGET), np.array([[3, 11, 2], [3, 10, 2]])).logits
     assert np.isnan(logits[0]).all()
     assert np.isfinite(logits[1]).all()
 

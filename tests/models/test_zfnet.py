@@ -13,6 +13,7 @@ from canon.models import zfnet
 from tests.models.drawn import images
 from tests.models.goldens import shapes_of
 from tests.models.reach import check_fields
+from tests.quick import quick_jit
 
 
 def make(**kwargs) -> Any:
@@ -66,7 +67,7 @@ def float64(params, x):
 def test_the_paper_in_float64():
     model, x = make(num_classes=5, width=0.125), 1000 * images(2, 96, 96)
 
-    @jax.jit
+    @quick_jit
     def run(x):
         variables = model.init(jax.random.key(0, impl='rbg'), x)
         loud = jax.tree.map(lambda a: 10 * a, variables)

@@ -11,6 +11,7 @@ from canon import backend, ops
 from canon.errors import UsageError
 from canon.ops.padding import count_windows, resolve_padding
 from tests.ops import windows
+from tests.quick import quick_jit
 
 CONVENTIONS = ('valid', 'same', 'same_lower', 0, 1, 2, 3, (0, 2), (3, 1))
 AXES = tuple(itertools.product(range(1, 8), range(1, 5), range(1, 21), (1, 2)))  # kernel, stride, size, dilation
@@ -68,7 +69,7 @@ def test_names_of_one_convention():
     assert resolve_padding((1, 2), (5, 5), (3, 3), (1, 1)) == ((1, 1), (2, 2))
 
 
-def check(rows_of_cases, form):
+def check(rows_of_cases, form, jit=jax.jit):
     """rows: (window, stride, size, dilation, convention, groups), all in one program; each against the loop."""
     rng = np.random.default_rng(0)
     images = [rng.normal(size=(1, *size, 4)) for _, _, size, _, _, _ in rows_of_cases]
@@ -85,7 +86,7 @@ def check(rows_of_cases, form):
         ]
 
     with jax.enable_x64(True), backend.forms(form):
-        results = jax.jit(every)(images, kernels)
+        results = jit(every)(images, kernels)
     for x, w, row, results_of_case in zip(images, kernels, rows_of_cases, results, strict=True):
         k, s, n, d, p, g = row
         wide = [windows.starts(p, *axis) for axis in zip(n, k, s, d, strict=True)]
@@ -138,7 +139,7 @@ def test_operations_equal_a_loop_for_all_sizes(k, form):
     cases = rows(zip(axes, axes[::-1], strict=True))
     assert {case[4] for case in cases} >= {p for p in CONVENTIONS if width_of(p) < k}
     for i in range(0, len(cases), 20):
-        check(cases[i : i + 20], form)
+        check(cases[i : i + 20], form, quick_jit)  # over 2,000 different shapes, of which each compiles
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from canon.train import Evaluator, Experiment, Task, fit, init_state, make_step,
 from canon.train.evaluation import evaluate
 from canon.train.setup import make_setup
 from canon.train.types import CARRY
+from tests.quick import XLA_FLAGS
 from tests.train import toy
 
 
@@ -255,7 +256,7 @@ print(json.dumps(out))
 @pytest.fixture(scope='module')
 def eight(root):
     """Runs of the toy experiment on eight fake devices, in a process of their own."""
-    env = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
+    env = os.environ | {'XLA_FLAGS': f'--xla_force_host_platform_device_count=8 {XLA_FLAGS}'}
     done = subprocess.run([sys.executable, '-c', EIGHT], capture_output=True, text=True, cwd=root, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])

@@ -1,0 +1,15 @@
+"""A jit for tests that call a program once or twice: it compiles in a half to a fifth of the time, and runs slower.
+
+What is tested so is the program, not the compiler. Tests of training, of bits and of the forms for one backend use
+`jax.jit`.
+"""
+
+import functools
+
+import jax
+
+# LLVM's optimisation is left out, and loops are emitted by XLA's older emitters, which write shorter code.
+COMPILER_OPTIONS = {'xla_backend_optimization_level': 0, 'xla_cpu_use_fusion_emitters': False}
+XLA_FLAGS = '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'  # the same for a process
+
+quick_jit = functools.partial(jax.jit, compiler_options=COMPILER_OPTIONS)
