@@ -24,6 +24,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen.dtypes import promote_dtype
 from jax.nn import initializers
 
 from canon import ops
@@ -137,10 +138,15 @@ class SSD(Network):
             return maps
         outputs: dict[str, list[jax.Array]] = {'offsets': [], 'logits': []}
         for (name, x), ratios in zip(maps.items(), self.aspect_ratios, strict=True):
-            for output, columns in (('offsets', 4), ('logits', self.num_classes)):
-                shapes = 2 + 2 * len(ratios)
-                y = self._head(shapes * columns, name=f'{name}_{output}')(x)
-                outputs[output].append(y.reshape(x.shape[0], -1, columns))
+            shapes = 2 + 2 * len(ratios)
+            filters = {'offsets': 4 * shapes, 'logits': self.num_classes * shapes}
+            parts = [_HeadParameters(n, name=f'{name}_{output}')(x.shape[-1]) for output, n in filters.items()]
+            # One convolution for both: few filters by themselves take as long as many on most hardware.
+            kernel, bias = (jnp.concatenate([part[i] for part in parts], -1) for i in (0, 1))
+            x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+            both = jnp.split(ops.conv(x, kernel, padding=1) + bias, (filters['offsets'],), -1)
+            for output, y in zip(filters, both, strict=True):
+                outputs[output].append(y.reshape(len(x), -1, filters[output] // shapes))
         # Losses and box coding take float32: the exponential of a bfloat16 offset moves a box by several pixels.
         return {name: jnp.concatenate(parts, 1).astype(jnp.float32) for name, parts in outputs.items()}
 
@@ -163,10 +169,6 @@ class SSD(Network):
             x = unit(x, layer.channels, layer.kernel_size, stride=stride, padding=padding, name=f'{layer.name}_2')
             maps[f'{layer.name}_2'] = x
         return maps
-
-    @property
-    def _head(self):
-        return partial(Conv, kernel_size=3, padding=1, dtype=self.dtype, kernel_init=initializers.glorot_uniform())
 
     def priors(self, height: int, width: int) -> np.ndarray:
         """Returns the prior boxes of images of that size, float32 [A, 4], corner boxes in pixels.
@@ -191,6 +193,18 @@ class SSD(Network):
                 f'the priors of this SSD are made for images of {size}x{size}, not {height}x{width}: resize the images '
                 "to it, or take model.name='ssd.ssd', which fits its priors to the images"
             )
+
+
+class _HeadParameters(nn.Module):
+    """The kernel [3, 3, C, features] and the bias of a prediction."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, channels: int) -> tuple[jax.Array, jax.Array]:
+        shape = (3, 3, channels, self.features)
+        kernel = self.param('kernel', initializers.glorot_uniform(), shape, jnp.float32)
+        return kernel, self.param('bias', initializers.zeros, (self.features,), jnp.float32)
 
 
 def _conv_unit(
