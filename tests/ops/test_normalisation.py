@@ -1,4 +1,4 @@
-"""Batch normalisation and LRN against float64 loops, and where float32 is hard put to it."""
+"""Batch normalisation, LRN and L2 normalisation against float64 loops, and where float32 is hard put to it."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +7,7 @@ import pytest
 
 from canon import backend, ops
 from canon.errors import UsageError
+from canon.nn import L2Norm
 
 
 def lrn(x, size, alpha, beta, k, divide_by_n):
@@ -127,3 +128,34 @@ def test_given_statistics():
     with jax.enable_x64(True):
         y = ops.batch_norm(*map(jnp.asarray, (x, scale, bias, mean, var)), 1e-3)
     np.testing.assert_allclose(y, scale * (x - mean) / np.sqrt(var + 1e-3) + bias, rtol=1e-12)
+
+
+def test_l2_normalisation_equals_numpy_and_so_do_its_gradients():
+    """y = s x / n with n = |x|; dx = s dy / n - x (s dy . x) / n^3, ds = sum dy x / n. One vector is zero."""
+    rng = np.random.default_rng(0)
+    x, scale, dy = rng.normal(size=(2, 3, 4, 6)), rng.uniform(1, 20, 6), rng.normal(size=(2, 3, 4, 6))
+    x[0, 1, 2] = 0
+
+    @jax.jit
+    def differentiate(x, scale, dy):
+        y, pull = jax.vjp(ops.l2_normalize, x, scale)
+        return y, *pull(dy)
+
+    with jax.enable_x64(True):
+        actual = [np.asarray(a) for a in differentiate(x, scale, dy)]
+    norm = np.sqrt((x**2).sum(-1, keepdims=True) + 1e-10)
+    dx = scale * dy / norm - x * (scale * dy * x).sum(-1, keepdims=True) / norm**3
+    for found, expected in zip(actual, (scale * x / norm, dx, (dy * x / norm).sum((0, 1, 2))), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+    assert not actual[0][0, 1, 2].any()
+
+
+def test_l2_normalisation_of_large_bfloat16_values():
+    """The sum of squares is float32: 1e3 squared 512 times would lose its digits in bfloat16."""
+    x = jnp.full((1, 1, 1, 512), 1e3, jnp.bfloat16)
+    layer = L2Norm()
+    params = layer.init(jax.random.key(0), x)
+    assert params['params']['channel_scale'].tolist() == [20] * 512
+    y = layer.apply(params, x)
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_allclose(y.astype(np.float32), 20 / np.sqrt(512), rtol=4e-3)
