@@ -11,6 +11,9 @@ from PIL import Image
 from canon.errors import CanonError, UsageError
 from canon.tasks import predictions
 from canon.train import fit
+from canon.train.init_from import init_from, read_model
+from canon.train.settings import InitFrom
+from canon.train.types import State
 from canon.weights.stablehlo import export_stablehlo
 from experiments import configs, segmentation
 
@@ -163,3 +166,25 @@ def test_what_is_refused(tmp_path):
 
 def build_and_predict(made, folder):
     next(segmentation.predict(made, segmentation.make(made), {}, {}, str(folder)))
+
+
+@pytest.mark.slow
+def test_networks_are_trained_one_after_the_other(tmp_path):
+    """FCN-16s takes all of a run of FCN-32s but the scores of pool4, which start at zero."""
+    made = config()
+    with made.unlocked():
+        made.model = dict(name='fcn.fcn32s', num_classes=11, width=1 / 64, border=1)
+        made.tx = dict(name='momentum', learning_rate=0.1)
+        made.run = dict(steps=1, log_every=1, evals={}, checkpoint=dict(every=1), tensorboard=False)
+    fit(segmentation.make(made), made, tmp_path, quiet=True)
+    made.model.name = 'fcn.fcn16s'
+    experiment = segmentation.make(made)
+    params, mutable = variables(experiment)
+    start = State(0, params, mutable, ())
+    taken = init_from(start, InitFrom(path=str(tmp_path), new='^score_pool4/'), experiment.read).params
+    stored = read_model(tmp_path)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(taken):
+        name = '/'.join(key.key for key in path)
+        expected = np.zeros_like(leaf) if name.startswith('score_pool4') else stored[name]
+        np.testing.assert_array_equal(np.asarray(leaf), expected, err_msg=name)
+    assert np.any(stored['score_fr/kernel'])  # which the step has moved
