@@ -4,7 +4,7 @@
     ./launch.sh table runs/claims/hard_negatives
 
 Liu et al. 2016, section 2.2: "this leads to faster optimization and a more stable training". A ratio of 1000 takes all
-of the 5,440 priors of an image with six matched ones.
+of the 3,060 priors of an image with four matched ones.
 """
 
 from configs.detection._recipes import SSD, scenes, small_ssd

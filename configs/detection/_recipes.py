@@ -6,7 +6,9 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-CAFFE = dict(mean=(0.48235, 0.45882, 0.40784), std=1 / 255)  # pixels in 0..255 less the mean (123, 117, 104)
+# As torchvision's VGG-16 was trained, which the recipes of SSD start from. Weights of Caffe, and torchvision's SSD300,
+# need mean=(0.48235, 0.45882, 0.40784) and std=1 / 255: pixels in 0..255 less (123, 117, 104).
+IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 SSD = dict(  # of section 2.2, as `system`
     name='ssd',
     threshold=0.5,  # IoU from which a prior is matched
@@ -128,7 +130,7 @@ def paper(
     batch_size: int,
     metric: str,
     at_least: float,
-    input: Mapping[str, Any] = CAFFE,
+    input: Mapping[str, Any] = IMAGENET,
     detect: Mapping[str, Any] | None = None,
 ) -> ConfigDict:
     """Returns a recipe of a paper.

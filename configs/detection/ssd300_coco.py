@@ -12,7 +12,7 @@ from configs.detection._recipes import SSD, paper, sgd, shrink, ssd_transforms
 
 COCO = dict(
     name='coco_detection',
-    source=dict(invalid='drop'),  # COCO has boxes without area
+    source=dict(invalid='clip'),  # COCO has boxes without area, which are dropped
     objects=dict(most=100, overflow='truncate'),
     splits=dict(train='train2017', test='val2017'),
     test=dict(year=2010),
