@@ -67,6 +67,7 @@ def make(config: ConfigDict) -> Experiment:
 def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
     """Makes the experiment of a run from its `about` in run.json: enough to predict and to export."""
     config = apply_form(config)
+    _pictures(config)  # checked before a run that is to predict with it
     shape = config.data.batch_size, _objects(config).most
     flags = {name: np.zeros(shape, bool) for name in ('difficult', 'crowd', 'valid')}
     objects = dict(boxes=np.zeros((*shape, 4), np.float32), labels=np.zeros(shape, np.int32), **flags)
@@ -92,7 +93,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
 
     See `canon.tasks.detection.predict_files` for what is written.
     """
-    settings = named.call(tasks.PictureSettings, config.get('predict', {}), 'predict')
+    settings = _pictures(config)
     first = min(config.data.evals, default=None)
     spec = fill_size({} if first is None else config.data.evals[first].get('transforms'), _predicted_size(experiment))
     transforms = data.transforms.make_transforms(spec, f'data.evals.{first}.transforms')
@@ -125,6 +126,10 @@ def _task(config: ConfigDict, about: Mapping[str, Any]) -> Task:
     settings = named.call(tasks.DetectionSettings, config.get('detect', {}), 'detect')
     bound = dict(model=model, make_input=named.call(make_image_input, config.input, 'input'), settings=settings)
     return named.call(tasks.SYSTEMS[name], {**bound, **arguments}, 'system')
+
+
+def _pictures(config: ConfigDict) -> tasks.PictureSettings:
+    return named.call(tasks.PictureSettings, config.get('predict', {}), 'predict')
 
 
 def _predicted_size(experiment: Experiment) -> tuple[int, int]:

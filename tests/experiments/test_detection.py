@@ -174,6 +174,7 @@ def test_what_is_refused(tmp_path):
     check(r"no detector is called system\.name='ssb'; did you mean 'ssd'", system__name='ssb')
     check(r'system\.threshold=2\.0 must be a number at least 0 and at most 1', system__threshold=2.0)
     check(r'detect\.per_class=0 must be a whole number at least 1', detect__per_class=0)
+    check(r'predict\.min_score=3\.0 must be a number at least 0 and at most 1', predict__min_score=3.0)
     check(r'data\.objects\.most=0 must be a whole number at least 1', data__objects__most=0)
     check(r'give --config\.data\.source\.path=FOLDER_OR_TAR', data__name='voc_detection', data__source={})
     check('shares images with data.train.split', data__evals=dict(x=dict(split='train[:2]')))
