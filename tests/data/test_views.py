@@ -112,7 +112,7 @@ def test_views_are_a_function_of_their_arguments_and_the_first_ones_stay():
     np.testing.assert_array_equal(a.poses[:2], few.poses)
     assert not np.array_equal(a.poses, small('test').poses)
     assert not np.array_equal(a.poses, small(seed=4).poses)
-    traced._traced.cache_clear()
+    traced._render_views.cache_clear()
     np.testing.assert_array_equal(a.images, small().images)
 
 
