@@ -5,7 +5,7 @@
 
 The paper reports mean IU 59.4, 62.4 and 62.7 on Pascal VOC, with pixel accuracies of 89.1, 90.0 and 90.3 %. Here the
 narrow networks are trained from scratch, all skips together, on scenes of digits of 24 to 64 pixels, whose strokes are
-3 to 8 pixels wide: the coarsest scores cannot show them.
+3 to 8 pixels wide: the coarsest scores should not show them. The sweep has not been run yet.
 """
 
 from configs.segmentation._recipes import scenes

@@ -6,7 +6,7 @@
 The weights are torchvision's VGG-16, from the hub (or any file: `run.init_from.path`); fc6 and fc7 become convolutions
 as they are read, and the scores start at zero. `seg11valid` is the list of the authors' repository, to be put into
 VOC2011/ImageSets/Segmentation. Published: mean IU 63.6 on it. Not run here: neither the data nor the weights are
-available. `:smoke`, the narrow network from scratch on scenes of digits: TODO.
+available. `:smoke`, the narrow network from scratch on scenes of digits, is not measured yet.
 """
 
 from configs.segmentation._recipes import paper_smoke, voc

@@ -5,7 +5,8 @@
 
 The scores of pool3 start at zero, so training starts from FCN-16s. `:at_once` trains all skips together from the
 classifier, with scaled maps, for 300,000 steps. Published: mean IU 65.5 on seg11valid, 65.4 at once. Not run here:
-neither the data nor the weights are available. `:smoke`, the narrow network from scratch on scenes of digits: TODO.
+neither the data nor the weights are available. `:smoke`, the narrow network from scratch on scenes of digits, is not
+measured yet.
 """
 
 from configs.segmentation._recipes import paper_smoke, voc
