@@ -5,6 +5,8 @@
 The path is that of the folder or of its tar. Images of 480x640 are reduced to 192x256. Training is from scratch, on
 the list `trainval` (292 images); the list `test` (72 images) is evaluated. Augmentation: SSD's colours, canvas and
 crops, less extreme than for VOC. `:smoke` takes scenes of digits instead.
+
+Not measured yet; the targets are those that the recipe is made for.
 """
 
 from ml_collections.config_dict import placeholder

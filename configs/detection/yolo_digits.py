@@ -4,6 +4,8 @@
 
 The scenes are those of `ssd_digits.py`. 8x8 cells of 16 pixels, each with one object at most: of two digits whose
 centres share a cell, one cannot be found. Not in the paper: 3/16 of the width, BatchNorm and Adam, from scratch.
+
+Not measured yet; the targets are those that the recipe is made for.
 """
 
 from configs.detection._recipes import YOLO, scenes, small_yolo
