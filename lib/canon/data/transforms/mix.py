@@ -30,6 +30,7 @@ def mixup(
     """
     if not alpha > 0:
         raise UsageError(f'mixup: alpha={alpha} is not positive')
+    # A row per class: indexing it is one-hot encoding.
     eye = np.eye(num_classes, dtype=np.float32)
 
     def to_distribution(example, key):
