@@ -19,7 +19,7 @@ FAST = SMALL | dict(hidden=(16, 32))
 
 
 def test_counts_of_the_paper():
-    """271,703,550 parameters, 60,155,968 of them in convolutions; Fast YOLO's are those of the 180 MB release."""
+    """271,703,550 parameters, 60,155,968 of them in convolutions; Fast YOLO's follow from its layers."""
     params = shapes_of(models.make_model('yolo.yolo'), (1, 448, 448, 3))['params']
     assert count(params) == 271_703_550
     convolutions = {name: layer for name, layer in params.items() if name.startswith('conv')}
