@@ -76,6 +76,15 @@ def test_what_is_turned_or_mirrored_has_no_placement():
         assert np.isnan(move.apply(example, Key(0, 0, 0))['placement']).all()
 
 
+def test_a_random_crop_before_the_first_placement_leaves_none():
+    """What crops at random places nothing, so that the resize after it would map boxes to a wrong place."""
+    for last in (transforms.resize(40), transforms.letterbox(40), transforms.resize_short(40)):
+        assert np.isfinite(last.apply(located(), Key(0, 0, 0))['placement']).all()
+        for first in (transforms.random_crop((20, 30)), transforms.yolo_jitter(33), transforms.expand(p=1.0)):
+            out = chain.apply_chain([first, last], located(), Key(0, 1, 2))
+            assert np.isnan(out['placement']).all()
+
+
 def test_only_images_of_detectors_get_a_placement():
     image = {'image': located()['image']}
     assert set(transforms.resize(20).apply(image, Key(0, 0, 0))) == {'image'}

@@ -251,9 +251,24 @@ def test_boxes_return_to_the_original_image(drawn, rows):
     np.testing.assert_array_equal(table.object_boxes, expected.object_boxes)  # whole numbers come back whole
     np.testing.assert_allclose(table.boxes, expected.boxes, atol=1e-3)
     size = np.broadcast_to(np.int32([50, 40]), (24, 2))
-    clipped = detection.collect_detections(found, {**batch, 'original_size': jnp.asarray(size)})
+    sized = {**batch, 'original_size': jnp.asarray(size)}
+    clipped = detection.collect_detections(found, {**sized, 'placement': np.float32([[1, 1, 0, 0]] * 24)})
     boxes = detection._flatten(clipped).boxes
     np.testing.assert_array_equal(boxes, np.clip(expected.boxes, 0, [40, 50, 40, 50]))
+    unplaced = detection._flatten(detection.collect_detections(found, sized))  # perhaps larger than the original
+    np.testing.assert_array_equal(unplaced.boxes, expected.boxes)
+
+
+def test_objects_without_a_place_are_refused(drawn):
+    found, batch = drawn
+    placement = np.tile(np.float32([1, 1, 0, 0]), (24, 1))
+    image = int(np.flatnonzero(~batch['valid'].any(1))[0])  # one without objects has nothing to place
+    placement[image] = np.nan
+    detection.match_detections(detection.collect_detections(found, {**batch, 'placement': placement}))
+    placement[int(np.flatnonzero(batch['valid'].any(1))[0])] = np.nan
+    rows = detection.collect_detections(found, {**batch, 'placement': placement})
+    with pytest.raises(UsageError, match='mirrors, turns or crops at random; remove it from the transforms'):
+        detection.match_detections(rows)
 
 
 def test_empty_sets_have_no_numbers_and_empty_images_are_normal():

@@ -47,7 +47,7 @@ def collect_detections(detections: Mapping[str, Any], batch: Mapping[str, Any]) 
 
     Args:
       detections: 'boxes' float [B, D, 4] in pixels of the batch's images, 'scores' [B, D], 'labels' int [B, D] and
-        'valid' bool [B, D]. Boxes are clipped to the original image if the batch has 'original_size'.
+        'valid' bool [B, D]. Boxes are clipped to the original image if the batch has 'original_size' and 'placement'.
       batch: 'boxes' [B, M, 4], 'labels' [B, M] and 'valid' [B, M]; optional are 'difficult' and 'crowd' [B, M], 'area'
         [B, M] (COCO's area of the object's segmentation in original pixels; without it, of the box), 'image_id' [B],
         'placement' [B, 4] (scale_x, scale_y, shift_x, shift_y from original to batch pixels), 'original_size' [B, 2]
@@ -72,7 +72,7 @@ def collect_detections(detections: Mapping[str, Any], batch: Mapping[str, Any]) 
     rows = len(batch['boxes'])
     no_flags = xp.zeros(batch['valid'].shape, bool)
     boxes = _to_original(detections['boxes'], batch)
-    if 'original_size' in batch:
+    if 'original_size' in batch and 'placement' in batch:  # else the canvas may be larger than the original
         limits = batch['original_size'][:, [1, 0, 1, 0]][:, None].astype(boxes.dtype)
         boxes = xp.clip(boxes, 0, limits)
     predicted = {'boxes': boxes, **{name: detections[name] for name in ('scores', 'labels', 'valid')}}
@@ -210,6 +210,11 @@ def _flatten(rows: Rows) -> _Table:
     # Annotations are whole pixels or hundredths, and come back from float32 on the canvas with an error of up to 1e-4
     # pixels, which would move objects across thresholds of area and overlap. Other numbers stay as they are.
     object_boxes = join('object_boxes', np.float64, (4,))
+    if not np.isfinite(object_boxes).all():
+        raise UsageError(
+            'boxes of objects have no place in the original images: a transform of the evaluation mirrors, turns or '
+            'crops at random; remove it from the transforms of data.evals'
+        )
     hundredths = np.round(object_boxes, 2)
     object_boxes = np.where(np.abs(hundredths - object_boxes) < _ROUNDING, hundredths, object_boxes)
     areas = join('object_area', np.float64) if 'object_area' in columns else _compute_areas(object_boxes)

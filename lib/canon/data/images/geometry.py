@@ -244,7 +244,8 @@ def transform_fields(
 
     A field 'placement', float32 [4], is composed with the matrix: (scale_x, scale_y, shift_x, shift_y) with x' =
     scale_x x + shift_x from pixels of the original image to those of the example's. Predictions are mapped back by it.
-    It becomes NaN where a matrix does more than scale and shift, so that no wrong place is computed from it.
+    It becomes NaN where a matrix does more than scale and shift, and where an image had changed its size before it was
+    placed, so that no wrong place is computed from it.
 
     Args:
       example: an example whose field `field` is the image as it was.
@@ -261,7 +262,8 @@ def transform_fields(
     """
     out = {**example, field: image}
     if PLACEMENT in example or (place and (along.boxes in example or 'original_size' in example)):
-        out[PLACEMENT] = _compose_placement(example.get(PLACEMENT), matrix)
+        old = find_placement(example, before or example[field].shape[:2])
+        out[PLACEMENT] = _compose_placement(old, matrix)
     if along.boxes in example:
         _transform_box_fields(out, matrix, image.shape[:2], along)
     if along.masks in out or along.segmentation in out:
@@ -269,11 +271,22 @@ def transform_fields(
     return out
 
 
-def _compose_placement(placement: np.ndarray | None, matrix: np.ndarray) -> np.ndarray:
+def find_placement(example: Example, size: Size) -> np.ndarray:
+    """Returns the 'placement' of an example whose image has the given size, the identity if it has none yet.
+
+    NaN if it has none and the size is not its 'original_size': a random crop, which places nothing, went before.
+    """
+    if PLACEMENT in example:
+        return example[PLACEMENT]
+    unchanged = tuple(np.asarray(example.get('original_size', size)).tolist()) == tuple(size)
+    return np.array((1, 1, 0, 0) if unchanged else (np.nan,) * 4, np.float32)
+
+
+def _compose_placement(placement: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     scale = np.diagonal(matrix)[:2]
     if not is_axis_aligned(matrix) or (scale <= 0).any():
         return np.full(4, np.nan, np.float32)
-    old = np.array((1, 1, 0, 0), np.float64) if placement is None else np.asarray(placement, np.float64)
+    old = np.asarray(placement, np.float64)
     return np.concatenate([scale * old[:2], scale * old[2:] + matrix[:2, 2]]).astype(np.float32)
 
 

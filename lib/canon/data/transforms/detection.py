@@ -78,8 +78,7 @@ def letterbox(
         canvas = geometry.crop_padded(resized, -top, -left, *size, _to_units(value, image))
         # The scales of rounded sides, which differ a little between the axes, so that boxes fit exactly.
         matrix = geometry.translation(left, top) @ geometry.box_to_canvas((0, 0, width, height), inner)
-        if geometry.PLACEMENT not in example:
-            example = {**example, geometry.PLACEMENT: np.array((1, 1, 0, 0), np.float32)}
+        example = {**example, geometry.PLACEMENT: geometry.find_placement(example, (height, width))}
         return geometry.transform_fields(example, field, canvas, matrix, along)
 
     return Transform(apply)
