@@ -9,8 +9,10 @@ import textwrap
 
 import pytest
 
-# What needs a network, a cluster, an accelerator, somebody's photos, or is this very suite: --dry must print it.
-ELSEWHERE = re.compile(r'launch\.sh (test|slurm|tpu|prepare mnist)|--engine=slurm|CANON_EXTRAS|~/photos|name=mnist')
+# What needs a network, a cluster, an accelerator, somebody's photos, or is done by .ci/run: --dry must print it.
+ELSEWHERE = re.compile(
+    r'launch\.sh (test|ledger|slurm|tpu|prepare mnist)|--engine=slurm|CANON_EXTRAS|~/photos|name=mnist'
+)
 
 
 @pytest.fixture(scope='module')

@@ -39,6 +39,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tests.quick import XLA_FLAGS
+
 SECONDS = 120  # of CPU, or five times as long by the clock, after which a case counts as hanging
 LONGEST = 700  # characters of an error message that is still one clear line
 CONFIGS = (
@@ -560,6 +562,7 @@ def main() -> None:
     parser.add_argument('--jobs', type=int, default=os.cpu_count())
     parser.add_argument('--verbose', action='store_true', help='also print the output of cases that fail')
     options = parser.parse_args()
+    os.environ.setdefault('XLA_FLAGS', XLA_FLAGS)  # for the cases: messages are judged, not speed
     import_all()
     cases = [
         c for c in draw_cases(options.seed, options.count, tuple(options.only.split(','))) if options.match in c.name

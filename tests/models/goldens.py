@@ -8,6 +8,7 @@ import numpy as np
 
 from canon import weights
 from tests.models.drawn import digest, distance, draw_parameter, images
+from tests.quick import quick_jit
 
 
 class Golden:
@@ -62,7 +63,7 @@ def check_bfloat16(model, size):
 def check_evaluation(model, variables, size, golden, tolerance=1e-5):
     """Logits, and every stage that the golden names, within `tolerance` of their largest value."""
 
-    @jax.jit
+    @quick_jit
     def both(variables, x):
         return model.apply(variables, x), model.apply(variables, x, method='features')
 
@@ -80,7 +81,7 @@ def check_training_pass(model, variables, size, golden, names, keys, double: boo
     1e-5, logits at most twice as far as torch's own in float32, since normalising by a small batch magnifies rounding.
     """
 
-    @jax.jit
+    @quick_jit
     def step(variables, x):
         return model.apply(variables, x, True, mutable=['batch_stats', 'auxiliary'])
 

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.quick import quick_jit
+
 
 def field(windows, place: int) -> tuple[int, int]:
     """Returns the first and last row of the image that `place` sees through windows (size, stride, padding above)."""
@@ -41,7 +43,7 @@ def check_fields(model, shapes, paths: dict[str, list], height: int, width: int)
     for i, (_, _, row, _) in enumerate(cases):
         lit[i, row] = 1
 
-    @jax.jit
+    @quick_jit
     def sees(x):
         stages_of_row = model.apply(variables, x[None], method='features')
         return {name: (stages_of_row[name] > 0).any((0, 2, 3)) for name in paths}

@@ -14,6 +14,7 @@ from canon.weights.googlenet import TORCHVISION
 from tests.models.drawn import images
 from tests.models.goldens import Golden, check_bfloat16, check_evaluation, check_training_pass, count, shapes_of
 from tests.models.reach import check_fields
+from tests.quick import quick_jit
 
 NAMES = TORCHVISION['googlenet.googlenet']
 
@@ -163,7 +164,7 @@ def test_the_paper_in_float64():
     x = images(2, 80, 80)
     variables = jax.tree.map(draw_like, shapes_of(model, x.shape))
 
-    @jax.jit
+    @quick_jit
     def compute_all(variables, x):
         logits, heads = model.apply(variables, x, True, mutable=['auxiliary'])
         return {'logits': logits, **model.apply(variables, x, method='features')} | {
@@ -200,7 +201,7 @@ def test_initialisation(variant, deviation):
     x = np.zeros((1, 64, 64, 3), np.float32)
     some = ('conv1/conv', 'inception_4b/branch3x3_2/conv', 'head_4d/conv/conv', 'head_4d/fc1', 'head_4d/fc2', 'fc')
 
-    @jax.jit
+    @quick_jit
     def initial(key):  # of the rest nothing is computed
         layers = flatten_dict(model.init(key, x)['params'], sep='/')
         return {f'{name}/{leaf}': layers.get(f'{name}/{leaf}') for name in some for leaf in ('kernel', 'bias')}

@@ -15,6 +15,7 @@ from canon.weights.inception import TIMM, TORCHVISION
 from tests.models.drawn import images
 from tests.models.goldens import Golden, check_bfloat16, check_evaluation, check_training_pass, count, shapes_of
 from tests.models.reach import check_fields
+from tests.quick import quick_jit
 
 V3, V4 = TORCHVISION['inception.inception_v3'], TIMM['inception.inception_v4']
 
@@ -258,7 +259,7 @@ def test_bn_inception_in_float64():
     model, x = make('bn_inception', num_classes=7), images(1, 77, 70)
     variables = jax.tree_util.tree_map_with_path(draw_like, shapes_of(model, x.shape))
 
-    @jax.jit
+    @quick_jit
     def both(variables, x):
         return {'logits': model.apply(variables, x), **model.apply(variables, x, method='features')}
 
@@ -272,8 +273,8 @@ def test_bn_inception_variants():
     """Sigmoids for ReLUs; biases for normalisation: one number a filter in place of two."""
     model, x = make('bn_inception', activation='sigmoid', num_classes=3), images(1, 32, 32)
     variables = jax.tree_util.tree_map_with_path(draw_like, shapes_of(model, x.shape))
-    conv1 = jax.jit(lambda v, x: model.apply(v, x, method='features')['conv1'])(variables, x)
-    pre = jax.jit(
+    conv1 = quick_jit(lambda v, x: model.apply(v, x, method='features')['conv1'])(variables, x)
+    pre = quick_jit(
         lambda v, x: make('bn_inception', activation='linear', num_classes=3).apply(v, x, method='features')['conv1']
     )(variables, x)
     np.testing.assert_allclose(conv1, 1 / (1 + np.exp(-pre)), atol=1e-6)
@@ -331,7 +332,7 @@ def test_initialisation(name):
         'bn_inception': {'inception_3a/branch3x3_2/conv': np.sqrt(2 / (9 * 64)), 'fc': np.sqrt(2 / 1024)},
     }[name]
 
-    @jax.jit
+    @quick_jit
     def initial(key):  # of the rest nothing is computed
         layers = flatten_dict(model.init(key, np.zeros((1, size, size, 3), np.float32))['params'], sep='/')
         return {k: layers[f'{k}/kernel'] for k in expected}

@@ -21,6 +21,7 @@ from tests.models.goldens import (
     shapes_of,
 )
 from tests.models.reach import check_fields, field
+from tests.quick import quick_jit
 
 V1_PARAMETERS = {1.0: 4_231_976, 0.75: 2_585_560, 0.5: 1_331_592, 0.25: 470_072}
 V2_PARAMETERS = {
@@ -157,7 +158,7 @@ def relu6(x):
 
 
 def both(model, variables, x):
-    call = jax.jit(lambda v, x: model.apply(v, x, method='features') | {'logits': model.apply(v, x)})
+    call = quick_jit(lambda v, x: model.apply(v, x, method='features') | {'logits': model.apply(v, x)})
     return call(variables, x)
 
 
@@ -236,7 +237,7 @@ def test_initialisation():
     ):
         model = make(name)
         x = np.zeros((1, 32, 32, 3), np.float32)
-        made = jax.jit(lambda key, model=model, few=few, x=x: {k: model.init(key, x)['params'][k] for k in few})
+        made = quick_jit(lambda key, model=model, few=few, x=x: {k: model.init(key, x)['params'][k] for k in few})
         for path, leaf in jax.tree_util.tree_leaves_with_path(made(jax.random.key(3, impl='rbg'))):
             keys = [k.key for k in path]
             if keys[-1] == 'kernel':

@@ -23,6 +23,7 @@ from tests.models.goldens import (
     shapes_of,
 )
 from tests.models.reach import check_fields, field
+from tests.quick import quick_jit
 
 IMAGENET = {18: 11_689_512, 34: 21_797_672, 50: 25_557_032, 101: 44_549_160, 152: 60_192_808}
 CIFAR = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962, 1202: 19_421_274}
@@ -233,7 +234,7 @@ def test_the_papers_in_float64(name, kwargs, block, depth):
     """Odd sizes, of which a stride keeps the first row; statistics drawn near identity."""
     model = make(name, num_classes=7, **kwargs).clone(**depth or {})
     variables, x = draw_variables(model), images(2, 37, 33)
-    actual = jax.jit(lambda v, x: model.apply(v, x, method='features') | {'logits': model.apply(v, x)})(variables, x)
+    actual = quick_jit(lambda v, x: model.apply(v, x, method='features') | {'logits': model.apply(v, x)})(variables, x)
     expected = float64(variables, x, block, kwargs.get('plain', False), kwargs.get('stride_at') == '1x1')
     assert actual.keys() == expected.keys()
     for stage, value in expected.items():
@@ -280,7 +281,7 @@ def test_receptive_field_and_stride_on_cifar():
 
 def initialised(model):
     key = jax.random.key(3, impl='rbg')  # it compiles in a third of the time
-    return jax.jit(model.init)(key, np.zeros((1, 32, 32, 3), np.float32))
+    return quick_jit(model.init)(key, np.zeros((1, 32, 32, 3), np.float32))
 
 
 @pytest.mark.parametrize(
@@ -310,7 +311,7 @@ def test_initialisation(name, kwargs, depth, zero):
 def test_a_block_of_zero_scale_is_its_shortcut():
     """Then every stage of the CIFAR net is relu(conv1), subsampled."""
     model = make('resnet20_cifar', zero_init_last=True).clone(depths=(2, 1, 1))
-    stages = jax.jit(lambda v, x: model.apply(v, x, method='features'))(initialised(model), images(1, 32, 32))
+    stages = quick_jit(lambda v, x: model.apply(v, x, method='features'))(initialised(model), images(1, 32, 32))
     first = stages['conv1']
     np.testing.assert_array_equal(stages['conv2_x'], first)
     np.testing.assert_array_equal(stages['conv4_x'][..., :16], first[:, ::4, ::4])
@@ -321,7 +322,7 @@ def test_frozen_norms():
     model, free = (make('resnet20_cifar', frozen_norm=f).clone(depths=(1, 1, 1)) for f in (True, False))
     variables, x = draw_variables(model), images(2, 16, 16)
 
-    @jax.jit
+    @quick_jit
     def compute_all(variables, x):
         trained, changed = model.apply(variables, x, True, mutable=['batch_stats'])
         return trained, changed, model.apply(variables, x), free.apply(variables, x, True, mutable=['batch_stats'])[0]

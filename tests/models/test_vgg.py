@@ -15,6 +15,7 @@ from canon.weights.vgg import TIMM, TORCHVISION
 from tests.models.drawn import distance, images
 from tests.models.goldens import Golden, check_bfloat16, check_evaluation, count, shapes_of
 from tests.models.reach import check_fields
+from tests.quick import quick_jit
 
 KEYS = Path(__file__).parent / 'golden/vgg_keys.txt'
 
@@ -65,7 +66,7 @@ def test_names_and_shapes_are_the_publishers():
 def test_timm_keeps_the_same_numbers_as_convolutions():
     """A tree out by either publisher's names comes back the same; the two differ by a reshape of fc6 and fc7 alone."""
     model = make('vgg11', width=1 / 32, num_classes=5)
-    tree = jax.jit(model.init)(jax.random.key(0, impl='rbg'), np.zeros((1, 32, 32, 3), np.float32))
+    tree = quick_jit(model.init)(jax.random.key(0, impl='rbg'), np.zeros((1, 32, 32, 3), np.float32))
     by = {name: weights.to_torch(tree, table['vgg.vgg11']) for name, table in (('tv', TORCHVISION), ('timm', TIMM))}
     for name, table in (('tv', TORCHVISION), ('timm', TIMM)):
         back = weights.from_torch(by[name], tree, table['vgg.vgg11'])
@@ -92,7 +93,7 @@ def test_torchvision(name):
 
 def check_training_pass(golden, model, variables, names):
     """The logits of one training pass, and every running statistic after it, within 1e-5 of the largest value."""
-    step = jax.jit(lambda v, x: model.apply(v, x, True, mutable=['batch_stats']))
+    step = quick_jit(lambda v, x: model.apply(v, x, True, mutable=['batch_stats']))
     logits, changed = step(variables, images(4, 64, 72))
     expected = golden.parts['train']
     assert np.abs(logits - expected['logits']).max() < 1e-5 * np.abs(expected['logits']).max()
@@ -108,7 +109,7 @@ def test_dense_evaluation():
     plain, dense = (make('vgg11', width=1 / 16, num_classes=3, init='glorot', dense=dense) for dense in (False, True))
     crop, large = images(2, 224, 224), images(1, 290, 256)
 
-    @jax.jit
+    @quick_jit
     def run(crop, large):
         variables = plain.init(jax.random.key(0, impl='rbg'), crop)
         return (
@@ -175,7 +176,7 @@ def test_receptive_fields_and_strides():
 def test_initialisation():
     """Section 3.1: kernels of variance 1e-2; or Glorot & Bengio's uniform rule. Biases 0."""
     x, key = np.zeros((1, 32, 32, 3), np.float32), jax.random.key(0, impl='rbg')
-    params = jax.jit(make('vgg11', width=1 / 16).init)(key, x)['params']
+    params = quick_jit(make('vgg11', width=1 / 16).init)(key, x)['params']
     for name, layer in params.items():
         assert (layer['bias'] == 0).all(), name
         assert abs(layer['kernel'].std() / 0.1 - 1) < 4 / np.sqrt(layer['kernel'].size), name
@@ -194,7 +195,7 @@ def test_a_lrn_differs_by_lrn_alone():
     a, lrn = make('vgg11', width=1 / 16), make('vgg11_lrn', width=1 / 16)
     x = 100 * images(1, 32, 32)
 
-    @jax.jit
+    @quick_jit
     def run(x):
         variables = a.init(jax.random.key(0, impl='rbg'), x)
         return variables, *(model.apply(variables, x, method='features') for model in (a, lrn))
