@@ -204,7 +204,7 @@ def fast_yolo(
     dropout: DropRate = 0.5,
     dtype: str | None = None,
 ) -> YOLO:
-    """Fast YOLO: 9 convolutions of fewer channels. The paper does not list them; these are those of the ports of its weights (16 to 1024 channels).
+    """Fast YOLO: 9 convolutions of fewer channels, with the layers of known ports: the paper does not list them.
 
     Arguments as of `yolo`; hidden: units of both fully connected layers before the output.
     """
