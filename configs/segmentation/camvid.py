@@ -5,6 +5,11 @@
 
 The folder has `train`, `trainannot`, `val`, `valannot`, `test` and `testannot`, as in the tutorial of SegNet: 367, 101
 and 233 images; label 11 is void.
+
+Measured on 2 CPU cores that about ten other jobs shared: mean IU 42.0 % and pixel accuracy 79.5 % on the test images,
+55.3 % and 88.3 % on the validation images, in 41 minutes (10 minutes of CPU time for the first 810 steps). That run was
+interrupted after 900 steps of a schedule of 1,800, with ema.decay=0.998, and finished by this one. `:smoke`, the same
+network on scenes of digits, is not measured yet.
 """
 
 from ml_collections import ConfigDict
