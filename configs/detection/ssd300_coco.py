@@ -4,8 +4,8 @@
         --config.run.init_from.path=timm/vgg16.tv_in1k
 
 The authors' recipe for COCO: smaller priors (7 % of the image and up), 400,000 steps of 32 images, the rate 1e-3
-divided by 10 after 280,000 and 360,000 steps. Crowds are not learnt. Not run here. `:smoke`, a narrow network from
-scratch on digits: see the ledger.
+divided by 10 after 280,000 and 360,000 steps. Crowds are not learnt. What differs from the code is as in
+`ssd300_voc.py`. Not run here. `:smoke`, a narrow network from scratch on digits: see the ledger.
 """
 
 from configs.detection._recipes import SSD, paper, sgd, shrink, ssd_transforms

@@ -4,9 +4,11 @@
         --config.run.init_from.path=timm/vgg16.tv_in1k
 
 The authors' recipe: 120,000 steps of 32 images, SGD with momentum 0.9 and weight decay 5e-4, the rate 1e-3 divided by
-10 after 80,000 and 100,000 steps. fc6 and fc7 start from those of the classifier, reduced as in
-section 3. Not run here: neither the data nor the weights are available. `:smoke`, a narrow network from scratch on
-digits: see the ledger.
+10 after 80,000 and 100,000 steps. fc6 and fc7 start from those of the classifier, reduced as in section 3. What differs
+from the code: images are resized bilinearly with antialiasing, where training there draws one of five interpolations;
+new layers start from Glorot's rule, where Caffe's counts the inputs alone; and the scale of conv4_3 does not decay. Not
+run here: neither the data nor the weights are available. `:smoke`, a narrow network from scratch on digits: see the
+ledger.
 """
 
 from configs.detection._recipes import SSD, paper, sgd, shrink, ssd_transforms, voc
