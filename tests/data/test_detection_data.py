@@ -376,6 +376,7 @@ def test_wrong_coco_files(tmp_path):
         ([], "needs a list 'images'"),
         ({**content, 'categories': [{'id': 3}]}, "each category needs a number 'id' and a text 'name'"),
         ({**content, 'images': [{**content['images'][0], 'id': '9.jpg'}]}, "each image needs a number 'id'"),
+        ({**content, 'images': [{**content['images'][0], 'id': 2**31}]}, 'the image id 2147483648 is not in 0..'),
         (
             {**coco_content(), 'annotations': [{**coco_content()['annotations'][0], 'area': 'large'}]},
             'could not convert',

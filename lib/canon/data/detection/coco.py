@@ -206,6 +206,9 @@ def _read_json(files: FileTree, file: str) -> dict[str, list]:
             raise CanonError(f"{shown} is not in COCO's format: it needs a list {key!r} of objects")
     if not all(isinstance(image.get('id'), int) for image in content['images']):
         raise CanonError(f"{shown} is not in COCO's format: each image needs a number 'id'")
+    # On the device an id is an int32: a larger one would become another image's.
+    if large := [image['id'] for image in content['images'] if not 0 <= image['id'] < 2**31]:
+        raise CanonError(f'{shown}: the image id {large[0]} is not in 0..{2**31 - 1}; number the images from 0')
     if not all(isinstance(c.get('id'), int) and isinstance(c.get('name'), str) for c in content['categories']):
         raise CanonError(f"{shown} is not in COCO's format: each category needs a number 'id' and a text 'name'")
     return content
