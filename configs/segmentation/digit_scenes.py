@@ -3,8 +3,10 @@
     ./launch.sh run configs/segmentation/digit_scenes.py
 
 Scenes of 0 to 12 digits of 8 to 64 pixels in clutter; a class for each digit and one for the ground. Strokes are one to
-eight pixels wide, so the skips go down to stride 2: FCN-8s, with scores of stride 8, cannot show most of them. Not
-measured yet; the aim of `:smoke` is a mean IU of 0.6 in three minutes.
+eight pixels wide, so the skips go down to stride 2: FCN-8s, with scores of stride 8, cannot show most of them.
+
+The target, a mean IU of 0.6, is an aim that no run has reached yet: `:smoke` with all pixels weighted alike predicts the
+ground everywhere after 400 steps (mean IU 0.08, pixel accuracy 88.2 %). With `loss.balance` it is not measured yet.
 """
 
 from configs.segmentation._recipes import scenes
@@ -18,4 +20,6 @@ def get_config(arg: str = ''):
         strides=(2, 4, 8, 16),  # of the stages that are fused, coarse to fine
         channels=32,  # of the fused maps; None adds scores, as the paper
     )
-    return scenes(model, 400 if smoke else 3000, 0.6, num_examples=2048 if smoke else 8192, ci=False)
+    config = scenes(model, 400 if smoke else 3000, 0.6, num_examples=2048 if smoke else 8192, ci=False)
+    config.loss.balance = 0.5  # exponent of the classes' weights: nine of ten pixels are ground
+    return config
