@@ -5,8 +5,8 @@
 Scenes of 0 to 12 digits of 8 to 64 pixels in clutter; a class for each digit and one for the ground. Strokes are one to
 eight pixels wide, so the skips go down to stride 2: FCN-8s, with scores of stride 8, cannot show most of them.
 
-The target, a mean IU of 0.6, is an aim that no run has reached yet: `:smoke` with all pixels weighted alike predicts the
-ground everywhere after 400 steps (mean IU 0.08, pixel accuracy 88.2 %). With `loss.balance` it is not measured yet.
+The target, a mean IU of 0.6, is an aim that no run has reached yet: `:smoke` with all pixels weighted alike predicts
+the ground everywhere after 400 steps (mean IU 0.08, pixel accuracy 88.2 %). With `loss.balance` it is not measured yet.
 """
 
 from configs.segmentation._recipes import scenes
