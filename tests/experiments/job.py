@@ -58,7 +58,7 @@ def check_equal_runs(one, two) -> None:
         assert before.keys() == after.keys()
         for key in before:
             if 'second' not in key:
-                assert after[key] == pytest.approx(before[key], rel=1e-4, abs=1e-5), f'{two.name}: {key}'
+                assert after[key] == pytest.approx(before[key], rel=1e-4, abs=1e-5, nan_ok=True), f'{two.name}: {key}'
 
 
 if __name__ == '__main__':

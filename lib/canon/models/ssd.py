@@ -146,7 +146,7 @@ class SSD(Network):
             x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
             both = jnp.split(ops.conv(x, kernel, padding=1) + bias, (filters['offsets'],), -1)
             for output, y in zip(filters, both, strict=True):
-                outputs[output].append(y.reshape(len(x), -1, filters[output] // shapes))
+                outputs[output].append(y.reshape(x.shape[0], -1, filters[output] // shapes))
         # Losses and box coding take float32: the exponential of a bfloat16 offset moves a box by several pixels.
         return {name: jnp.concatenate(parts, 1).astype(jnp.float32) for name, parts in outputs.items()}
 
