@@ -18,5 +18,5 @@ def get_config(arg: str = ''):
     system = dict(SSD, threshold=0.4, min_negatives=3)
     if arg == 'smoke':
         small = dict(height=96, width=96, sizes=(12, 48), most=8, clutter=3)
-        return scenes(small_ssd(), system, 1600, 0.7, rate=3e-3, num_examples=4096, test=128, ci=True, source=small)
+        return scenes(small_ssd(), system, 1600, 0.7, rate=3e-3, num_examples=4096, test=128, source=small)
     return scenes(small_ssd(), system, 6000, 0.9, rate=3e-3)
