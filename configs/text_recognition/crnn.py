@@ -76,7 +76,7 @@ def _smoke(config: ConfigDict) -> ConfigDict:
     with config.unlocked(), config.ignore_type():
         config.data.name, config.data.source = 'digit_lines', dict(num_examples=16384, most=4)
         config.data.reading.memory_limit = 1 << 30
-        config.data.evals.val.split = 'test[:1000]'
+        config.data.evals.val.split = 'val[:1000]'  # other lines of the digits that train shows
         config.model.update(features=(16, 16, 24, 24, 48, 48, 48), hidden=48, batch_norm=(3, 5, 7))
         config.tx.learning_rate = dict(name='step_decay', init=1.0, steps=('70%', '90%'))
     config.data.batch_size = 32

@@ -54,6 +54,28 @@ def test_every_config_has_a_smoke_run_with_a_target_that_is_measured(file, root)
     assert {'at_least', 'at_most'} & set(config.target)
 
 
+def selecting_metrics(run):
+    """Yields the metrics by which a run selects weights or stops."""
+    checkpoint, early_stop = run.get('checkpoint') or {}, run.get('early_stop') or {}
+    yield from filter(None, (checkpoint.get('best'), early_stop.get('metric')))
+
+
+def test_no_recipe_selects_by_the_test_images(root):
+    """The split that selects a checkpoint or stops a run is not the one whose result is reported."""
+    checked, wrong = 0, []
+    for source in sources():
+        config = configs.load(f'{root}/{source}').to_dict()
+        evals = config.get('data', {}).get('evals', {})
+        for metric in selecting_metrics(config['run']):
+            name = metric.partition('/')[0]
+            split = evals.get(name, {}).get('split', name)
+            checked += 1
+            if str(split).startswith('test'):
+                wrong.append(f'{source}: {metric} of {split}')
+    assert checked > 10
+    assert not wrong
+
+
 def test_every_point_of_every_sweep_is_a_key_of_its_config(root):
     for file in configs.find():
         if hasattr(configs.load_module(f'{root}/{file}'), 'sweep'):
