@@ -195,6 +195,15 @@ class Batches:
         return iter(self.batches[start:])
 
 
+def test_objects_that_padding_left_out_are_reported():
+    batch = make_batch(truncated=np.array([2, 0, 1, 5], np.int32))
+    batch['mask'] = np.array([True, True, True, False])
+    params = learn_ssd(batch)
+    task, _ = make_task('ssd')
+    evaluator = tasks.detection_evaluator(task.predict, None, NAMES)
+    assert evaluator.finish(evaluator.measure(params, {}, batch))['truncated'] == 3
+
+
 def test_figures_show_the_worst_image_first():
     batch = make_batch(counts=(2, 1, 3, 1))
     task, learn = make_task('ssd')

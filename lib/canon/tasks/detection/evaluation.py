@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from canon import named
-from canon.metrics import detection
+from canon.metrics import Mean, detection
 from canon.tasks.image_settings import HeldOutImages
 from canon.train import Evaluator
 
@@ -43,7 +43,7 @@ def detection_evaluator(
     Metrics: `map50`, the mean average precision of VOC at an IoU of 0.5; `mean_iou` of the right detections; the
     shares `right`, `badly_located`, `confused`, `duplicate` and `background` of the best N detections of each class, N
     being the number of its objects; `missed`, the share of all objects; with `settings.coco` COCO's twelve numbers as
-    `coco_ap`, `coco_ap50`, ...
+    `coco_ap`, `coco_ap50`, ...; `truncated`, the number of objects that padding left out, where batches count them.
 
     Args:
       predict: (params, mutable, batch) -> detections.
@@ -55,7 +55,10 @@ def detection_evaluator(
     areas = square_sides(settings.sizes)
 
     def measure(params, mutable, batch):
-        return {'detections': detection.collect_detections(predict(params, mutable, batch), batch)}
+        sums: dict[str, Any] = {'detections': detection.collect_detections(predict(params, mutable, batch), batch)}
+        if 'truncated' in batch:  # an average precision over fewer objects than there are is not left unsaid
+            sums['truncated'] = Mean.of(batch['truncated'], batch['mask'])
+        return sums
 
     def finish(sums):
         rows = sums['detections']
@@ -63,6 +66,8 @@ def detection_evaluator(
         errors = detection.analyse_errors(matches, len(names), areas)
         map50 = detection.score_voc(matches, len(names), settings.year).mean_ap
         metrics = {'map50': map50, 'mean_iou': errors.mean_iou, **share_errors(errors)}
+        if 'truncated' in sums:
+            metrics['truncated'] = float(sums['truncated'].total)
         if settings.coco:
             values = detection.score_coco(rows, len(names), areas).values
             metrics |= {f'coco_{name}': value for name, value in values.items()}
