@@ -38,6 +38,7 @@ _FIXES = {
     'label maps with values above the classes': 'list more classes in class_names, or list the values in void',
     'label maps that cannot be read': 'save them as PNG with one channel or a palette',
 }
+# The one kind that clipping can repair.
 _CLIPPED = 'boxes that reach outside of the image'
 
 
@@ -90,7 +91,7 @@ class DefectLog:
 
 
 class ImageRecord(NamedTuple):
-    """What an annotation file states about one image.
+    """The annotations of one image, as its file states them.
 
     Attributes:
       image: the name of its file.
@@ -164,6 +165,7 @@ class AnnotatedImages:
         self.names = tuple(record.image for record in records)
         self._sources = tuple(record.source for record in records)
         self._sizes = np.array([record.size for record in records], np.int32).reshape(-1, 2)
+        # The objects of image i are the rows starts[i] to starts[i + 1] of the arrays below.
         self._starts = np.cumsum([0, *map(len, labels)])
         self.ids = np.array([i if record.id is None else record.id for i, record in enumerate(records)], np.int64)
         self._boxes = _join([np.asarray(r.boxes, np.float32).reshape(-1, 4) for r in records], (0, 4), np.float32)
@@ -172,6 +174,7 @@ class AnnotatedImages:
             _join([expand_flags(getattr(record, field), len(record.classes)) for record in records], (0,), bool)
             for field in ('difficult', 'crowd')
         )
+        # All or none: every row of a batch has the same fields. Without them metrics take the areas of the boxes.
         areas = [record.areas for record in records if record.areas is not None]
         self._areas = _join(areas, (0,), np.float32) if len(areas) == len(records) else None
         self._decode, self._max_pixels = decode, max_pixels
@@ -184,6 +187,7 @@ class AnnotatedImages:
         objects = self.slice_objects(index)
         area = {} if self._areas is None else {'area': self._areas[objects].copy()}
         return {
+            # Copies, since slices are views: what writes into an example would change the data set.
             'image': self._read_image(index),
             'boxes': self._boxes[objects].copy(),
             'labels': self._labels[objects].copy(),
@@ -215,6 +219,7 @@ class AnnotatedImages:
         expected = tuple(self._sizes[index].tolist())
         if not self._decode:
             head = image_files.read_head(encoded)
+            # The size after the rotation of EXIF; annotations of another size are made for the stored pixels.
             return encoded if (head.height, head.width) == expected else image_files.drop_rotation(encoded)
         image = image_files.decode_image(encoded)
         if image.shape[:2] == expected:
@@ -267,6 +272,7 @@ def check_records(
         if checked is None:
             continue
         checked, own_labels = check_objects(checked, numbers, log, normalised)
+        # They stay by default: COCO has such images, and what is detected in them counts as false.
         if not len(own_labels):
             without.append(record.source)
             if empty != 'keep':
@@ -316,6 +322,7 @@ def select_split(split: str, list_items: Callable[[str], Sequence[Item]]) -> tup
     for part in split.split('+'):
         base, first, last = splits.parse_split(part)
         items = list(list_items(base))
+        # Not of a sum: bounds of slices, which are compared to find shared examples, refer to one split.
         total = len(items) if part == split else None
         selected += items[splits.to_slice(first, last, len(items))]
     return selected, total
@@ -328,6 +335,7 @@ def drop_repeated(names: Sequence[str], log: DefectLog, where: str) -> list[str]
         if name in seen:
             log.add('images listed twice', where, name)
         seen.add(name)
+    # Keeps the order of the first occurrences, on which slices of the split depend.
     return list(dict.fromkeys(names))
 
 
@@ -368,6 +376,7 @@ def check_objects(
         return record.choose([]), np.zeros(0, np.int32)
     boxes = boxes * (width, height, width, height) if normalised else boxes
 
+    # Comparisons, not products: an area would be positive if both sides were negative, and NaN compares false.
     def has_area(corners):
         return (corners[..., 2:] > corners[..., :2]).all(-1)
 
@@ -377,6 +386,8 @@ def check_objects(
     labels = np.array([numbers.get(name, -1) for name in record.classes], np.int32)
     finite = np.isfinite(boxes).all(1)
     inside = np.abs(boxes - clipped).max(1, initial=0) <= slack
+    # The order decides which defect is reported of an object that has several. A box with an area all of which lies
+    # outside of the image counts as one that reaches outside.
     wrong: dict[str, Any] = {
         'objects of classes that are not listed': labels < 0,
         'boxes that are not four finite numbers': ~finite,

@@ -26,6 +26,7 @@ from canon.data.images import image_files
 from canon.data.pipeline.source import Example, Info
 from canon.errors import CanonError, UsageError, first_line
 
+# COCO itself has the first form, exports of annotation tools have the others.
 _ANNOTATIONS = (
     'annotations/instances_{split}.json',
     'annotations/{split}.json',
@@ -81,12 +82,14 @@ def coco_detection(
         file = _find_file(files, _ANNOTATIONS if annotations is None else (annotations,), base)
         folder = _find_folder(files, _IMAGES if images is None else (images,), base)
         content = _read_json(files, file)
+        # The categories are merged only when all parts of a sum are read: they may be numbered differently.
         contents.append((content, files.show(file)))
         return _make_records(content, files.show(file), folder, target != 'detection', log, max_pixels)
 
     records, total = select_split(split, list_records)
     names = _choose_classes(contents, class_names)
     kept, labels = check_records(files, _leave_out(records, contents, names), names, log, empty)
+    # Label maps need a class for the ground; boxes do not, and a detector such as SSD adds its own.
     shown = ('background', *names) if target == 'segmentation' else names
     info = Info(str(files.root), split, len(shown), shown, total)
     source = CocoImages(files, kept, labels, info, log.defects, decode, max_pixels)
@@ -112,6 +115,7 @@ class CocoImages(AnnotatedImages):
         masks = decode_masks(counts, tuple(self._sizes[index].tolist()))
         if self.target == 'instances':
             return {**example, 'masks': masks}
+        # Class 0 is the background, hence + 1.
         label_map = paint_label_map(masks, example['labels'] + 1, example['crowd'])
         kept = {field: example[field] for field in ('image', 'image_id', 'original_size')}
         return {**kept, 'segmentation': label_map}
@@ -136,6 +140,7 @@ def encode_mask(segmentation: Any, size: tuple[int, int]) -> bytes:
         points = np.concatenate([np.asarray(polygon, np.float64) for polygon in segmentation])
         if not (np.abs(points) <= 2 * max(size)).all():  # it would be rasterised, however far away; also refuses NaN
             raise ValueError('a polygon leads far out of the image')
+        # An object that something hides in part has several polygons.
         return codec.merge(codec.frPyObjects(segmentation, *size))['counts']
     counts = segmentation['counts']
     if tuple(segmentation['size']) != size:
@@ -156,6 +161,7 @@ def decode_masks(counts: Sequence[bytes], size: tuple[int, int]) -> np.ndarray:
     if not counts:
         return np.zeros((0, *size), bool)
     decoded = codec.decode([{'size': list(size), 'counts': each} for each in counts])
+    # The codec gives [H, W, K] in column-major order, as MATLAB has it.
     return np.ascontiguousarray(decoded.transpose(2, 0, 1)).astype(bool)
 
 
@@ -167,6 +173,7 @@ def paint_label_map(masks: np.ndarray, classes: np.ndarray, crowd: np.ndarray) -
     label_map = np.zeros(masks.shape[1:], np.uint8)
     for mask, label in zip(masks, classes, strict=True):
         label_map[mask] = label
+    # COCO does not state which of two objects is in front.
     label_map[masks.sum(0) > 1] = VOID
     label_map[masks[crowd].any(0)] = VOID
     return label_map
@@ -245,7 +252,9 @@ def _make_records(
             classes = [
                 categories.get(a['category_id'], {'name': f'category {a["category_id"]}'})['name'] for a in objects
             ]
+            # COCO measures from pixel edges, with fractions: no pixel is added, as VOC's inclusive corners need.
             boxes = [(x, y, x + w, y + h) for x, y, w, h in (a['bbox'] for a in objects)]
+            # The area of the mask, by which COCO sorts objects into small, medium and large; that of the box is larger.
             areas = [float(a['area'] if 'area' in a else a['bbox'][2] * a['bbox'][3]) for a in objects]
             crowd = [bool(a.get('iscrowd', 0)) for a in objects]
             name = folder + image['file_name']
@@ -279,6 +288,7 @@ def _choose_classes(contents: Sequence[tuple[dict, str]], class_names: Sequence[
     """Returns the names of the classes: those given, or all of the files in the order of their ids."""
     ordered: dict[str, None] = {}
     for content, _ in contents:
+        # A dict is a set that keeps its order. Labels are consecutive; the ids of COCO's 80 classes reach 90.
         ordered |= {c['name']: None for c in sorted(content['categories'], key=lambda c: c['id'])}
     for name in class_names:
         if name not in ordered:

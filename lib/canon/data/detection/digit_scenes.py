@@ -105,6 +105,7 @@ class DigitScenes:
 
     def __getitem__(self, index: int) -> Example:
         index = self.ids[index]
+        # A generator per scene, so that neither the order of reading nor a slice of the split changes a scene.
         rng = keys.stream('digit scenes', self.seed, _SPLITS.index(self.base), index)
         scene = _Scene(_paint_ground(rng, self.shape))
         digits, classes = _load_digits(self.base == 'test')
@@ -113,6 +114,7 @@ class DigitScenes:
         for _ in range(rng.integers(self.most + 1)):
             chosen = int(rng.integers(len(digits)))
             scene.add(rng, _draw_ink(rng, digits[chosen], self.sizes), int(classes[chosen]), self.min_visible)
+        # At most 22 levels above the 232 at which all colours end, so no pixel saturates.
         noise = rng.integers(0, int(rng.integers(1, 24)), scene.image.shape, np.uint8)
         example = {
             'image': cv2.add(scene.image, noise),
@@ -160,6 +162,7 @@ class _Scene:
             window = np.s_[top : top + height, left : left + width]
             hidden = np.bincount(self.owner[window][solid], minlength=len(self.pixels))
             visible = self.visible - hidden
+            # Compared with all pixels of each object: what earlier digits have hidden counts as well.
             if (visible >= min_visible * self.pixels)[1:].all():
                 break
         else:

@@ -63,6 +63,7 @@ class FileTree:
             if self._members is None:
                 return image_files.path_within(self.root, name, str(self.root)).open('rb')
             offset, size = self._members[name]
+            # Opened for each file: a shared handle has one position, which threads and forked processes would move.
             with self.root.open('rb') as archive:
                 archive.seek(offset)
                 return io.BytesIO(archive.read(size))
@@ -77,6 +78,7 @@ class FileTree:
     def read_lines(self, name: str) -> list[str]:
         """Returns the lines of a text file in UTF-8. Raises CanonError if it is not."""
         try:
+            # Editors of Windows begin a text with a byte order mark, which would become part of the first name.
             return self.read_bytes(name).decode('utf-8-sig').splitlines()
         except UnicodeDecodeError as error:
             raise CanonError(f'{self.show(name)} is not UTF-8 text ({error.reason}); convert it') from error
@@ -91,6 +93,7 @@ class FileTree:
             try:
                 with Image.open(opened) as image:
                     width, height = image.size
+                    # Orientations from 5 exchange rows and columns. Pillow turns TIFFs itself as it opens them.
                     is_turned = image.format != 'TIFF' and image_files.read_orientation(image) >= 5
             except image_files.UNREADABLE as error:
                 raise CanonError(f'{self.show(name)} is not an image ({first_line(error)}); restore it') from error

@@ -115,6 +115,7 @@ class LabelMaps:
             image = image_files.decode_image(image_files.drop_rotation(encoded))
         return {
             'image': image,
+            # Void values become 255 by a table, in one pass over the pixels.
             'segmentation': self._table[read_label_map(self.files, self._maps[index])],
             'image_id': np.int64(index),
             'original_size': self._sizes[index].copy(),
@@ -154,6 +155,7 @@ def read_label_map(files: FileTree, name: str) -> np.ndarray:
 def _read_png(content: bytes) -> tuple[np.ndarray, str]:
     """Returns the values of an image, indices where it has a palette, and its mode."""
     with Image.open(io.BytesIO(content)) as image:
+        # Of a palette these are the indices: its colours are for the eye and must not be converted.
         return np.asarray(image), image.mode
 
 
@@ -194,11 +196,13 @@ def check_label_maps(
     classes = info.num_classes or 0
     if classes > VOID:
         raise UsageError(f'{log.name}: {classes} classes; a label map of 8 bits has 255 and one value for void')
+    # `table` maps the values in the files to classes; `expected` marks those that are not defects.
     table = np.arange(256, dtype=np.uint8)
     table[classes:] = VOID
     table[list(void)] = VOID
     expected = np.arange(256) < classes
     expected[[VOID, *void]] = True
+    # Threads suffice: reading and decoding release the interpreter's lock.
     with ThreadPoolExecutor(4) as pool:
         checked = list(pool.map(lambda pair: _check_pair(files, *pair, expected), pairs))
     for _, defects in checked:
@@ -225,6 +229,7 @@ def _check_pair(files, image, label_map, expected) -> tuple[tuple[int, int] | No
         values = read_label_map(files, label_map)
     except CanonError as error:
         return None, [Defect('label maps that cannot be read', str(error))]
+    # Tools draw label maps over the image as it is shown or as it is stored.
     if values.shape not in (size.rotated, size[:2]):
         shown = '{1}x{0}, the image {3}x{2}'.format(*values.shape, *size.rotated)
         return None, [Defect('label maps of another size than their image', files.show(label_map), shown)]
@@ -232,6 +237,7 @@ def _check_pair(files, image, label_map, expected) -> tuple[tuple[int, int] | No
     above = present[~expected[present]]
     if len(above):
         detail = f'value {", ".join(map(str, above[:5]))}'
+        # The image has a size, so that with 'drop' it stays: only these pixels become void.
         return values.shape, [Defect('label maps with values above the classes', files.show(label_map), detail)]
     return values.shape, []
 
@@ -248,6 +254,7 @@ def _list_pairs(files, split, images, maps, log) -> list[tuple[str, str]]:
     else:
         tried = ' or '.join(f'{image} and {label_map}' for image, label_map in folders)
         raise UsageError(f'{files.root} has no folders {tried}; name them by images= and maps=')
+    # By name without ending: photographs are .jpg, label maps .png.
     by_stem = [_list_stems(files, folder, log) for folder in (image_folder, map_folder)]
     for stem in sorted(by_stem[0].keys() - by_stem[1].keys()):
         log.add('label maps that are missing', files.show(f'{map_folder}/{stem}'))

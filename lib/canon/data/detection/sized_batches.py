@@ -67,6 +67,7 @@ class SizedBatches(Interleaved):
             raise UsageError(
                 f'SizedBatches: weights={tuple(weights)} must have one number for each of {len(sizes)} sizes'
             )
+        # Worker processes would each fill a cache of their own.
         cached = source if workers else cache_if_small(source, memory_limit)
         parts, counts = [], []
         for number, (group, ids) in enumerate(group_by_aspect(image_sizes(source), sizes)):
@@ -77,6 +78,8 @@ class SizedBatches(Interleaved):
                 for i in group
             ]
             chances = [1.0] * len(group) if weights is None else [weights[i] for i in group]
+            # Aligned: the sizes of a group share one order, so that an epoch shows each image once, whatever sizes are
+            # drawn. Each group draws its sizes by a seed of its own.
             drawn = Interleaved(own, weights=chances, seed=seed * len(sizes) + number, aligned=True, threads=0)
             parts.append(drawn)
             counts.append(-(-len(ids) // batch_size))
@@ -130,6 +133,7 @@ def group_by_aspect(images: np.ndarray, sizes: Sequence[Size]) -> list[tuple[lis
     """
     if not len(sizes) or any(len(size) != 2 or min(size) < 1 for size in sizes):
         raise UsageError(f'sizes={tuple(sizes)} must be pairs of a height and a width')
+    # Logarithms: 2:1 and 1:2 are equally far from a square.
     aspects = np.log(np.array([height / width for height, width in sizes]))
     order = np.argsort(aspects, kind='stable')
     breaks = np.flatnonzero(np.diff(aspects[order]) > np.log(_SAME_ASPECT)) + 1

@@ -29,6 +29,7 @@ _LAYOUTS = (
     ('{split}/images', '{split}/labels'),
     ('{split}', '{split}'),
 )
+# Class names: Ultralytics and Roboflow write YAML, darknet and annotation tools plain lists.
 _YAML = ('data.yaml', 'dataset.yaml', 'data.yml')
 _NAME_LISTS = ('classes.txt', 'obj.names', 'classes.names')
 _CSV_HEADER = ['file', 'x0', 'y0', 'x1', 'y1', 'class']
@@ -115,6 +116,7 @@ def csv_boxes(
     names = tuple(class_names)
     if not names:
         listings = [name for name in files.list_names() if name.endswith('.csv')]
+        # Without a log, since the rows of the split itself would be reported twice.
         found = {name for listing in listings for r in _read_csv(files, listing, None) for name in r.classes}
         names = tuple(sorted(found))
     kept, own = check_records(files, records, names, log, empty)
@@ -150,6 +152,7 @@ def _list_pairs(files: FileTree, split: str, images: str | None, labels: str | N
         if files.has_folder(image_folder) and files.has_folder(text_folder):
             names = [name for name in files.list_names(image_folder) if image_files.is_image_name(name)]
             stems = [PurePosixPath(name).stem for name in names]
+            # A text may be missing: darknet and its successors write none for an image without objects.
             return [(f'{image_folder}/{n}', f'{text_folder}/{s}.txt') for n, s in zip(names, stems, strict=True)]
     tried = ' or '.join(f'{image} and {text}' for image, text in folders)
     raise UsageError(f'{files.root} has no folders {tried}; name them by images= and labels=')
@@ -167,7 +170,9 @@ def _parse_text(files: FileTree, image: str, text: str, names: Sequence[str]) ->
             label, (x, y, width, height) = int(columns[0]), map(float, columns[1:])
         except ValueError:
             raise CanonError(f'{where} is {line!r}, not a class and four numbers x, y, width, height') from None
+        # Still in 0..1: the size of the image is not in the text; `check_records` reads it and scales.
         boxes.append((x - width / 2, y - height / 2, x + width / 2, y + height / 2))
+        # A number without a name becomes a class that no list has, which the check of all objects reports.
         classes.append(names[label] if 0 <= label < len(names) else f'number {label}')
     return ImageRecord(image, files.show(text), boxes, classes)
 
@@ -183,6 +188,7 @@ def _read_csv(files: FileTree, name: str, log: DefectLog | None) -> list[ImageRe
         columns = [column.strip() for column in row]
         if not any(columns) or (rows.line_num == 1 and [c.lower() for c in columns] == _CSV_HEADER):
             continue
+        # A row of another length has no file, which the check below refuses.
         file, *corners, label = columns if len(columns) == len(_CSV_HEADER) else ['', '']
         try:
             box = tuple(map(float, corners)) if any(corners) else None
@@ -193,6 +199,7 @@ def _read_csv(files: FileTree, name: str, log: DefectLog | None) -> list[ImageRe
                 where = f'{files.show(name)}, line {rows.line_num}'
                 log.add('annotations that cannot be read', where, f'{",".join(row)!r} is not file,x0,y0,x1,y1,class')
             continue
+        # Rows of one image need not follow each other; the first one gives its place in the order.
         _, boxes, classes = of_file.setdefault(file, (rows.line_num, [], []))
         if box is not None:
             boxes.append(box)

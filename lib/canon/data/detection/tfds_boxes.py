@@ -100,8 +100,11 @@ class TfdsBoxes:
             height, width = head.height, head.width
         else:
             height, width = image.shape[:2]
+        # From [ymin, xmin, ymax, xmax] to [x0, y0, x1, y1].
         boxes = np.asarray(read['objects/bbox'], np.float64).reshape(-1, 4)[:, [1, 0, 3, 2]]
+        # VOC's first corner is one pixel too large; the last one is included, hence right as an edge.
         boxes = boxes * (width, height, width, height) - (self.one_based, self.one_based, 0, 0)
+        # A log per example: TFDS has no list of boxes that could be checked without reading the images too.
         log = DefectLog(f'{self.prepared!r}', self.invalid)
         record = ImageRecord(
             '',

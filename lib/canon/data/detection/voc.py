@@ -28,7 +28,9 @@ VOC_CLASSES = (
     'aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable', 'dog',
     'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor',
 )  # fmt: skip
+# A split such as 2007-trainval.
 _YEAR = re.compile(r'(?:(?P<year>\d{4})-)?(?P<image_set>.+)')
+# VOC itself has .jpg; data sets in its layout have others.
 _SUFFIXES = ('.jpg', '.jpeg', '.png', '.JPG', '.bmp')
 _FLAGS = {'0': False, '1': True}
 
@@ -161,6 +163,7 @@ def _list_images(files: FileTree, split: str, years: Years, task: str) -> list[s
         folder = f'{root}ImageSets/{task}'
         listing = f'{folder}/{match["image_set"]}.txt'
         if not files.has_file(listing):
+            # Lists per class, such as aeroplane_train, have an underscore and are not suggested.
             known = [name.removesuffix('.txt') for name in files.list_names(folder) if '_' not in name]
             raise UsageError(
                 f'there is no image set {files.show(listing)}{named.suggest(match["image_set"], known)}'
@@ -218,8 +221,11 @@ def _parse_annotation(files: FileTree, image: str, annotation: str) -> ImageReco
         box = element.find('bndbox')
         if box is None:
             raise CanonError(f'{where} has no bndbox')
+        # By name, since the order of the elements is not fixed.
         x0, y0, x1, y1 = (_parse_number(box, tag, where) for tag in ('xmin', 'ymin', 'xmax', 'ymax'))
+        # From 1-based pixels, both ends included, to edges. Some corners of VOC's files have fractions, hence floats.
         boxes.append((x0 - 1, y0 - 1, x1, y1))
+        # Data sets in the layout of VOC often leave the element out.
         flag = (element.findtext('difficult') or '0').strip()
         if flag not in _FLAGS:
             raise CanonError(f'{where}: difficult is {flag!r}, not 0 or 1')

@@ -82,6 +82,7 @@ def scaling(x: float, y: float) -> np.ndarray:
 
 def rotation(degrees: float) -> np.ndarray:
     """Rotates about the origin, counter-clockwise on the screen (y points down)."""
+    # The sign of s is that of a clockwise rotation in the textbook's axes, where y points up.
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]], np.float64)
 
@@ -98,6 +99,7 @@ def recentre(matrix: np.ndarray, x: float, y: float) -> np.ndarray:
 
 def horizontal_flip(width: int) -> np.ndarray:
     """Mirrors an image of `width` pixels left to right."""
+    # The edge 0 goes to the edge `width`: with pixel centres as whole numbers it would be width - 1.
     return np.array([[-1, 0, width], [0, 1, 0], [0, 0, 1]], np.float64)
 
 
@@ -192,10 +194,12 @@ def resample(image: np.ndarray, size: Size, method: str, box: Box | None = None)
     """
     height, width = size
     part = (box[0], box[1], box[2], box[3]) if box else None
+    # Not a copy: transforms never write into the arrays that they are given.
     if box is None and image.shape[:2] == size:
         return image
     if method == 'fast':
         shrinks = image.shape[0] >= height and image.shape[1] >= width
+        # INTER_AREA averages only if both axes shrink; OpenCV has no other antialiasing.
         interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         return cv2.resize(image, (width, height), interpolation=interpolation).reshape(height, width, -1)
 

@@ -52,6 +52,7 @@ def grid_crops(
     geometry.check_side(grid, 'grid_crops', 'grid')
 
     def crop(image, key):
+        # Each scale from the original, not from the next larger one, which would blur twice.
         resized = [_resize_short(image, scale, method) for scale in scales]
         return [view for scaled in resized for view in _add_mirror_images(_grid_windows(scaled, size, grid))]
 
@@ -72,6 +73,7 @@ def googlenet_crops(
     def crop(image, key):
         views = []
         for scale in scales:
+            # Three squares, six views of each, two mirror images: 36 per scale, 144 for the four of the paper.
             for square in _squares(_resize_short(image, scale, method)):
                 resized = geometry.resample(square, (size, size), method)
                 views += _add_mirror_images([*_corners_and_centre(square, (size, size)), resized])
@@ -95,6 +97,7 @@ def _make_transform(crop: Callable[..., list[np.ndarray]], what: str, field: str
 def _corners_and_centre(image, size) -> list[np.ndarray]:
     height, width = size
     down, right = image.shape[0] - height, image.shape[1] - width
+    # The order that `ten_crop` documents; the centre is rounded up and left.
     places = ((0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2))
     return [image[top : top + height, left : left + width] for top, left in places]
 

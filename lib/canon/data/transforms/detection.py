@@ -31,6 +31,7 @@ def record_placement(field: str = 'image') -> Transform:
 
     def apply(example, key):
         image = geometry.get_pixels(example, field, key, 'record_placement')
+        # (scale_x, scale_y, shift_x, shift_y), as `geometry.transform_fields` composes it.
         size, identity = np.array(image.shape[:2], np.int32), np.array((1, 1, 0, 0), np.float32)
         return {**example, 'original_size': size, geometry.PLACEMENT: identity}
 
@@ -72,12 +73,14 @@ def letterbox(
         image = geometry.get_pixels(example, field, key, 'letterbox')
         height, width = image.shape[:2]
         scale = min(size[0] / height, size[1] / width)
+        # At least one pixel for an image that is very long, at most the canvas after rounding.
         inner = min(max(round(scale * height), 1), size[0]), min(max(round(scale * width), 1), size[1])
         resized = geometry.resample(image, inner, method)
         top, left = ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2) if position == 'centre' else (0, 0)
         canvas = geometry.crop_padded(resized, -top, -left, *size, _to_units(value, image))
         # The scales of rounded sides, which differ a little between the axes, so that boxes fit exactly.
         matrix = geometry.translation(left, top) @ geometry.box_to_canvas((0, 0, width, height), inner)
+        # Also for examples without boxes or a size: `transform_fields` composes a placement that is there already.
         example = {**example, geometry.PLACEMENT: geometry.find_placement(example, (height, width))}
         return geometry.transform_fields(example, field, canvas, matrix, along)
 
@@ -111,6 +114,7 @@ def expand(
 
     def apply(example, key):
         image, generator = geometry.get_pixels(example, field, key, 'expand'), borrowed_rng(key)
+        # All four are drawn, whatever comes of the first, so that `p` and `limit` do not change the other draws.
         chance, ratio, down, right = generator.random(4)
         if chance >= p:
             return example
@@ -151,6 +155,7 @@ def min_iou_crop(
     if not all(0 <= overlap <= 1 for overlap in overlaps):
         raise UsageError(f'min_iou_crop: overlaps={tuple(overlaps)} must be within 0..1')
     along = SpatialFields.parse(along, 'min_iou_crop')
+    # The sampler without a bound, the last of section 2.2, accepts any patch.
     bounds = np.array([*overlaps, 0.0])
 
     def apply(example, key):
@@ -163,14 +168,17 @@ def min_iou_crop(
             return example
         patches = _draw_patches(draws, scale, ratio) * [width, height, width, height]
         reached = _overlap(patches, boxes).max(-1) >= bounds[:, None]
+        # A sampler all of whose patches fall short takes no part in the draw.
         samplers = np.flatnonzero(reached.any(1))
         choice = int(chance * (len(samplers) + 1))
         if choice == 0:
             return example
         sampler = samplers[choice - 1]
         x0, y0, x1, y1 = patches[sampler, reached[sampler].argmax()]
+        # Whole pixels, at least one: the patch is a slice of the image, which `resize` stretches later.
         left, top = int(x0), int(y0)
         right, bottom = min(max(round(x1), left + 1), width), min(max(round(y1), top + 1), height)
+        # By the centre, not by visibility: boxes are clipped to the patch, however little is left of them.
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         inside = np.all((centres >= (left, top)) & (centres < (right, bottom)), axis=1)
         part = image[top:bottom, left:right]
@@ -210,6 +218,7 @@ def ssd_photometric(
     def apply(example, key):
         image = geometry.get_pixels(example, field, key, 'ssd_photometric', channels=(1, 3))
         generator = borrowed_rng(key)
+        # Drawn in a fixed number, so that one setting does not change the others' draws.
         early, *chances = generator.random(5) < (0.5, p, p, p, p)
         shift, turn = generator.uniform(-1, 1, 2) * (brightness, hue)
         factor, chroma = generator.uniform(*contrast), generator.uniform(*saturation)
@@ -257,6 +266,7 @@ def yolo_jitter(
     def apply(example, key):
         image = geometry.get_pixels(example, field, key, 'yolo_jitter')
         height, width = image.shape[:2]
+        # Negative moves of the left and positive ones of the right side widen the window beyond the image.
         moves = borrowed_rng(key).uniform(-jitter, jitter, 4) * (width, height, width, height)
         left, top, right, bottom = (round(move) for move in moves)
         right, bottom = max(width + right, left + 1), max(height + bottom, top + 1)
@@ -285,6 +295,7 @@ def random_hsv(
     def apply(example, key):
         image, generator = geometry.get_pixels(example, field, key, 'random_hsv', channels=(1, 3)), borrowed_rng(key)
         factors = generator.uniform(1, (saturation, exposure))
+        # A factor or its inverse, as in darknet: uniform in [1/f, f] would brighten more often than darken.
         factors = np.where(generator.random(2) < 0.5, factors, 1 / factors)
         turn = generator.uniform(-hue, hue) / 360
         return {**example, field: colour.adjust_hsv(image, turn, *factors)}
@@ -308,6 +319,7 @@ def _draw_patches(draws: np.ndarray, scale: tuple[float, float], ratio: tuple[fl
     side = scale[0] + draws[0] * (scale[1] - scale[0])
     # A patch of this area fits into the unit square only within these aspects.
     low, high = np.maximum(ratio[0], side**2), np.minimum(ratio[1], side**-2)
+    # side^2 is the area, root^2 the aspect: width / height = root^2.
     root = np.sqrt(low + draws[1] * (high - low))
     width, height = side * root, side / root
     x, y = draws[2] * (1 - width), draws[3] * (1 - height)

@@ -117,6 +117,7 @@ def pad_boxes(
             rows = np.sort(np.argsort(-areas, kind='stable')[:count])
         for name in names:
             if name in example:
+                # Zeros are boxes without area; `valid`, not their content, tells losses and metrics which rows count.
                 values = np.asarray(example[name])[rows]
                 out[name] = np.concatenate([values, np.zeros((count - len(values), *values.shape[1:]), values.dtype)])
         if overflow == 'truncate':

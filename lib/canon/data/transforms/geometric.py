@@ -174,6 +174,7 @@ def decode_random_resized_crop(
             return crop_decoded.apply(example, key)
         height, width, can_reduce = image_files.read_head(encoded)
         box = geometry.draw_crop_box(borrowed_rng(key), height, width, scale, ratio)
+        # JPEG's decoder leaves out the high frequencies of its 8x8 blocks: cheap, and without aliasing.
         step = _choose_reduction(box, size) if can_reduce else 1
         # In pixels of the reduced image, whose sides are rounded up.
         x0, y0, x1, y1 = (min(round(b / step), -(-s // step)) for b, s in zip(box, (width, height) * 2, strict=True))
@@ -345,6 +346,7 @@ def _make_warp(draw_matrix: _DrawMatrix, what: str, fill: float, p: float, field
 def _choose_reduction(box: geometry.Box, size: geometry.Size) -> int:
     """Returns the coarsest of 1, 2, 4 and 8 at which `box` is still as large as `size`."""
     times = min((box[2] - box[0]) / size[1], (box[3] - box[1]) / size[0])
+    # The fractions that libjpeg decodes at. Any coarser, and the window would be enlarged, hence blurred.
     return max(step for step in (1, 2, 4, 8) if step == 1 or times >= step)
 
 
