@@ -32,7 +32,7 @@ SECTIONS = {
 
 def make(config: ConfigDict) -> Experiment:
     """Makes the experiment from config.data, config.input, config.model, config.loss and config.tx."""
-    source = _load(config, config.data.train.split)
+    source = images.load_images(config, config.data.train.split)
     chain = data.transforms.make_transforms(config.data.train.get('transforms'), 'data.train.transforms')
     transforms = (_check_label(config), *chain)
     shape = infer_image_shape(source, transforms, 'data.train')
@@ -112,7 +112,7 @@ def _make_evaluator(
 ) -> Evaluator:
     where = f'data.evals.{name}'
     settings = named.call(tasks.ClassificationEvaluation, config.data.evals[name], where)
-    source, chain = images.load_held_out(config, settings, where, _load)
+    source, chain = images.load_held_out(config, settings, where, images.load_images)
     transforms = (_check_label(config), *chain)
     predict = tasks.many_views(task.predict, settings.scales, settings.flip)
     eval_shape = infer_image_shape(source, transforms, where)
@@ -125,11 +125,6 @@ def _make_evaluator(
 def _model(config: ConfigDict) -> tuple[Any, Callable]:
     """Returns the network, and the function from a batch to its input."""
     return models.make_model(**config.model), named.call(tasks.make_image_input, config.input, 'input')
-
-
-def _load(config: ConfigDict, split: str) -> data.Source:
-    options = drop_placeholders(config.data.get('source', {}))
-    return data.load_source(config.data.name, split, data_dir=config.data.get('data_dir'), **options)
 
 
 def _check_label(config: ConfigDict) -> Any:

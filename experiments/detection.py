@@ -24,7 +24,6 @@ from canon.weights import ssd
 from canon.weights.stablehlo import Served
 from experiments import images
 
-_BY_PATH = ('voc_detection', 'coco_detection', 'yolo_boxes', 'csv_boxes')
 _BOUND = ('model', 'make_input', 'settings')  # arguments of a system that other sections of a config make
 
 # The functions whose arguments the sections of a config hold, so that the command line may set each of them.
@@ -155,10 +154,7 @@ def _sizes(config: ConfigDict) -> tuple[tuple[int, int], ...]:
 
 
 def _load(config: ConfigDict, split: str) -> data.Source:
-    arguments = {key: value for key, value in config.data.get('source', {}).items() if value is not None}
-    if config.data.name in _BY_PATH and 'path' not in arguments:
-        raise UsageError(f'data {config.data.name!r} is read from files: give --config.data.source.path=FOLDER_OR_TAR')
-    source = data.load_source(config.data.name, split, data_dir=config.data.get('data_dir'), **arguments)
+    source = images.load_images(config, split)
     objects = _objects(config)
     if objects.overflow == 'error':
         check_most(source, objects.most, 'data.objects.most')

@@ -9,7 +9,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from canon import data, named
+from canon.configuration import drop_placeholders
 from canon.data.images.checks import check_held_out
+from canon.errors import UsageError
 from canon.tasks.image_settings import HeldOutImages, reading_options
 
 
@@ -17,6 +19,20 @@ def reading(config: ConfigDict) -> dict[str, Any]:
     """Returns config.data.batch_size and config.data.reading (threads, workers, memory_limit) as arguments."""
     options = named.call(reading_options, config.data.get('reading', {}), 'data.reading')
     return {'batch_size': config.data.batch_size, **options}
+
+
+def load_images(config: ConfigDict, split: str, name: str | None = None, source: Mapping | None = None) -> data.Source:
+    """Returns a split of config.data.name with the arguments of config.data.source, or of another data set.
+
+    Raises:
+      UsageError: the data set is read from files, and the config has no path.
+    """
+    name = config.data.name if name is None else name
+    arguments = drop_placeholders(config.data.get('source', {}) if source is None else source)
+    function = data.DATA_SETS.get(name)
+    if function is not None and named.accepts(function, 'path') and 'path' not in arguments:
+        raise UsageError(f'data {name!r} is read from files: give --config.data.source.path=FOLDER_OR_TAR')
+    return data.load_source(name, split, data_dir=config.data.get('data_dir'), **arguments)
 
 
 def load_held_out(

@@ -10,8 +10,10 @@ The model is any linen module from images [B, H, W, C] to logits [B, H, W, num_c
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import cv2
@@ -26,6 +28,8 @@ from canon.data.pipeline.source import Source
 from canon.errors import CanonError, UsageError
 from canon.metrics.segmentation import VOID, class_iu, count_pixels, score_segmentation
 from canon.tasks.classification import apply_network
+from canon.tasks.image_settings import HeldOutImages
+from canon.tasks.predictions import Prediction
 from canon.train import Evaluator, Task
 
 _SAMPLES = 8  # images in a figure
@@ -53,7 +57,7 @@ class SegmentationLoss:
 
 @dataclass(frozen=True)
 class AnySize:
-    """How images of any size go through a network.
+    """Settings for prediction on images of any size.
 
     Attributes:
       shorter_side: to which images are resized first; None keeps their size.
@@ -67,6 +71,21 @@ class AnySize:
     multiple: named.Count = 32
     sizes: tuple[tuple[int, int], ...] = ()
     flip: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationEvaluation(HeldOutImages):
+    """An entry of config.data.evals.
+
+    Attributes:
+      flip: averages the probabilities of the mirror image in.
+      name: another data set than data.name, as networks that learn from SBD are evaluated on VOC.
+      source: the arguments of that data set.
+    """
+
+    flip: bool = False
+    name: str | None = None
+    source: Mapping[str, Any] | None = None
 
 
 def segmentation_task(
@@ -90,6 +109,7 @@ def segmentation_task(
 
     def init(key, batch):
         variables = dict(model.init(key, make_input({'image': batch['image'][:1]}), train=False))
+        # What the heads have sown is an output, not a state to keep.
         variables.pop('auxiliary', None)
         return variables
 
@@ -98,6 +118,7 @@ def segmentation_task(
         weights = jnp.asarray(metrics.valid_labels(labels, batch['mask'], VOID), jnp.float32)
         if class_weights is not None:
             table = jnp.asarray(class_weights, jnp.float32)
+            # Void is 255, beyond the table; its weight is 0 already.
             weights = weights * table[jnp.minimum(labels, len(table) - 1)]
 
         def of_logits(logits):
@@ -105,6 +126,7 @@ def segmentation_task(
             pixels = metrics.Mean.of(per_pixel, weights)
             if settings.reduction == 'mean':
                 return pixels
+            # Divided by the images, not by the pixels: Caffe's unnormalised loss with a batch of one.
             return metrics.Mean(pixels.total, batch['mask'].sum().astype(jnp.float32))
 
         logits, changed = apply_network(
@@ -118,6 +140,7 @@ def segmentation_task(
         changed = dict(changed)
         total = of_logits(logits)
         for head in jax.tree.leaves(changed.pop('auxiliary', {})):
+            # Heads see the same pixels, so their sums have one weight.
             total = metrics.Mean(total.total + settings.auxiliary * of_logits(head).total, total.weight)
         accuracy = metrics.accuracy(logits, labels, batch['mask'], ignore_label=VOID)
         return total, (changed, {'pixel_accuracy': accuracy})
@@ -134,6 +157,8 @@ def average_flips(predict: Callable) -> Callable:
 
     def predict_both(params, mutable, batch):
         flipped = predict(params, mutable, {**batch, 'image': batch['image'][:, :, ::-1]})[:, :, ::-1]
+        # log((p + q) / 2) from log p and log q, without leaving the
+        # logarithms, in which small probabilities do not underflow.
         both = jnp.stack([predict(params, mutable, batch), flipped])
         return jax.nn.logsumexp(jax.nn.log_softmax(both), 0) - np.log(2)
 
@@ -156,6 +181,7 @@ def median_frequency_weights(source: Source, num_classes: int, power: float = 1.
         labels = source[i]['segmentation']
         counts = np.bincount(labels.ravel(), minlength=256)[:num_classes]
         pixels += counts
+        # Only images that have the class: a class that is rare among images, but large where it occurs, is not rare.
         area += labels.size * (counts > 0)
     frequency = pixels / np.maximum(area, 1)
     present = frequency > 0
@@ -309,6 +335,25 @@ def segment(
             planes = [cv2.resize(plane, image.shape[1::-1]) for plane in np.moveaxis(logits, -1, 0)]
             logits = np.stack(planes, -1)
         yield logits.argmax(-1).astype(np.uint8)
+
+
+def predict_label_maps(files: Any, label_maps: Iterable[np.ndarray], names: Sequence[str]) -> Iterator[Prediction]:
+    """Yields predictions of image files: label maps as PNGs with a palette, overlays, and the classes' shares.
+
+    Args:
+      files: `canon.data.image_files.Files`.
+      label_maps: of each file, of `segment`.
+      names: of the classes.
+    """
+    root = Path(os.path.commonpath([path.parent for path in files.paths]))
+    for number, (path, labels) in enumerate(zip(files.paths, label_maps, strict=True)):
+        shares = np.bincount(labels.ravel(), minlength=len(names)) / labels.size
+        place = path.relative_to(root).with_suffix('')
+        overlay = plots.overlay_label_map(files[number]['image'], labels, background=find_background(names))
+        yield Prediction(
+            row={'file': str(path)} | {name: f'{share:.4f}' for name, share in zip(names, shares, strict=True)},
+            files={f'{place}_labels.png': make_palette_image(labels), f'{place}_overlay.png': overlay},
+        )
 
 
 def _place(image: np.ndarray, settings: AnySize) -> tuple[np.ndarray, tuple[int, int]]:
