@@ -105,6 +105,7 @@ class Retriever(linen.Module):
 
     def classify(self, scores: jax.Array, batch) -> jax.Array:
         """Returns logits [B, CLASSES] from scores [B, 1, P]."""
+        # The query is one position, hence [:, 0].
         return self.output(attention.attend(scores, self.values(batch['value'])))[:, 0]
 
 
@@ -135,6 +136,7 @@ def retrieval_evaluator(task: Task, model: Any, initial: Any, batches: Generated
 
     def measure(params, mutable, batch):
         loss, (_, metrics) = task.loss(params, mutable, batch, At(None, 0))
+        # The initial parameters: training would adapt the tables to the width, and hide what the scale does.
         return {'loss': loss, **metrics, **measure_scores(model, initial, batch)}
 
     return Evaluator(batches, measure, lambda sums: {name: float(mean.value) for name, mean in sums.items()})
@@ -153,6 +155,7 @@ def measure_scores(model: Any, params: Any, batch: Any) -> dict[str, Mean]:
     def apply(method, *arguments):
         return model.apply({'params': params}, *arguments, method=method)
 
+    # Split in two, so that the gradient can be taken at the scores between them.
     scores = apply('score', *apply('embed', batch))
 
     def loss(scores):

@@ -42,7 +42,7 @@ class HeldOutImages:
 def reading_options(
     threads: Annotated[int, named.Range(0, 256)] = 2,
     workers: Annotated[int, named.Range(0, 256)] = 0,
-    memory_limit: named.NonNegative = 1 << 30,
+    memory_limit: named.NonNegative = 1 << 30,  # 1 GiB; a larger set is decoded again in each epoch
 ) -> dict[str, Any]:
     """Returns the arguments of `canon.data.Batches` that config.data.reading sets.
 

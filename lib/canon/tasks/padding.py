@@ -10,6 +10,7 @@ import numpy as np
 
 def round_up_to_devices(count: int) -> int:
     """Returns the least multiple of the number of devices, of all processes together, that is at least `count`."""
+    # Rounded up: floor division of the negated number.
     return -(-count // jax.device_count()) * jax.device_count()
 
 

@@ -121,6 +121,7 @@ class TrueVolume:
 
     def render(self, origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """Renders rays [P, 3] -> float32 [P, C]."""
+        # Beer and Lambert: what is left of the light after the integral of the absorption.
         if self.integrals:
             return np.exp(-self.settings.absorption * self.integrals(origins, directions))[:, None].astype(np.float32)
         return np.asarray(self._cast(origins, directions))

@@ -54,6 +54,7 @@ def detection_evaluator(
     """
     areas = square_sides(settings.sizes)
 
+    # Detections are kept, not summed: average precision ranks those of all images together.
     def measure(params, mutable, batch):
         sums: dict[str, Any] = {'detections': detection.collect_detections(predict(params, mutable, batch), batch)}
         if 'truncated' in batch:  # an average precision over fewer objects than there are is not left unsaid
@@ -86,5 +87,6 @@ def share_errors(errors: detection.ErrorAnalysis) -> dict[str, float]:
     counts = dict(zip(detection.ERROR_KINDS, errors.counts.sum((0, 1)).tolist(), strict=True))
     missed = counts.pop('missed')
     total, objects = sum(counts.values()), counts['right'] + missed
+    # NaN, not 0, where there is nothing to take a share of: 0 would look like a perfect detector.
     shares = {name.replace(' ', '_'): count / total if total else np.nan for name, count in counts.items()}
     return {**shares, 'missed': missed / objects if objects else np.nan}

@@ -39,6 +39,7 @@ def make_draw(
         errors = detection.analyse_errors(matches, len(names), areas)
         # Predictions of low scores are no part of the pictures; what the pictures show is what is ranked.
         visible = detection.analyse_errors(matches, len(names), areas, score_threshold=_SHOWN, limit_to_objects=False)
+        # Column 0 counts what is right; the others are errors.
         worst = np.argsort(-visible.image_counts[:, 1:].sum(1), kind='stable')[:_SAMPLES]
         first = visible.image_ids[:_SAMPLES]
         coco = detection.score_coco(rows, len(names), areas) if settings.coco else None
@@ -78,6 +79,7 @@ def _draw_images(batches: Any, rows: Rows, image_ids: np.ndarray, names: Sequenc
     wanted = {int(image_id): place for place, image_id in enumerate(image_ids)}
     chosen: dict[int, tuple] = {}
     values = {int(row['image_id']): row for row in rows.each() if int(row['image_id']) in wanted}
+    # The evaluation keeps detections but no pixels, so the batches are read again until every image has been found.
     for batch in batches.iterate():
         ids = batch.get('image_id')
         for i in np.flatnonzero(batch['mask']):

@@ -77,6 +77,7 @@ def detect_images(
     infer = backend.jit(predict)
     for batch in batches:
         found = jax.tree.map(np.asarray, infer(params, mutable, {'image': batch['image']}))
+        # The last batch is filled up to the compiled size.
         rows = np.flatnonzero(batch['mask'])
         found, batch = ({name: values[rows] for name, values in fields.items()} for fields in (found, batch))
         count = len(rows)
@@ -84,6 +85,7 @@ def detect_images(
         # The evaluator's mapping to pixels of the file, with images that have no objects.
         collected = detection.collect_detections(found, {**batch, **nothing, 'valid': np.zeros((count, 0), bool)})
         for i, row in enumerate(collected.each()):
+            # Detections have a fixed number of rows, of which the rest are zeros.
             chosen = found['valid'][i] & (found['scores'][i] >= min_score)
             boxes = row['detections']['boxes'][chosen].astype(np.float32)
             rest = (found[name][i][chosen] for name in ('scores', 'labels'))
@@ -115,6 +117,7 @@ def predict_files(
       names: of the classes.
       settings: of the pictures.
     """
+    # Pictures keep the folders below the common one, so that equal names do not overwrite each other.
     root, results = Path(os.path.commonpath([path.parent for path in files.paths])), []
     for number, (path, image) in enumerate(zip(files.paths, found, strict=True)):
         results.append(image._replace(image=None))  # a folder may hold more pixels than the memory
@@ -130,5 +133,7 @@ def predict_files(
 
 def pack_detections(detections: Mapping[str, jax.Array]) -> jax.Array:
     """Packs detections into float32 [B, D, 6]: x0, y0, x1, y1, score, label; score 0 and label -1 where not valid."""
+    # One array of floats: a served model has one output, and labels below 2^24 are exact in
+    # float32. -1 marks padding, since 0 is a class.
     labels = jnp.where(detections['valid'], detections['labels'], -1).astype(jnp.float32)
     return jnp.concatenate([detections['boxes'], detections['scores'][..., None], labels[..., None]], -1)

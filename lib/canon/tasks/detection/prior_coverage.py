@@ -1,4 +1,4 @@
-"""How well the prior boxes of a detector cover the objects of a data set, before anything is learnt."""
+"""Measures how well the prior boxes of a detector cover the objects of a data set, before anything is learnt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from canon.ops import boxes as box_ops
 
 
 class PriorCoverage(NamedTuple):
-    """Of each object of some batches the side in pixels (root of its area), and its best IoU with any prior.
+    """The side in pixels (root of its area) of each object of some batches, and its best IoU with any prior.
 
     An object whose best IoU is below the threshold of matching has a single prior to learn from, and a bad one.
     """

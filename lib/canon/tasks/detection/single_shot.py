@@ -39,7 +39,7 @@ class ObjectSettings:
 
 @dataclass(frozen=True)
 class DetectionSettings:
-    """How the scores of all boxes become detections; the defaults are SSD's (section 3.1).
+    """Settings that select detections among the scored boxes; the defaults are SSD's (section 3.1).
 
     Attributes:
       score_threshold: lower scores are not detections. A low value costs time, not average precision.
@@ -56,6 +56,7 @@ class DetectionSettings:
     def select(self, boxes: jax.Array, scores: jax.Array) -> dict[str, jax.Array]:
         """Selects the detections of boxes [B, A, 4] with scores [B, A, C]: fields [B, D, ...]."""
         arguments = (self.score_threshold, self.iou_threshold, self.per_class, self.max_detections)
+        # NMS is of one image: boxes of different images do not suppress each other.
         return jax.vmap(lambda b, s: multiclass_nms(b, s, *arguments))(boxes, scores)
 
 
@@ -84,9 +85,11 @@ def ssd_task(
       localisation_weight: alpha of equation 1.
       use_difficult: whether objects that are marked as difficult are learnt (the authors' choice for VOC).
     """
+    # A config has no infinity.
     ratio = float('inf') if negative_ratio is None else negative_ratio
 
     def init(key, batch):
+        # The shapes of parameters do not depend on the number of images.
         return model.init(key, make_input({'image': batch['image'][:1]}), train=False)
 
     def loss(params, mutable, batch, at):
@@ -105,6 +108,8 @@ def ssd_task(
             negative_ratio=ratio,
             min_negatives=min_negatives,
         )
+        # A `Mean` is a sum and its weight, which add over devices: N of equation 1 counts the matches of
+        # the whole batch, as the reference does.
         count, images = parts.positives, batch['mask'].sum(dtype=jnp.float32)
         metrics = {
             'localisation': Mean(parts.localisation, count),
@@ -117,6 +122,7 @@ def ssd_task(
     def predict(params, mutable, batch):
         variables = {'params': params, **mutable}
         outputs = apply_network(model, variables, make_input({'image': batch['image']}), train=False)
+        # In float32 whatever the network computes in: half precision has too few digits for coordinates in pixels.
         offsets, logits = (outputs[name].astype(jnp.float32) for name in ('offsets', 'logits'))
         size = batch['image'].shape[1:3]
         priors = model.priors(*size)
@@ -125,6 +131,7 @@ def ssd_task(
                 f'the model has {len(priors)} priors for images of {size[0]}x{size[1]}, but scores {offsets.shape[1]}'
             )
         boxes = box_ops.clip(box_ops.decode_offsets(offsets, priors), size)
+        # Without class 0, the background, which is no detection: labels begin at 0 from here on.
         return settings.select(boxes, jax.nn.softmax(logits)[..., 1:])
 
     return Task(init, loss, predict)
@@ -185,7 +192,9 @@ def yolo_task(
         outputs = apply_network(model, variables, make_input({'image': batch['image']}), train=False)
         outputs = {name: x.astype(jnp.float32) for name, x in model.split_output(outputs).items()}
         size = batch['image'].shape[1:3]
+        # YOLO predicts the roots of width and height; a box may reach beyond the image.
         boxes = box_ops.clip(yolo.decode_boxes(outputs['boxes'], size), size)
+        # Pr(class | object) of the cell times the confidence of each of its predictors.
         scores = outputs['class_scores'][..., None, :] * outputs['confidence'][..., None]
         rows, count = boxes.shape[0], scores.shape[-1]  # the number of images is symbolic in an export
         return settings.select(boxes.reshape(rows, -1, 4), scores.reshape(rows, -1, count))
@@ -198,6 +207,7 @@ SYSTEMS = {'ssd': ssd_task, 'yolo': yolo_task}
 
 def check_num_classes(system: str, num_classes: int, names: Sequence[str]) -> None:
     """Raises UsageError unless a model of that many classes fits the data's classes; SSD counts the background."""
+    # YOLO has no class for the background: its confidence does that.
     expected = len(names) + (system == 'ssd')
     if num_classes != expected:
         background = ', one more for the background' if system == 'ssd' else ''
@@ -208,5 +218,6 @@ def check_num_classes(system: str, num_classes: int, names: Sequence[str]) -> No
 
 def _select_objects(batch: Mapping[str, Any], use_difficult: bool) -> jax.Array:
     """Returns which objects are learnt, bool [B, M]."""
+    # A crowd's box covers many objects: it would be a wrong target. Its priors count as background.
     valid = batch['valid'] & ~batch['crowd']
     return valid if use_difficult else valid & ~batch['difficult']

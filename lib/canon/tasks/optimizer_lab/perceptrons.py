@@ -62,6 +62,7 @@ def perceptron_evaluator(task: Task, batches: Any) -> Evaluator:
     """Evaluates a `perceptron_task` by the loss and the metrics of training."""
 
     def measure(params, mutable, batch):
+        # No randomness: a perceptron has no dropout, so the loss of training is that of the evaluation.
         loss, (_, means) = task.loss(params, mutable, batch, None)
         return {'loss': loss, **means}
 
