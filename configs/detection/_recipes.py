@@ -16,7 +16,13 @@ SSD = dict(  # of section 2.2, as `system`
     min_negatives=0,  # per image: images without objects have no loss
     localisation_weight=1.0,  # alpha
 )
-YOLO = dict(name='yolo', coord=5.0, noobj=0.5, rescore=True, use_difficult=False)  # of equation 3
+YOLO = dict(  # of equation 3, as `system`
+    name='yolo',
+    coord=5.0,  # weight of the coordinates
+    noobj=0.5,  # weight of the confidences of predictors without an object: most of them
+    rescore=True,  # a confidence learns the IoU of its box, as in section 2; False: it learns 1
+    use_difficult=False,  # darknet leaves difficult objects out of training
+)
 SIZES = (12.0, 24.0)  # sides in pixels between small, medium and large digits: a third of them each
 
 
@@ -60,12 +66,24 @@ def scenes(
                 batch_size=batch_size,
                 objects=dict(most=source.get('most', 12), overflow='error'),  # objects per image
                 train=dict(split='train', sampler='shuffled', transforms=transforms),
-                evals=dict(test=dict(split=f'test[:{test}]', sizes=SIZES, year=2010, coco=True)),
+                evals=dict(
+                    test=dict(
+                        split=f'test[:{test}]',
+                        sizes=SIZES,
+                        year=2010,  # area below the curve of precision and recall; 2007: 11 points of it
+                        coco=True,  # COCO's twelve numbers as well
+                    )
+                ),
             ),
             input=dict(mean=0.45, std=0.25),  # of pixels in [0, 1]
-            model=dict(dtype=placeholder(str), **model),
+            model=dict(dtype=placeholder(str), **model),  # dtype of the computation: 'bfloat16'; None is float32
             system=dict(system),
-            detect=dict(score_threshold=0.01, iou_threshold=0.45, per_class=100, max_detections=100),
+            detect=dict(
+                score_threshold=0.01,  # low: average precision ranks even the weakest detections
+                iou_threshold=0.45,  # of NMS within a class; boxes of scenes overlap by 0.3 at most
+                per_class=100,  # boxes that enter NMS, the best first
+                max_detections=100,  # per image
+            ),
             predict=dict(min_score=0.3),  # of the detections that pictures and tables have
             tx=dict(
                 chain=('clip', 'adam'),
@@ -77,7 +95,7 @@ def scenes(
                 ),
             ),
             run=dict(
-                steps=steps,
+                steps=steps,  # or '30 epochs'; a percentage below is one of these steps
                 log_every='5%',
                 evals=dict(test=dict(every='25%')),
                 checkpoint=dict(every='50%'),
@@ -96,10 +114,10 @@ def small_ssd(maps: int = 4, width: float = 0.25) -> dict[str, Any]:
     return dict(
         name='ssd.ssd',
         num_classes=11,  # ten digits and the background
-        backbone=dict(name='vgg.vgg11', width=width, batch_norm=True, init='he'),
-        stages=('conv3', 'conv4', 'conv5')[:maps],
-        extras=(64,) if maps > 3 else (),
-        sizes=sizes[: maps + 1],
+        backbone=dict(name='vgg.vgg11', width=width, batch_norm=True, init='he'),  # width: share of the channels
+        stages=('conv3', 'conv4', 'conv5')[:maps],  # the backbone's maps that are predicted from
+        extras=(64,) if maps > 3 else (),  # channels of the maps after them
+        sizes=sizes[: maps + 1],  # one more than maps: a second square prior has the geometric mean of two sizes
         aspect_ratios=((1.8,),) * maps,  # the median digit is 0.57 times as wide as high
     )
 
@@ -113,9 +131,9 @@ def small_yolo(width: float = 0.125) -> dict[str, Any]:
         size=128,
         stride=16,  # pixels of a cell
         width=width,
-        hidden=1024,
-        batch_norm=True,
-        dropout=0.2,
+        hidden=1024,  # units of the fully connected layer; 4096 in the paper
+        batch_norm=True,  # not in the paper: the network starts from scratch
+        dropout=0.2,  # after the fully connected layer; 0.5 in the paper
     )
 
 
@@ -157,7 +175,7 @@ def paper(
             data=dict(
                 name=data['name'],
                 source=dict(path=placeholder(str), decode=True, **data.get('source', {})),  # a folder or a tar
-                reading=dict(threads=4, workers=0),
+                reading=dict(threads=4, workers=0),  # threads that prepare batches ahead, or processes
                 batch_size=batch_size,
                 objects=data['objects'],
                 train=dict(split=splits['train'], sampler='shuffled', transforms=train),
@@ -166,17 +184,18 @@ def paper(
             input=input,
             model=dict(dtype=placeholder(str), **model),
             system=dict(system),
+            # Section 3.1: scores above 0.01, NMS at an IoU of 0.45, 200 detections; 400 boxes per class as in the code.
             detect=detect or dict(score_threshold=0.01, iou_threshold=0.45, per_class=400, max_detections=200),
-            predict=dict(min_score=0.3),
+            predict=dict(min_score=0.3),  # of the detections that pictures and tables have
             tx=tx,
             run=dict(
                 steps=steps,
                 log_every='100 steps',
                 evals=dict(test=dict(every='10%')),
-                checkpoint=dict(every='5%', best=f'test/{metric}', mode='max'),
+                checkpoint=dict(every='5%', best=f'test/{metric}', mode='max'),  # the best one is kept as well
                 init_from=dict(path=placeholder(str), new=placeholder(str)),  # published weights, or a run
             ),
-            target=dict(metric=f'test/{metric}', at_least=at_least, ci=False),
+            target=dict(metric=f'test/{metric}', at_least=at_least, ci=False),  # what the ledger checks
         )
     )
 
@@ -197,7 +216,7 @@ def ssd_transforms(size: int) -> tuple[dict[str, Any], dict[str, Any]]:
     train = dict(
         chain=('ssd_photometric', 'expand', 'min_iou_crop', 'resize', 'random_flip'),
         expand=dict(limit=4.0, p=0.5),  # "zoom out"
-        min_iou_crop=dict(overlaps=(0.1, 0.3, 0.5, 0.7, 0.9)),
+        min_iou_crop=dict(overlaps=(0.1, 0.3, 0.5, 0.7, 0.9)),  # least IoU with an object, one sampler each
         resize=resize,
     )
     return train, dict(chain=('resize',), resize=resize)
@@ -209,6 +228,7 @@ def sgd(rate: Any, weight_decay: float = 5e-4) -> dict[str, Any]:
     Kernels and the scale of conv4_3 decay; biases learn twice as fast and do not.
     """
     return dict(
+        # The decay comes first: it is a part of the gradient, and enters the momentum and the rate, as in Caffe.
         chain=('decay', 'momentum', 'scale_rates'),
         decay=dict(name='add_decayed_weights', weight_decay=weight_decay, where=r'(kernel|channel_scale)$'),
         momentum=dict(learning_rate=rate, momentum=0.9),

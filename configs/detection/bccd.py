@@ -20,14 +20,14 @@ def get_config(arg: str = ''):
     smoke = arg == 'smoke'
     model = dict(
         name='ssd.ssd',
-        num_classes=11 if smoke else 4,
-        backbone=dict(name='resnet.resnet18', width=0.375),
+        num_classes=11 if smoke else 4,  # with the background
+        backbone=dict(name='resnet.resnet18', width=0.375),  # share of the channels
         stages=('conv3_x', 'conv4_x', 'conv5_x'),  # strides 8, 16 and 32
-        extras=(),
+        extras=(),  # no coarser maps: the largest cells are 40 % of the shorter side
         sizes=(0.08, 0.18, 0.3, 0.5),  # platelets are 8 % of the shorter side, red cells 21 %, white cells 40 %
-        aspect_ratios=((1.5,),) * 3,
+        aspect_ratios=((1.5,),) * 3,  # per map, and their inverses: cells are about round
     )
-    system = dict(SSD, threshold=0.45)
+    system = dict(SSD, threshold=0.45)  # IoU from which a prior is matched
     if smoke:
         few = dict(height=96, width=128, sizes=(24, 64), most=4, clutter=2)
         return scenes(model, system, 600, 0.3, num_examples=2048, test=128, source=few)
@@ -35,16 +35,17 @@ def get_config(arg: str = ''):
     config = scenes(model, system, 3000, 0.75, batch_size=8, rate=2e-3)
     config.data.name = 'voc_detection'
     with config.unlocked():
+        # Boxes that reach outside of their image are clipped, or dropped if nothing is left.
         config.data.source = dict(path=placeholder(str), class_names=CLASSES, invalid='clip')
-        config.data.objects.most = 32
+        config.data.objects.most = 32  # per image; an image with more is an error
         config.data.train = dict(
             split='trainval',
             sampler='shuffled',
             transforms=dict(
                 chain=('resize', 'ssd_photometric', 'expand', 'min_iou_crop', 'again', 'random_flip'),
                 resize=resize,  # before the cache: once per image
-                expand=dict(limit=1.5, p=0.3),
-                min_iou_crop=dict(overlaps=(0.5, 0.7, 0.9), scale=(0.5, 1.0)),
+                expand=dict(limit=1.5, p=0.3),  # 4.0 and 0.5 for VOC: platelets would become a few pixels
+                min_iou_crop=dict(overlaps=(0.5, 0.7, 0.9), scale=(0.5, 1.0)),  # patches of a quarter or more
                 again=dict(name='resize', **resize),
             ),
         )

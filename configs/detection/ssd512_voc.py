@@ -13,13 +13,20 @@ from configs.detection._recipes import SSD, paper, sgd, shrink, ssd_transforms, 
 def get_config(arg: str = ''):
     config = paper(
         voc(),
-        dict(name='ssd.ssd512', num_classes=21, sizes='voc', width=1.0, batch_norm=False),
-        dict(SSD, use_difficult=True),
+        dict(
+            name='ssd.ssd512',
+            num_classes=21,  # 20 and the background
+            sizes='voc',  # of the priors: 35 pixels and up; 'coco' begins at 20
+            width=1.0,  # share of VGG-16's channels
+            batch_norm=False,
+        ),
+        dict(SSD, use_difficult=True),  # difficult objects are learnt, but not evaluated
         *ssd_transforms(512),
-        sgd(dict(name='step_decay', init=1e-3, steps=('80000 steps', '100000 steps'))),
+        sgd(dict(name='step_decay', init=1e-3, steps=('80000 steps', '100000 steps'))),  # divides by 10 at each
         steps='120000 steps',
         batch_size=32,
         metric='map50',
-        at_least=0.79,
+        at_least=0.79,  # published: 79.8
     )
+    # Half the steps and scenes of SSD300's: an image of 512 has three times as many pixels.
     return shrink(config, 512, dict(width=0.0625, batch_norm=True), 60, 4, 0.01, 1e-2) if arg == 'smoke' else config

@@ -15,8 +15,13 @@ from configs.detection._recipes import SSD, scenes, small_ssd
 
 
 def get_config(arg: str = ''):
-    system = dict(SSD, threshold=0.4, min_negatives=3)
+    system = dict(
+        SSD,
+        threshold=0.4,  # IoU from which a prior is matched; lower than the paper's, for more priors per small digit
+        min_negatives=3,  # per image, so that scenes without digits are learnt from
+    )
     if arg == 'smoke':
+        # Fewer and larger digits than the default (8 to 64 pixels, up to 12, 6 shapes of clutter).
         small = dict(height=96, width=96, sizes=(12, 48), most=8, clutter=3)
         return scenes(small_ssd(), system, 1600, 0.7, rate=3e-3, num_examples=4096, test=128, source=small)
     return scenes(small_ssd(), system, 6000, 0.9, rate=3e-3)

@@ -18,11 +18,19 @@ def get_config(arg: str = ''):
     train = dict(
         chain=('yolo_jitter', 'random_hsv', 'random_flip'),
         yolo_jitter=dict(size=size, jitter=0.2),  # scaling and translation
-        random_hsv=dict(exposure=1.5, saturation=1.5),
+        random_hsv=dict(exposure=1.5, saturation=1.5),  # factors of up to 1.5 or their inverses, in HSV
     )
     config = paper(
         voc(),
-        dict(name='yolo.yolo', num_classes=20, num_boxes=2, size=448, width=1.0, batch_norm=False, dropout=0.5),
+        dict(
+            name='yolo.yolo',
+            num_classes=20,  # no background: the confidence is low where there is no object
+            num_boxes=2,  # per cell; the one of the higher IoU learns the object
+            size=448,
+            width=1.0,  # share of the channels
+            batch_norm=False,
+            dropout=0.5,  # after the first fully connected layer
+        ),
         YOLO,
         train,
         dict(chain=('resize',), resize=dict(size=size)),
@@ -33,18 +41,18 @@ def get_config(arg: str = ''):
                 steps='3 epochs',  # the paper: "for the first epochs"
                 then=dict(name='step_decay', init=1e-2, steps=('72 epochs', '102 epochs')),
             ),
-            weight_decay=2 * 5e-4,
+            weight_decay=2 * 5e-4,  # halved again by `scale_rates`
         ),
         steps='135 epochs',
         batch_size=64,
         metric='map50',
-        at_least=0.63,
+        at_least=0.63,  # published: 63.4
         input=dict(mean=0.0, std=1.0),  # pixels in 0..1
-        # As darknet all boxes, as every class whose score is above the threshold.
+        # As darknet, all 7 x 7 x 2 boxes, each as every class whose score is above the threshold.
         detect=dict(score_threshold=0.001, iou_threshold=0.5, per_class=98, max_detections=98 * 20),
     )
     config.run.init_from.new = '^(conv5_[56]|conv6|fc1|output)'  # the last four convolutions and the rest
-    config.tx.scale_rates.rules = (('.*', 0.5),)
+    config.tx.scale_rates.rules = (('.*', 0.5),)  # half of equation 3; biases learn no faster, unlike Caffe's
     if arg != 'smoke':
         return config
     narrow = dict(size=128, stride=16, width=0.0625, hidden=256, batch_norm=True)

@@ -30,8 +30,8 @@ def voc(model: str, rate: float, weights: str, new: str) -> ConfigDict:
             data=dict(
                 name='sbd_segmentation',  # 8,498 training images
                 source=dict(path=placeholder(str)),  # the folder `dataset` of SBD, or a tar of it
-                reading=dict(threads=4, workers=0),
-                batch_size=1,
+                reading=dict(threads=4, workers=0),  # threads that prepare batches ahead, or processes
+                batch_size=1,  # "heavy" learning: momentum averages over 100 steps instead
                 train=dict(split='train', sampler='shuffled', transforms=chain),
                 evals=dict(
                     # The 736 images of VOC 2011's validation set that SBD's training set lacks: the authors' list.
@@ -46,13 +46,14 @@ def voc(model: str, rate: float, weights: str, new: str) -> ConfigDict:
             # As torchvision's VGG-16 was trained. For the authors' own, of Caffe (BGR): subtract (0.48109, 0.45752,
             # 0.40787), and std=1 / 255, which leaves pixels in 0..255.
             input=dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
-            model=dict(name=model, num_classes=21, at_once=False, dtype=placeholder(str)),
+            model=dict(name=model, num_classes=21, at_once=False, dtype=placeholder(str)),  # dtype: 'bfloat16'
+            # The sum over up to 250,000 pixels: hence the small rates. balance: exponent of the classes' weights.
             loss=dict(reduction='sum', balance=0.0, label_smoothing=0.0),
             tx=dict(
                 chain=('decay', 'momentum', 'scale_rates'),
                 decay=dict(name='add_decayed_weights', weight_decay=5e-4, where='kernel$'),
                 momentum=dict(learning_rate=rate, momentum=0.99),
-                scale_rates=dict(rules=(('bias$', 2.0), ('.*', 1.0))),
+                scale_rates=dict(rules=(('bias$', 2.0), ('.*', 1.0))),  # Caffe's lr_mult
             ),
             predict=dict(shorter_side=placeholder(int), multiple=1, flip=False),  # the border of 100 takes any size
             run=dict(
@@ -60,9 +61,9 @@ def voc(model: str, rate: float, weights: str, new: str) -> ConfigDict:
                 log_every='100 steps',
                 evals=dict(seg11valid=dict(every='4000 steps')),
                 checkpoint=dict(every='4000 steps', best='seg11valid/mean_iu', mode='max'),
-                init_from=dict(path=weights, new=new),
+                init_from=dict(path=weights, new=new),  # new: regex of what keeps its initialisation
             ),
-            target=dict(metric='seg11valid/mean_iu', at_least=0.6, ci=False),
+            target=dict(metric='seg11valid/mean_iu', at_least=0.6, ci=False),  # what the ledger checks
         )
     )
 
@@ -109,12 +110,13 @@ def scenes(
                 chain=('clip', 'adamw'),
                 clip=dict(name='clip_by_global_norm', max_norm=5.0),
                 adamw=dict(
-                    weight_decay=1e-2,
+                    weight_decay=1e-2,  # decoupled from the gradient
                     learning_rate=dict(
                         name='warmup', steps='5%', then=dict(name='cosine', init=rate, final=0.0, steps='95%')
                     ),
                 ),
             ),
+            # Photographs keep their size, if no shorter side is given; they are padded to a multiple of the stride.
             predict=dict(shorter_side=placeholder(int), multiple=32, flip=False),
             run=dict(
                 steps=steps,

@@ -18,7 +18,9 @@ def get_config(arg: str = ''):
     if arg == 'smoke':
         return paper_smoke('fcn.fcn8s', at_least=0.1)
     if arg == 'at_once':
+        # The rate of FCN-32s: all scores are new. at_once scales the maps of pool4 and pool3 down (section 4.3).
         config = voc('fcn.fcn8s', 1e-10, weights='timm/vgg16.tv_in1k', new='^score_')
         config.model.at_once, config.run.steps = True, '300000 steps'
         return config
+    # A hundredth of FCN-16s's rate, which is a hundredth of FCN-32s's.
     return voc('fcn.fcn8s', 1e-14, weights='runs/segmentation/fcn16s_voc/voc', new='^score_pool3/')
