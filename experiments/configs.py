@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def find() -> list[str]:
     """Returns the paths of all config files, relative to the root."""
+    # Names with an underscore hold shared parts, which make no config themselves.
     return sorted(str(p.relative_to(ROOT)) for p in ROOT.glob('configs/**/*.py') if not p.name.startswith('_'))
 
 

@@ -28,6 +28,7 @@ def load_images(config: ConfigDict, split: str, name: str | None = None, source:
       UsageError: the data set is read from files, and the config has no path.
     """
     name = config.data.name if name is None else name
+    # Placeholders are arguments that the command line did not set: the function has its own defaults.
     arguments = drop_placeholders(config.data.get('source', {}) if source is None else source)
     function = data.DATA_SETS.get(name)
     if function is not None and named.accepts(function, 'path') and 'path' not in arguments:
@@ -60,6 +61,7 @@ def first_settings(config: ConfigDict, kind: type) -> tuple[Any, Sequence]:
 
     A config without evaluators has the defaults.
     """
+    # The first by name: the same one however the config orders them.
     name = min(config.data.evals, default=None)
     where = f'data.evals.{name}'
     settings = kind(split='') if name is None else named.call(kind, config.data.evals[name], where)

@@ -40,6 +40,7 @@ def make(config: ConfigDict) -> Experiment:
     transforms = _transforms(config, settings.transforms, 'data.train.transforms')
     shape = infer_image_shape(source, transforms, 'data.train')
     about: dict[str, Any] = dict(class_names=names, image_shape=shape, num_examples=len(source))
+    # In `about`, which run.json keeps: `without_data` makes the same task from it without the label maps.
     if balance := _loss(config).balance:
         about['class_weights'] = tasks.median_frequency_weights(source, len(names), balance)
     experiment = without_data(config, about)
@@ -68,6 +69,7 @@ def offline(config: ConfigDict) -> ConfigDict:
         with config.unlocked():
             config.data.name = 'digit_scenes'
             config.data.source = dict(target='segmentation', num_examples=64)
+            # At least the digits and the ground; a model of more classes keeps its size.
             config.data.train.split, config.model.num_classes = 'train', max(config.model.num_classes, 11)
             for settings in config.data.evals.values():
                 settings.split, settings.name = 'test', None
@@ -91,6 +93,7 @@ def served(config: ConfigDict, experiment: Experiment) -> Served:
     """Returns the exported function: uint8 images [b, H, W, C] -> probabilities float32 [b, H, W, num_classes]."""
 
     def probabilities(params, mutable, images):
+        # Probabilities, not classes: what serves them may set thresholds of its own.
         return jax.nn.softmax(experiment.task.predict(params, mutable, {'image': images}))
 
     shape, names = experiment.about['image_shape'], experiment.about['class_names']

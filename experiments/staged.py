@@ -50,6 +50,7 @@ def _stage(config: ConfigDict, name: str) -> Stage:
 def _make(config: ConfigDict, name: str, stages: Mapping[str, Path]) -> tuple[Experiment, ConfigDict]:
     stage = make_stage_config(config, name)
     module = _module(stage.experiment)
+    # Most experiments know nothing of stages: weights of earlier ones come by run.init_from.
     made = module.make_stage(stage, stages) if hasattr(module, 'make_stage') else module.make(stage)
     return made, stage
 

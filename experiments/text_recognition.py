@@ -101,6 +101,7 @@ def served(config: ConfigDict, experiment: Experiment) -> Served:
     """Returns the exported function: uint8 images [b, H, W, C] -> probabilities float32 [b, T, 1 + characters]."""
 
     def probabilities(params, mutable, images):
+        # The task predicts logarithms. Frames stay: CTC's decoding is left to what serves them.
         return jnp.exp(experiment.task.predict(params, mutable, {'image': images}))
 
     shape = experiment.about['image_shape']

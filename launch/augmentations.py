@@ -24,6 +24,7 @@ from canon.data.pipeline import chain
 from canon.errors import CanonError
 from launch import tools
 
+# Sheet: (heading, photograph, ((transform, arguments), ...)). p=1.0 where a picture should show the change for certain.
 SHEETS = {
     'geometric': (
         'Geometric transforms',
@@ -143,6 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def flowers() -> dict[str, Any]:
     """Returns a photograph of two dahlias with their masks (by their orange) and boxes."""
     image = photograph('flower.jpg')
+    # As int: a difference of uint8 would wrap around.
     orange = (image[..., 0].astype(int) > image[..., 2] + 60).astype(np.uint8)
     # Opening removes specks of orange in the background.
     opened = cv2.morphologyEx(orange, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (11, 11)))
@@ -173,7 +175,9 @@ def draw_sheet(example: dict[str, Any], links: Sequence[tuple[str, dict[str, Any
     """Draws an example unchanged, then after each of the transforms alone."""
     results, titles = [example], ['original']
     for name, arguments in links:
+        # By name, as a config does, so that the page shows what a config gets.
         (link,) = transforms.make_transforms(dict(name=name, **arguments))
+        # A fixed key draws the same numbers on every run, so the pictures change only with the code.
         results.append(link.apply(example, Key(0, VISIT, 0)))
         titles.append(format_title(name, arguments))
     return plots.draw_annotated_images(results, titles)
@@ -217,6 +221,7 @@ def draw_recipes(example: dict[str, Any], visits: int = 4) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
+    # JPEG: photographs as PNG would be several times as large in the repository.
     figure.savefig(path, dpi=100, pil_kwargs=dict(quality=82, optimize=True))
 
 
@@ -255,6 +260,7 @@ def describe(names: Iterable[str]) -> list[str]:
     """Returns the first paragraph of each transform's docstring."""
     lines = []
     for name in dict.fromkeys(names):
+        # From the code, so that the page cannot fall behind it.
         paragraph = (inspect.getdoc(getattr(transforms, name)) or '').partition('\n\n')[0]
         lines.append(f'- **{name}**: {" ".join(paragraph.split())}')
     return lines

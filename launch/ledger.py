@@ -109,6 +109,7 @@ def measure(entry: Entry, root: Path, minutes: float) -> list[str]:
                 timeout=60 * minutes,
             ).returncode
         run = find_run(source, (), root)
+        # The last line has the error. Paths of this machine do not belong on a page that is published.
         message = tools.read_last_line(log).replace(str(root), 'runs').replace(f'{configs.ROOT}/', '')
         measured, reached = _judge(entry.target, run) if status == 0 else (message, False)
     except subprocess.TimeoutExpired:
@@ -119,6 +120,7 @@ def measure(entry: Entry, root: Path, minutes: float) -> list[str]:
 
 def write(page: Path, rows: Iterable[Sequence[str]]) -> None:
     """Replaces the rows of the configs that ran, and drops the rows of configs that no longer exist."""
+    # A filter runs some configs only; the rows of the others stay as they were measured.
     rows_by_path = {row[0]: row for row in _read(page) if (configs.ROOT / row[0]).is_file()}
     # A bar in an error message would be a column.
     rows_by_path.update({row[0]: [cell.replace('|', '/') for cell in row] for row in rows})

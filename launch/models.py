@@ -64,6 +64,7 @@ def other_networks(match: str = '') -> dict[str, str]:
     networks = {}
     for name in named.public_functions(models.__name__):
         function = named.lookup(models.__name__, name, 'model')
+        # By the type that it returns: other public functions of the package make no network.
         kind = named.get_return_type(function)
         if match in name and name not in published and isinstance(kind, type) and issubclass(kind, linen.Module):
             arguments = ', '.join(

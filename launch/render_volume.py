@@ -33,10 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     control_points = GENERIC
     if options.file:
+        # The config of an experiment names the same keys, so a volume is read alike by both.
         file_options = {key: getattr(options, key) for key in FILE_KEYS if getattr(options, key) is not None}
         volume = volumes.load_volume('read_volume', path=options.file, **file_options)
     else:
         volume = volumes.load_volume(options.name, size=96)
+        # A head has skin, skull and brain to tell apart; for others a ramp from dark to bright has to do.
         control_points = HEAD if options.name == 'shepp_logan' else GENERIC
     table = make_transfer_table(control_points)
     files, summary = draw_volume(
@@ -47,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _integers(text: str) -> tuple[int, ...]:
+    # Also 256x256x128, as volumes are written on their pages.
     return tuple(int(part) for part in text.replace('x', ',').split(','))
 
 
