@@ -50,8 +50,11 @@ def make(config: ConfigDict) -> Experiment:
         return _transforms(config, settings.transforms, where, size)
 
     shape = infer_image_shape(source, transforms(*sizes[:1]), 'data.train')
+    # Sources with only a number of classes name them by their labels.
     names = source.info.class_names or tuple(map(str, range(source.info.num_classes or 0)))
-    experiment = without_data(config, dict(class_names=names, image_shape=shape, num_examples=len(source)))
+    about: dict[str, Any] = dict(class_names=names, image_shape=shape, num_examples=len(source))
+    about['category_ids'] = list(getattr(source, 'category_ids', ())) or None  # COCO's, which have gaps
+    experiment = without_data(config, about)
     if sizes:
         train = SizedBatches(
             source, sizes=sizes, make_transforms=transforms, seed=config.seed, **images.reading(config)
@@ -69,6 +72,7 @@ def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
     _pictures(config)  # checked before a run that is to predict with it
     shape = config.data.batch_size, _objects(config).most
     flags = {name: np.zeros(shape, bool) for name in ('difficult', 'crowd', 'valid')}
+    # The fields that `pad_boxes` makes, in the shapes that the loss is compiled for.
     objects = dict(boxes=np.zeros((*shape, 4), np.float32), labels=np.zeros(shape, np.int32), **flags)
     train = images.placeholder_data(config, about, **objects)
     return Experiment(_task(config, about), config.tx, train, about=about, read=_reader(config.model))
@@ -77,6 +81,7 @@ def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
 def offline(config: ConfigDict) -> ConfigDict:
     """Returns the config on the embedded scenes of digits where its own data would have to be downloaded."""
     if config.data.name != 'digit_scenes':
+        # SSD counts the background as a class.
         extra = 1 if config.system.name == 'ssd' else 0
         with config.unlocked():
             config.data.name = 'digit_scenes'
@@ -101,7 +106,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     chain = (data.transforms.record_placement(), *transforms)
     batches = data.Once(files, config.data.batch_size, chain, memory_limit=0).iterate()
     found = tasks.detect_images(experiment.task.predict, params, mutable, batches, settings.min_score)
-    return tasks.predict_files(files, found, names, settings)
+    return tasks.predict_files(files, found, names, settings, experiment.about.get('category_ids'))
 
 
 def served(config: ConfigDict, experiment: Experiment) -> Served:
@@ -110,6 +115,7 @@ def served(config: ConfigDict, experiment: Experiment) -> Served:
     def detections(params, mutable, images):
         return tasks.pack_detections(experiment.task.predict(params, mutable, {'image': images}))
 
+    # One array, since a served function has one output: the columns are named next to it.
     shape, names = experiment.about['image_shape'], experiment.about['class_names']
     columns = ['x0', 'y0', 'x1', 'y1', 'score', 'label']
     return Served(detections, tuple(shape), 'uint8', {'class_names': list(names), 'columns': columns})
@@ -142,6 +148,7 @@ def _reader(model: ConfigDict) -> Callable:
     if model.name in ssd.MODELS:
         return ssd.ssd_reader(model.name)
     backbone = model.get('backbone', {}).get('name')
+    # A detector of any backbone has no published weights; its backbone may have those of a classifier.
     return weights.reader(model.name) if backbone is None else weights.reader(backbone, at='backbone')
 
 

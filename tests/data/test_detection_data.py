@@ -296,6 +296,8 @@ def test_coco_boxes_crowds_and_ids(tmp_path):
     assert example['area'].tolist() == [77.5, 48, 32]
     assert {field: len(source[0][field]) for field in ('boxes', 'area', 'crowd')} == {'boxes': 0, 'area': 0, 'crowd': 0}
     chosen = read_coco(root, class_names=('dog', 'cow'))
+    ids = {category['name']: category['id'] for category in coco_content()['categories']}
+    assert chosen.category_ids == (ids['dog'], ids['cow'])
     assert chosen[1]['labels'].tolist() == [0]
     assert read_coco(root, 'val2017[1:]', empty='drop').names == ('val2017/7.jpg',)
     with pytest.raises(UsageError, match="has no category 'dgo'; did you mean 'dog'"):

@@ -1,5 +1,7 @@
 """Detectors whose outputs are made from the truth: what they lose, what is detected, measured, drawn and exported."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from canon.losses.yolo import assign_cells
 from canon.ops import boxes as box_ops
 from canon.ops.matching import match_priors
 from canon.tasks import detection as tasks
+from canon.tasks.detection.prediction import number_images
 from canon.train import At
 from tests.losses.drawn_boxes import SIZE, draw_objects, draw_priors
 
@@ -275,8 +278,18 @@ def test_single_images_are_detected_in_pixels_of_their_files():
     assert row['class'] == NAMES[found[0].labels[0]]
     results = metrics.detection.list_coco_results(tasks.collect_rows(found))
     assert [r['image_id'] for r in results] == [0, 0, 2, 2, 2]
+    named = metrics.detection.list_coco_results(tasks.collect_rows(found, [139, 7, 285]), [1, 3, 90])
+    assert [r['image_id'] for r in named] == [139, 139, 285, 285, 285]
+    assert [r['category_id'] for r in named] == [(1, 3, 90)[r['category_id'] - 1] for r in results]
     x0, y0, x1, y1 = found[0].boxes[0]
     np.testing.assert_allclose(results[0]['bbox'], [x0, y0, x1 - x0, y1 - y0], atol=0.01)
+
+
+def test_images_have_the_numbers_of_their_files():
+    assert number_images([Path('val/000000000139.jpg'), Path('val/7.png')]) == [139, 7]
+    assert number_images([Path('139.jpg'), Path('cat.jpg')]) == [0, 1]
+    assert number_images([Path('a/1.jpg'), Path('b/1.jpg')]) == [0, 1]
+    assert number_images([Path(f'{2**31}.jpg')]) == [0]
 
 
 def test_detections_in_one_array():

@@ -94,6 +94,8 @@ def coco_detection(
     info = Info(str(files.root), split, len(shown), shown, total)
     source = CocoImages(files, kept, labels, info, log.defects, decode, max_pixels)
     source.target = target
+    ids = {c['name']: c['id'] for content, _ in contents for c in content['categories']}
+    source.category_ids = tuple(ids[name] for name in names)
     return source
 
 
@@ -101,6 +103,7 @@ class CocoImages(AnnotatedImages):
     """The source of `coco_detection`: `AnnotatedImages`, with masks or label maps if its `target` asks for them."""
 
     target = 'detection'
+    category_ids: tuple[int, ...] = ()  # of the classes, as results in COCO's format state them
 
     def __init__(self, files: FileTree, records: Sequence[ImageRecord], *args, **kwargs):
         """Arguments as of `AnnotatedImages`; the masks of the records are compressed run lengths of COCO."""

@@ -92,10 +92,18 @@ def detect_images(
             yield ImageDetections(batch['image'][i], found['boxes'][i][chosen], boxes, *rest)
 
 
-def collect_rows(predictions: Sequence[ImageDetections]) -> Rows:
-    """Collects detections of images, numbered from 0, as `Rows` of boxes in pixels of the files."""
+def number_images(paths: Sequence[Path]) -> list[int]:
+    """Returns the numbers that name the files, as COCO's do (000000000139.jpg), or their places if not all do."""
+    stems = [path.stem for path in paths]
+    numbers = [int(stem) for stem in stems if stem.isascii() and stem.isdigit() and int(stem) < 2**31]
+    return numbers if len(set(numbers)) == len(stems) else list(range(len(stems)))
+
+
+def collect_rows(predictions: Sequence[ImageDetections], image_ids: Sequence[int] | None = None) -> Rows:
+    """Collects detections of images as `Rows` of boxes in pixels of the files; ids are 0, 1, ... if None."""
     parts = Rows(())
-    for number, image in enumerate(predictions):
+    ids = range(len(predictions)) if image_ids is None else image_ids
+    for number, image in zip(ids, predictions, strict=True):
         found = {'boxes': image.boxes, 'scores': image.scores, 'labels': image.labels}
         found['valid'] = np.ones(len(image.scores), bool)
         batch = {'boxes': np.zeros((1, 0, 4)), 'labels': np.zeros((1, 0), np.int32), 'valid': np.zeros((1, 0), bool)}
@@ -105,29 +113,35 @@ def collect_rows(predictions: Sequence[ImageDetections]) -> Rows:
 
 
 def predict_files(
-    files: Any, found: Iterable[ImageDetections], names: Sequence[str], settings: PictureSettings
+    files: Any,
+    found: Iterable[ImageDetections],
+    names: Sequence[str],
+    settings: PictureSettings,
+    category_ids: Sequence[int] | None = None,
 ) -> Iterator[Prediction]:
     """Yields predictions of image files: pictures with boxes, rows of a table, and COCO's result JSON at last.
 
-    A row has the file, its number as image_id, and what `ImageDetections.list_rows` gives.
+    A row has the file, its image_id as of `number_images`, and what `ImageDetections.list_rows` gives.
 
     Args:
       files: `canon.data.image_files.Files`.
       found: the detections of each file, of `detect_images`.
       names: of the classes.
       settings: of the pictures.
+      category_ids: COCO's id of each class; None counts from 1.
     """
+    ids = number_images(files.paths)
     # Pictures keep the folders below the common one, so that equal names do not overwrite each other.
     root, results = Path(os.path.commonpath([path.parent for path in files.paths])), []
     for number, (path, image) in enumerate(zip(files.paths, found, strict=True)):
         results.append(image._replace(image=None))  # a folder may hold more pixels than the memory
         for row in image.list_rows(names):
-            yield Prediction(row={'file': str(path), 'image_id': number, **row})
+            yield Prediction(row={'file': str(path), 'image_id': ids[number], **row})
         pixels = [files[number]['image']]
         picture = plots.draw_detections(pixels, [image.fields()], names, columns=1, width=settings.width)
         yield Prediction(files={f'{path.relative_to(root).with_suffix("")}_boxes.png': picture})
     count = sum(len(image.scores) for image in results)
-    coco = json.dumps(detection.list_coco_results(collect_rows(results)))
+    coco = json.dumps(detection.list_coco_results(collect_rows(results, ids), category_ids))
     yield Prediction(files={'detections.json': coco}, text=f'{count} objects in {len(results)} images')
 
 
