@@ -110,7 +110,7 @@ class Retriever(linen.Module):
 
 
 def retrieval_task(model: Any) -> Task:
-    """The task of naming the class of the queried key by a `Retriever`; the loss is the cross entropy per row."""
+    """Makes the task of naming the class of the queried key by a `Retriever`; the loss is the cross entropy per row."""
 
     def loss(params, mutable, batch, at):
         logits = model.apply({'params': params}, batch)

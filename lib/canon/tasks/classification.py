@@ -111,7 +111,7 @@ def classification_task(
     auxiliary: float = 0.3,
     soft_labels: bool = False,
 ) -> Task:
-    """The task of predicting the class of an image.
+    """Makes the task of predicting the class of an image.
 
     Args:
       model: a linen module from images to logits.

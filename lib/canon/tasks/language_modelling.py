@@ -42,12 +42,12 @@ def language_task(
     activation: NonNegative = 0.0,
     slowness: NonNegative = 0.0,
 ) -> Task:
-    """The task of predicting 'target' [B, T] from 'input' [B, T] where 'mask' [B, T] is true; the loss is per token.
+    """Makes the task of predicting 'target' [B, T] from 'input' [B, T] where 'mask' [B, T] is true.
 
     If the model carries state, each row continues from the state of its previous window, except where 'first' [B] says
     that the text starts again: truncated backpropagation through time (Mikolov et al. 2010). The mask is true up to
     some position of each row and false after it, so windows may be shorter than T; the state carried on is that after
-    the last real token.
+    the last real token. The loss is per token.
 
     Args:
       model: a linen module with the methods of `LanguageModel`, recurrent or causal.

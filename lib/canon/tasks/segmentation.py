@@ -94,7 +94,7 @@ def segmentation_task(
     loss: SegmentationLoss | None = None,
     class_weights: Sequence[float] | None = None,
 ) -> Task:
-    """The task of predicting the class of every pixel.
+    """Makes the task of predicting the class of every pixel.
 
     Args:
       model: a linen module from images to logits [B, H, W, num_classes].

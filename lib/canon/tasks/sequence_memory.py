@@ -86,23 +86,23 @@ def draw_adding_batch(rng: np.random.Generator, batch_size: int, gap: int) -> di
 
 
 def _measure_copy(outputs: jax.Array, target: jax.Array) -> tuple[Mean, dict[str, Mean]]:
-    """The mean cross entropy of all steps; `accuracy` is that of the ten letters alone."""
+    """Returns the mean cross entropy of all steps; `accuracy` is that of the ten letters alone."""
     correct = outputs[:, -COPIED:].argmax(-1) == target[:, -COPIED:]
     return Mean.of(losses.softmax_cross_entropy(outputs, target)), {'accuracy': Mean.of(correct)}
 
 
 def _measure_adding(outputs: jax.Array, target: jax.Array) -> tuple[Mean, dict[str, Mean]]:
-    """The squared error of the last step's output."""
+    """Returns the squared error of the last step's output."""
     return Mean.of(jnp.square(outputs[:, -1, 0] - target)), {}
 
 
 def _copy_baseline(gap: int) -> float:
-    """The ten letters by chance, all else right: 10 ln 8 / (gap + 20) nats per step."""
+    """Returns the loss of ten letters by chance, all else right: 10 ln 8 / (gap + 20) nats per step."""
     return COPIED * np.log(LETTERS) / (gap + 2 * COPIED)
 
 
 def _adding_baseline(gap: int) -> float:
-    """The variance of a sum of two uniform numbers, 2 / 12."""
+    """Returns the error of always answering the mean: the variance of a sum of two uniform numbers, 2 / 12."""
     return 1 / 6
 
 
@@ -130,7 +130,7 @@ class SequenceReadout(linen.Module):
 
 
 def memory_task(model: Any, problem: MemoryProblem) -> Task:
-    """The task of solving a memory problem by a `SequenceReadout`; batches as `problem.draw` returns them."""
+    """Makes the task of solving a memory problem by a `SequenceReadout`; batches as `problem.draw` returns them."""
 
     def loss(params, mutable, batch, at):
         outputs = model.apply({'params': params}, batch['input'])

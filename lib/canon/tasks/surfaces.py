@@ -92,7 +92,7 @@ class SRNLoss:
 
 
 def srn_task(model: Any, views: Views, settings: SurfaceSettings, weights: SRNLoss = SRNLoss()) -> Task:
-    """The task of SRN: the squared error of colours over the background, which is learnt as well.
+    """Makes the task of SRN: the squared error of colours over the background, which is learnt as well.
 
     Args:
       model: `canon.models.srn`.
@@ -149,7 +149,7 @@ class DVRLoss:
 
 
 def dvr_task(model: Any, views: Views, settings: SurfaceSettings, weights: DVRLoss = DVRLoss()) -> Task:
-    """The task of DVR. The gradient of a colour moves the surface by that of its depth, which is implicit.
+    """Makes the task of DVR. The gradient of a colour moves the surface by that of its depth, which is implicit.
 
     Args:
       model: `canon.models.dvr`: (points) -> (occupancy logits, colours).

@@ -83,7 +83,7 @@ def make_grey_input(mean: float = 0.5, std: Positive = 0.5) -> Callable[[Any], j
 
 
 def recognition_task(model: Any, make_input: Callable[[Any], jax.Array]) -> Task:
-    """The task of reading the text in an image; the loss is -log p(text | image) per text, by CTC.
+    """Makes the task of reading the text in an image; the loss is -log p(text | image) per text, by CTC.
 
     Batches hold 'image', 'label' int32 [B, N], 'label_length' int32 [B] and 'mask' bool [B]. A text that needs more
     frames than the model gives has probability 0: it has no gradient, gets no weight in the loss, and the metric

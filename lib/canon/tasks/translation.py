@@ -39,7 +39,7 @@ _log = logging.getLogger('canon')
 def translation_task(
     model: Any, first_token: int, label_smoothing: Probability = 0.0, smoothing: str = 'uniform'
 ) -> Task:
-    """The task of predicting each token of 'target' [B, T] from 'source' [B, S] and the tokens before it.
+    """Makes the task of predicting each token of 'target' [B, T] from 'source' [B, S] and the tokens before it.
 
     Batches also hold 'source_length' and 'target_length' [B], the tokens that are not padding, and 'mask' [B]. The loss
     is the mean over target tokens, the metric `nats` is the same without label smoothing.

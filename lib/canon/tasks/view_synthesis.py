@@ -102,7 +102,7 @@ class EvaluatedViews:
 def radiance_field_task(
     field: Any, views: Views, settings: RenderSettings, weights: RadianceLoss = RadianceLoss()
 ) -> Task:
-    """The task of a radiance field: the squared error of the fine and of the coarse rendering.
+    """Makes the task of a radiance field: the squared error of the fine and of the coarse rendering.
 
     Args:
       field: a linen module of `canon.models.nerf` or `canon.models.instant_ngp`.

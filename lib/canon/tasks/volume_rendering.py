@@ -176,7 +176,7 @@ def pixel_batches(truth: TrueVolume, camera: Camera, views: int, batch_size: int
 
 
 def recovery_task(truth: TrueVolume, recovery: RecoverySettings, loss: RecoveryLoss = RecoveryLoss()) -> Task:
-    """The task of recovering a volume or its transfer function: the squared error of pixels, plus total variation.
+    """Makes the task of recovering a volume or its transfer function: squared error of pixels and total variation.
 
     A learned table is parametrised by its logits.
 
@@ -282,7 +282,7 @@ def recovery_evaluator(task: Task, truth: TrueVolume, camera: Camera, held_out: 
 
 
 def measure_table_error(table: jax.Array, truth: TrueVolume) -> Mean:
-    """The mean absolute error of a table [K, 4], weighted by how often voxels have the value of each row.
+    """Measures the mean absolute error of a table [K, 4], weighted by how often voxels have the value of each row.
 
     Colours are multiplied by opacity first: the colour of what is transparent does not matter.
     """

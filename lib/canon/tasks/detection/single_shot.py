@@ -70,7 +70,7 @@ def ssd_task(
     localisation_weight: named.NonNegative = 1.0,
     use_difficult: bool = True,
 ) -> Task:
-    """The task of SSD: every prior learns its class, and the matched ones their object's box, by the MultiBox loss.
+    """Makes the task of SSD: every prior learns its class, the matched ones their object's box (MultiBox loss).
 
     Objects that are crowds are left out of training. An image without objects has no loss, unless `min_negatives`.
 
@@ -146,7 +146,7 @@ def yolo_task(
     rescore: bool = True,
     use_difficult: bool = False,
 ) -> Task:
-    """The task of YOLO: the cell that holds the centre of an object learns its box, its class and its confidence.
+    """Makes the task of YOLO: the cell that holds the centre of an object learns its box, its class and its confidence.
 
     The score of a detection is the class score times the confidence (section 2, eq. 1). Objects that are crowds are
     left out of training, as are difficult ones by default, as in darknet. The loss is per image.

@@ -32,7 +32,10 @@ def draw_mean_batch(rng: np.random.Generator, batch_size: int, length: int) -> d
 
 
 def adding_task(initial: Any) -> Task:
-    """The task of the adding problem; the loss is the squared error. initial: parameters as of `draw_sparse_rnn`."""
+    """Makes the task of the adding problem; the loss is the squared error.
+
+    initial: parameters as of `draw_sparse_rnn`.
+    """
 
     def loss(params, mutable, batch, at):
         return Mean.of((run_tanh_rnn(params, batch['input']) - batch['target']) ** 2), (mutable, {})

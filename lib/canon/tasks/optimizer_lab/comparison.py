@@ -67,7 +67,7 @@ def partition_copies(optimizers: Sequence[tuple[str, Mapping[str, Any]]]) -> opt
 
 
 def _copy_task(base: Task, names: list[str]) -> Task:
-    """A task with params {name: those of `base`} and mutable {'optimizers': {name: that of `base`}, ...}."""
+    """Makes a task with params {name: those of `base`} and mutable {'optimizers': {name: that of `base`}, ...}."""
 
     def init(key, batch):
         variables = dict(base.init(key, batch))
@@ -92,7 +92,7 @@ def _copy_task(base: Task, names: list[str]) -> Task:
 def make_copies_step(
     specs: Mapping[str, Any], task: Task, tx: optax.GradientTransformation, seed: int
 ) -> Callable[[State, Any], tuple[State, dict[str, Mean]]]:
-    """`canon.train.make_step` for copies, which it cannot make: what is skipped and reported is that of each copy.
+    """Makes a training step of copies, as `canon.train.make_step`, but skips and reports for each copy by itself.
 
     The loss is the mean of those that are finite. A copy that skips its update keeps its batch statistics, while those
     of the others change; `make_step` restores all or none.
@@ -159,7 +159,7 @@ def _find_owners(params, names: list[str]) -> list[int]:
 
 
 def _finite_mean(losses: list[Mean]) -> Mean:
-    """The mean of the losses that are finite; not finite if none is, which stops the run."""
+    """Returns the mean of the losses that are finite; not finite if none is, which stops the run."""
     values = jnp.stack([loss.value for loss in losses])
     finite = jnp.isfinite(values)
     return Mean(jnp.where(finite, values, 0).sum(), finite.sum().astype(values.dtype))

@@ -31,7 +31,7 @@ class Perceptron(nn.Module):
 
 
 def perceptron_task(hidden: Sequence[int], goal: str, classes: int, pixels: int) -> Task:
-    """The task of a perceptron on 'image' uint8 [B, H, W, C], 'label' int [B] and 'mask' bool [B].
+    """Makes the task of a perceptron on 'image' uint8 [B, H, W, C], 'label' int [B] and 'mask' bool [B].
 
     Args:
       hidden: units of the hidden layers.

@@ -55,7 +55,7 @@ def igr_system(
         raise UsageError(f'one network for one shape, and there are {num_shapes}: set data.path to a file of triangles')
 
     def values_and_gradients(params, positions):
-        """The field [N] and its gradients [N, 3]."""
+        """Returns the field [N] and its gradients [N, 3]."""
         # One backward pass for all points: value i depends on point i alone, so the gradient of the sum has theirs.
         values, pullback = jax.vjp(lambda x: model.apply({'params': params}, x), positions)
         return values, pullback(jnp.ones_like(values))[0]

@@ -78,7 +78,7 @@ class ShapeBatches:
 
     @property
     def example(self) -> Arrays:
-        """A batch of zeros, by which a model is initialised without reading a shape."""
+        """Returns a batch of zeros, by which a model is initialised without reading a shape."""
         return {name: np.zeros((len(self._rows), *shape), dtype) for name, (shape, dtype) in self.layout.items()}
 
     def __getitem__(self, step: int) -> Arrays:
