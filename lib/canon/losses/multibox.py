@@ -53,7 +53,9 @@ def multibox_loss(
 
     An image without objects has no positives, and so no mined negatives and no loss, as in the paper ("if N = 0 we set
     the loss to 0") and in torchvision. With `min_negatives` it contributes that many negatives, its hardest, and the
-    detector learns from empty images as well.
+    detector learns from empty images as well. A batch without any positive then has a loss but the weight N = 0, and so
+    a gradient of zero in training (`canon.train.step` divides the sums of all microbatches by their N once, so that a
+    microbatch without positives counts if another one has some); Caffe divides by max(N, 1) instead.
 
     Args:
       offsets: predicted offsets from the priors [B, A, 4], as of `ops.boxes.encode_offsets`.
@@ -63,7 +65,7 @@ def multibox_loss(
       labels: their classes 0, 1, ... without background, integers [B, M].
       valid: bool [B, M], false for padding and for objects that do not count.
       mask: bool [B], images that count; all if None.
-      threshold: IoU above which a prior is matched to an object. Each object also has its best prior.
+      threshold: IoU from which a prior is matched to an object. Each object also has its best prior.
       negative_ratio: mined negatives per positive of the same image; infinity takes all negatives.
       min_negatives: mined negatives per image at least.
       variances: that the targets are divided by.
@@ -76,6 +78,7 @@ def multibox_loss(
             f'{offsets.shape[-2]} offsets and {logits.shape[-2]} scores per image do not fit {len(priors)} priors; '
             'make the priors for the padded size of the images'
         )
+    # An image that does not count has no valid object, and so no positive; its negatives are left out below.
     rows = jnp.ones(len(boxes), bool) if mask is None else mask
     matched = match_objects(priors, boxes, valid & rows[:, None], threshold)  # [B, A]
     positive = matched >= 0
@@ -87,10 +90,11 @@ def multibox_loss(
     per_prior = smooth_l1(offsets.astype(targets.dtype) - targets).sum(-1)
     localisation = jnp.where(positive, per_prior, 0).sum()
 
+    # Unmatched priors are of the background, so one cross entropy is both the loss and what negatives are ranked by.
     classes = jnp.where(positive, 1 + jnp.take_along_axis(labels, index, axis=1), 0)
     entropy = softmax_cross_entropy(logits, classes)
     negative = select_negatives(jax.lax.stop_gradient(entropy), positive, negative_ratio, min_negatives)
-    negative &= rows[:, None]
+    negative &= rows[:, None]  # `min_negatives` and an infinite ratio select them in every image
     confidence = jnp.where(positive | negative, entropy, 0).sum()
     count = jnp.float32
     return MultiBoxLoss(localisation, confidence, positive.sum(dtype=count), negative.sum(dtype=count))
@@ -108,6 +112,7 @@ def select_negatives(
     """Selects the negatives [B, A] with the highest losses: `negative_ratio` per positive of the image, at least
     `min_negatives`.
     """
+    # Not through mining: infinity times no positives is NaN.
     if negative_ratio == float('inf'):
         return ~positive
     mined = matching.mine_hard_negatives(losses, positive, negative_ratio)

@@ -71,9 +71,11 @@ def assign_cells(
     centres = 0.5 * (boxes[..., :2] + boxes[..., 2:]) / jnp.array([width, height], jnp.float32)
     sides = (boxes[..., 2:] - boxes[..., :2]) / jnp.array([width, height], jnp.float32)
     scaled = centres * jnp.array([columns, rows], jnp.float32)
+    # A centre on the right or bottom edge of the image is in the last cell, at 1 of it.
     cell = jnp.clip(jnp.floor(scaled).astype(jnp.int32), 0, jnp.array([columns - 1, rows - 1]))
     flat = cell[..., 1] * columns + cell[..., 0]  # [B, M]
     count = boxes.shape[1]
+    # The minimum of the objects' numbers, not a scatter: the order of writes to one cell would be undefined.
     claims = valid[..., None] & (flat[..., None] == jnp.arange(rows * columns))  # [B, M, cells]
     first = jnp.where(claims, jnp.arange(count)[:, None], count).min(1)  # [B, cells]
     present = first < count
@@ -128,6 +130,7 @@ def yolo_loss(
             f'class scores {list(class_scores.shape)}, confidences {list(confidence.shape)} and boxes '
             f'{list(predictions.shape)} are not of one grid'
         )
+    # Sums of squares over all cells of a batch lose their small terms in bfloat16.
     class_scores, confidence, predictions = (
         x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (class_scores, confidence, predictions)
     )
@@ -139,10 +142,13 @@ def yolo_loss(
     best = jnp.where(iou.max(-1) > 0, iou.argmax(-1), distance.argmin(-1))
     responsible = cells.present[..., None] & (jnp.arange(iou.shape[-1]) == best[..., None])
 
+    # The network predicts roots, which may be negative: it is the root that is compared, not the root of a size.
     roots = jnp.concatenate([cells.boxes[..., :2], jnp.sqrt(cells.boxes[..., 2:])], -1)
     errors = jnp.square(predictions - roots[..., None, :]).sum(-1)
     target = iou if rescore else jnp.ones_like(iou)
+    # The other predictors of a cell with an object are background as well, as in darknet.
     other = ~responsible & rows[:, None, None, None]
+    # Empty cells have label 0 here and are left out of the sum: no class is learnt where no object is.
     one_hot = jax.nn.one_hot(cells.labels, class_scores.shape[-1])
     class_errors = jnp.square(class_scores - one_hot).sum(-1)
     return YoloLoss(
@@ -168,5 +174,6 @@ def compare_boxes(predictions: jax.Array, objects: jax.Array, grid: tuple[int, .
     corners = jnp.concatenate([centres - 0.5 * sides, centres + 0.5 * sides], -1)
     true_corners = jnp.concatenate([true_centres - 0.5 * true_sides, true_centres + 0.5 * true_sides], -1)
     iou = box_ops.pairwise_iou(corners, true_corners)[..., 0]
+    # Of sizes, not of their roots, and in shares of the image, as darknet's box_rmse.
     difference = jnp.concatenate([centres - true_centres, sides - true_sides], -1)
     return iou, jnp.square(difference).sum(-1)

@@ -68,6 +68,7 @@ def collect_detections(detections: Mapping[str, Any], batch: Mapping[str, Any]) 
             raise UsageError(f'collect_detections: the {what} have no {missing[0]!r}, only {sorted(fields)}')
         if fields['boxes'].ndim != 3 or fields['boxes'].shape[-1] != 4:
             raise UsageError(f'collect_detections: boxes of the {what} are {fields["boxes"].shape}, not [B, N, 4]')
+    # Stored detections stay NumPy's: they need neither a device nor a compilation for each shape of batch.
     xp = jnp if isinstance(detections['boxes'], jax.Array) or isinstance(batch['boxes'], jax.Array) else np
     rows = len(batch['boxes'])
     no_flags = xp.zeros(batch['valid'].shape, bool)
@@ -187,6 +188,7 @@ def _flatten(rows: Rows) -> _Table:
     """Drops the padding of rows, detections and objects; images are in the order of their ids."""
     ids = [np.asarray(values['image_id'])[np.asarray(mask, bool)] for values, mask in rows.parts]
     ids = np.concatenate(ids).astype(np.int64) if ids else np.zeros(0, np.int64)
+    # By id: of detections with equal scores the order then does not depend on batches and processes.
     order = np.argsort(ids, kind='stable')
     position = np.empty(len(ids), np.int64)
     position[order] = np.arange(len(ids))
@@ -315,7 +317,9 @@ def _mark_right(matches: Matches, iou_threshold: float) -> tuple[np.ndarray, np.
     hits = (matches.iou >= iou_threshold) & (matches.target >= 0)
     ignored = np.append(matches.ignored, False)[matches.target] & hits
     hits &= ~ignored
-    # The first of each object in order of falling score.
+    # The object is chosen before it is known whether it is taken, as in VOC's development kit: a second detection of it
+    # is wrong even if it overlaps another object enough. COCO would give it that one. So the first of
+    # each object in order of falling score is right.
     first = np.flatnonzero(hits)[np.unique(matches.target[hits], return_index=True)[1]]
     right = np.zeros(len(hits), bool)
     right[first] = True
@@ -327,6 +331,7 @@ def _average_at_11_points(recall: np.ndarray, precision: np.ndarray) -> float:
 
 
 def _average_area(recall: np.ndarray, precision: np.ndarray) -> float:
+    # The largest precision at this recall or a higher one; recalls that are never reached add nothing.
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     return float(np.sum(np.diff(recall, prepend=0) * envelope))
 
@@ -383,6 +388,7 @@ def score_coco(rows: Rows, num_classes: int, sizes: tuple[float, float] = COCO_S
         # `loadRes` would add a polygon to each detection, which takes longer than the scoring.
         api.dataset = {'images': images, 'annotations': instances, 'categories': categories}
         api.createIndex()
+    # From 0 to 1e5^2, the bounds in COCO's code.
     edges = (0.0, *sizes, 1e10)
     ranges = {name: [edges[i], edges[i + 1]] for i, name in enumerate(SIZE_NAMES)}
     evaluation = COCOeval_faster(truth, results, 'bbox', ranges=ranges)
@@ -405,6 +411,7 @@ def list_coco_results(rows: Rows, category_ids: Sequence[int] | None = None) -> 
     table = _flatten(rows)
     corners = np.concatenate([table.boxes[:, :2], table.boxes[:, 2:] - table.boxes[:, :2]], 1)
     labels = table.labels + 1 if category_ids is None else np.asarray(category_ids, np.int64)[table.labels]
+    # Hundredths of a pixel, as fine as COCO's annotations: most of the file is digits.
     columns = (table.image_ids[table.image], labels, np.round(corners, 2), np.round(table.scores, 5))
     names = ('image_id', 'category_id', 'bbox', 'score')
     return [dict(zip(names, row, strict=True)) for row in zip(*(x.tolist() for x in columns), strict=True)]
@@ -413,6 +420,7 @@ def list_coco_results(rows: Rows, category_ids: Sequence[int] | None = None) -> 
 def _to_annotations(image, boxes, labels, **columns) -> list[dict[str, Any]]:
     boxes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
     columns = {'image_id': image + 1, 'bbox': boxes, 'category_id': labels + 1, **columns}
+    # From 1: pycocotools marks what is not matched by the id 0.
     columns['id'] = np.arange(1, len(boxes) + 1)
     columns.setdefault('iscrowd', np.zeros(len(boxes), int))
     values = [np.asarray(x, int if x.dtype == bool else x.dtype).tolist() for x in columns.values()]
@@ -434,7 +442,7 @@ def _check_sizes(sizes: tuple[float, float], what: str) -> None:
 
 
 class ErrorAnalysis(NamedTuple):
-    """What the detections of a set are, and how well the right ones are located.
+    """Counts of the detections of a set by kind of error, and the overlaps of the right ones.
 
     Attributes:
       counts: int [C, 3, 6] by class, by size (small, medium, large) and by kind (`ERROR_KINDS`). The class is that of
@@ -503,6 +511,7 @@ def analyse_errors(
     near = np.append(matches.ignored, False)[matches.target] & (matches.iou >= background_iou)
     considered = considered & ~near & (matches.scores >= score_threshold)
     if limit_to_objects:
+        # Matches are in order of falling score, so those after the first N of a class are dropped.
         objects = np.bincount(matches.object_labels[~matches.ignored], minlength=num_classes)
         for label in range(num_classes):
             considered[np.flatnonzero(considered & (matches.labels == label))[objects[label] :]] = False
@@ -517,12 +526,14 @@ def analyse_errors(
     object_areas = np.append(matches.object_areas, 0.0)
     areas = np.where(kinds == _CONFUSED, object_areas[matches.other], object_areas[matches.target])
     areas = np.where(kinds == _BACKGROUND, matches.areas, areas)
+    # Only by detections that are considered: an object whose detection is dropped above is missed.
     missed = ~matches.ignored
     missed[matches.target[considered & right]] = False
     n = len(matches.image_ids)
     image_counts, counts = np.zeros((n, 6), np.int64), np.zeros((num_classes, 3, 6), np.int64)
     iou_sums = np.zeros((num_classes, 3))
     detection_sizes, object_sizes = np.digitize(areas, sizes), np.digitize(matches.object_areas, sizes)
+    # np.add.at and not +=, which adds once where an index repeats. An area on a threshold is of the larger size.
     np.add.at(counts, (matches.labels[considered], detection_sizes[considered], kinds[considered]), 1)
     np.add.at(counts, (matches.object_labels[missed], object_sizes[missed], _MISSED), 1)
     np.add.at(image_counts, (matches.image[considered], kinds[considered]), 1)

@@ -48,6 +48,7 @@ def count_pixels(
     considered = considered if valid is None else considered & (valid != 0)
     # One flat index, with a last bin for what does not count: on a CPU six times as fast as a scatter in two axes.
     bins = jnp.where(considered, labels * num_classes + predictions, num_classes**2)
+    # Integers: a sum of float32 ones stops at 2^24, fewer pixels than 100 images of 500x375 have.
     counts = jnp.zeros(num_classes**2 + 1, jnp.int32).at[bins.ravel()].add(1)
     return counts[:-1].reshape(num_classes, num_classes)
 
@@ -59,7 +60,7 @@ def class_iu(counts: np.ndarray) -> np.ndarray:
     """
     counts = np.asarray(counts, np.float64)
     hits = np.diagonal(counts)
-    with np.errstate(invalid='ignore'):
+    with np.errstate(invalid='ignore'):  # 0 / 0 is the NaN of a class that does not occur
         return hits / (counts.sum(1) + counts.sum(0) - hits)
 
 

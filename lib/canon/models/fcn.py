@@ -51,14 +51,14 @@ _SCALES = {'pool4': 0.01, 'pool3': 0.0001}  # of the at-once nets, which train a
 
 
 class _Grid(NamedTuple):
-    """Where the places of a map lie: place i at pixel centre + i stride of the image."""
+    """The pixels that the places of a map lie at: place i at centre + i stride of the image, along both axes."""
 
     stride: int
     centre: float
 
 
 class _Trunk(NamedTuple):
-    """What a backbone contributes: its maps and where they lie in an image without a border.
+    """A backbone's part in an FCN: its maps, and the pixels that they lie at in an image without a border.
 
     Attributes:
       border: pixels of padding that the authors' nets have around the image, beyond what the first layer has itself.
@@ -92,12 +92,14 @@ class FCN(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         border, shape = self.trunk.border, images.shape[1:3]
         check_images(images, 1 if border else 32, 'this FCN')
+        # With the authors' 100 pixels fc6 finds a window in the map of even the smallest image: 7x7 for VGG.
         padded = jnp.pad(images, ((0, 0), (border, border), (border, border), (0, 0)))
         stages, last = self.backbone.features(padded, train), 'upscore'
 
         def read_map(name):
             stage, pooled, grid = self.trunk.maps[name]
             features = ops.max_pool(stages[stage], 2, ceil_mode=True) if pooled else stages[stage]
+            # Every grid is in pixels of the unpadded image, so that borders of any size compare.
             return features, _Grid(grid.stride, grid.centre - border)
 
         coarsest, *skips = self.trunk.maps
@@ -125,8 +127,10 @@ class FCN(nn.Module):
         return x, grid
 
     def _score(self, name: str, x: jax.Array) -> jax.Array:
-        if self.at_once:
+        if self.at_once:  # on the features, so that the gradient of the score's kernel is scaled as well
             x = x * _SCALES.get(name.removeprefix('score_'), 1.0)
+        # Zero: random scores neither converge faster nor end better (section 4.3), and a skip of zero leaves the
+        # predictions of the coarser net, from which FCN-16s and 8s start, as they are (section 4.2).
         return Conv(self.num_classes, 1, dtype=self.dtype, kernel_init=initializers.zeros, name=name)(x)
 
     def _fuse(self, name: str, x: jax.Array, grid: _Grid, skip: jax.Array, finer: _Grid) -> tuple[jax.Array, _Grid]:
@@ -135,15 +139,19 @@ class FCN(nn.Module):
         if not self.trunk.border:
             centre = (grid.centre - finer.centre) / finer.stride
             return self._upscore(name, x, factor, centre, skip.shape[1:3]) + skip, finer
-        # The uncropped x begins inside of the finer map, which has the larger border.
+        # The crops of the prototxt follow from the grids. FCN-16s: fc7 begins at pixel 15.5 - 99 + 3 * 32 = 12.5 and
+        # its upsampled scores at 12.5 - 1.5 * 16 = -11.5; pool4 begins at 7.5 - 99 = -91.5, 80 pixels or 5 places
+        # earlier. So the uncropped x begins inside of the finer map, which has the larger border.
         start = grid.centre - (factor - 0.5) * finer.stride
         offset = round((start - finer.centre) / finer.stride)
-        rows, columns = (factor * (n + 1) for n in x.shape[1:3])
+        rows, columns = (factor * (n + 1) for n in x.shape[1:3])  # (n - 1) factor + the kernel's 2 factor
         skip = skip[:, offset : offset + rows, offset : offset + columns]
         return self._upscore(name, x, factor, factor - 0.5, skip.shape[1:3]) + skip, _Grid(finer.stride, start)
 
     def _upscore(self, name: str, x: jax.Array, factor: int, centre: float, shape: tuple[int, ...]) -> jax.Array:
         """Upsamples scores to `shape`, so that the first place lies at pixel `centre` of the result."""
+        # The authors' transposed convolution has zeros beyond its map, so that scores fade at the border of the image.
+        # Nets without their padding repeat the scores there instead.
         if not (self.trunk.border or self.learned):
             return ops.upsample_bilinear(x, factor, shape, centre)
         size = 2 * factor - float(centre).is_integer()  # the middle of an odd kernel is a pixel
@@ -151,6 +159,7 @@ class FCN(nn.Module):
         if not self.learned:
             return ops.bilinear_deconv(x, size, factor, crop, shape)
 
+        # Dense and not per channel, as in Caffe: learned upsampling may mix the scores of classes.
         def kernel_init(key, shape, dtype):
             return jnp.asarray(ops.bilinear_deconv_kernel(size, self.num_classes), dtype)
 
@@ -180,6 +189,9 @@ class SkipFCN(nn.Module):
         x = self._project(strides[0], stages[self.stages[strides[0]]], train)
         for coarser, stride in pairwise(strides):
             skip = self._project(stride, stages[self.stages[stride]], train)
+            # To the skip's shape, not by the stride: strides that round up leave a finer map of 2 n - 1 rows over one
+            # of n. Half-pixel centres are taken for any backbone: a ResNet's places lie at multiples of the stride, so
+            # its scores are up to half a stride off, as in torchvision's head.
             x = skip + ops.upsample_bilinear(x, coarser // stride, skip.shape[1:3])
             x = x if self.channels is None else self._unit(f'fuse{stride}', x, 3, train)
         if self.channels is not None:
@@ -274,6 +286,8 @@ def fcn32s(
     if border not in (1, 100):
         raise UsageError(f"model.border={border} is neither the authors' 100 nor 1; the crops fit these only")
     backbone = vgg.vgg16(batch_norm=batch_norm, width=width, init='he', dtype=dtype).clone(ceil_mode=True)
+    # 3x3 convolutions keep the centres, and 2x2 poolings put the first place of stride s at (s - 1) / 2. conv4 and
+    # conv3 are pooled for the skips: VGG's stages end before their pooling, pool5 alone is a stage of its own.
     maps = {
         'fr': ('pool5', False, _Grid(32, 15.5)),
         'pool4': ('conv4', True, _Grid(16, 7.5)),
@@ -393,5 +407,5 @@ def fcn_resnet50(
       dropout: rate before the scores.
       dtype: of the computation, such as 'bfloat16'; parameters stay float32.
     """
-    backbone = resnet.resnet50(output_stride=8, dtype=dtype)
+    backbone = resnet.resnet50(output_stride=8, dtype=dtype)  # the last two stages dilate instead of halving
     return DilatedFCN(backbone, num_classes, auxiliary, dropout, None if dtype is None else jnp.dtype(dtype))

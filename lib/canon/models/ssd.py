@@ -45,10 +45,12 @@ TABLE = (
 # them to whole pixels, which matters for 512.
 _SIZES = {
     300: {
+        # Eq. 4 for the maps after the first, in whole percents as in the authors' code: steps of floor((90 - 20) / 4).
         'voc': (0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05),
         'coco': (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05),
     },
     512: {
+        # From 15 to 90 percent in steps of floor(75 / 5), and 7 percent for the first map (COCO: from 10, and 4).
         'voc': tuple(size / 512 for size in (35, 76, 153, 230, 307, 384, 460, 537)),
         'coco': tuple(size / 512 for size in (20, 51, 133, 215, 296, 378, 460, 542)),
     },
@@ -141,11 +143,13 @@ class SSD(Network):
             shapes = 2 + 2 * len(ratios)
             filters = {'offsets': 4 * shapes, 'logits': self.num_classes * shapes}
             parts = [_HeadParameters(n, name=f'{name}_{output}')(x.shape[-1]) for output, n in filters.items()]
+            # Parameters by output have torchvision's names and each output's own fan-out at initialisation.
             # One convolution for both: few filters by themselves take as long as many on most hardware.
             kernel, bias = (jnp.concatenate([part[i] for part in parts], -1) for i in (0, 1))
             x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
             both = jnp.split(ops.conv(x, kernel, padding=1) + bias, (filters['offsets'],), -1)
             for output, y in zip(filters, both, strict=True):
+                # x.shape[0] and not len(x), which must be a number: an exported network has a symbolic batch.
                 outputs[output].append(y.reshape(x.shape[0], -1, filters[output] // shapes))
         # Losses and box coding take float32: the exponential of a bfloat16 offset moves a box by several pixels.
         return {name: jnp.concatenate(parts, 1).astype(jnp.float32) for name, parts in outputs.items()}
@@ -154,6 +158,7 @@ class SSD(Network):
         stages = self.backbone.features(images, train)
         x = stages[self.stages[-1]]
         maps = {name: stages[name] for name in self.stages}
+        # The backbone and the extra layers read the stages as they are: only what is predicted from is normalised.
         if self.l2_norm:  # conv4_3 has another scale of features than the deeper maps (section 3.1)
             maps[self.stages[0]] = L2Norm(name='l2_norm')(maps[self.stages[0]])
         unit = partial(
@@ -182,6 +187,7 @@ class SSD(Network):
         """Returns the priors of each feature map of images of that size, for reports and counts."""
         grids = _trace_grids(self, height, width)  # ty: ignore[invalid-argument-type]
         strides = [(s, s) for s in self.strides] if self.strides else [(height / h, width / w) for h, w in grids]
+        # Without given strides the priors tile the image exactly, whatever the rounding of the maps' sizes.
         side = min(height, width)
         rows = zip(grids, strides, self.sizes, self.sizes[1:], self.aspect_ratios, strict=False)
         return [PriorLevel(grid, stride, side * a, side * b, ratios) for grid, stride, a, b, ratios in rows]
@@ -203,6 +209,7 @@ class _HeadParameters(nn.Module):
     @nn.compact
     def __call__(self, channels: int) -> tuple[jax.Array, jax.Array]:
         shape = (3, 3, channels, self.features)
+        # "xavier" as torchvision has it. The filler of that name in Caffe divides by the fan-in alone.
         kernel = self.param('kernel', initializers.glorot_uniform(), shape, jnp.float32)
         return kernel, self.param('bias', initializers.zeros, (self.features,), jnp.float32)
 
@@ -243,6 +250,7 @@ def _conv_unit(
 def _trace_grids(model: SSD, height: int, width: int) -> tuple[tuple[int, int], ...]:
     """Returns (rows, columns) of each feature map, from shapes alone; a trace of VGG takes a second."""
     images = jax.ShapeDtypeStruct((1, height, width, 3), np.float32)
+    # A list: JAX returns dicts sorted by key, so that conv10_2 would come before conv4.
     maps = jax.eval_shape(
         lambda key, x: list(model.init_with_output(key, x, method='features')[0].values()), jax.random.key(0), images
     )
@@ -270,12 +278,14 @@ def ssd300(
     Raises:
       UsageError: `sizes` is unknown or not seven numbers, or the width leaves no channels.
     """
+    # The last two shrink the map by leaving out the padding: 5 to 3 to 1.
     extras = (
         ExtraLayer('conv8', 512),
         ExtraLayer('conv9', 256),
         ExtraLayer('conv10', 256, stride=1, padding=0),
         ExtraLayer('conv11', 256, stride=1, padding=0),
     )
+    # The authors' steps, not 300 divided by the maps' sizes: conv4_3 has 38 places every 8 pixels, the last at 300.
     strides = (8, 16, 32, 64, 100, 300)
     return _paper_ssd(300, extras, strides, num_classes, sizes, clip, width, batch_norm, dtype)
 
@@ -292,7 +302,7 @@ def ssd512(
     extras = (
         ExtraLayer('conv8', 512),
         *(ExtraLayer(f'conv{i}', 256) for i in (9, 10, 11)),
-        ExtraLayer('conv12', 256, kernel_size=4, stride=1),
+        ExtraLayer('conv12', 256, kernel_size=4, stride=1),  # 2x2 and a padding of 1 to 1x1, as the authors have it
     )
     strides = (8, 16, 32, 64, 128, 256, 512)
     return _paper_ssd(512, extras, strides, num_classes, sizes, clip, width, batch_norm, dtype)

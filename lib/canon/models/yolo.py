@@ -79,6 +79,7 @@ class YOLO(Network):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
+        # The fully connected layers fix the size of the images; the convolutions alone take any.
         if images.ndim != 4 or (not features and images.shape[1:3] != (self.size, self.size)):
             raise UsageError(
                 f'this YOLO takes images [B, {self.size}, {self.size}, C], not {images.shape}: resize them, or set '
@@ -89,6 +90,8 @@ class YOLO(Network):
         x, stages = images, {}
         for stage, (convolutions, halving) in enumerate(zip(self.convolutions, self.halvings, strict=True), start=1):
             for index, (kernel_size, channels) in enumerate(convolutions, start=1):
+                # Strided convolutions pad k // 2 on both sides, as darknet does: 'same' would shift the windows of even
+                # images.
                 strided = ('first' in halving and index == 1) or ('last' in halving and index == len(convolutions))
                 shape = (channels, kernel_size, 2 if strided else 1, kernel_size // 2)
                 x = Conv(*shape, use_bias=not self.batch_norm, dtype=self.dtype, name=f'conv{stage}_{index}')(x)
@@ -100,12 +103,17 @@ class YOLO(Network):
                 x = ops.max_pool(x, 2)
         if features:
             return stages
+        # Rows first, channels last; darknet flattens channels first, so the rows of its first dense kernel are in
+        # another order.
         x = x.reshape(x.shape[0], -1)
         for place, units in enumerate(self.hidden):
+            # Counted from the output: the layer before it is 'fc1' in both networks.
             layer = f'fc{2 - len(self.hidden) + place}'
             x = leaky(dense(units, name=layer)(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        # No activation: centres, roots and scores are free numbers that the squared errors pull into 0..1.
         x = dense(self.grid**2 * (5 * self.num_boxes + self.num_classes), name='output')(x)
+        # Cell by cell. Darknet's vector has the class scores of all cells, then all confidences, then all boxes.
         return x.reshape(x.shape[0], self.grid, self.grid, -1).astype(jnp.float32)
 
     def split_output(self, output: jax.Array) -> dict[str, jax.Array]:
@@ -153,6 +161,7 @@ def decode_boxes(boxes: jax.Array, size: tuple[int, int]) -> jax.Array:
     """
     rows, columns = boxes.shape[-4:-2]
     height, width = size
+    # A coordinate is [..., rows, columns, N]: indices of columns broadcast as [S, 1], those of rows as [S, 1, 1].
     x = (boxes[..., 0] + jnp.arange(columns)[:, None]) * (width / columns)
     y = (boxes[..., 1] + jnp.arange(rows)[:, None, None]) * (height / rows)
     # The square also makes a negative root a valid size, as in the authors' code.
@@ -189,6 +198,7 @@ def yolo(
       UsageError: the stride is not a power of 2 up to 64, the size is not a multiple of it, or the width leaves no
         channels.
     """
+    # conv1_1 has stride 2 and a pooling after it; the last convolution of stage 5 has stride 2: 64 in all.
     halvings = ('first pool', 'pool', 'pool', 'pool', 'last', '')
     return _build(_STAGES, halvings, (hidden,), num_classes, num_boxes, size, stride, width, batch_norm, dropout, dtype)
 
@@ -237,6 +247,7 @@ def _build(stages, halvings, hidden, num_classes, num_boxes, size, stride, width
 def _shorten(halvings: tuple[str, ...], stride: int) -> tuple[str, ...]:
     """Leaves out the last halvings beyond the given stride."""
     remaining, shortened = stride.bit_length() - 1, []
+    # 'first pool' halves twice: at a stride of 16 'first pool', 'pool' and 'pool' of figure 3 remain.
     for words in map(str.split, halvings):
         shortened.append(' '.join(words[:remaining]))
         remaining -= len(words[:remaining])

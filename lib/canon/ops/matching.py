@@ -14,8 +14,10 @@ def match_priors(iou: jax.Array, valid: jax.Array, threshold: float = 0.5) -> ja
 
     First every object receives a prior of its own: of all pairs that overlap, the one with the largest IoU is matched,
     then the largest of the remaining objects and priors, and so on. Then each remaining prior is matched to the object
-    that it overlaps most, if their IoU is at least `threshold`. Of equal overlaps the prior, then the object with the
-    lower index wins. An object that overlaps no prior, or finds all of them taken, remains unmatched.
+    that it overlaps most, if their IoU is at least `threshold` (the paper: above it). Of equal overlaps the prior, then
+    the object with the lower index wins. An object that overlaps no prior, or finds all of them taken, remains
+    unmatched. torchvision gives a prior that is the best one of several objects to the last of them, without a second
+    choice for the others.
 
     Args:
       iou: float [A, M], of `boxes.pairwise_iou(priors, objects)`.

@@ -88,7 +88,7 @@ def select_greedily(
         return jax.tree.map(lambda x, y: lax.dynamic_update_slice_in_dim(x, y, start, -1), rows, update)
 
     def find_overlaps(a, b):
-        """Whether each of the S rows a overlaps each of the T rows b too much: bool [S, T]."""
+        """Returns whether each of the S rows a overlaps each of the T rows b too much: bool [S, T]."""
         overlaps = _iou(a[0], b[0]) > iou_threshold
         return overlaps if labels is None else overlaps & (a[1][:, None] == b[1])
 

@@ -58,18 +58,21 @@ def make_priors(
             raise UsageError(f'sizes, strides and aspect ratios of priors must be positive: {level}')
     boxes = np.concatenate([_level_priors(level) for level in levels]) if levels else np.zeros((0, 4))
     if clip == 'sizes':
+        # Before the corners: a bounded prior keeps its centre, and may still reach beyond the image.
         boxes[:, 2:] = np.minimum(boxes[:, 2:], size[::-1])  # ty: ignore[not-subscriptable]
     corners = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], 1)
     if clip == 'corners':
         corners = np.clip(corners, 0, (*size[::-1], *size[::-1]))  # ty: ignore[not-subscriptable]
-    return corners.astype(np.float32)
+    return corners.astype(np.float32)  # computed in float64, rounded once
 
 
 def _level_priors(level: PriorLevel) -> np.ndarray:
     """Returns [rows * columns * shapes, 4] of (centre x, centre y, width, height)."""
+    # The order decides which filters of the detector a prior belongs to, so published weights depend on it.
     shapes = [(level.size, level.size)]
     if level.next_size is not None:
         shapes.append((math.sqrt(level.size * level.next_size),) * 2)
+    # The root keeps the area: w h = size^2 and w / h = r (section 2.2, a_r).
     for ratio in map(math.sqrt, level.aspect_ratios):
         shapes += [(level.size * ratio, level.size / ratio), (level.size / ratio, level.size * ratio)]
     y, x = ((np.arange(n) + 0.5) * stride for n, stride in zip(level.grid, level.stride, strict=True))

@@ -51,6 +51,7 @@ def bilinear_deconv(
       UsageError: the upsampled map does not cover `shape`.
     """
     offsets = (crop, crop) if isinstance(crop, int) else tuple(crop)
+    # Sizes of the uncropped result, that of a transposed convolution without padding.
     full = tuple((n - 1) * stride + size for n in images.shape[1:3])
     rows, columns = shape or tuple(n - c for n, c in zip(full, offsets, strict=True))
     if rows + offsets[0] > full[0] or columns + offsets[1] > full[1]:
@@ -58,6 +59,7 @@ def bilinear_deconv(
             f'a map {images.shape[1:3]} upsampled by {stride} has {full[0]}x{full[1]} pixels, fewer than the '
             f'{rows}x{columns} asked for after a crop of {offsets[0]}, {offsets[1]}'
         )
+    # Crop and cut are in the matrices, so that no pixel is computed in vain.
     matrices = [
         _deconv_matrix(n, size, stride, c, length)
         for n, c, length in zip(images.shape[1:3], offsets, (rows, columns), strict=True)
@@ -85,6 +87,7 @@ def upsample_bilinear(images: jax.Array, factor: int, shape: Sequence[int], cent
 
 def _filter(size: int) -> np.ndarray:
     factor = (size + 1) // 2
+    # An odd kernel has a pixel in the middle, an even one has its middle between two.
     centre = factor - 1 if size % 2 else factor - 0.5
     return 1 - np.abs(np.arange(size) - centre) / factor
 
@@ -97,11 +100,13 @@ def _deconv_matrix(n: int, size: int, stride: int, crop: int, length: int) -> np
 
 
 def _clamped_matrix(n: int, factor: int, centre: float, length: int) -> np.ndarray:
+    # Clipped to the map, so that pixels beyond its first and last place repeat it instead of fading to zero.
     places = np.clip((np.arange(length) - centre) / factor, 0, n - 1)
     return np.maximum(1 - np.abs(places[:, None] - np.arange(n)), 0).astype(np.float32)
 
 
 def _apply(images: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
     """Applies [H, h] and [W, w] to the two axes; columns first, while there are fewer rows."""
+    # Constants of the program: shapes are static. Full precision, since a TPU would round scores to bfloat16 first.
     x = jnp.einsum('bhwc,Ww->bhWc', images, columns.astype(images.dtype), precision='highest')
     return jnp.einsum('bhwc,Hh->bHwc', x, rows.astype(images.dtype), precision='highest')

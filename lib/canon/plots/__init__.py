@@ -6,6 +6,7 @@ Modules load on first use, since matplotlib takes a second to import.
 import importlib
 from typing import TYPE_CHECKING
 
+# For type checkers and editors, which do not see what `__getattr__` imports.
 if TYPE_CHECKING:
     from canon.plots.alignment import draw_alignments
     from canon.plots.animation import Animation
@@ -57,6 +58,7 @@ __all__ = [
 
 
 def __getattr__(name: str):
+    # PEP 562: called for names that the module does not have yet, so a program without figures never loads matplotlib.
     if name in _HOME:
         return getattr(importlib.import_module(f'canon.plots.{_HOME[name]}'), name)
     raise AttributeError(f'module canon.plots has no attribute {name!r}')

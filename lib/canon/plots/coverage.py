@@ -55,13 +55,17 @@ def _draw_shares(axes, sides: np.ndarray, chosen: np.ndarray, colour: str) -> No
     axes.set(ylim=(0, 1), xlabel='side of the object in pixels (bins of equal numbers)')
     if not len(sides):
         return
+    # Quantiles, so that every bar rests on as many objects; those that coincide, where many objects have one size, are
+    # one bin.
     edges = np.unique(np.quantile(sides, np.linspace(0, 1, _BINS + 1)))
+    # The largest object is on the last edge, which belongs to the last bin.
     places = np.clip(np.searchsorted(edges, sides, 'right') - 1, 0, max(len(edges) - 2, 0))
     counts = np.bincount(places, minlength=max(len(edges) - 1, 1))
     shares = np.bincount(places, chosen, minlength=len(counts)) / np.maximum(counts, 1)
     rows = np.arange(len(counts))
     axes.bar(rows, shares, color=colour, width=0.85)
     for row, share in zip(rows, shares, strict=True):
+        # A full bar has its number inside: the axis ends at 1.
         axes.text(row, min(share + 0.02, 0.95), f'{share:.2f}', ha='center', fontsize=7)
     low, high = edges[:-1] if len(edges) > 1 else edges, edges[1:] if len(edges) > 1 else edges
     labels = [f'{a:.0f}-{b:.0f}' for a, b in zip(low, high, strict=True)]

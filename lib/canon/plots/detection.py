@@ -128,6 +128,7 @@ def draw_errors(counts: np.ndarray, kinds: Sequence[str], class_names: Sequence[
     order = present[np.argsort(shares, kind='stable')][:_MAX_CLASSES]
     bars = [('all', counts.sum((0, 1))), *zip(_SIZE_NAMES, by_size, strict=True)]
     bars += [(class_names[i], by_class[i]) for i in order]
+    # Gaps separate the total, the three sizes and the classes.
     rows = np.arange(len(bars)) + 0.6 * (np.arange(len(bars)) > 0) + 0.6 * (np.arange(len(bars)) > 3)
     figure = Figure(figsize=(7.2, 1.4 + 0.27 * (rows[-1] + 1)), layout='constrained')
     axes, missed = figure.subplots(1, 2, sharey=True, width_ratios=(3.2, 1))
@@ -143,6 +144,7 @@ def draw_errors(counts: np.ndarray, kinds: Sequence[str], class_names: Sequence[
         left += share
     objects = values[:, 0] + values[:, -1]
     absent = values[:, -1] / np.maximum(objects, 1)
+    # A panel of its own: missed objects are shares of the objects, not of the detections.
     missed.barh(rows, absent, color='#e45756', height=0.8)
     for row, part, count in zip(rows, absent, objects, strict=True):
         if count:
@@ -179,6 +181,7 @@ def _draw_boxes(axes: Axes, image: np.ndarray, boxes: Mapping[str, Any], class_n
             Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=1.4, linestyle=line)
         )
         text = class_names[labels[i]]
+        # By luma (ITU-R BT.601): black on light colours, white on dark ones.
         ink = 'k' if np.dot(colour[:3], (0.299, 0.587, 0.114)) > 0.6 else 'w'
         if 'scores' in boxes:
             text += f' {float(boxes["scores"][i]):.2f}'

@@ -23,6 +23,7 @@ def draw_form_scores(scores: Mapping[str, Mapping[str, Sequence[float]]], title:
     width = 0.8 / max(len(scores), 1)
     for i, (system, values) in enumerate(scores.items()):
         places = np.arange(len(metrics)) + (i - (len(scores) - 1) / 2) * width
+        # Diverged seeds are left out: `median_score` counts NaN as an infinite loss, which would top these scores.
         seeds = [[v for v in values[metric] if np.isfinite(v)] for metric in metrics]
         medians = [median_score(s) if s else 0.0 for s in seeds]
         axes.bar(places, medians, width=0.92 * width, color=f'C{i}', label=system, alpha=0.8)

@@ -37,6 +37,7 @@ def overlay_label_map(
       background: a class that stays transparent; -1 for none.
     """
     palette = make_voc_palette() if palette is None else palette
+    # Grey images have one channel, the colours three.
     image = np.broadcast_to(image, (*image.shape[:2], 3))
     weights = np.where(labels == background, 0, opacity)[..., None]
     return np.rint((1 - weights) * image + weights * palette[labels]).astype(np.uint8)
@@ -68,6 +69,7 @@ def draw_label_maps(
     columns, rows = 1 + len(maps), max(len(images), 1)
     tallest = max((image.shape[0] / image.shape[1] for image in images), default=1)
     occurring = np.unique(np.concatenate([np.ravel(m) for group in maps.values() for m in group] or [np.zeros(0, int)]))
+    # Rows of the legend, which has 6 columns: the figure grows by them so that panels keep their size.
     lines = -(-len(occurring) // 6)
     size = (width * columns, (width * tallest + 0.28) * rows + 0.22 * lines + 0.1)
     figure = Figure(figsize=size, layout=_dense_layout())

@@ -27,7 +27,7 @@ CLASSIFIERS = {
     'fcn.fcn_resnet50': 'resnet.resnet50',
 }
 _HEADS = {'head': 'classifier', 'auxiliary': 'aux_classifier'}
-_LAYERS = {'conv': 0, 'bn': 1, 'score': 4}
+_LAYERS = {'conv': 0, 'bn': 1, 'score': 4}  # in torchvision's Sequential; 2 and 3 are ReLU and dropout
 
 
 def convolutionalise(variables: Mapping[str, Any], windows: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
@@ -58,6 +58,7 @@ def convolutionalise(variables: Mapping[str, Any], windows: Mapping[str, tuple[i
             layers = [name.removesuffix('/kernel') for name in params if name.endswith('/kernel')]
             raise UsageError(f'the variables have no layer {layer!r} with a kernel{suggest(layer, layers)}')
         shape, area = params[key].shape, math.prod(window)
+        # Divisibility is all that can be checked: C is known to the layer before only.
         if len(shape) != 2 or shape[0] % area:
             raise UsageError(
                 f'the kernel of {layer!r} has the shape {tuple(shape)}; a fully connected layer on a map of '
@@ -88,12 +89,16 @@ def fcn_reader(model: str, backbone: str | None = None) -> Callable[[str, Mappin
         if classifier is None:
             raise UsageError(f'no published weights are known for model {model!r}{suggest(model, CLASSIFIERS)}')
         tensors = files.strip_prefixes(files.read(source))
+        # Both files have a ResNet's layers; in the segmentation network's they are under 'backbone'.
         if model in TORCHVISION and 'backbone.conv1.weight' in tensors:
             return rename_tensors(tensors, nest_leaves(leaves), TORCHVISION[model])
+        # The file is read as the classifier's: our leaves take the names, and fc6 and fc7 the shapes, of that network.
         inside = {_classifier_name(name): name for name in leaves if _is_of_classifier(name)}
         like = nest_leaves({name: _flatten_window(name, leaves[ours]) for name, ours in inside.items()})
         arrays = rename_tensors(tensors, like, published.choose_names(tensors, classifier, like))
         rest = {name: leaf for name, leaf in leaves.items() if name not in inside.values()}
+        # The arrays have our order already, rows [h, w, C]: to reshape them is the whole surgery. One of another size
+        # passes unchanged, so that the caller's check of shapes names it.
         return rest | {
             inside.get(name, name): array.reshape(leaves[inside[name]].shape)
             if name in inside and array.size == leaves[inside[name]].size
@@ -120,7 +125,7 @@ class _Shape:
 
 
 def _flatten_window(name: str, leaf: Any) -> Any:
-    """The shape of the fully connected layer that fc6 or fc7 is in the classifier; other leaves as they are."""
+    """Returns the shape of the fully connected layer that fc6 or fc7 is in the classifier; other leaves as they are."""
     if name in ('fc6/kernel', 'fc7/kernel'):
         return _Shape((math.prod(leaf.shape[:3]), leaf.shape[3]))
     return leaf

@@ -16,6 +16,8 @@ from canon.weights.layout import Names, nest_leaves, rename_tensors
 CLASSIFIER = 'vgg.vgg16'
 MODELS = ('ssd.ssd300', 'ssd.ssd512')
 
+# Numbers within torchvision's `features` of VGG-16, which end before pool4; pool4 is number 0 of `extra.0`, so conv5_1
+# is 1. Number 7 there is a Sequential of pool5 (0), fc6 (1), ReLU (2) and fc7 (3).
 _COLUMNS = {1: (0, 2), 2: (5, 7), 3: (10, 12, 14), 4: (17, 19, 21), 5: (1, 3, 5)}
 _REDUCED = {'fc6': 'backbone.extra.0.7.1', 'fc7': 'backbone.extra.0.7.3'}
 _HEADS = {'logits': 'classification_head', 'offsets': 'regression_head'}
@@ -65,6 +67,7 @@ def ssd_reader(model: str) -> Callable[[str, Mapping[str, Any]], dict[str, Any] 
         if not files.is_weights(source):
             return None
         tensors = files.strip_prefixes(files.read(source))
+        # The scale of the L2 normalisation tells torchvision's SSD300 from classifiers, which have none.
         if model in TORCHVISION and 'backbone.scale_weight' in tensors:
             return rename_tensors(tensors, nest_leaves(leaves), TORCHVISION[model])
         inside = {name.removeprefix('backbone/'): leaf for name, leaf in leaves.items() if name.startswith('backbone/')}
@@ -87,6 +90,8 @@ def reduce_layers(leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
       are.
     """
     reduced = dict(leaves)
+    # Taps 0, 3 and 6 of 7: on pool5's map, of stride 16 and no longer 32, they are 6 places from one another, the dilation of fc6. The
+    # inputs of fc7 are the units of fc6, so every fourth of both axes remains. torchvision draws both layers instead.
     for layer, window, steps in (('fc6', 7, (3, 3, 1, 4)), ('fc7', 1, (1, 1, 4, 4))):
         kernel = reduced.get(f'{layer}/kernel')
         if kernel is None or kernel.ndim != 2:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the older format
+# Classes of storages, by which a pickle states the dtype of its tensors.
 _STORAGES = {
     'DoubleStorage': 'float64',
     'FloatStorage': 'float32',
@@ -44,6 +45,7 @@ class StoredTensor:
         return self
 
     def is_floating_point(self) -> bool:
+        # By name: numpy takes ml_dtypes' bfloat16 for a kind of its own.
         return self.array.dtype.name.startswith(('float', 'bfloat'))
 
     def float(self) -> StoredTensor:
@@ -73,6 +75,7 @@ def _load_zip(path: Path) -> Any:
             raise ValueError('its numbers are big-endian')
 
         def find_storage(key: str, dtype: np.dtype, count: int) -> np.ndarray:
+            # Tensors may share a storage (views, tied weights): it is read once.
             if key not in storages:
                 storages[key] = np.frombuffer(archive.read(f'{root}data/{key}'), dtype, count)
             return storages[key]
@@ -89,6 +92,7 @@ def _load_pickles(path: Path) -> Any:
         return storages.setdefault(key, np.zeros(count, dtype))
 
     with path.open('rb') as file:
+        # Five pickles: magic number, protocol, about the machine, content, and the keys of the storages in their order.
         magic, protocol, _ = (_Unpickler(file, find_storage).load() for _ in range(3))
         if (magic, protocol) != (_MAGIC, _PROTOCOL):
             raise ValueError('it is not a file of torch')
@@ -120,6 +124,7 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f'it holds {module}.{name}, which is neither a tensor nor a container of tensors')
 
     def persistent_load(self, pid: Sequence[Any]) -> np.ndarray:
+        # (kind, dtype, key, device, count); the older format has a sixth, a view of another storage.
         kind, dtype, key, _, count = pid[:5]
         if kind != 'storage' or (len(pid) > 5 and pid[5] is not None):
             raise pickle.UnpicklingError(f'it refers to a {kind} that is not a whole storage')
@@ -135,6 +140,7 @@ def _find_dtype(name: str) -> np.dtype:
 
 
 def _rebuild_tensor(storage: np.ndarray, offset: int, size: Sequence[int], stride: Sequence[int], *_) -> StoredTensor:
+    # as_strided checks nothing: a tensor with a wrong offset or stride would read memory beyond its storage.
     last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
     if min(offset, *stride, 0) < 0 or (0 not in size and last >= len(storage)):
         raise pickle.UnpicklingError('a tensor reaches beyond its storage')
