@@ -24,6 +24,7 @@ class TrainImages:
     transforms: Mapping[str, Any] | None = None
 
 
+# By keyword, so that a subclass may add fields that have no default.
 @dataclass(frozen=True, kw_only=True)
 class HeldOutImages:
     """An entry of config.data.evals; experiments add fields.

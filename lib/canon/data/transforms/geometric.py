@@ -166,6 +166,7 @@ def decode_random_resized_crop(
     what = 'decode_random_resized_crop'
     size, along = geometry.parse_size(size, what), SpatialFields.parse(along, what)
     scale, ratio = _check_bounds(scale, f'{what}: scale'), _check_bounds(ratio, f'{what}: ratio')
+    # It draws the same box, so `decode` of the source changes a window by its rounding only.
     crop_decoded = random_resized_crop(size, scale, ratio, 'fast', field, along)
 
     def apply(example, key):
@@ -207,6 +208,7 @@ def random_rotation(
     """
 
     def draw_matrix(generator, height, width):
+        # From edge to edge, half of the sides is the centre of images of even and of odd sides alike.
         return geometry.recentre(geometry.rotation(generator.uniform(-degrees, degrees)), width / 2, height / 2)
 
     return _make_warp(draw_matrix, 'random_rotation', fill, p, field, along)
@@ -257,6 +259,7 @@ def random_translate(
     """
 
     def draw_matrix(generator, height, width):
+        # In shares, so that images of any size move alike.
         x, y = generator.uniform(-share, share, 2)
         return geometry.translation(x * width, y * height)
 
