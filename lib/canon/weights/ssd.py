@@ -90,7 +90,7 @@ def reduce_layers(leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
       are.
     """
     reduced = dict(leaves)
-    # Taps 0, 3 and 6 of 7: on pool5's map, of stride 16 and no longer 32, they are 6 places from one another, the dilation of fc6. The
+    # Taps 0, 3 and 6 of 7: on pool5's map, of stride 16 and no longer 32, their spacing is 6, the dilation of fc6. The
     # inputs of fc7 are the units of fc6, so every fourth of both axes remains. torchvision draws both layers instead.
     for layer, window, steps in (('fc6', 7, (3, 3, 1, 4)), ('fc7', 1, (1, 1, 4, 4))):
         kernel = reduced.get(f'{layer}/kernel')
