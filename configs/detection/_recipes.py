@@ -192,7 +192,7 @@ def paper(
                 steps=steps,
                 log_every='100 steps',
                 evals=dict(test=dict(every='10%')),
-                checkpoint=dict(every='5%', best=f'test/{metric}', mode='max'),  # the best one is kept as well
+                checkpoint=dict(every='5%'),  # the last weights count, as in the papers
                 init_from=dict(path=placeholder(str), new=placeholder(str)),  # published weights, or a run
             ),
             target=dict(metric=f'test/{metric}', at_least=at_least, ci=False),  # what the ledger checks

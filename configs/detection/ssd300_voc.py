@@ -28,7 +28,7 @@ def get_config(arg: str = ''):
         sgd(dict(name='step_decay', init=1e-3, steps=('80000 steps', '100000 steps'))),  # divides by 10 at each
         steps='120000 steps',
         batch_size=32,
-        metric='map50',  # chooses the best checkpoint, and is checked by the ledger
+        metric='map50',  # is checked by the ledger
         at_least=0.77,  # published: 77.2
     )
     # 1/16 of the channels, 120 steps of 8 scenes: the target of 0.01 shows only that something is learnt.

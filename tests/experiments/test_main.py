@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import os
@@ -23,6 +24,7 @@ from sklearn.datasets import load_digits
 
 from canon.data.images.digits import held_out
 from canon.errors import UsageError, run_command
+from canon.train import workdir
 from canon.train.init_from import read_model
 from canon.train.log import read_rows
 from canon.train.runs import format_result
@@ -161,6 +163,20 @@ def test_evaluate_finds_what_the_run_measured(call, finished):
     assert {k: v for k, v in evaluation.items() if '/' in k} == pytest.approx(status['metrics'], abs=1e-6)
 
 
+def test_evaluate_prints_what_it_cannot_write(call, finished, monkeypatch):
+    """A run on a read-only file system, or on a full one."""
+
+    def refuse(path, value):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    folder, _ = finished
+    monkeypatch.setattr(workdir, 'write_json', refuse)
+    done = call('--mode=evaluate', f'--workdir={folder}', config=None)
+    assert done.returncode == 0, done.stderr
+    assert 'test/accuracy 0.' in done.stdout
+    assert re.search(r'not written to .*evaluation-\d+\.json: Read-only file system', done.stderr)
+
+
 def best_step(folder):
     """The step that the validation images choose, the latest of several, and {step: all metrics}."""
     values = {}
@@ -268,6 +284,7 @@ WRONG = {
         2,
         'images of at least 32x32, not 16x16',
     ),
+    'no coordinator': ([SMOKE, '--process_count=2'], 2, r'--process_index need --coordinator=ADDRESS:PORT'),
     'wrong length': ([SMOKE, '--config.run.steps=3 epoks'], 2, r"run\.steps='3 epoks' is not a length"),
 }
 

@@ -27,6 +27,7 @@ LARGE = (
     'rmsprop',
     'adadelta',
     'adam',
+    'adamw',
     'nadam',
     'lamb',
     'lars',
