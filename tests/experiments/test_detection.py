@@ -69,7 +69,10 @@ def test_a_resumed_run_is_bitwise_the_one_that_never_stopped(system, tmp_path):
 
 @pytest.mark.slow  # a process with eight devices compiles twice
 def test_one_device_learns_what_eight_do(tmp_path):
-    environment = {**os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'JAX_PLATFORMS': 'cpu'}
+    # Independent reductions that XLA:CPU starts at once can take the threads that other devices need to join them, and
+    # all would wait for each other: in order, they cannot.
+    options = '--xla_force_host_platform_device_count=8 --xla_cpu_enable_concurrency_optimized_scheduler=false'
+    environment = {**os.environ, 'XLA_FLAGS': options, 'JAX_PLATFORMS': 'cpu'}
     words = [sys.executable, '-m', 'tests.experiments.test_detection', str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, cwd=job.ROOT, timeout=600, env=environment)
     assert done.returncode == 0, done.stderr
