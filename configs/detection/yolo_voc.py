@@ -1,16 +1,19 @@
 """YOLO (Redmon et al. 2016) on Pascal VOC 07+12: 63.4 % mAP on the test of 2007.
 
     ./launch.sh run configs/detection/yolo_voc.py --config.data.source.path=VOCdevkit \\
-        --config.run.init_from.path=RUN
+        --config.run.init_from.path=RUN --config.run.init_from.new='^(conv5_[56]|conv6|fc1|output)'
 
 The paper's recipe (section 2.2): 135 epochs of batches of 64 with momentum 0.9 and weight decay 5e-4; the rate rises
 from 1e-3 to 1e-2 and is divided by 10 after 75 and 105 epochs; dropout, jitter of 20 %, exposure and saturation up to a
 factor of 1.5. Darknet's gradients are those of half of equation 3, so `scale_rates` has 0.5; it halves the decay as
-well, which is therefore twice as large. The first 20 convolutions start from a run that classifies ImageNet, with the
-parameters that `new` names drawn anew. Not run here. `:smoke`, a narrow network from scratch on digits: see the ledger.
+well, which is therefore twice as large. The first 20 convolutions start from a run that classifies ImageNet; the last
+four and the layers after them are drawn anew. Not run here. `:smoke`, a narrow network from scratch on digits: see the
+ledger.
 """
 
 from configs.detection._recipes import YOLO, paper, sgd, shrink, voc
+
+NEW = '^(conv5_[56]|conv6|fc1|output)'  # what a run of ImageNet does not have: for run.init_from.new, with its path
 
 
 def get_config(arg: str = ''):
@@ -51,7 +54,6 @@ def get_config(arg: str = ''):
         # As darknet, all 7 x 7 x 2 boxes, each as every class whose score is above the threshold.
         detect=dict(score_threshold=0.001, iou_threshold=0.5, per_class=98, max_detections=98 * 20),
     )
-    config.run.init_from.new = '^(conv5_[56]|conv6|fc1|output)'  # the last four convolutions and the rest
     config.tx.scale_rates.rules = (('.*', 0.5),)  # half of equation 3; biases learn no faster, unlike Caffe's
     if arg != 'smoke':
         return config
