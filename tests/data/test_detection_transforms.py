@@ -77,7 +77,7 @@ def test_what_is_turned_or_mirrored_has_no_placement():
 
 
 def test_a_random_crop_before_the_first_placement_leaves_none():
-    """What crops at random places nothing, so that the resize after it would map boxes to a wrong place."""
+    """A random crop records no placement, so that the resize after it would map boxes to a wrong place."""
     for last in (transforms.resize(40), transforms.letterbox(40), transforms.resize_short(40)):
         assert np.isfinite(last.apply(located(), Key(0, 0, 0))['placement']).all()
         for first in (transforms.random_crop((20, 30)), transforms.yolo_jitter(33), transforms.expand(p=1.0)):

@@ -61,6 +61,27 @@ def check_equal_runs(one, two) -> None:
                 assert after[key] == pytest.approx(before[key], rel=1e-4, abs=1e-5, nan_ok=True), f'{two.name}: {key}'
 
 
+def check_resumed_run(module, config: ConfigDict, folder) -> dict[str, float]:
+    """Checks that a run that is stopped and resumed is bitwise the one that never stopped.
+
+    The config has four steps and saves every second one. Returns the metrics of the resumed run.
+    """
+    import jax
+
+    from canon.train import fit
+
+    straight = fit(module.make(config), config, folder / 'a', quiet=True)
+    config.run.stop_after = 2
+    assert fit(module.make(config), config, folder / 'b', quiet=True).status == 'stopped'
+    config.run.stop_after = None
+    resumed = fit(module.make(config), config, folder / 'b', quiet=True)
+    assert resumed.status == 'done'
+    for before, after in zip(*(jax.tree.leaves(x.state) for x in (straight, resumed)), strict=True):
+        np.testing.assert_array_equal(np.asarray(before), np.asarray(after))
+    np.testing.assert_equal(straight.metrics, resumed.metrics)  # NaN equals NaN
+    return resumed.metrics
+
+
 if __name__ == '__main__':
     import jax
 

@@ -53,16 +53,7 @@ def config(system='ssd', **changes):
 @pytest.mark.parametrize('system', ['ssd', 'yolo'])
 def test_a_resumed_run_is_bitwise_the_one_that_never_stopped(system, tmp_path):
     """With dropout and statistics of BatchNorm; evaluated on six images in batches of four."""
-    made = config(system)
-    straight = fit(detection.make(made), made, tmp_path / 'a', quiet=True)
-    made.run.stop_after = 2
-    assert fit(detection.make(made), made, tmp_path / 'b', quiet=True).status == 'stopped'
-    made.run.stop_after = None
-    resumed = fit(detection.make(made), made, tmp_path / 'b', quiet=True)
-    assert resumed.status == 'done'
-    for before, after in zip(*(jax.tree.leaves(x.state) for x in (straight, resumed)), strict=True):
-        np.testing.assert_array_equal(np.asarray(before), np.asarray(after))
-    np.testing.assert_equal(straight.metrics, resumed.metrics)
+    job.check_resumed_run(detection, config(system), tmp_path)
     names = {path.stem.rpartition('_')[2] for path in (tmp_path / 'b/figures').glob('*.png')}
     assert len(names) >= 6
 

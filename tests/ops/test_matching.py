@@ -17,7 +17,7 @@ match = jax.jit(jax.vmap(match_priors, (0, 0, None)))
 
 
 def test_matches_equal_torchvision():
-    """Where no two objects share their best prior, which torchvision gives to the last of them."""
+    """Draws no two objects that share their best prior, which torchvision gives to the last of them."""
     iou = boxes.pairwise_iou(draw_boxes('spread', 300, 3), draw_boxes('grid', 9, 3))
     assert len(set(np.argmax(iou, 0).tolist())) == 9
     np.testing.assert_array_equal(match_priors(iou, np.ones(9, bool), 0.4), GOLDEN['matches'])

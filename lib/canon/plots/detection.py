@@ -7,10 +7,10 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 
 from canon.plots.bars import style_axes
+from canon.plots.images import make_dense_layout
 
 _SIZE_NAMES = ('small', 'medium', 'large')
 # Of right, badly located, confused, duplicate, background and missed: what is right stands out from all errors.
@@ -46,7 +46,7 @@ def draw_detections(
     columns = max(min(columns, len(images)), 1)
     rows = max(-(-len(images) // columns), 1)
     tallest = max((image.shape[0] / image.shape[1] for image in images), default=1)
-    figure = Figure(figsize=(width * panels * columns, (width * tallest + 0.3) * rows), layout=_dense_layout())
+    figure = Figure(figsize=(width * panels * columns, (width * tallest + 0.3) * rows), layout=make_dense_layout())
     for i in range(rows * columns):
         axes = [figure.add_subplot(rows, panels * columns, panels * i + k + 1) for k in range(panels)]
         for a in axes:
@@ -191,7 +191,3 @@ def _draw_boxes(axes: Axes, image: np.ndarray, boxes: Mapping[str, Any], class_n
         side = 'top' if inside else 'bottom'
         axes.text(max(x0, 0), max(y0, 0), text, fontsize=6, color=ink, bbox=box, va=side, clip_on=True)
     axes.set(xlim=(0, width), ylim=(height, 0))
-
-
-def _dense_layout() -> ConstrainedLayoutEngine:
-    return ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.03, wspace=0.01, hspace=0.01)

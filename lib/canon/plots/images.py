@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 _NUMBERED_CLASSES = 25  # up to which counts fit into the cells
 _NAMED_CLASSES = 50  # up to which names fit along the axes
@@ -55,6 +56,11 @@ def draw_gallery(images: np.ndarray, titles: Sequence[str], columns: int = 8, ti
     if title:
         figure.suptitle(title, fontsize=10)
     return figure
+
+
+def make_dense_layout() -> ConstrainedLayoutEngine:
+    """Returns the layout of grids of large images, with little space between them."""
+    return ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.03, wspace=0.01, hspace=0.01)
 
 
 def _stretch(image: np.ndarray) -> np.ndarray:

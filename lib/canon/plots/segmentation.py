@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
+
+from canon.plots.images import make_dense_layout
 
 _VOID = 255  # label of pixels without a class
 
@@ -72,7 +73,7 @@ def draw_label_maps(
     # Rows of the legend, which has 6 columns: the figure grows by them so that panels keep their size.
     lines = -(-len(occurring) // 6)
     size = (width * columns, (width * tallest + 0.28) * rows + 0.22 * lines + 0.1)
-    figure = Figure(figsize=size, layout=_dense_layout())
+    figure = Figure(figsize=size, layout=make_dense_layout())
     for i, image in enumerate(images):
         panels = [(titles[i] if len(titles) else 'image', np.broadcast_to(image, (*image.shape[:2], 3)))]
         panels += [(name, overlay_label_map(image, g[i], opacity, palette, background)) for name, g in maps.items()]
@@ -97,7 +98,3 @@ def _get_name(label: int, class_names: Sequence[str]) -> str:
     if label == _VOID and len(class_names) <= _VOID:
         return 'void'
     return class_names[label] if label < len(class_names) else f'class {label}'
-
-
-def _dense_layout() -> ConstrainedLayoutEngine:
-    return ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.03, wspace=0.01, hspace=0.01)

@@ -128,23 +128,9 @@ def classification_task(
       section 3.2).
     """
 
-    def init(key, batch):
-        # One image: parameters do not depend on the number of images, and a large batch would only take memory.
-        variables = dict(model.init(key, make_input({'image': batch['image'][:1]}), train=False))
-        variables.pop('auxiliary', None)  # what a user's model may sow even while it is initialised
-        return variables
-
     def training_loss(params, mutable, batch, at):
-        logits, changed = apply_network(
-            model,
-            {'params': params, **mutable},
-            make_input(batch),
-            train=True,
-            rngs={'dropout': at.key},
-            mutable=[*mutable, 'auxiliary'],  # the logits of auxiliary classifiers come out as a collection
-        )
-        changed = dict(changed)
-        heads = [(1.0, logits), *((auxiliary, head) for head in jax.tree.leaves(changed.pop('auxiliary', {})))]
+        logits, auxiliary_logits, changed = apply_in_training(model, make_input, params, mutable, batch, at.key)
+        heads = [(1.0, logits), *((auxiliary, head) for head in auxiliary_logits)]
         per_image = sum(weight * loss(mean_over_map(z), batch['label']) for weight, z in heads)
         accuracy = metrics.accuracy(mean_over_map(logits), batch['label'], batch['mask'], soft_labels)
         return metrics.Mean.of(jnp.asarray(per_image), batch['mask']), (changed, {'accuracy': accuracy})
@@ -158,7 +144,43 @@ def classification_task(
             return mean_posterior(jax.lax.map(score, jnp.moveaxis(batch['image'], 1, 0)), axis=0)
         return score(batch['image'])
 
-    return Task(init, training_loss, predict)
+    return Task(partial(init_network, model, make_input), training_loss, predict)
+
+
+def init_network(model: Any, make_input: Callable[[Any], jax.Array], key: jax.Array, batch: Any) -> dict[str, Any]:
+    """Initialises a network of images with auxiliary classifiers; `Task.init` after its first two arguments."""
+    # One image: parameters do not depend on the number of images, and a large batch would only take memory.
+    variables = dict(model.init(key, make_input({'image': batch['image'][:1]}), train=False))
+    variables.pop('auxiliary', None)  # what a user's model may sow even while it is initialised
+    return variables
+
+
+def apply_in_training(
+    model: Any, make_input: Callable[[Any], jax.Array], params: Any, mutable: Mapping[str, Any], batch: Any, key: Any
+) -> tuple[jax.Array, list[jax.Array], dict[str, Any]]:
+    """Applies a network of images in training, with dropout and batch statistics.
+
+    Args:
+      model: a linen module that may sow the logits of auxiliary classifiers into the collection 'auxiliary'.
+      make_input: from the batch to what the model takes.
+      params: its parameters.
+      mutable: its other collections.
+      batch: has 'image'.
+      key: of dropout.
+
+    Returns:
+      (logits, those of the auxiliary classifiers, the mutable after the batch).
+    """
+    logits, changed = apply_network(
+        model,
+        {'params': params, **mutable},
+        make_input(batch),
+        train=True,
+        rngs={'dropout': key},
+        mutable=[*mutable, 'auxiliary'],  # the logits of auxiliary classifiers come out as a collection
+    )
+    changed = dict(changed)
+    return logits, jax.tree.leaves(changed.pop('auxiliary', {})), changed
 
 
 def apply_network(model: Any, variables: Mapping[str, Any], images: jax.Array, **options: Any) -> Any:

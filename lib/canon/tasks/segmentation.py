@@ -13,6 +13,7 @@ import heapq
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +28,7 @@ from canon.data.pipeline.chain import Transform
 from canon.data.pipeline.source import Source
 from canon.errors import CanonError, UsageError
 from canon.metrics.segmentation import VOID, class_iu, count_pixels, score_segmentation
-from canon.tasks.classification import apply_network
+from canon.tasks.classification import apply_in_training, apply_network, init_network
 from canon.tasks.image_settings import HeldOutImages
 from canon.tasks.predictions import Prediction
 from canon.train import Evaluator, Task
@@ -107,12 +108,6 @@ def segmentation_task(
     """
     settings = SegmentationLoss() if loss is None else loss
 
-    def init(key, batch):
-        variables = dict(model.init(key, make_input({'image': batch['image'][:1]}), train=False))
-        # What the heads have sown is an output, not a state to keep.
-        variables.pop('auxiliary', None)
-        return variables
-
     def training_loss(params, mutable, batch, at):
         labels = batch['segmentation']
         weights = jnp.asarray(metrics.valid_labels(labels, batch['mask'], VOID), jnp.float32)
@@ -129,17 +124,9 @@ def segmentation_task(
             # Divided by the images, not by the pixels: Caffe's unnormalised loss with a batch of one.
             return metrics.Mean(pixels.total, batch['mask'].sum().astype(jnp.float32))
 
-        logits, changed = apply_network(
-            model,
-            {'params': params, **mutable},
-            make_input(batch),
-            train=True,
-            rngs={'dropout': at.key},
-            mutable=[*mutable, 'auxiliary'],  # the logits of auxiliary heads come out as a collection
-        )
-        changed = dict(changed)
+        logits, auxiliary_logits, changed = apply_in_training(model, make_input, params, mutable, batch, at.key)
         total = of_logits(logits)
-        for head in jax.tree.leaves(changed.pop('auxiliary', {})):
+        for head in auxiliary_logits:
             # Heads see the same pixels, so their sums have one weight.
             total = metrics.Mean(total.total + settings.auxiliary * of_logits(head).total, total.weight)
         accuracy = metrics.accuracy(logits, labels, batch['mask'], ignore_label=VOID)
@@ -149,7 +136,7 @@ def segmentation_task(
         images = make_input({'image': batch['image']})
         return apply_network(model, {'params': params, **mutable}, images, train=False).astype(jnp.float32)
 
-    return Task(init, training_loss, predict)
+    return Task(partial(init_network, model, make_input), training_loss, predict)
 
 
 def average_flips(predict: Callable) -> Callable:

@@ -92,9 +92,9 @@ def fcn_reader(model: str, backbone: str | None = None) -> Callable[[str, Mappin
         # Both files have a ResNet's layers; in the segmentation network's they are under 'backbone'.
         if model in TORCHVISION and 'backbone.conv1.weight' in tensors:
             return rename_tensors(tensors, nest_leaves(leaves), TORCHVISION[model])
-        # The file is read as the classifier's: our leaves take the names, and fc6 and fc7 the shapes, of that network.
+        # The file is read as the classifier's: our leaves take the names of that network.
         inside = {_classifier_name(name): name for name in leaves if _is_of_classifier(name)}
-        like = nest_leaves({name: _flatten_window(name, leaves[ours]) for name, ours in inside.items()})
+        like = nest_leaves({name: leaves[ours] for name, ours in inside.items()})
         arrays = rename_tensors(tensors, like, published.choose_names(tensors, classifier, like))
         rest = {name: leaf for name, leaf in leaves.items() if name not in inside.values()}
         # The arrays have our order already, rows [h, w, C]: to reshape them is the whole surgery. One of another size
@@ -115,20 +115,6 @@ def _is_of_classifier(name: str) -> bool:
 
 def _classifier_name(name: str) -> str:
     return name.replace('backbone/', '', 1)
-
-
-class _Shape:
-    """A leaf of which only the shape is read."""
-
-    def __init__(self, shape: tuple[int, ...]):
-        self.shape = shape
-
-
-def _flatten_window(name: str, leaf: Any) -> Any:
-    """Returns the shape of the fully connected layer that fc6 or fc7 is in the classifier; other leaves as they are."""
-    if name in ('fc6/kernel', 'fc7/kernel'):
-        return _Shape((math.prod(leaf.shape[:3]), leaf.shape[3]))
-    return leaf
 
 
 def _torchvision_module(path: str) -> str:
