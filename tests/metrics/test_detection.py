@@ -247,15 +247,15 @@ def test_boxes_return_to_the_original_image(drawn, rows):
     moved = found | {'boxes': place(found['boxes'])}
     moved_batch = batch | {'boxes': place(batch['boxes']), 'placement': placement}
     placed = jax.jit(detection.collect_detections)(moved, moved_batch)
-    table, expected = detection._flatten(placed), detection._flatten(rows)
+    table, expected = detection.flatten_rows(placed), detection.flatten_rows(rows)
     np.testing.assert_array_equal(table.object_boxes, expected.object_boxes)  # whole numbers come back whole
     np.testing.assert_allclose(table.boxes, expected.boxes, atol=1e-3)
     size = np.broadcast_to(np.int32([50, 40]), (24, 2))
     sized = {**batch, 'original_size': jnp.asarray(size)}
     clipped = detection.collect_detections(found, {**sized, 'placement': np.float32([[1, 1, 0, 0]] * 24)})
-    boxes = detection._flatten(clipped).boxes
+    boxes = detection.flatten_rows(clipped).boxes
     np.testing.assert_array_equal(boxes, np.clip(expected.boxes, 0, [40, 50, 40, 50]))
-    unplaced = detection._flatten(detection.collect_detections(found, sized))  # perhaps larger than the original
+    unplaced = detection.flatten_rows(detection.collect_detections(found, sized))  # perhaps larger than the original
     np.testing.assert_array_equal(unplaced.boxes, expected.boxes)
 
 
