@@ -195,7 +195,29 @@ def test_precision_of_the_computation():
         variables = shapes_of(model, (1, 64, 64, 3))
         assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
         x = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
-        assert jax.eval_shape(model.apply, variables, x).dtype == jnp.bfloat16
+        apply = partial(model.apply, capture_intermediates=True, mutable='intermediates')
+        logits, captured = jax.eval_shape(apply, variables, x)
+        scores = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(captured) if "'score" in str(path)]
+        # Layers compute in bfloat16; their scores are interpolated in float32.
+        assert {leaf.dtype for leaf in scores} == {np.dtype(jnp.bfloat16)}
+        assert logits.dtype == jnp.float32
+
+
+@pytest.mark.parametrize('channels', [None, 4])
+def test_scores_of_half_precision_are_interpolated_in_float32(channels):
+    """Between two scores of bfloat16 there are steps that bfloat16 does not have."""
+    backbone = dict(name='vgg.vgg11', width=1 / 32, batch_norm=True)
+    model = fcn.skip_fcn(backbone, 3, (8,), channels, dtype='bfloat16')
+    variables = filled(model, (1, 32, 32, 3))
+    apply = partial(model.apply, capture_intermediates=True, mutable='intermediates')
+    # XLA may leave out a rounding to bfloat16 in the middle of a program, as on CPU, where it computes in float32.
+    exact = {'xla_allow_excess_precision': False}
+    logits, captured = jax.jit(apply, compiler_options=exact)(variables, images(1, 32, 48))
+    scores = captured['intermediates']['score8' if channels is None else 'score']['__call__'][0]
+    assert (scores.dtype, logits.dtype) == (jnp.bfloat16, jnp.float32)
+    expected = ops.upsample_bilinear(np.asarray(scores, np.float32), 8, (32, 48))
+    np.testing.assert_allclose(logits, expected, rtol=1e-6, atol=1e-6)
+    assert np.mean(logits == logits.astype(jnp.bfloat16)) < 0.5
 
 
 # --- torchvision ----------------------------------------------------------------------------------------------------

@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.linen.dtypes import promote_dtype
 from jax.nn import initializers
 
 from canon import models, ops
@@ -150,6 +149,7 @@ class FCN(nn.Module):
 
     def _upscore(self, name: str, x: jax.Array, factor: int, centre: float, shape: tuple[int, ...]) -> jax.Array:
         """Upsamples scores to `shape`, so that the first place lies at pixel `centre` of the result."""
+        x = _widen(x)
         # The authors' transposed convolution has zeros beyond its map, so that scores fade at the border of the image.
         # Nets without their padding repeat the scores there instead.
         if not (self.trunk.border or self.learned):
@@ -164,7 +164,6 @@ class FCN(nn.Module):
             return jnp.asarray(ops.bilinear_deconv_kernel(size, self.num_classes), dtype)
 
         kernel = self.param(name, kernel_init, (size, size, self.num_classes, self.num_classes), jnp.float32)
-        x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
         return ops.conv_transpose(x, kernel, factor)[:, crop : crop + shape[0], crop : crop + shape[1]]
 
 
@@ -189,6 +188,7 @@ class SkipFCN(nn.Module):
         x = self._project(strides[0], stages[self.stages[strides[0]]], train)
         for coarser, stride in pairwise(strides):
             skip = self._project(stride, stages[self.stages[stride]], train)
+            x = _widen(x) if self.channels is None else x  # scores; maps keep their dtype
             # To the skip's shape, not by the stride: strides that round up leave a finer map of 2 n - 1 rows over one
             # of n. Half-pixel centres are taken for any backbone: a ResNet's places lie at multiples of the stride, so
             # its scores are up to half a stride off, as in torchvision's head.
@@ -197,7 +197,7 @@ class SkipFCN(nn.Module):
         if self.channels is not None:
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
             x = self._score('score', x)
-        return ops.upsample_bilinear(x, strides[-1], images.shape[1:3])
+        return ops.upsample_bilinear(_widen(x), strides[-1], images.shape[1:3])
 
     def _project(self, stride: int, x: jax.Array, train: bool) -> jax.Array:
         if self.channels is not None:
@@ -250,7 +250,12 @@ class DilatedHead(nn.Module):
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = Conv(self.num_classes, 1, dtype=self.dtype, name='score')(x)
         # Resized to the image, not by the stride: an image of 65 rows has a map of 9.
-        return jax.image.resize(x, (x.shape[0], *shape, x.shape[-1]), 'bilinear')
+        return jax.image.resize(_widen(x), (x.shape[0], *shape, x.shape[-1]), 'bilinear')
+
+
+def _widen(scores: jax.Array) -> jax.Array:
+    """Returns scores in at least float32, in which they are interpolated: bfloat16 has steps of 1/128 next to 1."""
+    return scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
 
 
 def fcn32s(
