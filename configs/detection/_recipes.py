@@ -212,14 +212,14 @@ def voc(**test: Any) -> dict[str, Any]:
 
 def ssd_transforms(size: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the augmentation of section 3.6 in the order of the authors' code, and the transforms of the test."""
-    resize = dict(size=size)  # the aspect changes
+    methods = 'bilinear', 'area', 'nearest', 'bicubic', 'lanczos'  # each image draws one; not in the paper
     train = dict(
         chain=('ssd_photometric', 'expand', 'min_iou_crop', 'resize', 'random_flip'),
         expand=dict(limit=4.0, p=0.5),  # "zoom out"
         min_iou_crop=dict(overlaps=(0.1, 0.3, 0.5, 0.7, 0.9)),  # least IoU with an object, one sampler each
-        resize=resize,
+        resize=dict(size=size, method=methods),  # the aspect changes
     )
-    return train, dict(chain=('resize',), resize=resize)
+    return train, dict(chain=('resize',), resize=dict(size=size))
 
 
 def sgd(rate: Any, weight_decay: float = 5e-4) -> dict[str, Any]:

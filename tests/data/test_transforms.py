@@ -85,6 +85,18 @@ def test_resize_treats_every_channel_as_pillow_does(channels, method):
     np.testing.assert_allclose(floats * 255, out, atol=1.1)
 
 
+def test_resize_draws_one_of_several_methods_per_image():
+    image = np.random.default_rng(0).integers(0, 256, (7, 9, 3), np.uint8)
+    methods = 'bilinear', 'area', 'nearest', 'bicubic', 'lanczos'
+    of = {run(transforms.resize((4, 12), method), image).tobytes(): method for method in methods}
+    drawing = transforms.resize((4, 12), methods)
+    drawn = [of[run(drawing, image, visit).tobytes()] for visit in range(500)]
+    assert all(70 < drawn.count(method) < 130 for method in methods)
+    assert drawn[:50] == [of[run(drawing, image, visit).tobytes()] for visit in range(50)]
+    assert drawing.random  # so it is applied on every visit, not once before images are cached
+    assert not transforms.resize(4, ('area',)).random
+
+
 def test_floats_and_back():
     every = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
     floats = run(transforms.to_float(), every)
@@ -152,6 +164,8 @@ def test_a_chain_from_a_config():
         ({'name': 'pad', 'size': '32'}, "size='32' must be a whole number or a tuple"),
         ({'name': 'pad', 'size': 0}, 'pad: size=0 is neither'),
         ({'name': 'resize', 'size': 3, 'method': 'cubic'}, "no method is called 'cubic'"),
+        ({'name': 'resize', 'size': 3, 'method': ('area', 'cubic')}, "no method is called 'cubic'"),
+        ({'name': 'resize', 'size': 3, 'method': ()}, 'is empty'),
         ({'name': 'random_shift', 'pixels': -1}, 'negative'),
         ({'name': 'make_transforms'}, "no transform is called 'make_transforms'"),
     ],

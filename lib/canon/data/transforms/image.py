@@ -17,27 +17,36 @@ from canon.errors import CanonError, UsageError
 
 
 def resize(
-    size: int | tuple[int, int], method: str = 'bilinear', field: str = 'image', along: SpatialSpec = None
+    size: int | tuple[int, int],
+    method: str | tuple[str, ...] = 'bilinear',
+    field: str = 'image',
+    along: SpatialSpec = None,
 ) -> Transform:
     """Resizes to `size` (height, width), whatever the aspect, with antialiasing.
 
     Args:
       size: one number for a square.
-      method: nearest, bilinear, bicubic, area or lanczos, by Pillow.
+      method: nearest, bilinear, bicubic, area or lanczos, by Pillow. Of several, each image draws one.
       field: of the image.
       along: fields to transform along with it.
     """
     size, along = geometry.parse_size(size, 'resize'), SpatialFields.parse(along, 'resize')
-    geometry.check_method(method, 'resize')
+    methods = (method,) if isinstance(method, str) else tuple(method)
+    if not methods:
+        raise UsageError(f'resize: method=() is empty; there are {", ".join(geometry.METHODS)}')
+    for name in methods:
+        geometry.check_method(name, 'resize')
 
     def apply(example, key):
         image = geometry.get_pixels(example, field, key, 'resize')
         box = (0, 0, image.shape[1], image.shape[0])
-        resized = geometry.resample(image, size, method)
+        chosen = methods[0] if len(methods) == 1 else methods[borrowed_rng(key).integers(len(methods))]
+        resized = geometry.resample(image, size, chosen)
         matrix = geometry.box_to_canvas(box, size)
         return geometry.transform_fields(example, field, resized, matrix, along, place=True)
 
-    return Transform(apply)
+    # What is not random is applied once, before examples are cached.
+    return Transform(apply, random=len(methods) > 1)
 
 
 def pad(
