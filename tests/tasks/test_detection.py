@@ -207,6 +207,26 @@ def test_objects_that_padding_left_out_are_reported():
     assert evaluator.finish(evaluator.measure(params, {}, batch))['truncated'] == 3
 
 
+def test_scores_of_yolo_are_at_most_1_and_lower_ones_keep_their_order():
+    rng = np.random.default_rng(5)
+    shapes = {'class_scores': (1, 4, 4, 3), 'confidence': (1, 4, 4, 2), 'boxes': (1, 4, 4, 2, 4)}
+    params = {name: rng.uniform(-0.3, 1.3, shape).astype(np.float32) for name, shape in shapes.items()}
+    settings = tasks.DetectionSettings(iou_threshold=1.0, per_class=96, max_detections=96)  # nothing is suppressed
+    task, _ = make_task('yolo', settings)
+    found = jax.jit(task.predict)(params, {}, {'image': np.zeros((1, SIZE, SIZE, 3), np.uint8)})
+    products = params['class_scores'][..., None, :] * params['confidence'][..., None]
+    assert 3 < np.sum(products > 1) < 30
+    shown = np.sort(products[products > settings.score_threshold])[::-1]
+    scores, valid = np.asarray(found['scores'][0]), np.asarray(found['valid'][0])
+    np.testing.assert_allclose(scores[valid], np.minimum(shown, 1), rtol=1e-6)
+    # Every score below 1 still is of its class and of its box.
+    boxes = box_ops.clip(models.yolo.decode_boxes(params['boxes'], (SIZE, SIZE)), (SIZE, SIZE))
+    order = np.argsort(-products.ravel(), kind='stable')[np.sum(products > 1) : len(shown)]
+    np.testing.assert_array_equal(found['labels'][0][valid][np.sum(products > 1) :], order % 3)
+    expected = np.asarray(boxes).reshape(-1, 4)[order // 3]
+    np.testing.assert_allclose(found['boxes'][0][valid][np.sum(products > 1) :], expected, rtol=1e-5, atol=1e-5)
+
+
 def test_figures_show_the_worst_image_first():
     batch = make_batch(counts=(2, 1, 3, 1))
     task, learn = make_task('ssd')
