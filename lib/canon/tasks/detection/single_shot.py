@@ -196,6 +196,8 @@ def yolo_task(
         boxes = box_ops.clip(yolo.decode_boxes(outputs['boxes'], size), size)
         # Pr(class | object) of the cell times the confidence of each of its predictors.
         scores = outputs['class_scores'][..., None, :] * outputs['confidence'][..., None]
+        # Both are outputs of a linear layer, which may leave 0..1; a reader of detections expects probabilities.
+        scores = jnp.clip(scores, 0, 1)
         rows, count = boxes.shape[0], scores.shape[-1]  # the number of images is symbolic in an export
         return settings.select(boxes.reshape(rows, -1, 4), scores.reshape(rows, -1, count))
 
