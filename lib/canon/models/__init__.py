@@ -6,7 +6,7 @@ our own counts.
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from canon.errors import UsageError
@@ -76,6 +76,28 @@ def make_model(name: str, where: str = 'model', **arguments):
     if isinstance(dtype, str) and dtype not in _DTYPES:
         raise UsageError(f'{where}.dtype={dtype!r} is not a type that networks compute in{suggest(dtype, _DTYPES)}')
     return call(lookup('canon.models', name, 'model'), arguments, where)
+
+
+def make_backbone(backbone: Mapping[str, Any], dtype: str | None = None, where: str = 'model.backbone') -> Any:
+    """Builds the `canon.nn.Network` that a larger network reads the stages of.
+
+    Args:
+      backbone: name and arguments, {'name': 'resnet.resnet50'}.
+      dtype: of the computation, unless `backbone` has its own.
+      where: the key of the config that holds it, for errors.
+
+    Raises:
+      UsageError: it has no name, is unknown, or is not a network with `features`.
+    """
+    from canon.nn import Network  # here: `make_model` needs no linen
+
+    arguments = {**({} if dtype is None else {'dtype': dtype}), **backbone}
+    if 'name' not in arguments:
+        raise UsageError(f"{where} needs a name, such as 'resnet.resnet18'")
+    network = make_model(where=where, **arguments)
+    if not isinstance(network, Network):
+        raise UsageError(f'{where}.name={arguments["name"]!r} has no stages; choose a network of images')
+    return network
 
 
 def tabulate(match: str = '') -> Iterator[NetworkRow]:

@@ -32,7 +32,7 @@ from jax.nn import initializers
 from canon import ops
 from canon.errors import UsageError
 from canon.models import cite
-from canon.named import Count, call, suggest
+from canon.named import Count, NonNegative, call, suggest
 from canon.nn import BatchNorm, Conv, Network, check_images, scale_channels
 
 _MSRA, _TORCH = 'the authors, one crop; multiply-adds Table 1', 'torchvision V1'
@@ -60,6 +60,7 @@ TABLE = (
 
 _SHORTCUTS = ('padding', 'projection', 'projection_all')  # the paper's A, B, C
 _STRIDES = ('1x1', '3x3')
+_NORMS = ('batch', 'frozen')
 # torch's initialisation of fully connected layers, which the authors' code keeps: U(+-1 / sqrt(fan-in)); biases 0.
 _DENSE = initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
@@ -73,6 +74,8 @@ class _Form(NamedTuple):
     zero_init_last: bool
     frozen_norm: bool
     dtype: Any
+    norm_eps: float = 1e-5
+    constant_norm: bool = False
 
     def conv(self, features: int, size: int, name: str, stride: int = 1, dilation: int = 1) -> Conv:
         # Symmetric padding, as in Caffe and torch; 'same' would shift strided windows. A norm follows: no bias.
@@ -82,7 +85,14 @@ class _Form(NamedTuple):
     def norm(self, name: str, last: bool = False) -> BatchNorm:
         # With a scale of 0 a block starts as its shortcut (Goyal et al. 2017, section 5.1).
         scale = initializers.zeros if last and self.zero_init_last else initializers.ones
-        return BatchNorm(frozen=self.frozen_norm, dtype=self.dtype, scale_init=scale, name=name)
+        return BatchNorm(
+            eps=self.norm_eps,
+            frozen=self.frozen_norm,
+            constant=self.constant_norm,
+            dtype=self.dtype,
+            scale_init=scale,
+            name=name,
+        )
 
 
 class ResNet(Network):
@@ -235,6 +245,8 @@ def resnet18(
     frozen_norm: bool = False,
     output_stride: int = 32,
     width: float = 1.0,
+    norm: str = 'batch',
+    norm_eps: NonNegative = 1e-5,
     dtype: str | None = None,
 ) -> ResNet:
     """Builds the residual network of 18 layers, for images of 224x224 and of any size from 32.
@@ -255,18 +267,23 @@ def resnet18(
       output_stride: 32, or 16 or 8 for segmentation: the last one or two stages, instead of halving the resolution,
         double the dilation of their 3x3 convolutions. The parameters are the same.
       width: multiplies all channels (not in the paper).
+      norm: 'batch', or 'frozen': statistics, scales and biases are constants in 'batch_stats', for a detector that
+        starts from published weights. With `frozen_norm` scales and biases are still trained.
+      norm_eps: is added to variances. torchvision's detectors have 0 with their published weights.
       dtype: of the computation, such as 'bfloat16'; parameters stay float32.
 
     Raises:
-      UsageError: `shortcut`, `stride_at` or `output_stride` is unknown, or the width leaves no channels.
+      UsageError: `shortcut`, `stride_at`, `norm` or `output_stride` is unknown, or the width leaves no channels.
     """
     if output_stride not in (8, 16, 32):
         raise UsageError(f'model.output_stride={output_stride} is not one of 8, 16, 32')
-    for key, value, choices in (('shortcut', shortcut, _SHORTCUTS), ('stride_at', stride_at, _STRIDES)):
+    given = (('shortcut', shortcut, _SHORTCUTS), ('stride_at', stride_at, _STRIDES), ('norm', norm, _NORMS))
+    for key, value, choices in given:
         if value not in choices:
             raise UsageError(f'model.{key}={value!r} is unknown{suggest(value, choices)}')
     dtype_ = None if dtype is None else jnp.dtype(dtype)
-    form = _Form(shortcut, stride_at, plain, zero_init_last, frozen_norm, dtype_)
+    constant = norm == 'frozen'
+    form = _Form(shortcut, stride_at, plain, zero_init_last, frozen_norm, dtype_, norm_eps, constant)
     return ResNet(BasicBlock, (2, 2, 2, 2), (64, 128, 256, 512), False, num_classes, form, output_stride, width)
 
 

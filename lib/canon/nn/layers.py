@@ -120,6 +120,9 @@ class BatchNorm(nn.Module):
     Parameters `scale`, `bias`; in the collection 'batch_stats' `mean`, `var`. Training normalises by the statistics s
     of the batch (of the whole batch, however it is laid out over devices) and updates the running ones,
     r <- decay r + (1 - decay) s. Evaluation normalises by the running statistics.
+
+    With `constant` it is an affine map that no training changes, and `scale` and `bias` are in 'batch_stats' as well:
+    no parameters, so that no optimizer and no weight decay sees them (torchvision's FrozenBatchNorm2d).
     """
 
     decay: float = 0.9  # 1 - torch's momentum
@@ -128,6 +131,7 @@ class BatchNorm(nn.Module):
     use_bias: bool = True
     unbiased: bool = True  # the running variance takes n / (n - 1) times the batch's, as the paper and torch, not flax
     frozen: bool = False  # training normalises by the running statistics too, and does not update them
+    constant: bool = False  # frozen, and scale and bias are not trained
     dtype: Any = None
     scale_init: Callable = init.ones
 
@@ -136,10 +140,10 @@ class BatchNorm(nn.Module):
         shape = (x.shape[-1],)
         mean = self.variable('batch_stats', 'mean', jnp.zeros, shape, jnp.float32)
         var = self.variable('batch_stats', 'var', jnp.ones, shape, jnp.float32)
-        scale = self.param('scale', self.scale_init, shape, jnp.float32) if self.use_scale else jnp.ones(shape)
-        bias = self.param('bias', init.zeros, shape, jnp.float32) if self.use_bias else jnp.zeros(shape)
+        scale = self._value('scale', self.scale_init, shape) if self.use_scale else jnp.ones(shape)
+        bias = self._value('bias', init.zeros, shape) if self.use_bias else jnp.zeros(shape)
         x = x.astype(self.dtype or x.dtype)
-        if not train or self.frozen:
+        if not train or self.frozen or self.constant:
             return ops.batch_norm(x, scale, bias, mean.value, var.value, self.eps)
         y, batch_mean, batch_var = ops.batch_norm_train(x, scale, bias, self.eps)
         if not self.is_initializing():
@@ -149,6 +153,11 @@ class BatchNorm(nn.Module):
             mean.value = self.decay * mean.value + (1 - self.decay) * batch_mean
             var.value = self.decay * var.value + (1 - self.decay) * batch_var
         return y
+
+    def _value(self, name: str, initial: Callable, shape: tuple[int, ...]) -> jax.Array:
+        if self.constant:  # without a key: such scales start as 0 or 1
+            return self.variable('batch_stats', name, initial, None, shape, jnp.float32).value
+        return self.param(name, initial, shape, jnp.float32)
 
 
 class L2Norm(nn.Module):

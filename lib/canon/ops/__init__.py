@@ -9,12 +9,18 @@ from canon.ops.normalisation import batch_norm, batch_norm_train, l2_normalize, 
 from canon.ops.padding import resolve_padding
 from canon.ops.pooling import adaptive_avg_pool, avg_pool, max_pool
 from canon.ops.positions import sinusoids
-from canon.ops.upsampling import bilinear_deconv, bilinear_deconv_kernel, bilinear_kernel, upsample_bilinear
+from canon.ops.upsampling import (
+    bilinear_deconv,
+    bilinear_deconv_kernel,
+    bilinear_kernel,
+    upsample_bilinear,
+    upsample_nearest,
+)
 
 __all__ = [
     'activation', 'adaptive_avg_pool', 'attention', 'avg_pool', 'backend', 'batch_norm', 'batch_norm_train',
     'bilinear_deconv', 'bilinear_deconv_kernel', 'bilinear_kernel', 'boxes', 'conv', 'conv_transpose', 'ctc',
     'decoding', 'dense', 'elu', 'l2_normalize', 'leaky_relu', 'lrn', 'lrn_within', 'map_in_chunks', 'matching',
     'max_pool', 'nms', 'priors', 'recurrence', 'relu', 'relu6', 'resolve_padding', 'scaled_tanh', 'sigmoid',
-    'sinusoids', 'tanh', 'upsample_bilinear',
+    'sinusoids', 'tanh', 'upsample_bilinear', 'upsample_nearest',
 ]  # fmt: skip

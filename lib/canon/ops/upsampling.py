@@ -85,6 +85,29 @@ def upsample_bilinear(images: jax.Array, factor: int, shape: Sequence[int], cent
     return _apply(images, *matrices)
 
 
+def upsample_nearest(images: jax.Array, shape: Sequence[int]) -> jax.Array:
+    """Enlarges [B, h, w, C] to [B, H, W, C] by repeating pixels: row p is row floor(p h / H) of the map.
+
+    For H = 2 h and H = 2 h - 1 this repeats every row twice and cuts the last one, as feature pyramids need after
+    strides that round up. The gradient of a pixel is the sum over its copies.
+
+    >>> upsample_nearest(np.arange(3).reshape(1, 3, 1, 1), (5, 1))[0, :, 0, 0]
+    Array([0, 0, 1, 1, 2], dtype=int32)
+
+    Args:
+      images: [B, h, w, C].
+      shape: (H, W), of any size.
+    """
+    x = jnp.asarray(images)
+    for axis, length in zip((1, 2), shape, strict=True):
+        n = x.shape[axis]
+        if length in (2 * n, 2 * n - 1):  # a broadcast, which compilers fuse; a gather is a pass over memory of its own
+            x = jax.lax.slice_in_dim(jnp.repeat(x, 2, axis), 0, length, axis=axis)
+        elif length != n:
+            x = jnp.take(x, np.arange(length) * n // length, axis)
+    return x
+
+
 def _filter(size: int) -> np.ndarray:
     factor = (size + 1) // 2
     # An odd kernel has a pixel in the middle, an even one has its middle between two.
