@@ -4,10 +4,11 @@ from canon.losses.boxes import smooth_l1
 from canon.losses.classification import maximum_a_posteriori, softmax_cross_entropy
 from canon.losses.ctc import ctc
 from canon.losses.multibox import multibox_loss
+from canon.losses.regions import region_loss, rpn_loss
 from canon.losses.shapes import binary_cross_entropy, clamped_l1, code_prior, eikonal_loss, surface_loss
 from canon.losses.yolo import yolo_loss
 
 __all__ = [
     'binary_cross_entropy', 'clamped_l1', 'code_prior', 'ctc', 'eikonal_loss', 'maximum_a_posteriori', 'multibox_loss',
-    'smooth_l1', 'softmax_cross_entropy', 'surface_loss', 'yolo_loss',
+    'region_loss', 'rpn_loss', 'smooth_l1', 'softmax_cross_entropy', 'surface_loss', 'yolo_loss',
 ]  # fmt: skip

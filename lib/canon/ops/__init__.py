@@ -1,7 +1,20 @@
 """Array in, array out: what layers and losses are made of. Knows no parameters' names and no modules."""
 
 from canon import backend
-from canon.ops import attention, boxes, ctc, decoding, dense, matching, nms, priors, recurrence
+from canon.ops import (
+    anchors,
+    attention,
+    boxes,
+    ctc,
+    decoding,
+    dense,
+    matching,
+    nms,
+    priors,
+    proposals,
+    recurrence,
+    regions,
+)
 from canon.ops.activations import activation, elu, leaky_relu, relu, relu6, scaled_tanh, sigmoid, tanh
 from canon.ops.chunks import map_in_chunks
 from canon.ops.convolution import conv, conv_transpose
@@ -18,9 +31,9 @@ from canon.ops.upsampling import (
 )
 
 __all__ = [
-    'activation', 'adaptive_avg_pool', 'attention', 'avg_pool', 'backend', 'batch_norm', 'batch_norm_train',
+    'activation', 'adaptive_avg_pool', 'anchors', 'attention', 'avg_pool', 'backend', 'batch_norm', 'batch_norm_train',
     'bilinear_deconv', 'bilinear_deconv_kernel', 'bilinear_kernel', 'boxes', 'conv', 'conv_transpose', 'ctc',
     'decoding', 'dense', 'elu', 'l2_normalize', 'leaky_relu', 'lrn', 'lrn_within', 'map_in_chunks', 'matching',
-    'max_pool', 'nms', 'priors', 'recurrence', 'relu', 'relu6', 'resolve_padding', 'scaled_tanh', 'sigmoid',
-    'sinusoids', 'tanh', 'upsample_bilinear', 'upsample_nearest',
+    'max_pool', 'nms', 'priors', 'proposals', 'recurrence', 'regions', 'relu', 'relu6', 'resolve_padding', 'scaled_tanh',
+    'sigmoid', 'sinusoids', 'tanh', 'upsample_bilinear', 'upsample_nearest',
 ]  # fmt: skip

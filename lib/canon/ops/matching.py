@@ -1,4 +1,4 @@
-"""Assigns objects to priors, and selects the negatives that a detector learns from: SSD, section 2.2."""
+"""Assigns objects to priors, anchors and regions, and selects those that a detector learns from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-BACKGROUND = -1
+BACKGROUND, IGNORED = -1, -2
 
 
 def match_priors(iou: jax.Array, valid: jax.Array, threshold: float = 0.5) -> jax.Array:
@@ -81,3 +81,87 @@ def mine_hard_negatives(loss: jax.Array, positive: jax.Array, ratio: float = 3) 
     equal = (loss == smallest) & ~positive
     spare = count - larger.sum(-1, keepdims=True)
     return (larger | (equal & (jnp.cumsum(equal, -1) <= spare))) & (count > 0)
+
+
+def match_anchors(
+    iou: jax.Array,
+    valid: jax.Array,
+    foreground: float = 0.7,
+    background: float = 0.3,
+    force_best: bool = True,
+    background_low: float = 0.0,
+) -> jax.Array:
+    """Matches anchors or proposals to objects by two thresholds: Ren et al. 2015, section 3.1.2.
+
+    An anchor is matched to the object that it overlaps most if their IoU is at least `foreground`. It is of the
+    background below `background`, and ignored between both. With `force_best` the anchors with the largest IoU with an
+    object (all of them if several are equal) are matched as well, to the object that they themselves overlap most, as
+    in py-faster-rcnn and torchvision. An object that no anchor overlaps forces none; in those libraries it forces every
+    anchor that does not overlap it.
+
+    Args:
+      iou: float [A, M], of `boxes.pairwise_iou(anchors, objects)`.
+      valid: bool [M], False for padding.
+      foreground: least IoU of a match (RPN: 0.7; heads: 0.5).
+      background: IoU below which an anchor is of the background (RPN: 0.3; heads: 0.5).
+      force_best: whether every object matches its best anchors.
+      background_low: anchors with a largest IoU below it are ignored: 0.1 in Fast R-CNN, a heuristic for hard examples.
+
+    Returns:
+      int32 [A], the index of the object, -1 for background, -2 for ignored. Of equal overlaps the object with the lower
+      index is matched. Not differentiable. Works under `vmap`.
+    """
+    iou = jnp.where(valid, lax.stop_gradient(iou), -1.0)  # before any maximum: padding never wins
+    num_anchors, num_objects = iou.shape
+    if not num_objects or not num_anchors:
+        return jnp.full(num_anchors, IGNORED if background_low > 0 else BACKGROUND, jnp.int32)
+    largest = iou.max(1)
+    columns = jnp.arange(num_objects, dtype=jnp.int32)
+    closest = jnp.where(iou == largest[:, None], columns, num_objects).min(1)
+    matched = largest >= foreground
+    if force_best:
+        best = iou.max(0)
+        matched |= ((iou == best) & (best > 0)).any(1)
+    # The largest overlap with no object at all is 0 and not the -1 of padding.
+    negative = (largest < background) & (jnp.maximum(largest, 0) >= background_low)
+    return jnp.where(matched & (largest > 0), closest, jnp.where(negative, BACKGROUND, IGNORED))
+
+
+def sample_fixed(
+    key: jax.Array, positive: jax.Array, negative: jax.Array, count: int, positive_fraction: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Samples a fixed number of positives and negatives without replacement: Ren et al. 2015, section 3.1.3.
+
+    At most floor(count positive_fraction) positives are drawn, uniformly; negatives fill up the rest. Where there are
+    too few of them the last samples are not valid.
+
+    Args:
+      key: of the draw.
+      positive: bool [A].
+      negative: bool [A], disjoint from `positive`.
+      count: N, the number of samples.
+      positive_fraction: of the samples at most (RPN: 0.5 of 256; Fast R-CNN: 0.25 of 128).
+
+    Returns:
+      (indices int32 [N], whether positive bool [N], valid bool [N]); positives come first. Indices are 0 where not
+      valid. Works under `vmap` over all arguments but the numbers.
+    """
+    total = positive.shape[-1]
+    most = min(int(count * positive_fraction), total)
+    # Positive floats order as their bits do: random bits from the least normal number to infinity make 2^31 different
+    # priorities, where `uniform` has 2^23 and ties among 200,000 anchors. `top_k` of integers would sort them all.
+    bits = jax.random.bits(key, (total,), jnp.uint32) % jnp.uint32(0x7F000000) + jnp.uint32(0x00800000)
+    priority = lax.bitcast_convert_type(bits, jnp.float32)
+    drawn_positives = lax.top_k(jnp.where(positive, priority, -1.0), most)[1]
+    drawn_negatives = lax.top_k(jnp.where(negative, priority, -1.0), min(count, total))[1]
+    num_positives = jnp.minimum(positive.sum(dtype=jnp.int32), most)
+    num_negatives = jnp.minimum(negative.sum(dtype=jnp.int32), count - num_positives)
+    slots = jnp.arange(count, dtype=jnp.int32)
+    is_positive, valid = slots < num_positives, slots < num_positives + num_negatives
+    if not total:
+        return jnp.zeros(count, jnp.int32), is_positive, valid
+    # Padded so that a fraction of 0 has something to read.
+    from_positives = jnp.pad(drawn_positives, (0, 1))[jnp.minimum(slots, most)]
+    from_negatives = drawn_negatives[jnp.clip(slots - num_positives, 0, len(drawn_negatives) - 1)]
+    indices = jnp.where(is_positive, from_positives, from_negatives)
+    return jnp.where(valid, indices, 0).astype(jnp.int32), is_positive, valid
