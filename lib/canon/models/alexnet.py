@@ -64,6 +64,7 @@ class AlexNet(Network):
     he: bool
     dtype: jnp.dtype | None
     ceil_mode: bool = False  # of the pooling, as in Caffe; the same for images of 227x227
+    centred: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
@@ -71,10 +72,11 @@ class AlexNet(Network):
         normal, bias = self._normal(0.01), init.constant(0.0 if self.he else self.variant.bias)
         conv = partial(Conv, dtype=self.dtype, kernel_init=normal)
         dense = partial(nn.Dense, dtype=self.dtype)
-        pool = partial(ops.max_pool, window=3, stride=2, ceil_mode=self.ceil_mode)
+        pad = self.centred
+        pool = partial(ops.max_pool, window=3, stride=2, padding=int(pad), ceil_mode=self.ceil_mode)
         scale = partial(scale_channels, width=self.width, groups=2)  # even, so that both groups get the same number
         stages = {}
-        x = stages['conv1'] = ops.relu(conv(scale(96), 11, stride=4, name='conv1')(images))
+        x = stages['conv1'] = ops.relu(conv(scale(96), 11, stride=4, padding=5 if pad else 0, name='conv1')(images))
         x = pool(self._lrn(x))
         # Biases of 1 where the paper has them: ReLUs are active from the first step.
         x = conv(scale(256), 5, padding=2, groups=2, bias_init=bias, name='conv2')(x)
@@ -157,6 +159,7 @@ def alexnet(
     width: float = 1.0,
     variant: str = 'paper',
     init: str = 'normal',
+    centred: bool = False,
     dtype: str | None = None,
 ) -> AlexNet:
     """Builds AlexNet of 2012, for images of 227x227; for other sizes, fc6 has the size that pool5 requires.
@@ -179,9 +182,8 @@ def alexnet(
         raise UsageError(f'model.variant={variant!r} is unknown{suggest(variant, _VARIANTS)}')
     if init not in ('normal', 'he'):
         raise UsageError(f'model.init={init!r} is unknown{suggest(init, ("normal", "he"))}')
-    return AlexNet(
-        num_classes, dropout, width, _VARIANTS[variant], init == 'he', None if dtype is None else jnp.dtype(dtype)
-    )
+    dtype_ = None if dtype is None else jnp.dtype(dtype)
+    return AlexNet(num_classes, dropout, width, _VARIANTS[variant], init == 'he', dtype_, centred=centred)
 
 
 def alexnet_one_tower(

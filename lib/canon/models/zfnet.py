@@ -32,6 +32,7 @@ class ZFNet(Network):
     dropout: float
     width: float
     dtype: jnp.dtype | None
+    detection: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
@@ -41,10 +42,11 @@ class ZFNet(Network):
         scale = partial(scale_channels, width=self.width)
         stages = {}
         # Padding of 1, 224 -> 110: with 0 or 2 the paper's 110 would be 109 or 111.
-        x = stages['conv1'] = ops.relu(conv(scale(96), 7, stride=2, padding=1, name='conv1')(images))
-        x = ops.lrn(ops.max_pool(x, 3, 2, ceil_mode=True))
-        x = stages['conv2'] = ops.relu(conv(scale(256), 5, stride=2, name='conv2')(x))
-        x = ops.lrn(ops.max_pool(x, 3, 2, ceil_mode=True))
+        first, second, reduce = (3, 2, _reduce_centred) if self.detection else (1, 0, _reduce)
+        x = stages['conv1'] = ops.relu(conv(scale(96), 7, stride=2, padding=first, name='conv1')(images))
+        x = reduce(x)
+        x = stages['conv2'] = ops.relu(conv(scale(256), 5, stride=2, padding=second, name='conv2')(x))
+        x = reduce(x)
         x = stages['conv3'] = ops.relu(conv(scale(384), 3, padding=1, name='conv3')(x))
         x = stages['conv4'] = ops.relu(conv(scale(384), 3, padding=1, name='conv4')(x))
         x = stages['conv5'] = ops.relu(conv(scale(256), 3, padding=1, name='conv5')(x))
@@ -58,7 +60,22 @@ class ZFNet(Network):
         return dense(self.num_classes, name='fc8')(x)
 
 
-def zfnet(num_classes: Count = 1000, dropout: DropRate = 0.5, width: float = 1.0, dtype: str | None = None) -> ZFNet:
+def _reduce(x: jax.Array) -> jax.Array:
+    return ops.lrn(ops.max_pool(x, 3, 2, ceil_mode=True))
+
+
+def _reduce_centred(x: jax.Array) -> jax.Array:
+    # The networks of Faster R-CNN's code normalise first, and within each channel over 3x3 pixels.
+    return ops.max_pool(ops.lrn_within(x, 3, 5e-5, divide_by_n=True), 3, 2, padding=1, ceil_mode=True)
+
+
+def zfnet(
+    num_classes: Count = 1000,
+    dropout: DropRate = 0.5,
+    width: float = 1.0,
+    detection: bool = False,
+    dtype: str | None = None,
+) -> ZFNet:
     """Builds ZFNet for images of 224x224; for other sizes, fc6 has the size that pool5 requires.
 
     Kernels are initialised from N(0, 0.01), biases with 0.
@@ -67,6 +84,9 @@ def zfnet(num_classes: Count = 1000, dropout: DropRate = 0.5, width: float = 1.0
       num_classes: number of logits.
       dropout: rate after fc6 and fc7.
       width: multiplies all channels and units (not in the paper).
+      detection: the form of SPP-net and Faster R-CNN: every window is padded by half its size, so that place i of
+        conv5 lies at pixel 16 i, and LRN comes before the pooling, within each channel. The parameters are the same
+        but for fc6, whose map is larger.
       dtype: of the computation, such as 'bfloat16'; parameters stay float32.
     """
-    return ZFNet(num_classes, dropout, width, None if dtype is None else jnp.dtype(dtype))
+    return ZFNet(num_classes, dropout, width, None if dtype is None else jnp.dtype(dtype), detection)
