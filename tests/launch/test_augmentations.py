@@ -14,6 +14,7 @@ DATA_ONLY = {
     'make_transforms',
     'one_hot',
     'pad_boxes',
+    'pad_proposals',
     'record_placement',
     'rename',
     'standardise',

@@ -44,6 +44,8 @@ class SpatialFields(NamedTuple):
       void: the class of pixels without one.
       min_visible: drops a box, with its rows of `masks` and `per_box`, if less than this share of its transformed area
         is inside the image. 0 drops boxes that are wholly outside, 1 those that are not wholly inside.
+      proposals: float [P, 4], boxes without labels; becomes float32, clipped. Only those that are wholly outside are
+        dropped: a transform that rejects an object, by `min_visible` or by its centre, rejects no proposal.
     """
 
     boxes: str = 'boxes'
@@ -52,6 +54,7 @@ class SpatialFields(NamedTuple):
     per_box: tuple[str, ...] = ('labels', 'difficult', 'crowd', 'area')
     void: int = 255
     min_visible: named.Probability = 0.0
+    proposals: str = 'proposals'
 
     @classmethod
     def parse(cls, spec: SpatialSpec, where: str) -> SpatialFields:
@@ -270,6 +273,9 @@ def transform_fields(
         out[PLACEMENT] = _compose_placement(old, matrix)
     if along.boxes in example:
         _transform_box_fields(out, matrix, image.shape[:2], along)
+    if along.proposals in example:
+        proposals, inside = _move_boxes(out, along.proposals, matrix, image.shape[:2])
+        out[along.proposals] = proposals[inside]
     if along.masks in out or along.segmentation in out:
         _transform_mask_fields(out, before or example[field].shape[:2], matrix, image.shape[:2], along)
     return out
@@ -301,20 +307,26 @@ def keep_boxes(example: Example, kept: np.ndarray, along: SpatialFields) -> Exam
 
 
 def _transform_box_fields(out, matrix, size, along):
-    boxes = np.asarray(out[along.boxes])
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise CanonError(f'field {along.boxes!r} has the shape {boxes.shape}; boxes are [K, 4], x0 y0 x1 y1 in pixels')
-    mapped = transform_boxes(boxes, matrix)
-    clipped = clip_boxes(mapped, size)
-    visible = box_area(clipped)
-    keep = (visible > 0) & (visible >= along.min_visible * box_area(mapped))  # an unclipped box has the same area
-    out[along.boxes] = clipped[keep].astype(np.float32)
+    moved, keep = _move_boxes(out, along.boxes, matrix, size, along.min_visible)
+    out[along.boxes] = moved[keep]
     for name in (along.masks, *along.per_box):
         if name in out:
             values = np.asarray(out[name])
-            if len(values) != len(boxes):
-                raise CanonError(f'field {name!r} has {len(values)} rows for {len(boxes)} boxes')
+            if len(values) != len(moved):
+                raise CanonError(f'field {name!r} has {len(values)} rows for {len(moved)} boxes')
             out[name] = values[keep]
+
+
+def _move_boxes(example, name, matrix, size, min_visible=0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the clipped boxes of a field, float32 [K, 4], and which of them are visible enough, bool [K]."""
+    boxes = np.asarray(example[name])
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise CanonError(f'field {name!r} has the shape {boxes.shape}; boxes are [K, 4], x0 y0 x1 y1 in pixels')
+    mapped = transform_boxes(boxes, matrix)
+    clipped = clip_boxes(mapped, size)
+    visible = box_area(clipped)
+    keep = (visible > 0) & (visible >= min_visible * box_area(mapped))  # an unclipped box has the same area
+    return clipped.astype(np.float32), keep
 
 
 def _transform_mask_fields(out, before, matrix, size, along):

@@ -21,7 +21,7 @@ from canon.data.transforms.detection import (
     ssd_photometric,
     yolo_jitter,
 )
-from canon.data.transforms.fields import check_label, keep_fields, one_hot, pad_boxes, rename
+from canon.data.transforms.fields import check_label, keep_fields, one_hot, pad_boxes, pad_proposals, rename
 from canon.data.transforms.geometric import (
     decode,
     decode_random_resized_crop,
@@ -59,10 +59,10 @@ from canon.data.transforms.randaugment import rand_augment
 __all__ = [
     'center_crop', 'check_label', 'colour_jitter', 'colour_shift', 'cutout', 'decode', 'decode_random_resized_crop',
     'expand', 'googlenet_crops', 'grid_crops', 'keep_fields', 'letterbox', 'make_transforms', 'min_iou_crop', 'mixup',
-    'one_hot', 'pad', 'pad_boxes', 'pca_noise', 'rand_augment', 'random_affine', 'random_blur', 'random_crop',
-    'random_flip', 'random_grey', 'random_hsv', 'random_perspective', 'random_resized_crop', 'random_rotation',
-    'random_scale', 'random_shift', 'random_translate', 'record_placement', 'rename', 'resize', 'resize_short',
-    'scale_jitter', 'ssd_photometric', 'standardise', 'ten_crop', 'to_float', 'to_uint8', 'yolo_jitter',
+    'one_hot', 'pad', 'pad_boxes', 'pad_proposals', 'pca_noise', 'rand_augment', 'random_affine', 'random_blur',
+    'random_crop', 'random_flip', 'random_grey', 'random_hsv', 'random_perspective', 'random_resized_crop',
+    'random_rotation', 'random_scale', 'random_shift', 'random_translate', 'record_placement', 'rename', 'resize',
+    'resize_short', 'scale_jitter', 'ssd_photometric', 'standardise', 'ten_crop', 'to_float', 'to_uint8', 'yolo_jitter',
 ]  # fmt: skip
 
 

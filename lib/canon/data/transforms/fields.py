@@ -127,6 +127,25 @@ def pad_boxes(
     return Transform(apply)
 
 
+def pad_proposals(count: named.Count, field: str = 'proposals') -> Transform:
+    """Gives the proposals [P, 4] of an example, in order of rank, a fixed length, so that examples can be stacked.
+
+    The first `count` are kept, and fewer are padded with zeros. A field `<field>_valid`, bool [count], is added, true
+    on the real rows. It belongs after all transforms that move pixels, as `pad_boxes` does.
+
+    Raises UsageError for a count that is not positive.
+    """
+    if count < 1:
+        raise UsageError(f'pad_proposals: count={count} is not positive')
+
+    def apply(example, key):
+        boxes = np.asarray(_get(example, field), np.float32).reshape(-1, 4)[:count]
+        padded = np.concatenate([boxes, np.zeros((count - len(boxes), 4), np.float32)])
+        return {**example, field: padded, f'{field}_valid': np.arange(count) < len(boxes)}
+
+    return Transform(apply)
+
+
 def _get(example: Example, field: str):
     if field not in example:
         raise UsageError(f'no field is called {field!r}{named.suggest(field, example)}')
