@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from canon.plots.images import draw_confusion_matrix, draw_gallery
     from canon.plots.insides import draw_feature_maps, draw_filters, draw_histograms
     from canon.plots.lines import draw_curves
+    from canon.plots.proposals import draw_proposal_recall
     from canon.plots.saving import save_content
     from canon.plots.segmentation import draw_label_maps, make_voc_palette, overlay_label_map
     from canon.plots.shapes import draw_meshes, draw_slices
@@ -38,6 +39,7 @@ _HOMES = {
     'images': ('draw_confusion_matrix', 'draw_gallery'),
     'insides': ('draw_feature_maps', 'draw_filters', 'draw_histograms'),
     'lines': ('draw_curves',),
+    'proposals': ('draw_proposal_recall',),
     'saving': ('save_content',),
     'segmentation': ('draw_label_maps', 'make_voc_palette', 'overlay_label_map'),
     'shapes': ('draw_meshes', 'draw_slices'),
@@ -52,8 +54,9 @@ __all__ = [
     'draw_class_accuracy', 'draw_class_scores', 'draw_confusion_matrix', 'draw_curves', 'draw_detections',
     'draw_errors', 'draw_feature_maps', 'draw_filters', 'draw_form_scores', 'draw_frame_probabilities', 'draw_gallery',
     'draw_histograms', 'draw_label_maps', 'draw_meshes', 'draw_paths', 'draw_precision_recall', 'draw_prior_coverage',
-    'draw_recall_by_size', 'draw_reliability', 'draw_score_by_cost', 'draw_slices', 'draw_surprisal', 'draw_sweep',
-    'draw_text_images', 'draw_translations', 'make_voc_palette', 'median_score', 'overlay_label_map', 'save_content',
+    'draw_proposal_recall', 'draw_recall_by_size', 'draw_reliability', 'draw_score_by_cost', 'draw_slices',
+    'draw_surprisal', 'draw_sweep', 'draw_text_images', 'draw_translations', 'make_voc_palette', 'median_score',
+    'overlay_label_map', 'save_content',
 ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ segmentation and measures of similarity give several hierarchies (section 3.2), 
 | 'fast' | HSV, Lab | C+T+S+F, T+S+F | 50, 100 |
 | 'quality' | HSV, Lab, rgI, H, I | C+T+S+F, T+S+F, F, S | 50, 100, 150, 300 |
 
-These are the 8 and the 80 hierarchies of the paper's Table 5.
+These are the 8 and the 80 hierarchies that the paper chooses by a greedy search.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from canon import named
 from canon.errors import UsageError
 
 Strategy = Literal['fast', 'quality']
-SIMILARITIES = 'CTSF'  # colour, texture, size, fill: equations 2 to 5
+SIMILARITIES = 'CTSF'  # colour, texture, size, fill: equations 1, 3, 4 and 5
 _COLOUR_BINS, _TEXTURE_BINS = 25, 10
 _ORIENTATIONS = 8
 # Hierarchies that are grouped at once: more share the overhead of numpy, and need memory for their histograms.
@@ -360,7 +360,7 @@ def _group_together(runs: Sequence[tuple[RegionGraph, str]], area: float) -> lis
             merged.append((i, j, following[g]))
         i, j, new = np.array(merged).T
         sizes[new] = sizes[i] + sizes[j]
-        # Equation 3: histograms propagate without a second look at the pixels.
+        # Equation 2: histograms propagate without a second look at the pixels.
         histograms[new] = (sizes[i, None] * histograms[i] + sizes[j, None] * histograms[j]) / sizes[new, None]
         boxes[new] = np.concatenate([np.minimum(boxes[i, :2], boxes[j, :2]), np.maximum(boxes[i, 2:], boxes[j, 2:])], 1)
         left, right, lengths = [], [], []

@@ -150,6 +150,16 @@ def box_area(boxes: np.ndarray) -> np.ndarray:
     return np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), -1)
 
 
+def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Returns the IoU of boxes [K, 4] with others [M, 4], float64 [K, M]; boxes without area overlap nothing."""
+    a, b = (np.asarray(values, np.float64).reshape(-1, 4) for values in (boxes, others))
+    low, high = np.maximum(a[:, None, :2], b[:, :2]), np.minimum(a[:, None, 2:], b[:, 2:])
+    sides = np.maximum(high - low, 0)
+    shared = sides[..., 0] * sides[..., 1]
+    union = box_area(a)[:, None] + box_area(b) - shared
+    return np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
+
+
 def warp(image: np.ndarray, matrix: np.ndarray, size: Size, fill: float = 0) -> np.ndarray:
     """Warps an image [H, W, C], uint8 or float32, onto a canvas of `size` (height, width), interpolating bilinearly.
 

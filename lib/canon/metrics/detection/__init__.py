@@ -26,11 +26,12 @@ from canon.metrics.detection.coco import COCO_NAMES, CocoScores, list_coco_resul
 from canon.metrics.detection.collection import DetectionTable, collect_detections, flatten_rows
 from canon.metrics.detection.error_analysis import ERROR_KINDS, ErrorAnalysis, analyse_errors
 from canon.metrics.detection.matching import Matches, match_detections
+from canon.metrics.detection.proposals import ProposalRecall, measure_proposals
 from canon.metrics.detection.sizes import COCO_SIZES, SIZE_NAMES
 from canon.metrics.detection.voc import VocScores, score_voc
 
 __all__ = [
     'COCO_NAMES', 'COCO_SIZES', 'ERROR_KINDS', 'SIZE_NAMES', 'CocoScores', 'DetectionTable', 'ErrorAnalysis', 'Matches',
-    'VocScores', 'analyse_errors', 'collect_detections', 'flatten_rows', 'list_coco_results', 'match_detections',
-    'score_coco', 'score_voc',
+    'ProposalRecall', 'VocScores', 'analyse_errors', 'collect_detections', 'flatten_rows', 'list_coco_results',
+    'match_detections', 'measure_proposals', 'score_coco', 'score_voc',
 ]  # fmt: skip

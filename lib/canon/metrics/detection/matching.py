@@ -60,7 +60,7 @@ def match_detections(rows: Rows) -> Matches:
         part, objects = slice(starts[i], starts[i + 1]), slice(object_starts[i], object_starts[i + 1])
         if part.start == part.stop or objects.start == objects.stop:
             continue
-        overlaps = _pairwise_iou(table.boxes[part], table.object_boxes[objects])
+        overlaps = compute_overlaps(table.boxes[part], table.object_boxes[objects])
         same = table.labels[part, None] == table.object_labels[objects]
         for considered, indices, values in ((same, target, iou), (~same, other, other_iou)):
             # -1 and not 0 for the others: an object of the class without overlap still is its target.
@@ -91,7 +91,7 @@ def mark_right(matches: Matches, iou_threshold: float) -> tuple[np.ndarray, np.n
     return right, ~ignored
 
 
-def _pairwise_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def compute_overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Computes overlaps [N, M] in float64; boxes without area overlap nothing."""
     sides = np.maximum(np.minimum(a[:, None, 2:], b[:, 2:]) - np.maximum(a[:, None, :2], b[:, :2]), 0)
     intersection = sides[..., 0] * sides[..., 1]  # a product of two columns, ten times as fast as np.prod over an axis
