@@ -257,7 +257,7 @@ def compute_proposals(
         digests = sorted(merged)
         boxes = np.concatenate([np.zeros((0, 4), np.float32), *(merged[digest] for digest in digests)])
         result = ProposalSet(proposer.describe(), digests, [len(merged[digest]) for digest in digests], boxes)
-        _write(path, result)
+        write_proposals(path, result)
         journal.remove()
     return result
 
@@ -278,7 +278,19 @@ def read_proposals(path: str | os.PathLike, proposer: Proposer | None = None) ->
     return result
 
 
-def _write(path: Path, proposals: ProposalSet) -> None:
+def join_proposals(sets: Sequence[ProposalSet]) -> ProposalSet:
+    """Returns one set of the images of all; of an image that is in several, the last proposals. At least one set."""
+    merged = {
+        digest: proposals.boxes[proposals.starts[row] : proposals.starts[row + 1]]
+        for proposals in sets
+        for row, digest in enumerate(proposals.digests)
+    }
+    boxes = np.concatenate([np.zeros((0, 4), np.float32), *merged.values()])
+    return ProposalSet(sets[0].settings, list(merged), [len(own) for own in merged.values()], boxes)
+
+
+def write_proposals(path: Path, proposals: ProposalSet) -> None:
+    """Writes a file that `read_proposals` reads; it is complete or absent."""
     digests = np.frombuffer(b''.join(proposals.digests), np.uint8).reshape(-1, _DIGEST)
     part = path.with_name(f'.{path.name}.{os.getpid()}')
     with open(part, 'wb') as file:
