@@ -1,38 +1,45 @@
-"""Binds a config to object detection: SSD or YOLO on any source of images with boxes."""
+"""Binds a config to object detection: a detector of any kind on any source of images with boxes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from canon import data, models, named, weights
 from canon.configuration.nested import apply_form
-from canon.data.detection.annotations import check_most
-from canon.data.detection.sized_batches import SizedBatches, evaluate_by_size, fill_size
-from canon.data.images.checks import infer_image_shape
+from canon.data.detection.object_batches import (
+    PROPOSAL_SECTIONS,
+    ObjectPipeline,
+    ObjectSettings,
+    ProposalSettings,
+    describe_objects,
+)
 from canon.errors import UsageError
 from canon.tasks import detection as tasks
 from canon.tasks.classification import make_image_input
 from canon.tasks.image_settings import TrainImages, reading_options
 from canon.tasks.predictions import Prediction
-from canon.train import Evaluator, Experiment, Task
-from canon.weights import ssd
+from canon.train import Evaluator, Experiment
 from canon.weights.stablehlo import Served
 from experiments import images
 
-_BOUND = ('model', 'make_input', 'settings')  # arguments of a system that other sections of a config make
+# Arguments of a system that other sections of a config make.
+_BOUND = ('model', 'make_input', 'settings', 'rpn', 'regions')
 
 # The functions whose arguments the sections of a config hold, so that the command line may set each of them.
 SECTIONS = {
     'input': {'make_image_input': make_image_input},
     'system': {name: named.combine_arguments(make, without=_BOUND) for name, make in tasks.SYSTEMS.items()},
+    'rpn': {'RPNSettings': tasks.RPNSettings},
+    'regions': {'RegionSettings': tasks.RegionSettings},
     'detect': {'DetectionSettings': tasks.DetectionSettings},
     'predict': {'PictureSettings': tasks.PictureSettings},
-    'data.objects': {'ObjectSettings': tasks.ObjectSettings},
+    'data.objects': {'ObjectSettings': ObjectSettings},
+    'data.proposals': PROPOSAL_SECTIONS,
     'data.train': {'TrainImages': TrainImages},
     'data.evals.*': {'DetectionEvaluation': tasks.DetectionEvaluation},
     'data.reading': {'reading_options': reading_options},
@@ -41,54 +48,41 @@ SECTIONS = {
 
 def make(config: ConfigDict) -> Experiment:
     """Makes the experiment from config.data, config.input, config.model, config.system, config.detect and config.tx."""
+    return make_stage(config, {})
+
+
+def make_stage(config: ConfigDict, stages: Mapping[str, Path]) -> Experiment:
+    """Makes the experiment of a stage, which may read the proposals of an earlier one: config.data.proposals."""
     config = apply_form(config)
-    named.check(named.to_plain(config.data.batch_size), named.Count, 'data.batch_size')
-    settings, where = named.call(TrainImages, config.data.train, 'data.train'), 'data.train.transforms'
-    source, sizes = _load(config, settings.split), _sizes(config)
-
-    def transforms(size=None):
-        return _transforms(config, settings.transforms, where, size)
-
-    shape = infer_image_shape(source, transforms(*sizes[:1]), 'data.train')
-    # Sources with only a number of classes name them by their labels.
-    names = source.info.class_names or tuple(map(str, range(source.info.num_classes or 0)))
-    about: dict[str, Any] = dict(class_names=names, image_shape=shape, num_examples=len(source))
-    about['category_ids'] = list(getattr(source, 'category_ids', ())) or None  # COCO's, which have gaps
-    experiment = without_data(config, about)
-    if sizes:
-        train = SizedBatches(
-            source, sizes=sizes, make_transforms=transforms, seed=config.seed, **images.reading(config)
-        )
-    else:
-        options = dict(seed=config.seed, sampler=settings.sampler, transforms=transforms())
-        train = data.Batches(source, **options, **images.reading(config))
-    evals = {name: _evaluator(config, experiment, name) for name in sorted(config.data.evals)}
+    settings, pipeline = named.call(TrainImages, config.data.train, 'data.train'), _pipeline(config)
+    source = pipeline.prepare(images.load_images(config, settings.split), stages)
+    shape = pipeline.infer_shape(source, settings.transforms, 'data.train')
+    experiment, model = _bind(config, {**describe_objects(source), 'image_shape': shape})
+    train = pipeline.make_training(source, settings.transforms, 'data.train', config.seed, settings.sampler)
+    evals = {name: _evaluator(config, stages, experiment, model, name) for name in sorted(config.data.evals)}
     return experiment._replace(train=train, evals=evals)
 
 
 def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
     """Makes the experiment of a run from its `about` in run.json: enough to predict and to export."""
-    config = apply_form(config)
-    _pictures(config)  # checked before a run that is to predict with it
-    shape = config.data.batch_size, _objects(config).most
-    flags = {name: np.zeros(shape, bool) for name in ('difficult', 'crowd', 'valid')}
-    # The fields that `pad_boxes` makes, in the shapes that the loss is compiled for.
-    objects = dict(boxes=np.zeros((*shape, 4), np.float32), labels=np.zeros(shape, np.int32), **flags)
-    train = images.placeholder_data(config, about, **objects)
-    return Experiment(_task(config, about), config.tx, train, about=about, read=_reader(config.model))
+    return _bind(apply_form(config), about)[0]
 
 
 def offline(config: ConfigDict) -> ConfigDict:
-    """Returns the config on the embedded scenes of digits where its own data would have to be downloaded."""
-    if config.data.name != 'digit_scenes':
-        # SSD counts the background as a class.
-        extra = 1 if config.system.name == 'ssd' else 0
-        with config.unlocked():
+    """Returns the config on the embedded scenes of digits, where its own data would have to be downloaded.
+
+    Proposals that a stage would compute are sliding windows.
+    """
+    with config.unlocked():
+        if config.data.name != 'digit_scenes':
             config.data.name = 'digit_scenes'
             config.data.source = dict(num_examples=64)
-            config.data.train.split, config.model.num_classes = 'train', 10 + extra
+            config.data.train.split = 'train'
+            config.model.num_classes = tasks.count_classes(config.system.name, 10)
             for settings in config.data.evals.values():
                 settings.split = 'test'
+        if config.data.get('proposals'):
+            config.data.proposals = dict(name='sliding_windows', most=config.data.proposals.most)
     return config
 
 
@@ -97,16 +91,14 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
 
     See `canon.tasks.detection.predict_files` for what is written.
     """
-    settings = _pictures(config)
-    first = min(config.data.evals, default=None)
-    spec = fill_size({} if first is None else config.data.evals[first].get('transforms'), _predicted_size(experiment))
-    transforms = data.transforms.make_transforms(spec, f'data.evals.{first}.transforms')
-    files, names = data.image_files.Files(source), experiment.about['class_names']
-    # The sizes of the files are recorded before the transforms: boxes are mapped back to them.
-    chain = (data.transforms.record_placement(), *transforms)
-    batches = data.Once(files, config.data.batch_size, chain, memory_limit=0).iterate()
-    found = tasks.detect_images(experiment.task.predict, params, mutable, batches, settings.min_score)
-    return tasks.predict_files(files, found, names, settings, experiment.about.get('category_ids'))
+    first, about = min(config.data.evals, default=None), experiment.about
+    spec = {} if first is None else config.data.evals[first].get('transforms')
+    # Transforms whose size is that of the batch take the size of training.
+    where, size = f'data.evals.{first}.transforms', tuple(about['image_shape'][:2])
+    transforms = _pipeline(config).make_image_transforms(spec, where, size)
+    model, files = (experiment.task.predict, params, mutable), data.image_files.Files(source)
+    names = about['class_names'], _pictures(config), about.get('category_ids')
+    return tasks.predict_files(*model, files, transforms, config.data.batch_size, *names)
 
 
 def served(config: ConfigDict, experiment: Experiment) -> Served:
@@ -121,78 +113,50 @@ def served(config: ConfigDict, experiment: Experiment) -> Served:
     return Served(detections, tuple(shape), 'uint8', {'class_names': list(names), 'columns': columns})
 
 
-def _task(config: ConfigDict, about: Mapping[str, Any]) -> Task:
+def _bind(config: ConfigDict, about: Mapping[str, Any]) -> tuple[Experiment, Any]:
+    """Returns the experiment on zeros in place of its data, and its model."""
+    _pictures(config)  # checked before a run that is to predict with it
     arguments = named.to_plain(config.system)
     name = arguments.pop('name', None)
     if name not in tasks.SYSTEMS:
         raise UsageError(f'no detector is called system.name={name!r}{named.suggest(str(name), tasks.SYSTEMS)}')
     tasks.check_num_classes(name, config.model.num_classes, about['class_names'])
     model = models.make_model(**named.to_plain(config.model))
-    settings = named.call(tasks.DetectionSettings, config.get('detect', {}), 'detect')
-    bound = dict(model=model, make_input=named.call(make_image_input, config.input, 'input'), settings=settings)
-    return named.call(tasks.SYSTEMS[name], {**bound, **arguments}, 'system')
+    bound = dict(
+        model=model,
+        make_input=named.call(make_image_input, config.input, 'input'),
+        settings=named.call(tasks.DetectionSettings, config.get('detect', {}), 'detect'),
+        rpn=named.call(tasks.RPNSettings, config.get('rpn', {}), 'rpn'),
+        regions=named.call(tasks.RegionSettings, config.get('regions', {}), 'regions'),
+    )
+    system = tasks.SYSTEMS[name]
+    used = {key: value for key, value in bound.items() if named.accepts(system, key)}
+    task = named.call(system, {**used, **arguments}, 'system')
+    read = weights.detector_reader(config.model.name, named.to_plain(config.model).get('backbone'))
+    train = images.placeholder_data(config, about, **_pipeline(config).make_zeros())
+    return Experiment(task, config.tx, train, about=about, read=read), model
+
+
+def _evaluator(
+    config: ConfigDict, stages: Mapping[str, Path], experiment: Experiment, model: Any, name: str
+) -> Evaluator:
+    where, pipeline = f'data.evals.{name}', _pipeline(config)
+    settings = named.call(tasks.DetectionEvaluation, config.data.evals[name], where)
+    # Its transforms are made below, for each size of batches.
+    source, _ = images.load_held_out(config, replace(settings, transforms=None), where, images.load_images)
+    batches = pipeline.make_evaluation(pipeline.prepare(source, stages), settings.transforms, where)
+    measured = experiment.task.predict, batches, experiment.about['class_names'], settings
+    return tasks.make_evaluator(config.system.name, *measured, tasks.find_priors(model))
+
+
+def _pipeline(config: ConfigDict) -> ObjectPipeline:
+    reading = images.reading(config)
+    named.check(named.to_plain(reading['batch_size']), named.Count, 'data.batch_size')
+    objects = named.call(ObjectSettings, config.data.objects, 'data.objects')
+    proposals = ProposalSettings.parse(config.data.get('proposals'))
+    sizes = tuple(tuple(size) for size in named.to_plain(config.data.get('sizes')) or ())
+    return ObjectPipeline(reading.pop('batch_size'), objects, proposals, sizes, reading)
 
 
 def _pictures(config: ConfigDict) -> tasks.PictureSettings:
     return named.call(tasks.PictureSettings, config.get('predict', {}), 'predict')
-
-
-def _predicted_size(experiment: Experiment) -> tuple[int, int]:
-    """Returns the (height, width) of training, for transforms whose size is that of the batch."""
-    height, width, _ = experiment.about['image_shape']
-    return height, width
-
-
-def _reader(model: ConfigDict) -> Callable:
-    """Returns the function that reads published weights: of SSD300, or of a classifier for the backbone."""
-    if model.name in ssd.MODELS:
-        return ssd.ssd_reader(model.name)
-    backbone = model.get('backbone', {}).get('name')
-    # A detector of any backbone has no published weights; its backbone may have those of a classifier.
-    return weights.reader(model.name) if backbone is None else weights.reader(backbone, at='backbone')
-
-
-def _objects(config: ConfigDict) -> tasks.ObjectSettings:
-    return named.call(tasks.ObjectSettings, config.data.objects, 'data.objects')
-
-
-def _sizes(config: ConfigDict) -> tuple[tuple[int, int], ...]:
-    return tuple(tuple(size) for size in named.to_plain(config.data.get('sizes')) or ())
-
-
-def _load(config: ConfigDict, split: str) -> data.Source:
-    source = images.load_images(config, split)
-    objects = _objects(config)
-    if objects.overflow == 'error':
-        check_most(source, objects.most, 'data.objects.most')
-    return source
-
-
-def _transforms(config: ConfigDict, spec: Mapping[str, Any] | None, where: str, size=None) -> tuple:
-    """Makes a chain that gives images of a size, if batches have several, and pads their objects to a fixed number."""
-    filled = spec if size is None else fill_size(spec, size)
-    objects = _objects(config)
-    return (
-        *data.transforms.make_transforms(filled, where),
-        data.transforms.pad_boxes(objects.most, overflow=objects.overflow),
-    )
-
-
-def _evaluator(config: ConfigDict, experiment: Experiment, name: str) -> Evaluator:
-    where = f'data.evals.{name}'
-    settings = named.call(tasks.DetectionEvaluation, config.data.evals[name], where)
-    # Its transforms are made below, for each size of batches.
-    source, _ = images.load_held_out(config, replace(settings, transforms=None), where, _load)
-
-    def transforms(size=None):
-        return _transforms(config, settings.transforms, f'{where}.transforms', size)
-
-    sizes = _sizes(config)
-    if sizes:
-        batches = evaluate_by_size(source, sizes=sizes, make_transforms=transforms, **images.reading(config))
-    else:
-        batches = data.Once(source, transforms=transforms(), **images.reading(config))
-    names = experiment.about['class_names']
-    model = models.make_model(**named.to_plain(config.model))
-    draw = tasks.make_draw(batches, names, settings, getattr(model, 'priors', None))
-    return tasks.detection_evaluator(experiment.task.predict, batches, names, settings, draw)

@@ -1,4 +1,4 @@
-"""Object detection: the tasks of SSD and YOLO, and an evaluator, figures and predictions that any detector shares.
+"""Object detection: the tasks of each detector, and an evaluator, figures and predictions that all of them share.
 
     task = ssd_task(models.make_model('ssd.ssd300', num_classes=21), make_image_input())
     evaluator = detection_evaluator(task.predict, batches, class_names)
@@ -10,6 +10,7 @@ detections: 'boxes' [B, D, 4], 'scores' [B, D], 'labels' [B, D] and 'valid' [B, 
 
 from canon.tasks.detection.evaluation import DetectionEvaluation, detection_evaluator
 from canon.tasks.detection.figures import make_draw, recall_by_size
+from canon.tasks.detection.network_proposals import compute_network_proposals
 from canon.tasks.detection.prediction import (
     ImageDetections,
     PictureSettings,
@@ -19,17 +20,15 @@ from canon.tasks.detection.prediction import (
     predict_files,
 )
 from canon.tasks.detection.prior_coverage import measure_prior_coverage
-from canon.tasks.detection.single_shot import (
-    SYSTEMS,
-    DetectionSettings,
-    ObjectSettings,
-    check_num_classes,
-    ssd_task,
-    yolo_task,
-)
+from canon.tasks.detection.proposal_evaluation import proposal_evaluator
+from canon.tasks.detection.regions import RegionSettings, RPNSettings, fast_rcnn_task, faster_rcnn_task, rpn_task
+from canon.tasks.detection.single_shot import DetectionSettings, ssd_task, yolo_task
+from canon.tasks.detection.systems import SYSTEMS, check_num_classes, count_classes, find_priors, make_evaluator
 
 __all__ = [
-    'SYSTEMS', 'DetectionEvaluation', 'DetectionSettings', 'ImageDetections', 'ObjectSettings', 'PictureSettings',
-    'check_num_classes', 'collect_rows', 'detect_images', 'detection_evaluator', 'make_draw', 'measure_prior_coverage',
-    'pack_detections', 'predict_files', 'recall_by_size', 'ssd_task', 'yolo_task',
+    'SYSTEMS', 'DetectionEvaluation', 'DetectionSettings', 'ImageDetections', 'PictureSettings', 'RPNSettings',
+    'RegionSettings', 'check_num_classes', 'collect_rows', 'compute_network_proposals', 'count_classes',
+    'detect_images', 'detection_evaluator', 'fast_rcnn_task', 'faster_rcnn_task', 'find_priors', 'make_draw',
+    'make_evaluator', 'measure_prior_coverage', 'pack_detections', 'predict_files', 'proposal_evaluator',
+    'recall_by_size', 'rpn_task', 'ssd_task', 'yolo_task',
 ]  # fmt: skip

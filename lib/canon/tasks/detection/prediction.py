@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,9 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from canon import backend, named, plots
+from canon.data import Once, Transform, image_files
+from canon.data.pipeline.source import Example
+from canon.data.transforms import record_placement
 from canon.metrics import Rows, detection
 from canon.tasks.detection.evaluation import Predict
 from canon.tasks.predictions import Prediction
+
+_INPUTS = ('image', 'proposals', 'proposals_valid')  # what `predict` of some detector reads of a batch
 
 
 class ImageDetections(NamedTuple):
@@ -71,12 +76,13 @@ def detect_images(
       predict: as `Task.predict` of a detector.
       params: its first argument.
       mutable: its second.
-      batches: an iterable of batches with 'image' and 'mask', perhaps 'placement' and 'original_size'.
+      batches: an iterable of batches with 'image' and 'mask', perhaps 'placement', 'original_size' and proposals.
       min_score: detections of lower scores are left out.
     """
     infer = backend.jit(predict)
     for batch in batches:
-        found = jax.tree.map(np.asarray, infer(params, mutable, {'image': batch['image']}))
+        inputs = {name: batch[name] for name in _INPUTS if name in batch}
+        found = jax.tree.map(np.asarray, infer(params, mutable, inputs))
         # The last batch is filled up to the compiled size.
         rows = np.flatnonzero(batch['mask'])
         found, batch = ({name: values[rows] for name, values in fields.items()} for fields in (found, batch))
@@ -113,8 +119,12 @@ def collect_rows(predictions: Sequence[ImageDetections], image_ids: Sequence[int
 
 
 def predict_files(
-    files: Any,
-    found: Iterable[ImageDetections],
+    predict: Predict,
+    params: Any,
+    mutable: Any,
+    files: image_files.Files,
+    transforms: Sequence[Transform],
+    batch_size: int,
     names: Sequence[str],
     settings: PictureSettings,
     category_ids: Sequence[int] | None = None,
@@ -124,12 +134,22 @@ def predict_files(
     A row has the file, its image_id as of `number_images`, and what `ImageDetections.list_rows` gives.
 
     Args:
-      files: `canon.data.image_files.Files`.
-      found: the detections of each file, of `detect_images`.
+      predict: as `Task.predict` of a detector.
+      params: its first argument.
+      mutable: its second.
+      files: the images.
+      transforms: of an evaluator, which give all images one size.
+      batch_size: images per call of `predict`.
       names: of the classes.
       settings: of the pictures.
       category_ids: COCO's id of each class; None counts from 1.
     """
+    decoded = _DecodedFiles(files)
+    # The sizes of the files are recorded before the transforms: boxes are mapped back to them. Nothing is read ahead
+    # (threads=0), so that the pixels of one batch of files are in memory at a time, whatever their sizes.
+    chain = (record_placement(), *transforms)
+    batches = Once(decoded, batch_size, chain, threads=0, memory_limit=0)
+    found = detect_images(predict, params, mutable, batches.iterate(), settings.min_score)
     ids = number_images(files.paths)
     # Pictures keep the folders below the common one, so that equal names do not overwrite each other.
     root, results = Path(os.path.commonpath([path.parent for path in files.paths])), []
@@ -137,12 +157,32 @@ def predict_files(
         results.append(image._replace(image=None))  # a folder may hold more pixels than the memory
         for row in image.list_rows(names):
             yield Prediction(row={'file': str(path), 'image_id': ids[number], **row})
-        pixels = [files[number]['image']]
+        pixels = [decoded.take(number)]
         picture = plots.draw_detections(pixels, [image.fields()], names, columns=1, width=settings.width)
         yield Prediction(files={f'{path.relative_to(root).with_suffix("")}_boxes.png': picture})
     count = sum(len(image.scores) for image in results)
     coco = json.dumps(detection.list_coco_results(collect_rows(results, ids), category_ids))
     yield Prediction(files={'detections.json': coco}, text=f'{count} objects in {len(results)} images')
+
+
+class _DecodedFiles:
+    """A source that keeps the pixels of every file it has decoded until they are taken, to be drawn."""
+
+    def __init__(self, files: image_files.Files):
+        self.files, self.info = files, files.info
+        self._pixels: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Example:
+        example = self.files[index]
+        self._pixels[index] = example['image']
+        return example
+
+    def take(self, index: int) -> np.ndarray:
+        """Returns the pixels uint8 [H, W, 3] of a file, and forgets them."""
+        return self._pixels.pop(index)
 
 
 def pack_detections(detections: Mapping[str, jax.Array]) -> jax.Array:

@@ -5,9 +5,9 @@ Both networks score every box of a fixed set; what differs is which box learns w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,19 +22,6 @@ from canon.tasks.classification import apply_network
 from canon.train import Task
 
 MakeInput = Callable[[Mapping[str, Any]], jax.Array]
-
-
-@dataclass(frozen=True)
-class ObjectSettings:
-    """config.data.objects: the fixed number of objects that every image of a batch has.
-
-    Attributes:
-      most: objects per image; fewer are padded and masked.
-      overflow: what an image with more is: 'error', or 'truncate', which leaves out the smallest.
-    """
-
-    most: named.Count
-    overflow: Literal['error', 'truncate'] = 'error'
 
 
 @dataclass(frozen=True)
@@ -54,7 +41,7 @@ class DetectionSettings:
     max_detections: named.Count = 200
 
     def select(self, boxes: jax.Array, scores: jax.Array) -> dict[str, jax.Array]:
-        """Selects the detections of boxes [B, A, 4] with scores [B, A, C]: fields [B, D, ...]."""
+        """Selects the detections of boxes [B, A, 4], or [B, A, C, 4] by class, with scores [B, A, C]: [B, D, ...]."""
         arguments = (self.score_threshold, self.iou_threshold, self.per_class, self.max_detections)
         # NMS is of one image: boxes of different images do not suppress each other.
         return jax.vmap(lambda b, s: multiclass_nms(b, s, *arguments))(boxes, scores)
@@ -102,7 +89,7 @@ def ssd_task(
             model.priors(*size),
             batch['boxes'],
             batch['labels'],
-            _select_objects(batch, use_difficult),
+            select_objects(batch, use_difficult),
             batch['mask'],
             threshold=threshold,
             negative_ratio=ratio,
@@ -175,7 +162,7 @@ def yolo_task(
             outputs['boxes'],
             batch['boxes'],
             batch['labels'],
-            _select_objects(batch, use_difficult),
+            select_objects(batch, use_difficult),
             batch['image'].shape[1:3],
             batch['mask'],
             coord=coord,
@@ -204,21 +191,7 @@ def yolo_task(
     return Task(init, loss, predict)
 
 
-SYSTEMS = {'ssd': ssd_task, 'yolo': yolo_task}
-
-
-def check_num_classes(system: str, num_classes: int, names: Sequence[str]) -> None:
-    """Raises UsageError unless a model of that many classes fits the data's classes; SSD counts the background."""
-    # YOLO has no class for the background: its confidence does that.
-    expected = len(names) + (system == 'ssd')
-    if num_classes != expected:
-        background = ', one more for the background' if system == 'ssd' else ''
-        raise UsageError(
-            f'model.num_classes={num_classes}, but the data have {len(names)} classes: set it to {expected}{background}'
-        )
-
-
-def _select_objects(batch: Mapping[str, Any], use_difficult: bool) -> jax.Array:
+def select_objects(batch: Mapping[str, Any], use_difficult: bool) -> jax.Array:
     """Returns which objects are learnt, bool [B, M]."""
     # A crowd's box covers many objects: it would be a wrong target. Its priors count as background.
     valid = batch['valid'] & ~batch['crowd']
