@@ -338,14 +338,14 @@ class _Journal:
         content = self._file.read()
         size = struct.unpack_from('<I', content)[0] if len(content) >= 4 else 0
         stored = content[4 : 4 + size]
+        end = 0
         if size and len(stored) == size:
             try:
-                _check_settings(self.path, stored.decode(), self._settings)
+                json.loads(stored)
             except ValueError:
                 raise UsageError(f'{self.path} is not a file of proposals; remove it') from None
+            _check_settings(self.path, stored.decode(), self._settings)
             end = self._read(content, 4 + size)
-        else:
-            end = 0
         # A kill may have cut the last entry off.
         self._file.truncate(end)
         if not end:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -130,7 +130,8 @@ def choose_settings(
     if strategy not in STRATEGIES:
         raise UsageError(f'selective_search: strategy={strategy!r} is unknown{named.suggest(strategy, STRATEGIES)}')
     given = {'colours': colours, 'similarities': similarities, 'scales': scales}
-    settings = STRATEGIES[strategy]._replace(**{name: tuple(v) for name, v in given.items() if v is not None})
+    replaced: dict[str, Any] = {name: tuple(values) for name, values in given.items() if values is not None}
+    settings = STRATEGIES[strategy]._replace(**replaced)
     for name, values in settings._asdict().items():
         if not values:
             raise UsageError(f'selective_search: {name} is empty; give one at least, or None')
@@ -170,13 +171,13 @@ def _scale_rgb(image: np.ndarray) -> np.ndarray:
 
 
 def _convert_hsv(image: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor(_scale_rgb(image), cv2.COLOR_RGB2HSV) / np.float32((360, 1, 1))
+    return cv2.cvtColor(_scale_rgb(image), cv2.COLOR_RGB2HSV) / np.array((360, 1, 1), np.float32)
 
 
 def _convert_lab(image: np.ndarray) -> np.ndarray:
     # As 8-bit images have it: L of 0..100 over the whole range, a and b shifted by 128.
     lab = cv2.cvtColor(_scale_rgb(image), cv2.COLOR_RGB2LAB)
-    return np.clip((lab + np.float32((0, 128, 128))) / np.float32((100, 255, 255)), 0, 1)
+    return np.clip((lab + np.array((0, 128, 128), np.float32)) / np.array((100, 255, 255), np.float32), 0, 1)
 
 
 def _convert_rgi(image: np.ndarray) -> np.ndarray:

@@ -32,6 +32,7 @@ STREAMS = {
     'volume pixels': 10,  # of (seed, step)
     'interleaved draws': 11,  # of (seed, block)
     'digit scenes': 12,  # of (seed, split, scene)
+    'region batches': 13,  # of (seed, step)
 }
 _MASK = (1 << 64) - 1
 _local = threading.local()
