@@ -10,15 +10,15 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from canon import data, models, named, plots, weights
+from canon import data, models, named, weights
 from canon.configuration import drop_placeholders
 from canon.data.images.checks import infer_image_shape
 from canon.tasks import classification as tasks
 from canon.tasks.classification_figures import draw_network
 from canon.tasks.image_settings import reading_options
-from canon.tasks.predictions import Prediction, predict_images
+from canon.tasks.predictions import Prediction
 from canon.train import Evaluator, Experiment, Task
-from canon.weights.stablehlo import Served
+from canon.weights.stablehlo import Served, serve_images
 from experiments import images
 
 # The functions whose arguments the sections of a config hold, so that the command line may set each of them.
@@ -81,30 +81,15 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     options = {key: options[key] for key in ('unreadable', 'max_pixels') if key in options}
     files = data.image_files.Files(source, **options)
     batches = data.Once(files, config.data.batch_size, transforms, memory_limit=0).iterate()
-    names, channels = experiment.about['class_names'], experiment.about['image_shape'][-1]
     views = tasks.many_views(experiment.task.predict, settings.scales, settings.flip)
-
-    def classify():
-        classified = tasks.classify(views, params, mutable, batches, channels)
-        for path, (image, probabilities) in zip(files.paths, classified, strict=True):
-            ranked = tasks.rank_classes(probabilities, names)
-            row = {'file': str(path)}
-            for rank, (name, probability) in enumerate(ranked, 1):
-                row |= {f'class{rank}': name, f'probability{rank}': f'{probability:.4f}'}
-            yield row, image, '{} {:.2f}'.format(*ranked[0])
-
-    skipped = f', {len(files.skipped)} skipped' if files.skipped else ''
-    return predict_images(classify(), plots.draw_gallery, lambda count: f'{count} images classified{skipped}')
+    classified = tasks.classify(views, params, mutable, batches, experiment.about['image_shape'][-1])
+    return tasks.predict_classes(files, classified, experiment.about['class_names'])
 
 
 def served(config: ConfigDict, experiment: Experiment) -> Served:
     """Returns the exported function: uint8 images [b, H, W, C] -> probabilities float32 [b, num_classes]."""
-
-    def probabilities(params, mutable, images):
-        return jax.nn.softmax(experiment.task.predict(params, mutable, {'image': images}))
-
-    shape, names = experiment.about['image_shape'], experiment.about['class_names']
-    return Served(probabilities, tuple(shape), 'uint8', {'class_names': list(names)})
+    shape, names = experiment.about['image_shape'], list(experiment.about['class_names'])
+    return serve_images(experiment.task.predict, shape, jax.nn.softmax, class_names=names)
 
 
 def _make_evaluator(

@@ -21,8 +21,19 @@ def reading(config: ConfigDict) -> dict[str, Any]:
     return {'batch_size': config.data.batch_size, **options}
 
 
+def batch_sizes(config: ConfigDict) -> tuple[tuple[int, int], ...]:
+    """Returns config.data.sizes, the (height, width) that batches have; () if the transforms give one size."""
+    return tuple(tuple(size) for size in named.to_plain(config.data.get('sizes')) or ())
+
+
 def load_images(config: ConfigDict, split: str, name: str | None = None, source: Mapping | None = None) -> data.Source:
-    """Returns a split of config.data.name with the arguments of config.data.source, or of another data set.
+    """Returns a split of config.data.name with the arguments of config.data.source, or of another data set."""
+    arguments = source_arguments(config, name, source)
+    return data.load_source(config.data.name if name is None else name, split, **arguments)
+
+
+def source_arguments(config: ConfigDict, name: str | None = None, source: Mapping | None = None) -> dict[str, Any]:
+    """Returns config.data.source and config.data.data_dir, or of another data set, as arguments of its function.
 
     Raises:
       UsageError: the data set is read from files, and the config has no path.
@@ -33,7 +44,7 @@ def load_images(config: ConfigDict, split: str, name: str | None = None, source:
     function = data.DATA_SETS.get(name)
     if function is not None and named.accepts(function, 'path') and 'path' not in arguments:
         raise UsageError(f'data {name!r} is read from files: give --config.data.source.path=FOLDER_OR_TAR')
-    return data.load_source(name, split, data_dir=config.data.get('data_dir'), **arguments)
+    return {'data_dir': config.data.get('data_dir'), **arguments}
 
 
 def load_held_out(

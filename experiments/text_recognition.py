@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import chain
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from canon import data, models, named, plots
-from canon.configuration import drop_placeholders
+from canon import data, models, named
 from canon.data.images.checks import infer_image_shape
-from canon.data.text.alphabets import Alphabet
 from canon.data.text.labelled import load_labelled
 from canon.errors import UsageError
 from canon.tasks.image_settings import TrainImages, reading_options
-from canon.tasks.predictions import Prediction, predict_images
+from canon.tasks.predictions import Prediction
 from canon.tasks.text_recognition import (
     RecognitionEvaluation,
     TextSettings,
     make_grey_input,
+    predict_texts,
     read_batches,
     recognition_evaluator,
     recognition_task,
 )
 from canon.train import Evaluator, Experiment
-from canon.weights.stablehlo import Served
+from canon.weights.stablehlo import Served, serve_images
 from experiments import images
 
 _BEAM_WIDTH = 10  # of `predict`, where the first evaluator decodes the best path
@@ -51,18 +49,19 @@ def make(config: ConfigDict) -> Experiment:
     transforms = data.transforms.make_transforms(settings.transforms, 'data.train.transforms')
     shape = infer_image_shape(source, transforms, 'data.train')
     experiment = without_data(config, dict(image_shape=shape, num_examples=len(source)))
-    sampler = settings.sampler
-    train = data.Batches(source, seed=config.seed, sampler=sampler, transforms=transforms, **images.reading(config))
+    options: dict[str, Any] = dict(seed=config.seed, sampler=settings.sampler, transforms=transforms)
+    train = data.Batches(source, **options, **images.reading(config))
     evals = {name: _make_evaluator(config, experiment, name) for name in sorted(config.data.evals)}
     return experiment._replace(train=train, evals=evals)
 
 
 def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
     """Makes the experiment of a run from its `about` in run.json: enough to predict and to export."""
-    size, settings, alphabet = config.data.batch_size, _text(config), _alphabet(config)
-    if config.model.num_classes != len(alphabet):  # neither counts the blank, which the model adds
+    size, settings = config.data.batch_size, _text(config)
+    expected = len(settings.alphabet)
+    if config.model.num_classes != expected:  # neither counts the blank, which the model adds
         raise UsageError(
-            f'model.num_classes={config.model.num_classes}, but text.characters has {len(alphabet)}; set it to that'
+            f'model.num_classes={config.model.num_classes}, but text.characters has {expected}; set it to that'
         )
     label = np.zeros((size, settings.max_length), np.int32)
     train = images.placeholder_data(config, about, label=label, label_length=np.zeros(size, np.int32))
@@ -87,25 +86,16 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     settings, transforms = images.first_settings(config, RecognitionEvaluation)
     files = data.image_files.Files(source)
     batches = data.Once(files, config.data.batch_size, transforms, memory_limit=0).iterate()
-    readings = read_batches(experiment.task, params, mutable, batches, _alphabet(config), settings.beam or _BEAM_WIDTH)
-
-    def read():
-        for path, (image, _, text, probability) in zip(files.paths, chain.from_iterable(readings), strict=True):
-            row = {'file': str(path), 'text': text, 'probability': f'{probability:.4f}'}
-            yield row, image, f'{text} {probability:.2f}'
-
-    return predict_images(read(), plots.draw_text_images)
+    alphabet, beam = _text(config).alphabet, settings.beam or _BEAM_WIDTH
+    readings = read_batches(experiment.task, params, mutable, batches, alphabet, beam)
+    return predict_texts(files.paths, readings)
 
 
 def served(config: ConfigDict, experiment: Experiment) -> Served:
     """Returns the exported function: uint8 images [b, H, W, C] -> probabilities float32 [b, T, 1 + characters]."""
-
-    def probabilities(params, mutable, images):
-        # The task predicts logarithms. Frames stay: CTC's decoding is left to what serves them.
-        return jnp.exp(experiment.task.predict(params, mutable, {'image': images}))
-
-    shape = experiment.about['image_shape']
-    return Served(probabilities, tuple(shape), 'uint8', {'blank': 0, 'characters': _alphabet(config).characters})
+    about = dict(blank=0, characters=_text(config).alphabet.characters)
+    # The task predicts logarithms. Frames stay: CTC's decoding is left to what serves them.
+    return serve_images(experiment.task.predict, experiment.about['image_shape'], jnp.exp, **about)
 
 
 def _make_evaluator(config: ConfigDict, experiment: Experiment, name: str) -> Evaluator:
@@ -113,22 +103,13 @@ def _make_evaluator(config: ConfigDict, experiment: Experiment, name: str) -> Ev
     settings = named.call(RecognitionEvaluation, config.data.evals[name], where)
     source, transforms = images.load_held_out(config, settings, where, _load)
     batches = data.Once(source, transforms=transforms, **images.reading(config))
-    return recognition_evaluator(experiment.task, batches, _alphabet(config), settings.beam)
+    return recognition_evaluator(experiment.task, batches, _text(config).alphabet, settings.beam)
 
 
 def _load(config: ConfigDict, split: str) -> data.Source:
-    d = config.data
-    options = drop_placeholders(d.get('source', {}))
-    # The function itself would report a missing argument, without what belongs into the folder.
-    if d.name == 'words' and 'path' not in options:
-        raise UsageError('data words need --config.data.source.path=FOLDER, which holds train.csv (rows file,text)')
-    return load_labelled(d.name, split, _alphabet(config), _text(config).max_length, d.get('data_dir'), **options)
+    settings, arguments = _text(config), images.source_arguments(config)
+    return load_labelled(config.data.name, split, settings.alphabet, settings.max_length, **arguments)
 
 
 def _text(config: ConfigDict) -> TextSettings:
     return named.call(TextSettings, config.text, 'text')
-
-
-def _alphabet(config: ConfigDict) -> Alphabet:
-    settings = _text(config)
-    return Alphabet(settings.characters, settings.ignore_case)

@@ -10,26 +10,24 @@ from ml_collections import ConfigDict
 from canon import metrics, models, named
 from canon.configuration import drop_placeholders
 from canon.data.text import parallel_text, text_files, vocabulary
-from canon.data.text.parallel_text import Buckets, Languages, Pairs, build_languages
-from canon.errors import UsageError
+from canon.data.text.parallel_text import Buckets, Languages, build_languages, group_by_length
 from canon.tasks.predictions import Prediction
 from canon.tasks.translation import (
     TranslationEvaluation,
     TranslationSettings,
     Translator,
-    plot_alignment,
+    predict_translations,
     translation_evaluator,
     translation_task,
 )
 from canon.train import Evaluator, Experiment, Task
 
-_PRINTED = 20  # translations that `predict` prints
-_GIVEN = ('sentences', 'source', 'target', 'max_length', 'info')  # arguments of Pairs that are no settings
+_BOUND = ('sentences', 'languages', 'where', 'parts', 'seed')  # arguments that are not settings
 
 # The functions whose arguments the sections of a config hold.
 SECTIONS: dict[str, Any] = {
     'data.source': parallel_text.PARALLEL_TEXTS,
-    'data.train': {'Buckets': named.combine_arguments(Pairs, Buckets, without=(*_GIVEN, 'parts', 'seed'))},
+    'data.train': {'Buckets': named.combine_arguments(group_by_length, Buckets, without=_BOUND)},
     'data.evals.*': {'TranslationEvaluation': TranslationEvaluation},
     'vocabulary': {
         'build_languages': named.combine_arguments(
@@ -43,25 +41,20 @@ SECTIONS: dict[str, Any] = {
 
 def make(config: ConfigDict) -> Experiment:
     """Makes the experiment from config.data, config.vocabulary, config.model, config.loss and config.tx."""
-    section = {key: value for key, value in named.to_plain(config.data.train).items() if key != 'split'}
-    bounds = section.pop('buckets', ())  # the longest side of the pairs in each bucket, in tokens
-    named.check(bounds, tuple[named.Count, ...], 'data.train.buckets')
-    if not bounds or list(bounds) != sorted(set(bounds)):
-        raise UsageError(f'data.train.buckets={bounds} must be lengths that rise, such as (10, 24)')
-    sentences = _load_pairs(config, config.data.train.split)
+    section = named.to_plain(config.data.train)
+    sentences = _load_pairs(config, section.pop('split'))
     languages = _build_languages(config, sentences)
     model = _make_model(config, languages)
     named.call(TranslationSettings, config.get('search', {}), 'search')  # raises before hours of training
     arguments = {'model': model, 'first_token': languages.first_token, **config.loss}
     task = named.call(translation_task, arguments, 'loss')
-    # A key of config.data.train, but an argument of `Pairs`; the others are those of `Buckets`.
-    longer = {'longer': section.pop('longer')} if 'longer' in section else {}
-    pairs = Pairs(sentences, *languages, max_length=bounds[-1], **longer)
-    arguments = {'parts': pairs.buckets(bounds), 'seed': config.seed, **section}
-    train = named.call(Buckets, arguments, 'data.train')
-    evals = {name: _make_evaluator(config, name, task, model, languages, bounds) for name in sorted(config.data.evals)}
+    # Some keys of config.data.train make groups of pairs, the others batches of the groups.
+    grouping = {key: section.pop(key) for key in ('buckets', 'longer') if key in section}
+    bound = dict(sentences=sentences, languages=languages, where='data.train.buckets')
+    parts, counts = named.call(group_by_length, {**bound, **grouping}, 'data.train')
+    train = named.call(Buckets, {'parts': parts, 'seed': config.seed, **section}, 'data.train')
+    evals = {name: _make_evaluator(config, name, task, model, languages) for name in sorted(config.data.evals)}
     # Recorded in run.json: a vocabulary of another text, or other pairs, are refused when the run is resumed.
-    counts = dict(train=len(pairs), longer=pairs.skipped + pairs.cut)
     about = dict(vocabulary=[list(side.about) for side in languages], pairs=counts)
     return Experiment(task, config.tx, train, evals, about=about)
 
@@ -82,43 +75,29 @@ def offline(config: ConfigDict) -> ConfigDict:
 def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str) -> Iterator[Prediction]:
     """Translates each line of a file, plain or .gz, or the sentence `source`, by config.search.
 
-    Line n of `translations.txt` is the translation of line n. Lines are read as those of training: they end at a line
-    feed alone, and surrounding white space is dropped. The alignments of the first lines are plotted if the model has
-    attention.
+    Lines are read as those of training: they end at a line feed alone, and surrounding white space is dropped.
     """
     codes = [config.data.get('source', {}).get(side) for side in ('source', 'target')]  # endings of files, such as 'de'
     lines = [line.strip() for line in text_files.read_input(source, [f'.{code}' for code in codes if code])]
     languages = _build_languages(config, None)
     settings = named.call(TranslationSettings, config.get('search', {}), 'search')
     translator = Translator(_make_model(config, languages), languages, settings)
-    texts, number = [], 0
-    for line, translation in translator.translate_lines(params, lines, settings.batch_size):
-        # A vocabulary of characters may produce line feeds, which would shift the lines of the output.
-        texts.append('' if translation is None else ' '.join(translation.text.split('\n')))
-        if translation is None:
-            continue
-        number += 1
-        figure = plot_alignment(translator, params, translation) if number <= settings.alignments else None
-        files = {} if figure is None else {f'alignment-{number}.png': figure}
-        yield Prediction({'source': line, 'translation': texts[-1]}, files, texts[-1] if number <= _PRINTED else '')
-    yield Prediction(files={'translations.txt': ''.join(f'{text}\n' for text in texts)})
+    return predict_translations(translator, params, lines, settings.batch_size, settings.alignments)
 
 
-def _make_evaluator(
-    config: ConfigDict, name: str, task: Task, model: Any, languages: Languages, bounds: tuple[int, ...]
-) -> Evaluator:
+def _make_evaluator(config: ConfigDict, name: str, task: Task, model: Any, languages: Languages) -> Evaluator:
     where = f'data.evals.{name}'
     settings = named.call(TranslationEvaluation, config.data.evals[name], where)
     if not settings.trained_on:
         parallel_text.check_held_out_sentences(config.data.train.split, settings.split, where, **_source(config))
     sentences = _load_pairs(config, settings.split)
-    pairs = Pairs(sentences, *languages, max_length=bounds[-1], longer=settings.longer)
+    parts, _ = group_by_length(sentences, languages, named.to_plain(config.data.train.buckets), settings.longer)
     source = config.data.get('source', {})
     language = source.get('language') if config.data.name == 'catalogue' else source.get('target')
     return translation_evaluator(
         task,
         Translator(model, languages, settings),
-        pairs.buckets(bounds),
+        parts,
         settings.batch_size,
         settings.bounds,
         settings.alignments,

@@ -146,5 +146,5 @@ def test_what_is_refused():
     with pytest.raises(UsageError, match=r"data\.name='fake' has examples of image, label; text recognition needs"):
         text_recognition.make(wrong)
     wrong.data.name = 'words'
-    with pytest.raises(UsageError, match=r'words need --config\.data\.source\.path=FOLDER'):
+    with pytest.raises(UsageError, match=r"'words' is read from files: give --config\.data\.source\.path=FOLDER"):
         text_recognition.make(wrong)

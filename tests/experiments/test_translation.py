@@ -311,7 +311,7 @@ def test_lines_are_read_as_those_of_training_are(folder, tmp_path, monkeypatch):
         predictions.write_predictions(tr.predict(config, experiment, state.params, {}, source), tmp_path / 'out')
 
     monkeypatch.setattr(Translator, 'translate', translate)
-    monkeypatch.setattr(tr, 'plot_alignment', lambda *_: None)
+    monkeypatch.setattr('canon.tasks.translation.plot_alignment', lambda *_: None)
     lines = ['one\x0ctwo', '', '  three\u2028four ', 'five\x85six\r', ' \t', 'one']
     with gzip.open(tmp_path / 'lines.en.gz', 'wb') as packed:
         packed.write(('\ufeff' + '\n'.join(lines) + '\n').encode())

@@ -10,7 +10,7 @@ classes [B, num_classes], with `soft_labels`) and 'mask' bool [B], False for pad
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from logging import getLogger
@@ -24,6 +24,7 @@ from flax.errors import FlaxError, ScopeParamShapeError
 from canon import backend, data, losses, metrics, named, plots
 from canon.errors import UsageError
 from canon.tasks.image_settings import HeldOutImages
+from canon.tasks.predictions import Prediction, predict_images
 from canon.tasks.samples import empty_title, select_samples
 from canon.train import Evaluator, Task
 
@@ -318,6 +319,29 @@ def rank_classes(probabilities: np.ndarray, names: Sequence[str], count: int = 3
     """Returns (name, probability) of the `count` most likely classes, the likeliest first."""
     best = np.argsort(-probabilities, kind='stable')[:count]  # stable: of equal ones the first class
     return [(names[i], float(probabilities[i])) for i in best]
+
+
+def predict_classes(
+    files: Any, classified: Iterable[tuple[np.ndarray, np.ndarray]], names: Sequence[str]
+) -> Iterator[Prediction]:
+    """Yields the three most likely classes of each image file, and at last a contact sheet.
+
+    Args:
+      files: with the `paths` that are read, and those `skipped`.
+      classified: of `classify`, one for each path.
+      names: of the classes.
+    """
+
+    def rank():
+        for path, (image, probabilities) in zip(files.paths, classified, strict=True):
+            ranked = rank_classes(probabilities, names)
+            row = {'file': str(path)}
+            for place, (name, probability) in enumerate(ranked, 1):
+                row |= {f'class{place}': name, f'probability{place}': f'{probability:.4f}'}
+            yield row, image, '{} {:.2f}'.format(*ranked[0])
+
+    skipped = f', {len(files.skipped)} skipped' if files.skipped else ''
+    return predict_images(rank(), plots.draw_gallery, lambda count: f'{count} images classified{skipped}')
 
 
 def _match_channels(images: np.ndarray, channels: int) -> np.ndarray:

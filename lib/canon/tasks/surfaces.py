@@ -27,7 +27,7 @@ from canon.ops import rays, surfaces
 from canon.ops import volume_rendering as vr
 from canon.ops.norms import safe_norm
 from canon.rendering import batch_camera
-from canon.tasks.view_synthesis import view_evaluator
+from canon.tasks.view_synthesis import ViewSystem, view_evaluator
 from canon.train import Evaluator, Task
 
 
@@ -230,6 +230,29 @@ def _draw_between(key: jax.Array, near: jax.Array, far: jax.Array) -> jax.Array:
 
 
 SYSTEMS: dict[str, tuple[Callable[..., Task], type]] = {'srn': (srn_task, SRNLoss), 'dvr': (dvr_task, DVRLoss)}
+
+
+def surface_system(
+    model: Any, views: Views, settings: SurfaceSettings, weights: SRNLoss | DVRLoss, pixel_center: float = 0.5
+) -> ViewSystem:
+    """Makes the system that `settings.name` names: its task and `surface_evaluator` for any views of a scene.
+
+    Args:
+      model: `canon.models.srn` or `canon.models.dvr`.
+      views: those that are trained on.
+      settings: how the surface is rendered.
+      weights: of the loss's terms, of the class in `SYSTEMS`.
+      pixel_center: as in training.
+
+    Raises:
+      UsageError: the views have no alpha.
+    """
+    check_alpha(views, settings)
+    make_task, _ = SYSTEMS[settings.name]
+    return ViewSystem(
+        lambda views: make_task(model, views, settings, weights),
+        lambda task, views: surface_evaluator(task, views, settings, pixel_center),
+    )
 
 
 # --- evaluation -----------------------------------------------------------------------------------------------------

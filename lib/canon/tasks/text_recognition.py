@@ -10,6 +10,7 @@ their characters: the loss sums over all alignments (Shi et al. 2015, section 2.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from canon.errors import UsageError
 from canon.named import Count, Positive, Range
 from canon.ops.ctc import Readings, best_path, prefix_beam_search
 from canon.tasks.image_settings import HeldOutImages
+from canon.tasks.predictions import Prediction, predict_images
 from canon.tasks.samples import empty_title, select_samples
 from canon.train import Evaluator, Task
 
@@ -44,6 +46,11 @@ class TextSettings:
     max_length: Count
     characters: str = ALPHANUMERIC
     ignore_case: bool = False
+
+    @property
+    def alphabet(self) -> Alphabet:
+        """The classes 1, 2, ... of the model."""
+        return Alphabet(self.characters, self.ignore_case)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +203,20 @@ def read_batches(
             (batch['image'][i], alphabet.decode(targets[i]), alphabet.decode(labels[i]), float(np.exp(log_probs[i])))
             for i in np.flatnonzero(batch['mask'])
         ]
+
+
+def predict_texts(paths: Iterable[Any], readings: Iterable[list[_Reading]]) -> Iterator[Prediction]:
+    """Yields the text of each image file with its probability, and at last a contact sheet.
+
+    readings: of `read_batches`, in the order of the paths.
+    """
+
+    def rows():
+        for path, (image, _, text, probability) in zip(paths, itertools.chain.from_iterable(readings), strict=True):
+            row = {'file': str(path), 'text': text, 'probability': f'{probability:.4f}'}
+            yield row, image, f'{text} {probability:.2f}'
+
+    return predict_images(rows(), plots.draw_text_images)
 
 
 def _frame_counts(logits: jax.Array) -> jax.Array:

@@ -28,9 +28,11 @@ from canon.errors import UsageError
 from canon.metrics.language import perplexity
 from canon.named import Count, NonNegative, Probability, Range
 from canon.ops import decoding
+from canon.tasks.predictions import Prediction
 from canon.train import Evaluator, Task
 
 _PLOTTED_SENTENCES = 12
+_PRINTED_TRANSLATIONS = 20
 _ALIGNED_TOKENS = (6, 14)  # of a source whose alignment is plotted: shorter ones show little, longer ones are illegible
 _WIDTH_MULTIPLE = 16  # of the tokens of a batch of sentences, so that few shapes are compiled
 _log = logging.getLogger('canon')
@@ -244,6 +246,34 @@ def _pad_sentences(encoded: Sequence[np.ndarray], pad: int) -> tuple[np.ndarray,
     for row, tokens in zip(padded, encoded, strict=True):
         row[: len(tokens)] = tokens
     return padded, lengths
+
+
+def predict_translations(
+    translator: Translator, params: Any, lines: Sequence[str], batch_size: int = 32, alignments: int = 0
+) -> Iterator[Prediction]:
+    """Yields each translation as it is made, and at last all of them as a file.
+
+    Line n of `translations.txt` is the translation of line n; the first ones are also printed.
+
+    Args:
+      translator: the model and its search.
+      params: of the model.
+      lines: sentences; empty ones keep their place.
+      batch_size: sentences that are translated at once.
+      alignments: of the first sentences, as figures, if the model has attention.
+    """
+    texts, number = [], 0
+    for line, translation in translator.translate_lines(params, lines, batch_size):
+        # A vocabulary of characters may produce line feeds, which would shift the lines of the output.
+        texts.append('' if translation is None else ' '.join(translation.text.split('\n')))
+        if translation is None:
+            continue
+        number += 1
+        figure = plot_alignment(translator, params, translation) if number <= alignments else None
+        files = {} if figure is None else {f'alignment-{number}.png': figure}
+        row = {'source': line, 'translation': texts[-1]}
+        yield Prediction(row, files, texts[-1] if number <= _PRINTED_TRANSLATIONS else '')
+    yield Prediction(files={'translations.txt': ''.join(f'{text}\n' for text in texts)})
 
 
 # --- evaluation ---------------------------------------------------------------------------------------------------

@@ -13,9 +13,10 @@ docs/examples/nerf.py is a complete script. Batches: `canon.data.scenes.ray_batc
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -248,6 +249,43 @@ def _squared_errors(level: LevelOutput, target: jax.Array, background: jax.Array
     return error if level.complete is None else error * level.complete
 
 
+class ViewSystem(NamedTuple):
+    """A method of view synthesis for one scene, whose cameras may differ.
+
+    Attributes:
+      make_task: from views, whose camera the rays are of, to the task.
+      make_evaluator: from such a task and its views to the evaluator.
+    """
+
+    make_task: Callable[[Views], Task]
+    make_evaluator: Callable[[Task, Views], Evaluator]
+
+
+def radiance_system(
+    field: Any,
+    views: Views,
+    settings: RenderSettings,
+    weights: RadianceLoss = RadianceLoss(),
+    pixel_center: float = 0.5,
+    opaque: bool = False,
+) -> ViewSystem:
+    """Makes the system of a radiance field: `radiance_field_task` and `view_evaluator` for any views of a scene.
+
+    Args:
+      field: a linen module of `canon.models.nerf` or `canon.models.instant_ngp`.
+      views: those that are trained on; whether they have alpha settles the background (`resolve_background`).
+      settings: how the field is rendered.
+      weights: of the loss's terms.
+      pixel_center: as in training.
+      opaque: pictures without alpha already show the background that `settings` names.
+    """
+    settings = resolve_background(settings, views, opaque)
+    return ViewSystem(
+        lambda views: radiance_field_task(field, views, settings, weights),
+        lambda task, views: view_evaluator(task, views, settings.background, pixel_center),
+    )
+
+
 # --- rendering whole views ------------------------------------------------------------------------------------------
 
 
@@ -275,6 +313,15 @@ def render_novel_views(
         colour = np.asarray(predict(params, mutable, batch)['colour'])
         images.append(_as_uint8(colour.reshape(*views.camera.size, 3)))
     return np.stack(images)
+
+
+def parse_frames(text: str) -> tuple[int, int | None]:
+    """Parses 'FRAMES' or 'FRAMESxSIZE', such as 60x200: the number of frames, and their longer side in pixels."""
+    match = re.fullmatch(r'0*([1-9]\d*)(?:x(\d+))?', text)
+    if match is None:
+        raise UsageError(f'--input={text}: give the number of frames, optionally with a size: 60 or 60x200')
+    frames, side = match.groups()
+    return int(frames), int(side) if side else None
 
 
 def colour_distances(distance: np.ndarray, opacity: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ four-dimensional window, which onnxruntime does not run.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +40,27 @@ class Served(NamedTuple):
     shape: tuple[int, ...]
     dtype: str
     about: Mapping[str, Any] = {}
+
+
+def serve_images(
+    predict: Callable[[Any, Any, Any], Any],
+    shape: Sequence[int],
+    finish: Callable[[Any], jax.Array],
+    **about: Any,
+) -> Served:
+    """Returns the exported function of a network of images: uint8 [b, H, W, C] -> `finish` of what is predicted.
+
+    Args:
+      predict: as `Task.predict`, for batches {'image': images}.
+      shape: of an image, (H, W, C).
+      finish: from the prediction to one array, such as `jax.nn.softmax`.
+      **about: further entries of `model.json`.
+    """
+
+    def function(params, mutable, images):
+        return finish(predict(params, mutable, {'image': images}))
+
+    return Served(function, tuple(shape), 'uint8', about)
 
 
 def export_stablehlo(served: Served, params: Any, mutable: Any, output: str | Path) -> list[str]:

@@ -400,6 +400,34 @@ class Buckets(Interleaved):
         super().__init__(data, seed=seed, shuffled=True, batch_size=size, threads=threads)
 
 
+def group_by_length(
+    sentences: Sequence[tuple[str, str]],
+    languages: Languages,
+    buckets: tuple[named.Count, ...],
+    longer: str = 'skip',
+    where: str = 'buckets',
+) -> tuple[list[Pairs], dict[str, int]]:
+    """Encodes sentences and groups them by length, for `Buckets` and `BucketsOnce`.
+
+    Args:
+      sentences: pairs of text.
+      languages: their vocabularies.
+      buckets: the longest side of the pairs in each group, in tokens with <eos>.
+      longer: how pairs beyond the last bucket are treated, as of `Pairs`.
+      where: name of `buckets` in messages.
+
+    Returns:
+      the groups, and {'train': the number of pairs, 'longer': those that were left out or cut}.
+
+    Raises:
+      UsageError: the buckets do not rise, or as in `Pairs`.
+    """
+    if not buckets or list(buckets) != sorted(set(buckets)):
+        raise UsageError(f'{where}={tuple(buckets)} must be lengths that rise, such as (10, 24)')
+    pairs = Pairs(sentences, *languages, max_length=buckets[-1], longer=longer)
+    return pairs.buckets(buckets), dict(train=len(pairs), longer=pairs.skipped + pairs.cut)
+
+
 class BucketsOnce(Concatenated):
     """Evaluation batches: each pair once, bucket after bucket; 'mask' as in `Once`."""
 
