@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,13 +12,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from canon import data, models, named, weights
+from canon.data.detection.object_batches import make_evaluation_batches, make_training_batches
+from canon.data.detection.sized_batches import fill_size
 from canon.data.images.checks import infer_image_shape
+from canon.data.images.geometry import Size
 from canon.tasks import segmentation as tasks
 from canon.tasks.classification import check_shapes, class_names, make_image_input
 from canon.tasks.image_settings import TrainImages, reading_options
 from canon.tasks.predictions import Prediction
 from canon.train import Evaluator, Experiment
-from canon.weights.stablehlo import Served
+from canon.weights.stablehlo import Served, serve_images
 from experiments import images
 
 # The functions whose arguments the sections of a config hold, so that the command line may set each of them.
@@ -37,16 +41,16 @@ def make(config: ConfigDict) -> Experiment:
     settings = named.call(TrainImages, config.data.train, 'data.train')
     source = images.load_images(config, settings.split)
     names = class_names(source, config.model.num_classes)
-    transforms = _transforms(config, settings.transforms, 'data.train.transforms')
-    shape = infer_image_shape(source, transforms, 'data.train')
+    sizes = images.batch_sizes(config)
+    transforms = partial(_transforms, config, settings.transforms, 'data.train.transforms')
+    shape = infer_image_shape(source, transforms(*sizes[:1]), 'data.train')
     about: dict[str, Any] = dict(class_names=names, image_shape=shape, num_examples=len(source))
     # In `about`, which run.json keeps: `without_data` makes the same task from it without the label maps.
     if balance := _loss(config).balance:
         about['class_weights'] = tasks.median_frequency_weights(source, len(names), balance)
     experiment = without_data(config, about)
-    train = data.Batches(
-        source, seed=config.seed, sampler=settings.sampler, transforms=transforms, **images.reading(config)
-    )
+    drawing = dict(seed=config.seed, sampler=settings.sampler)
+    train = make_training_batches(source, transforms=transforms, sizes=sizes, **drawing, **images.reading(config))
     evals = {name: _evaluator(config, experiment, name) for name in sorted(config.data.evals)}
     return experiment._replace(train=train, evals=evals)
 
@@ -91,22 +95,22 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
 
 def served(config: ConfigDict, experiment: Experiment) -> Served:
     """Returns the exported function: uint8 images [b, H, W, C] -> probabilities float32 [b, H, W, num_classes]."""
-
-    def probabilities(params, mutable, images):
-        # Probabilities, not classes: what serves them may set thresholds of its own.
-        return jax.nn.softmax(experiment.task.predict(params, mutable, {'image': images}))
-
-    shape, names = experiment.about['image_shape'], experiment.about['class_names']
-    return Served(probabilities, tuple(shape), 'uint8', {'class_names': list(names)})
+    shape, names = experiment.about['image_shape'], list(experiment.about['class_names'])
+    # Probabilities, not classes: what serves them may set thresholds of its own.
+    return serve_images(experiment.task.predict, shape, jax.nn.softmax, class_names=names)
 
 
 def _loss(config: ConfigDict) -> tasks.SegmentationLoss:
     return named.call(tasks.SegmentationLoss, config.get('loss', {}), 'loss')
 
 
-def _transforms(config: ConfigDict, spec: Mapping[str, Any] | None, where: str):
-    """Makes the config's transforms after a check of the label maps, which can name a file's number on the host."""
-    return (tasks.check_label_map(config.model.num_classes), *data.transforms.make_transforms(spec, where))
+def _transforms(config: ConfigDict, spec: Mapping[str, Any] | None, where: str, size: Size | None = None) -> tuple:
+    """Makes the transforms for a size of batches, after a check of the label maps, which can name an example's number.
+
+    size: (height, width), put where the config has size='batch'; None if all batches have one size.
+    """
+    filled = spec if size is None else fill_size(spec, size)
+    return (tasks.check_label_map(config.model.num_classes), *data.transforms.make_transforms(filled, where))
 
 
 def _evaluator(config: ConfigDict, experiment: Experiment, name: str) -> Evaluator:
@@ -121,10 +125,11 @@ def _evaluator(config: ConfigDict, experiment: Experiment, name: str) -> Evaluat
     # Another data set cannot share a split with the one that is trained on.
     held_out = replace(settings, transforms=None, trained_on=settings.trained_on or settings.name is not None)
     source, _ = images.load_held_out(config, held_out, where, load)
-    transforms = _transforms(config, settings.transforms, f'{where}.transforms')
+    sizes = images.batch_sizes(config)
+    transforms = partial(_transforms, config, settings.transforms, f'{where}.transforms')
     predict = tasks.average_flips(experiment.task.predict) if settings.flip else experiment.task.predict
-    shape = infer_image_shape(source, transforms, where)
+    shape = infer_image_shape(source, transforms(*sizes[:1]), where)
     if shape != tuple(experiment.about['image_shape']):
         check_shapes(experiment.task, predict, tuple(experiment.about['image_shape']), shape, where)
-    batches = data.Once(source, transforms=transforms, **images.reading(config))
+    batches = make_evaluation_batches(source, transforms=transforms, sizes=sizes, **images.reading(config))
     return tasks.segmentation_evaluator(predict, batches, experiment.about['class_names'])

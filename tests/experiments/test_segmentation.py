@@ -127,6 +127,32 @@ def test_any_source_with_label_maps_is_read():
     assert batch['segmentation'].shape == (4, 40, 40)
 
 
+def test_batches_of_several_sizes():
+    """One size per batch, drawn in training and the nearest in evaluation; label maps have it too."""
+    made = config()
+    with made.unlocked():
+        made.data.sizes = ((64, 64), (80, 80))
+        fields = dict(fields=('image', 'segmentation'))
+        transforms = dict(chain=('letterbox', 'keep_fields'), letterbox=dict(size='batch'), keep_fields=fields)
+        made.data.train.transforms = made.data.evals.test.transforms = transforms
+    with pytest.raises(UsageError, match='have one aspect; an evaluation needs one size per aspect'):
+        segmentation.make(made)
+    made.data.sizes = ((48, 80), (64, 64))  # the scenes are square
+    held_out = segmentation.make(made).evals['test'].data
+    assert {held_out[i]['segmentation'].shape for i in range(2)} == {(4, 64, 64)}
+    made.data.evals, made.data.sizes = {}, ((64, 64), (80, 80))
+    experiment, again = segmentation.make(made), segmentation.make(made)
+    assert experiment.about['image_shape'] == (64, 64, 3)
+    batches = [experiment.train[step] for step in range(8)]
+    np.testing.assert_equal(again.train[5], batches[5])
+    assert {batch['image'].shape for batch in batches} == {(4, 64, 64, 3), (4, 80, 80, 3)}
+    params, mutable = jax.eval_shape(lambda: variables(experiment))
+    for batch in batches:
+        assert batch['segmentation'].shape == batch['image'].shape[:3]
+    logits = jax.eval_shape(experiment.task.predict, params, mutable, {'image': np.zeros((4, 80, 80, 3), np.uint8)})
+    assert logits.shape == (4, 80, 80, 11)
+
+
 def test_what_is_refused(tmp_path):
     with pytest.raises(UsageError, match="no field 'segmentation', a label map; they have image, labels"):
         segmentation.make(painted(field='labels'))
