@@ -34,6 +34,22 @@ def draw_small_projections(key: str, shape) -> np.ndarray:
     return value / 4 if len(shape) == 4 and re.search(r'conv\.[12]\.weight$', key) else value
 
 
+def draw_detector_parameter(key: str, shape) -> np.ndarray:
+    """As `draw_parameter`, but smaller in torchvision's Faster R-CNN where values would leave the range of use.
+
+    Sums of residual blocks would grow with depth; logits would be 0 or 1 as probabilities, and boxes would be clipped.
+    """
+    scales = {
+        r'bn3\.weight$': 0.25,
+        r'cls_logits\.weight$': 0.05,
+        r'rpn.*bbox_pred\.weight$': 0.02,
+        r'cls_score\.weight$': 0.15,
+        r'predictor\.bbox_pred\.weight$': 0.05,
+    }
+    value = draw_parameter(key, shape)
+    return value * next((np.float32(scale) for pattern, scale in scales.items() if re.search(pattern, key)), 1)
+
+
 def images(batch: int, height: int, width: int, channels: int = 3) -> np.ndarray:
     """float32 [B, H, W, C], about standard normal, smooth enough to look like nothing in particular."""
     rng = np.random.default_rng((batch, height, width, channels))

@@ -6,7 +6,7 @@ head of two layers classifies the region and regresses its box, for each class a
 | network | pooled map | parameters (21 classes) | VOC07 mAP |
 |---|---|---|---|
 | `fast_rcnn_vgg16`, the paper's L | conv5_3, 7x7 | 134,690,729 | 66.9 % |
-| `fast_rcnn_alexnet`, the paper's S | conv5, 6x6 | 57,313,513 | 57.1 % |
+| `fast_rcnn_alexnet`, the paper's S | conv5, 6x6 | 57,298,409 | 57.1 % |
 | `fast_rcnn` on any backbone | | | |
 
 `truncate_svd` factorises fc6 and fc7 (section 3.1), and `fold_target_normalisation` lets a network that learned
@@ -150,7 +150,7 @@ class DenseHead(nn.Module):
     """Two fully connected layers on pooled regions [N, h, w, C], each with ReLU and dropout: -> [N, units].
 
     A layer with a rank is two: '<layer>_v' [in, rank] without a bias, and '<layer>_u' [rank, units], see
-    `truncate_svd`.
+    `truncate_svd`. With `features` the activations of all layers are returned, {'fc6': [N, units], 'fc7': ...}.
     """
 
     units: tuple[int, ...]
@@ -159,15 +159,15 @@ class DenseHead(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        x, ranks = x.reshape(x.shape[0], -1), dict(self.ranks)
+    def __call__(self, x: jax.Array, train: bool = False, features: bool = False):
+        x, ranks, layers = x.reshape(x.shape[0], -1), dict(self.ranks), {}
         for number, units in enumerate(self.units, start=6):
             layer = f'fc{number}'
             if layer in ranks:
                 x = self._dense(ranks[layer], f'{layer}_v', use_bias=False)(x)
-            x = relu(self._dense(units, f'{layer}_u' if layer in ranks else layer)(x))
+            x = layers[layer] = relu(self._dense(units, f'{layer}_u' if layer in ranks else layer)(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return x
+        return layers if features else x
 
     def _dense(self, units: int, name: str, use_bias: bool = True) -> nn.Dense:
         he = initializers.he_normal()

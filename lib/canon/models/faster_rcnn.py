@@ -8,7 +8,7 @@ a place a score of being an object and the offsets of a box. The best boxes are 
 | network | RPN on | anchors | parameters | mAP |
 |---|---|---|---|---|
 | `faster_rcnn_vgg16` | conv5_3 | 9 | 137,078,239 (21 classes), 2,387,510 of the RPN | VOC07 69.9 %, 73.2 % (07+12) |
-| `faster_rcnn_zf` | conv5 | 9 | 59,322,479 | VOC07 59.9 % |
+| `faster_rcnn_zf` | conv5 | 9 | 59,294,751 | VOC07 59.9 % |
 | `faster_rcnn_resnet50_c4` | conv4_x | 9 | | |
 | `fasterrcnn_resnet50_fpn` | P2 .. P6 | 3 per level | 41,755,286 (91 classes, frozen norms) | COCO AP 37.0 % |
 | `faster_rcnn` on any backbone | | | | |
