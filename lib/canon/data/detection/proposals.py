@@ -16,6 +16,7 @@ import json
 import multiprocessing
 import os
 import struct
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -210,11 +211,12 @@ def compute_proposals(
     proposer: Proposer,
     workers: int = 0,
     report: Report | None = None,
+    journal: str | os.PathLike | None = None,
     field: str = 'image',
 ) -> ProposalSet:
     """Computes the proposals of all images of a source, or reads them from a file that has them.
 
-    The finished images of an interrupted computation are in `<path>.part`, and the next one continues from there. A
+    The finished images of an interrupted computation are in a journal, and the next one continues from there. A
     complete file that lacks images of the source is completed. Equal images are searched once.
 
     Args:
@@ -223,6 +225,7 @@ def compute_proposals(
       proposer: of `make_proposer`.
       workers: processes; 0 computes in this one.
       report: (done, total), called after every image in place of a progress bar; it may raise to interrupt.
+      journal: the file of what is done; `<path>.part` if None.
       field: of the image.
 
     Raises:
@@ -239,26 +242,27 @@ def compute_proposals(
     else:
         complete = ProposalSet(proposer.describe(), (), (), np.zeros((0, 4), np.float32))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _Journal(path.with_name(path.name + '.part'), proposer.describe()) as journal:
-        known = set(complete.digests) | set(journal.entries)
+    part = Path(journal or path.with_name(path.name + '.part'))
+    with _Journal(part, proposer.describe()) as entries:
+        known = set(complete.digests) | set(entries.entries)
         bar = tqdm(total=len(source), desc=path.name, unit='image', disable=report is not None, leave=False)
         with bar:
             for done, (digest, boxes) in enumerate(_search(source, proposer, known, workers, field), 1):
                 if boxes is not None:
-                    journal.append(digest, boxes)
+                    entries.append(digest, boxes)
                 bar.update()
                 if report is not None:
                     report(done, len(source))
         merged = {
             d: complete.boxes[complete.starts[i] : complete.starts[i + 1]] for i, d in enumerate(complete.digests)
         }
-        merged |= journal.entries
+        merged |= entries.entries
         # Sorted: the file does not depend on the order in which images were finished.
         digests = sorted(merged)
         boxes = np.concatenate([np.zeros((0, 4), np.float32), *(merged[digest] for digest in digests)])
         result = ProposalSet(proposer.describe(), digests, [len(merged[digest]) for digest in digests], boxes)
         write_proposals(path, result)
-        journal.remove()
+        entries.remove()
     return result
 
 
@@ -271,7 +275,7 @@ def read_proposals(path: str | os.PathLike, proposer: Proposer | None = None) ->
         with np.load(path, allow_pickle=False) as file:
             settings, digests = str(file['settings']), file['digests']
             result = ProposalSet(settings, [row.tobytes() for row in digests], file['counts'].tolist(), file['boxes'])
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UsageError(f'{path} is not a file of proposals ({first_line(error)}); remove it') from error
     if proposer is not None:
         _check_settings(path, settings, proposer.describe())

@@ -53,10 +53,10 @@ class BoxRegressors(NamedTuple):
         """Returns the boxes [R, C, 4] that each class predicts of boxes [R, 4] with features [R, D]."""
         scaled = features * np.float32(self.scale)
         offsets = np.stack([scaled @ w + b for w, b in zip(self.weights, self.biases, strict=True)], 1)
-        return decode_boxes(boxes[:, None], offsets)
+        return apply_transformations(boxes[:, None], offsets)
 
 
-def encode_boxes(boxes: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def encode_transformations(boxes: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Returns the transformations [..., 4] of boxes to targets: equations 6 to 9, float64.
 
     (t_x, t_y) are the distances of the centres divided by width and height, (t_w, t_h) the logarithms of the ratios of
@@ -66,7 +66,7 @@ def encode_boxes(boxes: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return np.concatenate([(other - centre) / sides, np.log(other_sides / sides)], -1)
 
 
-def decode_boxes(boxes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def apply_transformations(boxes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Returns the boxes [..., 4] that transformations make of boxes: equations 1 to 4, float32."""
     centre, sides = _split_box(boxes)
     moved = centre + np.asarray(offsets[..., :2], np.float64) * sides
@@ -123,7 +123,7 @@ def _collect_examples(files, label, settings, scale) -> tuple[np.ndarray, np.nda
             boxes, aims = part.boxes[rows][chosen], part.boxes[rows][own & objects]
             nearest = box_iou(boxes, aims).argmax(1)
             features.append(layer[rows][chosen])
-            targets.append(encode_boxes(boxes, aims[nearest]))
+            targets.append(encode_transformations(boxes, aims[nearest]))
     return np.concatenate(features).astype(np.float64) * scale, np.concatenate([np.zeros((0, 4)), *targets])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,11 +125,3 @@ def make_scorer(
         return classifier(layers), moved
 
     return score
-
-
-def measure_speed(files: Sequence[RegionFeatures] | Iterable[RegionFeatures]) -> float:
-    """Returns the seconds per image that the features took when they were computed."""
-    seconds, images = 0.0, 0
-    for part in files:
-        seconds, images = seconds + float(part.seconds), images + len(part.images)
-    return seconds / max(images, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,27 @@ class RegionFeatures(NamedTuple):
         stops = np.cumsum(self.counts)
         for image, count, stop in zip(self.images.tolist(), self.counts.tolist(), stops.tolist(), strict=True):
             yield image, slice(stop - count, stop)
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """config.features.
+
+    Attributes:
+      stage: the one whose network computes them.
+      layers: that are kept, of 'pool5', 'fc6' and 'fc7'.
+      images_per_file: what an interruption may lose.
+    """
+
+    stage: str = 'finetune'
+    layers: tuple[str, ...] = ('pool5', 'fc7')
+    images_per_file: named.Count = 64
+
+    def divide(self, count: int) -> list[range]:
+        """Returns the numbers of the images of each file."""
+        return [
+            range(start, min(start + self.images_per_file, count)) for start in range(0, count, self.images_per_file)
+        ]
 
 
 @dataclass(frozen=True)
@@ -192,7 +214,7 @@ def describe_images(
     numbers: Sequence[int],
     describe: Describe,
     with_objects: bool,
-    report: Callable[[], None] = lambda: None,
+    report: Callable[[int], None] = lambda number: None,
 ) -> RegionFeatures:
     """Describes the regions of some images of a source.
 
@@ -201,7 +223,7 @@ def describe_images(
       numbers: of the examples.
       describe: of `make_crop_describer` or `make_map_describer`.
       with_objects: whether objects are regions as well, before the proposals of their image: for training.
-      report: called after each image; may raise to interrupt.
+      report: called with the number of each image that is done; may raise to interrupt.
 
     Raises:
       CanonError: a feature is not finite.
@@ -222,7 +244,7 @@ def describe_images(
                 raise CanonError(f'example {number} of {source!r}: features of {name!r} are not finite')
         parts.append(regions)
         counts.append(len(regions[0]))
-        report()
+        report(number)
     joined = (np.concatenate(column) for column in zip(*parts, strict=True))
     names = layers[0] if layers else ()
     features = {name: np.concatenate([part[name] for part in layers]) for name in names}
@@ -246,7 +268,7 @@ def read_features(path: Path, layers: Sequence[str] = ()) -> RegionFeatures:
             stored = {name: file[name] for name in file.files if name[6:] in layers or name in RegionFeatures._fields}
             there = [name.removeprefix('layer_') for name in file.files if name.startswith('layer_')]
         fields = {name: stored[name] for name in RegionFeatures._fields if name != 'layers'}
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UsageError(f'{path} is not a file of features ({first_line(error)}); remove it') from error
     if missing := [name for name in layers if name not in there]:
         raise UsageError(
@@ -292,3 +314,12 @@ def measure_feature_norm(files: Iterable[RegionFeatures], layer: str, most: int 
     if not total:
         raise CanonError(f'all features of {layer!r} are zero: the network has learnt nothing')
     return total / count
+
+
+def summarise_features(paths: Iterable[Path], split: str) -> dict[str, float]:
+    """Returns the regions and the seconds per image of files of features, as metrics of a split."""
+    seconds, images, count = 0.0, 0, 0
+    for path in paths:
+        part = read_features(path)
+        seconds, images, count = seconds + float(part.seconds), images + len(part.images), count + len(part.boxes)
+    return {f'{split}/regions': count / images, f'{split}/seconds_per_image': seconds / images}

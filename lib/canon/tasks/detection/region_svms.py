@@ -50,13 +50,13 @@ class RegionClassifiers(NamedTuple):
       weights: float32 [C, D].
       biases: float32 [C].
       scale: of the features.
-      negatives: int [C], examples that each was last trained with.
+      examples: int [C], regions that each was last trained with.
     """
 
     weights: np.ndarray
     biases: np.ndarray
     scale: float
-    negatives: np.ndarray
+    examples: np.ndarray
 
     def score(self, features: np.ndarray) -> np.ndarray:
         """Returns the scores [R, C] of features [R, D]."""

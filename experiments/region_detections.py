@@ -1,0 +1,82 @@
+"""Binds the last stage of R-CNN and SPP-net: detections of the regions of every evaluator, and how good they are.
+
+Metrics of the evaluator 'test': those of `detection_evaluator`, of SVMs and regressed boxes; 'test/map50_svm' without
+the regression, 'test/map50_softmax' of the network's own classes, and 'test/seconds_per_image' of this stage alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from canon import data, named
+from canon.metrics import Rows, detection
+from canon.tasks import detection as tasks
+from canon.tasks.detection import region_detection
+from canon.tasks.detection.box_ridge import BoxRidgeSettings
+from canon.tasks.detection.region_features import FeatureFiles, FeatureSettings
+from canon.tasks.detection.region_svms import SvmSettings
+from canon.train.artefacts import Artefacts
+from experiments import regions
+from experiments.region_boxes import read_boxes
+from experiments.region_svms import read_svms
+
+
+def compute(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefacts) -> dict[str, float]:
+    """Detects and evaluates; nothing is kept but the metrics and the figures."""
+    metrics = {}
+    for name in sorted(config.data.evals):
+        metrics |= {f'{name}/{key}': value for key, value in _evaluate(config, stages, artefacts, name).items()}
+    return metrics
+
+
+def _evaluate(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefacts, name: str) -> dict[str, float]:
+    svm_layer = named.call(SvmSettings, config.svms, 'svms').layer
+    box_layer = named.call(BoxRidgeSettings, config.boxes, 'boxes').layer
+    svms = read_svms(regions.find_artefacts(stages, 'svms') / 'svms.npz')
+    boxes = read_boxes(regions.find_artefacts(stages, 'boxes') / 'boxes.npz')
+    files = FeatureFiles(regions.find_artefacts(stages, 'features'), name, sorted({svm_layer, box_layer, 'fc7'}))
+    source, settings = regions.load_split(config, name), regions.evaluation(config, name)
+    names = regions.list_class_names(source)
+
+    def classify(layers):
+        return svms.score(layers[svm_layer])
+
+    def move(own, layers):
+        return boxes.move(own, layers[box_layer])
+
+    variables = regions.read_variables(stages, named.call(FeatureSettings, config.features, 'features').stage)
+    kernel, bias = (variables['params']['logits'][key] for key in ('kernel', 'bias'))
+
+    def classify_by_softmax(layers):
+        return region_detection.score_softmax(layers['fc7'] @ kernel + bias)
+
+    def detect(classifier, regressor=None, **changes) -> Rows:
+        selection = named.call(region_detection.RegionSelection, {**named.to_plain(config.detect), **changes}, 'detect')
+        scorer = region_detection.make_scorer(classifier, regressor)
+        return region_detection.detect_regions(source, files, scorer, selection)
+
+    began = time.perf_counter()
+    rows = detect(classify, move)
+    seconds = (time.perf_counter() - began) / len(source)
+    # Softmax probabilities have their own threshold: low, since average precision ranks even the weakest.
+    others = {'svm': detect(classify), 'softmax': detect(classify_by_softmax, score_threshold=0.01)}
+    sums = {'detections': rows}
+    batches = data.Once(source, 1, threads=0)
+    evaluator = tasks.detection_evaluator(_refuse, batches, names, settings, tasks.make_draw(batches, names, settings))
+    artefacts.report(len(source), len(source))
+    if evaluator.draw is not None:
+        figures = evaluator.draw(None, None, sums)
+        regions.save_figures(artefacts, {f'{name}-{title}': figure for title, figure in figures.items()})
+    scores = {
+        f'map50_{key}': detection.score_voc(detection.match_detections(own), len(names), settings.year).mean_ap
+        for key, own in others.items()
+    }
+    return {**evaluator.finish(sums), **scores, 'seconds_per_image': seconds}
+
+
+def _refuse(params, mutable, batch):
+    raise AssertionError('detections are those of regions, not of a network')

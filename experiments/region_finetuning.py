@@ -1,0 +1,59 @@
+"""Binds a stage that fine-tunes a network as a classifier of regions, each warped to one size (R-CNN, section 2.3).
+
+Its data are made of the artefacts of the stage 'proposals'. With several sizes in config.finetuning the batches take
+turns in them (SPP-net, section 2.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from canon import named, weights
+from canon.data.detection.region_batches import make_region_batches
+from canon.tasks.classification import classification_task
+from canon.train import Experiment
+from experiments import images, regions
+
+
+def make(config: ConfigDict) -> Experiment:
+    """Makes the experiment on zeros: its examples do not exist before the stage 'proposals' is finished."""
+    return make_stage(config, None)
+
+
+def make_stage(config: ConfigDict, stages: Mapping[str, Path] | None) -> Experiment:
+    """Makes the experiment from config.data, config.proposals, config.crop, config.finetuning and config.model.
+
+    stages: the folders of the finished ones; None makes it on zeros.
+    """
+    crop, options = regions.make_crop(config), named.to_plain(config.finetuning)
+    names = regions.list_class_names(regions.load_split(config, 'train'))
+    model, make_input = regions.make_network(config, names)
+    about: dict[str, Any] = dict(class_names=names, image_shape=(crop.size, crop.size, 3))
+    options |= dict(seed=config.seed, batch_size=config.data.batch_size, threads=config.data.reading.threads)
+    if stages is None:
+        zeros = np.zeros(config.data.batch_size, np.int32)
+        train = images.placeholder_data(config, {**about, 'num_examples': len(zeros)}, label=zeros)
+    else:
+        source = regions.load_proposed(config, 'train', stages)
+        train = named.call(make_region_batches, dict(source=source, crop=crop, **options), 'finetuning')
+    about['num_examples'] = train.num_examples
+    backbone = named.to_plain(config.model)['backbone']['name']
+    read = weights.reader(backbone, at='backbone')
+    return Experiment(classification_task(model, make_input), config.tx, train, about=about, read=read)
+
+
+def offline(config: ConfigDict) -> ConfigDict:
+    """Returns the config on the embedded scenes of digits where its own data would have to be downloaded."""
+    if config.data.name != 'digit_scenes':
+        with config.unlocked():
+            config.data.name = 'digit_scenes'
+            config.data.source = dict(num_examples=8)
+            config.data.train.split, config.model.num_classes = 'train', 11
+            for settings in config.data.evals.values():
+                settings.split = 'test'
+    return config

@@ -1,0 +1,105 @@
+"""What the stages of R-CNN and SPP-net share: images with their proposals, networks, and files of earlier stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from flax.traverse_util import unflatten_dict
+from ml_collections import ConfigDict
+
+from canon import data, models, named
+from canon.data.detection.proposals import Proposer, WithProposals, make_proposer, read_proposals
+from canon.data.detection.region_batches import RegionCrop
+from canon.errors import UsageError
+from canon.tasks import detection as tasks
+from canon.tasks.classification import make_image_input
+from canon.train.artefacts import Artefacts
+from canon.train.init_from import read_model
+from experiments import images
+
+
+def list_splits(config: ConfigDict) -> tuple[str, ...]:
+    """Returns the names of the splits: 'train', and the evaluators in order."""
+    return ('train', *sorted(config.data.evals))
+
+
+def load_split(config: ConfigDict, name: str) -> data.Source:
+    """Returns the images of 'train' or of an evaluator."""
+    if name == 'train':
+        return images.load_images(config, config.data.train.split)
+    where = f'data.evals.{name}'
+    return images.load_held_out(config, evaluation(config, name), where, images.load_images)[0]
+
+
+def evaluation(config: ConfigDict, name: str) -> tasks.DetectionEvaluation:
+    """Returns the settings of an evaluator."""
+    return named.call(tasks.DetectionEvaluation, config.data.evals[name], f'data.evals.{name}')
+
+
+def load_proposed(config: ConfigDict, name: str, stages: Mapping[str, Path]) -> WithProposals:
+    """Returns the images of a split with their proposals of the stage 'proposals'."""
+    found = read_proposals(find_artefacts(stages, 'proposals') / f'{name}.npz', bind_proposer(config)[0])
+    return WithProposals(load_split(config, name), found)
+
+
+def bind_proposer(config: ConfigDict) -> tuple[Proposer, int]:
+    """Returns the proposer of config.proposals, and the number of processes."""
+    arguments = named.to_plain(config.proposals)
+    workers = arguments.pop('workers', 0)
+    named.check(workers, Annotated[int, named.Range(0, 256)], 'proposals.workers')
+    return make_proposer(where='proposals', **arguments), workers
+
+
+def find_artefacts(stages: Mapping[str, Path], name: str) -> Path:
+    """Returns the folder of what an earlier stage has computed. Raises UsageError if it has not."""
+    if name not in stages:
+        raise UsageError(f'no stage before this one is called {name!r}, whose artefacts it reads; reorder stages.chain')
+    return stages[name] / 'artefacts'
+
+
+def list_class_names(source: data.Source) -> tuple[str, ...]:
+    """Returns the names of the classes, without background."""
+    return source.info.class_names or tuple(map(str, range(source.info.num_classes or 0)))
+
+
+def make_crop(config: ConfigDict) -> RegionCrop:
+    """Makes the crop of config.crop; what is outside the image has the mean colour of config.input."""
+    return named.call(RegionCrop, {'fill': mean_colour(config), **named.to_plain(config.crop)}, 'crop')
+
+
+def mean_colour(config: ConfigDict) -> tuple[float, ...]:
+    """Returns the colour that is 0 after config.input, in 0..255."""
+    mean = np.asarray(named.to_plain(config.input).get('mean', 0.0), np.float64).reshape(-1)
+    return tuple((np.broadcast_to(mean, 3) * 255).tolist())
+
+
+def make_network(config: ConfigDict, names: tuple[str, ...] | None = None) -> tuple[Any, Any]:
+    """Returns the model and its input. Raises UsageError unless it has a class per name and one for the background."""
+    if names is not None and config.model.num_classes != len(names) + 1:
+        raise UsageError(
+            f'model.num_classes={config.model.num_classes}, but the data have {len(names)} classes: set it to '
+            f'{len(names) + 1}, one more for the background'
+        )
+    return models.make_model(**named.to_plain(config.model)), named.call(make_image_input, config.input, 'input')
+
+
+def read_variables(stages: Mapping[str, Path], name: str) -> dict[str, Any]:
+    """Returns the variables of the network that a stage has trained."""
+    if name not in stages:
+        raise UsageError(f'no stage before this one is called {name!r}, whose network it reads; reorder stages.chain')
+    params, mutable = {}, {}
+    for path, value in read_model(stages[name]).items():
+        keys = tuple(path.split('/'))
+        (mutable if keys[0] == 'batch_stats' else params)[keys] = value
+    return {'params': unflatten_dict(params), **unflatten_dict(mutable)}
+
+
+def save_figures(artefacts: Artefacts, figures: Mapping[str, Any]) -> None:
+    """Writes `figures/<title>.png` of a stage that computes; its report shows them."""
+    folder = artefacts.folder.parent / 'figures'
+    folder.mkdir(exist_ok=True)
+    for title, figure in figures.items():
+        figure.savefig(folder / f'{title}.png', dpi=100, bbox_inches='tight')
