@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from canon import named, weights
+from canon import named
 from canon.data.detection.region_batches import make_region_batches
 from canon.tasks.classification import classification_task
 from canon.train import Experiment
@@ -42,8 +42,7 @@ def make_stage(config: ConfigDict, stages: Mapping[str, Path] | None) -> Experim
         source = regions.load_proposed(config, 'train', stages)
         train = named.call(make_region_batches, dict(source=source, crop=crop, **options), 'finetuning')
     about['num_examples'] = train.num_examples
-    backbone = named.to_plain(config.model)['backbone']['name']
-    read = weights.reader(backbone, at='backbone')
+    read = regions.make_reader(config)
     return Experiment(classification_task(model, make_input), config.tx, train, about=about, read=read)
 
 

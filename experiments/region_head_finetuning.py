@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from canon import data, named, weights
+from canon import data, named
 from canon.data.detection.object_batches import ObjectSettings
 from canon.data.images.checks import infer_image_shape
 from canon.tasks.detection.region_heads import region_head_task
@@ -50,5 +50,5 @@ def make_stage(config: ConfigDict, stages: Mapping[str, Path] | None) -> Experim
         chain = (*transforms, data.transforms.pad_proposals(count))
         train = data.Batches(proposed, seed=config.seed, transforms=chain, **images.reading(config))
     settings = named.call(RegionSettings, config.regions, 'regions')
-    read = weights.reader(named.to_plain(config.model)['backbone']['name'], at='backbone')
-    return Experiment(region_head_task(model, make_input, settings), config.tx, train, about=about, read=read)
+    task = region_head_task(model, make_input, settings)
+    return Experiment(task, config.tx, train, about=about, read=regions.make_reader(config))

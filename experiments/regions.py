@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +18,7 @@ from canon.tasks import detection as tasks
 from canon.tasks.classification import make_image_input
 from canon.train.artefacts import Artefacts
 from canon.train.init_from import read_model
+from canon.weights.faster_rcnn import region_reader
 from experiments import images
 
 
@@ -84,6 +85,11 @@ def make_network(config: ConfigDict, names: tuple[str, ...] | None = None) -> tu
             f'{len(names) + 1}, one more for the background'
         )
     return models.make_model(**named.to_plain(config.model)), named.call(make_image_input, config.input, 'input')
+
+
+def make_reader(config: ConfigDict) -> Callable:
+    """Makes the function that reads a classifier's weights into the backbone, and its fc6 and fc7 into the head."""
+    return region_reader(config.model.name, named.to_plain(config.model)['backbone']['name'])
 
 
 def read_variables(stages: Mapping[str, Path], name: str) -> dict[str, Any]:

@@ -44,6 +44,32 @@ def list_spp_stages(image: int, images: int, steps: int) -> dict[str, Any]:
     )
 
 
+def list_spp_voc_stages(short: int, canvas: int) -> dict[str, Any]:
+    """Returns the stages of SPP-net on VOC, which start from weights of ImageNet.
+
+    Args:
+      short: shorter side in pixels of the images on which the layers after the pyramid are fine-tuned.
+      canvas: side of the square that they are padded to.
+    """
+    transforms = dict(
+        chain=('resize_short', 'pad'),
+        resize_short=dict(size=short, longest=canvas),
+        pad=dict(size=(canvas, canvas), position='corner'),
+    )
+    finetune = dict(
+        experiment='region_head_finetuning',
+        data=dict(batch_size=2, train=dict(transforms=transforms)),
+        run=dict(evals=None),
+    )
+    shared = ('proposals', 'features', 'svms', 'boxes', 'detections')
+    return dict(
+        experiment='region_finetuning',
+        chain=('proposals', 'finetune', 'features', 'svms', 'boxes', 'detections'),
+        finetune=finetune,
+        **{name: RCNN_STAGES[name] for name in shared},
+    )
+
+
 SVMS = dict(
     layer='fc7',
     c=1e-3,  # weight of the hinge loss
@@ -196,7 +222,8 @@ def voc(
                 name='voc_detection',
                 source=dict(path=placeholder(str), years=(2007,), decode=True),  # a folder or a tar
                 reading=dict(threads=4, workers=0),
-                batch_size=128,
+                batch_size=128,  # regions per step of fine-tuning
+                objects=dict(most=64, overflow='truncate'),  # objects per image, where batches have images
                 train=dict(split='trainval'),
                 evals=dict(test=dict(split='test', year=2007, coco=False)),  # 11 points
             ),
@@ -212,6 +239,7 @@ def voc(
             crop=dict(crop),
             finetuning=dict(positive_fraction=0.25, positive_iou=0.5, negative_iou=0.0, flip=0.5, sizes=()),
             model=dict(dtype=placeholder(str), **model),
+            regions=dict(per_image=64, positive_fraction=0.25, foreground=0.5, background=0.5, background_low=0.0),
             features=dict(stage='finetune', layers=('pool5', 'fc7'), images_per_file=16),
             svms=dict(SVMS),
             boxes=dict(BOXES),
@@ -220,7 +248,9 @@ def voc(
                 # As Caffe: the decay is a part of the gradient; the new classifier learns ten times as fast.
                 chain=('decay', 'momentum', 'scale_rates'),
                 decay=dict(name='add_decayed_weights', weight_decay=5e-4, where=r'kernel$'),
-                momentum=dict(learning_rate=dict(name='step_decay', init=1e-3, factor=0.1, every=20_000), momentum=0.9),
+                momentum=dict(
+                    learning_rate=dict(name='step_decay', init=1e-3, steps=(20_000, 40_000, 60_000)), momentum=0.9
+                ),
                 scale_rates=dict(
                     rules=((r'^logits/kernel$', 10.0), (r'^logits/bias$', 20.0), (r'bias$', 2.0), ('.*', 1.0))
                 ),
@@ -230,7 +260,9 @@ def voc(
                 log_every='100 steps',
                 evals=dict(test=dict(every='100%')),
                 checkpoint=dict(every='5%'),
-                init_from=dict(path=placeholder(str), new=placeholder(str)),  # weights of ImageNet
+                # The run of a classifier, whose layers have no 'backbone/' or 'head/' before their names. For a file of
+                # published weights, which is read under the names of this network, set rules=().
+                init_from=dict(path=placeholder(str), rules=(('^(backbone|head)/', ''),), new='^logits/'),
             ),
             stages=dict(stages),
             target=dict(metric='test/map50', at_least=at_least, ci=False),
@@ -238,4 +270,30 @@ def voc(
     )
     if scales:
         config.scales = dict(scales)
+    return config
+
+
+def shrink_voc(config: ConfigDict, **sections: Mapping[str, Any]) -> ConfigDict:
+    """Returns a paper's recipe on few scenes of large digits, with a narrow network from scratch and few steps.
+
+    Args:
+      config: of the paper.
+      **sections: what changes in the sections of the config.
+    """
+    with config.unlocked():
+        source = dict(num_examples=96, height=96, width=96, sizes=(24, 64), most=3, clutter=2)
+        config.data.update(dict(name='digit_scenes', source=source, batch_size=32))
+        config.data.train.split, config.data.evals.test.split = 'train', 'test[:32]'
+        config.data.evals.test.sizes = SIZES
+        config.data.reading.threads = 2
+        config.proposals.update(dict(width=None, workers=0, scales=(50.0, 200.0), min_size=8, max_boxes=200))
+        config.finetuning.flip = 0.0
+        config.input = dict(mean=0.45, std=0.25)
+        config.model.update(dict(num_classes=11, units=(128, 128)))
+        config.model.backbone.width = 0.25
+        for name, values in sections.items():
+            config[name].update(values)
+        config.tx = dict(name='adam', learning_rate=1e-3)
+        config.run.update(dict(steps=150, log_every='20%', init_from=dict(path=None, rules=(), new=None)))
+        config.target.at_least = 0.05
     return config

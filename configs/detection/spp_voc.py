@@ -1,0 +1,34 @@
+"""SPP-net (He et al. 2014) on Pascal VOC 2007, as in the paper: ZF-5 with a pyramid of 50 cells, five scales.
+
+    ./launch.sh run configs/detection/spp_voc.py --config.data.source.path=VOCdevkit --config.run.init_from.path=RUN
+
+Only the layers after the pyramid are fine-tuned, on proposals of two images per step; the paper draws 128 regions, a
+quarter of them positive. Features of all 2,000 regions come from the maps at shorter sides of 480, 576, 688, 864 and
+1200 pixels (the authors' code has 874 for 864), each region from the scale at which it is nearest to 224x224 pixels.
+RUN is a ZF-5 with a pyramid that was trained on ImageNet. The paper reports a mAP of 59.2 %. Not run here: neither VOC
+nor ImageNet is available. `:smoke` is the recipe on scenes of digits with a narrow network.
+"""
+
+from configs.detection._region_recipes import list_spp_voc_stages, shrink_voc, voc
+
+
+def get_config(arg: str = ''):
+    smoke = arg == 'smoke'
+    model = dict(
+        name='spp_net.spp_net',
+        num_classes=21,  # with the background
+        backbone=dict(name='zfnet.zfnet', detection=True),
+        bins=(6, 3, 2, 1),
+        stride=16,
+        units=(4096, 4096),
+        dropout=0.5,
+    )
+    # Crops are not used: the layers after the pyramid learn from whole images.
+    crop = dict(size=224, context=0, form='square')
+    scales = dict(sides=(480, 576, 688, 864, 1200), longest=2000, region=224.0, multiple=64)
+    stages = list_spp_voc_stages(short=96 if smoke else 688, canvas=96 if smoke else 1184)
+    config = voc(model, crop, stages, at_least=0.592, scales=scales)
+    if smoke:
+        small = dict(sides=(96, 192), longest=256, region=64.0, multiple=32)
+        return shrink_voc(config, scales=small, model=dict(bins=(3, 2, 1)))
+    return config
