@@ -18,7 +18,8 @@ DEEP = (
 )  # fmt: skip
 
 
-HEADS = {'fcn', 'ssd', 'yolo'}  # networks of detection and segmentation, most of them on a backbone
+# Networks of detection and segmentation, most of them on a backbone.
+HEADS = {'fcn', 'rcnn', 'spp_net', 'fast_rcnn', 'faster_rcnn', 'ssd', 'yolo'}
 
 
 def read_documented_stages(root):

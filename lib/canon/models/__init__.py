@@ -134,7 +134,7 @@ def list_citations() -> Iterator[dict[str, Any]]:
 
 _FAMILIES = (
     'lenet', 'alexnet', 'cuda_convnet', 'zfnet', 'nin', 'vgg', 'googlenet', 'inception', 'resnet', 'mobilenet', 'fcn',
-    'yolo', 'ssd'
+    'rcnn', 'spp_net', 'fast_rcnn', 'faster_rcnn', 'yolo', 'ssd'
 )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from canon.nn import Network, check_images
 from canon.nn.trace import select_pyramid, trace_stages
 from canon.ops import regions as region_ops
 
-TABLE = (cite('spp_net.spp_net', None, None, None, 'He et al. 2014, Table 9 (ZF-5), VOC07 mAP 59.2', num_classes=21),)
+TABLE = (cite('spp_net.spp_net', None, None, None, 'He et al. 2014, five scales, VOC07 mAP 59.2', num_classes=21),)
 
 
 class SPPNet(nn.Module):
