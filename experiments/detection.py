@@ -11,20 +11,15 @@ from ml_collections import ConfigDict
 
 from canon import data, models, named, weights
 from canon.configuration.nested import apply_form
-from canon.data.detection.object_batches import (
-    PROPOSAL_SECTIONS,
-    ObjectPipeline,
-    ObjectSettings,
-    ProposalSettings,
-    describe_objects,
-)
+from canon.data.detection.object_batches import ObjectPipeline, ObjectSettings, ProposalSettings, describe_objects
+from canon.data.detection.proposals import PROPOSERS, make_proposer
 from canon.errors import UsageError
 from canon.tasks import detection as tasks
 from canon.tasks.classification import make_image_input
 from canon.tasks.image_settings import TrainImages, reading_options
 from canon.tasks.predictions import Prediction
 from canon.train import Evaluator, Experiment
-from canon.weights.stablehlo import Served
+from canon.weights.stablehlo import Served, serve_images
 from experiments import images
 
 # Arguments of a system that other sections of a config make.
@@ -39,7 +34,8 @@ SECTIONS = {
     'detect': {'DetectionSettings': tasks.DetectionSettings},
     'predict': {'PictureSettings': tasks.PictureSettings},
     'data.objects': {'ObjectSettings': ObjectSettings},
-    'data.proposals': PROPOSAL_SECTIONS,
+    'data.proposals': {'ProposalSettings': ProposalSettings},
+    'proposals': {name: named.combine_arguments(f, without=('image',)) for name, f in PROPOSERS.items()},
     'data.train': {'TrainImages': TrainImages},
     'data.evals.*': {'DetectionEvaluation': tasks.DetectionEvaluation},
     'data.reading': {'reading_options': reading_options},
@@ -55,7 +51,7 @@ def make_stage(config: ConfigDict, stages: Mapping[str, Path]) -> Experiment:
     """Makes the experiment of a stage, which may read the proposals of an earlier one: config.data.proposals."""
     config = apply_form(config)
     settings, pipeline = named.call(TrainImages, config.data.train, 'data.train'), _pipeline(config)
-    source = pipeline.prepare(images.load_images(config, settings.split), stages)
+    source = pipeline.prepare(images.load_images(config, settings.split), stages, 'train')
     shape = pipeline.infer_shape(source, settings.transforms, 'data.train')
     experiment, model = _bind(config, {**describe_objects(source), 'image_shape': shape})
     train = pipeline.make_training(source, settings.transforms, 'data.train', config.seed, settings.sampler)
@@ -71,7 +67,7 @@ def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
 def offline(config: ConfigDict) -> ConfigDict:
     """Returns the config on the embedded scenes of digits, where its own data would have to be downloaded.
 
-    Proposals that a stage would compute are sliding windows.
+    Proposals that a stage would compute are sliding windows there.
     """
     with config.unlocked():
         if config.data.name != 'digit_scenes':
@@ -82,7 +78,7 @@ def offline(config: ConfigDict) -> ConfigDict:
             for settings in config.data.evals.values():
                 settings.split = 'test'
         if config.data.get('proposals'):
-            config.data.proposals = dict(name='sliding_windows', most=config.data.proposals.most)
+            config.data.proposals.stage, config.proposals = None, dict(name='sliding_windows')
     return config
 
 
@@ -103,14 +99,10 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
 
 def served(config: ConfigDict, experiment: Experiment) -> Served:
     """Returns the exported function: uint8 images [b, H, W, C] -> float32 [b, D, 6], as `pack_detections` has them."""
-
-    def detections(params, mutable, images):
-        return tasks.pack_detections(experiment.task.predict(params, mutable, {'image': images}))
-
+    shape, names = experiment.about['image_shape'], list(experiment.about['class_names'])
     # One array, since a served function has one output: the columns are named next to it.
-    shape, names = experiment.about['image_shape'], experiment.about['class_names']
     columns = ['x0', 'y0', 'x1', 'y1', 'score', 'label']
-    return Served(detections, tuple(shape), 'uint8', {'class_names': list(names), 'columns': columns})
+    return serve_images(experiment.task.predict, shape, tasks.pack_detections, class_names=names, columns=columns)
 
 
 def _bind(config: ConfigDict, about: Mapping[str, Any]) -> tuple[Experiment, Any]:
@@ -144,7 +136,7 @@ def _evaluator(
     settings = named.call(tasks.DetectionEvaluation, config.data.evals[name], where)
     # Its transforms are made below, for each size of batches.
     source, _ = images.load_held_out(config, replace(settings, transforms=None), where, images.load_images)
-    batches = pipeline.make_evaluation(pipeline.prepare(source, stages), settings.transforms, where)
+    batches = pipeline.make_evaluation(pipeline.prepare(source, stages, name), settings.transforms, where)
     measured = experiment.task.predict, batches, experiment.about['class_names'], settings
     return tasks.make_evaluator(config.system.name, *measured, tasks.find_priors(model))
 
@@ -153,9 +145,12 @@ def _pipeline(config: ConfigDict) -> ObjectPipeline:
     reading = images.reading(config)
     named.check(named.to_plain(reading['batch_size']), named.Count, 'data.batch_size')
     objects = named.call(ObjectSettings, config.data.objects, 'data.objects')
-    proposals = ProposalSettings.parse(config.data.get('proposals'))
+    proposals, proposer = config.data.get('proposals'), named.to_plain(config.get('proposals')) or {}
+    proposals = named.call(ProposalSettings, proposals, 'data.proposals') if proposals else None
+    proposer.pop('workers', None)  # of the stage that searches
+    search = make_proposer(where='proposals', **proposer) if proposer else None
     sizes = tuple(tuple(size) for size in named.to_plain(config.data.get('sizes')) or ())
-    return ObjectPipeline(reading.pop('batch_size'), objects, proposals, sizes, reading)
+    return ObjectPipeline(reading.pop('batch_size'), objects, proposals, search, sizes, reading)
 
 
 def _pictures(config: ConfigDict) -> tasks.PictureSettings:

@@ -14,7 +14,7 @@ import numpy as np
 
 from canon import named
 from canon.data.detection.annotations import check_most
-from canon.data.detection.proposals import PROPOSERS, Proposer, WithProposals, make_proposer, read_proposals
+from canon.data.detection.proposals import Proposer, WithProposals, read_proposals
 from canon.data.detection.sized_batches import SizedBatches, evaluate_by_size, fill_size
 from canon.data.images.checks import infer_image_shape
 from canon.data.images.geometry import Size
@@ -26,7 +26,6 @@ from canon.data.transforms import make_transforms
 from canon.data.transforms.fields import pad_boxes, pad_proposals
 from canon.errors import UsageError
 
-PROPOSALS = 'proposals.npz'  # the artefact of a stage that computes proposals
 SizedTransforms = Callable[[Size | None], Sequence[Transform]]  # for the size of a batch, None if there is only one
 
 
@@ -45,79 +44,26 @@ class ObjectSettings:
 
 @dataclass(frozen=True)
 class ProposalSettings:
-    """config.data.proposals: the boxes that Fast R-CNN classifies, a fixed number per image.
+    """config.data.proposals: the boxes that Fast R-CNN classifies.
 
     Attributes:
-      name: what proposes: 'selective_search', 'sliding_windows', or 'rpn' for a network that a stage has trained.
       most: P, proposals per image, the first in rank; fewer are padded and masked.
-      stage: the stage that has computed them, or
-      path: a file of `canon.data.detection.proposals.compute_proposals`. With neither the proposer searches every image
-        as it is read, which only sliding windows are fast enough for.
-      arguments: of the proposer.
+      stage: the stage that has computed them; None searches every image as it is read, for which sliding windows alone
+        are fast enough.
     """
 
-    name: str
     most: named.Count = 2000
-    stage: str | None = None
-    path: str | None = None
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    stage: str | None = 'proposals'
 
-    @classmethod
-    def parse(cls, section: Mapping[str, Any] | None, where: str = 'data.proposals') -> ProposalSettings | None:
-        """Reads a section, in which the arguments of the proposer are on one level with the others; None stays None.
-
-        Raises UsageError for an unknown proposer or argument.
-        """
-        if not section:
-            return None
-        section = named.to_plain(section)
-        own = {key: section.pop(key) for key in ('name', 'most', 'stage', 'path') if key in section}
-        settings = named.call(cls, {**own, 'arguments': section}, where)
-        if settings.name != 'rpn':
-            settings.make_proposer(where)
-        elif section or not settings.is_stored():
-            raise UsageError(f"{where}: proposals of an 'rpn' are those of a stage, or of the file `path`")
-        return settings
-
-    def make_proposer(self, where: str = 'data.proposals') -> Proposer:
-        """Returns the function from an image to boxes."""
-        return make_proposer(self.name, where, **self.arguments)
-
-    def is_stored(self) -> bool:
-        """Returns whether proposals are read from a file."""
-        return self.stage is not None or self.path is not None
-
-    def add(self, source: Source, stages: Mapping[str, Path], where: str = 'data.proposals') -> Source:
-        """Returns a source whose examples have 'proposals', if they are read from a file.
-
-        Args:
-          source: images before all transforms.
-          stages: the folders of the finished stages, by name.
-          where: the section, for errors.
-        """
-        if not self.is_stored():
-            return source
-        path = self.path
-        if self.stage is not None:
-            if self.stage not in stages:
-                raise UsageError(
-                    f'{where}.stage={self.stage!r} is not a finished stage{named.suggest(self.stage, stages)}; put it '
-                    'before this one in stages.chain'
-                )
-            path = stages[self.stage] / 'artefacts' / PROPOSALS
-        assert path is not None
-        return WithProposals(source, read_proposals(path), self.most)
-
-    def make_search(self) -> tuple[Transform, ...]:
-        """Returns the transform that searches images as they are read; none if proposals are read from a file."""
-        return () if self.is_stored() else (search_proposals(self.make_proposer()),)
-
-
-# What a section `data.proposals` may hold, by the name of what proposes.
-PROPOSAL_SECTIONS = {
-    name: named.combine_arguments(ProposalSettings, *functions, without=('image', 'arguments'))
-    for name, functions in {**{name: (f,) for name, f in PROPOSERS.items()}, 'rpn': ()}.items()
-}
+    def find_file(self, stages: Mapping[str, Path], name: str) -> Path:
+        """Returns the file of a split, '<name>.npz' among the artefacts. Raises UsageError without such a stage."""
+        stage = str(self.stage)
+        if stage not in stages:
+            raise UsageError(
+                f'data.proposals.stage={stage!r} is not a finished stage{named.suggest(stage, stages)}; put it before '
+                'this one in stages.chain'
+            )
+        return stages[stage] / 'artefacts' / f'{name}.npz'
 
 
 def search_proposals(proposer: Proposer) -> Transform:
@@ -132,7 +78,8 @@ class ObjectPipeline:
     Attributes:
       batch_size: images of all processes together.
       objects: the number per image.
-      proposals: the number per image, and where they are from; None if batches have none.
+      proposals: the number per image, and the stage that they are from; None if batches have none.
+      proposer: of images that no stage has searched; None if there is none.
       sizes: (height, width) of the batches; none if the transforms give all images one size.
       reading: threads, workers and memory_limit, as of `Batches`.
     """
@@ -140,14 +87,23 @@ class ObjectPipeline:
     batch_size: named.Count
     objects: ObjectSettings
     proposals: ProposalSettings | None = None
+    proposer: Proposer | None = None
     sizes: tuple[Size, ...] = ()
     reading: Mapping[str, Any] = field(default_factory=dict)
 
-    def prepare(self, source: Source, stages: Mapping[str, Path]) -> Source:
-        """Returns the source with the proposals that a finished stage has stored, after a check of its objects."""
+    def prepare(self, source: Source, stages: Mapping[str, Path], name: str) -> Source:
+        """Returns the source with the proposals that a stage has stored for it, after a check of its objects.
+
+        Args:
+          source: images before all transforms.
+          stages: the folders of the finished stages, by name.
+          name: of the split: 'train', or that of an evaluator.
+        """
         if self.objects.overflow == 'error':
             check_most(source, self.objects.most, 'data.objects.most')
-        return source if self.proposals is None else self.proposals.add(source, stages)
+        if self.proposals is None or self.proposals.stage is None:
+            return source
+        return WithProposals(source, read_proposals(self.proposals.find_file(stages, name)), self.proposals.most)
 
     def make_transforms(self, spec: Mapping[str, Any] | None, where: str, size: Size | None = None) -> tuple:
         """Makes the transforms of a config, and gives their examples fixed numbers of objects and proposals.
@@ -157,18 +113,21 @@ class ObjectPipeline:
           where: its section, for errors.
           size: (height, width) of the batch; None where all batches have one size.
         """
-        search = () if self.proposals is None else self.proposals.make_search()
+        search = self.proposals is not None and self.proposals.stage is None
         padding = pad_boxes(self.objects.most, overflow=self.objects.overflow)
-        return (*search, *self._make_sized(spec, where, size), padding, *self._pad_proposals())
+        return (*self._chain(spec, where, size, search), padding, *self._pad_proposals())
 
     def make_image_transforms(self, spec: Mapping[str, Any] | None, where: str, size: Size) -> tuple:
         """Makes the transforms of a config for new images: without objects, and searched for proposals."""
-        search = self.proposals and self.proposals.name != 'rpn'
-        searched = (search_proposals(self.proposals.make_proposer()),) if search else ()
-        return (*searched, *self._make_sized(spec, where, size), *(self._pad_proposals() if search else ()))
+        return (*self._chain(spec, where, size, search=self.proposals is not None), *self._pad_proposals())
 
-    def _make_sized(self, spec: Mapping[str, Any] | None, where: str, size: Size | None) -> tuple:
-        return tuple(make_transforms(spec if size is None else fill_size(spec, size), where))
+    def _chain(self, spec: Mapping[str, Any] | None, where: str, size: Size | None, search: bool) -> tuple:
+        chain = tuple(make_transforms(spec if size is None else fill_size(spec, size), where))
+        if not search:
+            return chain
+        if self.proposer is None:
+            raise UsageError('these images have no proposals; name what searches them in the section `proposals`')
+        return (search_proposals(self.proposer), *chain)
 
     def _pad_proposals(self) -> tuple:
         return () if self.proposals is None else (pad_proposals(self.proposals.most),)
