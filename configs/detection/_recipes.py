@@ -1,4 +1,4 @@
-"""Shared parts of the recipes: SSD's and YOLO's on Pascal VOC and COCO, and scenes of digits."""
+"""Shared parts of the recipes: of the papers on Pascal VOC and COCO, and on scenes of digits."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -38,6 +38,7 @@ def scenes(
     ci: bool = False,
     transforms: Mapping[str, Any] | None = None,
     source: Mapping[str, Any] | None = None,
+    sections: Mapping[str, Any] | None = None,
 ) -> ConfigDict:
     """Returns a recipe on scenes of digits: Adam with a cosine schedule.
 
@@ -53,9 +54,10 @@ def scenes(
       ci: whether CI runs it.
       transforms: of training; scenes have one size already.
       source: further arguments of `canon.data.detection.digit_scenes`.
+      sections: further sections, or others in place of those here.
     """
     source = source or {}
-    return ConfigDict(
+    config = ConfigDict(
         dict(
             experiment='detection',
             seed=0,
@@ -103,6 +105,8 @@ def scenes(
             target=dict(metric='test/map50', at_least=at_least, ci=ci),  # what the ledger checks
         )
     )
+    config.update(ConfigDict(dict(sections or {})))
+    return config
 
 
 def small_ssd(maps: int = 4, width: float = 0.25) -> dict[str, Any]:
@@ -264,7 +268,7 @@ def shrink(
         config.data, config.run, config.target = small.data, small.run, small.target
         config.data.train.transforms, config.data.evals.test.transforms = transforms
         config.data.evals.test.sizes, config.data.evals.test.coco = (size * 0.3, size * 0.4), False
-        config.model.update(dict(model, num_classes=11 if config.system.name == 'ssd' else 10))
+        config.model.update(dict(model, num_classes=10 if config.system.name == 'yolo' else 11))
         config.tx.momentum.learning_rate = dict(
             name='warmup', steps='10%', then=dict(name='cosine', init=rate, final=0.0, steps='90%')
         )
