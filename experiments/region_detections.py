@@ -43,7 +43,7 @@ def _evaluate(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefac
     names = regions.list_class_names(source)
 
     def classify(layers):
-        return svms.score(layers[svm_layer])
+        return region_detection.squash_scores(svms.score(layers[svm_layer]))
 
     def move(own, layers):
         return boxes.move(own, layers[box_layer])

@@ -34,7 +34,10 @@ def make_stage(config: ConfigDict, stages: Mapping[str, Path] | None) -> Experim
     names = regions.list_class_names(source)
     model, make_input = regions.make_network(config, names)
     objects = named.call(ObjectSettings, config.data.objects, 'data.objects')
-    transforms = objects.make_transforms(config.data.train.transforms, 'data.train.transforms')
+    transforms = (
+        *data.transforms.make_transforms(config.data.train.transforms, 'data.train.transforms'),
+        data.transforms.pad_boxes(objects.most, overflow=objects.overflow),
+    )
     about: dict[str, Any] = dict(class_names=names, num_examples=len(source))
     about['image_shape'] = infer_image_shape(source, transforms, 'data.train')
     count = named.to_plain(config.proposals).get('max_boxes', 2000)

@@ -88,7 +88,7 @@ BOXES = dict(
     norm=20.0,
 )
 DETECT = dict(
-    score_threshold=-1.0,  # of SVMs
+    score_threshold=0.15,  # of the logistic function of an SVM's score, which is 0.27 at the margin of negatives
     iou_threshold=0.3,  # of non-maximum suppression within a class
     max_detections=100,  # per image
 )

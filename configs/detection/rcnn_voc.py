@@ -5,8 +5,8 @@
 
 Selective search of images of 500 pixels' width; fine-tuning with 32 positives and 96 negatives per batch at a rate of
 0.001, a tenth of pre-training's; features in files (30 GB per layer of 4,096 units and thousand images of 2,000
-regions); SVMs, ridge regression from pool5, non-maximum suppression at 0.3. It starts from the weights of an AlexNet that
-`configs/classification/alexnet.py` has trained on ImageNet. The paper reports a mAP of 58.5 %, 54.2 % without
+regions); SVMs, ridge regression from pool5, non-maximum suppression at 0.3. It starts from the weights of an AlexNet
+that `configs/classification/alexnet.py` has trained on ImageNet. The paper reports a mAP of 58.5 %, 54.2 % without
 the regression of boxes. Not run here: neither VOC nor ImageNet is available. `:smoke` is the recipe on scenes of digits
 with a narrow network.
 """

@@ -113,6 +113,7 @@ def test_a_running_computation_is_not_disturbed(tmp_path, monkeypatch):
         props.compute_proposals(make_source(2), path, proposer, report=start_another)
 
 
+@pytest.mark.slow
 def test_processes_compute_the_same(tmp_path):
     source = digit_scenes('train[:3]', 3, most=2, height=64, width=64, sizes=(20, 40))
     proposer = props.make_proposer(strategy='fast', scales=(50,), colours=('lab',))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from canon import named
 from canon.data.images.geometry import box_area, box_iou, clip_boxes
@@ -23,12 +24,13 @@ class RegionSelection:
     """config.detect: which scored regions are detections.
 
     Attributes:
-      score_threshold: lower scores are not; an SVM has -1 and 1 at its margins.
+      score_threshold: lower scores are not. Those of SVMs are given by the logistic function, which keeps their order:
+        0.27 and 0.73 at the margins.
       iou_threshold: of non-maximum suppression within a class.
       max_detections: per image, the best of all classes.
     """
 
-    score_threshold: float = -1.0
+    score_threshold: named.Probability = 0.15
     iou_threshold: named.Probability = 0.3
     max_detections: named.Count = 100
 
@@ -102,10 +104,14 @@ def detect_regions(
     return rows
 
 
+def squash_scores(scores: np.ndarray) -> np.ndarray:
+    """Returns the logistic function of scores of SVMs: in 0..1 and in the same order, as figures take them."""
+    return special.expit(scores)
+
+
 def score_softmax(logits: np.ndarray) -> np.ndarray:
     """Returns the probabilities of all classes but the background, class 0, of logits [R, 1 + C]."""
-    shifted = np.exp(logits - logits.max(1, keepdims=True))
-    return (shifted / shifted.sum(1, keepdims=True))[:, 1:]
+    return special.softmax(logits, axis=1)[:, 1:]
 
 
 def make_scorer(
