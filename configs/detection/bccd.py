@@ -32,7 +32,7 @@ def get_config(arg: str = ''):
         few = dict(height=96, width=128, sizes=(24, 64), most=4, clutter=2)
         return scenes(model, system, 600, 0.3, num_examples=2048, test=128, source=few)
     resize = dict(size=(192, 256))
-    config = scenes(model, system, 3000, 0.75, batch_size=8, rate=2e-3)
+    config = scenes(model, system, 3000, 0.75, batch_size=8, rate=0.015)
     config.data.name = 'voc_detection'
     with config.unlocked():
         # Boxes that reach outside of their image are clipped, or dropped if nothing is left.

@@ -72,13 +72,13 @@ def scenes(
     model: Mapping[str, Any],
     steps: int,
     at_least: float,
-    rate: Any = 3e-3,
+    rate: float = 0.02,
     batch_size: int = 16,
     ci: bool = False,
     num_examples: int = 2048,
     **source: Any,
 ) -> ConfigDict:
-    """Returns a recipe on scenes of digits: AdamW with a cosine schedule.
+    """Returns a recipe on scenes of digits: Muon with a cosine schedule.
 
     Args:
       model: name and arguments of the network.
@@ -107,13 +107,13 @@ def scenes(
             model=dict(num_classes=11, dtype=placeholder(str), **model),
             loss=dict(reduction='mean', balance=0.0, label_smoothing=0.0),  # balance: exponent of class weights
             tx=dict(
-                chain=('clip', 'adamw'),
+                chain=('clip', 'muon'),
                 clip=dict(name='clip_by_global_norm', max_norm=5.0),
-                adamw=dict(
+                # Of matrices, and AdamW's of vectors. With Adam alone 900 steps did not tell the digits apart.
+                muon=dict(
+                    learning_rate=_warm_up(rate),
+                    adam_learning_rate=_warm_up(0.15 * rate),
                     weight_decay=1e-2,  # decoupled from the gradient
-                    learning_rate=dict(
-                        name='warmup', steps='5%', then=dict(name='cosine', init=rate, final=0.0, steps='95%')
-                    ),
                 ),
             ),
             # Photographs keep their size, if no shorter side is given; they are padded to a multiple of the stride.
@@ -127,6 +127,11 @@ def scenes(
             target=dict(metric='test/mean_iu', at_least=at_least, ci=ci),  # what the ledger checks
         )
     )
+
+
+def _warm_up(rate: float) -> dict[str, Any]:
+    """Returns a schedule that rises to a rate over 5 % of the run, and falls to 0 as a cosine."""
+    return dict(name='warmup', steps='5%', then=dict(name='cosine', init=rate, final=0.0, steps='95%'))
 
 
 def paper_smoke(name: str, at_least: float) -> ConfigDict:

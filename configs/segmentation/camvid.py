@@ -41,7 +41,7 @@ def get_config(arg: str = '') -> ConfigDict:
         config = scenes(model, 200, 0.3, height=96, width=96, sizes=(24, 64), most=6)
         config.loss.balance = 0.5
         return config
-    config = scenes(model, 1300, 0.4, rate=2e-3, batch_size=8)
+    config = scenes(model, 1300, 0.4, rate=0.015, batch_size=8)
     config.data.name = 'label_maps'
     config.data.source = dict(
         path=placeholder(str),  # the folder CamVid, or an uncompressed tar of it
@@ -57,7 +57,7 @@ def get_config(arg: str = '') -> ConfigDict:
     config.model.num_classes = len(CLASSES)
     config.loss.balance = 0.5  # exponent of the classes' weights, median frequency / frequency
     with config.unlocked():
-        config.tx.chain = ('clip', 'adamw', 'ema')
+        config.tx.chain = ('clip', 'muon', 'ema')
         config.tx.ema = dict(decay=0.99)  # the averaged weights are evaluated
         config.predict.shorter_side = 180  # photographs of any size are labelled at the size of the training images
         config.run.evals = dict(test=dict(every='50%'), validation=dict(every='20%'))

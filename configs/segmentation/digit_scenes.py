@@ -16,10 +16,12 @@ def get_config(arg: str = ''):
     smoke = arg == 'smoke'
     model = dict(
         name='fcn.skip_fcn',
-        backbone=dict(name='resnet.resnet18', width=0.5),  # half of the channels
+        backbone=dict(name='vgg.vgg11', width=0.25, batch_norm=True, init='he'),  # width: share of the channels
         strides=(2, 4, 8, 16),  # of the stages that are fused, coarse to fine
         channels=32,  # of the fused maps; None adds scores, as the paper
     )
-    config = scenes(model, 400 if smoke else 3000, 0.6, num_examples=2048 if smoke else 8192, ci=False)
-    config.loss.balance = 0.5  # exponent of the classes' weights: nine of ten pixels are ground
+    # Fewer and larger digits than the default (8 to 64 pixels, up to 12, 6 shapes of clutter) on smaller scenes.
+    small = dict(height=64, width=64, sizes=(20, 48), most=3, clutter=2) if smoke else {}
+    config = scenes(model, 800 if smoke else 3000, 0.6, num_examples=4096 if smoke else 8192, **small)
+    config.loss.balance = 0.75  # exponent of the classes' weights: nine of ten pixels are ground
     return config
