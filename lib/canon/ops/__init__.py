@@ -34,6 +34,6 @@ __all__ = [
     'activation', 'adaptive_avg_pool', 'anchors', 'attention', 'avg_pool', 'backend', 'batch_norm', 'batch_norm_train',
     'bilinear_deconv', 'bilinear_deconv_kernel', 'bilinear_kernel', 'boxes', 'conv', 'conv_transpose', 'ctc',
     'decoding', 'dense', 'elu', 'l2_normalize', 'leaky_relu', 'lrn', 'lrn_within', 'map_in_chunks', 'matching',
-    'max_pool', 'nms', 'priors', 'proposals', 'recurrence', 'regions', 'relu', 'relu6', 'resolve_padding', 'scaled_tanh',
-    'sigmoid', 'sinusoids', 'tanh', 'upsample_bilinear', 'upsample_nearest',
+    'max_pool', 'nms', 'priors', 'proposals', 'recurrence', 'regions', 'relu', 'relu6', 'resolve_padding',
+    'scaled_tanh', 'sigmoid', 'sinusoids', 'tanh', 'upsample_bilinear', 'upsample_nearest',
 ]  # fmt: skip
