@@ -59,7 +59,9 @@ def built(root, tmp_path_factory):
             config.data.data_dir = str(tmp_path_factory.getbasetemp() / 'tfds')
         module = importlib.import_module(f'experiments.{config.experiment}')
         made = module.make(module.offline(config))
-        experiments[file] = config.experiment, made if isinstance(made, Experiment) else made[0].make(None)[0]
+        if not isinstance(made, Experiment):  # the first stage that trains
+            made = next(stage for stage in made if stage.make is not None).make(None)[0]
+        experiments[file] = config.experiment, made
     return experiments
 
 
