@@ -9,6 +9,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from canon.plots.pictures import hide_frame
+
 _COLOURS = [to_rgb(c) for c in ('#00c8ff', '#ff2fd0', '#ffe000', '#5dff3b', '#ff4b1f', '#8f5bff', '#00ffc3', '#ff9db5')]
 _VOID = 255  # label of pixels without a class, as in PASCAL VOC
 
@@ -32,10 +34,9 @@ def draw_annotated_images(
     figure = Figure(figsize=(width * columns, (width * tallest + 0.28) * rows), layout='constrained')
     for i in range(rows * columns):
         axes = figure.add_subplot(rows, columns, i + 1)
-        axes.axis('off')
+        hide_frame(axes, titles[i] if i < len(examples) else None, fontsize=8)
         if i < len(examples):
             _draw_example(axes, examples[i])
-            axes.set_title(titles[i], fontsize=8)
     return figure
 
 

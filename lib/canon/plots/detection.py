@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 
 from canon.plots.bars import style_axes
 from canon.plots.images import make_dense_layout
+from canon.plots.pictures import hide_frame
 
 _SIZE_NAMES = ('small', 'medium', 'large')
 # Of right, badly located, confused, duplicate, background and missed: what is right stands out from all errors.
@@ -50,19 +51,19 @@ def draw_detections(
     for i in range(rows * columns):
         axes = [figure.add_subplot(rows, panels * columns, panels * i + k + 1) for k in range(panels)]
         for a in axes:
-            a.axis('off')
+            hide_frame(a)
         if i >= len(images):
             continue
         title = titles[i] if len(titles) else ''
         if truth is not None:
             _draw_boxes(axes[0], images[i], truth[i], class_names)
-            axes[0].set_title(f'{title}: truth' if title else 'truth', fontsize=8)
+            axes[0].set_title(f'{title}: truth' if title else 'truth', fontsize=8, y=1.0)
         predicted = {name: np.asarray(values) for name, values in detections[i].items()}
         confident = predicted['scores'] >= score_threshold
         predicted['valid'] = confident & predicted.get('valid', True)
         _draw_boxes(axes[-1], images[i], predicted, class_names)
         prediction = f'predictions from {score_threshold:g}' if truth is not None else title
-        axes[-1].set_title(prediction, fontsize=8)
+        axes[-1].set_title(prediction, fontsize=8, y=1.0)
     return figure
 
 

@@ -6,6 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from canon.plots.pictures import hide_frame
+
 _NUMBERED_CLASSES = 25  # up to which counts fit into the cells
 _NAMED_CLASSES = 50  # up to which names fit along the axes
 
@@ -49,10 +51,9 @@ def draw_gallery(images: np.ndarray, titles: Sequence[str], columns: int = 8, ti
     figure = Figure(figsize=(1.25 * columns, 1.5 * rows + (0.4 if title else 0)), layout='constrained')
     for i in range(rows * columns):
         axes = figure.add_subplot(rows, columns, i + 1)
-        axes.axis('off')
+        hide_frame(axes, titles[i] if i < len(images) else None, fontsize=8)
         if i < len(images):
             axes.imshow(_stretch(images[i]), cmap='gray', interpolation='nearest')
-            axes.set_title(titles[i], fontsize=8)
     if title:
         figure.suptitle(title, fontsize=10)
     return figure

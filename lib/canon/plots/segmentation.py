@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from canon.plots.images import make_dense_layout
+from canon.plots.pictures import hide_frame
 
 _VOID = 255  # label of pixels without a class
 
@@ -79,11 +80,9 @@ def draw_label_maps(
         panels += [(name, overlay_label_map(image, g[i], opacity, palette, background)) for name, g in maps.items()]
         for k, (title, pixels) in enumerate(panels):
             axes = figure.add_subplot(rows, columns, columns * i + k + 1)
-            axes.axis('off')
-            axes.imshow(pixels, interpolation='nearest')
             # Names of columns once, names of images in each row.
-            if k == 0 or i == 0:
-                axes.set_title(title, fontsize=8)
+            hide_frame(axes, title if k == 0 or i == 0 else None, fontsize=8)
+            axes.imshow(pixels, interpolation='nearest')
     handles = [
         Patch(facecolor=palette[label] / 255, edgecolor='0.5', linewidth=0.5, label=_get_name(label, class_names))
         for label in occurring.astype(int)

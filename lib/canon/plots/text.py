@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from canon.plots.pictures import hide_frame
+
 _FAINT = 0.05  # characters whose probability stays below it are not drawn
 _LETTER = 0.088, 0.17  # width and height in inches of a letter of size 7.3
 _LINE_ENDS = ('⏎', '<eos>')
@@ -29,9 +31,8 @@ def draw_text_images(images: np.ndarray, titles: Sequence[str], columns: int = 4
     figure = Figure(figsize=(2.2 * columns, cell * rows + (0.4 if title else 0)), layout='constrained')
     for i, (image, text) in enumerate(zip(images, titles, strict=True), 1):
         axes = figure.add_subplot(rows, columns, i)
-        axes.axis('off')
+        hide_frame(axes, text, fontsize=9, pad=3)
         axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap='gray', interpolation='nearest')
-        axes.set_title(text, fontsize=9, pad=3)
     if title:
         figure.suptitle(title, fontsize=10)
     return figure
