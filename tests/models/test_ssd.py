@@ -224,7 +224,7 @@ def test_bad_input_is_one_clear_line():
         make('ssd.ssd', backbone=SMALL, aspect_ratios=((2.0,),))
     with pytest.raises(UsageError, match=r"model\.backbone\.name|'vgg\.vgg111'"):
         make('ssd.ssd', backbone=dict(name='vgg.vgg111'))
-    with pytest.raises(UsageError, match='has no stages to predict from'):
+    with pytest.raises(UsageError, match='has no stages; choose a network of images'):
         make('ssd.ssd', backbone=dict(name='deepsdf.deepsdf'))
     with pytest.raises(UsageError, match='a backbone without a classifier'):
         jax.eval_shape(lambda k: ReducedVGG().init(k, images(1, 64, 64), features=False), jax.random.key(0))

@@ -387,12 +387,7 @@ def skip_fcn(
     Raises:
       UsageError: the backbone has no stage of a stride.
     """
-    arguments: dict[str, Any] = {'dtype': dtype, **backbone}
-    if 'name' not in arguments:
-        raise UsageError("model.backbone needs a name, such as 'resnet.resnet18'")
-    network = models.make_model(where='model.backbone', **arguments)
-    if not isinstance(network, Network):
-        raise UsageError(f'model.backbone.name={backbone["name"]!r} has no stages; choose a network of images')
+    network = models.make_backbone(backbone, dtype)
     pyramid = select_pyramid(trace_stages(network))
     if missing := [stride for stride in strides if stride not in pyramid] or not strides:
         known = ', '.join(map(str, pyramid))

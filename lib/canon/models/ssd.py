@@ -29,7 +29,7 @@ from jax.nn import initializers
 
 from canon import ops
 from canon.errors import UsageError
-from canon.models import cite, make_model
+from canon.models import cite, make_backbone
 from canon.named import Count, suggest
 from canon.nn import BatchNorm, Conv, L2Norm, Network, check_images, scale_channels
 from canon.nn.trace import select_pyramid, trace_stages
@@ -362,10 +362,7 @@ def ssd(
     Raises:
       UsageError: the backbone is unknown or has no such stage, or sizes and aspect ratios do not fit the maps.
     """
-    arguments = {**({} if dtype is None else {'dtype': dtype}), **backbone}
-    network = make_model(**arguments, where='model.backbone')
-    if not isinstance(network, Network):
-        raise UsageError(f'model.backbone={dict(backbone)} has no stages to predict from; take an image network')
+    network = make_backbone(backbone, dtype)
     traced = trace_stages(network)
     if stages is None:
         stages = tuple(name for stride, name in sorted(select_pyramid(traced).items()) if stride >= min_stride)
