@@ -67,7 +67,6 @@ def _evaluate(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefac
     sums = {'detections': rows}
     batches = data.Once(source, 1, threads=0)
     evaluator = tasks.detection_evaluator(_refuse, batches, names, settings, tasks.make_draw(batches, names, settings))
-    artefacts.report(len(source), len(source))
     if evaluator.draw is not None:
         figures = evaluator.draw(None, None, sums)
         regions.save_figures(artefacts, {f'{name}-{title}': figure for title, figure in figures.items()})

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from canon import named
-from canon.data.detection.region_batches import make_region_batches
+from canon.data.detection.region_batches import RegionSampling, make_region_batches
 from canon.tasks.classification import classification_task
 from canon.train import Experiment
 from experiments import images, regions
@@ -30,17 +30,17 @@ def make_stage(config: ConfigDict, stages: Mapping[str, Path] | None) -> Experim
 
     stages: the folders of the finished ones; None makes it on zeros.
     """
-    crop, options = regions.make_crop(config), named.to_plain(config.finetuning)
+    crop, sampling = regions.make_crop(config), named.call(RegionSampling, config.finetuning, 'finetuning')
     names = regions.list_class_names(regions.load_split(config, 'train'))
     model, make_input = regions.make_network(config, names)
     about: dict[str, Any] = dict(class_names=names, image_shape=(crop.size, crop.size, 3))
-    options |= dict(seed=config.seed, batch_size=config.data.batch_size, threads=config.data.reading.threads)
     if stages is None:
         zeros = np.zeros(config.data.batch_size, np.int32)
         train = images.placeholder_data(config, {**about, 'num_examples': len(zeros)}, label=zeros)
     else:
         source = regions.load_proposed(config, 'train', stages)
-        train = named.call(make_region_batches, dict(source=source, crop=crop, **options), 'finetuning')
+        options = dict(seed=config.seed, **images.reading(config))
+        train = make_region_batches(source, crop, sampling, **options)
     about['num_examples'] = train.num_examples
     read = regions.make_reader(config)
     return Experiment(classification_task(model, make_input), config.tx, train, about=about, read=read)

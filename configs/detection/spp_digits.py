@@ -4,7 +4,7 @@
 
 A classifier of regions is trained at two sizes in turn on one set of weights; it stands for ImageNet's. The layers
 after the pyramid are fine-tuned on proposals of whole images, whose maps stay as they are. The features of all regions
-then come from a few maps per image, each region from the scale at which it is nearest to 48 pixels. SVMs, regression
+then come from a few maps per image, each region from the scale at which it is nearest to 36 pixels. SVMs, regression
 and detections are those of R-CNN. The network is a narrow VGG-11 up to conv4, at stride 8.
 """
 
@@ -12,18 +12,18 @@ from configs.detection._region_recipes import digits, list_spp_stages, small_net
 
 
 def get_config(arg: str = ''):
-    model = small_network('spp_net.spp_net', stride=8, bins=(4, 3, 2, 1))  # 30 cells
-    crop = dict(size=48, context=0, form='square')  # what the classifier sees; it is not warped
+    model = small_network('spp_net.spp_net', stride=8, bins=(4, 2, 1))  # 21 cells
+    crop = dict(size=40, context=0, form='square')  # what the classifier sees; it is not warped
     size = 96 if arg == 'smoke' else 128
     scales = dict(
         sides=(size // 2, size, 2 * size, 3 * size),  # of the resized image
         longest=3 * size,
-        region=48.0,  # side of the square whose area a region should have
+        region=36.0,  # side of the square whose area a region should have
         multiple=8,
     )
-    stages = list_spp_stages(image=2 * size, images=4, steps=150 if arg == 'smoke' else 1000)
-    shared = dict(scales=scales, sizes=(40, 48))
+    stages = list_spp_stages(image=2 * size, images=4, steps=300 if arg == 'smoke' else 2000)
+    shared = dict(scales=scales, sizes=(32, 40))
     if arg == 'smoke':
         small = dict(height=96, width=96, sizes=(14, 48), most=4, clutter=3)  # fewer and larger digits
-        return digits(model, crop, stages, 250, 0.5, num_examples=256, test=96, source=small, **shared)
+        return digits(model, crop, stages, 450, 0.5, num_examples=256, test=96, source=small, **shared)
     return digits(model, crop, stages, 3000, 0.8, **shared)

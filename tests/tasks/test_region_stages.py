@@ -103,7 +103,7 @@ def test_regions_are_labelled_by_their_nearest_object():
 
 def test_a_batch_is_a_function_of_its_seed_and_its_step():
     source, crop = Scenes(), batches.RegionCrop(size=8, context=1)
-    options = dict(batch_size=16, flip=0.5, seed=3, threads=0)
+    options = dict(batch_size=16, seed=3, threads=0)
     data = batches.make_region_batches(source, crop, **options)
     table, batch = data.table, data[5]
     # 4 of 16 are positive: objects, and proposals with an IoU of a half; the difficult object's are neither.
@@ -123,7 +123,7 @@ def test_a_batch_is_a_function_of_its_seed_and_its_step():
     halves = [data.for_process(i, 2)[5] for i in range(2)]
     np.testing.assert_array_equal(np.concatenate([half['image'] for half in halves]), batch['image'])
     # Several sizes take turns on the same regions.
-    sized = batches.make_region_batches(source, crop, sizes=(6, 8), **options)
+    sized = batches.make_region_batches(source, crop, batches.RegionSampling(sizes=(6, 8)), **options)
     shapes = {sized[step]['image'].shape[1] for step in range(12)}
     assert shapes == {6, 8}
     np.testing.assert_array_equal(sized[5]['label'], batch['label'])
@@ -133,7 +133,7 @@ def test_regions_of_one_kind_alone_are_refused():
     source, crop = Scenes(), batches.RegionCrop(size=8, context=1)
     table = batches.tabulate_regions(source)
     with pytest.raises(UsageError, match=r'none of 11 regions is negative at an IoU of 0\.5'):
-        batches.RegionBatches(source, table, crop, negative_iou=0.4)
+        batches.RegionBatches(source, table, crop, batches.RegionSampling(negative_iou=0.4))
     background = table._replace(labels=np.zeros_like(table.labels))
     with pytest.raises(UsageError, match='none of 11 regions is positive'):
         batches.RegionBatches(source, background, crop)

@@ -77,6 +77,25 @@ class RegionCrop:
         return crops
 
 
+@dataclass(frozen=True)
+class RegionSampling:
+    """config.finetuning: which regions a batch has, and their form.
+
+    Attributes:
+      positive_fraction: share of positives, rounded.
+      positive_iou: IoU with an object from which a region is positive.
+      negative_iou: IoU from which a region that is not positive is negative; 0 in R-CNN.
+      flip: probability of a mirror image.
+      sizes: of the crops in pixels, of which each batch has one; that of the crop if empty.
+    """
+
+    positive_fraction: named.Probability = 0.25
+    positive_iou: named.Probability = 0.5
+    negative_iou: named.Probability = 0.0
+    flip: named.Probability = 0.5
+    sizes: tuple[named.Count, ...] = ()
+
+
 class RegionTable(NamedTuple):
     """The regions of all images of a source: their objects and their proposals.
 
@@ -170,14 +189,12 @@ class RegionBatches:
         source: Source,
         table: RegionTable,
         crop: RegionCrop,
+        sampling: RegionSampling = RegionSampling(),
         batch_size: named.Count = 128,
-        positive_fraction: named.Probability = 0.25,
-        positive_iou: named.Probability = 0.5,
-        negative_iou: named.Probability = 0.0,
-        flip: named.Probability = 0.5,
         size: int | None = None,
         seed: int = 0,
         threads: int = 2,
+        workers: int = 0,
         memory_limit: int = 1 << 30,
     ):
         """
@@ -185,34 +202,33 @@ class RegionBatches:
           source: the images.
           table: their regions, of `tabulate_regions`.
           crop: makes the images of a batch.
+          sampling: which regions a batch has.
           batch_size: B, of all processes together.
-          positive_fraction: share of positives, rounded.
-          positive_iou: IoU with an object from which a region is positive.
-          negative_iou: IoU from which a region that is not positive is negative; 0 in R-CNN.
-          flip: probability of a mirror image.
           size: of the crops; that of `crop` if None.
           seed: of the draws.
           threads: that prepare batches ahead.
+          workers: processes that do it instead; each reads the source itself.
           memory_limit: in bytes; a source that fits is decoded once and kept.
 
         Raises:
           UsageError: no region is positive, or none is negative.
         """
-        positive = (table.labels > 0) & (table.overlaps >= positive_iou)
-        negative = (table.overlaps < positive_iou) & (table.overlaps >= negative_iou)
+        positive = (table.labels > 0) & (table.overlaps >= sampling.positive_iou)
+        negative = (table.overlaps < sampling.positive_iou) & (table.overlaps >= sampling.negative_iou)
         self.positives, self.negatives = np.flatnonzero(positive), np.flatnonzero(negative)
-        self.positive_count = round(batch_size * positive_fraction)
+        self.positive_count = round(batch_size * sampling.positive_fraction)
         for kind, rows, needed in (
             ('positive', self.positives, self.positive_count),
             ('negative', self.negatives, batch_size - self.positive_count),
         ):
             if needed and not len(rows):
                 raise UsageError(
-                    f'{source!r}: none of {len(table.boxes)} regions is {kind} at an IoU of {positive_iou}; '
+                    f'{source!r}: none of {len(table.boxes)} regions is {kind} at an IoU of {sampling.positive_iou}; '
                     'check the proposals and the objects'
                 )
-        self.source = cache_if_small(source, memory_limit)
-        self.table, self.crop, self.size, self.flip, self.seed, self.threads = table, crop, size, flip, seed, threads
+        self.source = cache_if_small(source, 0 if workers else memory_limit)
+        self.table, self.crop, self.sampling = table, crop, sampling
+        self.size, self.seed, self.threads, self.workers = size, seed, threads, workers
         self.batch_size, self.num_examples = batch_size, len(table.boxes)
         self._local = process_rows(batch_size, 0, 1)
 
@@ -236,7 +252,7 @@ class RegionBatches:
         chosen = np.concatenate([self.positives[rows], self.negatives[others]])
         labels = self.table.labels[chosen].copy()
         labels[len(drawn) :] = 0
-        return chosen, labels, generator.random(self.batch_size) < self.flip
+        return chosen, labels, generator.random(self.batch_size) < self.sampling.flip
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         if step < 0:
@@ -253,13 +269,13 @@ class RegionBatches:
 
     def iterate(self, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """Yields self[start], self[start + 1], ..., prepared ahead."""
-        return prefetch(self, start, ENDLESS, self.threads, 0)
+        return prefetch(self, start, ENDLESS, self.threads, self.workers)
 
 
 def make_region_batches(
-    source: Source, crop: RegionCrop, sizes: Sequence[named.Count] = (), seed: int = 0, **options: Any
+    source: Source, crop: RegionCrop, sampling: RegionSampling = RegionSampling(), seed: int = 0, **options: Any
 ) -> RegionBatches | Interleaved:
-    """Makes training batches of the regions of a source, of several sizes if `sizes` has any.
+    """Makes training batches of the regions of a source, of several sizes if `sampling.sizes` has any.
 
     With several sizes each batch has one of them, drawn at random, for one set of weights (SPP-net, section 2.3); the
     regions of a step do not depend on its size.
@@ -267,15 +283,25 @@ def make_region_batches(
     Args:
       source: examples with `boxes`, `labels` and `proposals`.
       crop: makes the images.
-      sizes: of the crops in pixels; that of `crop` if empty.
+      sampling: which regions a batch has.
       seed: of the draws.
       **options: of `RegionBatches`.
     """
     table = tabulate_regions(source)
-    batches = [RegionBatches(source, table, crop, size=size, seed=seed, **options) for size in sizes or (None,)]
+    batches = [
+        RegionBatches(source, table, crop, sampling, size=size, seed=seed, **options)
+        for size in sampling.sizes or (None,)
+    ]
     if len(batches) == 1:
         return batches[0]
-    return Interleaved(batches, weights=[1.0] * len(batches), seed=seed, aligned=True, threads=batches[0].threads)
+    return Interleaved(
+        batches,
+        weights=[1.0] * len(batches),
+        seed=seed,
+        threads=batches[0].threads,
+        workers=batches[0].workers,
+        aligned=True,
+    )
 
 
 def check_class_counts(counts: Sequence[int], names: Sequence[str], what: str) -> None:

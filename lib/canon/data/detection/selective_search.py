@@ -34,7 +34,7 @@ _ORIENTATIONS = 8
 _AT_ONCE = 16
 
 
-class SearchSettings(NamedTuple):
+class HierarchySettings(NamedTuple):
     """The hierarchies of a strategy: every combination of its three parts."""
 
     colours: tuple[str, ...]
@@ -43,8 +43,8 @@ class SearchSettings(NamedTuple):
 
 
 STRATEGIES = {
-    'fast': SearchSettings(('hsv', 'lab'), ('CTSF', 'TSF'), (50, 100)),
-    'quality': SearchSettings(('hsv', 'lab', 'rgi', 'h', 'i'), ('CTSF', 'TSF', 'F', 'S'), (50, 100, 150, 300)),
+    'fast': HierarchySettings(('hsv', 'lab'), ('CTSF', 'TSF'), (50, 100)),
+    'quality': HierarchySettings(('hsv', 'lab', 'rgi', 'h', 'i'), ('CTSF', 'TSF', 'F', 'S'), (50, 100, 150, 300)),
 }
 
 
@@ -125,7 +125,7 @@ def choose_settings(
     colours: Sequence[str] | None = None,
     similarities: Sequence[str] | None = None,
     scales: Sequence[float] | None = None,
-) -> SearchSettings:
+) -> HierarchySettings:
     """Returns the settings of a strategy with what is given put in their place. Raises UsageError for unknown names."""
     if strategy not in STRATEGIES:
         raise UsageError(f'selective_search: strategy={strategy!r} is unknown{named.suggest(strategy, STRATEGIES)}')
