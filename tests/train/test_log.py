@@ -1,10 +1,12 @@
 """`metrics.jsonl` and TensorBoard hold each step once, whatever stopped the run between."""
 
+import io
 import json
 import math
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from canon.train import fit
@@ -39,6 +41,19 @@ def test_points_of_a_retry_replace_those_before(tmp_path, resume_at):
 def test_a_kill_loses_no_point(tmp_path):
     write(tmp_path, (1, 2, 3), close=False)
     assert points(tmp_path, 'train/loss') == [(1, 1.0), (2, 1.0), (3, 1.0)]
+
+
+def test_events_hold_the_file_of_a_figure(tmp_path):
+    figure, content = Figure(figsize=(3, 2)), io.BytesIO()
+    figure.add_subplot().plot([1, 3, 2])
+    figure.savefig(content, format='png', dpi=50)
+    writer = MetricsWriter(tmp_path)
+    writer.write_picture('test/a title', content.getvalue(), 7)
+    writer.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    ((tag, image),) = [(tag, image) for tag in events.Tags()['images'] for image in events.Images(tag)]
+    assert (tag, image.step, image.width, image.height) == ('test/a_title', 7, 150, 100)
+    assert image.encoded_image_string == content.getvalue()
 
 
 def test_an_evaluation_that_is_redone_stands_once(tmp_path):

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import struct
 import sys
 import time
 from collections.abc import Generator, Iterable, Mapping
@@ -14,6 +15,7 @@ from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from canon.errors import CanonError, UsageError
@@ -59,11 +61,11 @@ class MetricsWriter:
             if self._events is not None:
                 self._events.write(step, values)
 
-    def write_figure(self, name: str, figure, step: int) -> None:
-        """Adds a matplotlib figure to the TensorBoard events."""
+    def write_picture(self, name: str, png: bytes, step: int) -> None:
+        """Adds the bytes of a PNG file to the TensorBoard events."""
         if self._events is not None:
             with _named_errors(self.path):
-                self._events.draw(name, figure, step)
+                self._events.write_picture(name, png, step)
 
     def close(self) -> None:
         """Closes the files."""
@@ -88,11 +90,15 @@ class _Events:
             self._add(step, scalar(name, value))
         self._open().flush()
 
-    def draw(self, name: str, figure, step: int) -> None:
+    def write_picture(self, name: str, png: bytes, step: int) -> None:
         from tensorboardX.summary import image
-        from tensorboardX.utils import figure_to_image
 
-        self._add(step, image(name, figure_to_image(figure, close=False), dataformats='CHW'))
+        # An event holds a PNG: the file itself takes the place of one pixel that tensorboardX encodes.
+        summary = image(name, np.zeros((1, 1, 3), np.uint8), dataformats='HWC')
+        picture = summary.value[0].image
+        picture.encoded_image_string = png
+        picture.width, picture.height = struct.unpack('>II', png[16:24])  # of the header
+        self._add(step, summary)
         self._open().flush()
 
     def close(self) -> None:
