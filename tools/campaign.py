@@ -54,6 +54,9 @@ CONFIGS = (
     'volume_rendering/phantom',
 )
 
+# A small network with published weights, and statistics of BatchNorm among them.
+NETWORK = dict(name='vgg.vgg11', num_classes=10, batch_norm=True, width=0.0625)
+
 
 class Case(NamedTuple):
     """One command and how it may end."""
@@ -201,13 +204,11 @@ def encode_mesh() -> bytes:
 @functools.cache
 def encode_weights() -> bytes:
     """Weights of a small network, written by another process: this one may not touch a device before it forks."""
-    script = """
+    script = f"""
 import sys, jax, jax.numpy as jnp
 from canon import models, weights
-from experiments import configs
-model = configs.load('configs/classification/mobilenet_v2.py:smoke').model
-variables = jax.jit(models.make_model(**model).init)(jax.random.key(0), jnp.zeros((1, 32, 32, 1)))
-weights.save_variables(sys.argv[1], model.name, variables)
+variables = jax.jit(models.make_model(**{NETWORK}).init)(jax.random.key(0), jnp.zeros((1, 32, 32, 1)))
+weights.save_variables(sys.argv[1], '{NETWORK['name']}', variables)
 """
     with tempfile.TemporaryDirectory(prefix='campaign-weights-') as folder:
         path = Path(folder) / 'net.safetensors'
@@ -297,7 +298,11 @@ def formats() -> dict[str, Format]:
         'weights': Format(
             {'net.safetensors': encode_weights},
             ('net.safetensors',),
-            config('classification/mobilenet_v2.py:smoke', 'run.init_from.path=net.safetensors'),
+            config(
+                'classification/vgg.py:smoke',
+                'run.init_from.path=net.safetensors',
+                *(f'model.{key}={value}' for key, value in NETWORK.items()),
+            ),
         ),
     }  # fmt: skip
 
