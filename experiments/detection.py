@@ -13,7 +13,6 @@ from canon import data, models, named, weights
 from canon.configuration.nested import apply_form
 from canon.data.detection.object_batches import ObjectPipeline, ObjectSettings, ProposalSettings, describe_objects
 from canon.data.detection.proposals import PROPOSERS, make_proposer
-from canon.errors import UsageError
 from canon.tasks import detection as tasks
 from canon.tasks.classification import make_image_input
 from canon.tasks.image_settings import TrainImages, reading_options
@@ -22,16 +21,19 @@ from canon.train import Evaluator, Experiment
 from canon.weights.stablehlo import Served, serve_images
 from experiments import images
 
-# Arguments of a system that other sections of a config make.
-_BOUND = ('model', 'make_input', 'settings', 'rpn', 'regions')
+# What systems take from sections of their own, and what they are given besides.
+_SHARED: dict[str, tuple[str, type]] = {
+    'settings': ('detect', tasks.DetectionSettings),
+    'rpn': ('rpn', tasks.RPNSettings),
+    'regions': ('regions', tasks.RegionSettings),
+}
+_BOUND = ('model', 'make_input', *_SHARED)
 
 # The functions whose arguments the sections of a config hold, so that the command line may set each of them.
 SECTIONS = {
     'input': {'make_image_input': make_image_input},
     'system': {name: named.combine_arguments(make, without=_BOUND) for name, make in tasks.SYSTEMS.items()},
-    'rpn': {'RPNSettings': tasks.RPNSettings},
-    'regions': {'RegionSettings': tasks.RegionSettings},
-    'detect': {'DetectionSettings': tasks.DetectionSettings},
+    **{section: {kind.__name__: kind} for section, kind in _SHARED.values()},
     'predict': {'PictureSettings': tasks.PictureSettings},
     'data.objects': {'ObjectSettings': ObjectSettings},
     'data.proposals': {'ProposalSettings': ProposalSettings},
@@ -109,21 +111,14 @@ def _bind(config: ConfigDict, about: Mapping[str, Any]) -> tuple[Experiment, Any
     """Returns the experiment on zeros in place of its data, and its model."""
     _pictures(config)  # checked before a run that is to predict with it
     arguments = named.to_plain(config.system)
-    name = arguments.pop('name', None)
-    if name not in tasks.SYSTEMS:
-        raise UsageError(f'no detector is called system.name={name!r}{named.suggest(str(name), tasks.SYSTEMS)}')
-    tasks.check_num_classes(name, config.model.num_classes, about['class_names'])
-    model = models.make_model(**named.to_plain(config.model))
-    bound = dict(
-        model=model,
-        make_input=named.call(make_image_input, config.input, 'input'),
-        settings=named.call(tasks.DetectionSettings, config.get('detect', {}), 'detect'),
-        rpn=named.call(tasks.RPNSettings, config.get('rpn', {}), 'rpn'),
-        regions=named.call(tasks.RegionSettings, config.get('regions', {}), 'regions'),
-    )
-    system = tasks.SYSTEMS[name]
-    used = {key: value for key, value in bound.items() if named.accepts(system, key)}
-    task = named.call(system, {**used, **arguments}, 'system')
+    name, bound = arguments.pop('name', None), {}
+    if name in tasks.SYSTEMS:
+        tasks.check_num_classes(name, config.model.num_classes, about['class_names'])
+    bound['model'] = model = models.make_model(**named.to_plain(config.model))
+    bound['make_input'] = named.call(make_image_input, config.input, 'input')
+    for key, (section, kind) in _SHARED.items():
+        bound[key] = named.call(kind, config.get(section, {}), section)
+    task = tasks.make_system(name, arguments, bound)
     read = weights.detector_reader(config.model.name, named.to_plain(config.model).get('backbone'))
     train = images.placeholder_data(config, about, **_pipeline(config).make_zeros())
     return Experiment(task, config.tx, train, about=about, read=read), model

@@ -52,4 +52,7 @@ def compute(config: ConfigDict, stages: Mapping[str, Path], artefacts: Any) -> d
         rows = ((found.find(example['image']), example['boxes'], example['labels']) for example in examples)
         recall = measure_proposals(rows, _COUNTS).recall()
         metrics |= {f'{name}/recall_{count}': float(x) for count, x in zip(_COUNTS, recall, strict=True)}
-    return metrics
+    images_only = data.transforms.keep_fields(('image',))
+    batches = data.Once(source, config.data.batch_size, (*transforms, images_only), memory_limit=0)
+    model = experiment.task.predict, trained.params, trained.mutable
+    return metrics | {'seconds_per_image': tasks.time_prediction(*model, batches[0])}

@@ -14,5 +14,5 @@ from configs.detection._two_stages import FASTER_RCNN, digits, small_faster_rcnn
 
 def get_config(arg: str = ''):
     if arg == 'smoke':
-        return digits(small_faster_rcnn(), FASTER_RCNN, 900, 0.7, smoke=True)
-    return digits(small_faster_rcnn(), FASTER_RCNN, 4500, 0.92)
+        return digits(small_faster_rcnn(), FASTER_RCNN, 500, 0.7, smoke=True)
+    return digits(small_faster_rcnn(), FASTER_RCNN, 3500, 0.92)

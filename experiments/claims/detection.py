@@ -33,13 +33,16 @@ def draw_scores(
 
     Args:
       runs: of the sweep.
-      name: of the form that a config is of.
+      name: of the form that a config is of; its key 'overrides' has what the sweep set, which is all that there is of a
+        run in stages.
       metrics: {logged name: text under its bars}, such as `PRECISION` and `ERRORS`.
       title: of the figure.
     """
     scores: dict[str, dict[str, list[float]]] = {}
     for run, config in finished_runs(runs):
-        values = scores.setdefault(name(config), {text: [] for text in metrics.values()})
+        values = scores.setdefault(
+            name({**config, 'overrides': run.overrides}), {text: [] for text in metrics.values()}
+        )
         for metric, text in metrics.items():
             values[text].append(float(run.metrics.get(metric, float('nan'))))
     return plots.draw_form_scores(scores, title)

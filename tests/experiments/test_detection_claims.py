@@ -1,10 +1,13 @@
 """The figures of the claims of detection, from runs that are written by hand."""
 
+import json
+
 import numpy as np
 import pytest
 
 from canon import plots
 from canon.train.runs import find_runs
+from configs.claims.softmax_svm import SCORES
 from experiments import configs
 from experiments.claims.detection import ERRORS, PRECISION
 from launch.sweep import read_points
@@ -14,6 +17,10 @@ CLAIMS = {
     'ssd_yolo': ['ssd', 'yolo'],
     'hard_negatives': ['1 per positive', '3 per positive', '10 per positive', 'all negatives'],
     'iou_crops': ['crops', 'no crops'],
+    'pyramid_levels': ['pyramid, strides 4 to 32', 'one map, stride 8', 'one map, stride 16'],
+    'region_crops': ['warp, 0 pixels', 'warp, 4 pixels', 'square, 0 pixels', 'square, 4 pixels'],
+    'softmax_svm': ['mAP at 0.5'],
+    'multi_task': ['multi-task', 'stage-wise'],
     'feature_scales': ['strides 4 to 32', 'strides 8 and 16', 'stride 4', 'stride 16'],
 }
 
@@ -24,8 +31,9 @@ def test_every_form_of_a_sweep_has_its_bars(claim, root, tmp_path):
     for number, point in enumerate(read_points(file)):
         config = configs.load(file)
         config.update_from_flattened_dict(point)
-        metrics = {name: 0.1 * (number + 1) for name in (*PRECISION, *ERRORS)}
+        metrics = {name: 0.1 * (number + 1) for name in (*PRECISION, *ERRORS, *SCORES)}
         write_run(tmp_path / str(number), config.to_dict(), metrics)
+        (tmp_path / str(number) / 'run.json').write_text(json.dumps(dict(config=claim, overrides=point)))
     for figure in configs.load_module(file).pictures(find_runs(tmp_path)).values():
         figure.canvas.draw()
         (axes,) = figure.axes

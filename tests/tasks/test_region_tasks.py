@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from canon import metrics
+from canon.data import Arrays
+from canon.data.transforms import letterbox
 from canon.errors import UsageError
 from canon.ops import boxes as box_ops
 from canon.ops.anchors import make_anchors
@@ -372,6 +374,24 @@ def test_recall_counts_the_best_proposals_only():
     assert recall['average_recall_12'] == pytest.approx(1.9 / 3)
 
 
+def test_proposals_of_a_network_are_in_pixels_of_the_images():
+    """Images of 30x60 in a letterbox of 32: what fills its middle is the whole image. Three images, two per batch."""
+    images = np.random.default_rng(0).integers(0, 256, (3, 30, 60, 3), np.uint8)
+    box, seen = np.array([0, 8, 32, 24], np.float32), []
+
+    def predict(params, mutable, batch):
+        boxes = jnp.tile(box, (2, 4, 1)) - jnp.array([0, 0, 8, 0]) * jnp.arange(4)[:, None]
+        return dict(boxes=boxes, scores=jnp.ones((2, 4)), labels=jnp.zeros((2, 4), int), valid=boxes[..., 2] > 15)
+
+    found = tasks.compute_network_proposals(
+        predict, {}, {}, Arrays({'image': images}), (letterbox(32),), 2, 'rpn', lambda *done: seen.append(done)
+    )
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    for image in images:
+        expected = [[0, 0, 60, 30], [0, 0, 45, 30], [0, 0, 30, 30]]
+        np.testing.assert_allclose(found.find(image), expected, atol=1e-4)
+
+
 def test_what_is_refused(variables):
     batch = make_batch_of_regions()
     del batch['proposals']
@@ -382,3 +402,5 @@ def test_what_is_refused(variables):
     for system in MAKE:
         with pytest.raises(UsageError, match='3 classes: set it to 4, one more for the background'):
             tasks.check_num_classes(system, 3, NAMES)
+    with pytest.raises(UsageError, match=r'system\.threshold: rpn_task takes no such key'):
+        tasks.make_system('rpn', dict(threshold=0.5), dict(model=None, make_input=None, settings=DETECT))

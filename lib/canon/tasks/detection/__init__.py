@@ -10,7 +10,7 @@ detections: 'boxes' [B, D, 4], 'scores' [B, D], 'labels' [B, D] and 'valid' [B, 
 
 from canon.tasks.detection.evaluation import DetectionEvaluation, detection_evaluator
 from canon.tasks.detection.figures import make_draw, recall_by_size
-from canon.tasks.detection.network_proposals import compute_network_proposals
+from canon.tasks.detection.network_proposals import compute_network_proposals, time_prediction
 from canon.tasks.detection.prediction import (
     ImageDetections,
     PictureSettings,
@@ -23,12 +23,19 @@ from canon.tasks.detection.prior_coverage import measure_prior_coverage
 from canon.tasks.detection.proposal_evaluation import proposal_evaluator
 from canon.tasks.detection.regions import RegionSettings, RPNSettings, fast_rcnn_task, faster_rcnn_task, rpn_task
 from canon.tasks.detection.single_shot import DetectionSettings, ssd_task, yolo_task
-from canon.tasks.detection.systems import SYSTEMS, check_num_classes, count_classes, find_priors, make_evaluator
+from canon.tasks.detection.systems import (
+    SYSTEMS,
+    check_num_classes,
+    count_classes,
+    find_priors,
+    make_evaluator,
+    make_system,
+)
 
 __all__ = [
     'SYSTEMS', 'DetectionEvaluation', 'DetectionSettings', 'ImageDetections', 'PictureSettings', 'RPNSettings',
     'RegionSettings', 'check_num_classes', 'collect_rows', 'compute_network_proposals', 'count_classes',
     'detect_images', 'detection_evaluator', 'fast_rcnn_task', 'faster_rcnn_task', 'find_priors', 'make_draw',
-    'make_evaluator', 'measure_prior_coverage', 'pack_detections', 'predict_files', 'proposal_evaluator',
-    'recall_by_size', 'rpn_task', 'ssd_task', 'yolo_task',
+    'make_evaluator', 'make_system', 'measure_prior_coverage', 'pack_detections', 'predict_files', 'proposal_evaluator',
+    'recall_by_size', 'rpn_task', 'ssd_task', 'time_prediction', 'yolo_task',
 ]  # fmt: skip

@@ -21,7 +21,7 @@ from canon.metrics import Rows, detection
 from canon.tasks.detection.evaluation import Predict
 from canon.tasks.predictions import Prediction
 
-_INPUTS = ('image', 'proposals', 'proposals_valid')  # what `predict` of some detector reads of a batch
+INPUTS = ('image', 'proposals', 'proposals_valid')  # what `predict` of some detector reads of a batch
 
 
 class ImageDetections(NamedTuple):
@@ -81,7 +81,7 @@ def detect_images(
     """
     infer = backend.jit(predict)
     for batch in batches:
-        inputs = {name: batch[name] for name in _INPUTS if name in batch}
+        inputs = {name: batch[name] for name in INPUTS if name in batch}
         found = jax.tree.map(np.asarray, infer(params, mutable, inputs))
         # The last batch is filled up to the compiled size.
         rows = np.flatnonzero(batch['mask'])

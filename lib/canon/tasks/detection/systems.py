@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from canon import named
 from canon.errors import UsageError
 from canon.tasks.detection.evaluation import DetectionEvaluation, Predict, detection_evaluator
 from canon.tasks.detection.figures import make_draw
 from canon.tasks.detection.proposal_evaluation import proposal_evaluator
 from canon.tasks.detection.regions import fast_rcnn_task, faster_rcnn_task, rpn_task
 from canon.tasks.detection.single_shot import ssd_task, yolo_task
-from canon.train import Evaluator
+from canon.train import Evaluator, Task
 
 SYSTEMS: dict[str, Callable] = {
     'ssd': ssd_task,
@@ -23,6 +24,26 @@ SYSTEMS: dict[str, Callable] = {
     'faster_rcnn': faster_rcnn_task,
 }
 _WITHOUT_BACKGROUND = ('yolo',)  # its confidence takes the place of a class
+
+
+def make_system(
+    name: str | None, arguments: Mapping[str, Any], bound: Mapping[str, Any], where: str = 'system'
+) -> Task:
+    """Makes the task of a system of `SYSTEMS`.
+
+    Args:
+      name: of the system.
+      arguments: of its own.
+      bound: arguments that systems share, such as 'model'; those that this one does not take are left out.
+      where: the section of `arguments`, for errors.
+
+    Raises:
+      UsageError: there is no such system or argument.
+    """
+    if name not in SYSTEMS:
+        raise UsageError(f'no detector is called {where}.name={name!r}{named.suggest(str(name), SYSTEMS)}')
+    shared = {key: value for key, value in bound.items() if named.accepts(SYSTEMS[name], key)}
+    return named.call(SYSTEMS[name], {**shared, **arguments}, where)
 
 
 def count_classes(system: str, num_classes: int) -> int:

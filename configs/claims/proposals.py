@@ -1,0 +1,41 @@
+"""A claim: a network proposes better than selective search, with fewer boxes and in less time (Ren et al. 2015, 4.1).
+
+    ./launch.sh run configs/claims/proposals.py
+
+The paper: from 2,000 to 300 proposals the recall of a network drops less than that of selective search, and 10 ms per
+image replace 1.5 s. Here 10 to 1,000 proposals of three methods on the same scenes of digits, one run whose last stage
+compares them: a picture of the recall against the number, and seconds per image. Not measured yet.
+"""
+
+from configs.detection._two_stages import FASTER_RCNN, digits, small_faster_rcnn
+
+COUNTS = (10, 30, 100, 300, 1000)
+
+
+def get_config(arg: str = ''):
+    smoke = arg == 'smoke'
+    few = dict(num_examples=512, test=48) if smoke else dict(num_examples=2048, test=256)
+    config = digits(small_faster_rcnn(), FASTER_RCNN, 200 if smoke else 800, 0.3, smoke=True, **few)
+    network = dict(system=dict(name='rpn'))
+    with config.unlocked():
+        del config.system.rpn_weight
+        config.experiment = 'staged'
+        config.compared = dict(stages=('network', 'search', 'windows'), counts=COUNTS)  # of the last stage
+        # As many as the largest number that is compared.
+        most = dict(rpn=dict(test_pre_nms=1000, test_post_nms=max(COUNTS)))
+        searched = dict(experiment='region_proposals', data=dict(train=dict(split='train[:16]')))
+        digit = dict(colours=('lab',), scales=(50.0, 200.0), min_size=8)  # as in fast_rcnn_digits.py
+        config.stages = dict(
+            experiment='detection',
+            chain=('rpn', 'network', 'search', 'windows', 'recall'),
+            rpn=network,
+            network=dict(experiment='network_proposals', network='rpn', data=searched['data'], **network, **most),
+            search=dict(proposals=dict(name='selective_search', strategy='fast', **digit), **searched),
+            windows=dict(
+                proposals=dict(name='sliding_windows', sides=(8.0, 12.0, 18.0, 27.0, 40.0), aspect_ratios=(1.25, 2.0)),
+                **searched,
+            ),
+            recall=dict(experiment='proposal_recall'),
+        )
+        config.target = dict(metric='test/recall_network_300', at_least=0.8)
+    return config

@@ -1,0 +1,38 @@
+"""A claim: a feature pyramid finds small objects that one map misses (Lin et al. 2017, section 5).
+
+    ./launch.sh sweep configs/claims/pyramid_levels.py
+    ./launch.sh table runs/claims/pyramid_levels
+
+The paper finds small objects to gain most, for proposals as for detections. Here all networks are narrow, from scratch,
+and have the same VGG-11; on one map all sizes of anchors are at each of its places. Not measured yet.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.detection._two_stages import FASTER_RCNN, digits, small_faster_rcnn, small_single_level
+
+FORMS = {
+    'pyramid, strides 4 to 32': small_faster_rcnn(),
+    'one map, stride 8': small_single_level(8),
+    'one map, stride 16': small_single_level(16),
+}
+
+
+def get_config(arg: str = ''):
+    first = next(iter(FORMS))
+    config = digits(FORMS[first], FASTER_RCNN, 300 if arg == 'smoke' else 1200, 0.1, smoke=True)
+    config.forms = ConfigDict({name: dict(model=model) for name, model in FORMS.items()})
+    config.form = first  # whose model replaces that of the config
+    return config
+
+
+def sweep():
+    for form in FORMS:
+        for seed in (0, 1):
+            yield {'form': form, 'seed': seed}
+
+
+def pictures(runs):
+    from experiments.claims.detection import PRECISION, draw_scores
+
+    return {'levels': draw_scores(runs, lambda config: config['form'], PRECISION, 'Faster R-CNN on scenes of digits')}

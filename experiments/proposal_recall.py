@@ -1,0 +1,44 @@
+"""Binds a stage that compares the proposals of earlier ones: recall against their number, and seconds per image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from canon import plots
+from canon.data.detection.proposals import read_proposals
+from canon.errors import UsageError
+from canon.metrics.detection import measure_proposals
+from canon.named import suggest
+from canon.train.artefacts import Artefacts
+from canon.train.workdir import read_mapping
+from experiments import images, regions
+
+
+def compute(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefacts) -> dict[str, float]:
+    """Compares config.compared.stages on the images of every evaluator, at config.compared.counts proposals."""
+    counts, metrics = tuple(config.compared.counts), {}
+    for name in config.data.evals:
+        source, curves = images.load_images(config, config.data.evals[name].split), {}
+        for stage in config.compared.stages:
+            if stage not in stages:
+                raise UsageError(f'compared.stages names {stage!r}, which is not finished{suggest(stage, stages)}')
+            found, examples = (
+                read_proposals(stages[stage] / 'artefacts' / f'{name}.npz'),
+                map(source.__getitem__, range(len(source))),
+            )
+            rows = ((found.find(example['image']), example['boxes'], example['labels']) for example in examples)
+            curves[stage] = measured = measure_proposals(rows, counts)
+            recall = zip(counts, measured.recall().tolist(), strict=True)
+            metrics |= {f'{name}/recall_{stage}_{count}': value for count, value in recall}
+            seconds = (read_mapping(stages[stage] / 'status.json').get('metrics') or {}).get('seconds_per_image')
+            metrics |= {} if seconds is None else {f'{name}/seconds_{stage}': seconds}
+        figure = plots.draw_proposal_recall(
+            {stage: measured.best_iou for stage, measured in curves.items()},
+            {stage: np.maximum(measured.mean_count, 1e-3) for stage, measured in curves.items()},
+        )
+        regions.save_figures(artefacts, {f'{name} recall': figure})
+    return metrics
