@@ -21,11 +21,11 @@ def get_config(arg: str = ''):
         config.stages = dict(
             experiment='detection',
             chain=('learn', 'refine'),
-            learn=dict(regions=dict(localisation_weight=1.0), run=dict(steps=300 if smoke else 1200)),
+            learn=dict(regions=dict(localisation_weight=1.0), run=dict(steps=200 if smoke else 600)),
             refine=dict(
                 system=dict(rpn_weight=0.0, freeze_features=True),
                 tx=dict(chain=(*config.tx.chain, 'freeze'), freeze=dict(where='^(?!offsets/)')),  # all but the boxes
-                run=dict(init_from=dict(stage='learn', new='^offsets/'), steps=100 if smoke else 300),
+                run=dict(init_from=dict(stage='learn', new='^offsets/'), steps=60 if smoke else 150),
             ),
         )
     return config

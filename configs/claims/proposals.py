@@ -15,7 +15,7 @@ COUNTS = (10, 30, 100, 300, 1000)
 def get_config(arg: str = ''):
     smoke = arg == 'smoke'
     few = dict(num_examples=512, test=48) if smoke else dict(num_examples=2048, test=256)
-    config = digits(small_faster_rcnn(), FASTER_RCNN, 200 if smoke else 800, 0.3, smoke=True, **few)
+    config = digits(small_faster_rcnn(), FASTER_RCNN, 100 if smoke else 300, 0.3, smoke=True, **few)
     network = dict(system=dict(name='rpn'))
     with config.unlocked():
         del config.system.rpn_weight

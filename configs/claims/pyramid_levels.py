@@ -20,7 +20,7 @@ FORMS = {
 
 def get_config(arg: str = ''):
     first = next(iter(FORMS))
-    config = digits(FORMS[first], FASTER_RCNN, 300 if arg == 'smoke' else 1200, 0.1, smoke=True)
+    config = digits(FORMS[first], FASTER_RCNN, 200 if arg == 'smoke' else 600, 0.1, smoke=True)
     config.forms = ConfigDict({name: dict(model=model) for name, model in FORMS.items()})
     config.form = first  # whose model replaces that of the config
     return config

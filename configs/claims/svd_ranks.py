@@ -14,7 +14,7 @@ def get_config(arg: str = ''):
     smoke = arg == 'smoke'
     # Wide layers, which take most of the time of a test: two of 1024 units as in the paper of the pyramid.
     model = small_faster_rcnn(pool_size=7, units=(1024, 1024))
-    config = digits(model, FASTER_RCNN, 200 if smoke else 900, 0.1, smoke=True, test=64 if smoke else 256)
+    config = digits(model, FASTER_RCNN, 150 if smoke else 500, 0.1, smoke=True, test=64 if smoke else 256)
     with config.unlocked():
         config.experiment = 'staged'
         # Of fc6 (3136 x 1024) and fc7 (1024 x 1024); None is the network as it is.

@@ -15,7 +15,7 @@ def get_config(arg: str = ''):
     smoke, model = arg == 'smoke', dict(name='fast_rcnn.fast_rcnn', **small_head())
     # Searching a scene takes longer than learning from it once: there are fewer of them.
     few = dict(num_examples=512, test=96) if smoke else dict(num_examples=4096)
-    config = digits(model, FAST_RCNN, 600 if smoke else 4000, 0.4 if smoke else 0.8, smoke, **few)
+    config = digits(model, FAST_RCNN, 400 if smoke else 3000, 0.4 if smoke else 0.8, smoke, **few)
     with config.unlocked():
         del config.rpn
         config.experiment = 'staged'

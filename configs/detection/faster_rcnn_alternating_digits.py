@@ -19,7 +19,7 @@ def get_config(arg: str = ''):
     )
     # The second pair learns heads only, on finished features.
     if smoke:
-        steps = dict(rpn=300, fast=450, shared_rpn=200, shared_fast=200)
+        steps = dict(rpn=150, fast=300, shared_rpn=100, shared_fast=150)
     else:
-        steps = dict(rpn=2000, fast=4000, shared_rpn=1000, shared_fast=1500)
+        steps = dict(rpn=1500, fast=3000, shared_rpn=800, shared_fast=1200)
     return alternate(config, steps)
