@@ -35,7 +35,7 @@ def make_stage(config: ConfigDict, stages: Mapping[str, Path] | None) -> Experim
     model, make_input = regions.make_network(config, names)
     about: dict[str, Any] = dict(class_names=names, image_shape=(crop.size, crop.size, 3))
     if stages is None:
-        zeros = np.zeros(config.data.batch_size, np.int32)
+        zeros = np.zeros(config.data.batch_size, np.int64)
         train = images.placeholder_data(config, {**about, 'num_examples': len(zeros)}, label=zeros)
     else:
         source = regions.load_proposed(config, 'train', stages)

@@ -45,6 +45,7 @@ def make_stage(config: ConfigDict, stages: Mapping[str, Path] | None) -> Experim
         shape = config.data.batch_size, objects.most
         fields: dict[str, np.ndarray] = {flag: np.zeros(shape, bool) for flag in ('difficult', 'crowd', 'valid')}
         fields |= dict(boxes=np.zeros((*shape, 4), np.float32), labels=np.zeros(shape, np.int32))
+        fields |= dict(image_id=np.zeros(shape[0], np.int64), original_size=np.zeros((shape[0], 2), np.int32))
         fields['proposals'] = np.zeros((shape[0], count, 4), np.float32)
         fields['proposals_valid'] = np.zeros((shape[0], count), bool)
         train = images.placeholder_data(config, about, **fields)

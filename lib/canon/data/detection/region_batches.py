@@ -181,7 +181,7 @@ class RegionBatches:
     """Training batches of crops without end, a function of (seed, step): 32 positives and 96 negatives in R-CNN.
 
     Positives are regions with an IoU of at least `positive_iou` with an object, uniformly over all classes; negatives
-    are all others. A batch has 'image' uint8 [B, size, size, 3], 'label' int32 [B], 0 for the background, and 'mask'.
+    are all others. A batch has 'image' uint8 [B, size, size, 3], 'label' int64 [B], 0 for the background, and 'mask'.
     """
 
     def __init__(
@@ -265,7 +265,7 @@ class RegionBatches:
             own = np.flatnonzero(owners == owner)
             images[own] = self.crop(self.source[int(owner)]['image'], self.table.boxes[chosen[own]], size)
         images[mirrored] = images[mirrored][:, :, ::-1]
-        return {'image': images, 'label': labels, 'mask': np.ones(len(chosen), bool)}
+        return {'image': images, 'label': labels.astype(np.int64), 'mask': np.ones(len(chosen), bool)}
 
     def iterate(self, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """Yields self[start], self[start + 1], ..., prepared ahead."""
