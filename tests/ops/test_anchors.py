@@ -10,7 +10,8 @@ import pytest
 
 from canon.errors import UsageError
 from canon.ops.anchors import find_inside, make_anchor_levels, make_anchors
-from canon.ops.matching import match_anchors, sample_fixed
+from canon.ops.matching import match_anchors, match_boxes, sample_fixed
+from tests.ops.detections import draw_boxes
 from tests.ops.drawn_regions import ANCHOR_SIZES
 
 GOLDEN = np.load(Path(__file__).parent / 'golden/regions.npz')
@@ -85,6 +86,8 @@ def test_matches_equal_torchvision_and_a_loop():
     valid = np.ones(12, bool)
     np.testing.assert_array_equal(match_anchors(GOLDEN['iou'], valid), GOLDEN['matches'])
     np.testing.assert_array_equal(match_anchors(GOLDEN['iou'], valid, 0.5, 0.5, False), GOLDEN['matches/head'])
+    boxes = draw_boxes('integer', 300, 3), draw_boxes('integer', 12, 4)
+    np.testing.assert_array_equal(match_boxes(*boxes, valid), GOLDEN['matches'])
     rng = np.random.default_rng(0)
     iou = (np.round(10 * rng.random((30, 25, 6)) ** 2) / 10).astype(np.float32)
     iou[:, :, 5] *= 0.5  # no overlap above the threshold

@@ -94,8 +94,7 @@ def assign_anchors(
     allowed = jnp.broadcast_to(allowed, (len(boxes), len(anchors)))
 
     def assign(key, boxes, valid, allowed):
-        iou = jnp.where(allowed[:, None], box_ops.pairwise_iou(anchors, boxes), 0)  # no best anchor outside the image
-        matched = matching.match_anchors(iou, valid, foreground, background)
+        matched = matching.match_boxes(anchors, boxes, valid, foreground, background, allowed=allowed)
         return _sample(key, anchors, boxes, None, matched, allowed, count, positive_fraction, variances)
 
     return jax.vmap(assign)(keys, boxes, valid & rows[:, None], allowed & rows[:, None])
@@ -142,8 +141,7 @@ def assign_regions(
         regions_valid = jnp.concatenate([regions_valid, valid], 1)
 
     def assign(key, regions, allowed, boxes, labels, valid):
-        iou = box_ops.pairwise_iou(regions, boxes)
-        matched = matching.match_anchors(iou, valid, foreground, background, False, background_low)
+        matched = matching.match_boxes(regions, boxes, valid, foreground, background, False, background_low)
         return _sample(key, regions, boxes, labels, matched, allowed, count, positive_fraction, variances)
 
     valid = valid & rows[:, None]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from canon.ops import boxes as box_ops
 
 BACKGROUND, IGNORED = -1, -2
 
@@ -111,20 +115,72 @@ def match_anchors(
       int32 [A], the index of the object, -1 for background, -2 for ignored. Of equal overlaps the object with the lower
       index is matched. Not differentiable. Works under `vmap`.
     """
-    iou = jnp.where(valid, lax.stop_gradient(iou), -1.0)  # before any maximum: padding never wins
-    num_anchors, num_objects = iou.shape
-    if not num_objects or not num_anchors:
-        return jnp.full(num_anchors, IGNORED if background_low > 0 else BACKGROUND, jnp.int32)
-    largest = iou.max(1)
-    columns = jnp.arange(num_objects, dtype=jnp.int32)
-    closest = jnp.where(iou == largest[:, None], columns, num_objects).min(1)
-    matched = largest >= foreground
+    iou = lax.stop_gradient(jnp.asarray(iou)).T
+    settings = foreground, background, force_best, background_low
+    return _match_rows(lambda row: iou[row], iou.shape[1], valid, settings)
+
+
+def match_boxes(
+    anchors: jax.Array,
+    boxes: jax.Array,
+    valid: jax.Array,
+    foreground: float = 0.7,
+    background: float = 0.3,
+    force_best: bool = True,
+    background_low: float = 0.0,
+    allowed: jax.Array | None = None,
+) -> jax.Array:
+    """Matches anchors to objects as `match_anchors` does, without a matrix of their IoU.
+
+    Args:
+      anchors: [A, 4].
+      boxes: of the objects, [M, 4].
+      valid: bool [M], False for padding.
+      foreground: see `match_anchors`.
+      background: see `match_anchors`.
+      force_best: see `match_anchors`.
+      background_low: see `match_anchors`.
+      allowed: bool [A]; the others overlap no object, so that they are not an object's best. None: all.
+
+    Returns:
+      int32 [A].
+    """
+    anchors, boxes = (lax.stop_gradient(jnp.asarray(x)) for x in (anchors, boxes))
+
+    def overlap(row):
+        iou = box_ops.pairwise_iou(boxes[row, None], anchors)[0]
+        return iou if allowed is None else jnp.where(allowed, iou, 0)
+
+    return _match_rows(overlap, len(anchors), valid, (foreground, background, force_best, background_low))
+
+
+def _match_rows(
+    overlap: Callable[[jax.Array], jax.Array], num_anchors: int, valid: jax.Array, settings: tuple
+) -> jax.Array:
+    """Matches anchors given the IoU [A] of the object of an index with all of them, see `match_anchors`."""
+    foreground, background, force_best, background_low = settings
+    valid = jnp.asarray(valid)
+
+    # Object by object, up to the last valid one: XLA:CPU does not vectorise maxima over the objects of a matrix, which
+    # takes ten times as long for 160,000 anchors, and most of 100 objects are padding.
+    def compare(row, state):
+        largest, closest, forced = state
+        iou = jnp.where(valid[row], overlap(row), -1.0)
+        best = iou.max()
+        forced |= (iou == best) & (best > 0)
+        return jnp.maximum(iou, largest), jnp.where(iou > largest, row, closest), forced
+
+    # A largest overlap with no object at all is 0, too.
+    start = jnp.zeros(num_anchors), jnp.zeros(num_anchors, jnp.int32), jnp.zeros(num_anchors, bool)
+    if num_anchors and len(valid):
+        count = jnp.where(valid, jnp.arange(1, len(valid) + 1, dtype=jnp.int32), 0).max()
+        start = lax.fori_loop(jnp.int32(0), count, compare, start)
+    largest, closest, forced = start
+    matched = (largest >= foreground) & (largest > 0)
     if force_best:
-        best = iou.max(0)
-        matched |= ((iou == best) & (best > 0)).any(1)
-    # The largest overlap with no object at all is 0 and not the -1 of padding.
-    negative = (largest < background) & (jnp.maximum(largest, 0) >= background_low)
-    return jnp.where(matched & (largest > 0), closest, jnp.where(negative, BACKGROUND, IGNORED))
+        matched |= forced
+    negative = (largest < background) & (largest >= background_low)
+    return jnp.where(matched, closest, jnp.where(negative, BACKGROUND, IGNORED))
 
 
 def sample_fixed(
