@@ -86,9 +86,9 @@ def test_region_loss_equals_torchvision():
     np.testing.assert_allclose(gradients[0], GOLDEN['head/logits'], atol=1e-7)
     np.testing.assert_allclose(gradients[1], GOLDEN['head/offsets'], atol=1e-7)
     # One set of offsets for all classes; bfloat16 outputs are summed in float32.
-    shared = region_loss(jnp.zeros((3, count, 4)), jnp.asarray(HEAD['offsets'][:, :, :1], jnp.bfloat16), samples)
-    rounded = np.asarray(jnp.asarray(HEAD['offsets'][:, :, 0], jnp.bfloat16), np.float32)
-    errors = np.abs(rounded - samples.targets)[np.asarray(samples.positive)]
+    coarse = jnp.asarray(HEAD['offsets'][:, :, :1], jnp.bfloat16)
+    shared = jax.jit(region_loss)(jnp.zeros((3, count, 4)), coarse, samples)
+    errors = np.abs(np.asarray(coarse[:, :, 0], np.float32) - samples.targets)[np.asarray(samples.positive)]
     expected = np.where(errors < 1 / 9, 4.5 * errors**2, errors - 1 / 18).sum()
     assert shared.localisation == pytest.approx(expected, rel=1e-5)
     assert shared.classification == pytest.approx(value.samples * np.log(4), rel=1e-5)
@@ -98,17 +98,16 @@ def test_samples_of_regions():
     """Objects are among the regions; targets decode to them; the background's overlaps lie within their bounds."""
     settings = dict(count=12, positive_fraction=0.25, background=0.5, background_low=0.1)
     samples = jax.tree.map(np.asarray, sample_head(**settings))
-    for image in range(3):
-        iou = np.asarray(pairwise_iou(samples.boxes[image], HEAD['boxes'][image]))
-        iou = np.where(HEAD['valid'][image], iou, -1)
+    overlaps = np.where(HEAD['valid'][:, None], jax.jit(pairwise_iou)(samples.boxes, HEAD['boxes']), -1)
+    decoded = np.asarray(jax.jit(decode_offsets)(samples.targets, samples.boxes))
+    for image, iou in enumerate(overlaps):
         positive, valid = samples.positive[image], samples.valid[image]
         assert positive.sum() <= 3
         assert (iou[positive].max(1, initial=0) >= 0.5).all()
         largest = iou[valid & ~positive].max(1, initial=0)
         assert ((largest >= 0.1) & (largest < 0.5)).all()
-        decoded = decode_offsets(samples.targets[image][positive], samples.boxes[image][positive])
         objects = iou[positive].argmax(1)
-        np.testing.assert_allclose(decoded, HEAD['boxes'][image][objects], atol=1e-3)
+        np.testing.assert_allclose(decoded[image][positive], HEAD['boxes'][image][objects], atol=1e-3)
         np.testing.assert_array_equal(samples.labels[image][positive], 1 + HEAD['labels'][image][objects])
         assert not samples.labels[image][~positive].any()
         assert not samples.targets[image][~positive].any()
@@ -116,31 +115,31 @@ def test_samples_of_regions():
     alone = sample_head(count=12, add_objects=False)
     assert alone.indices.max() < HEAD['regions'].shape[1]
     assert alone.valid.all()
-    none = regions.assign_regions(
-        KEYS, HEAD['regions'][:, :0], np.ones((3, 0), bool), HEAD['boxes'][:, :0], HEAD['labels'][:, :0],
-        HEAD['valid'][:, :0], count=4,
-    )  # fmt: skip
+    nothing = (HEAD[name][:, :0] for name in ('regions', 'valid', 'boxes', 'labels', 'valid'))
+    none = sample_regions(KEYS, *nothing, count=4)
     assert not none.valid.any()
-    assert region_loss(jnp.zeros((3, 4, 2)), jnp.zeros((3, 4, 2, 4)), none) == (0, 0, 0, 0)
+    assert not none.targets.any()
 
 
 def test_masked_images_and_anchors_across_the_border():
     """Sums of parts are the sum of the whole; anchors that cross the border are neither positive nor negative."""
     inside = find_inside(RPN['anchors'], (SIZE, SIZE))
     assert 0 < inside.sum() < len(inside)
-    sample = partial(sample_anchors, KEYS, RPN['anchors'], *OBJECTS, count=32)
-    samples = sample(allowed=inside)
+    samples, *parts = (
+        sample_anchors(KEYS, RPN['anchors'], *OBJECTS, np.array(mask), inside, count=32)
+        for mask in ([True] * 3, [True, False, True], [False, True, False])
+    )
     assert inside[samples.indices[samples.valid]].all()
     assert samples.positive[0].any()
-    loss = partial(rpn_loss, RPN['objectness'], RPN['offsets'])
-    parts = [loss(sample(allowed=inside, mask=np.arange(3) % 2 == i)) for i in range(2)]
+    loss = jax.jit(partial(rpn_loss, RPN['objectness'], RPN['offsets']))
+    parts = [loss(part) for part in parts]
     np.testing.assert_allclose(metrics.add(*parts), loss(samples), rtol=1e-5)
     assert parts[1].samples == 32
     assert parts[1].positives == parts[1].localisation == 0  # the image without objects
 
 
 def test_shapes_that_do_not_fit():
-    samples = sample_head(count=12, positive_fraction=0.25)
+    samples = regions.RegionSamples(*(np.zeros((3, 12), int),) * 6)
     with pytest.raises(UsageError, match='are not of the same anchors'):
         rpn_loss(RPN['objectness'][:, 1:], RPN['offsets'], samples)
     with pytest.raises(UsageError, match=r'are not of the \(3, 12\) sampled regions'):

@@ -84,10 +84,11 @@ def loop_match(iou, valid, foreground, background, force_best, low) -> np.ndarra
 def test_matches_equal_torchvision_and_a_loop():
     """Boxes at multiples of ten have many equal overlaps; so have drawn overlaps with padding and empty images."""
     valid = np.ones(12, bool)
-    np.testing.assert_array_equal(match_anchors(GOLDEN['iou'], valid), GOLDEN['matches'])
-    np.testing.assert_array_equal(match_anchors(GOLDEN['iou'], valid, 0.5, 0.5, False), GOLDEN['matches/head'])
+    match = jax.jit(match_anchors, static_argnums=4)
+    np.testing.assert_array_equal(match(GOLDEN['iou'], valid, 0.7, 0.3, True), GOLDEN['matches'])
+    np.testing.assert_array_equal(match(GOLDEN['iou'], valid, 0.5, 0.5, False), GOLDEN['matches/head'])
     boxes = draw_boxes('integer', 300, 3), draw_boxes('integer', 12, 4)
-    np.testing.assert_array_equal(match_boxes(*boxes, valid), GOLDEN['matches'])
+    np.testing.assert_array_equal(jax.jit(match_boxes)(*boxes, valid), GOLDEN['matches'])
     rng = np.random.default_rng(0)
     iou = (np.round(10 * rng.random((30, 25, 6)) ** 2) / 10).astype(np.float32)
     iou[:, :, 5] *= 0.5  # no overlap above the threshold
@@ -99,7 +100,7 @@ def test_matches_equal_torchvision_and_a_loop():
         expected = [loop_match(*row, *map(np.float32, settings)) for row in zip(iou, valid, strict=True)]
         np.testing.assert_array_equal(match(iou, valid, *settings), expected)
     assert match_anchors(iou[0, :, :0], valid[0, :0]).tolist() == [-1] * 25
-    assert match_anchors(iou[0, :0], valid[0]).shape == (0,)
+    assert jax.eval_shape(match_anchors, iou[0, :0], valid[0]).shape == (0,)
 
 
 def test_samples_have_exact_counts():
@@ -120,9 +121,9 @@ def test_samples_have_exact_counts():
         assert positive[row][chosen[:first]].all()
         assert negative[row][chosen[first:]].all()
         assert not indices[row, total:].any()
-    alone = sample_fixed(jax.random.key(3), positive[7, :4], negative[7, :4], 16, 0.0)
-    assert not alone[1].any()
-    assert sample_fixed(jax.random.key(3), positive[7, :0], negative[7, :0], 3, 0.5)[2].tolist() == [False] * 3
+    few = jax.jit(sample_fixed, static_argnums=(3, 4))
+    assert not few(jax.random.key(3), positive[7, :4], negative[7, :4], 16, 0.0)[1].any()
+    assert few(jax.random.key(3), positive[7, :0], negative[7, :0], 3, 0.5)[2].tolist() == [False] * 3
 
 
 def test_samples_are_uniform():
@@ -147,6 +148,6 @@ def test_samples_are_uniform():
 
 def test_samples_depend_on_the_key_alone():
     positive = jnp.arange(100) < 50
-    draw = partial(sample_fixed, positive=positive, negative=~positive, count=20, positive_fraction=0.5)
+    draw = jax.jit(partial(sample_fixed, positive=positive, negative=~positive, count=20, positive_fraction=0.5))
     first, again, other = (draw(jax.random.key(seed))[0].tolist() for seed in (0, 0, 1))
     assert first == again != other

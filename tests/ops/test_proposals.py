@@ -73,11 +73,16 @@ def test_wild_outputs_and_gradients():
     assert np.isfinite(boxes).all()
     assert np.isfinite(probabilities).all()
     assert not valid[0].any()
+
+    @partial(jax.grad, has_aux=True)
+    def differentiate(outputs):
+        boxes, probabilities, valid = suppress(outputs, 0.7, 1e-3, (150, 80))
+        return boxes.sum() + probabilities.sum(), (boxes, valid)
+
     coarse = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (scores, offsets))
-    boxes, _, valid = suppress(coarse, 0.7, 1e-3, (150, 80))
+    gradients, (boxes, valid) = jax.jit(differentiate)(coarse)
     assert boxes.dtype == np.float32
     assert valid.any(1).all()
-    gradients = jax.grad(lambda outputs: sum(x.sum() for x in suppress(outputs, 0.7, 1e-3, (150, 80))[:2]))(OUTPUTS)
     assert not any(g.any() for g in jax.tree.leaves(gradients))
 
 
