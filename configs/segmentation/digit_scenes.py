@@ -5,8 +5,11 @@
 Scenes of 0 to 12 digits of 8 to 64 pixels in clutter; a class for each digit and one for the ground. Strokes are one to
 eight pixels wide, so the skips go down to stride 2: FCN-8s, with scores of stride 8, cannot show most of them.
 
-The target, a mean IU of 0.6, is an aim that no run has reached yet: `:smoke` with all pixels weighted alike predicts
-the ground everywhere after 400 steps (mean IU 0.08, pixel accuracy 88.2 %). With `loss.balance` it is not measured yet.
+Not in the paper: a narrow VGG-11 from scratch with BatchNorm and Muon, and fused maps instead of scores. Networks tell
+the ground from digits within 50 steps; with Adam they were no better than chance at which digit it is after 900.
+
+Measured on 2 CPU cores shared with other jobs, in CPU time: `:smoke`, on 1,500 steps of 64x64 pixels, reaches a mean IU
+of 64.0 % and a pixel accuracy of 96.7 % in 4 minutes, which are 2 to 3 of a machine of its own.
 """
 
 from configs.segmentation._recipes import scenes
@@ -22,6 +25,6 @@ def get_config(arg: str = ''):
     )
     # Fewer and larger digits than the default (8 to 64 pixels, up to 12, 6 shapes of clutter) on smaller scenes.
     small = dict(height=64, width=64, sizes=(20, 48), most=3, clutter=2) if smoke else {}
-    config = scenes(model, 800 if smoke else 3000, 0.6, num_examples=4096 if smoke else 8192, **small)
-    config.loss.balance = 0.75  # exponent of the classes' weights: nine of ten pixels are ground
+    config = scenes(model, 1500 if smoke else 5000, 0.6, num_examples=4096 if smoke else 8192, **small)
+    config.loss.balance = 0.5  # exponent of the classes' weights: nine of ten pixels are ground
     return config

@@ -98,13 +98,28 @@ def test_held_out_digits_are_in_no_training_scene():
         )
 
 
+def test_digits_of_the_largest_size_fit():
+    for size in (20, 33, 80):
+        source = read(height=size, width=size, most=2, sizes=(4, size * 8 // 10), clutter=0)
+        assert max(len(source[i]['boxes']) for i in range(20))
+
+
+def test_light_digits_are_on_a_dark_ground():
+    source = read(target='segmentation', height=64, width=64, sizes=(16, 40), clutter=0, colours='light')
+    for scene in (source[i] for i in range(20)):
+        # Noise adds up to 23 levels; ink is a blend at the border of a stroke.
+        ground, digits = (scene['image'][(scene['segmentation'] > 0) == solid] for solid in (False, True))
+        assert np.median(ground) < 110 and (not len(digits) or np.median(digits) >= 130)
+
+
 def test_arguments_and_errors():
     scene = read(height=64, width=96, most=2, sizes=(10, 20), clutter=0)[1]
     assert scene['image'].shape == (64, 96, 3)
     assert scene['original_size'].tolist() == [64, 96]
     assert len(read(most=0)[0]['boxes']) == 0
     for wrong, message in (
-        (dict(height=32), r'sizes \(8, 64\) <= 32'),
+        (dict(height=72), r'sizes \(8, 64\) <= 57, 80 % of the image'),
+        (dict(colours='dark'), "colours='dark' must be 'any' or 'light'"),
         (dict(most=-1), 'most=-1'),
         (dict(split='val'), "no split 'val'; there are 'train' and 'test'"),
         (dict(split='train[5:]', num_examples=5), 'has no scenes'),

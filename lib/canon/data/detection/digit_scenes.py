@@ -18,6 +18,7 @@ CLASS_NAMES = tuple('0123456789')
 _SPLITS = ('train', 'test')
 _ATTEMPTS = 12  # places that are tried for a digit before it is left out
 _CONTRAST = 60  # levels of luma between a digit and the ground around it
+_LIGHT, _DARKER = 160, 3  # least level of a light digit, and what the ground is divided by then
 _MAX_IOU = 0.3  # of two boxes, so that non-maximum suppression at .45 loses no object
 _TURNED = (2, 3, 4, 5, 6, 9)  # a turned 0, 1, 7 or 8 is too close to a digit
 
@@ -32,6 +33,7 @@ def digit_scenes(
     sizes: tuple[int, int] = (8, 64),
     clutter: int = 6,
     min_visible: Probability = 0.7,
+    colours: Literal['any', 'light'] = 'any',
     seed: int = 0,
 ) -> DigitScenes:
     """Makes scenes of 0 to `most` handwritten digits of scikit-learn's set on a textured, cluttered ground.
@@ -56,6 +58,8 @@ def digit_scenes(
       sizes: the least and the greatest height of a digit, in pixels.
       clutter: the largest number of distracting shapes.
       min_visible: the share of its pixels that a digit keeps visible at least.
+      colours: of the digits: 'any', or 'light' ones on a dark ground, for recipes that learn slowly: a network need not
+        find out that colours do not tell digits apart.
       seed: of the scenes; it is not the seed of the run, so that all runs share them.
 
     Raises:
@@ -65,7 +69,7 @@ def digit_scenes(
     >>> scene['image'].shape, scene['boxes'].shape, scene['masks'].shape
     ((128, 128, 3), (10, 4), (10, 128, 128))
     """
-    return DigitScenes(split, num_examples, target, height, width, most, sizes, clutter, min_visible, seed)
+    return DigitScenes(split, num_examples, target, height, width, most, sizes, clutter, min_visible, colours, seed)
 
 
 class DigitScenes:
@@ -82,21 +86,27 @@ class DigitScenes:
         sizes: tuple[int, int],
         clutter: int,
         min_visible: float,
+        colours: str,
         seed: int,
     ):
         """Arguments and errors as of `digit_scenes`."""
         base, first, last = splits.parse_split(split)
         if base not in _SPLITS:
             raise UsageError(f"digit_scenes has no split {base!r}; there are 'train' and 'test', which may be sliced")
-        if not 4 <= sizes[0] <= sizes[1] or sizes[1] > min(height, width):
-            raise UsageError(f'digit_scenes: 4 <= sizes {tuple(sizes)} <= {min(height, width)}, the image, must hold')
+        # A digit has 8 rows and a margin of one row on each side, see `_draw_ink`.
+        largest = min(height, width) * 8 // 10
+        if not 4 <= sizes[0] <= sizes[1] <= largest:
+            raise UsageError(f'digit_scenes: 4 <= sizes {tuple(sizes)} <= {largest}, 80 % of the image, must hold')
         if min(most, clutter, seed) < 0:
             raise UsageError(f'digit_scenes: most={most}, clutter={clutter} and seed={seed} must not be negative')
+        if colours not in ('any', 'light'):
+            raise UsageError(f"digit_scenes: colours={colours!r} must be 'any' or 'light'")
         self.ids = range(num_examples)[splits.to_slice(first, last, num_examples)]
         if not self.ids:
             raise UsageError(f'digit_scenes: {split!r} of num_examples={num_examples} has no scenes')
         self.base, self.target, self.shape, self.most = base, target, (height, width), most
         self.sizes, self.clutter, self.min_visible, self.seed = tuple(sizes), clutter, min_visible, seed
+        self.light = colours == 'light'
         names = ('background', *CLASS_NAMES) if target == 'segmentation' else CLASS_NAMES
         self.info = Info('digit_scenes', split, len(names), names, total=num_examples)
 
@@ -107,13 +117,15 @@ class DigitScenes:
         index = self.ids[index]
         # A generator per scene, so that neither the order of reading nor a slice of the split changes a scene.
         rng = keys.stream('digit scenes', self.seed, _SPLITS.index(self.base), index)
-        scene = _Scene(_paint_ground(rng, self.shape))
+        ground = _paint_ground(rng, self.shape)
+        scene = _Scene(ground // _DARKER if self.light else ground)
         digits, classes = _load_digits(self.base == 'test')
         for _ in range(rng.integers(self.clutter + 1)):
             _paint_clutter(rng, scene.image, digits, classes)
         for _ in range(rng.integers(self.most + 1)):
             chosen = int(rng.integers(len(digits)))
-            scene.add(rng, _draw_ink(rng, digits[chosen], self.sizes), int(classes[chosen]), self.min_visible)
+            ink = _draw_ink(rng, digits[chosen], self.sizes)
+            scene.add(rng, ink, int(classes[chosen]), self.min_visible, self.light)
         # At most 22 levels above the 232 at which all colours end, so no pixel saturates.
         noise = rng.integers(0, int(rng.integers(1, 24)), scene.image.shape, np.uint8)
         example = {
@@ -146,7 +158,7 @@ class _Scene:
         self.pixels = np.zeros(1, int)  # of the ground (not counted) and of each object, with what is hidden
         self.visible = np.zeros(1, int)
 
-    def add(self, rng: np.random.Generator, ink: np.ndarray, label: int, min_visible: float) -> None:
+    def add(self, rng: np.random.Generator, ink: np.ndarray, label: int, min_visible: float, light: bool) -> None:
         """Draws an object of opacity `ink` [h, w] at a random place where it may be; none if there is no such place."""
         solid = ink > 0.5
         height, width = ink.shape
@@ -167,7 +179,7 @@ class _Scene:
                 break
         else:
             return
-        _blend(rng, self.image[window], ink)
+        _blend(rng, self.image[window], ink, light)
         self.labels.append(label)
         self.owner[window][solid] = len(self.labels)
         count = np.count_nonzero(solid)
@@ -234,13 +246,13 @@ def _max_iou(box, boxes) -> float:
     return float((shared / union).max(initial=0))
 
 
-def _blend(rng, window, ink) -> None:
-    """Paints in a random colour of enough contrast over `window`, uint8 [h, w, 3], in place."""
+def _blend(rng, window, ink, light: bool = False) -> None:
+    """Paints in a random colour of enough contrast, or a light one, over `window`, uint8 [h, w, 3], in place."""
     if not window.size:
         return
     ground = float(np.dot(cv2.mean(window)[:3], LUMA))
     for _ in range(8):
-        colour = rng.integers(0, 233, 3).astype(np.float32)
+        colour = rng.integers(_LIGHT if light else 0, 233, 3).astype(np.float32)
         if abs(float(colour @ LUMA) - ground) >= _CONTRAST:
             break
     else:
