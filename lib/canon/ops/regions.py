@@ -272,9 +272,9 @@ def roi_pool(
       output_size: bins, (h, w) or one number.
       scale: of the map relative to the image, 1 / stride.
       width_convention: how many pixels a region covers. 'plus_one': round(x1 scale) - round(x0 scale) + 1, of the boxes
-        as they are (torchvision; also py-faster-rcnn of the boxes that its RPN decodes, whose ends are edges). 'pixels':
-        the same with x1 - 1 for x1, which is what Caffe computes from boxes that state their last pixel, as in VOC.
-        'edges': round(x1 scale) - round(x0 scale). One pixel at least.
+        as they are (torchvision; also py-faster-rcnn, of the boxes that its RPN decodes, whose ends are edges).
+        'pixels': the same with x1 - 1 for x1, which is what Caffe computes from boxes that state their last pixel, as
+        in VOC. 'edges': round(x1 scale) - round(x0 scale). One pixel at least.
 
     Returns:
       [B, R, h, w, C]. A region larger than the map is clipped to it first (Caffe and torchvision divide it as it is).
