@@ -100,7 +100,7 @@ def coco_detection(
 
 
 class CocoImages(AnnotatedImages):
-    """The source of `coco_detection`: `AnnotatedImages`, with masks or label maps if its `target` asks for them."""
+    """The source of `coco_detection`: `AnnotatedImages`, with masks or label maps according to its `target`."""
 
     target = 'detection'
     category_ids: tuple[int, ...] = ()  # of the classes, as results in COCO's format state them
@@ -141,9 +141,9 @@ def encode_mask(segmentation: Any, size: tuple[int, int]) -> bytes:
         if not segmentation or any(len(polygon) < 6 or len(polygon) % 2 for polygon in segmentation):
             raise ValueError('a polygon needs three points at least')
         points = np.concatenate([np.asarray(polygon, np.float64) for polygon in segmentation])
-        if not (np.abs(points) <= 2 * max(size)).all():  # it would be rasterised, however far away; also refuses NaN
+        if not (np.abs(points) <= 2 * max(size)).all():  # all of it would be rasterised; also refuses NaN
             raise ValueError('a polygon leads far out of the image')
-        # An object that something hides in part has several polygons.
+        # An object that is partly hidden has several polygons.
         return codec.merge(codec.frPyObjects(segmentation, *size))['counts']
     counts = segmentation['counts']
     if tuple(segmentation['size']) != size:
@@ -251,7 +251,7 @@ def _make_records(
             if masks is not None:
                 objects = [a for a, mask in zip(objects, masks, strict=True) if mask is not None]
                 masks = [mask for mask in masks if mask is not None]
-            # An unknown category becomes a class of no name that is listed.
+            # An unknown category becomes a class that is not listed, which `check_records` reports.
             classes = [
                 categories.get(a['category_id'], {'name': f'category {a["category_id"]}'})['name'] for a in objects
             ]

@@ -18,8 +18,8 @@ from canon.errors import CanonError, UsageError, first_line
 class FileTree:
     """The files below a folder, or in a tar, by their names relative to it: 'JPEGImages/000001.jpg'.
 
-    A tar that has one folder is read as that folder. It is not unpacked: each file is read from its
-    place, so any number of threads and processes may read at once.
+    A tar that has one folder is read as that folder. It is not unpacked: each file is read from its place, so that any
+    number of threads and processes may read at once.
     """
 
     def __init__(self, path: str | Path):

@@ -117,8 +117,8 @@ def csv_boxes(
     if not names:
         listings = [name for name in files.list_names() if name.endswith('.csv')]
         # Without a log, since the rows of the split itself would be reported twice.
-        found = {name for listing in listings for r in _read_csv(files, listing, None) for name in r.classes}
-        names = tuple(sorted(found))
+        records_of_all = (record for listing in listings for record in _read_csv(files, listing, None))
+        names = tuple(sorted({name for record in records_of_all for name in record.classes}))
     kept, own = check_records(files, records, names, log, empty)
     info = Info(str(files.root), split, len(names), names, total)
     return AnnotatedImages(files, kept, own, info, log.defects, decode, max_pixels)
@@ -172,7 +172,7 @@ def _parse_text(files: FileTree, image: str, text: str, names: Sequence[str]) ->
             raise CanonError(f'{where} is {line!r}, not a class and four numbers x, y, width, height') from None
         # Still in 0..1: the size of the image is not in the text; `check_records` reads it and scales.
         boxes.append((x - width / 2, y - height / 2, x + width / 2, y + height / 2))
-        # A number without a name becomes a class that no list has, which the check of all objects reports.
+        # A number without a name becomes a class that is not listed, which `check_records` reports.
         classes.append(names[label] if 0 <= label < len(names) else f'number {label}')
     return ImageRecord(image, files.show(text), boxes, classes)
 

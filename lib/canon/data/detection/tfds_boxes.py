@@ -46,7 +46,7 @@ def tfds_boxes(
     """Reads a prepared TFDS set whose examples have 'image' and 'objects' with 'bbox' and 'label'.
 
     TFDS's boxes are [ymin, xmin, ymax, xmax] as shares of the image; they become [x0, y0, x1, y1] in pixels. Those of
-    'voc', which are VOC's own, start one pixel too late, and are moved.
+    'voc' are 1-based, as in VOC's files; their first corner is moved by a pixel.
 
     Args:
       dataset: 'voc/2007', 'voc/2012', 'coco/2017', ...

@@ -82,7 +82,7 @@ def analyse_errors(
     matches = rows if isinstance(rows, Matches) else match_detections(rows)
     check_class_range(num_classes, matches.labels, matches.object_labels)
     right, considered = mark_right(matches, iou_threshold)
-    # A badly located detection of a difficult object is no error either.
+    # A badly located detection of a difficult object is not an error either.
     near = np.append(matches.ignored, False)[matches.target] & (matches.iou >= background_iou)
     considered = considered & ~near & (matches.scores >= score_threshold)
     if limit_to_objects:

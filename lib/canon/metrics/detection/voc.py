@@ -41,9 +41,9 @@ def score_voc(
 ) -> VocScores:
     """Computes Pascal VOC's average precision of each class (Everingham et al. 2010, section 4.2).
 
-    A detection is right if its overlap with the object of its class that it overlaps most is at least `iou_threshold`
-    and no detection of a higher score is right about the same object. A detection whose object is difficult (or a
-    crowd) counts neither as right nor as wrong, however many there are, and such objects need not be found.
+    Each detection is compared with the object of its class that it overlaps most. It is right if their IoU is at least
+    `iou_threshold` and no detection of a higher score is right about the same object. Any number of detections of a
+    difficult object (or a crowd) count neither as right nor as wrong, and such objects need not be detected.
 
     Args:
       rows: of `collect_detections`, or their `match_detections`, which several scores can share.
