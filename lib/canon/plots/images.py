@@ -9,11 +9,12 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from canon.plots.pictures import hide_frame
 
 _NUMBERED_CLASSES = 25  # up to which counts fit into the cells
+_UNREADABLE = 10_000  # the least count that does not fit
 _NAMED_CLASSES = 50  # up to which names fit along the axes
 
 
 def draw_confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
-    """Draws a confusion matrix; up to 25 classes with its counts, up to 50 with their names.
+    """Draws a confusion matrix; up to 25 classes with its counts below 10,000, up to 50 with their names.
 
     Args:
       counts: [C, C] of (true class, predicted class).
@@ -32,7 +33,8 @@ def draw_confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
     if classes <= _NAMED_CLASSES:
         axes.set_xticks(range(classes), names, rotation=90 if max(map(len, names)) > 2 else 0)
         axes.set_yticks(range(classes), names)
-    for i, j in np.argwhere(counts) if classes <= _NUMBERED_CLASSES else ():
+    is_numbered = classes <= _NUMBERED_CLASSES and counts.max(initial=0) < _UNREADABLE
+    for i, j in np.argwhere(counts) if is_numbered else ():
         axes.text(j, i, counts[i, j], ha='center', va='center', fontsize=8, color='w' if share[i, j] > 0.5 else 'k')
     return figure
 
