@@ -6,6 +6,9 @@ A classifier of regions is trained at two sizes in turn on one set of weights; i
 after the pyramid are fine-tuned on proposals of whole images, whose maps stay as they are. The features of all regions
 then come from a few maps per image, each region from the scale at which it is nearest to 36 pixels. SVMs, regression
 and detections are those of R-CNN. The network is a narrow VGG-11 up to conv4, at stride 8.
+
+Measured on 2 CPU cores shared with many other jobs: `:smoke` reaches mAP 0.567 with SVMs and regressed boxes, 0.560
+without the regression and 0.563 with the network's softmax, in 4 minutes of CPU time. The full recipe has not been run.
 """
 
 from configs.detection._region_recipes import digits, list_spp_stages, small_network
