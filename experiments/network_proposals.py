@@ -15,44 +15,49 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from canon import data, named
+from canon.data.detection.object_batches import make_evaluation_batches
 from canon.data.detection.proposals import read_proposals, write_proposals
-from canon.errors import UsageError
+from canon.data.detection.sized_batches import fill_size
 from canon.metrics.detection import measure_proposals
 from canon.tasks import detection as tasks
-from canon.train import load_trained
 from canon.train.workdir import read_mapping
-from experiments import detection, images
+from experiments import detection, images, regions
 
 _COUNTS = (10, 100, 300, 2000)  # proposals per image of which the recall is reported
 
 
 def compute(config: ConfigDict, stages: Mapping[str, Path], artefacts: Any) -> dict[str, float]:
     """Computes `<split>.npz` for the training images and those of every evaluator; reports their recall."""
-    if config.network not in stages:
-        known = named.suggest(config.network, stages)
-        raise UsageError(f'network={config.network!r} is not a finished stage{known}; reorder stages.chain')
+    variables = regions.read_variables(stages, config.network)
     experiment = detection.without_data(config, read_mapping(stages[config.network] / 'run.json')['experiment'])
-    trained = load_trained(experiment, config, stages[config.network])
-    # Those of an evaluator: augmentation has no place here.
-    first = min(config.data.evals)
-    spec = named.to_plain(config.data.evals[first]).get('transforms')
-    transforms = data.transforms.make_transforms(spec, f'data.evals.{first}.transforms')
-    metrics = {}
+    model = experiment.task.predict, variables.pop('params'), variables
+    # Of an evaluator: augmentation has no place here.
+    first, metrics, batches = min(config.data.evals), {}, None
+    spec, sizes = named.to_plain(config.data.evals[first]).get('transforms'), _sizes(config)
+
+    def transforms(size=None):
+        chain = data.transforms.make_transforms(
+            spec if size is None else fill_size(spec, size), f'data.evals.{first}.transforms'
+        )
+        return (tasks.record_image(), *chain)
+
     splits = {'train': config.data.train.split} | {name: config.data.evals[name].split for name in config.data.evals}
     for name, split in splits.items():
         source = images.load_images(config, split)
-
-        def write(path: Path, source: data.Source) -> None:
-            model = experiment.task.predict, trained.params, trained.mutable
-            options = config.data.batch_size, str(config.network), artefacts.report
-            write_proposals(path, tasks.compute_network_proposals(*model, source, transforms, *options))
-
-        found = read_proposals(artefacts.compute(f'{name}.npz', partial(write, source=source)))
-        examples = (source[i] for i in range(len(source)))
+        batches = make_evaluation_batches(source, transforms=transforms, sizes=sizes, **images.reading(config))
+        path = artefacts.compute(f'{name}.npz', partial(_write, config.network, model, batches, len(source), artefacts))
+        found, examples = read_proposals(path), (source[i] for i in range(len(source)))
         rows = ((found.find(example['image']), example['boxes'], example['labels']) for example in examples)
         recall = measure_proposals(rows, _COUNTS).recall()
         metrics |= {f'{name}/recall_{count}': float(x) for count, x in zip(_COUNTS, recall, strict=True)}
-    images_only = data.transforms.keep_fields(('image',))
-    batches = data.Once(source, config.data.batch_size, (*transforms, images_only), memory_limit=0)
-    model = experiment.task.predict, trained.params, trained.mutable
+    assert batches is not None
     return metrics | {'seconds_per_image': tasks.time_prediction(*model, batches[0])}
+
+
+def _write(network: str, model: tuple, batches: Any, total: int, artefacts: Any, path: Path) -> None:
+    report = partial(artefacts.report, total=total)
+    write_proposals(path, tasks.compute_network_proposals(*model, batches.iterate(), network, report))
+
+
+def _sizes(config: ConfigDict) -> tuple[tuple[int, int], ...]:
+    return tuple(tuple(size) for size in named.to_plain(config.data.get('sizes')) or ())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from canon import metrics
-from canon.data import Arrays
+from canon.data import Arrays, Once
 from canon.data.transforms import letterbox
 from canon.errors import UsageError
 from canon.ops import boxes as box_ops
@@ -383,10 +383,9 @@ def test_proposals_of_a_network_are_in_pixels_of_the_images():
         boxes = jnp.tile(box, (2, 4, 1)) - jnp.array([0, 0, 8, 0]) * jnp.arange(4)[:, None]
         return dict(boxes=boxes, scores=jnp.ones((2, 4)), labels=jnp.zeros((2, 4), int), valid=boxes[..., 2] > 15)
 
-    found = tasks.compute_network_proposals(
-        predict, {}, {}, Arrays({'image': images}), (letterbox(32),), 2, 'rpn', lambda *done: seen.append(done)
-    )
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    batches = Once(Arrays({'image': images}), 2, (tasks.record_image(), letterbox(32)), threads=0)
+    found = tasks.compute_network_proposals(predict, {}, {}, batches.iterate(), 'rpn', seen.append)
+    assert seen == [1, 2, 3]
     for image in images:
         expected = [[0, 0, 60, 30], [0, 0, 45, 30], [0, 0, 30, 30]]
         np.testing.assert_allclose(found.find(image), expected, atol=1e-4)

@@ -10,7 +10,7 @@ detections: 'boxes' [B, D, 4], 'scores' [B, D], 'labels' [B, D] and 'valid' [B, 
 
 from canon.tasks.detection.evaluation import DetectionEvaluation, detection_evaluator
 from canon.tasks.detection.figures import make_draw, recall_by_size
-from canon.tasks.detection.network_proposals import compute_network_proposals, time_prediction
+from canon.tasks.detection.network_proposals import compute_network_proposals, record_image, time_prediction
 from canon.tasks.detection.prediction import (
     ImageDetections,
     PictureSettings,
@@ -37,5 +37,5 @@ __all__ = [
     'RegionSettings', 'check_num_classes', 'collect_rows', 'compute_network_proposals', 'count_classes',
     'detect_images', 'detection_evaluator', 'fast_rcnn_task', 'faster_rcnn_task', 'find_priors', 'make_draw',
     'make_evaluator', 'make_system', 'measure_prior_coverage', 'pack_detections', 'predict_files', 'proposal_evaluator',
-    'recall_by_size', 'rpn_task', 'ssd_task', 'time_prediction', 'yolo_task',
+    'recall_by_size', 'record_image', 'rpn_task', 'ssd_task', 'time_prediction', 'yolo_task',
 ]  # fmt: skip
