@@ -6,7 +6,8 @@ The path is that of the folder or of its tar. Images of 480x640 are reduced to 1
 the list `trainval` (292 images); the list `test` (72 images) is evaluated. Augmentation: SSD's colours, canvas and
 crops, less extreme than for VOC. `:smoke` takes scenes of digits instead.
 
-Not measured yet; the targets are those that the recipe is made for.
+Measured on 2 CPU cores shared with other jobs: mAP 88.0 % on the test images in 29 minutes, 20 of CPU time. `:smoke` is
+not measured.
 """
 
 from ml_collections.config_dict import placeholder

@@ -3,7 +3,7 @@
     ./launch.sh run configs/detection/yolo_digits.py
 
 The scenes are those of `ssd_digits.py`. 8x8 cells of 16 pixels, each with one object at most: of two digits whose
-centres share a cell, one cannot be found. Not in the paper: 3/16 of the width, BatchNorm and Adam, from scratch.
+centres share a cell, one cannot be found. Not in the paper: 3/16 of the width, BatchNorm and Muon, from scratch.
 
 Not measured yet; the targets are those that the recipe is made for.
 """
