@@ -1,6 +1,7 @@
-"""A job of two processes on this machine that trains experiments one after the other.
+"""A job of two processes on this machine that trains experiments one after the other, and a process that is alone.
 
-Starting two processes costs more than a few small steps, so one job trains all that a test gives it.
+Starting processes costs more than a few small steps, so they train all that a test gives them. Their programs are
+compiled as `tests.quick` compiles: the step is tested, not the compiler.
 """
 
 import importlib
@@ -16,7 +17,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from tests import quick
+
 ROOT = __file__.rpartition('/tests/')[0]
+ALONE = 'alone'  # in place of the number of a process
 
 
 def train(config: ConfigDict, workdir) -> None:
@@ -27,8 +31,8 @@ def train(config: ConfigDict, workdir) -> None:
     fit(module.make(config), config, workdir, quiet=True)
 
 
-def train_in_two_processes(configs: dict[str, ConfigDict], folder) -> None:
-    """Trains each config into `folder/<name>` in one job of two processes."""
+def train_with_one_and_two_processes(configs: dict[str, ConfigDict], folder) -> None:
+    """Trains each config into `folder/one/<name>` in a process, and into `folder/two/<name>` in a job of two."""
     (folder / 'configs').write_bytes(pickle.dumps({name: config.to_dict() for name, config in configs.items()}))
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
@@ -36,12 +40,13 @@ def train_in_two_processes(configs: dict[str, ConfigDict], folder) -> None:
 
     def run(index):
         words = [sys.executable, '-m', 'tests.experiments.job', str(folder), address, str(index)]
-        env = os.environ | {'JAX_COORDINATOR_BIND_ADDRESS': address}
+        flags = f'{os.environ.get("XLA_FLAGS", "")} {quick.XLA_FLAGS}'
+        env = os.environ | {'JAX_COORDINATOR_BIND_ADDRESS': address, 'XLA_FLAGS': flags}
         return subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=900, env=env)
 
-    with ThreadPoolExecutor(2) as pool:
-        ranks = list(pool.map(run, range(2)))
-    assert [rank.returncode for rank in ranks] == [0, 0], ranks[0].stderr + ranks[1].stderr
+    with ThreadPoolExecutor(3) as pool:
+        done = list(pool.map(run, (0, 1, ALONE)))
+    assert [process.returncode for process in done] == [0, 0, 0], ''.join(process.stderr for process in done)
 
 
 def check_equal_runs(one, two) -> None:
@@ -70,11 +75,12 @@ def check_resumed_run(module, config: ConfigDict, folder) -> dict[str, float]:
 
     from canon.train import fit
 
-    straight = fit(module.make(config), config, folder / 'a', quiet=True)
-    config.run.stop_after = 2
-    assert fit(module.make(config), config, folder / 'b', quiet=True).status == 'stopped'
-    config.run.stop_after = None
-    resumed = fit(module.make(config), config, folder / 'b', quiet=True)
+    with quick.quick_programs():
+        straight = fit(module.make(config), config, folder / 'a', quiet=True)
+        config.run.stop_after = 2
+        assert fit(module.make(config), config, folder / 'b', quiet=True).status == 'stopped'
+        config.run.stop_after = None
+        resumed = fit(module.make(config), config, folder / 'b', quiet=True)
     assert resumed.status == 'done'
     for before, after in zip(*(jax.tree.leaves(x.state) for x in (straight, resumed)), strict=True):
         np.testing.assert_array_equal(np.asarray(before), np.asarray(after))
@@ -88,6 +94,7 @@ if __name__ == '__main__':
     from tests import conftest  # noqa: F401  (the tests' compilation cache)
 
     folder, address, index = sys.argv[1:]
-    jax.distributed.initialize(address, 2, int(index), heartbeat_timeout_seconds=30, shutdown_timeout_seconds=30)
+    if index != ALONE:
+        jax.distributed.initialize(address, 2, int(index), heartbeat_timeout_seconds=30, shutdown_timeout_seconds=30)
     for name, config in pickle.loads(Path(folder, 'configs').read_bytes()).items():
-        train(ConfigDict(config), f'{folder}/{name}')
+        train(ConfigDict(config), Path(folder, 'one' if index == ALONE else 'two', name))

@@ -18,6 +18,7 @@ from canon.train import fit
 from canon.weights.stablehlo import export_stablehlo
 from experiments import configs, detection
 from tests.experiments import job
+from tests.quick import XLA_FLAGS
 
 CHAIN = dict(chain=('letterbox',), letterbox=dict(size=64))
 
@@ -63,7 +64,7 @@ def test_one_device_learns_what_eight_do(tmp_path):
     # Independent reductions that XLA:CPU starts at once can take the threads that other devices need to join them, and
     # all would wait for each other: in order, they cannot.
     options = '--xla_force_host_platform_device_count=8 --xla_cpu_enable_concurrency_optimized_scheduler=false'
-    environment = {**os.environ, 'XLA_FLAGS': options, 'JAX_PLATFORMS': 'cpu'}
+    environment = {**os.environ, 'XLA_FLAGS': f'{options} {XLA_FLAGS}', 'JAX_PLATFORMS': 'cpu'}
     words = [sys.executable, '-m', 'tests.experiments.test_detection', str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, cwd=job.ROOT, timeout=600, env=environment)
     assert done.returncode == 0, done.stderr

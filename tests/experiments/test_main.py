@@ -29,6 +29,7 @@ from canon.train.init_from import read_model
 from canon.train.log import read_rows
 from canon.train.runs import format_result
 from experiments import main
+from tests.quick import XLA_FLAGS
 
 SMOKE = 'configs/classification/lenet_digits.py:smoke'
 
@@ -50,6 +51,10 @@ def command(root, data_dir):
         )
 
     return run
+
+
+# For processes that are started to be stopped, or to be compared with each other: most of their time is compilation.
+QUICK = os.environ | {'XLA_FLAGS': XLA_FLAGS}
 
 
 def reset_flags():
@@ -247,7 +252,7 @@ def test_sigterm_saves_and_exits_0(root, data_dir, tmp_path):
     words = [f'--config={SMOKE}', f'--config.data.data_dir={data_dir}', f'--workdir={tmp_path}']
     words += ['--config.run.log_every=1', '--config.run.steps=5000']
     process = subprocess.Popen(
-        [sys.executable, '-m', 'experiments.main', *words], stdout=subprocess.PIPE, text=True, cwd=root
+        [sys.executable, '-m', 'experiments.main', *words], stdout=subprocess.PIPE, text=True, cwd=root, env=QUICK
     )
     for _ in range(1200):
         if (tmp_path / 'metrics.jsonl').exists() and '"step": 3,' in (tmp_path / 'metrics.jsonl').read_text():
@@ -376,12 +381,12 @@ def test_help_and_import_do_not_load_jax(root):
 def test_two_processes_on_loopback_learn_what_one_does(root, data_dir, command, tmp_path, free_port):
     """Losses, parameters and metrics of a job of two processes equal those of one to 2e-5."""
     words = ['--config.run.steps=12', '--config.run.log_every=4', '--config.model.dropout=0.3']
-    alone = command(*words, f'--workdir={tmp_path / "one"}')
+    alone = command(*words, f'--workdir={tmp_path / "one"}', env=QUICK)
     assert alone.returncode == 0, alone.stderr
 
     def rank(index):
         job = [f'--coordinator=127.0.0.1:{free_port}', '--process_count=2', f'--process_index={index}']
-        env = os.environ | {'JAX_COORDINATOR_BIND_ADDRESS': f'127.0.0.1:{free_port}'}
+        env = QUICK | {'JAX_COORDINATOR_BIND_ADDRESS': f'127.0.0.1:{free_port}'}
         return command(*words, *job, f'--workdir={tmp_path / "two"}', env=env)
 
     with ThreadPoolExecutor(2) as pool:
@@ -401,7 +406,7 @@ def test_two_processes_on_loopback_learn_what_one_does(root, data_dir, command, 
 
 def test_when_a_process_dies_the_other_ends_within_its_bound(root, data_dir, tmp_path, free_port):
     """kill -9 of one of two: the other ends, with an error, within 90 s (the heartbeat's 30 s and the exit's 30 s)."""
-    env = os.environ | {'JAX_COORDINATOR_BIND_ADDRESS': f'127.0.0.1:{free_port}'}
+    env = QUICK | {'JAX_COORDINATOR_BIND_ADDRESS': f'127.0.0.1:{free_port}'}
 
     def start(index):
         words = [f'--config={SMOKE}', f'--config.data.data_dir={data_dir}', f'--workdir={tmp_path}']

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.quick import XLA_FLAGS
+
 pytestmark = pytest.mark.slurm
 CONFIG = 'configs/classification/lenet_digits.py:smoke'
 
@@ -51,6 +53,7 @@ def slurm(tmp_path_factory):
 def launch(root, slurm, tmp_path):
     """Calls `./launch.sh` on that cluster, with all runs in a folder of the test."""
     environment = {**os.environ, 'SLURM_CONF': slurm, 'CANON_VENV': sys.prefix, 'CANON_PREPARE': 'no'}
+    environment['XLA_FLAGS'] = XLA_FLAGS  # jobs inherit it: each of their processes compiles
 
     def call(*words: str, shell: str = str(root / 'launch.sh')) -> str:
         done = subprocess.run(
