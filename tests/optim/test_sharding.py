@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+from tests.quick import XLA_FLAGS
+
 PROGRAM = """
 import jax, jax.numpy as jnp, numpy as np, optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
@@ -94,7 +96,8 @@ assert optim.find_state(bare, optim.AdamState).count == everywhere
 
 
 def test_eight_devices():
-    environment = {**os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'JAX_PLATFORMS': 'cpu'}
+    flags = f'--xla_force_host_platform_device_count=8 {XLA_FLAGS}'
+    environment = {**os.environ, 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
     done = subprocess.run([sys.executable, '-c', PROGRAM], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     laid = dict(line.rsplit(' ', 1) for line in done.stdout.splitlines())
