@@ -139,7 +139,7 @@ def test_a_proposer_states_all_of_its_settings():
 
 
 def test_a_source_with_proposals(tmp_path, monkeypatch):
-    source = digit_scenes('train[:4]', 4, most=2, height=64, width=64)
+    source = digit_scenes('train[:4]', 4, most=2, height=64, width=64, sizes=(8, 40))
     search = Search(monkeypatch)
     proposer = props.Proposer('sliding_windows', {})
     found = props.compute_proposals(source, tmp_path / 'boxes.npz', proposer)
