@@ -282,7 +282,8 @@ def shrink_voc(config: ConfigDict, **sections: Mapping[str, Any]) -> ConfigDict:
     """
     with config.unlocked():
         source = dict(num_examples=96, height=96, width=96, sizes=(24, 64), most=3, clutter=2)
-        config.data.update(dict(name='digit_scenes', source=source, batch_size=32))
+        config.data.update(dict(name='digit_scenes', batch_size=32))
+        config.data.source = source  # in place of VOC's arguments
         config.data.train.split, config.data.evals.test.split = 'train', 'test[:32]'
         config.data.evals.test.sizes = SIZES
         config.data.reading.threads = 2
