@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 from benchmarks import beside
 from benchmarks.beside import Work
-from canon.data.detection.selective_search import selective_search
+from canon.data.detection.selective_search import Strategy, selective_search
 from tools.selective_search_opencv import read_photograph
 
 
-def make_search(strategy: str) -> Callable:
+def make_search(strategy: Strategy) -> Callable:
     image = read_photograph()
     return lambda: selective_search(image, strategy)
 

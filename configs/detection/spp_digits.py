@@ -25,8 +25,9 @@ def get_config(arg: str = ''):
         multiple=8,
     )
     stages = list_spp_stages(image=2 * size, images=4, steps=300 if arg == 'smoke' else 2000)
-    shared = dict(scales=scales, sizes=(32, 40))
+    sizes = (32, 40)  # of the classifier's crops
     if arg == 'smoke':
         small = dict(height=96, width=96, sizes=(14, 48), most=4, clutter=3)  # fewer and larger digits
-        return digits(model, crop, stages, 450, 0.5, num_examples=256, test=96, source=small, **shared)
-    return digits(model, crop, stages, 3000, 0.8, **shared)
+        few = dict(num_examples=256, test=96)
+        return digits(model, crop, stages, 450, 0.5, **few, source=small, scales=scales, sizes=sizes)
+    return digits(model, crop, stages, 3000, 0.8, scales=scales, sizes=sizes)
