@@ -35,10 +35,10 @@ def align(gradient: bool) -> Callable:
 
 
 def filter_proposals() -> Callable:
-    anchors = make_anchor_levels(GRIDS, STRIDES, ANCHOR_SIZES, form='torchvision')
+    anchors = [jnp.asarray(a) for a in make_anchor_levels(GRIDS, STRIDES, ANCHOR_SIZES, form='torchvision')]
     outputs = jax.tree.map(jnp.asarray, draw_proposal_outputs())
-    call = jax.jit(lambda outputs: propose(*outputs, anchors, (800, 800), 1000, 1000))
-    return lambda: call(outputs)
+    call = jax.jit(lambda scores, offsets: propose(scores, offsets, anchors, (800, 800), 1000, 1000))
+    return lambda: call(*outputs)
 
 
 WORKS = {

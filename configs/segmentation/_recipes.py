@@ -145,7 +145,7 @@ def paper_smoke(name: str, at_least: float) -> ConfigDict:
       at_least: mean IU for the ledger.
     """
     model = dict(name=name, width=1 / 8, border=1, batch_norm=True, dropout=0.0)
-    scene = dict(height=64, width=64, sizes=(24, 50), most=2, clutter=0, colours='light')
+    scene: dict[str, Any] = dict(height=64, width=64, sizes=(24, 50), most=2, clutter=0, colours='light')
     config = scenes(model, 400, at_least, **scene)
     config.loss.reduction = 'sum'
     return config

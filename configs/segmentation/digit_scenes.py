@@ -12,6 +12,8 @@ Measured on 2 CPU cores shared with other jobs, in CPU time: `:smoke`, on 1,500 
 of 64.0 % and a pixel accuracy of 96.7 % in 4 minutes, which are 2 to 3 of a machine of its own.
 """
 
+from typing import Any
+
 from configs.segmentation._recipes import scenes
 
 
@@ -24,7 +26,8 @@ def get_config(arg: str = ''):
         channels=32,  # of the fused maps; None adds scores, as the paper
     )
     # Fewer and larger digits than the default (8 to 64 pixels, up to 12, 6 shapes of clutter) on smaller scenes.
-    small = dict(height=64, width=64, sizes=(20, 48), most=3, clutter=2) if smoke else {}
+    easy: dict[str, Any] = dict(height=64, width=64, sizes=(20, 48), most=3, clutter=2)
+    small = easy if smoke else {}
     config = scenes(model, 1500 if smoke else 5000, 0.6, num_examples=4096 if smoke else 8192, **small)
     config.loss.balance = 0.5  # exponent of the classes' weights: nine of ten pixels are ground
     return config
