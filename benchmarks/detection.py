@@ -12,6 +12,7 @@ last. How the sides take turns: benchmarks/beside.py.
 import functools
 import re
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,11 +67,16 @@ def train() -> Callable:
         updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state, value
 
+    return repeat_step(step, params, tx)
+
+
+def repeat_step(step: Callable, params: Any, tx: Any, *arguments: Any) -> Callable:
+    """Compiles step(params, state, *arguments) -> (params, state, loss): each call takes one more step."""
     held = [params, jax.jit(tx.init)(params)]
     compiled = backend.jit(step, donate_argnums=(0, 1))
 
     def call():
-        *held[:], value = compiled(*held)
+        *held[:], value = compiled(*held, *arguments)
         return value
 
     return call
@@ -130,14 +136,7 @@ def train_faster_rcnn() -> Callable:
         updates, state = tx.update(grads, state, trained)
         return optax.apply_updates(trained, updates), state, value
 
-    held = [flat, jax.jit(tx.init)(flat)]
-    compiled = backend.jit(step, donate_argnums=(0, 1))
-
-    def call():
-        *held[:], value = compiled(*held, fixed, mutable, batch)
-        return value
-
-    return call
+    return repeat_step(step, flat, tx, fixed, mutable, batch)
 
 
 def work(build: Callable[[], Callable], calls: int, torch: float) -> Work:

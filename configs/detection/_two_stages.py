@@ -226,6 +226,42 @@ def paper_by_regions(
     return config
 
 
+# Arguments of a narrow VGG-16 from scratch, for `:smoke`.
+NARROW_VGG16 = dict(width=0.0625, backbone=dict(batch_norm=True), dropout=0.0, anchor_sizes=(48, 64, 96))
+
+
+def vgg16_on_voc(
+    data: Mapping[str, Any], decay_at: int | str, steps: int | str, at_least: float, regions: Mapping[str, Any]
+) -> ConfigDict:
+    """Returns the recipe of the authors' code: VGG-16 on Pascal VOC, two images per update.
+
+    Args:
+      data: as of `paper`.
+      decay_at: when the rate of 1e-3 is divided by 10.
+      steps: length of the run.
+      at_least: mAP for the ledger.
+      regions: section of the second stage.
+    """
+    return paper_by_regions(
+        data,
+        dict(
+            name='faster_rcnn.faster_rcnn_vgg16',
+            num_classes=21,  # 20 and the background
+            width=1.0,  # share of VGG-16's channels and units
+            dropout=0.5,  # after both layers of the head
+        ),
+        FASTER_RCNN,
+        region_sgd(dict(name='step_decay', init=1e-3, steps=(decay_at,))),
+        steps=steps,
+        batch_size=2,
+        metric='map50',
+        at_least=at_least,
+        # 16 pixels of the photograph; most are enlarged 1.6 times.
+        rpn=dict(pre_nms=12000, post_nms=2000, test_pre_nms=6000, test_post_nms=300, min_size=25.6),
+        regions=regions,
+    )
+
+
 def shrink_by_regions(
     config: ConfigDict, model: Mapping[str, Any], size: int = 192, steps: int = 120, batch_size: int = 4
 ) -> ConfigDict:

@@ -13,29 +13,10 @@ narrow network from scratch on digits: see the ledger.
 """
 
 from configs.detection._recipes import voc
-from configs.detection._two_stages import FASTER_RCNN, paper_by_regions, region_sgd, shrink_by_regions
+from configs.detection._two_stages import NARROW_VGG16, shrink_by_regions, vgg16_on_voc
 
 
 def get_config(arg: str = ''):
-    config = paper_by_regions(
-        voc(),
-        dict(
-            name='faster_rcnn.faster_rcnn_vgg16',
-            num_classes=21,  # 20 and the background
-            width=1.0,  # share of VGG-16's channels and units
-            dropout=0.5,  # after both layers of the head
-        ),
-        FASTER_RCNN,
-        region_sgd(dict(name='step_decay', init=1e-3, steps=('80000 steps',))),  # divides by 10
-        steps='110000 steps',
-        batch_size=2,
-        metric='map50',
-        at_least=0.73,  # published: 73.2
-        # 16 pixels of the photograph; most are enlarged 1.6 times.
-        rpn=dict(pre_nms=12000, post_nms=2000, test_pre_nms=6000, test_post_nms=300, min_size=25.6),
-        regions=dict(per_image=128, background_low=0.0),
-    )
-    if arg != 'smoke':
-        return config
-    narrow = dict(width=0.0625, backbone=dict(batch_norm=True), dropout=0.0, anchor_sizes=(48, 64, 96))
-    return shrink_by_regions(config, narrow)
+    regions = dict(per_image=128, background_low=0.0)  # proposals that are learnt, and the least IoU of a negative
+    config = vgg16_on_voc(voc(), '80000 steps', '110000 steps', 0.73, regions)  # published: 73.2
+    return shrink_by_regions(config, NARROW_VGG16) if arg == 'smoke' else config
