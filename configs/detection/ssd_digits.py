@@ -7,8 +7,9 @@ have a side of five pixels. Not in the paper: VGG-11 of a quarter of the width w
 three negatives at least per image, so that empty scenes teach something, and an IoU of 0.4 instead of 0.5 for matching,
 which gives small digits more priors.
 
-Measured on 2 CPU cores shared with other jobs: `:smoke` with 1,200 steps, mAP 77.1 % in 6 minutes of CPU time. It has
-1,000 since, to take three minutes on a machine of its own. The full recipe has not been run to its end.
+Measured on 2 CPU cores shared with other jobs: mAP 92.0 % in 28 minutes, 35 of CPU time (91.9 % after half of it).
+`:smoke` with 1,200 steps, mAP 77.1 % in 6 minutes of CPU time; it has 1,000 since, to take three minutes on a machine of
+its own.
 """
 
 from configs.detection._recipes import SSD, scenes, small_ssd
