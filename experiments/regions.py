@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +33,9 @@ def load_split(config: ConfigDict, name: str) -> data.Source:
     if name == 'train':
         return images.load_images(config, config.data.train.split)
     where = f'data.evals.{name}'
-    return images.load_held_out(config, evaluation(config, name), where, images.load_images)[0]
+    # Its transforms are those of batches, whose size they may need; a stage reads images as they are.
+    settings = replace(evaluation(config, name), transforms=None)
+    return images.load_held_out(config, settings, where, images.load_images)[0]
 
 
 def evaluation(config: ConfigDict, name: str) -> tasks.DetectionEvaluation:

@@ -54,7 +54,7 @@ def list_spp_voc_stages(short: int, canvas: int) -> dict[str, Any]:
     transforms = dict(
         chain=('resize_short', 'pad'),
         resize_short=dict(size=short, longest=canvas),
-        pad=dict(size=(canvas, canvas), position='corner'),
+        pad=dict(size=(canvas, canvas), position='corner', value=(124, 116, 104)),  # the mean, as features have it
     )
     finetune = dict(
         experiment='region_head_finetuning',
@@ -234,8 +234,8 @@ def voc(
                 max_boxes=2000,
                 workers=4,
             ),
-            # Pixels of Caffe's ImageNet: its mean is subtracted, and nothing divided.
-            input=dict(mean=(0.4815, 0.4576, 0.4078), std=1 / 255),
+            # Pixels in 0..255 less their mean, as the classifiers of configs/classification have them.
+            input=dict(mean=(0.485, 0.456, 0.406), std=1 / 255),
             crop=dict(crop),
             finetuning=dict(positive_fraction=0.25, positive_iou=0.5, negative_iou=0.0, flip=0.5, sizes=()),
             model=dict(dtype=placeholder(str), **model),

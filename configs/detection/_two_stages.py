@@ -12,7 +12,9 @@ FASTER_RCNN = dict(  # as `system`, trained jointly
     rpn_weight=1.0,  # of the proposals' loss
     use_difficult=False,  # the authors leave VOC's difficult objects out of training
 )
-FAST_RCNN = dict(name='fast_rcnn', use_difficult=False)  # on the proposals of config.data.proposals
+FAST_RCNN = dict(
+    name='fast_rcnn', use_difficult=True
+)  # on the proposals of config.data.proposals; as the authors' code
 SMALL = dict(height=96, width=96, sizes=(12, 48), most=8, clutter=3)  # scenes of `:smoke`, those of ssd_digits.py
 
 
@@ -148,7 +150,8 @@ def alternate(
     parts['shared_rpn']['system'] = dict(name='rpn', freeze_features=True)
     parts['shared_rpn']['run']['init_from'] = dict(stage='fast', new=None)
     parts['shared_fast']['system'] = dict(name='faster_rcnn', freeze_features=True, rpn_weight=0.0)
-    parts['shared_fast']['run']['init_from'] = dict(stage='shared_rpn', new=None)
+    # Classes and boxes are drawn anew, as in the authors' code; the layers before them go on from step 2.
+    parts['shared_fast']['run']['init_from'] = dict(stage='shared_rpn', new='^(logits|offsets)/')
     # What a stage does not train must not decay either.
     chain = (*(name for name in config.tx.chain if name != 'freeze'), 'freeze')
     for name, where in untrained.items():
@@ -168,8 +171,12 @@ def alternate(
 
 
 def region_sgd(rate: Any, frozen: str = r'^backbone/conv[12]_', weight_decay: float = 5e-4) -> dict[str, Any]:
-    """Returns SGD with momentum 0.9 as Caffe has it; parameters whose names match `frozen` stay as they are."""
+    """Returns SGD with momentum 0.9 as Caffe has it; parameters whose names match `frozen` stay as they are.
+
+    Biases decay, too: the authors' networks say nothing of it, and Caffe's default is that they do.
+    """
     tx = sgd(rate, weight_decay)
+    tx['decay']['where'] = r'(kernel|bias)$'
     return {**tx, 'chain': (*tx['chain'], 'freeze'), 'freeze': dict(where=frozen)}
 
 

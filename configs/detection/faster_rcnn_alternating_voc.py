@@ -4,10 +4,11 @@
         --config.run.init_from.path=timm/vgg16.tv_in1k
 
 The recipe of the authors' code: 80,000, 40,000, 80,000 and 40,000 updates at the rate 1e-3, divided by 10 after three
-quarters of each; one image per update for proposals, two for Fast R-CNN with 64 proposals each; all new layers are
-drawn anew in step 3. In steps 3 and 4 all convolutions stay as they are, before that conv1 and conv2 do. The weights to
-start from are torchvision's, not Caffe's. Not run here: neither the data nor the weights are available. `:smoke`, a
-narrow network from scratch on digits: see the ledger.
+quarters of each; one image per update for proposals, two for Fast R-CNN with 64 proposals each; the last layers of Fast
+R-CNN are drawn anew in step 4. In steps 3 and 4 all convolutions stay as they are, before that conv1 and conv2 do.
+Negatives have an IoU of 0.1 or more with an object, as in the authors' MATLAB code; their Python code takes all. The
+weights to start from are torchvision's, not Caffe's. Not run here: neither the data nor the weights are available.
+`:smoke`, a narrow network from scratch on digits: see the ledger.
 """
 
 from configs.detection._recipes import voc

@@ -3,8 +3,8 @@
     ./launch.sh run configs/detection/faster_rcnn_fpn_coco.py --config.data.source.path=COCO \\
         --config.run.init_from.path=timm/resnet50.tv_in1k
 
-torchvision's `fasterrcnn_resnet50_fpn` and, of the recipes that reach it, the usual one of 90,000 updates of 16 images:
-the rate 0.02 after a warm-up of 1,000 updates, divided by 10 after 60,000 and 80,000, weight decay 1e-4. The shorter
+torchvision's `fasterrcnn_resnet50_fpn` and its schedule of 26 epochs, 190,600 updates of 16 images: the rate 0.02 after
+a warm-up of 1,000 updates, divided by 10 after 16 and 22 epochs, weight decay 1e-4. The shorter
 side is 800 pixels, unless the longer one would exceed 1344; the first two stages of the ResNet and all of its norms
 stay as they are. The published detector (91 classes) evaluates with `model.num_classes` and category ids of its own.
 Not run here: neither the data nor the weights are available. `:smoke`, a narrow network from scratch on digits: see the
@@ -20,7 +20,7 @@ def get_config(arg: str = ''):
         dict(
             name='warmup',
             steps='1000 steps',
-            then=dict(name='step_decay', init=0.02, steps=('59000 steps', '79000 steps')),  # after the warm-up
+            then=dict(name='step_decay', init=0.02, steps=('116300 steps', '160200 steps')),  # after the warm-up
         ),
         frozen=r'^backbone/backbone/(conv1|bn1|conv2_)',
         weight_decay=1e-4,
@@ -34,7 +34,7 @@ def get_config(arg: str = ''):
         ),
         FASTER_RCNN,
         tx,
-        steps='90000 steps',
+        steps='190600 steps',
         batch_size=16,
         metric='coco_ap',
         at_least=0.36,  # published: 37.0
@@ -45,7 +45,7 @@ def get_config(arg: str = ''):
         iou_threshold=0.5,
     )
     config.detect.per_class = 1000  # all proposals of a test
-    # Caffe's double rate of biases is not in these recipes, and the decay spares only norms and biases.
+    # Caffe's double rate of biases is not in this recipe.
     config.tx.scale_rates.rules = (('.*', 1.0),)
     if arg != 'smoke':
         return config

@@ -18,7 +18,7 @@ def get_config(arg: str = ''):
     model = dict(
         name='rcnn.rcnn',
         num_classes=21,  # with the background
-        backbone=dict(name='alexnet.alexnet', variant='caffe'),
+        backbone=dict(name='alexnet.alexnet'),
         stage='pool5',
         units=(4096, 4096),
         dropout=0.5,

@@ -22,4 +22,4 @@ def get_config(arg: str = ''):
         data: dict[str, Any] = dict(num_examples=4096, test=128, source=small)
         return scenes(small_yolo(), YOLO, 1200, 0.3, adam_where=FULLY_CONNECTED, **data)
     # A lower target than SSD's: of two digits whose centres share a cell one cannot be found.
-    return scenes(small_yolo(width=0.1875), YOLO, 8000, 0.65, adam_where=FULLY_CONNECTED)
+    return scenes(small_yolo(width=0.1875), YOLO, 5000, 0.65, adam_where=FULLY_CONNECTED)

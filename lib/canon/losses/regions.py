@@ -6,8 +6,8 @@ L_cls is the cross entropy of the N sampled anchors (regions), L_loc the smooth 
 positive ones. Both are divided by the number of samples, as in the authors' code and in torchvision: the weight of 10
 in the paper's equation belongs to another normalisation, by the number of places.
 
-The authors' code takes a box with its last pixel x1 for x1 - x0 + 1 wide: the width between pixel edges here. Its
-encoded targets are therefore those of `ops.boxes.encode_offsets`.
+py-faster-rcnn takes a box with its last pixel x1 for x1 - x0 + 1 wide: the width between pixel edges here. Its encoded
+targets are therefore those of `ops.boxes.encode_offsets`.
 
 Samples are assigned first (`assign_anchors`, `assign_regions`), so that a head computes only the sampled regions.
 """

@@ -255,7 +255,7 @@ def fast_rcnn(
         canonical_size,
     )
     if head == 'stage':
-        # He et al. pool 7x7 and keep it; Mask R-CNN's C4 networks pool 14x14, so that the stage keeps its stride.
+        # Mask R-CNN's C4 networks pool 14x14, so that the stage keeps its stride; a smaller map is not halved.
         halve = 2 if pool_size >= 14 else 1
         channels = scale_channels(network.widths[-1], network.width)
         module = StageHead(network.block, network.depths[-1], channels, halve, network.form)

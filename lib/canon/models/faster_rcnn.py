@@ -221,7 +221,7 @@ def faster_rcnn_vgg16(num_classes: Count = 21, width: Positive = 1.0, **argument
     Its nine anchors are those of py-faster-rcnn. Other arguments are those of `faster_rcnn`.
     """
     proposals, regions = _split_arguments(arguments)
-    regions = dict(num_classes=num_classes, width=width) | regions
+    regions = dict(num_classes=num_classes, width=width, width_convention='plus_one') | regions
     network = call(fast_rcnn.fast_rcnn_vgg16, regions, 'model')
     paper: dict[str, Any] = dict(rpn_channels=scale_channels(512, width), anchor_form='rounded', scores='softmax')
     return _add_proposals(network, **(paper | proposals))
@@ -240,6 +240,7 @@ def faster_rcnn_zf(num_classes: Count = 21, width: Positive = 1.0, **arguments: 
         anchor_form='rounded',
         scores='softmax',
         pool_size=6,
+        width_convention='plus_one',  # of boxes that the authors' network proposes
         units=(scale_channels(4096, width),) * 2,
     )
     return call(faster_rcnn, paper | arguments, 'model')
@@ -248,8 +249,8 @@ def faster_rcnn_zf(num_classes: Count = 21, width: Positive = 1.0, **arguments: 
 def faster_rcnn_resnet50_c4(num_classes: Count = 21, norm: str = 'frozen', **arguments: Any) -> FasterRCNN:
     """Builds Faster R-CNN on ResNet-50: RPN and regions on conv4_x, and conv5_x as the head of each region.
 
-    He et al. 2015, appendix A. Regions are pooled to 14x14 and conv5_x halves them, as in Mask R-CNN's C4 networks; in
-    the appendix they are pooled to 7x7 (`pool_size=7`). `norm` is that of `canon.models.resnet.resnet18`; other
+    He et al. 2015, appendix A. Regions are pooled to 14x14 and conv5_x halves them, as in Mask R-CNN's C4 networks;
+    with `pool_size=7` it keeps their size. `norm` is that of `canon.models.resnet.resnet18`; other
     arguments are those of `faster_rcnn`.
     """
     backbone = dict(name='resnet.resnet50', norm=norm) | arguments.pop('backbone', {})
