@@ -8,8 +8,8 @@ SGD with momentum 0.9 and weight decay 5e-4, the rate 1e-3 divided by 10 after 5
 the 5,011 images of 07; 07+12 has three times as many, and 80,000 of 110,000 here. An update there averages the
 gradients of two images, one after the other; here both are one batch. The shorter side is 600 pixels, unless the longer
 one would exceed 1000; conv1 and conv2 stay as they are. What differs: images are padded to one of four sizes, and the
-weights to start from are torchvision's, not Caffe's. Not run here: neither the data nor the weights are available. `:smoke`, a
-narrow network from scratch on digits: see the ledger.
+weights to start from are torchvision's, not Caffe's. Not run here: neither the data nor the weights are available.
+`:smoke`, a narrow network from scratch on digits: see the ledger.
 """
 
 from configs.detection._recipes import voc

@@ -11,7 +11,7 @@ from canon.named import to_plain
 from canon.tasks import predictions
 from canon.train import run_stages
 from canon.train.init_from import read_model
-from experiments import configs, detection, staged
+from experiments import configs, detection, regions, staged
 from tests.experiments import job
 from tests.quick import quick_programs
 
@@ -114,6 +114,13 @@ def test_new_images_are_searched_before_they_are_predicted(proposed, tmp_path):
     windows = make_proposer('sliding_windows')(np.zeros((64, 64, 3), np.uint8))[:20]
     found = np.array([[float(x) for x in row.split(',')[4:]] for row in rows])
     np.testing.assert_allclose(found, windows, atol=0.051)
+
+
+def test_stages_read_images_without_the_transforms_of_batches():
+    """Those of an evaluator may need the size of its batches, which a search of whole images has none of."""
+    made = configs.load(f'{configs.ROOT}/configs/detection/fast_rcnn_voc.py:smoke')
+    assert made.data.evals.test.transforms.letterbox.size == 'batch'
+    assert regions.load_split(made, 'test')[0]['image'].shape[0] == made.data.source.height
 
 
 def test_what_is_refused():
