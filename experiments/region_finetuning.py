@@ -55,4 +55,5 @@ def offline(config: ConfigDict) -> ConfigDict:
             config.data.train.split, config.model.num_classes = 'train', 11
             for settings in config.data.evals.values():
                 settings.split = 'test'
+            config.run.init_from = None  # weights would have to be downloaded, too
     return config
