@@ -1,4 +1,4 @@
-"""The task of SPP-net's fine-tuning: the layers after the pyramid learn the classes of regions (He et al. 2014, 4.2).
+"""The task of SPP-net's fine-tuning: the layers after the pyramid learn the classes of regions (He et al. 2014, 4.1).
 
 The maps stay as they are: the authors do not propagate through the pooling of regions. What Fast R-CNN changed is that.
 """
