@@ -146,6 +146,11 @@ def test_a_resized_image_gives_boxes_of_the_image_as_it_is():
     np.testing.assert_array_equal(boxes[:, 2:].max(0), [106, 74])
     small = search.selective_search(np.ascontiguousarray(image[::2, ::2]), max_boxes=10_000)
     assert {*map(tuple, boxes / 2)} == {*map(tuple, small)}
+    # The least side is one of the resized image.
+    sides = boxes[:, 2:] - boxes[:, :2]
+    large = search.selective_search(image, width=53, min_side=12, max_boxes=10_000)
+    np.testing.assert_array_equal(large, boxes[(sides >= 24).all(1)])
+    assert len(large) < (sides >= 12).all(1).sum()
 
 
 @pytest.mark.parametrize('shape', [(1, 1, 3), (1, 9, 3), (9, 1, 1), (2, 2, 3), (5, 6)])

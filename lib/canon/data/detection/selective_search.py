@@ -96,7 +96,8 @@ def selective_search(
       min_size: of a segment, in pixels; k if None, as in the authors' code.
       width: to which the image is resized first (500 in R-CNN); the boxes are those of the image as it is. None keeps
         its size.
-      min_side: smaller boxes are left out, in pixels of `image`.
+      min_side: boxes with a smaller side are left out, in pixels of the resized image: before the boxes are scaled to
+        those of `image`, as in R-CNN, which has 20 pixels at a width of 500.
       max_boxes: the largest number of boxes; the first in rank are kept.
       seed: of the ranking, next to the pixels.
 
@@ -114,10 +115,9 @@ def selective_search(
     area = resized.shape[0] * resized.shape[1]
     rng = np.random.default_rng((seed, int.from_bytes(hashlib.blake2b(pixels.tobytes(), digest_size=8).digest())))
     ranked = rank_boxes(list(group_regions(graphs, chosen.similarities, area)), rng)
+    large = (ranked[:, 2:] - ranked[:, :2] >= min_side).all(1)
     scale = np.array([pixels.shape[1] / resized.shape[1], pixels.shape[0] / resized.shape[0]] * 2)
-    boxes = ranked * scale
-    large = (boxes[:, 2:] - boxes[:, :2] >= min_side).all(1)
-    return boxes[large][:max_boxes].astype(np.float32)
+    return (ranked[large] * scale)[:max_boxes].astype(np.float32)
 
 
 def choose_settings(
