@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from canon import data, named
 from canon.data.detection.object_batches import make_evaluation_batches
-from canon.data.detection.proposals import read_proposals, write_proposals
+from canon.data.detection.proposals import pair_objects, read_proposals, write_proposals
 from canon.data.detection.sized_batches import fill_size
 from canon.metrics.detection import measure_proposals
 from canon.tasks import detection as tasks
@@ -46,9 +46,7 @@ def compute(config: ConfigDict, stages: Mapping[str, Path], artefacts: Any) -> d
         source = images.load_images(config, split)
         batches = make_evaluation_batches(source, transforms=transforms, sizes=sizes, **images.reading(config))
         path = artefacts.compute(f'{name}.npz', partial(_write, config.network, model, batches, len(source), artefacts))
-        found, examples = read_proposals(path), (source[i] for i in range(len(source)))
-        rows = ((found.find(example['image']), example['boxes'], example['labels']) for example in examples)
-        recall = measure_proposals(rows, _COUNTS).recall()
+        recall = measure_proposals(pair_objects(source, read_proposals(path)), _COUNTS).recall()
         metrics |= {f'{name}/recall_{count}': float(x) for count, x in zip(_COUNTS, recall, strict=True)}
     assert batches is not None
     return metrics | {'seconds_per_image': tasks.time_prediction(*model, batches[0])}

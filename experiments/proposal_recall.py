@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from canon import plots
-from canon.data.detection.proposals import read_proposals
+from canon.data.detection.proposals import pair_objects, read_proposals
 from canon.errors import UsageError
 from canon.metrics.detection import measure_proposals
 from canon.named import suggest
@@ -26,12 +26,8 @@ def compute(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefacts
         for stage in config.compared.stages:
             if stage not in stages:
                 raise UsageError(f'compared.stages names {stage!r}, which is not finished{suggest(stage, stages)}')
-            found, examples = (
-                read_proposals(stages[stage] / 'artefacts' / f'{name}.npz'),
-                map(source.__getitem__, range(len(source))),
-            )
-            rows = ((found.find(example['image']), example['boxes'], example['labels']) for example in examples)
-            curves[stage] = measured = measure_proposals(rows, counts)
+            found = read_proposals(stages[stage] / 'artefacts' / f'{name}.npz')
+            curves[stage] = measured = measure_proposals(pair_objects(source, found), counts)
             recall = zip(counts, measured.recall().tolist(), strict=True)
             metrics |= {f'{name}/recall_{stage}_{count}': value for count, value in recall}
             seconds = (read_mapping(stages[stage] / 'status.json').get('metrics') or {}).get('seconds_per_image')

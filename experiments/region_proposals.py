@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from canon import plots
-from canon.data.detection.proposals import compute_proposals, read_proposals
+from canon.data.detection.proposals import compute_proposals, pair_objects, read_proposals
 from canon.metrics.detection import measure_proposals
 from canon.train.artefacts import Artefacts
 from experiments import regions
@@ -31,8 +31,8 @@ def compute(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefacts
         journal = artefacts.folder / f'{name}.part'
         options = dict(proposer=proposer, workers=workers, report=artefacts.report, journal=journal)
         path = artefacts.compute(f'{name}.npz', partial(compute_proposals, source, **options))
-        found, examples = read_proposals(path), (source[i] for i in range(len(source)))
-        measured = measure_proposals([(found.find(e['image']), e['boxes'], e['labels']) for e in examples])
+        journal.unlink(missing_ok=True)  # not before the artefact is in place
+        measured = measure_proposals(pair_objects(source, read_proposals(path)))
         curves[name] = measured
         metrics |= {
             f'{name}/recall50': float(measured.recall(0.5)[-1]),

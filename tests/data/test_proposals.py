@@ -1,12 +1,16 @@
 """Files of proposals: kept by content, completed, resumed and refused; windows; how transforms move proposals."""
 
 import json
+import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pytest
 
 from canon.data import Arrays, Batches, Key, Mapped, Subset, transforms
 from canon.data.detection import proposals as props
+from canon.data.detection import selective_search
 from canon.data.detection.digit_scenes import digit_scenes
 from canon.data.detection.sized_batches import image_sizes
 from canon.data.images import geometry
@@ -80,6 +84,62 @@ def test_an_interrupted_computation_continues(tmp_path, monkeypatch):
         np.testing.assert_array_equal(boxes, search(source[i]['image']))
 
 
+def test_a_journal_that_is_given_outlives_the_file(tmp_path, monkeypatch):
+    source, journal = make_source(), tmp_path / 'train.part'
+    proposer, search = props.Proposer('sliding_windows', {'seed': 0}), Search(monkeypatch)
+    for path in (tmp_path / 'a.npz', tmp_path / 'b.npz'):  # the first one is lost by a kill
+        props.compute_proposals(source, path, proposer, report=lambda done, total: None, journal=journal)
+    assert search.calls == 6
+    assert (tmp_path / 'a.npz').read_bytes() == (tmp_path / 'b.npz').read_bytes()
+
+
+class Killed:
+    """Images, the third of which kills a process that was started to search it."""
+
+    def __init__(self, count):
+        self.images = make_source(count)
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        if index == 2 and multiprocessing.parent_process() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.images[index]
+
+    def __repr__(self):
+        return 'Killed'
+
+
+@pytest.mark.slow  # processes are started
+def test_a_killed_process_is_one_line_and_what_is_done_stays(tmp_path, monkeypatch):
+    source, path, seen = Killed(5), tmp_path / 'boxes.npz', []
+    proposer = props.make_proposer('sliding_windows', sides=(8.0,))
+    message = 'Killed: a process that searches its images was killed, .*; the same command continues'
+    with pytest.raises(CanonError, match=message):
+        props.compute_proposals(source, path, proposer, workers=2, report=lambda *counts: seen.append(counts))
+    assert not multiprocessing.active_children()
+    searched = []
+    monkeypatch.setattr(props, 'PROPOSERS', {'sliding_windows': lambda image, **_: searched.append(image) or [[0] * 4]})
+    props.compute_proposals(source, path, proposer, report=lambda done, total: None)
+    assert len(searched) == 5 - len(seen)
+
+
+def test_difficult_objects_and_crowds_do_not_count_in_recall(tmp_path):
+    boxes = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    images = np.stack([make_source(2)[i]['image'] for i in range(2)])
+    fields = {'image': images, 'boxes': boxes, 'labels': np.array([[0, 1, 2]] * 2)}
+    marks = {'difficult': np.array([[0, 1, 0], [0, 0, 0]], bool), 'crowd': np.array([[0, 0, 1], [0, 0, 0]], bool)}
+    proposer = props.make_proposer('sliding_windows')
+    found = props.compute_proposals(Arrays(fields), tmp_path / 'a.npz', proposer)
+    (windows, first, labels), second = props.pair_objects(Arrays({**fields, **marks}), found)
+    np.testing.assert_array_equal(windows, found.find(images[0]))
+    np.testing.assert_array_equal(first, boxes[0, :1])
+    assert labels.tolist() == [0]
+    np.testing.assert_array_equal(second[1], boxes[1])
+    np.testing.assert_array_equal(next(props.pair_objects(Arrays(fields), found))[1], boxes[0])  # without any marks
+
+
 def test_other_settings_and_other_files_are_refused_and_stay(tmp_path, monkeypatch):
     source, path = make_source(3), tmp_path / 'boxes.npz'
     one, other = (props.Proposer('sliding_windows', {'seed': seed}) for seed in (0, 1))
@@ -123,11 +183,16 @@ def test_processes_compute_the_same(tmp_path):
     assert len(found) == 3
 
 
-def test_a_proposer_states_all_of_its_settings():
+def test_a_proposer_states_all_of_its_settings(monkeypatch):
     proposer = props.make_proposer('selective_search', width=500)
     assert json.loads(proposer.describe())['width'] == 500
     assert json.loads(proposer.describe())['strategy'] == 'fast'
     assert proposer.describe() == props.make_proposer(width=500, sigma=0.8).describe()
+    # A configured width is checked, and an image of that width is not searched to check the rest.
+    sizes, resize = [], selective_search._resize_to_width
+    monkeypatch.setattr(selective_search, '_resize_to_width', lambda *args: sizes.append(args[1]) or resize(*args))
+    props.make_proposer(width=500)
+    assert max(sizes) <= 8
     for arguments, message in (
         (dict(name='selectiv'), "proposals.name='selectiv' is unknown; did you mean 'selective_search'"),
         (dict(widht=3), 'proposals.widht: selective_search takes no such key; did you mean'),

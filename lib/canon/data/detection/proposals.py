@@ -17,7 +17,9 @@ import multiprocessing
 import os
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -25,6 +27,7 @@ import numpy as np
 from tqdm import tqdm
 
 from canon import named
+from canon.data.detection.region_batches import find_ignored
 from canon.data.detection.selective_search import selective_search
 from canon.data.pipeline.source import Example, Source
 from canon.data.pipeline.workers import prepare_worker, signals_held
@@ -115,8 +118,11 @@ def make_proposer(name: str = 'selective_search', where: str = 'proposals', **ar
     if name not in PROPOSERS:
         raise UsageError(f'{where}.name={name!r} is unknown{named.suggest(name, PROPOSERS)}')
     function = PROPOSERS[name]
+    probe = {'image': np.zeros((8, 8, 3), np.uint8), **arguments}
+    if isinstance(width := probe.get('width'), int) and width > 0:
+        probe['width'] = min(width, 8)  # a search of 500x500 pixels would take seconds
     # Called once on a small image: whatever the function refuses is refused before an hour of work begins.
-    named.call(function, {'image': np.zeros((8, 8, 3), np.uint8), **arguments}, where)
+    named.call(function, probe, where)
     defaults = {p.name: p.default for p in inspect.signature(function).parameters.values() if p.name != 'image'}
     return Proposer(name, named.to_plain({**defaults, **arguments}))
 
@@ -225,11 +231,13 @@ def compute_proposals(
       proposer: of `make_proposer`.
       workers: processes; 0 computes in this one.
       report: (done, total), called after every image in place of a progress bar; it may raise to interrupt.
-      journal: the file of what is done; `<path>.part` if None.
+      journal: the file of what is done; `<path>.part` if None, which is removed at the end. A file that is given stays:
+        whoever moves the result removes it after that, so that an interruption in between loses nothing.
       field: of the image.
 
     Raises:
       UsageError: the file was made with other settings, or is not one of proposals.
+      CanonError: a process has been killed; the journal has what was done.
     """
     path = Path(path)
     if path.exists():
@@ -246,8 +254,9 @@ def compute_proposals(
     with _Journal(part, proposer.describe()) as entries:
         known = set(complete.digests) | set(entries.entries)
         bar = tqdm(total=len(source), desc=path.name, unit='image', disable=report is not None, leave=False)
-        with bar:
-            for done, (digest, boxes) in enumerate(_search(source, proposer, known, workers, field), 1):
+        # Closed here and not by the garbage collector: an interruption ends the processes, not the last image.
+        with bar, contextlib.closing(_search(source, proposer, known, workers, field)) as searched:
+            for done, (digest, boxes) in enumerate(searched, 1):
                 if boxes is not None:
                     entries.append(digest, boxes)
                 bar.update()
@@ -262,7 +271,8 @@ def compute_proposals(
         boxes = np.concatenate([np.zeros((0, 4), np.float32), *(merged[digest] for digest in digests)])
         result = ProposalSet(proposer.describe(), digests, [len(merged[digest]) for digest in digests], boxes)
         write_proposals(path, result)
-        entries.remove()
+        if journal is None:
+            entries.remove()
     return result
 
 
@@ -291,6 +301,18 @@ def join_proposals(sets: Sequence[ProposalSet]) -> ProposalSet:
     }
     boxes = np.concatenate([np.zeros((0, 4), np.float32), *merged.values()])
     return ProposalSet(sets[0].settings, list(merged), [len(own) for own in merged.values()], boxes)
+
+
+def pair_objects(source: Source, proposals: ProposalSet) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields what `canon.metrics.detection.measure_proposals` takes of each image: proposals, boxes and labels.
+
+    Difficult objects and crowds are left out, as in `canon.tasks.detection.proposal_evaluation`.
+    """
+    for i in range(len(source)):
+        example = source[i]
+        counted = ~find_ignored(example)
+        boxes, labels = (np.asarray(example[name])[counted] for name in ('boxes', 'labels'))
+        yield proposals.find(example['image']), boxes, labels
 
 
 def write_proposals(path: Path, proposals: ProposalSet) -> None:
@@ -393,7 +415,7 @@ def _lock(file: Any, path: Path) -> None:
 
 def _search(
     source: Source, proposer: Proposer, known: set[bytes], workers: int, field: str
-) -> Iterator[tuple[bytes, np.ndarray | None]]:
+) -> Generator[tuple[bytes, np.ndarray | None]]:
     """Yields (digest, boxes) of every image, with None for the boxes of a known one."""
     searcher = _Searcher(source, proposer, frozenset(known), field)
     if not workers:
@@ -401,10 +423,25 @@ def _search(
         return
     # Not forked: JAX and OpenCV have threads.
     context = multiprocessing.get_context('spawn')
-    with contextlib.ExitStack() as stack:
+    executor = ProcessPoolExecutor(workers, context, _prepare_searcher, (searcher,))
+    others, own = set(multiprocessing.active_children()), set()
+    try:
         with signals_held():
-            pool = stack.enter_context(context.Pool(workers, _prepare_searcher, (searcher,)))
-        yield from pool.imap(_search_one, range(len(source)))
+            try:
+                results = executor.map(_search_one, range(len(source)))
+            finally:
+                own = set(multiprocessing.active_children()) - others
+        yield from results
+    except BrokenProcessPool:
+        # The remaining ones ignore the executor's SIGTERM, as readers do, and it would wait for them for ever.
+        for process in own:
+            process.kill()
+        raise CanonError(
+            f'{source!r}: a process that searches its images was killed, perhaps for want of memory; the same command '
+            f'continues where it was, with fewer workers than {workers} if need be'
+        ) from None
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 class _Searcher:
