@@ -68,6 +68,7 @@ def record_image() -> Transform:
 def time_prediction(predict: Predict, params: Any, mutable: Any, batch: Mapping[str, Any], repeats: int = 3) -> float:
     """Returns the seconds per image of `predict` on a batch, the least of a few calls after its compilation."""
     infer = backend.jit(predict)
+    params, mutable = jax.device_put((params, mutable))  # copies of numpy weights are not timed
     inputs = {name: batch[name] for name in INPUTS if name in batch}
     jax.block_until_ready(infer(params, mutable, inputs))
     seconds = []

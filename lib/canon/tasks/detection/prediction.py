@@ -80,6 +80,7 @@ def detect_images(
       min_score: detections of lower scores are left out.
     """
     infer = backend.jit(predict)
+    params, mutable = jax.device_put((params, mutable))  # once, not with every batch
     for batch in batches:
         inputs = {name: batch[name] for name in INPUTS if name in batch}
         found = jax.tree.map(np.asarray, infer(params, mutable, inputs))

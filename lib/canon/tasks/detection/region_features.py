@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
+import jax
 import numpy as np
 
 from canon import backend, named
@@ -19,6 +21,7 @@ from canon.errors import CanonError, UsageError, first_line
 
 # From an image uint8 [H, W, 3] and boxes [R, 4] in pixels to {layer: float32 [R, D]}.
 Describe = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
+_NUMBER = '[0-9]' * 5  # of a file: '*' would take those of 'train-hard' for files of 'train'
 
 
 class RegionFeatures(NamedTuple):
@@ -127,7 +130,7 @@ def make_crop_describer(
         described = model.apply(variables, make_input({'image': images}), method='describe')
         return {layer: described[layer] for layer in layers}
 
-    compiled = backend.jit(describe)
+    compiled, variables = backend.jit(describe), jax.device_put(variables)  # once, not with every chunk
 
     def describe_regions(image: np.ndarray, boxes: np.ndarray) -> dict[str, np.ndarray]:
         parts = []
@@ -168,7 +171,7 @@ def make_map_describer(
         described = model.apply(variables, maps, boxes[None], method='describe')
         return {layer: described[layer][0] for layer in layers}
 
-    extract, describe = backend.jit(extract), backend.jit(describe)
+    extract, describe, variables = backend.jit(extract), backend.jit(describe), jax.device_put(variables)
 
     def describe_regions(image: np.ndarray, boxes: np.ndarray) -> dict[str, np.ndarray]:
         height, width = image.shape[:2]
@@ -285,13 +288,13 @@ class FeatureFiles:
         """
         Args:
           folder: that holds them.
-          split: the beginning of their names, `<split>-<number>.npz`.
+          split: of their names, `<split>-<number>.npz` with five digits.
           layers: that are read.
 
         Raises:
           UsageError: there is none.
         """
-        self.paths, self.layers = sorted(folder.glob(f'{split}-*.npz')), tuple(layers)
+        self.paths, self.layers = sorted(folder.glob(f'{glob.escape(split)}-{_NUMBER}.npz')), tuple(layers)
         if not self.paths:
             raise UsageError(f'{folder} has no features of {split!r}; run the stage that computes them first')
 
@@ -303,14 +306,37 @@ class FeatureFiles:
             yield read_features(path, self.layers)
 
 
-def measure_feature_norm(files: Iterable[RegionFeatures], layer: str, most: int = 10_000) -> float:
-    """Returns the mean norm of the first features of a layer. Raises CanonError if they are all zero."""
-    total, count = 0.0, 0
+def measure_feature_norm(
+    files: Iterable[RegionFeatures], layer: str, most_images: int = 200, most_rows: int = 200, seed: int = 0
+) -> float:
+    """Returns the mean norm of features of a layer, of random regions of random images of all files.
+
+    Args:
+      files: read once.
+      layer: of the features.
+      most_images: that are drawn; all if there are fewer. Images without regions do not count.
+      most_rows: regions that are drawn of each.
+      seed: of the draws.
+
+    Raises:
+      CanonError: all of these features are zero.
+    """
+    generator = np.random.default_rng(seed)
+    sums: list[tuple[float, int]] = []  # of the norms, and their number, of each chosen image
+    seen = 0
     for part in files:
-        norms = np.linalg.norm(part.layers[layer][: most - count], axis=1)
-        total, count = total + float(norms.sum()), count + len(norms)
-        if count >= most:
-            break
+        values = part.layers[layer]
+        for _, rows in part.split():
+            if rows.start == rows.stop:
+                continue
+            # A reservoir: every image has the same chance, although their number is unknown until the end.
+            place = len(sums) if len(sums) < most_images else int(generator.integers(seen + 1))
+            seen += 1
+            if place >= most_images:
+                continue
+            own = rows.start + generator.permutation(rows.stop - rows.start)[:most_rows]
+            sums[place : place + 1] = [(float(np.linalg.norm(values[own], axis=1).sum()), len(own))]
+    total, count = map(sum, zip(*sums, strict=True)) if sums else (0.0, 0)
     if not total:
         raise CanonError(f'all features of {layer!r} are zero: the network has learnt nothing')
     return total / count
