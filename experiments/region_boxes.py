@@ -19,11 +19,12 @@ def compute(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefacts
     """Computes `boxes.npz`, the regressions of all classes."""
     settings = named.call(BoxRidgeSettings, config.boxes, 'boxes')
     files = FeatureFiles(regions.find_artefacts(stages, 'features'), 'train', [settings.layer])
-    count = len(regions.list_class_names(regions.load_split(config, 'train')))
+    source = regions.load_split(config, 'train')
+    count = len(regions.list_class_names(source))
 
     def write(path: Path) -> None:
         def report(done: int) -> None:
-            artefacts.report(done, count)
+            artefacts.report(done, len(source))
 
         np.savez(path, **fit_box_ridge(files, count, settings, report)._asdict())
 

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -9,6 +10,7 @@ from sklearn.svm import LinearSVC
 
 from canon.configuration import merge
 from canon.data import Arrays
+from canon.data.detection import proposals
 from canon.data.detection import region_batches as batches
 from canon.data.images.geometry import box_iou
 from canon.errors import CanonError, UsageError
@@ -17,7 +19,8 @@ from canon.ops import boxes as box_ops
 from canon.tasks.detection import box_ridge, region_detection, region_features, region_svms
 from canon.tasks.detection.region_features import RegionFeatures
 from canon.train import run_stages
-from experiments import configs, staged
+from canon.train.artefacts import Artefacts
+from experiments import configs, region_proposals, staged
 
 
 def located(height=60, width=90):
@@ -229,11 +232,54 @@ def test_files_of_features_hold_what_was_written(tmp_path):
         UsageError, match=r"train-00000.npz has no features of the layer 'fc6', only of fc7, pool5; list"
     ):
         list(region_features.FeatureFiles(tmp_path, 'train', ['fc6']))
+    region_features.write_features(tmp_path / 'train-hard-00000.npz', parts[0])  # of another split
+    assert len(region_features.FeatureFiles(tmp_path, 'train', ['fc7'])) == 2
     with pytest.raises(UsageError, match=r"has no features of 'test'; run the stage that computes them first"):
         region_features.FeatureFiles(tmp_path, 'test', ['fc6'])
     (tmp_path / 'train-00001.npz').write_bytes(b'PK\x03\x04 what a full disk left')
     with pytest.raises(UsageError, match=r'train-00001.npz is not a file of features .*; remove it'):
         list(files)
+
+
+@pytest.mark.parametrize('kind', ['crops', 'maps'])
+def test_weights_are_put_on_the_device_once(monkeypatch, kind):
+    class Recording(Mean):
+        def apply(self, variables, *inputs, method):
+            seen.append(variables['params'])
+            return super().apply(variables, *inputs, method=method)
+
+    seen = []
+    monkeypatch.setattr(region_features.backend, 'jit', lambda function: function)
+    options = dict(variables={'params': np.ones(3)}, make_input=lambda b: b['image'] / 255.0, layers=('fc7',), chunk=2)
+    if kind == 'crops':
+        describe = region_features.make_crop_describer(
+            Recording(), crop=batches.RegionCrop(size=4, context=1), **options
+        )
+    else:
+        scales = region_features.MapScales(sides=(30,), longest=50, region=40.0, multiple=16)
+        describe = region_features.make_map_describer(Recording(), scales=scales, **options)
+    for _ in range(2):
+        describe(located(), np.array([[3, 2, 20, 30 + i] for i in range(3)], np.float32))
+    assert len(seen) >= 4
+    assert isinstance(seen[0], jax.Array)
+    assert all(params is seen[0] for params in seen)
+
+
+def test_the_norm_of_features_is_that_of_random_regions_of_random_images():
+    counts, none = np.array([0, 3, 500, 40]), np.zeros(543)
+    images = [np.arange(4) + 4 * file for file in range(3)]
+    # Every feature is the number of its image, from 1: the mean tells the shares. 200 regions of 500 count.
+    layers = [{'fc7': np.repeat(numbers + 1.0, counts)[:, None]} for numbers in images]
+    parts = [
+        RegionFeatures(own, counts, none, none, none, none, 0.0, layer)
+        for own, layer in zip(images, layers, strict=True)
+    ]
+    shares = {file * 4 + i + 1: min(count, 200) for file in range(3) for i, count in enumerate(counts.tolist())}
+    expected = sum(value * share for value, share in shares.items()) / sum(shares.values())
+    assert region_features.measure_feature_norm(parts, 'fc7') == pytest.approx(expected)
+    means = [region_features.measure_feature_norm(parts, 'fc7', most_images=1, seed=seed) for seed in range(60)]
+    assert {*means} == {value for value, share in shares.items() if share}  # any image may be the one
+    assert region_features.measure_feature_norm(parts, 'fc7', most_images=1, seed=3) == means[3]
 
 
 def test_features_that_are_not_finite_are_refused():
@@ -322,6 +368,44 @@ def test_the_ridge_is_the_least_squares_of_an_augmented_system(count):
     np.testing.assert_allclose(biases, solution[-1] + mean, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize('memory', [8 << 30, 1])
+def test_one_pass_over_the_files_gives_the_fit_of_each_class_alone(monkeypatch, memory):
+    """Class 0 has several blocks of moments, class 1 fewer examples than features; with memory for all, and for one."""
+    monkeypatch.setattr(box_ridge, '_BLOCK', 5)
+    parts = make_features(images=40)
+    for part in parts:  # two of the examples of class 1 stay
+        rows = np.flatnonzero((part.labels == 2) & (part.overlaps >= 0.6) & ~part.objects)
+        part.labels[rows[1:]] = 0
+        part.labels[(part.labels == 2) & part.objects & ~np.isin(np.arange(len(part.boxes)), rows[:1] - 1)] = 0
+    passes = []
+
+    class Files(list):
+        def __iter__(self):
+            passes.append(None)
+            return super().__iter__()
+
+    settings = box_ridge.BoxRidgeSettings(ridge=2.0)
+    fitted = box_ridge.fit_box_ridge(Files(parts), 3, settings, memory=memory)
+    assert len(passes) == (2 if memory > 1 else 4)  # the first is for the norm
+    for label in range(3):
+        features, targets = [np.zeros((0, 6))], [np.zeros((0, 4))]
+        for part in parts:
+            for _, rows in part.split():
+                # Objects are examples as well, which do not move.
+                chosen = (part.labels[rows] == label + 1) & (part.overlaps[rows] >= 0.6)
+                boxes = part.boxes[rows]
+                features.append(part.layers['pool5'][rows][chosen].astype(np.float64) * fitted.scale)
+                targets.append(box_ridge.encode_transformations(boxes[chosen], np.repeat(boxes[:1], chosen.sum(), 0)))
+        features, targets = np.concatenate(features), np.concatenate(targets)
+        assert fitted.examples[label] == len(targets)
+        weights, biases = box_ridge.fit_whitened_ridge(features, targets, 2.0)
+        np.testing.assert_allclose(fitted.weights[label], weights, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(fitted.biases[label], biases, rtol=1e-6, atol=1e-6)
+    assert fitted.examples[0] > 20
+    assert 0 < fitted.examples[1] < 7
+    assert fitted.examples[2] == 0
+
+
 def test_regressed_boxes_are_nearer_to_their_objects():
     parts = make_features(images=40)
     settings = box_ridge.BoxRidgeSettings(ridge=1e-3)
@@ -388,6 +472,37 @@ def shrink(config, **changes):
     values['model']['backbone'] = dict(name='lenet.lenet5', activation='relu')
     values['data']['evals']['test']['split'] = 'test[:6]'
     return ConfigDict(values)
+
+
+def test_proposals_survive_a_kill_before_their_file_is_in_place(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 255, (2, 20, 20, 3), np.uint8)
+    boxes = np.array([[[0, 0, 20, 20], [3, 3, 4, 4]]] * 2, np.float32)
+    marks = np.array([[False, True]] * 2)  # the second object, which no window covers, is difficult
+    source = Arrays({'image': images, 'boxes': boxes, 'labels': np.zeros((2, 2), int), 'difficult': marks})
+    searched = []
+    monkeypatch.setattr(proposals, 'PROPOSERS', {'w': lambda image: searched.append(image) or [[0, 0, 20, 20]]})
+    regions = region_proposals.regions
+    monkeypatch.setattr(regions, 'bind_proposer', lambda config: (proposals.Proposer('w', {}), 0))
+    monkeypatch.setattr(regions, 'list_splits', lambda config: ('train',))
+    monkeypatch.setattr(regions, 'load_split', lambda config, name: source)
+    monkeypatch.setattr(regions, 'save_figures', lambda artefacts, figures: None)
+
+    class Killed(Artefacts):
+        def compute(self, name, write):
+            def write_and_die(path):
+                write(path)
+                raise KeyboardInterrupt
+
+            return super().compute(name, write_and_die)
+
+    with pytest.raises(KeyboardInterrupt):
+        region_proposals.compute(ConfigDict(), {}, Killed(tmp_path, str, bool))
+    assert not (tmp_path / 'train.npz').exists()
+    assert len(searched) == 2
+    metrics = region_proposals.compute(ConfigDict(), {}, Artefacts(tmp_path, str, bool))
+    assert len(searched) == 4  # both to measure the time, none for the file
+    assert [path.name for path in tmp_path.iterdir()] == ['train.npz']
+    assert metrics['train/recall50'] == 1
 
 
 @pytest.mark.slow
