@@ -1,10 +1,24 @@
 """Shared parts of the claims: scikit-learn's digits, rotated, shifted and scaled at random, and SGD with momentum."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
+
+
+def choose_form(config: ConfigDict, forms: Mapping[str, Mapping[str, Any]]) -> ConfigDict:
+    """Gives a config forms by name, whose sections replace its own: the first one, until `form` names another."""
+    config.forms = ConfigDict({name: dict(form) for name, form in forms.items()})
+    config.form = next(iter(forms))
+    return config
+
+
+def sweep_forms(forms: Iterable[str], seeds: Iterable[int] = (0, 1)) -> Iterator[dict[str, Any]]:
+    """Yields the overrides of a sweep over forms, each with several seeds."""
+    for form in forms:
+        for seed in seeds:
+            yield {'form': form, 'seed': seed}
 
 
 def claim(

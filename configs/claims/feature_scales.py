@@ -7,8 +7,7 @@ The paper goes from 74.3 % mAP with six maps to 62.4 % with one. Removed maps le
 remaining ones there; here the two square priors of a place span the sizes that a single map has to cover.
 """
 
-from ml_collections import ConfigDict
-
+from configs.claims._claims import choose_form, sweep_forms
 from configs.detection._recipes import SSD, scenes, small_ssd
 
 # Stages of the backbone, channels of extra layers, and sides of the square priors relative to the image.
@@ -32,15 +31,11 @@ def get_config(arg: str = ''):
     first = next(iter(FORMS))
     steps = 400 if arg == 'smoke' else 1200
     config = scenes(_model(first), system, steps, 0.1, num_examples=4096, test=256, source=easy)
-    config.forms = ConfigDict({name: dict(model=_model(name)) for name in FORMS})
-    config.form = first  # whose model replaces that of the config
-    return config
+    return choose_form(config, {name: dict(model=_model(name)) for name in FORMS})
 
 
 def sweep():
-    for form in FORMS:
-        for seed in (0, 1):
-            yield {'form': form, 'seed': seed}
+    return sweep_forms(FORMS)
 
 
 def pictures(runs):

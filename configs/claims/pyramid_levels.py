@@ -7,8 +7,7 @@ The paper finds small objects to gain most, for proposals as for detections. Her
 and have the same VGG-11; on one map all sizes of anchors are at each of its places. Not measured yet.
 """
 
-from ml_collections import ConfigDict
-
+from configs.claims._claims import choose_form, sweep_forms
 from configs.detection._two_stages import FASTER_RCNN, digits, small_faster_rcnn, small_single_level
 
 FORMS = {
@@ -19,17 +18,13 @@ FORMS = {
 
 
 def get_config(arg: str = ''):
-    first = next(iter(FORMS))
-    config = digits(FORMS[first], FASTER_RCNN, 200 if arg == 'smoke' else 600, 0.1, smoke=True)
-    config.forms = ConfigDict({name: dict(model=model) for name, model in FORMS.items()})
-    config.form = first  # whose model replaces that of the config
-    return config
+    first = next(iter(FORMS.values()))
+    config = digits(first, FASTER_RCNN, 200 if arg == 'smoke' else 600, 0.1, smoke=True)
+    return choose_form(config, {name: dict(model=model) for name, model in FORMS.items()})
 
 
 def sweep():
-    for form in FORMS:
-        for seed in (0, 1):
-            yield {'form': form, 'seed': seed}
+    return sweep_forms(FORMS)
 
 
 def pictures(runs):

@@ -7,8 +7,7 @@ YOLO has a cell of 16 pixels for each object, and its boxes come from fully conn
 has priors of several shapes from stride 4 on. Both narrow networks see the same scenes, sizes and number of steps.
 """
 
-from ml_collections import ConfigDict
-
+from configs.claims._claims import choose_form, sweep_forms
 from configs.detection._recipes import SSD, YOLO, scenes, small_ssd, small_yolo
 
 
@@ -16,20 +15,15 @@ def get_config(arg: str = ''):
     ssd = dict(SSD, threshold=0.4, min_negatives=3)
     easy = dict(sizes=(12, 64), most=6, clutter=3)
     config = scenes(small_ssd(), ssd, 400 if arg == 'smoke' else 2000, 0.1, num_examples=4096, test=256, source=easy)
-    config.forms = ConfigDict(
-        dict(
-            ssd=dict(model=small_ssd(), system=ssd),
-            yolo=dict(model=small_yolo(), system=YOLO),
-        )
+    forms = dict(
+        ssd=dict(model=small_ssd(), system=ssd),
+        yolo=dict(model=small_yolo(), system=YOLO),
     )
-    config.form = 'ssd'  # whose sections replace those of the config
-    return config
+    return choose_form(config, forms)
 
 
 def sweep():
-    for form in ('ssd', 'yolo'):
-        for seed in (0, 1):
-            yield {'form': form, 'seed': seed}
+    return sweep_forms(('ssd', 'yolo'))
 
 
 def pictures(runs):
