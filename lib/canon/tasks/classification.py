@@ -158,7 +158,7 @@ def init_network(model: Any, make_input: Callable[[Any], jax.Array], key: jax.Ar
 
 def apply_in_training(
     model: Any, make_input: Callable[[Any], jax.Array], params: Any, mutable: Mapping[str, Any], batch: Any, key: Any
-) -> tuple[jax.Array, list[jax.Array], dict[str, Any]]:
+) -> tuple[Any, list[jax.Array], dict[str, Any]]:
     """Applies a network of images in training, with dropout and batch statistics.
 
     Args:
@@ -170,7 +170,7 @@ def apply_in_training(
       key: of dropout.
 
     Returns:
-      (logits, those of the auxiliary classifiers, the mutable after the batch).
+      (the outputs, such as logits; those of the auxiliary classifiers; the mutable after the batch).
     """
     logits, changed = apply_network(
         model,

@@ -5,6 +5,7 @@ The maps stay as they are: the authors do not propagate through the pooling of r
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -62,7 +63,4 @@ def region_head_task(
         images = make_input({'image': batch['image']})
         return apply_network(model, {'params': params, **mutable}, images, method=apply)
 
-    def init(key, batch):
-        return init_network(model, make_input, key, batch)
-
-    return Task(init, loss, predict)
+    return Task(partial(init_network, model, make_input), loss, predict)

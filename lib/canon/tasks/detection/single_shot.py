@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from canon.metrics import Mean
 from canon.models import yolo
 from canon.ops import boxes as box_ops
 from canon.ops.nms import multiclass_nms
-from canon.tasks.classification import apply_network
+from canon.tasks.classification import apply_in_training, apply_network, init_network
 from canon.train import Task
 
 MakeInput = Callable[[Mapping[str, Any]], jax.Array]
@@ -75,13 +76,8 @@ def ssd_task(
     # A config has no infinity.
     ratio = float('inf') if negative_ratio is None else negative_ratio
 
-    def init(key, batch):
-        # The shapes of parameters do not depend on the number of images.
-        return model.init(key, make_input({'image': batch['image'][:1]}), train=False)
-
     def loss(params, mutable, batch, at):
-        variables, options = {'params': params, **mutable}, dict(rngs={'dropout': at.key}, mutable=[*mutable])
-        outputs, changed = apply_network(model, variables, make_input(batch), train=True, **options)
+        outputs, _, changed = apply_in_training(model, make_input, params, mutable, batch, at.key)
         size = batch['image'].shape[1:3]
         parts = losses.multibox_loss(
             outputs['offsets'],
@@ -104,7 +100,7 @@ def ssd_task(
             'positives': Mean(count, images),
         }
         total = parts.confidence + localisation_weight * parts.localisation
-        return Mean(total, count), (dict(changed), metrics)
+        return Mean(total, count), (changed, metrics)
 
     def predict(params, mutable, batch):
         variables = {'params': params, **mutable}
@@ -121,7 +117,7 @@ def ssd_task(
         # Without class 0, the background, which is no detection: labels begin at 0 from here on.
         return settings.select(boxes, jax.nn.softmax(logits)[..., 1:])
 
-    return Task(init, loss, predict)
+    return Task(partial(init_network, model, make_input), loss, predict)
 
 
 def yolo_task(
@@ -149,12 +145,8 @@ def yolo_task(
       use_difficult: whether objects that are marked as difficult are learnt.
     """
 
-    def init(key, batch):
-        return model.init(key, make_input({'image': batch['image'][:1]}), train=False)
-
     def loss(params, mutable, batch, at):
-        variables, options = {'params': params, **mutable}, dict(rngs={'dropout': at.key}, mutable=[*mutable])
-        outputs, changed = apply_network(model, variables, make_input(batch), train=True, **options)
+        outputs, _, changed = apply_in_training(model, make_input, params, mutable, batch, at.key)
         outputs = model.split_output(outputs)
         parts = losses.yolo_loss(
             outputs['class_scores'],
@@ -172,7 +164,7 @@ def yolo_task(
         names = ('coordinates', 'confidence', 'background', 'classes')
         metrics = {name: Mean(getattr(parts, name), parts.images) for name in names}
         metrics |= {'iou': Mean(parts.iou, parts.objects)}
-        return Mean(sum(getattr(parts, name) for name in names), parts.images), (dict(changed), metrics)
+        return Mean(sum(getattr(parts, name) for name in names), parts.images), (changed, metrics)
 
     def predict(params, mutable, batch):
         variables = {'params': params, **mutable}
@@ -188,7 +180,7 @@ def yolo_task(
         rows, count = boxes.shape[0], scores.shape[-1]  # the number of images is symbolic in an export
         return settings.select(boxes.reshape(rows, -1, 4), scores.reshape(rows, -1, count))
 
-    return Task(init, loss, predict)
+    return Task(partial(init_network, model, make_input), loss, predict)
 
 
 def select_objects(batch: Mapping[str, Any], use_difficult: bool) -> jax.Array:
