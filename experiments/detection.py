@@ -12,14 +12,14 @@ from ml_collections import ConfigDict
 from canon import data, models, named, weights
 from canon.configuration.nested import apply_form
 from canon.data.detection.object_batches import ObjectPipeline, ObjectSettings, ProposalSettings, describe_objects
-from canon.data.detection.proposals import PROPOSERS, make_proposer
+from canon.data.detection.proposals import PROPOSERS
 from canon.tasks import detection as tasks
 from canon.tasks.classification import make_image_input
 from canon.tasks.image_settings import TrainImages, reading_options
 from canon.tasks.predictions import Prediction
 from canon.train import Evaluator, Experiment
 from canon.weights.stablehlo import Served, serve_images
-from experiments import images
+from experiments import images, regions
 
 # What systems take from sections of their own, and what they are given besides.
 _SHARED: dict[str, tuple[str, type]] = {
@@ -55,15 +55,17 @@ def make_stage(config: ConfigDict, stages: Mapping[str, Path]) -> Experiment:
     settings, pipeline = named.call(TrainImages, config.data.train, 'data.train'), _pipeline(config)
     source = pipeline.prepare(images.load_images(config, settings.split), stages, 'train')
     shape = pipeline.infer_shape(source, settings.transforms, 'data.train')
-    experiment, model = _bind(config, {**describe_objects(source), 'image_shape': shape})
+    experiment, model = _bind(config, pipeline, {**describe_objects(source), 'image_shape': shape})
     train = pipeline.make_training(source, settings.transforms, 'data.train', config.seed, settings.sampler)
-    evals = {name: _evaluator(config, stages, experiment, model, name) for name in sorted(config.data.evals)}
+    bound = config, pipeline, stages, experiment, model
+    evals = {name: _evaluator(*bound, name) for name in sorted(config.data.evals)}
     return experiment._replace(train=train, evals=evals)
 
 
 def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
     """Makes the experiment of a run from its `about` in run.json: enough to predict and to export."""
-    return _bind(apply_form(config), about)[0]
+    config = apply_form(config)
+    return _bind(config, _pipeline(config), about)[0]
 
 
 def offline(config: ConfigDict) -> ConfigDict:
@@ -72,13 +74,7 @@ def offline(config: ConfigDict) -> ConfigDict:
     Proposals that a stage would compute are sliding windows there.
     """
     with config.unlocked():
-        if config.data.name != 'digit_scenes':
-            config.data.name = 'digit_scenes'
-            config.data.source = dict(num_examples=64)
-            config.data.train.split = 'train'
-            config.model.num_classes = tasks.count_classes(config.system.name, 10)
-            for settings in config.data.evals.values():
-                settings.split = 'test'
+        images.take_digit_scenes(config, tasks.count_classes(config.system.name, 10), num_examples=64)
         if config.data.get('proposals'):
             config.data.proposals.stage, config.proposals = None, dict(name='sliding_windows')
     return config
@@ -107,7 +103,7 @@ def served(config: ConfigDict, experiment: Experiment) -> Served:
     return serve_images(experiment.task.predict, shape, tasks.pack_detections, class_names=names, columns=columns)
 
 
-def _bind(config: ConfigDict, about: Mapping[str, Any]) -> tuple[Experiment, Any]:
+def _bind(config: ConfigDict, pipeline: ObjectPipeline, about: Mapping[str, Any]) -> tuple[Experiment, Any]:
     """Returns the experiment on zeros in place of its data, and its model."""
     _pictures(config)  # checked before a run that is to predict with it
     arguments = named.to_plain(config.system)
@@ -120,14 +116,19 @@ def _bind(config: ConfigDict, about: Mapping[str, Any]) -> tuple[Experiment, Any
         bound[key] = named.call(kind, config.get(section, {}), section)
     task = tasks.make_system(name, arguments, bound)
     read = weights.detector_reader(config.model.name, named.to_plain(config.model).get('backbone'))
-    train = images.placeholder_data(config, about, **_pipeline(config).make_zeros())
+    train = images.placeholder_data(config, about, **pipeline.make_zeros())
     return Experiment(task, config.tx, train, about=about, read=read), model
 
 
 def _evaluator(
-    config: ConfigDict, stages: Mapping[str, Path], experiment: Experiment, model: Any, name: str
+    config: ConfigDict,
+    pipeline: ObjectPipeline,
+    stages: Mapping[str, Path],
+    experiment: Experiment,
+    model: Any,
+    name: str,
 ) -> Evaluator:
-    where, pipeline = f'data.evals.{name}', _pipeline(config)
+    where = f'data.evals.{name}'
     settings = named.call(tasks.DetectionEvaluation, config.data.evals[name], where)
     # Its transforms are made below, for each size of batches.
     source, _ = images.load_held_out(config, replace(settings, transforms=None), where, images.load_images)
@@ -140,12 +141,11 @@ def _pipeline(config: ConfigDict) -> ObjectPipeline:
     reading = images.reading(config)
     named.check(named.to_plain(reading['batch_size']), named.Count, 'data.batch_size')
     objects = named.call(ObjectSettings, config.data.objects, 'data.objects')
-    proposals, proposer = config.data.get('proposals'), named.to_plain(config.get('proposals')) or {}
+    proposals = config.data.get('proposals')
     proposals = named.call(ProposalSettings, proposals, 'data.proposals') if proposals else None
-    proposer.pop('workers', None)  # of the stage that searches
-    search = make_proposer(where='proposals', **proposer) if proposer else None
-    sizes = tuple(tuple(size) for size in named.to_plain(config.data.get('sizes')) or ())
-    return ObjectPipeline(reading.pop('batch_size'), objects, proposals, search, sizes, reading)
+    search = regions.bind_proposer(config)[0] if config.get('proposals') else None
+    batch_size, sizes = reading.pop('batch_size'), images.batch_sizes(config)
+    return ObjectPipeline(batch_size, objects, proposals, search, sizes, reading)
 
 
 def _pictures(config: ConfigDict) -> tasks.PictureSettings:

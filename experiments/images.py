@@ -67,6 +67,23 @@ def load_held_out(
     return source, tuple(data.transforms.make_transforms(settings.transforms, f'{where}.transforms'))
 
 
+def take_digit_scenes(config: ConfigDict, num_classes: int, **source: Any) -> bool:
+    """Puts the embedded scenes of digits in place of data that would have to be downloaded; returns whether it has.
+
+    Args:
+      config: unlocked.
+      num_classes: of the model then.
+      **source: arguments of `canon.data.detection.digit_scenes`.
+    """
+    if config.data.name == 'digit_scenes':
+        return False
+    config.data.name, config.data.source = 'digit_scenes', source
+    config.data.train.split, config.model.num_classes = 'train', num_classes
+    for settings in config.data.evals.values():
+        settings.split = 'test'
+    return True
+
+
 def first_settings(config: ConfigDict, kind: type) -> tuple[Any, Sequence]:
     """Returns the settings of the first evaluator, of class `kind`, and its transforms: `predict` treats images alike.
 

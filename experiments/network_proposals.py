@@ -14,7 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from canon import data, named
+from canon import data
 from canon.data.detection.object_batches import make_evaluation_batches
 from canon.data.detection.proposals import pair_objects, read_proposals, write_proposals
 from canon.data.detection.sized_batches import fill_size
@@ -33,12 +33,10 @@ def compute(config: ConfigDict, stages: Mapping[str, Path], artefacts: Any) -> d
     model = experiment.task.predict, variables.pop('params'), variables
     # Of an evaluator: augmentation has no place here.
     first, metrics, batches = min(config.data.evals), {}, None
-    spec, sizes = named.to_plain(config.data.evals[first]).get('transforms'), _sizes(config)
+    spec, sizes = config.data.evals[first].get('transforms'), images.batch_sizes(config)
 
     def transforms(size=None):
-        chain = data.transforms.make_transforms(
-            spec if size is None else fill_size(spec, size), f'data.evals.{first}.transforms'
-        )
+        chain = data.transforms.make_transforms(fill_size(spec, size), f'data.evals.{first}.transforms')
         return (tasks.record_image(), *chain)
 
     splits = {'train': config.data.train.split} | {name: config.data.evals[name].split for name in config.data.evals}
@@ -55,7 +53,3 @@ def compute(config: ConfigDict, stages: Mapping[str, Path], artefacts: Any) -> d
 def _write(network: str, model: tuple, batches: Any, total: int, artefacts: Any, path: Path) -> None:
     report = partial(artefacts.report, total=total)
     write_proposals(path, tasks.compute_network_proposals(*model, batches.iterate(), network, report))
-
-
-def _sizes(config: ConfigDict) -> tuple[tuple[int, int], ...]:
-    return tuple(tuple(size) for size in named.to_plain(config.data.get('sizes')) or ())

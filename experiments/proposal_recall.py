@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 from ml_collections import ConfigDict
 
-from canon import plots
 from canon.data.detection.proposals import pair_objects, read_proposals
 from canon.errors import UsageError
 from canon.metrics.detection import measure_proposals
@@ -32,9 +30,5 @@ def compute(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefacts
             metrics |= {f'{name}/recall_{stage}_{count}': value for count, value in recall}
             seconds = (read_mapping(stages[stage] / 'status.json').get('metrics') or {}).get('seconds_per_image')
             metrics |= {} if seconds is None else {f'{name}/seconds_{stage}': seconds}
-        figure = plots.draw_proposal_recall(
-            {stage: measured.best_iou for stage, measured in curves.items()},
-            {stage: np.maximum(measured.mean_count, 1e-3) for stage, measured in curves.items()},
-        )
-        regions.save_figures(artefacts, {f'{name} recall': figure})
+        regions.save_recall(artefacts, f'{name} recall', curves)
     return metrics

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from canon import named
+from canon.data.detection.object_batches import list_class_names
 from canon.tasks.detection.box_ridge import BoxRegressors, BoxRidgeSettings, fit_box_ridge
 from canon.tasks.detection.region_features import FeatureFiles
 from canon.train.artefacts import Artefacts
@@ -20,19 +21,9 @@ def compute(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefacts
     settings = named.call(BoxRidgeSettings, config.boxes, 'boxes')
     files = FeatureFiles(regions.find_artefacts(stages, 'features'), 'train', [settings.layer])
     source = regions.load_split(config, 'train')
-    count = len(regions.list_class_names(source))
+    count = len(list_class_names(source))
 
-    def write(path: Path) -> None:
-        def report(done: int) -> None:
-            artefacts.report(done, len(source))
-
-        np.savez(path, **fit_box_ridge(files, count, settings, report)._asdict())
-
-    fitted = read_boxes(artefacts.compute('boxes.npz', write))
+    report = partial(artefacts.report, total=len(source))
+    fit = partial(fit_box_ridge, files, count, settings, report)
+    fitted = regions.compute_arrays(artefacts, 'boxes.npz', fit, BoxRegressors)
     return {'examples_per_class': float(fitted.examples.mean())}
-
-
-def read_boxes(path: Path) -> BoxRegressors:
-    """Reads the regressions."""
-    with np.load(path) as file:
-        return BoxRegressors(**file)

@@ -13,16 +13,15 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from canon import data, named
+from canon.data.detection.object_batches import list_class_names
 from canon.metrics import Rows, detection
 from canon.tasks import detection as tasks
 from canon.tasks.detection import region_detection
-from canon.tasks.detection.box_ridge import BoxRidgeSettings
+from canon.tasks.detection.box_ridge import BoxRegressors, BoxRidgeSettings
 from canon.tasks.detection.region_features import FeatureFiles, FeatureSettings
-from canon.tasks.detection.region_svms import SvmSettings
+from canon.tasks.detection.region_svms import RegionClassifiers, SvmSettings
 from canon.train.artefacts import Artefacts
 from experiments import regions
-from experiments.region_boxes import read_boxes
-from experiments.region_svms import read_svms
 
 
 def compute(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefacts) -> dict[str, float]:
@@ -36,11 +35,11 @@ def compute(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefacts
 def _evaluate(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefacts, name: str) -> dict[str, float]:
     svm_layer = named.call(SvmSettings, config.svms, 'svms').layer
     box_layer = named.call(BoxRidgeSettings, config.boxes, 'boxes').layer
-    svms = read_svms(regions.find_artefacts(stages, 'svms') / 'svms.npz')
-    boxes = read_boxes(regions.find_artefacts(stages, 'boxes') / 'boxes.npz')
+    svms = regions.read_arrays(regions.find_artefacts(stages, 'svms') / 'svms.npz', RegionClassifiers)
+    boxes = regions.read_arrays(regions.find_artefacts(stages, 'boxes') / 'boxes.npz', BoxRegressors)
     files = FeatureFiles(regions.find_artefacts(stages, 'features'), name, sorted({svm_layer, box_layer, 'fc7'}))
     source, settings = regions.load_split(config, name), regions.evaluation(config, name)
-    names = regions.list_class_names(source)
+    names = list_class_names(source)
 
     def classify(layers):
         return region_detection.squash_scores(svms.score(layers[svm_layer]))

@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from canon import named
+from canon.data.detection.object_batches import list_class_names
 from canon.data.detection.region_batches import RegionSampling, make_region_batches
 from canon.tasks.classification import classification_task
 from canon.train import Experiment
@@ -31,7 +32,7 @@ def make_stage(config: ConfigDict, stages: Mapping[str, Path] | None) -> Experim
     stages: the folders of the finished ones; None makes it on zeros.
     """
     crop, sampling = regions.make_crop(config), named.call(RegionSampling, config.finetuning, 'finetuning')
-    names = regions.list_class_names(regions.load_split(config, 'train'))
+    names = list_class_names(regions.load_split(config, 'train'))
     model, make_input = regions.make_network(config, names)
     about: dict[str, Any] = dict(class_names=names, image_shape=(crop.size, crop.size, 3))
     if stages is None:
@@ -48,12 +49,7 @@ def make_stage(config: ConfigDict, stages: Mapping[str, Path] | None) -> Experim
 
 def offline(config: ConfigDict) -> ConfigDict:
     """Returns the config on the embedded scenes of digits where its own data would have to be downloaded."""
-    if config.data.name != 'digit_scenes':
-        with config.unlocked():
-            config.data.name = 'digit_scenes'
-            config.data.source = dict(num_examples=8)
-            config.data.train.split, config.model.num_classes = 'train', 11
-            for settings in config.data.evals.values():
-                settings.split = 'test'
+    with config.unlocked():
+        if images.take_digit_scenes(config, 11, num_examples=8):
             config.run.init_from = None  # weights would have to be downloaded, too
     return config

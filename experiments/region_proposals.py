@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from ml_collections import ConfigDict
 
-from canon import plots
 from canon.data.detection.proposals import compute_proposals, pair_objects, read_proposals
 from canon.metrics.detection import measure_proposals
 from canon.train.artefacts import Artefacts
@@ -44,9 +42,5 @@ def compute(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefacts
     for image in images:
         proposer(image)
     metrics['seconds_per_image'] = (time.perf_counter() - began) / len(images)
-    figure = plots.draw_proposal_recall(
-        {name: measured.best_iou for name, measured in curves.items()},
-        {name: np.maximum(measured.mean_count, 1e-3) for name, measured in curves.items()},
-    )
-    regions.save_figures(artefacts, {'recall': figure})
+    regions.save_recall(artefacts, 'recall', curves)
     return metrics

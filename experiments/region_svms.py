@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from canon import named
+from canon.data.detection.object_batches import list_class_names
 from canon.tasks.detection.region_features import FeatureFiles
 from canon.tasks.detection.region_svms import RegionClassifiers, SvmSettings, fit_region_svms
 from canon.train.artefacts import Artefacts
@@ -21,17 +22,7 @@ def compute(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefacts
     files = FeatureFiles(regions.find_artefacts(stages, 'features'), 'train', [settings.layer])
     source = regions.load_split(config, 'train')
 
-    def write(path: Path) -> None:
-        def report(done: int) -> None:
-            artefacts.report(done, len(source))
-
-        np.savez(path, **fit_region_svms(files, regions.list_class_names(source), settings, report)._asdict())
-
-    fitted = read_svms(artefacts.compute('svms.npz', write))
+    report = partial(artefacts.report, total=len(source))
+    fit = partial(fit_region_svms, files, list_class_names(source), settings, report)
+    fitted = regions.compute_arrays(artefacts, 'svms.npz', fit, RegionClassifiers)
     return {'examples_per_class': float(fitted.examples.mean())}
-
-
-def read_svms(path: Path) -> RegionClassifiers:
-    """Reads the classifiers."""
-    with np.load(path) as file:
-        return RegionClassifiers(**file)

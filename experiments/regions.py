@@ -1,4 +1,4 @@
-"""What the stages of R-CNN and SPP-net share: images with their proposals, networks, and files of earlier stages."""
+"""Loads what the stages of R-CNN and SPP-net share: images with their proposals, networks, files of earlier stages."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 from ml_collections import ConfigDict
 
-from canon import data, models, named
+from canon import data, models, named, plots
 from canon.data.detection.proposals import Proposer, WithProposals, make_proposer, read_proposals
 from canon.data.detection.region_batches import RegionCrop
 from canon.errors import UsageError
+from canon.metrics.detection.proposals import ProposalRecall
 from canon.tasks import detection as tasks
 from canon.tasks.classification import make_image_input
 from canon.train.artefacts import Artefacts
@@ -64,11 +65,6 @@ def find_artefacts(stages: Mapping[str, Path], name: str) -> Path:
     return stages[name] / 'artefacts'
 
 
-def list_class_names(source: data.Source) -> tuple[str, ...]:
-    """Returns the names of the classes, without background."""
-    return source.info.class_names or tuple(map(str, range(source.info.num_classes or 0)))
-
-
 def make_crop(config: ConfigDict) -> RegionCrop:
     """Makes the crop of config.crop; what is outside the image has the mean colour of config.input."""
     return named.call(RegionCrop, {'fill': mean_colour(config), **named.to_plain(config.crop)}, 'crop')
@@ -82,11 +78,8 @@ def mean_colour(config: ConfigDict) -> tuple[float, ...]:
 
 def make_network(config: ConfigDict, names: tuple[str, ...] | None = None) -> tuple[Any, Any]:
     """Returns the model and its input. Raises UsageError unless it has a class per name and one for the background."""
-    if names is not None and config.model.num_classes != len(names) + 1:
-        raise UsageError(
-            f'model.num_classes={config.model.num_classes}, but the data have {len(names)} classes: set it to '
-            f'{len(names) + 1}, one more for the background'
-        )
+    if names is not None:
+        tasks.check_num_classes('fast_rcnn', config.model.num_classes, names)
     return models.make_model(**named.to_plain(config.model)), named.call(make_image_input, config.input, 'input')
 
 
@@ -104,6 +97,24 @@ def read_variables(stages: Mapping[str, Path], name: str) -> dict[str, Any]:
         keys = tuple(path.split('/'))
         (mutable if keys[0] == 'batch_stats' else params)[keys] = value
     return {'params': unflatten_dict(params), **unflatten_dict(mutable)}
+
+
+def compute_arrays(artefacts: Artefacts, name: str, compute: Callable[[], Any], kind: type) -> Any:
+    """Computes a NamedTuple of arrays, `kind`, unless its file `name` is there; returns what the file holds."""
+    return read_arrays(artefacts.compute(name, lambda path: np.savez(path, **compute()._asdict())), kind)
+
+
+def read_arrays(path: Path, kind: type) -> Any:
+    """Reads a NamedTuple of arrays that `compute_arrays` has written."""
+    with np.load(path) as file:
+        return kind(**file)
+
+
+def save_recall(artefacts: Artefacts, title: str, measured: Mapping[str, ProposalRecall]) -> None:
+    """Writes the figure of the recall of several kinds of proposals, by name."""
+    best = {name: recall.best_iou for name, recall in measured.items()}
+    counts = {name: np.maximum(recall.mean_count, 1e-3) for name, recall in measured.items()}  # drawn by its logarithm
+    save_figures(artefacts, {title: plots.draw_proposal_recall(best, counts)})
 
 
 def save_figures(artefacts: Artefacts, figures: Mapping[str, Any]) -> None:

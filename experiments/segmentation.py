@@ -69,14 +69,12 @@ def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
 
 def offline(config: ConfigDict) -> ConfigDict:
     """Returns the config on the embedded scenes of digits where its own data would have to be downloaded."""
-    if config.data.name != 'digit_scenes':
-        with config.unlocked():
-            config.data.name = 'digit_scenes'
-            config.data.source = dict(target='segmentation', num_examples=64)
-            # At least the digits and the ground; a model of more classes keeps its size.
-            config.data.train.split, config.model.num_classes = 'train', max(config.model.num_classes, 11)
+    with config.unlocked():
+        # At least the digits and the ground; a model of more classes keeps its size.
+        classes = max(config.model.num_classes, 11)
+        if images.take_digit_scenes(config, classes, target='segmentation', num_examples=64):
             for settings in config.data.evals.values():
-                settings.split, settings.name = 'test', None
+                settings.name = None
     return config
 
 
@@ -109,8 +107,8 @@ def _transforms(config: ConfigDict, spec: Mapping[str, Any] | None, where: str, 
 
     size: (height, width), put where the config has size='batch'; None if all batches have one size.
     """
-    filled = spec if size is None else fill_size(spec, size)
-    return (tasks.check_label_map(config.model.num_classes), *data.transforms.make_transforms(filled, where))
+    chain = data.transforms.make_transforms(fill_size(spec, size), where)
+    return (tasks.check_label_map(config.model.num_classes), *chain)
 
 
 def _evaluator(config: ConfigDict, experiment: Experiment, name: str) -> Evaluator:

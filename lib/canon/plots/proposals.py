@@ -14,7 +14,7 @@ _THRESHOLDS = np.linspace(0.5, 1, 51)
 
 
 def draw_proposal_recall(
-    best_iou: Mapping[str, np.ndarray], counts: Mapping[str, Sequence[float]], threshold: float = 0.5
+    best_iou: Mapping[str, np.ndarray], counts: Mapping[str, Sequence[float] | np.ndarray], threshold: float = 0.5
 ) -> Figure:
     """Draws the recall of several kinds of proposals against their number, and of all of them against the overlap.
 

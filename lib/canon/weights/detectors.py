@@ -1,4 +1,4 @@
-"""Which published weights a detector can start from: its own, or those of a classifier for its backbone."""
+"""Chooses the published weights that a detector can start from: its own, or those of a classifier for its backbone."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ class ObjectPipeline:
         return (*self._chain(spec, where, size, search=self.proposals is not None), *self._pad_proposals())
 
     def _chain(self, spec: Mapping[str, Any] | None, where: str, size: Size | None, search: bool) -> tuple:
-        chain = tuple(make_transforms(spec if size is None else fill_size(spec, size), where))
+        chain = tuple(make_transforms(fill_size(spec, size), where))
         if not search:
             return chain
         if self.proposer is None:
@@ -154,6 +154,8 @@ class ObjectPipeline:
         shape = self.batch_size, self.objects.most
         zeros: dict[str, np.ndarray] = {flag: np.zeros(shape, bool) for flag in ('difficult', 'crowd', 'valid')}
         zeros |= dict(boxes=np.zeros((*shape, 4), np.float32), labels=np.zeros(shape, np.int32))
+        rows = self.batch_size
+        zeros |= dict(image_id=np.zeros(rows, np.int64), original_size=np.zeros((rows, 2), np.int32))
         if self.proposals is not None:
             shape = self.batch_size, self.proposals.most
             zeros |= dict(proposals=np.zeros((*shape, 4), np.float32), proposals_valid=np.zeros(shape, bool))
@@ -196,7 +198,10 @@ def make_evaluation_batches(
 
 def describe_objects(source: Source) -> dict[str, Any]:
     """Returns what a run records of its training data: 'class_names', 'category_ids' (COCO's) and 'num_examples'."""
-    # Sources with only a number of classes name them by their labels.
-    names = source.info.class_names or tuple(map(str, range(source.info.num_classes or 0)))
     category_ids = list(getattr(source, 'category_ids', ())) or None  # COCO's have gaps
-    return dict(class_names=names, category_ids=category_ids, num_examples=len(source))
+    return dict(class_names=list_class_names(source), category_ids=category_ids, num_examples=len(source))
+
+
+def list_class_names(source: Source) -> tuple[str, ...]:
+    """Lists the names of the classes, without background: their labels where a source has only their number."""
+    return source.info.class_names or tuple(map(str, range(source.info.num_classes or 0)))

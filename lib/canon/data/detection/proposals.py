@@ -292,17 +292,6 @@ def read_proposals(path: str | os.PathLike, proposer: Proposer | None = None) ->
     return result
 
 
-def join_proposals(sets: Sequence[ProposalSet]) -> ProposalSet:
-    """Returns one set of the images of all; of an image that is in several, the last proposals. At least one set."""
-    merged = {
-        digest: proposals.boxes[proposals.starts[row] : proposals.starts[row + 1]]
-        for proposals in sets
-        for row, digest in enumerate(proposals.digests)
-    }
-    boxes = np.concatenate([np.zeros((0, 4), np.float32), *merged.values()])
-    return ProposalSet(sets[0].settings, list(merged), [len(own) for own in merged.values()], boxes)
-
-
 def pair_objects(source: Source, proposals: ProposalSet) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yields what `canon.metrics.detection.measure_proposals` takes of each image: proposals, boxes and labels.
 

@@ -170,13 +170,17 @@ def _choose_ids(order_within: order.Order, ids: np.ndarray, positions: np.ndarra
     return ids[chosen], visits
 
 
-def fill_size(spec: Mapping[str, Any] | None, size: Size) -> dict[str, Any]:
+def fill_size(spec: Mapping[str, Any] | None, size: Size | None) -> dict[str, Any]:
     """Returns the transforms of a config with `size` put where a link has size='batch': the size of the batch.
+
+    Without a size, where all batches have one, the transforms stay as they are.
 
     >>> fill_size(dict(chain=('letterbox',), letterbox=dict(size='batch', fill=0)), (300, 300))
     {'chain': ('letterbox',), 'letterbox': {'size': (300, 300), 'fill': 0}}
     """
     filled = named.to_plain(spec or {})
+    if size is None:
+        return filled
     for name, link in filled.items():
         if name == 'size' and link == 'batch':
             filled[name] = tuple(size)
