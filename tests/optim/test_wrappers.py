@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from canon.backend import forms
 from canon.errors import UsageError
 
 RNG = np.random.default_rng(1)
@@ -244,6 +245,21 @@ def test_muon_brings_singular_values_near_one(optim):
     assert values.min() > 0.3
     assert values.max() < 1.3
     same(optim.orthogonalize(jnp.zeros((3, 4))), jnp.zeros((3, 4)))
+
+
+@pytest.mark.parametrize('spread', [0, -6])
+@pytest.mark.parametrize('form', ['cpu', 'plain'])
+@pytest.mark.parametrize('shape', [(96, 12), (12, 96), (30, 20)])
+def test_both_forms_of_newton_schulz_map_singular_values_by_the_polynomial(optim, shape, form, spread):
+    u, s, v = np.linalg.svd(np.random.default_rng(0).normal(size=shape), full_matrices=False)
+    s = s * np.logspace(0, spread, len(s))
+    with forms(form):
+        got = optim.orthogonalize(jnp.asarray(u * s @ v, jnp.float32))
+    s = s / np.linalg.norm(s)
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    # The product X X^T has the squares of singular values: the CPU's form resolves the small ones less.
+    np.testing.assert_allclose(got, u * s @ v, atol=2e-3 if (form, spread) == ('cpu', -6) else 1e-4)
 
 
 def test_muon_takes_convolutions_and_leaves_vectors_and_the_head_to_adam(optim):
