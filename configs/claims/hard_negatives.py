@@ -13,11 +13,11 @@ from configs.detection._recipes import SSD, scenes, small_ssd
 def get_config(arg: str = ''):
     system = dict(SSD, threshold=0.4, negative_ratio=3.0)
     easy = dict(height=96, width=96, sizes=(12, 48), most=6, clutter=3)
-    return scenes(small_ssd(), system, 400 if arg == 'smoke' else 1200, 0.1, num_examples=4096, test=256, source=easy)
+    return scenes(small_ssd(), system, 400 if arg == 'smoke' else 800, 0.1, num_examples=4096, test=256, source=easy)
 
 
 def sweep():
-    for ratio in (1.0, 3.0, 10.0, 1000.0):
+    for ratio in (1.0, 3.0, 1000.0):
         for seed in (0, 1):
             yield {'system.negative_ratio': ratio, 'seed': seed}
 

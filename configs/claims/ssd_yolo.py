@@ -14,7 +14,7 @@ from configs.detection._recipes import SSD, YOLO, scenes, small_ssd, small_yolo
 def get_config(arg: str = ''):
     ssd = dict(SSD, threshold=0.4, min_negatives=3)
     easy = dict(sizes=(12, 64), most=6, clutter=3)
-    config = scenes(small_ssd(), ssd, 400 if arg == 'smoke' else 2000, 0.1, num_examples=4096, test=256, source=easy)
+    config = scenes(small_ssd(), ssd, 400 if arg == 'smoke' else 1200, 0.1, num_examples=4096, test=256, source=easy)
     forms = dict(
         ssd=dict(model=small_ssd(), system=ssd),
         yolo=dict(model=small_yolo(), system=YOLO),

@@ -134,7 +134,7 @@ def _warm_up(rate: float) -> dict[str, Any]:
     return dict(name='warmup', steps='5%', then=dict(name='cosine', init=rate, final=0.0, steps='95%'))
 
 
-def paper_smoke(name: str, at_least: float) -> ConfigDict:
+def paper_smoke(name: str, at_least: float, size: int = 64, most: int = 2) -> ConfigDict:
     """Returns the paper's network and loss on small scenes of light digits, narrow and from scratch.
 
     The border of 100 pixels would be most of the work for images of 64. BatchNorm and Muon replace ImageNet's weights:
@@ -143,9 +143,12 @@ def paper_smoke(name: str, at_least: float) -> ConfigDict:
     Args:
       name: of the network.
       at_least: mean IU for the ledger.
+      size: of the scenes, in pixels; digits have 3/8 to 3/4 of it.
+      most: digits in a scene.
     """
     model = dict(name=name, width=1 / 8, border=1, batch_norm=True, dropout=0.0)
-    scene: dict[str, Any] = dict(height=64, width=64, sizes=(24, 50), most=2, clutter=0, colours='light')
+    sizes = 3 * size // 8, 3 * size // 4
+    scene: dict[str, Any] = dict(height=size, width=size, sizes=sizes, most=most, clutter=0, colours='light')
     config = scenes(model, 400, at_least, **scene)
     config.loss.reduction = 'sum'
     return config

@@ -13,6 +13,6 @@ from configs.segmentation._recipes import paper_smoke, voc
 
 def get_config(arg: str = ''):
     if arg == 'smoke':
-        return paper_smoke('fcn.fcn16s', at_least=0.1)
+        return paper_smoke('fcn.fcn16s', at_least=0.1, size=96, most=1)
     # A hundredth of FCN-32s's rate: all but the new scores of pool4 has been trained.
     return voc('fcn.fcn16s', 1e-12, weights='runs/segmentation/fcn32s_voc/voc', new='^score_pool4/')
