@@ -1,12 +1,12 @@
 """Binds the last stage of R-CNN and SPP-net: detections of the regions of every evaluator, and how good they are.
 
 Metrics of the evaluator 'test': those of `detection_evaluator`, of SVMs and regressed boxes; 'test/map50_svm' without
-the regression, 'test/map50_softmax' of the network's own classes, and 'test/seconds_per_image' of this stage alone.
+the regression, 'test/map50_softmax' of the network's own classes, and 'test/seconds_per_image' of scoring, regression
+and suppression.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from canon import data, named
 from canon.data.detection.object_batches import list_class_names
-from canon.metrics import Rows, detection
+from canon.metrics import detection
 from canon.tasks import detection as tasks
 from canon.tasks.detection import region_detection
 from canon.tasks.detection.box_ridge import BoxRegressors, BoxRidgeSettings
@@ -53,16 +53,19 @@ def _evaluate(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefac
     def classify_by_softmax(layers):
         return region_detection.score_softmax(layers['fc7'] @ kernel + bias)
 
-    def detect(classifier, regressor=None, **changes) -> Rows:
+    def make_detector(classifier, regressor=None, **changes):
         selection = named.call(region_detection.RegionSelection, {**named.to_plain(config.detect), **changes}, 'detect')
-        scorer = region_detection.make_scorer(classifier, regressor)
-        return region_detection.detect_regions(source, files, scorer, selection)
+        return region_detection.make_scorer(classifier, regressor), selection
 
-    began = time.perf_counter()
-    rows = detect(classify, move)
-    seconds = (time.perf_counter() - began) / len(source)
-    # Softmax probabilities have their own threshold: low, since average precision ranks even the weakest.
-    others = {'svm': detect(classify), 'softmax': detect(classify_by_softmax, score_threshold=0.01)}
+    detectors = {
+        'boxes': make_detector(classify, move),
+        'svm': make_detector(classify),
+        # Softmax probabilities have their own threshold: low, since average precision ranks even the weakest.
+        'softmax': make_detector(classify_by_softmax, score_threshold=0.01),
+    }
+    # In one pass: the features of a large set are read from disk for longer than they are scored.
+    others = region_detection.detect_regions(source, files, detectors)
+    rows, seconds = others.pop('boxes')
     sums = {'detections': rows}
     batches = data.Once(source, 1, threads=0)
     evaluator = tasks.detection_evaluator(_refuse, batches, names, settings, tasks.make_draw(batches, names, settings))
@@ -70,10 +73,10 @@ def _evaluate(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefac
         figures = evaluator.draw(None, None, sums)
         regions.save_figures(artefacts, {f'{name}-{title}': figure for title, figure in figures.items()})
     scores = {
-        f'map50_{key}': detection.score_voc(detection.match_detections(own), len(names), settings.year).mean_ap
+        f'map50_{key}': detection.score_voc(detection.match_detections(own.rows), len(names), settings.year).mean_ap
         for key, own in others.items()
     }
-    return {**evaluator.finish(sums), **scores, 'seconds_per_image': seconds}
+    return {**evaluator.finish(sums), **scores, 'seconds_per_image': seconds / len(source)}
 
 
 def _refuse(params, mutable, batch):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special
@@ -21,18 +22,25 @@ ScoreRegions = Callable[[RegionFeatures, slice], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class RegionSelection:
-    """config.detect: which scored regions are detections.
+    """config.detect: which scored regions are detections. The limits are per image, and keep the best; None has none.
+
+    The authors of R-CNN and SPP-net also keep no more than 40 and 5 regions per class and image on average over the
+    whole set, which saves them memory; that is left out here.
 
     Attributes:
       score_threshold: lower scores are not. Those of SVMs are given by the logistic function, which keeps their order:
         0.27 and 0.73 at the margins.
       iou_threshold: of non-maximum suppression within a class.
-      max_detections: per image, the best of all classes.
+      candidates_per_class: regions that enter it; 100 in R-CNN's code.
+      max_per_class: detections of a class; 100 in SPP-net's code.
+      max_detections: detections of all classes together; 100 in the code of Fast R-CNN and all that followed.
     """
 
     score_threshold: named.Probability = 0.15
     iou_threshold: named.Probability = 0.3
-    max_detections: named.Count = 100
+    candidates_per_class: named.Count | None = 100
+    max_per_class: named.Count | None = None
+    max_detections: named.Count | None = None
 
     def select(self, boxes: np.ndarray, scores: np.ndarray, size: tuple[int, int]) -> dict[str, np.ndarray]:
         """Selects the detections of one image.
@@ -50,7 +58,9 @@ class RegionSelection:
         for label in range(scores.shape[1]):
             own = boxes[:, min(label, boxes.shape[1] - 1)]
             rows = np.flatnonzero((scores[:, label] >= self.score_threshold) & (box_area(own) > 0))
-            rows = rows[suppress(own[rows], scores[rows, label], self.iou_threshold)]
+            best = np.argsort(-scores[rows, label], kind='stable')[: self.candidates_per_class]
+            rows = rows[np.sort(best)]  # in their first order, which decides between equal scores
+            rows = rows[suppress(own[rows], scores[rows, label], self.iou_threshold)[: self.max_per_class]]
             parts.append((own[rows], scores[rows, label], np.full(len(rows), label)))
         joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
         best = np.argsort(-joined[1], kind='stable')[: self.max_detections]
@@ -74,34 +84,51 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, iou_threshold: float) -> np.
     return np.array(kept, np.int64)
 
 
+class RegionDetections(NamedTuple):
+    """What a detector makes of the regions of all images.
+
+    Attributes:
+      rows: that `canon.metrics.detection` scores.
+      seconds: that scoring and selecting took, without the reading of features.
+    """
+
+    rows: Rows
+    seconds: float
+
+
 def detect_regions(
-    source: Source, files: Iterable[RegionFeatures], score: ScoreRegions, selection: RegionSelection
-) -> Rows:
-    """Detects the objects of all images that have features.
+    source: Source,
+    files: Iterable[RegionFeatures],
+    detectors: Mapping[str, tuple[ScoreRegions, RegionSelection]],
+) -> dict[str, RegionDetections]:
+    """Detects the objects of all images that have features, by several detectors in one pass over the files.
 
     Args:
       source: of the images, with their objects.
       files: the features of the regions.
-      score: scores the regions of an image.
-      selection: of the detections.
+      detectors: by name; each scores the regions of an image and selects its detections.
 
     Returns:
-      The rows that `canon.metrics.detection` scores.
+      The detections by name.
     """
-    rows = Rows(())
+    rows, seconds = {name: Rows(()) for name in detectors}, dict.fromkeys(detectors, 0.0)
     for part in files:
         for number, regions in part.split():
             example = source[number]
-            scores, boxes = score(part, regions)
-            found = selection.select(boxes, scores, example['image'].shape[:2])
-            found['valid'] = np.ones(len(found['scores']), bool)
             count = len(example['labels'])
             batch = {
                 name: example[name] for name in ('boxes', 'labels', 'difficult', 'crowd', 'area') if name in example
             }
             batch |= {'valid': np.ones(count, bool), 'image_id': np.asarray(example.get('image_id', number))}
-            rows = rows + detection.collect_detections(*({k: v[None] for k, v in d.items()} for d in (found, batch)))
-    return rows
+            for name, (score, selection) in detectors.items():
+                began = time.perf_counter()
+                scores, boxes = score(part, regions)
+                found = selection.select(boxes, scores, example['image'].shape[:2])
+                seconds[name] += time.perf_counter() - began
+                found['valid'] = np.ones(len(found['scores']), bool)
+                pair = ({key: value[None] for key, value in fields.items()} for fields in (found, batch))
+                rows[name] = rows[name] + detection.collect_detections(*pair)
+    return {name: RegionDetections(rows[name], seconds[name]) for name in detectors}
 
 
 def squash_scores(scores: np.ndarray) -> np.ndarray:
