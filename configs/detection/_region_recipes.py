@@ -21,6 +21,14 @@ RCNN_STAGES = dict(
 )
 
 
+def follow_spp_net(config: ConfigDict) -> ConfigDict:
+    """Returns a recipe with what SPP-net does otherwise than R-CNN after the features."""
+    config.svms.max_overlap = 0.7
+    # Suppression is of all regions, and limits what is left.
+    config.detect.candidates_per_class, config.detect.max_per_class = None, 100
+    return config
+
+
 def list_spp_stages(image: int, images: int, steps: int) -> dict[str, Any]:
     """Returns the stages of SPP-net on scenes.
 
@@ -76,6 +84,7 @@ SVMS = dict(
     bias=10.0,  # the constant feature
     positive_weight=2.0,  # of objects relative to negatives
     negative_iou=0.3,  # a region is negative for a class below this IoU with its objects
+    max_overlap=1.0,  # IoU with an earlier negative above which a negative is left out; 1 keeps all
     norm=20.0,  # mean norm that features are scaled to
     hard=-1.0001,  # score from which a negative joins the examples
     easy=-1.2,  # score below which it leaves them
@@ -90,7 +99,9 @@ BOXES = dict(
 DETECT = dict(
     score_threshold=0.15,  # of the logistic function of an SVM's score, which is 0.27 at the margin of negatives
     iou_threshold=0.3,  # of non-maximum suppression within a class
-    max_detections=100,  # per image
+    candidates_per_class=100,  # regions per image that enter it, as in R-CNN's code
+    max_per_class=None,  # detections of a class per image
+    max_detections=None,  # of all classes together
 )
 
 

@@ -11,7 +11,7 @@ Measured on 2 CPU cores shared with many other jobs: `:smoke` reaches mAP 0.567 
 without the regression and 0.563 with the network's softmax, in 4 minutes of CPU time. The full recipe has not been run.
 """
 
-from configs.detection._region_recipes import digits, list_spp_stages, small_network
+from configs.detection._region_recipes import digits, follow_spp_net, list_spp_stages, small_network
 
 
 def get_config(arg: str = ''):
@@ -29,5 +29,7 @@ def get_config(arg: str = ''):
     if arg == 'smoke':
         small = dict(height=96, width=96, sizes=(14, 48), most=4, clutter=3)  # fewer and larger digits
         few = dict(num_examples=256, test=96)
-        return digits(model, crop, stages, 450, 0.5, **few, source=small, scales=scales, sizes=sizes)
-    return digits(model, crop, stages, 3000, 0.8, scales=scales, sizes=sizes)
+        config = digits(model, crop, stages, 450, 0.5, **few, source=small, scales=scales, sizes=sizes)
+    else:
+        config = digits(model, crop, stages, 3000, 0.8, scales=scales, sizes=sizes)
+    return follow_spp_net(config)
