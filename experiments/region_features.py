@@ -24,14 +24,23 @@ def compute(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefacts
     """Computes `<split>-<number>.npz` for every few images of each split; objects are regions in training alone."""
     settings = named.call(tasks.FeatureSettings, config.features, 'features')
     describe = make_describer(config, stages, settings)
-    metrics = {}
-    for name in regions.list_splits(config):
-        source = regions.load_proposed(config, name, stages)
-        files = [
-            artefacts.compute(f'{name}-{k:05d}.npz', partial(_write, source, numbers, describe, name, artefacts))
-            for k, numbers in enumerate(settings.divide(len(source)))
-        ]
-        metrics |= tasks.summarise_features(files, name)
+    sources = {name: regions.load_proposed(config, name, stages) for name in regions.list_splits(config)}
+    parts = {
+        (name, f'{name}-{k:05d}.npz'): numbers
+        for name, source in sources.items()
+        for k, numbers in enumerate(settings.divide(len(source)))
+    }
+    there = [path for _, name in parts if (path := artefacts.folder / name).exists()]
+    if len(there) < len(parts):
+        needed = sum(tasks.estimate_bytes(source, describe) for source in sources.values())
+        needed -= sum(path.stat().st_size for path in there)
+        artefacts.require_space(needed, f'the features of {", ".join(settings.layers)}')
+    metrics, files = {}, {name: [] for name in sources}
+    for (split, name), numbers in parts.items():
+        write = partial(_write, sources[split], numbers, describe, split, artefacts)
+        files[split].append(artefacts.compute(name, write))
+    for split, paths in files.items():
+        metrics |= tasks.summarise_features(paths, split)
     return metrics
 
 

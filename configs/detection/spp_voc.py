@@ -9,12 +9,11 @@ of all 2,000 regions come from the maps at shorter sides of 480, 576, 688, 864 a
 trained on ImageNet; no config here trains one. The paper reports a mAP of 59.2 %.
 
 What differs: an update has two images with 64 regions each, at a shorter side of 688 pixels and not mirrored, where the
-authors draw 128 regions from anywhere, at a random scale; overlapping negatives of the SVMs are all kept; the ridge is
-1,000, where the code has 4,000. Not run here: neither VOC nor ImageNet is available. `:smoke` is the recipe on scenes
-of digits with a narrow network.
+authors draw 128 regions from anywhere, at a random scale; the ridge is 1,000, where the code has 4,000. Not run here:
+neither VOC nor ImageNet is available. `:smoke` is the recipe on scenes of digits with a narrow network.
 """
 
-from configs.detection._region_recipes import list_spp_voc_stages, shrink_voc, voc
+from configs.detection._region_recipes import follow_spp_net, list_spp_voc_stages, shrink_voc, voc
 
 
 def get_config(arg: str = ''):
@@ -30,9 +29,15 @@ def get_config(arg: str = ''):
     )
     # Crops are not used: the layers after the pyramid learn from whole images.
     crop = dict(size=224, context=0, form='square')
-    scales = dict(sides=(480, 576, 688, 864, 1200), longest=2000, region=224.0, multiple=64)
+    scales = dict(
+        sides=(480, 576, 688, 864, 1200),
+        longest=2000,
+        region=224.0,
+        multiple=64,  # of which the sides of padded images are
+        aspects=(1.0, 4 / 3, 3 / 2, 2.0),  # of padded images: 43 sizes, for each of which a program is compiled
+    )
     stages = list_spp_voc_stages(short=96 if smoke else 688, canvas=96 if smoke else 1184)
-    config = voc(model, crop, stages, at_least=0.592, scales=scales)
+    config = follow_spp_net(voc(model, crop, stages, at_least=0.592, scales=scales))
     config.regions.background_low = 0.1  # least IoU of a negative
     config.boxes.min_iou = 0.5
     config.run.steps, config.run.init_from.rules = 300_000, ()

@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -16,11 +17,14 @@ from canon.data.images.geometry import box_iou
 from canon.errors import CanonError, UsageError
 from canon.named import to_plain
 from canon.ops import boxes as box_ops
+from canon.ops.regions import spatial_pyramid_pool_regions
 from canon.tasks.detection import box_ridge, region_detection, region_features, region_svms
 from canon.tasks.detection.region_features import RegionFeatures
+from canon.train import artefacts as artefacts_module
 from canon.train import run_stages
 from canon.train.artefacts import Artefacts
 from experiments import configs, region_proposals, staged
+from experiments import region_features as region_features_stage
 
 
 def located(height=60, width=90):
@@ -186,6 +190,62 @@ def test_each_region_is_described_at_the_scale_that_makes_it_nearest_to_the_squa
     assert describe(located(), boxes[:0])['fc7'].shape == (0, 4)
 
 
+def test_images_of_all_sizes_have_few_canvases():
+    rng = np.random.default_rng(0)
+    for scales in (
+        region_features.MapScales(),
+        region_features.MapScales(sides=(30, 64), longest=50, multiple=16, aspects=(1.2, 3.0)),
+    ):
+        canvases, used = scales.list_canvases(), set()
+        assert len(canvases) <= len(scales.sides) * (2 * len(scales.aspects) + 1)
+        for height, width in rng.integers(20, 900, (500, 2)).tolist():
+            for index, ratio in enumerate(scales.measure(height, width)):
+                inner = round(height * ratio), round(width * ratio)
+                used.add(canvas := scales.choose_canvas(index, *inner))
+                assert canvas[0] >= inner[0]
+                assert canvas[1] >= inner[1]
+        assert used <= set(canvases)
+    assert len(region_features.MapScales().list_canvases()) == 43
+    # The photographs of VOC, 375x500, have almost no padding.
+    assert [region_features.MapScales().choose_canvas(0, *size) for size in ((480, 640), (640, 480))] == [
+        (512, 640),
+        (640, 512),
+    ]
+
+
+def test_padding_changes_no_features_but_those_next_to_it():
+    """Of a convolution with weights; an image on a larger canvas compiles no other program than one that fills it."""
+    kernel = jnp.asarray(np.random.default_rng(0).normal(size=(5, 5, 3, 4)).astype(np.float32))
+    shapes = []
+
+    class Net(Mean):
+        def extract(self, images):
+            shapes.append(images.shape)
+            convolved = jax.lax.conv_general_dilated(images, kernel, (4, 4), 'SAME', dimension_numbers=_NHWC)
+            return (jnp.maximum(convolved + 0.1, 0),)
+
+        def describe(self, maps, boxes=None):
+            return {'fc7': spatial_pyramid_pool_regions(maps[0], boxes, (2, 1), 1 / 4)}
+
+    def describe(**scales):
+        scales = region_features.MapScales(sides=(48,), region=40.0, multiple=4, **scales)
+        make_input = lambda b: b['image'] / 255.0 - 0.4  # noqa: E731
+        return region_features.make_map_describer(Net(), {}, make_input, scales, ('fc7',), (102.0,) * 3, chunk=4)
+
+    image = np.random.default_rng(1).integers(0, 256, (48, 56, 3), np.uint8)
+    boxes = np.array([[0, 0, 40, 44], [10, 8, 44, 40], [0, 20, 24, 44]], np.float32)
+    expected = describe(longest=56)(image, boxes)['fc7']  # its longest canvas is the image
+    padded = describe(longest=200)
+    np.testing.assert_allclose(padded(image, boxes)['fc7'], expected, rtol=1e-5, atol=1e-6)
+    assert np.abs(expected).max() > 0.1
+    for width in (57, 60, 63):
+        padded(np.zeros((48, width, 3), np.uint8), boxes)
+    assert shapes == [(1, 48, 56, 3), (1, 48, 64, 3)]
+
+
+_NHWC = ('NHWC', 'HWIO', 'NHWC')
+
+
 def make_features(seed=0, images=12, classes=2, depth=6):
     """Regions of two linearly separable classes with noise: objects, near and far proposals, in two files."""
     rng = np.random.default_rng(seed)
@@ -282,6 +342,51 @@ def test_the_norm_of_features_is_that_of_random_regions_of_random_images():
     assert region_features.measure_feature_norm(parts, 'fc7', most_images=1, seed=3) == means[3]
 
 
+def test_the_disk_is_measured_before_features_are_computed(tmp_path, monkeypatch):
+    """What is there already does not count, and nothing is removed; a disk that fills up later is named as well."""
+    stage = region_features_stage
+    scenes = Scenes()
+    digests = [proposals.digest_image(scenes[i]['image']) for i in range(4)]
+    counts = [len(scenes[i]['proposals']) for i in range(4)]
+    boxes = np.concatenate([scenes[i]['proposals'] for i in range(4)])
+    source = proposals.WithProposals(scenes, proposals.ProposalSet('{}', digests, counts, boxes))
+    monkeypatch.setattr(stage.regions, 'list_splits', lambda config: ('train',))
+    monkeypatch.setattr(stage.regions, 'load_proposed', lambda config, name, stages: source)
+    monkeypatch.setattr(stage, 'make_describer', lambda *_: lambda image, boxes: {'fc7': np.ones((len(boxes), 50))})
+    free = []
+    monkeypatch.setattr(artefacts_module.shutil, 'disk_usage', lambda path: type('', (), {'free': free[0]}))
+    config = ConfigDict(dict(features=dict(images_per_file=2)))
+    artefacts = Artefacts(tmp_path / 'artefacts', str, bool)
+
+    needed = len(boxes) * (50 * 4 + 25)
+    free[:] = [needed - 1]
+    with pytest.raises(
+        CanonError, match=rf'the features of pool5, fc7 take {needed:,} bytes, and .* has {needed - 1:,}'
+    ):
+        stage.compute(config, {}, artefacts)
+    assert not (tmp_path / 'artefacts').exists()
+    free[:] = [needed]
+    stage.compute(config, {}, artefacts)
+    kept, other = sorted((tmp_path / 'artefacts').iterdir())
+    other.unlink()
+    free[:] = [needed - kept.stat().st_size]
+    stage.compute(config, {}, artefacts)
+    free[:] = [0]
+    stage.compute(config, {}, artefacts)  # there is nothing to write
+
+    def fill(*args, **kwargs):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(region_features.np, 'savez', fill)
+    other.unlink()
+    free[:] = [needed]
+    with pytest.raises(
+        CanonError, match=r'train-00001.npz cannot be written: .*No space left on device.*; earlier files'
+    ):
+        stage.compute(config, {}, artefacts)
+    assert [path.name for path in (tmp_path / 'artefacts').iterdir() if path.suffix] == [kept.name]
+
+
 def test_features_that_are_not_finite_are_refused():
     def describe(image, boxes):
         return {'fc7': np.full((len(boxes), 2), np.inf, np.float32)}
@@ -325,6 +430,49 @@ def test_negatives_of_a_class_are_far_from_its_objects_and_from_ignored_ones():
     part = RegionFeatures(np.array([0]), np.array([5]), boxes, labels, overlaps, objects, 0.0, {})
     negatives = region_svms.find_negatives(part, slice(0, 5), 2, 0.3)
     assert negatives.T.tolist() == [[False, True, False, False, True], [True, False, True, False, True]]
+
+
+def test_negatives_that_overlap_an_earlier_one_are_left_out(monkeypatch):
+    """Against a literal loop, with classes whose negatives differ, in blocks that do not divide the regions."""
+    monkeypatch.setattr(region_svms, '_BLOCK', 16)
+    rng = np.random.default_rng(5)
+    low = rng.uniform(0, 12, (90, 2))
+    boxes = np.concatenate([low, low + rng.uniform(8, 14, (90, 2))], 1).astype(np.float32)
+    negatives = rng.uniform(size=(90, 3)) < (0.9, 0.5, 0.0)
+    expected, left_out = np.zeros_like(negatives), 0
+    for label in range(3):
+        kept = []
+        for i in np.flatnonzero(negatives[:, label]):
+            if all(box_iou(boxes[i], boxes[j])[0, 0] <= 0.7 for j in kept):
+                kept.append(i)
+            else:
+                left_out += 1
+        expected[kept, label] = True
+    np.testing.assert_array_equal(region_svms.thin_negatives(boxes, negatives, 0.7), expected)
+    assert left_out > 10
+    np.testing.assert_array_equal(region_svms.thin_negatives(boxes, negatives, 1.0), negatives)
+    assert region_svms.thin_negatives(boxes[:0], negatives[:0], 0.7).shape == (0, 3)
+    # An SVM of copies of regions learns from each of them once.
+    parts = make_features()
+    copies = [
+        part._replace(
+            counts=2 * part.counts,
+            layers={name: _repeat_images(part, values) for name, values in part.layers.items()},
+            **{name: _repeat_images(part, getattr(part, name)) for name in ('boxes', 'labels', 'overlaps', 'objects')},
+        )
+        for part in parts
+    ]
+    for part in copies:  # the objects are not doubled: they are the positives
+        for _, rows in part.split():
+            part.objects[rows.start + (rows.stop - rows.start) // 2] = False
+    settings = region_svms.SvmSettings(max_overlap=0.999)
+    sizes = region_svms.fit_region_svms(parts, ('a', 'b'), settings).examples
+    assert region_svms.fit_region_svms(copies, ('a', 'b'), settings).examples.tolist() == sizes.tolist()
+
+
+def _repeat_images(part, values):
+    """Repeats the rows of each image after them."""
+    return np.concatenate([values[rows] for _, rows in part.split() for _ in '12'])
 
 
 def test_a_class_without_an_object_and_features_of_zero_are_refused():
@@ -449,11 +597,41 @@ def test_detections_are_selected_per_class():
     np.testing.assert_allclose(found['scores'], [0.9, 0.7, 0.5])
     assert found['labels'].tolist() == [0, 1, 1]
     np.testing.assert_array_equal(found['boxes'], [[0, 0, 10, 10], [20, 20, 50, 30], [1, 0, 11, 10]])
+    # Of each class one at most; and regions that do not enter suppression are no detections, whatever it leaves.
+    scores = np.array([[0.9, 0.6], [0.8, 0.65], [0.95, 0.9], [0.1, 0.5]])
+    for limit, expected in (({}, [0, 1, 1]), ({'max_per_class': 1}, [0, 1]), ({'candidates_per_class': 2}, [0, 1])):
+        limited = region_detection.RegionSelection(**{'score_threshold': 0.2, 'candidates_per_class': None, **limit})
+        assert limited.select(boxes, scores, (40, 50))['labels'].tolist() == expected
     nothing = selection.select(boxes[:0], scores[:0], (40, 50))
     assert nothing['boxes'].shape == (0, 4)
     np.testing.assert_allclose(
         region_detection.score_softmax(np.log([[1.0, 2, 1], [0.5, 0.25, 0.25]])), [[0.5, 0.25], [0.25, 0.25]]
     )
+
+
+def test_one_pass_over_the_files_serves_all_detectors():
+    parts, source, reads = make_features(), Scenes(), []
+    parts = [part._replace(images=np.arange(2), counts=part.counts[:2]) for part in parts[:1]]
+
+    class Files(list):
+        def __iter__(self):
+            reads.append(None)
+            return super().__iter__()
+
+    selection = region_detection.RegionSelection(score_threshold=0.1)
+    detectors = {
+        'moved': (region_detection.make_scorer(lambda x: x['fc7'][:, :2], lambda b, x: b[:, None] + 1), selection),
+        'own': (region_detection.make_scorer(lambda x: x['pool5'][:, :2]), selection),
+    }
+    found = region_detection.detect_regions(source, Files(parts), detectors)
+    assert len(reads) == 1
+    for name, (score, _) in detectors.items():
+        assert found[name].seconds > 0
+        for row, (number, rows) in zip(found[name].rows.each(), parts[0].split(), strict=True):
+            scores, boxes = score(parts[0], rows)
+            expected = selection.select(boxes, scores, source[number]['image'].shape[:2])
+            np.testing.assert_array_equal(row['detections']['boxes'], expected['boxes'])
+            assert len(row['truth']['labels']) == len(source[number]['labels'])
 
 
 # --- all stages ------------------------------------------------------------------------------------------------------

@@ -71,6 +71,19 @@ class Artefacts:
         self._say(f'computed {name} in {time.perf_counter() - began:.1f} s')
         return path
 
+    def require_space(self, needed: int, what: str) -> None:
+        """Raises CanonError unless the disk has room for so many bytes of `what`: before hours of work, not after."""
+        free = shutil.disk_usage(self._find_parent()).free
+        if needed > free:
+            raise CanonError(
+                f'{what} take {needed:,} bytes, and {self.folder} has {free:,} free; free some, or give a --workdir on '
+                'another disk. What is complete stays, and the same command continues'
+            )
+
+    def _find_parent(self) -> Path:
+        """Returns the folder, or the nearest of those above that exists."""
+        return next(path for path in (self.folder.absolute(), *self.folder.absolute().parents) if path.exists())
+
     def report(self, done: int, total: int) -> None:
         """Shows progress, at most every ten seconds; raises Interrupted if the run is to stop."""
         if self._is_stopping():

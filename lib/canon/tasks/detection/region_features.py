@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from canon import backend, named
+from canon.data.detection.proposals import WithProposals
 from canon.data.detection.region_batches import RegionCrop, label_regions, list_regions
 from canon.data.pipeline.source import Source
 from canon.errors import CanonError, UsageError, first_line
@@ -81,18 +82,42 @@ class MapScales:
 
     A region is described on the map on which its area is nearest to that of a square of `region` pixels.
 
+    A program is compiled for each size of canvas. Resized images are therefore padded, at the bottom and at the right,
+    to the few canvases of `list_canvases`: one per side for square images and two, upright and wide, for each aspect.
+    Padding has the colour that the network subtracts. Features differ from those of an image without padding only where
+    a receptive field reaches beyond its right or lower edge.
+
     Attributes:
       sides: shorter sides of the resized image.
       longest: of the longer side; the shorter one is smaller then.
       region: side of the square.
-      multiple: the image is padded at its bottom and right to a multiple of this, so that images of many sizes need few
-        compilations.
+      multiple: of which the sides of canvases are.
+      aspects: of canvases, longer over shorter side; a longer image has one of `longest`.
     """
 
     sides: tuple[named.Count, ...] = (480, 576, 688, 864, 1200)
     longest: named.Count = 2000
     region: named.Positive = 224.0
     multiple: named.Count = 64
+    aspects: tuple[named.Positive, ...] = (1.0, 4 / 3, 3 / 2, 2.0)
+
+    def list_canvases(self) -> list[tuple[int, int]]:
+        """Lists all canvases (height, width) that images may be padded to: as many programs are compiled at most."""
+        pairs = [(self._pad(side), long) for side in self.sides for long in self._list_long_sides(side)]
+        return sorted({*pairs, *((long, short) for short, long in pairs)})
+
+    def choose_canvas(self, index: int, height: int, width: int) -> tuple[int, int]:
+        """Returns the canvas (height, width) of an image resized by the scale of an index of `sides`."""
+        side, long = self.sides[index], max(height, width)
+        short, long = self._pad(side), next(n for n in self._list_long_sides(side) if n >= long)
+        return (short, long) if height <= width else (long, short)
+
+    def _list_long_sides(self, side: int) -> list[int]:
+        sides = [min(round(min(side, self.longest) * aspect), self.longest) for aspect in self.aspects]
+        return sorted({self._pad(n) for n in (*sides, self.longest)})
+
+    def _pad(self, side: int) -> int:
+        return -(-min(side, self.longest) // self.multiple) * self.multiple
 
     def measure(self, height: int, width: int) -> np.ndarray:
         """Returns the scale of the image for each of `sides`."""
@@ -115,7 +140,7 @@ def make_crop_describer(
     layers: Sequence[str],
     chunk: named.Count = 128,
 ) -> Describe:
-    """Makes the function that describes each region by a crop of its own: R-CNN, section 2.2.
+    """Makes the function that describes each region by a crop of its own: R-CNN, section 2.1.
 
     Args:
       model: a network with `describe(images) -> {layer: [N, D]}`, such as `canon.models.rcnn.rcnn`.
@@ -179,7 +204,9 @@ def make_map_describer(
         rows, parts = [], []
         # A map that no region needs is not computed; an image without regions has one empty part, for its shapes.
         for index in np.unique(chosen) if len(boxes) else [0]:
-            resized, x, y = _resize_padded(image, ratios[index], scales.multiple, fill)
+            inner = max(round(height * ratios[index]), 1), max(round(width * ratios[index]), 1)
+            resized = _resize_padded(image, inner, scales.choose_canvas(index, *inner), fill)
+            y, x = inner[0] / height, inner[1] / width
             maps, own = extract(variables, resized), np.flatnonzero(chosen == index)
             scaled = boxes[own] * np.array([x, y, x, y], np.float32)
             for part, count in _pad_to_chunks(scaled, chunk):
@@ -201,15 +228,30 @@ def _pad_to_chunks(boxes: np.ndarray, chunk: int) -> Iterable[tuple[np.ndarray, 
 
 
 def _resize_padded(
-    image: np.ndarray, ratio: float, multiple: int, fill: Sequence[float]
-) -> tuple[np.ndarray, float, float]:
-    """Returns the resized image on a canvas of multiples, and the scales of x and y that it has after rounding."""
-    height, width = (max(round(side * ratio), 1) for side in image.shape[:2])
-    canvas = np.empty((-(-height // multiple) * multiple, -(-width // multiple) * multiple, 3), np.uint8)
-    canvas[:] = np.round(np.asarray(fill, np.float64))
-    method = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
-    canvas[:height, :width] = cv2.resize(image, (width, height), interpolation=method)
-    return canvas, width / image.shape[1], height / image.shape[0]
+    image: np.ndarray, inner: tuple[int, int], canvas: tuple[int, int], fill: Sequence[float]
+) -> np.ndarray:
+    """Returns the image, resized to `inner`, in the upper left corner of a canvas (height, width)."""
+    height, width = inner
+    padded = np.empty((*canvas, 3), np.uint8)
+    padded[:] = np.round(np.asarray(fill, np.float64))
+    method = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_LINEAR
+    padded[:height, :width] = cv2.resize(image, (width, height), interpolation=method)
+    return padded
+
+
+def estimate_bytes(source: WithProposals, describe: Describe) -> int:
+    """Estimates the size of the files of features of a source, from the number of its proposals and one description.
+
+    Objects, which are regions in training as well, are one of some hundred, and left out.
+    """
+    count = min(len(source.proposals), len(source))
+    if not count:
+        return 0
+    each = np.diff(source.proposals.starts)
+    regions = (each if source.most is None else np.minimum(each, source.most)).mean() * len(source)
+    layers = describe(source[0]['image'], np.zeros((0, 4), np.float32))
+    # A region also has its box, label, overlap and mark.
+    return round(regions * (sum(values.shape[1] for values in layers.values()) * 4 + 25))
 
 
 def describe_images(
@@ -257,8 +299,11 @@ def describe_images(
 def write_features(path: Path, features: RegionFeatures) -> None:
     """Writes a file of features, .npz, uncompressed: activations compress badly."""
     fields = {name: value for name, value in features._asdict().items() if name != 'layers'}
-    with open(path, 'wb') as file:
-        np.savez(file, **fields, **{f'layer_{name}': values for name, values in features.layers.items()})
+    try:
+        with open(path, 'wb') as file:
+            np.savez(file, **fields, **{f'layer_{name}': values for name, values in features.layers.items()})
+    except OSError as error:  # another program may have filled the disk
+        raise CanonError(f'{path} cannot be written: {first_line(error)}; earlier files stay') from error
 
 
 def read_features(path: Path, layers: Sequence[str] = ()) -> RegionFeatures:
