@@ -24,4 +24,4 @@ def get_config(arg: str = ''):
         # Fewer and larger digits than the default (8 to 64 pixels, up to 12, 6 shapes of clutter).
         small = dict(height=96, width=96, sizes=(12, 48), most=8, clutter=3)
         return scenes(small_ssd(), system, 800, 0.7, num_examples=4096, test=128, source=small)
-    return scenes(small_ssd(), system, 4000, 0.9)
+    return scenes(small_ssd(), system, 2500, 0.9)

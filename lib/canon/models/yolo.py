@@ -63,6 +63,7 @@ class YOLO(Network):
       num_boxes: N per cell.
       batch_norm: after every convolution, in place of its bias.
       dropout: rate after the last hidden layer.
+      per_cell: applies the fully connected layers to each cell with the same weights, as 1x1 convolutions.
       dtype: of the computation.
     """
 
@@ -75,6 +76,7 @@ class YOLO(Network):
     num_boxes: int
     batch_norm: bool
     dropout: float
+    per_cell: bool
     dtype: Any
 
     @nn.compact
@@ -103,16 +105,18 @@ class YOLO(Network):
                 x = ops.max_pool(x, 2)
         if features:
             return stages
-        # Rows first, channels last; darknet flattens channels first, so the rows of its first dense kernel are in
-        # another order.
-        x = x.reshape(x.shape[0], -1)
+        if not self.per_cell:
+            # Rows first, channels last; darknet flattens channels first, so the rows of its first dense kernel are in
+            # another order.
+            x = x.reshape(x.shape[0], -1)
         for place, units in enumerate(self.hidden):
             # Counted from the output: the layer before it is 'fc1' in both networks.
             layer = f'fc{2 - len(self.hidden) + place}'
             x = leaky(dense(units, name=layer)(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         # No activation: centres, roots and scores are free numbers that the squared errors pull into 0..1.
-        x = dense(self.grid**2 * (5 * self.num_boxes + self.num_classes), name='output')(x)
+        cells = 1 if self.per_cell else self.grid**2
+        x = dense(cells * (5 * self.num_boxes + self.num_classes), name='output')(x)
         # Cell by cell. Darknet's vector has the class scores of all cells, then all confidences, then all boxes.
         return x.reshape(x.shape[0], self.grid, self.grid, -1).astype(jnp.float32)
 
@@ -178,6 +182,7 @@ def yolo(
     hidden: Count = 4096,
     batch_norm: bool = False,
     dropout: DropRate = 0.5,
+    per_cell: bool = False,
     dtype: str | None = None,
 ) -> YOLO:
     """The network of figure 3: 24 convolutions, and fully connected layers of 4096 units and of the output.
@@ -192,6 +197,8 @@ def yolo(
       hidden: units of the fully connected layer.
       batch_norm: after every convolution, for training from scratch (not in the paper).
       dropout: rate after the fully connected layer.
+      per_cell: applies the fully connected layers to each cell with the same weights (not in the paper). As they are in
+        the paper, each cell learns from the few objects that its own 1/S^2 of the image has seen.
       dtype: of the computation, such as 'bfloat16'; parameters and the output stay float32.
 
     Raises:
@@ -200,7 +207,8 @@ def yolo(
     """
     # conv1_1 has stride 2 and a pooling after it; the last convolution of stage 5 has stride 2: 64 in all.
     halvings = ('first pool', 'pool', 'pool', 'pool', 'last', '')
-    return _build(_STAGES, halvings, (hidden,), num_classes, num_boxes, size, stride, width, batch_norm, dropout, dtype)
+    options = dict(num_classes=num_classes, num_boxes=num_boxes, batch_norm=batch_norm, dropout=dropout)
+    return _build(_STAGES, halvings, (hidden,), size, stride, width, dtype, per_cell=per_cell, **options)
 
 
 def fast_yolo(
@@ -212,6 +220,7 @@ def fast_yolo(
     hidden: tuple[int, ...] = (256, 4096),
     batch_norm: bool = False,
     dropout: DropRate = 0.5,
+    per_cell: bool = False,
     dtype: str | None = None,
 ) -> YOLO:
     """Fast YOLO: 9 convolutions of fewer channels, with the layers of known ports: the paper does not list them.
@@ -219,28 +228,23 @@ def fast_yolo(
     Arguments as of `yolo`; hidden: units of both fully connected layers before the output.
     """
     halvings = ('pool',) * 6 + ('',)
-    hidden = tuple(hidden)
-    return _build(
-        _FAST_STAGES, halvings, hidden, num_classes, num_boxes, size, stride, width, batch_norm, dropout, dtype
-    )
+    options = dict(num_classes=num_classes, num_boxes=num_boxes, batch_norm=batch_norm, dropout=dropout)
+    return _build(_FAST_STAGES, halvings, tuple(hidden), size, stride, width, dtype, per_cell=per_cell, **options)
 
 
-def _build(stages, halvings, hidden, num_classes, num_boxes, size, stride, width, batch_norm, dropout, dtype) -> YOLO:
+def _build(stages, halvings, hidden, size, stride, width, dtype, **options) -> YOLO:
     if stride not in (2, 4, 8, 16, 32, 64) or size % stride:
         raise UsageError(
             f'model.stride={stride} must be a power of 2 from 2 to 64, and model.size={size} a multiple of it'
         )
     return YOLO(
-        tuple(tuple((k, scale_channels(channels, width)) for k, channels in stage) for stage in stages),
-        _shorten(halvings, stride),
-        hidden,
-        size,
-        size // stride,
-        num_classes,
-        num_boxes,
-        batch_norm,
-        dropout,
-        None if dtype is None else jnp.dtype(dtype),
+        convolutions=tuple(tuple((k, scale_channels(channels, width)) for k, channels in stage) for stage in stages),
+        halvings=_shorten(halvings, stride),
+        hidden=hidden,
+        size=size,
+        grid=size // stride,
+        dtype=None if dtype is None else jnp.dtype(dtype),
+        **options,
     )
 
 
