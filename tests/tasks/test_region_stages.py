@@ -197,7 +197,7 @@ def test_images_of_all_sizes_have_few_canvases():
         region_features.MapScales(sides=(30, 64), longest=50, multiple=16, aspects=(1.2, 3.0)),
     ):
         canvases, used = scales.list_canvases(), set()
-        assert len(canvases) <= len(scales.sides) * (2 * len(scales.aspects) + 1)
+        assert len(canvases) <= len(scales.sides) * 2 * (len(scales.aspects) + 1)
         for height, width in rng.integers(20, 900, (500, 2)).tolist():
             for index, ratio in enumerate(scales.measure(height, width)):
                 inner = round(height * ratio), round(width * ratio)

@@ -83,7 +83,7 @@ class MapScales:
     A region is described on the map on which its area is nearest to that of a square of `region` pixels.
 
     A program is compiled for each size of canvas. Resized images are therefore padded, at the bottom and at the right,
-    to the few canvases of `list_canvases`: one per side for square images and two, upright and wide, for each aspect.
+    to the few canvases of `list_canvases`: for each side two, upright and wide, of each aspect (a square is one).
     Padding has the colour that the network subtracts. Features differ from those of an image without padding only where
     a receptive field reaches beyond its right or lower edge.
 
