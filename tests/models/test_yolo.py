@@ -78,6 +78,21 @@ def test_a_network_computes_and_regularises():
     np.testing.assert_allclose(stages['conv1'][0, 8, 8], -0.1 * 27, rtol=1e-6)
 
 
+def test_layers_per_cell_are_one_function_of_each_cells_features():
+    model = models.make_model('yolo.fast_yolo', **FAST, per_cell=True)
+    x = images(2, 64, 64)
+    params = draw_variables(model, x.shape)['params']
+    apply = jax.jit(lambda p: (model.apply({'params': p}, x), model.apply({'params': p}, x, method='features')))
+    output, maps = apply(params)
+    # The last map goes through the fully connected layers, cell by cell; leaky ReLUs between them.
+    y = np.asarray(list(maps.values())[-1], np.float64)
+    for layer in ('fc0', 'fc1', 'output'):
+        y = y @ np.asarray(params[layer]['kernel'], np.float64) + np.asarray(params[layer]['bias'])
+        y = y if layer == 'output' else np.where(y > 0, y, 0.1 * y)
+    np.testing.assert_allclose(output, y, rtol=1e-4, atol=1e-4)
+    assert params['output']['kernel'].shape == (32, 13)
+
+
 def test_precision():
     """A network of dtype 'bfloat16' has float32 parameters and output, and stages in bfloat16."""
     x, model = (
