@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +15,57 @@ from canon.data.pipeline.source import Example
 from canon.errors import CanonError, UsageError
 
 ALPHANUMERIC = '0123456789abcdefghijklmnopqrstuvwxyz'
+_SHOWN = 100  # characters of an alphabet in messages
+# Rows of the GB 2312-80 table by level: level 1 in the order of pronunciation, level 2 by radicals. Row 55 has 89
+# characters, all others 94.
+_GB2312_LEVELS = {1: range(16, 56), 2: range(56, 88)}
+
+
+@functools.cache
+def gb2312_characters(level: int) -> str:
+    """Returns the Chinese characters of a level of GB 2312-80 in the order of the standard: 3,755 or 3,008.
+
+    Args:
+      level: 1 for the characters in common use, 2 for the others.
+
+    Raises:
+      UsageError: there is no such level.
+    """
+    if level not in _GB2312_LEVELS:
+        raise UsageError(f'GB 2312-80 has levels 1 and 2, not {level}')
+    codes = (bytes([0xA0 + row, 0xA0 + cell]) for row in _GB2312_LEVELS[level] for cell in range(1, 95))
+    # The codec knows which cells of the table are empty.
+    return ''.join(code.decode('gb2312', 'ignore') for code in codes)
+
+
+# Alphabets by name. Each name repeats a letter, so that it is not a valid list of characters itself.
+_NAMED: Mapping[str, str] = {
+    'digits': '0123456789',
+    'alphanumeric': ALPHANUMERIC,
+    'alphanumeric_cased': '0123456789' + string.ascii_lowercase + string.ascii_uppercase,
+    'printable_ascii': ''.join(map(chr, range(32, 127))),
+}
+_GB2312_NAMES = {'gb2312_level1': (1,), 'gb2312_level2': (2,), 'gb2312_levels': (1, 2)}
+
+
+def find_characters(name: str) -> str:
+    """Returns the characters of a named alphabet, and any other text as it is.
+
+    The names are 'digits', 'alphanumeric' (36 characters), 'alphanumeric_cased' (62), 'printable_ascii' (95, with the
+    space), 'gb2312_level1' (3,755), 'gb2312_level2' (3,008) and 'gb2312_levels' (both).
+
+    >>> len(find_characters('gb2312_level1')), find_characters('abc')
+    (3755, 'abc')
+    """
+    if name in _GB2312_NAMES:
+        return ''.join(map(gb2312_characters, _GB2312_NAMES[name]))
+    return _NAMED.get(name, name)
+
+
+@functools.lru_cache(maxsize=64)
+def _number_characters(characters: str) -> Mapping[str, int]:
+    """Returns {character: its class}; searching the text would take as long as the alphabet for each character."""
+    return {c: i for i, c in enumerate(characters, 1)}
 
 
 @dataclass(frozen=True)
@@ -18,7 +73,8 @@ class Alphabet:
     """The characters that a recogniser distinguishes: `characters[i]` is class i + 1.
 
     Attributes:
-      characters: without repetition, at least one.
+      characters: without repetition, at least one; or the name of an alphabet (`find_characters`), which becomes its
+        characters.
       ignore_case: encodes texts in lower case; `characters` then has no capitals.
 
     Raises:
@@ -29,7 +85,8 @@ class Alphabet:
     ignore_case: bool = False
 
     def __post_init__(self):
-        duplicates = sorted({c for c in self.characters if self.characters.count(c) > 1})
+        object.__setattr__(self, 'characters', find_characters(self.characters))  # frozen for everyone else
+        duplicates = sorted(c for c, count in Counter(self.characters).items() if count > 1)
         if not self.characters:
             raise UsageError('an alphabet needs at least one character')
         if duplicates:
@@ -46,16 +103,24 @@ class Alphabet:
     def filter(self, text: str) -> str:
         """Returns `text` without the characters that are not in the alphabet."""
         text = text.lower() if self.ignore_case else text
-        return ''.join(c for c in text if c in self.characters)
+        return ''.join(c for c in text if c in _number_characters(self.characters))
 
     def find_problem(self, text: str, max_length: int) -> str | None:
         """Returns why `text` cannot be encoded, or None if it can."""
         text = text.lower() if self.ignore_case else text
         # Sorted, so that the message is the same in every process: the order of a set is not.
-        unknown = sorted(set(text) - set(self.characters))
+        unknown = sorted(set(text) - _number_characters(self.characters).keys())
         if unknown:
-            return f'{unknown[0]!r} is not in the alphabet {self.characters!r}'
+            shown = self.characters if len(self.characters) <= _SHOWN else f'{self.characters[:_SHOWN]}...'
+            return f'{unknown[0]!r} is not in the alphabet {shown!r}{self._explain_form(text)}'
         return f'it is longer than max_length={max_length}' if len(text) > max_length else None
+
+    def _explain_form(self, text: str) -> str:
+        """Returns a hint if the text could be encoded in another normal form of Unicode."""
+        for form in ('NFC', 'NFD'):
+            if set(unicodedata.normalize(form, text)) <= _number_characters(self.characters).keys():
+                return f' (its accents are written in another form of Unicode: normalise it to {form})'
+        return ''
 
     def encode(self, text: str, max_length: int) -> Example:
         """Encodes a text as 'label' int32 [max_length], 0 beyond 'label_length' int32.
@@ -65,7 +130,8 @@ class Alphabet:
         problem = self.find_problem(text, max_length)
         if problem:
             raise CanonError(f'the text {text!r} cannot be a label: {problem}')
-        classes = [self.characters.index(c) + 1 for c in (text.lower() if self.ignore_case else text)]
+        numbers = _number_characters(self.characters)
+        classes = [numbers[c] for c in (text.lower() if self.ignore_case else text)]
         label = np.zeros(max_length, np.int32)  # padded, so that labels stack to a batch
         label[: len(classes)] = classes
         return {'label': label, 'label_length': np.int32(len(classes))}

@@ -148,9 +148,13 @@ def _read_rows(listing: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def _parse_csv(line: str, number: int) -> tuple[str, str] | None:
-    """Returns the file and the text of a line, which is one row whatever its quotes; None for a malformed row."""
+    return None if number == 1 and _HEADER.fullmatch(line) else parse_row(line)
+
+
+def parse_row(line: str) -> tuple[str, str] | None:
+    """Returns the file and the text of a line `file,text`, one row whatever its quotes; None for a malformed row."""
     row = _ROW.fullmatch(line)
-    if not row or (number == 1 and _HEADER.fullmatch(line)):
+    if not row:
         return None
     file, text = _unquote(row['file'], False), _unquote(row['text'], bool(row['space']))
     return None if not file or text is None else (file, text)
