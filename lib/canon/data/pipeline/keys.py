@@ -33,6 +33,7 @@ STREAMS = {
     'interleaved draws': 11,  # of (seed, block)
     'digit scenes': 12,  # of (seed, split, scene)
     'region batches': 13,  # of (seed, step)
+    'rendered words': 14,  # of (seed,): the seed of the keys of all words
 }
 _MASK = (1 << 64) - 1
 _local = threading.local()
