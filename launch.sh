@@ -106,9 +106,10 @@ install() { # DIR EXTRA...: adds to an environment; replaces one made by another
   # shellcheck disable=SC2046,SC2086
   set -- $(printf '%s\n' $old "$@" | sort -u)
   [[ $# -gt 0 ]] && target=".[$(IFS=, && echo "$*")]"
-  # uv is ten times as fast as pip, but does not read pip.conf: if it fails, pip may still find the index.
+  # uv is ten times as fast as pip, but does not read pip.conf: if it fails, pip may still find the index. Like pip it
+  # compiles: where Python may not write bytecode, each process would compile all that it imports, which takes seconds.
   { step "$dir/bin/python" -m pip install -q "$uv_pin" &&
-    step "$dir/bin/python" -m uv pip install -q --python "$dir/bin/python" -c requirements.txt -e "$target"; } ||
+    step "$dir/bin/python" -m uv pip install -q --compile-bytecode --python "$dir/bin/python" -c requirements.txt -e "$target"; } ||
     step "$dir/bin/python" -m pip install -q -c requirements.txt -e "$target" || return 1
   [[ $dry ]] || printf '%s\n%s\n%s\n' "$pins" "$(real_python "$dir")" "$*" >"$dir/.stamp"
 }

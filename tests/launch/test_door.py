@@ -43,10 +43,9 @@ def test_dry_prints_how_the_environment_is_made_and_makes_nothing(house, tmp_pat
     for words, extras in ((['run', 'c.py'], 'cuda12'), (['slurm', 'c.py'], r'cuda12\,slurm')):
         done = house.launch(*words, '--dry', CANON_PREPARE='', CANON_VENV=str(tmp_path / 'venv'), CANON_EXTRAS='cuda12')
         assert f'-m venv {tmp_path}/venv' in done.stdout
-        assert (
-            rf'uv pip install -q --python {tmp_path}/venv/bin/python -c requirements.txt -e .\[{extras}\]'
-            in done.stdout
-        )
+        python = f'{tmp_path}/venv/bin/python'
+        expected = rf'uv pip install -q --compile-bytecode --python {python} -c requirements.txt -e .\[{extras}\]'
+        assert expected in done.stdout
     assert not (tmp_path / 'venv').exists()
 
 
