@@ -35,6 +35,7 @@ def rendered_words(
     cases: tuple[str, ...] = ('lower', 'capitalised', 'upper'),
     invented: Probability = 0.0,
     numbers: Probability = 0.0,
+    strings: Probability = 0.0,
     signs: Probability = 0.0,
     outside: str = 'refuse',
     height: Count = 32,
@@ -52,7 +53,8 @@ def rendered_words(
       num_examples: words of the whole split. They are made when they are read, so that millions cost nothing.
       alphabet: the characters of labels.
       max_length: characters of the longest label.
-      words: a text file with a word per line, or the words; None for those of CPython's documentation.
+      words: a text file with a word per line, or the words; 'characters' for each character of the alphabet; None for
+        the words of CPython's documentation.
       fonts: a folder of fonts, files, or 'chinese' for those of Debian; None for 21 fonts that matplotlib ships. A word
         is drawn only in fonts that have all of its characters.
       textures: a folder of photographs for colours and blending; None for images made by noise.
@@ -61,6 +63,7 @@ def rendered_words(
       cases: how words are written, each as likely: 'as written', 'lower', 'capitalised', 'upper'.
       invented: share of words that a Markov chain over the characters of the words invents.
       numbers: share of numbers of one to six digits.
+      strings: share of texts of 1 to `max_length` random characters.
       signs: share of words with a sign before or after them ('word.', '"word"', '$30'). Labels are without the signs
         that `alphabet` lacks, as those of IIIT5K and SVT are in published results.
       outside: what happens to words with characters that are not in `alphabet`, or that no font has. 'refuse' raises an
@@ -81,8 +84,8 @@ def rendered_words(
     """
     if outside not in _OUTSIDE:
         raise UsageError(f'outside={outside!r} must be one of {", ".join(map(repr, _OUTSIDE))}')
-    listed, origin = lexicon.read_words(words)
-    options: dict[str, Any] = dict(cases=cases, invented=invented, numbers=numbers, signs=signs)
+    listed, origin = lexicon.read_words(words, alphabet)
+    options: dict[str, Any] = dict(cases=cases, invented=invented, numbers=numbers, strings=strings, signs=signs)
     # The characters have to be known before fonts can be opened, and fonts before words can be selected.
     characters = lexicon.Lexicon(listed, alphabet, max_length, **options).list_characters()
     opened = open_fonts(fonts, characters | set(''.join(listed)))

@@ -73,7 +73,12 @@ def cover(below: np.ndarray, paint: np.ndarray, opacity: np.ndarray, strength: f
 
 def fill(paint: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Returns a paint of [1, 1, 3] as an image [H, W, 3]; one that is an image already stays."""
-    return np.full((*shape, 3), paint, np.uint8) if paint.shape[:2] != shape else paint
+    if paint.shape[:2] == shape:
+        return paint
+    image = np.empty((*shape, 3), np.uint8)
+    # By whole rows: broadcasting a single pixel copies three bytes at a time.
+    image.reshape(shape[0], -1)[:] = np.tile(paint.reshape(3), shape[1])
+    return image
 
 
 def compute_luma(colour: np.ndarray) -> float:

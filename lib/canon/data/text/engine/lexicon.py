@@ -33,20 +33,24 @@ _ORDER = 3  # characters on which the next one of an invented word depends
 _SHORTEST, _LONGEST = 2, 23  # letters of an embedded word; MJSynth's longest word has 23
 
 
-def read_words(path: str | Iterable[str] | None) -> tuple[tuple[str, ...], str]:
+def read_words(path: str | Iterable[str] | None, alphabet: Alphabet) -> tuple[tuple[str, ...], str]:
     """Reads a list of words, each once, and returns it with its name for messages.
 
     Words are brought to Unicode's normal form C, in which an accented letter is one character.
 
     Args:
-      path: a text file with a word per line, or the words themselves; None for the 3,092 words of two letters or more
-        in CPython's documentation (with Python 3.11; `pydoc_data.topics`), in lower case.
+      path: a text file with a word per line, or the words themselves; 'characters' for each character of the alphabet
+        as a word; None for the 3,092 words of two letters or more in CPython's documentation (with Python 3.11;
+        `pydoc_data.topics`), in lower case.
+      alphabet: of the labels.
 
     Raises:
       UsageError: the file is missing, or there are no words.
     """
     if path is None:
         return _read_documentation(), "CPython's documentation"
+    if path == 'characters':
+        return tuple(alphabet.characters), 'the alphabet'
     lines, name = (text_files.read_lines(path), path) if isinstance(path, str) else (path, 'the list of words')
     words = tuple(dict.fromkeys(unicodedata.normalize('NFC', line.strip()) for line in lines if line.strip()))
     if not words:
@@ -120,6 +124,7 @@ class Lexicon:
         cases: Sequence[str] = ('as written',),
         invented: float = 0.0,
         numbers: float = 0.0,
+        strings: float = 0.0,
         signs: float = 0.0,
         can_draw: Callable[[str], bool] = lambda text: True,
     ):
@@ -131,24 +136,31 @@ class Lexicon:
           cases: how words are written, each as likely: keys of `CASES`.
           invented: share of the texts that a Markov chain over the characters of the words invents.
           numbers: share of the texts that are numbers of one to six digits.
+          strings: share of the texts that are 1 to `max_length` random characters of the words.
           signs: share of the texts with a sign before or after the word.
           can_draw: whether some font has all characters of a text. A word of the list replaces an invented one, or a
             number, that no font can draw, and a word is written as in the list if its case or its signs cannot be.
 
         Raises:
-          UsageError: a case is unknown, or the shares exceed 1.
+          UsageError: a case is unknown, or the shares of what is not a word of the list exceed 1.
         """
         for case in cases:
             if case not in CASES:
                 raise UsageError(f'cases has {case!r}, but there are {", ".join(map(repr, CASES))}')
-        if not cases or invented + numbers > 1:
-            raise UsageError(f'cases={tuple(cases)} is empty, or invented={invented} + numbers={numbers} is above 1')
+        if not cases:
+            raise UsageError(f'cases is empty; there are {", ".join(map(repr, CASES))}')
+        if invented + numbers + strings > 1 + 1e-9:
+            raise UsageError(
+                f'invented={invented:g}, numbers={numbers:g} and strings={strings:g} are more than 1 together'
+            )
         self.words, self.alphabet, self.max_length = tuple(words), alphabet, max_length
-        self.cases, self.invented, self.numbers, self.signs = tuple(cases), invented, numbers, signs
+        self.cases, self.signs, self.can_draw = tuple(cases), signs, can_draw
+        # Cumulative, so that one uniform number selects what is drawn.
+        self._shares = tuple(itertools.accumulate((numbers, invented, strings)))
         if numbers:
             alphabet.encode('0123456789'[:max_length], max_length)  # raises if the alphabet lacks a digit
-        self.can_draw = can_draw
         self._chain = _count_characters(self.words) if invented else {}
+        self._letters = sorted(set(''.join(self.words))) if strings else []
 
     def list_characters(self) -> set[str]:
         """Returns every character that a text may have."""
@@ -156,7 +168,7 @@ class Lexicon:
         cased = {
             c for letter in letters for case in self.cases for c in CASES[case](letter) + CASES[case](f'a{letter}')
         }
-        numerals = '0123456789' if self.numbers else ''
+        numerals = '0123456789' if self._shares[0] else ''
         return letters | cased | set(numerals) | set(''.join(_SIGNS) if self.signs else '') - set('{}')
 
     def draw_text(self, rng: np.random.Generator) -> tuple[str, str]:
@@ -171,19 +183,24 @@ class Lexicon:
         return (text, written) if len(text) <= self.max_length and self.can_draw(written) else (word, word)
 
     def _draw_word(self, rng: np.random.Generator) -> str:
-        kind, word = rng.random(), self.words[rng.integers(len(self.words))]
+        kind = bisect.bisect_right(self._shares, rng.random())
+        word = self.words[rng.integers(len(self.words))]
         case = CASES[self.cases[rng.integers(len(self.cases))]]
-        if kind < self.numbers:
-            digits = int(rng.integers(1, min(6, self.max_length) + 1))
-            number = str(rng.integers(10 ** (digits - 1) if digits > 1 else 0, 10**digits))
-            return number if self.can_draw(number) else word
-        if kind < self.numbers + self.invented:
-            invented = self._invent(rng)
-            word = invented if self.can_draw(invented) else word
+        if kind < len(self._shares):
+            other = (self._draw_number, self._invent, self._draw_string)[kind](rng)
+            word = other if other and self.can_draw(other) else word
         text = case(word)
         # An alphabet of small letters that does not ignore case has no label for capitals; some capitals are longer.
         fits = self.alphabet.find_problem(text, self.max_length) is None
         return text if fits and self.can_draw(text) else word
+
+    def _draw_number(self, rng: np.random.Generator) -> str:
+        digits = int(rng.integers(1, min(6, self.max_length) + 1))
+        return str(rng.integers(10 ** (digits - 1) if digits > 1 else 0, 10**digits))
+
+    def _draw_string(self, rng: np.random.Generator) -> str:
+        chosen = rng.integers(len(self._letters), size=rng.integers(1, self.max_length + 1))
+        return ''.join(self._letters[i] for i in chosen).strip()
 
     def _invent(self, rng: np.random.Generator) -> str:
         """Draws a word from the chain; one that would become too long ends where it is cut."""

@@ -12,7 +12,7 @@ other five, the rest works.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -375,6 +375,7 @@ def merge_layers(
     width: int | None = None,
     strength: tuple[float, float] = (0.75, 1.0),
     margin: tuple[float, float] = (0.02, 0.25),
+    frame: Literal['word', 'square'] = 'word',
 ) -> Transform:
     """Lays foreground and border over the background, cuts the word out and scales it to its height.
 
@@ -383,11 +384,15 @@ def merge_layers(
       width: of the image; None keeps the aspect of the word.
       strength: range of the opacity of foreground and border, each of its own.
       margin: range of the space on each side of the letters, in heights of the letters; negative cuts them.
+      frame: 'word' cuts out the letters, 'square' the square around their centre, whose side is the longer one of
+        theirs. A single Chinese character needs it: U+4E00, one horizontal stroke, would become a block.
     """
     _check_range(strength, 'merge_layers: strength')
     if not 0 < strength[0] <= strength[1] <= 1:
         raise UsageError(f'merge_layers: strength={tuple(strength)} must be in 0..1, without 0')
     _check_range(margin, 'merge_layers: margin', least=-0.4)
+    if frame not in ('word', 'square'):
+        raise UsageError(f"merge_layers: frame={frame!r} must be 'word' or 'square'")
     if width is not None and width < 1:
         raise UsageError(f'merge_layers: width={width} must be at least 1, or None')
 
@@ -403,8 +408,11 @@ def merge_layers(
         if layers.border is not None and layers.border_above:
             image = cover(image, border, layers.border, strong[1])
         x, y, w, h = _bound_ink(layers.foreground)
-        top, bottom, left, right = np.rint(h * spaces).astype(int)
-        window = image[max(y - top, 0) : max(y + h + bottom, 1), max(x - left, 0) : max(x + w + right, 1)]
+        if frame == 'square':
+            side = max(w, h)
+            x, y, w, h = x + (w - side) // 2, y + (h - side) // 2, side, side
+        top, bottom, left, right = np.rint(h * spaces).astype(int).tolist()
+        window = _cut(image, x - left, y - top, x + w + right, y + h + bottom)
         columns = max(round(window.shape[1] * height / window.shape[0]), 1) if width is None else width
         smaller = window.shape[0] > height or window.shape[1] > columns
         method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
@@ -412,6 +420,16 @@ def merge_layers(
         return {**rest, 'image': cv2.resize(window, (columns, height), interpolation=method)}
 
     return Transform(apply, random=True)
+
+
+def _cut(image: np.ndarray, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
+    """Cuts a window of at least one pixel out of an image; beyond its border, the border is repeated."""
+    x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
+    height, width = image.shape[:2]
+    beyond = max(-y0, 0), max(y1 - height, 0), max(-x0, 0), max(x1 - width, 0)
+    if any(beyond):
+        image = cv2.copyMakeBorder(image, *beyond, cv2.BORDER_REPLICATE)
+    return image[y0 + beyond[0] : y1 + beyond[0], x0 + beyond[2] : x1 + beyond[2]]
 
 
 # --- 6. noise --------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,8 @@ from canon.errors import UsageError
 _LONGEST = 512  # pixels of a photograph's longer side, to which it is shrunk
 _KEPT = 256  # photographs in memory, 0.2 GB
 _NUM_MADE, _MADE_SHAPE = 48, (160, 320)
-_SAMPLES = 32  # rows and columns of pixels that are clustered
+_CLUSTERED = 32  # rows and columns of pixels that are clustered
+_PHOTOGRAPHS = ('china.jpg', 'flower.jpg')  # of scikit-learn
 
 
 class Palette(NamedTuple):
@@ -34,7 +36,7 @@ class Textures:
         """files: of photographs. None makes 48 images by noise; scikit-learn's two photographs are added to them."""
         # Each photograph six times, a fifth of all draws: there are only two.
         self._sources: tuple[str | int, ...] = (
-            (*range(_NUM_MADE), *('china.jpg', 'flower.jpg') * 6) if files is None else tuple(map(str, files))
+            (*range(_NUM_MADE), *_find_photographs() * 6) if files is None else tuple(map(str, files))
         )
 
     def __len__(self) -> int:
@@ -75,11 +77,18 @@ def open_textures(path: str | None) -> Textures:
     return Textures(files)
 
 
+def _find_photographs() -> tuple[str, ...]:
+    """Returns the files of scikit-learn's photographs, without importing it, which takes two seconds."""
+    spec = importlib.util.find_spec('sklearn')
+    folder = Path(spec.origin).parent / 'datasets' / 'images' if spec and spec.origin else Path()
+    return tuple(str(folder / name) for name in _PHOTOGRAPHS if (folder / name).is_file())
+
+
 @functools.lru_cache(_KEPT)
 def _load_image(source: str | int) -> np.ndarray:
     if isinstance(source, int):
         return make_texture(np.random.default_rng((source, 1406_2227)), _MADE_SHAPE)
-    image = _read_sample(source) if source in ('china.jpg', 'flower.jpg') else read_image(Path(source))
+    image = read_image(Path(source))
     scale = _LONGEST / max(image.shape[:2])
     if scale < 1:
         size = tuple(max(round(scale * side), 1) for side in image.shape[1::-1])
@@ -87,16 +96,10 @@ def _load_image(source: str | int) -> np.ndarray:
     return image
 
 
-def _read_sample(name: str) -> np.ndarray:
-    from sklearn.datasets import load_sample_image  # 0.5 s
-
-    return load_sample_image(name)
-
-
 @functools.lru_cache(1 << 16)
 def _cluster_colours(source: str | int) -> Palette:
     """Divides the pixels of an image into three clusters by k-means in RGB."""
-    pixels = cv2.resize(_load_image(source), (_SAMPLES, _SAMPLES), interpolation=cv2.INTER_NEAREST)
+    pixels = cv2.resize(_load_image(source), (_CLUSTERED, _CLUSTERED), interpolation=cv2.INTER_NEAREST)
     pixels = pixels.reshape(-1, 3).astype(np.float32)
     order = pixels.mean(1).argsort(kind='stable')
     # From thirds by brightness instead of random centres: the result does not depend on OpenCV's generator.
