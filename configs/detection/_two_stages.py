@@ -125,7 +125,7 @@ def alternate(
     stages: Mapping[str, Mapping[str, Any]] | None = None,
     frozen: str | None = None,
 ) -> ConfigDict:
-    """Returns a recipe in the four steps of Ren et al. 2015, section 3.2, "Pragmatic 4-step training".
+    """Returns a recipe in the four steps of Ren et al. 2015, section 3.2, "4-Step Alternating Training".
 
     1. `rpn`: a region proposal network. `proposals`: those of all images, in files.
     2. `fast`: Fast R-CNN on them, with features of its own from the same initialisation.
@@ -218,7 +218,8 @@ def paper_by_regions(
         data,
         model,
         system,
-        dict(chain=('letterbox', 'random_flip'), letterbox=fit),
+        # Mirrored before it is padded, as in the code of the authors: all padding is at the right and at the bottom.
+        dict(chain=('random_flip', 'letterbox'), letterbox=fit),
         dict(chain=('letterbox',), letterbox=fit),
         tx,
         steps=steps,

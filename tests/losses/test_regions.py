@@ -123,7 +123,7 @@ def test_samples_of_regions():
 
 def test_masked_images_and_anchors_across_the_border():
     """Sums of parts are the sum of the whole; anchors that cross the border are neither positive nor negative."""
-    inside = find_inside(RPN['anchors'], (SIZE, SIZE))
+    inside = find_inside(RPN['anchors'], np.array([0, 0, SIZE, SIZE]))
     assert 0 < inside.sum() < len(inside)
     samples, *parts = (
         sample_anchors(KEYS, RPN['anchors'], *OBJECTS, np.array(mask), inside, count=32)

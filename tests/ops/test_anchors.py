@@ -42,7 +42,11 @@ def test_exact_anchors():
     np.testing.assert_allclose(size[:, 1] / size[:, 0], np.tile([0.5, 0.5, 1, 1, 3, 3], 4), rtol=1e-6)
     centres = np.repeat([[10, 5], [30, 5], [10, 15], [30, 15]], 6, 0)
     np.testing.assert_allclose((anchors[:, :2] + anchors[:, 2:]) / 2, centres, atol=1e-5)
-    assert find_inside(make_anchors((3, 3), 10, (10,), (1,)), (30, 25)).tolist() == [True, True, False] * 3
+    cells, extents = make_anchors((3, 3), 10, (10,), (1,)), np.array([[0, 0, 25, 30], [10, 0, 30, 19]])
+    assert find_inside(cells, extents[0]).tolist() == [True, True, False] * 3
+    expected = [[True, True, False] * 3, [False, True, True] + [False] * 6]
+    for per_image in (extents, jnp.asarray(extents)):
+        assert find_inside(cells, per_image).tolist() == expected
     assert make_anchors((0, 3), 16, (8,)).shape == (0, 4)
 
 

@@ -14,6 +14,7 @@ from canon.ops.anchors import make_anchor_levels
 from canon.ops.proposals import propose
 from tests.ops.detections import loop_nms
 from tests.ops.drawn_regions import ANCHOR_SIZES, draw_outputs
+from tests.quick import quick_jit
 
 GOLDEN = np.load(Path(__file__).parent / 'golden/regions.npz')
 GRIDS = ((12, 14), (6, 7), (3, 4))
@@ -35,6 +36,23 @@ def test_proposals_equal_torchvision():
         assert valid[image].tolist() == [True] * len(expected) + [False] * (80 - len(expected))
         np.testing.assert_allclose(boxes[image, : len(expected)], expected, atol=1e-4)
         np.testing.assert_allclose(scores[image, : len(expected)], GOLDEN[f'scores/{image}'], rtol=1e-6)
+
+
+def test_images_that_begin_elsewhere_on_their_canvas():
+    """Moved with their anchors, they have the same proposals, moved."""
+    shift = np.array([5, 9, 5, 9], np.float32)
+    corners = np.stack([0 * SIZES[0], 0 * SIZES[0], SIZES[1], SIZES[0]], 1)
+    anchors = [a + shift for a in ANCHORS]
+
+    @quick_jit
+    def suppress_moved(outputs, extents):
+        return propose(*outputs, anchors, (999, 999), 150, 80, 0.7, 1e-3, extents=extents)
+
+    boxes, scores, valid = suppress_moved(OUTPUTS, corners + shift)
+    expected, expected_scores, expected_valid = suppress(OUTPUTS, 0.7, 1e-3, (150, 80))
+    np.testing.assert_array_equal(valid, expected_valid)
+    np.testing.assert_allclose(scores, expected_scores, rtol=1e-6)
+    np.testing.assert_allclose(boxes, np.where(valid[..., None], expected + shift, 0), atol=1e-3)
 
 
 def loop_proposals(image, iou_threshold, min_size, pre, post):

@@ -64,6 +64,14 @@ def make_input(batch):
     return batch['image'].astype(jnp.float32)
 
 
+# Where the four images lie on their canvas: mirrored after it was placed, cropped, in the middle, and in the corner.
+PLACED = dict(
+    placement=np.array([[np.nan] * 4, [3, 2, -40, -10], [0.1, 0.3, 7, 11], [1 / 3, 0.5, 0, 0]], np.float32),
+    original_size=np.array([[50, 40], [90, 90], [150, 400], [80, 171]], np.int32),
+)
+EXTENTS = np.array([[0, 0, SIZE, SIZE], [0, 0, SIZE, SIZE], [7, 11, 47, 56], [0, 0, 57, 40]], np.float32)
+
+
 def make_batch_of_regions(counts=COUNTS, **fields):
     batch = make_batch(counts, **fields)
     rng = np.random.default_rng(7)
@@ -116,15 +124,15 @@ def sum_smooth_l1(errors, beta):
     return np.where(errors < beta, errors**2 / 2 / beta, errors - beta / 2).sum()
 
 
-def lose_anchors(objectness, offsets, anchors, objects):
+def lose_anchors(objectness, offsets, anchors, objects, extents):
     """Mean over the anchors of one image that are learnt: Ren et al. 2015, section 3.1.2."""
-    inside = [i for i, a in enumerate(anchors) if min(a[:2]) >= 0 and max(a[2:]) <= SIZE]
+    inside = [i for i, a in enumerate(anchors) if (a[:2] >= extents[:2]).all() and (a[2:] <= extents[2:]).all()]
     iou = {(i, j): measure_iou(anchors[i], box) for i in inside for j, box in enumerate(objects)}
     best = [max(iou[i, j] for i in inside) for j in range(len(objects))]
     total = count = 0
     for i in inside:
         row = [iou[i, j] for j in range(len(objects))]
-        positive = any(x >= 0.7 or x == best[j] for j, x in enumerate(row))
+        positive = any(x >= 0.7 or x == best[j] > 0 for j, x in enumerate(row))
         if not positive and max(row, default=0) >= 0.3:
             continue
         count += 1
@@ -164,7 +172,7 @@ def reference(variables, batch, boxes_per_region, low):
     def propose():
         maps, _ = model.apply(variables, make_input(batch), train=True, method='extract', mutable=[*mutable])
         scored = model.apply(variables, maps, method='propose')
-        return maps, scored, RPN.propose(scored, anchors, (SIZE, SIZE), train=True)
+        return maps, scored, RPN.propose(scored, anchors, batch, train=True)
 
     maps, scored, (own, _, own_valid) = propose()
     objectness, offsets = (np.concatenate(scored[name], 1).astype(float) for name in ('objectness', 'offsets'))
@@ -179,7 +187,7 @@ def reference(variables, batch, boxes_per_region, low):
             logits, moves = (x @ weights[n]['kernel'] + weights[n]['bias'] for n in ('logits', 'refinement'))
             return logits, moves.reshape(-1, 4)
 
-        rpn = lose_anchors(objectness[b], offsets[b], np.concatenate(anchors).astype(float), objects)
+        rpn = lose_anchors(objectness[b], offsets[b], np.concatenate(anchors).astype(float), objects, EXTENTS[b])
         given = batch['proposals'][b][batch['proposals_valid'][b]].astype(float)
         total, count = lose_regions(classify, np.asarray(own[b][own_valid[b]], float), objects, labels.astype(int), 0.0)
         sums['rpn'].append((rpn, 1))
@@ -190,8 +198,8 @@ def reference(variables, batch, boxes_per_region, low):
 
 @pytest.mark.parametrize('boxes_per_region', [4, 1])
 def test_losses_against_loops(variables, boxes_per_region):
-    """With boxes by class and with one for all; an image without objects is all background."""
-    batch = make_batch_of_regions()
+    """With boxes by class and with one for all; padded images, and one without objects, which is all background."""
+    batch = make_batch_of_regions(**PLACED)
     params, mutable = split(variables)
     if boxes_per_region == 1:
         shared = {'kernel': params['refinement']['kernel'][:, :4], 'bias': params['refinement']['bias'][:4]}
@@ -284,6 +292,27 @@ def test_empty_batches_and_images_smaller_than_all_anchors(system, variables):
 
 
 # --- predictions ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('system', MAKE)
+def test_boxes_end_with_the_image_and_not_with_its_canvas(system, variables):
+    batch = make_batch_of_regions(**PLACED)
+    params, mutable = split(variables)
+    # Large boxes: most of them reach beyond their image.
+    params = jax.tree.map(lambda x: x, params)
+    params['offsets']['bias'] += np.array([0, 0, 1, 1] * 2, np.float32)
+    params['refinement']['bias'] += np.array([0, 0, 8, 8] * 4, np.float32)
+    task = MAKE[system](TinyRegions())
+    found = quick_jit(task.predict)(params, mutable, batch)
+    found = {name: np.asarray(values) for name, values in found.items()}
+    for boxes, valid, extents in zip(found['boxes'], found['valid'], EXTENTS, strict=True):
+        assert (boxes[valid] >= extents[[0, 1, 0, 1]]).all()
+        assert (boxes[valid] <= extents[[2, 3, 2, 3]]).all()
+        assert valid.any()
+    assert all((found['boxes'][i] == EXTENTS[i])[found['valid'][i]].any() for i in (2, 3))
+    if system == 'rpn':  # without a placement the image is the canvas
+        alone = {name: batch[name] for name in ('image', 'mask')}
+        assert (np.asarray(quick_jit(task.predict)(params, mutable, alone)['boxes'])[2:] > 60).any()
 
 
 class PerfectRegions:

@@ -7,6 +7,7 @@ height). The order of the anchors at a place is by aspect ratio, then by size.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -89,12 +90,18 @@ def make_anchor_levels(
     ]
 
 
-def find_inside(anchors: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Returns which anchors [A, 4] lie within an image of (height, width), bool [A]; others are not trained on
-    (Ren et al. 2015, section 3.1.3).
+def find_inside(anchors: np.ndarray, extents: Any) -> Any:
+    """Finds the anchors that lie within their image; others are not trained on (Ren et al. 2015, section 3.3).
+
+    Args:
+      anchors: [A, 4].
+      extents: where the image lies on its canvas: a box [4], or one per image [B, 4], of NumPy or JAX.
+
+    Returns:
+      bool [A], or [B, A].
     """
-    height, width = size
-    return (anchors[:, :2] >= 0).all(1) & (anchors[:, 2] <= width) & (anchors[:, 3] <= height)
+    x0, y0, x1, y1 = (extents[..., i, None] for i in range(4))
+    return (anchors[:, 0] >= x0) & (anchors[:, 1] >= y0) & (anchors[:, 2] <= x1) & (anchors[:, 3] <= y1)
 
 
 def _half_sizes(stride: int, sizes: Sequence[float], aspect_ratios: Sequence[float], form: str) -> np.ndarray:

@@ -57,6 +57,11 @@ def clip(boxes: jax.Array, size: Sequence[int | jax.Array]) -> jax.Array:
     )
 
 
+def clip_to_extents(boxes: jax.Array, extents: jax.Array) -> jax.Array:
+    """Clips boxes [..., 4] to other ones, [..., 4] by broadcasting: where an image lies on a padded canvas."""
+    return jnp.clip(boxes, extents[..., [0, 1, 0, 1]], extents[..., [2, 3, 2, 3]])
+
+
 def corners_to_centers(boxes: jax.Array) -> jax.Array:
     """Converts [x0, y0, x1, y1] to [centre x, centre y, width, height]."""
     low, high = boxes[..., :2], boxes[..., 2:]

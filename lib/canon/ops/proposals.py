@@ -1,4 +1,6 @@
-"""Proposals of a region proposal network: Ren et al. 2015, section 3.1; per level as Lin et al. 2017, section 4.1."""
+"""Proposals of a region proposal network: Ren et al. 2015, sections 3.1 and 3.3; on the levels of a feature pyramid as
+in Lin et al. 2017, section 4.1.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +26,7 @@ def propose(
     iou_threshold: float = 0.7,
     min_size: float = 1e-3,
     variances: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+    extents: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Turns the outputs of a region proposal network into a fixed number of proposals.
 
@@ -42,6 +45,7 @@ def propose(
       iou_threshold: of the NMS within a level.
       min_size: least width and height in pixels (py-faster-rcnn: 16 times the scale of the image).
       variances: that the decoded offsets are multiplied by.
+      extents: boxes [B, 4] in place of `image_size`, of images that do not begin in the corner of their canvas.
 
     Returns:
       (boxes float32 [B, P, 4], scores float32 [B, P], valid bool [B, P]), by descending score; scores are
@@ -52,11 +56,13 @@ def propose(
     """
     _check_levels(objectness, offsets, anchors)
     batch = objectness[0].shape[0]
-    height, width = (jnp.broadcast_to(jnp.asarray(n, jnp.float32), (batch,)) for n in image_size)
+    if extents is None:
+        height, width = (jnp.broadcast_to(jnp.asarray(n, jnp.float32), (batch,)) for n in image_size)
+        extents = jnp.stack([jnp.zeros_like(width), jnp.zeros_like(height), width, height], -1)
 
-    def propose_one(objectness, offsets, height, width):
+    def propose_one(objectness, offsets, extents):
         levels = [
-            _select_candidates(*level, (height, width), pre_nms, min_size, variances)
+            _select_candidates(*level, extents, pre_nms, min_size, variances)
             for level in zip(objectness, offsets, anchors, strict=True)
         ]
         # All levels get the length of the longest, so that one NMS serves them all.
@@ -78,7 +84,7 @@ def propose(
         return tuple(jnp.pad(x, [(0, post_nms - count)] + [(0, 0)] * (x.ndim - 1)) for x in found)
 
     detached = jax.tree.map(lambda x: lax.stop_gradient(x).astype(jnp.float32), (tuple(objectness), tuple(offsets)))
-    return jax.vmap(propose_one)(*detached, height, width)
+    return jax.vmap(propose_one)(*detached, extents)
 
 
 def _check_levels(objectness, offsets, anchors) -> None:
@@ -95,12 +101,12 @@ def _check_levels(objectness, offsets, anchors) -> None:
             )
 
 
-def _select_candidates(logits, offsets, anchors, image_size, pre_nms, min_size, variances):
+def _select_candidates(logits, offsets, anchors, extents, pre_nms, min_size, variances):
     """Returns (boxes [K, 4], logits [K], valid [K]) of the K anchors with the highest objectness, sorted by it."""
     # A NaN would come first; it is the last instead, and not valid.
     logits, index = lax.top_k(jnp.where(jnp.isnan(logits), -jnp.inf, logits), min(pre_nms, len(logits)))
     # Decoded only now: of 160,000 anchors 4,500 are left.
     boxes = box_ops.decode_offsets(offsets[index], jnp.asarray(anchors)[index], variances)
-    boxes = box_ops.clip(boxes, image_size)
+    boxes = box_ops.clip_to_extents(boxes, extents)
     large = (boxes[:, 2] - boxes[:, 0] >= min_size) & (boxes[:, 3] - boxes[:, 1] >= min_size)  # False for NaN
     return jnp.where(large[:, None], boxes, 0), logits, large & (logits > -jnp.inf)

@@ -21,7 +21,8 @@ from canon.metrics import Rows, detection
 from canon.tasks.detection.evaluation import Predict
 from canon.tasks.predictions import Prediction
 
-INPUTS = ('image', 'proposals', 'proposals_valid')  # what `predict` of some detector reads of a batch
+# What `predict` of some detector reads of a batch: the last two tell where the images are on their canvases.
+INPUTS = ('image', 'proposals', 'proposals_valid', 'placement', 'original_size')
 
 
 class ImageDetections(NamedTuple):

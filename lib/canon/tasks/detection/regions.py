@@ -36,6 +36,7 @@ from canon.tasks.detection.single_shot import DetectionSettings, MakeInput, sele
 from canon.train import Task
 
 _LEAST_SIDE = 0.01  # pixels, of a detection: torchvision's
+_ROUNDING = 1e-2  # pixels within which the edges of an image are those of pixels
 _RECALLED = 0.5  # IoU from which a proposal covers an object, as detections do
 
 
@@ -48,7 +49,8 @@ class RPNSettings:
       background: IoU below which an anchor is negative; those in between are not learnt.
       per_image: anchors that are sampled per image.
       positive_fraction: of them at most; negatives fill up the rest.
-      inside_only: leaves anchors that reach beyond the image out of training.
+      inside_only: leaves anchors that reach beyond the image, its padding included, out of training; torchvision takes
+        all anchors of the padded canvas.
       beta: where the smooth L1 loss becomes linear, in offsets: 1 / sigma^2 with sigma = 3.
       localisation_weight: of the offsets' loss. The paper's lambda = 10 belongs to another normalisation.
       pre_nms: anchors per level that enter NMS in training.
@@ -73,24 +75,26 @@ class RPNSettings:
     iou_threshold: named.Probability = 0.7
     min_size: named.NonNegative = 16.0
 
-    def propose(self, outputs: Mapping[str, Any], anchors: Any, size: tuple[int, int], train: bool) -> tuple:
-        """Returns the proposals (boxes [B, P, 4], scores [B, P], valid [B, P]) of a network's outputs."""
+    def propose(self, outputs: Mapping[str, Any], anchors: Any, batch: Mapping[str, Any], train: bool) -> tuple:
+        """Returns the proposals (boxes [B, P, 4], scores [B, P], valid [B, P]) of a network's outputs for a batch."""
         counts = (self.pre_nms, self.post_nms) if train else (self.test_pre_nms, self.test_post_nms)
-        levels = outputs['objectness'], outputs['offsets'], anchors
-        return propose(*levels, size, *counts, iou_threshold=self.iou_threshold, min_size=self.min_size)
+        levels, size = (outputs['objectness'], outputs['offsets'], anchors), batch['image'].shape[1:3]
+        options: dict[str, Any] = dict(iou_threshold=self.iou_threshold, min_size=self.min_size)
+        return propose(*levels, size, *counts, **options, extents=find_extents(batch))
 
-    def assign(self, key: jax.Array, anchors: np.ndarray, size: tuple[int, int], batch: Mapping, objects: jax.Array):
+    def assign(self, key: jax.Array, anchors: np.ndarray, batch: Mapping[str, Any], objects: jax.Array):
         """Returns the `RegionSamples` of anchors [A, 4] that are learnt from."""
-        allowed = find_inside(anchors, size)
-        if not (self.inside_only and allowed.any()):  # an image smaller than all anchors would have nothing to learn
-            allowed = np.ones(len(anchors), bool)
+        allowed = jnp.ones(len(anchors), bool)
+        if self.inside_only:
+            inside = find_inside(anchors, find_extents(batch))
+            allowed = inside | ~inside.any(1, keepdims=True)  # an image smaller than all anchors has something to learn
         return region_losses.assign_anchors(
             jax.random.split(key, batch['boxes'].shape[0]),
             jnp.asarray(anchors),
             batch['boxes'],
             objects,
             batch['mask'],
-            jnp.asarray(allowed),
+            allowed,
             count=self.per_image,
             positive_fraction=self.positive_fraction,
             foreground=self.foreground,
@@ -144,12 +148,13 @@ class RegionSettings:
             variances=self.variances,
         )
 
-    def decode(self, outputs: Mapping[str, jax.Array], proposals: jax.Array, valid: jax.Array, size: tuple[int, int]):
+    def decode(self, outputs: Mapping[str, Any], proposals: jax.Array, valid: jax.Array, batch: Mapping[str, Any]):
         """Returns boxes [B, R, C, 4] in pixels, or [B, R, 4] if all classes share them, and scores [B, R, C]."""
         # In float32 whatever the network computes in: half precision has too few digits for coordinates in pixels.
         logits, offsets = (outputs[name].astype(jnp.float32) for name in ('logits', 'offsets'))
         offsets = offsets[:, :, 1:] if offsets.shape[2] > 1 else offsets  # the background has no box
-        boxes = box_ops.clip(box_ops.decode_offsets(offsets, proposals[:, :, None], self.variances), size)
+        boxes = box_ops.decode_offsets(offsets, proposals[:, :, None], self.variances)
+        boxes = box_ops.clip_to_extents(boxes, find_extents(batch)[:, None, None])
         large = (boxes[..., 2:] - boxes[..., :2] >= _LEAST_SIDE).all(-1)
         scores = jnp.where(valid[..., None] & large, jax.nn.softmax(logits)[..., 1:], 0)  # 0 is never a detection
         return boxes[:, :, 0] if boxes.shape[2] == 1 else boxes, scores
@@ -182,19 +187,17 @@ def rpn_task(
             return module.propose(_extract(module, images, freeze_features), train=True)
 
         outputs, changed = _apply_training(model, forward, params, mutable, make_input(batch), at.key)
-        parts = _rpn_loss(outputs, rpn.assign(_fold(at.key, 1), np.concatenate(anchors), size, batch, objects), rpn)
-        proposals, _, valid = rpn.propose(outputs, anchors, size, train=True)
+        parts = _rpn_loss(outputs, rpn.assign(_fold(at.key, 1), np.concatenate(anchors), batch, objects), rpn)
+        proposals, _, valid = rpn.propose(outputs, anchors, batch, train=True)
         metrics = {**_name_parts('rpn', parts), 'recall': _measure_recall(proposals, valid, batch, objects)}
         return _per_image(batch, (parts, rpn.localisation_weight)), (changed, metrics)
 
     def predict(params, mutable, batch):
-        size = batch['image'].shape[1:3]
-
         def forward(module, images):
             return module.propose(module.extract(images, train=False), train=False)
 
         outputs = _apply(model, forward, params, mutable, make_input({'image': batch['image']}))
-        boxes, scores, valid = rpn.propose(outputs, model.anchors(*size), size, train=False)
+        boxes, scores, valid = rpn.propose(outputs, model.anchors(*batch['image'].shape[1:3]), batch, train=False)
         return {'boxes': boxes, 'scores': scores, 'labels': jnp.zeros(scores.shape, jnp.int32), 'valid': valid}
 
     return Task(_make_init(model, make_input), loss, predict)
@@ -244,7 +247,7 @@ def fast_rcnn_task(
             return module.classify(module.extract(images, train=False), proposals, size, train=False)
 
         outputs = _apply(model, forward, params, mutable, make_input({'image': batch['image']}))
-        return settings.select(*regions.decode(outputs, proposals, valid, size))
+        return settings.select(*regions.decode(outputs, proposals, valid, batch))
 
     return Task(_make_init(model, make_input), loss, predict)
 
@@ -283,13 +286,13 @@ def faster_rcnn_task(
         def forward(module, images):
             maps = _extract(module, images, freeze_features)
             outputs = module.propose(maps, train=rpn_weight > 0)
-            proposals, _, valid = rpn.propose(outputs, anchors, size, train=True)
+            proposals, _, valid = rpn.propose(outputs, anchors, batch, train=True)
             samples = regions.assign(_fold(at.key, 2), proposals, valid, batch, objects)
             return outputs, proposals, valid, samples, module.classify(maps, samples.boxes, size, train=True)
 
         made, changed = _apply_training(model, forward, params, mutable, make_input(batch), at.key)
         outputs, proposals, valid, samples, classified = made
-        first = _rpn_loss(outputs, rpn.assign(_fold(at.key, 1), np.concatenate(anchors), size, batch, objects), rpn)
+        first = _rpn_loss(outputs, rpn.assign(_fold(at.key, 1), np.concatenate(anchors), batch, objects), rpn)
         second = _split_images(
             lambda *parts: region_losses.region_loss(*parts, beta=regions.beta),
             (classified['logits'], classified['offsets'], samples),
@@ -309,13 +312,32 @@ def faster_rcnn_task(
         def forward(module, images):
             maps = module.extract(images, train=False)
             outputs = module.propose(maps, train=False)
-            proposals, _, valid = rpn.propose(outputs, module.anchors(*size), size, train=False)
+            proposals, _, valid = rpn.propose(outputs, module.anchors(*size), batch, train=False)
             return module.classify(maps, proposals, size, train=False), proposals, valid
 
         outputs = _apply(model, forward, params, mutable, make_input({'image': batch['image']}))
-        return settings.select(*regions.decode(*outputs, size))
+        return settings.select(*regions.decode(*outputs, batch))
 
     return Task(_make_init(model, make_input), loss, predict)
+
+
+def find_extents(batch: Mapping[str, Any]) -> jax.Array:
+    """Finds where the images of a batch lie on their canvas, float32 [B, 4]: what is around them is padding.
+
+    From 'placement' and 'original_size'; the whole canvas without them, and where an image was mirrored or turned after
+    it had been placed (a placement of NaN).
+    """
+    rows, (height, width) = batch['image'].shape[0], batch['image'].shape[1:3]
+    canvas = jnp.broadcast_to(jnp.array((0, 0, width, height), jnp.float32), (rows, 4))
+    if 'placement' not in batch or 'original_size' not in batch:
+        return canvas
+    low = batch['placement'][:, 2:]
+    high = low + batch['placement'][:, :2] * batch['original_size'][:, ::-1]
+    extents = box_ops.clip_to_extents(jnp.concatenate([low, high], -1), canvas)
+    # A scale is rounded to float32; an anchor that ends with the image must not end beyond it.
+    whole = jnp.round(extents)
+    extents = jnp.where(jnp.abs(extents - whole) < _ROUNDING, whole, extents)
+    return jnp.where(jnp.isfinite(extents).all(-1, keepdims=True), extents, canvas)
 
 
 def _make_init(model: Any, make_input: MakeInput) -> Callable:
