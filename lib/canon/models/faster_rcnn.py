@@ -1,5 +1,5 @@
 """Faster R-CNN: Ren, He, Girshick, Sun, "Faster R-CNN: towards real-time object detection with region proposal
-networks", 2015, section 3.
+networks", 2015, section 3 (sections and tables are numbered as in arXiv's version 3 and in the journal).
 
 A region proposal network (RPN) slides over the map of the backbone: a 3x3 convolution, and for each of the anchors of
 a place a score of being an object and the offsets of a box. The best boxes are the regions of a Fast R-CNN
