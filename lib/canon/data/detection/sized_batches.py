@@ -18,6 +18,8 @@ from canon.data.pipeline.source import Cached, Source, Subset, cache_if_small, r
 from canon.errors import UsageError
 
 MakeTransforms = Callable[[Size], Sequence[Transform]]  # for images of a size (height, width)
+# (sizes of the images int [n, 2], sizes of the batches) -> the sizes and the images of each group, as `group_by_aspect`
+Grouping = Callable[[np.ndarray, Sequence[Size]], list[tuple[list[int], np.ndarray]]]
 _SAME_ASPECT = 1.05  # ratio of the aspects of two sizes that are one group, such as 480x640 and 608x800
 
 
@@ -47,6 +49,7 @@ class SizedBatches(Interleaved):
         threads: Annotated[int, named.Range(0)] = 2,
         workers: Annotated[int, named.Range(0)] = 0,
         memory_limit: int = 1 << 30,
+        grouping: Grouping | None = None,
     ):
         """
         Args:
@@ -59,6 +62,7 @@ class SizedBatches(Interleaved):
           threads: threads that prepare batches ahead.
           workers: processes that prepare batches ahead, instead of threads.
           memory_limit: in bytes; a source that fits is decoded once and kept, before all transforms.
+          grouping: divides the images among the sizes; `group_by_aspect` if None.
 
         Raises:
           UsageError: there are no sizes, or as in `Batches`.
@@ -70,7 +74,8 @@ class SizedBatches(Interleaved):
         # Worker processes would each fill a cache of their own.
         cached = source if workers else cache_if_small(source, memory_limit)
         parts, counts = [], []
-        for number, (group, ids) in enumerate(group_by_aspect(image_sizes(source), sizes)):
+        groups = (grouping or group_by_aspect)(image_sizes(source), sizes)
+        for number, (group, ids) in enumerate(groups):
             # The whole source with an order of its own: an example keeps its number, by which its transforms draw.
             sampler = functools.partial(_choose_ids, order.shuffled(len(ids), seed), ids)
             own = [
@@ -98,6 +103,7 @@ def evaluate_by_size(
     threads: Annotated[int, named.Range(0)] = 2,
     workers: Annotated[int, named.Range(0)] = 0,
     memory_limit: int = 1 << 30,
+    grouping: Grouping | None = None,
 ) -> Concatenated:
     """Makes evaluation batches: each example once, padded to the one of `sizes` whose aspect is nearest to its own.
 
@@ -106,7 +112,7 @@ def evaluate_by_size(
 
     Raises UsageError if two of the sizes have the same aspect.
     """
-    groups = group_by_aspect(image_sizes(source), sizes)
+    groups = (grouping or group_by_aspect)(image_sizes(source), sizes)
     if double := next((group for group, _ in groups if len(group) > 1), None):
         shown = ' and '.join('{}x{}'.format(*sizes[i]) for i in double)
         raise UsageError(f'sizes {shown} have one aspect; an evaluation needs one size per aspect')

@@ -102,13 +102,21 @@ class LmdbWords:
 
     def __getitem__(self, index: int) -> Example:
         """Raises CanonError, which names the database and the key, if the image cannot be read."""
+        image = image_files.decode_image(self._read_encoded(index))
+        return {'image': image, **self.protocol.encode(self.read_text(index))}
+
+    def image_sizes(self) -> np.ndarray:
+        """Returns the (height, width) of all images, int [n, 2], from the headers of their files."""
+        heads = (image_files.read_head(self._read_encoded(i)) for i in range(len(self)))
+        return np.array([(head.height, head.width) for head in heads], int).reshape(-1, 2)
+
+    def _read_encoded(self, index: int) -> image_files.Encoded:
         folder, number = self._locate(index)
         key = f'image-{number:09d}'
         content = _read_value(folder, key)
         if content is None:
             raise CanonError(f'{folder} has no key {key}; make it again')
-        image = image_files.decode_image(image_files.Encoded(content, f'{folder}:{key}'))
-        return {'image': image, **self.protocol.encode(self.read_text(index))}
+        return image_files.Encoded(content, f'{folder}:{key}')
 
     def read_text(self, index: int) -> str:
         """Returns the whole text of an example, with the characters that its label may lack."""

@@ -45,6 +45,7 @@ from canon.data.transforms.image import (
     to_float,
     to_uint8,
 )
+from canon.data.transforms.lines import fit_line
 from canon.data.transforms.mix import mixup
 from canon.data.transforms.photometric import (
     colour_jitter,
@@ -58,11 +59,12 @@ from canon.data.transforms.randaugment import rand_augment
 
 __all__ = [
     'center_crop', 'check_label', 'colour_jitter', 'colour_shift', 'cutout', 'decode', 'decode_random_resized_crop',
-    'expand', 'googlenet_crops', 'grid_crops', 'keep_fields', 'letterbox', 'make_transforms', 'min_iou_crop', 'mixup',
-    'one_hot', 'pad', 'pad_boxes', 'pad_proposals', 'pca_noise', 'rand_augment', 'random_affine', 'random_blur',
-    'random_crop', 'random_flip', 'random_grey', 'random_hsv', 'random_perspective', 'random_resized_crop',
-    'random_rotation', 'random_scale', 'random_shift', 'random_translate', 'record_placement', 'rename', 'resize',
-    'resize_short', 'scale_jitter', 'ssd_photometric', 'standardise', 'ten_crop', 'to_float', 'to_uint8', 'yolo_jitter',
+    'expand', 'fit_line', 'googlenet_crops', 'grid_crops', 'keep_fields', 'letterbox', 'make_transforms',
+    'min_iou_crop', 'mixup', 'one_hot', 'pad', 'pad_boxes', 'pad_proposals', 'pca_noise', 'rand_augment',
+    'random_affine', 'random_blur', 'random_crop', 'random_flip', 'random_grey', 'random_hsv', 'random_perspective',
+    'random_resized_crop', 'random_rotation', 'random_scale', 'random_shift', 'random_translate', 'record_placement',
+    'rename', 'resize', 'resize_short', 'scale_jitter', 'ssd_photometric', 'standardise', 'ten_crop', 'to_float',
+    'to_uint8', 'yolo_jitter',
 ]  # fmt: skip
 
 
