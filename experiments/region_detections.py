@@ -17,9 +17,7 @@ from canon.data.detection.object_batches import list_class_names
 from canon.metrics import detection
 from canon.tasks import detection as tasks
 from canon.tasks.detection import region_detection
-from canon.tasks.detection.box_ridge import BoxRegressors, BoxRidgeSettings
 from canon.tasks.detection.region_features import FeatureFiles, FeatureSettings
-from canon.tasks.detection.region_svms import RegionClassifiers, SvmSettings
 from canon.train.artefacts import Artefacts
 from experiments import regions
 
@@ -33,19 +31,10 @@ def compute(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefacts
 
 
 def _evaluate(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefacts, name: str) -> dict[str, float]:
-    svm_layer = named.call(SvmSettings, config.svms, 'svms').layer
-    box_layer = named.call(BoxRidgeSettings, config.boxes, 'boxes').layer
-    svms = regions.read_arrays(regions.find_artefacts(stages, 'svms') / 'svms.npz', RegionClassifiers)
-    boxes = regions.read_arrays(regions.find_artefacts(stages, 'boxes') / 'boxes.npz', BoxRegressors)
-    files = FeatureFiles(regions.find_artefacts(stages, 'features'), name, sorted({svm_layer, box_layer, 'fc7'}))
+    classify, move, layers = regions.read_heads(config, stages)
+    files = FeatureFiles(regions.find_artefacts(stages, 'features'), name, sorted({*layers, 'fc7'}))
     source, settings = regions.load_split(config, name), regions.evaluation(config, name)
     names = list_class_names(source)
-
-    def classify(layers):
-        return region_detection.squash_scores(svms.score(layers[svm_layer]))
-
-    def move(own, layers):
-        return boxes.move(own, layers[box_layer])
 
     variables = regions.read_variables(stages, named.call(FeatureSettings, config.features, 'features').stage)
     kernel, bias = (variables['params']['logits'][key] for key in ('kernel', 'bias'))

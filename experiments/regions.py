@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +18,9 @@ from canon.errors import UsageError
 from canon.metrics.detection.proposals import ProposalRecall
 from canon.tasks import detection as tasks
 from canon.tasks.classification import make_image_input
+from canon.tasks.detection.box_ridge import BoxRegressors, BoxRidgeSettings
+from canon.tasks.detection.region_detection import squash_scores
+from canon.tasks.detection.region_svms import RegionClassifiers, SvmSettings
 from canon.train.artefacts import Artefacts
 from canon.train.init_from import read_model
 from canon.weights.faster_rcnn import region_reader
@@ -99,6 +102,25 @@ def read_variables(stages: Mapping[str, Path], name: str) -> dict[str, Any]:
     return {'params': unflatten_dict(params), **unflatten_dict(mutable)}
 
 
+def read_heads(config: ConfigDict, stages: Mapping[str, Path]) -> tuple[Callable, Callable, set[str]]:
+    """Returns what the stages 'svms' and 'boxes' have fitted, and the names of the layers that it reads.
+
+    The classifier and the regressor are arguments of `canon.tasks.detection.region_detection.make_scorer`.
+    """
+    svms = read_arrays(find_artefacts(stages, 'svms') / 'svms.npz', RegionClassifiers)
+    boxes = read_arrays(find_artefacts(stages, 'boxes') / 'boxes.npz', BoxRegressors)
+    svm_layer = named.call(SvmSettings, config.svms, 'svms').layer
+    box_layer = named.call(BoxRidgeSettings, config.boxes, 'boxes').layer
+
+    def classify(layers):
+        return squash_scores(svms.score(layers[svm_layer]))
+
+    def move(own, layers):
+        return boxes.move(own, layers[box_layer])
+
+    return classify, move, {svm_layer, box_layer}
+
+
 def compute_arrays(artefacts: Artefacts, name: str, compute: Callable[[], Any], kind: type) -> Any:
     """Computes a NamedTuple of arrays, `kind`, unless its file `name` is there; returns what the file holds."""
     return read_arrays(artefacts.compute(name, lambda path: np.savez(path, **compute()._asdict())), kind)
@@ -110,11 +132,16 @@ def read_arrays(path: Path, kind: type) -> Any:
         return kind(**file)
 
 
-def save_recall(artefacts: Artefacts, title: str, measured: Mapping[str, ProposalRecall]) -> None:
-    """Writes the figure of the recall of several kinds of proposals, by name."""
+def save_recall(
+    artefacts: Artefacts,
+    title: str,
+    measured: Mapping[str, ProposalRecall],
+    scores: Mapping[str, Sequence[float]] | None = None,
+) -> None:
+    """Writes the figure of the recall of several kinds of proposals, by name, and of the mAP with them if given."""
     best = {name: recall.best_iou for name, recall in measured.items()}
     counts = {name: np.maximum(recall.mean_count, 1e-3) for name, recall in measured.items()}  # drawn by its logarithm
-    save_figures(artefacts, {title: plots.draw_proposal_recall(best, counts)})
+    save_figures(artefacts, {title: plots.draw_proposal_recall(best, counts, scores=scores)})
 
 
 def save_figures(artefacts: Artefacts, figures: Mapping[str, Any]) -> None:

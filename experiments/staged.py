@@ -26,12 +26,16 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from canon.configuration import make_stage_config, order_stages
+from canon.configuration import apply_form, make_stage_config, order_stages
 from canon.train import Experiment, Stage
 
 
 def make(config: ConfigDict) -> list[Stage]:
-    """Makes the stages of config.stages in the order of its `chain`; all other keys are theirs."""
+    """Makes the stages of config.stages in the order of its `chain`; all other keys are theirs.
+
+    A form of `config.forms` may have stages of its own, and is applied before them.
+    """
+    config = apply_form(config)
     return [_stage(config, name) for name in order_stages(config)]
 
 

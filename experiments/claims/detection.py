@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from canon import plots
+from canon.tasks.detection.timing import PARTS
 from canon.train.runs import Run, finished_runs
 
 PRECISION = {
@@ -46,3 +47,32 @@ def draw_scores(
         for metric, text in metrics.items():
             values[text].append(float(run.metrics.get(metric, float('nan'))))
     return plots.draw_form_scores(scores, title)
+
+
+def draw_times(
+    runs: Sequence[Run], name: Callable[[Mapping[str, Any]], str], forms: Sequence[str], title: str = ''
+) -> Figure:
+    """Draws the seconds per image of each form of a detector, part by part, next to its mAP.
+
+    Args:
+      runs: of the sweep, whose last stage is `experiments.detection_timing`.
+      name: of the form, as for `draw_scores`.
+      forms: all names, from top to bottom; a form without a finished run is left out.
+      title: of the figure.
+    """
+    seconds: dict[str, dict[str, list[float]]] = {}
+    scores: dict[str, list[float]] = {}
+    for run, config in finished_runs(runs):
+        form = name({**config, 'overrides': run.overrides})
+        for part in PARTS:
+            values = seconds.setdefault(form, {}).setdefault(part, [])
+            values.append(float(run.metrics.get(f'test/seconds_{part}', float('nan'))))
+        scores.setdefault(form, []).append(float(run.metrics.get('test/map50', float('nan'))))
+    drawn = [form for form in forms if form in seconds]
+    return plots.draw_cost_parts(
+        {form: seconds[form] for form in drawn},
+        {form: scores[form] for form in drawn},
+        cost='seconds per image',
+        score='mAP at 0.5',
+        title=title,
+    )

@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 from sklearn.svm import LinearSVC
 
-from canon.configuration import merge
+from canon.configuration import make_stage_config, merge
 from canon.data import Arrays
 from canon.data.detection import proposals
 from canon.data.detection import region_batches as batches
@@ -23,7 +23,7 @@ from canon.tasks.detection.region_features import RegionFeatures
 from canon.train import artefacts as artefacts_module
 from canon.train import run_stages
 from canon.train.artefacts import Artefacts
-from experiments import configs, region_proposals, staged
+from experiments import configs, detection_timing, region_proposals, staged
 from experiments import region_features as region_features_stage
 
 
@@ -683,6 +683,17 @@ def test_proposals_survive_a_kill_before_their_file_is_in_place(tmp_path, monkey
     assert metrics['train/recall50'] == 1
 
 
+def check_timing(config, folder, metrics):
+    """Images that are detected one by one, from their pixels on, give the detections of the stored features."""
+    stages = {name: folder / f'{i}-{name}' for i, name in enumerate(config.stages.chain)}
+    own = make_stage_config(config, 'detections')
+    timed = detection_timing.compute(own, stages, Artefacts(folder / 'timing', str, bool))
+    assert timed['test/map50'] == pytest.approx(metrics['test/map50'], abs=1e-3)
+    parts = [timed[f'test/seconds_{part}'] for part in ('proposals', 'features', 'heads')]
+    assert min(parts) > 0
+    assert timed['test/seconds_per_image'] == pytest.approx(sum(parts))
+
+
 @pytest.mark.slow
 def test_r_cnn_runs_in_stages_and_continues_where_it_was(root, tmp_path):
     config = configs.load(f'{root}/configs/detection/rcnn_digits.py:smoke')
@@ -709,6 +720,7 @@ def test_r_cnn_runs_in_stages_and_continues_where_it_was(root, tmp_path):
             assert read[0] in before[path.name][0]
         else:
             assert (path.read_bytes(), path.stat().st_mtime_ns) == before[path.name]
+    check_timing(config, tmp_path, fitted.metrics)
 
 
 @pytest.mark.slow
@@ -719,6 +731,7 @@ def test_spp_net_runs_in_stages(root, tmp_path):
     config = shrink(config, model=dict(stride=4, bins=(3, 1)), scales=scales, stages=stages)
     fitted = run_stages(staged.make(config), config, tmp_path, quiet=True)
     assert 0 <= fitted.metrics['test/map50'] <= 1
+    check_timing(config, tmp_path, fitted.metrics)
 
 
 def test_stages_in_the_wrong_order_are_named(root, tmp_path):

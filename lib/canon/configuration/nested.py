@@ -70,8 +70,8 @@ def drop_placeholders(section: Mapping[str, Any]) -> dict[str, Any]:
 def apply_form(config: ConfigDict) -> ConfigDict:
     """Returns the config with the sections of the form that `config.form` names, as a whole, in place of its own.
 
-    `config.forms` is {name: {section: its keys}}, so that one value in a sweep compares systems. The result of a config
-    without forms is the config itself.
+    `config.forms` is {name: {section: its keys}}, so that one value in a sweep compares systems. The result has no
+    forms, and that of a config without forms is the config itself.
 
     Raises UsageError for a form that is not among them.
     """
@@ -80,7 +80,8 @@ def apply_form(config: ConfigDict) -> ConfigDict:
         return config
     if config.form not in forms:
         raise UsageError(f'form={config.form!r} is not one of {", ".join(map(repr, forms))}')
-    return ConfigDict({**to_plain(config), **forms[config.form]})
+    plain = {key: value for key, value in to_plain(config).items() if key not in ('forms', 'form')}
+    return ConfigDict({**plain, **forms[config.form]})
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

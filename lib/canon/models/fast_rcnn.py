@@ -138,11 +138,20 @@ class FastRCNN(nn.Module):
         Returns:
           {'logits': float32 [B, R, num_classes], 'offsets': float32 [B, R, num_classes or 1, 4]}.
         """
+        return self.score(self.describe(maps, boxes, image_size, train))
+
+    def describe(
+        self, maps: tuple[jax.Array, ...], boxes: jax.Array, image_size: Sequence[Any], train: bool = False
+    ) -> jax.Array:
+        """Computes the features [B, R, units] of regions, the head's. Arguments are those of `classify`."""
         boxes = box_ops.clip(lax.stop_gradient(boxes), image_size)
         pooled = self.pooling.pool(maps, boxes, self.strides)
-        x = self.head(pooled.reshape(-1, *pooled.shape[2:]), train)
+        return self.head(pooled.reshape(-1, *pooled.shape[2:]), train).reshape(*boxes.shape[:2], -1)
+
+    def score(self, features: jax.Array) -> dict[str, jax.Array]:
+        """Computes the outputs of `classify` from the features of `describe`."""
+        x, rows = features.reshape(-1, features.shape[-1]), features.shape[:2]
         logits, offsets = self.logits(x).astype(jnp.float32), self.offsets(x).astype(jnp.float32)
-        rows = boxes.shape[:2]
         return {'logits': logits.reshape(*rows, -1), 'offsets': offsets.reshape(*rows, -1, 4)}
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from canon.plots.animation import Animation
     from canon.plots.annotated import draw_annotated_images
     from canon.plots.bars import draw_class_accuracy, draw_class_scores, draw_reliability
-    from canon.plots.costs import draw_score_by_cost
+    from canon.plots.costs import draw_cost_parts, draw_score_by_cost
     from canon.plots.coverage import draw_prior_coverage, draw_recall_by_size
     from canon.plots.detection import draw_detections, draw_errors, draw_precision_recall
     from canon.plots.form_scores import draw_form_scores
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from canon.plots.surfaces import Landscape, animate_paths, draw_paths
     from canon.plots.sweeps import best_setting, draw_best, draw_sweep, median_score
     from canon.plots.text import draw_frame_probabilities, draw_surprisal, draw_text_images, draw_translations
+    from canon.plots.warps import draw_moving_points
 
 _HOMES = {
     'alignment': ('draw_alignments',),
     'animation': ('Animation',),
     'annotated': ('draw_annotated_images',),
     'bars': ('draw_class_accuracy', 'draw_class_scores', 'draw_reliability'),
-    'costs': ('draw_score_by_cost',),
+    'costs': ('draw_cost_parts', 'draw_score_by_cost'),
     'coverage': ('draw_prior_coverage', 'draw_recall_by_size'),
     'detection': ('draw_detections', 'draw_errors', 'draw_precision_recall'),
     'form_scores': ('draw_form_scores',),
@@ -46,17 +47,18 @@ _HOMES = {
     'surfaces': ('Landscape', 'animate_paths', 'draw_paths'),
     'sweeps': ('best_setting', 'draw_best', 'draw_sweep', 'median_score'),
     'text': ('draw_frame_probabilities', 'draw_surprisal', 'draw_text_images', 'draw_translations'),
+    'warps': ('draw_moving_points',),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     'Animation', 'Landscape', 'animate_paths', 'best_setting', 'draw_alignments', 'draw_annotated_images', 'draw_best',
-    'draw_class_accuracy', 'draw_class_scores', 'draw_confusion_matrix', 'draw_curves', 'draw_detections',
-    'draw_errors', 'draw_feature_maps', 'draw_filters', 'draw_form_scores', 'draw_frame_probabilities', 'draw_gallery',
-    'draw_histograms', 'draw_label_maps', 'draw_meshes', 'draw_paths', 'draw_precision_recall', 'draw_prior_coverage',
-    'draw_proposal_recall', 'draw_recall_by_size', 'draw_reliability', 'draw_score_by_cost', 'draw_slices',
-    'draw_surprisal', 'draw_sweep', 'draw_text_images', 'draw_translations', 'make_voc_palette', 'median_score',
-    'overlay_label_map', 'save_content',
+    'draw_class_accuracy', 'draw_class_scores', 'draw_confusion_matrix', 'draw_cost_parts', 'draw_curves',
+    'draw_detections', 'draw_errors', 'draw_feature_maps', 'draw_filters', 'draw_form_scores',
+    'draw_frame_probabilities', 'draw_gallery', 'draw_histograms', 'draw_label_maps', 'draw_meshes',
+    'draw_moving_points', 'draw_paths', 'draw_precision_recall', 'draw_prior_coverage', 'draw_proposal_recall',
+    'draw_recall_by_size', 'draw_reliability', 'draw_score_by_cost', 'draw_slices', 'draw_surprisal', 'draw_sweep',
+    'draw_text_images', 'draw_translations', 'make_voc_palette', 'median_score', 'overlay_label_map', 'save_content',
 ]  # fmt: skip
 
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator
 
+from canon.plots.bars import style_axes
 from canon.plots.sweeps import median_score
 
 _LABELLED_POINTS = 8  # points that have room for their names and scores
@@ -53,4 +55,49 @@ def draw_score_by_cost(
     axes.grid(alpha=0.3)
     if legend:
         axes.legend(frameon=False)
+    return figure
+
+
+def draw_cost_parts(
+    costs: Mapping[str, Mapping[str, Sequence[float]]],
+    scores: Mapping[str, Sequence[float]],
+    cost: str = '',
+    score: str = '',
+    title: str = '',
+) -> Figure:
+    """Draws the costs of systems as stacked bars of their parts, and their scores next to them.
+
+    Bars end at medians over seeds; a score has a dot per seed. The numbers are written next to the bars, because parts
+    of a cheap system are too short to be read where another one is expensive.
+
+    Args:
+      costs: {system: {part: costs of its seeds}}, from top to bottom; all systems have the same parts.
+      scores: {system: scores of its seeds}, in 0..1.
+      cost: name of the costs.
+      score: name of the scores.
+      title: of the figure.
+    """
+    systems, parts = list(costs), list(next(iter(costs.values()), {}))
+    medians = np.array([[np.median(costs[system][part]) for part in parts] for system in systems])
+    rows, ends = np.arange(len(systems)), medians.cumsum(1)
+    figure = Figure(figsize=(9, 1.5 + 0.5 * len(systems)), layout='constrained')
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
+    for i, part in enumerate(parts):
+        left.barh(rows, medians[:, i], left=ends[:, i] - medians[:, i], height=0.6, color=f'C{i}', label=part)
+    for row, own, end in zip(rows, medians, ends[:, -1], strict=True):
+        text = f'{end:.3g} = ' + ' + '.join(f'{value:.2g}' for value in own)
+        left.annotate(text, (end, row), xytext=(4, 0), textcoords='offset points', va='center', fontsize=8)
+    left.margins(x=0.5)  # room for the numbers
+    for row, system in zip(rows, systems, strict=True):
+        median = float(np.median(scores[system]))
+        right.barh(row, median, height=0.6, color='#9aa5b8')
+        right.plot(scores[system], [row] * len(scores[system]), '.', color='k', ms=4)
+        right.text(0.02, row, f'{median:.3f}', va='center', fontsize=8)
+    left.set_yticks(rows, systems)
+    left.set(xlabel=cost, ylim=(len(systems) - 0.5, -0.5))
+    right.set(xlabel=score, xlim=(0, 1))
+    for axes in (left, right):
+        style_axes(axes)
+    figure.suptitle(title, fontsize=10)
+    figure.legend(loc='outside lower left', ncols=len(parts), frameon=False, fontsize=8)
     return figure

@@ -14,7 +14,10 @@ _THRESHOLDS = np.linspace(0.5, 1, 51)
 
 
 def draw_proposal_recall(
-    best_iou: Mapping[str, np.ndarray], counts: Mapping[str, Sequence[float] | np.ndarray], threshold: float = 0.5
+    best_iou: Mapping[str, np.ndarray],
+    counts: Mapping[str, Sequence[float] | np.ndarray],
+    threshold: float = 0.5,
+    scores: Mapping[str, Sequence[float]] | None = None,
 ) -> Figure:
     """Draws the recall of several kinds of proposals against their number, and of all of them against the overlap.
 
@@ -22,9 +25,11 @@ def draw_proposal_recall(
       best_iou: of each kind, [Q, N], the best IoU of every object with the first counts[n] proposals of its image.
       counts: of each kind, N mean numbers of proposals per image.
       threshold: IoU from which an object is reached, for the left part.
+      scores: of each kind, the mAP of a detector with so many proposals, N, for a third part; None leaves it out.
     """
-    figure = Figure(figsize=(8, 3.4), layout='constrained')
-    left, right = figure.subplots(1, 2)
+    parts = 2 if scores is None else 3
+    figure = Figure(figsize=(4 * parts, 3.4), layout='constrained')
+    left, right, *more = figure.subplots(1, parts)
     for i, (name, values) in enumerate(best_iou.items()):
         values, colour = np.asarray(values), _COLOURS[i % len(_COLOURS)]
         if not len(values):
@@ -36,7 +41,11 @@ def draw_proposal_recall(
         right.plot(_THRESHOLDS, recall, color=colour, label=f'{name}, {counts[name][-1]:.0f}: average {average:.2f}')
     left.set(xscale='log', ylim=(0, 1), xlabel='proposals per image', ylabel=f'recall at an IoU of {threshold:g}')
     right.set(xlim=(0.5, 1), ylim=(0, 1), xlabel='IoU', ylabel='recall')
-    for axes in (left, right):
+    for axes in more:
+        for i, (name, values) in enumerate((scores or {}).items()):
+            axes.plot(counts[name], values, 'o-', markersize=3, color=_COLOURS[i % len(_COLOURS)], label=name)
+        axes.set(xscale='log', ylim=(0, 1), xlabel='proposals per image', ylabel='mAP at 0.5')
+    for axes in (left, right, *more):
         style_axes(axes)
         if axes.lines:
             axes.legend(frameon=False, fontsize=7.5)
