@@ -8,7 +8,7 @@ import pytest
 
 from canon.errors import UsageError
 from canon.metrics import add, text_scores
-from canon.metrics.text_scores import edit_distances, normalise_distances, score_texts, simplify_text
+from canon.metrics.text_scores import count_edits, normalise_distances, score_texts, simplify_text
 
 GOLDEN = Path(__file__).parent / 'golden/text_jiwer.npz'
 
@@ -22,7 +22,7 @@ def golden():
 def test_against_jiwer_and_rapidfuzz(golden):
     # A numpy array of texts drops spaces nowhere, but zeros at the end: there are none.
     readings, references = (golden[name].tolist() for name in ('readings', 'references'))
-    assert edit_distances(readings, references).tolist() == golden['edits'].tolist()
+    assert count_edits(readings, references).tolist() == golden['edits'].tolist()
     scores = score_texts(readings, references, 'exact')
     assert float(scores['word_error_rate'].value) == pytest.approx(float(golden['wer']), rel=1e-12)
     # jiwer strips texts before it compares characters, as words are anyway.
@@ -73,8 +73,8 @@ def test_scores_by_hand():
 
 
 def test_empty_and_wrong_arguments():
-    assert edit_distances([], []).tolist() == []
-    assert edit_distances(['', 'ab', ''], ['abc', '', '']).tolist() == [3, 2, 0]
+    assert count_edits([], []).tolist() == []
+    assert count_edits(['', 'ab', ''], ['abc', '', '']).tolist() == [3, 2, 0]
     assert float(score_texts([], [])['word_accuracy'].weight) == 0
     assert simplify_text('Ünïted-Çafé №5 Ⅷ') == 'ntedaf5'
     with pytest.raises(UsageError, match='1 readings cannot be scored against 0 references'):

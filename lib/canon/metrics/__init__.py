@@ -7,13 +7,13 @@ from canon.metrics.mean import Mean, add
 from canon.metrics.ngram import KneserNey
 from canon.metrics.rows import Rows
 from canon.metrics.text import character_error_rate, edit_distance, word_accuracy
-from canon.metrics.text_scores import edit_distances, normalise_distances, score_texts, simplify_text
+from canon.metrics.text_scores import count_edits, normalise_distances, score_texts, simplify_text
 from canon.metrics.translation import bleu, bleu_tokenizer, check_tokenizer, chrf
 from canon.metrics.views import psnr, ssim
 
 __all__ = [
     'KneserNey', 'Mean', 'Reliability', 'Rows', 'accuracy', 'add', 'bits_per', 'bleu', 'bleu_tokenizer', 'brier',
-    'character_error_rate', 'check_tokenizer', 'chrf', 'class_accuracy', 'confusion', 'edit_distance', 'edit_distances',
+    'character_error_rate', 'check_tokenizer', 'chrf', 'class_accuracy', 'confusion', 'count_edits', 'edit_distance',
     'normalise_distances', 'perplexity', 'psnr', 'score_texts', 'simplify_text', 'ssim', 'top_k', 'valid_labels',
     'word_accuracy',
 ]  # fmt: skip

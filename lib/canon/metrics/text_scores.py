@@ -32,12 +32,12 @@ def simplify_text(text: str) -> str:
     return _OTHERS.sub('', text.lower())
 
 
-def edit_distances(a: Sequence[Sequence[Hashable]], b: Sequence[Sequence[Hashable]]) -> np.ndarray:
+def count_edits(a: Sequence[Sequence[Hashable]], b: Sequence[Sequence[Hashable]]) -> np.ndarray:
     """Computes the Levenshtein distances of pairs of sequences, int64 [n]: of characters, or of words.
 
     The rows of the table of Wagner & Fischer (1974) for all pairs at once, as `edit_distance` on the device.
 
-    >>> edit_distances(['kitten', 'a'], ['sitting', '']).tolist()
+    >>> count_edits(['kitten', 'a'], ['sitting', '']).tolist()
     [3, 1]
     """
     numbers: dict[Hashable, int] = {}  # characters and words become numbers that are equal if they are
@@ -117,7 +117,7 @@ def score_texts(
     simple = [[simplify_text(text) for text in side] for side in (readings, references)]
     exact = [list(readings), list(references)]
     read, true = simple if compare == 'alphanumeric' else exact
-    edits = edit_distances(read, true)
+    edits = count_edits(read, true)
     lengths = [np.array([len(text) for text in side], int) for side in (read, true)]
     words = [[_split_words(text, compare) for text in side] for side in (readings, references)]
     count = len(references)
@@ -125,7 +125,7 @@ def score_texts(
         'word_accuracy_36': _count_equal(*simple),
         'word_accuracy': _count_equal(*exact),
         'character_error_rate': _mean(edits.sum(), lengths[1].sum()),
-        'word_error_rate': _mean(edit_distances(*words).sum(), sum(map(len, words[1]))),
+        'word_error_rate': _mean(count_edits(*words).sum(), sum(map(len, words[1]))),
         **{
             f'ned_{name}': _mean(normalise_distances(edits, *lengths, name).sum(), count)
             for name in get_args(Convention)
