@@ -13,8 +13,9 @@ from canon import plots
 from canon.models.fast_rcnn import truncate_svd
 from canon.named import to_plain
 from canon.tasks.detection import time_prediction
-from canon.train import evaluate, load_trained
+from canon.train import evaluate
 from canon.train.artefacts import Artefacts
+from canon.train.shard import make_local_mesh, put, replicated_sharding
 from experiments import detection, regions
 
 _LAYERS = ('fc6', 'fc7')
@@ -34,8 +35,7 @@ def compute(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefacts
 
 
 def _write(path: Path, config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefacts) -> None:
-    base = detection.make_stage(config, stages)
-    trained = load_trained(base, config, stages[config.svd.network])
+    trained = regions.read_variables(stages, config.svd.network)
     ranks = to_plain(config.svd.ranks)
     with path.open('w', newline='') as file:
         writer = csv.writer(file)
@@ -47,14 +47,16 @@ def _write(path: Path, config: ConfigDict, stages: Mapping[str, Path], artefacts
             )
 
 
-def _evaluate(config: ConfigDict, stages: Mapping[str, Path], trained: Any, pair: tuple[int, int] | None) -> tuple:
+def _evaluate(config: ConfigDict, stages: Mapping[str, Path], variables: Any, pair: tuple[int, int] | None) -> tuple:
     """Returns (mAP, seconds per image) with the head factorised to two ranks; as it is for None."""
-    variables, config = {'params': trained.params, **trained.mutable}, ConfigDict(to_plain(config))
+    variables, config = dict(variables), ConfigDict(to_plain(config))
     if pair is not None:
         by_layer = dict(zip(_LAYERS, pair, strict=True))
         variables, config.model.svd_ranks = truncate_svd(variables, by_layer), by_layer
     experiment, params = detection.make_stage(config, stages), variables.pop('params')
-    evaluator = experiment.evals['test']
-    metrics = evaluate(evaluator, params, variables, trained.setup.mesh).metrics
+    # On a mesh of this process: in a job of several the others wait, and could not join a computation.
+    evaluator, mesh = experiment.evals['test'], make_local_mesh()
+    params, variables = put((params, variables), replicated_sharding(mesh))
+    metrics = evaluate(evaluator, params, variables, mesh).metrics
     seconds = time_prediction(experiment.task.predict, params, variables, next(iter(evaluator.data.iterate())))
     return metrics['map50'], seconds

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 from canon import optim
-from canon.data import Generated
+from canon.data import Arrays, Generated, Once
 from canon.errors import CanonError, UsageError
 from canon.metrics import Mean
-from canon.train import Experiment, Stage, Task, run_stages
+from canon.train import Evaluator, Experiment, Stage, Task, evaluate, fit, run_stages
+from canon.train.init_from import read_model
 from canon.train.log import read_rows
+from canon.train.shard import make_local_mesh, put, replicated_sharding
 from canon.train.stages import last_stage
+from tests.two_processes import pretend_to_be_the_first
 
 
 def line(**changes):
@@ -167,3 +170,19 @@ def test_an_artefact_that_was_not_written_is_named(tmp_path):
         run_stages([Stage('boxes', run=run)], {}, tmp_path, quiet=True)
     with pytest.raises(UsageError, match=r"'a/b' is not a name for an artefact"):
         run_stages([Stage('x', run=lambda s, artefacts: artefacts.compute('a/b', print))], {}, tmp_path, quiet=True)
+
+
+def test_what_a_stage_computes_waits_for_no_other_process(tmp_path, monkeypatch):
+    """In a job of several processes the first computes, and the others could not join a collective of it."""
+    fit(line(), config(2), tmp_path, quiet=True)
+    expected = read_model(tmp_path)
+    pretend_to_be_the_first(monkeypatch)
+    for name, value in read_model(tmp_path).items():
+        np.testing.assert_array_equal(value, expected[name])
+    mesh = make_local_mesh()
+    params = put({'a': np.float32(2)}, replicated_sharding(mesh))
+    data = Once(Arrays({'x': np.arange(5, dtype=np.float32)}), 2, threads=0)
+    evaluator = Evaluator(
+        data, lambda p, _, b: {'sum': Mean.of(p['a'] * b['x'], b['mask'])}, lambda s: {'mean': s['sum'].value}
+    )
+    assert evaluate(evaluator, params, {}, mesh).metrics['mean'] == 4

@@ -48,13 +48,21 @@ def restore_args(target: Any) -> Any:
     return ocp.args.PyTreeRestore(item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))
 
 
+def _open_reader() -> ocp.Checkpointer:
+    """Opens a reader that waits for no other process: a stage that computes reads weights on the first one alone."""
+    own = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
+    return ocp.Checkpointer(handler, multiprocessing_options=options)
+
+
 def read_metadata(path: Path) -> Any:
     """Returns the tree of a saved item, with each array's shape and dtype in its place.
 
     Raises CanonError for an array whose chunks are larger than the array: no such file is ever written, and trying to
     allocate a chunk would end the process.
     """
-    with ocp.PyTreeCheckpointer() as reader:
+    with _open_reader() as reader:
         tree: Any = reader.metadata(path).item_metadata.tree
     for name, array in flatten_names(tree).items():
         chunk = getattr(getattr(array, 'storage', None), 'chunk_shape', None) or ()
@@ -71,7 +79,7 @@ def read_numpy(path: Path) -> Any:
     for name, array in flatten_names(stored).items():
         if math.prod(array.shape) * np.dtype(array.dtype).itemsize > memory:
             raise CanonError(f'{path}: the array {name} of shape {array.shape} is larger than the memory')
-    with ocp.PyTreeCheckpointer() as reader:
+    with _open_reader() as reader:
         return reader.restore(
             path, restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), stored)
         )

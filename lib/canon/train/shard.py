@@ -41,6 +41,11 @@ def make_mesh(data: int = -1, model: int = 1) -> Mesh:
     return Mesh(np.asarray(devices[:count]).reshape(data, model), ('data', 'model'), axis_types=(AxisType.Auto,) * 2)
 
 
+def make_local_mesh() -> Mesh:
+    """Makes a mesh of one device of this process: of a stage that computes on the first process while others wait."""
+    return Mesh(np.asarray(jax.local_devices()[:1]).reshape(1, 1), ('data', 'model'), axis_types=(AxisType.Auto,) * 2)
+
+
 def local_data(data: Any, where: str) -> Any:
     """Returns the data whose batches hold this process's rows; `data` itself in a job of one process.
 
