@@ -1,0 +1,222 @@
+"""Benchmarks of text recognition: several sets in one evaluation, with one table.
+
+Published figures of one set differ by the words that count (ICDAR 2013 has 857, 1,015 or 1,095), by what is compared,
+and by the lexicon. A `TextBenchmark` therefore states its variant, and the table has the numbers of images and of texts
+that are left out, and the words that are right under both comparisons.
+
+    sets = [TextBenchmark('SVT', load_source('svt', 'test', path='svt1'))]
+    evaluator = benchmark_evaluator(task, sets, Alphabet(ignore_case=True), 64, make_transforms)
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+
+from canon import backend, metrics
+from canon.data.detection.sized_batches import MakeTransforms, evaluate_by_size, image_sizes
+from canon.data.images.geometry import Size
+from canon.data.pipeline.batches import Once
+from canon.data.pipeline.mixing import Concatenated
+from canon.data.pipeline.source import Example, Source
+from canon.data.text.alphabets import Alphabet
+from canon.data.text.labelled import load_labelled
+from canon.data.text.line_sizes import group_by_width
+from canon.errors import UsageError
+from canon.metrics import Mean, add
+from canon.metrics.text_scores import Comparison
+from canon.named import Count, Range
+from canon.tasks.text_recognition import decode_labels
+from canon.train import Evaluator, Task
+
+_COLUMNS = {
+    'word_accuracy_36': 'words (36)',
+    'word_accuracy': 'words (exact)',
+    'character_error_rate': 'CER',
+    'word_error_rate': 'WER',
+    'ned_dtrb': '1 - NED (DTRB)',
+    'ned_parseq': 'NED (PARSeq)',
+}
+_ALL = 'all'  # the row of all benchmarks together
+_LONGEST = 256  # characters of a label
+
+
+class TextBenchmark(NamedTuple):
+    """A set to be read.
+
+    Attributes:
+      name: its name in the table and in the names of metrics.
+      source: examples with 'image' and a label. Its `read_text(index)`, if it has one, gives whole texts, with the
+        characters that labels lack.
+      variant: what distinguishes it from others of the set: which words count, which lexicon.
+    """
+
+    name: str
+    source: Source
+    variant: str = ''
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkSettings:
+    """An entry of config.data.evals.*.benchmarks.
+
+    Attributes:
+      name: of the data set (`canon.data.load_source`).
+      split: of it; may be sliced.
+      source: further arguments of the data set: path, words, exclude, outside, ...
+      title: in the table and in the names of metrics; the data set's name if None.
+    """
+
+    name: str
+    split: str = 'test'
+    source: Mapping[str, Any] | None = None
+    title: str | None = None
+
+    @property
+    def variant(self) -> str:
+        """What distinguishes the set: its arguments besides the path."""
+        return ', '.join(f'{key}={value}' for key, value in (self.source or {}).items() if key != 'path')
+
+    def load(self, alphabet: Alphabet, data_dir: str | None = None) -> TextBenchmark:
+        """Loads the set. Long labels are allowed, since texts are compared as strings.
+
+        Args:
+          alphabet: the characters of labels.
+          data_dir: of TFDS sets.
+
+        Raises:
+          UsageError: as `canon.data.text.labelled.load_labelled`.
+        """
+        arguments = {'data_dir': data_dir, 'max_length': _LONGEST, **(self.source or {})}
+        source = load_labelled(self.name, self.split, alphabet, **arguments)
+        return TextBenchmark(self.title or self.name, source, self.variant)
+
+
+def benchmark_evaluator(
+    task: Task,
+    benchmarks: Sequence[TextBenchmark],
+    alphabet: Alphabet,
+    batch_size: Count,
+    make_transforms: MakeTransforms,
+    sizes: Sequence[Size] = ((32, 100),),
+    beam_width: Annotated[int, Range(0)] = 0,
+    compare: Comparison = 'alphanumeric',
+    decode: Callable[[Any], tuple[Any, ...]] | None = None,
+    threads: Annotated[int, Range(0)] = 2,
+) -> Evaluator:
+    """Evaluates a task on several sets and logs one table: set, variant, images, words right, CER, WER, NED.
+
+    The metrics are those of `canon.metrics.score_texts` for each set, as `IIIT5K/word_accuracy_36`, and for all words
+    together, as `all/word_accuracy_36`.
+
+    Args:
+      task: a `recognition_task`, or another one whose outputs `decode` reads.
+      benchmarks: the sets; their names differ.
+      alphabet: the characters of classes 1, 2, ...
+      batch_size: images of each batch.
+      make_transforms: returns the transforms that give images of a size (height, width).
+      sizes: of the images. With several, each image goes to the narrowest that it fits into (`group_by_width`).
+      beam_width: prefixes that the beam search of CTC keeps; 0 decodes the best path.
+      compare: what rates and distances compare, 'alphanumeric' (36 characters) or 'exact' texts.
+      decode: from the task's outputs to (labels [B, L], lengths [B], ...); `decode_labels` if None.
+      threads: that prepare batches ahead.
+
+    Raises:
+      UsageError: there are no benchmarks, or two of one name.
+    """
+    names = [benchmark.name for benchmark in benchmarks]
+    if not names or len(set(names)) < len(names) or _ALL in names:
+        raise UsageError(f'benchmarks {names} need names that differ, other than {_ALL!r}; give them titles')
+    parts = [
+        _make_batches(_Numbered(benchmark.source, number), batch_size, sizes, make_transforms)
+        for number, benchmark in enumerate(benchmarks)
+    ]
+    read = functools.partial(decode_labels, beam_width=beam_width) if decode is None else decode
+
+    @backend.jit  # compiled once per size
+    def read_batch(params, mutable, batch):
+        return read(task.predict(params, mutable, batch))[:2]
+
+    def measure(params, mutable, batch):
+        labels, lengths = map(np.asarray, read_batch(params, mutable, batch))
+        rows = np.flatnonzero(batch['mask'])
+        readings = [alphabet.decode(labels[row, : lengths[row]]) for row in rows]
+        numbers = batch['benchmark'][rows]
+        sums = {}
+        for number, benchmark in enumerate(benchmarks):
+            own = np.flatnonzero(numbers == number)
+            references = [_read_text(benchmark.source, alphabet, batch, rows[i]) for i in own]
+            # Every batch has accumulators of every set, since accumulators of one structure are added.
+            sums[benchmark.name] = metrics.score_texts([readings[i] for i in own], references, compare)
+        return sums
+
+    def finish(sums):
+        sums = {**sums, _ALL: functools.reduce(add, sums.values())}
+        logging.getLogger('canon').info('%s', format_benchmarks(benchmarks, sums, compare))
+        return {f'{name}/{metric}': mean.value for name, scores in sums.items() for metric, mean in scores.items()}
+
+    return Evaluator(Concatenated(parts, threads=threads), measure, finish, on_host=True)
+
+
+def format_benchmarks(
+    benchmarks: Sequence[TextBenchmark], sums: Mapping[str, Mapping[str, Mean]], compare: Comparison
+) -> str:
+    """Formats the table of an evaluation, as Markdown.
+
+    Args:
+      benchmarks: the sets, in order.
+      sums: {name: what `canon.metrics.score_texts` returned}, perhaps with 'all'.
+      compare: what rates and distances compare.
+    """
+    texts = {'alphanumeric': '36 characters, case-insensitive', 'exact': 'exact texts'}[compare]
+    rows = [['set', 'variant', 'images', 'left out', *_COLUMNS.values()]]
+    dropped = [sum(getattr(benchmark.source, 'dropped', {}).values()) for benchmark in benchmarks]
+    sets = [(b.name, b.variant, count) for b, count in zip(benchmarks, dropped, strict=True)]
+    for name, variant, left_out in [*sets, *([(_ALL, '', sum(dropped))] if _ALL in sums else [])]:
+        scores = sums[name]
+        count = float(scores['word_accuracy'].weight)
+        values = [float(scores[metric].value) if float(scores[metric].weight) else np.nan for metric in _COLUMNS]
+        shares = [f'{100 * value:.1f} %' for value in values[:4]]
+        rows.append(
+            [name, variant, f'{count:,.0f}', f'{left_out:,}', *shares, *(f'{value:.4f}' for value in values[4:])]
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        '| ' + ' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + ' |' for row in rows
+    ]
+    lines.insert(1, '|' + '|'.join('-' * (width + 2) for width in widths) + '|')
+    return '\n'.join((f'CER, WER and NED of {texts}', *lines))
+
+
+class _Numbered:
+    """A source whose examples have their number in it and the number of the benchmark, int32."""
+
+    def __init__(self, source: Source, benchmark: int):
+        self.source, self.info, self.benchmark = source, source.info, np.int32(benchmark)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Example:
+        return {**self.source[index], 'benchmark': self.benchmark, 'index': np.int32(index)}
+
+    def image_sizes(self) -> np.ndarray:
+        return image_sizes(self.source)
+
+
+def _make_batches(source: _Numbered, batch_size: int, sizes: Sequence[Size], make_transforms: MakeTransforms) -> Any:
+    # Images are read once per evaluation, and evaluations are rare: none are kept in memory.
+    if len(sizes) == 1:
+        return Once(source, batch_size, make_transforms(tuple(sizes[0])), threads=0, memory_limit=0)
+    options: dict[str, Any] = dict(threads=0, memory_limit=0, grouping=group_by_width)
+    return evaluate_by_size(source, batch_size, sizes, make_transforms, **options)
+
+
+def _read_text(source: Source, alphabet: Alphabet, batch: Mapping[str, np.ndarray], row: int) -> str:
+    read_text = getattr(source, 'read_text', None)
+    return read_text(int(batch['index'][row])) if read_text else alphabet.decode(batch['label'][row])

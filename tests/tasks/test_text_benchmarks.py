@@ -1,0 +1,153 @@
+"""Several sets in one evaluation: metrics of each and of all words against scores by hand, and one table."""
+
+import logging
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from canon import data
+from canon.data.pipeline.source import Info
+from canon.errors import UsageError
+from canon.tasks.text_benchmarks import BenchmarkSettings, TextBenchmark, benchmark_evaluator
+from canon.tasks.text_recognition import make_grey_input, recognition_task
+from canon.train.evaluation import evaluate
+from canon.train.shard import make_mesh
+from tests.tasks.test_text_recognition import PixelLogits
+
+ALPHABET = data.Alphabet('abc', ignore_case=True)
+MESH = make_mesh(1)
+
+
+class Paths:
+    """Images [T, 4, 1] of which row t is the class of frame t, with texts that labels may not have in full."""
+
+    def __init__(self, pairs, dropped=0):
+        self.pairs, self.info, self.dropped = pairs, Info('paths', 'test'), Counter({'for a test': dropped})
+
+    def __len__(self):
+        return len(self.pairs)
+
+    def __getitem__(self, index):
+        path, text = self.pairs[index]
+        image = np.zeros((len(path), 4, 1), np.uint8)
+        image[np.arange(len(path)), ['-abc'.index(c) for c in path]] = 255
+        return {'image': image, **ALPHABET.encode(ALPHABET.filter(text), 6)}
+
+    def read_text(self, index):
+        return self.pairs[index][1]
+
+
+class Labels(Paths):
+    """The same without whole texts."""
+
+    read_text = None
+
+
+TASK = recognition_task(PixelLogits(), make_grey_input(mean=0.0, std=1.0))
+VARIABLES = {'scale': np.float32(20)}, {}
+FIRST = Paths([('aab-b-', "A'bb!"), ('a-----', 'ab'), ('------', 'c'), ('cc-c--', 'cc')], dropped=2)
+SECOND = Labels([('abc---', 'abc'), ('ab----', 'Abc!')])
+
+
+def make(benchmarks, **options):
+    options = {'make_transforms': lambda size: [], 'sizes': ((6, 4),), 'threads': 0, **options}
+    return benchmark_evaluator(TASK, benchmarks, ALPHABET, 3, **options)
+
+
+def test_metrics_of_each_set_and_of_all(caplog):
+    benchmarks = [TextBenchmark('first', FIRST, 'words=all'), TextBenchmark('second', SECOND)]
+    with caplog.at_level(logging.INFO, 'canon'):
+        measured = evaluate(make(benchmarks), *VARIABLES, MESH).metrics
+    # abb a '' cc for abb ab c cc: 0 + 1 + 1 + 0 edits of 8 characters; abc ab for abc abc: 1 of 6.
+    expected = {
+        'first/word_accuracy_36': 2 / 4,
+        'first/word_accuracy': 1 / 4,  # abb is not A'bb!
+        'first/character_error_rate': 2 / 8,
+        'first/word_error_rate': 2 / 4,
+        'first/ned_dtrb': (1 + 1 / 2 + 0 + 1) / 4,
+        'first/ned_parseq': (0 + 1 / 2 + 1 + 0) / 4,
+        'first/ned_reference': (0 + 1 / 2 + 1 + 0) / 4,
+        'second/word_accuracy_36': 1 / 2,
+        'second/word_accuracy': 1 / 2,
+        'second/character_error_rate': 1 / 6,
+        'all/word_accuracy_36': 3 / 6,
+        'all/character_error_rate': 3 / 14,
+        'all/word_error_rate': 3 / 6,
+    }
+    assert {name: measured[name] for name in expected} == pytest.approx(expected)
+    table = [' '.join(line.replace('|', ' ').split()) for line in caplog.text.splitlines() if line.startswith('|')]
+    assert table[0] == ('set variant images left out words (36) words (exact) CER WER 1 - NED (DTRB) NED (PARSeq)')
+    assert table[2:] == [
+        'first words=all 4 2 50.0 % 25.0 % 25.0 % 50.0 % 0.6250 0.3750',
+        'second 2 0 50.0 % 50.0 % 16.7 % 50.0 % 0.8333 0.1667',
+        'all 6 2 50.0 % 33.3 % 21.4 % 50.0 % 0.6944 0.3056',
+    ]
+    assert 'CER, WER and NED of 36 characters, case-insensitive' in caplog.text
+
+
+def test_exact_comparison_and_another_decoder():
+    def decode(log_probs):
+        return np.full((3, 2), 1, np.int32), np.full(3, 2), None  # reads aa everywhere
+
+    evaluator = make([TextBenchmark('first', FIRST)], compare='exact', decode=decode)
+    measured = evaluate(evaluator, *VARIABLES, MESH).metrics
+    # aa for A'bb! ab c cc: 5 + 1 + 2 + 2 edits of 5 + 2 + 1 + 2 characters.
+    assert measured['first/character_error_rate'] == pytest.approx(10 / 10)
+    assert measured['all/word_accuracy'] == 0
+    exact = evaluate(make([TextBenchmark('first', FIRST)], compare='exact'), *VARIABLES, MESH).metrics
+    # abb a '' cc: A'bb! is reached by 3 edits.
+    assert exact['first/character_error_rate'] == pytest.approx((3 + 1 + 1 + 0) / 10)
+
+
+def test_names_of_benchmarks():
+    for names in ((), ('x', 'x'), ('all',)):
+        with pytest.raises(UsageError, match=r"need names that differ, other than 'all'; give them titles"):
+            make([TextBenchmark(name, FIRST) for name in names])
+
+
+def test_settings_load_a_set_and_name_its_variant(tmp_path):
+    for number, text in ((1, 'x' * 40), (2, 'No!')):
+        (tmp_path / 'test/IMG').mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'test/label').mkdir(exist_ok=True)
+        Image.fromarray(np.full((4, 6, 3), number, np.uint8)).save(tmp_path / f'test/IMG/{number}.png')
+        (tmp_path / f'test/label/{number}.txt').write_text(text)
+    source = dict(path=str(tmp_path), words='alphanumeric')
+    benchmark = BenchmarkSettings(name='word_folder', source=source, title='mine').load(data.Alphabet('alphanumeric'))
+    assert (benchmark.name, benchmark.variant) == ('mine', 'words=alphanumeric')
+    assert [benchmark.source.read_text(i) for i in range(len(benchmark.source))] == ['x' * 40]
+    whole = BenchmarkSettings(name='word_folder', source=dict(path=str(tmp_path))).load(data.Alphabet('alphanumeric'))
+    assert (whole.name, whole.variant, len(whole.source)) == ('word_folder', '', 2)
+
+
+def test_wide_images_go_to_wide_batches():
+    """A set of two widths is read in two sizes; the rows of each keep their texts."""
+
+    class Wide(Paths):
+        def image_sizes(self):
+            return np.array([(4, len(path)) for path, _ in self.pairs])
+
+        def __getitem__(self, index):
+            example = super().__getitem__(index)
+            return {**example, 'image': example['image'].transpose(1, 0, 2)}  # frames are columns
+
+    source = Wide([('ab', 'ab'), ('ab-cab', 'abcab'), ('c', 'c'), ('cc-c--', 'c')])
+    seen = set()
+
+    def transforms(size):
+        seen.add(size)
+        return [data.transforms.fit_line(size, fill=0)]
+
+    class Columns(PixelLogits):
+        def apply(self, variables, images, train, mutable=None):
+            return super().apply(variables, images.transpose(0, 2, 1, 3), train, mutable)
+
+    task = recognition_task(Columns(), make_grey_input(mean=0.0, std=1.0))
+    evaluator = benchmark_evaluator(
+        task, [TextBenchmark('wide', source)], ALPHABET, 2, transforms, sizes=((4, 2), (4, 6)), threads=0
+    )
+    assert [evaluator.data[i]['image'].shape for i in range(len(evaluator.data))] == [(2, 4, 2, 1), (2, 4, 6, 1)]
+    assert seen == {(4, 2), (4, 6)}
+    measured = evaluate(evaluator, *VARIABLES, MESH).metrics
+    assert measured['wide/word_accuracy_36'] == 3 / 4  # cc is not c
