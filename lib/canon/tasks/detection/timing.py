@@ -1,8 +1,8 @@
 """Seconds that a detector by regions takes for an image: its proposals, its features and its heads apart.
 
 A detector is a chain of steps from a batch of one image to its detections. Each step belongs to one of `PARTS`, which
-mean the same in all systems: 'proposals' are the boxes, 'features' all that is computed of the pixels up to the last
-layer that regions share (fc7), and 'heads' their classes, their regressed boxes and non-maximum suppression.
+mean the same in all systems: 'proposals' are the boxes, 'features' all that is computed from the pixels up to the last
+hidden layer of each region (fc7), and 'heads' the classes, the regressed boxes and non-maximum suppression.
 """
 
 from __future__ import annotations
