@@ -8,6 +8,8 @@
 | `scale`, `bias` | `weight`, `bias` |
 | `mean`, `var` of 'batch_stats' | `running_mean`, `running_var` |
 | `channel_scale` of an `L2Norm` | `scale_weight` |
+| `kernel`, `recurrent` of layer k of an RNN or LSTM | `weight_ih_lk`, `weight_hh_lk`, transposed |
+| `bias` of layer k of an RNN or LSTM | `bias_ih_lk` + `bias_hh_lk` |
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ _LEAVES = {
     'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var',
     'channel_scale': 'scale_weight',
 }  # fmt: skip
+_RECURRENT_LEAVES = {'kernel': 'weight_ih', 'recurrent': 'weight_hh', 'bias': 'bias_ih'}
 
 
 class Names(NamedTuple):
@@ -37,6 +40,7 @@ class Names(NamedTuple):
       ignored: regex of the publisher's keys that have no counterpart here.
       convolved: like `flattened`, for layers that the publisher keeps as a convolution over the whole map.
       required: our modules, or prefixes of their paths, that every form of the network has.
+      cells: recurrent layers that the publisher keeps as a single cell, whose keys do not end in the layer's number.
     """
 
     module: Callable[[str], str]
@@ -44,6 +48,7 @@ class Names(NamedTuple):
     ignored: str = r'num_batches_tracked$'
     convolved: Mapping[str, tuple[int, int]] = {}
     required: tuple[str, ...] = ()
+    cells: tuple[str, ...] = ()
 
     def fits(self, variables: Mapping[str, Any]) -> bool:
         """Returns whether every leaf of `variables` has a key of its own."""
@@ -76,7 +81,11 @@ def to_torch(variables: Mapping[str, Any], names: Names) -> dict[str, np.ndarray
     Raises UsageError for variables without 'params', or without the statistics of a normalisation.
     """
     check_variables(variables)
-    return {key: _to_torch_layout(np.asarray(leaf), path, names) for key, path, leaf in _list_keys(variables, names)}
+    rows = list(_list_keys(variables, names))
+    tensors = {key: _to_torch_layout(np.asarray(leaf), path, names) for key, path, leaf in rows}
+    # torch adds two biases; ours is the first, so the second is zero.
+    inner = {key.replace('.bias_ih', '.bias_hh'): tensors[key] for key, path, _ in rows if _is_recurrent_bias(path)}
+    return tensors | {key: np.zeros_like(value) for key, value in inner.items()}
 
 
 def from_torch(
@@ -94,6 +103,7 @@ def from_torch(
       UsageError: keys are missing, left over or of another shape (it lists them), or arrays are not floats.
     """
     check_variables(like)
+    tensors = _sum_recurrent_biases(tensors)
     keyed = list(_list_keys(like, names))
     expected = {key for key, *_ in keyed}
     missing = sorted(expected - tensors.keys())
@@ -149,6 +159,7 @@ def rename_tensors(tensors: Mapping[str, np.ndarray], like: Mapping[str, Any], n
 
     Keys without a counterpart in `like` stay as they are, except those that `names` ignores.
     """
+    tensors = _sum_recurrent_biases(tensors)
     paths = {key: path for key, path, _ in _list_keys(like, names)}
     renamed = {
         _flat(path): _from_torch_layout(_float32(tensors[key], key), path, names)
@@ -173,7 +184,33 @@ def _list_keys(variables: Mapping[str, Any], names: Names):
     for path, leaf in flatten_dict({c: variables[c] for c in ('params', 'batch_stats') if c in variables}).items():
         # A publisher names modules; what kind of parameter a leaf is decides the end of its key.
         module, kind = '/'.join(path[1:-1]), path[-1]
-        yield f'{names.module(module)}.{_LEAVES[kind]}', path, leaf
+        if match := _DIRECTION.fullmatch(module):
+            layer, direction, number = match.groups()
+            place = '' if layer in names.cells else f'_l{number}' + ('_reverse' if direction == 'backward' else '')
+            yield f'{names.module(layer)}.{_RECURRENT_LEAVES[kind]}{place}', path, leaf
+        else:
+            yield f'{names.module(module)}.{_LEAVES[kind]}', path, leaf
+
+
+# A direction of a layer of `canon.nn.recurrent`; torch names the stack of layers and puts the rest into the key's end.
+_DIRECTION = re.compile(r'(.+)/(forward|backward)_(\d+)')
+
+
+def _is_recurrent_bias(path: tuple[str, ...]) -> bool:
+    return path[-1] == 'bias' and _DIRECTION.fullmatch('/'.join(path[1:-1])) is not None
+
+
+def _sum_recurrent_biases(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Adds each `bias_hh` of torch's recurrent layers to its `bias_ih`; keys of other layers stay as they are.
+
+    Not those of a GRU, whose reset gate multiplies a part of the second bias (`canon.weights.recurrent`).
+    """
+    summed = dict(tensors)
+    for key in [key for key in tensors if re.search(r'\.bias_hh(_l\d+)?(_reverse)?$', key)]:
+        other, weight = key.replace('.bias_hh', '.bias_ih'), tensors.get(key.replace('.bias_hh', '.weight_hh'))
+        if other in tensors and weight is not None and weight.shape[0] != 3 * weight.shape[1]:
+            summed[other] = _float32(tensors[other], other) + _float32(summed.pop(key), key)
+    return summed
 
 
 def _torch_shape(shape: tuple[int, ...], path: tuple[str, ...], names: Names) -> tuple[int, ...]:
@@ -182,6 +219,8 @@ def _torch_shape(shape: tuple[int, ...], path: tuple[str, ...], names: Names) ->
 
 
 def _to_torch_layout(leaf: np.ndarray, path: tuple[str, ...], names: Names) -> np.ndarray:
+    if path[-1] == 'recurrent':
+        return leaf.T
     if path[-1] != 'kernel':
         return leaf
     if leaf.ndim == 4:
@@ -195,6 +234,8 @@ def _to_torch_layout(leaf: np.ndarray, path: tuple[str, ...], names: Names) -> n
 
 
 def _from_torch_layout(value: np.ndarray, path: tuple[str, ...], names: Names) -> np.ndarray:
+    if path[-1] == 'recurrent':
+        return value.T
     if path[-1] != 'kernel':
         return value
     module = '/'.join(path[1:-1])

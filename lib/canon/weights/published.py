@@ -1,7 +1,8 @@
 """Loads and saves published weights under their publishers' names.
 
-A module of this package holds the names of one family: `TORCHVISION` and `TIMM`, {constructor: Names}. A constructor
-with several forms has an entry for each ('vgg.vgg16', 'vgg.vgg16 batch_norm'); the one that fits a file best is used.
+A module of this package holds the names of one family: `TORCHVISION`, `TIMM`, `DTRB` and `CRNN_PYTORCH`, {constructor:
+Names}. A constructor with several forms has an entry for each ('vgg.vgg16', 'vgg.vgg16 batch_norm'); the one that fits
+a file best is used.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from canon.named import suggest
 from canon.weights import files, layout
 from canon.weights.layout import Names
 
-PUBLISHERS = ('torchvision', 'timm')
+PUBLISHERS = ('torchvision', 'timm', 'dtrb', 'crnn_pytorch')
 
 
 def find_names(model: str) -> dict[tuple[str, str], Names]:
@@ -58,7 +59,7 @@ def save_variables(path: str | Path, model: str, variables: Mapping[str, Any], p
       path: of the file.
       model: the constructor's name.
       variables: all that `model.init` returns, {'params': ..., 'batch_stats': ...}.
-      publisher: 'torchvision' or 'timm'.
+      publisher: one of `PUBLISHERS`.
 
     Raises:
       UsageError: the publisher has no such network, or the variables are incomplete or another network's.
