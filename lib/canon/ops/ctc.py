@@ -1,4 +1,4 @@
-"""Decoders of connectionist temporal classification: the best path and prefix beam search.
+"""Decoders of connectionist temporal classification: best path, prefix beam search, and scores of given labels.
 
 Frames are log probabilities [B, T, C] with their `lengths` [B]; the class `blank` is not a character. A path has one
 class per frame; its label is the path without repetitions and then without blanks (Graves et al. 2006, section 3).
@@ -10,8 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from canon.errors import UsageError
+from canon.ops.chunks import map_in_chunks
 
 _LOG_ZERO = -1e30
+_LEAST = -1e29  # log probabilities below it are of impossible labels
+_STATE_SIZE = 1 << 18  # characters of all labels that are scored at once
 
 
 class Readings(NamedTuple):
@@ -51,6 +54,8 @@ class _Beams(NamedTuple):
     lengths: jax.Array  # [K]
     blank: jax.Array  # [K]
     character: jax.Array  # [K]
+    context: jax.Array  # [K], of the language model: the last characters as a number
+    bonus: jax.Array  # [K], what the language model adds to the prefix's log probability
 
     @property
     def total(self) -> jax.Array:
@@ -58,13 +63,25 @@ class _Beams(NamedTuple):
 
 
 def prefix_beam_search(
-    log_probs: jax.Array, lengths: jax.Array, width: int = 10, blank: int = 0, max_length: int | None = None
+    log_probs: jax.Array,
+    lengths: jax.Array,
+    width: int = 10,
+    blank: int = 0,
+    max_length: int | None = None,
+    language_model: jax.Array | None = None,
+    weight: float = 1.0,
+    insertion_bonus: float = 0.0,
 ) -> Readings:
     """Decodes the `width` most probable labels, best first: labels [B, K, N], lengths [B, K], log probabilities [B, K].
 
     Prefix search, frame by frame (Graves et al. 2006, section 3.2.2; Hannun et al. 2014, "First-pass large vocabulary
-    continuous speech recognition", algorithm 1, without a language model). The probability of a label is that of all
-    paths to it except those whose prefix left the beam, and exact if the beam holds every prefix.
+    continuous speech recognition", algorithm 1, with a model of characters in place of words). The probability of a
+    label is that of all paths to it except those whose prefix left the beam, and exact if the beam holds every prefix.
+    With a language model labels are ordered by
+
+        log p(label | frames) + weight log p_LM(label) + insertion_bonus |label|,
+
+    where p_LM includes the end of the label; the same sum without the end orders the prefixes of a frame.
 
     Args:
       log_probs: [B, T, C].
@@ -72,36 +89,72 @@ def prefix_beam_search(
       width: K, prefixes in the beam.
       blank: the class of no character.
       max_length: N, characters of the longest label; T if None.
+      language_model: log p(character | the n - 1 before it), [C^(n-1), C], as `canon.data.text.character_models` fits
+        it; `blank` stands for the start and the end.
+      weight: of the language model.
+      insertion_bonus: per character, since every factor p_LM makes longer labels less probable.
 
     Returns:
-      K labels per row; if there are fewer, the rest has log probability -inf and length 0.
+      K labels per row; if there are fewer, the rest has log probability -inf and length 0. With a language model the
+      log probabilities are the sums above.
 
     Raises:
-      UsageError: width or max_length is below 1.
+      UsageError: width or max_length is below 1, or the language model is not one of the C classes.
     """
     max_length = log_probs.shape[1] if max_length is None else max_length
     if width < 1 or max_length < 1:
         raise UsageError(f'width={width} and max_length={max_length} must be at least 1')
+    classes = log_probs.shape[-1]
+    if language_model is not None and not _is_character_model(language_model.shape, classes):
+        raise UsageError(
+            f'a language model of {classes} classes is [{classes}^(n-1), {classes}], not {language_model.shape}'
+        )
     log_probs = jnp.maximum(log_probs.astype(jnp.float32), _LOG_ZERO)
-    return jax.vmap(lambda p, n: _search(p, n, width, blank, max_length))(log_probs, lengths)
+    language = None if language_model is None else _Language(language_model, weight, insertion_bonus)
+    return jax.vmap(lambda p, n: _search(p, n, width, blank, max_length, language))(log_probs, lengths)
 
 
-def _search(log_probs: jax.Array, length: jax.Array, width: int, blank: int, max_length: int) -> Readings:
+class _Language(NamedTuple):
+    table: jax.Array  # [C^(n-1), C]
+    weight: jax.Array | float
+    insertion_bonus: jax.Array | float
+
+
+def _is_character_model(shape: tuple[int, ...], classes: int) -> bool:
+    rows = 1
+    while len(shape) == 2 and rows < shape[0]:
+        rows *= classes
+    return shape == (rows, classes)
+
+
+def _search(
+    log_probs: jax.Array, length: jax.Array, width: int, blank: int, max_length: int, language: _Language | None
+) -> Readings:
     zeros = jnp.full(width, _LOG_ZERO)
-    start = _Beams(jnp.full((width, max_length), -1, jnp.int32), jnp.zeros(width, jnp.int32), zeros.at[0].set(0), zeros)
+    labels, lengths = jnp.full((width, max_length), -1, jnp.int32), jnp.zeros(width, jnp.int32)
+    context = jnp.zeros(width, jnp.int32)
+    if language is not None:  # n - 1 times the blank, in base C
+        rows, classes = language.table.shape
+        context += blank * (rows - 1) // (classes - 1)
+    start = _Beams(labels, lengths, zeros.at[0].set(0), zeros, context, jnp.zeros(width))
 
     def step(beams, frame):
         log_p, valid = frame
-        return jax.tree.map(lambda new, old: jnp.where(valid, new, old), _advance(beams, log_p, blank), beams), None
+        advanced = _advance(beams, log_p, blank, language)
+        return jax.tree.map(lambda new, old: jnp.where(valid, new, old), advanced, beams), None
 
     beams, _ = jax.lax.scan(step, start, (log_probs, jnp.arange(log_probs.shape[0]) < length))
-    total, order = jax.lax.top_k(beams.total, width)
+    total = beams.total
+    if language is not None:
+        ends = language.weight * language.table[beams.context, blank]
+        total = jnp.where(total > _LOG_ZERO / 2, total + beams.bonus + ends, total)
+    total, order = jax.lax.top_k(total, width)
     real = total > _LOG_ZERO / 2
     labels = jnp.where(real[:, None], beams.labels[order], -1)
     return Readings(labels, jnp.where(real, beams.lengths[order], 0), jnp.where(real, total, -jnp.inf))
 
 
-def _advance(beams: _Beams, log_p: jax.Array, blank: int) -> _Beams:
+def _advance(beams: _Beams, log_p: jax.Array, blank: int, language: _Language | None) -> _Beams:
     """Advances by one frame: a prefix stays or is extended by a character; paths to the same prefix add up."""
     width, max_length, classes = *beams.labels.shape, len(log_p)
     index = jnp.arange(width)
@@ -116,7 +169,7 @@ def _advance(beams: _Beams, log_p: jax.Array, blank: int) -> _Beams:
     stays = jnp.logaddexp(stays, jax.nn.logsumexp(jnp.where(child, extended[:, last], _LOG_ZERO), axis=0))
     merged = jnp.zeros((width, classes), bool).at[index[:, None], last[None, :]].max(child)
     extended = jnp.where(merged, _LOG_ZERO, extended)
-    return _select_best(beams, beams.total + log_p[blank], stays, extended)
+    return _select_best(beams, beams.total + log_p[blank], stays, extended, language)
 
 
 def _find_children(beams: _Beams, last: jax.Array) -> jax.Array:
@@ -129,10 +182,19 @@ def _find_children(beams: _Beams, last: jax.Array) -> jax.Array:
     return same & longer & real[:, None] & real[None, :]
 
 
-def _select_best(beams: _Beams, blank: jax.Array, stays: jax.Array, extended: jax.Array) -> _Beams:
+def _select_best(
+    beams: _Beams, blank: jax.Array, stays: jax.Array, extended: jax.Array, language: _Language | None
+) -> _Beams:
     """Selects the K most probable of K prefixes that stay and K C that are extended."""
     width, classes = extended.shape
-    scores = jnp.concatenate([jnp.logaddexp(blank, stays), extended.ravel()])
+    mass = jnp.concatenate([jnp.logaddexp(blank, stays), extended.ravel()])
+    if language is None:
+        scores = bonus = mass
+    else:
+        # A prefix has one bonus however many paths lead to it, so masses add up without it.
+        added = language.weight * language.table[beams.context] + language.insertion_bonus
+        bonus = jnp.concatenate([beams.bonus, (beams.bonus[:, None] + added).ravel()])
+        scores = jnp.where(mass > _LOG_ZERO / 2, mass + bonus, mass)  # no bonus makes a prefix of no paths real
     _, chosen = jax.lax.top_k(scores, width)
     is_extended = chosen >= width
     parent = jnp.where(is_extended, (chosen - width) // classes, chosen)
@@ -141,4 +203,60 @@ def _select_best(beams: _Beams, blank: jax.Array, stays: jax.Array, extended: ja
     new_place = is_extended[:, None] & (jnp.arange(labels.shape[1]) == lengths[:, None])
     labels = jnp.where(new_place, character[:, None], labels).astype(jnp.int32)
     blank = jnp.where(is_extended, _LOG_ZERO, blank[parent])
-    return _Beams(labels, lengths + is_extended, blank, jnp.where(is_extended, scores[chosen], stays[parent]))
+    character_mass = jnp.where(is_extended, mass[chosen], stays[parent])
+    context = beams.context
+    if language is not None:
+        longer = (context[parent] * classes + character) % len(language.table)  # the oldest character is dropped
+        context = jnp.where(is_extended, longer, context[parent]).astype(jnp.int32)
+    bonus = beams.bonus if language is None else bonus[chosen]
+    return _Beams(labels, lengths + is_extended, blank, character_mass, context, bonus)
+
+
+def score_labels(
+    log_probs: jax.Array, lengths: jax.Array, labels: jax.Array, label_lengths: jax.Array, blank: int = 0
+) -> jax.Array:
+    """Computes log p(label | frames) of many labels per row, exactly: the words of a lexicon, float32 [B, N].
+
+    The forward recursion of Graves et al. 2006 (eq. 5 to 8), as the loss has it; blanks and characters are kept apart,
+    so that only probabilities of characters are gathered. A label that needs more frames than there are has -inf.
+
+    Args:
+      log_probs: [B, T, C].
+      lengths: frames of each row, [B].
+      labels: integers [N, L], the same for all rows, or [B, N, L]; the padding may hold anything.
+      label_lengths: [N] or [B, N].
+      blank: the class of no character.
+    """
+    shared = labels.ndim == 2
+    count, longest = labels.shape[-2:]
+    log_probs = jnp.maximum(log_probs.astype(jnp.float32), _LOG_ZERO)
+
+    def score_row(row):
+        frames, length, words, sizes = row
+        words = jnp.where(jnp.arange(longest) < sizes[:, None], words, blank)
+        # A character may follow another one directly unless they are equal.
+        differs = jnp.pad(words[:, 1:] != words[:, :-1], ((0, 0), (1, 0)))
+        skip = jnp.where(differs, 0, _LOG_ZERO)
+
+        def step(carry, frame):
+            blanks, characters = carry  # after 0 to L characters, [N, L + 1], and on character 1 to L, [N, L]
+            log_p, valid = frame
+            before = jnp.pad(characters, ((0, 0), (1, 0)), constant_values=_LOG_ZERO)
+            stay = jnp.logaddexp(characters, blanks[:, :-1])
+            new = jnp.logaddexp(stay, before[:, :-1] + skip) + log_p[words]
+            waiting = jnp.logaddexp(blanks, before) + log_p[blank]
+            return (jnp.where(valid, waiting, blanks), jnp.where(valid, new, characters)), None
+
+        start = jnp.full((count, longest + 1), _LOG_ZERO).at[:, 0].set(0), jnp.full((count, longest), _LOG_ZERO)
+        steps = jnp.arange(frames.shape[0]) < length
+        (blanks, characters), _ = jax.lax.scan(step, start, (frames, steps))
+        characters = jnp.pad(characters, ((0, 0), (1, 0)), constant_values=_LOG_ZERO)
+        end = jnp.take_along_axis(jnp.logaddexp(blanks, characters), sizes[:, None], axis=1)[:, 0]
+        return jnp.where(end > _LEAST, end, -jnp.inf)
+
+    if shared:
+        labels = jnp.broadcast_to(labels, (len(log_probs), count, longest))
+        label_lengths = jnp.broadcast_to(label_lengths, (len(log_probs), count))
+    # Rows together as long as their states are small; a lexicon of 90,000 words takes one row at a time.
+    size = max(1, _STATE_SIZE // max(count * longest, 1))
+    return map_in_chunks(jax.vmap(score_row), (log_probs, lengths, labels, label_lengths), size)
