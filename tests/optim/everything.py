@@ -1,6 +1,7 @@
 """One of each transform, for the tests that hold for all of them."""
 
 import optax
+import pytest
 
 ALL = {
     'sgd': lambda o: o.sgd(0.1),
@@ -29,3 +30,9 @@ ALL = {
     'bucket_leaves': lambda o: o.bucket_leaves(o.adam(0.1)),
     'narrow': lambda o: o.adam(0.1, state_dtype='bfloat16'),
 }
+SOME = ('momentum', 'nesterov theta', 'adam', 'soap', 'schedule_free', 'clip, ema', 'plateau', 'partition')
+
+
+def some_fast(names, fast=SOME):
+    """The names as parameters, of which those that are not in `fast` are slow."""
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]

@@ -7,7 +7,7 @@ import optax
 import pytest
 from jax.experimental import checkify
 
-from tests.optim.everything import ALL
+from tests.optim.everything import ALL, some_fast
 
 RNG = np.random.default_rng(2)
 PARAMS = {'Dense_0': {'kernel': jnp.asarray(RNG.normal(size=(4, 3)), jnp.float32), 'bias': jnp.ones(3, jnp.float32)}}
@@ -18,7 +18,7 @@ def types(tree):
     return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
 
 
-@pytest.mark.parametrize('name', ALL)
+@pytest.mark.parametrize('name', some_fast(ALL))
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_types_are_those_of_init_and_none_is_weak(optim, name, dtype):
     tx = ALL[name](optim)
@@ -49,7 +49,7 @@ def test_a_scan_equals_the_loop_and_a_resumed_run_is_bitwise(optim, name):
     jax.tree.map(np.testing.assert_array_equal, run(half, 3), full)
 
 
-@pytest.mark.parametrize('name', ALL)
+@pytest.mark.parametrize('name', some_fast(ALL))
 def test_one_trace_and_one_compilation(optim, name):
     tx, traces = ALL[name](optim), []
 
@@ -71,7 +71,7 @@ def test_one_trace_and_one_compilation(optim, name):
     assert step._cache_size() == 1
 
 
-@pytest.mark.parametrize('name', [n for n in ALL if n != 'skip'])  # lax.cond has both branches
+@pytest.mark.parametrize('name', some_fast(n for n in ALL if n != 'skip'))  # lax.cond has both branches
 def test_a_zero_gradient_at_the_start_makes_no_nan(optim, name):
     tx = ALL[name](optim)
     zero = jax.tree.map(jnp.zeros_like, PARAMS)

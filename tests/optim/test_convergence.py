@@ -7,6 +7,8 @@ import optax
 import pytest
 from scipy import optimize
 
+from tests.optim.everything import some_fast
+
 
 def descend(optim, tx, loss, start, steps):
     def step(carry, _):
@@ -78,7 +80,7 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize('name', METHODS)
+@pytest.mark.parametrize('name', some_fast(METHODS, ('nesterov', 'adam', 'schedule_free')))
 def test_curved_valleys_are_descended(optim, name):
     """Rosenbrock's and Beale's function at once: every rule here is element-wise, so that neither knows of the
     other."""

@@ -159,7 +159,10 @@ def plant(folder: Path, file: str, old: str, new: str):
         sys.path.remove(str(folder))
 
 
-@pytest.mark.parametrize(('bug', 'file', 'old', 'new', 'killer'), KILLS, ids=[k[0] for k in KILLS])
+@pytest.mark.parametrize(
+    ('bug', 'file', 'old', 'new', 'killer'),
+    [pytest.param(*kill, id=kill[0], marks=pytest.mark.slow if i % 8 else ()) for i, kill in enumerate(KILLS)],
+)
 def test_killed(bug, file, old, new, killer, tmp_path):
     mutant = plant(tmp_path, file, old, new)
     try:
@@ -169,7 +172,9 @@ def test_killed(bug, file, old, new, killer, tmp_path):
     pytest.fail(f'{bug} survives')
 
 
-@pytest.mark.parametrize('bug', range(0, len(KILLS), 16))
+@pytest.mark.parametrize(
+    'bug', [pytest.param(i, marks=pytest.mark.slow if i else ()) for i in range(0, len(KILLS), 16)]
+)
 def test_without_the_patch_the_same_killers_pass(bug, tmp_path):
     """A copy of the package is as good as the package: what kills is the patch, not the copying."""
     KILLS[bug][-1](plant(tmp_path, 'core.py', 'Tree = Any', 'Tree = Any  # unchanged'))

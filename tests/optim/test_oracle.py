@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canon import optim as library
+from tests.optim.everything import some_fast
 from tests.optim.oracles import CASES, SHAPES, worst_error
 
 
@@ -38,7 +39,7 @@ def trees(leaves):
     return st.recursive(leaves | st.none(), branches, max_leaves=6).filter(lambda tree: jax.tree.leaves(tree))
 
 
-@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('case', some_fast(CASES))
 @settings(max_examples=4, deadline=None, derandomize=True)
 @given(tree=trees(st.integers(0, len(SHAPES) - 1)), seed=st.integers(0, 2**32 - 1))
 def test_trees_of_any_form(case, tree, seed):
@@ -48,7 +49,7 @@ def test_trees_of_any_form(case, tree, seed):
     assert worst_error(make(library), oracle, shapes, seed, 3, jnp.float32, treedef.unflatten) <= 2e-6
 
 
-@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('case', some_fast(CASES))
 def test_a_large_leaf(case):
     make, oracle = CASES[case]
     tx = make(library)
