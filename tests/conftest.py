@@ -12,6 +12,8 @@ import jax
 import pytest
 from absl import flags
 
+from tests.quick import XLA_FLAGS
+
 flags.FLAGS.mark_as_parsed()  # grain's workers read absl flags
 
 jax.config.update('jax_compilation_cache_dir', os.path.expanduser('~/.cache/canon/xla-tests'))
@@ -40,7 +42,13 @@ def start_xla(cores: list[int]) -> None:
 
 
 def pytest_configure(config):
-    """Starts XLA with one core in each of xdist's workers: two pools of as many threads as cores would contend."""
+    """Chooses how XLA compiles, and starts it with one core in each of xdist's workers.
+
+    The fast tests compile without LLVM's optimisation, which halves their time; with the slow ones (`-m ''`, CI)
+    programs are compiled as users compile them. Two pools of as many threads as cores would contend.
+    """
+    if 'not slow' in config.option.markexpr:
+        os.environ.setdefault('XLA_FLAGS', XLA_FLAGS)  # XLA reads it when it starts; processes inherit it
     if hasattr(config, 'workerinput'):
         start_xla(choose_pool_cores(config))
 

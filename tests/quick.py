@@ -1,7 +1,9 @@
-"""A jit for tests that call a program once or twice: it compiles in a half to a fifth of the time, and runs slower.
+"""Options with which a program that is called once or twice compiles in a half to a fifth of the time, and runs slower.
 
-What is tested so is the program, not the compiler. Tests of training, of bits and of the forms for one backend use
-`jax.jit`; whole runs of experiments, which repeat what `tests/train` tests, may be compiled so.
+What is tested so is the program, not the compiler. The fast tests compile all their programs so (`tests/conftest.py`).
+With the slow tests, as CI runs them, the compiler is that of users, but for what uses this module: whole runs of
+experiments, which repeat what `tests/train` tests, and large programs, but no tests of training, of bits and of the
+forms for one backend.
 """
 
 import contextlib
