@@ -8,7 +8,7 @@ import pytest
 from canon.data import Arrays, SizedBatches, evaluate_by_size, load_source, transforms
 from canon.data.pipeline.keys import Key
 from canon.data.text import line_sizes
-from canon.data.text.line_sizes import fitted_widths, group_by_width
+from canon.data.text.line_sizes import batch_lines, batch_lines_once, fitted_widths, group_by_width
 from canon.errors import UsageError
 from tests.data.test_text_readers import pixels, texts, write_lmdb
 
@@ -100,6 +100,22 @@ def test_batches_of_several_widths():
     once = evaluate_by_size(Lines(), 16, SIZES, **options)
     read = [int(n) for i in range(len(once)) for n in once[i]['number'][once[i]['mask']]]
     assert sorted(read) == list(range(40))
+
+
+def test_one_size_or_several():
+    def make_transforms(size):
+        return [transforms.fit_line(size or (8, 10))]
+
+    several = batch_lines(Lines(), 4, SIZES, make_transforms, seed=1, threads=0)
+    expected = SizedBatches(Lines(), 4, SIZES, make_transforms, seed=1, grouping=group_by_width, threads=0)
+    np.testing.assert_array_equal(several[3]['number'], expected[3]['number'])
+    for sizes, shape in (((), (4, 8, 10, 3)), (SIZES[:1], (4, 8, 12, 3))):
+        assert batch_lines(Lines(), 4, sizes, make_transforms, sampler='in_order', threads=0)[0]['image'].shape == shape
+        once = batch_lines_once(Lines(), 4, sizes, make_transforms, threads=0)
+        assert once[9]['number'].tolist() == [36, 37, 38, 39]
+    assert len(batch_lines_once(Lines(), 4, SIZES, make_transforms)) >= 10
+    with pytest.raises(UsageError, match="sampler='in_order' cannot be used with sizes="):
+        batch_lines(Lines(), 4, SIZES, make_transforms, sampler='in_order')
 
 
 def test_sizes_come_from_headers(tmp_path, monkeypatch):

@@ -3,13 +3,15 @@
 import logging
 from collections import Counter
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from canon import data
+from canon import data, losses
 from canon.data.pipeline.source import Info
 from canon.errors import UsageError
+from canon.metrics import score_texts
 from canon.tasks.text_benchmarks import BenchmarkSettings, TextBenchmark, benchmark_evaluator
 from canon.tasks.text_recognition import make_grey_input, recognition_task
 from canon.train.evaluation import evaluate
@@ -99,6 +101,41 @@ def test_exact_comparison_and_another_decoder():
     exact = evaluate(make([TextBenchmark('first', FIRST)], compare='exact'), *VARIABLES, MESH).metrics
     # abb a '' cc: A'bb! is reached by 3 edits.
     assert exact['first/character_error_rate'] == pytest.approx((3 + 1 + 1 + 0) / 10)
+
+
+def test_lexica():
+    """Each word of a lexicon is scored by the loss of CTC; the most probable one is read."""
+
+    class WithLexica(Paths):
+        def read_lexicon(self, index):
+            return [('B-A', 'ac', 'abc'), ('cc', 'AB'), ('!', 'c', 'Bb')][index]
+
+    source = WithLexica([('ab----', 'ba'), ('a-cc--', 'abc'), ('ccc---', 'bb')])
+    log_probs = np.log(np.random.default_rng(0).dirichlet(np.ones(4), (4, 6))).astype(np.float32)  # noise
+
+    class Noise(PixelLogits):
+        def apply(self, variables, images, train, mutable=None):
+            return jnp.asarray(log_probs)[: len(images)]
+
+    def decode(outputs):  # no word is read by its path
+        return jnp.zeros((4, 1), int), jnp.zeros(4, int)
+
+    words = {'own': [['ba', 'ac', 'abc'], ['cc', 'ab'], ['c', 'bb']], 'full': [['ba', 'abc', 'bb']] * 3}
+    pairs = [(row, word) for lexica in words.values() for row, lexicon in enumerate(lexica) for word in lexicon]
+    labels = [ALPHABET.encode(word, 3) for _, word in pairs]
+    label, length = (np.stack([x[name] for x in labels]) for name in ('label', 'label_length'))
+    losses_of_words = losses.ctc(log_probs[[row for row, _ in pairs]], np.full(len(pairs), 6), label, length)
+    loss = dict(zip(pairs, np.asarray(losses_of_words), strict=True))
+    task = recognition_task(Noise(), make_grey_input(mean=0.0, std=1.0))
+    options = dict(make_transforms=lambda size: [], sizes=((6, 4),), decode=decode, threads=0)
+    for kind, lexica in words.items():
+        read = [min(lexicon, key=lambda word: loss[row, word]) for row, lexicon in enumerate(lexica)]
+        evaluator = benchmark_evaluator(task, [TextBenchmark('noise', source, '', kind)], ALPHABET, 4, **options)
+        scores = evaluator.measure(*VARIABLES, evaluator.data[0])['noise']
+        expected = score_texts(read, [text for _, text in source.pairs])
+        assert {name: mean.value for name, mean in scores.items()} == {n: m.value for n, m in expected.items()}
+    with pytest.raises(UsageError, match='first has no own lexicon for every image'):
+        make([TextBenchmark('first', FIRST, '', 'own')])
 
 
 def test_names_of_benchmarks():

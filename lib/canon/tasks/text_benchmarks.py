@@ -14,25 +14,28 @@ import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from canon import backend, metrics
-from canon.data.detection.sized_batches import MakeTransforms, evaluate_by_size, image_sizes
+from canon.data.detection.sized_batches import MakeTransforms, image_sizes
 from canon.data.images.geometry import Size
-from canon.data.pipeline.batches import Once
 from canon.data.pipeline.mixing import Concatenated
 from canon.data.pipeline.source import Example, Source
 from canon.data.text.alphabets import Alphabet
 from canon.data.text.labelled import load_labelled
-from canon.data.text.line_sizes import group_by_width
+from canon.data.text.line_sizes import batch_lines_once
 from canon.errors import UsageError
 from canon.metrics import Mean, add
 from canon.metrics.text_scores import Comparison
 from canon.named import Count, Range
+from canon.ops.ctc import score_labels
 from canon.tasks.text_recognition import decode_labels
 from canon.train import Evaluator, Task
+
+Lexicon = Literal['none', 'own', 'full']
 
 _COLUMNS = {
     'word_accuracy_36': 'words (36)',
@@ -54,11 +57,14 @@ class TextBenchmark(NamedTuple):
       source: examples with 'image' and a label. Its `read_text(index)`, if it has one, gives whole texts, with the
         characters that labels lack.
       variant: what distinguishes it from others of the set: which words count, which lexicon.
+      lexicon: 'own' reads each image as the most probable word of its own lexicon (`source.read_lexicon(index)`),
+        'full' as that of all words of the set; 'none' reads freely.
     """
 
     name: str
     source: Source
     variant: str = ''
+    lexicon: Lexicon = 'none'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,17 +76,21 @@ class BenchmarkSettings:
       split: of it; may be sliced.
       source: further arguments of the data set: path, words, exclude, outside, ...
       title: in the table and in the names of metrics; the data set's name if None.
+      lexicon: 'none', 'own' (of each image, as the set has it) or 'full' (all words of the set).
     """
 
     name: str
     split: str = 'test'
     source: Mapping[str, Any] | None = None
     title: str | None = None
+    lexicon: Lexicon = 'none'
 
     @property
     def variant(self) -> str:
-        """What distinguishes the set: its arguments besides the path."""
-        return ', '.join(f'{key}={value}' for key, value in (self.source or {}).items() if key != 'path')
+        """What distinguishes the set: its arguments besides the path, and the lexicon that is used."""
+        arguments = {key: value for key, value in (self.source or {}).items() if key != 'path'}
+        shown = [f'{key}={value}' for key, value in arguments.items()]
+        return ', '.join(shown + ([f'{self.lexicon} lexicon'] if self.lexicon != 'none' else []))
 
     def load(self, alphabet: Alphabet, data_dir: str | None = None) -> TextBenchmark:
         """Loads the set. Long labels are allowed, since texts are compared as strings.
@@ -94,7 +104,7 @@ class BenchmarkSettings:
         """
         arguments = {'data_dir': data_dir, 'max_length': _LONGEST, **(self.source or {})}
         source = load_labelled(self.name, self.split, alphabet, **arguments)
-        return TextBenchmark(self.title or self.name, source, self.variant)
+        return TextBenchmark(self.title or self.name, source, self.variant, self.lexicon)
 
 
 def benchmark_evaluator(
@@ -123,7 +133,8 @@ def benchmark_evaluator(
       sizes: of the images. With several, each image goes to the narrowest that it fits into (`group_by_width`).
       beam_width: prefixes that the beam search of CTC keeps; 0 decodes the best path.
       compare: what rates and distances compare, 'alphanumeric' (36 characters) or 'exact' texts.
-      decode: from the task's outputs to (labels [B, L], lengths [B], ...); `decode_labels` if None.
+      decode: from the task's outputs to (labels [B, L], lengths [B], ...); `decode_labels` if None. With a lexicon the
+        outputs are log probabilities of CTC [B, T, C].
       threads: that prepare batches ahead.
 
     Raises:
@@ -132,28 +143,32 @@ def benchmark_evaluator(
     names = [benchmark.name for benchmark in benchmarks]
     if not names or len(set(names)) < len(names) or _ALL in names:
         raise UsageError(f'benchmarks {names} need names that differ, other than {_ALL!r}; give them titles')
+    # Images are read once per evaluation, and evaluations are rare: none are kept in memory.
     parts = [
-        _make_batches(_Numbered(benchmark.source, number), batch_size, sizes, make_transforms)
-        for number, benchmark in enumerate(benchmarks)
+        batch_lines_once(_Numbered(b.source, number), batch_size, sizes, make_transforms, threads=0, memory_limit=0)
+        for number, b in enumerate(benchmarks)
     ]
+    lexica = [_Lexica(benchmark, alphabet) if benchmark.lexicon != 'none' else None for benchmark in benchmarks]
     read = functools.partial(decode_labels, beam_width=beam_width) if decode is None else decode
 
     @backend.jit  # compiled once per size
     def read_batch(params, mutable, batch):
-        return read(task.predict(params, mutable, batch))[:2]
+        outputs = task.predict(params, mutable, batch)
+        return outputs, *read(outputs)[:2]
 
     def measure(params, mutable, batch):
-        labels, lengths = map(np.asarray, read_batch(params, mutable, batch))
-        rows = np.flatnonzero(batch['mask'])
-        readings = [alphabet.decode(labels[row, : lengths[row]]) for row in rows]
-        numbers = batch['benchmark'][rows]
-        sums = {}
-        for number, benchmark in enumerate(benchmarks):
-            own = np.flatnonzero(numbers == number)
-            references = [_read_text(benchmark.source, alphabet, batch, rows[i]) for i in own]
-            # Every batch has accumulators of every set, since accumulators of one structure are added.
-            sums[benchmark.name] = metrics.score_texts([readings[i] for i in own], references, compare)
-        return sums
+        outputs, labels, lengths = read_batch(params, mutable, batch)
+        rows, number = np.flatnonzero(batch['mask']), int(batch['benchmark'][0])  # a batch is of one set
+        if (lexicon := lexica[number]) is not None:
+            texts = lexicon.choose(outputs, batch['index'])
+        else:
+            labels, lengths = np.asarray(labels), np.asarray(lengths)
+            texts = [alphabet.decode(label[:length]) for label, length in zip(labels, lengths, strict=True)]
+        references = [_read_text(benchmarks[number].source, alphabet, batch, row) for row in rows]
+        # Every batch has accumulators of every set, since accumulators of one structure are added.
+        nothing = metrics.score_texts([], [], compare)
+        scores = metrics.score_texts([texts[row] for row in rows], references, compare)
+        return {b.name: scores if i == number else nothing for i, b in enumerate(benchmarks)}
 
     def finish(sums):
         sums = {**sums, _ALL: functools.reduce(add, sums.values())}
@@ -193,6 +208,46 @@ def format_benchmarks(
     return '\n'.join((f'CER, WER and NED of {texts}', *lines))
 
 
+class _Lexica:
+    """The lexica of a benchmark as labels [n or 1, N, L], by which CTC scores every word exactly."""
+
+    def __init__(self, benchmark: TextBenchmark, alphabet: Alphabet):
+        source, count = benchmark.source, len(benchmark.source)
+        read_lexicon, read_text = (getattr(source, name, None) for name in ('read_lexicon', 'read_text'))
+        words: list[tuple[str, ...]] = []
+        if benchmark.lexicon == 'own' and read_lexicon:
+            words = [read_lexicon(i) for i in range(count)]
+        elif benchmark.lexicon == 'full' and read_text:
+            words = [tuple(read_text(i) for i in range(count))]
+        # Words that differ in signs and case alone are one; sorted, so that a tie does not depend on their order.
+        filtered = [sorted({text for text in map(alphabet.filter, lexicon) if text}) for lexicon in words]
+        if not filtered or not all(filtered):
+            raise UsageError(
+                f'{benchmark.name} has no {benchmark.lexicon} lexicon for every image; read it without one'
+            )
+        self.words = filtered
+        longest = max(len(word) for lexicon in filtered for word in lexicon)
+        shape = len(filtered), max(map(len, filtered))
+        self.labels, self.lengths = np.zeros((*shape, longest), np.int32), np.zeros(shape, np.int32)
+        for i, lexicon in enumerate(filtered):
+            for j, word in enumerate(lexicon):
+                self.labels[i, j, : len(word)] = alphabet.encode(word, len(word))['label']
+                self.lengths[i, j] = len(word)
+
+    def choose(self, log_probs: Any, index: np.ndarray) -> list[str]:
+        """Returns the most probable word of the lexicon of each row."""
+        places = index if len(self.words) > 1 else np.zeros_like(index)
+        best = np.asarray(_find_best(log_probs, self.labels[places], self.lengths[places]))
+        return [self.words[place][word] for place, word in zip(places, best, strict=True)]
+
+
+@backend.jit
+def _find_best(log_probs, labels, lengths):
+    frames = jnp.full(len(log_probs), log_probs.shape[1])
+    scores = score_labels(log_probs, frames, labels, lengths)
+    return jnp.where(lengths > 0, scores, -jnp.inf).argmax(1)  # rows of padding have no characters
+
+
 class _Numbered:
     """A source whose examples have their number in it and the number of the benchmark, int32."""
 
@@ -207,14 +262,6 @@ class _Numbered:
 
     def image_sizes(self) -> np.ndarray:
         return image_sizes(self.source)
-
-
-def _make_batches(source: _Numbered, batch_size: int, sizes: Sequence[Size], make_transforms: MakeTransforms) -> Any:
-    # Images are read once per evaluation, and evaluations are rare: none are kept in memory.
-    if len(sizes) == 1:
-        return Once(source, batch_size, make_transforms(tuple(sizes[0])), threads=0, memory_limit=0)
-    options: dict[str, Any] = dict(threads=0, memory_limit=0, grouping=group_by_width)
-    return evaluate_by_size(source, batch_size, sizes, make_transforms, **options)
 
 
 def _read_text(source: Source, alphabet: Alphabet, batch: Mapping[str, np.ndarray], row: int) -> str:

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from canon import named
+from canon.data.detection.sized_batches import MakeTransforms, SizedBatches, evaluate_by_size
 from canon.data.images.geometry import Size
+from canon.data.pipeline.batches import Batches, Once
+from canon.data.pipeline.mixing import Concatenated
+from canon.data.pipeline.source import Source
 from canon.errors import UsageError
 
 
@@ -62,3 +68,47 @@ def fitted_widths(images: np.ndarray, height: int) -> np.ndarray:
     """
     heights, widths = np.asarray(images, np.float64).reshape(-1, 2).T
     return np.maximum(np.rint(widths * height / heights), 1).astype(int)
+
+
+def batch_lines(
+    source: Source,
+    batch_size: named.Count,
+    sizes: Sequence[Size],
+    make_transforms: MakeTransforms,
+    seed: int = 0,
+    sampler: Any = 'shuffled',
+    **reading: Any,
+) -> Batches | SizedBatches:
+    """Makes training batches of images of text: of one size, or of the narrowest of several that each fits into.
+
+    Args:
+      source: the examples.
+      batch_size: images of each batch.
+      sizes: (height, width) of the images; with one size or none, `make_transforms` decides.
+      make_transforms: returns the transforms that give images of a size.
+      seed: of the order and of the transforms.
+      sampler: as of `Batches`; several sizes need 'shuffled'.
+      **reading: threads, workers and memory_limit, as of `Batches`.
+
+    Raises:
+      UsageError: the sizes differ in height, or the sampler is another one.
+    """
+    if len(sizes) < 2:
+        return Batches(source, batch_size, seed, make_transforms(_single_size(sizes)), sampler, **reading)
+    if sampler != 'shuffled':
+        raise UsageError(f"sampler={sampler!r} cannot be used with sizes={tuple(sizes)}: it must be 'shuffled'")
+    return SizedBatches(source, batch_size, sizes, make_transforms, seed, grouping=group_by_width, **reading)
+
+
+def batch_lines_once(
+    source: Source, batch_size: named.Count, sizes: Sequence[Size], make_transforms: MakeTransforms, **reading: Any
+) -> Once | Concatenated:
+    """Makes evaluation batches of images of text, each once; the arguments are those of `batch_lines`."""
+    if len(sizes) < 2:
+        return Once(source, batch_size, make_transforms(_single_size(sizes)), **reading)
+    return evaluate_by_size(source, batch_size, sizes, make_transforms, grouping=group_by_width, **reading)
+
+
+def _single_size(sizes: Sequence[Size]) -> Any:
+    """Returns the size of all images; None if the transforms of a config state it themselves."""
+    return tuple(sizes[0]) if len(sizes) else None
