@@ -61,6 +61,8 @@ def load_source(name: str, split: str = 'train', data_dir: str | os.PathLike | N
       'fake' (random images);
     - of files, path=: 'folder' (a folder per class), 'npz', 'words' (with texts), 'voc_detection', 'coco_detection',
       'yolo_boxes', 'csv_boxes', 'voc_segmentation', 'sbd_segmentation', 'label_maps';
+    - of files with texts, path=: 'iiit5k', 'svt', 'icdar2003', 'icdar2013', 'icdar2015', 'svt_perspective', 'cute80',
+      'word_folder', 'lmdb_words', 'iam_words', 'iam_lines', 'rimes_words', 'rimes_lines', 'casia_characters';
     - 'tfds_boxes' (dataset=), a TFDS set with boxes.
 
     'package.module:function' is such a function of any other module; it returns anything with `len` and `[i]`, perhaps
