@@ -66,6 +66,30 @@ def check_equal_runs(one, two) -> None:
                 assert after[key] == pytest.approx(before[key], rel=1e-4, abs=1e-5, nan_ok=True), f'{two.name}: {key}'
 
 
+def train_on_one_and_on_eight_devices(module: str, folder) -> None:
+    """Runs a module of tests in a process of eight devices, and compares what it has trained into `1` and `8`."""
+    # Independent reductions that XLA:CPU starts at once can take the threads that other devices need to join them, and
+    # all would wait for each other: in order, they cannot.
+    options = '--xla_force_host_platform_device_count=8 --xla_cpu_enable_concurrency_optimized_scheduler=false'
+    environment = {**os.environ, 'XLA_FLAGS': f'{options} {quick.XLA_FLAGS}', 'JAX_PLATFORMS': 'cpu'}
+    words = [sys.executable, '-m', module, str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=600, env=environment)
+    assert done.returncode == 0, done.stderr
+    check_equal_runs(folder / '1', folder / '8')
+
+
+def train_on_devices(module, config: ConfigDict, folder) -> None:
+    """Trains an experiment on one device into `folder/1` and on eight into `folder/8`."""
+    from canon.train import fit
+
+    for devices in (1, 8):
+        with config.unlocked():
+            config.run.mesh = dict(data=devices)
+            # The gradients of biases that BatchNorm subtracts are rounding errors: Adam would make steps of them.
+            config.tx = dict(name='momentum', learning_rate=0.005, momentum=0.9)
+        fit(module.make(config), config, f'{folder}/{devices}', quiet=True)
+
+
 def check_resumed_run(module, config: ConfigDict, folder) -> dict[str, float]:
     """Checks that a run that is stopped and resumed is bitwise the one that never stopped.
 

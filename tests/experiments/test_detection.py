@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
 import sys
 
 import jax
@@ -14,11 +12,9 @@ from PIL import Image
 
 from canon.errors import CanonError, UsageError
 from canon.tasks import predictions
-from canon.train import fit
 from canon.weights.stablehlo import export_stablehlo
 from experiments import configs, detection
 from tests.experiments import job
-from tests.quick import XLA_FLAGS
 
 CHAIN = dict(chain=('letterbox',), letterbox=dict(size=64))
 
@@ -61,24 +57,7 @@ def test_a_resumed_run_is_bitwise_the_one_that_never_stopped(system, tmp_path):
 
 @pytest.mark.slow  # a process with eight devices compiles twice
 def test_one_device_learns_what_eight_do(tmp_path):
-    # Independent reductions that XLA:CPU starts at once can take the threads that other devices need to join them, and
-    # all would wait for each other: in order, they cannot.
-    options = '--xla_force_host_platform_device_count=8 --xla_cpu_enable_concurrency_optimized_scheduler=false'
-    environment = {**os.environ, 'XLA_FLAGS': f'{options} {XLA_FLAGS}', 'JAX_PLATFORMS': 'cpu'}
-    words = [sys.executable, '-m', 'tests.experiments.test_detection', str(tmp_path)]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=job.ROOT, timeout=600, env=environment)
-    assert done.returncode == 0, done.stderr
-    job.check_equal_runs(tmp_path / '1', tmp_path / '8')
-
-
-def train_on_one_and_on_eight_devices(folder):
-    for devices in (1, 8):
-        made = config(**{'data.batch_size': 8})
-        with made.unlocked():
-            made.run.mesh = dict(data=devices)
-            # The gradients of biases that BatchNorm subtracts are rounding errors: Adam would make steps of them.
-            made.tx = dict(name='momentum', learning_rate=0.005, momentum=0.9)
-        fit(detection.make(made), made, f'{folder}/{devices}', quiet=True)
+    job.train_on_one_and_on_eight_devices('tests.experiments.test_detection', tmp_path)
 
 
 @pytest.fixture(scope='module')
@@ -186,4 +165,4 @@ def test_what_is_refused(tmp_path):
 if __name__ == '__main__':
     from tests import conftest  # noqa: F401  (the tests' compilation cache)
 
-    train_on_one_and_on_eight_devices(sys.argv[1])
+    job.train_on_devices(detection, config(**{'data.batch_size': 8}), sys.argv[1])

@@ -1,19 +1,26 @@
 """Detection by regions from a config: resumed bitwise, in four steps with shared features, and on stored proposals."""
 
+import sys
+
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 from PIL import Image
 
+from canon.data import Arrays, Once
 from canon.data.detection.proposals import make_proposer
 from canon.errors import UsageError
+from canon.metrics import Mean
 from canon.named import to_plain
 from canon.tasks import predictions
-from canon.train import run_stages
+from canon.train import Evaluator, Experiment, Task, run_stages
+from canon.train.artefacts import Artefacts
 from canon.train.init_from import read_model
-from experiments import configs, detection, regions, staged
+from experiments import configs, detection, regions, staged, svd_ranks
 from tests.experiments import job
 from tests.quick import quick_programs
+from tests.two_processes import pretend_to_be_the_first
 
 NARROW = dict(name='vgg.vgg11', width=1 / 32, batch_norm=True, init='he')
 
@@ -46,6 +53,12 @@ def test_a_resumed_run_is_bitwise_the_one_that_never_stopped(tmp_path):
     made.model.backbone.update(dict(backbone=NARROW, channels=8))
     metrics = job.check_resumed_run(detection, made, tmp_path)
     assert {'test/map50', 'test/missed'} <= metrics.keys()
+
+
+@pytest.mark.slow  # a process with eight devices compiles twice
+def test_one_device_samples_and_learns_what_eight_do(tmp_path):
+    """The samples of anchors and of proposals are drawn per image, whatever device has it."""
+    job.train_on_one_and_on_eight_devices('tests.experiments.test_region_detection', tmp_path)
 
 
 @pytest.mark.slow  # four networks are compiled
@@ -123,6 +136,35 @@ def test_stages_read_images_without_the_transforms_of_batches():
     assert regions.load_split(made, 'test')[0]['image'].shape[0] == made.data.source.height
 
 
+def test_ranks_are_compared_by_one_process_of_a_job(monkeypatch, tmp_path):
+    """Each with the detector's own evaluator and weights; the table is written once."""
+    images = np.arange(5 * 12, dtype=np.uint8).reshape(5, 2, 2, 3)
+    seen = []
+
+    def make_stage(config, stages):
+        seen.append(config.model.get('svd_ranks'))
+
+        def measure(params, mutable, batch):
+            return Mean.of(batch['image'].mean((1, 2, 3)) * params['head']['w'], batch['mask'])
+
+        evaluator = Evaluator(Once(Arrays({'image': images}), 2, threads=0), measure, lambda m: {'map50': m.value})
+        task = Task(None, None, lambda params, mutable, batch: batch['image'] * params['head']['w'])
+        return Experiment(task, None, None, {'test': evaluator})
+
+    monkeypatch.setattr(svd_ranks.detection, 'make_stage', make_stage)
+    weights = {'params': {'head': {'w': np.float32(0.5)}}}
+    monkeypatch.setattr(svd_ranks.regions, 'read_variables', lambda stages, name: weights)
+    monkeypatch.setattr(svd_ranks, 'truncate_svd', lambda variables, ranks: {'params': {'head': {'w': np.float32(2)}}})
+    monkeypatch.setattr(svd_ranks.regions, 'save_figures', lambda artefacts, figures: None)
+    made = ConfigDict(dict(svd=dict(ranks=(None, (8, 4)), network='fast'), model=dict(svd_ranks=placeholder(dict))))
+    pretend_to_be_the_first(monkeypatch)
+    metrics = svd_ranks.compute(made, {'fast': tmp_path}, Artefacts(tmp_path, str, bool))
+    assert seen == [None, ConfigDict({'fc6': 8, 'fc7': 4})]
+    assert metrics['rank_full/map50'] == metrics['test/map50'] == pytest.approx(images.mean() / 2)
+    assert metrics['rank_8_4/map50'] == pytest.approx(images.mean() * 2)
+    assert {'rank_full/seconds_per_image', 'rank_8_4/seconds_per_image'} <= metrics.keys()
+
+
 def test_what_is_refused():
     made = load('fast_rcnn_digits')
     made.model.backbone.update(dict(backbone=NARROW, channels=8))
@@ -133,3 +175,12 @@ def test_what_is_refused():
         del made.proposals
     with pytest.raises(UsageError, match='these images have no proposals; name what searches them in the section'):
         detection.make(made)
+
+
+if __name__ == '__main__':
+    from tests import conftest  # noqa: F401  (the tests' compilation cache)
+
+    made = load('faster_rcnn_digits')
+    made.model.backbone.update(dict(backbone=NARROW, channels=8))
+    made.data.batch_size = 8
+    job.train_on_devices(detection, made, sys.argv[1])
