@@ -60,7 +60,8 @@ def moving_least_squares(
     # nothing of the small weights cancels.
     px, py = ([sources[..., i, axis, None] - v for i in range(count)] for axis, v in enumerate((x, y)))
     qx, qy = ([targets[..., i, axis, None] - v for i in range(count)] for axis, v in enumerate((x, y)))
-    weights = _distance_weights([a * a + b * b + _NEAR for a, b in zip(px, py, strict=True)], alpha)
+    squared = [a * a + b * b for a, b in zip(px, py, strict=True)]
+    weights = _distance_weights(squared, alpha)
 
     def average(values):
         return functools.reduce(operator.add, [w * v for w, v in zip(weights, values, strict=True)])
@@ -72,8 +73,12 @@ def moving_least_squares(
     real = average([a * c + b * d for a, b, c, d in deviations])
     imaginary = average([a * d - b * c for a, b, c, d in deviations])
     size = average([a * a + b * b for a, b, _, _ in deviations])
-    # Without deviations (a single source, or several in one place) M is 1.
-    real, imaginary = _divide(real, size, 1), _divide(imaginary, size, 0)
+    # A single source, or several in one place, have no deviations but those of rounding: M is 1.
+    rounding = 64 * jnp.finfo(size.dtype).eps
+    spread = size > rounding**2 * average(squared)
+    # Twice `where`: the gradient of a branch that is not taken would be NaN times zero.
+    scale = 1 / jnp.where(spread, size, 1)
+    real, imaginary = jnp.where(spread, real * scale, 1), jnp.where(spread, imaginary * scale, 0)
     if rigid:
         norm = jnp.square(real) + jnp.square(imaginary)
         scale = jax.lax.rsqrt(jnp.where(norm > 0, norm, 1))
@@ -141,7 +146,8 @@ def warp_images(
       method: 'similarity' or 'rigid' for moving least squares, or 'thin_plate'.
       alpha: of moving least squares.
       spacing: pixels between the places at which the warp is evaluated; in between it is interpolated bilinearly. 1 is
-        exact, 4 is a quarter of a pixel off at worst for moves of 10 pixels within 32x100.
+        exact. For moves of up to 10 pixels within 32x100, places are 0.007 pixels off on average with 2 (0.3 at worst)
+        and 0.03 with 4 (1.1).
 
     Returns:
       [B, H, W, C], in the dtype of the images.
@@ -193,6 +199,7 @@ def sample_bilinear(images: jax.Array, points: jax.Array) -> jax.Array:
     Returns:
       [B, ..., C], in the dtype of the images.
     """
+    images = jnp.asarray(images)
     batch, height, width, channels = images.shape
     if points.shape[0] != batch or points.shape[-1] != 2:
         raise UsageError(f'{batch} images are sampled at points [{batch}, ..., 2], not {points.shape}')
@@ -231,17 +238,13 @@ def _check_points(points, sources, targets, least: int):
 def _distance_weights(squared: list[jax.Array], alpha: float) -> list[jax.Array]:
     """Returns d^-alpha of the squared distances to each source, normalised to a sum of 1."""
     # Only ratios matter: with the least distance as unit nothing overflows, and as a constant it has no gradient.
-    nearest = jax.lax.stop_gradient(functools.reduce(jnp.minimum, squared))
-    weights = [nearest / d for d in squared]
+    distances = [d + _NEAR for d in squared]
+    nearest = jax.lax.stop_gradient(functools.reduce(jnp.minimum, distances))
+    weights = [nearest / d for d in distances]
     if alpha != 1:
         weights = [w**alpha for w in weights]
     total = functools.reduce(operator.add, weights)
     return [w / total for w in weights]
-
-
-def _divide(a: jax.Array, b: jax.Array, otherwise: float) -> jax.Array:
-    # Twice `where`: the gradient of a branch that is not taken would be NaN times zero.
-    return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), otherwise)
 
 
 def _radial(points: jax.Array, sources: jax.Array) -> jax.Array:
