@@ -40,6 +40,9 @@ MOVES = {
     'expand': (transforms.expand, dict(limit=3, p=0.8, value=0)),
     'min_iou_crop': (transforms.min_iou_crop, dict()),
     'yolo_jitter': (transforms.yolo_jitter, dict(size=(64, 51), value=0)),
+    'text_distort': (transforms.text_distort, dict()),
+    'text_stretch': (transforms.text_stretch, dict()),
+    'text_perspective': (transforms.text_perspective, dict(amount=0.4)),
     'rand_augment': (transforms.rand_augment, dict(count=1, magnitude=8)),
 }
 

@@ -1,4 +1,4 @@
-"""Geometric transforms of an image with its boxes and masks, each given as one 3x3 matrix.
+"""Geometric transforms of an image with its boxes and masks, each given as one 3x3 matrix (or a `PointMap`).
 
 Coordinates are (x, y) in pixels, x to the right and y down, with (0, 0) the upper left *corner* of the image: the
 centre of the first pixel is (0.5, 0.5), and the box of the whole image is [0, 0, W, H]. A matrix maps points of the
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -68,6 +68,21 @@ class SpatialFields(NamedTuple):
 
 
 SpatialSpec = SpatialFields | Mapping[str, Any] | None
+
+
+class PointMap(Protocol):
+    """A map of the plane that is not a matrix, such as `canon.data.images.deformation.Deformation`.
+
+    Attributes:
+      places: where each pixel of the result comes from, [H, W, 2] in pixels of the image before.
+    """
+
+    @property
+    def places(self) -> np.ndarray: ...
+
+    def move_boxes(self, boxes: np.ndarray) -> np.ndarray:
+        """Returns the axis-aligned boxes around the moved boxes [K, 4], float64, not clipped."""
+        ...
 
 
 # --- matrices --------------------------------------------------------------------------------------------------------
@@ -131,8 +146,10 @@ def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return mapped[..., :2] / mapped[..., 2:]
 
 
-def transform_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def transform_boxes(boxes: np.ndarray, matrix: np.ndarray | PointMap) -> np.ndarray:
     """Returns the axis-aligned boxes around the mapped corners of `boxes` [K, 4], float64, not clipped."""
+    if not isinstance(matrix, np.ndarray):
+        return matrix.move_boxes(boxes)
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     # All four corners: after a rotation any of them may be outermost.
     corners = transform_points(boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2), matrix)
@@ -176,12 +193,15 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: Size, fill: float = 0) -> 
     return np.concatenate([c.reshape(*size, -1) for c in channels], -1)
 
 
-def warp_nearest(values: np.ndarray, matrix: np.ndarray, size: Size, fill: float = 0) -> np.ndarray:
+def warp_nearest(values: np.ndarray, matrix: np.ndarray | PointMap, size: Size, fill: float = 0) -> np.ndarray:
     """Warps labels or masks [..., H, W] of any type, taking the value at the nearest centre of a pixel."""
     height, width = values.shape[-2:]
     # From each centre of the result back into the input, so that no pixel of the result stays empty.
-    y, x = np.mgrid[: size[0], : size[1]] + 0.5
-    u, v, w = np.linalg.inv(matrix) @ np.stack([x.ravel(), y.ravel(), np.ones(x.size)])
+    if isinstance(matrix, np.ndarray):
+        y, x = np.mgrid[: size[0], : size[1]] + 0.5
+        u, v, w = np.linalg.inv(matrix) @ np.stack([x.ravel(), y.ravel(), np.ones(x.size)])
+    else:
+        (u, v), w = matrix.places.reshape(-1, 2).T, 1.0
     with np.errstate(divide='ignore', invalid='ignore'):  # w is 0 on the horizon of a perspective
         u, v = np.floor(u / w), np.floor(v / w)
         inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
@@ -252,7 +272,7 @@ def transform_fields(
     example: Example,
     field: str,
     image: np.ndarray,
-    matrix: np.ndarray,
+    matrix: np.ndarray | PointMap,
     along: SpatialFields,
     before: Size | None = None,
     place: bool = False,
@@ -268,7 +288,7 @@ def transform_fields(
       example: an example whose field `field` is the image as it was.
       field: of the image.
       image: the transformed image.
-      matrix: what maps the old image to the new one.
+      matrix: what maps the old image to the new one, or a map of points that is not linear.
       along: the fields of boxes and masks.
       before: the old image's size, if the example does not hold it decoded.
       place: adds 'placement' to an example that has boxes or 'original_size', with the identity before `matrix`. Only
@@ -302,10 +322,10 @@ def find_placement(example: Example, size: Size) -> np.ndarray:
     return np.array((1, 1, 0, 0) if unchanged else (np.nan,) * 4, np.float32)
 
 
-def _compose_placement(placement: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    scale = np.diagonal(matrix)[:2]
-    if not is_axis_aligned(matrix) or (scale <= 0).any():
+def _compose_placement(placement: np.ndarray, matrix: np.ndarray | PointMap) -> np.ndarray:
+    if not isinstance(matrix, np.ndarray) or not is_axis_aligned(matrix) or (np.diagonal(matrix)[:2] <= 0).any():
         return np.full(4, np.nan, np.float32)
+    scale = np.diagonal(matrix)[:2]
     old = np.asarray(placement, np.float64)
     return np.concatenate([scale * old[:2], scale * old[2:] + matrix[:2, 2]]).astype(np.float32)
 

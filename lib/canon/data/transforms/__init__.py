@@ -56,6 +56,7 @@ from canon.data.transforms.photometric import (
     random_grey,
 )
 from canon.data.transforms.randaugment import rand_augment
+from canon.data.transforms.text_warps import text_distort, text_perspective, text_stretch
 
 __all__ = [
     'center_crop', 'check_label', 'colour_jitter', 'colour_shift', 'cutout', 'decode', 'decode_random_resized_crop',
@@ -63,8 +64,8 @@ __all__ = [
     'min_iou_crop', 'mixup', 'one_hot', 'pad', 'pad_boxes', 'pad_proposals', 'pca_noise', 'rand_augment',
     'random_affine', 'random_blur', 'random_crop', 'random_flip', 'random_grey', 'random_hsv', 'random_perspective',
     'random_resized_crop', 'random_rotation', 'random_scale', 'random_shift', 'random_translate', 'record_placement',
-    'rename', 'resize', 'resize_short', 'scale_jitter', 'ssd_photometric', 'standardise', 'ten_crop', 'to_float',
-    'to_uint8', 'yolo_jitter',
+    'rename', 'resize', 'resize_short', 'scale_jitter', 'ssd_photometric', 'standardise', 'ten_crop', 'text_distort',
+    'text_perspective', 'text_stretch', 'to_float', 'to_uint8', 'yolo_jitter',
 ]  # fmt: skip
 
 
