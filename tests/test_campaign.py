@@ -15,9 +15,12 @@ def run_campaign(root, *arguments: str) -> str:
     return done.stdout
 
 
-def test_bad_settings_and_files_are_one_clear_line_each(root):
-    output = run_campaign(root, '--seed=1', '--count=24', '--only=settings,files')
-    assert int(re.search(r'(\d+) refused', output)[1]) >= 12
+@pytest.mark.parametrize(
+    ('families', 'count'), [('settings', 6), pytest.param('settings,files', 24, marks=pytest.mark.slow)]
+)
+def test_bad_settings_and_files_are_one_clear_line_each(root, families, count):
+    output = run_campaign(root, '--seed=1', f'--count={count}', f'--only={families}', '--jobs=1')
+    assert int(re.search(r'(\d+) refused', output)[1]) >= count / 2
 
 
 @pytest.mark.slow

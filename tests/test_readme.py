@@ -213,6 +213,7 @@ def test_one_file_adds_a_data_set_to_each_room(copy, env):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_every_program(root, copy, env):
     programs = blocks(root, 'python')
     assert len(programs) >= 2
