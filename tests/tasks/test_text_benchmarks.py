@@ -12,7 +12,7 @@ from canon import data, losses
 from canon.data.pipeline.source import Info
 from canon.errors import UsageError
 from canon.metrics import score_texts
-from canon.tasks.text_benchmarks import BenchmarkSettings, TextBenchmark, benchmark_evaluator
+from canon.tasks.text_benchmarks import BenchmarkEvaluation, TextBenchmark, benchmark_evaluator
 from canon.tasks.text_recognition import make_grey_input, recognition_task
 from canon.train.evaluation import evaluate
 from canon.train.shard import make_mesh
@@ -140,22 +140,32 @@ def test_lexica():
 
 def test_names_of_benchmarks():
     for names in ((), ('x', 'x'), ('all',)):
-        with pytest.raises(UsageError, match=r"need names that differ, other than 'all'; give them titles"):
+        with pytest.raises(UsageError, match=r"need names that differ, other than 'all'"):
             make([TextBenchmark(name, FIRST) for name in names])
 
 
-def test_settings_load_a_set_and_name_its_variant(tmp_path):
+def test_settings_load_sets_and_name_their_variants(tmp_path, caplog):
     for number, text in ((1, 'x' * 40), (2, 'No!')):
         (tmp_path / 'test/IMG').mkdir(parents=True, exist_ok=True)
         (tmp_path / 'test/label').mkdir(exist_ok=True)
         Image.fromarray(np.full((4, 6, 3), number, np.uint8)).save(tmp_path / f'test/IMG/{number}.png')
         (tmp_path / f'test/label/{number}.txt').write_text(text)
-    source = dict(path=str(tmp_path), words='alphanumeric')
-    benchmark = BenchmarkSettings(name='word_folder', source=source, title='mine').load(data.Alphabet('alphanumeric'))
-    assert (benchmark.name, benchmark.variant) == ('mine', 'words=alphanumeric')
-    assert [benchmark.source.read_text(i) for i in range(len(benchmark.source))] == ['x' * 40]
-    whole = BenchmarkSettings(name='word_folder', source=dict(path=str(tmp_path))).load(data.Alphabet('alphanumeric'))
-    assert (whole.name, whole.variant, len(whole.source)) == ('word_folder', '', 2)
+    alphabet, folder = data.Alphabet('alphanumeric'), str(tmp_path)
+    sets = dict(
+        mine=dict(name='word_folder', source=dict(path=folder, words='alphanumeric'), lexicon='full'),
+        absent=dict(name='svt', source=dict(path=None)),
+        sliced=dict(name='word_folder', split='test[1:]', source=dict(path=folder, outside='filter')),
+        every=dict(name='word_folder', source=dict(path=folder)),
+    )
+    with caplog.at_level(logging.INFO, 'canon'):
+        loaded = {b.name: b for b in BenchmarkEvaluation(sets=sets).load(alphabet)}
+    assert {name: (b.variant, len(b.source)) for name, b in loaded.items()} == {
+        'every': ('', 2), 'mine': ('words=alphanumeric, full lexicon', 1), 'sliced': ('outside=filter', 1)
+    }  # fmt: skip
+    assert loaded['mine'].source.read_text(0) == 'x' * 40
+    assert 'benchmarks without a path are left out: set data.benchmarks.sets.absent.source.path' in caplog.text
+    with pytest.raises(UsageError, match=r'data\.benchmarks\.sets\.x\.titel: BenchmarkSettings takes no such key'):
+        BenchmarkEvaluation(sets=dict(x=dict(name='svt', titel=1))).load(alphabet)
 
 
 def test_wide_images_go_to_wide_batches():

@@ -19,9 +19,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from canon import backend, metrics
+from canon import backend, metrics, named
 from canon.data.detection.sized_batches import MakeTransforms, image_sizes
 from canon.data.images.geometry import Size
+from canon.data.pipeline.loading import DATA_SETS
 from canon.data.pipeline.mixing import Concatenated
 from canon.data.pipeline.source import Example, Source
 from canon.data.text.alphabets import Alphabet
@@ -69,42 +70,81 @@ class TextBenchmark(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSettings:
-    """An entry of config.data.evals.*.benchmarks.
+    """An entry of config.data.benchmarks.sets.
 
     Attributes:
       name: of the data set (`canon.data.load_source`).
       split: of it; may be sliced.
       source: further arguments of the data set: path, words, exclude, outside, ...
-      title: in the table and in the names of metrics; the data set's name if None.
       lexicon: 'none', 'own' (of each image, as the set has it) or 'full' (all words of the set).
     """
 
     name: str
     split: str = 'test'
     source: Mapping[str, Any] | None = None
-    title: str | None = None
     lexicon: Lexicon = 'none'
 
     @property
     def variant(self) -> str:
         """What distinguishes the set: its arguments besides the path, and the lexicon that is used."""
-        arguments = {key: value for key, value in (self.source or {}).items() if key != 'path'}
-        shown = [f'{key}={value}' for key, value in arguments.items()]
+        shown = [f'{key}={value}' for key, value in self._arguments().items() if key != 'path']
         return ', '.join(shown + ([f'{self.lexicon} lexicon'] if self.lexicon != 'none' else []))
 
-    def load(self, alphabet: Alphabet, data_dir: str | None = None) -> TextBenchmark:
+    @property
+    def is_missing(self) -> bool:
+        """Whether the set is read from files, and no path is given."""
+        function = DATA_SETS.get(self.name)
+        return function is not None and named.accepts(function, 'path') and 'path' not in self._arguments()
+
+    def load(self, title: str, alphabet: Alphabet, data_dir: str | None = None) -> TextBenchmark:
         """Loads the set. Long labels are allowed, since texts are compared as strings.
 
         Args:
+          title: the name in the table and of the metrics.
           alphabet: the characters of labels.
           data_dir: of TFDS sets.
 
         Raises:
           UsageError: as `canon.data.text.labelled.load_labelled`.
         """
-        arguments = {'data_dir': data_dir, 'max_length': _LONGEST, **(self.source or {})}
+        arguments = {'data_dir': data_dir, 'max_length': _LONGEST, **self._arguments()}
         source = load_labelled(self.name, self.split, alphabet, **arguments)
-        return TextBenchmark(self.title or self.name, source, self.variant, self.lexicon)
+        return TextBenchmark(title, source, self.variant, self.lexicon)
+
+    def _arguments(self) -> dict[str, Any]:
+        # None is a placeholder of the config, which the command line did not set.
+        return {key: value for key, value in (self.source or {}).items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkEvaluation:
+    """config.data.benchmarks.
+
+    Attributes:
+      sets: {title: `BenchmarkSettings`}; those of files without a path are left out.
+      transforms: a chain (`canon.data.transforms.make_transforms`).
+      beam: width of the prefix beam search; 0 decodes the best path.
+      compare: what CER, WER and NED compare: 'alphanumeric' (36 characters, case-insensitive) or 'exact' texts.
+    """
+
+    sets: Mapping[str, Any]
+    transforms: Mapping[str, Any] | None = None
+    beam: Annotated[int, Range(0)] = 0
+    compare: Comparison = 'alphanumeric'
+
+    def load(self, alphabet: Alphabet, data_dir: str | None = None) -> list[TextBenchmark]:
+        """Loads the sets that have a path, by title, and logs which have none. Arguments are those of the entries."""
+        loaded, missing = [], []
+        for title in sorted(self.sets):
+            settings = named.call(BenchmarkSettings, self.sets[title], f'data.benchmarks.sets.{title}')
+            if settings.is_missing:
+                missing.append(title)
+            else:
+                loaded.append(settings.load(title, alphabet, data_dir))
+        if missing:
+            keys = ', '.join(f'data.benchmarks.sets.{title}.source.path' for title in missing)
+            logging.getLogger('canon').info('benchmarks without a path are left out: set %s', keys)
+        return loaded
 
 
 def benchmark_evaluator(
@@ -142,7 +182,7 @@ def benchmark_evaluator(
     """
     names = [benchmark.name for benchmark in benchmarks]
     if not names or len(set(names)) < len(names) or _ALL in names:
-        raise UsageError(f'benchmarks {names} need names that differ, other than {_ALL!r}; give them titles')
+        raise UsageError(f'benchmarks {names} need names that differ, other than {_ALL!r}')
     # Images are read once per evaluation, and evaluations are rare: none are kept in memory.
     parts = [
         batch_lines_once(_Numbered(b.source, number), batch_size, sizes, make_transforms, threads=0, memory_limit=0)
