@@ -3,7 +3,7 @@
     ./launch.sh sweep configs/claims/ssd_yolo.py
     ./launch.sh table runs/claims/ssd_yolo
 
-YOLO has a cell of 16 pixels for each object, and its boxes come from fully connected layers on the coarsest map; SSD
+YOLO has one object for each cell of 8 pixels, and predicts from one map; SSD
 has priors of several shapes from stride 4 on. Both narrow networks see the same scenes, sizes and number of steps.
 """
 

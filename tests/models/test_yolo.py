@@ -105,6 +105,26 @@ def test_precision():
     assert {s.dtype for s in stages.values()} == {np.dtype(jnp.bfloat16)}
 
 
+def test_a_backbone_is_read_at_one_stage():
+    """The stage of stride 8 gives 64 / 8 cells; the count is that of the backbone's first four stages and the layers."""
+    arguments = dict(backbone=dict(name='vgg.vgg11', width=0.125), stage='conv4', num_classes=3, size=64)
+    model = models.make_model('yolo.backbone_yolo', **arguments, channels=(24, 16), hidden=(32,), per_cell=True)
+    x = np.zeros((2, 64, 64, 3), np.float32)
+    output, variables = jax.eval_shape(lambda k: model.init_with_output(k, x), jax.random.key(0))
+    assert output.shape == (2, 8, 8, 13)
+    own = {name: layer for name, layer in variables['params'].items() if name != 'backbone'}
+    widths = [512 // 8, 24, 16]
+    total = sum(9 * a * b + b for a, b in itertools.pairwise(widths)) + (16 * 32 + 32) + (32 * 13 + 13)
+    assert count(own) == total
+    maps = jax.eval_shape(lambda v: model.apply(v, x, method='features'), variables)
+    assert maps['conv4'].shape == (2, 8, 8, 64)
+    assert maps['extra1'].shape == (2, 8, 8, 16)
+    with pytest.raises(UsageError, match="no stage 'conv9'"):
+        models.make_model('yolo.backbone_yolo', **arguments | dict(stage='conv9'))
+    with pytest.raises(UsageError, match='size=60 must be a multiple of 8'):
+        models.make_model('yolo.backbone_yolo', **arguments | dict(size=60))
+
+
 def test_the_output_is_separated_in_its_documented_order():
     """A cell's values in order: C class scores, N confidences, N boxes of four."""
     output = jnp.arange(2 * 3 * 3 * 13.0).reshape(2, 3, 3, 13)

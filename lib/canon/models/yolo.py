@@ -14,6 +14,7 @@ width and height relative to the image, as the loss compares them (eq. 3); `deco
 the score of a class is its class score times the confidence of the box (eq. 1).
 """
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,9 +25,10 @@ from jax.nn import initializers
 
 from canon import ops
 from canon.errors import UsageError
-from canon.models import cite
-from canon.named import Count, DropRate
+from canon.models import cite, make_backbone
+from canon.named import Count, DropRate, suggest
 from canon.nn import BatchNorm, Conv, Network, scale_channels
+from canon.nn.trace import trace_stages
 
 _SOURCE = 'Redmon et al. 2016, Table 1, VOC07 mAP'
 TABLE = (
@@ -50,7 +52,7 @@ class YOLO(Network):
     """Images [B, size, size, 3] -> [B, S, S, N * 5 + C]; stages conv1, conv2, ..., the last of each resolution.
 
     Convolutions are named conv<stage>_<index>, their normalisations bn<stage>_<index>; the fully connected layers 'fc1'
-    (of `fast_yolo` also 'fc0') and 'output'.
+    (of `fast_yolo` also 'fc0') and 'output'. After a backbone, 'backbone', they are extra<stage>_<index>.
 
     Attributes:
       convolutions: (kernel size, channels) by stage.
@@ -65,6 +67,8 @@ class YOLO(Network):
       dropout: rate after the last hidden layer.
       per_cell: applies the fully connected layers to each cell with the same weights, as 1x1 convolutions.
       dtype: of the computation.
+      backbone: a network with `features`, which the convolutions follow; None: they read the image.
+      backbone_stage: the one of its stages that they read.
     """
 
     convolutions: tuple[tuple[tuple[int, int], ...], ...]
@@ -78,6 +82,8 @@ class YOLO(Network):
     dropout: float
     per_cell: bool
     dtype: Any
+    backbone: Network | None = None
+    backbone_stage: str = ''
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
@@ -89,18 +95,21 @@ class YOLO(Network):
             )
         leaky = partial(ops.leaky_relu, slope=0.1)
         dense = partial(nn.Dense, dtype=self.dtype, kernel_init=initializers.glorot_uniform())
-        x, stages = images, {}
+        x, stages, prefix = images, {}, 'conv'
+        if self.backbone is not None:
+            stages, prefix = self.backbone.features(images, train), 'extra'
+            x = stages[self.backbone_stage]
         for stage, (convolutions, halving) in enumerate(zip(self.convolutions, self.halvings, strict=True), start=1):
             for index, (kernel_size, channels) in enumerate(convolutions, start=1):
                 # Strided convolutions pad k // 2 on both sides, as darknet does: 'same' would shift the windows of even
                 # images.
                 strided = ('first' in halving and index == 1) or ('last' in halving and index == len(convolutions))
                 shape = (channels, kernel_size, 2 if strided else 1, kernel_size // 2)
-                x = Conv(*shape, use_bias=not self.batch_norm, dtype=self.dtype, name=f'conv{stage}_{index}')(x)
+                x = Conv(*shape, use_bias=not self.batch_norm, dtype=self.dtype, name=f'{prefix}{stage}_{index}')(x)
                 if self.batch_norm:
                     x = BatchNorm(dtype=self.dtype, name=f'bn{stage}_{index}')(x, train)
                 x = leaky(x)
-            stages[f'conv{stage}'] = x
+            stages[f'{prefix}{stage}'] = x
             if 'pool' in halving:
                 x = ops.max_pool(x, 2)
         if features:
@@ -230,6 +239,61 @@ def fast_yolo(
     halvings = ('pool',) * 6 + ('',)
     options = dict(num_classes=num_classes, num_boxes=num_boxes, batch_norm=batch_norm, dropout=dropout)
     return _build(_FAST_STAGES, halvings, tuple(hidden), size, stride, width, dtype, per_cell=per_cell, **options)
+
+
+def backbone_yolo(
+    backbone: Mapping[str, Any],
+    stage: str,
+    num_classes: Count = 20,
+    num_boxes: Count = 2,
+    size: Count = 448,
+    channels: Sequence[Count] = (1024, 1024, 1024, 1024),
+    hidden: Sequence[Count] = (4096,),
+    batch_norm: bool = False,
+    dropout: DropRate = 0.5,
+    per_cell: bool = False,
+    dtype: str | None = None,
+) -> YOLO:
+    """YOLO on any backbone: section 4.1 of the paper reports one on VGG-16.
+
+    Args:
+      backbone: name and arguments of a network with `features`: dict(name='vgg.vgg16').
+      stage: of the backbone that is read; its stride gives the cells.
+      num_classes: C, without a background.
+      num_boxes: N per cell.
+      size: of the images, a multiple of the stage's stride.
+      channels: of the 3x3 convolutions after it: section 2.2 adds four to the pretrained ones.
+      hidden: units of the fully connected layers before the output.
+      batch_norm: after every one of these convolutions.
+      dropout: rate after the last hidden layer.
+      per_cell: see `yolo`.
+      dtype: of the computation, such as 'bfloat16'; parameters and the output stay float32.
+
+    Raises:
+      UsageError: the backbone is unknown or has no such stage, or the size is not a multiple of its stride.
+    """
+    network = make_backbone(backbone, dtype)
+    traced = trace_stages(network)
+    if stage not in traced:
+        raise UsageError(f'model.backbone has no stage {stage!r}{suggest(stage, traced)}; it has {", ".join(traced)}')
+    stride = traced[stage].stride[0]
+    if size % stride:
+        raise UsageError(f'model.size={size} must be a multiple of {stride}, the stride of {stage!r}')
+    return YOLO(
+        convolutions=(tuple((3, n) for n in channels),),
+        halvings=('',),
+        hidden=tuple(hidden),
+        size=size,
+        grid=size // stride,
+        num_classes=num_classes,
+        num_boxes=num_boxes,
+        batch_norm=batch_norm,
+        dropout=dropout,
+        per_cell=per_cell,
+        dtype=None if dtype is None else jnp.dtype(dtype),
+        backbone=network,
+        backbone_stage=stage,
+    )
 
 
 def _build(stages, halvings, hidden, size, stride, width, dtype, **options) -> YOLO:
