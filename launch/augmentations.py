@@ -44,6 +44,9 @@ SHEETS = {
             ('random_translate', dict(share=0.3, fill=128)),
             ('random_affine', dict(degrees=20, translate=0.1, scale=(0.8, 1.2), shear=0.3, fill=128)),
             ('random_perspective', dict(p=1.0, fill=128)),
+            ('text_distort', dict()),
+            ('text_stretch', dict()),
+            ('text_perspective', dict()),
         ),
     ),
     'detection': (
