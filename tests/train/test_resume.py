@@ -37,7 +37,7 @@ def assert_same(a, b):
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
-@pytest.mark.parametrize('accumulate', [1, 4])
+@pytest.mark.parametrize('accumulate', [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_ten_steps_are_five_and_five(tmp_path, accumulate):
     straight = fit(toy.experiment(), toy.config(accumulate=accumulate), tmp_path / 'a', quiet=True)
     first = fit(toy.experiment(), toy.config(accumulate=accumulate, stop_after=5), tmp_path / 'b', quiet=True)
@@ -95,7 +95,7 @@ def wait_for(path, text, process, seconds=120):
     raise AssertionError(f'{text!r} never stood in {path}')
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('number', [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_ends_well(root, same_pool, tmp_path, number):
     process = start(root, same_pool + SLOW_RUN.format(workdir=str(tmp_path / 'run')))
     wait_for(tmp_path / 'run' / 'metrics.jsonl', '"step": 3,', process)
@@ -184,7 +184,7 @@ def test_kill_9_loses_nothing_that_was_saved(root, same_pool, tmp_path):
     assert logs[0] == logs[1]
 
 
-@pytest.mark.parametrize('damage', ['truncate', 'remove'])
+@pytest.mark.parametrize('damage', ['truncate', pytest.param('remove', marks=pytest.mark.slow)])
 def test_a_broken_checkpoint_falls_back_to_the_one_before(tmp_path, damage, caplog):
     config = toy.config(checkpoint=dict(every=2, keep=5))
     straight = fit(toy.experiment(), config, tmp_path, quiet=True)
@@ -204,7 +204,7 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before(tmp_path, damage, capl
     assert_same(straight.state, fit(toy.experiment(), config, tmp_path, quiet=True).state)
 
 
-@pytest.mark.parametrize('processes', [1, 2])
+@pytest.mark.parametrize('processes', [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_job_of_other_size_reads_what_was_saved(tmp_path, monkeypatch, processes):
     """One process writes a file an array, several write another format: each reads the other's."""
     from canon.train import checkpoint_files as files
@@ -247,7 +247,7 @@ def test_a_run_that_is_forced_on_at_another_rate_trains_at_it(tmp_path):
     for steps, rate in ((2, 0.5), (4, 0.125)):
         config = toy.config(steps=steps, log_every=1, evals=dict(test=dict(every=4)))
         config['tx'] = dict(name='adamw', learning_rate=rate, weight_decay=rate)
-        made = toy.experiment(toy.Net(batch_norm=False, width=1), tx=optim.make_optimizer(config['tx']))
+        made = toy.linear(tx=optim.make_optimizer(config['tx']))
         fitted = fit(made, config, tmp_path, force=True, quiet=True)
     assert json.loads((tmp_path / 'config.json').read_text())['tx']['learning_rate'] == 0.125
     rows = [r for r in read_rows(tmp_path / 'metrics.jsonl') if 'train/learning_rate' in r]

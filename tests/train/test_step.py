@@ -59,10 +59,14 @@ def linear_batch(rows=8):
     }
 
 
+def start_state(task, tx, batch):
+    return jax.jit(lambda batch: init_state(task, tx, 0, batch))(batch)
+
+
 def step_of(task, accumulate=1, rate=0.1):
     tx = optim.sgd(rate)
     batch = linear_batch()
-    state = init_state(task, tx, 0, batch)
+    state = start_state(task, tx, batch)
     return state, jax.jit(make_step(task, tx, 0, accumulate))
 
 
@@ -100,7 +104,7 @@ def test_nan_in_masked_rows_does_not_count():
 def test_the_gradient_is_taken_at_the_lookahead(stored):
     """Two steps of Sutskever's Nesterov by hand; a gradient at theta would differ in the second."""
     task, tx, batch = linear_task(), optim.nesterov(0.1, momentum=0.9, stored=stored), linear_batch()
-    state = init_state(task, tx, 0, batch)
+    state = start_state(task, tx, batch)
     step = jax.jit(make_step(task, tx, 0))
     x, y, m = (np.asarray(batch[k], np.float64) for k in ('x', 'y', 'mask'))
     theta, v = np.asarray(state.params['w'], np.float64), np.zeros(3)
@@ -121,7 +125,7 @@ def test_accumulation_equals_one_batch_without_batchnorm_and_dropout():
     experiment = toy.experiment(toy.Net(batch_norm=False, dropout=0.0))
     task = experiment.task._replace(loss=_without_augmentation(experiment.task))
     batch = experiment.train[0]
-    state = init_state(task, experiment.tx, 0, batch)
+    state = start_state(task, experiment.tx, batch)
     whole, _ = jax.jit(make_step(task, experiment.tx, 0))(state, batch)
     parts, metrics = jax.jit(make_step(task, experiment.tx, 0, 4))(state, batch)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
@@ -149,7 +153,7 @@ def test_accumulation_carries_mutable_from_part_to_part():
         lambda key, batch: {'params': {'w': jnp.ones(())}, 'n': jnp.zeros(()), 'last': jnp.zeros(())}, loss, None
     )
     batch = {'x': jnp.arange(8.0)}
-    state = init_state(task, optax.sgd(0.1), 0, batch)
+    state = start_state(task, optax.sgd(0.1), batch)
     new, _ = jax.jit(make_step(task, optax.sgd(0.1), 0, 4))(state, batch)
     assert float(new.mutable['n']) == 4
     assert float(new.mutable['last']) == 7
@@ -239,31 +243,44 @@ def run(name, steps=6, folder=None, **more):
 
 assert len(jax.devices()) == 8
 rules = (('Dense_0/kernel', ('model', None)),)
-out = dict(
-    one=run('one', mesh=dict(data=1)),
-    data=run('data'),
-    fsdp=run('fsdp', shard=dict(fsdp=8)),
-    model=run('model', mesh=dict(data=4, model=2), shard=dict(rules=rules)),
-    accumulated=run('accumulated', accumulate=2),
-)
-half = tempfile.mkdtemp()
-run('half', folder=half, stop_after=3, shard=dict(fsdp=8))
-out['resumed_on_two'] = run('resumed', folder=half, mesh=dict(data=2))
+out = dict(one=run('one', mesh=dict(data=1)), fsdp=run('fsdp', shard=dict(fsdp=8)))
+if 'all' in sys.argv:
+    out['data'] = run('data')
+    out['model'] = run('model', mesh=dict(data=4, model=2), shard=dict(rules=rules))
+    out['accumulated'] = run('accumulated', accumulate=2)
+    half = tempfile.mkdtemp()
+    run('half', folder=half, stop_after=3, shard=dict(fsdp=8))
+    out['resumed_on_two'] = run('resumed', folder=half, mesh=dict(data=2))
 print(json.dumps(out))
 """
 
 
-@pytest.fixture(scope='module')
-def eight(root):
+def train_on_eight(root, *words):
     """Runs of the toy experiment on eight fake devices, in a process of their own."""
     env = os.environ | {'XLA_FLAGS': f'--xla_force_host_platform_device_count=8 {XLA_FLAGS}'}
-    done = subprocess.run([sys.executable, '-c', EIGHT], capture_output=True, text=True, cwd=root, env=env)
+    done = subprocess.run([sys.executable, '-c', EIGHT, *words], capture_output=True, text=True, cwd=root, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.fixture(scope='module')
+def eight(root):
+    return train_on_eight(root, 'all')
+
+
+def test_a_sharded_run_learns_the_same(root):
+    runs = train_on_eight(root)
+    check_equal_learning(runs, 'fsdp')
+    check_fsdp_layout(runs['fsdp'])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('other', ['data', 'fsdp', 'model', 'resumed_on_two'])
 def test_any_layout_learns_the_same(eight, other):
+    check_equal_learning(eight, other)
+
+
+def check_equal_learning(eight, other):
     """BatchNorm, dropout, augmentation, masks, clipping and EMA included."""
     assert eight['one']['params'].keys() == eight[other]['params'].keys()
     for name, value in eight['one']['params'].items():
@@ -271,18 +288,23 @@ def test_any_layout_learns_the_same(eight, other):
     assert eight[other]['metrics'] == pytest.approx(eight['one']['metrics'], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_layouts_are_what_was_asked(eight):
     assert eight['data']['sharded'] == eight['data']['opt'] == 0
-    assert eight['fsdp']['sharded'] >= 4
-    # Adam's two moments and the average are cut like the parameters they belong to.
-    assert eight['fsdp']['opt'] == 3 * eight['fsdp']['sharded']
+    check_fsdp_layout(eight['fsdp'])
     assert eight['model']['sharded'] == 1
+
+
+def check_fsdp_layout(run):
+    assert run['sharded'] >= 4
+    # Adam's two moments and the average are cut like the parameters they belong to.
+    assert run['opt'] == 3 * run['sharded']
 
 
 def test_a_skipped_step_leaves_mutable_as_it_was():
     experiment = toy.experiment(tx=optim.skip_nonfinite(optim.sgd(0.1)))
     batch = experiment.train[0]
-    state = init_state(experiment.task, experiment.tx, 0, batch)
+    state = start_state(experiment.task, experiment.tx, batch)
     step = jax.jit(make_step(experiment.task, experiment.tx, 0))
     skipped, metrics = step(state, {**batch, 'image': np.full_like(batch['image'], np.nan)})
     assert metrics['skipped_updates'].total == 1
