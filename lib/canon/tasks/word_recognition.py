@@ -21,18 +21,22 @@ CTC, so that the same evaluators and the same augmentation serve all of them:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from canon import losses, metrics, plots
+from canon import backend, losses, metrics, plots
 from canon.data.text.alphabets import Alphabet
-from canon.data.text.words import NgramTable
+from canon.data.text.engine.lexicon import read_words
+from canon.data.text.words import NgramTable, count_ngrams, encode_words
 from canon.losses.words import ngram_loss, position_loss
 from canon.models.attention_reader import END
+from canon.named import Count
 from canon.ops import words as word_ops
 from canon.ops.ctc import Readings
 from canon.ops.words import find_words, mark_ngrams
@@ -42,6 +46,66 @@ from canon.train import Evaluator, Task
 
 MakeInput = Callable[[Any], jax.Array]
 Decode = Callable[[jax.Array], Readings]
+
+
+@dataclass(frozen=True)
+class ReaderSettings:
+    """config.reader.
+
+    Attributes:
+      kind: 'char', 'dict', 'ngram' or 'attention', the task.
+      words: the dictionary of 'dict', the words that n-grams are counted in and read from, and with `listed` those of
+        'char': a file with a word per line, the words, or None for those of CPython's documentation
+        (`canon.data.text.engine`).
+      listed: reads 'char' as the most probable word of the list, and not as free characters.
+      num_ngrams: of 'ngram'.
+      order: characters of the longest n-grams.
+      inverse_frequency: scales the gradient of an n-gram by the inverse of its frequency.
+      nearest: reads 'ngram' by the nearest bag of n-grams and not by the most probable one.
+    """
+
+    kind: Literal['char', 'dict', 'ngram', 'attention'] = 'char'
+    words: str | tuple[str, ...] | None = None
+    listed: bool = False
+    num_ngrams: Count = 10_000
+    order: Count = 4
+    inverse_frequency: bool = True
+    nearest: bool = False
+
+
+def make_reader(
+    settings: ReaderSettings,
+    make_model: Callable[..., Any],
+    make_input: MakeInput,
+    alphabet: Alphabet,
+    max_length: Count,
+) -> tuple[Task, Decode]:
+    """Makes the task of `settings.kind` and the decoder of its outputs.
+
+    Args:
+      settings: the kind, and its words and n-grams.
+      make_model: makes the network of the sizes that they require, `make_model(num_words=3092)`; 'char' has
+        `num_classes` and `positions`, 'dict' `num_words`, 'ngram' `num_ngrams` and 'attention' `num_classes`.
+      make_input: the network's input from a batch.
+      alphabet: the characters of classes 1, 2, ...
+      max_length: characters of the longest label.
+    """
+    if settings.kind == 'attention':
+        task = attention_task(make_model(num_classes=len(alphabet)), make_input, max_length)
+        return task, read_attention
+    if settings.kind == 'char' and not settings.listed:
+        model = make_model(num_classes=len(alphabet), positions=max_length)
+        return char_task(model, make_input), word_ops.read_positions
+    texts, labels = encode_words(read_words(settings.words, alphabet)[0], alphabet, max_length)
+    if settings.kind == 'char':
+        model = make_model(num_classes=len(alphabet), positions=max_length)
+        return char_task(model, make_input), partial(read_listed_positions, labels=labels)
+    if settings.kind == 'dict':
+        task = dict_task(make_model(num_words=len(texts)), make_input, labels)
+        return task, partial(read_listed_words, labels=labels)
+    ngrams = count_ngrams(texts, alphabet, settings.num_ngrams, settings.order)
+    task = ngram_task(make_model(num_ngrams=len(ngrams.texts)), make_input, ngrams, settings.inverse_frequency)
+    return task, partial(read_ngrams, labels=labels, ngrams=ngrams, nearest=settings.nearest)
 
 
 def make_standardised_input(eps: float = 1e-3) -> MakeInput:
@@ -231,11 +295,8 @@ def word_evaluator(task: Task, decode: Decode, batches: Any, alphabet: Alphabet)
       alphabet: the characters of classes 1, 2, ...
     """
 
-    def read(params, mutable, batch):
-        return decode(task.predict(params, mutable, batch))
-
     def measure(params, mutable, batch):
-        labels, lengths, _ = read(params, mutable, batch)
+        labels, lengths, _ = decode(task.predict(params, mutable, batch))
         target = batch['label'], batch['label_length'], batch['mask']
         return {
             'word_accuracy': metrics.word_accuracy(labels, lengths, *target),
@@ -246,21 +307,35 @@ def word_evaluator(task: Task, decode: Decode, batches: Any, alphabet: Alphabet)
         return {name: mean.value for name, mean in sums.items()}
 
     def draw(params, mutable, sums):
-        run = jax.jit(read)  # the batches of an evaluation have one shape
-
-        def rows():
-            for batch in batches.iterate():
-                labels, _, log_probs = map(np.asarray, run(params, mutable, batch))
-                yield [
-                    (batch['image'][i], alphabet.decode(batch['label'][i]), alphabet.decode(labels[i]), log_probs[i])
-                    for i in np.flatnonzero(batch['mask'])
-                ]
-
-        correct, incorrect = select_samples(rows())
+        readings = read_word_batches(task, decode, params, mutable, batches.iterate(), alphabet)
+        correct, incorrect = select_samples(readings)
         titles = 'right: the text', 'wrong, surest first: the text, then what is read'
         return {name: _draw(r, t) for name, r, t in zip(('right', 'wrong'), (correct, incorrect), titles, strict=True)}
 
     return Evaluator(batches, measure, finish, draw)
+
+
+def read_word_batches(
+    task: Task, decode: Decode, params: Any, mutable: Any, batches: Iterable[Any], alphabet: Alphabet
+) -> Iterator[list[tuple[np.ndarray, str, str, float]]]:
+    """Yields the readings of each batch: (image, target, text, probability of the text) of the rows in its mask.
+
+    Args:
+      task: one of this module.
+      decode: from the task's outputs to the readings.
+      params: its parameters.
+      mutable: its other variables.
+      batches: with 'image' and 'mask'. Without 'label' the targets are empty.
+      alphabet: the characters of classes 1, 2, ...
+    """
+    read = backend.jit(lambda p, m, b: decode(task.predict(p, m, b)))  # the batches have one shape
+    for batch in batches:
+        labels, _, log_probs = map(np.asarray, read(params, mutable, batch))
+        targets = batch.get('label', np.zeros((len(labels), 0), np.int32))
+        yield [
+            (batch['image'][i], alphabet.decode(targets[i]), alphabet.decode(labels[i]), float(np.exp(log_probs[i])))
+            for i in np.flatnonzero(batch['mask'])
+        ]
 
 
 def _draw(readings: list, title: str):

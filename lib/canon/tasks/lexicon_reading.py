@@ -1,0 +1,74 @@
+"""Reading with a large lexicon: the words near the best path, scored exactly (Shi et al. 2015, section 2.3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from canon.data.text.alphabets import Alphabet
+from canon.data.text.lexicons import BKTree
+from canon.errors import UsageError
+from canon.ops.ctc import best_path, score_labels
+
+_LEAST_CANDIDATES = 8  # shapes are powers of two times this, so that few programs are compiled
+
+
+class LexiconReader:
+    """Reads argmax over the words w near l' of p(w | frames), where l' is the label of the most probable path.
+
+    Near are words within an edit distance of l'; the paper takes 3, with a lexicon of 50,000 words. They are found by a
+    BK-tree on the host, and scored by CTC on the device. Without a near word the reading is l' itself.
+
+        reader = LexiconReader(words, Alphabet(), distance=3)
+        texts = reader.read(task.predict(params, mutable, batch))
+    """
+
+    def __init__(self, words: Iterable[str], alphabet: Alphabet, distance: int = 3):
+        """
+        Args:
+          words: of the lexicon; characters that the alphabet lacks are removed.
+          alphabet: of classes 1, 2, ...
+          distance: edits between the best path and a word, at most.
+
+        Raises:
+          UsageError: no word is left, or the distance is negative.
+        """
+        if distance < 0:
+            raise UsageError(f'distance={distance} must not be negative')
+        self.alphabet, self.distance = alphabet, distance
+        self.tree = BKTree([text for text in map(alphabet.filter, words) if text])
+        self.longest = max(map(len, self.tree.words))
+
+    def read(self, log_probs: jax.Array, lengths: jax.Array | None = None) -> list[str]:
+        """Reads each row.
+
+        Args:
+          log_probs: of the classes in each frame, [B, T, C]; class 0 is the blank.
+          lengths: frames of each row [B]; all T if None.
+        """
+        lengths = jnp.full(len(log_probs), log_probs.shape[1]) if lengths is None else lengths
+        best = np.asarray(_best_path(log_probs, lengths).labels)
+        texts = [self.alphabet.decode(row) for row in best]
+        near = [[word for word, _ in self.tree.find(text, self.distance)] for text in texts]
+        most = max(map(len, near), default=0)
+        if not most:
+            return texts
+        count = _LEAST_CANDIDATES
+        while count < most:
+            count *= 2
+        labels = np.zeros((len(near), count, self.longest), np.int32)
+        sizes = np.zeros((len(near), count), np.int32)
+        for row, words in enumerate(near):
+            for place, word in enumerate(words):
+                encoded = self.alphabet.encode(word, self.longest)
+                labels[row, place], sizes[row, place] = encoded['label'], encoded['label_length']
+        scores = np.asarray(_score_labels(log_probs, lengths, labels, sizes))
+        chosen = np.where(sizes > 0, scores, -np.inf).argmax(1)
+        # Of equally probable words the nearest is taken, then the first of the lexicon.
+        return [words[place] if words else text for words, place, text in zip(near, chosen, texts, strict=True)]
+
+
+_best_path, _score_labels = jax.jit(best_path), jax.jit(score_labels)
