@@ -82,7 +82,12 @@ class Fonts:
         return len(self.files)
 
     def find_covering(self, text: str) -> np.ndarray:
-        """Returns the numbers of the fonts that can draw every character of a text, int64 [n], in order."""
+        """Returns the numbers of the fonts that can draw every character of a text, int64 [n], in order.
+
+        None can draw a character that was not among those of the constructor.
+        """
+        if not all(c in self._rows for c in text):
+            return np.zeros(0, np.int64)
         return np.flatnonzero(self.covered[[self._rows[c] for c in set(text)]].all(0))
 
     def covers(self, text: str) -> bool:
@@ -90,10 +95,10 @@ class Fonts:
         return bool(len(self.find_covering(text)))
 
     def find_problem(self, text: str) -> str | None:
-        """Returns why no font can draw a text whose characters were given before, or None if one can."""
+        """Returns why no font can draw a text, or None if one can."""
         if self.covers(text):
             return None
-        missing = [c for c in dict.fromkeys(text) if not self.covered[self._rows[c]].any()]
+        missing = [c for c in dict.fromkeys(text) if not self.covers(c)]
         if missing:
             return f'no font of {self.origin} has {missing[0]!r} (U+{ord(missing[0]):04X})'
         return f'no single font of {self.origin} has all of its characters'
@@ -171,9 +176,17 @@ def draw_glyph(file: str, size: int, character: str) -> Glyph:
 
 @functools.lru_cache(1 << 16)
 def get_kerning(file: str, size: int, pair: str) -> float:
-    """Returns by how many pixels the second character of a pair moves, mostly to the left (negative)."""
-    font = _open_face(file, size)
-    return font.getlength(pair) - font.getlength(pair[0]) - font.getlength(pair[1])
+    """Returns by how many pixels the second character of a pair moves, mostly to the left (negative).
+
+    It is that of the font's `kern` table; a font that has only the newer GPOS table has no kerning here.
+    """
+    from matplotlib.ft2font import Kerning
+
+    # Not by Pillow: its basic layout divides the kerning by 64 once too often.
+    font = _open_table(file)
+    font.set_size(size, 72)
+    first, second = map(font.get_char_index, map(ord, pair))
+    return font.get_kerning(first, second, Kerning.UNFITTED) / 64
 
 
 @functools.lru_cache(512)
@@ -188,11 +201,17 @@ def _open_face(file: str, size: int) -> ImageFont.FreeTypeFont:
 @functools.lru_cache(2048)
 def _read_coverage(file: str) -> frozenset[int]:
     """Returns the code points that the font's table of characters lists."""
-    from matplotlib.ft2font import FT2Font  # Pillow does not show the table
+    return frozenset(code for code, glyph in _open_table(file).get_charmap().items() if glyph)
+
+
+@functools.lru_cache(512)
+def _open_table(file: str):
+    """Opens a font by matplotlib, which shows the tables of characters and of kerning that Pillow does not."""
+    from matplotlib.ft2font import FT2Font
 
     _open_face(file, _PROBE_SIZE)  # for its message
     try:
-        return frozenset(code for code, glyph in FT2Font(file).get_charmap().items() if glyph)
+        return FT2Font(file)
     except (OSError, RuntimeError) as error:
         raise CanonError(f'{file} cannot be read as a font ({error}); remove it, or install it again') from error
 

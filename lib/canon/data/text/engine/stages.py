@@ -11,6 +11,7 @@ other five, the rest works.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -167,9 +168,9 @@ def _change_weight(opacity: np.ndarray, pixels: float) -> np.ndarray:
     """
     sigma = max(1.0, abs(pixels))
     blurred = cv2.GaussianBlur(opacity, (0, 0), sigma)
-    # The profile of an edge is Phi(x / sigma), here by its logistic approximation.
-    threshold = 255 / (1 + np.exp(1.702 * pixels / sigma))
-    steepness = sigma * np.sqrt(2 * np.pi)  # the edge stays one pixel wide
+    threshold = 127.5 * math.erfc(pixels / (sigma * math.sqrt(2)))
+    # The inverse of the profile's slope there, so that the new edge is one pixel wide.
+    steepness = sigma * math.sqrt(2 * math.pi) * math.exp(pixels**2 / (2 * sigma**2))
     table = np.clip(127.5 + steepness * (np.arange(256) - threshold), 0, 255).astype(np.uint8)
     return cv2.LUT(blurred, table)
 

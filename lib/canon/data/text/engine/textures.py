@@ -101,14 +101,17 @@ def _cluster_colours(source: str | int) -> Palette:
     """Divides the pixels of an image into three clusters by k-means in RGB."""
     pixels = cv2.resize(_load_image(source), (_CLUSTERED, _CLUSTERED), interpolation=cv2.INTER_NEAREST)
     pixels = pixels.reshape(-1, 3).astype(np.float32)
-    order = pixels.mean(1).argsort(kind='stable')
-    # From thirds by brightness instead of random centres: the result does not depend on OpenCV's generator.
-    labels = np.empty(len(pixels), np.int32)
-    labels[order] = np.arange(len(pixels)) * 3 // len(pixels)
+    # From the darkest pixel, the brightest, and the one farthest from both, instead of random centres: the result does
+    # not depend on OpenCV's generator, and a small third colour is found.
+    brightness = pixels.sum(1)
+    distances = np.stack([((pixels - pixels[i]) ** 2).sum(1) for i in (brightness.argmin(), brightness.argmax())])
+    farthest = pixels[distances.min(0).argmax()]
+    labels = np.vstack([distances, ((pixels - farthest) ** 2).sum(1)]).argmin(0).astype(np.int32)
     criteria = (cv2.TERM_CRITERIA_MAX_ITER | cv2.TERM_CRITERIA_EPS, 20, 0.5)
-    _, labels, means = cv2.kmeans(pixels, 3, labels.copy()[:, None], criteria, 1, cv2.KMEANS_USE_INITIAL_LABELS)
-    deviations = np.stack([pixels[labels[:, 0] == k].std(0) if (labels == k).any() else np.zeros(3) for k in range(3)])
-    return Palette(means, deviations.astype(np.float32))
+    _, labels, means = cv2.kmeans(pixels, 3, labels[:, None], criteria, 1, cv2.KMEANS_USE_INITIAL_LABELS)
+    order = means.sum(1).argsort()
+    deviations = np.stack([pixels[labels[:, 0] == k].std(0) if (labels == k).any() else np.zeros(3) for k in order])
+    return Palette(means[order], deviations.astype(np.float32))
 
 
 def make_texture(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
