@@ -15,9 +15,11 @@ from canon.data.text.labelled import load_labelled
 from canon.errors import UsageError
 from canon.tasks.image_settings import TrainImages, reading_options
 from canon.tasks.predictions import Prediction
+from canon.tasks.text_augmentation import TextAugmentation, augment_task, augmentation_evaluator, make_agent
 from canon.tasks.text_recognition import (
     RecognitionEvaluation,
     TextSettings,
+    decode_labels,
     make_grey_input,
     predict_texts,
     read_batches,
@@ -35,6 +37,7 @@ _BEAM_WIDTH = 10  # of `predict`, where the first evaluator decodes the best pat
 SECTIONS = {
     'input': {'make_grey_input': make_grey_input},
     'text': {'TextSettings': TextSettings},
+    'augment': {'TextAugmentation': TextAugmentation},
     'data.train': {'TrainImages': TrainImages},
     'data.evals.*': {'RecognitionEvaluation': RecognitionEvaluation},
     'data.reading': {'reading_options': reading_options},
@@ -66,7 +69,8 @@ def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
     label = np.zeros((size, settings.max_length), np.int32)
     train = images.placeholder_data(config, about, label=label, label_length=np.zeros(size, np.int32))
     model = models.make_model(**named.to_plain(config.model))
-    task = recognition_task(model, named.call(make_grey_input, config.input, 'input'))
+    make_input = named.call(make_grey_input, config.input, 'input')
+    task = augment_task(recognition_task(model, make_input), _augmentation(config), make_input, decode_labels)
     return Experiment(task, config.tx, train, about=about)
 
 
@@ -103,12 +107,22 @@ def _make_evaluator(config: ConfigDict, experiment: Experiment, name: str) -> Ev
     settings = named.call(RecognitionEvaluation, config.data.evals[name], where)
     source, transforms = images.load_held_out(config, settings, where, _load)
     batches = data.Once(source, transforms=transforms, **images.reading(config))
-    return recognition_evaluator(experiment.task, batches, _text(config).alphabet, settings.beam)
+    evaluator = recognition_evaluator(experiment.task, batches, _text(config).alphabet, settings.beam)
+    augmentation = _augmentation(config)
+    if augmentation.mode == 'none':
+        return evaluator
+    make_input = named.call(make_grey_input, config.input, 'input')
+    agent = make_agent(augmentation)
+    return augmentation_evaluator(evaluator, experiment.task, decode_labels, augmentation, agent, make_input)
 
 
 def _load(config: ConfigDict, split: str) -> data.Source:
     settings, arguments = _text(config), images.source_arguments(config)
     return load_labelled(config.data.name, split, settings.alphabet, settings.max_length, **arguments)
+
+
+def _augmentation(config: ConfigDict) -> TextAugmentation:
+    return named.call(TextAugmentation, config.get('augment') or dict(mode='none'), 'augment')
 
 
 def _text(config: ConfigDict) -> TextSettings:
