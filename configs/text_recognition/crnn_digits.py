@@ -39,6 +39,13 @@ def get_config(arg: str = '') -> ConfigDict:
                 ignore_case=False,  # whether texts become lower case
                 max_length=5,  # characters of the longest label
             ),
+            augment=dict(
+                # 'random' moves points of the images' borders at random, 'learnt' where an agent finds texts become
+                # harder to read, which trains along (Learn to Augment); see docs/text_recognition.md.
+                mode='none',
+                patches=3,  # between the points
+                radius=10.0,  # pixels that a point moves at most along each axis
+            ),
             input=dict(mean=0.5, std=0.5),  # of grey pixels in [0, 1]
             model=dict(
                 name='crnn.crnn',
