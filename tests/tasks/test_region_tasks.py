@@ -13,6 +13,7 @@ from canon.errors import UsageError
 from canon.ops import boxes as box_ops
 from canon.ops.anchors import make_anchors
 from canon.tasks import detection as tasks
+from canon.tasks.detection.regions import find_extents
 from canon.train import At
 from tests.quick import quick_jit
 from tests.tasks.test_detection import NAMES, SIZE, make_batch
@@ -294,6 +295,14 @@ def test_empty_batches_and_images_smaller_than_all_anchors(system, variables):
 # --- predictions ------------------------------------------------------------------------------------------------------
 
 
+def test_images_without_a_known_place_fill_their_canvas():
+    batch = make_batch_of_regions(**PLACED)
+    np.testing.assert_array_equal(find_extents(batch), EXTENTS)
+    for field in PLACED:
+        alone = {name: batch[name] for name in batch if name != field}
+        np.testing.assert_array_equal(find_extents(alone), [[0, 0, SIZE, SIZE]] * 4)
+
+
 @pytest.mark.parametrize('system', MAKE)
 def test_boxes_end_with_the_image_and_not_with_its_canvas(system, variables):
     batch = make_batch_of_regions(**PLACED)
@@ -310,9 +319,6 @@ def test_boxes_end_with_the_image_and_not_with_its_canvas(system, variables):
         assert (boxes[valid] <= extents[[2, 3, 2, 3]]).all()
         assert valid.any()
     assert all((found['boxes'][i] == EXTENTS[i])[found['valid'][i]].any() for i in (2, 3))
-    if system == 'rpn':  # without a placement the image is the canvas
-        alone = {name: batch[name] for name in ('image', 'mask')}
-        assert (np.asarray(quick_jit(task.predict)(params, mutable, alone)['boxes'])[2:] > 60).any()
 
 
 class PerfectRegions:
