@@ -13,7 +13,7 @@ from configs.segmentation._recipes import scenes
 
 def get_config(arg: str = ''):
     model = dict(name='fcn.fcn8s', width=1 / 8, border=1, batch_norm=True, dropout=0.0)
-    return scenes(model, 200 if arg == 'smoke' else 600, 0.2, height=96, width=96, sizes=(24, 64), most=6)
+    return scenes(model, 100 if arg == 'smoke' else 400, 0.2, height=96, width=96, sizes=(24, 64), most=6)
 
 
 def sweep():

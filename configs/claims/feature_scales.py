@@ -29,7 +29,7 @@ def get_config(arg: str = ''):
     system = dict(SSD, threshold=0.4)
     easy = dict(height=96, width=96, sizes=(12, 48), most=6, clutter=3)
     first = next(iter(FORMS))
-    steps = 400 if arg == 'smoke' else 1000
+    steps = 200 if arg == 'smoke' else 400
     config = scenes(_model(first), system, steps, 0.1, num_examples=4096, test=256, source=easy)
     return choose_form(config, {name: dict(model=_model(name)) for name in FORMS})
 

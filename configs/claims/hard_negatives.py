@@ -13,7 +13,7 @@ from configs.detection._recipes import SSD, scenes, small_ssd
 def get_config(arg: str = ''):
     system = dict(SSD, threshold=0.4, negative_ratio=3.0)
     easy = dict(height=96, width=96, sizes=(12, 48), most=6, clutter=3)
-    return scenes(small_ssd(), system, 400 if arg == 'smoke' else 800, 0.1, num_examples=4096, test=256, source=easy)
+    return scenes(small_ssd(), system, 200 if arg == 'smoke' else 400, 0.1, num_examples=4096, test=256, source=easy)
 
 
 def sweep():
