@@ -1,0 +1,61 @@
+"""Readers of whole words from a config: each kind predicts the files of a folder; sizes that do not fit are refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from canon.errors import UsageError
+from experiments import configs, word_recognition
+from tests.quick import quick_programs
+
+WORDS = tuple(str(n) for n in range(10, 30))
+
+
+def config(kind='dict', **reader):
+    name = {'attention': 'attention_reader'}.get(kind, f'mjsynth_{kind}')
+    config = configs.load(f'{configs.ROOT}/configs/text_recognition/{name}.py:smoke')
+    with config.unlocked(), config.ignore_type():
+        config.data.update(name='digit_lines', batch_size=4)
+        config.data.source = dict(num_examples=64, most=2)
+        config.text.update(characters='0123456789', max_length=4)
+        config.reader.update(words=WORDS, **reader)
+        tiny = (
+            dict(width=16, hidden=2) if kind == 'attention' else dict(features=(2,), kernels=(3,), pools=(1,), units=())
+        )
+        config.model.update(tiny)
+    return config
+
+
+@pytest.mark.parametrize(
+    ('kind', 'reader'), [('dict', {}), ('char', dict(listed=True)), ('ngram', dict(num_ngrams=9)), ('attention', {})]
+)
+def test_files_are_read(kind, reader, tmp_path):
+    words_config = config(kind, **reader)
+    experiment = word_recognition.make(words_config)
+    images = experiment.train[0]['image'][:3]
+    for i, image in enumerate(images):
+        Image.fromarray(image[..., 0]).save(tmp_path / f'{i}.png')
+    batch = {name: jnp.asarray(x) for name, x in experiment.train[0].items()}
+    variables = dict(jax.eval_shape(experiment.task.init, jax.random.key(0), batch))
+    variables = jax.tree.map(lambda x: np.full(x.shape, 0.1, x.dtype), variables)
+    params = variables.pop('params')
+    without = word_recognition.without_data(words_config, experiment.about)
+    with quick_programs():
+        rows = list(word_recognition.predict(words_config, without, params, variables, str(tmp_path)))
+    texts = [row.row['text'] for row in rows if row.row]
+    assert len(texts) == 3
+    assert kind == 'attention' or set(texts) <= set(WORDS)
+
+
+def test_what_is_refused():
+    wrong = config()
+    with wrong.unlocked():
+        wrong.model.num_words = 19
+    with pytest.raises(UsageError, match=r"model\.num_words=19, but reader\.kind='dict' needs 20"):
+        word_recognition.make(wrong)
+    wrong = config()
+    wrong.reader.kind = 'bigram'
+    with pytest.raises(UsageError, match=r"reader\.kind='bigram' must be"):
+        word_recognition.make(wrong)
