@@ -106,7 +106,7 @@ def test_precision():
 
 
 def test_a_backbone_is_read_at_one_stage():
-    """The stage of stride 8 gives 64 / 8 cells; the count is that of the backbone's first four stages and the layers."""
+    """The stage of stride 8 gives 64 / 8 cells; the layers after it have the count of their widths."""
     arguments = dict(backbone=dict(name='vgg.vgg11', width=0.125), stage='conv4', num_classes=3, size=64)
     model = models.make_model('yolo.backbone_yolo', **arguments, channels=(24, 16), hidden=(32,), per_cell=True)
     x = np.zeros((2, 64, 64, 3), np.float32)
