@@ -90,7 +90,8 @@ class Artefacts:
             raise Interrupted
         if time.monotonic() - self._shown > _SECONDS_BETWEEN_LINES:
             self._shown = time.monotonic()
-            self._say(f'{self._name}: {done} of {total}')
+            # A stage that only measures has no artefact to name.
+            self._say(f'{self._name}: {done} of {total}'.removeprefix(': '))
 
 
 def compute_stage(
