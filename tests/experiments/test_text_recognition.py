@@ -50,6 +50,35 @@ def test_images_of_a_folder_are_read_and_the_model_is_exported(tmp_path):
     np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize('mode', ['none', 'random', 'learnt'])
+def test_images_are_augmented_as_the_config_says(mode):
+    augmented = config()
+    augmented.augment.update(mode=mode, patches=1)
+    with augmented.unlocked():
+        augmented.augment.agent = dict(features=(2, 2, 2, 2, 2, 2))
+    experiment = text_recognition.make(augmented)
+    batch = experiment.train[0]
+    variables = dict(jax.eval_shape(experiment.task.init, jax.random.key(0), batch))
+    params = variables.pop('params')
+    assert (set(params) == {'recogniser', 'agent'}) == (mode == 'learnt')
+    counted = jax.eval_shape(experiment.evals['test'].measure, params, variables, batch)
+    if mode != 'none':
+        counted, edits = counted
+        assert set(edits) == {'edits', 'edits_random'} | ({'edits_agent'} if mode == 'learnt' else set())
+    assert set(counted) == {'loss', 'word_accuracy', 'character_error_rate'}
+    assert experiment.task.gradient is None or mode == 'learnt'
+    # A run is read again without its data, by the same parts.
+    without = text_recognition.without_data(augmented, experiment.about)
+    assert jax.eval_shape(without.task.predict, params, variables, batch).shape == (4, 26, 11)
+
+
+def test_an_augmentation_that_does_not_exist_is_refused():
+    wrong = config()
+    wrong.augment.mode = 'learned'
+    with pytest.raises(UsageError, match=r"augment\.mode='learned'"):
+        text_recognition.make(wrong)
+
+
 class Captions:
     """Images with a field 'text', as a data set of one's own would have them."""
 
