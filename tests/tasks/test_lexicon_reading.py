@@ -9,7 +9,8 @@ from canon.data import Alphabet
 from canon.data.text.lexicons import edit_distances, encode_texts
 from canon.errors import UsageError
 from canon.ops.ctc import best_path, score_labels
-from canon.tasks.lexicon_reading import LexiconReader
+from canon.tasks.lexicon_reading import LexiconReader, make_language_decoder
+from tests.quick import quick_jit
 
 
 def test_it_reads_what_scoring_every_near_word_reads():
@@ -33,3 +34,14 @@ def test_it_reads_what_scoring_every_near_word_reads():
     assert LexiconReader(['abcabc', 'x'], alphabet, 1).read(log_probs[:1]) == ['']  # no word is near
     with pytest.raises(UsageError, match='distance=-1'):
         LexiconReader(words, alphabet, -1)
+
+
+def test_a_character_model_reads_what_the_words_are_made_of():
+    """The second frame is undecided between b and c; after an a the words have only c."""
+    alphabet = Alphabet('abc')
+    log_probs = jnp.log(jnp.array([[[0.02, 0.94, 0.02, 0.02], [0.02, 0.02, 0.5, 0.46]]]))
+    for weight, expected in ((0.0, 'ab'), (1.0, 'ac')):
+        decode = make_language_decoder(['ac', 'cac', 'ba'], alphabet, order=2, beam_width=6, weight=weight)
+        readings = quick_jit(decode)(log_probs)
+        assert [alphabet.decode(row) for row in readings.labels] == [expected]
+        assert readings.lengths.tolist() == [2]

@@ -158,26 +158,30 @@ def make_batch() -> dict[str, Any]:
     return dict(image=images, label=labels, label_length=lengths, mask=np.array([True, True, False]))
 
 
-def test_added_classes_leave_the_logits_of_the_others():
-    model, wider = (mjsynth.dict_net(n, **SMALL) for n in (5, 9))
+def test_added_words_leave_the_logits_of_the_others():
+    """Words are added at the end, and between the old ones, where the order of the longer dictionary puts them."""
+    old_words, _ = encode_words(['b', 'cab', 'ab'], ALPHABET, 4)
+    words, _ = encode_words([*old_words, 'a', 'abba', 'bc', 'ccc'], ALPHABET, 4)
+    places = [words.index(word) for word in old_words]
+    model, wider = (mjsynth.dict_net(len(w), **SMALL) for w in (old_words, words))
     x = jnp.asarray(make_batch()['image'], jnp.float32)
 
     @quick_jit
     def run(key):
         variables = model.init(key, x)
-        return model.apply(variables, x), wider.apply(mjsynth.add_classes(variables, 9, key), x), wider.init(key, x)
+        forms = [mjsynth.add_classes(variables, 7, key), mjsynth.add_classes(variables, 7, key, places)]
+        return model.apply(variables, x), *(wider.apply(form, x) for form in forms)
 
-    old, new, like = run(jax.random.key(0))
-    np.testing.assert_allclose(new[:, :5], old, atol=1e-6)
-    assert float(jnp.abs(new[:, 5:]).max()) > 0
-    added = mjsynth.add_classes(
-        {'params': {'fc4': {'kernel': jnp.zeros((8, 5)), 'bias': jnp.zeros(5)}}}, 9, jax.random.key(1)
-    )
-    assert added['params']['fc4']['kernel'].shape == like['params']['fc4']['kernel'].shape
-    with pytest.raises(UsageError, match=r'num_classes=5 must be more than the 5 that fc4 has'):
-        mjsynth.add_classes(
-            {'params': {'fc4': {'kernel': jnp.zeros((8, 5)), 'bias': jnp.zeros(5)}}}, 5, jax.random.key(1)
-        )
+    old, appended, inserted = run(jax.random.key(0))
+    np.testing.assert_allclose(appended[:, :3], old, atol=1e-6)
+    np.testing.assert_allclose(inserted[:, places], old, atol=1e-6)
+    assert np.abs(np.delete(np.asarray(inserted), places, 1)).min() > 0
+    last = {'params': {'fc4': {'kernel': jnp.zeros((8, 3)), 'bias': jnp.zeros(3)}}}
+    with pytest.raises(UsageError, match=r'num_classes=3 must be more than the 3 that fc4 has'):
+        mjsynth.add_classes(last, 3, jax.random.key(1))
+    for wrong in ([0, 1], [0, 1, 1], [0, 1, 7]):
+        with pytest.raises(UsageError, match='places must give each of 3 classes one of its own among 7'):
+            mjsynth.add_classes(last, 7, jax.random.key(1), wrong)
 
 
 def test_tasks_and_their_evaluator():

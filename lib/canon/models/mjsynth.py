@@ -24,6 +24,7 @@ from typing import Any
 import flax.linen as linen
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.nn import initializers as init
 
 from canon import ops
@@ -149,31 +150,40 @@ def ngram_net(
     return _make((num_ngrams,), features, kernels, pools, units, dropout, batch_norm, dtype)
 
 
-def add_classes(variables: Mapping[str, Any], num_classes: int, key: jax.Array) -> dict[str, Any]:
+def add_classes(
+    variables: Mapping[str, Any], num_classes: int, key: jax.Array, places: Sequence[int] | None = None
+) -> dict[str, Any]:
     """Widens the last layer to `num_classes`: the paper trains DICT on 5,000 words and adds words step by step.
 
-    The logits of the old classes stay as they are, also those that other classes are appended to. New columns are drawn
-    as the network draws them, N(0, 0.01^2) with zero biases. An optimizer starts again, since its moments have the old
-    shape.
+    The logits of the old classes stay as they are. Columns of new ones are drawn as the network draws them, N(0,
+    0.01^2) with zero biases. An optimizer starts again, since its moments have the old shape. Dictionaries are in
+    alphabetical order (`canon.data.text.words.encode_words`), so new words come between the old ones:
+
+        words, labels = encode_words([*old_words, *new_words], alphabet, 23)
+        wider = add_classes(variables, len(words), key, [words.index(word) for word in old_words])
 
     Args:
       variables: of a network of this module, {'params': ..., ...}.
       num_classes: after widening.
       key: of the new columns.
+      places: of the old classes among the new ones, without repetition; the first ones if None.
 
     Raises:
-      UsageError: there are as many classes already, or more.
+      UsageError: there are as many classes already, or more, or `places` are not one of the new per old class.
     """
     params = dict(variables['params'])
     last = max((name for name in params if name.startswith('fc')), key=lambda name: int(name[2:]))
     kernel, bias = params[last]['kernel'], params[last]['bias']
-    added = num_classes - kernel.shape[1]
-    if added < 1:
-        raise UsageError(f'num_classes={num_classes} must be more than the {kernel.shape[1]} that {last} has')
-    columns = init.normal(0.01)(key, (kernel.shape[0], added), kernel.dtype)
+    old = kernel.shape[1]
+    if num_classes <= old:
+        raise UsageError(f'num_classes={num_classes} must be more than the {old} that {last} has')
+    chosen = np.arange(old) if places is None else np.asarray(places)
+    if len(chosen) != old or len(set(chosen.tolist())) != old or not 0 <= chosen.min() <= chosen.max() < num_classes:
+        raise UsageError(f'places must give each of {old} classes one of its own among {num_classes}')
+    columns = init.normal(0.01)(key, (kernel.shape[0], num_classes), kernel.dtype)
     params[last] = {
-        'kernel': jnp.concatenate([kernel, columns], 1),
-        'bias': jnp.concatenate([bias, jnp.zeros(added, bias.dtype)]),
+        'kernel': columns.at[:, chosen].set(kernel),
+        'bias': jnp.zeros(num_classes, bias.dtype).at[chosen].set(bias),
     }
     return {**variables, 'params': params}
 

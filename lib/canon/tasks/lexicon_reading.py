@@ -1,17 +1,23 @@
-"""Reading with a large lexicon: the words near the best path, scored exactly (Shi et al. 2015, section 2.3.3)."""
+"""Reading CTC with the help of words: a large lexicon near the best path, or a model of characters in the beam.
+
+Shi et al. 2015, section 2.3.3, for the lexicon; a small lexicon is scored as a whole (`canon.ops.ctc.score_labels`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from canon.data.text.alphabets import Alphabet
+from canon.data.text.character_models import fit_character_model
 from canon.data.text.lexicons import BKTree
 from canon.errors import UsageError
-from canon.ops.ctc import best_path, score_labels
+from canon.named import Count, NonNegative, Range
+from canon.ops.ctc import Readings, best_path, prefix_beam_search, score_labels
 
 _LEAST_CANDIDATES = 8  # shapes are powers of two times this, so that few programs are compiled
 
@@ -69,6 +75,39 @@ class LexiconReader:
         chosen = np.where(sizes > 0, scores, -np.inf).argmax(1)
         # Of equally probable words the nearest is taken, then the first of the lexicon.
         return [words[place] if words else text for words, place, text in zip(near, chosen, texts, strict=True)]
+
+
+def make_language_decoder(
+    words: Iterable[str],
+    alphabet: Alphabet,
+    order: Annotated[int, Range(1)] = 3,
+    beam_width: Count = 10,
+    weight: NonNegative = 1.0,
+    insertion_bonus: float = 0.0,
+) -> Callable[[jax.Array], Readings]:
+    """Returns a decoder of CTC that prefers texts which a model of characters, fitted to words, finds probable.
+
+    It takes log probabilities [B, T, C] to the best reading of each row, as
+    `canon.tasks.text_recognition.decode_labels` does; the log probability is the sum that `prefix_beam_search` states.
+
+    Args:
+      words: that the model is fitted to (`fit_character_model`).
+      alphabet: of classes 1, 2, ...
+      order: characters of the longest n-grams.
+      beam_width: prefixes that the beam keeps.
+      weight: of the model; 0 ignores it.
+      insertion_bonus: per character.
+    """
+    table = jnp.asarray(fit_character_model(words, alphabet, order))
+
+    def decode(log_probs: jax.Array) -> Readings:
+        lengths = jnp.full(len(log_probs), log_probs.shape[1])
+        beam = prefix_beam_search(
+            log_probs, lengths, beam_width, language_model=table, weight=weight, insertion_bonus=insertion_bonus
+        )
+        return Readings(*(x[:, 0] for x in beam))
+
+    return decode
 
 
 _best_path, _score_labels = jax.jit(best_path), jax.jit(score_labels)
