@@ -98,7 +98,7 @@ def test_a_perfect_detector_has_no_loss_and_full_marks(system):
     batch = make_batch()
     task, learn = make_task(system)
     params = learn(batch)
-    loss, (changed, shown) = task.loss(params, {}, batch, AT)
+    loss, (changed, shown) = jax.jit(task.loss)(params, {}, batch, AT)
     # The cross entropy of a logit of 20 is 3 e^-20 per prior.
     assert float(loss.value) < 1e-6
     assert not changed
@@ -142,14 +142,16 @@ def test_difficult_objects_and_crowds():
     """SSD learns difficult objects unless told otherwise, YOLO the other way round; neither learns a crowd."""
     batch = make_batch()
     counts = {}
+    made = {(system, use): make_task(system, use_difficult=use)[0] for system in SYSTEMS for use in (True, False)}
+    losses = {key: jax.jit(task.loss) for key, task in made.items()}
+    params = {system: learn(batch) for system, (_, _, learn) in SYSTEMS.items()}
     for name, fields in {
         'plain': {},
         'difficult': {'difficult': batch['valid']},
         'crowd': {'crowd': batch['valid']},
     }.items():
         for system, use in (('ssd', True), ('ssd', False), ('yolo', True), ('yolo', False)):
-            task, learn = make_task(system, use_difficult=use)
-            _, (_, shown) = task.loss(learn(batch), {}, {**batch, **fields}, AT)
+            _, (_, shown) = losses[system, use](params[system], {}, {**batch, **fields}, AT)
             metric = shown['positives'].total if system == 'ssd' else shown['iou'].weight
             counts[name, system, use] = float(metric) > 0
     assert all(counts['plain', system, use] for system in SYSTEMS for use in (True, False))

@@ -48,7 +48,7 @@ def make_task(model=None, **arguments):
 
 
 def start(task, b):
-    variables = dict(task.init(jax.random.key(0), b))
+    variables = dict(jax.jit(task.init)(jax.random.key(0), b))
     return variables.pop('params'), variables
 
 
