@@ -57,8 +57,8 @@ def load_source(name: str, split: str = 'train', data_dir: str | os.PathLike | N
     A name is that of a public function of `canon.data.images`, `canon.data.text`, `canon.data.detection`,
     `pipeline.arrays` or `pipeline.synthetic` that takes `split` and returns a source:
 
-    - embedded: 'digits' (prepared on first use), 'digit_lines' (with texts), 'digit_scenes' (with boxes or label maps),
-      'fake' (random images);
+    - embedded: 'digits' (prepared on first use), 'digit_lines' and 'rendered_words' (with texts), 'digit_scenes' (with
+      boxes or label maps), 'fake' (random images);
     - of files, path=: 'folder' (a folder per class), 'npz', 'words' (with texts), 'voc_detection', 'coco_detection',
       'yolo_boxes', 'csv_boxes', 'voc_segmentation', 'sbd_segmentation', 'label_maps';
     - of files with texts, path=: 'iiit5k', 'svt', 'icdar2003', 'icdar2013', 'icdar2015', 'svt_perspective', 'cute80',
