@@ -68,6 +68,11 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.nodeid.partition('::')[0] not in LONGEST)
 
 
+def pytest_collection_finish():
+    """Exempts all that is imported by now from garbage collection, which each module ends with."""
+    gc.freeze()
+
+
 @pytest.fixture(scope='session')
 def root() -> Path:
     """The root of the repository."""
