@@ -183,8 +183,7 @@ def get_kerning(file: str, size: int, pair: str) -> float:
     from matplotlib.ft2font import Kerning
 
     # Not by Pillow: its basic layout divides the kerning by 64 once too often.
-    font = _open_table(file)
-    font.set_size(size, 72)
+    font = _open_table(file, size)
     first, second = map(font.get_char_index, map(ord, pair))
     return font.get_kerning(first, second, Kerning.UNFITTED) / 64
 
@@ -201,17 +200,22 @@ def _open_face(file: str, size: int) -> ImageFont.FreeTypeFont:
 @functools.lru_cache(2048)
 def _read_coverage(file: str) -> frozenset[int]:
     """Returns the code points that the font's table of characters lists."""
-    return frozenset(code for code, glyph in _open_table(file).get_charmap().items() if glyph)
+    return frozenset(code for code, glyph in _open_table(file, _PROBE_SIZE).get_charmap().items() if glyph)
 
 
-@functools.lru_cache(512)
-def _open_table(file: str):
-    """Opens a font by matplotlib, which shows the tables of characters and of kerning that Pillow does not."""
+@functools.lru_cache(256)  # each holds an open file
+def _open_table(file: str, size: int):
+    """Opens a font by matplotlib, which shows the tables of characters and of kerning that Pillow does not.
+
+    One for each size, since threads that set the size of a common one would read each other's kerning.
+    """
     from matplotlib.ft2font import FT2Font
 
     _open_face(file, _PROBE_SIZE)  # for its message
     try:
-        return FT2Font(file)
+        font = FT2Font(file)
+        font.set_size(size, 72)
+        return font
     except (OSError, RuntimeError) as error:
         raise CanonError(f'{file} cannot be read as a font ({error}); remove it, or install it again') from error
 
