@@ -123,18 +123,25 @@ def test_auxiliary_heads_add_their_share_and_leave_no_trace(images, smoothing):
     loss, (new, _) = task.loss(params, mutable, batch, At(KEY, 0))
     assert jax.tree.structure(new) == jax.tree.structure(mutable)
     assert any(not np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (new, mutable)), strict=True))
-    logits, sown = Net(heads=2).apply(
-        {'params': params, **mutable}, IMAGES(batch), train=True, mutable=['batch_stats', 'auxiliary']
-    )
+    without_heads = classification_task(Net(heads=2), IMAGES, smooth, auxiliary=0)
+
+    @jax.jit
+    def evaluate_parts(params):
+        variables = {'params': params, **mutable}
+        return (
+            Net(heads=2).apply(variables, IMAGES(batch), train=True, mutable=['batch_stats', 'auxiliary']),
+            without_heads.loss(params, mutable, batch, At(KEY, 0)),
+            jax.grad(lambda p: task.loss(p, mutable, batch, At(KEY, 0))[0].total)(params),
+        )
+
+    (logits, sown), (without, _), grads = evaluate_parts(params)
     target = (1 - smoothing) * np.eye(3)[batch['label']] + smoothing / 3
     parts = [
         -(target * log_softmax(np.asarray(z, np.float64), -1)).sum()
         for z in (logits, *jax.tree.leaves(sown['auxiliary']))
     ]
     np.testing.assert_allclose(loss.total, parts[0] + 0.3 * (parts[1] + parts[2]), rtol=1e-5)
-    without, _ = classification_task(Net(heads=2), IMAGES, smooth, auxiliary=0).loss(params, mutable, batch, At(KEY, 0))
     np.testing.assert_allclose(without.total, parts[0], rtol=1e-5)
-    grads = jax.grad(lambda p: task.loss(p, mutable, batch, At(KEY, 0))[0].total)(params)
     assert float(jnp.abs(grads['head1']['kernel']).max()) > 0
 
 
@@ -143,7 +150,8 @@ def test_the_loss_of_lenet5_by_name(images):
     task, params, mutable = set_up(Net(), images, loss=make_loss('maximum_a_posteriori', j=0.5))
     batch = batch_of(images)
     loss, _ = task.loss(params, mutable, batch, At(KEY, 0))
-    logits, _ = Net().apply({'params': params, **mutable}, IMAGES(batch), train=True, mutable=['batch_stats'])
+    apply = jax.jit(lambda v: Net().apply(v, IMAGES(batch), train=True, mutable=['batch_stats']))
+    logits, _ = apply({'params': params, **mutable})
     y = -np.asarray(logits, np.float64)
     wanted = y[np.arange(6), batch['label']] + np.log(np.exp(-0.5) + np.exp(-y).sum(-1))
     np.testing.assert_allclose(loss.total, wanted.sum(), rtol=1e-5)
@@ -200,7 +208,7 @@ def test_the_filters_are_those_that_meet_the_images_and_the_stages_keep_their_or
     assert list(values) == ['stem', 'after']
     np.testing.assert_allclose(
         values['after'],
-        Net().apply(variables, IMAGES({'image': images}), method='features')['after'],
+        jax.jit(lambda v: Net().apply(v, IMAGES({'image': images}), method='features'))(variables)['after'],
         rtol=1e-5,
         atol=1e-6,
     )
@@ -415,7 +423,7 @@ def trained():
     made = classification.make(config)
     experiment = classification.without_data(config, made.about)
     experiment = experiment._replace(task=experiment.task._replace(predict=jax.jit(experiment.task.predict)))
-    return config, experiment, experiment.task.init(jax.random.key(1), experiment.train[0])['params']
+    return config, experiment, jax.jit(experiment.task.init)(jax.random.key(1), experiment.train[0])['params']
 
 
 def test_files_of_every_kind_are_read_as_one_picture(trained, tmp_path, capsys):

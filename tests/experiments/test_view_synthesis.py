@@ -73,7 +73,7 @@ def test_an_orbit_is_written(root, tmp_path):
 
     config = small(root)
     experiment = view_synthesis.make(config)
-    mutable = dict(experiment.task.init(jax.random.key(0), experiment.train[0]))
+    mutable = dict(jax.jit(experiment.task.init)(jax.random.key(0), experiment.train[0]))
     params = mutable.pop('params')
     (prediction,) = view_synthesis.predict(config, experiment, params, mutable, '3x20')
     assert prediction.text.startswith('3 frames of 20x20')

@@ -21,7 +21,7 @@ def small(root, name, **changes):
 def test_a_config_is_bound(root, name):
     experiment = volume_rendering.make(small(root, name))
     batch = experiment.train[0]
-    variables = experiment.task.init(jax.random.key(0), batch)
+    variables = jax.jit(experiment.task.init)(jax.random.key(0), batch)
     predicted = jax.eval_shape(experiment.task.predict, variables['params'], {}, batch)
     assert predicted['colour'].shape == batch['colour'].shape == (128, 1 if name == 'phantom' else 3)
     assert set(variables['params']) == {'volume' if name == 'phantom' else 'table'}
@@ -31,7 +31,7 @@ def test_a_config_is_bound(root, name):
 def test_a_file_and_what_is_recovered_are_drawn(root, tmp_path, capsys, monkeypatch):
     config = small(root, 'phantom', **{'model.vertices': 6})
     experiment = volume_rendering.make(config)
-    params = experiment.task.init(jax.random.key(0), experiment.train[0])['params']
+    params = jax.jit(experiment.task.init)(jax.random.key(0), experiment.train[0])['params']
     ball = 1 - np.linalg.norm(np.stack(np.meshgrid(*(np.linspace(-1, 1, 9),) * 3)), axis=0)
     np.save(tmp_path / 'ball.npy', ball)
     calls_of_drawing = []

@@ -75,6 +75,7 @@ def test_known_heights_and_curvatures():
 # side by side
 
 
+@pytest.mark.slow
 def test_each_optimizer_learns_what_it_learns_alone(tmp_path):
     """With dropout and BatchNorm: the same keys, the same batches, statistics of their own; one of them diverges."""
     specs = {'a': dict(name='sgd', learning_rate=0.1), 'b': dict(name='adam', learning_rate=1e-2)}

@@ -53,7 +53,7 @@ def test_microbatches_have_the_gradient_of_the_whole(views):
         rows: radiance_field_task(field, views, settings, RadianceLoss(microbatch=rows))
         for rows in (0, 16, 24, 32, None)
     }
-    params = tasks[0].init(jax.random.key(0), batch)['params']
+    params = jax.jit(tasks[0].init)(jax.random.key(0), batch)['params']
     at = At(jax.random.key(1), 0)
 
     @jax.jit
@@ -82,7 +82,7 @@ def test_the_fine_samples_places_carry_no_gradient_to_the_coarse_network(views):
     field = models.make_model('nerf.nerf', layers=2, width=16, levels=3)
     batch = sample_rays(views, 0, 0, 16)
     task = radiance_field_task(field, views, settings, RadianceLoss(coarse=0.0, microbatch=0))
-    params = task.init(jax.random.key(0), batch)['params']
+    params = jax.jit(task.init)(jax.random.key(0), batch)['params']
     assert set(params) == {'coarse', 'fine'}
     grads = jax.jit(jax.grad(lambda p: task.loss(p, {}, batch, At(jax.random.key(1), 0))[0].total))(params)
     assert all((g == 0).all() for g in jax.tree.leaves(grads['coarse']))
@@ -93,7 +93,7 @@ def test_a_picture_in_chunks_is_the_picture(views):
     field = models.make_model('instant_ngp.voxels', vertices=4)
     task = radiance_field_task(field, views, RenderSettings(coarse=8, fine=8, shared=True, casting='intervals'))
     batch = view_rays(views, 0)
-    params = task.init(jax.random.key(0), batch)['params']
+    params = jax.jit(task.init)(jax.random.key(0), batch)['params']
     at_once = jax.jit(task.predict)(params, {}, batch)
     for chunk in (100, 1000):
         actual = jax.jit(predict_in_chunks(task, chunk))(params, {}, batch)
@@ -166,7 +166,7 @@ def test_the_penalty_is_added_with_its_weight(views):
     plain, with_it = (
         radiance_field_task(field, views, settings, RadianceLoss(occlusion=w, occlusion_range=4)) for w in (0.0, 0.5)
     )
-    params = plain.init(jax.random.key(0), batch)['params']
+    params = jax.jit(plain.init)(jax.random.key(0), batch)['params']
     key = jax.random.key(1)
     (a, _), (b, (_, sums)) = jax.jit(
         lambda: (plain.loss(params, {}, batch, At(key, 0)), with_it.loss(params, {}, batch, At(key, 0)))
@@ -181,7 +181,7 @@ def test_the_frequency_mask_follows_the_step(views):
     batch = sample_rays(views, 0, 0, 16)
     settings = RenderSettings(coarse=8, fine=0, jitter=False)
     plain, scheduled = (radiance_field_task(field, views, settings, RadianceLoss(frequency_steps=n)) for n in (0, 10))
-    params = plain.init(jax.random.key(0), batch)['params']
+    params = jax.jit(plain.init)(jax.random.key(0), batch)['params']
     loss = jax.jit(lambda step: scheduled.loss(params, {}, batch, At(jax.random.key(1), step))[0].total)
     expected = jax.jit(lambda: plain.loss(params, {}, batch, At(jax.random.key(1), 0))[0].total)()
     np.testing.assert_allclose([loss(10), loss(25)], expected, rtol=1e-6)

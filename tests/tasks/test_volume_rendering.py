@@ -1,5 +1,7 @@
 """A volume is recovered from pictures that are exact, and volumes are drawn in all modes."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -37,7 +39,9 @@ def test_the_phantoms_pictures_are_exact_and_those_of_voxels_come_near():
     assert errors[1] < 0.6 * errors[0]
 
 
-@pytest.mark.parametrize(('learn', 'error'), [('volume', 'volume_rmse'), ('table', 'table_error')])
+@pytest.mark.parametrize(
+    ('learn', 'error'), [('volume', 'volume_rmse'), pytest.param('table', 'table_error', marks=pytest.mark.slow)]
+)
 def test_a_few_steps_come_nearer(learn, error):
     if learn == 'volume':
         truth = TrueVolume(volumes.shepp_logan(12), RayCastingSettings(mode='xray', count=16))
@@ -50,7 +54,7 @@ def test_a_few_steps_come_nearer(learn, error):
     batches = pixel_batches(truth, camera, views=6, batch_size=128)
     evaluator = recovery_evaluator(task, truth, camera, HeldOutViews(views=4), 0)
     tx = optim.adam(rate)
-    state, step = init_state(task, tx, 0, batches[0]), jax.jit(make_step(task, tx, 0))
+    state, step = jax.jit(functools.partial(init_state, task, tx, 0))(batches[0]), jax.jit(make_step(task, tx, 0))
     measure = jax.jit(evaluator.measure)
 
     def evaluate(state):
@@ -70,7 +74,7 @@ def test_the_pixels_that_fill_a_batch_do_not_count(monkeypatch):
     truth = TrueVolume(volumes.shepp_logan(8), RayCastingSettings(mode='xray', count=8))
     camera = traced.pinhole_camera(5)
     task = recovery_task(truth, RecoverySettings(vertices=6))
-    params = task.init(jax.random.key(0), None)['params']
+    params = jax.jit(task.init)(jax.random.key(0), None)['params']
     results = []
     for devices in (1, 3):
         monkeypatch.setattr(jax, 'device_count', lambda count=devices: count)

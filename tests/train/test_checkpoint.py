@@ -202,8 +202,14 @@ CHAINS = {
 }
 
 
-@pytest.mark.parametrize('average', [1, 2])
-@pytest.mark.parametrize('name', CHAINS)
+FAST_CHAINS = [('ema', 2), ('a partition', 1)]
+ALL_CHAINS = [(name, average) for name in CHAINS for average in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ('name', 'average'),
+    [case if case in FAST_CHAINS else pytest.param(*case, marks=pytest.mark.slow) for case in ALL_CHAINS],
+)
 def test_a_run_hands_on_the_weights_that_it_evaluated(tmp_path, name, average):
     """What `init_from` reads of a run is what `load_trained` gives: an average with its statistics, if any."""
     config = toy.config(6, checkpoint=dict(every=3, keep=2, average=average), evals=dict(test=dict(every=1)))

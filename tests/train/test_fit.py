@@ -59,8 +59,8 @@ def test_a_task_of_ones_own_in_twenty_lines(tmp_path):
     assert fitted.state.params['b'] == pytest.approx(1, abs=1e-4)
 
 
-def poisoned(at):
-    """The toy experiment, whose batch of step `at` (counted from 1) holds an infinity in an unmasked row."""
+def poisoned(at, experiment=toy.experiment):
+    """An experiment, whose batch of step `at` (counted from 1) holds an infinity in an unmasked row."""
 
     class Poisoned(toy.Stream):
         def __getitem__(self, step):
@@ -70,19 +70,19 @@ def poisoned(at):
                 batch['image'][0, 0, 0, 0] = np.inf
             return batch
 
-    return toy.experiment()._replace(train=Poisoned())
+    return experiment()._replace(train=Poisoned())
 
 
 def test_a_non_finite_loss_stops_names_the_step_and_can_be_replayed(tmp_path):
     config = toy.config(steps=40, log_every=20, checkpoint=dict(every=5, keep=3))
     with pytest.raises(NonFinite, match=rf'step 13 is not finite: loss nan.*step 10.*--workdir={tmp_path} --step=13'):
-        fit(poisoned(13), config, tmp_path, quiet=True)
+        fit(poisoned(13, toy.linear), config, tmp_path, quiet=True)
     status = json.loads((tmp_path / 'status.json').read_text())
     assert status['state'] == 'failed'
     assert 'step 13' in status['error']
     # No checkpoint holds the poison.
     assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [5, 10]
-    replayed = replay_step(poisoned(13), config, tmp_path, 13)
+    replayed = replay_step(poisoned(13, toy.linear), config, tmp_path, 13)
     assert not np.isfinite(replayed.metrics['loss'])
     assert sum(bad for *_, bad in replayed.leaves) > 0
     assert np.isinf(replayed.batch['image']).sum() == 1
@@ -450,7 +450,7 @@ def test_a_run_whose_every_update_is_skipped_fails(tmp_path):
         def __getitem__(self, step):
             return super().__getitem__(step) | {'image': np.full((16, 6, 6, 1), np.nan, np.float32)}
 
-    experiment = toy.experiment(tx=optim.skip_nonfinite(optim.sgd(0.1)))._replace(train=Bad())
+    experiment = toy.linear(tx=optim.skip_nonfinite(optim.sgd(0.1)), train=Bad())
     with pytest.raises(NonFinite, match=r'all of the last 4 updates were skipped, up to step 4'):
         fit(experiment, toy.config(4), tmp_path / 'short', quiet=True)
     with pytest.raises(NonFinite, match=r'all of the last 100 updates were skipped, up to step 100'):
