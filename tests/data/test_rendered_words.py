@@ -1,6 +1,7 @@
 """MJSynth's engine: each stage against another computation of it, and words that are what their labels say."""
 
 import doctest
+from pathlib import Path
 
 import cloudpickle
 import cv2
@@ -207,6 +208,8 @@ def boxes(tmp_path):
 def test_glyphs_that_a_font_lacks(boxes, embedded, caplog):
     assert [fonts.can_draw(boxes, c) for c in 'abcd '] == [True, False, False, False, True]
     dejavu = find_font(embedded, 'DejaVuSans')
+    last_resort = dejavu.replace('DejaVuSans', 'LastResortHE-Regular')  # a box for every code
+    assert not Path(last_resort).exists() or not fonts.can_draw(last_resort, 'a')
     both = fonts.open_fonts([boxes, dejavu], 'abα\U00013000')
     assert both.find_covering('aa').tolist() == [0, 1]
     assert both.find_covering('aba').tolist() == [1]

@@ -68,7 +68,8 @@ class Fonts:
             raise UsageError(f'{origin} has no fonts ({", ".join(sorted(_SUFFIXES))})')
         self.origin = origin
         self._rows = {c: i for i, c in enumerate(sorted(set(characters)))}
-        covered = np.array([[can_draw(file, c) for file in every] for c in self._rows], bool).reshape(-1, len(every))
+        # Font by font: thousands do not fit into the cache of open ones.
+        covered = np.array([[can_draw(file, c) for c in self._rows] for file in every], bool).reshape(len(every), -1).T
         useful = covered.any(0)
         if not useful.any():
             raise UsageError(f'{origin}: none of its {len(every)} fonts can draw any of {_show(self._rows)}')
@@ -156,8 +157,11 @@ def can_draw(file: str, character: str) -> bool:
         return False
     if character.isspace():
         return True
+    unmapped = _find_unmapped(coverage)
+    if unmapped is None:  # a font of last resort, which has a box for every code
+        return False
     # Some fonts map a code to an empty glyph, or to a copy of the box, instead of leaving it out.
-    glyph, box = draw_glyph(file, _PROBE_SIZE, character), draw_glyph(file, _PROBE_SIZE, _find_unmapped(coverage))
+    glyph, box = (draw_glyph(file, _PROBE_SIZE, c) for c in (character, unmapped))
     return bool(glyph.opacity.any()) and not np.array_equal(glyph.opacity, box.opacity)
 
 
@@ -220,9 +224,9 @@ def _open_table(file: str, size: int):
         raise CanonError(f'{file} cannot be read as a font ({error}); remove it, or install it again') from error
 
 
-def _find_unmapped(coverage: frozenset[int]) -> str:
+def _find_unmapped(coverage: frozenset[int]) -> str | None:
     # From the private planes, which hardly any font maps.
-    return chr(next(code for code in range(0x10FFFD, 0, -1) if code not in coverage))
+    return next((chr(code) for code in range(0x10FFFD, 0, -1) if code not in coverage), None)
 
 
 def _list_fonts(folder: Path) -> list[Path]:
