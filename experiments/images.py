@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from canon import data, named
 from canon.configuration import drop_placeholders
+from canon.data.detection.sized_batches import fill_size
 from canon.data.images.checks import check_held_out
 from canon.errors import UsageError
 from canon.tasks.image_settings import HeldOutImages, reading_options
@@ -24,6 +25,11 @@ def reading(config: ConfigDict) -> dict[str, Any]:
 def batch_sizes(config: ConfigDict) -> tuple[tuple[int, int], ...]:
     """Returns config.data.sizes, the (height, width) that batches have; () if the transforms give one size."""
     return tuple(tuple(size) for size in named.to_plain(config.data.get('sizes')) or ())
+
+
+def widest_size(config: ConfigDict) -> tuple[int, int] | None:
+    """Returns the widest of config.data.sizes, None if there are none."""
+    return max(batch_sizes(config), key=lambda size: size[1], default=None)
 
 
 def load_images(config: ConfigDict, split: str, name: str | None = None, source: Mapping | None = None) -> data.Source:
@@ -93,7 +99,8 @@ def first_settings(config: ConfigDict, kind: type) -> tuple[Any, Sequence]:
     name = min(config.data.evals, default=None)
     where = f'data.evals.{name}'
     settings = kind(split='') if name is None else named.call(kind, config.data.evals[name], where)
-    return settings, data.transforms.make_transforms(settings.transforms, f'{where}.transforms')
+    spec = fill_size(settings.transforms, widest_size(config))
+    return settings, data.transforms.make_transforms(spec, f'{where}.transforms')
 
 
 def placeholder_data(config: ConfigDict, about: Mapping[str, Any], **arrays: np.ndarray) -> data.Generated:

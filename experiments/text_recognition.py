@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,12 +12,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from canon import data, models, named
+from canon.data.detection.sized_batches import fill_size
 from canon.data.images.checks import infer_image_shape
 from canon.data.text.labelled import load_labelled
+from canon.data.text.line_sizes import batch_lines, batch_lines_once
 from canon.errors import UsageError
 from canon.tasks.image_settings import TrainImages, reading_options
 from canon.tasks.predictions import Prediction
 from canon.tasks.text_augmentation import TextAugmentation, augment_task, augmentation_evaluator, make_agent
+from canon.tasks.text_benchmarks import BenchmarkEvaluation, BenchmarkSettings, benchmark_evaluator
 from canon.tasks.text_recognition import (
     RecognitionEvaluation,
     TextSettings,
@@ -40,6 +45,8 @@ SECTIONS = {
     'augment': {'TextAugmentation': TextAugmentation},
     'data.train': {'TrainImages': TrainImages},
     'data.evals.*': {'RecognitionEvaluation': RecognitionEvaluation},
+    'data.benchmarks': {'BenchmarkEvaluation': BenchmarkEvaluation},
+    'data.benchmarks.sets.*': {'BenchmarkSettings': BenchmarkSettings},
     'data.reading': {'reading_options': reading_options},
 }
 
@@ -49,13 +56,13 @@ def make(config: ConfigDict) -> Experiment:
     named.check(named.to_plain(config.data.batch_size), named.Count, 'data.batch_size')
     settings = named.call(TrainImages, config.data.train, 'data.train')
     source = _load(config, settings.split)
-    transforms = data.transforms.make_transforms(settings.transforms, 'data.train.transforms')
-    shape = infer_image_shape(source, transforms, 'data.train')
+    transforms, sizes = partial(_transforms, settings.transforms, 'data.train.transforms'), images.batch_sizes(config)
+    shape = infer_image_shape(source, transforms(images.widest_size(config)), 'data.train')
     experiment = without_data(config, dict(image_shape=shape, num_examples=len(source)))
-    options: dict[str, Any] = dict(seed=config.seed, sampler=settings.sampler, transforms=transforms)
-    train = data.Batches(source, **options, **images.reading(config))
+    options: dict[str, Any] = dict(seed=config.seed, sampler=settings.sampler, sizes=sizes, make_transforms=transforms)
+    train = batch_lines(source, **options, **images.reading(config))
     evals = {name: _make_evaluator(config, experiment, name) for name in sorted(config.data.evals)}
-    return experiment._replace(train=train, evals=evals)
+    return experiment._replace(train=train, evals=evals | _make_benchmarks(config, experiment))
 
 
 def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
@@ -76,9 +83,11 @@ def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
 
 def offline(config: ConfigDict) -> ConfigDict:
     """Returns the config on synthetic lines of digits where its own data would have to be downloaded."""
-    if config.data.name != 'digit_lines':
+    if config.data.name not in ('digit_lines', 'rendered_words'):  # which make themselves
         with config.unlocked():
             config.data.name, config.data.source = 'digit_lines', {}
+            if 'benchmarks' in config.data:
+                del config.data.benchmarks
     return config
 
 
@@ -105,8 +114,9 @@ def served(config: ConfigDict, experiment: Experiment) -> Served:
 def _make_evaluator(config: ConfigDict, experiment: Experiment, name: str) -> Evaluator:
     where = f'data.evals.{name}'
     settings = named.call(RecognitionEvaluation, config.data.evals[name], where)
-    source, transforms = images.load_held_out(config, settings, where, _load)
-    batches = data.Once(source, transforms=transforms, **images.reading(config))
+    source, _ = images.load_held_out(config, replace(settings, transforms=None), where, _load)
+    transforms, sizes = partial(_transforms, settings.transforms, f'{where}.transforms'), images.batch_sizes(config)
+    batches = batch_lines_once(source, sizes=sizes, make_transforms=transforms, **images.reading(config))
     evaluator = recognition_evaluator(experiment.task, batches, _text(config).alphabet, settings.beam)
     augmentation = _augmentation(config)
     if augmentation.mode == 'none':
@@ -114,6 +124,25 @@ def _make_evaluator(config: ConfigDict, experiment: Experiment, name: str) -> Ev
     make_input = named.call(make_grey_input, config.input, 'input')
     agent = make_agent(augmentation)
     return augmentation_evaluator(evaluator, experiment.task, decode_labels, augmentation, agent, make_input)
+
+
+def _make_benchmarks(config: ConfigDict, experiment: Experiment) -> dict[str, Evaluator]:
+    """Makes the evaluator of config.data.benchmarks, {} if no set has a path."""
+    if 'benchmarks' not in config.data:
+        return {}
+    settings = named.call(BenchmarkEvaluation, config.data.benchmarks, 'data.benchmarks')
+    alphabet, sizes = _text(config).alphabet, images.batch_sizes(config)
+    if not (sets := settings.load(alphabet, config.data.get('data_dir'))):
+        return {}
+    transforms = partial(_transforms, settings.transforms, 'data.benchmarks.transforms')
+    options: dict[str, Any] = dict(beam_width=settings.beam, compare=settings.compare, sizes=sizes)
+    bound = experiment.task, sets, alphabet, config.data.batch_size, transforms
+    return {'benchmarks': benchmark_evaluator(*bound, **options)}
+
+
+def _transforms(spec: Any, where: str, size: Any = None) -> tuple[data.Transform, ...]:
+    """Returns the transforms of a config that give images of a size of `data.sizes`."""
+    return data.transforms.make_transforms(fill_size(spec, size), where)
 
 
 def _load(config: ConfigDict, split: str) -> data.Source:

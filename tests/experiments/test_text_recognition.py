@@ -1,6 +1,7 @@
 """Text recognition from a config: a model that can read runs through all modes; overrides and refusals."""
 
 import csv
+import logging
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from canon import data
+from canon import data, plots
 from canon.errors import CanonError, UsageError
 from canon.tasks import predictions
-from experiments import configs, overrides, text_recognition
+from experiments import configs, images, overrides, text_recognition
 
 
 def config(**source):
@@ -177,3 +178,54 @@ def test_what_is_refused():
     wrong.data.name = 'words'
     with pytest.raises(UsageError, match=r"'words' is read from files: give --config\.data\.source\.path=FOLDER"):
         text_recognition.make(wrong)
+
+
+# --- images of several widths, benchmarks ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder_config(tmp_path):
+    """Eight words of two widths, in buckets, and benchmarks of them and of a set without a path."""
+    for number, word in enumerate(('to', 'be', 'or', 'not', 'Withered', 'is', 'the', "flower's"), 1):
+        for split in ('train', 'test'):
+            for name in ('IMG', 'label'):
+                (tmp_path / split / name).mkdir(parents=True, exist_ok=True)
+            pixels = np.full((16, 8 * len(word)), number, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / split / f'IMG/{number}.png')
+            (tmp_path / split / f'label/{number}.txt').write_text(word)
+    folder_config = configs.load(f'{configs.ROOT}/configs/text_recognition/crnn.py')
+    fit, source = dict(chain=('fit_line',), fit_line=dict(size='batch')), dict(path=str(tmp_path))
+    sets = dict(folder=dict(name='word_folder', source=source), icdar=dict(name='icdar2013', source=dict(path=None)))
+    with folder_config.unlocked(), folder_config.ignore_type():
+        folder_config.data = dict(
+            name='word_folder', source=source, batch_size=4, sizes=((32, 64), (32, 160)), reading=dict(threads=0),
+            train=dict(split='train', transforms=fit), evals=dict(val=dict(split='test', transforms=fit)),
+            benchmarks=dict(sets=sets, transforms=fit),
+        )  # fmt: skip
+    return folder_config
+
+
+def test_wide_images_have_batches_of_their_own(folder_config, caplog):
+    with caplog.at_level(logging.INFO, 'canon'):
+        experiment = text_recognition.make(folder_config)
+    assert 'benchmarks without a path are left out: set data.benchmarks.sets.icdar.source.path' in caplog.text
+    assert experiment.about['image_shape'] == (32, 160, 3)
+    assert {experiment.train[step]['image'].shape for step in range(3)} == {(4, 32, 64, 3), (4, 32, 160, 3)}
+    widths = {name: [e.data[i]['image'].shape[2] for i in range(len(e.data))] for name, e in experiment.evals.items()}
+    assert widths == {'val': [64, 64, 160], 'benchmarks': [64, 64, 160]}
+    # The images that predict reads have the widest size.
+    _, transforms = images.first_settings(folder_config, text_recognition.RecognitionEvaluation)
+    read = transforms[0].apply({'image': np.zeros((16, 8, 3), np.uint8)}, data.Key(0, 0, 0))['image']
+    assert read.shape == (32, 160, 3)
+
+
+def test_benchmarks_are_only_read_from_a_path(folder_config):
+    with folder_config.unlocked():
+        folder_config.data.benchmarks.sets.folder.source = dict(path=None)
+    assert set(text_recognition.make(folder_config).evals) == {'val'}
+    assert 'benchmarks' not in text_recognition.offline(folder_config).data
+
+
+def test_readings_of_several_widths_are_drawn():
+    figure = plots.draw_text_images([np.zeros((8, 12, 1), np.uint8), np.zeros((8, 40, 1), np.uint8)], ['a', 'b'])
+    assert [image.get_array().shape for axes in figure.axes for image in axes.images] == [(8, 12), (8, 40)]

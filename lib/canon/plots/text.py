@@ -15,18 +15,20 @@ _LETTER = 0.088, 0.17  # width and height in inches of a letter of size 7.3
 _LINE_ENDS = ('⏎', '<eos>')
 
 
-def draw_text_images(images: np.ndarray, titles: Sequence[str], columns: int = 4, title: str = '') -> Figure:
+def draw_text_images(
+    images: Sequence[np.ndarray] | np.ndarray, titles: Sequence[str], columns: int = 4, title: str = ''
+) -> Figure:
     """Draws images of text in a grid, each under its title, in cells of the images' own aspect ratio.
 
     Args:
-      images: [N, H, W, 1 or 3].
+      images: N of [H, W, 1 or 3]; widths may differ.
       titles: one per image.
       columns: of the grid.
       title: of the figure.
     """
     columns = min(columns, max(len(images), 1))
     rows = -(-len(images) // columns) or 1
-    height, width = images.shape[1:3] if len(images) else (32, 100)
+    height, width = np.max([image.shape[:2] for image in images], axis=0) if len(images) else (32, 100)
     cell = 2.2 * min(height / width, 1.5) + 0.32
     figure = Figure(figsize=(2.2 * columns, cell * rows + (0.4 if title else 0)), layout='constrained')
     for i, (image, text) in enumerate(zip(images, titles, strict=True), 1):

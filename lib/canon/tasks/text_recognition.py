@@ -231,7 +231,8 @@ def _draw_readings(readings: list[_Reading], title: str):
         target + (f' → {text or "nothing"}' if text != target else '') + f' {probability:.2f}'
         for _, target, text, probability in readings
     ]
-    return plots.draw_text_images(np.stack([image for image, *_ in readings]), titles, title=title)
+    # Not an array: batches of several widths have images of several widths.
+    return plots.draw_text_images([image for image, *_ in readings], titles, title=title)
 
 
 def _draw_frames(task: Task, params, mutable, batch, alphabet: Alphabet):
