@@ -18,8 +18,7 @@ def get_config(arg: str = ''):
 
 def sweep():
     for name in ('fcn32s', 'fcn16s', 'fcn8s'):
-        for seed in (0, 1):
-            yield {'model.name': f'fcn.{name}', 'seed': seed}
+        yield {'model.name': f'fcn.{name}'}
 
 
 def pictures(runs):

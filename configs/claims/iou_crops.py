@@ -21,8 +21,7 @@ def get_config(arg: str = ''):
 
 def sweep():
     for chain in (('min_iou_crop', 'resize'), ('resize',)):
-        for seed in (0, 1):
-            yield {'data.train.transforms.chain': chain, 'seed': seed}
+        yield {'data.train.transforms.chain': chain}
 
 
 def pictures(runs):
