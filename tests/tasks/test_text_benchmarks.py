@@ -152,10 +152,10 @@ def test_settings_load_sets_and_name_their_variants(tmp_path, caplog):
         (tmp_path / f'test/label/{number}.txt').write_text(text)
     alphabet, folder = data.Alphabet('alphanumeric'), str(tmp_path)
     sets = dict(
-        mine=dict(name='word_folder', source=dict(path=folder, words='alphanumeric'), lexicon='full'),
-        absent=dict(name='svt', source=dict(path=None)),
-        sliced=dict(name='word_folder', split='test[1:]', source=dict(path=folder, outside='filter')),
-        every=dict(name='word_folder', source=dict(path=folder)),
+        mine=dict(data='word_folder', source=dict(path=folder, words='alphanumeric'), lexicon='full'),
+        absent=dict(data='svt', source=dict(path=None)),
+        sliced=dict(data='word_folder', split='test[1:]', source=dict(path=folder, outside='filter')),
+        every=dict(data='word_folder', source=dict(path=folder)),
     )
     with caplog.at_level(logging.INFO, 'canon'):
         loaded = {b.name: b for b in BenchmarkEvaluation(sets=sets).load(alphabet)}
@@ -165,7 +165,7 @@ def test_settings_load_sets_and_name_their_variants(tmp_path, caplog):
     assert loaded['mine'].source.read_text(0) == 'x' * 40
     assert 'benchmarks without a path are left out: set data.benchmarks.sets.absent.source.path' in caplog.text
     with pytest.raises(UsageError, match=r'data\.benchmarks\.sets\.x\.titel: BenchmarkSettings takes no such key'):
-        BenchmarkEvaluation(sets=dict(x=dict(name='svt', titel=1))).load(alphabet)
+        BenchmarkEvaluation(sets=dict(x=dict(data='svt', titel=1))).load(alphabet)
 
 
 def test_wide_images_go_to_wide_batches():

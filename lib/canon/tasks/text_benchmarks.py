@@ -73,13 +73,13 @@ class BenchmarkSettings:
     """An entry of config.data.benchmarks.sets.
 
     Attributes:
-      name: of the data set (`canon.data.load_source`).
+      data: the name of the data set (`canon.data.load_source`); not `name`, which selects a function in other sections.
       split: of it; may be sliced.
       source: further arguments of the data set: path, words, exclude, outside, ...
       lexicon: 'none', 'own' (of each image, as the set has it) or 'full' (all words of the set).
     """
 
-    name: str
+    data: str
     split: str = 'test'
     source: Mapping[str, Any] | None = None
     lexicon: Lexicon = 'none'
@@ -93,7 +93,7 @@ class BenchmarkSettings:
     @property
     def is_missing(self) -> bool:
         """Whether the set is read from files, and no path is given."""
-        function = DATA_SETS.get(self.name)
+        function = DATA_SETS.get(self.data)
         return function is not None and named.accepts(function, 'path') and 'path' not in self._arguments()
 
     def load(self, title: str, alphabet: Alphabet, data_dir: str | None = None) -> TextBenchmark:
@@ -108,7 +108,7 @@ class BenchmarkSettings:
           UsageError: as `canon.data.text.labelled.load_labelled`.
         """
         arguments = {'data_dir': data_dir, 'max_length': _LONGEST, **self._arguments()}
-        source = load_labelled(self.name, self.split, alphabet, **arguments)
+        source = load_labelled(self.data, self.split, alphabet, **arguments)
         return TextBenchmark(title, source, self.variant, self.lexicon)
 
     def _arguments(self) -> dict[str, Any]:
