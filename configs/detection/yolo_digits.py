@@ -7,7 +7,8 @@ centres share a cell, one cannot be found. The paper reports YOLO on VGG-16 besi
 VGG-11. Not in the paper: BatchNorm and Muon, from scratch, and layers after the convolutions that all cells share (see
 `small_yolo`).
 
-Not measured yet; the targets are those that the recipe is made for.
+Measured on 2 CPU cores shared with other jobs: mAP 81.9 % in 17 minutes, 10 of CPU time; `:smoke` mAP 89.2 % in four
+minutes of CPU time.
 """
 
 from typing import Any
