@@ -34,7 +34,7 @@ from canon.ops import warps
 from canon.train import Evaluator, Task
 from canon.train.step import sum_gradient
 
-RECOGNISER, AGENT = 'recogniser', 'agent'  # the parts of the parameters
+AGENT = 'agent'  # its part of the parameters, next to the recogniser's layers
 _SHOWN = 12  # images of a figure
 _STREAM = 0x617567  # folded into the key of a step: the recogniser's own noise is drawn from the key itself
 
@@ -190,9 +190,10 @@ def learn_to_augment(
 ) -> Task:
     """Makes the task of training a recogniser and the agent that makes its images harder, in one step.
 
-    Parameters are {'recogniser': ..., 'agent': ...}, and so is each collection of other variables. The loss and its
-    metrics are the recogniser's; more metrics are `agent_loss`, `agent_entropy` (of a decision, in nats: log 2 before
-    anything is learnt), `edits` and `candidate_edits` under S and S', and `harder`, the share of rows where S' is.
+    The agent's variables are under 'agent', next to the recogniser's layers, whose names stay: `run.init_from` takes a
+    recogniser that was trained without an agent, with `new='(^|/)agent/'`. The loss and its metrics are the
+    recogniser's; more metrics are `agent_loss`, `agent_entropy` (of a decision, in nats: log 2 before anything is
+    learnt), `edits` and `candidate_edits` under S and S', and `harder`, the share of rows where S' is.
 
     Args:
       task: of the recogniser; its batches hold 'image', 'label', 'label_length' and 'mask'.
@@ -208,32 +209,29 @@ def learn_to_augment(
     def init(key, batch):
         recogniser_key, agent_key = jax.random.split(key)
         seen = make_input({'image': batch['image'][:1]})
-        parts = {RECOGNISER: task.init(recogniser_key, batch), AGENT: agent.init(agent_key, seen, train=False)}
-        points = parts[AGENT]['params']['output']['bias'].size // 4
+        variables = agent.init(agent_key, seen, train=False)
+        points = variables['params']['output']['bias'].size // 4
         if points != 2 * (settings.patches + 1):
             raise UsageError(f'augment.patches={settings.patches} has {2 * settings.patches + 2} points, not {points}')
-        return _join(parts)
+        return _join(task.init(recogniser_key, batch), variables)
 
     def gradient(params, mutable, batch, at):
         state_key, warp_key = jax.random.split(jax.random.fold_in(at.key, _STREAM))
-        mutables, mask = _split(mutable), batch['mask']
+        (own_params, agent_params), (own_mutable, agent_mutable) = _split_params(params), _split(mutable)
+        mask = batch['mask']
 
         def predict_logits(agent_params):
-            variables = {'params': agent_params, **mutables[AGENT]}
-            return agent.apply(variables, make_input(batch), train=True, mutable=[*mutables[AGENT]])
+            variables = {'params': agent_params, **agent_mutable}
+            return agent.apply(variables, make_input(batch), train=True, mutable=[*agent_mutable])
 
-        logits, pull_back, agent_mutable = jax.vjp(predict_logits, params[AGENT], has_aux=True)
+        logits, pull_back, new_agent_mutable = jax.vjp(predict_logits, agent_params, has_aux=True)
         states = draw_states(state_key, logits)
         # Both halves in one pass, each row with distances of its own: what is compared are directions.
         both = jax.tree.map(lambda x: jnp.concatenate([x, x]), batch)
         both['image'] = warp_by_state(warp_key, both['image'], jnp.concatenate(states), settings)
         warped = {**batch, 'image': both['image'][: len(mask)]}
-        grads, loss, recogniser_mutable, values = sum_gradient(
-            task, params[RECOGNISER], mutables[RECOGNISER], warped, at
-        )
-        edits, candidate_edits = jnp.split(
-            _count_edits(task, params[RECOGNISER], mutables[RECOGNISER], both, decode), 2
-        )
+        grads, loss, new_mutable, values = sum_gradient(task, own_params, own_mutable, warped, at)
+        edits, candidate_edits = jnp.split(_count_edits(task, own_params, own_mutable, both, decode), 2)
         targets = choose_targets(states, edits, candidate_edits)
 
         def total(logits):
@@ -242,15 +240,8 @@ def learn_to_augment(
 
         logit_grads, mean = jax.grad(total, has_aux=True)(logits)
         (agent_grads,) = pull_back(logit_grads)
-        own = {
-            # The recogniser gives no weight to texts that it cannot score; the agent learns from those, too.
-            RECOGNISER: jax.tree.map(
-                lambda g: g if isinstance(g, Mean) else Mean(g, loss.weight),
-                grads,
-                is_leaf=lambda g: isinstance(g, Mean),
-            ),
-            AGENT: jax.tree.map(lambda g: Mean(g, mean.weight), agent_grads),
-        }
+        # The recogniser gives no weight to texts that it cannot score; the agent learns from those, too.
+        all_grads = {**grads, AGENT: jax.tree.map(lambda g: Mean(g, mean.weight), agent_grads)}
         more = {
             'agent_loss': mean,
             'agent_entropy': Mean.of(_entropy(logits), mask),
@@ -258,10 +249,10 @@ def learn_to_augment(
             'candidate_edits': Mean.of(candidate_edits, mask),
             'harder': Mean.of(candidate_edits > edits, mask),
         }
-        return own, loss, _join({RECOGNISER: recogniser_mutable, AGENT: agent_mutable}), {**values, **more}
+        return all_grads, loss, _join(new_mutable, new_agent_mutable), {**values, **more}
 
     def predict(params, mutable, batch):
-        return task.predict(params[RECOGNISER], _split(mutable)[RECOGNISER], batch)
+        return task.predict(_split_params(params)[0], _split(mutable)[0], batch)
 
     return Task(init, None, predict, gradient)
 
@@ -292,7 +283,7 @@ def augmentation_evaluator(
     def predict_logits(params, mutable, batch):
         if agent is None or make_input is None:
             return jnp.zeros((len(batch['image']), 2 * (settings.patches + 1), 2, 2))
-        variables = {'params': params[AGENT], **_split(mutable)[AGENT]}
+        variables = {'params': params[AGENT], **_split(mutable)[1]}
         return agent.apply(variables, make_input(batch), train=False)
 
     def warp(logits, batch, number):
@@ -347,14 +338,22 @@ def _entropy(logits: jax.Array) -> jax.Array:
     return -(jnp.exp(log_probs) * log_probs).sum(-1).mean((1, 2))
 
 
-def _join(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """{part: {collection: tree}} -> {collection: {part: tree}}."""
-    collections = dict.fromkeys(name for variables in parts.values() for name in variables)
-    return {name: {part: v[name] for part, v in parts.items() if name in v} for name in collections}
+def _join(own: Mapping[str, Any], agent: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Puts the agent's collections of variables into the recogniser's, {collection: {layer or 'agent': ...}}."""
+    joined = {name: dict(own.get(name, {})) for name in dict.fromkeys((*own, *agent))}
+    for name, tree in agent.items():
+        joined[name][AGENT] = tree
+    return joined
 
 
-def _split(mutable: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The inverse of `_join`."""
-    return {
-        part: {name: parts[part] for name, parts in mutable.items() if part in parts} for part in (RECOGNISER, AGENT)
-    }
+def _split(variables: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The inverse of `_join`: (the recogniser's variables, the agent's)."""
+    own = {name: {key: x for key, x in tree.items() if key != AGENT} for name, tree in variables.items()}
+    agent = {name: tree[AGENT] for name, tree in variables.items() if AGENT in tree}
+    # A collection that only the agent has is not one of the recogniser.
+    return {name: tree for name, tree in own.items() if tree}, agent
+
+
+def _split_params(params: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    own, agent = _split({'params': params})
+    return own['params'], agent['params']
