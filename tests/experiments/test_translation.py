@@ -34,6 +34,10 @@ MODELS = {
 }
 
 
+def slow(value):
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 def sentences(count, seed, longest=6):
     rng = np.random.default_rng(seed)
     chosen = [rng.choice(list(WORDS), rng.integers(1, longest + 1)) for _ in range(count)]
@@ -81,7 +85,7 @@ def start(config):
     return experiment, make_setup(experiment, config).starting_state()
 
 
-@pytest.mark.parametrize('smoothing', ['uniform', 'others'])
+@pytest.mark.parametrize('smoothing', [slow('uniform'), 'others'])
 def test_the_loss_is_the_cross_entropy_with_the_named_target(folder, smoothing):
     config = make_config(folder, loss=dict(label_smoothing=0.3, smoothing=smoothing))
     experiment, state = start(config)
@@ -105,7 +109,7 @@ def test_the_loss_is_the_cross_entropy_with_the_named_target(folder, smoothing):
         tr.make(make_config(folder, loss=dict(smoothing='even')))
 
 
-@pytest.mark.parametrize('kind', MODELS)
+@pytest.mark.parametrize('kind', [kind if kind == 'bahdanau' else slow(kind) for kind in MODELS])
 def test_what_is_measured(folder, kind):
     """Translations by applying the model to ever longer beginnings, without a cache; scores of those texts."""
     config = make_config(folder, kind)
@@ -152,7 +156,7 @@ def test_it_learns_to_translate(folder):
     assert fitted.metrics['test/bleu'] > 90
 
 
-@pytest.mark.parametrize('kind', MODELS)
+@pytest.mark.parametrize('kind', [kind if kind == 'transformer' else slow(kind) for kind in MODELS])
 def test_lines_of_a_file_are_translated_in_order(folder, tmp_path, kind):
     config = make_config(folder, kind)
     experiment, state = start(config)
@@ -262,7 +266,7 @@ def test_forms_are_drawn_by_length_at_their_best_rate(tmp_path):
     assert [text.get_text() for text in axes.get_xticklabels()] == ['to 2', 'to 10', 'beyond']
 
 
-@pytest.mark.parametrize('beams', [1, 3])
+@pytest.mark.parametrize('beams', [slow(1), 3])
 def test_a_translation_does_not_depend_on_the_sentence_next_to_it(folder, beams):
     """A model that never ends is bounded by the length of its own source."""
     config = make_config(folder)

@@ -75,7 +75,17 @@ def test_forms_are_equal(name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), actual['cpu'], actual['plain'])
 
 
-@pytest.mark.parametrize('name', ['depthwise, stride 2', 'grouped', 'pointwise', 'max', 'average', 'lrn'])
+def some_fast(*names, fast):
+    """The names as parameters, of which those that are not in `fast` are slow."""
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize(
+    'name',
+    some_fast(
+        'depthwise, stride 2', 'grouped', 'pointwise', 'max', 'average', 'lrn', fast=('depthwise, stride 2', 'max')
+    ),
+)
 def test_forms_are_equal_in_bfloat16(name):
     """Each form rounds sums once: they differ by no more than a unit of bfloat16's last place or two."""
     actual = both(name, jnp.bfloat16)
@@ -87,7 +97,7 @@ def test_forms_are_equal_in_bfloat16(name):
 
 @pytest.mark.parametrize(
     'name',
-    [
+    some_fast(
         'depthwise, stride 2',
         'pointwise, stride 2',
         'three by three, many channels',
@@ -95,7 +105,8 @@ def test_forms_are_equal_in_bfloat16(name):
         'average',
         'lrn',
         'batch norm',
-    ],
+        fast=('depthwise, stride 2', 'three by three, many channels', 'batch norm'),
+    ),
 )
 def test_under_vmap(name):
     """A function of one more axis is the function of each of its rows."""
@@ -115,7 +126,10 @@ def test_under_vmap(name):
         np.testing.assert_allclose(m, np.stack(r), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize(
+    'name',
+    some_fast(*CASES, fast=('depthwise, stride 2', 'grouped', 'three by three', 'max', 'average', 'lrn', 'batch norm')),
+)
 def test_gradients_by_finite_differences(name):
     function, *shapes = CASES[name]
     with jax.enable_x64(True), backend.forms('cpu'):
@@ -192,6 +206,7 @@ np.testing.assert_allclose(eight[1]['batch_stats']['var'], 0.9 + 0.1 * x.var((0,
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_are_one():
     environment = {**os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'JAX_PLATFORMS': 'cpu'}
     done = subprocess.run([sys.executable, '-c', EIGHT], env=environment, capture_output=True, text=True)

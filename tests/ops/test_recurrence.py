@@ -54,10 +54,18 @@ B, T, WIDTH, H = 4, 5, 3, 4
 LENGTHS = np.array([5, 0, 3, 1])
 
 
-@pytest.fixture(params=LAYOUTS)
+@pytest.fixture
 def layout(request, monkeypatch):
     """Every layout, whatever the backend and the size."""
     monkeypatch.setattr(scan, 'choose_layout', lambda hidden: LAYOUTS[request.param])
+
+
+def in_every_layout(names, fast):
+    """Parametrises by cell and layout; but for the cases of `fast`, {layout: cells}, they are slow."""
+    cases = [(name, layout) for layout in LAYOUTS for name in names]
+    marks = {case: () if case[0] in fast[case[1]] else pytest.mark.slow for case in cases}
+    parameters = [pytest.param(*case, marks=marks[case], id=f'{case[1]}-{case[0]}') for case in cases]
+    return pytest.mark.parametrize(('name', 'layout'), parameters, indirect=['layout'])
 
 
 def draw(*shape, seed=0):
@@ -195,7 +203,10 @@ def test_the_reference_equals_loops(name):
         compare(values, numpy_loop(name, *arguments, LENGTHS, reverse), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize('name', MAIN)
+@in_every_layout(
+    MAIN,
+    {'joint gates': ('lstm, mapped', 'gru'), 'split gates': ('lstm', 'rnn'), 'column states': ('gru, reset before',)},
+)
 def test_every_layout_equals_loops_and_has_the_gradients_of_the_reference(name, layout):
     check_in_float64(name)
 
@@ -205,7 +216,7 @@ def test_further_cells_equal_loops_and_have_the_gradients_of_the_reference(name)
     check_in_float64(name)
 
 
-@pytest.mark.parametrize('name', MAIN)
+@in_every_layout(MAIN, {'joint gates': ('rnn',), 'split gates': ('gru',), 'column states': ('lstm, mapped',)})
 def test_gradients_in_float32_and_padding_that_is_not_a_number(name, layout):
     """Gradients are those of the reference; nothing of the padding reaches an output, a state or a gradient."""
     x, w, initial = jax.tree.map(np.float32, draw_arguments(name))
@@ -253,7 +264,10 @@ def full_length_gradient(name):
     return jax.jit(jax.grad(lambda w: weigh(reference.scan_cell(CELLS[name][3], w, x, state, full)[0])))(w)
 
 
-@pytest.mark.parametrize('name', ['rnn', 'lstm, mapped', 'gru', 'gru, reset before'])
+@in_every_layout(
+    ['rnn', 'lstm, mapped', 'gru', 'gru, reset before'],
+    {'joint gates': ('lstm, mapped',), 'split gates': ('rnn',), 'column states': ('gru',)},
+)
 def test_bfloat16(name, layout):
     """Products in bfloat16, the state in float32: within a few units of the last place of float64's."""
     x, w, initial = draw_arguments(name)

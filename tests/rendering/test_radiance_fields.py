@@ -54,7 +54,7 @@ class Ball:
         return jnp.where(inside, 200.0, 0.0), jnp.broadcast_to(jnp.array([0.2, 0.5, 0.9]), samples.positions.shape)
 
 
-@pytest.mark.parametrize('casting', ['points', 'intervals', 'cones'])
+@pytest.mark.parametrize('casting', ['points', pytest.param('intervals', marks=pytest.mark.slow), 'cones'])
 def test_the_fine_level_resolves_a_surface_near_which_the_coarse_one_sampled(casting):
     """From distance 4 straight at a ball of radius 1: the surface is at 3, the first sample inside is visible."""
     points = casting == 'points'
@@ -88,7 +88,7 @@ def test_in_a_full_grid_packed_samples_are_all_samples(views):
     field = models.make_model('nerf.nerf', layers=2, width=16, levels=3)
     batch = jax.tree.map(jnp.asarray, view_rays(views, 0))
     rays = cast_rays(views.camera, plain, views.near, views.far, batch)
-    params = radiance_field_task(field, views, plain).init(jax.random.key(0), batch)['params']
+    params = jax.jit(radiance_field_task(field, views, plain).init)(jax.random.key(0), batch)['params']
 
     def colours(params, settings, key, grid):
         level = render_rays(field, params, rays, settings, key, grid)[0]
