@@ -21,11 +21,13 @@ def sources():
 
 
 def shrunk_first():
-    """The full forms take seconds each to trace: they are left to CI where there is a shrunk one."""
-    for source in sources():
-        path, _, argument = source.partition(':')
-        slow = argument != 'smoke' and f'{path}:smoke' in sources()
-        yield pytest.param(source, marks=pytest.mark.slow if slow else ())
+    """A full form takes seconds to trace, a shrunk one a second: CI traces all, the fast tests one per experiment."""
+    traced = set()
+    for source in sorted(sources(), key=lambda source: str(source).startswith('configs/claims/')):
+        experiment = configs.load(str(configs.ROOT / source)).experiment
+        fast = source.endswith(':smoke') and experiment not in traced
+        traced |= {experiment} if fast else set()
+        yield pytest.param(source, marks=() if fast else pytest.mark.slow)
 
 
 @pytest.mark.parametrize('source', shrunk_first())
