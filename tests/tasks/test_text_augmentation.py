@@ -17,7 +17,7 @@ from canon.named import call
 from canon.tasks import text_augmentation as augmentation
 from canon.tasks import text_recognition
 from canon.tasks.text_augmentation import MovingStates, TextAugmentation
-from canon.train import At, State, Task, make_step
+from canon.train import At, Evaluator, State, Task, make_step
 
 SETTINGS = TextAugmentation(patches=2, radius=6.0, agent=dict(features=(2, 2, 2, 2, 2, 2)))
 SMALL = replace(SETTINGS, patches=1)  # compiles faster
@@ -209,27 +209,35 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(joint):
     assert 0 < float(values['agent_entropy'].value) <= np.log(2) + 1e-6
 
 
-def test_the_evaluator_counts_edits_and_shows_the_moves(joint):
-    task, data, variables = joint
-    mutable = dict(variables)
-    params = mutable.pop('params')
-    batch = {**data[0], 'mask': np.arange(4) < 3}
-    finite = type('One', (), {'__getitem__': lambda _, i: batch, 'iterate': lambda _, start=0: iter([batch])})()
-    decode = text_recognition.decode_labels
-    plain = text_recognition.recognition_evaluator(task, finite, Alphabet('0123456789'))
-    plain = plain._replace(draw=None)
-    agent = augmentation.make_agent(SMALL)
-    evaluator = augmentation.augmentation_evaluator(plain, task, decode, SMALL, agent, GREY)
-    sums = jax.jit(evaluator.measure)(params, mutable, batch)
-    metrics = evaluator.finish(sums)
-    assert set(metrics) == {'loss', 'word_accuracy', 'character_error_rate', 'edits', 'edits_random', 'edits_agent'}
-    # At first every direction is equally likely: the agent's states are the random ones.
-    assert float(metrics['edits_agent']) == float(metrics['edits_random'])
-    np.testing.assert_allclose(
-        metrics['edits'] * 3, metrics['character_error_rate'] * batch['label_length'][:3].sum(), rtol=1e-5
+def test_the_evaluator_counts_edits_and_shows_the_moves(monkeypatch):
+    """An agent whose corners all move outwards makes the rectangle larger: every image is read as bright."""
+    batch, agent = dark_and_bright(), augmentation.make_agent(SMALL)
+    task = augmentation.learn_to_augment(Reader.task(), agent, GREY, Reader.decode, SMALL)
+    shapes = jax.eval_shape(task.init, jax.random.key(0), batch)
+    variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    params, mutable = variables['params'], {'batch_stats': variables['batch_stats']}
+    outwards = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]])
+    params['agent']['output']['bias'] = (20 * np.stack([-outwards, outwards], -1)).ravel().astype(np.float32)
+    plain = Evaluator(
+        [batch],
+        lambda params, mutable, batch: {'rows': Mean.of(batch['mask'])},
+        lambda sums: {name: mean.value for name, mean in sums.items()},
     )
-    (figure,) = evaluator.draw(params, mutable, sums).values()
-    assert sum(bool(axes.images) for axes in figure.axes) == 6  # of three rows that are not padding
+    evaluator = augmentation.augmentation_evaluator(plain, task, Reader.decode, SMALL, agent, GREY)
+    sums = jax.jit(evaluator.measure)(params, mutable, batch)
+    metrics = {name: float(value) for name, value in evaluator.finish(sums).items()}
+    assert set(metrics) == {'rows', 'edits', 'edits_random', 'edits_agent'}
+    bright = Reader.decode(batch['image'].astype(np.float32).mean((1, 2, 3)))[0][:, 0]
+    assert metrics['edits'] == pytest.approx(float((bright != batch['label'][:, 0])[:7].mean()))
+    assert metrics['edits_random'] < metrics['edits_agent'] == 1
+    drawn = {}
+    monkeypatch.setattr(augmentation.plots, 'draw_moving_points', lambda *arrays: drawn.update(arrays=arrays))
+    assert set(evaluator.draw(params, mutable, sums)) == {'augmentation'}
+    images, warped, points, moves = drawn['arrays']
+    assert images.shape == warped.shape == (7, 32, 100, 1)  # without the row of padding
+    assert (warped.mean((1, 2, 3)) > images.mean((1, 2, 3))).all()
+    np.testing.assert_allclose(moves, np.broadcast_to(3 * outwards, (7, 4, 2)), atol=1e-4)
+    assert points.shape == (4, 2)
 
 
 def test_random_augmentation_warps_what_the_recogniser_learns_from():
