@@ -28,8 +28,12 @@ def config(kind='dict', **reader):
     return config
 
 
+_SLOW = [('char', dict(listed=True)), ('dict', {}), ('attention', {})]
+
+
 @pytest.mark.parametrize(
-    ('kind', 'reader'), [('dict', {}), ('char', dict(listed=True)), ('ngram', dict(num_ngrams=9)), ('attention', {})]
+    ('kind', 'reader'),
+    [('ngram', dict(num_ngrams=9)), *(pytest.param(*case, marks=pytest.mark.slow) for case in _SLOW)],
 )
 def test_files_are_read(kind, reader, tmp_path):
     words_config = config(kind, **reader)

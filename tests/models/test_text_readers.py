@@ -54,8 +54,11 @@ def relative(ours, golden):
     ('name', 'model', 'height', 'frames'),
     [
         ('dtrb32', models.make_model('crnn.dtrb', num_classes=36, width=WIDTH, hidden=HIDDEN), 32, 24),
-        ('dtrb64', models.make_model('crnn.dtrb', num_classes=96, width=WIDTH, hidden=HIDDEN, height=64), 64, 24),
-        ('crnn_pytorch', models.make_model('crnn.crnn', **PYTORCH), 32, 26),
+        pytest.param(
+            *('dtrb64', models.make_model('crnn.dtrb', num_classes=96, width=WIDTH, hidden=HIDDEN, height=64), 64, 24),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(*('crnn_pytorch', models.make_model('crnn.crnn', **PYTORCH), 32, 26), marks=pytest.mark.slow),
     ],
 )
 def test_crnn_against_torch(name, model, height, frames, tmp_path):
@@ -90,6 +93,7 @@ def test_attention_against_torch():
     assert relative(forced[1, :3], GOLDEN['attention/logits'][1, :3]) < 1e-5
 
 
+@pytest.mark.slow
 def test_the_rectifier_against_torch():
     """Its images, and what the reader reads of them. The benchmark adds 1e-6 to the logarithm's argument, we do not."""
     model = models.make_model('attention_reader.attention_reader', width=WIDTH, hidden=HIDDEN, fiducials=FIDUCIALS)
