@@ -36,7 +36,7 @@ from canon.ops.ctc import score_labels
 from canon.tasks.text_recognition import decode_labels
 from canon.train import Evaluator, Task
 
-Lexicon = Literal['none', 'own', 'full']
+LexiconChoice = Literal['none', 'own', 'full']
 
 _COLUMNS = {
     'word_accuracy_36': 'words (36)',
@@ -65,7 +65,7 @@ class TextBenchmark(NamedTuple):
     name: str
     source: Source
     variant: str = ''
-    lexicon: Lexicon = 'none'
+    lexicon: LexiconChoice = 'none'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ class BenchmarkSettings:
     data: str
     split: str = 'test'
     source: Mapping[str, Any] | None = None
-    lexicon: Lexicon = 'none'
+    lexicon: LexiconChoice = 'none'
 
     @property
     def variant(self) -> str:

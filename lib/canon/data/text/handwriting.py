@@ -39,7 +39,7 @@ from canon.data.text.text_images import (
     TextProtocol,
     TextRecord,
     find_file,
-    read_lines,
+    read_annotation_lines,
     report_dropped,
     select_texts,
 )
@@ -137,7 +137,7 @@ def rimes_words(
     dropped: Counter[str] = Counter()
 
     def read() -> Iterator[TextRecord]:
-        for number, line in enumerate(read_lines(files, listing), 1):
+        for number, line in enumerate(read_annotation_lines(files, listing), 1):
             image, _, text = line.strip().partition(' ')
             if image and not text.strip():
                 dropped[NO_TEXT] += 1
@@ -289,7 +289,7 @@ def _read_partition(files: FileTree, partition: str, base: str, level: str) -> s
     for names in groups:
         name = find_file(files, [f'{folder}{n}' for n in names for folder in _IAM_FOLDERS], f'list of {base!r}')
         # A line may have more after the id: 'e02-074-01-00,193 are' of RWTH.
-        ids |= {line.split(',')[0].split()[0] for line in read_lines(files, name) if line.strip(' ,')}
+        ids |= {line.split(',')[0].split()[0] for line in read_annotation_lines(files, name) if line.strip(' ,')}
     return ids
 
 
@@ -297,7 +297,7 @@ def _read_iam_list(
     files: FileTree, listing: str, level: str, ids: set[str] | None, segmentation: str, dropped: Counter[str]
 ) -> Iterator[TextRecord]:
     unused, show = set(ids or ()), files.show(listing)
-    for number, line in enumerate(read_lines(files, listing), 1):
+    for number, line in enumerate(read_annotation_lines(files, listing), 1):
         if not line.strip() or line.startswith('#'):
             continue
         # id, ok or err, grey level, then for words x y w h tag text, for lines components x y w h text.

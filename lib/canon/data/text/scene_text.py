@@ -40,13 +40,13 @@ from canon.data.text.text_images import (
     TextRecord,
     WordRule,
     find_file,
-    read_lines,
+    read_annotation_lines,
     select_texts,
 )
 from canon.data.text.word_images import parse_row
 from canon.errors import CanonError, UsageError, first_line
 
-Lexicon = Literal['none', 'small', 'medium']
+LexiconSize = Literal['none', 'small', 'medium']
 
 _CASELESS = Alphabet(ignore_case=True)
 _WHOLE = 'all'  # the split of a folder that has one only
@@ -80,7 +80,7 @@ def iiit5k(
     outside: Outside = 'filter',
     words: WordRule = 'all',
     exclude: str | None = None,
-    lexicon: Lexicon = 'none',
+    lexicon: LexiconSize = 'none',
 ) -> TextImages:
     """Reads IIIT 5K-Words (Mishra et al. 2012): 2,000 training and 3,000 test words, listed in MATLAB files.
 
@@ -373,7 +373,7 @@ def _read_rows(files: FileTree, listing: str) -> Iterator[TextRecord]:
     folder = listing[: listing.rfind('/') + 1]
     if not folder:
         folder = next((name for name in _FOLDERS if _is_list_of(listing, name) and files.has_folder(name[:-1])), '')
-    for number, line in enumerate(read_lines(files, listing), 1):
+    for number, line in enumerate(read_annotation_lines(files, listing), 1):
         where = f'{files.show(listing)}, line {number}'
         row = parse_row(line) if line.strip() else None
         if row:
@@ -390,7 +390,7 @@ def _is_list_of(listing: str, folder: str) -> bool:
 
 def _read_spaced(files: FileTree, listing: str) -> Iterator[TextRecord]:
     folder = listing[: listing.rfind('/') + 1]
-    for number, line in enumerate(read_lines(files, listing), 1):
+    for number, line in enumerate(read_annotation_lines(files, listing), 1):
         where = f'{files.show(listing)}, line {number}'
         row = _SPACED_ROW.fullmatch(line.strip())
         if row and row['file'].endswith(','):  # as ICDAR writes lists
@@ -413,7 +413,9 @@ def _read_pairs(files: FileTree, folder: str, dropped: Counter[str]) -> Iterator
             dropped['without a file of label/'] += 1
             continue
         where = files.show(f'{folder}label/{label}')
-        yield TextRecord(f'{folder}IMG/{name}', '\n'.join(read_lines(files, f'{folder}label/{label}')).strip(), where)
+        yield TextRecord(
+            f'{folder}IMG/{name}', '\n'.join(read_annotation_lines(files, f'{folder}label/{label}')).strip(), where
+        )
 
 
 def _natural_order(name: str) -> tuple[int, int, str]:

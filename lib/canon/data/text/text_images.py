@@ -18,6 +18,7 @@ import numpy as np
 
 from canon.data.detection.file_trees import FileTree
 from canon.data.images import image_files
+from canon.data.images.geometry import Box
 from canon.data.pipeline import splits
 from canon.data.pipeline.source import Example, Info
 from canon.data.text.alphabets import Alphabet
@@ -25,7 +26,6 @@ from canon.errors import CanonError, UsageError
 
 Outside = Literal['refuse', 'filter', 'skip']
 WordRule = Literal['all', 'alphanumeric', 'three_alphanumeric']
-Box = tuple[float, float, float, float]
 
 _NOT_ALPHANUMERIC = re.compile('[^0-9A-Za-z]')
 _SHORTEST = 3  # characters, of 'three_alphanumeric' (Wang et al. 2011)
@@ -220,7 +220,7 @@ def report_dropped(dropped: Counter[str], kept: int, what: str) -> None:
         logging.getLogger('canon').warning(message, what, dropped.total(), dropped.total() + kept, reasons)
 
 
-def read_lines(files: FileTree, name: str, encoding: str = 'utf-8-sig') -> list[str]:
+def read_annotation_lines(files: FileTree, name: str, encoding: str = 'utf-8-sig') -> list[str]:
     """Returns the lines of an annotation file, which end at line feeds only: a text may hold other separators.
 
     Raises CanonError, which names the file and the line, if it is not in the encoding.
