@@ -92,7 +92,9 @@ def draw_cost_parts(
         median = float(np.median(scores[system]))
         right.barh(row, median, height=0.6, color='#9aa5b8')
         right.plot(scores[system], [row] * len(scores[system]), '.', color='k', ms=4)
-        right.text(0.02, row, f'{median:.3f}', va='center', fontsize=8)
+        best = max(scores[system])  # the number is beyond all dots, or within the bar where there is no room
+        place, side = (best + 0.04, 'left') if best < 0.75 else (min(scores[system]) - 0.04, 'right')
+        right.text(place, row, f'{median:.3f}', va='center', ha=side, fontsize=8)
     left.set_yticks(rows, systems)
     left.set(xlabel=cost, ylim=(len(systems) - 0.5, -0.5))
     right.set(xlabel=score, xlim=(0, 1))
