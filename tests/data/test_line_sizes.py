@@ -4,6 +4,7 @@ import doctest
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from canon.data import Arrays, SizedBatches, evaluate_by_size, load_source, transforms
 from canon.data.pipeline.keys import Key
@@ -127,3 +128,8 @@ def test_sizes_come_from_headers(tmp_path, monkeypatch):
     )
     assert [batches[i]['image'].shape for i in range(len(batches))] == [(2, 4, 6, 3)]
     assert texts(words) == ['tea', 'ten']
+    Image.fromarray(pixels(0, 7, 30)).save(tmp_path / 'a.png')
+    (tmp_path / 'train.csv').write_text('a.png,Tea\n')
+    listed = load_source('words', path=str(tmp_path), outside='filter')
+    assert listed.image_sizes().tolist() == [[7, 30]]
+    assert listed.read_text(0) == 'ea'

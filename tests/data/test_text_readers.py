@@ -119,9 +119,10 @@ def test_a_matlab_file_without_its_fields(tmp_path):
     scipy.io.savemat(tmp_path / 'trainCharBound.mat', {'other': np.ones(2)})
     with pytest.raises(UsageError, match=r'trainCharBound\.mat has no variable trainCharBound; it has other'):
         load_source('iiit5k', 'train', path=str(tmp_path))
-    (tmp_path / 'trainCharBound.mat').write_bytes(b'nonsense' * 40)
-    with pytest.raises(CanonError, match=r'trainCharBound\.mat is not a MATLAB file'):
-        load_source('iiit5k', 'train', path=str(tmp_path))
+    for content in (b'nonsense' * 40, b'', b'M', (tmp_path / 'testdata.mat').read_bytes()[:200]):
+        (tmp_path / 'trainCharBound.mat').write_bytes(content)
+        with pytest.raises(CanonError, match=r'trainCharBound\.mat is not a MATLAB file'):
+            load_source('iiit5k', 'train', path=str(tmp_path))
     with pytest.raises(UsageError, match="there is no split 'tset'; did you mean 'test'"):
         load_source('iiit5k', 'tset', path=str(tmp_path))
 
@@ -236,6 +237,13 @@ def test_icdar_2015(tmp_path):
         load_source('icdar2015', 'test', path=str(folder))
     with pytest.raises(UsageError, match=r'has no list of words: it needs Challenge4_Test_Task3_GT\.txt or'):
         load_source('icdar2015', 'test', path=str(tmp_path))
+    for content, line in ((b'\xef\xbb\xbfword_1.png, "caf\xe9"\n', 1), (b'word_1.png, "x"\nword_1.png, "\xe9"', 2)):
+        (folder / 'gt.txt').write_bytes(content)
+        with pytest.raises(CanonError, match=rf'gt\.txt, line {line} is not UTF-8 text; convert it'):
+            load_source('icdar2015', 'train', path=str(tmp_path))
+    (folder / 'gt.txt').write_bytes(b'word\0_1.png, "x"\n')
+    with pytest.raises(CanonError, match=r'cannot be read .*null byte'):
+        load_source('icdar2015', 'train', path=str(tmp_path))[0]
     (folder / 'gt.txt').write_text('word_1.png "x"\n')
     with pytest.raises(CanonError, match=r'gt\.txt, line 1: .* is not a row such as word_1\.png, "Tiredness"'):
         load_source('icdar2015', 'train', path=str(tmp_path))

@@ -67,7 +67,7 @@ class FileTree:
             with self.root.open('rb') as archive:
                 archive.seek(offset)
                 return io.BytesIO(archive.read(size))
-        except (OSError, KeyError) as error:
+        except (OSError, KeyError, ValueError) as error:  # ValueError: an annotation names a file with a null byte
             raise CanonError(f'{self.show(name)} cannot be read ({error}); restore it') from error
 
     def read_bytes(self, name: str) -> bytes:

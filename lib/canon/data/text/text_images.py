@@ -225,16 +225,16 @@ def read_annotation_lines(files: FileTree, name: str, encoding: str = 'utf-8-sig
 
     Raises CanonError, which names the file and the line, if it is not in the encoding.
     """
-    lines = files.read_bytes(name).split(b'\n')
-    try:
-        # A byte order mark is at the beginning of the first line only, but the codec is the same for all.
-        return [line.removesuffix(b'\r').decode(encoding if i == 0 else encoding.removesuffix('-sig'))
-                for i, line in enumerate(lines)]  # fmt: skip
-    except UnicodeDecodeError as error:
-        number = next(i for i, line in enumerate(lines, 1) if error.object in (line, line.removesuffix(b'\r')))
-        raise CanonError(
-            f'{files.show(name)}, line {number} is not {encoding.removesuffix("-sig").upper()} text; convert it'
-        ) from error
+    lines = []
+    for number, line in enumerate(files.read_bytes(name).split(b'\n'), 1):
+        # A byte order mark is at the beginning of the file only; within a text the same bytes are a character.
+        codec = encoding if number == 1 else encoding.removesuffix('-sig')
+        try:
+            lines.append(line.removesuffix(b'\r').decode(codec))
+        except UnicodeDecodeError as error:
+            shown = f'{files.show(name)}, line {number}'
+            raise CanonError(f'{shown} is not {codec.removesuffix("-sig").upper()} text; convert it') from error
+    return lines
 
 
 def find_file(files: FileTree, candidates: Sequence[str], what: str) -> str:

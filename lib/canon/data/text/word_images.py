@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from canon import named
-from canon.data.images.image_files import path_within, read_image
+from canon.data.images.image_files import path_within, read_encoded, read_head, read_image
 from canon.data.pipeline import splits
 from canon.data.pipeline.source import Example, Info
 from canon.data.text import text_files
@@ -117,6 +117,15 @@ class Words:
         except CanonError as error:
             raise CanonError(f'{error}, or remove its line from {self.listing.name}') from error
         return {'image': image, **self.alphabet.encode(text, self.max_length)}
+
+    def read_text(self, index: int) -> str:
+        """Returns the text of an example, as its label has it."""
+        return self.texts[index].decode()
+
+    def image_sizes(self) -> np.ndarray:
+        """Returns the (height, width) of all images, int [n, 2], from the headers of their files."""
+        heads = (read_head(read_encoded(self.root / file.decode())) for file in self.files)
+        return np.array([(head.height, head.width) for head in heads], int).reshape(-1, 2)
 
     def __repr__(self) -> str:
         return f'Words({self.info.name}, {self.info.split}, {len(self)} words)'
