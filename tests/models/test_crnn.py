@@ -39,10 +39,12 @@ def test_parameters():
     assert round(count(variables['params']) / 1e6, 1) == 8.3  # as published
 
 
-@pytest.mark.parametrize(('width', 'frames'), [(96, 25), (281, 71)])
-def test_frames(width, frames):
-    """100 columns give 26 frames, as in the authors' code."""
-    _, logits = shapes(width)
+@pytest.mark.parametrize(
+    ('width', 'frames', 'pooling'), [(96, 25, 'code'), (281, 71, 'code'), (100, 24, 'paper'), (281, 69, 'paper')]
+)
+def test_frames(width, frames, pooling):
+    """100 columns give 26 frames as in the authors' code, 24 with the windows of the paper's table."""
+    _, logits = shapes(width, pooling=pooling)
     assert (logits.shape, logits.dtype) == ((2, frames, 37), np.float32)
 
 
