@@ -27,7 +27,8 @@ SOURCE = dict(height=SIZE, width=SIZE, sizes=(18, 64), most=5, clutter=4)  # few
 def get_config(arg: str = ''):
     smoke = arg == 'smoke'
     few: dict[str, Any] = dict(num_examples=128, test=24) if smoke else dict(num_examples=384, test=64)
-    steps = 100 if smoke else 400
+    # Of 128 crops each in R-CNN and SPP-net, and of 16 scenes each in the other two.
+    crop_steps, scene_steps = (100, 100) if smoke else (300, 400)
     # The last stage is the same for all, in place of those that would detect and evaluate.
     timing = dict(experiment='detection_timing')
 
@@ -35,7 +36,7 @@ def get_config(arg: str = ''):
         chain = (*(name for name in stages['chain'] if name != 'detections'), 'timing')
         timed = {name: values for name, values in stages.items() if name != 'detections'}
         timed |= dict(chain=chain, timing=timing)
-        return by_stages.digits(model, crop, timed, steps, 0.1, **few, source=SOURCE, **other)
+        return by_stages.digits(model, crop, timed, crop_steps, 0.1, **few, source=SOURCE, **other)
 
     rcnn = learn_in_stages(
         by_stages.small_network('rcnn.rcnn', stage='conv4'),
@@ -45,13 +46,13 @@ def get_config(arg: str = ''):
     spp = learn_in_stages(
         by_stages.small_network('spp_net.spp_net', stride=8, bins=(4, 2, 1)),
         dict(size=40, context=0, form='square'),
-        by_stages.list_spp_stages(image=SIZE, images=4, steps=steps),
+        by_stages.list_spp_stages(image=SIZE, images=4, steps=crop_steps),
         scales=dict(sides=(SIZE,), longest=SIZE, region=40.0, multiple=8),
         sizes=(32, 40),
     )
 
     def learn_jointly(system: dict[str, Any], model: dict[str, Any], chain: tuple[str, ...]):
-        config = scenes(model, system, steps, 0.1, **few, source=SOURCE, sections=small_sections())
+        config = scenes(model, system, scene_steps, 0.1, **few, source=SOURCE, sections=small_sections())
         stages = dict(proposals=dict(experiment='region_proposals'), detector=dict(), timing=timing)
         with config.unlocked():
             config.experiment, config.timing = 'staged', dict(network='detector')
