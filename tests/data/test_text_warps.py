@@ -1,5 +1,6 @@
 """Deformations of text on the host: against the device's warp, their own inverse, and the ranges of the draws."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -16,11 +17,11 @@ TARGETS = SOURCES + rng.uniform(-6, 6, SOURCES.shape)
 
 def test_the_host_warps_as_the_device():
     points = np.concatenate([rng.uniform((-9, -9), (109, 41), (50, 2)), SOURCES])
-    expected = warps.moving_least_squares(points, SOURCES, TARGETS)
+    expected = jax.jit(warps.moving_least_squares)(points, SOURCES, TARGETS)
     np.testing.assert_allclose(deformation.deform_points(points, SOURCES, TARGETS), expected, atol=2e-4)
     image = rng.integers(0, 256, (32, 100, 5), np.uint8)  # OpenCV takes four channels at once
     warped = deformation.Deformation.between(SOURCES, TARGETS, (32, 100)).warp(image)
-    expected = warps.warp_images(image[None], SOURCES, TARGETS, spacing=2)[0]
+    expected = jax.jit(warps.warp_images, static_argnames='spacing')(image[None], SOURCES, TARGETS, spacing=2)[0]
     assert warped.dtype == np.uint8
     # OpenCV interpolates between 32 places per pixel.
     assert abs(warped.astype(int) - expected).max() <= 5
