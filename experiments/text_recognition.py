@@ -32,6 +32,7 @@ from canon.tasks.text_recognition import (
     recognition_task,
 )
 from canon.train import Evaluator, Experiment
+from canon.weights.crnn import recogniser_reader
 from canon.weights.stablehlo import Served, serve_images
 from experiments import images
 
@@ -78,7 +79,7 @@ def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
     model = models.make_model(**named.to_plain(config.model))
     make_input = named.call(make_grey_input, config.input, 'input')
     task = augment_task(recognition_task(model, make_input), _augmentation(config), make_input, decode_labels)
-    return Experiment(task, config.tx, train, about=about)
+    return Experiment(task, config.tx, train, about=about, read=recogniser_reader(config.model.name))
 
 
 def offline(config: ConfigDict) -> ConfigDict:

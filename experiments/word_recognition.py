@@ -17,6 +17,7 @@ from canon.tasks.image_settings import HeldOutImages, TrainImages, reading_optio
 from canon.tasks.predictions import Prediction
 from canon.tasks.text_recognition import TextSettings, predict_texts
 from canon.train import Evaluator, Experiment, Task
+from canon.weights.crnn import recogniser_reader
 from experiments import images
 
 # The functions whose arguments the sections of a config hold, so that the command line may set each of them.
@@ -49,7 +50,8 @@ def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
     size = config.data.batch_size
     label = np.zeros((size, _text(config).max_length), np.int32)
     train = images.placeholder_data(config, about, label=label, label_length=np.zeros(size, np.int32))
-    return Experiment(_make_reader(config)[0], config.tx, train, about=about)
+    read = recogniser_reader(config.model.name)
+    return Experiment(_make_reader(config)[0], config.tx, train, about=about, read=read)
 
 
 def offline(config: ConfigDict) -> ConfigDict:

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from canon import models, weights
 from canon.errors import UsageError
 from canon.models import rectifier
-from canon.weights.crnn import CRNN_PYTORCH, DTRB
+from canon.weights.crnn import CRNN_PYTORCH, DTRB, recogniser_reader
 from tests.models.drawn import draw_parameter, images
 from tests.models.goldens import count, shapes_of
 from tests.quick import quick_jit
@@ -74,6 +75,23 @@ def test_crnn_against_torch(name, model, height, frames, tmp_path):
         inner = key.replace('.bias_ih', '.bias_hh')
         expected = value + tensors_of(name)[inner] if inner != key else value * ('.bias_hh' not in key)
         np.testing.assert_array_equal(back[key], expected)
+
+
+def test_a_recogniser_is_read_next_to_an_agent(tmp_path):
+    """What trains along keeps its initialisation; a folder is a run's, and is not read."""
+    weights.write(tmp_path / 'a.safetensors', tensors_of('dtrb32'))
+    model = models.make_model('crnn.dtrb', width=WIDTH, hidden=HIDDEN)
+    like = flatten_dict(shapes_of(model, (1, 32, 100, 1)), sep='/')
+    own = {name.removeprefix('params/'): np.zeros(leaf.shape, np.float32) for name, leaf in like.items()}
+    agent = {'agent/conv1/kernel': np.ones(3), 'batch_stats/agent/bn/mean': np.ones(2)}
+    read = recogniser_reader('crnn.crnn')
+    leaves = read(str(tmp_path / 'a.safetensors'), own | agent)
+    assert leaves is not None
+    assert leaves.keys() == own.keys() | agent.keys()
+    assert all(leaves[name] is leaf for name, leaf in agent.items())
+    expected = tensors_of('dtrb32')['SequenceModeling.1.rnn.weight_hh_l0_reverse'].T
+    np.testing.assert_array_equal(leaves['lstm2/lstm/backward_0/recurrent'], expected)
+    assert read(str(tmp_path), own) is None
 
 
 def test_attention_against_torch():

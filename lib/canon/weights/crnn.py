@@ -6,6 +6,12 @@ EasyOCR's recognisers of the second generation, which are narrower and have othe
 `CRNN_PYTORCH`: meijieru/crnn.pytorch, the form of the authors' code, `crnn.crnn(batch_norm=(3, 5, 7))`.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from canon.weights import published
 from canon.weights.layout import Names
 
 # Numbers within the benchmark's Sequential, where each ReLU and each pooling has a number too.
@@ -58,3 +64,23 @@ DTRB = {
     ),
 }
 CRNN_PYTORCH = {'crnn.crnn': Names(_PYTORCH.__getitem__, required=tuple(_PYTORCH))}
+
+
+def recogniser_reader(model: str, beside: str = 'agent') -> Callable[[str, Mapping[str, Any]], dict[str, Any] | None]:
+    """Makes the function with which an `Experiment` reads published weights into a text recogniser.
+
+    Args:
+      model: the constructor that the weights are published for, 'crnn.crnn'.
+      beside: what else trains along, such as the agent of Learn to Augment: it keeps its initialisation.
+
+    Returns:
+      A function as `canon.weights.reader` makes.
+    """
+    read_weights = published.reader(model)
+
+    def read(source: str, leaves: Mapping[str, Any]) -> dict[str, Any] | None:
+        rest = {name: leaf for name, leaf in leaves.items() if beside in name.split('/')[:2]}
+        weights = read_weights(source, {name: leaf for name, leaf in leaves.items() if name not in rest})
+        return None if weights is None else rest | weights
+
+    return read
