@@ -3,7 +3,8 @@
     ./launch.sh run configs/text_recognition/crnn.py --config.data.source.path=~/data/mnt/ramdisk/max/90kDICT32px
 
 For any other cropped words: a folder with `train.csv` and `val.csv`, whose rows are `file,text`
-(`canon.data.text.word_images`).
+(`canon.data.text.word_images`). `--config.data.benchmarks.path=~/data/data_lmdb_release/evaluation` reads the ten test
+sets of Baek et al. 2019 at the end and prints one table.
 
 From the paper: the network of table 1, Adadelta with decay 0.9, 100x32 in training, loss by CTC (section 3.2). From
 the authors' code (bgshih/crnn): batches of 64, at most 2,000,000 iterations, Adadelta's eps 1e-6 in the form of Zeiler
@@ -15,6 +16,8 @@ BatchNorm as in the code and the rate divided at the end: 93.4 % of 1,000 valida
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
+
+from configs.text_recognition._benchmarks import lmdb_benchmarks
 
 
 def get_config(arg: str = '') -> ConfigDict:
@@ -45,6 +48,7 @@ def get_config(arg: str = '') -> ConfigDict:
                         beam=0,  # width of the prefix beam search; 0 decodes the best path
                     )
                 ),
+                benchmarks=lmdb_benchmarks(resize),  # read at the end of the run if their path is set
             ),
             text=dict(
                 characters='0123456789abcdefghijklmnopqrstuvwxyz',  # of classes 1, 2, ...; class 0 is the blank

@@ -163,7 +163,13 @@ def test_settings_load_sets_and_name_their_variants(tmp_path, caplog):
         'every': ('', 2), 'mine': ('words=alphanumeric, full lexicon', 1), 'sliced': ('outside=filter', 1)
     }  # fmt: skip
     assert loaded['mine'].source.read_text(0) == 'x' * 40
-    assert 'benchmarks without a path are left out: set data.benchmarks.sets.absent.source.path' in caplog.text
+    sets['mine'] = dict(data='word_folder', source=dict(path=None))
+    (other,) = BenchmarkEvaluation(sets=dict(mine=sets['mine']), path=folder).load(alphabet)
+    assert (other.variant, len(other.source)) == ('', 2)
+    assert (
+        'benchmarks without a path are left out: absent; set data.benchmarks.path or data.benchmarks.sets.absent.'
+        in caplog.text
+    )
     with pytest.raises(UsageError, match=r'data\.benchmarks\.sets\.x\.titel: BenchmarkSettings takes no such key'):
         BenchmarkEvaluation(sets=dict(x=dict(data='svt', titel=1))).load(alphabet)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax.numpy as jnp
@@ -122,12 +122,14 @@ class BenchmarkEvaluation:
 
     Attributes:
       sets: {title: `BenchmarkSettings`}; those of files without a path are left out.
+      path: of the sets that have none of their own, such as a folder of LMDB folders.
       transforms: a chain (`canon.data.transforms.make_transforms`).
       beam: width of the prefix beam search; 0 decodes the best path.
       compare: what CER, WER and NED compare: 'alphanumeric' (36 characters, case-insensitive) or 'exact' texts.
     """
 
     sets: Mapping[str, Any]
+    path: str | None = None
     transforms: Mapping[str, Any] | None = None
     beam: Annotated[int, Range(0)] = 0
     compare: Comparison = 'alphanumeric'
@@ -137,13 +139,17 @@ class BenchmarkEvaluation:
         loaded, missing = [], []
         for title in sorted(self.sets):
             settings = named.call(BenchmarkSettings, self.sets[title], f'data.benchmarks.sets.{title}')
+            if settings.is_missing and self.path is not None:
+                settings = replace(settings, source={**(settings.source or {}), 'path': self.path})
             if settings.is_missing:
                 missing.append(title)
             else:
                 loaded.append(settings.load(title, alphabet, data_dir))
         if missing:
-            keys = ', '.join(f'data.benchmarks.sets.{title}.source.path' for title in missing)
-            logging.getLogger('canon').info('benchmarks without a path are left out: set %s', keys)
+            key = f'data.benchmarks.path or data.benchmarks.sets.{missing[0]}.source.path'
+            logging.getLogger('canon').info(
+                'benchmarks without a path are left out: %s; set %s', ', '.join(missing), key
+            )
         return loaded
 
 
