@@ -12,7 +12,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from canon import data, models, named
-from canon.data.detection.sized_batches import fill_size
 from canon.data.images.checks import infer_image_shape
 from canon.data.text.labelled import load_labelled
 from canon.data.text.line_sizes import batch_lines, batch_lines_once
@@ -20,7 +19,6 @@ from canon.errors import UsageError
 from canon.tasks.image_settings import TrainImages, reading_options
 from canon.tasks.predictions import Prediction
 from canon.tasks.text_augmentation import TextAugmentation, augment_task, augmentation_evaluator, make_agent
-from canon.tasks.text_benchmarks import BenchmarkEvaluation, BenchmarkSettings, benchmark_evaluator
 from canon.tasks.text_recognition import (
     RecognitionEvaluation,
     TextSettings,
@@ -34,7 +32,8 @@ from canon.tasks.text_recognition import (
 from canon.train import Evaluator, Experiment
 from canon.weights.crnn import recogniser_reader
 from canon.weights.stablehlo import Served, serve_images
-from experiments import images
+from experiments import benchmarks, images
+from experiments.benchmarks import make_benchmarks, make_sized_transforms
 
 _BEAM_WIDTH = 10  # of `predict`, where the first evaluator decodes the best path
 
@@ -46,8 +45,7 @@ SECTIONS = {
     'augment': {'TextAugmentation': TextAugmentation},
     'data.train': {'TrainImages': TrainImages},
     'data.evals.*': {'RecognitionEvaluation': RecognitionEvaluation},
-    'data.benchmarks': {'BenchmarkEvaluation': BenchmarkEvaluation},
-    'data.benchmarks.sets.*': {'BenchmarkSettings': BenchmarkSettings},
+    **benchmarks.SECTIONS,
     'data.reading': {'reading_options': reading_options},
 }
 
@@ -57,13 +55,15 @@ def make(config: ConfigDict) -> Experiment:
     named.check(named.to_plain(config.data.batch_size), named.Count, 'data.batch_size')
     settings = named.call(TrainImages, config.data.train, 'data.train')
     source = _load(config, settings.split)
-    transforms, sizes = partial(_transforms, settings.transforms, 'data.train.transforms'), images.batch_sizes(config)
+    sizes = images.batch_sizes(config)
+    transforms = partial(make_sized_transforms, settings.transforms, 'data.train.transforms')
     shape = infer_image_shape(source, transforms(images.widest_size(config)), 'data.train')
     experiment = without_data(config, dict(image_shape=shape, num_examples=len(source)))
     options: dict[str, Any] = dict(seed=config.seed, sampler=settings.sampler, sizes=sizes, make_transforms=transforms)
     train = batch_lines(source, **options, **images.reading(config))
     evals = {name: _make_evaluator(config, experiment, name) for name in sorted(config.data.evals)}
-    return experiment._replace(train=train, evals=evals | _make_benchmarks(config, experiment))
+    evals |= make_benchmarks(config, experiment.task, _text(config).alphabet)
+    return experiment._replace(train=train, evals=evals)
 
 
 def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
@@ -116,7 +116,8 @@ def _make_evaluator(config: ConfigDict, experiment: Experiment, name: str) -> Ev
     where = f'data.evals.{name}'
     settings = named.call(RecognitionEvaluation, config.data.evals[name], where)
     source, _ = images.load_held_out(config, replace(settings, transforms=None), where, _load)
-    transforms, sizes = partial(_transforms, settings.transforms, f'{where}.transforms'), images.batch_sizes(config)
+    sizes = images.batch_sizes(config)
+    transforms = partial(make_sized_transforms, settings.transforms, f'{where}.transforms')
     batches = batch_lines_once(source, sizes=sizes, make_transforms=transforms, **images.reading(config))
     evaluator = recognition_evaluator(experiment.task, batches, _text(config).alphabet, settings.beam)
     augmentation = _augmentation(config)
@@ -125,25 +126,6 @@ def _make_evaluator(config: ConfigDict, experiment: Experiment, name: str) -> Ev
     make_input = named.call(make_grey_input, config.input, 'input')
     agent = make_agent(augmentation)
     return augmentation_evaluator(evaluator, experiment.task, decode_labels, augmentation, agent, make_input)
-
-
-def _make_benchmarks(config: ConfigDict, experiment: Experiment) -> dict[str, Evaluator]:
-    """Makes the evaluator of config.data.benchmarks, {} if no set has a path."""
-    if 'benchmarks' not in config.data:
-        return {}
-    settings = named.call(BenchmarkEvaluation, config.data.benchmarks, 'data.benchmarks')
-    alphabet, sizes = _text(config).alphabet, images.batch_sizes(config)
-    if not (sets := settings.load(alphabet, config.data.get('data_dir'))):
-        return {}
-    transforms = partial(_transforms, settings.transforms, 'data.benchmarks.transforms')
-    options: dict[str, Any] = dict(beam_width=settings.beam, compare=settings.compare, sizes=sizes)
-    bound = experiment.task, sets, alphabet, config.data.batch_size, transforms
-    return {'benchmarks': benchmark_evaluator(*bound, **options)}
-
-
-def _transforms(spec: Any, where: str, size: Any = None) -> tuple[data.Transform, ...]:
-    """Returns the transforms of a config that give images of a size of `data.sizes`."""
-    return data.transforms.make_transforms(fill_size(spec, size), where)
 
 
 def _load(config: ConfigDict, split: str) -> data.Source:

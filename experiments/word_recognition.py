@@ -18,7 +18,7 @@ from canon.tasks.predictions import Prediction
 from canon.tasks.text_recognition import TextSettings, predict_texts
 from canon.train import Evaluator, Experiment, Task
 from canon.weights.crnn import recogniser_reader
-from experiments import images
+from experiments import benchmarks, images
 
 # The functions whose arguments the sections of a config hold, so that the command line may set each of them.
 SECTIONS = {
@@ -28,6 +28,7 @@ SECTIONS = {
     'data.train': {'TrainImages': TrainImages},
     'data.evals.*': {'HeldOutImages': HeldOutImages},
     'data.reading': {'reading_options': reading_options},
+    **benchmarks.SECTIONS,
 }
 
 
@@ -42,6 +43,8 @@ def make(config: ConfigDict) -> Experiment:
     options: dict[str, Any] = dict(seed=config.seed, sampler=settings.sampler, transforms=transforms)
     train = data.Batches(source, **options, **images.reading(config))
     evals = {name: _make_evaluator(config, name) for name in sorted(config.data.evals)}
+    task, decode = _make_reader(config)
+    evals |= benchmarks.make_benchmarks(config, task, _text(config).alphabet, decode)
     return experiment._replace(train=train, evals=evals)
 
 
@@ -59,6 +62,8 @@ def offline(config: ConfigDict) -> ConfigDict:
     if config.data.name != 'rendered_words':
         with config.unlocked():
             config.data.name, config.data.source = 'rendered_words', dict(width=100, grey=True)
+            if 'benchmarks' in config.data:
+                del config.data.benchmarks
     return config
 
 

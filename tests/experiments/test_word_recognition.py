@@ -53,6 +53,24 @@ def test_files_are_read(kind, reader, tmp_path):
     assert kind == 'attention' or set(texts) <= set(WORDS)
 
 
+def test_benchmarks_are_read_if_they_have_a_path(tmp_path):
+    with_benchmarks = config()
+    for name in ('IMG', 'label'):
+        (tmp_path / 'test' / name).mkdir(parents=True)
+    Image.fromarray(np.zeros((9, 30), np.uint8)).save(tmp_path / 'test/IMG/1.png')
+    (tmp_path / 'test/label/1.txt').write_text('12')
+    sets = {name: dict(data='word_folder', source=dict(path=None)) for name in ('folder', 'other')}
+    squeeze = dict(chain=('resize',), resize=dict(size=(32, 100)))
+    with with_benchmarks.unlocked():
+        with_benchmarks.data.benchmarks = dict(sets=sets, transforms=squeeze)
+    assert 'benchmarks' not in word_recognition.make(with_benchmarks).evals
+    with with_benchmarks.unlocked(), with_benchmarks.ignore_type():
+        with_benchmarks.data.benchmarks.sets.folder.source.path = str(tmp_path)
+    evaluator = word_recognition.make(with_benchmarks).evals['benchmarks']
+    assert evaluator.data[0]['image'].shape == (4, 32, 100, 3)
+    assert 'benchmarks' not in word_recognition.offline(with_benchmarks).data
+
+
 def test_what_is_refused():
     wrong = config()
     with wrong.unlocked():
