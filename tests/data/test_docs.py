@@ -6,9 +6,10 @@ import pytest
 
 from canon.data import transforms
 from canon.data.pipeline import batches, mixing, splits, synthetic
+from canon.data.text import alphabets
 
 
-@pytest.mark.parametrize('module', [batches, mixing, splits, synthetic, transforms], ids=lambda m: m.__name__)
+@pytest.mark.parametrize('module', [alphabets, batches, mixing, splits, synthetic, transforms], ids=lambda m: m.__name__)
 def test_examples_of_docstrings(module):
     result = doctest.testmod(module)
     assert result.attempted

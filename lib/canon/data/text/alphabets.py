@@ -103,13 +103,15 @@ class Alphabet:
     def filter(self, text: str) -> str:
         """Returns `text` without the characters that are not in the alphabet."""
         text = text.lower() if self.ignore_case else text
-        return ''.join(c for c in text if c in _number_characters(self.characters))
+        numbers = _number_characters(self.characters)
+        return ''.join(c for c in text if c in numbers)
 
     def find_problem(self, text: str, max_length: int) -> str | None:
         """Returns why `text` cannot be encoded, or None if it can."""
         text = text.lower() if self.ignore_case else text
         # Sorted, so that the message is the same in every process: the order of a set is not.
-        unknown = sorted(set(text) - _number_characters(self.characters).keys())
+        numbers = _number_characters(self.characters)
+        unknown = sorted(c for c in set(text) if c not in numbers)
         if unknown:
             shown = self.characters if len(self.characters) <= _SHOWN else f'{self.characters[:_SHOWN]}...'
             return f'{unknown[0]!r} is not in the alphabet {shown!r}{self._explain_form(text)}'
@@ -118,7 +120,7 @@ class Alphabet:
     def _explain_form(self, text: str) -> str:
         """Returns a hint if the text could be encoded in another normal form of Unicode."""
         for form in ('NFC', 'NFD'):
-            if set(unicodedata.normalize(form, text)) <= _number_characters(self.characters).keys():
+            if all(c in _number_characters(self.characters) for c in unicodedata.normalize(form, text)):
                 return f' (its accents are written in another form of Unicode: normalise it to {form})'
         return ''
 
