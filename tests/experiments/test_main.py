@@ -248,6 +248,7 @@ def test_replay_prints_the_step_that_happened(call, finished):
     assert (folder / 'replay' / f'step_{row["step"]}.npz').exists()
 
 
+@pytest.mark.slow  # tests/train/test_resume.py stops a process fast
 def test_sigterm_saves_and_exits_0(root, data_dir, tmp_path):
     words = [f'--config={SMOKE}', f'--config.data.data_dir={data_dir}', f'--workdir={tmp_path}']
     words += ['--config.run.log_every=1', '--config.run.steps=5000']
@@ -378,6 +379,7 @@ def test_help_and_import_do_not_load_jax(root):
     assert '--workdir' in done.stdout
 
 
+@pytest.mark.slow  # three processes
 def test_two_processes_on_loopback_learn_what_one_does(root, data_dir, command, tmp_path, free_port):
     """Losses, parameters and metrics of a job of two processes equal those of one to 2e-5."""
     words = ['--config.run.steps=12', '--config.run.log_every=4', '--config.model.dropout=0.3']
