@@ -12,8 +12,8 @@ moves, [B, 2 (N + 1), 2] of -1 and 1. Distances are always random.
 
 While an agent learns, the images of a step are warped by a state S that is drawn from the agent's probabilities and, to
 compare, by S', which is S with one point moving the other way. The recogniser reads both; S' is the agent's target for
-the rows where it led to more edits, and S for the others. The recogniser trains on the images warped by S. Nothing
-leaves the device, and no gradient passes through a warp.
+the rows where it led to more edits, and S where it led to fewer. The recogniser trains on the images warped by S.
+Nothing leaves the device, and no gradient passes through a warp.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class TextAugmentation:
       method: of the warp (`canon.ops.warps.warp_images`).
       spacing: pixels between places at which the warp is evaluated.
       probability: of warping an image; the others stay as they are.
+      ties: what the agent learns from texts with equally many edits under S and S': nothing ('ignore'), or S ('state').
       agent: arguments of `canon.models.augmentation_agent`, without `patches`.
     """
 
@@ -61,6 +62,7 @@ class TextAugmentation:
     method: Literal['similarity', 'rigid', 'thin_plate'] = 'similarity'
     spacing: Count = 1
     probability: Probability = 1.0
+    ties: Literal['ignore', 'state'] = 'ignore'
     agent: Mapping[str, Any] | None = None
 
 
@@ -110,8 +112,7 @@ def choose_targets(states: MovingStates, edits: jax.Array, candidate_edits: jax.
     """Returns the moving state that the agent learns, [B, P, 2]: S' for the rows where it is harder to read, else S.
 
     S' is harder if the recogniser makes more edits. If it makes fewer, the move that was switched is switched back,
-    which is S. With equal edits it is S as well: since S is drawn from the agent's own probabilities, these rows change
-    nothing in expectation.
+    which is S, as it is with equal edits.
 
     Args:
       states: S and S'.
@@ -234,8 +235,12 @@ def learn_to_augment(
         edits, candidate_edits = jnp.split(_count_edits(task, own_params, own_mutable, both, decode), 2)
         targets = choose_targets(states, edits, candidate_edits)
 
+        # Most texts are read alike under both states. Learning S from them has no gradient in expectation, since S is
+        # drawn from the agent's own probabilities, but its noise alone drives these to 0 and 1 within 100 steps.
+        learns = (edits != candidate_edits) | (settings.ties == 'state')
+
         def total(logits):
-            mean = Mean.of(agent_loss(logits, targets), mask)
+            mean = Mean.of(jnp.where(learns, agent_loss(logits, targets), 0), mask)
             return mean.total, mean
 
         logit_grads, mean = jax.grad(total, has_aux=True)(logits)
