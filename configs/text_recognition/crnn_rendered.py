@@ -11,7 +11,7 @@ words invented after them, numbers and signs. Better with your own: --config.dat
 The network is half as wide as the paper's (Shi et al. 2015), with BatchNorm as in the authors' code, so that it sees
 four times as many words in the same time on a CPU. Adam instead of Adadelta, with a rate that decays to zero.
 
-Neither the full form nor `:smoke` (92 short words in a minute or two) has been measured yet: their targets are guesses.
+Neither the full form nor `:smoke` (96 short words in a minute or two) has been measured yet: their targets are guesses.
 """
 
 from ml_collections import ConfigDict
