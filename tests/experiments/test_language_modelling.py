@@ -64,7 +64,7 @@ def test_rows_go_on_where_their_window_ended_and_begin_anew_with_the_text():
     task = language_task(model)
     tokens = np.random.default_rng(0).integers(9, size=61)
     streams = Streams(tokens, 4, 8)  # 16 tokens a stream, two windows an epoch
-    variables = dict(task.init(KEY, streams[0]))
+    variables = dict(jax.jit(task.init)(KEY, streams[0]))
     params = variables.pop('params')
     long_window = {k: np.concatenate([streams[0][k], streams[1][k]], 1) for k in ('input', 'target', 'mask')}
     read = jax.jit(model.apply)({'params': params}, long_window['input'])
@@ -87,7 +87,7 @@ def test_drawn_windows_read_the_text_as_one_pass_does(root):
     tokens = np.random.default_rng(1).integers(9, size=239)
     streams = Streams(tokens, 4, 9, deviation=2.0, half=0.3)
     stride = -(-len(tokens) // 4)
-    variables = dict(task.init(KEY, streams[0]))
+    variables = dict(jax.jit(task.init)(KEY, streams[0]))
     params = variables.pop('params')
     one_window = Streams(tokens, 4, stride)[0]
     read = jax.jit(model.apply)({'params': params}, one_window['input'])
