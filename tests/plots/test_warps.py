@@ -1,5 +1,7 @@
 """Pictures of warps: what is drawn where."""
 
+import warnings
+
 import numpy as np
 from matplotlib.quiver import Quiver
 
@@ -11,7 +13,9 @@ def test_images_are_drawn_above_their_warps_with_the_moves_of_the_points():
     points = np.array([[0, 0], [10, 0], [0, 8], [10, 8]], float)
     moves = np.random.default_rng(0).uniform(-2, 2, (2, 4, 2))
     figure = plots.draw_moving_points(images, 255 - images, points, moves)
-    figure.canvas.draw()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')  # matplotlib warns of a layout that leaves no room
+        figure.canvas.draw()
     upper, lower = figure.axes[:2], figure.axes[2:]
     for i in range(2):
         np.testing.assert_array_equal(upper[i].images[0].get_array(), images[i, ..., 0])

@@ -44,8 +44,9 @@ def draw_moving_points(
             ax.set(xlim=(-margin, width + margin), ylim=(height + margin, -margin))
         upper = axes[2 * row, column]
         upper.plot(*points.T, linestyle='none', marker='o', markersize=3, color='C1')
-        upper.quiver(
+        arrows = upper.quiver(
             *points.T, *moves[i].T, angles='xy', scale_units='xy', scale=1, color='C1', width=0.012, clip_on=False
         )
+        arrows.set_in_layout(False)  # arrows that are not clipped would leave no room for the pictures
     figure.suptitle(title, fontsize=10)
     return figure
