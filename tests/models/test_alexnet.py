@@ -128,6 +128,7 @@ def test_receptive_fields_and_strides():
         check_fields(model, shapes_of(model, (1, 67, 67, 3)), paths, 450, 67)
 
 
+@pytest.mark.slow
 def test_initialisation():
     """Section 5: N(0, 0.01), and biases of 1 in conv2, conv4, conv5, fc6, fc7. Caffe's: 0.1, and 0.005 in fc6, fc7."""
     x, key = np.zeros((1, 67, 67, 3), np.float32), jax.random.key(0, impl='rbg')  # it compiles faster

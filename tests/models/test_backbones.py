@@ -52,6 +52,7 @@ def test_every_classifier_is_documented(root):
     assert {name for names, *_ in read_documented_stages(root) for name in names} == constructors
 
 
+@pytest.mark.slow
 def test_networks_of_one_row_have_the_same_stages(root):
     """Names, channels and maps, from shapes alone; and initialising by `features` leaves out the classifier."""
     for names, size, _ in read_documented_stages(root):

@@ -96,6 +96,7 @@ def test_torchvision_transform_input(golden):
 
 
 @pytest.mark.parametrize('double', [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_torchvision_training(golden, double):
     """Running statistics and both heads' logits after one step; torch's order of heads is 4d, 4a."""
     model = make(variant='torchvision', dropout=0.0, auxiliary_dropout=0.0)
@@ -195,6 +196,7 @@ def test_receptive_field_and_stride():
 @pytest.mark.parametrize(
     ('variant', 'deviation'), [('paper', lambda fan: 1 / np.sqrt(fan)), ('torchvision', lambda fan: 0.01)]
 )
+@pytest.mark.slow
 def test_initialisation(variant, deviation):
     """Caffe's xavier, U(+-sqrt(3 / fan_in)), has a deviation of 1 / sqrt(fan_in); biases ahead of a ReLU are 0.2."""
     model = make(variant=variant)

@@ -322,6 +322,7 @@ def test_receptive_field(name, paths, height):
 
 
 @pytest.mark.parametrize('name', ['bn_inception', 'inception_v3'])
+@pytest.mark.slow
 def test_initialisation(name):
     """A normal truncated at two deviations has 0.87962566 of the deviation; the variance 2 / fan-in is after that."""
     model, size = make(name), 32 if name == 'bn_inception' else 299
@@ -342,6 +343,7 @@ def test_initialisation(name):
         assert np.abs(kernel).max() < 2.0001 * expected[path] / cut
 
 
+@pytest.mark.slow
 def test_the_head_only_trains():
     model = make('inception_v3', num_classes=5, dropout=0.0)
     x = jax.ShapeDtypeStruct((2, 299, 299, 3), np.float32)

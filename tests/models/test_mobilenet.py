@@ -216,6 +216,7 @@ def test_receptive_field_and_stride_of_v1():
     check_fields(model, shapes_of(model, (1, 32, 32, 3)), paths, 992, 32)
 
 
+@pytest.mark.slow
 def test_receptive_field_and_stride_of_v2():
     windows, paths = [(3, 2, 1)], {}
     paths['conv1'] = list(windows)
@@ -229,6 +230,7 @@ def test_receptive_field_and_stride_of_v2():
     check_fields(model, shapes_of(model, (1, 32, 32, 3)), paths, 1376, 32)
 
 
+@pytest.mark.slow
 def test_initialisation():
     """V1: N(0, 0.09) cut at two deviations, whose own deviation is 0.8796 of it; V2: sqrt(2 / fan_out), N(0, 0.01)."""
     for name, few in (

@@ -291,6 +291,7 @@ def initialised(model):
         ('preact_resnet164', {}, {'depth': 1}, ''),
     ],
 )
+@pytest.mark.slow
 def test_initialisation(name, kwargs, depth, zero):
     """He et al.'s deviation sqrt(2 / fan_out); norms are identities, or zero where a block's last is asked to be."""
     made = initialised(make(name, **kwargs).clone(**depth))
@@ -308,6 +309,7 @@ def test_initialisation(name, kwargs, depth, zero):
             assert (leaf == 0).all(), keys
 
 
+@pytest.mark.slow
 def test_a_block_of_zero_scale_is_its_shortcut():
     """Then every stage of the CIFAR net is relu(conv1), subsampled."""
     model = make('resnet20_cifar', zero_init_last=True).clone(depths=(2, 1, 1))

@@ -63,6 +63,7 @@ def test_names_and_shapes_are_the_publishers():
         assert {k: v.shape for k, v in ours.items()} == theirs, (publisher, entry)
 
 
+@pytest.mark.slow
 def test_timm_keeps_the_same_numbers_as_convolutions():
     """A tree out by either publisher's names comes back the same; the two differ by a reshape of fc6 and fc7 alone."""
     model = make('vgg11', width=1 / 32, num_classes=5)
@@ -173,6 +174,7 @@ def test_receptive_fields_and_strides():
     check_fields(model, shapes_of(model, (1, 32, 32, 3)), paths, 420, 32)
 
 
+@pytest.mark.slow
 def test_initialisation():
     """Section 3.1: kernels of variance 1e-2; or Glorot & Bengio's uniform rule. Biases 0."""
     x, key = np.zeros((1, 32, 32, 3), np.float32), jax.random.key(0, impl='rbg')
