@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 
 from canon import models, weights
 from canon.errors import UsageError
-from canon.models import rectifier
+from canon.nn import rectifier
 from canon.weights.crnn import CRNN_PYTORCH, DTRB, recogniser_reader
 from tests.models.drawn import draw_parameter, images
 from tests.models.goldens import count, shapes_of

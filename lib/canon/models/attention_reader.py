@@ -123,7 +123,7 @@ def attention_reader(
       width: channels of the last three convolutions; the first ones have an eighth, a quarter and a half.
       hidden: units of each LSTM, of the linear layers after them and of the attention.
       height: of the images, in pixels.
-      fiducials: points of the rectifier in front (`canon.models.rectifier`); 20 in the benchmark, 0 for none.
+      fiducials: points of the rectifier in front (`canon.nn.rectifier`); 20 in the benchmark, 0 for none.
       dtype: of the convolutions ('bfloat16').
     """
     widths = (width // 8, width // 4, width // 2, width // 2, width, width, width)

@@ -27,9 +27,9 @@ from jax.nn import initializers as init
 
 from canon import ops
 from canon.errors import UsageError
-from canon.models.rectifier import Rectifier
 from canon.named import Count
 from canon.nn import LSTM, BatchNorm, Conv, Dense, check_images
+from canon.nn.rectifier import Rectifier
 
 HEIGHT = 32  # four poolings halve it to 2 rows, which the 2x2 convolution takes to one
 _POOLINGS: dict[str, dict[str, Any]] = {
@@ -132,7 +132,7 @@ def crnn(
       height: of the images, in pixels, at least 32; rows beyond those that 32 pixels leave are averaged.
       norm_bias: whether convolutions that BatchNorm follows have a bias, which it cancels in training.
       output_layer: gives the second LSTM a linear layer `hidden` wide, and the classes one of their own.
-      fiducials: points of a rectifier in front (`canon.models.rectifier`), an even number; 0 for none.
+      fiducials: points of a rectifier in front (`canon.nn.rectifier`), an even number; 0 for none.
       dtype: of the convolutions ('bfloat16'). LSTMs and parameters are float32 in any case.
 
     Raises:

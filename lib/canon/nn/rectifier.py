@@ -14,7 +14,8 @@ from jax.nn import initializers as init
 
 from canon import ops
 from canon.errors import UsageError
-from canon.nn import BatchNorm, Conv, Dense, check_images
+from canon.nn.layers import BatchNorm, Conv, Dense
+from canon.nn.network import check_images
 from canon.ops import warps
 
 
