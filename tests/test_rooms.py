@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -74,3 +76,17 @@ def test_no_room_imports_one_above_it(drawing, made):
 def test_every_room_of_the_library_is_drawn(root, drawing):
     rooms = {path.parent.name for path in (root / 'lib/canon').glob('*/__init__.py')}
     assert rooms - set(drawing) == {'named'}  # of the ground floor
+
+
+def test_no_import_touches_a_device(root):
+    """Devices are chosen when the processes of a job have met; forks of a process with XLA's threads hang."""
+    program = (
+        'import importlib, pkgutil, warnings, jax, canon, experiments\n'
+        'warnings.simplefilter("ignore")\n'  # of optional libraries
+        'for package in canon, experiments:\n'
+        '    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):\n'
+        '        importlib.import_module(module.name)\n'
+        '        assert not jax._src.xla_bridge._backends, module.name\n'
+    )
+    done = subprocess.run([sys.executable, '-c', program], cwd=root, capture_output=True, text=True)
+    assert not done.returncode, done.stderr

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -287,7 +288,7 @@ class _Lexica:
         return [self.words[place][word] for place, word in zip(places, best, strict=True)]
 
 
-@backend.jit
+@jax.jit
 def _find_best(log_probs, labels, lengths):
     frames = jnp.full(len(log_probs), log_probs.shape[1])
     scores = score_labels(log_probs, frames, labels, lengths)
