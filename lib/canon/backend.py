@@ -40,8 +40,8 @@ def forms(kind: str) -> Generator[None]:
 def jit(function: Callable | None = None, **options: Any) -> Any:
     """Compiles `function` as `jax.jit` does, with the compiler options of programs that contain convolutions.
 
-    `options` are those of `jax.jit`. Usable as a decorator, with or without options, but only within functions: it looks
-    at the device, which no import may touch.
+    `options` are those of `jax.jit`. Usable as a decorator, with or without options, but only within functions: it
+    looks at the device, which no import may touch.
     """
     if function is None:
         return functools.partial(jit, **options)
