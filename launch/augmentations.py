@@ -47,6 +47,7 @@ SHEETS = {
             ('text_distort', dict()),
             ('text_stretch', dict()),
             ('text_perspective', dict()),
+            ('fit_line', dict(size=(160, 320))),
         ),
     ),
     'detection': (
