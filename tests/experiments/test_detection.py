@@ -41,7 +41,8 @@ def config(system='ssd', **changes):
             small = dict(backbone=backbone, stages=('conv3', 'conv4'), extras=(), sizes=(0.2, 0.35, 0.6))
             made.model.update(small | dict(aspect_ratios=((1.8,),) * 2))
         else:
-            made.model.update(dict(size=64, width=1 / 32, hidden=16))
+            made.model.update(dict(size=64, channels=(8,), hidden=(16,), dropout=0.2))
+            made.model.backbone.width = 1 / 32
         made.update_from_flattened_dict(changes)
     return made
 
