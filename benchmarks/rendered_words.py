@@ -1,4 +1,4 @@
-"""How many words the engine draws per second of one core, with more and more of its stages.
+"""Measures the words that the engine draws per second of one core, with more and more of its stages.
 
     python -m benchmarks.rendered_words [--fonts FOLDER] [--textures FOLDER] [--count 600]
 

@@ -21,7 +21,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
-from xml.etree import ElementTree
 
 import numpy as np
 
@@ -38,12 +37,14 @@ from canon.data.text.text_images import (
     TextImages,
     TextProtocol,
     TextRecord,
+    check_split,
     find_file,
     read_annotation_lines,
-    report_dropped,
+    read_xml,
     select_texts,
+    slice_kept,
 )
-from canon.errors import CanonError, UsageError, first_line
+from canon.errors import CanonError, UsageError
 
 Partition = Literal['rwth', 'lwitlrt']
 Segmentation = Literal['ok', 'all']
@@ -130,7 +131,7 @@ def rimes_words(
     without a text are counted. The splits are 'train', 'valid' and 'test'; the arguments are those of this module.
     """
     files = FileTree(path)
-    base = _check_split(split, _RIMES_WORDS)
+    base = check_split(split, _RIMES_WORDS)
     name, folders = _RIMES_WORDS[base]
     listing = find_file(files, [name], 'list of words')
     folder = next((f'{folder}/' for folder in folders if files.has_folder(folder)), '')
@@ -161,13 +162,10 @@ def rimes_lines(
     arguments are those of this module.
     """
     files = FileTree(path)
-    base = _check_split(split, _RIMES_LINES)
+    base = check_split(split, _RIMES_LINES)
     listing = find_file(files, [_RIMES_LINES[base]], 'list of lines')
     show, dropped = files.show(listing), Counter()
-    try:
-        pages = ElementTree.fromstring(files.read_bytes(listing)).findall('SinglePage')
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise CanonError(f'{show} is not XML ({first_line(error)}); repair it or fetch it again') from error
+    pages = read_xml(files, listing).findall('SinglePage')
     if not pages:
         raise UsageError(f'{show} has no element SinglePage; it is not a list of RIMES')
     if base != 'test':
@@ -191,7 +189,7 @@ def casia_characters(
     that of every file below `path`, which is not a tar. The arguments are those of this module; characters that are not
     in the alphabet are left out.
     """
-    base = _check_split(split, (*_CASIA, 'all'))
+    base = check_split(split, (*_CASIA, 'all'))
     root = text_files.expand_path(path)
     if not root.is_dir():
         raise UsageError(f'there is no folder {root}; unpack the archives of CASIA-HWDB into one')
@@ -202,17 +200,9 @@ def casia_characters(
     protocol, dropped, kept = TextProtocol(alphabet, max_length, outside), Counter(), array('q')
     for number, file in enumerate(files):
         for offset, text in _scan_gnt(file):
-            problem = protocol.find_problem(text)
-            if problem and problem.detail and outside == 'refuse':
-                raise CanonError(f'{file}, byte {offset}: {text!r}: {problem.detail}')
-            if problem:
-                dropped[problem.reason] += 1
-            else:
+            if protocol.keeps(text, f'{file}, byte {offset}', dropped):
                 kept.append(number << 40 | offset)
-    report_dropped(dropped, len(kept), f'split {base!r} of {root}')
-    places = np.frombuffer(kept, np.int64)[splits.to_slice(*splits.parse_split(split)[1:], len(kept))]
-    if not len(places):
-        raise UsageError(f'{root}: the slice {split!r} of {len(kept)} characters is empty')
+    places = np.frombuffer(kept, np.int64)[slice_kept(len(kept), split, dropped, root)]
     return CasiaCharacters(files, places, protocol, Info(str(root), split, total=len(kept)), dropped)
 
 
@@ -256,13 +246,6 @@ class CasiaCharacters:
         return f'CasiaCharacters({self.info.name}, {self.info.split}, {len(self)} characters)'
 
 
-def _check_split(split: str, names: Sequence[str] | dict) -> str:
-    base = splits.parse_split(split)[0]
-    if base not in names:
-        raise UsageError(f'there is no split {base!r}{named.suggest(base, names)}; the splits are {", ".join(names)}')
-    return base
-
-
 def _read_iam(
     path: str, split: str, level: str, protocol: TextProtocol, partition: str, segmentation: str
 ) -> TextImages:
@@ -279,9 +262,9 @@ def _read_iam(
 def _read_partition(files: FileTree, partition: str, base: str, level: str) -> set[str]:
     """Returns the ids of the forms, lines or words of a split."""
     if partition == 'lwitlrt':
-        groups = [(name,) for name in _LWITLRT[_check_split(base, _LWITLRT)]]
+        groups = [(name,) for name in _LWITLRT[check_split(base, _LWITLRT)]]
     else:
-        base = _check_split(base, ('train', 'valid', 'test'))
+        base = check_split(base, ('train', 'valid', 'test'))
         kinds = ('word', 'line') if level == 'words' else ('line',)  # lines are lists for words, too
         lists = [f'RWTH.iam_{kind}_gt_final.{base}.thresh' for kind in kinds]
         groups = [(*lists, f'{base}.uttlist', *(('validation.uttlist',) if base == 'valid' else ()))]

@@ -25,7 +25,7 @@ from canon.data.pipeline import splits
 from canon.data.pipeline.source import Example, Info
 from canon.data.text import text_files
 from canon.data.text.alphabets import Alphabet
-from canon.data.text.text_images import Outside, TextProtocol, WordRule, report_dropped
+from canon.data.text.text_images import Outside, TextProtocol, WordRule, slice_kept
 from canon.errors import CanonError, UsageError, first_line
 
 _FILE = 'data.mdb'
@@ -61,7 +61,7 @@ def lmdb_words(
       UsageError: there is no such folder, no database in it, or no word remains.
       CanonError: a database cannot be read, or a text is refused.
     """
-    base, first, last = splits.parse_split(split)
+    base = splits.parse_split(split)[0]
     root = text_files.expand_path(path)
     folders = _find_databases(root, base)
     protocol = TextProtocol(alphabet, max_length, outside, words)
@@ -69,17 +69,9 @@ def lmdb_words(
     kept = array('q')  # 8 bytes for each of millions of words
     for number, folder in enumerate(folders):
         for i, text in _read_labels(folder, dropped):
-            problem = protocol.find_problem(text)
-            if problem and problem.detail and outside == 'refuse':
-                raise CanonError(f"{folder}, label {i}: {text!r}: {problem.detail}; set outside='filter' or 'skip'")
-            if problem:
-                dropped[problem.reason] += 1
-            else:
+            if protocol.keeps(text, f'{folder}, label {i}', dropped):
                 kept.append(number << 32 | i)
-    report_dropped(dropped, len(kept), f'split {base!r} of {root}')
-    ids = np.frombuffer(kept, np.int64)[splits.to_slice(first, last, len(kept))]
-    if not len(ids):
-        raise UsageError(f'{root}: the slice {split!r} of {len(kept)} words is empty')
+    ids = np.frombuffer(kept, np.int64)[slice_kept(len(kept), split, dropped, root)]
     return LmdbWords(folders, ids, protocol, Info(str(root), split, total=len(kept)), dropped)
 
 

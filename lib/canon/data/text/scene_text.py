@@ -23,7 +23,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
-from xml.etree import ElementTree
 
 import numpy as np
 
@@ -39,8 +38,10 @@ from canon.data.text.text_images import (
     TextProtocol,
     TextRecord,
     WordRule,
+    check_split,
     find_file,
     read_annotation_lines,
+    read_xml,
     select_texts,
 )
 from canon.data.text.word_images import parse_row
@@ -91,7 +92,7 @@ def iiit5k(
       to read.
     """
     files = FileTree(path)
-    base = _check_split(split, ('train', 'test'))
+    base = check_split(split, ('train', 'test'))
     # The words are in both files; the one without the lexica is a hundredth of the size.
     listings = [f'{base}data.mat'] if lexicon != 'none' else [f'{base}CharBound.mat', f'{base}data.mat']
     listing = find_file(files, listings, 'list of words')
@@ -114,7 +115,7 @@ def svt(
     are those of this module.
     """
     files = FileTree(path)
-    base = _check_split(split, ('train', 'test'))
+    base = check_split(split, ('train', 'test'))
     listing = find_file(files, [f'{base}.xml'], 'list of words')
     dropped = Counter()
     records = _read_xml(files, listing, dropped)
@@ -251,16 +252,8 @@ def _read_listed(path: str, split: str, protocol: TextProtocol, exclude: str | N
     return _select(files, _read_spaced(files, listing), split, protocol, exclude)
 
 
-def _check_split(split: str, names: Iterable[str]) -> str:
-    base = splits.parse_split(split)[0]
-    names = list(names)
-    if base not in names:
-        raise UsageError(f'there is no split {base!r}{named.suggest(base, names)}; the splits are {", ".join(names)}')
-    return base
-
-
 def _find_listing(files: FileTree, split: str, places: Mapping[str, Sequence[str]]) -> str:
-    base = _check_split(split, places)
+    base = check_split(split, places)
     if base != _WHOLE and any(files.has_file(name) for name in places[_WHOLE] if name not in places[base]):
         raise UsageError(
             f"{files.root} is the folder of one split: give the folder above it, or split='{_WHOLE}'"
@@ -327,11 +320,7 @@ def _read_xml(files: FileTree, listing: str, dropped: Counter[str]) -> Iterator[
     """Yields the words of a `tagset` with boxes in images, or of an `imagelist` of cropped words."""
     show = files.show(listing)
     folder = listing[: listing.rfind('/') + 1]
-    try:
-        # The encoding is the one that the file declares: some of ICDAR 2003 are in Latin-1.
-        root = ElementTree.fromstring(files.read_bytes(listing))
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise CanonError(f'{show} is not XML ({first_line(error)}); repair it or fetch it again') from error
+    root = read_xml(files, listing)
     images = root.findall('image')
     if not images:
         raise UsageError(

@@ -12,17 +12,20 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
 
+from canon import named
 from canon.data.detection.file_trees import FileTree
 from canon.data.images import image_files
 from canon.data.images.geometry import Box
 from canon.data.pipeline import splits
 from canon.data.pipeline.source import Example, Info
 from canon.data.text.alphabets import Alphabet
-from canon.errors import CanonError, UsageError
+from canon.errors import CanonError, UsageError, first_line
 
 Outside = Literal['refuse', 'filter', 'skip']
 WordRule = Literal['all', 'alphanumeric', 'three_alphanumeric']
@@ -51,7 +54,7 @@ class TextRecord(NamedTuple):
 
 
 class TextProtocol(NamedTuple):
-    """Which texts of a data set count, and what their labels are.
+    """Decides which texts of a data set count, and what their labels are.
 
     Attributes:
       alphabet: the characters of labels.
@@ -84,6 +87,18 @@ class TextProtocol(NamedTuple):
             return TextProblem(reason, f'it is {reason}')
         detail = self.alphabet.find_problem(label, self.max_length)
         return TextProblem('with characters that are not in the alphabet', detail) if detail else None
+
+    def keeps(self, text: str, where: str, dropped: Counter[str]) -> bool:
+        """Returns whether a text counts; one that does not is counted in `dropped`, by its reason.
+
+        Raises CanonError, which begins with `where`, if the text is refused.
+        """
+        problem = self.find_problem(text)
+        if problem and problem.detail and self.outside == 'refuse':
+            raise CanonError(f"{where}: {text!r}: {problem.detail}; correct it, or set outside='filter' or 'skip'")
+        if problem:
+            dropped[problem.reason] += 1
+        return problem is None
 
     def label(self, text: str) -> str:
         """Returns the part of a text that its label encodes."""
@@ -184,40 +199,55 @@ def select_texts(
     kept = []
     for record in records:
         record = record._replace(text=unicodedata.normalize('NFC', record.text))
-        problem = protocol.find_problem(record.text)
-        if problem and problem.detail and protocol.outside == 'refuse':
-            raise CanonError(
-                f"{record.where}: {record.text!r}: {problem.detail}; correct it, or set outside='filter' or 'skip'"
-            )
-        if problem:
-            dropped[problem.reason] += 1
-        else:
+        if protocol.keeps(record.text, record.where, dropped):
             kept.append(record)
-    base, first, last = splits.parse_split(part)
-    report_dropped(dropped, len(kept), f'split {base!r} of {files.root}')
-    selected = kept[splits.to_slice(first, last, len(kept))]
-    if not selected:
-        raise UsageError(f'{files.root}: the slice {part!r} of {len(kept)} texts is empty')
+    selected = kept[slice_kept(len(kept), part, dropped, files.root)]
     return TextImages(files, selected, protocol, Info(str(files.root), part, total=len(kept)), dropped)
 
 
-def report_dropped(dropped: Counter[str], kept: int, what: str) -> None:
-    """Logs how many texts of a set were left out, by reason.
+def slice_kept(kept: int, part: str, dropped: Counter[str], root: Path) -> slice:
+    """Returns the slice of the texts that are kept, and logs how many were left out, by reason.
 
     Args:
-      dropped: the numbers by reason.
-      kept: texts that remain.
-      what: the set, for messages.
+      kept: texts that remain of the whole split.
+      part: the split as the user gives it.
+      dropped: the numbers that were left out, by reason.
+      root: the data set, for messages.
 
     Raises:
-      UsageError: no text remains; the message has the reasons.
+      UsageError: no text remains, with the reasons; or the slice is empty.
     """
+    base, first, last = splits.parse_split(part)
+    what = f'split {base!r} of {root}'
     reasons = ', '.join(f'{count} {reason}' for reason, count in dropped.most_common())
     if not kept:
         raise UsageError(f'{what} has no texts{f": all are left out, {reasons}" if reasons else ""}')
     if reasons:
         message = '%s: %d of %d texts are left out (%s)'
         logging.getLogger('canon').warning(message, what, dropped.total(), dropped.total() + kept, reasons)
+    chosen = splits.to_slice(first, last, kept)
+    if not range(kept)[chosen]:
+        raise UsageError(f'{root}: the slice {part!r} of {kept} texts is empty')
+    return chosen
+
+
+def check_split(split: str, names: Iterable[str]) -> str:
+    """Returns the name of a split without its slice. Raises UsageError unless it is among `names`."""
+    base, names = splits.parse_split(split)[0], list(names)
+    if base not in names:
+        raise UsageError(f'there is no split {base!r}{named.suggest(base, names)}; the splits are {", ".join(names)}')
+    return base
+
+
+def read_xml(files: FileTree, name: str) -> ElementTree.Element:
+    """Returns the root of an XML file, in the encoding that it declares: some of ICDAR 2003 are in Latin-1.
+
+    Raises CanonError, which names the file, if it is not XML.
+    """
+    try:
+        return ElementTree.fromstring(files.read_bytes(name))
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise CanonError(f'{files.show(name)} is not XML ({first_line(error)}); repair it or fetch it again') from error
 
 
 def read_annotation_lines(files: FileTree, name: str, encoding: str = 'utf-8-sig') -> list[str]:

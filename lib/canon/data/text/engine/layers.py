@@ -1,4 +1,4 @@
-"""What passes between the stages of the engine: the three layers of a word, and how images are blended."""
+"""Holds what passes between the stages of the engine, the three layers of a word, and blends images."""
 
 from __future__ import annotations
 
