@@ -101,7 +101,8 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     files = data.image_files.Files(source)
     batches = data.Once(files, config.data.batch_size, transforms, memory_limit=0).iterate()
     alphabet, beam = _text(config).alphabet, settings.beam or _BEAM_WIDTH
-    readings = read_batches(experiment.task, params, mutable, batches, alphabet, beam)
+    decode = partial(decode_labels, beam_width=beam)
+    readings = read_batches(experiment.task, params, mutable, batches, alphabet, decode)
     return predict_texts(files.paths, readings)
 
 

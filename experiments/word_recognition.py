@@ -15,7 +15,7 @@ from canon.errors import UsageError
 from canon.tasks import word_recognition as tasks
 from canon.tasks.image_settings import HeldOutImages, TrainImages, reading_options
 from canon.tasks.predictions import Prediction
-from canon.tasks.text_recognition import TextSettings, predict_texts
+from canon.tasks.text_recognition import Decode, TextSettings, predict_texts, read_batches
 from canon.train import Evaluator, Experiment, Task
 from canon.weights.crnn import recogniser_reader
 from experiments import benchmarks, images
@@ -39,22 +39,26 @@ def make(config: ConfigDict) -> Experiment:
     source = _load(config, settings.split)
     transforms = data.transforms.make_transforms(settings.transforms, 'data.train.transforms')
     shape = infer_image_shape(source, transforms, 'data.train')
-    experiment = without_data(config, dict(image_shape=shape, num_examples=len(source)))
+    task, decode = _make_reader(config)
+    experiment = _bind(config, dict(image_shape=shape, num_examples=len(source)), task)
     options: dict[str, Any] = dict(seed=config.seed, sampler=settings.sampler, transforms=transforms)
     train = data.Batches(source, **options, **images.reading(config))
-    evals = {name: _make_evaluator(config, name) for name in sorted(config.data.evals)}
-    task, decode = _make_reader(config)
+    evals = {name: _make_evaluator(config, name, task, decode) for name in sorted(config.data.evals)}
     evals |= benchmarks.make_benchmarks(config, task, _text(config).alphabet, decode)
     return experiment._replace(train=train, evals=evals)
 
 
 def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
     """Makes the experiment of a run from its `about` in run.json: enough to predict."""
+    return _bind(config, about, _make_reader(config)[0])
+
+
+def _bind(config: ConfigDict, about: Mapping[str, Any], task: Task) -> Experiment:
     size = config.data.batch_size
     label = np.zeros((size, _text(config).max_length), np.int32)
     train = images.placeholder_data(config, about, label=label, label_length=np.zeros(size, np.int32))
     read = recogniser_reader(config.model.name)
-    return Experiment(_make_reader(config)[0], config.tx, train, about=about, read=read)
+    return Experiment(task, config.tx, train, about=about, read=read)
 
 
 def offline(config: ConfigDict) -> ConfigDict:
@@ -72,12 +76,12 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     _, transforms = images.first_settings(config, HeldOutImages)
     files = data.image_files.Files(source)
     batches = data.Once(files, config.data.batch_size, transforms, memory_limit=0).iterate()
-    task, decode = _make_reader(config)
-    readings = tasks.read_word_batches(task, decode, params, mutable, batches, _text(config).alphabet)
+    _, decode = _make_reader(config)
+    readings = read_batches(experiment.task, params, mutable, batches, _text(config).alphabet, decode)
     return predict_texts(files.paths, readings)
 
 
-def _make_reader(config: ConfigDict) -> tuple[Task, tasks.Decode]:
+def _make_reader(config: ConfigDict) -> tuple[Task, Decode]:
     settings, text = named.call(tasks.ReaderSettings, config.reader, 'reader'), _text(config)
     arguments = named.to_plain(config.model)
 
@@ -92,12 +96,11 @@ def _make_reader(config: ConfigDict) -> tuple[Task, tasks.Decode]:
     return tasks.make_reader(settings, make_model, make_input, text.alphabet, text.max_length)
 
 
-def _make_evaluator(config: ConfigDict, name: str) -> Evaluator:
+def _make_evaluator(config: ConfigDict, name: str, task: Task, decode: Decode) -> Evaluator:
     where = f'data.evals.{name}'
     settings = named.call(HeldOutImages, config.data.evals[name], where)
     source, transforms = images.load_held_out(config, settings, where, _load)
     batches = data.Once(source, transforms=transforms, **images.reading(config))
-    task, decode = _make_reader(config)
     return tasks.word_evaluator(task, decode, batches, _text(config).alphabet)
 
 

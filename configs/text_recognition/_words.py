@@ -1,4 +1,4 @@
-"""What the configs of recognisers that read a word at once share: data that make themselves, text and schedule."""
+"""Shared parts of the recipes of recognisers that read a word at once: rendered words, text and schedule."""
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder

@@ -35,23 +35,34 @@ def simplify_text(text: str) -> str:
 def count_edits(a: Sequence[Sequence[Hashable]], b: Sequence[Sequence[Hashable]]) -> np.ndarray:
     """Computes the Levenshtein distances of pairs of sequences, int64 [n]: of characters, or of words.
 
-    The rows of the table of Wagner & Fischer (1974) for all pairs at once, as `edit_distance` on the device.
-
     >>> count_edits(['kitten', 'a'], ['sitting', '']).tolist()
     [3, 1]
     """
     numbers: dict[Hashable, int] = {}  # characters and words become numbers that are equal if they are
-    (left, left_lengths), (right, right_lengths) = (_pad(side, numbers) for side in (a, b))
-    columns = np.arange(right.shape[1] + 1)
-    row = np.tile(columns, (len(left), 1))
-    for i in range(left.shape[1]):
-        substituted = row[:, :-1] + (left[:, i, None] != right)
-        new = np.minimum(row[:, 1:] + 1, substituted)
-        new = np.concatenate([np.full((len(row), 1), i + 1), new], axis=1)
-        # d[j] = min over k <= j of d'[k] + j - k: insertions without a loop over columns.
-        new = np.minimum.accumulate(new - columns, axis=1) + columns
-        row = np.where((i < left_lengths)[:, None], new, row)
-    return row[np.arange(len(row)), right_lengths]
+    return edit_distances(*_pad(a, numbers), *_pad(b, numbers))
+
+
+def edit_distances(a: np.ndarray, a_lengths: np.ndarray, b: np.ndarray, b_lengths: np.ndarray) -> np.ndarray:
+    """Computes Levenshtein distances of pairs, int64 [P], as `edit_distance` does on a device.
+
+    Args:
+      a: [P, N], padded.
+      a_lengths: [P].
+      b: [P or 1, M], padded.
+      b_lengths: [P or 1].
+    """
+    pairs, columns = len(a), np.arange(b.shape[1] + 1)
+    row = np.broadcast_to(columns, (pairs, len(columns)))
+    result = np.where(a_lengths == 0, b_lengths, 0)
+    ends = np.broadcast_to(b_lengths, pairs)[:, None]
+    for i in range(int(a_lengths.max(initial=0))):
+        new = np.empty_like(row)
+        new[:, 0] = i + 1
+        new[:, 1:] = np.minimum(row[:, 1:] + 1, row[:, :-1] + (a[:, i : i + 1] != b))
+        # Insertions within the row: a running minimum of d - column (Wagner & Fischer 1974, without its inner loop).
+        row = np.minimum.accumulate(new - columns, axis=1) + columns
+        result = np.where(a_lengths == i + 1, np.take_along_axis(row, ends, 1)[:, 0], result)
+    return result
 
 
 def _pad(sequences: Sequence[Sequence[Hashable]], numbers: dict[Hashable, int]) -> tuple[np.ndarray, np.ndarray]:

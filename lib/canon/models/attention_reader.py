@@ -20,7 +20,7 @@ import flax.linen as linen
 import jax
 import jax.numpy as jnp
 
-from canon.models.crnn import CRNN, HEIGHT, crnn
+from canon.models.crnn import CRNN, HEIGHT, dtrb
 from canon.named import Count
 from canon.nn import LSTM, Dense
 
@@ -126,7 +126,5 @@ def attention_reader(
       fiducials: points of the rectifier in front (`canon.nn.rectifier`); 20 in the benchmark, 0 for none.
       dtype: of the convolutions ('bfloat16').
     """
-    widths = (width // 8, width // 4, width // 2, width // 2, width, width, width)
-    form: dict[str, Any] = dict(pooling='paper', height=height, norm_bias=False, output_layer=True, dtype=dtype)
-    encoder = crnn(1, widths, hidden, fiducials=fiducials, **form).clone(num_classes=None)
+    encoder = dtrb(1, width, hidden, height, fiducials, dtype).clone(num_classes=None)
     return AttentionReader(num_classes, encoder, hidden)

@@ -5,7 +5,7 @@ Shi et al. 2015, section 2.3.3, for the lexicon; a small lexicon is scored as a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated
 
 import jax
@@ -14,10 +14,10 @@ import numpy as np
 
 from canon.data.text.alphabets import Alphabet
 from canon.data.text.character_models import fit_character_model
-from canon.data.text.lexicons import BKTree
 from canon.errors import UsageError
 from canon.named import Count, NonNegative, Range
 from canon.ops.ctc import Readings, best_path, prefix_beam_search, score_labels
+from canon.tasks.lexicons import BKTree
 
 _LEAST_CANDIDATES = 8  # shapes are powers of two times this, so that few programs are compiled
 
@@ -65,14 +65,7 @@ class LexiconReader:
         count = _LEAST_CANDIDATES
         while count < most:
             count *= 2
-        labels = np.zeros((len(near), count, self.longest), np.int32)
-        sizes = np.zeros((len(near), count), np.int32)
-        for row, words in enumerate(near):
-            for place, word in enumerate(words):
-                encoded = self.alphabet.encode(word, self.longest)
-                labels[row, place], sizes[row, place] = encoded['label'], encoded['label_length']
-        scores = np.asarray(_score_labels(log_probs, lengths, labels, sizes))
-        chosen = np.where(sizes > 0, scores, -np.inf).argmax(1)
+        chosen = np.asarray(find_best(log_probs, lengths, *encode_lexica(near, self.alphabet, count, self.longest)))
         # Of equally probable words the nearest is taken, then the first of the lexicon.
         return [words[place] if words else text for words, place, text in zip(near, chosen, texts, strict=True)]
 
@@ -110,4 +103,36 @@ def make_language_decoder(
     return decode
 
 
-_best_path, _score_labels = jax.jit(best_path), jax.jit(score_labels)
+def encode_lexica(
+    lexica: Sequence[Sequence[str]], alphabet: Alphabet, count: int, longest: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Encodes lists of words: labels int32 [n, count, longest], and their lengths int32 [n, count], 0 for no word.
+
+    Args:
+      lexica: words that the alphabet can encode.
+      alphabet: of classes 1, 2, ...
+      count: words of the longest list, or more.
+      longest: characters of the longest word, or more.
+    """
+    labels, lengths = np.zeros((len(lexica), count, longest), np.int32), np.zeros((len(lexica), count), np.int32)
+    for row, words in enumerate(lexica):
+        for place, word in enumerate(words):
+            encoded = alphabet.encode(word, longest)
+            labels[row, place], lengths[row, place] = encoded['label'], encoded['label_length']
+    return labels, lengths
+
+
+@jax.jit
+def find_best(log_probs: jax.Array, frames: jax.Array, labels: jax.Array, lengths: jax.Array) -> jax.Array:
+    """Finds the word that CTC finds most probable in the lexicon of each row: its place, int [B]; the first of a tie.
+
+    Args:
+      log_probs: [B, T, C].
+      frames: of each row, [B].
+      labels: [B, N, L].
+      lengths: of the words, [B, N]; 0 for no word.
+    """
+    return jnp.where(lengths > 0, score_labels(log_probs, frames, labels, lengths), -jnp.inf).argmax(1)
+
+
+_best_path = jax.jit(best_path)

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from canon import backend, metrics, models, plots
+from canon.data.images.deformation import list_border_points
 from canon.errors import UsageError
 from canon.metrics import Mean
 from canon.named import Count, Positive, Probability
@@ -79,9 +80,7 @@ def fiducial_points(size: Sequence[int], patches: int) -> np.ndarray:
     >>> fiducial_points((32, 90), 3).tolist()[:4]
     [[0.0, 0.0], [30.0, 0.0], [60.0, 0.0], [90.0, 0.0]]
     """
-    height, width = size
-    x = np.linspace(0, width, patches + 1)
-    return np.stack([np.tile(x, 2), np.repeat([0.0, height], patches + 1)], -1).astype(np.float32)
+    return list_border_points((size[0], size[1]), patches).astype(np.float32)
 
 
 def draw_states(key: jax.Array, logits: jax.Array) -> MovingStates:

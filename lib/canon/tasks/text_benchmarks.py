@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -33,7 +32,7 @@ from canon.errors import UsageError
 from canon.metrics import Mean, add
 from canon.metrics.text_scores import Comparison
 from canon.named import Count, Range
-from canon.ops.ctc import score_labels
+from canon.tasks.lexicon_reading import encode_lexica, find_best
 from canon.tasks.text_recognition import decode_labels
 from canon.train import Evaluator, Task
 
@@ -274,25 +273,14 @@ class _Lexica:
             )
         self.words = filtered
         longest = max(len(word) for lexicon in filtered for word in lexicon)
-        shape = len(filtered), max(map(len, filtered))
-        self.labels, self.lengths = np.zeros((*shape, longest), np.int32), np.zeros(shape, np.int32)
-        for i, lexicon in enumerate(filtered):
-            for j, word in enumerate(lexicon):
-                self.labels[i, j, : len(word)] = alphabet.encode(word, len(word))['label']
-                self.lengths[i, j] = len(word)
+        self.labels, self.lengths = encode_lexica(filtered, alphabet, max(map(len, filtered)), longest)
 
     def choose(self, log_probs: Any, index: np.ndarray) -> list[str]:
         """Returns the most probable word of the lexicon of each row."""
         places = index if len(self.words) > 1 else np.zeros_like(index)
-        best = np.asarray(_find_best(log_probs, self.labels[places], self.lengths[places]))
+        frames = jnp.full(len(log_probs), log_probs.shape[1])
+        best = np.asarray(find_best(log_probs, frames, self.labels[places], self.lengths[places]))
         return [self.words[place][word] for place, word in zip(places, best, strict=True)]
-
-
-@jax.jit
-def _find_best(log_probs, labels, lengths):
-    frames = jnp.full(len(log_probs), log_probs.shape[1])
-    scores = score_labels(log_probs, frames, labels, lengths)
-    return jnp.where(lengths > 0, scores, -jnp.inf).argmax(1)  # rows of padding have no characters
 
 
 class _Numbered:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import jax
@@ -24,13 +25,15 @@ from canon.data.text.alphabets import ALPHANUMERIC, Alphabet
 from canon.errors import UsageError
 from canon.named import Count, Positive, Range
 from canon.ops.ctc import Readings, best_path, prefix_beam_search
+from canon.tasks.classification import init_network
 from canon.tasks.image_settings import HeldOutImages
 from canon.tasks.predictions import Prediction, predict_images
 from canon.tasks.samples import empty_title, select_samples
 from canon.train import Evaluator, Task
 
 _LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue, ITU-R BT.601
-_Reading = tuple[np.ndarray, str, str, float]  # image, target, text that the model reads, its probability
+Decode = Callable[[jax.Array], Readings]  # from the outputs of a task to what is read
+Reading = tuple[np.ndarray, str, str, float]  # image, target, text that the model reads, its probability
 
 
 @dataclass(frozen=True)
@@ -104,9 +107,6 @@ def recognition_task(model: Any, make_input: Callable[[Any], jax.Array]) -> Task
       A task whose `predict` gives log probabilities float32 [B, T, C].
     """
 
-    def init(key, batch):
-        return model.init(key, make_input({'image': batch['image'][:1]}), train=False)
-
     def loss(params, mutable, batch, at):
         logits, updates = model.apply({'params': params, **mutable}, make_input(batch), train=True, mutable=[*mutable])
         per_text = losses.ctc(logits, _frame_counts(logits), batch['label'], batch['label_length'])
@@ -119,7 +119,7 @@ def recognition_task(model: Any, make_input: Callable[[Any], jax.Array]) -> Task
         logits = model.apply({'params': params, **mutable}, make_input(batch), train=False)
         return jax.nn.log_softmax(logits.astype(jnp.float32))
 
-    return Task(init, loss, predict)
+    return Task(partial(init_network, model, make_input), loss, predict)
 
 
 def recognition_evaluator(task: Task, batches: Any, alphabet: Alphabet, beam_width: int = 0) -> Evaluator:
@@ -150,7 +150,8 @@ def recognition_evaluator(task: Task, batches: Any, alphabet: Alphabet, beam_wid
         return {name: mean.value for name, mean in sums.items()}
 
     def draw(params, mutable, sums):
-        readings = read_batches(task, params, mutable, batches.iterate(), alphabet, beam_width)
+        decode = partial(decode_labels, beam_width=beam_width)
+        readings = read_batches(task, params, mutable, batches.iterate(), alphabet, decode)
         correct, incorrect = select_samples(readings)
         return {
             'right': _draw_readings(correct, 'right: what is read and its probability'),
@@ -179,25 +180,25 @@ def decode_labels(log_probs: jax.Array, beam_width: int = 0) -> Readings:
 
 
 def read_batches(
-    task: Task, params: Any, mutable: Any, batches: Iterable[Any], alphabet: Alphabet, beam_width: int = 0
-) -> Iterator[list[_Reading]]:
+    task: Task, params: Any, mutable: Any, batches: Iterable[Any], alphabet: Alphabet, decode: Decode
+) -> Iterator[list[Reading]]:
     """Yields the readings of each batch: (image, target, text, probability of the text) of the rows in its mask.
 
     Args:
-      task: a `recognition_task`.
+      task: that reads texts.
       params: its parameters.
       mutable: its other variables.
       batches: with 'image' and 'mask'. Without 'label' the targets are empty.
       alphabet: the characters of classes 1, 2, ...
-      beam_width: prefixes that the beam search keeps; 0 decodes the best path.
+      decode: from the task's outputs to the readings, such as `decode_labels`.
     """
 
-    @backend.jit  # compiled once for all batches, which have one shape
-    def decode(params, mutable, batch):
-        return decode_labels(task.predict(params, mutable, batch), beam_width)
+    @backend.jit  # compiled once for all batches of one shape
+    def read(params, mutable, batch):
+        return decode(task.predict(params, mutable, batch))
 
     for batch in batches:
-        labels, _, log_probs = map(np.asarray, decode(params, mutable, batch))
+        labels, _, log_probs = map(np.asarray, read(params, mutable, batch))
         targets = batch.get('label', np.zeros((len(labels), 0), np.int32))
         yield [
             (batch['image'][i], alphabet.decode(targets[i]), alphabet.decode(labels[i]), float(np.exp(log_probs[i])))
@@ -205,7 +206,7 @@ def read_batches(
         ]
 
 
-def predict_texts(paths: Iterable[Any], readings: Iterable[list[_Reading]]) -> Iterator[Prediction]:
+def predict_texts(paths: Iterable[Any], readings: Iterable[list[Reading]]) -> Iterator[Prediction]:
     """Yields the text of each image file with its probability, and at last a contact sheet.
 
     readings: of `read_batches`, in the order of the paths.
@@ -224,7 +225,7 @@ def _frame_counts(logits: jax.Array) -> jax.Array:
     return jnp.full(logits.shape[0], logits.shape[1])
 
 
-def _draw_readings(readings: list[_Reading], title: str):
+def _draw_readings(readings: list[Reading], title: str):
     if not readings:
         return plots.draw_text_images(np.zeros((0, 1, 1, 1)), [], title=empty_title(title))
     titles = [

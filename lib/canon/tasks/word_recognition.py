@@ -21,7 +21,7 @@ CTC, so that the same evaluators and the same augmentation serve all of them:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from canon import backend, losses, metrics, plots
+from canon import losses, metrics, plots
 from canon.data.text.alphabets import Alphabet
 from canon.data.text.engine.lexicon import read_words
 from canon.data.text.words import NgramTable, count_ngrams, encode_words
@@ -40,12 +40,12 @@ from canon.named import Count
 from canon.ops import words as word_ops
 from canon.ops.ctc import Readings
 from canon.ops.words import find_words, mark_ngrams
+from canon.tasks.classification import apply_in_training, init_network
 from canon.tasks.samples import empty_title, select_samples
-from canon.tasks.text_recognition import make_grey_input
+from canon.tasks.text_recognition import Decode, make_grey_input, read_batches
 from canon.train import Evaluator, Task
 
 MakeInput = Callable[[Any], jax.Array]
-Decode = Callable[[jax.Array], Readings]
 
 
 @dataclass(frozen=True)
@@ -307,35 +307,12 @@ def word_evaluator(task: Task, decode: Decode, batches: Any, alphabet: Alphabet)
         return {name: mean.value for name, mean in sums.items()}
 
     def draw(params, mutable, sums):
-        readings = read_word_batches(task, decode, params, mutable, batches.iterate(), alphabet)
+        readings = read_batches(task, params, mutable, batches.iterate(), alphabet, decode)
         correct, incorrect = select_samples(readings)
         titles = 'right: the text', 'wrong, surest first: the text, then what is read'
         return {name: _draw(r, t) for name, r, t in zip(('right', 'wrong'), (correct, incorrect), titles, strict=True)}
 
     return Evaluator(batches, measure, finish, draw)
-
-
-def read_word_batches(
-    task: Task, decode: Decode, params: Any, mutable: Any, batches: Iterable[Any], alphabet: Alphabet
-) -> Iterator[list[tuple[np.ndarray, str, str, float]]]:
-    """Yields the readings of each batch: (image, target, text, probability of the text) of the rows in its mask.
-
-    Args:
-      task: one of this module.
-      decode: from the task's outputs to the readings.
-      params: its parameters.
-      mutable: its other variables.
-      batches: with 'image' and 'mask'. Without 'label' the targets are empty.
-      alphabet: the characters of classes 1, 2, ...
-    """
-    read = backend.jit(lambda p, m, b: decode(task.predict(p, m, b)))  # the batches have one shape
-    for batch in batches:
-        labels, _, log_probs = map(np.asarray, read(params, mutable, batch))
-        targets = batch.get('label', np.zeros((len(labels), 0), np.int32))
-        yield [
-            (batch['image'][i], alphabet.decode(targets[i]), alphabet.decode(labels[i]), float(np.exp(log_probs[i])))
-            for i in np.flatnonzero(batch['mask'])
-        ]
 
 
 def _draw(readings: list, title: str):
@@ -348,17 +325,13 @@ def _draw(readings: list, title: str):
 def _make_task(model: Any, make_input: MakeInput, measure: Callable, finish: Callable) -> Task:
     """Makes a task from `measure(logits, batch) -> (loss [B], has one [B])`, and `finish(logits)` for `predict`."""
 
-    def init(key, batch):
-        return model.init(key, make_input({'image': batch['image'][:1]}), train=False)
-
     def loss(params, mutable, batch, at):
-        variables, rngs = {'params': params, **mutable}, {'dropout': at.key}
-        logits, updates = model.apply(variables, make_input(batch), train=True, mutable=[*mutable], rngs=rngs)
+        logits, _, changed = apply_in_training(model, make_input, params, mutable, batch, at.key)
         per_word, possible = measure(logits, batch)
         mean = metrics.Mean.of(per_word, batch['mask'] & possible)
-        return mean, (dict(updates), {'impossible': metrics.Mean.of(~possible, batch['mask'])})
+        return mean, (changed, {'impossible': metrics.Mean.of(~possible, batch['mask'])})
 
     def predict(params, mutable, batch):
         return finish(model.apply({'params': params, **mutable}, make_input(batch), train=False))
 
-    return Task(init, loss, predict)
+    return Task(partial(init_network, model, make_input), loss, predict)

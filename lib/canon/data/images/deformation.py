@@ -18,6 +18,13 @@ _NEAR = 1e-12  # added to squared distances: at a source its weight is then 1
 _ITERATIONS = 12  # of Newton's method; from the forward warp as start, 3 to 5 reach a thousandth of a pixel
 
 
+def list_border_points(size: Size, segments: int) -> np.ndarray:
+    """Returns points (x, y) of an image of (height, width): segments + 1 on its upper border, then on the lower one."""
+    height, width = size
+    x = np.linspace(0, width, segments + 1)
+    return np.stack([np.tile(x, 2), np.repeat([0.0, height], segments + 1)], -1)
+
+
 def deform_points(points: np.ndarray, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Moves points [..., 2] by the similarity that moves the nearest of the sources [N, 2] best to their targets."""
     points = np.asarray(points, np.float64)

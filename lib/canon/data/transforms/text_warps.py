@@ -12,7 +12,7 @@ import numpy as np
 
 from canon import named
 from canon.data.images import geometry
-from canon.data.images.deformation import Deformation
+from canon.data.images.deformation import Deformation, list_border_points
 from canon.data.images.geometry import SpatialFields, SpatialSpec
 from canon.data.pipeline.chain import Transform
 from canon.data.pipeline.keys import borrowed_rng
@@ -41,7 +41,7 @@ def text_distort(
     """
 
     def draw_moves(generator, height, width):
-        points = _border_points(segments, height, width)
+        points = list_border_points((height, width), segments)
         reach = amount * width / segments
         moves = generator.uniform(-reach / 2, reach / 2, points.shape)
         corners = generator.uniform(0, reach, (4, 2)) * [[1, 1], [-1, 1], [1, -1], [-1, -1]]
@@ -72,7 +72,7 @@ def text_stretch(
     """
 
     def draw_moves(generator, height, width):
-        points = _border_points(segments, height, width)
+        points = list_border_points((height, width), segments)
         reach = amount * width / segments
         moves = np.zeros_like(points)
         inner = generator.uniform(-reach / 2, reach / 2, segments - 1)
@@ -95,18 +95,12 @@ def text_perspective(
     """
 
     def draw_moves(generator, height, width):
-        points = _border_points(1, height, width)
+        points = list_border_points((height, width), 1)
         # Below a half of the height the corners of a side never meet.
         moves = generator.uniform(0, amount * height, 4) * [1, 1, -1, -1]
         return points, points + np.stack([np.zeros(4), moves], -1)
 
     return _make_deformation(draw_moves, 'text_perspective', p, field, along)
-
-
-def _border_points(segments: int, height: int, width: int) -> np.ndarray:
-    """Returns segments + 1 points on the upper border, from left to right, and as many on the lower one."""
-    x = np.linspace(0, width, segments + 1)
-    return np.stack([np.tile(x, 2), np.repeat([0.0, height], segments + 1)], -1)
 
 
 def _make_deformation(draw_moves: _DrawMoves, what: str, p: float, field: str, along: SpatialSpec) -> Transform:

@@ -85,7 +85,7 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, iou_threshold: float) -> np.
 
 
 class RegionDetections(NamedTuple):
-    """What a detector makes of the regions of all images.
+    """Holds the detections of a detector on all images.
 
     Attributes:
       rows: that `canon.metrics.detection` scores.

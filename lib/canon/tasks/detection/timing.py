@@ -34,7 +34,7 @@ Step = tuple[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]
 
 
 class DetectionTimes(NamedTuple):
-    """What `time_detector` measures.
+    """Holds the measurements of `time_detector`.
 
     Attributes:
       seconds: {part: float64 [N]}, of each image.
