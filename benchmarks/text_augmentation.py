@@ -21,8 +21,8 @@ from benchmarks.beside import Work
 from canon import backend, optim
 from canon.models.crnn import crnn
 from canon.ops import warps
-from canon.tasks.text_augmentation import TextAugmentation, augment_task, fiducial_points
-from canon.tasks.text_recognition import decode_labels, make_grey_input, recognition_task
+from canon.tasks.text.augmentation import TextAugmentation, augment_task, fiducial_points
+from canon.tasks.text.recognition import decode_labels, make_grey_input, recognition_task
 from canon.train import init_state, make_step
 
 BATCH, SIZE, LENGTH = 64, (32, 100), 8

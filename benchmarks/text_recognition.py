@@ -18,7 +18,7 @@ from benchmarks import beside
 from benchmarks.beside import Work
 from canon import backend, losses, optim
 from canon.models import crnn
-from canon.tasks.lexicons import BKTree, edit_distances, encode_texts
+from canon.tasks.text.lexicons import BKTree, edit_distances, encode_texts
 
 BATCH, SIZE = 64, (32, 100)
 CTC = {'ctc_37': (64, 26, 37, 8), 'ctc_3756': (16, 64, 3756, 16)}  # batch, frames, classes, characters

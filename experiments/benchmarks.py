@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from canon import data, named
 from canon.data.detection.sized_batches import fill_size
 from canon.data.text.alphabets import Alphabet
-from canon.tasks.text_benchmarks import BenchmarkEvaluation, BenchmarkSettings, benchmark_evaluator
+from canon.tasks.text import BenchmarkEvaluation, BenchmarkSettings, benchmark_evaluator
 from canon.train import Evaluator, Task
 from experiments import images
 

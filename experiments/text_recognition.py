@@ -18,11 +18,14 @@ from canon.data.text.line_sizes import batch_lines, batch_lines_once
 from canon.errors import UsageError
 from canon.tasks.image_settings import TrainImages, reading_options
 from canon.tasks.predictions import Prediction
-from canon.tasks.text_augmentation import TextAugmentation, augment_task, augmentation_evaluator, make_agent
-from canon.tasks.text_recognition import (
+from canon.tasks.text import (
     RecognitionEvaluation,
+    TextAugmentation,
     TextSettings,
+    augment_task,
+    augmentation_evaluator,
     decode_labels,
+    make_agent,
     make_grey_input,
     predict_texts,
     read_batches,

@@ -12,10 +12,10 @@ from canon import data, models, named
 from canon.data.images.checks import infer_image_shape
 from canon.data.text.labelled import load_labelled
 from canon.errors import UsageError
-from canon.tasks import word_recognition as tasks
+from canon.tasks import text as tasks
 from canon.tasks.image_settings import HeldOutImages, TrainImages, reading_options
 from canon.tasks.predictions import Prediction
-from canon.tasks.text_recognition import Decode, TextSettings, predict_texts, read_batches
+from canon.tasks.text import Decode, TextSettings, predict_texts, read_batches
 from canon.train import Evaluator, Experiment, Task
 from canon.weights.crnn import recogniser_reader
 from experiments import benchmarks, images

@@ -8,8 +8,8 @@ from scipy.special import log_softmax
 from canon.data import Alphabet
 from canon.errors import UsageError
 from canon.ops.ctc import best_path, score_labels
-from canon.tasks.lexicon_reading import LexiconReader, make_language_decoder
-from canon.tasks.lexicons import edit_distances, encode_texts
+from canon.tasks.text.lexicon_reading import LexiconReader, make_language_decoder
+from canon.tasks.text.lexicons import edit_distances, encode_texts
 from tests.quick import quick_jit
 
 

@@ -9,7 +9,7 @@ import pytest
 from canon.data import Alphabet
 from canon.data.text.character_models import fit_character_model
 from canon.errors import UsageError
-from canon.tasks.lexicons import BKTree, edit_distances, encode_texts
+from canon.tasks.text.lexicons import BKTree, edit_distances, encode_texts
 
 WORDS = ['a', 'ab', 'abba', 'baab', 'bb', 'abba', 'ab']
 

@@ -14,14 +14,13 @@ from canon.metrics import Mean
 from canon.models.augmentation_agent import augmentation_agent
 from canon.models.crnn import crnn
 from canon.named import call
-from canon.tasks import text_augmentation as augmentation
-from canon.tasks import text_recognition
-from canon.tasks.text_augmentation import MovingStates, TextAugmentation
+from canon.tasks.text import augmentation, recognition
+from canon.tasks.text.augmentation import MovingStates, TextAugmentation
 from canon.train import At, Evaluator, State, Task, make_step
 
 SETTINGS = TextAugmentation(patches=2, radius=6.0, agent=dict(features=(2, 2, 2, 2, 2, 2)))
 SMALL = replace(SETTINGS, patches=1)  # compiles faster
-GREY = text_recognition.make_grey_input()
+GREY = recognition.make_grey_input()
 
 
 def test_the_target_is_the_candidate_only_where_it_is_harder():
@@ -187,12 +186,12 @@ def joint():
     """(task, data, variables) of a narrow CRNN with its agent on lines of digits."""
     alphabet = Alphabet('0123456789')
     source = load_source('digit_lines', 'train', num_examples=16, most=2, alphabet=alphabet)
-    recogniser = text_recognition.recognition_task(
+    recogniser = recognition.recognition_task(
         crnn(num_classes=10, features=(2, 2, 2, 2, 2, 2, 2), hidden=2, batch_norm=(3, 5, 7)), GREY
     )
     # An untrained recogniser reads all images alike, so that the agent would learn nothing.
     settings = replace(SMALL, ties='state')
-    task = augmentation.augment_task(recogniser, settings, GREY, text_recognition.decode_labels)
+    task = augmentation.augment_task(recogniser, settings, GREY, recognition.decode_labels)
     data = Batches(source, 4, seed=0)
     return task, data, jax.jit(task.init)(jax.random.key(0), data[0])
 

@@ -12,8 +12,8 @@ from canon import data, losses
 from canon.data.pipeline.source import Info
 from canon.errors import UsageError
 from canon.metrics import score_texts
-from canon.tasks.text_benchmarks import BenchmarkEvaluation, TextBenchmark, benchmark_evaluator
-from canon.tasks.text_recognition import make_grey_input, recognition_task
+from canon.tasks.text.benchmarks import BenchmarkEvaluation, TextBenchmark, benchmark_evaluator
+from canon.tasks.text.recognition import make_grey_input, recognition_task
 from canon.train.evaluation import evaluate
 from canon.train.shard import make_mesh
 from tests.tasks.test_text_recognition import PixelLogits

@@ -7,7 +7,7 @@ import pytest
 
 from canon import data, losses
 from canon.errors import UsageError
-from canon.tasks import text_recognition
+from canon.tasks.text import recognition
 from canon.train import At
 
 ALPHABET = data.Alphabet('abc')
@@ -40,7 +40,7 @@ def batch(*pairs, frames=6, masked=0):
 
 @pytest.fixture
 def task():
-    return text_recognition.recognition_task(PixelLogits(), text_recognition.make_grey_input(mean=0.0, std=1.0))
+    return recognition.recognition_task(PixelLogits(), recognition.make_grey_input(mean=0.0, std=1.0))
 
 
 def test_the_loss_is_that_of_ctc_over_unmasked_possible_texts(task):
@@ -63,7 +63,7 @@ def test_the_evaluator_counts_correct_words_and_edits(task, beam):
         batch(('cc-c-c', 'ccb'), ('a-b-cc', 'abc'), ('a-a-a-', 'b'), masked=1),
     ]
     batches = data.Generated(lambda i: rows[i], 4, 6, 2)
-    evaluator = text_recognition.recognition_evaluator(task, batches, ALPHABET, beam)
+    evaluator = recognition.recognition_evaluator(task, batches, ALPHABET, beam)
     params = {'scale': jnp.float32(20)}
     measure = jax.jit(evaluator.measure)
     a, b = (measure(params, {}, row) for row in rows)
@@ -83,13 +83,13 @@ def test_the_evaluator_counts_correct_words_and_edits(task, beam):
 def test_the_probability_of_a_reading_sums_over_all_its_paths(beam):
     """Two frames, 'a' with 0.6 in each: the path aa has 0.36, the text 0.84."""
     log_probs = jnp.log(jnp.array([[[0.4, 0.6], [0.4, 0.6]]]))
-    labels, lengths, log_prob = text_recognition.decode_labels(log_probs, beam)
+    labels, lengths, log_prob = recognition.decode_labels(log_probs, beam)
     assert (labels[0, 0], lengths[0]) == (1, 1)
     assert float(jnp.exp(log_prob[0])) == pytest.approx(0.84)
 
 
 def test_colour_images_become_luma():
-    grey_input = text_recognition.make_grey_input(mean=0.5, std=0.5)
+    grey_input = recognition.make_grey_input(mean=0.5, std=0.5)
     pixel = np.array([[[[255, 0, 0]]], [[[0, 255, 0]]], [[[0, 0, 255]]], [[[128, 128, 128]]]], np.uint8)
     expected = np.array([0.299, 0.587, 0.114, 128 / 255]) * 2 - 1
     np.testing.assert_allclose(grey_input({'image': pixel}).ravel(), expected, atol=1e-6)
@@ -97,4 +97,4 @@ def test_colour_images_become_luma():
 
 def test_a_standard_deviation_of_0_is_refused():
     with pytest.raises(UsageError, match=r'input\.std=0 must be positive'):
-        text_recognition.make_grey_input(std=0)
+        recognition.make_grey_input(std=0)

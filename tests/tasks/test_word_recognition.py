@@ -18,7 +18,7 @@ from canon.errors import UsageError
 from canon.losses.words import ngram_loss, position_loss
 from canon.models import mjsynth
 from canon.ops.words import find_words, mark_ngrams, nearest_ngram_bag, read_positions, score_ngram_bags
-from canon.tasks import word_recognition as tasks
+from canon.tasks.text import word_recognition as tasks
 from canon.train import At
 from tests.models.goldens import count, shapes_of
 from tests.quick import quick_jit

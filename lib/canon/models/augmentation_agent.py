@@ -3,7 +3,7 @@ optimization for text recognition", 2020 (arXiv 2003.06606).
 
 A small network looks at an image of text and predicts, for each of 2 (N + 1) fiducial points on its upper and lower
 border and for each axis, whether the point should move forwards or backwards. How far is not predicted: it is drawn
-anew for every image (`canon.tasks.text_augmentation`).
+anew for every image (`canon.tasks.text.augmentation`).
 
 Six 3x3 convolutions of 16, 64, 128, 128, 64 and 16 maps, four 2x2 poolings and a linear layer: 320,288 parameters for
 grey images and N = 3. The paper trains it along with the recogniser, by Adadelta.
@@ -27,7 +27,7 @@ _NORMALISED, _POOLED = (3, 5, 6), (1, 2, 4, 6)  # convolutions that BatchNorm, a
 class AugmentationAgent(linen.Module):
     """Images [B, H, W, C] -> logits float32 [B, points, 2, 2]: of point, axis (x, y) and sign (backwards, forwards).
 
-    Points are in the order of `canon.tasks.text_augmentation.fiducial_points`.
+    Points are in the order of `canon.tasks.text.augmentation.fiducial_points`.
     """
 
     points: int

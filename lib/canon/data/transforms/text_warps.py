@@ -3,7 +3,7 @@
 Luo et al. 2020, "Learn to augment: joint data augmentation and network optimization for text recognition". Control
 points on the border of the image move, and the image follows by moving least squares (Schaefer et al. 2006); borders
 are repeated. Boxes, masks and segmentations move along. The ranges of the draws are those of the authors' tool. On the
-device, and while an agent learns, `canon.tasks.text_augmentation` does the same.
+device, and while an agent learns, `canon.tasks.text.augmentation` does the same.
 """
 
 from collections.abc import Callable

@@ -17,7 +17,7 @@ from canon.data.text.character_models import fit_character_model
 from canon.errors import UsageError
 from canon.named import Count, NonNegative, Range
 from canon.ops.ctc import Readings, best_path, prefix_beam_search, score_labels
-from canon.tasks.lexicons import BKTree
+from canon.tasks.text.lexicons import BKTree
 
 _LEAST_CANDIDATES = 8  # shapes are powers of two times this, so that few programs are compiled
 
@@ -81,7 +81,7 @@ def make_language_decoder(
     """Returns a decoder of CTC that prefers texts which a model of characters, fitted to words, finds probable.
 
     It takes log probabilities [B, T, C] to the best reading of each row, as
-    `canon.tasks.text_recognition.decode_labels` does; the log probability is the sum that `prefix_beam_search` states.
+    `canon.tasks.text.recognition.decode_labels` does; the log probability is the sum that `prefix_beam_search` states.
 
     Args:
       words: that the model is fitted to (`fit_character_model`).

@@ -1,6 +1,6 @@
 """Tasks of recognisers that read a word at once, and of the attention decoder; their decoders and their evaluator.
 
-Batches are those of `canon.tasks.text_recognition`: 'image', 'label' int32 [B, L] (1, 2, ... in the order of the
+Batches are those of `canon.tasks.text.recognition`: 'image', 'label' int32 [B, L] (1, 2, ... in the order of the
 alphabet, then 0), 'label_length' and 'mask'. What the networks of `canon.models.mjsynth` need besides, the class of a
 word or its bag of n-grams, is computed from the labels on the device.
 
@@ -42,7 +42,7 @@ from canon.ops.ctc import Readings
 from canon.ops.words import find_words, mark_ngrams
 from canon.tasks.classification import apply_in_training, init_network
 from canon.tasks.samples import empty_title, select_samples
-from canon.tasks.text_recognition import Decode, make_grey_input, read_batches
+from canon.tasks.text.recognition import Decode, make_grey_input, read_batches
 from canon.train import Evaluator, Task
 
 MakeInput = Callable[[Any], jax.Array]

@@ -32,8 +32,8 @@ from canon.errors import UsageError
 from canon.metrics import Mean, add
 from canon.metrics.text_scores import Comparison
 from canon.named import Count, Range
-from canon.tasks.lexicon_reading import encode_lexica, find_best
-from canon.tasks.text_recognition import decode_labels
+from canon.tasks.text.lexicon_reading import encode_lexica, find_best
+from canon.tasks.text.recognition import decode_labels
 from canon.train import Evaluator, Task
 
 LexiconChoice = Literal['none', 'own', 'full']
