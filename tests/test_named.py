@@ -1,5 +1,6 @@
 """What a signature states is what a config may give: names, types and ranges, checked once by `named.call`."""
 
+import doctest
 import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
@@ -107,3 +108,24 @@ def test_infinite_values_are_refused(hint):
     """What counts or multiplies by one overflows far from the config that states it."""
     with pytest.raises(UsageError, match=r'rate=inf must be a number .*finite'):
         named.check(float('inf'), hint, 'rate')
+
+
+def test_a_function_takes_the_arguments_of_another():
+    @named.takes_arguments_of(build, without=['layers'])
+    def build_wide(width: Count, norm: Literal['layer', 'none'] = 'layer', **arguments: Any) -> dict:
+        return build(width=width, **arguments) | dict(norm=norm)
+
+    built = named.call(build_wide, dict(width=2, rate=0.5), 'model')
+    assert built == named.call(build, dict(width=2, rate=0.5), 'model') | dict(norm='layer')
+    assert named.get_return_type(build_wide) is dict
+    assert [p.name for p in named.list_parameters(build_wide)][:4] == ['width', 'norm', 'rate', 'name']
+    for given, message in (
+        (dict(rate=1), 'model.rate=1 must be a number at least 0 and below 1'),
+        (dict(width=0), 'model.width=0 must be a whole number at least 1'),  # its own, where `build` has no range
+        (dict(norm='batch'), "model.norm='batch' must be 'layer' or 'none'"),
+        (dict(layers=1), 'model.layers: build_wide takes no such key'),
+        (dict(biass=True), "model.biass: build_wide takes no such key; did you mean 'bias'?"),
+    ):
+        with pytest.raises(UsageError, match=re.escape(message)):
+            named.call(build_wide, dict(width=2) | given, 'model')
+    assert not doctest.testmod(named.calls).failed

@@ -29,7 +29,7 @@ from jax.nn import initializers as init
 
 from canon import ops
 from canon.errors import UsageError
-from canon.named import Count, DropRate
+from canon.named import Count, DropRate, takes_arguments_of
 from canon.nn import BatchNorm, Conv, check_images
 
 
@@ -94,60 +94,37 @@ def dict_net(
     Raises:
       UsageError: there is not one odd kernel per convolution, or `pools` has a number that is not a convolution's.
     """
-    return _make((num_words,), features, kernels, pools, units, dropout, batch_norm, dtype)
+    if len(features) != len(kernels) or any(kernel % 2 == 0 for kernel in kernels):
+        raise UsageError(
+            f'model.kernels={tuple(kernels)} must be odd sizes, one for each of model.features={tuple(features)}'
+        )
+    if not set(pools) <= set(range(1, len(features) + 1)):
+        raise UsageError(f'model.pools={tuple(pools)} holds numbers of convolutions, 1 to {len(features)}')
+    widths = tuple(map(tuple, (features, kernels, pools, units)))
+    return WordNetwork((num_words,), *widths, dropout, batch_norm, None if dtype is None else jnp.dtype(dtype))
 
 
-def char_net(
-    num_classes: Count = 36,
-    positions: Count = 23,
-    features: Sequence[Count] = (64, 128, 256, 512, 512),
-    kernels: Sequence[Count] = (5, 5, 3, 3, 3),
-    pools: Sequence[Count] = (1, 2, 3),
-    units: Sequence[Count] = (4096, 4096),
-    dropout: DropRate = 0.5,
-    batch_norm: bool = False,
-    dtype: str | None = None,
-) -> WordNetwork:
+@takes_arguments_of(dict_net, without=['num_words'])
+def char_net(num_classes: Count = 36, positions: Count = 23, **arguments: Any) -> WordNetwork:
     """Builds CHAR, a classifier per position: logits [B, positions, num_classes + 1]; class 0 is no character.
 
     Args:
       num_classes: characters.
       positions: characters of the longest word; 23 in the paper.
-      features: as of `dict_net`, like the other arguments.
-      kernels: as of `dict_net`.
-      pools: as of `dict_net`.
-      units: as of `dict_net`.
-      dropout: as of `dict_net`.
-      batch_norm: as of `dict_net`.
-      dtype: as of `dict_net`.
+      **arguments: those of `dict_net`.
     """
-    shape = (positions, num_classes + 1)
-    return _make(shape, features, kernels, pools, units, dropout, batch_norm, dtype)
+    return dict_net(**arguments).clone(shape=(positions, num_classes + 1))
 
 
-def ngram_net(
-    num_ngrams: Count = 10_000,
-    features: Sequence[Count] = (64, 128, 256, 512, 512),
-    kernels: Sequence[Count] = (5, 5, 3, 3, 3),
-    pools: Sequence[Count] = (1, 2, 3),
-    units: Sequence[Count] = (4096, 4096),
-    dropout: DropRate = 0.5,
-    batch_norm: bool = False,
-    dtype: str | None = None,
-) -> WordNetwork:
+@takes_arguments_of(dict_net, without=['num_words'])
+def ngram_net(num_ngrams: Count = 10_000, **arguments: Any) -> WordNetwork:
     """Builds NGRAM, a logistic regression per n-gram of up to four characters: logits [B, num_ngrams].
 
     Args:
       num_ngrams: that are told apart; the paper takes 10,000 frequent ones.
-      features: as of `dict_net`, like the other arguments.
-      kernels: as of `dict_net`.
-      pools: as of `dict_net`.
-      units: as of `dict_net`.
-      dropout: as of `dict_net`.
-      batch_norm: as of `dict_net`.
-      dtype: as of `dict_net`.
+      **arguments: those of `dict_net`.
     """
-    return _make((num_ngrams,), features, kernels, pools, units, dropout, batch_norm, dtype)
+    return dict_net(**arguments).clone(shape=(num_ngrams,))
 
 
 def add_classes(
@@ -186,14 +163,3 @@ def add_classes(
         'bias': jnp.zeros(num_classes, bias.dtype).at[chosen].set(bias),
     }
     return {**variables, 'params': params}
-
-
-def _make(shape, features, kernels, pools, units, dropout, batch_norm, dtype) -> WordNetwork:
-    if len(features) != len(kernels) or any(kernel % 2 == 0 for kernel in kernels):
-        raise UsageError(
-            f'model.kernels={tuple(kernels)} must be odd sizes, one for each of model.features={tuple(features)}'
-        )
-    if not set(pools) <= set(range(1, len(features) + 1)):
-        raise UsageError(f'model.pools={tuple(pools)} holds numbers of convolutions, 1 to {len(features)}')
-    widths = tuple(map(tuple, (features, kernels, pools, units)))
-    return WordNetwork(shape, *widths, dropout, batch_norm, None if dtype is None else jnp.dtype(dtype))

@@ -8,7 +8,15 @@ The types in a signature are the types that a config may give, and `Annotated` w
 `dropout: DropRate = 0.0`. `call` checks both, so the function need not.
 """
 
-from canon.named.calls import accepts, call, combine_arguments, list_parameters, make_chain, to_plain
+from canon.named.calls import (
+    accepts,
+    call,
+    combine_arguments,
+    list_parameters,
+    make_chain,
+    takes_arguments_of,
+    to_plain,
+)
 from canon.named.catalogue import IMPORTED, Catalogue, import_function, lookup, public_functions, suggest
 from canon.named.hints import (
     Count,
@@ -30,5 +38,5 @@ __all__ = [
     'IMPORTED', 'Catalogue', 'Count', 'DropRate', 'NonNegative', 'Positive', 'Probability', 'Range', 'accepts',
     'call', 'check', 'combine_arguments', 'compile_pattern', 'describe', 'get_return_type', 'get_type_hints',
     'import_function', 'list_parameters', 'list_types', 'lookup', 'make_chain', 'parse_text', 'public_functions',
-    'suggest', 'to_plain',
+    'suggest', 'takes_arguments_of', 'to_plain',
 ]  # fmt: skip

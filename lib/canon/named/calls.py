@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from canon.errors import UsageError
 from canon.named.catalogue import suggest
 from canon.named.hints import check, get_type_hints
+
+F = TypeVar('F', bound=Callable)
 
 
 def call(function: Callable, arguments: Mapping[str, Any], where: str) -> Any:
@@ -69,6 +71,37 @@ def combine_arguments(*functions: Callable, without: Iterable[str] = ()) -> Call
     keyword_only = [p.replace(kind=p.KEYWORD_ONLY) for p in combined.values()]
     settings.__signature__ = inspect.Signature(keyword_only)  # ty: ignore[missing-attribute]
     return settings
+
+
+def takes_arguments_of(source: Callable, without: Iterable[str] = ()) -> Callable[[F], F]:
+    """Decorates a function that passes its `**arguments` on to `source`, and states them in its signature.
+
+    `call` checks them, and the command line lists them, as if they were written out.
+
+    Args:
+      source: the function, or class, that gets the arguments.
+      without: names of its arguments that the decorated function does not take. Those that it has itself are its own.
+
+        >>> def draw(width: int, height: int, colour: str = 'red'): ...
+        >>> @takes_arguments_of(draw, without=['height'])
+        ... def draw_square(width: int, **arguments: Any):
+        ...     return draw(width, width, **arguments)
+        >>> [p.name for p in list_parameters(draw_square)]
+        ['width', 'colour']
+    """
+
+    def decorate(function: F) -> F:
+        signature, hints = inspect.signature(function), get_type_hints(source)
+        own = {p.name: p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD}
+        added = [p for p in list_parameters(source) if p.name not in {*own, *without}]
+        kinds = [p.replace(kind=p.KEYWORD_ONLY) for p in added]
+        function.__signature__ = signature.replace(parameters=[*own.values(), *kinds])  # ty: ignore[missing-attribute]
+        written = {name: hint for name, hint in function.__annotations__.items() if name in {*own, 'return'}}
+        # As types and not as text, which would be evaluated in the module of the decorated function.
+        function.__annotations__ = {p.name: hints[p.name] for p in added if p.name in hints} | written
+        return function
+
+    return decorate
 
 
 def make_chain(spec: Mapping[str, Any], make: Callable[[str, dict, str], Any], where: str) -> list[Any]:

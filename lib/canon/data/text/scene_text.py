@@ -5,13 +5,7 @@ share the arguments
 
     path: the folder of the data set, or an uncompressed tar of it.
     split: 'train' or 'test', which may be sliced; 'all' if `path` is the folder of one split.
-    alphabet: the characters of labels.
-    max_length: characters of the longest label.
-    outside: 'filter', 'skip' or 'refuse' texts with other characters (`TextProtocol`).
-    words: which words count. Published test sets differ in this alone: of ICDAR 2013's 1,095 words, 1,015 are
-      'alphanumeric' and 857 'three_alphanumeric'; of ICDAR 2003, 867 are 'three_alphanumeric'.
-    exclude: a text file of image names that are left out, one per line, for the variants that no rule describes:
-      ICDAR 2003 with 860 words, ICDAR 2015 with 1,811 (Baek et al. 2019 list them).
+    **selection: those of `WordSelection`: the alphabet, and which words count.
 
 and raise UsageError for files that are missing or not of this form, and for a set of which no word remains.
 """
@@ -22,6 +16,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -73,16 +68,34 @@ _FOLDERS = ('Challenge2_Test_Task3_Images/', 'ch4_test_word_images_gt/')
 _SPACED_ROW = re.compile(r'(?P<file>\S+)\s+(?P<text>\S+)(?:\s+(?P<lexicon>\S.*))?')
 
 
-def iiit5k(
-    path: str,
-    split: str = 'test',
-    alphabet: Alphabet = _CASELESS,
-    max_length: named.Count = 25,
-    outside: Outside = 'filter',
-    words: WordRule = 'all',
-    exclude: str | None = None,
-    lexicon: LexiconSize = 'none',
-) -> TextImages:
+@dataclass(frozen=True)
+class WordSelection:
+    """Arguments that all readers of this module take: what labels are, and which words count.
+
+    Attributes:
+      alphabet: the characters of labels.
+      max_length: characters of the longest label.
+      outside: 'filter', 'skip' or 'refuse' texts with other characters (`TextProtocol`).
+      words: which words count. Published test sets differ in this alone: of ICDAR 2013's 1,095 words, 1,015 are
+        'alphanumeric' and 857 'three_alphanumeric'; of ICDAR 2003, 867 are 'three_alphanumeric'.
+      exclude: a text file of image names that are left out, one per line, for the variants that no rule describes:
+        ICDAR 2003 with 860 words, ICDAR 2015 with 1,811 (Baek et al. 2019 list them).
+    """
+
+    alphabet: Alphabet = _CASELESS
+    max_length: named.Count = 25
+    outside: Outside = 'filter'
+    words: WordRule = 'all'
+    exclude: str | None = None
+
+    @property
+    def protocol(self) -> TextProtocol:
+        """Which texts count, and their labels."""
+        return TextProtocol(self.alphabet, self.max_length, self.outside, self.words)
+
+
+@named.takes_arguments_of(WordSelection)
+def iiit5k(path: str, split: str = 'test', lexicon: LexiconSize = 'none', **selection: Any) -> TextImages:
     """Reads IIIT 5K-Words (Mishra et al. 2012): 2,000 training and 3,000 test words, listed in MATLAB files.
 
     The folder `IIIT5K` has `train/`, `test/`, `trainCharBound.mat` and `traindata.mat`, and the same of the test set.
@@ -97,18 +110,11 @@ def iiit5k(
     listings = [f'{base}data.mat'] if lexicon != 'none' else [f'{base}CharBound.mat', f'{base}data.mat']
     listing = find_file(files, listings, 'list of words')
     records = _read_matlab(files, listing, None if lexicon == 'none' else f'{lexicon}Lexi')
-    return _select(files, records, split, TextProtocol(alphabet, max_length, outside, words), exclude)
+    return _select(files, records, split, WordSelection(**selection))
 
 
-def svt(
-    path: str,
-    split: str = 'test',
-    alphabet: Alphabet = _CASELESS,
-    max_length: named.Count = 25,
-    outside: Outside = 'filter',
-    words: WordRule = 'all',
-    exclude: str | None = None,
-) -> TextImages:
+@named.takes_arguments_of(WordSelection)
+def svt(path: str, split: str = 'test', **selection: Any) -> TextImages:
     """Reads Street View Text (Wang et al. 2011): 257 training and 647 test words, boxes in 350 photographs.
 
     The folder `svt1` has `img/`, `train.xml` and `test.xml`, with a lexicon of 50 words per photograph. The arguments
@@ -119,18 +125,11 @@ def svt(
     listing = find_file(files, [f'{base}.xml'], 'list of words')
     dropped = Counter()
     records = _read_xml(files, listing, dropped)
-    return _select(files, records, split, TextProtocol(alphabet, max_length, outside, words), exclude, dropped)
+    return _select(files, records, split, WordSelection(**selection), dropped)
 
 
-def icdar2003(
-    path: str,
-    split: str = 'test',
-    alphabet: Alphabet = _CASELESS,
-    max_length: named.Count = 25,
-    outside: Outside = 'filter',
-    words: WordRule = 'three_alphanumeric',
-    exclude: str | None = None,
-) -> TextImages:
+@named.takes_arguments_of(WordSelection)
+def icdar2003(path: str, split: str = 'test', words: WordRule = 'three_alphanumeric', **selection: Any) -> TextImages:
     """Reads ICDAR 2003's words (Lucas et al. 2003): boxes of `words.xml`, or the cropped images of `word.xml`.
 
     1,110 test words, of which 867 are 'three_alphanumeric'. The folder has `SceneTrialTest/words.xml` or
@@ -140,86 +139,51 @@ def icdar2003(
     listing = _find_listing(files, split, _ICDAR2003)
     dropped = Counter()
     records = _read_xml(files, listing, dropped)
-    return _select(files, records, split, TextProtocol(alphabet, max_length, outside, words), exclude, dropped)
+    return _select(files, records, split, WordSelection(words=words, **selection), dropped)
 
 
-def icdar2013(
-    path: str,
-    split: str = 'test',
-    alphabet: Alphabet = _CASELESS,
-    max_length: named.Count = 25,
-    outside: Outside = 'filter',
-    words: WordRule = 'alphanumeric',
-    exclude: str | None = None,
-) -> TextImages:
+@named.takes_arguments_of(WordSelection)
+def icdar2013(path: str, split: str = 'test', words: WordRule = 'alphanumeric', **selection: Any) -> TextImages:
     """Reads ICDAR 2013's cropped words (Karatzas et al. 2013): 848 for training, 1,095 to test, 1,015 or 857 of these.
 
     The folder has `Challenge2_Test_Task3_GT.txt` next to `Challenge2_Test_Task3_Images/`, and
     `Challenge2_Training_Task3_Images_GT/gt.txt` among its images. The arguments are those of this module.
     """
-    return _read_icdar(path, split, _ICDAR2013, TextProtocol(alphabet, max_length, outside, words), exclude)
+    return _read_icdar(path, split, _ICDAR2013, WordSelection(words=words, **selection))
 
 
-def icdar2015(
-    path: str,
-    split: str = 'test',
-    alphabet: Alphabet = _CASELESS,
-    max_length: named.Count = 25,
-    outside: Outside = 'filter',
-    words: WordRule = 'all',
-    exclude: str | None = None,
-) -> TextImages:
+@named.takes_arguments_of(WordSelection)
+def icdar2015(path: str, split: str = 'test', **selection: Any) -> TextImages:
     """Reads ICDAR 2015's incidental words (Karatzas et al. 2015): 4,468 for training, 2,077 to test.
 
     The folder has `Challenge4_Test_Task3_GT.txt` next to `ch4_test_word_images_gt/`, and
     `ch4_training_word_images_gt/gt.txt` among its images. The arguments are those of this module; the variant of 1,811
     words needs `exclude`.
     """
-    return _read_icdar(path, split, _ICDAR2015, TextProtocol(alphabet, max_length, outside, words), exclude)
+    return _read_icdar(path, split, _ICDAR2015, WordSelection(**selection))
 
 
-def svt_perspective(
-    path: str,
-    split: str = 'test',
-    alphabet: Alphabet = _CASELESS,
-    max_length: named.Count = 25,
-    outside: Outside = 'filter',
-    words: WordRule = 'all',
-    exclude: str | None = None,
-) -> TextImages:
+@named.takes_arguments_of(WordSelection)
+def svt_perspective(path: str, split: str = 'test', **selection: Any) -> TextImages:
     """Reads SVT-Perspective (Phan et al. 2013): 645 cropped words, seen from the side.
 
     `gt.txt` has a line `file text` per word, and perhaps its lexicon of 50 words after it, between commas or spaces.
     The arguments are those of this module; there is no training split.
     """
-    return _read_listed(path, split, TextProtocol(alphabet, max_length, outside, words), exclude)
+    return _read_listed(path, split, WordSelection(**selection))
 
 
-def cute80(
-    path: str,
-    split: str = 'test',
-    alphabet: Alphabet = _CASELESS,
-    max_length: named.Count = 25,
-    outside: Outside = 'filter',
-    words: WordRule = 'all',
-    exclude: str | None = None,
-) -> TextImages:
+@named.takes_arguments_of(WordSelection)
+def cute80(path: str, split: str = 'test', **selection: Any) -> TextImages:
     """Reads CUTE80 (Risnumawan et al. 2014): 288 cropped words, many of them curved.
 
     `gt.txt` has a line `file text` per word. The arguments are those of this module; there is no training split.
     """
-    return _read_listed(path, split, TextProtocol(alphabet, max_length, outside, words), exclude)
+    return _read_listed(path, split, WordSelection(**selection))
 
 
-def word_folder(
-    path: str,
-    split: str = 'all',
-    alphabet: Alphabet = _CASELESS,
-    max_length: named.Count = 25,
-    outside: Outside = 'filter',
-    words: WordRule = 'all',
-    exclude: str | None = None,
-) -> TextImages:
+@named.takes_arguments_of(WordSelection)
+def word_folder(path: str, split: str = 'all', **selection: Any) -> TextImages:
     """Reads a folder with images `IMG/<name>.jpg` (or .png, ...) and texts `label/<name>.txt`, in the order of names.
 
     Numbers are ordered by their values. A path may hold '{split}', as in 'words/svt_{split}.tar'; otherwise the folders
@@ -235,21 +199,19 @@ def word_folder(
             raise UsageError(f'{files.root} has no folder {folder}{name}{hint}')
     dropped = Counter()
     records = _read_pairs(files, folder, dropped)
-    return _select(files, records, split, TextProtocol(alphabet, max_length, outside, words), exclude, dropped)
+    return _select(files, records, split, WordSelection(**selection), dropped)
 
 
-def _read_icdar(
-    path: str, split: str, places: Mapping[str, Sequence[str]], protocol: TextProtocol, exclude: str | None
-) -> TextImages:
+def _read_icdar(path: str, split: str, places: Mapping[str, Sequence[str]], selection: WordSelection) -> TextImages:
     files = FileTree(path)
     listing = _find_listing(files, split, places)
-    return _select(files, _read_rows(files, listing), split, protocol, exclude)
+    return _select(files, _read_rows(files, listing), split, selection)
 
 
-def _read_listed(path: str, split: str, protocol: TextProtocol, exclude: str | None) -> TextImages:
+def _read_listed(path: str, split: str, selection: WordSelection) -> TextImages:
     files = FileTree(path)
     listing = _find_listing(files, split, _LISTED)
-    return _select(files, _read_spaced(files, listing), split, protocol, exclude)
+    return _select(files, _read_spaced(files, listing), split, selection)
 
 
 def _find_listing(files: FileTree, split: str, places: Mapping[str, Sequence[str]]) -> str:
@@ -265,10 +227,10 @@ def _select(
     files: FileTree,
     records: Iterable[TextRecord],
     split: str,
-    protocol: TextProtocol,
-    exclude: str | None,
+    selection: WordSelection,
     dropped: Counter[str] | None = None,
 ) -> TextImages:
+    exclude = selection.exclude
     dropped = Counter() if dropped is None else dropped
     if exclude is not None:
         records = list(records)
@@ -281,7 +243,7 @@ def _select(
             )
         dropped[f'listed in {exclude}'] += len(records) - len(kept)
         records = kept
-    return select_texts(files, records, split, protocol, dropped)
+    return select_texts(files, records, split, selection.protocol, dropped)
 
 
 def _read_matlab(files: FileTree, listing: str, lexicon: str | None) -> Iterator[TextRecord]:

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from canon import backend, losses, metrics, plots
+from canon.data.images.colour import LUMA
 from canon.data.text.alphabets import ALPHANUMERIC, Alphabet
 from canon.errors import UsageError
 from canon.named import Count, Positive, Range
@@ -31,7 +32,6 @@ from canon.tasks.predictions import Prediction, predict_images
 from canon.tasks.samples import empty_title, select_samples
 from canon.train import Evaluator, Task
 
-_LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue, ITU-R BT.601
 Decode = Callable[[jax.Array], Readings]  # from the outputs of a task to what is read
 Reading = tuple[np.ndarray, str, str, float]  # image, target, text that the model reads, its probability
 
@@ -86,7 +86,7 @@ def make_grey_input(mean: float = 0.5, std: Positive = 0.5) -> Callable[[Any], j
     def grey_input(batch):
         pixels = batch['image'].astype(jnp.float32) / 255
         if pixels.shape[-1] == 3:
-            pixels = (pixels * jnp.array(_LUMA)).sum(-1, keepdims=True)
+            pixels = (pixels * jnp.array(LUMA)).sum(-1, keepdims=True)
         return (pixels - mean) / std
 
     return grey_input
