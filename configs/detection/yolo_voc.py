@@ -6,9 +6,9 @@
 The paper's recipe (section 2.2): 135 epochs of batches of 64 with momentum 0.9 and weight decay 5e-4; the rate rises
 from 1e-3 to 1e-2 and is divided by 10 after 75 and 105 epochs; dropout, jitter of 20 %, exposure and saturation up to a
 factor of 1.5. Darknet's gradients are those of half of equation 3, so `scale_rates` has 0.5; it halves the decay as
-well, which is therefore twice as large. The first 20 convolutions start from a run that classifies ImageNet; the last
-four and the layers after them are drawn anew. Not run here. `:smoke`, a narrow network from scratch on digits: see the
-ledger.
+well, which is therefore twice as large. The first 20 convolutions start from a run of
+`configs/classification/yolo_pretraining.py`; the last four and the layers after them are new. Not run here. `:smoke`, a
+narrow network from scratch on digits: see the ledger.
 """
 
 from configs.detection._recipes import YOLO, paper, sgd, shrink, voc

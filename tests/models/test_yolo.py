@@ -1,6 +1,7 @@
 """YOLO against the counts of the paper, its layers against the table of figure 3, and its boxes against eq. 1-3."""
 
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from canon import models
 from canon.errors import UsageError
 from canon.models.yolo import decode_boxes, split_output
 from canon.nn.trace import trace_network
+from configs.detection.yolo_voc import NEW
 from tests.models.drawn import images
 from tests.models.goldens import count, draw_variables, shapes_of
 
@@ -31,6 +33,31 @@ def test_counts_of_the_paper():
     total = sum(9 * a * b + b for a, b in itertools.pairwise(widths))
     total += sum(a * b + b for a, b in ((7 * 7 * 1024, 256), (256, 4096), (4096, 1470)))
     assert count(fast) == total == 45_089_374
+
+
+def test_the_classifier_has_the_first_twenty_convolutions():
+    """Its parameters are those of the detector but the last four convolutions and the connected layers."""
+    params = shapes_of(models.make_model('yolo.yolo_classifier'), (1, 224, 224, 3))['params']
+    assert count(params.pop('output')) == 1024 * 1000 + 1000
+    assert len(params) == 20
+    detector = shapes_of(models.make_model('yolo.yolo'), (1, 448, 448, 3))['params']
+    new = re.compile(NEW)  # of the recipe
+    assert params == {name: layer for name, layer in detector.items() if not new.search(name)}
+
+
+def test_the_detector_computes_the_maps_of_its_classifier():
+    """With the same weights; and the logits are the mean of the last map times the output's kernel."""
+    model = models.make_model('yolo.yolo_classifier', num_classes=3, stride=16, width=0.0625)
+    x = images(2, 64, 64)
+    detector = models.make_model('yolo.yolo', **SMALL)
+    # Drawn by name and shape: layers of one name are the same.
+    variables, others = (draw_variables(m, x.shape) for m in (model, detector))
+    stages, same = model.apply(variables, x, method='features'), detector.apply(others, x, method='features')
+    for name in ('conv1', 'conv2', 'conv3', 'conv4'):
+        np.testing.assert_array_equal(stages[name], same[name])
+    output = variables['params']['output']
+    expected = np.float64(stages['conv5']).mean((1, 2)) @ np.float64(output['kernel']) + output['bias']
+    np.testing.assert_allclose(model.apply(variables, x), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_maps_of_figure_3():

@@ -8,6 +8,8 @@ with a confidence each, and one score per class. Activations are leaky ReLUs of 
 | `yolo` | 24 | 448 | 7 x 7 x 30 | 271,703,550 | 63.4 % at 45 frames per second |
 | `fast_yolo` | 9 | 448 | 7 x 7 x 30 | 45,089,374 | 52.7 % at 155 |
 
+`yolo_classifier` is the network of the first 20 convolutions that the paper pretrains on ImageNet.
+
 The output of a cell is [C class scores, N confidences, N boxes], which `split_output` separates. A box is (x, y, w, h):
 the centre relative to the cell, 0 at its left and top edge and 1 at its right and bottom one, and the square roots of
 width and height relative to the image, as the loss compares them (eq. 3); `decode_boxes` computes corner boxes. At test
@@ -33,6 +35,7 @@ from canon.nn.trace import trace_stages
 _SOURCE = 'Redmon et al. 2016, Table 1, VOC07 mAP'
 TABLE = (
     cite('yolo.yolo', 271_703_550, None, None, f'{_SOURCE} 63.4', size=448),
+    cite('yolo.yolo_classifier', None, None, 88.0, 'Redmon et al. 2016, section 2.2'),
     cite('yolo.fast_yolo', None, None, None, f'{_SOURCE} 52.7', size=448),
 )
 
@@ -93,25 +96,13 @@ class YOLO(Network):
                 f'this YOLO takes images [B, {self.size}, {self.size}, C], not {images.shape}: resize them, or set '
                 'model.size'
             )
-        leaky = partial(ops.leaky_relu, slope=0.1)
         dense = partial(nn.Dense, dtype=self.dtype, kernel_init=initializers.glorot_uniform())
         x, stages, prefix = images, {}, 'conv'
         if self.backbone is not None:
             stages, prefix = self.backbone.features(images, train), 'extra'
             x = stages[self.backbone_stage]
-        for stage, (convolutions, halving) in enumerate(zip(self.convolutions, self.halvings, strict=True), start=1):
-            for index, (kernel_size, channels) in enumerate(convolutions, start=1):
-                # Strided convolutions pad k // 2 on both sides, as darknet does: 'same' would shift the windows of even
-                # images.
-                strided = ('first' in halving and index == 1) or ('last' in halving and index == len(convolutions))
-                shape = (channels, kernel_size, 2 if strided else 1, kernel_size // 2)
-                x = Conv(*shape, use_bias=not self.batch_norm, dtype=self.dtype, name=f'{prefix}{stage}_{index}')(x)
-                if self.batch_norm:
-                    x = BatchNorm(dtype=self.dtype, name=f'bn{stage}_{index}')(x, train)
-                x = leaky(x)
-            stages[f'{prefix}{stage}'] = x
-            if 'pool' in halving:
-                x = ops.max_pool(x, 2)
+        x, convolved = _convolve(self, x, prefix, train)
+        stages |= convolved
         if features:
             return stages
         if not self.per_cell:
@@ -121,7 +112,7 @@ class YOLO(Network):
         for place, units in enumerate(self.hidden):
             # Counted from the output: the layer before it is 'fc1' in both networks.
             layer = f'fc{2 - len(self.hidden) + place}'
-            x = leaky(dense(units, name=layer)(x))
+            x = _leaky(dense(units, name=layer)(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         # No activation: centres, roots and scores are free numbers that the squared errors pull into 0..1.
         cells = 1 if self.per_cell else self.grid**2
@@ -132,6 +123,57 @@ class YOLO(Network):
     def split_output(self, output: jax.Array) -> dict[str, jax.Array]:
         """Separates the output of this network; see `canon.models.yolo.split_output`."""
         return split_output(output, self.num_classes, self.num_boxes)
+
+
+class YOLOClassifier(Network):
+    """Images [B, H, W, 3] of any size -> logits [B, classes]: the convolutions that YOLO is pretrained with.
+
+    Layers and stages are named as those of `YOLO`, so that its `run.init_from` finds them.
+
+    Attributes:
+      convolutions: (kernel size, channels) by stage.
+      halvings: of each stage, as of `YOLO`.
+      num_classes: number of classes.
+      batch_norm: after every convolution, in place of its bias.
+      dtype: of the computation.
+    """
+
+    convolutions: tuple[tuple[tuple[int, int], ...], ...]
+    halvings: tuple[str, ...]
+    num_classes: int
+    batch_norm: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False, features: bool = False):
+        x, stages = _convolve(self, images, 'conv', train)
+        if features:
+            return stages
+        return nn.Dense(self.num_classes, dtype=self.dtype, name='output')(x.mean((1, 2))).astype(jnp.float32)
+
+
+def _convolve(module: YOLO | YOLOClassifier, x: jax.Array, prefix: str, train: bool):
+    """Applies the convolutions of a network [B, H, W, C], named prefix<stage>_<index>; returns maps and stages."""
+    stages = {}
+    for stage, (convolutions, halving) in enumerate(zip(module.convolutions, module.halvings, strict=True), start=1):
+        for index, (kernel_size, channels) in enumerate(convolutions, start=1):
+            # Strided convolutions pad k // 2 on both sides, as darknet does: 'same' would shift the windows of even
+            # images.
+            strided = ('first' in halving and index == 1) or ('last' in halving and index == len(convolutions))
+            shape = (channels, kernel_size, 2 if strided else 1, kernel_size // 2)
+            name = f'{stage}_{index}'
+            x = Conv(*shape, use_bias=not module.batch_norm, dtype=module.dtype, name=f'{prefix}{name}')(x)
+            if module.batch_norm:
+                x = BatchNorm(dtype=module.dtype, name=f'bn{name}')(x, train)
+            x = _leaky(x)
+        stages[f'{prefix}{stage}'] = x
+        if 'pool' in halving:
+            x = ops.max_pool(x, 2)
+    return x, stages
+
+
+def _leaky(x: jax.Array) -> jax.Array:
+    return ops.leaky_relu(x, slope=0.1)
 
 
 def split_output(output: jax.Array, num_classes: int, num_boxes: int = 2) -> dict[str, jax.Array]:
@@ -220,6 +262,40 @@ def yolo(
     return _build(_STAGES, halvings, (hidden,), size, stride, width, dtype, per_cell=per_cell, **options)
 
 
+def yolo_classifier(
+    num_classes: Count = 1000,
+    stride: Count = 32,
+    width: float = 1.0,
+    batch_norm: bool = False,
+    dtype: str | None = None,
+) -> YOLOClassifier:
+    """The network that `yolo` is pretrained as (section 2.2): 20 convolutions, average pooling, one connected layer.
+
+    88 % top-5 accuracy on ImageNet with crops of 224. A detector starts from a run of it by `run.init_from`.
+
+    Args:
+      num_classes: number of classes.
+      stride: of the last map, 32 in the paper; a smaller power of 2 leaves out the last halvings, for small images.
+      width: multiplies the channels of the convolutions (not in the paper).
+      batch_norm: after every convolution, for training from scratch (not in the paper).
+      dtype: of the computation, such as 'bfloat16'; parameters and logits stay float32.
+
+    Raises:
+      UsageError: the stride is not a power of 2 up to 32, or the width leaves no channels.
+    """
+    if stride not in (2, 4, 8, 16, 32):
+        raise UsageError(f'model.stride={stride} must be a power of 2 from 2 to 32')
+    # Without the four convolutions that are added for detection, the last two of stage 5 and stage 6.
+    stages = (*_STAGES[:4], _STAGES[4][:4])
+    return YOLOClassifier(
+        convolutions=_scale(stages, width),
+        halvings=_shorten(('first pool', 'pool', 'pool', 'pool', ''), stride),
+        num_classes=num_classes,
+        batch_norm=batch_norm,
+        dtype=None if dtype is None else jnp.dtype(dtype),
+    )
+
+
 def fast_yolo(
     num_classes: Count = 20,
     num_boxes: Count = 2,
@@ -302,7 +378,7 @@ def _build(stages, halvings, hidden, size, stride, width, dtype, **options) -> Y
             f'model.stride={stride} must be a power of 2 from 2 to 64, and model.size={size} a multiple of it'
         )
     return YOLO(
-        convolutions=tuple(tuple((k, scale_channels(channels, width)) for k, channels in stage) for stage in stages),
+        convolutions=_scale(stages, width),
         halvings=_shorten(halvings, stride),
         hidden=hidden,
         size=size,
@@ -310,6 +386,10 @@ def _build(stages, halvings, hidden, size, stride, width, dtype, **options) -> Y
         dtype=None if dtype is None else jnp.dtype(dtype),
         **options,
     )
+
+
+def _scale(stages, width: float) -> tuple[tuple[tuple[int, int], ...], ...]:
+    return tuple(tuple((size, scale_channels(channels, width)) for size, channels in stage) for stage in stages)
 
 
 def _shorten(halvings: tuple[str, ...], stride: int) -> tuple[str, ...]:
