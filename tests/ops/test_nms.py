@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from canon import backend
 from canon.ops.nms import multiclass_nms, nms
 from tests.ops.detections import draw_boxes, draw_scores, loop_nms
 
@@ -53,6 +54,23 @@ def test_the_threshold_is_strict_and_equal_scores_go_by_index():
     assert kept_by(*suppress(boxes, scores, 0.49, 4)) == [0, 3]
     assert kept_by(*suppress(boxes, scores, 1.0, 4)) == [0, 1, 2, 3]
     assert kept_by(*suppress(boxes, scores, 0.0, 4)) == [0, 3]
+
+
+@pytest.mark.parametrize('kind', ['cpu', 'plain'])
+def test_scores_of_any_kind_are_ranked(kind):
+    """Negative, infinite, equal ones, 0 and -0, more than 16 bits of a mantissa apart or less; also bfloat16."""
+    rng = np.random.default_rng(0)
+    apart = np.arange(997) * 40.0
+    boxes = np.float32(np.stack([apart, 0 * apart, apart + 10, 0 * apart + 10], 1))
+    scores = rng.normal(size=997) * 10.0 ** rng.integers(-30, 30, 997)
+    scores = rng.permutation(
+        np.concatenate([scores[:500], [np.inf, -np.inf, 0.0, -0.0], 1 + np.arange(493) // 2 * 1e-7])
+    )
+    for dtype in (np.float32, jnp.bfloat16):
+        typed = jnp.asarray(scores, dtype)
+        with backend.forms(kind):
+            kept = kept_by(*jax.jit(lambda *a: nms(*a, 0.5, 997))(boxes, typed))
+        assert kept == np.argsort(-np.float64(typed), kind='stable').tolist()
 
 
 def test_nothing_and_invalid_boxes():
