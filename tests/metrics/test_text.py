@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from canon.metrics import character_error_rate, edit_distance, word_accuracy
+from canon.data import Alphabet
+from canon.metrics import character_error_rate, edit_distance, score_texts, word_accuracy, word_error_rate
 
 distance = jax.jit(edit_distance)
 
@@ -62,3 +63,21 @@ def test_a_word_is_right_only_without_errors():
     readings = words('abc', 'ab', 'abcd', '', 'abcdefgh', width=8)
     assert float(word_accuracy(*readings, *labels).total) == 2
     assert float(word_accuracy(*labels, *readings).total) == 2
+
+
+def test_words_are_what_spaces_separate():
+    """Against the score of strings, which is tested against jiwer; spaces at the ends and in a row, and empty texts."""
+    rng = np.random.default_rng(0)
+    alphabet = Alphabet('ab ')
+    texts = [[''.join(rng.choice(list('ab '), rng.integers(0, n))) for _ in range(60)] for n in (12, 9)]
+    texts[0][:4], texts[1][:4] = ['', ' ', 'a  b ', 'ab a ab'], ['a b', '', ' a b', 'ab ab a']
+    arrays = []
+    for side, columns in zip(texts, (14, 9), strict=True):
+        labels = [alphabet.encode(text, columns)['label'] for text in side]
+        # What is beyond the end may be anything.
+        noise = [np.where(np.arange(columns) < len(text), x, 2) for text, x in zip(side, labels, strict=True)]
+        arrays += [np.stack(noise), np.array([len(text) for text in side])]
+    rate = jax.jit(word_error_rate, static_argnums=4)(*arrays, 3, np.arange(60) < 55)
+    expected = score_texts(texts[0][:55], texts[1][:55], 'exact')['word_error_rate']
+    assert (float(rate.total), float(rate.weight)) == (expected.total, expected.weight)
+    assert 0 < expected.value < 2

@@ -6,7 +6,7 @@ from canon.metrics.language import bits_per, perplexity
 from canon.metrics.mean import Mean, add
 from canon.metrics.ngram import KneserNey
 from canon.metrics.rows import Rows
-from canon.metrics.text import character_error_rate, edit_distance, word_accuracy
+from canon.metrics.text import character_error_rate, edit_distance, word_accuracy, word_error_rate
 from canon.metrics.text_scores import count_edits, normalise_distances, score_texts, simplify_text
 from canon.metrics.translation import bleu, bleu_tokenizer, check_tokenizer, chrf
 from canon.metrics.views import psnr, ssim
@@ -15,5 +15,5 @@ __all__ = [
     'KneserNey', 'Mean', 'Reliability', 'Rows', 'accuracy', 'add', 'bits_per', 'bleu', 'bleu_tokenizer', 'brier',
     'character_error_rate', 'check_tokenizer', 'chrf', 'class_accuracy', 'confusion', 'count_edits', 'edit_distance',
     'normalise_distances', 'perplexity', 'psnr', 'score_texts', 'simplify_text', 'ssim', 'top_k', 'valid_labels',
-    'word_accuracy',
+    'word_accuracy', 'word_error_rate',
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Metrics of text recognition: edit distance, character error rate and word accuracy.
+"""Metrics of text recognition: edit distance, character and word error rates, and word accuracy.
 
 Texts are padded: integers [B, N] with lengths [B]. The padding may hold anything.
 """
@@ -59,6 +59,55 @@ def character_error_rate(
     valid = jnp.ones(edits.shape, bool) if mask is None else mask
     total, weight = (jnp.where(valid, x, 0).sum().astype(jnp.float32) for x in (edits, label_lengths))
     return Mean(total, weight)
+
+
+def word_error_rate(
+    readings: jax.Array,
+    reading_lengths: jax.Array,
+    labels: jax.Array,
+    label_lengths: jax.Array,
+    space: int,
+    mask: jax.Array | None = None,
+) -> Mean:
+    """Computes edits of words per word of the labels, where words are what spaces separate; it may exceed 1.
+
+    Args:
+      readings: decoded texts [B, N].
+      reading_lengths: [B].
+      labels: true texts [B, M].
+      label_lengths: [B].
+      space: the class of the space; several in a row separate like one.
+      mask: rows that count, [B]; all if None.
+    """
+    width = max(readings.shape[1], labels.shape[1])
+    words, counts = _split_words(readings, reading_lengths, space, width)
+    true_words, true_counts = _split_words(labels, label_lengths, space, width)
+    # A word becomes the number of the first word of the label that equals it, so that the distance compares numbers.
+    numbers, true_numbers = (_find_first(x, true_words) for x in (words, true_words))
+    edits = edit_distance(numbers, counts, true_numbers, true_counts)
+    valid = jnp.ones(edits.shape, bool) if mask is None else mask
+    total, weight = (jnp.where(valid, x, 0).sum().astype(jnp.float32) for x in (edits, true_counts))
+    return Mean(total, weight)
+
+
+def _split_words(texts: jax.Array, lengths: jax.Array, space: int, width: int) -> tuple[jax.Array, jax.Array]:
+    """Splits texts [B, N] at spaces: words [B, (N + 1) // 2, width], zero where they end, and their numbers [B]."""
+    places = jnp.arange(texts.shape[1])
+    inside = (texts != space) & (places < lengths[:, None])
+    begins = inside & ~jnp.pad(inside, ((0, 0), (1, 0)))[:, :-1]
+    word = jnp.cumsum(begins, axis=1) - 1
+    offset = places - jax.lax.cummax(jnp.where(begins, places, 0), axis=1)
+    rows, most = jnp.arange(len(texts))[:, None], (texts.shape[1] + 1) // 2
+    # What is not in a word is scattered beyond the last one, hence dropped.
+    empty = jnp.zeros((len(texts), most, width), texts.dtype)
+    words = empty.at[rows, jnp.where(inside, word, most), offset].set(texts, mode='drop')
+    return words, begins.sum(1)
+
+
+def _find_first(words: jax.Array, among: jax.Array) -> jax.Array:
+    """Returns the number of the first word of `among` [B, V, L] that equals each of `words` [B, W, L], -1 if none."""
+    equal = (words[:, :, None] == among[:, None]).all(-1)
+    return jnp.where(equal.any(-1), equal.argmax(-1), -1)
 
 
 def word_accuracy(
