@@ -126,6 +126,62 @@ def test_shares_of_texts():
     assert max(map(len, labels)) == 7
 
 
+def test_lines_of_words():
+    alphabet = Alphabet('abdeghlmpt .')
+    words = ('alpha', 'beta', 'gamma', 'delta')
+    texts = lexicon.Lexicon(words, alphabet, 16, signs=0.3, words_per_line=(2, 4))
+    rng = np.random.default_rng(0)
+    counts = []
+    for _ in range(400):
+        text, written = texts.draw_text(rng)
+        parts = text.split(' ')
+        assert len(text) <= 16
+        assert all(part.strip('.') in words for part in parts)
+        assert written.count(' ') == text.count(' ')
+        counts.append(len(parts))
+    # Two words always fit, a third one not always, and a fourth never.
+    assert set(counts) == {2, 3}
+    for options, message in (
+        (dict(words_per_line=(0, 2)), r'words_per_line=\(0, 2\) must be \(least, most\)'),
+        (dict(words_per_line=(1, 2), alphabet=LETTERS), r'words_per_line=\(1, 2\) needs an alphabet with a space'),
+    ):
+        with pytest.raises(UsageError, match=message):
+            read(words=words, **options)
+
+
+def test_lines_have_the_spaces_of_their_fonts_times_a_factor(embedded):
+    """Words are where the pen puts them, whose steps are the advances; jitter moves letters up and down only."""
+    alphabet = Alphabet('ilo ')
+    chain = dict(chain=('render_text', 'merge_layers'))
+    plain = dict(curve=0.0, underline=0.0, weight=(0.0, 0.0), tracking=(0.0, 0.0), margin=0.5)
+    opened = fonts.Fonts([find_font(embedded, 'DejaVuSans')], 'ilo ')
+    layers_of = {}
+    for name, more in (('plain', {}), ('wide', dict(word_space=(3.0, 3.0))), ('jitter', dict(jitter=0.2))):
+        stage = stages.render_text(opened, **plain, **more)
+        layers_of[name] = stage.apply({'text': 'lo lo'}, Key(0, 0, 0))['layers'].foreground
+    gaps = {}
+    for name, ink in layers_of.items():
+        empty = np.flatnonzero(ink.max(0) == 0)
+        inner = empty[(empty > 30) & (empty < ink.shape[1] - 30)]
+        gaps[name] = max(map(len, np.split(inner, np.flatnonzero(np.diff(inner) > 1) + 1)))
+    space = fonts.draw_glyph(opened.files[0], 48, ' ').advance
+    assert gaps['wide'] - gaps['plain'] == pytest.approx(2 * space, abs=1)
+    assert layers_of['jitter'].shape[1] == layers_of['plain'].shape[1]
+    np.testing.assert_array_equal(layers_of['jitter'].astype(int).sum(0), layers_of['plain'].astype(int).sum(0))
+    assert layers_of['jitter'].shape[0] > layers_of['plain'].shape[0]
+    # A whole line keeps its aspect at the height of the images.
+    source = read(
+        words=('lo',),
+        alphabet=alphabet,
+        words_per_line=(3, 3),
+        stages=dict(**chain, render_text=plain),
+        cases=('lower',),
+    )
+    example = source[0]
+    assert alphabet.decode(example['label']) == 'lo lo lo'
+    assert example['image'].shape[0] == 32 < example['image'].shape[1]
+
+
 def test_invented_words_are_of_the_lists_sequences():
     words = ('banana', 'bandana', 'cabana', 'anaconda', 'canal')
     texts = lexicon.Lexicon(words, LETTERS, 25, invented=1.0)

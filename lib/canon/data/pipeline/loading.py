@@ -57,12 +57,13 @@ def load_source(name: str, split: str = 'train', data_dir: str | os.PathLike | N
     A name is that of a public function of `canon.data.images`, `canon.data.text`, `canon.data.detection`,
     `pipeline.arrays` or `pipeline.synthetic` that takes `split` and returns a source:
 
-    - embedded: 'digits' (prepared on first use), 'digit_lines' and 'rendered_words' (with texts), 'digit_scenes' (with
-      boxes or label maps), 'fake' (random images);
+    - embedded: 'digits' (prepared on first use), 'digit_lines' and 'rendered_words' (with texts), 'rendered_characters'
+      (a class each), 'digit_scenes' (with boxes or label maps), 'fake' (random images);
     - of files, path=: 'folder' (a folder per class), 'npz', 'words' (with texts), 'voc_detection', 'coco_detection',
       'yolo_boxes', 'csv_boxes', 'voc_segmentation', 'sbd_segmentation', 'label_maps';
     - of files with texts, path=: 'iiit5k', 'svt', 'icdar2003', 'icdar2013', 'icdar2015', 'svt_perspective', 'cute80',
-      'word_folder', 'lmdb_words', 'iam_words', 'iam_lines', 'rimes_words', 'rimes_lines', 'casia_characters';
+      'word_folder', 'lmdb_words', 'iam_words', 'iam_lines', 'rimes_words', 'rimes_lines', 'casia_characters',
+      and 'casia_classes' of the same files for classification;
     - 'tfds_boxes' (dataset=), a TFDS set with boxes.
 
     'package.module:function' is such a function of any other module; it returns anything with `len` and `[i]`, perhaps

@@ -1,4 +1,4 @@
-"""Images of words that make themselves: MJSynth's engine as a data set (Jaderberg et al. 2014)."""
+"""Images of words and lines that make themselves: MJSynth's engine as a data set (Jaderberg et al. 2014)."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def rendered_words(
     numbers: Probability = 0.0,
     strings: Probability = 0.0,
     signs: Probability = 0.0,
+    words_per_line: tuple[int, int] = (1, 1),
     outside: str = 'refuse',
     height: Count = 32,
     width: int | None = None,
@@ -55,8 +56,8 @@ def rendered_words(
       max_length: characters of the longest label.
       words: a text file with a word per line, or the words; 'characters' for each character of the alphabet; None for
         the words of CPython's documentation.
-      fonts: a folder of fonts, files, or 'chinese' for those of Debian; None for 21 fonts that matplotlib ships. A word
-        is drawn only in fonts that have all of its characters.
+      fonts: a folder of fonts, files, names of fonts that matplotlib ships, or 'chinese' for those of Debian; None for
+        matplotlib's 21. A word is drawn only in fonts that have all of its characters.
       textures: a folder of photographs for colours and blending; None for images made by noise.
       stages: which stages, with which arguments, see `engine.stages`: `dict(chain=('render_text', 'merge_layers'))`.
         None for all.
@@ -66,6 +67,7 @@ def rendered_words(
       strings: share of texts of 1 to `max_length` random characters.
       signs: share of words with a sign before or after them ('word.', '"word"', '$30'). Labels are without the signs
         that `alphabet` lacks, as those of IIIT5K and SVT are in published results.
+      words_per_line: least and most words of an image, one line with spaces between them, which `alphabet` then has.
       outside: what happens to words with characters that are not in `alphabet`, or that no font has. 'refuse' raises an
         error; 'filter' removes those that are not in the alphabet; 'skip' skips such words. The number is logged.
       height: of the images, in pixels.
@@ -86,6 +88,7 @@ def rendered_words(
         raise UsageError(f'outside={outside!r} must be one of {", ".join(map(repr, _OUTSIDE))}')
     listed, origin = lexicon.read_words(words, alphabet)
     options: dict[str, Any] = dict(cases=cases, invented=invented, numbers=numbers, strings=strings, signs=signs)
+    options['words_per_line'] = words_per_line
     # The characters have to be known before fonts can be opened, and fonts before words can be selected.
     characters = lexicon.Lexicon(listed, alphabet, max_length, **options).list_characters()
     opened = open_fonts(fonts, characters | set(''.join(listed)))

@@ -30,6 +30,7 @@ _SIGNS = (
     *('"{}"', "'{}'", '({})', '-{}', '#{}', '${}', '@{}', '&{}', '*{}'),
 )
 _ORDER = 3  # characters on which the next one of an invented word depends
+_DRAWS = 50  # per word that is invented, at most: a short list has a chain that repeats itself
 _SHORTEST, _LONGEST = 2, 23  # letters of an embedded word; MJSynth's longest word has 23
 
 
@@ -64,6 +65,36 @@ def _read_documentation() -> tuple[str, ...]:
 
     found = {word.lower() for text in topics.values() for word in re.findall('[A-Za-z]+', text)}
     return tuple(sorted(word for word in found if _SHORTEST <= len(word) <= _LONGEST))
+
+
+def list_lexicon(
+    path: str | Iterable[str] | None, alphabet: Alphabet, max_length: int, count: int, seed: int = 0
+) -> list[str]:
+    """Returns `count` different words in random order, in lower case if the alphabet ignores it.
+
+    Args:
+      path: as for `read_words`. With None, words that a chain of characters invents follow those of CPython's
+        documentation, if these are too few.
+      alphabet: characters that it lacks are removed.
+      max_length: characters of the longest word; longer ones are left out.
+      count: how many; a list that has fewer gives all of them.
+      seed: of the order, and of the invented words.
+
+    >>> words = list_lexicon(None, Alphabet(ignore_case=True), 23, 5000)
+    >>> len(words), len(set(words))
+    (5000, 5000)
+    """
+    texts = map(alphabet.filter, read_words(path, alphabet)[0])
+    words = list(dict.fromkeys(text for text in texts if 0 < len(text) <= max_length))
+    rng = np.random.default_rng(seed)
+    if path is None and len(words) < count:
+        chain, kept = Lexicon(words, alphabet, max_length, invented=1.0), dict.fromkeys(words)
+        for _ in range(_DRAWS * count):
+            if len(kept) == count:
+                break
+            kept[chain.draw_text(rng)[0]] = None
+        words = list(kept)
+    return [words[place] for place in rng.permutation(len(words))[:count]]
 
 
 def select_words(
@@ -127,6 +158,7 @@ class Lexicon:
         strings: float = 0.0,
         signs: float = 0.0,
         can_draw: Callable[[str], bool] = lambda text: True,
+        words_per_line: tuple[int, int] = (1, 1),
     ):
         """
         Args:
@@ -140,9 +172,12 @@ class Lexicon:
           signs: share of the texts with a sign before or after the word.
           can_draw: whether some font has all characters of a text. A word of the list replaces an invented one, or a
             number, that no font can draw, and a word is written as in the list if its case or its signs cannot be.
+          words_per_line: least and most words of a text, with spaces between them. A line ends where the next word
+            would exceed `max_length`, or where no font could draw it all.
 
         Raises:
-          UsageError: a case is unknown, or the shares of what is not a word of the list exceed 1.
+          UsageError: a case is unknown, the shares of what is not a word of the list exceed 1, or lines have several
+            words and the alphabet has no space.
         """
         for case in cases:
             if case not in CASES:
@@ -153,7 +188,14 @@ class Lexicon:
             raise UsageError(
                 f'invented={invented:g}, numbers={numbers:g} and strings={strings:g} are more than 1 together'
             )
+        if not 1 <= words_per_line[0] <= words_per_line[1]:
+            raise UsageError(f'words_per_line={tuple(words_per_line)} must be (least, most), at least 1 and in order')
+        if words_per_line[1] > 1 and ' ' not in alphabet.characters:
+            raise UsageError(
+                f'words_per_line={tuple(words_per_line)} needs an alphabet with a space, and this one has none'
+            )
         self.words, self.alphabet, self.max_length = tuple(words), alphabet, max_length
+        self.words_per_line = words_per_line
         self.cases, self.signs, self.can_draw = tuple(cases), signs, can_draw
         # Cumulative, so that one uniform number selects what is drawn.
         self._shares = tuple(itertools.accumulate((numbers, invented, strings)))
@@ -169,10 +211,24 @@ class Lexicon:
             c for letter in letters for case in self.cases for c in CASES[case](letter) + CASES[case](f'a{letter}')
         }
         numerals = '0123456789' if self._shares[0] else ''
-        return letters | cased | set(numerals) | set(''.join(_SIGNS) if self.signs else '') - set('{}')
+        spaces = {' '} if self.words_per_line[1] > 1 else set()
+        return letters | cased | set(numerals) | spaces | set(''.join(_SIGNS) if self.signs else '') - set('{}')
 
     def draw_text(self, rng: np.random.Generator) -> tuple[str, str]:
         """Draws a text that the alphabet can encode, and the same as written, with signs that may have no class."""
+        text, written = self._draw_signed(rng)
+        least, most = self.words_per_line
+        # Without a draw for single words, so that these stay the same.
+        for _ in range(1, rng.integers(least, most + 1) if most > 1 else 1):
+            word, word_written = self._draw_signed(rng)
+            longer, longer_written = f'{text} {word}', f'{written} {word_written}'
+            if len(longer) > self.max_length or not self.can_draw(longer_written):
+                break
+            text, written = longer, longer_written
+        return text, written
+
+    def _draw_signed(self, rng: np.random.Generator) -> tuple[str, str]:
+        """Draws a word with or without a sign, as `draw_text` returns a text."""
         use, form = rng.random(), _SIGNS[rng.integers(len(_SIGNS))]
         word = self._draw_word(rng)
         if use >= self.signs:

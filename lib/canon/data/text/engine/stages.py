@@ -46,6 +46,8 @@ def render_text(
     curve: Probability = 0.25,
     bend: NonNegative = 0.22,
     margin: NonNegative = 0.3,
+    jitter: NonNegative = 0.0,
+    word_space: tuple[float, float] = (1.0, 1.0),
 ) -> Transform:
     """Draws the text in a random font: the opacity of the foreground.
 
@@ -59,8 +61,11 @@ def render_text(
       curve: probability of a curved baseline, a parabola on which each letter is rotated.
       bend: the largest height of the curve in relation to the length of the word.
       margin: empty space around the letters for the next stages, in ems.
+      jitter: the largest shift of each letter up or down, in ems, as of handwriting.
+      word_space: range of the factor of each space between words.
     """
     _check_range(tracking, 'render_text: tracking')
+    _check_range(word_space, 'render_text: word_space', least=0.0)
     _check_range(weight, 'render_text: weight')
     if weight[0] < -1 or weight[1] > size / 8:
         raise UsageError(f'render_text: weight={tuple(weight)} must be in -1..{size / 8:g}, an eighth of size={size}')
@@ -75,7 +80,13 @@ def render_text(
         use, space, bolder = rng.random(4), rng.uniform(*tracking), rng.uniform(*weight)
         height = rng.uniform(-bend, bend) if use[0] < curve else 0.0
         drop, thickness = rng.uniform(0.06, 0.2), rng.uniform(0.03, 0.1)
-        glyphs = [draw_glyph(file, size, c) for c in text]
+        # Drawn last, so that words without them stay what they were.
+        shifts = np.rint(jitter * size * rng.uniform(-1, 1, len(text))).astype(int).tolist()
+        factors = [rng.uniform(*word_space) if c.isspace() else 1.0 for c in text]
+        glyphs = [
+            glyph._replace(top=glyph.top + shift, advance=glyph.advance * factor)
+            for glyph, shift, factor in zip((draw_glyph(file, size, c) for c in text), shifts, factors, strict=True)
+        ]
         pens = _place_pens(file, size, text, glyphs, size * space if use[1] < 0.5 else 0.0)
         line = (size * drop, max(round(size * thickness), 1)) if use[2] < underline else None
         opacity = _draw_line(glyphs, pens, height, round(margin * size), line)
