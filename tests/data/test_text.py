@@ -69,6 +69,7 @@ def test_a_line_is_a_function_of_split_and_number():
 
 def test_lines_have_all_lengths_and_digits_and_ink_for_each():
     lines = load_source('digit_lines', num_examples=200, most=4, width=80)
+    assert lines.image_sizes().tolist() == [list(lines[0]['image'].shape[:2])] * 200
     examples = [lines[i] for i in range(200)]
     assert all(e['image'].shape == (32, 80, 1) and e['image'].dtype == np.uint8 for e in examples)
     assert {int(e['label_length']) for e in examples} == {1, 2, 3, 4}

@@ -98,6 +98,10 @@ class DigitLines:
         text = ''.join(str(labels[i]) for i in chosen)
         return {'image': image[..., None], **self.alphabet.encode(text, self.max_length)}
 
+    def image_sizes(self) -> np.ndarray:
+        """Returns the (height, width) of all images, int [n, 2], without drawing them."""
+        return np.tile(self.shape, (len(self), 1))
+
     def __repr__(self) -> str:
         return f'DigitLines({self.info.split}, {len(self)} lines)'
 
