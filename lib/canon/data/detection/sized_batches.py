@@ -74,7 +74,7 @@ class SizedBatches(Interleaved):
         # Worker processes would each fill a cache of their own.
         cached = source if workers else cache_if_small(source, memory_limit)
         parts, counts = [], []
-        groups = (grouping or group_by_aspect)(image_sizes(source), sizes)
+        groups = (grouping or group_by_aspect)(image_sizes(cached), sizes)
         for number, (group, ids) in enumerate(groups):
             # The whole source with an order of its own: an example keeps its number, by which its transforms draw.
             sampler = functools.partial(_choose_ids, order.shuffled(len(ids), seed), ids)
@@ -112,11 +112,11 @@ def evaluate_by_size(
 
     Raises UsageError if two of the sizes have the same aspect.
     """
-    groups = (grouping or group_by_aspect)(image_sizes(source), sizes)
+    cached = source if workers else cache_if_small(source, memory_limit)
+    groups = (grouping or group_by_aspect)(image_sizes(cached), sizes)
     if double := next((group for group, _ in groups if len(group) > 1), None):
         shown = ' and '.join('{}x{}'.format(*sizes[i]) for i in double)
         raise UsageError(f'sizes {shown} have one aspect; an evaluation needs one size per aspect')
-    cached = source if workers else cache_if_small(source, memory_limit)
     parts = [
         Once(Subset(cached, ids), batch_size, make_transforms(tuple(sizes[group[0]])), threads=0, memory_limit=0)
         for group, ids in groups
@@ -160,7 +160,10 @@ def image_sizes(source: Source) -> np.ndarray:
         return quick()
     if isinstance(source, Subset):
         return image_sizes(source.source)[list(source.ids)]
-    if isinstance(source, Cached | Mapped):  # of images before their transforms, as 'original_size' is
+    if isinstance(source, Mapped):  # of images before their transforms, as 'original_size' is
+        return image_sizes(source.source)
+    # Images whose sizes nobody knows are read through the cache, where they stay: some are drawn when they are read.
+    if isinstance(source, Cached) and (hasattr(source.source, 'image_sizes') or isinstance(source.source, Mapped)):
         return image_sizes(source.source)
     sizes = []
     for start in range(0, len(source), 64):
