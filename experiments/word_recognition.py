@@ -2,87 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
 
-import numpy as np
+import jax
 from ml_collections import ConfigDict
 
-from canon import data, models, named
-from canon.data.images.checks import infer_image_shape
-from canon.data.text.labelled import load_labelled
+from canon import models, named
+from canon.configuration import read_saved_config
+from canon.data.text.words import encode_words
 from canon.errors import UsageError
 from canon.tasks import text as tasks
-from canon.tasks.image_settings import HeldOutImages, TrainImages, reading_options
+from canon.tasks.image_settings import HeldOutImages
 from canon.tasks.predictions import Prediction
-from canon.tasks.text import Decode, TextSettings, predict_texts, read_batches
 from canon.train import Evaluator, Experiment, Task
-from canon.weights.crnn import recogniser_reader
-from experiments import benchmarks, images
+from canon.train.init_from import read_model
+from experiments import texts
 
 # The functions whose arguments the sections of a config hold, so that the command line may set each of them.
 SECTIONS = {
+    **texts.SECTIONS,
     'input': {'make_standardised_input': tasks.make_standardised_input},
-    'text': {'TextSettings': TextSettings},
     'reader': {'ReaderSettings': tasks.ReaderSettings},
-    'data.train': {'TrainImages': TrainImages},
     'data.evals.*': {'HeldOutImages': HeldOutImages},
-    'data.reading': {'reading_options': reading_options},
-    **benchmarks.SECTIONS,
 }
 
 
 def make(config: ConfigDict) -> Experiment:
     """Makes the experiment from config.data, config.text, config.reader, config.model and config.tx."""
-    named.check(named.to_plain(config.data.batch_size), named.Count, 'data.batch_size')
-    settings = named.call(TrainImages, config.data.train, 'data.train')
-    source = _load(config, settings.split)
-    transforms = data.transforms.make_transforms(settings.transforms, 'data.train.transforms')
-    shape = infer_image_shape(source, transforms, 'data.train')
+    config = _limit_words(config)
+    train, about = texts.make_training(config)
     task, decode = _make_reader(config)
-    experiment = _bind(config, dict(image_shape=shape, num_examples=len(source)), task)
-    options: dict[str, Any] = dict(seed=config.seed, sampler=settings.sampler, transforms=transforms)
-    train = data.Batches(source, **options, **images.reading(config))
     evals = {name: _make_evaluator(config, name, task, decode) for name in sorted(config.data.evals)}
-    evals |= benchmarks.make_benchmarks(config, task, _text(config).alphabet, decode)
-    return experiment._replace(train=train, evals=evals)
+    evals |= texts.make_benchmarks(config, task, decode)
+    return _bind(config, about, task)._replace(train=train, evals=evals)
 
 
-def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
+def without_data(config: ConfigDict, about: Mapping) -> Experiment:
     """Makes the experiment of a run from its `about` in run.json: enough to predict."""
     return _bind(config, about, _make_reader(config)[0])
 
 
-def _bind(config: ConfigDict, about: Mapping[str, Any], task: Task) -> Experiment:
-    size = config.data.batch_size
-    label = np.zeros((size, _text(config).max_length), np.int32)
-    train = images.placeholder_data(config, about, label=label, label_length=np.zeros(size, np.int32))
-    read = recogniser_reader(config.model.name)
-    return Experiment(task, config.tx, train, about=about, read=read)
-
-
 def offline(config: ConfigDict) -> ConfigDict:
     """Returns the config on words that make themselves where its own data would have to be downloaded."""
-    if config.data.name != 'rendered_words':
-        with config.unlocked():
-            config.data.name, config.data.source = 'rendered_words', dict(width=100, grey=True)
-            if 'benchmarks' in config.data:
-                del config.data.benchmarks
-    return config
+    return texts.take_other_data(config, ('rendered_words',), width=100, grey=True)
 
 
 def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str) -> Iterator[Prediction]:
     """Reads every image of a folder (or one image): file, text and probability of each, and a contact sheet."""
-    _, transforms = images.first_settings(config, HeldOutImages)
-    files = data.image_files.Files(source)
-    batches = data.Once(files, config.data.batch_size, transforms, memory_limit=0).iterate()
-    _, decode = _make_reader(config)
-    readings = read_batches(experiment.task, params, mutable, batches, _text(config).alphabet, decode)
-    return predict_texts(files.paths, readings)
+    decode = _make_reader(config)[1], None  # without a lexicon: words of a list are a kind of reader
+    return texts.predict_files(config, experiment, params, mutable, source, HeldOutImages, lambda settings: decode)
 
 
-def _make_reader(config: ConfigDict) -> tuple[Task, Decode]:
-    settings, text = named.call(tasks.ReaderSettings, config.reader, 'reader'), _text(config)
+def _limit_words(config: ConfigDict) -> ConfigDict:
+    """Returns the config on the words that reader.most_words takes, if they are drawn; other images stay."""
+    settings = named.call(tasks.ReaderSettings, config.reader, 'reader')
+    if settings.most_words is None or config.data.name != 'rendered_words':
+        return config
+    limited = config.copy_and_resolve_references()
+    with limited.unlocked(), limited.ignore_type():
+        limited.data.source.words = settings.list_words(texts.read_settings(config).alphabet)
+    return limited
+
+
+def _bind(config: ConfigDict, about: Mapping, task: Task) -> Experiment:
+    experiment = texts.bind_task(config, about, task)
+    return experiment._replace(read=partial(_read_weights, config, experiment.read))
+
+
+def _read_weights(config: ConfigDict, read: Callable, path: str, leaves: Mapping) -> Mapping | None:
+    """Reads published weights, as `read` does, or DICT's of a run on fewer words, with columns for the others."""
+    file = Path(path).expanduser() / 'config.json'
+    earlier = read_saved_config(file) if file.is_file() else {}
+    if not config.reader.kind == earlier.get('reader', {}).get('kind') == 'dict':
+        return read(path, leaves)
+    old, new = (_list_dictionary(one) for one in (earlier, config))
+    # None: weights for the same words are read as those of any run.
+    return None if old == new else tasks.extend_dictionary(read_model(path), old, new, jax.random.key(config.seed))
+
+
+def _list_dictionary(config: ConfigDict) -> tuple[str, ...]:
+    """Returns the words of the classes of DICT."""
+    settings, text = named.call(tasks.ReaderSettings, config.reader, 'reader'), texts.read_settings(config)
+    return encode_words(settings.list_words(text.alphabet), text.alphabet, text.max_length)[0]
+
+
+def _make_reader(config: ConfigDict) -> tuple[Task, tasks.Decode]:
+    settings, text = named.call(tasks.ReaderSettings, config.reader, 'reader'), texts.read_settings(config)
     arguments = named.to_plain(config.model)
 
     def make_model(**sizes):
@@ -96,18 +103,7 @@ def _make_reader(config: ConfigDict) -> tuple[Task, Decode]:
     return tasks.make_reader(settings, make_model, make_input, text.alphabet, text.max_length)
 
 
-def _make_evaluator(config: ConfigDict, name: str, task: Task, decode: Decode) -> Evaluator:
-    where = f'data.evals.{name}'
-    settings = named.call(HeldOutImages, config.data.evals[name], where)
-    source, transforms = images.load_held_out(config, settings, where, _load)
-    batches = data.Once(source, transforms=transforms, **images.reading(config))
-    return tasks.word_evaluator(task, decode, batches, _text(config).alphabet)
-
-
-def _load(config: ConfigDict, split: str) -> data.Source:
-    settings, arguments = _text(config), images.source_arguments(config)
-    return load_labelled(config.data.name, split, settings.alphabet, settings.max_length, **arguments)
-
-
-def _text(config: ConfigDict) -> TextSettings:
-    return named.call(TextSettings, config.text, 'text')
+def _make_evaluator(config: ConfigDict, name: str, task: Task, decode: tasks.Decode) -> Evaluator:
+    settings = named.call(HeldOutImages, config.data.evals[name], f'data.evals.{name}')
+    _, batches = texts.make_held_out(config, settings, name)
+    return tasks.word_evaluator(task, decode, batches, texts.read_settings(config).alphabet)

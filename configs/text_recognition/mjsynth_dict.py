@@ -4,7 +4,7 @@
         --config.reader.words=WORDS
 
 WORDS is a file with a word per line; without it the dictionary are the words of CPython's documentation. The paper
-starts with 5,000 words and adds 5,000 at a time: `canon.models.mjsynth.add_classes`, from one run to the next.
+starts with 5,000 words and adds 5,000 at a time: `mjsynth_dict_grown.py`.
 
 Not run here in full. `:smoke` reads 96 words in renderings that training has not seen, with a narrow network.
 """

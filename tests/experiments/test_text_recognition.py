@@ -182,6 +182,29 @@ def test_what_is_refused():
         text_recognition.make(wrong)
 
 
+def test_evaluators_and_predictions_read_with_a_lexicon(tmp_path):
+    (tmp_path / 'words.txt').write_text('12\n345\n6789\n')
+    lexical = config()
+    with lexical.unlocked():
+        lexical.data.evals = dict(
+            test=dict(split='test', lexicon=str(tmp_path / 'words.txt'), lexicon_distance=9),
+            whole=dict(split='test[:9]', lexicon='full'),
+        )
+    experiment = text_recognition.make(lexical)
+    assert [e.on_host for e in experiment.evals.values()] == [True, True]
+    (tmp_path / 'images').mkdir()
+    for i in range(3):
+        Image.fromarray(np.zeros((32, 100), np.uint8)).save(tmp_path / f'images/{i}.png')
+    scores = np.full((4, 6, 11), -9, np.float32)
+    scores[:, :4, [4, 5, 6]], scores[..., 0] = -1, -1.5  # 3, 4 and 5 in any order
+    task = experiment.task._replace(predict=lambda params, mutable, batch: scores)
+    read = text_recognition.predict(lexical, experiment._replace(task=task), {}, {}, str(tmp_path / 'images'))
+    assert [row.row['text'] for row in read if row.row] == ['345'] * 3
+    lexical.data.evals.whole.lexicon = 'own'
+    with pytest.raises(UsageError, match=r'data\.evals\.whole has no lexicon of its own for every image'):
+        text_recognition.make(lexical)
+
+
 # --- images of several widths, benchmarks ----------------------------------------------------------------------------
 
 

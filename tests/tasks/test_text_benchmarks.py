@@ -103,7 +103,7 @@ def test_exact_comparison_and_another_decoder():
     assert exact['first/character_error_rate'] == pytest.approx((3 + 1 + 1 + 0) / 10)
 
 
-def test_lexica():
+def test_lexica(tmp_path, caplog):
     """Each word of a lexicon is scored by the loss of CTC; the most probable one is read."""
 
     class WithLexica(Paths):
@@ -120,21 +120,38 @@ def test_lexica():
     def decode(outputs):  # no word is read by its path
         return jnp.zeros((4, 1), int), jnp.zeros(4, int)
 
-    words = {'own': [['ba', 'ac', 'abc'], ['cc', 'ab'], ['c', 'bb']], 'full': [['ba', 'abc', 'bb']] * 3}
+    (tmp_path / 'words.txt').write_text('CAB\nbb\na-b\n')
+    words = {
+        'own': [['ba', 'ac', 'abc'], ['cc', 'ab'], ['c', 'bb']],
+        'full': [['ba', 'abc', 'bb']] * 3,
+        str(tmp_path / 'words.txt'): [['cab', 'bb', 'ab']] * 3,
+    }
     pairs = [(row, word) for lexica in words.values() for row, lexicon in enumerate(lexica) for word in lexicon]
     labels = [ALPHABET.encode(word, 3) for _, word in pairs]
+    variants = ['own lexica of 2 to 3 words', 'full lexicon of 3 words', 'lexicon words.txt of 3 words']
     label, length = (np.stack([x[name] for x in labels]) for name in ('label', 'label_length'))
     losses_of_words = losses.ctc(log_probs[[row for row, _ in pairs]], np.full(len(pairs), 6), label, length)
     loss = dict(zip(pairs, np.asarray(losses_of_words), strict=True))
     task = recognition_task(Noise(), make_grey_input(mean=0.0, std=1.0))
     options = dict(make_transforms=lambda size: [], sizes=((6, 4),), decode=decode, threads=0)
-    for kind, lexica in words.items():
+    for (kind, lexica), variant in zip(words.items(), variants, strict=True):
         read = [min(lexicon, key=lambda word: loss[row, word]) for row, lexicon in enumerate(lexica)]
-        evaluator = benchmark_evaluator(task, [TextBenchmark('noise', source, '', kind)], ALPHABET, 4, **options)
-        scores = evaluator.measure(*VARIABLES, evaluator.data[0])['noise']
+        evaluator = benchmark_evaluator(task, [TextBenchmark('noise', source, 'x=1', kind)], ALPHABET, 4, **options)
+        sums = evaluator.measure(*VARIABLES, evaluator.data[0])
+        scores = sums['noise']
         expected = score_texts(read, [text for _, text in source.pairs])
         assert {name: mean.value for name, mean in scores.items()} == {n: m.value for n, m in expected.items()}
-    with pytest.raises(UsageError, match='first has no own lexicon for every image'):
+        with caplog.at_level(logging.INFO, 'canon'):
+            evaluator.finish(sums)
+        assert f'| x=1, {variant} |' in caplog.text
+    # All words are near enough at 6 edits, and no word is at none: the best path is read, which is not in the lexicon.
+    for distance, expected in ((6, read), (0, None)):
+        near = TextBenchmark('noise', source, '', str(tmp_path / 'words.txt'), distance)
+        evaluator = benchmark_evaluator(task, [near], ALPHABET, 4, **options)
+        scores = evaluator.measure(*VARIABLES, evaluator.data[0])['noise']
+        expected = score_texts(expected or ['', '', ''], [text for _, text in source.pairs])
+        assert scores['word_accuracy'].value == expected['word_accuracy'].value
+    with pytest.raises(UsageError, match='first has no lexicon of its own for every image'):
         make([TextBenchmark('first', FIRST, '', 'own')])
 
 
@@ -152,7 +169,9 @@ def test_settings_load_sets_and_name_their_variants(tmp_path, caplog):
         (tmp_path / f'test/label/{number}.txt').write_text(text)
     alphabet, folder = data.Alphabet('alphanumeric'), str(tmp_path)
     sets = dict(
-        mine=dict(data='word_folder', source=dict(path=folder, words='alphanumeric'), lexicon='full'),
+        mine=dict(
+            data='word_folder', source=dict(path=folder, words='alphanumeric'), lexicon='full', lexicon_distance=2
+        ),
         absent=dict(data='svt', source=dict(path=None)),
         sliced=dict(data='word_folder', split='test[1:]', source=dict(path=folder, outside='filter')),
         every=dict(data='word_folder', source=dict(path=folder)),
@@ -160,9 +179,10 @@ def test_settings_load_sets_and_name_their_variants(tmp_path, caplog):
     with caplog.at_level(logging.INFO, 'canon'):
         loaded = {b.name: b for b in BenchmarkEvaluation(sets=sets).load(alphabet)}
     assert {name: (b.variant, len(b.source)) for name, b in loaded.items()} == {
-        'every': ('', 2), 'mine': ('words=alphanumeric, full lexicon', 1), 'sliced': ('outside=filter', 1)
+        'every': ('', 2), 'mine': ('words=alphanumeric', 1), 'sliced': ('outside=filter', 1)
     }  # fmt: skip
     assert loaded['mine'].source.read_text(0) == 'x' * 40
+    assert (loaded['mine'].lexicon, loaded['mine'].lexicon_distance) == ('full', 2)
     sets['mine'] = dict(data='word_folder', source=dict(path=None))
     (other,) = BenchmarkEvaluation(sets=dict(mine=sets['mine']), path=folder).load(alphabet)
     assert (other.variant, len(other.source)) == ('', 2)

@@ -1,5 +1,6 @@
 """Text recognition: the weights of the loss, what the evaluator counts, and the probability of a reading."""
 
+import flax.linen as linen
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from canon import data, losses
 from canon.errors import UsageError
-from canon.tasks.text import recognition
+from canon.tasks.text import lexicon_reading, recognition
 from canon.train import At
 
 ALPHABET = data.Alphabet('abc')
@@ -19,7 +20,7 @@ class PixelLogits:
     def init(self, key, images, train):
         return {'params': {'scale': jnp.float32(20)}}
 
-    def apply(self, variables, images, train, mutable=None):
+    def apply(self, variables, images, train, mutable=None, rngs=None):
         logits = variables['params']['scale'] * images[..., 0]
         return (logits, {}) if train else logits
 
@@ -98,3 +99,61 @@ def test_colour_images_become_luma():
 def test_a_standard_deviation_of_0_is_refused():
     with pytest.raises(UsageError, match=r'input\.std=0 must be positive'):
         recognition.make_grey_input(std=0)
+
+
+def test_lines_have_words():
+    """With a space among the characters, the words of a line are counted, too."""
+    alphabet = data.Alphabet('ab ')
+    rows = batch(('a-cb--', 'acb'), ('acb-ca', 'acb'), ('-----a', 'b'), masked=1)  # 'c' stands for the space
+    task = recognition.recognition_task(PixelLogits(), recognition.make_grey_input(mean=0.0, std=1.0))
+    evaluator = recognition.recognition_evaluator(task, data.Generated(lambda i: rows, 3, 2, 1), alphabet)
+    values = evaluator.finish(jax.jit(evaluator.measure)({'scale': jnp.float32(20)}, {}, rows))
+    assert float(values['word_error_rate']) == pytest.approx(1 / 4)
+    assert float(values['word_accuracy']) == pytest.approx(1 / 2)
+    assert float(values['character_error_rate']) == pytest.approx(2 / 6)
+
+
+def test_dropout_is_drawn_by_the_key_of_the_step():
+    class Dropped(linen.Module):
+        @linen.compact
+        def __call__(self, images, train):
+            scale = self.param('scale', linen.initializers.constant(3.0), ())
+            return scale * linen.Dropout(0.5, deterministic=not train)(images[..., 0])
+
+    task, rows = recognition.recognition_task(Dropped(), recognition.make_grey_input()), batch(('--a-b-', 'ab'))
+    params = {'scale': jnp.float32(3)}
+    first, again, other = (float(task.loss(params, {}, rows, At(jax.random.key(k), 0))[0].total) for k in (0, 0, 1))
+    assert first == again != other
+
+
+def test_an_evaluator_reads_with_a_lexicon(task, tmp_path):
+    """The best paths are ab, aab, c and bb; of the words within an edit, the most probable one is read."""
+    rows = batch(('--a-b-', 'ab'), ('aa-aab', 'ab'), ('c-----', 'cab'), ('bb-b--', 'b'), masked=1)
+    params = {'scale': jnp.float32(3)}
+
+    class Rows(list):
+        info = None
+
+        def iterate(self):
+            return iter(self)
+
+    batches = Rows([rows | {'index': np.array([3, 2, 1, 0], np.int32)}])
+    free = recognition.recognition_evaluator(task, batches, ALPHABET)
+    measured = {'free': free.measure(params, {}, rows)}
+    lexica = [('bb',), ('cab', 'ba'), ('ab', 'ba'), ('ba', 'bb')]
+    for name, lexicon in (
+        ('near', lexicon_reading.LexiconReader(['ab', 'cab'], ALPHABET, 1)),
+        ('exact', lexicon_reading.LexiconReader(['ab', 'cab'], ALPHABET, None)),
+        ('own', lexicon_reading.OwnLexiconReader(lexica, ALPHABET)),
+    ):
+        evaluator = recognition.recognition_evaluator(task, batches, ALPHABET, lexicon=lexicon)
+        assert evaluator.on_host
+        measured[name] = evaluator.measure(params, {}, batches[0])
+    accuracy = {name: float(means['word_accuracy'].value) for name, means in measured.items()}
+    # Near: c has no word within an edit. Own: bb for ab; ab for aab; cab for c.
+    assert accuracy == pytest.approx({'free': 1 / 3, 'near': 2 / 3, 'exact': 3 / 3, 'own': 2 / 3})
+    edits = {name: float(means['character_error_rate'].total) for name, means in measured.items()}
+    assert edits == {'free': 3, 'near': 2, 'exact': 0, 'own': 1}
+    assert len({float(means['loss'].value) for means in measured.values()}) == 1
+    readings = next(recognition.read_batches(task, params, {}, batches, ALPHABET, None, lexicon))
+    assert [(target, text) for _, target, text, _ in readings] == [('ab', 'bb'), ('ab', 'ab'), ('cab', 'cab')]

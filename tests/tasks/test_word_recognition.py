@@ -171,12 +171,21 @@ def test_added_words_leave_the_logits_of_the_others():
     def run(key):
         variables = model.init(key, x)
         forms = [mjsynth.add_classes(variables, 7, key), mjsynth.add_classes(variables, 7, key, places)]
-        return model.apply(variables, x), *(wider.apply(form, x) for form in forms)
+        return variables['params'], model.apply(variables, x), *(wider.apply(form, x) for form in forms)
 
-    old, appended, inserted = run(jax.random.key(0))
+    params, old, appended, inserted = run(jax.random.key(0))
     np.testing.assert_allclose(appended[:, :3], old, atol=1e-6)
     np.testing.assert_allclose(inserted[:, places], old, atol=1e-6)
     assert np.abs(np.delete(np.asarray(inserted), places, 1)).min() > 0
+    stored = {f'{layer}/{kind}': np.asarray(x) + 1 for layer, arrays in params.items() for kind, x in arrays.items()}
+    extended = tasks.extend_dictionary(stored, old_words, words, jax.random.key(0))
+    assert extended.keys() == stored.keys()
+    for name, array in stored.items():
+        kept = extended[name][..., places] if name.startswith('fc4') else extended[name]
+        np.testing.assert_array_equal(kept, array)
+    assert not np.delete(extended['fc4/bias'], places).any()
+    with pytest.raises(UsageError, match=r"the dictionary lacks 1 of 3 words that were trained, such as 'cab'"):
+        tasks.extend_dictionary(stored, old_words, [word for word in words if word != 'cab'], jax.random.key(0))
     last = {'params': {'fc4': {'kernel': jnp.zeros((8, 3)), 'bias': jnp.zeros(3)}}}
     with pytest.raises(UsageError, match=r'num_classes=3 must be more than the 3 that fc4 has'):
         mjsynth.add_classes(last, 3, jax.random.key(1))

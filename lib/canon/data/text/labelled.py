@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from canon import named
+from canon.data.detection.sized_batches import image_sizes
 from canon.data.pipeline.chain import Mapped, Transform
 from canon.data.pipeline.loading import DATA_SETS, load_source
-from canon.data.pipeline.source import Source
+from canon.data.pipeline.source import Example, Source
 from canon.data.text.alphabets import Alphabet
 from canon.errors import CanonError, UsageError
 from canon.named import Count
@@ -67,3 +70,22 @@ def encode_text(alphabet: Alphabet, max_length: Count) -> Transform:
         return {'image': example['image'], **alphabet.encode(text, max_length)}
 
     return Transform(apply)
+
+
+class NumberedSource:
+    """A source whose examples have their place in it as 'index', int32, and further numbers."""
+
+    def __init__(self, source: Source, **numbers: int):
+        """**numbers: of all examples, by their fields."""
+        self.source, self.info = source, source.info
+        self.numbers = {name: np.int32(number) for name, number in numbers.items()}
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Example:
+        return {**self.source[index], **self.numbers, 'index': np.int32(index)}
+
+    def image_sizes(self) -> np.ndarray:
+        """Returns the sizes of the images, [n, 2]."""
+        return image_sizes(self.source)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -54,6 +54,18 @@ def encode_words(words: Iterable[str], alphabet: Alphabet, max_length: Count) ->
     for label, (classes, _) in zip(labels, rows, strict=True):
         label[: len(classes)] = classes
     return tuple(text for _, text in rows), labels
+
+
+def take_words(words: Sequence[str], count: int | None, seed: int = 0) -> tuple[str, ...]:
+    """Takes words of a list at random, without repetition; fewer of them are the first of more of the same seed.
+
+    Args:
+      words: a list of them.
+      count: how many; None, or more than there are, takes all.
+      seed: of the order.
+    """
+    order = np.random.default_rng(seed).permutation(len(words))
+    return tuple(words[place] for place in order[:count])
 
 
 def count_ngrams(words: Iterable[str], alphabet: Alphabet, count: Count = 10_000, order: Count = 4) -> NgramTable:

@@ -24,7 +24,13 @@ from canon.tasks.text.benchmarks import (
     benchmark_evaluator,
     format_benchmarks,
 )
-from canon.tasks.text.lexicon_reading import LexiconReader, make_language_decoder
+from canon.tasks.text.lexicon_reading import (
+    LexiconReader,
+    OwnLexiconReader,
+    make_language_decoder,
+    make_lexicon_reader,
+    read_with_lexicon,
+)
 from canon.tasks.text.lexicons import BKTree
 from canon.tasks.text.recognition import (
     Decode,
@@ -42,6 +48,7 @@ from canon.tasks.text.word_recognition import (
     attention_task,
     char_task,
     dict_task,
+    extend_dictionary,
     make_reader,
     make_standardised_input,
     ngram_task,
@@ -53,11 +60,11 @@ from canon.tasks.text.word_recognition import (
 )
 
 __all__ = [
-    'BKTree', 'BenchmarkEvaluation', 'BenchmarkSettings', 'Decode', 'LexiconReader', 'ReaderSettings',
-    'RecognitionEvaluation', 'TextAugmentation', 'TextBenchmark', 'TextSettings', 'attention_task', 'augment_randomly',
-    'augment_task', 'augmentation_evaluator', 'benchmark_evaluator', 'char_task', 'decode_labels', 'dict_task',
-    'fiducial_points', 'format_benchmarks', 'learn_to_augment', 'make_agent', 'make_grey_input',
-    'make_language_decoder', 'make_reader', 'make_standardised_input', 'ngram_task', 'predict_texts', 'read_attention',
-    'read_batches', 'read_listed_positions', 'read_listed_words', 'read_ngrams', 'recognition_evaluator',
-    'recognition_task', 'word_evaluator',
+    'BKTree', 'BenchmarkEvaluation', 'BenchmarkSettings', 'Decode', 'LexiconReader', 'OwnLexiconReader',
+    'ReaderSettings', 'RecognitionEvaluation', 'TextAugmentation', 'TextBenchmark', 'TextSettings', 'attention_task',
+    'augment_randomly', 'augment_task', 'augmentation_evaluator', 'benchmark_evaluator', 'char_task', 'decode_labels',
+    'dict_task', 'extend_dictionary', 'fiducial_points', 'format_benchmarks', 'learn_to_augment', 'make_agent',
+    'make_grey_input', 'make_language_decoder', 'make_lexicon_reader', 'make_reader', 'make_standardised_input',
+    'ngram_task', 'predict_texts', 'read_attention', 'read_batches', 'read_listed_positions', 'read_listed_words',
+    'read_ngrams', 'read_with_lexicon', 'recognition_evaluator', 'recognition_task', 'word_evaluator',
 ]  # fmt: skip

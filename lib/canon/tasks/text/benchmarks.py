@@ -14,29 +14,26 @@ import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from canon import backend, metrics, named
-from canon.data.detection.sized_batches import MakeTransforms, image_sizes
+from canon.data.detection.sized_batches import MakeTransforms
 from canon.data.images.geometry import Size
 from canon.data.pipeline.loading import DATA_SETS
 from canon.data.pipeline.mixing import Concatenated
-from canon.data.pipeline.source import Example, Source
+from canon.data.pipeline.source import Source
 from canon.data.text.alphabets import Alphabet
-from canon.data.text.labelled import load_labelled
+from canon.data.text.labelled import NumberedSource, load_labelled
 from canon.data.text.line_sizes import batch_lines_once
 from canon.errors import UsageError
 from canon.metrics import Mean, add
 from canon.metrics.text_scores import Comparison
 from canon.named import Count, Range
-from canon.tasks.text.lexicon_reading import encode_lexica, find_best
+from canon.tasks.text.lexicon_reading import make_lexicon_reader
 from canon.tasks.text.recognition import decode_labels
 from canon.train import Evaluator, Task
-
-LexiconChoice = Literal['none', 'own', 'full']
 
 _COLUMNS = {
     'word_accuracy_36': 'words (36)',
@@ -57,15 +54,18 @@ class TextBenchmark(NamedTuple):
       name: its name in the table and in the names of metrics.
       source: examples with 'image' and a label. Its `read_text(index)`, if it has one, gives whole texts, with the
         characters that labels lack.
-      variant: what distinguishes it from others of the set: which words count, which lexicon.
+      variant: what distinguishes it from others of the set, such as which words count; the table adds the lexicon.
       lexicon: 'own' reads each image as the most probable word of its own lexicon (`source.read_lexicon(index)`),
-        'full' as that of all words of the set; 'none' reads freely.
+        'full' as that of all words of the set, and a file with a word per line as that of its words; 'none' reads
+        freely.
+      lexicon_distance: edits between the best path and the words that are scored, at most; None scores every word.
     """
 
     name: str
     source: Source
     variant: str = ''
-    lexicon: LexiconChoice = 'none'
+    lexicon: str = 'none'
+    lexicon_distance: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,19 +76,22 @@ class BenchmarkSettings:
       data: the name of the data set (`canon.data.load_source`); not `name`, which selects a function in other sections.
       split: of it; may be sliced.
       source: further arguments of the data set: path, words, exclude, outside, ...
-      lexicon: 'none', 'own' (of each image, as the set has it) or 'full' (all words of the set).
+      lexicon: 'none', 'own' (of each image, as the set has it; for IIIT5K with source.lexicon='small' or 'medium'),
+        'full' (all words of the set) or a file with a word per line.
+      lexicon_distance: edits between the best path and the words that are scored, at most, 3 in the CRNN paper; None
+        scores every word of the lexicon.
     """
 
     data: str
     split: str = 'test'
     source: Mapping[str, Any] | None = None
-    lexicon: LexiconChoice = 'none'
+    lexicon: str = 'none'
+    lexicon_distance: Annotated[int, Range(0)] | None = None
 
     @property
     def variant(self) -> str:
-        """What distinguishes the set: its arguments besides the path, and the lexicon that is used."""
-        shown = [f'{key}={value}' for key, value in self._arguments().items() if key != 'path']
-        return ', '.join(shown + ([f'{self.lexicon} lexicon'] if self.lexicon != 'none' else []))
+        """What distinguishes the set: its arguments besides the path and the lexica that come with it."""
+        return ', '.join(f'{key}={value}' for key, value in self._arguments().items() if key not in ('path', 'lexicon'))
 
     @property
     def is_missing(self) -> bool:
@@ -109,7 +112,7 @@ class BenchmarkSettings:
         """
         arguments = {'data_dir': data_dir, 'max_length': _LONGEST, **self._arguments()}
         source = load_labelled(self.data, self.split, alphabet, **arguments)
-        return TextBenchmark(title, source, self.variant, self.lexicon)
+        return TextBenchmark(title, source, self.variant, self.lexicon, self.lexicon_distance)
 
     def _arguments(self) -> dict[str, Any]:
         # None is a placeholder of the config, which the command line did not set.
@@ -191,10 +194,16 @@ def benchmark_evaluator(
         raise UsageError(f'benchmarks {names} need names that differ, other than {_ALL!r}')
     # Images are read once per evaluation, and evaluations are rare: none are kept in memory.
     parts = [
-        batch_lines_once(_Numbered(b.source, number), batch_size, sizes, make_transforms, threads=0, memory_limit=0)
+        batch_lines_once(
+            NumberedSource(b.source, benchmark=number), batch_size, sizes, make_transforms, threads=0, memory_limit=0
+        )
         for number, b in enumerate(benchmarks)
     ]
-    lexica = [_Lexica(benchmark, alphabet) if benchmark.lexicon != 'none' else None for benchmark in benchmarks]
+    lexica = [make_lexicon_reader(b.lexicon, b.source, alphabet, b.lexicon_distance, b.name) for b in benchmarks]
+    described = [
+        b if lexicon is None else b._replace(variant=', '.join([b.variant] * bool(b.variant) + [lexicon.description]))
+        for b, lexicon in zip(benchmarks, lexica, strict=True)
+    ]
     read = functools.partial(decode_labels, beam_width=beam_width) if decode is None else decode
 
     @backend.jit  # compiled once per size
@@ -206,7 +215,7 @@ def benchmark_evaluator(
         outputs, labels, lengths = read_batch(params, mutable, batch)
         rows, number = np.flatnonzero(batch['mask']), int(batch['benchmark'][0])  # a batch is of one set
         if (lexicon := lexica[number]) is not None:
-            texts = lexicon.choose(outputs, batch['index'])
+            texts = lexicon.read(outputs, batch['index'])
         else:
             labels, lengths = np.asarray(labels), np.asarray(lengths)
             texts = [alphabet.decode(label[:length]) for label, length in zip(labels, lengths, strict=True)]
@@ -218,7 +227,7 @@ def benchmark_evaluator(
 
     def finish(sums):
         sums = {**sums, _ALL: functools.reduce(add, sums.values())}
-        logging.getLogger('canon').info('%s', format_benchmarks(benchmarks, sums, compare))
+        logging.getLogger('canon').info('%s', format_benchmarks(described, sums, compare))
         return {f'{name}/{metric}': mean.value for name, scores in sums.items() for metric, mean in scores.items()}
 
     return Evaluator(Concatenated(parts, threads=threads), measure, finish, on_host=True)
@@ -252,51 +261,6 @@ def format_benchmarks(
     ]
     lines.insert(1, '|' + '|'.join('-' * (width + 2) for width in widths) + '|')
     return '\n'.join((f'CER, WER and NED of {texts}', *lines))
-
-
-class _Lexica:
-    """The lexica of a benchmark as labels [n or 1, N, L], by which CTC scores every word exactly."""
-
-    def __init__(self, benchmark: TextBenchmark, alphabet: Alphabet):
-        source, count = benchmark.source, len(benchmark.source)
-        read_lexicon, read_text = (getattr(source, name, None) for name in ('read_lexicon', 'read_text'))
-        words: list[tuple[str, ...]] = []
-        if benchmark.lexicon == 'own' and read_lexicon:
-            words = [read_lexicon(i) for i in range(count)]
-        elif benchmark.lexicon == 'full' and read_text:
-            words = [tuple(read_text(i) for i in range(count))]
-        # Words that differ in signs and case alone are one; sorted, so that a tie does not depend on their order.
-        filtered = [sorted({text for text in map(alphabet.filter, lexicon) if text}) for lexicon in words]
-        if not filtered or not all(filtered):
-            raise UsageError(
-                f'{benchmark.name} has no {benchmark.lexicon} lexicon for every image; read it without one'
-            )
-        self.words = filtered
-        longest = max(len(word) for lexicon in filtered for word in lexicon)
-        self.labels, self.lengths = encode_lexica(filtered, alphabet, max(map(len, filtered)), longest)
-
-    def choose(self, log_probs: Any, index: np.ndarray) -> list[str]:
-        """Returns the most probable word of the lexicon of each row."""
-        places = index if len(self.words) > 1 else np.zeros_like(index)
-        frames = jnp.full(len(log_probs), log_probs.shape[1])
-        best = np.asarray(find_best(log_probs, frames, self.labels[places], self.lengths[places]))
-        return [self.words[place][word] for place, word in zip(places, best, strict=True)]
-
-
-class _Numbered:
-    """A source whose examples have their number in it and the number of the benchmark, int32."""
-
-    def __init__(self, source: Source, benchmark: int):
-        self.source, self.info, self.benchmark = source, source.info, np.int32(benchmark)
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> Example:
-        return {**self.source[index], 'benchmark': self.benchmark, 'index': np.int32(index)}
-
-    def image_sizes(self) -> np.ndarray:
-        return image_sizes(self.source)
 
 
 def _read_text(source: Source, alphabet: Alphabet, batch: Mapping[str, np.ndarray], row: int) -> str:

@@ -26,10 +26,11 @@ from canon.data.text.alphabets import ALPHANUMERIC, Alphabet
 from canon.errors import UsageError
 from canon.named import Count, Positive, Range
 from canon.ops.ctc import Readings, best_path, prefix_beam_search
-from canon.tasks.classification import init_network
+from canon.tasks.classification import apply_in_training, init_network
 from canon.tasks.image_settings import HeldOutImages
 from canon.tasks.predictions import Prediction, predict_images
 from canon.tasks.samples import empty_title, select_samples
+from canon.tasks.text.lexicon_reading import AnyLexiconReader, read_with_lexicon
 from canon.train import Evaluator, Task
 
 Decode = Callable[[jax.Array], Readings]  # from the outputs of a task to what is read
@@ -62,9 +63,15 @@ class RecognitionEvaluation(HeldOutImages):
 
     Attributes:
       beam: width of the prefix beam search; 0 decodes the best path.
+      lexicon: reads the most probable word of a lexicon: a file with a word per line, 'own', the lexicon of each
+        example as the set has it, or 'full', all words of the set; 'none' reads freely.
+      lexicon_distance: edits between the best path and the words that are scored, at most, 3 in the CRNN paper; None
+        scores every word of the lexicon.
     """
 
     beam: Annotated[int, Range(0)] = 0
+    lexicon: str = 'none'
+    lexicon_distance: Annotated[int, Range(0)] | None = None
 
 
 def make_grey_input(mean: float = 0.5, std: Positive = 0.5) -> Callable[[Any], jax.Array]:
@@ -108,12 +115,12 @@ def recognition_task(model: Any, make_input: Callable[[Any], jax.Array]) -> Task
     """
 
     def loss(params, mutable, batch, at):
-        logits, updates = model.apply({'params': params, **mutable}, make_input(batch), train=True, mutable=[*mutable])
+        logits, _, updates = apply_in_training(model, make_input, params, mutable, batch, at.key)
         per_text = losses.ctc(logits, _frame_counts(logits), batch['label'], batch['label_length'])
         # An infinite loss would make the mean infinite, although nothing can be learnt from its text.
         possible = jnp.isfinite(per_text)
         mean = metrics.Mean.of(per_text, batch['mask'] & possible)
-        return mean, (dict(updates), {'impossible': metrics.Mean.of(~possible, batch['mask'])})
+        return mean, (updates, {'impossible': metrics.Mean.of(~possible, batch['mask'])})
 
     def predict(params, mutable, batch):
         logits = model.apply({'params': params, **mutable}, make_input(batch), train=False)
@@ -122,28 +129,43 @@ def recognition_task(model: Any, make_input: Callable[[Any], jax.Array]) -> Task
     return Task(partial(init_network, model, make_input), loss, predict)
 
 
-def recognition_evaluator(task: Task, batches: Any, alphabet: Alphabet, beam_width: int = 0) -> Evaluator:
+def recognition_evaluator(
+    task: Task, batches: Any, alphabet: Alphabet, beam_width: int = 0, lexicon: AnyLexiconReader | None = None
+) -> Evaluator:
     """Evaluates a recognition task: `loss` in nats per text, `word_accuracy` and `character_error_rate`.
 
-    The figures show texts read correctly, the most confident mistakes, and the probabilities of one text by frame.
+    With an alphabet that has a space, `word_accuracy` is that of whole lines, and `word_error_rate` counts the edits of
+    their words. The figures show texts read correctly, the most confident mistakes, and the probabilities of one text
+    by frame.
 
     Args:
       task: a `recognition_task`.
       batches: finite data with the keys that the task needs.
       alphabet: the characters of classes 1, 2, ...
       beam_width: prefixes that the beam search keeps; 0 decodes the best path.
+      lexicon: reads its words in place of that (`make_lexicon_reader`). One of examples' own lexica needs batches with
+        their 'index' (`canon.data.text.labelled.NumberedSource`).
     """
 
+    # Without a space a text is one word, whose error rate `word_accuracy` already tells.
+    space = alphabet.characters.find(' ') + 1
+
     def measure(params, mutable, batch):
-        log_probs, mask = task.predict(params, mutable, batch), batch['mask']
-        target = batch['label'], batch['label_length']
+        log_probs = task.predict(params, mutable, batch)
+        return score(log_probs, decode_labels(log_probs, beam_width), batch)
+
+    def score(log_probs, readings, batch):
+        mask, target = batch['mask'], (batch['label'], batch['label_length'])
         loss = losses.ctc(log_probs, _frame_counts(log_probs), *target)
-        labels, lengths, _ = decode_labels(log_probs, beam_width)
+        labels, lengths, _ = readings
+        read = labels, lengths, *target
+        by_words = {'word_error_rate': metrics.word_error_rate(*read, space, mask)} if space else {}
         return {
             # As in training, so that the two curves can be compared.
             'loss': metrics.Mean.of(loss, mask & jnp.isfinite(loss)),
-            'word_accuracy': metrics.word_accuracy(labels, lengths, *target, mask),
-            'character_error_rate': metrics.character_error_rate(labels, lengths, *target, mask),
+            'word_accuracy': metrics.word_accuracy(*read, mask),
+            'character_error_rate': metrics.character_error_rate(*read, mask),
+            **by_words,
         }
 
     def finish(sums):
@@ -151,7 +173,7 @@ def recognition_evaluator(task: Task, batches: Any, alphabet: Alphabet, beam_wid
 
     def draw(params, mutable, sums):
         decode = partial(decode_labels, beam_width=beam_width)
-        readings = read_batches(task, params, mutable, batches.iterate(), alphabet, decode)
+        readings = read_batches(task, params, mutable, batches.iterate(), alphabet, decode, lexicon)
         correct, incorrect = select_samples(readings)
         return {
             'right': _draw_readings(correct, 'right: what is read and its probability'),
@@ -159,7 +181,15 @@ def recognition_evaluator(task: Task, batches: Any, alphabet: Alphabet, beam_wid
             'frames': _draw_frames(task, params, mutable, batches[0], alphabet),
         }
 
-    return Evaluator(batches, measure, finish, draw)
+    if lexicon is None:
+        return Evaluator(batches, measure, finish, draw)
+    predict, score_batch = backend.jit(task.predict), backend.jit(score)
+
+    def measure_on_host(params, mutable, batch):
+        log_probs = predict(params, mutable, batch)
+        return score_batch(log_probs, read_with_lexicon(log_probs, lexicon, batch.get('index')), batch)
+
+    return Evaluator(batches, measure_on_host, finish, draw, on_host=True)
 
 
 def decode_labels(log_probs: jax.Array, beam_width: int = 0) -> Readings:
@@ -180,7 +210,13 @@ def decode_labels(log_probs: jax.Array, beam_width: int = 0) -> Readings:
 
 
 def read_batches(
-    task: Task, params: Any, mutable: Any, batches: Iterable[Any], alphabet: Alphabet, decode: Decode
+    task: Task,
+    params: Any,
+    mutable: Any,
+    batches: Iterable[Any],
+    alphabet: Alphabet,
+    decode: Decode,
+    lexicon: AnyLexiconReader | None = None,
 ) -> Iterator[list[Reading]]:
     """Yields the readings of each batch: (image, target, text, probability of the text) of the rows in its mask.
 
@@ -191,14 +227,19 @@ def read_batches(
       batches: with 'image' and 'mask'. Without 'label' the targets are empty.
       alphabet: the characters of classes 1, 2, ...
       decode: from the task's outputs to the readings, such as `decode_labels`.
+      lexicon: reads its words from the outputs of CTC, in place of `decode`.
     """
 
     @backend.jit  # compiled once for all batches of one shape
     def read(params, mutable, batch):
-        return decode(task.predict(params, mutable, batch))
+        outputs = task.predict(params, mutable, batch)
+        return outputs if lexicon else decode(outputs)
 
     for batch in batches:
-        labels, _, log_probs = map(np.asarray, read(params, mutable, batch))
+        readings = read(params, mutable, batch)
+        if lexicon:
+            readings = read_with_lexicon(readings, lexicon, batch.get('index'))
+        labels, _, log_probs = map(np.asarray, readings)
         targets = batch.get('label', np.zeros((len(labels), 0), np.int32))
         yield [
             (batch['image'][i], alphabet.decode(targets[i]), alphabet.decode(labels[i]), float(np.exp(log_probs[i])))

@@ -21,7 +21,7 @@ CTC, so that the same evaluators and the same augmentation serve all of them:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -33,9 +33,11 @@ import numpy as np
 from canon import losses, metrics, plots
 from canon.data.text.alphabets import Alphabet
 from canon.data.text.engine.lexicon import read_words
-from canon.data.text.words import NgramTable, count_ngrams, encode_words
+from canon.data.text.words import NgramTable, count_ngrams, encode_words, take_words
+from canon.errors import UsageError
 from canon.losses.words import ngram_loss, position_loss
 from canon.models.attention_reader import END
+from canon.models.mjsynth import add_classes
 from canon.named import Count
 from canon.ops import words as word_ops
 from canon.ops.ctc import Readings
@@ -57,6 +59,8 @@ class ReaderSettings:
       words: the dictionary of 'dict', the words that n-grams are counted in and read from, and with `listed` those of
         'char': a file with a word per line, the words, or None for those of CPython's documentation
         (`canon.data.text.engine`).
+      most_words: takes this many of the words, at random (`canon.data.text.words.take_words`). The paper trains DICT on
+        5,000 words and adds 5,000 at a time: `run.init_from` extends the dictionary of a run whose words these hold.
       listed: reads 'char' as the most probable word of the list, and not as free characters.
       num_ngrams: of 'ngram'.
       order: characters of the longest n-grams.
@@ -66,11 +70,16 @@ class ReaderSettings:
 
     kind: Literal['char', 'dict', 'ngram', 'attention'] = 'char'
     words: str | tuple[str, ...] | None = None
+    most_words: Count | None = None
     listed: bool = False
     num_ngrams: Count = 10_000
     order: Count = 4
     inverse_frequency: bool = True
     nearest: bool = False
+
+    def list_words(self, alphabet: Alphabet) -> tuple[str, ...]:
+        """Returns the words, as they are written in the list."""
+        return take_words(read_words(self.words, alphabet)[0], self.most_words)
 
 
 def make_reader(
@@ -96,7 +105,7 @@ def make_reader(
     if settings.kind == 'char' and not settings.listed:
         model = make_model(num_classes=len(alphabet), positions=max_length)
         return char_task(model, make_input), word_ops.read_positions
-    texts, labels = encode_words(read_words(settings.words, alphabet)[0], alphabet, max_length)
+    texts, labels = encode_words(settings.list_words(alphabet), alphabet, max_length)
     if settings.kind == 'char':
         model = make_model(num_classes=len(alphabet), positions=max_length)
         return char_task(model, make_input), partial(read_listed_positions, labels=labels)
@@ -106,6 +115,40 @@ def make_reader(
     ngrams = count_ngrams(texts, alphabet, settings.num_ngrams, settings.order)
     task = ngram_task(make_model(num_ngrams=len(ngrams.texts)), make_input, ngrams, settings.inverse_frequency)
     return task, partial(read_ngrams, labels=labels, ngrams=ngrams, nearest=settings.nearest)
+
+
+def extend_dictionary(
+    stored: Mapping[str, np.ndarray], old: Sequence[str], new: Sequence[str], key: jax.Array
+) -> dict[str, np.ndarray]:
+    """Adds words to the weights of DICT (`canon.models.mjsynth.add_classes`); the logits of the old words stay.
+
+    Args:
+      stored: {name: array} of a run, as `canon.train.init_from.read_model` reads it.
+      old: the words of its dictionary, as `encode_words` orders them.
+      new: those of the longer one, in that order.
+      key: of the columns of new words.
+
+    Returns:
+      the weights for the longer dictionary, by the same names.
+
+    Raises:
+      UsageError: an old word is not among the new ones, or the weights are not of a network of the old words.
+    """
+    places = {word: place for place, word in enumerate(new)}
+    missing = [word for word in old if word not in places]
+    if missing:
+        raise UsageError(
+            f'the dictionary lacks {len(missing):,} of {len(old):,} words that were trained, such as {missing[0]!r}; '
+            'reader.words must hold them'
+        )
+    params: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in stored.items():
+        layer, _, kind = name.partition('/')
+        if layer.startswith('fc'):
+            params.setdefault(layer, {})[kind] = array
+    wider = add_classes({'params': params}, len(new), key, [places[word] for word in old])
+    columns = {f'{layer}/{kind}': x for layer, arrays in wider['params'].items() for kind, x in arrays.items()}
+    return {**stored, **{name: np.asarray(x) for name, x in columns.items()}}
 
 
 def make_standardised_input(eps: float = 1e-3) -> MakeInput:
