@@ -129,6 +129,8 @@ def test_keys_that_the_config_leaves_to_their_defaults_can_be_set():
         'input.std': 0.25,
         'data.train.sampler': 'in_order',
         'data.evals.test.beam': 3,
+        'data.evals.test.lexicon': 'words.txt',
+        'data.evals.test.lexicon_distance': 3,
         'data.evals.test.trained_on': True,
         'data.reading.memory_limit': 1000,
         'data.source.least': 2,
