@@ -62,8 +62,7 @@ def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
 def offline(config: ConfigDict) -> ConfigDict:
     """Returns the config on random images where its own data would have to be downloaded, to build or to time it."""
     # A folder without a path is a config that waits for the user's own images.
-    missing = config.data.name == 'folder' and config.data.source.get('path') is None
-    if missing or not data.is_own(config.data.name):
+    if not images.is_at_hand(config):
         with config.unlocked():
             config.data.name = 'fake'
             config.data.source = dict(num_classes=config.model.num_classes, channels=len(config.input.mean), size=256)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from canon import data, named
 from canon.configuration import drop_placeholders
 from canon.data.detection.sized_batches import fill_size
 from canon.data.images.checks import check_held_out
+from canon.data.text.engine.fonts import find_chinese_fonts
 from canon.errors import UsageError
 from canon.tasks.image_settings import HeldOutImages, reading_options
 
@@ -51,6 +53,22 @@ def source_arguments(config: ConfigDict, name: str | None = None, source: Mappin
     if function is not None and named.accepts(function, 'path') and 'path' not in arguments:
         raise UsageError(f'data {name!r} is read from files: give --config.data.source.path=FOLDER_OR_TAR')
     return {'data_dir': config.data.get('data_dir'), **arguments}
+
+
+def is_at_hand(config: ConfigDict) -> bool:
+    """Returns whether config.data can be read here: Canon has the set, its path is given, and so are its fonts."""
+    source = drop_placeholders(config.data.get('source', {}))
+    function = data.DATA_SETS.get(config.data.name) if data.is_own(config.data.name) else None
+    if function is None or (named.accepts(function, 'path') and 'path' not in source):
+        return False
+    if not named.accepts(function, 'fonts'):
+        return True
+    try:
+        # `rendered_characters` takes Chinese fonts unless it is given others.
+        default = inspect.signature(function).parameters['fonts'].default
+        return source.get('fonts', default) != 'chinese' or bool(find_chinese_fonts())
+    except UsageError:
+        return False
 
 
 def load_held_out(

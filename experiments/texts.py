@@ -132,7 +132,7 @@ def take_other_data(config: ConfigDict, names: tuple[str, ...], **source: Any) -
       names: of the data sets that stay as they are; the first one replaces others.
       **source: its arguments.
     """
-    if config.data.name not in names:
+    if config.data.name not in names or not images.is_at_hand(config):
         with config.unlocked():
             config.data.name, config.data.source = names[0], source
             if 'benchmarks' in config.data:
