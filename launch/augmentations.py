@@ -47,6 +47,7 @@ SHEETS = {
             ('text_distort', dict()),
             ('text_stretch', dict()),
             ('text_perspective', dict()),
+            ('random_slant', dict(fill=128)),
             ('fit_line', dict(size=(160, 320))),
         ),
     ),

@@ -43,6 +43,7 @@ MOVES = {
     'text_distort': (transforms.text_distort, dict()),
     'text_stretch': (transforms.text_stretch, dict()),
     'text_perspective': (transforms.text_perspective, dict(amount=0.4)),
+    'random_slant': (transforms.random_slant, dict(shear=0.6, fill=0)),
     'rand_augment': (transforms.rand_augment, dict(count=1, magnitude=8)),
 }
 

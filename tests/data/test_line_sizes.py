@@ -52,6 +52,29 @@ def test_a_line_keeps_its_aspect():
         transforms.fit_line(8, fill='mean')
 
 
+def test_a_slant_moves_the_upper_border():
+    """A vertical bar becomes a line whose places are those of the shear, and nothing of it is cut off."""
+    image = np.full((21, 30, 1), 255, np.uint8)
+    image[:, 0], image[:, -1] = 0, 0
+    widths = set()
+    for i in range(20):
+        slanted = transforms.random_slant(0.5).apply({'image': image}, Key(0, 0, i))['image'][..., 0]
+        ink = 255.0 - slanted
+        columns = np.arange(ink.shape[1]) + 0.5
+        halves = ink * (columns < columns.mean()), ink * (columns > columns.mean())
+        left, right = ((half * columns).sum(1) / half.sum(1) for half in halves)
+        slope = (left[0] - left[-1]) / 20
+        assert abs(slope) <= 0.5
+        offset = max(slope, 0) * 21
+        np.testing.assert_allclose(left, 0.5 + offset - slope * (np.arange(21) + 0.5), atol=0.03)
+        np.testing.assert_allclose(right - left, 29, atol=0.03)
+        assert ink.sum() == pytest.approx(21 * 2 * 255, rel=0.01)
+        widths.add(slanted.shape[1] - 30)
+    assert len(widths) > 4
+    same = transforms.random_slant(0.5, p=0.0).apply({'image': image}, Key(0, 0, 0))['image']
+    np.testing.assert_array_equal(same, image)
+
+
 def test_boxes_move_along():
     example = {'image': pixels(0, 16, 40), 'boxes': np.array([[10, 4, 20, 8]], np.float32)}
     moved = transforms.fit_line((8, 30), along=dict(boxes='boxes')).apply(example, Key(0, 0, 0))

@@ -45,7 +45,7 @@ from canon.data.transforms.image import (
     to_float,
     to_uint8,
 )
-from canon.data.transforms.lines import fit_line
+from canon.data.transforms.lines import fit_line, random_slant
 from canon.data.transforms.mix import mixup
 from canon.data.transforms.photometric import (
     colour_jitter,
@@ -63,9 +63,9 @@ __all__ = [
     'expand', 'fit_line', 'googlenet_crops', 'grid_crops', 'keep_fields', 'letterbox', 'make_transforms',
     'min_iou_crop', 'mixup', 'one_hot', 'pad', 'pad_boxes', 'pad_proposals', 'pca_noise', 'rand_augment',
     'random_affine', 'random_blur', 'random_crop', 'random_flip', 'random_grey', 'random_hsv', 'random_perspective',
-    'random_resized_crop', 'random_rotation', 'random_scale', 'random_shift', 'random_translate', 'record_placement',
-    'rename', 'resize', 'resize_short', 'scale_jitter', 'ssd_photometric', 'standardise', 'ten_crop', 'text_distort',
-    'text_perspective', 'text_stretch', 'to_float', 'to_uint8', 'yolo_jitter',
+    'random_resized_crop', 'random_rotation', 'random_scale', 'random_shift', 'random_slant', 'random_translate',
+    'record_placement', 'rename', 'resize', 'resize_short', 'scale_jitter', 'ssd_photometric', 'standardise',
+    'ten_crop', 'text_distort', 'text_perspective', 'text_stretch', 'to_float', 'to_uint8', 'yolo_jitter',
 ]  # fmt: skip
 
 
