@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from canon.tasks.image_settings import HeldOutImages
 from canon.tasks.predictions import Prediction
 from canon.train import Evaluator, Experiment, Task
 from canon.train.init_from import read_model
-from experiments import texts
+from canon.weights.crnn import recogniser_reader
+from experiments import images, texts
 
 # The functions whose arguments the sections of a config hold, so that the command line may set each of them.
 SECTIONS = {
@@ -32,6 +33,8 @@ SECTIONS = {
 def make(config: ConfigDict) -> Experiment:
     """Makes the experiment from config.data, config.text, config.reader, config.model and config.tx."""
     config = _limit_words(config)
+    if config.reader.kind != 'attention' and len(images.batch_sizes(config)) > 1:
+        raise UsageError(f'data.sizes must be one size: reader.kind={config.reader.kind!r} reads images of one width')
     train, about = texts.make_training(config)
     task, decode = _make_reader(config)
     evals = {name: _make_evaluator(config, name, task, decode) for name in sorted(config.data.evals)}
@@ -67,17 +70,16 @@ def _limit_words(config: ConfigDict) -> ConfigDict:
 
 
 def _bind(config: ConfigDict, about: Mapping, task: Task) -> Experiment:
-    experiment = texts.bind_task(config, about, task)
-    return experiment._replace(read=partial(_read_weights, config, experiment.read))
+    return texts.bind_task(config, about, task)._replace(read=partial(_read_weights, config))
 
 
-def _read_weights(config: ConfigDict, read: Callable, path: str, leaves: Mapping) -> Mapping | None:
-    """Reads published weights, as `read` does, or DICT's of a run on fewer words, with columns for the others."""
+def _read_weights(config: ConfigDict, path: str, leaves: Mapping) -> Mapping | None:
+    """Reads published weights, or DICT's of a run on fewer words, with columns for the others (`Experiment.read`)."""
     file = Path(path).expanduser() / 'config.json'
-    earlier = read_saved_config(file) if file.is_file() else {}
+    earlier = read_saved_config(file) if file.is_file() else ConfigDict()
     if not config.reader.kind == earlier.get('reader', {}).get('kind') == 'dict':
-        return read(path, leaves)
-    old, new = (_list_dictionary(one) for one in (earlier, config))
+        return recogniser_reader(config.model.name)(path, leaves)
+    old, new = _list_dictionary(earlier), _list_dictionary(config)
     # None: weights for the same words are read as those of any run.
     return None if old == new else tasks.extend_dictionary(read_model(path), old, new, jax.random.key(config.seed))
 

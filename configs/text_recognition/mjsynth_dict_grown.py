@@ -1,7 +1,6 @@
 """MJSynth's DICT grown step by step: 5,000 words first, and 5,000 more in each stage (Jaderberg et al. 2014).
 
-    ./launch.sh run configs/text_recognition/mjsynth_dict_grown.py --config.data.source.words=WORDS \\
-        --config.reader.words=WORDS
+    ./launch.sh run configs/text_recognition/mjsynth_dict_grown.py --config.reader.words=WORDS
 
 WORDS is a file with a word per line, such as the lexicon of 88,172 words that comes with Synth90k; without it there are
 3,092 words, which are fewer than the first stage takes. New words get columns of their own in the last layer, drawn as

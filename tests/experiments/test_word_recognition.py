@@ -88,6 +88,13 @@ def test_what_is_refused():
     wrong.reader.kind = 'bigram'
     with pytest.raises(UsageError, match=r"reader\.kind='bigram' must be"):
         word_recognition.make(wrong)
+    wrong = config()
+    with wrong.unlocked():
+        wrong.data.sizes = ((32, 64), (32, 100))
+    with pytest.raises(
+        UsageError, match=r"data\.sizes must be one size: reader\.kind='dict' reads images of one width"
+    ):
+        word_recognition.make(wrong)
 
 
 def test_a_longer_dictionary_goes_on_from_a_run(tmp_path, monkeypatch):
