@@ -43,7 +43,7 @@ def make_config(
             stages=WRITING,
             grey=True,
         )
-    valid, test = ('validation[:256]', 'test[:512]') if smoke else ('valid', 'test')
+    valid, test = ('valid[:256]', 'test[:512]') if smoke else ('valid', 'test')
     return ConfigDict(
         dict(
             experiment='text_recognition',

@@ -49,7 +49,8 @@ def test_a_word_is_a_function_of_seed_split_and_number():
             np.testing.assert_array_equal(value, other[field])
     others = [s[5]['image'] for s in (read('test', width=100), read(seed=1, width=100), read(width=100))]
     assert len({image.tobytes() for image in others}) == 3
-    assert read('val')[0]['label'].tolist() == read('validation')[0]['label'].tolist()
+    validation = [read(name)[0]['label'].tolist() for name in ('val', 'valid', 'validation')]
+    assert validation[0] == validation[1] == validation[2] != read('test')[0]['label'].tolist()
     assert source.info.total == 1 << 20
 
 

@@ -47,7 +47,7 @@ def rendered_characters(
     """Makes images of single characters from fonts, as classes (`rendered_words`).
 
     Args:
-      split: 'train', 'val', 'validation' or 'test', which differ in their renderings; may be sliced.
+      split: 'train', 'val' (or 'valid', 'validation') or 'test', which differ in their renderings; may be sliced.
       num_examples: characters of the whole split.
       characters: of the classes, or the name of an alphabet.
       count: of the characters that are used, the first ones; None for all.

@@ -15,7 +15,7 @@ from canon.named import Count, suggest
 
 # Pixels of a digit, and between two digits (negative ones touch); ranges include both ends.
 _HEIGHTS, _WIDTHS, _GAPS = (18, 28), (12, 20), (-2, 8)
-_SPLITS = ('train', 'val', 'validation', 'test')
+_SPLITS = ('train', 'val', 'valid', 'validation', 'test')
 
 
 def digit_lines(
@@ -35,7 +35,7 @@ def digit_lines(
     1,437 remaining ones, so that no handwritten digit is in both.
 
     Args:
-      split: 'train', 'val', 'validation' or 'test'; may be sliced, 'test[:1000]'.
+      split: 'train', 'val', 'valid', 'validation' or 'test'; may be sliced, 'test[:1000]'.
       num_examples: lines of the whole split.
       alphabet: the characters of labels, with the ten digits among them.
       max_length: characters of the longest label.

@@ -19,7 +19,8 @@ from canon.data.text.engine.textures import open_textures
 from canon.errors import UsageError
 from canon.named import Count, Probability, suggest
 
-_SPLITS = ('train', 'val', 'validation', 'test')
+# By their places words are drawn; 'valid' and 'validation' are other names of 'val'.
+_SPLITS = ('train', 'val', 'validation', 'test', 'valid')
 _OUTSIDE = ('refuse', 'filter', 'skip')
 
 
@@ -50,7 +51,7 @@ def rendered_words(
     MJSynth do.
 
     Args:
-      split: 'train', 'val', 'validation' or 'test'; may be sliced, 'test[:1000]'.
+      split: 'train', 'val' (or 'valid', 'validation') or 'test'; may be sliced, 'test[:1000]'.
       num_examples: words of the whole split. They are made when they are read, so that millions cost nothing.
       alphabet: the characters of labels.
       max_length: characters of the longest label.
@@ -131,7 +132,7 @@ class RenderedWords:
         self.stages = (Transform(self._write, random=True), *stages)
         # A seed of its own: the transforms of a run draw from the streams of its seed, visit and example.
         self._seed = int(keys.stream('rendered words', seed).integers(1 << 63))
-        self._split = _SPLITS.index('val' if base == 'validation' else base)
+        self._split = _SPLITS.index('val' if base in ('valid', 'validation') else base)
         self.info = Info('rendered_words', split, total=num_examples)
 
     def __len__(self) -> int:
