@@ -137,7 +137,7 @@ def test_laws(name):
             }
         )
         for table in (truth, result)
-    )
+    ]
     doubled = tracking.score_tracks(first, second, 2 * length)
     compare(doubled, tracking.combine_scores([expected, expected]))
     # Against itself the truth is perfect; a perfect half is half as good.
