@@ -1,5 +1,6 @@
 """Saves figures, images, videos and texts: each file as a whole, or not at all."""
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import numpy as np
 
 _DPI = 100  # of figures
 _MILLISECONDS = 50  # per frame of a video
+_FIRST_IDEOGRAPH = 0x2E80  # Chinese, Japanese and Korean begin here, which matplotlib's own font lacks
+_CHINESE = ('WenQuanYi Zen Hei', 'Noto Sans CJK SC', 'AR PL SungtiL GB', 'AR PL KaitiM GB', 'AR PL UMing CN')
 
 
 def save_content(content: Any, path: str | Path) -> None:
@@ -39,11 +42,33 @@ def _write(content: Any, path: Path, name: str) -> None:
     elif isinstance(content, np.ndarray):
         _write_image(content, path, name)
     elif hasattr(content, 'savefig'):
+        _show_ideographs(content)
         content.savefig(path, dpi=_DPI)
     elif hasattr(content, 'save'):
         content.save(path)
     else:
         raise TypeError(f'{name}: cannot save a {type(content).__name__}; expected text, bytes, a figure or an image')
+
+
+def _show_ideographs(figure: Any) -> None:
+    """Gives texts with Chinese characters a font that has them, besides their own; without one, shows code points."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        if not any(ord(c) >= _FIRST_IDEOGRAPH for c in text.get_text()):
+            continue
+        if family := _find_chinese_family():
+            text.set_fontfamily([*text.get_fontfamily(), family])
+        else:
+            text.set_text(''.join(f'U+{ord(c):04X}' if ord(c) >= _FIRST_IDEOGRAPH else c for c in text.get_text()))
+
+
+@functools.cache
+def _find_chinese_family() -> str | None:
+    from matplotlib.font_manager import fontManager
+
+    installed = {font.name for font in fontManager.ttflist}
+    return next((family for family in _CHINESE if family in installed), None)
 
 
 def _write_image(image: np.ndarray, path: Path, name: str) -> None:
