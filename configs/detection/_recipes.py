@@ -256,9 +256,10 @@ def shrink(
     steps: int,
     batch_size: int,
     at_least: float,
-    rate: float,
 ) -> ConfigDict:
     """Returns a paper's recipe on few large digits, with a narrow network from scratch: its loss and augmentation.
+
+    Muon learns in place of SGD, with which the classes stay at chance for hundreds of steps.
 
     Args:
       config: of the paper.
@@ -274,11 +275,8 @@ def shrink(
     small = scenes({}, {}, steps, at_least, batch_size=batch_size, num_examples=512, test=64, source=source)
     with config.unlocked():
         transforms = config.data.train.transforms, config.data.evals.test.transforms
-        config.data, config.run, config.target = small.data, small.run, small.target
+        config.data, config.run, config.tx, config.target = small.data, small.run, small.tx, small.target
         config.data.train.transforms, config.data.evals.test.transforms = transforms
         config.data.evals.test.sizes, config.data.evals.test.coco = (size * 0.3, size * 0.4), False
         config.model.update(dict(model, num_classes=10 if config.system.name == 'yolo' else 11))
-        config.tx.momentum.learning_rate = dict(
-            name='warmup', steps='10%', then=dict(name='cosine', init=rate, final=0.0, steps='90%')
-        )
     return config

@@ -283,11 +283,9 @@ def shrink_by_regions(
       batch_size: scenes per step.
     """
     # The target of 0.01 shows only that something is learnt.
-    shrink(config, size, model, steps, batch_size, 0.01, 1e-2)
+    shrink(config, size, model, steps, batch_size, 0.01)
     with config.unlocked():
         config.data.sizes = ((size, size),)
-        config.tx.chain = tuple(name for name in config.tx.chain if name != 'freeze')  # nothing is learnt yet
-        del config.tx.freeze
         config.rpn.update(dict(pre_nms=300, post_nms=100, test_pre_nms=300, test_post_nms=50, min_size=8.0))
         config.rpn.inside_only = False  # most anchors reach beyond images this small
     return config

@@ -37,4 +37,4 @@ def get_config(arg: str = ''):
         metric='coco_ap',
         at_least=0.25,  # published: 25.1 on test-dev
     )
-    return shrink(config, 300, dict(width=0.0625, batch_norm=True), 120, 8, 0.01, 1e-2) if arg == 'smoke' else config
+    return shrink(config, 300, dict(width=0.0625, batch_norm=True), 120, 8, 0.01) if arg == 'smoke' else config

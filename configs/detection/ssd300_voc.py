@@ -32,4 +32,4 @@ def get_config(arg: str = ''):
         at_least=0.77,  # published: 77.2
     )
     # 1/16 of the channels, 120 steps of 8 scenes: the target of 0.01 shows only that something is learnt.
-    return shrink(config, 300, dict(width=0.0625, batch_norm=True), 120, 8, 0.01, 1e-2) if arg == 'smoke' else config
+    return shrink(config, 300, dict(width=0.0625, batch_norm=True), 120, 8, 0.01) if arg == 'smoke' else config

@@ -29,4 +29,4 @@ def get_config(arg: str = ''):
         at_least=0.79,  # published: 79.8
     )
     # Half the steps and scenes of SSD300's: an image of 512 has three times as many pixels.
-    return shrink(config, 512, dict(width=0.0625, batch_norm=True), 60, 4, 0.01, 1e-2) if arg == 'smoke' else config
+    return shrink(config, 512, dict(width=0.0625, batch_norm=True), 60, 4, 0.01) if arg == 'smoke' else config
