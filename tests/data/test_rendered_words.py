@@ -290,6 +290,26 @@ def test_glyphs_that_fonts_share_between_them(tmp_path):
     assert opened.find_problem('ab') == f'no single font of {tmp_path} has all of its characters'
 
 
+def test_embedded_fonts_have_names(embedded):
+    opened = fonts.open_fonts(('cmr10', embedded.files[0]), 'ab')
+    assert [Path(file).stem for file in opened.files] == ['cmr10', Path(embedded.files[0]).stem]
+    assert len(fonts.open_fonts('DejaVuSans', 'ab')) == 1
+
+
+def test_lists_of_any_length():
+    alphabet = Alphabet(ignore_case=True)
+    listed = set(lexicon.read_words(None, alphabet)[0])
+    words = lexicon.list_lexicon(None, alphabet, 23, 4000)
+    assert len(set(words)) == len(words) == 4000
+    assert listed < set(words)  # the others are invented
+    assert lexicon.list_lexicon(None, alphabet, 23, 4000) == words
+    assert lexicon.list_lexicon(['It', "can't", 'it', '!', 'unpronounceable'], alphabet, 5, 9) in (
+        ['it', 'cant'],
+        ['cant', 'it'],
+    )
+    assert not set(lexicon.list_lexicon(None, alphabet, 23, 50)) - listed
+
+
 def test_embedded_fonts_have_all_letters_and_digits():
     opened = fonts.open_fonts(None, Alphabet('alphanumeric_cased').characters)
     assert len(opened) == 21

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from canon.plots.form_scores import draw_form_scores
     from canon.plots.images import draw_confusion_matrix, draw_gallery
     from canon.plots.insides import draw_feature_maps, draw_filters, draw_histograms
+    from canon.plots.lexica import draw_lexicon_sizes
     from canon.plots.lines import draw_curves
     from canon.plots.proposals import draw_proposal_recall
     from canon.plots.saving import save_content
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from canon.plots.surfaces import Landscape, animate_paths, draw_paths
     from canon.plots.sweeps import best_setting, draw_best, draw_sweep, median_score
     from canon.plots.text import draw_frame_probabilities, draw_surprisal, draw_text_images, draw_translations
-    from canon.plots.warps import draw_moving_points
+    from canon.plots.warps import draw_move_clouds, draw_moving_points, draw_warp_history
 
 _HOMES = {
     'alignment': ('draw_alignments',),
@@ -39,6 +40,7 @@ _HOMES = {
     'form_scores': ('draw_form_scores',),
     'images': ('draw_confusion_matrix', 'draw_gallery'),
     'insides': ('draw_feature_maps', 'draw_filters', 'draw_histograms'),
+    'lexica': ('draw_lexicon_sizes',),
     'lines': ('draw_curves',),
     'proposals': ('draw_proposal_recall',),
     'saving': ('save_content',),
@@ -47,18 +49,19 @@ _HOMES = {
     'surfaces': ('Landscape', 'animate_paths', 'draw_paths'),
     'sweeps': ('best_setting', 'draw_best', 'draw_sweep', 'median_score'),
     'text': ('draw_frame_probabilities', 'draw_surprisal', 'draw_text_images', 'draw_translations'),
-    'warps': ('draw_moving_points',),
+    'warps': ('draw_move_clouds', 'draw_moving_points', 'draw_warp_history'),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    'Animation', 'Landscape', 'animate_paths', 'best_setting', 'draw_alignments', 'draw_annotated_images', 'draw_best',
-    'draw_class_accuracy', 'draw_class_scores', 'draw_confusion_matrix', 'draw_cost_parts', 'draw_curves',
-    'draw_detections', 'draw_errors', 'draw_feature_maps', 'draw_filters', 'draw_form_scores',
-    'draw_frame_probabilities', 'draw_gallery', 'draw_histograms', 'draw_label_maps', 'draw_meshes',
-    'draw_moving_points', 'draw_paths', 'draw_precision_recall', 'draw_prior_coverage', 'draw_proposal_recall',
-    'draw_recall_by_size', 'draw_reliability', 'draw_score_by_cost', 'draw_slices', 'draw_surprisal', 'draw_sweep',
-    'draw_text_images', 'draw_translations', 'make_voc_palette', 'median_score', 'overlay_label_map', 'save_content',
+    'Animation', 'Landscape', 'animate_paths', 'best_setting', 'draw_alignments', 'draw_annotated_images',
+    'draw_best', 'draw_class_accuracy', 'draw_class_scores', 'draw_confusion_matrix', 'draw_cost_parts',
+    'draw_curves', 'draw_detections', 'draw_errors', 'draw_feature_maps', 'draw_filters', 'draw_form_scores',
+    'draw_frame_probabilities', 'draw_gallery', 'draw_histograms', 'draw_label_maps', 'draw_lexicon_sizes',
+    'draw_meshes', 'draw_move_clouds', 'draw_moving_points', 'draw_paths', 'draw_precision_recall',
+    'draw_prior_coverage', 'draw_proposal_recall', 'draw_recall_by_size', 'draw_reliability', 'draw_score_by_cost',
+    'draw_slices', 'draw_surprisal', 'draw_sweep', 'draw_text_images', 'draw_translations', 'draw_warp_history',
+    'make_voc_palette', 'median_score', 'overlay_label_map', 'save_content',
 ]  # fmt: skip
 
 

@@ -112,8 +112,8 @@ def open_fonts(path: str | Iterable[str] | None, characters: Iterable[str]) -> F
     """Opens the fonts of a folder, with its subfolders; without one, the 21 fonts of letters that matplotlib ships.
 
     Args:
-      path: a folder, a font file, or several of them; None for matplotlib's; 'chinese' for the fonts of
-        `find_chinese_fonts`.
+      path: a folder, a font file, the name of one of matplotlib's ('DejaVuSans'), or several of them; None for all of
+        matplotlib's; 'chinese' for the fonts of `find_chinese_fonts`.
       characters: that will be drawn.
 
     Raises:
@@ -121,19 +121,23 @@ def open_fonts(path: str | Iterable[str] | None, characters: Iterable[str]) -> F
       CanonError: a file is not a font.
     """
     if path is None:
-        import matplotlib  # 0.2 s
-
-        folder = Path(matplotlib.get_data_path()) / 'fonts' / 'ttf'
-        files = [folder / f'{name}.ttf' for name in _EMBEDDED]
+        files = map(_locate_embedded, _EMBEDDED)
         return Fonts([file for file in files if file.is_file()], characters, "matplotlib's fonts")
     if path == 'chinese':
         return Fonts(find_chinese_fonts(), characters, "Debian's Chinese fonts")
-    paths = [text_files.expand_path(p) for p in ([path] if isinstance(path, str) else path)]
+    names = [path] if isinstance(path, str) else path
+    paths = [_locate_embedded(name) if name in _EMBEDDED else text_files.expand_path(name) for name in names]
     for p in paths:
         if not p.exists():
             raise UsageError(f'there is no folder or font file {p}')
     files = [file for p in paths for file in (_list_fonts(p) if p.is_dir() else [p])]
     return Fonts(files, characters, ', '.join(map(str, paths)))
+
+
+def _locate_embedded(name: str) -> Path:
+    import matplotlib  # 0.2 s
+
+    return Path(matplotlib.get_data_path()) / 'fonts' / 'ttf' / f'{name}.ttf'
 
 
 def find_chinese_fonts() -> list[Path]:
