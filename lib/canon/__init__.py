@@ -22,6 +22,7 @@ _ROOMS = (
     'plots',
     'rendering',
     'tasks',
+    'tracking',
     'train',
     'weights',
 )

@@ -1,0 +1,89 @@
+"""Affinities of tracks and detections: how alike their boxes, motions and appearances are.
+
+An affinity grows with likeness (IoU, cosine similarity); a cost is its opposite (1 - IoU, Mahalanobis distance).
+Arguments are numpy arrays or JAX arrays, and results are of the same kind.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from canon.ops import boxes as box_ops
+from canon.tracking.arrays import Array, array_module
+
+
+def compute_iou(a: Array, b: Array) -> Array:
+    """Computes the IoU of boxes a [..., N, 4] and b [..., M, 4], as [..., N, M]; 0 where a coordinate is NaN."""
+    if array_module(a, b) is not np:
+        iou = box_ops.pairwise_iou(a, b)
+        return array_module(a, b).where(iou >= 0, iou, 0)
+    intersection, union, _ = _measure_overlap(a, b)
+    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+
+
+def compute_giou(a: Array, b: Array) -> Array:
+    """Computes the generalised IoU (Rezatofighi et al. 2019) of a [..., N, 4] and b [..., M, 4], in -1..1."""
+    if array_module(a, b) is not np:
+        return box_ops.pairwise_giou(a, b)
+    intersection, union, enclosing = _measure_overlap(a, b)
+    iou = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    return iou - np.divide(enclosing - union, enclosing, out=np.zeros_like(union), where=enclosing > 0)
+
+
+def _measure_overlap(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns (intersection, union, area of the enclosing boxes), each [..., N, M]."""
+    ax0, ay0, ax1, ay1 = (a[..., :, None, i] for i in range(4))
+    bx0, by0, bx1, by1 = (b[..., None, :, i] for i in range(4))
+    width = np.maximum(np.minimum(ax1, bx1) - np.maximum(ax0, bx0), 0)
+    height = np.maximum(np.minimum(ay1, by1) - np.maximum(ay0, by0), 0)
+    intersection = width * height
+    area_a = np.maximum(ax1 - ax0, 0) * np.maximum(ay1 - ay0, 0)
+    union = area_a + np.maximum(bx1 - bx0, 0) * np.maximum(by1 - by0, 0) - intersection
+    enclosing = (np.maximum(ax1, bx1) - np.minimum(ax0, bx0)) * (np.maximum(ay1, by1) - np.minimum(ay0, by0))
+    return intersection, union, enclosing
+
+
+def compute_cosine_similarity(a: Array, b: Array) -> Array:
+    """Computes the cosine of the angle between embeddings a [..., N, E] and b [..., M, E], as [..., N, M].
+
+    A vector of zeros is similar to none: 0.
+    """
+    xp = array_module(a, b)
+    return _normalize(xp, a) @ xp.swapaxes(_normalize(xp, b), -1, -2)
+
+
+def compute_gallery_similarity(galleries: Array, filled: Array, embeddings: Array) -> Array:
+    """Computes the largest cosine of a detection with any embedding of a track's gallery: Wojke et al. 2017, eq. 2.
+
+    Args:
+      galleries: [N, G, E], earlier embeddings of each track, of unit length.
+      filled: bool [N, G]; the others are empty.
+      embeddings: [M, E], of unit length.
+
+    Returns:
+      [N, M]; -1 for an empty gallery.
+    """
+    xp = array_module(galleries, embeddings)
+    n, g, e = galleries.shape
+    cosine = (galleries.reshape(n * g, e) @ embeddings.T).reshape(n, g, len(embeddings))
+    return xp.where(filled[..., None], cosine, -1).max(1)
+
+
+def fuse_score(similarity: Array, scores: Array) -> Array:
+    """Multiplies affinities [N, M] by the scores [M] of detections, as ByteTrack does with the IoU."""
+    return similarity * scores[..., None, :]
+
+
+def fuse_motion(appearance_cost: Array, distance: Array, weight: float) -> Array:
+    """Adds a squared motion distance to an appearance cost: weight d1 + (1 - weight) d2 (Wojke et al. 2017, eq. 5)."""
+    return weight * distance + (1 - weight) * appearance_cost
+
+
+def normalize_embeddings(embeddings: Array) -> Array:
+    """Scales embeddings [..., E] to unit length; zeros remain zeros."""
+    return _normalize(array_module(embeddings), embeddings)
+
+
+def _normalize(xp, x: Array) -> Array:
+    norm = xp.sqrt((x * x).sum(-1, keepdims=True))
+    return x / xp.where(norm > 0, norm, 1)

@@ -1,0 +1,29 @@
+"""Lets one function run on numpy arrays and on JAX arrays: the trackers' host form and their compiled form."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = Any  # np.ndarray or jax.Array: a function returns the kind that it is given
+
+
+def array_module(*arrays: Array) -> ModuleType:
+    """Returns `jax.numpy` if any of the arrays is one of JAX (traced ones too), else `numpy`."""
+    return jnp if any(isinstance(a, jax.Array) for a in arrays) else np
+
+
+def select_rows(mask: Array, new: Array, old: Array) -> Array:
+    """Takes the rows of `new` where `mask` [S] is True and those of `old` elsewhere, for arrays [S, ...]."""
+    xp = array_module(mask, new, old)
+    return xp.where(mask.reshape(mask.shape + (1,) * (old.ndim - 1)), new, old)
+
+
+def nth_true(mask: Array, ranks: Array) -> Array:
+    """Returns the index in `mask` [D] of the True that `ranks` [S] counts from 0; D where there are fewer."""
+    # Compares all pairs: for some dozens this is faster than a sort or a binary search, compiled or not.
+    return (mask.cumsum()[None] <= ranks[:, None]).sum(1)

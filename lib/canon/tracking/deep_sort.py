@@ -1,0 +1,118 @@
+"""DeepSORT: appearance and motion, the most recently seen tracks first (Wojke et al. 2017)."""
+
+from __future__ import annotations
+
+from canon.tracking import kalman
+from canon.tracking.affinity import compute_gallery_similarity, compute_iou, fuse_motion, normalize_embeddings
+from canon.tracking.arrays import Array, array_module, select_rows
+from canon.tracking.association import assign_cascade, assign_min_cost
+from canon.tracking.kalman import CHI2_95, MotionModel, deep_sort_motion
+from canon.tracking.tracker import (
+    Form,
+    Tracker,
+    age_tracks,
+    find_taken,
+    float_dtype,
+    make_tracker_state,
+    note_detections,
+    read_detections,
+    report_tracks,
+    start_tracks,
+)
+
+
+def deep_sort(
+    embedding_size: int,
+    max_cosine_cost: float = 0.2,
+    max_iou_cost: float = 0.7,
+    max_motion_distance: float = CHI2_95[4],
+    motion_weight: float = 0.0,
+    max_age: int = 30,
+    min_hits: int = 3,
+    min_score: float = 0.3,
+    gallery_size: int = 100,
+    match_labels: bool = False,
+    slots: int = 128,
+    motion: MotionModel | None = None,
+    form: Form = 'jax',
+) -> Tracker:
+    """Makes a DeepSORT tracker. It reads `embeddings` [D, E] of the detections.
+
+    Confirmed tracks are assigned by appearance, those that were seen most recently first; then tentative tracks and
+    confirmed ones of the last frame by IoU. A tentative track that misses a frame is removed. A confirmed track is
+    reported up to one frame after its last detection.
+
+    Args:
+      embedding_size: E.
+      max_cosine_cost: largest 1 - cosine of a detection and the nearest embedding of the track.
+      max_iou_cost: largest 1 - IoU.
+      max_motion_distance: gate of the squared Mahalanobis distance, for assignments by appearance; inf has none.
+      motion_weight: lambda of eq. 5, the weight of that distance in the cost; 0 in the paper's experiments.
+      max_age: frames that a confirmed track may remain without detections.
+      min_hits: detections in a row, the first included, that confirm a track.
+      min_score: detections below it are ignored.
+      gallery_size: embeddings that a track keeps, the latest.
+      match_labels: a track continues only with detections of its class.
+      slots: tracks that can live at once, those without detections included.
+      motion: None: `kalman.deep_sort_motion()`.
+      form: 'jax' or 'numpy', see `canon.tracking.tracker`.
+    """
+    model, dtype = motion or deep_sort_motion(), float_dtype(form)
+    memory = {'gallery': ((gallery_size, embedding_size), dtype), 'filled': ((), 'int32')}
+
+    def step(state, detections):
+        detections = read_detections(detections, form)
+        xp = array_module(detections['boxes'])
+        usable = detections['valid'] & (detections['scores'] >= min_score)
+        count = len(usable)
+        embeddings = normalize_embeddings(xp.where(usable[:, None], detections['embeddings'], 0))
+        state = age_tracks(state)
+        predicted = kalman.predict(model, state.estimate)
+        alive = state.ids > 0
+        allowed = alive[:, None] & usable
+        if match_labels:
+            allowed = allowed & (state.labels[:, None] == detections['labels'])
+
+        filled = xp.arange(gallery_size) < xp.minimum(state.memory['filled'], gallery_size)[:, None]
+        cost = 1 - compute_gallery_similarity(state.memory['gallery'], filled, embeddings)
+        distance = kalman.gating_distance(model, predicted, detections['boxes'])
+        near = allowed & state.confirmed[:, None] & (distance <= max_motion_distance)
+        if motion_weight:
+            cost = fuse_motion(cost, distance, motion_weight)
+        columns = assign_cascade(cost, max_cosine_cost, state.misses - 1, near)
+        recent = (columns < 0) & (~state.confirmed | (state.misses == 1))
+        rest = allowed & recent[:, None] & ~find_taken(columns, count)
+        iou = compute_iou(kalman.to_boxes(model, predicted), detections['boxes'])
+        columns = xp.maximum(columns, assign_min_cost(1 - iou, max_iou_cost, rest))
+
+        observed, index = columns >= 0, xp.maximum(columns, 0)
+        estimate = kalman.update(model, predicted, detections['boxes'][index], observed)
+        state = note_detections(state._replace(estimate=estimate), detections, columns)
+        gone = (state.misses > 0) & (~state.confirmed | (state.misses > max_age))
+        state = state._replace(
+            ids=xp.where(gone, 0, state.ids), confirmed=state.confirmed | (observed & (state.hits >= min_hits))
+        )
+        starting = usable & ~find_taken(columns, count)
+        state, new, source = start_tracks(state, model, detections, starting, hits=1)
+        state = state._replace(
+            confirmed=state.confirmed | (new & (min_hits <= 1)),
+            memory=remember(state.memory, observed, new, embeddings[xp.where(new, source, index)]),
+        )
+        reported = (state.ids > 0) & state.confirmed & (state.misses <= 1)
+        return state, report_tracks(state, reported, kalman.to_boxes(model, state.estimate))
+
+    def remember(memory: dict[str, Array], observed: Array, new: Array, embeddings: Array) -> dict[str, Array]:
+        """Returns the galleries with the embeddings [S, E] of tracks with a detection in place of their oldest ones."""
+        xp = array_module(embeddings)
+        filled = xp.where(new, 0, memory['filled'])
+        place = filled % gallery_size
+        rows = xp.arange(len(place))
+        written = select_rows(observed | new, embeddings, memory['gallery'][rows, place])
+        if form == 'jax':
+            gallery = memory['gallery'].at[rows, place].set(written)  # in place, within a scan
+        else:
+            gallery = memory['gallery'].copy()
+            gallery[rows, place] = written
+        return {'gallery': gallery, 'filled': (filled + (observed | new)).astype(xp.int32)}
+
+    return Tracker(lambda: make_tracker_state(form, model, slots, memory), step, form, slots, embedding_size)

@@ -1,0 +1,72 @@
+"""SORT: IoU with boxes that a Kalman filter predicts, assigned frame by frame (Bewley et al. 2016)."""
+
+from __future__ import annotations
+
+from canon.tracking import kalman
+from canon.tracking.affinity import compute_iou
+from canon.tracking.arrays import array_module
+from canon.tracking.association import assign_then_gate
+from canon.tracking.kalman import MotionModel, sort_motion
+from canon.tracking.tracker import (
+    Form,
+    Tracker,
+    age_tracks,
+    find_taken,
+    make_tracker_state,
+    note_detections,
+    read_detections,
+    report_tracks,
+    start_tracks,
+)
+
+
+def sort(
+    min_iou: float = 0.3,
+    max_age: int = 1,
+    min_hits: int = 3,
+    min_score: float | None = None,
+    match_labels: bool = False,
+    slots: int = 64,
+    motion: MotionModel | None = None,
+    form: Form = 'jax',
+) -> Tracker:
+    """Makes a SORT tracker. A track is reported in frames in which it has a detection, as the filter corrected it.
+
+    Args:
+      min_iou: of a prediction and the detection that is assigned to it.
+      max_age: frames that a track may remain without detections.
+      min_hits: consecutive detections, after the first, before a track is reported; in the first `min_hits` frames of a
+        sequence all are.
+      min_score: detections below it are ignored. None: all are used.
+      match_labels: a track continues only with detections of its class.
+      slots: tracks that can live at once; about twice the number of objects.
+      motion: None: `kalman.sort_motion()`.
+      form: 'jax' or 'numpy', see `canon.tracking.tracker`.
+    """
+    model = motion or sort_motion()
+
+    def step(state, detections):
+        detections = read_detections(detections, form)
+        xp = array_module(detections['boxes'])
+        usable = detections['valid'] if min_score is None else detections['valid'] & (detections['scores'] >= min_score)
+        # A miss ends the series of detections when the next frame is predicted.
+        state = age_tracks(state._replace(hits=xp.where(state.misses > 0, 0, state.hits)))
+        predicted = kalman.predict(model, state.estimate)
+        boxes = kalman.to_boxes(model, predicted)
+        alive = (state.ids > 0) & xp.isfinite(boxes).all(-1)
+        allowed = alive[:, None] & usable
+        if match_labels:
+            allowed = allowed & (state.labels[:, None] == detections['labels'])
+        columns = assign_then_gate(xp.where(allowed, compute_iou(boxes, detections['boxes']), 0), min_iou)
+        estimate = kalman.update(model, predicted, detections['boxes'][xp.maximum(columns, 0)], columns >= 0)
+        state = state._replace(estimate=estimate, ids=xp.where(alive, state.ids, 0))
+        state = note_detections(state, detections, columns)
+        starting = usable & ~find_taken(columns, len(usable))
+        state, _, _ = start_tracks(state, model, detections, starting, hits=0)
+        steady = (state.hits >= min_hits) | (state.frame <= min_hits)
+        tracks = report_tracks(
+            state, (state.ids > 0) & (state.misses == 0) & steady, kalman.to_boxes(model, state.estimate)
+        )
+        return state._replace(ids=xp.where(state.misses > max_age, 0, state.ids)), tracks
+
+    return Tracker(lambda: make_tracker_state(form, model, slots), step, form, slots)
