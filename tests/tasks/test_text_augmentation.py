@@ -243,12 +243,15 @@ def test_the_evaluator_counts_edits_and_shows_the_moves(monkeypatch):
     assert metrics['edits_random'] < metrics['edits_agent'] == 1
     drawn = {}
     monkeypatch.setattr(augmentation.plots, 'draw_moving_points', lambda *arrays: drawn.update(arrays=arrays))
-    assert set(evaluator.draw(params, mutable, sums)) == {'augmentation'}
+    monkeypatch.setattr(augmentation.plots, 'draw_move_clouds', lambda *values: drawn.update(clouds=values))
+    assert set(evaluator.draw(params, mutable, sums)) == {'augmentation', 'moves'}
     images, warped, points, moves = drawn['arrays']
     assert images.shape == warped.shape == (7, 32, 100, 1)  # without the row of padding
     assert (warped.mean((1, 2, 3)) > images.mean((1, 2, 3))).all()
     np.testing.assert_allclose(moves, np.broadcast_to(3 * outwards, (7, 4, 2)), atol=1e-4)
     assert points.shape == (4, 2)
+    np.testing.assert_array_equal(drawn['clouds'][1], moves)
+    assert drawn['clouds'][2:] == ((32, 100), 3)
 
 
 def test_random_augmentation_warps_what_the_recogniser_learns_from():

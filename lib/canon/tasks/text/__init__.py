@@ -16,6 +16,7 @@ from canon.tasks.text.augmentation import (
     fiducial_points,
     learn_to_augment,
     make_agent,
+    sample_warps,
 )
 from canon.tasks.text.benchmarks import (
     BenchmarkEvaluation,
@@ -66,5 +67,5 @@ __all__ = [
     'dict_task', 'extend_dictionary', 'fiducial_points', 'format_benchmarks', 'learn_to_augment', 'make_agent',
     'make_grey_input', 'make_language_decoder', 'make_lexicon_reader', 'make_reader', 'make_standardised_input',
     'ngram_task', 'predict_texts', 'read_attention', 'read_batches', 'read_listed_positions', 'read_listed_words',
-    'read_ngrams', 'read_with_lexicon', 'recognition_evaluator', 'recognition_task', 'word_evaluator',
+    'read_ngrams', 'read_with_lexicon', 'recognition_evaluator', 'recognition_task', 'sample_warps', 'word_evaluator',
 ]  # fmt: skip

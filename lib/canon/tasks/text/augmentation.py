@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -261,6 +262,58 @@ def learn_to_augment(
     return Task(init, None, predict, gradient)
 
 
+class SampledWarps(NamedTuple):
+    """What augmentation does to the images of a batch.
+
+    Attributes:
+      moves: expected move of each fiducial point in pixels, half of the radius times P(forwards) - P(backwards),
+        [B, P, 2].
+      images: warped by one state that is drawn from the probabilities, [B, H, W, C].
+    """
+
+    moves: jax.Array
+    images: jax.Array
+
+
+def sample_warps(
+    params: Any,
+    mutable: Any,
+    batch: Mapping[str, Any],
+    settings: TextAugmentation,
+    agent: Any = None,
+    make_input: Callable[[Any], jax.Array] | None = None,
+) -> SampledWarps:
+    """Warps the images of a batch as the agent would, and as chance would without one.
+
+    The draws are those of one fixed key, so that warps of several steps differ by what the agent has learnt alone.
+
+    Args:
+      params: of the task of `learn_to_augment`.
+      mutable: its other variables.
+      batch: has 'image'.
+      settings: of the augmentation.
+      agent: its module; None for random warps.
+      make_input: the agent's input from a batch.
+    """
+    logits = _predict_logits(params, mutable, batch, settings, agent, make_input)
+    probabilities = jax.nn.softmax(logits)
+    moves = (probabilities[..., 1] - probabilities[..., 0]) * settings.radius / 2
+    return SampledWarps(moves, _warp_again(logits, batch, settings)['image'])
+
+
+def _predict_logits(params, mutable, batch, settings: TextAugmentation, agent, make_input) -> jax.Array:
+    if agent is None:
+        return jnp.zeros((len(batch['image']), 2 * (settings.patches + 1), 2, 2))
+    variables = {'params': params[AGENT], **_split(mutable)[1]}
+    return agent.apply(variables, make_input(batch), train=False)
+
+
+def _warp_again(logits: jax.Array, batch: Mapping[str, Any], settings: TextAugmentation) -> dict[str, Any]:
+    # The same draws at every evaluation, so that curves over the steps show the networks' change alone.
+    key, warp_key = jax.random.split(jax.random.key(0))
+    return {**batch, 'image': warp_by_state(warp_key, batch['image'], draw_states(key, logits).state, settings)}
+
+
 def augmentation_evaluator(
     evaluator: Evaluator,
     task: Task,
@@ -273,7 +326,8 @@ def augmentation_evaluator(
 
     The metrics are those of the evaluator, and the mean number of edits per text: `edits` of the images as they are,
     `edits_random` warped at random and, with an agent, `edits_agent` warped by its states. An agent that has learnt
-    makes more edits than chance. The figure 'augmentation' shows images with the moves of their fiducial points.
+    makes more edits than chance. The figure 'augmentation' shows images with the moves of their fiducial points, and
+    'moves' how the moves of the agent are distributed over the first batch.
 
     Args:
       evaluator: of the recogniser.
@@ -284,26 +338,21 @@ def augmentation_evaluator(
       make_input: the agent's input from a batch.
     """
 
-    def predict_logits(params, mutable, batch):
-        if agent is None or make_input is None:
-            return jnp.zeros((len(batch['image']), 2 * (settings.patches + 1), 2, 2))
-        variables = {'params': params[AGENT], **_split(mutable)[1]}
-        return agent.apply(variables, make_input(batch), train=False)
-
-    def warp(logits, batch, number):
-        # The same draws at every evaluation, so that curves over the steps show the networks' change alone.
-        key, warp_key = jax.random.split(jax.random.key(number))
-        return {**batch, 'image': warp_by_state(warp_key, batch['image'], draw_states(key, logits).state, settings)}
-
-    def measure(params, mutable, batch):
-        logits = predict_logits(params, mutable, batch)
-        batches = {'edits': batch, 'edits_random': warp(jnp.zeros_like(logits), batch, 0)}
+    def count_edits(params, mutable, batch):
+        logits = _predict_logits(params, mutable, batch, settings, agent, make_input)
+        batches = {'edits': batch, 'edits_random': _warp_again(jnp.zeros_like(logits), batch, settings)}
         if agent is not None:
-            batches['edits_agent'] = warp(logits, batch, 0)
-        return evaluator.measure(params, mutable, batch), {
+            batches['edits_agent'] = _warp_again(logits, batch, settings)
+        return {
             name: Mean.of(_count_edits(task, params, mutable, images, decode), batch['mask'])
             for name, images in batches.items()
         }
+
+    # An evaluator that reads with a lexicon measures on the host; of others the whole measurement is compiled.
+    count = backend.jit(count_edits) if evaluator.on_host else count_edits
+
+    def measure(params, mutable, batch):
+        return evaluator.measure(params, mutable, batch), count(params, mutable, batch)
 
     def finish(sums):
         return {**evaluator.finish(sums[0]), **{name: mean.value for name, mean in sums[1].items()}}
@@ -311,21 +360,17 @@ def augmentation_evaluator(
     def draw(params, mutable, sums):
         figures = dict(evaluator.draw(params, mutable, sums[0])) if evaluator.draw else {}
         batch = evaluator.data[0]
-        rows = {name: values[:_SHOWN] for name, values in batch.items()}
-
-        @backend.jit
-        def compute(params, mutable, rows):
-            logits = predict_logits(params, mutable, rows)
-            return jax.nn.softmax(logits), warp(logits, rows, 0)['image']
-
-        probabilities, warped = map(np.asarray, compute(params, mutable, rows))
-        # The expected move of a point: half of the radius times P(forwards) - P(backwards).
-        moves = (probabilities[..., 1] - probabilities[..., 0]) * settings.radius / 2
-        points = fiducial_points(rows['image'].shape[1:3], settings.patches)
-        shown = np.flatnonzero(rows['mask'])
+        sample = backend.jit(partial(sample_warps, settings=settings, agent=agent, make_input=make_input))
+        moves, warped = map(np.asarray, sample(params, mutable, batch))
+        points = fiducial_points(batch['image'].shape[1:3], settings.patches)
+        rows = np.flatnonzero(batch['mask'])
+        shown = rows[:_SHOWN]
         figures['augmentation'] = plots.draw_moving_points(
-            np.asarray(rows['image'])[shown], warped[shown], points, moves[shown]
+            np.asarray(batch['image'])[shown], warped[shown], points, moves[shown]
         )
+        if agent is not None:
+            size = batch['image'].shape[1], batch['image'].shape[2]
+            figures['moves'] = plots.draw_move_clouds(points, moves[rows], size, settings.radius / 2)
         return figures
 
     return evaluator._replace(measure=measure, finish=finish, draw=draw)
