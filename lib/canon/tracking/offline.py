@@ -150,15 +150,16 @@ def link_tracklets(
 ) -> np.ndarray:
     """Joins tracklets of the same object: the end of one and the start of another, for all of them at once.
 
-    Both are extrapolated to the middle of the gap, at the velocities of their last and first `fit` frames, where their
-    IoU is measured; the links of largest total IoU are made. Chains of several tracklets are joined as well.
+    The end is extrapolated to the frame of the start and the start to that of the end, at the velocities of their last
+    and first `fit` detections; the IoU of both comparisons is averaged, so that crossing objects keep their directions.
+    The links of largest total IoU are made. Chains of several tracklets are joined as well.
 
     Args:
       frames: int [N].
       ids: int [N].
       boxes: [N, 4].
       max_gap: frames between the end of the one and the start of the other, at most.
-      min_iou: of the extrapolated boxes.
+      min_iou: mean of both comparisons.
       fit: detections at either end that give its velocity, by least squares.
 
     Returns:
@@ -176,10 +177,11 @@ def link_tracklets(
         lines[0, track] = _fit_line(frames[rows[:fit]] - first[track], boxes[rows[:fit]])
         lines[1, track] = _fit_line(frames[rows[-fit:]] - last[track], boxes[rows[-fit:]])
     gap = first[None] - last[:, None]  # [end of, start of]
-    half = gap[..., None] / 2
-    ends = lines[1, :, None, 0] + half * lines[1, :, None, 1]
-    starts = lines[0, None, :, 0] - half * lines[0, None, :, 1]
-    iou = compute_iou(ends[..., None, :], starts[..., None, :])[..., 0, 0]
+    (starts, start_velocity), (ends, end_velocity) = (np.moveaxis(line, 1, 0) for line in lines)
+    ahead = ends[:, None] + gap[..., None] * end_velocity[:, None]
+    back = starts[None] - gap[..., None] * start_velocity[None]
+    iou = compute_iou(ahead[..., None, :], starts[None, :, None])[..., 0, 0]
+    iou = (iou + compute_iou(back[..., None, :], ends[:, None, None])[..., 0, 0]) / 2
     possible = (gap > 0) & (gap <= max_gap + 1) & (iou > min_iou)
     successor = assign_max_weight(np.where(possible, iou, 0))
     root = np.arange(len(names))
