@@ -24,6 +24,7 @@ def get_config(arg: str = '') -> ConfigDict:
     smoke = arg == 'smoke'
     squeeze = dict(chain=('resize',), resize=dict(size=(32, 100)))
     every = '350 steps' if smoke else '500 steps'
+    iiit5k, svt = placeholder(str), placeholder(str)  # one key of the command line is the path of two sets
     return ConfigDict(
         dict(
             experiment='text_recognition',
@@ -51,8 +52,10 @@ def get_config(arg: str = '') -> ConfigDict:
                 evals=dict(test=dict(split='test[:1000]', beam=0)),  # 0 decodes the best path
                 benchmarks=dict(
                     sets=dict(
-                        iiit5k=dict(data='word_folder', source=dict(path=placeholder(str))),
-                        svt=dict(data='word_folder', source=dict(path=placeholder(str))),
+                        iiit5k=dict(data='word_folder', source=dict(path=iiit5k)),
+                        iiit5k_full=dict(data='word_folder', source=dict(path=iiit5k), lexicon='full'),
+                        svt=dict(data='word_folder', source=dict(path=svt)),
+                        svt_full=dict(data='word_folder', source=dict(path=svt), lexicon='full'),  # words of the set
                     ),
                     transforms=squeeze,
                 ),
