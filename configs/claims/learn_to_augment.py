@@ -22,7 +22,7 @@ def get_config(arg: str = ''):
     config.run.update(steps=f'{steps} steps', tensorboard=False)
     for name in config.run.evals:
         config.run.evals[name].every = '20%'
-    config.run.checkpoint.every = '50%'
+    config.run.checkpoint.update(every='20%', keep=5)  # of which `table` draws what the agent has learnt
     config.target.update(at_least=0.2, ci=False)
     return config
 
@@ -34,9 +34,10 @@ def sweep():
 
 
 def pictures(runs):
-    from experiments.claims.text_recognition import draw_agent, draw_word_accuracy
+    from experiments.claims.text_recognition import draw_agent, draw_agent_warps, draw_word_accuracy
 
     return {
         'accuracy': draw_word_accuracy(runs, 'augment.mode', 'Lines of digits, from 256 lines'),
         'agent': draw_agent(runs),
+        **draw_agent_warps(runs),
     }

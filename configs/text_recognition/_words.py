@@ -15,6 +15,28 @@ FEW_WORDS = (
     'self', 'set', 'slice',
 )  # fmt: skip
 
+# Fonts that matplotlib ships: DejaVu and STIX, and Computer Modern for words that are not to be drawn as in training.
+FONTS = (
+    *('DejaVuSans', 'STIXGeneral', 'DejaVuSansMono-Bold', 'DejaVuSerif-Italic'),
+    *('DejaVuSans-Bold', 'DejaVuSans-Oblique', 'DejaVuSans-BoldOblique', 'DejaVuSansMono'),
+    *('DejaVuSansMono-Oblique', 'DejaVuSansMono-BoldOblique', 'DejaVuSerif', 'DejaVuSerif-Bold'),
+    *('DejaVuSerif-BoldItalic', 'STIXGeneralBol', 'STIXGeneralItalic', 'STIXGeneralBolIta'),
+)
+OTHER_FONTS = ('cmr10', 'cmb10', 'cmss10', 'cmti10', 'cmtt10')
+# Words of signs in streets, none of them in CPython's documentation.
+STREET_WORDS = (
+    'airport', 'antique', 'autumn', 'avenue', 'bakery', 'bank', 'barber', 'beach', 'bistro', 'bookshop', 'bottle',
+    'bridge', 'bus', 'butcher', 'cafe', 'castle', 'chemist', 'chicken', 'cinema', 'clinic', 'coffee', 'college',
+    'dentist', 'diner', 'drugs', 'elephant', 'express', 'factory', 'boutique', 'ferry', 'fish', 'florist', 'gallery',
+    'garage', 'garden', 'grill', 'grocery', 'harbour', 'hospital', 'hotel', 'house', 'insurance', 'jewellery',
+    'kitchen', 'laundry', 'liquor', 'lounge', 'luggage', 'museum', 'music', 'nursery', 'office', 'opera', 'palace',
+    'parking', 'pharmacy', 'photo', 'pizza', 'police', 'pub', 'queen', 'radio', 'railway', 'restaurant', 'river',
+    'royal', 'sale', 'salon', 'saloon', 'sandwich', 'school', 'shoes', 'spring', 'terrace', 'stadium', 'station',
+    'street', 'studio', 'summer', 'sushi', 'taxi', 'tea', 'theatre', 'ticket', 'tobacco', 'toilet', 'tourist',
+    'tower', 'toys', 'traffic', 'tram', 'tunnel', 'village', 'vodka', 'water', 'wedding', 'welcome', 'wine',
+    'yoghurt', 'zebra',
+)  # fmt: skip
+
 
 def make_config(kind: str, model: dict, smoke: bool, **reader) -> ConfigDict:
     """Returns the config of one kind of reader.

@@ -55,7 +55,7 @@ class LexiconSizes:
         self._tree = BKTree(self.words)
         self._groups = _group_by_length(self.words, alphabet)
 
-    def measure(self, log_probs: jax.Array, targets: Sequence[str]) -> dict[str, Mean]:
+    def measure(self, log_probs: jax.Array | np.ndarray, targets: Sequence[str]) -> dict[str, Mean]:
         """Reads the images of a batch with every lexicon.
 
         Args:
