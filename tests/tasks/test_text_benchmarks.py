@@ -12,7 +12,7 @@ from canon import data, losses
 from canon.data.pipeline.source import Info
 from canon.errors import UsageError
 from canon.metrics import score_texts
-from canon.tasks.text.benchmarks import BenchmarkEvaluation, TextBenchmark, benchmark_evaluator
+from canon.tasks.text.benchmarks import BenchmarkEvaluation, BenchmarkSettings, TextBenchmark, benchmark_evaluator
 from canon.tasks.text.recognition import make_grey_input, recognition_task
 from canon.train.evaluation import evaluate
 from canon.train.shard import make_mesh
@@ -186,6 +186,8 @@ def test_settings_load_sets_and_name_their_variants(tmp_path, caplog):
     sets['mine'] = dict(data='word_folder', source=dict(path=None))
     (other,) = BenchmarkEvaluation(sets=dict(mine=sets['mine']), path=folder).load(alphabet)
     assert (other.variant, len(other.source)) == ('', 2)
+    drawn = BenchmarkSettings(data='rendered_words', source=dict(words=('word',) * 5, cases=('lower',)))
+    assert drawn.variant == "words=(5 entries), cases=('lower',)"
     assert (
         'benchmarks without a path are left out: absent; set data.benchmarks.path or data.benchmarks.sets.absent.'
         in caplog.text

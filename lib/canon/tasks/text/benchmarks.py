@@ -45,6 +45,7 @@ _COLUMNS = {
 }
 _ALL = 'all'  # the row of all benchmarks together
 _LONGEST = 256  # characters of a label
+_SHOWN = 4  # entries of a list in the table
 
 
 class TextBenchmark(NamedTuple):
@@ -91,7 +92,8 @@ class BenchmarkSettings:
     @property
     def variant(self) -> str:
         """What distinguishes the set: its arguments besides the path and the lexica that come with it."""
-        return ', '.join(f'{key}={value}' for key, value in self._arguments().items() if key not in ('path', 'lexicon'))
+        shown = {key: value for key, value in self._arguments().items() if key not in ('path', 'lexicon')}
+        return ', '.join(f'{key}={_shorten(value)}' for key, value in shown.items())
 
     @property
     def is_missing(self) -> bool:
@@ -261,6 +263,12 @@ def format_benchmarks(
     ]
     lines.insert(1, '|' + '|'.join('-' * (width + 2) for width in widths) + '|')
     return '\n'.join((f'CER, WER and NED of {texts}', *lines))
+
+
+def _shorten(value: Any) -> str:
+    """Shows an argument; of a long list, such as all words, the number of its entries."""
+    is_long = isinstance(value, list | tuple) and len(value) > _SHOWN
+    return f'({len(value)} entries)' if is_long else str(value)
 
 
 def _read_text(source: Source, alphabet: Alphabet, batch: Mapping[str, np.ndarray], row: int) -> str:
