@@ -88,7 +88,7 @@ def test_digits_stand_out_from_the_ground(scenes):
 def test_held_out_digits_are_in_no_training_scene():
     """Both splits together have each of the 1,797 digits once."""
     images, classes = digits.arrays()
-    train, test = (module._load_digits(held_out) for held_out in (False, True))
+    train, test = (module.load_cut_digits(held_out) for held_out in (False, True))
     assert (len(train[0]), len(test[0])) == (1437, 360)
     for (cut, labels), chosen in zip((train, test), (False, True), strict=True):
         numbers = np.flatnonzero(np.isin(np.arange(1797), digits.held_out(classes)) == chosen)

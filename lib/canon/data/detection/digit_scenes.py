@@ -93,7 +93,7 @@ class DigitScenes:
         base, first, last = splits.parse_split(split)
         if base not in _SPLITS:
             raise UsageError(f"digit_scenes has no split {base!r}; there are 'train' and 'test', which may be sliced")
-        # A digit has 8 rows and a margin of one row on each side, see `_draw_ink`.
+        # A digit has 8 rows and a margin of one row on each side, see `draw_ink`.
         largest = min(height, width) * 8 // 10
         if not 4 <= sizes[0] <= sizes[1] <= largest:
             raise UsageError(f'digit_scenes: 4 <= sizes {tuple(sizes)} <= {largest}, 80 % of the image, must hold')
@@ -117,14 +117,14 @@ class DigitScenes:
         index = self.ids[index]
         # A generator per scene, so that neither the order of reading nor a slice of the split changes a scene.
         rng = keys.stream('digit scenes', self.seed, _SPLITS.index(self.base), index)
-        ground = _paint_ground(rng, self.shape)
+        ground = paint_ground(rng, self.shape)
         scene = _Scene(ground // _DARKER if self.light else ground)
-        digits, classes = _load_digits(self.base == 'test')
+        digits, classes = load_cut_digits(self.base == 'test')
         for _ in range(rng.integers(self.clutter + 1)):
             _paint_clutter(rng, scene.image, digits, classes)
         for _ in range(rng.integers(self.most + 1)):
             chosen = int(rng.integers(len(digits)))
-            ink = _draw_ink(rng, digits[chosen], self.sizes)
+            ink = draw_ink(rng, digits[chosen], self.sizes)
             scene.add(rng, ink, int(classes[chosen]), self.min_visible, self.light)
         # At most 22 levels above the 232 at which all colours end, so no pixel saturates.
         noise = rng.integers(0, int(rng.integers(1, 24)), scene.image.shape, np.uint8)
@@ -195,7 +195,7 @@ class _Scene:
         return boxes
 
 
-def _paint_ground(rng, shape) -> np.ndarray:
+def paint_ground(rng, shape) -> np.ndarray:
     """Paints a smooth coloured texture of two scales, uint8 [H, W, 3]."""
     ground = np.empty((*shape, 3), np.float32)
     ground[:] = rng.uniform(30, 200, 3)
@@ -221,11 +221,11 @@ def _paint_clutter(rng, image, digits, classes) -> None:
         cv2.circle(image, (x, y), int(rng.integers(2, 20)), colour, -1, cv2.LINE_AA)
     else:
         digit = digits[rng.choice(np.flatnonzero(np.isin(classes, _TURNED)))]
-        ink = _draw_ink(rng, np.rot90(digit, rng.choice((1, 3))), (10, 40))[: height - y, : width - x]
+        ink = draw_ink(rng, np.rot90(digit, rng.choice((1, 3))), (10, 40))[: height - y, : width - x]
         _blend(rng, image[y : y + ink.shape[0], x : x + ink.shape[1]], ink)
 
 
-def _draw_ink(rng, digit, sizes) -> np.ndarray:
+def draw_ink(rng, digit, sizes) -> np.ndarray:
     """Scales a digit [h, w] to a random height and aspect: its opacity, float32 in 0..1."""
     size = float(np.exp(rng.uniform(*np.log(sizes))))
     aspect = digit.shape[1] / digit.shape[0] * rng.uniform(0.85, 1.2)
@@ -261,7 +261,7 @@ def _blend(rng, window, ink, light: bool = False) -> None:
 
 
 @cache
-def _load_digits(held_out: bool) -> tuple[list[np.ndarray], np.ndarray]:
+def load_cut_digits(held_out: bool) -> tuple[list[np.ndarray], np.ndarray]:
     """Returns digits float32 [8, w] in 0..1, cut to their columns with ink, and their classes."""
     from canon.data.images import digits  # imports tensorflow_datasets, which takes 0.6 s
 

@@ -34,6 +34,9 @@ STREAMS = {
     'digit scenes': 12,  # of (seed, split, scene)
     'region batches': 13,  # of (seed, step)
     'rendered words': 14,  # of (seed,): the seed of the keys of all words
+    'digit sequences': 15,  # of (seed, split, sequence)
+    'sequence frames': 16,  # of (seed, split, sequence, frame): the noise of a picture
+    'sequence detections': 17,  # of (seed, split, sequence, frame)
 }
 _MASK = (1 << 64) - 1
 _local = threading.local()
