@@ -17,7 +17,7 @@ def compute_iou(a: Array, b: Array) -> Array:
     if array_module(a, b) is not np:
         iou = box_ops.pairwise_iou(a, b)
         return array_module(a, b).where(iou >= 0, iou, 0)
-    intersection, union, _ = _measure_overlap(a, b)
+    intersection, union = _measure_overlap(a, b)
     return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
 
 
@@ -25,22 +25,27 @@ def compute_giou(a: Array, b: Array) -> Array:
     """Computes the generalised IoU (Rezatofighi et al. 2019) of a [..., N, 4] and b [..., M, 4], in -1..1."""
     if array_module(a, b) is not np:
         return box_ops.pairwise_giou(a, b)
-    intersection, union, enclosing = _measure_overlap(a, b)
+    intersection, union = _measure_overlap(a, b)
+    low, high = (
+        np.minimum(a[..., :, None, :2], b[..., None, :, :2]),
+        np.maximum(a[..., :, None, 2:], b[..., None, :, 2:]),
+    )
+    enclosing = (high - low).prod(-1)
     iou = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
     return iou - np.divide(enclosing - union, enclosing, out=np.zeros_like(union), where=enclosing > 0)
 
 
-def _measure_overlap(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns (intersection, union, area of the enclosing boxes), each [..., N, M]."""
-    ax0, ay0, ax1, ay1 = (a[..., :, None, i] for i in range(4))
-    bx0, by0, bx1, by1 = (b[..., None, :, i] for i in range(4))
-    width = np.maximum(np.minimum(ax1, bx1) - np.maximum(ax0, bx0), 0)
-    height = np.maximum(np.minimum(ay1, by1) - np.maximum(ay0, by0), 0)
-    intersection = width * height
-    area_a = np.maximum(ax1 - ax0, 0) * np.maximum(ay1 - ay0, 0)
-    union = area_a + np.maximum(bx1 - bx0, 0) * np.maximum(by1 - by0, 0) - intersection
-    enclosing = (np.maximum(ax1, bx1) - np.minimum(ax0, bx0)) * (np.maximum(ay1, by1) - np.minimum(ay0, by0))
-    return intersection, union, enclosing
+def _measure_overlap(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (intersection, union), both [..., N, M]."""
+    # Coordinates first: numpy is slow along a last axis of two.
+    a = a.transpose(-1, *range(a.ndim - 1))[..., None]
+    b = b.transpose(-1, *range(b.ndim - 1))[..., None, :]
+    sides = np.minimum(a[2:], b[2:])
+    sides -= np.maximum(a[:2], b[:2])
+    np.maximum(sides, 0, out=sides)
+    intersection = sides[0] * sides[1]
+    size_a, size_b = np.maximum(a[2:] - a[:2], 0), np.maximum(b[2:] - b[:2], 0)
+    return intersection, size_a[0] * size_a[1] + size_b[0] * size_b[1] - intersection
 
 
 def compute_cosine_similarity(a: Array, b: Array) -> Array:

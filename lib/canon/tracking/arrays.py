@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,26 @@ Array = Any  # np.ndarray or jax.Array: a function returns the kind that it is g
 
 def array_module(*arrays: Array) -> ModuleType:
     """Returns `jax.numpy` if any of the arrays is one of JAX (traced ones too), else `numpy`."""
-    return jnp if any(isinstance(a, jax.Array) for a in arrays) else np
+    for array in arrays:  # numpy first: a look for `jax.Array` takes longer than the arithmetic on a few dozen boxes
+        if not isinstance(array, np.ndarray) and isinstance(array, jax.Array):
+            return jnp
+    return np
+
+
+def stack_parts(parts: Sequence[Array], axis: Literal[-1, -2]) -> Array:
+    """Stacks arrays along a new last axis, or the one before; several times faster than `np.stack` for small ones."""
+    first = parts[0]
+    if array_module(first) is jnp:
+        return jnp.stack(parts, axis)
+    if axis == -1:
+        stacked = np.empty((*first.shape, len(parts)), first.dtype)
+        for i, part in enumerate(parts):
+            stacked[..., i] = part
+        return stacked
+    stacked = np.empty((*first.shape[:-1], len(parts), first.shape[-1]), first.dtype)
+    for i, part in enumerate(parts):
+        stacked[..., i, :] = part
+    return stacked
 
 
 def select_rows(mask: Array, new: Array, old: Array) -> Array:

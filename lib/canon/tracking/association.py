@@ -102,6 +102,8 @@ def assign_gated(weights: Array, affinity: Array, min_affinity: float) -> Array:
       int32 [N]: the column of each row, -1 if unmatched.
     """
     xp = array_module(weights)
+    if not affinity.size:
+        return xp.full(affinity.shape[0], UNMATCHED, xp.int32)
     close = affinity > min_affinity
     clear = (close.sum(1) <= 1).all() & (close.sum(0) <= 1).all()
     if xp is np:
@@ -110,8 +112,6 @@ def assign_gated(weights: Array, affinity: Array, min_affinity: float) -> Array:
         columns = assign_max_weight(weights)
     else:  # one program for both cases: without rivals each pair is matched in the first round
         columns = assign_max_weight(jnp.where(clear, close.astype(weights.dtype), weights))
-    if not affinity.shape[1]:
-        return columns
     matched = xp.take_along_axis(affinity, xp.maximum(columns, 0)[:, None], 1)[:, 0]
     return xp.where((columns >= 0) & (matched >= min_affinity), columns, UNMATCHED)
 

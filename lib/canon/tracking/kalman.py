@@ -24,9 +24,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from canon.tracking.arrays import Array, array_module, select_rows
+import numpy as np
+
+from canon.tracking.arrays import Array, array_module, select_rows, stack_parts
 
 CHI2_95 = {1: 3.8415, 2: 5.9915, 3: 7.8147, 4: 9.4877}  # the 0.95 quantile of the chi-squared distribution, by degrees
+
+_AREA_VELOCITY = (np.arange(2)[:, None] == 1) & (np.arange(4) == 2)  # in the mean of SORT's filter
 
 
 class TrackEstimate(NamedTuple):
@@ -67,18 +71,19 @@ def initiate(model: MotionModel, boxes: Array) -> TrackEstimate:
     z = model.to_measurement(boxes)
     position, velocity = model.initial_variance(z)
     zero = xp.zeros_like(z)
-    return TrackEstimate(xp.stack([z, zero], -2), xp.stack([position + zero, zero, velocity + zero], -2))
+    return TrackEstimate(stack_parts([z, zero], -2), stack_parts([position + zero, zero, velocity + zero], -2))
 
 
 def predict(model: MotionModel, track: TrackEstimate) -> TrackEstimate:
     """Predicts tracks one frame ahead."""
-    xp = array_module(track.mean)
     mean = model.constrain(track.mean)
     position_noise, velocity_noise = model.process_variance(mean)
     position, cross, velocity = (track.covariance[..., i, :] for i in range(3))
     return TrackEstimate(
-        xp.stack([mean[..., 0, :] + mean[..., 1, :], mean[..., 1, :]], -2),
-        xp.stack([position + 2 * cross + velocity + position_noise, cross + velocity, velocity + velocity_noise], -2),
+        stack_parts([mean[..., 0, :] + mean[..., 1, :], mean[..., 1, :]], -2),
+        stack_parts(
+            [position + 2 * cross + velocity + position_noise, cross + velocity, velocity + velocity_noise], -2
+        ),
     )
 
 
@@ -98,16 +103,15 @@ def correct(
     model: MotionModel, track: TrackEstimate, measurement: Array, observed: Array | None = None
 ) -> TrackEstimate:
     """Corrects predicted tracks as `update` does, by coordinates of the filter [N, 4] instead of boxes."""
-    xp = array_module(track.mean)
     position, cross, velocity = (track.covariance[..., i, :] for i in range(3))
     noise = model.measurement_variance(track.mean)
     total = position + noise
     gain_position, gain_velocity = position / total, cross / total
     surprise = measurement - track.mean[..., 0, :]
-    mean = track.mean + xp.stack([gain_position * surprise, gain_velocity * surprise], -2)
+    mean = track.mean + stack_parts([gain_position * surprise, gain_velocity * surprise], -2)
     # The first two are products and not differences, which would cancel where the detection is exact: P_00 R / S.
     share = noise / total
-    covariance = xp.stack([position * share, cross * share, velocity - gain_velocity * cross], -2)
+    covariance = stack_parts([position * share, cross * share, velocity - gain_velocity * cross], -2)
     if observed is None:
         return TrackEstimate(mean, covariance)
     return TrackEstimate(select_rows(observed, mean, track.mean), select_rows(observed, covariance, track.covariance))
@@ -169,9 +173,9 @@ def smooth(filtered: Sequence[TrackEstimate], predicted: Sequence[TrackEstimate]
         dp, dc, dv = ((next_.covariance - ahead.covariance)[..., i, :] for i in range(3))
         h00, h01, h10, h11 = g00 * dp + g01 * dc, g00 * dc + g01 * dv, g10 * dp + g11 * dc, g10 * dc + g11 * dv
         smoothed[t] = TrackEstimate(
-            filtered[t].mean + xp.stack([g00 * s0 + g01 * s1, g10 * s0 + g11 * s1], -2),
+            filtered[t].mean + stack_parts([g00 * s0 + g01 * s1, g10 * s0 + g11 * s1], -2),
             filtered[t].covariance
-            + xp.stack([h00 * g00 + h01 * g01, h00 * g10 + h01 * g11, h10 * g10 + h11 * g11], -2),
+            + stack_parts([h00 * g00 + h01 * g01, h00 * g10 + h01 * g11, h10 * g10 + h11 * g11], -2),
         )
     return smoothed
 
@@ -195,20 +199,26 @@ def sort_motion(
       initial_velocity: of its velocities, which no detection shows; 0 for r.
     """
 
+    first, added, moved, started, speed = (
+        np.asarray(values, np.float64) for values in (measurement, process, velocity_process, initial, initial_velocity)
+    )
+
     def constrain(mean):
         xp = array_module(mean)
         vanishing = mean[..., 0, 2] + mean[..., 1, 2] <= 0
-        return xp.where(vanishing[..., None, None] & _entry(xp, (2, 4), (1, 2)), 0, mean)
+        if xp is np and not vanishing.any():
+            return mean
+        return xp.where(vanishing[..., None, None] & _AREA_VELOCITY, 0, mean)
 
     def constant(*variances):
-        return lambda x: tuple(array_module(x).asarray(v, x.dtype) for v in variances)
+        return lambda x: tuple(v.astype(x.dtype, copy=False) for v in variances)
 
     return MotionModel(
         to_measurement=_to_area,
         to_corners=_from_area,
-        initial_variance=constant(initial, initial_velocity),
-        process_variance=constant(process, velocity_process),
-        measurement_variance=lambda mean: array_module(mean).asarray(measurement, mean.dtype),
+        initial_variance=constant(started, speed),
+        process_variance=constant(added, moved),
+        measurement_variance=lambda mean: first.astype(mean.dtype, copy=False),
         constrain=constrain,
     )
 
@@ -236,7 +246,7 @@ def deep_sort_motion(
     def scale(height, of_height, of_aspect):
         xp = array_module(height)
         size = height * of_height
-        return xp.stack([size, size, xp.full_like(size, of_aspect), size], -1) ** 2
+        return stack_parts([size, size, xp.full_like(size, of_aspect), size], -1) ** 2
 
     def process(mean):
         height = mean[..., 0, 3]
@@ -273,25 +283,20 @@ def center_size_motion(position: float = 1 / 20, velocity: float = 1 / 160) -> M
     )
 
 
-def _entry(xp, shape, index):
-    mask = xp.arange(shape[0])[:, None] == index[0]
-    return mask & (xp.arange(shape[1]) == index[1])
-
-
 def _center_size(boxes):
     x0, y0, x1, y1 = (boxes[..., i] for i in range(4))
     return (x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0
 
 
 def _corners(x, y, width, height):
-    xp = array_module(x)
-    return xp.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], -1)
+    half_width, half_height = width / 2, height / 2
+    return stack_parts([x - half_width, y - half_height, x + half_width, y + half_height], -1)
 
 
 def _to_area(boxes):
     xp = array_module(boxes)
     x, y, width, height = _center_size(boxes)
-    return xp.stack([x, y, width * height, width / xp.where(height > 0, height, 1)], -1)
+    return stack_parts([x, y, width * height, width / xp.where(height > 0, height, 1)], -1)
 
 
 def _from_area(z):
@@ -306,7 +311,7 @@ def _from_area(z):
 def _to_aspect(boxes):
     xp = array_module(boxes)
     x, y, width, height = _center_size(boxes)
-    return xp.stack([x, y, width / xp.where(height > 0, height, 1), height], -1)
+    return stack_parts([x, y, width / xp.where(height > 0, height, 1), height], -1)
 
 
 def _from_aspect(z):
@@ -315,7 +320,7 @@ def _from_aspect(z):
 
 
 def _to_center_size(boxes):
-    return array_module(boxes).stack(_center_size(boxes), -1)
+    return stack_parts(_center_size(boxes), -1)
 
 
 def _from_center_size(z):

@@ -164,8 +164,11 @@ def read_detections(detections: Mapping[str, Array], form: Form) -> dict[str, Ar
 
 def find_taken(columns: Array, count: int) -> Array:
     """Returns bool [D]: which columns [N] of an association match some row."""
-    xp = array_module(columns)
-    return (columns[:, None] == xp.arange(count, dtype=columns.dtype)).any(0)
+    if array_module(columns) is np:
+        taken = np.zeros(count, bool)
+        taken[columns[columns >= 0]] = True
+        return taken
+    return (columns[:, None] == jnp.arange(count, dtype=columns.dtype)).any(0)
 
 
 def age_tracks(state: TrackerState) -> TrackerState:
