@@ -4,16 +4,19 @@
     ./launch.sh table runs/claims/fcn_strides
 
 The paper reports mean IU 59.4, 62.4 and 62.7 on Pascal VOC, with pixel accuracies of 89.1, 90.0 and 90.3 %. Here the
-narrow networks are trained from scratch, all skips together, on scenes of digits of 24 to 64 pixels, whose strokes are
-3 to 8 pixels wide: the coarsest scores should not show them. The sweep has not been run yet.
+narrow networks are trained from scratch, all skips together, on scenes with one digit of 36 to 72 pixels, whose strokes
+are 4 to 9 pixels wide: a mean IU of 43.8, 64.3 and 83.0 %, pixel accuracies of 95.0, 97.5 and 99.1 % (one seed).
 """
 
-from configs.segmentation._recipes import scenes
+from configs.segmentation._recipes import paper_smoke
 
 
 def get_config(arg: str = ''):
-    model = dict(name='fcn.fcn8s', width=1 / 8, border=1, batch_norm=True, dropout=0.0)
-    return scenes(model, 100 if arg == 'smoke' else 400, 0.2, height=96, width=96, sizes=(24, 64), most=6)
+    config = paper_smoke('fcn.fcn8s', at_least=0.2 if arg == 'smoke' else 0.4, size=96, most=1)
+    config.loss.balance = 0.5  # exponent of the classes' weights: nineteen of twenty pixels are ground
+    if arg == 'smoke':
+        config.run.steps = 150
+    return config
 
 
 def sweep():
@@ -24,4 +27,4 @@ def sweep():
 def pictures(runs):
     from experiments.claims.segmentation import draw_strides
 
-    return {'strides': draw_strides(runs, 'FCN with skips: narrow VGG-16, scenes of digits')}
+    return {'strides': draw_strides(runs, 'FCN with skips: narrow VGG-16, scenes of one digit')}

@@ -5,8 +5,8 @@
 
 The scores of pool3 start at zero, so training starts from FCN-16s. `:at_once` trains all skips together from the
 classifier, with scaled maps, for 300,000 steps. Published: mean IU 65.5 on seg11valid, 65.4 at once. Not run here:
-neither the data nor the weights are available. `:smoke`, the narrow network from scratch on scenes of digits, is not
-measured yet.
+neither the data nor the weights are available. `:smoke`, the narrow network from scratch on scenes of digits:
+mean IU 58.4 % in 2:28.
 """
 
 from configs.segmentation._recipes import paper_smoke, voc
@@ -16,7 +16,7 @@ ARGUMENTS = ('smoke', 'at_once')
 
 def get_config(arg: str = ''):
     if arg == 'smoke':
-        return paper_smoke('fcn.fcn8s', at_least=0.1)
+        return paper_smoke('fcn.fcn8s', at_least=0.4)
     if arg == 'at_once':
         # The rate of FCN-32s: all scores are new. at_once scales the maps of pool4 and pool3 down (section 4.3).
         config = voc('fcn.fcn8s', 1e-10, weights='timm/vgg16.tv_in1k', new='^score_')

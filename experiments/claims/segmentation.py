@@ -27,4 +27,9 @@ def draw_strides(runs: Sequence[Run], title: str = '') -> Figure:
             _, scores = points.setdefault(label, {}).setdefault(name, (stride, []))
             scores.append(run.metrics.get(metric, float('nan')))
     labels = dict(xlabel='stride of the finest scores, pixels', ylabel='of the test scenes', title=title)
-    return plots.draw_score_by_cost(points, **labels, legend=True)
+    figure = plots.draw_score_by_cost(points, **labels, legend=True)
+    strides = sorted({stride for panel in points.values() for stride, _ in panel.values()})
+    (axes,) = figure.axes
+    axes.set_xticks(strides, [f'{stride:g}' for stride in strides])
+    axes.set_xticks([], minor=True)  # the axis is logarithmic
+    return figure
