@@ -113,7 +113,11 @@ def _ctc(logits, logit_lengths, labels, label_lengths, blank):
 def _forward(logits, logit_lengths, labels, label_lengths, blank):
     """Returns the loss, and the residuals of the gradient: alpha of eq. 6 for every frame, among others."""
     lattice = _build_lattice(labels, label_lengths, blank)
-    emissions = _gather_emissions(logits, lattice.symbols)
+    top = logits.max(-1)
+    # Kept for the gradient in place of the logits: the softmax of many classes costs more than all of the recursion.
+    exps = jnp.exp(logits - top[:, :, None])
+    total = exps.sum(-1)
+    emissions = _gather_emissions(logits, top, jnp.log(total), lattice.symbols)
     # Before the first frame all paths are at place 0: they may stay (blank) or go on to the first character.
     start = jnp.full(lattice.symbols.shape, _LOG_ZERO, logits.dtype).at[:, 0].set(0)
 
@@ -126,7 +130,7 @@ def _forward(logits, logit_lengths, labels, label_lengths, blank):
     end, alphas = jax.lax.scan(step, start, (emissions, _valid_frames(logits, logit_lengths)))
     log_p = jax.nn.logsumexp(end + lattice.final, axis=-1)
     loss = jnp.where(log_p < _LEAST, jnp.inf, jnp.maximum(-log_p, 0))
-    return loss, (logits, logit_lengths, labels, label_lengths, emissions, alphas, log_p)
+    return loss, (exps, total, logit_lengths, labels, label_lengths, emissions, alphas, log_p)
 
 
 def _backward(blank, saved, g):
@@ -135,8 +139,8 @@ def _backward(blank, saved, g):
     The posterior of a place is alpha beta / p, with beta of eq. 10 without the emission of its own frame; that of the
     blank is the sum over its N + 1 places, that of another class the sum over its characters.
     """
-    logits, logit_lengths, labels, label_lengths, emissions, alphas, log_p = saved
-    lattice, valid = _build_lattice(labels, label_lengths, blank), _valid_frames(logits, logit_lengths)
+    exps, total, logit_lengths, labels, label_lengths, emissions, alphas, log_p = saved
+    lattice, valid = _build_lattice(labels, label_lengths, blank), _valid_frames(exps, logit_lengths)
     skip = _shift_left(lattice.skip, 2)
 
     # The carry includes the emission of its frame: XLA:CPU takes five times as long if the emission is added first.
@@ -147,25 +151,35 @@ def _backward(blank, saved, g):
 
     # After the last frame all paths are at the last blank, which the last character reaches too.
     place = jnp.arange(lattice.symbols.shape[1])
-    end = _log_indicator(place == 2 * label_lengths[:, None]).astype(logits.dtype)
+    end = _log_indicator(place == 2 * label_lengths[:, None]).astype(exps.dtype)
     betas = jax.lax.scan(step, end, (emissions, valid), reverse=True)[1]
-    posterior = jnp.exp(alphas + betas - log_p[:, None]).swapaxes(0, 1)  # [B, T, S]
-    possible = log_p >= _LEAST
-    rows, steps = jnp.arange(logits.shape[0])[:, None, None], jnp.arange(logits.shape[1])[None, :, None]
-    grad = jax.nn.softmax(logits)
-    grad = grad.at[:, :, blank].add(-posterior[:, :, ::2].sum(-1))
-    grad = grad.at[rows, steps, labels[:, None, :]].add(-posterior[:, :, 1::2])
-    has_gradient = valid.swapaxes(0, 1) & possible[:, None]
-    return jnp.where(has_gradient[:, :, None], grad * g[:, None, None], 0), None, None, None
+    has_gradient = valid & (log_p >= _LEAST)
+    posterior = jnp.exp(alphas + betas - log_p[:, None]) * g[:, None]
+    posterior = jnp.where(has_gradient[:, :, None], posterior, 0).transpose(1, 0, 2)  # [B, T, S]
+    softmax = jnp.where(has_gradient.T[:, :, None], exps * (g[:, None] / total)[:, :, None], 0)
+    # The blank and the few characters are subtracted a column [T] at a time: XLA:CPU scatters in a loop, of B (N + 1)
+    # turns then and not of B T N.
+    classes = jnp.pad(labels, ((0, 0), (1, 0)), constant_values=blank)
+    expected = jnp.concatenate([posterior[:, :, ::2].sum(-1, keepdims=True), posterior[:, :, 1::2]], -1)
+    grad = softmax.at[jnp.arange(len(labels))[:, None], :, classes].add(-expected.swapaxes(1, 2))
+    return grad, None, None, None
 
 
 _ctc.defvjp(_forward, _backward)
 
 
-def _gather_emissions(logits: jax.Array, symbols: jax.Array) -> jax.Array:
-    """Returns log p of each place's symbol in each frame, [T, B, S]."""
-    log_p = jnp.maximum(jax.nn.log_softmax(logits), _LOG_ZERO)
-    return jnp.take_along_axis(log_p, symbols[:, None, :], axis=-1).swapaxes(0, 1)
+def _gather_emissions(logits: jax.Array, top: jax.Array, log_total: jax.Array, symbols: jax.Array) -> jax.Array:
+    """Returns log p of each place's symbol in each frame, [T, B, S], without the log softmax of all classes.
+
+    Args:
+      logits: [B, T, C].
+      top: the largest logit of each frame, [B, T].
+      log_total: log sum exp(logit - top) of each frame, [B, T].
+      symbols: [B, S].
+    """
+    chosen = logits[jnp.arange(len(symbols))[:, None], :, symbols].transpose(2, 0, 1)
+    # One after the other: their sum would lose digits of large logits.
+    return jnp.maximum(chosen - top.T[:, :, None] - log_total.T[:, :, None], _LOG_ZERO)
 
 
 def _valid_frames(logits: jax.Array, lengths: jax.Array) -> jax.Array:
