@@ -1,5 +1,8 @@
 """Files of tracking benchmarks, written byte by byte with the quirks of their formats, and tables of boxes."""
 
+from pathlib import Path
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -220,12 +223,13 @@ def test_sequences_are_listed_by_split(tmp_path):
     assert names == ['A-FRCNN', 'B-DPM', 'C-FRCNN']
     assert [s.info.name for s in tracking.mot_challenge(str(tmp_path / 'train'), 'train[1:]')] == names[1:]
     assert len(tracking.mot_challenge(str(tmp_path), detector='FRCNN')) == 2
-    for path, arguments, message in (
+    cases: list[tuple[Path, dict[str, Any], str]] = [
         (tmp_path / 'x', {}, 'there is no folder'),
         (tmp_path / 'train/A-FRCNN/img1', {}, 'has no sequences'),
         (tmp_path, dict(detector='SDP'), 'ends with detector'),
         (tmp_path, dict(split='train[3:]'), 'selects none of the 3 sequences'),
-    ):
+    ]
+    for path, arguments, message in cases:
         with pytest.raises(UsageError, match=message):
             tracking.mot_challenge(str(path), **arguments)
     with pytest.raises(UsageError, match="no tracking data set is called 'mot_chalenge'; did you mean"):

@@ -26,7 +26,7 @@ def digit_sequences(
     length: Count = 90,
     height: Count = 160,
     width: Count = 240,
-    objects: tuple[int, int] = (6, 10),
+    objects: tuple[int, int] = (8, 12),
     sizes: tuple[int, int] = (20, 40),
     speed: NonNegative = 2.0,
     sway: NonNegative = 8.0,
@@ -78,7 +78,7 @@ def digit_sequences(
       UsageError: there is no such split, or the digits do not fit into the picture.
 
     >>> sequence = digit_sequences('test', length=5)[0]
-    >>> sequence.info.name, sequence.frames(4).shape, sequence.truth.boxes.shape
+    >>> sequence.info.name, sequence.read_frame(4).shape, sequence.truth.boxes.shape
     ('test-0000', (160, 240, 3), (35, 4))
     """
     base, first, last = splits.parse_split(split)
@@ -139,6 +139,14 @@ class _MovingScene:
         rng = keys.stream('digit sequences', *numbers)
         self.settings, self.numbers = settings, numbers
         length, height, width = settings[:3]
+        # The camera moves by a filtered random walk of whole pixels, within the margin of the ground.
+        shake = np.reshape(cv2.GaussianBlur(rng.normal(0, 1, (length, 2)), (1, 0), 0, sigmaY=2.0), (length, 2))
+        shake = shake * settings.shake / max(float(shake.std()), 1e-9)
+        self.margin = int(np.ceil(3 * settings.shake)) + 1
+        self.camera = np.clip(np.round(shake), -self.margin, self.margin).astype(int) * (settings.shake > 0)
+        self.ground = paint_ground(rng, (height + 2 * self.margin, width + 2 * self.margin))
+        self.pillars = [_make_pillar(rng, settings, self.ground) for _ in range(settings.occluders)]
+        # Last, so that neither the number nor the kind of objects changes the rest of the scene.
         count = int(rng.integers(settings.objects[0], settings.objects[1] + 1))
         digits, classes = load_cut_digits(held_out)
         chosen = rng.integers(len(digits), size=count)
@@ -146,12 +154,6 @@ class _MovingScene:
         # Without the margin of the ink, so that a box bounds the digit.
         self.inks = [ink[_span(ink.max(1))][:, _span(ink.max(0))] for ink in inks]
         self.labels = classes[chosen].astype(np.int32)
-        # The camera moves by a filtered random walk of whole pixels, within the margin of the ground.
-        shake = np.reshape(cv2.GaussianBlur(rng.normal(0, 1, (length, 2)), (1, 0), 0, sigmaY=2.0), (length, 2))
-        shake = shake * settings.shake / max(float(shake.std()), 1e-9)
-        self.margin = int(np.ceil(3 * settings.shake)) + 1
-        self.camera = np.clip(np.round(shake), -self.margin, self.margin).astype(int) * (settings.shake > 0)
-        self.ground = paint_ground(rng, (height + 2 * self.margin, width + 2 * self.margin))
         self.colours = [_choose_colour(rng, self.ground) for _ in range(count)]
         self.corners = np.round([_move(rng, settings, ink.shape) for ink in self.inks]).astype(int)
         self.corners = self.corners.reshape(count, length, 2) - self.camera  # in the picture
@@ -159,7 +161,6 @@ class _MovingScene:
         ends = np.where(rng.random(count) < 0.6, length, rng.integers(length // 2, length + 1, count))
         frames = np.arange(length)
         self.alive = (begins[:, None] <= frames) & (frames < ends[:, None])
-        self.pillars = [_make_pillar(rng, settings, self.ground) for _ in range(settings.occluders)]
 
     def bound_objects(self) -> tuple[TrackTable, np.ndarray]:
         """Returns all objects in all frames, and the share of its pixels that each shows, [N]."""

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from canon.data.images import image_files
 from canon.errors import UsageError
 
 DETECTION = -1  # the id of a box that has no identity
@@ -80,6 +81,7 @@ class TrackSequence(NamedTuple):
       truth: None if it is not public.
       detections: None if there are none.
       frames: paths of the image files by frame, or a function of the frame to uint8 [H, W, 3]; None without images.
+        `read_frame` reads either.
       ignored_regions: None if there are none.
     """
 
@@ -88,6 +90,14 @@ class TrackSequence(NamedTuple):
     detections: TrackTable | None = None
     frames: Sequence[Path] | Callable[[int], np.ndarray] | None = None
     ignored_regions: IgnoredRegions | None = None
+
+    def read_frame(self, index: int) -> np.ndarray:
+        """Returns the picture of a frame, uint8 [H, W, 3]. Raises UsageError if the sequence has no pictures."""
+        if self.frames is None:
+            raise UsageError(f'the sequence {self.info.name} has no pictures; give the folder of its frames')
+        if isinstance(self.frames, Sequence):
+            return image_files.read_image(self.frames[index])
+        return self.frames(index)
 
 
 def make_table(
