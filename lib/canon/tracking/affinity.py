@@ -21,6 +21,16 @@ def compute_iou(a: Array, b: Array) -> Array:
     return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
 
 
+def compute_valid_iou(a: Array, b: Array, rows: Array, columns: Array) -> Array:
+    """Computes the IoU of the boxes a [N, 4] of `rows`, bool [N], and b [M, 4] of `columns`, bool [M]; 0 elsewhere."""
+    xp = array_module(a, b)
+    if xp is not np:
+        return xp.where(rows[:, None] & columns, compute_iou(a, b), 0)
+    iou = np.zeros((len(a), len(b)))  # a half of the slots is free: their overlaps would take most of a frame's time
+    iou[np.ix_(rows, columns)] = compute_iou(a[rows], b[columns])
+    return iou
+
+
 def compute_giou(a: Array, b: Array) -> Array:
     """Computes the generalised IoU (Rezatofighi et al. 2019) of a [..., N, 4] and b [..., M, 4], in -1..1."""
     if array_module(a, b) is not np:
@@ -37,9 +47,9 @@ def compute_giou(a: Array, b: Array) -> Array:
 
 def _measure_overlap(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns (intersection, union), both [..., N, M]."""
-    # Coordinates first: numpy is slow along a last axis of two.
-    a = a.transpose(-1, *range(a.ndim - 1))[..., None]
-    b = b.transpose(-1, *range(b.ndim - 1))[..., None, :]
+    # Coordinates first, and contiguous: numpy is slow along a last axis of two.
+    a = np.ascontiguousarray(a.transpose(-1, *range(a.ndim - 1)))[..., None]
+    b = np.ascontiguousarray(b.transpose(-1, *range(b.ndim - 1)))[..., None, :]
     sides = np.minimum(a[2:], b[2:])
     sides -= np.maximum(a[:2], b[:2])
     np.maximum(sides, 0, out=sides)

@@ -105,14 +105,17 @@ def assign_gated(weights: Array, affinity: Array, min_affinity: float) -> Array:
     if not affinity.size:
         return xp.full(affinity.shape[0], UNMATCHED, xp.int32)
     close = affinity > min_affinity
-    clear = (close.sum(1) <= 1).all() & (close.sum(0) <= 1).all()
     if xp is np:
-        if clear:
-            return np.where(close.any(1), close.argmax(1), UNMATCHED).astype(np.int32)
+        near_rows, near_columns = np.nonzero(close)
+        if not len(near_rows) or max(np.bincount(near_rows).max(), np.bincount(near_columns).max()) == 1:
+            columns = np.full(len(close), UNMATCHED, np.int32)
+            columns[near_rows] = near_columns
+            return columns
         columns = assign_max_weight(weights)
     else:  # one program for both cases: without rivals each pair is matched in the first round
+        clear = (close.sum(1) <= 1).all() & (close.sum(0) <= 1).all()
         columns = assign_max_weight(jnp.where(clear, close.astype(weights.dtype), weights))
-    matched = xp.take_along_axis(affinity, xp.maximum(columns, 0)[:, None], 1)[:, 0]
+    matched = affinity[xp.arange(len(columns)), xp.maximum(columns, 0)]
     return xp.where((columns >= 0) & (matched >= min_affinity), columns, UNMATCHED)
 
 
@@ -250,8 +253,8 @@ def _assign_by_scipy(weights: np.ndarray) -> np.ndarray:
     rows, chosen = np.flatnonzero(positive.any(1)), np.flatnonzero(positive.any(0))
     if not rows.size:
         return columns
-    index = rows[:, None], chosen
-    found_rows, found_columns = linear_sum_assignment(np.where(positive[index], weights[index], 0), maximize=True)
+    clipped = np.where(positive, weights, 0)[rows[:, None], chosen]
+    found_rows, found_columns = linear_sum_assignment(clipped, maximize=True)
     found_rows, found_columns = rows[found_rows], chosen[found_columns]
     kept = positive[found_rows, found_columns]
     columns[found_rows[kept]] = found_columns[kept]

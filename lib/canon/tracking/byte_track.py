@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from canon.tracking import kalman
-from canon.tracking.affinity import compute_iou, fuse_score
+from canon.tracking.affinity import compute_iou, compute_valid_iou, fuse_score
 from canon.tracking.arrays import array_module, select_rows
 from canon.tracking.association import assign_min_cost
 from canon.tracking.kalman import MotionModel, TrackEstimate, deep_sort_motion
@@ -82,7 +82,7 @@ def byte_track(
         # The published code predicts no track before it is confirmed.
         ahead = kalman.predict(model, stop_growth(state.estimate, pool & lost))
         estimate = TrackEstimate(*(select_rows(pool, a, b) for a, b in zip(ahead, state.estimate, strict=True)))
-        iou = compute_iou(kalman.to_boxes(model, estimate), detections['boxes'])
+        iou = compute_valid_iou(kalman.to_boxes(model, estimate), detections['boxes'], alive, high | low)
         if match_labels:
             iou = xp.where(state.labels[:, None] == detections['labels'], iou, 0)
         fused = fuse_score(iou, scores) if use_scores else iou

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from canon.tracking import kalman
-from canon.tracking.affinity import compute_gallery_similarity, compute_iou, fuse_motion, normalize_embeddings
+from canon.tracking.affinity import compute_gallery_similarity, compute_valid_iou, fuse_motion, normalize_embeddings
 from canon.tracking.arrays import Array, array_module, select_rows
 from canon.tracking.association import assign_cascade, assign_min_cost
 from canon.tracking.kalman import CHI2_95, MotionModel, deep_sort_motion
@@ -82,7 +82,7 @@ def deep_sort(
         columns = assign_cascade(cost, max_cosine_cost, state.misses - 1, near)
         recent = (columns < 0) & (~state.confirmed | (state.misses == 1))
         rest = allowed & recent[:, None] & ~find_taken(columns, count)
-        iou = compute_iou(kalman.to_boxes(model, predicted), detections['boxes'])
+        iou = compute_valid_iou(kalman.to_boxes(model, predicted), detections['boxes'], alive, usable)
         columns = xp.maximum(columns, assign_min_cost(1 - iou, max_iou_cost, rest))
 
         observed, index = columns >= 0, xp.maximum(columns, 0)

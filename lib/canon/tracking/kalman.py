@@ -300,12 +300,10 @@ def _to_area(boxes):
 
 
 def _from_area(z):
-    xp = array_module(z)
     x, y, area, aspect = (z[..., i] for i in range(4))
-    square = area * aspect
-    possible = (area > 0) & (aspect > 0)
-    width = xp.where(possible, xp.sqrt(xp.where(possible, square, 1)), xp.nan)
-    return _corners(x, y, width, area / width)
+    with np.errstate(invalid='ignore', divide='ignore'):  # what has no box becomes NaN, which trackers look for
+        width = array_module(z).sqrt(area * aspect)
+        return _corners(x, y, width, area / width)
 
 
 def _to_aspect(boxes):

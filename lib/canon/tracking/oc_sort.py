@@ -7,7 +7,7 @@ import math
 from jax import lax
 
 from canon.tracking import kalman
-from canon.tracking.affinity import compute_iou
+from canon.tracking.affinity import compute_valid_iou
 from canon.tracking.arrays import Array, array_module, select_rows
 from canon.tracking.association import assign_gated, assign_then_gate
 from canon.tracking.kalman import MotionModel, TrackEstimate, sort_motion
@@ -79,19 +79,20 @@ def oc_sort(
         predicted = kalman.predict(model, state.estimate)
         boxes = kalman.to_boxes(model, predicted)
         alive = (state.ids > 0) & xp.isfinite(boxes).all(-1)
-        allowed = alive[:, None] & usable
+        iou = compute_valid_iou(boxes, detections['boxes'], alive, usable)
         if match_labels:
-            allowed = allowed & (state.labels[:, None] == detections['labels'])
-
-        iou = xp.where(allowed, compute_iou(boxes, detections['boxes']), 0)
+            same = state.labels[:, None] == detections['labels']
+            iou = xp.where(same, iou, 0)
         weights = iou
         if momentum:
             agreement = compare_directions(state.memory, detections['boxes'])
             weights = xp.where(iou > 0, iou + momentum * agreement, 0)
         columns = assign_gated(weights, iou, min_iou)
         if recover:
-            rest = allowed & (columns < 0)[:, None] & ~find_taken(columns, count)
-            again = xp.where(rest, compute_iou(state.memory['last'], detections['boxes']), 0)
+            unmatched, free = alive & (columns < 0), usable & ~find_taken(columns, count)
+            again = compute_valid_iou(state.memory['last'], detections['boxes'], unmatched, free)
+            if match_labels:
+                again = xp.where(same, again, 0)
             columns = xp.maximum(columns, assign_then_gate(again, min_iou))
 
         observed = columns >= 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from canon.tracking import kalman
-from canon.tracking.affinity import compute_iou
+from canon.tracking.affinity import compute_valid_iou
 from canon.tracking.arrays import array_module
 from canon.tracking.association import assign_then_gate
 from canon.tracking.kalman import MotionModel, sort_motion
@@ -54,10 +54,10 @@ def sort(
         predicted = kalman.predict(model, state.estimate)
         boxes = kalman.to_boxes(model, predicted)
         alive = (state.ids > 0) & xp.isfinite(boxes).all(-1)
-        allowed = alive[:, None] & usable
+        iou = compute_valid_iou(boxes, detections['boxes'], alive, usable)
         if match_labels:
-            allowed = allowed & (state.labels[:, None] == detections['labels'])
-        columns = assign_then_gate(xp.where(allowed, compute_iou(boxes, detections['boxes']), 0), min_iou)
+            iou = xp.where(state.labels[:, None] == detections['labels'], iou, 0)
+        columns = assign_then_gate(iou, min_iou)
         estimate = kalman.update(model, predicted, detections['boxes'][xp.maximum(columns, 0)], columns >= 0)
         state = state._replace(estimate=estimate, ids=xp.where(alive, state.ids, 0))
         state = note_detections(state, detections, columns)

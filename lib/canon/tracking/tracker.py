@@ -205,12 +205,16 @@ def start_tracks(
     """
     xp = array_module(starting)
     count, num_slots = starting.sum(), len(state.ids)
-    if xp is np and not count:
-        return state, np.zeros(num_slots, bool), np.zeros(num_slots, np.int32)
     free = state.ids == 0
     ranks = free.cumsum() - 1
     new = free & (ranks < count)
-    source = xp.minimum(nth_true(starting, ranks), len(starting) - 1)
+    if xp is np:
+        source = np.zeros(num_slots, np.int32)
+        source[new] = np.flatnonzero(starting)[: new.sum()]
+        if not count:
+            return state, new, source
+    else:
+        source = jnp.minimum(nth_true(starting, ranks), len(starting) - 1)
     estimate = kalman.initiate(motion, detections['boxes'][source])
     started = xp.minimum(count, free.sum()).astype(xp.int32)
     state = state._replace(
