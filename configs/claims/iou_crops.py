@@ -14,7 +14,7 @@ def get_config(arg: str = ''):
     size = 96
     chain = dict(chain=('min_iou_crop', 'resize'), resize=dict(size=size))
     easy = dict(height=size, width=size, sizes=(12, 48), most=6, clutter=3)
-    steps = 200 if arg == 'smoke' else 600
+    steps = 300 if arg == 'smoke' else 600
     system = dict(SSD, threshold=0.4)
     return scenes(small_ssd(), system, steps, 0.1, num_examples=512, test=256, transforms=chain, source=easy)
 
