@@ -137,7 +137,7 @@ def test_rounds_of_mutual_best_are_greedy(problems):
 def test_a_cascade_serves_low_levels_first(problems):
     levels = np.array([2, 0, 1, 1, 0, 5, 2, 1, 0])
     cascade = jax.jit(jax.vmap(lambda cost: assign_cascade(cost, 0.5, jnp.asarray(levels))))
-    sample = problems[0:24:4]
+    sample = problems[[0, 4, 12]]  # without ties
     for cost, compiled in zip(sample, np.asarray(cascade(sample)), strict=True):
         expected, free = np.full(len(cost), -1), np.ones(cost.shape[1], bool)
         for level in range(6):

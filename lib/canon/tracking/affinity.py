@@ -27,7 +27,8 @@ def compute_valid_iou(a: Array, b: Array, rows: Array, columns: Array) -> Array:
     if xp is not np:
         return xp.where(rows[:, None] & columns, compute_iou(a, b), 0)
     iou = np.zeros((len(a), len(b)))  # a half of the slots is free: their overlaps would take most of a frame's time
-    iou[np.ix_(rows, columns)] = compute_iou(a[rows], b[columns])
+    row_index, column_index = rows.nonzero()[0], columns.nonzero()[0]
+    iou[row_index[:, None], column_index] = compute_iou(a[row_index], b[column_index])
     return iou
 
 

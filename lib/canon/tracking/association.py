@@ -250,14 +250,10 @@ def sinkhorn(
 def _assign_by_scipy(weights: np.ndarray) -> np.ndarray:
     columns = np.full(weights.shape[0], UNMATCHED, np.int32)
     positive = weights > 0
-    rows, chosen = np.flatnonzero(positive.any(1)), np.flatnonzero(positive.any(0))
-    if not rows.size:
-        return columns
-    clipped = np.where(positive, weights, 0)[rows[:, None], chosen]
-    found_rows, found_columns = linear_sum_assignment(clipped, maximize=True)
-    found_rows, found_columns = rows[found_rows], chosen[found_columns]
-    kept = positive[found_rows, found_columns]
-    columns[found_rows[kept]] = found_columns[kept]
+    if positive.any():
+        rows, assigned = linear_sum_assignment(np.where(positive, weights, 0), maximize=True)
+        kept = positive[rows, assigned]
+        columns[rows[kept]] = assigned[kept]
     return columns
 
 

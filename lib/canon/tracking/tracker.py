@@ -215,10 +215,16 @@ def start_tracks(
             return state, new, source
     else:
         source = jnp.minimum(nth_true(starting, ranks), len(starting) - 1)
-    estimate = kalman.initiate(motion, detections['boxes'][source])
+    if xp is np:  # few of many slots
+        estimate = TrackEstimate(*(values.copy() for values in state.estimate))
+        for values, begun in zip(estimate, kalman.initiate(motion, detections['boxes'][source[new]]), strict=True):
+            values[new] = begun
+    else:
+        begun = kalman.initiate(motion, detections['boxes'][source])
+        estimate = TrackEstimate(*(select_rows(new, a, b) for a, b in zip(begun, state.estimate, strict=True)))
     started = xp.minimum(count, free.sum()).astype(xp.int32)
     state = state._replace(
-        estimate=TrackEstimate(*(select_rows(new, a, b) for a, b in zip(estimate, state.estimate, strict=True))),
+        estimate=estimate,
         ids=xp.where(new, state.next_id + ranks, state.ids).astype(xp.int32),
         scores=xp.where(new, detections['scores'][source], state.scores),
         labels=xp.where(new, detections['labels'][source], state.labels),
