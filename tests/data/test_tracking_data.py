@@ -1,5 +1,6 @@
 """Files of tracking benchmarks, written byte by byte with the quirks of their formats, and tables of boxes."""
 
+import doctest
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from canon.data import tracking
+from canon.data.tracking import tables
 from canon.errors import UsageError
 from canon.metrics.tracking import presets
 
@@ -425,3 +427,9 @@ def test_a_bad_csv_is_named(tmp_path, content, message):
     (tmp_path / 'x.csv').write_bytes(content)
     with pytest.raises(UsageError, match=message):
         tracking.read_track_csv(tmp_path / 'x.csv', ('cat',))
+
+
+def test_examples_of_docstrings():
+    results = doctest.testmod(tables)
+    assert results.attempted
+    assert not results.failed
