@@ -6,8 +6,8 @@ Selective search, fine-tuning on warped regions, features in files, one linear S
 regression of boxes, detections. The network is a narrow VGG-11 from scratch on regions of 32 pixels, of which 4 on each
 side are context: the paper's share, 16 of 227, would be 2.
 
-Measured on 2 CPU cores shared with many other jobs: `:smoke` reaches mAP 0.732 with SVMs and regressed boxes, as
-much without the regression, and 0.735 with the network's softmax, in 4:20. The full recipe has not been run.
+Measured on 2 CPU cores: `:smoke` reaches mAP 0.733 with SVMs and regressed boxes, as much without the regression, and
+with the network's softmax, in 1:22. The full recipe has not been run.
 """
 
 from configs.detection._region_recipes import RCNN_STAGES, digits, small_network
