@@ -7,8 +7,8 @@ after the pyramid are fine-tuned on proposals of whole images, whose maps stay a
 then come from a few maps per image, each region from the scale at which it is nearest to 36 pixels. SVMs, regression
 and detections are those of R-CNN. The network is a narrow VGG-11 up to conv4, at stride 8.
 
-Measured on 2 CPU cores shared with many other jobs: `:smoke` reaches mAP 0.567 with SVMs and regressed boxes, 0.560
-without the regression and 0.563 with the network's softmax, in 4 minutes of CPU time. The full recipe has not been run.
+Measured on 2 CPU cores: `:smoke` reaches mAP 0.568 with SVMs and regressed boxes, 0.559 without the regression and
+0.563 with the network's softmax, in 2:31. The full recipe has not been run.
 """
 
 from configs.detection._region_recipes import digits, follow_spp_net, list_spp_stages, small_network
