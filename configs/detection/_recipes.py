@@ -277,6 +277,12 @@ def shrink(
         transforms = config.data.train.transforms, config.data.evals.test.transforms
         config.data, config.run, config.tx, config.target = small.data, small.run, small.tx, small.target
         config.data.train.transforms, config.data.evals.test.transforms = transforms
+        for chain in transforms:
+            for link in chain.chain:
+                if isinstance(chain.get(link, {}).get('size'), int):
+                    chain[link].size = size
+        if 'name' in model:
+            config.model = {}
         config.data.evals.test.sizes, config.data.evals.test.coco = (size * 0.3, size * 0.4), False
         config.model.update(dict(model, num_classes=10 if config.system.name == 'yolo' else 11))
     return config

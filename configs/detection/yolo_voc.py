@@ -17,10 +17,9 @@ NEW = '^(conv5_[56]|conv6|fc1|output)'  # what a run of ImageNet does not have: 
 
 
 def get_config(arg: str = ''):
-    size = 96 if arg == 'smoke' else 448
     train = dict(
         chain=('yolo_jitter', 'random_hsv', 'random_flip'),
-        yolo_jitter=dict(size=size, jitter=0.2),  # scaling and translation
+        yolo_jitter=dict(size=448, jitter=0.2),  # scaling and translation
         random_hsv=dict(exposure=1.5, saturation=1.5),  # factors of up to 1.5 or their inverses, in HSV
     )
     config = paper(
@@ -36,7 +35,7 @@ def get_config(arg: str = ''):
         ),
         YOLO,
         train,
-        dict(chain=('resize',), resize=dict(size=size)),
+        dict(chain=('resize',), resize=dict(size=448)),
         sgd(
             dict(
                 name='warmup',
@@ -58,6 +57,4 @@ def get_config(arg: str = ''):
     if arg != 'smoke':
         return config
     # Of the paper's networks the convolutions find boxes in 500 steps, but hardly classes.
-    with config.unlocked():
-        config.model = small_yolo()
-    return shrink(config, size, dict(size=size), 500, 16, 0.4)
+    return shrink(config, 96, dict(small_yolo(), size=96), 500, 16, 0.4)
