@@ -76,6 +76,7 @@ def _shrink(config: ConfigDict) -> ConfigDict:
         chain = config.data.train.transforms
         chain.chain = ('keep_fields', 'random_affine', 'colour_jitter')
         chain.random_affine.scale, chain.random_affine.translate = (0.9, 1.1), 0.05
+        config.data.train.split = 'train[:90%]'
         config.data.evals.test.update(dict(split='test[:256]', flip=False))
-        config.data.evals.validation.update(dict(split='test[256:384]', flip=False))
+        config.data.evals.validation.update(dict(split='train[90%:]', flip=False))
     return config
