@@ -128,6 +128,14 @@ def small_ssd(maps: int = 4, width: float = 0.25) -> dict[str, Any]:
     )
 
 
+def shrink_ssd(config: ConfigDict) -> ConfigDict:
+    """Returns a paper's recipe of SSD on few large digits, with the network of `ssd_digits.py`.
+
+    Of SSD300's own network, with 1/16 of the channels, 400 steps learnt boxes, but hardly classes.
+    """
+    return shrink(config, 128, small_ssd(), 500, 16, 0.1)
+
+
 def small_yolo() -> dict[str, Any]:
     """Returns a narrow YOLO for scenes of 128 pixels, on the backbone of `small_ssd`, with 16x16 cells.
 

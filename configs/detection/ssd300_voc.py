@@ -10,7 +10,7 @@ and new layers start from Glorot's rule, where Caffe's counts the inputs alone. 
 weights are available. `:smoke`, the network of `ssd_digits.py` on digits: see the ledger.
 """
 
-from configs.detection._recipes import SSD, paper, sgd, shrink, small_ssd, ssd_transforms, voc
+from configs.detection._recipes import SSD, paper, sgd, shrink_ssd, ssd_transforms, voc
 
 
 def get_config(arg: str = ''):
@@ -31,5 +31,4 @@ def get_config(arg: str = ''):
         metric='map50',  # is checked by the ledger
         at_least=0.77,  # published: 77.2
     )
-    # Each with the network of `ssd_digits.py`: of SSD300's own, 1/16 as wide, 400 steps learnt nothing but boxes.
-    return shrink(config, 128, small_ssd(), 500, 16, 0.1) if arg == 'smoke' else config
+    return shrink_ssd(config) if arg == 'smoke' else config

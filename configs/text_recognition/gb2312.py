@@ -18,6 +18,8 @@ or any folder that has them, `--config.data.source.fonts=FOLDER` (docs/handwriti
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from configs.text_recognition._lines import muon
+
 # What is drawn keeps its aspect, and is turned, slanted, distorted and blurred a little: fonts vary less than hands.
 PRINTING = dict(
     chain=('render_text', 'project_layers', 'merge_layers', 'add_noise'),
@@ -82,7 +84,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 dtype=placeholder(str),  # 'bfloat16' for activations of half the memory
             ),
             loss=dict(label_smoothing=0.0),
-            tx=_optimizer(smoke),
+            tx=muon() if smoke else _momentum(),
             run=dict(
                 steps='900 steps' if smoke else '40 epochs',
                 log_every='50 steps' if smoke else '200 steps',
@@ -97,23 +99,12 @@ def get_config(arg: str = '') -> ConfigDict:
     )
 
 
-def _optimizer(smoke: bool) -> dict:
-    if not smoke:
-        return dict(
-            chain=('decay', 'momentum'),
-            decay=dict(name='add_decayed_weights', weight_decay=5e-4),
-            momentum=dict(
-                learning_rate=dict(name='step_decay', init=0.1, steps=('40%', '70%', '90%')),
-                momentum=0.9,
-            ),
-        )
-
-    def warm_up(rate):
-        return dict(name='warmup', steps='5%', then=dict(name='cosine', init=rate, final=0.0, steps='95%'))
-
-    # With Adam, small networks from scratch stayed on plateaus that Muon leaves.
+def _momentum() -> dict:
     return dict(
-        chain=('clip', 'muon'),
-        clip=dict(name='clip_by_global_norm', max_norm=5.0),
-        muon=dict(learning_rate=warm_up(0.02), adam_learning_rate=warm_up(3e-3)),
+        chain=('decay', 'momentum'),
+        decay=dict(name='add_decayed_weights', weight_decay=5e-4),
+        momentum=dict(
+            learning_rate=dict(name='step_decay', init=0.1, steps=('40%', '70%', '90%')),
+            momentum=0.9,
+        ),
     )

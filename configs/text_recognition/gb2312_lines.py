@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from canon.data.text.alphabets import find_characters
+from configs.text_recognition._lines import muon
 from configs.text_recognition.gb2312 import PRINTING
 
 LEVEL1 = find_characters('gb2312_level1')
@@ -30,9 +31,6 @@ def get_config(arg: str = '') -> ConfigDict:
     longest = 4 if smoke else 12
     # Each line goes to the narrowest size that it fits into. A character is about as wide as high.
     sizes = ((32, 80), (32, 144)) if smoke else ((48, 160), (48, 320), (48, 512), (48, 720))
-
-    def warm_up(rate):
-        return dict(name='warmup', steps='5%', then=dict(name='cosine', init=rate, final=0.0, steps='95%'))
 
     return ConfigDict(
         dict(
@@ -81,12 +79,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 dropout=0.0 if smoke else 0.2,
                 dtype=placeholder(str),  # of the convolutions, such as 'bfloat16'
             ),
-            tx=dict(
-                chain=('clip', 'muon'),
-                clip=dict(name='clip_by_global_norm', max_norm=5.0),
-                # With Adam, small networks from scratch stayed on plateaus that Muon leaves.
-                muon=dict(learning_rate=warm_up(0.02), adam_learning_rate=warm_up(3e-3)),
-            ),
+            tx=muon(),
             run=dict(
                 steps='900 steps' if smoke else '40 epochs',
                 log_every='50 steps' if smoke else '200 steps',

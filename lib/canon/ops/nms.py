@@ -141,13 +141,13 @@ def select_greedily(
         kept = put(kept, (jnp.where(ranks < total[-1], found[0], jnp.nan), found[1]), count)
         return kept, put(places, start + packed, count), jnp.minimum(count + total[-1], max_outputs)
 
-    def unfinished(state):
+    def has_more(state):
         # If all boxes may be selected there is nothing to stop early for, and a batch runs in step.
         return (state[0] < padded) & (state[3] < max_outputs) if max_outputs < n else state[0] < padded
 
     nothing = jnp.full((4, room), jnp.nan, boxes.dtype), None if labels is None else jnp.zeros(room, jnp.int32)
     empty = jnp.int32(0), nothing, jnp.zeros(room, jnp.int32), jnp.int32(0)
-    _, _, places, count = lax.while_loop(unfinished, visit_tile, empty)
+    _, _, places, count = lax.while_loop(has_more, visit_tile, empty)
     return jnp.pad(places, (0, max(max_outputs - room, 0)))[:max_outputs], count
 
 

@@ -46,7 +46,7 @@ class TrackEstimate(NamedTuple):
 
 
 class MotionModel(NamedTuple):
-    """What distinguishes one filter from another: its coordinates and its noise, all variances diagonal.
+    """The coordinates and the noise of a filter, all variances diagonal.
 
     Attributes:
       to_measurement: corner boxes [..., 4] to the coordinates [..., 4] that are filtered.

@@ -213,13 +213,12 @@ def start_tracks(
         source[new] = np.flatnonzero(starting)[: new.sum()]
         if not count:
             return state, new, source
-    else:
-        source = jnp.minimum(nth_true(starting, ranks), len(starting) - 1)
-    if xp is np:  # few of many slots
         estimate = TrackEstimate(*(values.copy() for values in state.estimate))
+        # Few of many slots begin.
         for values, begun in zip(estimate, kalman.initiate(motion, detections['boxes'][source[new]]), strict=True):
             values[new] = begun
     else:
+        source = jnp.minimum(nth_true(starting, ranks), len(starting) - 1)
         begun = kalman.initiate(motion, detections['boxes'][source])
         estimate = TrackEstimate(*(select_rows(new, a, b) for a, b in zip(begun, state.estimate, strict=True)))
     started = xp.minimum(count, free.sum()).astype(xp.int32)

@@ -90,7 +90,7 @@ class WordSelection:
 
     @property
     def protocol(self) -> TextProtocol:
-        """Which texts count, and their labels."""
+        """The protocol that these settings make: it selects texts and makes their labels."""
         return TextProtocol(self.alphabet, self.max_length, self.outside, self.words)
 
 

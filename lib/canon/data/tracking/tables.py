@@ -54,7 +54,7 @@ class IgnoredRegions(NamedTuple):
 
 
 class SequenceInfo(NamedTuple):
-    """What is known of a sequence besides its boxes.
+    """Facts about a sequence, without its boxes.
 
     Attributes:
       name: of the sequence, and of its file of results.

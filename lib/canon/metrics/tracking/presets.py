@@ -1,4 +1,4 @@
-"""What each benchmark drops from truth and results before it scores them."""
+"""Rules of benchmarks: each drops rows of truth and results before they are scored."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class TextAugmentation:
 
 
 class MovingStates(NamedTuple):
-    """What is compared for the rows of a batch."""
+    """The two states that are compared for each row of a batch."""
 
     state: jax.Array  # S, drawn from the agent's probabilities, [B, P, 2]
     candidate: jax.Array  # S', [B, P, 2]
@@ -263,7 +263,7 @@ def learn_to_augment(
 
 
 class SampledWarps(NamedTuple):
-    """What augmentation does to the images of a batch.
+    """Moves of the points of a batch of images, and the images that they warp.
 
     Attributes:
       moves: expected move of each fiducial point in pixels, half of the radius times P(forwards) - P(backwards),

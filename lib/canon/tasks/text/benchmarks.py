@@ -91,7 +91,7 @@ class BenchmarkSettings:
 
     @property
     def variant(self) -> str:
-        """What distinguishes the set: its arguments besides the path and the lexica that come with it."""
+        """The arguments of the set without its path and its lexica."""
         shown = {key: value for key, value in self._arguments().items() if key not in ('path', 'lexicon')}
         return ', '.join(f'{key}={_shorten(value)}' for key, value in shown.items())
 
