@@ -16,8 +16,8 @@ def drawn(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape)
 
 
-def over(size, padding=1):
-    return Windows(size, (3, 3), (1, 1), resolve_padding(padding, size, (3, 3), (1, 1)))
+def over(size, padding=1, dilation=(1, 1)):
+    return Windows(size, (3, 3), (1, 1), resolve_padding(padding, size, (3, 3), (1, 1), dilation), dilation)
 
 
 def form(function, spec):
@@ -44,12 +44,14 @@ CONVENTIONS = [
     (((0, 3), (2, 1)), ((1, 4), (5, 6))),
     (((-1, 2), (3, -1)), ((4, 3),)),
 ]
+DILATIONS = [((6, 9), 2, (2, 2)), ((7, 7), 4, (4, 4)), ((5, 8), 'same', (3, 1)), ((9, 10), ((-1, 3), (0, -1)), (2, 3))]
 
 
 def test_every_convention_and_odd_sizes(monkeypatch):
     """All in one program, which compiles faster than one for each."""
     monkeypatch.setattr('canon.ops.winograd._MIN_KERNEL_GRADIENT_CHANNELS', 1)
     cases = [over(size, padding) for padding, sizes in CONVENTIONS for size in sizes]
+    cases += [over(*dilated) for dilated in DILATIONS]
     arrays = [(drawn(2, *spec.size, 3), drawn(3, 3, 3, 5, seed=1), drawn(2, *spec.out, 5, seed=2)) for spec in cases]
 
     @jax.jit
@@ -63,7 +65,7 @@ def test_every_convention_and_odd_sizes(monkeypatch):
         results = both(arrays)
     for spec, case, (actual, expected) in zip(cases, arrays, results, strict=True):
         places = [[i - low for i in range(n)] for (low, _), n in zip(spec.padding, spec.out, strict=True)]
-        looped = windows.conv(*case[:2], places, (1, 1), 1)
+        looped = windows.conv(*case[:2], places, spec.dilation, 1)
         for a, b in zip((actual[0], *actual), (looped, *expected), strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max(), err_msg=str(spec))
 
@@ -120,13 +122,14 @@ def test_which_convolutions_use_it():
         assert uses_winograd((8, size, size, width), (3, 3, width, width))
     assert uses_winograd((8, 14, 14, 512), (3, 3, 256, 512), groups=2)
     assert uses_winograd((8, 14, 14, 256), (3, 3, 256, 256), jnp.float64)
+    assert uses_winograd((4, 28, 28, 512), (3, 3, 512, 512), dilation=4, padding=4)  # 7x7 of each phase
+    assert not uses_winograd((4, 28, 28, 512), (3, 3, 512, 512), dilation=10, padding=10)  # 3x3 of each
     assert not uses_winograd((8, 14, 14, 256), (3, 3, 256, 256), jnp.bfloat16)
     assert not uses_winograd((1, 7, 7, 512), (3, 3, 512, 512))
     assert not uses_winograd((8, 56, 56, 32), (3, 3, 32, 64))
     assert not uses_winograd((256, 224, 224, 64), (3, 3, 64, 64))  # eight times the images' memory
     assert not uses_winograd((0, 14, 14, 256), (3, 3, 256, 256))
     assert not uses_winograd((8, 14, 14, 256), (3, 3, 256, 256), stride=2)
-    assert not uses_winograd((8, 14, 14, 256), (3, 3, 256, 256), dilation=2, padding=2)
     assert not uses_winograd((8, 14, 14, 256), (5, 5, 256, 256), padding=2)
     images, kernel = (
         jax.ShapeDtypeStruct((8, 14, 14, 64), jnp.float32),

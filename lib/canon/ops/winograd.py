@@ -9,6 +9,7 @@ product for each of the 16 elements; the transforms only add and halve. The erro
 output depends on its own 3x3 pixels alone, bit for bit, which larger tiles (F(4x4, 3x3), with fewer products yet) lose.
 The gradient by the images is such a convolution again, and the gradient by the kernel has its sums over pixels between
 the same transforms, so both save as much where channels are many. Reverse mode only, like every `jax.custom_vjp`.
+With dilation d the pixels of each phase modulo d are images of their own, and their convolutions have no dilation.
 """
 
 import math
@@ -40,25 +41,47 @@ _MIN_CHANNELS, _MIN_KERNEL_GRADIENT_CHANNELS, _MAX_ELEMENTS = 64, 96, 2**26
 
 def is_faster(images: jax.Array, kernel: jax.Array, windows: Windows) -> bool:
     """Returns whether `winograd_conv` beats XLA:CPU's own convolution, at a reasonable cost of memory."""
-    if (*kernel.shape[:2], *windows.stride, *windows.dilation) != (3, 3, 1, 1, 1, 1):
+    if (*kernel.shape[:2], *windows.stride) != (3, 3, 1, 1):
         return False
     if images.dtype != kernel.dtype or images.dtype not in (jnp.float32, jnp.float64):
         return False
     channels, outputs = kernel.shape[2:], images.shape[0] * math.prod(windows.out)
-    tiles = images.shape[0] * math.prod(-(-n // 2) for n in windows.out)
+    tiles = images.shape[0] * math.prod(
+        d * -(-_count_in_phase(n, d) // 2) for n, d in zip(windows.out, windows.dilation, strict=True)
+    )
     return (
         min(channels) >= _MIN_CHANNELS and tiles + 32 <= 0.42 * outputs and 16 * tiles * max(channels) <= _MAX_ELEMENTS
     )
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def winograd_conv(images: jax.Array, kernel: jax.Array, windows: Windows) -> jax.Array:
     """Convolves images [B, H, W, C] with kernel [3, 3, C, N] to [B, H', W', N]; float32 or float64, stride 1."""
+    if windows.dilation == (1, 1):
+        return _conv(images, kernel, windows)
+    d, e = windows.dilation
+    h, w = (_count_in_phase(n, k) for n, k in zip(windows.out, (d, e), strict=True))
+    size = (h + 2, w + 2)  # of the pixels of a phase
+    ends = [
+        (low, k * s - n - low) for n, k, s, (low, _) in zip(windows.size, (d, e), size, windows.padding, strict=True)
+    ]
+    phases = pad_images(images, ends).reshape(-1, size[0], d, size[1], e, images.shape[-1])
+    phases = phases.transpose(2, 4, 0, 1, 3, 5).reshape(-1, *size, images.shape[-1])
+    outputs = _conv(phases, kernel, Windows(size, (3, 3), (1, 1), ((0, 0), (0, 0))))
+    pieces = outputs.reshape(d * e, images.shape[0], h, w, kernel.shape[-1])
+    return interleave(list(pieces), (d, e))[:, : windows.out[0], : windows.out[1]]
+
+
+def _count_in_phase(outputs: int, dilation: int) -> int:
+    return -(-outputs // dilation)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv(images: jax.Array, kernel: jax.Array, windows: Windows) -> jax.Array:
     return _outputs(_products(_tiles(images, windows), _filters(_FILTER, kernel), 1, 0), windows.out)
 
 
 def _forward(images, kernel, windows):
-    return winograd_conv(images, kernel, windows), (images, kernel)
+    return _conv(images, kernel, windows), (images, kernel)
 
 
 def _backward(windows, residuals, dy):
@@ -81,7 +104,7 @@ def _kernel_gradient(images, kernel, dy, windows):
     return dkernel.reshape(kernel.shape)
 
 
-winograd_conv.defvjp(_forward, _backward)
+_conv.defvjp(_forward, _backward)
 
 
 def _products(left: jax.Array, right: jax.Array, of_left: int, of_right: int) -> jax.Array:
