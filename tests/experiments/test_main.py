@@ -425,12 +425,10 @@ def test_when_a_process_dies_the_other_ends_within_its_bound(root, data_dir, tmp
             break
         time.sleep(0.1)
     ranks[1].kill()
-    began = time.monotonic()
     try:
         assert ranks[0].wait(timeout=90) != 0
     finally:
         ranks[0].kill()
-    assert time.monotonic() - began < 90
 
 
 @pytest.fixture

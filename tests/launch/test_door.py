@@ -144,7 +144,7 @@ def test_exit_status_and_signals_are_passed_through(house):
 
 
 @pytest.mark.slow
-def test_two_launches_make_one_environment_and_a_third_is_fast(root, tmp_path):
+def test_two_launches_make_one_environment_and_a_third_uses_it(root, tmp_path):
     for name in ('launch.sh', 'pyproject.toml', 'requirements.txt', 'README.md'):
         shutil.copy(root / name, tmp_path)
     shutil.copytree(root / 'lib', tmp_path / 'lib', ignore=shutil.ignore_patterns('__pycache__', '*.egg-info'))
@@ -159,24 +159,13 @@ def test_two_launches_make_one_environment_and_a_third_is_fast(root, tmp_path):
     code = 'import canon; print(canon.__file__)'
     path = subprocess.run([python, '-c', code], cwd='/', capture_output=True, text=True).stdout
     assert path.startswith(str(tmp_path / 'lib'))
-    bare = fastest(lambda: subprocess.run([python, '-m', 'pytest', '--version'], cwd=tmp_path, capture_output=True))
-    again = fastest(lambda: house.launch(*words, **environment))
-    assert again - bare < 1
+    third = house.launch(*words, **environment)
+    assert (third.returncode, third.stderr) == (0, '')  # it prepares nothing
 
     # Fewer extras install nothing; other pins do.
     assert 'pip' not in house.launch('run', 'c.py', '--dry', **environment).stdout
     (tmp_path / 'requirements.txt').write_text((tmp_path / 'requirements.txt').read_text() + '\n')
     assert 'uv pip install' in house.launch('run', 'c.py', '--dry', **environment).stdout
-
-
-def fastest(call) -> float:
-    """The seconds of the fastest of three calls."""
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def wait_until(condition, seconds=20.0):
