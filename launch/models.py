@@ -20,7 +20,7 @@ from launch import tools
 
 _COLUMNS = {  # title: width; columns of negative width are aligned to the left
     'network': -56,
-    'size': 4,
+    'size': 6,
     'parameters': 11,
     'published': 11,
     'M mult-adds': 11,
@@ -80,7 +80,7 @@ def cells(row: models.NetworkRow) -> list[str]:
     published = row.published_multiply_adds
     return [
         f'{row.name} {arguments}'.strip(),
-        str(row.size),
+        str(row.size) if isinstance(row.size, int) else _format_pair(row.size),
         f'{row.parameters:,}',
         _published_parameters(row),
         f'{row.multiply_adds / 1e6:,.1f}',

@@ -18,8 +18,8 @@ DEEP = (
 )  # fmt: skip
 
 
-# Networks of detection and segmentation, most of them on a backbone.
-HEADS = {'fcn', 'rcnn', 'spp_net', 'fast_rcnn', 'faster_rcnn', 'ssd', 'yolo'}
+# Networks of detection, segmentation and appearance, most of them on a backbone.
+HEADS = {'appearance', 'fcn', 'rcnn', 'spp_net', 'fast_rcnn', 'faster_rcnn', 'ssd', 'yolo'}
 
 
 def read_documented_stages(root):

@@ -16,6 +16,7 @@ from canon.tracking.association import (
     assign_then_gate,
     match_mutual_best,
     sinkhorn,
+    sinkhorn_log,
 )
 
 SHAPE, PROBLEMS = (9, 7), 120
@@ -178,6 +179,39 @@ def test_the_gradient_of_sinkhorn():
         h = 1e-6
         expected = (value(weights + h * direction) - value(weights - h * direction)) / (2 * h)
         np.testing.assert_allclose(slope, expected, rtol=1e-7)
+
+
+def test_a_learnt_weight_of_what_is_unmatched_shifts_the_assignment(problems):
+    """Matching gains its weight instead of that of the row and of the column, and fills the corner: w - unmatched."""
+    sample = problems[3:60:4]
+    plans = jax.jit(jax.vmap(functools.partial(sinkhorn, temperature=0.004, iterations=400, unmatched=0.2)))(sample)
+    for weights, plan in zip(sample, np.asarray(plans), strict=True):
+        gained = weights - 0.2
+        best = total(np.where(gained > 0, gained, 0), assign_max_weight(gained))
+        assert (plan[:-1, :-1] * gained).sum() == pytest.approx(best, abs=0.05)
+
+
+def test_sinkhorn_maximises_its_objective():
+    """A plan of the same sums, moved along any circuit of four entries, has a smaller sum of weights and entropy."""
+    rng = np.random.default_rng(4)
+    weights = rng.normal(size=(3, 4))
+    with jax.enable_x64(True):
+        log_plan = np.asarray(sinkhorn_log(weights, 0.5, 500, unmatched=-0.3))
+    scores = np.full((4, 5), -0.3)
+    scores[:3, :4] = weights
+
+    def objective(plan):
+        return (plan * scores).sum() - 0.5 * (plan * np.log(plan)).sum()
+
+    plan = np.exp(log_plan)
+    np.testing.assert_allclose(plan.sum(1), [1, 1, 1, 4], atol=1e-9)
+    np.testing.assert_allclose(plan.sum(0), [1, 1, 1, 1, 3], atol=1e-9)
+    for _ in range(50):
+        rows, columns = rng.choice(4, 2, replace=False), rng.choice(5, 2, replace=False)
+        move = np.zeros_like(plan)
+        move[rows[0], columns[0]] = move[rows[1], columns[1]] = 1
+        move[rows[0], columns[1]] = move[rows[1], columns[0]] = -1
+        assert objective(plan + 1e-3 * plan[np.ix_(rows, columns)].min() * move) < objective(plan)
 
 
 def test_affinities():

@@ -20,7 +20,7 @@ class NetworkRow(NamedTuple):
 
     name: str
     arguments: dict[str, Any]
-    size: int
+    size: int | tuple[int, int]
     parameters: int
     multiply_adds: int
     field: tuple[int, int]
@@ -39,7 +39,7 @@ def cite(
     top5: float | None,
     source: str | None,
     multiply_adds: float | None = None,
-    size: int = 224,
+    size: int | tuple[int, int] = 224,
     channels: int = 3,
     **arguments: Any,
 ) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def cite(
       top5: accuracy in per cent.
       source: where it is published.
       multiply_adds: for one image.
-      size: height and width of the images.
+      size: height and width of the images, one number for a square.
       channels: of the images.
       **arguments: of the constructor.
     """

@@ -27,6 +27,7 @@ from canon.tracking.association import (
     assign_then_gate,
     match_mutual_best,
     sinkhorn,
+    sinkhorn_log,
 )
 from canon.tracking.byte_track import byte_track
 from canon.tracking.deep_sort import deep_sort
@@ -47,5 +48,5 @@ __all__ = [
     'MotionModel', 'TrackEstimate', 'Tracker', 'TrackerState', 'affinity', 'assign_cascade', 'assign_max_weight',
     'assign_min_cost', 'assign_then_gate', 'association', 'byte_track', 'center_size_motion', 'deep_sort',
     'deep_sort_motion', 'interpolate_gaps', 'kalman', 'link_tracklets', 'list_rows', 'match_mutual_best', 'oc_sort',
-    'offline', 'run', 'sinkhorn', 'smooth_tracks', 'solve_min_cost_flow', 'sort', 'sort_motion', 'track_by_flow',
+    'offline', 'run', 'sinkhorn', 'sinkhorn_log', 'smooth_tracks', 'solve_min_cost_flow', 'sort', 'sort_motion', 'track_by_flow',
 ]  # fmt: skip

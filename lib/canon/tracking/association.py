@@ -31,6 +31,7 @@ from scipy.optimize import linear_sum_assignment
 from canon.tracking.arrays import Array, array_module
 
 UNMATCHED = -1  # in place of the index of a column
+_NOTHING = -1e9  # the logarithm of no mass: unlike those of -inf, its differences are finite
 
 
 def assign_max_weight(weights: Array) -> Array:
@@ -204,12 +205,32 @@ def sinkhorn(
     iterations: int = 50,
     rows: jax.Array | None = None,
     columns: jax.Array | None = None,
+    unmatched: float | jax.Array = 0.0,
 ) -> jax.Array:
     """Computes a soft assignment that is differentiable, with a row and a column for what stays unmatched.
 
+    The exponential of `sinkhorn_log`, which documents the arguments.
+
+    Returns:
+      P [N + 1, M + 1]: the last column holds the probability that a row is unmatched, the last row that of columns.
+      Padding has zeros.
+    """
+    return jnp.exp(sinkhorn_log(weights, temperature, iterations, rows, columns, unmatched))
+
+
+def sinkhorn_log(
+    weights: jax.Array,
+    temperature: float | jax.Array = 0.1,
+    iterations: int = 50,
+    rows: jax.Array | None = None,
+    columns: jax.Array | None = None,
+    unmatched: float | jax.Array = 0.0,
+) -> jax.Array:
+    """Computes the logarithm of a soft assignment, as a loss needs it: that of a small probability stays finite.
+
     Maximises sum P_ij w_ij + temperature H(P), entropy H, over plans whose rows and columns sum to 1 (Cuturi 2013, in
-    the logarithm; the slack as in Sarlin et al. 2020, eq. 8, with a score of 0). As the temperature goes to 0 the plan
-    becomes the assignment of `assign_max_weight`; learnt scores may be of either sign.
+    the logarithm; the further row and column as in Sarlin et al. 2020, eq. 8 to 10). As the temperature goes to 0 the
+    plan becomes the assignment of `assign_max_weight` of weights - unmatched; learnt weights may be of either sign.
 
     Args:
       weights: [N, M].
@@ -217,22 +238,22 @@ def sinkhorn(
       iterations: of alternately normalising rows and columns.
       rows: bool [N], False for padding. None: all are valid.
       columns: bool [M], likewise.
+      unmatched: weight of a row, and of a column, that stays unmatched; learnt in SuperGlue (eq. 8).
 
     Returns:
-      [N + 1, M + 1]: the last column holds the probability that a row is unmatched, the last row that of columns.
-      Padding has zeros.
+      log P [N + 1, M + 1]; the last column and row are those of what is unmatched. Padding has about -1e9.
     """
     n, m = weights.shape
     rows = jnp.ones(n, bool) if rows is None else rows
     columns = jnp.ones(m, bool) if columns is None else columns
-    nothing = -1e9  # a logarithm of zero mass whose differences are finite, unlike those of -inf
     allowed = jnp.pad(rows, (0, 1), constant_values=True)[:, None] & jnp.pad(columns, (0, 1), constant_values=True)
-    scores = jnp.where(allowed, jnp.pad(weights, ((0, 1), (0, 1))) / temperature, nothing)
+    padded = jnp.full((n + 1, m + 1), unmatched, weights.dtype).at[:n, :m].set(weights)
+    scores = jnp.where(allowed, padded / temperature, _NOTHING)
 
     def log_mass(valid, others):
         count = others.sum().astype(scores.dtype)
-        slack = jnp.where(count > 0, jnp.log(jnp.maximum(count, 1)), nothing)
-        return jnp.append(jnp.where(valid, jnp.zeros((), scores.dtype), nothing), slack)
+        slack = jnp.where(count > 0, jnp.log(jnp.maximum(count, 1)), _NOTHING)
+        return jnp.append(jnp.where(valid, jnp.zeros((), scores.dtype), _NOTHING), slack)
 
     row_mass, column_mass = log_mass(rows, columns), log_mass(columns, rows)
 
@@ -240,11 +261,11 @@ def sinkhorn(
         u, v = potentials
         u = row_mass - jax.nn.logsumexp(scores + v, 1)
         v = column_mass - jax.nn.logsumexp(scores + u[:, None], 0)
-        return (jnp.maximum(u, nothing), jnp.maximum(v, nothing)), None
+        return (jnp.maximum(u, _NOTHING), jnp.maximum(v, _NOTHING)), None
 
     start = jnp.zeros(n + 1, scores.dtype), jnp.zeros(m + 1, scores.dtype)
     (u, v), _ = lax.scan(normalise, start, None, length=iterations)
-    return jnp.where(allowed, jnp.exp(scores + u[:, None] + v), 0)
+    return jnp.where(allowed, scores + u[:, None] + v, _NOTHING)
 
 
 def _assign_by_scipy(weights: np.ndarray) -> np.ndarray:
