@@ -82,22 +82,19 @@ def ctc(
     return jnp.where(jnp.isinf(loss), 0, loss) if zero_infinity else loss
 
 
-class _Lattice(NamedTuple):
-    """The label with blanks between, before and after its characters, l' of the paper: S = 2 N + 1 places."""
+class _Places(NamedTuple):
+    """Log probabilities of the places of l' of the paper, a label with blanks before, between and after its characters.
 
-    symbols: jax.Array  # [B, S]
-    skip: jax.Array  # [B, S], log 1 where a path may come from two places before, else log 0
-    final: jax.Array  # [B, S], log 1 where a path may end, else log 0
+    Blanks and characters are kept apart: a blank has two predecessors only, and all blanks of a frame one probability.
+    Rows come last, since that is the axis along which neighbours are computed alike.
+    """
 
+    blanks: jax.Array  # [..., N + 1, B], after 0 to N characters
+    characters: jax.Array  # [..., N, B]
 
-def _build_lattice(labels: jax.Array, lengths: jax.Array, blank: int) -> _Lattice:
-    rows, n = labels.shape
-    symbols = jnp.full((rows, 2 * n + 1), blank, labels.dtype).at[:, 1::2].set(labels)
-    # A blank may be skipped between two characters that differ (section 4.1); between equal ones it separates them.
-    differs = jnp.pad(symbols[:, 2:] != symbols[:, :-2], ((0, 0), (2, 0)))[:, : 2 * n + 1]
-    place, end = jnp.arange(2 * n + 1), 2 * lengths[:, None]
-    final = (place == end) | (place == end - 1)
-    return _Lattice(symbols, _log_indicator(differs & (symbols != blank)), _log_indicator(final))
+    def flip(self, frames: bool = False) -> '_Places':
+        """Reverses the order of the places, and of the frames that come first."""
+        return _Places(*(jnp.flip(x, (0, -2) if frames else -2) for x in self))
 
 
 def _log_indicator(allowed: jax.Array) -> jax.Array:
@@ -105,81 +102,119 @@ def _log_indicator(allowed: jax.Array) -> jax.Array:
     return jnp.where(allowed, 0.0, _LOG_ZERO)
 
 
+def _find_skips(labels: jax.Array, blank: int) -> jax.Array:
+    """Returns log 1 where a character may directly follow the one before it, else log 0, [N, B].
+
+    A blank may be skipped between two characters that differ (section 4.1); between equal ones it separates them.
+    """
+    differs = jnp.pad(labels[:, 1:] != labels[:, :-1], ((0, 0), (1, 0)))[:, : labels.shape[1]]
+    return _log_indicator(differs & (labels != blank)).T
+
+
+def _start(rows: int, characters: int, after: jax.Array | int, dtype) -> _Places:
+    """All paths are at the blank after so many characters."""
+    blanks = _log_indicator(jnp.arange(characters + 1)[:, None] == jnp.broadcast_to(after, rows))
+    return _Places(blanks.astype(dtype), jnp.full((characters, rows), _LOG_ZERO, dtype))
+
+
+def _advance(skip, state: _Places, frame):
+    """One frame of the recursion of eq. 6, for a `jax.lax.scan`; frames beyond a row's length leave it as it is."""
+    (log_y_blank, log_y), valid = frame
+    before = jnp.pad(state.characters, ((1, 0), (0, 0)), constant_values=_LOG_ZERO)
+    blanks = _log_sum(state.blanks, before) + log_y_blank
+    characters = _log_sum(state.characters, state.blanks[:-1], before[:-1] + skip) + log_y
+    new = _Places(blanks, characters)
+    state = jax.tree.map(lambda new, old: jnp.where(valid, new, old), new, state)
+    return state, state
+
+
+def _end(state: _Places, lengths: jax.Array) -> jax.Array:
+    """Returns log p(label): paths end at the last character or at the blank after it, [B]."""
+    characters = jnp.pad(state.characters, ((1, 0), (0, 0)), constant_values=_LOG_ZERO)
+    last = [jnp.take_along_axis(x, lengths[None], 0)[0] for x in (state.blanks, characters)]
+    return jnp.logaddexp(*last)
+
+
+def _loss(log_p: jax.Array) -> jax.Array:
+    return jnp.where(log_p < _LEAST, jnp.inf, jnp.maximum(-log_p, 0))
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _ctc(logits, logit_lengths, labels, label_lengths, blank):
-    return _forward(logits, logit_lengths, labels, label_lengths, blank)[0]
+    emissions = _prepare(logits, labels, blank)[0]
+    start = _start(*labels.shape, 0, logits.dtype)
+    frames = emissions, _valid_frames(logits, logit_lengths)
+    return _loss(_end(jax.lax.scan(partial(_advance, _find_skips(labels, blank)), start, frames)[0], label_lengths))
 
 
 def _forward(logits, logit_lengths, labels, label_lengths, blank):
-    """Returns the loss, and the residuals of the gradient: alpha of eq. 6 for every frame, among others."""
-    lattice = _build_lattice(labels, label_lengths, blank)
-    top = logits.max(-1)
-    # Kept for the gradient in place of the logits: the softmax of many classes costs more than all of the recursion.
-    exps = jnp.exp(logits - top[:, :, None])
-    total = exps.sum(-1)
-    emissions = _gather_emissions(logits, top, jnp.log(total), lattice.symbols)
-    # Before the first frame all paths are at place 0: they may stay (blank) or go on to the first character.
-    start = jnp.full(lattice.symbols.shape, _LOG_ZERO, logits.dtype).at[:, 0].set(0)
+    """Returns the loss, and the residuals of the gradient: log (alpha beta / y) of eq. 6 and 10 among others.
 
-    def step(alpha, frame):
-        log_y, valid = frame
-        new = _log_sum(alpha, _shift_right(alpha, 1), _shift_right(alpha, 2) + lattice.skip) + log_y
-        alpha = jnp.where(valid[:, None], new, alpha)
-        return alpha, alpha
-
-    end, alphas = jax.lax.scan(step, start, (emissions, _valid_frames(logits, logit_lengths)))
-    log_p = jax.nn.logsumexp(end + lattice.final, axis=-1)
-    loss = jnp.where(log_p < _LEAST, jnp.inf, jnp.maximum(-log_p, 0))
-    return loss, (exps, total, logit_lengths, labels, label_lengths, emissions, alphas, log_p)
+    Alpha and beta are one recursion, that of beta from the last frame and the last place on. They run side by side as
+    2 B rows, since a frame of a small batch takes little longer for twice the rows.
+    """
+    emissions, exps, total = _prepare(logits, labels, blank)
+    valid, skip = _valid_frames(logits, logit_lengths), _find_skips(labels, blank)
+    n = labels.shape[1]
+    start = _start(*labels.shape, 0, logits.dtype), _start(*labels.shape, n - label_lengths, logits.dtype)
+    skip_back = jnp.pad(skip, ((0, 1), (0, 0)), constant_values=_LOG_ZERO)[1:][::-1]
+    frames = (emissions, valid), (emissions.flip(frames=True), valid[::-1])
+    _, states = jax.lax.scan(
+        partial(_advance, jnp.concatenate([skip, skip_back], -1)),
+        *(jax.tree.map(lambda *x: jnp.concatenate(x, -1), *pair) for pair in (start, frames)),
+    )
+    alphas = jax.tree.map(lambda x: x[..., : len(labels)], states)
+    betas = jax.tree.map(lambda x: x[..., len(labels) :], states).flip(frames=True)
+    log_p = _end(jax.tree.map(lambda x: x[-1], alphas) if len(valid) else start[0], label_lengths)
+    # Both contain the emission of their frame.
+    paths = jax.tree.map(lambda alpha, beta, log_y: alpha + beta - log_y, alphas, betas, emissions)
+    return _loss(log_p), (exps, total, labels, paths, valid, log_p)
 
 
 def _backward(blank, saved, g):
     """Returns the softmax minus the posterior of each class, frame by frame: eq. 16.
 
-    The posterior of a place is alpha beta / p, with beta of eq. 10 without the emission of its own frame; that of the
-    blank is the sum over its N + 1 places, that of another class the sum over its characters.
+    The posterior of a place is alpha beta / (y p); that of the blank is the sum over its N + 1 places, that of another
+    class the sum over its characters.
     """
-    exps, total, logit_lengths, labels, label_lengths, emissions, alphas, log_p = saved
-    lattice, valid = _build_lattice(labels, label_lengths, blank), _valid_frames(exps, logit_lengths)
-    skip = _shift_left(lattice.skip, 2)
-
-    # The carry includes the emission of its frame: XLA:CPU takes five times as long if the emission is added first.
-    def step(beta, frame):
-        log_y, valid = frame
-        without_emission = _log_sum(beta, _shift_left(beta, 1), _shift_left(beta, 2) + skip)
-        return jnp.where(valid[:, None], without_emission + log_y, beta), without_emission
-
-    # After the last frame all paths are at the last blank, which the last character reaches too.
-    place = jnp.arange(lattice.symbols.shape[1])
-    end = _log_indicator(place == 2 * label_lengths[:, None]).astype(exps.dtype)
-    betas = jax.lax.scan(step, end, (emissions, valid), reverse=True)[1]
+    exps, total, labels, paths, valid, log_p = saved
     has_gradient = valid & (log_p >= _LEAST)
-    posterior = jnp.exp(alphas + betas - log_p[:, None]) * g[:, None]
-    posterior = jnp.where(has_gradient[:, :, None], posterior, 0).transpose(1, 0, 2)  # [B, T, S]
+    blanks, characters = (
+        jnp.where(has_gradient[:, None], jnp.exp(x - log_p) * g, 0).transpose(2, 1, 0)  # [B, places, T]
+        for x in paths
+    )
     softmax = jnp.where(has_gradient.T[:, :, None], exps * (g[:, None] / total)[:, :, None], 0)
     # The blank and the few characters are subtracted a column [T] at a time: XLA:CPU scatters in a loop, of B (N + 1)
     # turns then and not of B T N.
     classes = jnp.pad(labels, ((0, 0), (1, 0)), constant_values=blank)
-    expected = jnp.concatenate([posterior[:, :, ::2].sum(-1, keepdims=True), posterior[:, :, 1::2]], -1)
-    grad = softmax.at[jnp.arange(len(labels))[:, None], :, classes].add(-expected.swapaxes(1, 2))
+    expected = jnp.concatenate([blanks.sum(1, keepdims=True), characters], 1)
+    grad = softmax.at[jnp.arange(len(labels))[:, None], :, classes].add(-expected)
     return grad, None, None, None
 
 
 _ctc.defvjp(_forward, _backward)
 
 
-def _gather_emissions(logits: jax.Array, top: jax.Array, log_total: jax.Array, symbols: jax.Array) -> jax.Array:
-    """Returns log p of each place's symbol in each frame, [T, B, S], without the log softmax of all classes.
+def _prepare(logits: jax.Array, labels: jax.Array, blank: int) -> tuple[_Places, jax.Array, jax.Array]:
+    """Returns log p of each place in each frame without the log softmax of all classes, and what the softmax is made of.
 
-    Args:
-      logits: [B, T, C].
-      top: the largest logit of each frame, [B, T].
-      log_total: log sum exp(logit - top) of each frame, [B, T].
-      symbols: [B, S].
+    Returns:
+      emissions: blanks [T, 1, B], characters [T, N, B].
+      exps: exp(logit - largest logit of its frame), [B, T, C]. Kept for the gradient in place of the logits: the
+        softmax of many classes costs more than all of the recursion.
+      total: their sum, [B, T].
     """
-    chosen = logits[jnp.arange(len(symbols))[:, None], :, symbols].transpose(2, 0, 1)
-    # One after the other: their sum would lose digits of large logits.
-    return jnp.maximum(chosen - top.T[:, :, None] - log_total.T[:, :, None], _LOG_ZERO)
+    top = logits.max(-1)
+    exps = jnp.exp(logits - top[:, :, None])
+    total = exps.sum(-1)
+    log_total = jnp.log(total)
+
+    def normalise(chosen):
+        # One after the other: their sum would lose digits of large logits.
+        return jnp.maximum(chosen - top[:, None] - log_total[:, None], _LOG_ZERO).transpose(2, 1, 0)
+
+    chosen = logits[jnp.arange(len(labels))[:, None], :, labels]  # [B, N, T]
+    return _Places(normalise(logits[:, None, :, blank]), normalise(chosen)), exps, total
 
 
 def _valid_frames(logits: jax.Array, lengths: jax.Array) -> jax.Array:
@@ -187,19 +222,13 @@ def _valid_frames(logits: jax.Array, lengths: jax.Array) -> jax.Array:
     return jnp.arange(logits.shape[1])[:, None] < lengths
 
 
-def _shift_right(x: jax.Array, places: int) -> jax.Array:
-    """Shifts log probabilities [B, S] by `places`, filled up with log 0."""
-    return jnp.pad(x, ((0, 0), (places, 0)), constant_values=_LOG_ZERO)[:, : x.shape[1]]
-
-
-def _shift_left(x: jax.Array, places: int) -> jax.Array:
-    return jnp.pad(x, ((0, 0), (0, places)), constant_values=_LOG_ZERO)[:, places:]
-
-
-def _log_sum(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
-    """log(e^a + e^b + e^c)."""
-    top = jnp.maximum(jnp.maximum(a, b), c)
-    return top + jnp.log(jnp.exp(a - top) + jnp.exp(b - top) + jnp.exp(c - top))
+def _log_sum(a: jax.Array, b: jax.Array, c: jax.Array | None = None) -> jax.Array:
+    """log(e^a + e^b + e^c), without the exponential of the largest, which is 1."""
+    low, top = jnp.minimum(a, b), jnp.maximum(a, b)
+    if c is None:
+        return top + jnp.log(1 + jnp.exp(low - top))
+    middle, top = jnp.minimum(top, c), jnp.maximum(top, c)
+    return top + jnp.log(1 + jnp.exp(low - top) + jnp.exp(middle - top))
 
 
 def _check(logits, logit_lengths, labels, label_lengths, blank) -> None:
