@@ -37,6 +37,8 @@ STREAMS = {
     'digit sequences': 15,  # of (seed, split, sequence)
     'sequence frames': 16,  # of (seed, split, sequence, frame): the noise of a picture
     'sequence detections': 17,  # of (seed, split, sequence, frame)
+    'class groups': 18,  # of (seed, step)
+    'association pairs': 19,  # of (seed, step)
 }
 _MASK = (1 << 64) - 1
 _local = threading.local()

@@ -70,6 +70,34 @@ def balanced(source: Source, seed: int, batch_size: int, field: str = 'label') -
     return _Balanced(field_values(source, field), seed, batch_size, field)
 
 
+def class_groups(
+    source: Source,
+    seed: int,
+    batch_size: int,
+    examples: named.Count = 4,
+    within: str | None = None,
+    field: str = 'label',
+) -> Order:
+    """Fills batches with P classes of K examples each: Hermans et al. 2017, "In defense of the triplet loss", section 2.
+
+    Each step draws its classes and their examples independently; a class of fewer than K examples repeats them.
+
+    Args:
+      source: the examples.
+      seed: of the run.
+      batch_size: P K.
+      examples: K.
+      within: a field of which a batch takes whole values, in random order, until it has P classes: with 'sequence' most
+        classes of a batch share their sequence, so that they are not told apart by its ground. None draws all classes
+        alike.
+      field: of the classes.
+
+    Raises:
+      UsageError: `examples` does not divide the size of the batch, or there are fewer than P classes.
+    """
+    return _ClassGroups(source, seed, batch_size, examples, within, field)
+
+
 def _in_order(n, positions):
     return positions % n, positions // n
 
@@ -120,6 +148,42 @@ class _Balanced:
             # Only the permutation in use is kept: positions come in order, so another one is rarely needed.
             cached = self._cycle[c] = cycle, generator.permutation(self.groups[c])
         return cached[1][place], cycle
+
+
+class _ClassGroups:
+    def __init__(self, source, seed, batch_size, examples, within, field):
+        labels = field_values(source, field)
+        classes, inverse = np.unique(labels, return_inverse=True)
+        self.seed, self.batch_size, self.examples = seed, batch_size, examples
+        self.count, rest = divmod(batch_size, examples)
+        if rest or self.count > len(classes):
+            raise UsageError(
+                f'sampler: batch_size={batch_size} must be a multiple of examples={examples} and have at most the '
+                f'{len(classes)} classes of {source!r}'
+            )
+        self.members = [np.flatnonzero(inverse == i) for i in range(len(classes))]
+        groups = np.zeros(len(labels), int)
+        if within is not None:
+            groups = np.unique(field_values(source, within), return_inverse=True)[1]
+        self.group_of_class = groups[[rows[0] for rows in self.members]]
+
+    def __call__(self, positions):
+        steps, places = np.divmod(positions, self.batch_size)
+        ids, visits = np.empty_like(positions), np.empty_like(positions)
+        for step in np.unique(steps).tolist():
+            at = steps == step
+            ids[at] = self._draw(step)[places[at]]
+            # An example that a class repeats within a step is another visit.
+            visits[at] = step * self.examples + places[at] % self.examples
+        return ids, visits
+
+    def _draw(self, step):
+        """Returns the examples of a step, [P K], class by class."""
+        rng = keys.stream('class groups', self.seed, step)
+        group_rank = rng.permutation(self.group_of_class.max() + 1)[self.group_of_class]
+        classes = np.lexsort((rng.random(len(group_rank)), group_rank))[: self.count]
+        members = [self.members[i] for i in classes]
+        return np.concatenate([rng.choice(m, self.examples, replace=len(m) < self.examples) for m in members])
 
 
 # By what they return, so that a new sampler is a new function of this module.

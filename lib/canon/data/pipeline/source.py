@@ -59,7 +59,7 @@ def labels(source: Source, field: str = 'label') -> np.ndarray:
 def field_values(source: Source, field: str) -> np.ndarray:
     """Returns the values [n] of one field of all examples: numbers or texts, one per example.
 
-    They are taken from memory or from `source.labels()` where possible; otherwise every example is read.
+    They are taken from memory, from `source.columns` {field: [n]} or from `source.labels()` where possible; otherwise every example is read.
     Raises UsageError where an example has no such field, or more than one value in it.
     """
     if isinstance(source, Cached):
@@ -67,8 +67,9 @@ def field_values(source: Source, field: str) -> np.ndarray:
     quick = getattr(source, 'labels', None)
     if quick and field == 'label':
         return np.asarray(quick())
-    if isinstance(source, Arrays) and field in source.arrays:
-        return source.arrays[field]
+    columns = source.arrays if isinstance(source, Arrays) else getattr(source, 'columns', {})
+    if field in columns:
+        return np.asarray(columns[field])
     n = len(source)
     values = [
         example.get(field)
