@@ -1,7 +1,7 @@
 """Networks of appearance: crops of objects to unit vectors that are close for the same object.
 
 Wojke, Bewley, Paulus, "Simple online and realtime tracking with a deep association metric", 2017, Table 1; the
-activations are those of Wojke and Bewley, "Deep cosine metric learning for person re-identification", 2018, section 4.1:
+activations are those of Wojke and Bewley, "Deep cosine metric learning for person re-identification", 2018:
 
 | layer | stride | output at 128x64 |
 |---|---|---|

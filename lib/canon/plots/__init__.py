@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from canon.plots.alignment import draw_alignments
     from canon.plots.animation import Animation
     from canon.plots.annotated import draw_annotated_images
+    from canon.plots.assignments import draw_assignment
     from canon.plots.bars import draw_class_accuracy, draw_class_scores, draw_reliability
     from canon.plots.costs import draw_cost_parts, draw_score_by_cost
     from canon.plots.coverage import draw_prior_coverage, draw_recall_by_size
@@ -33,6 +34,7 @@ _HOMES = {
     'alignment': ('draw_alignments',),
     'animation': ('Animation',),
     'annotated': ('draw_annotated_images',),
+    'assignments': ('draw_assignment',),
     'bars': ('draw_class_accuracy', 'draw_class_scores', 'draw_reliability'),
     'costs': ('draw_cost_parts', 'draw_score_by_cost'),
     'coverage': ('draw_prior_coverage', 'draw_recall_by_size'),
@@ -55,13 +57,14 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     'Animation', 'Landscape', 'animate_paths', 'best_setting', 'draw_alignments', 'draw_annotated_images',
-    'draw_best', 'draw_class_accuracy', 'draw_class_scores', 'draw_confusion_matrix', 'draw_cost_parts',
-    'draw_curves', 'draw_detections', 'draw_errors', 'draw_feature_maps', 'draw_filters', 'draw_form_scores',
-    'draw_frame_probabilities', 'draw_gallery', 'draw_histograms', 'draw_label_maps', 'draw_lexicon_sizes',
-    'draw_meshes', 'draw_move_clouds', 'draw_moving_points', 'draw_paths', 'draw_precision_recall',
-    'draw_prior_coverage', 'draw_proposal_recall', 'draw_recall_by_size', 'draw_reliability', 'draw_score_by_cost',
-    'draw_slices', 'draw_surprisal', 'draw_sweep', 'draw_text_images', 'draw_translations', 'draw_warp_history',
-    'make_voc_palette', 'median_score', 'overlay_label_map', 'save_content',
+    'draw_assignment', 'draw_best', 'draw_class_accuracy', 'draw_class_scores', 'draw_confusion_matrix',
+    'draw_cost_parts', 'draw_curves', 'draw_detections', 'draw_errors', 'draw_feature_maps', 'draw_filters',
+    'draw_form_scores', 'draw_frame_probabilities', 'draw_gallery', 'draw_histograms', 'draw_label_maps',
+    'draw_lexicon_sizes', 'draw_meshes', 'draw_move_clouds', 'draw_moving_points', 'draw_paths',
+    'draw_precision_recall', 'draw_prior_coverage', 'draw_proposal_recall', 'draw_recall_by_size',
+    'draw_reliability', 'draw_score_by_cost', 'draw_slices', 'draw_surprisal', 'draw_sweep', 'draw_text_images',
+    'draw_translations', 'draw_warp_history', 'make_voc_palette', 'median_score', 'overlay_label_map',
+    'save_content',
 ]  # fmt: skip
 
 

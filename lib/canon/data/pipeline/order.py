@@ -78,7 +78,7 @@ def class_groups(
     within: str | None = None,
     field: str = 'label',
 ) -> Order:
-    """Fills batches with P classes of K examples each: Hermans et al. 2017, "In defense of the triplet loss", section 2.
+    """Fills batches with P classes of K examples each: Hermans et al. 2017, section 2.
 
     Each step draws its classes and their examples independently; a class of fewer than K examples repeats them.
 

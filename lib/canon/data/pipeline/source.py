@@ -59,7 +59,8 @@ def labels(source: Source, field: str = 'label') -> np.ndarray:
 def field_values(source: Source, field: str) -> np.ndarray:
     """Returns the values [n] of one field of all examples: numbers or texts, one per example.
 
-    They are taken from memory, from `source.columns` {field: [n]} or from `source.labels()` where possible; otherwise every example is read.
+    They are taken from memory, from `source.columns` {field: [n]} or from `source.labels()` where possible; otherwise
+    every example is read.
     Raises UsageError where an example has no such field, or more than one value in it.
     """
     if isinstance(source, Cached):
