@@ -149,6 +149,47 @@ def test_appearance_carries_a_track_through_occlusion():
     assert state.next_id == 1 + np.isfinite(flicker[:, 0, 0]).sum()
 
 
+@pytest.mark.parametrize('form', ['numpy', pytest.param('jax', marks=pytest.mark.slow)])
+def test_an_affinity_of_the_users(form):
+    """The IoU as an affinity is SORT; the cosine with the last embedding is DeepSORT with galleries of one."""
+    sequence = draw_detections(1)
+
+    def compute_iou(tracks, detections):
+        return tracking.affinity.compute_iou(tracks['boxes'], detections['boxes'])
+
+    def compute_cosine(tracks, detections):
+        return tracking.affinity.compute_cosine_similarity(tracks['embeddings'], detections['embeddings'])
+
+    pairs = [
+        (sort(max_age=3, slots=24, form=form), sort(max_age=3, slots=24, form=form, affinity=compute_iou)),
+        (
+            deep_sort(8, slots=24, max_age=12, gallery_size=1, form=form),
+            deep_sort(8, slots=24, max_age=12, affinity=compute_cosine, form=form),
+        ),
+    ]
+    for plain, given in pairs:
+        expected, found = (run(tracker, sequence)[1] for tracker in (plain, given))
+        assert expected['ids'].max() > 7
+        for key in expected:
+            np.testing.assert_allclose(found[key], expected[key], atol=1e-4)
+
+
+def test_an_affinity_reads_gaps_and_what_was_last_seen():
+    """An object that hides for two frames: its box then is the last detection, and its gap is three frames."""
+    seen = []
+
+    def record(tracks, detections):
+        seen.append((tracks['gaps'][tracks['valid']].tolist(), tracks['observed'][tracks['valid']].tolist()))
+        return tracking.affinity.compute_iou(tracks['boxes'], detections['boxes'])
+
+    paths = np.stack([np.arange(6.0) * 2, np.zeros(6)], -1)[:, None]
+    paths[3:5] = np.nan
+    run(sort(max_age=9, form='numpy', affinity=record), scene(paths))
+    gaps, observed = zip(*seen[1:], strict=True)
+    assert gaps == ([1], [1], [1], [2], [3])
+    assert observed == ([[0, 0, 20, 40]], [[2, 0, 22, 40]], [[4, 0, 24, 40]], [[4, 0, 24, 40]], [[4, 0, 24, 40]])
+
+
 def test_recently_seen_tracks_choose_first():
     """Two tracks that look alike: the detection goes to the one that was seen last, though the other is as near."""
     x = np.array([[0.0, 6]] * 6 + [[0, np.nan]] * 3 + [[3, np.nan]])

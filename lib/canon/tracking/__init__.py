@@ -32,6 +32,7 @@ from canon.tracking.association import (
 from canon.tracking.byte_track import byte_track
 from canon.tracking.deep_sort import deep_sort
 from canon.tracking.kalman import MotionModel, TrackEstimate, center_size_motion, deep_sort_motion, sort_motion
+from canon.tracking.observations import Affinity
 from canon.tracking.oc_sort import oc_sort
 from canon.tracking.offline import (
     interpolate_gaps,
@@ -45,8 +46,9 @@ from canon.tracking.sort import sort
 from canon.tracking.tracker import Tracker, TrackerState, run
 
 __all__ = [
-    'MotionModel', 'TrackEstimate', 'Tracker', 'TrackerState', 'affinity', 'assign_cascade', 'assign_max_weight',
-    'assign_min_cost', 'assign_then_gate', 'association', 'byte_track', 'center_size_motion', 'deep_sort',
-    'deep_sort_motion', 'interpolate_gaps', 'kalman', 'link_tracklets', 'list_rows', 'match_mutual_best', 'oc_sort',
-    'offline', 'run', 'sinkhorn', 'sinkhorn_log', 'smooth_tracks', 'solve_min_cost_flow', 'sort', 'sort_motion', 'track_by_flow',
+    'Affinity', 'MotionModel', 'TrackEstimate', 'Tracker', 'TrackerState', 'affinity', 'assign_cascade',
+    'assign_max_weight', 'assign_min_cost', 'assign_then_gate', 'association', 'byte_track',
+    'center_size_motion', 'deep_sort', 'deep_sort_motion', 'interpolate_gaps', 'kalman', 'link_tracklets',
+    'list_rows', 'match_mutual_best', 'oc_sort', 'offline', 'run', 'sinkhorn', 'sinkhorn_log', 'smooth_tracks',
+    'solve_min_cost_flow', 'sort', 'sort_motion', 'track_by_flow',
 ]  # fmt: skip

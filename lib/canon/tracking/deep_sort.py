@@ -7,6 +7,7 @@ from canon.tracking.affinity import compute_gallery_similarity, compute_valid_io
 from canon.tracking.arrays import Array, array_module, select_rows
 from canon.tracking.association import assign_cascade, assign_min_cost
 from canon.tracking.kalman import CHI2_95, MotionModel, deep_sort_motion
+from canon.tracking.observations import Affinity, make_observations, measure_affinity, remember_observations
 from canon.tracking.tracker import (
     Form,
     Tracker,
@@ -35,6 +36,7 @@ def deep_sort(
     slots: int = 128,
     motion: MotionModel | None = None,
     form: Form = 'jax',
+    affinity: Affinity | None = None,
 ) -> Tracker:
     """Makes a DeepSORT tracker. It reads `embeddings` [D, E] of the detections.
 
@@ -43,7 +45,7 @@ def deep_sort(
     reported up to one frame after its last detection.
 
     Args:
-      embedding_size: E.
+      embedding_size: E; 0 with an `affinity` that reads no embeddings.
       max_cosine_cost: largest 1 - cosine of a detection and the nearest embedding of the track.
       max_iou_cost: largest 1 - IoU.
       max_motion_distance: gate of the squared Mahalanobis distance, for assignments by appearance; inf has none.
@@ -56,16 +58,24 @@ def deep_sort(
       slots: tracks that can live at once, those without detections included.
       motion: None: `kalman.deep_sort_motion()`.
       form: 'jax' or 'numpy', see `canon.tracking.tracker`.
+      affinity: (tracks, detections) -> [S, D], at most 1, in place of the cosine, such as a learnt one:
+        `max_cosine_cost` is the largest 1 - affinity then, and there are no galleries. See
+        `canon.tracking.observations`.
     """
     model, dtype = motion or deep_sort_motion(), float_dtype(form)
-    memory = {'gallery': ((gallery_size, embedding_size), dtype), 'filled': ((), 'int32')}
+    if affinity is None:
+        memory = {'gallery': ((gallery_size, embedding_size), dtype), 'filled': ((), 'int32')}
+    else:
+        memory = make_observations(form, embedding_size)
 
     def step(state, detections):
         detections = read_detections(detections, form)
         xp = array_module(detections['boxes'])
         usable = detections['valid'] & (detections['scores'] >= min_score)
         count = len(usable)
-        embeddings = normalize_embeddings(xp.where(usable[:, None], detections['embeddings'], 0))
+        if embedding_size:
+            embeddings = normalize_embeddings(xp.where(usable[:, None], detections['embeddings'], 0))
+            detections = {**detections, 'embeddings': embeddings}
         state = age_tracks(state)
         predicted = kalman.predict(model, state.estimate)
         alive = state.ids > 0
@@ -73,8 +83,12 @@ def deep_sort(
         if match_labels:
             allowed = allowed & (state.labels[:, None] == detections['labels'])
 
-        filled = xp.arange(gallery_size) < xp.minimum(state.memory['filled'], gallery_size)[:, None]
-        cost = 1 - compute_gallery_similarity(state.memory['gallery'], filled, embeddings)
+        if affinity is None:
+            filled = xp.arange(gallery_size) < xp.minimum(state.memory['filled'], gallery_size)[:, None]
+            cost = 1 - compute_gallery_similarity(state.memory['gallery'], filled, detections['embeddings'])
+        else:
+            boxes = kalman.to_boxes(model, predicted)
+            cost = 1 - measure_affinity(affinity, state, boxes, detections, alive, usable)
         distance = kalman.gating_distance(model, predicted, detections['boxes'])
         near = allowed & state.confirmed[:, None] & (distance <= max_motion_distance)
         if motion_weight:
@@ -96,13 +110,16 @@ def deep_sort(
         state, new, source = start_tracks(state, model, detections, starting, hits=1)
         state = state._replace(
             confirmed=state.confirmed | (new & (min_hits <= 1)),
-            memory=remember(state.memory, observed, new, embeddings[xp.where(new, source, index)]),
+            memory=remember(state.memory, detections, observed, new, xp.where(new, source, index)),
         )
         reported = (state.ids > 0) & state.confirmed & (state.misses <= 1)
         return state, report_tracks(state, reported, kalman.to_boxes(model, state.estimate))
 
-    def remember(memory: dict[str, Array], observed: Array, new: Array, embeddings: Array) -> dict[str, Array]:
-        """Returns the galleries with the embeddings [S, E] of tracks with a detection in place of their oldest ones."""
+    def remember(memory: dict[str, Array], detections, observed: Array, new: Array, source: Array) -> dict[str, Array]:
+        """Returns the memory with the detections `source` [S]: embeddings take the place of a gallery's oldest ones."""
+        if affinity is not None:
+            return remember_observations(memory, detections, observed | new, source)
+        embeddings = detections['embeddings'][source]
         xp = array_module(embeddings)
         filled = xp.where(new, 0, memory['filled'])
         place = filled % gallery_size

@@ -7,6 +7,7 @@ from canon.tracking.affinity import compute_valid_iou
 from canon.tracking.arrays import array_module
 from canon.tracking.association import assign_then_gate
 from canon.tracking.kalman import MotionModel, sort_motion
+from canon.tracking.observations import Affinity, make_observations, measure_affinity, remember_observations
 from canon.tracking.tracker import (
     Form,
     Tracker,
@@ -29,6 +30,8 @@ def sort(
     slots: int = 64,
     motion: MotionModel | None = None,
     form: Form = 'jax',
+    affinity: Affinity | None = None,
+    embedding_size: int = 0,
 ) -> Tracker:
     """Makes a SORT tracker. A track is reported in frames in which it has a detection, as the filter corrected it.
 
@@ -42,8 +45,12 @@ def sort(
       slots: tracks that can live at once; about twice the number of objects.
       motion: None: `kalman.sort_motion()`.
       form: 'jax' or 'numpy', see `canon.tracking.tracker`.
+      affinity: (tracks, detections) -> [S, D] in place of the IoU, such as a learnt one; `min_iou` is its gate then.
+        See `canon.tracking.observations`.
+      embedding_size: of the embeddings of the detections that `affinity` compares; 0 if it reads none.
     """
     model = motion or sort_motion()
+    memory = {} if affinity is None else make_observations(form, embedding_size)
 
     def step(state, detections):
         detections = read_detections(detections, form)
@@ -54,7 +61,10 @@ def sort(
         predicted = kalman.predict(model, state.estimate)
         boxes = kalman.to_boxes(model, predicted)
         alive = (state.ids > 0) & xp.isfinite(boxes).all(-1)
-        iou = compute_valid_iou(boxes, detections['boxes'], alive, usable)
+        if affinity is None:
+            iou = compute_valid_iou(boxes, detections['boxes'], alive, usable)
+        else:
+            iou = measure_affinity(affinity, state, boxes, detections, alive, usable)
         if match_labels:
             iou = xp.where(state.labels[:, None] == detections['labels'], iou, 0)
         columns = assign_then_gate(iou, min_iou)
@@ -62,11 +72,13 @@ def sort(
         state = state._replace(estimate=estimate, ids=xp.where(alive, state.ids, 0))
         state = note_detections(state, detections, columns)
         starting = usable & ~find_taken(columns, len(usable))
-        state, _, _ = start_tracks(state, model, detections, starting, hits=0)
+        state, new, source = start_tracks(state, model, detections, starting, hits=0)
+        source = xp.where(new, source, xp.maximum(columns, 0))
+        state = state._replace(memory=remember_observations(state.memory, detections, new | (columns >= 0), source))
         steady = (state.hits >= min_hits) | (state.frame <= min_hits)
         tracks = report_tracks(
             state, (state.ids > 0) & (state.misses == 0) & steady, kalman.to_boxes(model, state.estimate)
         )
         return state._replace(ids=xp.where(state.misses > max_age, 0, state.ids)), tracks
 
-    return Tracker(lambda: make_tracker_state(form, model, slots), step, form, slots)
+    return Tracker(lambda: make_tracker_state(form, model, slots, memory), step, form, slots, embedding_size)
