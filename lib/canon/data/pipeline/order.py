@@ -183,7 +183,8 @@ class _ClassGroups:
         group_rank = rng.permutation(self.group_of_class.max() + 1)[self.group_of_class]
         classes = np.lexsort((rng.random(len(group_rank)), group_rank))[: self.count]
         members = [self.members[i] for i in classes]
-        return np.concatenate([rng.choice(m, self.examples, replace=len(m) < self.examples) for m in members])
+        # `resize` repeats a small class in rounds: drawn with replacement, it might be the same example K times.
+        return np.concatenate([np.resize(rng.permutation(m), self.examples) for m in members])
 
 
 # By what they return, so that a new sampler is a new function of this module.
