@@ -111,29 +111,43 @@ def _warm_up(rate: float) -> dict[str, Any]:
     return dict(name='warmup', steps='3%', then=dict(name='cosine', init=rate, final=0.0, steps='97%'))
 
 
-def small_ssd(maps: int = 4, width: float = 0.25) -> dict[str, Any]:
+def small_ssd(maps: int = 4, width: float = 0.25, scale: float = 1.0) -> dict[str, Any]:
     """Returns a narrow SSD for scenes of 128 pixels: priors from stride 4 on, upright like digits.
 
-    maps: feature maps that are predicted from, the finest first: strides 4, 8, 16, 32.
+    Args:
+      maps: feature maps that are predicted from, the finest first: strides 4, 8, 16, 32, 64.
+      width: share of the channels.
+      scale: of the priors.
     """
-    sizes = (0.055, 0.11, 0.22, 0.42, 0.7)  # relative to the image, of the square priors
+    # Relative to the image, of the square priors.
+    sizes = tuple(scale * size for size in (0.055, 0.11, 0.22, 0.42, 0.7, 0.95))
     return dict(
         name='ssd.ssd',
         num_classes=11,  # ten digits and the background
         backbone=dict(name='vgg.vgg11', width=width, batch_norm=True, init='he'),  # width: share of the channels
         stages=('conv3', 'conv4', 'conv5')[:maps],  # the backbone's maps that are predicted from
-        extras=(64,) if maps > 3 else (),  # channels of the maps after them
+        extras=(64,) * (maps - 3),  # channels of the maps after them
         sizes=sizes[: maps + 1],  # one more than maps: a second square prior has the geometric mean of two sizes
         aspect_ratios=((1.8,),) * maps,  # the median digit is 0.57 times as wide as high
     )
 
 
-def shrink_ssd(config: ConfigDict) -> ConfigDict:
+def shrink_ssd(config: ConfigDict, maps: int = 4, scale: float = 1.0) -> ConfigDict:
     """Returns a paper's recipe of SSD on few large digits, with the network of `ssd_digits.py`.
 
     Of SSD300's own network, with 1/16 of the channels, 400 steps learnt boxes, but hardly classes.
+
+    Args:
+      config: of the paper.
+      maps: feature maps that are predicted from.
+      scale: of the priors.
     """
-    return shrink(config, 128, small_ssd(), 500, 16, 0.1)
+    metric = config.target.metric
+    config = shrink(config, 128, small_ssd(maps, scale=scale), 500, 16, 0.1)
+    if metric == 'test/coco_ap':
+        config.data.evals.test.coco = True
+        config.target.update(metric=metric, at_least=0.05)  # a mean over ten thresholds, most of them strict
+    return config
 
 
 def small_yolo() -> dict[str, Any]:

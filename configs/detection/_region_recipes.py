@@ -52,12 +52,13 @@ def list_spp_stages(image: int, images: int, steps: int) -> dict[str, Any]:
     )
 
 
-def list_spp_voc_stages(short: int, canvas: int) -> dict[str, Any]:
+def list_spp_voc_stages(short: int, canvas: int, classifier: bool = False) -> dict[str, Any]:
     """Returns the stages of SPP-net on VOC, which start from weights of ImageNet.
 
     Args:
       short: shorter side in pixels of the images on which the layers after the pyramid are fine-tuned.
       canvas: side of the square that they are padded to.
+      classifier: trains a classifier of regions, as `list_spp_stages` does, in place of those weights.
     """
     transforms = dict(
         chain=('resize_short', 'pad'),
@@ -69,11 +70,16 @@ def list_spp_voc_stages(short: int, canvas: int) -> dict[str, Any]:
         data=dict(batch_size=2, train=dict(transforms=transforms)),
         run=dict(evals=None),
     )
+    first = {}
+    if classifier:
+        first = dict(classifier=RCNN_STAGES['finetune'])
+        finetune['run'].update(init_from=dict(stage='classifier'))
     shared = ('proposals', 'features', 'svms', 'boxes', 'detections')
     return dict(
         experiment='region_finetuning',
-        chain=('proposals', 'finetune', 'features', 'svms', 'boxes', 'detections'),
+        chain=('proposals', *first, 'finetune', 'features', 'svms', 'boxes', 'detections'),
         finetune=finetune,
+        **first,
         **{name: RCNN_STAGES[name] for name in shared},
     )
 
@@ -95,6 +101,13 @@ BOXES = dict(
     ridge=1000.0,  # lambda
     min_iou=0.6,  # of the regions that are fitted
     norm=20.0,
+)
+ADAM = dict(  # as `tx`, for small networks from scratch
+    chain=('clip', 'adam'),
+    clip=dict(name='clip_by_global_norm', max_norm=10.0),
+    adam=dict(
+        learning_rate=dict(name='warmup', steps='5%', then=dict(name='cosine', init=2e-3, final=0.0, steps='95%'))
+    ),
 )
 DETECT = dict(
     score_threshold=0.15,  # of the logistic function of an SVM's score, which is 0.27 at the margin of negatives
@@ -170,15 +183,7 @@ def digits(
             svms=dict(SVMS),
             boxes=dict(BOXES),
             detect=dict(DETECT),
-            tx=dict(
-                chain=('clip', 'adam'),
-                clip=dict(name='clip_by_global_norm', max_norm=10.0),
-                adam=dict(
-                    learning_rate=dict(
-                        name='warmup', steps='5%', then=dict(name='cosine', init=2e-3, final=0.0, steps='95%')
-                    )
-                ),
-            ),
+            tx=dict(ADAM),
             run=dict(
                 steps=steps,
                 log_every='5%',
@@ -284,28 +289,31 @@ def voc(
     return config
 
 
-def shrink_voc(config: ConfigDict, **sections: Mapping[str, Any]) -> ConfigDict:
-    """Returns a paper's recipe on few scenes of large digits, with a narrow network from scratch and few steps.
+def shrink_voc(
+    config: ConfigDict, model: Mapping[str, Any], at_least: float, **sections: Mapping[str, Any]
+) -> ConfigDict:
+    """Returns a paper's recipe on few scenes of large digits, with a small network from scratch and few steps.
 
     Args:
       config: of the paper.
+      model: name and arguments of the network.
+      at_least: mAP for the ledger.
       **sections: what changes in the sections of the config.
     """
     with config.unlocked():
-        source = dict(num_examples=96, height=96, width=96, sizes=(24, 64), most=3, clutter=2)
-        config.data.update(dict(name='digit_scenes', batch_size=32))
-        config.data.source = source  # in place of VOC's arguments
-        config.data.train.split, config.data.evals.test.split = 'train', 'test[:32]'
+        config.data.update(dict(name='digit_scenes', batch_size=128))
+        # In place of VOC's arguments.
+        config.data.source = dict(num_examples=256, height=96, width=96, sizes=(24, 64), most=3, clutter=2)
+        config.data.train.split, config.data.evals.test.split = 'train', 'test[:64]'
         config.data.evals.test.sizes = SIZES
         config.data.reading.threads = 2
         config.proposals.update(dict(width=None, workers=0, scales=(50.0, 200.0), min_size=8, max_boxes=200))
         config.finetuning.flip = 0.0
         config.input = dict(mean=0.45, std=0.25)
-        config.model.update(dict(num_classes=11, units=(128, 128)))
-        config.model.backbone.width = 0.25
+        config.model = dict(dtype=placeholder(str), **model)
         for name, values in sections.items():
             config[name].update(values)
-        config.tx = dict(name='adam', learning_rate=1e-3)
-        config.run.update(dict(steps=150, log_every='20%', init_from=dict(path=None, rules=(), new=None)))
-        config.target.at_least = 0.05
+        config.tx = dict(ADAM)
+        config.run.update(dict(steps=300, log_every='20%', init_from=dict(path=None, rules=(), new=None)))
+        config.target.at_least = at_least
     return config

@@ -7,12 +7,12 @@ The paper's recipe: 40,000 updates of two images with 64 proposals each, a quart
 with an IoU of 0.1 to 0.5; the rate 1e-3 divided by 10 after 30,000; conv1 and conv2 stay as they are. About 2,000
 proposals of selective search are computed once, by the first stage. The targets of the boxes are divided by 0.1 and
 0.2, as later in py-faster-rcnn, where the authors' code measures the standard deviations of each class. The weights to
-start from are torchvision's, not Caffe's. Not run here: neither the data nor the weights are available. `:smoke`, a
-narrow network from scratch on digits: see the ledger.
+start from are torchvision's, not Caffe's. Not run here: neither the data nor the weights are available. `:smoke`, the
+network of `fast_rcnn_digits.py` on digits: see the ledger.
 """
 
 from configs.detection._recipes import voc
-from configs.detection._two_stages import FAST_RCNN, paper_by_regions, region_sgd, shrink_by_regions
+from configs.detection._two_stages import FAST_RCNN, paper_by_regions, region_sgd, shrink_by_regions, small_head
 
 
 def get_config(arg: str = ''):
@@ -37,8 +37,8 @@ def get_config(arg: str = ''):
     config.detect.per_class = 2000  # all proposals
     most, search = 2000, dict(width=500, workers=4)  # proposals per image; workers: processes that search
     if arg == 'smoke':
-        config = shrink_by_regions(config, dict(width=0.0625, backbone=dict(batch_norm=True), dropout=0.0))
-        config.data.source.num_examples, config.data.evals.test.split = 96, 'test[:24]'
+        config = shrink_by_regions(config, dict(name='fast_rcnn.fast_rcnn', **small_head()))
+        config.data.source.num_examples = 256  # each is searched for about 0.2 s
         most, search = 300, dict(width=None, workers=0)
     with config.unlocked():
         config.experiment = 'staged'

@@ -11,7 +11,13 @@ Not run here: neither the data nor the weights are available. `:smoke`, a narrow
 ledger.
 """
 
-from configs.detection._two_stages import FASTER_RCNN, paper_by_regions, region_sgd, shrink_by_regions
+from configs.detection._two_stages import (
+    FASTER_RCNN,
+    paper_by_regions,
+    region_sgd,
+    shrink_by_regions,
+    small_faster_rcnn,
+)
 from configs.detection.ssd300_coco import COCO
 
 
@@ -51,8 +57,8 @@ def get_config(arg: str = ''):
         return config
     resnet = dict(name='resnet.resnet18', width=0.25)
     shallow = dict(name='feature_pyramid.feature_pyramid', backbone=resnet, channels=32, batch_norm=True)
-    small = dict(name='faster_rcnn.faster_rcnn', backbone=shallow, units=(64, 64), dropout=0.0)
-    del config.model['norm']
-    config = shrink_by_regions(config, small, size=128)
+    # Of the small scenes a fifth level is needless: the largest digits are 64 pixels high.
+    sizes = (8, 11), (16, 22), (32, 45), (64, 90), (110, 140)
+    config = shrink_by_regions(config, small_faster_rcnn(backbone=shallow, anchor_sizes=sizes))
     config.regions.per_image = 64
     return config

@@ -8,10 +8,10 @@ Selective search of images of 500 pixels' width; fine-tuning with 32 positives a
 regions); SVMs, ridge regression from pool5, non-maximum suppression at 0.3. It starts from the weights of an AlexNet
 that `configs/classification/alexnet.py` has trained on ImageNet. The paper reports a mAP of 58.5 %, 54.2 % without
 the regression of boxes. Not run here: neither VOC nor ImageNet is available. `:smoke` is the recipe on scenes of digits
-with a narrow network.
+with the network of `rcnn_digits.py`.
 """
 
-from configs.detection._region_recipes import RCNN_STAGES, shrink_voc, voc
+from configs.detection._region_recipes import RCNN_STAGES, shrink_voc, small_network, voc
 
 
 def get_config(arg: str = ''):
@@ -26,5 +26,5 @@ def get_config(arg: str = ''):
     crop = dict(size=227, context=16, form='warp')
     config = voc(model, crop, RCNN_STAGES, at_least=0.585)
     if arg == 'smoke':
-        return shrink_voc(config, crop=dict(size=67, context=5), model=dict(backbone=dict(init='he')))
+        return shrink_voc(config, small_network('rcnn.rcnn', stage='conv4'), 0.4, crop=dict(size=32, context=4))
     return config

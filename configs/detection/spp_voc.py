@@ -10,10 +10,11 @@ trained on ImageNet; no config here trains one. The paper reports a mAP of 59.2 
 
 What differs: an update has two images with 64 regions each, at a shorter side of 688 pixels and not mirrored, where the
 authors draw 128 regions from anywhere, at a random scale; the ridge is 1,000, where the code has 4,000. Not run here:
-neither VOC nor ImageNet is available. `:smoke` is the recipe on scenes of digits with a narrow network.
+neither VOC nor ImageNet is available. `:smoke` is the recipe on scenes of digits with the network of
+`spp_digits.py`, and a classifier of regions that stands for ImageNet's.
 """
 
-from configs.detection._region_recipes import follow_spp_net, list_spp_voc_stages, shrink_voc, voc
+from configs.detection._region_recipes import follow_spp_net, list_spp_voc_stages, shrink_voc, small_network, voc
 
 
 def get_config(arg: str = ''):
@@ -36,7 +37,8 @@ def get_config(arg: str = ''):
         multiple=64,  # of which the sides of padded images are
         aspects=(1.0, 4 / 3, 3 / 2, 2.0),  # of padded images: 43 sizes, for each of which a program is compiled
     )
-    stages = list_spp_voc_stages(short=96 if smoke else 688, canvas=96 if smoke else 1184)
+    # Shorter side and canvas in pixels; a small form has no weights of ImageNet to start from.
+    stages = list_spp_voc_stages(*((96, 96) if smoke else (688, 1184)), classifier=smoke)
     config = follow_spp_net(voc(model, crop, stages, at_least=0.592, scales=scales))
     config.regions.background_low = 0.1  # least IoU of a negative
     config.boxes.min_iou = 0.5
@@ -47,6 +49,7 @@ def get_config(arg: str = ''):
         # The maps have no gradient, but would decay.
         config.tx.chain, config.tx.freeze = (*config.tx.chain, 'freeze'), dict(where='^backbone/')
     if smoke:
-        small = dict(sides=(96, 192), longest=256, region=64.0, multiple=32)
-        return shrink_voc(config, scales=small, model=dict(bins=(3, 2, 1)))
+        model = small_network('spp_net.spp_net', stride=8, bins=(4, 2, 1))
+        scales = dict(sides=(96, 192), longest=256, region=64.0, multiple=32)
+        return shrink_voc(config, model, 0.3, scales=scales, crop=dict(size=64, context=0, form='square'))
     return config
