@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from canon.data import Arrays, Info, domains
+from canon.data import Arrays, Info, domains, labels
 from canon.errors import CanonError, UsageError
 
 
@@ -15,6 +15,11 @@ def make_source(labels, names=None, count=None, side=4):
     labels = np.asarray(labels)
     images = np.arange(len(labels))[:, None, None, None].repeat(side, 1).repeat(side, 2).astype(np.uint8)
     return Arrays({'image': images, 'label': labels}, Info('made', 'train', count, names))
+
+
+def arrays_of(source):
+    assert isinstance(source, Arrays)
+    return source.arrays
 
 
 def test_the_example_of_the_package():
@@ -82,7 +87,7 @@ def test_lists_of_files(office):
     lists = {'amazon': 'a_{split}.txt', 'real world': 'r_{split}.txt'}
     made = domains.domain_lists(str(office), lists, 'train', first_label=1)
     assert [len(s) for s in made.values()] == [6, 6]
-    assert made['real world'].labels().tolist() == [0, 0, 0, 1, 1, 1]
+    assert labels(made['real world']).tolist() == [0, 0, 0, 1, 1, 1]
     assert made['real world'][4]['image'][0, 0].tolist() == [31] * 3
     (office / 'r_train.txt').write_text('real world/mug/0.png\n')
     with pytest.raises(CanonError, match=r"r_train.txt, line 1: expected 'path label'"):
@@ -136,12 +141,12 @@ def test_rotated_digits_are_divided_among_the_angles():
     assert [len(s) for s in made.values()] == [599] * 3
     assert sum(len(s) for s in made.values()) == 1797
     everywhere = domains.rotated_digits('all', angles=(0, 90, 15), size=8, disjoint=False)
-    plain, quarter = (everywhere[name].arrays for name in ('0', '90'))
+    plain, quarter = (arrays_of(everywhere[name]) for name in ('0', '90'))
     # Counter-clockwise: the right column becomes the upper row.
     np.testing.assert_array_equal(quarter['image'], np.rot90(plain['image'], 1, (1, 2)))
     assert set(quarter['angle'].tolist()) == {90}
     # Every digit is in one domain: its sum of levels is kept by a rotation by 90 degrees.
-    sums = np.sort(np.concatenate([s.arrays['image'].sum((1, 2, 3)) for s in made.values()]))
+    sums = np.sort(np.concatenate([arrays_of(s)['image'].sum((1, 2, 3)) for s in made.values()]))
     np.testing.assert_array_equal(sums, np.sort(plain['image'].sum((1, 2, 3))))
     with pytest.raises(UsageError, match='different angles'):
         domains.rotated_digits(angles=(0, 0))
@@ -152,7 +157,7 @@ def test_coloured_digits_by_count():
     made = domains.coloured_digits('all', flips=(0.0, 0.1, 0.9, 1.0), label_noise=0.25)
     assert sum(len(s) for s in made.values()) == 1797
     for flip, source in made.items():
-        fields = source.arrays
+        fields = arrays_of(source)
         preliminary = fields['digit'] >= 5
         assert np.mean(preliminary != fields['label']) == pytest.approx(0.25, abs=0.06)
         assert np.mean(fields['colour'] != fields['label']) == pytest.approx(float(flip), abs=0.06)
@@ -160,7 +165,8 @@ def test_coloured_digits_by_count():
         red, green = fields['image'][..., 0].max((1, 2)), fields['image'][..., 1].max((1, 2))
         np.testing.assert_array_equal(red > 0, fields['colour'] == 1)
         np.testing.assert_array_equal(green > 0, fields['colour'] == 0)
-    grey = domains.coloured_digits('all', flips=(0.0, 0.1, 0.9, 1.0), grey=True)['0.1'].arrays['image']
+    grey = domains.coloured_digits('all', flips=(0.0, 0.1, 0.9, 1.0), grey=True)
+    grey = arrays_of(grey['0.1'])['image']
     np.testing.assert_array_equal(grey[..., 0], grey[..., 1])
     with pytest.raises(UsageError, match='flips'):
         domains.coloured_digits(flips=(1.2,))
@@ -177,24 +183,24 @@ def test_splits_do_not_overlap_and_cover():
         domains.split_rows(10, (0.7, 0.7))
     source = make_source([0] * 10 + [1] * 20)
     rest, held = domains.divide_by_class(source, 0.2, seed=1)
-    assert np.bincount(held.labels()).tolist() == [2, 4]
-    ids = [set(s.arrays['image'][:, 0, 0, 0].tolist()) for s in (rest, held)]
+    assert np.bincount(labels(held)).tolist() == [2, 4]
+    ids = [set(arrays_of(s)['image'][:, 0, 0, 0].tolist()) for s in (rest, held)]
     assert ids[0] | ids[1] == set(range(30))
     assert not ids[0] & ids[1]
 
 
 def test_a_few_targets_are_shown():
     shown, rest = domains.show_few(make_source([0] * 10 + [1] * 20), 3, seed=1)
-    assert np.bincount(shown.labels()).tolist() == [3, 3]
+    assert np.bincount(labels(shown)).tolist() == [3, 3]
     assert len(rest) == 24
-    assert not set(shown.arrays['image'][:, 0, 0, 0].tolist()) & set(rest.arrays['image'][:, 0, 0, 0].tolist())
+    assert not set(arrays_of(shown)['image'][:, 0, 0, 0].tolist()) & set(arrays_of(rest)['image'][:, 0, 0, 0].tolist())
     with pytest.raises(UsageError, match='class 0 has 10 examples'):
         domains.show_few(make_source([0] * 10 + [1] * 20), 10)
 
 
 def test_a_label_shift_has_the_shares_that_it_states():
     shifted = domains.draw_label_shift(make_source([0] * 30 + [1] * 30 + [2] * 30), (3, 1, 0))
-    assert np.bincount(shifted.labels(), minlength=3).tolist() == [30, 10, 0]
+    assert np.bincount(labels(shifted), minlength=3).tolist() == [30, 10, 0]
     with pytest.raises(UsageError, match='share of at least 0'):
         domains.draw_label_shift(make_source([0, 1]), (1, -1))
 

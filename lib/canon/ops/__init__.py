@@ -18,6 +18,7 @@ from canon.ops import (
 from canon.ops.activations import activation, elu, leaky_relu, relu, relu6, scaled_tanh, sigmoid, tanh
 from canon.ops.chunks import map_in_chunks
 from canon.ops.convolution import conv, conv_transpose
+from canon.ops.gradient_reversal import reversal_weight, reverse_gradient
 from canon.ops.normalisation import batch_norm, batch_norm_train, l2_normalize, lrn, lrn_within
 from canon.ops.padding import resolve_padding
 from canon.ops.pooling import adaptive_avg_pool, avg_pool, max_pool
@@ -31,9 +32,10 @@ from canon.ops.upsampling import (
 )
 
 __all__ = [
-    'activation', 'adaptive_avg_pool', 'anchors', 'attention', 'avg_pool', 'backend', 'batch_norm', 'batch_norm_train',
-    'bilinear_deconv', 'bilinear_deconv_kernel', 'bilinear_kernel', 'boxes', 'conv', 'conv_transpose', 'ctc',
-    'decoding', 'dense', 'elu', 'l2_normalize', 'leaky_relu', 'lrn', 'lrn_within', 'map_in_chunks', 'matching',
-    'max_pool', 'nms', 'priors', 'proposals', 'recurrence', 'regions', 'relu', 'relu6', 'resolve_padding',
-    'scaled_tanh', 'sigmoid', 'sinusoids', 'tanh', 'upsample_bilinear', 'upsample_nearest',
+    'activation', 'adaptive_avg_pool', 'anchors', 'attention', 'avg_pool', 'backend', 'batch_norm',
+    'batch_norm_train', 'bilinear_deconv', 'bilinear_deconv_kernel', 'bilinear_kernel', 'boxes', 'conv',
+    'conv_transpose', 'ctc', 'decoding', 'dense', 'elu', 'l2_normalize', 'leaky_relu', 'lrn', 'lrn_within',
+    'map_in_chunks', 'matching', 'max_pool', 'nms', 'priors', 'proposals', 'recurrence', 'regions', 'relu', 'relu6',
+    'resolve_padding', 'reversal_weight', 'reverse_gradient', 'scaled_tanh', 'sigmoid', 'sinusoids', 'tanh',
+    'upsample_bilinear', 'upsample_nearest',
 ]  # fmt: skip

@@ -20,7 +20,7 @@ Size = Annotated[int, named.Range(4)]
 
 def digit_styles(
     split: str = 'train',
-    styles: tuple[str, ...] = ('rendered', 'uci'),
+    styles: tuple[Style, ...] = ('rendered', 'uci'),
     size: Size | Mapping[str, int] | None = 16,
 ) -> Domains:
     """Returns digits of several styles as domains of the same name (`load_digit_images`).
