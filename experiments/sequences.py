@@ -49,8 +49,9 @@ def use_digits(config: ConfigDict) -> ConfigDict:
     if config.data.name != 'digit_sequences':
         with config.unlocked():
             config.data.name, config.data.source = 'digit_sequences', dict(num_sequences=4, length=30)
-            config.data.train.split = 'train'
-            for settings in config.data.evals.values():
+            if 'train' in config.data:  # trackers learn nothing
+                config.data.train.split = 'train'
+            for settings in config.data.get('evals', {}).values():
                 settings.split = 'test'
     return config
 

@@ -90,3 +90,42 @@ def affinity(steps: int, sequences: int, at_least: float) -> ConfigDict:
             target=dict(metric='test/f1', at_least=at_least),
         )
     )
+
+
+def learnt_tracking(steps: tuple[int, int], sequences: int, tracked: str, at_least: float) -> ConfigDict:
+    """Returns the config of the stages appearance, affinity (which compares embeddings) and tracking.
+
+    Args:
+      steps: of the embedding and of the affinity.
+      sequences: of training, 90 frames each.
+      tracked: split of the sequences that are tracked.
+      at_least: HOTA, for the ledger.
+    """
+    shared = ('experiment', 'seed', 'target')
+    learnt = [embedding(steps[0], sequences, 0), affinity(steps[1], sequences, 0)]
+    parts = [{key: value for key, value in part.to_dict().items() if key not in shared} for part in learnt]
+    tracking = dict(
+        experiment='tracking',
+        appearance=dict(stage='appearance'),
+        affinity=dict(stage='affinity'),
+        detections=dict(min_score=0.0),
+        # Links of a probability above 0.2, wherever they are: the learnt affinity judges motion, too.
+        tracker=dict(name='deep_sort', form='numpy', max_cosine_cost=0.8, max_motion_distance=float('inf')),
+        data=dict(evals=dict(test=dict(split=tracked, preset='mot15', results='mot_challenge', video_frames=60))),
+    )
+    return ConfigDict(
+        dict(
+            experiment='staged',
+            seed=0,
+            data=dict(**digits(sequences), train=dict(split='train')),
+            run=dict(evals=dict(test=dict(every='100%')), tensorboard=False),
+            stages=dict(
+                experiment='track_embedding',
+                chain=('appearance', 'affinity', 'tracking'),
+                appearance=parts[0],
+                affinity=dict(experiment='track_affinity', appearance=dict(stage='appearance'), **parts[1]),
+                tracking=tracking,
+            ),
+            target=dict(metric='test/HOTA', at_least=at_least),
+        )
+    )

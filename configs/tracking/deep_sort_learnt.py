@@ -1,0 +1,17 @@
+"""DeepSORT with a learnt appearance and affinity on sequences of moving digits: nothing to download.
+
+    ./launch.sh run configs/tracking/deep_sort_learnt.py
+
+Three stages: an embedding of crops, as in `embedding_digits.py`; an affinity of boxes and embeddings, as in
+`affinity_digits.py`; then the tracker. `sort.py` and `byte_track.py` track the same sequences and learn nothing.
+
+Not measured yet.
+"""
+
+from configs.tracking._learnt import learnt_tracking
+
+
+def get_config(arg: str = ''):
+    if arg == 'smoke':
+        return learnt_tracking(steps=(200, 300), sequences=12, tracked='test[:4]', at_least=0.68)
+    return learnt_tracking(steps=(1000, 2000), sequences=48, tracked='test[:16]', at_least=0.72)
