@@ -85,14 +85,19 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
 
     See `canon.tasks.detection.predict_files` for what is written.
     """
-    first, about = min(config.data.evals, default=None), experiment.about
-    spec = {} if first is None else config.data.evals[first].get('transforms')
-    # Transforms whose size is that of the batch take the size of training.
-    where, size = f'data.evals.{first}.transforms', tuple(about['image_shape'][:2])
-    transforms = _pipeline(config).make_image_transforms(spec, where, size)
+    transforms, about = make_prediction_transforms(config, experiment.about), experiment.about
     model, files = (experiment.task.predict, params, mutable), data.image_files.Files(source)
     names = about['class_names'], _pictures(config), about.get('category_ids')
     return tasks.predict_files(*model, files, transforms, config.data.batch_size, *names)
+
+
+def make_prediction_transforms(config: ConfigDict, about: Mapping[str, Any]) -> Any:
+    """Makes the transforms of images that are predicted: those of the first evaluator."""
+    first = min(config.data.evals, default=None)
+    spec = {} if first is None else config.data.evals[first].get('transforms')
+    # Transforms whose size is that of the batch take the size of training.
+    where, size = f'data.evals.{first}.transforms', tuple(about['image_shape'][:2])
+    return _pipeline(config).make_image_transforms(spec, where, size)
 
 
 def served(config: ConfigDict, experiment: Experiment) -> Served:

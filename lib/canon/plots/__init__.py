@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from canon.plots.surfaces import Landscape, animate_paths, draw_paths
     from canon.plots.sweeps import best_setting, draw_best, draw_sweep, median_score
     from canon.plots.text import draw_frame_probabilities, draw_surprisal, draw_text_images, draw_translations
+    from canon.plots.tracking import TrackVideo, draw_identities, draw_track_scores, make_canvas, render_tracks
     from canon.plots.warps import draw_move_clouds, draw_moving_points, draw_warp_history
 
 _HOMES = {
@@ -51,19 +52,21 @@ _HOMES = {
     'surfaces': ('Landscape', 'animate_paths', 'draw_paths'),
     'sweeps': ('best_setting', 'draw_best', 'draw_sweep', 'median_score'),
     'text': ('draw_frame_probabilities', 'draw_surprisal', 'draw_text_images', 'draw_translations'),
+    'tracking': ('TrackVideo', 'draw_identities', 'draw_track_scores', 'make_canvas', 'render_tracks'),
     'warps': ('draw_move_clouds', 'draw_moving_points', 'draw_warp_history'),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    'Animation', 'Landscape', 'animate_paths', 'best_setting', 'draw_alignments', 'draw_annotated_images',
-    'draw_assignment', 'draw_best', 'draw_class_accuracy', 'draw_class_scores', 'draw_confusion_matrix',
-    'draw_cost_parts', 'draw_curves', 'draw_detections', 'draw_errors', 'draw_feature_maps', 'draw_filters',
-    'draw_form_scores', 'draw_frame_probabilities', 'draw_gallery', 'draw_histograms', 'draw_label_maps',
-    'draw_lexicon_sizes', 'draw_meshes', 'draw_move_clouds', 'draw_moving_points', 'draw_paths',
-    'draw_precision_recall', 'draw_prior_coverage', 'draw_proposal_recall', 'draw_recall_by_size',
-    'draw_reliability', 'draw_score_by_cost', 'draw_slices', 'draw_surprisal', 'draw_sweep', 'draw_text_images',
-    'draw_translations', 'draw_warp_history', 'make_voc_palette', 'median_score', 'overlay_label_map',
+    'Animation', 'Landscape', 'TrackVideo', 'animate_paths', 'best_setting', 'draw_alignments',
+    'draw_annotated_images', 'draw_assignment', 'draw_best', 'draw_class_accuracy', 'draw_class_scores',
+    'draw_confusion_matrix', 'draw_cost_parts', 'draw_curves', 'draw_detections', 'draw_errors',
+    'draw_feature_maps', 'draw_filters', 'draw_form_scores', 'draw_frame_probabilities', 'draw_gallery',
+    'draw_histograms', 'draw_identities', 'draw_label_maps', 'draw_lexicon_sizes', 'draw_meshes',
+    'draw_move_clouds', 'draw_moving_points', 'draw_paths', 'draw_precision_recall', 'draw_prior_coverage',
+    'draw_proposal_recall', 'draw_recall_by_size', 'draw_reliability', 'draw_score_by_cost', 'draw_slices',
+    'draw_surprisal', 'draw_sweep', 'draw_text_images', 'draw_track_scores', 'draw_translations',
+    'draw_warp_history', 'make_canvas', 'make_voc_palette', 'median_score', 'overlay_label_map', 'render_tracks',
     'save_content',
 ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The figures of evaluators, drawn at the end of a run."""
+"""The figures and files of evaluators, made at the end of a run."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ def draw_figures(
 ) -> None:
     """Writes `figures/EVALUATOR-TITLE.png`, or `.gif` for animations, and the same figures as TensorBoard events.
 
+    Evaluators with `write` leave their files in `results/EVALUATOR`.
+
     All processes must call it, for parameters may be divided over them; one writes.
 
     Args:
@@ -32,6 +34,12 @@ def draw_figures(
       writer: the log of the run; None on processes that write nothing.
       step: the step that TensorBoard shows.
     """
+    if writer is not None:  # on the process that writes
+        for name, evaluator in evals.items():
+            if evaluator.write is not None and name in sums:
+                folder = workdir / 'results' / name
+                folder.mkdir(parents=True, exist_ok=True)
+                evaluator.write(sums[name], folder)
     drawers = {name: e.draw for name, e in evals.items() if e.draw is not None and name in sums}
     if not drawers:
         return

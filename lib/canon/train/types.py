@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import optax
@@ -95,6 +96,8 @@ class Evaluator(NamedTuple):
     on_host: `measure` is not compiled: it receives numpy batches and may call scipy (assignment, per-class NMS, an
              SVM). The parameters stay on the device, for functions that `measure` compiles itself. Each process of a
              job measures its own rows, and the accumulators are added over processes, exactly.
+    write:   optional, (sum, folder) -> None: writes files of results, as a benchmark reads them, into `results/NAME` of
+             the run; called on the host after the last step.
     """
 
     data: Any
@@ -103,6 +106,7 @@ class Evaluator(NamedTuple):
     draw: Callable[[Params, Mutable, Any], Mapping[str, Any]] | None = None
     start: Callable[[Params, Batch], Any] | None = None
     on_host: bool = False
+    write: Callable[[Any, Path], None] | None = None
 
 
 class Experiment(NamedTuple):

@@ -38,7 +38,7 @@ def score_clear(overlaps: FrameOverlaps, min_iou: float = 0.5) -> dict[str, Any]
         lost = overlaps.num_truth_ids if not num_results else 0
         return scores | {'CLR_FN': num_truth, 'CLR_FP': num_results, 'ML': lost, 'MLR': 1.0}
     frame_ranks = _rank_frames(overlaps)
-    matches = _match_continuously(overlaps, min_iou, frame_ranks)
+    matches = match_continuously(overlaps, min_iou)
     # By object, then by frame: matches are in order of frames, and the sort is stable.
     ids = overlaps.truth_ids[overlaps.truth[matches]]
     order = np.argsort(ids, kind='stable')
@@ -67,15 +67,9 @@ def combine_clear(sequences: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return _derive_ratios({name: sum(scores[name] for scores in sequences) for name in _SUMS})
 
 
-def _rank_frames(overlaps: FrameOverlaps) -> np.ndarray:
-    """Numbers the frames that have truth and results, int [T]; others have the number of the last one before them."""
-    filled = np.zeros((2, overlaps.length), bool)
-    filled[0, overlaps.truth_frames] = filled[1, overlaps.result_frames] = True
-    return np.cumsum(filled.all(0)) - 1
-
-
-def _match_continuously(overlaps: FrameOverlaps, min_iou: float, frame_ranks: np.ndarray) -> np.ndarray:
-    """Returns the indices of the pairs that are matched, ascending."""
+def match_continuously(overlaps: FrameOverlaps, min_iou: float = 0.5) -> np.ndarray:
+    """Returns the indices of the pairs that CLEAR matches, int [K], ascending; see `score_clear`."""
+    frame_ranks = _rank_frames(overlaps)
     pairs = np.flatnonzero(overlaps.iou >= min_iou - EPS)
     rows, columns = overlaps.truth[pairs], overlaps.result[pairs]
     matched = np.ones(len(pairs), bool)
@@ -93,6 +87,13 @@ def _match_continuously(overlaps: FrameOverlaps, min_iou: float, frame_ranks: np
         place = rows[part] - row_starts[frame], columns[part] - column_starts[frame]
         matched[part] = solve_frame(shape, place, _CONTINUES * continues + overlaps.iou[pairs[part]])
     return pairs[matched]
+
+
+def _rank_frames(overlaps: FrameOverlaps) -> np.ndarray:
+    """Numbers the frames that have truth and results, int [T]; others have the number of the last one before them."""
+    filled = np.zeros((2, overlaps.length), bool)
+    filled[0, overlaps.truth_frames] = filled[1, overlaps.result_frames] = True
+    return np.cumsum(filled.all(0)) - 1
 
 
 def _derive_ratios(sums: dict[str, Any]) -> dict[str, Any]:

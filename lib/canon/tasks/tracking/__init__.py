@@ -1,4 +1,4 @@
-"""Learnt parts of trackers: an embedding of appearance, and an affinity of tracks and detections."""
+"""Tracking and its evaluation, and learnt parts of trackers: an embedding of appearance, an affinity."""
 
 from canon.tasks.tracking.affinity import (
     AffinitySettings,
@@ -17,6 +17,7 @@ from canon.tasks.tracking.association_pairs import (
     make_pair,
     name_detections,
 )
+from canon.tasks.tracking.detecting import detect_frames
 from canon.tasks.tracking.embedding import (
     Embedder,
     EmbeddingLoss,
@@ -26,10 +27,30 @@ from canon.tasks.tracking.embedding import (
     make_embedder,
     retrieval_evaluator,
 )
+from canon.tasks.tracking.evaluation import (
+    METRICS,
+    TrackingEvaluation,
+    make_video,
+    tracking_evaluator,
+    tracking_task,
+    write_results,
+)
+from canon.tasks.tracking.running import (
+    STEPS,
+    TRACKERS,
+    DetectionInput,
+    SimulatedAppearance,
+    TrackingSystem,
+    run_system,
+    simulate_embeddings,
+)
+from canon.tasks.tracking.user_sequences import list_result_files, read_user_sequence
 
 __all__ = [
-    'AffinitySettings', 'Embedder', 'EmbeddingLoss', 'FollowedSequence', 'LinkEvaluation', 'PairBatches',
-    'PairSettings', 'RetrievalEvaluation', 'add_embeddings', 'affinity_task', 'count_links', 'embedding_task',
-    'follow_objects', 'learnt_affinity', 'link_evaluator', 'make_embedder', 'make_pair', 'name_detections',
-    'retrieval_evaluator', 'score_links',
+    'METRICS', 'STEPS', 'TRACKERS', 'AffinitySettings', 'DetectionInput', 'Embedder', 'EmbeddingLoss',
+    'FollowedSequence', 'LinkEvaluation', 'PairBatches', 'PairSettings', 'RetrievalEvaluation',
+    'SimulatedAppearance', 'TrackingEvaluation', 'TrackingSystem', 'add_embeddings', 'affinity_task', 'count_links',
+    'detect_frames', 'embedding_task', 'follow_objects', 'learnt_affinity', 'link_evaluator', 'list_result_files',
+    'make_embedder', 'make_pair', 'make_video', 'name_detections', 'read_user_sequence', 'retrieval_evaluator',
+    'run_system', 'score_links', 'simulate_embeddings', 'tracking_evaluator', 'tracking_task', 'write_results',
 ]  # fmt: skip

@@ -1,0 +1,63 @@
+"""Shared parts of the configs of trackers, on sequences of moving digits or of a benchmark."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def track(
+    tracker: Mapping[str, Any] | None,
+    at_least: float,
+    smoke: bool = False,
+    steps: Mapping[str, Any] | None = None,
+    source: Mapping[str, Any] | None = None,
+    sections: Mapping[str, Any] | None = None,
+) -> ConfigDict:
+    """Returns a config that tracks the test sequences of moving digits.
+
+    Args:
+      tracker: name and arguments; None where the first of `steps` tracks.
+      at_least: HOTA for the ledger.
+      smoke: whether only a quarter of the sequences is tracked.
+      steps: a chain of what follows the last frame.
+      source: arguments of `digit_sequences`, such as the quality of the detections.
+      sections: further sections.
+    """
+    config = ConfigDict(
+        dict(
+            experiment='tracking',
+            seed=0,
+            data=dict(
+                name='digit_sequences',  # or 'mot_challenge', 'kitti_tracking', 'ua_detrac', 'track_csv' with a path
+                source=dict(source or {}),
+                evals=dict(
+                    test=dict(
+                        split='test[:4]' if smoke else 'test[:16]',
+                        preset='mot15',  # rules of the benchmark: 'mot17', 'kitti_car', 'ua_detrac', ...
+                        results='mot_challenge',  # format of the files of results
+                        video_frames=60,  # of the first sequence; 0: no video
+                    )
+                ),
+            ),
+            detections=dict(min_score=0.0),  # those below it are dropped before the tracker sees them
+            detector=dict(run=placeholder(str), stage=placeholder(str)),  # of `detection`, in place of given detections
+            run=dict(evals=dict(test=dict(every=1)), tensorboard=False),
+            target=dict(metric='test/HOTA', at_least=at_least),
+        )
+    )
+    if tracker is not None:
+        # 'numpy' steps frame by frame on the host; 'jax' compiles a sequence into one scan, see docs/tracking.md.
+        config.tracker = ConfigDict(dict(form='numpy', **tracker))
+    if steps is not None:
+        config.steps = ConfigDict(dict(steps))
+    config.update(ConfigDict(dict(sections or {})))
+    return config
+
+
+def use_files(config: ConfigDict, name: str, split: str, preset: str, results: str) -> ConfigDict:
+    """Gives a config the sequences of a benchmark, whose folder is --config.data.source.path."""
+    config.data.name, config.data.source = name, ConfigDict(dict(path=placeholder(str)))
+    config.data.evals.test.update(dict(split=split, preset=preset, results=results))
+    return config

@@ -1,0 +1,22 @@
+"""DeepSORT (Wojke et al. 2017) on sequences of moving digits with simulated appearances: nothing to download.
+
+    ./launch.sh run configs/tracking/deep_sort.py
+
+Its embeddings are noisy codes of the true identities, of a quality that `simulated.noise` sets, until
+`--config.appearance.run=FOLDER` names a run of `configs/tracking/embedding_digits.py`.
+
+Not measured yet.
+"""
+
+from ml_collections.config_dict import placeholder
+
+from configs.tracking._trackers import track
+
+
+def get_config(arg: str = ''):
+    sections = dict(
+        appearance=dict(run=placeholder(str), stage=placeholder(str)),
+        simulated=dict(size=16, noise=0.3),
+    )
+    tracker = dict(name='deep_sort', max_cosine_cost=0.3, max_age=30, min_hits=3, gallery_size=30)
+    return track(tracker, 0.4, arg == 'smoke', sections=sections)

@@ -1,0 +1,16 @@
+"""SORT (Bewley et al. 2016) on sequences of moving digits: nothing to download.
+
+    ./launch.sh run configs/tracking/sort.py
+
+A Kalman filter per track, and the assignment of the greatest IoU, frame by frame. On TUD-Stadtmitte with its public
+detections, `--config.data.name=mot_challenge --config.data.source.path=FOLDER --config.data.evals.test.split=train`
+(a folder that holds TUD-Stadtmitte).
+
+Not measured yet.
+"""
+
+from configs.tracking._trackers import track
+
+
+def get_config(arg: str = ''):
+    return track(dict(name='sort', min_iou=0.3, max_age=1, min_hits=3), 0.4, arg == 'smoke')

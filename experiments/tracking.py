@@ -1,0 +1,136 @@
+"""Binds a config to tracking: a tracker, or min-cost flow, on sequences of any reader, scored by a benchmark's rules.
+
+Nothing is trained here. Learnt parts come from the folders of other runs, or from earlier stages: config.detector (of
+`detection`), config.appearance (of `track_embedding`) and config.affinity (of `track_affinity`) have `run` or `stage`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from canon import named
+from canon.data.tracking import SEQUENCE_SETS
+from canon.errors import UsageError
+from canon.tasks import tracking as tasks
+from canon.tasks.predictions import Prediction
+from canon.train import Evaluator, Experiment
+from experiments import sequences
+
+_NAMES = ('byte_track', 'deep_sort', 'oc_sort', 'sort')
+_BOUND = ('affinity', 'embedding_size', 'motion')  # arguments of trackers that other sections give
+
+# The functions whose arguments the sections of a config hold, so that the command line may set each of them.
+SECTIONS = {
+    'data.source': SEQUENCE_SETS,
+    'data.evals.*': {'TrackingEvaluation': tasks.TrackingEvaluation},
+    'tracker': {name: named.combine_arguments(tasks.TRACKERS.find(name), without=_BOUND) for name in _NAMES},
+    'detections': {'DetectionInput': tasks.DetectionInput},
+    'detector': {'find_run': sequences.check_run},
+    'affinity': {'find_run': sequences.check_run},
+    'appearance': {'find_run': sequences.check_run},
+    'simulated': {'SimulatedAppearance': tasks.SimulatedAppearance},
+    **{f'steps.{name}': {name: step} for name, step in tasks.STEPS.items()},
+}
+
+
+def make(config: ConfigDict) -> Experiment:
+    """Makes the experiment from config.data, config.tracker and config.steps."""
+    return make_stage(config, {})
+
+
+def make_stage(config: ConfigDict, stages: Mapping[str, Path]) -> Experiment:
+    """Makes the experiment of a stage, whose learnt parts may be those of earlier ones."""
+    system = _bind_system(config, stages)
+    evals = {name: _make_evaluator(config, system, name) for name in sorted(config.data.evals)}
+    return Experiment(tasks.tracking_task(), evals=evals)
+
+
+def offline(config: ConfigDict) -> ConfigDict:
+    """Returns the config on sequences of digits, where its own would have to be read from files."""
+    return sequences.use_digits(config)
+
+
+def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str) -> Iterator[Prediction]:
+    """Tracks the sequence of a MOT folder, of a folder of frames or of a video: a file of results and an MP4.
+
+    A folder with det/det.txt has its detections. For frames alone, config.detector names a trained detector.
+    """
+    system, settings = _bind_system(config, {}), _read_evaluation(config, min(config.data.evals))
+    sequence = tasks.read_user_sequence(source)
+    tracks, seconds = tasks.run_system(system, sequence)
+    files = tasks.list_result_files(sequence, tracks, settings)
+    count, length = len(set(tracks.ids.tolist())), sequence.info.length
+    text = (
+        f'{sequence.info.name}: {count} tracks in {length} frames, {length / max(seconds, 1e-9):.0f} frames per second'
+    )
+    yield Prediction(files=files, text=text)
+
+
+def _bind_system(config: ConfigDict, stages: Mapping[str, Path]) -> tasks.TrackingSystem:
+    embed, embedding_size = _bind_appearance(config, stages)
+    tracker, steps = None, []
+    if config.get('steps'):
+        steps = named.make_chain(config.steps, _make_step, 'steps')
+    if config.get('tracker'):
+        arguments = named.to_plain(config.tracker)
+        make_tracker = tasks.TRACKERS.find(arguments.pop('name'), 'tracker.name')
+        folder = sequences.find_run(config.get('affinity'), stages, 'affinity')
+        if folder is not None:
+            from experiments import track_affinity
+
+            affinity, size = track_affinity.load_affinity(folder)
+            arguments |= dict(affinity=affinity, embedding_size=size)
+        if 'embedding_size' not in arguments and make_tracker.__name__ == 'deep_sort':
+            arguments['embedding_size'] = embedding_size or 1
+        tracker = named.call(make_tracker, arguments, 'tracker')
+    elif not steps:
+        raise UsageError("the config has neither a tracker nor steps; set tracker.name, or steps.chain=('flow',)")
+    minimum = named.call(tasks.DetectionInput, config.get('detections', {}), 'detections').min_score
+    return tasks.TrackingSystem(tracker, steps, _bind_detector(config, stages), embed, minimum)
+
+
+def _bind_appearance(config: ConfigDict, stages: Mapping[str, Path]) -> tuple[Any, int]:
+    """Returns the function that adds embeddings to detections, None if there is none, and their size."""
+    folder = sequences.find_run(config.get('appearance'), stages, 'appearance')
+    if folder is not None:
+        from experiments import track_embedding
+
+        embedder = track_embedding.load_embedder(folder)
+        return partial(tasks.add_embeddings, embedder), embedder.size
+    if config.get('simulated') is not None:
+        simulated = named.call(tasks.SimulatedAppearance, config.simulated, 'simulated')
+        return partial(tasks.simulate_embeddings, simulated), simulated.size
+    return None, 0
+
+
+def _bind_detector(config: ConfigDict, stages: Mapping[str, Path]) -> Any:
+    """Returns the function from a sequence to the detections of a trained detector, None if there is none."""
+    folder = sequences.find_run(config.get('detector'), stages, 'detector')
+    if folder is None:
+        return None
+    from experiments import detection
+
+    own, experiment, params, mutable = sequences.read_run(folder, detection, 'detector')
+    model = experiment.task.predict, params, mutable
+    options = dict(transforms=detection.make_prediction_transforms(own, experiment.about))
+    return partial(tasks.detect_frames, *model, **options, batch_size=own.data.batch_size)
+
+
+def _make_step(name: str, arguments: dict[str, Any], where: str) -> Any:
+    if name not in tasks.STEPS:
+        raise UsageError(f'{where}: there is no step {name!r}{named.suggest(name, tasks.STEPS)}')
+    return named.call(tasks.STEPS[name], arguments, where)
+
+
+def _read_evaluation(config: ConfigDict, name: str) -> tasks.TrackingEvaluation:
+    return named.call(tasks.TrackingEvaluation, config.data.evals[name], f'data.evals.{name}')
+
+
+def _make_evaluator(config: ConfigDict, system: tasks.TrackingSystem, name: str) -> Evaluator:
+    settings = _read_evaluation(config, name)
+    return tasks.tracking_evaluator(system, sequences.load(config, settings.split), settings)

@@ -1,0 +1,86 @@
+"""Sequences that a user brings: a folder of MOTChallenge, a folder of frames, or a video; and the files of a result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from canon.data.images import image_files
+from canon.data.text import text_files
+from canon.data.tracking import SequenceInfo, TrackSequence, TrackTable, read_mot_sequence
+from canon.errors import UsageError
+from canon.tasks.tracking.evaluation import TrackingEvaluation, make_video, write_results
+
+_VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.gif')
+
+
+def read_user_sequence(source: str) -> TrackSequence:
+    """Reads a sequence that has no truth, or whose truth is not looked at.
+
+    Args:
+      source: a folder with det/det.txt (and img1/ for pictures), a folder of frames in the order of their names, or a
+        video file.
+
+    Raises:
+      UsageError: it is none of these, or the video cannot be read.
+    """
+    path = text_files.expand_path(source)
+    if path.is_file() and path.suffix.lower() in _VIDEOS:
+        return _read_video(path)
+    if not path.is_dir():
+        raise UsageError(f'{path} is neither a folder nor a video ({", ".join(_VIDEOS)}); give one of them')
+    if (path / 'det' / 'det.txt').is_file() or (path / 'gt' / 'gt.txt').is_file():
+        return read_mot_sequence(path)
+    frames = image_files.Files(str(path / 'img1' if (path / 'img1').is_dir() else path)).paths
+    height, width = image_files.read_image(frames[0]).shape[:2]
+    return TrackSequence(SequenceInfo(path.name, len(frames), None, height, width), frames=list(frames))
+
+
+def list_result_files(sequence: TrackSequence, tracks: TrackTable, settings: TrackingEvaluation) -> dict[str, Any]:
+    """Returns {name: content} of a tracked sequence: its result in the format of `settings`, and NAME.mp4."""
+    info, files = sequence.info, {}
+    suffixes = {'ua_detrac': ('_LX.txt', '_LY.txt', '_W.txt', '_H.txt'), 'csv': ('.csv',)}
+    for suffix in suffixes.get(settings.results, ('.txt',)):
+        files[f'{info.name}{suffix}'] = _ResultFile(partial(write_results, info=info, tracks=tracks), settings, suffix)
+    if settings.video_frames:
+        files[f'{info.name}.mp4'] = make_video(sequence, tracks, replace(settings, video_frames=info.length))
+    return files
+
+
+class _ResultFile(NamedTuple):
+    """One of the files of `write_results`, as `plots.save_content` saves it."""
+
+    write: Callable[..., None]
+    settings: TrackingEvaluation
+    suffix: str
+
+    def save(self, path: str | Path) -> None:
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            self.write(Path(folder), form=self.settings.results)
+            written = next(p for p in Path(folder).iterdir() if p.name.endswith(self.suffix))
+            Path(path).write_bytes(written.read_bytes())
+
+
+def _read_video(path: Path) -> TrackSequence:
+    import imageio.v3 as imageio
+
+    try:
+        about = imageio.immeta(path)
+        frames = [np.asarray(frame)[..., :3] for frame in imageio.imiter(path)]
+    except Exception as error:  # imageio raises many kinds, by format and by what is installed
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(
+            f'{path} cannot be read as a video ({reason}); install imageio-ffmpeg, or give a folder of its frames'
+        ) from error
+    if not frames:
+        raise UsageError(f'{path} has no frames')
+    height, width = frames[0].shape[:2]
+    rate = about.get('fps') or (1000 / about['duration'] if about.get('duration') else None)
+    return TrackSequence(SequenceInfo(path.stem, len(frames), rate, height, width), frames=frames.__getitem__)

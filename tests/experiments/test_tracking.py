@@ -1,0 +1,142 @@
+"""The experiment `tracking`: runs with their files, predictions for a user's folder, and what it refuses."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from canon.data.tracking import flatten_frames, load_sequences, pad_frames, read_mot_results, write_mot_results
+from canon.errors import UsageError
+from canon.metrics.tracking import score_tracks
+from canon.tasks import tracking as tasks
+from canon.tasks.predictions import write_predictions
+from canon.tracking import run, sort
+from canon.train import fit
+from experiments import configs, tracking
+
+SOURCE = dict(num_sequences=2, length=20)
+
+
+def load(root, name, **settings):
+    config = configs.load(f'{root}/configs/tracking/{name}.py:smoke')
+    with config.unlocked():
+        config.data.source.update(SOURCE)
+        config.data.evals.test.update(dict(split='test[:2]', video_frames=3))
+        config.update(settings)
+    return config
+
+
+@pytest.fixture(scope='module')
+def fitted(root, tmp_path_factory):
+    config = load(root, 'sort')
+    return fit(tracking.make(config), config, tmp_path_factory.mktemp('run'), quiet=True)
+
+
+def test_a_run_scores_what_it_writes(fitted):
+    folder = fitted.workdir / 'results' / 'test'
+    for sequence in load_sequences('digit_sequences', 'test', **SOURCE):
+        name = sequence.info.name
+        detections = pad_frames(sequence.detections, 20)
+        expected = flatten_frames(run(sort(form='numpy'), detections)[1])
+        written = read_mot_results(folder / f'{name}.txt', 20)
+        assert written.ids.tolist() == expected.ids.tolist()
+        np.testing.assert_allclose(written.boxes, expected.boxes, atol=0.011)
+        score = score_tracks(sequence.truth, expected, 20).summarise()
+        assert fitted.metrics[f'test/{name}/HOTA'] == score['HOTA']
+    rows = list(csv.DictReader((folder / 'scores.csv').open()))
+    assert [row['sequence'] for row in rows] == ['test-0000', 'test-0001', 'combined']
+    assert float(rows[-1]['MOTA']) == pytest.approx(fitted.metrics['test/MOTA'], abs=1e-5)
+    assert {p.name for p in (fitted.workdir / 'figures').glob('test-*')} == {'test-identities.png', 'test-tracks.gif'}
+
+
+def test_causes_add_up_to_the_switches(fitted):
+    causes = [value for key, value in fitted.metrics.items() if key.startswith('test/switches_')]
+    assert len(causes) == 4
+    assert sum(causes) == fitted.metrics['test/IDSW'] > 0
+
+
+def test_the_compiled_form_has_the_same_metrics(root, fitted, tmp_path):
+    config = load(root, 'sort')
+    config.tracker.form = 'jax'
+    config.data.evals.test.video_frames = 0
+    metrics = fit(tracking.make(config), config, tmp_path, quiet=True).metrics
+    for name in ('MOTA', 'IDF1', 'HOTA', 'IDSW'):
+        assert metrics[f'test/{name}'] == pytest.approx(fitted.metrics[f'test/{name}'], abs=1e-4)
+
+
+def write_mot_folder(path):
+    sequence = load_sequences('digit_sequences', 'test', **SOURCE)[0]
+    write_mot_results(path / 'det' / 'det.txt', sequence.detections, 'detections')
+    return sequence
+
+
+def test_predict_writes_the_results_and_a_video_of_a_folder_with_detections(root, tmp_path):
+    write_mot_folder(tmp_path / 'mine')
+    config = load(root, 'sort')
+    config.data.evals.test.results = 'csv'
+    experiment = tracking.make(config)
+    made = tracking.predict(config, experiment, {}, {}, str(tmp_path / 'mine'))
+    write_predictions(made, tmp_path / 'out')
+    assert {p.name for p in (tmp_path / 'out').iterdir()} == {'mine.csv', 'mine.mp4'}
+    assert (tmp_path / 'out' / 'mine.csv').read_text().count('\n') > 20
+    import imageio.v3 as imageio
+
+    frames = imageio.imread(tmp_path / 'out' / 'mine.mp4')
+    assert len(frames) == 20
+
+
+def test_frames_without_a_detector_are_refused_in_one_line(root, tmp_path):
+    import imageio.v3 as imageio
+
+    imageio.imwrite(tmp_path / '000001.png', np.zeros((32, 48, 3), np.uint8))
+    config = load(root, 'sort')
+    with pytest.raises(UsageError, match=r'has no detections; .*--config.detector.run=FOLDER'):
+        next(tracking.predict(config, tracking.make(config), {}, {}, str(tmp_path)))
+    with pytest.raises(UsageError, match=r'neither a folder nor a video'):
+        tasks.read_user_sequence(str(tmp_path / '000001.png'))
+    (tmp_path / 'broken.mp4').write_bytes(b'not a video')
+    with pytest.raises(UsageError, match=r'broken.mp4 cannot be read as a video'):
+        tasks.read_user_sequence(str(tmp_path / 'broken.mp4'))
+
+
+def test_a_tracker_of_appearance_without_one_is_refused(root):
+    config = load(root, 'deep_sort')
+    with config.unlocked():
+        del config.simulated
+    sequence = load_sequences('digit_sequences', 'test', **SOURCE)[0]
+    with pytest.raises(UsageError, match=r'compares appearances: give --config.appearance.run=FOLDER'):
+        tasks.run_system(tracking._bind_system(config, {}), sequence)
+
+
+@pytest.mark.parametrize(
+    ('section', 'value', 'message'),
+    [
+        ('tracker', dict(name='sorted'), "no tracker is called 'sorted'; did you mean 'sort'"),
+        ('tracker', dict(name='sort', min_iu=0.3), r'tracker.min_iu: .* takes no such key; did you mean .min_iou'),
+        ('steps', dict(chain=('links',)), "steps.links: there is no step 'links'; did you mean 'link'"),
+        ('detector', dict(run='/nonexistent'), r'detector: /nonexistent holds no run'),
+    ],
+)
+def test_settings_that_do_not_exist_are_named(root, section, value, message):
+    from ml_collections import ConfigDict
+
+    config = load(root, 'sort')
+    with config.unlocked():
+        config[section] = ConfigDict(value)
+    with pytest.raises(UsageError, match=message):
+        tracking.make(config)
+
+
+def test_simulated_appearances_tell_objects_apart_as_well_as_they_are_told_to():
+    sequence = load_sequences('digit_sequences', 'test', **SOURCE)[0]
+    detections = pad_frames(sequence.detections, 20)
+    objects = tasks.name_detections(sequence.truth, detections)
+    settings = tasks.SimulatedAppearance(size=512, noise=0.5)
+    embeddings = tasks.simulate_embeddings(settings, sequence, detections)['embeddings']
+    known = objects >= 0
+    unit = embeddings[known] / np.linalg.norm(embeddings[known], axis=-1, keepdims=True)
+    same = objects[known][:, None] == objects[known]
+    cosine = unit @ unit.T
+    np.fill_diagonal(same, False)
+    assert cosine[same].mean() == pytest.approx(1 / (1 + 0.25), abs=0.02)
+    assert abs(cosine[~same & ~np.eye(len(same), dtype=bool)].mean()) < 0.1
