@@ -13,5 +13,5 @@ from configs.tracking._learnt import learnt_tracking
 
 def get_config(arg: str = ''):
     if arg == 'smoke':
-        return learnt_tracking(steps=(200, 300), sequences=12, tracked='test[:4]', at_least=0.68)
+        return learnt_tracking(steps=(120, 200), sequences=8, tracked='test[:4]', at_least=0.7)
     return learnt_tracking(steps=(1000, 2000), sequences=48, tracked='test[:16]', at_least=0.72)
