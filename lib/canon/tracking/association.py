@@ -22,6 +22,8 @@ program of fixed shape. Both maximise exactly; among equally good assignments th
 
 from __future__ import annotations
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +32,7 @@ from scipy.optimize import linear_sum_assignment
 
 from canon.tracking.arrays import Array, array_module
 
+Rule = Literal['exact', 'cost_limit', 'greedy', 'mutual_best', 'cascade', 'sinkhorn']
 UNMATCHED = -1  # in place of the index of a column
 _NOTHING = -1e9  # the logarithm of no mass: unlike those of -inf, its differences are finite
 
@@ -155,6 +158,40 @@ def match_mutual_best(weights: Array, max_rounds: int | None = None) -> Array:
             state = match_round(state)
         return state[0]
     return lax.while_loop(unfinished, match_round, state)[0]
+
+
+def associate(rule: Rule, affinity: Array, min_affinity: float, levels: Array) -> Array:
+    """Assigns rows to columns by one of the rules of this module, so that they can be compared in one tracker.
+
+    Args:
+      rule: 'exact' is `assign_then_gate`; 'cost_limit' is `assign_min_cost` of 1 - affinity, which prefers an unmatched
+        pair to one near the gate; 'greedy' is `match_mutual_best` until nothing is left; 'mutual_best' is one round of
+        it; 'cascade' is `assign_cascade`; 'sinkhorn' takes the pairs that dominate their row and column of a soft plan.
+      affinity: [N, M]; pairs with an affinity of 0 or less are never matched.
+      min_affinity: of a pair.
+      levels: int [N], frames since a row was last seen, for the cascade.
+
+    Returns:
+      int32 [N], the column of each row or -1.
+    """
+    xp = array_module(affinity)
+    gated, allowed = xp.where(affinity >= min_affinity, affinity, 0), affinity > 0
+    if rule == 'exact':
+        return assign_then_gate(affinity, min_affinity)
+    if rule == 'cost_limit':
+        return assign_min_cost(1 - affinity, 1 - min_affinity, allowed)
+    if rule == 'cascade':
+        return assign_cascade(1 - affinity, 1 - min_affinity, levels, allowed)
+    if rule == 'sinkhorn':
+        # Two unmatched sides weigh as much as a pair at the gate.
+        plan = _compute_plan(jnp.asarray(affinity, jnp.float32), min_affinity / 2)[:-1, :-1]
+        gated = xp.where(affinity >= min_affinity, xp.asarray(plan), 0)
+    return match_mutual_best(gated, None if rule == 'greedy' else 1)
+
+
+@jax.jit
+def _compute_plan(weights: jax.Array, unmatched: jax.Array) -> jax.Array:
+    return sinkhorn(weights, temperature=0.05, unmatched=unmatched)
 
 
 def assign_cascade(cost: Array, max_cost: float, levels: Array, allowed: Array | None = None) -> Array:

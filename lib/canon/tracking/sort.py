@@ -5,7 +5,7 @@ from __future__ import annotations
 from canon.tracking import kalman
 from canon.tracking.affinity import compute_valid_iou
 from canon.tracking.arrays import array_module
-from canon.tracking.association import assign_then_gate
+from canon.tracking.association import Rule, associate
 from canon.tracking.kalman import MotionModel, sort_motion
 from canon.tracking.observations import Affinity, make_observations, measure_affinity, remember_observations
 from canon.tracking.tracker import (
@@ -32,6 +32,7 @@ def sort(
     form: Form = 'jax',
     affinity: Affinity | None = None,
     embedding_size: int = 0,
+    association: Rule = 'exact',
 ) -> Tracker:
     """Makes a SORT tracker. A track is reported in frames in which it has a detection, as the filter corrected it.
 
@@ -48,6 +49,7 @@ def sort(
       affinity: (tracks, detections) -> [S, D] in place of the IoU, such as a learnt one; `min_iou` is its gate then.
         See `canon.tracking.observations`.
       embedding_size: of the embeddings of the detections that `affinity` compares; 0 if it reads none.
+      association: rule of the assignment, see `canon.tracking.association.associate`; 'exact' in the paper.
     """
     model = motion or sort_motion()
     memory = {} if affinity is None else make_observations(form, embedding_size)
@@ -67,7 +69,7 @@ def sort(
             iou = measure_affinity(affinity, state, boxes, detections, alive, usable)
         if match_labels:
             iou = xp.where(state.labels[:, None] == detections['labels'], iou, 0)
-        columns = assign_then_gate(iou, min_iou)
+        columns = associate(association, iou, min_iou, state.misses - 1)
         estimate = kalman.update(model, predicted, detections['boxes'][xp.maximum(columns, 0)], columns >= 0)
         state = state._replace(estimate=estimate, ids=xp.where(alive, state.ids, 0))
         state = note_detections(state, detections, columns)
