@@ -5,7 +5,7 @@
 The first stage searches all scenes and keeps the proposals in files; the second one is a Fast R-CNN with the backbone
 and the head of `faster_rcnn_digits.py`. Nothing to download.
 
-Not measured yet; the targets are those that the recipe is made for.
+Measured on 2 CPU cores: `:smoke`, mAP 70.7 % in 3:42 next to another training. The full recipe has not been run.
 """
 
 from configs.detection._two_stages import FAST_RCNN, digits, small_head

@@ -6,7 +6,7 @@ A region proposal network is trained; its proposals train a Fast R-CNN that has 
 that, which then stay as they are, both are trained once more. A narrow VGG-11 from scratch, with one map of stride 8 as
 the paper has one of stride 16. What `faster_rcnn_digits.py` trains in one run takes five stages here.
 
-Not measured yet; the targets are those that the recipe is made for.
+Measured on 2 CPU cores: `:smoke`, mAP 51.2 % in 4:25 next to another training. The full recipe has not been run.
 """
 
 from configs.detection._two_stages import FASTER_RCNN, alternate, digits, small_single_level

@@ -6,8 +6,8 @@ The scenes are those of `ssd_digits.py`, and the backbone is its VGG-11 of a qua
 trained together. Not in the papers: everything is narrow and from scratch, with BatchNorm and Muon. Nothing to
 download.
 
-Measured on 2 CPU cores: `:smoke`, mAP 85.7 % in 3:32, all of the command. The full recipe has not been run; its
-target is what it is made for.
+Measured on 2 CPU cores: mAP 95.7 % in 33 minutes next to another training, 26 of CPU time; `:smoke` 85.7 % in 3:32,
+alone.
 """
 
 from configs.detection._two_stages import FASTER_RCNN, digits, small_faster_rcnn

@@ -5,7 +5,8 @@
 The scenes, the priors, the loss and the VGG-11 of `ssd_digits.py`; the maps of strides 4, 8, 16 and 32 are those of a
 pyramid. Fine maps of SSD see little of the image, those of a pyramid all that the coarse ones do. Nothing to download.
 
-Not measured yet; the targets are those of `ssd_digits.py`.
+Measured on 2 CPU cores: `:smoke`, mAP 77.0 % in 6:51 next to other trainings; `ssd_digits.py` has 74.8 %. The full
+recipe has not been run; its target is that of `ssd_digits.py`.
 """
 
 from configs.detection._recipes import SSD, scenes, small_ssd

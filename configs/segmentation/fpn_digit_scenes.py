@@ -5,7 +5,8 @@
 The scenes, the loss and the ResNet-18 are those of `digit_scenes.py`, where the maps of strides 2 to 16 are the
 backbone's. Here the scores of strides 4 to 32 are of a pyramid, whose finest map knows what the coarsest one sees.
 
-Not measured yet; the targets are those of `digit_scenes.py`.
+Measured on 2 CPU cores: `:smoke`, mean IU 63.4 % in 12:37 next to other trainings; `digit_scenes.py` has 63.1 %. The
+full recipe has not been run; its target is that of `digit_scenes.py`.
 """
 
 from configs.segmentation import digit_scenes

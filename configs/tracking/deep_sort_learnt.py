@@ -5,7 +5,8 @@
 Three stages: an embedding of crops, as in `embedding_digits.py`; an affinity of boxes and embeddings, as in
 `affinity_digits.py`; then the tracker. `sort.py` and `byte_track.py` track the same sequences and learn nothing.
 
-Not measured yet.
+Measured on 2 CPU cores beside other trainings, `:smoke`: HOTA 75.2 % on four sequences in 3:10, 76 s of CPU time.
+The full recipe has not been run; docs/tracking.md has figures of its parts.
 """
 
 from configs.tracking._learnt import learnt_tracking
