@@ -24,6 +24,7 @@ _ROOMS = (
     'tasks',
     'tracking',
     'train',
+    'transfer',
     'weights',
 )
 
