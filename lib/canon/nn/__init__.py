@@ -18,6 +18,7 @@ from canon.nn.layers import (
     reestimate,
     scale_channels,
 )
+from canon.nn.low_rank import count_adapters, init_adapters, merge_adapters
 from canon.nn.mixed import ConvUnit, Mixed, Unit, to_inception_range
 from canon.nn.network import Network, check_images
 from canon.nn.recurrent import GRU, LSTM, RNN
@@ -25,6 +26,6 @@ from canon.nn.recurrent import GRU, LSTM, RNN
 __all__ = [
     'GRU', 'LSTM', 'RNN', 'AdditiveAttention', 'BatchNorm', 'Conv', 'ConvTranspose', 'ConvUnit', 'Dense',
     'DenseGeneral', 'DotProductAttention', 'GeneralAttention', 'L2Norm', 'Mixed', 'MultiHeadAttention', 'Network',
-    'SeparableConv', 'Unit', 'check_images', 'he_normal', 'make_divisible', 'reestimate', 'scale_channels',
-    'to_inception_range',
+    'SeparableConv', 'Unit', 'check_images', 'count_adapters', 'he_normal', 'init_adapters', 'make_divisible',
+    'merge_adapters', 'reestimate', 'scale_channels', 'to_inception_range',
 ]  # fmt: skip

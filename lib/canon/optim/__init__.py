@@ -55,6 +55,7 @@ from canon.optim.schedules import (
     warmup,
 )
 from canon.optim.soap import SoapState, scale_by_soap, soap
+from canon.optim.starting_point import StartingPointState, add_starting_point_decay
 from canon.optim.state import find_state, find_states, hyperparams, opt_state_shardings, overrides, set_hyperparams
 
 __all__ = [
@@ -77,12 +78,14 @@ __all__ = [
     'ScheduleFreeState',
     'SkipState',
     'SoapState',
+    'StartingPointState',
     'TraceState',
     'adadelta',
     'adagrad',
     'adam',
     'adamw',
     'add_decayed_weights',
+    'add_starting_point_decay',
     'average_on_plateau',
     'bucket_leaves',
     'clip_by_global_norm',
