@@ -161,10 +161,10 @@ class ObjectCrops:
 
 def _select_boxes(sequence: TrackSequence, every: int, min_size: float) -> Any:
     name = sequence.info.name
-    for part, value in (('truth', sequence.truth), ('pictures', sequence.frames)):
-        if value is None:
-            raise UsageError(f'the sequence {name} has no {part}; identities are learnt from sequences with both')
     table = sequence.truth
+    if table is None or sequence.frames is None:
+        missing = 'truth' if table is None else 'pictures'
+        raise UsageError(f'the sequence {name} has no {missing}; identities are learnt from sequences with both')
     low, high = np.maximum(table.boxes[:, :2], 0), table.boxes[:, 2:]
     if sequence.info.width and sequence.info.height:
         high = np.minimum(high, [sequence.info.width, sequence.info.height])

@@ -131,7 +131,7 @@ def link_evaluator(task: Task, batches: Any, settings: LinkEvaluation) -> Evalua
         counts, scores = sums['counts'], {}
         for kind, prefix in (('learnt', ''), ('iou', 'iou_')):
             per_gap = {gap: np.asarray(counts[f'{kind}/{gap}']) for gap in settings.gaps}
-            scores |= {f'{prefix}{k}': v for k, v in score_links(sum(per_gap.values())).items()}
+            scores |= {f'{prefix}{k}': v for k, v in score_links(np.sum(list(per_gap.values()), axis=0)).items()}
             scores |= {f'{prefix}f1_gap_{gap}': score_links(c)['f1'] for gap, c in per_gap.items()}
         return scores
 

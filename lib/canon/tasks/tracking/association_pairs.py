@@ -68,15 +68,15 @@ def follow_objects(
     Raises:
       UsageError: truth or detections are missing, or a frame has more detections than slots.
     """
-    for part in ('truth', 'detections'):
-        if getattr(sequence, part) is None:
-            raise UsageError(f'the sequence {sequence.info.name} has no {part}; an affinity is learnt from both')
-    length = sequence.info.length
-    detections = pad_frames(sequence.detections, length, settings.slots)
+    truth, table, length = sequence.truth, sequence.detections, sequence.info.length
+    if truth is None or table is None:
+        missing = 'truth' if truth is None else 'detections'
+        raise UsageError(f'the sequence {sequence.info.name} has no {missing}; an affinity is learnt from both')
+    detections = pad_frames(table, length, settings.slots)
     detections = {name: detections[name] for name in ('boxes', 'scores', 'valid')}
     if embedder is not None:
         detections = add_embeddings(embedder, sequence, detections)
-    objects = name_detections(sequence.truth, detections)
+    objects = name_detections(truth, detections)
     count = int(objects.max(initial=-1)) + 1
     estimate = kalman.initiate(motion, np.tile(np.array([0.0, 0, 1, 1]), (count, 1)))
     seen, slot, history = np.full(count, -1), np.zeros(count, int), []

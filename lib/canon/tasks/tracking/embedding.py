@@ -103,7 +103,7 @@ def embedding_task(
         # A row without a positive, as a padded one, has no triplet, but may still be classified.
         total = loss.triplet * values
         if loss.classification:
-            logits = classifier.apply({'params': params['classifier']}, embeddings)
+            logits: Any = classifier.apply({'params': params['classifier']}, embeddings)
             entropy = losses.softmax_cross_entropy(logits, batch['label'], loss.label_smoothing)
             parts['accuracy'] = metrics.accuracy(logits, batch['label'], batch['mask'])
             total = total + loss.classification * entropy
