@@ -1,10 +1,12 @@
 """Retrieval scores against a loop over queries and their sorted gallery."""
 
+import doctest
+
 import numpy as np
 import pytest
 
 from canon.errors import UsageError
-from canon.metrics import score_retrieval
+from canon.metrics import retrieval, score_retrieval
 
 
 def score_by_loop(similarity, queries, gallery, excluded, ranks):
@@ -41,3 +43,7 @@ def test_shapes_that_disagree_and_queries_without_a_match():
     with pytest.raises(UsageError, match=r'similarity \[2, 3\].*expected \[2, 4\]'):
         score_retrieval(np.zeros((2, 3)), np.zeros(2), np.zeros(4))
     assert np.isnan(score_retrieval(np.zeros((1, 2)), np.array([1]), np.array([2, 3]))['mAP'])
+
+
+def test_examples():
+    assert doctest.testmod(retrieval) == (0, 1)
