@@ -14,6 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from canon import named
+from canon.configuration.nested import apply_form
 from canon.data.tracking import SEQUENCE_SETS
 from canon.errors import UsageError
 from canon.tasks import tracking as tasks
@@ -45,6 +46,7 @@ def make(config: ConfigDict) -> Experiment:
 
 def make_stage(config: ConfigDict, stages: Mapping[str, Path]) -> Experiment:
     """Makes the experiment of a stage, whose learnt parts may be those of earlier ones."""
+    config = apply_form(config)
     system = _bind_system(config, stages)
     evals = {name: _make_evaluator(config, system, name) for name in sorted(config.data.evals)}
     return Experiment(tasks.tracking_task(), evals=evals)
@@ -60,6 +62,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
 
     A folder with det/det.txt has its detections. For frames alone, config.detector names a trained detector.
     """
+    config = apply_form(config)
     system, settings = _bind_system(config, {}), _read_evaluation(config, min(config.data.evals))
     sequence = tasks.read_user_sequence(source)
     tracks, seconds = tasks.run_system(system, sequence)

