@@ -1,0 +1,113 @@
+"""Networks of domain adaptation: a feature extractor, a classifier of its features, and a discriminator of domains.
+
+Ganin et al., "Domain-adversarial training of neural networks", 2016, figure 1. One network serves every method, so that
+methods are compared on equal terms; those that use no discriminator or no second classifier leave it untrained. The
+parameters are in `extractor`, `classifier`, `second_classifier` and `discriminator`, for `optim.partition`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+
+from canon import ops
+from canon.named import Count
+from canon.nn import Conv, check_images
+
+DomainInput = Callable[[jax.Array, jax.Array], jax.Array]  # (features [B, D], logits [B, C]) -> [B, .]
+
+
+class DigitExtractor(nn.Module):
+    """Images [B, H, W, C] -> features [B, units]: two 5x5 convolutions with pooling, and a dense layer, all with ReLU.
+
+    The extractor of Ganin et al. 2016, figure 4a, with `channels` maps in place of 32 and 48, and the first dense
+    layer of its classifier. There is no BatchNorm: the domains of a batch do not mix in its statistics.
+    """
+
+    channels: tuple[int, int]
+    units: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        check_images(images, 8, 'the extractor of digits')
+        x = images
+        for number, channels in enumerate(self.channels, 1):
+            x = ops.max_pool(ops.relu(Conv(channels, 5, padding=2, name=f'conv{number}')(x)), 2)
+        return ops.relu(nn.Dense(self.units, name='dense')(x.reshape(len(x), -1)))
+
+
+class Discriminator(nn.Module):
+    """Features [B, D] -> logits of domains [B, domains]: two hidden layers with ReLU."""
+
+    units: int
+    domains: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for number in (1, 2):
+            x = ops.relu(nn.Dense(self.units, name=f'dense{number}')(x))
+        return nn.Dense(self.domains, name='output')(x)
+
+
+class AdaptationNetwork(nn.Module):
+    """A feature extractor with its heads.
+
+    Attributes:
+      extractor: (images [B, ...], train) -> features [B, D].
+      classifier: features -> logits [B, C].
+      second_classifier: of MCD, with an initialisation of its own.
+      discriminator: of what `domain_input` makes of features and logits -> logits of domains.
+    """
+
+    extractor: nn.Module
+    classifier: nn.Module
+    second_classifier: nn.Module
+    discriminator: nn.Module
+
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Returns the logits of the classifier [B, C]."""
+        return self.classifier(self.extractor(images, train))
+
+    def encode(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Returns features [B, D]."""
+        return self.extractor(images, train)
+
+    def classify(self, features: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns the logits of both classifiers, [B, C] each."""
+        return self.classifier(features), self.second_classifier(features)
+
+    def discriminate(self, x: jax.Array) -> jax.Array:
+        """Returns the logits of the domains, [B, domains]."""
+        return self.discriminator(x)
+
+    def initialise(self, images: jax.Array, domain_input: DomainInput) -> jax.Array:
+        """Calls every part once, for `init`."""
+        features = self.extractor(images, False)
+        logits = self.classify(features)
+        return self.discriminator(domain_input(features, logits[0]))
+
+
+def digit_network(
+    num_classes: Count = 10,
+    channels: tuple[Count, Count] = (16, 32),
+    units: Count = 64,
+    domains: Count = 2,
+    discriminator_units: Count = 64,
+) -> AdaptationNetwork:
+    """Builds a small network for images of digits of 8x8 to 32x32.
+
+    Args:
+      num_classes: of the classifiers.
+      channels: of the two convolutions.
+      units: width of the features.
+      domains: logits of the discriminator; the domains of a batch.
+      discriminator_units: width of its two hidden layers.
+    """
+    return AdaptationNetwork(
+        DigitExtractor(tuple(channels), units),
+        nn.Dense(num_classes),
+        nn.Dense(num_classes),
+        Discriminator(discriminator_units, domains),
+    )
