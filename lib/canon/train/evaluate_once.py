@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 
+import jax
+
 from canon.train import shard
 from canon.train.evaluation import Interrupted
 from canon.train.figures import draw_figures
@@ -23,12 +25,11 @@ class EvaluationSession(Session):
     """
 
     def run(self) -> Fitted:
-        source = self.settings.init_from
-        weights = 'untrained weights' if source is None else f'weights from {source.path}'
         # Every process reads the status before the first one overwrites it.
         before = read_mapping(self.workdir / 'status.json')
         shard.wait_for_all('the status of the run is read')
         state = self.setup.starting_state(self.experiment.read)
+        weights = self._name_weights(state)
         self.progress, self.writer = Progress(0, 0, self.quiet), None
         if before.get('state') == 'done':
             self.warn_of_new_code('its metrics are kept')
@@ -45,6 +46,11 @@ class EvaluationSession(Session):
             self.write_status(status, 0)
             shard.wait_for_all('the evaluation is done')
         return Fitted(state, self.metrics_and_weights()[0], status, self.workdir, weights)
+
+    def _name_weights(self, state: State) -> str:
+        if self.settings.init_from is not None:
+            return f'weights from {self.settings.init_from.path}'
+        return 'untrained weights' if jax.tree.leaves(state.params) else 'no weights'
 
     def _evaluate(self, state: State, weights: str) -> str:
         """Runs and draws every evaluator; returns the status."""

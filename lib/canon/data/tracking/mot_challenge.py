@@ -44,7 +44,8 @@ def mot_challenge(
     Raises:
       UsageError: there are no sequences, or a file contradicts another.
     """
-    folders = list_sequences(path, split, 'mot_challenge', lambda p: (p / 'gt').is_dir() or (p / 'det').is_dir())
+    kind = 'folders NAME with gt/gt.txt or det/det.txt'
+    folders = list_sequences(path, split, 'mot_challenge', kind, lambda p: (p / 'gt').is_dir() or (p / 'det').is_dir())
     folders = [p for p in folders if detector is None or p.name.endswith(detector)]
     if not folders:
         raise UsageError(f'mot_challenge: no sequence of {path} ends with detector={detector!r}')

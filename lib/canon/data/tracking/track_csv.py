@@ -29,7 +29,7 @@ def track_csv(
       class_names: as of `read_track_csv`.
       first_frame: the number of the first frame in the files.
     """
-    files = list_sequences(path, split, 'track_csv', lambda p: p.suffix.lower() == '.csv')
+    files = list_sequences(path, split, 'track_csv', 'files NAME.csv', lambda p: p.suffix.lower() == '.csv')
 
     def read(file: Path) -> TrackSequence:
         table, names = read_track_csv(file, class_names, first_frame)

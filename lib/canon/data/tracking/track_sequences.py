@@ -66,13 +66,16 @@ def load_sequences(name: str, split: str = 'train', **kwargs: Any) -> TrackSeque
     return named.call(SEQUENCE_SETS.find(name), {'split': split, **kwargs}, f'data {name!r}')
 
 
-def list_sequences(path: str | Path, split: str, name: str, is_sequence: Callable[[Path], bool]) -> list[Path]:
+def list_sequences(
+    path: str | Path, split: str, name: str, kind: str, is_sequence: Callable[[Path], bool]
+) -> list[Path]:
     """Lists what lies in a folder of sequences, sorted by name: the folder `split` of `path`, or `path` itself.
 
     Args:
       path: of the data set.
       split: may be sliced.
       name: of the data set, for messages.
+      kind: what a sequence is, for messages.
       is_sequence: tells sequences from other files and folders.
 
     Raises:
@@ -85,7 +88,7 @@ def list_sequences(path: str | Path, split: str, name: str, is_sequence: Callabl
         raise UsageError(f'{name}: there is no folder {folder}')
     found = sorted(p for p in folder.iterdir() if is_sequence(p))
     if not found:
-        raise UsageError(f'{name}: {folder} has no sequences; give the folder that holds them')
+        raise UsageError(f'{name}: {folder} has no sequences ({kind}); give the folder that holds them')
     chosen = found[splits.to_slice(first, last, len(found))]
     if not chosen:
         raise UsageError(f'{name}: split={split!r} selects none of the {len(found)} sequences of {folder}')

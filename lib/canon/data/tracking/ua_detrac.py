@@ -40,7 +40,7 @@ def ua_detrac(
     Raises:
       UsageError: a file is missing, or cannot be read.
     """
-    files = list_sequences(path, split, 'ua_detrac', lambda p: p.suffix.lower() == '.xml')
+    files = list_sequences(path, split, 'ua_detrac', 'files NAME.xml', lambda p: p.suffix.lower() == '.xml')
     return TrackSequences('ua_detrac', split, [lambda p=p: _read_sequence(p, detections, images) for p in files])
 
 
