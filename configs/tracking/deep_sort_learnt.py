@@ -5,8 +5,8 @@
 Three stages: an embedding of crops, as in `embedding_digits.py`; an affinity of boxes and embeddings, as in
 `affinity_digits.py`; then the tracker. `sort.py` and `byte_track.py` track the same sequences and learn nothing.
 
-Measured on 2 CPU cores beside other trainings, `:smoke`: HOTA 75.2 % on four sequences in 3:10, 76 s of CPU time.
-The full recipe has not been run; docs/tracking.md has figures of its parts.
+Measured on 2 CPU cores beside other trainings: HOTA 75.5 % on 16 sequences in 12:33, 4:52 of CPU time; the links of the
+affinity have F1 98.7 %. `:smoke`: HOTA 75.2 % on four sequences in 3:10, 76 s of CPU time.
 """
 
 from configs.tracking._learnt import learnt_tracking
