@@ -196,7 +196,7 @@ _ctc.defvjp(_forward, _backward)
 
 
 def _prepare(logits: jax.Array, labels: jax.Array, blank: int) -> tuple[_Places, jax.Array, jax.Array]:
-    """Returns log p of each place in each frame without the log softmax of all classes, and what the softmax is made of.
+    """Returns log p of each place in each frame without the log softmax of all classes, and what a softmax is made of.
 
     Returns:
       emissions: blanks [T, 1, B], characters [T, N, B].
