@@ -8,7 +8,7 @@ its gate of motion. Both: DeepSORT. Appearances are simulated, noisy codes of th
 about association and not about a network; `configs/tracking/deep_sort_learnt.py` has learnt ones.
 
 AssA with 0, 2, 6 pillars, means over three sets of 8 sequences: motion 0.61, 0.57, 0.49; appearance 0.80, 0.76,
-0.69; both 0.76, 0.73, 0.66: appearance helps, and with codes this good the gate of motion costs some of it.
+0.69; both 0.76, 0.73, 0.66: appearance helps; with codes this good the gate of motion may cost some of it.
 """
 
 from configs.claims._tracking import compare, sweep_sequences
