@@ -21,10 +21,19 @@ from canon.tasks.adaptation.methods import (
     source_only,
     v_rex,
 )
-from canon.tasks.adaptation.scores import ModelOutputs, collect_outputs, score_model
+from canon.tasks.adaptation.roles import DomainEvaluation, DomainRoles, assign_roles
+from canon.tasks.adaptation.scores import (
+    ModelOutputs,
+    collect_outputs,
+    join_for_rules,
+    rules_evaluator,
+    score_model,
+    select_from_log,
+)
 from canon.tasks.adaptation.task import adaptation_task
 
 __all__ = [
-    'METHODS', 'Method', 'ModelOutputs', 'adaptation_task', 'cdan', 'collect_outputs', 'coral', 'dann', 'group_dro',
-    'irm', 'jan', 'make_method', 'mcc', 'mcd', 'mean_cov', 'mmd', 'score_model', 'source_only', 'v_rex',
+    'METHODS', 'DomainEvaluation', 'DomainRoles', 'Method', 'ModelOutputs', 'adaptation_task', 'assign_roles', 'cdan',
+    'collect_outputs', 'coral', 'dann', 'group_dro', 'irm', 'jan', 'join_for_rules', 'make_method', 'mcc', 'mcd',
+    'mean_cov', 'mmd', 'rules_evaluator', 'score_model', 'select_from_log', 'source_only', 'v_rex',
 ]  # fmt: skip

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from scipy.special import log_softmax
 
-from canon import transfer
+from canon import metrics, transfer
+from canon.data import labels as read_labels
+from canon.data.pipeline.source import Example, Info, Source
+from canon.errors import CanonError
+from canon.train import Evaluator
+
+HIDDEN = -1  # the label of target examples among those that rules see
 
 
 class ModelOutputs(NamedTuple):
@@ -51,3 +58,86 @@ def score_model(source: ModelOutputs, source_labels: np.ndarray, target: ModelOu
         'information': transfer.information_score(target.logits),
         'dev': transfer.deep_embedded_validation(own, weights),
     }
+
+
+class RuleExamples:
+    """Held-out source examples with labels, then target examples whose label is `HIDDEN`: what a rule may see."""
+
+    def __init__(self, sources: Sequence[Source], target: Source, most: int):
+        """most: examples per domain, spread evenly over it."""
+        self.parts = [(source, _spread(len(source), most)) for source in (*sources, target)]
+        self.places = [(part, int(i)) for part, (_, ids) in enumerate(self.parts) for i in ids]
+        self.info = Info('examples of rules', None, target.info.num_classes, target.info.class_names, len(self.places))
+        self.known = [read_labels(source) for source in sources]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Example:
+        part, i = self.places[index]
+        label = self.known[part][i] if part < len(self.known) else HIDDEN
+        return {'image': self.parts[part][0][i]['image'], 'label': np.int64(label)}
+
+    def __repr__(self) -> str:
+        return f'RuleExamples({len(self)} examples)'
+
+
+def join_for_rules(sources: Sequence[Source], target: Source, most: int) -> RuleExamples:
+    """Returns at most `most` examples of every domain, those of the target without their labels."""
+    return RuleExamples(sources, target, most)
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
+
+
+def rules_evaluator(network: tuple[Any, Callable[[Any], Any]], batches: Any) -> Evaluator:
+    """Scores a model by every rule: the metrics are the names of `transfer.RULES`.
+
+    Args:
+      network: the module, and the function from a batch to its input.
+      batches: finite data of `join_for_rules`.
+    """
+    module, make_input = network
+
+    def measure(params, mutable, batch):
+        variables = {'params': params, **{k: v for k, v in mutable.items() if k != 'groups'}}
+        features = module.apply(variables, make_input(batch), method='encode')
+        logits = module.apply(variables, features, method='classify')[0]
+        values = {'features': features, 'logits': jnp.asarray(logits, jnp.float32), 'label': batch['label']}
+        return metrics.Rows.of(values, batch['mask'])
+
+    def finish(rows):
+        examples = list(rows.each())
+        columns = {key: np.stack([np.asarray(example[key]) for example in examples]) for key in examples[0]}
+        hidden = columns['label'] == HIDDEN
+        source, target = (ModelOutputs(columns['features'][s], columns['logits'][s]) for s in (~hidden, hidden))
+        return score_model(source, columns['label'][~hidden], target)
+
+    return Evaluator(batches, measure, finish)
+
+
+def select_from_log(
+    rows: Iterable[Mapping[str, Any]], rules: str = 'rules', target: str = 'target/accuracy'
+) -> dict[str, tuple[int, float]]:
+    """Returns {'last', each rule, 'oracle': (step, accuracy on the target)} of a run's `metrics.jsonl`.
+
+    Args:
+      rows: as `canon.train.log.read_rows` returns them.
+      rules: name of the evaluator of rules.
+      target: the metric that is reported, which the oracle alone selects by.
+
+    Raises:
+      CanonError: no row has both.
+    """
+    names = {rule: f'{rules}/{rule}' for rule in transfer.RULES}
+    by_step: dict[int, dict[str, Any]] = {}
+    for row in rows:  # each evaluator writes a row of its own
+        by_step.setdefault(int(row['step']), {}).update(row)
+    merged = [by_step[step] for step in sorted(by_step)]
+    usable = [row for row in merged if target in row and all(key in row for key in names.values())]
+    if not usable:
+        raise CanonError(f'no evaluation has both {target!r} and the scores of {rules!r}; give both the same `every`')
+    scores = {rule: [row[key] for row in usable] for rule, key in names.items()}
+    chosen = transfer.select_by_rules(scores, [row[target] for row in usable])
+    return {rule: (int(usable[index]['step']), accuracy) for rule, (index, accuracy) in chosen.items()}

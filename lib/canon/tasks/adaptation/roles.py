@@ -1,0 +1,66 @@
+"""Which domain is a source and which the target, and the settings of evaluations of domains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from canon import named
+from canon.data.domains import Domains, show_few
+from canon.data.pipeline.source import Source
+from canon.errors import UsageError
+from canon.tasks.image_settings import HeldOutImages
+
+
+@dataclass(frozen=True)
+class DomainRoles:
+    """config.data.domains.
+
+    Attributes:
+      sources: names of the labelled domains.
+      target: name of the domain that is reported.
+      shown: labelled examples of each class of the target, 0 for unsupervised adaptation.
+      hidden: whether batches hold the target without its labels; False for generalisation, which never sees it.
+    """
+
+    sources: tuple[str, ...]
+    target: str
+    shown: Annotated[int, named.Range(0)] = 0
+    hidden: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainEvaluation(HeldOutImages):
+    """An entry of config.data.evals.
+
+    Attributes:
+      domain: that is evaluated; the target if None.
+      rules: scores the model by every rule of `canon.transfer.RULES` instead, from held-out examples of the sources
+        (`split`) and unlabelled training examples of the target.
+      most: examples per domain that the rules see.
+    """
+
+    domain: str | None = None
+    rules: bool = False
+    most: named.Count = 500
+
+
+def assign_roles(domains: Domains, roles: DomainRoles, seed: int) -> tuple[dict[str, Source], dict[str, Source]]:
+    """Returns the labelled and the unlabelled sources of training, by the names that batches have.
+
+    One source is 'source', several are 'source_NAME'; the target is 'target', and its labelled few are 'shown'.
+
+    Raises:
+      UsageError: the target is also a source, or there is no such domain.
+    """
+    if not roles.sources or roles.target in roles.sources:
+        raise UsageError(
+            f'data.domains: sources={roles.sources} and target={roles.target!r} must be different domains; there are'
+            f' {", ".join(domains)}'
+        )
+    one = len(roles.sources) == 1
+    labelled: dict[str, Source] = {'source' if one else f'source_{name}': domains[name] for name in roles.sources}
+    target: Source = domains[roles.target]
+    if roles.shown:
+        labelled['shown'], target = show_few(target, roles.shown, seed)
+    return labelled, {'target': target} if roles.hidden else {}
