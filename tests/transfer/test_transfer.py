@@ -37,8 +37,8 @@ def test_the_example_of_the_package():
     'estimate',
     [
         lambda x, t: transfer.kernel_mean_matching(x, t, width=0.5),
-        lambda x, t: transfer.fit_kliep(x, t)(x),
-        lambda x, t: transfer.fit_ulsif(x, t)(x),
+        lambda x, t: transfer.fit_kliep(x, t, centres=40)(x),
+        lambda x, t: transfer.fit_ulsif(x, t, centres=40)(x),
         lambda x, t: transfer.fit_discriminator_ratio(x, t, quadratic=True)(x),
     ],
     ids=['KMM', 'KLIEP', 'uLSIF', 'discriminator'],
@@ -57,7 +57,7 @@ def test_the_relative_ratio_is_bounded(gaussians):
     x, t = gaussians
     truth = true_ratio(x)
     truth = truth / (0.3 * truth + 0.7)
-    weights = transfer.fit_ulsif(x, t, alpha=0.3)(x)
+    weights = transfer.fit_ulsif(x, t, alpha=0.3, centres=40)(x)
     assert np.corrcoef(weights, truth)[0, 1] > 0.95
     assert weights.max() < 1.1 / 0.3
     assert transfer.effective_count(weights) > transfer.effective_count(true_ratio(x))

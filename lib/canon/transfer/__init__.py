@@ -8,7 +8,7 @@ w(x) = p_target(x) / p_source(x), by which a mean over the source becomes one ov
     >>> from canon import transfer
     >>> rng = np.random.default_rng(0)
     >>> source, target = rng.normal(0, 1, (200, 1)), rng.normal(0.5, 1, (200, 1))
-    >>> ratio = transfer.fit_ulsif(source, target)
+    >>> ratio = transfer.fit_ulsif(source, target, centres=40)
     >>> weights = ratio(source)  # larger to the right, where the target has more mass
     >>> bool(weights[source[:, 0] > 1].mean() > 2 * weights[source[:, 0] < -1].mean())
     True
