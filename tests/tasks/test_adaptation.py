@@ -103,6 +103,20 @@ def test_further_methods(name, batches):
     test_methods_learn_from_a_batch_without_target_labels(name, batches)
 
 
+def test_shown_examples_are_of_the_domain_of_the_target(batches):
+    """A discriminator tells two domains apart in the semi-supervised setting, too; three need three logits."""
+    batch = {**batches[0], 'shown': batches[1]['source']}
+    task, key = make_task('dann'), jax.random.key(0)
+    params = task.init(key, batch)['params']
+    run = quick_jit(lambda batch: task.loss(params, {}, batch, At(key, jnp.int32(9)))[0].value)
+    assert np.isfinite(run(batch))
+    numbers = adaptation.methods.number_domains(sorted(batch))
+    assert numbers == {'shown': 1, 'source': 0, 'target': 1}
+    three = {'source': batch['source'], 'source_b': batch['source'], 'target': batch['target']}
+    with pytest.raises(UsageError, match=r'model.domains=2, but batches have 3 domains; set model.domains=3'):
+        run(three)
+
+
 def test_group_dro_of_step_zero_is_the_mean_of_erm(several):
     plain, _ = train(make_task('source_only'), several)
     weighted, _ = train(make_task('group_dro', step_size=0.0), several)

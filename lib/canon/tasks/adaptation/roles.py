@@ -9,6 +9,7 @@ from canon import named
 from canon.data.domains import Domains, show_few
 from canon.data.pipeline.source import Source
 from canon.errors import UsageError
+from canon.tasks.adaptation.methods import SHOWN, TARGET
 from canon.tasks.image_settings import HeldOutImages
 
 
@@ -62,5 +63,5 @@ def assign_roles(domains: Domains, roles: DomainRoles, seed: int) -> tuple[dict[
     labelled: dict[str, Source] = {'source' if one else f'source_{name}': domains[name] for name in roles.sources}
     target: Source = domains[roles.target]
     if roles.shown:
-        labelled['shown'], target = show_few(target, roles.shown, seed)
-    return labelled, {'target': target} if roles.hidden else {}
+        labelled[SHOWN], target = show_few(target, roles.shown, seed)
+    return labelled, {TARGET: target} if roles.hidden else {}
