@@ -7,7 +7,7 @@ The papers, with VGG-16 on VOC07: 47 s per image after selective search with R-C
 features from one map per scale; 0.32 s with Fast R-CNN, on one scale and with heads in the network; 0.2 s with Faster
 R-CNN, which needs none of the 2 s of the search. Here all four have the same narrow VGG-11 up to stride 8, two layers
 of 256 units, the same scenes and one scale; the last stage of each detects the test scenes one by one and measures the
-parts. Not measured yet.
+parts. Seconds per image: 0.34, 0.27, 0.12 and 0.009; docs/claims.md has the parts.
 """
 
 from typing import Any
