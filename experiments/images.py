@@ -99,7 +99,7 @@ def take_digit_scenes(config: ConfigDict, num_classes: int, **source: Any) -> bo
       num_classes: of the model then.
       **source: arguments of `canon.data.detection.digit_scenes`.
     """
-    if config.data.name == 'digit_scenes':
+    if config.data.name in ('digit_scenes', 'digit_frames'):
         return False
     config.data.name, config.data.source = 'digit_scenes', source
     config.data.train.split, config.model.num_classes = 'train', num_classes

@@ -65,6 +65,8 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     config = apply_form(config)
     system, settings = _bind_system(config, {}), _read_evaluation(config, min(config.data.evals))
     sequence = tasks.read_user_sequence(source)
+    if system.class_names is not None:  # what a detector sees has the detector's classes
+        sequence = sequence._replace(info=sequence.info._replace(class_names=system.class_names))
     tracks, seconds = tasks.run_system(system, sequence)
     files = tasks.list_result_files(sequence, tracks, settings)
     count, length = len(set(tracks.ids.tolist())), sequence.info.length
@@ -93,8 +95,9 @@ def _bind_system(config: ConfigDict, stages: Mapping[str, Path]) -> tasks.Tracki
         tracker = named.call(make_tracker, arguments, 'tracker')
     elif not steps:
         raise UsageError("the config has neither a tracker nor steps; set tracker.name, or steps.chain=('flow',)")
-    minimum = named.call(tasks.DetectionInput, config.get('detections', {}), 'detections').min_score
-    return tasks.TrackingSystem(tracker, steps, _bind_detector(config, stages), embed, minimum)
+    given = named.call(tasks.DetectionInput, config.get('detections', {}), 'detections')
+    detect, class_names = _bind_detector(config, stages)
+    return tasks.TrackingSystem(tracker, steps, detect, embed, given, class_names)
 
 
 def _bind_appearance(config: ConfigDict, stages: Mapping[str, Path]) -> tuple[Any, int]:
@@ -111,17 +114,18 @@ def _bind_appearance(config: ConfigDict, stages: Mapping[str, Path]) -> tuple[An
     return None, 0
 
 
-def _bind_detector(config: ConfigDict, stages: Mapping[str, Path]) -> Any:
-    """Returns the function from a sequence to the detections of a trained detector, None if there is none."""
+def _bind_detector(config: ConfigDict, stages: Mapping[str, Path]) -> tuple[Any, tuple[str, ...] | None]:
+    """Returns the function from a sequence to the detections of a trained detector, and its classes, or None twice."""
     folder = sequences.find_run(config.get('detector'), stages, 'detector')
     if folder is None:
-        return None
+        return None, None
     from experiments import detection
 
     own, experiment, params, mutable = sequences.read_run(folder, detection, 'detector')
     model = experiment.task.predict, params, mutable
-    options = dict(transforms=detection.make_prediction_transforms(own, experiment.about))
-    return partial(tasks.detect_frames, *model, **options, batch_size=own.data.batch_size)
+    transforms, names = detection.make_prediction_transforms(own, experiment.about), experiment.about['class_names']
+    options = dict(transforms=transforms, batch_size=own.data.batch_size, class_names=names)
+    return partial(tasks.detect_frames, *model, **options), tuple(names)
 
 
 def _make_step(name: str, arguments: dict[str, Any], where: str) -> Any:

@@ -4,6 +4,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs.detection._recipes import SSD, scenes
+
 
 def digits(sequences: int, **source: Any) -> dict[str, Any]:
     """Returns the data: sequences of moving digits. **source: further arguments of `digit_sequences`."""
@@ -126,6 +128,55 @@ def learnt_tracking(steps: tuple[int, int], sequences: int, tracked: str, at_lea
                 affinity=dict(experiment='track_affinity', appearance=dict(stage='appearance'), **parts[1]),
                 tracking=tracking,
             ),
+            target=dict(metric='test/HOTA', at_least=at_least),
+        )
+    )
+
+
+def detected_tracking(steps: int, sequences: int, tracked: str, at_least: float) -> ConfigDict:
+    """Returns the config of the stages detector and tracking: a narrow SSD, and ByteTrack on its boxes.
+
+    Args:
+      steps: of the detector.
+      sequences: of training, 90 frames each.
+      tracked: split of the sequences that are tracked.
+      at_least: HOTA, for the ledger.
+    """
+    # Digits are 20 to 40 pixels high and about half as wide, so the priors, relative to 160 pixels, begin at stride 8.
+    model = dict(
+        name='ssd.ssd',
+        num_classes=11,  # ten digits and the background
+        backbone=dict(name='vgg.vgg11', width=0.25, batch_norm=True, init='he'),  # width: share of the channels
+        stages=('conv4', 'conv5'),  # the backbone's maps that are predicted from: strides 8 and 16
+        extras=(),
+        sizes=(0.09, 0.18, 0.35),  # of the square priors; one more than maps
+        aspect_ratios=((1.8,), (1.8,)),  # the median digit is 0.57 times as wide as high
+    )
+    recipe = scenes(model, dict(SSD, threshold=0.4), steps, 0, batch_size=8, source=dict(most=12)).to_dict()
+    recipe['data'].update(
+        name='digit_frames',
+        source=dict(every=3),  # frames that follow each other hardly differ
+        train=dict(split='train', sampler='shuffled'),
+        evals=dict(test=dict(split=tracked, sizes=(16.0, 24.0), year=2010)),
+    )
+    detector = {key: value for key, value in recipe.items() if key not in ('seed', 'target')}
+    tracking = dict(
+        experiment='tracking',
+        detector=dict(stage='detector'),
+        detections=dict(
+            min_score=0.05,  # ByteTrack itself begins no track below 0.7, and uses none below 0.1
+            most=50,  # per frame, those of the highest scores; a detector early in training has very many
+        ),
+        tracker=dict(name='byte_track', form='numpy', high_score=0.6, low_score=0.1, max_cost=0.9),
+        data=dict(evals=dict(test=dict(split=tracked, preset='mot15', results='mot_challenge', video_frames=60))),
+    )
+    return ConfigDict(
+        dict(
+            experiment='staged',
+            seed=0,
+            data=dict(name='digit_sequences', source=dict(num_sequences=sequences)),
+            run=dict(evals=dict(test=dict(every='100%')), tensorboard=False),
+            stages=dict(experiment='tracking', chain=('detector', 'tracking'), detector=detector, tracking=tracking),
             target=dict(metric='test/HOTA', at_least=at_least),
         )
     )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from canon.data import tracking
+from canon.data.detection.annotations import check_most
 from canon.errors import UsageError
 from canon.metrics.tracking import overlap_frames, score_tracks
 
@@ -151,7 +152,33 @@ def test_bad_settings_are_named():
     assert alone.read_frame(0).std() > 0
 
 
-def test_docstring():
-    results = doctest.testmod(import_module('canon.data.tracking.digit_sequences'))
+@pytest.mark.parametrize('module', ['digit_sequences', 'sequence_frames'])
+def test_docstring(module):
+    results = doctest.testmod(import_module(f'canon.data.tracking.{module}'))
     assert results.attempted
     assert not results.failed
+
+
+def test_frames_for_detectors_are_those_of_the_sequences_in_any_order():
+    arguments = dict(num_sequences=3, length=7)
+    frames, part = (
+        tracking.digit_frames('test', every=3, **arguments),
+        tracking.digit_frames('test[1:2]', every=3, **arguments),
+    )
+    assert frames.names == [f'test-000{i}/{frame}' for i in range(3) for frame in (0, 3, 6)]
+    sequence = tracking.digit_sequences('test', **arguments)[1]
+    for index in (2, 0, 1):
+        example, frame = part[index], 3 * index
+        rows = sequence.truth.frames == frame
+        np.testing.assert_array_equal(example['image'], sequence.read_frame(frame))
+        np.testing.assert_array_equal(example['boxes'], sequence.truth.boxes[rows])
+        assert example['labels'].tolist() == sequence.truth.labels[rows].tolist()
+        np.testing.assert_array_equal(example['image'], frames[3 + index]['image'])
+        assert part.count_per_image()[index] == rows.sum() > 0
+    other = tracking.digit_frames('test[1:2]', every=3, seed=1, **arguments)
+    assert (other[0]['image'] != part[0]['image']).any()
+
+
+def test_a_frame_with_more_objects_than_batches_hold_is_named():
+    with pytest.raises(UsageError, match=r'data.most=3, but test-0000/\d+ of SequenceFrames.* has \d+ objects'):
+        check_most(tracking.digit_frames('test[:1]', length=3), 3)

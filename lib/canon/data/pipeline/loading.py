@@ -27,7 +27,7 @@ DATA_SETS = named.Catalogue(
     'data set',
     (
         *('canon.data.images', 'canon.data.text', 'canon.data.detection'),
-        *('canon.data.pipeline.arrays', 'canon.data.pipeline.synthetic'),
+        *('canon.data.tracking.sequence_frames', 'canon.data.pipeline.arrays', 'canon.data.pipeline.synthetic'),
     ),
     _reads_examples,
 )
@@ -55,10 +55,11 @@ def load_source(name: str, split: str = 'train', data_dir: str | os.PathLike | N
     """Loads one split of the data set `name`.
 
     A name is that of a public function of `canon.data.images`, `canon.data.text`, `canon.data.detection`,
-    `pipeline.arrays` or `pipeline.synthetic` that takes `split` and returns a source:
+    `tracking.sequence_frames`, `pipeline.arrays` or `pipeline.synthetic` that takes `split` and returns a source:
 
     - embedded: 'digits' (prepared on first use), 'digit_lines' and 'rendered_words' (with texts), 'rendered_characters'
-      (a class each), 'digit_scenes' (with boxes or label maps), 'fake' (random images);
+      (a class each), 'digit_scenes' (with boxes or label maps), 'digit_frames' (of `digit_sequences`, with boxes),
+      'fake' (random images);
     - of files, path=: 'folder' (a folder per class), 'npz', 'words' (with texts), 'voc_detection', 'coco_detection',
       'yolo_boxes', 'csv_boxes', 'voc_segmentation', 'sbd_segmentation', 'label_maps';
     - of files with texts, path=: 'iiit5k', 'svt', 'icdar2003', 'icdar2013', 'icdar2015', 'svt_perspective', 'cute80',

@@ -28,6 +28,7 @@ from canon.data.tracking.mot_challenge import (
     write_mot_results,
 )
 from canon.data.tracking.object_crops import CropSettings, ObjectCrops, crop_box, crop_object
+from canon.data.tracking.sequence_frames import SequenceFrames, digit_frames
 from canon.data.tracking.tables import (
     DETECTION,
     IgnoredRegions,
@@ -53,8 +54,8 @@ from canon.data.tracking.ua_detrac import (
 
 __all__ = [
     'DETECTION', 'DETRAC_CLASSES', 'KITTI_CLASSES', 'MOT_CLASSES', 'SEQUENCE_SETS', 'CropSettings',
-    'IgnoredRegions', 'ObjectCrops', 'SequenceInfo', 'TrackSequence', 'TrackSequences', 'TrackTable',
-    'concatenate_tables', 'count_rows', 'crop_box', 'crop_object', 'digit_sequences', 'flatten_frames',
+    'IgnoredRegions', 'ObjectCrops', 'SequenceFrames', 'SequenceInfo', 'TrackSequence', 'TrackSequences', 'TrackTable',
+    'concatenate_tables', 'count_rows', 'crop_box', 'crop_object', 'digit_frames', 'digit_sequences', 'flatten_frames',
     'kitti_tracking', 'load_sequences', 'make_table', 'mot_challenge', 'pad_frames', 'read_detrac_detections',
     'read_detrac_results', 'read_detrac_truth', 'read_kitti_labels', 'read_kitti_results', 'read_kitti_seqmap',
     'read_mot_detections', 'read_mot_folder_of_results', 'read_mot_results', 'read_mot_sequence',

@@ -42,6 +42,7 @@ from canon.tasks.tracking.running import (
     SimulatedAppearance,
     TrackingSystem,
     run_system,
+    select_detections,
     simulate_embeddings,
 )
 from canon.tasks.tracking.user_sequences import list_result_files, read_user_sequence
@@ -52,5 +53,6 @@ __all__ = [
     'SimulatedAppearance', 'TrackingEvaluation', 'TrackingSystem', 'add_embeddings', 'affinity_task', 'count_links',
     'detect_frames', 'embedding_task', 'follow_objects', 'learnt_affinity', 'link_evaluator', 'list_result_files',
     'make_embedder', 'make_pair', 'make_video', 'name_detections', 'read_user_sequence', 'retrieval_evaluator',
-    'run_system', 'score_links', 'simulate_embeddings', 'tracking_evaluator', 'tracking_task', 'write_results',
+    'run_system', 'score_links', 'select_detections', 'simulate_embeddings', 'tracking_evaluator', 'tracking_task',
+    'write_results',
 ]  # fmt: skip

@@ -25,6 +25,19 @@ Step = Callable[[TrackTable], TrackTable]
 TRACKERS = named.Catalogue('tracker', ('canon.tracking',), lambda function: named.get_return_type(function) is Tracker)
 
 
+@dataclass(frozen=True)
+class DetectionInput:
+    """config.detections: which detections the tracker is given.
+
+    Attributes:
+      min_score: detections of a lower score are dropped. Those of a trained detector have at least 0.05.
+      most: detections per frame, those of the highest scores; None takes all.
+    """
+
+    min_score: float = 0.0
+    most: named.Count | None = None
+
+
 class TrackingSystem(NamedTuple):
     """What turns the detections of a sequence into tracks.
 
@@ -32,26 +45,17 @@ class TrackingSystem(NamedTuple):
       tracker: online; None where the first step is `track_flow`.
       steps: functions of the table of a whole sequence, in order.
       detect: returns the detections of a sequence; None takes those of the data set.
+      class_names: of `detect`, for sequences that name no classes; None if there is no detector.
       embed: adds `embeddings` to padded detections, (sequence, detections) -> detections; None adds none.
-      min_score: detections below it are dropped before anything sees them.
+      given: which detections there are for the embedding, the tracker and the steps; the others are dropped first.
     """
 
     tracker: Tracker | None
     steps: Sequence[Step] = ()
     detect: Callable[[TrackSequence], TrackTable] | None = None
     embed: Callable[[TrackSequence, Mapping[str, np.ndarray]], dict[str, np.ndarray]] | None = None
-    min_score: float = 0.0
-
-
-@dataclass(frozen=True)
-class DetectionInput:
-    """config.detections: which detections the tracker is given.
-
-    Attributes:
-      min_score: detections of a lower score are dropped.
-    """
-
-    min_score: float = 0.0
+    given: DetectionInput = DetectionInput()
+    class_names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def run_system(system: TrackingSystem, sequence: TrackSequence) -> tuple[TrackTa
             f'the sequence {sequence.info.name} has no detections; add them (det/det.txt in MOTChallenge), or give a '
             'trained detector: --config.detector.run=FOLDER'
         )
-    table = table.select(table.scores >= system.min_score)
+    table = select_detections(table, sequence.info.length, system.given)
     if system.tracker is not None:
         table, seconds = _run_tracker(system, sequence, table)
     else:
@@ -98,6 +102,18 @@ def run_system(system: TrackingSystem, sequence: TrackSequence) -> tuple[TrackTa
     for step in system.steps:
         table = step(table)
     return table, seconds + time.perf_counter() - began
+
+
+def select_detections(table: TrackTable, length: int, given: DetectionInput) -> TrackTable:
+    """Selects the detections that a tracker is given, see `DetectionInput`.
+
+    Args:
+      table: of all detections of a sequence.
+      length: number of frames.
+      given: what is selected.
+    """
+    table = table.select(table.scores >= given.min_score)
+    return table if given.most is None else flatten_frames(pad_frames(table, length, given.most, overflow='count'))
 
 
 def _run_tracker(system: TrackingSystem, sequence: TrackSequence, table: TrackTable) -> tuple[TrackTable, float]:
@@ -121,7 +137,8 @@ def _run_tracker(system: TrackingSystem, sequence: TrackSequence, table: TrackTa
     if int(state.dropped):
         raise CanonError(
             f'{sequence.info.name}: {int(state.dropped)} tracks were dropped since all {tracker.slots} slots were '
-            f'taken; set --config.tracker.slots={2 * tracker.slots}'
+            f'taken; set --config.tracker.slots={2 * tracker.slots}, or give the tracker fewer detections with '
+            '--config.detections.min_score=0.3 or --config.detections.most=50'
         )
     return flatten_frames(tracks), seconds
 

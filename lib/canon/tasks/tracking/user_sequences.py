@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -68,19 +68,46 @@ class _ResultFile(NamedTuple):
             Path(path).write_bytes(written.read_bytes())
 
 
+class _VideoFrames:
+    """Reads frames of a video by number, one at a time: in order, as they are asked for in tracking and drawing.
+
+    An earlier frame than the last one begins the video again.
+    """
+
+    def __init__(self, path: Path):
+        self._path, self._next, self._frames = path, 0, iter(())
+
+    def __call__(self, index: int) -> np.ndarray:
+        if index < self._next or self._next == 0:
+            self._frames, self._next = iterate_frames(self._path), 0
+        for frame in self._frames:
+            self._next += 1
+            if self._next > index:
+                return frame
+        raise IndexError(f'{self._path} has {self._next} frames, and no frame {index}')
+
+
+def iterate_frames(path: Path) -> Iterator[np.ndarray]:
+    """Yields the frames of a video, uint8 [H, W, 3], as they are decoded."""
+    import imageio.v3 as imageio
+
+    for frame in imageio.imiter(path):
+        yield np.asarray(frame)[..., :3]
+
+
 def _read_video(path: Path) -> TrackSequence:
     import imageio.v3 as imageio
 
     try:
         about = imageio.immeta(path)
-        frames = [np.asarray(frame)[..., :3] for frame in imageio.imiter(path)]
+        # Containers state their length not at all or wrongly, so all frames are decoded once.
+        sizes = [frame.shape[:2] for frame in iterate_frames(path)]
     except Exception as error:  # imageio raises many kinds, by format and by what is installed
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(
             f'{path} cannot be read as a video ({reason}); install imageio-ffmpeg, or give a folder of its frames'
         ) from error
-    if not frames:
+    if not sizes:
         raise UsageError(f'{path} has no frames')
-    height, width = frames[0].shape[:2]
     rate = about.get('fps') or (1000 / about['duration'] if about.get('duration') else None)
-    return TrackSequence(SequenceInfo(path.stem, len(frames), rate, height, width), frames=frames.__getitem__)
+    return TrackSequence(SequenceInfo(path.stem, len(sizes), rate, *sizes[0]), frames=_VideoFrames(path))
