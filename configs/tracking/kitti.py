@@ -1,11 +1,14 @@
 """SORT (Bewley et al. 2016) on the cars of KITTI tracking.
 
     ./launch.sh run configs/tracking/kitti.py --config.data.source.path=FOLDER \
-        --config.detector.run=DETECTOR
+        --config.data.source.detections=DETECTIONS
 
-KITTI's folder has no detections that this reader takes: DETECTOR is the folder of a `detection` run whose classes are
-those of KITTI. `:smoke` tracks sequences of moving digits. Not measured yet.
+DETECTIONS is a folder of files 0000.txt of labels with a score, such as det_02 of the detections that KITTI publishes.
+Or `--config.detector.run=RUN` names a run of `detection`: of its classes those of KITTI are tracked.
+`:smoke` tracks sequences of moving digits. Not measured yet.
 """
+
+from ml_collections.config_dict import placeholder
 
 from configs.tracking._trackers import track, use_files
 
@@ -15,5 +18,7 @@ def get_config(arg: str = ''):
     if arg == 'smoke':
         return config
     use_files(config, 'kitti_tracking', 'training', 'kitti_car', 'kitti')
+    config.data.source.detections = placeholder(str)
+    config.detections.min_score = float('-inf')  # scores of a support vector machine are of both signs
     config.tracker.match_labels = True  # a van does not continue a car
     return config

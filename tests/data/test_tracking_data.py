@@ -284,6 +284,41 @@ def test_kitti_results_are_written_and_read(tmp_path):
         tracking.write_kitti_results(tmp_path / 'y.txt', table, ('object',))
 
 
+KITTI_DETECTIONS = (
+    b'0 -1 Car -1 -1 -10 1 2 11 32.5 -1 -1 -1 -1000 -1000 -1000 -10 1.75\n'
+    b'1 -1 Car -1 -1 -10 3 4 9 12.5 -1 -1 -1 -1000 -1000 -1000 -10 -0.25\n'
+    b'1 -1 Pedestrian -1 -1 -10 1 2 11 32.5 -1 -1 -1 -1000 -1000 -1000 -10 0.5\n'
+)
+
+
+def test_kitti_sequences_have_the_detections_of_a_folder(tmp_path):
+    (tmp_path / 'training/label_02').mkdir(parents=True)
+    (tmp_path / 'training/label_02/0000.txt').write_bytes(KITTI)
+    (tmp_path / 'det_02').mkdir()
+    (tmp_path / 'det_02/0000.txt').write_bytes(KITTI_DETECTIONS)
+    arguments = dict(path=str(tmp_path), detections=str(tmp_path / 'det_02'))
+    (sequence,) = tracking.load_sequences('kitti_tracking', 'training', **arguments)
+    table = sequence.detections
+    assert table is not None
+    assert table.frames.tolist() == [0, 1, 1]
+    assert table.ids.tolist() == [-1, -1, -1]
+    assert table.scores.tolist() == [1.75, -0.25, 0.5]
+    assert [tracking.KITTI_CLASSES[i] for i in table.labels] == ['car', 'car', 'pedestrian']
+    assert table.boxes[0].tolist() == [1, 2, 11, 32.5]
+    # Without labels, as of the test split, a sequence is as long as its detections.
+    (tmp_path / 'testing').mkdir()
+    (sequence,) = tracking.load_sequences('kitti_tracking', 'testing', **arguments)
+    assert sequence.truth is None
+    assert sequence.info.length == 2
+    with pytest.raises(UsageError, match=r'there is no folder .*testing/label_02'):
+        tracking.kitti_tracking(str(tmp_path), 'testing')
+    with pytest.raises(UsageError, match=r"detections='.*/none' is not a folder"):
+        tracking.kitti_tracking(str(tmp_path), detections=str(tmp_path / 'none'))
+    (tmp_path / 'det_02/0000.txt').write_bytes(KITTI)
+    with pytest.raises(UsageError, match=r'0000\.txt has 17 columns, as labels have; detections have a score'):
+        tracking.kitti_tracking(**arguments)[0]
+
+
 @pytest.mark.parametrize(
     ('content', 'message'),
     [

@@ -26,7 +26,7 @@ _MAX_OCCLUSION, _MAX_TRUNCATION = 2, 0  # of objects that are scored
 _REGION = 'dontcare'
 
 
-def kitti_tracking(path: str, split: str = 'training') -> TrackSequences:
+def kitti_tracking(path: str, split: str = 'training', detections: str | None = None) -> TrackSequences:
     """Reads the sequences of KITTI tracking.
 
     Args:
@@ -34,6 +34,8 @@ def kitti_tracking(path: str, split: str = 'training') -> TrackSequences:
         are those of image_02/SEQUENCE, if it exists.
       split: 'training', or another that has a seqmap; may be sliced. Without a seqmap, all files are read, and a
         sequence is as long as its images, or else as its labels.
+      detections: the folder of files NAME.txt of a detector, such as those that KITTI publishes (det_02 of L-SVM, or of
+        regionlets). With them, a split may have no labels, as 'testing'.
 
     Raises:
       UsageError: a file is missing, or a line cannot be read.
@@ -41,17 +43,24 @@ def kitti_tracking(path: str, split: str = 'training') -> TrackSequences:
     base, first, last = splits.parse_split(split)
     root = text_files.expand_path(path)
     root = root / base if (root / base).is_dir() else root
+    found = text_files.expand_path(detections) if detections else None
+    if found is not None and not found.is_dir():
+        raise UsageError(f'kitti_tracking: detections={detections!r} is not a folder; give that of files NAME.txt')
     labels = root / 'label_02'
-    if not labels.is_dir():
+    if not labels.is_dir() and found is None:
         raise UsageError(f'kitti_tracking: there is no folder {labels}')
     seqmap = next((p / f'evaluate_tracking.seqmap.{base}' for p in (root, root.parent)
                    if (p / f'evaluate_tracking.seqmap.{base}').is_file()), None)  # fmt: skip
     lengths: Mapping[str, int | None]
-    lengths = read_kitti_seqmap(seqmap) if seqmap else {p.stem: None for p in sorted(labels.glob('*.txt'))}
+    lengths = (
+        read_kitti_seqmap(seqmap)
+        if seqmap
+        else {p.stem: None for p in sorted((labels if labels.is_dir() else found).glob('*.txt'))}
+    )
     chosen = list(lengths)[splits.to_slice(first, last, len(lengths))]
     if not chosen:
         raise UsageError(f'kitti_tracking: split={split!r} selects none of the {len(lengths)} sequences of {labels}')
-    makers = [lambda name=name: _read_sequence(root, name, lengths[name]) for name in chosen]
+    makers = [lambda name=name: _read_sequence(root, name, lengths[name], found) for name in chosen]
     return TrackSequences('kitti_tracking', split, makers)
 
 
@@ -124,6 +133,30 @@ def read_kitti_results(path: str | Path, length: int | None = None) -> TrackTabl
     )
 
 
+def read_kitti_detections(path: str | Path, length: int | None = None) -> TrackTable:
+    """Reads the detections of a sequence: rows as of results, of any id, with the score in the last column.
+
+    Args:
+      path: of the file.
+      length: frames of the sequence; None does not check them.
+    """
+    numbers, types, lines = _read_rows(path, scored=True)
+    if len(numbers) and numbers.shape[1] < 17:
+        raise UsageError(f'{path} has 17 columns, as labels have; detections have a score in column 18')
+    kept = types != -1
+    return track_files.build_table(
+        path,
+        track_files.to_integers(path, 'frame', numbers[:, 0])[kept],
+        None,
+        numbers[kept, 5:9],
+        numbers[kept, -1],
+        types[kept],
+        first_frame=0,
+        length=length,
+        name_row=lambda row: f'{path} line {lines[kept][row]}',
+    )
+
+
 def write_kitti_results(path: str | Path, table: TrackTable, class_names: tuple[str, ...] = KITTI_CLASSES) -> None:
     """Writes the results of a sequence as KITTI's server reads them; what a 2-D tracker does not know is -1, or -10.
 
@@ -145,16 +178,20 @@ def write_kitti_results(path: str | Path, table: TrackTable, class_names: tuple[
     path.write_text(''.join(lines), encoding='ascii')
 
 
-def _read_sequence(root: Path, name: str, length: int | None) -> TrackSequence:
+def _read_sequence(root: Path, name: str, length: int | None, detections: Path | None) -> TrackSequence:
     images = sorted((root / 'image_02' / name).glob('*.png')) or None
     if images and length is not None and len(images) != length:
         raise UsageError(f'{root}/image_02/{name} has {len(images)} images, and the seqmap says {length} frames')
     length = len(images) if images and length is None else length
-    truth, regions = read_kitti_labels(root / 'label_02' / f'{name}.txt', length)
+    truth = regions = table = None
+    if (root / 'label_02').is_dir():
+        truth, regions = read_kitti_labels(root / 'label_02' / f'{name}.txt', length)
+    if detections is not None:
+        table = read_kitti_detections(detections / f'{name}.txt', length)
     if length is None:
-        length = int(max(truth.frames.max(initial=-1), regions.frames.max(initial=-1))) + 1
+        length = 1 + max(int(part.frames.max(initial=-1)) for part in (truth, regions, table) if part is not None)
     info = SequenceInfo(name, length, 10.0, class_names=KITTI_CLASSES)
-    return TrackSequence(info, truth, None, images, regions)
+    return TrackSequence(info, truth, table, images, regions)
 
 
 def _read_rows(path: str | Path, scored: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
