@@ -1,6 +1,11 @@
 """The experiment `tracking`: runs with their files, predictions for a user's folder, and what it refuses."""
 
 import csv
+import json
+import os
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -113,6 +118,11 @@ def test_a_tracker_of_appearance_without_one_is_refused(root):
     [
         ('tracker', dict(name='sorted'), "no tracker is called 'sorted'; did you mean 'sort'"),
         ('tracker', dict(name='sort', min_iu=0.3), r'tracker.min_iu: .* takes no such key; did you mean .min_iou'),
+        ('tracker', dict(name='sort', min_iou=2), r'tracker.min_iou=2 must be a number at least 0 and at most 1'),
+        ('tracker', dict(name='byte_track', max_lost=-1), r'tracker.max_lost=-1 must be a whole number at least 0'),
+        ('tracker', dict(name='oc_sort', slots=0), r'tracker.slots=0 must be a whole number at least 1'),
+        ('tracker', dict(name='deep_sort', max_cosine_cost=3), r'tracker.max_cosine_cost=3 must be .* at most 2'),
+        ('steps', dict(chain=('flow', 'link'), link=dict(max_gap=0)), r'steps.link.max_gap=0 must be a whole number'),
         ('steps', dict(chain=('links',)), "steps.links: there is no step 'links'; did you mean 'link'"),
         ('detector', dict(run='/nonexistent'), r'detector: /nonexistent holds no run'),
     ],
@@ -140,3 +150,37 @@ def test_simulated_appearances_tell_objects_apart_as_well_as_they_are_told_to():
     np.fill_diagonal(same, False)
     assert cosine[same].mean() == pytest.approx(1 / (1 + 0.25), abs=0.02)
     assert abs(cosine[~same & ~np.eye(len(same), dtype=bool)].mean()) < 0.1
+
+
+def test_a_job_of_eight_devices_with_two_evaluators_has_the_metrics_of_one_device(fitted, root, tmp_path):
+    """Two sequences are fewer than the eight rows of a batch, of which the others are masked."""
+    source = textwrap.dedent(
+        """
+        import sys
+
+        import jax
+
+        from canon.train import fit
+        from experiments import tracking
+        from tests.experiments.test_tracking import load
+
+        assert len(jax.devices()) == 8
+        config = load(sys.argv[1], 'sort')
+        with config.unlocked():
+            config.data.evals.half = dict(split='test[:1]', preset='mot15', video_frames=0)
+            config.run.evals.half = dict(every=1)
+            config.data.evals.test.video_frames = 0
+        metrics = fit(tracking.make(config), config, sys.argv[2], quiet=True).metrics
+        print(json.dumps({key: value for key, value in metrics.items() if 'frames_per_second' not in key}))
+        """
+    )
+    flags = {'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'JAX_PLATFORMS': 'cpu'}
+    environment = {**os.environ, **flags, 'PYTHONPATH': f'{root}:{root}/lib'}
+    command = [sys.executable, '-c', f'import json{source}', str(root), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=root)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads(done.stdout.splitlines()[-1])
+    expected = {key: value for key, value in fitted.metrics.items() if key in metrics}
+    assert {key: metrics[key] for key in expected} == expected
+    assert 'test/test-0001/HOTA' in expected
+    assert metrics['half/HOTA'] == fitted.metrics['test/test-0000/HOTA']

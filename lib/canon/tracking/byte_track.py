@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from canon.named import Count, NonNegative, Positive, Probability
 from canon.tracking import kalman
 from canon.tracking.affinity import compute_iou, compute_valid_iou, fuse_score
 from canon.tracking.arrays import array_module, select_rows
@@ -9,6 +10,7 @@ from canon.tracking.association import assign_min_cost
 from canon.tracking.kalman import MotionModel, TrackEstimate, deep_sort_motion
 from canon.tracking.tracker import (
     Form,
+    NumFrames,
     Tracker,
     age_tracks,
     find_taken,
@@ -23,17 +25,17 @@ from canon.tracking.tracker import (
 def byte_track(
     high_score: float = 0.6,
     low_score: float = 0.1,
-    new_score_margin: float = 0.1,
-    max_cost: float = 0.9,
-    max_cost_low: float = 0.5,
-    max_cost_unconfirmed: float = 0.7,
+    new_score_margin: NonNegative = 0.1,
+    max_cost: Probability = 0.9,
+    max_cost_low: Probability = 0.5,
+    max_cost_unconfirmed: Probability = 0.7,
     use_scores: bool = True,
-    max_lost: int = 30,
-    max_duplicate_iou: float = 0.85,
-    max_aspect: float | None = None,
-    min_area: float = 0.0,
+    max_lost: NumFrames = 30,
+    max_duplicate_iou: Probability = 0.85,
+    max_aspect: Positive | None = None,
+    min_area: NonNegative = 0.0,
     match_labels: bool = False,
-    slots: int = 128,
+    slots: Count = 128,
     motion: MotionModel | None = None,
     form: Form = 'jax',
 ) -> Tracker:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from canon.named import Count, Probability, Range
 from canon.tracking import kalman
 from canon.tracking.affinity import compute_gallery_similarity, compute_valid_iou, fuse_motion, normalize_embeddings
 from canon.tracking.arrays import Array, array_module, select_rows
@@ -10,6 +13,7 @@ from canon.tracking.kalman import CHI2_95, MotionModel, deep_sort_motion
 from canon.tracking.observations import Affinity, make_observations, measure_affinity, remember_observations
 from canon.tracking.tracker import (
     Form,
+    NumFrames,
     Tracker,
     age_tracks,
     find_taken,
@@ -24,16 +28,16 @@ from canon.tracking.tracker import (
 
 def deep_sort(
     embedding_size: int,
-    max_cosine_cost: float = 0.2,
-    max_iou_cost: float = 0.7,
-    max_motion_distance: float = CHI2_95[4],
-    motion_weight: float = 0.0,
-    max_age: int = 30,
-    min_hits: int = 3,
+    max_cosine_cost: Annotated[float, Range(0, 2)] = 0.2,
+    max_iou_cost: Probability = 0.7,
+    max_motion_distance: Annotated[float, Range(0)] = CHI2_95[4],
+    motion_weight: Probability = 0.0,
+    max_age: NumFrames = 30,
+    min_hits: NumFrames = 3,
     min_score: float = 0.3,
-    gallery_size: int = 100,
+    gallery_size: Count = 100,
     match_labels: bool = False,
-    slots: int = 128,
+    slots: Count = 128,
     motion: MotionModel | None = None,
     form: Form = 'jax',
     affinity: Affinity | None = None,

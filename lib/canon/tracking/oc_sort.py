@@ -6,6 +6,7 @@ import math
 
 from jax import lax
 
+from canon.named import Count, NonNegative, Probability
 from canon.tracking import kalman
 from canon.tracking.affinity import compute_valid_iou
 from canon.tracking.arrays import Array, array_module, select_rows
@@ -13,6 +14,7 @@ from canon.tracking.association import assign_gated, assign_then_gate
 from canon.tracking.kalman import MotionModel, TrackEstimate, sort_motion
 from canon.tracking.tracker import (
     Form,
+    NumFrames,
     Tracker,
     age_tracks,
     find_taken,
@@ -27,15 +29,15 @@ from canon.tracking.tracker import (
 
 def oc_sort(
     min_score: float = 0.6,
-    min_iou: float = 0.3,
-    max_age: int = 30,
-    min_hits: int = 3,
-    momentum: float = 0.2,
-    momentum_frames: int = 3,
+    min_iou: Probability = 0.3,
+    max_age: NumFrames = 30,
+    min_hits: NumFrames = 3,
+    momentum: NonNegative = 0.2,
+    momentum_frames: Count = 3,
     recover: bool = True,
     reupdate: bool = True,
     match_labels: bool = False,
-    slots: int = 128,
+    slots: Count = 128,
     motion: MotionModel | None = None,
     form: Form = 'jax',
 ) -> Tracker:

@@ -19,6 +19,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 from canon.errors import UsageError
+from canon.named import Count, Probability
 from canon.tracking import kalman
 from canon.tracking.affinity import compute_iou
 from canon.tracking.arrays import Array
@@ -97,8 +98,8 @@ def track_by_flow(
     frames: np.ndarray,
     boxes: np.ndarray,
     scores: np.ndarray,
-    min_iou: float = 0.3,
-    max_gap: int = 3,
+    min_iou: Probability = 0.3,
+    max_gap: Count = 3,
     entry_cost: float = 4.0,
     exit_cost: float = 4.0,
     miss_cost: float = 1.0,
@@ -146,7 +147,12 @@ def track_by_flow(
 
 
 def link_tracklets(
-    frames: np.ndarray, ids: np.ndarray, boxes: np.ndarray, max_gap: int = 30, min_iou: float = 0.3, fit: int = 5
+    frames: np.ndarray,
+    ids: np.ndarray,
+    boxes: np.ndarray,
+    max_gap: Count = 30,
+    min_iou: Probability = 0.3,
+    fit: Count = 5,
 ) -> np.ndarray:
     """Joins tracklets of the same object: the end of one and the start of another, for all of them at once.
 
@@ -192,7 +198,7 @@ def link_tracklets(
 
 
 def interpolate_gaps(
-    frames: np.ndarray, ids: np.ndarray, boxes: np.ndarray, max_gap: int = 20
+    frames: np.ndarray, ids: np.ndarray, boxes: np.ndarray, max_gap: Count = 20
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Fills the gaps of tracks with boxes on a straight line between both sides.
 

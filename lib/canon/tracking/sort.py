@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from canon.named import Count, Probability
 from canon.tracking import kalman
 from canon.tracking.affinity import compute_valid_iou
 from canon.tracking.arrays import array_module
@@ -10,6 +11,7 @@ from canon.tracking.kalman import MotionModel, sort_motion
 from canon.tracking.observations import Affinity, make_observations, measure_affinity, remember_observations
 from canon.tracking.tracker import (
     Form,
+    NumFrames,
     Tracker,
     age_tracks,
     find_taken,
@@ -22,12 +24,12 @@ from canon.tracking.tracker import (
 
 
 def sort(
-    min_iou: float = 0.3,
-    max_age: int = 1,
-    min_hits: int = 3,
+    min_iou: Probability = 0.3,
+    max_age: NumFrames = 1,
+    min_hits: NumFrames = 3,
     min_score: float | None = None,
     match_labels: bool = False,
-    slots: int = 64,
+    slots: Count = 64,
     motion: MotionModel | None = None,
     form: Form = 'jax',
     affinity: Affinity | None = None,

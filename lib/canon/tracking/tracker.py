@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax.core as jax_core
 import jax.numpy as jnp
@@ -21,11 +21,13 @@ import numpy as np
 from jax import lax
 
 from canon.errors import UsageError
+from canon.named import Range
 from canon.tracking import kalman
 from canon.tracking.arrays import Array, array_module, nth_true, select_rows
 from canon.tracking.kalman import MotionModel, TrackEstimate
 
 Form = Literal['jax', 'numpy']
+NumFrames = Annotated[int, Range(0)]
 KEYS = ('boxes', 'scores', 'labels', 'valid')
 
 

@@ -1,7 +1,7 @@
 """Evaluates a tracking system: the metrics of its sequences, their result files, and figures of what went wrong.
 
-Batches hold 'sequence', int32 [1], the number of a sequence, and 'mask', bool [1]: the sequence itself has boxes of any
-number, and pictures that are read only to be drawn.
+Batches hold 'sequence', int32 [B], numbers of sequences, and 'mask', bool [B]: the sequences themselves have boxes of
+any number, and pictures that are read only to be drawn. B is the number of devices, so that processes share the work.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import numpy as np
 
 from canon import data, named, plots
@@ -91,7 +92,9 @@ def tracking_evaluator(
     sequences, scored = _Kept(sequences), {}
 
     def measure(params, mutable, batch):
-        number = int(batch['sequence'][0])
+        return sum((track(int(number)) for number in batch['sequence'][batch['mask']]), Rows(()))
+
+    def track(number):
         sequence = sequences[number]
         if sequence.truth is None:
             raise UsageError(
@@ -100,7 +103,8 @@ def tracking_evaluator(
         tracks, seconds = run_system(system, sequence)
         # Columns with an axis in front: sequences are rows of different lengths.
         columns = {name: np.asarray(column)[None] for name, column in tracks._asdict().items()}
-        return Rows.of({'sequence': np.array([number]), 'seconds': np.array([seconds]), **columns}, batch['mask'])
+        row = {'sequence': np.array([number]), 'seconds': np.array([seconds]), **columns}
+        return Rows.of(row, np.ones(1, bool))
 
     def score(rows):
         """Returns {number: (tracks, overlaps, scores, seconds)}, computed once for the metrics, files and figures."""
@@ -142,10 +146,7 @@ def tracking_evaluator(
         named_scores = {sequences[number].info.name: scores for number, (_, _, scores, _) in results.items()}
         write_scores(folder / 'scores.csv', named_scores)
 
-    batches = data.Generated(
-        lambda step: {'sequence': np.array([step], np.int32), 'mask': np.ones(1, bool)}, 1, length=len(sequences)
-    )
-    return Evaluator(batches, measure, finish, draw, on_host=True, write=write)
+    return Evaluator(_number_sequences(len(sequences)), measure, finish, draw, on_host=True, write=write)
 
 
 def draw_identity_chart(overlaps: Any, min_iou: float, title: str = '') -> Any:
@@ -194,6 +195,17 @@ def write_scores(path: Path, scores: Mapping[str, TrackScores]) -> None:
 def _list_metrics(scores: TrackScores) -> dict[str, float]:
     summary = scores.summarise()
     return {name: summary[name] for name in METRICS}
+
+
+def _number_sequences(count: int) -> data.Generated:
+    """Returns batches of the numbers of sequences, as many in each as there are devices."""
+    size = jax.device_count()
+
+    def make_batch(step):
+        numbers = np.arange(step * size, (step + 1) * size, dtype=np.int32)
+        return {'sequence': np.minimum(numbers, count - 1), 'mask': numbers < count}
+
+    return data.Generated(make_batch, size, length=-(-count // size))
 
 
 class _Kept:
