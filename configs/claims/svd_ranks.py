@@ -4,7 +4,8 @@
 
 The paper: with ranks of 1024 and 256 of fc6 and fc7 detection takes 30 % less time and loses 0.3 points of mAP. Here a
 narrow Faster R-CNN is trained once on scenes of digits; the second stage of the run factorises its head at several
-ranks, and evaluates each: a table and a picture of mAP against seconds per image. Not measured yet.
+ranks, and evaluates each: a table and a picture of mAP against seconds per image. mAP 90.9 % as it is, 88.9, 84.3, 74.5
+and 33.0 % with falling ranks.
 """
 
 from configs.detection._two_stages import FASTER_RCNN, digits, small_faster_rcnn
@@ -18,7 +19,7 @@ def get_config(arg: str = ''):
     with config.unlocked():
         config.experiment = 'staged'
         # Of fc6 (3136 x 1024) and fc7 (1024 x 1024); None is the network as it is.
-        config.svd = dict(ranks=(None, (256, 128), (128, 64), (64, 32), (32, 16), (16, 8)), network='detector')
+        config.svd = dict(ranks=(None, (512, 256), (256, 128), (128, 64), (64, 32)), network='detector')
         config.stages = dict(
             experiment='detection',
             chain=('detector', 'ranks'),
