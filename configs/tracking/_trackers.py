@@ -36,6 +36,7 @@ def track(
                     test=dict(
                         split='test[:4]' if smoke else 'test[:16]',
                         preset='mot15',  # rules of the benchmark: 'mot17', 'kitti_car', 'ua_detrac', ...
+                        pr_thresholds=(),  # scores of detections for PR_MOTA: (0.0, 0.1, ..., 0.9) in UA-DETRAC
                         results='mot_challenge',  # format of the files of results
                         video_frames=60,  # of the first sequence; 0: no video
                     )

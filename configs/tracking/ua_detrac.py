@@ -16,6 +16,8 @@ def get_config(arg: str = ''):
     if arg == 'smoke':
         return config
     use_files(config, 'ua_detrac', 'train', 'ua_detrac', 'ua_detrac')
+    # PR_MOTA runs the tracker on the detections above each of these scores.
+    config.data.evals.test.pr_thresholds = tuple(k / 10 for k in range(10))
     config.data.source.detections = placeholder(str)  # the folder of NAME_Det_DETECTOR.txt
     config.data.source.images = placeholder(str)  # the folder of a folder of images per sequence; None: no pictures
     return config

@@ -12,7 +12,7 @@ import pytest
 
 from canon.data.tracking import flatten_frames, load_sequences, pad_frames, read_mot_results, write_mot_results
 from canon.errors import UsageError
-from canon.metrics.tracking import score_tracks
+from canon.metrics.tracking import combine_scores, count_detections, integrate_along_pr, score_tracks
 from canon.tasks import tracking as tasks
 from canon.tasks.predictions import write_predictions
 from canon.tracking import run, sort
@@ -184,3 +184,29 @@ def test_a_job_of_eight_devices_with_two_evaluators_has_the_metrics_of_one_devic
     assert {key: metrics[key] for key in expected} == expected
     assert 'test/test-0001/HOTA' in expected
     assert metrics['half/HOTA'] == fitted.metrics['test/test-0000/HOTA']
+
+
+def test_pr_mota_is_the_integral_over_runs_at_each_threshold(root, tmp_path):
+    thresholds = (0.0, 0.4, 0.8)
+    config = load(root, 'sort')
+    config.data.evals.test.update(dict(pr_thresholds=thresholds, video_frames=0))
+    metrics = fit(tracking.make(config), config, tmp_path, quiet=True).metrics
+    data, values, counts = load_sequences('digit_sequences', 'test', **SOURCE), [], 0
+    for threshold in thresholds:
+        scores = []
+        for sequence in data:
+            kept = sequence.detections.select(sequence.detections.scores >= threshold)
+            tracks = flatten_frames(run(sort(form='numpy'), pad_frames(kept, 20))[1])
+            scores.append(score_tracks(sequence.truth, tracks, 20))
+        values.append(combine_scores(scores).clear['MOTA'])
+    for sequence in data:
+        table = sequence.detections
+        counted = count_detections(sequence.truth, table, table.scores, 20, thresholds)
+        counts = counts + np.stack([*counted[:2], np.full(3, counted[2])])
+    curve = counts[0] / counts[1], counts[0] / counts[2]
+    assert metrics['test/PR_MOTA'] == pytest.approx(integrate_along_pr(values, *curve))
+    assert 0 < metrics['test/PR_MOTA'] < 1
+    with config.unlocked():
+        config.data.evals.test.pr_thresholds = (0.5, 0.1)
+    with pytest.raises(UsageError, match=r'pr_thresholds=\(0.5, 0.1\) must be two or more ascending scores'):
+        tracking.make(config)

@@ -11,7 +11,7 @@ from canon.metrics.tracking.clear import combine_clear, match_continuously, scor
 from canon.metrics.tracking.hota import HOTA_THRESHOLDS, combine_hota, score_hota
 from canon.metrics.tracking.identity import combine_identity, score_identity
 from canon.metrics.tracking.overlaps import FrameOverlaps, match_frames, overlap_frames
-from canon.metrics.tracking.pr_curves import integrate_along_pr, trace_detections
+from canon.metrics.tracking.pr_curves import count_detections, divide_counts, integrate_along_pr, trace_detections
 from canon.metrics.tracking.presets import (
     PRESETS,
     keep_kitti_car,
@@ -26,7 +26,8 @@ from canon.metrics.tracking.switches import SWITCH_CAUSES, IdentitySwitches, fin
 
 __all__ = [
     'HOTA_THRESHOLDS', 'PRESETS', 'SWITCH_CAUSES', 'FrameOverlaps', 'IdentitySwitches', 'TrackScores',
-    'combine_clear', 'combine_hota', 'combine_identity', 'combine_scores', 'find_switches', 'integrate_along_pr',
+    'combine_clear', 'combine_hota', 'combine_identity', 'combine_scores', 'count_detections', 'divide_counts',
+    'find_switches', 'integrate_along_pr',
     'keep_kitti_car', 'keep_kitti_pedestrian', 'keep_mot15', 'keep_mot17', 'keep_mot20', 'keep_scored',
     'keep_ua_detrac', 'match_continuously', 'match_frames', 'overlap_frames', 'score_clear', 'score_hota',
     'score_identity', 'score_overlaps', 'score_tracks', 'trace_detections',

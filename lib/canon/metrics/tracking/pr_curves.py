@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 
 from canon.errors import UsageError
 from canon.metrics.tracking.overlaps import EPS, Tracks, overlap_frames
+from canon.metrics.tracking.presets import Regions, find_preset
 
 
 def integrate_along_pr(values: ArrayLike, precision: ArrayLike, recall: ArrayLike) -> float:
@@ -39,20 +40,52 @@ def trace_detections(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Computes precision and recall [K] of the detections whose score is at least each threshold.
 
+    Without detections above a threshold, its precision is 1. Arguments as of `count_detections`; the truth is what the
+    rules of the benchmark leave.
+    """
+    right, given, objects = count_detections(truth, detections, scores, length, thresholds, min_iou)
+    return divide_counts(right, given, objects)
+
+
+def divide_counts(right: np.ndarray, given: np.ndarray, objects: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns precision and recall [K] of the counts of `count_detections`, or of their sums over sequences."""
+    return np.divide(right, given, out=np.ones(len(right)), where=given > 0), right / max(objects, 1)
+
+
+def count_detections(
+    truth: Tracks,
+    detections: Tracks,
+    scores: ArrayLike,
+    length: int,
+    thresholds: ArrayLike,
+    min_iou: float = 0.7,
+    preset: str | None = None,
+    regions: Regions | None = None,
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Counts the detections whose score is at least each threshold.
+
     A detection is right if it overlaps the object that it overlaps most by `min_iou`, and no detection of a higher
-    score has taken that object (Pascal VOC's rule). Without detections above a threshold, its precision is 1.
+    score has taken that object (Pascal VOC's rule).
 
     Args:
-      truth: of a sequence, after the rules of the benchmark.
+      truth: of a sequence.
       detections: of the sequence.
       scores: of the detections, [M].
       length: number of frames.
       thresholds: [K].
       min_iou: 0.7 in UA-DETRAC.
+      preset: a name of `PRESETS`, which drops what the benchmark does not score; None drops nothing.
+      regions: ignored regions of the sequence.
+
+    Returns:
+      (those that are right [K], all of them [K], number of boxes of the truth).
     """
     scores, thresholds = np.asarray(scores, np.float64), np.asarray(thresholds, np.float64)
     numbered = _Numbered(detections)
     overlaps = overlap_frames(truth, numbered, length)
+    if preset is not None:
+        keep_truth, keep_result = find_preset(preset)(truth, numbered, overlaps, regions)
+        overlaps, scores = overlaps.select(keep_truth, keep_result), scores[keep_result]
     pairs = np.flatnonzero(overlaps.iou >= min_iou - EPS)
     # The last entry of each detection after this sort is its largest overlap.
     order = pairs[np.lexsort((overlaps.iou[pairs], overlaps.result[pairs]))]
@@ -62,9 +95,7 @@ def trace_detections(
     first = order[np.append(True, np.diff(overlaps.truth[order]) != 0)] if len(order) else order
     right = np.sort(scores[overlaps.result[first]])
     right = len(right) - np.searchsorted(right, thresholds)
-    shown = len(scores) - np.searchsorted(np.sort(scores), thresholds)
-    precision = np.divide(right, shown, out=np.ones(len(thresholds)), where=shown > 0)
-    return precision, right / max(len(overlaps.truth_frames), 1)
+    return right, len(scores) - np.searchsorted(np.sort(scores), thresholds), len(overlaps.truth_frames)
 
 
 class _Numbered:

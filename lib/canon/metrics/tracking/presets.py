@@ -9,6 +9,7 @@ import numpy as np
 
 from canon.errors import UsageError
 from canon.metrics.tracking.overlaps import EPS, FrameOverlaps, Tracks, match_frames
+from canon.named import suggest
 
 # Labels of MOT16, MOT17 and MOT20, which count their classes from 0 here and from 1 in the files.
 _PEDESTRIAN, _ON_VEHICLE, _VEHICLE, _STATIC, _DISTRACTOR, _REFLECTION = 0, 1, 5, 6, 7, 11
@@ -104,6 +105,13 @@ PRESETS: dict[str, Preset] = {
     'kitti_pedestrian': keep_kitti_pedestrian,
     'ua_detrac': keep_ua_detrac,
 }
+
+
+def find_preset(name: str) -> Preset:
+    """Returns the rules of a benchmark. Raises UsageError, with the near names, if there are none of this name."""
+    if name not in PRESETS:
+        raise UsageError(f'there is no preset {name!r}{suggest(name, PRESETS)}; there are {", ".join(PRESETS)}')
+    return PRESETS[name]
 
 
 def _match_half(overlaps: FrameOverlaps, among: np.ndarray | None = None) -> np.ndarray:

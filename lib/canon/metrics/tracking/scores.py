@@ -10,8 +10,7 @@ from canon.metrics.tracking.clear import combine_clear, score_clear
 from canon.metrics.tracking.hota import combine_hota, score_hota
 from canon.metrics.tracking.identity import combine_identity, score_identity
 from canon.metrics.tracking.overlaps import FrameOverlaps, Tracks, overlap_frames
-from canon.metrics.tracking.presets import PRESETS, Regions
-from canon.named import suggest
+from canon.metrics.tracking.presets import Regions, find_preset
 
 
 class TrackScores(NamedTuple):
@@ -70,10 +69,9 @@ def keep_scored(
     truth: Tracks, result: Tracks, length: int, preset: str = 'mot15', regions: Regions | None = None
 ) -> FrameOverlaps:
     """Computes the overlaps of what a benchmark scores; arguments and errors as of `score_tracks`."""
-    if preset not in PRESETS:
-        raise UsageError(f'there is no preset {preset!r}{suggest(preset, PRESETS)}; there are {", ".join(PRESETS)}')
+    select = find_preset(preset)
     overlaps = overlap_frames(truth, result, length)
-    return overlaps.select(*PRESETS[preset](truth, result, overlaps, regions))
+    return overlaps.select(*select(truth, result, overlaps, regions))
 
 
 def score_overlaps(overlaps: FrameOverlaps, min_iou: float = 0.5) -> TrackScores:

@@ -38,6 +38,7 @@ from canon.metrics.tracking import (
     score_overlaps,
 )
 from canon.tasks.tracking.running import TrackingSystem, run_system
+from canon.tasks.tracking.score_thresholds import count_by_threshold, integrate_counts
 from canon.train import Evaluator, Task
 
 Format = Literal['mot_challenge', 'kitti', 'ua_detrac', 'csv']
@@ -55,6 +56,8 @@ class TrackingEvaluation:
       split: of the data, such as 'test[:4]'.
       preset: rules of a benchmark, a name of `canon.metrics.tracking.PRESETS`.
       min_iou: of a match in the CLEAR and identity metrics.
+      pr_thresholds: scores of detections, ascending, at which PR-MOTA runs the tracker: 0, 0.1, ..., 0.9 in UA-DETRAC.
+        None are given: it is not computed.
       results: format of the files of results.
       video_frames: of the first sequence that the video shows; 0 makes none.
       video_scale: of the video's pictures.
@@ -64,6 +67,7 @@ class TrackingEvaluation:
     split: str
     preset: str = 'mot15'
     min_iou: named.Probability = 0.5
+    pr_thresholds: tuple[float, ...] = ()
     results: Format = 'mot_challenge'
     video_frames: int = 60
     video_scale: named.Positive = 1.0
@@ -89,6 +93,10 @@ def tracking_evaluator(
       sequences: with truth.
       settings: of the evaluation.
     """
+    if len(settings.pr_thresholds) == 1 or list(settings.pr_thresholds) != sorted(set(settings.pr_thresholds)):
+        raise UsageError(
+            f'pr_thresholds={settings.pr_thresholds} must be two or more ascending scores, such as (0.0, 0.5)'
+        )
     sequences, scored = _Kept(sequences), {}
 
     def measure(params, mutable, batch):
@@ -103,6 +111,9 @@ def tracking_evaluator(
         tracks, seconds = run_system(system, sequence)
         # Columns with an axis in front: sequences are rows of different lengths.
         columns = {name: np.asarray(column)[None] for name, column in tracks._asdict().items()}
+        if settings.pr_thresholds:
+            options = settings.pr_thresholds, settings.preset, settings.min_iou
+            columns['pr'] = count_by_threshold(system, sequence, *options)[None]
         row = {'sequence': np.array([number]), 'seconds': np.array([seconds]), **columns}
         return Rows.of(row, np.ones(1, bool))
 
@@ -123,6 +134,8 @@ def tracking_evaluator(
         metrics = _list_metrics(combine_scores([scores for _, _, scores, _ in results.values()]))
         seconds = sum(seconds for *_, seconds in results.values())
         metrics['frames_per_second'] = sum(info.length for info in infos.values()) / max(seconds, 1e-9)
+        if settings.pr_thresholds:
+            metrics['PR_MOTA'] = integrate_counts(sum(row['pr'] for row in rows.each()))
         causes = [find_switches(overlaps, settings.min_iou).count_causes() for _, overlaps, _, _ in results.values()]
         metrics |= {f'switches_{name}': float(sum(counts[name] for counts in causes)) for name in SWITCH_CAUSES}
         for number, (_, _, scores, _) in results.items():

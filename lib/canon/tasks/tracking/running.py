@@ -87,12 +87,7 @@ def run_system(system: TrackingSystem, sequence: TrackSequence) -> tuple[TrackTa
       UsageError: the sequence has no detections, or the tracker needs embeddings and there are none.
       CanonError: the tracker had too few slots.
     """
-    table = sequence.detections if system.detect is None else system.detect(sequence)
-    if table is None:
-        raise UsageError(
-            f'the sequence {sequence.info.name} has no detections; add them (det/det.txt in MOTChallenge), or give a '
-            'trained detector: --config.detector.run=FOLDER'
-        )
+    table = find_detections(system, sequence)
     table = select_detections(table, sequence.info.length, system.given)
     if system.tracker is not None:
         table, seconds = _run_tracker(system, sequence, table)
@@ -102,6 +97,20 @@ def run_system(system: TrackingSystem, sequence: TrackSequence) -> tuple[TrackTa
     for step in system.steps:
         table = step(table)
     return table, seconds + time.perf_counter() - began
+
+
+def find_detections(system: TrackingSystem, sequence: TrackSequence) -> TrackTable:
+    """Returns all detections of a sequence: of the detector, or else of the data set.
+
+    Raises UsageError if there are none.
+    """
+    table = sequence.detections if system.detect is None else system.detect(sequence)
+    if table is None:
+        raise UsageError(
+            f'the sequence {sequence.info.name} has no detections; add them (det/det.txt in MOTChallenge), or give a '
+            'trained detector: --config.detector.run=FOLDER'
+        )
+    return table
 
 
 def select_detections(table: TrackTable, length: int, given: DetectionInput) -> TrackTable:
