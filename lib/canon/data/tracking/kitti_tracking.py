@@ -55,7 +55,7 @@ def kitti_tracking(path: str, split: str = 'training', detections: str | None = 
     lengths = (
         read_kitti_seqmap(seqmap)
         if seqmap
-        else {p.stem: None for p in sorted((labels if labels.is_dir() else found).glob('*.txt'))}
+        else {p.stem: None for p in sorted((labels if found is None or labels.is_dir() else found).glob('*.txt'))}
     )
     chosen = list(lengths)[splits.to_slice(first, last, len(lengths))]
     if not chosen:

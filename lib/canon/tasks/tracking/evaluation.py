@@ -135,7 +135,7 @@ def tracking_evaluator(
         seconds = sum(seconds for *_, seconds in results.values())
         metrics['frames_per_second'] = sum(info.length for info in infos.values()) / max(seconds, 1e-9)
         if settings.pr_thresholds:
-            metrics['PR_MOTA'] = integrate_counts(sum(row['pr'] for row in rows.each()))
+            metrics['PR_MOTA'] = integrate_counts(np.sum([row['pr'] for row in rows.each()], axis=0))
         causes = [find_switches(overlaps, settings.min_iou).count_causes() for _, overlaps, _, _ in results.values()]
         metrics |= {f'switches_{name}': float(sum(counts[name] for counts in causes)) for name in SWITCH_CAUSES}
         for number, (_, _, scores, _) in results.items():
