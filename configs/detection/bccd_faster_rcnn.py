@@ -5,8 +5,8 @@
 The data, the splits and the augmentation are those of `bccd.py`, whose detector is an SSD, and so is the ResNet-18 of
 3/8 of the width, from scratch. `:smoke` takes scenes of digits instead.
 
-Measured on 2 CPU cores: mAP 89.8 % on the 72 test images in 62 minutes next to two other jobs, 42 of CPU time; `:smoke`,
-92.6 % on digits in 4:02 next to another training.
+Measured on 2 CPU cores: mAP 89.8 % on the 72 test images in 62 minutes next to two other jobs, 42 of CPU time;
+`:smoke`, 92.6 % on digits in 4:02 next to another training.
 """
 
 from configs.detection import bccd
