@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from canon import named
+from canon import named, tracking
 from canon.configuration.nested import apply_form
 from canon.data.tracking import SEQUENCE_SETS
 from canon.errors import UsageError
@@ -90,7 +90,7 @@ def _bind_system(config: ConfigDict, stages: Mapping[str, Path]) -> tasks.Tracki
 
             affinity, size = track_affinity.load_affinity(folder)
             arguments |= dict(affinity=affinity, embedding_size=size)
-        if 'embedding_size' not in arguments and make_tracker.__name__ == 'deep_sort':
+        if 'embedding_size' not in arguments and make_tracker is tracking.deep_sort:
             arguments['embedding_size'] = embedding_size or 1
         tracker = named.call(make_tracker, arguments, 'tracker')
     elif not steps:

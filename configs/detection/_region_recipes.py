@@ -68,12 +68,9 @@ def list_spp_voc_stages(short: int, canvas: int, classifier: bool = False) -> di
     finetune = dict(
         experiment='region_head_finetuning',
         data=dict(batch_size=2, train=dict(transforms=transforms)),
-        run=dict(evals=None),
+        run=dict(evals=None, init_from=dict(stage='classifier')) if classifier else dict(evals=None),
     )
-    first = {}
-    if classifier:
-        first = dict(classifier=RCNN_STAGES['finetune'])
-        finetune['run'].update(init_from=dict(stage='classifier'))
+    first = dict(classifier=RCNN_STAGES['finetune']) if classifier else {}
     shared = ('proposals', 'features', 'svms', 'boxes', 'detections')
     return dict(
         experiment='region_finetuning',

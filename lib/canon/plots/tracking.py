@@ -22,8 +22,8 @@ _CAUSE_MARKERS = 'Xvos'
 def choose_track_colour(number: int) -> tuple[int, int, int]:
     """Returns the colour of a track, RGB in 0..255: neighbouring ids have different ones."""
     # 7 has no common divisor with 20, so that all colours are used.
-    rgb = matplotlib.colormaps['tab20'](number * 7 % _NUM_COLOURS)[:3]
-    return tuple(round(255 * value) for value in rgb)
+    red, green, blue = matplotlib.colormaps['tab20'](number * 7 % _NUM_COLOURS)[:3]
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def render_tracks(
@@ -92,7 +92,7 @@ class TrackVideo:
 
             with imageio.get_writer(path, fps=self.frame_rate, macro_block_size=2) as writer:
                 for frame in self.render():
-                    writer.append_data(frame)
+                    writer.append_data(frame)  # ty: ignore[missing-attribute]
             return
         pictures = [Image.fromarray(frame) for frame in self.render()]
         # One palette for all frames, so that the ground does not flicker and compresses.
@@ -127,7 +127,7 @@ def draw_identities(
     for cause, (name, marker) in enumerate(zip(causes, _CAUSE_MARKERS, strict=False)):
         chosen = switches.causes == cause
         if chosen.any():
-            style = dict(marker=marker, s=34, color='k', linewidths=0.8, edgecolors='w', zorder=3)
+            style: dict[str, Any] = dict(marker=marker, s=34, color='k', linewidths=0.8, edgecolors='w', zorder=3)
             label = f'{name} ({int(chosen.sum())})'
             axes.scatter(switches.frames[chosen], switches.truth_ids[chosen], label=label, **style)
     last = int(frames.max(initial=0))
@@ -140,7 +140,7 @@ def draw_identities(
 
 
 def draw_track_scores(
-    scores: Mapping[str, Mapping[str, Mapping[str, float]]], metrics: Sequence[str], xlabel: str = ''
+    scores: Mapping[str, Mapping[Any, Mapping[str, float]]], metrics: Sequence[str], xlabel: str = ''
 ) -> Figure:
     """Draws a panel per group, with a bar or a line per metric over the forms of the group.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,5 +90,5 @@ class _Frames:
     def __len__(self) -> int:
         return self.sequence.info.length
 
-    def __getitem__(self, index: int) -> Mapping[str, Any]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         return {'image': self.sequence.read_frame(index)}

@@ -7,7 +7,7 @@ any number, and pictures that are read only to be drawn. B is the number of devi
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from canon import data, named, plots
 from canon.data.tracking import (
     SequenceInfo,
     TrackSequence,
+    TrackSequences,
     TrackTable,
     write_detrac_results,
     write_kitti_results,
@@ -83,9 +84,7 @@ def tracking_task() -> Task:
     return Task(lambda key, batch: {'params': {}}, refuse, refuse)
 
 
-def tracking_evaluator(
-    system: TrackingSystem, sequences: Sequence[TrackSequence], settings: TrackingEvaluation
-) -> Evaluator:
+def tracking_evaluator(system: TrackingSystem, sequences: TrackSequences, settings: TrackingEvaluation) -> Evaluator:
     """Evaluates `METRICS` over all sequences, some per sequence, causes of switches, and frames per second.
 
     Args:
@@ -97,13 +96,13 @@ def tracking_evaluator(
         raise UsageError(
             f'pr_thresholds={settings.pr_thresholds} must be two or more ascending scores, such as (0.0, 0.5)'
         )
-    sequences, scored = _Kept(sequences), {}
+    kept, scored = _Kept(sequences), {}
 
     def measure(params, mutable, batch):
         return sum((track(int(number)) for number in batch['sequence'][batch['mask']]), Rows(()))
 
     def track(number):
-        sequence = sequences[number]
+        sequence = kept[number]
         if sequence.truth is None:
             raise UsageError(
                 f'the sequence {sequence.info.name} has no truth; predict writes its tracks: --mode=predict'
@@ -122,7 +121,8 @@ def tracking_evaluator(
         for row in rows.each():
             number = int(row['sequence'])
             if number not in scored:
-                tracks, sequence = TrackTable(*(row[name] for name in TrackTable._fields)), sequences[number]
+                tracks, sequence = TrackTable(*(row[name] for name in TrackTable._fields)), kept[number]
+                assert sequence.truth is not None  # `track` has refused others
                 arguments = sequence.truth, tracks, sequence.info.length, settings.preset, sequence.ignored_regions
                 overlaps = keep_scored(*arguments)
                 scored[number] = tracks, overlaps, score_overlaps(overlaps, settings.min_iou), float(row['seconds'])
@@ -130,7 +130,7 @@ def tracking_evaluator(
 
     def finish(rows):
         results = score(rows)
-        infos = {number: sequences[number].info for number in results}
+        infos = {number: kept[number].info for number in results}
         metrics = _list_metrics(combine_scores([scores for _, _, scores, _ in results.values()]))
         seconds = sum(seconds for *_, seconds in results.values())
         metrics['frames_per_second'] = sum(info.length for info in infos.values()) / max(seconds, 1e-9)
@@ -146,7 +146,7 @@ def tracking_evaluator(
     def draw(params, mutable, rows):
         results = score(rows)
         number, (tracks, overlaps, _, _) = next(iter(results.items()))
-        sequence = sequences[number]
+        sequence = kept[number]
         figures = {'identities': draw_identity_chart(overlaps, settings.min_iou, sequence.info.name)}
         if settings.video_frames:
             figures['tracks'] = make_video(sequence, tracks, settings)
@@ -155,11 +155,11 @@ def tracking_evaluator(
     def write(rows, folder):
         results = score(rows)
         for number, (tracks, *_) in results.items():
-            write_results(folder, sequences[number].info, tracks, settings.results)
-        named_scores = {sequences[number].info.name: scores for number, (_, _, scores, _) in results.items()}
+            write_results(folder, kept[number].info, tracks, settings.results)
+        named_scores = {kept[number].info.name: scores for number, (_, _, scores, _) in results.items()}
         write_scores(folder / 'scores.csv', named_scores)
 
-    return Evaluator(_number_sequences(len(sequences)), measure, finish, draw, on_host=True, write=write)
+    return Evaluator(_number_sequences(len(kept)), measure, finish, draw, on_host=True, write=write)
 
 
 def draw_identity_chart(overlaps: Any, min_iou: float, title: str = '') -> Any:
@@ -224,7 +224,7 @@ def _number_sequences(count: int) -> data.Generated:
 class _Kept:
     """Sequences that are read, or made, once; a picture is read whenever it is drawn."""
 
-    def __init__(self, sequences: Sequence[TrackSequence]):
+    def __init__(self, sequences: TrackSequences):
         self._sequences, self._read = sequences, {}
 
     def __len__(self) -> int:
