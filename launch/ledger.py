@@ -60,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             row = measure(entry, Path(root), options.minutes)
             print(f'{row[3]} {row[5]}, {row[4]} s', flush=True)
             rows.append(row)
+            write(page, [row])  # at once, so that an interrupted ledger keeps what it has measured
     print('\n' + layout(HEAD, rows))
-    write(page, rows)
     failed = [row for row in rows if row[5] != 'pass']
     print(f'\n{len(rows) - len(failed)} of {len(rows)} reach their target; written to {page.relative_to(configs.ROOT)}')
     return 1 if failed else 0
