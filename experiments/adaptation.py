@@ -35,7 +35,8 @@ def make(config: ConfigDict) -> Experiment:
     settings = named.call(TrainImages, config.data.train, 'data.train')
     roles = named.call(tasks.DomainRoles, config.data.domains, 'data.domains')
     transforms = _make_transforms(settings.transforms, 'data.train.transforms')
-    labelled, unlabelled = tasks.assign_roles(_load(config, settings.split), roles, config.seed)
+    training = _load(config, settings.split)
+    labelled, unlabelled = tasks.assign_roles(training, roles, config.seed)
     first = next(iter(labelled.values()))
     shape = infer_image_shape(first, transforms, 'data.train')
     about = dict(class_names=class_names(first, config.model.num_classes), image_shape=shape, num_examples=len(first))
@@ -45,16 +46,14 @@ def make(config: ConfigDict) -> Experiment:
     train = domains.make_domain_batches(
         labelled, unlabelled, batch_size, config.seed, transforms, sampler=settings.sampler, **options
     )
-    evals = {name: _make_evaluator(config, experiment, roles, name) for name in sorted(config.data.evals)}
+    evals = {name: _make_evaluator(config, experiment, training, roles, name) for name in sorted(config.data.evals)}
     return experiment._replace(train=train, evals=evals)
 
 
 def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
     """Makes the experiment of a run from its `about` in run.json."""
     method = tasks.make_method(**named.to_plain(config.method))
-    network = models.make_model(**named.to_plain(config.model))
-    make_input = named.call(make_image_input, config.input, 'input')
-    task = tasks.adaptation_task(network, make_input, method)
+    task = tasks.adaptation_task(*_make_network(config), method)
     part = images.placeholder_data(config, about, label=np.zeros(config.data.batch_size, np.int64))
     hidden = images.placeholder_data(config, about)
     # Names do not matter to the parameters, only that there is a second domain.
@@ -81,7 +80,9 @@ def _make_transforms(spec: Any, where: str) -> tuple[data.Transform, ...]:
     return tuple(data.transforms.make_transforms(spec, where))
 
 
-def _make_evaluator(config: ConfigDict, experiment: Experiment, roles: tasks.DomainRoles, name: str) -> Evaluator:
+def _make_evaluator(
+    config: ConfigDict, experiment: Experiment, training: domains.Domains, roles: tasks.DomainRoles, name: str
+) -> Evaluator:
     where = f'data.evals.{name}'
     settings = named.call(tasks.DomainEvaluation, config.data.evals[name], where)
     transforms = _make_transforms(settings.transforms, f'{where}.transforms')
@@ -89,7 +90,6 @@ def _make_evaluator(config: ConfigDict, experiment: Experiment, roles: tasks.Dom
     if settings.rules:
         domains.check_selection_split(config.data.train.split, settings.split)
         held_out = _load(config, settings.split)
-        training = _load(config, config.data.train.split)
         source = tasks.join_for_rules([held_out[s] for s in roles.sources], training[roles.target], settings.most)
         return tasks.rules_evaluator(_make_network(config), data.Once(source, transforms=transforms, **options))
     batches = data.Once(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -17,7 +16,7 @@ from canon.errors import UsageError
 from canon.tasks.image_settings import reading_options
 from canon.train import Experiment
 from canon.train.workdir import read_mapping
-from experiments import regions
+from experiments import protocol, regions
 
 _MANY = 1_000_000  # sequences: places of slices are compared without reading how many there are
 
@@ -77,22 +76,22 @@ def find_run(settings: Mapping[str, Any] | None, stages: Mapping[str, Path], whe
     return stages[given['stage']] if 'stage' in given else Path(given['run']).expanduser() if 'run' in given else None
 
 
-def read_run(folder: Path, module: ModuleType, where: str) -> tuple[ConfigDict, Experiment, Any, Any]:
+def read_run(folder: Path, name: str, where: str) -> tuple[ConfigDict, Experiment, Any, Any]:
     """Returns (config, experiment, params, mutable) of a trained run.
 
     Args:
       folder: of the run.
-      module: of `experiments`, which made the run.
+      name: of the experiment that the run must be of.
       where: the section of the config that names it.
 
     Raises:
       UsageError: the folder holds no run of that experiment.
     """
-    name = module.__name__.rpartition('.')[2]
     config = read_saved_config(folder / 'config.json') if (folder / 'config.json').is_file() else ConfigDict()
     if config.get('experiment') != name:
         what = f'a run of {config.experiment!r}' if config.get('experiment') else 'no run'
         raise UsageError(f'{where}: {folder} holds {what}; give the folder of a run of the experiment {name!r}')
+    module: Any = protocol.load(name)
     experiment = module.without_data(config, read_mapping(folder / 'run.json')['experiment'])
     variables = regions.read_variables({name: folder}, name)
     return config, experiment, variables.pop('params'), variables

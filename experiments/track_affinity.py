@@ -70,9 +70,7 @@ def load_affinity(folder: Path, where: str = 'affinity') -> tuple[Callable[..., 
 
     where: the section of the config that names it, for errors.
     """
-    from experiments import track_affinity
-
-    _, experiment, params, _ = sequences.read_run(folder, track_affinity, where)
+    _, experiment, params, _ = sequences.read_run(folder, 'track_affinity', where)
     return tasks.learnt_affinity(experiment.task, params), experiment.about['embedding_size']
 
 

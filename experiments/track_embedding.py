@@ -67,9 +67,7 @@ def load_embedder(folder: Path, where: str = 'appearance') -> tasks.Embedder:
 
     where: the section of the config that names it, for errors.
     """
-    from experiments import track_embedding
-
-    config, experiment, params, mutable = sequences.read_run(folder, track_embedding, where)
+    config, experiment, params, mutable = sequences.read_run(folder, 'track_embedding', where)
     crops = named.call(CropSettings, config.data.get('crops', {}), 'data.crops')
     return tasks.make_embedder(experiment.task, params, mutable, crops)
 

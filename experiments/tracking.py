@@ -22,14 +22,15 @@ from canon.tasks.predictions import Prediction
 from canon.train import Evaluator, Experiment
 from experiments import sequences
 
-_NAMES = ('byte_track', 'deep_sort', 'oc_sort', 'sort')
 _BOUND = ('affinity', 'embedding_size', 'motion')  # arguments of trackers that other sections give
 
 # The functions whose arguments the sections of a config hold, so that the command line may set each of them.
 SECTIONS = {
     'data.source': SEQUENCE_SETS,
     'data.evals.*': {'TrackingEvaluation': tasks.TrackingEvaluation},
-    'tracker': {name: named.combine_arguments(tasks.TRACKERS.find(name), without=_BOUND) for name in _NAMES},
+    'tracker': {
+        name: named.combine_arguments(tasks.TRACKERS.find(name), without=_BOUND) for name in tasks.TRACKERS.names()
+    },
     'detections': {'DetectionInput': tasks.DetectionInput},
     'detector': {'find_run': sequences.check_run},
     'affinity': {'find_run': sequences.check_run},
@@ -121,7 +122,7 @@ def _bind_detector(config: ConfigDict, stages: Mapping[str, Path]) -> tuple[Any,
         return None, None
     from experiments import detection
 
-    own, experiment, params, mutable = sequences.read_run(folder, detection, 'detector')
+    own, experiment, params, mutable = sequences.read_run(folder, 'detection', 'detector')
     model = experiment.task.predict, params, mutable
     transforms, names = detection.make_prediction_transforms(own, experiment.about), experiment.about['class_names']
     options = dict(transforms=transforms, batch_size=own.data.batch_size, class_names=names)

@@ -7,7 +7,7 @@ WORDS is a file with a word per line; without it the dictionary are the words of
 starts with 5,000 words and adds 5,000 at a time: `mjsynth_dict_grown.py`.
 
 Not run here in full. `:smoke` reads 96 words in renderings that training has not seen, with a narrow network:
-87.3 % of them in 2:28 on 2 CPU cores, with another run beside it.
+87.3 % of them in 2:28 on 2 CPU cores, next to another run.
 """
 
 from ml_collections import ConfigDict

@@ -6,7 +6,7 @@ A small network scores every pair of a track, as a Kalman filter predicts it, an
 track was last seen; it learns through Sinkhorn's algorithm (Sarlin et al. 2020). `f1` is of the links, `iou_f1` that of
 SORT's rule on the same predictions.
 
-Measured on 2 CPU cores beside two other trainings, gaps of 1, 5, 10 and 15 frames together: F1 97.8 % after
+Measured on 2 CPU cores next to two other trainings, gaps of 1, 5, 10 and 15 frames together: F1 97.8 % after
 2,000 steps in 2:40, by IoU 86.2 %; after a gap of 15 frames 93.9 and 63.8 %. `:smoke`, 300 steps: 96.7 % in 61 s, 24 of
 CPU time.
 """

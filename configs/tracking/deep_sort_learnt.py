@@ -5,7 +5,7 @@
 Three stages: an embedding of crops, as in `embedding_digits.py`; an affinity of boxes and embeddings, as in
 `affinity_digits.py`; then the tracker. `sort.py` and `byte_track.py` track the same sequences and learn nothing.
 
-Measured on 2 CPU cores beside other trainings: HOTA 75.5 % on 16 sequences in 12:33, 4:52 of CPU time; the links of the
+Measured on 2 CPU cores next to others: HOTA 75.5 % on 16 sequences in 12:33, 4:52 of CPU time; the links of the
 affinity have F1 98.7 %. `:smoke`: HOTA 75.2 % on four sequences in 3:10, 76 s of CPU time.
 """
 

@@ -7,7 +7,7 @@ sequence, whatever hides or crosses it. It is measured on sequences of other dig
 sequences at least ten frames away. For other sequences: `--config.data.name=mot_challenge`,
 `--config.data.source.path=MOT17`, crops of 128x64 and `--config.model.width=1`.
 
-Measured on 2 CPU cores beside two other trainings: mAP 81.9 % and rank-1 93.0 % after 1,000 steps, 2:20 of CPU time in
+Measured on 2 CPU cores next to two other trainings: mAP 81.9 % and rank-1 93.0 % after 1,000 steps, 2:20 of CPU time in
 7:40; `:smoke`, 200 steps on 12 sequences, mAP 74.2 % in 57 s. With the cosine classifier next to the triplets
 (`--config.loss.classification=1`) the latter has mAP 71.5 % and the better rank-1, 89.8 instead of 89.1 %.
 """

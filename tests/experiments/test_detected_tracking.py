@@ -36,19 +36,19 @@ def load():
 
 
 @pytest.fixture(scope='module')
-def fitted(tmp_path_factory):
+def run_result(tmp_path_factory):
     config = load()
     with quick_programs():
         return run_stages(staged.make(config), config, tmp_path_factory.mktemp('run'), quiet=True)
 
 
 @pytest.fixture(scope='module')
-def system(fitted):
+def system(run_result):
     """The config of a tracker with the detector of the run."""
     config = configs.load(f'{configs.ROOT}/configs/tracking/byte_track.py:smoke')
     with config.unlocked():
         config.data.source = SOURCE
-        config.detector.run = str(fitted.workdir.parent / '0-detector')
+        config.detector.run = str(run_result.workdir.parent / '0-detector')
         config.detections.most = 5
         config.tracker = UNSURE
         config.data.evals.test.results = 'csv'
@@ -60,9 +60,9 @@ def sequence():
     return load_sequences('digit_sequences', 'test[:1]', **SOURCE)[0]
 
 
-def test_what_the_detector_sees_is_tracked_and_scored(fitted, system, sequence):
-    assert fitted.status == 'done'
-    written = read_mot_results(fitted.workdir / 'results' / 'test' / f'{sequence.info.name}.txt', 6)
+def test_what_the_detector_sees_is_tracked_and_scored(run_result, system, sequence):
+    assert run_result.status == 'done'
+    written = read_mot_results(run_result.workdir / 'results' / 'test' / f'{sequence.info.name}.txt', 6)
     tracks, _ = tasks.run_system(tracking._bind_system(system, {}), sequence)
     assert written.ids.tolist() == tracks.ids.tolist() != []
     np.testing.assert_allclose(written.boxes, tracks.boxes, atol=0.011)
@@ -70,7 +70,7 @@ def test_what_the_detector_sees_is_tracked_and_scored(fitted, system, sequence):
     # The tracks are of the detector, and not of the detections of the data set.
     given, _ = tasks.run_system(tracking._bind_system(system, {})._replace(detect=None), sequence)
     assert given.boxes.tolist() != tracks.boxes.tolist()
-    assert np.isfinite(fitted.metrics['test/HOTA'])
+    assert np.isfinite(run_result.metrics['test/HOTA'])
 
 
 def test_a_folder_of_frames_and_a_video_have_the_same_tracks(system, sequence, tmp_path):

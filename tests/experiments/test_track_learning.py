@@ -63,7 +63,7 @@ def test_a_run_leaves_an_affinity_that_trackers_use(affinity_run):
     affinity, size = track_affinity.load_affinity(affinity_run)
     assert size == 0
     # The affinity of a run is that of its task with the weights of the run.
-    _, experiment, params, mutable = sequences.read_run(affinity_run, track_affinity, 'affinity')
+    _, experiment, params, mutable = sequences.read_run(affinity_run, 'track_affinity', 'affinity')
     batch = track_affinity.make(shrink_affinity(configs.load(AFFINITY))).train[0]
     expected = np.exp(experiment.task.predict(params, mutable, batch))[0, :-1, :-1]
     found = affinity(*({key: x[0] for key, x in batch[side].items()} for side in ('tracks', 'detections')))
@@ -78,7 +78,7 @@ def test_a_run_leaves_an_embedding_that_trackers_and_affinities_use(tmp_path):
     assert 0 <= read_mapping(folder / 'status.json')['metrics']['test/mAP'] <= 1
     assert (folder / 'figures' / 'test-nearest_neighbours.png').is_file()
     embedder = track_embedding.load_embedder(folder)
-    _, experiment, params, mutable = sequences.read_run(folder, track_embedding, 'appearance')
+    _, experiment, params, mutable = sequences.read_run(folder, 'track_embedding', 'appearance')
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     expected = experiment.task.predict(params, mutable, {'image': images})
     np.testing.assert_allclose(embedder.apply(images), expected, atol=1e-5)

@@ -32,13 +32,13 @@ def load(root, name, **settings):
 
 
 @pytest.fixture(scope='module')
-def fitted(root, tmp_path_factory):
+def run_result(root, tmp_path_factory):
     config = load(root, 'sort')
     return fit(tracking.make(config), config, tmp_path_factory.mktemp('run'), quiet=True)
 
 
-def test_a_run_scores_what_it_writes(fitted):
-    folder = fitted.workdir / 'results' / 'test'
+def test_a_run_scores_what_it_writes(run_result):
+    folder = run_result.workdir / 'results' / 'test'
     for sequence in load_sequences('digit_sequences', 'test', **SOURCE):
         name = sequence.info.name
         detections = pad_frames(sequence.detections, 20)
@@ -47,26 +47,29 @@ def test_a_run_scores_what_it_writes(fitted):
         assert written.ids.tolist() == expected.ids.tolist()
         np.testing.assert_allclose(written.boxes, expected.boxes, atol=0.011)
         score = score_tracks(sequence.truth, expected, 20).summarise()
-        assert fitted.metrics[f'test/{name}/HOTA'] == score['HOTA']
+        assert run_result.metrics[f'test/{name}/HOTA'] == score['HOTA']
     rows = list(csv.DictReader((folder / 'scores.csv').open()))
     assert [row['sequence'] for row in rows] == ['test-0000', 'test-0001', 'combined']
-    assert float(rows[-1]['MOTA']) == pytest.approx(fitted.metrics['test/MOTA'], abs=1e-5)
-    assert {p.name for p in (fitted.workdir / 'figures').glob('test-*')} == {'test-identities.png', 'test-tracks.gif'}
+    assert float(rows[-1]['MOTA']) == pytest.approx(run_result.metrics['test/MOTA'], abs=1e-5)
+    assert {p.name for p in (run_result.workdir / 'figures').glob('test-*')} == {
+        'test-identities.png',
+        'test-tracks.gif',
+    }
 
 
-def test_causes_add_up_to_the_switches(fitted):
-    causes = [value for key, value in fitted.metrics.items() if key.startswith('test/switches_')]
+def test_causes_add_up_to_the_switches(run_result):
+    causes = [value for key, value in run_result.metrics.items() if key.startswith('test/switches_')]
     assert len(causes) == 4
-    assert sum(causes) == fitted.metrics['test/IDSW'] > 0
+    assert sum(causes) == run_result.metrics['test/IDSW'] > 0
 
 
-def test_the_compiled_form_has_the_same_metrics(root, fitted, tmp_path):
+def test_the_compiled_form_has_the_same_metrics(root, run_result, tmp_path):
     config = load(root, 'sort')
     config.tracker.form = 'jax'
     config.data.evals.test.video_frames = 0
     metrics = fit(tracking.make(config), config, tmp_path, quiet=True).metrics
     for name in ('MOTA', 'IDF1', 'HOTA', 'IDSW'):
-        assert metrics[f'test/{name}'] == pytest.approx(fitted.metrics[f'test/{name}'], abs=1e-4)
+        assert metrics[f'test/{name}'] == pytest.approx(run_result.metrics[f'test/{name}'], abs=1e-4)
 
 
 def write_mot_folder(path):
@@ -152,7 +155,7 @@ def test_simulated_appearances_tell_objects_apart_as_well_as_they_are_told_to():
     assert abs(cosine[~same & ~np.eye(len(same), dtype=bool)].mean()) < 0.1
 
 
-def test_a_job_of_eight_devices_with_two_evaluators_has_the_metrics_of_one_device(fitted, root, tmp_path):
+def test_a_job_of_eight_devices_with_two_evaluators_has_the_metrics_of_one_device(run_result, root, tmp_path):
     """Two sequences are fewer than the eight rows of a batch, of which the others are masked."""
     source = textwrap.dedent(
         """
@@ -180,10 +183,10 @@ def test_a_job_of_eight_devices_with_two_evaluators_has_the_metrics_of_one_devic
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=root)
     assert done.returncode == 0, done.stderr
     metrics = json.loads(done.stdout.splitlines()[-1])
-    expected = {key: value for key, value in fitted.metrics.items() if key in metrics}
+    expected = {key: value for key, value in run_result.metrics.items() if key in metrics}
     assert {key: metrics[key] for key in expected} == expected
     assert 'test/test-0001/HOTA' in expected
-    assert metrics['half/HOTA'] == fitted.metrics['test/test-0000/HOTA']
+    assert metrics['half/HOTA'] == run_result.metrics['test/test-0000/HOTA']
 
 
 def test_pr_mota_is_the_integral_over_runs_at_each_threshold(root, tmp_path):

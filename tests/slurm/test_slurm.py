@@ -16,6 +16,7 @@ import pytest
 from tests.quick import XLA_FLAGS
 
 pytestmark = pytest.mark.slurm
+_PATIENCE = 400  # seconds; a limit for what hangs, not for what is slow
 CONFIG = 'configs/classification/lenet_digits.py:smoke'
 
 
@@ -161,10 +162,10 @@ def wait_until_done(launch, job: str) -> None:
     wait_for(lambda: not launch('-h', '-o', '%i', shell='squeue').strip())
 
 
-def wait_for(condition, seconds: float = 400):
-    end = time.monotonic() + seconds
+def wait_for(condition):
+    end = time.monotonic() + _PATIENCE
     while not (value := condition()):
-        assert time.monotonic() < end, f'not true within {seconds} s'
+        assert time.monotonic() < end, f'not true within {_PATIENCE} s'
         time.sleep(0.5)
     return value
 

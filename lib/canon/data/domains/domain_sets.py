@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -137,12 +136,11 @@ def named_sources(sources: Mapping[str, Mapping[str, Any]], split: str = 'train'
     return Domains(read, partial)
 
 
-def _makes_domains(function: Callable) -> bool:
-    kind = named.get_return_type(function)
-    return inspect.isclass(kind) and issubclass(kind, Domains) and named.accepts(function, 'split')
-
-
-DOMAIN_SETS = named.Catalogue('set of domains', ('canon.data.domains',), _makes_domains)
+DOMAIN_SETS = named.Catalogue(
+    'set of domains',
+    ('canon.data.domains',),
+    lambda function: named.get_return_type(function) is Domains and named.accepts(function, 'split'),
+)
 
 
 def load_domains(name: str, split: str = 'train', **kwargs: Any) -> Domains:

@@ -21,7 +21,7 @@ _MARGIN = 0.5  # of a patch around its box, in shares of the box: room for jitte
 
 @dataclass(frozen=True)
 class CropSettings:
-    """How boxes are cut out of frames.
+    """Settings of the crops of boxes.
 
     Attributes:
       height: of a crop in pixels.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,12 +39,11 @@ class TrackSequences:
         return f'TrackSequences({self.info.name}, {self.info.split}, {len(self)} sequences)'
 
 
-def _makes_sequences(function: Callable) -> bool:
-    kind = named.get_return_type(function)
-    return inspect.isclass(kind) and issubclass(kind, TrackSequences) and named.accepts(function, 'split')
-
-
-SEQUENCE_SETS = named.Catalogue('tracking data set', ('canon.data.tracking',), _makes_sequences)
+SEQUENCE_SETS = named.Catalogue(
+    'tracking data set',
+    ('canon.data.tracking',),
+    lambda function: named.get_return_type(function) is TrackSequences and named.accepts(function, 'split'),
+)
 
 
 def load_sequences(name: str, split: str = 'train', **kwargs: Any) -> TrackSequences:

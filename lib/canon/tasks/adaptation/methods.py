@@ -22,7 +22,7 @@ TARGET, SHOWN = 'target', 'shown'  # the unlabelled domain, and its labelled few
 
 
 class DomainOutputs(NamedTuple):
-    """What the network computes of the rows of one domain."""
+    """Outputs of the network for the rows of one domain."""
 
     features: jax.Array  # [B, D]
     logits: jax.Array  # [B, C]
@@ -31,7 +31,7 @@ class DomainOutputs(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What a method may use: the outputs by domain, the heads, and the step."""
+    """Inputs of a method: the outputs by domain, the heads, and the step."""
 
     domains: Mapping[str, DomainOutputs]
     discriminate: Callable[[jax.Array], jax.Array]

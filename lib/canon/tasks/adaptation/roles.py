@@ -1,4 +1,4 @@
-"""Which domain is a source and which the target, and the settings of evaluations of domains."""
+"""Roles of domains, sources and the target, and the settings of their evaluations."""
 
 from __future__ import annotations
 

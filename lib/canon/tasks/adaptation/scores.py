@@ -19,7 +19,7 @@ HIDDEN = -1  # the label of target examples among those that rules see
 
 
 class ModelOutputs(NamedTuple):
-    """What a model computes of one split of a domain."""
+    """Outputs of a model for one split of a domain."""
 
     features: np.ndarray  # [N, D]
     logits: np.ndarray  # [N, C]

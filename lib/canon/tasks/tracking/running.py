@@ -39,7 +39,7 @@ class DetectionInput:
 
 
 class TrackingSystem(NamedTuple):
-    """What turns the detections of a sequence into tracks.
+    """A function from a sequence to its tracks, in parts: detections, appearance, a tracker and steps after it.
 
     Attributes:
       tracker: online; None where the first step is `track_flow`.
