@@ -11,6 +11,8 @@ import numpy as np
 from canon.ops import boxes as box_ops
 from canon.tracking.arrays import Array, array_module
 
+_TINY = float(np.finfo(np.float32).tiny)
+
 
 def compute_iou(a: Array, b: Array) -> Array:
     """Computes the IoU of boxes a [..., N, 4] and b [..., M, 4], as [..., N, M]; 0 where a coordinate is NaN."""
@@ -18,7 +20,7 @@ def compute_iou(a: Array, b: Array) -> Array:
         iou = box_ops.pairwise_iou(a, b)
         return array_module(a, b).where(iou >= 0, iou, 0)
     intersection, union = _measure_overlap(a, b)
-    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    return intersection / np.fmax(union, _TINY)
 
 
 def compute_valid_iou(a: Array, b: Array, rows: Array, columns: Array) -> Array:
@@ -53,7 +55,7 @@ def _measure_overlap(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarr
     b = np.ascontiguousarray(b.transpose(-1, *range(b.ndim - 1)))[..., None, :]
     sides = np.minimum(a[2:], b[2:])
     sides -= np.maximum(a[:2], b[:2])
-    np.maximum(sides, 0, out=sides)
+    np.fmax(sides, 0, out=sides)  # of NaN, too, it makes 0
     intersection = sides[0] * sides[1]
     size_a, size_b = np.maximum(a[2:] - a[:2], 0), np.maximum(b[2:] - b[:2], 0)
     return intersection, size_a[0] * size_a[1] + size_b[0] * size_b[1] - intersection

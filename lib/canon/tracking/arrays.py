@@ -31,10 +31,11 @@ def stack_parts(parts: Sequence[Array], axis: Literal[-1, -2]) -> Array:
         for i, part in enumerate(parts):
             stacked[..., i] = part
         return stacked
-    stacked = np.empty((*first.shape[:-1], len(parts), first.shape[-1]), first.dtype)
+    # In memory the parts lie one after the other: arithmetic on a part is then twice as fast as on strided rows of four.
+    memory = np.empty((len(parts), *first.shape), first.dtype)
     for i, part in enumerate(parts):
-        stacked[..., i, :] = part
-    return stacked
+        memory[i] = part
+    return memory.transpose(*range(1, first.ndim), 0, first.ndim)
 
 
 def select_rows(mask: Array, new: Array, old: Array) -> Array:

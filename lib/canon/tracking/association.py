@@ -174,10 +174,10 @@ def associate(rule: Rule, affinity: Array, min_affinity: float, levels: Array) -
     Returns:
       int32 [N], the column of each row or -1.
     """
-    xp = array_module(affinity)
-    gated, allowed = xp.where(affinity >= min_affinity, affinity, 0), affinity > 0
     if rule == 'exact':
         return assign_then_gate(affinity, min_affinity)
+    xp = array_module(affinity)
+    gated, allowed = xp.where(affinity >= min_affinity, affinity, 0), affinity > 0
     if rule == 'cost_limit':
         return assign_min_cost(1 - affinity, 1 - min_affinity, allowed)
     if rule == 'cascade':
@@ -307,11 +307,9 @@ def sinkhorn_log(
 
 def _assign_by_scipy(weights: np.ndarray) -> np.ndarray:
     columns = np.full(weights.shape[0], UNMATCHED, np.int32)
-    positive = weights > 0
-    if positive.any():
-        rows, assigned = linear_sum_assignment(np.where(positive, weights, 0), maximize=True)
-        kept = positive[rows, assigned]
-        columns[rows[kept]] = assigned[kept]
+    rows, assigned = linear_sum_assignment(np.fmax(weights, 0), maximize=True)  # of NaN and 0, fmax takes 0
+    kept = weights[rows, assigned] > 0
+    columns[rows[kept]] = assigned[kept]
     return columns
 
 

@@ -106,12 +106,12 @@ def correct(
     position, cross, velocity = (track.covariance[..., i, :] for i in range(3))
     noise = model.measurement_variance(track.mean)
     total = position + noise
-    gain_position, gain_velocity = position / total, cross / total
+    gain = track.covariance[..., :2, :] / total[..., None, :]
     surprise = measurement - track.mean[..., 0, :]
-    mean = track.mean + stack_parts([gain_position * surprise, gain_velocity * surprise], -2)
+    mean = track.mean + gain * surprise[..., None, :]
     # The first two are products and not differences, which would cancel where the detection is exact: P_00 R / S.
     share = noise / total
-    covariance = stack_parts([position * share, cross * share, velocity - gain_velocity * cross], -2)
+    covariance = stack_parts([position * share, cross * share, velocity - gain[..., 1, :] * cross], -2)
     if observed is None:
         return TrackEstimate(mean, covariance)
     return TrackEstimate(select_rows(observed, mean, track.mean), select_rows(observed, covariance, track.covariance))

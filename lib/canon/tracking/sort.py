@@ -72,13 +72,15 @@ def sort(
         if match_labels:
             iou = xp.where(state.labels[:, None] == detections['labels'], iou, 0)
         columns = associate(association, iou, min_iou, state.misses - 1)
-        estimate = kalman.update(model, predicted, detections['boxes'][xp.maximum(columns, 0)], columns >= 0)
+        observed = columns >= 0
+        estimate = kalman.update(model, predicted, detections['boxes'][xp.maximum(columns, 0)], observed)
         state = state._replace(estimate=estimate, ids=xp.where(alive, state.ids, 0))
         state = note_detections(state, detections, columns)
         starting = usable & ~find_taken(columns, len(usable))
         state, new, source = start_tracks(state, model, detections, starting, hits=0)
-        source = xp.where(new, source, xp.maximum(columns, 0))
-        state = state._replace(memory=remember_observations(state.memory, detections, new | (columns >= 0), source))
+        if memory:
+            source = xp.where(new, source, xp.maximum(columns, 0))
+            state = state._replace(memory=remember_observations(state.memory, detections, new | observed, source))
         steady = (state.hits >= min_hits) | (state.frame <= min_hits)
         tracks = report_tracks(
             state, (state.ids > 0) & (state.misses == 0) & steady, kalman.to_boxes(model, state.estimate)

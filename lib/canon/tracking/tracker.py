@@ -111,7 +111,7 @@ def run(
     if not frames:  # the shapes are those of any frame
         empty = {key: np.zeros((1, *np.shape(value)[2:]), np.asarray(value).dtype) for key, value in detections.items()}
         return state, {key: value[None][:0] for key, value in tracker.step(tracker.init(), empty)[1].items()}
-    return state, {key: np.stack([tracks[key] for tracks in frames]) for key in frames[0]}
+    return state, {key: np.array([tracks[key] for tracks in frames]) for key in frames[0]}
 
 
 def make_tracker_state(
@@ -156,7 +156,7 @@ def read_detections(detections: Mapping[str, Array], form: Form) -> dict[str, Ar
     arrays = {key: xp.asarray(value) for key, value in detections.items()}
     for key in ('boxes', 'scores', 'embeddings'):
         if key in arrays:
-            arrays[key] = arrays[key].astype(dtype)
+            arrays[key] = arrays[key].astype(dtype, copy=False)
     if not len(arrays['valid']):
         arrays = {key: xp.zeros((1, *value.shape[1:]), value.dtype) for key, value in arrays.items()}
     # What is not valid may hold anything; NaN would pass through products with masks.
@@ -206,16 +206,17 @@ def start_tracks(
       (the state; which slots are new, bool [S]; the detection of each slot, int [S], meaningful where new).
     """
     xp = array_module(starting)
-    count, num_slots = starting.sum(), len(state.ids)
+    num_slots = len(state.ids)
+    if xp is np and not starting.any():
+        return state, np.zeros(num_slots, bool), np.zeros(num_slots, np.int32)
+    count = starting.sum()
     free = state.ids == 0
     ranks = free.cumsum() - 1
     new = free & (ranks < count)
     if xp is np:
         source = np.zeros(num_slots, np.int32)
         source[new] = np.flatnonzero(starting)[: new.sum()]
-        if not count:
-            return state, new, source
-        estimate = TrackEstimate(*(values.copy() for values in state.estimate))
+        estimate = TrackEstimate(*(values.copy('K') for values in state.estimate))
         # Few of many slots begin.
         for values, begun in zip(estimate, kalman.initiate(motion, detections['boxes'][source[new]]), strict=True):
             values[new] = begun
