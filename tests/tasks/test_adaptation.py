@@ -10,6 +10,7 @@ from canon import losses, models, optim, transfer
 from canon.data import Arrays, domains
 from canon.errors import UsageError
 from canon.tasks import adaptation
+from canon.tasks.adaptation import methods
 from canon.tasks.classification import make_image_input
 from canon.train import At, init_state, make_step
 from tests.quick import quick_jit
@@ -110,7 +111,7 @@ def test_shown_examples_are_of_the_domain_of_the_target(batches):
     params = task.init(key, batch)['params']
     run = quick_jit(lambda batch: task.loss(params, {}, batch, At(key, jnp.int32(9)))[0].value)
     assert np.isfinite(run(batch))
-    numbers = adaptation.methods.number_domains(sorted(batch))
+    numbers = methods.number_domains(sorted(batch))
     assert numbers == {'shown': 1, 'source': 0, 'target': 1}
     three = {'source': batch['source'], 'source_b': batch['source'], 'target': batch['target']}
     with pytest.raises(UsageError, match=r'model.domains=2, but batches have 3 domains; set model.domains=3'):

@@ -8,14 +8,16 @@ parameters are in `extractor`, `classifier`, `second_classifier` and `discrimina
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import flax.linen as nn
 import jax
 
 from canon import ops
 from canon.named import Count
-from canon.nn import Conv, check_images
+from canon.nn import BatchNorm, Conv, check_images
 
+Norm = Literal['none', 'batch']
 DomainInput = Callable[[jax.Array, jax.Array], jax.Array]  # (features [B, D], logits [B, C]) -> [B, .]
 
 
@@ -23,19 +25,26 @@ class DigitExtractor(nn.Module):
     """Images [B, H, W, C] -> features [B, units]: two 5x5 convolutions with pooling, and a dense layer, all with ReLU.
 
     The extractor of Ganin et al. 2016, figure 4a, with `channels` maps in place of 32 and 48, and the first dense
-    layer of its classifier. There is no BatchNorm: the domains of a batch do not mix in its statistics.
+    layer of its classifier. With `norm='batch'` a batch normalisation is before each ReLU; each domain of a batch is
+    normalised by statistics of its own.
     """
 
     channels: tuple[int, int]
     units: int
+    norm: Norm = 'none'
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         check_images(images, 8, 'the extractor of digits')
         x = images
         for number, channels in enumerate(self.channels, 1):
-            x = ops.max_pool(ops.relu(Conv(channels, 5, padding=2, name=f'conv{number}')(x)), 2)
-        return ops.relu(nn.Dense(self.units, name='dense')(x.reshape(len(x), -1)))
+            x = Conv(channels, 5, padding=2, use_bias=self.norm == 'none', name=f'conv{number}')(x)
+            x = ops.max_pool(ops.relu(self._normalise(x, f'bn{number}', train)), 2)
+        x = nn.Dense(self.units, use_bias=self.norm == 'none', name='dense')(x.reshape(len(x), -1))
+        return ops.relu(self._normalise(x, 'bn3', train))
+
+    def _normalise(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        return x if self.norm == 'none' else BatchNorm(name=name)(x, train)
 
 
 class Discriminator(nn.Module):
@@ -95,6 +104,7 @@ def digit_network(
     units: Count = 64,
     domains: Count = 2,
     discriminator_units: Count = 64,
+    norm: Norm = 'none',
 ) -> AdaptationNetwork:
     """Builds a small network for images of digits of 8x8 to 32x32.
 
@@ -104,9 +114,10 @@ def digit_network(
       units: width of the features.
       domains: logits of the discriminator; the domains of a batch.
       discriminator_units: width of its two hidden layers.
+      norm: 'none', or 'batch' after each layer of the extractor.
     """
     return AdaptationNetwork(
-        DigitExtractor(tuple(channels), units),
+        DigitExtractor(tuple(channels), units, norm),
         nn.Dense(num_classes),
         nn.Dense(num_classes),
         Discriminator(discriminator_units, domains),

@@ -4,23 +4,11 @@ method = make_method('dann', weight=0.3, ramp_steps=1000)
 task = adaptation_task(models.make_model('domain_adversarial.digit_network'), make_image_input(), method)
 """
 
-from canon.tasks.adaptation.methods import (
-    METHODS,
-    Method,
-    cdan,
-    coral,
-    dann,
-    group_dro,
-    irm,
-    jan,
-    make_method,
-    mcc,
-    mcd,
-    mean_cov,
-    mmd,
-    source_only,
-    v_rex,
-)
+from canon.tasks.adaptation.adversarial import adda, cdan, dann, mcd
+from canon.tasks.adaptation.discrepancy import coral, jan, mcc, mean_cov, mmd
+from canon.tasks.adaptation.forward import adapt_statistics, make_encoder
+from canon.tasks.adaptation.generalisation import group_dro, irm, mixup, mldg, v_rex
+from canon.tasks.adaptation.methods import Method, source_only
 from canon.tasks.adaptation.roles import DomainEvaluation, DomainRoles, assign_roles
 from canon.tasks.adaptation.scores import (
     ModelOutputs,
@@ -30,10 +18,13 @@ from canon.tasks.adaptation.scores import (
     score_model,
     select_from_log,
 )
-from canon.tasks.adaptation.task import adaptation_task
+from canon.tasks.adaptation.task import METHODS, adaptation_task, make_method
+from canon.tasks.adaptation.tuning import ada_bn, bss, lora, lwf
+from canon.tasks.adaptation.turns import adaptation_step
 
 __all__ = [
-    'METHODS', 'DomainEvaluation', 'DomainRoles', 'Method', 'ModelOutputs', 'adaptation_task', 'assign_roles', 'cdan',
-    'collect_outputs', 'coral', 'dann', 'group_dro', 'irm', 'jan', 'join_for_rules', 'make_method', 'mcc', 'mcd',
-    'mean_cov', 'mmd', 'rules_evaluator', 'score_model', 'select_from_log', 'source_only', 'v_rex',
+    'METHODS', 'DomainEvaluation', 'DomainRoles', 'Method', 'ModelOutputs', 'ada_bn', 'adapt_statistics',
+    'adaptation_step', 'adaptation_task', 'adda', 'assign_roles', 'bss', 'cdan', 'collect_outputs', 'coral', 'dann',
+    'group_dro', 'irm', 'jan', 'join_for_rules', 'lora', 'lwf', 'make_encoder', 'make_method', 'mcc', 'mcd',
+    'mean_cov', 'mixup', 'mldg', 'mmd', 'rules_evaluator', 'score_model', 'select_from_log', 'source_only', 'v_rex',
 ]  # fmt: skip

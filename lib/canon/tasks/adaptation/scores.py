@@ -13,6 +13,8 @@ from canon import metrics, transfer
 from canon.data import labels as read_labels
 from canon.data.pipeline.source import Example, Info, Source
 from canon.errors import CanonError
+from canon.tasks.adaptation.forward import make_encoder
+from canon.tasks.adaptation.methods import Method
 from canon.train import Evaluator
 
 HIDDEN = -1  # the label of target examples among those that rules see
@@ -91,19 +93,18 @@ def _spread(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
 
 
-def rules_evaluator(network: tuple[Any, Callable[[Any], Any]], batches: Any) -> Evaluator:
+def rules_evaluator(network: tuple[Any, Callable[[Any], Any]], batches: Any, method: Method | None = None) -> Evaluator:
     """Scores a model by every rule: the metrics are the names of `transfer.RULES`.
 
     Args:
       network: the module, and the function from a batch to its input.
       batches: finite data of `join_for_rules`.
+      method: that trains the network; None if its parameters are those of the network.
     """
-    module, make_input = network
+    encode = make_encoder(*network, method)
 
     def measure(params, mutable, batch):
-        variables = {'params': params, **{k: v for k, v in mutable.items() if k != 'groups'}}
-        features = module.apply(variables, make_input(batch), method='encode')
-        logits = module.apply(variables, features, method='classify')[0]
+        features, logits = encode(params, mutable, batch)
         values = {'features': features, 'logits': jnp.asarray(logits, jnp.float32), 'label': batch['label']}
         return metrics.Rows.of(values, batch['mask'])
 

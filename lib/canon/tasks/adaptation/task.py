@@ -2,27 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from canon import losses, metrics
+from canon import named
 from canon.errors import UsageError
 from canon.models.domain_adversarial import AdaptationNetwork
-from canon.tasks.adaptation.methods import DomainOutputs, Evaluation, Method
-from canon.train import Task
+from canon.tasks.adaptation.adversarial import adda, cdan, dann, mcd
+from canon.tasks.adaptation.discrepancy import coral, jan, mcc, mean_cov, mmd
+from canon.tasks.adaptation.forward import (
+    GROUPS,
+    STATISTICS,
+    MakeInput,
+    list_labelled_names,
+    make_loss,
+    resolve_params,
+    split_mutable,
+)
+from canon.tasks.adaptation.generalisation import group_dro, irm, mixup, mldg, v_rex
+from canon.tasks.adaptation.methods import Method, source_only
+from canon.tasks.adaptation.tuning import FROZEN, ada_bn, bss, lora, lwf
+from canon.train import Task, game
 
-GROUPS = 'groups'  # the collection of the weights of GroupDRO
+METHODS: dict[str, Callable[..., Method]] = {
+    function.__name__: function
+    for function in (
+        *(source_only, dann, cdan, adda, mcd, mmd, jan, coral, mean_cov, mcc, ada_bn),
+        *(irm, v_rex, group_dro, mixup, mldg, bss, lwf, lora),
+    )
+}
 
 
-def adaptation_task(network: AdaptationNetwork, make_input: Callable[[Any], jax.Array], method: Method) -> Task:
+def make_method(name: str = 'source_only', **arguments: Any) -> Method:
+    """Makes a method of `METHODS` by name. Raises UsageError for an unknown name or argument."""
+    if name not in METHODS:
+        raise UsageError(f'method.name={name!r} is unknown{named.suggest(name, METHODS)}')
+    return named.call(METHODS[name], arguments, 'method')
+
+
+def adaptation_task(network: AdaptationNetwork, make_input: MakeInput, method: Method) -> Task:
     """Makes the task of training on some domains for another one.
 
-    A batch is {domain: {'image' uint8 [B, H, W, C], 'label' integers [B] of labelled domains, 'mask'}}
-    (`canon.data.domains.make_domain_batches`). Domains pass through the network one after the other, so that they may
-    differ in size and do not mix in batch statistics. `predict` takes batches of one domain and gives logits.
+    A batch is {domain: {'image' uint8 [B, H, W, C], 'label' integers [B] of labelled domains, 'mask', 'weight' float32
+    [B] of weighted ones}} (`canon.data.domains.make_domain_batches`). Domains pass through the network one after the
+    other, so that they may differ in size and do not mix in batch statistics. `predict` takes batches of one domain and
+    gives logits.
+
+    The step of a method with turns is `adaptation_step`: without it, training raises UsageError.
 
     Args:
       network: the parts.
@@ -33,76 +62,73 @@ def adaptation_task(network: AdaptationNetwork, make_input: Callable[[Any], jax.
     def init(key, batch):
         _check_domains(batch, method)
         # The same example whatever the method: source-only and adapted networks start from the same parameters.
-        name = _list_labelled(batch)[0]
+        name = list_labelled_names(batch)[0]
         images = make_input({**batch[name], 'image': batch[name]['image'][:1]})
         variables = dict(network.init(key, images, method.domain_input, method='initialise'))
+        if method.target_statistics and not method.players and STATISTICS not in variables:
+            raise UsageError("method.name='ada_bn' needs batch normalisation; set model.norm='batch'")
         if method.weigh is not None:
-            count = len(_list_labelled(batch))
+            count = len(list_labelled_names(batch))
             variables[GROUPS] = {'weights': jnp.full(count, 1 / count)}
+        if method.frozen:
+            # A copy: the step donates its state, and no buffer may be in it twice.
+            kept = {name: value for name, value in variables.items() if name in ('params', STATISTICS)}
+            variables[FROZEN] = jax.tree.map(lambda x: x.copy(), kept)
         return variables
 
-    def loss(params, mutable, batch, at):
-        groups = mutable.get(GROUPS)
-        state = {name: value for name, value in mutable.items() if name != GROUPS}
-        names = list(_list_labelled(batch) if method.align is None else sorted(batch))
-        outputs = {}
-        for index, name in enumerate(names):
-            key = jax.random.fold_in(at.key, index)
-            outputs[name], state = _evaluate_domain(network, make_input, params, state, batch[name], key)
-        labelled = {name: d for name, d in outputs.items() if d.labels is not None}
-        risks = [_mean_risk(d, batch[name]['mask']) for name, d in labelled.items()]
-        stacked = jnp.stack([risk.value for risk in risks])
-        weights = jnp.full(len(risks), 1 / len(risks))
-        if method.weigh is not None:
-            weights = method.weigh(stacked, groups['weights'])
-            state[GROUPS] = {'weights': weights}
-        total = (weights * stacked).sum()
-        values = {'risk': total}
-        if method.align is not None:
-            added, own = method.align(_make_evaluation(network, params, outputs, at.step))
-            total, values = total + added, {**values, **own}
-        count = sum(risk.weight for risk in risks)
-        correct = [metrics.accuracy(d.logits, d.labels, batch[name]['mask']) for name, d in labelled.items()]
-        reported = {name: metrics.Mean(value * count, count) for name, value in values.items()}
-        reported['accuracy'] = metrics.Mean(sum(c.total for c in correct), sum(c.weight for c in correct))
-        return metrics.Mean(total * count, count), (state, reported)
-
     def predict(params, mutable, batch):
-        state = {name: value for name, value in mutable.items() if name != GROUPS}
-        logits = network.apply({'params': params, **state}, make_input(batch))
-        return jnp.asarray(logits, jnp.float32)
+        variables = {'params': resolve_params(method, params, mutable), **split_mutable(mutable)[0]}
+        return jnp.asarray(network.apply(variables, make_input(batch)), jnp.float32)
 
-    return Task(init, loss, predict)
+    def descend(evaluation):
+        added, own = (0.0, {}) if method.align is None else method.align(evaluation)
+        return evaluation.risk + added, {'risk': evaluation.risk, **own}
+
+    read = 'labelled' if method.align is None else 'all'
+    task = Task(init, make_loss(network, make_input, method, descend, read), predict)
+    if method.players:
+        task = task._replace(loss=None, gradient=_make_game(network, make_input, method))
+    if method.turns:
+        task = task._replace(gradient=_refuse_plain_step)
+    return task if method.wrap is None else method.wrap(task)
 
 
-def _list_labelled(batch: Any) -> list[str]:
-    return [name for name in sorted(batch) if 'label' in batch[name]]
-
-
-def _check_domains(batch: Any, method: Method) -> None:
-    if not _list_labelled(batch):
+def _check_domains(batch: Mapping[str, Any], method: Method) -> None:
+    if not list_labelled_names(batch):
         raise UsageError(f'no domain of the batch is labelled: {", ".join(sorted(batch))}')
-    if method.align is not None and len(batch) < 2:
-        raise UsageError(f'adaptation needs at least two domains, and the batch has one: {", ".join(batch)}')
+    if len(batch) < method.least_domains:
+        raise UsageError(f'this method needs at least two domains, and the batch has one: {", ".join(batch)}')
 
 
-def _evaluate_domain(network, make_input, params, state, batch, key) -> tuple[DomainOutputs, dict]:
-    variables = {'params': params, **state}
-    options = dict(rngs={'dropout': key}, mutable=list(state))
-    features, changed = network.apply(variables, make_input(batch), True, method='encode', **options)
-    logits, second = network.apply(variables, features, method='classify')
-    return DomainOutputs(features, logits, second, batch.get('label')), {**state, **changed}
+def _make_game(network: AdaptationNetwork, make_input: MakeInput, method: Method) -> Callable:
+    """Makes `Task.gradient` of the players of a method, whose metrics have their own names."""
+    players = {}
+    for name, player in method.players.items():
+        loss = make_loss(network, make_input, method, player.objective, player.domains)
+        # The running statistics move once per step: by the first player.
+        players[name] = player.pattern, _keep_mutable(loss) if players else loss
+    simultaneous = game(players)
+
+    def gradient(params, mutable, batch, at):
+        grads, loss, mutable, values = simultaneous(params, mutable, batch, at)
+        own = {key: value for key, value in values.items() if key.endswith('_loss')}
+        for name in players:
+            own |= {key.removeprefix(f'{name}_'): x for key, x in values.items() if key.startswith(f'{name}_')}
+        own.pop('loss', None)
+        return grads, loss, mutable, own
+
+    return gradient
 
 
-def _mean_risk(outputs: DomainOutputs, mask: jax.Array) -> metrics.Mean:
-    return metrics.Mean.of(losses.softmax_cross_entropy(outputs.logits, outputs.labels), mask)
+def _keep_mutable(loss: Callable) -> Callable:
+    def keep(params, mutable, batch, at):
+        mean, (_, values) = loss(params, mutable, batch, at)
+        return mean, (mutable, values)
+
+    return keep
 
 
-def _make_evaluation(network, params, outputs, step) -> Evaluation:
-    variables = {'params': params}
-    return Evaluation(
-        outputs,
-        lambda x: network.apply(variables, x, method='discriminate'),
-        lambda x: network.apply(variables, x, method='classify'),
-        step,
+def _refuse_plain_step(params, mutable, batch, at):
+    raise UsageError(
+        'this method moves in turns: give the experiment make_step=adaptation_step(...), or method.steps=0'
     )
