@@ -1,0 +1,176 @@
+"""MCD in its three steps and ADDA, against the updates written out in double precision; a resumed run bitwise."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from canon import optim
+from canon.errors import UsageError
+from canon.tasks import adaptation
+from canon.tasks.adaptation.turns import select_owned
+from canon.train import Experiment, fit, init_state, make_step
+from tests.quick import quick_jit
+from tests.tasks.small_domains import (
+    Domains,
+    cross_entropy,
+    features,
+    head,
+    make_input,
+    make_network,
+    make_task,
+    to_double,
+)
+
+DATA, NETWORK = Domains(), make_network()
+RATE, B1, B2, EPS = 0.05, 0.9, 0.999, 1e-8
+
+
+def make_mcd(steps=2, tx=None):
+    method = adaptation.make_method('mcd', steps=steps)
+    task = adaptation.adaptation_task(NETWORK, make_input, method)
+    tx = optim.adam(RATE) if tx is None else tx
+    make = adaptation.adaptation_step(NETWORK, make_input, method)
+    return task, tx, make
+
+
+# --- MCD -------------------------------------------------------------------------------------------------------------
+
+
+def source_risks(params, batch):
+    x = features(params, batch['source'])
+    return sum(cross_entropy(head(params, name, x), batch['source']['label']) for name in CLASSIFIERS)
+
+
+def discrepancy(params, batch):
+    x = features(params, batch['target'])
+    return jnp.abs(
+        jax.nn.softmax(head(params, 'classifier', x)) - jax.nn.softmax(head(params, CLASSIFIERS[1], x))
+    ).mean()
+
+
+CLASSIFIERS = ('classifier', 'second_classifier')
+PHASES = [
+    (('extractor', *CLASSIFIERS), source_risks, 1),
+    (CLASSIFIERS, lambda params, batch: source_risks(params, batch) - discrepancy(params, batch), 1),
+    (('extractor',), discrepancy, 2),
+]
+
+
+GRADIENTS = [quick_jit(jax.grad(objective)) for _, objective, _ in PHASES]
+
+
+def adam_by_hand(state, batch, step):
+    """Makes one step of Saito et al., section 3.3: each phase moves its parts, with Adam's corrections of the step."""
+    params, mu, nu = state
+    for (parts, _, repeats), gradient in zip(PHASES, GRADIENTS, strict=True):
+        for _ in range(repeats):
+            grads = gradient(params, batch)
+            for part in parts:
+                mu[part] = jax.tree.map(lambda m, g: B1 * m + (1 - B1) * g, mu[part], grads[part])
+                nu[part] = jax.tree.map(lambda v, g: B2 * v + (1 - B2) * g**2, nu[part], grads[part])
+                params[part] = jax.tree.map(
+                    lambda p, m, v: p - RATE * m / (1 - B1**step) / (np.sqrt(v / (1 - B2**step)) + EPS),
+                    *(params[part], mu[part], nu[part]),
+                )
+    return params, mu, nu
+
+
+def test_mcd_moves_in_three_steps():
+    task, tx, make = make_mcd()
+    state = init_state(task, tx, 0, DATA[0])
+    step = quick_jit(make(task, tx, 0))
+    with jax.enable_x64(True):
+        params = to_double(state.params)
+        by_hand = params, *(jax.tree.map(np.zeros_like, params) for _ in range(2))
+    before = state.params['discriminator']
+    for number in range(3):
+        state, measured = step(state, DATA[number])
+        with jax.enable_x64(True):
+            by_hand = adam_by_hand(by_hand, DATA[number], number + 1)
+    for part in ('extractor', *CLASSIFIERS):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), state.params[part], by_hand[0][part])
+    jax.tree.map(np.testing.assert_array_equal, state.params['discriminator'], before)
+    assert int(state.step) == 3
+    assert int(optim.find_state(state.opt, optim.AdamState).count) == 3
+    # Of the last of the repeated updates: the discrepancy before it, which the updates have lowered.
+    assert measured['discrepancy'].value < measured['discrepancy_before'].value
+
+
+def test_a_resumed_game_is_bitwise_the_one_that_never_stopped(tmp_path):
+    task, _, make = make_mcd()
+    tx = dict(
+        chain=('adam', 'ema'), adam=dict(learning_rate=dict(name='cosine', init=0.1, steps=6)), ema=dict(decay=0.9)
+    )
+    experiment = Experiment(task, tx, DATA, make_step=make)
+
+    def run(folder, **settings):
+        config = dict(seed=3, run=dict(steps=6, log_every=2, tensorboard=False, **settings))
+        return fit(experiment, config, tmp_path / folder, quiet=True, force=True).state
+
+    straight = run('straight')
+    run('resumed', stop_after=3)
+    jax.tree.map(np.testing.assert_array_equal, straight, run('resumed'))
+
+
+def test_turns_need_their_step_and_their_leaves():
+    task, tx, _ = make_mcd()
+    state = init_state(task, tx, 0, DATA[0])
+    with pytest.raises(UsageError, match='moves in turns: give the experiment make_step'):
+        make_step(task, tx, 0)(state, DATA[0])
+    assert adaptation.adaptation_step(NETWORK, make_input, adaptation.make_method('dann')) is None
+    partition = optim.partition({'^extractor/': optim.momentum(0.1), '.': optim.adam(0.1)})
+    chosen, others = (jax.tree.map(lambda x, v=v: np.full(x.shape, v), partition.init(state.params)) for v in (1, 2))
+    mixed = select_owned('^extractor/', state.params, chosen, others)
+    owned = {leaf.ravel()[0]: leaf.shape for leaf in jax.tree.leaves(mixed)}
+    assert set(owned) == {1, 2}
+    extractor, rest = (jax.tree.leaves(group) for group in mixed.groups.values())
+    assert [leaf.flat[0] for leaf in extractor if leaf.ndim] == [1, 1]
+    assert {leaf.flat[0] for leaf in rest} == {2}
+
+
+# --- ADDA ------------------------------------------------------------------------------------------------------------
+
+
+def test_adda_inverts_the_labels_of_the_target_encoder():
+    batch, task, tx = DATA[0], make_task('adda'), optim.sgd(1.0)
+    state = init_state(task, tx, 0, batch)
+    jax.tree.map(np.testing.assert_array_equal, state.params, state.mutable['frozen']['params'])
+    # The target encoder has moved away from the frozen one.
+    moved = jax.tree.map(lambda x: x * 1.5 + 0.1, state.params)
+    state = state._replace(params=moved)
+    new, measured = quick_jit(make_step(task, tx, 0))(state, batch)
+    frozen, params = to_double(state.mutable['frozen']['params']), to_double(moved)
+
+    def risk_of(params, label):
+        x = features(params, batch['target'])
+        return cross_entropy(head(params, 'discriminator', x), np.full(6, label))
+
+    def discriminator_risk(params):
+        source = head(params, 'discriminator', features(frozen, batch['source']))
+        return (cross_entropy(source, np.zeros(6, int)) + risk_of(params, 1)) / 2
+
+    with jax.enable_x64(True):
+        of_discriminator = jax.grad(discriminator_risk)(params)['discriminator']
+        of_encoder = jax.grad(lambda p: risk_of(p, 0))(params)['extractor']
+        risk = discriminator_risk(params)
+    for part, gradient in (('discriminator', of_discriminator), ('extractor', of_encoder)):
+        expected = jax.tree.map(lambda p, g: p - g, params[part], gradient)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), new.params[part], expected)
+    for part in CLASSIFIERS:
+        jax.tree.map(np.testing.assert_array_equal, new.params[part], moved[part])
+    jax.tree.map(np.testing.assert_array_equal, new.mutable['frozen'], state.mutable['frozen'])
+    assert 0 <= measured['domain_accuracy'].value <= 1
+    np.testing.assert_allclose(measured['discriminator_loss'].value, risk, rtol=1e-5)
+
+
+def test_adda_starts_from_a_run_on_the_source(tmp_path):
+    """Both encoders are the trained one: `run.init_from` fills the frozen copy by its rules."""
+    source = Experiment(make_task('source_only'), optim.sgd(0.1), DATA)
+    settings = dict(steps=2, log_every=2, tensorboard=False)
+    trained = fit(source, dict(run=settings), tmp_path / 'source', quiet=True).state
+    init = dict(path=str(tmp_path / 'source'), rules=(('^frozen/params/', ''),))
+    stage = Experiment(make_task('adda'), optim.sgd(0.0), DATA)
+    adapted = fit(stage, dict(run={**settings, 'init_from': init}), tmp_path / 'adda', quiet=True).state
+    for params in (adapted.params, adapted.mutable['frozen']['params']):
+        jax.tree.map(np.testing.assert_array_equal, params, trained.params)
