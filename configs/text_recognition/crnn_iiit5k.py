@@ -51,9 +51,9 @@ def get_config(arg: str = '') -> ConfigDict:
             path='runs/text_recognition/crnn_rendered/default',  # the folder of a run, or published weights
             new='(^|/)agent/',  # parameters that keep their initialisation
         )
-        config.run.update(steps='1500 steps', log_every='100 steps', init_from=init)
-        config.run.evals = dict(test=dict(every='500 steps'))
-        config.run.checkpoint = dict(every='250 steps', keep=6)  # of which `table` draws what the agent has learnt
+        config.run.update(steps='800 steps', log_every='100 steps', init_from=init)
+        config.run.evals = dict(test=dict(every='400 steps'))
+        config.run.checkpoint = dict(every='160 steps', keep=5)  # of which `table` draws what the agent has learnt
         config.target = dict(metric='test/word_accuracy', at_least=0.3, ci=False)
         if arg == 'scratch':
             # Adadelta is the paper's for both networks.
