@@ -23,6 +23,8 @@ ALL = {
     'clip, ema': lambda o: optax.chain(o.clip_by_global_norm(1.0), o.adam(0.1), o.ema(0.9)),
     'plateau': lambda o: optax.chain(o.divide_on_plateau('loss', 1, mode='min'), o.momentum(0.1)),
     'late average': lambda o: optax.chain(o.sgd(0.1), o.average_on_plateau('loss', 1, mode='min')),
+    'valley': lambda o: optax.chain(o.sgd(0.1), o.average_in_valley('loss', 2, 3)),
+    'restart': lambda o: o.restart(o.adam(0.1), at=2),
     'partition': lambda o: o.partition({'bias': o.nesterov(0.1), '.*': o.adam(0.1)}),
     'rates, frozen': lambda o: optax.chain(o.adam(0.1), o.scale_rates({'bias': 2.0, '.*': 1.0}), o.freeze('bias')),
     'master': lambda o: o.master_weights(o.adam(0.1)),

@@ -29,6 +29,8 @@ OPTIMIZERS = [
     'clip_by_global_norm',
     'ema',
     'average_on_plateau',
+    'average_in_valley',
+    'restart',
 ]
 
 

@@ -191,6 +191,11 @@ CHAINS = {
         sgd=dict(learning_rate=0.1),
         average_on_plateau=dict(metric='test/accuracy', patience=1, mode='min'),
     ),
+    'average_in_valley': dict(
+        chain=('sgd', 'average_in_valley'),
+        sgd=dict(learning_rate=0.1),
+        average_in_valley=dict(metric='test/accuracy', start_patience=1, end_patience=5),
+    ),
     'schedule_free': dict(name='schedule_free', tx=dict(name='sgd', learning_rate=0.1)),
     'nesterov': dict(name='nesterov', learning_rate=0.1, momentum=0.9),
     'a partition': dict(

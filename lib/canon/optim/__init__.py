@@ -44,6 +44,7 @@ from canon.optim.nonfinite import SkipState, skip_nonfinite
 from canon.optim.plateau import PlateauState, divide_on_plateau, find_watched_metrics, observe
 from canon.optim.points import eval_params, lookahead_params
 from canon.optim.precision import MasterState, master_weights
+from canon.optim.restart import RestartState, restart
 from canon.optim.schedule_free import ScheduleFreeState, schedule_free
 from canon.optim.schedules import (
     constant,
@@ -57,6 +58,7 @@ from canon.optim.schedules import (
 from canon.optim.soap import SoapState, scale_by_soap, soap
 from canon.optim.starting_point import StartingPointState, add_starting_point_decay
 from canon.optim.state import find_state, find_states, hyperparams, opt_state_shardings, overrides, set_hyperparams
+from canon.optim.valley import ValleyState, average_in_valley
 
 __all__ = [
     'AdadeltaState',
@@ -73,6 +75,7 @@ __all__ = [
     'NesterovState',
     'PartitionState',
     'PlateauState',
+    'RestartState',
     'RmsState',
     'RssState',
     'ScheduleFreeState',
@@ -80,12 +83,14 @@ __all__ = [
     'SoapState',
     'StartingPointState',
     'TraceState',
+    'ValleyState',
     'adadelta',
     'adagrad',
     'adam',
     'adamw',
     'add_decayed_weights',
     'add_starting_point_decay',
+    'average_in_valley',
     'average_on_plateau',
     'bucket_leaves',
     'clip_by_global_norm',
@@ -119,6 +124,7 @@ __all__ = [
     'orthogonalize',
     'overrides',
     'partition',
+    'restart',
     'rmsprop',
     'scale_by_adadelta',
     'scale_by_adam',

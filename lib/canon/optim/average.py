@@ -56,7 +56,7 @@ def ema(decay: float = 0.999, debias: bool = True) -> GradientTransformation:
         weight = _average_weight(count, decay) if debias else scalar(1.0 - decay)
 
         def kernel(u, a, p):
-            return u, a + times(weight, _apply_update(p, u) - a)
+            return u, a + times(weight, advance_parameter(p, u) - a)
 
         updates, average = per_leaf(kernel, updates, state.average, given=(params,))
         return updates, EmaState(count, average)
@@ -64,7 +64,7 @@ def ema(decay: float = 0.999, debias: bool = True) -> GradientTransformation:
     return GradientTransformation(init, update)
 
 
-def _apply_update(param: jax.Array, update: jax.Array) -> jax.Array:
+def advance_parameter(param: jax.Array, update: jax.Array) -> jax.Array:
     """Returns the parameter after the update, rounded as by optax.apply_updates."""
     return wide((wide(param) + update).astype(param.dtype))
 
@@ -129,7 +129,7 @@ def average_on_plateau(metric: str, patience: int = 5, mode: str | None = None) 
         weight = 1 / scalar(jnp.maximum(count, 1))
 
         def kernel(u, a, p):
-            new = _apply_update(p, u)
+            new = advance_parameter(p, u)
             return u, jnp.where(begun, a + times(weight, new - a), new)
 
         updates, average = per_leaf(kernel, updates, state.average, given=(params,))

@@ -13,6 +13,7 @@ from canon.optim.core import BUCKETS, Tree, to_integer
 from canon.optim.descent import LookaheadState, NesterovState
 from canon.optim.schedule_free import ScheduleFreeState
 from canon.optim.state import find_states
+from canon.optim.valley import ValleyState
 
 
 def bucket_leaves(tx: GradientTransformation, below: int = 16384) -> GradientTransformationExtraArgs:
@@ -28,7 +29,7 @@ def bucket_leaves(tx: GradientTransformation, below: int = 16384) -> GradientTra
 
     def init(params):
         state = tx.init(_join(params, params, below))
-        for kind in (EmaState, LateAverageState, NesterovState, LookaheadState, ScheduleFreeState):
+        for kind in (EmaState, LateAverageState, ValleyState, NesterovState, LookaheadState, ScheduleFreeState):
             if find_states(state, kind):  # they are read with the tree of the parameters
                 raise UsageError(f'{kind.__name__} cannot be kept in a bucket; put it outside of bucket_leaves')
         return state

@@ -12,6 +12,7 @@ from optax import GradientTransformation
 from canon.optim.average import LateAverageState
 from canon.optim.core import check_params, per_leaf, scalar, times, to_integer, to_mode, to_number, wide, zero_count
 from canon.optim.state import find_states
+from canon.optim.valley import ValleyState
 
 
 @jax.tree_util.register_dataclass
@@ -43,7 +44,7 @@ class PlateauState:
         )
 
 
-_OBSERVERS = (PlateauState, LateAverageState)
+_OBSERVERS = (PlateauState, LateAverageState, ValleyState)
 
 
 def divide_on_plateau(
@@ -89,7 +90,8 @@ def divide_on_plateau(
 def observe(opt_state, metrics: Mapping[str, float]):
     """Returns the optimizer's state after an evaluation with metrics {name: value}; call it once per evaluation.
 
-    It updates every `divide_on_plateau` and `average_on_plateau`, however nested, and no other state.
+    It updates every `divide_on_plateau`, `average_on_plateau` and `average_in_valley`, however nested, and no other
+    state.
     """
     if not find_watched_metrics(opt_state):
         return opt_state

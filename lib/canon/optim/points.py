@@ -10,6 +10,7 @@ from canon.optim.core import Tree, times, wide
 from canon.optim.descent import LookaheadState, NesterovState
 from canon.optim.schedule_free import ScheduleFreeState, recover_average
 from canon.optim.state import find_states
+from canon.optim.valley import ValleyState
 
 
 def lookahead_params(params: Tree, opt_state) -> Tree:
@@ -20,8 +21,8 @@ def lookahead_params(params: Tree, opt_state) -> Tree:
 
 
 def eval_params(params: Tree, opt_state) -> Tree:
-    """Returns what to evaluate: an average (`ema`, `average_on_plateau`, `schedule_free`), theta of `nesterov`, or the
-    parameters.
+    """Returns what to evaluate: an average (`ema`, `average_on_plateau`, `average_in_valley`, `schedule_free`),
+    theta of `nesterov`, or the parameters.
 
     It is decided per leaf: in a partition one group may have an average and another none.
     """
@@ -30,7 +31,7 @@ def eval_params(params: Tree, opt_state) -> Tree:
     # The loop's parameters are phi = theta + momentum v.
     for state in find_states(opt_state, NesterovState):
         params = _overlay(params, state.velocity, lambda p, v, s=state: wide(p) - times(s.momentum, wide(v)))
-    for kind in (EmaState, LateAverageState):  # last, since an average takes precedence
+    for kind in (EmaState, LateAverageState, ValleyState):  # last, since an average takes precedence
         for state in find_states(opt_state, kind):
             params = _overlay(params, state.average, lambda p, average: average)
     return params

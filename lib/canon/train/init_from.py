@@ -22,6 +22,7 @@ from canon.optim.average import EmaState, LateAverageState
 from canon.optim.core import path_name
 from canon.optim.descent import NesterovState
 from canon.optim.schedule_free import ScheduleFreeState
+from canon.optim.valley import ValleyState
 from canon.train.checkpoint_files import name_model, name_model_tree, read_numpy, read_value, shorten_error
 from canon.train.digests import find_damage
 from canon.train.ranking import best_step, choose_steps
@@ -32,7 +33,7 @@ from canon.train.workdir import read_mapping
 
 AVERAGES = 'evaluated_from'  # in the progress: (path in the optimizer state, type) of each state `eval_params` reads
 _STATES: dict[str, Any] = {
-    kind.__name__: kind for kind in (EmaState, LateAverageState, NesterovState, ScheduleFreeState)
+    kind.__name__: kind for kind in (EmaState, LateAverageState, NesterovState, ScheduleFreeState, ValleyState)
 }
 
 _log = logging.getLogger('canon')
