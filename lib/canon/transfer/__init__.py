@@ -22,6 +22,7 @@ from canon.transfer.density_ratios import (
     fit_ulsif,
     kernel_mean_matching,
 )
+from canon.transfer.label_shift import estimate_class_weights
 from canon.transfer.logistic import SoftmaxModel, fit_softmax
 from canon.transfer.selection import (
     RULES,
@@ -44,7 +45,8 @@ from canon.transfer.tradaboost import BoostedVote, tradaboost
 
 __all__ = [
     'RULES', 'BoostedVote', 'KernelComponents', 'KernelRatio', 'SoftmaxModel', 'SubspacePair', 'a_distance',
-    'align_covariances', 'align_subspaces', 'deep_embedded_validation', 'effective_count', 'fit_discriminator_ratio',
-    'fit_kliep', 'fit_softmax', 'fit_transfer_components', 'fit_ulsif', 'information_score', 'kernel_mean_matching',
-    'mean_entropy', 'select_by_rules', 'soft_neighbourhood_density', 'source_risk', 'tradaboost',
+    'align_covariances', 'align_subspaces', 'deep_embedded_validation', 'effective_count', 'estimate_class_weights',
+    'fit_discriminator_ratio', 'fit_kliep', 'fit_softmax', 'fit_transfer_components', 'fit_ulsif', 'information_score',
+    'kernel_mean_matching', 'mean_entropy', 'select_by_rules', 'soft_neighbourhood_density', 'source_risk',
+    'tradaboost',
 ]  # fmt: skip

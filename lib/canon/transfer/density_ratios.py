@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
 import numpy as np
+import scipy.sparse.linalg
 
 from canon import named
 from canon.errors import UsageError
@@ -75,7 +76,7 @@ def kernel_mean_matching(
     slack = n * ((np.sqrt(n) - 1) / np.sqrt(n) if epsilon is None else epsilon)
     kernel = gaussian_kernel(x, x, width)
     kappa = n / len(t) * gaussian_kernel(x, t, width).sum(1)
-    step = 1 / np.linalg.eigvalsh(kernel)[-1]
+    step = 1 / _largest_eigenvalue(kernel)
     weights = point = np.ones(n)
     momentum = 1.0
     for _ in range(iterations):
@@ -90,6 +91,13 @@ def kernel_mean_matching(
         if change < 1e-9 * n:
             break
     return weights
+
+
+def _largest_eigenvalue(kernel: np.ndarray) -> float:
+    if len(kernel) < 100:
+        return float(np.linalg.eigvalsh(kernel)[-1])
+    # Of thousands of rows all eigenvalues take a minute; a fixed first vector keeps the result a function of the rows.
+    return float(scipy.sparse.linalg.eigsh(kernel, 1, v0=np.ones(len(kernel)), return_eigenvectors=False)[0])
 
 
 def _project_weights(weights: np.ndarray, bound: float, least: float, most: float) -> np.ndarray:

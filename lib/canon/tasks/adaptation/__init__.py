@@ -8,6 +8,7 @@ from canon.tasks.adaptation.adversarial import adda, cdan, dann, mcd
 from canon.tasks.adaptation.discrepancy import coral, jan, mcc, mean_cov, mmd
 from canon.tasks.adaptation.forward import adapt_statistics, make_encoder
 from canon.tasks.adaptation.generalisation import group_dro, irm, mixup, mldg, v_rex
+from canon.tasks.adaptation.instances import RATIOS, attach_weights, make_ratio, read_pixels, weigh_source
 from canon.tasks.adaptation.methods import Method, source_only
 from canon.tasks.adaptation.roles import DomainEvaluation, DomainRoles, assign_roles
 from canon.tasks.adaptation.scores import (
@@ -23,8 +24,9 @@ from canon.tasks.adaptation.tuning import ada_bn, bss, lora, lwf
 from canon.tasks.adaptation.turns import adaptation_step
 
 __all__ = [
-    'METHODS', 'DomainEvaluation', 'DomainRoles', 'Method', 'ModelOutputs', 'ada_bn', 'adapt_statistics',
-    'adaptation_step', 'adaptation_task', 'adda', 'assign_roles', 'bss', 'cdan', 'collect_outputs', 'coral', 'dann',
-    'group_dro', 'irm', 'jan', 'join_for_rules', 'lora', 'lwf', 'make_encoder', 'make_method', 'mcc', 'mcd',
-    'mean_cov', 'mixup', 'mldg', 'mmd', 'rules_evaluator', 'score_model', 'select_from_log', 'source_only', 'v_rex',
+    'METHODS', 'RATIOS', 'DomainEvaluation', 'DomainRoles', 'Method', 'ModelOutputs', 'ada_bn', 'adapt_statistics',
+    'adaptation_step', 'adaptation_task', 'adda', 'assign_roles', 'attach_weights', 'bss', 'cdan', 'collect_outputs',
+    'coral', 'dann', 'group_dro', 'irm', 'jan', 'join_for_rules', 'lora', 'lwf', 'make_encoder', 'make_method',
+    'make_ratio', 'mcc', 'mcd', 'mean_cov', 'mixup', 'mldg', 'mmd', 'read_pixels', 'rules_evaluator', 'score_model',
+    'select_from_log', 'source_only', 'v_rex', 'weigh_source',
 ]  # fmt: skip
