@@ -47,7 +47,7 @@ def load_held_out(config: ConfigDict, split: str, where: str) -> TrackSequences:
 
 def use_digits(config: ConfigDict) -> ConfigDict:
     """Returns the config on a few short sequences of digits where its own data would have to be read from files."""
-    if config.data.name != 'digit_sequences':
+    if named.accepts(SEQUENCE_SETS.find(config.data.name), 'path'):
         with config.unlocked():
             config.data.name, config.data.source = 'digit_sequences', dict(num_sequences=4, length=30)
             if 'train' in config.data:  # trackers learn nothing

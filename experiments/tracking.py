@@ -68,13 +68,17 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     sequence = tasks.read_user_sequence(source)
     if system.class_names is not None:  # what a detector sees has the detector's classes
         sequence = sequence._replace(info=sequence.info._replace(class_names=system.class_names))
-    tracks, seconds = tasks.run_system(system, sequence)
+    detections = tasks.find_detections(system, sequence)
+    length = sequence.info.length
+    given = tasks.select_detections(detections, length, system.given)
+    tracks, seconds = tasks.track_detections(system, sequence, given)
     files = tasks.list_result_files(sequence, tracks, settings)
-    count, length = len(set(tracks.ids.tolist())), sequence.info.length
+    count = len(set(tracks.ids.tolist()))
+    dropped = tasks.describe_dropped(system.given, len(given.frames), len(detections.frames))
     text = (
         f'{sequence.info.name}: {count} tracks in {length} frames, {length / max(seconds, 1e-9):.0f} frames per second'
     )
-    yield Prediction(files=files, text=text)
+    yield Prediction(files=files, text=f'{text}; {dropped}' if dropped else text)
 
 
 def _bind_system(config: ConfigDict, stages: Mapping[str, Path]) -> tasks.TrackingSystem:

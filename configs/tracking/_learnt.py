@@ -110,7 +110,7 @@ def learnt_tracking(steps: tuple[int, int], sequences: int, tracked: str, at_lea
         experiment='tracking',
         appearance=dict(stage='appearance'),
         affinity=dict(stage='affinity'),
-        detections=dict(min_score=0.0),
+        detections=dict(min_score=float('-inf')),  # all
         # Links of a probability above 0.2, wherever they are: the learnt affinity judges motion, too.
         tracker=dict(name='deep_sort', form='numpy', max_cosine_cost=0.8, max_motion_distance=float('inf')),
         data=dict(evals=dict(test=dict(split=tracked, preset='mot15', results='mot_challenge', video_frames=60))),

@@ -42,7 +42,9 @@ def track(
                     )
                 ),
             ),
-            detections=dict(min_score=0.0),  # those below it are dropped before the tracker sees them
+            # Those below it are dropped before the tracker sees them. All are kept: the scores of many public detectors
+            # (DPM, ACF, L-SVM) are of both signs, and a tracker has thresholds of its own.
+            detections=dict(min_score=float('-inf')),
             detector=dict(run=placeholder(str), stage=placeholder(str)),  # of `detection`, in place of given detections
             run=dict(evals=dict(test=dict(every=1)), tensorboard=False),
             target=dict(metric='test/HOTA', at_least=at_least),
@@ -57,8 +59,23 @@ def track(
     return config
 
 
-def use_files(config: ConfigDict, name: str, split: str, preset: str, results: str) -> ConfigDict:
-    """Gives a config the sequences of a benchmark, whose folder is --config.data.source.path."""
-    config.data.name, config.data.source = name, ConfigDict(dict(path=placeholder(str)))
+def use_files(
+    config: ConfigDict, name: str, split: str, preset: str, results: str, smoke: bool = False, **source: Any
+) -> ConfigDict:
+    """Gives a config the sequences of a benchmark, whose folder is --config.data.source.path.
+
+    Args:
+      config: of `track`.
+      name: of the reader.
+      split: which is scored.
+      preset: rules of the benchmark.
+      results: format of the files of results.
+      smoke: whether the files are those of moving digits, which are written first: nothing to download.
+      **source: arguments of the reader, or of `digit_benchmark`.
+    """
+    if smoke:
+        config.data.name, config.data.source = 'digit_benchmark', ConfigDict(dict(layout=name, **source))
+    else:
+        config.data.name, config.data.source = name, ConfigDict(dict(path=placeholder(str), **source))
     config.data.evals.test.update(dict(split=split, preset=preset, results=results))
     return config

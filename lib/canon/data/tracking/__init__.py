@@ -6,6 +6,7 @@ names the file, the line and the fix; frames without objects, gaps in frame numb
 normal.
 """
 
+from canon.data.tracking.digit_benchmark import digit_benchmark
 from canon.data.tracking.digit_sequences import digit_sequences
 from canon.data.tracking.kitti_tracking import (
     KITTI_CLASSES,
@@ -15,6 +16,13 @@ from canon.data.tracking.kitti_tracking import (
     read_kitti_results,
     read_kitti_seqmap,
     write_kitti_results,
+)
+from canon.data.tracking.layouts import (
+    Layout,
+    write_detrac_sequence,
+    write_kitti_sequence,
+    write_mot_sequence,
+    write_sequences,
 )
 from canon.data.tracking.mot_challenge import (
     MOT_CLASSES,
@@ -55,12 +63,13 @@ from canon.data.tracking.ua_detrac import (
 
 __all__ = [
     'DETECTION', 'DETRAC_CLASSES', 'KITTI_CLASSES', 'MOT_CLASSES', 'SEQUENCE_SETS', 'CropSettings',
-    'IgnoredRegions', 'ObjectCrops', 'SequenceFrames', 'SequenceInfo', 'TrackSequence', 'TrackSequences',
-    'TrackTable', 'concatenate_tables', 'count_rows', 'crop_box', 'crop_object', 'digit_frames', 'digit_sequences',
-    'flatten_frames', 'kitti_tracking', 'load_sequences', 'make_table', 'mot_challenge', 'pad_frames',
-    'read_detrac_detections', 'read_detrac_results', 'read_detrac_truth', 'read_kitti_detections',
+    'IgnoredRegions', 'Layout', 'ObjectCrops', 'SequenceFrames', 'SequenceInfo', 'TrackSequence', 'TrackSequences',
+    'TrackTable', 'concatenate_tables', 'count_rows', 'crop_box', 'crop_object', 'digit_benchmark', 'digit_frames',
+    'digit_sequences', 'flatten_frames', 'kitti_tracking', 'load_sequences', 'make_table', 'mot_challenge',
+    'pad_frames', 'read_detrac_detections', 'read_detrac_results', 'read_detrac_truth', 'read_kitti_detections',
     'read_kitti_labels', 'read_kitti_results', 'read_kitti_seqmap', 'read_mot_detections',
     'read_mot_folder_of_results', 'read_mot_results', 'read_mot_sequence', 'read_mot_truth', 'read_seqinfo',
-    'read_track_csv', 'track_csv', 'ua_detrac', 'write_detrac_results', 'write_kitti_results',
-    'write_mot_folder_of_results', 'write_mot_results', 'write_track_csv',
+    'read_track_csv', 'track_csv', 'ua_detrac', 'write_detrac_results', 'write_detrac_sequence',
+    'write_kitti_results', 'write_kitti_sequence', 'write_mot_folder_of_results', 'write_mot_results',
+    'write_mot_sequence', 'write_sequences', 'write_track_csv',
 ]  # fmt: skip

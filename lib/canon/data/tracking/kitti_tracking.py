@@ -6,8 +6,9 @@ results a score.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -157,25 +158,47 @@ def read_kitti_detections(path: str | Path, length: int | None = None) -> TrackT
     )
 
 
-def write_kitti_results(path: str | Path, table: TrackTable, class_names: tuple[str, ...] = KITTI_CLASSES) -> None:
+def write_kitti_results(
+    path: str | Path,
+    table: TrackTable,
+    class_names: tuple[str, ...] = KITTI_CLASSES,
+    kind: Literal['results', 'detections'] = 'results',
+) -> None:
     """Writes the results of a sequence as KITTI's server reads them; what a 2-D tracker does not know is -1, or -10.
 
     Args:
       path: of the file; folders above it are made.
       table: of one sequence.
       class_names: of its labels; each must be one of `KITTI_CLASSES`.
+      kind: 'detections' writes the id -1.
     """
     if unknown := [name for name in class_names if name.lower() not in _LABELS]:
         raise UsageError(f'write_kitti_results: KITTI has no class {unknown[0]!r}; it has {", ".join(KITTI_CLASSES)}')
-    types = [_TYPES[KITTI_CLASSES[_LABELS[name.lower()]]] for name in class_names]
     lines = [
-        f'{frame} {number} {types[label]} -1 -1 -10 {x0:.2f} {y0:.2f} {x1:.2f} {y1:.2f} -1 -1 -1 -1000 -1000 -1000 -10 '
-        f'{score:.6g}\n'
-        for frame, number, (x0, y0, x1, y1), score, label, _ in zip(*(c.tolist() for c in table), strict=True)
+        f'{format_kitti_row(frame, number if kind == "results" else -1, class_names[label], box)} {score:.6g}\n'
+        for frame, number, box, score, label, _ in zip(*(c.tolist() for c in table), strict=True)
     ]
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(''.join(lines), encoding='ascii')
+
+
+def format_kitti_row(
+    frame: int, number: int, name: str, box: Sequence[float], truncation: int = -1, occlusion: int = -1
+) -> str:
+    """Returns a row of labels without a score: the box in the picture, and placeholders for angles, sizes and places.
+
+    Args:
+      frame: counted from 0.
+      number: the id.
+      name: of the class, in `KITTI_CLASSES`, or 'DontCare'.
+      box: [x0, y0, x1, y1] in pixels, rounded to 0.01.
+      truncation: 0 or 1; -1 if it is not known.
+      occlusion: 0 to 3; -1 if it is not known.
+    """
+    kind = name if name.lower() == _REGION else _TYPES[KITTI_CLASSES[_LABELS[name.lower()]]]
+    sides = ' '.join(f'{side:.2f}' for side in box)
+    return f'{frame} {number} {kind} {truncation} {occlusion} -10 {sides} -1 -1 -1 -1000 -1000 -1000 -10'
 
 
 def _read_sequence(root: Path, name: str, length: int | None, detections: Path | None) -> TrackSequence:

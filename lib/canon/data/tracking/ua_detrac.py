@@ -19,7 +19,7 @@ from canon.errors import UsageError
 
 DETRAC_CLASSES = ('car', 'bus', 'van', 'others')
 _EDGE = 0.5  # of the first pixel
-_SIZE = 540, 960  # of all frames
+DETRAC_SIZE = 540, 960  # height and width of all frames
 _PARTS = ('LX', 'LY', 'W', 'H')
 
 
@@ -90,7 +90,7 @@ def read_detrac_truth(path: str | Path, length: int | None = None) -> TrackSeque
     length = max(numbers) if length is None else length
     if not length:
         raise UsageError(f'{path} has no frames')
-    info = SequenceInfo(root.get('name', Path(path).stem), length, 25.0, *_SIZE, DETRAC_CLASSES)
+    info = SequenceInfo(root.get('name', Path(path).stem), length, 25.0, *DETRAC_SIZE, DETRAC_CLASSES)
     return TrackSequence(info, table, ignored_regions=ignored)
 
 
@@ -130,16 +130,19 @@ def write_detrac_results(stem: str | Path, table: TrackTable, length: int, decim
       decimals: of coordinates.
     """
     values, columns = np.unique(table.ids, return_inverse=True)
-    low = table.boxes[:, :2] + _EDGE
-    parts = np.concatenate([low, table.boxes[:, 2:] - table.boxes[:, :2]], 1)
     paths = []
-    for name, part in zip(_PARTS, parts.T, strict=True):
+    for name, part in zip(_PARTS, to_detrac_boxes(table.boxes).T, strict=True):
         matrix = np.zeros((length, max(len(values), 1)))
         matrix[table.frames, columns.reshape(-1)] = part
         paths.append(Path(f'{stem}_{name}.txt'))
         paths[-1].parent.mkdir(parents=True, exist_ok=True)
         np.savetxt(paths[-1], matrix, fmt=f'%.{decimals}f', delimiter=',')
     return paths
+
+
+def to_detrac_boxes(boxes: np.ndarray) -> np.ndarray:
+    """Returns boxes [N, 4] of corners at pixel edges as the [left, top, width, height] of UA-DETRAC's files."""
+    return np.concatenate([boxes[:, :2] + _EDGE, boxes[:, 2:] - boxes[:, :2]], 1)
 
 
 def _read_sequence(path: Path, detections: str | None, images: str | None) -> TrackSequence:

@@ -41,9 +41,12 @@ from canon.tasks.tracking.running import (
     DetectionInput,
     SimulatedAppearance,
     TrackingSystem,
+    describe_dropped,
+    find_detections,
     run_system,
     select_detections,
     simulate_embeddings,
+    track_detections,
 )
 from canon.tasks.tracking.user_sequences import list_result_files, read_user_sequence
 
@@ -51,8 +54,8 @@ __all__ = [
     'METRICS', 'STEPS', 'TRACKERS', 'AffinitySettings', 'DetectionInput', 'Embedder', 'EmbeddingLoss',
     'FollowedSequence', 'LinkEvaluation', 'PairBatches', 'PairSettings', 'RetrievalEvaluation',
     'SimulatedAppearance', 'TrackingEvaluation', 'TrackingSystem', 'add_embeddings', 'affinity_task', 'count_links',
-    'detect_frames', 'embedding_task', 'follow_objects', 'learnt_affinity', 'link_evaluator', 'list_result_files',
-    'make_embedder', 'make_pair', 'make_video', 'name_detections', 'read_user_sequence', 'retrieval_evaluator',
-    'run_system', 'score_links', 'select_detections', 'simulate_embeddings', 'tracking_evaluator', 'tracking_task',
-    'write_results',
+    'describe_dropped', 'detect_frames', 'embedding_task', 'find_detections', 'follow_objects', 'learnt_affinity',
+    'link_evaluator', 'list_result_files', 'make_embedder', 'make_pair', 'make_video', 'name_detections',
+    'read_user_sequence', 'retrieval_evaluator', 'run_system', 'score_links', 'select_detections',
+    'simulate_embeddings', 'track_detections', 'tracking_evaluator', 'tracking_task', 'write_results',
 ]  # fmt: skip

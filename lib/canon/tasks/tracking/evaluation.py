@@ -7,6 +7,7 @@ any number, and pictures that are read only to be drawn. B is the number of devi
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -38,10 +39,17 @@ from canon.metrics.tracking import (
     match_continuously,
     score_overlaps,
 )
-from canon.tasks.tracking.running import TrackingSystem, run_system
+from canon.tasks.tracking.running import (
+    TrackingSystem,
+    describe_dropped,
+    find_detections,
+    select_detections,
+    track_detections,
+)
 from canon.tasks.tracking.score_thresholds import count_by_threshold, integrate_counts
 from canon.train import Evaluator, Task
 
+_log = logging.getLogger('canon')
 Format = Literal['mot_challenge', 'kitti', 'ua_detrac', 'csv']
 METRICS = (
     'MOTA', 'MOTP', 'IDF1', 'HOTA', 'DetA', 'AssA', 'LocA', 'IDSW', 'CLR_FP', 'CLR_FN', 'MT', 'ML', 'Frag',
@@ -107,12 +115,15 @@ def tracking_evaluator(system: TrackingSystem, sequences: TrackSequences, settin
             raise UsageError(
                 f'the sequence {sequence.info.name} has no truth; predict writes its tracks: --mode=predict'
             )
-        tracks, seconds = run_system(system, sequence)
+        table = find_detections(system, sequence)
+        given = select_detections(table, sequence.info.length, system.given)
+        tracks, seconds = track_detections(system, sequence, given)
         # Columns with an axis in front: sequences are rows of different lengths.
         columns = {name: np.asarray(column)[None] for name, column in tracks._asdict().items()}
+        columns['detections'] = np.array([[len(given.frames), len(table.frames)]])
         if settings.pr_thresholds:
             options = settings.pr_thresholds, settings.preset, settings.min_iou
-            columns['pr'] = count_by_threshold(system, sequence, *options)[None]
+            columns['pr'] = count_by_threshold(system, sequence, table, *options)[None]
         row = {'sequence': np.array([number]), 'seconds': np.array([seconds]), **columns}
         return Rows.of(row, np.ones(1, bool))
 
@@ -131,6 +142,9 @@ def tracking_evaluator(system: TrackingSystem, sequences: TrackSequences, settin
     def finish(rows):
         results = score(rows)
         infos = {number: kept[number].info for number in results}
+        given, total = np.sum([row['detections'] for row in rows.each()], axis=0).tolist()
+        if dropped := describe_dropped(system.given, given, total):
+            _log.info('%s: %s', settings.split, dropped)
         metrics = _list_metrics(combine_scores([scores for _, _, scores, _ in results.values()]))
         seconds = sum(seconds for *_, seconds in results.values())
         metrics['frames_per_second'] = sum(info.length for info in infos.values()) / max(seconds, 1e-9)

@@ -30,11 +30,12 @@ class DetectionInput:
     """config.detections: which detections the tracker is given.
 
     Attributes:
-      min_score: detections of a lower score are dropped. Those of a trained detector have at least 0.05.
+      min_score: detections of a lower score are dropped; none by default, since the scores of public detectors such as
+        DPM and ACF are of both signs. Those of a trained detector have at least 0.05.
       most: detections per frame, those of the highest scores; None takes all.
     """
 
-    min_score: float = 0.0
+    min_score: float = float('-inf')
     most: named.Count | None = None
 
 
@@ -88,7 +89,17 @@ def run_system(system: TrackingSystem, sequence: TrackSequence) -> tuple[TrackTa
       CanonError: the tracker had too few slots.
     """
     table = find_detections(system, sequence)
-    table = select_detections(table, sequence.info.length, system.given)
+    return track_detections(system, sequence, select_detections(table, sequence.info.length, system.given))
+
+
+def track_detections(system: TrackingSystem, sequence: TrackSequence, table: TrackTable) -> tuple[TrackTable, float]:
+    """Tracks detections that are selected already: the last part of `run_system`, which documents result and errors.
+
+    Args:
+      system: whose `detect` and `given` are not read.
+      sequence: that the detections are of; its own are not read.
+      table: the detections.
+    """
     if system.tracker is not None:
         table, seconds = _run_tracker(system, sequence, table)
     else:
@@ -123,6 +134,24 @@ def select_detections(table: TrackTable, length: int, given: DetectionInput) -> 
     """
     table = table.select(table.scores >= given.min_score)
     return table if given.most is None else flatten_frames(pad_frames(table, length, given.most, overflow='count'))
+
+
+def describe_dropped(given: DetectionInput, kept: int, total: int) -> str:
+    """Returns a line that says how many detections `select_detections` has dropped, '' for none.
+
+    Args:
+      given: what it was given.
+      kept: number of detections that it has returned.
+      total: number of all detections.
+
+    >>> describe_dropped(DetectionInput(min_score=0.3), 90, 120)
+    'detections.min_score=0.3 dropped 30 of 120 detections'
+    """
+    if kept == total:
+        return ''
+    limits = [] if given.min_score == float('-inf') else [f'detections.min_score={given.min_score:g}']
+    limits += [] if given.most is None else [f'detections.most={given.most}']
+    return f'{" and ".join(limits)} dropped {total - kept} of {total} detections'
 
 
 def _run_tracker(system: TrackingSystem, sequence: TrackSequence, table: TrackTable) -> tuple[TrackTable, float]:

@@ -7,21 +7,27 @@ from dataclasses import replace
 
 import numpy as np
 
-from canon.data.tracking import TrackSequence
+from canon.data.tracking import TrackSequence, TrackTable
 from canon.metrics.tracking import count_detections, divide_counts, integrate_along_pr, keep_scored, score_clear
-from canon.tasks.tracking.running import TrackingSystem, find_detections, run_system, select_detections
+from canon.tasks.tracking.running import TrackingSystem, select_detections, track_detections
 
 _CLEAR = ('CLR_TP', 'CLR_FN', 'CLR_FP', 'IDSW')
 
 
 def count_by_threshold(
-    system: TrackingSystem, sequence: TrackSequence, thresholds: Sequence[float], preset: str, min_iou: float
+    system: TrackingSystem,
+    sequence: TrackSequence,
+    table: TrackTable,
+    thresholds: Sequence[float],
+    preset: str,
+    min_iou: float,
 ) -> np.ndarray:
     """Tracks a sequence with the detections above each threshold.
 
     Args:
-      system: whose `given.min_score` each threshold replaces; its detector runs once.
+      system: whose `given.min_score` each threshold replaces.
       sequence: with truth.
+      table: all detections of the sequence, as `find_detections` returns them.
       thresholds: [K].
       preset: of the benchmark.
       min_iou: of matches, in the CLEAR metrics.
@@ -32,15 +38,14 @@ def count_by_threshold(
     """
     truth, length, regions = sequence.truth, sequence.info.length, sequence.ignored_regions
     assert truth is not None
-    table = find_detections(system, sequence)
     given = [replace(system.given, min_score=threshold) for threshold in thresholds]
     widest = select_detections(table, length, min(given, key=lambda one: one.min_score))
     right, shown, objects = count_detections(
         truth, widest, widest.scores, length, thresholds, preset=preset, regions=regions
     )
-    own, rows = sequence._replace(detections=table), []
+    rows = []
     for k, selection in enumerate(given):
-        tracks, _ = run_system(system._replace(detect=None, given=selection), own)
+        tracks, _ = track_detections(system, sequence, select_detections(table, length, selection))
         clear = score_clear(keep_scored(truth, tracks, length, preset, regions), min_iou)
         rows.append([*(clear[name] for name in _CLEAR), right[k], shown[k], objects])
     return np.array(rows, np.float64)
