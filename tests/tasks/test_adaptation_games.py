@@ -154,6 +154,7 @@ def test_adda_inverts_the_labels_of_the_target_encoder():
         of_discriminator = jax.grad(discriminator_risk)(params)['discriminator']
         of_encoder = jax.grad(lambda p: risk_of(p, 0))(params)['extractor']
         risk = discriminator_risk(params)
+    of_discriminator, of_encoder = (jax.tree.map(np.asarray, g) for g in (of_discriminator, of_encoder))
     for part, gradient in (('discriminator', of_discriminator), ('extractor', of_encoder)):
         expected = jax.tree.map(lambda p, g: p - g, params[part], gradient)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), new.params[part], expected)

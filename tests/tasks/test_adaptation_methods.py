@@ -256,6 +256,9 @@ def test_adabn_is_source_only_with_the_statistics_of_the_target():
             state, _ = step(state, PAIR[number])
         states[name] = state
     jax.tree.map(np.testing.assert_array_equal, states['source_only'].params, states['ada_bn'].params)
+    plain, adapted = (states[name].mutable for name in ('source_only', 'ada_bn'))
+    assert set(plain) == {'batch_stats'}
+    jax.tree.map(np.testing.assert_array_equal, plain['batch_stats'], adapted['source_batch_stats'])
     # The last batch of the target, and none of the source, has a tenth of the running statistics.
     batches = [PAIR[number]['target'] for number in range(3)]
     old, new = (s.mutable['batch_stats']['extractor']['bn'] for s in (before, states['ada_bn']))
@@ -271,6 +274,12 @@ def test_adabn_is_source_only_with_the_statistics_of_the_target():
     rows = np.stack([project(final, batch) for batch in batches])
     np.testing.assert_allclose(adapted['mean'], rows.mean((0, 1)), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(adapted['var'], rows.var(1, ddof=1).mean(0), rtol=1e-4)
+    # Rows of the source may be read with their own statistics.
+    rows, method = PAIR[5]['source'], adaptation.make_method('ada_bn')
+    of_source = adaptation.make_predict(network, make_input, method, of_source=True)(params, mutable, rows)
+    plain_task = make_task('source_only', network)
+    np.testing.assert_array_equal(of_source, plain_task.predict(params, plain, rows))
+    assert np.abs(of_source - plain_task.predict(params, {'batch_stats': mutable['batch_stats']}, rows)).max() > 1e-3
     with pytest.raises(UsageError, match=r"needs batch normalisation; set model.norm='batch'"):
         make_task('ada_bn').init(KEY, PAIR[0])
     with pytest.raises(UsageError, match='AdaBN needs a network with batch normalisation'):

@@ -100,7 +100,7 @@ def adda() -> Method:
         # No gradient; a decay of the optimizer would still move them: freeze them there.
         'classifiers': Player(_CLASSIFIERS, lambda evaluation: (jnp.zeros(()), {}), domains='unlabelled'),
     }
-    return Method(players=players, frozen=True, target_statistics=True, least_domains=2)
+    return Method(players=players, frozen=True, least_domains=2)
 
 
 def _ramp(step, weight: float, alpha: float, ramp_steps: int) -> jax.Array:

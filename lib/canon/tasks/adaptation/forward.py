@@ -24,6 +24,7 @@ from canon.tasks.adaptation.tuning import FROZEN
 
 GROUPS = 'groups'  # the collection of the weights of GroupDRO
 STATISTICS = 'batch_stats'
+SOURCE_STATISTICS = 'source_batch_stats'  # of labelled domains, where unlabelled ones have STATISTICS
 MakeInput = Callable[[Any], jax.Array]
 _MIX = 0xFFFF  # folded into the key of mixing; no index of a domain reaches it
 
@@ -35,7 +36,7 @@ def list_labelled_names(batch: Mapping[str, Any]) -> list[str]:
 
 def split_mutable(mutable: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the collections of the network, and those of methods."""
-    own = {name: value for name, value in mutable.items() if name in (GROUPS, FROZEN)}
+    own = {name: value for name, value in mutable.items() if name in (GROUPS, FROZEN, SOURCE_STATISTICS)}
     return {name: value for name, value in mutable.items() if name not in own}, own
 
 
@@ -45,12 +46,21 @@ def resolve_params(method: Method, params: Any, mutable: Mapping[str, Any]) -> A
 
 
 def make_encoder(
-    network: AdaptationNetwork, make_input: MakeInput, method: Method | None = None
+    network: AdaptationNetwork, make_input: MakeInput, method: Method | None = None, of_source: bool = False
 ) -> Callable[[Any, Any, Any], tuple[jax.Array, jax.Array]]:
-    """Makes (params, mutable, batch of one domain) -> (features [B, D], logits [B, C]), as in evaluation."""
+    """Makes (params, mutable, batch of one domain) -> (features [B, D], logits [B, C]), as in evaluation.
+
+    Args:
+      network: the parts.
+      make_input: from a batch of one domain to the network's input.
+      method: that trains the network; None if its parameters are those of the network.
+      of_source: whether the batch is of a labelled domain, which may have batch statistics of its own.
+    """
 
     def encode(params, mutable, batch):
         variables = {'params': resolve_params(method or Method(), params, mutable), **split_mutable(mutable)[0]}
+        if of_source and SOURCE_STATISTICS in mutable:
+            variables[STATISTICS] = mutable[SOURCE_STATISTICS]
         features = network.apply(variables, make_input(batch), method='encode')
         return features, network.apply(variables, features, method='classify')[0]
 
@@ -114,14 +124,16 @@ def _evaluate_domains(network, make_input, method, params, mutable, batch, names
         rows |= method.mix(jax.random.fold_in(key, _MIX), labelled)
     outputs = {}
     for index, (name, (inputs, labels, mask, weight)) in enumerate(rows.items()):
-        variables, before = {'params': params, **state}, state
+        # Evaluation is on the target, so labelled domains have statistics of their own next to those of the target.
+        apart = labels is not None and SOURCE_STATISTICS in own
+        variables = {'params': params, **state, **({STATISTICS: own[SOURCE_STATISTICS]} if apart else {})}
         options = dict(rngs={'dropout': jax.random.fold_in(key, index)}, mutable=list(state))
         features, changed = network.apply(variables, inputs, True, method='encode', **options)
         logits, second = network.apply(variables, features, method='classify')
         outputs[name] = DomainOutputs(features, logits, second, labels, mask, weight)
+        if apart:
+            own[SOURCE_STATISTICS] = changed.pop(STATISTICS)
         state = {**state, **changed}
-        if method.target_statistics and labels is not None and STATISTICS in state:
-            state[STATISTICS] = before[STATISTICS]
     return outputs, {**state, **own}
 
 

@@ -85,9 +85,8 @@ class Method(NamedTuple):
       players: the sides of a game by name, whose gradients are taken at once. They replace the loss.
       turns: the sides of a game by name that move one after the other within a step (`adaptation_step`).
       frozen: whether the network that training starts from is kept as a frozen copy.
-      target_statistics: whether unlabelled domains alone move the running statistics of BatchNorm, which evaluation
-        reads.
       least_domains: that a batch needs.
+      needs_norm: whether the network must have batch normalisation.
       wrap: task -> task, for methods that change where the loss is evaluated.
       resolve: (params, frozen variables) -> parameters of the network. None is the identity.
     """
@@ -100,8 +99,8 @@ class Method(NamedTuple):
     players: Mapping[str, Player] = {}
     turns: Mapping[str, Player] = {}
     frozen: bool = False
-    target_statistics: bool = False
     least_domains: int = 1
+    needs_norm: bool = False
     wrap: Callable[[Task], Task] | None = None
     resolve: Callable[[Any, Any], Any] | None = None
 

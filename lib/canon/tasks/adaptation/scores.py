@@ -101,10 +101,13 @@ def rules_evaluator(network: tuple[Any, Callable[[Any], Any]], batches: Any, met
       batches: finite data of `join_for_rules`.
       method: that trains the network; None if its parameters are those of the network.
     """
-    encode = make_encoder(*network, method)
+    encode, encode_source = (make_encoder(*network, method, of_source) for of_source in (False, True))
 
     def measure(params, mutable, batch):
-        features, logits = encode(params, mutable, batch)
+        hidden = (batch['label'] == HIDDEN)[:, None]
+        # Each row with the batch statistics of its domain; without such statistics both are the same computation.
+        pairs = zip(encode(params, mutable, batch), encode_source(params, mutable, batch), strict=True)
+        features, logits = (jnp.where(hidden, of_target, of_source) for of_target, of_source in pairs)
         values = {'features': features, 'logits': jnp.asarray(logits, jnp.float32), 'label': batch['label']}
         return metrics.Rows.of(values, batch['mask'])
 

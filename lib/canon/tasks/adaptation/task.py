@@ -15,12 +15,12 @@ from canon.tasks.adaptation.adversarial import adda, cdan, dann, mcd
 from canon.tasks.adaptation.discrepancy import coral, jan, mcc, mean_cov, mmd
 from canon.tasks.adaptation.forward import (
     GROUPS,
+    SOURCE_STATISTICS,
     STATISTICS,
     MakeInput,
     list_labelled_names,
+    make_encoder,
     make_loss,
-    resolve_params,
-    split_mutable,
 )
 from canon.tasks.adaptation.generalisation import group_dro, irm, mixup, mldg, v_rex
 from canon.tasks.adaptation.methods import Method, source_only
@@ -48,8 +48,9 @@ def adaptation_task(network: AdaptationNetwork, make_input: MakeInput, method: M
 
     A batch is {domain: {'image' uint8 [B, H, W, C], 'label' integers [B] of labelled domains, 'mask', 'weight' float32
     [B] of weighted ones}} (`canon.data.domains.make_domain_batches`). Domains pass through the network one after the
-    other, so that they may differ in size and do not mix in batch statistics. `predict` takes batches of one domain and
-    gives logits.
+    other, so that they may differ in size and do not mix in batch statistics; where a method sees an unlabelled domain,
+    the running statistics of BatchNorm are its own, and those of the labelled domains are in `source_batch_stats`.
+    `predict` takes batches of the target, or of a domain like it, and gives logits.
 
     The step of a method with turns is `adaptation_step`: without it, training raises UsageError.
 
@@ -59,38 +60,53 @@ def adaptation_task(network: AdaptationNetwork, make_input: MakeInput, method: M
       method: of `make_method`.
     """
 
+    sees_target = method.align is not None or bool(method.players or method.turns)
+
     def init(key, batch):
         _check_domains(batch, method)
         # The same example whatever the method: source-only and adapted networks start from the same parameters.
         name = list_labelled_names(batch)[0]
         images = make_input({**batch[name], 'image': batch[name]['image'][:1]})
         variables = dict(network.init(key, images, method.domain_input, method='initialise'))
-        if method.target_statistics and not method.players and STATISTICS not in variables:
+        if method.needs_norm and STATISTICS not in variables:
             raise UsageError("method.name='ada_bn' needs batch normalisation; set model.norm='batch'")
+        if STATISTICS in variables and sees_target and len(list_labelled_names(batch)) < len(batch):
+            variables[SOURCE_STATISTICS] = _copy(variables[STATISTICS])
         if method.weigh is not None:
             count = len(list_labelled_names(batch))
             variables[GROUPS] = {'weights': jnp.full(count, 1 / count)}
         if method.frozen:
-            # A copy: the step donates its state, and no buffer may be in it twice.
-            kept = {name: value for name, value in variables.items() if name in ('params', STATISTICS)}
-            variables[FROZEN] = jax.tree.map(lambda x: x.copy(), kept)
+            variables[FROZEN] = _copy({k: v for k, v in variables.items() if k in ('params', STATISTICS)})
         return variables
-
-    def predict(params, mutable, batch):
-        variables = {'params': resolve_params(method, params, mutable), **split_mutable(mutable)[0]}
-        return jnp.asarray(network.apply(variables, make_input(batch)), jnp.float32)
 
     def descend(evaluation):
         added, own = (0.0, {}) if method.align is None else method.align(evaluation)
         return evaluation.risk + added, {'risk': evaluation.risk, **own}
 
     read = 'labelled' if method.align is None else 'all'
+    predict = make_predict(network, make_input, method)
     task = Task(init, make_loss(network, make_input, method, descend, read), predict)
     if method.players:
         task = task._replace(loss=None, gradient=_make_game(network, make_input, method))
     if method.turns:
         task = task._replace(gradient=_refuse_plain_step)
     return task if method.wrap is None else method.wrap(task)
+
+
+def make_predict(
+    network: AdaptationNetwork, make_input: MakeInput, method: Method, of_source: bool = False
+) -> Callable[[Any, Any, Any], jax.Array]:
+    """Makes (params, mutable, batch of one domain) -> logits float32 [B, C]: `Task.predict`.
+
+    Arguments as of `make_encoder`: with `of_source` a labelled domain is normalised by its own statistics.
+    """
+    encode = make_encoder(network, make_input, method, of_source)
+    return lambda params, mutable, batch: jnp.asarray(encode(params, mutable, batch)[1], jnp.float32)
+
+
+def _copy(tree: Any) -> Any:
+    # The step donates its state, and no buffer may be in it twice.
+    return jax.tree.map(lambda x: x.copy(), tree)
 
 
 def _check_domains(batch: Mapping[str, Any], method: Method) -> None:

@@ -107,7 +107,7 @@ def _list_adapters(tree: dict, prefix: str = '') -> dict[str, dict]:
 def ada_bn() -> Method:
     """Trains on the labelled domains and evaluates with the target's batch statistics: Li et al. 2016 (AdaBN).
 
-    Running statistics of BatchNorm are those of the unlabelled domains, as the weights of each step see them: every
-    evaluation of the run is adapted, also those of the source. `adapt_statistics` measures them again after training.
+    As with every method that sees the target, evaluation reads the running statistics of the unlabelled domains, as the
+    weights of each step have seen them; `adapt_statistics` measures them again after training, as the paper does.
     """
-    return Method(lambda evaluation: (jnp.zeros(()), {}), target_statistics=True, least_domains=2)
+    return Method(lambda evaluation: (jnp.zeros(()), {}), least_domains=2, needs_norm=True)
