@@ -30,7 +30,7 @@ class StartingPointState(NamedTuple):
 
 
 def add_starting_point_decay(alpha: float = 0.1, beta: float = 0.01, new: str | None = None) -> GradientTransformation:
-    """u <- u + alpha (theta - theta_0), and u + beta theta for new parameters: Li et al. 2018 (L2-SP), eq. 3.
+    """u <- u + alpha (theta - theta_0), and u + beta theta for new parameters: Li et al. 2018 (L2-SP).
 
     Before a scaler it is the gradient of alpha / 2 |theta - theta_0|^2 + beta / 2 |theta_new|^2. theta_0 are the
     parameters when training starts, after `run.init_from` has replaced them.

@@ -51,7 +51,7 @@ def kernel_mean_matching(
     epsilon: float | None = None,
     iterations: named.Count = 3000,
 ) -> np.ndarray:
-    """Weighs source rows so that their kernel mean is that of the target: Huang et al. 2007, eq. 12 (KMM).
+    """Weighs source rows so that their kernel mean is that of the target: Huang et al. 2007 (KMM).
 
     Minimises w' K w / 2 - kappa' w with 0 <= w_i <= B and |sum_i w_i - N| <= N epsilon, where K_ij = k(x_i, x_j) and
     kappa_i = N / M sum_j k(x_i, t_j), by accelerated projected gradients.

@@ -74,7 +74,7 @@ def soft_neighbourhood_density(logits: np.ndarray, temperature: float = 0.05) ->
 
 
 def deep_embedded_validation(losses: np.ndarray, weights: np.ndarray) -> float:
-    """Estimates the target risk from weighted source losses, with a control variate: You et al. 2019, eq. 8-9 (DEV).
+    """Estimates the target risk from weighted source losses, with a control variate: You et al. 2019 (DEV).
 
     mean(w l) + eta mean(w) - eta, with eta = -cov(w l, w) / var(w): since the weights have the mean 1, the estimate has
     the same expectation and the least variance.
@@ -96,7 +96,7 @@ def deep_embedded_validation(losses: np.ndarray, weights: np.ndarray) -> float:
 
 
 def a_distance(source: np.ndarray, target: np.ndarray, l2: float = 1e-2, seed: int = 0) -> float:
-    """Returns the proxy A-distance 2 (1 - 2 err) of a linear classifier of domains: Ben-David et al. 2007, section 5.
+    """Returns the proxy A-distance 2 (1 - 2 err) of a linear classifier of domains: Ben-David et al. 2007.
 
     0 where the domains cannot be told apart, 2 where they always can. The error is balanced over the domains, and that
     of a held-out half of each; an error above 1/2 is chance.

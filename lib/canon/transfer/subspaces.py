@@ -37,7 +37,7 @@ class SubspacePair(NamedTuple):
 
 
 def align_subspaces(source: np.ndarray, target: np.ndarray, dimensions: named.Count) -> SubspacePair:
-    """Aligns the d principal directions of the source with those of the target: Fernando et al. 2013, eq. 2-4.
+    """Aligns the d principal directions of the source with those of the target: Fernando et al. 2013.
 
     P_s and P_t [D, d] are the leading eigenvectors of the covariances; M = P_s' P_t minimises |P_s M - P_t|_F. The
     source is mapped by P_s M, the target by P_t.
@@ -83,7 +83,7 @@ def fit_transfer_components(
     kernel: str = 'gaussian',
     width: float | None = None,
 ) -> KernelComponents:
-    """Finds the components with little discrepancy and much variance: Pan et al. 2011, eq. 8-9 (unsupervised TCA).
+    """Finds the components with little discrepancy and much variance: Pan et al. 2011 (unsupervised TCA).
 
     W are the d leading eigenvectors of (K L K + mu I)^-1 K H K, with K the kernel of all rows, L the matrix whose
     tr(K L) is the biased MMD^2 of the domains, and H = I - 1 1' / (N + M). They are scaled so that

@@ -51,7 +51,7 @@ def tradaboost(
     rounds: named.Count = 20,
     learner: Learner = fit_softmax,
 ) -> BoostedVote:
-    """Boosts with source and target examples: Dai et al. 2007, figure 1 (TrAdaBoost).
+    """Boosts with source and target examples: Dai et al. 2007 (TrAdaBoost).
 
     In each round a classifier is fitted to the weighted examples of both domains. Misclassified target examples gain
     weight, as in AdaBoost, by 1 / beta_t = (1 - eps_t) / eps_t; misclassified source examples lose weight by beta = 1 /

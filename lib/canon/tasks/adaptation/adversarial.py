@@ -27,7 +27,7 @@ _EXTRACTOR, _CLASSIFIERS, _DISCRIMINATOR = '^extractor/', '^(second_)?classifier
 
 
 def dann(weight: NonNegative = 1.0, alpha: named.Positive = 10.0, ramp_steps: named.Count = 1000) -> Method:
-    """Reverses the gradient of a discriminator of domains: Ganin et al. 2016 (DANN), eq. 9.
+    """Reverses the gradient of a discriminator of domains: Ganin et al. 2016 (DANN).
 
     Args:
       weight: of the reversed gradient after the ramp. The discriminator's own gradient has the weight 1.
