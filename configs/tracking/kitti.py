@@ -18,6 +18,6 @@ from configs.tracking._trackers import track, use_files
 def get_config(arg: str = ''):
     smoke = arg == 'smoke'
     # A van does not continue a car.
-    config = track(dict(name='sort', min_hits=3, match_labels=True), 0.48, smoke)
+    config = track(dict(name='sort', min_hits=3, match_labels=True), 0.48 if smoke else 0.4, smoke)
     own = {} if smoke else dict(detections=placeholder(str))
     return use_files(config, 'kitti_tracking', 'training', 'kitti_car', 'kitti', smoke, **own)

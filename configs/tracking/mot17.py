@@ -13,6 +13,6 @@ from configs.tracking._trackers import track, use_files
 def get_config(arg: str = ''):
     smoke = arg == 'smoke'
     # Boxes that are no upright pedestrians are not reported: wider than 1.6 times their height, or tiny.
-    config = track(dict(name='byte_track', max_aspect=1.6, min_area=100.0), 0.6, smoke)
+    config = track(dict(name='byte_track', max_aspect=1.6, min_area=100.0), 0.6 if smoke else 0.4, smoke)
     # Each sequence is there three times, with the detections of DPM, FRCNN and SDP.
     return use_files(config, 'mot_challenge', 'train', 'mot17', 'mot_challenge', smoke, detector='FRCNN')

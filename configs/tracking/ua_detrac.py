@@ -16,7 +16,7 @@ from configs.tracking._trackers import track, use_files
 
 def get_config(arg: str = ''):
     smoke = arg == 'smoke'
-    config = track(dict(name='sort', min_hits=3), 0.5, smoke)
+    config = track(dict(name='sort', min_hits=3), 0.5 if smoke else 0.4, smoke)
     # The folder of NAME_Det_DETECTOR.txt, and that of a folder of images per sequence; None: no pictures.
     folders = dict(detections=placeholder(str), images=placeholder(str))
     own = dict(pictures=False) if smoke else folders

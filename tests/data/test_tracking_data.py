@@ -242,6 +242,42 @@ def test_sequences_are_listed_by_split(tmp_path):
         tracking.read_mot_folder_of_results(tmp_path / 'results', sequences)
 
 
+def write_flat_files(root, parts=('gt', 'det'), nested=False):
+    """Writes gt/NAME.txt and det/NAME.txt of two sequences, or NAME/gt.txt and NAME/det.txt."""
+    content = {'gt': TRUTH, 'det': DETECTIONS}
+    for name in ('A', 'B'):
+        for part in parts:
+            path = root / name / f'{part}.txt' if nested else root / part / f'{name}.txt'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content[part])
+
+
+@pytest.mark.parametrize('nested', [False, True])
+def test_flat_files_of_sequences_are_read(tmp_path, nested):
+    write_flat_files(tmp_path / 'train', nested=nested)
+    expected = tracking.read_mot_sequence(make_mot(tmp_path / 'whole'), check_images=False)
+    sequences = list(tracking.mot_challenge(str(tmp_path), 'train'))
+    assert [(s.info.name, s.info.length) for s in sequences] == [('A', 4), ('B', 4)]
+    for sequence in sequences:
+        check_equal(sequence.truth, expected.truth)
+        check_equal(sequence.detections, expected.detections)
+        assert sequence.frames is None
+    write_flat_files(tmp_path / 'test', ('det',), nested)
+    assert tracking.mot_challenge(str(tmp_path), 'test[1:]')[0].truth is None
+    if nested:  # the folder of a sequence is all of its split
+        (sequence,) = tracking.mot_challenge(str(tmp_path / 'train/B'))
+        check_equal(sequence.truth, expected.truth)
+        assert tracking.is_mot_sequence(tmp_path / 'train/B')
+        assert not tracking.is_mot_sequence(tmp_path / 'train')
+
+
+def test_a_sequence_of_empty_files_needs_its_length(tmp_path):
+    write_flat_files(tmp_path, ('det',))
+    (tmp_path / 'det/A.txt').write_bytes(b'')
+    with pytest.raises(UsageError, match=r'A: its files are empty, so that seqinfo.ini must state seqLength'):
+        tracking.mot_challenge(str(tmp_path))[0]
+
+
 # --- KITTI -----------------------------------------------------------------------------------------------------------
 
 KITTI = (

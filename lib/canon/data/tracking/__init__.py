@@ -26,6 +26,7 @@ from canon.data.tracking.layouts import (
 )
 from canon.data.tracking.mot_challenge import (
     MOT_CLASSES,
+    is_mot_sequence,
     mot_challenge,
     read_mot_detections,
     read_mot_folder_of_results,
@@ -65,9 +66,9 @@ __all__ = [
     'DETECTION', 'DETRAC_CLASSES', 'KITTI_CLASSES', 'MOT_CLASSES', 'SEQUENCE_SETS', 'CropSettings',
     'IgnoredRegions', 'Layout', 'ObjectCrops', 'SequenceFrames', 'SequenceInfo', 'TrackSequence', 'TrackSequences',
     'TrackTable', 'concatenate_tables', 'count_rows', 'crop_box', 'crop_object', 'digit_benchmark', 'digit_frames',
-    'digit_sequences', 'flatten_frames', 'kitti_tracking', 'load_sequences', 'make_table', 'mot_challenge',
-    'pad_frames', 'read_detrac_detections', 'read_detrac_results', 'read_detrac_truth', 'read_kitti_detections',
-    'read_kitti_labels', 'read_kitti_results', 'read_kitti_seqmap', 'read_mot_detections',
+    'digit_sequences', 'flatten_frames', 'is_mot_sequence', 'kitti_tracking', 'load_sequences', 'make_table',
+    'mot_challenge', 'pad_frames', 'read_detrac_detections', 'read_detrac_results', 'read_detrac_truth',
+    'read_kitti_detections', 'read_kitti_labels', 'read_kitti_results', 'read_kitti_seqmap', 'read_mot_detections',
     'read_mot_folder_of_results', 'read_mot_results', 'read_mot_sequence', 'read_mot_truth', 'read_seqinfo',
     'read_track_csv', 'track_csv', 'ua_detrac', 'write_detrac_results', 'write_detrac_sequence',
     'write_kitti_results', 'write_kitti_sequence', 'write_mot_folder_of_results', 'write_mot_results',

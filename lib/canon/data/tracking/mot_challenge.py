@@ -8,7 +8,7 @@ from __future__ import annotations
 import configparser
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -16,13 +16,14 @@ from canon.data.detection.file_trees import FileTree
 from canon.data.text import text_files
 from canon.data.tracking import track_files
 from canon.data.tracking.tables import SequenceInfo, TrackSequence, TrackTable
-from canon.data.tracking.track_sequences import TrackSequences, list_sequences
+from canon.data.tracking.track_sequences import TrackSequences, enter_split, select_sequences
 from canon.errors import UsageError
 
 MOT_CLASSES = (
     'pedestrian', 'person_on_vehicle', 'car', 'bicycle', 'motorbike', 'non_mot_vehicle', 'static_person', 'distractor',
     'occluder', 'occluder_on_ground', 'occluder_full', 'reflection', 'crowd',
 )  # fmt: skip
+_PARTS = ('gt', 'det')
 _SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp')
 
 
@@ -32,10 +33,12 @@ def mot_challenge(
     detector: str | None = None,
     check_images: bool = True,
 ) -> TrackSequences:
-    """Reads the sequences of a folder of MOTChallenge: SEQUENCE/{seqinfo.ini, gt/gt.txt, det/det.txt, img1/}.
+    """Reads the sequences of a folder of MOTChallenge: NAME/{seqinfo.ini, gt/gt.txt, det/det.txt, img1/}.
+
+    Flat files are read, too: NAME/{gt.txt, det.txt}, or files by kind, gt/NAME.txt and det/NAME.txt.
 
     Args:
-      path: the folder of the benchmark, which holds `split`, or a folder of sequences.
+      path: the folder of the benchmark, which holds `split`, or a folder of sequences, or that of one sequence.
       split: the folder within `path`, 'train' or 'test'; may be sliced, 'train[:4]'. A folder that holds sequences
         itself is all of its split.
       detector: only sequences whose names end so: 'FRCNN' of MOT17, which has each sequence three times.
@@ -44,33 +47,85 @@ def mot_challenge(
     Raises:
       UsageError: there are no sequences, or a file contradicts another.
     """
-    kind = 'folders NAME with gt/gt.txt or det/det.txt'
-    folders = list_sequences(path, split, 'mot_challenge', kind, lambda p: (p / 'gt').is_dir() or (p / 'det').is_dir())
-    folders = [p for p in folders if detector is None or p.name.endswith(detector)]
-    if not folders:
+    root = enter_split(path, split, 'mot_challenge')
+    if is_mot_sequence(root):
+        sequences = [_locate_files(root)]
+    else:
+        sequences = _list_flat_files(root) or [_locate_files(p) for p in sorted(root.iterdir()) if _is_listed(p)]
+    kind = 'folders NAME with gt/gt.txt or det/det.txt, or files gt/NAME.txt and det/NAME.txt'
+    chosen = select_sequences(sequences, split, 'mot_challenge', kind, root)
+    chosen = [files for files in chosen if detector is None or files.folder.name.endswith(detector)]
+    if not chosen:
         raise UsageError(f'mot_challenge: no sequence of {path} ends with detector={detector!r}')
-    return TrackSequences('mot_challenge', split, [lambda p=p: read_mot_sequence(p, check_images) for p in folders])
+    return TrackSequences('mot_challenge', split, [lambda f=f: _read_files(f, check_images) for f in chosen])
+
+
+class _SequenceFiles(NamedTuple):
+    """Where the parts of a sequence lie.
+
+    Attributes:
+      folder: which names the sequence, and may hold seqinfo.ini and img1/. Flat files have none of this name.
+      truth: None if there is no such file.
+      detections: None if there is no such file.
+    """
+
+    folder: Path
+    truth: Path | None
+    detections: Path | None
 
 
 def read_mot_sequence(folder: str | Path, check_images: bool = True) -> TrackSequence:
-    """Reads the folder of a sequence; its parts may be missing, but for gt/gt.txt or det/det.txt.
+    """Reads the folder of a sequence; its parts may be missing, but for the truth or the detections.
 
-    Without seqinfo.ini the sequence is as long as its files.
+    These are gt/gt.txt and det/det.txt, or gt.txt and det.txt. Without seqinfo.ini the sequence is as long as its
+    files.
     """
-    folder = text_files.expand_path(folder)
+    return _read_files(_locate_files(text_files.expand_path(folder)), check_images)
+
+
+def is_mot_sequence(folder: Path) -> bool:
+    """Returns whether `read_mot_sequence` finds truth or detections in a folder."""
+    files = _locate_files(folder)
+    return bool(files.truth or files.detections)
+
+
+def _is_listed(path: Path) -> bool:
+    """Returns whether a folder is meant as a sequence: one whose gt/ or det/ is empty is refused when it is read."""
+    return any((path / part).is_dir() for part in _PARTS) or is_mot_sequence(path)
+
+
+def _locate_files(folder: Path) -> _SequenceFiles:
+    """Finds gt/gt.txt and det/det.txt, or else gt.txt and det.txt, in the folder of a sequence."""
+    candidates = {part: (folder / part / f'{part}.txt', folder / f'{part}.txt') for part in _PARTS}
+    return _SequenceFiles(folder, *(next((p for p in candidates[part] if p.is_file()), None) for part in _PARTS))
+
+
+def _list_flat_files(root: Path) -> list[_SequenceFiles]:
+    """Lists the sequences of files gt/NAME.txt and det/NAME.txt, sorted by name."""
+    files = {part: {p.stem: p for p in (root / part).glob('*.txt') if p.stem != part} for part in _PARTS}
+    names = sorted({name for part in _PARTS for name in files[part]})
+    return [_SequenceFiles(root / name, *(files[part].get(name) for part in _PARTS)) for name in names]
+
+
+def _read_files(files: _SequenceFiles, check_images: bool) -> TrackSequence:
+    folder = files.folder
     info = read_seqinfo(folder / 'seqinfo.ini') if (folder / 'seqinfo.ini').is_file() else None
     length = info.length if info else None
     truth = detections = None
     class_names: tuple[str, ...] = MOT_CLASSES
-    if (path := folder / 'gt' / 'gt.txt').is_file():
-        truth, class_names = read_mot_truth(path, length)
-    if (path := folder / 'det' / 'det.txt').is_file():
-        detections = read_mot_detections(path, length)
+    if files.truth is not None:
+        truth, class_names = read_mot_truth(files.truth, length)
+    if files.detections is not None:
+        detections = read_mot_detections(files.detections, length)
     if truth is None and detections is None:
-        raise UsageError(f'{folder} has neither gt/gt.txt nor det/det.txt; give the folder of a sequence')
+        raise UsageError(
+            f'{folder} has neither gt/gt.txt nor det/det.txt (nor gt.txt, det.txt); give the folder of a sequence'
+        )
     if info is None:
-        length = max(int(table.frames[-1]) + 1 for table in (truth, detections) if table and len(table.frames))
-        info = SequenceInfo(folder.name, length)
+        lengths = [int(table.frames[-1]) + 1 for table in (truth, detections) if table and len(table.frames)]
+        if not lengths:
+            raise UsageError(f'{folder}: its files are empty, so that seqinfo.ini must state seqLength')
+        info = SequenceInfo(folder.name, max(lengths))
     # The folder names the file of results; seqinfo.ini keeps its name when a folder is copied under another.
     info = info._replace(name=folder.name, class_names=class_names)
     frames = sorted(p for p in (folder / 'img1').glob('*') if p.suffix.lower() in _SUFFIXES) or None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from canon import named
 from canon.data.pipeline import splits
@@ -12,6 +12,8 @@ from canon.data.pipeline.source import Info
 from canon.data.text import text_files
 from canon.data.tracking.tables import TrackSequence
 from canon.errors import UsageError
+
+T = TypeVar('T')
 
 
 class TrackSequences:
@@ -79,15 +81,29 @@ def list_sequences(
     Raises:
       UsageError: there is no such folder, or no sequence in it.
     """
-    base, first, last = splits.parse_split(split)
+    folder = enter_split(path, split, name)
+    return select_sequences(sorted(p for p in folder.iterdir() if is_sequence(p)), split, name, kind, folder)
+
+
+def enter_split(path: str | Path, split: str, name: str) -> Path:
+    """Returns the folder of a split: the one of its name in `path`, or `path` itself if it has none.
+
+    Raises UsageError, in the name of the data set `name`, if there is no such folder.
+    """
     root = text_files.expand_path(path)
+    base = splits.parse_split(split)[0]
     folder = root / base if (root / base).is_dir() else root
     if not folder.is_dir():
         raise UsageError(f'{name}: there is no folder {folder}')
-    found = sorted(p for p in folder.iterdir() if is_sequence(p))
-    if not found:
+    return folder
+
+
+def select_sequences(sequences: Sequence[T], split: str, name: str, kind: str, folder: Path) -> list[T]:
+    """Returns the slice of the sequences of a folder; arguments and errors are those of `list_sequences`."""
+    if not sequences:
         raise UsageError(f'{name}: {folder} has no sequences ({kind}); give the folder that holds them')
-    chosen = found[splits.to_slice(first, last, len(found))]
+    _, first, last = splits.parse_split(split)
+    chosen = list(sequences[splits.to_slice(first, last, len(sequences))])
     if not chosen:
-        raise UsageError(f'{name}: split={split!r} selects none of the {len(found)} sequences of {folder}')
+        raise UsageError(f'{name}: split={split!r} selects none of the {len(sequences)} sequences of {folder}')
     return chosen

@@ -1,4 +1,4 @@
-"""Sequences that a user brings: a folder of MOTChallenge, a folder of frames, or a video; and the files of a result."""
+"""Sequences that a user brings: a folder of MOTChallenge, detections, frames or a video; and the files of a result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ import numpy as np
 
 from canon.data.images import image_files
 from canon.data.text import text_files
-from canon.data.tracking import SequenceInfo, TrackSequence, TrackTable, read_mot_sequence
+from canon.data.tracking import (
+    SequenceInfo,
+    TrackSequence,
+    TrackTable,
+    is_mot_sequence,
+    read_mot_detections,
+    read_mot_sequence,
+)
 from canon.errors import UsageError
 from canon.tasks.tracking.evaluation import TrackingEvaluation, make_video, write_results
 
@@ -23,8 +30,8 @@ def read_user_sequence(source: str) -> TrackSequence:
     """Reads a sequence that has no truth, or whose truth is not looked at.
 
     Args:
-      source: a folder with det/det.txt (and img1/ for pictures), a folder of frames in the order of their names, or a
-        video file.
+      source: a folder with det/det.txt or det.txt (and img1/ for pictures), a file of MOTChallenge's detections, a
+        folder of frames in the order of their names, or a video file.
 
     Raises:
       UsageError: it is none of these, or the video cannot be read.
@@ -32,9 +39,13 @@ def read_user_sequence(source: str) -> TrackSequence:
     path = text_files.expand_path(source)
     if path.is_file() and path.suffix.lower() in _VIDEOS:
         return _read_video(path)
+    if path.is_file() and path.suffix.lower() == '.txt':
+        return _read_detections(path)
     if not path.is_dir():
-        raise UsageError(f'{path} is neither a folder nor a video ({", ".join(_VIDEOS)}); give one of them')
-    if (path / 'det' / 'det.txt').is_file() or (path / 'gt' / 'gt.txt').is_file():
+        raise UsageError(
+            f'{path} is neither a folder nor a .txt of detections nor a video ({", ".join(_VIDEOS)}); give one of them'
+        )
+    if is_mot_sequence(path):
         return read_mot_sequence(path)
     frames = image_files.Files(str(path / 'img1' if (path / 'img1').is_dir() else path)).paths
     height, width = image_files.read_image(frames[0]).shape[:2]
@@ -93,6 +104,14 @@ def iterate_frames(path: Path) -> Iterator[np.ndarray]:
 
     for frame in imageio.imiter(path):
         yield np.asarray(frame)[..., :3]
+
+
+def _read_detections(path: Path) -> TrackSequence:
+    """Reads a file of MOTChallenge's detections alone: without pictures, as long as its last frame."""
+    table = read_mot_detections(path)
+    if not len(table.frames):
+        raise UsageError(f'{path} is empty; a sequence has at least one detection')
+    return TrackSequence(SequenceInfo(path.stem, int(table.frames[-1]) + 1), detections=table)
 
 
 def _read_video(path: Path) -> TrackSequence:
