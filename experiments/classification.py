@@ -78,11 +78,8 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     options = drop_placeholders(config.data.get('source', {}))
     # Of the data set's options those of reading files: the others do not apply to the user's images.
     options = {key: options[key] for key in ('unreadable', 'max_pixels') if key in options}
-    files = data.image_files.Files(source, **options)
-    batches = data.Once(files, config.data.batch_size, transforms, memory_limit=0).iterate()
     views = tasks.many_views(experiment.task.predict, settings.scales, settings.flip)
-    classified = tasks.classify(views, params, mutable, batches, experiment.about['image_shape'][-1])
-    return tasks.predict_classes(files, classified, experiment.about['class_names'])
+    return images.classify_files(source, options, config, experiment, views, params, mutable, transforms)
 
 
 def served(config: ConfigDict, experiment: Experiment) -> Served:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,10 @@ from canon.data.detection.sized_batches import fill_size
 from canon.data.images.checks import check_held_out
 from canon.data.text.engine.fonts import find_chinese_fonts
 from canon.errors import UsageError
+from canon.tasks import classification as tasks
 from canon.tasks.image_settings import HeldOutImages, reading_options
+from canon.tasks.predictions import Prediction
+from canon.train import Experiment
 
 
 def reading(config: ConfigDict) -> dict[str, Any]:
@@ -119,6 +122,34 @@ def first_settings(config: ConfigDict, kind: type) -> tuple[Any, Sequence]:
     settings = kind(split='') if name is None else named.call(kind, config.data.evals[name], where)
     spec = fill_size(settings.transforms, widest_size(config))
     return settings, data.transforms.make_transforms(spec, f'{where}.transforms')
+
+
+def classify_files(
+    source: str,
+    reading: Mapping[str, Any],
+    config: ConfigDict,
+    experiment: Experiment,
+    predict: tasks.Predict,
+    params: Any,
+    mutable: Any,
+    transforms: Sequence[data.Transform],
+) -> Iterator[Prediction]:
+    """Classifies every image of a folder (or one image): its three most likely classes, and a contact sheet.
+
+    Args:
+      source: the folder or file.
+      reading: arguments of `data.image_files.Files`.
+      config: has data.batch_size.
+      experiment: its `about` has the classes and the shape of the images.
+      predict: (params, mutable, batch) -> scores.
+      params: the weights.
+      mutable: what else the network holds.
+      transforms: of each image.
+    """
+    files = data.image_files.Files(source, **reading)
+    batches = data.Once(files, config.data.batch_size, transforms, memory_limit=0).iterate()
+    classified = tasks.classify(predict, params, mutable, batches, experiment.about['image_shape'][-1])
+    return tasks.predict_classes(files, classified, experiment.about['class_names'])
 
 
 def placeholder_data(config: ConfigDict, about: Mapping[str, Any], **arrays: np.ndarray) -> data.Generated:

@@ -172,6 +172,65 @@ def test_coloured_digits_by_count():
         domains.coloured_digits(flips=(1.2,))
 
 
+def test_coloured_digits_are_shared_out_as_stated():
+    made = domains.coloured_digits('all', flips=(0.2, 0.1, 0.9), shares=(25000, 25000, 10000), size=8)
+    assert [len(source) for source in made.values()] == [749, 749, 299]  # of 1,797
+    assert len(np.unique(np.concatenate([arrays_of(s)['digit'] for s in made.values()]))) == 10
+    with pytest.raises(UsageError, match='must give each of the 3 flips a share'):
+        domains.coloured_digits(flips=(0.2, 0.1, 0.9), shares=(1, 1))
+
+
+def test_domains_that_differ_in_the_shares_of_their_classes_alone():
+    shares = (10, 10, 10, 10, 10, 1, 1, 1, 1, 1)
+    made = domains.label_shifted_digits('all', shares=shares, size=8)
+    counts = [np.bincount(arrays_of(made[name])['label'], minlength=10) for name in ('balanced', 'shifted')]
+    assert counts[0].min() > 70  # of about 90
+    np.testing.assert_allclose(counts[1] / counts[1][0], np.array(shares) / 10, atol=0.02)
+    images = [{image.tobytes() for image in arrays_of(source)['image']} for source in made.values()]
+    assert len(images[0] & images[1]) <= 2  # digits of 8x8 pixels and 17 levels may be equal
+    with pytest.raises(UsageError, match="domain 'shifted' has no example of class 9"):
+        domains.label_shifted_digits(shares=(1,) * 9 + (0,))
+
+
+def test_images_and_their_histograms_of_gradients_are_two_spaces():
+    made = domains.hog_digits('test', size=8, cell=4, orientations=4, disjoint=False)
+    images, vectors = (arrays_of(made[name]) for name in ('images', 'hog'))
+    assert images['image'].shape[1:] == (8, 8, 1)
+    assert vectors['image'].shape[1:] == (1, 16, 1)  # one block of 2x2 cells, 4 orientations each
+    np.testing.assert_array_equal(images['label'], vectors['label'])
+    # The one block is normalised to length 1, up to the rounding to 255 levels.
+    norms = np.linalg.norm(vectors['image'][:, 0, :, 0] / 255.0, axis=1)
+    np.testing.assert_allclose(norms, 1, atol=0.01)
+    apart = domains.hog_digits('test', size=8)
+    assert abs(len(apart['images']) - len(apart['hog'])) <= 1
+    assert len(apart['images']) + len(apart['hog']) == len(images['label'])
+    with pytest.raises(UsageError, match='size=8 has no block of 2x2 cells; give cell=4 or less'):
+        domains.hog_digits(size=8, cell=5)
+
+
+def test_relabelled_examples_have_the_given_labels_and_nothing_else():
+    source = make_source([0, 1, 2, 1])
+    listed = [source[i] for i in range(4)]
+
+    class Streamed:  # a source that is not in memory
+        info = source.info
+
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return {**listed[index], 'angle': 3.0}
+
+    for given in (source, Streamed()):
+        made = domains.relabel(given, np.array([3, 1]), np.array([2, 0]))
+        assert labels(made).tolist() == [2, 0]
+        assert [int(made[i]['image'][0, 0, 0]) for i in range(2)] == [3, 1]
+        assert [int(made[i]['label']) for i in range(2)] == [2, 0]
+        assert set(made[0]) == {'image', 'label'}
+    with pytest.raises(UsageError, match='2 rows and 1 labels'):
+        domains.relabel(source, np.array([3, 1]), np.array([2]))
+
+
 # --- splits ----------------------------------------------------------------------------------------------------------
 
 

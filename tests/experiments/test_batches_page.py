@@ -80,7 +80,7 @@ def test_the_page_describes_the_batches_of_every_experiment(root, built):
         unseen = table.keys() - described
         assert all(table[key][2] for key in unseen), f'{files} have no {unseen}'
     # Stages of other experiments, two of these experiments, and what they have in common.
-    others = {'staged', 'region_finetuning', 'region_head_finetuning', 'images'}
+    others = {'staged', 'region_finetuning', 'region_head_finetuning', 'images', 'gradual_adaptation'}
     assert {name for name, _ in built.values()} | others >= set(protocol.names())
 
 

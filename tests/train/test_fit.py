@@ -107,6 +107,23 @@ def test_evaluators_keep_their_own_cadence_and_run_at_the_end(tmp_path):
     assert [r['step'] for r in rows if 'seldom/accuracy' in r] == [10]
 
 
+def test_a_summary_is_made_once_of_the_log_of_the_whole_run(tmp_path):
+    def summarise(rows):
+        return {'best': max(row['test/accuracy'] for row in rows if 'test/accuracy' in row)}
+
+    config = toy.config(steps=6, evals=dict(test=dict(every=2)))
+    experiment = toy.linear(summarise=summarise)
+    fit(experiment, {**config, 'run': {**config['run'], 'stop_after': 3}}, tmp_path, quiet=True)
+    assert not any('summary/best' in row for row in read_rows(tmp_path / 'metrics.jsonl'))
+    fitted = fit(experiment, config, tmp_path, quiet=True, force=True)
+    again = fit(experiment, config, tmp_path, quiet=True)  # done already: nothing is written
+    rows = read_rows(tmp_path / 'metrics.jsonl')
+    measured = [row['test/accuracy'] for row in rows if 'test/accuracy' in row]
+    assert [row for row in rows if 'summary/best' in row] == [{'step': 6, 'summary/best': max(measured)}]
+    assert fitted.metrics['summary/best'] == again.metrics['summary/best'] == max(measured)
+    assert json.loads((tmp_path / 'status.json').read_text())['metrics']['summary/best'] == max(measured)
+
+
 def test_evaluation_is_exact_and_of_the_average(tmp_path):
     """The metric of the run equals one computed in numpy from the averaged parameters."""
     experiment = toy.experiment()

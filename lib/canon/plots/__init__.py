@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from canon.plots.costs import draw_cost_parts, draw_score_by_cost
     from canon.plots.coverage import draw_prior_coverage, draw_recall_by_size
     from canon.plots.detection import draw_detections, draw_errors, draw_precision_recall
+    from canon.plots.domains import draw_domain_features, draw_example_weights, draw_mean_errors, mean_and_error
     from canon.plots.form_scores import draw_form_scores
     from canon.plots.images import draw_confusion_matrix, draw_gallery
     from canon.plots.insides import draw_feature_maps, draw_filters, draw_histograms
@@ -40,6 +41,7 @@ _HOMES = {
     'costs': ('draw_cost_parts', 'draw_score_by_cost'),
     'coverage': ('draw_prior_coverage', 'draw_recall_by_size'),
     'detection': ('draw_detections', 'draw_errors', 'draw_precision_recall'),
+    'domains': ('draw_domain_features', 'draw_example_weights', 'draw_mean_errors', 'mean_and_error'),
     'form_scores': ('draw_form_scores',),
     'images': ('draw_confusion_matrix', 'draw_gallery'),
     'insides': ('draw_feature_maps', 'draw_filters', 'draw_histograms'),
@@ -60,14 +62,14 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     'Animation', 'Landscape', 'TrackVideo', 'animate_paths', 'best_setting', 'draw_alignments',
     'draw_annotated_images', 'draw_assignment', 'draw_best', 'draw_class_accuracy', 'draw_class_scores',
-    'draw_confusion_matrix', 'draw_cost_parts', 'draw_curves', 'draw_detections', 'draw_errors',
-    'draw_feature_maps', 'draw_filters', 'draw_form_scores', 'draw_frame_probabilities', 'draw_gallery',
-    'draw_histograms', 'draw_identities', 'draw_label_maps', 'draw_lexicon_sizes', 'draw_meshes',
-    'draw_move_clouds', 'draw_moving_points', 'draw_paths', 'draw_precision_recall', 'draw_prior_coverage',
-    'draw_proposal_recall', 'draw_recall_by_size', 'draw_reliability', 'draw_score_by_cost', 'draw_slices',
-    'draw_surprisal', 'draw_sweep', 'draw_text_images', 'draw_track_scores', 'draw_translations',
-    'draw_warp_history', 'make_canvas', 'make_voc_palette', 'median_score', 'overlay_label_map', 'render_tracks',
-    'save_content',
+    'draw_confusion_matrix', 'draw_cost_parts', 'draw_curves', 'draw_detections', 'draw_domain_features',
+    'draw_errors', 'draw_example_weights', 'draw_feature_maps', 'draw_filters', 'draw_form_scores',
+    'draw_frame_probabilities', 'draw_gallery', 'draw_histograms', 'draw_identities', 'draw_label_maps',
+    'draw_lexicon_sizes', 'draw_mean_errors', 'draw_meshes', 'draw_move_clouds', 'draw_moving_points', 'draw_paths',
+    'draw_precision_recall', 'draw_prior_coverage', 'draw_proposal_recall', 'draw_recall_by_size', 'draw_reliability',
+    'draw_score_by_cost', 'draw_slices', 'draw_surprisal', 'draw_sweep', 'draw_text_images', 'draw_track_scores',
+    'draw_translations', 'draw_warp_history', 'make_canvas', 'make_voc_palette', 'mean_and_error', 'median_score',
+    'overlay_label_map', 'render_tracks', 'save_content',
 ]  # fmt: skip
 
 

@@ -21,6 +21,8 @@ from tqdm import tqdm
 from canon.errors import CanonError, UsageError
 from canon.train.workdir import replace_text
 
+SUMMARY = 'summary'  # begins the names of metrics of the run as a whole (`Experiment.summarise`)
+
 _log = logging.getLogger('canon')
 
 

@@ -23,7 +23,7 @@ from canon.train.figures import draw_figures
 from canon.train.finite import FiniteGuard
 from canon.train.guard import Stopper, Watchdog
 from canon.train.handover import measure_selected
-from canon.train.log import MetricsWriter, Progress
+from canon.train.log import SUMMARY, MetricsWriter, Progress, read_rows
 from canon.train.session import Fitted, Session
 from canon.train.statistics import evaluated_variables
 from canon.train.types import Config, Experiment, State
@@ -338,11 +338,25 @@ class TrainingSession(Session):
             self.progress.say('stopped on request while the finished run was evaluated; the same command does the rest')
             return 'stopped'
         if handover is not None:
-            self.final = handover.final
             step = int(state.step)
+            self.final = {**handover.final, 'metrics': handover.final['metrics'] | self._summarise(step)}
             self.checkpoints.amend(step, self._dump())
             draw_figures(self.experiment.evals, handover.sums, handover.variables, self.workdir, self.writer, step)
         return status
+
+    def _summarise(self, step: int) -> dict[str, float]:
+        """Computes and logs what the experiment makes of the log of the run, once: the first process, for all."""
+        summarise, known = self.experiment.summarise, (self.final or {}).get('metrics', {})
+        values = {name: value for name, value in known.items() if name.startswith(f'{SUMMARY}/')}
+        if summarise is None or values:  # a finished run that is called again has them
+            return values
+        if self.writer is not None:
+            summary = summarise(read_rows(self.writer.path))
+            values = {f'{SUMMARY}/{name}': float(value) for name, value in summary.items()}
+            if values:
+                self.writer.write(step, values)
+                self.progress.say('  '.join(f'{name} {value:.4g}' for name, value in values.items()))
+        return values if jax.process_count() == 1 else shard.gather_objects(values)[0]
 
     def _profile(self, step: int | None) -> None:
         """Starts and stops the trace at its steps; None ends it with the run."""

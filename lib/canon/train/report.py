@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from canon import plots
-from canon.train.log import read_rows
+from canon.train.log import SUMMARY, read_rows
 from canon.train.workdir import read_json, read_mapping
 
 _HIDDEN = ('seconds',)  # ends of the names that have no curve: the page states the time of a step
@@ -65,7 +65,7 @@ def _series(rows: list[dict]) -> dict[str, list[tuple[float, float]]]:
     series: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         for name, value in row.items():
-            if name != 'step' and not name.endswith(_HIDDEN):
+            if name != 'step' and not name.endswith(_HIDDEN) and not name.startswith(f'{SUMMARY}/'):
                 series.setdefault(name, []).append((row['step'], value))
     metrics = [name.rpartition('/')[2] for name in series]
     # A metric that both have, such as the loss, is what a reader compares first.

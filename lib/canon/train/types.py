@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -122,6 +122,9 @@ class Experiment(NamedTuple):
     about: what `run.json` records of the data (class names, shapes), so that the run can be used without them.
     read:  reads published weights for `run.init_from.path`: (path, {name: leaf} of parameters and mutable) -> {name:
            array}, or None for a path that it cannot read, such as a run's (`canon.weights.reader`).
+    summarise: optional, (rows of `metrics.jsonl`) -> {name: value}: figures of the run as a whole, such as the accuracy
+           of the evaluation that a rule selects. Computed once, after the last evaluation; a row and the final metrics
+           have them as 'summary/NAME'.
     """
 
     task: Task
@@ -131,3 +134,4 @@ class Experiment(NamedTuple):
     make_step: Callable[[Task, Any, int], Callable[[State, Batch], tuple[State, Mapping[str, Mean]]]] | None = None
     about: Mapping[str, Any] = {}
     read: Callable[[str, Mapping[str, Any]], Mapping[str, Any] | None] | None = None
+    summarise: Callable[[Sequence[Mapping[str, Any]]], Mapping[str, float]] | None = None

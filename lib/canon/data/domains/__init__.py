@@ -10,7 +10,13 @@
 The labels of the target are not in the batch, so that no training step can read them.
 """
 
-from canon.data.domains.digit_domains import coloured_digits, digit_styles, rotated_digits
+from canon.data.domains.digit_domains import (
+    coloured_digits,
+    digit_styles,
+    hog_digits,
+    label_shifted_digits,
+    rotated_digits,
+)
 from canon.data.domains.digit_images import DIGIT_STYLES, load_digit_images
 from canon.data.domains.domain_batches import Unlabelled, make_domain_batches
 from canon.data.domains.domain_folders import domain_folder, domain_lists
@@ -22,9 +28,11 @@ from canon.data.domains.domain_splits import (
     show_few,
     split_rows,
 )
+from canon.data.domains.relabelled import Relabelled, relabel
 
 __all__ = [
-    'DIGIT_STYLES', 'DOMAIN_SETS', 'Domains', 'Unlabelled', 'check_selection_split', 'coloured_digits', 'digit_styles',
-    'divide_by_class', 'domain_folder', 'domain_lists', 'draw_label_shift', 'load_digit_images', 'load_domains',
-    'make_domain_batches', 'named_sources', 'rotated_digits', 'show_few', 'split_rows',
+    'DIGIT_STYLES', 'DOMAIN_SETS', 'Domains', 'Relabelled', 'Unlabelled', 'check_selection_split', 'coloured_digits',
+    'digit_styles', 'divide_by_class', 'domain_folder', 'domain_lists', 'draw_label_shift', 'hog_digits',
+    'label_shifted_digits', 'load_digit_images', 'load_domains', 'make_domain_batches', 'named_sources', 'relabel',
+    'rotated_digits', 'show_few', 'split_rows',
 ]  # fmt: skip

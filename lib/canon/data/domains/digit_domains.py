@@ -10,6 +10,7 @@ import numpy as np
 from canon import named
 from canon.data.domains.digit_images import Style, load_digit_images
 from canon.data.domains.domain_sets import Domains
+from canon.data.domains.domain_splits import draw_label_shift, split_rows, take_rows
 from canon.data.images.geometry import recentre, rotation, warp
 from canon.data.pipeline import keys
 from canon.data.pipeline.source import Arrays, Info
@@ -79,8 +80,10 @@ def _rotate(digits: Arrays, rows: np.ndarray, angle: float) -> Arrays:
     images = digits.arrays['image'][rows]
     height, width = images.shape[1:3]
     matrix = recentre(rotation(angle), width / 2, height / 2)
-    # Angle 0 is not resampled, so that it is the set itself, bit for bit.
-    rotated = np.stack([warp(image, matrix, (height, width)) for image in images]) if angle else images
+    # Angle 0 is not resampled, so that it is the set itself, bit for bit; otherwise all images are channels of one.
+    stacked = np.moveaxis(images[..., 0], 0, -1)
+    rotated = np.moveaxis(warp(stacked, matrix, (height, width)), -1, 0)[..., None] if angle else images
+    rotated = np.ascontiguousarray(rotated)  # batches gather whole images
     fields = {'image': rotated, 'label': digits.labels()[rows], 'angle': np.full(len(rows), angle, np.float32)}
     return Arrays(fields, digits.info._replace(name=f'{digits.info.name} at {angle:g} degrees', total=len(rows)))
 
@@ -92,6 +95,7 @@ def coloured_digits(
     style: Style = 'uci',
     size: Size = 14,
     grey: bool = False,
+    shares: tuple[named.Positive, ...] | None = None,
     seed: int = 0,
 ) -> Domains:
     """Makes IRM's coloured digits, a domain per probability that the colour contradicts the label.
@@ -114,14 +118,19 @@ def coloured_digits(
       'digit' int64 [].
 
     Raises:
-      UsageError: there are no probabilities, one occurs twice or is not in [0, 1].
+      UsageError: there are no probabilities, one occurs twice or is not in [0, 1], or shares do not fit them.
     """
     for flip in flips:
         named.check(flip, named.Probability, 'flips')
     if not flips or len(set(flips)) != len(flips):
         raise UsageError(f'flips={tuple(flips)} must be different probabilities, at least one')
+    if shares is not None and len(shares) != len(flips):
+        raise UsageError(f'shares={tuple(shares)} must give each of the {len(flips)} flips a share')
     digits = load_digit_images(style, split, size)
-    parts = _divide(len(digits), len(flips), seed)
+    if shares is None:
+        parts = _divide(len(digits), len(flips), seed)
+    else:
+        parts = split_rows(len(digits), [share / sum(shares) for share in shares], seed)
     made = {}
     for number, (flip, rows) in enumerate(zip(flips, parts, strict=True)):
         rng = keys.stream('coloured digits', seed, number)
@@ -139,3 +148,71 @@ def _colour(digits: Arrays, rows: np.ndarray, flip, label_noise, grey: bool, rng
     fields = {'image': image, **{'label': label, 'colour': colour, 'digit': digit}}
     info = Info(f'coloured {digits.info.name}', digits.info.split, 2, ('0-4', '5-9'), len(rows))
     return Arrays({k: v if k == 'image' else v.astype(np.int64) for k, v in fields.items()}, info)
+
+
+def label_shifted_digits(
+    split: str = 'train',
+    style: Style = 'uci',
+    shares: tuple[named.NonNegative, ...] = (10, 10, 10, 10, 10, 1, 1, 1, 1, 1),
+    size: Size = 16,
+    seed: int = 0,
+) -> Domains:
+    """Makes two domains that differ in the shares of their classes alone.
+
+    Args:
+      split: 'train', 'test' or 'all'; may be sliced.
+      style: of the digits, see `load_digit_images`.
+      shares: of the ten classes in the domain 'shifted', in proportion; 'balanced' has them as they are.
+      size: height and width of the images.
+      seed: of the division into two halves and of the choice.
+
+    Returns:
+      'balanced' and 'shifted', without a digit in common.
+
+    Raises:
+      UsageError: the shares do not fit ten classes, or leave one without examples.
+    """
+    digits = load_digit_images(style, split, size)
+    halves = [take_rows(digits, rows) for rows in _divide(len(digits), 2, seed)]
+    return Domains({'balanced': halves[0], 'shifted': draw_label_shift(halves[1], shares, seed)})
+
+
+def hog_digits(
+    split: str = 'train',
+    style: Style = 'uci',
+    size: Size = 16,
+    orientations: named.Count = 8,
+    cell: named.Count = 4,
+    disjoint: bool = True,
+    seed: int = 0,
+) -> Domains:
+    """Makes two domains of different dimension: images, and histograms of oriented gradients (Dalal & Triggs 2005).
+
+    Args:
+      split: 'train', 'test' or 'all'; may be sliced.
+      style: of the digits, see `load_digit_images`.
+      size: height and width of the images.
+      orientations: bins of each histogram.
+      cell: side of the cells in pixels; blocks of 2x2 cells are normalised together (L2-Hys, by scikit-image).
+      disjoint: whether each digit is in one domain alone; otherwise row i of both is the same digit.
+      seed: of the division.
+
+    Returns:
+      'images', uint8 [size, size, 1], and 'hog', uint8 [1, D, 1], the histograms times 255.
+
+    Raises:
+      UsageError: the images have no block of 2x2 cells.
+    """
+    if size < 2 * cell:
+        raise UsageError(f'size={size} has no block of 2x2 cells; give cell={size // 2} or less')
+    from skimage.feature import hog  # takes half a second
+
+    digits = load_digit_images(style, split, size)
+    parts = _divide(len(digits), 2, seed) if disjoint else [np.arange(len(digits))] * 2
+    images, others = (take_rows(digits, rows) for rows in parts)
+    options = dict(orientations=orientations, pixels_per_cell=(cell, cell), cells_per_block=(2, 2), block_norm='L2-Hys')
+    rows = np.stack([hog(image[..., 0], **options) for image in others.arrays['image']])
+    # Entries of a block of norm 1 are in [0, 1]: batches hold a byte per value, as of images.
+    vectors = np.rint(255 * np.clip(rows, 0, 1)).astype(np.uint8)[:, None, :, None]
+    described = Arrays({'image': vectors, 'label': others.labels()}, others.info)
+    return Domains({'images': images, 'hog': described})

@@ -1,0 +1,32 @@
+"""ADDA in two stages, from drawn digits to handwritten ones, whose labels it never sees.
+
+    ./launch.sh run configs/adaptation/adda_digits.py
+
+The first stage learns the drawn digits. The second one begins from it and keeps it as a frozen copy; the encoder of the
+target learns to make a discriminator take its features for those of the copy. Not measured yet.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.adaptation._digits import make_config
+
+
+def get_config(arg: str = '') -> ConfigDict:
+    smoke = arg == 'smoke'
+    config = make_config(dict(name='source_only'), at_least=0.45, smoke=smoke)
+    # The copy's parameters are those of the first stage.
+    copied = (('^frozen/params/', ''), ('^frozen/batch_stats/', 'batch_stats/'))
+    with config.unlocked():
+        config.experiment = 'staged'
+        config.stages = dict(
+            experiment='adaptation',
+            chain=('source', 'adapt'),
+            source=dict(run=dict(steps=200 if smoke else 1000)),
+            adapt=dict(
+                method=dict(name='adda'),
+                tx=dict(learning_rate=dict(init=2e-4)),  # below that of the source: the encoder must stay near the copy
+                run=dict(init_from=dict(stage='source', rules=copied)),
+            ),
+        )
+        config.run.steps = 200 if smoke else 1000  # of the adversarial stage
+    return config
