@@ -1,5 +1,7 @@
 """SWAD's average against the algorithm on a list of all iterates, and an optimizer that begins again."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 from canon.errors import UsageError
 
-PARAMS = {'w': jnp.array([1.0, -2.0])}
+PARAMS: Any = {'w': jnp.array([1.0, -2.0])}
 
 
 def average_by_hand(iterates, losses, start_patience, end_patience, ratio):
@@ -36,12 +38,13 @@ def test_the_average_is_that_of_the_algorithm(optim, patiences):
     for trial in range(12):
         noise = rng.uniform(0.7, 1.3, 12)
         losses = ((np.arange(12) - 5.0) ** 2 / 10 + 1) * noise if trial % 3 else np.arange(12.0, 0, -1)
-        params, state, iterates = PARAMS, tx.init(PARAMS), []
+        params: Any = PARAMS
+        state, iterates = tx.init(PARAMS), []
         for i, loss in enumerate(losses):
             visited = []
             for _ in range(1 + i % 3):  # segments of different length count by their updates
                 updates, state = update({'w': jnp.asarray(rng.normal(size=2), jnp.float32)}, state, params)
-                params = optax.apply_updates(params, updates)
+                params = jax.tree.map(jnp.add, params, updates)
                 visited.append(np.asarray(params['w'], np.float64))
             iterates.append(np.array(visited))
             if i < len(losses) - 1:

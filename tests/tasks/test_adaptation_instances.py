@@ -72,7 +72,7 @@ def test_weights_of_classes_from_any_classifier(pair):
     weights = adaptation.make_ratio('label_shift')(*outputs, labels)
     np.testing.assert_allclose(weights, np.where(labels == 1, 1.5, 0.5))
     with pytest.raises(UsageError, match='reads the predictions of a finished run, not pixels'):
-        adaptation.weigh_source(*pair, adaptation.make_ratio('label_shift'))
+        adaptation.weigh_source(pair[0], pair[1], adaptation.make_ratio('label_shift'))
     with pytest.raises(UsageError, match='do not tell the classes apart'):
         transfer.estimate_class_weights(np.zeros(4), np.array([0, 1, 0, 1]), np.zeros(3), 2)
     with pytest.raises(UsageError, match='class 1 has no example'):

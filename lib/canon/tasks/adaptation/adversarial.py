@@ -139,7 +139,7 @@ def _discriminate(
 # --- two classifiers -------------------------------------------------------------------------------------------------
 
 
-def mcd(weight: NonNegative = 1.0, steps: Annotated[int, named.Range(0)] = 0) -> Method:
+def mcd(weight: NonNegative = 1.0, steps: Annotated[int, named.Range(0)] = 4) -> Method:
     """Maximises the discrepancy of two classifiers on the target and minimises it by the features: Saito et al. 2018.
 
     With `steps` the three steps of the paper (section 3.3), each an update of its own on the same batch, which need
@@ -154,7 +154,8 @@ def mcd(weight: NonNegative = 1.0, steps: Annotated[int, named.Range(0)] = 0) ->
 
     Args:
       weight: of the discrepancy, 1 in the paper.
-      steps: n, updates of the extractor in C; 4 in most experiments of the paper.
+      steps: n, updates of the extractor in C; 4 is the default of the authors' code. 0 is the form with a gradient
+        reversal, their `--one_step`.
     """
 
     def reverse(evaluation):
