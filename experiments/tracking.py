@@ -7,7 +7,7 @@ Nothing is trained here. Learnt parts come from the folders of other runs, or fr
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,16 @@ def offline(config: ConfigDict) -> ConfigDict:
     return sequences.use_digits(config)
 
 
+def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
+    """Returns the experiment without its own sequences, which a user's sequence needs none of."""
+    return make(offline(config))
+
+
 def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str) -> Iterator[Prediction]:
     """Tracks the sequence of a MOT folder, of a folder of frames or of a video: a file of results and an MP4.
 
-    A folder with det/det.txt has its detections. For frames alone, config.detector names a trained detector.
+    A folder with det/det.txt, or a file of detections, has its own. For frames alone, config.detector names a trained
+    detector.
     """
     config = apply_form(config)
     system, settings = _bind_system(config, {}), _read_evaluation(config, min(config.data.evals))
@@ -124,6 +130,11 @@ def _bind_detector(config: ConfigDict, stages: Mapping[str, Path]) -> tuple[Any,
     folder = sequences.find_run(config.get('detector'), stages, 'detector')
     if folder is None:
         return None, None
+    return _load_detector(folder)
+
+
+@lru_cache(maxsize=1)  # a prediction binds the system after the experiment that evaluates it: the weights are read once
+def _load_detector(folder: Path) -> tuple[Any, tuple[str, ...]]:
     from experiments import detection
 
     own, experiment, params, mutable = sequences.read_run(folder, 'detection', 'detector')

@@ -31,7 +31,7 @@ def stack_parts(parts: Sequence[Array], axis: Literal[-1, -2]) -> Array:
         for i, part in enumerate(parts):
             stacked[..., i] = part
         return stacked
-    # In memory the parts lie one after the other: arithmetic on a part is then twice as fast as on strided rows of four.
+    # In memory the parts lie one after the other: arithmetic on a part is then twice as fast as on strided rows.
     memory = np.empty((len(parts), *first.shape), first.dtype)
     for i, part in enumerate(parts):
         memory[i] = part

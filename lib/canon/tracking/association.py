@@ -189,6 +189,7 @@ def associate(rule: Rule, affinity: Array, min_affinity: float, levels: Array) -
     return match_mutual_best(gated, None if rule == 'greedy' else 1)
 
 
+# `backend.jit` is for programs with convolutions, and looks at the device, which an import must not.
 @jax.jit
 def _compute_plan(weights: jax.Array, unmatched: jax.Array) -> jax.Array:
     return sinkhorn(weights, temperature=0.05, unmatched=unmatched)

@@ -186,14 +186,19 @@ def draw_identity_chart(overlaps: Any, min_iou: float, title: str = '') -> Any:
     return plots.draw_identities(present, covered, switches, SWITCH_CAUSES, f'{title}: tracks of each object')
 
 
-def make_video(
-    sequence: TrackSequence, tracks: TrackTable, settings: TrackingEvaluation, frames: int | None = None
-) -> Any:
-    """Makes the video of the first frames of a sequence, on a blank canvas where it has no pictures."""
-    length = min(sequence.info.length, settings.video_frames if frames is None else frames)
+def make_video(sequence: TrackSequence, tracks: TrackTable, settings: TrackingEvaluation, min_side: int = 0) -> Any:
+    """Makes the video of the first frames of a sequence, on a blank canvas where it has no pictures.
+
+    Args:
+      sequence: whose pictures are shown.
+      tracks: of it.
+      settings: number of frames, scale and trails.
+      min_side: smaller pictures are enlarged to it by a whole factor, so that ids do not hide what they name.
+    """
+    length = min(sequence.info.length, settings.video_frames)
     canvas = plots.make_canvas(tracks, sequence.info.height, sequence.info.width)
     read = canvas if sequence.frames is None else sequence.read_frame
-    options = dict(trail=settings.trail, scale=settings.video_scale)
+    options = dict(trail=settings.trail, scale=settings.video_scale, min_side=min_side)
     render = partial(plots.render_tracks, read, tracks, range(length), **options)
     return plots.TrackVideo(render, min(sequence.info.frame_rate or 20.0, 50.0))
 

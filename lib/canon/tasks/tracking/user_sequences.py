@@ -23,6 +23,7 @@ from canon.data.tracking import (
 from canon.errors import UsageError
 from canon.tasks.tracking.evaluation import TrackingEvaluation, make_video, write_results
 
+_MIN_SIDE = 320  # pixels of the shorter side of a video that is written
 _VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.gif')
 
 
@@ -59,7 +60,7 @@ def list_result_files(sequence: TrackSequence, tracks: TrackTable, settings: Tra
     for suffix in suffixes.get(settings.results, ('.txt',)):
         files[f'{info.name}{suffix}'] = _ResultFile(partial(write_results, info=info, tracks=tracks), settings, suffix)
     if settings.video_frames:
-        files[f'{info.name}.mp4'] = make_video(sequence, tracks, replace(settings, video_frames=info.length))
+        files[f'{info.name}.mp4'] = make_video(sequence, tracks, replace(settings, video_frames=info.length), _MIN_SIDE)
     return files
 
 
