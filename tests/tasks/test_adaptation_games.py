@@ -3,10 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from canon import optim
 from canon.errors import UsageError
+from canon.optim.core import path_name
 from canon.tasks import adaptation
 from canon.tasks.adaptation.turns import select_owned
 from canon.train import Experiment, fit, init_state, make_step
@@ -119,14 +121,29 @@ def test_turns_need_their_step_and_their_leaves():
     with pytest.raises(UsageError, match='moves in turns: give the experiment make_step'):
         make_step(task, tx, 0)(state, DATA[0])
     assert adaptation.adaptation_step(NETWORK, make_input, adaptation.make_method('dann')) is None
-    partition = optim.partition({'^extractor/': optim.momentum(0.1), '.': optim.adam(0.1)})
-    chosen, others = (jax.tree.map(lambda x, v=v: np.full(x.shape, v), partition.init(state.params)) for v in (1, 2))
-    mixed = select_owned('^extractor/', state.params, chosen, others)
-    owned = {leaf.ravel()[0]: leaf.shape for leaf in jax.tree.leaves(mixed)}
-    assert set(owned) == {1, 2}
-    extractor, rest = (jax.tree.leaves(group) for group in mixed.groups.values())
-    assert [leaf.flat[0] for leaf in extractor if leaf.ndim] == [1, 1]
-    assert {leaf.flat[0] for leaf in rest} == {2}
+
+
+@pytest.mark.parametrize(
+    'tx',
+    [
+        optim.partition({'^extractor/': optim.momentum(0.1), '.': optim.adam(0.1)}),
+        optim.soap(0.1),  # its factors have other shapes than the parameters
+        optax.chain(optim.clip_by_global_norm(1.0), optim.adam(0.1), optim.ema(0.9)),
+    ],
+    ids=['partition', 'soap', 'chain'],
+)
+def test_each_leaf_of_the_optimizer_belongs_to_its_player(tx):
+    params = {'extractor': {'kernel': jnp.ones((2, 3))}, 'classifier': {'kernel': jnp.ones((3, 2))}}
+    state = jax.eval_shape(tx.init, params)
+    chosen, others = (jax.tree.map(lambda x, v=v: v, state) for v in ('chosen', 'others'))
+    mixed = select_owned('^extractor/', params, chosen, others)
+    for path, leaf in jax.tree_util.tree_flatten_with_path(mixed)[0]:
+        words = path_name(path).split('/')
+        owned = 'kernel' in words and words[words.index('kernel') - 1] == 'extractor'
+        assert leaf == ('chosen' if owned else 'others'), path
+    bucket = optim.bucket_leaves(optim.adam(0.1)).init(params)
+    with pytest.raises(UsageError, match='bucket_leaves joins parameters'):
+        select_owned('.', params, bucket, bucket)
 
 
 # --- ADDA ------------------------------------------------------------------------------------------------------------

@@ -7,11 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import tree_map_with_path
+from jax.tree_util import tree_flatten_with_path, tree_map_with_path
 
+from canon.errors import UsageError
 from canon.models.domain_adversarial import AdaptationNetwork
 from canon.named import compile_pattern
-from canon.optim.core import path_name
+from canon.optim.core import BUCKETS, path_name
 from canon.tasks.adaptation.forward import MakeInput, make_loss
 from canon.tasks.adaptation.methods import Method, Player
 from canon.train import State, Task, make_step
@@ -100,8 +101,8 @@ def _make_gradient(loss: Callable, pattern: str, number: int) -> Callable:
 def select_owned(pattern: str, params: Any, chosen: Any, others: Any, counts: bool = False) -> Any:
     """Returns a tree with the leaves of `chosen` for the parameters that match, and those of `others` for the rest.
 
-    The trees are like the parameters, or an optimizer's state. A leaf belongs to the parameter whose path is the
-    longest suffix of its own, if their shapes are equal.
+    The trees are like the parameters, or an optimizer's state: a leaf belongs to the parameter whose path is part of
+    its own.
 
     Args:
       pattern: regex of paths.
@@ -109,19 +110,28 @@ def select_owned(pattern: str, params: Any, chosen: Any, others: Any, counts: bo
       chosen: a tree.
       others: a tree of the same structure.
       counts: whether leaves that belong to no parameter, such as the count of updates, are those of `chosen`.
+
+    Raises:
+      UsageError: the state joins parameters of several players in one leaf.
     """
-    shapes = {path_name(path): jnp.shape(leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]}
+    paths = {tuple(path_name(path).split(SPLIT)) for path, _ in tree_flatten_with_path(params)[0]}
     matches = compile_pattern(pattern, 'pattern').search
 
     def select(path, own, other):
-        owner = _find_owner(path_name(path), shapes, jnp.shape(own))
-        return own if (counts if owner is None else matches(owner)) else other
+        owner = _find_owner(tuple(path_name(path).split(SPLIT)), paths)
+        return own if (counts if owner is None else matches(SPLIT.join(owner))) else other
 
     return tree_map_with_path(select, chosen, others)
 
 
-def _find_owner(name: str, shapes: Mapping[str, tuple], shape: tuple) -> str | None:
-    words = name.split(SPLIT)
-    suffixes = (SPLIT.join(words[start:]) for start in range(len(words)))  # the longest first
-    owner = next((suffix for suffix in suffixes if suffix in shapes), None)
-    return owner if owner is not None and shapes[owner] == shape else None
+def _find_owner(words: tuple[str, ...], paths: set[tuple[str, ...]]) -> tuple[str, ...] | None:
+    """Returns the path of a parameter that is part of another path, None if there is none."""
+    if BUCKETS in words:
+        raise UsageError('tx: bucket_leaves joins parameters that move in different turns; remove it')
+    # Of several the longest: a parameter `kernel` may be next to `layer/kernel`.
+    windows = (words[a:b] for size in range(len(words), 0, -1) for a, b in _list_windows(len(words), size))
+    return next((window for window in windows if window in paths), None)
+
+
+def _list_windows(count: int, size: int) -> list[tuple[int, int]]:
+    return [(start, start + size) for start in range(count - size + 1)]
