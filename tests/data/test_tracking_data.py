@@ -196,6 +196,9 @@ def test_bad_truth_and_detections_of_mot_are_named(tmp_path):
     path.write_bytes(b'2,-1,2,2,3,4,1,-1,-1,-1\n1,-1,2,2,3,4,1,-1,-1,-1\n')
     with pytest.raises(UsageError, match='line 2: frame 1 follows frame 2; detections are in order of frames'):
         tracking.read_mot_detections(path)
+    path.write_bytes(b'999999999,-1,2,2,3,4,1,-1,-1,-1\n')
+    with pytest.raises(UsageError, match='line 1: frame 999999999; sequences have at most 10000000 frames'):
+        tracking.read_mot_detections(path)
     with pytest.raises(UsageError, match='there is no file'):
         tracking.read_mot_detections(tmp_path / 'g.txt')
 
@@ -207,6 +210,8 @@ def test_bad_truth_and_detections_of_mot_are_named(tmp_path):
         (lambda p: (p / 'seqinfo.ini').write_text(SEQINFO.replace('=4\n', '=5\n')), 'has 4 images, and the sequence'),
         (lambda p: (p / 'seqinfo.ini').write_text(SEQINFO.replace('=48', '=64')), 'is 64x48, and seqinfo.ini says'),
         (lambda p: (p / 'seqinfo.ini').write_text('[Sequence]\nname=x\n'), r"expected \[Sequence\] with seqLength"),
+        (lambda p: (p / 'seqinfo.ini').write_text(SEQINFO.replace('=64', '=-64')), 'imWidth=-64 must be above 0'),
+        (lambda p: (p / 'seqinfo.ini').write_text(SEQINFO.replace('=30', '=0')), 'frameRate=0 must be above 0'),
         (lambda p: (p / 'seqinfo.ini').write_text('seqLength=3\n'), r'expected \[Sequence\] with seqLength'),
         (lambda p: [(p / f).unlink() for f in ('gt/gt.txt', 'det/det.txt')], 'neither gt/gt.txt nor det/det.txt'),
     ],
@@ -307,6 +312,9 @@ def test_kitti_labels(tmp_path):
     assert regions.boxes[1].tolist() == [1, 2, 3, 4]
     (tmp_path / 'training/evaluate_tracking.seqmap.training').write_text('0000 empty 000000 000154\n')
     assert tracking.kitti_tracking(str(tmp_path))[0].info.length == 154
+    (tmp_path / 'training/evaluate_tracking.seqmap.training').write_text('0000 empty 000000 000000\n')
+    with pytest.raises(UsageError, match='line 1: expected a name, a word, 000000 and the number of frames'):
+        tracking.kitti_tracking(str(tmp_path))
     for name, neighbours in (('car', ('car', 'van')), ('pedestrian', ('pedestrian', 'person'))):
         assert tuple(tracking.KITTI_CLASSES[i] for i in presets._KITTI_NEIGHBOURS[name]) == neighbours
 
@@ -424,6 +432,11 @@ def test_detrac_truth_and_detections(tmp_path):
     assert detections.frames.tolist() == [0, 0, 6]
     assert detections.boxes[0].tolist() == [10, 20, 40, 60]
     assert detections.scores.tolist() == [0.98, 0.5, 0.4]
+
+
+def test_a_missing_folder_of_detections_of_detrac_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"detections='.*/none' is not a folder"):
+        tracking.ua_detrac(str(tmp_path), detections=str(tmp_path / 'none'))
 
 
 def test_detrac_results_are_written_and_read(tmp_path):

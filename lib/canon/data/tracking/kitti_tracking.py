@@ -70,9 +70,9 @@ def read_kitti_seqmap(path: str | Path) -> dict[str, int]:
     lengths = {}
     for number, line in enumerate(track_files.read_text(path).splitlines(), 1):
         fields = line.split()
-        if fields and (len(fields) < 4 or not fields[3].isdigit()):
+        if fields and (len(fields) < 4 or not fields[3].isdigit() or not int(fields[3])):
             raise UsageError(
-                f'{path} line {number}: expected a name, a word, and the first and last frame, got {line!r}'
+                f'{path} line {number}: expected a name, a word, 000000 and the number of frames, got {line!r}'
             )
         if fields:
             lengths[fields[0]] = int(fields[3])

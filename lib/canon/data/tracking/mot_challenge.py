@@ -152,8 +152,10 @@ def read_seqinfo(path: str | Path) -> SequenceInfo:
     except (configparser.Error, KeyError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f'{path}: expected [Sequence] with seqLength and numbers ({reason})') from error
-    if length < 1:
-        raise UsageError(f'{path}: seqLength={length} must be at least 1')
+    named = {'seqLength': length, 'frameRate': info.frame_rate, 'imHeight': info.height, 'imWidth': info.width}
+    for key, value in named.items():
+        if value is not None and not value > 0:
+            raise UsageError(f'{path}: {key}={value:g} must be above 0')
     return info
 
 

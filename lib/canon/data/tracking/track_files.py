@@ -14,6 +14,7 @@ from canon.data.tracking.tables import DETECTION, TrackTable, make_table
 from canon.errors import UsageError
 
 _NUMBER = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf(inity)?)', re.IGNORECASE)
+_MOST_FRAMES = 10_000_000  # four days at 30 per second: a larger number is another column
 
 
 def read_text(path: str | Path) -> str:
@@ -141,11 +142,13 @@ def build_table(
             '(are the last two numbers corners where a width and a height are expected, or the reverse?)'
         )
     last = first_frame + length - 1 if length is not None else None
-    outside = (frames < first_frame) | (frames > last if last is not None else False)
+    outside = (frames < first_frame) | (frames > (last if last is not None else _MOST_FRAMES))
     if outside.any():
         row = int(outside.argmax())
         if frames[row] < first_frame:
             raise UsageError(f'{name_line(row)}: frame {frames[row]}; the format counts frames from {first_frame}')
+        if last is None:
+            raise UsageError(f'{name_line(row)}: frame {frames[row]}; sequences have at most {_MOST_FRAMES} frames')
         raise UsageError(
             f'{name_line(row)}: frame {frames[row]}, and the sequence has frames {first_frame} to {last}; is the file '
             'of another sequence?'

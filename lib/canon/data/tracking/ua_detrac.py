@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from canon.data.text import text_files
 from canon.data.tracking import track_files
 from canon.data.tracking.tables import IgnoredRegions, SequenceInfo, TrackSequence, TrackTable
 from canon.data.tracking.track_sequences import TrackSequences, list_sequences
@@ -40,6 +41,8 @@ def ua_detrac(
     Raises:
       UsageError: a file is missing, or cannot be read.
     """
+    if detections is not None and not text_files.expand_path(detections).is_dir():
+        raise UsageError(f'ua_detrac: detections={detections!r} is not a folder; give that of NAME_Det_DETECTOR.txt')
     files = list_sequences(path, split, 'ua_detrac', 'files NAME.xml', lambda p: p.suffix.lower() == '.xml')
     return TrackSequences('ua_detrac', split, [lambda p=p: _read_sequence(p, detections, images) for p in files])
 
