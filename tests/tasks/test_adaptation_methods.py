@@ -9,6 +9,7 @@ import pytest
 from canon import nn, optim
 from canon.errors import UsageError
 from canon.tasks import adaptation
+from canon.tasks.adaptation import methods
 from canon.train import At, Experiment, fit, init_state, make_step
 from tests.quick import quick_jit
 from tests.tasks.small_domains import (
@@ -156,6 +157,27 @@ def test_irm_of_the_authors_is_divided_by_its_weight():
         value, _, values = compute_loss(task, params, mutable, batch, step)
         np.testing.assert_allclose(value, (risks + norm + weight * penalties) / weight, rtol=1e-5)
         np.testing.assert_allclose(values['penalty'].value, penalties, rtol=1e-4)
+
+
+@pytest.mark.parametrize('kernels', ['tllib', 'dan', 'domainbed'])
+def test_the_kernels_of_mmd(kernels):
+    method = adaptation.make_method('mmd', weight=1.0, unbiased=False, kernels=kernels)
+    rng = np.random.default_rng(2)
+    rows = rng.normal(size=(5, 3)), 0.5 * rng.normal(size=(4, 3)) + 1
+    none = dict(logits=None, second_logits=None, mask=None)
+    outputs = [methods.DomainOutputs(jnp.asarray(x), labels=y, **none) for x, y in zip(rows, (0, None), strict=True)]
+    evaluation = methods.Evaluation(dict(zip('ab', outputs, strict=True)), *[None] * 6)  # ty: ignore[invalid-argument-type]
+    assert method.align is not None
+    value, _ = method.align(evaluation)
+    everything = np.concatenate(rows)
+    squares = ((everything[:, None] - everything) ** 2).sum(-1)
+    if kernels == 'domainbed':
+        kernel = sum(np.exp(-(10.0**power) * squares) for power in range(-3, 4))
+    else:
+        widths = range(-3, 2) if kernels == 'tllib' else range(-8, 9)
+        kernel = np.mean([np.exp(-squares / (2 * 2.0**power * squares.mean())) for power in widths], 0)
+    expected = kernel[:5, :5].mean() + kernel[5:, 5:].mean() - 2 * kernel[:5, 5:].mean()
+    np.testing.assert_allclose(value, expected, rtol=1e-4)
 
 
 # --- instances -------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,11 @@ from canon import losses, named
 from canon.tasks.adaptation.methods import DomainOutputs, Method, NonNegative, list_pairs, require_unlabelled
 
 
-def mmd(weight: NonNegative = 1.0, unbiased: bool = True) -> Method:
+def mmd(
+    weight: NonNegative = 1.0,
+    unbiased: bool = True,
+    kernels: Literal['tllib', 'dan', 'domainbed'] = 'tllib',
+) -> Method:
     """Adds the multi-kernel MMD of the features: Long et al. 2015 (DAN).
 
     The width of the kernels follows the features, so that features that are all equal have the discrepancy 0: on drawn
@@ -20,10 +25,24 @@ def mmd(weight: NonNegative = 1.0, unbiased: bool = True) -> Method:
     Args:
       weight: of the discrepancy.
       unbiased: whether the U-statistic is taken; otherwise the V-statistic, which is never negative.
+      kernels: squared widths in units of the mean squared distance, 2^-3 .. 2^1 ('tllib') or 2^-8 .. 2^8 ('dan'); or
+        the sum of exp(-gamma d^2), gamma = 0.001 .. 1000, whose widths do not follow the features ('domainbed', with
+        `unbiased=False` there).
     """
     estimator = 'unbiased' if unbiased else 'biased'
-    scales = losses.discrepancies.TLLIB_SCALES
-    return _pairwise(weight, lambda a, b: losses.mmd(a.features, b.features, scales, estimator))
+    fixed = kernels == 'domainbed'
+    gammas = losses.discrepancies.DOMAINBED_GAMMAS
+    scales = {
+        'tllib': losses.discrepancies.TLLIB_SCALES,
+        'dan': losses.discrepancies.DAN_SCALES,
+        'domainbed': tuple(1 / (2 * gamma) for gamma in gammas),
+    }[kernels]
+
+    def discrepancy(a, b):
+        value = losses.mmd(a.features, b.features, scales, estimator, 1.0 if fixed else None)
+        return len(gammas) * value if fixed else value  # DomainBed adds its kernels up
+
+    return _pairwise(weight, discrepancy)
 
 
 def jan(weight: NonNegative = 1.0) -> Method:
