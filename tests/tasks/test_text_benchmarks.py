@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -153,6 +154,14 @@ def test_lexica(tmp_path, caplog):
         assert scores['word_accuracy'].value == expected['word_accuracy'].value
     with pytest.raises(UsageError, match='first has no lexicon of its own for every image'):
         make([TextBenchmark('first', FIRST, '', 'own')])
+    # A set that is read in both ways counts once.
+    evaluator = benchmark_evaluator(task, [near, TextBenchmark('free', source)], ALPHABET, 4, **options)
+    sums = jax.tree.map(lambda *sums: sum(sums), *(evaluator.measure(*VARIABLES, batch) for batch in evaluator.data))
+    with caplog.at_level(logging.INFO, 'canon'):
+        measured = evaluator.finish(sums)
+    assert measured['all/character_error_rate'] == measured['free/character_error_rate']
+    assert measured['all/character_error_rate'] != measured['noise/character_error_rate']
+    assert '| all   | without a lexicon' in caplog.text
 
 
 def test_names_of_benchmarks():

@@ -173,7 +173,7 @@ def benchmark_evaluator(
     """Evaluates a task on several sets and logs one table: set, variant, images, words right, CER, WER, NED.
 
     The metrics are those of `canon.metrics.score_texts` for each set, as `IIIT5K/word_accuracy_36`, and for all words
-    together, as `all/word_accuracy_36`.
+    together, as `all/word_accuracy_36`: those of the sets that are read without a lexicon, if there are such.
 
     Args:
       task: a `recognition_task`, or another one whose outputs `decode` reads.
@@ -228,7 +228,7 @@ def benchmark_evaluator(
         return {b.name: scores if i == number else nothing for i, b in enumerate(benchmarks)}
 
     def finish(sums):
-        sums = {**sums, _ALL: functools.reduce(add, sums.values())}
+        sums = {**sums, _ALL: functools.reduce(add, [sums[b.name] for b in _select_total(benchmarks)])}
         logging.getLogger('canon').info('%s', format_benchmarks(described, sums, compare))
         return {f'{name}/{metric}': mean.value for name, scores in sums.items() for metric, mean in scores.items()}
 
@@ -247,9 +247,11 @@ def format_benchmarks(
     """
     texts = {'alphanumeric': '36 characters, case-insensitive', 'exact': 'exact texts'}[compare]
     rows = [['set', 'variant', 'images', 'left out', *_COLUMNS.values()]]
-    dropped = [sum(getattr(benchmark.source, 'dropped', {}).values()) for benchmark in benchmarks]
-    sets = [(b.name, b.variant, count) for b, count in zip(benchmarks, dropped, strict=True)]
-    for name, variant, left_out in [*sets, *([(_ALL, '', sum(dropped))] if _ALL in sums else [])]:
+    dropped = {b.name: sum(getattr(b.source, 'dropped', {}).values()) for b in benchmarks}
+    sets = [(b.name, b.variant, dropped[b.name]) for b in benchmarks]
+    counted = _select_total(benchmarks)
+    total = _ALL, '' if len(counted) == len(sets) else 'without a lexicon', sum(dropped[b.name] for b in counted)
+    for name, variant, left_out in [*sets, *([total] if _ALL in sums else [])]:
         scores = sums[name]
         count = float(scores['word_accuracy'].weight)
         values = [float(scores[metric].value) if float(scores[metric].weight) else np.nan for metric in _COLUMNS]
@@ -263,6 +265,11 @@ def format_benchmarks(
     ]
     lines.insert(1, '|' + '|'.join('-' * (width + 2) for width in widths) + '|')
     return '\n'.join((f'CER, WER and NED of {texts}', *lines))
+
+
+def _select_total(benchmarks: Sequence[TextBenchmark]) -> list[TextBenchmark]:
+    """Returns the sets that count for all words together: a set is often read twice, without and with a lexicon."""
+    return [b for b in benchmarks if b.lexicon == 'none'] or list(benchmarks)
 
 
 def _shorten(value: Any) -> str:
