@@ -1,5 +1,7 @@
 """Methods of generalisation, of weighted sources and of fine-tuning, against their formulas in double precision."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -164,7 +166,7 @@ def test_the_kernels_of_mmd(kernels):
     method = adaptation.make_method('mmd', weight=1.0, unbiased=False, kernels=kernels)
     rng = np.random.default_rng(2)
     rows = rng.normal(size=(5, 3)), 0.5 * rng.normal(size=(4, 3)) + 1
-    none = dict(logits=None, second_logits=None, mask=None)
+    none: Any = dict(logits=None, second_logits=None, mask=None)
     outputs = [methods.DomainOutputs(jnp.asarray(x), labels=y, **none) for x, y in zip(rows, (0, None), strict=True)]
     evaluation = methods.Evaluation(dict(zip('ab', outputs, strict=True)), *[None] * 6)  # ty: ignore[invalid-argument-type]
     assert method.align is not None

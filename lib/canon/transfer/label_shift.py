@@ -1,4 +1,4 @@
-"""Weights of classes for a target whose classes occur in other proportions: the shift that alignment of features cannot undo."""
+"""Weights of classes for a target whose classes occur in other proportions, which no alignment of features undoes."""
 
 from __future__ import annotations
 
