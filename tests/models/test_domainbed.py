@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from canon import models
 
@@ -26,6 +27,7 @@ def convolve(x, kernel, stride):
     return np.einsum('bhwcij,ijcf->bhwf', windows[:, ::stride, ::stride], kernel)
 
 
+@pytest.mark.slow
 def test_layers_written_out():
     params = start(NETWORK, lambda init: init(jax.random.key(0)))['params']
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 2))

@@ -182,6 +182,7 @@ def test_adda_inverts_the_labels_of_the_target_encoder():
     np.testing.assert_allclose(measured['discriminator_loss'].value, risk, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_adda_starts_from_a_run_on_the_source(tmp_path):
     """Both encoders are the trained one: `run.init_from` fills the frozen copy by its rules."""
     source = Experiment(make_task('source_only'), optim.sgd(0.1), DATA)

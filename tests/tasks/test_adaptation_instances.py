@@ -28,7 +28,9 @@ def pair():
     return make_images(levels), make_images(target)
 
 
-@pytest.mark.parametrize('name', ['kmm', 'kliep', 'ulsif', 'rulsif', 'discriminator'])
+@pytest.mark.parametrize(
+    'name', ['kmm', 'kliep', pytest.param('ulsif', marks=pytest.mark.slow), 'rulsif', 'discriminator']
+)
 def test_weights_recover_the_proportions_of_the_target(name, pair):
     source, target = pair
     weighted = adaptation.weigh_source(source, target, adaptation.make_ratio(name), dimensions=1)

@@ -161,7 +161,9 @@ def test_irm_of_the_authors_is_divided_by_its_weight():
         np.testing.assert_allclose(values['penalty'].value, penalties, rtol=1e-4)
 
 
-@pytest.mark.parametrize('kernels', ['tllib', 'dan', 'domainbed'])
+@pytest.mark.parametrize(
+    'kernels', ['domainbed', *(pytest.param(name, marks=pytest.mark.slow) for name in ('tllib', 'dan'))]
+)
 def test_the_kernels_of_mmd(kernels):
     method = adaptation.make_method('mmd', weight=1.0, unbiased=False, kernels=kernels)
     rng = np.random.default_rng(2)
