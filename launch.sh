@@ -26,7 +26,7 @@ help() {
   replay CONFIG --step=N  repeat one step and show it by parameter
   models [FILTER]         every network: parameters, multiply-adds, receptive field, published accuracy
   sweep CONFIG [FLAGS]    every point of the config's sweep()   --jobs=N --engine=local|slurm|print
-  table DIR [FLAGS]       table and figure of the runs below DIR  --metric= --sort=
+  table DIR [FLAGS]       table and figure of the runs below DIR  --metric= --sort= --mean
   ledger [FILTER]         compare every :smoke config with its target       --save (into docs/ledger.md)
   prepare NAME            download and prepare a TFDS data set (in .venv-tf, which alone has TensorFlow)
   slurm CONFIG [OPTIONS] [-- FLAGS]   submit to Slurm           --nodes= --tasks= --gpus= --minutes= --wait

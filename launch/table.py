@@ -1,6 +1,7 @@
 """Prints the runs below a folder as a sorted table and draws `table.png`: the metric against the swept value.
 
     ./launch.sh table runs/classification/lenet_digits --metric=test/accuracy --sort=tx.learning_rate
+    ./launch.sh table runs/claims/label_shift --mean     # seeds as one row, with standard errors
 
 Rows are sorted by the metric, best first, unless --sort names a column. If all runs are of one config file that defines
 `pictures(runs) -> {name: matplotlib Figure}`, these figures are saved too, as NAME.png next to the table. The function
@@ -17,6 +18,7 @@ from typing import Any
 from canon.configuration import split_source
 from canon.errors import CanonError, UsageError
 from canon.named import suggest
+from canon.train.log import SUMMARY
 from canon.train.runs import Run, find_runs
 from experiments import configs
 from launch import tools
@@ -28,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('folder', metavar='DIR', type=Path)
     parser.add_argument('--metric', help="what to sort by and draw (default: the config's target)")
     parser.add_argument('--sort', metavar='COLUMN', help='a metric, a swept key, step, seconds, state or run')
+    parser.add_argument(
+        '--mean', action='store_true', help='one row for all seeds of a setting: the mean and its standard error, +-'
+    )
     options = parser.parse_args(argv)
     if not options.folder.is_dir():
         raise UsageError(f'no folder {options.folder}; runs are in runs/TASK/NAME')
@@ -35,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not runs:
         raise CanonError(f'no runs below {options.folder}')
     metric = choose_metric(runs, options.metric)
-    names, rows = tabulate(runs, metric, options.folder)
+    names, rows = average_seeds(runs, metric) if options.mean else tabulate(runs, metric, options.folder)
     # A column that the user chose is sorted upwards, the metric with its best value first.
     column, descending = (options.sort, False) if options.sort else (metric, not is_minimised(runs, metric))
     if column and column not in names:
@@ -79,6 +84,40 @@ def tabulate(runs: Sequence[Run], metric: str | None, folder: Path) -> tuple[lis
         path = str(run.folder.relative_to(folder))
         rows.append([*config, *overrides, *measured, run.step, run.seconds, _describe_state(run), path])
     return names, rows
+
+
+def average_seeds(runs: Sequence[Run], metric: str | None) -> tuple[list[str], list[list[Any]]]:
+    """Returns the names of the columns and a row for each setting: means over finished runs that differ in the seed.
+
+    A metric's column is followed by its standard error s / sqrt(n), which a single run does not have. Where runs have
+    metrics of the run as a whole ('summary/...'), these are shown alone, with the metric that was chosen.
+    """
+    done = [run for run in runs if run.state == 'done']
+    keys = [key for key in _union_of_keys(run.overrides for run in done) if key.rpartition('.')[2] != 'seed']
+    measured = _union_of_keys(run.metrics for run in done)
+    summaries = [name for name in measured if name.startswith(f'{SUMMARY}/')]
+    chosen = [name for name in (metric, *(summaries or sorted(measured))) if name]
+    chosen = list(dict.fromkeys(chosen))
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in done:
+        groups.setdefault(tuple(_format(run.overrides.get(key)) for key in keys), []).append(run)
+    rows = []
+    for setting, of_setting in groups.items():
+        cells: list[Any] = []
+        for name in chosen:
+            values = [run.metrics[name] for run in of_setting if name in run.metrics]
+            cells += _mean_and_error(values)
+        rows.append([*setting, *cells, len(of_setting)])
+    return [*keys, *(column for name in chosen for column in (name, '+-')), 'runs'], rows
+
+
+def _mean_and_error(values: Sequence[float]) -> tuple[float | None, float | None]:
+    if not values:
+        return None, None
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return mean, None
+    return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values))
 
 
 def layout(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -6,8 +6,8 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 
-def make_config(method: dict[str, Any], at_least: float, smoke: bool) -> ConfigDict:
-    """Returns the config of a method, so that methods differ in config.method alone."""
+def make_config(method: dict[str, Any], at_least: float, smoke: bool, norm: str = 'none') -> ConfigDict:
+    """Returns the config of a method, so that methods differ in config.method and in the normalisation alone."""
     return ConfigDict(
         dict(
             experiment='adaptation',
@@ -34,7 +34,7 @@ def make_config(method: dict[str, Any], at_least: float, smoke: bool) -> ConfigD
                 ),
             ),
             input=dict(mean=(0.3,), std=(0.35,)),
-            model=dict(name='domain_adversarial.digit_network', num_classes=10, channels=(16, 32), units=64),
+            model=dict(name='domain_adversarial.digit_network', num_classes=10, channels=(16, 32), units=64, norm=norm),
             method=method,
             tx=dict(name='adam', learning_rate=dict(name='cosine', init=1e-3, final=0.0, steps='100%')),
             run=dict(

@@ -151,6 +151,22 @@ def test_a_picture_has_each_run_at_the_value_of_its_config(tmp_path):
     assert lines == [[[0.1, 1.0], [0.2, 3.0]]]
 
 
+def test_seeds_are_one_row_with_the_mean_and_its_standard_error(tmp_path):
+    def make(form, seed, *values, state='done'):
+        metrics = dict(zip(('target/accuracy', 'summary/oracle'), values, strict=True))
+        return Run(tmp_path, 'c.py', {'form': form, 'data.source.seed': seed, 'seed': seed}, {}, state, metrics=metrics)
+
+    runs = [make('a', 0, 1.0, 2.0), make('a', 1, 2.0, 2.0), make('a', 2, 4.0, 5.0), make('b', 0, 3.0, 7.0)]
+    runs.append(make('b', 1, 9.0, 9.0, state='failed'))
+    names, rows = table.average_seeds(runs, 'target/accuracy')
+    assert names == ['form', 'target/accuracy', '+-', 'summary/oracle', '+-', 'runs']
+    (a, *first, number), (b, *second, one) = rows
+    assert (a, number, b, one) == ('a', 3, 'b', 1)
+    # The standard deviations of (1, 2, 4) and (2, 2, 5), divided by the root of 3.
+    assert first == pytest.approx([7 / 3, (7 / 3) ** 0.5 / 3**0.5, 3.0, 1.0])
+    assert second == [3.0, None, 7.0, None]
+
+
 def test_a_run_keeps_the_values_of_its_config(tmp_path):
     (tmp_path / 'run.json').write_text('{"config": "c.py"}')
     (tmp_path / 'config.json').write_text('{"seed": 3, "tx": {"name": "adam", "learning_rate": {"init": 0.1}}}')

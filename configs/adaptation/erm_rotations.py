@@ -1,0 +1,14 @@
+"""ERM on digits rotated by 15 to 75 degrees, measured on upright ones, which it never sees: the baseline.
+
+    ./launch.sh run configs/adaptation/erm_rotations.py
+
+Not measured yet.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.adaptation._rotations import make_rotations
+
+
+def get_config(arg: str = '') -> ConfigDict:
+    return make_rotations(dict(name='source_only'), arg == 'smoke')

@@ -1,0 +1,15 @@
+"""Frozen groups: of a network of drawn digits, all but the convolutions learn five handwritten digits per class.
+
+    ./launch.sh run configs/adaptation/frozen_digits.py
+
+Not measured yet.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.adaptation._finetuning import make_finetuning
+
+
+def get_config(arg: str = '') -> ConfigDict:
+    links = dict(chain=('adam', 'freeze'), adam=dict(learning_rate=1e-3), freeze=dict(where='^extractor/conv'))
+    return make_finetuning(dict(tx=links), arg == 'smoke')

@@ -1,0 +1,14 @@
+"""JAN from drawn digits to handwritten ones, whose labels it never sees.
+
+    ./launch.sh run configs/adaptation/jan_digits.py
+
+The joint maximum mean discrepancy of features and predictions. Not measured yet.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.adaptation._digits import make_config
+
+
+def get_config(arg: str = '') -> ConfigDict:
+    return make_config(dict(name='jan', weight=0.1), at_least=0.45, smoke=arg == 'smoke')

@@ -1,0 +1,20 @@
+"""LoRA: additions of low rank to the frozen weights of a network of drawn digits learn handwritten ones.
+
+    ./launch.sh run configs/adaptation/lora_digits.py
+
+Not measured yet.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.adaptation._finetuning import make_finetuning
+
+
+def get_config(arg: str = '') -> ConfigDict:
+    copied = (('^frozen/params/', ''), ('^frozen/batch_stats/', 'batch_stats/'))
+    tune = dict(
+        method=dict(name='lora', rank=4),
+        tx=dict(adam=dict(learning_rate=3e-3)),
+        run=dict(init_from=dict(stage='source', rules=copied, new='^adapters/')),
+    )
+    return make_finetuning(tune, arg == 'smoke')

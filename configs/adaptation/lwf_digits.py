@@ -1,0 +1,20 @@
+"""Learning without forgetting: predictions of the frozen source network are kept while handwritten digits are learnt.
+
+    ./launch.sh run configs/adaptation/lwf_digits.py
+
+Not measured yet.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.adaptation._finetuning import make_finetuning
+
+
+def get_config(arg: str = '') -> ConfigDict:
+    copied = (('^frozen/params/', ''), ('^frozen/batch_stats/', 'batch_stats/'))
+    tune = dict(
+        method=dict(name='lwf', weight=1.0),
+        tx=dict(adam=dict(learning_rate=3e-4)),
+        run=dict(init_from=dict(stage='source', rules=copied)),
+    )
+    return make_finetuning(tune, arg == 'smoke')
