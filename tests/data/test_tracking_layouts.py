@@ -27,7 +27,7 @@ BENCHMARKS = {
 layouts = pytest.mark.parametrize('layout', SPLITS)
 
 
-def draw_sequence(layout, seed=0, **info):
+def draw_sequence(layout, seed=0, **info) -> Any:
     """A sequence of random boxes at multiples of 1/4, with what its benchmark can state."""
     truth, detections = draw_table(seed), draw_table(seed + 1)
     detections = detections._replace(ids=0 * detections.ids - 1, ignored=detections.ignored & False)
@@ -47,7 +47,7 @@ def draw_sequence(layout, seed=0, **info):
 def test_what_is_written_is_read_again(layout, tmp_path):
     sequences = [draw_sequence(layout, seed) for seed in (0, 10)]
     arguments = tracking.write_sequences(tmp_path, layout, sequences, 'own')
-    again = tracking.load_sequences(layout, 'own', **arguments)
+    again: list[Any] = list(tracking.load_sequences(layout, 'own', **arguments))
     assert len(again) == 2
     numbers = np.array([BENCHMARKS[layout].index(name) for name in CLASSES[layout]], np.int32)
     for before, after in zip(sequences, again, strict=True):
@@ -113,23 +113,27 @@ def test_flags_and_regions_that_a_benchmark_lacks_are_named(tmp_path):
         tracking.write_sequences(tmp_path, 'ua_detrac', [])
 
 
+def load_digits(layout: Any, **arguments: Any) -> list[Any]:
+    return list(tracking.load_sequences('digit_benchmark', layout=layout, split=SPLITS[layout], **arguments))
+
+
 # --- digits as a benchmark -------------------------------------------------------------------------------------------
 
 
 @layouts
 def test_files_of_digits_are_a_function_of_the_arguments(layout):
-    arguments = dict(split=SPLITS[layout], num_sequences=2, length=8, pictures=False)
-    first = list(tracking.load_sequences('digit_benchmark', layout=layout, **arguments))
+    arguments = dict(num_sequences=2, length=8, pictures=False)
+    first = load_digits(layout, **arguments)
     import_module('canon.data.tracking.digit_benchmark')._write_files.cache_clear()  # as another process
-    again = list(tracking.load_sequences('digit_benchmark', layout=layout, **arguments))
+    again = load_digits(layout, **arguments)
     assert len(first) == (6 if layout == 'mot_challenge' else 2)
     for a, b in zip(first, again, strict=True):
         assert a.info == b.info
         check_equal(a.truth, b.truth)
         check_equal(a.detections, b.detections)
-    sliced = tracking.digit_benchmark(layout, f'{SPLITS[layout]}[1:]', 2, 8, pictures=False)
+    sliced: Any = tracking.digit_benchmark(layout, f'{SPLITS[layout]}[1:]', 2, 8, pictures=False)
     check_equal(sliced[0].truth, first[1].truth)
-    other = tracking.digit_benchmark(layout, SPLITS[layout], 2, 8, pictures=False, seed=1)[0]
+    other = load_digits(layout, **arguments, seed=1)[0]
     assert other.truth.boxes.tolist() != first[0].truth.boxes.tolist()
 
 
@@ -139,7 +143,7 @@ def test_files_of_digits_are_a_function_of_the_arguments(layout):
 def test_the_rules_of_the_benchmark_find_something_to_drop(layout, preset):
     """Of the detections, the rules of the benchmark drop some and keep most."""
     dropped = kept = hidden = 0
-    for sequence in tracking.digit_benchmark(layout, SPLITS[layout], 2, 20, pictures=False):
+    for sequence in load_digits(layout, num_sequences=2, length=20, pictures=False):
         truth, length = sequence.truth, sequence.info.length
         detections = sequence.detections.select(sequence.detections.labels == 0)  # pedestrians, cars, all
         numbered = detections._replace(ids=np.arange(len(detections.frames), dtype=np.int32))
@@ -151,7 +155,7 @@ def test_the_rules_of_the_benchmark_find_something_to_drop(layout, preset):
 
 
 def test_digits_of_kitti_are_vans_regions_and_cut_by_the_edge():
-    sequences = list(tracking.digit_benchmark('kitti_tracking', 'training', 4, 20, pictures=False))
+    sequences = load_digits('kitti_tracking', num_sequences=4, length=20, pictures=False)
     labels = np.concatenate([s.truth.labels for s in sequences])
     assert set(labels.tolist()) == {
         tracking.KITTI_CLASSES.index(name) for name in ('car', 'van', 'pedestrian', 'cyclist')
@@ -164,7 +168,8 @@ def test_digits_of_kitti_are_vans_regions_and_cut_by_the_edge():
     assert (scores > 0).mean() > 0.5
     assert sum(len(s.ignored_regions.frames) for s in sequences) > 20
     # They are the digits of `digit_sequences`: their boxes are those of its truth, regions included.
-    for own, digits in zip(sequences, tracking.digit_sequences('train', 4, 20), strict=True):
+    whole: list[Any] = list(tracking.digit_sequences('train', 4, 20))
+    for own, digits in zip(sequences, whole, strict=True):
         rows = np.concatenate([own.truth.boxes, own.ignored_regions.boxes])
         assert sorted(rows.tolist()) == sorted(digits.truth.boxes.tolist())
 
@@ -172,6 +177,8 @@ def test_digits_of_kitti_are_vans_regions_and_cut_by_the_edge():
 def test_detectors_of_mot_differ_in_quality_upon_the_same_pictures():
     sets = {name: tracking.digit_benchmark('mot_challenge', 'test', 2, 10, detector=name) for name in ('DPM', 'SDP')}
     dpm, sdp = (one[1] for one in sets.values())
+    assert dpm.detections is not None
+    assert sdp.detections is not None
     assert (dpm.info.name, sdp.info.name) == ('DIGITS-01-DPM', 'DIGITS-01-SDP')
     check_equal(dpm.truth, sdp.truth)
     np.testing.assert_array_equal(dpm.read_frame(7), sdp.read_frame(7))

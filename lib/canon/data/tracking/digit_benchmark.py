@@ -66,7 +66,7 @@ def _cut_regions(truth: TrackTable, info: SequenceInfo) -> tuple[TrackTable, Ign
     assert info.height is not None
     cut = (boxes[:, :2] <= 0).any(1) | (boxes[:, 2:] >= (info.width, info.height)).any(1)
     regions = IgnoredRegions(truth.frames[region], boxes[region])
-    return truth._replace(ignored=cut).select(~region), regions
+    return truth._replace(ignored=np.asarray(cut)).select(~region), regions
 
 
 def _mark_top(truth: TrackTable, info: SequenceInfo) -> tuple[TrackTable, IgnoredRegions]:
@@ -177,7 +177,9 @@ def _make_sequences(
 ) -> Iterator[TrackSequence]:
     digits = ('train', 'test')[benchmark.splits.index(split)]
     for detector, quality in benchmark.detectors.items():
-        arguments = dict(num_sequences=num_sequences, length=length, seed=seed, **benchmark.scene, **quality)
+        arguments: dict[str, Any] = dict(
+            num_sequences=num_sequences, length=length, seed=seed, **benchmark.scene, **quality
+        )
         for number, sequence in enumerate(digit_sequences(digits, **arguments)):
             name = benchmark.name.format(number, detector)
             yield _rename_classes(sequence, benchmark, name, detector in benchmark.raw)
