@@ -124,6 +124,32 @@ def test_only_the_best_detections_of_a_frame_are_given():
     assert given.frames.tolist() == [0, 0, 2]
 
 
+def test_no_detection_is_dropped_unasked_and_dropped_ones_are_counted():
+    table = make_table([0, 0, 1], boxes=np.tile([0.0, 0, 4, 4], (3, 1)), scores=[-2.5, 0.9, -0.1])
+    assert tasks.select_detections(table, 2, tasks.DetectionInput()).scores.tolist() == [-2.5, 0.9, -0.1]
+    assert tasks.describe_dropped(tasks.DetectionInput(), 3, 3) == ''
+    line = tasks.describe_dropped(tasks.DetectionInput(min_score=0.25, most=2), 1, 3)
+    assert line == 'detections.min_score=0.25 and detections.most=2 dropped 2 of 3 detections'
+
+
+def test_a_file_of_detections_is_a_sequence(tmp_path):
+    (tmp_path / 'mine.txt').write_text('1,-1,5,6,10,12,0.75,-1,-1,-1\n3,-1,5,6,10,12,-2.5,-1,-1,-1\n')
+    sequence = tasks.read_user_sequence(str(tmp_path / 'mine.txt'))
+    assert sequence.info[:2] == ('mine', 3)
+    assert sequence.detections is not None
+    assert sequence.detections.scores.tolist() == [0.75, -2.5]
+    (tmp_path / 'mine.txt').write_text('')
+    with pytest.raises(UsageError, match=r'mine.txt is empty; a sequence has at least one detection'):
+        tasks.read_user_sequence(str(tmp_path / 'mine.txt'))
+
+
+def test_predicting_with_a_benchmark_needs_none():
+    config = configs.load(f'{configs.ROOT}/configs/tracking/mot17.py')
+    with pytest.raises(UsageError, match=r'give --config.data.source.path=FOLDER'):
+        tracking.make(config)
+    assert 'test' in tracking.without_data(config, {}).evals
+
+
 def test_classes_of_a_detector_are_those_of_the_sequence_by_name():
     info = SequenceInfo('0000', 1, class_names=('car', 'van', 'pedestrian'))
     assert map_classes(('dog', 'Person', 'Car'), info).tolist() == [-1, 2, 0]
