@@ -168,7 +168,10 @@ def _make_evaluator(
     read = load(settings.split)
     parts = [data.Once(read[domain], transforms=transforms, **options) for domain in chosen]
     batches = parts[0] if len(parts) == 1 else data.Concatenated(parts)
-    return classification_evaluator(experiment.task.predict, batches, experiment.about['class_names'])
+    # Methods with batch normalisation may keep statistics of the sources and of the target.
+    method = tasks.make_method(**named.to_plain(config.method))
+    predict = tasks.make_predict(*_make_network(config), method, of_source=set(chosen) <= set(roles.sources))
+    return classification_evaluator(predict, batches, experiment.about['class_names'])
 
 
 def _make_network(config: ConfigDict) -> tuple[Any, Any]:

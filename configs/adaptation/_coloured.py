@@ -8,6 +8,9 @@ from ml_collections import ConfigDict
 ANNEAL = 190  # updates with a small penalty, of the authors' code
 
 
+COPIES = 4  # colourings of each digit: the paper has twelve times the digits of MNIST-5k
+
+
 def make_coloured(method: Mapping[str, Any], style: str, at_least: float, smoke: bool) -> ConfigDict:
     """Returns the config of a method on digits whose colour agrees with the label in training, and not in the test.
 
@@ -26,6 +29,7 @@ def make_coloured(method: Mapping[str, Any], style: str, at_least: float, smoke:
                     flips=(0.2, 0.1, 0.9),  # of the colour: the first two are of training
                     shares=(2.0, 2.0, 1.0),
                     label_noise=0.25,
+                    copies=COPIES,
                     style=style,
                     size=14,
                     grey=False,  # True takes the colours away: what is left to learn is the digit
@@ -33,7 +37,7 @@ def make_coloured(method: Mapping[str, Any], style: str, at_least: float, smoke:
                 ),
                 domains=dict(sources=('0.2', '0.1'), target='0.9', hidden=False),
                 reading=dict(threads=2, workers=0),
-                batch_size=share,  # of each domain
+                batch_size=COPIES * share,  # of each domain
                 train=dict(split='all', sampler='in_order'),
                 evals=dict(
                     target=dict(split='all'),

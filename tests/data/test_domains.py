@@ -176,6 +176,13 @@ def test_coloured_digits_are_shared_out_as_stated():
     made = domains.coloured_digits('all', flips=(0.2, 0.1, 0.9), shares=(25000, 25000, 10000), size=8)
     assert [len(source) for source in made.values()] == [749, 749, 299]  # of 1,797
     assert len(np.unique(np.concatenate([arrays_of(s)['digit'] for s in made.values()]))) == 10
+    often = domains.coloured_digits('test', flips=(0.2, 0.9), copies=3, size=8)
+    once = domains.coloured_digits('test', flips=(0.2, 0.9), size=8)
+    for name, source in often.items():
+        digits, labelled = (arrays_of(source)[key].reshape(3, -1) for key in ('digit', 'label'))
+        np.testing.assert_array_equal(digits, np.tile(arrays_of(once[name])['digit'], (3, 1)))
+        assert (labelled[0] != labelled[1]).any()  # label noise is drawn for each copy
+        assert np.mean((digits >= 5) != labelled) == pytest.approx(0.25, abs=0.06)
     with pytest.raises(UsageError, match='must give each of the 3 flips a share'):
         domains.coloured_digits(flips=(0.2, 0.1, 0.9), shares=(1, 1))
 

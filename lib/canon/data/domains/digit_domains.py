@@ -96,6 +96,7 @@ def coloured_digits(
     size: Size = 14,
     grey: bool = False,
     shares: tuple[named.Positive, ...] | None = None,
+    copies: named.Count = 1,
     seed: int = 0,
 ) -> Domains:
     """Makes IRM's coloured digits, a domain per probability that the colour contradicts the label.
@@ -134,7 +135,7 @@ def coloured_digits(
     made = {}
     for number, (flip, rows) in enumerate(zip(flips, parts, strict=True)):
         rng = keys.stream('coloured digits', seed, number)
-        made[f'{flip:g}'] = _colour(digits, rows, flip, label_noise, grey, rng)
+        made[f'{flip:g}'] = _colour(digits, np.tile(rows, copies), flip, label_noise, grey, rng)
     return Domains(made)
 
 
