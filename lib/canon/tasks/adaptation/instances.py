@@ -65,8 +65,7 @@ def discriminator(quadratic: bool = False, l2: named.NonNegative = 1e-3) -> Rati
 def label_shift() -> Ratio:
     """Weighs each class by its proportion in the target, see `transfer.estimate_class_weights`; needs a finished run.
 
-    The run has learnt the source by heart, so its confusion matrix there is optimistic; give its held-out predictions
-    where that matters.
+    The confusion matrix is that of the weighted examples themselves: a run that was trained on them makes it too good.
     """
 
     def estimate(source, target, labels):

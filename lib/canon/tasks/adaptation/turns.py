@@ -17,7 +17,7 @@ from canon.tasks.adaptation.forward import MakeInput, make_loss
 from canon.tasks.adaptation.methods import Method, Player
 from canon.train import State, Task, make_step
 
-SPLIT = '/'
+_SEPARATOR = '/'
 
 
 def adaptation_step(network: AdaptationNetwork, make_input: MakeInput, method: Method) -> Callable | None:
@@ -114,12 +114,12 @@ def select_owned(pattern: str, params: Any, chosen: Any, others: Any, counts: bo
     Raises:
       UsageError: the state joins parameters of several players in one leaf.
     """
-    paths = {tuple(path_name(path).split(SPLIT)) for path, _ in tree_flatten_with_path(params)[0]}
+    paths = {tuple(path_name(path).split(_SEPARATOR)) for path, _ in tree_flatten_with_path(params)[0]}
     matches = compile_pattern(pattern, 'pattern').search
 
     def select(path, own, other):
-        owner = _find_owner(tuple(path_name(path).split(SPLIT)), paths)
-        return own if (counts if owner is None else matches(SPLIT.join(owner))) else other
+        owner = _find_owner(tuple(path_name(path).split(_SEPARATOR)), paths)
+        return own if (counts if owner is None else matches(_SEPARATOR.join(owner))) else other
 
     return tree_map_with_path(select, chosen, others)
 
