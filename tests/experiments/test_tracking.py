@@ -100,7 +100,7 @@ def test_frames_without_a_detector_are_refused_in_one_line(root, tmp_path):
     config = load(root, 'sort')
     with pytest.raises(UsageError, match=r'has no detections; .*--config.detector.run=FOLDER'):
         next(tracking.predict(config, tracking.make(config), {}, {}, str(tmp_path)))
-    with pytest.raises(UsageError, match=r'neither a folder nor a video'):
+    with pytest.raises(UsageError, match=r'neither a folder nor a .txt of detections nor a video'):
         tasks.read_user_sequence(str(tmp_path / '000001.png'))
     (tmp_path / 'broken.mp4').write_bytes(b'not a video')
     with pytest.raises(UsageError, match=r'broken.mp4 cannot be read as a video'):
