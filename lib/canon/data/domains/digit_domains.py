@@ -210,10 +210,10 @@ def hog_digits(
 
     digits = load_digit_images(style, split, size)
     parts = _divide(len(digits), 2, seed) if disjoint else [np.arange(len(digits))] * 2
-    images, others = (take_rows(digits, rows) for rows in parts)
+    images, labels = digits.arrays['image'], digits.labels()
     options = dict(orientations=orientations, pixels_per_cell=(cell, cell), cells_per_block=(2, 2), block_norm='L2-Hys')
-    rows = np.stack([hog(image[..., 0], **options) for image in others.arrays['image']])
+    rows = np.stack([hog(image[..., 0], **options) for image in images[parts[1]]])
     # Entries of a block of norm 1 are in [0, 1]: batches hold a byte per value, as of images.
     vectors = np.rint(255 * np.clip(rows, 0, 1)).astype(np.uint8)[:, None, :, None]
-    described = Arrays({'image': vectors, 'label': others.labels()}, others.info)
-    return Domains({'images': images, 'hog': described})
+    described = Arrays({'image': vectors, 'label': labels[parts[1]]}, digits.info)
+    return Domains({'images': take_rows(digits, parts[0]), 'hog': described})
