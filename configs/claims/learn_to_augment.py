@@ -28,8 +28,8 @@ def get_config(arg: str = ''):
 
 
 def sweep():
-    for mode in ('none', 'random', 'learnt'):
-        for seed in range(3):
+    for seed in range(3):
+        for mode in ('none', 'random', 'learnt'):
             yield {'augment.mode': mode, 'seed': seed}
 
 

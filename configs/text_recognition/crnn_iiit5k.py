@@ -95,8 +95,8 @@ def _without_photographs(config: ConfigDict) -> ConfigDict:
 
 
 def sweep():
-    for mode in MODES:
-        for seed in range(3):
+    for seed in range(3):
+        for mode in MODES:
             yield {'augment.mode': mode, 'seed': seed}
 
 
