@@ -25,7 +25,7 @@ def test_bad_settings_and_files_are_one_clear_line_each(root, families, count):
 
 @pytest.mark.slow
 def test_a_longer_campaign(root):
-    run_campaign(root, '--seed=2', '--count=90')
+    run_campaign(root, '--seed=2', '--count=50')
 
 
 def test_the_campaign_finds_a_traceback_and_silence(root):
