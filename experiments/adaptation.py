@@ -72,7 +72,10 @@ def make_stage(config: ConfigDict, stages: Mapping[str, Path] | None) -> Experim
     options = images.reading(config)
     batch_size = options.pop('batch_size')
     train = domains.make_domain_batches(
-        labelled, unlabelled, batch_size, config.seed, transforms, sampler=settings.sampler, **options
+        *(labelled, unlabelled, batch_size, config.seed, transforms),
+        paired=roles.paired,
+        sampler=settings.sampler,
+        **options,
     )
     experiment = experiment._replace(train=train)
     add_pictures = functools.partial(_add_pictures, config, experiment, stages or {}, labelled)

@@ -306,6 +306,23 @@ def test_two_domains_of_the_same_digits_are_not_paired():
     np.testing.assert_array_equal(alone['b']['image'], batch['b']['image'])
 
 
+def test_paired_domains_have_one_order():
+    pair = domains.hog_digits('test', size=8, cell=4, disjoint=False)
+    source, target = pair['images'], pair['hog']
+    batches = domains.make_domain_batches({'source': source}, {'target': target}, 16, seed=3, paired=True)
+    known = {image.tobytes(): set() for image in arrays_of(source)['image']}
+    for image, vector in zip(arrays_of(source)['image'], arrays_of(target)['image'], strict=True):
+        known[image.tobytes()].add(vector.tobytes())
+    for step in (0, 40):
+        batch = batches[step]
+        assert set(batch['target']) == {'image', 'mask'}
+        for image, vector in zip(batch['source']['image'], batch['target']['image'], strict=True):
+            assert vector.tobytes() in known[image.tobytes()]
+    fewer = domains.relabel(target, np.arange(9), np.zeros(9, int))
+    with pytest.raises(UsageError, match='paired domains hold the same examples in order, and these have source: 360'):
+        domains.make_domain_batches({'source': source}, {'target': fewer}, 16, paired=True)
+
+
 def test_errors_of_batches():
     source = make_source([0, 1])
     with pytest.raises(UsageError, match='at least one labelled'):

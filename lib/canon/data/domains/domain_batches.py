@@ -56,6 +56,7 @@ def make_domain_batches(
     seed: int = 0,
     transforms: Sequence[Transform] = (),
     fields: Sequence[str] = ('image',),
+    paired: bool = False,
     **options: Any,
 ) -> Zipped:
     """Makes batches {domain: {field: [B_domain, ...], 'mask': [B_domain]}}, a pure function of (seed, step).
@@ -70,11 +71,12 @@ def make_domain_batches(
       seed: of the run; each domain derives its own from it.
       transforms: applied to the examples of every domain, in order.
       fields: what batches of unlabelled domains hold.
+      paired: whether all domains have one order: row i of every domain is then example i of one permutation.
       options: further arguments of `canon.data.Batches`, such as `sampler` and `memory_limit`. The sampler of an
         unlabelled domain is always 'shuffled': to balance by hidden labels would be to read them.
 
     Raises:
-      UsageError: no domain is labelled, a name is both, or a batch size is missing.
+      UsageError: no domain is labelled, a name is both, a batch size is missing, or paired domains differ in size.
     """
     hidden = dict(unlabelled or {})
     if not labelled:
@@ -87,9 +89,14 @@ def make_domain_batches(
     sizes = dict(batch_size) if isinstance(batch_size, Mapping) else dict.fromkeys(everything, batch_size)
     if missing := [name for name in everything if name not in sizes]:
         raise UsageError(f'batch_size has no entry for the domain {missing[0]!r}; it has {", ".join(sizes) or "none"}')
+    lengths = {len(source) for source in everything.values()}
+    if paired and (len(lengths) > 1 or len({sizes[name] for name in everything}) > 1):
+        counts = ', '.join(f'{name}: {len(source)}' for name, source in everything.items())
+        raise UsageError(f'paired domains hold the same examples in order, and these have {counts}; show no target')
     threads, workers = options.pop('threads', 2), options.pop('workers', 0)
     parts = {}
     for name, source in everything.items():
-        own: dict[str, Any] = {**options, **({'sampler': 'shuffled'} if name in hidden else {})}
-        parts[name] = Batches(source, sizes[name], derive_seed(seed, name), transforms, **own)
+        own: dict[str, Any] = {**options, **({'sampler': 'shuffled'} if paired or name in hidden else {})}
+        own_seed = derive_seed(seed, '' if paired else name)
+        parts[name] = Batches(source, sizes[name], own_seed, transforms, **own)
     return Zipped(parts, threads=threads, workers=workers)

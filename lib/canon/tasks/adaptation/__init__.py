@@ -5,7 +5,7 @@ task = adaptation_task(models.make_model('domain_adversarial.digit_network'), ma
 """
 
 from canon.tasks.adaptation.adversarial import adda, cdan, dann, mcd
-from canon.tasks.adaptation.discrepancy import coral, jan, mcc, mean_cov, mmd
+from canon.tasks.adaptation.discrepancy import coral, jan, match_pairs, mcc, mean_cov, mmd
 from canon.tasks.adaptation.forward import adapt_statistics, make_encoder
 from canon.tasks.adaptation.generalisation import group_dro, irm, mixup, mldg, v_rex
 from canon.tasks.adaptation.instances import RATIOS, attach_weights, make_ratio, read_pixels, weigh_source
@@ -27,6 +27,6 @@ __all__ = [
     'METHODS', 'RATIOS', 'DomainEvaluation', 'DomainRoles', 'Method', 'ModelOutputs', 'RatioFeatures', 'ada_bn',
     'adapt_statistics', 'adaptation_step', 'adaptation_task', 'adda', 'assign_roles', 'attach_weights', 'bss', 'cdan',
     'collect_outputs', 'coral', 'dann', 'group_dro', 'irm', 'jan', 'join_for_rules', 'lora', 'lwf', 'make_encoder',
-    'make_method', 'make_predict', 'make_ratio', 'mcc', 'mcd', 'mean_cov', 'mixup', 'mldg', 'mmd', 'read_pixels',
-    'rules_evaluator', 'score_model', 'select_from_log', 'source_only', 'v_rex', 'weigh_source',
+    'make_method', 'make_predict', 'make_ratio', 'match_pairs', 'mcc', 'mcd', 'mean_cov', 'mixup', 'mldg', 'mmd',
+    'read_pixels', 'rules_evaluator', 'score_model', 'select_from_log', 'source_only', 'v_rex', 'weigh_source',
 ]  # fmt: skip

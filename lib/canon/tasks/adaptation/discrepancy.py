@@ -77,6 +77,18 @@ def mean_cov(weight: NonNegative = 1.0) -> Method:
     return _pairwise(weight, lambda a, b: losses.mean_cov(a.features, b.features))
 
 
+def match_pairs(weight: NonNegative = 1.0) -> Method:
+    """Adds the mean squared distance of the features of paired rows, [B, D] of each domain.
+
+    The supervision of heterogeneous adaptation by correspondences: row i of every domain is the same example, as with
+    `data.domains.paired`, and no label of the target is needed. The risk of the source keeps features from being equal.
+
+    Args:
+      weight: of the distance.
+    """
+    return _pairwise(weight, lambda a, b: jnp.square(a.features - b.features).mean())
+
+
 def _pairwise(weight: float, discrepancy: Callable[[DomainOutputs, DomainOutputs], jax.Array]) -> Method:
     def align(evaluation):
         values = [discrepancy(a, b) for a, b in list_pairs(evaluation.domains)]

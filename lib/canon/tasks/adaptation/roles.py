@@ -22,6 +22,8 @@ class DomainRoles:
       target: name of the domain that is reported.
       shown: labelled examples of each class of the target, 0 for unsupervised adaptation.
       hidden: whether batches hold the target without its labels; False for generalisation, which never sees it.
+      paired: whether row i of every domain of a batch is the same example, for domains that hold the same ones in
+        order, such as `hog_digits(disjoint=False)`: a supervision by correspondences.
       use_sources: whether batches hold the sources; False to fine-tune on the shown targets alone.
     """
 
@@ -30,6 +32,7 @@ class DomainRoles:
     shown: Annotated[int, named.Range(0)] = 0
     hidden: bool = True
     use_sources: bool = True
+    paired: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from canon import named
 from canon.errors import UsageError
 from canon.models.domain_adversarial import AdaptationNetwork
 from canon.tasks.adaptation.adversarial import adda, cdan, dann, mcd
-from canon.tasks.adaptation.discrepancy import coral, jan, mcc, mean_cov, mmd
+from canon.tasks.adaptation.discrepancy import coral, jan, match_pairs, mcc, mean_cov, mmd
 from canon.tasks.adaptation.forward import (
     GROUPS,
     SOURCE_STATISTICS,
@@ -30,7 +30,7 @@ from canon.train import Task, game
 METHODS: dict[str, Callable[..., Method]] = {
     function.__name__: function
     for function in (
-        *(source_only, dann, cdan, adda, mcd, mmd, jan, coral, mean_cov, mcc, ada_bn),
+        *(source_only, dann, cdan, adda, mcd, mmd, jan, coral, mean_cov, match_pairs, mcc, ada_bn),
         *(irm, v_rex, group_dro, mixup, mldg, bss, lwf, lora),
     )
 }
