@@ -107,7 +107,7 @@ def make_config(
                     {} if smoke else dict(early_stop=dict(metric='valid/character_error_rate', patience=20, mode='min'))
                 ),
             ),
-            target=dict(metric='test/character_error_rate', at_most=0.2 if smoke else 0.08, ci=False),
+            target=dict(metric='test/character_error_rate', at_most=0.03 if smoke else 0.08, ci=False),
         )
     )
 
