@@ -81,35 +81,41 @@ def make_loss(
     """
 
     def loss(params, mutable, batch, at):
-        labelled = list_labelled_names(batch)
-        names = (
-            labelled if domains == 'labelled' else [n for n in sorted(batch) if n not in labelled or domains == 'all']
-        )
         params = resolve_params(method, params, mutable)
+        names = _choose_domains(batch, domains)
         outputs, state = _evaluate_domains(network, make_input, method, params, mutable, batch, names, at.key)
-        risks = [measure_risk(d.logits, d) for d in list_labelled(outputs)]
-        risk = jnp.zeros(())
-        if risks:
-            stacked = jnp.stack([risk.value for risk in risks])
-            weights = jnp.full(len(risks), 1 / len(risks))
-            if method.weigh is not None:
-                weights = method.weigh(stacked, mutable[GROUPS]['weights'])
-                state[GROUPS] = {'weights': weights}
-            risk = (weights * stacked).sum()
-        frozen = _evaluate_frozen(network, make_input, mutable, batch, labelled) if method.frozen else {}
+        risk, count, groups = _weigh_risks(method, mutable, outputs)
+        frozen = _evaluate_frozen(network, make_input, mutable, batch) if method.frozen else {}
         total, values = objective(_make_evaluation(network, params, outputs, risk, at.step, frozen))
         if method.scale is not None:
             total = total * method.scale(at.step)
-        # An objective of unlabelled rows alone counts these.
-        count = sum(risk.weight for risk in risks) if risks else sum(d.mask.sum() for d in outputs.values())
-        count = jnp.asarray(count, jnp.float32)
         reported = {name: metrics.Mean(value * count, count) for name, value in values.items()}
-        if risks:
-            correct = [_measure_accuracy(d) for d in list_labelled(outputs)]
+        correct = [_measure_accuracy(d) for d in list_labelled(outputs)]
+        if correct:
             reported['accuracy'] = metrics.Mean(sum(c.total for c in correct), sum(c.weight for c in correct))
-        return metrics.Mean(total * count, count), (state, reported)
+        return metrics.Mean(total * count, count), ({**state, **groups}, reported)
 
     return loss
+
+
+def _choose_domains(batch: Mapping[str, Any], domains: str) -> list[str]:
+    labelled = list_labelled_names(batch)
+    return labelled if domains == 'labelled' else [n for n in sorted(batch) if n not in labelled or domains == 'all']
+
+
+def _weigh_risks(
+    method: Method, mutable: Mapping[str, Any], outputs: Mapping[str, DomainOutputs]
+) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
+    """Returns the weighted mean of the labelled domains' risks, the number of their rows, and what GroupDRO carries."""
+    risks = [measure_risk(d.logits, d) for d in list_labelled(outputs)]
+    if not risks:  # an objective of unlabelled rows alone counts these
+        return jnp.zeros(()), jnp.asarray(sum(d.mask.sum() for d in outputs.values()), jnp.float32), {}
+    stacked, groups = jnp.stack([risk.value for risk in risks]), {}
+    weights = jnp.full(len(risks), 1 / len(risks))
+    if method.weigh is not None:
+        weights = method.weigh(stacked, mutable[GROUPS]['weights'])
+        groups = {GROUPS: {'weights': weights}}
+    return (weights * stacked).sum(), jnp.asarray(sum(risk.weight for risk in risks), jnp.float32), groups
 
 
 def _evaluate_domains(network, make_input, method, params, mutable, batch, names, key):
@@ -137,10 +143,10 @@ def _evaluate_domains(network, make_input, method, params, mutable, batch, names
     return outputs, {**state, **own}
 
 
-def _evaluate_frozen(network, make_input, mutable, batch, names) -> dict[str, DomainOutputs]:
+def _evaluate_frozen(network, make_input, mutable, batch) -> dict[str, DomainOutputs]:
     """Returns the outputs of the frozen copy for the labelled domains, as in evaluation."""
     outputs = {}
-    for name in names:
+    for name in list_labelled_names(batch):
         features = network.apply(mutable[FROZEN], make_input(batch[name]), method='encode')
         logits, second = network.apply(mutable[FROZEN], features, method='classify')
         outputs[name] = DomainOutputs(features, logits, second, batch[name]['label'], batch[name]['mask'])
