@@ -13,7 +13,7 @@ FORMS = {
     name: single(method=method)
     for name, method in dict(source_only=SOURCE_ONLY, mean_cov=MEAN_COV, mmd=MMD, dann=DANN, mcc=MCC).items()
 }
-PAIRS = (('rendered', 'uci'), ('mnist_5k', 'uci'), ('uci', 'mnist_5k'))
+PAIRS = (('mnist_5k', 'uci'), ('rendered', 'uci'), ('uci', 'mnist_5k'))
 
 
 def get_config(arg: str = ''):
