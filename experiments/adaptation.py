@@ -20,6 +20,7 @@ from canon import backend, data, models, named
 from canon.configuration import drop_placeholders
 from canon.data import domains
 from canon.data.images.checks import infer_image_shape
+from canon.errors import UsageError
 from canon.tasks import adaptation as tasks
 from canon.tasks.adaptation import pictures
 from canon.tasks.adaptation.methods import SHOWN
@@ -133,7 +134,11 @@ def served(config: ConfigDict, experiment: Experiment) -> Served:
 
 def load_domains(config: ConfigDict, split: str) -> domains.Domains:
     """Returns a split of config.data.name with the arguments of config.data.source."""
-    return domains.load_domains(config.data.name, split, **drop_placeholders(config.data.get('source', {})))
+    arguments = drop_placeholders(config.data.get('source', {}))
+    function = domains.DOMAIN_SETS.find(config.data.name, 'data.name')
+    if named.accepts(function, 'path') and 'path' not in arguments:
+        raise UsageError(f'data {config.data.name!r} is read from files: give --config.data.source.path=FOLDER')
+    return domains.load_domains(config.data.name, split, **arguments)
 
 
 def list_images(config: ConfigDict, source: data.Source) -> Iterator[Any]:

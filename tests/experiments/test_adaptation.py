@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from canon import transfer
 from canon.data import domains
@@ -22,6 +23,22 @@ def config(root):
     return made
 
 
+def check_predictions(config, experiment, state, folder):
+    """A run predicts and exports from its `about` alone."""
+    folder.mkdir()
+    images = domains.load_digit_images('uci', 'test[:3]', 8).arrays['image']
+    for number, image in enumerate(images):
+        Image.fromarray(image[..., 0]).save(folder / f'{number}.png')
+    restored = adaptation.without_data(config, experiment.about)
+    scores = np.asarray(experiment.task.predict(state.params, state.mutable, {'image': images}))
+    *rows, _ = adaptation.predict(config, restored, state.params, state.mutable, str(folder))
+    names = experiment.about['class_names']
+    assert [prediction.row['class1'] for prediction in rows] == [names[i] for i in scores.argmax(1)]
+    p = np.exp(scores - scores.max(1, keepdims=True))
+    exported = adaptation.served(config, restored).function(state.params, state.mutable, images)
+    np.testing.assert_allclose(exported, p / p.sum(1, keepdims=True), rtol=1e-5)
+
+
 def test_a_run_is_a_row_of_last_every_rule_and_oracle(config, tmp_path):
     config.data.train.split, config.run.steps = 'train[:10%]', 4
     for name in config.run.evals:
@@ -29,7 +46,9 @@ def test_a_run_is_a_row_of_last_every_rule_and_oracle(config, tmp_path):
         config.data.evals[name].split = 'test[:40]'
         config.data.evals[name].figures = name == 'rules'
     with quick_programs():
-        fitted = fit(adaptation.make(config), config, tmp_path)
+        experiment = adaptation.make(config)
+        fitted = fit(experiment, config, tmp_path)
+        check_predictions(config, experiment, fitted.state, tmp_path / 'images')
     row = select_from_log(read_rows(tmp_path / 'metrics.jsonl'))
     assert list(row) == ['last', *transfer.RULES, 'oracle']
     assert row['last'][0] == 4
@@ -105,6 +124,8 @@ def test_labels_of_the_target_reach_neither_training_nor_rules(config):
         ({'data.evals.rules.split': 'train[:10%]'}, 'the selection split'),
         ({'method.name': 'corral'}, "method.name='corral' is unknown.*coral"),
         ({'method.weight': -1.0}, 'method.weight=-1.0 must be a number at least 0'),
+        ({'data.domains.sources': ()}, 'data.domains.sources is empty; name at least one of rendered, uci'),
+        ({'data.name': 'domain_folder'}, 'is read from files: give --config.data.source.path=FOLDER'),
         ({'data.domains.use_sources': False}, 'use_sources=False leaves no labelled domain'),
         ({'data.evals.source.domain': 'rendred'}, "no domain is called 'rendred'"),
         ({'data.name': 'digit_style'}, "no set of domains is called 'digit_style'"),

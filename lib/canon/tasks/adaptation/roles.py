@@ -79,7 +79,9 @@ def assign_roles(domains: Domains, roles: DomainRoles, seed: int) -> tuple[dict[
     Raises:
       UsageError: the target is also a source, or there is no such domain.
     """
-    if not roles.sources or roles.target in roles.sources:
+    if not roles.sources:
+        raise UsageError(f'data.domains.sources is empty; name at least one of {", ".join(domains)}')
+    if roles.target in roles.sources:
         raise UsageError(
             f'data.domains: sources={roles.sources} and target={roles.target!r} must be different domains; there are'
             f' {", ".join(domains)}'
