@@ -14,6 +14,6 @@ from configs.adaptation._digits import make_config
 def get_config(arg: str = '') -> ConfigDict:
     config = make_config(dict(name='source_only'), at_least=0.4, smoke=arg == 'smoke')
     with config.unlocked():
-        config.data.weights = dict(name='rulsif')  # or kmm, kliep, ulsif, discriminator
+        config.data.weights = dict(name='rulsif', centres=50, folds=2)  # or kmm, kliep, ulsif, discriminator
         config.data.features = dict(dimensions=20)  # principal components of the pixels; `run` names a trained network
     return config

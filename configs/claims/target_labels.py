@@ -17,7 +17,7 @@ FORMS = dict(
     source=single(method=SOURCE_ONLY),
     target=single(method=SOURCE_ONLY, data=ALONE),
     features=single(method=MEAN_COV),
-    instances=single(method=SOURCE_ONLY, data=dict(weights=dict(name='rulsif', alpha=0.1))),
+    instances=single(method=SOURCE_ONLY, data=dict(weights=dict(name='rulsif', alpha=0.1, centres=50, folds=2))),
     parameters=in_stages(
         source=dict(data=dict(domains=dict(shown=0))),
         tune=dict(data=ALONE, tx=TUNED, run=dict(init_from=dict(stage='source'))),
