@@ -5,7 +5,8 @@
 The class confusion of the predictions for the target, without an alignment of features.
 
 Measured on 2 CPU cores shared with other work, seed 0, `:smoke`: 76.9 % of the 360 handwritten test digits at the last
-step, which every rule selects and the oracle too, 23.6 points above `source_only_digits`. The full form is not measured yet.
+step, which every rule selects and the oracle too, 23.6 points above `source_only_digits`. The full form is not measured
+yet.
 """
 
 from ml_collections import ConfigDict
