@@ -100,6 +100,7 @@ def test_an_unknown_domain_of_a_chain_is_named(gradual, tmp_path):
         gradual_adaptation.make(gradual)[1].make({'source': tmp_path})
 
 
+@pytest.mark.slow
 def test_adda_begins_from_the_source_and_keeps_it_frozen(root, tmp_path):
     config = shrink(configs.load(f'{root}/configs/adaptation/adda_digits.py:smoke'))
     config.stages.source.run.steps = 2
