@@ -4,7 +4,11 @@
     ./launch.sh table runs/claims/adaptation_pairs --mean
 
 Digits drawn from fonts, of MNIST and of scikit-learn, 16x16, 300 updates of 64 + 64, five seeds. Each result is a row
-of the last step, the choice of each rule that sees no label of the target, and the oracle. Not measured yet.
+of the last step, the choice of each rule that sees no label of the target, and the oracle.
+
+MNIST to scikit-learn's, half a minute per run on 2 CPU cores next to other jobs, at the last step: source only 60.5 ±
+2.4 %, means and covariances 80.7 ± 0.6, MMD 79.0 ± 0.7, DANN 80.9 ± 4.0, MCC 85.4 ± 1.0. The other pairs are not
+measured yet.
 """
 
 from configs.claims._adaptation import DANN, MCC, MEAN_COV, MMD, SOURCE_ONLY, compare, single, sweep_pair, sweep_seeds
@@ -29,4 +33,8 @@ def sweep():
 def pictures(runs):
     from experiments.claims.adaptation import draw_rules, spell
 
-    return {f'{source}_to_{target}': draw_rules(runs, source, target, spell(FORMS)) for source, target in PAIRS}
+    def read(run):
+        return run.values['data.domains.sources'][0], run.values['data.domains.target']
+
+    started = [pair for pair in PAIRS if any(read(run) == pair for run in runs)]
+    return {f'{source}_to_{target}': draw_rules(runs, source, target, spell(FORMS)) for source, target in started}
