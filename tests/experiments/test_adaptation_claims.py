@@ -19,7 +19,7 @@ from tests.experiments.test_claims import write_run
 CLAIMS = {
     'adaptation_pairs': (
         dict.fromkeys(
-            ('rendered_to_uci', 'mnist_5k_to_uci', 'uci_to_mnist_5k'), ('source only', 'mean cov', 'mmd', 'dann', 'mcc')
+            ('mnist_5k_to_uci', 'rendered_to_uci', 'uci_to_mnist_5k'), ('source only', 'mean cov', 'mmd', 'dann', 'mcc')
         ),
         3 * 5 * 5,
     ),
