@@ -3,7 +3,9 @@
     ./launch.sh run configs/adaptation/adda_digits.py
 
 The first stage learns the drawn digits. The second one begins from it and keeps it as a frozen copy; the encoder of the
-target learns to make a discriminator take its features for those of the copy. Not measured yet.
+target learns to make a discriminator take its features for those of the copy. `:smoke`, seed 0: 58.6 % at the last step
+from 45.3 % after the first stage, in 39 s on 2 CPU cores next to another job. Without batch normalisation and at four
+times the rate it ended at 26.4 %. The full form is not measured yet.
 """
 
 from ml_collections import ConfigDict
@@ -13,9 +15,12 @@ from configs.adaptation._digits import make_config
 
 def get_config(arg: str = '') -> ConfigDict:
     smoke = arg == 'smoke'
-    config = make_config(dict(name='source_only'), at_least=0.45, smoke=smoke)
+    config = make_config(dict(name='source_only'), at_least=0.5, smoke=smoke, norm='batch')
     # The copy's parameters are those of the first stage.
-    copied = (('^frozen/params/', ''), ('^frozen/batch_stats/', 'batch_stats/'))
+    copied = (
+        *(('^frozen/params/', ''), ('^frozen/batch_stats/', 'batch_stats/')),
+        ('^source_batch_stats/', 'batch_stats/'),  # the target moves its own
+    )
     with config.unlocked():
         config.experiment = 'staged'
         config.stages = dict(
@@ -24,7 +29,7 @@ def get_config(arg: str = '') -> ConfigDict:
             source=dict(run=dict(steps=200 if smoke else 1000)),
             adapt=dict(
                 method=dict(name='adda'),
-                tx=dict(learning_rate=dict(init=2e-4)),  # below that of the source: the encoder must stay near the copy
+                tx=dict(learning_rate=dict(init=5e-5)),  # far below the source's: the encoder must stay near the copy
                 run=dict(init_from=dict(stage='source', rules=copied)),
             ),
         )

@@ -60,3 +60,17 @@ def test_a_reliability_diagram_shows_accuracy_and_the_gap_to_confidence():
     np.testing.assert_allclose(bars[:3], [[0, 0, 0], [1 / 3, 0, 0.75], [2 / 3, 0, 0.2]])
     np.testing.assert_allclose(bars[3:], [[0, 0, 0], [1 / 3, 0.75, -0.25], [2 / 3, 0.2, 0.7]])
     np.testing.assert_allclose([bar.get_height() for bar in axes[1].patches], [0, 4 / 9, 5 / 9])
+
+
+def test_a_gallery_shows_images_of_any_number_of_channels():
+    image = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
+    expected = {
+        1: image[0, ..., 0],
+        2: np.concatenate([image[0, ..., :2], np.zeros((2, 2, 1))], -1),
+        3: image[0],
+        6: image[0, ..., 1],  # the mean of 0, 1, 2 and again
+    }
+    for channels, shown in expected.items():
+        pixels = np.concatenate([image, image], -1)[..., :channels]
+        np.testing.assert_array_equal(image_of(plots.draw_gallery(pixels, ['x'])), shown)
+        np.testing.assert_array_equal(image_of(plots.draw_feature_maps(pixels, {'maps': np.ones((1, 2, 2, 1))})), shown)

@@ -43,7 +43,7 @@ def draw_gallery(images: np.ndarray, titles: Sequence[str], columns: int = 8, ti
     """Draws images in a grid, each under its title.
 
     Args:
-      images: [N, H, W, 1 or 3], uint8, or floats of any range, each stretched to its own.
+      images: [N, H, W, C], uint8, or floats of any range, each stretched to its own; any C, see `to_colours`.
       titles: one per image.
       columns: of the grid.
       title: of the figure.
@@ -66,9 +66,16 @@ def make_dense_layout() -> ConstrainedLayoutEngine:
     return ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.03, wspace=0.01, hspace=0.01)
 
 
+def to_colours(image: np.ndarray) -> np.ndarray:
+    """Returns an image [H, W, C] for `imshow`: grey, RGB, or red and green of 2 channels; the mean of more than 4."""
+    if image.shape[-1] == 2:
+        return np.concatenate([image, np.zeros_like(image[..., :1])], -1)
+    return image if image.shape[-1] in (3, 4) else image.mean(-1).astype(image.dtype)
+
+
 def _stretch(image: np.ndarray) -> np.ndarray:
     """Returns an image for `imshow`: uint8 as it is, floats stretched to [0, 1]."""
-    image = image[..., 0] if image.shape[-1] == 1 else image
+    image = to_colours(image)
     if image.dtype == np.uint8:
         return image
     low, high = float(image.min()), float(image.max())

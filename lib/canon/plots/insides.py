@@ -6,6 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from canon.plots.images import to_colours
+
 _MAX_FILTERS = 256  # 16 rows of 16, which are still large enough to see
 
 
@@ -40,7 +42,7 @@ def draw_feature_maps(images: np.ndarray, stages: Mapping[str, np.ndarray], chan
     A channel has the same place in every column. Each map is stretched from its minimum to its maximum.
 
     Args:
-      images: [N, H, W, 1 or 3], one per column.
+      images: [N, H, W, C], one per column.
       stages: {name: [N, h, w, C]}, one per row.
       channels: drawn per stage.
     """
@@ -48,7 +50,7 @@ def draw_feature_maps(images: np.ndarray, stages: Mapping[str, np.ndarray], chan
     figure = Figure(figsize=(2.6 * columns + 0.9, 1.5 * rows), layout='constrained')
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes, image in zip(grid[0], images, strict=True):
-        axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap='gray', interpolation='nearest')
+        axes.imshow(to_colours(image), cmap='gray', interpolation='nearest')
     for row, (name, maps) in zip(grid[1:], stages.items(), strict=True):
         maps = np.asarray(maps, np.float32)
         # The same channels for all images, so that columns can be compared.
