@@ -6,6 +6,9 @@ from ml_collections import ConfigDict
 
 from configs.adaptation._digits import make_config
 
+# The frozen copy of a method begins with the parameters of the stage before.
+FROZEN_COPY = (('^frozen/params/', ''), ('^frozen/batch_stats/', 'batch_stats/'))
+
 
 def make_finetuning(tune: dict[str, Any], smoke: bool, at_least: float = 0.6) -> ConfigDict:
     """Returns the config of two stages; the keys of `tune` are laid over those of the second one."""

@@ -11,16 +11,13 @@ times the rate it ended at 26.4 %. The full form is not measured yet.
 from ml_collections import ConfigDict
 
 from configs.adaptation._digits import make_config
+from configs.adaptation._finetuning import FROZEN_COPY
 
 
 def get_config(arg: str = '') -> ConfigDict:
     smoke = arg == 'smoke'
     config = make_config(dict(name='source_only'), at_least=0.5, smoke=smoke, norm='batch')
-    # The copy's parameters are those of the first stage.
-    copied = (
-        *(('^frozen/params/', ''), ('^frozen/batch_stats/', 'batch_stats/')),
-        ('^source_batch_stats/', 'batch_stats/'),  # the target moves its own
-    )
+    copied = (*FROZEN_COPY, ('^source_batch_stats/', 'batch_stats/'))  # the target moves its own
     with config.unlocked():
         config.experiment = 'staged'
         config.stages = dict(

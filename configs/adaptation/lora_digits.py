@@ -7,14 +7,13 @@ Not measured yet.
 
 from ml_collections import ConfigDict
 
-from configs.adaptation._finetuning import make_finetuning
+from configs.adaptation._finetuning import FROZEN_COPY, make_finetuning
 
 
 def get_config(arg: str = '') -> ConfigDict:
-    copied = (('^frozen/params/', ''), ('^frozen/batch_stats/', 'batch_stats/'))
     tune = dict(
         method=dict(name='lora', rank=4),
         tx=dict(adam=dict(learning_rate=3e-3)),
-        run=dict(init_from=dict(stage='source', rules=copied, new='^adapters/')),
+        run=dict(init_from=dict(stage='source', rules=FROZEN_COPY, new='^adapters/')),
     )
     return make_finetuning(tune, arg == 'smoke')

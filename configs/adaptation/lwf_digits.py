@@ -7,14 +7,13 @@ Not measured yet.
 
 from ml_collections import ConfigDict
 
-from configs.adaptation._finetuning import make_finetuning
+from configs.adaptation._finetuning import FROZEN_COPY, make_finetuning
 
 
 def get_config(arg: str = '') -> ConfigDict:
-    copied = (('^frozen/params/', ''), ('^frozen/batch_stats/', 'batch_stats/'))
     tune = dict(
         method=dict(name='lwf', weight=1.0),
         tx=dict(adam=dict(learning_rate=3e-4)),
-        run=dict(init_from=dict(stage='source', rules=copied)),
+        run=dict(init_from=dict(stage='source', rules=FROZEN_COPY)),
     )
     return make_finetuning(tune, arg == 'smoke')

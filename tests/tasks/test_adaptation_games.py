@@ -13,26 +13,17 @@ from canon.tasks import adaptation
 from canon.tasks.adaptation.turns import select_owned
 from canon.train import Experiment, fit, init_state, make_step
 from tests.quick import quick_jit
-from tests.tasks.small_domains import (
-    Domains,
-    cross_entropy,
-    features,
-    head,
-    make_input,
-    make_network,
-    make_task,
-    to_double,
-)
+from tests.tasks import small_domains as small
 
-DATA, NETWORK = Domains(), make_network()
+DATA, NETWORK = small.Domains(), small.make_network()
 RATE, B1, B2, EPS = 0.05, 0.9, 0.999, 1e-8
 
 
 def make_mcd(steps=2, tx=None):
     method = adaptation.make_method('mcd', steps=steps)
-    task = adaptation.adaptation_task(NETWORK, make_input, method)
+    task = adaptation.adaptation_task(NETWORK, small.make_input, method)
     tx = optim.adam(RATE) if tx is None else tx
-    make = adaptation.adaptation_step(NETWORK, make_input, method)
+    make = adaptation.adaptation_step(NETWORK, small.make_input, method)
     return task, tx, make
 
 
@@ -40,14 +31,14 @@ def make_mcd(steps=2, tx=None):
 
 
 def source_risks(params, batch):
-    x = features(params, batch['source'])
-    return sum(cross_entropy(head(params, name, x), batch['source']['label']) for name in CLASSIFIERS)
+    x = small.features(params, batch['source'])
+    return sum(small.cross_entropy(small.head(params, name, x), batch['source']['label']) for name in CLASSIFIERS)
 
 
 def discrepancy(params, batch):
-    x = features(params, batch['target'])
+    x = small.features(params, batch['target'])
     return jnp.abs(
-        jax.nn.softmax(head(params, 'classifier', x)) - jax.nn.softmax(head(params, CLASSIFIERS[1], x))
+        jax.nn.softmax(small.head(params, 'classifier', x)) - jax.nn.softmax(small.head(params, CLASSIFIERS[1], x))
     ).mean()
 
 
@@ -83,7 +74,7 @@ def test_mcd_moves_in_three_steps():
     state = init_state(task, tx, 0, DATA[0])
     step = quick_jit(make(task, tx, 0))
     with jax.enable_x64(True):
-        params = to_double(state.params)
+        params = small.to_double(state.params)
         by_hand = params, *(jax.tree.map(np.zeros_like, params) for _ in range(2))
     before = state.params['discriminator']
     for number in range(3):
@@ -120,7 +111,7 @@ def test_turns_need_their_step_and_their_leaves():
     state = init_state(task, tx, 0, DATA[0])
     with pytest.raises(UsageError, match='moves in turns: give the experiment make_step'):
         make_step(task, tx, 0)(state, DATA[0])
-    assert adaptation.adaptation_step(NETWORK, make_input, adaptation.make_method('dann')) is None
+    assert adaptation.adaptation_step(NETWORK, small.make_input, adaptation.make_method('dann')) is None
 
 
 @pytest.mark.parametrize(
@@ -150,22 +141,22 @@ def test_each_leaf_of_the_optimizer_belongs_to_its_player(tx):
 
 
 def test_adda_inverts_the_labels_of_the_target_encoder():
-    batch, task, tx = DATA[0], make_task('adda'), optim.sgd(1.0)
+    batch, task, tx = DATA[0], small.make_task('adda'), optim.sgd(1.0)
     state = init_state(task, tx, 0, batch)
     jax.tree.map(np.testing.assert_array_equal, state.params, state.mutable['frozen']['params'])
     # The target encoder has moved away from the frozen one.
     moved = jax.tree.map(lambda x: x * 1.5 + 0.1, state.params)
     state = state._replace(params=moved)
     new, measured = quick_jit(make_step(task, tx, 0))(state, batch)
-    frozen, params = to_double(state.mutable['frozen']['params']), to_double(moved)
+    frozen, params = small.to_double(state.mutable['frozen']['params']), small.to_double(moved)
 
     def risk_of(params, label):
-        x = features(params, batch['target'])
-        return cross_entropy(head(params, 'discriminator', x), np.full(6, label))
+        x = small.features(params, batch['target'])
+        return small.cross_entropy(small.head(params, 'discriminator', x), np.full(6, label))
 
     def discriminator_risk(params):
-        source = head(params, 'discriminator', features(frozen, batch['source']))
-        return (cross_entropy(source, np.zeros(6, int)) + risk_of(params, 1)) / 2
+        source = small.head(params, 'discriminator', small.features(frozen, batch['source']))
+        return (small.cross_entropy(source, np.zeros(6, int)) + risk_of(params, 1)) / 2
 
     with jax.enable_x64(True):
         of_discriminator = jax.grad(discriminator_risk)(params)['discriminator']
@@ -185,11 +176,11 @@ def test_adda_inverts_the_labels_of_the_target_encoder():
 @pytest.mark.slow
 def test_adda_starts_from_a_run_on_the_source(tmp_path):
     """Both encoders are the trained one: `run.init_from` fills the frozen copy by its rules."""
-    source = Experiment(make_task('source_only'), optim.sgd(0.1), DATA)
+    source = Experiment(small.make_task('source_only'), optim.sgd(0.1), DATA)
     settings = dict(steps=2, log_every=2, tensorboard=False)
     trained = fit(source, dict(run=settings), tmp_path / 'source', quiet=True).state
     init = dict(path=str(tmp_path / 'source'), rules=(('^frozen/params/', ''),))
-    stage = Experiment(make_task('adda'), optim.sgd(0.0), DATA)
+    stage = Experiment(small.make_task('adda'), optim.sgd(0.0), DATA)
     adapted = fit(stage, dict(run={**settings, 'init_from': init}), tmp_path / 'adda', quiet=True).state
     for params in (adapted.params, adapted.mutable['frozen']['params']):
         jax.tree.map(np.testing.assert_array_equal, params, trained.params)
