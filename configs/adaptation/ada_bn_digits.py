@@ -3,7 +3,7 @@
 
     ./launch.sh run configs/adaptation/ada_bn_digits.py
 
-Not measured yet.
+`:smoke`, seed 0: 61.4 % of the target at the last step, in 30 s. The full form is not measured yet.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,7 @@
 
     ./launch.sh run configs/adaptation/bss_digits.py
 
-Not measured yet.
+`:smoke`, seed 0: 84.2 % of the target at the last step, in 47 s. The full form is not measured yet.
 """
 
 from ml_collections import ConfigDict

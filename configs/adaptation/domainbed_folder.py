@@ -5,7 +5,9 @@
     ./launch.sh run configs/adaptation/domainbed_folder.py:smoke     # rotated digits: nothing to download
 
 FOLDER/domain/class/image, as PACS, VLCS, Office-31 and Office-Home are distributed. A ResNet-18 would be pretrained in
-DomainBed; this is the small network of this folder on images of 32x32, trained from scratch. Not measured yet.
+DomainBed; this is the small network of this folder on images of 32x32, trained from scratch.
+
+`:smoke`, seed 0: 81.7 % of the target at the last step, in 24 s. The full form is not measured yet.
 """
 
 from ml_collections import ConfigDict

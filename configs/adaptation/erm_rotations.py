@@ -2,7 +2,7 @@
 
     ./launch.sh run configs/adaptation/erm_rotations.py
 
-Not measured yet.
+`:smoke`, seed 0: 80.0 % of the target at the last step, in 30 s. The full form is not measured yet.
 """
 
 from ml_collections import ConfigDict

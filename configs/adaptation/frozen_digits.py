@@ -2,7 +2,7 @@
 
     ./launch.sh run configs/adaptation/frozen_digits.py
 
-Not measured yet.
+`:smoke`, seed 0: 87.8 % of the target at the last step, in 23 s. The full form is not measured yet.
 """
 
 from ml_collections import ConfigDict

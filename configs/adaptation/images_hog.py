@@ -3,7 +3,9 @@
     ./launch.sh run configs/adaptation/images_hog.py                                       # five labels per class
     ./launch.sh run configs/adaptation/images_hog.py --config.data.domains.shown=0         # none
 
-No digit is in both domains. Not measured yet.
+No digit is in both domains.
+
+`:smoke`, seed 0: 84.4 % of the target at the last step, in 15 s. The full form is not measured yet.
 """
 
 from ml_collections import ConfigDict

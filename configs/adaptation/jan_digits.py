@@ -2,7 +2,9 @@
 
     ./launch.sh run configs/adaptation/jan_digits.py
 
-The joint maximum mean discrepancy of features and predictions. Not measured yet.
+The joint maximum mean discrepancy of features and predictions.
+
+`:smoke`, seed 0: 55.8 % of the target at the last step, in 27 s. The full form is not measured yet.
 """
 
 from ml_collections import ConfigDict

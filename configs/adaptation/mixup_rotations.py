@@ -2,7 +2,7 @@
 
     ./launch.sh run configs/adaptation/mixup_rotations.py
 
-Not measured yet.
+`:smoke`, seed 0: 75.0 % of the target at the last step, in 48 s. The full form is not measured yet.
 """
 
 from ml_collections import ConfigDict

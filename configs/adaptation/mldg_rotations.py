@@ -2,7 +2,7 @@
 
     ./launch.sh run configs/adaptation/mldg_rotations.py
 
-Not measured yet.
+`:smoke`, seed 0: 76.7 % of the target at the last step, in 43 s. The full form is not measured yet.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,9 @@
 
     ./launch.sh run configs/adaptation/mmd_digits.py
 
-The multi-kernel maximum mean discrepancy of the features. A weight of 1 makes all features equal. Not measured yet.
+The multi-kernel maximum mean discrepancy of the features. A weight of 1 makes all features equal.
+
+`:smoke`, seed 0: 58.9 % of the target at the last step, in 22 s. The full form is not measured yet.
 """
 
 from ml_collections import ConfigDict

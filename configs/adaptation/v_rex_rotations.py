@@ -2,7 +2,7 @@
 
     ./launch.sh run configs/adaptation/v_rex_rotations.py
 
-Not measured yet.
+`:smoke`, seed 0: 81.7 % of the target at the last step, in 18 s. The full form is not measured yet.
 """
 
 from ml_collections import ConfigDict

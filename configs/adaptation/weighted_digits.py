@@ -3,7 +3,9 @@
     ./launch.sh run configs/adaptation/weighted_digits.py
     ./launch.sh run configs/adaptation/weighted_digits.py --config.data.weights.name=kmm
 
-A figure of the run shows the drawn digits of greatest and of least weight. Not measured yet.
+A figure of the run shows the drawn digits of greatest and of least weight.
+
+`:smoke`, seed 0: 56.9 % of the target at the last step, in 15 s. The full form is not measured yet.
 """
 
 from ml_collections import ConfigDict
