@@ -50,14 +50,14 @@ def train_plain() -> Callable:
     return train(classification_task(make_network(), make_image_input()), draw_rows(2 * BATCH))
 
 
-def train_adapted(name: str, **arguments) -> Callable:
+def train_method(name: str, **arguments) -> Callable:
     parts = make_network(), make_image_input(), adaptation.make_method(name, **arguments)
     batch = {'source': draw_rows(BATCH), 'target': draw_rows(BATCH, labelled=False)}
     return train(adaptation.adaptation_task(*parts), batch, adaptation.adaptation_step(*parts) or make_step)
 
 
 WORKS = {
-    name: Work({'canon': lambda name=name, kw=kw: train_adapted(name, **kw), 'plain': train_plain}, 20, aims)
+    name: Work({'canon': lambda name=name, kw=kw: train_method(name, **kw), 'plain': train_plain}, 20, aims)
     for name, kw, aims in (
         ('dann', {}, {'plain': 1.4}),
         ('mean_cov', {}, {}),

@@ -161,24 +161,22 @@ def _make_evaluator(
     where: str,
 ) -> Evaluator:
     transforms = _make_transforms(settings.transforms, f'{where}.transforms')
-    options = images.reading(config)
+    options, network = images.reading(config), _make_network(config)
+    method = tasks.make_method(**named.to_plain(config.method))
     if settings.rules:
         train = config.data.train.split
         domains.check_selection_split(train, settings.split)
         held_out, hidden = load(settings.split), load(train)[roles.target]
         sources = roles.sources if settings.domain is None else (settings.domain,)
         source = tasks.join_for_rules([held_out[s] for s in sources], hidden, settings.most)
-        method = tasks.make_method(**named.to_plain(config.method))
         batches = data.Once(source, transforms=transforms, **options)
-        evaluator = tasks.rules_evaluator(_make_network(config), batches, method)
-        return add_pictures(evaluator, settings.embedding)
+        return add_pictures(tasks.rules_evaluator(network, batches, method), settings.embedding)
     chosen = roles.sources if settings.domain == SOURCES else (settings.domain or roles.target,)
     read = load(settings.split)
     parts = [data.Once(read[domain], transforms=transforms, **options) for domain in chosen]
     batches = parts[0] if len(parts) == 1 else data.Concatenated(parts)
     # Methods with batch normalisation may keep statistics of the sources and of the target.
-    method = tasks.make_method(**named.to_plain(config.method))
-    predict = tasks.make_predict(*_make_network(config), method, of_source=set(chosen) <= set(roles.sources))
+    predict = tasks.make_predict(*network, method, of_source=set(chosen) <= set(roles.sources))
     return classification_evaluator(predict, batches, experiment.about['class_names'])
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from canon import plots
 from canon.configuration import split_source
 from canon.errors import CanonError, UsageError
 from canon.named import suggest
@@ -106,18 +107,17 @@ def average_seeds(runs: Sequence[Run], metric: str | None) -> tuple[list[str], l
         cells: list[Any] = []
         for name in chosen:
             values = [run.metrics[name] for run in of_setting if name in run.metrics]
-            cells += _mean_and_error(values)
+            cells += _summarise(values)
         rows.append([*setting, *cells, len(of_setting)])
     return [*keys, *(column for name in chosen for column in (name, '+-')), 'runs'], rows
 
 
-def _mean_and_error(values: Sequence[float]) -> tuple[float | None, float | None]:
+def _summarise(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Returns the mean and its standard error; None for what the values do not give."""
     if not values:
         return None, None
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return mean, None
-    return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values))
+    mean, error = plots.mean_and_error(values)
+    return mean, error if len(values) > 1 else None
 
 
 def layout(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

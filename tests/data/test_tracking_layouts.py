@@ -141,7 +141,7 @@ def test_files_of_digits_are_a_function_of_the_arguments(layout):
     ('layout', 'preset'), [('mot_challenge', 'mot17'), ('kitti_tracking', 'kitti_car'), ('ua_detrac', 'ua_detrac')]
 )
 def test_the_rules_of_the_benchmark_find_something_to_drop(layout, preset):
-    """Of the detections, the rules of the benchmark drop some and keep most."""
+    """The rules of each benchmark drop some of the detections and keep most."""
     dropped = kept = hidden = 0
     for sequence in load_digits(layout, num_sequences=2, length=20, pictures=False):
         truth, length = sequence.truth, sequence.info.length

@@ -9,6 +9,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from canon.plots.images import to_colours
 from canon.plots.pictures import hide_frame
 
 _COLOURS = [to_rgb(c) for c in ('#00c8ff', '#ff2fd0', '#ffe000', '#5dff3b', '#ff4b1f', '#8f5bff', '#00ffc3', '#ff9db5')]
@@ -44,8 +45,7 @@ def _draw_example(axes: Axes, example: Mapping[str, Any]) -> None:
     image = np.asarray(example['image'])
     height, width = image.shape[:2]
     extent = (0, width, height, 0)  # the corner of the first pixel is (0, 0), as it is for boxes
-    pixels = image[..., 0] if image.shape[-1] == 1 else image
-    axes.imshow(pixels, cmap='gray', vmin=0, vmax=255 if image.dtype == np.uint8 else 1, extent=extent)
+    axes.imshow(to_colours(image), cmap='gray', vmin=0, vmax=255 if image.dtype == np.uint8 else 1, extent=extent)
     for number, mask in enumerate(np.asarray(example.get('masks', ()))):
         axes.imshow(_make_layer(mask, _colour(number)), extent=extent, interpolation='nearest')
     if 'segmentation' in example:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from canon.plots.bars import style_axes
-from canon.plots.images import make_dense_layout
+from canon.plots.images import make_dense_layout, to_colours
 from canon.plots.pictures import hide_frame
 
 _SIZE_NAMES = ('small', 'medium', 'large')
@@ -163,10 +163,9 @@ def draw_errors(counts: np.ndarray, kinds: Sequence[str], class_names: Sequence[
 
 def _draw_boxes(axes: Axes, image: np.ndarray, boxes: Mapping[str, Any], class_names: Sequence[str]) -> None:
     height, width = image.shape[:2]
-    pixels = image[..., 0] if image.shape[-1] == 1 else image
     limit = 255 if image.dtype == np.uint8 else 1
     # The corner of the first pixel is (0, 0), as it is for boxes.
-    axes.imshow(pixels, cmap='gray', vmin=0, vmax=limit, extent=(0, width, height, 0))
+    axes.imshow(to_colours(image), cmap='gray', vmin=0, vmax=limit, extent=(0, width, height, 0))
     corners = np.asarray(boxes['boxes'], float).reshape(-1, 4)
     labels = np.asarray(boxes['labels'], int).reshape(-1)
     shown = np.asarray(boxes.get('valid', np.ones(len(corners), bool)), bool)

@@ -70,6 +70,8 @@ def to_colours(image: np.ndarray) -> np.ndarray:
     """Returns an image [H, W, C] for `imshow`: grey, RGB, or red and green of 2 channels; the mean of more than 4."""
     if image.shape[-1] == 2:
         return np.concatenate([image, np.zeros_like(image[..., :1])], -1)
+    if image.shape[-1] == 1:
+        return image[..., 0]
     return image if image.shape[-1] in (3, 4) else image.mean(-1).astype(image.dtype)
 
 

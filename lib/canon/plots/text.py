@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from canon.plots.images import to_colours
 from canon.plots.pictures import hide_frame
 
 _FAINT = 0.05  # characters whose probability stays below it are not drawn
@@ -34,7 +35,7 @@ def draw_text_images(
     for i, (image, text) in enumerate(zip(images, titles, strict=True), 1):
         axes = figure.add_subplot(rows, columns, i)
         hide_frame(axes, text, fontsize=9, pad=3)
-        axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap='gray', interpolation='nearest')
+        axes.imshow(to_colours(image), cmap='gray', interpolation='nearest')
     if title:
         figure.suptitle(title, fontsize=10)
     return figure
@@ -57,8 +58,7 @@ def draw_frame_probabilities(image: np.ndarray, probabilities: np.ndarray, chara
     frames = np.linspace(0, width, len(probabilities))
     figure = Figure(figsize=(7, 7 * height / width + 2.2), layout='constrained')
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(7 * height / width, 2.2))
-    pixels = image[..., 0] if image.shape[-1] == 1 else image
-    upper.imshow(pixels, cmap='gray', aspect='auto', extent=(0, width, height, 0), interpolation='nearest')
+    upper.imshow(to_colours(image), cmap='gray', aspect='auto', extent=(0, width, height, 0), interpolation='nearest')
     upper.axis('off')
     lower.plot(frames, probabilities[:, 0], color='0.6', linestyle='--', linewidth=1, label='blank')
     for index, character in enumerate(characters, 1):

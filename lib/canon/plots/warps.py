@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
+from canon.plots.images import to_colours
 from canon.plots.pictures import hide_frame
 
 
@@ -128,9 +129,8 @@ def draw_move_clouds(
 
 
 def _show_pixels(ax, pixels: np.ndarray, height: int, width: int) -> None:
-    picture = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
     # The corner of the first pixel is (0, 0), as it is for the points.
-    ax.imshow(picture, cmap='gray', vmin=0, vmax=255, extent=(0, width, height, 0), interpolation='nearest')
+    ax.imshow(to_colours(pixels), cmap='gray', vmin=0, vmax=255, extent=(0, width, height, 0), interpolation='nearest')
 
 
 def _draw_moves(ax, points: np.ndarray, moves: np.ndarray) -> None:

@@ -26,7 +26,7 @@ _REGION = 'dontcare'  # in place of a class: the digit is a region that is not s
 
 
 class _Benchmark(NamedTuple):
-    """How digits become the objects of a benchmark.
+    """A rule by which digits become the objects of a benchmark.
 
     Attributes:
       reader: reads the files.

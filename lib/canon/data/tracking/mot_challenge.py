@@ -61,7 +61,7 @@ def mot_challenge(
 
 
 class _SequenceFiles(NamedTuple):
-    """Where the parts of a sequence lie.
+    """Paths of the files of a sequence.
 
     Attributes:
       folder: which names the sequence, and may hold seqinfo.ini and img1/. Flat files have none of this name.

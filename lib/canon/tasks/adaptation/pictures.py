@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -12,27 +12,10 @@ from canon import backend, metrics, plots, transfer
 from canon.data.pipeline.source import Source, read_examples
 from canon.errors import CanonError
 from canon.tasks.adaptation.instances import WEIGHT
-from canon.tasks.adaptation.scores import HIDDEN, select_from_log
+from canon.tasks.adaptation.scores import DomainFeatures, read_columns, select_from_log
 from canon.train import Evaluator
 
 Embedding = Literal['pca', 'tsne']
-
-
-class DomainFeatures(NamedTuple):
-    """Features [N, D], logits [N, C] and labels [N] of the examples that rules see; targets have the label `HIDDEN`."""
-
-    features: np.ndarray
-    logits: np.ndarray
-    label: np.ndarray
-
-    @property
-    def is_target(self) -> np.ndarray:
-        return self.label == HIDDEN
-
-    @property
-    def classes(self) -> np.ndarray:
-        """The labels of the source and the predictions for the target."""
-        return np.where(self.is_target, self.logits.argmax(-1), self.label)
 
 
 def add_pictures(
@@ -82,14 +65,6 @@ def draw_weights(labelled: Mapping[str, Source]) -> dict[str, Any]:
             title = f'{name}: the greatest weights, then the least (their mean is 1)'
             figures[f'weights of {name}'] = plots.draw_example_weights(images, weights, title=title)
     return figures
-
-
-def read_columns(rows: metrics.Rows) -> DomainFeatures:
-    """Returns the rows of an evaluator of rules as arrays."""
-    examples = list(rows.each())
-    return DomainFeatures(
-        *(np.stack([np.asarray(example[key]) for example in examples]) for key in DomainFeatures._fields)
-    )
 
 
 def embed_in_plane(features: np.ndarray, embedding: Embedding = 'pca') -> np.ndarray:

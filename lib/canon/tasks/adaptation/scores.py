@@ -27,6 +27,31 @@ class ModelOutputs(NamedTuple):
     logits: np.ndarray  # [N, C]
 
 
+class DomainFeatures(NamedTuple):
+    """Features [N, D], logits [N, C] and labels [N] of the examples that rules see; targets have the label `HIDDEN`."""
+
+    features: np.ndarray
+    logits: np.ndarray
+    label: np.ndarray
+
+    @property
+    def is_target(self) -> np.ndarray:
+        return self.label == HIDDEN
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The labels of the source and the predictions for the target."""
+        return np.where(self.is_target, self.logits.argmax(-1), self.label)
+
+
+def read_columns(rows: metrics.Rows) -> DomainFeatures:
+    """Returns the rows of an evaluator of rules as arrays."""
+    examples = list(rows.each())
+    return DomainFeatures(
+        *(np.stack([np.asarray(example[key]) for example in examples]) for key in DomainFeatures._fields)
+    )
+
+
 def collect_outputs(compute: Callable[[Any], tuple[Any, Any]], batches: Iterable[Any]) -> ModelOutputs:
     """Computes (features, logits) of the real rows of all batches.
 
@@ -112,11 +137,10 @@ def rules_evaluator(network: tuple[Any, Callable[[Any], Any]], batches: Any, met
         return metrics.Rows.of(values, batch['mask'])
 
     def finish(rows):
-        examples = list(rows.each())
-        columns = {key: np.stack([np.asarray(example[key]) for example in examples]) for key in examples[0]}
-        hidden = columns['label'] == HIDDEN
-        source, target = (ModelOutputs(columns['features'][s], columns['logits'][s]) for s in (~hidden, hidden))
-        return score_model(source, columns['label'][~hidden], target)
+        columns = read_columns(rows)
+        hidden = columns.is_target
+        source, target = (ModelOutputs(columns.features[s], columns.logits[s]) for s in (~hidden, hidden))
+        return score_model(source, columns.label[~hidden], target)
 
     return Evaluator(batches, measure, finish)
 
