@@ -41,7 +41,7 @@ def make(config: ConfigDict) -> list[Stage]:
 
 def offline(config: ConfigDict) -> ConfigDict:
     """Returns the config as the stages' experiment has it offline."""
-    return _module(config.stages.experiment).offline(config)
+    return _module(apply_form(config).stages.experiment).offline(config)
 
 
 def _stage(config: ConfigDict, name: str) -> Stage:

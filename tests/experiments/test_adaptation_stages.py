@@ -108,9 +108,10 @@ def test_adda_begins_from_the_source_and_keeps_it_frozen(root, tmp_path):
         run_stages(staged.make(config), config, tmp_path, quiet=True)
     source, adapted = (read_model(tmp_path / folder) for folder in ('0-source', '1-adapt'))
     for name, value in source.items():
-        np.testing.assert_array_equal(adapted[f'frozen/params/{name}'], value)
+        kept = name if name.startswith('batch_stats/') else f'params/{name}'
+        np.testing.assert_array_equal(adapted[f'frozen/{kept}'], value)
     moved = {name.partition('/')[0] for name, value in source.items() if (adapted[name] != value).any()}
-    assert moved == {'extractor', 'discriminator'}
+    assert moved == {'extractor', 'discriminator', 'batch_stats'}
 
 
 def test_the_figures_of_a_stage_begin_from_the_stage_before(root, tmp_path):

@@ -51,7 +51,7 @@ def write_run(folder, mode, seed, accuracy, learns):
 
 def test_a_sweep_over_augmentations_draws_accuracies_and_what_the_agent_learns(tmp_path):
     points = list(learn_to_augment.sweep())
-    assert [list(point.values()) for point in points[::3]] == [['none', 0], ['random', 0], ['learnt', 0]]
+    assert [list(point.values()) for point in points[:3]] == [['none', 0], ['random', 0], ['learnt', 0]]
     for number, point in enumerate(points):
         mode = point['augment.mode']
         write_run(tmp_path / f'{number}', mode, point['seed'], number / 10, mode == 'learnt')
@@ -92,8 +92,8 @@ def test_every_form_of_a_sweep_has_its_bars(claim, root, tmp_path):
     (axes,) = figure.axes
     assert [text.get_text() for text in axes.get_legend().get_texts()] == CLAIMS[claim]
     assert 'SVT' not in [text.get_text() for text in axes.get_xticklabels()]
-    seeds = sum({**point, 'seed': 0} == {**points[0], 'seed': 0} for point in points)
-    assert axes.patches[0].get_height() == pytest.approx(0.01 * (1 + seeds) / 2)
+    of_first = [n for n, point in enumerate(points, 1) if {**point, 'seed': 0} == {**points[0], 'seed': 0}]
+    assert axes.patches[0].get_height() == pytest.approx(0.01 * np.mean(of_first))
 
 
 def test_words_and_fonts_that_stand_in_for_photographs_are_not_those_of_training():
