@@ -25,8 +25,9 @@ help() {
   export CONFIG [FLAGS]   a trained model as StableHLO          --output=DIR
   replay CONFIG --step=N  repeat one step and show it by parameter
   models [FILTER]         every network: parameters, multiply-adds, receptive field, published accuracy
-  sweep CONFIG [FLAGS]    every point of the config's sweep()   --jobs=N --engine=local|slurm|print
+  sweep CONFIG [FLAGS]    every point of its sweep(), times the lists in flags    --config.seed=0,1,2 --jobs=N --engine=local|slurm|print
   table DIR [FLAGS]       table and figure of the runs below DIR  --metric= --sort= --mean
+  compare DIR... [FLAGS]  one page of several runs: curves, settings, pictures  --output=FILE --metric=
   ledger [FILTER]         compare every :smoke config with its target       --save (into docs/ledger.md)
   prepare NAME            download and prepare a TFDS data set (in .venv-tf, which alone has TensorFlow)
   slurm CONFIG [OPTIONS] [-- FLAGS]   submit to Slurm           --nodes= --tasks= --gpus= --minutes= --wait
@@ -236,13 +237,13 @@ case $verb in
     python $module "$@"
     ;;
 
-  table)
-    needs table DIR "$@"
+  table | compare)
+    needs "$verb" DIR "$@"
     for arg; do
       shift
       if [[ $arg == -* ]]; then set -- "$@" "$arg"; else set -- "$@" "$(from_caller "$arg")"; fi
     done
-    python launch.table "$@"
+    python "launch.$verb" "$@"
     ;;
 
   ledger) python launch.ledger "$@" ;;
@@ -296,7 +297,7 @@ case $verb in
   help) help ;;
   *)
     [[ -e ${verb%%:*} || -e $caller/${verb%%:*} ]] && fail 2 "no verb is called '$verb'; did you mean: ./launch.sh run $verb"
-    fail 2 "no verb is called '$verb'; there are run, eval, predict, export, replay, sweep, table, ledger, models, prepare, slurm, tpu, \
+    fail 2 "no verb is called '$verb'; there are run, eval, predict, export, replay, sweep, table, compare, ledger, models, prepare, slurm, tpu, \
 test, lint, pins and help"
     ;;
 esac

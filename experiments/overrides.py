@@ -14,7 +14,7 @@ from canon.configuration.overrides import Pairs
 from canon.errors import UsageError
 from experiments import configs
 
-__all__ = ['apply', 'describe', 'load', 'read_flags']
+__all__ = ['apply', 'describe', 'load', 'read_flags', 'takes_tuple']
 
 
 def load(source: str | None, workdir: str | None = None) -> ConfigDict:
@@ -38,6 +38,11 @@ def apply(config: ConfigDict, pairs: Pairs) -> dict[str, Any]:
     # The experiment may itself be overridden, and its sections with it.
     experiment = dict(pairs).get('experiment', config.get('experiment'))
     return configuration.apply_overrides(config, pairs, _sections(experiment))
+
+
+def takes_tuple(config: ConfigDict, key: str) -> bool:
+    """Returns whether a key holds a tuple (`configuration.takes_tuple`)."""
+    return configuration.takes_tuple(config, key, _sections(config.get('experiment')))
 
 
 def describe(config: ConfigDict, source: str) -> list[str]:

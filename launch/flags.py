@@ -25,11 +25,11 @@ def format_value(key: str, value: Any) -> str:
         return str(value).lower()
     if isinstance(value, str):
         return value
-    if isinstance(value, int | float | tuple):
+    if value is None or isinstance(value, int | float | tuple):
         return repr(value)
     if isinstance(value, list):
         return repr(tuple(value))
-    raise UsageError(f'{key}: a sweep gives strings, numbers, booleans and tuples, not {value!r}')
+    raise UsageError(f'{key}: a sweep gives strings, numbers, booleans, tuples and None, not {value!r}')
 
 
 def label(values: Mapping[str, Any]) -> str:

@@ -1,10 +1,16 @@
-"""Runs every point of a config's `sweep()`: on this machine, N at a time, or as an array of Slurm jobs; or prints them.
+"""Runs a config over lists of values: on this machine, N at a time, or as an array of Slurm jobs; or prints commands.
 
-    ./launch.sh sweep configs/classification/lenet_digits.py --jobs=2 --config.seed=1
+    ./launch.sh sweep configs/classification/lenet_digits.py --jobs=2
+    ./launch.sh sweep configs/classification/lenet_digits.py --config.seed=0,1,2 --config.data.batch_size=32,64
     ./launch.sh sweep configs/classification/lenet_digits.py --engine=print | parallel -j 4
 
-A point is a run with overrides, so launching a sweep again resumes what is unfinished and skips what is done. Further
-flags (--config.key=value, --runs=DIR, --force) go to every point. The exit status is 1 if a point failed.
+The runs are the product of the lists, times the points of the config's `sweep()` if it has one. `;` separates values;
+where a key holds a single value (a number, text, true or false), a comma does, too. Where it holds a tuple, a comma
+belongs to the tuple: --config.data.train.transforms.chain='resize;resize,random_flip' is two runs. A comma between
+quotes or brackets separates nothing. Other flags (--config.key=value, --runs=DIR, --force) go to every run.
+
+A point is a run with overrides, so launching a sweep again resumes what is unfinished and skips what is done. The exit
+status is 1 if a run failed.
 """
 
 from __future__ import annotations
@@ -23,8 +29,8 @@ from typing import Any, NamedTuple
 from canon.configuration import config_folder, split_source
 from canon.errors import UsageError
 from canon.train.runs import Run, describe_result
-from experiments import configs
-from launch import submit, tools
+from experiments import configs, overrides
+from launch import grid, submit, tools
 from launch.flags import find_run, label, runs_folder, to_flags
 
 
@@ -40,12 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('config', metavar='CONFIG')
     submit.add_options(parser)
     parser.add_argument('--engine', choices=('local', 'slurm', 'print'), default='local')
+    parser.add_argument('--ignore-sweep', action='store_true', help="only the lists of flags, not the config's sweep()")
     parser.add_argument('--jobs', type=int, default=0, help='how many runs at a time (local: 1, slurm: all)')
     options, flags = tools.parse(parser, argv, refused='--workdir=')
     if options.jobs < 0:
         raise UsageError(f'--jobs={options.jobs}: at least 1 at a time')
-    # The flags of the command line come first, so that a point overrides them.
-    points = [Point(label(p), [*flags, *to_flags(p)]) for p in read_points(options.config)]
+    points = plan(options.config, flags, options.ignore_sweep)
     if options.engine == 'print':
         for point in points:
             print(shlex.join(tools.main_command(options.config, point.flags)))
@@ -55,12 +61,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     return LocalSweep(options.config, points, jobs=options.jobs or 1).run()
 
 
+def plan(source: str, flags: Sequence[str], ignore_sweep: bool = False) -> list[Point]:
+    """Returns the runs of a config: the points of its `sweep()`, each with every combination of the lists in `flags`.
+
+    Raises UsageError if nothing is swept, or if `sweep()` and a flag set the same key.
+    """
+    pairs, others = overrides.read_flags(flags)
+    points = [] if ignore_sweep else read_points(source)
+    path, _ = split_source(source)
+    for key, text in pairs:
+        for other in [k for point in points for k in point if f'{k}.'.startswith(f'{key}.') or key.startswith(f'{k}.')]:
+            raise UsageError(
+                f'--config.{key}={text}: sweep() of {path} gives {other} its values; leave the flag out, or sweep()'
+                ' with --ignore-sweep'
+            )
+    lists = grid.split_lists(source, pairs, points or [{}])
+    if not points and not lists.several:
+        title = f'{path} is swept without its sweep()' if ignore_sweep else f'{path} has no sweep()'
+        raise UsageError(
+            f'{title}, and no flag lists values: give --config.seed=0,1,2, or define a sweep() that yields dicts such '
+            'as {"tx.learning_rate": 1e-3}'
+        )
+    swept = grid.make_points(source, lists, points or [{}]) if lists.several else points
+    shared = [*others, *(f'--config.{key}={text}' for key, text in lists.single.items())]
+    return [Point(label(point), [*shared, *to_flags(point)]) for point in swept]
+
+
 def read_points(source: str) -> list[dict[str, Any]]:
-    """Returns what the config's `sweep()` yields, each point once."""
+    """Returns what the config's `sweep()` yields, each point once; nothing if it has none."""
     path, _ = split_source(source)
     sweep = getattr(configs.load_module(source), 'sweep', None)
     if sweep is None:
-        raise UsageError(f'{path} has no sweep(); define one that yields dicts such as {{"tx.learning_rate": 1e-3}}')
+        return []
     points = []
     for point in sweep():
         if not isinstance(point, Mapping):

@@ -27,7 +27,7 @@ from canon.configuration.nested import (
     list_leaves,
     merge,
 )
-from canon.configuration.overrides import apply_overrides, known_keys, read_flags, stated_keys
+from canon.configuration.overrides import apply_overrides, known_keys, read_flags, stated_keys, takes_tuple
 from canon.configuration.sections import Sections, find_function
 from canon.configuration.staging import make_stage_config, order_stages
 
@@ -35,5 +35,5 @@ __all__ = [
     'Sections', 'apply_form', 'apply_overrides', 'check_values', 'config_folder', 'describe_keys', 'drop_placeholders',
     'find_function', 'find_missing_key', 'get_value', 'is_config', 'join_arguments', 'known_keys', 'list_leaves',
     'load_config', 'load_module', 'make_stage_config', 'merge', 'order_stages', 'read_comments', 'read_flags',
-    'read_saved_config', 'run_folder', 'split_source', 'stated_keys',
+    'read_saved_config', 'run_folder', 'split_source', 'stated_keys', 'takes_tuple',
 ]  # fmt: skip

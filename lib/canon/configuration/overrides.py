@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from canon import named
 from canon.configuration.files import is_config
+from canon.configuration.nested import get_value
 from canon.configuration.sections import find_by_name, find_function
 from canon.errors import UsageError
 
@@ -170,13 +171,29 @@ def _allowed_types(section: ConfigDict, name: str, function: Callable | None) ->
     if name in section:
         current = section.get_type(name)
         if not issubclass(current, ConfigDict):
-            types.append({tuple if current is list else current})
+            none = {type(None)} if section.get(name) is None else set()  # a placeholder may stay empty
+            types.append({tuple if current is list else current, *none})
     if function is not None and name in {p.name for p in named.list_parameters(function)}:
         types.append(named.list_types(named.get_type_hints(function).get(name, Any)))
     if name in lengths.KEYS and types:
         types.append({str})  # '2 epochs'
     defaults: dict[str, type] = {'name': str, 'chain': tuple}
     return types or [{defaults.get(name, object)}]
+
+
+def takes_tuple(config: ConfigDict, key: str, sections: Mapping[str, Any] = {}) -> bool:
+    """Returns whether a key holds a tuple: its value in the config does, else its default, else its type allows one.
+
+    False if the config has no such key.
+    """
+    value = known_keys(config, sections).get(key)
+    if isinstance(value, bool | int | float | str | tuple | list | ConfigDict):
+        return isinstance(value, tuple | list)
+    path, _, name = key.rpartition('.')
+    function = find_function(config, path, sections) if path else None
+    section = get_value(config, path) if path else config
+    types = _allowed_types(section if isinstance(section, ConfigDict) else ConfigDict(), name, function)
+    return any(tuple in kinds for kinds in types)
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
