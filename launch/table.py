@@ -72,6 +72,12 @@ def is_minimised(runs: Sequence[Run], metric: str | None) -> bool:
     return any('at_most' in target for target in targets) or (not targets and 'loss' in str(metric))
 
 
+def sort_runs(runs: Sequence[Run], metric: str | None) -> list[Run]:
+    """Returns the runs with the best value of the metric first, and last those that lack it."""
+    descending = not is_minimised(runs, metric)
+    return sorted(runs, key=lambda run: _sort_key(run.metrics.get(str(metric)), descending))
+
+
 def tabulate(runs: Sequence[Run], metric: str | None, folder: Path) -> tuple[list[str], list[list[Any]]]:
     """Returns the names of the columns and a row for each run; None marks a missing value."""
     keys = _union_of_keys(run.overrides for run in runs)
@@ -101,7 +107,7 @@ def average_seeds(runs: Sequence[Run], metric: str | None) -> tuple[list[str], l
     chosen = list(dict.fromkeys(chosen))
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in done:
-        groups.setdefault(tuple(_format(run.overrides.get(key)) for key in keys), []).append(run)
+        groups.setdefault(tuple(format_cell(run.overrides.get(key)) for key in keys), []).append(run)
     rows = []
     for setting, of_setting in groups.items():
         cells: list[Any] = []
@@ -123,7 +129,7 @@ def _summarise(values: Sequence[float]) -> tuple[float | None, float | None]:
 def layout(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Returns an aligned table: numbers to the right, words to the left."""
     # Columns are as wide as their widest cell, which is known only when all are formatted.
-    cells = [list(names), *([_format(value) for value in row] for row in rows)]
+    cells = [list(names), *([format_cell(value) for value in row] for row in rows)]
     numeric = [all(_is_number(row[i]) or row[i] is None for row in rows) for i in range(len(names))]
     widths = [max(len(row[i]) for row in cells) for i in range(len(names))]
     lines = []
@@ -149,8 +155,8 @@ def draw(runs: Sequence[Run], metric: str, path: Path) -> Path | None:
     measured = [run for run in measured if _get_value(run, swept) is not None]
     values: list[Any] = [_get_value(run, swept) for run in measured]
     numeric = all(map(_is_number, values))
-    words = sorted({_format(value) for value in values})
-    positions = [float(v) for v in values] if numeric else [float(words.index(_format(v))) for v in values]
+    words = sorted({format_cell(value) for value in values})
+    positions = [float(v) for v in values] if numeric else [float(words.index(format_cell(v))) for v in values]
     lines: dict[str, dict[float, list[float]]] = {}
     for run, x in zip(measured, positions, strict=True):
         line = lines.setdefault(label({k: _get_value(run, k) for k in others if _get_value(run, k) is not None}), {})
@@ -204,7 +210,7 @@ def _union_of_keys(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _count_values(runs: Sequence[Run], key: str) -> int:
-    return len({_format(_get_value(run, key)) for run in runs})
+    return len({format_cell(_get_value(run, key)) for run in runs})
 
 
 def _get_value(run: Run, key: str) -> Any:
@@ -222,7 +228,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _format(value: Any) -> str:
+def format_cell(value: Any) -> str:
+    """Returns a value as a cell of a table shows it: five digits, and `-` for a missing one."""
     if value is None:
         return '-'
     if isinstance(value, bool):
@@ -234,7 +241,7 @@ def _sort_key(value: Any, descending: bool) -> tuple:
     """Sorts finite numbers first, then words, then what is missing or not finite."""
     if _is_number(value) and math.isfinite(value):
         return 0, -value if descending else value, ''
-    return (2 if value is None or _is_number(value) else 1), 0, _format(value)
+    return (2 if value is None or _is_number(value) else 1), 0, format_cell(value)
 
 
 if __name__ == '__main__':

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from canon import plots
 from canon.train.log import SUMMARY, read_rows
+from canon.train.pages import encode_picture, render_page
 from canon.train.workdir import read_json, read_mapping
 
 _HIDDEN = ('seconds',)  # ends of the names that have no curve: the page states the time of a step
@@ -27,7 +25,8 @@ def write_report(workdir: Path | str) -> Path:
     series = _series(rows)
     if series:
         plots.draw_curves(series).savefig(figures / 'curves.png', dpi=100)
-    page = _template().render(
+    page = render_page(
+        Path(__file__).with_name('report.html'),
         title=_title(workdir),
         status=_status(workdir),
         about=_about(workdir),
@@ -88,14 +87,8 @@ def _order_figures(figures: Path) -> list[Path]:
 
 
 def _picture(path: Path) -> dict[str, Any]:
-    data = base64.b64encode(path.read_bytes()).decode()  # within the page, which can then be sent without its folder
-    return {'name': path.stem.replace('-', ' '), 'data': f'data:image/{path.suffix[1:]};base64,{data}'}
+    return {'name': path.stem.replace('-', ' '), 'data': encode_picture(path.read_bytes(), path.suffix[1:])}
 
 
 def _title(workdir: Path) -> str:
     return ' / '.join(workdir.absolute().parts[-3:])
-
-
-def _template() -> jinja2.Template:
-    source = Path(__file__).with_name('report.html').read_text()
-    return jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)

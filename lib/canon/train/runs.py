@@ -98,6 +98,13 @@ def find_runs(folder: Path) -> list[Run]:
     return [run._replace(folder=root) for root, run in runs.items()]
 
 
+def list_stages(folder: Path) -> list[tuple[str, Path]]:
+    """Returns [('0-name/', folder of the stage)], and [('', folder)] for a run that is not in stages."""
+    stages = [path for path in folder.iterdir() if _STAGE.match(path.name) and (path / 'run.json').exists()]
+    stages.sort(key=lambda path: int(path.name.partition('-')[0]))
+    return [(f'{path.name}/', path) for path in stages] or [('', folder)]
+
+
 def read_curves(folders: Sequence[Path], metric: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns the steps [N] that the logs of all runs have, and the metric [runs, N] at these steps."""
     logs = [{row['step']: row[metric] for row in read_rows(f / 'metrics.jsonl') if metric in row} for f in folders]
