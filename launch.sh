@@ -29,6 +29,7 @@ help() {
   table DIR [FLAGS]       table and figure of the runs below DIR  --metric= --sort= --mean
   compare DIR... [FLAGS]  one page of several runs: curves, settings, pictures  --output=FILE --metric=
   ledger [FILTER]         compare every :smoke config with its target       --save (into docs/ledger.md)
+  docs [FLAGS]            the manual, a folder of HTML           --output=DIR --serve
   prepare NAME            download and prepare a TFDS data set (in .venv-tf, which alone has TensorFlow)
   slurm CONFIG [OPTIONS] [-- FLAGS]   submit to Slurm           --nodes= --tasks= --gpus= --minutes= --wait
   tpu NAME CONFIG [FLAGS] run on every worker of a Cloud TPU VM, each from a clone in ~/canon (not tested here)
@@ -249,6 +250,11 @@ case $verb in
   ledger) python launch.ledger "$@" ;;
   models) python launch.models "$@" ;;
 
+  docs)
+    CANON_EXTRAS="${CANON_EXTRAS-} docs"
+    python launch.docs "$@"
+    ;;
+
   prepare)
     needs prepare NAME "$@"
     if [[ " $* " != *' digits '* ]] && ! asks_for_help "$@"; then
@@ -297,7 +303,7 @@ case $verb in
   help) help ;;
   *)
     [[ -e ${verb%%:*} || -e $caller/${verb%%:*} ]] && fail 2 "no verb is called '$verb'; did you mean: ./launch.sh run $verb"
-    fail 2 "no verb is called '$verb'; there are run, eval, predict, export, replay, sweep, table, compare, ledger, models, prepare, slurm, tpu, \
+    fail 2 "no verb is called '$verb'; there are run, eval, predict, export, replay, sweep, table, compare, ledger, models, docs, prepare, slurm, tpu, \
 test, lint, pins and help"
     ;;
 esac

@@ -1,0 +1,46 @@
+"""Shows docstrings, which are plain text, as they are: an extension of Griffe, which reads the sources (mkdocs.yml)."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+
+import griffe
+
+DOCTEST = re.compile(r'^( *>>> .*(?:\n *\S.*)*)', re.MULTILINE)  # to the next empty line
+
+
+class Docstrings(griffe.Extension):
+    """Turns docstrings into Markdown as the sources are read."""
+
+    def on_object(self, *, obj: griffe.Object, **_) -> None:
+        """Called for every module, class, function and attribute."""
+        if obj.docstring:
+            obj.docstring.value = to_markdown(obj.docstring.value)
+
+
+def to_markdown(docstring: str) -> str:
+    """Returns a docstring, which is plain text, as Markdown that shows the same text.
+
+    Doctests become blocks of code. Outside of code, `*` is a product unless it surrounds words, and `<` and `[` are
+    themselves. Blocks that are indented after an empty line are code already.
+    """
+    lines, in_code = [], False
+    for part in DOCTEST.split(docstring):
+        if DOCTEST.fullmatch(part):
+            # Not indented, so that it is not read as part of the list of arguments before it.
+            lines += ['```pycon', *textwrap.dedent(part).splitlines(), '```']
+            continue
+        for line in part.splitlines():
+            in_code = line.startswith('    ') and (in_code or not lines or not lines[-1].strip())
+            lines.append(line if in_code else escape(line))
+    return '\n'.join(lines)
+
+
+def escape(line: str) -> str:
+    """Escapes what Markdown would read as markup, outside of `code`."""
+    parts = re.split(r'(`[^`]*`|^\s*\*{1,2}\w+:)', line)  # also the name of `**arguments:` in a list of arguments
+    for i in range(0, len(parts), 2):
+        text = re.sub(r'(?<![\w*])\*(\w[^*]*\w|\w)\*(?![\w*])', '\x00\\1\x00', parts[i])  # emphasis
+        parts[i] = re.sub(r'([*<\[])', r'\\\1', text).replace('\x00', '*')
+    return ''.join(parts)
