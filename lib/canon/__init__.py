@@ -1,39 +1,42 @@
 """The canonical systems of deep learning as pure functions in JAX.
 
-Rooms load on first use (`canon.optim`, `canon.train`, ...), so `import canon` itself costs nothing.
+Rooms load on first use (`canon.optim`, `canon.train`, ...), so `import canon` itself costs nothing. `pip install
+canon-jax` brings what `losses`, `metrics`, `models`, `nn`, `ops` and `optim` need, and `canon.extras` names the rest.
 """
 
-import importlib
+from typing import TYPE_CHECKING
+
+from canon.extras import install_finder
+from canon.lazy import load_on_use
+
+if TYPE_CHECKING:
+    from canon import (
+        backend,
+        camera,
+        configuration,
+        data,
+        errors,
+        losses,
+        metrics,
+        models,
+        named,
+        nn,
+        ops,
+        optim,
+        plots,
+        rendering,
+        tasks,
+        tracking,
+        train,
+        transfer,
+        weights,
+    )
 
 __version__ = '0.1.0'
-_ROOMS = (
-    'backend',
-    'camera',
-    'configuration',
-    'data',
-    'errors',
-    'losses',
-    'metrics',
-    'models',
-    'named',
-    'nn',
-    'ops',
-    'optim',
-    'plots',
-    'rendering',
-    'tasks',
-    'tracking',
-    'train',
-    'transfer',
-    'weights',
-)
+__all__ = [
+    '__version__', 'backend', 'camera', 'configuration', 'data', 'errors', 'losses', 'metrics', 'models', 'named', 'nn',
+    'ops', 'optim', 'plots', 'rendering', 'tasks', 'tracking', 'train', 'transfer', 'weights',
+]  # fmt: skip
 
-
-def __getattr__(name):
-    if name in _ROOMS:
-        return importlib.import_module(f'canon.{name}')
-    raise AttributeError(f'module canon has no attribute {name!r}')
-
-
-def __dir__():
-    return [*globals(), *_ROOMS]
+install_finder()
+__getattr__, __dir__ = load_on_use(__name__)

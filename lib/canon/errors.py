@@ -14,6 +14,10 @@ class UsageError(CanonError, ValueError):
     """The caller asked for something that does not exist or does not fit; exits with status 2."""
 
 
+class MissingExtra(CanonError, ModuleNotFoundError):
+    """An optional library is not installed; the message has the command that installs it (`canon.extras`)."""
+
+
 def describe_error(error: BaseException) -> str:
     """Returns `KeyError: 'x'`: an error that is not Canon's, for use within a message."""
     return f'{type(error).__name__}: {(str(error).splitlines() or [""])[0]}'

@@ -3,8 +3,9 @@
 Modules load on first use, since matplotlib takes a second to import.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from canon.lazy import load_on_use
 
 # For type checkers and editors, which do not see what `__getattr__` imports.
 if TYPE_CHECKING:
@@ -32,33 +33,6 @@ if TYPE_CHECKING:
     from canon.plots.tracking import TrackVideo, draw_identities, draw_track_scores, make_canvas, render_tracks
     from canon.plots.warps import draw_move_clouds, draw_moving_points, draw_warp_history
 
-_HOMES = {
-    'alignment': ('draw_alignments',),
-    'animation': ('Animation',),
-    'annotated': ('draw_annotated_images',),
-    'assignments': ('draw_assignment',),
-    'bars': ('draw_class_accuracy', 'draw_class_scores', 'draw_reliability'),
-    'costs': ('draw_cost_parts', 'draw_score_by_cost'),
-    'coverage': ('draw_prior_coverage', 'draw_recall_by_size'),
-    'detection': ('draw_detections', 'draw_errors', 'draw_precision_recall'),
-    'domains': ('draw_domain_features', 'draw_example_weights', 'draw_mean_errors', 'mean_and_error'),
-    'form_scores': ('draw_form_scores',),
-    'images': ('draw_confusion_matrix', 'draw_gallery'),
-    'insides': ('draw_feature_maps', 'draw_filters', 'draw_histograms'),
-    'lexica': ('draw_lexicon_sizes',),
-    'lines': ('draw_curves',),
-    'proposals': ('draw_proposal_recall',),
-    'saving': ('save_content',),
-    'segmentation': ('draw_label_maps', 'make_voc_palette', 'overlay_label_map'),
-    'shapes': ('draw_meshes', 'draw_slices'),
-    'surfaces': ('Landscape', 'animate_paths', 'draw_paths'),
-    'sweeps': ('best_setting', 'draw_best', 'draw_sweep', 'median_score'),
-    'text': ('draw_frame_probabilities', 'draw_surprisal', 'draw_text_images', 'draw_translations'),
-    'tracking': ('TrackVideo', 'draw_identities', 'draw_track_scores', 'make_canvas', 'render_tracks'),
-    'warps': ('draw_move_clouds', 'draw_moving_points', 'draw_warp_history'),
-}
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
-
 __all__ = [
     'Animation', 'Landscape', 'TrackVideo', 'animate_paths', 'best_setting', 'draw_alignments',
     'draw_annotated_images', 'draw_assignment', 'draw_best', 'draw_class_accuracy', 'draw_class_scores',
@@ -72,9 +46,4 @@ __all__ = [
     'overlay_label_map', 'render_tracks', 'save_content',
 ]  # fmt: skip
 
-
-def __getattr__(name: str):
-    # PEP 562: called for names that the module does not have yet, so a program without figures never loads matplotlib.
-    if name in _HOME:
-        return getattr(importlib.import_module(f'canon.plots.{_HOME[name]}'), name)
-    raise AttributeError(f'module canon.plots has no attribute {name!r}')
+__getattr__, __dir__ = load_on_use(__name__)

@@ -3,8 +3,12 @@
 Names load on first use: checking a config must not wait for JAX.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+# So that without the extra `train` the import of the room fails, and not its first name.
+import ml_collections  # noqa: F401
+
+from canon.lazy import load_on_use
 
 if TYPE_CHECKING:
     from canon.train.evaluation import evaluate
@@ -21,31 +25,10 @@ if TYPE_CHECKING:
     from canon.train.step import init_state, make_step, step_key
     from canon.train.types import At, Data, Evaluator, Experiment, State, Task
 
-_HOMES = {
-    'evaluation': ('evaluate',),
-    'games': ('game',),
-    'finite': ('NonFinite',),
-    'loop': ('fit',),
-    'session': ('Fitted',),
-    'replay': ('replay_step',),
-    'report': ('write_report',),
-    'restore': ('evaluate_run', 'load_state', 'load_trained'),
-    'settings': ('Settings',),
-    'setup': ('bind',),
-    'stages': ('Stage', 'run_stages'),
-    'step': ('init_state', 'make_step', 'step_key'),
-    'types': ('At', 'Data', 'Evaluator', 'Experiment', 'State', 'Task'),
-}
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
-
 __all__ = [
     'At', 'Data', 'Evaluator', 'Experiment', 'Fitted', 'NonFinite', 'Settings', 'Stage', 'State', 'Task',
     'bind', 'evaluate', 'evaluate_run', 'fit', 'game', 'init_state', 'load_state', 'load_trained', 'make_step',
     'replay_step', 'run_stages', 'step_key', 'write_report',
 ]  # fmt: skip
 
-
-def __getattr__(name: str):
-    if name in _HOME:
-        return getattr(importlib.import_module(f'canon.train.{_HOME[name]}'), name)
-    raise AttributeError(f'module canon.train has no attribute {name!r}')
+__getattr__, __dir__ = load_on_use(__name__)

@@ -13,8 +13,7 @@ import signal
 import threading
 from collections.abc import Generator
 from multiprocessing import connection, resource_tracker
-
-import cv2
+from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _lock = threading.Lock()
@@ -38,12 +37,25 @@ def signals_held() -> Generator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _import_opencv() -> Any:
+    """Returns the module, or None if it is not installed: then no transform can use it either."""
+    try:
+        import cv2
+    except ImportError:
+        return None
+    return cv2
+
+
 @contextlib.contextmanager
 def single_threaded_opencv() -> Generator[None]:
     """Makes OpenCV compute in the calling thread: its own threads would contend with those that prepare batches.
 
     The setting belongs to the process. It is restored when the last concurrent user is done.
     """
+    cv2 = _import_opencv()
+    if cv2 is None:
+        yield
+        return
     with _lock:
         _users.append(cv2.getNumThreads())
         cv2.setNumThreads(1)
@@ -58,7 +70,8 @@ def single_threaded_opencv() -> Generator[None]:
 
 def prepare_worker(index: int, count: int) -> None:
     """Prepares a reader process: it ignores the run's signals, ends with its parent, and has one OpenCV thread."""
-    cv2.setNumThreads(1)
+    if cv2 := _import_opencv():
+        cv2.setNumThreads(1)
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
