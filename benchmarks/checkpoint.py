@@ -85,7 +85,7 @@ def time_steps(experiment: Experiment, steps: int, folder: str, every: int) -> l
         ends.append(time.perf_counter())
         beat(self)
 
-    run = dict(steps=steps, log_every=10**9, checkpoint=dict(every=every), tensorboard=False)
+    run = dict(steps=steps, log_every=10**9, checkpoint=dict(every=every), log=())
     with mock.patch.object(Watchdog, 'beat', beat):
         fit(experiment, {'run': run}, folder, quiet=True)
     return np.diff(ends)[3:].tolist()  # the first steps include compilation

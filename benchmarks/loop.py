@@ -30,7 +30,7 @@ def main() -> None:
     options = parser.parse_args()
     config = configs.load('configs/classification/lenet_digits.py')
     config.data.batch_size = options.batch_size
-    config.run = dict(steps=options.steps, log_every=50, tensorboard=True)
+    config.run = dict(steps=options.steps, log_every=50, log=('tensorboard',))
     experiment = classification.make(config)
     bare, in_fit, data_waits, cpu = [], [], [], []
     for _ in range(options.rounds):

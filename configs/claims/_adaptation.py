@@ -38,7 +38,7 @@ def compare(forms: Mapping[str, Mapping[str, Any]], smoke: bool, at_least: float
 def quieten(config: ConfigDict) -> ConfigDict:
     """Returns a config whose runs draw nothing: a sweep has many runs, and a figure of its own."""
     with config.unlocked():
-        config.run.tensorboard = False
+        config.run.log = ()
         config.run.checkpoint = dict(every='100%')
         for evaluation in config.data.evals.values():
             evaluation.figures = False

@@ -76,7 +76,7 @@ def claim(
                 log_every=log_every,
                 evals=dict(test=dict(every='25%')),
                 checkpoint=dict(every='100%'),
-                tensorboard=False,  # a sweep has many runs, and `table` reads their own logs
+                log=(),  # a sweep has many runs, and `table` reads their own logs
             ),
             target=dict(metric='test/accuracy', at_least=at_least),
         )

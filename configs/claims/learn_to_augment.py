@@ -19,7 +19,7 @@ def get_config(arg: str = ''):
     config.data.train.split = 'train[:256]'
     config.augment.mode = 'learnt' if arg == 'smoke' else 'none'
     config.augment.radius = 6.0  # pixels; digits are 12 to 20 wide, narrower than the paper's words
-    config.run.update(steps=f'{steps} steps', tensorboard=False)
+    config.run.update(steps=f'{steps} steps', log=())
     for name in config.run.evals:
         config.run.evals[name].every = '20%'
     config.run.checkpoint.update(every='20%', keep=5)  # of which `table` draws what the agent has learnt

@@ -33,7 +33,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 log_every='5%',
                 evals=dict(test=dict(every='50%')),
                 checkpoint=dict(every='100%'),
-                tensorboard=False,
+                log=(),
             ),
             target=dict(metric='test/relative_loss', at_most=0.2),  # of the loss without memory
         )

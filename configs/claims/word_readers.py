@@ -43,7 +43,7 @@ def get_config(arg: str = ''):
             )
             squeeze = dict(chain=('resize',), resize=dict(size=(32, 100)))
             config.data.benchmarks = dict(sets=sets, transforms=squeeze)
-            config.run.update(steps=f'{steps} steps', log_every='5%', tensorboard=False)
+            config.run.update(steps=f'{steps} steps', log_every='5%', log=())
             config.run.evals = dict(test=dict(every='20%'), benchmarks=dict(every='100%'))
             config.run.checkpoint.every = '50%'
             least = 0.02 if arg == 'smoke' else 0.3

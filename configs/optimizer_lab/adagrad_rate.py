@@ -36,7 +36,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 log_every=20,
                 evals=dict(test=dict(every='25%')),
                 checkpoint=dict(every='100%'),
-                tensorboard=False,
+                log=(),
             ),
             target=dict(metric='test/ratio/loss', at_least=1.1),
         )

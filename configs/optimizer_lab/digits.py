@@ -40,7 +40,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 log_every='1 epoch',
                 evals=dict(test=dict(every='5 epochs')),
                 checkpoint=dict(every='100%'),
-                tensorboard=False,
+                log=(),
             ),
             target=dict(metric='test/worst/accuracy', at_least=0.85, ci=True),
         )

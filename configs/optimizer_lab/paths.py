@@ -54,7 +54,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 log_every='2%',
                 evals=dict(surface=dict(every='10%')),
                 checkpoint=dict(every='100%'),
-                tensorboard=False,
+                log=(),
             ),
             target=dict(metric='surface/worst/loss', at_most=REACHED[surface], ci=True),
         )

@@ -120,7 +120,7 @@ def learnt_tracking(steps: tuple[int, int], sequences: int, tracked: str, at_lea
             experiment='staged',
             seed=0,
             data=dict(**digits(sequences), train=dict(split='train')),
-            run=dict(evals=dict(test=dict(every='100%')), tensorboard=False),
+            run=dict(evals=dict(test=dict(every='100%')), log=()),
             stages=dict(
                 experiment='track_embedding',
                 chain=('appearance', 'affinity', 'tracking'),
@@ -175,7 +175,7 @@ def detected_tracking(steps: int, sequences: int, tracked: str, at_least: float)
             experiment='staged',
             seed=0,
             data=dict(name='digit_sequences', source=dict(num_sequences=sequences)),
-            run=dict(evals=dict(test=dict(every='100%')), tensorboard=False),
+            run=dict(evals=dict(test=dict(every='100%')), log=()),
             stages=dict(experiment='tracking', chain=('detector', 'tracking'), detector=detector, tracking=tracking),
             target=dict(metric='test/HOTA', at_least=at_least),
         )

@@ -46,7 +46,7 @@ def track(
             # (DPM, ACF, L-SVM) are of both signs, and a tracker has thresholds of its own.
             detections=dict(min_score=float('-inf')),
             detector=dict(run=placeholder(str), stage=placeholder(str)),  # of `detection`, in place of given detections
-            run=dict(evals=dict(test=dict(every=1)), tensorboard=False),
+            run=dict(evals=dict(test=dict(every=1)), log=()),
             target=dict(metric='test/HOTA', at_least=at_least),
         )
     )

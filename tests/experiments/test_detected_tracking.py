@@ -28,7 +28,7 @@ def load():
         detector.data.source.every = 2
         detector.data.batch_size = 2
         detector.data.evals.test.split = 'test[:1]'
-        detector.run.update(dict(steps=4, tensorboard=False))
+        detector.run.update(dict(steps=4, log=()))
         config.stages.tracking.data.evals.test.update(dict(split='test[:1]', video_frames=2))
         config.stages.tracking.tracker = UNSURE
         config.stages.tracking.detections.most = 5

@@ -33,7 +33,7 @@ def config(system='ssd', **changes):
             log_every=1,
             evals=dict(test=dict(every='100%')),
             checkpoint=dict(every=2, keep=2),
-            tensorboard=False,
+            log=(),
             stop_after=placeholder(int),
         )
         if system == 'ssd':

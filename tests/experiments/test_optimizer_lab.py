@@ -20,7 +20,7 @@ from experiments.claims.optimizers import draw_best_rates
 from experiments.optimizer_lab import make, select_optimizers
 
 PATHS = 'configs/optimizer_lab/paths.py'
-QUIET = dict(log_every=5, tensorboard=False, checkpoint=dict(every=1000))
+QUIET = dict(log_every=5, log=(), checkpoint=dict(every=1000))
 
 
 def descend(tx, surface, start, steps):

@@ -157,7 +157,7 @@ def test_flags_are_read_in_every_form():
     [
         ({'input.mean': 0.5}, ['--config.input.mean=(5e-1,)']),
         ({'input.mean': (0.3,)}, ['--config.input.mean=(3e-1,)']),
-        ({'run.tensorboard': True}, ['--config.run.tensorboard']),
+        ({'run.log': ()}, ['--config.run.log=()']),
         ({'tx.b1': np.float32(0.5)}, ['--config.tx.b1=0.5']),
         ({'run.shard.rules': (('a', (None, 'data')),)}, ["--config.run.shard.rules=(('a', (None, 'data')),)"]),
     ],

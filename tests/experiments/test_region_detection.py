@@ -38,7 +38,7 @@ def load(name, stages=None):
         made.regions, made.detect = dict(per_image=12), dict(per_class=8, max_detections=6)
         made.model.units = (16, 16)
         evals, checkpoint = dict(test=dict(every='100%')), dict(every=2, keep=2)
-        made.run = dict(steps=4, log_every=1, evals=evals, checkpoint=checkpoint, tensorboard=False)
+        made.run = dict(steps=4, log_every=1, evals=evals, checkpoint=checkpoint, log=())
         made.run.stop_after = placeholder(int)
         if stages:
             for stage in made.stages.chain:

@@ -34,7 +34,7 @@ def config(**source):
             log_every=1,
             evals=dict(test=dict(every='100%')),
             checkpoint=dict(every=2, keep=2),
-            tensorboard=False,
+            log=(),
             stop_after=placeholder(int),
         )
     return made
@@ -194,7 +194,7 @@ def test_networks_are_trained_one_after_the_other(tmp_path):
     with made.unlocked():
         made.model = dict(name='fcn.fcn32s', num_classes=11, width=1 / 64, border=1)
         made.tx = dict(name='momentum', learning_rate=0.1)
-        made.run = dict(steps=1, log_every=1, evals={}, checkpoint=dict(every=1), tensorboard=False)
+        made.run = dict(steps=1, log_every=1, evals={}, checkpoint=dict(every=1), log=())
     fit(segmentation.make(made), made, tmp_path, quiet=True)
     made.model.name = 'fcn.fcn16s'
     experiment = segmentation.make(made)

@@ -28,7 +28,7 @@ def test_batches_are_a_function_of_seed_and_number(root):
 def test_a_run_reports_the_loss_and_the_gradient_by_lag(root, tmp_path):
     config = make_config(root, **{'data.problem': 'copy', 'data.gap': 2, 'data.test_batches': 1, 'model.hidden': 3})
     with config.unlocked():
-        config.run = dict(steps=2, log_every=1, evals=dict(test=dict(every=2)), tensorboard=False)
+        config.run = dict(steps=2, log_every=1, evals=dict(test=dict(every=2)), log=())
     metrics = fit(sequence_memory.make(config), config, tmp_path, quiet=True).metrics
     assert metrics['test/baseline'] == pytest.approx(10 * math.log(8) / 22)
     assert metrics['test/relative_loss'] == pytest.approx(metrics['test/loss'] / metrics['test/baseline'])

@@ -23,7 +23,7 @@ def shrink_embedding(config):
         config.data.batch_size, config.data.reading.threads = 8, 0
         config.data.evals.test.update(dict(split='test[:1]', every=4, separation=4))
         config.model = dict(name='appearance.backbone_embedding', units=8, backbone=dict(name='lenet.lenet5'))
-        config.run.update(dict(steps=2, tensorboard=False))
+        config.run.update(dict(steps=2, log=()))
     return config
 
 
@@ -34,7 +34,7 @@ def shrink_affinity(config):
         config.data.pairs.update(dict(slots=24, max_gap=3))
         config.data.evals.test.update(dict(split='test[:1]', gaps=(1, 3), every=4))
         config.model.units = (8,)
-        config.run.update(dict(steps=2, tensorboard=False))
+        config.run.update(dict(steps=2, log=()))
     return config
 
 

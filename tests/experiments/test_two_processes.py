@@ -9,7 +9,7 @@ from tests.train import toy
 
 TEXT = test_language_modelling.TEXT
 SCHEDULE = dict(
-    steps=4, log_every=2, evals=dict(test=dict(every='100%')), checkpoint=dict(every='100%'), tensorboard=False
+    steps=4, log_every=2, evals=dict(test=dict(every='100%')), checkpoint=dict(every='100%'), log=()
 )
 
 

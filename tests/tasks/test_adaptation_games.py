@@ -98,7 +98,7 @@ def test_a_resumed_game_is_bitwise_the_one_that_never_stopped(tmp_path):
     experiment = Experiment(task, tx, DATA, make_step=make)
 
     def run(folder, **settings):
-        config = dict(seed=3, run=dict(steps=6, log_every=2, tensorboard=False, **settings))
+        config = dict(seed=3, run=dict(steps=6, log_every=2, log=(), **settings))
         return fit(experiment, config, tmp_path / folder, quiet=True, force=True).state
 
     straight = run('straight')
@@ -177,7 +177,7 @@ def test_adda_inverts_the_labels_of_the_target_encoder():
 def test_adda_starts_from_a_run_on_the_source(tmp_path):
     """Both encoders are the trained one: `run.init_from` fills the frozen copy by its rules."""
     source = Experiment(small.make_task('source_only'), optim.sgd(0.1), DATA)
-    settings = dict(steps=2, log_every=2, tensorboard=False)
+    settings = dict(steps=2, log_every=2, log=())
     trained = fit(source, dict(run=settings), tmp_path / 'source', quiet=True).state
     init = dict(path=str(tmp_path / 'source'), rules=(('^frozen/params/', ''),))
     stage = Experiment(small.make_task('adda'), optim.sgd(0.0), DATA)

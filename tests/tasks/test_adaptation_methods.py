@@ -211,7 +211,7 @@ def test_lora_trains_its_adapters_alone_and_merges_exactly(tmp_path):
     method = adaptation.make_method('lora', rank=rank, where=where)
     task = adaptation.adaptation_task(network, make_input, method)
     source = Experiment(make_task('source_only'), optim.sgd(0.1), PAIR)
-    settings = dict(steps=2, log_every=2, tensorboard=False)
+    settings = dict(steps=2, log_every=2, log=())
     trained = fit(source, dict(run=settings), tmp_path / 'source', quiet=True).state.params
     init = dict(path=str(tmp_path / 'source'), rules=(('^frozen/params/', ''),), new='^adapters/')
     stage = Experiment(task, optim.sgd(0.5), PAIR)

@@ -97,7 +97,7 @@ def nothing_trained(data=None, **changes):
     return Experiment(scaling(), evals={'test': EVALUATOR._replace(data=data or Points(), draw=draw, **changes)})
 
 
-CONFIG = dict(seed=0, run=dict(tensorboard=False))
+CONFIG = dict(seed=0, run=dict(log=()))
 
 
 def test_an_experiment_without_training_data_is_evaluated_once(tmp_path):
@@ -128,7 +128,7 @@ def test_a_metric_of_a_single_evaluation_may_be_nan(tmp_path):
 def test_published_weights_are_evaluated(tmp_path):
     read = lambda path, leaves: {'a': np.float32(3)}  # noqa: E731
     experiment = nothing_trained()._replace(read=read)
-    config = dict(run=dict(tensorboard=False, init_from=dict(path='published.npz')))
+    config = dict(run=dict(log=(), init_from=dict(path='published.npz')))
     fitted = fit(experiment, config, tmp_path, quiet=True)
     assert fitted.metrics['test/mean'] == 15.0
     assert fitted.weights == 'weights from published.npz'

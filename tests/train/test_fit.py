@@ -373,7 +373,7 @@ def test_averaged_weights_have_statistics_of_their_own(tmp_path, average):
 
     one = Evaluator(Generated(lambda step: {'x': x[step]}, 64, length=20), measure, lambda sums: {'mean': sums.value})
     experiment = Experiment(task, tx, data, {'test': one})
-    run = dict(steps=20, bn_batches=20, checkpoint=dict(every=19, keep=2, average=average), tensorboard=False)
+    run = dict(steps=20, bn_batches=20, checkpoint=dict(every=19, keep=2, average=average), log=())
     fitted = fit(experiment, {'run': run}, tmp_path, quiet=True)
     selected = load_trained(experiment, {'run': run}, tmp_path)
     w = np.asarray(selected.params['w'], np.float64)
@@ -714,7 +714,7 @@ def test_the_watchdog_lets_evaluations_take_their_time(tmp_path):
 def test_tensorboard_reads_what_was_written(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    fit(toy.linear(), toy.config(tensorboard=True), tmp_path, quiet=True)
+    fit(toy.linear(), toy.config(log=('tensorboard',)), tmp_path, quiet=True)
     events = EventAccumulator(str(tmp_path)).Reload()
     rows = {r['step']: r['train/loss'] for r in read_rows(tmp_path / 'metrics.jsonl') if 'train/loss' in r}
     assert {e.step: pytest.approx(e.value, rel=1e-6) for e in events.Scalars('train/loss')} == rows

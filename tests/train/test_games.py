@@ -90,7 +90,7 @@ def test_the_gradient_of_a_game_is_taken_at_the_lookahead():
 @pytest.mark.parametrize('accumulate', [1, 2])
 def test_a_game_is_trained_logged_and_replayed(tmp_path, accumulate):
     experiment = Experiment(quadratic_game(), dict(name='sgd', learning_rate=RATE), Generated(make_batch, 8))
-    config = dict(seed=0, run=dict(steps=4, log_every=1, accumulate=accumulate, tensorboard=False))
+    config = dict(seed=0, run=dict(steps=4, log_every=1, accumulate=accumulate, log=()))
     fitted = fit(experiment, config, tmp_path, quiet=True)
     rows = {row['step']: row for row in read_rows(tmp_path / 'metrics.jsonl')}
     replayed = replay_step(experiment, config, tmp_path, 4)

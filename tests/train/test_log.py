@@ -21,7 +21,7 @@ def points(folder, name):
 
 
 def write(folder, steps, resume_at=0, value=1.0, close=True):
-    writer = MetricsWriter(folder, resume_at)
+    writer = MetricsWriter(folder, resume_at, trackers=('tensorboard',))
     for step in steps:
         writer.write(step, {'train/loss': value})
     if close:
@@ -47,7 +47,7 @@ def test_events_hold_the_file_of_a_figure(tmp_path):
     figure, content = Figure(figsize=(3, 2)), io.BytesIO()
     figure.add_subplot().plot([1, 3, 2])
     figure.savefig(content, format='png', dpi=50)
-    writer = MetricsWriter(tmp_path)
+    writer = MetricsWriter(tmp_path, trackers=('tensorboard',))
     writer.write_picture('test/a title', content.getvalue(), 7)
     writer.close()
     events = EventAccumulator(str(tmp_path)).Reload()
@@ -58,13 +58,13 @@ def test_events_hold_the_file_of_a_figure(tmp_path):
 
 def test_an_evaluation_that_is_redone_stands_once(tmp_path):
     """Of two evaluations at step 4 the checkpoint knows one."""
-    writer = MetricsWriter(tmp_path)
+    writer = MetricsWriter(tmp_path, trackers=('tensorboard',))
     writer.write(2, {'a/loss': 5.0, 'a/seconds': 0.1})
     writer.write(4, {'train/loss': 1.0})
     writer.write(4, {'a/loss': 2.0, 'a/seconds': 0.1})
     writer.write(4, {'b/loss': 3.0, 'b/seconds': 0.1})
     writer.close()
-    writer = MetricsWriter(tmp_path, 4, measured={'a': 4, 'b': 2})
+    writer = MetricsWriter(tmp_path, 4, measured={'a': 4, 'b': 2}, trackers=('tensorboard',))
     writer.write(4, {'b/loss': 3.5, 'b/seconds': 0.1})
     writer.close()
     rows = read_rows(tmp_path / 'metrics.jsonl')
@@ -81,7 +81,7 @@ def test_an_evaluation_that_is_redone_stands_once(tmp_path):
 
 def test_rows_are_json(tmp_path):
     """NaN and infinities are null in the file and NaN for who reads it; rows of an older Canon are read, too."""
-    writer = MetricsWriter(tmp_path, tensorboard=False)
+    writer = MetricsWriter(tmp_path)
     writer.write(1, {'a': math.nan, 'b': math.inf, 'c': 2.0, 'd': np.float64('nan')})
     writer.close()
     path = tmp_path / 'metrics.jsonl'
@@ -105,7 +105,7 @@ def test_damaged_lines_are_counted(tmp_path, damage, caplog):
     path.write_bytes(b'{"step": 1}\n' + damage + b'\n{"step": 3}\n')
     assert [row['step'] for row in read_rows(path)] == [1, 3]
     assert f'{path}: 1 damaged line' in caplog.text
-    MetricsWriter(tmp_path, 1, tensorboard=False).close()
+    MetricsWriter(tmp_path, 1).close()
     assert path.read_text() == '{"step": 1}\n'
 
 

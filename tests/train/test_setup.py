@@ -94,7 +94,7 @@ def test_a_new_batch_shape_is_compiled_in_peace(tmp_path, capfd):
 
     task = Task(lambda key, batch: {'params': {'w': jnp.ones(())}}, loss, None)
     data = Generated(lambda step: {'x': np.ones((4, 3 if step == 12 else 2), np.float32)}, 4)
-    run = dict(steps=16, log_every=16, watchdog=dict(factor=1.0, least=0.2), tensorboard=False)
+    run = dict(steps=16, log_every=16, watchdog=dict(factor=1.0, least=0.2), log=())
     fit(Experiment(task, optim.sgd(0.1), data), dict(run=run), tmp_path)
     assert not (tmp_path / 'stacks.txt').exists()
     (row,) = read_rows(tmp_path / 'metrics.jsonl')

@@ -35,7 +35,7 @@ def line(**changes):
 
 
 def config(steps, **run):
-    return dict(seed=0, run=dict(steps=steps, tensorboard=False, **run))
+    return dict(seed=0, run=dict(steps=steps, log=(), **run))
 
 
 def test_a_stage_begins_from_one_that_it_names(tmp_path):

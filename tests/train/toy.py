@@ -153,5 +153,5 @@ def make(config):
 
 
 def config(steps=10, **run):
-    run = dict(steps=steps, log_every=5, checkpoint=dict(every=5, keep=3), tensorboard=False) | run
+    run = dict(steps=steps, log_every=5, checkpoint=dict(every=5, keep=3), log=()) | run
     return dict(seed=3, run=run)

@@ -155,7 +155,7 @@ def _run_on_first(run: Callable, stages: Mapping[str, Path], workdir: Path, prog
         metrics = {name: float(value) for name, value in (run(stages, artefacts) or {}).items()}
     if metrics:
         # Resuming at -1 drops all earlier rows: the stage has one row, which is written again.
-        writer = MetricsWriter(workdir, resume_at=-1, tensorboard=False)
+        writer = MetricsWriter(workdir, resume_at=-1)
         writer.write(0, metrics)
         writer.close()
         progress.say('  '.join(f'{name} {value:.4g}' for name, value in metrics.items()))

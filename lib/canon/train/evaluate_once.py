@@ -11,7 +11,7 @@ from canon.train import shard
 from canon.train.evaluation import Interrupted
 from canon.train.figures import draw_figures
 from canon.train.guard import Stopper, Watchdog
-from canon.train.log import MetricsWriter, Progress
+from canon.train.log import Progress
 from canon.train.session import Fitted, Session
 from canon.train.statistics import evaluated_variables
 from canon.train.types import State
@@ -37,7 +37,7 @@ class EvaluationSession(Session):
             metrics = {k: math.nan if v is None else v for k, v in (before.get('metrics') or {}).items()}
             return Fitted(state, metrics, 'done', self.workdir, str(before.get('weights') or weights))
         if self.main:  # rows of an evaluation that was interrupted are written again
-            self.writer = MetricsWriter(self.workdir, resume_at=-1, tensorboard=self.settings.tensorboard)
+            self.writer = self.open_log(-1)
         self.final = {'weights': weights, 'metrics': {}}
         with self.reported_failures(), Stopper() as self.stopper, Watchdog(self.workdir, self.settings.watchdog) as dog:
             self.dog = dog

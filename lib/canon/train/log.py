@@ -6,19 +6,17 @@ import contextlib
 import json
 import logging
 import math
-import os
-import struct
 import sys
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from canon.errors import CanonError, UsageError
+from canon.train.trackers import TrackedRun, start_trackers
 from canon.train.workdir import replace_text
 
 SUMMARY = 'summary'  # begins the names of metrics of the run as a whole (`Experiment.summarise`)
@@ -27,22 +25,28 @@ _log = logging.getLogger('canon')
 
 
 class MetricsWriter:
-    """Appends rows to `metrics.jsonl`, and the same values to TensorBoard events (without TensorFlow).
+    """Appends rows to `metrics.jsonl`, and sends the same values to the trackers of the run.
 
     Rows that were written after the checkpoint from which the run resumes are dropped, for they are written again:
     those of later steps, and of its own step the evaluations that it does not know.
     """
 
     def __init__(
-        self, workdir: Path, resume_at: int = 0, tensorboard: bool = True, measured: Mapping[str, int] | None = None
+        self,
+        workdir: Path,
+        resume_at: int = 0,
+        measured: Mapping[str, int] | None = None,
+        trackers: Sequence[str] = (),
+        config: Mapping[str, Any] = {},
     ):
         """Opens the log of a run.
 
         Args:
           workdir: the folder of the run.
           resume_at: the step of the checkpoint that the run resumes from, 0 for none.
-          tensorboard: whether events are written, too.
           measured: {evaluator: step of its newest evaluation} in the checkpoint; None keeps all rows of `resume_at`.
+          trackers: what else receives the rows: `run.log`.
+          config: that of the run, for the trackers.
         """
         self.path = workdir / 'metrics.jsonl'
         known_rows = [row for row in read_rows(self.path) if _is_known(row, resume_at, measured)]
@@ -50,92 +54,28 @@ class MetricsWriter:
             if self.path.exists():
                 replace_text(self.path, ''.join(_line(row) for row in known_rows))
             self._file = self.path.open('a')
-        # An event file cannot be edited; a session that starts at a step makes TensorBoard forget later events.
-        resumed = any(workdir.glob('events.out.tfevents.*'))
-        purged = [row for row in known_rows if row['step'] == resume_at] if resumed else []
-        self._events = _Events(workdir, resume_at if resumed else None, purged) if tensorboard else None
+        kept = [row for row in known_rows if row['step'] == resume_at]
+        self._trackers = start_trackers(trackers, TrackedRun(workdir, config, resume_at, kept))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Appends a row; once this returns, a kill does not lose it. Raises CanonError if it cannot be written."""
         with _named_errors(self.path):
             self._file.write(_line({'step': step, **values}))
             self._file.flush()  # to the operating system, which a kill does not stop
-            if self._events is not None:
-                self._events.write(step, values)
+        for tracker in self._trackers:
+            tracker.log(step, values)
 
     def write_picture(self, name: str, png: bytes, step: int) -> None:
-        """Adds the bytes of a PNG file to the TensorBoard events."""
-        if self._events is not None:
-            with _named_errors(self.path):
-                self._events.write_picture(name, png, step)
+        """Sends the bytes of a PNG file to the trackers."""
+        for tracker in self._trackers:
+            tracker.log_picture(name, png, step)
 
-    def close(self) -> None:
-        """Closes the files."""
+    def close(self, state: str = 'done') -> None:
+        """Closes the files and the trackers; state: that of the run, see `Tracker.close`."""
         with contextlib.suppress(OSError):  # every row was flushed, or raised when it was written
             self._file.close()
-        if self._events is not None:
-            self._events.close()
-
-
-class _Events:
-    """A TensorBoard event file, written with each row: a writing thread would delay rows, and fail unnoticed."""
-
-    def __init__(self, folder: Path, purge_from: int | None, repeated: Iterable[Mapping[str, Any]]):
-        """Makes events of earlier files void from step `purge_from` on, except for the `repeated` rows."""
-        self._folder, self._purge_from, self._repeated = folder, purge_from, list(repeated)
-        self._writer = None
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        from tensorboardX.summary import scalar
-
-        for name, value in values.items():
-            self._add(step, scalar(name, value))
-        self._open().flush()
-
-    def write_picture(self, name: str, png: bytes, step: int) -> None:
-        from tensorboardX.summary import image
-
-        # An event holds a PNG: the file itself takes the place of one pixel that tensorboardX encodes.
-        summary = image(name, np.zeros((1, 1, 3), np.uint8), dataformats='HWC')
-        picture = summary.value[0].image
-        picture.encoded_image_string = png
-        picture.width, picture.height = struct.unpack('>II', png[16:24])  # of the header
-        self._add(step, summary)
-        self._open().flush()
-
-    def close(self) -> None:
-        if self._writer is not None:
-            with contextlib.suppress(OSError):
-                self._writer.close()
-
-    def _open(self):
-        """Returns the writer, and makes its file the first time: a run that writes nothing leaves none."""
-        if self._writer is None:
-            from tensorboardX.event_file_writer import EventsWriter
-
-            # TensorBoard reads files in the order of their names, and two may be begun within one second.
-            suffix = f'.{time.time_ns()}.{os.getpid()}'
-            self._writer = EventsWriter(str(self._folder / 'events'), suffix)
-            if self._purge_from is not None:
-                self._purge(self._purge_from)
-        return self._writer
-
-    def _purge(self, step: int) -> None:
-        messages = _messages()
-        start = messages.SessionLog(status=messages.SessionLog.START)
-        self._open().write_event(messages.Event(wall_time=time.time(), step=step, session_log=start))
-        for row in self._repeated:
-            self.write(row['step'], {name: value for name, value in row.items() if name != 'step'})
-
-    def _add(self, step: int, summary) -> None:
-        self._open().write_event(_messages().Event(wall_time=time.time(), step=step, summary=summary))
-
-
-def _messages() -> Any:
-    """Returns the module of event messages; protobuf makes its classes at import, where no type checker sees them."""
-    from tensorboardX.proto import event_pb2
-
-    return event_pb2
+        for tracker in self._trackers:
+            tracker.close(state)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from canon.train.figures import draw_figures
 from canon.train.finite import FiniteGuard
 from canon.train.guard import Stopper, Watchdog
 from canon.train.handover import measure_selected
-from canon.train.log import SUMMARY, MetricsWriter, Progress, read_rows
+from canon.train.log import SUMMARY, Progress, read_rows
 from canon.train.session import Fitted, Session
 from canon.train.statistics import evaluated_variables
 from canon.train.types import Config, Experiment, State
@@ -86,9 +86,7 @@ class TrainingSession(Session):
             self.window = Window(self.setup.names)
             state = self._start()
             start = int(state.step)
-            self.writer = (
-                MetricsWriter(self.workdir, start, s.tensorboard, self.monitor.measured) if self.main else None
-            )
+            self.writer = self.open_log(start, self.monitor.measured) if self.main else None
             self.progress = Progress(self.limit, start, self.quiet)
             with self.reported_failures(), Stopper() as self.stopper, Watchdog(self.workdir, s.watchdog) as self.dog:
                 self._greet(start)

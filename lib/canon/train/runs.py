@@ -80,7 +80,7 @@ def read_run(folder: Path) -> Run:
         metrics={k: v for k, v in metrics.items() if isinstance(v, int | float)},
         seconds=seconds if isinstance(seconds, int | float) else None,
         error=None if error is None else str(error),
-        values=_flatten(config),
+        values=flatten_settings(config),
     )
 
 
@@ -194,11 +194,11 @@ def _stage_number(run: Run) -> int:
     return int(run.folder.name.partition('-')[0]) if _STAGE.match(run.folder.name) else -1
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+def flatten_settings(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
     """Returns {dotted key: value} of nested mappings."""
     flat = {}
     for key, value in config.items():
-        flat |= _flatten(value, f'{prefix}{key}.') if isinstance(value, Mapping) else {f'{prefix}{key}': value}
+        flat |= flatten_settings(value, f'{prefix}{key}.') if isinstance(value, Mapping) else {f'{prefix}{key}': value}
     return flat
 
 

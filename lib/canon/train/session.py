@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from canon.errors import CanonError, UsageError
+from canon.named import to_plain
 from canon.train.code import digest_code
 from canon.train.evaluation import Evaluation, compile_measure, evaluate, list_metric_names
 from canon.train.guard import Stopper, Watchdog
@@ -18,6 +19,7 @@ from canon.train.log import MetricsWriter, Progress
 from canon.train.monitor import Monitor
 from canon.train.setup import make_setup
 from canon.train.status import Status
+from canon.train.trackers import check_names
 from canon.train.types import Config, Experiment
 from canon.train.workdir import lock_workdir, open_workdir, read_mapping
 
@@ -85,12 +87,19 @@ class Session:
         self.monitor.check_names(
             lambda name: list_metric_names(self.experiment.evals[name], self.setup.target, self.measures[name])
         )
+        check_names(self.settings.log)
         if self.main:
             resources.enter_context(lock_workdir(workdir))
         self.workdir = open_workdir(workdir, config, about, force, self.main)
         self.status = Status(self.workdir, self.settings.steps, self.main)
         self.final: dict[str, Any] | None = None  # the weights that are handed on, and their metrics
         self.train_seconds = 0.0
+        self.state = 'running'  # as last reported
+        self.config = to_plain(config)
+
+    def open_log(self, resume_at: int, measured: Mapping[str, int] | None = None) -> MetricsWriter:
+        """Opens the log of the run, with its trackers: see `MetricsWriter`."""
+        return MetricsWriter(self.workdir, resume_at, measured, self.settings.log, self.config)
 
     @contextlib.contextmanager
     def reported_failures(self):
@@ -104,7 +113,7 @@ class Session:
         finally:
             self.progress.close()
             if self.writer is not None:
-                self.writer.close()
+                self.writer.close(self.state)
 
     def measure(self, name: str, params: Any, mutable: Any, title: str) -> Evaluation:
         """Runs the evaluator `name` and shows its metrics after `title`; raises Interrupted if the run is to stop."""
@@ -142,4 +151,5 @@ class Session:
 
     def write_status(self, state: str, step: int | None, error: BaseException | None = None) -> None:
         """Writes `status.json`: see `Status.write`."""
+        self.state = state
         self.status.write(state, step, *self.metrics_and_weights(), self.train_seconds, error)

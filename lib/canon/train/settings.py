@@ -158,7 +158,8 @@ class Settings:
       shard: the layout of parameters.
       profile: which steps are traced.
       watchdog: when a step counts as hanging.
-      tensorboard: whether event files are written, too.
+      log: the trackers that receive the metrics, too: 'tensorboard', 'wandb', 'mlflow', or 'my_package.module:function'
+        (`canon.train.trackers`).
     """
 
     steps: Annotated[int, Range(0, lengths.MOST)]
@@ -174,7 +175,7 @@ class Settings:
     shard: Shard = field(default_factory=Shard)
     profile: Profile | None = None
     watchdog: WatchdogSettings = field(default_factory=WatchdogSettings)
-    tensorboard: bool = True
+    log: tuple[str, ...] = ('tensorboard',)
 
 
 _SECTIONS: dict[str, Any] = {

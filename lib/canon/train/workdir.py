@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import canon
 from canon.errors import CanonError, UsageError
 from canon.named import to_plain
 
@@ -31,7 +32,7 @@ _log = logging.getLogger('canon')
 
 # Keys that may change when a run is resumed, for they change nothing that is learnt.
 _FREE = re.compile(
-    r'^(target|data\.(reading|data_dir)|run\.(stop_after|log_every|profile|watchdog|tensorboard|mesh|shard)|'
+    r'^(target|data\.(reading|data_dir)|run\.(stop_after|log_every|profile|watchdog|log|tensorboard|mesh|shard)|'
     r'run\.checkpoint\.(every|keep|keep_best|average))(\.|$)'
 )
 
@@ -287,12 +288,12 @@ def provenance() -> dict[str, Any]:
     import jax
 
     source_folder = Path(__file__).parent
-    packages = ('canon', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+    packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
     return {
         'revision': _git(source_folder, 'rev-parse', 'HEAD'),
         'dirty': bool(_git(source_folder, 'status', '--porcelain', '--untracked-files=no')),
         'python': platform.python_version(),
-        'versions': {name: metadata.version(name) for name in packages},
+        'versions': {'canon': canon.__version__} | {name: metadata.version(name) for name in packages},
         'devices': [f'{d.platform}:{d.device_kind}' for d in jax.devices()],
         'processes': jax.process_count(),
     }
