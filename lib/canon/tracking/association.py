@@ -108,19 +108,14 @@ def assign_gated(weights: Array, affinity: Array, min_affinity: float) -> Array:
     xp = array_module(weights)
     if not affinity.size:
         return xp.full(affinity.shape[0], UNMATCHED, xp.int32)
-    close = affinity > min_affinity
     if xp is np:
-        near_rows, near_columns = np.nonzero(close)
-        if not len(near_rows) or max(np.bincount(near_rows).max(), np.bincount(near_columns).max()) == 1:
-            columns = np.full(len(close), UNMATCHED, np.int32)
-            columns[near_rows] = near_columns
-            return columns
-        columns = assign_max_weight(weights)
-    else:  # one program for both cases: without rivals each pair is matched in the first round
-        clear = (close.sum(1) <= 1).all() & (close.sum(0) <= 1).all()
-        columns = assign_max_weight(jnp.where(clear, close.astype(weights.dtype), weights))
-    matched = affinity[xp.arange(len(columns)), xp.maximum(columns, 0)]
-    return xp.where((columns >= 0) & (matched >= min_affinity), columns, UNMATCHED)
+        return _assign_gated_by_scipy(weights, affinity, min_affinity)
+    close = affinity > min_affinity
+    # One program for both cases: without rivals each pair is matched in the first round.
+    clear = (close.sum(1) <= 1).all() & (close.sum(0) <= 1).all()
+    columns = assign_max_weight(jnp.where(clear, close.astype(weights.dtype), weights))
+    matched = affinity[jnp.arange(len(columns)), jnp.maximum(columns, 0)]
+    return jnp.where((columns >= 0) & (matched >= min_affinity), columns, UNMATCHED)
 
 
 def match_mutual_best(weights: Array, max_rounds: int | None = None) -> Array:
@@ -307,11 +302,34 @@ def sinkhorn_log(
 
 
 def _assign_by_scipy(weights: np.ndarray) -> np.ndarray:
-    columns = np.full(weights.shape[0], UNMATCHED, np.int32)
-    rows, assigned = linear_sum_assignment(np.fmax(weights, 0), maximize=True)  # of NaN and 0, fmax takes 0
-    kept = weights[rows, assigned] > 0
-    columns[rows[kept]] = assigned[kept]
-    return columns
+    return _to_columns(len(weights), *_match_by_scipy(weights))
+
+
+def _assign_gated_by_scipy(weights: np.ndarray, affinity: np.ndarray, min_affinity: float) -> np.ndarray:
+    rows, columns = np.nonzero(affinity > min_affinity)
+    if _has_repeats(rows) or _has_repeats(columns):
+        rows, columns = _match_by_scipy(weights)
+        kept = affinity[rows, columns] >= min_affinity
+        rows, columns = rows[kept], columns[kept]
+    return _to_columns(len(weights), rows, columns)
+
+
+def _match_by_scipy(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (rows, columns) of the matched pairs."""
+    rows, columns = linear_sum_assignment(np.fmax(weights, 0), maximize=True)  # of NaN and 0, fmax takes 0
+    kept = weights[rows, columns] > 0
+    return rows[kept], columns[kept]
+
+
+def _has_repeats(index: np.ndarray) -> bool:
+    return len(set(index.tolist())) < len(index)  # some dozens: a set is faster than calls of numpy
+
+
+def _to_columns(count: int, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Returns int32 [count]: the column of each row, -1 if unmatched."""
+    result = np.full(count, UNMATCHED, np.int32)
+    result[rows] = columns
+    return result
 
 
 def _match_dominant_pairs(weights: jax.Array) -> tuple[jax.Array, jax.Array]:

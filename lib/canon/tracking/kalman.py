@@ -26,10 +26,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from canon.tracking.arrays import Array, array_module, select_rows, stack_parts
+from canon.tracking.arrays import Array, array_module, mix_columns, replace_last, select_rows, stack_parts
 
 CHI2_95 = {1: 3.8415, 2: 5.9915, 3: 7.8147, 4: 9.4877}  # the 0.95 quantile of the chi-squared distribution, by degrees
 
+# Corners (x0, y0, x1, y1) to centre and size (x, y, w, h), and back.
+_CENTER_SIZE = np.array([[0.5, 0, -1, 0], [0, 0.5, 0, -1], [0.5, 0, 1, 0], [0, 0.5, 0, 1]])
+_CORNERS = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [-0.5, 0, 0.5, 0], [0, -0.5, 0, 0.5]])
 _AREA_VELOCITY = (np.arange(2)[:, None] == 1) & (np.arange(4) == 2)  # in the mean of SORT's filter
 
 
@@ -79,11 +82,10 @@ def predict(model: MotionModel, track: TrackEstimate) -> TrackEstimate:
     mean = model.constrain(track.mean)
     position_noise, velocity_noise = model.process_variance(mean)
     position, cross, velocity = (track.covariance[..., i, :] for i in range(3))
+    moved = cross + velocity
     return TrackEstimate(
         stack_parts([mean[..., 0, :] + mean[..., 1, :], mean[..., 1, :]], -2),
-        stack_parts(
-            [position + 2 * cross + velocity + position_noise, cross + velocity, velocity + velocity_noise], -2
-        ),
+        stack_parts([position + cross + moved + position_noise, moved, velocity + velocity_noise], -2),
     )
 
 
@@ -110,8 +112,8 @@ def correct(
     surprise = measurement - track.mean[..., 0, :]
     mean = track.mean + gain * surprise[..., None, :]
     # The first two are products and not differences, which would cancel where the detection is exact: P_00 R / S.
-    share = noise / total
-    covariance = stack_parts([position * share, cross * share, velocity - gain[..., 1, :] * cross], -2)
+    shrunk = track.covariance[..., :2, :] * (noise / total)[..., None, :]
+    covariance = stack_parts([shrunk[..., 0, :], shrunk[..., 1, :], velocity - gain[..., 1, :] * cross], -2)
     if observed is None:
         return TrackEstimate(mean, covariance)
     return TrackEstimate(select_rows(observed, mean, track.mean), select_rows(observed, covariance, track.covariance))
@@ -205,10 +207,10 @@ def sort_motion(
 
     def constrain(mean):
         xp = array_module(mean)
-        vanishing = mean[..., 0, 2] + mean[..., 1, 2] <= 0
-        if xp is np and not vanishing.any():
+        area = mean[..., 0, 2] + mean[..., 1, 2]
+        if xp is np and area.size and area.min() > 0:
             return mean
-        return xp.where(vanishing[..., None, None] & _AREA_VELOCITY, 0, mean)
+        return xp.where((area <= 0)[..., None, None] & _AREA_VELOCITY, 0, mean)
 
     def constant(*variances):
         return lambda x: tuple(v.astype(x.dtype, copy=False) for v in variances)
@@ -283,43 +285,33 @@ def center_size_motion(position: float = 1 / 20, velocity: float = 1 / 160) -> M
     )
 
 
-def _center_size(boxes):
-    x0, y0, x1, y1 = (boxes[..., i] for i in range(4))
-    return (x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0
-
-
-def _corners(x, y, width, height):
-    half_width, half_height = width / 2, height / 2
-    return stack_parts([x - half_width, y - half_height, x + half_width, y + half_height], -1)
-
-
-def _to_area(boxes):
-    xp = array_module(boxes)
-    x, y, width, height = _center_size(boxes)
-    return stack_parts([x, y, width * height, width / xp.where(height > 0, height, 1)], -1)
-
-
-def _from_area(z):
-    x, y, area, aspect = (z[..., i] for i in range(4))
-    with np.errstate(invalid='ignore', divide='ignore'):  # what has no box becomes NaN, which trackers look for
-        width = array_module(z).sqrt(area * aspect)
-        return _corners(x, y, width, area / width)
-
-
-def _to_aspect(boxes):
-    xp = array_module(boxes)
-    x, y, width, height = _center_size(boxes)
-    return stack_parts([x, y, width / xp.where(height > 0, height, 1), height], -1)
-
-
-def _from_aspect(z):
-    x, y, aspect, height = (z[..., i] for i in range(4))
-    return _corners(x, y, aspect * height, height)
-
-
 def _to_center_size(boxes):
-    return stack_parts(_center_size(boxes), -1)
+    return mix_columns(boxes, _CENTER_SIZE)
 
 
 def _from_center_size(z):
-    return _corners(*(z[..., i] for i in range(4)))
+    return mix_columns(z, _CORNERS)
+
+
+def _to_area(boxes):
+    z = _to_center_size(boxes)
+    width, height = z[..., 2], z[..., 3]
+    return replace_last(z, width * height, width / array_module(z).where(height > 0, height, 1))
+
+
+def _from_area(z):
+    area, aspect = z[..., 2], z[..., 3]
+    with np.errstate(invalid='ignore', divide='ignore'):  # what has no box becomes NaN, which trackers look for
+        width = array_module(z).sqrt(area * aspect)
+        return _from_center_size(replace_last(z, width, area / width))
+
+
+def _to_aspect(boxes):
+    z = _to_center_size(boxes)
+    width, height = z[..., 2], z[..., 3]
+    return replace_last(z, width / array_module(z).where(height > 0, height, 1), height)
+
+
+def _from_aspect(z):
+    aspect, height = z[..., 2], z[..., 3]
+    return _from_center_size(replace_last(z, aspect * height, height))

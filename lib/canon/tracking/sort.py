@@ -5,7 +5,7 @@ from __future__ import annotations
 from canon.named import Count, Probability
 from canon.tracking import kalman
 from canon.tracking.affinity import compute_valid_iou
-from canon.tracking.arrays import array_module
+from canon.tracking.arrays import array_module, take_rows
 from canon.tracking.association import Rule, associate
 from canon.tracking.kalman import MotionModel, sort_motion
 from canon.tracking.observations import Affinity, make_observations, measure_affinity, remember_observations
@@ -61,10 +61,10 @@ def sort(
         xp = array_module(detections['boxes'])
         usable = detections['valid'] if min_score is None else detections['valid'] & (detections['scores'] >= min_score)
         # A miss ends the series of detections when the next frame is predicted.
-        state = age_tracks(state._replace(hits=xp.where(state.misses > 0, 0, state.hits)))
+        state = age_tracks(state._replace(hits=state.hits * (state.misses == 0)))
         predicted = kalman.predict(model, state.estimate)
         boxes = kalman.to_boxes(model, predicted)
-        alive = (state.ids > 0) & xp.isfinite(boxes).all(-1)
+        alive = (state.ids > 0) & xp.isfinite(boxes[:, 2] + boxes[:, 3])  # the sizes; centres always are
         if affinity is None:
             iou = compute_valid_iou(boxes, detections['boxes'], alive, usable)
         else:
@@ -73,8 +73,8 @@ def sort(
             iou = xp.where(state.labels[:, None] == detections['labels'], iou, 0)
         columns = associate(association, iou, min_iou, state.misses - 1)
         observed = columns >= 0
-        estimate = kalman.update(model, predicted, detections['boxes'][xp.maximum(columns, 0)], observed)
-        state = state._replace(estimate=estimate, ids=xp.where(alive, state.ids, 0))
+        estimate = kalman.update(model, predicted, take_rows(detections['boxes'], xp.maximum(columns, 0)), observed)
+        state = state._replace(estimate=estimate, ids=state.ids * alive)
         state = note_detections(state, detections, columns)
         starting = usable & ~find_taken(columns, len(usable))
         state, new, source = start_tracks(state, model, detections, starting, hits=0)
@@ -85,6 +85,6 @@ def sort(
         tracks = report_tracks(
             state, (state.ids > 0) & (state.misses == 0) & steady, kalman.to_boxes(model, state.estimate)
         )
-        return state._replace(ids=xp.where(state.misses > max_age, 0, state.ids)), tracks
+        return state._replace(ids=state.ids * (state.misses <= max_age)), tracks
 
     return Tracker(lambda: make_tracker_state(form, model, slots, memory), step, form, slots, embedding_size)

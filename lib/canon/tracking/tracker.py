@@ -23,7 +23,7 @@ from jax import lax
 from canon.errors import UsageError
 from canon.named import Range
 from canon.tracking import kalman
-from canon.tracking.arrays import Array, array_module, nth_true, select_rows
+from canon.tracking.arrays import Array, array_module, nth_true, put_rows, take_rows
 from canon.tracking.kalman import MotionModel, TrackEstimate
 
 Form = Literal['jax', 'numpy']
@@ -153,10 +153,10 @@ def float_dtype(form: Form) -> type:
 def read_detections(detections: Mapping[str, Array], form: Form) -> dict[str, Array]:
     """Returns the detections of a frame in the precision of the form, with at least one row: an index needs one."""
     xp, dtype = array_module_of(form), float_dtype(form)
-    arrays = {key: xp.asarray(value) for key, value in detections.items()}
-    for key in ('boxes', 'scores', 'embeddings'):
-        if key in arrays:
-            arrays[key] = arrays[key].astype(dtype, copy=False)
+    arrays = {
+        key: xp.asarray(value, dtype if key in ('boxes', 'scores', 'embeddings') else None)
+        for key, value in detections.items()
+    }
     if not len(arrays['valid']):
         arrays = {key: xp.zeros((1, *value.shape[1:]), value.dtype) for key, value in arrays.items()}
     # What is not valid may hold anything; NaN would pass through products with masks.
@@ -167,9 +167,9 @@ def read_detections(detections: Mapping[str, Array], form: Form) -> dict[str, Ar
 def find_taken(columns: Array, count: int) -> Array:
     """Returns bool [D]: which columns [N] of an association match some row."""
     if array_module(columns) is np:
-        taken = np.zeros(count, bool)
-        taken[columns[columns >= 0]] = True
-        return taken
+        taken = np.zeros(count + 1, bool)
+        taken[columns] = True  # the further one is that of -1
+        return taken[:-1]
     return (columns[:, None] == jnp.arange(count, dtype=columns.dtype)).any(0)
 
 
@@ -183,9 +183,9 @@ def note_detections(state: TrackerState, detections: Mapping[str, Array], column
     xp = array_module(columns)
     observed, index = columns >= 0, xp.maximum(columns, 0)
     return state._replace(
-        scores=xp.where(observed, detections['scores'][index], state.scores),
-        labels=xp.where(observed, detections['labels'][index], state.labels),
-        misses=xp.where(observed, 0, state.misses),
+        scores=xp.where(observed, take_rows(detections['scores'], index), state.scores),
+        labels=xp.where(observed, take_rows(detections['labels'], index), state.labels),
+        misses=state.misses * ~observed,
         hits=state.hits + observed,
     )
 
@@ -209,30 +209,27 @@ def start_tracks(
     num_slots = len(state.ids)
     if xp is np and not starting.any():
         return state, np.zeros(num_slots, bool), np.zeros(num_slots, np.int32)
-    count = starting.sum()
-    free = state.ids == 0
+    count, free = starting.sum(), state.ids == 0
     ranks = free.cumsum() - 1
     new = free & (ranks < count)
-    if xp is np:
+    if xp is np:  # few of many slots begin: indices of them
+        where = np.flatnonzero(new)
+        row, rank = np.flatnonzero(starting)[: len(where)], np.arange(len(where))
         source = np.zeros(num_slots, np.int32)
-        source[new] = np.flatnonzero(starting)[: new.sum()]
-        estimate = TrackEstimate(*(values.copy('K') for values in state.estimate))
-        # Few of many slots begin.
-        for values, begun in zip(estimate, kalman.initiate(motion, detections['boxes'][source[new]]), strict=True):
-            values[new] = begun
+        source[where] = row
     else:
-        source = jnp.minimum(nth_true(starting, ranks), len(starting) - 1)
-        begun = kalman.initiate(motion, detections['boxes'][source])
-        estimate = TrackEstimate(*(select_rows(new, a, b) for a, b in zip(begun, state.estimate, strict=True)))
+        where, rank = new, ranks
+        row = source = jnp.minimum(nth_true(starting, ranks), len(starting) - 1)
+    begun = kalman.initiate(motion, take_rows(detections['boxes'], row))
     started = xp.minimum(count, free.sum()).astype(xp.int32)
     state = state._replace(
-        estimate=estimate,
-        ids=xp.where(new, state.next_id + ranks, state.ids).astype(xp.int32),
-        scores=xp.where(new, detections['scores'][source], state.scores),
-        labels=xp.where(new, detections['labels'][source], state.labels),
-        misses=xp.where(new, 0, state.misses),
-        hits=xp.where(new, hits, state.hits),
-        confirmed=state.confirmed & ~new,
+        estimate=TrackEstimate(*(put_rows(a, where, b) for a, b in zip(state.estimate, begun, strict=True))),
+        ids=put_rows(state.ids, where, state.next_id + rank),
+        scores=put_rows(state.scores, where, take_rows(detections['scores'], row)),
+        labels=put_rows(state.labels, where, take_rows(detections['labels'], row)),
+        misses=put_rows(state.misses, where, 0),
+        hits=put_rows(state.hits, where, hits),
+        confirmed=put_rows(state.confirmed, where, False),
         next_id=state.next_id + started,
         dropped=state.dropped + (count - started).astype(xp.int32),
     )
@@ -244,9 +241,9 @@ def report_tracks(state: TrackerState, reported: Array, boxes: Array) -> dict[st
     xp = array_module(reported)
     return {
         'boxes': xp.where(reported[:, None], boxes, 0),
-        'ids': xp.where(reported, state.ids, 0),
-        'scores': xp.where(reported, state.scores, 0),
-        'labels': xp.where(reported, state.labels, 0),
+        'ids': state.ids * reported,
+        'scores': state.scores * reported,
+        'labels': state.labels * reported,
         'valid': reported,
     }
 
