@@ -106,6 +106,14 @@ def test_further_methods(name, batches):
     test_methods_learn_from_a_batch_without_target_labels(name, batches)
 
 
+def test_cdan_with_a_random_map_has_a_discriminator_of_its_width(batches):
+    state, measured = train(make_task('cdan', random_dimensions=7), batches, 2)
+    assert state.params['discriminator']['dense1']['kernel'].shape[0] == 7
+    assert all(np.isfinite(value) for value in measured.values())
+    again, _ = train(make_task('cdan', random_dimensions=7), batches, 2)
+    jax.tree.map(np.testing.assert_array_equal, state.params, again.params)
+
+
 def test_shown_examples_are_of_the_domain_of_the_target(batches):
     """A discriminator tells two domains apart in the semi-supervised setting, too; three need three logits."""
     batch = {**batches[0], 'shown': batches[1]['source']}

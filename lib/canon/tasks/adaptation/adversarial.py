@@ -7,6 +7,7 @@ from typing import Annotated
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from canon import losses, named, ops
 from canon.errors import UsageError
@@ -49,6 +50,7 @@ def cdan(
     alpha: named.Positive = 10.0,
     ramp_steps: named.Count = 1000,
     entropy_conditioning: bool = True,
+    random_dimensions: named.Count | None = None,
 ) -> Method:
     """Conditions the discriminator on the predictions, by their outer product with the features: Long et al. 2018.
 
@@ -57,18 +59,28 @@ def cdan(
       alpha: as of `dann`.
       ramp_steps: as of `dann`.
       entropy_conditioning: whether certain rows count more, CDAN+E.
+      random_dimensions: of a fixed random map that stands for the outer product where it is too wide; the paper takes
+        1,024 where the product has more than 4,096.
     """
+
+    def join(features, logits):
+        if random_dimensions is None:
+            return losses.multilinear_map(features, logits)
+        # A function of the widths alone: the same map in every step and in a resumed run.
+        rng = np.random.default_rng((features.shape[1], logits.shape[1]))
+        matrices = (rng.standard_normal((x.shape[1], random_dimensions), np.float32) for x in (features, logits))
+        return losses.random_multilinear_map(features, logits, *map(jnp.asarray, matrices))
 
     def align(evaluation):
         reversal = _ramp(evaluation.step, weight, alpha, ramp_steps)
         rows, row_weights = {}, {}
         for name, d in evaluation.domains.items():
-            rows[name] = ops.reverse_gradient(losses.multilinear_map(d.features, d.logits), reversal)
+            rows[name] = ops.reverse_gradient(join(d.features, d.logits), reversal)
             row_weights[name] = losses.entropy_weights(d.logits) if entropy_conditioning else jnp.ones(len(d.logits))
         added, values = _discriminate(evaluation, rows, number_domains(rows), row_weights)
         return added, {**values, 'reversal': reversal}
 
-    return Method(align, domain_input=losses.multilinear_map, least_domains=2)
+    return Method(align, domain_input=join, least_domains=2)
 
 
 def adda() -> Method:
