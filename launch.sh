@@ -17,6 +17,7 @@ export GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.mmap_threshold=34359738368:g
 help() {
   cat <<'END'
 ./launch.sh [VERB ...]    prepares the environment if needed, then does VERB; --dry prints the commands instead
+./launch.sh VERB --help   usage, arguments and examples of VERB; run CONFIG --help lists every key
 
   (nothing)               the main job: LeNet-5 on the embedded digits
   run CONFIG [FLAGS]      train, or resume a run                --config.key=value --workdir= --runs= --force
@@ -25,7 +26,7 @@ help() {
   export CONFIG [FLAGS]   a trained model as StableHLO          --output=DIR
   replay CONFIG --step=N  repeat one step and show it by parameter
   models [FILTER]         every network: parameters, multiply-adds, receptive field, published accuracy
-  sweep CONFIG [FLAGS]    every point of its sweep(), times the lists in flags    --config.seed=0,1,2 --jobs=N --engine=local|slurm|print
+  sweep CONFIG [FLAGS]    the points of its sweep(), and lists   --config.seed=0,1,2 --jobs=N --engine=local|slurm|print
   table DIR [FLAGS]       table and figure of the runs below DIR  --metric= --sort= --mean
   compare DIR... [FLAGS]  one page of several runs: curves, settings, pictures  --output=FILE --metric=
   ledger [FILTER]         compare every :smoke config with its target       --save (into docs/ledger.md)
@@ -36,13 +37,64 @@ help() {
   test [--all] [PYTEST]   the fast tests, or all of them, in two processes     PATH...: only these
   lint                    ruff, ruff format, ty
   pins [--upgrade]        update requirements.txt
-  help
+  help [VERB]             this page, or VERB --help
 
 CONFIG is a file, or FILE:ARG such as configs/classification/lenet_digits.py:smoke
 
 CANON_EXTRAS=cuda12|cuda13|tpu   the accelerator build of JAX     CANON_VENV=DIR      the environment
 CANON_PYTHON=python3.12          the Python that creates it       CANON_PREPARE=no    use it as it is
 END
+}
+
+list_verbs() { help | sed -n 's/^  \([a-z]\+\) .*/\1/p'; }
+
+usage() { # VERB: the help of verbs that are commands of this script alone; it takes no environment
+  case $1 in
+    tpu)
+      cat <<'END'
+usage: ./launch.sh tpu NAME CONFIG [FLAGS]
+
+Runs a config on every worker of the Cloud TPU VM NAME, each from a clone in ~/canon. Needs gcloud.
+
+    ./launch.sh tpu my-pod configs/classification/lenet_digits.py --config.seed=1
+
+FLAGS are those of run: ./launch.sh run CONFIG --help
+END
+      ;;
+    test)
+      cat <<'END'
+usage: ./launch.sh test [--all] [PATH ...] [OPTIONS]
+
+Runs the fast tests in two processes; with --all the slow ones, too; with PATH only these files or folders.
+
+    ./launch.sh test
+    ./launch.sh test --all
+    ./launch.sh test tests/optim -k adam
+
+OPTIONS go to pytest: -k EXPRESSION, -x, --durations=10 and others.
+END
+      ;;
+    lint)
+      cat <<'END'
+usage: ./launch.sh lint
+
+Checks the code with ruff, its format with ruff format, and its types with ty; exit status 1 if one has a finding.
+
+    ./launch.sh lint
+END
+      ;;
+    pins)
+      cat <<'END'
+usage: ./launch.sh pins [--upgrade] [OPTIONS]
+
+Updates requirements.txt after a change of pyproject.toml; --upgrade takes the newest versions.
+
+    ./launch.sh pins --upgrade
+
+OPTIONS go to uv pip compile.
+END
+      ;;
+  esac
 }
 
 fail() { # STATUS MESSAGE
@@ -86,7 +138,7 @@ ready() { # VENV EXTRA...: whether it exists, made from these pins by this Pytho
   [[ -x $dir/bin/python && -f $dir/.stamp ]] || return 1
   { read -r pins && read -r python && read -r extras; } <"$dir/.stamp" || return 1
   [[ $pins == "$(pins_now)" && $python == "$(real_python "$dir")" ]] || return 1
-  [[ " $extras " == *' test '* ]] && extras+=' slurm'
+  [[ " $extras " == *' test '* ]] && extras+=' docs slurm trackers'
   for extra; do [[ " $extras " == *" $extra "* ]] || return 1; done
 }
 
@@ -138,14 +190,17 @@ prepare() { # DIR EXTRA...: once, even if several launches start at the same tim
   ) 9>"$1/prepare.lock"  # not .lock, which is uv's own
 }
 
-extras() { # the names in CANON_EXTRAS
-  local names=${CANON_EXTRAS-}
-  echo "${names//,/ }"
+extras() { # the names in CANON_EXTRAS, and all subjects; TensorFlow's environment only prepares data
+  local names=" ${CANON_EXTRAS-} "
+  names=${names//,/ }
+  [[ $names == *' tf '* ]] || names="all$names"
+  echo "$names"
 }
 
 python() { # MODULE ARG...: in the prepared environment
+  # Help needs an environment, but no certain one.
   # shellcheck disable=SC2046
-  prepare "$venv" $(extras)
+  [[ $help_requested && -x $venv/bin/python ]] || prepare "$venv" $(extras)
   go "$venv/bin/python" -m "$@"
 }
 
@@ -179,7 +234,7 @@ needs() { # VERB WHAT ARG...: fails unless there is a word that is not a flag, o
   for word in "${@:3}"; do
     case $word in -h | --help | --helpfull | [!-]*) return ;; esac
   done
-  fail 2 "$1 needs $2: ./launch.sh $1 $2 ...; ./launch.sh help says more"
+  fail 2 "$1 needs $2: ./launch.sh $1 $2 ...; ./launch.sh $1 --help says more"
 }
 
 # --- the verbs ---------------------------------------------------------------------------------------------------
@@ -209,6 +264,13 @@ esac
 verb=$1
 shift
 
+help_requested=
+for word in "$@"; do
+  [[ $word != -- ]] || break
+  [[ $word != -h && $word != --help ]] || help_requested=yes
+done
+[[ ! $help_requested ]] || case $verb in tpu | test | lint | pins) usage "$verb" && exit ;; esac
+
 main() { # MODE [CONFIG] FLAG...: --workdir=DIR may replace the config
   local words=()
   [[ $# -gt 1 ]] || needs "$verb" CONFIG
@@ -220,8 +282,6 @@ main() { # MODE [CONFIG] FLAG...: --workdir=DIR may replace the config
   fi
   python experiments.main "${words[@]}" "$@"
 }
-
-asks_for_help() { [[ ${1-} == -h || ${1-} == --help ]]; }
 
 case $verb in
   run) main train "$@" ;;
@@ -257,14 +317,12 @@ case $verb in
 
   prepare)
     needs prepare NAME "$@"
-    if [[ " $* " != *' digits '* ]] && ! asks_for_help "$@"; then
+    if [[ " $* " != *' digits '* && ! $help_requested ]]; then
       venv=${CANON_VENV_TF:-.venv-tf}
       CANON_EXTRAS=tf
     fi
     python launch.prepare "$@"
     ;;
-
-  tpu | lint | pins) asks_for_help "$@" && help && exit ;;&
 
   tpu)
     [[ $# -ge 2 ]] || fail 2 'tpu needs NAME and CONFIG: ./launch.sh tpu NAME CONFIG ...'
@@ -300,10 +358,12 @@ case $verb in
       pyproject.toml -o requirements.txt "$@"
     ;;
 
-  help) help ;;
+  help)
+    [[ ! ${1-} ]] || exec ./launch.sh "$1" --help
+    help
+    ;;
   *)
     [[ -e ${verb%%:*} || -e $caller/${verb%%:*} ]] && fail 2 "no verb is called '$verb'; did you mean: ./launch.sh run $verb"
-    fail 2 "no verb is called '$verb'; there are run, eval, predict, export, replay, sweep, table, compare, ledger, models, docs, prepare, slurm, tpu, \
-test, lint, pins and help"
+    fail 2 "no verb is called '$verb'; there are $(list_verbs | paste -sd, | sed 's/,/, /g')"
     ;;
 esac
