@@ -66,6 +66,7 @@ class EvaluationSession(Session):
                 metrics |= own
                 if self.writer is not None:
                     self.writer.write(0, {**own, f'{name}/seconds': time.perf_counter() - began})
+                self.refresh_report()
         except Interrupted:
             self.progress.say('stopped on request: the same command evaluates again')
             return 'stopped'

@@ -228,6 +228,10 @@ class TrainingSession(Session):
         except Exception:
             self._rescue(state)
             raise
+        if due:
+            self.write_status('running', step)
+        if due or (step and step % s.log_every == 0):
+            self.refresh_report()
         return state, None
 
     def _stop_early(self, state: State, step: int) -> State:

@@ -1,19 +1,26 @@
-"""`report.html`: a run on one self-contained page."""
+"""`report.html`: a run on one self-contained page, which is rewritten and reloads itself while the run is running."""
 
 from __future__ import annotations
 
 import json
+import logging
 import math
+import time
 from pathlib import Path
 from typing import Any
 
 from canon import plots
+from canon.errors import describe_error
 from canon.train.log import SUMMARY, read_rows
 from canon.train.pages import encode_picture, render_page
-from canon.train.workdir import read_json, read_mapping
+from canon.train.workdir import read_json, read_mapping, replace_text
 
 _HIDDEN = ('seconds',)  # ends of the names that have no curve: the page states the time of a step
 _PICTURES = ('.png', '.gif')
+_FIRST, _BETWEEN = 10.0, 60.0  # seconds: of a run before its first report, and least between two
+_SHARE = 0.02  # the most of the time of a run that its reports may take
+
+_log = logging.getLogger('canon')
 
 
 def write_report(workdir: Path | str) -> Path:
@@ -35,8 +42,39 @@ def write_report(workdir: Path | str) -> Path:
         speed=_speed(rows),
     )
     path = workdir / 'report.html'
-    path.write_text(page)
+    replace_text(path, page)  # a browser that reloads must not read half a page
     return path
+
+
+class LiveReport:
+    """Rewrites the report of a run that is running, at most once per minute and in 2 % of its time."""
+
+    def __init__(self, workdir: Path):
+        self._workdir = workdir
+        self._next = time.monotonic() + _FIRST
+        self._written = False
+
+    def refresh(self) -> None:
+        """Writes the report if it is due; call it after the log row or the evaluation that it is to show."""
+        if time.monotonic() >= self._next:
+            self._write()
+
+    def close(self) -> None:
+        """Writes the report a last time, so that it no longer reloads itself; a short run has none to end."""
+        if self._written:
+            self._write()
+
+    def _write(self) -> None:
+        began = time.monotonic()
+        try:
+            write_report(self._workdir)
+            self._written = True
+        except Exception as error:  # a damaged figure, a full disk: none of it is a reason to end a training
+            _log.warning('%s: the report is not written: %s', self._workdir, describe_error(error))
+            self._next = math.inf
+            return
+        end = time.monotonic()
+        self._next = end + max(_BETWEEN, (end - began) / _SHARE)
 
 
 def _status(workdir: Path) -> dict[str, Any]:

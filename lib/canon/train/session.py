@@ -17,6 +17,7 @@ from canon.train.evaluation import Evaluation, compile_measure, evaluate, list_m
 from canon.train.guard import Stopper, Watchdog
 from canon.train.log import MetricsWriter, Progress
 from canon.train.monitor import Monitor
+from canon.train.report import LiveReport
 from canon.train.setup import make_setup
 from canon.train.status import Status
 from canon.train.trackers import check_names
@@ -91,6 +92,7 @@ class Session:
         if self.main:
             resources.enter_context(lock_workdir(workdir))
         self.workdir = open_workdir(workdir, config, about, force, self.main)
+        self.report = LiveReport(self.workdir) if self.main else None
         self.status = Status(self.workdir, self.settings.steps, self.main)
         self.final: dict[str, Any] | None = None  # the weights that are handed on, and their metrics
         self.train_seconds = 0.0
@@ -114,6 +116,8 @@ class Session:
             self.progress.close()
             if self.writer is not None:
                 self.writer.close(self.state)
+            if self.report is not None:
+                self.report.close()
 
     def measure(self, name: str, params: Any, mutable: Any, title: str) -> Evaluation:
         """Runs the evaluator `name` and shows its metrics after `title`; raises Interrupted if the run is to stop."""
@@ -133,6 +137,12 @@ class Session:
         shown = '  '.join(f'{k} {v:.4g}' for k, v in result.metrics.items())
         self.progress.say(f'{title}  {name}: {shown}')
         return result
+
+    def refresh_report(self) -> None:
+        """Rewrites `report.html` if it is due."""
+        if self.report is not None:
+            self.dog.rest()  # the figure of the curves takes seconds
+            self.report.refresh()
 
     def warn_of_new_code(self, remains: str) -> None:
         """Warns if the run was begun by other code; `remains` says what is left of that."""
