@@ -10,8 +10,9 @@ import jax.numpy as jnp
 
 from canon.errors import UsageError
 
-DAN_SCALES = tuple(2.0**k for k in range(-8, 9))  # Long et al. 2015: from 2^-8 to 2^8
-TLLIB_SCALES = tuple(2.0**k for k in range(-3, 2))
+# The default range of pytorch-adapt, which has 33 kernels in steps of sqrt(2); here they are 17 in steps of 2.
+DAN_SCALES = tuple(2.0**k for k in range(-8, 9))
+TLLIB_SCALES = tuple(2.0**k for k in range(-3, 2))  # of the code of DAN's and JAN's authors, too
 DOMAINBED_GAMMAS = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)
 Estimator = Literal['biased', 'unbiased']
 
@@ -59,8 +60,8 @@ def mmd_of_kernel(kernel: jax.Array, num_source: int, estimator: Estimator = 'un
     Args:
       kernel: [N + M, N + M] of the N source rows, then the M target rows.
       num_source: N.
-      estimator: 'biased', the V-statistic (eq. 5), which is never negative and 0 for equal samples; 'unbiased', the
-        U-statistic (eq. 3), which leaves out the pairs of a row with itself and may be negative.
+      estimator: 'biased', the V-statistic (the square of MMD_b), which is never negative and 0 for equal samples;
+        'unbiased', the U-statistic (lemma 6), which leaves out the pairs of a row with itself and may be negative.
 
     Raises:
       UsageError: the estimator is unknown, or it has less than two rows of a domain.
@@ -86,9 +87,11 @@ def mmd(
 ) -> jax.Array:
     """Estimates MK-MMD^2 of features [N, D] and [M, D] with Gaussian kernels: Long et al. 2015 (DAN).
 
-    DAN weights its kernels by a quadratic program of little effect; here they have equal weights, as in tllib. For
-    DomainBed's MMD give `scales=[1 / (2 g) for g in DOMAINBED_GAMMAS]`, `reference=1` and `estimator='biased'`, and
-    multiply by their number.
+    The paper chooses the weights of its kernels by a quadratic program; here they are equal, as in the authors' code
+    and in tllib. Both add their five kernels up, so that their weight 1 of the loss is 5 here, where the mean is taken.
+
+    For DomainBed's MMD give `scales=[1 / (2 g) for g in DOMAINBED_GAMMAS]`, `reference=1` and `estimator='biased'`,
+    and multiply by their number.
 
     Args:
       source: [N, D].
@@ -117,8 +120,9 @@ def joint_mmd(
     Args:
       source: of each layer [N, D_l]; JAN takes the bottleneck and the softmax of the logits.
       target: of each layer [M, D_l].
-      scales: of each layer; None takes `TLLIB_SCALES` for all but the last, and the single scale 0.92 / 2 of the mean
-        distance for the last, as the authors do for the softmax (sigma = 0.92 fixed in tllib; here relative).
+      scales: of each layer; None takes `TLLIB_SCALES` for all but the last, and the single scale 0.46 of the mean
+        squared distance for the last. It differs from the kernel that the authors have for the softmax, whose width is
+        fixed: exp(-d^2 / 1.68), in tllib exp(-d^2 / (2 sigma^2)) with sigma = 0.92.
       estimator: see `mmd_of_kernel`.
 
     Raises:

@@ -15,7 +15,8 @@ def entropy(logits: jax.Array) -> jax.Array:
 def entropy_weights(logits: jax.Array) -> jax.Array:
     """Computes w = 1 + exp(-H(p)) per row [N]: Long et al. 2018 (CDAN+E).
 
-    The weights are constants of the gradient: rows that are easy to transfer count more, and none is made easy by it.
+    The weights are constants of the gradient, as in tllib: rows that are easy to transfer count more, and none is made
+    easy by it. The authors' code passes the gradient of the entropy on, reversed.
     """
     return 1 + jnp.exp(-jax.lax.stop_gradient(entropy(logits)))
 

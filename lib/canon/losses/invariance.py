@@ -22,8 +22,9 @@ def irm_penalty(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def irm_penalty_of_halves(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Estimates IRM's penalty without bias, by the product of the gradients of two halves of the batch.
 
-    The squared gradient of one sample exceeds that of the distribution by its variance: Arjovsky et al. 2019,
-    appendix; DomainBed takes every second row. The estimate may be negative. Raises UsageError for less than two rows.
+    The squared gradient of one sample exceeds that of the distribution by its variance: Arjovsky et al. 2019, section
+    3.2. The halves are every second row, as in the code of their appendix D and in DomainBed. The estimate may be
+    negative. Raises UsageError for less than two rows.
     """
     if len(logits) < 2:
         raise UsageError(f'irm_penalty_of_halves needs at least two rows, not {len(logits)}')
@@ -42,6 +43,8 @@ def _mean_risk(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 def risk_variance(risks: jax.Array) -> jax.Array:
     """Computes the variance of the domains' risks [E], divided by E: Krueger et al. 2021 (V-REx).
+
+    DomainBed divides by E, too. The authors' code for two coloured domains has (R_1 - R_2)^2, four times as much.
 
     Raises UsageError for fewer than two domains.
     """

@@ -54,7 +54,7 @@ class DigitExtractor(nn.Module):
 class FlatExtractor(nn.Module):
     """Images [B, H, W, C] or vectors [B, D] -> features [B, units]: dense layers with ReLU, of Glorot-uniform weights.
 
-    With two layers of 390 units it is that of coloured digits in Arjovsky et al. 2019, section 5.2.
+    With two layers of 390 units it is that of coloured digits in the code of Arjovsky et al. 2019 for IRM.
     """
 
     units: int
@@ -180,8 +180,8 @@ def mlp_network(
 ) -> AdaptationNetwork:
     """Builds the network of coloured digits of Arjovsky et al. 2019 (IRM), and of vectors of any length.
 
-    The paper's code has one logit and the logistic loss; two logits have the same posterior, and IRM's penalty of their
-    softmax is the same.
+    The authors' code has one logit and the logistic loss; two logits have the same posterior, and IRM's penalty of
+    their softmax is the same.
 
     Args:
       num_classes: of the classifiers.

@@ -13,7 +13,7 @@ def estimate_class_weights(
     """Returns p_target(y) / p_source(y) [C] from any classifier's predictions: Lipton et al. 2018 (BBSE).
 
     Where p(x | y) is the same in both domains, mu = C w, with C[i, j] = P_source(prediction i, label j) and mu[i] =
-    P_target(prediction i). Solved by least squares; negative weights are 0.
+    P_target(prediction i). Solved exactly; negative weights are then 0.
 
     Args:
       source_predictions: classes [N] that a classifier predicts for held-out source examples.

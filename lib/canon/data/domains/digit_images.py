@@ -24,7 +24,7 @@ from canon.errors import CanonError, UsageError
 Style = Literal['uci', 'rendered', 'mnist_5k']
 DIGIT_STYLES = ('uci', 'rendered', 'mnist_5k')
 _RENDERED = {'train': 2000, 'test': 500}  # as many digits per split as drawing takes about a second for
-_BOX = slice(4, 24)  # MNIST's digits fit 20x20 pixels, centred by mass in 28x28 (LeCun et al. 1998, section III.A)
+_BOX = slice(4, 24)  # MNIST's digits fit 20x20 pixels, centred by mass in 28x28 (LeCun et al. 1998)
 _GLYPH = 40  # pixels per em of the drawn digits, before they are reduced
 
 

@@ -154,7 +154,7 @@ def _discriminate(
 def mcd(weight: NonNegative = 1.0, steps: Annotated[int, named.Range(0)] = 4) -> Method:
     """Maximises the discrepancy of two classifiers on the target and minimises it by the features: Saito et al. 2018.
 
-    With `steps` the three steps of the paper (section 3.3), each an update of its own on the same batch, which need
+    With `steps` the three training steps of the paper, A to C, each an update of its own on the same batch, which need
     `adaptation_step` in place of the plain step of training:
 
     A. extractor and classifiers descend the source risks of both classifiers;
@@ -165,7 +165,7 @@ def mcd(weight: NonNegative = 1.0, steps: Annotated[int, named.Range(0)] = 4) ->
     behind a gradient reversal descend it.
 
     Args:
-      weight: of the discrepancy, 1 in the paper.
+      weight: of the discrepancy, 1 in the authors' code.
       steps: n, updates of the extractor in C; 4 is the default of the authors' code. 0 is the form with a gradient
         reversal, their `--one_step`.
     """

@@ -23,7 +23,8 @@ def mmd(
     and handwritten digits a weight of 1 without a ramp ends there, at chance, and 0.1 does not.
 
     Args:
-      weight: of the discrepancy.
+      weight: of the discrepancy, which is the mean over the kernels except with 'domainbed'; tllib adds them up, so
+        that its weight 1 is 5 here.
       unbiased: whether the U-statistic is taken; otherwise the V-statistic, which is never negative.
       kernels: squared widths in units of the mean squared distance, 2^-3 .. 2^1 ('tllib') or 2^-8 .. 2^8 ('dan'); or
         the sum of exp(-gamma d^2), gamma = 0.001 .. 1000, whose widths do not follow the features ('domainbed', with
