@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 from canon import data, models, named, weights
 from canon.configuration.nested import apply_form
 from canon.data.detection.object_batches import ObjectPipeline, ObjectSettings, ProposalSettings, describe_objects
-from canon.data.detection.proposals import PROPOSERS
 from canon.tasks import detection as tasks
 from canon.tasks.classification import make_image_input
 from canon.tasks.image_settings import TrainImages, reading_options
@@ -37,7 +36,7 @@ SECTIONS = {
     'predict': {'PictureSettings': tasks.PictureSettings},
     'data.objects': {'ObjectSettings': ObjectSettings},
     'data.proposals': {'ProposalSettings': ProposalSettings},
-    'proposals': {name: named.combine_arguments(f, without=('image',)) for name, f in PROPOSERS.items()},
+    'proposals': regions.PROPOSALS,
     'data.train': {'TrainImages': TrainImages},
     'data.evals.*': {'DetectionEvaluation': tasks.DetectionEvaluation},
     'data.reading': {'reading_options': reading_options},

@@ -25,7 +25,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from canon.errors import UsageError, run_command
-from experiments import protocol
+from experiments import command_help, protocol
 
 FLAGS = flags.FLAGS
 MODES = ('train', 'evaluate', 'predict', 'export', 'replay')
@@ -91,7 +91,7 @@ def _parse(argv: list[str]) -> _Command:
     if positional:
         raise UsageError(f'{positional[0]!r} is not a flag; options are written --name=value')
     if help_requested:
-        print(_help(source))
+        print('\n'.join(command_help.describe(FLAGS.mode, _describe_flags(), source, FLAGS.workdir, pairs)))
         sys.exit()
     if source is None and not FLAGS.workdir:
         raise UsageError('which config? give --config=configs/TASK/NAME.py, or the --workdir of a run')
@@ -106,18 +106,10 @@ def _parse(argv: list[str]) -> _Command:
     )
 
 
-def _help(source: str | None) -> str:
-    """Returns the text of --help: the flags and, with a config, every key that may be set."""
-    from experiments import overrides
-
+def _describe_flags() -> dict[str, str]:
+    """Returns {'--runs=': its text} of the flags of this module."""
     names = [name for name in FLAGS if FLAGS[name].help and FLAGS.find_module_defining_flag(name) == _MODULE]
-    lines = [str(__doc__).strip(), '']
-    lines += [f'--{name}{"" if FLAGS[name].boolean else "="}\n    {FLAGS[name].help}' for name in names]
-    if source is not None:
-        lines += ['', *overrides.describe(overrides.load(source), source)]
-    else:
-        lines += ['', 'With a config, --help lists its keys too: ./launch.sh run configs/TASK/NAME.py --help']
-    return '\n'.join(lines)
+    return {f'--{name}{"" if FLAGS[name].boolean else "="}': FLAGS[name].help for name in names}
 
 
 def _run(command: _Command) -> None:

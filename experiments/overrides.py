@@ -14,7 +14,7 @@ from canon.configuration.overrides import Pairs
 from canon.errors import UsageError
 from experiments import configs
 
-__all__ = ['apply', 'describe', 'load', 'read_flags', 'takes_tuple']
+__all__ = ['apply', 'describe', 'find_sections', 'load', 'read_flags', 'takes_tuple']
 
 
 def load(source: str | None, workdir: str | None = None) -> ConfigDict:
@@ -36,18 +36,35 @@ def load(source: str | None, workdir: str | None = None) -> ConfigDict:
 def apply(config: ConfigDict, pairs: Pairs) -> dict[str, Any]:
     """Applies (dotted key, text) pairs to `config` in place; returns {key: value} (`configuration.apply_overrides`)."""
     # The experiment may itself be overridden, and its sections with it.
-    experiment = dict(pairs).get('experiment', config.get('experiment'))
-    return configuration.apply_overrides(config, pairs, _sections(experiment))
+    return configuration.apply_overrides(config, pairs, find_sections(config, dict(pairs).get('experiment')))
 
 
 def takes_tuple(config: ConfigDict, key: str) -> bool:
     """Returns whether a key holds a tuple (`configuration.takes_tuple`)."""
-    return configuration.takes_tuple(config, key, _sections(config.get('experiment')))
+    return configuration.takes_tuple(config, key, find_sections(config))
 
 
 def describe(config: ConfigDict, source: str) -> list[str]:
-    """Returns a line for every key that may be set, for --help."""
-    return configuration.describe_keys(config, source, _sections(config.get('experiment')))
+    """Returns lines about every key that may be set, for --help."""
+    return configuration.describe_keys(config, source, find_sections(config))
+
+
+def find_sections(config: ConfigDict, experiment: str | None = None) -> Sections:
+    """Returns the `SECTIONS` of the config's experiment, or of `experiment`, and those of all its stages'."""
+    names, sections = [experiment or config.get('experiment')], {}
+    for layer in (config, *(config.get('forms') or {}).values()):
+        stages = layer.get('stages')
+        if not isinstance(stages, ConfigDict):  # a form may have stages of its own
+            continue
+        names += [stages.get('experiment')]
+        for key, stage in stages.items():
+            if isinstance(stage, ConfigDict) and stage.get('experiment'):
+                names.append(stage.experiment)
+                own = _sections(stage.experiment).items()
+                sections |= {f'stages.{key}.{pattern}': functions for pattern, functions in own}
+    for name in dict.fromkeys(filter(None, names)):
+        sections = {**_sections(name), **sections}  # the first experiment that has a section documents it
+    return sections
 
 
 def _sections(experiment: Any) -> Sections:

@@ -18,6 +18,7 @@ from canon.named import Catalogue, suggest
 if TYPE_CHECKING:  # `./launch.sh run --help` takes no JAX
     from ml_collections import ConfigDict
 
+    from canon.rendering.interactive import Scene
     from canon.tasks.predictions import Prediction
     from canon.train import Experiment, Stage
     from canon.weights.stablehlo import Served
@@ -59,6 +60,15 @@ class Predicts(Protocol):
           mutable: what else its model holds, such as statistics of BatchNorm.
           source: --input, such as a file, a folder or a sentence.
         """
+        ...
+
+
+@runtime_checkable
+class Shows(Protocol):
+    """An experiment that can be looked at from any side: `./launch.sh view`."""
+
+    def show(self, config: ConfigDict, experiment: Experiment, params: Any, mutable: Any, source: str) -> Scene:
+        """Returns the scene that a run has learnt; source: --input, '' if it is not given. Else as `Predicts`."""
         ...
 
 

@@ -15,6 +15,8 @@ from canon.tasks.detection.region_features import FeatureFiles
 from canon.train.artefacts import Artefacts
 from experiments import regions
 
+SECTIONS = {'boxes': {'BoxRidgeSettings': BoxRidgeSettings}}
+
 
 def compute(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefacts) -> dict[str, float]:
     """Computes `boxes.npz`, the regressions of all classes."""

@@ -21,6 +21,11 @@ from canon.tasks.detection.region_features import FeatureFiles, FeatureSettings
 from canon.train.artefacts import Artefacts
 from experiments import regions
 
+SECTIONS = {
+    'detect': {'RegionSelection': region_detection.RegionSelection},
+    'data.evals.*': {'DetectionEvaluation': tasks.DetectionEvaluation},
+}
+
 
 def compute(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefacts) -> dict[str, float]:
     """Detects and evaluates; nothing is kept but the metrics and the figures."""

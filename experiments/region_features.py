@@ -19,6 +19,8 @@ from canon.tasks.detection import region_features as tasks
 from canon.train.artefacts import Artefacts
 from experiments import regions
 
+SECTIONS = {'features': {'FeatureSettings': tasks.FeatureSettings}, 'scales': {'MapScales': tasks.MapScales}}
+
 
 def compute(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefacts) -> dict[str, float]:
     """Computes `<split>-<number>.npz` for every few images of each split; objects are regions in training alone."""

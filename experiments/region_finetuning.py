@@ -15,10 +15,18 @@ from ml_collections import ConfigDict
 
 from canon import named
 from canon.data.detection.object_batches import list_class_names
-from canon.data.detection.region_batches import RegionSampling, make_region_batches
-from canon.tasks.classification import classification_task
+from canon.data.detection.region_batches import RegionCrop, RegionSampling, make_region_batches
+from canon.tasks.classification import classification_task, make_image_input
+from canon.tasks.image_settings import reading_options
 from canon.train import Experiment
 from experiments import images, regions
+
+SECTIONS = {
+    'crop': {'RegionCrop': RegionCrop},
+    'finetuning': {'RegionSampling': RegionSampling},
+    'data.reading': {'reading_options': reading_options},
+    'input': {'make_image_input': make_image_input},
+}
 
 
 def make(config: ConfigDict) -> Experiment:

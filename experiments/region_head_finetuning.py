@@ -16,6 +16,8 @@ from canon.tasks.detection.regions import RegionSettings
 from canon.train import Experiment
 from experiments import images, region_finetuning, regions
 
+SECTIONS = {'regions': {'RegionSettings': RegionSettings}, 'data.objects': {'ObjectSettings': ObjectSettings}}
+
 offline = region_finetuning.offline
 
 

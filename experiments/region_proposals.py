@@ -17,6 +17,8 @@ from canon.metrics.detection import measure_proposals
 from canon.train.artefacts import Artefacts
 from experiments import regions
 
+SECTIONS = {'proposals': regions.PROPOSALS}
+
 _TIMED = 3  # images that are proposed again to measure the time, whatever an earlier run has done
 
 

@@ -15,6 +15,8 @@ from canon.tasks.detection.region_svms import RegionClassifiers, SvmSettings, fi
 from canon.train.artefacts import Artefacts
 from experiments import regions
 
+SECTIONS = {'svms': {'SvmSettings': SvmSettings}}
+
 
 def compute(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefacts) -> dict[str, float]:
     """Computes `svms.npz`, the classifiers of all classes: hard negatives are mined for all in one pass."""

@@ -12,7 +12,7 @@ from flax.traverse_util import unflatten_dict
 from ml_collections import ConfigDict
 
 from canon import data, models, named, plots
-from canon.data.detection.proposals import Proposer, WithProposals, make_proposer, read_proposals
+from canon.data.detection.proposals import PROPOSERS, Proposer, WithProposals, make_proposer, read_proposals
 from canon.data.detection.region_batches import RegionCrop
 from canon.errors import UsageError
 from canon.metrics.detection.proposals import ProposalRecall
@@ -25,6 +25,9 @@ from canon.train.artefacts import Artefacts
 from canon.train.init_from import read_model
 from canon.weights.faster_rcnn import region_reader
 from experiments import images
+
+# The functions whose arguments config.proposals holds.
+PROPOSALS = {name: named.combine_arguments(function, without=('image',)) for name, function in PROPOSERS.items()}
 
 
 def list_splits(config: ConfigDict) -> tuple[str, ...]:

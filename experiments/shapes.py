@@ -13,6 +13,7 @@ from canon.configuration import join_arguments
 from canon.data.scenes import meshes, shapes
 from canon.errors import UsageError
 from canon.named import Count
+from canon.rendering.interactive import Scene
 from canon.tasks.predictions import Prediction
 from canon.tasks.shapes import (
     SYSTEMS,
@@ -21,6 +22,7 @@ from canon.tasks.shapes import (
     ShapeSystem,
     observe_source,
     reconstruct,
+    shape_scene,
     shape_evaluator,
 )
 from canon.train import Experiment
@@ -85,6 +87,13 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     files = {name: meshes.encode_mesh(mesh, name) for name in names}
     measured = '' if iou is None else f'; IoU {iou:.4f}'
     yield Prediction(files=files, text=f'{len(mesh.vertices)} vertices, {len(mesh.faces)} faces{measured}')
+
+
+def show(config: ConfigDict, experiment: Experiment, params, mutable, source: str) -> Scene:
+    """Returns the surface of one shape; source as in `predict`, test:0 by default."""
+    system = _system(config, experiment.about)
+    observation = observe_source(system, source or 'test:0', partial(_load_shapes, config), config.data.space)
+    return shape_scene(system, params, mutable, observation)
 
 
 def _load_shapes(config: ConfigDict, split: str) -> list[shapes.Shape]:

@@ -18,6 +18,7 @@ from canon.data.scenes import views as scene_views
 from canon.data.scenes.ray_batches import ray_batches
 from canon.data.scenes.views import Views
 from canon.rendering import RenderSettings
+from canon.rendering.interactive import Scene, radiance_scene, task_scene
 from canon.tasks import surfaces
 from canon.tasks.predictions import Prediction
 from canon.tasks.view_synthesis import (
@@ -28,6 +29,7 @@ from canon.tasks.view_synthesis import (
     parse_frames,
     radiance_system,
     render_novel_views,
+    resolve_background,
     warn_if_rays_miss_box,
 )
 from canon.train import Experiment
@@ -92,6 +94,17 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     height, width = views.camera.size
     text = f'{frames} frames of {width}x{height}'
     yield Prediction(files={'orbit.gif': orbit, 'orbit.mp4': orbit}, text=text)
+
+
+def show(config: ConfigDict, experiment: Experiment, params, mutable, source: str) -> Scene:
+    """Returns the scene of a radiance field, or of a surface; there is no `source`."""
+    config = apply_form(config)
+    views = _load_views(config, config.data.train.get('split', 'train'))
+    if config.render.get('name'):
+        return task_scene(_system(config, views).make_task(views).predict, params, mutable, views)
+    settings = named.call(RenderSettings, config.render, 'render')
+    settings = resolve_background(settings, views, config.data.get('opaque', False))
+    return radiance_scene(models.make_model(**config.model), params, settings, views, mutable.get('occupancy'))
 
 
 def _load_views(

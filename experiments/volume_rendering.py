@@ -11,7 +11,8 @@ from canon import named
 from canon.data.scenes import traced, volumes
 from canon.errors import UsageError
 from canon.named import Count
-from canon.rendering.volumes import RayCastingSettings
+from canon.rendering.interactive import Scene, volume_scene
+from canon.rendering.volumes import RayCastingSettings, table_to_points
 from canon.tasks.predictions import Prediction
 from canon.tasks.volume_rendering import (
     HeldOutViews,
@@ -81,6 +82,19 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
         # A known table belongs to the config's own volume, a learned one is what the run has to give.
         files, summary = draw_volume(volume.scaled, volume.half, table if 'table' in params else None, name=volume.name)
     yield Prediction(files=files, text=summary)
+
+
+def show(config: ConfigDict, experiment: Experiment, params, mutable, source: str) -> Scene:
+    """Returns the recovered volume as a scene, or that of a file with the recovered transfer function."""
+    truth = TrueVolume(_load(config), _settings(config))
+    values, table = (np.asarray(x) for x in resolve_parts(params, truth))
+    if source not in ('', 'learnt'):
+        volume = _load(config, source)
+        values, half = volume.scaled, volume.half
+    else:
+        half = truth.half
+    points = table_to_points(table) if 'table' in params else truth.settings.table
+    return volume_scene(np.clip(values, 0, 1), half, points)
 
 
 def _settings(config: ConfigDict) -> RayCastingSettings:

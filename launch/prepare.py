@@ -1,9 +1,10 @@
 """Prepares a TFDS data set as array_record, which training then reads without TensorFlow.
 
-    python -m launch.prepare NAME [--data_dir DIR]
+    ./launch.sh prepare mnist
+    ./launch.sh prepare voc/2007 --data_dir=~/data
 
 NAME is 'digits' or any TFDS set, with its config where it has several: mnist, cifar10, voc/2007. Most stock builders
-need TensorFlow for this (extra `tf`); `./launch.sh prepare NAME` runs it in an environment that has it.
+need TensorFlow for this (extra `tf`); `./launch.sh prepare` runs it in an environment of its own that has it.
 A set that exists in another format is prepared again, and its old folder is renamed.
 """
 
@@ -25,8 +26,8 @@ from launch import tools
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = tools.make_parser('prepare', str(__doc__).partition('\n')[0])
-    parser.add_argument('name', help='digits, or a TFDS set: mnist, voc/2007')
+    parser = tools.make_parser('prepare', __doc__)
+    parser.add_argument('name', metavar='NAME', help='digits, or a TFDS set: mnist, voc/2007')
     parser.add_argument('--data_dir', type=Path, help='where data sets live (default: ~/tensorflow_datasets)')
     arguments = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the scratch folder goes too

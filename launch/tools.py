@@ -19,12 +19,22 @@ class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` that reports wrong usage in one line, with status 2."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f'{self.prog}: {message}; ./launch.sh help says more')
+        raise UsageError(f'{self.verb}: {message}; ./launch.sh {self.verb} --help says more')
+
+    @property
+    def verb(self) -> str:
+        """The verb of launch.sh."""
+        return self.prog.rpartition(' ')[2]
 
 
 def make_parser(name: str, doc: str | None) -> Parser:
     """Returns a parser whose help is the docstring of the command's module."""
-    return Parser(prog=name, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    return Parser(
+        prog=f'./launch.sh {name}',
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
 
 
 def parse(parser: Parser, argv: Sequence[str] | None, refused: str = '') -> tuple[argparse.Namespace, list[str]]:
@@ -53,9 +63,9 @@ def parse(parser: Parser, argv: Sequence[str] | None, refused: str = '') -> tupl
     for flag in flags:
         name = flag.partition('=')[0]
         if refused and flag.startswith(refused):
-            raise UsageError(f'{name} does not go with {parser.prog}: each run has a folder of its own below --runs')
+            raise UsageError(f'{name} does not go with {parser.verb}: each run has a folder of its own below --runs')
         if not flag.startswith(PASSED_ON):
-            raise UsageError(f'{parser.prog} has no option {name!r}{suggest(name, [*own, *PASSED_ON])}')
+            raise UsageError(f'{parser.verb} has no option {name!r}{suggest(name, [*own, *PASSED_ON])}')
     return options, flags
 
 

@@ -51,9 +51,19 @@ def test_a_config_is_loaded_and_changed(file):
 
 def test_its_keys_are_described(file):
     lines = '\n'.join(configuration.describe_keys(configuration.load_config(file), file, SECTIONS))
-    assert '--config.width=64\n      of the layers' in lines
-    assert '--config.shape.centre=(0.0, 0.0)*\n      of the circle' in lines
-    assert '--config.shape.radius=1.0\n      in metres' in lines
+    assert '--config.width=64  (a whole number)\n        of the layers' in lines
+    assert '--config.shape.centre=(0.0, 0.0)*  (a tuple)\n        of the circle' in lines
+    assert '--config.shape.radius=1.0  (a number)\n        in metres' in lines
+    assert 'shape: tests.test_configuration.circle\n    A circle.' in lines
+
+
+def test_the_sections_of_a_stage_are_those_of_the_config():
+    config = ConfigDict(dict(tx=dict(name='adam', b1=0.5), stages=dict(late=dict(tx=dict(learning_rate=0.1)))))
+    assert configuration.find_function(config, 'stages.late.tx').__name__ == 'adam'
+    assert configuration.apply_overrides(config, [('stages.late.tx.b2', '0.9')]) == {'stages.late.tx.b2': 0.9}
+    assert config.stages.late.tx.b2 == 0.9
+    with pytest.raises(UsageError, match=r"no key 'stages\.late\.tx\.b3'; did you mean"):
+        configuration.apply_overrides(config, [('stages.late.tx.b3', '0.9')])
 
 
 def test_a_file_that_does_not_exist_suggests_known_ones(tmp_path):

@@ -177,7 +177,42 @@ def test_a_run_is_found_however_its_values_are_written(tmp_path, point, flags):
 
 def test_help_describes_every_key_of_a_config():
     text = '\n'.join(overrides.describe(overrides.load(DIGITS), DIGITS))
-    assert re.search(r'--config\.data\.batch_size=64\n      \w', text)  # the comment of the config, or ours
-    assert re.search(r'--config\.model\.name=lenet\.lenet5\n      \w', text)
-    assert re.search(r'--config\.tx\.b1=0\.9\*', text)
-    assert re.search(r'--config\.run\.accumulate=1\n      microbatches', text)
+    assert re.search(r'--config\.data\.batch_size=64  \(a whole number\)\n +over all devices', text)  # its comment
+    assert re.search(r'--config\.model\.dropout=0\.2  \(a number at least 0 and below 1\)\n +on F6', text)
+    assert re.search(r'--config\.tx\.b1=0\.9\*  \(a number\)\n +decay of mu', text)  # the signature's
+    assert re.search(r"--config\.run\.log_every=.*\(.*a length such as '2 epochs'\)", text)
+    assert re.search(r'--config\.loss\.label_smoothing=0\.0 .*\n +share of the target', text)
+    assert re.search(r'\n  tx: canon\.optim\.adam\.adam\n    mu <- b1 mu', text)
+    # The comment of a line with several keys is not that of each, where a signature says more.
+    assert re.search(r'--config\.run\.checkpoint\.mode=max .*\n +whether', text)
+
+
+@pytest.mark.parametrize(
+    ('source', 'chosen'),
+    [
+        ('classification/resnet_cifar.py', ['tx.name=sgd']),
+        pytest.param('detection/faster_rcnn_digits.py:smoke', [], marks=pytest.mark.slow),
+        ('detection/rcnn_digits.py:smoke', []),  # six stages
+        pytest.param('segmentation/digit_scenes.py', [], marks=pytest.mark.slow),
+        pytest.param('tracking/byte_track.py:smoke', [], marks=pytest.mark.slow),
+        ('tracking/deep_sort_learnt.py:smoke', []),
+        ('adaptation/dann_digits.py:smoke', ['method.name=mcc']),
+        pytest.param('adaptation/adda_digits.py:smoke', [], marks=pytest.mark.slow),
+        ('translation/catalogue.py:smoke', ['model.name=seq2seq.luong']),
+        pytest.param('language_modelling/transformer.py:smoke', [], marks=pytest.mark.slow),
+        pytest.param('text_recognition/crnn_digits.py:smoke', [], marks=pytest.mark.slow),
+        pytest.param('text_recognition/mjsynth_dict.py:smoke', [], marks=pytest.mark.slow),
+        pytest.param('shapes/deepsdf.py:smoke', [], marks=pytest.mark.slow),
+        pytest.param('nerf/vanilla.py:smoke', [], marks=pytest.mark.slow),
+    ],
+)
+def test_help_has_a_sentence_for_every_key(source, chosen):
+    """Also for keys of the chosen model, optimizer, method and stages."""
+    source = f'{configs.ROOT}/configs/{source}'
+    config = overrides.load(source)
+    overrides.apply(config, [tuple(flag.split('=')) for flag in chosen])
+    lines = overrides.describe(config, source)
+    keys = [i for i, line in enumerate(lines) if line.startswith('    --config.')]
+    missing = [lines[i] for i in keys if i + 1 == len(lines) or not lines[i + 1].startswith(8 * ' ')]
+    assert len(keys) > 50
+    assert not missing

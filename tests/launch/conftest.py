@@ -61,6 +61,13 @@ class House:
         """A run of the stand-in in this process."""
         return self._call(stand_in.main, [f'--config={config}', *flags])
 
+    def read_help(self, module):
+        """What `--help` of a command prints."""
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+            module.main(['--help'])
+        return out.getvalue()
+
     def _call(self, main, words):
         out, err = io.StringIO(), io.StringIO()
         with contextlib.ExitStack() as stack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import collections
 import hashlib
 import importlib.util
 import inspect
@@ -11,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
@@ -78,40 +79,63 @@ def load_config(source: str, known: Iterable[str] = ()) -> ConfigDict:
 def read_saved_config(path: Path) -> ConfigDict:
     """Returns the config that a run has written as `config.json`; raises UsageError if it is damaged."""
     try:
-        return ConfigDict(json.loads(path.read_text(), object_hook=_replace_nulls))
+        return ConfigDict(json.loads(path.read_text(), object_hook=_read_section))
     except (ValueError, TypeError) as error:
         raise UsageError(f'{path} is damaged, so give --config=FILE as well: {error}') from error
 
 
-def _replace_nulls(section: dict[str, Any]) -> dict[str, Any]:
-    """Makes each null of JSON a key that the command line may set."""
+def _read_section(section: dict[str, Any]) -> dict[str, Any]:
+    """Makes each null of JSON a key that the command line may set, and `run.log` of an older run's `tensorboard`."""
+    if isinstance(section.get('tensorboard'), bool):
+        section['log'] = ['tensorboard'] if section.pop('tensorboard') else []
     return {key: placeholder(str) if value is None else value for key, value in section.items()}
 
 
-def read_comments(source: str) -> dict[str, str]:
-    """Returns {dotted key: the comment on its line or above it} of a config file and its shared ones (`_*.py`)."""
+class Comments(NamedTuple):
+    """The comments of config files by dotted key. One that several keys of a line share may be about any of them."""
+
+    own: dict[str, str]
+    shared: dict[str, str]
+
+
+def read_comments(source: str) -> Comments:
+    """Returns the comment of each key, on its line or above it, in a config file and its shared ones (`_*.py`)."""
     path, _ = split_source(source)
-    comments = {}
+    comments = Comments({}, {})
+    if path.suffix != '.py':  # the config.json of a run
+        return comments
     # The config's own comments come last and replace those of the shared files.
     for file in (*sorted(path.parent.glob('_*.py')), path):
         lines = file.read_text().splitlines()
         for node in ast.walk(ast.parse('\n'.join(lines))):
             if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'ConfigDict':
-                comments |= dict(_comments_in(node, '', lines))
+                commented = list(_comments_in(node, '', lines))
+                on_line = collections.Counter(line for _, line, _ in commented)
+                for key, line, text in commented:
+                    # The outermost key of a line comes first: a section, which may have its keys on the same line.
+                    alone = on_line[line] == 1 or key == next(k for k, number, _ in commented if number == line)
+                    (comments.own if alone else comments.shared)[key] = text
     return comments
 
 
-def _comments_in(call: ast.Call, prefix: str, lines: list[str]) -> Iterator[tuple[str, str]]:
+def _comments_in(call: ast.Call, prefix: str, lines: list[str]) -> Iterator[tuple[str, int, str]]:
+    """Yields (dotted key, line, comment) of the keywords of a call that have one."""
     for argument in call.args:
         if isinstance(argument, ast.Call):
             yield from _comments_in(argument, prefix, lines)
     for keyword in call.keywords:
         key, line = f'{prefix}{keyword.arg}', keyword.lineno - 1
-        above = lines[line - 1].strip() if line else ''
-        # A value may span lines: the comment is on its last one.
-        trailing = re.search(r'\s# (.+)$', lines[(keyword.value.end_lineno or keyword.lineno) - 1])
-        if trailing or above.startswith('# '):
-            yield key, trailing[1] if trailing else above[2:]
+        above = []
+        while line and re.match(r' *# ', lines[line - 1 - len(above)]):
+            above.insert(0, lines[line - 1 - len(above)].strip(' #'))
+        # A value may span lines: the comment is on its last one, unless that is the line of its own last key.
+        value, last = keyword.value, keyword.value.end_lineno or keyword.lineno
+        inner = [k.lineno for k in value.keywords] if isinstance(value, ast.Call) else []
+        trailing = re.search(r'\s# (.+)$', lines[last - 1])
+        if keyword.lineno < last in inner:
+            trailing = None
+        if trailing or above:
+            yield key, line, trailing[1] if trailing else ' '.join(above)
         if isinstance(keyword.value, ast.Call):
             yield from _comments_in(keyword.value, f'{key}.', lines)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from canon import named
+from canon.configuration.nested import get_value, merge
 from canon.errors import UsageError
+from canon.named import to_plain
 
 # {path of a section: {name: function}}; `*` in a path is any key. For data.source, whose function data.name selects, a
 # mapping adds to the data sets that all experiments share, and a catalogue replaces them.
@@ -24,7 +27,14 @@ def find_function(config: ConfigDict, path: str, sections: Mapping[str, Any] = {
       sections: the sections of the experiment's own, whose first function is the default. They come before those that
         all experiments share: `model`, `tx`, `transforms` and `data.source`.
     """
-    own = next((functions for pattern, functions in sections.items() if _matches(path, pattern)), None)
+    if (inner := _split_layer(path))[0]:
+        section = _lay_over(config, inner[0])
+        # A stage may be another experiment, whose sections `stages.NAME.SECTION` are.
+        own = {
+            key.removeprefix(f'{inner[0]}.'): value for key, value in sections.items() if key.startswith(f'{inner[0]}.')
+        }
+        return None if section is None else find_function(section, inner[1], {**sections, **own})
+    own = find_own_functions(path, sections)
     if path == 'data.source' and isinstance(config.data.get('source'), ConfigDict):
         from canon.data.pipeline import loading
 
@@ -46,10 +56,17 @@ def find_function(config: ConfigDict, path: str, sections: Mapping[str, Any] = {
     return _try(find, section.get('name') or path.rpartition('.')[2])
 
 
+def find_own_functions(path: str, sections: Mapping[str, Any]) -> Mapping[str, Callable] | named.Catalogue | None:
+    """Returns the functions that a section of the experiment's own selects from; None if it is not one."""
+    paths = (path, _split_layer(path)[1])
+    return next((value for p in paths for pattern, value in sections.items() if _matches(p, pattern)), None)
+
+
 def find_by_name(path: str) -> Callable[[str], Callable | None] | None:
     """Returns the function that looks up names in a section of `model`, `tx` or `transforms`; None for others."""
+    path = _split_layer(path)[1]
     parts = path.split('.')
-    if path == 'model':
+    if re.fullmatch(r'model(\.backbone)*', path):  # a detector has a backbone, which may have one
         return named.Catalogue('model', ('canon.models',)).get
     if parts[0] == 'tx' or (parts[0] == 'optimizers' and len(parts) > 1):
         from canon.optim import factory
@@ -60,6 +77,22 @@ def find_by_name(path: str) -> Callable[[str], Callable | None] | None:
 
         return transforms.find
     return None
+
+
+def _split_layer(path: str) -> tuple[str, str]:
+    """Splits `stages.deep.model` into the layer `stages.deep` and its section `model`; ('', path) for other paths."""
+    layer = re.match(r'((?:stages|forms)\.[^.]+)\.(.+)', path)
+    return (layer[1], layer[2]) if layer else ('', path)
+
+
+def _lay_over(config: ConfigDict, layer: str) -> ConfigDict | None:
+    """Returns the config with the keys of a stage laid over it, or with the sections of a form in place of its own."""
+    keys = get_value(config, layer)
+    if not isinstance(keys, ConfigDict):
+        return None
+    kind, plain = layer.partition('.')[0], to_plain(config)
+    base = {key: value for key, value in plain.items() if key != kind}
+    return ConfigDict(merge(base, to_plain(keys)) if kind == 'stages' else {**base, **to_plain(keys)})
 
 
 def _matches(path: str, pattern: str) -> bool:

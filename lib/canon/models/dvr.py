@@ -38,6 +38,10 @@ class DVR(linen.Module):
 def dvr(width: int = 512, blocks: int = 5) -> DVR:
     """Returns the authors' network. Its surface is the level tau = 0.5 of the occupancy, logit 0.
 
+    Args:
+      width: units per layer.
+      blocks: residual blocks of two layers.
+
     Raises:
       UsageError: a size is not positive.
     """

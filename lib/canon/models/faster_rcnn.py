@@ -31,7 +31,7 @@ from canon.errors import UsageError
 from canon.models import cite, fast_rcnn
 from canon.models.fast_rcnn import FastRCNN
 from canon.models.feature_pyramid import FeaturePyramid
-from canon.named import Count, Positive, call, list_parameters, suggest
+from canon.named import Count, Positive, call, list_parameters, suggest, takes_arguments_of
 from canon.nn import Conv, scale_channels
 from canon.ops import relu
 from canon.ops.anchors import FORMS, make_anchor_levels
@@ -146,6 +146,7 @@ def _trace_grids(model: FasterRCNN, height: int, width: int) -> tuple[tuple[int,
     return tuple(x.shape[1:3] for x in maps)
 
 
+@takes_arguments_of(fast_rcnn.fast_rcnn)
 def faster_rcnn(
     backbone: Mapping[str, Any],
     num_classes: Count = 21,

@@ -56,6 +56,14 @@ def adam(
 
     Kingma & Ba 2015, algorithm 1. The equation of `optax.adam` and `torch.optim.Adam`, with a tenth of
     their error in float32: see `scale_by_adam`.
+
+    Args:
+      learning_rate: epsilon_k, a number or a schedule.
+      b1: decay of mu, beta_1.
+      b2: decay of nu, beta_2.
+      eps: keeps the divisor above 0.
+      state_dtype: a narrower type for mu and nu, such as bfloat16; None is that of the parameters.
+      mu_dtype: the type of mu alone, as in optax; `state_dtype` if None.
     """
     return chain(scale_by_adam(b1, b2, eps, state_dtype, mu_dtype), scale_by_learning_rate(learning_rate))
 
@@ -115,6 +123,13 @@ def nadam(
     beta_k = b1 (1 - 0.96^(momentum_decay k) / 2), which are also the decay of mu. `torch.optim.NAdam` has the same
     weights but decays mu by b1, so that its first steps differ. `momentum_decay=None` keeps beta_k = b1, as
     `optax.nadam` does.
+
+    Args:
+      learning_rate: epsilon_k, a number or a schedule.
+      b1: the limit of the momenta beta_k.
+      b2: decay of nu.
+      eps: keeps the divisor above 0.
+      momentum_decay: how fast beta_k rises to b1; None keeps it there.
     """
     return chain(scale_by_nadam(b1, b2, eps, momentum_decay), scale_by_learning_rate(learning_rate))
 

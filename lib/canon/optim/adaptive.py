@@ -34,6 +34,11 @@ def adagrad(
     Duchi et al. 2011, figure 1; Goodfellow et al. 2016, algorithm 8.4.
     `torch.optim.Adagrad(eps=1e-7)` is the same (its default eps is 1e-10). `optax.adagrad` starts r at 0.1
     and puts eps inside the root.
+
+    Args:
+      learning_rate: epsilon_k, a number or a schedule.
+      eps: keeps the divisor above 0.
+      initial_accumulator: the value that r starts from.
     """
     return chain(scale_by_rss(eps, initial_accumulator), scale_by_learning_rate(learning_rate))
 
@@ -46,6 +51,12 @@ def rmsprop(
     Hinton's lecture 6e, which has no eps. Here it is outside of the root, as in the project's notes and in
     `torch.optim.RMSprop(alpha=0.9, eps=1e-6)` (whose own defaults are 0.99 and 1e-8). With `eps_in_sqrt` the divisor is
     sqrt(r + eps): Goodfellow et al. 2016, algorithm 8.5, and optax's default with eps=1e-8.
+
+    Args:
+      learning_rate: epsilon_k, a number or a schedule.
+      decay: of the average r.
+      eps: keeps the divisor above 0.
+      eps_in_sqrt: adds eps inside of the root.
     """
     return chain(scale_by_rms(decay, eps, eps_in_sqrt), scale_by_learning_rate(learning_rate))
 
@@ -62,6 +73,12 @@ def adadelta(
     starts a thousand times slower: its first step is about eps, Zeiler's about sqrt(eps); choose eps near 1e-3 for it.
     `learning_rate` scales the step but not t, as in torch.
     `optax.adadelta()` with its own defaults ascends (its rate of None drops the sign).
+
+    Args:
+      learning_rate: factor of the step, a number or a schedule.
+      decay: of the averages r and t.
+      eps: keeps the roots above 0.
+      eps_in_sqrt: adds eps inside of the roots, as Zeiler's paper, torch and optax do.
     """
     return chain(scale_by_adadelta(decay, eps, eps_in_sqrt), scale_by_learning_rate(learning_rate))
 
@@ -89,7 +106,14 @@ def scale_by_rss(eps: float = 1e-7, initial_accumulator: float = 0.0) -> Gradien
 def scale_by_rms(
     decay: float = 0.9, eps: float = 1e-6, eps_in_sqrt: bool = False, state_dtype=None
 ) -> GradientTransformation:
-    """r <- decay r + (1 - decay) u^2; u <- u / (eps + sqrt r), or u / sqrt(r + eps). See `rmsprop`."""
+    """r <- decay r + (1 - decay) u^2; u <- u / (eps + sqrt r), or u / sqrt(r + eps). See `rmsprop`.
+
+    Args:
+      decay: of the average r.
+      eps: keeps the divisor above 0.
+      eps_in_sqrt: adds eps inside of the root.
+      state_dtype: a narrower type for r, such as bfloat16.
+    """
     decay, eps = to_number('decay', decay, below=1.0), to_number('eps', eps)
 
     def update(updates, state, params=None):

@@ -42,6 +42,10 @@ def ema(decay: float = 0.999, debias: bool = True) -> GradientTransformation:
 
     `eval_params(params, opt_state)` returns the average in the types of the parameters; it is kept in float32.
     `optax.ema` averages updates, not parameters.
+
+    Args:
+      decay: of the average; 0.999 averages about the newest thousand updates.
+      debias: corrects the bias to the initialisation.
     """
     below = math.nextafter(1.0, 2.0) if debias else 1.0  # with debias 1 is allowed, the plain mean
     decay = to_number('decay', decay, below=below)

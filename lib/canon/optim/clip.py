@@ -15,6 +15,9 @@ def clip_by_global_norm(max_norm: float) -> GradientTransformation:
     Pascanu et al. 2013, algorithm 1. It multiplies by one scalar, so that a clipped AdamW moves 44 bytes per parameter,
     where optax's selection between two trees moves 60. torch divides by ||u|| + 1e-6. Gradients that are not finite
     stay so.
+
+    Args:
+      max_norm: the norm that a longer gradient is scaled to.
     """
     max_norm = to_number('max_norm', max_norm, above=0)
 

@@ -57,6 +57,12 @@ def sgd(
 
     Goodfellow et al. 2016, algorithm 8.1. As `optax.sgd` and `torch.optim.SGD`, with the rate outside
     of the velocity; `momentum` and `nesterov` are the rules of the papers, with the rate inside.
+
+    Args:
+      learning_rate: epsilon_k, a number or a schedule.
+      momentum: share of the velocity that a step keeps; None has no velocity.
+      nesterov: whether the step looks ahead along the velocity.
+      state_dtype: a narrower type for the velocity, such as bfloat16.
     """
     # Without momentum no velocity is stored.
     if momentum is None:
@@ -76,6 +82,11 @@ def momentum(
     constant rate the two agree; after a drop to a tenth they differ by a few per cent.
 
     state_dtype: a narrower type for the velocity, such as bfloat16; the step uses the rounded velocity.
+
+    Args:
+      learning_rate: epsilon_k, a number or a schedule.
+      momentum: share of the velocity that a step keeps.
+      rate_inside: multiplies the gradient, and not the velocity, by the rate.
     """
     return _chain_rate(rate_inside, scale_by_learning_rate(learning_rate), trace(momentum, state_dtype=state_dtype))
 
@@ -101,6 +112,13 @@ def nesterov(
     optax and torch keep the rate outside and evaluate phi: `rate_inside=False` (then `eval_params` returns phi). A
     change of `momentum` acts from the next look-ahead on: each velocity decays by the momentum of the point at which
     its gradient was taken.
+
+    Args:
+      learning_rate: epsilon_k, a number or a schedule.
+      momentum: share of the velocity that a step keeps.
+      rate_inside: multiplies the gradient, and not the velocity, by the rate.
+      stored: 'lookahead' or 'theta', the parameters of the loop.
+      state_dtype: a narrower type for the velocity, such as bfloat16.
     """
     forms = {'lookahead': NesterovState, 'theta': LookaheadState}
     if stored not in forms:
@@ -120,6 +138,11 @@ def trace(momentum: float = 0.9, nesterov: bool = False, state_dtype=None) -> Gr
 
     v starts at 0. torch starts at the first gradient, which is the same without dampening. Not an average:
     the terminal velocity of a constant u is u / (1 - momentum).
+
+    Args:
+      momentum: share of the velocity that a step keeps.
+      nesterov: whether the step looks ahead along the velocity.
+      state_dtype: a narrower type for the velocity, such as bfloat16.
     """
     return _accumulate_velocity(TraceState, momentum, nesterov, state_dtype)
 

@@ -35,6 +35,9 @@ def partition(rules: Rules) -> GradientTransformationExtraArgs:
     Each transform sees a tree in which the leaves of other groups are masked, so that it holds no state for them and a
     norm is that of its own group. `optax.partition` takes a tree of labels instead. Raises UsageError for a parameter
     that no rule matches, and for a rule that matches no parameter.
+
+    Args:
+      rules: pairs (regex, transform) in the order of trial.
     """
     pairs = _pairs(rules)
 
@@ -85,6 +88,9 @@ def freeze(where: str | None = None) -> GradientTransformation:
     """u <- 0 for the parameters whose path matches the regex; all if None. It must be last in a chain.
 
     `partition({'^Backbone': freeze(), '.*': adam(1e-3)})` also saves the state, and works for integer leaves.
+
+    Args:
+      where: regex of the paths of parameters that stay as they are; None is all.
     """
 
     def init(params):
@@ -110,6 +116,9 @@ def scale_rates(rules: Rules) -> GradientTransformation:
     """u <- factor u with the factor of the first rule {regex: factor} whose regex matches the path (Caffe's lr_mult).
 
     Every parameter must match a rule: end with ('.*', 1.0).
+
+    Args:
+      rules: pairs (regex, factor) in the order of trial.
     """
     pairs = _pairs(rules)
     pairs = [(pattern, to_number(f'the factor of {pattern!r}', factor)) for pattern, factor in pairs]

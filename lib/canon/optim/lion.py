@@ -31,6 +31,15 @@ def lion(
     """theta <- theta - epsilon_k (sign(b1 m + (1 - b1) g) + weight_decay theta); m <- b2 m + (1 - b2) g.
 
     Chen et al. 2023, algorithm 2. As `optax.lion`, whose weight_decay is 1e-3. Its rates are about a tenth of Adam's.
+
+    Args:
+      learning_rate: epsilon_k, a number or a schedule.
+      b1: share of m in the sign.
+      b2: decay of m.
+      weight_decay: of the parameters, times the rate.
+      where: regex of the paths of parameters that decay; None is all.
+      state_dtype: a narrower type for m, such as bfloat16.
+      mask: a tree of booleans, or a function that returns one, in place of `where`.
     """
     return chain(
         scale_by_lion(b1, b2, state_dtype),

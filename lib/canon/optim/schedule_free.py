@@ -45,6 +45,10 @@ def schedule_free(
     `adamw(warmup(500, constant(3e-3)), b1=0.0)`. Its decay acts on y, as in the authors' code.
 
     `optax.contrib.schedule_free` takes the rate a second time and ignores schedule(0).
+
+    Args:
+      interpolation: share of the average x in y.
+      weight_power: of the rate in the weight of x.
     """
     interpolation = to_number('interpolation', interpolation, below=1.0, above=0)  # x is recovered from y
     weight_power = to_number('weight_power', weight_power)

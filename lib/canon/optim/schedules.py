@@ -23,7 +23,11 @@ Schedule = Callable[[jax.Array], jax.Array]
 
 
 def constant(value: float) -> Schedule:
-    """epsilon_k = value."""
+    """epsilon_k = value.
+
+    Args:
+      value: the rate.
+    """
     value = to_number('value', value)
     return lambda count: scalar(value)
 
@@ -49,6 +53,11 @@ def step_decay(init: float, steps: Sequence[int], by: float = 10.0) -> Schedule:
     """epsilon_k = init / by^n, where n is the number of `steps` that are at most k.
 
     He et al. 2015 (divide by 10 at 32k and 48k). torch: `MultiStepLR(milestones=steps, gamma=1/by)`.
+
+    Args:
+      init: the rate at step 0.
+      steps: updates after which the rate is divided.
+      by: the divisor.
     """
     init, by = to_number('init', init), to_number('by', by, above=0)
     steps = tuple(steps) if isinstance(steps, Sequence) else (steps,)
@@ -70,6 +79,11 @@ def cosine(init: float, final: float = 0.0, *, steps: int) -> Schedule:
 
     Loshchilov & Hutter 2017 (SGDR), eq. 5 without restarts. Computed as sin^2 of the remaining fraction, which is exact
     at both ends and keeps its relative precision near the last. torch's `CosineAnnealingLR` rises again after `steps`.
+
+    Args:
+      init: the rate at step 0.
+      final: the rate from `steps` on.
+      steps: length of the half period.
     """
     init, final = to_number('init', init), to_number('final', final)
     to_integer('steps', steps)
@@ -87,6 +101,11 @@ def warmup(steps: int, then: Schedule, init: float = 0.0) -> Schedule:
     """Rises linearly from init to `then(0)` over `steps` updates, then follows `then`, which counts from there.
 
     Goyal et al. 2017, section 2.2. With init=0 the first update does not change the parameters.
+
+    Args:
+      steps: updates of the rise.
+      init: the rate at step 0.
+      then: the schedule that follows.
     """
     init = to_number('init', init)
     to_integer('steps', steps, least=0)
@@ -108,6 +127,10 @@ def inverse_sqrt(init: float, steps: int) -> Schedule:
     """epsilon_k = init sqrt(steps / (steps + k)): after a warm-up of the same length, that of the Transformer.
 
     Vaswani et al. 2017, eq. 3: d^-0.5 min(n^-0.5, n w^-1.5) is `warmup(w, inverse_sqrt((d w)^-0.5, w))`.
+
+    Args:
+      init: the rate at step 0.
+      steps: length of the warm-up that comes before.
     """
     init = to_number('init', init)
     to_integer('steps', steps)
@@ -123,6 +146,12 @@ def exponential(init: float, decay: float, steps: int, staircase: bool = False) 
     """epsilon_k = init decay^(k / steps); with `staircase` the exponent is rounded down.
 
     Recipes of Inception multiply by 0.94 every two epochs. torch: `ExponentialLR(gamma=decay)` for steps=1.
+
+    Args:
+      init: the rate at step 0.
+      decay: the factor that `steps` updates multiply the rate by.
+      steps: updates per factor.
+      staircase: multiplies at once after each `steps` updates.
     """
     init, decay = to_number('init', init), to_number('decay', decay, above=0)
     to_integer('steps', steps)

@@ -69,12 +69,21 @@ def make_image_input(
 
 
 def make_softmax_cross_entropy(label_smoothing: named.Probability = 0.0, soft_labels: bool = False) -> Loss:
-    """Binds the arguments of `losses.softmax_cross_entropy`."""
+    """Binds the arguments of `losses.softmax_cross_entropy`.
+
+    Args:
+      label_smoothing: share of the target that is spread evenly over all classes.
+      soft_labels: whether labels are distributions over the classes, as mixup makes them.
+    """
     return partial(losses.softmax_cross_entropy, label_smoothing=label_smoothing, soft_labels=soft_labels)
 
 
 def make_maximum_a_posteriori(j: named.Positive = 0.1) -> Loss:
-    """Binds the arguments of `losses.maximum_a_posteriori`, the loss of LeNet-5 (1998), for integer labels."""
+    """Binds the arguments of `losses.maximum_a_posteriori`, the loss of LeNet-5 (1998), for integer labels.
+
+    Args:
+      j: penalty of the rubbish class.
+    """
     return partial(losses.maximum_a_posteriori, j=j)
 
 

@@ -111,6 +111,8 @@ def coloured_digits(
       label_noise: of the preliminary label.
       style: of the digits, see `load_digit_images`.
       size: height and width of the images; 14 in the paper's code.
+      shares: of each domain in the digits, in proportion; None divides them evenly.
+      copies: how often each digit is drawn.
       grey: whether both channels hold the digit, so that no colour can be learnt: the paper's oracle.
       seed: of labels, colours and the division.
 

@@ -19,6 +19,10 @@ def ten_crop(size: int | tuple[int, int], field: str = 'image') -> Transform:
     The order is upper left, upper right, lower left, lower right, centre. AlexNet's test (Krizhevsky et al. 2012,
     section 4.1) is `resize_short(256)`, then `ten_crop(224)` of the whole image or of its `center_crop(256)`.
     Raises CanonError, when applied, for an image smaller than `size`.
+
+    Args:
+      size: one number for a square, or (height, width).
+      field: of the image.
     """
     size = geometry.parse_size(size, 'ten_crop')
 

@@ -12,7 +12,11 @@ from canon.errors import CanonError, UsageError
 
 
 def keep_fields(fields: tuple[str, ...]) -> Transform:
-    """Keeps only `fields`, in that order. Texts and ragged fields must go before examples can be stacked."""
+    """Keeps only `fields`, in that order. Texts and ragged fields must go before examples can be stacked.
+
+    Args:
+      fields: names of the fields that stay.
+    """
     fields = (fields,) if isinstance(fields, str) else tuple(fields)
 
     def apply(example, key):

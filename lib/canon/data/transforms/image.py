@@ -94,6 +94,11 @@ def center_crop(size: int | tuple[int, int], field: str = 'image', along: Spatia
     """Crops the central window of `size` (height, width).
 
     Raises CanonError, when applied, for an image smaller than that.
+
+    Args:
+      size: one number for a square, or (height, width).
+      field: of the image.
+      along: fields to transform along with it.
     """
     (height, width), along = geometry.parse_size(size, 'center_crop'), SpatialFields.parse(along, 'center_crop')
 
@@ -154,7 +159,14 @@ def random_crop(
 
 
 def random_shift(pixels: int, value: float = 0, field: str = 'image', along: SpatialSpec = None) -> Transform:
-    """Shifts by uniform whole numbers of pixels in [-pixels, pixels] along each axis; what enters is `value`."""
+    """Shifts by uniform whole numbers of pixels in [-pixels, pixels] along each axis; what enters is `value`.
+
+    Args:
+      pixels: the largest shift along an axis.
+      value: what enters at the edges.
+      field: of the image.
+      along: fields to transform along with it.
+    """
     if pixels < 0:
         raise UsageError(f'random_shift: pixels={pixels} is negative')
     along = SpatialFields.parse(along, 'random_shift')

@@ -48,7 +48,14 @@ def ulsif(centres: named.Count = 100, folds: Folds = 5, seed: int = 0) -> Ratio:
 
 
 def rulsif(alpha: Alpha = 0.1, centres: named.Count = 100, folds: Folds = 5, seed: int = 0) -> Ratio:
-    """Weighs by the relative ratio of the features, at most 1 / alpha, see `transfer.fit_ulsif`."""
+    """Weighs by the relative ratio of the features, at most 1 / alpha, see `transfer.fit_ulsif`.
+
+    Args:
+      alpha: share of the target in the denominator; the ratio is at most 1 / alpha.
+      centres: rows of the target, at most, that are centres of kernels.
+      folds: of the cross-validation.
+      seed: of the folds and the centres.
+    """
     options: dict[str, Any] = dict(alpha=alpha, centres=centres, folds=folds, seed=seed)
     return lambda source, target, _: transfer.fit_ulsif(source.features, target.features, **options)(source.features)
 
