@@ -2,10 +2,10 @@
 
     ./launch.sh run configs/adaptation/coral_digits.py
 
-Measured on 2 CPU cores shared with other work, seed 0: `:smoke`, 300 steps of 64 + 64 images, 22 s: 60.3 % of the 360
-handwritten test digits at the last step, 7.0 points above `source_only_digits`. Source risk, entropy, information and
-DEV select 60.3 %, SND 53.6 %, the oracle 60.3 %. With `--config.method.weight=100`: 66.1 %, but no rule prefers that
-run: its source risk is 0.12 against 0.06, its information 1.06 against 1.31. The full form is not measured yet.
+Measured on 2 CPU cores shared with other work, seed 0: `:smoke`, 300 steps of 64 + 64 images, 30 s: 68.6 % of the 360
+handwritten test digits at the last step, by every rule and by the oracle; `source_only_digits` has 53.3 %. The weight
+is that of the paper's rule: at the end both losses are alike. Without batch normalisation, whose statistics in
+evaluation are the target's own, it is 60.3 %. The full form is not measured yet.
 """
 
 from ml_collections import ConfigDict
@@ -14,4 +14,4 @@ from configs.adaptation._digits import make_config
 
 
 def get_config(arg: str = '') -> ConfigDict:
-    return make_config(dict(name='coral', weight=10.0), at_least=0.55, smoke=arg == 'smoke')
+    return make_config(dict(name='coral', weight=10.0), at_least=0.55, smoke=arg == 'smoke', norm='batch')

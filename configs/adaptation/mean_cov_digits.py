@@ -2,9 +2,10 @@
 
     ./launch.sh run configs/adaptation/mean_cov_digits.py
 
-Measured on 2 CPU cores shared with other work, seed 0: `:smoke`, 300 steps of 64 + 64 images, 59 s: 64.7 % of the 360
-handwritten test digits at the last step, 11.4 points above `source_only_digits`. SND selects 61.1 %, every other rule
-64.7 %, the oracle 65.0 %. The full form is not measured yet.
+Measured on 2 CPU cores shared with other work, seed 0: `:smoke`, 300 steps of 64 + 64 images, 32 s: 66.7 % of the 360
+handwritten test digits at the last step, by every rule and by the oracle; `source_only_digits` has 53.3 %. Without
+batch normalisation, whose statistics in evaluation are the target's own, it is 64.7 %. The full form is not measured
+yet.
 """
 
 from ml_collections import ConfigDict
@@ -13,4 +14,4 @@ from configs.adaptation._digits import make_config
 
 
 def get_config(arg: str = '') -> ConfigDict:
-    return make_config(dict(name='mean_cov', weight=1.0), at_least=0.58, smoke=arg == 'smoke')
+    return make_config(dict(name='mean_cov', weight=1.0), at_least=0.58, smoke=arg == 'smoke', norm='batch')

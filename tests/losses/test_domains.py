@@ -82,6 +82,12 @@ def test_joint_mmd_is_the_mmd_of_the_product_kernel(features):
     joined = [jnp.concatenate([x / units[0], y / units[1]], 1) for x, y in zip(features, logits, strict=True)]
     both = losses.joint_mmd([source, logits[0]], [target, logits[1]], [(1.0,), (1.0,)])
     np.testing.assert_allclose(both, losses.mmd(joined[0], joined[1], (1.0,), reference=1.0), rtol=1e-4, atol=1e-6)
+    # The authors' kernels: five of the features, and one of the softmax whose width is fixed.
+    squares = [((x[:, None] - x).astype(np.float64) ** 2).sum(-1) for x in rows]
+    wide = sum(np.exp(-squares[0] / (2 * s * squares[0].mean())) for s in (0.125, 0.25, 0.5, 1, 2)) / 5
+    expected = discrepancies.mmd_of_kernel(jnp.asarray(wide * np.exp(-squares[1] / 1.68)), len(source))
+    default = losses.joint_mmd([source, logits[0]], [target, logits[1]])
+    np.testing.assert_allclose(default, expected, rtol=1e-4, atol=1e-6)
     # Equal marginals, other dependence: only the joint kernel sees it.
     rng = np.random.default_rng(3)
     a = jnp.where(rng.random((200, 1)) < 0.5, -1.0, 1.0)

@@ -112,6 +112,7 @@ def joint_mmd(
     target: Sequence[jax.Array],
     scales: Sequence[Sequence[float]] | None = None,
     estimator: Estimator = 'unbiased',
+    references: Sequence[float | None] | None = None,
 ) -> jax.Array:
     """Estimates JMMD^2 of the joint distribution of several layers: Long et al. 2017 (JAN).
 
@@ -120,10 +121,11 @@ def joint_mmd(
     Args:
       source: of each layer [N, D_l]; JAN takes the bottleneck and the softmax of the logits.
       target: of each layer [M, D_l].
-      scales: of each layer; None takes `TLLIB_SCALES` for all but the last, and the single scale 0.46 of the mean
-        squared distance for the last. It differs from the kernel that the authors have for the softmax, whose width is
-        fixed: exp(-d^2 / 1.68), in tllib exp(-d^2 / (2 sigma^2)) with sigma = 0.92.
+      scales: of each layer; None is the authors' choice, `TLLIB_SCALES` for all but the last, and for the softmax the one
+        kernel exp(-d^2 / 1.68), whose width is fixed (tllib has 2 * 0.92^2 in place of 1.68).
       estimator: see `mmd_of_kernel`.
+      references: of each layer, see `rbf_kernel`; None is the authors' choice where `scales` is None, too, otherwise the
+        mean squared distance of each layer.
 
     Raises:
       UsageError: the numbers of layers differ, or as in `mmd`.
@@ -132,11 +134,14 @@ def joint_mmd(
         raise UsageError(
             f'joint_mmd: {len(source)} layers of the source and {len(target)} of the target must be as many'
         )
-    chosen = [TLLIB_SCALES] * (len(source) - 1) + [(0.46,)] if scales is None else scales
+    if references is None:
+        references = [None] * (len(source) - 1) + [1.0 if scales is None else None]
+    if scales is None:
+        scales = [TLLIB_SCALES] * (len(source) - 1) + [(0.84,)]
     kernel = jnp.ones(())
-    for a, b, own in zip(source, target, chosen, strict=True):
+    for a, b, own, reference in zip(source, target, scales, references, strict=True):
         rows = jnp.concatenate([a, b])
-        kernel = kernel * rbf_kernel(pairwise_squares(rows, rows), own)
+        kernel = kernel * rbf_kernel(pairwise_squares(rows, rows), own, reference)
     return mmd_of_kernel(kernel, len(source[0]), estimator)
 
 
