@@ -29,6 +29,8 @@ help() {
   sweep CONFIG [FLAGS]    the points of its sweep(), and lists   --config.seed=0,1,2 --jobs=N --engine=local|slurm|print
   table DIR [FLAGS]       table and figure of the runs below DIR  --metric= --sort= --mean
   compare DIR... [FLAGS]  one page of several runs: curves, settings, pictures  --output=FILE --metric=
+  view --workdir=RUN      a radiance field, volume or shape in the browser, rendered as one drags  --port= --input=
+  watch [DIR]             TensorBoard on the runs below DIR     --port=
   ledger [FILTER]         compare every :smoke config with its target       --save (into docs/ledger.md)
   docs [FLAGS]            the manual, a folder of HTML           --output=DIR --serve
   prepare NAME            download and prepare a TFDS data set (in .venv-tf, which alone has TensorFlow)
@@ -298,8 +300,8 @@ case $verb in
     python $module "$@"
     ;;
 
-  table | compare)
-    needs "$verb" DIR "$@"
+  table | compare | watch)
+    [[ $verb == watch ]] || needs "$verb" DIR "$@"
     for arg; do
       shift
       if [[ $arg == -* ]]; then set -- "$@" "$arg"; else set -- "$@" "$(from_caller "$arg")"; fi
@@ -307,6 +309,7 @@ case $verb in
     python "launch.$verb" "$@"
     ;;
 
+  view) python launch.view "$@" ;;
   ledger) python launch.ledger "$@" ;;
   models) python launch.models "$@" ;;
 

@@ -16,6 +16,7 @@ from canon.errors import UsageError
 from canon.named import Catalogue, suggest
 
 if TYPE_CHECKING:  # `./launch.sh run --help` takes no JAX
+    from matplotlib.figure import Figure
     from ml_collections import ConfigDict
 
     from canon.rendering.interactive import Scene
@@ -87,6 +88,21 @@ class WithoutData(Protocol):
 
     def without_data(self, config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
         """Returns the experiment of a run from `about`, its `Experiment.about` as `run.json` has it."""
+        ...
+
+
+@runtime_checkable
+class DrawsBatches(Protocol):
+    """An experiment whose training batches can be looked at: `./launch.sh data`."""
+
+    def draw_batch(self, config: ConfigDict, experiment: Experiment, batch: Mapping[str, Any]) -> Mapping[str, Figure]:
+        """Returns figures of a batch after its transforms, by the names of their files.
+
+        Args:
+          config: that of `make`, or of the stage.
+          experiment: what `make` returned.
+          batch: of `experiment.train`; of an evaluator where nothing is trained.
+        """
         ...
 
 

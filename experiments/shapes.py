@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from canon import models, named
+from canon import models, named, plots
 from canon.configuration import join_arguments
 from canon.data.scenes import meshes, shapes
 from canon.errors import UsageError
@@ -22,8 +23,8 @@ from canon.tasks.shapes import (
     ShapeSystem,
     observe_source,
     reconstruct,
-    shape_scene,
     shape_evaluator,
+    shape_scene,
 )
 from canon.train import Experiment
 
@@ -72,6 +73,24 @@ def offline(config: ConfigDict) -> ConfigDict:
         if config.system.get('pool'):
             config.system.pool = min(config.system.pool, 10_000)
     return config
+
+
+def draw_batch(config: ConfigDict, experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draws the points of a batch: with their distances, with their normals as colours, or the cloud and the inside."""
+    if 'normals' in batch:
+        return {
+            'points': plots.draw_point_batch(
+                {'points, normals as colours': (batch['points'], batch['normals'] / 2 + 0.5)}
+            )
+        }
+    clouds = {}
+    for i in range(min(3, len(batch['points']))):
+        if 'cloud' in batch:
+            clouds[f'{i}: cloud that the encoder sees'] = (batch['cloud'][i], None)
+        known = 'distance' if 'distance' in batch else 'inside'
+        values = batch['distance'][i] if known == 'distance' else 1.0 - 2 * batch['inside'][i]
+        clouds[f'{i}: points, {known}'] = (batch['points'][i], values)
+    return {'points': plots.draw_point_batch(clouds)}
 
 
 def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str) -> Iterator[Prediction]:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from canon import models, named
+from canon import models, named, plots
 from canon.configuration import apply_form, drop_placeholders
 from canon.data.scenes import views as scene_views
 from canon.data.scenes.ray_batches import ray_batches
@@ -76,6 +77,12 @@ def offline(config: ConfigDict) -> ConfigDict:
         with config.unlocked():
             config.data.name, config.data.source = 'traced', dict(size=16)
     return config
+
+
+def draw_batch(config: ConfigDict, experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draws the rays of a batch: their colours, their pixels, and the positions and axes of their cameras."""
+    pose = batch['pose']
+    return {'rays': plots.draw_ray_batch(batch['colour'] / 255, batch['pixel'], pose[..., 3], -pose[..., 2])}
 
 
 def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str) -> Iterator[Prediction]:

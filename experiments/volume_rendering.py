@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from canon import named
+from canon import named, plots
 from canon.data.scenes import traced, volumes
 from canon.errors import UsageError
 from canon.named import Count
@@ -69,6 +71,11 @@ def offline(config: ConfigDict) -> ConfigDict:
         with config.unlocked():
             config.data.path, config.data.name, config.data.source = None, 'shepp_logan', dict(size=8)
     return config
+
+
+def draw_batch(config: ConfigDict, experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draws the rays of a batch."""
+    return {'rays': plots.draw_ray_batch(batch['colour'], None, batch['origin'], batch['direction'])}
 
 
 def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str) -> Iterator[Prediction]:

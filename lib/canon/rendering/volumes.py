@@ -86,6 +86,13 @@ def make_transfer_table(points: Sequence[Sequence[float]], rows: int = 256) -> n
     return np.stack([np.interp(values, knots[:, 0], knots[:, i]) for i in range(1, 5)], -1).astype(np.float32)
 
 
+def table_to_points(table: np.ndarray, most: int = 9) -> tuple[tuple[float, ...], ...]:
+    """Returns control points (value, red, green, blue, opacity) of a table [K, 4]: the rows at even distances."""
+    rows = np.unique(np.linspace(0, len(table) - 1, min(most, len(table))).round().astype(int))
+    clipped = np.clip(table, 0, 1)
+    return tuple((float(row / (len(table) - 1)), *map(float, clipped[row])) for row in rows)
+
+
 def cast_volume(
     values: jax.Array,
     table: jax.Array,
@@ -163,13 +170,40 @@ def render_orbit(
 @partial(jax.jit, static_argnames=('mode', 'count'))
 def _render_rays(values, table, half, level, origins, directions, mode: str, count: int) -> jax.Array:
     def render(part):
-        return _render_mode(values, table, half, level, *part, mode, count)
+        return render_mode(values, table, half, level, part[0], part[1], mode, count)
 
     return map_in_chunks(render, (origins, directions), CHUNK)
 
 
-def _render_mode(values, table, half, level, origins, directions, mode: str, count: int) -> jax.Array:
+def render_mode(
+    values: jax.Array,
+    table: jax.Array,
+    half: jax.Array,
+    level: jax.Array,
+    origins: jax.Array,
+    directions: jax.Array,
+    mode: str,
+    count: int,
+    clipped: tuple | None = None,
+) -> jax.Array:
+    """Renders rays in one of the `MODES`: colours [P, 3] over white, or grey values.
+
+    Args:
+      values: [X, Y, Z] in 0..1.
+      table: transfer function [K, 4].
+      half: half sides [3] of the box.
+      level: of the lit surface.
+      origins, directions: rays [P, 3].
+      mode: one of `MODES`.
+      count: intervals per ray.
+      clipped: (near, far, low, high): limits of distance and of a box, outside of which nothing is shown.
+    """
     segments = volumes.clip_rays(origins, directions, -half, half)
+    if clipped is not None:
+        near, far, low, high = clipped
+        segments = volumes.clip_rays(origins, directions, jnp.maximum(-half, low), jnp.minimum(half, high))
+        start = jnp.clip(segments.near, near, far)
+        segments = segments._replace(near=start, far=jnp.clip(segments.far, start, far))
     if mode == 'emission':
         shader = volumes.make_shader(values, table, _REFERENCE, -half, half, light=jnp.array(_LIGHT_OF_EMISSION))
         return volumes.render_emission(shader, segments, count, _OPAQUE, background=1.0).colour

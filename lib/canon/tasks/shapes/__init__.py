@@ -18,6 +18,7 @@ from canon.tasks.shapes.reconstruction import (
     observe_shape,
     observe_source,
     reconstruct,
+    shape_scene,
 )
 from canon.tasks.shapes.system import SamplePool, ShapeBatches, ShapeSystem
 
@@ -27,5 +28,5 @@ SYSTEMS = {'auto_decoder': deepsdf_system, 'eikonal': igr_system, 'occupancy': o
 __all__ = [
     'SYSTEMS', 'ExtractionSettings', 'Observation', 'SamplePool', 'ShapeBatches', 'ShapeEvaluation', 'ShapeSystem',
     'deepsdf_system', 'fit_codes', 'igr_system', 'observe_file', 'observe_shape', 'observe_source', 'occupancy_system',
-    'reconstruct', 'shape_evaluator',
+    'reconstruct', 'shape_evaluator', 'shape_scene',
 ]  # fmt: skip

@@ -17,6 +17,8 @@ from canon.data.scenes.isosurfaces import FINEST, extract_mesh
 from canon.errors import UsageError
 from canon.metrics.shapes import iou
 from canon.named import Count, Range
+from canon.rendering.interactive import Scene, volume_scene
+from canon.rendering.volumes import GENERIC
 from canon.tasks.shapes.system import ShapeSystem
 
 if TYPE_CHECKING:
@@ -143,14 +145,7 @@ def reconstruct(
     Raises:
       CanonError: the field has no surface.
     """
-    codes = system.encode(params, mutable, {name: jnp.asarray(x)[None] for name, x in observation.arrays.items()})
-    # One compiled program serves all queries of the extraction, whose sizes are padded to multiples of a part.
-    evaluate = jax.jit(lambda points: system.evaluate_field(params, mutable, codes, points[None])[0])
-
-    def field(points: np.ndarray) -> np.ndarray:
-        padding = -len(points) % _PART
-        return np.asarray(evaluate(np.pad(np.float32(points), ((0, padding), (0, 0)))))[: len(points)]
-
+    field = _encode_field(system, params, mutable, observation)
     mesh = extract_mesh(field, system.half, settings.resolution, settings.upsamplings)
     overlap = None
     if observation.shape is not None:
@@ -159,3 +154,40 @@ def reconstruct(
         overlap = float(iou(jnp.asarray(inside)[None], jnp.asarray(truth)[None])[0])
     mesh.vertices = observation.normalisation.invert(np.asarray(mesh.vertices))
     return Reconstruction(mesh, overlap)
+
+
+def shape_scene(
+    system: ShapeSystem, params: Any, mutable: Any, observation: Observation, resolution: int = 96
+) -> Scene:
+    """Makes the scene of a shape: its field is sampled on a grid, whose zero level set is lit.
+
+    Args:
+      system: the method.
+      params: trained parameters.
+      mutable: the other variables of the model.
+      observation: of `observe_shape` or `observe_file`.
+      resolution: samples per side of the grid.
+    """
+    field = _encode_field(system, params, mutable, observation)
+    axis = np.linspace(-system.half, system.half, resolution, dtype=np.float32)
+    points = np.stack(np.meshgrid(axis, axis, axis, indexing='ij'), -1).reshape(-1, 3)
+    values = field(points).reshape((resolution,) * 3)
+    # A volume has values in 0..1, and its surface where they are 1/2: a few cells of the field around zero suffice.
+    width = 8 * system.half / resolution
+    scaled = np.clip(0.5 - values / (2 * width), 0, 1)
+    return volume_scene(scaled, np.full(3, system.half), GENERIC, 0.5, modes=('surface', 'maximum', 'xray'))
+
+
+def _encode_field(
+    system: ShapeSystem, params: Any, mutable: Any, observation: Observation
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns the field of an observed shape: points [N, 3] -> values [N], negative inside."""
+    codes = system.encode(params, mutable, {name: jnp.asarray(x)[None] for name, x in observation.arrays.items()})
+    # One compiled program serves all queries, whose sizes are padded to multiples of a part.
+    evaluate = jax.jit(lambda points: system.evaluate_field(params, mutable, codes, points[None])[0])
+
+    def field(points: np.ndarray) -> np.ndarray:
+        padding = -len(points) % _PART
+        return np.asarray(evaluate(np.pad(np.float32(points), ((0, padding), (0, 0)))))[: len(points)]
+
+    return field
