@@ -29,6 +29,7 @@ SUBJECTS = {
     'canon.plots': 'train',
     'canon.plots.saving': 'images',
     'canon.plots.tracking': 'tracking',
+    'canon.rendering.viewer': 'view',
     'canon.tasks': 'train',
     'canon.tasks.adaptation': 'images',
     'canon.tasks.detection': 'detection',

@@ -1,0 +1,62 @@
+"""What pyproject.toml declares and which installed distributions that comes to."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+NAME = 'canon-jax'
+
+
+@cache
+def read_project() -> Mapping[str, Any]:
+    """Returns the table [project] of pyproject.toml."""
+    return tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+
+
+def normalise(name: str) -> str:
+    """Returns the name of a distribution as indexes compare it: 'Array_record' is 'array-record'."""
+    return re.sub(r'[-_.]+', '-', name).lower()
+
+
+def list_extra(extra: str) -> set[str]:
+    """Returns the distributions that an extra states, its own extras (`canon-jax[images]`) included."""
+    names = set()
+    for requirement in map(Requirement, read_project()['optional-dependencies'][extra]):
+        if normalise(requirement.name) == NAME:
+            names |= set().union(*map(list_extra, requirement.extras))
+        else:
+            names.add(normalise(requirement.name))
+    return names
+
+
+@cache
+def list_core() -> dict[str, metadata.Distribution]:
+    """Returns the installed distributions that `pip install canon-jax` brings: dependencies of dependencies, too."""
+    return _close(read_project()['dependencies'])
+
+
+def _close(requirements: Iterable[str]) -> dict[str, metadata.Distribution]:
+    waiting, closed = [Requirement(text) for text in requirements], {}
+    while waiting:
+        requirement = waiting.pop()
+        name = normalise(requirement.name)
+        if name in closed or (requirement.marker and not requirement.marker.evaluate({'extra': ''})):
+            continue
+        closed[name] = metadata.distribution(name)
+        waiting += map(Requirement, closed[name].requires or ())
+    return closed
+
+
+@cache
+def find_distributions() -> dict[str, set[str]]:
+    """Returns {the name that Python imports: the installed distributions that have it}."""
+    return {module: set(map(normalise, names)) for module, names in metadata.packages_distributions().items()}
