@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from absl import logging as absl_logging
+
 from canon import plots
 from canon.configuration import split_source
 from canon.errors import CanonError, UsageError
@@ -37,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if not options.folder.is_dir():
         raise UsageError(f'no folder {options.folder}; runs are in runs/TASK/NAME')
+    absl_logging.set_verbosity(absl_logging.FATAL)  # a config's pictures may read weights, of which Orbax says much
     runs = find_runs(options.folder)
     if not runs:
         raise CanonError(f'no runs below {options.folder}')

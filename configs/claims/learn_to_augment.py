@@ -6,8 +6,9 @@ the test words, and 53.4 % with augmentation.
     ./launch.sh sweep configs/claims/learn_to_augment.py
     ./launch.sh table runs/claims/learn_to_augment
 
-Here the few images are 256 lines of one to four digits, and the test lines are of digits that are not among them. Not
-run yet.
+Here the few images are 256 lines of one to four digits, and the test lines are of digits that are not among them. Three
+seeds on 2 CPU cores next to other jobs: none 66.4 ± 2.7 % (2 to 4 minutes a run), random 89.0 ± 1.6 % (2 to 4), learnt
+89.1 ± 1.4 % (10).
 """
 
 from configs.text_recognition import crnn_digits

@@ -24,7 +24,7 @@ _CURVES = {
     'test/edits_agent': 'warped by the agent/edits per text',
     'test/edits': 'as they are/edits per text',
     'train/agent_entropy': 'agent/entropy of a decision, nats',
-    'train/harder': 'texts that one switched point makes harder/share',
+    'train/harder': '/share of texts that one switched move makes harder',
 }
 
 
