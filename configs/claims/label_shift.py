@@ -8,8 +8,8 @@ align the features makes as many of the target look like 5 to 9 as the source ha
 the source with each class weighted by its share in the target, which the confusion matrix of a first stage and the
 predictions for the target give (Lipton et al. 2018).
 
-Five seeds, half a minute per run: source only 96.3 ± 0.3 %, means and covariances 93.4 ± 0.9, MMD 94.0 ± 0.7, DANN 91.4 ±
-0.9, weights 97.1 ± 0.5.
+Five seeds, half a minute per run: source only 96.3 ± 0.3 %, means and covariances 93.4 ± 0.9, MMD 94.0 ± 0.7, DANN
+91.4 ± 0.9, weights 97.1 ± 0.5.
 """
 
 from configs.claims._adaptation import DANN, MEAN_COV, MMD, SOURCE_ONLY, compare, in_stages, single, sweep_seeds
