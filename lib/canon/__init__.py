@@ -39,4 +39,5 @@ __all__ = [
 ]  # fmt: skip
 
 install_finder()
-__getattr__, __dir__ = load_on_use(__name__)
+if not TYPE_CHECKING:  # with a `__getattr__`, type checkers would accept any name
+    __getattr__, __dir__ = load_on_use(__name__)

@@ -17,7 +17,8 @@ def load_on_use(package: str) -> tuple[Callable[[str], Any], Callable[[], list[s
 
         if TYPE_CHECKING:
             from canon.train.loop import fit
-        __getattr__, __dir__ = load_on_use(__name__)
+        else:
+            __getattr__, __dir__ = load_on_use(__name__)
     """
 
     @functools.cache

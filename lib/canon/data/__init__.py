@@ -37,4 +37,5 @@ __all__ = [
     'transforms', 'views', 'vocabulary',
 ]  # fmt: skip
 
-__getattr__, __dir__ = load_on_use(__name__)
+if not TYPE_CHECKING:  # with a `__getattr__`, type checkers would accept any name
+    __getattr__, __dir__ = load_on_use(__name__)

@@ -31,4 +31,5 @@ __all__ = [
     'replay_step', 'run_stages', 'step_key', 'write_report',
 ]  # fmt: skip
 
-__getattr__, __dir__ = load_on_use(__name__)
+if not TYPE_CHECKING:  # with a `__getattr__`, type checkers would accept any name
+    __getattr__, __dir__ = load_on_use(__name__)
