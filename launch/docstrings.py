@@ -42,5 +42,6 @@ def escape(line: str) -> str:
     parts = re.split(r'(`[^`]*`|^\s*\*{1,2}\w+:)', line)  # also the name of `**arguments:` in a list of arguments
     for i in range(0, len(parts), 2):
         text = re.sub(r'(?<![\w*])\*(\w[^*]*\w|\w)\*(?![\w*])', '\x00\\1\x00', parts[i])  # emphasis
-        parts[i] = re.sub(r'([*<\[])', r'\\\1', text).replace('\x00', '*')
+        text = re.sub(r'([*\[])', r'\\\1', text).replace('\x00', '*')
+        parts[i] = text.replace('<', '&lt;')
     return ''.join(parts)
