@@ -25,6 +25,7 @@ help() {
   predict CONFIG [FLAGS]  --input=FILE_OR_FOLDER --output=DIR
   export CONFIG [FLAGS]   a trained model as StableHLO          --output=DIR
   replay CONFIG --step=N  repeat one step and show it by parameter
+  data CONFIG [FLAGS]     draw training batches, and list their keys  --batches=N --stage= --output=DIR
   models [FILTER]         every network: parameters, multiply-adds, receptive field, published accuracy
   sweep CONFIG [FLAGS]    the points of its sweep(), and lists   --config.seed=0,1,2 --jobs=N --engine=local|slurm|print
   table DIR [FLAGS]       table and figure of the runs below DIR  --metric= --sort= --mean
@@ -310,6 +311,11 @@ case $verb in
     ;;
 
   view) python launch.view "$@" ;;
+  data)
+    needs data CONFIG "$@"
+    python launch.data "$@"
+    ;;
+
   ledger) python launch.ledger "$@" ;;
   models) python launch.models "$@" ;;
 

@@ -14,9 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from canon import backend, data, models, named
+from canon import backend, data, models, named, plots
 from canon.configuration import drop_placeholders
 from canon.data import domains
 from canon.data.images.checks import infer_image_shape
@@ -116,6 +117,12 @@ def offline(config: ConfigDict) -> ConfigDict:
             evaluation.domain = None
         config.input, config.model.num_classes = dict(mean=(0.3,), std=(0.35,)), 10
     return config
+
+
+def draw_batch(config: ConfigDict, experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draws the images of every domain; those of the target have no classes."""
+    names = experiment.about['class_names']
+    return {domain: plots.draw_image_batch(part, names, title=domain) for domain, part in batch.items()}
 
 
 def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str) -> Iterator[Prediction]:

@@ -5,10 +5,14 @@ config.data: `batch_size`, `test_batches`, `places`, `symbols`. config.model: `f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from canon import named
+from canon import named, plots
 from canon.errors import UsageError
 from canon.tasks.attention_retrieval import (
     RetrievalSettings,
@@ -47,3 +51,8 @@ def make(config: ConfigDict) -> Experiment:
 def offline(config: ConfigDict) -> ConfigDict:
     """Returns the config as it is: the data are synthetic."""
     return config
+
+
+def draw_batch(config: ConfigDict, experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draws the arrays of a batch."""
+    return {'arrays': plots.draw_array_batch(batch)}

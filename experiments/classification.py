@@ -8,9 +8,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from canon import data, models, named, weights
+from canon import data, models, named, plots, weights
 from canon.configuration import drop_placeholders
 from canon.data.images.checks import infer_image_shape
 from canon.tasks import classification as tasks
@@ -67,6 +68,11 @@ def offline(config: ConfigDict) -> ConfigDict:
             config.data.name = 'fake'
             config.data.source = dict(num_classes=config.model.num_classes, channels=len(config.input.mean), size=256)
     return config
+
+
+def draw_batch(config: ConfigDict, experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draws the images of a batch with their classes."""
+    return {'images': plots.draw_image_batch(batch, experiment.about['class_names'])}
 
 
 def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str) -> Iterator[Prediction]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from canon import models, named
+from canon import models, named, plots
 from canon.configuration import drop_placeholders
 from canon.data.text import corpora, text_files, vocabulary
 from canon.data.text.streams import Streams, StreamsOnce
@@ -69,6 +70,14 @@ def offline(config: ConfigDict) -> ConfigDict:
             if config.vocabulary.get('size'):
                 config.vocabulary.size = None
     return config
+
+
+def draw_batch(config: ConfigDict, experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draws streams of tokens: what is read, and under it what is learnt to follow."""
+    words = _build_vocabulary(config, _load_corpus(config))
+    pairs = zip(batch['input'], batch['target'], batch['mask'], strict=True)
+    rows = [(' '.join(words.tokens(inputs)), ' '.join(words.tokens(targets[mask]))) for inputs, targets, mask in pairs]
+    return {'streams': plots.draw_sentence_batch(rows, 'input, and the target after each token')}
 
 
 def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str) -> Iterator[Prediction]:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from canon import named
+from canon import named, plots
 from canon.data.detection.object_batches import list_class_names
 from canon.data.detection.region_batches import RegionCrop, RegionSampling, make_region_batches
 from canon.tasks.classification import classification_task, make_image_input
@@ -53,6 +54,11 @@ def make_stage(config: ConfigDict, stages: Mapping[str, Path] | None) -> Experim
     about['num_examples'] = train.num_examples
     read = regions.make_reader(config)
     return Experiment(classification_task(model, make_input), config.tx, train, about=about, read=read)
+
+
+def draw_batch(config: ConfigDict, experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draws the images of a batch with their classes."""
+    return {'images': plots.draw_image_batch(batch, experiment.about['class_names'])}
 
 
 def offline(config: ConfigDict) -> ConfigDict:

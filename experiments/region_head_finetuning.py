@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from canon import named
+from canon import named, plots
 from canon.data.detection.object_batches import ObjectPipeline, ObjectSettings, ProposalSettings, list_class_names
 from canon.tasks.detection.region_heads import region_head_task
 from canon.tasks.detection.regions import RegionSettings
@@ -47,3 +48,8 @@ def make_stage(config: ConfigDict, stages: Mapping[str, Path] | None) -> Experim
     settings = named.call(RegionSettings, config.regions, 'regions')
     task = region_head_task(model, make_input, settings)
     return Experiment(task, config.tx, train, about=about, read=regions.make_reader(config))
+
+
+def draw_batch(config: ConfigDict, experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draws the images of a batch with their boxes, and with their proposals if there are any."""
+    return {'images': plots.draw_object_batch(batch, experiment.about['class_names'])}

@@ -6,12 +6,14 @@ config.data: `problem` ('copy' or 'adding'), `gap`, `batch_size`, `test_batches`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from canon import named, nn
+from canon import named, nn, plots
 from canon.errors import UsageError
 from canon.nn.recurrent import Recurrent
 from canon.tasks.sequence_memory import PROBLEMS, MemorySettings, SequenceReadout, memory_evaluator, memory_task
@@ -49,6 +51,11 @@ def make(config: ConfigDict) -> Experiment:
 def offline(config: ConfigDict) -> ConfigDict:
     """Returns the config as it is: the data are synthetic."""
     return config
+
+
+def draw_batch(config: ConfigDict, experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draws the arrays of a batch."""
+    return {'arrays': plots.draw_array_batch(batch)}
 
 
 def make_layer(name: str, **arguments: Any) -> Recurrent:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from canon import models, named
+from canon import models, named, plots
 from canon.data.text.alphabets import find_characters
 from canon.errors import UsageError
 from canon.tasks.predictions import Prediction
@@ -69,6 +71,11 @@ def offline(config: ConfigDict) -> ConfigDict:
         with config.unlocked():  # an alphabet of Chinese characters, say
             config.text.characters, config.model.num_classes = digits, len(digits)
     return config
+
+
+def draw_batch(config: ConfigDict, experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draws the images of a batch with their texts."""
+    return {'images': plots.draw_reading_batch(batch, texts.read_labels(config, batch['label']))}
 
 
 def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str) -> Iterator[Prediction]:

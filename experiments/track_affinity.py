@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from canon import data, models, named, tracking
+from canon import data, models, named, plots, tracking
 from canon.data.tracking import SEQUENCE_SETS
 from canon.errors import UsageError
 from canon.tasks import tracking as tasks
@@ -63,6 +64,11 @@ def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
 def offline(config: ConfigDict) -> ConfigDict:
     """Returns the config on sequences of digits, where its own data would have to be read from files."""
     return sequences.use_digits(config)
+
+
+def draw_batch(config: ConfigDict, experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draws tracks, predicted for the frame of the detections, next to the detections that continue them."""
+    return {'pairs': plots.draw_match_batch(batch)}
 
 
 def load_affinity(folder: Path, where: str = 'affinity') -> tuple[Callable[..., Any], int]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from canon import data, models, named
+from canon import data, models, named, plots
 from canon.data.tracking import SEQUENCE_SETS, CropSettings, ObjectCrops, crop_object
 from canon.tasks import tracking as tasks
 from canon.tasks.classification import make_image_input
@@ -60,6 +61,11 @@ def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:
 def offline(config: ConfigDict) -> ConfigDict:
     """Returns the config on sequences of digits, where its own data would have to be read from files."""
     return sequences.use_digits(config)
+
+
+def draw_batch(config: ConfigDict, experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draws crops with the identities of their objects."""
+    return {'crops': plots.draw_image_batch(batch)}
 
 
 def load_embedder(folder: Path, where: str = 'appearance') -> tasks.Embedder:

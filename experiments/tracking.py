@@ -11,9 +11,11 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from canon import named, tracking
+from canon import named, plots, tracking
 from canon.configuration.nested import apply_form
 from canon.data.tracking import SEQUENCE_SETS
 from canon.errors import UsageError
@@ -56,6 +58,21 @@ def make_stage(config: ConfigDict, stages: Mapping[str, Path]) -> Experiment:
 def offline(config: ConfigDict) -> ConfigDict:
     """Returns the config on sequences of digits, where its own would have to be read from files."""
     return sequences.use_digits(config)
+
+
+def draw_batch(config: ConfigDict, experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draws frames of the sequences of an evaluation with their true tracks, or else their detections."""
+    split = config.data.evals[min(config.data.evals)].split
+    figures = {}
+    for number in np.unique(batch['sequence'][batch['mask']]):
+        sequence = sequences.load(config, split)[int(number)]
+        table = sequence.detections if sequence.truth is None else sequence.truth
+        frames = np.linspace(0, sequence.info.length - 1, 6).astype(int)
+        blank = plots.make_canvas(table, sequence.info.height, sequence.info.width)
+        read = blank if sequence.frames is None else sequence.read_frame
+        pictures = np.stack(list(plots.render_tracks(read, table, frames.tolist(), min_side=240)))
+        figures[sequence.info.name] = plots.draw_gallery(pictures, [f'frame {frame}' for frame in frames], columns=3)
+    return figures
 
 
 def without_data(config: ConfigDict, about: Mapping[str, Any]) -> Experiment:

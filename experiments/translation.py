@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from canon import metrics, models, named
+from canon import metrics, models, named, plots
 from canon.configuration import drop_placeholders
 from canon.data.text import parallel_text, text_files, vocabulary
 from canon.data.text.parallel_text import Buckets, Languages, build_languages, group_by_length
@@ -70,6 +71,18 @@ def offline(config: ConfigDict) -> ConfigDict:
             if config.vocabulary.get('size'):
                 config.vocabulary.update(size=2000, path=None)
     return config
+
+
+def draw_batch(config: ConfigDict, experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draws pairs of sentences, as tokens: the source, and under it the target."""
+    languages = _build_languages(config, None)
+    rows = [
+        (' '.join(languages.source.tokens(source[:n])), ' '.join(languages.target.tokens(target[:m])))
+        for source, n, target, m in zip(
+            batch['source'], batch['source_length'], batch['target'], batch['target_length'], strict=True
+        )
+    ]
+    return {'sentences': plots.draw_sentence_batch(rows, 'source and target')}
 
 
 def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str) -> Iterator[Prediction]:

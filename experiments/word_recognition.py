@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from canon import models, named
+from canon import models, named, plots
 from canon.configuration import read_saved_config
 from canon.data.text.words import encode_words
 from canon.errors import UsageError
@@ -50,6 +52,11 @@ def without_data(config: ConfigDict, about: Mapping) -> Experiment:
 def offline(config: ConfigDict) -> ConfigDict:
     """Returns the config on words that make themselves where its own data would have to be downloaded."""
     return texts.take_other_data(config, ('rendered_words',), width=100, grey=True)
+
+
+def draw_batch(config: ConfigDict, experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draws the images of a batch with their texts."""
+    return {'images': plots.draw_reading_batch(batch, texts.read_labels(config, batch['label']))}
 
 
 def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str) -> Iterator[Prediction]:

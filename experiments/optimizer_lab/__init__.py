@@ -14,9 +14,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from canon import named
+from canon import named, plots
 from canon.errors import UsageError
 from canon.tasks.optimizer_lab import side_by_side
 from canon.train import Experiment
@@ -34,6 +35,14 @@ def offline(config: ConfigDict) -> ConfigDict:
     """Returns the config as the experiment `config.of` can be made without a download."""
     module = _load(config.of)
     return module.offline(config) if hasattr(module, 'offline') else config
+
+
+def draw_batch(config: ConfigDict, experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draws a batch as the experiment `config.of` does; its arrays where that has no drawing of its own."""
+    module = _load(config.of)
+    if hasattr(module, 'draw_batch'):
+        return module.draw_batch(config, experiment, batch)
+    return {'images': plots.draw_image_batch(batch)} if 'image' in batch else {'arrays': plots.draw_array_batch(batch)}
 
 
 def select_optimizers(config: Mapping[str, Any] | ConfigDict) -> dict[str, dict[str, Any]]:

@@ -56,12 +56,12 @@ def draw_detections(
             continue
         title = titles[i] if len(titles) else ''
         if truth is not None:
-            _draw_boxes(axes[0], images[i], truth[i], class_names)
+            draw_boxes(axes[0], images[i], truth[i], class_names)
             axes[0].set_title(f'{title}: truth' if title else 'truth', fontsize=8, y=1.0)
         predicted = {name: np.asarray(values) for name, values in detections[i].items()}
         confident = predicted['scores'] >= score_threshold
         predicted['valid'] = confident & predicted.get('valid', True)
-        _draw_boxes(axes[-1], images[i], predicted, class_names)
+        draw_boxes(axes[-1], images[i], predicted, class_names)
         prediction = f'predictions from {score_threshold:g}' if truth is not None else title
         axes[-1].set_title(prediction, fontsize=8, y=1.0)
     return figure
@@ -161,7 +161,8 @@ def draw_errors(counts: np.ndarray, kinds: Sequence[str], class_names: Sequence[
     return figure
 
 
-def _draw_boxes(axes: Axes, image: np.ndarray, boxes: Mapping[str, Any], class_names: Sequence[str]) -> None:
+def draw_boxes(axes: Axes, image: np.ndarray, boxes: Mapping[str, Any], class_names: Sequence[str]) -> None:
+    """Draws an image and boxes with the names of their classes, and scores if there are any: `draw_detections`."""
     height, width = image.shape[:2]
     limit = 255 if image.dtype == np.uint8 else 1
     # The corner of the first pixel is (0, 0), as it is for boxes.

@@ -108,17 +108,17 @@ def draw_surprisal(tokens: Sequence[str], bits: np.ndarray, title: str = '', col
     return figure
 
 
-def draw_translations(rows: Sequence[tuple[str, str, str]], title: str = '', columns: int = 110) -> Figure:
+def draw_translations(rows: Sequence[tuple[str, ...]], title: str = '', columns: int = 110) -> Figure:
     """Draws sentences, one under the other: source in black, reference in grey, translation in blue.
 
     Args:
-      rows: (source, reference, translation).
+      rows: (source, reference, translation), or (source, translation).
       title: of the figure.
       columns: characters per line.
     """
     lines: list[tuple[str, str]] = []
-    for texts in rows:
-        for text, colour in zip(texts, ('black', '0.5', 'C0'), strict=True):
+    for *texts, translation in rows:
+        for text, colour in (*zip(texts, ('black', '0.5'), strict=False), (translation, 'C0')):
             lines += [(part, colour) for part in textwrap.wrap(text, columns) or ['']]
         lines.append(('', 'black'))
     # Lines are laid out by hand: matplotlib wraps text only at the edge of a figure.
@@ -137,3 +137,21 @@ def _text_axes(rows: int, columns: int):
     axes = figure.add_subplot()
     axes.axis('off')
     return figure, axes
+
+
+def draw_caption(image: np.ndarray, text: str, least_width: int = 320) -> np.ndarray:
+    """Draws a text in a band above an image: uint8 [H, W, 3], enlarged by a whole factor to the least width.
+
+    Args:
+      image: uint8 [H, W, 3].
+      text: one line; what does not fit is cut off.
+      least_width: pixels that a text needs.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    factor = -(-least_width // image.shape[1])
+    image = image.repeat(factor, 0).repeat(factor, 1)
+    size = max(14, image.shape[1] // 24)
+    band = Image.new('RGB', (image.shape[1], 2 * size), 'white')
+    ImageDraw.Draw(band).text((6, 0.3 * size), text, 'black', ImageFont.load_default(size))
+    return np.concatenate((np.asarray(band), image))

@@ -1,0 +1,167 @@
+"""Draws training batches of a config after their transforms, as the network sees them, and lists their keys.
+
+    ./launch.sh data configs/classification/lenet_digits.py
+    ./launch.sh data configs/detection/ssd_digits.py --batches=2 --config.data.batch_size=8
+    ./launch.sh data configs/detection/rcnn_digits.py:smoke --stage=finetune
+    ./launch.sh data configs/nerf/capture.py --config.data.path=~/photos/scene --output=sheets
+
+The table has the shape, type and range of every key; docs/batches.md describes them. The first batches of the run are
+drawn, those of the same seed; where nothing is trained, those of the first evaluator. No network is made or run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from canon import plots
+from canon.configuration import check_values, config_folder, find_missing_key, read_flags, run_folder
+from canon.errors import CanonError, UsageError
+from canon.named import suggest
+from canon.train.types import Experiment
+from experiments import configs, overrides, protocol
+from launch import tools
+from launch.flags import runs_folder
+
+_ROW = re.compile(r'\| `([\w.]+)` \| \[(?:.*?)\] \| \w+ \| (.*) \|')
+_CLASSES = ('label', 'labels')  # keys whose classes are counted
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = tools.make_parser('data', __doc__)
+    parser.add_argument('config', metavar='CONFIG', help='FILE or FILE:ARG')
+    parser.add_argument('--batches', type=int, default=1, help='how many of them, from step 0 (default: 1)')
+    parser.add_argument('--stage', help='of a config in stages (default: the first that trains)')
+    parser.add_argument('--output', metavar='DIR', type=Path, help='of the pictures (default: data/ next to its runs)')
+    options, flags = tools.parse(parser, argv, refused='--workdir=')
+    if options.batches < 1:
+        raise UsageError(f'--batches={options.batches}: at least 1')
+    config = overrides.load(options.config)
+    values = overrides.apply(config, read_flags(flags)[0])
+    check_values(config)
+    config.lock()
+    root = runs_folder(flags)
+    experiment, config = make_experiment(config, options.stage, run_folder(options.config, values, root))
+    module = protocol.load(str(config['experiment']))
+    if not isinstance(module, protocol.DrawsBatches):
+        raise UsageError(f'experiment {config["experiment"]!r} has no draw_batch (experiments/protocol.py)')
+    folder = options.output or config_folder(options.config, root) / 'data'
+    for step in range(options.batches):
+        batch = read_batch(experiment, step)
+        if not batch:
+            raise CanonError('batches are empty: this experiment reads no data')
+        lines = describe_batch(batch, experiment.about.get('class_names', ()))
+        print('\n'.join([f'batch {step}:', *lines]), flush=True)
+        for name, figure in module.draw_batch(config, experiment, batch).items():
+            title = re.sub(r'[^\w.-]+', '_', name)  # a valid file name
+            path = folder.expanduser() / f'batch_{step}_{title}.png'
+            plots.save_content(figure, path)
+            print(path, flush=True)
+    return 0
+
+
+def make_experiment(config: Any, stage: str | None, workdir: Path) -> tuple[Experiment, Any]:
+    """Returns the experiment of a config, or of one of its stages, with the config of that stage.
+
+    Args:
+      config: locked.
+      stage: None for the first one that trains.
+      workdir: of the run, whose finished stages a stage may read.
+
+    Raises:
+      UsageError: there is no such stage, or it trains nothing; or the config lacks a key.
+      CanonError: the stage needs what an earlier one leaves, and the config has not been run.
+    """
+    protocol.check_name(config.get('experiment'))
+    module = protocol.load(config.experiment)
+    try:
+        made = module.make(config)
+    except (AttributeError, KeyError) as error:
+        key = find_missing_key(error, config)
+        if key is None:
+            raise
+        raise UsageError(f'the config has no {key!r}, and experiment {config.experiment!r} needs it') from error
+    if isinstance(made, Experiment):
+        if stage is not None:
+            raise UsageError(f'--stage={stage}: the config has no stages')
+        return made, config
+    stages = {s.name: s for s in made if s.make is not None}
+    name = stage or next(iter(stages), '')
+    if name not in stages:
+        raise UsageError(f'--stage={name}: no stage of that name is trained{suggest(name, stages)}')
+    try:
+        return stages[name].make({s.name: f for i, s in enumerate(made) if (f := workdir / f'{i}-{s.name}').is_dir()})
+    except UsageError as error:
+        raise CanonError(f'stage {name} needs what earlier stages leave; run the config first: {error}') from error
+
+
+def read_batch(experiment: Experiment, step: int) -> Mapping[str, Any]:
+    """Returns a training batch; where nothing is trained, a batch of the first evaluator."""
+    if experiment.train is not None:
+        return experiment.train[step]
+    name = min(experiment.evals, default=None)
+    if name is None:
+        raise UsageError('the config has neither training data nor evaluators')
+    return experiment.evals[name].data[step]
+
+
+def describe_batch(batch: Mapping[str, Any], class_names: Sequence[str] = ()) -> list[str]:
+    """Returns the lines of a table of the keys of a batch, and of the classes in it."""
+    arrays = dict(_flatten(batch))
+    contents = read_contents((configs.ROOT / 'docs/batches.md').read_text(encoding='utf-8'), arrays)
+    rows = [('key', 'shape', 'dtype', 'min', 'max', 'contents')]
+    for key, array in arrays.items():
+        shape = '[' + ', '.join(map(str, array.shape)) + ']'
+        rows.append((key, shape, str(array.dtype), *_find_range(array), contents.get(key, '')))
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    lines = [
+        '  ' + '  '.join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[5]]).rstrip() for row in rows
+    ]
+    for key, array in arrays.items():
+        last = key.rpartition('.')[2]
+        if last in _CLASSES and array.dtype.kind in 'iu' and not _is_text(batch):
+            valid = arrays.get(key.removesuffix(last) + 'valid')
+            classes = array if valid is None or valid.shape != array.shape else array[valid]
+            lines.append(f'  classes of {key}: {plots.count_classes(classes, class_names, most=20)}')
+    return lines
+
+
+def read_contents(page: str, keys: Sequence[str] | Mapping[str, Any]) -> dict[str, str]:
+    """Returns {key: contents} of the table of docs/batches.md that has most of these keys, and the fewest others."""
+    tables: list[dict[str, str]] = []
+    for line in page.splitlines():
+        if line.startswith('| key |'):
+            tables.append({})
+        elif row := _ROW.fullmatch(line):
+            tables[-1][row[1]] = row[2].removeprefix('*optional* ')
+    return max(tables, key=lambda table: (len(table.keys() & set(keys)), -len(table)), default={})
+
+
+def _flatten(batch: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, np.ndarray]]:
+    for key, value in batch.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f'{prefix}{key}.')
+        else:
+            yield prefix + key, np.asarray(value)
+
+
+def _find_range(array: np.ndarray) -> tuple[str, str]:
+    """Returns the least and the greatest number, without those that are not finite."""
+    if array.dtype.kind not in 'biuf' or not array.size:
+        return '', ''
+    finite = array[np.isfinite(array)] if array.dtype.kind == 'f' else array
+    if not finite.size:
+        return 'none', 'finite'
+    return tuple(str(v).lower() if array.dtype.kind == 'b' else f'{v:.5g}' for v in (finite.min(), finite.max()))
+
+
+def _is_text(batch: Mapping[str, Any]) -> bool:
+    return 'label_length' in batch
+
+
+if __name__ == '__main__':
+    tools.run(main)

@@ -1,0 +1,96 @@
+"""`data`: sheets of training batches and the table of their keys, for every family of experiments."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from canon import plots
+from canon.errors import CanonError, UsageError
+from experiments import configs, protocol
+from launch import data
+
+
+def call(capsys, tmp_path, source, *flags):
+    assert data.main([f'{configs.ROOT}/configs/{source}', f'--output={tmp_path}', *flags]) == 0
+    return capsys.readouterr().out
+
+
+def test_images_are_drawn_with_their_classes(capsys, tmp_path):
+    out = call(capsys, tmp_path, 'classification/lenet_digits.py:smoke', '--batches=2', '--config.data.batch_size=16')
+    head, image, _, mask, classes = out.splitlines()[1:6]
+    assert head.split() == ['key', 'shape', 'dtype', 'min', 'max', 'contents']
+    assert image.split()[:7] == ['image', '[16,', '32,', '32,', '1]', 'uint8', '0']
+    assert image.endswith('levels 0..255; the task scales and standardises them')  # of docs/batches.md
+    assert mask.split()[:5] == ['mask', '[16]', 'bool', 'true', 'true']
+    assert sum(int(pair.rpartition(': ')[2]) for pair in classes.partition('label: ')[2].split(', ')) == 16
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['batch_0_images.png', 'batch_1_images.png']
+    with Image.open(tmp_path / 'batch_0_images.png') as sheet:
+        pixels = np.asarray(sheet.convert('L'))
+    assert (pixels < 10).mean() > 0.2  # the black ground of the digits
+
+
+@pytest.mark.parametrize(
+    ('source', 'files'),
+    [
+        ('translation/catalogue.py', ['sentences']),
+        ('adaptation/dann_digits.py', ['source', 'target']),
+        ('shapes/igr.py', ['points']),
+        ('claims/attention_scale.py', ['arrays']),
+        *(
+            pytest.param(source, files, marks=pytest.mark.slow)
+            for source, files in (
+                ('detection/ssd_digits.py', ['images']),
+                ('segmentation/digit_scenes.py', ['images']),
+                ('text_recognition/crnn_digits.py', ['images']),
+                ('text_recognition/mjsynth_char.py', ['images']),
+                ('language_modelling/pydoc_characters.py', ['streams']),
+                ('nerf/traced.py', ['rays']),
+                ('shapes/deepsdf.py', ['points']),
+                ('shapes/occupancy.py', ['points']),
+                ('volume_rendering/phantom.py', ['rays']),
+                ('tracking/embedding_digits.py', ['crops']),
+                ('tracking/affinity_digits.py', ['pairs']),
+                ('tracking/sort.py', ['test-0000']),
+                ('adaptation/rotated_gradual.py', ['source']),
+                ('claims/memory.py', ['arrays']),
+                ('optimizer_lab/digits.py', ['images']),
+            )
+        ),
+    ],
+)
+def test_every_family_has_a_sheet(capsys, tmp_path, source, files):
+    call(capsys, tmp_path, f'{source}:smoke')
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f'batch_0_{name}.png' for name in files]
+
+
+def test_every_experiment_draws_its_batches():
+    """All but those that only put together stages of others."""
+    for name in set(protocol.names()) - {'staged', 'gradual_adaptation', 'images'}:
+        assert isinstance(protocol.load(name), protocol.DrawsBatches), name
+
+
+def test_boxes_and_padding(tmp_path):
+    batch = {
+        'image': np.zeros((1, 20, 40, 3), np.uint8), 'boxes': np.float32([[[2, 3, 10, 15], [0, 0, 0, 0]]]),
+        'labels': np.zeros((1, 2), np.int32), 'valid': np.array([[True, False]]),
+    }  # fmt: skip
+    axes = plots.draw_object_batch(batch, ('cat',)).axes[0]
+    assert [(p.get_x(), p.get_y(), p.get_width(), p.get_height()) for p in axes.patches] == [(2, 3, 8, 12)]
+    assert [t.get_text() for t in axes.texts] == ['cat']
+    lines = data.describe_batch(batch, ('cat', 'dog'))
+    assert lines[-1] == '  classes of labels: cat: 1'  # padding is not counted
+
+
+@pytest.mark.parametrize(
+    ('source', 'flags', 'error', 'message'),
+    [
+        ('detection/rcnn_digits.py:smoke', ['--runs=none'], CanonError, 'stage finetune needs .* run the config first'),
+        ('detection/rcnn_digits.py:smoke', ['--stage=tune'], UsageError, "--stage=tune: .*did you mean 'finetune'"),
+        ('classification/lenet_digits.py:smoke', ['--stage=a'], UsageError, 'the config has no stages'),
+        ('classification/lenet_digits.py:smoke', ['--batches=0'], UsageError, 'at least 1'),
+        ('optimizer_lab/paths.py:smoke', [], CanonError, 'reads no data'),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(tmp_path, source, flags, error, message):
+    with pytest.raises(error, match=message):
+        data.main([f'{configs.ROOT}/configs/{source}', f'--output={tmp_path}', *flags])
