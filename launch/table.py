@@ -154,7 +154,7 @@ def draw(runs: Sequence[Run], metric: str, path: Path) -> Path | None:
         return None
     # The seed is the swept key only if nothing else was swept.
     swept = max(keys, key=lambda key: (key != 'seed', _count_values(measured, key)))
-    others = [key for key in keys if key not in (swept, 'seed')]
+    others = _drop_dependent(measured, [key for key in keys if key not in (swept, 'seed')])
     measured = [run for run in measured if _get_value(run, swept) is not None]
     values: list[Any] = [_get_value(run, swept) for run in measured]
     numeric = all(map(_is_number, values))
@@ -180,11 +180,12 @@ def draw(runs: Sequence[Run], metric: str, path: Path) -> Path | None:
             if bound in target:
                 axes.axhline(target[bound], color='0.6', linestyle=':')
     if not numeric:
-        axes.set_xticks(range(len(words)), words)
+        crowded = sum(map(len, words)) > 50  # characters on an axis of five inches
+        axes.set_xticks(range(len(words)), words, **(dict(rotation=20, ha='right') if crowded else {}))
     elif min(positions) > 0 and max(positions) / min(positions) >= 30:  # spread over more than a decade
         axes.set_xscale('log')
     if others:
-        axes.legend(frameon=False, fontsize='small')
+        figure.legend(loc='outside lower center', frameon=False, fontsize='small')
     axes.set(xlabel=swept, ylabel=metric)
     axes.spines[['top', 'right']].set_visible(False)
     return _save(figure, path)
@@ -210,6 +211,17 @@ def _save(figure: Any, path: Path) -> Path:
 def _union_of_keys(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
     """Returns the keys of all mappings in the order of their first appearance."""
     return list(dict.fromkeys(key for mapping in mappings for key in mapping))
+
+
+def _drop_dependent(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
+    """Drops keys whose values follow from those of the keys before them, such as two keys that change together."""
+    kept: list[str] = []
+    for key in keys:
+        before, after = (
+            {tuple(format_cell(_get_value(run, k)) for k in chosen) for run in runs} for chosen in (kept, [*kept, key])
+        )
+        kept += [key] if len(after) > len(before) else []
+    return kept
 
 
 def _count_values(runs: Sequence[Run], key: str) -> int:

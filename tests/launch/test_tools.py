@@ -151,6 +151,18 @@ def test_a_picture_has_each_run_at_the_value_of_its_config(tmp_path):
     assert lines == [[[0.1, 1.0], [0.2, 3.0]]]
 
 
+def test_keys_that_change_together_are_one_name_of_a_line(tmp_path):
+    pairs = [('m', 'u'), ('r', 'u'), ('u', 'm')]
+    all_runs = [
+        Run(tmp_path, 'c.py', {'form': form, 'source': source, 'both': [source, target], 'target': target}, {}, 'done')
+        for form in ('x', 'y')
+        for source, target in pairs
+    ]
+    assert table._drop_dependent(all_runs, ['source', 'both', 'target']) == ['source']
+    assert table._drop_dependent(all_runs, ['target', 'source', 'form']) == ['target', 'source', 'form']
+    assert table._drop_dependent(all_runs[:1], ['source']) == []
+
+
 def test_seeds_are_one_row_with_the_mean_and_its_standard_error(tmp_path):
     def make(form, seed, *values, state='done'):
         metrics = dict(zip(('target/accuracy', 'summary/oracle'), values, strict=True))
