@@ -31,6 +31,8 @@ from canon.optim.schedules import Schedule
 
 
 class NadamState(NamedTuple):
+    """Holds the moments of `scale_by_nadam`, and the product of its momenta."""
+
     count: jax.Array
     log_product: jax.Array  # of all momenta beta_1 .. beta_k
     mu: Tree
@@ -38,6 +40,8 @@ class NadamState(NamedTuple):
 
 
 class AdamState(NamedTuple):
+    """Holds the moments of `scale_by_adam`, and the number of updates."""
+
     count: jax.Array
     mu: Tree  # first moment: the average of the gradients, m of the paper
     nu: Tree  # second moment: the average of their squares, v of the paper

@@ -13,14 +13,20 @@ from canon.optim.schedules import Schedule
 
 
 class RssState(NamedTuple):
+    """Holds the sum of squared gradients of `scale_by_rss` (AdaGrad)."""
+
     sum_of_squares: Tree
 
 
 class RmsState(NamedTuple):
+    """Holds the mean of squared gradients of `scale_by_rms` (RMSProp)."""
+
     mean_square: Tree
 
 
 class AdadeltaState(NamedTuple):
+    """Holds the mean squares of gradients and of updates of `scale_by_adadelta`."""
+
     mean_square: Tree  # of the gradients
     mean_square_update: Tree
 

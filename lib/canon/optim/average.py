@@ -29,6 +29,8 @@ from canon.optim.core import (
 
 
 class EmaState(NamedTuple):
+    """Holds the average of `ema`, and the number of updates in it."""
+
     count: jax.Array
     average: Tree
 
@@ -84,6 +86,8 @@ def _average_weight(count: jax.Array, decay: float | jax.Array) -> jax.Array:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LateAverageState:
+    """Holds the average that `average_on_plateau` begins late, and what it has observed."""
+
     count: jax.Array  # int32: parameters in the average; 0 before it begins, when it equals the parameters
     average: Tree
     best: jax.Array  # of all evaluations before the last `patience`

@@ -27,6 +27,8 @@ from canon.optim.core import (
 
 
 class DecayState(NamedTuple):
+    """Holds the weight decay of `add_decayed_weights`."""
+
     HYPERPARAMETERS = ('weight_decay',)
 
     weight_decay: jax.Array  # of the last update

@@ -22,6 +22,8 @@ from canon.optim.schedules import Schedule
 
 
 class TraceState(NamedTuple):
+    """Holds the velocity of `trace`, and its momentum."""
+
     HYPERPARAMETERS = ('momentum',)
 
     momentum: jax.Array  # of the last update

@@ -26,6 +26,8 @@ Rules = Mapping[str, Any] | Sequence[tuple[str, Any]]
 
 
 class PartitionState(NamedTuple):
+    """Holds the state of each group of `partition`, by the name of its rule."""
+
     groups: dict[str, Any]
 
 

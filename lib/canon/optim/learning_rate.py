@@ -14,6 +14,8 @@ from canon.optim.schedules import Schedule
 
 
 class LearningRateState(NamedTuple):
+    """Holds the number of updates and the rate of `scale_by_learning_rate`."""
+
     HYPERPARAMETERS = ('learning_rate',)
 
     count: jax.Array  # int32: updates made

@@ -15,6 +15,8 @@ from canon.optim.schedules import Schedule
 
 
 class LionState(NamedTuple):
+    """Holds the momentum of `scale_by_lion`."""
+
     mu: Tree
 
 

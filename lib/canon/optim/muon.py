@@ -36,6 +36,8 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan et al.: the steepest polyn
 
 
 class MuonState(NamedTuple):
+    """Holds the momentum of `scale_by_muon`."""
+
     mu: Tree
 
 

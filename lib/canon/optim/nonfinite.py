@@ -12,6 +12,8 @@ from canon.optim.core import next_count, zero_count
 
 
 class SkipState(NamedTuple):
+    """Holds the number of updates that `skip_nonfinite` has skipped, and the state of its transform."""
+
     HYPERPARAMETERS = ('skipped_updates',)
 
     skipped_updates: jax.Array  # int32, in total; `hyperparams` reports it, so that it is logged

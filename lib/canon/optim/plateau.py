@@ -18,6 +18,8 @@ from canon.optim.valley import ValleyState
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PlateauState:
+    """Holds what `divide_on_plateau` has observed, and the factor of the rate."""
+
     HYPERPARAMETERS = ('rate_factor',)
 
     rate_factor: jax.Array  # multiplies every update

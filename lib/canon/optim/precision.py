@@ -10,6 +10,8 @@ from canon.optim.core import Tree, check_params, per_leaf, require_params, wide,
 
 
 class MasterState(NamedTuple):
+    """Holds the float32 parameters of `master_weights`, and the state of its transform."""
+
     master: Tree
     inner: Any
 

@@ -12,6 +12,8 @@ from canon.optim.core import next_count, require_params, to_integer, zero_count
 
 
 class RestartState(NamedTuple):
+    """Holds the number of updates of `restart`, and the state of its transform."""
+
     count: jax.Array  # int32: updates made
     inner: Any
 

@@ -26,6 +26,8 @@ from canon.optim.state import hyperparams
 
 
 class ScheduleFreeState(NamedTuple):
+    """Holds the point z of `schedule_free`, the weights of its average, and the state of its transform."""
+
     interpolation: jax.Array  # of the current y
     total_weight: jax.Array
     largest_rate: jax.Array

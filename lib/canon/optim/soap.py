@@ -38,6 +38,8 @@ class Side(NamedTuple):
 
 
 class SoapState(NamedTuple):
+    """Holds the moments of `scale_by_soap`, and the bases in which the second one is kept."""
+
     count: jax.Array
     mu: Tree  # first moment of the gradients, not rotated
     nu: Tree  # second moment of the rotated gradients

@@ -26,6 +26,8 @@ from canon.optim.decay import select_paths
 
 
 class StartingPointState(NamedTuple):
+    """Holds what `add_starting_point_decay` pulls the parameters towards."""
+
     start: Tree  # the parameters before the first update, in at least float32
 
 

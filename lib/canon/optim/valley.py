@@ -29,6 +29,8 @@ SEARCHING, AVERAGING, ENDED = 0, 1, 2
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ValleyState:
+    """Holds the averages of `average_in_valley` (SWAD), and the losses that it has observed."""
+
     average: Tree  # what is evaluated
     segment: Tree  # the mean since the last evaluation
     count: jax.Array  # int32: parameters in it
