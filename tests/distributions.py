@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -41,19 +41,16 @@ def list_extra(extra: str) -> set[str]:
 @cache
 def list_core() -> dict[str, metadata.Distribution]:
     """Returns the installed distributions that `pip install canon-jax` brings: dependencies of dependencies, too."""
-    return _close(read_project()['dependencies'])
-
-
-def _close(requirements: Iterable[str]) -> dict[str, metadata.Distribution]:
-    waiting, closed = [Requirement(text) for text in requirements], {}
+    waiting, seen = [Requirement(text) for text in read_project()['dependencies']], set()
     while waiting:
         requirement = waiting.pop()
-        name = normalise(requirement.name)
-        if name in closed or (requirement.marker and not requirement.marker.evaluate({'extra': ''})):
-            continue
-        closed[name] = metadata.distribution(name)
-        waiting += map(Requirement, closed[name].requires or ())
-    return closed
+        for extra in {'', *requirement.extras}:
+            key = (normalise(requirement.name), extra)
+            if key not in seen:
+                seen.add(key)
+                required = map(Requirement, metadata.requires(requirement.name) or ())
+                waiting += [r for r in required if not r.marker or r.marker.evaluate({'extra': extra})]
+    return {name: metadata.distribution(name) for name, _ in seen}
 
 
 @cache
