@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from canon import data, models, named, weights
+from canon import models, named, plots, weights
 from canon.configuration.nested import apply_form
 from canon.data.detection.object_batches import ObjectPipeline, ObjectSettings, ProposalSettings, describe_objects
+from canon.data.images.videos import open_files
 from canon.tasks import detection as tasks
 from canon.tasks.classification import make_image_input
 from canon.tasks.image_settings import TrainImages, reading_options
@@ -79,13 +81,20 @@ def offline(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def draw_batch(config: ConfigDict, experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draws the images of a batch with their boxes, and with their proposals if there are any."""
+    return {'images': plots.draw_object_batch(batch, experiment.about['class_names'])}
+
+
 def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str) -> Iterator[Prediction]:
-    """Detects the objects of every image of a folder (or of one image), after the transforms of the first evaluator.
+    """Detects the objects of every image of a folder (or of one image, a video or a camera).
+
+    Images go through the transforms of the first evaluator.
 
     See `canon.tasks.detection.predict_files` for what is written.
     """
     transforms, about = make_prediction_transforms(config, experiment.about), experiment.about
-    model, files = (experiment.task.predict, params, mutable), data.image_files.Files(source)
+    model, files = (experiment.task.predict, params, mutable), open_files(source)
     names = about['class_names'], _pictures(config), about.get('category_ids')
     return tasks.predict_files(*model, files, transforms, config.data.batch_size, *names)
 

@@ -9,13 +9,15 @@ from typing import Any
 
 import jax
 import numpy as np
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from canon import data, models, named, weights
+from canon import data, models, named, plots, weights
 from canon.data.detection.object_batches import make_evaluation_batches, make_training_batches
 from canon.data.detection.sized_batches import fill_size
 from canon.data.images.checks import infer_image_shape
 from canon.data.images.geometry import Size
+from canon.data.images.videos import open_files
 from canon.tasks import segmentation as tasks
 from canon.tasks.classification import check_shapes, class_names, make_image_input
 from canon.tasks.image_settings import TrainImages, reading_options
@@ -78,14 +80,19 @@ def offline(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def draw_batch(config: ConfigDict, experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draws the images of a batch next to their label maps."""
+    return {'images': plots.draw_map_batch(batch, experiment.about['class_names'])}
+
+
 def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str) -> Iterator[Prediction]:
-    """Labels every pixel of the images of a folder (or of one image), each in its own size.
+    """Labels every pixel of the images of a folder (or of one image, a video or a camera), in their own size.
 
     Of each image: its label map as a PNG with a palette, the image under the colours of its classes, and a row with the
     share of its pixels that each class has. `config.predict` says how images are resized and padded.
     """
     settings = named.call(tasks.AnySize, config.get('predict', {}), 'predict')
-    files = data.image_files.Files(source)
+    files = open_files(source)
     pixels = (files[i]['image'] for i in range(len(files)))
     label_maps = tasks.segment(experiment.task.predict, params, mutable, pixels, settings)
     return tasks.predict_label_maps(files, label_maps, experiment.about['class_names'])

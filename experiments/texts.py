@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from canon import data, named
 from canon.data.detection.sized_batches import fill_size
 from canon.data.images.checks import infer_image_shape
+from canon.data.images.videos import open_files
 from canon.data.text.labelled import NumberedSource, load_labelled
 from canon.data.text.line_sizes import batch_lines, batch_lines_once
 from canon.errors import UsageError
@@ -45,6 +46,12 @@ SECTIONS = {
 def read_settings(config: ConfigDict) -> TextSettings:
     """Returns config.text."""
     return named.call(TextSettings, config.text, 'text')
+
+
+def read_labels(config: ConfigDict, labels: np.ndarray) -> list[str]:
+    """Returns the texts of labels [B, L], in which 0 fills up."""
+    characters = read_settings(config).alphabet.characters
+    return [''.join(characters[i - 1] for i in row if i) for row in labels]
 
 
 def load_texts(config: ConfigDict, split: str) -> data.Source:
@@ -151,17 +158,19 @@ def predict_files(
 ) -> Iterator[Prediction]:
     """Reads every image of a folder (or one image): file, text and probability of each, and a contact sheet.
 
+    Of a video, or of a camera that is recorded first, a video under captions takes the place of the sheet.
+
     Args:
       config: of the run.
       experiment: as of `experiments.protocol.Predicts`.
       params: as there.
       mutable: as there.
-      path: the folder or the image.
+      path: the folder, the image, the video, or the number of a camera.
       kind: of the evaluators' settings; images go through the transforms of the first one.
       make_decode: from the settings of the first evaluator to how the task's outputs are read.
     """
     settings, transforms = images.first_settings(config, kind)
-    files = data.image_files.Files(path)
+    files = open_files(path)
     batches = data.Once(files, config.data.batch_size, transforms, memory_limit=0).iterate()
     bound = experiment.task, params, mutable, batches, read_settings(config).alphabet
-    return predict_texts(files.paths, read_batches(*bound, *make_decode(settings)))
+    return predict_texts(files, read_batches(*bound, *make_decode(settings)))

@@ -34,6 +34,50 @@ def save_content(content: Any, path: str | Path) -> None:
         part.unlink(missing_ok=True)
 
 
+class VideoWriter:
+    """Writes an MP4 frame by frame, so that a long video does not fill the memory.
+
+    with VideoWriter('out.mp4', 30) as writer:
+        writer.append(picture)
+    """
+
+    def __init__(self, path: str | Path, frame_rate: float):
+        self._path, self._frame_rate = path, frame_rate
+        self._writer: Any = None
+        self._size: tuple[int, int] | None = None
+
+    def __enter__(self) -> 'VideoWriter':
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def append(self, picture: Any) -> None:
+        """Adds a frame: an image uint8 [H, W, 3] or a figure. Frames after the first are resized to its size."""
+        import imageio.v2 as imageio
+        from PIL import Image
+
+        frame = Image.fromarray(_rasterise(picture) if hasattr(picture, 'savefig') else picture).convert('RGB')
+        self._size = self._size or frame.size
+        if frame.size != self._size:
+            frame = frame.resize(self._size)
+        if self._writer is None:  # codecs need even sides
+            self._writer = imageio.get_writer(self._path, fps=self._frame_rate, macro_block_size=2)
+        self._writer.append_data(np.asarray(frame))
+
+
+def _rasterise(figure: Any) -> np.ndarray:
+    """Returns a figure as pixels uint8 [H, W, 4]."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    _show_ideographs(figure)
+    figure.set_dpi(_DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())
+
+
 def _write(content: Any, path: Path, name: str) -> None:
     if isinstance(content, str):
         path.write_bytes(content.encode(errors='surrogateescape'))  # bytes: line ends stay as they are

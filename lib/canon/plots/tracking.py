@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from canon.plots.bars import style_axes
+from canon.plots.saving import VideoWriter
 
 _NUM_COLOURS = 20
 _GROUND = 232  # level of a canvas without a picture
@@ -88,11 +89,9 @@ class TrackVideo:
     def save(self, path: Any) -> None:
         """Writes the file. An MP4 is written frame by frame, so that a long sequence does not fill the memory."""
         if str(path).endswith('.mp4'):
-            import imageio.v2 as imageio
-
-            with imageio.get_writer(path, fps=self.frame_rate, macro_block_size=2) as writer:
+            with VideoWriter(path, self.frame_rate) as writer:
                 for frame in self.render():
-                    writer.append_data(frame)  # ty: ignore[missing-attribute]
+                    writer.append(frame)
             return
         pictures = [Image.fromarray(frame) for frame in self.render()]
         # One palette for all frames, so that the ground does not flicker and compresses.

@@ -242,6 +242,7 @@ def volume_scene(
     points: Sequence[Sequence[float]],
     level: float = 0.5,
     modes: Sequence[str] = tuple(MODES),
+    samples: float = 2.0,
 ) -> Scene:
     """Makes the scene of a volume.
 
@@ -251,8 +252,9 @@ def volume_scene(
       points: control points of its transfer function.
       level: of its iso-surface.
       modes: of `canon.rendering.volumes.MODES`.
+      samples: per voxel along the longest side.
     """
-    count = 2 * max(values.shape)  # two samples per voxel along the longest side
+    count = round(samples * max(values.shape))
 
     @partial(jax.jit, static_argnames='mode')
     def trace(values, half, batch, shown, mode):
@@ -271,7 +273,7 @@ def volume_scene(
         pose,
         np.zeros(3),
         np.array([0.0, 0.0, 1.0]),
-        (0.0, 8 * distance),
+        (0.0, 5 * distance),
         (-box, box),
         tuple(tuple(point) for point in points),
         level,

@@ -13,6 +13,7 @@ A generator yields a `Prediction` per input, and perhaps one for all of them (`p
 from __future__ import annotations
 
 import csv
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,11 +21,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from canon import plots
+from canon.data.images.videos import VideoFiles
 from canon.errors import UsageError
+from canon.plots.saving import VideoWriter
 
 TABLE = 'predictions.csv'
 SHEET = 64  # images on a contact sheet
 _LISTED = 6  # files that the summary names
+_FRAME_RATE = 20.0  # of a video that does not state its own
 
 
 class Prediction(NamedTuple):
@@ -95,6 +99,32 @@ def predict_images(
             sheet.append((image, title))
     images, titles = zip(*sheet, strict=True)
     yield Prediction(files={'predictions.png': draw(np.stack(images), titles)}, text=summarise(count))
+
+
+def join_frames(predictions: Iterable[Prediction], files: Any, ending: str) -> Iterator[Prediction]:
+    """Yields the predictions of the frames of a video with one annotated video, NAME.mp4, in place of their pictures.
+
+    Predictions of other files are passed on as they are.
+
+    Args:
+      predictions: of the frames, in order.
+      files: `VideoFiles`, or another source of images.
+      ending: of the names of the pictures that become frames; other files of a frame are left out.
+    """
+    if not isinstance(files, VideoFiles):
+        yield from predictions
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path, names = Path(folder) / 'frames.mp4', {frame.stem for frame in files.paths}
+        with VideoWriter(path, files.frame_rate or _FRAME_RATE) as writer:
+            for prediction in predictions:
+                for name, picture in prediction.files.items():
+                    if name.endswith(ending):
+                        writer.append(picture)
+                # A frame's own files begin with its number; a table of all frames does not.
+                rest = {n: content for n, content in prediction.files.items() if Path(n).name[:6] not in names}
+                yield prediction._replace(files=rest)
+        yield Prediction(files={f'{files.name}.mp4': path.read_bytes()})
 
 
 class _Table:

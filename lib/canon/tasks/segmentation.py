@@ -30,7 +30,7 @@ from canon.errors import CanonError, UsageError
 from canon.metrics.segmentation import VOID, class_iu, count_pixels, score_segmentation
 from canon.tasks.classification import apply_in_training, apply_network, init_network
 from canon.tasks.image_settings import HeldOutImages
-from canon.tasks.predictions import Prediction
+from canon.tasks.predictions import Prediction, join_frames
 from canon.train import Evaluator, Task
 
 _SAMPLES = 8  # images in a figure
@@ -327,11 +327,17 @@ def segment(
 def predict_label_maps(files: Any, label_maps: Iterable[np.ndarray], names: Sequence[str]) -> Iterator[Prediction]:
     """Yields predictions of image files: label maps as PNGs with a palette, overlays, and the classes' shares.
 
+    The overlays of a video's frames are joined to one video.
+
     Args:
-      files: `canon.data.image_files.Files`.
+      files: `canon.data.image_files.Files`, or the frames of a video.
       label_maps: of each file, of `segment`.
       names: of the classes.
     """
+    return join_frames(_predict_each(files, label_maps, names), files, '_overlay.png')
+
+
+def _predict_each(files: Any, label_maps: Iterable[np.ndarray], names: Sequence[str]) -> Iterator[Prediction]:
     root = Path(os.path.commonpath([path.parent for path in files.paths]))
     for number, (path, labels) in enumerate(zip(files.paths, label_maps, strict=True)):
         shares = np.bincount(labels.ravel(), minlength=len(names)) / labels.size

@@ -15,11 +15,12 @@ import numpy as np
 
 from canon import backend, named, plots
 from canon.data import Once, Transform, image_files
+from canon.data.images.videos import VideoFiles
 from canon.data.pipeline.source import Example
 from canon.data.transforms import record_placement
 from canon.metrics import Rows, detection
 from canon.tasks.detection.evaluation import Predict
-from canon.tasks.predictions import Prediction
+from canon.tasks.predictions import Prediction, join_frames
 
 # What `predict` of some detector reads of a batch: the last two tell where the images are on their canvases.
 INPUTS = ('image', 'proposals', 'proposals_valid', 'placement', 'original_size')
@@ -124,7 +125,7 @@ def predict_files(
     predict: Predict,
     params: Any,
     mutable: Any,
-    files: image_files.Files,
+    files: image_files.Files | VideoFiles,
     transforms: Sequence[Transform],
     batch_size: int,
     names: Sequence[str],
@@ -133,19 +134,36 @@ def predict_files(
 ) -> Iterator[Prediction]:
     """Yields predictions of image files: pictures with boxes, rows of a table, and COCO's result JSON at last.
 
+    The pictures of a video's frames are joined to one video.
+
     A row has the file, its image_id as of `number_images`, and what `ImageDetections.list_rows` gives.
 
     Args:
       predict: as `Task.predict` of a detector.
       params: its first argument.
       mutable: its second.
-      files: the images.
+      files: the images, or the frames of a video.
       transforms: of an evaluator, which give all images one size.
       batch_size: images per call of `predict`.
       names: of the classes.
       settings: of the pictures.
       category_ids: COCO's id of each class; None counts from 1.
     """
+    named_files = (files, transforms, batch_size, names, settings, category_ids)
+    return join_frames(_predict_each(predict, params, mutable, *named_files), files, '_boxes.png')
+
+
+def _predict_each(
+    predict: Predict,
+    params: Any,
+    mutable: Any,
+    files: Any,
+    transforms: Sequence[Transform],
+    batch_size: int,
+    names: Sequence[str],
+    settings: PictureSettings,
+    category_ids: Sequence[int] | None,
+) -> Iterator[Prediction]:
     decoded = _DecodedFiles(files)
     # The sizes of the files are recorded before the transforms: boxes are mapped back to them. Nothing is read ahead
     # (threads=0), so that the pixels of one batch of files are in memory at a time, whatever their sizes.
@@ -170,7 +188,7 @@ def predict_files(
 class _DecodedFiles:
     """A source that keeps the pixels of every file it has decoded until they are taken, to be drawn."""
 
-    def __init__(self, files: image_files.Files):
+    def __init__(self, files: image_files.Files | VideoFiles):
         self.files, self.info = files, files.info
         self._pixels: dict[int, np.ndarray] = {}
 

@@ -22,13 +22,15 @@ import numpy as np
 
 from canon import backend, losses, metrics, plots
 from canon.data.images.colour import LUMA
+from canon.data.images.videos import VideoFiles
 from canon.data.text.alphabets import ALPHANUMERIC, Alphabet
 from canon.errors import UsageError
 from canon.named import Count, Positive, Range
 from canon.ops.ctc import Readings, best_path, prefix_beam_search
+from canon.plots.text import draw_caption
 from canon.tasks.classification import apply_in_training, init_network
 from canon.tasks.image_settings import HeldOutImages
-from canon.tasks.predictions import Prediction, predict_images
+from canon.tasks.predictions import Prediction, join_frames, predict_images
 from canon.tasks.samples import empty_title, select_samples
 from canon.tasks.text.lexicon_reading import AnyLexiconReader, read_with_lexicon
 from canon.train import Evaluator, Task
@@ -247,18 +249,32 @@ def read_batches(
         ]
 
 
-def predict_texts(paths: Iterable[Any], readings: Iterable[list[Reading]]) -> Iterator[Prediction]:
-    """Yields the text of each image file with its probability, and at last a contact sheet.
+def predict_texts(files: Any, readings: Iterable[list[Reading]]) -> Iterator[Prediction]:
+    """Yields the text of each image file with its probability, and at last a contact sheet; of a video, a video.
 
-    readings: of `read_batches`, in the order of the paths.
+    Args:
+      files: `canon.data.image_files.Files`, or the frames of a video.
+      readings: of `read_batches`, in the order of the files.
     """
+    if isinstance(files, VideoFiles):
+        return join_frames(_caption_frames(files, readings), files, '_text.png')
 
     def rows():
-        for path, (image, _, text, probability) in zip(paths, itertools.chain.from_iterable(readings), strict=True):
+        for path, (image, _, text, probability) in zip(
+            files.paths, itertools.chain.from_iterable(readings), strict=True
+        ):
             row = {'file': str(path), 'text': text, 'probability': f'{probability:.4f}'}
             yield row, image, f'{text} {probability:.2f}'
 
     return predict_images(rows(), plots.draw_text_images)
+
+
+def _caption_frames(files: VideoFiles, readings: Iterable[list[Reading]]) -> Iterator[Prediction]:
+    """Yields the text of each frame, with the frame above what was read of it."""
+    for number, (_, _, text, probability) in enumerate(itertools.chain.from_iterable(readings)):
+        path, caption = files.paths[number], f'{text} {probability:.2f}'
+        row = {'file': str(path), 'text': text, 'probability': f'{probability:.4f}'}
+        yield Prediction(row, {f'{path.stem}_text.png': draw_caption(files.read(number), caption)})
 
 
 def _frame_counts(logits: jax.Array) -> jax.Array:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from canon.data.images import image_files
+from canon.data.images.videos import SUFFIXES, VideoFiles, is_camera
 from canon.data.text import text_files
 from canon.data.tracking import (
     SequenceInfo,
@@ -24,7 +23,7 @@ from canon.errors import UsageError
 from canon.tasks.tracking.evaluation import TrackingEvaluation, make_video, write_results
 
 _MIN_SIDE = 320  # pixels of the shorter side of a video that is written
-_VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.gif')
+_VIDEOS = (*SUFFIXES, '.gif')  # of an animation; elsewhere a GIF is a picture
 
 
 def read_user_sequence(source: str) -> TrackSequence:
@@ -32,14 +31,16 @@ def read_user_sequence(source: str) -> TrackSequence:
 
     Args:
       source: a folder with det/det.txt or det.txt (and img1/ for pictures), a file of MOTChallenge's detections, a
-        folder of frames in the order of their names, or a video file.
+        folder of frames in the order of their names, a video file, or the number of a camera.
 
     Raises:
       UsageError: it is none of these, or the video cannot be read.
     """
+    if is_camera(source):
+        return _read_frames(VideoFiles.record(int(source)))
     path = text_files.expand_path(source)
     if path.is_file() and path.suffix.lower() in _VIDEOS:
-        return _read_video(path)
+        return _read_frames(VideoFiles(path))
     if path.is_file() and path.suffix.lower() == '.txt':
         return _read_detections(path)
     if not path.is_dir():
@@ -80,33 +81,6 @@ class _ResultFile(NamedTuple):
             Path(path).write_bytes(written.read_bytes())
 
 
-class _VideoFrames:
-    """Reads frames of a video by number, one at a time: in order, as they are asked for in tracking and drawing.
-
-    An earlier frame than the last one begins the video again.
-    """
-
-    def __init__(self, path: Path):
-        self._path, self._next, self._frames = path, 0, iter(())
-
-    def __call__(self, index: int) -> np.ndarray:
-        if index < self._next or self._next == 0:
-            self._frames, self._next = iterate_frames(self._path), 0
-        for frame in self._frames:
-            self._next += 1
-            if self._next > index:
-                return frame
-        raise IndexError(f'{self._path} has {self._next} frames, and no frame {index}')
-
-
-def iterate_frames(path: Path) -> Iterator[np.ndarray]:
-    """Yields the frames of a video, uint8 [H, W, 3], as they are decoded."""
-    import imageio.v3 as imageio
-
-    for frame in imageio.imiter(path):
-        yield np.asarray(frame)[..., :3]
-
-
 def _read_detections(path: Path) -> TrackSequence:
     """Reads a file of MOTChallenge's detections alone: without pictures, as long as its last frame."""
     table = read_mot_detections(path)
@@ -115,19 +89,5 @@ def _read_detections(path: Path) -> TrackSequence:
     return TrackSequence(SequenceInfo(path.stem, int(table.frames[-1]) + 1), detections=table)
 
 
-def _read_video(path: Path) -> TrackSequence:
-    import imageio.v3 as imageio
-
-    try:
-        about = imageio.immeta(path)
-        # Containers state their length not at all or wrongly, so all frames are decoded once.
-        sizes = [frame.shape[:2] for frame in iterate_frames(path)]
-    except Exception as error:  # imageio raises many kinds, by format and by what is installed
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(
-            f'{path} cannot be read as a video ({reason}); install imageio-ffmpeg, or give a folder of its frames'
-        ) from error
-    if not sizes:
-        raise UsageError(f'{path} has no frames')
-    rate = about.get('fps') or (1000 / about['duration'] if about.get('duration') else None)
-    return TrackSequence(SequenceInfo(path.stem, len(sizes), rate, *sizes[0]), frames=_VideoFrames(path))
+def _read_frames(video: VideoFiles) -> TrackSequence:
+    return TrackSequence(SequenceInfo(video.name, len(video), video.frame_rate, *video.size), frames=video.read)
