@@ -47,7 +47,9 @@ def in_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('page', with_programs())
-def test_its_programs_run(page, in_folder):
+def test_its_programs_run(page, in_folder, monkeypatch):
+    # The figures of evaluators have tests of their own, and would take most of the time.
+    monkeypatch.setattr('canon.train.loop.draw_figures', lambda *args: None)
     with quick_programs():
         run_page(page, in_folder)
 
