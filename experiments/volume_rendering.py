@@ -14,7 +14,7 @@ from canon.data.scenes import traced, volumes
 from canon.errors import UsageError
 from canon.named import Count
 from canon.rendering.interactive import Scene, volume_scene
-from canon.rendering.volumes import RayCastingSettings, table_to_points
+from canon.rendering.volumes import MODES, RayCastingSettings, table_to_points
 from canon.tasks.predictions import Prediction
 from canon.tasks.volume_rendering import (
     HeldOutViews,
@@ -101,7 +101,9 @@ def show(config: ConfigDict, experiment: Experiment, params, mutable, source: st
     else:
         half = truth.half
     points = table_to_points(table) if 'table' in params else truth.settings.table
-    return volume_scene(np.clip(values, 0, 1), half, points)
+    mode = truth.settings.mode  # the one that was learnt is shown first
+    modes = (mode, *(other for other in MODES if other != mode))
+    return volume_scene(np.clip(values, 0, 1), half, points, modes=modes)
 
 
 def _settings(config: ConfigDict) -> RayCastingSettings:

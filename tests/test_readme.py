@@ -11,7 +11,7 @@ import pytest
 
 # What needs a network, a cluster, an accelerator, somebody's photos, or is done by .ci/run: --dry must print it.
 ELSEWHERE = re.compile(
-    r'launch\.sh (test|ledger|slurm|tpu|prepare mnist)|--engine=slurm|CANON_EXTRAS|~/photos|name=mnist'
+    r'launch\.sh (test|ledger|slurm|tpu|watch|prepare mnist)|--engine=slurm|CANON_EXTRAS|~/photos|name=mnist'
 )
 
 
