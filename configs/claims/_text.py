@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from configs.text_recognition import crnn_rendered
+from configs.text_recognition._lines import muon
 
 REAL = {  # photographs with IMG/ and label/, which are read if the command line gives their paths
     'iiit5k': dict(data='word_folder', source=dict(path=placeholder(str))),
@@ -42,7 +43,8 @@ def claim(
         config.data.batch_size, config.model = 32, small.model
         config.data.evals.test.split = 'test[:500]'
         config.data.benchmarks.sets = {**sets, **REAL}
-        config.run.update(steps=f'{steps} steps', log_every='5%', log=())
+        config.tx = muon()
+        config.run.update(steps=f'{steps} steps', log_every='5%', tensorboard=False)
         config.run.evals = dict(test=dict(every='50%'), benchmarks=dict(every='100%'))
         config.run.checkpoint.every = '50%'
         config.target = dict(metric=metric, at_least=at_least, ci=False)

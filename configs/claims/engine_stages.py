@@ -36,7 +36,7 @@ def get_config(arg: str = ''):
     return claim(
         dict(stages=dict(chain=STAGES), **mixed),
         dict(drawn=dict(data='rendered_words', split='test[:1000]', source=rendered(**mixed))),
-        steps=600 if arg == 'smoke' else 2000,
+        steps=600 if arg == 'smoke' else 1500,
         metric='benchmarks/drawn/word_accuracy_36',
         at_least=0.02 if arg == 'smoke' else 0.2,
     )

@@ -38,7 +38,7 @@ def get_config(arg: str = ''):
                 source=rendered(words=STREET_WORDS, fonts=OTHER_FONTS),
             )
         ),
-        steps=600 if arg == 'smoke' else 2000,
+        steps=600 if arg == 'smoke' else 1500,
         metric='benchmarks/stand_in/word_accuracy_36',
         at_least=0.02 if arg == 'smoke' else 0.2,
     )
