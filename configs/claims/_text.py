@@ -44,7 +44,7 @@ def claim(
         config.data.evals.test.split = 'test[:500]'
         config.data.benchmarks.sets = {**sets, **REAL}
         config.tx = muon()
-        config.run.update(steps=f'{steps} steps', log_every='5%', tensorboard=False)
+        config.run.update(steps=f'{steps} steps', log_every='5%', log=())
         config.run.evals = dict(test=dict(every='50%'), benchmarks=dict(every='100%'))
         config.run.checkpoint.every = '50%'
         config.target = dict(metric=metric, at_least=at_least, ci=False)
