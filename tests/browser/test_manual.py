@@ -47,8 +47,9 @@ def test_search_finds_pages_and_pictures_load(site, browser, serve):
     browser.get(f'{address}/index.html')
     broken = 'return [...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.src)'
     WebDriverWait(browser, 60).until(lambda driver: driver.execute_script(broken) == [])
-    browser.find_element(By.CSS_SELECTOR, 'label.md-header__button[for="__search"], .md-search__form').click()
-    browser.find_element(By.CSS_SELECTOR, '.md-search__input').send_keys('schedule_free')
+    field = browser.find_element(By.CSS_SELECTOR, '.md-search__input')
+    field.click()
+    field.send_keys('schedule_free')
     results = WebDriverWait(browser, 60).until(
         lambda driver: driver.find_elements(By.CSS_SELECTOR, '.md-search-result__item a')
     )
