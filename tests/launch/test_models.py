@@ -1,12 +1,14 @@
 """`canon.models.tabulate` against what is published, and against receptive fields that others computed."""
 
 import pkgutil
+import re
 
 import pytest
 
 from canon import models
 from canon.errors import UsageError
-from launch.models import main, other_networks
+from launch.models import list_others, main, other_cells
+from launch.network_inputs import INPUTS, count_network
 
 # Araujo, Norris, Sim 2019, "Computing receptive fields of convolutional neural networks", Table 1.
 FIELDS = {
@@ -83,11 +85,42 @@ def test_an_unknown_network_is_refused():
         list(models.tabulate('resnt'))
 
 
-def test_networks_of_other_data_are_listed_by_name(capsys):
-    """Every module of `canon.models` is either in the table or in the list."""
-    listed = {name.partition('.')[0] for name in other_networks()}
-    tabled = {row['name'].partition('.')[0] for row in models.list_citations()}
+def test_every_network_is_counted_or_cited_and_on_the_page(root):
+    """One list: functions of `canon.models`, the inputs at which they are counted, and docs/networks.md."""
+    assert set(list_others()) == set(INPUTS)
+    cited = {row['name'] for row in models.list_citations()}
     modules = {entry.name for entry in pkgutil.iter_modules(models.__path__)} - {'protocols'}  # which are types
-    assert listed | tabled == modules
-    assert main(['transformer']) == 0
-    assert '  transformer.base(vocab, source_vocab=None, dropout=0.1' in capsys.readouterr().out
+    assert {name.partition('.')[0] for name in {*INPUTS, *cited}} == modules
+    page = (root / 'docs/networks.md').read_text()
+    on_page = set(re.findall(r'^\| (\w+\.\w+)', page.partition('## Stages of the backbones')[0], re.MULTILINE))
+    assert on_page == {*INPUTS, *cited}
+
+
+@pytest.mark.parametrize('name', ['igr.igr', 'nerf.nerf', 'pair_affinity.pair_affinity', 'rnn_lm.language_model'])
+def test_a_network_of_other_data_is_counted_as_the_page_says(root, name):
+    assert f'| {" | ".join(other_cells(name))} |' in (root / 'docs/networks.md').read_text()
+
+
+@pytest.mark.slow
+def test_every_network_of_other_data_is_counted_as_the_page_says(root):
+    page = (root / 'docs/networks.md').read_text()
+    assert [name for name in INPUTS if f'| {" | ".join(other_cells(name))} |' not in page] == []
+
+
+def test_multiply_adds_of_loops():
+    """An LSTM layer has (inputs + hidden) x 4 hidden products per token, in a scan over tokens; the logits follow."""
+    costs = count_network('rnn_lm.language_model')
+    assert costs.multiply_adds == 35 * (2 * 4 * 200 * (200 + 200) + 200 * 10_000)
+    # NeRF: 63 -> 256, four layers, the skip's 63 + 256, two more, density and feature, then the colour's two layers.
+    assert count_network('nerf.nerf').multiply_adds == (
+        63 * 256 + 6 * 256 * 256 + (256 + 63) * 256 + 256 + 256 * 256 + (256 + 27) * 128 + 128 * 3
+    )
+
+
+def test_the_table_of_other_networks_is_printed(capsys):
+    assert main(['igr']) == 0
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split()[:3] == ['network', 'parameters', 'M']
+    assert row.split()[:3] == ['igr.igr', '1,839,614', '1.836']
+    with pytest.raises(UsageError, match="no network is called 'igx'"):
+        main(['igx'])

@@ -34,6 +34,13 @@ class NetworkTrace(NamedTuple):
     stride: Pair
 
 
+class Costs(NamedTuple):
+    """The costs of a network: values in the collection 'params'; multiply-adds of its convolutions and products."""
+
+    parameters: int
+    multiply_adds: int
+
+
 class StageTrace(NamedTuple):
     """One stage of a backbone: what a detector or a segmentation network has to know of it.
 
@@ -84,6 +91,45 @@ def trace_network(model: Any, size: int | Pair, channels: int = 3) -> NetworkTra
     last = max(maps, default=Field())  # the deepest of the maps that lead to the logits
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables.get('params', {})))
     return NetworkTrace(parameters, walk.multiply_adds, last.extent, last.stride)
+
+
+def count_costs(model: Any, *inputs: Any, **arguments: Any) -> Costs:
+    """Counts the parameters and multiply-adds of any network at evaluation, loops of a fixed length included.
+
+    >>> from canon import models
+    >>> count_costs(models.make_model('igr.igr'), jax.ShapeDtypeStruct((1, 3), np.float32)).parameters
+    1839614
+
+    Args:
+      model: a linen module.
+      *inputs: what it is called with, arrays or `jax.ShapeDtypeStruct`s.
+      **arguments: further arguments, which are not traced.
+
+    Raises:
+      CanonError: the network has a loop whose length depends on values.
+    """
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    with backend.forms('plain'):
+        variables = jax.eval_shape(lambda key, *x: model.init(key, *x, **arguments), key, *inputs)
+        closed = jax.make_jaxpr(lambda variables, *x: model.apply(variables, *x, **arguments))(variables, *inputs)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables.get('params', {})))
+    return Costs(parameters, _count_products(closed.jaxpr))
+
+
+def _count_products(jaxpr: Any) -> int:
+    """Counts the multiply-adds of a program: of a scan, those of its body per step; of a choice, the dearest case."""
+    total = 0
+    for equation in jaxpr.eqns:
+        name, inner = equation.primitive.name, list(_inner(equation.params))
+        if name == 'while' and any(map(_count_products, inner)):
+            raise CanonError("a 'while' of unknown length is not counted; write the network without it")
+        if name == 'cond':
+            total += max(_count_products(branch.jaxpr) for branch in equation.params['branches'])
+        elif inner:
+            total += _count_products(inner[0]) * equation.params.get('length', 1)
+        else:
+            total += _multiply_adds(equation)
+    return total
 
 
 def trace_stages(model: Any, size: int | Pair = 224, channels: int = 3) -> dict[str, StageTrace]:
