@@ -8,6 +8,7 @@ import textwrap
 import griffe
 
 DOCTEST = re.compile(r'^( *>>> .*(?:\n *\S.*)*)', re.MULTILINE)  # to the next empty line
+FIELD = re.compile(r'^(\w+(?:, \w+)*): +(?=\S)', re.MULTILINE)
 
 
 class Docstrings(griffe.Extension):
@@ -31,10 +32,23 @@ def to_markdown(docstring: str) -> str:
             # Not indented, so that it is not read as part of the list of arguments before it.
             lines += ['```pycon', *textwrap.dedent(part).splitlines(), '```']
             continue
-        for line in part.splitlines():
+        for line in list_fields(part).splitlines():
             in_code = line.startswith('    ') and (in_code or not lines or not lines[-1].strip())
             lines.append(line if in_code else escape(line))
     return '\n'.join(lines)
+
+
+def list_fields(text: str) -> str:
+    """Turns paragraphs of lines `name: text`, which describe the fields of a class, into lists."""
+    paragraphs = text.split('\n\n')
+    for i, paragraph in enumerate(paragraphs):
+        if FIELD.match(paragraph) and len(FIELD.findall(paragraph)) > 1:
+            items = (
+                FIELD.sub(r'- `\1`: ', line) if FIELD.match(line) else f'  {line.strip()}'
+                for line in paragraph.splitlines()
+            )
+            paragraphs[i] = '\n'.join(items)
+    return '\n\n'.join(paragraphs)
 
 
 def escape(line: str) -> str:

@@ -54,3 +54,6 @@ def test_docstrings_show_as_they_are_written():
     assert to_markdown('Args:\n  **arguments: of <name>.') == 'Args:\n  **arguments: of &lt;name>.'
     assert to_markdown('Sums.\n\n    >>> a[0] * 2\n    4') == 'Sums.\n\n```pycon\n>>> a[0] * 2\n4\n```'
     assert to_markdown('Code:\n\n    x = a * [1]\n\nEnd *') == 'Code:\n\n    x = a * [1]\n\nEnd \\*'
+    fields = 'Holds a batch.\n\nx, y: the pair,\n    in pixels.\nn:    its size.'
+    assert to_markdown(fields) == 'Holds a batch.\n\n- `x, y`: the pair,\n  in pixels.\n- `n`: its size.'
+    assert to_markdown('Note: one line.\nOf a text.') == 'Note: one line.\nOf a text.'
