@@ -26,7 +26,7 @@ help() {
   export CONFIG [FLAGS]   a trained model as StableHLO          --output=DIR
   replay CONFIG --step=N  repeat one step and show it by parameter
   data CONFIG [FLAGS]     draw training batches, and list their keys  --batches=N --stage= --output=DIR
-  models [FILTER]         every network: parameters, multiply-adds, receptive field, published accuracy
+  models [FILTER]         every network: parameters, multiply-adds, published figures
   sweep CONFIG [FLAGS]    the points of its sweep(), and lists   --config.seed=0,1,2 --jobs=N --engine=local|slurm|print
   table DIR [FLAGS]       table and figure of the runs below DIR  --metric= --sort= --mean
   compare DIR... [FLAGS]  one page of several runs: curves, settings, pictures  --output=FILE --metric=
@@ -40,6 +40,7 @@ help() {
   test [--all] [PYTEST]   the fast tests, or all of them, in two processes     PATH...: only these
   lint                    ruff, ruff format, ty
   pins [--upgrade]        update requirements.txt
+  completion SHELL        completion for bash or zsh: eval "$(./launch.sh completion bash)"
   help [VERB]             this page, or VERB --help
 
 CONFIG is a file, or FILE:ARG such as configs/classification/lenet_digits.py:smoke
@@ -95,6 +96,16 @@ Updates requirements.txt after a change of pyproject.toml; --upgrade takes the n
     ./launch.sh pins --upgrade
 
 OPTIONS go to uv pip compile.
+END
+      ;;
+    completion)
+      cat <<'END'
+usage: ./launch.sh completion bash|zsh
+
+Prints the completion of verbs, configs, their arguments, flags and keys, for ~/.bashrc or ~/.zshrc:
+
+    eval "$(./launch.sh completion bash)"
+    eval "$(./launch.sh completion zsh)"
 END
       ;;
   esac
@@ -272,7 +283,7 @@ for word in "$@"; do
   [[ $word != -- ]] || break
   [[ $word != -h && $word != --help ]] || help_requested=yes
 done
-[[ ! $help_requested ]] || case $verb in tpu | test | lint | pins) usage "$verb" && exit ;; esac
+[[ ! $help_requested ]] || case $verb in tpu | test | lint | pins | completion) usage "$verb" && exit ;; esac
 
 main() { # MODE [CONFIG] FLAG...: --workdir=DIR may replace the config
   local words=()
@@ -365,6 +376,13 @@ case $verb in
     prepare "$venv" $(extras)
     go "$venv/bin/python" -m uv pip compile -q --universal --no-header --no-annotate --all-extras -p 3.11 \
       pyproject.toml -o requirements.txt "$@"
+    ;;
+
+  completion)
+    [[ ${1-} == bash || ${1-} == zsh ]] || fail 2 'completion needs a shell: ./launch.sh completion bash|zsh'
+    interpreter=python3
+    [[ ! -x $venv/bin/python ]] || interpreter=$(cd "$venv/bin" && echo "$PWD/python")
+    sed "s|@PYTHON@|$(printf '%q' "$interpreter")|; s|@ROOT@|$(printf '%q' "$PWD")|" "launch/completion.$1"
     ;;
 
   help)
