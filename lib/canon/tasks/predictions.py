@@ -24,6 +24,7 @@ from canon import plots
 from canon.data.images.videos import VideoFiles
 from canon.errors import UsageError
 from canon.plots.saving import VideoWriter
+from canon.progress import make_bar
 
 TABLE = 'predictions.csv'
 SHEET = 64  # images on a contact sheet
@@ -46,7 +47,7 @@ class Prediction(NamedTuple):
     text: str = ''
 
 
-def write_predictions(predictions: Iterable[Prediction], output: str | Path) -> str:
+def write_predictions(predictions: Iterable[Prediction], output: str | Path, total: int | None = None) -> str:
     """Writes predictions into a folder as they come and prints their texts.
 
     Each row is in the table before the next prediction is computed, so that an interrupted command leaves what it has
@@ -55,6 +56,7 @@ def write_predictions(predictions: Iterable[Prediction], output: str | Path) -> 
     Args:
       predictions: often a generator, which may raise `UsageError` for an input that it cannot read.
       output: the folder.
+      total: predictions that are expected, for the live line on a terminal.
 
     Returns:
       a line that says what was written and where.
@@ -64,6 +66,7 @@ def write_predictions(predictions: Iterable[Prediction], output: str | Path) -> 
     """
     folder, table = Path(output), _Table(Path(output) / TABLE)
     names: dict[str, None] = {}
+    bar = make_bar(total, 'prediction', 'inputs')
     try:
         for prediction in predictions:
             if prediction.row:
@@ -73,8 +76,11 @@ def write_predictions(predictions: Iterable[Prediction], output: str | Path) -> 
                 plots.save_content(content, folder / name)
                 names[name] = None
             if prediction.text:
+                bar.clear()
                 print(prediction.text, flush=True)
+            bar.update()
     finally:
+        bar.close()
         table.close()
     return _summary(table, folder, list(names))
 

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from canon.errors import CanonError, UsageError
+from canon.progress import make_bar
 from canon.train import shard
 from canon.train.evaluation import Interrupted
 from canon.train.guard import Stopper
@@ -30,17 +31,19 @@ _SECONDS_BETWEEN_LINES = 10.0
 class Artefacts:
     """The files that a stage computes, below `artefacts/` in its folder."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None], is_stopping: Callable[[], bool]):
+    def __init__(self, folder: Path, say: Callable[[str], None], is_stopping: Callable[[], bool], quiet: bool = False):
         """Makes an empty or partly filled folder.
 
         Args:
           folder: the folder of the artefacts.
           say: shows a line of text.
           is_stopping: whether the computation is to end.
+          quiet: shows no live line, which otherwise takes the place of lines on a terminal.
         """
         self.folder = folder
         self._say, self._is_stopping = say, is_stopping
-        self._name, self._shown = '', time.monotonic()
+        self._name, self._shown, self._quiet = '', time.monotonic(), quiet
+        self._bar = None
 
     def compute(self, name: str, write: Callable[[Path], Any]) -> Path:
         """Returns the path of an artefact, which is computed unless an earlier call has done it.
@@ -64,12 +67,18 @@ class Artefacts:
         self._name, began = name, time.perf_counter()
         self._say(f'computing {name} ...')
         write(part / name)
+        self._close_bar()
         if not (part / name).exists():
             raise CanonError(f'{path}: nothing was written')
         os.replace(part / name, path)  # atomic, because both are on one file system
         shutil.rmtree(part, ignore_errors=True)
         self._say(f'computed {name} in {time.perf_counter() - began:.1f} s')
         return path
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
     def require_space(self, needed: int, what: str) -> None:
         """Raises CanonError unless the disk has room for so many bytes of `what`: before hours of work, not after."""
@@ -85,10 +94,16 @@ class Artefacts:
         return next(path for path in (self.folder.absolute(), *self.folder.absolute().parents) if path.exists())
 
     def report(self, done: int, total: int) -> None:
-        """Shows progress, at most every ten seconds; raises Interrupted if the run is to stop."""
+        """Shows progress, on a pipe at most every ten seconds; raises Interrupted if the run is to stop."""
         if self._is_stopping():
             raise Interrupted
-        if time.monotonic() - self._shown > _SECONDS_BETWEEN_LINES:
+        if self._bar is None or done < self._bar.n or total != self._bar.total:  # the first report of a loop
+            self._close_bar()
+            self._bar = make_bar(total, self._name, 'parts', start=done, quiet=self._quiet)
+        self._bar.update(done - self._bar.n)
+        if done >= total:
+            self._close_bar()
+        elif self._bar.disable and time.monotonic() - self._shown > _SECONDS_BETWEEN_LINES:
             self._shown = time.monotonic()
             # A stage that only measures has no artefact to name.
             self._say(f'{self._name}: {done} of {total}'.removeprefix(': '))
@@ -151,7 +166,7 @@ def _run_on_first(run: Callable, stages: Mapping[str, Path], workdir: Path, prog
     # In a distributed run all must leave a computation at one place, so only a lone process aborts it.
     with Stopper() as stopper:
         is_stopping = (lambda: stopper.is_stopping(0)) if jax.process_count() == 1 else (lambda: False)
-        artefacts = Artefacts(workdir / FOLDER, progress.say, is_stopping)
+        artefacts = Artefacts(workdir / FOLDER, progress.say, is_stopping, progress.quiet)
         metrics = {name: float(value) for name, value in (run(stages, artefacts) or {}).items()}
     if metrics:
         # Resuming at -1 drops all earlier rows: the stage has one row, which is written again.

@@ -7,7 +7,7 @@ import itertools
 import operator
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,7 @@ import numpy as np
 
 from canon import backend
 from canon.metrics import Rows, add
+from canon.progress import make_bar
 from canon.train import shard
 from canon.train.statistics import evaluated_variables
 from canon.train.types import CARRY, Evaluator, Mutable, Params, State
@@ -77,6 +78,7 @@ def evaluate(
     mesh,
     measure: Callable | None = None,
     on_batch: Callable[[int, int], bool | None] = lambda done, of: None,
+    quiet: bool = False,
 ) -> Evaluation:
     """Runs `evaluator` over its data.
 
@@ -89,20 +91,30 @@ def evaluate(
       mesh: the devices.
       measure: what `compile_measure` returned, if the evaluator runs more than once.
       on_batch: called with (batches done, batches in all) after each batch; returning True aborts the evaluation.
+      quiet: shows no live line on a terminal.
 
     Raises:
       Interrupted: `on_batch` returned True.
     """
     measure = measure or compile_measure(evaluator, mesh)
-    sums = (_add_on_host if evaluator.on_host else _add_on_devices)(evaluator, params, mutable, mesh, measure, on_batch)
+    add_up = _add_on_host if evaluator.on_host else _add_on_devices
+    sums = add_up(evaluator, params, mutable, mesh, measure, on_batch, quiet)
     metrics: Mapping[str, float] = {} if sums is None else evaluator.finish(sums)
     return Evaluation({name: float(value) for name, value in metrics.items()}, sums)
 
 
-def _add_on_devices(evaluator: Evaluator, params, mutable, mesh, measure, on_batch) -> Any:
+def _count(evaluator: Evaluator, quiet: bool) -> Iterator[tuple[int, Any]]:
+    """Yields (number from 1, batch), under a live line with the time left."""
+    with make_bar(len(evaluator.data), 'evaluation', 'batch', quiet=quiet or jax.process_index() > 0) as bar:
+        for done, batch in enumerate(evaluator.data.iterate(), 1):
+            yield done, batch
+            bar.update()
+
+
+def _add_on_devices(evaluator: Evaluator, params, mutable, mesh, measure, on_batch, quiet) -> Any:
     sharding = shard.batch_sharding(mesh)
     total, waiting, sums, carry = len(evaluator.data), deque(), None, None
-    for done, batch in enumerate(evaluator.data.iterate(), 1):
+    for done, batch in _count(evaluator, quiet):
         placed = shard.put(batch, sharding)
         if evaluator.start is None:
             accumulators = measure(params, mutable, placed)
@@ -120,12 +132,12 @@ def _add_on_devices(evaluator: Evaluator, params, mutable, mesh, measure, on_bat
     return sums
 
 
-def _add_on_host(evaluator: Evaluator, params, mutable, mesh, measure, on_batch) -> Any:
+def _add_on_host(evaluator: Evaluator, params, mutable, mesh, measure, on_batch, quiet) -> Any:
     """Each process measures its own rows, with parameters on its own devices; sums are added over processes at last."""
     # A computation over the devices of all processes would wait for the others, which are at other rows.
     params, mutable = shard.to_local((params, mutable))
     total, sums, carry = len(evaluator.data), None, None
-    for done, batch in enumerate(evaluator.data.iterate(), 1):
+    for done, batch in _count(evaluator, quiet):
         batch = jax.tree.map(np.asarray, batch)
         if evaluator.start is None:
             accumulators = measure(params, mutable, batch)

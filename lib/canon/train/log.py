@@ -13,9 +13,8 @@ from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from canon.errors import CanonError, UsageError
+from canon.progress import make_bar
 from canon.train.trackers import TrackedRun, start_trackers
 from canon.train.workdir import replace_text
 
@@ -145,10 +144,7 @@ class Progress:
         self._bar = None
         # A pipe or a log file gets plain lines: a live line would fill it with control characters.
         if not quiet and sys.stderr.isatty():
-            form = '{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]{postfix}'
-            self._bar = tqdm(
-                total=steps, initial=start, unit=' steps', bar_format=form, dynamic_ncols=True, leave=False
-            )
+            self._bar = make_bar(steps, unit='steps', start=start, delay=0.0)
 
     def restart_clock(self, step: int) -> None:
         """Measures the rate from here on: what came before was compilation."""

@@ -131,6 +131,7 @@ class Session:
             self.setup.mesh,
             self.measures[name],
             on_batch=lambda done, of: done < of and stop(self.status.step),
+            quiet=self.quiet,
         )
         if result.sums is None:
             raise UsageError(f'evaluator {name!r}: its data hold no batch')

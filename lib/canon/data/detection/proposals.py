@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from canon import named
 from canon.data.detection.region_batches import find_ignored
@@ -32,6 +31,7 @@ from canon.data.detection.selective_search import selective_search
 from canon.data.pipeline.source import Example, Source
 from canon.data.pipeline.workers import prepare_worker, signals_held
 from canon.errors import CanonError, UsageError, first_line
+from canon.progress import make_bar
 
 _FORMAT = 1  # of the file; a change of an algorithm that changes boxes raises it, too
 _DIGEST = 16  # bytes
@@ -253,7 +253,7 @@ def compute_proposals(
     part = Path(journal or path.with_name(path.name + '.part'))
     with _Journal(part, proposer.describe()) as entries:
         known = set(complete.digests) | set(entries.entries)
-        bar = tqdm(total=len(source), desc=path.name, unit='image', disable=report is not None, leave=False)
+        bar = make_bar(len(source), path.name, 'image', quiet=report is not None)
         # Closed here and not by the garbage collector: an interruption ends the processes, not the last image.
         with bar, contextlib.closing(_search(source, proposer, known, workers, field)) as searched:
             for done, (digest, boxes) in enumerate(searched, 1):

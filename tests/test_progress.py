@@ -1,0 +1,105 @@
+"""The live line of long operations: on a terminal with the time left, nothing on a pipe."""
+
+import io
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from canon import progress
+from canon.data import Generated
+from canon.tasks.predictions import Prediction, write_predictions
+from canon.train import Evaluator, artefacts, evaluation
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Stands for a terminal, on which lines appear at once."""
+    stream = Terminal()
+    monkeypatch.setattr(progress, 'sys', SimpleNamespace(stderr=stream))
+    monkeypatch.setattr(progress.make_bar, '__defaults__', (*progress.make_bar.__defaults__[:-1], 0.0))
+    return stream
+
+
+def test_a_bar_shows_the_time_left(terminal):
+    with progress.make_bar(4, 'proposals', 'image') as bar:
+        bar.update(2)
+        bar.refresh()
+    text = terminal.getvalue()
+    assert 'proposals:  50% |' in text
+    assert '| 2/4 [' in text
+    assert '<' in text.rpartition('2/4 [')[2]  # elapsed<remaining
+    assert text.endswith('\r')  # and is removed
+
+
+@pytest.mark.parametrize('stream', [io.StringIO, Terminal])
+def test_a_pipe_and_a_quiet_bar_get_nothing(monkeypatch, stream):
+    monkeypatch.setattr(progress, 'sys', SimpleNamespace(stderr=stream()))
+    with progress.make_bar(4, quiet=stream is Terminal, delay=0.0) as bar:
+        bar.update(4)
+    assert progress.sys.stderr.getvalue() == ''
+
+
+def evaluate(quiet):
+
+    data = Generated(lambda step: {'x': np.ones((2,), np.float32), 'mask': np.ones(2, bool)})
+    evaluator = Evaluator(_Few(data), lambda params, mutable, batch: batch['x'].sum(), lambda sums: {'sum': sums})
+    mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ('data', 'model'))
+    return evaluation.evaluate(evaluator, {}, {}, mesh, measure=lambda p, m, b: b['x'].sum(), quiet=quiet)
+
+
+class _Few:
+    """Three batches."""
+
+    batch_size, num_examples = 2, 6
+
+    def __init__(self, data):
+        self._data = data
+
+    def __len__(self):
+        return 3
+
+    def iterate(self, start=0):
+        return (self._data[step] for step in range(start, 3))
+
+
+def test_an_evaluation_has_a_bar(terminal):
+    assert evaluate(quiet=False).metrics == {'sum': 6.0}
+    assert 'evaluation:' in terminal.getvalue()
+    assert '/3 [' in terminal.getvalue()
+    terminal.truncate(0)
+    evaluate(quiet=True)
+    assert terminal.getvalue() == ''
+
+
+def test_a_stage_that_computes_has_a_bar_and_a_pipe_has_lines(terminal, monkeypatch, tmp_path):
+    lines = []
+
+    def write(path):
+        for done in range(1, 4):
+            made.report(done, 3)
+        path.write_text('x')
+
+    made = artefacts.Artefacts(tmp_path / 'a', lines.append, bool)
+    made.compute('features.npz', write)
+    assert 'features.npz:' in terminal.getvalue()
+    assert [line.partition(' ')[0] for line in lines] == ['computing', 'computed']
+    monkeypatch.setattr(progress, 'sys', SimpleNamespace(stderr=io.StringIO()))
+    monkeypatch.setattr(artefacts, '_SECONDS_BETWEEN_LINES', -1.0)
+    made = artefacts.Artefacts(tmp_path / 'b', lines.append, bool)
+    made.compute('features.npz', write)
+    assert progress.sys.stderr.getvalue() == ''
+    assert lines[3:5] == ['features.npz: 1 of 3', 'features.npz: 2 of 3']
+
+
+def test_predictions_have_a_bar(terminal, tmp_path, capsys):
+    write_predictions([Prediction({'a': 1}, text='one'), Prediction({'a': 2})], tmp_path, total=2)
+    assert 'prediction:' in terminal.getvalue()
+    assert capsys.readouterr().out == 'one\n'
