@@ -226,9 +226,15 @@ def _predict(config, module, experiment, workdir) -> None:
     output = _output_folder(FLAGS.output) if FLAGS.output else workdir / 'predictions'
     predictions = module.predict(config, experiment, run.params, run.mutable, FLAGS.input)
     if _first_process():
-        _print(write_predictions(predictions, output))
+        _print(write_predictions(predictions, output, _count_inputs(FLAGS.input)))
     else:
         collections.deque(predictions, maxlen=0)  # every process computes; the first one writes
+
+
+def _count_inputs(source: str) -> int | None:
+    """Returns the number of files of a folder, for the time left; None for other inputs, such as a sentence."""
+    path = Path(source).expanduser()
+    return sum(file.is_file() for file in path.iterdir()) if path.is_dir() else None
 
 
 def _output_folder(output: str) -> Path:

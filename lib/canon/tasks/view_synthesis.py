@@ -34,6 +34,7 @@ from canon.metrics.views import psnr, ssim
 from canon.named import Count, NonNegative, Range
 from canon.ops import map_in_chunks
 from canon.ops import volume_rendering as vr
+from canon.progress import make_bar
 from canon.rendering import (
     LevelOutput,
     RenderSettings,
@@ -308,10 +309,12 @@ def render_novel_views(
     """
     predict, images = jax.jit(predict_in_chunks(task)), []
     frame = views.frame or look_at_frame(views.poses, views.near, views.far)
-    for i, pose in enumerate(orbit_poses(views.poses, frames, frame)):
-        batch = pose_rays(views.camera, pose, pixel_center, None if views.times is None else i / frames)
-        colour = np.asarray(predict(params, mutable, batch)['colour'])
-        images.append(_as_uint8(colour.reshape(*views.camera.size, 3)))
+    with make_bar(frames, 'rendering', 'frames') as bar:
+        for i, pose in enumerate(orbit_poses(views.poses, frames, frame)):
+            batch = pose_rays(views.camera, pose, pixel_center, None if views.times is None else i / frames)
+            colour = np.asarray(predict(params, mutable, batch)['colour'])
+            images.append(_as_uint8(colour.reshape(*views.camera.size, 3)))
+            bar.update()
     return np.stack(images)
 
 
