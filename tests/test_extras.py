@@ -110,21 +110,28 @@ def test_the_core_needs_no_extra(imported, modules):
     assert not set(missing) & loaded
 
 
+def describe_wrong_message(module, kind, text):
+    """Returns what is wrong with the error of a module that cannot be imported, or None."""
+    match = re.fullmatch(r"(canon\.[\w.]+) needs (\w+): pip install 'canon-jax\[(\w+)\]'", text)
+    if kind != 'MissingExtra' or not match:
+        return f'{module}: {kind}: {text}'
+    importer, library, extra = match.groups()
+    if not find_distributions()[library] & list_extra(extra):
+        return f'{module}: {extra} does not bring {library}: give {importer} another extra in canon.extras.SUBJECTS'
+    # The extra of the module itself brings all that it needs, so that one command is enough, unless it is the package
+    # around it that cannot be imported.
+    own = extras.find_extra(module)
+    if own not in (None, extra) and not module.startswith(f'{importer}.'):
+        return f'{module} belongs to {own}, and its error names {extra}: {text}'
+    return None
+
+
 def test_all_other_failures_name_the_extra_that_helps(imported):
     _, missing, _ = imported
     assert len(missing) > 50
-    distributions, named = find_distributions(), set()
-    for module, (kind, text) in missing.items():
-        assert kind == 'MissingExtra', f'{module}: {text}'
-        match = re.fullmatch(r"(canon\.[\w.]+) needs (\w+): pip install 'canon-jax\[(\w+)\]'", text)
-        assert match, text
-        importer, library, extra = match.groups()
-        assert distributions[library] & list_extra(extra), f'{extra} does not bring {library}: {text}'
-        assert extras.find_extra(importer) == extra
-        # The extra of the module itself brings all that it needs, so that one command is enough, unless it is the
-        # package around it that cannot be imported.
-        assert extra == (extras.find_extra(module) or extra) or module.startswith(f'{importer}.'), f'{module}: {text}'
-        named.add(extra)
+    wrong = [describe_wrong_message(module, kind, text) for module, (kind, text) in missing.items()]
+    assert not any(wrong), '\n'.join(filter(None, wrong))
+    named = {text.rpartition('[')[2].removesuffix("]'") for _, text in missing.values()}
     assert named >= {'train', 'images', 'text', 'scenes', 'detection', 'tracking'}
 
 
