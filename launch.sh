@@ -22,7 +22,7 @@ help() {
   (nothing)               the main job: LeNet-5 on the embedded digits
   run CONFIG [FLAGS]      train, or resume a run                --config.key=value --workdir= --runs= --force
   eval CONFIG [FLAGS]     evaluate the best checkpoint, or the last
-  predict CONFIG [FLAGS]  --input=FILE_OR_FOLDER --output=DIR
+  predict CONFIG [FLAGS]  --input=FILE|FOLDER|VIDEO|CAMERA_NUMBER --output=DIR
   export CONFIG [FLAGS]   a trained model as StableHLO          --output=DIR
   replay CONFIG --step=N  repeat one step and show it by parameter
   data CONFIG [FLAGS]     draw training batches, and list their keys  --batches=N --stage= --output=DIR

@@ -21,7 +21,8 @@ _PATIENCE = 300  # seconds; a limit for what hangs, not for what is slow
 def wait_for(check):
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end:
-        if result := check():
+        result = check()
+        if result is not None and result is not False:
             return result
         time.sleep(0.3)
     raise AssertionError('nothing came')
@@ -62,10 +63,9 @@ def test_a_drag_changes_the_picture_and_a_path_becomes_a_video(browser, run):
         wait_for(lambda: np.abs(take_picture(browser) - before).mean() > 1)
         viewer._seconds.value, viewer._side.value = 0.5, '256'
         for label in ('camera path', 'add this view', 'record a video'):
-            wait_for(lambda label=label: browser.find_elements('xpath', f'//*[normalize-space(text())="{label}"]'))[
-                -1
-            ].click()
-            time.sleep(1)
+            place = f'//*[normalize-space(text())="{label}"]'
+            wait_for(lambda place=place: browser.find_elements('xpath', place) or None)[-1].click()
+            wait_for(lambda label=label: label != 'add this view' or len(viewer._keys) == 1)
         path = wait_for(lambda: next(iter((run / 'views').glob('path-*.mp4')), None))
         assert path.name == 'path-1.mp4'
         assert path.stat().st_size > 1000
