@@ -8,8 +8,8 @@ domains pooled. `features`: means and covariances matched, too. `instances`: the
 relative density ratio of the pixels. `parameters`: a network of the source fine-tuned on the targets with L2-SP. Three
 seeds, which draw the targets, too; 300 updates, half a minute per run on 2 CPU cores next to other jobs.
 
-Measured for 0, 1, 5 and 100: `target` -, 66.8, 88.1, 99.2 %; `source` 52.2, 71.1, 88.2, 98.3; `features` 71.7, 80.8, 91.7,
-98.4; `instances` 53.0, 72.5, 87.3, 97.8; `parameters` -, 70.4, 88.1, 98.1.
+Measured for 0, 1, 5 and 100: `target` -, 66.8, 88.1, 99.2 %; `source` 52.2, 71.1, 88.2, 98.3; `features` 71.7, 80.8,
+91.7, 98.4; `instances` 53.0, 72.5, 87.3, 97.8; `parameters` -, 70.4, 88.1, 98.1.
 """
 
 from configs.claims._adaptation import MEAN_COV, SOURCE_ONLY, compare, in_stages, single, sweep_seeds
