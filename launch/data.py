@@ -89,12 +89,12 @@ def make_experiment(config: Any, stage: str | None, workdir: Path) -> tuple[Expe
         if stage is not None:
             raise UsageError(f'--stage={stage}: the config has no stages')
         return made, config
-    stages = {s.name: s for s in made if s.make is not None}
+    stages = {s.name: s.make for s in made if s.make is not None}
     name = stage or next(iter(stages), '')
     if name not in stages:
         raise UsageError(f'--stage={name}: no stage of that name is trained{suggest(name, stages)}')
     try:
-        return stages[name].make({s.name: f for i, s in enumerate(made) if (f := workdir / f'{i}-{s.name}').is_dir()})
+        return stages[name]({s.name: f for i, s in enumerate(made) if (f := workdir / f'{i}-{s.name}').is_dir()})
     except UsageError as error:
         raise CanonError(f'stage {name} needs what earlier stages leave; run the config first: {error}') from error
 
@@ -156,7 +156,8 @@ def _find_range(array: np.ndarray) -> tuple[str, str]:
     finite = array[np.isfinite(array)] if array.dtype.kind == 'f' else array
     if not finite.size:
         return 'none', 'finite'
-    return tuple(str(v).lower() if array.dtype.kind == 'b' else f'{v:.5g}' for v in (finite.min(), finite.max()))
+    low, high = (str(v).lower() if array.dtype.kind == 'b' else f'{v:.5g}' for v in (finite.min(), finite.max()))
+    return low, high
 
 
 def _is_text(batch: Mapping[str, Any]) -> bool:

@@ -24,7 +24,7 @@ def terminal(monkeypatch):
     """Stands for a terminal, on which lines appear at once."""
     stream = Terminal()
     monkeypatch.setattr(progress, 'sys', SimpleNamespace(stderr=stream))
-    monkeypatch.setattr(progress.make_bar, '__defaults__', (*progress.make_bar.__defaults__[:-1], 0.0))
+    monkeypatch.setattr(progress, '_SECONDS', 0.0)
     return stream
 
 
@@ -41,10 +41,11 @@ def test_a_bar_shows_the_time_left(terminal):
 
 @pytest.mark.parametrize('stream', [io.StringIO, Terminal])
 def test_a_pipe_and_a_quiet_bar_get_nothing(monkeypatch, stream):
-    monkeypatch.setattr(progress, 'sys', SimpleNamespace(stderr=stream()))
+    written = stream()
+    monkeypatch.setattr(progress, 'sys', SimpleNamespace(stderr=written))
     with progress.make_bar(4, quiet=stream is Terminal, delay=0.0) as bar:
         bar.update(4)
-    assert progress.sys.stderr.getvalue() == ''
+    assert written.getvalue() == ''
 
 
 def evaluate(quiet):
@@ -91,11 +92,12 @@ def test_a_stage_that_computes_has_a_bar_and_a_pipe_has_lines(terminal, monkeypa
     made.compute('features.npz', write)
     assert 'features.npz:' in terminal.getvalue()
     assert [line.partition(' ')[0] for line in lines] == ['computing', 'computed']
-    monkeypatch.setattr(progress, 'sys', SimpleNamespace(stderr=io.StringIO()))
+    piped = io.StringIO()
+    monkeypatch.setattr(progress, 'sys', SimpleNamespace(stderr=piped))
     monkeypatch.setattr(artefacts, '_SECONDS_BETWEEN_LINES', -1.0)
     made = artefacts.Artefacts(tmp_path / 'b', lines.append, bool)
     made.compute('features.npz', write)
-    assert progress.sys.stderr.getvalue() == ''
+    assert piped.getvalue() == ''
     assert lines[3:5] == ['features.npz: 1 of 3', 'features.npz: 2 of 3']
 
 

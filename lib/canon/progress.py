@@ -11,7 +11,12 @@ _SECONDS = 1.0  # what takes less shows no line
 
 
 def make_bar(
-    total: int | None, title: str = '', unit: str = 'it', start: int = 0, quiet: bool = False, delay: float = _SECONDS
+    total: int | None,
+    title: str = '',
+    unit: str = 'it',
+    start: int = 0,
+    quiet: bool = False,
+    delay: float | None = None,
 ) -> tqdm:
     """Returns a bar, a context manager with `update(n=1)`; it is removed when it is closed.
 
@@ -21,7 +26,7 @@ def make_bar(
       unit: what is counted, in the singular.
       start: units that are done before.
       quiet: shows nothing, as on a pipe or in a file, which a live line would fill with control characters.
-      delay: seconds after which the line appears.
+      delay: seconds after which the line appears; 1 if None.
     """
     return tqdm(
         total=total,
@@ -33,5 +38,5 @@ def make_bar(
         bar_format=None if total is None else ('{desc}: ' if title else '') + FORM,
         dynamic_ncols=True,
         leave=False,
-        delay=delay,
+        delay=_SECONDS if delay is None else delay,
     )

@@ -71,11 +71,12 @@ def test_every_experiment_draws_its_batches():
 
 def test_boxes_and_padding(tmp_path):
     batch = {
-        'image': np.zeros((1, 20, 40, 3), np.uint8), 'boxes': np.float32([[[2, 3, 10, 15], [0, 0, 0, 0]]]),
+        'image': np.zeros((1, 20, 40, 3), np.uint8), 'boxes': np.array([[[2, 3, 10, 15], [0, 0, 0, 0]]], np.float32),
         'labels': np.zeros((1, 2), np.int32), 'valid': np.array([[True, False]]),
     }  # fmt: skip
     axes = plots.draw_object_batch(batch, ('cat',)).axes[0]
-    assert [(p.get_x(), p.get_y(), p.get_width(), p.get_height()) for p in axes.patches] == [(2, 3, 8, 12)]
+    (frame,) = axes.patches
+    assert frame.get_path().transformed(frame.get_patch_transform()).get_extents().bounds == (2, 3, 8, 12)
     assert [t.get_text() for t in axes.texts] == ['cat']
     lines = data.describe_batch(batch, ('cat', 'dog'))
     assert lines[-1] == '  classes of labels: cat: 1'  # padding is not counted

@@ -91,7 +91,7 @@ def _describe_section(path: str, function: Callable | None, comments: Comments) 
     """Yields the lines of a section: `model: canon.models.lenet.lenet5`, its comment, its function's first sentence."""
     if not path:
         return
-    title = f'{function.__module__}.{function.__name__}' if function is not None else ''
+    title = f'{function.__module__}.{getattr(function, "__name__", function)}' if function is not None else ''
     yield f'  {path}: {title}'.rstrip(': ')
     sentence = '' if function is None else inspect.cleandoc(function.__doc__ or '').partition('\n\n')[0]
     text = _find_comment(path, comments.own) or ' '.join(sentence.split())

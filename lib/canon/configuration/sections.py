@@ -50,7 +50,8 @@ def find_function(config: ConfigDict, path: str, sections: Mapping[str, Any] = {
         if not isinstance(section, ConfigDict):
             return None
     if own is not None:
-        return own.get(section.get('name') or next(iter(own)))
+        names = own.names() if isinstance(own, named.Catalogue) else list(own)
+        return own.get(section.get('name') or names[0])
     if find is None or section.get('chain') is not None:
         return None
     return _try(find, section.get('name') or path.rpartition('.')[2])
