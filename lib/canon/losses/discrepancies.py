@@ -121,11 +121,11 @@ def joint_mmd(
     Args:
       source: of each layer [N, D_l]; JAN takes the bottleneck and the softmax of the logits.
       target: of each layer [M, D_l].
-      scales: of each layer; None is the authors' choice, `TLLIB_SCALES` for all but the last, and for the softmax the one
-        kernel exp(-d^2 / 1.68), whose width is fixed (tllib has 2 * 0.92^2 in place of 1.68).
+      scales: of each layer; None is the authors' choice, `TLLIB_SCALES` for all but the last, and for the softmax the
+        one kernel exp(-d^2 / 1.68), whose width is fixed (tllib has 2 * 0.92^2 in place of 1.68).
       estimator: see `mmd_of_kernel`.
-      references: of each layer, see `rbf_kernel`; None is the authors' choice where `scales` is None, too, otherwise the
-        mean squared distance of each layer.
+      references: of each layer, see `rbf_kernel`; None is the authors' choice where `scales` is None, too, otherwise
+        the mean squared distance of each layer.
 
     Raises:
       UsageError: the numbers of layers differ, or as in `mmd`.
