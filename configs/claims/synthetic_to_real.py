@@ -7,7 +7,10 @@
 
 A CRNN learns from 1, 4 or 16 fonts of matplotlib, and from a list of words alone, or with a share that a chain of
 characters invents after it. Without photographs, words of street signs that are not in the list, in five fonts that
-training never has, stand in for them. Not measured yet.
+training never has, stand in for them.
+
+One seed, four minutes per run on 2 CPU cores next to other jobs, words of IIIT5K: 27.9, 29.5, 27.8, 29.7, 30.0 % in the
+order of `FORMS`; of the other fonts and words 14.1, 26.4, 24.5, 30.1, 28.7 %.
 """
 
 from configs.claims._text import claim, rendered
