@@ -213,7 +213,9 @@ def _show(colour, distance, opacity, shown: Shown, mode: str) -> jax.Array:
     """Returns what a mode shows of rays, [B, 3]."""
     if mode == 'depth':
         # Between the limits rather than the frame's own extremes: depths keep their grey while the camera moves.
-        nearness = 1 - jnp.clip((distance - shown.near) / jnp.maximum(jnp.asarray(shown.far) - shown.near, 1e-6), 0, 1)
+        nearness = 1 - jnp.clip(
+            (distance - shown.near) / jnp.maximum(jnp.asarray(shown.far) - jnp.asarray(shown.near), 1e-6), 0, 1
+        )
         colour = jnp.where(opacity > 0.5, nearness, 0)[:, None]
     elif mode == 'opacity':
         colour = opacity[:, None]
