@@ -180,8 +180,9 @@ def draw(runs: Sequence[Run], metric: str, path: Path) -> Path | None:
             if bound in target:
                 axes.axhline(target[bound], color='0.6', linestyle=':')
     if not numeric:
-        crowded = sum(map(len, words)) > 50  # characters on an axis of five inches
-        axes.set_xticks(range(len(words)), words, **(dict(rotation=20, ha='right') if crowded else {}))
+        axes.set_xticks(range(len(words)), words)
+        if sum(map(len, words)) > 50:  # characters on an axis of five inches
+            axes.tick_params('x', labelrotation=20)
     elif min(positions) > 0 and max(positions) / min(positions) >= 30:  # spread over more than a decade
         axes.set_xscale('log')
     if others:

@@ -4,8 +4,8 @@
     ./launch.sh table runs/claims/gradual_angles --mean
 
 Self-training from upright digits to digits rotated by 30, 60 and 90 degrees: in steps of 15 degrees, and in one step.
-Three seeds, at most a minute per run on 2 CPU cores next to other jobs: 70.7 ± 2.8, 45.7 ± 1.1 and 26.9 ± 1.4 % in steps,
-56.1 ± 0.6, 21.9 ± 2.0 and 10.3 % in one.
+Three seeds, at most a minute per run on 2 CPU cores next to other jobs: 70.7 ± 2.8, 45.7 ± 1.1 and 26.9 ± 1.4 % in
+steps, 56.1 ± 0.6, 21.9 ± 2.0 and 10.3 % in one.
 """
 
 from configs.adaptation.rotated_gradual import get_config as make_gradual

@@ -8,9 +8,7 @@ from tests.experiments import job, test_detection, test_language_modelling, test
 from tests.train import toy
 
 TEXT = test_language_modelling.TEXT
-SCHEDULE = dict(
-    steps=4, log_every=2, evals=dict(test=dict(every='100%')), checkpoint=dict(every='100%'), log=()
-)
+SCHEDULE = dict(steps=4, log_every=2, evals=dict(test=dict(every='100%')), checkpoint=dict(every='100%'), log=())
 
 
 def recurrent(folder):

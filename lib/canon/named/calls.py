@@ -96,7 +96,7 @@ def takes_arguments_of(source: Callable, without: Iterable[str] = ()) -> Callabl
         added = [p for p in list_parameters(source) if p.name not in {*own, *without}]
         kinds = [p.replace(kind=p.KEYWORD_ONLY) for p in added]
         function.__signature__ = signature.replace(parameters=[*own.values(), *kinds])  # ty: ignore[missing-attribute]
-        function.__arguments_of__ = source  # ty: ignore[unresolved-attribute]  whose docstring documents them
+        function.__arguments_of__ = source  # ty: ignore[missing-attribute]  whose docstring documents them
         written = {name: hint for name, hint in function.__annotations__.items() if name in {*own, 'return'}}
         # As types and not as text, which would be evaluated in the module of the decorated function.
         function.__annotations__ = {p.name: hints[p.name] for p in added if p.name in hints} | written

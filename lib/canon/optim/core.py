@@ -196,7 +196,7 @@ def accept_names(**names: str) -> Callable:
 
         # Read by canon.named and by optax.inject_hyperparams.
         call.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *aliases])  # ty: ignore
-        call.__aliases__ = tuple(names)  # ty: ignore[unresolved-attribute]  which --help leaves out
+        call.__aliases__ = tuple(names)  # ty: ignore[missing-attribute]  which --help leaves out
         return call
 
     return decorate
