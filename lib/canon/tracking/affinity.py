@@ -30,7 +30,7 @@ def compute_valid_iou(a: Array, b: Array, rows: Array, columns: Array) -> Array:
         return xp.where(rows[:, None] & columns, compute_iou(a, b), 0)
     iou = np.zeros((len(a), len(b)))  # a half of the slots is free: their overlaps would take most of a frame's time
     row_index, column_index = rows.nonzero()[0], columns.nonzero()[0]
-    iou[row_index[:, None], column_index] = compute_iou(a[row_index], b[column_index])
+    iou[row_index[:, None], column_index] = compute_iou(a.take(row_index, 0), b.take(column_index, 0))
     return iou
 
 

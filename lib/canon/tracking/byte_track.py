@@ -97,7 +97,7 @@ def byte_track(
         columns = xp.maximum(xp.maximum(columns, second), third)  # each row has one match at most; -1 is none
 
         estimate = kalman.update(model, estimate, detections['boxes'][xp.maximum(columns, 0)], columns >= 0)
-        state = note_detections(age_tracks(state._replace(estimate=estimate)), detections, columns)
+        state = note_detections(age_tracks(state, estimate=estimate), detections, columns)
         gone = (unconfirmed & (columns < 0)) | (state.misses > max_lost)
         state = state._replace(
             ids=xp.where(gone, 0, state.ids),

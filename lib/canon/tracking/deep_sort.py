@@ -105,7 +105,7 @@ def deep_sort(
 
         observed, index = columns >= 0, xp.maximum(columns, 0)
         estimate = kalman.update(model, predicted, detections['boxes'][index], observed)
-        state = note_detections(state._replace(estimate=estimate), detections, columns)
+        state = note_detections(state, detections, columns, estimate=estimate)
         gone = (state.misses > 0) & (~state.confirmed | (state.misses > max_age))
         state = state._replace(
             ids=xp.where(gone, 0, state.ids), confirmed=state.confirmed | (observed & (state.hits >= min_hits))

@@ -77,7 +77,7 @@ def oc_sort(
         xp = array_module(detections['boxes'])
         usable = detections['valid'] & (detections['scores'] >= min_score)
         count = len(usable)
-        state = age_tracks(state._replace(hits=xp.where(state.misses > 0, 0, state.hits)))
+        state = age_tracks(state, hits=xp.where(state.misses > 0, 0, state.hits))
         predicted = kalman.predict(model, state.estimate)
         boxes = kalman.to_boxes(model, predicted)
         alive = (state.ids > 0) & xp.isfinite(boxes).all(-1)

@@ -61,7 +61,7 @@ def sort(
         xp = array_module(detections['boxes'])
         usable = detections['valid'] if min_score is None else detections['valid'] & (detections['scores'] >= min_score)
         # A miss ends the series of detections when the next frame is predicted.
-        state = age_tracks(state._replace(hits=state.hits * (state.misses == 0)))
+        state = age_tracks(state, hits=state.hits * (state.misses == 0))
         predicted = kalman.predict(model, state.estimate)
         boxes = kalman.to_boxes(model, predicted)
         alive = (state.ids > 0) & xp.isfinite(boxes[:, 2] + boxes[:, 3])  # the sizes; centres always are
@@ -74,8 +74,7 @@ def sort(
         columns = associate(association, iou, min_iou, state.misses - 1)
         observed = columns >= 0
         estimate = kalman.update(model, predicted, take_rows(detections['boxes'], xp.maximum(columns, 0)), observed)
-        state = state._replace(estimate=estimate, ids=state.ids * alive)
-        state = note_detections(state, detections, columns)
+        state = note_detections(state, detections, columns, estimate=estimate, ids=state.ids * alive)
         starting = usable & ~find_taken(columns, len(usable))
         state, new, source = start_tracks(state, model, detections, starting, hits=0)
         if memory:

@@ -160,7 +160,7 @@ def read_detections(detections: Mapping[str, Array], form: Form) -> dict[str, Ar
     if not len(arrays['valid']):
         arrays = {key: xp.zeros((1, *value.shape[1:]), value.dtype) for key, value in arrays.items()}
     # What is not valid may hold anything; NaN would pass through products with masks.
-    arrays['boxes'] = xp.where(arrays['valid'][:, None], arrays['boxes'], 0)
+    arrays['boxes'] = put_rows(arrays['boxes'], ~arrays['valid'], 0)
     return arrays
 
 
@@ -173,13 +173,15 @@ def find_taken(columns: Array, count: int) -> Array:
     return (columns[:, None] == jnp.arange(count, dtype=columns.dtype)).any(0)
 
 
-def age_tracks(state: TrackerState) -> TrackerState:
-    """Counts one more frame and one more miss, which a detection then takes back."""
-    return state._replace(frame=state.frame + 1, misses=state.misses + 1)
+def age_tracks(state: TrackerState, **changes: Any) -> TrackerState:
+    """Counts one more frame and one more miss, which a detection then takes back; `changes` are further fields."""
+    return state._replace(frame=state.frame + 1, misses=state.misses + 1, **changes)
 
 
-def note_detections(state: TrackerState, detections: Mapping[str, Array], columns: Array) -> TrackerState:
-    """Records which detections the tracks have: scores, labels, misses and hits, but not the estimate."""
+def note_detections(
+    state: TrackerState, detections: Mapping[str, Array], columns: Array, **changes: Any
+) -> TrackerState:
+    """Records which detections the tracks have: scores, labels, misses and hits. `changes` are the other fields."""
     xp = array_module(columns)
     observed, index = columns >= 0, xp.maximum(columns, 0)
     return state._replace(
@@ -187,6 +189,7 @@ def note_detections(state: TrackerState, detections: Mapping[str, Array], column
         labels=xp.where(observed, take_rows(detections['labels'], index), state.labels),
         misses=state.misses * ~observed,
         hits=state.hits + observed,
+        **changes,
     )
 
 
@@ -238,9 +241,8 @@ def start_tracks(
 
 def report_tracks(state: TrackerState, reported: Array, boxes: Array) -> dict[str, Array]:
     """Returns the tracks of a frame: those of `reported`, bool [S], with boxes [S, 4]."""
-    xp = array_module(reported)
     return {
-        'boxes': xp.where(reported[:, None], boxes, 0),
+        'boxes': put_rows(boxes, ~reported, 0),
         'ids': state.ids * reported,
         'scores': state.scores * reported,
         'labels': state.labels * reported,
