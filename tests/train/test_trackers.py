@@ -4,6 +4,7 @@ import io
 import logging
 import struct
 import sys
+import time
 
 import pytest
 from matplotlib.figure import Figure
@@ -143,7 +144,7 @@ def test_wandb_keeps_a_resumed_run_in_one_run(tmp_path, monkeypatch):
     assert len(files) == 2
     rows, config = [], {}
     for file in files:
-        for record in read_wandb(file):
+        for record in wait_for_wandb(file):
             if record.WhichOneof('record_type') == 'history':
                 rows.append({item.key or item.nested_key[0]: item.value_json for item in record.history.item})
             elif record.WhichOneof('record_type') == 'run':
@@ -152,6 +153,16 @@ def test_wandb_keeps_a_resumed_run_in_one_run(tmp_path, monkeypatch):
     assert losses == [(1, 1.0), (2, 0.5), (3, 1 / 3), (4, 0.25)]
     assert any('test/example' in row for row in rows)
     assert config['seed'] == '3'
+
+
+def wait_for_wandb(file):
+    """Returns the records once the last one is there: its own process writes them, and may do so after `finish`."""
+    for _ in range(300):
+        records = list(read_wandb(file))
+        if records and records[-1].WhichOneof('record_type') == 'exit':
+            return records
+        time.sleep(0.1)
+    raise AssertionError(f'{file} has no end after 30 s')
 
 
 def read_wandb(file):
@@ -165,6 +176,8 @@ def read_wandb(file):
             position += left
             continue
         _, length, kind = struct.unpack_from('<IHB', content, position)
+        if position + 7 + length > len(content):
+            return  # it is being written
         whole += content[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):  # in one piece, or the last piece
