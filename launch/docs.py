@@ -87,7 +87,7 @@ def serve_site(port: int) -> int:
 
 
 class PageLinks(NamedTuple):
-    """What a page refers to: `ids` in it, `links` of its anchors, `loads` of pictures, scripts and styles."""
+    """The references of a page: `ids` in it, `links` of its anchors, `loads` of pictures, scripts and styles."""
 
     ids: set[str]
     links: list[str]

@@ -1,4 +1,4 @@
-"""What pyproject.toml declares and which installed distributions that comes to."""
+"""Reads what pyproject.toml declares, and the installed distributions that it comes to."""
 
 from __future__ import annotations
 

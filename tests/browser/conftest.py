@@ -1,12 +1,13 @@
 """A headless Chromium for the tests of pages, and a server of a folder on the loopback."""
 
 import functools
-import os
 import shutil
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+
+from tests.needs import skip_unless_needed
 
 
 def pytest_collection_modifyitems(items):
@@ -31,11 +32,7 @@ def explain_missing() -> str:
 @pytest.fixture(scope='session')
 def _chromium(tmp_path_factory):
     """Starts one headless Chromium for all tests."""
-    reason = explain_missing()
-    if reason and os.environ.get('CANON_BROWSER') == 'needed':
-        pytest.fail(reason)
-    if reason:
-        pytest.skip(reason)
+    skip_unless_needed('CANON_BROWSER', explain_missing())
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()

@@ -62,7 +62,7 @@ class House:
         return self._call(stand_in.main, [f'--config={config}', *flags])
 
     def read_help(self, module):
-        """What `--help` of a command prints."""
+        """Returns what `--help` of a command prints."""
         out = io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
             module.main(['--help'])

@@ -1,4 +1,4 @@
-"""What the pages of the manual contain: blocks of code, commands, links, and the sizes at which tests run them."""
+"""Reads the pages of the manual: blocks of code, commands, links, and the sizes at which tests run them."""
 
 import re
 import shlex

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.needs import skip_unless_needed
 from tests.quick import XLA_FLAGS
 
 pytestmark = pytest.mark.slurm
@@ -32,11 +33,7 @@ def explain_missing() -> str:
 @pytest.fixture(scope='module')
 def slurm(tmp_path_factory):
     """Starts a cluster of four CPUs on the loopback; returns its SLURM_CONF."""
-    reason = explain_missing()
-    if reason and os.environ.get('CANON_SLURM') == 'needed':
-        pytest.fail(reason)
-    if reason:
-        pytest.skip(reason)
+    skip_unless_needed('CANON_SLURM', explain_missing())
     folder = Path(tempfile.mkdtemp(prefix='slurm-'))  # the paths of its sockets must be short
     script = str(Path(__file__).with_name('one_host.sh'))
     try:

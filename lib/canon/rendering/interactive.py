@@ -39,7 +39,7 @@ _CAMERA = Camera((1.0, 1.0), (0.0, 0.0), (1, 1))  # the rays of a frame bring th
 
 
 class Look(NamedTuple):
-    """How a scene is looked at.
+    """A camera and the settings with which a scene is looked at.
 
     Attributes:
       pose: camera to world [3 or 4, 4], in OpenGL axes.

@@ -64,7 +64,7 @@ class Viewer:
 
     @property
     def address(self) -> str:
-        """Where a browser finds it."""
+        """The URL that a browser opens."""
         return f'http://{self._server.get_host()}:{self._server.get_port()}'
 
     def refresh(self) -> None:
