@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from canon import plots
 from canon.errors import UsageError
+from canon.plots.saving import VideoWriter
 from canon.train import load_trained
 from canon.train.stages import last_stage
 from experiments import overrides, protocol
@@ -64,11 +64,15 @@ def load_scene(workdir: Path, source: str = '', step: int | None = None):
 
 
 def save_video(folder: Path, frames: Iterator[np.ndarray]) -> Path:
-    """Writes frames as `path-N.mp4`, with the first free number."""
+    """Writes frames as `path-N.mp4`, with the first free number, as they come."""
+    from canon.rendering.viewer import FRAME_RATE  # viser takes a second to import
+
     folder.mkdir(parents=True, exist_ok=True)
     numbers = (int(n) for path in folder.glob('path-*.mp4') if (n := path.stem.partition('-')[2]).isdigit())
     path = folder / f'path-{max(numbers, default=0) + 1}.mp4'
-    plots.save_content(np.stack(list(frames)), path)
+    with VideoWriter(path, FRAME_RATE) as writer:
+        for frame in frames:
+            writer.append(frame)
     return path
 
 

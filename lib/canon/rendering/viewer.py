@@ -21,7 +21,7 @@ from canon.rendering.interactive import FrameLoop, Look, Scene, interpolate_look
 from canon.rendering.volumes import make_transfer_table
 
 _TO_OPENGL = np.diag((1.0, -1.0, -1.0))  # viser's cameras look along +z with y down
-_FRAMES_PER_SECOND = 30
+FRAME_RATE = 30  # of a recorded video, per second
 _VIDEO_SIDES = (256, 512, 768, 1080)
 
 
@@ -144,7 +144,7 @@ class Viewer:
         if not self._keys:
             event.client.add_notification('no key frame', 'Add a view first, then turn the scene and add more.')
             return
-        looks = interpolate_looks(self._keys, max(2, round(_FRAMES_PER_SECOND * self._seconds.value)))
+        looks = interpolate_looks(self._keys, max(2, round(FRAME_RATE * self._seconds.value)))
         width = int(self._side.value)
         size = (width * 3 // 8 * 2, width)  # even sides, which video codecs need
 

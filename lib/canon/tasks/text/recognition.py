@@ -256,25 +256,21 @@ def predict_texts(files: Any, readings: Iterable[list[Reading]]) -> Iterator[Pre
       files: `canon.data.image_files.Files`, or the frames of a video.
       readings: of `read_batches`, in the order of the files.
     """
-    if isinstance(files, VideoFiles):
-        return join_frames(_caption_frames(files, readings), files, '_text.png')
-
-    def rows():
-        for path, (image, _, text, probability) in zip(
-            files.paths, itertools.chain.from_iterable(readings), strict=True
-        ):
-            row = {'file': str(path), 'text': text, 'probability': f'{probability:.4f}'}
-            yield row, image, f'{text} {probability:.2f}'
-
-    return predict_images(rows(), plots.draw_text_images)
+    rows = _list_rows(files, readings)
+    if not isinstance(files, VideoFiles):
+        return predict_images(rows, plots.draw_text_images)
+    frames = (
+        Prediction(row, {f'{path.stem}_text.png': draw_caption(files.read(number), caption)})
+        for number, (path, (row, _, caption)) in enumerate(zip(files.paths, rows, strict=True))
+    )
+    return join_frames(frames, files, '_text.png')
 
 
-def _caption_frames(files: VideoFiles, readings: Iterable[list[Reading]]) -> Iterator[Prediction]:
-    """Yields the text of each frame, with the frame above what was read of it."""
-    for number, (_, _, text, probability) in enumerate(itertools.chain.from_iterable(readings)):
-        path, caption = files.paths[number], f'{text} {probability:.2f}'
+def _list_rows(files: Any, readings: Iterable[list[Reading]]) -> Iterator[tuple[dict[str, Any], np.ndarray, str]]:
+    """Yields (row of the table, image, caption) of each file."""
+    for path, (image, _, text, probability) in zip(files.paths, itertools.chain.from_iterable(readings), strict=True):
         row = {'file': str(path), 'text': text, 'probability': f'{probability:.4f}'}
-        yield Prediction(row, {f'{path.stem}_text.png': draw_caption(files.read(number), caption)})
+        yield row, image, f'{text} {probability:.2f}'
 
 
 def _frame_counts(logits: jax.Array) -> jax.Array:
