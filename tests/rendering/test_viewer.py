@@ -3,6 +3,7 @@
 import socket
 import types
 
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 
@@ -45,6 +46,8 @@ def test_a_path_of_views_becomes_a_numbered_video(viewer, tmp_path):
     for number in (1, 2):
         viewer._record(event)
         assert shown[-2:] == ['recorded', (f'path-{number}.mp4', True)]
+        about = imageio.immeta(tmp_path / f'path-{number}.mp4')
+        assert (about['fps'], about['duration']) == (30, pytest.approx(0.5, abs=1 / 30))
 
 
 def test_a_point_of_a_transfer_function_is_edited(viewer):
