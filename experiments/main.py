@@ -118,8 +118,6 @@ def _run(command: _Command) -> None:
     protocol.check_name(config.get('experiment'))
     import jax
 
-    from canon.configuration import find_missing_key
-
     _silence_libraries()
     _join_job()  # before anything asks JAX for its devices
     if FLAGS.compilation_cache:
@@ -127,14 +125,8 @@ def _run(command: _Command) -> None:
         # JAX's own threshold of a second would leave out most programs of a small network on a CPU.
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
     module = protocol.load(config.experiment)
-    try:
+    with protocol.name_missing_key(config):
         experiment = _make(config, module, workdir)
-    # A key that an experiment needs and the config lacks; any other such error is a bug, and keeps its traceback.
-    except (AttributeError, KeyError) as error:
-        key = find_missing_key(error, config)
-        if key is None:
-            raise
-        raise UsageError(f'the config has no {key!r}, and experiment {config.experiment!r} needs it') from error
     if FLAGS.mode == 'train':
         _train(config, experiment, workdir, command)
         return

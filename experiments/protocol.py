@@ -7,8 +7,9 @@ documented in `experiments/staged.py`.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -137,3 +138,17 @@ def load(name: str) -> ExperimentModule:
     module = importlib.import_module(f'experiments.{name}')
     assert isinstance(module, ExperimentModule), f'experiments.{name} needs make(config) and offline(config)'
     return module
+
+
+@contextlib.contextmanager
+def name_missing_key(config: ConfigDict) -> Generator[None]:
+    """Raises UsageError for a key that an experiment needs and the config lacks; other errors keep their traceback."""
+    from canon.configuration import find_missing_key
+
+    try:
+        yield
+    except (AttributeError, KeyError) as error:
+        key = find_missing_key(error, config)
+        if key is None:
+            raise
+        raise UsageError(f'the config has no {key!r}, and experiment {config.experiment!r} needs it') from error

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from canon import plots
-from canon.configuration import check_values, config_folder, find_missing_key, read_flags, run_folder
+from canon.configuration import check_values, config_folder, read_flags, run_folder
 from canon.errors import CanonError, UsageError
 from canon.named import suggest
 from canon.train.types import Experiment
@@ -78,13 +78,8 @@ def make_experiment(config: Any, stage: str | None, workdir: Path) -> tuple[Expe
     """
     protocol.check_name(config.get('experiment'))
     module = protocol.load(config.experiment)
-    try:
+    with protocol.name_missing_key(config):
         made = module.make(config)
-    except (AttributeError, KeyError) as error:
-        key = find_missing_key(error, config)
-        if key is None:
-            raise
-        raise UsageError(f'the config has no {key!r}, and experiment {config.experiment!r} needs it') from error
     if isinstance(made, Experiment):
         if stage is not None:
             raise UsageError(f'--stage={stage}: the config has no stages')
