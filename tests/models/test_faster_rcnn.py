@@ -275,7 +275,7 @@ def test_bad_input_is_one_clear_line():
         make(stride=64)
     with pytest.raises(UsageError, match=r"model\.head='stage' needs a backbone 'resnet\.resnet50'"):
         make(head='stage')
-    with pytest.raises(UsageError, match=r'model\.unit: fast_rcnn takes no such key; did you mean'):
+    with pytest.raises(UsageError, match=r'model\.unit: faster_rcnn takes no such key; did you mean'):
         make(unit=3)
     with pytest.raises(UsageError, match='FasterRCNN takes images of at least 32x32, not 16x64'):
         shapes_of(make(), (1, 16, 64, 3))

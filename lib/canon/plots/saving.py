@@ -26,7 +26,7 @@ def save_content(content: Any, path: str | Path) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.stem}.part{path.suffix}')  # writers of images choose the format by the ending
+    part = _name_part(path)
     try:
         _write(content, part, path.name)
         os.replace(part, path)
@@ -37,21 +37,30 @@ def save_content(content: Any, path: str | Path) -> None:
 class VideoWriter:
     """Writes an MP4 frame by frame, so that a long video does not fill the memory.
 
+    The file appears when the video ends; after an error, an old file of that name is still there.
+
     with VideoWriter('out.mp4', 30) as writer:
         writer.append(picture)
     """
 
     def __init__(self, path: str | Path, frame_rate: float):
-        self._path, self._frame_rate = path, frame_rate
+        self._path, self._frame_rate = Path(path), frame_rate
         self._writer: Any = None
         self._size: tuple[int, int] | None = None
 
     def __enter__(self) -> 'VideoWriter':
         return self
 
-    def __exit__(self, *error) -> None:
-        if self._writer is not None:
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        if self._writer is None:
+            return
+        part = _name_part(self._path)
+        try:
             self._writer.close()
+            if kind is None:
+                os.replace(part, self._path)
+        finally:
+            part.unlink(missing_ok=True)
 
     def append(self, picture: Any) -> None:
         """Adds a frame: an image uint8 [H, W, 3] or a figure. Frames after the first are resized to its size."""
@@ -63,8 +72,13 @@ class VideoWriter:
         if frame.size != self._size:
             frame = frame.resize(self._size)
         if self._writer is None:  # codecs need even sides
-            self._writer = imageio.get_writer(self._path, fps=self._frame_rate, macro_block_size=2)
+            self._writer = imageio.get_writer(_name_part(self._path), fps=self._frame_rate, macro_block_size=2)
         self._writer.append_data(np.asarray(frame))
+
+
+def _name_part(path: Path) -> Path:
+    """Returns the name of a file while it is written; writers of images choose the format by the ending, so it stays."""
+    return path.with_name(f'.{path.stem}.part{path.suffix}')
 
 
 def _rasterise(figure: Any) -> np.ndarray:
