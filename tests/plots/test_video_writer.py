@@ -19,8 +19,17 @@ def test_a_video_appears_when_it_ends(tmp_path):
 def test_an_error_leaves_the_old_file(tmp_path):
     path = tmp_path / 'clip.mp4'
     path.write_bytes(b'old')
-    with pytest.raises(RuntimeError, match='camera'), VideoWriter(path, 10) as writer:
-        writer.append(np.zeros((32, 48, 3), np.uint8))
+
+    def frames():
+        yield np.zeros((32, 48, 3), np.uint8)
         raise RuntimeError('no further picture from the camera')
+
+    def write():
+        with VideoWriter(path, 10) as writer:
+            for frame in frames():
+                writer.append(frame)
+
+    with pytest.raises(RuntimeError, match='camera'):
+        write()
     assert [file.name for file in tmp_path.iterdir()] == ['clip.mp4']
     assert path.read_bytes() == b'old'

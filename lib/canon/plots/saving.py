@@ -77,7 +77,7 @@ class VideoWriter:
 
 
 def _name_part(path: Path) -> Path:
-    """Returns the name of a file while it is written; writers of images choose the format by the ending, so it stays."""
+    """Returns the name of a file while it is written, with its ending: writers of images choose the format by it."""
     return path.with_name(f'.{path.stem}.part{path.suffix}')
 
 
