@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from canon.ops import boxes as box_ops
-from canon.tracking.arrays import Array, array_module
+from canon.tracking.arrays import Array, array_module, put_rows
 
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -20,7 +20,9 @@ def compute_iou(a: Array, b: Array) -> Array:
         iou = box_ops.pairwise_iou(a, b)
         return array_module(a, b).where(iou >= 0, iou, 0)
     intersection, union = _measure_overlap(a, b)
-    return intersection / np.fmax(union, _TINY)
+    np.fmax(union, _TINY, out=union)
+    intersection /= union
+    return intersection
 
 
 def compute_valid_iou(a: Array, b: Array, rows: Array, columns: Array) -> Array:
@@ -29,8 +31,8 @@ def compute_valid_iou(a: Array, b: Array, rows: Array, columns: Array) -> Array:
     if xp is not np:
         return xp.where(rows[:, None] & columns, compute_iou(a, b), 0)
     iou = np.zeros((len(a), len(b)))  # a half of the slots is free: their overlaps would take most of a frame's time
-    row_index, column_index = rows.nonzero()[0], columns.nonzero()[0]
-    iou[row_index[:, None], column_index] = compute_iou(a.take(row_index, 0), b.take(column_index, 0))
+    index = rows.nonzero()[0]
+    iou[index] = compute_iou(a.take(index, 0), put_rows(b, ~columns, 0))  # an empty box overlaps with none
     return iou
 
 
@@ -58,7 +60,9 @@ def _measure_overlap(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarr
     np.fmax(sides, 0, out=sides)  # of NaN, too, it makes 0
     intersection = sides[0] * sides[1]
     size_a, size_b = np.maximum(a[2:] - a[:2], 0), np.maximum(b[2:] - b[:2], 0)
-    return intersection, size_a[0] * size_a[1] + size_b[0] * size_b[1] - intersection
+    union = size_a[0] * size_a[1] + size_b[0] * size_b[1]
+    union -= intersection
+    return intersection, union
 
 
 def compute_cosine_similarity(a: Array, b: Array) -> Array:

@@ -104,6 +104,8 @@ def run(
     state = tracker.init() if state is None else state
     if tracker.form == 'jax':
         return lax.scan(tracker.step, state, {key: jnp.asarray(value) for key, value in detections.items()})
+    # Of all frames at once: `read_detections` need not convert each.
+    detections = {key: np.asarray(value, precision_of(key, tracker.form)) for key, value in detections.items()}
     frames = []
     for t in range(len(detections['boxes'])):
         state, tracks = tracker.step(state, {key: value[t] for key, value in detections.items()})
@@ -150,13 +152,15 @@ def float_dtype(form: Form) -> type:
     return np.float64 if form == 'numpy' else np.float32
 
 
+def precision_of(key: str, form: Form) -> type | None:
+    """Returns the dtype of an array of detections, None for those of integers and bool, which keep theirs."""
+    return float_dtype(form) if key in ('boxes', 'scores', 'embeddings') else None
+
+
 def read_detections(detections: Mapping[str, Array], form: Form) -> dict[str, Array]:
     """Returns the detections of a frame in the precision of the form, with at least one row: an index needs one."""
-    xp, dtype = array_module_of(form), float_dtype(form)
-    arrays = {
-        key: xp.asarray(value, dtype if key in ('boxes', 'scores', 'embeddings') else None)
-        for key, value in detections.items()
-    }
+    xp = array_module_of(form)
+    arrays = {key: xp.asarray(value, precision_of(key, form)) for key, value in detections.items()}
     if not len(arrays['valid']):
         arrays = {key: xp.zeros((1, *value.shape[1:]), value.dtype) for key, value in arrays.items()}
     # What is not valid may hold anything; NaN would pass through products with masks.
@@ -220,11 +224,12 @@ def start_tracks(
         row, rank = np.flatnonzero(starting)[: len(where)], np.arange(len(where))
         source = np.zeros(num_slots, np.int32)
         source[where] = row
+        started: Array = np.int32(len(where))
     else:
         where, rank = new, ranks
         row = source = jnp.minimum(nth_true(starting, ranks), len(starting) - 1)
+        started = jnp.minimum(count, free.sum()).astype(jnp.int32)
     begun = kalman.initiate(motion, take_rows(detections['boxes'], row))
-    started = xp.minimum(count, free.sum()).astype(xp.int32)
     state = state._replace(
         estimate=TrackEstimate(*(put_rows(a, where, b) for a, b in zip(state.estimate, begun, strict=True))),
         ids=put_rows(state.ids, where, state.next_id + rank),
