@@ -14,7 +14,7 @@ from canon.configuration.overrides import Pairs
 from canon.errors import UsageError
 from experiments import configs
 
-__all__ = ['apply', 'describe', 'find_sections', 'load', 'read_flags', 'takes_tuple']
+__all__ = ['apply', 'check_run', 'describe', 'find_sections', 'load', 'read_flags', 'takes_tuple']
 
 
 def load(source: str | None, workdir: str | None = None) -> ConfigDict:
@@ -24,13 +24,28 @@ def load(source: str | None, workdir: str | None = None) -> ConfigDict:
     if source is not None:
         config = configs.load(source)
     else:
-        path = Path(workdir or '.').expanduser() / 'config.json'
-        if not path.is_file():
-            raise UsageError(f'{path.parent} holds no run (no config.json); give --config=FILE, or the folder of a run')
-        config = configuration.read_saved_config(path)
+        folder = Path(workdir or '.').expanduser()
+        check_run(folder, ', or --config=FILE')
+        config = configuration.read_saved_config(folder / 'config.json')
     config.unlock()
     config.run = ConfigDict(fill_placeholders(config.get('run') or {}))
     return config
+
+
+def check_run(folder: Path, otherwise: str = '') -> None:
+    """Raises UsageError unless a folder holds a run; it names the newest run below the folder.
+
+    Args:
+      folder: what a user gave.
+      otherwise: how the advice to give the folder of a run continues.
+    """
+    if (folder / 'config.json').is_file():
+        return
+    for pattern in ('*', '*/*', '*/*/*'):  # runs/<task>/<name>/<overrides>, or a stage of a run
+        if below := list(folder.glob(f'{pattern}/config.json')):
+            newest = max(below, key=lambda path: path.stat().st_mtime).parent
+            raise UsageError(f'{folder} holds no run (no config.json); runs are below it: give {newest}{otherwise}')
+    raise UsageError(f'{folder} holds no run (no config.json); give the folder of a run{otherwise}')
 
 
 def apply(config: ConfigDict, pairs: Pairs) -> dict[str, Any]:

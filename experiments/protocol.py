@@ -117,12 +117,18 @@ class HasSections(Protocol):
     SECTIONS: Mapping[str, Mapping[str, Callable] | Catalogue]
 
 
-def names() -> list[str]:
-    """Returns the names of all experiments: modules and packages here that define `make` (none is imported)."""
+def names(function: str = '') -> list[str]:
+    """Returns the names of all experiments: modules and packages here that define `make` (none is imported).
+
+    Args:
+      function: of this protocol, such as 'show': only the experiments that define it, too.
+    """
     folder = Path(__file__).parent
     # As text: importing every experiment would import JAX and take seconds.
     files = [*folder.glob('*.py'), *folder.glob('*/__init__.py')]
-    return sorted((p.parent if p.stem == '__init__' else p).stem for p in files if '\ndef make(' in p.read_text())
+    texts = {(p.parent if p.stem == '__init__' else p).stem: p.read_text(encoding='utf-8') for p in files}
+    required = [f'\ndef {name}(' for name in ('make', function) if name]
+    return sorted(name for name, text in texts.items() if all(line in text for line in required))
 
 
 def check_name(name: Any) -> None:

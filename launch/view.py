@@ -11,16 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from canon.configuration import read_saved_config
 from canon.errors import UsageError
-from canon.plots.saving import VideoWriter
-from canon.train import load_trained
-from canon.train.stages import last_stage
 from experiments import overrides, protocol
 from launch import tools
+
+if TYPE_CHECKING:  # wrong usage is reported at once: JAX and NumPy take seconds to import
+    import numpy as np
+
+    from canon.rendering.interactive import Scene
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,14 +32,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--input', default='', help='of a shape, test:0 or a file; of a volume, another file')
     parser.add_argument('--step', type=int, help='the checkpoint (default: the best, or the newest)')
     options = parser.parse_args(argv)
-    scene = load_scene(options.workdir, options.input, options.step)
+    workdir = options.workdir.expanduser()
+    scene = load_scene(workdir, options.input, options.step)
     from canon.rendering.viewer import Viewer
 
     def save(frames: Iterator[np.ndarray]) -> Path:
-        return save_video(options.workdir / 'views', frames)
+        return save_video(workdir / 'views', frames)
 
-    viewer = Viewer(scene, options.port, save, options.host, title=str(options.workdir))
-    print(f'{options.workdir}: {viewer.address}  (Ctrl-C ends it)', flush=True)
+    viewer = Viewer(scene, options.port, save, options.host, title=str(workdir))
+    print(f'{workdir}: {viewer.address}  (Ctrl-C ends it)', flush=True)
     try:
         viewer.wait()
     except KeyboardInterrupt:
@@ -48,23 +50,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def load_scene(workdir: Path, source: str = '', step: int | None = None):
-    """Returns the scene that a run has learnt; raises UsageError if its experiment has nothing to look at."""
+def load_scene(workdir: Path, source: str = '', step: int | None = None) -> Scene:
+    """Returns the scene that a run has learnt.
+
+    Args:
+      workdir: the folder of the run, or of one of its stages.
+      source: --input.
+      step: of the checkpoint; None for the best or the newest.
+
+    Raises:
+      UsageError: the folder holds no run, the run has no checkpoint, or there is nothing to look at.
+    """
+    check_viewable(workdir)
+    from canon.train import load_trained  # imports JAX, which takes seconds
+
     config = overrides.load(None, str(workdir))
     config.lock()
     module = protocol.load(config.experiment)
-    stage: tuple[Any, Any, Path] = last_stage(module.make(config), config, workdir)
-    experiment, config, workdir = stage
-    module = protocol.load(str(config['experiment']))  # the experiment of the last stage
-    if not isinstance(module, protocol.Shows):
-        known = [name for name in protocol.names() if isinstance(protocol.load(name), protocol.Shows)]
-        raise UsageError(f'a run of {config["experiment"]!r} cannot be viewed; those of {", ".join(known)} can')
+    experiment = module.make(config)
+    assert isinstance(module, protocol.Shows) and not isinstance(experiment, list)  # no list of stages has a scene
     run = load_trained(experiment, config, workdir, step)
     return module.show(config, experiment, run.params, run.mutable, source)
 
 
+def check_viewable(workdir: Path) -> None:
+    """Raises UsageError unless a folder holds a run that `show` takes; imports neither JAX nor an experiment."""
+    overrides.check_run(workdir)
+    config = read_saved_config(workdir / 'config.json')
+    name, known = config.get('experiment'), protocol.names('show')
+    if name not in known:
+        raise UsageError(f'{workdir}: a run of {name!r} cannot be viewed; those of {", ".join(known)} can')
+    saved = (workdir / 'checkpoints').is_dir() and any((workdir / 'checkpoints').glob('[0-9]*'))
+    published = (config.get('run', {}).get('init_from') or {}).get('path')  # can be viewed without training
+    if not saved and not published:
+        raise UsageError(f'{workdir} has no checkpoint yet; ./launch.sh run --workdir={workdir} continues the run')
+
+
 def save_video(folder: Path, frames: Iterator[np.ndarray]) -> Path:
     """Writes frames as `path-N.mp4`, with the first free number, as they come."""
+    from canon.plots.saving import VideoWriter
     from canon.rendering.viewer import FRAME_RATE  # viser takes a second to import
 
     folder.mkdir(parents=True, exist_ok=True)

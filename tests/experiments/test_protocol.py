@@ -28,6 +28,12 @@ def test_experiments_satisfy_the_protocol(name):
         assert isinstance(functions, Catalogue) or (functions and all(map(callable, functions.values())))
 
 
+def test_the_experiments_with_a_scene_are_known_without_an_import():
+    shown = [name for name in protocol.names() if isinstance(protocol.load(name), protocol.Shows)]
+    assert shown == protocol.names('show')
+    assert 'view_synthesis' in shown
+
+
 def test_names_are_those_of_files_that_define_make():
     names = protocol.names()
     assert {'classification', 'translation', 'optimizer_lab'} < set(names)
