@@ -68,7 +68,8 @@ def load_scene(workdir: Path, source: str = '', step: int | None = None) -> Scen
     config.lock()
     module = protocol.load(config.experiment)
     experiment = module.make(config)
-    assert isinstance(module, protocol.Shows) and not isinstance(experiment, list)  # no list of stages has a scene
+    assert isinstance(module, protocol.Shows)
+    assert not isinstance(experiment, list)  # no list of stages has a scene
     run = load_trained(experiment, config, workdir, step)
     return module.show(config, experiment, run.params, run.mutable, source)
 
