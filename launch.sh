@@ -33,6 +33,7 @@ help() {
   view --workdir=RUN      a radiance field, volume or shape in the browser, rendered as one drags  --port= --input=
   watch [DIR]             TensorBoard on the runs below DIR     --port=
   ledger [FILTER]         compare every :smoke config with its target       --save (into docs/ledger.md)
+  bench [NAME ...]        Canon's time next to other libraries'  --torch=PYTHON --list --save (into docs/benchmarks.md)
   docs [FLAGS]            the manual, a folder of HTML           --output=DIR --serve
   prepare NAME            download and prepare a TFDS data set (in .venv-tf, which alone has TensorFlow)
   slurm CONFIG [OPTIONS] [-- FLAGS]   submit to Slurm           --nodes= --tasks= --gpus= --minutes= --wait
@@ -329,6 +330,7 @@ case $verb in
 
   ledger) python launch.ledger "$@" ;;
   models) python launch.models "$@" ;;
+  bench) python launch.bench "$@" ;;
 
   docs)
     CANON_EXTRAS="${CANON_EXTRAS-} docs"

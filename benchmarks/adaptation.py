@@ -4,20 +4,20 @@
 
 Each method's step has 64 labelled and 64 unlabelled images of 16x16, the plain step 128 labelled ones; the network
 (`domain_adversarial.digit_network`, with batch normalisation), Adam and the compiler are the same. DANN is to take at
-most 1.4 times the plain step; MCD makes six updates per step. How the sides take turns: benchmarks/beside.py.
+most 1.4 times the plain step; MCD makes six updates per step. How the sides take turns: benchmarks/comparison.py.
 """
 
 from collections.abc import Callable
 
-import jax
 import numpy as np
 
-from benchmarks import beside
-from benchmarks.beside import Work
-from canon import backend, models, optim
+from benchmarks import comparison
+from benchmarks.comparison import Benchmark, Work
+from benchmarks.steps import compile_step
+from canon import models, optim
 from canon.tasks import adaptation
 from canon.tasks.classification import classification_task, make_image_input
-from canon.train import init_state, make_step
+from canon.train import make_step
 
 BATCH, SIZE, CLASSES = 64, 16, 10
 
@@ -32,28 +32,16 @@ def make_network():
     return models.make_model('domain_adversarial.digit_network', num_classes=CLASSES, norm='batch')
 
 
-def train(task, batch, make=make_step) -> Callable:
-    """Returns a call that makes one step and waits for nothing."""
-    tx = optim.adam(1e-3)
-    state, batch = init_state(task, tx, 0, batch), jax.device_put(batch)
-    step = backend.jit(make(task, tx, 0), donate_argnums=0)
-
-    def call():
-        nonlocal state
-        state, metrics = step(state, batch)
-        return metrics
-
-    return call
-
-
 def train_plain() -> Callable:
-    return train(classification_task(make_network(), make_image_input()), draw_rows(2 * BATCH))
+    return compile_step(classification_task(make_network(), make_image_input()), optim.adam(1e-3), draw_rows(2 * BATCH))
 
 
 def train_method(name: str, **arguments) -> Callable:
     parts = make_network(), make_image_input(), adaptation.make_method(name, **arguments)
     batch = {'source': draw_rows(BATCH), 'target': draw_rows(BATCH, labelled=False)}
-    return train(adaptation.adaptation_task(*parts), batch, adaptation.adaptation_step(*parts) or make_step)
+    return compile_step(
+        adaptation.adaptation_task(*parts), optim.adam(1e-3), batch, adaptation.adaptation_step(*parts) or make_step
+    )
 
 
 WORKS = {
@@ -65,7 +53,8 @@ WORKS = {
         ('mcd', {'steps': 4}, {}),
     )
 }
+BENCHMARK = Benchmark('benchmarks.adaptation', WORKS)
 
 
 if __name__ == '__main__':
-    beside.main(__doc__ or '', WORKS, 'benchmarks.adaptation')
+    comparison.main(__doc__, BENCHMARK)

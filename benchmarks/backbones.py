@@ -4,7 +4,7 @@
 
 Batches of 8, 224 pixels, float32, SGD with momentum. linen's side is what one writes without Canon: nn.Conv,
 nn.BatchNorm, linen's pools, the compiler's default options. --torch names an interpreter with torch and torchvision,
-whose side is channels last. How the sides take turns: benchmarks/beside.py.
+whose side is channels last. How the sides take turns: benchmarks/comparison.py.
 """
 
 import functools
@@ -20,8 +20,8 @@ import numpy as np
 import optax
 from jax import lax
 
-from benchmarks import beside
-from benchmarks.beside import Work
+from benchmarks import comparison
+from benchmarks.comparison import ALL_FORMS, Benchmark, Peer, Work
 from canon import backend, ops, optim
 from canon.models import mobilenet, resnet
 
@@ -203,15 +203,16 @@ def make_work(make: Callable[[str, str], Callable], name: str, calls: int, linen
 
 
 WORKS = {
-    'max_pool': make_work(make_operation, 'max_pool', 5, 0.3, 2.0),
+    'max_pool': make_work(make_operation, 'max_pool', 5, 0.3, 1.1),
     'lrn': make_work(make_operation, 'lrn', 10, 0.6, 0.3),
-    'batch_norm': make_work(make_operation, 'batch_norm', 5, 0.8, 0.9),
-    'mobilenet_v2_forward': make_work(make_forward, 'mobilenet_v2', 2, 0.2, 0.5),
-    'resnet50_forward': make_work(make_forward, 'resnet50', 1, 0.7, 0.9),
-    'mobilenet_v2_train': make_work(make_train_step, 'mobilenet_v2', 1, 0.15, 1.1),
+    'batch_norm': make_work(make_operation, 'batch_norm', 5, 0.8, 1.0),
+    'mobilenet_v2_forward': make_work(make_forward, 'mobilenet_v2', 2, 0.2, 1.0),
+    'resnet50_forward': make_work(make_forward, 'resnet50', 1, 0.7, 1.0),
+    'mobilenet_v2_train': make_work(make_train_step, 'mobilenet_v2', 1, 0.15, 1.0),
     'resnet50_train': make_work(make_train_step, 'resnet50', 1, 0.35, 1.0),
 }
+BENCHMARK = Benchmark('benchmarks.backbones', WORKS, Peer('backbones_torch.py', settings=ALL_FORMS))
 
 
 if __name__ == '__main__':
-    beside.main(str(__doc__), WORKS, 'benchmarks.backbones', 'backbones_torch.py')
+    comparison.main(__doc__, BENCHMARK)

@@ -6,7 +6,7 @@ NMS of 2,000 boxes (`tools/boxes.py` draws them) returns the indices of all that
 batches of 4, float32; its train step matches 8 objects per image, and ends with SGD with momentum. Faster R-CNN is
 `fasterrcnn_resnet50_fpn` on images of 320x320, with frozen norms and conv1 and conv2_x not trained: one image to its
 detections, and a train step of two. --torch names an interpreter with torch and torchvision, whose side is channels
-last. How the sides take turns: benchmarks/beside.py.
+last. How the sides take turns: benchmarks/comparison.py.
 """
 
 import functools
@@ -20,8 +20,8 @@ import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from benchmarks import beside
-from benchmarks.beside import Work
+from benchmarks import comparison
+from benchmarks.comparison import ALL_FORMS, Benchmark, Peer, Work
 from canon import backend, optim
 from canon.losses.multibox import multibox_loss
 from canon.models import faster_rcnn, ssd
@@ -151,7 +151,8 @@ WORKS = {
 }
 WORKS |= {'ssd300_forward': work(forward, 1, 0.8), 'ssd300_train': work(train, 1, 1.0)}
 WORKS |= {'faster_rcnn_forward': work(detect, 1, 0.9), 'faster_rcnn_train': work(train_faster_rcnn, 1, 1.0)}
+BENCHMARK = Benchmark('benchmarks.detection', WORKS, Peer('detection_torch.py', settings=ALL_FORMS))
 
 
 if __name__ == '__main__':
-    beside.main(str(__doc__), WORKS, 'benchmarks.detection', 'detection_torch.py')
+    comparison.main(__doc__, BENCHMARK)

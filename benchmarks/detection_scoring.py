@@ -5,17 +5,17 @@
 VOC and COCO: 100 detections and up to 16 objects per image, 20 classes, from arrays to numbers. pycocotools has its
 objects loaded before, and for 'voc' evaluates one threshold of IoU and all sizes together. 'voc_shared' adds the
 analysis of errors on the same matches. 'miou' counts 320x240 label maps of 21 classes; scikit-learn's
-`confusion_matrix` is its peer. How the sides take turns: benchmarks/beside.py.
+`confusion_matrix` is its peer. How the sides take turns: benchmarks/comparison.py.
 """
 
 import sys
 
 import numpy as np
 
-from benchmarks import beside
-from benchmarks.beside import Work
+from benchmarks import comparison
+from benchmarks.comparison import Benchmark, Peer, Work
 
-sys.path.insert(0, str(beside.TOOLS))  # tools/scoring_pycocotools.py imports its neighbour, as the peer runs it
+sys.path.insert(0, str(comparison.TOOLS))  # tools/scoring_pycocotools.py imports its neighbour, as the peer runs it
 
 MAPS, HEIGHT, WIDTH, CLASSES = 50, 240, 320, 21
 
@@ -87,6 +87,8 @@ WORKS = {
     'coco': Work({'canon': score_coco}, 1, {'pycocotools': 1.0}),
     'miou': Work({'canon': count_maps, 'sklearn': count_maps_by_sklearn}, 1, {'sklearn': 1.0}),
 }
+BENCHMARK = Benchmark('benchmarks.detection_scoring', WORKS, Peer('scoring_pycocotools.py', 'pycocotools'))
+
 
 if __name__ == '__main__':
-    beside.main(str(__doc__), WORKS, 'benchmarks.detection_scoring', 'scoring_pycocotools.py', 'pycocotools')
+    comparison.main(__doc__, BENCHMARK)

@@ -8,16 +8,17 @@
   against the whole step of 64 rays, which evaluates as many: the ratio is per point.
 - view: 100 x 100 pixels from that hash grid, in at most 2,000 ms.
 
-How the sides take turns: benchmarks/beside.py. Results: docs/view_synthesis.md.
+How the sides take turns: benchmarks/comparison.py. Results: docs/view_synthesis.md.
 """
 
 from collections.abc import Callable
 
 import jax
 
-from benchmarks import beside
-from benchmarks.beside import Work
-from canon import backend, models, optim
+from benchmarks import comparison
+from benchmarks.comparison import ALL_FORMS, Benchmark, Peer, Work
+from benchmarks.steps import compile_step
+from canon import models, optim
 from canon.data.scenes import views as scenes
 from canon.data.scenes.ray_batches import sample_rays, view_rays
 from canon.rendering import RenderSettings
@@ -33,7 +34,7 @@ def make_nerf_step(rays: int, microbatch: int | None) -> Callable:
     """Compiles the step of the published network."""
     views = scenes.load_views('traced', size=16, views=4)
     task = radiance_field_task(models.make_model('nerf.nerf'), views, SAMPLES, RadianceLoss(microbatch=microbatch))
-    return make_stepper(task, optim.adam(5e-4), sample_rays(views, 0, 0, rays))
+    return compile_step(task, optim.adam(5e-4), sample_rays(views, 0, 0, rays))
 
 
 def make_hash_config():
@@ -48,20 +49,7 @@ def make_hash_step() -> Callable:
     """Compiles the step of the hash grid; all cells are occupied, so every slot of the budget is a point in the box."""
     config = make_hash_config()
     experiment = bind(view_synthesis.make(config), config)
-    return make_stepper(experiment.task, experiment.tx, experiment.train[0])
-
-
-def make_stepper(task, tx, batch) -> Callable:
-    """Compiles a step with donated state, which the returned function carries from call to call."""
-    state = [init_state(task, tx, 0, batch)]
-    step = backend.jit(make_step(task, tx, 0), donate_argnums=0)
-    compiled = step.lower(state[0], batch).compile()
-
-    def call():
-        state[0], metrics = compiled(state[0], batch)
-        return metrics
-
-    return call
+    return compile_step(experiment.task, experiment.tx, experiment.train[0])
 
 
 def make_view_renderer() -> Callable:
@@ -82,17 +70,18 @@ WORKS = {
     'vanilla_64': Work(
         {'canon': lambda: make_nerf_step(64, None), 'whole': lambda: make_nerf_step(64, 0)},
         2,
-        {'whole': 0.85, 'torch': 0.4},
+        {'whole': 0.85, 'torch': 0.55},
     ),
     'vanilla_1024': Work(
         {'canon': lambda: make_nerf_step(1024, None), 'whole': lambda: make_nerf_step(1024, 0)},
         1,
-        {'whole': 0.85, 'torch': 0.7},
+        {'whole': 0.85, 'torch': 0.55},
     ),
     'hash': Work({'canon': make_hash_step, 'nerf': lambda: make_nerf_step(64, 0)}, 2, {'nerf': 0.15}),
     'view': Work({'canon': make_view_renderer}, 1, {'canon': 2000}),
 }
+BENCHMARK = Benchmark('benchmarks.nerf', WORKS, Peer('nerf_torch.py', settings=ALL_FORMS))
 
 
 if __name__ == '__main__':
-    beside.main(str(__doc__), WORKS, 'benchmarks.nerf', 'nerf_torch.py')
+    comparison.main(__doc__, BENCHMARK)

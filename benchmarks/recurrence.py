@@ -5,7 +5,7 @@
 One layer as wide as its inputs, float32: 32 sequences of 100 steps with H = 256, and 20 of 35 with H = 650 (the medium
 network of Zaremba et al. 2014). A step is the forward pass, the gradient of the outputs' mean square by all parameters,
 and SGD. For flax the fastest cells are used, with the compiler's default options: OptimizedLSTMCell, GRUCell and
-SimpleCell. How the sides alternate: benchmarks/beside.py.
+SimpleCell. How the sides alternate: benchmarks/comparison.py.
 """
 
 import functools
@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import beside
-from benchmarks.beside import Work
+from benchmarks import comparison
+from benchmarks.comparison import ALL_FORMS, Benchmark, Peer, Work
 from canon import backend, nn
 from canon.weights import recurrent
 
@@ -61,18 +61,24 @@ def compile_step(outputs: Callable, variables: Any, options: dict) -> Callable:
 
 
 AIMS = {
-    'lstm': {'linen': 0.7, 'torch': 1.0},
-    'gru': {'linen': 1.0, 'torch': 1.0},
-    'rnn': {'linen': 0.9, 'torch': 0.8},
+    ('lstm', 256): {'linen': 0.75, 'torch': 1.1},
+    ('lstm', 650): {'linen': 0.75, 'torch': 1.0},
+    ('gru', 256): {'linen': 1.0, 'torch': 0.55},
+    ('gru', 650): {'linen': 1.0, 'torch': 0.55},
+    ('rnn', 256): {'linen': 0.9, 'torch': 0.6},
+    ('rnn', 650): {'linen': 0.9, 'torch': 0.6},
 }
 WORKS = {
     f'{kind}_{hidden}': Work(
-        {side: functools.partial(make_train_step, kind, hidden, side) for side in ('canon', 'linen')}, 3, AIMS[kind]
+        {side: functools.partial(make_train_step, kind, hidden, side) for side in ('canon', 'linen')},
+        3,
+        AIMS[kind, hidden],
     )
     for kind in CELLS
     for hidden in SIZES
 }
+BENCHMARK = Benchmark('benchmarks.recurrence', WORKS, Peer('recurrence_torch.py', settings=ALL_FORMS))
 
 
 if __name__ == '__main__':
-    beside.main(str(__doc__), WORKS, 'benchmarks.recurrence', 'recurrence_torch.py')
+    comparison.main(__doc__, BENCHMARK)

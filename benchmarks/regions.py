@@ -4,7 +4,7 @@
 
 RoIAlign: 512 boxes on a map of 50 x 50 with 256 channels, 7 x 7 bins, 2 x 2 samples each, forward, and forward with the
 gradient. Proposals: of the 159,882 anchors of an image of 800 x 800 on five levels, 1,000 per level and 1,000 in all.
-How it measures: benchmarks/beside.py.
+How it measures: benchmarks/comparison.py.
 """
 
 import functools
@@ -13,8 +13,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from benchmarks import beside
-from benchmarks.beside import Work
+from benchmarks import comparison
+from benchmarks.comparison import Benchmark, Peer, Work
 from canon.ops.anchors import make_anchor_levels
 from canon.ops.proposals import propose
 from canon.ops.regions import roi_align
@@ -46,7 +46,8 @@ WORKS = {
     'roi_align_gradient': Work({'canon': functools.partial(align, True)}, 1, {'torch': 0.10}),
     'proposals': Work({'canon': filter_proposals}, 5, {'torch': 0.7}),
 }
+BENCHMARK = Benchmark('benchmarks.regions', WORKS, Peer('regions_torch.py'))
 
 
 if __name__ == '__main__':
-    beside.main(str(__doc__), WORKS, 'benchmarks.regions', 'regions_torch.py')
+    comparison.main(__doc__, BENCHMARK)

@@ -4,7 +4,7 @@
 
 Forward passes of four images of 224 pixels in float32, without the auxiliary head, and the bilinear upsampling of its
 scores alone. --torch names an interpreter with torch and torchvision, whose side is channels last. How the sides take
-turns: benchmarks/beside.py.
+turns: benchmarks/comparison.py.
 """
 
 from collections.abc import Callable
@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import beside
-from benchmarks.beside import Work
+from benchmarks import comparison
+from benchmarks.comparison import ALL_FORMS, Benchmark, Peer, Work
 from canon import backend, ops
 from canon.models import fcn
 
@@ -43,7 +43,8 @@ WORKS = {
     'fcn_resnet50_forward': Work({'canon': make_forward}, 1, {'torch': 0.9}),
     'bilinear_deconv': Work({'canon': make_deconvolution}, 20, {'torch': 0.5}),
 }
+BENCHMARK = Benchmark('benchmarks.segmentation', WORKS, Peer('segmentation_torch.py', settings=ALL_FORMS))
 
 
 if __name__ == '__main__':
-    beside.main(__doc__ or '', WORKS, 'benchmarks.segmentation', 'segmentation_torch.py')
+    comparison.main(__doc__, BENCHMARK)

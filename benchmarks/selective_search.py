@@ -5,7 +5,7 @@
 
 The strategy 'fast' of each on one photograph of 500x375. opencv's has 12 hierarchies of larger segments (k of 150, 300
 and 450), ours the paper's 8 (k of 50 and 100), so the numbers of boxes differ. --opencv names an interpreter with
-opencv-contrib-python-headless and scikit-image. How the sides take turns: benchmarks/beside.py.
+opencv-contrib-python-headless and scikit-image. How the sides take turns: benchmarks/comparison.py.
 
 --recall prints the share of objects that the first 100, 500 and 2,000 boxes cover at an IoU of 0.5 and 0.7, on scenes
 of digits and, with --bccd, on photographs of blood cells as wide as --width. 'small segments' are the settings of
@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import beside
-from benchmarks.beside import TOOLS, Work
+from benchmarks import comparison
+from benchmarks.comparison import TOOLS, Benchmark, Peer, Work
 from canon.data import Source, transforms
 from canon.data.detection.digit_scenes import digit_scenes
 from canon.data.detection.selective_search import Strategy, selective_search
@@ -42,6 +42,9 @@ def make_search(strategy: Strategy) -> Callable:
 
 
 WORKS = {'fast': Work({'canon': lambda: make_search('fast')}, 1, {'opencv': 4.0})}
+BENCHMARK = Benchmark(
+    'benchmarks.selective_search', WORKS, Peer('selective_search_opencv.py', 'opencv', package='cv2.ximgproc')
+)
 
 
 def search_with_opencv(interpreter: str, images: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -91,7 +94,7 @@ def main() -> None:
     parser.add_argument('--opencv', dest='interpreter', metavar='PYTHON')
     options, _ = parser.parse_known_args()
     if not options.recall:
-        return beside.main(__doc__ or '', WORKS, 'benchmarks.selective_search', 'selective_search_opencv.py', 'opencv')
+        return comparison.main(__doc__, BENCHMARK)
     if not options.interpreter:
         raise SystemExit('--recall needs --opencv=PYTHON, an interpreter with opencv-contrib-python-headless')
     print_recalls(options)

@@ -5,7 +5,7 @@
 joint_step: CRNN (8.3 million parameters) on 64 grey images of 32x100, Adadelta, with the paper's agent (N 3, R 10).
 warp: 64 images of 32x100, eight points each, by moving least squares, compared with the paper's formula in numpy, one
 pixel after the other, for as many. A 64th of its CPU time is what an image takes on one thread, 0.4 ms at most.
-benchmarks/beside.py explains how sides take turns.
+benchmarks/comparison.py explains how sides take turns.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import beside
-from benchmarks.beside import Work
-from canon import backend, optim
+from benchmarks import comparison
+from benchmarks.comparison import Benchmark, Work
+from benchmarks.steps import compile_step
+from canon import optim
 from canon.models.crnn import crnn
 from canon.ops import warps
 from canon.tasks.text.augmentation import TextAugmentation, augment_task, fiducial_points
 from canon.tasks.text.recognition import decode_labels, make_grey_input, recognition_task
-from canon.train import init_state, make_step
 
 BATCH, SIZE, LENGTH = 64, (32, 100), 8
 
@@ -39,21 +39,12 @@ def make_batch() -> dict[str, Any]:
     }
 
 
-def compile_step(mode: Literal['none', 'learnt']) -> Callable:
+def compile_update(mode: Literal['none', 'learnt']) -> Callable:
     """Returns a call of one update of CRNN, whose images are augmented by `mode`."""
     grey = make_grey_input()
     task = augment_task(recognition_task(crnn(), grey), TextAugmentation(mode=mode), grey, decode_labels)
     tx = optim.make_optimizer(dict(name='adadelta', learning_rate=1.0, decay=0.9, eps=1e-6, eps_in_sqrt=True))
-    batch = make_batch()
-    state = jax.jit(lambda batch: init_state(task, tx, 0, batch))(batch)
-    step = backend.jit(make_step(task, tx, 0), donate_argnums=0)
-
-    def call():
-        nonlocal state
-        state, _ = step(state, batch)
-        return state.params
-
-    return call
+    return compile_step(task, tx, make_batch())
 
 
 def draw_targets(count: int) -> np.ndarray:
@@ -97,11 +88,14 @@ def compile_loop() -> Callable:
 
 WORKS = {
     'joint_step': Work(
-        {'canon': lambda: compile_step('learnt'), 'recogniser': lambda: compile_step('none')}, 3, {'recogniser': 2.2}
+        {'canon': lambda: compile_update('learnt'), 'recogniser': lambda: compile_update('none')},
+        3,
+        {'recogniser': 2.2},
     ),
     'warp': Work({'canon': compile_warp, 'loop': compile_loop}, 1, {'loop': 0.01}),
 }
+BENCHMARK = Benchmark('benchmarks.text_augmentation', WORKS)
 
 
 if __name__ == '__main__':
-    beside.main(__doc__, WORKS, 'benchmarks.text_augmentation')
+    comparison.main(__doc__, BENCHMARK)

@@ -5,7 +5,7 @@
 CRNN in deep-text-recognition-benchmark's form on batches of 64 images of 32x100, its loss and a step of SGD with
 momentum; the gradient of CTC by logits of 37 classes (batch 64, 26 frames, labels of 8) and of 3,756 (batch 16, 64
 frames, labels of 16). `near_words` finds the words within three edits of 32 texts among 20,000; its other side compares
-every word. --torch names an interpreter with torch. How the sides take turns: benchmarks/beside.py.
+every word. --torch names an interpreter with torch. How the sides take turns: benchmarks/comparison.py.
 """
 
 from collections.abc import Callable
@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import beside
-from benchmarks.beside import Work
+from benchmarks import comparison
+from benchmarks.comparison import ALL_FORMS, Benchmark, Peer, Work
 from canon import backend, losses, optim
 from canon.models import crnn
 from canon.tasks.text.lexicons import BKTree, edit_distances, encode_texts
@@ -95,7 +95,8 @@ WORKS = {
     'ctc_3756': Work({'canon': lambda: make_ctc('ctc_3756')}, 5, {'torch': 0.2}),
     'near_words': Work({'canon': make_near_words, 'every_word': make_every_word}, 1, {}),
 }
+BENCHMARK = Benchmark('benchmarks.text_recognition', WORKS, Peer('text_recognition_torch.py', settings=ALL_FORMS))
 
 
 if __name__ == '__main__':
-    beside.main(__doc__ or '', WORKS, 'benchmarks.text_recognition', 'text_recognition_torch.py')
+    comparison.main(__doc__, BENCHMARK)

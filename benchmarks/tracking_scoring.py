@@ -4,17 +4,17 @@
 
 'arrays': 500 frames of 30 objects, from boxes to the numbers of the three metrics. 'files': 20 sequences of MOT17 of
 200 frames and 30 objects each, from the files to the combined numbers, with the rules of the benchmark. All of it runs
-in one thread. How the sides take turns: benchmarks/beside.py.
+in one thread. How the sides take turns: benchmarks/comparison.py.
 """
 
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import beside
-from benchmarks.beside import Work
+from benchmarks import comparison
+from benchmarks.comparison import Benchmark, Peer, Work
 
-sys.path.insert(0, str(beside.TOOLS))  # tools/scoring_trackeval.py imports its neighbour, as the peer runs it
+sys.path.insert(0, str(comparison.TOOLS))  # tools/scoring_trackeval.py imports its neighbour, as the peer runs it
 
 
 def score_arrays():
@@ -50,6 +50,8 @@ WORKS = {
     'arrays': Work({'canon': score_arrays}, 3, {'trackeval': 0.35}),
     'files': Work({'canon': score_files}, 1, {'trackeval': 0.3}),
 }
+BENCHMARK = Benchmark('benchmarks.tracking_scoring', WORKS, Peer('scoring_trackeval.py', 'trackeval'))
+
 
 if __name__ == '__main__':
-    beside.main(str(__doc__), WORKS, 'benchmarks.tracking_scoring', 'scoring_trackeval.py', 'trackeval')
+    comparison.main(__doc__, BENCHMARK)

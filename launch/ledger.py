@@ -15,7 +15,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from canon.train.runs import Run
 from experiments import configs
 from launch import tools
 from launch.flags import find_run
+from launch.pages import TablePage
 from launch.table import layout
 
 HEAD = ('config', 'metric', 'target', 'measured', 'seconds', 'result')
@@ -34,6 +35,7 @@ The `:smoke` run of every config compared with the target that the config states
 those of the whole command on the machine that ran it last.
 
 """
+PAGE = TablePage(TITLE, HEAD, key=lambda row: row[0], known=lambda row: (configs.ROOT / row[0]).is_file())
 
 
 class Entry(NamedTuple):
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             row = measure(entry, Path(root), options.minutes)
             print(f'{row[3]} {row[5]}, {row[4]} s', flush=True)
             rows.append(row)
-            write(page, [row])  # at once, so that an interrupted ledger keeps what it has measured
+            PAGE.write(page, [row])  # at once, so that an interrupted ledger keeps what it has measured
     print('\n' + layout(HEAD, rows))
     failed = [row for row in rows if row[5] != 'pass']
     print(f'\n{len(rows) - len(failed)} of {len(rows)} reach their target; written to {page.relative_to(configs.ROOT)}')
@@ -116,24 +118,6 @@ def measure(entry: Entry, root: Path, minutes: float) -> list[str]:
         measured, reached = f'not done in {minutes:g} minutes', False
     seconds = f'{time.monotonic() - began:.0f}'
     return [entry.path, metric, goal, measured, seconds, 'pass' if reached else 'fail']
-
-
-def write(page: Path, rows: Iterable[Sequence[str]]) -> None:
-    """Replaces the rows of the configs that ran, and drops the rows of configs that no longer exist."""
-    # A filter runs some configs only; the rows of the others stay as they were measured.
-    rows_by_path = {row[0]: row for row in _read(page) if (configs.ROOT / row[0]).is_file()}
-    # A bar in an error message would be a column.
-    rows_by_path.update({row[0]: [cell.replace('|', '/') for cell in row] for row in rows})
-    lines = [HEAD, ['---'] * len(HEAD), *(rows_by_path[path] for path in sorted(rows_by_path))]
-    page.parent.mkdir(exist_ok=True)
-    page.write_text(TITLE + ''.join(f'| {" | ".join(line)} |\n' for line in lines))
-
-
-def _read(page: Path) -> list[list[str]]:
-    if not page.is_file():
-        return []
-    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in page.read_text().splitlines()]
-    return [row for row in rows if len(row) == len(HEAD) and row[0].endswith('.py')]
 
 
 def _judge(target: dict[str, Any], run: Run | None) -> tuple[str, bool]:

@@ -3,7 +3,7 @@
 import torch
 import torchvision
 from torch.nn import functional as F
-from turns import serve_torch
+from turns import form, serve_torch
 
 BATCH, SIZE = 8, 224
 
@@ -18,7 +18,7 @@ def build_model(name: str):
     for layer in net.modules():
         if isinstance(layer, torch.nn.Dropout):
             layer.p = 0.0
-    return net, random_tensor(BATCH, 3, SIZE, SIZE)
+    return form(net), random_tensor(BATCH, 3, SIZE, SIZE)
 
 
 def forward(name: str):
@@ -47,7 +47,7 @@ def train(name: str):
 
 def operation(function, *shapes: tuple[int, ...], gradient: bool = True):
     inputs = [random_tensor(*shape).requires_grad_(gradient) for shape in shapes]
-    upstream = torch.randn_like(function(*inputs))
+    upstream, function = torch.randn_like(function(*inputs)), form(function)
 
     def call():
         if not gradient:

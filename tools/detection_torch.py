@@ -7,7 +7,7 @@ from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.models.detection.faster_rcnn import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops.misc import FrozenBatchNorm2d
-from turns import serve_torch
+from turns import form, serve_torch
 
 BATCH, SIZE, REGION_SIZE, CLASSES, OBJECTS = 4, 300, 320, 91, 8
 
@@ -20,7 +20,9 @@ def suppress(kind: str, threshold: float):
 def build_ssd():
     net = torchvision.models.detection.ssd300_vgg16(weights=None, weights_backbone=None, num_classes=CLASSES)
     images = torch.randn(BATCH, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
-    return net.to(memory_format=torch.channels_last), images
+    net = net.to(memory_format=torch.channels_last)
+    net.backbone = form(net.backbone)
+    return net, images
 
 
 def forward():
@@ -61,7 +63,9 @@ def build_faster_rcnn(batch: int):
         for parameter in net.rpn.parameters():
             parameter.mul_(1e-4)
     images = torch.randn(batch, 3, REGION_SIZE, REGION_SIZE).contiguous(memory_format=torch.channels_last)
-    return net.to(memory_format=torch.channels_last), ImageList(images, [(REGION_SIZE, REGION_SIZE)] * batch)
+    net = net.to(memory_format=torch.channels_last)
+    net.backbone = form(net.backbone)
+    return net, ImageList(images, [(REGION_SIZE, REGION_SIZE)] * batch)
 
 
 def detect():

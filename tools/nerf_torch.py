@@ -2,7 +2,7 @@
 
 import torch
 from torch import nn
-from turns import serve_torch
+from turns import form, serve_torch
 
 COARSE, FINE, NEAR, FAR = 64, 64, 2.0, 6.0
 
@@ -59,7 +59,7 @@ def resample(edges, weights, count):
 
 def train(rays: int):
     """Returns a call that makes one step on random rays."""
-    coarse, fine = Field(), Field()
+    coarse, fine = form(Field()), form(Field())
     optimizer = torch.optim.Adam([*coarse.parameters(), *fine.parameters()], 5e-4)
     origins = nn.functional.normalize(torch.randn(rays, 3), dim=-1) * 4
     directions, truth = -origins / 4 + 0.1 * torch.randn(rays, 3), torch.rand(rays, 3)

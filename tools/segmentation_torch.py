@@ -2,14 +2,14 @@
 
 import torch
 import torchvision
-from turns import serve_torch
+from turns import form, serve_torch
 
 BATCH, SIZE, CLASSES = 4, 224, 21
 
 
 def make_forward():
     network = torchvision.models.segmentation.fcn_resnet50(weights=None, weights_backbone=None, num_classes=CLASSES)
-    network = network.to(memory_format=torch.channels_last).eval()
+    network = form(network.to(memory_format=torch.channels_last).eval())
     x = torch.randn(BATCH, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
 
     def call():

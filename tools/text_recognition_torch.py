@@ -2,7 +2,7 @@
 
 import torch
 from torch import nn
-from turns import serve_torch
+from turns import form, serve_torch
 
 BATCH, SIZE = 64, (32, 100)
 CTC = {'ctc_37': (64, 26, 37, 8), 'ctc_3756': (16, 64, 3756, 16)}  # batch, frames, classes, characters
@@ -34,7 +34,7 @@ class CRNN(nn.Module):
 
 
 def make_network():
-    network = CRNN().to(memory_format=torch.channels_last)
+    network = form(CRNN().to(memory_format=torch.channels_last))
     return network, torch.randn(BATCH, 1, *SIZE).contiguous(memory_format=torch.channels_last)
 
 

@@ -1,9 +1,10 @@
-"""Serves the calls of one side of a benchmark to benchmarks/beside.py, over the standard input and output.
+"""Serves the calls of one side of a benchmark to benchmarks/comparison.py, over the standard input and output.
 
 A line 'WORK CALLS' is answered by 'wall cpu', the seconds per call. Imports nothing of Canon, as torch's interpreter
 runs it.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -32,6 +33,13 @@ def serve(works: Mapping[str, Callable[[], Callable]], banner: str, wait: Callab
         wait(result)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         print(wall / int(calls), cpu / int(calls), flush=True)
+
+
+def form(network: Any) -> Any:
+    """Returns a network or a function of torch in the form that the benchmark asks for: eager, or compiled."""
+    import torch
+
+    return torch.compile(network) if os.environ.get('CANON_TORCH') == 'compile' else network
 
 
 def serve_torch(works: Mapping[str, Callable[[], Callable]]) -> None:

@@ -1,13 +1,13 @@
-"""Torch's side of benchmarks/decoding.py. It needs torch, and imports nothing of Canon.
+"""Torch's side of benchmarks/translation.py. It needs torch, and imports nothing of Canon.
 
-The same Transformer as is usual for decoding: keys and values of the source are computed once, those of the target are
-written into buffers, and `scaled_dot_product_attention` reads the part that is filled.
+Decoding has the same Transformer as is usual for it: keys and values of the source are computed once, those of the
+target are written into buffers, and `scaled_dot_product_attention` reads the part that is filled.
 """
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from turns import serve_torch
+from turns import form, serve_torch
 
 BATCH, SOURCE, LENGTH, VOCAB, LAYERS, D, HEADS, FF = 8, 32, 64, 8000, 3, 256, 8, 1024
 
@@ -65,5 +65,42 @@ class Decoding:
         return torch.cat(decoded, 1)
 
 
+class Base(nn.Module):
+    """The base model with tied embeddings, and dropout on embeddings and on what sub-layers return alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.transformer = nn.Transformer(512, 8, 6, 6, 2048, dropout=0.1, batch_first=True)
+        self.embedding, self.dropout = nn.Embedding(VOCAB, 512), nn.Dropout(0.1)
+        nn.init.normal_(self.embedding.weight, std=512**-0.5)
+        self.register_buffer('places', torch.randn(32, 512))
+        self.register_buffer('causal', nn.Transformer.generate_square_subsequent_mask(32))
+        for layer in self.modules():
+            if isinstance(layer, nn.MultiheadAttention):
+                layer.dropout = 0.0
+            if isinstance(layer, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
+                layer.dropout = nn.Identity()  # that within the feed-forward network
+
+    def embed(self, tokens):
+        return self.dropout(self.embedding(tokens) * 512**0.5 + self.places)
+
+    def forward(self, source, inputs):
+        y = self.transformer(self.embed(source), self.embed(inputs), tgt_mask=self.causal, tgt_is_causal=True)
+        return y @ self.embedding.weight.T
+
+
+def train_base():
+    model = form(Base())
+    optimizer = torch.optim.Adam(model.parameters(), 1e-4, fused=True)
+    source, inputs, target = (torch.randint(1, VOCAB, (16, 32)) for _ in range(3))
+
+    def call():
+        optimizer.zero_grad()
+        F.cross_entropy(model(source, inputs).flatten(0, 1), target.flatten(), label_smoothing=0.1).backward()
+        optimizer.step()
+
+    return call
+
+
 if __name__ == '__main__':
-    serve_torch({'greedy': lambda: Decoding().greedy})
+    serve_torch({'base_train': train_base, 'greedy': lambda: Decoding().greedy})

@@ -1,0 +1,31 @@
+"""The train step of a task as the loop compiles it, for the benchmarks."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from canon import backend
+from canon.train import Task, make_step
+from canon.train.step import init_state
+
+
+def compile_step(task: Task, tx: Any, batch: Any, make: Callable = make_step) -> Callable[[], Any]:
+    """Returns a call that makes one donated step on a batch that is on the device, and returns the metrics.
+
+    Args:
+      task: what is learned.
+      tx: the optimizer.
+      batch: of every step.
+      make: (task, tx, seed) -> step; `make_step`, or that of an experiment with a step of its own.
+    """
+    batch = jax.device_put(batch)
+    # Donated buffers may not be used again: each call passes on what the one before returned.
+    carry = [jax.jit(lambda batch: init_state(task, tx, 0, batch))(batch)]
+    compiled = backend.jit(make(task, tx, 0), donate_argnums=0).lower(carry[0], batch).compile()
+
+    def call():
+        carry[0], measured = compiled(carry[0], batch)
+        return measured
+
+    return call
