@@ -27,6 +27,8 @@ from canon.tasks.detection.region_features import FeatureSettings
 from canon.train.artefacts import Artefacts
 from experiments import images, region_features, regions
 
+SECTIONS = {'data.evals.*': {'DetectionEvaluation': tasks.DetectionEvaluation}}
+
 
 def compute(config: ConfigDict, stages: Mapping[str, Path], artefacts: Artefacts) -> dict[str, float]:
     """Detects and evaluates; nothing is kept but the metrics."""

@@ -75,8 +75,9 @@ def find_sections(config: ConfigDict, experiment: str | None = None) -> Sections
         for key, stage in stages.items():
             if isinstance(stage, ConfigDict) and stage.get('experiment'):
                 names.append(stage.experiment)
-                own = _sections(stage.experiment).items()
-                sections |= {f'stages.{key}.{pattern}': functions for pattern, functions in own}
+                # Its data sets are not those of the whole, even if it adds none to those that all experiments share.
+                own = {'data.source': {}, **_sections(stage.experiment)}
+                sections |= {f'stages.{key}.{pattern}': functions for pattern, functions in own.items()}
     for name in dict.fromkeys(filter(None, names)):
         sections = {**_sections(name), **sections}  # the first experiment that has a section documents it
     return sections

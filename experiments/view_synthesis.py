@@ -37,6 +37,7 @@ from canon.train import Experiment
 
 # The functions whose arguments the sections of a config hold, so that the command line may set each of them.
 SECTIONS = {
+    'data.source': scene_views.VIEWS,
     'data.train': {'TrainViews': TrainViews},
     'data.evals.*': {'EvaluatedViews': EvaluatedViews},
     'render': {

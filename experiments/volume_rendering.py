@@ -31,6 +31,7 @@ from canon.train import Experiment
 
 # The functions whose arguments the sections of a config hold, so that the command line may set each of them.
 SECTIONS = {
+    'data.source': volumes.VOLUMES,
     'render': {'RayCastingSettings': RayCastingSettings},
     'model': {'RecoverySettings': RecoverySettings},
     'loss': {'RecoveryLoss': RecoveryLoss},

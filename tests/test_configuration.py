@@ -4,6 +4,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from canon import configuration, named
+from canon.configuration import files
 from canon.errors import UsageError
 
 CONFIG = """
@@ -55,6 +56,72 @@ def test_its_keys_are_described(file):
     assert '--config.shape.centre=(0.0, 0.0)*  (a tuple)\n        of the circle' in lines
     assert '--config.shape.radius=1.0  (a number)\n        in metres' in lines
     assert 'shape: tests.test_configuration.circle\n    A circle.' in lines
+
+
+SHARED = """
+from ml_collections import ConfigDict
+
+BORDER = dict(
+    thickness=1,  # in pixels
+)
+BORDER = dict(BORDER)
+
+
+def make(shape):
+    return ConfigDict(dict(
+        width=3,  # of the shared file
+        depth=4,  # of all layers
+        shape=shape,
+        border=dict(BORDER),
+    ))
+"""
+DERIVED = """
+from configs.circles._shared import make
+
+
+def get_config(arg=''):
+    config = make(shape=dict(
+        radius=1.0,  # in feet
+        centre=(0.0, 0.0), corners=3,  # of one of the two
+    ))
+    config.width = 5  # of the config itself
+    config.shape.colour, config.shape.angle = 'red', 0.5  # of both
+    if arg == 'smoke':
+        config.depth = 1  # of the smoke run alone
+    return config
+"""
+
+
+def test_comments_of_imported_files_assignments_and_arguments(tmp_path):
+    folder = tmp_path / 'configs/circles'
+    folder.mkdir(parents=True)
+    (folder / '_shared.py').write_text(SHARED)
+    (folder / '_other.py').write_text(SHARED.replace('of all layers', 'of a file that nothing imports'))
+    (folder / 'derived.py').write_text(DERIVED)
+    comments = files.read_comments(f'{folder}/derived.py:smoke')
+    assert comments.own == {
+        'width': 'of the config itself',
+        'depth': 'of all layers',
+        'border.thickness': 'in pixels',
+        'shape.colour': 'of both',
+        'shape.angle': 'of both',
+    }
+    assert comments.shared == {'shape.radius': 'in feet'}
+
+
+def test_an_evaluator_with_data_of_its_own_is_described_by_their_function(file):
+    config = configuration.load_config(file)
+    config.data = ConfigDict(dict(name='digits', evals=dict(test=dict(name='digit_lines', source=dict(split='test')))))
+    lines = '\n'.join(configuration.describe_keys(config, file))
+    assert 'data.evals.test.source: canon.data.text.digit_lines.digit_lines' in lines
+
+
+def test_the_split_of_the_data_is_no_argument_of_their_section(file):
+    config = configuration.load_config(file)
+    config.data = ConfigDict(dict(name='digits', source={}, train=dict(split='train')))
+    assert 'data.source.split' not in configuration.known_keys(config)
+    with pytest.raises(UsageError, match=r"no key 'data\.source\.split'; did you mean 'data\.train\.split'"):
+        configuration.apply_overrides(config, [('data.source.split', 'test')])
 
 
 def test_the_sections_of_a_stage_are_those_of_the_config():

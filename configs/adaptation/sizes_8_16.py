@@ -16,7 +16,13 @@ def get_config(arg: str = '') -> ConfigDict:
     smoke = arg == 'smoke'
     config = make_config(dict(name='mean_cov', weight=1.0), at_least=0.4, smoke=smoke)
     with config.unlocked():
-        config.data.source = dict(styles=('rendered', 'uci'), size=dict(rendered=16, uci=8))
+        config.data.source = dict(
+            styles=('rendered', 'uci'),
+            size=dict(
+                rendered=16,  # height and width of drawn digits
+                uci=8,  # and of handwritten ones
+            ),
+        )
         config.data.domains.shown = 5
         config.model = dict(name='domain_adversarial.projected_network', num_classes=10, sizes=(256, 64), units=128)
         # One batch cannot hold images of two sizes, as that of the rules would.

@@ -23,7 +23,7 @@ def get_config(arg: str = ''):
         del config.system.rpn_weight
         config.experiment = 'staged'
         config.compared = dict(  # of the last stage
-            stages=('network', 'search', 'windows'),
+            stages=('network', 'search', 'windows'),  # whose proposals are compared
             counts=COUNTS,  # proposals per image
             detector='detector',  # the stage whose network classifies them
         )

@@ -57,6 +57,7 @@ def get_config(arg: str = ''):
         with config.unlocked():
             config.experiment, config.timing = 'staged', dict(network='detector')
             config.proposals = rcnn.proposals
+            # Of the stage that searches; None where the network proposes by itself.
             config.data.proposals = dict(stage='proposals', most=300) if 'proposals' in chain else None
             config.stages = dict(experiment='detection', chain=chain, **{name: stages[name] for name in chain})
         return config

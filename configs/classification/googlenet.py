@@ -31,7 +31,10 @@ def get_config(arg: str = ''):
         tx=dict(tx, chain=(*tx['chain'], 'ema'), ema=dict(decay=0.9999)),  # evaluated are the averaged weights
         run=dict(steps='60 epochs', log_every=100, eval_every='1 epoch'),
         target=dict(metric='validation/top5_accuracy', at_least=0.899),
-        loss=dict(label_smoothing=0.0, auxiliary=0.3),  # auxiliary: weight of each auxiliary classifier
+        loss=dict(
+            label_smoothing=0.0,
+            auxiliary=0.3,  # weight of each auxiliary classifier
+        ),
     )
     config.run.evals.crops.every = '30 epochs'
     if arg == 'imagenette':

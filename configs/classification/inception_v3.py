@@ -29,7 +29,10 @@ def get_config(arg: str = ''):
         tx=rmsprop(0.045, 0.94, '2 epochs', 4e-5, 'kernel$', clip=clip),
         run=dict(steps='100 epochs', log_every=100, eval_every='1 epoch'),
         target=dict(metric='validation/accuracy', at_least=0.788),
-        loss=dict(label_smoothing=0.1, auxiliary=0.4),  # auxiliary: weight of the auxiliary head, as in TF-Slim
+        loss=dict(
+            label_smoothing=0.1,
+            auxiliary=0.4,  # weight of the auxiliary head, as in TF-Slim
+        ),
     )
     if arg == 'smoke':
         # For 32 images instead of 1600. The first gradients have a norm of 850, of which a clip at 2 leaves next to

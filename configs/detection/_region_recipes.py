@@ -19,6 +19,13 @@ RCNN_STAGES = dict(
     boxes=dict(experiment='region_boxes'),
     detections=dict(experiment='region_detections'),
 )
+REGIONS = dict(
+    per_image=64,  # regions that the layers after SPP-net's pyramid learn from
+    positive_fraction=0.25,  # of them at most
+    foreground=0.5,  # IoU from which a region is positive
+    background=0.5,  # IoU below which it is negative,
+    background_low=0.0,  # unless it is lower than this
+)
 
 
 def follow_spp_net(config: ConfigDict) -> ConfigDict:
@@ -150,7 +157,10 @@ def digits(
                 source=dict(num_examples=num_examples, **(source or {})),
                 reading=dict(threads=2, workers=0),
                 batch_size=128,  # regions per step of fine-tuning
-                objects=dict(most=12, overflow='error'),  # objects per image, where batches have images
+                objects=dict(
+                    most=12,  # objects per image, where batches have images
+                    overflow='error',  # what an image with more is
+                ),
                 train=dict(split='train'),
                 evals=dict(test=dict(split=f'test[:{test}]', sizes=SIZES, year=2010, coco=True)),
             ),
@@ -174,8 +184,7 @@ def digits(
                 sizes=sizes,
             ),
             model=dict(dtype=placeholder(str), **model),
-            # Of the layers after SPP-net's pyramid: regions per image, of which a quarter at most are positive.
-            regions=dict(per_image=64, positive_fraction=0.25, foreground=0.5, background=0.5, background_low=0.0),
+            regions=dict(REGIONS),
             features=dict(stage='finetune', layers=('pool5', 'fc7'), images_per_file=64),
             svms=dict(SVMS),
             boxes=dict(BOXES),
@@ -236,7 +245,10 @@ def voc(
                 source=dict(path=placeholder(str), years=(2007,), decode=True),  # a folder or a tar
                 reading=dict(threads=4, workers=0),
                 batch_size=128,  # regions per step of fine-tuning
-                objects=dict(most=64, overflow='truncate'),  # objects per image, where batches have images
+                objects=dict(
+                    most=64,  # objects per image, where batches have images
+                    overflow='truncate',  # of an image with more, leaves out the smallest
+                ),
                 train=dict(split='trainval'),
                 evals=dict(test=dict(split='test', year=2007, coco=False)),  # 11 points
             ),
@@ -252,7 +264,7 @@ def voc(
             crop=dict(crop),
             finetuning=dict(positive_fraction=0.25, positive_iou=0.5, negative_iou=0.0, flip=0.5, sizes=()),
             model=dict(dtype=placeholder(str), **model),
-            regions=dict(per_image=64, positive_fraction=0.25, foreground=0.5, background=0.5, background_low=0.0),
+            regions=dict(REGIONS),
             features=dict(stage='finetune', layers=('pool5', 'fc7'), images_per_file=16),
             svms=dict(SVMS),
             boxes=dict(BOXES),

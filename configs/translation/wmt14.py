@@ -34,7 +34,10 @@ def get_config(arg: str = '') -> ConfigDict:
             data=dict(
                 name='wmt14_translate/fr-en' if french else 'wmt14_translate/de-en',
                 data_dir=placeholder(str),  # where TFDS sets are
-                source=dict(source='en', target='fr' if french else 'de'),
+                source=dict(
+                    source='en',  # the language that is translated
+                    target='fr' if french else 'de',  # and that of the translations
+                ),
                 train=dict(
                     split='train',
                     tokens=25_000,  # per batch and side, padding included

@@ -29,19 +29,20 @@ def config(
       target: the metric that counts as a success.
       loss: the arguments of `RecoveryLoss`.
     """
-    own = dict(
-        path=placeholder(str),  # a .npy, .nii or .nii.gz; or raw voxels with their shape and dtype
-        shape=placeholder(tuple),  # (X, Y, Z) of raw voxels
-        dtype=placeholder(str),  # of raw voxels, such as 'int16' or '>u2'
-        spacing=placeholder(tuple),  # of voxels along x, y, z
-        frame=placeholder(int),  # of a file with a fourth axis
-        fill=placeholder(float),  # replaces voxels that are NaN or infinite
-    )
     return ConfigDict(
         dict(
             experiment='volume_rendering',
             seed=0,
-            data=dict(own, **data, evals=dict(test=dict(split='test', views=4))),
+            data=dict(
+                path=placeholder(str),  # a .npy, .nii or .nii.gz; or raw voxels with their shape and dtype
+                shape=placeholder(tuple),  # (X, Y, Z) of raw voxels
+                dtype=placeholder(str),  # of raw voxels, such as 'int16' or '>u2'
+                spacing=placeholder(tuple),  # of voxels along x, y, z
+                frame=placeholder(int),  # of a file with a fourth axis
+                fill=placeholder(float),  # replaces voxels that are NaN or infinite
+                evals=dict(test=dict(split='test', views=4)),
+                **data,
+            ),
             model=model,
             render=render,
             loss=loss or {},

@@ -15,10 +15,14 @@ from configs.volume_rendering._recipe import config
 
 def get_config(arg: str = '') -> ConfigDict:
     smoke = arg == 'smoke'
-    # Training views, pixels per side of each, and pixels per step.
-    size = dict(views=32, picture=48, batch_size=1024) if smoke else dict(views=64, picture=96, batch_size=2048)
     return config(
-        data=dict(name='shepp_logan', source=dict(size=64), **size),  # size: voxels per side
+        data=dict(
+            name='shepp_logan',
+            source=dict(size=64),  # voxels per side
+            views=32 if smoke else 64,  # pictures for training
+            picture=48 if smoke else 96,  # pixels per side of each
+            batch_size=1024 if smoke else 2048,  # pixels per step
+        ),
         model=dict(
             learn=('volume',),  # 'volume', 'table' (the transfer function) or both
             vertices=40 if smoke else 64,  # of the learned volume along its longest side

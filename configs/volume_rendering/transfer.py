@@ -22,10 +22,14 @@ TABLE = (
 
 def get_config(arg: str = '') -> ConfigDict:
     smoke = arg == 'smoke'
-    # Training views, pixels per side of each, and pixels per step.
-    size = dict(views=8, picture=48, batch_size=512) if smoke else dict(views=16, picture=96, batch_size=2048)
     return config(
-        data=dict(name='marschner_lobb', source=dict(size=41), **size),  # size: voxels per side
+        data=dict(
+            name='marschner_lobb',
+            source=dict(size=41),  # voxels per side
+            views=8 if smoke else 16,  # pictures for training
+            picture=48 if smoke else 96,  # pixels per side of each
+            batch_size=512 if smoke else 2048,  # pixels per step
+        ),
         model=dict(
             learn=('table',),  # 'volume', 'table' (the transfer function) or both
             rows=32 if smoke else 64,  # of the learned table

@@ -92,52 +92,138 @@ def _read_section(section: dict[str, Any]) -> dict[str, Any]:
 
 
 class Comments(NamedTuple):
-    """The comments of config files by dotted key. One that several keys of a line share may be about any of them."""
+    """The comments of config files by dotted key.
+
+    `own` is about its key. `shared` may be: of a line with several keys, or of an argument of a function that makes a
+    config, which most often becomes the section of that name.
+    """
 
     own: dict[str, str]
     shared: dict[str, str]
 
 
 def read_comments(source: str) -> Comments:
-    """Returns the comment of each key, on its line or above it, in a config file and its shared ones (`_*.py`)."""
+    """Returns the comment of each key, on its line or above it, in a config file and in the config files it imports."""
     path, _ = split_source(source)
     comments = Comments({}, {})
     if path.suffix != '.py':  # the config.json of a run
         return comments
-    # The config's own comments come last and replace those of the shared files.
-    for file in (*sorted(path.parent.glob('_*.py')), path):
-        lines = file.read_text().splitlines()
-        for node in ast.walk(ast.parse('\n'.join(lines))):
-            if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'ConfigDict':
-                commented = list(_comments_in(node, '', lines))
-                on_line = collections.Counter(line for _, line, _ in commented)
-                for key, line, text in commented:
-                    # The outermost key of a line comes first: a section, which may have its keys on the same line.
-                    alone = on_line[line] == 1 or key == next(k for k, number, _ in commented if number == line)
-                    (comments.own if alone else comments.shared)[key] = text
+    # The config's own comments come last and replace those of the files that it imports.
+    for file in _list_imported(path):
+        _add_comments_of(file.read_text(), comments)
     return comments
 
 
-def _comments_in(call: ast.Call, prefix: str, lines: list[str]) -> Iterator[tuple[str, int, str]]:
-    """Yields (dotted key, line, comment) of the keywords of a call that have one."""
-    for argument in call.args:
-        if isinstance(argument, ast.Call):
-            yield from _comments_in(argument, prefix, lines)
+def _add_comments_of(text: str, comments: Comments) -> None:
+    """Adds the comments of a file's text: in every ConfigDict, and in the statements of `get_config`."""
+    tree, constants = ast.parse(text), {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            for target in node.targets:
+                # The first value of a name, which cannot contain itself.
+                constants.setdefault(ast.unparse(target), node.value)
+    written = _Written(text.splitlines(), constants)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'ConfigDict':
+            _add_values(comments, list(_comments_in(node, '', written)))
+    makers = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == 'get_config']
+    for node in (statement for maker in makers for statement in _list_unconditional(maker)):
+        for key, value in _list_assigned(node) if isinstance(node, ast.Assign) else ():
+            _add_values(comments, list(_comments_of(key, value, value.lineno, written)))
+        if isinstance(node, ast.Assign | ast.Return) and isinstance(node.value, ast.Call):
+            _add_arguments(comments, list(_comments_in(node.value, '', written)))
+
+
+def _list_imported(path: Path, listed: tuple[Path, ...] = ()) -> tuple[Path, ...]:
+    """Returns the config files that a config file imports, directly or not, and last the file; those `listed` first."""
+    imported = listed
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            modules = [node.module, *(f'{node.module}.{name.name}' for name in node.names)]
+            for file in filter(None, (_find_module(path, module) for module in modules)):
+                if file not in imported:
+                    imported = _list_imported(file, imported)
+    return (*imported, path)
+
+
+def _find_module(path: Path, module: str) -> Path | None:
+    """Returns the file of a module below the folder of configs that has the file at `path`; None for other modules."""
+    parts = module.split('.')
+    root = next((folder.parent for folder in path.absolute().parents if folder.name == parts[0]), None)
+    file = root and root.joinpath(*parts).with_suffix('.py')
+    return file if file and file.is_file() else None
+
+
+def _list_unconditional(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yields the nodes of a tree outside `if`: what is set there, for `:smoke` alone, says little of the key."""
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, ast.If):
+            yield node
+            yield from _list_unconditional(node)
+
+
+def _list_assigned(node: ast.Assign) -> Iterator[tuple[str, ast.expr]]:
+    """Yields (dotted key, value) of `config.a.b = value`, and of each of `config.a, config.b = value, other`."""
+    for target in node.targets:
+        pairs = [(target, node.value)]
+        if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+            pairs = list(zip(target.elts, node.value.elts, strict=False))
+        for place, value in pairs:
+            _, _, key = ast.unparse(place).partition('.')
+            if re.fullmatch(r'[\w.]+', key):
+                yield key, value
+
+
+def _add_arguments(comments: Comments, commented: list[tuple[str, int, str]]) -> None:
+    """Adds (key, line, text) of the arguments of a function that makes a config: of keys in sections, one on a line."""
+    on_line = collections.Counter(line for _, line, _ in commented)
+    comments.shared.update({key: text for key, line, text in commented if '.' in key and on_line[line] == 1})
+
+
+def _add_values(comments: Comments, commented: list[tuple[str, int, str]]) -> None:
+    """Adds (key, line, text) of one statement: what several keys of a line share is about the first, or about any."""
+    on_line = collections.Counter(line for _, line, _ in commented)
+    for key, line, text in commented:
+        # The outermost key of a line comes first: a section, which may have its keys on the same line.
+        alone = on_line[line] == 1 or key == next(k for k, number, _ in commented if number == line)
+        (comments.own if alone else comments.shared)[key] = text
+
+
+class _Written(NamedTuple):
+    """The lines of a file, and its constants that are calls: `SMALL = dict(...)`."""
+
+    lines: list[str]
+    constants: Mapping[str, ast.Call]
+
+    def resolve(self, value: ast.expr) -> ast.expr:
+        return self.constants.get(value.id, value) if isinstance(value, ast.Name) else value
+
+
+def _comments_in(call: ast.Call, prefix: str, written: _Written) -> Iterator[tuple[str, int, str]]:
+    """Yields (dotted key, line, comment) of the keywords of a call that have one, and of those of its constants."""
+    for argument in (*call.args, *(keyword.value for keyword in call.keywords if keyword.arg is None)):
+        if isinstance(inner := written.resolve(argument), ast.Call):
+            yield from _comments_in(inner, prefix, written)
     for keyword in call.keywords:
-        key, line = f'{prefix}{keyword.arg}', keyword.lineno - 1
-        above = []
-        while line and re.match(r' *# ', lines[line - 1 - len(above)]):
-            above.insert(0, lines[line - 1 - len(above)].strip(' #'))
-        # A value may span lines: the comment is on its last one, unless that is the line of its own last key.
-        value, last = keyword.value, keyword.value.end_lineno or keyword.lineno
-        inner = [k.lineno for k in value.keywords] if isinstance(value, ast.Call) else []
-        trailing = re.search(r'\s# (.+)$', lines[last - 1])
-        if keyword.lineno < last in inner:
-            trailing = None
-        if trailing or above:
-            yield key, line, trailing[1] if trailing else ' '.join(above)
-        if isinstance(keyword.value, ast.Call):
-            yield from _comments_in(keyword.value, f'{key}.', lines)
+        if keyword.arg is not None:
+            yield from _comments_of(f'{prefix}{keyword.arg}', keyword.value, keyword.lineno, written)
+
+
+def _comments_of(key: str, value: ast.expr, number: int, written: _Written) -> Iterator[tuple[str, int, str]]:
+    """Yields (dotted key, line, comment) of a key and of those of its value; the key is on the line `number`."""
+    lines, line, above = written.lines, number - 1, []
+    while line and re.match(r' *# ', lines[line - 1 - len(above)]):
+        above.insert(0, lines[line - 1 - len(above)].strip(' #'))
+    # A value may span lines: the comment is on its last one, unless that is the line of its own last key.
+    last = value.end_lineno or number
+    inner = [k.lineno for k in value.keywords] if isinstance(value, ast.Call) else []
+    trailing = re.search(r'\s# (.+)$', lines[last - 1])
+    if number < last in inner:
+        trailing = None
+    if trailing or above:
+        yield key, line, trailing[1] if trailing else ' '.join(above)
+    if isinstance(value := written.resolve(value), ast.Call):
+        yield from _comments_in(value, f'{key}.', written)
 
 
 def run_folder(source: str | None, values: Mapping[str, Any], root: Path) -> Path:

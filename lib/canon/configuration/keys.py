@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from canon import named
 from canon.configuration.files import Comments, read_comments
+from canon.configuration.nested import get_value
 from canon.configuration.overrides import known_keys, stated_keys
 from canon.configuration.sections import find_function, find_own_functions
 
@@ -28,6 +29,7 @@ _DESCRIPTIONS = (
     ('**.data.data_dir', 'where prepared data sets are'),
     ('**.data.batch_size', 'examples per step, over all devices and processes'),
     ('**.data.train.split', 'the examples that are learnt from, such as train[:90%]'),
+    ('**.data.sizes', '(height, width) of batches, each of one size: an example goes to the one that it fits best'),
     ('**.data.train.sampler', "'shuffled', or 'balanced' for as many examples of every class"),
     ('**.model.name', 'a function of canon.models (./launch.sh models), or my_package.module:function'),
     ('**.backbone.name', 'a function of canon.models (./launch.sh models), or my_package.module:function'),
@@ -84,7 +86,13 @@ def _list_hidden(function: Callable | None) -> tuple[str, ...]:
 
 def _find_documented(config: ConfigDict, path: str, sections: Mapping[str, Any]) -> Callable | None:
     """Returns the function, or the class of settings, whose arguments the section at `path` holds."""
-    return _settings_class(path) or (find_function(config, path, sections) if path else None)
+    function = _settings_class(path) or (find_function(config, path, sections) if path else None)
+    if function is None and path.endswith('.source'):  # of an evaluator or a benchmark, with a data set of its own
+        outer = get_value(config, path.removesuffix('.source'))
+        name = outer.get('data') or outer.get('name') or config.data.get('name')
+        data = ConfigDict(dict(data=dict(name=name, source={})))
+        return find_function(data, 'data.source', sections)
+    return function
 
 
 def _describe_section(path: str, function: Callable | None, comments: Comments) -> Iterator[str]:
@@ -177,15 +185,17 @@ def find_argument_text(function: Callable, name: str) -> str:
     """Returns what a docstring says after `name: `, up to the end of the sentence; '' if none documents the argument.
 
     A function without such a text has that of the function to which it passes the argument on, or of the class that it
-    returns, or of another network of the same module of `canon.models`.
+    returns, or of its module, or of a function of that module that its docstring names, as in 'arguments of `X`'; a
+    network that of any other of its module.
     """
     # A settings class may inherit fields, which the class that defines them documents.
     sources = [c for c in getattr(function, '__mro__', [function]) if not _is_basic(c)]
-    sources += [getattr(function, '__arguments_of__', None), named.get_return_type(function)]
-    module = inspect.getmodule(function)
-    if module is not None and module.__name__.startswith('canon.models.'):
+    module, docstring = inspect.getmodule(function), function.__doc__ or ''
+    sources += [getattr(function, '__arguments_of__', None), named.get_return_type(function), module]
+    if module is not None:
         others = [f for f in vars(module).values() if inspect.isfunction(f) and f.__module__ == module.__name__]
-        sources += sorted(others, key=lambda f: f.__name__ not in (function.__doc__ or ''))  # 'arguments as of `X`'
+        sources += [f for f in others if f'`{f.__name__}`' in docstring]
+        sources += others if module.__name__.startswith('canon.models.') else []
     return next(filter(None, (_read_argument(inspect.getdoc(s) or '', name) for s in sources if not _is_basic(s))), '')
 
 

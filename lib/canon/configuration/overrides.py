@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from canon import named
 from canon.configuration.files import is_config
 from canon.configuration.nested import get_value
-from canon.configuration.sections import find_by_name, find_function
+from canon.configuration.sections import find_by_name, find_function, is_bound
 from canon.errors import UsageError
 
 Pairs = Sequence[tuple[str, str]]
@@ -132,7 +132,8 @@ def _may_add(section: ConfigDict, path: str, name: str, function: Callable | Non
         return True
     if name == 'name' and function is not None:  # the section had the first of several functions, which needs no name
         return True
-    return function is not None and named.accepts(function, name) and 'chain' not in section
+    takes = function is not None and named.accepts(function, name) and not is_bound(path, name)
+    return takes and 'chain' not in section
 
 
 def _takes_number_or_section(function: Callable | None, name: str) -> bool:
@@ -220,7 +221,7 @@ def _list_known(config: ConfigDict, find: _Find) -> dict[str, Any]:
     for key in [k for k, v in keys.items() if isinstance(v, ConfigDict)]:
         function = find(key)
         for p in named.list_parameters(function) if function else ():
-            if p.default is not p.empty:
+            if p.default is not p.empty and not is_bound(key, p.name):
                 keys.setdefault(f'{key}.{p.name}', p.default)
     return keys
 

@@ -51,10 +51,17 @@ def find_function(config: ConfigDict, path: str, sections: Mapping[str, Any] = {
             return None
     if own is not None:
         names = own.names() if isinstance(own, named.Catalogue) else list(own)
+        if len(names) == 1:  # `name` does not select it: an evaluator's is of its data set
+            return own.get(names[0])
         return own.get(section.get('name') or names[0])
     if find is None or section.get('chain') is not None:
         return None
     return _try(find, section.get('name') or path.rpartition('.')[2])
+
+
+def is_bound(path: str, name: str) -> bool:
+    """Returns whether the experiment, and no key, gives an argument: the split that data.source is read from."""
+    return name == 'split' and _split_layer(path)[1] == 'data.source'
 
 
 def find_own_functions(path: str, sections: Mapping[str, Any]) -> Mapping[str, Callable] | named.Catalogue | None:
@@ -64,7 +71,7 @@ def find_own_functions(path: str, sections: Mapping[str, Any]) -> Mapping[str, C
 
 
 def find_by_name(path: str) -> Callable[[str], Callable | None] | None:
-    """Returns the function that looks up names in a section of `model`, `tx` or `transforms`; None for others."""
+    """Returns the function that looks up names of `model`, `tx`, `transforms` and `data.source.stages`; else None."""
     path = _split_layer(path)[1]
     parts = path.split('.')
     if re.fullmatch(r'model(\.backbone)*', path):  # a detector has a backbone, which may have one
@@ -77,6 +84,10 @@ def find_by_name(path: str) -> Callable[[str], Callable | None] | None:
         from canon.data import transforms
 
         return transforms.find
+    if path.startswith('data.source.stages'):  # of words and characters that are rendered
+        from canon.data.text.engine.stages import STAGES
+
+        return STAGES.get
     return None
 
 

@@ -173,6 +173,7 @@ def alexnet(
         N(0, 0.005), LRN across both groups with k = 1 and alpha / 5.
       init: 'normal', or 'he' for He et al.'s rule with biases of 0, without which narrow networks on small images do
         not start to learn.
+      centred: pads windows so that place i of every map lies at i times its stride, as Fast R-CNN pools regions.
       dtype: of the computation, such as 'bfloat16'; parameters stay float32.
 
     Raises:

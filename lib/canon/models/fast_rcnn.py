@@ -296,9 +296,12 @@ def _find_stages(network: Any, stride: int, head: str) -> tuple[tuple[str, ...],
 
 
 def fast_rcnn_vgg16(num_classes: Count = 21, width: Positive = 1.0, **arguments: Any) -> FastRCNN:
-    """Builds the paper's model L on VGG-16's conv5_3. `width` multiplies channels and units (not in the paper).
+    """Builds the paper's model L on VGG-16's conv5_3.
 
-    Other arguments are those of `fast_rcnn`.
+    Args:
+      num_classes: including the background.
+      width: multiplies channels and units (not in the paper).
+      **arguments: those of `fast_rcnn`.
     """
     # He's initialisation, for training from scratch; the paper starts from ImageNet's weights.
     backbone = {'name': 'vgg.vgg16', 'init': 'he', 'width': width, **arguments.pop('backbone', {})}

@@ -169,7 +169,8 @@ def faster_rcnn(
       aspect_ratios: heights over widths.
       anchor_form: 'exact', 'rounded' (py-faster-rcnn) or 'torchvision', see `canon.ops.anchors.make_anchors`.
       scores: of an anchor: 'sigmoid' has one logit, 'softmax' two, as in the authors' code.
-      **arguments: those of `canon.models.fast_rcnn.fast_rcnn`.
+      dropout: rate after each layer of the head.
+      **arguments: further ones of `canon.models.fast_rcnn.fast_rcnn`.
 
     Raises:
       UsageError: the backbone is unknown or has no stage of that stride, or the arguments do not fit it.
@@ -217,9 +218,12 @@ def _split_arguments(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict
 
 
 def faster_rcnn_vgg16(num_classes: Count = 21, width: Positive = 1.0, **arguments: Any) -> FasterRCNN:
-    """Builds Faster R-CNN on VGG-16 as in the authors' code; `width` multiplies all channels (not in the paper).
+    """Builds Faster R-CNN on VGG-16 as in the authors' code, with the nine anchors of py-faster-rcnn.
 
-    Its nine anchors are those of py-faster-rcnn. Other arguments are those of `faster_rcnn`.
+    Args:
+      num_classes: including the background.
+      width: multiplies all channels and units (not in the paper).
+      **arguments: those of `faster_rcnn`.
     """
     proposals, regions = _split_arguments(arguments)
     regions = dict(num_classes=num_classes, width=width, width_convention='plus_one') | regions
