@@ -15,9 +15,11 @@ import numpy as np
 
 from canon import named
 from canon.data.pipeline import keys
+from canon.data.pipeline.permutation import KeyedPermutation
 from canon.data.pipeline.source import Source, field_values
 from canon.errors import UsageError
 
+_STORED = 1 << 24  # examples: a permutation of as many takes 134 MB
 Order = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
@@ -53,7 +55,10 @@ def in_order(n: int) -> Order:
 
 
 def shuffled(n: int, seed: int) -> Order:
-    """Draws a new permutation for every epoch; a batch may cross from one to the next, so nothing is dropped."""
+    """Draws a new permutation for every epoch; a batch may cross from one to the next, so nothing is dropped.
+
+    Beyond 2^24 examples the permutation is computed place by place and takes no memory.
+    """
     return functools.partial(_permute_epochs, n, seed)
 
 
@@ -108,13 +113,15 @@ def _permute_epochs(n, seed, positions):
     # A batch may span the end of an epoch, or several epochs of a small source.
     for visit in np.unique(visits):
         at = visits == visit
-        ids[at] = _permutation(n, seed, int(visit))[places[at]]
+        ids[at] = _draw_permutation(n, seed, int(visit))(places[at])
     return ids, visits
 
 
 @functools.lru_cache(maxsize=4)  # two epochs may meet in a batch, in training and in evaluation
-def _permutation(n, seed, visit):
-    return keys.stream('shuffled order', seed, visit).permutation(n)
+def _draw_permutation(n, seed, visit):
+    """Returns a function of places."""
+    generator = keys.stream('shuffled order', seed, visit)
+    return generator.permutation(n).__getitem__ if n <= _STORED else KeyedPermutation(n, generator)
 
 
 class _Balanced:
