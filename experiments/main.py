@@ -16,16 +16,14 @@ import re
 import shlex
 import sys
 import time
-import warnings
-from logging import StreamHandler, getLogger
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import ConfigDict
 
 from canon.errors import UsageError, run_command
-from experiments import command_help, protocol
+from experiments import command_help, processes, protocol
 
 FLAGS = flags.FLAGS
 MODES = ('train', 'evaluate', 'predict', 'export', 'replay')
@@ -38,7 +36,7 @@ flags.DEFINE_boolean('force', False, 'Continue in a workdir that another config 
 flags.DEFINE_integer('step', None, 'The checkpoint to load (default: the best, or the newest); replay: the step.')
 flags.DEFINE_string('input', None, 'predict: a file or a folder, or what else the task takes, such as a sentence.')
 flags.DEFINE_string('output', None, 'predict, export: the folder of the results (default: in the workdir).')
-flags.DEFINE_string('compilation_cache', '~/.cache/canon/xla', 'The cache of compiled programs; empty for none.')
+flags.DEFINE_string('compilation_cache', processes.CACHE, 'The cache of compiled programs; empty for none.')
 flags.DEFINE_string('coordinator', None, 'ADDRESS:PORT of process 0, unless Slurm or a TPU pod provides it.')
 flags.DEFINE_integer('process_count', None, 'How many processes run this job, with --coordinator.')
 flags.DEFINE_integer('process_index', None, 'The index of this process, with --coordinator.')
@@ -116,14 +114,9 @@ def _run(command: _Command) -> None:
     config, workdir = command.config, command.workdir
     # Before JAX is imported, so that a misspelt name is reported at once.
     protocol.check_name(config.get('experiment'))
-    import jax
-
-    _silence_libraries()
+    processes.silence_libraries()
     _join_job()  # before anything asks JAX for its devices
-    if FLAGS.compilation_cache:
-        jax.config.update('jax_compilation_cache_dir', os.path.expanduser(FLAGS.compilation_cache))
-        # JAX's own threshold of a second would leave out most programs of a small network on a CPU.
-        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+    processes.use_compilation_cache(FLAGS.compilation_cache)
     module = protocol.load(config.experiment)
     with protocol.name_missing_key(config):
         experiment = _make(config, module, workdir)
@@ -260,34 +253,6 @@ def _replay(config, module, experiment, workdir) -> None:
         path = workdir / 'replay' / f'step_{FLAGS.step}.npz'
         save_batch(replayed.batch, path)
         _print(f'{format_replayed(replayed)}\nits batch: {path}')
-
-
-def _silence_libraries() -> None:
-    """Drops the logs of Orbax and absl: Canon reports what matters of them in its own words."""
-    logging.set_verbosity(logging.FATAL)
-    ignore_warnings()
-    log = getLogger('canon')
-    log.addHandler(StreamHandler(sys.stderr))
-    log.setLevel('INFO')
-    log.propagate = False
-    default_hook = sys.unraisablehook
-
-    def hook(event) -> None:
-        # After a failed write, Orbax calls back into its event loop, which is closed by then.
-        if 'Event loop is closed' not in str(event.exc_value):
-            default_hook(event)
-
-    sys.unraisablehook = hook
-
-
-def ignore_warnings() -> None:
-    """Ignores warnings that a user can do nothing about: Orbax's for its callers, and JAX's and Python's about forks.
-
-    Reader processes never call JAX, so they do not need the threads that a fork loses.
-    """
-    warnings.filterwarnings('ignore', message=r'.*os\.fork\(\) was called')
-    warnings.filterwarnings('ignore', message=r'.*multi-threaded, use of fork\(\)')  # Python 3.12's own
-    warnings.filterwarnings('ignore', module=r'orbax\.')
 
 
 def _join_job() -> None:

@@ -9,13 +9,15 @@ recorded to RUN/views/*.mp4. Ctrl-C ends it.
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from canon.configuration import read_saved_config
 from canon.errors import UsageError
-from experiments import overrides, protocol
+from experiments import overrides, processes, protocol
 from launch import tools
 
 if TYPE_CHECKING:  # wrong usage is reported at once: JAX and NumPy take seconds to import
@@ -32,12 +34,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--input', default='', help='of a shape, test:0 or a file; of a volume, another file')
     parser.add_argument('--step', type=int, help='the checkpoint (default: the best, or the newest)')
     options = parser.parse_args(argv)
+    if not 0 < options.port < 65536:
+        raise UsageError(f'--port={options.port}: 1 to 65535')
     workdir = options.workdir.expanduser()
+    check_viewable(workdir)
+    print(f'loading {workdir} ...', file=sys.stderr, flush=True)
+    processes.silence_libraries()
+    processes.use_compilation_cache()
+    # A browser that is closed while a frame or a video is made misses nothing.
+    warnings.filterwarnings('ignore', message=r'Queued a \w+ on a closed connection')
     scene = load_scene(workdir, options.input, options.step)
     from canon.rendering.viewer import Viewer
 
     def save(frames: Iterator[np.ndarray]) -> Path:
-        return save_video(workdir / 'views', frames)
+        path = save_video(workdir / 'views', frames)
+        print(f'recorded {path}', flush=True)
+        return path
 
     viewer = Viewer(scene, options.port, save, options.host, title=str(workdir))
     print(f'{workdir}: {viewer.address}  (Ctrl-C ends it)', flush=True)

@@ -28,7 +28,7 @@ from canon.train import workdir
 from canon.train.init_from import read_model
 from canon.train.log import read_rows
 from canon.train.runs import format_result
-from experiments import main
+from experiments import main, processes
 from tests.quick import XLA_FLAGS
 
 SMOKE = 'configs/classification/lenet_digits.py:smoke'
@@ -78,7 +78,7 @@ def call(root, data_dir):
         try:
             with contextlib.ExitStack() as stack:
                 stack.enter_context(contextlib.chdir(root))
-                stack.enter_context(pytest.MonkeyPatch.context()).setattr(main, '_silence_libraries', lambda: None)
+                stack.enter_context(pytest.MonkeyPatch.context()).setattr(processes, 'silence_libraries', lambda: None)
                 stack.enter_context(contextlib.redirect_stdout(out))
                 stack.enter_context(contextlib.redirect_stderr(err))
                 words = ['main', *flags_of_config, *words, '--compilation_cache=']
@@ -359,7 +359,7 @@ def test_warnings_that_a_user_can_do_nothing_about_are_silent():
     fork = 'os.fork() was called. os.fork() is incompatible with multithreaded code, and JAX is multithreaded'
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
-        main.ignore_warnings()
+        processes.ignore_warnings()
         warnings.warn_explicit(fork, RuntimeWarning, 'popen_fork.py', 1, module='multiprocessing.popen_fork')
         warnings.warn_explicit('a sharding was not given', UserWarning, 'x.py', 1, module='orbax.checkpoint.x')
         warnings.warn_explicit('yours', UserWarning, 'x.py', 1, module='mine')

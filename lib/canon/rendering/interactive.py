@@ -142,7 +142,7 @@ def render_frame(
         part = {name: _pad(x[start : start + CHUNK]) for name, x in rays.items()}
         colours.append(np.asarray(scene.trace(part, shown, mode)))
     colour = np.concatenate(colours)[:count].reshape(height, width, 3)
-    if mode != 'depth':
+    if mode not in ('depth', 'opacity'):  # which are not brightness
         colour = colour * 2.0**look.exposure
     return (np.clip(colour, 0, 1) * 255 + 0.5).astype(np.uint8)
 

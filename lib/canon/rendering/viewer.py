@@ -7,6 +7,8 @@ viewer.wait()
 
 from __future__ import annotations
 
+import contextlib
+import io
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,8 +51,10 @@ class Viewer:
         self._loops: dict[int, FrameLoop] = {}
         self._keys: list[Look] = []
         self.frames_sent = 0
+        self._stopped = threading.Event()
         try:
-            self._server = viser.ViserServer(host=host, port=port, label=title, verbose=False)
+            with contextlib.redirect_stdout(io.StringIO()):  # viser prints a banner, and its caller prints the address
+                self._server = viser.ViserServer(host=host, port=port, label=title, verbose=False)
         except OSError as error:
             raise CanonError(f'--port={port} cannot be served: {error.strerror}; give another --port') from error
         self._server.scene.set_up_direction(tuple(scene.up))
@@ -77,7 +81,8 @@ class Viewer:
         threading.Event().wait()
 
     def stop(self) -> None:
-        """Ends the server."""
+        """Ends the server, and a recording."""
+        self._stopped.set()
         for loop in tuple(self._loops.values()):
             loop.stop()
         self._server.stop()
@@ -91,9 +96,14 @@ class Viewer:
         camera.fov = scene.field_of_view
 
     def _connect(self, client: viser.ClientHandle) -> None:
+        # The first frame takes seconds, in which the renderer is compiled and the page would be empty.
+        waiting = [client.add_notification('preparing the renderer', '', loading=True, with_close_button=False)]
+
         def show(frame: np.ndarray) -> None:
             client.scene.set_background_image(frame, format='jpeg', jpeg_quality=90)
             self.frames_sent += 1
+            while waiting:
+                waiting.pop().remove()
 
         loop = FrameLoop(
             self._scene, lambda: (self._read_look(client), client.camera.aspect), show, self._controls.finest
@@ -124,11 +134,11 @@ class Viewer:
             clear = gui.add_button('clear')
             self._seconds = gui.add_number('seconds', 4.0, min=0.5, max=120.0, step=0.5)
             self._side = gui.add_dropdown('pixels', tuple(map(str, _VIDEO_SIDES)), initial_value='512')
-            record = gui.add_button('record a video')
+            self._recorder = gui.add_button('record a video')
             self._progress = gui.add_progress_bar(0.0, visible=False)
         add.on_click(self._add_key)
         clear.on_click(self._clear_keys)
-        record.on_click(self._record)
+        self._recorder.on_click(self._record)
 
     def _add_key(self, event: Any) -> None:
         self._keys.append(self._read_look(event.client))
@@ -150,21 +160,30 @@ class Viewer:
 
         def render() -> Iterator[np.ndarray]:
             for i, look in enumerate(looks):
+                if self._stopped.is_set():  # the process waits for this thread
+                    raise _Stopped
                 frame = render_frame(self._scene, look, size)
                 assert frame is not None  # it cannot be stale
                 self._progress.value = 100 * (i + 1) / len(looks)
                 yield frame
 
-        self._progress.visible = True
+        self._progress.value, self._progress.visible = 0.0, True
+        self._recorder.disabled = True  # a second video at a time would be written under the same name
         try:
             path = self._save_video(render())
             event.client.add_notification('recorded', str(path))
             event.client.send_file_download(path.name, path.read_bytes())
+        except _Stopped:
+            return
         except Exception as error:
             event.client.add_notification('not recorded', str(error), color='red')
             raise
         finally:
-            self._progress.visible = False
+            self._progress.visible = self._recorder.disabled = False
+
+
+class _Stopped(Exception):
+    """The server ends while a video is recorded."""
 
 
 class _Controls:
