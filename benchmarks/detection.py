@@ -82,18 +82,23 @@ def repeat_step(step: Callable, params: Any, tx: Any, *arguments: Any) -> Callab
     return call
 
 
-def build_faster_rcnn(batch: int):
-    """The task of torchvision's network, images, parameters and statistics."""
+def make_faster_rcnn_task():
+    """Returns the task of torchvision's network, with its settings."""
     model = faster_rcnn.fasterrcnn_resnet50_fpn()
     detections = DetectionSettings(score_threshold=0.05, iou_threshold=0.5, max_detections=100)
     counts = dict(pre_nms=2000, post_nms=2000, test_pre_nms=1000, test_post_nms=1000)
-    task = faster_rcnn_task(
+    return faster_rcnn_task(
         model,
         lambda batch: batch['image'],
         detections,
         RPNSettings(**counts, min_size=1e-3, inside_only=False),
         RegionSettings(per_image=512, beta=1 / 9),
     )
+
+
+def build_faster_rcnn(batch: int):
+    """Returns the task, images, parameters and statistics."""
+    task = make_faster_rcnn_task()
     images = np.random.default_rng(0).normal(size=(batch, REGION_SIZE, REGION_SIZE, 3)).astype(np.float32)
     shapes = jax.eval_shape(lambda key: task.init(key, {'image': images}), jax.random.key(0))
     variables = jax.device_put(jax.tree_util.tree_map_with_path(draw_leaf, shapes))
