@@ -2,9 +2,10 @@
 
     python launch/complete.py run configs/classification/lenet_digits.py --config.tx.
 
-Shells call it at every Tab, so it imports the standard library alone. All keys of a config take seconds, because they
-follow from signatures: they are kept in ~/.cache/canon/keys, and listed again, in a process of their own, when a file
-that they depend on has changed. Until then the keys that the config itself states are offered.
+Shells call it at every Tab, so it imports the standard library alone. All keys of a config, and the values that they
+select from, take seconds, because they follow from signatures: they are kept in ~/.cache/canon/keys, and listed again,
+in a process of their own, when a file that they depend on has changed. Until then only the keys that the config states
+are offered.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,8 +46,11 @@ def complete(words: Sequence[str], folder: Path) -> list[str]:
     verb = given[0] if given and given[0] in verbs else 'run'
     if current.startswith('--config.'):
         config = next((word for word in given if re.fullmatch(r'[^-].*\.py(:\w*)?', word)), '')
-        keys = (f'--config.{key}=' for key in list_keys(config or 'configs/classification/lenet_digits.py', folder))
-        return [key for key in keys if key.startswith(current)]
+        keys = list_keys(config or 'configs/classification/lenet_digits.py', folder)
+        return _complete_key(current.removeprefix('--config.'), keys)
+    if current.startswith('--workdir=') or given[-1:] == ['--workdir']:
+        flag, equals, path = current.rpartition('=')
+        return [f'{flag}{equals}{run}' for run in sorted({*_list_runs(path, ROOT), *_list_runs(path, folder)})]
     if current.startswith('-'):
         return [flag for flag in list_flags(verb) if flag.startswith(current)]
     if verb == 'completion':
@@ -56,6 +60,33 @@ def complete(words: Sequence[str], folder: Path) -> list[str]:
     if verb in _WITH_CONFIG and not any(re.fullmatch(r'[^-].*\.py(:\w*)?', word) for word in given):
         return sorted({*_list_configs(current, ROOT), *_list_configs(current, folder)})
     return []
+
+
+def _complete_key(current: str, keys: Mapping[str, Sequence[str]]) -> list[str]:
+    """Returns the keys that begin with `current`, or after the `=` the values of the key: of a list, the last one."""
+    key, equals, values = current.partition('=')
+    if not equals:
+        return [f'--config.{name}=' for name in keys if name.startswith(current)]
+    before, comma, last = values.rpartition(',')
+    given = before.split(',')
+    options = (value for value in keys.get(key, ()) if value.startswith(last) and value not in given)
+    return [f'--config.{key}={before}{comma}{value}' for value in options]
+
+
+def _list_runs(current: str, folder: Path) -> Iterator[str]:
+    """Yields folders that begin with `current`: runs and their stages, which have a config.json; outside runs, all."""
+    parent = current.rpartition('/')[0]
+    base = folder / parent if parent else folder
+    inside = (base / 'config.json').is_file()
+    entries = [folder / 'runs'] if not current or 'runs'.startswith(current) else sorted(base.glob('*'))
+    for entry in entries:
+        name = f'{parent}/{entry.name}' if parent else entry.name
+        if entry.name[0] == '.' or not name.startswith(current) or not entry.is_dir():
+            continue
+        if (entry / 'config.json').is_file():
+            yield name
+        elif not inside:
+            yield f'{name}/'
 
 
 def list_verbs() -> list[str]:
@@ -106,16 +137,20 @@ def _list_configs(current: str, folder: Path) -> Iterator[str]:
             yield name
 
 
-def list_keys(source: str, folder: Path) -> list[str]:
-    """Returns the keys of a config: all of them as kept, else those that it states, while the others are listed."""
+def list_keys(source: str, folder: Path) -> dict[str, list[str]]:
+    """Returns the keys of a config with the values that each selects from, [] of others.
+
+    They are all keys as kept, else those that the config states, while the others are listed.
+    """
     path = next((base / source for base in (ROOT, folder) if (base / source.partition(':')[0]).is_file()), None)
     if path is None:
-        return []
+        return {}
     cache = find_cache(str(path))
-    stamp, *keys = cache.read_text(encoding='utf-8').splitlines() if cache.is_file() else ['']
+    stamp, *lines = cache.read_text(encoding='utf-8').splitlines() if cache.is_file() else ['']
     if stamp != make_stamp(path):
         _start_listing(path)
-    return keys or list_stated(str(path))
+    keys = {key: values for key, *values in (line.split('\t') for line in lines)}
+    return keys or {key: [] for key in list_stated(str(path))}
 
 
 def _start_listing(path: Path) -> None:
@@ -142,20 +177,24 @@ def list_stated(source: str) -> list[str]:
 
 
 def write_keys(source: str) -> None:
-    """Writes all keys of a config into the cache: imports the experiment, which takes seconds."""
+    """Writes all keys of a config and their values into the cache: imports the experiment, which takes seconds."""
     sys.path[0] = str(ROOT)  # in place of launch/, whose modules are not top-level ones
     from ml_collections import ConfigDict
 
-    from canon.configuration import known_keys
-    from experiments import overrides
+    from canon.configuration import known_keys, list_choices
+    from experiments import overrides, protocol
 
     stamp, config = make_stamp(Path(source)), overrides.load(source)
-    keys = known_keys(config, overrides.find_sections(config))
-    names = sorted(key for key, value in keys.items() if not isinstance(value, ConfigDict))
+    sections = overrides.find_sections(config)
+    keys = sorted(key for key, value in known_keys(config, sections).items() if not isinstance(value, ConfigDict))
+    lines = [
+        '\t'.join([key, *(protocol.names() if key == 'experiment' else list_choices(config, key, sections))])
+        for key in keys
+    ]
     cache = find_cache(source)
     cache.parent.mkdir(parents=True, exist_ok=True)
     part = cache.with_suffix(f'.{os.getpid()}')
-    part.write_text('\n'.join([stamp, *names]), encoding='utf-8')
+    part.write_text('\n'.join([stamp, *lines]), encoding='utf-8')
     part.replace(cache)  # another Tab may be writing, too
 
 

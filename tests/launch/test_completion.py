@@ -7,11 +7,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
 import pytest
 
+from canon import configuration
+from experiments import overrides
 from launch import complete
 
 LENET = 'configs/classification/lenet_digits.py'
@@ -75,6 +78,70 @@ def test_keys_are_kept_and_listed_again_when_a_file_changes(root, cache, monkeyp
     assert started == [root / LENET]
 
 
+@pytest.fixture(scope='module')
+def listed(root, tmp_path_factory):
+    """A cache with the keys and values of LENET."""
+    folder = tmp_path_factory.mktemp('cache')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('XDG_CACHE_HOME', str(folder))
+        complete.write_keys(str(root / LENET))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ('current', 'values'),
+    [
+        ('tx.name=nad', ['tx.name=nadam']),
+        ('tx.learning_rate.name=cos', ['tx.learning_rate.name=cosine']),
+        ('model.name=lenet.lenet5', ['model.name=lenet.lenet5', 'model.name=lenet.lenet5_1998']),
+        ('data.name=digit_l', ['data.name=digit_lines']),
+        ('experiment=view', ['experiment=view_synthesis']),
+        ('model.dtype=b', ['model.dtype=bfloat16']),
+        ('data.evals.test.flip=', ['data.evals.test.flip=true', 'data.evals.test.flip=false']),
+        ('data.train.transforms.chain=resize,random_fl', ['data.train.transforms.chain=resize,random_flip']),
+        ('run.log=wandb,', ['run.log=wandb,mlflow', 'run.log=wandb,tensorboard']),  # each tracker once
+        ('run.steps=', []),
+        ('nothing=', []),
+    ],
+)
+def test_values_of_keys(root, listed, monkeypatch, current, values):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(listed))
+    monkeypatch.setattr(complete, '_start_listing', lambda path: None)
+    candidates = complete.complete(['run', LENET, f'--config.{current}'], root)
+    assert candidates == [f'--config.{value}' for value in values]
+
+
+def test_values_of_a_literal_and_of_forms(root):
+    config = overrides.load(str(root / 'configs/claims/region_systems.py'))
+    sections = overrides.find_sections(config)
+    assert configuration.list_choices(config, 'form', sections) == ['Fast R-CNN', 'Faster R-CNN', 'R-CNN', 'SPP-net']
+    assert configuration.list_choices(config, 'data.objects.overflow', sections) == ['error', 'truncate']
+    assert configuration.list_choices(config, 'proposals.name', sections) == ['selective_search', 'sliding_windows']
+    assert configuration.list_choices(config, 'run.steps', sections) == []
+
+
+def test_runs_for_workdir(tmp_path):
+    run = tmp_path / 'runs/task/small/default'
+    for folder in (run, run / '0-first', run / 'checkpoints', tmp_path / 'runs/task/.hidden'):
+        folder.mkdir(parents=True)
+    for folder in (run, run / '0-first'):
+        (folder / 'config.json').write_text('{}')
+    steps = {
+        '': 'runs/',
+        'runs/task/s': 'runs/task/small/',
+        'runs/task/small/': 'runs/task/small/default',  # a run, which may be the whole
+        'runs/task/small/default/': 'runs/task/small/default/0-first',  # its stages, and not its checkpoints
+        f'{tmp_path}/runs/t': f'{tmp_path}/runs/task/',
+    }
+    for current, candidate in steps.items():
+        assert f'--workdir={candidate}' in complete.complete(['eval', f'--workdir={current}'], tmp_path)
+        assert candidate in complete.complete(['eval', '--workdir', current], tmp_path)
+    assert complete.complete(['eval', '--workdir=runs/task/small/default/'], tmp_path) == [
+        '--workdir=runs/task/small/default/0-first'
+    ]
+    assert complete.complete(['eval', '--workdir=runs/task/.'], tmp_path) == []
+
+
 def test_nothing_but_the_standard_library_is_imported(root):
     code = 'import sys; sys.path.insert(0, "launch"); import complete; complete.complete(["run", "c"], complete.ROOT)'
     code += '; print([m for m in sys.modules if m.partition(".")[0] in ("jax", "numpy", "ml_collections", "canon")])'
@@ -97,27 +164,31 @@ def print_completion(root, shell):
         (f'./launch.sh run {LENET}:', ['smoke']),  # readline replaces what follows the colon
         (f'./launch.sh sweep {LENET} --jo', ['--jobs=']),
         ('./launch.sh run configs/cla', ['configs/claims/', 'configs/classification/']),
+        (f'./launch.sh run {LENET} --config.tx.name=nad', ['nadam']),  # and what follows the equals sign
+        (f'./launch.sh run {LENET} --config.run.log=wandb,m', ['wandb,mlflow']),
     ],
 )
-def test_the_function_of_bash(root, line, replies):
+def test_the_function_of_bash(root, listed, line, replies):
     code = (
         f'{print_completion(root, "bash")}\n'
         f'COMP_LINE={shlex.quote(line)} COMP_POINT={len(line)}\n'
         "COMP_WORDBREAKS=$' \\t\\n\"\\'><=;|&(:'\n"
         '_canon_launch\nprintf "%s\\n" "${COMPREPLY[@]}"\ncomplete -p launch.sh\n'
     )
-    done = subprocess.run(['bash', '--norc', '-c', code], capture_output=True, text=True, cwd=root)
+    env = {**os.environ, 'XDG_CACHE_HOME': str(listed)}
+    done = subprocess.run(['bash', '--norc', '-c', code], capture_output=True, text=True, cwd=root, env=env)
     *offered, registered = done.stdout.splitlines()
     assert offered == replies, done.stderr
     assert registered == 'complete -o default -F _canon_launch launch.sh'
 
 
 @pytest.mark.skipif(not shutil.which('zsh'), reason='there is no zsh')
-def test_zsh_at_a_terminal(root, tmp_path):
+def test_zsh_at_a_terminal(root, listed, tmp_path):
     """The line is typed into an interactive zsh; after a Tab it is complete."""
     (tmp_path / 'completion.zsh').write_text(print_completion(root, 'zsh'))
     leader, follower = pty.openpty()
-    keys = {'ZDOTDIR': str(tmp_path), 'HOME': str(tmp_path), 'TERM': 'dumb', 'PS1': '$ '}
+    termios.tcsetwinsize(follower, (24, 200))  # a line that is wider than the terminal would be shown in parts
+    keys = {'ZDOTDIR': str(tmp_path), 'HOME': str(tmp_path), 'TERM': 'dumb', 'PS1': '$ ', 'XDG_CACHE_HOME': str(listed)}
     process = subprocess.Popen(
         ['zsh', '-f', '-i'], stdin=follower, stdout=follower, stderr=follower, cwd=root, env={**os.environ, **keys},
         start_new_session=True,
@@ -131,6 +202,8 @@ def test_zsh_at_a_terminal(root, tmp_path):
         read_until(leader, ':smoke')
         os.write(leader, b' --fo\t')
         read_until(leader, '--force')
+        os.write(leader, f'\x15launch.sh run {LENET} --config.tx.name=nad\t'.encode())  # another line
+        read_until(leader, '--config.tx.name=nadam')
     finally:
         process.kill()
         process.wait()

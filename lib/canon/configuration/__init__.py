@@ -7,6 +7,7 @@ A script of your own may have configs, too:
 """
 
 from canon.configuration.checks import check_values
+from canon.configuration.choices import list_choices
 from canon.configuration.files import (
     config_folder,
     is_config,
@@ -33,7 +34,7 @@ from canon.configuration.staging import make_stage_config, order_stages
 
 __all__ = [
     'Sections', 'apply_form', 'apply_overrides', 'check_values', 'config_folder', 'describe_keys', 'drop_placeholders',
-    'find_function', 'find_missing_key', 'get_value', 'is_config', 'join_arguments', 'known_keys', 'list_leaves',
-    'load_config', 'load_module', 'make_stage_config', 'merge', 'order_stages', 'read_comments', 'read_flags',
-    'read_saved_config', 'run_folder', 'split_source', 'stated_keys', 'takes_tuple',
+    'find_function', 'find_missing_key', 'get_value', 'is_config', 'join_arguments', 'known_keys', 'list_choices',
+    'list_leaves', 'load_config', 'load_module', 'make_stage_config', 'merge', 'order_stages', 'read_comments',
+    'read_flags', 'read_saved_config', 'run_folder', 'split_source', 'stated_keys', 'takes_tuple',
 ]  # fmt: skip

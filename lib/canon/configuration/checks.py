@@ -25,7 +25,7 @@ _HINTS = {  # of keys that experiments read themselves; signatures have those of
     'target.at_least': float,
     'target.at_most': float,
 }
-_DTYPES = ('bfloat16', 'float16', 'float32', 'float64')
+DTYPES = ('bfloat16', 'float16', 'float32', 'float64')
 
 
 def check_values(config: ConfigDict) -> None:
@@ -42,10 +42,10 @@ def check_values(config: ConfigDict) -> None:
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise UsageError(f'{key}={str(value)[:12]}... must be a whole number below 2^63')
         if key.startswith(('model.', 'tx.')) and key.endswith('dtype') and not _is_dtype(value):
-            raise UsageError(f'{key}={value!r} is not a floating-point type{suggest(str(value), _DTYPES)}')
+            raise UsageError(f'{key}={value!r} is not a floating-point type{suggest(str(value), DTYPES)}')
     if get_value(config, 'run.mesh.data') == 0:
         raise UsageError('run.mesh.data=0 must be a number of devices, or -1 for all that are left')
 
 
 def _is_dtype(value: Any) -> bool:
-    return value is None or str(value) in _DTYPES
+    return value is None or str(value) in DTYPES

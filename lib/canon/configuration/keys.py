@@ -62,7 +62,7 @@ def describe_keys(config: ConfigDict, source: str, sections: Mapping[str, Any] =
       sections: the sections of the experiment's own (`find_function`).
     """
     comments, stated = read_comments(source), stated_keys(config)
-    find = functools.cache(functools.partial(_find_documented, config, sections=sections))
+    find = functools.cache(functools.partial(find_documented, config, sections=sections))
     lines = [f'The keys of {source} (* the default of the function that the section names):']
     keys = {}
     for key, value in known_keys(config, sections).items():
@@ -74,7 +74,7 @@ def describe_keys(config: ConfigDict, source: str, sections: Mapping[str, Any] =
         for key, value in sorted(keys.items()):
             if key.rpartition('.')[0] == path:
                 lines += _describe_key(
-                    key, value, key in stated, find(path), comments, _list_choices(config, key, sections)
+                    key, value, key in stated, find(path), comments, _describe_choices(key, sections)
                 )
     return lines
 
@@ -84,7 +84,7 @@ def _list_hidden(function: Callable | None) -> tuple[str, ...]:
     return *getattr(function, '__aliases__', ()), 'parent'
 
 
-def _find_documented(config: ConfigDict, path: str, sections: Mapping[str, Any]) -> Callable | None:
+def find_documented(config: ConfigDict, path: str, sections: Mapping[str, Any]) -> Callable | None:
     """Returns the function, or the class of settings, whose arguments the section at `path` holds."""
     function = _settings_class(path) or (find_function(config, path, sections) if path else None)
     if function is None and path.endswith('.source'):  # of an evaluator or a benchmark, with a data set of its own
@@ -141,14 +141,19 @@ def _describe_type(value: Any, function: Callable | None, name: str) -> str:
     return ' or '.join([*words, *(['a section'] if takes_section else [])])
 
 
-def _list_choices(config: ConfigDict, key: str, sections: Mapping[str, Any]) -> str:
+def _describe_choices(key: str, sections: Mapping[str, Any]) -> str:
     """Returns `one of a, b` for a name that selects among the experiment's own functions; '' for other keys."""
     path, _, name = key.rpartition('.')
-    own = find_own_functions('data.source' if path == 'data' else path, sections) if name == 'name' else None
-    if own is None:
-        return ''
-    names = own.names() if isinstance(own, named.Catalogue) else list(own)
+    names = list_own_names('data.source' if path == 'data' else path, sections) if name == 'name' else []
     return f'one of {", ".join(names)}' if names else ''
+
+
+def list_own_names(path: str, sections: Mapping[str, Any]) -> list[str]:
+    """Returns the names of the experiment's own functions that a section selects from; [] if there is no choice."""
+    own = find_own_functions(path, sections)
+    if isinstance(own, named.Catalogue):
+        return own.names()
+    return list(own) if own is not None and len(own) > 1 else []
 
 
 def _find_comment(key: str, comments: Mapping[str, str]) -> str:

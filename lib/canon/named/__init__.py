@@ -30,6 +30,7 @@ from canon.named.hints import (
     describe,
     get_return_type,
     get_type_hints,
+    list_options,
     list_types,
 )
 from canon.named.text import parse_text
@@ -37,6 +38,6 @@ from canon.named.text import parse_text
 __all__ = [
     'IMPORTED', 'Catalogue', 'Count', 'DropRate', 'NonNegative', 'Positive', 'Probability', 'Range', 'accepts',
     'call', 'check', 'combine_arguments', 'compile_pattern', 'describe', 'get_return_type', 'get_type_hints',
-    'import_function', 'list_parameters', 'list_types', 'lookup', 'make_chain', 'parse_text', 'public_functions',
-    'suggest', 'takes_arguments_of', 'to_plain',
+    'import_function', 'list_options', 'list_parameters', 'list_types', 'lookup', 'make_chain', 'parse_text',
+    'public_functions', 'suggest', 'takes_arguments_of', 'to_plain',
 ]  # fmt: skip

@@ -90,13 +90,13 @@ def check(value: Any, hint: Any, where: str) -> None:
 
 def list_types(hint: Any) -> set[type]:
     """Returns the plain types that `hint` allows: {float, NoneType} for `float | None`; {object} if it allows any."""
-    return {_KINDS.get(_origin(option), object) for option in _options(hint)}
+    return {_KINDS.get(_origin(option), object) for option in list_options(hint)}
 
 
 def describe(hint: Any, ranges: bool = False) -> str:
     """Returns `hint` in words: 'a whole number or None'."""
     words = []
-    for option in _options(hint):
+    for option in list_options(hint):
         bounds = [f' {r}' for r in _ranges(option) if ranges]
         elements = [h for h in typing.get_args(option) if h is not ...]
         if typing.get_origin(option) is typing.Literal:
@@ -133,11 +133,11 @@ _WORDS = {
 }
 
 
-def _options(hint: Any) -> list[Any]:
+def list_options(hint: Any) -> list[Any]:
     """Returns the alternatives of a union, each with its ranges."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return [option for part in typing.get_args(hint) for option in _options(part)]
-    if typing.get_origin(hint) is Annotated and len(inner := _options(typing.get_args(hint)[0])) > 1:
+        return [option for part in typing.get_args(hint) for option in list_options(part)]
+    if typing.get_origin(hint) is Annotated and len(inner := list_options(typing.get_args(hint)[0])) > 1:
         return [Annotated[(option, *hint.__metadata__)] for option in inner]
     return [hint]
 
@@ -153,7 +153,7 @@ def _ranges(option: Any) -> list[Range]:
 
 
 def _fits(value: Any, hint: Any, ranges: bool) -> bool:
-    return any(_fits_option(value, option, ranges) for option in _options(hint))
+    return any(_fits_option(value, option, ranges) for option in list_options(hint))
 
 
 def _fits_option(value: Any, option: Any, ranges: bool) -> bool:

@@ -31,7 +31,8 @@ def _return_type(function: Callable) -> Any:
     return named.get_type_hints(function).get('return')
 
 
-def _names(schedules: bool) -> list[str]:
+def list_names(schedules: bool) -> list[str]:
+    """Returns the names of the schedules of this package, or of its optimizers."""
     return [name for name, f in _functions().items() if (_return_type(f) == Schedule) == schedules]
 
 
@@ -45,7 +46,7 @@ def find_optimizer(name: str, where: str = 'tx') -> Callable:
     if name.startswith('optax.'):
         return _find_in_optax(name, where)
     if name not in _functions():
-        raise UsageError(f'{where}: no optimizer is called {name!r}{named.suggest(name, _names(schedules=False))}')
+        raise UsageError(f'{where}: no optimizer is called {name!r}{named.suggest(name, list_names(schedules=False))}')
     return _functions()[name]
 
 
@@ -136,7 +137,7 @@ def _value(value: Any, where: str) -> Any:
     if name is None or name == 'partition':  # a chain has no name
         return make_optimizer(value, where)
     if ':' not in name and not name.startswith('optax.') and name not in _functions():
-        names = [*_names(schedules=True), *_names(schedules=False)]
+        names = [*list_names(schedules=True), *list_names(schedules=False)]
         raise UsageError(f'{where}: no schedule or optimizer is called {name!r}{named.suggest(name, names)}')
     arguments = dict(value)
     return _call(find_optimizer(arguments.pop('name'), where), arguments, where)
