@@ -1,4 +1,4 @@
-"""The README's commands and programs, run in a copy of the tree by somebody who has only read it."""
+"""The README's commands and programs, and additions to Canon, in a copy of the tree, by a user who has only read it."""
 
 import os
 import re
@@ -142,7 +142,7 @@ ADDITIONS = {
 
 
 def test_one_file_adds_one_of_each_kind(copy, env):
-    """A model, optimizer, schedule, transform, data set, task and recipe, from the README's words alone."""
+    """A model, optimizer, schedule, transform, data set, task and recipe, from docs/how_to/additions.md alone."""
     for name, text in ADDITIONS.items():
         (copy / name).parent.mkdir(exist_ok=True)
         (copy / name).write_text(textwrap.dedent(text))
