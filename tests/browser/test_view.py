@@ -54,8 +54,11 @@ def test_a_drag_changes_the_picture_and_a_path_becomes_a_video(browser, run):
     viewer = Viewer(view.load_scene(run), port, lambda frames: view.save_video(run / 'views', frames))
     try:
         browser.get(viewer.address)
+        notice = '//*[starts-with(normalize-space(text()), "preparing the renderer of")]'
+        wait_for(lambda: browser.find_elements('xpath', notice))
         wait_for(lambda: viewer.frames_sent >= 2)
         before = wait_for(lambda: picture if np.ptp(picture := take_picture(browser)) > 20 else None)
+        wait_for(lambda: not browser.find_elements('xpath', notice))
         sent = viewer.frames_sent
         canvas = browser.find_element('css selector', 'canvas')
         ActionChains(browser).move_to_element(canvas).click_and_hold().move_by_offset(160, 60).release().perform()

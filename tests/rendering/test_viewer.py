@@ -50,6 +50,17 @@ def test_a_path_of_views_becomes_a_numbered_video(viewer, tmp_path):
         assert (about['fps'], about['duration']) == (30, pytest.approx(0.5, abs=1 / 30))
 
 
+def test_a_recording_ends_with_the_server_and_leaves_no_file(viewer, tmp_path):
+    shown = []
+    client = types.SimpleNamespace(add_notification=lambda title, body, **options: shown.append(title))
+    viewer._keys.append(Look(look_at(np.array([3.0, 0, 0]))))
+    viewer.stop()
+    viewer._record(types.SimpleNamespace(client=client))
+    assert shown == []
+    assert list(tmp_path.iterdir()) == []
+    assert not viewer._recorder.disabled
+
+
 def test_a_point_of_a_transfer_function_is_edited(viewer):
     editor = viewer._controls._transfer
     editor._chosen.value = 2

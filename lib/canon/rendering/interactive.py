@@ -277,7 +277,7 @@ def volume_scene(
         np.array([0.0, 0.0, 1.0]),
         (0.0, 5 * distance),
         (-box, box),
-        tuple(tuple(point) for point in points),
+        tuple(tuple(point) for point in points) if 'emission' in modes else (),  # no other mode has colours
         level,
     )
 

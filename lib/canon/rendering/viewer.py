@@ -50,6 +50,7 @@ class Viewer:
         self._scene, self._save_video = scene, save_video
         self._loops: dict[int, FrameLoop] = {}
         self._keys: list[Look] = []
+        self._modes_seen: set[str] = set()
         self.frames_sent = 0
         self._stopped = threading.Event()
         try:
@@ -96,8 +97,15 @@ class Viewer:
         camera.fov = scene.field_of_view
 
     def _connect(self, client: viser.ClientHandle) -> None:
-        # The first frame takes seconds, in which the renderer is compiled and the page would be empty.
-        waiting = [client.add_notification('preparing the renderer', '', loading=True, with_close_button=False)]
+        waiting = []
+
+        def read() -> tuple[Look, float]:
+            look = self._read_look(client)
+            if look.mode not in self._modes_seen:  # its renderer is compiled, which takes seconds
+                self._modes_seen.add(look.mode)
+                title = f'preparing the renderer of {look.mode}'
+                waiting.append(client.add_notification(title, '', loading=True, with_close_button=False))
+            return look, client.camera.aspect
 
         def show(frame: np.ndarray) -> None:
             client.scene.set_background_image(frame, format='jpeg', jpeg_quality=90)
@@ -105,9 +113,7 @@ class Viewer:
             while waiting:
                 waiting.pop().remove()
 
-        loop = FrameLoop(
-            self._scene, lambda: (self._read_look(client), client.camera.aspect), show, self._controls.finest
-        )
+        loop = FrameLoop(self._scene, read, show, self._controls.finest)
         self._loops[client.client_id] = loop
         client.camera.on_update(lambda _: loop.change())
         threading.Thread(target=loop.run, name=f'frames of browser {client.client_id}', daemon=True).start()
@@ -194,7 +200,7 @@ class _Controls:
         near, far = scene.limits
         self._mode = self._watch(gui.add_dropdown('show', scene.modes)) if len(scene.modes) > 1 else None
         self._exposure = self._watch(gui.add_slider('exposure', -4.0, 4.0, 0.1, 0.0))
-        reach = 2 * far
+        reach = float(f'{2 * far:.2g}')  # its digits are below the slider, whose end is that of the panel
         self._limits = self._watch(
             gui.add_multi_slider('near and far', 0.0, reach, reach / 500, (float(near), float(far)))
         )
