@@ -103,6 +103,7 @@ def _build(name: str, root: Path) -> Path:
         scratch = Path(tempfile.mkdtemp(prefix='.preparing-', dir=root))
     except OSError as error:
         raise CanonError(f'cannot write to {root}: {error.strerror}; choose another --data_dir') from error
+    tfds.display_progress_bar(sys.stderr.isatty())  # bars of TFDS would fill a pipe or a file
     try:
         builder = tfds.builder(name, data_dir=scratch, file_format='array_record')
         builder.download_and_prepare(download_dir=root / 'downloads')  # ty: ignore[missing-argument]

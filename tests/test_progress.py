@@ -1,17 +1,23 @@
 """The live line of long operations: on a terminal with the time left, nothing on a pipe."""
 
+import functools
 import io
+import re
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from jax.sharding import Mesh
 
 from canon import progress
 from canon.data import Generated
+from canon.data.text import vocabulary
+from canon.errors import CanonError
 from canon.tasks.predictions import Prediction, write_predictions
 from canon.train import Evaluator, artefacts, evaluation
+from launch import prepare
 
 
 class Terminal(io.StringIO):
@@ -25,6 +31,7 @@ def terminal(monkeypatch):
     stream = Terminal()
     monkeypatch.setattr(progress, 'sys', SimpleNamespace(stderr=stream))
     monkeypatch.setattr(progress, '_SECONDS', 0.0)
+    monkeypatch.setattr(progress, 'tqdm', functools.partial(progress.tqdm, mininterval=0.0, miniters=1))
     return stream
 
 
@@ -105,3 +112,38 @@ def test_predictions_have_a_bar(terminal, tmp_path, capsys):
     write_predictions([Prediction({'a': 1}, text='one'), Prediction({'a': 2})], tmp_path, total=2)
     assert 'prediction:' in terminal.getvalue()
     assert capsys.readouterr().out == 'one\n'
+
+
+def read_titles(terminal):
+    """Returns the titles of the bars that were shown, each once."""
+    lines = re.split(r'[\r\n]+', terminal.getvalue())
+    return list(dict.fromkeys(line.partition(': ')[0] for line in lines if '% |' in line))
+
+
+def test_items_are_counted_and_a_generator_has_no_time_left(terminal):
+    assert list(progress.show_progress([3, 1], 'numbers')) == [3, 1]
+    assert '| 2/2 [' in terminal.getvalue()
+    assert list(progress.show_progress((n for n in [3, 1]), 'generated')) == [3, 1]
+    assert 'generated: 2 it [' in terminal.getvalue()
+    assert list(progress.show_progress((n for n in [3, 1]), 'counted', total=4)) == [3, 1]
+    assert '| 2/4 [' in terminal.getvalue()
+
+
+@pytest.mark.parametrize('level', ['character', 'word', 'subword'])
+def test_a_vocabulary_and_its_corpus_have_bars(terminal, level):
+    lines = ['a cat sat on a mat', 'the dog ate the log'] * 20
+    words = vocabulary.build(lines, level, size=16 if level == 'subword' else None)
+    words.stream(lines)
+    assert read_titles(terminal) == [f'vocabulary of {level}s', 'encoding']
+    assert '40/40 [' in terminal.getvalue()
+    assert ('all read, training' in terminal.getvalue()) == (level == 'subword')
+
+
+def test_the_bars_of_tfds_are_for_terminals(monkeypatch, tmp_path):
+    shown = []
+    monkeypatch.setattr(tfds, 'display_progress_bar', shown.append)
+    for stream in (io.StringIO(), Terminal()):
+        monkeypatch.setattr(prepare, 'sys', SimpleNamespace(stderr=stream))
+        with pytest.raises(CanonError, match='could not be prepared'):
+            prepare._build('no_such_set', tmp_path)
+    assert shown == [False, True]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
 
 from tqdm import tqdm
 
 FORM = '{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]{postfix}'
+_Item = TypeVar('_Item')
 _SECONDS = 1.0  # what takes less shows no line
 
 
@@ -40,3 +43,21 @@ def make_bar(
         leave=False,
         delay=_SECONDS if delay is None else delay,
     )
+
+
+def show_progress(items: Iterable[_Item], title: str, unit: str = 'it', total: int | None = None) -> Iterator[_Item]:
+    """Yields items, with a bar of `make_bar` that counts them.
+
+    >>> sum(show_progress([1, 2, 3], 'numbers'))
+    6
+
+    Args:
+      items: what is iterated over.
+      title: of the operation.
+      unit: what is counted, in the singular.
+      total: of the items; None takes their length, if they have one.
+    """
+    with make_bar(total if total is not None or not isinstance(items, Sized) else len(items), title, unit) as bar:
+        for item in items:
+            yield item
+            bar.update()

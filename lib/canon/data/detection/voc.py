@@ -23,6 +23,7 @@ from canon.data.detection.label_maps import LabelMaps, check_label_maps
 from canon.data.images import image_files
 from canon.data.pipeline.source import Info
 from canon.errors import CanonError, UsageError, first_line
+from canon.progress import show_progress
 
 VOC_CLASSES = (
     'aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable', 'dog',
@@ -74,7 +75,7 @@ def voc_detection(
     log = DefectLog(str(files.root), invalid)
     names, total = select_split(split, lambda base: _list_images(files, base, years, 'Main'))
     records = []
-    for name in drop_repeated(names, log, f'{split} of {files.root}'):
+    for name in show_progress(drop_repeated(names, log, f'{split} of {files.root}'), 'annotations', 'image'):
         image, annotation = _find_image(files, name), f'{_folder(name)}Annotations/{_stem(name)}.xml'
         if not files.has_file(annotation):
             log.add('images without annotations', files.show(annotation))

@@ -25,6 +25,7 @@ from canon.data.pipeline.arrays import BROKEN, map_npy
 from canon.data.scenes.framing import look_at_frame, make_pose
 from canon.data.scenes.views import Views, hold_out, join_cameras
 from canon.errors import CanonError, UsageError, first_line
+from canon.progress import show_progress
 
 _LENS = ('k1', 'k2', 'p1', 'p2')
 _PINHOLE_MODELS = ('OPENCV', 'PINHOLE', 'SIMPLE_PINHOLE', 'SIMPLE_RADIAL', 'RADIAL')  # nerfstudio's camera_model
@@ -215,7 +216,9 @@ def read_pictures(paths: Sequence[Path], factor: int = 1) -> tuple[np.ndarray, t
     if not paths:
         raise CanonError('this split has no pictures: list some in its file, or hold fewer out')
     images, (height, width) = [], _pixels(paths[0]).shape[:2]
-    for path in paths:  # resized one at a time: a phone's pictures take 36 MB each
+    for path in show_progress(
+        paths, 'pictures', 'picture'
+    ):  # resized one at a time: a phone's pictures take 36 MB each
         image = _pixels(path)
         if image.shape[:2] != (height, width):
             raise CanonError(

@@ -45,6 +45,7 @@ from canon.data.text.text_images import (
     slice_kept,
 )
 from canon.errors import CanonError, UsageError
+from canon.progress import show_progress
 
 Partition = Literal['rwth', 'lwitlrt']
 Segmentation = Literal['ok', 'all']
@@ -198,7 +199,7 @@ def casia_characters(
         raise UsageError(f'{root} has no .gnt files' + ('' if base == 'all' else f' in a folder such as HWDB1.1trn_gnt'
                                                         f" (split {base!r}; 'all' takes every file)"))  # fmt: skip
     protocol, dropped, kept = TextProtocol(alphabet, max_length, outside), Counter(), array('q')
-    for number, file in enumerate(files):
+    for number, file in enumerate(show_progress(files, 'characters of CASIA', 'file')):
         for offset, text in _scan_gnt(file):
             if protocol.keeps(text, f'{file}, byte {offset}', dropped):
                 kept.append(number << 40 | offset)

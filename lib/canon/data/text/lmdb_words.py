@@ -27,6 +27,7 @@ from canon.data.text import text_files
 from canon.data.text.alphabets import Alphabet
 from canon.data.text.text_images import Outside, TextProtocol, WordRule, slice_kept
 from canon.errors import CanonError, UsageError, first_line
+from canon.progress import show_progress
 
 _FILE = 'data.mdb'
 _MANY = 1_000_000  # texts of which reading takes long enough to say so
@@ -150,7 +151,7 @@ def _read_labels(folder: Path, dropped: Counter[str]) -> Iterator[tuple[int, str
     if total >= _MANY:
         logging.getLogger('canon').info('reading the %d labels of %s', total, folder)
     with _begin(folder) as transaction:
-        for number in range(1, total + 1):
+        for number in show_progress(range(1, total + 1), f'labels of {folder.name}', 'label'):
             content = transaction.get(f'label-{number:09d}'.encode())
             if content is None:
                 dropped['without a label'] += 1

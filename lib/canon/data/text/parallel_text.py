@@ -22,6 +22,7 @@ from canon.data.pipeline.source import Example, Info
 from canon.data.text import catalogues, text_files, vocabulary
 from canon.data.text.vocabulary import Vocabulary
 from canon.errors import CanonError, UsageError
+from canon.progress import show_progress
 
 Sentences = list[tuple[str, str]]
 LONGER = ('skip', 'cut', 'refuse')
@@ -293,7 +294,8 @@ class Pairs:
         self.vocabularies, self.max_length, self.info = (source, target), max_length, info
         self.shape = (max_length, max_length)
         encoded = [
-            (np.append(source.encode(a), source.eos), np.append(target.encode(b), target.eos)) for a, b in sentences
+            (np.append(source.encode(a), source.eos), np.append(target.encode(b), target.eos))
+            for a, b in show_progress(sentences, 'encoding', 'pair')
         ]
         over = [max(len(a), len(b)) > max_length for a, b in encoded]
         if longer == 'refuse' and any(over):

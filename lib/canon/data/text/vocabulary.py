@@ -16,7 +16,7 @@ import sys
 import unicodedata
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ import numpy as np
 from canon import named
 from canon.data.text import text_files
 from canon.errors import CanonError, UsageError
+from canon.progress import make_bar, show_progress
 
 SPECIALS = ('<unk>', '<eos>')  # of language models; Mikolov's PTB has both
 PAIR_SPECIALS = ('<pad>', '<unk>', '<bos>', '<eos>')  # of translation, whose sentences are padded and start with <bos>
@@ -99,7 +100,7 @@ class Vocabulary:
         Words and subwords have <eos> at the end of every line, empty ones included (Mikolov, AWD-LSTM); characters and
         bytes have the line feed itself.
         """
-        parts = [self._encode_line(line) for line in lines]
+        parts = [self._encode_line(line) for line in show_progress(lines, 'encoding', 'line')]
         return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
     def _encode_line(self, line: str) -> np.ndarray:
@@ -362,7 +363,7 @@ def build(
         raise UsageError(f"level={level!r} is none of 'byte', 'character', 'word', 'subword'")
     counts: Counter[str] = Counter()
     split_line = _make_splitter(split) if level == 'word' else lambda line: f'{line}\n'
-    for line in lines:
+    for line in show_progress(lines, f'vocabulary of {level}s', 'line'):
         counts.update(split_line(line))
     if level == 'word':
         # PTB has '<unk>' as a word already; it is the special, and must not take a second id.
@@ -474,15 +475,24 @@ def _subwords(
     numbers: dict[str, Any] = {f'{s[1:-1]}_id': specials.index(s) if s in specials else -1 for s in PAIR_SPECIALS}
     pieces: dict[str, Any] = {f'{s[1:-1]}_piece': s for s in PAIR_SPECIALS}
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(text), model_writer=written, vocab_size=size, model_type=model_type,
-            byte_fallback=byte_fallback, character_coverage=1.0, normalization_rule_name='identity',
-            remove_extra_whitespaces=False, num_threads=1, minloglevel=2, max_sentence_length=1 << 20,
-            **numbers, **pieces,
-        )  # fmt: skip
+        with make_bar(len(text), 'vocabulary of subwords', 'line') as bar:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=_count_sentences(text, bar), model_writer=written, vocab_size=size,
+                model_type=model_type, byte_fallback=byte_fallback, character_coverage=1.0,
+                normalization_rule_name='identity', remove_extra_whitespaces=False, num_threads=1, minloglevel=2,
+                max_sentence_length=1 << 20, **numbers, **pieces,
+            )  # fmt: skip
     except RuntimeError as error:
         raise UsageError(_explain_failure(size, str(error))) from error
     return SubwordVocabulary(written.getvalue())
+
+
+def _count_sentences(text: Sequence[str], bar: Any) -> Iterator[str]:
+    """Yields sentences to sentencepiece; then the bar shows that it trains, of which sentencepiece reports nothing."""
+    for sentence in text:
+        yield sentence
+        bar.update()
+    bar.set_postfix_str('all read, training')
 
 
 def _explain_failure(size: int, message: str) -> str:
