@@ -25,7 +25,7 @@ help() {
   predict CONFIG [FLAGS]  --input=FILE|FOLDER|VIDEO|CAMERA_NUMBER --output=DIR
   export CONFIG [FLAGS]   a trained model as StableHLO          --output=DIR
   replay CONFIG --step=N  repeat one step and show it by parameter
-  data CONFIG [FLAGS]     draw training batches, and list their keys  --batches=N --stage= --output=DIR
+  data CONFIG [FLAGS]     draw training batches, and list their keys  --batches=N --stage= --workdir=RUN
   models [FILTER]         every network: parameters, multiply-adds, published figures
   sweep CONFIG [FLAGS]    the points of its sweep(), and lists   --config.seed=0,1,2 --jobs=N --engine=local|slurm|print
   table DIR [FLAGS]       table and figure of the runs below DIR  --metric= --sort= --mean

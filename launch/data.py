@@ -2,11 +2,12 @@
 
     ./launch.sh data configs/classification/lenet_digits.py
     ./launch.sh data configs/detection/ssd_digits.py --batches=2 --config.data.batch_size=8
-    ./launch.sh data configs/detection/rcnn_digits.py:smoke --stage=finetune
+    ./launch.sh data configs/detection/rcnn_digits.py:smoke --stage=finetune --workdir=RUN
     ./launch.sh data configs/nerf/capture.py --config.data.path=~/photos/scene --output=sheets
 
 The table has the shape, type and range of every key; docs/batches.md describes them. The first batches of the run are
-drawn, those of the same seed; where nothing is trained, those of the first evaluator. No network is made or run.
+drawn, those of the same seed; where nothing is trained, those of the first evaluator. The network is not made. A stage
+that reads what earlier ones leave (proposals, features) takes it from the run of the config, or from --workdir.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from canon import plots
 from canon.configuration import check_values, config_folder, read_flags, run_folder
 from canon.errors import CanonError, UsageError
 from canon.named import suggest
+from canon.train.stages import find_finished
 from canon.train.types import Experiment
 from experiments import configs, overrides, protocol
 from launch import tools
@@ -36,8 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('config', metavar='CONFIG', help='FILE or FILE:ARG')
     parser.add_argument('--batches', type=int, default=1, help='how many of them, from step 0 (default: 1)')
     parser.add_argument('--stage', help='of a config in stages (default: the first that trains)')
+    parser.add_argument(
+        '--workdir', metavar='RUN', type=Path, help='a run with finished stages (default: that of the config)'
+    )
     parser.add_argument('--output', metavar='DIR', type=Path, help='of the pictures (default: data/ next to its runs)')
-    options, flags = tools.parse(parser, argv, refused='--workdir=')
+    options, flags = tools.parse(parser, argv)
     if options.batches < 1:
         raise UsageError(f'--batches={options.batches}: at least 1')
     config = overrides.load(options.config)
@@ -45,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_values(config)
     config.lock()
     root = runs_folder(flags)
-    experiment, config = make_experiment(config, options.stage, run_folder(options.config, values, root))
+    own_run = run_folder(options.config, values, root)
+    experiment, config = make_experiment(config, options.stage, options.workdir, own_run)
     module = protocol.load(str(config['experiment']))
     if not isinstance(module, protocol.DrawsBatches):
         raise UsageError(f'experiment {config["experiment"]!r} has no draw_batch (experiments/protocol.py)')
@@ -64,34 +70,58 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def make_experiment(config: Any, stage: str | None, workdir: Path) -> tuple[Experiment, Any]:
+def make_experiment(config: Any, stage: str | None, workdir: Path | None, own_run: Path) -> tuple[Experiment, Any]:
     """Returns the experiment of a config, or of one of its stages, with the config of that stage.
 
     Args:
       config: locked.
       stage: None for the first one that trains.
-      workdir: of the run, whose finished stages a stage may read.
+      workdir: of a run, whose finished stages a stage may read; None for `own_run`.
+      own_run: the folder in which `run` puts this config.
 
     Raises:
       UsageError: there is no such stage, or it trains nothing; or the config lacks a key.
-      CanonError: the stage needs what an earlier one leaves, and the config has not been run.
+      CanonError: the stage reads what an earlier one leaves, which is not finished in the run.
     """
     protocol.check_name(config.get('experiment'))
     module = protocol.load(config.experiment)
     with protocol.name_missing_key(config):
         made = module.make(config)
     if isinstance(made, Experiment):
-        if stage is not None:
-            raise UsageError(f'--stage={stage}: the config has no stages')
+        for flag, value in (('--stage', stage), ('--workdir', workdir)):
+            if value is not None:
+                raise UsageError(f'{flag}={value}: the config has no stages')
         return made, config
     stages = {s.name: s.make for s in made if s.make is not None}
     name = stage or next(iter(stages), '')
     if name not in stages:
         raise UsageError(f'--stage={name}: no stage of that name is trained{suggest(name, stages)}')
-    try:
-        return stages[name]({s.name: f for i, s in enumerate(made) if (f := workdir / f'{i}-{s.name}').is_dir()})
-    except UsageError as error:
-        raise CanonError(f'stage {name} needs what earlier stages leave; run the config first: {error}') from error
+    run = (workdir or own_run).expanduser()
+    return stages[name](_EarlierStages(*find_finished(made, name, run), name, run))
+
+
+class _EarlierStages(dict[str, Path]):
+    """The folders of the finished stages before one; looking up a stage that is not finished raises CanonError."""
+
+    def __init__(self, finished: Mapping[str, Path], unfinished: Sequence[str], stage: str, workdir: Path):
+        super().__init__(finished)
+        self._unfinished, self._stage, self._workdir = unfinished, stage, workdir
+
+    # Experiments look up only the stages that they read, so a stage of which nothing is read may be unfinished.
+    def __getitem__(self, name: str) -> Path:
+        self._require(name)
+        return super().__getitem__(name)
+
+    def __contains__(self, name: object) -> bool:
+        self._require(name)
+        return super().__contains__(name)
+
+    def _require(self, name: object) -> None:
+        if name in self._unfinished:
+            raise CanonError(
+                f'stage {self._stage!r} reads what stage {name!r} leaves, which is not finished in {self._workdir};'
+                ' run the config first, or give the --workdir of a run that has finished it'
+            )
 
 
 def read_batch(experiment: Experiment, step: int) -> Mapping[str, Any]:

@@ -6,7 +6,8 @@ from PIL import Image
 
 from canon import plots
 from canon.errors import CanonError, UsageError
-from experiments import configs, protocol
+from canon.train.stages import find_finished, run_stages
+from experiments import configs, overrides, protocol, staged
 from launch import data
 
 
@@ -85,9 +86,10 @@ def test_boxes_and_padding(tmp_path):
 @pytest.mark.parametrize(
     ('source', 'flags', 'error', 'message'),
     [
-        ('detection/rcnn_digits.py:smoke', ['--runs=none'], CanonError, 'stage finetune needs .* run the config first'),
+        ('detection/rcnn_digits.py:smoke', ['--runs=none'], CanonError, "'finetune' reads .* stage 'proposals' leaves"),
         ('detection/rcnn_digits.py:smoke', ['--stage=tune'], UsageError, "--stage=tune: .*did you mean 'finetune'"),
         ('classification/lenet_digits.py:smoke', ['--stage=a'], UsageError, 'the config has no stages'),
+        ('classification/lenet_digits.py:smoke', ['--workdir=x'], UsageError, 'the config has no stages'),
         ('classification/lenet_digits.py:smoke', ['--batches=0'], UsageError, 'at least 1'),
         ('optimizer_lab/paths.py:smoke', [], CanonError, 'reads no data'),
     ],
@@ -95,3 +97,22 @@ def test_boxes_and_padding(tmp_path):
 def test_what_cannot_be_drawn_is_refused(tmp_path, source, flags, error, message):
     with pytest.raises(error, match=message):
         data.main([f'{configs.ROOT}/configs/{source}', f'--output={tmp_path}', *flags])
+
+
+def test_a_stage_is_drawn_from_the_run_of_the_finished_ones(capsys, tmp_path):
+    source = 'detection/rcnn_digits.py:smoke'
+    values = {'data.source.num_examples': '6', 'data.evals.test.split': 'test[:2]', 'data.batch_size': '16'}
+    config = overrides.load(f'{configs.ROOT}/configs/{source}')
+    overrides.apply(config, list(values.items()))
+    config.lock()
+    stages, run = staged.make(config), tmp_path / 'run'
+    assert find_finished(stages, 'features', run) == ({}, ['proposals', 'finetune'])
+    fitted = run_stages(stages[:1], config, run, quiet=True)
+    assert find_finished(stages, 'features', run) == ({'proposals': fitted.workdir}, ['finetune'])
+    flags = [f'--config.{key}={value}' for key, value in values.items()]
+    out = call(capsys, tmp_path / 'sheets', source, *flags, f'--workdir={run}', '--stage=finetune')
+    assert out.splitlines()[2].split()[:6] == ['image', '[16,', '32,', '32,', '3]', 'uint8']
+    assert (tmp_path / 'sheets' / 'batch_0_images.png').is_file()
+    (run / '0-proposals' / 'status.json').write_text('{"state": "running"}')
+    with pytest.raises(CanonError, match=rf"stage 'proposals' leaves, which is not finished in {run}; run the config"):
+        call(capsys, tmp_path / 'sheets', source, *flags, f'--workdir={run}')

@@ -86,6 +86,15 @@ def last_stage(
     return (*_make(stage, {earlier.name: path for path, earlier in begun[: trains[-1]]}), folder)
 
 
+def find_finished(stages: Sequence[Stage], name: str, workdir: Path | str) -> tuple[dict[str, Path], list[str]]:
+    """Returns the folders of the stages before `name` that are done, by name, and the names of those that are not."""
+    _check(stages)
+    folders = [(stage.name, folder) for folder, stage in _folders(stages, workdir)]
+    earlier = folders[: [stage for stage, _ in folders].index(name)]
+    finished = {stage: folder for stage, folder in earlier if _is_done(folder)}
+    return finished, [stage for stage, _ in earlier if stage not in finished]
+
+
 def _run_stage(
     stage: Stage, finished: dict[str, Path], config: Config, folder: Path, options: Mapping[str, Any]
 ) -> Fitted:
