@@ -13,6 +13,7 @@ from canon.data.images import image_files
 from canon.data.pipeline import splits
 from canon.data.pipeline.source import Example, Info
 from canon.errors import CanonError, UsageError
+from canon.progress import show_progress
 
 Invalid = Literal['error', 'drop', 'clip']
 Empty = Literal['keep', 'drop', 'error']
@@ -267,7 +268,7 @@ def check_records(
     if len(numbers) != len(class_names):
         raise UsageError(f'{log.name}: class_names={tuple(class_names)} names a class twice')
     kept, labels, without = [], [], []
-    for record in records:
+    for record in show_progress(records, 'checking annotations', 'image'):
         checked = _find_size(files, record, log)
         if checked is None:
             continue
