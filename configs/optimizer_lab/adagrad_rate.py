@@ -1,4 +1,4 @@
-"""A claim: AdaGrad's effective rate falls too early (notes 2.2.1), which RMSProp and Adadelta correct (2.2.2).
+"""A claim: AdaGrad's effective rate falls too early, which RMSProp and Adadelta correct.
 
     ./launch.sh sweep configs/optimizer_lab/adagrad_rate.py
     ./launch.sh table runs/optimizer_lab/adagrad_rate

@@ -1,4 +1,4 @@
-"""A claim: Nesterov's momentum trains recurrent networks better than momentum (notes 2.1.2; Sutskever et al. 2013).
+"""A claim: Nesterov's momentum trains recurrent networks better than momentum (Sutskever et al. 2013).
 
     ./launch.sh sweep configs/optimizer_lab/nesterov_rnn.py
     ./launch.sh table runs/optimizer_lab/nesterov_rnn

@@ -1,5 +1,6 @@
 """The pages of the manual: their programs run, their commands are valid, their links lead somewhere."""
 
+import ast
 import importlib
 import re
 import sys
@@ -9,8 +10,10 @@ import pytest
 
 from canon.configuration import check_values
 from canon.errors import UsageError
+from canon.extras import find_extra
 from experiments import overrides
-from launch import sweep
+from launch import reference, sweep
+from tests.distributions import list_extra
 from tests.manual.pages import list_commands, read_blocks, read_links, read_sizes, run_page, shrink
 from tests.quick import quick_programs
 
@@ -61,6 +64,36 @@ def test_its_programs_are_python_and_what_they_import_exists(page):
         compile(block.text, str(page), 'exec')
         for module in re.findall(r'^(?:from|import) (canon[\w.]*)', block.text, re.MULTILINE):
             importlib.import_module(module)
+
+
+def list_modules(code, homes):
+    """The modules of Canon that a block imports from, those that define the names of a package included."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and str(node.module).partition('.')[0] == 'canon':
+            for alias in node.names:
+                yield homes.get(f'{node.module}.{alias.name}', f'{node.module}.{alias.name}')
+
+
+@pytest.fixture(scope='module')
+def homes():
+    """{name in its package: where it is defined} of the public names."""
+    return {f'{page.package}.{name}': home for page in reference.list_pages() for name, home in page.names.items()}
+
+
+@pytest.mark.parametrize('page', GUIDES, ids=name_page)
+def test_it_names_the_extra_before_the_code_that_needs_it(page, homes):
+    """By a line of pip; a page with commands names the checkout before the first of them."""
+    lines = page.read_text().splitlines()
+    for block in shrink(read_blocks(page, 'python'), read_sizes(page)):
+        before = '\n'.join(lines[: block.line - 1])
+        installed = set().union(*map(list_extra, re.findall(r'canon-jax\[(\w+)\]', before)))
+        assert 'pip install' in before
+        for module in list_modules(block.text, homes):
+            # The sources and batches of arrays work without an extra, though the rest of their package needs one.
+            extra = None if module.startswith('canon.data.pipeline.') else find_extra(module)
+            assert not extra or list_extra(extra) <= installed, f'{page.name}:{block.line} {module} needs {extra}'
+    for block in read_blocks(page, 'bash'):
+        assert 'checkout' in '\n'.join(lines[: block.line - 1]), f'{page.name}:{block.line}'
 
 
 @pytest.mark.parametrize('page', GUIDES, ids=name_page)

@@ -1,5 +1,7 @@
 """Accumulators: the sum does not depend on how a set is cut into batches, padded or masked."""
 
+import doctest
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +19,9 @@ from canon.metrics import (
     add,
     brier,
     class_accuracy,
+    classification,
     confusion,
+    mean,
     top_k,
     valid_labels,
 )
@@ -273,3 +277,8 @@ def test_distributions_of_any_leading_shape():
             score(logits, np.eye(4)[labels], mask, soft_labels=True),
             score(logits, labels, mask),
         )
+
+
+def test_the_examples_of_accuracy_and_mean():
+    assert doctest.testmod(classification) == (0, 2)
+    assert doctest.testmod(mean) == (0, 1)

@@ -74,6 +74,18 @@ def brier(
     """Computes Brier's score: the squared distance of the probabilities from the one-hot label, in [0, 2].
 
     Brier, "Verification of forecasts expressed in terms of probability", 1950, eq. 2.
+
+    Args:
+      probabilities: [..., C].
+      labels: integers [...].
+      mask: the leading axes of the labels; what is False does not count.
+      ignore_label: an integer label that does not count.
+
+    Returns:
+      a `Mean`, whose `value` is the score.
+
+    Raises:
+      UsageError: labels or mask have another shape or type.
     """
     check_labels(probabilities, labels)
     target = jax.nn.one_hot(labels, probabilities.shape[-1], dtype=probabilities.dtype)

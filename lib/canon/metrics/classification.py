@@ -1,16 +1,4 @@
-"""Metrics of classifiers, for logits of any leading shape: [B, C] for images, [B, T, C] tokens, [B, H, W, C] pixels.
-
-Shared arguments of all functions:
-  logits: [..., C].
-  labels: integers [...], or, with `soft_labels`, distributions over the classes [..., C], as mixup makes them. A
-    prediction then scores the probability that the distribution assigns it, as mixup's authors count (Zhang et al.
-    2018, their code).
-  mask: the leading axes of the labels, [B] for rows or [B, H, W] for pixels; what is False does not count.
-  soft_labels: whether labels of the logits' shape are distributions.
-  ignore_label: an integer label that does not count, as 255 for the void pixels of segmentation.
-
-Labels or masks of other shapes or types raise UsageError.
-"""
+"""Metrics of classifiers, for logits of any leading shape: [B, C] for images, [B, T, C] tokens, [B, H, W, C] pixels."""
 
 from __future__ import annotations
 
@@ -29,7 +17,28 @@ def accuracy(
     soft_labels: bool = False,
     ignore_label: int | None = None,
 ) -> Mean:
-    """Computes the share of labels that are the class of the largest logit. Arguments as of the module."""
+    """Computes the share of labels that are the class of the largest logit.
+
+        >>> logits = jnp.array([[2.0, 0.0], [3.0, 1.0], [0.0, 0.0]])
+        >>> accuracy(logits, jnp.array([0, 1, 0]), mask=jnp.array([True, True, False])).value
+        Array(0.5, dtype=float32)
+
+    Args:
+      logits: [..., C].
+      labels: integers [...], or, with `soft_labels`, distributions over the classes [..., C], as mixup makes them. A
+        prediction then scores the probability that the distribution assigns it, as mixup's authors count (Zhang et al.
+        2018, their code).
+      mask: the leading axes of the labels, [B] for rows or [B, H, W] for pixels; what is False does not count, such as
+        the zeros that fill up the last batch of `canon.data.Once`. None counts everything.
+      soft_labels: whether labels of the logits' shape are distributions.
+      ignore_label: an integer label that does not count, as 255 for the void pixels of segmentation.
+
+    Returns:
+      a `Mean`, which adds over batches; its `value` is the accuracy.
+
+    Raises:
+      UsageError: labels or mask have another shape or type.
+    """
     check_labels(logits, labels, soft_labels)
     valid = valid_labels(labels, mask, ignore_label, logits.shape[:-1])
     predictions = logits.argmax(-1)
@@ -47,9 +56,19 @@ def top_k(
     soft_labels: bool = False,
     ignore_label: int | None = None,
 ) -> Mean:
-    """Computes the share of labels among the k largest logits. Arguments as of the module.
+    """Computes the share of labels among the k largest logits.
 
     A tie at rank k counts against the label, and so does NaN: a network whose logits are all equal scores 0, not 1.
+
+    Args:
+      logits, labels, mask, soft_labels, ignore_label: those of `accuracy`.
+      k: the number of classes that a label may be among.
+
+    Returns:
+      a `Mean`, whose `value` is the share.
+
+    Raises:
+      UsageError: labels or mask have another shape or type.
     """
     check_labels(logits, labels, soft_labels)
     valid = valid_labels(labels, mask, ignore_label, logits.shape[:-1])
@@ -72,9 +91,16 @@ def confusion(
     soft_labels: bool = False,
     ignore_label: int | None = None,
 ) -> jax.Array:
-    """Counts (label, prediction) pairs: an int32 matrix [C, C] that adds over batches. Arguments as of the module.
+    """Counts (label, prediction) pairs; a distribution counts as its most likely class.
 
-    A distribution counts as its most likely class.
+    Args:
+      logits, labels, mask, soft_labels, ignore_label: those of `accuracy`.
+
+    Returns:
+      an int32 matrix [C, C], labels by predictions, which adds over batches.
+
+    Raises:
+      UsageError: labels or mask have another shape or type.
     """
     check_labels(logits, labels, soft_labels)
     valid = valid_labels(labels, mask, ignore_label, logits.shape[:-1])

@@ -13,7 +13,16 @@ from canon.metrics.rows import Rows
 
 
 class Mean(NamedTuple):
-    """A weighted mean as the sum of w v and the sum of w; `a + b` is the mean over both sets, exactly."""
+    """Holds a weighted mean as the sum of w v and the sum of w; `a + b` is the mean over both sets, exactly.
+
+        >>> (Mean.of(jnp.array([1.0, 2.0])) + Mean.of(jnp.array([6.0]))).value
+        Array(3., dtype=float32)
+
+    Attributes:
+      total: the sum of w v.
+      weight: the sum of w.
+      value: the mean, total / weight; NaN if the weight is zero.
+    """
 
     total: Any
     weight: Any

@@ -161,7 +161,7 @@ def bn_inception(
     """Builds BN-Inception, figure 5, padded as in the authors' code ('same'), with pool projections of 96 in 4c and 4d.
 
     Figure 5 prints 128 there, which contradicts its own 576 channels; the authors' code has 96. The paper trains
-    without dropout. Arguments as of the module, and:
+    without dropout. Other arguments: those of all constructors, at the top of the module; and:
 
     Args:
       activation: after every convolution; 'sigmoid' is the paper's BN-x5-Sigmoid.
@@ -223,7 +223,8 @@ def inception_v2(
 
     The paper refers to a supplement for the sizes inside the modules; here they are v3's, which give the table's
     widths: 288, 768, 1280, 2048. Where v3 has four modules on 17x17 the table has five, here 128, 160, 160, 160 and 192
-    filters wide. The number of parameters is therefore ours; the paper prints none. Arguments as of the module, and:
+    filters wide. The number of parameters is therefore ours; the paper prints none. Other arguments: those of all
+    constructors, at the top of the module; and:
 
     Args:
       auxiliary: adds the head of figure 8, whose fully connected layer (1024) is not normalised, unlike v3's.
@@ -269,7 +270,7 @@ def inception_v3(
 ) -> Inception:
     """Builds Inception-v3 as its authors released it, and torchvision and timm publish it.
 
-    Arguments as of the module, and:
+    Other arguments: those of all constructors, at the top of the module; and:
 
     Args:
       auxiliary: adds the batch-normalised head on mixed_6e; its logits are 'auxiliary'. It takes images of 299x299 or
@@ -371,7 +372,8 @@ def inception_v4(
 ) -> Inception:
     """Builds Inception-v4, figure 9: the stem, 4 Inception-A, Reduction-A, 7 Inception-B, Reduction-B, 3 Inception-C.
 
-    Reduction-A has k, l, m, n = 192, 224, 256, 384. Arguments as of the module.
+    Reduction-A has k, l, m, n = 192, 224, 256, 384. The arguments are those of all constructors, at the top
+    of the module.
     """
     kind = _dtype(dtype)
     layers = {

@@ -183,8 +183,8 @@ class RNN(Recurrent):
 
     Attributes:
       activation: f, 'tanh', 'relu', 'sigmoid' or 'linear'.
-      features: width of an output map o_t = f(V s_t) after the last layer, with the parameter `output/kernel` V: the
-        RNN of the project's notes (section 5.1). If None, the outputs are the states, as in torch.
+      features: width of an output map o_t = f(V s_t) after the last layer, with the parameter `output/kernel` V.
+        If None, the outputs are the states, as in torch.
     """
 
     activation: str = 'tanh'
@@ -219,7 +219,7 @@ class LSTM(Recurrent):
     Attributes:
       forget_bias: initial bias of the forget gate. 1 keeps the past at first (Gers et al. 2000; Jozefowicz et al.
         2015); torch and flax start from 0. Only the initialisation: nothing is added later, as in TensorFlow 1.
-      cell_map: h_t = o_t tanh(W c_t + b), as in the project's notes (section 5.2), where the literature has
+      cell_map: a linear map of the cell before the output, h_t = o_t tanh(W c_t + b), where the literature has
         h_t = o_t tanh(c_t); parameters `cell_kernel` [H, H] and `cell_bias` [H].
     """
 

@@ -54,7 +54,7 @@ def rmsprop(
 ) -> GradientTransformation:
     """r <- decay r + (1 - decay) g^2; theta <- theta - epsilon_k g / (eps + sqrt r).
 
-    Hinton's lecture 6e, which has no eps. Here it is outside of the root, as in the project's notes and in
+    Hinton's lecture 6e, which has no eps. Here it is outside of the root, as in
     `torch.optim.RMSprop(alpha=0.9, eps=1e-6)` (whose own defaults are 0.99 and 1e-8). With `eps_in_sqrt` the divisor is
     sqrt(r + eps): Goodfellow et al. 2016, algorithm 8.5, and optax's default with eps=1e-8.
 
@@ -72,16 +72,16 @@ def adadelta(
     learning_rate: float | Schedule = 1.0, decay: float = 0.9, eps: float = 1e-6, eps_in_sqrt: bool = False
 ) -> GradientTransformation:
     """r <- decay r + (1 - decay) g^2; u = g (eps + sqrt t) / (eps + sqrt r); t <- decay t + (1 - decay) u^2;
-    theta <- theta - u.
+    theta <- theta - epsilon_k u.
 
-    Zeiler 2012, algorithm 1 (his decay is 0.95), with eps outside of the roots as in the project's notes. With
-    `eps_in_sqrt` it is Zeiler's own u = g sqrt((t + eps) / (r + eps)), the form of torch and optax. The notes' form
-    starts a thousand times slower: its first step is about eps, Zeiler's about sqrt(eps); choose eps near 1e-3 for it.
-    `learning_rate` scales the step but not t, as in torch.
+    Zeiler 2012, algorithm 1 (his decay is 0.95), but with eps outside of the roots. With `eps_in_sqrt` it is Zeiler's
+    own u = g sqrt((t + eps) / (r + eps)), the form of torch and optax. With eps outside, the start is a thousand times
+    slower: the first step is about eps, Zeiler's about sqrt(eps); choose eps near 1e-3 for it.
+    epsilon_k, the `learning_rate`, scales the step but not t, as in torch.
     `optax.adadelta()` with its own defaults ascends (its rate of None drops the sign).
 
     Args:
-      learning_rate: factor of the step, a number or a schedule.
+      learning_rate: epsilon_k, a number or a schedule; Zeiler's method has none, which is 1.
       decay: of the averages r and t.
       eps: keeps the roots above 0.
       eps_in_sqrt: adds eps inside of the roots, as Zeiler's paper, torch and optax do.
@@ -141,7 +141,8 @@ def scale_by_adadelta(decay: float = 0.9, eps: float = 1e-6, eps_in_sqrt: bool =
     In Zeiler's form the step is computed from the new t: by t' = decay t + (1 - decay) u^2 and the equation of the
     step, (t + eps) / (r + eps) = (t' + decay eps) / (decay (r + eps) + (1 - decay) g^2), in which all terms are
     positive. So the old t need not be kept while the new one is written in place: 48 bytes per parameter are moved,
-    without temporary memory. The notes' form has no such simple inverse and moves 56; optax moves 68 for Zeiler's.
+    without temporary memory. With eps outside of the roots there is no such simple inverse, and 56 bytes are moved;
+    optax moves 68 for Zeiler's form.
     """
     decay = to_number('decay', decay, below=1.0, above=0)  # with 0, as with eps=0, the rule degenerates
     eps = to_number('eps', eps, above=0)

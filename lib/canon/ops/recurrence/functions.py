@@ -72,8 +72,8 @@ def lstm(
       initial: (h_0, c_0), each [B, H]; zeros if None.
       lengths: steps of each sequence, [B] integers; all T if None.
       reverse: runs from the end of each sequence to its start.
-      cell_kernel: [H, H], a linear map of the cell before the output, which the literature's LSTM does not have (the
-        project's notes, section 5.2); the identity if None.
+      cell_kernel: [H, H], a linear map of the cell before the output, which the LSTM of the literature does not
+        have; the identity if None.
       cell_bias: [H], its bias; zero if None.
 
     Returns:
