@@ -1,6 +1,7 @@
 """Damage to a checkpoint is found before it is restored, and an older sound one takes its place."""
 
 import json
+import logging
 import shutil
 
 import jax
@@ -105,6 +106,21 @@ def test_the_step_and_the_array_are_named(folder, target, name, caplog):
     assert int(restore(folder, target)[0].step) == 5
     line = f'step 10 is damaged: the array {array} ({name}) has changed since it was saved; moved to unreadable-10'
     assert f'{line}; that of step 5 is used' in caplog.text
+
+
+def test_orbax_warns_of_nothing_that_a_user_can_fix(folder, target, caplog, monkeypatch):
+    def list_records():
+        caplog.clear()
+        with Checkpoints(folder, Checkpointing(**BEST), read_only=True) as checkpoints:
+            checkpoints.restore(target)
+            logging.getLogger('absl').warning('of a user')
+        return [record.getMessage() for record in caplog.records if record.name == 'absl']
+
+    before = logging.getLogger('absl').filters[:]
+    assert list_records() == ['of a user']
+    assert logging.getLogger('absl').filters == before
+    monkeypatch.setattr(Checkpoints, '_keep_record', lambda self, record: True)
+    assert len(list_records()) > 1  # Orbax would warn
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_is_not_started_over(run, tmp_path):

@@ -30,6 +30,7 @@ from canon.train.shard import wait_for_all
 from canon.train.types import State
 
 _log = logging.getLogger('canon')
+_orbax_log = logging.getLogger('absl')
 
 
 class Checkpoints:
@@ -48,6 +49,7 @@ class Checkpoints:
         self.read_only = read_only
         self.saved: int | None = None  # the last step whose save has begun
         self._saving: int | None = None
+        _orbax_log.addFilter(self._keep_record)  # until `close`: saves log from threads of their own
         self._open()
 
     def _open(self) -> None:
@@ -95,6 +97,11 @@ class Checkpoints:
             self.wait()
         finally:
             self._manager.close()
+            _orbax_log.removeFilter(self._keep_record)
+
+    def _keep_record(self, record: logging.LogRecord) -> bool:
+        """Drops Orbax's warnings, which are about its own defaults; Canon reports what matters to a user."""
+        return record.levelno >= logging.ERROR or 'orbax' not in Path(record.pathname).parts
 
     def steps(self) -> list[int]:
         """Returns the saved steps, oldest first."""
