@@ -8,6 +8,7 @@ import textwrap
 import griffe
 
 DOCTEST = re.compile(r'^( *>>> .*(?:\n *\S.*)*)', re.MULTILINE)  # to the next empty line
+ALIAS = re.compile(r"(\w+)='(\w+)'")
 FIELD = re.compile(r'^(\w+(?:, \w+)*): +(?=\S)', re.MULTILINE)
 
 
@@ -18,6 +19,16 @@ class Docstrings(griffe.Extension):
         """Called for every module, class, function and attribute."""
         if obj.docstring:
             obj.docstring.value = to_markdown(obj.docstring.value)
+            if isinstance(obj, griffe.Function):
+                obj.docstring.value += describe_aliases(obj)
+
+
+def describe_aliases(function: griffe.Function) -> str:
+    """Returns a paragraph with the names of arguments that `accept_names` adds, which the sources do not list."""
+    decorators = [str(decorator.value) for decorator in function.decorators]
+    pairs = [pair for text in decorators if text.startswith('accept_names(') for pair in ALIAS.findall(text)]
+    names = ', '.join(f'`{alias}` for `{name}`' for alias, name in pairs)
+    return f'\n\nOther names of arguments, those of optax: {names}.' if pairs else ''
 
 
 def to_markdown(docstring: str) -> str:

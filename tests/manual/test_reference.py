@@ -57,3 +57,15 @@ def test_docstrings_show_as_they_are_written():
     fields = 'Holds a batch.\n\nx, y: the pair,\n    in pixels.\nn:    its size.'
     assert to_markdown(fields) == 'Holds a batch.\n\n- `x, y`: the pair,\n  in pixels.\n- `n`: its size.'
     assert to_markdown('Note: one line.\nOf a text.') == 'Note: one line.\nOf a text.'
+
+
+def test_names_of_optax_that_a_function_accepts_are_shown():
+    griffe = pytest.importorskip('griffe')
+    from launch.docstrings import Docstrings
+
+    file = reference.LIBRARY / 'canon/optim/adaptive.py'
+    module = griffe.visit('adaptive', file, file.read_text())
+    for name in ('adadelta', 'rmsprop'):
+        Docstrings().on_object(obj=module[name])
+    assert module['adadelta'].docstring.value.endswith('those of optax: `rho` for `decay`.')
+    assert 'those of optax' not in module['rmsprop'].docstring.value
