@@ -165,12 +165,13 @@ def test_configs_versions_splits_and_slices(data_dir):
 def test_a_missing_set_is_answered_with_the_command(data_dir, monkeypatch):
     with pytest.raises(UsageError) as error:
         load_source('canon_fabricate', data_dir=data_dir)
-    command = f'`./launch.sh prepare canon_fabricate --data_dir {data_dir}`'
+    call = f"tfds.builder('canon_fabricate', data_dir='{data_dir}', file_format='array_record').download_and_prepare()"
+    command = f'`./launch.sh prepare canon_fabricate --data_dir {data_dir}` (in Python: `{call}`)'
     assert str(error.value) == (
         f"data set 'canon_fabricate' is not in {data_dir}; {command} puts it there; did you mean 'canon_fabricated'?"
     )
     monkeypatch.setenv('HOME', str(data_dir))
-    with pytest.raises(UsageError, match=r'is not in .*/tensorflow_datasets; `./launch.sh prepare voc/2007` puts'):
+    with pytest.raises(UsageError, match=r'is not in .*/tensorflow_datasets; `./launch.sh prepare voc/2007` .* puts'):
         load_source('voc/2007')
 
 

@@ -73,8 +73,7 @@ class FiniteGuard:
         if self.skipped >= _MOST_SKIPPED or self.skipped == step >= self._limit:
             raise NonFinite(
                 f'all of the last {self.skipped} updates were skipped, up to step {step}: their loss or gradient was '
-                f'not finite, and nothing is learnt. Look at one with: ./launch.sh replay --workdir={self._workdir} '
-                f'--step={step}'
+                f'not finite, and nothing is learnt. {self._name_replay(step)}'
             )
 
     def _describe(self, step: int, values: Mapping[str, Any]) -> str:
@@ -84,7 +83,11 @@ class FiniteGuard:
     def _advise(self, step: int) -> str:
         saved = self._list_saved()
         kept = f'the newest checkpoint is of step {saved[-1]}' if saved else 'nothing was saved yet'
-        return f'{kept}. Look at that step with: ./launch.sh replay --workdir={self._workdir} --step={step}'
+        return f'{kept}. {self._name_replay(step)}'
+
+    def _name_replay(self, step: int) -> str:
+        command = f'./launch.sh replay --workdir={self._workdir} --step={step}'
+        return f'Look at step {step} with: {command} (in Python: canon.train.replay_step)'
 
 
 @jax.jit

@@ -67,9 +67,12 @@ def _suggest(name: str, data_dir: Path) -> str:
 
 
 def prepare_command(name: str, data_dir: Path) -> str:
-    """Returns the command that prepares a data set, for messages."""
-    option = '' if data_dir == resolve_dir(None) else f' --data_dir {data_dir}'
-    return f'`./launch.sh prepare {name}{option}`'
+    """Returns the command that prepares a data set, and the call that does so without the checkout, for messages."""
+    option, argument = '', ''
+    if data_dir != resolve_dir(None):
+        option, argument = f' --data_dir {data_dir}', f', data_dir={str(data_dir)!r}'
+    call = f"tfds.builder({name!r}{argument}, file_format='array_record').download_and_prepare()"
+    return f'`./launch.sh prepare {name}{option}` (in Python: `{call}`)'
 
 
 def resolve_dir(data_dir: str | os.PathLike | None) -> Path:
