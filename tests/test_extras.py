@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import inspect
 import json
 import re
 import subprocess
@@ -66,15 +67,17 @@ def test_all_is_all():
     assert list_extra('all').isdisjoint({'wandb', 'mlflow-skinny', 'pytest'})
 
 
-# Hides every distribution but the core's from imports, and imports each module of the library.
-IMPORT_ALL = """
-import importlib, importlib.machinery, json, pkgutil, sys
+# Hides every distribution but the core's from imports.
+HIDE_EXTRAS = """
+import importlib, importlib.machinery, json, sys
 hidden = set(json.loads(sys.argv[1])) - set(sys.modules)  # a .pth file may have imported some
 class Hiding(importlib.machinery.PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
         return None if name.partition('.')[0] in hidden else super().find_spec(name, path, target)
 sys.meta_path[:] = [Hiding if finder is importlib.machinery.PathFinder else finder for finder in sys.meta_path]
+"""
+IMPORT_ALL = """
 import canon
 loaded, missing = [], {}
 def load(name):
@@ -89,16 +92,23 @@ print(json.dumps([loaded, missing, sorted(set(sys.modules) & hidden)]))
 """
 
 
-@pytest.fixture(scope='module')
-def imported(root, modules):
-    """(modules that can be imported without any extra, {module: error of the others}, hidden modules that got in)."""
+def run_without_extras(root, program, *arguments):
+    """Returns what a program prints in a process that can import the core alone; its stderr is empty."""
     core = set(list_core())
     hidden = sorted(name for name, owners in find_distributions().items() if not owners & core and name != 'canon')
     assert len(hidden) > 50
-    words = [sys.executable, '-c', IMPORT_ALL, json.dumps(hidden), json.dumps(sorted(modules))]
+    words = [sys.executable, '-c', HIDE_EXTRAS + program, json.dumps(hidden), *arguments]
     done = subprocess.run(words, cwd=root / 'lib', capture_output=True, text=True)
     assert not done.returncode, done.stderr
-    loaded, missing, leaked = json.loads(done.stdout.splitlines()[-1])
+    assert 'Traceback' not in done.stderr, done.stderr  # an error at exit does not set the status
+    return done.stdout
+
+
+@pytest.fixture(scope='module')
+def imported(root, modules):
+    """(modules that can be imported without any extra, {module: error of the others}, hidden modules that got in)."""
+    printed = run_without_extras(root, IMPORT_ALL, json.dumps(sorted(modules)))
+    loaded, missing, leaked = json.loads(printed.splitlines()[-1])
     return set(loaded), missing, leaked
 
 
@@ -133,6 +143,55 @@ def test_all_other_failures_name_the_extra_that_helps(imported):
     assert not any(wrong), '\n'.join(filter(None, wrong))
     named = {text.rpartition('[')[2].removesuffix("]'") for _, text in missing.values()}
     assert named >= {'train', 'images', 'text', 'scenes', 'detection', 'tracking'}
+
+
+USE_BASE = """
+import pydoc
+import numpy as np
+import canon, canon.data
+from canon.data import Arrays, Batches, Once, load_source
+from canon.named import Catalogue
+
+def catch(function, *arguments, **settings):
+    try:
+        return repr(function(*arguments, **settings))
+    except Exception as error:
+        return f'{type(error).__name__}: {error}'
+
+names = ('fake', 'npz', 'digits', 'voc_detection', 'digit_frames', 'mnist')
+sources = {name: catch(load_source, name) for name in names}
+helps = {name: pydoc.plain(pydoc.render_doc(name)) for name in ('canon', 'canon.data')}
+source = Arrays({'x': np.arange(10)})
+same = []
+for threads in (0, 2):
+    batches, once = Batches(source, 3, seed=1, threads=threads), Once(source, 4, threads=threads)
+    same += [np.array_equal(b['x'], batches[5 + i]['x']) for i, b in zip(range(40), batches.iterate(5))]
+    same += [np.array_equal(a['x'], b['x']) for a, b in zip(once.iterate(), (once[0], once[1], once[2]), strict=True)]
+    left_open = batches.iterate()
+    next(left_open)
+processes = catch(lambda: next(Batches(source, 3, workers=1).iterate()))
+functions = Catalogue('function', ('canon.plots', 'canon.tracking')).names()
+print(json.dumps([sources, helps, same, processes, functions, 'grain' in sys.modules]))
+"""
+
+
+def test_a_base_install_reads_arrays_shows_help_and_names_the_extra_of_a_data_set(root):
+    sources, helps, same, processes, functions, grain = json.loads(run_without_extras(root, USE_BASE).splitlines()[-1])
+    assert sources['fake'].startswith('FakeImages(train')
+    assert sources['npz'] == "UsageError: data 'npz': npz needs 'path'"
+    needed = {name: text.partition(': ')[2] for name, text in sources.items() if text.startswith('MissingExtra: ')}
+    assert {name: re.search(r'\[(\w+)\]', text)[1] for name, text in needed.items()} == {
+        'digits': 'images', 'voc_detection': 'detection', 'digit_frames': 'tracking', 'mnist': 'images'
+    }  # fmt: skip
+    assert helps['canon'].startswith('Python Library Documentation: package canon')
+    assert 'PACKAGE CONTENTS' in helps['canon']
+    assert 'class Batches' in helps['canon.data']
+    assert len(same) == 2 * (40 + 3)
+    assert all(same)
+    assert not grain
+    assert processes == "MissingExtra: canon.data.pipeline.batches needs grain: pip install 'canon-jax[train]'"
+    assert 'sort' in functions  # of canon.tracking; the figures of canon.plots need matplotlib
+    assert 'draw_alignments' not in functions
 
 
 def run_import(importer, statement='import nowhere_to_be_found'):
@@ -183,3 +242,32 @@ def test_public_names_are_listed_once_and_load(package):
         assert getattr(module, name) is not None
     with pytest.raises(AttributeError, match=f'module {package} has no attribute .nothing.'):
         module.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    'package', ['canon.models', 'canon.metrics', 'canon.ops', 'canon.data.images', 'canon.weights']
+)
+def test_modules_load_as_attributes(package, root):
+    module = importlib.import_module(package)
+    folder = root / 'lib' / package.replace('.', '/')
+    files = {file.stem for file in folder.glob('[a-z]*.py')} | {
+        file.parent.name for file in folder.glob('*/__init__.py')
+    }
+    assert len(files) > 5
+    listed = {name for name in dir(module) if not name.startswith('__')}
+    assert listed == files | set(getattr(module, '__all__', ()))
+    for name in sorted(files)[:3]:
+        assert getattr(module, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        module.nothing  # noqa: B018
+
+
+def test_an_error_of_a_lazy_name_keeps_its_type_for_all_but_inspect(monkeypatch):
+    def fail(name):
+        raise MissingExtra('canon.data.images.digits needs x')
+
+    monkeypatch.setattr(lazy.importlib, 'import_module', fail)
+    module = sys.modules['canon.data']
+    with pytest.raises(MissingExtra, match='needs x'):
+        module.__getattr__('load_boxes')
+    assert 'Batches' not in dict(inspect.getmembers(module, inspect.isclass))

@@ -400,3 +400,22 @@ def is_running(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state not in 'ZX'  # the container's init may be slow to reap
+
+
+LEFT_OPEN = """
+import sys
+if not sys.argv[1]:
+    sys.modules['grain'] = None  # cannot be imported
+import cv2, numpy as np
+from canon.data import Arrays, Batches
+iterator = Batches(Arrays({'x': np.arange(9)}), 3).iterate()
+next(iterator)
+"""
+
+
+@pytest.mark.parametrize('grain', ['', 'grain'])
+def test_an_iterator_that_is_left_open_ends_silently_with_the_interpreter(grain, root):
+    done = subprocess.run(
+        [sys.executable, '-c', LEFT_OPEN, grain], cwd=root / 'lib', capture_output=True, text=True, check=True
+    )
+    assert not done.stderr

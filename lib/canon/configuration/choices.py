@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -60,7 +59,9 @@ def _list_functions(path: str, sections: Mapping[str, Any]) -> list[str]:
     if find is None:
         return []
     if path.rpartition('.')[2] in ('model', 'backbone'):
-        return _list_networks()
+        from canon.models import list_models
+
+        return list_models()
     if 'transforms' in path:
         from canon.data.transforms import TRANSFORMS
 
@@ -71,17 +72,6 @@ def _list_functions(path: str, sections: Mapping[str, Any]) -> list[str]:
     from canon.optim import factory
 
     return factory.list_names(schedules='learning_rate' in path)
-
-
-def _list_networks() -> list[str]:
-    """Returns `module.function` of those functions of `canon.models` that build a network."""
-    from flax.linen import Module
-
-    def builds(function: Callable) -> bool:
-        kind = named.get_return_type(function)
-        return inspect.isclass(kind) and issubclass(kind, Module)
-
-    return named.Catalogue('model', ('canon.models',), builds).names(dotted=True)
 
 
 def _list_values(hint: Any) -> list[str]:

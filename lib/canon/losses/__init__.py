@@ -1,5 +1,8 @@
 """Losses: pure functions of arrays, with one value per row or label, or with sums over a batch of objects."""
 
+from typing import TYPE_CHECKING
+
+from canon.lazy import load_on_use
 from canon.losses.assignment import assignment_nll
 from canon.losses.boxes import smooth_l1
 from canon.losses.classification import maximum_a_posteriori, softmax_cross_entropy
@@ -29,3 +32,6 @@ __all__ = [
     'region_loss', 'risk_variance', 'rpn_loss', 'smooth_l1', 'softmax_cross_entropy', 'spectral_shrinkage',
     'surface_loss', 'update_group_weights', 'yolo_loss',
 ]  # fmt: skip
+
+if not TYPE_CHECKING:  # with a `__getattr__`, type checkers would accept any name
+    __getattr__, __dir__ = load_on_use(__name__)

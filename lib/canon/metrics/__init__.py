@@ -1,5 +1,8 @@
 """Metrics as accumulators: each batch contributes sums that add exactly over microbatches, hosts and padding."""
 
+from typing import TYPE_CHECKING
+
+from canon.lazy import load_on_use
 from canon.metrics.calibration import Reliability, brier
 from canon.metrics.classification import accuracy, class_accuracy, confusion, top_k, valid_labels
 from canon.metrics.language import bits_per, perplexity
@@ -18,3 +21,6 @@ __all__ = [
     'normalise_distances', 'perplexity', 'psnr', 'score_retrieval', 'score_texts', 'simplify_text', 'ssim', 'top_k',
     'valid_labels', 'word_accuracy', 'word_error_rate',
 ]  # fmt: skip
+
+if not TYPE_CHECKING:  # with a `__getattr__`, type checkers would accept any name
+    __getattr__, __dir__ = load_on_use(__name__)

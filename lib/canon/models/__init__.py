@@ -1,16 +1,26 @@
-"""Systems of the literature, one per file. A config selects one: `model.name='lenet.lenet5'`.
+"""Systems of the literature, one per file. A config selects one: `model.name='lenet.lenet5'`, of `list_models`.
 
 The constant `TABLE` of a file lists published results of its networks, made by `cite`; `tabulate` compares them with
 our own counts.
 """
 
+from __future__ import annotations
+
 import importlib
+import inspect
 import pkgutil
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from canon.errors import UsageError
-from canon.named import call, lookup, suggest
+from canon.lazy import load_on_use
+from canon.named import Catalogue, call, get_return_type, lookup, suggest
+
+if TYPE_CHECKING:  # choosing a model by its name needs no linen
+    from flax import linen as nn
+
+__all__ = ['NetworkRow', 'cite', 'list_citations', 'list_models', 'make_backbone', 'make_model', 'tabulate']
 
 _DTYPES = ('float32', 'bfloat16', 'float16', 'float64')
 
@@ -69,13 +79,37 @@ def cite(
     )
 
 
-def make_model(name: str, where: str = 'model', **arguments):
-    """Builds `canon.models.<name>(**arguments)`, a linen module. Raises UsageError with similar names."""
+def make_model(name: str, where: str = 'model', **arguments: Any) -> nn.Module:
+    """Builds `canon.models.<name>(**arguments)`, a linen module.
+
+    Args:
+      name: of the constructor, 'resnet.resnet50'; `list_models` has them all.
+      where: the key of the config that holds it, for errors.
+      **arguments: of the constructor.
+
+    Raises:
+      UsageError: there is no such model, with similar names, or an argument is not valid.
+    """
     # Checked here for all models: `jnp.dtype` would raise a TypeError that does not name the key.
     dtype = arguments.get('dtype')
     if isinstance(dtype, str) and dtype not in _DTYPES:
         raise UsageError(f'{where}.dtype={dtype!r} is not a type that networks compute in{suggest(dtype, _DTYPES)}')
     return call(lookup('canon.models', name, 'model'), arguments, where)
+
+
+def list_models() -> list[str]:
+    """Returns the names that `make_model` takes, sorted: 'module.function' for each function that builds a network.
+
+    >>> list_models()[:3]
+    ['alexnet.alexnet', 'alexnet.alexnet_one_tower', 'appearance.backbone_embedding']
+    """
+    from flax.linen import Module  # here: `make_model` needs no linen
+
+    def builds(function: Callable) -> bool:
+        kind = get_return_type(function)
+        return inspect.isclass(kind) and issubclass(kind, Module)
+
+    return Catalogue('model', (__name__,), builds).names(dotted=True)
 
 
 def make_backbone(backbone: Mapping[str, Any], dtype: str | None = None, where: str = 'model.backbone') -> Any:
@@ -142,3 +176,10 @@ def _age(row: dict[str, Any]) -> int:
     family = row['name'].partition('.')[0]
     # A family without a place in the list comes last.
     return _FAMILIES.index(family) if family in _FAMILIES else len(_FAMILIES)
+
+
+if TYPE_CHECKING:  # `models.lenet.lenet5` without a list of the modules here: a new system is one new file
+
+    def __getattr__(name: str) -> ModuleType: ...
+else:
+    __getattr__, __dir__ = load_on_use(__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import importlib
@@ -9,11 +10,13 @@ import importlib.util
 import inspect
 import pkgutil
 import re
+import sys
 from collections.abc import Callable, Iterable
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from canon.errors import UsageError, describe_error
+from canon.errors import MissingExtra, UsageError, describe_error
 from canon.named.hints import check
 
 _LISTED = 30  # names in a message that is still one line to read
@@ -37,7 +40,8 @@ class Catalogue(NamedTuple):
 
     A name is `module.function`, or `function` alone if one module has it, or `my_package.module:function` of any module
     that can be imported. A function with an argument `name` is one that finds others, and does not belong. Modules are
-    searched as text, and only the one that defines the name is imported: importing all of them would take seconds.
+    searched as text, and only the one that defines the name is imported: importing all of them would take seconds, and
+    need every extra.
 
     Attributes:
       kind: what error messages call the functions: 'model', 'volume'.
@@ -50,7 +54,12 @@ class Catalogue(NamedTuple):
     accepts: Callable[[Callable], bool] = lambda function: True
 
     def get(self, name: str, where: str = '') -> Callable | None:
-        """Returns the function that a name selects, or None; raises UsageError if several modules have it."""
+        """Returns the function that a name selects, or None.
+
+        Raises:
+          UsageError: several modules have it.
+          MissingExtra: the module that has it needs a library that is not installed.
+        """
         check(name, str, f'the name of a {self.kind}')
         if IMPORTED.fullmatch(name):  # not 'voc/2007:4.0.0', the version of a TFDS set
             return import_function(name, where or self.kind)
@@ -84,8 +93,14 @@ class Catalogue(NamedTuple):
         return function
 
     def names(self, dotted: bool = False) -> list[str]:
-        """Returns the sorted names of all functions, as `module.function` if `dotted`. Imports all modules."""
-        paths = {f'{module}.{name}' for module in self._all_modules() for name in self._functions(module)}
+        """Returns the sorted names of all functions, as `module.function` if `dotted`. Imports all modules.
+
+        A module whose extra is not installed is left out: none of its functions could be called.
+        """
+        paths = set()
+        for module in self._all_modules():
+            with contextlib.suppress(MissingExtra):
+                paths |= {f'{module}.{name}' for name in self._functions(module)}
         return sorted({'.'.join(path.split('.')[-2 if dotted else -1 :]) for path in paths})
 
     def _functions(self, module: str) -> list[str]:
@@ -101,15 +116,23 @@ class Catalogue(NamedTuple):
     def _all_modules(self) -> list[str]:
         modules = []
         for name in self.modules:
-            folders = getattr(importlib.util.find_spec(name), 'submodule_search_locations', None)  # None for a module
+            folders = getattr(_find_spec(name), 'submodule_search_locations', None)  # None for a module
             modules += [f'{name}.{m.name}' for m in pkgutil.iter_modules(folders) if not m.ispkg] if folders else [name]
         return modules
+
+
+def _find_spec(module: str) -> ModuleSpec | None:
+    """Finds a module as `importlib.util.find_spec` does, but does not import the packages around it."""
+    parent = module.rpartition('.')[0]
+    if not parent or module in sys.modules:
+        return importlib.util.find_spec(module)
+    return PathFinder.find_spec(module, getattr(_find_spec(parent), 'submodule_search_locations', None) or [])
 
 
 @functools.cache
 def _defined_names(module: str) -> frozenset[str]:
     """Returns the names of the public functions that the text of a module defines."""
-    file = getattr(importlib.util.find_spec(module), 'origin', None)
+    file = getattr(_find_spec(module), 'origin', None)
     text = Path(file).read_text(encoding='utf-8') if file and file.endswith('.py') else ''
     return frozenset(re.findall(r'^def ([a-zA-Z]\w*)\(', text, re.MULTILINE))
 

@@ -4,6 +4,9 @@ Dropout and Sequential are linen's own, and so is the Dense of classifiers, on r
 sequences and points, [..., C].
 """
 
+from typing import TYPE_CHECKING
+
+from canon.lazy import load_on_use
 from canon.nn.attention import AdditiveAttention, DotProductAttention, GeneralAttention, MultiHeadAttention
 from canon.nn.layers import (
     BatchNorm,
@@ -29,3 +32,6 @@ __all__ = [
     'SeparableConv', 'Unit', 'check_images', 'count_adapters', 'he_normal', 'init_adapters', 'make_divisible',
     'merge_adapters', 'reestimate', 'scale_channels', 'to_inception_range',
 ]  # fmt: skip
+
+if not TYPE_CHECKING:  # with a `__getattr__`, type checkers would accept any name
+    __getattr__, __dir__ = load_on_use(__name__)

@@ -1,6 +1,9 @@
 """Array in, array out: what layers and losses are made of. Knows no parameters' names and no modules."""
 
+from typing import TYPE_CHECKING
+
 from canon import backend
+from canon.lazy import load_on_use
 from canon.ops import (
     anchors,
     attention,
@@ -39,3 +42,6 @@ __all__ = [
     'resolve_padding', 'reversal_weight', 'reverse_gradient', 'scaled_tanh', 'sigmoid', 'sinusoids', 'tanh',
     'upsample_bilinear', 'upsample_nearest',
 ]  # fmt: skip
+
+if not TYPE_CHECKING:  # with a `__getattr__`, type checkers would accept any name
+    __getattr__, __dir__ = load_on_use(__name__)

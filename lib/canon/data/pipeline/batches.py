@@ -1,13 +1,17 @@
 """Batches of examples by number: `Batches` for training, without end; `Once` for evaluation, each example once.
 
-Grain prepares whole batches in the background: its cost of 0.1 ms per element is then paid once per batch. A batch is a
-function of its number alone, so a checkpoint holds no state of the reading.
+Grain prepares whole batches in the background: its cost of 0.1 ms per element is then paid once per batch. Without it
+(the extra `train` brings it) Python's threads do. A batch is a function of its number alone, so a checkpoint holds no
+state of the reading.
 """
 
 from __future__ import annotations
 
+import collections
 import copy
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent import futures
 from typing import Any
 
 import numpy as np
@@ -16,11 +20,12 @@ from canon.data.pipeline import order
 from canon.data.pipeline.chain import Mapped, Transform, apply_chain, split_chain
 from canon.data.pipeline.keys import Key
 from canon.data.pipeline.source import Example, Source, cache_if_small, read_examples
-from canon.data.pipeline.workers import prepare_worker, signals_held, single_threaded_opencv
+from canon.data.pipeline.workers import close_at_exit, prepare_worker, signals_held, single_threaded_opencv
 from canon.errors import CanonError, UsageError
 
 Batch = dict[str, np.ndarray]
 ENDLESS = 1 << 40  # batches: grain needs the length of a source
+_AHEAD = 4  # batches per thread
 
 
 class Batches:
@@ -56,7 +61,8 @@ class Batches:
           sampler: the order of the examples: 'shuffled', 'in_order', 'balanced' (by the field 'label'),
             `dict(name='balanced', field='domain')`, or a function of positions (`canon.data.order`).
           threads: threads that prepare batches ahead; 0 prepares each when it is requested.
-          workers: processes that prepare batches ahead instead, for images that are slow to decode; they cache nothing.
+          workers: processes that prepare batches ahead instead, for images that are slow to decode; they cache nothing,
+            and need grain.
           memory_limit: in bytes; a source that fits is decoded once and kept (by `canon.data.Cached`).
 
         Raises:
@@ -86,6 +92,9 @@ class Batches:
         ids, visits = self._order(np.arange(start + rows.start, start + rows.stop))
         examples = self._rows.read(ids.tolist(), visits.tolist())
         return {**stack(examples), 'mask': np.ones(len(ids), bool)}
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.iterate()
 
     def iterate(self, start: int = 0) -> Iterator[Batch]:
         """Yields self[start], self[start + 1], ..., prepared ahead."""
@@ -131,6 +140,9 @@ class Once:
         examples = self._rows.read(ids, [0] * len(ids)) or self._rows.read([0], [0])
         batch = {field: _fill(values[: len(ids)], padding) for field, values in stack(examples).items()}
         return {**batch, 'mask': np.arange(len(ids) + padding) < len(ids)}
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.iterate()
 
     def iterate(self, start: int = 0) -> Iterator[Batch]:
         """Yields self[start], ..., self[len(self) - 1], prepared ahead."""
@@ -220,23 +232,57 @@ class _From:
 
 def prefetch(batches: Any, start: int, stop: int, threads: int, workers: int) -> Iterator[Any]:
     """Yields batches[start], ..., batches[stop - 1], prepared ahead by threads, or by processes (`workers`)."""
-    import grain  # takes 3 s and imports jax, which reading a source does not need
+    iterator = _prefetch(batches, start, stop, threads, workers)
+    close_at_exit(iterator)
+    return iterator
 
-    # Four batches per thread are held ready, so that one that is slow to read does not stop the device.
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
-    stream = grain.MapDataset.source(_From(batches, start, stop)).to_iter_dataset(options)
-    if workers:
-        _parse_flags()
-        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-        stream = stream.mp_prefetch(options, worker_init_fn=prepare_worker)
+
+def _prefetch(batches, start, stop, threads, workers):
     with single_threaded_opencv():
-        iterator = iter(stream)
+        iterator = _open_stream(batches, start, stop, threads, workers)
         try:
             for batch in _hold_signals_at_first(iterator) if workers else iterator:
                 # Batches of workers are in shared memory, which is gone when they end.
                 yield _copy(batch) if workers else batch
         finally:  # also after an error, so that worker processes and their shared memory go at once
             iterator.close()
+
+
+def _open_stream(batches, start, stop, threads, workers):
+    """Returns an iterator with `close`: of grain, or of Python's threads where only the core is installed."""
+    try:
+        import grain  # takes 3 s and imports jax, which reading a source does not need
+    except ImportError:
+        if workers:  # they need shared memory, which grain has
+            raise
+        return _read_ahead(batches, range(start, stop), threads)
+    # Four batches per thread are held ready, so that one that is slow to read does not stop the device.
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_AHEAD * threads)
+    stream = grain.MapDataset.source(_From(batches, start, stop)).to_iter_dataset(options)
+    if workers:
+        _parse_flags()
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        stream = stream.mp_prefetch(options, worker_init_fn=prepare_worker)
+    return iter(stream)
+
+
+def _read_ahead(batches, numbers, threads):
+    """Yields batches[i] for all numbers i, in order, while threads prepare the next ones; 0 threads prepare none."""
+    if not threads:
+        yield from (batches[number] for number in numbers)
+        return
+    waiting = iter(numbers)
+    with futures.ThreadPoolExecutor(threads) as pool:
+        pending = collections.deque(
+            pool.submit(batches.__getitem__, i) for i in itertools.islice(waiting, _AHEAD * threads)
+        )
+        try:
+            while pending:
+                batch = pending.popleft().result()
+                pending.extend(pool.submit(batches.__getitem__, i) for i in itertools.islice(waiting, 1))
+                yield batch
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _copy(batch: Any) -> Any:

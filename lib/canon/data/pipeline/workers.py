@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Generator
 from multiprocessing import connection, resource_tracker
 from typing import Any
@@ -66,6 +67,18 @@ def single_threaded_opencv() -> Generator[None]:
             before = _users.pop()  # the first user's entry is popped last
             if not _users:
                 cv2.setNumThreads(before)
+
+
+def close_at_exit(iterator: Generator) -> None:
+    """Closes a generator that is still open when the interpreter exits, while the modules that it uses exist."""
+    weakref.finalize(iterator, _close, weakref.ref(iterator))
+
+
+def _close(reference: weakref.ref) -> None:
+    iterator = reference()
+    if iterator is not None:  # None: it has been collected, which closes it
+        with contextlib.suppress(ValueError):  # a daemon thread is reading it
+            iterator.close()
 
 
 def prepare_worker(index: int, count: int) -> None:

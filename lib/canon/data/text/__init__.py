@@ -1,1 +1,8 @@
 """Text as numbers: corpora, parallel text, vocabularies, streams of windows, and images of text."""
+
+from typing import TYPE_CHECKING
+
+from canon.lazy import load_on_use
+
+if not TYPE_CHECKING:  # with a `__getattr__`, type checkers would accept any name
+    __getattr__, __dir__ = load_on_use(__name__)
