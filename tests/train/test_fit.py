@@ -426,7 +426,9 @@ def test_a_finished_run_of_edited_code_says_so(tmp_path, caplog, capsys):
 
     fit(experiment(1.0), toy.config(4), tmp_path, quiet=True)
     fit(experiment(1.0), toy.config(4), tmp_path)
-    assert 'was already done at step 4: nothing is trained' in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert 'was already done at step 4: nothing is trained' in shown
+    assert 'To train it longer, give more --config.run.steps with --force' in shown
     assert 'code of the experiment' not in caplog.text
     fit(experiment(2.0), toy.config(4), tmp_path)
     assert 'the code of the experiment is not the one that the run began with' in caplog.text

@@ -226,6 +226,25 @@ def test_another_model_is_refused_and_nothing_is_lost(tmp_path):
     assert sorted(p.name for p in (tmp_path / 'checkpoints').iterdir()) == before
 
 
+def test_a_refused_run_leaves_the_files_of_the_folder(tmp_path):
+    """With --force a checkpoint of another model is refused late; the command that made the run still resumes it."""
+    fit(toy.experiment(), toy.config(stop_after=5), tmp_path, quiet=True)
+    names = ('config.json', 'run.json', 'status.json', 'metrics.jsonl')
+    before = {name: (tmp_path / name).read_bytes() for name in names}
+    message = r'is \(16,\) there and \(8,\) here .*; give the config that trained it, or another --workdir'
+    with pytest.raises(UsageError, match=message):
+        fit(toy.experiment(toy.Net(width=8)), toy.config(steps=12), tmp_path, force=True, quiet=True)
+    assert {name: (tmp_path / name).read_bytes() for name in names} == before
+    assert fit(toy.experiment(), toy.config(stop_after=6), tmp_path, quiet=True).step == 6
+
+
+def test_a_run_whose_start_is_refused_takes_another_config(tmp_path):
+    init_from = {'path': str(tmp_path / 'missing')}
+    with pytest.raises(UsageError, match='missing'):
+        fit(toy.linear(), toy.config(steps=2, init_from=init_from), tmp_path / 'run', quiet=True)
+    assert fit(toy.linear(), toy.config(steps=2), tmp_path / 'run', quiet=True).status == 'done'
+
+
 def test_other_data_are_refused_but_not_by_force(tmp_path):
     made = toy.linear()._replace(about={'vocabulary': ['word', 7, 'ab12'], 'seen': 3})
     fit(made, toy.config(steps=2), tmp_path, quiet=True)
@@ -349,3 +368,10 @@ def test_the_best_checkpoint_is_found_from_the_run_and_from_its_checkpoints(tmp_
     (tmp_path / 'config.json').unlink()
     with pytest.raises(UsageError, match=r'does not state run\.checkpoint\.mode'):
         read_model(tmp_path / 'checkpoints')
+
+
+def test_a_run_before_its_first_checkpoint_says_how_to_get_one(tmp_path):
+    (tmp_path / 'checkpoints').mkdir()
+    message = r'holds no checkpoint yet; wait .*run\.checkpoint\.every .* or continue it: run --workdir='
+    with pytest.raises(UsageError, match=message):
+        load_trained(toy.linear(), toy.config(), tmp_path)

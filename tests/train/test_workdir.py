@@ -14,7 +14,7 @@ import pytest
 
 from canon.errors import UsageError
 from canon.train import fit
-from canon.train.workdir import is_abandoned, open_workdir, read_json, write_json, write_status
+from canon.train.workdir import describe_run, is_abandoned, open_workdir, read_json, write_json, write_status
 from tests.train import toy
 
 HOLD = """
@@ -58,11 +58,11 @@ def test_a_second_process_is_refused_until_the_first_is_dead(root, tmp_path):
 @pytest.mark.parametrize('text', ['{"run": {"ste', '', '[1]', '\x00\x00', '[' * 100_000])
 def test_a_damaged_file_does_not_switch_off_the_guard(tmp_path, name, text):
     config, about = {'seed': 1, 'run': {'steps': 3}}, {'experiment': {'classes': [1]}}
-    open_workdir(tmp_path, config, about, force=False, main=True)
+    describe_run(open_workdir(tmp_path, config, about, force=False, main=True), config, about)
     (tmp_path / name).write_text(text)
     with pytest.raises(UsageError, match=rf'{name} is damaged'):
         open_workdir(tmp_path, config, about, force=False, main=True)
-    open_workdir(tmp_path, config, about, force=True, main=True)
+    describe_run(open_workdir(tmp_path, config, about, force=True, main=True), config, about)
     assert read_json(tmp_path / 'config.json') == config
     assert read_json(tmp_path / 'run.json')['experiment'] == {'classes': [1]}
 
@@ -93,7 +93,7 @@ def test_what_could_not_be_compared_is_refused_at_the_start(tmp_path, value):
 def test_what_can_be_written_is_equal_when_it_is_read(tmp_path, value):
     config = {'key': value, 'run': {'steps': 3}}
     for _ in range(2):
-        open_workdir(tmp_path, config, {}, force=False, main=True)
+        describe_run(open_workdir(tmp_path, config, {}, force=False, main=True), config, {})
     with pytest.raises(UsageError, match='key was'):
         open_workdir(tmp_path, config | {'key': 'other'}, {}, force=False, main=True)
     if isinstance(value, np.ndarray):  # all of it counts, not what its text shows

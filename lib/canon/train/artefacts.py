@@ -22,7 +22,7 @@ from canon.train.log import MetricsWriter, Progress
 from canon.train.session import Fitted
 from canon.train.status import Status
 from canon.train.types import Config
-from canon.train.workdir import lock_workdir, open_workdir, read_mapping
+from canon.train.workdir import describe_run, lock_workdir, open_workdir, read_mapping
 
 FOLDER = 'artefacts'
 _SECONDS_BETWEEN_LINES = 10.0
@@ -143,6 +143,8 @@ def compute_stage(
         if before.get('state') == 'done':
             metrics = {k: math.nan if v is None else v for k, v in (before.get('metrics') or {}).items()}
             return Fitted(None, metrics, 'done', path)
+        if main:  # a stage that is done keeps the config that its artefacts were computed with
+            describe_run(path, config, about or {})
         status = Status(path, 0, main)
         try:
             status.write('running', 0)

@@ -96,11 +96,12 @@ def refuse_misfit(target: State, folder: Path) -> None:
         if differ:
             name = differ[0]
             more = f' ({len(differ)} such)' if len(differ) > 1 else ''
+            fix = 'give the config that trained it, or another --workdir'
             if title:  # another optimizer, or one of an earlier version
-                more += '; a new run takes its parameters alone with run.init_from'
+                fix += '; a new run takes its parameters alone with run.init_from'
             raise UsageError(
                 f'checkpoint {folder} is of another model or optimizer: {title}{name} is '
-                f'{_shape(saved, name)} there and {_shape(expected, name)} here{more}'
+                f'{_shape(saved, name)} there and {_shape(expected, name)} here{more}; {fix}'
             )
 
 

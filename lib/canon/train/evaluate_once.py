@@ -29,6 +29,7 @@ class EvaluationSession(Session):
         before = read_mapping(self.workdir / 'status.json')
         shard.wait_for_all('the status of the run is read')
         state = self.setup.starting_state(self.experiment.read)
+        self.describe_run()
         weights = self._name_weights(state)
         self.progress, self.writer = Progress(0, 0, self.quiet), None
         if before.get('state') == 'done':

@@ -85,6 +85,7 @@ class TrainingSession(Session):
             self.finite = FiniteGuard(self.workdir, self.setup.names, self.limit, self.checkpoints.steps)
             self.window = Window(self.setup.names)
             state = self._start()
+            self.describe_run()
             start = int(state.step)
             self.writer = self.open_log(start, self.monitor.measured) if self.main else None
             self.progress = Progress(self.limit, start, self.quiet)
@@ -130,8 +131,8 @@ class TrainingSession(Session):
         self.warn_of_new_code(f'what was trained up to step {start} is kept')
         if start >= self.settings.steps or self.monitor.is_out_of_patience():
             self.progress.say(
-                f'the run in {self.workdir} was already done at step {start}: nothing is trained. To train again, '
-                'give another --workdir or remove this one'
+                f'the run in {self.workdir} was already done at step {start}: nothing is trained. To train it longer, '
+                'give more --config.run.steps with --force; to train again, give another --workdir'
             )
         else:
             self.final = None  # of a run that was shorter

@@ -51,7 +51,7 @@ def load_state(
             step = checkpoints.best_step()  # None, the newest, if the run keeps no best
         restored = checkpoints.restore(setup.target, step)
     if restored is None:
-        raise UsageError(f'{folder} holds no checkpoint yet')
+        raise _no_checkpoint(folder)
     return Loaded(setup, restored[0])
 
 
@@ -91,7 +91,7 @@ def load_trained(
     with Checkpoints(folder, setup.settings.checkpoint, read_only=True) as checkpoints:
         selected = select(setup, checkpoints, step)
     if selected is None:
-        raise UsageError(f'{folder} holds no checkpoint yet')
+        raise _no_checkpoint(folder)
     _log.info('%s', selected.choice)
     return Trained(setup, selected.choice.steps[-1], selected.params, selected.mutable, selected.choice.name)
 
@@ -113,6 +113,13 @@ def evaluate_run(
         result = evaluate(evaluator, run.params, run.mutable, run.setup.mesh)
         metrics |= {f'{name}/{key}': value for key, value in result.metrics.items()}
     return metrics
+
+
+def _no_checkpoint(folder: Path) -> UsageError:
+    return UsageError(
+        f'{folder} holds no checkpoint yet; wait until the run saves its first one (run.checkpoint.every states the '
+        f'steps between two), or continue it: run --workdir={folder.parent}'
+    )
 
 
 def _starting_state(setup: Setup, workdir: Path, step: int | None, untrained: bool) -> State:

@@ -22,7 +22,7 @@ from canon.train.setup import make_setup
 from canon.train.status import Status
 from canon.train.trackers import check_names
 from canon.train.types import Config, Experiment
-from canon.train.workdir import lock_workdir, open_workdir, read_mapping
+from canon.train.workdir import describe_run, lock_workdir, open_workdir, read_mapping
 
 _log = logging.getLogger('canon')
 
@@ -92,12 +92,18 @@ class Session:
         if self.main:
             resources.enter_context(lock_workdir(workdir))
         self.workdir = open_workdir(workdir, config, about, force, self.main)
+        self._about = about
         self.report = LiveReport(self.workdir) if self.main else None
         self.status = Status(self.workdir, self.settings.steps, self.main)
         self.final: dict[str, Any] | None = None  # the weights that are handed on, and their metrics
         self.train_seconds = 0.0
         self.state = 'running'  # as last reported
         self.config = to_plain(config)
+
+    def describe_run(self) -> None:
+        """Writes the files that describe the run; call it once the state is there, which may be refused."""
+        if self.main:
+            describe_run(self.workdir, self.config, self._about)
 
     def open_log(self, resume_at: int, measured: Mapping[str, int] | None = None) -> MetricsWriter:
         """Opens the log of the run, with its trackers: see `MetricsWriter`."""

@@ -38,12 +38,14 @@ _FREE = re.compile(
 
 
 def open_workdir(workdir: Path | str, config: Config, about: Mapping[str, Any], force: bool, main: bool) -> Path:
-    """Checks that the folder belongs to this config, and writes `config.json` and `run.json`; returns its path.
+    """Makes the folder of a run, checks that it belongs to this config, and returns its path.
+
+    `describe_run` writes the config, once nothing can refuse the run any more.
 
     Args:
       workdir: the folder, made if it does not exist.
       config: the config of the run.
-      about: what `run.json` also records; its 'experiment' describes the data.
+      about: what `run.json` is to record; its 'experiment' describes the data.
       force: accepts a folder that another config made, or whose files are damaged.
       main: whether this process writes.
 
@@ -52,8 +54,7 @@ def open_workdir(workdir: Path | str, config: Config, about: Mapping[str, Any], 
         damaged; or the config holds a value that cannot be written and compared.
     """
     path = Path(workdir).expanduser().absolute()
-    # Through JSON and back, as the stored config has been: tuples are lists on both sides.
-    config_now = json.loads(json.dumps(_to_json(to_plain(config))))
+    config_now = _to_stored(config)
     _make_folder(path, main)
     if not force:
         config_before = load_json(path / 'config.json', 'or --force to write it again')
@@ -68,17 +69,31 @@ def open_workdir(workdir: Path | str, config: Config, about: Mapping[str, Any], 
             )
             more = f' and {len(differ) - 5} more' if len(differ) > 5 else ''
             raise UsageError(
-                f'workdir {path} belongs to another config: {shown}{more}; give another --workdir, or --force'
+                f'workdir {path} belongs to another config: {shown}{more}; give another --workdir, or --force, which '
+                'goes on from its newest checkpoint with this config, such as with more run.steps'
             )
         check_about(path, about.get('experiment') or {})
-    if main:
-        old = read_mapping(path / 'run.json')
-        if about.get('config') is None and old.get('config') is not None:  # resumed by its workdir alone
-            overrides = {**(old.get('overrides') or {}), **(about.get('overrides') or {})}
-            about = {**about, 'config': old['config'], 'overrides': overrides}
-        replace_text(path / 'config.json', json.dumps(config_now, indent=1) + '\n')  # Infinity stays: `max_norm` may be
-        write_json(path / 'run.json', {**provenance(), **about})
     return path
+
+
+def describe_run(workdir: Path, config: Config, about: Mapping[str, Any]) -> None:
+    """Writes `config.json` and `run.json`: see `open_workdir`.
+
+    A run writes them after it has restored its state. With --force, a checkpoint of another model is refused as late as
+    that, and the files of the run that it belongs to must stay.
+    """
+    old = read_mapping(workdir / 'run.json')
+    if about.get('config') is None and old.get('config') is not None:  # resumed by its workdir alone
+        overrides = {**(old.get('overrides') or {}), **(about.get('overrides') or {})}
+        about = {**about, 'config': old['config'], 'overrides': overrides}
+    # Infinity stays: `max_norm` may be infinite.
+    replace_text(workdir / 'config.json', json.dumps(_to_stored(config), indent=1) + '\n')
+    write_json(workdir / 'run.json', {**provenance(), **about})
+
+
+def _to_stored(config: Config) -> Any:
+    """Returns a config through JSON and back, as the stored one has been: tuples are lists on both sides."""
+    return json.loads(json.dumps(_to_json(to_plain(config))))
 
 
 def _make_folder(path: Path, main: bool) -> None:
