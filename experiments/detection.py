@@ -17,7 +17,7 @@ from canon.data.images.videos import open_files
 from canon.tasks import detection as tasks
 from canon.tasks.classification import make_image_input
 from canon.tasks.image_settings import TrainImages, reading_options
-from canon.tasks.predictions import Prediction
+from canon.tasks.predictions import Prediction, report_skipped
 from canon.train import Evaluator, Experiment
 from canon.weights.stablehlo import Served, serve_images
 from experiments import images, regions
@@ -96,7 +96,8 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     transforms, about = make_prediction_transforms(config, experiment.about), experiment.about
     model, files = (experiment.task.predict, params, mutable), open_files(source)
     names = about['class_names'], _pictures(config), about.get('category_ids')
-    return tasks.predict_files(*model, files, transforms, config.data.batch_size, *names)
+    predictions = tasks.predict_files(*model, files, transforms, config.data.batch_size, *names)
+    return report_skipped(predictions, files)
 
 
 def make_prediction_transforms(config: ConfigDict, about: Mapping[str, Any]) -> Any:
@@ -125,8 +126,8 @@ def _bind(config: ConfigDict, pipeline: ObjectPipeline, about: Mapping[str, Any]
         tasks.check_num_classes(name, config.model.num_classes, about['class_names'])
     bound['model'] = model = models.make_model(**named.to_plain(config.model))
     bound['make_input'] = named.call(make_image_input, config.input, 'input')
-    for key, (section, kind) in _SHARED.items():
-        bound[key] = named.call(kind, config.get(section, {}), section)
+    for key in _SHARED:
+        bound[key] = _shared_settings(config, key)
     task = tasks.make_system(name, arguments, bound)
     read = weights.detector_reader(config.model.name, named.to_plain(config.model).get('backbone'))
     train = images.placeholder_data(config, about, **pipeline.make_zeros())
@@ -147,7 +148,10 @@ def _evaluator(
     source, _ = images.load_held_out(config, replace(settings, transforms=None), where, images.load_images)
     batches = pipeline.make_evaluation(pipeline.prepare(source, stages, name), settings.transforms, where)
     measured = experiment.task.predict, batches, experiment.about['class_names'], settings
-    return tasks.make_evaluator(config.system.name, *measured, tasks.find_priors(model))
+    # The IoU from which anchors and priors learn an object.
+    anchors = hasattr(model, 'anchors')
+    threshold = _shared_settings(config, 'rpn').foreground if anchors else config.system.get('threshold', 0.5)
+    return tasks.make_evaluator(config.system.name, *measured, tasks.find_priors(model), threshold)
 
 
 def _pipeline(config: ConfigDict) -> ObjectPipeline:
@@ -159,6 +163,12 @@ def _pipeline(config: ConfigDict) -> ObjectPipeline:
     search = regions.bind_proposer(config)[0] if config.get('proposals') else None
     batch_size, sizes = reading.pop('batch_size'), images.batch_sizes(config)
     return ObjectPipeline(batch_size, objects, proposals, search, sizes, reading)
+
+
+def _shared_settings(config: ConfigDict, key: str) -> Any:
+    """Returns the settings of a key of `_SHARED`, from the section of the config that has them."""
+    section, kind = _SHARED[key]
+    return named.call(kind, config.get(section, {}), section)
 
 
 def _pictures(config: ConfigDict) -> tasks.PictureSettings:

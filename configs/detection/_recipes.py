@@ -78,11 +78,11 @@ def scenes(
                 ),
             ),
             input=dict(mean=0.45, std=0.25),  # of pixels in [0, 1]
-            model=dict(dtype=placeholder(str), **model),  # dtype of the computation: 'bfloat16'; None is float32
+            model=dict(dtype=placeholder(str), **model),  # name and arguments of the network
             system=dict(system),
             detect=dict(
                 score_threshold=0.01,  # low: average precision ranks even the weakest detections
-                iou_threshold=0.45,  # of NMS within a class; boxes of scenes overlap by 0.3 at most
+                iou_threshold=0.45,  # of NMS within a class
                 per_class=100,  # boxes that enter NMS, the best first
                 max_detections=100,  # per image
             ),
@@ -90,7 +90,7 @@ def scenes(
             tx=dict(
                 chain=('clip', 'muon'),
                 clip=dict(name='clip_by_global_norm', max_norm=10.0),
-                # Of matrices, and Adam's of the rest. Adam alone takes several times as long to tell the digits apart.
+                # Muon of matrices, Adam of the rest; Adam alone takes several times as long on scenes of digits.
                 muon=dict(learning_rate=_warm_up(rate), adam_learning_rate=_warm_up(0.15 * rate)),
             ),
             run=dict(
@@ -186,7 +186,7 @@ def paper(
     input: Mapping[str, Any] = IMAGENET,
     detect: Mapping[str, Any] | None = None,
 ) -> ConfigDict:
-    """Returns a recipe of a paper.
+    """Returns a recipe of a paper, of which the last weights count.
 
     Args:
       data: name, source, objects, and the splits `train` and `test` with the options of the evaluator.
@@ -200,7 +200,8 @@ def paper(
       metric: of the evaluator 'test'.
       at_least: its threshold for the ledger.
       input: mean and std of the pixels.
-      detect: how scores become detections; None is SSD's.
+      detect: how scores become detections; None is SSD's, of section 3.1: scores above 0.01, NMS at an IoU of 0.45, 200
+        detections; 400 boxes per class as in the code.
     """
     splits = data['splits']
     return ConfigDict(
@@ -219,7 +220,6 @@ def paper(
             input=input,
             model=dict(dtype=placeholder(str), **model),
             system=dict(system),
-            # Section 3.1: scores above 0.01, NMS at an IoU of 0.45, 200 detections; 400 boxes per class as in the code.
             detect=detect or dict(score_threshold=0.01, iou_threshold=0.45, per_class=400, max_detections=200),
             predict=dict(min_score=0.3),  # of the detections that pictures and tables have
             tx=tx,
@@ -227,7 +227,7 @@ def paper(
                 steps=steps,
                 log_every='100 steps',
                 evals=dict(test=dict(every='10%')),
-                checkpoint=dict(every='5%'),  # the last weights count, as in the papers
+                checkpoint=dict(every='5%'),
                 init_from=dict(path=placeholder(str), new=placeholder(str)),  # published weights, or a run
             ),
             target=dict(metric=f'test/{metric}', at_least=at_least, ci=False),  # what the ledger checks

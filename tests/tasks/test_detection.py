@@ -13,6 +13,7 @@ from canon.losses.yolo import assign_cells
 from canon.ops import boxes as box_ops
 from canon.ops.matching import match_priors
 from canon.tasks import detection as tasks
+from canon.tasks.detection import figures as drawing
 from canon.tasks.detection.prediction import number_images
 from canon.train import At
 from tests.losses.drawn_boxes import SIZE, draw_objects, draw_priors
@@ -235,20 +236,54 @@ def test_figures_show_the_worst_image_first():
     params = learn(batch)
     params['logits'] = params['logits'].at[2].set(jnp.array([20.0, 0, 0, 0]))  # three objects are missed
     batches, settings = Batches(batch), tasks.DetectionEvaluation(split='test')
-    draw = tasks.make_draw(batches, NAMES, settings, PerfectSSD().priors)
+    draw = tasks.make_draw(batches, NAMES, settings, PerfectSSD().priors, 0.45)
     evaluator = tasks.detection_evaluator(task.predict, batches, NAMES, settings, draw)
     sums = evaluator.measure(params, {}, batch)
     figures = evaluator.draw(params, {}, jax.tree.map(np.asarray, sums, is_leaf=lambda x: isinstance(x, jax.Array)))
     of_all = {'precision and recall', 'average precision', 'errors', 'found by size', 'priors'}
     assert set(figures) == of_all | {'first images', 'worst images'}
     titles = {name: [axes.get_title() for axes in figures[name].axes] for name in ('first images', 'worst images')}
-    assert titles['worst images'][0] == 'image 2: truth'
-    assert titles['first images'][0] == 'image 0: truth'
+    assert titles['worst images'][:2] == ['image 2: truth, 3 missed', 'predictions from 0.3, 0 wrong']
+    assert titles['first images'][:2] == ['image 0: truth, 0 missed', 'predictions from 0.3, 0 wrong']
+    assert figures['priors'].axes[0].get_legend().get_texts()[0].get_text() == 'matched from 0.45'
     shown = figures['worst images'].axes[0].patches
     frames = sorted((p.get_x(), p.get_y(), p.get_width(), p.get_height()) for p in shown)
     boxes = batch['boxes'][2, :3]
     expected = sorted((x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes.tolist())
     np.testing.assert_allclose(frames, expected, rtol=1e-5)
+
+
+def test_wrong_detections_and_missed_objects_are_marked():
+    """By hand: a duplicate, a confused class, a low score, a difficult object and padding."""
+    truth = {
+        'boxes': np.array([[[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 70, 10], [0, 0, 0, 0]]], float),
+        'labels': np.array([[0, 1, 2, 0, 0]]),
+        'valid': np.array([[True, True, True, True, False]]),
+        'difficult': np.array([[False, False, False, True, False]]),
+        'image_id': np.array([7]),
+    }
+    predicted = {
+        'boxes': truth['boxes'][:, [0, 4, 1, 0, 2, 3]],
+        'scores': np.array([[0.5, 0.99, 0.9, 0.8, 0.2, 0.7]]),
+        'labels': np.array([[0, 0, 2, 0, 2, 0]]),
+        'valid': np.array([[True, False, True, True, True, True]]),
+    }
+    rows = metrics.detection.collect_detections(predicted, truth)
+    (row,) = rows.each()
+    wrong, missed = drawing.mark_errors(row, metrics.detection.match_detections(rows))
+    assert wrong.tolist() == [True, False, True, False, False, False], 'a duplicate, and another class'
+    assert missed.tolist() == [False, True, True, False, False], 'confused, and of a low score'
+
+
+def test_images_have_the_names_of_their_files():
+    class Files:
+        names, ids = ('JPEGImages/a.jpg', 'JPEGImages/b.jpg'), np.array([3, 5])
+
+    class Cache:
+        source = Files()
+
+    assert drawing._name_images(Cache()) == {3: 'a.jpg', 5: 'b.jpg'}
+    assert drawing._name_images(Batches(make_batch())) == {}
 
 
 def test_objects_found_by_size():

@@ -52,7 +52,7 @@ def draw_recall_by_size(sides: np.ndarray, found: np.ndarray) -> Figure:
 
 def _draw_shares(axes, sides: np.ndarray, chosen: np.ndarray, colour: str) -> None:
     """Draws the share of objects that are chosen, in bins of size with equal numbers of objects."""
-    axes.set(ylim=(0, 1), xlabel='side of the object in pixels (bins of equal numbers)')
+    axes.set(ylim=(0, 1), xlabel='side in pixels (bins of equal numbers)')
     if not len(sides):
         return
     # Quantiles, so that every bar rests on as many objects; those that coincide, where many objects have one size, are

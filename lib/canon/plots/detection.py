@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import Normal, Stroke
 
 from canon.plots.bars import style_axes
 from canon.plots.images import make_dense_layout, to_colours
@@ -18,6 +19,7 @@ _SIZE_NAMES = ('small', 'medium', 'large')
 _KIND_COLOURS = ('#54a24b', '#f2cf5b', '#f58518', '#b279a2', '#9d9da1', '#d8d8dc')
 _MAX_CLASSES = 40  # beyond it names of classes overlap
 _MAX_CURVES = 20  # curves that can be told apart
+_WRONG = '#e3001b'  # the frame of what is wrong, on a white one
 
 
 def draw_detections(
@@ -34,10 +36,11 @@ def draw_detections(
 
     Args:
       images: [H, W, 1 or 3] each, uint8 or floats in 0..1; sizes may differ.
-      detections: per image 'boxes' [D, 4] in its pixels, 'labels' [D], 'scores' [D], and maybe 'valid' [D].
+      detections: per image 'boxes' [D, 4] in its pixels, 'labels' [D], 'scores' [D], and maybe 'valid' and 'wrong' [D];
+        what is wrong has a thick red frame, and its name a cross.
       class_names: of all classes; a class has the same colour everywhere.
-      truth: per image 'boxes' [K, 4], 'labels' [K], and maybe 'valid', 'difficult' and 'crowd' [K]; the last two are
-        dashed. None draws the detections alone.
+      truth: per image 'boxes' [K, 4], 'labels' [K], and maybe 'valid', 'difficult', 'crowd' and 'wrong' [K]: difficult
+        objects and crowds are dashed, and those that are missed are wrong. None draws the detections alone.
       titles: one per image.
       score_threshold: detections of lower scores are not drawn.
       columns: images per row of the figure.
@@ -57,14 +60,22 @@ def draw_detections(
         title = titles[i] if len(titles) else ''
         if truth is not None:
             draw_boxes(axes[0], images[i], truth[i], class_names)
-            axes[0].set_title(f'{title}: truth' if title else 'truth', fontsize=8, y=1.0)
+            missed = _count_wrong(truth[i], 'missed')
+            axes[0].set_title((f'{title}: truth' if title else 'truth') + missed, fontsize=8, y=1.0)
         predicted = {name: np.asarray(values) for name, values in detections[i].items()}
         confident = predicted['scores'] >= score_threshold
         predicted['valid'] = confident & predicted.get('valid', True)
         draw_boxes(axes[-1], images[i], predicted, class_names)
-        prediction = f'predictions from {score_threshold:g}' if truth is not None else title
+        prediction = title
+        if truth is not None:
+            prediction = f'predictions from {score_threshold:g}' + _count_wrong(predicted, 'wrong')
         axes[-1].set_title(prediction, fontsize=8, y=1.0)
     return figure
+
+
+def _count_wrong(boxes: Mapping[str, Any], word: str) -> str:
+    """Returns the end of a title, such as ', 2 missed', where boxes are marked."""
+    return f', {int(np.sum(boxes["wrong"]))} {word}' if 'wrong' in boxes else ''
 
 
 def draw_precision_recall(
@@ -173,15 +184,18 @@ def draw_boxes(axes: Axes, image: np.ndarray, boxes: Mapping[str, Any], class_na
     dashed = np.zeros(len(corners), bool)
     for name in ('difficult', 'crowd'):
         dashed |= np.asarray(boxes.get(name, dashed), bool)
+    wrong = np.asarray(boxes.get('wrong', np.zeros(len(corners), bool)), bool)
     colours = matplotlib.colormaps['tab10' if len(class_names) <= 10 else 'tab20']
     for i in np.flatnonzero(shown)[::-1]:  # the best last, above the others
         x0, y0, x1, y1 = corners[i]
         colour = colours(labels[i] % 20)
         line = '--' if dashed[i] else '-'
-        axes.add_patch(
-            Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=1.4, linestyle=line)
-        )
+        frame = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=1.4, linestyle=line)
         text = class_names[labels[i]]
+        if wrong[i]:  # the name keeps the colour of the class; white tells the frame from a class that is red
+            frame.set(edgecolor=_WRONG, linewidth=2.2, path_effects=[Stroke(linewidth=4, foreground='w'), Normal()])
+            text = f'\N{MULTIPLICATION X} {text}'
+        axes.add_patch(frame)
         # By luma (ITU-R BT.601): black on light colours, white on dark ones.
         ink = 'k' if np.dot(colour[:3], (0.299, 0.587, 0.114)) > 0.6 else 'w'
         if 'scores' in boxes:

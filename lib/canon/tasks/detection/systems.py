@@ -75,6 +75,7 @@ def make_evaluator(
     names: Sequence[str],
     settings: DetectionEvaluation,
     priors: Callable[[int, int], np.ndarray] | None = None,
+    threshold: float = 0.5,
 ) -> Evaluator:
     """Makes the evaluator of a system: of proposals for an RPN, of detections otherwise.
 
@@ -85,7 +86,9 @@ def make_evaluator(
       names: of the classes.
       settings: of the measures of detections.
       priors: of the model, as of `find_priors`; their fit is drawn.
+      threshold: IoU from which a prior is matched to an object in training.
     """
     if system == 'rpn':
         return proposal_evaluator(predict, batches)
-    return detection_evaluator(predict, batches, names, settings, make_draw(batches, names, settings, priors))
+    draw = make_draw(batches, names, settings, priors, threshold)
+    return detection_evaluator(predict, batches, names, settings, draw)
