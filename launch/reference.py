@@ -1,7 +1,8 @@
 """The reference of the manual: a page per package of the library, from its sources. A hook of MkDocs (mkdocs.yml).
 
-A package with `__all__` has these names on its page. Of a package without one (`canon.models`, `canon.tasks`), every
-module is a section with what it defines. Nothing is imported: names and docstrings are read from the text.
+A package whose `__all__` lists names of its modules has these names on its page. Of another one (`canon.models`,
+`canon.tasks`), every module is a section with what it defines. Nothing is imported: names and docstrings are read from
+the text.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ def read_package(folder: Path) -> Page:
     package = '.'.join(folder.relative_to(LIBRARY).parts)
     tree = parse_module(package)
     exports, homes = read_exports(tree), read_homes(tree, package)
-    if not exports:
-        names = {name: f'{package}.{name}' for name in list_definitions(tree)}
+    if all(homes[name] == f'{package}.{name}' for name in exports):
+        names = {name: f'{package}.{name}' for name in exports or list_definitions(tree)}
         modules = [f'{package}.{file.stem}' for file in sorted(folder.glob('[!_]*.py'))]
     else:
         modules = [homes[name] for name in exports if is_module(homes[name])]

@@ -21,6 +21,15 @@ def test_every_room_has_a_page(pages):
     assert rooms == {name for name in packages | ground if name.count('.') == 1}
 
 
+def test_the_page_of_a_package_that_exports_none_of_its_modules_has_them_as_sections(pages):
+    for package in ('models', 'tasks'):
+        (page,) = (page for page in pages if page.package == f'canon.{package}')
+        assert len(page.modules) > 10
+    (page,) = (page for page in pages if page.package == 'canon.models')
+    assert 'make_model' in page.names
+    assert 'lenet5' in page.modules['canon.models.lenet']
+
+
 def test_the_names_are_those_that_can_be_imported(pages):
     """`__all__` as it is read from the text is what the package has."""
     for name in ('canon.optim', 'canon.train', 'canon.losses', 'canon.rendering'):
