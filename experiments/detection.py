@@ -114,7 +114,8 @@ def served(config: ConfigDict, experiment: Experiment) -> Served:
     shape, names = experiment.about['image_shape'], list(experiment.about['class_names'])
     # One array, since a served function has one output: the columns are named next to it.
     columns = ['x0', 'y0', 'x1', 'y1', 'score', 'label']
-    return serve_images(experiment.task.predict, shape, tasks.pack_detections, class_names=names, columns=columns)
+    served = serve_images(experiment.task.predict, shape, tasks.pack_detections, class_names=names, columns=columns)
+    return served._replace(compare=tasks.compare_packed)
 
 
 def _bind(config: ConfigDict, pipeline: ObjectPipeline, about: Mapping[str, Any]) -> tuple[Experiment, Any]:

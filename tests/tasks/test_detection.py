@@ -275,6 +275,22 @@ def test_wrong_detections_and_missed_objects_are_marked():
     assert missed.tolist() == [False, True, True, False, False], 'confused, and of a low score'
 
 
+def test_packed_detections_are_compared_wherever_they_stand():
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([rng.uniform(0, 90, (2, 6, 4)), rng.uniform(0, 1, (2, 6, 1)), np.ones((2, 6, 1))], -1)
+    rows[:, 5, 4:] = 0, -1  # no detection: its corners say nothing
+    moved = rows[:, [1, 0, 2, 4, 3, 5]] + np.array([0.01, 0, 0, 0, 0, 0])
+    moved[:, 5, :4] = 7
+    assert tasks.compare_packed([moved], [rows]) == (
+        '10 of 10 detections in noise agree with the model, corners and scores to 1.0e-02'
+    )
+    for column, difference in ((0, 5.0), (4, 0.1), (5, 1.0), (2, np.nan)):
+        other = moved.copy()
+        other[0, 3, column] += difference
+        assert tasks.compare_packed([other], [rows]).startswith('9 of 10 detections')
+    assert tasks.compare_packed([rows[:, :0]], [rows]).startswith('0 of 10')
+
+
 def test_images_have_the_names_of_their_files():
     class Files:
         names, ids = ('JPEGImages/a.jpg', 'JPEGImages/b.jpg'), np.array([3, 5])

@@ -15,6 +15,7 @@ from canon.tasks.detection.prediction import (
     ImageDetections,
     PictureSettings,
     collect_rows,
+    compare_packed,
     detect_images,
     pack_detections,
     predict_files,
@@ -34,8 +35,8 @@ from canon.tasks.detection.systems import (
 
 __all__ = [
     'SYSTEMS', 'DetectionEvaluation', 'DetectionSettings', 'ImageDetections', 'PictureSettings', 'RPNSettings',
-    'RegionSettings', 'check_num_classes', 'collect_rows', 'compute_network_proposals', 'count_classes',
-    'detect_images', 'detection_evaluator', 'fast_rcnn_task', 'faster_rcnn_task', 'find_priors', 'make_draw',
-    'make_evaluator', 'make_system', 'measure_prior_coverage', 'pack_detections', 'predict_files', 'proposal_evaluator',
-    'recall_by_size', 'record_image', 'rpn_task', 'ssd_task', 'time_prediction', 'yolo_task',
+    'RegionSettings', 'check_num_classes', 'collect_rows', 'compare_packed', 'compute_network_proposals',
+    'count_classes', 'detect_images', 'detection_evaluator', 'fast_rcnn_task', 'faster_rcnn_task', 'find_priors',
+    'make_draw', 'make_evaluator', 'make_system', 'measure_prior_coverage', 'pack_detections', 'predict_files',
+    'proposal_evaluator', 'recall_by_size', 'record_image', 'rpn_task', 'ssd_task', 'time_prediction', 'yolo_task',
 ]  # fmt: skip

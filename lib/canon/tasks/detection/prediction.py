@@ -22,6 +22,7 @@ from canon.metrics import Rows, detection
 from canon.tasks.detection.evaluation import Predict
 from canon.tasks.predictions import Prediction, join_frames
 
+_TOLERANCES = (0.1, 0.1, 0.1, 0.1, 0.001, 0)  # of corners in pixels, score and label of the same detection
 # What `predict` of some detector reads of a batch: the last two tell where the images are on their canvases.
 INPUTS = ('image', 'proposals', 'proposals_valid', 'placement', 'original_size')
 
@@ -211,3 +212,32 @@ def pack_detections(detections: Mapping[str, jax.Array]) -> jax.Array:
     # float32. -1 marks padding, since 0 is a class.
     labels = jnp.where(detections['valid'], detections['labels'], -1).astype(jnp.float32)
     return jnp.concatenate([detections['boxes'], detections['scores'][..., None], labels[..., None]], -1)
+
+
+def compare_packed(outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> str:
+    """Describes how packed detections differ from expected ones, wherever in an image they stand.
+
+    Two programs round differently, so detections of nearly equal scores change places, and those at the thresholds of
+    scores and overlaps may come and go. A detection agrees with the first one of its image and class, not yet taken,
+    whose corners and score are within 0.1 pixels and 0.001.
+
+    Args:
+      outputs: float32 [B, D, 6] each, as of `pack_detections`.
+      expected: likewise, of the same images.
+    """
+    agreeing, count, largest = 0, 0, 0.0
+    for rows, references in zip(
+        (rows for batch in outputs for rows in batch), (rows for batch in expected for rows in batch), strict=True
+    ):
+        rows, references = rows[rows[:, 5] >= 0], references[references[:, 5] >= 0]
+        count += max(len(rows), len(references))
+        differences = np.abs(rows[:, None] - references[None])  # [D, D', 6]
+        close = (differences <= _TOLERANCES).all(-1)
+        taken = np.zeros(len(references), bool)
+        for i in range(len(rows)):
+            candidates = np.flatnonzero(close[i] & ~taken)
+            if len(candidates):
+                taken[candidates[0]] = True
+                largest = max(largest, float(differences[i, candidates[0]].max()))
+        agreeing += int(taken.sum())
+    return f'{agreeing} of {count} detections in noise agree with the model, corners and scores to {largest:.1e}'
