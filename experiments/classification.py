@@ -83,7 +83,7 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     settings, transforms = images.first_settings(config, tasks.ClassificationEvaluation)
     options = drop_placeholders(config.data.get('source', {}))
     # Of the data set's options those of reading files: the others do not apply to the user's images.
-    options = {key: options[key] for key in ('unreadable', 'max_pixels') if key in options}
+    options = {key: options[key] for key in ('max_pixels',) if key in options}
     views = tasks.many_views(experiment.task.predict, settings.scales, settings.flip)
     return images.classify_files(source, options, config, experiment, views, params, mutable, transforms)
 

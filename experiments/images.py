@@ -17,7 +17,7 @@ from canon.data.text.engine.fonts import find_chinese_fonts
 from canon.errors import UsageError
 from canon.tasks import classification as tasks
 from canon.tasks.image_settings import HeldOutImages, reading_options
-from canon.tasks.predictions import Prediction
+from canon.tasks.predictions import Prediction, report_skipped
 from canon.train import Experiment
 
 
@@ -138,7 +138,7 @@ def classify_files(
 
     Args:
       source: the folder or file.
-      reading: arguments of `data.image_files.Files`.
+      reading: further arguments of `data.image_files.Files`.
       config: has data.batch_size.
       experiment: its `about` has the classes and the shape of the images.
       predict: (params, mutable, batch) -> scores.
@@ -146,10 +146,10 @@ def classify_files(
       mutable: what else the network holds.
       transforms: of each image.
     """
-    files = data.image_files.Files(source, **reading)
+    files = data.image_files.Files(source, unreadable='skip', **reading)
     batches = data.Once(files, config.data.batch_size, transforms, memory_limit=0).iterate()
     classified = tasks.classify(predict, params, mutable, batches, experiment.about['image_shape'][-1])
-    return tasks.predict_classes(files, classified, experiment.about['class_names'])
+    return report_skipped(tasks.predict_classes(files, classified, experiment.about['class_names']), files)
 
 
 def placeholder_data(config: ConfigDict, about: Mapping[str, Any], **arrays: np.ndarray) -> data.Generated:

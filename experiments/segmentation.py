@@ -21,7 +21,7 @@ from canon.data.images.videos import open_files
 from canon.tasks import segmentation as tasks
 from canon.tasks.classification import check_shapes, class_names, make_image_input
 from canon.tasks.image_settings import TrainImages, reading_options
-from canon.tasks.predictions import Prediction
+from canon.tasks.predictions import Prediction, report_skipped
 from canon.train import Evaluator, Experiment
 from canon.weights.stablehlo import Served, serve_images
 from experiments import images
@@ -95,7 +95,8 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     files = open_files(source)
     pixels = (files[i]['image'] for i in range(len(files)))
     label_maps = tasks.segment(experiment.task.predict, params, mutable, pixels, settings)
-    return tasks.predict_label_maps(files, label_maps, experiment.about['class_names'])
+    predictions = tasks.predict_label_maps(files, label_maps, experiment.about['class_names'])
+    return report_skipped(predictions, files)
 
 
 def served(config: ConfigDict, experiment: Experiment) -> Served:

@@ -18,7 +18,7 @@ from canon.data.text.labelled import NumberedSource, load_labelled
 from canon.data.text.line_sizes import batch_lines, batch_lines_once
 from canon.errors import UsageError
 from canon.tasks.image_settings import HeldOutImages, TrainImages, reading_options
-from canon.tasks.predictions import Prediction
+from canon.tasks.predictions import Prediction, report_skipped
 from canon.tasks.text import (
     BenchmarkEvaluation,
     BenchmarkSettings,
@@ -173,4 +173,4 @@ def predict_files(
     files = open_files(path)
     batches = data.Once(files, config.data.batch_size, transforms, memory_limit=0).iterate()
     bound = experiment.task, params, mutable, batches, read_settings(config).alphabet
-    return predict_texts(files, read_batches(*bound, *make_decode(settings)))
+    return report_skipped(predict_texts(files, read_batches(*bound, *make_decode(settings))), files)

@@ -4,6 +4,8 @@ import io
 import json
 import logging
 import pickle
+import re
+import shutil
 import tarfile
 
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image
 
 from canon.data import Batches, Key, Once, load_boxes, load_source, splits, transforms
 from canon.data.detection import coco, tfds_boxes
-from canon.data.detection.annotations import check_most
+from canon.data.detection.annotations import check_classes, check_most
 from canon.errors import CanonError, UsageError
 
 F = tfds.features
@@ -141,8 +143,13 @@ WRONG = {
         r'boxes without area: 1, the first in .*x\.xml \(object 2: \[4, 4, 4, 9\] in',
     ),
     'outside': (voc_object('cat', 30, 5, 44, 9), r'boxes that reach outside .*object 2: \[29, 4, 44, 9\] in 40x30'),
-    'beyond': (voc_object('cat', 50, 5, 54, 9), 'boxes that reach outside of the image: 1'),
-    'class': (voc_object('cow', 1, 1, 9, 9), "classes that are not listed: 1.*object 2: 'cow'.*add .* to class_names"),
+    'beyond': (voc_object('cat', 50, 5, 54, 9), 'boxes that lie outside of the image: 1'),
+    'class': (
+        voc_object('cow', 1, 1, 9, 9),
+        r"classes that are not listed: 1.*object 2: 'cow'\).*add .* to class_names",
+    ),
+    'case': (voc_object('CAT', 1, 1, 9, 9), r"object 2: 'CAT'; did you mean 'cat'\?\); correct the names, or"),
+    'misspelt': (voc_object('dgo', 1, 1, 9, 9), r"object 2: 'dgo'; did you mean 'dog'\?\)"),
     'infinite': (voc_object('cat', 'nan', 1, 9, 9), 'boxes that are not four finite numbers: 1'),
 }
 
@@ -161,6 +168,8 @@ def test_wrong_objects_are_refused_dropped_or_clipped(tmp_path, caplog, kind):
         assert [len(source[i]['boxes']) for i in range(2)] == [1, 3 if clipped else 2]
         assert len(source.defects) == 1
         assert 'x.xml' in caplog.text
+        assert clipped == caplog.text.endswith('; clipped\n')  # else dropped, which the line says as well
+        caplog.clear()
         if clipped:
             np.testing.assert_array_equal(source[1]['boxes'][1], [29, 4, 40, 9])
     with pytest.raises(UsageError, match="invalid='dorp' must be 'error'"):
@@ -196,8 +205,82 @@ def test_wrong_images_and_annotations_are_all_named_in_one_line(tmp_path):
     assert source.names == ('JPEGImages/f.jpg',)
     assert len(source.defects) == 6
     (root / 'JPEGImages/f.jpg').unlink()
-    with pytest.raises(UsageError, match='no images are left'):
+    with pytest.raises(
+        UsageError, match=r'no images are left: .*; images that are listed and missing: 2, .*; restore them'
+    ):
         voc(root, invalid='drop')
+    shutil.rmtree(root / 'Annotations')
+    with pytest.raises(UsageError, match=r'Annotations has no \.xml; put the annotation of each image there'):
+        voc(root, invalid='drop')
+
+
+def test_an_annotation_of_another_size_is_named_instead_of_its_boxes(tmp_path):
+    root = write_voc(tmp_path, {'a': GOOD, 'b': GOOD + voc_object('cat', 30, 5, 64, 9)}, stated=(40, 30))
+    write_image(root / 'JPEGImages/b.jpg', (80, 60))
+    message = r'annotations of another size than their image: 1, .*b\.xml \(40x30 in it, 80x60 in the image\)'
+    with pytest.raises(UsageError, match=message) as error:
+        voc(root)
+    assert 'outside' not in str(error.value)
+    assert voc(root, invalid='clip').names == ('JPEGImages/a.jpg',)
+
+
+def write_flat(root, names):
+    """Writes x.jpg and x.xml next to each other, as LabelImg does."""
+    for name in names:
+        write_image(root / f'{name}.jpg')
+        (root / f'{name}.xml').write_text(f'<annotation>{GOOD}</annotation>')
+    return root
+
+
+def test_annotations_next_to_their_images(tmp_path, caplog):
+    root = write_flat(tmp_path / 'cells', 'badce')
+    write_image(root / 'f.jpg')
+    parts = [voc(root, split).names for split in ('train[:80%]', 'train[80%:]')]
+    assert parts == [('a.jpg', 'b.jpg', 'c.jpg', 'd.jpg'), ('e.jpg',)]
+    assert 'images without annotations: 1, the first is f.jpg; they are left out' in caplog.text
+    assert voc(root)[0]['boxes'].tolist() == [[0, 0, 9, 9]]
+    assert voc(pack(root, tmp_path / 'cells.tar', 'cells')).names == voc(root).names
+    message = r"has no image sets, .* there is no 'trainval': slice it, data\.train\.split='train\[:80%\]'"
+    with pytest.raises(UsageError, match=message):
+        voc(root, 'trainval')
+    with pytest.raises(UsageError, match=r"no folder or tar file .*cels; did you mean 'cells'"):
+        voc(tmp_path / 'cels')
+
+
+def test_folders_of_voc_without_image_sets(tmp_path):
+    root = write_voc(tmp_path, dict.fromkeys('abcde', GOOD))
+    (root / 'ImageSets/Main/train.txt').unlink()
+    assert [len(voc(root, split)) for split in ('train', 'train[:80%]', 'train[80%:]')] == [5, 4, 1]
+    with pytest.raises(UsageError, match=r'write .*Main/val\.txt: the names of images without suffix, one per line'):
+        voc(root, 'val')
+    for part in ('JPEGImages', 'Annotations'):
+        with pytest.raises(UsageError, match=rf'give the folder above it, {root}'):
+            voc(root / part)
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(UsageError, match=r'put images into JPEGImages/ .* or each \.xml next to its image'):
+        voc(tmp_path / 'empty')
+
+
+def test_truncated_images_are_skipped(tmp_path, caplog):
+    root = write_flat(tmp_path, 'abc')
+    (root / 'b.jpg').write_bytes((root / 'b.jpg').read_bytes()[:-300])
+    (root / 'train.csv').write_text('a.jpg,0,0,9,9,cat\nb.jpg,0,0,9,9,dog\n')
+    with pytest.raises(CanonError, match=r'b\.jpg cannot be read .*; repair or remove it'):
+        voc(root)[1]
+    assert voc(root, unreadable='skip').names == ('a.jpg', 'c.jpg')
+    assert load_source('csv_boxes', 'train', path=str(root), unreadable='skip').names == ('a.jpg',)
+    assert re.search(r'1 of 3 images in .* cannot be read: b\.jpg \(the first: .*\); they are skipped', caplog.text)
+    with pytest.raises(UsageError, match="unreadable='skp' must be 'refuse' or 'skip'"):
+        voc(root, unreadable='skp')
+
+
+def test_classes_without_objects(tmp_path, caplog):
+    source = voc(write_flat(tmp_path, 'ab'))
+    check_classes(source)
+    assert "has no object of 'dog'; compare class_names with the names" in caplog.text
+    assert '(objects: cat: 2, dog: 0)' in caplog.text
+    with pytest.raises(UsageError, match=r'data\.train: .* has no object of any class; compare class_names'):
+        check_classes(voc(tmp_path, class_names=('cow', 'hen'), invalid='drop'), 'data.train')
 
 
 def test_images_without_objects(tmp_path, caplog):

@@ -22,7 +22,7 @@ from canon.tasks.classification import (
     rank_classes,
 )
 from canon.tasks.classification_figures import compute_stages, draw_network, first_filters
-from canon.tasks.predictions import write_predictions
+from canon.tasks.predictions import SkippedInputs, write_predictions
 from canon.train import At
 from canon.train.evaluation import evaluate
 from canon.train.shard import make_mesh
@@ -460,19 +460,22 @@ def test_a_broken_file_is_named(trained, tmp_path, kind):
     whole = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes({'empty': b'', 'text': b'no image'}.get(kind, whole[: len(whole) // 2]))
     with pytest.raises(CanonError, match=f'{tmp_path / name} cannot be read .* repair or remove it') as caught:
-        write_predictions(classification.predict(config, experiment, params, {}, str(tmp_path)), tmp_path / 'out')
+        write_predictions(
+            classification.predict(config, experiment, params, {}, str(tmp_path / name)), tmp_path / 'out'
+        )
     assert '\n' not in str(caught.value)
+    with pytest.raises(CanonError, match=rf'1 of 1 images in .* cannot be read: {name} \(the first: .*; repair them$'):
+        classification.predict(config, experiment, params, {}, str(tmp_path))
 
 
-def test_a_run_that_skips_unreadable_images_predicts_the_others(trained, tmp_path, caplog, capsys):
+def test_unreadable_images_are_named_and_the_others_predicted(trained, tmp_path, caplog, capsys):
     config, experiment, params = trained
-    config = config.copy_and_resolve_references()
-    config.data.source = dict(unreadable='skip')
     for name in ('a.png', 'b.png', 'c.png'):
         Image.fromarray(np.full((40, 40, 3), 90, np.uint8)).save(tmp_path / name)
     (tmp_path / 'b.png').write_bytes(b'no image')
     out = tmp_path / 'out'
-    write_predictions(classification.predict(config, experiment, params, {}, str(tmp_path)), out)
+    with pytest.raises(SkippedInputs, match=r'^2 rows in .*; 1 of 3 images cannot be read: .*b\.png; repair or remove'):
+        write_predictions(classification.predict(config, experiment, params, {}, str(tmp_path)), out)
     assert capsys.readouterr().out == '2 images classified, 1 skipped\n'
     rows = (out / 'predictions.csv').read_text().splitlines()[1:]
     assert [row.split(',')[0] for row in rows] == [str(tmp_path / 'a.png'), str(tmp_path / 'c.png')]

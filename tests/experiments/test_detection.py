@@ -79,8 +79,12 @@ def test_a_folder_of_images_is_predicted(untrained, tmp_path):
         Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(tmp_path / f'images/{name}.png')
     with made.unlocked():
         made.predict.min_score = 0.0
+    (tmp_path / 'images/broken.png').write_bytes(b'no image')
     predicted = detection.predict(made, experiment, params, mutable, str(tmp_path / 'images'))
-    predictions.write_predictions(predicted, tmp_path / 'out')
+    with pytest.raises(
+        predictions.SkippedInputs, match=r'^18 rows in .*; 1 of 4 images cannot be read: .*broken\.png; repair'
+    ):
+        predictions.write_predictions(predicted, tmp_path / 'out')
     with (tmp_path / 'out/predictions.csv').open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ['file', 'image_id', 'class', 'score', 'x0', 'y0', 'x1', 'y1']

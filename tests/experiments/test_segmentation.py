@@ -63,8 +63,12 @@ def test_images_of_any_size_are_labelled_and_the_model_is_exported(tmp_path):
     sizes = {'a': (50, 70), 'b': (64, 64), 'more/a': (33, 40)}
     for name, size in sizes.items():
         Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(tmp_path / f'images/{name}.png')
+    (tmp_path / 'images/broken.png').write_bytes(b'no image')
     predicted = segmentation.predict(made, experiment, params, mutable, str(tmp_path / 'images'))
-    predictions.write_predictions(predicted, tmp_path / 'out')
+    with pytest.raises(
+        predictions.SkippedInputs, match=r'^3 rows in .*; 1 of 4 images cannot be read: .*broken\.png; repair'
+    ):
+        predictions.write_predictions(predicted, tmp_path / 'out')
     with (tmp_path / 'out/predictions.csv').open() as file:
         head, *rows = csv.reader(file)
     assert head == ['file', 'background', *'0123456789']

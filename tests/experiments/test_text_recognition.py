@@ -34,12 +34,16 @@ def test_images_of_a_folder_are_read_and_the_model_is_exported(tmp_path):
     (tmp_path / 'images').mkdir()
     for i in range(5):
         Image.fromarray(lines[i]['image'][..., 0]).save(tmp_path / 'images' / f'{i}.png')
+    (tmp_path / 'images/broken.png').write_bytes(b'no image')
     batch = {name: jnp.asarray(x) for name, x in experiment.train[0].items()}
     variables = dict(jax.jit(experiment.task.init)(jax.random.key(0), batch))
     params = variables.pop('params')
     without = text_recognition.without_data(digits_config, experiment.about)
     predicted = text_recognition.predict(digits_config, without, params, variables, str(tmp_path / 'images'))
-    assert predictions.write_predictions(predicted, tmp_path / 'out').startswith('5 rows in ')
+    with pytest.raises(
+        predictions.SkippedInputs, match=r'^5 rows in .*; 1 of 6 images cannot be read: .*broken\.png; repair'
+    ):
+        predictions.write_predictions(predicted, tmp_path / 'out')
     with (tmp_path / 'out' / 'predictions.csv').open() as file:
         head, *rows = csv.reader(file)
     assert head == ['file', 'text', 'probability']

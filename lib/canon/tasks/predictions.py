@@ -22,7 +22,7 @@ import numpy as np
 
 from canon import plots
 from canon.data.images.videos import VideoFiles
-from canon.errors import UsageError
+from canon.errors import CanonError, UsageError
 from canon.plots.saving import VideoWriter
 from canon.progress import make_bar
 
@@ -30,6 +30,10 @@ TABLE = 'predictions.csv'
 SHEET = 64  # images on a contact sheet
 _LISTED = 6  # files that the summary names
 _FRAME_RATE = 20.0  # of a video that does not state its own
+
+
+class SkippedInputs(CanonError):
+    """Some inputs could not be read, and all others are predicted."""
 
 
 class Prediction(NamedTuple):
@@ -62,6 +66,7 @@ def write_predictions(predictions: Iterable[Prediction], output: str | Path, tot
       a line that says what was written and where.
 
     Raises:
+      SkippedInputs: all is written, but for inputs that could not be read.
       UsageError: a row has other columns than the first one, or a file name is invalid or repeated.
     """
     folder, table = Path(output), _Table(Path(output) / TABLE)
@@ -79,6 +84,8 @@ def write_predictions(predictions: Iterable[Prediction], output: str | Path, tot
                 bar.clear()
                 print(prediction.text, flush=True)
             bar.update()
+    except SkippedInputs as error:
+        raise SkippedInputs(f'{_summary(table, folder, list(names))}; {error}') from error
     finally:
         bar.close()
         table.close()
@@ -131,6 +138,15 @@ def join_frames(predictions: Iterable[Prediction], files: Any, ending: str) -> I
                 rest = {n: content for n, content in prediction.files.items() if Path(n).name[:6] not in names}
                 yield prediction._replace(files=rest)
         yield Prediction(files={f'{files.name}.mp4': path.read_bytes()})
+
+
+def report_skipped(predictions: Iterable[Prediction], files: Any) -> Iterator[Prediction]:
+    """Yields all predictions, and then raises SkippedInputs if `files.skipped` names files that were left out."""
+    yield from predictions
+    if skipped := getattr(files, 'skipped', ()):
+        shown = ', '.join(map(str, skipped[:5])) + (', ...' if len(skipped) > 5 else '')
+        total = len(skipped) + len(files)
+        raise SkippedInputs(f'{len(skipped)} of {total} images cannot be read: {shown}; repair or remove them')
 
 
 class _Table:

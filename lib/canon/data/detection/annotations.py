@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 
+from canon import named
 from canon.data.detection.file_trees import FileTree
 from canon.data.images import image_files
 from canon.data.pipeline import splits
@@ -17,19 +20,22 @@ from canon.progress import show_progress
 
 Invalid = Literal['error', 'drop', 'clip']
 Empty = Literal['keep', 'drop', 'error']
+Unreadable = Literal['refuse', 'skip']
 Item = TypeVar('Item')
 
 # What may be wrong in a data set, and how a user can fix it.
 _FIXES = {
     'boxes without area': 'correct or remove them',
     'boxes that reach outside of the image': 'correct them',
+    'boxes that lie outside of the image': 'correct or remove them',
     'boxes that are not four finite numbers': 'correct them',
-    'objects of classes that are not listed': 'add the classes to class_names',
-    'images that are listed and missing': 'restore them, or remove them from the list',
+    'objects of classes that are not listed': 'correct the names, or add the classes to class_names',
+    'images that are listed and missing': 'restore them, or remove their annotations or their lines in the list',
     'images that cannot be read': 'restore them',
     'images listed twice': 'list each once',
     'images without annotations': 'annotate them, or remove them from the list',
     'annotations that cannot be read': 'correct them',
+    'annotations of another size than their image': 'correct the size that they state',
     'masks that cannot be read': "correct them, or set target='detection'",
     'doubled ids': 'number each once',
     'annotations of images that are not listed': 'correct their image_id',
@@ -39,8 +45,8 @@ _FIXES = {
     'label maps with values above the classes': 'list more classes in class_names, or list the values in void',
     'label maps that cannot be read': 'save them as PNG with one channel or a palette',
 }
-# The one kind that clipping can repair.
-_CLIPPED = 'boxes that reach outside of the image'
+# The one kind that clipping can repair, and that of boxes of which it leaves nothing.
+_CLIPPED, _OUTSIDE = 'boxes that reach outside of the image', 'boxes that lie outside of the image'
 
 
 class Defect(NamedTuple):
@@ -76,19 +82,24 @@ class DefectLog:
 
         Raises UsageError instead, with all kinds in one line, if `invalid` is 'error'.
         """
+        lines = self._count()
+        if lines and self.invalid == 'error':
+            other = "invalid='clip' or 'drop'" if _CLIPPED in lines else "invalid='drop'"
+            raise UsageError(f'{self.name}: {self.explain()}; or set {other}')
+        for kind, line in lines.items():
+            done = 'clipped' if kind == _CLIPPED and self.invalid == 'clip' else 'dropped'
+            logging.getLogger('canon').warning('%s: %s; %s', self.name, line, done)
+        return tuple(self.defects)
+
+    def explain(self) -> str:
+        """Returns the number, the first file and the fix of each kind of defect; '' if there is none."""
+        return '; '.join(f'{line}; {_FIXES[kind]}' for kind, line in self._count().items())
+
+    def _count(self) -> dict[str, str]:
         kinds: dict[str, list[Defect]] = {}
         for defect in self.defects:
             kinds.setdefault(defect.kind, []).append(defect)
-        lines = {kind: f'{kind}: {len(those)}, the first in {those[0]}' for kind, those in kinds.items()}
-        if lines and self.invalid == 'error':
-            other = "invalid='clip' or 'drop'" if _CLIPPED in lines else "invalid='drop'"
-            text = '; '.join(f'{line}; {_FIXES[kind]}' for kind, line in lines.items())
-            raise UsageError(f'{self.name}: {text}; or set {other}')
-        for kind, line in lines.items():
-            clips = kind == _CLIPPED and self.invalid == 'clip'
-            done = 'clipped, or dropped if nothing is left' if clips else 'dropped'
-            logging.getLogger('canon').warning('%s: %s; %s', self.name, line, done)
-        return tuple(self.defects)
+        return {kind: f'{kind}: {len(those)}, the first in {those[0]}' for kind, those in kinds.items()}
 
 
 class ImageRecord(NamedTuple):
@@ -269,10 +280,16 @@ def check_records(
         raise UsageError(f'{log.name}: class_names={tuple(class_names)} names a class twice')
     kept, labels, without = [], [], []
     for record in show_progress(records, 'checking annotations', 'image'):
-        checked = _find_size(files, record, log)
+        checked, defects = _find_size(files, record, log), len(log.defects)
         if checked is None:
             continue
         checked, own_labels = check_objects(checked, numbers, log, normalised)
+        # An annotation of another size explains its boxes; images are not opened without need.
+        outside = any(defect.kind in (_CLIPPED, _OUTSIDE) for defect in log.defects[defects:])
+        if outside and record.size is not None and (other := _find_other_size(files, record)):
+            del log.defects[defects:]
+            log.add('annotations of another size than their image', record.source, other)
+            continue
         # They stay by default: COCO has such images, and what is detected in them counts as false.
         if not len(own_labels):
             without.append(record.source)
@@ -291,8 +308,61 @@ def check_records(
         text = '%s: images without objects: %d, the first in %s; %s'
         logging.getLogger('canon').info(text, log.name, len(without), without[0], done)
     if not kept:
-        raise UsageError(f'{log.name}: no images are left')
+        why = log.explain() or ('the split has no images' if not without else 'none has an object; annotate them')
+        raise UsageError(f'{log.name}: no images are left: {why}')
     return kept, labels
+
+
+def leave_out_unreadable(
+    files: FileTree, records: list[ImageRecord], unreadable: str, max_pixels: int = image_files.MAX_PIXELS
+) -> list[ImageRecord]:
+    """Returns the records of the images that can be decoded, and of those that are missing.
+
+    Args:
+      files: the folder or tar that holds the images.
+      records: before they are checked, which may read the heads of their images.
+      unreadable: 'skip' decodes every image once now, and leaves out, with a warning, what cannot be read; 'refuse'
+        returns all records.
+      max_pixels: an image with more counts as unreadable.
+
+    Raises:
+      CanonError: no image can be read.
+    """
+    if unreadable not in get_args(Unreadable):
+        raise UsageError(f"unreadable={unreadable!r} is neither 'refuse' nor 'skip'")
+    if unreadable == 'refuse':
+        return records
+
+    def explain(record: ImageRecord) -> str:
+        if not files.has_file(record.image):  # `check_records` reports it
+            return ''
+        read = functools.partial(files.read_encoded, record.image, max_pixels)
+        return image_files.explain_failure(read, files.show(record.image))
+
+    # Threads suffice: reading and decoding release the interpreter's lock.
+    with ThreadPoolExecutor(4) as pool:
+        reasons = list(show_progress(pool.map(explain, records), 'decoding images', 'image', len(records)))
+    by_file = {files.root / record.image: reason for record, reason in zip(records, reasons, strict=True)}
+    image_files.report_unreadable(by_file, files.root, skip=True)
+    return [record for record, reason in zip(records, reasons, strict=True) if not reason]
+
+
+def check_classes(source: Any, where: str = 'data') -> None:
+    """Warns of classes without any object in a training split; raises UsageError if it has no object at all."""
+    if not hasattr(source, 'count_objects'):
+        return
+    counts, names = source.count_objects(), source.info.class_names
+    if not counts.any():
+        raise UsageError(
+            f'{where}: {source!r} has no object of any class; compare class_names with the names in the annotations'
+        )
+    if missing := [name for name, count in zip(names, counts, strict=True) if not count]:
+        shown = ', '.join(f'{name}: {count}' for name, count in zip(names[:20], counts[:20], strict=True))
+        logging.getLogger('canon').warning(
+            '%r has no object of %s; compare class_names with the names in the annotations (objects: %s%s)',
+            *(source, ', '.join(map(repr, missing[:5])) + (', ...' if len(missing) > 5 else '')),
+            *(shown, ', ...' if len(names) > 20 else ''),
+        )
 
 
 def check_most(source: Any, most: int, where: str = 'data.most') -> None:
@@ -354,6 +424,19 @@ def _find_size(files: FileTree, record: ImageRecord, log: DefectLog) -> ImageRec
         return None
 
 
+def _find_other_size(files: FileTree, record: ImageRecord) -> str:
+    """Returns how the size of an image differs from the one that its annotation states, or '' if it does not."""
+    try:
+        size = files.read_image_size(record.image)
+    except CanonError:  # reported when it is read
+        return ''
+    # Some tools annotate the pixels as they are stored, others after the rotation that EXIF asks for.
+    if record.size in (size.rotated, (size.height, size.width)):
+        return ''
+    assert record.size is not None
+    return '{1}x{0} in it, {3}x{2} in the image'.format(*record.size, *size.rotated)
+
+
 def check_objects(
     record: ImageRecord, numbers: Mapping[str, int], log: DefectLog, normalised: bool = False
 ) -> tuple[ImageRecord, np.ndarray]:
@@ -387,12 +470,12 @@ def check_objects(
     labels = np.array([numbers.get(name, -1) for name in record.classes], np.int32)
     finite = np.isfinite(boxes).all(1)
     inside = np.abs(boxes - clipped).max(1, initial=0) <= slack
-    # The order decides which defect is reported of an object that has several. A box with an area all of which lies
-    # outside of the image counts as one that reaches outside.
+    # The order decides which defect is reported of an object that has several.
     wrong: dict[str, Any] = {
         'objects of classes that are not listed': labels < 0,
         'boxes that are not four finite numbers': ~finite,
         'boxes without area': finite & ~(has_area(boxes) & (has_area(clipped) | ~inside)),
+        _OUTSIDE: finite & ~inside & ~has_area(clipped),
         _CLIPPED: finite & ~inside,
     }
     suspects = np.flatnonzero(np.any(list(wrong.values()), 0))
@@ -403,9 +486,17 @@ def check_objects(
     for k in suspects:
         kind = next(kind for kind, objects in wrong.items() if objects[k])
         shown = f'object {k + 1}: [{", ".join(f"{x:g}" for x in boxes[k])}] in {width}x{height}'
-        log.add(kind, record.source, f'object {k + 1}: {record.classes[k]!r}' if labels[k] < 0 else shown)
-        keep[k] = kind == _CLIPPED and log.invalid == 'clip' and has_area(clipped[k])
+        log.add(kind, record.source, _describe_class(k, record.classes[k], numbers) if labels[k] < 0 else shown)
+        keep[k] = kind == _CLIPPED and log.invalid == 'clip'
     return record.choose(np.flatnonzero(keep)), labels[keep]
+
+
+def _describe_class(k: int, name: str, numbers: Mapping[str, int]) -> str:
+    """Describes an object of a class that is not listed, with the class that its name may be a misspelling of."""
+    # Another case is the commonest mistake, and not near by the number of equal letters.
+    same = next((other for other in numbers if other.casefold() == name.casefold()), None)
+    near = named.suggest(name, numbers) if same is None else f'; did you mean {same!r}?'
+    return f'object {k + 1}: {name!r}{near if "did you mean" in near else ""}'
 
 
 def _join(arrays: Sequence, empty: tuple[int, ...], dtype) -> np.ndarray:

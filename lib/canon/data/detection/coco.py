@@ -17,7 +17,9 @@ from canon.data.detection.annotations import (
     Empty,
     ImageRecord,
     Invalid,
+    Unreadable,
     check_records,
+    leave_out_unreadable,
     select_split,
 )
 from canon.data.detection.file_trees import FileTree
@@ -47,6 +49,7 @@ def coco_detection(
     empty: Empty = 'keep',
     decode: bool = True,
     max_pixels: named.Count = image_files.MAX_PIXELS,
+    unreadable: Unreadable = 'refuse',
 ) -> CocoImages:
     """Reads a data set in COCO's format (Lin et al. 2014): boxes, crowds, and masks as polygons or run lengths.
 
@@ -69,6 +72,8 @@ def coco_detection(
       empty: 'keep' keeps images without objects, 'drop' leaves them out, 'error' refuses them.
       decode: if False, the field 'image' holds the bytes of the file, for the transform `decode`.
       max_pixels: an image with more is not read.
+      unreadable: 'skip' decodes every image once now, and leaves out, with a warning, what cannot be read; 'refuse'
+        raises CanonError, which names the file, for such an image when it is read.
 
     Raises:
       UsageError: a file or a class is missing, or the annotations are refused.
@@ -88,7 +93,8 @@ def coco_detection(
 
     records, total = select_split(split, list_records)
     names = _choose_classes(contents, class_names)
-    kept, labels = check_records(files, _leave_out(records, contents, names), names, log, empty)
+    chosen = leave_out_unreadable(files, _leave_out(records, contents, names), unreadable, max_pixels)
+    kept, labels = check_records(files, chosen, names, log, empty)
     # Label maps need a class for the ground; boxes do not, and a detector such as SSD adds its own.
     shown = ('background', *names) if target == 'segmentation' else names
     info = Info(str(files.root), split, len(shown), shown, total)

@@ -29,7 +29,7 @@ class FileTree:
         if self.root.is_file():
             self._members = _list_tar(self.root)
         elif not self.root.is_dir():
-            raise UsageError(f'there is no folder or tar file {self.root}')
+            raise UsageError(f'there is no folder or tar file {self.root}{text_files.suggest_neighbours(self.root)}')
 
     def has_file(self, name: str) -> bool:
         """Returns whether there is a file of this name. Raises UsageError for a name that leads out of the folder."""

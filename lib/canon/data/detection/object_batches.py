@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from canon import named
-from canon.data.detection.annotations import check_most
+from canon.data.detection.annotations import check_classes, check_most
 from canon.data.detection.proposals import Proposer, WithProposals, read_proposals
 from canon.data.detection.sized_batches import SizedBatches, evaluate_by_size, fill_size
 from canon.data.images.checks import infer_image_shape
@@ -101,6 +101,8 @@ class ObjectPipeline:
         """
         if self.objects.overflow == 'error':
             check_most(source, self.objects.most, 'data.objects.most')
+        if name == 'train':
+            check_classes(source, 'data.train')
         if self.proposals is None or self.proposals.stage is None:
             return source
         return WithProposals(source, read_proposals(self.proposals.find_file(stages, name)), self.proposals.most)

@@ -15,7 +15,9 @@ from canon.data.detection.annotations import (
     Empty,
     ImageRecord,
     Invalid,
+    Unreadable,
     check_records,
+    leave_out_unreadable,
     select_split,
 )
 from canon.data.detection.file_trees import FileTree
@@ -45,6 +47,7 @@ def yolo_boxes(
     empty: Empty = 'keep',
     decode: bool = True,
     max_pixels: named.Count = image_files.MAX_PIXELS,
+    unreadable: Unreadable = 'refuse',
 ) -> AnnotatedImages:
     """Reads YOLO's text layout: for each image a .txt of the same name with a line `class x y width height` per object.
 
@@ -62,6 +65,8 @@ def yolo_boxes(
       empty: 'keep' keeps images without objects, 'drop' leaves them out, 'error' refuses them.
       decode: if False, the field 'image' holds the bytes of the file, for the transform `decode`.
       max_pixels: an image with more is not read.
+      unreadable: 'skip' decodes every image once now, and leaves out, with a warning, what cannot be read; 'refuse'
+        raises CanonError, which names the file, for such an image when it is read.
 
     Raises:
       UsageError: the folders or the class names are missing, or the annotations are refused.
@@ -78,6 +83,7 @@ def yolo_boxes(
             records.append(_parse_text(files, image, text, names))
         except CanonError as error:
             log.add('annotations that cannot be read', str(error))
+    records = leave_out_unreadable(files, records, unreadable, max_pixels)
     kept, own = check_records(files, records, names, log, empty, normalised=True)
     info = Info(str(files.root), split, len(names), names, total)
     return AnnotatedImages(files, kept, own, info, log.defects, decode, max_pixels)
@@ -91,6 +97,7 @@ def csv_boxes(
     empty: Empty = 'keep',
     decode: bool = True,
     max_pixels: named.Count = image_files.MAX_PIXELS,
+    unreadable: Unreadable = 'refuse',
 ) -> AnnotatedImages:
     """Reads the boxes of `path/<split>.csv`: rows `file,x0,y0,x1,y1,class`, perhaps after a header of these names.
 
@@ -106,6 +113,7 @@ def csv_boxes(
       empty: as of `yolo_boxes`.
       decode: as of `yolo_boxes`.
       max_pixels: as of `yolo_boxes`.
+      unreadable: as of `yolo_boxes`.
 
     Raises:
       UsageError: the file is missing, or the annotations are refused.
@@ -119,6 +127,7 @@ def csv_boxes(
         # Without a log, since the rows of the split itself would be reported twice.
         records_of_all = (record for listing in listings for record in _read_csv(files, listing, None))
         names = tuple(sorted({name for record in records_of_all for name in record.classes}))
+    records = leave_out_unreadable(files, records, unreadable, max_pixels)
     kept, own = check_records(files, records, names, log, empty)
     info = Info(str(files.root), split, len(names), names, total)
     return AnnotatedImages(files, kept, own, info, log.defects, decode, max_pixels)
@@ -181,7 +190,9 @@ def _read_csv(files: FileTree, name: str, log: DefectLog | None) -> list[ImageRe
     """Returns the records of a CSV by image; rows that are malformed are defects."""
     if not files.has_file(name):
         known = [other.removesuffix('.csv') for other in files.list_names() if other.endswith('.csv')]
-        raise UsageError(f'there is no file {files.show(name)}{named.suggest(name.removesuffix(".csv"), known)}')
+        near = named.suggest(name.removesuffix('.csv'), known)
+        advice = '; or write it: a row file,x0,y0,x1,y1,class per object, in pixels, the files relative to its folder'
+        raise UsageError(f'there is no file {files.show(name)}{near}{advice}')
     of_file: dict[str, tuple[int, list, list]] = {}
     rows = csv.reader(files.read_lines(name))
     for row in rows:

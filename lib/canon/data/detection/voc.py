@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from typing import Annotated
@@ -14,8 +15,10 @@ from canon.data.detection.annotations import (
     Empty,
     ImageRecord,
     Invalid,
+    Unreadable,
     check_records,
     drop_repeated,
+    leave_out_unreadable,
     select_split,
 )
 from canon.data.detection.file_trees import FileTree
@@ -32,7 +35,13 @@ VOC_CLASSES = (
 # A split such as 2007-trainval.
 _YEAR = re.compile(r'(?:(?P<year>\d{4})-)?(?P<image_set>.+)')
 # VOC itself has .jpg; data sets in its layout have others.
-_SUFFIXES = ('.jpg', '.jpeg', '.png', '.JPG', '.bmp')
+_SUFFIXES = ('.jpg', '.jpeg', '.png', '.JPG', '.JPEG', '.PNG', '.bmp', '.tif', '.tiff')
+_IMAGES, _ANNOTATIONS, _XML = 'JPEGImages/', 'Annotations/', '.xml'
+_PARTS = ('JPEGImages', 'Annotations', 'ImageSets')
+_LAYOUTS = (
+    'put images into JPEGImages/ and their .xml, of the same names, into Annotations/, or each .xml next to its image, '
+    'and give the folder of these by data.source.path'
+)
 _FLAGS = {'0': False, '1': True}
 
 Years = tuple[Annotated[int, named.Range(1000, 9999)], ...]
@@ -47,12 +56,17 @@ def voc_detection(
     empty: Empty = 'keep',
     decode: bool = True,
     max_pixels: named.Count = image_files.MAX_PIXELS,
+    unreadable: Unreadable = 'refuse',
 ) -> AnnotatedImages:
     """Reads the boxes of a data set in the layout of Pascal VOC (Everingham et al. 2010).
 
-    The folder has `JPEGImages/*.jpg`, `Annotations/*.xml` and the image sets `ImageSets/Main/<split>.txt`, or folders
-    `VOC2007`, `VOC2012`, ... of this form. Boxes of VOC are 1-based and include both ends: [xmin, ymin, xmax, ymax]
-    becomes [xmin - 1, ymin - 1, xmax, ymax], at pixel edges.
+    The folder has `JPEGImages/*.jpg`, `Annotations/*.xml` and the image sets `ImageSets/Main/<split>.txt`, which hold
+    the names of images without suffix, one per line; or it has folders `VOC2007`, `VOC2012`, ... of this form. A folder
+    of `x.jpg` and `x.xml` next to each other, as LabelImg writes them, is read as well. Without image sets, all
+    annotations, sorted by name, are the split 'train', which may be sliced: 'train[:80%]' and 'train[80%:]'.
+
+    Boxes of VOC are 1-based and include both ends: [xmin, ymin, xmax, ymax] becomes [xmin - 1, ymin - 1, xmax, ymax],
+    at pixel edges.
 
     Args:
       path: the folder, or an uncompressed tar of it.
@@ -67,16 +81,21 @@ def voc_detection(
       empty: 'keep' keeps images without objects, 'drop' leaves them out, 'error' refuses them.
       decode: if False, the field 'image' holds the bytes of the file, for the transform `decode`.
       max_pixels: an image with more is not read.
+      unreadable: 'skip' decodes every image once now, and leaves out, with a warning, what cannot be read; 'refuse'
+        raises CanonError, which names the file, for such an image when it is read.
 
     Raises:
       UsageError: the folder, the year or the image set is missing, or the annotations are refused.
     """
     files = FileTree(path)
     log = DefectLog(str(files.root), invalid)
-    names, total = select_split(split, lambda base: _list_images(files, base, years, 'Main'))
+    flat = _is_flat(files)
+    list_names = _list_flat if flat else _list_annotated
+    names, total = select_split(split, lambda base: list_names(files, base, years))
+    images, annotations = ('', '') if flat else (_IMAGES, _ANNOTATIONS)
     records = []
     for name in show_progress(drop_repeated(names, log, f'{split} of {files.root}'), 'annotations', 'image'):
-        image, annotation = _find_image(files, name), f'{_folder(name)}Annotations/{_stem(name)}.xml'
+        image, annotation = _find_image(files, name, images), f'{_folder(name)}{annotations}{_stem(name)}.xml'
         if not files.has_file(annotation):
             log.add('images without annotations', files.show(annotation))
             continue
@@ -84,6 +103,7 @@ def voc_detection(
             records.append(_parse_annotation(files, image, annotation))
         except CanonError as error:
             log.add('annotations that cannot be read', str(error))
+    records = leave_out_unreadable(files, records, unreadable, max_pixels)
     kept, labels = check_records(files, records, class_names, log, empty)
     info = Info(str(files.root), split, len(class_names), tuple(class_names), total)
     return AnnotatedImages(files, kept, labels, info, log.defects, decode, max_pixels)
@@ -154,26 +174,83 @@ def sbd_segmentation(
     return check_label_maps(files, pairs, void, info, log, max_pixels)
 
 
+def _is_flat(files: FileTree) -> bool:
+    """Returns whether a folder has images and their annotations next to each other, as LabelImg writes them."""
+    names = files.list_names()
+    divided = any(name in ('JPEGImages', 'VOCdevkit') or re.fullmatch(r'VOC\d{4}', name) for name in names)
+    return not divided and any(name.endswith(_XML) for name in names) and any(map(image_files.is_image_name, names))
+
+
+def _list_flat(files: FileTree, split: str, years: Years) -> list[str]:
+    """Returns the names, without suffix, of all annotations of a folder that has no image sets."""
+    if years:
+        raise UsageError(
+            f'{files.root} is a folder of images and annotations without years; remove years={tuple(years)}'
+        )
+    names = files.list_names()
+    annotated = [name.removesuffix(_XML) for name in names if name.endswith(_XML)]
+    known = set(annotated)
+    rest = [name for name in names if image_files.is_image_name(name) and name.rpartition('.')[0] not in known]
+    if rest:
+        text = '%s: images without annotations: %d, the first is %s; they are left out'
+        logging.getLogger('canon').warning(text, files.root, len(rest), rest[0])
+    return _take_all(files, split, annotated, '')
+
+
+def _list_annotated(files: FileTree, split: str, years: Years) -> list[str]:
+    """Returns the names of an image set, as of `_list_images`; without image sets, of all annotations."""
+    match = _YEAR.fullmatch(split)
+    assert match is not None  # every split has this form
+    names = []
+    for root in _find_roots(files, (int(match['year']),) if match['year'] else years):
+        annotations = [n for n in files.list_names(f'{root}Annotations') if n.endswith(_XML)]
+        if not annotations:
+            raise UsageError(
+                f'{files.show(root + "Annotations")} has no .xml; put the annotation of each image there, NAME.xml for '
+                f'JPEGImages/NAME.jpg'
+            )
+        if files.list_names(f'{root}ImageSets/Main'):
+            names += _read_image_set(files, root, match['image_set'], 'Main')
+        else:
+            stems = [name.removesuffix(_XML) for name in annotations]
+            names += [f'{root}{name}' for name in _take_all(files, match['image_set'], stems, root)]
+    return names
+
+
+def _take_all(files: FileTree, split: str, names: list[str], root: str) -> list[str]:
+    """Returns the names of all annotations, which are the split 'train'; raises UsageError for another one."""
+    if split == 'train':
+        return names
+    raise UsageError(
+        f"{files.root} has no image sets, so all of its annotations are the split 'train', and there is no {split!r}: "
+        "slice it, data.train.split='train[:80%]' and data.evals.NAME.split='train[80%:]'"
+        + (_advise_list(files, f'{root}ImageSets/Main/{split}.txt') if files.has_folder(f'{root}JPEGImages') else '')
+    )
+
+
+def _advise_list(files: FileTree, listing: str) -> str:
+    return f'; or write {files.show(listing)}: the names of images without suffix, one per line'
+
+
 def _list_images(files: FileTree, split: str, years: Years, task: str) -> list[str]:
     """Returns 'VOC2007/000001' of each image of an image set, or '000001' if the folder has no years."""
     match = _YEAR.fullmatch(split)
     assert match is not None  # every split has this form
     roots = _find_roots(files, (int(match['year']),) if match['year'] else years)
-    names = []
-    for root in roots:
-        folder = f'{root}ImageSets/{task}'
-        listing = f'{folder}/{match["image_set"]}.txt'
-        if not files.has_file(listing):
-            # Lists per class, such as aeroplane_train, have an underscore and are not suggested.
-            known = [name.removesuffix('.txt') for name in files.list_names(folder) if '_' not in name]
-            raise UsageError(
-                f'there is no image set {files.show(listing)}{named.suggest(match["image_set"], known)}'
-                if known
-                else f'there is no image set {files.show(listing)}; check path and years'
-            )
-        # Lists per class have a second column, whether the image shows the class.
-        names += [f'{root}{line.split()[0]}' for line in files.read_lines(listing) if line.strip()]
-    return names
+    return [name for root in roots for name in _read_image_set(files, root, match['image_set'], task)]
+
+
+def _read_image_set(files: FileTree, root: str, image_set: str, task: str) -> list[str]:
+    """Returns the names of one list, after `root`."""
+    folder = f'{root}ImageSets/{task}'
+    listing = f'{folder}/{image_set}.txt'
+    if not files.has_file(listing):
+        # Lists per class, such as aeroplane_train, have an underscore and are not suggested.
+        known = [name.removesuffix('.txt') for name in files.list_names(folder) if '_' not in name]
+        near, advice = named.suggest(image_set, known), _advise_list(files, listing)
+        raise UsageError(f'there is no image set {files.show(listing)}{near}{advice}')
+    # Lists per class have a second column, whether the image shows the class.
+    return [f'{root}{line.split()[0]}' for line in files.read_lines(listing) if line.strip()]
 
 
 def _find_roots(files: FileTree, years: Sequence[int]) -> list[str]:
@@ -187,8 +264,11 @@ def _find_roots(files: FileTree, years: Sequence[int]) -> list[str]:
     chosen = [f'VOC{year}' for year in years] if years else known
     missing = [name for name in chosen if name not in known]
     if missing or not chosen:
-        there = f'; there are {", ".join(known)}' if known else f'; check that {files.root} is the folder of VOC'
-        raise UsageError(f'{files.root} has no folder {", ".join(missing) or "JPEGImages or VOC2007"}{there}')
+        if known or missing:
+            there = f'; there are {", ".join(known)}' if known else ''
+            raise UsageError(f'{files.root} has no folder {", ".join(missing)}{there}')
+        above = f'give the folder above it, {files.root.parent}' if files.root.name in _PARTS else _LAYOUTS
+        raise UsageError(f'{files.root} has no folder JPEGImages or VOC2007, nor images with an .xml each; {above}')
     if not years and len(known) > 1:
         raise UsageError(f"{files.root} has {', '.join(known)}; give years=, or a split such as '{known[0][3:]}-train'")
     return [f'{prefix}{name}/' for name in chosen]
@@ -202,9 +282,9 @@ def _stem(name: str) -> str:
     return name[name.rfind('/') + 1 :]
 
 
-def _find_image(files: FileTree, name: str) -> str:
-    """Returns the name of an image's file, that of a .jpg if there is none."""
-    candidates = [f'{_folder(name)}JPEGImages/{_stem(name)}{suffix}' for suffix in _SUFFIXES]
+def _find_image(files: FileTree, name: str, folder: str = _IMAGES) -> str:
+    """Returns the name of an image's file in a folder, that of a .jpg if there is none."""
+    candidates = [f'{_folder(name)}{folder}{_stem(name)}{suffix}' for suffix in _SUFFIXES]
     return next((candidate for candidate in candidates if files.has_file(candidate)), candidates[0])
 
 

@@ -62,9 +62,7 @@ def folder(
     """
     if unreadable not in ('refuse', 'skip'):
         raise UsageError(f"unreadable={unreadable!r} is neither 'refuse' nor 'skip'")
-    root = text_files.expand_path(path)
-    if not root.is_dir():
-        raise UsageError(f'there is no folder {root}')
+    root = text_files.find_folder(path)
     base, first, last = splits.parse_split(split)
     below, names = _layout(root, base)
     files = sorted(

@@ -15,7 +15,7 @@ import os
 import re
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from PIL import Image, ImageOps, features
 
 from canon.data.pipeline.source import Example, Info
 from canon.errors import CanonError, UsageError
+from canon.progress import show_progress
 
 MAX_PIXELS = 89_478_485  # Pillow's own bound for a warning; an image of 9,459 pixels square has as many
 _SUFFIXES = {'.bmp', '.gif', '.jfif', '.jpe', '.jpeg', '.jpg', '.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff'}
@@ -89,8 +90,8 @@ class Files:
         """
         Args:
           path: an image or a folder.
-          unreadable: 'skip' decodes every file once now and leaves out, with a warning, what cannot be read; 'refuse'
-            raises CanonError for such a file when it is read.
+          unreadable: 'skip' decodes every file of a folder once now and leaves out, with a warning, what cannot be
+            read; 'refuse' raises CanonError for such a file when it is read, as for a path that is not a folder.
           max_pixels: an image with more counts as unreadable.
 
         Raises:
@@ -108,10 +109,11 @@ class Files:
         if not self.paths:
             raise UsageError(f'{root} holds no images ({", ".join(sorted(_SUFFIXES))})')
         self.skipped: tuple[Path, ...] = ()
-        if unreadable == 'skip':
-            reasons = {file: explain_unreadable(file, max_pixels) for file in self.paths}
+        if unreadable == 'skip' and root.is_dir():
+            paths = show_progress(self.paths, 'decoding images', 'image')
+            reasons = {file: explain_unreadable(file, max_pixels) for file in paths}
             self.paths = tuple(file for file, reason in reasons.items() if not reason)
-            self.skipped = tuple(report_unreadable(reasons, root if root.is_dir() else root.parent, True))
+            self.skipped = tuple(report_unreadable(reasons, root, True))
         self.info, self.max_pixels = Info(str(root)), max_pixels
 
     def __len__(self) -> int:
@@ -322,18 +324,24 @@ def _warn_of_others(path: Path, counts: str) -> None:
 
 def explain_unreadable(file: Path, max_pixels: int = MAX_PIXELS, decode_pixels: bool = True) -> str:
     """Returns why `file` cannot be decoded, or '' if it can. Without `decode_pixels` only its header is read."""
+    if decode_pixels:
+        return explain_failure(lambda: read_encoded(file, max_pixels), str(file))
     try:
-        if decode_pixels:
-            read_image(file, max_pixels)
-        elif file.exists() and not file.is_file():
+        if file.exists() and not file.is_file():
             return 'not a regular file'
-        else:
-            with Image.open(file) as opened:
-                _check_pixels(*opened.size, max_pixels)
-    except CanonError as error:
-        return str(error).removeprefix(f'{file} cannot be read ').removesuffix('; repair or remove it').strip('()')
+        with Image.open(file) as opened:
+            _check_pixels(*opened.size, max_pixels)
     except UNREADABLE as error:
         return re.sub(r" ?'[^']*'$", '', str(error)) or type(error).__name__
+    return ''
+
+
+def explain_failure(read: Callable[[], Encoded], name: str) -> str:
+    """Returns why the image `name` that `read` returns cannot be decoded, or '' if it can."""
+    try:
+        decode_image(read())
+    except CanonError as error:
+        return str(error).removeprefix(f'{name} cannot be read ').removesuffix('; repair or remove it').strip('()')
     return ''
 
 
@@ -354,7 +362,7 @@ def report_unreadable(reasons: Mapping[Path, str], below: Path, skip: bool) -> l
     some = ', '.join(str(file.relative_to(below)) for file in bad[:5]) + (', ...' if len(bad) > 5 else '')
     message = f'{len(bad)} of {len(reasons)} images in {below} cannot be read: {some} (the first: {reasons[bad[0]]})'
     if not skip or len(bad) == len(reasons):
-        raise CanonError(f"{message}; repair them, or say unreadable='skip'")
+        raise CanonError(f'{message}; repair them' + ('' if skip else ", or say unreadable='skip'"))
     logging.getLogger('canon').warning('%s; they are skipped', message)
     return bad
 

@@ -31,16 +31,20 @@ _CAMERA_RATE = 30.0  # frames per second of a camera that does not state its own
 def open_files(source: str) -> Files | VideoFiles:
     """Returns the images of a folder, an image, the frames of a video, or those of a camera that is recorded now.
 
+    Images that cannot be read are left out, with a warning, and listed in `skipped`.
+
     Args:
       source: a path, or the number of a camera; Ctrl-C ends the recording.
 
     Raises:
-      UsageError: there is no such file, folder or camera, or it cannot be read.
+      UsageError: there is no such file, folder or camera, or the video cannot be read.
+      CanonError: no image can be read.
     """
     if is_camera(source):
         return VideoFiles.record(int(source))
     path = Path(source).expanduser()
-    return VideoFiles(path) if path.is_file() and path.suffix.lower() in SUFFIXES else Files(source)
+    is_video = path.is_file() and path.suffix.lower() in SUFFIXES
+    return VideoFiles(path) if is_video else Files(source, unreadable='skip')
 
 
 def is_camera(source: str) -> bool:

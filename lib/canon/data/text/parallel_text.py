@@ -104,9 +104,7 @@ def files(path: str, source: str, target: str, split: str = 'train') -> Sentence
       UsageError: a file is missing or empty.
       CanonError: the files differ in length, or are not UTF-8.
     """
-    root = text_files.expand_path(path)
-    if not root.is_dir():
-        raise UsageError(f'there is no folder {root}')
+    root = text_files.find_folder(path)
     sides = [
         text_files.find_compressed(text_files.expand_path(root / f'{split}.{language}'))
         for language in (source, target)

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from canon import named
 from canon.errors import CanonError, UsageError
 
 _BOM = b'\xef\xbb\xbf'
@@ -55,6 +56,23 @@ def expand_path(path: str | Path) -> Path:
     except (OSError, RuntimeError, ValueError) as error:
         raise UsageError(f'{str(path)[:80]!r} cannot be the path of a file or folder ({_reason(error)})') from error
     return expanded
+
+
+def find_folder(path: str | Path) -> Path:
+    """Returns `path` with ~ expanded. Raises UsageError, with near names, if it is not a folder."""
+    folder = expand_path(path)
+    if not folder.is_dir():
+        raise UsageError(f'there is no folder {folder}{suggest_neighbours(folder)}')
+    return folder
+
+
+def suggest_neighbours(path: Path) -> str:
+    """Returns `; did you mean 'x'?` with the names next to a missing path that are near its own, or the key to set."""
+    try:
+        near = named.suggest(path.name, [other.name for other in path.parent.iterdir()])
+    except OSError:
+        near = ''
+    return near if 'did you mean' in near else '; give an existing one by data.source.path'
 
 
 def _reason(error: Exception) -> str:
