@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
+from PIL import Image
 
 from canon import plots
 
@@ -57,6 +58,23 @@ def test_detections_are_drawn_alone_on_images_of_several_sizes():
     assert not any(axes.patches for axes in figure.axes)
     figure.canvas.draw()
     plots.draw_detections([], [], NAMES).canvas.draw()
+
+
+@pytest.mark.parametrize('size', [(29, 58), (480, 640), (1001, 203)])
+def test_detections_are_drawn_over_an_image_in_its_own_size(size, tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
+    found = {'boxes': np.array([[2, 3, 20, 20], [4, 20, 9, 27]], float), 'labels': np.array([0, 2])}
+    found['scores'] = np.array([0.9, 0.1])
+    figure = plots.overlay_detections(image, found, NAMES, 0.3)
+    assert words(figure.axes[0]) == ['cat 0.90']
+    plots.save_content(figure, tmp_path / 'boxes.png')
+    with Image.open(tmp_path / 'boxes.png') as saved:
+        picture = np.asarray(saved)[..., :3]
+    assert picture.shape == image.shape, 'no margin, and no other size'
+    changed = np.flatnonzero((picture != image).any(-1))
+    assert 0 < len(changed) < image[..., 0].size
+    np.testing.assert_array_equal(picture[-1, -9:], image[-1, -9:])
+    assert (picture[12, 2] != image[12, 2]).any(), 'the left edge of the box'
 
 
 def test_curves_are_named_with_their_average_precision():

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     )
     from canon.plots.costs import draw_cost_parts, draw_score_by_cost
     from canon.plots.coverage import draw_prior_coverage, draw_recall_by_size
-    from canon.plots.detection import draw_detections, draw_errors, draw_precision_recall
+    from canon.plots.detection import draw_detections, draw_errors, draw_precision_recall, overlay_detections
     from canon.plots.domains import draw_domain_features, draw_example_weights, draw_mean_errors, mean_and_error
     from canon.plots.form_scores import draw_form_scores
     from canon.plots.images import draw_confusion_matrix, draw_gallery
@@ -56,8 +56,8 @@ __all__ = [
     'draw_point_batch', 'draw_precision_recall', 'draw_prior_coverage', 'draw_proposal_recall', 'draw_ray_batch',
     'draw_reading_batch', 'draw_recall_by_size', 'draw_reliability', 'draw_score_by_cost', 'draw_sentence_batch',
     'draw_slices', 'draw_surprisal', 'draw_sweep', 'draw_text_images', 'draw_track_scores', 'draw_translations',
-    'draw_warp_history', 'make_canvas', 'make_voc_palette', 'mean_and_error', 'median_score', 'overlay_label_map',
-    'render_tracks', 'save_content',
+    'draw_warp_history', 'make_canvas', 'make_voc_palette', 'mean_and_error', 'median_score', 'overlay_detections',
+    'overlay_label_map', 'render_tracks', 'save_content',
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # with a `__getattr__`, type checkers would accept any name

@@ -73,6 +73,30 @@ def draw_detections(
     return figure
 
 
+def overlay_detections(
+    image: np.ndarray, detections: Mapping[str, Any], class_names: Sequence[str], score_threshold: float = 0.0
+) -> Figure:
+    """Draws detections over an image in its own size: a pixel of the saved picture is a pixel of the image.
+
+    Args:
+      image: [H, W, 1 or 3], uint8 or floats in 0..1.
+      detections: 'boxes' [D, 4] in its pixels, 'labels' [D], 'scores' [D], and maybe 'valid' [D].
+      class_names: of all classes; a class has the same colour everywhere.
+      score_threshold: detections of lower scores are not drawn.
+    """
+    height, width = image.shape[:2]
+    # Saved with 100 pixels per inch, of which the canvas takes the whole part.
+    figure = Figure(figsize=((width + 0.01) / 100, (height + 0.01) / 100), dpi=100)
+    axes = figure.add_axes((0, 0, 1, 1))
+    hide_frame(axes)
+    confident = np.asarray(detections['scores']) >= score_threshold
+    detections = {**detections, 'valid': confident & detections.get('valid', True)}
+    # Lines and names that are clear in 480 pixels would hardly be seen in 2000.
+    draw_boxes(axes, image, detections, class_names, max(1.0, min(height, width) / 480))
+    axes.images[0].set_interpolation('nearest')
+    return figure
+
+
 def _count_wrong(boxes: Mapping[str, Any], word: str) -> str:
     """Returns the end of a title, such as ', 2 missed', where boxes are marked."""
     return f', {int(np.sum(boxes["wrong"]))} {word}' if 'wrong' in boxes else ''
@@ -172,8 +196,18 @@ def draw_errors(counts: np.ndarray, kinds: Sequence[str], class_names: Sequence[
     return figure
 
 
-def draw_boxes(axes: Axes, image: np.ndarray, boxes: Mapping[str, Any], class_names: Sequence[str]) -> None:
-    """Draws an image and boxes with the names of their classes, and scores if there are any: `draw_detections`."""
+def draw_boxes(
+    axes: Axes, image: np.ndarray, boxes: Mapping[str, Any], class_names: Sequence[str], scale: float = 1.0
+) -> None:
+    """Draws an image and boxes with the names of their classes, and scores if there are any: `draw_detections`.
+
+    Args:
+      axes: to draw in.
+      image: [H, W, 1 or 3].
+      boxes: as `detections` or `truth` of `draw_detections`.
+      class_names: of all classes.
+      scale: of lines and names.
+    """
     height, width = image.shape[:2]
     limit = 255 if image.dtype == np.uint8 else 1
     # The corner of the first pixel is (0, 0), as it is for boxes.
@@ -190,7 +224,9 @@ def draw_boxes(axes: Axes, image: np.ndarray, boxes: Mapping[str, Any], class_na
         x0, y0, x1, y1 = corners[i]
         colour = colours(labels[i] % 20)
         line = '--' if dashed[i] else '-'
-        frame = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=1.4, linestyle=line)
+        frame = Rectangle(
+            (x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=1.4 * scale, linestyle=line
+        )
         text = class_names[labels[i]]
         if wrong[i]:  # the name keeps the colour of the class; white tells the frame from a class that is red
             frame.set(edgecolor=_WRONG, linewidth=2.2, path_effects=[Stroke(linewidth=4, foreground='w'), Normal()])
@@ -204,5 +240,5 @@ def draw_boxes(axes: Axes, image: np.ndarray, boxes: Mapping[str, Any], class_na
         # Names stand above their boxes, and within them at the upper border of the image.
         inside = y0 < 0.06 * height
         side = 'top' if inside else 'bottom'
-        axes.text(max(x0, 0), max(y0, 0), text, fontsize=6, color=ink, bbox=box, va=side, clip_on=True)
+        axes.text(max(x0, 0), max(y0, 0), text, fontsize=6 * scale, color=ink, bbox=box, va=side, clip_on=True)
     axes.set(xlim=(0, width), ylim=(height, 0))

@@ -63,11 +63,9 @@ class PictureSettings:
 
     Attributes:
       min_score: detections of lower scores are neither drawn nor listed.
-      width: of a picture in inches, of 100 pixels each.
     """
 
     min_score: named.Probability = 0.3
-    width: named.Positive = 6.4
 
 
 def detect_images(
@@ -133,7 +131,7 @@ def predict_files(
     settings: PictureSettings,
     category_ids: Sequence[int] | None = None,
 ) -> Iterator[Prediction]:
-    """Yields predictions of image files: pictures with boxes, rows of a table, and COCO's result JSON at last.
+    """Yields predictions of image files: pictures in their size with boxes, rows of a table, COCO's JSON at last.
 
     The pictures of a video's frames are joined to one video.
 
@@ -178,8 +176,8 @@ def _predict_each(
         results.append(image._replace(image=None))  # a folder may hold more pixels than the memory
         for row in image.list_rows(names):
             yield Prediction(row={'file': str(path), 'image_id': ids[number], **row})
-        pixels = [decoded.take(number)]
-        picture = plots.draw_detections(pixels, [image.fields()], names, columns=1, width=settings.width)
+        pixels = decoded.take(number)
+        picture = plots.overlay_detections(pixels, image.fields(), names)
         yield Prediction(files={f'{path.relative_to(root).with_suffix("")}_boxes.png': picture})
     count = sum(len(image.scores) for image in results)
     coco = json.dumps(detection.list_coco_results(collect_rows(results, ids), category_ids))
