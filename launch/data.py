@@ -30,6 +30,7 @@ from launch import tools
 from launch.flags import runs_folder
 
 _ROW = re.compile(r'\| `([\w.]+)` \| \[(?:.*?)\] \| \w+ \| (.*) \|')
+_MOST_CLASSES = 20  # that are listed with their numbers
 _CLASSES = ('label', 'labels')  # keys whose classes are counted
 
 
@@ -151,8 +152,17 @@ def describe_batch(batch: Mapping[str, Any], class_names: Sequence[str] = ()) ->
         if last in _CLASSES and array.dtype.kind in 'iu' and not _is_text(batch):
             valid = arrays.get(key.removesuffix(last) + 'valid')
             classes = array if valid is None or valid.shape != array.shape else array[valid]
-            lines.append(f'  classes of {key}: {plots.count_classes(classes, class_names, most=20)}')
+            counts = plots.count_classes(classes, class_names, most=_MOST_CLASSES)
+            lines.append(f'  classes of {key}: {counts}{_list_absent(classes, class_names)}')
     return lines
+
+
+def _list_absent(classes: np.ndarray, class_names: Sequence[str]) -> str:
+    """Returns ', cat: 0' for each class that a batch lacks, which may be misspelt; '' if there are many classes."""
+    if len(class_names) > _MOST_CLASSES:
+        return ''
+    present = set(np.unique(classes).tolist())
+    return ''.join(f', {name}: 0' for label, name in enumerate(class_names) if label not in present)
 
 
 def read_contents(page: str, keys: Sequence[str] | Mapping[str, Any]) -> dict[str, str]:

@@ -269,7 +269,9 @@ def test_truncated_images_are_skipped(tmp_path, caplog):
         voc(root)[1]
     assert voc(root, unreadable='skip').names == ('a.jpg', 'c.jpg')
     assert load_source('csv_boxes', 'train', path=str(root), unreadable='skip').names == ('a.jpg',)
-    assert re.search(r'1 of 3 images in .* cannot be read: b\.jpg \(the first: .*\); they are skipped', caplog.text)
+    assert re.search(
+        r'1 of 3 images in .* cannot be read: b\.jpg \(the first: .* \(\d+ bytes not processed\)\); they', caplog.text
+    )
     with pytest.raises(UsageError, match="unreadable='skp' must be 'refuse' or 'skip'"):
         voc(root, unreadable='skp')
 

@@ -80,7 +80,8 @@ def test_boxes_and_padding(tmp_path):
     assert frame.get_path().transformed(frame.get_patch_transform()).get_extents().bounds == (2, 3, 8, 12)
     assert [t.get_text() for t in axes.texts] == ['cat']
     lines = data.describe_batch(batch, ('cat', 'dog'))
-    assert lines[-1] == '  classes of labels: cat: 1'  # padding is not counted
+    assert lines[-1] == '  classes of labels: cat: 1, dog: 0'  # padding is not counted
+    assert data.describe_batch(batch, ('cat', *map(str, range(20))))[-1] == '  classes of labels: cat: 1'
 
 
 @pytest.mark.parametrize(

@@ -341,7 +341,7 @@ def explain_failure(read: Callable[[], Encoded], name: str) -> str:
     try:
         decode_image(read())
     except CanonError as error:
-        return str(error).removeprefix(f'{name} cannot be read ').removesuffix('; repair or remove it').strip('()')
+        return re.sub(r'\); (repair or remove|restore) it$', '', str(error).removeprefix(f'{name} cannot be read ('))
     return ''
 
 
