@@ -1,6 +1,8 @@
 """The report of a run that is running: when it is rewritten, what it costs, and that it stops reloading itself."""
 
+import json
 import logging
+import re
 
 import pytest
 from matplotlib.figure import Figure
@@ -64,6 +66,26 @@ def test_a_report_that_cannot_be_written_is_one_warning(clock, tmp_path, monkeyp
     assert [r.message for r in caplog.records] == [
         f'{tmp_path}: the report is not written: OSError: [Errno 28] {"No space left on device"}'
     ]
+
+
+@pytest.mark.parametrize(('panels', 'place'), [(6, 0), (7, -1)])
+def test_many_curves_come_after_the_pictures(panels, place, tmp_path):
+    for name in ('test-errors.png', 'curves.png', 'test-priors.png', 'test-film.gif', 'notes.txt'):
+        (tmp_path / name).touch()
+    names = [path.name for path in report._order_figures(tmp_path, panels)]
+    assert names.pop(place) == 'curves.png'
+    assert names == ['test-errors.png', 'test-film.gif', 'test-priors.png']
+
+
+def test_the_target_comes_first_and_many_numbers_are_folded(tmp_path):
+    metrics = {f'test/metric_{i}': float(i) for i in range(12)}
+    (tmp_path / 'config.json').write_text('{"target": {"metric": "test/metric_11"}}')
+    (tmp_path / 'status.json').write_text(json.dumps({'state': 'done', 'step': 1, 'steps': 1, 'metrics': metrics}))
+    tiles, _, folded = report.write_report(tmp_path).read_text().partition('<details>')
+    shown = [name for name in re.findall(r'<span>(.*?)</span>', tiles) if name.startswith('test/')]
+    assert shown == ['test/metric_11', *(f'test/metric_{i}' for i in range(7))]
+    assert '4 more numbers' in folded
+    assert re.findall(r'<td>(test/.*?)</td>', folded) == [f'test/metric_{i}' for i in range(7, 11)]
 
 
 def test_the_report_of_a_running_run_reloads_itself_and_the_last_one_does_not(tmp_path, monkeypatch):

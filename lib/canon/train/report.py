@@ -17,6 +17,8 @@ from canon.train.workdir import read_json, read_mapping, replace_text
 
 _HIDDEN = ('seconds',)  # ends of the names that have no curve: the page states the time of a step
 _PICTURES = ('.png', '.gif')
+_TILES = 8  # numbers that a reader takes in at a glance; the others are folded
+_PANELS = 6  # curves that fit on a screen; more of them come after the pictures
 _FIRST, _BETWEEN = 10.0, 60.0  # seconds: of a run before its first report, and least between two
 _SHARE = 0.02  # the most of the time of a run that its reports may take
 
@@ -32,13 +34,17 @@ def write_report(workdir: Path | str) -> Path:
     series = _series(rows)
     if series:
         plots.draw_curves(series).savefig(figures / 'curves.png', dpi=100)
+    status, config = _status(workdir), read_json(workdir / 'config.json')
+    metrics = _order_metrics(status['metrics'], config)
     page = render_page(
         Path(__file__).with_name('report.html'),
         title=_title(workdir),
-        status=_status(workdir),
+        status=status,
+        metrics=dict(metrics[:_TILES]),
+        more_metrics=dict(metrics[_TILES:]),
         about=_about(workdir),
-        config=json.dumps(read_json(workdir / 'config.json'), indent=2),
-        pictures=[_picture(p) for p in _order_figures(figures)],
+        config=json.dumps(config, indent=2),
+        pictures=[_picture(p) for p in _order_figures(figures, len({_metric(name) for name in series}))],
         speed=_speed(rows),
     )
     path = workdir / 'report.html'
@@ -90,6 +96,13 @@ def _status(workdir: Path) -> dict[str, Any]:
     }
 
 
+def _order_metrics(metrics: dict[str, float], config: Any) -> list[tuple[str, float]]:
+    """Returns the metric of the config's target first, then the others as they are."""
+    target = config.get('target') if isinstance(config, dict) else None
+    first = target.get('metric') if isinstance(target, dict) else None
+    return sorted(metrics.items(), key=lambda item: item[0] != first)
+
+
 def _about(workdir: Path) -> dict[str, Any]:
     """Returns `run.json` as far as it is sound."""
     about = read_mapping(workdir / 'run.json')
@@ -104,9 +117,14 @@ def _series(rows: list[dict]) -> dict[str, list[tuple[float, float]]]:
         for name, value in row.items():
             if name != 'step' and not name.endswith(_HIDDEN) and not name.startswith(f'{SUMMARY}/'):
                 series.setdefault(name, []).append((row['step'], value))
-    metrics = [name.rpartition('/')[2] for name in series]
+    metrics = [_metric(name) for name in series]
     # A metric that both have, such as the loss, is what a reader compares first.
-    return dict(sorted(series.items(), key=lambda item: -metrics.count(item[0].rpartition('/')[2])))
+    return dict(sorted(series.items(), key=lambda item: -metrics.count(_metric(item[0]))))
+
+
+def _metric(name: str) -> str:
+    """Returns the metric of 'train/loss', whose curve shares a panel with that of 'test/loss'."""
+    return name.rpartition('/')[2]
 
 
 def _speed(rows: list[dict]) -> dict[str, float] | None:
@@ -118,10 +136,11 @@ def _speed(rows: list[dict]) -> dict[str, float] | None:
     return {'step': 1e3 * middle['train/step_seconds'], 'data': 1e3 * middle['train/data_seconds']}
 
 
-def _order_figures(figures: Path) -> list[Path]:
-    """Returns the curves, then the other pictures by name."""
+def _order_figures(figures: Path, panels: int) -> list[Path]:
+    """Returns the pictures by name; the curves come before them, or after them if they have many panels."""
     paths = [path for path in figures.iterdir() if path.suffix in _PICTURES]
-    return sorted(paths, key=lambda p: (p.stem != 'curves', p.stem))
+    curves_last = panels > _PANELS
+    return sorted(paths, key=lambda p: ((p.stem == 'curves') == curves_last, p.stem))
 
 
 def _picture(path: Path) -> dict[str, Any]:
