@@ -56,10 +56,11 @@ def test_every_name_of_the_manual_can_be_imported(root):
 USERS_FILE = """
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import canon
-from canon import losses, models, optim
+from canon import data, losses, metrics, models, optim
 from canon.metrics import Mean
 from canon.train import At, Experiment, Task, evaluate, fit
 
@@ -67,7 +68,11 @@ tx: optax.GradientTransformation = optax.chain(
     optim.clip_by_global_norm(1.0), optim.adamw(optim.cosine(1e-3, steps=100), weight_decay=1e-4)
 )
 net = models.make_model('lenet.lenet5', num_classes=10)
-images, labels = jnp.zeros((4, 32, 32, 1)), jnp.zeros(4, jnp.int32)
+images, labels = jnp.zeros((4, 32, 32, 1)), np.zeros(4, np.int32)
+small = models.lenet.lenet5(num_classes=10)
+for number, batch in enumerate(data.Batches(data.Arrays({'label': labels}), 2)):
+    losses.softmax_cross_entropy(np.zeros((2, 10)), batch['label'])
+    correct: float = float(metrics.accuracy(np.zeros((2, 10)), batch['label'], mask=batch['mask']))
 params = net.init(jax.random.key(0), images)['params']
 state = tx.init(params)
 

@@ -419,3 +419,8 @@ def test_an_iterator_that_is_left_open_ends_silently_with_the_interpreter(grain,
         [sys.executable, '-c', LEFT_OPEN, grain], cwd=root / 'lib', capture_output=True, text=True, check=True
     )
     assert not done.stderr
+
+
+def test_a_mapping_is_not_a_source():
+    with pytest.raises(UsageError, match=r"wrap the arrays \['x'\] in canon.data.Arrays"):
+        Batches({'x': np.arange(9)}, 3)  # ty: ignore[invalid-argument-type]

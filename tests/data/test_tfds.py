@@ -168,7 +168,8 @@ def test_a_missing_set_is_answered_with_the_command(data_dir, monkeypatch):
     call = f"tfds.builder('canon_fabricate', data_dir='{data_dir}', file_format='array_record').download_and_prepare()"
     command = f'`./launch.sh prepare canon_fabricate --data_dir {data_dir}` (in Python: `{call}`)'
     assert str(error.value) == (
-        f"data set 'canon_fabricate' is not in {data_dir}; {command} puts it there; did you mean 'canon_fabricated'?"
+        f"data set 'canon_fabricate' is not in {data_dir}; did you mean 'canon_fabricated'?"
+        f' If not, {command} puts it there'
     )
     monkeypatch.setenv('HOME', str(data_dir))
     with pytest.raises(UsageError, match=r'is not in .*/tensorflow_datasets; `./launch.sh prepare voc/2007` .* puts'):

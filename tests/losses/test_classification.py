@@ -139,3 +139,9 @@ def test_ignored_labels_have_no_loss_and_no_gradient(smoothing):
         np.testing.assert_allclose(by_spoilt, np.where(void[..., None], 0, by_logits), rtol=1e-5, atol=1e-7)
     everywhere = softmax_cross_entropy(logits, np.full((2, 3, 2), 255), smoothing, ignore_label=255)
     np.testing.assert_array_equal(everywhere, 0)
+
+
+@pytest.mark.parametrize('smoothing', [2, -0.1])
+def test_smoothing_out_of_range_is_refused(smoothing):
+    with pytest.raises(UsageError, match=f'label_smoothing={smoothing} must be at least 0 and at most 1'):
+        softmax_cross_entropy(jnp.zeros((2, 3)), jnp.zeros(2, int), label_smoothing=smoothing)

@@ -282,3 +282,9 @@ def test_distributions_of_any_leading_shape():
 def test_the_examples_of_accuracy_and_mean():
     assert doctest.testmod(classification) == (0, 2)
     assert doctest.testmod(mean) == (0, 1)
+
+
+def test_a_mean_is_a_number():
+    logits, labels = [[0.0, 1.0], [1.0, 0.0]], [1, 1]
+    total = accuracy(logits, labels) + accuracy(np.asarray(logits), np.asarray(labels), mask=[True, False])
+    assert float(total) == float(total.value) == np.float32(2 / 3)

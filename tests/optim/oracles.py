@@ -261,7 +261,7 @@ CASES = {
         lambda: Lion(lambda k: 0.1, b1=0.9, b2=0.99, decay=0.1),
     ),
     'schedule-free': (
-        lambda o: o.schedule_free(o.sgd(o.warmup(4, o.constant(0.1))), 0.9),
+        lambda o: o.schedule_free(o.sgd(o.warmup(4, o.constant(0.1))), interpolation=0.9),
         lambda: ScheduleFree(rising, beta=0.9),
     ),
 }

@@ -41,7 +41,7 @@ def close(a, b, rtol):
 
 def schedules(o):
     def factory(init, final, by, decay, rising):
-        then = o.exponential(o.linear_decay(o.cosine(init, final, steps=5)(1), final, 5)(1), decay, 5)
+        then = o.exponential(o.linear_decay(o.cosine(init, final=final, steps=5)(1), final, 5)(1), decay=decay, steps=5)
         falling = o.step_decay(o.inverse_sqrt(then(1), 3)(1), (1,), by)
         return o.sgd(o.warmup(1, falling, init=rising))
 
@@ -145,7 +145,7 @@ FACTORIES = {
     'schedule_free': (
         lambda o: (
             lambda interpolation, weight_power: o.schedule_free(
-                o.sgd(o.linear_decay(0.05, 0.2, 3)), interpolation, weight_power
+                o.sgd(o.linear_decay(0.05, 0.2, 3)), interpolation=interpolation, weight_power=weight_power
             )
         ),
         dict(interpolation=0.9, weight_power=2.0),
@@ -313,10 +313,10 @@ def test_the_names_of_optax(optim):
     same(optim.adadelta(rho=0.5), optim.adadelta(decay=0.5))
     same(optim.adagrad(initial_accumulator_value=0.5), optim.adagrad(initial_accumulator=0.5))
     same(optim.trace(decay=0.5), optim.trace(0.5))
-    same(optim.muon(0.1, beta=0.5, ns_steps=2), optim.muon(0.1, 0.5, steps=2))
+    same(optim.muon(0.1, beta=0.5, ns_steps=2), optim.muon(0.1, momentum=0.5, steps=2))
     same(optim.make_optimizer(dict(name='adadelta', rho=0.5)), optim.adadelta(decay=0.5))
     theirs = optim.schedule_free(optim.sgd(0.1), b1=0.5, weight_lr_power=1.0)
-    same(theirs, optim.schedule_free(optim.sgd(0.1), 0.5, 1.0))
+    same(theirs, optim.schedule_free(optim.sgd(0.1), interpolation=0.5, weight_power=1.0))
     mask = {'kernel': True, 'bias': False}
     for make in (optim.adamw, optim.lion):
         by_regex = make(0.1, weight_decay=0.5, where='kernel')
@@ -328,8 +328,56 @@ def test_the_names_of_optax(optim):
 
 
 @pytest.mark.parametrize(
+    ('ours', 'theirs'),
+    [
+        (lambda o: o.cosine(init_value=0.1, decay_steps=10), lambda: optax.cosine_decay_schedule(0.1, 10)),
+        (
+            lambda o: o.exponential(init_value=0.1, transition_steps=3, decay_rate=0.5),
+            lambda: optax.exponential_decay(0.1, 3, 0.5),
+        ),
+        (
+            lambda o: o.linear_decay(init_value=0.1, end_value=0.01, transition_steps=10),
+            lambda: optax.linear_schedule(0.1, 0.01, 10),
+        ),
+    ],
+)
+def test_the_names_of_optax_for_schedules(optim, ours, theirs):
+    close([float(ours(optim)(k)) for k in (0, 1, 5, 10)], [float(theirs()(k)) for k in (0, 1, 5, 10)], 1e-6)
+
+
+def test_configs_may_use_the_names_of_optax_for_schedules(optim):
+    rate = dict(name='cosine', init_value=0.5, decay_steps=4)
+    state = optim.make_optimizer(dict(name='sgd', learning_rate=rate)).init(PARAMS)
+    assert float(optim.hyperparams(state)['learning_rate']) == 0.5
+    with pytest.raises(UsageError, match="cosine needs 'steps'"):
+        optim.make_optimizer(dict(name='sgd', learning_rate=dict(name='cosine', init_value=0.5)))
+
+
+# Positional arguments of optax stay true or fail; none silently becomes another argument.
+@pytest.mark.parametrize(
+    'name',
+    [
+        *('adam', 'adamw', 'adagrad', 'rmsprop', 'adadelta', 'sgd', 'lars', 'lamb', 'lion', 'nadam', 'trace', 'ema'),
+        *('scale_by_adam', 'scale_by_rss', 'scale_by_rms', 'scale_by_adadelta', 'scale_by_trust_ratio'),
+        *('scale_by_lion', 'add_decayed_weights'),
+    ],
+)
+def test_positional_arguments_are_those_of_optax(optim, name):
+    function = getattr(optim, name)
+    other_names = getattr(function, '__aliases__', {})
+    parameters = inspect.signature(function).parameters.values()
+    ours = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    theirs = [other_names.get(key, key) for key in inspect.signature(getattr(optax, name)).parameters]
+    assert ours == theirs[: len(ours)]
+
+
+@pytest.mark.parametrize(
     ('make', 'message'),
     [
+        (lambda o: o.adam(lr=0.1), "adam takes no argument 'lr'; it is called learning_rate here"),
+        (lambda o: o.adamw(weight_deca=0.1), "adamw takes no argument 'weight_deca'; did you mean 'weight_decay'"),
+        (lambda o: o.cosine(init_valu=0.1, steps=3), "no argument 'init_valu'; did you mean 'init_value'"),
+        (lambda o: o.cosine(0.1, init_value=0.1, steps=3), 'init_value is init of cosine; give one of them'),
         (lambda o: o.adadelta(decay=0.5, rho=0.9), 'rho is decay of adadelta; give one of them'),
         (lambda o: o.adadelta(1.0, 0.5, rho=0.9), 'rho is decay of adadelta'),
         (lambda o: o.adamw(where='kernel', mask={'kernel': True}), 'where=.* and mask both select parameters'),

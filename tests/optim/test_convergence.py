@@ -176,7 +176,7 @@ def test_adagrad_keeps_its_regret_bound(optim, gradient):
     """
     rates, rounds, dimensions, eps = np.array([0.2, 2**0.5, 5.0]), 3000, 7, 1e-7
     with jax.enable_x64(True):
-        regrets, norms = regret(lambda rate: optim.adagrad(rate, eps), rates, gradient, dimensions, rounds)
+        regrets, norms = regret(lambda rate: optim.adagrad(rate, eps=eps), rates, gradient, dimensions, rounds)
     assert (regrets <= (4 / (2 * rates) + rates) * norms + eps * dimensions / (2 * rates)).all()
 
 

@@ -75,7 +75,7 @@ def test_optax(optim, name):
         ('torch', 'linear_decay', lambda o: o.linear_decay(0.1, 0.001, 20), 1e-13),
         ('torch', 'step_decay', lambda o: o.step_decay(0.1, (5, 12, 20)), 1e-13),
         ('torch', 'cosine', lambda o: o.cosine(0.1, steps=29), 1e-11),
-        ('torch', 'exponential', lambda o: o.exponential(0.1, 0.94, 1), 1e-13),
+        ('torch', 'exponential', lambda o: o.exponential(0.1, decay=0.94, steps=1), 1e-13),
         ('optax', 'linear_decay', lambda o: o.linear_decay(0.1, 0.001, 20), 1e-6),  # float32 under x64 there
         ('optax', 'cosine', lambda o: o.cosine(0.1, steps=20), 1e-6),
         ('optax', 'warmup', lambda o: o.warmup(7, o.constant(0.1)), 1e-6),

@@ -146,7 +146,7 @@ def test_adam_fails_where_reddi_et_al_say_and_adagrad_does_not(optim):
 
 def test_schedules_end_exactly_and_are_exact_for_large_counts(optim):
     f32 = np.float32
-    linear, cosine = optim.linear_decay(0.3, 0.007, 1000), optim.cosine(0.3, 0.007, steps=1000)
+    linear, cosine = optim.linear_decay(0.3, 0.007, 1000), optim.cosine(0.3, final=0.007, steps=1000)
     for rate in (linear, cosine):
         assert rate(0) == f32(0.3)
         assert rate(1000) == rate(2**31 - 1) == f32(0.007)
@@ -172,7 +172,7 @@ def test_other_schedules(optim):
     rate = optim.warmup(400, optim.inverse_sqrt(400**-0.5, 400))
     for k in (0, 1, 399, 400, 401, 10_000, 2**30):
         np.testing.assert_allclose(rate(k), noam(k), rtol=1e-6)
-    slow, stairs = optim.exponential(0.5, 0.94, 7), optim.exponential(0.5, 0.94, 7, staircase=True)
+    slow, stairs = (optim.exponential(0.5, decay=0.94, steps=7, staircase=staircase) for staircase in (False, True))
     for k in (0, 1, 7, 20, 700):
         np.testing.assert_allclose(slow(k), 0.5 * 0.94 ** (k / 7), rtol=1e-6)
         np.testing.assert_allclose(stairs(k), 0.5 * 0.94 ** (k // 7), rtol=1e-6)

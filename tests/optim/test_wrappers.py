@@ -192,7 +192,7 @@ def test_non_finite_gradients_are_always_skipped(optim, bad):
 def test_schedule_free_evaluates_the_average(optim):
     """x is the weighted mean of the z, by hand in float64, the gradient at y."""
     rates = [0.0, 0.1, 0.2, 0.2, 0.2, 0.2]
-    tx = optim.schedule_free(optim.sgd(lambda k: jnp.asarray(rates, jnp.float32)[k]), 0.8)
+    tx = optim.schedule_free(optim.sgd(lambda k: jnp.asarray(rates, jnp.float32)[k]), interpolation=0.8)
     params = {'w': jnp.array([1.0, -2.0])}
     state = tx.init(params)
     z = x = y = np.array([1.0, -2.0])
@@ -225,7 +225,7 @@ def newton_schulz(g, steps=5):
 @pytest.mark.parametrize('scale', ['width', 'rms'])
 def test_muon_is_its_author_s(optim, shape, scale):
     rng = np.random.default_rng(0)
-    tx = optim.scale_by_muon(0.95, scale=scale)
+    tx = optim.scale_by_muon(momentum=0.95, scale=scale)
     with jax.enable_x64(True):
         params = jnp.asarray(rng.normal(size=shape))
         state, m = tx.init(params), 0.0
@@ -379,7 +379,7 @@ def test_vectors_are_not_scaled_by_default(optim, name):
         (lambda o: o.nesterov(0.1, stored='thta'), "did you mean 'theta'"),
         (lambda o: o.muon(0.1, scale='wdth'), "did you mean 'width'"),
         (lambda o: o.schedule_free(o.trace(0.9)).init(jnp.ones(2)), 'one learning rate'),
-        (lambda o: o.schedule_free(o.sgd(0.1), 0.0), 'interpolation=0'),
+        (lambda o: o.schedule_free(o.sgd(0.1), interpolation=0.0), 'interpolation=0'),
         (lambda o: o.cosine(0.1, steps=0), 'steps=0'),
         (lambda o: o.linear_decay(0.1, 0.0, 10.5), 'steps=10.5'),
         (lambda o: o.step_decay(0.1, (5, 3)), 'must increase'),

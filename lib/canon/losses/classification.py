@@ -2,13 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from canon.errors import UsageError
 
 
 def softmax_cross_entropy(
-    logits: jax.Array,
-    labels: jax.Array,
+    logits: ArrayLike,
+    labels: ArrayLike,
     label_smoothing: float = 0.0,
     soft_labels: bool = False,
     ignore_label: int | None = None,
@@ -33,8 +34,11 @@ def softmax_cross_entropy(
       [...], one loss per label.
 
     Raises:
-      UsageError: the labels have another shape or type.
+      UsageError: the labels have another shape or type, or label_smoothing is out of range.
     """
+    if isinstance(label_smoothing, int | float) and not 0 <= label_smoothing <= 1:
+        raise UsageError(f'label_smoothing={label_smoothing} must be at least 0 and at most 1')
+    logits, labels = jnp.asarray(logits), jnp.asarray(labels)
     check_labels(logits, labels, soft_labels)
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     ignored = None
@@ -55,7 +59,7 @@ def softmax_cross_entropy(
     return losses if ignored is None else jnp.where(ignored, 0, losses)
 
 
-def maximum_a_posteriori(logits: jax.Array, labels: jax.Array, j: float = 0.1) -> jax.Array:
+def maximum_a_posteriori(logits: ArrayLike, labels: ArrayLike, j: float = 0.1) -> jax.Array:
     """Computes y_D + log(e^-j + sum_i e^-y_i) of the penalties y = -logits: LeCun et al. 1998, eq. 9.
 
     It is the cross entropy over the C classes and a rubbish class of fixed penalty j: penalties of wrong classes that
@@ -73,6 +77,7 @@ def maximum_a_posteriori(logits: jax.Array, labels: jax.Array, j: float = 0.1) -
     Raises:
       UsageError: the labels have another shape or type.
     """
+    logits, labels = jnp.asarray(logits), jnp.asarray(labels)
     check_labels(logits, labels)
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     correct = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]

@@ -5,15 +5,16 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from canon.losses.classification import check_labels
 from canon.metrics.mean import Mean, broadcast_mask
 
 
 def accuracy(
-    logits: jax.Array,
-    labels: jax.Array,
-    mask: jax.Array | None = None,
+    logits: ArrayLike,
+    labels: ArrayLike,
+    mask: ArrayLike | None = None,
     soft_labels: bool = False,
     ignore_label: int | None = None,
 ) -> Mean:
@@ -39,6 +40,7 @@ def accuracy(
     Raises:
       UsageError: labels or mask have another shape or type.
     """
+    logits, labels = jnp.asarray(logits), jnp.asarray(labels)
     check_labels(logits, labels, soft_labels)
     valid = valid_labels(labels, mask, ignore_label, logits.shape[:-1])
     predictions = logits.argmax(-1)
@@ -49,10 +51,10 @@ def accuracy(
 
 
 def top_k(
-    logits: jax.Array,
-    labels: jax.Array,
+    logits: ArrayLike,
+    labels: ArrayLike,
     k: int,
-    mask: jax.Array | None = None,
+    mask: ArrayLike | None = None,
     soft_labels: bool = False,
     ignore_label: int | None = None,
 ) -> Mean:
@@ -70,6 +72,7 @@ def top_k(
     Raises:
       UsageError: labels or mask have another shape or type.
     """
+    logits, labels = jnp.asarray(logits), jnp.asarray(labels)
     check_labels(logits, labels, soft_labels)
     valid = valid_labels(labels, mask, ignore_label, logits.shape[:-1])
     if k < logits.shape[-1]:
@@ -85,9 +88,9 @@ def top_k(
 
 
 def confusion(
-    logits: jax.Array,
-    labels: jax.Array,
-    mask: jax.Array | None = None,
+    logits: ArrayLike,
+    labels: ArrayLike,
+    mask: ArrayLike | None = None,
     soft_labels: bool = False,
     ignore_label: int | None = None,
 ) -> jax.Array:
@@ -102,6 +105,7 @@ def confusion(
     Raises:
       UsageError: labels or mask have another shape or type.
     """
+    logits, labels = jnp.asarray(logits), jnp.asarray(labels)
     check_labels(logits, labels, soft_labels)
     valid = valid_labels(labels, mask, ignore_label, logits.shape[:-1])
     labels = labels.argmax(-1) if labels.shape == logits.shape else labels
@@ -112,7 +116,7 @@ def confusion(
 
 
 def valid_labels(
-    labels: jax.Array, mask: jax.Array | None, ignore_label: int | None, shape: tuple[int, ...] | None = None
+    labels: ArrayLike, mask: ArrayLike | None, ignore_label: int | None, shape: tuple[int, ...] | None = None
 ) -> jax.Array | None:
     """Combines a mask of the leading axes with an ignore label: the mask [...] of the labels that count, None for all.
 
@@ -125,6 +129,7 @@ def valid_labels(
       ignore_label: a label that does not count.
       shape: of the result; None takes that of the labels.
     """
+    labels = jnp.asarray(labels)
     shape = labels.shape if shape is None else tuple(shape)
     valid = None if mask is None else broadcast_mask(mask, shape)
     if ignore_label is None or labels.shape != shape:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from canon.errors import UsageError
 from canon.metrics.rows import Rows
@@ -31,12 +32,15 @@ class Mean(NamedTuple):
         return Mean(self.total + other.total, self.weight + other.weight)
 
     @property
-    def value(self) -> Any:
+    def value(self) -> jax.Array:
         """total / weight; NaN if the weight is zero."""
         return self.total / self.weight
 
+    def __float__(self) -> float:
+        return float(self.value)
+
     @classmethod
-    def of(cls, values: jax.Array, mask: jax.Array | None = None) -> Mean:
+    def of(cls, values: ArrayLike, mask: ArrayLike | None = None) -> Mean:
         """Averages `values` [...] where `mask` is true, over all of them if None.
 
         The mask has the leading axes of `values`: for values [B, H, W] a mask [B] selects rows, [B, H, W] elements. A
@@ -53,7 +57,7 @@ class Mean(NamedTuple):
         return cls(jnp.where(weights != 0, weights * values, 0).sum(), weights.sum())
 
 
-def broadcast_mask(mask: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def broadcast_mask(mask: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
     """Repeats `mask` [B] (or any leading axes of `shape`) along the trailing axes, to `shape` [B, ...].
 
     NumPy's own rule aligns trailing axes: a mask [B] of label maps [B, H, B] would silently mask columns.

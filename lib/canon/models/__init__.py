@@ -17,9 +17,6 @@ from canon.errors import UsageError
 from canon.lazy import load_on_use
 from canon.named import Catalogue, call, get_return_type, lookup, suggest
 
-if TYPE_CHECKING:  # choosing a model by its name needs no linen
-    from flax import linen as nn
-
 __all__ = ['NetworkRow', 'cite', 'list_citations', 'list_models', 'make_backbone', 'make_model', 'tabulate']
 
 _DTYPES = ('float32', 'bfloat16', 'float16', 'float64')
@@ -79,7 +76,8 @@ def cite(
     )
 
 
-def make_model(name: str, where: str = 'model', **arguments: Any) -> nn.Module:
+# Any: linen types `Module.apply` as a union with (outputs, variables), which every user would have to narrow.
+def make_model(name: str, where: str = 'model', **arguments: Any) -> Any:
     """Builds `canon.models.<name>(**arguments)`, a linen module.
 
     Args:

@@ -31,8 +31,10 @@ def call(function: Callable, arguments: Mapping[str, Any], where: str) -> Any:
         if not accepts(function, key):
             raise UsageError(f'{where}.{key}: {_title(function)} takes no such key{suggest(key, names)}')
     arguments, hints = to_plain(arguments), get_type_hints(function)
+    aliases = getattr(function, '__aliases__', {})  # other names of arguments (`canon.optim`)
+    given = {aliases.get(key, key) for key in arguments}
     for p in list_parameters(function):
-        if p.default is p.empty and p.name not in arguments:
+        if p.default is p.empty and p.name not in given:
             raise UsageError(f'{where}: {_title(function)} needs {p.name!r}')
         # A default is valid even if its hint disagrees: `size: int = None`.
         if p.name in hints and p.name in arguments and arguments[p.name] is not p.default:

@@ -13,6 +13,7 @@ from optax import GradientTransformation, chain
 from canon.optim.core import (
     Tree,
     cast,
+    explain_names,
     lerp,
     next_count,
     one_minus_power,
@@ -47,11 +48,13 @@ class AdamState(NamedTuple):
     nu: Tree  # second moment: the average of their squares, v of the paper
 
 
+@explain_names
 def adam(
     learning_rate: float | Schedule = 0.001,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
+    *,
     state_dtype=None,
     mu_dtype=None,
 ) -> GradientTransformation:
@@ -69,14 +72,18 @@ def adam(
       state_dtype: a narrower type for mu and nu, such as bfloat16; None is that of the parameters.
       mu_dtype: the type of mu alone, as in optax; `state_dtype` if None.
     """
-    return chain(scale_by_adam(b1, b2, eps, state_dtype, mu_dtype), scale_by_learning_rate(learning_rate))
+    return chain(
+        scale_by_adam(b1, b2, eps, state_dtype=state_dtype, mu_dtype=mu_dtype), scale_by_learning_rate(learning_rate)
+    )
 
 
+@explain_names
 def adamw(
     learning_rate: float | Schedule = 0.001,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
+    *,
     weight_decay: float = 0.01,
     where: str | None = None,
     base_learning_rate: float | None = None,
@@ -108,17 +115,19 @@ def adamw(
         weight_decay = to_number('weight_decay', weight_decay) / base_learning_rate
     # After Adam's division, which would rescale the decay (that would be the L2 term), and before the rate.
     return chain(
-        scale_by_adam(b1, b2, eps, state_dtype, mu_dtype),
-        add_decayed_weights(weight_decay, where, mask),
+        scale_by_adam(b1, b2, eps, state_dtype=state_dtype, mu_dtype=mu_dtype),
+        add_decayed_weights(weight_decay, where=where, mask=mask),
         scale_by_learning_rate(learning_rate),
     )
 
 
+@explain_names
 def nadam(
     learning_rate: float | Schedule = 0.002,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
+    *,
     momentum_decay: float | None = 4e-3,
 ) -> GradientTransformation:
     """mu_hat = beta_{k+1} mu / (1 - beta_1 .. beta_{k+1}) + (1 - beta_k) g / (1 - beta_1 .. beta_k) in Adam's step.
@@ -135,11 +144,11 @@ def nadam(
       eps: keeps the divisor above 0.
       momentum_decay: how fast beta_k rises to b1; None keeps it there.
     """
-    return chain(scale_by_nadam(b1, b2, eps, momentum_decay), scale_by_learning_rate(learning_rate))
+    return chain(scale_by_nadam(b1, b2, eps, momentum_decay=momentum_decay), scale_by_learning_rate(learning_rate))
 
 
 def scale_by_adam(
-    b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, state_dtype=None, mu_dtype=None
+    b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, *, state_dtype=None, mu_dtype=None
 ) -> GradientTransformation:
     """u <- mu_hat / (eps + sqrt nu_hat). See `adam`.
 
@@ -177,7 +186,7 @@ def scale_by_adam(
 
 
 def scale_by_nadam(
-    b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, momentum_decay: float | None = 4e-3
+    b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, *, momentum_decay: float | None = 4e-3
 ) -> GradientTransformation:
     """u <- the direction of `nadam`, in which mu decays by beta_k too."""
     b1, b2 = to_number('b1', b1, below=1.0), to_number('b2', b2, below=1.0)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from optax import GradientTransformation, chain
 
-from canon.optim.core import Tree, accept_names, cast, lerp, per_leaf, ratio, to_number, wide, zeros
+from canon.optim.core import Tree, accept_names, cast, explain_names, lerp, per_leaf, ratio, to_number, wide, zeros
 from canon.optim.learning_rate import scale_by_learning_rate
 from canon.optim.schedules import Schedule
 
@@ -33,7 +33,7 @@ class AdadeltaState(NamedTuple):
 
 @accept_names(initial_accumulator_value='initial_accumulator')
 def adagrad(
-    learning_rate: float | Schedule = 0.01, eps: float = 1e-7, initial_accumulator: float = 0.0
+    learning_rate: float | Schedule = 0.01, *, eps: float = 1e-7, initial_accumulator: float = 0.0
 ) -> GradientTransformation:
     """r <- r + g^2; theta <- theta - epsilon_k g / (eps + sqrt r).
 
@@ -46,11 +46,12 @@ def adagrad(
       eps: keeps the divisor above 0.
       initial_accumulator: the value that r starts from.
     """
-    return chain(scale_by_rss(eps, initial_accumulator), scale_by_learning_rate(learning_rate))
+    return chain(scale_by_rss(eps=eps, initial_accumulator=initial_accumulator), scale_by_learning_rate(learning_rate))
 
 
+@explain_names
 def rmsprop(
-    learning_rate: float | Schedule = 0.001, decay: float = 0.9, eps: float = 1e-6, eps_in_sqrt: bool = False
+    learning_rate: float | Schedule = 0.001, decay: float = 0.9, eps: float = 1e-6, *, eps_in_sqrt: bool = False
 ) -> GradientTransformation:
     """r <- decay r + (1 - decay) g^2; theta <- theta - epsilon_k g / (eps + sqrt r).
 
@@ -64,12 +65,12 @@ def rmsprop(
       eps: keeps the divisor above 0.
       eps_in_sqrt: adds eps inside of the root.
     """
-    return chain(scale_by_rms(decay, eps, eps_in_sqrt), scale_by_learning_rate(learning_rate))
+    return chain(scale_by_rms(decay, eps, eps_in_sqrt=eps_in_sqrt), scale_by_learning_rate(learning_rate))
 
 
 @accept_names(rho='decay')
 def adadelta(
-    learning_rate: float | Schedule = 1.0, decay: float = 0.9, eps: float = 1e-6, eps_in_sqrt: bool = False
+    learning_rate: float | Schedule = 1.0, decay: float = 0.9, eps: float = 1e-6, *, eps_in_sqrt: bool = False
 ) -> GradientTransformation:
     """r <- decay r + (1 - decay) g^2; u = g (eps + sqrt t) / (eps + sqrt r); t <- decay t + (1 - decay) u^2;
     theta <- theta - epsilon_k u.
@@ -86,11 +87,11 @@ def adadelta(
       eps: keeps the roots above 0.
       eps_in_sqrt: adds eps inside of the roots, as Zeiler's paper, torch and optax do.
     """
-    return chain(scale_by_adadelta(decay, eps, eps_in_sqrt), scale_by_learning_rate(learning_rate))
+    return chain(scale_by_adadelta(decay, eps, eps_in_sqrt=eps_in_sqrt), scale_by_learning_rate(learning_rate))
 
 
 @accept_names(initial_accumulator_value='initial_accumulator')
-def scale_by_rss(eps: float = 1e-7, initial_accumulator: float = 0.0) -> GradientTransformation:
+def scale_by_rss(*, eps: float = 1e-7, initial_accumulator: float = 0.0) -> GradientTransformation:
     """r <- r + u^2; u <- u / (eps + sqrt r). See `adagrad`."""
     eps, start = to_number('eps', eps), to_number('initial_accumulator', initial_accumulator)
 
@@ -110,7 +111,7 @@ def scale_by_rss(eps: float = 1e-7, initial_accumulator: float = 0.0) -> Gradien
 
 
 def scale_by_rms(
-    decay: float = 0.9, eps: float = 1e-6, eps_in_sqrt: bool = False, state_dtype=None
+    decay: float = 0.9, eps: float = 1e-6, *, eps_in_sqrt: bool = False, state_dtype=None
 ) -> GradientTransformation:
     """r <- decay r + (1 - decay) u^2; u <- u / (eps + sqrt r), or u / sqrt(r + eps). See `rmsprop`.
 
@@ -135,7 +136,7 @@ def scale_by_rms(
 
 
 @accept_names(rho='decay')
-def scale_by_adadelta(decay: float = 0.9, eps: float = 1e-6, eps_in_sqrt: bool = False) -> GradientTransformation:
+def scale_by_adadelta(decay: float = 0.9, eps: float = 1e-6, *, eps_in_sqrt: bool = False) -> GradientTransformation:
     """u <- u (eps + sqrt t) / (eps + sqrt r), with r updated before the step and t after it. See `adadelta`.
 
     In Zeiler's form the step is computed from the new t: by t' = decay t + (1 - decay) u^2 and the equation of the

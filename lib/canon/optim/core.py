@@ -11,8 +11,8 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,10 @@ from jax.core import Tracer
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from canon.errors import UsageError
+from canon.named import suggest
 
+F = TypeVar('F', bound=Callable)
+R = TypeVar('R')
 Tree = Any
 BUCKETS = 'buckets of small leaves'  # the key of the joined leaves in the trees of `bucket_leaves`
 
@@ -173,15 +176,44 @@ def cast(value: float | jax.Array, x: jax.Array) -> float | jax.Array:
     return value.astype(x.dtype) if isinstance(value, Tracer) else value
 
 
-def accept_names(**names: str) -> Callable:
-    """Returns a decorator that accepts optax's names: `accept_names(rho='decay')` takes `rho` for `decay`."""
+_OF_TORCH = {'lr': 'learning_rate', 'betas': 'b1 and b2'}
 
-    def decorate(function: Callable) -> Callable:
+
+def explain_names(function: F) -> F:
+    """Decorates a function that raises UsageError, with the near names, for an argument that it does not have."""
+    known, title = inspect.signature(function).parameters, getattr(function, '__name__', '')
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        _check_names(title, kwargs, known)
+        return function(*args, **kwargs)
+
+    return call  # ty: ignore[invalid-explicit-return]
+
+
+def _check_names(title: str, arguments: Iterable[str], known: Iterable[str]) -> None:
+    for name in arguments:
+        if name not in known:
+            meant = _OF_TORCH.get(name)
+            suggestion = f'; it is called {meant} here' if meant else suggest(name, known)
+            raise UsageError(f'{title} takes no argument {name!r}{suggestion}')
+
+
+def accept_names(**names: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Returns a decorator that accepts optax's names: `accept_names(rho='decay')` takes `rho` for `decay`.
+
+    The function then raises UsageError for an argument that it does not have, with the near names, and for one that is
+    given by both names.
+    """
+
+    def decorate(function: Callable[..., R]) -> Callable[..., R]:
         signature, title = inspect.signature(function), getattr(function, '__name__', '')
+        known = {*signature.parameters, *names}
         aliases = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in names]
 
         @functools.wraps(function)
         def call(*args, **kwargs):
+            _check_names(title, kwargs, known)
             values = {names[alias]: (alias, kwargs.pop(alias)) for alias in names if alias in kwargs}
             bound = signature.bind_partial(*args, **kwargs)
             for name, (alias, value) in values.items():
@@ -196,7 +228,7 @@ def accept_names(**names: str) -> Callable:
 
         # Read by canon.named and by optax.inject_hyperparams.
         call.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *aliases])  # ty: ignore
-        call.__aliases__ = tuple(names)  # ty: ignore[missing-attribute]  which --help leaves out
+        call.__aliases__ = names  # ty: ignore[missing-attribute]  which --help leaves out
         return call
 
     return decorate

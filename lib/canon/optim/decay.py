@@ -36,7 +36,7 @@ class DecayState(NamedTuple):
 
 
 def add_decayed_weights(
-    weight_decay: float, where: str | None = None, mask: Tree | Callable[[Tree], Tree] | None = None
+    weight_decay: float, *, where: str | None = None, mask: Tree | Callable[[Tree], Tree] | None = None
 ) -> GradientTransformation:
     """u <- u + weight_decay theta for the selected parameters.
 

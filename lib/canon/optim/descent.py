@@ -74,7 +74,7 @@ def sgd(
 
 @accept_names(accumulator_dtype='state_dtype')
 def momentum(
-    learning_rate: float | Schedule, momentum: float = 0.9, rate_inside: bool = True, state_dtype=None
+    learning_rate: float | Schedule, momentum: float = 0.9, *, rate_inside: bool = True, state_dtype=None
 ) -> GradientTransformation:
     """v <- momentum v - epsilon_k g; theta <- theta + v.
 
@@ -97,6 +97,7 @@ def momentum(
 def nesterov(
     learning_rate: float | Schedule,
     momentum: float = 0.9,
+    *,
     rate_inside: bool = True,
     stored: str = 'lookahead',
     state_dtype=None,

@@ -6,14 +6,25 @@ import jax.numpy as jnp
 from optax import EmptyState, GradientTransformation, chain
 
 from canon.optim.adam import scale_by_adam
-from canon.optim.core import cast, check_params, per_leaf, refuse_buckets, require_params, to_number, wide
+from canon.optim.core import (
+    cast,
+    check_params,
+    explain_names,
+    per_leaf,
+    refuse_buckets,
+    require_params,
+    to_number,
+    wide,
+)
 from canon.optim.descent import trace
 from canon.optim.learning_rate import scale_by_learning_rate
 from canon.optim.schedules import Schedule
 
 
+@explain_names
 def lars(
     learning_rate: float | Schedule,
+    *,
     momentum: float = 0.9,
     weight_decay: float = 0.0,
     trust_coefficient: float = 0.001,
@@ -27,16 +38,24 @@ def lars(
     momentum without decay, as in every later recipe; `vectors=True` treats them as layers, as the paper and optax do.
     optax divides by the norm of the sum, ||g + weight_decay theta||.
     """
-    ratio = scale_by_trust_ratio(weight_decay, trust_coefficient, eps, vectors, separate_norms=True)
+    ratio = scale_by_trust_ratio(
+        weight_decay=weight_decay,
+        trust_coefficient=trust_coefficient,
+        eps=eps,
+        vectors=vectors,
+        separate_norms=True,
+    )
     # The rate comes before the velocity, as in algorithm 1: v accumulates steps.
     return chain(ratio, scale_by_learning_rate(learning_rate), trace(momentum))
 
 
+@explain_names
 def lamb(
     learning_rate: float | Schedule = 0.001,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-6,
+    *,
     weight_decay: float = 0.01,
     vectors: bool = False,
 ) -> GradientTransformation:
@@ -45,12 +64,13 @@ def lamb(
     You et al. 2020, algorithm 2, with the identity for phi. Vectors get Adam's step without ratio and decay, as in
     BERT's recipe; `vectors=True` includes them, as `optax.lamb` does. A ratio with a norm of zero is 1.
     """
-    ratio = scale_by_trust_ratio(weight_decay, vectors=vectors)
+    ratio = scale_by_trust_ratio(weight_decay=weight_decay, vectors=vectors)
     # The ratio comes after Adam's division: it compares the norm of the step, decay included, with the weights'.
     return chain(scale_by_adam(b1, b2, eps), ratio, scale_by_learning_rate(learning_rate))
 
 
 def scale_by_trust_ratio(
+    *,
     weight_decay: float = 0.0,
     trust_coefficient: float = 1.0,
     eps: float = 0.0,

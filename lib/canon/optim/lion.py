@@ -25,6 +25,7 @@ def lion(
     learning_rate: float | Schedule = 1e-4,
     b1: float = 0.9,
     b2: float = 0.99,
+    *,
     weight_decay: float = 0.0,
     where: str | None = None,
     state_dtype=None,
@@ -45,7 +46,7 @@ def lion(
     """
     return chain(
         scale_by_lion(b1, b2, state_dtype),
-        add_decayed_weights(weight_decay, where, mask),
+        add_decayed_weights(weight_decay, where=where, mask=mask),
         scale_by_learning_rate(learning_rate),
     )
 

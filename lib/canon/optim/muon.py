@@ -44,6 +44,7 @@ class MuonState(NamedTuple):
 @accept_names(beta='momentum', ns_steps='steps')
 def muon(
     learning_rate: float | Schedule = 0.02,
+    *,
     momentum: float = 0.95,
     nesterov: bool = True,
     steps: int = 5,
@@ -87,7 +88,7 @@ def muon(
         return [int(yes or jnp.ndim(p) < 2) for yes, (_, p) in zip(by_adam, leaves, strict=True)]
 
     matrices = chain(
-        scale_by_muon(momentum, nesterov, steps, scale),
+        scale_by_muon(momentum=momentum, nesterov=nesterov, steps=steps, scale=scale),
         add_decayed_weights(weight_decay),
         scale_by_learning_rate(learning_rate),
     )
@@ -97,7 +98,7 @@ def muon(
 
 @accept_names(beta='momentum', ns_steps='steps')
 def scale_by_muon(
-    momentum: float = 0.95, nesterov: bool = True, steps: int = 5, scale: str = 'width'
+    *, momentum: float = 0.95, nesterov: bool = True, steps: int = 5, scale: str = 'width'
 ) -> GradientTransformation:
     """u <- scale NS(m), for leaves of at least two dimensions. See `muon`."""
     momentum = to_number('momentum', momentum, below=1.0)

@@ -37,7 +37,7 @@ class ScheduleFreeState(NamedTuple):
 
 @accept_names(b1='interpolation', weight_lr_power='weight_power')
 def schedule_free(
-    tx: GradientTransformation, interpolation: float = 0.9, weight_power: float = 2.0
+    tx: GradientTransformation, *, interpolation: float = 0.9, weight_power: float = 2.0
 ) -> GradientTransformationExtraArgs:
     """z <- z + tx(grad f(y)); x <- (1 - c) x + c z; y <- (1 - interpolation) z + interpolation x.
 

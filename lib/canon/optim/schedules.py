@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from canon.errors import UsageError
-from canon.optim.core import log, scalar, to_integer, to_number
+from canon.optim.core import accept_names, log, scalar, to_integer, to_number
 
 Schedule = Callable[[jax.Array], jax.Array]
 
@@ -32,6 +32,7 @@ def constant(value: float) -> Schedule:
     return lambda count: scalar(value)
 
 
+@accept_names(init_value='init', end_value='final', transition_steps='steps')
 def linear_decay(init: float, final: float, steps: int) -> Schedule:
     """epsilon_k = (1 - a) init + a final with a = min(k, steps) / steps: linear, then constant.
 
@@ -74,7 +75,8 @@ def step_decay(init: float, steps: Sequence[int], by: float = 10.0) -> Schedule:
     return rate
 
 
-def cosine(init: float, final: float = 0.0, *, steps: int) -> Schedule:
+@accept_names(init_value='init', decay_steps='steps')
+def cosine(init: float, *, final: float = 0.0, steps: int) -> Schedule:
     """epsilon_k = final + (init - final) (1 + cos(pi k / steps)) / 2, then final.
 
     Loshchilov & Hutter 2017 (SGDR), eq. 5 without restarts. Computed as sin^2 of the remaining fraction, which is exact
@@ -97,6 +99,7 @@ def cosine(init: float, final: float = 0.0, *, steps: int) -> Schedule:
     return rate
 
 
+@accept_names(init_value='init', warmup_steps='steps')
 def warmup(steps: int, then: Schedule, init: float = 0.0) -> Schedule:
     """Rises linearly from init to `then(0)` over `steps` updates, then follows `then`, which counts from there.
 
@@ -142,7 +145,8 @@ def inverse_sqrt(init: float, steps: int) -> Schedule:
     return rate
 
 
-def exponential(init: float, decay: float, steps: int, staircase: bool = False) -> Schedule:
+@accept_names(init_value='init', decay_rate='decay', transition_steps='steps')
+def exponential(init: float, *, decay: float, steps: int, staircase: bool = False) -> Schedule:
     """epsilon_k = init decay^(k / steps); with `staircase` the exponent is rounded down.
 
     Recipes of Inception multiply by 0.94 every two epochs. torch: `ExponentialLR(gamma=decay)` for steps=1.

@@ -11,6 +11,7 @@ from optax import GradientTransformation, chain
 from canon.optim.core import (
     Tree,
     cast,
+    explain_names,
     lerp,
     next_count,
     one_minus_power,
@@ -46,11 +47,13 @@ class SoapState(NamedTuple):
     sides: tuple  # for each leaf (left, right), each a Side or None
 
 
+@explain_names
 def soap(
     learning_rate: float | Schedule = 0.003,
     b1: float = 0.95,
     b2: float = 0.95,
     eps: float = 1e-8,
+    *,
     weight_decay: float = 0.01,
     where: str | None = None,
     every: int = 10,
@@ -75,14 +78,14 @@ def soap(
       max_size: of a side that is rotated.
     """
     return chain(
-        scale_by_soap(b1, b2, eps, every, max_size),
-        add_decayed_weights(weight_decay, where),
+        scale_by_soap(b1, b2, eps, every=every, max_size=max_size),
+        add_decayed_weights(weight_decay, where=where),
         scale_by_learning_rate(learning_rate),
     )
 
 
 def scale_by_soap(
-    b1: float = 0.95, b2: float = 0.95, eps: float = 1e-8, every: int = 10, max_size: int = 4096
+    b1: float = 0.95, b2: float = 0.95, eps: float = 1e-8, *, every: int = 10, max_size: int = 4096
 ) -> GradientTransformation:
     """u <- the direction of `soap`."""
     b1, b2 = to_number('b1', b1, below=1.0), to_number('b2', b2, below=1.0)

@@ -66,7 +66,8 @@ class Batches:
           memory_limit: in bytes; a source that fits is decoded once and kept (by `canon.data.Cached`).
 
         Raises:
-          UsageError: the source is empty, the batch size or the seed is not valid, or the sampler does not exist.
+          UsageError: the source is empty or a mapping, the batch size or the seed is not valid, or the sampler does not
+            exist.
         """
         # Processes would each fill a cache of their own, with examples that another one reads next time.
         self._rows = _Rows(source, batch_size, seed, transforms, 0 if workers else memory_limit)
@@ -173,6 +174,8 @@ class _Rows:
 
     def __init__(self, source, batch_size, seed, transforms, memory_limit):
         self.local = process_rows(batch_size, 0, 1)
+        if isinstance(source, Mapping):
+            raise UsageError(f'a source has examples by number; wrap the arrays {sorted(source)} in canon.data.Arrays')
         if not len(source):
             raise UsageError(f'{source!r} has no examples')
         if seed < 0:

@@ -53,9 +53,10 @@ def find_folder(name: str, data_dir: Path) -> Path:
     configs = sorted({p.parent.parent.name for p in (data_dir / path).glob('*/*/dataset_info.json')})
     if configs:
         raise UsageError(f'{name} has several forms; say {" or ".join(f"{path}/{c}" for c in configs)}')
+    close = _suggest(path, data_dir)
+    otherwise = f'{close} If not, ' if close else '; '
     raise UsageError(
-        f'data set {name!r} is not in {data_dir}; {prepare_command(name, data_dir)} puts it there'
-        f'{_suggest(path, data_dir)}'
+        f'data set {name!r} is not in {data_dir}{otherwise}{prepare_command(name, data_dir)} puts it there'
     )
 
 
