@@ -3,7 +3,8 @@
     ./launch.sh table runs/classification/lenet_digits --metric=test/accuracy --sort=tx.learning_rate
     ./launch.sh table runs/claims/label_shift --mean     # seeds as one row, with standard errors
 
-Rows are sorted by the metric, best first, unless --sort names a column. If all runs are of one config file that defines
+Rows are sorted by the metric, best first, unless --sort names a column. Keys whose value is the same in all runs, and
+metrics after the first six, are columns with --all. If all runs are of one config file that defines
 `pictures(runs) -> {name: matplotlib Figure}`, these figures are saved too, as NAME.png next to the table. The function
 receives a list of `canon.train.runs.Run`; it draws what the `sweep()` of the same file is meant to show.
 """
@@ -11,6 +12,7 @@ receives a list of `canon.train.runs.Run`; it draws what the `sweep()` of the sa
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ from experiments import configs
 from launch import tools
 from launch.flags import label
 
+_METRICS = 6  # columns of metrics; detection alone has twenty
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = tools.make_parser('table', __doc__)
@@ -36,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--mean', action='store_true', help='one row for all seeds of a setting: the mean and its standard error, +-'
     )
+    parser.add_argument('--all', action='store_true', help='all keys and metrics as columns')
     options = parser.parse_args(argv)
     if not options.folder.is_dir():
         raise UsageError(f'no folder {options.folder}; runs are in runs/TASK/NAME')
@@ -45,13 +50,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise CanonError(f'no runs below {options.folder}')
     metric = choose_metric(runs, options.metric)
     names, rows = average_seeds(runs, metric) if options.mean else tabulate(runs, metric, options.folder)
+    hidden = set() if options.mean or options.all else list_hidden(runs, metric) - {options.sort}
     # A column that the user chose is sorted upwards, the metric with its best value first.
     column, descending = (options.sort, False) if options.sort else (metric, not is_minimised(runs, metric))
     if column and column not in names:
         raise UsageError(f'--sort={column}: no such column{suggest(column, names)}')
     if column:
         rows.sort(key=lambda row: _sort_key(row[names.index(column)], descending))
-    print(layout(names, rows))
+    shown = [i for i, name in enumerate(names) if name not in hidden]
+    print(layout([names[i] for i in shown], [[row[i] for i in shown] for row in rows]))
+    if hidden:
+        print('\n' + textwrap.fill(f'--all adds {", ".join(sorted(hidden))}', 120, break_long_words=False))
     if metric:
         path = draw(runs, metric, options.folder / 'table.png')
         print(f'\n{path}' if path else '\nno picture: no value was swept, or no run has been evaluated yet')
@@ -94,6 +103,15 @@ def tabulate(runs: Sequence[Run], metric: str | None, folder: Path) -> tuple[lis
         path = str(run.folder.relative_to(folder))
         rows.append([*config, *overrides, *measured, run.step, run.seconds, _describe_state(run), path])
     return names, rows
+
+
+def list_hidden(runs: Sequence[Run], metric: str | None) -> set[str]:
+    """Returns the columns that are left out by default: keys that all runs share, and metrics after the first ones."""
+    # A single run is described by its keys.
+    keys = _union_of_keys(run.overrides for run in runs) if len(runs) > 1 else []
+    shared = [key for key in keys if len({format_cell(run.overrides.get(key)) for run in runs}) == 1]
+    metrics = sorted(_union_of_keys(run.metrics for run in runs), key=lambda name: name != metric)
+    return {*shared, *metrics[_METRICS:]}
 
 
 def average_seeds(runs: Sequence[Run], metric: str | None) -> tuple[list[str], list[list[Any]]]:

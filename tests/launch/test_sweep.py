@@ -1,11 +1,14 @@
 """Lists of values on the command line of `sweep`, around a stand-in main."""
 
+from pathlib import Path
+
 import pytest
 
 from canon.errors import UsageError
-from canon.train.runs import find_runs
+from canon.train.runs import Run, find_runs
 from launch.grid import split_values
 from launch.sweep import plan
+from launch.table import list_hidden
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -108,11 +111,21 @@ def test_lists_run_resume_and_are_tabled(house):
     assert 'test/accuracy 0.9  rate=0.001' in done.stdout
     house.run(config, '--config.wide=true', '--config.rate=0.001')  # by hand: the same run
     assert len(find_runs(house.root / 'runs')) == 2
-    head, *rows = house.call('table', 'runs/toy/a').stdout.split('\n\n')[0].splitlines()
+    table = house.call('table', 'runs/toy/a').stdout
+    assert table.split()[0] == 'rate', 'both are wide'
+    assert '--all adds wide\n' in table
+    head, *rows = house.call('table', 'runs/toy/a', '--all').stdout.split('\n\n')[0].splitlines()
     assert head.split()[:2] == ['wide', 'rate']
     assert sorted(row.split()[:2] for row in rows) == [['true', '0.001'], ['true', '0.1']]
     printed = house.call(*words, '--engine=print').stdout.splitlines()
     assert printed[0].endswith('--config=configs/toy/a.py --config.wide=true --config.rate=0.001')
+
+
+def test_a_table_hides_metrics_after_the_sixth_and_keys_that_all_share():
+    metrics = {f'test/m{i}': float(i) for i in range(9)}
+    runs = [Run(Path(str(i)), 'c.py', {'wide': True, 'rate': i}, {}, 'done', metrics=metrics) for i in range(2)]
+    assert list_hidden(runs, 'test/m8') == {'wide', 'test/m5', 'test/m6', 'test/m7'}, 'the chosen metric comes first'
+    assert list_hidden(runs[:1], 'test/m0') == {'test/m6', 'test/m7', 'test/m8'}, 'one run is described by its keys'
 
 
 @pytest.mark.parametrize(
