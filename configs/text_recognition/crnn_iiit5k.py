@@ -10,8 +10,8 @@ images in IMG/ with their texts in label/; for IIIT5K as distributed, --config.d
 --config.data.benchmarks.sets.iiit5k.data=iiit5k. `:scratch` starts from no run, as the authors' table does: there CRNN
 trained on these 2,000 words reads 40.8 % of the test words, and 53.4 % with augmentation.
 
-Measured on 2 CPU cores, two runs at a time next to other jobs, words of `test`, seeds 0 and 1: without augmentation
-72.5 and 72.5 % (9 and 15 minutes), at random 73.2 and 72.8 % (15 minutes), learnt 72.8 % (seed 0, 33 minutes). Before
+Measured on 2 CPU cores next to other jobs, words of `test`, three seeds: without augmentation 72.1 % (standard error
+0.4, 9 to 15 minutes), at random 72.8 ± 0.2 % (10 to 15 minutes), learnt 72.7 ± 0.1 % (20 to 33 minutes). Before
 fine-tuning it is 66.2 %.
 
 `:smoke` has no photographs and no run: a first stage learns rendered words, and the second one other words in other
