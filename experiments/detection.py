@@ -83,7 +83,8 @@ def offline(config: ConfigDict) -> ConfigDict:
 
 def draw_batch(config: ConfigDict, experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Figure]:
     """Draws the images of a batch with their boxes, and with their proposals if there are any."""
-    return {'images': plots.draw_object_batch(batch, experiment.about['class_names'])}
+    names = tasks.name_images(experiment.train)
+    return {'images': plots.draw_object_batch(batch, experiment.about['class_names'], names=names)}
 
 
 def predict(config: ConfigDict, experiment: Experiment, params, mutable, source: str) -> Iterator[Prediction]:

@@ -76,6 +76,9 @@ def test_boxes_and_padding(tmp_path):
         'labels': np.zeros((1, 2), np.int32), 'valid': np.array([[True, False]]),
     }  # fmt: skip
     axes = plots.draw_object_batch(batch, ('cat',)).axes[0]
+    assert axes.get_title() == '1 objects'
+    named = plots.draw_object_batch({**batch, 'image_id': np.array([4])}, ('cat',), names={4: 'a.jpg'})
+    assert named.axes[0].get_title() == 'a.jpg: 1 objects'
     (frame,) = axes.patches
     assert frame.get_path().transformed(frame.get_patch_transform()).get_extents().bounds == (2, 3, 8, 12)
     assert [t.get_text() for t in axes.texts] == ['cat']

@@ -298,8 +298,8 @@ def test_images_have_the_names_of_their_files():
     class Cache:
         source = Files()
 
-    assert drawing._name_images(Cache()) == {3: 'a.jpg', 5: 'b.jpg'}
-    assert drawing._name_images(Batches(make_batch())) == {}
+    assert tasks.name_images(Cache()) == {3: 'a.jpg', 5: 'b.jpg'}
+    assert tasks.name_images(Batches(make_batch())) == {}
 
 
 def test_objects_found_by_size():

@@ -39,7 +39,12 @@ def count_classes(labels: Any, class_names: Sequence[str] = (), most: int = 12) 
 
 
 def draw_object_batch(
-    batch: Mapping[str, Any], class_names: Sequence[str], most: int = 12, columns: int = 4, width: float = 2.8
+    batch: Mapping[str, Any],
+    class_names: Sequence[str],
+    most: int = 12,
+    columns: int = 4,
+    width: float = 2.8,
+    names: Mapping[int, str] = {},
 ) -> Figure:
     """Draws the images of a batch with the boxes of their objects, and faintly those of their proposals.
 
@@ -50,6 +55,7 @@ def draw_object_batch(
       most: images that are drawn, the first ones.
       columns: of the grid.
       width: inches per image.
+      names: of the files by `image_id`, for the titles.
     """
     images = np.asarray(batch['image'])[:most]
     columns = max(min(columns, len(images)), 1)
@@ -59,7 +65,8 @@ def draw_object_batch(
     for i, image in enumerate(images):
         axes = figure.add_subplot(rows, columns, i + 1)
         valid = np.asarray(batch['valid'][i], bool)
-        hide_frame(axes, f'{valid.sum()} objects', fontsize=8)
+        name = names.get(int(batch['image_id'][i]), '') if 'image_id' in batch else ''
+        hide_frame(axes, ': '.join(filter(None, (name, f'{valid.sum()} objects'))), fontsize=8)
         fields = {k: batch[k][i] for k in ('boxes', 'labels', 'valid', 'difficult', 'crowd') if k in batch}
         if 'proposals' in batch:
             for x0, y0, x1, y1 in np.asarray(batch['proposals'][i])[np.asarray(batch['proposals_valid'][i], bool)]:

@@ -9,7 +9,7 @@ detections: 'boxes' [B, D, 4], 'scores' [B, D], 'labels' [B, D] and 'valid' [B, 
 """
 
 from canon.tasks.detection.evaluation import DetectionEvaluation, detection_evaluator
-from canon.tasks.detection.figures import make_draw, recall_by_size
+from canon.tasks.detection.figures import make_draw, name_images, recall_by_size
 from canon.tasks.detection.network_proposals import compute_network_proposals, record_image, time_prediction
 from canon.tasks.detection.prediction import (
     ImageDetections,
@@ -37,6 +37,7 @@ __all__ = [
     'SYSTEMS', 'DetectionEvaluation', 'DetectionSettings', 'ImageDetections', 'PictureSettings', 'RPNSettings',
     'RegionSettings', 'check_num_classes', 'collect_rows', 'compare_packed', 'compute_network_proposals',
     'count_classes', 'detect_images', 'detection_evaluator', 'fast_rcnn_task', 'faster_rcnn_task', 'find_priors',
-    'make_draw', 'make_evaluator', 'make_system', 'measure_prior_coverage', 'pack_detections', 'predict_files',
-    'proposal_evaluator', 'recall_by_size', 'record_image', 'rpn_task', 'ssd_task', 'time_prediction', 'yolo_task',
+    'make_draw', 'make_evaluator', 'make_system', 'measure_prior_coverage', 'name_images', 'pack_detections',
+    'predict_files', 'proposal_evaluator', 'recall_by_size', 'record_image', 'rpn_task', 'ssd_task', 'time_prediction',
+    'yolo_task',
 ]  # fmt: skip

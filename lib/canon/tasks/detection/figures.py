@@ -109,7 +109,7 @@ def mark_errors(
     return wrong & (scores >= score_threshold), missed
 
 
-def _name_images(batches: Any) -> dict[int, str]:
+def name_images(batches: Any) -> dict[int, str]:
     """Returns the names of the files by the ids of their images, for a source of files; others have no names."""
     source = batches
     while not hasattr(source, 'names') and hasattr(source, 'source'):
@@ -123,7 +123,7 @@ def _draw_images(
     batches: Any, rows: Rows, matches: detection.Matches, image_ids: np.ndarray, names: Sequence[str]
 ) -> Figure:
     """Draws the images of the given ids next to their objects, in this order, with marks at what is wrong."""
-    files = _name_images(batches)
+    files = name_images(batches)
     wanted = {int(image_id): place for place, image_id in enumerate(image_ids)}
     chosen: dict[int, tuple] = {}
     values = {int(row['image_id']): row for row in rows.each() if int(row['image_id']) in wanted}
