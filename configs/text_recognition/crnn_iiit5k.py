@@ -21,8 +21,8 @@ fonts, of which there are 256.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from canon.named import to_plain
 from configs.text_recognition import crnn_rendered
+from configs.text_recognition._lines import muon
 from configs.text_recognition._words import FONTS, OTHER_FONTS, STREET_WORDS
 
 ARGUMENTS = ('smoke', 'scratch')
@@ -70,7 +70,6 @@ def get_config(arg: str = '') -> ConfigDict:
 
 def _without_photographs(config: ConfigDict) -> ConfigDict:
     """Returns the recipe in two stages, on words that the engine draws."""
-    listed = crnn_rendered.get_config('smoke').data.source
     shared = dict(width=100, grey=True)
     with config.unlocked(), config.ignore_type():
         config.experiment = 'staged'
@@ -78,22 +77,27 @@ def _without_photographs(config: ConfigDict) -> ConfigDict:
         config.data.source = dict(words=STREET_WORDS, fonts=OTHER_FONTS, **shared)
         config.data.train.split, config.data.evals.test.split = 'train[:256]', 'test[:500]'
         config.augment.mode = 'learnt'
+        # As in crnn_rendered.py:smoke, without the clip.
+        config.tx = dict(name='muon', **muon()['muon'])
         config.run.update(steps='150 steps', log_every='25 steps')
         config.run.evals.test.every = '75 steps'
         config.run.checkpoint.every = '50 steps'
         del config.run.init_from  # of the second stage only, which names the first by itself
         config.target.at_least = 0.05
         first = dict(
-            data=dict(source=dict(to_plain(listed), fonts=FONTS), train=dict(split='train')),
+            # Words of all kinds: of a few that recur a network learns the words and not their letters.
+            data=dict(source=dict(words=None, fonts=FONTS, invented=0.35, **shared), train=dict(split='train')),
             augment=dict(mode='none'),
-            tx=dict(learning_rate=dict(then=dict(init=2e-3))),
             run=dict(steps='700 steps'),
         )
         config.stages = dict(
             experiment='text_recognition',
             chain=('rendered', 'tuned'),
             rendered=first,
-            tuned=dict(run=dict(init_from=dict(new='(^|/)agent/'))),
+            tuned=dict(
+                run=dict(init_from=dict(new='(^|/)agent/')),
+                tx=dict(learning_rate=dict(then=dict(init=5e-3)), adam_learning_rate=dict(then=dict(init=5e-4))),
+            ),
         )
     return config
 

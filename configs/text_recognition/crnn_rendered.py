@@ -19,6 +19,7 @@ cores; with the machine to itself it takes 2.2 steps per second, 45 minutes. `:s
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from configs.text_recognition._lines import muon
 from configs.text_recognition._words import FEW_WORDS
 
 
@@ -76,7 +77,10 @@ def get_config(arg: str = '') -> ConfigDict:
                 batch_norm=(3, 5, 7),  # convolutions that BatchNorm follows
                 dtype=placeholder(str),  # of the convolutions, such as 'bfloat16'
             ),
-            tx=dict(
+            # With so few words Adam stays on a plateau, where nothing is read, for all of its steps.
+            tx=muon()
+            if smoke
+            else dict(
                 chain=('clip', 'adam'),
                 clip=dict(name='clip_by_global_norm', max_norm=5.0),  # as deep-text-recognition-benchmark
                 adam=dict(
