@@ -82,7 +82,7 @@ def _without_photographs(config: ConfigDict) -> ConfigDict:
         config.run.evals.test.every = '75 steps'
         config.run.checkpoint.every = '50 steps'
         del config.run.init_from  # of the second stage only, which names the first by itself
-        config.target.at_least = 0.05
+        config.target.at_least = 0.2
         first = dict(
             data=dict(source=dict(fonts=FONTS), train=dict(split='train')),
             augment=dict(mode='none'),
