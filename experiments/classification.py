@@ -81,9 +81,9 @@ def predict(config: ConfigDict, experiment: Experiment, params, mutable, source:
     Images go through the transforms, scales and mirroring of the first evaluator.
     """
     settings, transforms = images.first_settings(config, tasks.ClassificationEvaluation)
-    options = drop_placeholders(config.data.get('source', {}))
-    # Of the data set's options those of reading files: the others do not apply to the user's images.
-    options = {key: options[key] for key in ('max_pixels',) if key in options}
+    source_options = drop_placeholders(config.data.get('source', {}))
+    # Of the data set's options that of reading files: the others do not apply to the user's images.
+    options = {key: value for key, value in source_options.items() if key == 'max_pixels'}
     views = tasks.many_views(experiment.task.predict, settings.scales, settings.flip)
     return images.classify_files(source, options, config, experiment, views, params, mutable, transforms)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
@@ -339,9 +338,7 @@ def leave_out_unreadable(
         read = functools.partial(files.read_encoded, record.image, max_pixels)
         return image_files.explain_failure(read, files.show(record.image))
 
-    # Threads suffice: reading and decoding release the interpreter's lock.
-    with ThreadPoolExecutor(4) as pool:
-        reasons = list(show_progress(pool.map(explain, records), 'decoding images', 'image', len(records)))
+    reasons = image_files.check_in_threads(explain, records, 'decoding images')
     by_file = {files.root / record.image: reason for record, reason in zip(records, reasons, strict=True)}
     image_files.report_unreadable(by_file, files.root, skip=True)
     return [record for record, reason in zip(records, reasons, strict=True) if not reason]

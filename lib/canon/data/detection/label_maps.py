@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -202,9 +201,7 @@ def check_label_maps(
     table[list(void)] = VOID
     expected = np.arange(256) < classes
     expected[[VOID, *void]] = True
-    # Threads suffice: reading and decoding release the interpreter's lock.
-    with ThreadPoolExecutor(4) as pool:
-        checked = list(pool.map(lambda pair: _check_pair(files, *pair, expected), pairs))
+    checked = image_files.check_in_threads(lambda pair: _check_pair(files, *pair, expected), pairs, 'label maps')
     for _, defects in checked:
         for defect in defects:
             log.add(*defect)

@@ -199,10 +199,9 @@ def _list_flat(files: FileTree, split: str, years: Years) -> list[str]:
 
 def _list_annotated(files: FileTree, split: str, years: Years) -> list[str]:
     """Returns the names of an image set, as of `_list_images`; without image sets, of all annotations."""
-    match = _YEAR.fullmatch(split)
-    assert match is not None  # every split has this form
+    roots, image_set = _parse_split(files, split, years)
     names = []
-    for root in _find_roots(files, (int(match['year']),) if match['year'] else years):
+    for root in roots:
         annotations = [n for n in files.list_names(f'{root}Annotations') if n.endswith(_XML)]
         if not annotations:
             raise UsageError(
@@ -210,10 +209,10 @@ def _list_annotated(files: FileTree, split: str, years: Years) -> list[str]:
                 f'JPEGImages/NAME.jpg'
             )
         if files.list_names(f'{root}ImageSets/Main'):
-            names += _read_image_set(files, root, match['image_set'], 'Main')
+            names += _read_image_set(files, root, image_set, 'Main')
         else:
             stems = [name.removesuffix(_XML) for name in annotations]
-            names += [f'{root}{name}' for name in _take_all(files, match['image_set'], stems, root)]
+            names += [f'{root}{name}' for name in _take_all(files, image_set, stems, root)]
     return names
 
 
@@ -234,10 +233,15 @@ def _advise_list(files: FileTree, listing: str) -> str:
 
 def _list_images(files: FileTree, split: str, years: Years, task: str) -> list[str]:
     """Returns 'VOC2007/000001' of each image of an image set, or '000001' if the folder has no years."""
+    roots, image_set = _parse_split(files, split, years)
+    return [name for root in roots for name in _read_image_set(files, root, image_set, task)]
+
+
+def _parse_split(files: FileTree, split: str, years: Years) -> tuple[list[str], str]:
+    """Returns the folders that a split such as '2007-trainval' is read from, and the name of its list."""
     match = _YEAR.fullmatch(split)
     assert match is not None  # every split has this form
-    roots = _find_roots(files, (int(match['year']),) if match['year'] else years)
-    return [name for root in roots for name in _read_image_set(files, root, match['image_set'], task)]
+    return _find_roots(files, (int(match['year']),) if match['year'] else years), match['image_set']
 
 
 def _read_image_set(files: FileTree, root: str, image_set: str, task: str) -> list[str]:

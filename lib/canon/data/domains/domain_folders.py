@@ -43,7 +43,7 @@ def domain_folder(
       UsageError: a folder is missing, or the domains differ in their classes.
       CanonError: a file cannot be read.
     """
-    root = text_files.find_folder(path)
+    root = text_files.require_folder(path)
     known = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith('.'))
     chosen = _choose_domains(domains, known, str(root))
     read = {name: folder(str(_class_root(root / name)), split, unreadable, decode, held_out) for name in chosen}

@@ -7,7 +7,6 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from canon import named
 from canon.data.images.image_files import (
     MAX_PIXELS,
+    check_in_threads,
     explain_unreadable,
     find_images,
     read_encoded,
@@ -62,7 +62,7 @@ def folder(
     """
     if unreadable not in ('refuse', 'skip'):
         raise UsageError(f"unreadable={unreadable!r} is neither 'refuse' nor 'skip'")
-    root = text_files.find_folder(path)
+    root = text_files.require_folder(path)
     base, first, last = splits.parse_split(split)
     below, names = _layout(root, base)
     files = sorted(
@@ -171,8 +171,7 @@ def _printable(name: str) -> str:
 
 def _check(files, below: Path, skip: bool, max_pixels: int):
     """Returns the files that can be read, and those that cannot."""
-    # Threads suffice: reading and decoding release the interpreter's lock.
-    with ThreadPoolExecutor(4) as pool:
-        reasons = list(pool.map(lambda f: explain_unreadable(f[0], max_pixels, decode_pixels=skip), files))
+    explain = functools.partial(explain_unreadable, max_pixels=max_pixels, decode_pixels=skip)
+    reasons = check_in_threads(explain, [f for f, _ in files], 'decoding images' if skip else 'opening images')
     bad = report_unreadable({f: reason for (f, _), reason in zip(files, reasons, strict=True)}, below, skip)
     return [f for f, reason in zip(files, reasons, strict=True) if not reason], bad

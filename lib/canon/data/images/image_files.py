@@ -15,9 +15,10 @@ import os
 import re
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -26,6 +27,9 @@ from PIL import Image, ImageOps, features
 from canon.data.pipeline.source import Example, Info
 from canon.errors import CanonError, UsageError
 from canon.progress import show_progress
+
+Item = TypeVar('Item')
+Result = TypeVar('Result')
 
 MAX_PIXELS = 89_478_485  # Pillow's own bound for a warning; an image of 9,459 pixels square has as many
 _SUFFIXES = {'.bmp', '.gif', '.jfif', '.jpe', '.jpeg', '.jpg', '.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff'}
@@ -110,8 +114,8 @@ class Files:
             raise UsageError(f'{root} holds no images ({", ".join(sorted(_SUFFIXES))})')
         self.skipped: tuple[Path, ...] = ()
         if unreadable == 'skip' and root.is_dir():
-            paths = show_progress(self.paths, 'decoding images', 'image')
-            reasons = {file: explain_unreadable(file, max_pixels) for file in paths}
+            explain = functools.partial(explain_unreadable, max_pixels=max_pixels)
+            reasons = dict(zip(self.paths, check_in_threads(explain, self.paths, 'decoding images'), strict=True))
             self.paths = tuple(file for file, reason in reasons.items() if not reason)
             self.skipped = tuple(report_unreadable(reasons, root, True))
         self.info, self.max_pixels = Info(str(root)), max_pixels
@@ -343,6 +347,13 @@ def explain_failure(read: Callable[[], Encoded], name: str) -> str:
     except CanonError as error:
         return re.sub(r'\); (repair or remove|restore) it$', '', str(error).removeprefix(f'{name} cannot be read ('))
     return ''
+
+
+def check_in_threads(check: Callable[[Item], Result], items: Sequence[Item], title: str) -> list[Result]:
+    """Returns check(item) of each image or record of one, with a bar of this title."""
+    # Threads suffice: reading and decoding release the interpreter's lock.
+    with ThreadPoolExecutor(4) as pool:
+        return list(show_progress(pool.map(check, items), title, 'image', len(items)))
 
 
 def report_unreadable(reasons: Mapping[Path, str], below: Path, skip: bool) -> list[Path]:

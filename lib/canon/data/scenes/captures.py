@@ -216,9 +216,8 @@ def read_pictures(paths: Sequence[Path], factor: int = 1) -> tuple[np.ndarray, t
     if not paths:
         raise CanonError('this split has no pictures: list some in its file, or hold fewer out')
     images, (height, width) = [], _pixels(paths[0]).shape[:2]
-    for path in show_progress(
-        paths, 'pictures', 'picture'
-    ):  # resized one at a time: a phone's pictures take 36 MB each
+    for path in show_progress(paths, 'pictures', 'picture'):
+        # Resized one at a time: a phone's pictures take 36 MB each.
         image = _pixels(path)
         if image.shape[:2] != (height, width):
             raise CanonError(

@@ -104,7 +104,7 @@ def files(path: str, source: str, target: str, split: str = 'train') -> Sentence
       UsageError: a file is missing or empty.
       CanonError: the files differ in length, or are not UTF-8.
     """
-    root = text_files.find_folder(path)
+    root = text_files.require_folder(path)
     sides = [
         text_files.find_compressed(text_files.expand_path(root / f'{split}.{language}'))
         for language in (source, target)

@@ -58,7 +58,7 @@ def expand_path(path: str | Path) -> Path:
     return expanded
 
 
-def find_folder(path: str | Path) -> Path:
+def require_folder(path: str | Path) -> Path:
     """Returns `path` with ~ expanded. Raises UsageError, with near names, if it is not a folder."""
     folder = expand_path(path)
     if not folder.is_dir():

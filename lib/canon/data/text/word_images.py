@@ -132,7 +132,7 @@ class Words:
 
 
 def _find_listing(root: Path, base: str) -> Path:
-    text_files.find_folder(root)
+    text_files.require_folder(root)
     for name in (f'{base}.csv', f'{_SYNTH90K}{base}.txt'):
         if (root / name).is_file():
             return root / name
