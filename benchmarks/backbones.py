@@ -22,6 +22,7 @@ from jax import lax
 
 from benchmarks import comparison
 from benchmarks.comparison import ALL_FORMS, Benchmark, Peer, Work
+from benchmarks.steps import repeat
 from canon import backend, ops, optim
 from canon.models import mobilenet, resnet
 
@@ -138,19 +139,13 @@ def compile_step(model: nn.Module, tx: Any, x: jax.Array, options: dict, side: s
         return optax.apply_updates(params, updates), stats_after, state, value
 
     variables = init_variables(model, x)
-    # Donated buffers may not be used again: each call passes on what the one before returned.
     carry = [variables['params'], variables['batch_stats'], jax.jit(tx.init)(variables['params'])]
     traced = jax.jit(step, donate_argnums=(0, 1, 2), compiler_options=options).lower(*carry)
     wall, cpu = time.perf_counter(), time.process_time()
     compiled = traced.compile()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     print(f'  {side}: the train step compiles in {cpu:.1f} s of CPU ({wall:.1f} s)', file=sys.stderr, flush=True)
-
-    def call():
-        *carry[:], value = compiled(*carry)
-        return value
-
-    return call
+    return repeat(compiled, carry)
 
 
 def compile_operation(functions: dict[str, Callable], shapes: tuple, side: str, gradient: bool = True) -> Callable:

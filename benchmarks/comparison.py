@@ -96,7 +96,7 @@ class Turn(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What was measured of one side of a work: a turn per round, of this side and of Canon."""
+    """Holds the measurements of one side of a work: a turn per round, of this side and of Canon."""
 
     work: str
     side: str

@@ -22,6 +22,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from benchmarks import comparison
 from benchmarks.comparison import ALL_FORMS, Benchmark, Peer, Work
+from benchmarks.steps import repeat
 from canon import backend, optim
 from canon.losses.multibox import multibox_loss
 from canon.models import faster_rcnn, ssd
@@ -72,14 +73,7 @@ def train() -> Callable:
 
 def repeat_step(step: Callable, params: Any, tx: Any, *arguments: Any) -> Callable:
     """Compiles step(params, state, *arguments) -> (params, state, loss): each call takes one more step."""
-    held = [params, jax.jit(tx.init)(params)]
-    compiled = backend.jit(step, donate_argnums=(0, 1))
-
-    def call():
-        *held[:], value = compiled(*held, *arguments)
-        return value
-
-    return call
+    return repeat(backend.jit(step, donate_argnums=(0, 1)), [params, jax.jit(tx.init)(params)], *arguments)
 
 
 def make_faster_rcnn_task():

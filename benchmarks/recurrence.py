@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks import comparison
 from benchmarks.comparison import ALL_FORMS, Benchmark, Peer, Work
+from benchmarks.steps import repeat
 from canon import backend, nn
 from canon.weights import recurrent
 
@@ -50,14 +51,7 @@ def compile_step(outputs: Callable, variables: Any, options: dict) -> Callable:
         value, gradient = jax.value_and_grad(lambda v: jnp.square(outputs(v)).mean())(variables)
         return jax.tree.map(lambda v, g: v - 0.1 * g, variables, gradient), value
 
-    carry = [variables]  # donated, so each call passes on what the one before returned
-    compiled = jax.jit(step, donate_argnums=0, compiler_options=options).lower(variables).compile()
-
-    def call():
-        carry[0], value = compiled(carry[0])
-        return value
-
-    return call
+    return repeat(jax.jit(step, donate_argnums=0, compiler_options=options).lower(variables).compile(), [variables])
 
 
 AIMS = {

@@ -1,4 +1,4 @@
-"""How memory and costs grow with devices, data and steps: tables for docs/scale.md.
+"""Tabulates how memory and costs grow with devices, data and steps, for docs/scale.md.
 
     python -m benchmarks.scale [--only=devices,data,run] [--save]
 
@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from canon.data.pipeline.source import Info
+from launch.pages import format_table
 
 PAGE = Path(__file__).parents[1] / 'docs' / 'scale.md'
 DEVICES = (8, 64, 512)
@@ -34,7 +34,7 @@ LAYOUTS = {'replicated': None, 'fsdp': 1 << 16}  # parameters of as many element
 COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
 TITLE = """# Scale
 
-How memory and costs grow with devices, data and steps, by `python -m benchmarks.scale --save`, without a cluster: the
+These tables show how memory and costs grow with devices, data and steps (`python -m benchmarks.scale --save`): the
 programs are compiled for as many simulated devices, and the order, the log and the report are those of any run.
 """
 
@@ -145,31 +145,18 @@ def measure_devices() -> Iterable[Sequence[str]]:
 # --- data ---------------------------------------------------------------------------------------------------------
 
 
-class Numbers:
-    """A source of n examples that are computed."""
-
-    def __init__(self, n: int):
-        self.n, self.info = n, Info('numbers')
-
-    def __len__(self) -> int:
-        return self.n
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        return {'label': np.int32(i % 10)}
-
-
 def measure_data() -> Iterable[Sequence[str]]:
-    from canon.data import Batches
+    from canon.data.pipeline.order import shuffled
 
     for power in (4, 6, 7, 9):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         start = time.process_time()
-        batches = Batches(Numbers(10**power), batch_size=256, seed=0, memory_limit=0)
-        batches[0]
+        draw = shuffled(10**power, seed=0)
+        draw(np.arange(256))
         first = time.process_time() - start
         start = time.process_time()
         for step in range(100):
-            batches[10**6 + step]
+            draw(np.arange(256) + 256 * (10**6 + step))
         per_batch = (time.process_time() - start) / 100
         memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
         yield f'10^{power}', f'{memory:.0f}', f'{1e3 * first:.1f}', f'{1e3 * per_batch:.2f}'
@@ -207,22 +194,17 @@ TABLES: dict[str, tuple[str, tuple[str, ...], Callable[[], Iterable[Sequence[str
         ('train step', 'parameters', 'devices', 'state, MB', 'of the step, MB', 'exchanged, MB', 'collectives'),
         measure_devices,
     ),
-    'data': ('Examples', ('examples', 'memory, MB', 'first batch, ms', 'a batch of 256, ms'), measure_data),
+    'data': ('Examples', ('examples', 'memory, MB', 'first 256 places, ms', 'later 256 places, ms'), measure_data),
     'run': ('Steps', ('steps', 'rows', 'log, MB', 'report, MB', 'read, s', 'report written, s'), measure_run),
 }
 NOTES = {
     'devices': 'Per device: its part of the state, the buffers of a step besides state and batch, and what collective '
     'operations return to it. `fsdp` is `run.shard.fsdp=65536`.',
-    'data': 'The order of `shuffled`, and batches read from 10^6 on; CPU times of one core. Up to 2^24 examples the '
-    'permutation of an epoch is kept, beyond it is computed place by place.',
+    'data': 'The order of `shuffled`, at its beginning and after 10^6 batches of 256; CPU times of one core. '
+    'Up to 2^24 examples the permutation of an epoch is kept, beyond it is computed place by place.',
     'run': 'A row of the log every 50 steps, which is the default, with six metrics. The report of a run that is '
     'running takes at most 2 % of its time, however long writing it takes.',
 }
-
-
-def format_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ['---', *['---:'] * (len(head) - 1)], *rows]
-    return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
 
 
 def main() -> None:
@@ -242,7 +224,8 @@ def main() -> None:
     text = TITLE
     for name in chosen:
         title, head, measure = TABLES[name]
-        section = f'\n## {title}\n\n{NOTES[name]}\n\n{format_table(head, measure())}'
+        table = format_table(head, measure(), '---:')
+        section = f'\n## {title}\n\n{NOTES[name]}\n\n{table}'
         print(section, flush=True)
         text += section
     if options.save:

@@ -1,6 +1,6 @@
-"""The train step of a task as the loop compiles it, for the benchmarks."""
+"""Compiled train steps that carry their state from call to call, for the benchmarks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,12 +20,19 @@ def compile_step(task: Task, tx: Any, batch: Any, make: Callable = make_step) ->
       make: (task, tx, seed) -> step; `make_step`, or that of an experiment with a step of its own.
     """
     batch = jax.device_put(batch)
-    # Donated buffers may not be used again: each call passes on what the one before returned.
-    carry = [jax.jit(lambda batch: init_state(task, tx, 0, batch))(batch)]
-    compiled = backend.jit(make(task, tx, 0), donate_argnums=0).lower(carry[0], batch).compile()
+    state = jax.jit(lambda batch: init_state(task, tx, 0, batch))(batch)
+    return repeat(backend.jit(make(task, tx, 0), donate_argnums=0).lower(state, batch).compile(), [state], batch)
+
+
+def repeat(step: Callable, carry: Sequence[Any], *arguments: Any) -> Callable[[], Any]:
+    """Returns a call of step(*carry, *arguments) -> (*carry, result) that returns the result.
+
+    Donated buffers may not be used again: each call passes on what the one before returned.
+    """
+    held = list(carry)
 
     def call():
-        carry[0], measured = compiled(carry[0], batch)
-        return measured
+        *held[:], result = step(*held, *arguments)
+        return result
 
     return call

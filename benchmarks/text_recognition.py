@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks import comparison
 from benchmarks.comparison import ALL_FORMS, Benchmark, Peer, Work
+from benchmarks.steps import repeat
 from canon import backend, losses, optim
 from canon.models import crnn
 from canon.tasks.text.lexicons import BKTree, edit_distances, encode_texts
@@ -54,14 +55,7 @@ def make_train_step() -> Callable:
         updates, state = tx.update(grads, state, params)
         return jax.tree.map(jnp.add, params, updates), mutable_, state, value
 
-    compiled = backend.jit(step, donate_argnums=(0, 1, 2))
-    carry = [params, mutable, tx.init(params)]
-
-    def call():
-        *carry[:], value = compiled(*carry)
-        return value
-
-    return call
+    return repeat(backend.jit(step, donate_argnums=(0, 1, 2)), [params, mutable, tx.init(params)])
 
 
 def make_ctc(name: str) -> Callable:

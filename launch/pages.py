@@ -7,6 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 
+def format_table(head: Sequence[str], rows: Iterable[Sequence[str]], rule: str = '---') -> str:
+    """Returns a table of Markdown; `rule` is that of the columns after the first, such as '---:' for numbers."""
+    lines = [head, ['---', *[rule] * (len(head) - 1)], *rows]
+    return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
+
+
 class TablePage(NamedTuple):
     """A page with one table.
 
@@ -28,9 +34,9 @@ class TablePage(NamedTuple):
         # A bar in an error message would be a column.
         cells = ([cell.replace('|', '/') for cell in row] for row in rows)
         rows_by_key.update((self.key(row), row) for row in cells)
-        lines = [self.head, ['---'] * len(self.head), *(rows_by_key[key] for key in sorted(rows_by_key, key=str))]
         page.parent.mkdir(exist_ok=True)
-        page.write_text(self.title + ''.join(f'| {" | ".join(line)} |\n' for line in lines))
+        ordered = (rows_by_key[key] for key in sorted(rows_by_key, key=str))
+        page.write_text(self.title + format_table(self.head, ordered))
 
     def _read(self, page: Path) -> list[list[str]]:
         if not page.is_file():
