@@ -4,6 +4,7 @@
 """
 
 import gc
+import logging
 import os
 from collections import defaultdict
 from pathlib import Path
@@ -71,6 +72,17 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     """Exempts all that is imported by now from garbage collection, which each module ends with."""
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def keep_loggers():
+    """Gives the loggers back as they were: a command called in a test's process silences them for good."""
+    loggers = [logging.getLogger(name) for name in ('absl', 'canon')]
+    before = [(logger.level, logger.propagate, logger.handlers[:], logger.filters[:]) for logger in loggers]
+    yield
+    for logger, (level, propagate, handlers, filters) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.propagate, logger.handlers[:], logger.filters[:] = propagate, handlers, filters
 
 
 @pytest.fixture(scope='session')
