@@ -21,6 +21,11 @@ def cpu_form() -> bool:
     return (_forced.get() or jax.default_backend()) == 'cpu'
 
 
+def forced() -> str | None:
+    """Returns the forms that `forms` asks for, None outside of it."""
+    return _forced.get()
+
+
 @contextmanager
 def forms(kind: str) -> Generator[None]:
     """Makes functions trace the forms of `kind`, 'cpu' or 'plain': for tests, counts of FLOPs and export.

@@ -14,6 +14,7 @@ from jax.core import Tracer
 from canon.errors import UsageError
 from canon.ops.recurrence.cells import Cell, State
 from canon.ops.recurrence.layouts import Layout, accumulator_type, choose_layout
+from canon.ops.recurrence.native import choose_kernel, run_kernel
 
 
 def run_cell(
@@ -38,17 +39,26 @@ def run_cell(
         initial = (jnp.zeros((rows, hidden), dtype),) * cell.states
     if len(initial) != cell.states or any(s.shape != (rows, hidden) for s in initial):
         raise UsageError(f'initial {[s.shape for s in initial]} should be {cell.states} of {(rows, hidden)}')
-    x, valid = x.swapaxes(0, 1), _valid_steps(lengths, rows, steps)
+    valid = _valid_steps(lengths, rows, steps)
     if valid is not None:
         x = jnp.where(valid, x, 0)  # what is not a number in the padding would pass through the product's gradient
-    state = tuple(layout.transpose(s.astype(dtype)) for s in initial)
-    mask = None if valid is None else layout.transpose(valid)
-    z = layout.project(x.astype(kernel.dtype), kernel, bias, cell.gates)  # of all steps at once, outside the loop
-    outputs, state = _scan(cell, layout, reverse, z, weights, state, mask)
-    outputs = layout.transpose(outputs)
+    x, initial = x.astype(kernel.dtype), tuple(s.astype(dtype) for s in initial)
+    if name := choose_kernel(cell, kernel, weights):
+        outputs, state = run_kernel(name, x, kernel, weights, bias, initial, lengths, reverse)
+    else:
+        outputs, state = _run_scan(cell, layout, x, kernel, weights, bias, initial, valid, reverse)
     if valid is not None:
         outputs = jnp.where(valid, outputs, 0)
-    return outputs.astype(kernel.dtype).swapaxes(0, 1), tuple(layout.transpose(s) for s in state)
+    return outputs.astype(kernel.dtype), state
+
+
+def _run_scan(cell, layout, x, kernel, weights, bias, initial, valid, reverse):
+    mask = None if valid is None else layout.transpose(valid.swapaxes(0, 1))
+    # The products of all steps at once, outside the loop.
+    z = layout.project(x.swapaxes(0, 1), kernel, bias, cell.gates)
+    state = tuple(layout.transpose(s) for s in initial)
+    outputs, state = _scan(cell, layout, reverse, z, weights, state, mask)
+    return layout.transpose(outputs).swapaxes(0, 1), tuple(layout.transpose(s) for s in state)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -102,11 +112,11 @@ def _select(mask: jax.Array | None, new: Any, old: Any) -> Any:
 
 
 def _valid_steps(lengths: jax.Array | None, rows: int, steps: int) -> jax.Array | None:
-    """Returns which steps are within each sequence, [T, B, 1]; None if all are."""
+    """Returns which steps are within each sequence, [B, T, 1]; None if all are."""
     if lengths is None:
         return None
     lengths = check_lengths(lengths, rows, steps)
-    return (jnp.arange(steps)[:, None] < lengths)[..., None]
+    return (jnp.arange(steps) < lengths[:, None])[..., None]
 
 
 def check_lengths(lengths: Any, rows: int, steps: int) -> jax.Array:
