@@ -11,8 +11,9 @@ uv_pin='uv==0.13.9'
 venv=${CANON_VENV:-.venv}
 dry=
 
-# XLA's CPU buffers would be returned to the kernel and faulted in again at every step, which costs a fifth of its time.
-export GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.mmap_threshold=34359738368:glibc.malloc.trim_threshold=68719476736:glibc.malloc.arena_max=1}
+# XLA's CPU buffers would be returned to the kernel and faulted in again at every step, which costs a fifth of its time;
+# pages of 2 MB (hugetlb) save another tenth.
+export GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.mmap_threshold=34359738368:glibc.malloc.trim_threshold=68719476736:glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1}
 
 help() {
   cat <<'END'

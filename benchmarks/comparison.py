@@ -22,23 +22,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 TOOLS = Path(__file__).parents[1] / 'tools'
-# glibc keeps large buffers instead of returning them to the system after each step; launch.sh sets this for all runs.
+# glibc keeps large buffers instead of returning them to the system after each step.
 ALLOCATOR = {
     'GLIBC_TUNABLES': 'glibc.malloc.mmap_threshold=34359738368:glibc.malloc.trim_threshold=68719476736'
     ':glibc.malloc.arena_max=1'
 }
+# The same, in pages of 2 MB where the system offers them; launch.sh sets this for all runs.
+HUGE = {'GLIBC_TUNABLES': f'{ALLOCATOR["GLIBC_TUNABLES"]}:glibc.malloc.hugetlb=1'}
 PASSIVE = {'OMP_WAIT_POLICY': 'passive'}  # OpenMP's threads sleep between parallel regions instead of spinning
 COMPILED = {'CANON_TORCH': 'compile'}  # read by tools/turns.py
 SETTINGS = {
     'default': {},
     'allocator': ALLOCATOR,
+    'huge': HUGE,
     'passive': PASSIVE,
-    'both': ALLOCATOR | PASSIVE,
-    'compiled': COMPILED | ALLOCATOR,
-    'compiled, passive': COMPILED | ALLOCATOR | PASSIVE,
+    'both': HUGE | PASSIVE,
+    'compiled': COMPILED | HUGE,
+    'compiled, passive': COMPILED | HUGE | PASSIVE,
 }
-JAX_SETTINGS = ('default', 'allocator')  # XLA:CPU does not use OpenMP
-EAGER = ('default', 'allocator', 'passive', 'both')
+JAX_SETTINGS = ('default', 'allocator', 'huge')  # XLA:CPU does not use OpenMP
+EAGER = ('default', 'allocator', 'huge', 'passive', 'both')
 ALL_FORMS = (*EAGER, 'compiled', 'compiled, passive')  # of torch
 NOISY = 0.05  # the share of the machine's time that other processes may take in a turn
 

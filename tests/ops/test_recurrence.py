@@ -291,7 +291,8 @@ def test_bfloat16(name, layout):
 def test_the_gradient_of_the_weights_is_outside_the_loop():
     """No loop of the gradient's program makes, or carries, anything as large as a kernel, but for reading one."""
     x, w, initial = jax.tree.map(jnp.float32, draw_arguments('lstm', rows=2))
-    program = jax.make_jaxpr(jax.grad(lambda w: weigh(recurrence.lstm(x, **w, initial=initial))))(w)
+    with backend.forms('cpu'):
+        program = jax.make_jaxpr(jax.grad(lambda w: weigh(recurrence.lstm(x, **w, initial=initial))))(w)
     loops = [e for e in program.eqns if e.primitive.name == 'scan']
     assert len(loops) == 2
     for loop in loops:

@@ -25,7 +25,11 @@ from canon import backend
 FOLDER = '~/.cache/canon/native'
 FLAGS = ('-std=c++17', '-O3', '-march=native', '-fPIC', '-shared', '-w')
 SOURCES = Path(__file__).parent
-KERNELS = tuple(f'{cell}_{way}' for cell in ('lstm', 'gru', 'rnn') for way in ('forward', 'backward'))
+KERNELS = (
+    *(f'{cell}_{way}' for cell in ('lstm', 'gru', 'rnn') for way in ('forward', 'backward')),
+    *('moments', 'gradient_sums', 'max_pool', 'max_pool_gradient'),
+    *('depthwise', 'depthwise_image_gradient', 'depthwise_kernel_gradient'),
+)
 
 _log = logging.getLogger('canon')
 

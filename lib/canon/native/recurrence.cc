@@ -95,19 +95,6 @@ struct Sequences {
   int64_t StrideBefore(int64_t step) const { return step ? steps * hidden : hidden; }
 };
 
-// Up to kWidth floats, zero beyond `count`.
-inline Vector LoadSome(const float* p, int64_t count) {
-  if (count >= kWidth) return Load(p);
-  Vector v{};
-  std::memcpy(&v, p, count * sizeof(float));
-  return v;
-}
-
-inline void StoreSome(float* p, Vector v, int64_t count) {
-  if (count >= kWidth) return Store(p, v);
-  std::memcpy(p, &v, count * sizeof(float));
-}
-
 inline float* ThreadSums(int64_t size) {  // scratch memory of this thread, kept between calls
   thread_local Buffer buffer;
   thread_local int64_t held = 0;

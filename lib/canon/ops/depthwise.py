@@ -11,12 +11,20 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from canon import native
 from canon.ops.shifts import Windows, pad_images, slice_taps, sum_over_taps
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def depthwise_conv(images: jax.Array, kernel: jax.Array, windows: Windows) -> jax.Array:
     """Convolves images [B, H, W, C] with kernel [h, w, 1, C] to [B, H', W', C]; sums in float32 at least."""
+    is_float32 = images.dtype == kernel.dtype == jnp.float32
+    if is_float32 and windows.window in ((3, 3), (5, 5)) and native.is_available():
+        return _kernel_conv(images, _filters(kernel), windows)
+    return _shifted_conv(images, kernel, windows)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _shifted_conv(images: jax.Array, kernel: jax.Array, windows: Windows) -> jax.Array:
     return _forward(images, kernel, windows)[0]
 
 
@@ -40,7 +48,30 @@ def _backward(windows, residuals, dy):
     return dimages, dkernel
 
 
-depthwise_conv.defvjp(_forward, _backward)
+_shifted_conv.defvjp(_forward, _backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _kernel_conv(images: jax.Array, filters: jax.Array, windows: Windows) -> jax.Array:
+    """Computes the form of `canon.native`, which makes no padded copy; filters [taps, C]."""
+    result = jax.ShapeDtypeStruct((len(images), *windows.out, images.shape[-1]), images.dtype)
+    return native.call('depthwise', result, images, filters, windows=windows.describe())
+
+
+def _kernel_backward(windows, residuals, dy):
+    images, filters = residuals
+    numbers = windows.describe()
+    dimages = native.call('depthwise_image_gradient', _like(images), dy, filters, windows=numbers)
+    return dimages, native.call('depthwise_kernel_gradient', _like(filters), images, dy, windows=numbers)
+
+
+_kernel_conv.defvjp(
+    lambda images, filters, windows: (_kernel_conv(images, filters, windows), (images, filters)), _kernel_backward
+)
+
+
+def _like(x: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
 def _filters(kernel: jax.Array) -> jax.Array:

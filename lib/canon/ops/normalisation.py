@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from canon import backend
+from canon import backend, native
 from canon.errors import UsageError
 
 
@@ -34,9 +34,7 @@ def batch_norm_train(
 
 
 def _forward(x, scale, bias, eps):
-    axes, x_wide = tuple(range(x.ndim - 1)), _widen(x)
-    mean = x_wide.mean(axes)
-    var = jnp.square(x_wide - mean).mean(axes)  # not E[x^2] - mean^2, which cancels in float32
+    x_wide, (mean, var) = _widen(x), _moments(x)
     inverse = lax.rsqrt(var + eps)
     factor = inverse * scale
     y = (x_wide * factor + (bias - mean * factor)).astype(x.dtype)
@@ -46,10 +44,9 @@ def _forward(x, scale, bias, eps):
 def _backward(eps, residuals, cotangents):
     x, mean, inverse, scale = residuals
     dy, dmean, dvar = cotangents
-    axes, n = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
-    x_wide, dy_wide = _widen(x), _widen(dy)
-    dbias = dy_wide.sum(axes)
-    dscale = ((dy_wide * x_wide).sum(axes) - mean * dbias) * inverse
+    n, x_wide, dy_wide = x.size // x.shape[-1], _widen(x), _widen(dy)
+    dbias, centred = _gradient_sums(dy, x, mean)
+    dscale = centred * inverse
     # The gradient through y, mean and var, gathered into dy * a + x * b + c with a, b, c [C]: one pass over x and dy.
     a = scale * inverse
     b = (2 * dvar - a * inverse * dscale) / n
@@ -58,6 +55,28 @@ def _backward(eps, residuals, cotangents):
 
 
 batch_norm_train.defvjp(_forward, _backward)
+
+
+def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the mean and the variance [C] of x [..., C]."""
+    if x.dtype == jnp.float32 and native.is_available():
+        return native.call('moments', [_per_channel(x)] * 2, x)
+    axes, x = tuple(range(x.ndim - 1)), _widen(x)
+    mean = x.mean(axes)
+    return mean, jnp.square(x - mean).mean(axes)  # not E[x^2] - mean^2, which cancels in float32
+
+
+def _gradient_sums(dy: jax.Array, x: jax.Array, mean: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the sums [C] of dy and of dy (x - mean) over all axes but the last."""
+    if x.dtype == dy.dtype == jnp.float32 and native.is_available():
+        return native.call('gradient_sums', [_per_channel(x)] * 2, dy, x, mean)
+    axes, dy = tuple(range(x.ndim - 1)), _widen(dy)
+    total = dy.sum(axes)
+    return total, (dy * _widen(x)).sum(axes) - mean * total
+
+
+def _per_channel(x: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape[-1:], x.dtype)
 
 
 def _widen(x: jax.Array) -> jax.Array:

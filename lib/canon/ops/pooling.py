@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from canon import backend
+from canon import backend, native
 from canon.errors import UsageError
 from canon.ops.padding import Padding, Pair, nominal_padding, pair, resolve_padding
 from canon.ops.shifts import MAX_TAPS, Windows, pad_images, slice_taps, sum_over_taps
@@ -36,7 +36,8 @@ def max_pool(
     explicit = resolve_padding(padding, images.shape[1:3], window, stride, ceil_mode=ceil_mode)
     windows = Windows(images.shape[1:3], window, stride, explicit)
     if backend.cpu_form() and len(windows.taps) <= MAX_TAPS:
-        return _max_of_shifts(images, windows)
+        is_native = images.dtype == jnp.float32 and native.is_available()
+        return (_max_in_kernel if is_native else _max_of_shifts)(images, windows)
     return _reduce_window(images, windows, _lowest(images.dtype), lax.max)
 
 
@@ -77,6 +78,26 @@ def _max_backward(windows, argmax, dy):
 
 
 _max_of_shifts.defvjp(_max_forward, _max_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _max_in_kernel(images: jax.Array, windows: Windows) -> jax.Array:
+    """Computes the form of `canon.native`, which makes no padded copy."""
+    return _kernel_forward(images, windows)[0]
+
+
+def _kernel_forward(images, windows):
+    shape = (len(images), *windows.out, images.shape[-1])
+    results = [jax.ShapeDtypeStruct(shape, dtype) for dtype in (images.dtype, jnp.int8)]
+    return native.call('max_pool', results, images, windows=windows.describe())
+
+
+def _kernel_backward(windows, argmax, dy):
+    result = jax.ShapeDtypeStruct((len(dy), *windows.size, dy.shape[-1]), dy.dtype)
+    return (native.call('max_pool_gradient', result, dy, argmax, windows=windows.describe()),)
+
+
+_max_in_kernel.defvjp(_kernel_forward, _kernel_backward)
 
 
 def avg_pool(

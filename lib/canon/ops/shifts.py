@@ -37,6 +37,12 @@ class Windows(NamedTuple):
         """The places (i, j) within a window, row by row."""
         return [(i, j) for i in range(self.window[0]) for j in range(self.window[1])]
 
+    def describe(self) -> np.ndarray:
+        """Returns the numbers that kernels of `canon.native` take: six for the rows, then six for the columns."""
+        lows = [low for low, _ in self.padding]
+        axes = zip(self.size, self.out, self.window, self.stride, self.dilation, lows, strict=True)
+        return np.array([*axes], np.int64).reshape(-1)
+
 
 def pad_images(images: jax.Array, padding: Sequence[Pair], value: float | np.ndarray = 0) -> jax.Array:
     """Pads [B, H, W, C] (or crops, where `padding` is negative), and materialises the result in memory."""
