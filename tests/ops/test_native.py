@@ -11,8 +11,12 @@ import pytest
 
 from canon import backend, native, ops
 from canon.ops import recurrence
+from tests.needs import skip_unless_needed
 
-pytestmark = pytest.mark.skipif(not native.is_available(), reason='there is no C++ compiler')
+
+@pytest.fixture(autouse=True)
+def kernels():
+    skip_unless_needed('CANON_KERNELS', '' if native.is_available() else 'there is no C++ compiler')
 
 
 def draw(*shape, seed=0):
@@ -65,7 +69,7 @@ def list_shapes(kind, rows, steps, hidden, inputs=3):
 
 
 @pytest.mark.parametrize('kind', ['lstm', 'gru', 'rnn'])
-@pytest.mark.parametrize('rows, steps, hidden', [(1, 1, 1), (3, 7, 5), (33, 4, 17), (101, 3, 48), (2, 30, 70)])
+@pytest.mark.parametrize(('rows', 'steps', 'hidden'), [(1, 1, 1), (3, 7, 5), (33, 4, 17), (101, 3, 48), (2, 30, 70)])
 def test_recurrences(kind, rows, steps, hidden):
     check(partial(run_cell, kind), *list_shapes(kind, rows, steps, hidden), tolerance=1e-5)
 
@@ -73,7 +77,7 @@ def test_recurrences(kind, rows, steps, hidden):
 @pytest.mark.parametrize('kind', ['lstm', 'gru', 'rnn'])
 @pytest.mark.parametrize('reverse', [False, True])
 def test_recurrences_with_lengths(kind, reverse):
-    lengths = np.array([5, 0, 3, 1, 5])
+    lengths = [5, 0, 3, 1, 5]
     cell = partial(run_cell, kind, lengths=lengths, reverse=reverse)
     check(cell, *list_shapes(kind, 5, 5, 19), tolerance=1e-5)
 
@@ -95,7 +99,9 @@ def test_activations_to_a_unit_in_the_last_place():
     y, _ = recurrence.gru(
         jnp.asarray(x)[:, None, None], jnp.array([[0.0, 1, 0]]), zero((1, 3)), initial=zero((len(x), 1)) + 1
     )
-    np.testing.assert_allclose(y[:, 0, 0], 1 / (1 + np.exp(-np.maximum(x, -700).astype(np.float64))), rtol=4e-7, atol=1e-37)
+    np.testing.assert_allclose(
+        y[:, 0, 0], 1 / (1 + np.exp(-np.maximum(x, -700).astype(np.float64))), rtol=4e-7, atol=1e-37
+    )
     nan, _ = recurrence.rnn(jnp.full((1, 1, 1), np.nan), jnp.ones((1, 1)), zero((1, 1)))
     assert np.isnan(nan).all()
 
@@ -179,7 +185,8 @@ def test_under_vmap_and_in_a_loop():
 def test_other_types_and_several_devices_do_without(monkeypatch):
     x = jnp.ones((1, 4, 4, 2))
     pool = partial(ops.max_pool, window=2)
-    assert count_kernels(pool, x) and not count_kernels(pool, x.astype(jnp.bfloat16))
+    assert count_kernels(pool, x)
+    assert not count_kernels(pool, x.astype(jnp.bfloat16))
     with backend.forms('plain'):
         assert not count_kernels(lambda x: pool(x), x)
     monkeypatch.setattr(jax, 'device_count', lambda: 2)

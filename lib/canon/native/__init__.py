@@ -1,9 +1,10 @@
 """Kernels in C++ for XLA's CPU backend, compiled on first use for the processor at hand.
 
-What XLA:CPU cannot express well is here: loops whose data should stay in a core's cache between their steps. Each kernel
-has a twin in JAX, which tests compare it with and which runs everywhere else: on other backends, without a compiler,
-with several devices or processes, in 'plain' forms. Nothing is built when Canon is installed or imported; the first
-program that can use a kernel builds all of them (some seconds, once per machine), in ~/.cache/canon/native.
+What XLA:CPU cannot express well is here: loops whose data should stay in a core's cache between their steps. Each
+kernel has a twin in JAX, which tests compare it with and which runs everywhere else: on other backends, without a
+compiler, with several devices or processes, in forms that `backend.forms` asks for. Nothing is built when Canon is
+installed or imported; the first program that can use a kernel builds all of them (some seconds, once per machine), in
+~/.cache/canon/native.
 """
 
 import ctypes

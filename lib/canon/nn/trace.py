@@ -113,20 +113,20 @@ def count_costs(model: Any, *inputs: Any, **arguments: Any) -> Costs:
         variables = jax.eval_shape(lambda key, *x: model.init(key, *x, **arguments), key, *inputs)
         closed = jax.make_jaxpr(lambda variables, *x: model.apply(variables, *x, **arguments))(variables, *inputs)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables.get('params', {})))
-    return Costs(parameters, _count_products(closed.jaxpr))
+    return Costs(parameters, count_products(closed.jaxpr))
 
 
-def _count_products(jaxpr: Any) -> int:
+def count_products(jaxpr: Any) -> int:
     """Counts the multiply-adds of a program: of a scan, those of its body per step; of a choice, the dearest case."""
     total = 0
     for equation in jaxpr.eqns:
         name, inner = equation.primitive.name, list(_inner(equation.params))
-        if name == 'while' and any(map(_count_products, inner)):
+        if name == 'while' and any(map(count_products, inner)):
             raise CanonError("a 'while' of unknown length is not counted; write the network without it")
         if name == 'cond':
-            total += max(_count_products(branch.jaxpr) for branch in equation.params['branches'])
+            total += max(count_products(branch.jaxpr) for branch in equation.params['branches'])
         elif inner:
-            total += _count_products(inner[0]) * equation.params.get('length', 1)
+            total += count_products(inner[0]) * equation.params.get('length', 1)
         else:
             total += _multiply_adds(equation)
     return total
@@ -251,11 +251,15 @@ def _inner(params: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _multiply_adds(equation: Any) -> int:
-    """Counts products: each output of a convolution sums over its window and the channels of its group."""
+    """Counts products: each output of a convolution sums over its window and the channels of its group.
+
+    The zeros between the pixels of a transposed convolution, or of the gradient of a strided one, are not multiplied.
+    """
     params, out = equation.params, equation.outvars[0].aval
     if equation.primitive.name == 'conv_general_dilated':
         kernel = equation.invars[1].aval.shape
-        return out.size * int(np.prod([kernel[i] for i in params['dimension_numbers'].rhs_spec[1:]]))
+        window = int(np.prod([kernel[i] for i in params['dimension_numbers'].rhs_spec[1:]]))
+        return out.size * window // int(np.prod(params['lhs_dilation']))
     if equation.primitive.name == 'dot_general':
         # Batch and free axes are those of the output; each of its entries is a sum over the contracted ones.
         (contracted, _), _ = params['dimension_numbers']

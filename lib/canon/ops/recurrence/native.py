@@ -1,7 +1,7 @@
-"""The loops over time as kernels of `canon.native`: float32 on one CPU, every cell but the variants of the literature.
+"""The loops over time of `rnn` with tanh, `lstm` and `gru` as kernels of `canon.native`: float32, on one CPU.
 
-The twin is `scan`: the same arguments, values and gradients. Sequences keep their batch in front, [B, T, ...], since
-the kernels read rows wherever they are; the products with the inputs and the gradients of all weights are XLA's.
+The twin is `scan`, which has the same values and gradients. Sequences keep their batch in front, [B, T, ...], since the
+kernels read rows wherever they are; the products with the inputs and the gradients of all weights are XLA's.
 """
 
 from functools import partial
@@ -17,18 +17,17 @@ from canon.ops.recurrence.cells import Cell, GRUCell, LSTMCell, RNNCell, State
 def choose_kernel(cell: Cell, kernel: jax.Array, weights: tuple) -> str | None:
     """Returns the name of the kernel in C++ that computes a cell with these weights here, None if there is none."""
     recurrent, *extra = weights
-    names = {LSTMCell: 'lstm', GRUCell: 'gru', RNNCell: 'rnn'}
-    if (
-        type(cell) not in names
-        or {kernel.dtype, recurrent.dtype} != {jnp.dtype('float32')}
-        or not native.is_available()
-    ):
-        return None
-    if isinstance(cell, RNNCell) and cell.activation != 'tanh':
-        return None
-    if isinstance(cell, LSTMCell) and any(w is not None for w in extra):  # a linear map of the cell
-        return None
-    return names[type(cell)]
+    match cell:
+        case RNNCell(activation='tanh'):
+            name = 'rnn'
+        case LSTMCell() if all(w is None for w in extra):  # no linear map of the cell
+            name = 'lstm'
+        case GRUCell():
+            name = 'gru'
+        case _:
+            return None
+    is_float32 = kernel.dtype == recurrent.dtype == jnp.float32
+    return name if is_float32 and native.is_available() else None
 
 
 def run_kernel(
@@ -54,7 +53,7 @@ def run_kernel(
         lengths = jnp.full(len(x), x.shape[1], jnp.int32)
     h, *cell = initial
     c = cell[0] if cell else jnp.zeros((0, 0), jnp.float32)
-    return _run(name, reverse, z, recurrent, bias.astype(jnp.float32), h, c, lengths.astype(jnp.int32))
+    return _run(name, reverse, z, recurrent, bias.astype(jnp.float32), h, c, jnp.asarray(lengths, jnp.int32))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
