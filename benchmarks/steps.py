@@ -21,15 +21,17 @@ def compile_step(task: Task, tx: Any, batch: Any, make: Callable = make_step) ->
     """
     batch = jax.device_put(batch)
     state = jax.jit(lambda batch: init_state(task, tx, 0, batch))(batch)
-    return repeat(backend.jit(make(task, tx, 0), donate_argnums=0).lower(state, batch).compile(), [state], batch)
+    return repeat(backend.jit(make(task, tx, 0), donate_argnums=0), [state], batch)
 
 
 def repeat(step: Callable, carry: Sequence[Any], *arguments: Any) -> Callable[[], Any]:
-    """Returns a call of step(*carry, *arguments) -> (*carry, result) that returns the result.
+    """Returns a call of step(*carry, *arguments) -> (*carry, result), compiled now, that returns the result.
 
     Donated buffers may not be used again: each call passes on what the one before returned.
     """
     held = list(carry)
+    if hasattr(step, 'lower'):
+        step = step.lower(*held, *arguments).compile()
 
     def call():
         *held[:], result = step(*held, *arguments)

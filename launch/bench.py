@@ -35,7 +35,8 @@ Canon next to other libraries, by `./launch.sh bench`: Canon's time divided by t
 is faster. The median over the rounds, and the smallest and the largest of them. Each side runs in a process of its own,
 stopped while others have their turn, with the settings that are best for it, chosen by trial in the same run:
 `allocator` keeps large buffers, `huge` does so in pages of 2 MB (`launch.sh` sets it for all runs), `passive` lets
-threads of OpenMP sleep, `both` is both, and `compiled` is `torch.compile` with `huge`. [Performance](performance.md) explains the figures.
+threads of OpenMP sleep, `both` is both, and `compiled` is `torch.compile` with `huge`. [Performance](performance.md)
+explains the figures.
 
 """
 

@@ -19,7 +19,7 @@ using Result = ffi::Result<Floats>;
 // --- cells: a step of kWidth hidden units -----------------------------------------------------------------------------
 //
 // `Forward` takes the products of the input and of the state, z and a, one vector per gate. `Backward` takes the gradient
-// dh of the new state, and writes those of a (and of z where they differ). What passes to the old state elementwise, and
+// dh of the new state, and writes those of a (and dn, what z has in the place of the GRU's last one). What passes to the old state elementwise, and
 // not through the product, is returned; that of the LSTM's c replaces dc.
 
 struct State {
@@ -143,13 +143,14 @@ Buffer PackRows(const float* w, int64_t hidden, int64_t depth, int64_t width) {
 
 // --- the loops --------------------------------------------------------------------------------------------------------
 
-// z [B, T, G H]; bias [G H], added to the state's product; weights [H, G H]; h0, c0 [B, H]; lengths [B]
+// z [B, T, G H]; bias [G H], added to the state's product, and [H] more of the GRU, added to its last gate's z;
+// weights [H, G H]; h0, c0 [B, H]; lengths [B]
 //   -> h, c [B, T, H], saved [B, T, kSaved H]. Beyond its length a sequence keeps its state. c only of the LSTM.
 template <typename Cell>
 ffi::Error RunForward(ffi::ThreadPool pool, Floats z, Floats bias, Floats weights, Floats h0, Floats c0,
                       Lengths lengths, Result h, Result c, Result saved, bool reverse) {
   constexpr int G = Cell::kGates, S = Cell::kSaved;
-  constexpr bool kHasCell = std::is_same_v<Cell, LSTM>;
+  constexpr bool kHasCell = std::is_same_v<Cell, LSTM>, kIsGRU = std::is_same_v<Cell, GRU>;
   const Sequences s{z.dimensions()[0], z.dimensions()[1], h0.dimensions()[1], lengths.typed_data(), reverse};
   const Buffer packed = PackGates(weights.typed_data(), s.hidden, G);
   const Steps states(s.rows, s.hidden);
@@ -175,6 +176,7 @@ ffi::Error RunForward(ffi::ThreadPool pool, Floats z, Floats bias, Floats weight
           inputs[g] = LoadSome(z.typed_data() + (place * G + g) * s.hidden + unit, count);
           products[g] = Load(sums + (i * G + g) * kWidth);
         }
+        if (kIsGRU) inputs[G - 1] += LoadSome(bias.typed_data() + G * s.hidden + unit, count);
         State old{Load(old_h + row * states.stride + unit), Vector{}};
         if (kHasCell) old.c = LoadSome(old_c + row * s.StrideBefore(step) + unit, count);
         State now = Cell::Forward(inputs, products, old, kept);
@@ -192,14 +194,14 @@ ffi::Error RunForward(ffi::ThreadPool pool, Floats z, Floats bias, Floats weight
 }
 
 // dh [B, T, H] of the outputs; dh_last, dc_last [B, H]; saved, h, c, h0, c0, weights, lengths of the forward loop
-//   -> da [B, T, G H] of the state's product; dn [B, T, H], what dz has in the place of the GRU's last gate;
-//      dh0, dc0 [B, H]. Beyond a sequence's length da and dn are zero.
+//   -> da [B, T, G H] of the state's product; dz [B, T, 3 H] of the GRU's, which differs in the last gate;
+//      dh0, dc0 [B, H]. Beyond a sequence's length da and dz are zero.
 template <typename Cell>
 ffi::Error RunBackward(ffi::ThreadPool pool, Floats dh, Floats dh_last, Floats dc_last, Floats saved, Floats h, Floats c,
-                       Floats h0, Floats c0, Floats weights, Lengths lengths, Result da, Result dn, Result dh0,
+                       Floats h0, Floats c0, Floats weights, Lengths lengths, Result da, Result dz, Result dh0,
                        Result dc0, bool reverse) {
   constexpr int G = Cell::kGates, S = Cell::kSaved, N = 2;  // vectors in a panel
-  constexpr bool kHasCell = std::is_same_v<Cell, LSTM>;
+  constexpr bool kHasCell = std::is_same_v<Cell, LSTM>, kIsGRU = std::is_same_v<Cell, GRU>;
   const Sequences s{dh.dimensions()[0], dh.dimensions()[1], h0.dimensions()[1], lengths.typed_data(), reverse};
   const int64_t depth = G * s.hidden;
   const Buffer packed = PackRows(weights.typed_data(), s.hidden, depth, N * kWidth);
@@ -234,7 +236,8 @@ ffi::Error RunBackward(ffi::ThreadPool pool, Floats dh, Floats dh_last, Floats d
       StoreSome(da->typed_data() + (place * G + g) * s.hidden + unit, gates[g], count);
       StoreSome(products[step] + row * products.stride + g * s.hidden + unit, gates[g], count);
     }
-    if (std::is_same_v<Cell, GRU>) StoreSome(dn->typed_data() + place * s.hidden + unit, candidate, count);
+    for (int g = 0; kIsGRU && g < G; ++g)
+      StoreSome(dz->typed_data() + (place * G + g) * s.hidden + unit, g == G - 1 ? candidate : gates[g], count);
     if (kHasCell) StoreSome(carry_c + row * s.hidden + unit, d.c, count);
     StoreSome(carry, d.h, count);
   };

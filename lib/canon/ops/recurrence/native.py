@@ -41,18 +41,17 @@ def run_kernel(
     reverse: bool,
 ) -> tuple[jax.Array, State]:
     """Returns the outputs [B, T, H], those beyond a sequence's length included, and the last state."""
-    recurrent, inner = weights[0], None
-    if bias is None:
-        bias = jnp.zeros(recurrent.shape[1:], jnp.float32)
-    if name == 'gru':  # of the candidate's product with the state; the other bias belongs to that with the input
-        inner = jnp.zeros(len(recurrent), jnp.float32) if weights[1] is None else weights[1].astype(jnp.float32)
-        z, bias = dense.product(x, kernel) + bias, jnp.pad(inner, (2 * len(inner), 0))
-    else:
-        z = dense.product(x, kernel)
+    recurrent, *extra = weights
+    hidden, width = recurrent.shape
+    bias = jnp.zeros(width) if bias is None else bias
+    if name == 'gru':  # the candidate has two: of its product with the state, and with the input
+        inner = jnp.zeros(hidden) if extra[0] is None else extra[0]
+        bias = jnp.concatenate([bias[: 2 * hidden], inner, bias[2 * hidden :]])
     if lengths is None:
         lengths = jnp.full(len(x), x.shape[1], jnp.int32)
     h, *cell = initial
     c = cell[0] if cell else jnp.zeros((0, 0), jnp.float32)
+    z = dense.product(x, kernel)
     return _run(name, reverse, z, recurrent, bias.astype(jnp.float32), h, c, jnp.asarray(lengths, jnp.int32))
 
 
@@ -80,9 +79,9 @@ def _backward(name, reverse, residuals, gradients):
     h, c, saved, recurrent, h0, c0, lengths = residuals
     dh, (dh_last, *dc_last) = gradients
     (rows, steps, hidden), width = h.shape, recurrent.shape[1]
-    results = [_floats(rows, steps, width), _floats(rows, steps, hidden * (name == 'gru')), h0, c0]
+    results = [_floats(rows, steps, width), _floats(rows, steps, width * (name == 'gru')), h0, c0]
     aliases = {3: 0} if name == 'lstm' else None
-    da, dn, dh0, dc0 = native.call(
+    da, dz, dh0, dc0 = native.call(
         f'{name}_backward', [jax.ShapeDtypeStruct(r.shape, r.dtype) for r in results],
         dh, dh_last, dc_last[0] if dc_last else c0, saved, h, c, h0, c0, recurrent, lengths,
         reverse=reverse, input_output_aliases=aliases,
@@ -91,8 +90,9 @@ def _backward(name, reverse, residuals, gradients):
     before = [h[:, 1:], h0[:, None]] if reverse else [h0[:, None], h[:, :-1]]
     before = jnp.concatenate(before, 1).reshape(-1, hidden) if steps else jnp.zeros((0, hidden), h.dtype)
     drecurrent, dbias = before.T @ da.reshape(-1, width), da.sum((0, 1))
-    dz = jnp.concatenate([da[..., : 2 * hidden], dn], -1) if name == 'gru' else da
-    return dz, drecurrent, dbias, dh0, dc0, None
+    if name == 'gru':
+        return dz, drecurrent, jnp.concatenate([dbias, dz[..., 2 * hidden :].sum((0, 1))]), dh0, dc0, None
+    return da, drecurrent, dbias, dh0, dc0, None
 
 
 _run.defvjp(_forward, _backward)
