@@ -30,11 +30,11 @@ def repeat(step: Callable, carry: Sequence[Any], *arguments: Any) -> Callable[[]
     Donated buffers may not be used again: each call passes on what the one before returned.
     """
     held = list(carry)
-    if hasattr(step, 'lower'):
-        step = step.lower(*held, *arguments).compile()
+    lower = getattr(step, 'lower', None)  # of a jitted function
+    run = lower(*held, *arguments).compile() if lower else step
 
     def call():
-        *held[:], result = step(*held, *arguments)
+        *held[:], result = run(*held, *arguments)
         return result
 
     return call

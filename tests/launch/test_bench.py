@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import comparison
+from benchmarks import comparison, profile
 from benchmarks.comparison import Row, Turn
 from canon.errors import UsageError
 from launch import bench
@@ -71,3 +71,16 @@ def test_works_are_chosen_by_module_or_name_and_misses_are_counted():
     assert bench.misses(make_row('torch', 0.4, aim=1.1))
     assert not bench.misses(make_row('torch', 0.5, aim=1.1))
     assert not bench.misses(make_row('canon', 0.5, aim=0.1))
+
+
+def test_the_arithmetic_of_a_step():
+    """The LSTM's layer: two products of 3,200 rows with [256, 1024], and all gradients but that of its inputs."""
+    assert profile.count_flop('recurrence.lstm_256') == 5 * 2 * 3200 * 256 * 1024
+
+
+def test_instructions_have_a_class():
+    names = ('dot_general.3', 'ffi_call.9', 'ynn_fusion.1', 'transpose_copy_fusion', 'add_select_fusion.2')
+    assert [profile.classify(name) for name in names] == [*profile.CLASSES, 'elementwise']
+    assert {profile.classify(name) for name in ('$api.py:2 wait', 'ThunkExecutor::Execute', 'PjitFunction(f)')} == {
+        None
+    }
