@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         metrics,
         models,
         named,
+        native,
         nn,
         ops,
         optim,
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 
 __version__ = '0.1.0'
 __all__ = [
-    '__version__', 'backend', 'camera', 'configuration', 'data', 'errors', 'losses', 'metrics', 'models', 'named', 'nn',
-    'ops', 'optim', 'plots', 'rendering', 'tasks', 'tracking', 'train', 'transfer', 'weights',
+    '__version__', 'backend', 'camera', 'configuration', 'data', 'errors', 'losses', 'metrics', 'models', 'named',
+    'native', 'nn', 'ops', 'optim', 'plots', 'rendering', 'tasks', 'tracking', 'train', 'transfer', 'weights',
 ]  # fmt: skip
 
 install_finder()
