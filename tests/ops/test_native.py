@@ -171,6 +171,37 @@ def test_depthwise(name, channels, window):
     check(convolve, (2, 13, 12, channels), (window, window, 1, channels), kernels=channels > 1, tolerance=1e-5)
 
 
+def square_gradient(function):
+    """The sum of the squares of a function's gradient: its own gradient is of second order."""
+
+    def value(*arrays):
+        def total(*arrays):
+            return sum(jnp.sin(leaf).sum() for leaf in jax.tree.leaves(function(*arrays)))
+
+        gradient = jax.grad(total, tuple(range(len(arrays))))(*arrays)
+        return sum(jnp.square(leaf).sum() for leaf in gradient)
+
+    return value
+
+
+SECOND = {
+    'max pool': (partial(ops.max_pool, window=3, stride=2, padding=1), (2, 7, 6, 3)),
+    'batch norm': (lambda *a: ops.batch_norm_train(*a, 1e-3), (3, 4, 5, 2), (2,), (2,)),
+    'depthwise': (partial(ops.conv, stride=2, padding=1, groups=4), (2, 7, 6, 4), (3, 3, 1, 4)),
+    **{kind: (partial(run_cell, kind), *list_shapes(kind, 2, 4, 3)) for kind in ('lstm', 'gru', 'rnn')},
+    **{
+        f'{kind}, lengths': (partial(run_cell, kind, lengths=[4, 2], reverse=True), *list_shapes(kind, 2, 4, 3))
+        for kind in ('lstm', 'gru', 'rnn')
+    },
+}
+
+
+@pytest.mark.parametrize('name', SECOND)
+def test_gradients_of_gradients(name):
+    function, *shapes = SECOND[name]
+    check(square_gradient(function), *shapes, tolerance=2e-5)
+
+
 def test_under_vmap_and_in_a_loop():
     x, w = jnp.asarray(draw(3, 2, 7, 6, 4), jnp.float32), jnp.asarray(draw(3, 3, 1, 4), jnp.float32)
     convolve = partial(ops.conv, padding=1, groups=4)

@@ -16,6 +16,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,27 @@ def is_available() -> bool:
     return backend.cpu_form() and backend.forced() is None and jax.device_count() == 1 and _register()
 
 
-def call(name: str, results: Any, *arrays: jax.Array, **attributes: Any) -> Any:
-    """Calls a kernel, one of `KERNELS`; results: a tree of jax.ShapeDtypeStruct."""
-    aliases = attributes.pop('input_output_aliases', None)
-    return jax.ffi.ffi_call(
-        f'canon_{name}', results, vmap_method='sequential', input_output_aliases=aliases
-    )(*arrays, **attributes)  # fmt: skip
+def call(name: str, twin: Callable, results: Any, *arrays: jax.Array, **attributes: Any) -> Any:
+    """Calls a kernel.
+
+    Args:
+      name: one of `KERNELS`.
+      twin: (*arrays) -> the same results in JAX, which is differentiated in the kernel's stead, as the gradient
+        of a gradient needs.
+      results: a tree of jax.ShapeDtypeStruct.
+      *arrays: arguments.
+      **attributes: constants.
+    """
+    function = jax.custom_jvp(functools.partial(_call, name, results, attributes))
+    function.defjvp(lambda primals, tangents: (function(*primals), jax.jvp(twin, primals, tangents)[1]))
+    return function(*arrays)
+
+
+def _call(name: str, results: Any, attributes: dict, *arrays: jax.Array) -> Any:
+    aliases = attributes.get('input_output_aliases')
+    constants = {k: v for k, v in attributes.items() if k != 'input_output_aliases'}
+    kernel = jax.ffi.ffi_call(f'canon_{name}', results, vmap_method='sequential', input_output_aliases=aliases)
+    return kernel(*arrays, **constants)
 
 
 @functools.cache

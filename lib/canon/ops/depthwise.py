@@ -37,15 +37,22 @@ def _forward(images, kernel, windows):
 
 def _backward(windows, residuals, dy):
     image, kernel = residuals
-    filters = _filters(kernel)
-    dimages = sum_over_taps([(dy, 0)], windows, lambda tap, dy: _widen(dy) * filters[tap]).astype(dy.dtype)
+    dkernel = _kernel_gradient(image, dy, windows)
+    return _image_gradient(dy, _filters(kernel), windows), dkernel.reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _image_gradient(dy, filters, windows):
+    return sum_over_taps([(dy, 0)], windows, lambda tap, dy: _widen(dy) * filters[tap]).astype(dy.dtype)
+
+
+def _kernel_gradient(image, dy, windows):
+    """Returns the gradient of the filters [taps, C] from the padded image."""
     products = [_widen(x) * _widen(dy) for x in slice_taps(image, windows)]
     zeros = [jnp.zeros((), p.dtype) for p in products]
     # One variadic reduction over the columns: a reduction per tap would read `dy` k x k times.
     rows = lax.reduce(products, zeros, lambda a, b: [x + y for x, y in zip(a, b, strict=True)], (2,))
     # What is left, [B, H', C] per tap, is 1 / W' of the products and cheap to sum in any order.
-    dkernel = jnp.stack([r.sum((0, 1)) for r in rows]).reshape(kernel.shape).astype(kernel.dtype)
-    return dimages, dkernel
+    return jnp.stack([r.sum((0, 1)) for r in rows])
 
 
 _shifted_conv.defvjp(_forward, _backward)
@@ -54,20 +61,30 @@ _shifted_conv.defvjp(_forward, _backward)
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _kernel_conv(images: jax.Array, filters: jax.Array, windows: Windows) -> jax.Array:
     """Computes the form of `canon.native`, which makes no padded copy; filters [taps, C]."""
+
+    def twin(images, filters):
+        return _forward(images, filters.reshape(*windows.window, 1, -1), windows)[0]
+
     result = jax.ShapeDtypeStruct((len(images), *windows.out, images.shape[-1]), images.dtype)
-    return native.call('depthwise', result, images, filters, windows=windows.describe())
+    return native.call('depthwise', twin, result, images, filters, windows=windows.describe())
 
 
-def _kernel_backward(windows, residuals, dy):
+def _native_forward(images, filters, windows):
+    return _kernel_conv(images, filters, windows), (images, filters)
+
+
+def _native_backward(windows, residuals, dy):
     images, filters = residuals
-    numbers = windows.describe()
-    dimages = native.call('depthwise_image_gradient', _like(images), dy, filters, windows=numbers)
-    return dimages, native.call('depthwise_kernel_gradient', _like(filters), images, dy, windows=numbers)
+
+    def twin(images, dy):
+        return _kernel_gradient(pad_images(images, windows.padding), dy, windows)
+
+    by_image, numbers = partial(_image_gradient, windows=windows), windows.describe()
+    dimages = native.call('depthwise_image_gradient', by_image, _like(images), dy, filters, windows=numbers)
+    return dimages, native.call('depthwise_kernel_gradient', twin, _like(filters), images, dy, windows=numbers)
 
 
-_kernel_conv.defvjp(
-    lambda images, filters, windows: (_kernel_conv(images, filters, windows), (images, filters)), _kernel_backward
-)
+_kernel_conv.defvjp(_native_forward, _native_backward)
 
 
 def _like(x: jax.Array) -> jax.ShapeDtypeStruct:

@@ -60,7 +60,11 @@ batch_norm_train.defvjp(_forward, _backward)
 def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the mean and the variance [C] of x [..., C]."""
     if x.dtype == jnp.float32 and native.is_available():
-        return native.call('moments', [_per_channel(x)] * 2, x)
+        return native.call('moments', _moments_in_jax, (_per_channel(x), _per_channel(x)), x)
+    return _moments_in_jax(x)
+
+
+def _moments_in_jax(x):
     axes, x = tuple(range(x.ndim - 1)), _widen(x)
     mean = x.mean(axes)
     return mean, jnp.square(x - mean).mean(axes)  # not E[x^2] - mean^2, which cancels in float32
@@ -69,7 +73,12 @@ def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _gradient_sums(dy: jax.Array, x: jax.Array, mean: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the sums [C] of dy and of dy (x - mean) over all axes but the last."""
     if x.dtype == dy.dtype == jnp.float32 and native.is_available():
-        return native.call('gradient_sums', [_per_channel(x)] * 2, dy, x, mean)
+        results = _per_channel(x), _per_channel(x)
+        return native.call('gradient_sums', _gradient_sums_in_jax, results, dy, x, mean)
+    return _gradient_sums_in_jax(dy, x, mean)
+
+
+def _gradient_sums_in_jax(dy, x, mean):
     axes, dy = tuple(range(x.ndim - 1)), _widen(dy)
     total = dy.sum(axes)
     return total, (dy * _widen(x)).sum(axes) - mean * total

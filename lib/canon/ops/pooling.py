@@ -88,13 +88,15 @@ def _max_in_kernel(images: jax.Array, windows: Windows) -> jax.Array:
 
 def _kernel_forward(images, windows):
     shape = (len(images), *windows.out, images.shape[-1])
-    results = [jax.ShapeDtypeStruct(shape, dtype) for dtype in (images.dtype, jnp.int8)]
-    return native.call('max_pool', results, images, windows=windows.describe())
+    results = jax.ShapeDtypeStruct(shape, images.dtype), jax.ShapeDtypeStruct(shape, jnp.int8)
+    twin = partial(_max_forward, windows=windows)
+    return native.call('max_pool', twin, results, images, windows=windows.describe())
 
 
 def _kernel_backward(windows, argmax, dy):
     result = jax.ShapeDtypeStruct((len(dy), *windows.size, dy.shape[-1]), dy.dtype)
-    return (native.call('max_pool_gradient', result, dy, argmax, windows=windows.describe()),)
+    twin = lambda dy, argmax: _max_backward(windows, argmax, dy)[0]  # noqa: E731
+    return (native.call('max_pool_gradient', twin, result, dy, argmax, windows=windows.describe()),)
 
 
 _max_in_kernel.defvjp(_kernel_forward, _kernel_backward)
