@@ -202,6 +202,26 @@ def test_gradients_of_gradients(name):
     check(square_gradient(function), *shapes, tolerance=2e-5)
 
 
+@pytest.mark.parametrize('name', SECOND)
+def test_forward_over_reverse(name):
+    function, *shapes = SECOND[name]
+    arrays = [jnp.asarray(draw(*shape, seed=i), jnp.float32) for i, shape in enumerate(shapes)]
+    gradient = jax.grad(lambda *a: sum(jnp.sin(leaf).sum() for leaf in jax.tree.leaves(function(*a))))
+    _, tangent = jax.jvp(lambda x: gradient(x, *arrays[1:]), arrays[:1], arrays[:1])
+    with jax.enable_x64(True), backend.forms('cpu'):
+        wide = [jnp.asarray(np.asarray(a), jnp.float64) for a in arrays]
+        _, expected = jax.jvp(lambda x: gradient(x, *wide[1:]), wide[:1], wide[:1])
+    np.testing.assert_allclose(tangent, expected, atol=2e-5 * max(1, np.abs(expected).max()))
+
+
+def test_the_mean_beside_an_outlier():
+    x = draw(20000, 3).astype(np.float32)
+    x[0] = 1e4
+    _, mean, var = ops.batch_norm_train(jnp.asarray(x), jnp.ones(3), jnp.zeros(3), 1e-5)
+    np.testing.assert_allclose(mean, x.astype(np.float64).mean(0), atol=1e-4)
+    np.testing.assert_allclose(var, x.astype(np.float64).var(0), rtol=3e-4)
+
+
 def test_under_vmap_and_in_a_loop():
     x, w = jnp.asarray(draw(3, 2, 7, 6, 4), jnp.float32), jnp.asarray(draw(3, 3, 1, 4), jnp.float32)
     convolve = partial(ops.conv, padding=1, groups=4)

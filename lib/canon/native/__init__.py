@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jaxlib
 
 from canon import backend
 
 FOLDER = '~/.cache/canon/native'
-FLAGS = ('-std=c++17', '-O3', '-march=native', '-fPIC', '-shared', '-w')
+_NATIVE = '-mcpu=native' if platform.machine() in ('arm64', 'aarch64') else '-march=native'
+FLAGS = ('-std=c++17', '-O3', _NATIVE, '-fPIC', '-shared', '-w')
 SOURCES = Path(__file__).parent
 KERNELS = (
     *(f'{cell}_{way}' for cell in ('lstm', 'gru', 'rnn') for way in ('forward', 'backward')),
@@ -73,7 +75,7 @@ def _register() -> bool:
     """Builds the kernels, unless this machine has them, and tells XLA; returns False, with a line, if it cannot."""
     try:
         library = ctypes.CDLL(str(build()))
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:  # RuntimeError: there is no home
         reason = getattr(error, 'stderr', None) or str(error)
         _log.warning('the kernels in C++ cannot be built, so slower forms are used: %s', reason.strip().split('\n')[0])
         return False
@@ -102,13 +104,21 @@ def build(folder: str | Path = FOLDER) -> Path:
         units = sorted(map(str, SOURCES.glob('*.cc')))
         command = [compiler, *FLAGS, '-I', jax.ffi.include_dir(), *units, '-o', str(built)]
         subprocess.run(command, check=True, capture_output=True, text=True)
-        os.replace(built, library)  # at once, so that another process never loads half of it
+        # At once, so that another process never loads half of it; what another has built meanwhile may be in use.
+        try:
+            os.link(built, library)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            os.replace(built, library)
     return library
 
 
 def _digest(compiler: str) -> str:
     """Returns a name for what the library depends on: its sources, the compiler, the processor and XLA's headers."""
-    digest = hashlib.sha256(repr((os.path.realpath(compiler), FLAGS, _describe_processor(), jax.__version__)).encode())
+    digest = hashlib.sha256(
+        repr((os.path.realpath(compiler), FLAGS, _describe_processor(), jaxlib.__version__)).encode()
+    )
     for file in sorted(SOURCES.glob('*.[ch]*')):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

@@ -50,7 +50,11 @@ ffi::Error Moments(ffi::ThreadPool pool, Floats x, Result mean, Result var) {
     std::fill_n(var->typed_data(), C, std::numeric_limits<float>::quiet_NaN());
     return ffi::Error::Success();
   }
-  const float* shift = x.typed_data();  // the first row: E[x^2] - mean^2 of values far from zero would cancel
+  // The mean of the first block: sums of values far from zero would cancel.
+  const Buffer origin = MakeBuffer(C);
+  float* shift = origin.get();
+  for (int64_t r = 0; r < rows.Size(0); ++r)
+    for (int64_t c = 0; c < C; ++c) shift[c] += x.typed_data()[r * C + c] / rows.Size(0);
   auto sum = [&](int64_t block, float* means, float* squares) {
     const float* start = x.typed_data() + rows.Start(block) * C;
     const int64_t size = rows.Size(block);
@@ -61,7 +65,7 @@ ffi::Error Moments(ffi::ThreadPool pool, Floats x, Result mean, Result var) {
       });
     ForChannels(C, [&](int64_t c, int64_t count, auto vectors) {  // the block is in the cache by now
       constexpr int V = decltype(vectors)::value;
-      Vector origin[V], mean[V], square[V]{};
+      Vector origin[V], mean[V], rest[V]{}, square[V]{};
       for (int v = 0; v < V; ++v) {
         origin[v] = LoadSome(shift + c + v * kWidth, count);
         mean[v] = LoadSome(means + c + v * kWidth, count) * (1.0f / size);
@@ -69,9 +73,13 @@ ffi::Error Moments(ffi::ThreadPool pool, Floats x, Result mean, Result var) {
       for (int64_t r = 0; r < size; ++r)
         for (int v = 0; v < V; ++v) {
           const Vector d = LoadSome(start + r * C + c + v * kWidth, count) - origin[v] - mean[v];
+          rest[v] += d;
           square[v] += d * d;
         }
       for (int v = 0; v < V; ++v) {
+        rest[v] *= 1.0f / size;  // what rounding left of the mean
+        mean[v] += rest[v];
+        square[v] -= rest[v] * rest[v] * (1.0f * size);
         StoreSome(means + c + v * kWidth, mean[v], count);
         StoreSome(squares + c + v * kWidth, square[v], count);
       }

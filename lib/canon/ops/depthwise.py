@@ -61,6 +61,10 @@ _shifted_conv.defvjp(_forward, _backward)
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _kernel_conv(images: jax.Array, filters: jax.Array, windows: Windows) -> jax.Array:
     """Computes the form of `canon.native`, which makes no padded copy; filters [taps, C]."""
+    return _native_conv(images, filters, windows)
+
+
+def _native_conv(images, filters, windows):
 
     def twin(images, filters):
         return _forward(images, filters.reshape(*windows.window, 1, -1), windows)[0]
@@ -70,7 +74,7 @@ def _kernel_conv(images: jax.Array, filters: jax.Array, windows: Windows) -> jax
 
 
 def _native_forward(images, filters, windows):
-    return _kernel_conv(images, filters, windows), (images, filters)
+    return _native_conv(images, filters, windows), (images, filters)
 
 
 def _native_backward(windows, residuals, dy):

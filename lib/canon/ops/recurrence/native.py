@@ -54,7 +54,7 @@ def run_kernel(
     h, *cell = initial
     c = cell[0] if cell else jnp.zeros((0, 0), jnp.float32)
     z = dense.product(x, kernel)
-    return _run(name, reverse, z, recurrent, bias.astype(jnp.float32), h, c, jnp.asarray(lengths, jnp.int32))
+    return _run(name, bool(reverse), z, recurrent, bias.astype(jnp.float32), h, c, jnp.asarray(lengths, jnp.int32))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
