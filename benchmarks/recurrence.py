@@ -51,7 +51,7 @@ def compile_step(outputs: Callable, variables: Any, options: dict) -> Callable:
         value, gradient = jax.value_and_grad(lambda v: jnp.square(outputs(v)).mean())(variables)
         return jax.tree.map(lambda v, g: v - 0.1 * g, variables, gradient), value
 
-    return repeat(jax.jit(step, donate_argnums=0, compiler_options=options).lower(variables).compile(), [variables])
+    return repeat(jax.jit(step, donate_argnums=0, compiler_options=options), [variables])
 
 
 AIMS = {

@@ -21,7 +21,7 @@ def cpu_form() -> bool:
     return (_forced.get() or jax.default_backend()) == 'cpu'
 
 
-def forced() -> str | None:
+def get_override() -> str | None:
     """Returns the forms that `forms` asks for, None outside of it."""
     return _forced.get()
 

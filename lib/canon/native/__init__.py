@@ -44,7 +44,7 @@ def is_available() -> bool:
     A kernel sees whole arrays, so a program laid out over several devices does without. So do several processes, which
     must compile the same program whatever compiler each of them has.
     """
-    return backend.cpu_form() and backend.forced() is None and jax.device_count() == 1 and _register()
+    return backend.cpu_form() and backend.get_override() is None and jax.device_count() == 1 and _register()
 
 
 def call(name: str, twin: Callable, results: Any, *arrays: jax.Array, **attributes: Any) -> Any:

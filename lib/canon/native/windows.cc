@@ -207,6 +207,10 @@ ffi::Error DepthwiseKernelGradient(ffi::ThreadPool pool, Floats images, Floats d
   return ffi::Error::Success();
 }
 
+auto BindDepthwise() {
+  return ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Floats>().Arg<Floats>().Attr<Numbers>("windows").Ret<Floats>();
+}
+
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(canon_max_pool, MaxPool,
@@ -221,23 +225,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(canon_max_pool_gradient, MaxPoolGradient,
                                   .Arg<Floats>().Arg<Bytes>()
                                   .Attr<Numbers>("windows")
                                   .Ret<Floats>());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(canon_depthwise, Depthwise,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Floats>().Arg<Floats>()
-                                  .Attr<Numbers>("windows")
-                                  .Ret<Floats>());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(canon_depthwise_image_gradient, DepthwiseImageGradient,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Floats>().Arg<Floats>()
-                                  .Attr<Numbers>("windows")
-                                  .Ret<Floats>());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(canon_depthwise_kernel_gradient, DepthwiseKernelGradient,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Floats>().Arg<Floats>()
-                                  .Attr<Numbers>("windows")
-                                  .Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(canon_depthwise, Depthwise, BindDepthwise());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(canon_depthwise_image_gradient, DepthwiseImageGradient, BindDepthwise());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(canon_depthwise_kernel_gradient, DepthwiseKernelGradient, BindDepthwise());
 
 }  // namespace canon

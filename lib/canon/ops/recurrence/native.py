@@ -1,6 +1,6 @@
 """The loops over time of `rnn` with tanh, `lstm` and `gru` as kernels of `canon.native`: float32, on one CPU.
 
-The twin is `scan`, which has the same values and gradients. Sequences keep their batch in front, [B, T, ...], since the
+`scan` has the same values and gradients. Sequences keep their batch in front, [B, T, ...], since the
 kernels read rows wherever they are; the products with the inputs and the gradients of all weights are XLA's.
 """
 
@@ -90,8 +90,7 @@ def _backward(name, reverse, residuals, gradients):
         reverse=reverse, input_output_aliases={3: 0} if name == 'lstm' else None,
     )  # fmt: skip
     # The states before each step: one product with the gradients of all steps is the gradient of the weights.
-    before = [h[:, 1:], h0[:, None]] if reverse else [h0[:, None], h[:, :-1]]
-    before = jnp.concatenate(before, 1).reshape(-1, hidden) if steps else jnp.zeros((0, hidden), h.dtype)
+    before = _states_before(h, h0, reverse).reshape(-1, hidden)
     drecurrent, dbias = before.T @ da.reshape(-1, width), da.sum((0, 1))
     if name == 'gru':
         return dz, drecurrent, jnp.concatenate([dbias, dz[..., 2 * hidden :].sum((0, 1))]), dh0, dc0, None
@@ -138,22 +137,25 @@ def _backward_in_jax(name, reverse, dh, dh_last, dc_last, saved, h, c, h0, c0, r
     def step(dstate, now):
         dh, saved, new, old, valid = now
         dstate = (dstate[0] + dh, *dstate[1:])
-        values = {'lstm': lambda: (*jnp.split(saved, 4, -1), jnp.tanh(new[1])), 'rnn': lambda: new}
-        values = values.get(name, lambda: tuple(jnp.split(saved, 4, -1)))()
+        values = new if name == 'rnn' else tuple(jnp.split(saved, 4, -1))
+        values += (jnp.tanh(new[1]),) if name == 'lstm' else ()
         dold, da, extra = cell.backward(layout, w, values, old, dstate)
         dold = tuple(jnp.where(valid, d, s) for d, s in zip(dold, dstate, strict=True))
         dz = jnp.concatenate([da[..., : 2 * len(recurrent)], extra[0]], -1) if name == 'gru' else da[..., :0]
         return dold, (jnp.where(valid, da, 0), jnp.where(valid, dz, 0))
 
     states, first = (h, c)[: cell.states], (h0, c0)[: cell.states]
-    old = [
-        jnp.concatenate([s[:, 1:], f[:, None]] if reverse else [f[:, None], s[:, :-1]], 1)
-        for s, f in zip(states, first, strict=True)
-    ]
-    inputs = jax.tree.map(lambda x: x.swapaxes(0, 1), (dh, saved, states, tuple(old)))
+    old = tuple(_states_before(s, f, reverse) for s, f in zip(states, first, strict=True))
+    inputs = jax.tree.map(lambda x: x.swapaxes(0, 1), (dh, saved, states, old))
     dstate = (dh_last, dc_last)[: cell.states]
     dstate, (da, dz) = lax.scan(step, dstate, (*inputs, _valid(dh, lengths)), reverse=not reverse)
     return da.swapaxes(0, 1), dz.swapaxes(0, 1), dstate[0], dstate[1] if cell.states == 2 else c0
+
+
+def _states_before(states: jax.Array, first: jax.Array, reverse: bool) -> jax.Array:
+    """Returns the state before each step, [B, T, H], of the states after each and the first one [B, H]."""
+    parts = [states[:, 1:], first[:, None]] if reverse else [first[:, None], states[:, :-1]]
+    return jnp.concatenate(parts, 1)[:, : states.shape[1]]
 
 
 def _valid(x: jax.Array, lengths: jax.Array) -> jax.Array:
