@@ -83,7 +83,7 @@ def built(root, tmp_path_factory):
 def test_the_archives_have_the_library_and_its_licence(root, built):
     (wheel,), (sdist,) = built.glob('*.whl'), built.glob('*.tar.gz')
     files = set(zipfile.ZipFile(wheel).namelist())
-    library = {file for file in (root / 'lib').rglob('*') if file.suffix in ('.py', '.html', '.typed')}
+    library = {file for file in (root / 'lib/canon').rglob('*') if file.is_file() and '__pycache__' not in file.parts}
     assert {str(file.relative_to(root / 'lib')) for file in library} == {name for name in files if '-info/' not in name}
     info = f'canon_jax-{canon.__version__}.dist-info'
     assert {f'{info}/licenses/LICENSE', f'{info}/licenses/NOTICE'} <= files
