@@ -243,6 +243,56 @@ def test_once_sums_exactly_and_starts_anywhere():
         once[3]
 
 
+BATCHED = {
+    'shift': (transforms.random_shift(3, value=7),),
+    'crop': (transforms.random_crop((6, 9), padding=2, value=1),),
+    'flip': (transforms.random_flip(),),
+    'flip, never': (transforms.random_flip(0.0),),
+    'all, after one for examples': (
+        transforms.random_grey(0.5),
+        transforms.to_float(),
+        transforms.random_shift(2, value=0.5),
+        transforms.random_flip(),
+        transforms.random_crop(5),
+    ),
+    'all': (transforms.random_crop(8, padding=3), transforms.random_flip(), transforms.random_shift(1)),
+}
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.float32])
+@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize('chain', BATCHED.values(), ids=BATCHED.keys())
+def test_transforms_of_a_batch_are_those_of_its_examples(chain, channels, dtype):
+    images = (255 * np.random.default_rng(0).random((17, 8, 10, channels))).astype(dtype)
+    source = Arrays({'image': images, 'label': np.arange(17)})
+    for data in (Batches(source, 7, seed=5, transforms=chain), Once(source, 7, transforms=chain)):
+        together = [data[step] for step in range(3)]
+        data._rows.tail = len(data._rows.transforms)  # each example alone
+        for one, other in zip(together, (data[step] for step in range(3)), strict=True):
+            for field in ('image', 'label', 'mask'):
+                assert one[field].dtype == other[field].dtype
+                np.testing.assert_array_equal(one[field], other[field])
+
+
+def test_batches_whose_fields_move_along_are_transformed_by_example():
+    images, boxes = np.zeros((4, 8, 8, 1), np.uint8), np.tile(np.float32([3, 3, 5, 5]), (4, 1, 1))
+    chain = (transforms.random_shift(2),)
+    (batch,) = Once(Arrays({'image': images, 'boxes': boxes}), 4, transforms=chain)
+    shifts = batch['boxes'] - boxes
+    assert len(np.unique(shifts)) > 1
+    np.testing.assert_array_equal(shifts[..., :2], shifts[..., 2:])
+
+
+def test_images_of_several_sizes_and_types_are_cropped_to_a_batch():
+    examples = [{'image': np.full((6 + i, 9 - i, 1), i, (np.uint8, np.float32)[i % 2])} for i in range(4)]
+    source = WithInfo(examples, Info('list', 'train'))
+    batch = Batches(source, 4, transforms=(transforms.random_crop(5), transforms.random_flip()), sampler='in_order')[0]
+    np.testing.assert_array_equal(batch['image'][:, 0, 0, 0], range(4))
+    assert batch['image'].shape == (4, 5, 5, 1)
+    with pytest.raises(CanonError, match='example 0'):
+        Batches(source, 4, transforms=(transforms.random_crop(7),), sampler='in_order')[0]
+
+
 @pytest.mark.parametrize('make', [Batches, Once])
 def test_wrong_sizes_and_transforms_are_refused(make):
     with pytest.raises(UsageError, match='no examples'):

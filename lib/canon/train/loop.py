@@ -157,7 +157,7 @@ class TrainingSession(Session):
             # The state is sound if reading fails, such as for a damaged file; after a failed step it is donated and
             # gone.
             try:
-                batch = shard.put(next(batches), layout)
+                batch = shard.hand_over(next(batches), layout)
             except Exception:
                 self._rescue(state)
                 raise

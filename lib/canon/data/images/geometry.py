@@ -259,6 +259,27 @@ def crop_padded(
     return out
 
 
+def crop_batch_padded(
+    images: np.ndarray, tops: np.ndarray, lefts: np.ndarray, height: int, width: int, value: float
+) -> np.ndarray:
+    """Returns `crop_padded` of each image of a batch [B, H, W, ...], at tops [B] and lefts [B]."""
+    count, channels = len(images), images.shape[3:]
+    spare = tuple(images.shape[1 + axis] - size for axis, size in enumerate((height, width)))
+    before = [max(-int(starts.min()), 0) for starts in (tops, lefts)]
+    after = [max(int(starts.max()) - room, 0) for starts, room in zip((tops, lefts), spare, strict=True)]
+    if any(before + after):
+        padded_size = [n + b + a for n, b, a in zip(images.shape[1:3], before, after, strict=True)]
+        padded = np.full((count, *padded_size, *channels), value, images.dtype)
+        padded[:, before[0] : before[0] + images.shape[1], before[1] : before[1] + images.shape[2]] = images
+        images = padded
+    # Pixels of a row are in one axis, so that whole rows are copied.
+    depth = math.prod(channels)
+    rows = images.reshape(count, images.shape[1], images.shape[2] * depth)
+    windows = np.lib.stride_tricks.sliding_window_view(rows, (height, width * depth), axis=(1, 2))
+    parts = windows[np.arange(count), tops + before[0], (lefts + before[1]) * depth]
+    return parts.reshape(count, height, width, *channels)
+
+
 def check_method(method: str, what: str, others: tuple[str, ...] = ()) -> None:
     """Raises UsageError unless `method` is one of `METHODS` or `others`."""
     if method not in METHODS and method not in others:
@@ -309,6 +330,11 @@ def transform_fields(
     if along.masks in out or along.segmentation in out:
         _transform_mask_fields(out, before or example[field].shape[:2], matrix, image.shape[:2], along)
     return out
+
+
+def is_image_alone(example: Mapping[str, Any], along: SpatialFields) -> bool:
+    """Whether `transform_fields` would replace the image only: no field goes along with it."""
+    return not {along.boxes, along.proposals, along.masks, along.segmentation, PLACEMENT} & example.keys()
 
 
 def find_placement(example: Example, size: Size) -> np.ndarray:

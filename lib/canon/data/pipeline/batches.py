@@ -17,7 +17,14 @@ from typing import Any
 import numpy as np
 
 from canon.data.pipeline import order
-from canon.data.pipeline.chain import Mapped, Transform, apply_chain, split_chain
+from canon.data.pipeline.chain import (
+    Mapped,
+    Transform,
+    apply_chain,
+    apply_chain_to_batch,
+    find_batched_tail,
+    split_chain,
+)
 from canon.data.pipeline.keys import Key
 from canon.data.pipeline.source import Example, Source, cache_if_small, read_examples
 from canon.data.pipeline.workers import close_at_exit, prepare_worker, signals_held, single_threaded_opencv
@@ -60,7 +67,8 @@ class Batches:
           transforms: applied to each example, in order (`canon.data.transforms`).
           sampler: the order of the examples: 'shuffled', 'in_order', 'balanced' (by the field 'label'),
             `dict(name='balanced', field='domain')`, or a function of positions (`canon.data.order`).
-          threads: threads that prepare batches ahead; 0 prepares each when it is requested.
+          threads: threads that prepare batches ahead; 0 prepares each when it is requested. One is used where examples
+            are in memory and all transforms take whole batches.
           workers: processes that prepare batches ahead instead, for images that are slow to decode; they cache nothing,
             and need grain.
           memory_limit: in bytes; a source that fits is decoded once and kept (by `canon.data.Cached`).
@@ -91,15 +99,15 @@ class Batches:
         # how many processes there are.
         start, rows = int(step) * self.batch_size, self._rows.local
         ids, visits = self._order(np.arange(start + rows.start, start + rows.stop))
-        examples = self._rows.read(ids.tolist(), visits.tolist())
-        return {**stack(examples), 'mask': np.ones(len(ids), bool)}
+        batch = self._rows.read(ids.tolist(), visits.tolist())
+        return {**batch, 'mask': np.ones(len(ids), bool)}
 
     def __iter__(self) -> Iterator[Batch]:
         return self.iterate()
 
     def iterate(self, start: int = 0) -> Iterator[Batch]:
         """Yields self[start], self[start + 1], ..., prepared ahead."""
-        return prefetch(self, start, ENDLESS, self.threads, self.workers)
+        return prefetch(self, start, ENDLESS, self._rows.limit_threads(self.threads), self.workers)
 
 
 class Once:
@@ -138,8 +146,8 @@ class Once:
         ids = range(start + rows.start, min(start + rows.stop, self.num_examples))
         padding = rows.stop - rows.start - len(ids)
         # A process whose rows are all padding needs one example for their shapes.
-        examples = self._rows.read(ids, [0] * len(ids)) or self._rows.read([0], [0])
-        batch = {field: _fill(values[: len(ids)], padding) for field, values in stack(examples).items()}
+        read = self._rows.read(ids or [0], [0] * max(len(ids), 1))
+        batch = {field: _fill(values[: len(ids)], padding) for field, values in read.items()}
         return {**batch, 'mask': np.arange(len(ids) + padding) < len(ids)}
 
     def __iter__(self) -> Iterator[Batch]:
@@ -147,7 +155,7 @@ class Once:
 
     def iterate(self, start: int = 0) -> Iterator[Batch]:
         """Yields self[start], ..., self[len(self) - 1], prepared ahead."""
-        return prefetch(self, start, len(self), self.threads, self.workers)
+        return prefetch(self, start, len(self), self._rows.limit_threads(self.threads), self.workers)
 
 
 def process_rows(batch_size: int, index: int, count: int) -> slice:
@@ -184,14 +192,27 @@ class _Rows:
         # What does not depend on the visit is computed once, before the cache.
         self.source = cache_if_small(Mapped(source, fixed) if fixed else source, memory_limit)
         self.seed = seed
+        self.tail = find_batched_tail(self.transforms)
 
-    def read(self, ids: Sequence[int], visits: Sequence[int]) -> list[Example]:
-        examples = read_examples(self.source, ids)
-        if not self.transforms:
-            return examples
+    def limit_threads(self, threads: int) -> int:
+        # Where all is in memory and transformed by batches, a second thread only contends for Python's lock.
+        return min(threads, 1) if self.tail == 0 and getattr(self.source, 'in_memory', False) else threads
+
+    def read(self, ids: Sequence[int], visits: Sequence[int]) -> Batch:
         # One key per example and visit, not per batch: neither the order nor the neighbours change an augmentation.
         keys = [Key(self.seed, visit, i) for i, visit in zip(ids, visits, strict=True)]
-        return [apply_chain(self.transforms, e, key, self.source) for e, key in zip(examples, keys, strict=True)]
+        examples = self._transform(read_examples(self.source, ids), keys, 0, self.tail)
+        if self.tail < len(self.transforms) and (batch := _stack_if_alike(examples)) is not None:
+            transformed = apply_chain_to_batch(self.transforms, batch, keys, self.tail)
+            if transformed is not None:
+                return transformed
+        return stack(self._transform(examples, keys, self.tail))
+
+    def _transform(self, examples, keys, start: int, stop: int | None = None) -> list[Example]:
+        if start == len(self.transforms) or stop == 0:
+            return examples
+        pairs = zip(examples, keys, strict=True)
+        return [apply_chain(self.transforms, example, key, self.source, start, stop) for example, key in pairs]
 
 
 def stack(examples: Sequence[Example]) -> Batch:
@@ -202,6 +223,16 @@ def stack(examples: Sequence[Example]) -> Batch:
     if 'mask' in fields:
         raise CanonError("a field is called 'mask', the key that marks padding; rename it by `rename`")
     return {field: _stack([e[field] for e in examples], field) for field in fields}
+
+
+def _stack_if_alike(examples: Sequence[Example]) -> Batch | None:
+    """Stacks examples whose fields have the same types and shapes; others only their transforms may make alike."""
+    try:
+        batch = stack(examples)
+    except CanonError:
+        return None
+    types = ({getattr(example[field], 'dtype', None) for example in examples} for field in batch)
+    return batch if all(len(kinds) == 1 for kinds in types) else None
 
 
 def _stack(values: list[Any], field: str) -> np.ndarray:

@@ -12,7 +12,7 @@ from canon import named
 from canon.data.images import geometry
 from canon.data.images.geometry import SpatialFields, SpatialSpec
 from canon.data.pipeline.chain import Transform
-from canon.data.pipeline.keys import borrowed_rng
+from canon.data.pipeline.keys import borrowed_rng, uniforms
 from canon.errors import CanonError, UsageError
 
 
@@ -124,7 +124,14 @@ def random_flip(p: named.Probability = 0.5, field: str = 'image', along: Spatial
         # A view: making a batch copies it anyway.
         return geometry.transform_fields(example, field, image[:, ::-1], matrix, along)
 
-    return Transform(apply, random=True)
+    def apply_to_batch(batch, keys):
+        if not geometry.is_image_alone(batch, along):
+            return None
+        mirrored, images = uniforms(keys, 1)[:, 0] < p, batch[field].copy()
+        images[mirrored] = images[mirrored, :, ::-1]
+        return {**batch, field: images}
+
+    return Transform(apply, random=True, apply_to_batch=apply_to_batch)
 
 
 def random_crop(
@@ -155,7 +162,16 @@ def random_crop(
         part = geometry.crop_padded(image, top, left, height, width, value)
         return geometry.transform_fields(example, field, part, geometry.translation(-left, -top), along)
 
-    return Transform(apply, random=True)
+    def apply_to_batch(batch, keys):
+        if not geometry.is_image_alone(batch, along):
+            return None
+        images = batch[field]
+        geometry.check_fits((height, width), images[0], keys[0], padding)
+        places = [images.shape[1] + 2 * padding - height + 1, images.shape[2] + 2 * padding - width + 1]
+        tops, lefts = (uniforms(keys, 2) * places).astype(int).T - padding
+        return {**batch, field: geometry.crop_batch_padded(images, tops, lefts, height, width, value)}
+
+    return Transform(apply, random=True, apply_to_batch=apply_to_batch)
 
 
 def random_shift(pixels: int, value: float = 0, field: str = 'image', along: SpatialSpec = None) -> Transform:
@@ -177,7 +193,14 @@ def random_shift(pixels: int, value: float = 0, field: str = 'image', along: Spa
         part = geometry.crop_padded(image, top, left, *image.shape[:2], value)
         return geometry.transform_fields(example, field, part, geometry.translation(-left, -top), along)
 
-    return Transform(apply, random=True)
+    def apply_to_batch(batch, keys):
+        if not geometry.is_image_alone(batch, along):
+            return None
+        images = batch[field]
+        tops, lefts = (uniforms(keys, 2) * (2 * pixels + 1)).astype(int).T - pixels
+        return {**batch, field: geometry.crop_batch_padded(images, tops, lefts, *images.shape[1:3], value)}
+
+    return Transform(apply, random=True, apply_to_batch=apply_to_batch)
 
 
 def to_float(field: str = 'image') -> Transform:
