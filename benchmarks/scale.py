@@ -31,6 +31,8 @@ from launch.pages import format_table
 PAGE = Path(__file__).parents[1] / 'docs' / 'scale.md'
 DEVICES = (8, 64, 512)
 LAYOUTS = {'replicated': None, 'fsdp': 1 << 16}  # parameters of as many elements are divided over the devices
+# Buffers are assigned before LLVM, whose passes take most of the time that compilation does.
+FAST = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
 TITLE = """# Scale
 
@@ -89,6 +91,7 @@ def compile_for_devices(name: str, layout: str) -> dict[str, Any]:
 
     from canon import backend
     from canon.train import make_step, shard
+    from canon.train.setup import gather_first
     from canon.train.step import init_state
 
     task, tx, shapes = WORKS[name](jax.device_count())
@@ -99,12 +102,12 @@ def compile_for_devices(name: str, layout: str) -> dict[str, Any]:
         state = jax.eval_shape(lambda batch: init_state(task, tx, 0, batch), batch)
         layouts = shard.state_shardings(tx, state, mesh, fsdp=LAYOUTS[layout])
         step = jax.jit(
-            make_step(task, tx, 0),
+            gather_first(make_step(task, tx, 0), layouts.params),
             donate_argnums=0,
             in_shardings=(layouts, rows),
             out_shardings=(layouts, everywhere),
         )
-        compiled = step.lower(state, batch).compile()
+        compiled = step.lower(state, batch).compile(FAST)
     memory: Any = compiled.memory_analysis()
     leaves = list(zip(jax.tree.leaves(state), jax.tree.leaves(layouts), strict=True))
     return {
@@ -138,6 +141,7 @@ def measure_devices() -> Iterable[Sequence[str]]:
                 if done.returncode:
                     raise SystemExit(f'{name} for {devices} devices: {done.stderr.strip().splitlines()[-1]}')
                 row = json.loads(done.stdout.splitlines()[-1])
+                print(f'{name} {layout} {devices}: {row}', file=sys.stderr, flush=True)
                 megabytes = (f'{row[key] / 1e6:,.1f}' for key in ('state', 'step', 'exchanged'))
                 yield (str(describe.__doc__), layout, str(devices), *megabytes, str(row['collectives']))
 
@@ -210,7 +214,7 @@ NOTES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).partition('\n')[0])
     parser.add_argument('--only', default=','.join(TABLES), help='names of tables, separated by commas')
-    parser.add_argument('--save', action='store_true', help='write docs/scale.md; needs all tables')
+    parser.add_argument('--save', action='store_true', help='write the tables to docs/scale.md; others there stay')
     parser.add_argument('--compile', help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.compile:
@@ -219,17 +223,20 @@ def main() -> None:
     chosen = options.only.split(',')
     if unknown := [name for name in chosen if name not in TABLES]:
         parser.error(f'--only: {", ".join(unknown)}: expected some of {", ".join(TABLES)}')
-    if options.save and len(chosen) < len(TABLES):
-        parser.error('--save writes all tables; remove --only')
-    text = TITLE
+    sections = read_sections()
     for name in chosen:
         title, head, measure = TABLES[name]
-        table = format_table(head, measure(), '---:')
-        section = f'\n## {title}\n\n{NOTES[name]}\n\n{table}'
-        print(section, flush=True)
-        text += section
-    if options.save:
-        PAGE.write_text(text)
+        sections[title] = f'{title}\n\n{NOTES[name]}\n\n{format_table(head, measure(), "---:")}'
+        print(f'\n## {sections[title]}', flush=True)
+        if options.save:
+            titles = [title for title, *_ in TABLES.values() if title in sections]
+            PAGE.write_text(TITLE + ''.join(f'\n## {sections[title].rstrip()}\n' for title in titles))
+
+
+def read_sections() -> dict[str, str]:
+    """Returns {title: text} of the sections of the page as it is."""
+    parts = PAGE.read_text().split('\n## ')[1:] if PAGE.exists() else []
+    return {part.partition('\n')[0]: part for part in parts}
 
 
 if __name__ == '__main__':

@@ -98,7 +98,7 @@ def evaluate(
     """
     measure = measure or compile_measure(evaluator, mesh)
     add_up = _add_on_host if evaluator.on_host else _add_on_devices
-    sums = add_up(evaluator, params, mutable, mesh, measure, on_batch, quiet)
+    sums = add_up(evaluator, shard.gather(params), mutable, mesh, measure, on_batch, quiet)
     metrics: Mapping[str, float] = {} if sums is None else evaluator.finish(sums)
     return Evaluation({name: float(value) for name, value in metrics.items()}, sums)
 

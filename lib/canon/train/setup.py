@@ -132,9 +132,15 @@ def make_setup(experiment: Experiment, config: Config) -> Setup:
     shard.check_memory(target)
     constants, names = None, ()
     if step is not None:
+        step = gather_first(step, layout.params)
         step, constants, (_, metrics) = lift_constants(step, abstract, first)
         names = _order_names(metrics)
     return Setup(experiment, s, seed, mesh, experiment.tx, step, constants, init, first, target, layout, names, forward)
+
+
+def gather_first(step: Any, layout: Any) -> Any:
+    """Returns a step (state, batch) whose parameters are first gathered from `layout`."""
+    return lambda state, batch: step(state._replace(params=shard.gather(state.params, layout)), batch)
 
 
 def _make_step(experiment: Experiment, seed: int, accumulate: int) -> Any:

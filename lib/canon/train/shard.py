@@ -112,8 +112,8 @@ def param_shardings(params: Any, mesh: Mesh, rules: Sequence = (), fsdp: int | N
       mesh: the devices.
       rules: pairs (regex, axes), axes the name of a mesh axis or None for each dimension, as in
         `(('Dense_0/kernel', (None, 'model')),)`.
-      fsdp: parameters of at least N elements are divided along their longest dimension that 'data' divides
-        (ZeRO stage 3: Rajbhandari et al. 2020).
+      fsdp: parameters of at least N elements are divided along their longest dimension that 'data' divides (ZeRO:
+        Rajbhandari et al. 2020). Each is gathered when a step first needs it (`gather`).
     """
 
     def choose(path, leaf):
@@ -126,6 +126,27 @@ def param_shardings(params: Any, mesh: Mesh, rules: Sequence = (), fsdp: int | N
         return replicated_sharding(mesh)
 
     return tree_map_with_path(choose, params)
+
+
+def gather(params: Any, layout: Any = None) -> Any:
+    """Returns the parameters as a step multiplies by them: each whole, where `layout` divides it over 'data'.
+
+    Without `layout`, it is that of the arrays.
+
+    Rows are divided over 'data', too, and of the two the compiler would gather either: rows of all devices, whose bytes
+    grow with the number of devices, or the parameters.
+    """
+
+    def make_whole(x, sharding):
+        axes = [axis if isinstance(axis, tuple) else (axis,) for axis in getattr(sharding, 'spec', ())]
+        if not any('data' in axis for axis in axes):
+            return x
+        rest = PartitionSpec(*(tuple(name for name in axis if name not in ('data', None)) or None for axis in axes))
+        return jax.lax.with_sharding_constraint(x, NamedSharding(sharding.mesh, rest))
+
+    if layout is None:
+        return jax.tree.map(lambda x: make_whole(x, getattr(x, 'sharding', None)), params)
+    return jax.tree.map(make_whole, params, layout)
 
 
 def state_shardings(

@@ -18,6 +18,7 @@ import numpy as np
 
 from canon import backend, optim
 from canon.nn import reestimate
+from canon.train import shard
 from canon.train.step import step_key, sum_gradient
 from canon.train.types import At, Batch, Mutable, Params, State, Task
 
@@ -116,6 +117,7 @@ def make_forward(task: Task, seed: int, **options: Any) -> Callable:
 def measure_statistics(forward: Callable, state: State, batches: Iterable[tuple[Any, Batch]]) -> State:
     """Returns `state` with the statistics of its evaluated parameters over (number, batch) pairs of training data."""
     params, mutable = evaluated_variables(state)
+    params = shard.gather(params)
     measured: Mapping = reestimate(
         lambda statistics, numbered: forward(params, mutable, statistics, numbered), mutable[TRAINED], batches
     )
