@@ -267,19 +267,20 @@ def _noise_of(turns: list[Turn]) -> float:
 
 def print_table(rows: list[Row]) -> None:
     """Prints times and ratios, with the smallest and the largest of the rounds."""
-    print(f'\n{"work":22s}{"side":10s}{"settings":18s}{"wall ms":>9s}{"CPU ms":>9s}  canon/side: wall, CPU')
+    print(f'\n{"work":22s}{"side":13s}{"settings":18s}{"wall ms":>9s}{"CPU ms":>9s}  canon/side: wall, CPU')
     for row in rows:
         wall, cpu = (1e3 * statistics.median(getattr(turn, clock) for turn in row.turns) for clock in ('wall', 'cpu'))
         ratios = '' if row.side == 'canon' else f'{describe(row.ratios("wall"))}, {describe(row.ratios("cpu"))}'
         goal = '' if row.aim is None else f'   aim {row.aim}'
         noisy = f'   noisy: others took {row.noise:.0%}' if row.noise > NOISY else ''
-        print(f'{row.work:22s}{row.side:10s}{row.settings:18s}{wall:9.1f}{cpu:9.1f}  {ratios}{goal}{noisy}')
+        print(f'{row.work:22s}{row.side:13s}{row.settings:18s}{wall:9.1f}{cpu:9.1f}  {ratios}{goal}{noisy}')
     print(f'load at the end {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores')
 
 
 def describe(ratios: list[float]) -> str:
     """Returns the median, and the smallest and the largest."""
-    return f'{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})'
+    digits = 2 if min(ratios) >= 0.01 else 4
+    return f'{statistics.median(ratios):.{digits}f} ({min(ratios):.{digits}f}-{max(ratios):.{digits}f})'
 
 
 def serve_jax(works: Mapping[str, Work], side: str) -> None:
@@ -288,7 +289,7 @@ def serve_jax(works: Mapping[str, Work], side: str) -> None:
 
     from tools import turns
 
-    packages = {'linen': 'flax', 'optax': 'optax'}
+    packages = {'linen': 'flax', 'optax': 'optax', 'sklearn': 'scikit-learn'}
     version = f', {packages[side]} {importlib.metadata.version(packages[side])}' if side in packages else ''
     turns.serve(
         {name: w.sides[side] for name, w in works.items() if side in w.sides},

@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from benchmarks import comparison
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print()
         missed += [f'{module}.{work}' for row in rows if misses(row)]
         # At once, so that what was measured remains if the rest is interrupted.
-        make_page(benchmarks).write(page, describe(module, rows))
+        make_page(benchmarks, {f'{module}.{work}'} if len(rows) > 1 else ()).write(page, describe(module, rows))
     print(f'{len(works)} measured, written to {page.relative_to(configs.ROOT)}')
     if missed:
         print(f'above their aims: {", ".join(missed)}')
@@ -99,9 +99,14 @@ def misses(row: Row) -> bool:
     return row.side != 'canon' and row.aim is not None and statistics.median(row.ratios('wall')) > row.aim
 
 
-def make_page(benchmarks: dict[str, Benchmark]) -> TablePage:
+def make_page(benchmarks: dict[str, Benchmark], compared: Collection[str] = ()) -> TablePage:
+    """Returns the page, without what no longer exists and without earlier rows of `compared` works alone."""
     known = {f'{module}.{work}' for module, benchmark in benchmarks.items() for work in benchmark.works}
-    return TablePage(TITLE, HEAD, lambda row: (row[0], row[2].split(' ')[0]), lambda row: row[0] in known)
+
+    def stays(row: Sequence[str]) -> bool:
+        return row[0] in known and not (row[2] == 'alone' and row[0] in compared)
+
+    return TablePage(TITLE, HEAD, lambda row: (row[0], row[2].split(' ')[0]), stays)
 
 
 def describe(module: str, rows: Sequence[Row]) -> list[list[str]]:

@@ -60,6 +60,10 @@ def test_the_page_replaces_the_rows_of_what_was_measured(tmp_path):
     rows.write(page, bench.describe('recurrence', first))
     assert 'noisy: others took 20%' in page.read_text()
     assert 'gone' not in page.read_text()  # of works that no longer exist nothing stays
+    rows.write(page, bench.describe('recurrence', [make_row('canon', 0.5)]))
+    assert '| alone |' in page.read_text()
+    bench.make_page(bench.load_benchmarks(), {'recurrence.lstm_256'}).write(page, bench.describe('recurrence', first))
+    assert '| alone |' not in page.read_text()
 
 
 def test_works_are_chosen_by_module_or_name_and_misses_are_counted():
