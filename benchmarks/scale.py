@@ -32,7 +32,7 @@ PAGE = Path(__file__).parents[1] / 'docs' / 'scale.md'
 DEVICES = (8, 64, 512)
 LAYOUTS = {'replicated': None, 'fsdp': 1 << 16}  # parameters of as many elements are divided over the devices
 # Buffers are assigned before LLVM, whose passes take most of the time that compilation does.
-FAST = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
+FAST: Any = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
 TITLE = """# Scale
 
