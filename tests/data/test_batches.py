@@ -277,7 +277,9 @@ def test_transforms_of_a_batch_are_those_of_its_examples(chain, channels, dtype)
 def test_batches_whose_fields_move_along_are_transformed_by_example():
     images, boxes = np.zeros((4, 8, 8, 1), np.uint8), np.tile(np.float32([3, 3, 5, 5]), (4, 1, 1))
     chain = (transforms.random_shift(2),)
-    (batch,) = Once(Arrays({'image': images, 'boxes': boxes}), 4, transforms=chain)
+    data = Once(Arrays({'image': images, 'boxes': boxes}), 4, transforms=chain)
+    batch = data[0]
+    np.testing.assert_array_equal(data[0]['boxes'], batch['boxes'])  # after the first refusal, too
     shifts = batch['boxes'] - boxes
     assert len(np.unique(shifts)) > 1
     np.testing.assert_array_equal(shifts[..., :2], shifts[..., 2:])

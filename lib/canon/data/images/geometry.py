@@ -259,7 +259,7 @@ def crop_padded(
     return out
 
 
-def crop_batch_padded(
+def crop_batch(
     images: np.ndarray, tops: np.ndarray, lefts: np.ndarray, height: int, width: int, value: float
 ) -> np.ndarray:
     """Returns `crop_padded` of each image of a batch [B, H, W, ...], at tops [B] and lefts [B]."""

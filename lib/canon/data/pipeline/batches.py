@@ -201,12 +201,14 @@ class _Rows:
     def read(self, ids: Sequence[int], visits: Sequence[int]) -> Batch:
         # One key per example and visit, not per batch: neither the order nor the neighbours change an augmentation.
         keys = [Key(self.seed, visit, i) for i, visit in zip(ids, visits, strict=True)]
-        examples = self._transform(read_examples(self.source, ids), keys, 0, self.tail)
-        if self.tail < len(self.transforms) and (batch := _stack_if_alike(examples)) is not None:
-            transformed = apply_chain_to_batch(self.transforms, batch, keys, self.tail)
+        tail = self.tail
+        examples = self._transform(read_examples(self.source, ids), keys, 0, tail)
+        if tail < len(self.transforms) and (batch := _stack_if_alike(examples)) is not None:
+            transformed = apply_chain_to_batch(self.transforms, batch, keys, tail)
             if transformed is not None:
                 return transformed
-        return stack(self._transform(examples, keys, self.tail))
+            self.tail = len(self.transforms)  # other batches have the same fields: none is stacked in vain again
+        return stack(self._transform(examples, keys, tail))
 
     def _transform(self, examples, keys, start: int, stop: int | None = None) -> list[Example]:
         if start == len(self.transforms) or stop == 0:

@@ -150,28 +150,7 @@ def random_crop(
 
     Raises CanonError, when applied, for a padded image smaller than the window.
     """
-    (height, width), along = geometry.parse_size(size, 'random_crop'), SpatialFields.parse(along, 'random_crop')
-
-    def apply(example, key):
-        image = example[field]
-        geometry.check_fits((height, width), image, key, padding)
-        spare = image.shape[0] + 2 * padding - height, image.shape[1] + 2 * padding - width
-        generator = borrowed_rng(key)
-        # One random() per axis is three times as fast as integers(), which matters for images of CIFAR's size.
-        top, left = (int(generator.random() * (s + 1)) - padding for s in spare)
-        part = geometry.crop_padded(image, top, left, height, width, value)
-        return geometry.transform_fields(example, field, part, geometry.translation(-left, -top), along)
-
-    def apply_to_batch(batch, keys):
-        if not geometry.is_image_alone(batch, along):
-            return None
-        images = batch[field]
-        geometry.check_fits((height, width), images[0], keys[0], padding)
-        places = [images.shape[1] + 2 * padding - height + 1, images.shape[2] + 2 * padding - width + 1]
-        tops, lefts = (uniforms(keys, 2) * places).astype(int).T - padding
-        return {**batch, field: geometry.crop_batch_padded(images, tops, lefts, height, width, value)}
-
-    return Transform(apply, random=True, apply_to_batch=apply_to_batch)
+    return _make_random_window(geometry.parse_size(size, 'random_crop'), padding, value, field, along, 'random_crop')
 
 
 def random_shift(pixels: int, value: float = 0, field: str = 'image', along: SpatialSpec = None) -> Transform:
@@ -185,20 +164,34 @@ def random_shift(pixels: int, value: float = 0, field: str = 'image', along: Spa
     """
     if pixels < 0:
         raise UsageError(f'random_shift: pixels={pixels} is negative')
-    along = SpatialFields.parse(along, 'random_shift')
+    return _make_random_window(None, pixels, value, field, along, 'random_shift')
+
+
+def _make_random_window(
+    size: geometry.Size | None, padding: int, value: float, field: str, along: SpatialSpec, what: str
+) -> Transform:
+    """Makes the crop of a window, uniformly placed in the padded image; without `size` it is as large as the image."""
+    fields = SpatialFields.parse(along, what)
+
+    def measure(image, key):
+        height, width = size or image.shape[:2]
+        geometry.check_fits((height, width), image, key, padding)
+        return height, width, [image.shape[0] + 2 * padding - height + 1, image.shape[1] + 2 * padding - width + 1]
 
     def apply(example, key):
         image, generator = example[field], borrowed_rng(key)
-        top, left = (int(generator.random() * (2 * pixels + 1)) - pixels for _ in range(2))
-        part = geometry.crop_padded(image, top, left, *image.shape[:2], value)
-        return geometry.transform_fields(example, field, part, geometry.translation(-left, -top), along)
+        height, width, places = measure(image, key)
+        # One random() per axis is three times as fast as integers(), which matters for images of CIFAR's size.
+        top, left = (int(generator.random() * count) - padding for count in places)
+        part = geometry.crop_padded(image, top, left, height, width, value)
+        return geometry.transform_fields(example, field, part, geometry.translation(-left, -top), fields)
 
     def apply_to_batch(batch, keys):
-        if not geometry.is_image_alone(batch, along):
+        if not geometry.is_image_alone(batch, fields):
             return None
-        images = batch[field]
-        tops, lefts = (uniforms(keys, 2) * (2 * pixels + 1)).astype(int).T - pixels
-        return {**batch, field: geometry.crop_batch_padded(images, tops, lefts, *images.shape[1:3], value)}
+        height, width, places = measure(batch[field][0], keys[0])
+        tops, lefts = (uniforms(keys, 2) * places).astype(int).T - padding
+        return {**batch, field: geometry.crop_batch(batch[field], tops, lefts, height, width, value)}
 
     return Transform(apply, random=True, apply_to_batch=apply_to_batch)
 
