@@ -1,18 +1,23 @@
 """Tabulates how memory and costs grow with devices, data and steps, for docs/scale.md.
 
-    python -m benchmarks.scale [--only=devices,data,run] [--save]
+    python -m benchmarks.scale [--only=devices,data,training,evaluation,folders,run] [--save]
 
 devices: bytes per device of the state and of what a train step holds besides, from the program that XLA compiles for 8,
 64 and 512 devices, which are simulated on this CPU; every device has as many rows as at 8. The operations are in the
 form that TPU and GPU compile; sizes of temporary buffers are those of XLA's CPU compiler.
 data: the memory and time that the order of 10^4 to 10^9 examples takes.
+training: a step, the memory and a checkpoint of a run on 10^4 to 10^9 examples.
+evaluation: the time and memory of evaluators that add sums up, and of those that keep what they detected.
+folders: the start of a run on a folder of 10^4 to 10^6 image files (hard links to a few), in a temporary folder.
 run: the log and the report of runs of 10^5 to 10^7 steps.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import operator
 import os
 import re
 import resource
@@ -167,6 +172,132 @@ def measure_data() -> Iterable[Sequence[str]]:
         yield f'10^{power}', f'{memory:.0f}', f'{1e3 * first:.1f}', f'{1e3 * per_batch:.2f}'
 
 
+def run_apart(name: str, *arguments: Any) -> dict[str, float]:
+    """Runs a function of this module in a process of its own, so that its peak of memory is its own."""
+    command = [sys.executable, '-m', 'benchmarks.scale', '--call', name, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f'{name} {arguments}: {done.stderr.strip().splitlines()[-1]}')
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def get_peak() -> float:
+    """Returns the most memory that this process has held, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def make_lenet(train: int, test: int) -> tuple[Any, Any]:
+    """Returns (experiment, config) of LeNet-5 on so many random images of 32x32."""
+    from experiments import classification, configs
+
+    config = configs.load('configs/classification/lenet_digits.py')
+    with config.unlocked():
+        config.data.name = 'fake'
+        config.data.source = dict(size=32, channels=1)
+        config.data.train = dict(split='train', sampler='shuffled', source=dict(num_examples=train))
+        config.data.evals = dict(test=dict(split='test', source=dict(num_examples=test)))
+        config.run = dict(steps=300, log_every=100, checkpoint=dict(every=300), evals=dict(test=dict(every=10**9)))
+        del config.target
+    return classification.make(config), config
+
+
+def train_on(examples: int) -> dict[str, float]:
+    from canon.train import fit
+    from canon.train.log import read_rows
+
+    experiment, config = make_lenet(examples, 64)
+    with tempfile.TemporaryDirectory() as folder:
+        fit(experiment._replace(evals={}), config, folder, quiet=True)
+        rows = read_rows(Path(folder) / 'metrics.jsonl')
+        files = (path for path in (Path(folder) / 'checkpoints').rglob('*') if path.is_file())
+        return {
+            'ms': 1e3 * rows[-1]['train/step_seconds'],
+            'peak': get_peak(),
+            'kb': sum(path.stat().st_size for path in files) / 1e3,
+        }
+
+
+def measure_training() -> Iterable[Sequence[str]]:
+    for power in (4, 6, 9):
+        row = run_apart('train_on', 10**power)
+        yield f'10^{power}', f'{row["ms"]:.1f}', f'{row["peak"]:,.0f}', f'{row["kb"]:.0f}'
+
+
+def evaluate_images(examples: int) -> dict[str, float]:
+    """LeNet-5's accuracy on images of 32x32, which are added up."""
+    from canon.train import lengths
+    from canon.train.evaluation import compile_measure, evaluate
+    from canon.train.setup import make_setup
+
+    experiment, config = make_lenet(1000, examples)
+    setup = make_setup(experiment, lengths.resolve(config, None, None))
+    state, evaluator = setup.initial_state(), experiment.evals['test']
+    measure = compile_measure(evaluator, setup.mesh)
+    before, start = get_peak(), time.perf_counter()
+    evaluate(evaluator, state.params, state.mutable, setup.mesh, measure, quiet=True)
+    return {'seconds': time.perf_counter() - start, 'memory': get_peak() - before}
+
+
+def score_detections(examples: int) -> dict[str, float]:
+    """COCO's average precision of 100 detections in each image, which are kept and scored at the end."""
+    import benchmarks.detection_scoring  # noqa: F401, so that tools/ is where its peer's modules are imported from
+    from canon.metrics import detection
+    from tools import scoring_pycocotools as sets
+
+    batches = [sets.draw_set() for _ in range(examples // sets.IMAGES)]
+    for i, (_, truth) in enumerate(batches):
+        truth['image_id'] = truth['image_id'] + i * sets.IMAGES
+    before, start = get_peak(), time.perf_counter()
+    rows = functools.reduce(operator.add, (detection.collect_detections(*batch) for batch in batches))
+    detection.score_coco(rows, sets.CLASSES)
+    return {'seconds': time.perf_counter() - start, 'memory': get_peak() - before}
+
+
+def measure_evaluation() -> Iterable[Sequence[str]]:
+    for function, powers in ((evaluate_images, (3, 4, 5)), (score_detections, (3, 4))):
+        for power in powers:
+            row = run_apart(function.__name__, 10**power)
+            per_thousand = 1e3 * row['seconds'] / 10**power
+            yield str(function.__doc__), f'10^{power}', f'{per_thousand:.2f}', f'{row["memory"]:,.0f}'
+
+
+def start_on_folder(folder: str, records: str) -> dict[str, float]:
+    """Reads the folder as a run does at its start."""
+    from canon.data import load_source
+    from canon.data.images import checked
+
+    checked.FOLDER = records  # ty: ignore[invalid-assignment]
+    before, start = get_peak(), time.perf_counter()
+    load_source('folder', path=folder)
+    return {'seconds': time.perf_counter() - start, 'memory': get_peak() - before}
+
+
+def write_links(folder: Path, count: int) -> None:
+    """Makes `count` JPEGs of 32x32 in classes of 1,000, most of them further names of a few files."""
+    from PIL import Image
+
+    rng, file, long_ago = np.random.default_rng(0), folder / 'first.jpg', time.time() - 3600
+    for i in range(count):
+        if i % 30_000 == 0:  # file systems bound the names of one file
+            file = folder / f'{i}.jpg'
+            Image.fromarray(rng.integers(0, 255, (32, 32, 3)).astype(np.uint8)).save(file)
+        parent = folder / 'images' / f'class_{i // 1000:04}'
+        if i % 1000 == 0:
+            parent.mkdir(parents=True)
+        os.link(file, parent / f'{i}.jpg')
+        if i % 1000 == 999:
+            os.utime(parent, (long_ago, long_ago))
+
+
+def measure_folders() -> Iterable[Sequence[str]]:
+    for power in (4, 5, 6):
+        with tempfile.TemporaryDirectory() as folder:
+            write_links(Path(folder), 10**power)
+            paths = f'{folder}/images', f'{folder}/records'
+            first, later = (run_apart('start_on_folder', *paths) for _ in range(2))
+            yield f'10^{power}', f'{first["seconds"]:.1f}', f'{later["seconds"]:.1f}', f'{later["memory"]:,.0f}'
+
+
 # --- run ----------------------------------------------------------------------------------------------------------
 
 
@@ -200,6 +331,17 @@ TABLES: dict[str, tuple[str, tuple[str, ...], Callable[[], Iterable[Sequence[str
         measure_devices,
     ),
     'data': ('Examples', ('examples', 'memory, MB', 'first 256 places, ms', 'later 256 places, ms'), measure_data),
+    'training': (
+        'Training on many examples',
+        ('examples', 'step, ms', 'peak memory, MB', 'checkpoint, KB'),
+        measure_training,
+    ),
+    'evaluation': (
+        'Evaluation on many examples',
+        ('evaluator', 'examples', 's per 1,000', 'memory, MB'),
+        measure_evaluation,
+    ),
+    'folders': ('Folders', ('files', 'first start, s', 'later starts, s', 'memory, MB'), measure_folders),
     'run': ('Steps', ('steps', 'rows', 'log, MB', 'report, MB', 'read, s', 'report written, s'), measure_run),
 }
 NOTES = {
@@ -209,6 +351,13 @@ NOTES = {
     "are of Faster R-CNN's top_k, which XLA computes for the rows of all devices.",
     'data': 'The order of `shuffled`, at its beginning and after 10^6 batches of 256; CPU times of one core. '
     'Up to 2^24 examples the permutation of an epoch is kept, beyond it is computed place by place.',
+    'training': 'LeNet-5 on batches of 64 random images of 32x32, which are made when they are read, with two threads. '
+    'A checkpoint has the parameters, the state of Adam and the number of the step, from which the order follows.',
+    'evaluation': 'Memory beyond that of the compiled program. Sums do not grow; detections and objects are rows until '
+    'the last image, because average precision ranks them all, and scoring them takes as long per image.',
+    'folders': 'Reading a folder with a class per 1,000 files, as `data.name=folder` does at the start of a run. Every '
+    'file is opened once, to name what cannot be read; later starts list them, and open those of directories that '
+    'changed (`canon.data.images.checked`).',
     'run': 'A row of the log every 50 steps, which is the default, with six metrics. The report of a run that is '
     'running takes at most 2 % of its time, however long writing it takes.',
 }
@@ -219,7 +368,12 @@ def main() -> None:
     parser.add_argument('--only', default=','.join(TABLES), help='names of tables, separated by commas')
     parser.add_argument('--save', action='store_true', help='write the tables to docs/scale.md; others there stay')
     parser.add_argument('--compile', help=argparse.SUPPRESS)
+    parser.add_argument('--call', nargs='+', help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.call:
+        name, *arguments = options.call
+        print(json.dumps(globals()[name](*(int(a) if a.isdigit() else a for a in arguments))))
+        return
     if options.compile:
         print(json.dumps(compile_for_devices(*options.compile.split(','))))
         return

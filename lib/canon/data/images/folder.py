@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from canon import named
+from canon.data.images.checked import check_files
 from canon.data.images.image_files import (
     MAX_PIXELS,
-    check_in_threads,
     explain_unreadable,
     find_images,
     read_encoded,
@@ -50,7 +50,8 @@ def folder(
       split: may be sliced, 'train[:90%]'.
       unreadable: 'refuse' opens each file now and raises CanonError with the number and names of those that cannot be
         read, and later for one whose pixels are truncated; 'skip' decodes every file once now, leaves out those that
-        fail, logs them, and lists them in `source.skipped`.
+        fail, logs them, and lists them in `source.skipped`. What was checked in large folders is remembered:
+        `canon.data.images.checked`.
       decode: if False, 'image' holds the bytes of the file, for `decode` or `decode_random_resized_crop` among the
         transforms: the cache then keeps the compressed images, and large JPEGs are decoded no finer than needed.
       held_out: the share of each class that becomes 'test' if the folder has no splits of its own.
@@ -74,7 +75,8 @@ def folder(
         logging.getLogger('canon').warning('class %r has no images in %s', names[empty], below)
     if below == root and base != 'all':
         files = _divide(files, base == 'test', held_out, root)
-    files, skipped = _check(files, below, unreadable == 'skip', max_pixels)
+    # The files of a split are checked for themselves, so what was found is remembered for that split.
+    files, skipped = _check(files, below, unreadable == 'skip', max_pixels, f'{base} without {held_out}')
     info = Info(str(root), split, len(names), tuple(map(_printable, names)), len(files))
     return Folder(files[splits.to_slice(first, last, len(files))], skipped, info, decode, max_pixels)
 
@@ -169,9 +171,11 @@ def _printable(name: str) -> str:
     return os.fsencode(name).decode(errors='replace')
 
 
-def _check(files, below: Path, skip: bool, max_pixels: int):
+def _check(files, below: Path, skip: bool, max_pixels: int, part: str):
     """Returns the files that can be read, and those that cannot."""
     explain = functools.partial(explain_unreadable, max_pixels=max_pixels, decode_pixels=skip)
-    reasons = check_in_threads(explain, [f for f, _ in files], 'decoding images' if skip else 'opening images')
+    title = 'decoding images' if skip else 'opening images'
+    kind = f'{title} of {part}, at most {max_pixels} pixels'
+    reasons = check_files(explain, [f for f, _ in files], below, title, kind)
     bad = report_unreadable({f: reason for (f, _), reason in zip(files, reasons, strict=True)}, below, skip)
     return [f for f, reason in zip(files, reasons, strict=True) if not reason], bad

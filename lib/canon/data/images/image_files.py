@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import logging
 import os
 import re
@@ -31,6 +32,7 @@ from canon.progress import show_progress
 Item = TypeVar('Item')
 Result = TypeVar('Result')
 
+_AT_ONCE = 16  # images of a task: a million tasks of one each would take a gigabyte
 MAX_PIXELS = 89_478_485  # Pillow's own bound for a warning; an image of 9,459 pixels square has as many
 _SUFFIXES = {'.bmp', '.gif', '.jfif', '.jpe', '.jpeg', '.jpg', '.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff'}
 _SUFFIXES |= {'.webp'} if features.check('webp') else set()
@@ -351,9 +353,14 @@ def explain_failure(read: Callable[[], Encoded], name: str) -> str:
 
 def check_in_threads(check: Callable[[Item], Result], items: Sequence[Item], title: str) -> list[Result]:
     """Returns check(item) of each image or record of one, with a bar of this title."""
+
+    def check_some(start: int) -> list[Result]:
+        return [check(item) for item in items[start : start + _AT_ONCE]]
+
     # Threads suffice: reading and decoding release the interpreter's lock.
     with ThreadPoolExecutor(4) as pool:
-        return list(show_progress(pool.map(check, items), title, 'image', len(items)))
+        results = itertools.chain.from_iterable(pool.map(check_some, range(0, len(items), _AT_ONCE)))
+        return list(show_progress(results, title, 'image', len(items)))
 
 
 def report_unreadable(reasons: Mapping[Path, str], below: Path, skip: bool) -> list[Path]:
