@@ -186,16 +186,16 @@ def get_peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
-def make_lenet(train: int, test: int) -> tuple[Any, Any]:
-    """Returns (experiment, config) of LeNet-5 on so many random images of 32x32."""
+def make_lenet(examples: int) -> tuple[Any, Any]:
+    """Returns (experiment, config) of LeNet-5 on so many random images of 32x32, to train and to test."""
     from experiments import classification, configs
 
     config = configs.load('configs/classification/lenet_digits.py')
     with config.unlocked():
         config.data.name = 'fake'
-        config.data.source = dict(size=32, channels=1)
-        config.data.train = dict(split='train', sampler='shuffled', source=dict(num_examples=train))
-        config.data.evals = dict(test=dict(split='test', source=dict(num_examples=test)))
+        config.data.source = dict(size=32, channels=1, num_examples=examples)
+        config.data.train = dict(split='train', sampler='shuffled')
+        config.data.evals = dict(test=dict(split='test'))
         config.run = dict(steps=300, log_every=100, checkpoint=dict(every=300), evals=dict(test=dict(every=10**9)))
         del config.target
     return classification.make(config), config
@@ -205,7 +205,7 @@ def train_on(examples: int) -> dict[str, float]:
     from canon.train import fit
     from canon.train.log import read_rows
 
-    experiment, config = make_lenet(examples, 64)
+    experiment, config = make_lenet(examples)
     with tempfile.TemporaryDirectory() as folder:
         fit(experiment._replace(evals={}), config, folder, quiet=True)
         rows = read_rows(Path(folder) / 'metrics.jsonl')
@@ -229,7 +229,7 @@ def evaluate_images(examples: int) -> dict[str, float]:
     from canon.train.evaluation import compile_measure, evaluate
     from canon.train.setup import make_setup
 
-    experiment, config = make_lenet(1000, examples)
+    experiment, config = make_lenet(examples)
     setup = make_setup(experiment, lengths.resolve(config, None, None))
     state, evaluator = setup.initial_state(), experiment.evals['test']
     measure = compile_measure(evaluator, setup.mesh)
