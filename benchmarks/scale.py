@@ -196,7 +196,7 @@ def make_lenet(examples: int) -> tuple[Any, Any]:
         config.data.source = dict(size=32, channels=1, num_examples=examples)
         config.data.train = dict(split='train', sampler='shuffled')
         config.data.evals = dict(test=dict(split='test'))
-        config.run = dict(steps=300, log_every=100, checkpoint=dict(every=300), evals=dict(test=dict(every=10**9)))
+        config.run = dict(steps=300, log_every=100, checkpoint=dict(every=300))
         del config.target
     return classification.make(config), config
 
@@ -230,6 +230,7 @@ def evaluate_images(examples: int) -> dict[str, float]:
     from canon.train.setup import make_setup
 
     experiment, config = make_lenet(examples)
+    config.run.evals = dict(test=dict(every=300))
     setup = make_setup(experiment, lengths.resolve(config, None, None))
     state, evaluator = setup.initial_state(), experiment.evals['test']
     measure = compile_measure(evaluator, setup.mesh)

@@ -32,7 +32,7 @@ def opened(monkeypatch):
     explain = image_files.explain_unreadable
 
     def spy(file, **options):
-        names.append(file.name)
+        names.append(os.path.basename(file))
         return explain(file, **options)
 
     monkeypatch.setattr('canon.data.images.folder.explain_unreadable', spy)

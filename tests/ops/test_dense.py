@@ -1,5 +1,7 @@
 """Both forms of a product with weights, against numpy's in float64."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,3 +48,20 @@ def test_sums_are_of_the_type_asked_for():
     x, kernel = jnp.ones((2, 3, 4), jnp.bfloat16), jnp.ones((4, 5), jnp.bfloat16)
     assert dense.product(x, kernel).dtype == jnp.bfloat16
     assert dense.product(x, kernel, jnp.float32).dtype == jnp.float32
+
+
+def test_the_gradient_of_a_wide_product_is_of_narrow_products():
+    rng = np.random.default_rng(0)
+    x, kernel, dy = (jnp.asarray(rng.normal(size=shape), jnp.bfloat16) for shape in ((2, 3, 40), (40, 50), (2, 3, 50)))
+
+    def pull(x, kernel, dy):
+        return jax.vjp(lambda x, kernel: dense.product(x, kernel, jnp.float32), x, kernel)[1](dy.astype(jnp.float32))
+
+    products = re.findall(
+        r'dot_general.*: \(tensor<\S*x(\w+)>, tensor<\S*x(\w+)>\)', jax.jit(pull).lower(x, kernel, dy).as_text()
+    )
+    assert products == [('bf16', 'bf16')] * 2
+    x64, kernel64, dy64 = (np.asarray(a, np.float64) for a in (x, kernel, dy))
+    dx, dkernel = (np.asarray(g, np.float64) for g in pull(x, kernel, dy))
+    np.testing.assert_allclose(dx, dy64 @ kernel64.T, rtol=2**-8, atol=1e-6)
+    np.testing.assert_allclose(dkernel, np.einsum('abc,abd->cd', x64, dy64), rtol=2**-8, atol=1e-6)

@@ -1,6 +1,7 @@
 """Products of arrays that have several leading axes with a matrix of weights."""
 
 from collections.abc import Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -40,5 +41,32 @@ def dot_general(x: jax.Array, kernel: jax.Array, numbers: Numbers, *args: Any, *
 
 
 def product(x: jax.Array, kernel: jax.Array, kind: Any = None) -> jax.Array:
-    """Returns x [..., C] times a kernel [C, D], [..., D], in the type `kind`; in that of the inputs if None."""
+    """Returns x [..., C] times a kernel [C, D], [..., D], in the type `kind`; in that of the inputs if None.
+
+    The gradient is rounded to the type of the inputs before its products, as in any layer of bfloat16: a product of
+    float32 with bfloat16 would take the time of float32, and the output layer of a large vocabulary is the largest.
+    """
+    if kind is None or kind == x.dtype:
+        return _multiply(x, kernel, None)
+    return _multiply_wide(x, kernel, kind)
+
+
+def _multiply(x, kernel, kind):
     return dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())), preferred_element_type=kind)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _multiply_wide(x, kernel, kind):
+    return _multiply(x, kernel, kind)
+
+
+def _forward(x, kernel, kind):
+    return _multiply(x, kernel, kind), (x, kernel)
+
+
+def _backward(kind, residuals, dy):
+    x, kernel = residuals
+    return jax.vjp(lambda x, kernel: _multiply(x, kernel, None), x, kernel)[1](dy.astype(x.dtype))
+
+
+_multiply_wide.defvjp(_forward, _backward)

@@ -26,7 +26,7 @@ _SETTLED = 10
 _log = logging.getLogger('canon')
 
 
-def check_files(check: Callable[[Path], str], files: Sequence[Path], root: Path, title: str, kind: str) -> list[str]:
+def check_files(check: Callable[[str], str], files: Sequence[str], root: Path, title: str, kind: str) -> list[str]:
     """Returns of each file why it cannot be read, or ''; those that passed before, in unchanged directories, pass.
 
     Args:
@@ -39,18 +39,18 @@ def check_files(check: Callable[[Path], str], files: Sequence[Path], root: Path,
     record = _place(root, kind)
     if len(files) < MIN_FILES or record is None:
         return check_in_threads(check, files, title)
-    folders = [os.path.dirname(file) for file in files]
+    folders = [file.rpartition(os.sep)[0] for file in files]  # os.path.dirname takes three times as long
     times = {folder: os.stat(folder).st_mtime_ns for folder in set(folders)}
     known, bad = _read(record)
     unchanged = {folder for folder, changed in times.items() if known.get(folder) == changed}
     reasons = dict.fromkeys(files, '')
-    asked = [f for f, folder in zip(files, folders, strict=True) if folder not in unchanged or str(f) in bad]
+    asked = [f for f, folder in zip(files, folders, strict=True) if folder not in unchanged or f in bad]
     if len(asked) < len(files):
         _log.info('%s: %d of %d images were checked before', root, len(files) - len(asked), len(files))
     latest = (time.time() - _SETTLED) * 1e9
     reasons.update(zip(asked, check_in_threads(check, asked, title), strict=True))
     settled = {folder: changed for folder, changed in times.items() if changed < latest}
-    _write(record, {**known, **settled}, sorted(str(file) for file, reason in reasons.items() if reason))
+    _write(record, {**known, **settled}, sorted(file for file, reason in reasons.items() if reason))
     return list(reasons.values())
 
 

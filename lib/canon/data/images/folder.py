@@ -16,7 +16,7 @@ from canon.data.images.checked import check_files
 from canon.data.images.image_files import (
     MAX_PIXELS,
     explain_unreadable,
-    find_images,
+    list_images,
     read_encoded,
     read_image,
     report_unreadable,
@@ -66,9 +66,7 @@ def folder(
     root = text_files.require_folder(path)
     base, first, last = splits.parse_split(split)
     below, names = _layout(root, base)
-    files = sorted(
-        ((p, y) for y, name in enumerate(names) for p in find_images(below / name)), key=lambda f: _hash(f[0], below)
-    )
+    files = _list_files(below, names)
     if not files:
         raise UsageError(f'{below} holds no images in folders of classes ({", ".join(names) or "no folders"})')
     for empty in sorted(set(range(len(names))) - {y for _, y in files}):
@@ -89,7 +87,7 @@ class Folder:
 
     def __init__(
         self,
-        files: Sequence[tuple[Path, int]],
+        files: Sequence[tuple[str | Path, int]],
         skipped: Sequence[Path],
         info: Info,
         decode: bool = True,
@@ -106,7 +104,7 @@ class Folder:
         """Raises CanonError, which names the file, if it cannot be decoded."""
         file, label = self.files[index]
         read = read_image if self.decode else read_encoded
-        return {'image': read(file, self.max_pixels), 'label': np.asarray(label)}
+        return {'image': read(Path(file), self.max_pixels), 'label': np.asarray(label)}
 
     def labels(self) -> np.ndarray:
         """Returns the labels [n], without reading images."""
@@ -161,9 +159,15 @@ def _folder_names(path: Path) -> list[str]:
     return sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith('.'))
 
 
-def _hash(file: Path, below: Path) -> bytes:
-    name = os.fsencode(file.relative_to(below).as_posix())  # the bytes on the disk, UTF-8 or not
-    return hashlib.md5(name, usedforsecurity=False).digest()
+def _list_files(below: Path, names: Sequence[str]) -> list[tuple[str, int]]:
+    """Returns (file, label) of all images in the class folders, in the order of a hash of their names below `below`."""
+    hashed = []
+    for label, name in enumerate(names):
+        start = len(str(below / name)) + 1
+        for file in list_images(below / name):
+            within = os.fsencode(f'{name}/{file[start:]}'.replace(os.sep, '/'))  # the bytes on the disk, UTF-8 or not
+            hashed.append((hashlib.md5(within, usedforsecurity=False).digest(), file, label))
+    return [(file, label) for _, file, label in sorted(hashed)]
 
 
 def _printable(name: str) -> str:
