@@ -354,8 +354,9 @@ NOTES = {
     'Up to 2^24 examples the permutation of an epoch is kept, beyond it is computed place by place.',
     'training': 'LeNet-5 on batches of 64 random images of 32x32, which are made when they are read, with two threads. '
     'A checkpoint has the parameters, the state of Adam and the number of the step, from which the order follows.',
-    'evaluation': 'Memory beyond that of the compiled program. Sums do not grow; detections and objects are rows until '
-    'the last image, because average precision ranks them all, and scoring them takes as long per image.',
+    'evaluation': 'Memory beyond that of the compiled program: for the accuracy the images themselves, which are kept '
+    'up to 1 GB; for average precision the detections and objects, which are rows until the last image, and the '
+    'records that faster-coco-eval makes of them.',
     'folders': 'Reading a folder with a class per 1,000 files, as `data.name=folder` does at the start of a run. Every '
     'file is opened once, to name what cannot be read; later starts list them, and open those of directories that '
     'changed (`canon.data.images.checked`).',

@@ -106,6 +106,19 @@ def test_what_is_checked_is_not_taken_for_something_else(root, opened):
         assert len(opened) == count
 
 
+def test_a_folder_may_be_named_in_two_ways(root, opened, monkeypatch):
+    (root / 'a' / '0.png').write_bytes(b'no image')
+    settle(root)
+    read(root, unreadable='skip')
+    monkeypatch.chdir(root.parent)
+    for name in (root.name, str(root), root.name, str(root)):
+        assert len(read(name, unreadable='skip')) == 5
+    opened.clear()
+    read(root, unreadable='skip')
+    read(root.name, unreadable='skip')
+    assert opened == ['0.png', '0.png']
+
+
 def test_a_file_that_is_damaged_in_place_is_named_when_it_is_read(root):
     read(root)
     (root / 'a' / '2.png').write_bytes(b'no image')

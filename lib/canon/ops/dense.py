@@ -45,6 +45,7 @@ def product(x: jax.Array, kernel: jax.Array, kind: Any = None) -> jax.Array:
 
     The gradient is rounded to the type of the inputs before its products, as in any layer of bfloat16: a product of
     float32 with bfloat16 would take the time of float32, and the output layer of a large vocabulary is the largest.
+    With a `kind` of another type only reverse mode is defined.
     """
     if kind is None or kind == x.dtype:
         return _multiply(x, kernel, None)

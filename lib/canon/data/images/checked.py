@@ -56,7 +56,9 @@ def check_files(check: Callable[[str], str], files: Sequence[str], root: Path, t
 
 def _place(root: Path, kind: str) -> Path | None:
     """Returns the file of what was checked; None if there is no home."""
-    digest = hashlib.sha256(f'{root.resolve()}\n{kind}'.encode(errors='surrogateescape')).hexdigest()[:16]
+    # The path as it is written, too: the names in the record begin with it.
+    names = f'{root.resolve()}\n{root}\n{kind}'.encode(errors='surrogateescape')
+    digest = hashlib.sha256(names).hexdigest()[:16]
     try:
         return Path(FOLDER).expanduser() / f'{digest}.json'
     except RuntimeError:
