@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import struct
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -325,7 +326,7 @@ def test_less_known_suffixes_are_read_and_others_counted(tmp_path, caplog):
     for name in ('e.heic', 'f.HEIC', 'g.cr2', 'notes.txt', 'README'):
         (tmp_path / 'a' / name).write_bytes(b'x')
     source = load_source('folder', 'all', path=tmp_path)
-    assert sorted(file.name for file, _ in source.files) == ['a.jfif', 'b.JPE', 'c.jp2', 'd.avif']
+    assert sorted(Path(file).name for file, _ in source.files) == ['a.jfif', 'b.JPE', 'c.jp2', 'd.avif']
     for i in range(4):
         assert abs(source[i]['image'].astype(int) - np.asarray(smooth())).mean() < 6
     assert 'files that are not read as images: 1 .cr2, 2 .heic, 1 without suffix' in caplog.text
