@@ -109,6 +109,36 @@ def test_activations_to_a_unit_in_the_last_place():
 # --- images ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize('channels', [1, 3, 4])
+@pytest.mark.parametrize(
+    ('size', 'window', 'stride', 'padding', 'filters'),
+    [
+        ((7, 6), (3, 3), 1, 1, 6),
+        ((33, 21), (7, 7), 2, 3, 64),
+        ((23, 24), (11, 11), 4, 0, 96),
+        ((5, 40), (5, 2), (1, 3), ((0, 4), (1, 0)), 131),
+        ((9, 1), (1, 1 + 1), 2, 'same', 16),
+        ((8, 9), (4, 4), 3, 'valid', 1),
+    ],
+)
+def test_convolution_of_a_few_channels(channels, size, window, stride, padding, filters):
+    shapes = (3, *size, channels), (*window, channels, filters)
+    check(lambda images, kernel: ops.conv(images, kernel, stride, padding), *shapes, tolerance=1e-5)
+
+
+def test_convolution_of_no_images():
+    check(lambda images, kernel: ops.conv(images, kernel, 1, 1), (0, 5, 6, 3), (3, 3, 3, 8))
+
+
+def test_the_kernel_convolves_what_it_is_faster_at():
+    def count(images, kernel, **options):
+        return count_kernels(lambda *a: ops.conv(*a, **options), jnp.ones(images), jnp.ones(kernel))
+
+    assert count((2, 9, 9, 3), (3, 3, 3, 8)) == 1
+    assert not count((2, 9, 9, 5), (3, 3, 5, 8))
+    assert not count((2, 9, 9, 3), (3, 3, 3, 8), dilation=2)
+
+
 @pytest.mark.filterwarnings('ignore:invalid value')
 @pytest.mark.parametrize('shape', [(0, 5, 3), (2, 7, 6, 3), (1, 1, 1, 1), (3, 33, 21, 70), (5, 64), (2, 4, 5, 131)])
 def test_batch_norm(shape):
@@ -168,7 +198,8 @@ CONVOLUTIONS = {
 @pytest.mark.parametrize('name', CONVOLUTIONS)
 def test_depthwise(name, channels, window):
     convolve = partial(ops.conv, groups=channels, **CONVOLUTIONS[name])
-    check(convolve, (2, 13, 12, channels), (window, window, 1, channels), kernels=channels > 1, tolerance=1e-5)
+    kernels = channels > 1 or name not in ('dilated', 'cropped')  # one channel is convolved as a few are
+    check(convolve, (2, 13, 12, channels), (window, window, 1, channels), kernels=kernels, tolerance=1e-5)
 
 
 def square_gradient(function):

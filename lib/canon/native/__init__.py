@@ -33,6 +33,7 @@ KERNELS = (
     *(f'{cell}_{way}' for cell in ('lstm', 'gru', 'rnn') for way in ('forward', 'backward')),
     *('moments', 'gradient_sums', 'max_pool', 'max_pool_gradient'),
     *('depthwise', 'depthwise_image_gradient', 'depthwise_kernel_gradient'),
+    *('convolve', 'convolve_kernel_gradient'),
 )
 
 _log = logging.getLogger('canon')

@@ -1,4 +1,4 @@
-// Products of a few rows with a matrix that many calls share, packed once into panels of columns.
+// Products with a matrix that was packed into panels of columns.
 
 #pragma once
 
@@ -8,9 +8,22 @@ namespace canon {
 
 constexpr int kDepth = 64;  // rows of a panel that stay in the first cache while all rows of the left side use them
 
+// How the left side is stored: element k of row r.
+struct ByRow {
+  const float* start;
+  int64_t stride;
+  float operator()(int64_t r, int64_t k) const { return start[r * stride + k]; }
+  ByRow From(int64_t r, int64_t k) const { return {start + r * stride + k, stride}; }
+};
+struct ByColumn {
+  const float* start;
+  int64_t stride;
+  float operator()(int64_t r, int64_t k) const { return start[k * stride + r]; }
+};
+
 // Adds a [R, depth] times a panel [depth, N kWidth] to sums [R, N kWidth].
-template <int N, int R>
-void AddTile(const float* a, int64_t stride, const float* panel, int64_t depth, float* sums) {
+template <int N, int R, typename Left>
+void AddTile(Left a, const float* panel, int64_t depth, float* sums) {
   Vector total[R][N];
   for (int r = 0; r < R; ++r)
     for (int n = 0; n < N; ++n) total[r][n] = Load(sums + (r * N + n) * kWidth);
@@ -18,7 +31,7 @@ void AddTile(const float* a, int64_t stride, const float* panel, int64_t depth, 
     Vector b[N];
     for (int n = 0; n < N; ++n) b[n] = Load(panel + n * kWidth);
     for (int r = 0; r < R; ++r) {
-      const Vector factor = Splat(a[r * stride + k]);
+      const Vector factor = Splat(a(r, k));
       for (int n = 0; n < N; ++n) total[r][n] += factor * b[n];
     }
   }
@@ -26,23 +39,23 @@ void AddTile(const float* a, int64_t stride, const float* panel, int64_t depth, 
     for (int n = 0; n < N; ++n) Store(sums + (r * N + n) * kWidth, total[r][n]);
 }
 
-template <int N, int R>
-void AddRows(int64_t rows, const float* a, int64_t stride, const float* panel, int64_t depth, float* sums) {
-  if (rows == R) return AddTile<N, R>(a, stride, panel, depth, sums);
-  if constexpr (R > 1) AddRows<N, R - 1>(rows, a, stride, panel, depth, sums);
+// The same with up to R rows.
+template <int N, int R, typename Left>
+void AddRows(int64_t rows, Left a, const float* panel, int64_t depth, float* sums) {
+  if (rows == R) return AddTile<N, R>(a, panel, depth, sums);
+  if constexpr (R > 1) AddRows<N, R - 1>(rows, a, panel, depth, sums);
 }
 
 // Adds a [rows, depth] times a panel to sums [rows, N kWidth], in tiles whose sums fit the registers.
 template <int N>
-void AddProduct(int64_t rows, const float* a, int64_t stride, const float* panel, int64_t depth, float* sums) {
+void AddProduct(int64_t rows, ByRow a, const float* panel, int64_t depth, float* sums) {
   constexpr int kRows = kRegisters / N;
   const int64_t tiles = (rows + kRows - 1) / kRows;
   for (int64_t start = 0; start < depth; start += kDepth) {
     const int64_t some = std::min<int64_t>(kDepth, depth - start);
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t row = i * rows / tiles, end = (i + 1) * rows / tiles;  // even tiles: a thin last one would be slow
-      AddRows<N, kRows>(end - row, a + row * stride + start, stride, panel + start * N * kWidth, some,
-                        sums + row * N * kWidth);
+      AddRows<N, kRows>(end - row, a.From(row, start), panel + start * N * kWidth, some, sums + row * N * kWidth);
     }
   }
 }

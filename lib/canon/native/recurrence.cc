@@ -95,13 +95,6 @@ struct Sequences {
   int64_t StrideBefore(int64_t step) const { return step ? steps * hidden : hidden; }
 };
 
-inline float* ThreadSums(int64_t size) {  // scratch memory of this thread, kept between calls
-  thread_local Buffer buffer;
-  thread_local int64_t held = 0;
-  if (size > held) buffer = MakeBuffer(size), held = size;
-  return buffer.get();
-}
-
 // The left side of the products, by steps: rows [B, depth] of the step before, and those of this one. In [B, T, depth] the
 // rows of a step would often be a multiple of 4 KiB apart, and evict one another from the first cache.
 class Steps {
@@ -167,7 +160,7 @@ ffi::Error RunForward(ffi::ThreadPool pool, Floats z, Floats bias, Floats weight
       for (int64_t row = 0; row < rows; ++row)
         for (int g = 0; g < G; ++g)
           Store(sums + (row * G + g) * kWidth, LoadSome(bias.typed_data() + g * s.hidden + unit, count));
-      AddProduct<G>(rows, old_h + start * states.stride, states.stride, packed.get() + panel * s.hidden * G * kWidth,
+      AddProduct<G>(rows, {old_h + start * states.stride, states.stride}, packed.get() + panel * s.hidden * G * kWidth,
                     s.hidden, sums);
       for (int64_t i = 0; i < rows; ++i) {
         const int64_t row = start + i, place = row * s.steps + time;
@@ -250,7 +243,7 @@ ffi::Error RunBackward(ffi::ThreadPool pool, Floats dh, Floats dh_last, Floats d
       const int64_t rows = std::min(kRowsAtOnce, s.rows - start);
       std::memset(sums, 0, rows * N * kWidth * sizeof(float));
       if (phase)
-        AddProduct<N>(rows, later + start * products.stride, products.stride, packed.get() + panel * depth * N * kWidth,
+        AddProduct<N>(rows, {later + start * products.stride, products.stride}, packed.get() + panel * depth * N * kWidth,
                       depth, sums);
       for (int64_t i = 0; i < rows; ++i)
         for (int n = 0; n < N; ++n) {

@@ -83,6 +83,13 @@ inline Buffer MakeBuffer(int64_t size) {
   return Buffer(p);
 }
 
+inline float* ThreadSums(int64_t size) {  // scratch memory of this thread, kept between calls
+  thread_local Buffer buffer;
+  thread_local int64_t held = 0;
+  if (size > held) buffer = MakeBuffer(size), held = size;
+  return buffer.get();
+}
+
 // Computes exp(x) - 1 to a unit in the last place, |x| < 87.
 inline Vector Expm1(Vector x) {
   x = x > 87.0f ? Splat(87.0f) : x;  // NaN compares as false and stays

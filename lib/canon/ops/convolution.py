@@ -1,12 +1,13 @@
 """Convolution (cross-correlation, as usual in the field) of images [B, H, W, C] with kernels [h, w, C / groups, N]."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from canon import backend
+from canon import backend, native
 from canon.errors import UsageError
 from canon.ops import winograd
 from canon.ops.depthwise import depthwise_conv
@@ -14,6 +15,7 @@ from canon.ops.padding import Padding, pair, resolve_padding
 from canon.ops.shifts import MAX_TAPS, Windows, pad_images
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
+_FEW_CHANNELS = 4  # of images that `canon.native` convolves
 _MAX_PIECES = 32  # a convolution of more groups is not split into one per group
 
 
@@ -63,7 +65,11 @@ def _conv_on_cpu(images: jax.Array, kernel: jax.Array, windows: Windows, groups:
     if groups == 1:
         if winograd.is_faster(images, kernel, windows):
             return winograd.winograd_conv(images, kernel, windows)  # 16 products instead of 36
-        return _pointwise(images, kernel, windows) if windows.window == (1, 1) else _plain(images, kernel, windows, 1)
+        if windows.window == (1, 1):
+            return _pointwise(images, kernel, windows)
+        if _suits_kernel(images, kernel, windows) and native.is_available():
+            return _kernel_conv(images, kernel, windows)
+        return _plain(images, kernel, windows, 1)
     if groups == channels and len(windows.taps) <= MAX_TAPS:
         # N / C filters per channel are a depthwise convolution of repeated channels.
         return depthwise_conv(jnp.repeat(images, filters // channels, -1), kernel, windows)
@@ -71,6 +77,41 @@ def _conv_on_cpu(images: jax.Array, kernel: jax.Array, windows: Windows, groups:
         pieces = zip(jnp.split(images, groups, -1), jnp.split(kernel, groups, -1), strict=True)
         return jnp.concatenate([_conv_on_cpu(x, k, windows, 1) for x, k in pieces], -1)
     return _plain(images, kernel, windows, groups)
+
+
+def _suits_kernel(images: jax.Array, kernel: jax.Array, windows: Windows) -> bool:
+    """Returns whether the kernel of `canon.native` computes this convolution, and sooner than XLA does."""
+    inside = all(low >= 0 for low, _ in windows.padding)  # cropped at the end are pixels that no window reaches
+    plain = inside and windows.dilation == (1, 1) and 0 not in kernel.shape
+    return plain and images.shape[-1] <= _FEW_CHANNELS and images.dtype == kernel.dtype == jnp.float32
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _kernel_conv(images: jax.Array, kernel: jax.Array, windows: Windows) -> jax.Array:
+    """Computes the form of `canon.native`, for images of a few channels."""
+    result = jax.ShapeDtypeStruct((len(images), *windows.out, kernel.shape[3]), images.dtype)
+    twin = partial(_plain, windows=windows, groups=1)
+    return native.call('convolve', twin, result, images, kernel, windows=windows.describe())
+
+
+def _kernel_conv_forward(images, kernel, windows):
+    return _kernel_conv(images, kernel, windows), (images, kernel)
+
+
+def _kernel_conv_backward(windows, residuals, dy):
+    images, kernel = residuals
+
+    def differentiate(images, dy):
+        return jax.vjp(lambda k: _plain(images, k, windows, 1), kernel)[1](dy)[0]
+
+    result = jax.ShapeDtypeStruct(kernel.shape, kernel.dtype)
+    name, numbers = 'convolve_kernel_gradient', windows.describe()
+    dkernel = native.call(name, differentiate, result, images, dy, windows=numbers)
+    # Few need the gradient by the first images: XLA removes it where it is not used.
+    return jax.vjp(lambda x: _plain(x, kernel, windows, 1), images)[1](dy)[0], dkernel
+
+
+_kernel_conv.defvjp(_kernel_conv_forward, _kernel_conv_backward)
 
 
 def _pointwise(images: jax.Array, kernel: jax.Array, windows: Windows) -> jax.Array:
