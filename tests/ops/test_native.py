@@ -218,6 +218,7 @@ def square_gradient(function):
 SECOND = {
     'max pool': (partial(ops.max_pool, window=3, stride=2, padding=1), (2, 7, 6, 3)),
     'batch norm': (lambda *a: ops.batch_norm_train(*a, 1e-3), (3, 4, 5, 2), (2,), (2,)),
+    'convolution': (partial(ops.conv, stride=2, padding=1), (2, 7, 6, 3), (3, 3, 3, 4)),
     'depthwise': (partial(ops.conv, stride=2, padding=1, groups=4), (2, 7, 6, 4), (3, 3, 1, 4)),
     **{kind: (partial(run_cell, kind), *list_shapes(kind, 2, 4, 3)) for kind in ('lstm', 'gru', 'rnn')},
     **{

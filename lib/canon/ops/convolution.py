@@ -88,27 +88,32 @@ def _suits_kernel(images: jax.Array, kernel: jax.Array, windows: Windows) -> boo
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _kernel_conv(images: jax.Array, kernel: jax.Array, windows: Windows) -> jax.Array:
-    """Computes the form of `canon.native`, for images of a few channels."""
+    """Computes the form of `canon.native`, for images of a few channels; reverse mode only, as all `jax.custom_vjp`."""
+    return _convolve(images, kernel, windows)
+
+
+def _convolve(images, kernel, windows):
     result = jax.ShapeDtypeStruct((len(images), *windows.out, kernel.shape[3]), images.dtype)
     twin = partial(_plain, windows=windows, groups=1)
     return native.call('convolve', twin, result, images, kernel, windows=windows.describe())
 
 
 def _kernel_conv_forward(images, kernel, windows):
-    return _kernel_conv(images, kernel, windows), (images, kernel)
+    return _convolve(images, kernel, windows), (images, kernel)  # not `_kernel_conv`: this may be differentiated again
 
 
 def _kernel_conv_backward(windows, residuals, dy):
     images, kernel = residuals
 
-    def differentiate(images, dy):
-        return jax.vjp(lambda k: _plain(images, k, windows, 1), kernel)[1](dy)[0]
-
     result = jax.ShapeDtypeStruct(kernel.shape, kernel.dtype)
+
+    def differentiate(images, dy):
+        return jax.linear_transpose(lambda k: _plain(images, k, windows, 1), result)(dy)[0]
+
     name, numbers = 'convolve_kernel_gradient', windows.describe()
     dkernel = native.call(name, differentiate, result, images, dy, windows=numbers)
     # Few need the gradient by the first images: XLA removes it where it is not used.
-    return jax.vjp(lambda x: _plain(x, kernel, windows, 1), images)[1](dy)[0], dkernel
+    return jax.linear_transpose(lambda x: _plain(x, kernel, windows, 1), images)(dy)[0], dkernel
 
 
 _kernel_conv.defvjp(_kernel_conv_forward, _kernel_conv_backward)
