@@ -47,6 +47,21 @@ programs are compiled for as many simulated devices, and the order, the log and 
 """
 
 
+def run_apart(name: str, *arguments: Any, **environment: str) -> dict[str, float]:
+    """Runs a function of this module in a process of its own, whose peak of memory and devices are its own."""
+    command = [sys.executable, '-m', 'benchmarks.scale', '--call', name, *map(str, arguments)]
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        shown = ' '.join(map(str, [*arguments, *environment.values()]))
+        raise SystemExit(f'{name} {shown}: {done.stderr.strip().splitlines()[-1]}')
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def get_peak() -> float:
+    """Returns the most memory that this process has held, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
 # --- devices ------------------------------------------------------------------------------------------------------
 
 
@@ -141,12 +156,7 @@ def measure_devices() -> Iterable[Sequence[str]]:
         for layout in LAYOUTS:
             for devices in DEVICES:
                 flag = f'--xla_force_host_platform_device_count={devices}'
-                command = [sys.executable, '-m', 'benchmarks.scale', f'--compile={name},{layout}']
-                environment = os.environ | {'XLA_FLAGS': flag, 'JAX_PLATFORMS': 'cpu'}
-                done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-                if done.returncode:
-                    raise SystemExit(f'{name} for {devices} devices: {done.stderr.strip().splitlines()[-1]}')
-                row = json.loads(done.stdout.splitlines()[-1])
+                row = run_apart('compile_for_devices', name, layout, XLA_FLAGS=flag, JAX_PLATFORMS='cpu')
                 print(f'{name} {layout} {devices}: {row}', file=sys.stderr, flush=True)
                 megabytes = (f'{row[key] / 1e6:,.1f}' for key in ('state', 'step', 'exchanged'))
                 yield (str(describe.__doc__), layout, str(devices), *megabytes, str(row['collectives']))
@@ -159,8 +169,7 @@ def measure_data() -> Iterable[Sequence[str]]:
     from canon.data.pipeline.order import shuffled
 
     for power in (4, 6, 7, 9):
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        start = time.process_time()
+        before, start = get_peak(), time.process_time()
         draw = shuffled(10**power, seed=0)
         draw(np.arange(256))
         first = time.process_time() - start
@@ -168,22 +177,7 @@ def measure_data() -> Iterable[Sequence[str]]:
         for step in range(100):
             draw(np.arange(256) + 256 * (10**6 + step))
         per_batch = (time.process_time() - start) / 100
-        memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
-        yield f'10^{power}', f'{memory:.0f}', f'{1e3 * first:.1f}', f'{1e3 * per_batch:.2f}'
-
-
-def run_apart(name: str, *arguments: Any) -> dict[str, float]:
-    """Runs a function of this module in a process of its own, so that its peak of memory is its own."""
-    command = [sys.executable, '-m', 'benchmarks.scale', '--call', name, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f'{name} {arguments}: {done.stderr.strip().splitlines()[-1]}')
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def get_peak() -> float:
-    """Returns the most memory that this process has held, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        yield f'10^{power}', f'{get_peak() - before:.0f}', f'{1e3 * first:.1f}', f'{1e3 * per_batch:.2f}'
 
 
 def make_lenet(examples: int) -> tuple[Any, Any]:
@@ -369,15 +363,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).partition('\n')[0])
     parser.add_argument('--only', default=','.join(TABLES), help='names of tables, separated by commas')
     parser.add_argument('--save', action='store_true', help='write the tables to docs/scale.md; others there stay')
-    parser.add_argument('--compile', help=argparse.SUPPRESS)
     parser.add_argument('--call', nargs='+', help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.call:
         name, *arguments = options.call
         print(json.dumps(globals()[name](*(int(a) if a.isdigit() else a for a in arguments))))
-        return
-    if options.compile:
-        print(json.dumps(compile_for_devices(*options.compile.split(','))))
         return
     chosen = options.only.split(',')
     if unknown := [name for name in chosen if name not in TABLES]:

@@ -26,7 +26,7 @@ def root(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def opened(monkeypatch):
+def opening_log(monkeypatch):
     """The names of the files that are opened."""
     names = []
     explain = image_files.explain_unreadable
@@ -54,37 +54,37 @@ def read(root, **options):
     return folder(str(root), 'all', **options)
 
 
-def test_an_unchanged_folder_is_opened_once(root, opened):
+def test_an_unchanged_folder_is_opened_once(root, opening_log):
     first = read(root)
-    assert len(opened) == 6
-    opened.clear()
+    assert len(opening_log) == 6
+    opening_log.clear()
     second = read(root)
-    assert not opened
+    assert not opening_log
     assert second.files == first.files
     assert len(second) == 6
     assert list(second[0]['image'].shape) == [4, 5, 3]
 
 
-def test_only_directories_that_changed_are_opened_again(root, opened):
+def test_only_directories_that_changed_are_opened_again(root, opening_log):
     read(root)
     write(root / 'b' / 'new.png')
-    opened.clear()
+    opening_log.clear()
     assert len(read(root)) == 7
-    assert sorted(opened) == ['1.png', '3.png', '5.png', 'new.png']
-    opened.clear()
+    assert sorted(opening_log) == ['1.png', '3.png', '5.png', 'new.png']
+    opening_log.clear()
     read(root)  # it changed seconds ago: a file may have come after the directory was listed
-    assert len(opened) == 4
+    assert len(opening_log) == 4
 
 
-def test_what_could_not_be_read_is_tried_again(root, opened):
+def test_what_could_not_be_read_is_tried_again(root, opening_log):
     (root / 'a' / '0.png').write_bytes(b'no image')
     settle(root)
     skipped = read(root, unreadable='skip')
     assert [file.name for file in skipped.skipped] == ['0.png']
     assert len(skipped) == 5
-    opened.clear()
+    opening_log.clear()
     assert len(read(root, unreadable='skip')) == 5
-    assert opened == ['0.png']
+    assert opening_log == ['0.png']
     with pytest.raises(CanonError, match='1 of 6 images'):
         read(root)
     with pytest.raises(CanonError, match='1 of 6 images'):
@@ -94,29 +94,29 @@ def test_what_could_not_be_read_is_tried_again(root, opened):
     assert len(read(root, unreadable='skip')) == 6
 
 
-def test_what_is_checked_is_not_taken_for_something_else(root, opened):
+def test_what_is_checked_is_not_taken_for_something_else(root, opening_log):
     read(root)
     for options in ({'unreadable': 'skip'}, {'max_pixels': 20}, {'unreadable': 'skip', 'max_pixels': 30}):
-        opened.clear()
+        opening_log.clear()
         read(root, **options)
-        assert len(opened) == 6
+        assert len(opening_log) == 6
     for split, count in (('train', 4), ('test', 2)):  # of an undivided folder, whose directories they share
-        opened.clear()
+        opening_log.clear()
         folder(str(root), split)
-        assert len(opened) == count
+        assert len(opening_log) == count
 
 
-def test_a_folder_may_be_named_in_two_ways(root, opened, monkeypatch):
+def test_a_folder_may_be_named_in_two_ways(root, opening_log, monkeypatch):
     (root / 'a' / '0.png').write_bytes(b'no image')
     settle(root)
     read(root, unreadable='skip')
     monkeypatch.chdir(root.parent)
     for name in (root.name, str(root), root.name, str(root)):
         assert len(read(name, unreadable='skip')) == 5
-    opened.clear()
+    opening_log.clear()
     read(root, unreadable='skip')
     read(root.name, unreadable='skip')
-    assert opened == ['0.png', '0.png']
+    assert opening_log == ['0.png', '0.png']
 
 
 def test_a_file_that_is_damaged_in_place_is_named_when_it_is_read(root):
@@ -128,19 +128,19 @@ def test_a_file_that_is_damaged_in_place_is_named_when_it_is_read(root):
         [example for example in source]
 
 
-def test_a_damaged_record_and_a_home_that_cannot_be_written(root, opened, monkeypatch, tmp_path):
+def test_a_damaged_record_and_a_home_that_cannot_be_written(root, opening_log, monkeypatch, tmp_path):
     read(root)
     (record,) = (tmp_path / 'records').iterdir()
     record.write_text('{"directories": 3}')
-    opened.clear()
+    opening_log.clear()
     read(root)
-    assert len(opened) == 6
+    assert len(opening_log) == 6
     (tmp_path / 'file').write_text('')
     monkeypatch.setattr(checked, 'FOLDER', str(tmp_path / 'file' / 'records'))
     for _ in range(2):
-        opened.clear()
+        opening_log.clear()
         assert len(read(root)) == 6
-        assert len(opened) == 6
+        assert len(opening_log) == 6
 
 
 def test_small_folders_leave_no_record(root, monkeypatch, tmp_path):

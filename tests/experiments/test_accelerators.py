@@ -3,7 +3,6 @@
 No accelerator is needed to lower a program, only to run it.
 """
 
-import importlib
 import re
 from collections import Counter
 
@@ -11,9 +10,9 @@ import jax
 import pytest
 
 from canon import backend
-from canon.train import Experiment
 from canon.train.setup import make_setup
 from experiments import configs
+from tests.experiments.offline import make_offline
 
 TRAINED = (
     'adaptation/adda_digits',
@@ -45,13 +44,7 @@ def make(source, root, folder, **model):
     config = configs.load(f'{root}/configs/{source}')
     if model:
         config.model.update(model)
-    if 'data' in config and 'data_dir' in config.data:
-        config.data.data_dir = str(folder)
-    module = importlib.import_module(f'experiments.{config.experiment}')
-    made = module.make(module.offline(config))
-    if not isinstance(made, Experiment):  # stages: the first that trains
-        made, config = next(stage for stage in made if stage.make is not None).make(None)
-    return make_setup(made, config)
+    return make_setup(*make_offline(config, folder))
 
 
 def lower(setup, platform):

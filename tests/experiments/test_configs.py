@@ -1,6 +1,5 @@
 """Every config builds and takes one abstract step, so that none rots."""
 
-import importlib
 import re
 
 import pytest
@@ -8,10 +7,10 @@ import pytest
 from canon import models
 from canon.configuration import check_values, find_missing_key
 from canon.errors import UsageError
-from canon.train import Experiment
 from canon.train.setup import make_setup
 from experiments import configs
 from launch.sweep import read_points
+from tests.experiments.offline import make_offline
 
 
 def sources():
@@ -33,18 +32,9 @@ def shrunk_first():
 @pytest.mark.parametrize('source', shrunk_first())
 def test_every_config_takes_an_abstract_step(source, root, tmp_path_factory):
     config = configs.load(f'{root}/{source}')
-    module = importlib.import_module(f'experiments.{config.experiment}')
-    if 'data' in config and 'data_dir' in config.data:
-        config.data.data_dir = str(tmp_path_factory.getbasetemp() / 'tfds')
-    experiment = module.make(module.offline(config))
+    experiment, config = make_offline(config, tmp_path_factory.getbasetemp() / 'tfds')
     if source.endswith(':imagenette'):  # the paper's form, which is traced, with other data
         return
-    # Of stages, the first that trains, with its own config; it is on zeros if its data come of earlier ones.
-    experiment, config = (
-        (experiment, config)
-        if isinstance(experiment, Experiment)
-        else next(stage for stage in experiment if stage.make is not None).make(None)
-    )
     setup = make_setup(experiment, config)  # evaluates the shapes of init and of one step
     if experiment.train is None:  # such as a tracker: nothing is trained, and no step is taken
         assert setup.step is None

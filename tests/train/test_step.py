@@ -252,7 +252,7 @@ def test_what_devices_exchange_does_not_grow_with_their_number(root):
     rows = {}
     for devices in (8, 64):
         env = os.environ | {'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}', 'JAX_PLATFORMS': 'cpu'}
-        command = [sys.executable, '-m', 'benchmarks.scale', '--compile=transformer_big,fsdp']
+        command = [sys.executable, '-m', 'benchmarks.scale', '--call', 'compile_for_devices', 'transformer_big', 'fsdp']
         done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=env)
         assert done.returncode == 0, done.stderr[-3000:]
         rows[devices] = json.loads(done.stdout.splitlines()[-1])

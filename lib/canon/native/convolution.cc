@@ -114,7 +114,7 @@ ffi::Error Convolve(ffi::ThreadPool pool, Floats images, Floats kernel, Result y
   const int64_t groups = (s.y.out + kRowsAtOnce - 1) / kRowsAtOnce;
   RunPhases(pool, 1, s.images * groups, [&](int64_t, int64_t block) {
     const int64_t image = block / groups, from = block % groups * kRowsAtOnce, to = std::min(s.y.out, from + kRowsAtOnce);
-    float* const rows = ThreadSums(((kRowsAtOnce - 1) * s.y.stride + s.y.window) * s.row_size);
+    float* const rows = ThreadScratch(((kRowsAtOnce - 1) * s.y.stride + s.y.window) * s.row_size);
     CopyRows(s, images.typed_data() + image * s.y.size * s.x.size * s.channels, from, to, rows);
     for (int64_t r = from; r < to; ++r)
       WithVectors(s.vectors, [&](auto n) {
@@ -125,17 +125,6 @@ ffi::Error Convolve(ffi::ThreadPool pool, Floats images, Floats kernel, Result y
   return ffi::Error::Success();
 }
 
-// Adds the products of a row of windows with a row of dy, packed in a panel [W', N kWidth], to sums [kw C, N kWidth].
-template <int N>
-void AddKernelGradient(const Shape& s, const float* row, const float* panel, float* sums) {
-  constexpr int R = kRegisters / N;
-  const int64_t tiles = (s.depth + R - 1) / R;
-  for (int64_t t = 0; t < tiles; ++t) {
-    const int64_t start = t * s.depth / tiles, end = (t + 1) * s.depth / tiles;
-    AddRows<N, R>(end - start, ByColumn{row + start, s.x.stride * s.channels}, panel, s.x.out, sums + start * N * kWidth);
-  }
-}
-
 // images [B, H, W, C], dy [B, H', W', N] -> the gradient of the kernel, [kh, kw, C, N]. The rows are summed in parts that
 // depend on the shapes alone, and the parts in order.
 ffi::Error KernelGradient(ffi::ThreadPool pool, Floats images, Floats dy, Result dkernel, Numbers windows) {
@@ -144,7 +133,7 @@ ffi::Error KernelGradient(ffi::ThreadPool pool, Floats images, Floats dy, Result
   const int64_t rows = s.images * s.y.out, parts = std::clamp<int64_t>(rows, 1, kMaxParts);
   const Buffer partial = MakeBuffer(parts * total);
   RunPhases(pool, 1, parts, [&](int64_t, int64_t part) {
-    float* const copied = ThreadSums(s.y.window * s.row_size + s.x.out * size);
+    float* const copied = ThreadScratch(s.y.window * s.row_size + s.x.out * size);
     float* const panel = copied + s.y.window * s.row_size;
     for (int64_t row = part * rows / parts; row < (part + 1) * rows / parts; ++row) {
       const int64_t image = row / s.y.out, r = row % s.y.out;
@@ -158,8 +147,8 @@ ffi::Error KernelGradient(ffi::ThreadPool pool, Floats images, Floats dy, Result
                   count > v * kWidth ? LoadSome(from + i * s.filters + v * kWidth, count - v * kWidth) : Vector{});
         for (int64_t i = 0; i < s.y.window; ++i)
           WithVectors(s.vectors, [&](auto n) {
-            AddKernelGradient<decltype(n)::value>(s, copied + i * s.row_size, panel,
-                                                  partial.get() + part * total + (p * taps + i * s.depth) * size);
+            AddProduct<decltype(n)::value>(s.depth, ByColumn{copied + i * s.row_size, s.x.stride * s.channels}, panel,
+                                           s.x.out, partial.get() + part * total + (p * taps + i * s.depth) * size);
           });
       }
     }

@@ -19,6 +19,7 @@ struct ByColumn {
   const float* start;
   int64_t stride;
   float operator()(int64_t r, int64_t k) const { return start[k * stride + r]; }
+  ByColumn From(int64_t r, int64_t k) const { return {start + k * stride + r, stride}; }
 };
 
 // Adds a [R, depth] times a panel [depth, N kWidth] to sums [R, N kWidth].
@@ -47,8 +48,8 @@ void AddRows(int64_t rows, Left a, const float* panel, int64_t depth, float* sum
 }
 
 // Adds a [rows, depth] times a panel to sums [rows, N kWidth], in tiles whose sums fit the registers.
-template <int N>
-void AddProduct(int64_t rows, ByRow a, const float* panel, int64_t depth, float* sums) {
+template <int N, typename Left>
+void AddProduct(int64_t rows, Left a, const float* panel, int64_t depth, float* sums) {
   constexpr int kRows = kRegisters / N;
   const int64_t tiles = (rows + kRows - 1) / kRows;
   for (int64_t start = 0; start < depth; start += kDepth) {

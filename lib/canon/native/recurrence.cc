@@ -154,13 +154,13 @@ ffi::Error RunForward(ffi::ThreadPool pool, Floats z, Floats bias, Floats weight
     const int64_t unit = panel * kWidth, count = s.hidden - unit, time = s.Time(step);
     const float* old_h = states[step];
     const float* old_c = s.Before(c->typed_data(), c0.typed_data(), step);
-    float* sums = ThreadSums(kRowsAtOnce * G * kWidth);
+    float* sums = ThreadScratch(kRowsAtOnce * G * kWidth);
     for (int64_t start = 0; start < s.rows; start += kRowsAtOnce) {
       const int64_t rows = std::min(kRowsAtOnce, s.rows - start);
       for (int64_t row = 0; row < rows; ++row)
         for (int g = 0; g < G; ++g)
           Store(sums + (row * G + g) * kWidth, LoadSome(bias.typed_data() + g * s.hidden + unit, count));
-      AddProduct<G>(rows, {old_h + start * states.stride, states.stride}, packed.get() + panel * s.hidden * G * kWidth,
+      AddProduct<G>(rows, ByRow{old_h + start * states.stride, states.stride}, packed.get() + panel * s.hidden * G * kWidth,
                     s.hidden, sums);
       for (int64_t i = 0; i < rows; ++i) {
         const int64_t row = start + i, place = row * s.steps + time;
@@ -238,12 +238,12 @@ ffi::Error RunBackward(ffi::ThreadPool pool, Floats dh, Floats dh_last, Floats d
   auto body = [&](int64_t phase, int64_t panel) {
     const int64_t step = s.steps - 1 - phase;  // of the forward loop; -1 is the product for the first state
     const float* later = products[step + 1];
-    float* sums = ThreadSums(kRowsAtOnce * N * kWidth);
+    float* sums = ThreadScratch(kRowsAtOnce * N * kWidth);
     for (int64_t start = 0; start < s.rows; start += kRowsAtOnce) {
       const int64_t rows = std::min(kRowsAtOnce, s.rows - start);
       std::memset(sums, 0, rows * N * kWidth * sizeof(float));
       if (phase)
-        AddProduct<N>(rows, {later + start * products.stride, products.stride}, packed.get() + panel * depth * N * kWidth,
+        AddProduct<N>(rows, ByRow{later + start * products.stride, products.stride}, packed.get() + panel * depth * N * kWidth,
                       depth, sums);
       for (int64_t i = 0; i < rows; ++i)
         for (int n = 0; n < N; ++n) {

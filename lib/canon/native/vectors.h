@@ -83,7 +83,7 @@ inline Buffer MakeBuffer(int64_t size) {
   return Buffer(p);
 }
 
-inline float* ThreadSums(int64_t size) {  // scratch memory of this thread, kept between calls
+inline float* ThreadScratch(int64_t size) {  // memory of this thread, kept between calls
   thread_local Buffer buffer;
   thread_local int64_t held = 0;
   if (size > held) buffer = MakeBuffer(size), held = size;

@@ -36,8 +36,8 @@ def check_files(check: Callable[[str], str], files: Sequence[str], root: Path, t
       title: of the bar.
       kind: what is checked; results of one kind are not taken for those of another.
     """
-    record = _place(root, kind)
-    if len(files) < MIN_FILES or record is None:
+    record = _place(root, kind) if len(files) >= MIN_FILES else None
+    if record is None:
         return check_in_threads(check, files, title)
     folders = [file.rpartition(os.sep)[0] for file in files]  # os.path.dirname takes three times as long
     times = {folder: os.stat(folder).st_mtime_ns for folder in set(folders)}
@@ -50,7 +50,7 @@ def check_files(check: Callable[[str], str], files: Sequence[str], root: Path, t
     latest = (time.time() - _SETTLED) * 1e9
     reasons.update(zip(asked, check_in_threads(check, asked, title), strict=True))
     settled = {folder: changed for folder, changed in times.items() if changed < latest}
-    _write(record, {**known, **settled}, sorted(file for file, reason in reasons.items() if reason))
+    _write(record, settled, sorted(file for file, reason in reasons.items() if reason))
     return list(reasons.values())
 
 

@@ -73,7 +73,7 @@ def folder(
         logging.getLogger('canon').warning('class %r has no images in %s', names[empty], below)
     if below == root and base != 'all':
         files = _divide(files, base == 'test', held_out, root)
-    # The files of a split are checked for themselves, so what was found is remembered for that split.
+    # The files of a split are checked for themselves, so the result is remembered for that split.
     files, skipped = _check(files, below, unreadable == 'skip', max_pixels, f'{base} without {held_out}')
     info = Info(str(root), split, len(names), tuple(map(_printable, names)), len(files))
     return Folder(files[splits.to_slice(first, last, len(files))], skipped, info, decode, max_pixels)
